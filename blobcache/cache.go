@@ -1,0 +1,208 @@
+package blobcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+)
+
+// ErrDigestMismatch means that a source sent bytes that do not have the digest
+// it was asked for. They are neither stored nor sent to their end.
+var ErrDigestMismatch = errors.New("content does not match its digest")
+
+// Hooks are called, where set, as things happen; they must not block.
+type Hooks struct {
+	// FillDone is called once for each fill, err being nil when the content
+	// was verified. Size is the number of bytes that were fetched.
+	FillDone func(d digest.Digest, size int64, took time.Duration, err error)
+
+	// Trouble is called when storage fails in a way that a request survives:
+	// op says what was being done.
+	Trouble func(op string, err error)
+}
+
+// Cache answers requests for content by digest. It is safe for concurrent use
+// and needs no closing: a fill ends by itself, and nothing else runs.
+type Cache struct {
+	store Store
+	hooks Hooks
+
+	mu    sync.Mutex
+	fills map[digest.Digest]*fill
+	ended uint64 // how many fills have left the map
+
+	small *lru.Cache[digest.Digest, []byte]
+}
+
+// The small content kept in memory is manifests and indexes, of a few
+// kilobytes each: at most 16 MiB in all.
+const (
+	smallEntries = 256
+	smallLimit   = 64 << 10
+)
+
+// New returns a cache over a store.
+func New(store Store, hooks Hooks) *Cache {
+	small, err := lru.New[digest.Digest, []byte](smallEntries)
+	if err != nil {
+		panic(err) // the size is a positive constant
+	}
+	return &Cache{store: store, hooks: hooks, fills: make(map[digest.Digest]*fill), small: small}
+}
+
+// Origin says where an answer comes from.
+type Origin int
+
+const (
+	// Hit is content that was stored.
+	Hit Origin = iota
+	// Joined is content that another request's fill is fetching.
+	Joined
+	// Led is content that this request asked the source for.
+	Led
+)
+
+// Request asks for content.
+type Request struct {
+	Digest digest.Digest
+
+	// Size in bytes if it is known, else -1. Stored content of another
+	// size is damaged: it is dropped and fetched again.
+	Size int64
+
+	// Scope names the authority that Fetch asks with. A request shares
+	// another one's failure only within a scope: in another scope it asks
+	// for itself.
+	Scope string
+
+	Fetch Fetch
+
+	// Confirmed, if set, is called once Fetch has succeeded and before any
+	// request that shares the fill is answered.
+	Confirmed func(size int64)
+}
+
+// Get returns the content, filling the cache on the way. It returns as soon as
+// the source has answered; the bytes follow as they come. The reader must be
+// closed. An error is the source's own, or ctx's.
+func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
+	for {
+		ended := c.endedFills()
+		if r := c.open(ctx, req.Digest, req.Size); r != nil {
+			return r, Hit, nil
+		}
+		f, led := c.join(ctx, req, ended)
+		if f == nil {
+			continue
+		}
+		r, err := f.reader(ctx, req)
+		switch {
+		case err == nil && led:
+			return r, Led, nil
+		case err == nil:
+			return r, Joined, nil
+		case errors.Is(err, errSpool):
+			// There is nowhere to spool: the pull goes on without a cache.
+			r, err = newDirect(ctx, req)
+			return r, Led, err
+		case led || f.scope == req.Scope || ctx.Err() != nil:
+			return nil, Led, err
+		}
+		// Another scope's fill failed, perhaps for want of a right that this
+		// one has.
+	}
+}
+
+// Has reports whether the content is stored, and its size.
+func (c *Cache) Has(ctx context.Context, d digest.Digest) (size int64, ok bool) {
+	r := c.open(ctx, d, -1)
+	if r == nil {
+		return 0, false
+	}
+	defer r.Close()
+	return r.Size(), true
+}
+
+// open returns a reader of stored content, or nil. Storage that fails is as
+// good as storage that is empty.
+func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
+	file, err := c.store.Open(ctx, d)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.trouble("open stored content", err)
+		}
+		return nil
+	}
+	stored, err := file.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		_ = file.Close()
+		c.trouble("measure stored content", err)
+		return nil
+	}
+	if size >= 0 && stored != size {
+		_ = file.Close()
+		c.trouble("check stored content", fmt.Errorf("%s has %d bytes instead of %d", d, stored, size))
+		c.remove(ctx, d)
+		return nil
+	}
+	return &Reader{source: file, size: stored}
+}
+
+// join returns the fill of a digest, starting it if there is none. The caller
+// holds a reference to the fill, which its reader takes over. It returns nil
+// if fills have ended since the caller looked into the store: the content may
+// be there by now.
+func (c *Cache) join(ctx context.Context, req Request, ended uint64) (f *fill, led bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.fills[req.Digest]; f != nil && f.acquire() {
+		return f, false
+	}
+	if c.ended != ended {
+		return nil, false
+	}
+	f = newFill(c, req)
+	c.fills[req.Digest] = f
+	// The fill belongs to all who will want the digest, so it does not end
+	// with the request that happens to be the first.
+	go f.run(context.WithoutCancel(ctx), req)
+	return f, true
+}
+
+func (c *Cache) leave(f *fill) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended++
+	if c.fills[f.digest] == f {
+		delete(c.fills, f.digest)
+	}
+}
+
+func (c *Cache) endedFills() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+func (c *Cache) remove(ctx context.Context, d digest.Digest) {
+	c.small.Remove(d)
+	if err := c.store.Remove(ctx, d); err != nil {
+		c.trouble("remove content", err)
+	}
+}
+
+func (c *Cache) trouble(op string, err error) {
+	if c.hooks.Trouble != nil {
+		c.hooks.Trouble(op, err)
+	}
+}

@@ -1,0 +1,15 @@
+// Package blobcache keeps immutable content by its digest and fills itself.
+//
+// A request for a digest is answered from the [Store] when the content is
+// there. When it is not, the first request starts one detached fill: it
+// fetches the content once, spools it to a temporary file and hashes it as it
+// comes. Every request that arrives meanwhile reads the same spool at its own
+// pace and from its own offset, so nobody waits for the whole and nobody slows
+// the others down; the last byte is held back from all of them until the
+// digest matches. Then the file is synced and renamed into the store.
+//
+// The package knows digests, not registries: where bytes come from is a
+// [Fetch], and who may read them is the caller's decision, kept in the
+// [Index] as links from a scope to the digests it is known to contain.
+// Trouble with the disk never fails a request that the source can answer.
+package blobcache

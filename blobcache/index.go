@@ -1,0 +1,127 @@
+package blobcache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+)
+
+// Link says that a scope is known to contain some content. It exists only
+// where the scope's own source has confirmed it: that another scope's content
+// has the digest, or that a manifest names it, is no reason to serve it.
+type Link struct {
+	// MediaType as the source gave it; empty for a blob.
+	MediaType string `json:"mediaType,omitempty"`
+	// Size in bytes, -1 if the source did not tell.
+	Size int64 `json:"size"`
+}
+
+// Ref is what a tag stood for when the source was last asked.
+type Ref struct {
+	Digest    digest.Digest `json:"digest"`
+	MediaType string        `json:"mediaType"`
+	Size      int64         `json:"size"`
+	// Checked is when the source last confirmed the ref. It is not kept on
+	// disk: after a restart a tag counts as stale, not as gone.
+	Checked time.Time `json:"-"`
+	// NotBefore is when the source may be asked again after it failed.
+	NotBefore time.Time `json:"-"`
+}
+
+// Index remembers which content a scope contains and what its tags stand for.
+// A scope is a slash-separated path that names a source and on whose behalf it
+// is asked; the index gives it no meaning. It is safe for concurrent use.
+//
+// Links are only ever added and refs are last-writer-wins, so processes that
+// share the records need not agree on anything.
+type Index struct {
+	records Records
+	links   *lru.Cache[string, Link]
+	refs    *lru.Cache[string, Ref]
+}
+
+// indexEntries bounds each of the two memories: some 30 MiB when full.
+const indexEntries = 64 << 10
+
+// NewIndex returns the index over records.
+func NewIndex(records Records) *Index {
+	links, err1 := lru.New[string, Link](indexEntries)
+	refs, err2 := lru.New[string, Ref](indexEntries)
+	if err := errors.Join(err1, err2); err != nil {
+		panic(err) // the size is a positive constant
+	}
+	return &Index{records: records, links: links, refs: refs}
+}
+
+func linkKey(scope string, d digest.Digest) string {
+	return "links/" + scope + "/_/" + d.Algorithm().String() + "/" + d.Encoded()
+}
+
+func refKey(scope, name string) string { return "refs/" + scope + "/_/" + name }
+
+// Link returns the link from a scope to content; an error that is
+// fs.ErrNotExist if the scope is not known to contain it.
+func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, error) {
+	return recall(ctx, x.records, x.links, linkKey(scope, d))
+}
+
+// AddLink records that the scope's source has confirmed the content. An error
+// means that the link is not on disk; until the process ends it holds all the
+// same.
+func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link Link) error {
+	key := linkKey(scope, d)
+	if known, err := x.Link(ctx, scope, d); err == nil && known == link {
+		return nil
+	}
+	x.links.Add(key, link)
+	return save(ctx, x.records, key, link)
+}
+
+// Ref returns what a name in the scope stands for; an error that is
+// fs.ErrNotExist if that was never known.
+func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
+	return recall(ctx, x.records, x.refs, refKey(scope, name))
+}
+
+// SetRef records what a name stands for. Disk is written only if that has
+// changed; an error means that it could not be.
+func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
+	key := refKey(scope, name)
+	old, err := x.Ref(ctx, scope, name)
+	x.refs.Add(key, ref)
+	old.Checked, old.NotBefore = ref.Checked, ref.NotBefore
+	if err == nil && old == ref {
+		return nil
+	}
+	return save(ctx, x.records, key, ref)
+}
+
+func recall[T any](ctx context.Context, records Records, memory *lru.Cache[string, T], key string) (T, error) {
+	if value, ok := memory.Get(key); ok {
+		return value, nil
+	}
+	var value T
+	data, err := records.Load(ctx, key)
+	if err != nil {
+		return value, err
+	}
+	if err := json.Unmarshal(data, &value); err != nil {
+		return value, fmt.Errorf("record %s is damaged: %w", key, errors.Join(err, fs.ErrNotExist))
+	}
+	memory.ContainsOrAdd(key, value) // what was set meanwhile is newer
+	return value, nil
+}
+
+func save(ctx context.Context, records Records, key string, value any) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return records.Save(ctx, key, data)
+}

@@ -1,0 +1,103 @@
+package blobcache
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+)
+
+// Reader reads content from its first byte or any other, waiting for bytes
+// that are still on their way. A read that reaches the end of the content has
+// delivered bytes of the right digest. It is for one goroutine.
+type Reader struct {
+	source io.ReadSeekCloser // an absolute Seek is enough
+	size   int64
+	off    int64
+	err    error
+}
+
+// Size is the length of the content in bytes, or -1 in the rare case that
+// neither disk nor source can tell.
+func (r *Reader) Size() int64 { return r.size }
+
+// Err is the first error other than io.EOF that a read met. It lets a caller
+// that handed the reader to somebody else tell a whole body from a broken one.
+func (r *Reader) Err() error { return r.err }
+
+// Read implements io.Reader.
+func (r *Reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := r.source.Read(p)
+	r.off += int64(n)
+	return n, r.note(err)
+}
+
+// Seek implements io.Seeker.
+func (r *Reader) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += r.off
+	case io.SeekEnd:
+		if r.size < 0 {
+			return 0, errors.New("seek from the end of content of unknown size")
+		}
+		offset += r.size
+	}
+	if offset < 0 {
+		return 0, fmt.Errorf("seek to byte %d: %w", offset, fs.ErrInvalid)
+	}
+	off, err := r.source.Seek(offset, io.SeekStart)
+	if err == nil {
+		r.off = off
+	}
+	return r.off, r.note(err)
+}
+
+// WriteTo implements io.WriterTo. A stored file is handed to w as it is, so
+// that an HTTP server can send it by sendfile(2); bytes that are still coming
+// are flushed as they come.
+func (r *Reader) WriteTo(w io.Writer) (int64, error) {
+	if file, ok := r.source.(*os.File); ok {
+		n, err := io.Copy(w, file)
+		r.off += n
+		return n, err
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	var written int64
+	for {
+		n, err := r.Read(*buf)
+		if n > 0 {
+			m, werr := w.Write((*buf)[:n])
+			written += int64(m)
+			if werr != nil {
+				return written, werr
+			}
+		}
+		if err == io.EOF {
+			return written, nil
+		}
+		if err != nil {
+			return written, err
+		}
+		if rw, ok := w.(http.ResponseWriter); ok && n < len(*buf) {
+			// Somebody waits for each byte; a failure shows at the next write.
+			_ = http.NewResponseController(rw).Flush()
+		}
+	}
+}
+
+// Close gives up the content. A fill that it followed goes on.
+func (r *Reader) Close() error { return r.source.Close() }
+
+func (r *Reader) note(err error) error {
+	if err != nil && err != io.EOF && r.err == nil {
+		r.err = err
+	}
+	return err
+}

@@ -1,0 +1,69 @@
+package blobcache
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Bytes returns the whole of some stored content, from memory if it was read
+// lately. It must not be changed. Content longer than limit bytes, damaged or
+// absent is an error that is fs.ErrNotExist; damaged content is dropped.
+func (c *Cache) Bytes(ctx context.Context, d digest.Digest, limit int64) ([]byte, error) {
+	if content, ok := c.small.Get(d); ok {
+		return content, nil
+	}
+	r := c.open(ctx, d, -1)
+	if r == nil {
+		return nil, fmt.Errorf("%s: %w", d, fs.ErrNotExist)
+	}
+	defer r.Close()
+	content, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		c.trouble("read stored content", err)
+		return nil, fmt.Errorf("%s: %w", d, fs.ErrNotExist)
+	}
+	if int64(len(content)) > limit {
+		return nil, fmt.Errorf("%s is longer than %d bytes: %w", d, limit, fs.ErrNotExist)
+	}
+	if d.Algorithm().FromBytes(content) != d {
+		c.trouble("check stored content", fmt.Errorf("%s: %w", d, ErrDigestMismatch))
+		c.remove(ctx, d)
+		return nil, fmt.Errorf("%s was damaged: %w", d, fs.ErrNotExist)
+	}
+	c.remember(d, content)
+	return content, nil
+}
+
+// PutBytes stores content that the caller already has whole. It fails only if
+// the content does not have the digest; storage trouble goes to the hook.
+func (c *Cache) PutBytes(ctx context.Context, d digest.Digest, content []byte) error {
+	if d.Algorithm().FromBytes(content) != d {
+		return fmt.Errorf("%s: %w", d, ErrDigestMismatch)
+	}
+	c.remember(d, content)
+	spool, err := c.store.Spool(ctx)
+	if err != nil {
+		c.trouble("create a spool", err)
+		return nil
+	}
+	defer spool.Close()
+	if _, err = io.Copy(spool, bytes.NewReader(content)); err == nil {
+		err = c.store.Commit(ctx, d, spool)
+	}
+	if err != nil {
+		discard(spool)
+		c.trouble("store content", err)
+	}
+	return nil
+}
+
+func (c *Cache) remember(d digest.Digest, content []byte) {
+	if len(content) <= smallLimit {
+		c.small.Add(d, content)
+	}
+}

@@ -1,0 +1,61 @@
+package blobcache
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Store keeps whole, verified content under its digest. The cache verifies
+// before it commits, so an implementation need not. Implementations must be
+// safe for concurrent use, also by several processes.
+type Store interface {
+	// Open returns the content of d, positioned at its start; an error that
+	// is fs.ErrNotExist when it is not stored. A result that is an *os.File
+	// can be sent without passing through user space.
+	Open(ctx context.Context, d digest.Digest) (io.ReadSeekCloser, error)
+
+	// Spool returns an empty temporary file that Commit can take.
+	Spool(ctx context.Context) (*os.File, error)
+
+	// Commit makes the spool's content durable under d. The file stays open
+	// and readable for those who read from it; its temporary name is gone
+	// when Commit returns nil. Content that is already there is not an error.
+	Commit(ctx context.Context, d digest.Digest, spool *os.File) error
+
+	// Remove forgets d. Removing what is not there is not an error, and
+	// content that is being read stays readable until it is closed.
+	Remove(ctx context.Context, d digest.Digest) error
+}
+
+// Records keeps small values that may change, the last writer winning. Keys
+// are slash-separated paths of non-empty components, none of them "." or "..".
+type Records interface {
+	// Load returns the value; an error that is fs.ErrNotExist if there is none.
+	Load(ctx context.Context, key string) ([]byte, error)
+
+	// Save replaces the value as a whole or not at all.
+	Save(ctx context.Context, key string, value []byte) error
+}
+
+// Body is what a Fetch returns: the content from Offset to its end.
+type Body struct {
+	io.ReadCloser
+
+	// Size is the length of the whole content in bytes, -1 if unknown.
+	Size int64
+
+	// Offset is where the body starts. It is 0 when the source could not
+	// start where it was asked to.
+	Offset int64
+
+	// ETag is the source's validator for a later resume, or empty.
+	ETag string
+}
+
+// Fetch asks the source for content from an offset on. The etag is that of an
+// earlier Body, empty at the first call. It is called from a fill that
+// outlives the request that started it.
+type Fetch func(ctx context.Context, offset int64, etag string) (*Body, error)

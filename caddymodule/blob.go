@@ -1,0 +1,87 @@
+package caddymodule
+
+import (
+	"context"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+func (ex *exchange) serveBlob(p *repository) *apiError {
+	d := ex.route.digest
+	if !ex.wantsBody() {
+		size, err := p.statBlob(ex.r.Context(), d)
+		if err != nil {
+			return fromUpstream(err, blobUnknown, unavailable)
+		}
+		ex.sendBlobHead(d, size, statusHit)
+		return nil
+	}
+	r, status, err := p.blob(ex.r.Context(), d)
+	if err != nil {
+		return fromUpstream(err, blobUnknown, unavailable)
+	}
+	defer r.Close()
+	ex.sendBlob(d, r, status)
+	return nil
+}
+
+// statBlob returns a blob's size if this repository has it.
+func (p *repository) statBlob(ctx context.Context, d digest.Digest) (int64, error) {
+	if link, err := p.index.Link(ctx, p.scope, d); err == nil && link.Size >= 0 {
+		return link.Size, nil
+	}
+	return once(ctx, p, "blob "+d.String(), func(ctx context.Context) (int64, error) {
+		size, err := p.registry.StatBlob(ctx, p.name, d)
+		if err == nil {
+			p.link(ctx, d, blobcache.Link{Size: size})
+		}
+		return size, err
+	})
+}
+
+// blob returns a blob's bytes, from the cache or as they come. That somebody
+// else's pull has brought the blob here does not make it this repository's:
+// unless upstream has confirmed it, it is asked.
+func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Reader, []string, error) {
+	size := int64(-1)
+	if link, err := p.index.Link(ctx, p.scope, d); err == nil {
+		size = link.Size
+	}
+	r, origin, err := p.cache.Get(ctx, blobcache.Request{
+		Digest: d,
+		Size:   size,
+		Scope:  p.scope,
+		Fetch:  p.fetchBlob(d),
+		Confirmed: func(size int64) {
+			ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)
+			defer cancel()
+			p.link(ctx, d, blobcache.Link{Size: size})
+		},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if origin == blobcache.Led {
+		return r, statusMiss, nil
+	}
+	if _, err := p.statBlob(ctx, d); err != nil {
+		_ = r.Close()
+		return nil, nil, err
+	}
+	if origin == blobcache.Joined {
+		return r, statusJoined, nil
+	}
+	return r, statusHit, nil
+}
+
+func (p *repository) fetchBlob(d digest.Digest) blobcache.Fetch {
+	return func(ctx context.Context, offset int64, etag string) (*blobcache.Body, error) {
+		body, err := p.registry.Blob(ctx, p.name, d, offset, etag)
+		if err != nil {
+			return nil, err
+		}
+		return &blobcache.Body{ReadCloser: body.ReadCloser, Size: body.Size, Offset: body.Offset, ETag: body.ETag}, nil
+	}
+}

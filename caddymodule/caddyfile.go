@@ -1,0 +1,207 @@
+package caddymodule
+
+import (
+	"slices"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("dependency_proxy", parseCaddyfile)
+	// Whatever answers everything must come after what answers only its own.
+	httpcaddyfile.RegisterDirectiveOrder("dependency_proxy", httpcaddyfile.Before, "respond")
+}
+
+func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile reads the directive. Each line may be left out but for a
+// group; user, directory, group and upstream may be repeated:
+//
+//	dependency_proxy {
+//		storage        <module> ...
+//		user           <name> <password hash>
+//		directory      <module> ...
+//		group          <path> { ... }
+//		upstream       <name> { ... }
+//		token          { ... }
+//		realm          <url>
+//		private_groups on|off
+//	}
+//
+// [Handler.unmarshalGroup], [Handler.unmarshalUpstream] and
+// [Token.UnmarshalCaddyfile] have the blocks.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive
+	if err := endOfLine(d); err != nil {
+		return err
+	}
+	users := new(StaticDirectory)
+	blocks := map[string]func(*caddyfile.Dispenser) error{
+		"storage":   h.unmarshalStorage,
+		"user":      users.unmarshalUser,
+		"directory": h.unmarshalDirectory,
+		"group":     h.unmarshalGroup,
+		"upstream":  h.unmarshalUpstream,
+		"token":     h.Token.UnmarshalCaddyfile,
+		"realm":     func(d *caddyfile.Dispenser) error { return oneArg(d, &h.Realm) },
+		"private_groups": func(d *caddyfile.Dispenser) error {
+			on, err := onOff(d)
+			h.PrivateGroups = &on
+			return err
+		},
+	}
+	if err := eachLine(d, "dependency_proxy", blocks); err != nil {
+		return err
+	}
+	if len(users.Users) > 0 {
+		raw := caddyconfig.JSONModuleObject(users, "type", "static", nil)
+		h.DirectoriesRaw = slices.Insert(h.DirectoriesRaw, 0, raw)
+	}
+	return nil
+}
+
+// unmarshalStorage reads
+//
+//	storage <module> ...
+func (h *Handler) unmarshalStorage(d *caddyfile.Dispenser) error {
+	if h.StorageRaw != nil {
+		return d.Err("storage is there twice")
+	}
+	raw, err := guest(d, "http.dependency_proxy.storage.", "type")
+	h.StorageRaw = raw
+	return err
+}
+
+// unmarshalDirectory reads
+//
+//	directory <module> ...
+func (h *Handler) unmarshalDirectory(d *caddyfile.Dispenser) error {
+	raw, err := guest(d, "http.dependency_proxy.directory.", "type")
+	h.DirectoriesRaw = append(h.DirectoriesRaw, raw)
+	return err
+}
+
+// UnmarshalCaddyfile reads accounts beside which other directories may stand:
+//
+//	directory static {
+//		user <name> <password hash>
+//	}
+func (s *StaticDirectory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the module's name
+	if err := endOfLine(d); err != nil {
+		return err
+	}
+	return eachLine(d, "directory static", map[string]func(*caddyfile.Dispenser) error{"user": s.unmarshalUser})
+}
+
+func (s *StaticDirectory) unmarshalUser(d *caddyfile.Dispenser) error {
+	u := new(StaticUser)
+	if !d.AllArgs(&u.Name, &u.Hash) {
+		return d.Err("write `user NAME HASH`, the hash as `caddy hash-password` prints it")
+	}
+	s.Users = append(s.Users, u)
+	return nil
+}
+
+// unmarshalGroup reads
+//
+//	group <path> {
+//		visibility private|internal|public
+//		members    <name>...
+//		upstream   <name> {
+//			credentials <user name> <password placeholder>
+//		}
+//	}
+func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
+	g := new(Group)
+	if err := oneArg(d, &g.Path); err != nil {
+		return err
+	}
+	h.Groups = append(h.Groups, g)
+	return eachLine(d, "group", map[string]func(*caddyfile.Dispenser) error{
+		"visibility": func(d *caddyfile.Dispenser) error { return oneArg(d, (*string)(&g.Visibility)) },
+		"members":    func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Members) },
+		"upstream": func(d *caddyfile.Dispenser) error {
+			gu := new(GroupUpstream)
+			if err := oneArg(d, &gu.Name); err != nil {
+				return err
+			}
+			g.Upstreams = append(g.Upstreams, gu)
+			return eachLine(d, "group upstream", map[string]func(*caddyfile.Dispenser) error{
+				"credentials": unmarshalCredentials(&gu.Credentials),
+			})
+		},
+	})
+}
+
+// unmarshalUpstream reads
+//
+//	upstream <name> {
+//		endpoint      <url>
+//		credentials   <user name> <password placeholder>
+//		fresh_for     <duration>
+//		allow_private [on|off]
+//		realm_hosts   <host>...
+//		transport     <module> ...
+//	}
+func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
+	u := new(Upstream)
+	if err := oneArg(d, &u.Name); err != nil {
+		return err
+	}
+	h.Upstreams = append(h.Upstreams, u)
+	return eachLine(d, "upstream", map[string]func(*caddyfile.Dispenser) error{
+		"endpoint":    func(d *caddyfile.Dispenser) error { return oneArg(d, &u.Endpoint) },
+		"credentials": unmarshalCredentials(&u.Credentials),
+		"fresh_for":   func(d *caddyfile.Dispenser) error { return duration(d, &u.FreshFor) },
+		"realm_hosts": func(d *caddyfile.Dispenser) error { return someArgs(d, &u.RealmHosts) },
+		"allow_private": func(d *caddyfile.Dispenser) (err error) {
+			if u.AllowPrivate = true; d.CountRemainingArgs() > 0 {
+				u.AllowPrivate, err = onOff(d)
+			}
+			return err
+		},
+		"transport": func(d *caddyfile.Dispenser) (err error) {
+			u.TransportRaw, err = guest(d, "http.reverse_proxy.transport.", "protocol")
+			return err
+		},
+	})
+}
+
+func unmarshalCredentials(to **Credentials) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		c := new(Credentials)
+		if !d.AllArgs(&c.Username, &c.Password) {
+			return d.Err("write `credentials USERNAME {env.PASSWORD}`")
+		}
+		*to = c
+		return nil
+	}
+}
+
+// UnmarshalCaddyfile reads
+//
+//	token {
+//		lifetime       <duration>
+//		rotate         <duration>
+//		refresh_tokens on|off
+//	}
+func (t *Token) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if err := endOfLine(d); err != nil {
+		return err
+	}
+	return eachLine(d, "token", map[string]func(*caddyfile.Dispenser) error{
+		"lifetime": func(d *caddyfile.Dispenser) error { return duration(d, &t.Lifetime) },
+		"rotate":   func(d *caddyfile.Dispenser) error { return duration(d, &t.Rotate) },
+		"refresh_tokens": func(d *caddyfile.Dispenser) (err error) {
+			t.RefreshTokens, err = onOff(d)
+			return err
+		},
+	})
+}

@@ -1,0 +1,92 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// eachLine reads a block whose lines begin with one of the given words. The
+// reader of a line is called with the dispenser at that word.
+func eachLine(d *caddyfile.Dispenser, block string, lines map[string]func(*caddyfile.Dispenser) error) error {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		read := lines[d.Val()]
+		if read == nil {
+			known := slices.Sorted(maps.Keys(lines))
+			return d.Errf("unrecognized subdirective '%s' of %s; write one of %s", d.Val(), block, strings.Join(known, ", "))
+		}
+		if err := read(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guest reads a module's name and what the module makes of the rest.
+func guest(d *caddyfile.Dispenser, namespace, key string) (json.RawMessage, error) {
+	word := d.Val()
+	if !d.NextArg() {
+		return nil, d.Errf("write which %s: the name of a module in %s", word, strings.TrimSuffix(namespace, "."))
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, namespace+name)
+	if err != nil {
+		return nil, err
+	}
+	return caddyconfig.JSONModuleObject(module, key, name, nil), nil
+}
+
+func endOfLine(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.Errf("unexpected '%s' at the end of the line", d.Val())
+	}
+	return nil
+}
+
+func oneArg(d *caddyfile.Dispenser, to *string) error {
+	word := d.Val()
+	if !d.NextArg() {
+		return d.Errf("%s needs a value", word)
+	}
+	*to = d.Val()
+	return endOfLine(d)
+}
+
+func someArgs(d *caddyfile.Dispenser, to *[]string) error {
+	word := d.Val()
+	args := d.RemainingArgs()
+	if len(args) == 0 {
+		return d.Errf("%s needs at least one value", word)
+	}
+	*to = append(*to, args...)
+	return nil
+}
+
+func duration(d *caddyfile.Dispenser, to *caddy.Duration) error {
+	word, value := d.Val(), ""
+	if err := oneArg(d, &value); err != nil {
+		return err
+	}
+	parsed, err := caddy.ParseDuration(value)
+	if err != nil || parsed <= 0 {
+		return d.Errf("%s: '%s' is not a duration; write one as in 90s, 5m, 12h or 30d", word, value)
+	}
+	*to = caddy.Duration(parsed)
+	return nil
+}
+
+func onOff(d *caddyfile.Dispenser) (bool, error) {
+	word, value := d.Val(), ""
+	if err := oneArg(d, &value); err != nil {
+		return false, err
+	}
+	if value != "on" && value != "off" {
+		return false, d.Errf("%s: '%s' is neither on nor off", word, value)
+	}
+	return value == "on", nil
+}

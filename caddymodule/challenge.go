@@ -1,0 +1,104 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// service is what the token service calls this registry.
+const service = "dependency_proxy"
+
+// origin is where the client believes it is, or what the configuration says.
+type origin struct {
+	scheme, host string
+	realm        string // of the token service
+}
+
+// issuer is the iss claim of tokens: a token is good where it was issued.
+func (o origin) issuer() string { return o.scheme + "://" + o.host }
+
+// findOrigin takes the scheme and host from the request, or from the headers
+// of a proxy in front that Caddy trusts. What it returns goes into a challenge
+// that clients send their password to, so it is checked to be no more than a
+// host and a port.
+func (h *Handler) findOrigin(r *http.Request) (origin, *apiError) {
+	if h.Realm != "" {
+		u, err := url.Parse(h.Realm)
+		if err == nil {
+			return origin{scheme: u.Scheme, host: u.Host, realm: h.Realm}, nil
+		}
+	}
+	o := origin{scheme: "http", host: strings.ToLower(r.Host)}
+	if r.TLS != nil {
+		o.scheme = "https"
+	}
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
+		o.forwarded(r.Header)
+	}
+	if !validAuthority(o.host) {
+		return o, refuse(badRequest, "the Host header is not a host and port")
+	}
+	o.realm = o.scheme + "://" + o.host + "/jwt/auth"
+	return o, nil
+}
+
+func (o *origin) forwarded(h http.Header) {
+	first := func(name string) string {
+		value, _, _ := strings.Cut(h.Get(name), ",")
+		return strings.ToLower(strings.TrimSpace(value))
+	}
+	if scheme := first("X-Forwarded-Proto"); scheme == "http" || scheme == "https" {
+		o.scheme = scheme
+	}
+	if host := first("X-Forwarded-Host"); host != "" {
+		o.host = host
+	}
+}
+
+// validAuthority accepts a DNS name or an IP address, and a port if there is
+// one (RFC 3986, section 3.2, without user information).
+func validAuthority(authority string) bool {
+	host := authority
+	if i := strings.LastIndexByte(authority, ':'); i >= 0 && !strings.HasSuffix(authority, "]") {
+		port, err := strconv.ParseUint(authority[i+1:], 10, 16)
+		if err != nil || port == 0 {
+			return false
+		}
+		host = authority[:i]
+	}
+	if ip, ok := strings.CutPrefix(host, "["); ok {
+		ip, ok = strings.CutSuffix(ip, "]")
+		return ok && strings.Contains(ip, ":") && net.ParseIP(ip) != nil
+	}
+	if host == "" || len(host) > 253 {
+		return false
+	}
+	for i := range len(host) {
+		c := host[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// challenge refuses with the whole of what a client needs to get a token (RFC
+// 6750, section 3), on every path, since many clients do not ping first. The
+// code is empty unless a token was shown: clients take it for final.
+func (ex *exchange) challenge(code, format string, args ...any) *apiError {
+	c := fmt.Sprintf("Bearer realm=%q,service=%q", ex.origin.realm, service)
+	if ex.route.image != "" {
+		c += fmt.Sprintf(",scope=%q", "repository:"+ex.route.name()+":pull")
+	}
+	if code != "" {
+		c += fmt.Sprintf(",error=%q", code)
+	}
+	ex.w.Header()["Www-Authenticate"] = []string{c}
+	return refuse(unauthorized, format, args...)
+}

@@ -1,0 +1,175 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+)
+
+func init() { caddy.RegisterModule(new(StaticDirectory)) }
+
+// StaticDirectory holds the accounts that the configuration itself lists.
+type StaticDirectory struct {
+	// Users are the accounts.
+	Users []*StaticUser `json:"users,omitempty"`
+
+	users map[string]*StaticUser
+	decoy *StaticUser // compared with for the time it takes
+}
+
+// StaticUser is an account with a password.
+type StaticUser struct {
+	// Name is what the user logs in as.
+	Name string `json:"name"`
+
+	// Hash is the hashed password as `caddy hash-password` prints it:
+	// bcrypt or argon2id.
+	Hash string `json:"hash"`
+
+	comparer caddyauth.Comparer
+	maxLen   int // of a password in bytes; 0 for any
+	version  string
+}
+
+// bcryptLen is how much of a password bcrypt reads. More is refused: cut, it
+// would let in whoever knows the beginning.
+const bcryptLen = 72
+
+// CaddyModule returns the Caddy module information.
+func (*StaticDirectory) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.dependency_proxy.directory.static",
+		New: func() caddy.Module { return new(StaticDirectory) },
+	}
+}
+
+// Provision checks the accounts and finds the hashes' modules.
+func (s *StaticDirectory) Provision(ctx caddy.Context) error {
+	s.users = make(map[string]*StaticUser, len(s.Users))
+	for _, u := range s.Users {
+		if s.users[u.Name] != nil {
+			return fmt.Errorf("user %s is there twice", u.Name)
+		}
+		if err := u.provision(ctx); err != nil {
+			return fmt.Errorf("user %s: %w", u.Name, err)
+		}
+		s.users[u.Name] = u
+		s.decoy = u
+	}
+	return nil
+}
+
+func (u *StaticUser) provision(ctx caddy.Context) error {
+	if u.Name == "" || strings.ContainsAny(u.Name, ": \t\r\n") {
+		return fmt.Errorf("a user's name must not be empty nor contain a colon or white space")
+	}
+	var algorithm string
+	switch {
+	case strings.HasPrefix(u.Hash, "$argon2id$"):
+		algorithm = "argon2id"
+	case strings.HasPrefix(u.Hash, "$2"):
+		algorithm, u.maxLen = "bcrypt", bcryptLen
+	default:
+		return fmt.Errorf("the password hash is neither bcrypt nor argon2id; write what `caddy hash-password` prints")
+	}
+	mod, err := ctx.LoadModuleByID("http.authentication.hashes."+algorithm, nil)
+	if err != nil {
+		return err
+	}
+	u.comparer = mod.(caddyauth.Comparer)
+	if _, err := u.comparer.Compare([]byte(u.Hash), nil); err != nil {
+		return fmt.Errorf("the %s password hash is damaged; write what `caddy hash-password` prints: %w", algorithm, err)
+	}
+	// The salt in the hash makes this tell nothing about the password.
+	sum := sha256.Sum256([]byte("account version\x00" + u.Hash))
+	u.version = base64.RawURLEncoding.EncodeToString(sum[:9])
+	return nil
+}
+
+// Authenticate implements [Directory].
+func (s *StaticDirectory) Authenticate(_ context.Context, name, password string) (Account, error) {
+	u := s.users[name]
+	if u == nil {
+		if s.decoy != nil {
+			_, _ = s.decoy.matches(password)
+		}
+		return Account{}, ErrUnknownAccount
+	}
+	ok, err := u.matches(password)
+	if err != nil {
+		return Account{}, err
+	}
+	if !ok {
+		return Account{}, ErrWrongPassword
+	}
+	return Account{Name: u.Name, Version: u.version}, nil
+}
+
+// Lookup implements [Directory].
+func (s *StaticDirectory) Lookup(_ context.Context, name string) (Account, error) {
+	if u := s.users[name]; u != nil {
+		return Account{Name: u.Name, Version: u.version}, nil
+	}
+	return Account{}, ErrUnknownAccount
+}
+
+// A CI logs in with the same password all day and a hash takes up to a second
+// of a core, so what matched is remembered for the life of the process, as a
+// keyed digest of hash and password; equal logins at the same time are one,
+// and hashing never takes all cores from the pulls.
+var (
+	loginKey     = func() []byte { key := make([]byte, 32); _, _ = rand.Read(key); return key }()
+	loginMatches = func() *lru.Cache[string, struct{}] {
+		cache, err := lru.New[string, struct{}](4096)
+		if err != nil {
+			panic(err) // the size is a positive constant
+		}
+		return cache
+	}()
+	loginFlights singleflight.Group
+	hashing      = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+)
+
+func (u *StaticUser) matches(password string) (bool, error) {
+	if u.maxLen > 0 && len(password) > u.maxLen {
+		password = password[:u.maxLen]
+		_, _ = u.compare(password)
+		return false, nil
+	}
+	mac := hmac.New(sha256.New, loginKey)
+	_, _ = fmt.Fprintf(mac, "%s\x00%s", u.Hash, password)
+	key := string(mac.Sum(nil))
+	if _, ok := loginMatches.Get(key); ok {
+		return true, nil
+	}
+	ok, err, _ := loginFlights.Do(key, func() (any, error) {
+		ok, err := u.compare(password)
+		if ok && err == nil {
+			loginMatches.Add(key, struct{}{})
+		}
+		return ok, err
+	})
+	return ok.(bool), err
+}
+
+func (u *StaticUser) compare(password string) (bool, error) {
+	hashing <- struct{}{}
+	defer func() { <-hashing }()
+	return u.comparer.Compare([]byte(u.Hash), []byte(password))
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner = (*StaticDirectory)(nil)
+	_ Directory         = (*StaticDirectory)(nil)
+)

@@ -1,0 +1,138 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// problem is an error code of the OCI distribution specification ("Error
+// Codes") with the status that it is sent with.
+type problem struct {
+	code   string
+	status int
+}
+
+var (
+	unauthorized    = problem{"UNAUTHORIZED", http.StatusUnauthorized}
+	denied          = problem{"DENIED", http.StatusForbidden}
+	nameInvalid     = problem{"NAME_INVALID", http.StatusBadRequest}
+	tagInvalid      = problem{"TAG_INVALID", http.StatusBadRequest}
+	digestInvalid   = problem{"DIGEST_INVALID", http.StatusBadRequest}
+	nameUnknown     = problem{"NAME_UNKNOWN", http.StatusNotFound}
+	manifestUnknown = problem{"MANIFEST_UNKNOWN", http.StatusNotFound}
+	blobUnknown     = problem{"BLOB_UNKNOWN", http.StatusNotFound}
+	unsupported     = problem{"UNSUPPORTED", http.StatusMethodNotAllowed}
+	badRequest      = problem{"UNSUPPORTED", http.StatusBadRequest}
+	tooManyRequests = problem{"TOOMANYREQUESTS", http.StatusTooManyRequests}
+
+	// The specification has no code for trouble behind the registry; this
+	// one is common, and clients decide on the status.
+	badGateway     = problem{"UNAVAILABLE", http.StatusBadGateway}
+	unavailable    = problem{"UNAVAILABLE", http.StatusServiceUnavailable}
+	gatewayTimeout = problem{"UNAVAILABLE", http.StatusGatewayTimeout}
+)
+
+// apiError is a refusal as the client will read it.
+type apiError struct {
+	problem
+	message    string
+	retryAfter time.Duration
+	cause      error // for the log only
+}
+
+func (e *apiError) Error() string {
+	if e.cause != nil {
+		return e.message + ": " + e.cause.Error()
+	}
+	return e.message
+}
+
+func (e *apiError) Unwrap() error { return e.cause }
+
+func refuse(p problem, format string, args ...any) *apiError {
+	return &apiError{problem: p, message: fmt.Sprintf(format, args...)}
+}
+
+// retrySoon is what a client is told to wait where upstream did not say.
+const retrySoon = 10 * time.Second
+
+// fromUpstream words an upstream's failure for the client. Unknown is the code
+// for what was asked for and is not there; limited the one for a rate limit,
+// which clients treat differently for manifests and blobs.
+func fromUpstream(err error, unknown, limited problem) *apiError {
+	var api *apiError
+	if errors.As(err, &api) {
+		return api
+	}
+	answer := func(p problem, message string) *apiError {
+		return &apiError{problem: p, message: message, cause: err}
+	}
+	switch upstream.KindOf(err) {
+	case upstream.NameUnknown:
+		return answer(nameUnknown, "the upstream registry has no such repository")
+	case upstream.Denied:
+		return answer(nameUnknown, "the upstream registry has no such repository, or it is private and the credentials configured here may not read it")
+	case upstream.ManifestUnknown, upstream.BlobUnknown:
+		return answer(unknown, "the upstream registry's repository does not have it")
+	case upstream.RateLimited:
+		e := answer(limited, "the upstream registry's rate limit is reached; try again later")
+		var up *upstream.Error
+		e.retryAfter = time.Minute
+		if errors.As(err, &up) && up.RetryAfter > 0 {
+			e.retryAfter = up.RetryAfter
+		}
+		return e
+	case upstream.Credentials:
+		return answer(badGateway, "the upstream registry's token service refuses the credentials configured here; ask who runs this proxy")
+	case upstream.Invalid:
+		return answer(badGateway, "the upstream registry's answer makes no sense")
+	case upstream.Timeout:
+		return answer(gatewayTimeout, "the upstream registry does not answer in time")
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return answer(gatewayTimeout, "the upstream registry does not answer in time")
+	}
+	e := answer(unavailable, "the upstream registry cannot be reached")
+	e.retryAfter = retrySoon
+	return e
+}
+
+// writeError is the one place that sends a refusal. Clients read the code and
+// the message from the body, so it is never left to an error route.
+func writeError(w http.ResponseWriter, r *http.Request, e *apiError) {
+	type entry struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+		Detail  any    `json:"detail"`
+	}
+	body, err := json.Marshal(struct {
+		Errors []entry `json:"errors"`
+	}{[]entry{{Code: e.code, Message: e.message}}})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-transform")
+	}
+	if e.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(e.retryAfter.Seconds()))))
+	}
+	if e.status == http.StatusMethodNotAllowed {
+		h.Set("Allow", "GET, HEAD")
+	}
+	w.WriteHeader(e.status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // a client that has left needs no error
+	}
+}

@@ -1,0 +1,222 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+const (
+	// maxManifest is how long a manifest may be, in bytes (OCI distribution
+	// specification, "Pushing Manifests").
+	maxManifest = 4 << 20
+
+	// stalePatience is how long a client that could have a stale answer is
+	// kept waiting for a fresh one.
+	stalePatience = 5 * time.Second
+
+	// After a failure upstream is left alone for a while, longer if it asks
+	// for that, as long as there are stale answers.
+	staleHold    = 15 * time.Second
+	maxStaleHold = 10 * time.Minute
+)
+
+// manifest is what a manifest request needs: content only if it has a body.
+type manifest struct {
+	blobcache.Ref
+	content []byte
+	status  []string // Cache-Status
+}
+
+func (ex *exchange) serveManifest(p *repository) *apiError {
+	ctx := ex.r.Context()
+	var m manifest
+	var err error
+	if ex.route.tag != "" {
+		m, err = p.byTag(ctx, ex.route.tag, ex.wantsBody())
+	} else {
+		m, err = p.byDigest(ctx, ex.route.digest, ex.wantsBody())
+	}
+	if err != nil {
+		return fromUpstream(err, manifestUnknown, tooManyRequests)
+	}
+	ex.sendManifest(m)
+	return nil
+}
+
+// byTag answers with what the tag stands for, and its content if wanted.
+func (p *repository) byTag(ctx context.Context, tag string, body bool) (manifest, error) {
+	ref, status, err := p.resolve(ctx, tag)
+	if err != nil {
+		return manifest{}, err
+	}
+	m := manifest{Ref: ref, status: status}
+	if !body {
+		return m, nil
+	}
+	var hit bool
+	m.content, hit, err = p.content(ctx, ref.Digest, ref.MediaType)
+	if !hit {
+		m.status = statusMiss
+	}
+	m.Size = int64(len(m.content))
+	return m, err
+}
+
+// byDigest answers with the manifest of a digest that this repository has.
+func (p *repository) byDigest(ctx context.Context, d digest.Digest, body bool) (manifest, error) {
+	m := manifest{Ref: blobcache.Ref{Digest: d}, status: statusHit}
+	link, err := p.index.Link(ctx, p.scope, d)
+	linked := err == nil && link.MediaType != ""
+	_, stored := p.cache.Has(ctx, d)
+	if !linked && (stored || !body) {
+		// Other groups' content, or a question about content that is not
+		// here: either way upstream tells, without it counting as a pull.
+		if link, err = once(ctx, p, "stat "+d.String(), func(ctx context.Context) (blobcache.Link, error) {
+			return p.confirmManifest(ctx, d)
+		}); err != nil {
+			return m, err
+		}
+		m.status = statusMiss
+	}
+	m.MediaType, m.Size = link.MediaType, link.Size
+	if !body {
+		return m, nil
+	}
+	var hit bool
+	m.content, hit, err = p.content(ctx, d, link.MediaType)
+	if err != nil {
+		return m, err
+	}
+	if !hit {
+		m.status = statusMiss
+	}
+	if link, err = p.index.Link(ctx, p.scope, d); err != nil {
+		return m, err
+	}
+	m.MediaType, m.Size = link.MediaType, int64(len(m.content))
+	return m, nil
+}
+
+func (p *repository) confirmManifest(ctx context.Context, d digest.Digest) (blobcache.Link, error) {
+	desc, err := p.registry.ResolveManifest(ctx, p.name, d.String())
+	if err != nil {
+		return blobcache.Link{}, err
+	}
+	link := blobcache.Link{MediaType: desc.MediaType, Size: desc.Size}
+	p.link(ctx, d, link)
+	return link, nil
+}
+
+// content returns a manifest's bytes. The media type is empty unless upstream
+// has confirmed that the repository contains it.
+func (p *repository) content(ctx context.Context, d digest.Digest, mediaType string) (content []byte, hit bool, err error) {
+	if mediaType != "" {
+		content, err := p.cache.Bytes(ctx, d, maxManifest)
+		if err == nil {
+			return content, true, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, false, err
+		}
+	}
+	content, err = once(ctx, p, "manifest "+d.String(), func(ctx context.Context) ([]byte, error) {
+		return p.fetchManifest(ctx, d)
+	})
+	return content, false, err
+}
+
+func (p *repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte, error) {
+	m, err := p.registry.Manifest(ctx, p.name, d.String())
+	if err != nil {
+		return nil, err
+	}
+	if err := p.cache.PutBytes(ctx, d, m.Content); err != nil {
+		return nil, fmt.Errorf("keep manifest: %w", err)
+	}
+	p.link(ctx, d, blobcache.Link{MediaType: m.MediaType, Size: int64(len(m.Content))})
+	return m.Content, nil
+}
+
+// resolve finds out what a tag stands for: from memory while that is fresh,
+// else from upstream, else from memory all the same. An image that upstream
+// has deleted, or no longer lets anybody read, stays available from here.
+func (p *repository) resolve(ctx context.Context, tag string) (blobcache.Ref, []string, error) {
+	old, err := p.index.Ref(ctx, p.scope, tag)
+	if err != nil {
+		ref, err := once(ctx, p, "tag "+tag, func(ctx context.Context) (blobcache.Ref, error) {
+			return p.askFirst(ctx, tag)
+		})
+		return ref, statusMiss, err
+	}
+	now := time.Now()
+	switch {
+	case now.Sub(old.Checked) < p.freshFor:
+		return old, statusHit, nil
+	case now.Before(old.NotBefore):
+		return old, statusStale, nil
+	}
+	patient, cancel := context.WithTimeoutCause(ctx, stalePatience, context.DeadlineExceeded)
+	defer cancel()
+	ref, err := once(patient, p, "tag "+tag, func(ctx context.Context) (blobcache.Ref, error) {
+		return p.askAgain(ctx, tag, old)
+	})
+	if err == nil {
+		return ref, statusRevalidated, nil
+	}
+	if ctx.Err() != nil {
+		return old, nil, context.Cause(ctx)
+	}
+	p.logger.Warn("upstream cannot be asked; serving what is known",
+		zap.String("repository", p.scope), zap.String("tag", tag), zap.Error(err))
+	return old, statusStale, nil
+}
+
+// ask asks what a tag stands for, by HEAD, which registries do not count.
+func (p *repository) ask(ctx context.Context, tag string) (blobcache.Ref, error) {
+	desc, err := p.registry.ResolveManifest(ctx, p.name, tag)
+	if err != nil {
+		return blobcache.Ref{}, err
+	}
+	p.link(ctx, desc.Digest, blobcache.Link{MediaType: desc.MediaType, Size: desc.Size})
+	return blobcache.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: time.Now()}, nil
+}
+
+// askFirst asks about a tag that is not known.
+func (p *repository) askFirst(ctx context.Context, tag string) (blobcache.Ref, error) {
+	ref, err := p.ask(ctx, tag)
+	if err == nil {
+		p.setRef(ctx, tag, ref)
+	}
+	return ref, err
+}
+
+// askAgain asks about a tag that is known. A tag that has moved is believed
+// only once its new content is here: until then the old image is the one that
+// can be pulled.
+func (p *repository) askAgain(ctx context.Context, tag string, old blobcache.Ref) (blobcache.Ref, error) {
+	ref, err := p.ask(ctx, tag)
+	if err == nil && ref.Digest != old.Digest {
+		_, _, err = p.content(ctx, ref.Digest, ref.MediaType)
+	}
+	if err == nil {
+		p.setRef(ctx, tag, ref)
+		return ref, nil
+	}
+	hold := staleHold
+	var up *upstream.Error
+	if errors.As(err, &up) {
+		hold = min(max(hold, up.RetryAfter), maxStaleHold)
+	}
+	old.NotBefore = time.Now().Add(hold)
+	p.setRef(ctx, tag, old)
+	return old, err
+}

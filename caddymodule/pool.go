@@ -1,0 +1,116 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// What outlives a configuration: fills in flight, keys and upstream tokens. A
+// reload takes its references before the old configuration gives its own up,
+// so values with the same key live on. None of them needs stopping: requests
+// of an old configuration may go on with them after the last reference.
+var (
+	vaults     = caddy.NewUsagePool()
+	issuers    = caddy.NewUsagePool()
+	registries = caddy.NewUsagePool()
+)
+
+// vault is an open storage, and what was learnt about upstreams beside it.
+type vault struct {
+	cache *blobcache.Cache
+	index *blobcache.Index
+	lists *lru.Cache[string, list]
+}
+
+func (*vault) Destruct() error { return nil }
+
+type pooledIssuer struct{ *tokenissuer.Issuer }
+
+func (pooledIssuer) Destruct() error { return nil }
+
+type pooledRegistry struct{ *upstream.Registry }
+
+func (pooledRegistry) Destruct() error { return nil }
+
+// lease remembers what a handler has taken from the pools, so that it gives
+// back exactly that, also when its provisioning failed half-way.
+type lease []func()
+
+func (l *lease) release() {
+	for _, giveBack := range *l {
+		giveBack()
+	}
+	*l = nil
+}
+
+func acquire[T caddy.Destructor](l *lease, pool *caddy.UsagePool, key string, open func() (T, error)) (T, error) {
+	value, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) { return open() })
+	if err != nil {
+		var none T
+		return none, err
+	}
+	*l = append(*l, func() { _, _ = pool.Delete(key) })
+	return value.(T), nil
+}
+
+// processLogger is for what outlives the configuration that started it.
+func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
+
+func (l *lease) vault(storage Storage) (*vault, error) {
+	return acquire(l, vaults, storage.Identity(), func() (*vault, error) {
+		store, records, err := storage.Open()
+		if err != nil {
+			return nil, err
+		}
+		hooks := blobcache.Hooks{FillDone: logFill, Trouble: func(op string, err error) {
+			processLogger().Warn("cache storage is in trouble; pulls go on", zap.String("operation", op), zap.Error(err))
+		}}
+		return &vault{cache: blobcache.New(store, hooks), index: blobcache.NewIndex(records), lists: newLists()}, nil
+	})
+}
+
+func logFill(d digest.Digest, size int64, took time.Duration, err error) {
+	fields := []zap.Field{zap.String("digest", d.String()), zap.Int64("size", size), zap.Duration("duration", took)}
+	if err != nil {
+		processLogger().Warn("blob was not cached", append(fields, zap.Error(err))...)
+		return
+	}
+	processLogger().Debug("blob cached", fields...)
+}
+
+// keyPrefix is where the signing keys live in Caddy's storage.
+const keyPrefix = "dependency_proxy/keys"
+
+func (l *lease) issuer(storage certmagic.Storage, settings Token) (*tokenissuer.Issuer, error) {
+	key := fmt.Sprintf("%v %v", storage, settings.Rotate)
+	pooled, err := acquire(l, issuers, key, func() (pooledIssuer, error) {
+		return pooledIssuer{newIssuer(storage, settings)}, nil
+	})
+	return pooled.Issuer, err
+}
+
+func (l *lease) registry(key string, config upstream.Config) (*upstream.Registry, error) {
+	pooled, err := acquire(l, registries, key, func() (pooledRegistry, error) {
+		registry, err := upstream.New(config)
+		return pooledRegistry{registry}, err
+	})
+	return pooled.Registry, err
+}
+
+var _ tokenissuer.Storage = certmagic.Storage(nil)
+
+// background is the context of work that several requests wait for.
+func background(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
+}

@@ -1,0 +1,93 @@
+package caddymodule
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// repository is one repository of one upstream as one group sees it. Nothing
+// is answered from the cache that this repository is not known to contain,
+// whatever else the cache holds.
+type repository struct {
+	*vault
+	registry *upstream.Registry
+	name     string // at the upstream
+	scope    string // of what the index knows about it
+	freshFor time.Duration
+	flights  *flights
+	logger   *zap.Logger
+}
+
+// flights joins requests that would ask upstream the same thing.
+type flights struct{ singleflight.Group }
+
+// metadataLimit bounds a question that several requests wait for together, so
+// that none of them decides by leaving.
+const metadataLimit = time.Minute
+
+// repository finds the repository of a route that the caller may read. An
+// image whose first component is an upstream's name is there, any other one at
+// the upstream that the mirror protocol's ns parameter names, or at the first.
+func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
+	first, name, _ := strings.Cut(rt.image, "/")
+	u := h.upstreams[first]
+	if u == nil || name == "" {
+		u, name = h.Upstreams[0], rt.image
+		if ns != "" {
+			// Another registry's image of the same name would be the wrong one.
+			if u = h.upstreams[ns]; u == nil {
+				return nil, refuse(nameUnknown, "the registry %s is not an upstream of this proxy", ns)
+			}
+		}
+	}
+	name = upstream.NormalizeRepository(u.Name, name)
+	return &repository{
+		vault:    h.vault,
+		registry: u.registryFor(rt.group),
+		name:     name,
+		scope:    rt.group + "/_/" + u.Name + "/" + name,
+		freshFor: time.Duration(u.FreshFor),
+		flights:  &h.flights,
+		logger:   h.logger,
+	}, nil
+}
+
+// once asks upstream on behalf of all who want the same thing of this
+// repository at this time.
+func once[T any](ctx context.Context, p *repository, what string, ask func(context.Context) (T, error)) (T, error) {
+	result := p.flights.DoChan(p.scope+" "+what, func() (any, error) {
+		ctx, cancel := background(ctx, metadataLimit)
+		defer cancel()
+		return ask(ctx)
+	})
+	select {
+	case r := <-result:
+		value, _ := r.Val.(T)
+		return value, r.Err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
+}
+
+// link records what upstream has confirmed. That it cannot be written is no
+// reason to refuse a pull.
+func (p *repository) link(ctx context.Context, d digest.Digest, link blobcache.Link) {
+	if err := p.index.AddLink(ctx, p.scope, d, link); err != nil {
+		p.logger.Warn("cannot record what a repository contains; pulls go on", zap.String("repository", p.scope), zap.Error(err))
+	}
+}
+
+func (p *repository) setRef(ctx context.Context, tag string, ref blobcache.Ref) {
+	if err := p.index.SetRef(ctx, p.scope, tag, ref); err != nil {
+		p.logger.Warn("cannot record what a tag stands for; pulls go on", zap.String("repository", p.scope), zap.Error(err))
+	}
+}

@@ -1,0 +1,145 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// kind is what a request asks for.
+type kind int
+
+const (
+	notOurs kind = iota
+	pingKind
+	authKind
+	keysKind
+	manifestKind
+	blobKind
+	tagsKind
+	referrersKind
+	unknownKind // under /v2/, yet not of this proxy's shape
+)
+
+// infix splits the group from the image.
+const infix = "/dependency_proxy/containers/"
+
+// maxName is the longest repository name that clients accept, group, infix and
+// image together.
+const maxName = 255
+
+// route is the path of a request, read once and checked.
+type route struct {
+	kind   kind
+	group  string
+	image  string
+	tag    string        // of a manifest, unless it is asked for by digest
+	digest digest.Digest // of a manifest, blob, or the subject of referrers
+}
+
+// name is the repository as the client calls it.
+func (rt *route) name() string { return rt.group + infix + rt.image }
+
+// parseRoute reads the escaped path, so that no encoding hides what a name
+// is made of. An error is the answer; paths that are not the proxy's own have
+// none.
+func parseRoute(path string) (route, *apiError) {
+	switch path {
+	case "/v2", "/v2/":
+		return route{kind: pingKind}, nil
+	case "/jwt/auth":
+		return route{kind: authKind}, nil
+	case "/jwt/keys":
+		return route{kind: keysKind}, nil
+	}
+	if rest, ok := strings.CutPrefix(path, "/v2/"); ok {
+		// The slash before the group lets the infix match a missing group.
+		group, rest, ok := strings.Cut("/"+rest, infix)
+		if !ok {
+			return route{kind: unknownKind}, nil
+		}
+		return parseResource(strings.TrimPrefix(group, "/"), rest)
+	}
+	// Mirrors that are configured with a path append the API's to it.
+	if group, rest, ok := strings.Cut(path, infix+"v2"); ok {
+		switch {
+		case rest == "" || rest == "/":
+			return route{kind: pingKind}, nil
+		case rest[0] == '/':
+			return parseResource(strings.TrimPrefix(group, "/"), rest[1:])
+		}
+	}
+	return route{}, nil
+}
+
+// parseResource reads IMAGE/KIND/REFERENCE.
+func parseResource(group, rest string) (route, *apiError) {
+	rt := route{group: group}
+	rest, reference := cutLast(rest)
+	rt.image, rest = cutLast(rest)
+	switch rest {
+	case "manifests":
+		rt.kind = manifestKind
+	case "blobs":
+		rt.kind = blobKind
+	case "referrers":
+		rt.kind = referrersKind
+	case "tags":
+		rt.kind = tagsKind
+	default:
+		rt.kind = unknownKind
+		return rt, nil
+	}
+	if len(rt.group)+len(infix)+len(rt.image) > maxName || !upstream.ValidRepository(rt.group) || !upstream.ValidRepository(rt.image) {
+		return route{}, refuse(nameInvalid, "the repository name is not valid: lower-case letters and digits, separated by . _ __ - or /, %d characters at most", maxName)
+	}
+	return rt, rt.parseReference(reference)
+}
+
+func (rt *route) parseReference(reference string) *apiError {
+	switch {
+	case rt.kind == tagsKind:
+		if reference != "list" {
+			rt.kind = unknownKind
+		}
+		return nil
+	case rt.kind == manifestKind && !strings.ContainsAny(reference, ":%"):
+		if !upstream.ValidTag(reference) {
+			return refuse(tagInvalid, "the tag is not valid: letters, digits, . _ and -, 128 characters at most")
+		}
+		rt.tag = reference
+		return nil
+	}
+	// Some clients escape the colon, which RFC 3986 allows and nothing hides behind.
+	if algorithm, rest, ok := strings.Cut(reference, "%"); ok && strings.HasPrefix(strings.ToUpper(rest), "3A") {
+		reference = algorithm + ":" + rest[2:]
+	}
+	d, err := upstream.ParseDigest(reference)
+	if err != nil {
+		return refuse(digestInvalid, "the digest is not valid: sha256: and 64 lower-case hexadecimal digits, or sha512: and 128")
+	}
+	rt.digest = d
+	return nil
+}
+
+// cutLast splits at the last slash; without one, all of it is the last part.
+func cutLast(s string) (before, after string) {
+	i := strings.LastIndexByte(s, '/')
+	return s[:max(i, 0)], s[i+1:]
+}
+
+// checkMethod refuses what would change a registry.
+func checkMethod(rt route, method string) *apiError {
+	switch {
+	case method == http.MethodGet, method == http.MethodHead:
+		return nil
+	case rt.kind == authKind && method == http.MethodPost:
+		return nil
+	case rt.kind == authKind || rt.kind == keysKind:
+		return refuse(unsupported, "the method %s is not supported here", method)
+	}
+	return refuse(unsupported, "this registry is a pull-through cache: images can be pulled from it, not pushed to it or deleted")
+}

@@ -1,0 +1,208 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+)
+
+// maxForm is how much of a token request's body is read, in bytes.
+const maxForm = 64 << 10
+
+func newIssuer(storage certmagic.Storage, settings Token) *tokenissuer.Issuer {
+	ring := tokenissuer.NewKeyRing(tokenissuer.KeyRingConfig{
+		Storage:       storage,
+		Prefix:        keyPrefix,
+		Rotate:        time.Duration(settings.Rotate),
+		TokenLifetime: refreshLifetime,
+		Hooks: tokenissuer.Hooks{
+			BadKey: func(name string, err error) {
+				processLogger().Error("signing key is unusable", zap.String("key", name), zap.Error(err))
+			},
+			StorageError: func(err error) {
+				processLogger().Warn("signing keys cannot be listed; the known ones serve on", zap.Error(err))
+			},
+			KeyMade: func(kid string) { processLogger().Info("signing key made", zap.String("kid", kid)) },
+		},
+	})
+	return tokenissuer.New(tokenissuer.Config{KeyRing: ring, Audience: service})
+}
+
+// serveTokens is the token service: the Docker registry's token protocol by
+// GET, its OAuth2 form by POST, and the public keys.
+func (ex *exchange) serveTokens() *apiError {
+	ex.w.Header().Set("Cache-Control", "no-store")
+	if ex.route.kind == keysKind {
+		return ex.serveKeys()
+	}
+	origin, err := ex.findOrigin(ex.r)
+	if err != nil {
+		return err
+	}
+	ex.origin = origin
+	if ex.r.Method == http.MethodPost {
+		return ex.serveGrant()
+	}
+	query := ex.r.URL.Query()
+	if err := checkService(query); err != nil {
+		return err
+	}
+	if name, password, ok := ex.r.BasicAuth(); ok {
+		ex.caller, err = ex.login(ex.r, name, password)
+	} else {
+		ex.caller, err = ex.anonymous()
+	}
+	if err != nil {
+		return err
+	}
+	offline, _ := strconv.ParseBool(query.Get("offline_token"))
+	return ex.sendToken(query["scope"], offline, false)
+}
+
+func (ex *exchange) serveKeys() *apiError {
+	keys, err := ex.issuer.JWKS(ex.r.Context())
+	if err != nil {
+		return ex.cannotTell("read the signing keys", err)
+	}
+	ex.sendJSON(keys, "application/jwk-set+json")
+	return nil
+}
+
+// serveGrant answers the OAuth2 form of a token request.
+func (ex *exchange) serveGrant() *apiError {
+	mediaType, _, err := mime.ParseMediaType(ex.r.Header.Get("Content-Type"))
+	if err != nil || mediaType != "application/x-www-form-urlencoded" {
+		return refuse(badRequest, "the token request is not a form")
+	}
+	ex.r.Body = http.MaxBytesReader(ex.w, ex.r.Body, maxForm)
+	if err := ex.r.ParseForm(); err != nil {
+		return refuse(badRequest, "the token request's form cannot be read")
+	}
+	form := ex.r.PostForm
+	if err := checkService(form); err != nil {
+		return err
+	}
+	offline := form.Get("access_type") == "offline"
+	var refusal *apiError
+	switch grant := form.Get("grant_type"); grant {
+	case "password":
+		ex.caller, refusal = ex.login(ex.r, form.Get("username"), form.Get("password"))
+	case "refresh_token":
+		ex.caller, refusal = ex.refresh(form.Get("refresh_token"))
+	default:
+		refusal = refuse(badRequest, "the grant type is neither password nor refresh_token")
+	}
+	if refusal != nil {
+		return refusal
+	}
+	return ex.sendToken(form["scope"], offline, true)
+}
+
+// checkService refuses a request that was meant for another registry.
+func checkService(values url.Values) *apiError {
+	if s := values.Get("service"); s != "" && s != service {
+		return refuse(badRequest, "this token service is for the service %s", service)
+	}
+	return nil
+}
+
+// anonymous is who asks without a login, if there is anything for them.
+func (ex *exchange) anonymous() (tokenissuer.Identity, *apiError) {
+	if ex.r.Header.Get("Authorization") != "" || !ex.access.anyPublic {
+		return tokenissuer.Identity{}, refuse(unauthorized, "log in with: docker login %s", ex.r.Host)
+	}
+	return tokenissuer.Identity{Anonymous: true}, nil
+}
+
+// refresh turns a refresh token back into the account that it was issued to.
+func (ex *exchange) refresh(raw string) (tokenissuer.Identity, *apiError) {
+	if !ex.Token.RefreshTokens {
+		return tokenissuer.Identity{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.r.Host)
+	}
+	who, err := ex.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), tokenissuer.Refresh)
+	if err == nil {
+		who, err = ex.current(ex.r.Context(), who)
+	}
+	switch {
+	case err == nil:
+		return who, nil
+	case errors.Is(err, tokenissuer.ErrInvalidToken), errors.Is(err, ErrUnknownAccount):
+		ex.logger.Warn("refresh token refused", zap.Error(err))
+		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.r.Host)
+	}
+	return who, ex.cannotTell("verify a refresh token", err)
+}
+
+// tokenAnswer is what clients expect (distribution, "Token Authentication
+// Specification" and "OAuth2"). ExpiresIn must be an integer.
+type tokenAnswer struct {
+	Token        string `json:"token"`
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type,omitempty"`
+	ExpiresIn    int    `json:"expires_in"`
+	IssuedAt     string `json:"issued_at"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+	Scope        string `json:"scope,omitempty"`
+}
+
+// sendToken issues a token that says who the caller is. Scopes are not judged:
+// what the caller may read is decided when it reads.
+func (ex *exchange) sendToken(scopes []string, offline, oauth bool) *apiError {
+	lifetime := time.Duration(ex.Token.Lifetime)
+	token, err := ex.mint(tokenissuer.Access, lifetime)
+	if err != nil {
+		return err
+	}
+	answer := tokenAnswer{
+		Token:       token.Raw,
+		AccessToken: token.Raw,
+		ExpiresIn:   int(lifetime / time.Second),
+		IssuedAt:    token.IssuedAt.UTC().Format(time.RFC3339),
+	}
+	if oauth {
+		answer.TokenType = "Bearer"
+		answer.Scope = grantedScope(scopes)
+	}
+	if offline && ex.Token.RefreshTokens && !ex.caller.Anonymous {
+		refresh, err := ex.mint(tokenissuer.Refresh, refreshLifetime)
+		if err != nil {
+			return err
+		}
+		answer.RefreshToken = refresh.Raw
+	}
+	body, jerr := json.Marshal(answer)
+	if jerr != nil {
+		panic(jerr) // strings and an integer always marshal
+	}
+	ex.sendJSON(body, "application/json")
+	return nil
+}
+
+func (ex *exchange) mint(use tokenissuer.Use, lifetime time.Duration) (tokenissuer.Token, *apiError) {
+	token, err := ex.issuer.Mint(ex.r.Context(), tokenissuer.MintRequest{
+		Issuer: ex.origin.issuer(), Identity: ex.caller, Lifetime: lifetime, Use: use,
+	})
+	if err != nil {
+		return token, ex.cannotTell("issue a token", err)
+	}
+	return token, nil
+}
+
+func (ex *exchange) sendJSON(body []byte, mediaType string) {
+	h := ex.w.Header()
+	h.Set("Content-Type", mediaType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	ex.w.WriteHeader(http.StatusOK)
+	if ex.r.Method != http.MethodHead {
+		_, _ = ex.w.Write(body)
+	}
+}

@@ -1,0 +1,246 @@
+package caddymodule
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// Upstream is a registry behind the proxy.
+type Upstream struct {
+	// Name is how image names and groups refer to it, as in docker.io.
+	Name string `json:"name"`
+
+	// Endpoint is the URL of its API: https://NAME by default, and Docker
+	// Hub's for docker.io.
+	Endpoint string `json:"endpoint,omitempty"`
+
+	// Credentials are the login there. Without, pulls are anonymous.
+	Credentials *Credentials `json:"credentials,omitempty"`
+
+	// FreshFor is how long what a tag stands for is believed without asking
+	// again: 5m by default.
+	FreshFor caddy.Duration `json:"fresh_for,omitempty"`
+
+	// AllowPrivate lets connections go to private, loopback and link-local
+	// addresses.
+	AllowPrivate bool `json:"allow_private,omitempty"`
+
+	// RealmHosts are hosts of token services that may be given the
+	// credentials, besides those of the endpoint's own domain.
+	RealmHosts []string `json:"realm_hosts,omitempty"`
+
+	// Transport makes the connections; by default a plain one over HTTP/1.1
+	// and HTTP/2 that uses no proxy.
+	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
+
+	endpoint  *url.URL
+	login     login
+	transport http.RoundTripper // of a guest, else nil
+	// registries are the clients: by group where a group has a login of its
+	// own, and the common one under the empty path.
+	registries map[string]*upstream.Registry
+}
+
+// GroupUpstream is a group's own login at an upstream.
+type GroupUpstream struct {
+	// Name is that of a declared upstream.
+	Name string `json:"name"`
+
+	// Credentials replace the upstream's own for the group.
+	Credentials *Credentials `json:"credentials,omitempty"`
+}
+
+// Credentials are a login at an upstream.
+type Credentials struct {
+	// Username may be a placeholder.
+	Username string `json:"username"`
+
+	// Password must be a placeholder, as in {env.HUB_TOKEN} or
+	// {file./run/secrets/hub}: the configuration can be read by whoever may
+	// reach the admin API, and is written to disk.
+	Password string `json:"password"`
+}
+
+// login are credentials with their placeholders filled in.
+type login struct {
+	username string
+	password upstream.Secret
+}
+
+const (
+	dockerHub       = "docker.io"
+	defaultFreshFor = 5 * time.Minute
+)
+
+func (h *Handler) provisionUpstreams(ctx caddy.Context) error {
+	if len(h.Upstreams) == 0 {
+		h.Upstreams = []*Upstream{{Name: dockerHub}}
+	}
+	h.upstreams = make(map[string]*Upstream, len(h.Upstreams))
+	for _, u := range h.Upstreams {
+		if h.upstreams[u.Name] != nil {
+			return fmt.Errorf("upstream %s is there twice", u.Name)
+		}
+		if err := u.provision(ctx); err != nil {
+			return fmt.Errorf("upstream %s: %w", u.Name, err)
+		}
+		h.upstreams[u.Name] = u
+	}
+	return nil
+}
+
+func (u *Upstream) provision(ctx caddy.Context) error {
+	if !upstream.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
+		return errors.New("an upstream's name is the first component of image names: lower-case letters and digits, separated by . _ __ or -")
+	}
+	if u.FreshFor == 0 {
+		u.FreshFor = caddy.Duration(defaultFreshFor)
+	}
+	if err := u.parseEndpoint(); err != nil {
+		return err
+	}
+	var err error
+	if u.login, err = u.Credentials.resolve(); err != nil || u.TransportRaw == nil {
+		return err
+	}
+	return u.loadTransport(ctx)
+}
+
+func (u *Upstream) loadTransport(ctx caddy.Context) error {
+	mod, err := ctx.LoadModule(u, "TransportRaw")
+	if err != nil {
+		return err
+	}
+	var ok bool
+	if u.transport, ok = mod.(http.RoundTripper); !ok {
+		return fmt.Errorf("transport %T cannot be used here", mod)
+	}
+	if u.AllowPrivate {
+		return nil
+	}
+	transport, ok := u.transport.(*reverseproxy.HTTPTransport)
+	if !ok {
+		return fmt.Errorf("transport %T cannot be kept from private addresses; write `allow_private` if it need not be", mod)
+	}
+	transport.Transport.DialContext = upstream.GuardDial(transport.Transport.DialContext)
+	return nil
+}
+
+func (u *Upstream) parseEndpoint() error {
+	endpoint, err := caddy.NewReplacer().ReplaceOrErr(u.Endpoint, true, true)
+	if err != nil {
+		return fmt.Errorf("endpoint: %w", err)
+	}
+	switch {
+	case endpoint != "":
+	case u.Name == dockerHub:
+		endpoint = "https://registry-1.docker.io"
+	default:
+		endpoint = "https://" + u.Name
+	}
+	// The text of the error would repeat a password in the URL.
+	u.endpoint, err = url.Parse(endpoint)
+	if err != nil || u.endpoint.Host == "" || (u.endpoint.Scheme != "https" && u.endpoint.Scheme != "http") {
+		return errors.New("the endpoint is not a URL as in https://registry.example.com")
+	}
+	return nil
+}
+
+func (c *Credentials) resolve() (login, error) {
+	if c == nil {
+		return login{}, nil
+	}
+	repl := caddy.NewReplacer()
+	username, err := repl.ReplaceOrErr(c.Username, true, true)
+	if err != nil || username == "" {
+		return login{}, errors.Join(errors.New("the user name of the credentials is empty"), err)
+	}
+	if !strings.HasPrefix(c.Password, "{") || !strings.HasSuffix(c.Password, "}") {
+		return login{}, errors.New("the password of the credentials stands in the configuration, where the admin API shows it; write a placeholder as in {env.HUB_TOKEN} or {file./run/secrets/hub_token}")
+	}
+	password, err := repl.ReplaceOrErr(c.Password, true, true)
+	if err != nil || password == "" {
+		return login{}, fmt.Errorf("the password placeholder %s is empty, or its file cannot be read", c.Password)
+	}
+	return login{username, upstream.Secret(password)}, nil
+}
+
+// openRegistries makes a client for each login at each upstream.
+func (h *Handler) openRegistries() error {
+	for _, u := range h.Upstreams {
+		registry, err := h.openRegistry(u, u.login)
+		if err != nil {
+			return err
+		}
+		u.registries = map[string]*upstream.Registry{"": registry}
+	}
+	for _, g := range h.Groups {
+		for _, gu := range g.Upstreams {
+			u := h.upstreams[gu.Name]
+			if u == nil {
+				return fmt.Errorf("group %s: upstream %s is not declared; write `upstream %s` beside the groups", g.Path, gu.Name, gu.Name)
+			}
+			login, err := gu.Credentials.resolve()
+			if err != nil {
+				return fmt.Errorf("group %s: upstream %s: %w", g.Path, gu.Name, err)
+			}
+			if u.registries[g.Path], err = h.openRegistry(u, login); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (h *Handler) openRegistry(u *Upstream, login login) (*upstream.Registry, error) {
+	config := upstream.Config{
+		Name:       u.Name,
+		Endpoint:   u.endpoint,
+		Username:   login.username,
+		Password:   login.password,
+		RealmHosts: u.RealmHosts,
+		Transport:  u.transport,
+		UserAgent:  "caddy-dependency-proxy",
+		Hooks:      upstream.Hooks{Token: logToken(u.Name)},
+	}
+	// A guest transport belongs to this configuration, and so does its client.
+	key := fmt.Sprintf("%s %s %q %q %q %v %p", u.Name, u.endpoint, login.username, string(login.password), u.RealmHosts, u.AllowPrivate, u.transport)
+	sum := sha256.Sum256([]byte(key)) // pool keys can be listed
+	if config.Transport == nil {
+		config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
+	}
+	return h.lease.registry(string(sum[:]), config)
+}
+
+func logToken(name string) func(realmHost string, err error) {
+	return func(realmHost string, err error) {
+		if upstream.KindOf(err) == upstream.Credentials {
+			processLogger().Warn("upstream refuses the configured credentials",
+				zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
+		}
+	}
+}
+
+// registryFor returns the client that asks on a group's behalf: with the login
+// of the nearest group that has one.
+func (u *Upstream) registryFor(group string) *upstream.Registry {
+	for group != "" {
+		if registry := u.registries[group]; registry != nil {
+			return registry
+		}
+		group = group[:max(strings.LastIndexByte(group, '/'), 0)]
+	}
+	return u.registries[""]
+}

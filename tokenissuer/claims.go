@@ -1,0 +1,109 @@
+package tokenissuer
+
+import (
+	"errors"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// claims is a token's payload. The times are in seconds since 1970; absent
+// ones read as zero, which no token of ours has.
+type claims struct {
+	Issuer    string `json:"iss"`
+	Audience  string `json:"aud"`
+	Subject   string `json:"sub"`
+	IssuedAt  int64  `json:"iat"`
+	NotBefore int64  `json:"nbf"`
+	ExpiresAt int64  `json:"exp"`
+	ID        string `json:"jti"`
+	UserID    string `json:"user_id"`
+	Version   string `json:"ver,omitempty"`
+	Directory string `json:"dir,omitempty"`
+	// Anonymous is said in so many words: that sub is empty, as the token
+	// specification of registries has it, would be too easy to come by.
+	Anonymous bool `json:"anonymous,omitempty"`
+
+	// want is what the verifier demands; the payload cannot reach it.
+	want expectation
+}
+
+type expectation struct {
+	issuer, audience string
+	lifetime         time.Duration
+}
+
+func (c *claims) identity() Identity {
+	return Identity{Name: c.Subject, Version: c.Version, Directory: c.Directory, Anonymous: c.Anonymous}
+}
+
+// Validate is called by the parser after its own checks of exp, nbf and iat
+// against the clock.
+func (c *claims) Validate() error {
+	longest := int64(c.want.lifetime / time.Second)
+	switch {
+	case c.Issuer == "" || c.Issuer != c.want.issuer:
+		return errIssuer
+	case c.Audience == "" || c.Audience != c.want.audience:
+		return errAudience
+	case c.IssuedAt <= 0 || c.NotBefore <= 0 || c.ExpiresAt <= c.IssuedAt || c.ExpiresAt-c.IssuedAt > longest:
+		return errTimes
+	case c.UserID != c.Subject || c.identity().check() != nil:
+		return errIdentity
+	}
+	return nil
+}
+
+// The methods of jwt.Claims.
+
+func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) { return date(c.ExpiresAt), nil }
+func (c *claims) GetIssuedAt() (*jwt.NumericDate, error)       { return date(c.IssuedAt), nil }
+func (c *claims) GetNotBefore() (*jwt.NumericDate, error)      { return date(c.NotBefore), nil }
+func (c *claims) GetIssuer() (string, error)                   { return c.Issuer, nil }
+func (c *claims) GetSubject() (string, error)                  { return c.Subject, nil }
+func (c *claims) GetAudience() (jwt.ClaimStrings, error)       { return jwt.ClaimStrings{c.Audience}, nil }
+
+func date(seconds int64) *jwt.NumericDate {
+	if seconds == 0 {
+		return nil
+	}
+	return jwt.NewNumericDate(time.Unix(seconds, 0))
+}
+
+// newParser is the parser with all that can be fixed beforehand.
+func newParser(now func() time.Time) *jwt.Parser {
+	return jwt.NewParser(
+		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
+		jwt.WithStrictDecoding(),
+		jwt.WithExpirationRequired(),
+		jwt.WithNotBeforeRequired(),
+		jwt.WithIssuedAt(),
+		jwt.WithLeeway(Leeway),
+		jwt.WithTimeFunc(now),
+	)
+}
+
+// reason translates the parser's error into one of ours. Its texts quote the
+// token in places; ours never do.
+func reason(err error) error {
+	var own *invalid
+	switch {
+	case errors.As(err, &own):
+		// A contradiction weighs more than the age: "expired" is said only of
+		// tokens that are good but for that.
+		return own
+	case errors.Is(err, jwt.ErrTokenMalformed):
+		return errMalformed
+	case errors.Is(err, jwt.ErrTokenUnverifiable):
+		return errHeader // an algorithm that does not exist
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
+		return errSignature
+	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
+		return errTimes
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return errExpired
+	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
+		return errNotYet
+	}
+	return errClaims
+}

@@ -1,0 +1,195 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Body is the content of a blob on its way. The reader does not check the
+// digest: whoever puts the pieces together does. Its errors are [*Error]s, or
+// the context's own error.
+type Body struct {
+	io.ReadCloser
+	Size   int64  // of the whole blob in bytes, -1 if upstream did not say
+	Offset int64  // where the body starts; 0 when the range was ignored
+	ETag   string // of the answer, to be given back for the next range; may be empty
+}
+
+// StatBlob returns the size of a blob in bytes, or an error as [Registry.Blob]
+// does. It asks with HEAD; where the registry has none, or the answer to it
+// cannot be right, with a GET whose body is not read.
+func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
+	c, err := blobCall(repository, d)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := r.bounded(ctx)
+	defer cancel()
+	head := c.with(http.MethodHead)
+	a, err := r.do(ctx, head)
+	if err != nil {
+		return 0, err
+	}
+	if !headRefused(a) {
+		if a.StatusCode != http.StatusOK {
+			return 0, r.refusal(head, a)
+		}
+		_ = a.Body.Close()
+		// Some registries say 0 for whatever they are asked.
+		empty := a.ContentLength == 0 && d.Algorithm().FromString("") != d
+		if a.ContentLength >= 0 && !empty && !encoded(a.Response) {
+			return a.ContentLength, nil
+		}
+	}
+	_ = a.Body.Close()
+	b, err := r.blob(ctx, c, 0, "")
+	if err != nil {
+		return 0, err
+	}
+	_ = b.Close()
+	if b.Size < 0 {
+		return 0, r.fail(c, Invalid, http.StatusOK, "upstream does not say how large it is")
+	}
+	return b.Size, nil
+}
+
+// Blob fetches a blob, from offset on if that is not zero (distribution-spec
+// v1.1, "Pulling blobs"; RFC 9110, 14). An etag from an earlier [Body] makes sure
+// that the range continues the same bytes. Upstream may answer with the whole
+// blob all the same: the Offset of the body says where it starts. There is a
+// limit of 30 s until the body begins, none on how long it takes. An error is an
+// [*Error] (most often [BlobUnknown], [NameUnknown], [Denied] or [RateLimited]),
+// the context's error, or neither for a repository, digest or offset that is not
+// valid. The caller closes the body.
+func (r *Registry) Blob(ctx context.Context, repository string, d digest.Digest, offset int64, etag string) (*Body, error) {
+	c, err := blobCall(repository, d)
+	if err != nil {
+		return nil, err
+	}
+	if offset < 0 {
+		return nil, fmt.Errorf("blob offset %d is negative", offset)
+	}
+	// A timer and not a deadline: it must stop mattering once the body flows.
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(r.limit, func() { cancel(errTooSlow) })
+	b, err := r.blob(ctx, c, offset, etag)
+	timer.Stop()
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	b.ReadCloser = &bodyReader{ReadCloser: b.ReadCloser, registry: r, call: c, ctx: ctx, cancel: cancel}
+	return b, nil
+}
+
+func blobCall(repository string, d digest.Digest) (*call, error) {
+	c, err := digestCall("blob", repository, "blobs", d)
+	if err != nil {
+		return nil, err
+	}
+	c.unknown = BlobUnknown
+	c.verified = true
+	return c, nil
+}
+
+func (r *Registry) blob(ctx context.Context, c *call, offset int64, etag string) (*Body, error) {
+	ranged := c
+	if offset > 0 {
+		ranged = c.with(http.MethodGet)
+		ranged.header = c.header.Clone()
+		ranged.header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
+		if strongETag(etag) {
+			ranged.header.Set("If-Range", etag)
+		}
+	}
+	a, err := r.do(ctx, ranged)
+	if err != nil {
+		return nil, err
+	}
+	if offset > 0 && a.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		// What upstream has is shorter than what we have: one of us is wrong,
+		// and the whole blob tells who.
+		discard(a.Body)
+		return r.blob(ctx, c, 0, "")
+	}
+	partial := offset > 0 && a.StatusCode == http.StatusPartialContent
+	if a.StatusCode != http.StatusOK && !partial {
+		return nil, r.refusal(c, a)
+	}
+	b := &Body{ReadCloser: a.Body, Size: a.ContentLength, ETag: a.Header.Get("ETag")}
+	switch {
+	case encoded(a.Response):
+		err = r.fail(c, Invalid, a.StatusCode, "the answer is encoded although that was ruled out")
+	case partial:
+		if b.Size, err = checkRange(a.Header.Get("Content-Range"), offset, a.ContentLength); err != nil {
+			err = r.fail(c, Invalid, a.StatusCode, err.Error())
+		}
+		b.Offset = offset
+	}
+	if err != nil {
+		_ = a.Body.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// strongETag reports whether an entity tag can stand in If-Range (RFC 9110,
+// 13.1.5): quoted and not weak.
+func strongETag(etag string) bool {
+	return len(etag) > 2 && etag[0] == '"' && strings.IndexByte(etag[1:], '"') == len(etag)-2 && printable(etag)
+}
+
+// checkRange reads "bytes first-last/size" (RFC 9110, 14.4) and returns size. It
+// must be what was asked for: from offset to the blob's end, with that length.
+func checkRange(contentRange string, offset, length int64) (int64, error) {
+	mistake := fmt.Errorf("upstream answered another range than was asked for")
+	unit, rest, _ := strings.Cut(contentRange, " ")
+	span, sizeText, _ := strings.Cut(rest, "/")
+	firstText, lastText, _ := strings.Cut(span, "-")
+	if !strings.EqualFold(unit, "bytes") {
+		return 0, mistake
+	}
+	var numbers [3]int64
+	for i, text := range []string{firstText, lastText, sizeText} {
+		n, err := strconv.ParseUint(text, 10, 63)
+		if err != nil {
+			return 0, mistake
+		}
+		numbers[i] = int64(n)
+	}
+	first, last, size := numbers[0], numbers[1], numbers[2]
+	if first != offset || last < first || last != size-1 || length >= 0 && length != size-first {
+		return 0, mistake
+	}
+	return size, nil
+}
+
+// bodyReader gives a blob's body our errors, and ends its context.
+type bodyReader struct {
+	io.ReadCloser
+	registry *Registry
+	call     *call
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+}
+
+func (b *bodyReader) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = b.registry.broken(b.ctx, b.call, err)
+	}
+	return n, err
+}
+
+func (b *bodyReader) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}

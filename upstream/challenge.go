@@ -1,0 +1,161 @@
+package upstream
+
+import "strings"
+
+// Bounds on what is parsed of WWW-Authenticate. Our transport stops at 16 KiB
+// of headers, a foreign one may not.
+const (
+	maxChallengeLine = 8 << 10
+	maxChallenges    = 16
+)
+
+// challenge is one challenge of WWW-Authenticate (RFC 9110, 11.6.1).
+type challenge struct {
+	scheme string            // lower case
+	params map[string]string // keys in lower case, the first of equals wins
+}
+
+// parseChallenges reads all challenges of all WWW-Authenticate lines, in order.
+// A line may hold several. Where a line stops making sense, the rest of it is
+// dropped together with the challenge that was being read: half a realm is
+// worse than none.
+func parseChallenges(lines []string) []challenge {
+	var found []challenge
+	for _, line := range lines {
+		if len(line) > maxChallengeLine {
+			continue
+		}
+		s := challengeScanner{rest: line}
+		for len(found) < maxChallenges {
+			c, ok := s.challenge()
+			if !ok {
+				break
+			}
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// challengeScanner walks one header line.
+type challengeScanner struct{ rest string }
+
+// challenge reads a scheme and its parameters. It reports false at the end of
+// the line and at a mistake.
+func (s *challengeScanner) challenge() (challenge, bool) {
+	s.skip(" \t,")
+	scheme := s.token()
+	if scheme == "" {
+		return challenge{}, false
+	}
+	c := challenge{scheme: strings.ToLower(scheme), params: map[string]string{}}
+	if s.rest == "" || s.rest[0] == ',' {
+		return c, true
+	}
+	if s.rest[0] != ' ' && s.rest[0] != '\t' {
+		s.rest = ""
+		return challenge{}, false
+	}
+	s.skip(" \t")
+	if s.token68() {
+		return c, true
+	}
+	for {
+		s.skip(" \t,")
+		before := s.rest
+		key := s.token()
+		s.skip(" \t")
+		if key == "" || !strings.HasPrefix(s.rest, "=") {
+			// Not a parameter: the end, or the next challenge's scheme.
+			s.rest = before
+			return c, true
+		}
+		s.rest = s.rest[1:]
+		value, ok := s.value()
+		if !ok {
+			s.rest = ""
+			return challenge{}, false
+		}
+		key = strings.ToLower(key)
+		if _, repeated := c.params[key]; !repeated {
+			c.params[key] = value
+		}
+	}
+}
+
+// value reads a parameter's value and checks that a comma or the end follows.
+// Unquoted values run to the next comma or blank, which is more than the
+// grammar's token: some registries leave the quotes off a URL.
+func (s *challengeScanner) value() (string, bool) {
+	s.skip(" \t")
+	var value string
+	if strings.HasPrefix(s.rest, `"`) {
+		var ok bool
+		if value, ok = s.quoted(); !ok {
+			return "", false
+		}
+	} else {
+		end := strings.IndexAny(s.rest, " \t,")
+		if end < 0 {
+			end = len(s.rest)
+		}
+		value, s.rest = s.rest[:end], s.rest[end:]
+	}
+	s.skip(" \t")
+	return value, s.rest == "" || s.rest[0] == ','
+}
+
+// quoted reads a quoted-string (RFC 9110, 5.6.4) and resolves its escapes.
+func (s *challengeScanner) quoted() (string, bool) {
+	var b strings.Builder
+	for i := 1; i < len(s.rest); i++ {
+		switch s.rest[i] {
+		case '"':
+			s.rest = s.rest[i+1:]
+			return b.String(), true
+		case '\\':
+			i++
+			if i == len(s.rest) {
+				return "", false
+			}
+		}
+		b.WriteByte(s.rest[i])
+	}
+	return "", false
+}
+
+// token68 skips the other form of a challenge ("Negotiate YWJj=="), whose
+// content is of no use here. It reports whether there was one: a run of its
+// characters up to a comma or the end.
+func (s *challengeScanner) token68() bool {
+	end := 0
+	for end < len(s.rest) && (isAlphanumeric(s.rest[end]) || strings.IndexByte("-._~+/", s.rest[end]) >= 0) {
+		end++
+	}
+	if end == 0 {
+		return false
+	}
+	rest := strings.TrimLeft(strings.TrimLeft(s.rest[end:], "="), " \t")
+	if rest != "" && rest[0] != ',' {
+		return false
+	}
+	s.rest = rest
+	return true
+}
+
+// token reads a token (RFC 9110, 5.6.2), possibly empty.
+func (s *challengeScanner) token() string {
+	end := 0
+	for end < len(s.rest) && (isAlphanumeric(s.rest[end]) || strings.IndexByte("!#$%&'*+-.^_`|~", s.rest[end]) >= 0) {
+		end++
+	}
+	token := s.rest[:end]
+	s.rest = s.rest[end:]
+	return token
+}
+
+func (s *challengeScanner) skip(chars string) { s.rest = strings.TrimLeft(s.rest, chars) }
+
+func isAlphanumeric(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}
