@@ -11,16 +11,16 @@ import (
 func (ex *exchange) serveBlob(p *repository) *apiError {
 	d := ex.route.digest
 	if !ex.wantsBody() {
-		size, err := p.statBlob(ex.r.Context(), d)
+		size, status, err := p.statBlob(ex.r.Context(), d)
 		if err != nil {
-			return fromUpstream(err, blobUnknown, unavailable)
+			return ex.fromUpstream(p, err, blobUnknown, unavailable)
 		}
-		ex.sendBlobHead(d, size, statusHit)
+		ex.sendBlobHead(d, size, status)
 		return nil
 	}
 	r, status, err := p.blob(ex.r.Context(), d)
 	if err != nil {
-		return fromUpstream(err, blobUnknown, unavailable)
+		return ex.fromUpstream(p, err, blobUnknown, unavailable)
 	}
 	defer r.Close()
 	ex.sendBlob(d, r, status)
@@ -28,17 +28,18 @@ func (ex *exchange) serveBlob(p *repository) *apiError {
 }
 
 // statBlob returns a blob's size if this repository has it.
-func (p *repository) statBlob(ctx context.Context, d digest.Digest) (int64, error) {
+func (p *repository) statBlob(ctx context.Context, d digest.Digest) (size int64, status []string, err error) {
 	if link, err := p.index.Link(ctx, p.scope, d); err == nil && link.Size >= 0 {
-		return link.Size, nil
+		return link.Size, statusHit, nil
 	}
-	return once(ctx, p, "blob "+d.String(), func(ctx context.Context) (int64, error) {
+	size, err = once(ctx, p, "blob "+d.String(), func(ctx context.Context) (int64, error) {
 		size, err := p.registry.StatBlob(ctx, p.name, d)
 		if err == nil {
 			p.link(ctx, d, blobcache.Link{Size: size})
 		}
 		return size, err
 	})
+	return size, statusMiss, err
 }
 
 // blob returns a blob's bytes, from the cache or as they come. That somebody
@@ -66,7 +67,7 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	if origin == blobcache.Led {
 		return r, statusMiss, nil
 	}
-	if _, err := p.statBlob(ctx, d); err != nil {
+	if _, _, err := p.statBlob(ctx, d); err != nil {
 		_ = r.Close()
 		return nil, nil, err
 	}

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -49,7 +50,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"group":     h.unmarshalGroup,
 		"upstream":  h.unmarshalUpstream,
 		"token":     h.Token.UnmarshalCaddyfile,
-		"realm":     func(d *caddyfile.Dispenser) error { return oneArg(d, &h.Realm) },
+		"realm": func(d *caddyfile.Dispenser) error {
+			if err := oneArg(d, &h.Realm); err != nil {
+				return err
+			}
+			return here(d, checkRealm(h.Realm))
+		},
 		"private_groups": func(d *caddyfile.Dispenser) error {
 			on, err := onOff(d)
 			h.PrivateGroups = &on
@@ -63,7 +69,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		raw := caddyconfig.JSONModuleObject(users, "type", "static", nil)
 		h.DirectoriesRaw = slices.Insert(h.DirectoriesRaw, 0, raw)
 	}
-	return nil
+	return here(d, h.checkWhole())
 }
 
 // unmarshalStorage reads
@@ -106,7 +112,7 @@ func (s *StaticDirectory) unmarshalUser(d *caddyfile.Dispenser) error {
 		return d.Err("write `user NAME HASH`, the hash as `caddy hash-password` prints it")
 	}
 	s.Users = append(s.Users, u)
-	return nil
+	return here(d, cmp.Or(u.check(), checkOnce("user", s.Users, userName)))
 }
 
 // unmarshalGroup reads
@@ -124,20 +130,34 @@ func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
 		return err
 	}
 	h.Groups = append(h.Groups, g)
+	if err := cmp.Or(g.check(), checkOnce("group", h.Groups, groupPath)); err != nil {
+		return d.WrapErr(err)
+	}
 	return eachLine(d, "group", map[string]func(*caddyfile.Dispenser) error{
-		"visibility": func(d *caddyfile.Dispenser) error { return oneArg(d, (*string)(&g.Visibility)) },
-		"members":    func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Members) },
-		"upstream": func(d *caddyfile.Dispenser) error {
-			gu := new(GroupUpstream)
-			if err := oneArg(d, &gu.Name); err != nil {
+		"visibility": func(d *caddyfile.Dispenser) error {
+			if err := oneArg(d, (*string)(&g.Visibility)); err != nil {
 				return err
 			}
-			g.Upstreams = append(g.Upstreams, gu)
-			return eachLine(d, "group upstream", map[string]func(*caddyfile.Dispenser) error{
-				"credentials": unmarshalCredentials(&gu.Credentials),
-			})
+			return here(d, g.check())
 		},
+		"members":  func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Members) },
+		"upstream": g.unmarshalUpstream,
 	})
+}
+
+func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
+	u := new(GroupUpstream)
+	if err := oneArg(d, &u.Name); err != nil {
+		return err
+	}
+	g.Upstreams = append(g.Upstreams, u)
+	err := eachLine(d, "group upstream", map[string]func(*caddyfile.Dispenser) error{
+		"credentials": func(d *caddyfile.Dispenser) error { return unmarshalCredentials(d, &u.Credentials) },
+	})
+	if err != nil {
+		return err
+	}
+	return here(d, cmp.Or(u.check(), checkOnce("group "+g.Path+": upstream", g.Upstreams, groupUpstreamName)))
 }
 
 // unmarshalUpstream reads
@@ -156,9 +176,17 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 		return err
 	}
 	h.Upstreams = append(h.Upstreams, u)
+	if err := cmp.Or(u.check(), checkOnce("upstream", h.Upstreams, upstreamName)); err != nil {
+		return d.WrapErr(err)
+	}
 	return eachLine(d, "upstream", map[string]func(*caddyfile.Dispenser) error{
-		"endpoint":    func(d *caddyfile.Dispenser) error { return oneArg(d, &u.Endpoint) },
-		"credentials": unmarshalCredentials(&u.Credentials),
+		"endpoint": func(d *caddyfile.Dispenser) error {
+			if err := oneArg(d, &u.Endpoint); err != nil {
+				return err
+			}
+			return here(d, u.check())
+		},
+		"credentials": func(d *caddyfile.Dispenser) error { return unmarshalCredentials(d, &u.Credentials) },
 		"fresh_for":   func(d *caddyfile.Dispenser) error { return duration(d, &u.FreshFor) },
 		"realm_hosts": func(d *caddyfile.Dispenser) error { return someArgs(d, &u.RealmHosts) },
 		"allow_private": func(d *caddyfile.Dispenser) (err error) {
@@ -174,15 +202,13 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	})
 }
 
-func unmarshalCredentials(to **Credentials) func(*caddyfile.Dispenser) error {
-	return func(d *caddyfile.Dispenser) error {
-		c := new(Credentials)
-		if !d.AllArgs(&c.Username, &c.Password) {
-			return d.Err("write `credentials USERNAME {env.PASSWORD}`")
-		}
-		*to = c
-		return nil
+func unmarshalCredentials(d *caddyfile.Dispenser, to **Credentials) error {
+	c := new(Credentials)
+	if !d.AllArgs(&c.Username, &c.Password) {
+		return d.Err("write `credentials USERNAME {env.PASSWORD}`")
 	}
+	*to = c
+	return here(d, c.check())
 }
 
 // UnmarshalCaddyfile reads
@@ -196,7 +222,7 @@ func (t *Token) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := endOfLine(d); err != nil {
 		return err
 	}
-	return eachLine(d, "token", map[string]func(*caddyfile.Dispenser) error{
+	err := eachLine(d, "token", map[string]func(*caddyfile.Dispenser) error{
 		"lifetime": func(d *caddyfile.Dispenser) error { return duration(d, &t.Lifetime) },
 		"rotate":   func(d *caddyfile.Dispenser) error { return duration(d, &t.Rotate) },
 		"refresh_tokens": func(d *caddyfile.Dispenser) (err error) {
@@ -204,4 +230,8 @@ func (t *Token) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		},
 	})
+	if err != nil {
+		return err
+	}
+	return here(d, t.check())
 }

@@ -27,6 +27,14 @@ func eachLine(d *caddyfile.Dispenser, block string, lines map[string]func(*caddy
 	return nil
 }
 
+// here gives an error the place in the file where the dispenser is.
+func here(d *caddyfile.Dispenser, err error) error {
+	if err == nil {
+		return nil
+	}
+	return d.WrapErr(err)
+}
+
 // guest reads a module's name and what the module makes of the rest.
 func guest(d *caddyfile.Dispenser, namespace, key string) (json.RawMessage, error) {
 	word := d.Val()

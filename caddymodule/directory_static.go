@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"runtime"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
@@ -53,46 +52,23 @@ func (*StaticDirectory) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision checks the accounts and finds the hashes' modules.
-func (s *StaticDirectory) Provision(ctx caddy.Context) error {
+// Provision checks the accounts and indexes them.
+func (s *StaticDirectory) Provision(caddy.Context) error {
+	if err := checkEach("user", s.Users, userName); err != nil {
+		return err
+	}
 	s.users = make(map[string]*StaticUser, len(s.Users))
 	for _, u := range s.Users {
-		if s.users[u.Name] != nil {
-			return fmt.Errorf("user %s is there twice", u.Name)
+		var err error
+		if u.comparer, u.maxLen, err = comparer(u.Hash); err != nil {
+			return err
 		}
-		if err := u.provision(ctx); err != nil {
-			return fmt.Errorf("user %s: %w", u.Name, err)
-		}
+		// The salt in the hash makes this tell nothing about the password.
+		sum := sha256.Sum256([]byte("account version\x00" + u.Hash))
+		u.version = base64.RawURLEncoding.EncodeToString(sum[:9])
 		s.users[u.Name] = u
 		s.decoy = u
 	}
-	return nil
-}
-
-func (u *StaticUser) provision(ctx caddy.Context) error {
-	if u.Name == "" || strings.ContainsAny(u.Name, ": \t\r\n") {
-		return fmt.Errorf("a user's name must not be empty nor contain a colon or white space")
-	}
-	var algorithm string
-	switch {
-	case strings.HasPrefix(u.Hash, "$argon2id$"):
-		algorithm = "argon2id"
-	case strings.HasPrefix(u.Hash, "$2"):
-		algorithm, u.maxLen = "bcrypt", bcryptLen
-	default:
-		return fmt.Errorf("the password hash is neither bcrypt nor argon2id; write what `caddy hash-password` prints")
-	}
-	mod, err := ctx.LoadModuleByID("http.authentication.hashes."+algorithm, nil)
-	if err != nil {
-		return err
-	}
-	u.comparer = mod.(caddyauth.Comparer)
-	if _, err := u.comparer.Compare([]byte(u.Hash), nil); err != nil {
-		return fmt.Errorf("the %s password hash is damaged; write what `caddy hash-password` prints: %w", algorithm, err)
-	}
-	// The salt in the hash makes this tell nothing about the password.
-	sum := sha256.Sum256([]byte("account version\x00" + u.Hash))
-	u.version = base64.RawURLEncoding.EncodeToString(sum[:9])
 	return nil
 }
 

@@ -38,6 +38,10 @@ var (
 	badGateway     = problem{"UNAVAILABLE", http.StatusBadGateway}
 	unavailable    = problem{"UNAVAILABLE", http.StatusServiceUnavailable}
 	gatewayTimeout = problem{"UNAVAILABLE", http.StatusGatewayTimeout}
+
+	// clientGone is read by nobody but the access log, where Caddy's own
+	// proxy writes the same.
+	clientGone = problem{"UNAVAILABLE", 499}
 )
 
 // apiError is a refusal as the client will read it.
@@ -45,7 +49,8 @@ type apiError struct {
 	problem
 	message    string
 	retryAfter time.Duration
-	cause      error // for the log only
+	allow      string // methods, with unsupported
+	cause      error  // for the log only
 }
 
 func (e *apiError) Error() string {
@@ -67,23 +72,22 @@ const retrySoon = 10 * time.Second
 // fromUpstream words an upstream's failure for the client. Unknown is the code
 // for what was asked for and is not there; limited the one for a rate limit,
 // which clients treat differently for manifests and blobs.
-func fromUpstream(err error, unknown, limited problem) *apiError {
-	var api *apiError
-	if errors.As(err, &api) {
-		return api
+func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited problem) *apiError {
+	if ex.r.Context().Err() != nil {
+		return refuse(clientGone, "the client has left")
 	}
-	answer := func(p problem, message string) *apiError {
-		return &apiError{problem: p, message: message, cause: err}
+	answer := func(problem problem, format string, args ...any) *apiError {
+		return &apiError{problem: problem, message: fmt.Sprintf(format, args...), cause: err}
 	}
 	switch upstream.KindOf(err) {
 	case upstream.NameUnknown:
-		return answer(nameUnknown, "the upstream registry has no such repository")
+		return answer(nameUnknown, "%s has no repository %s", p.upstream, p.name)
 	case upstream.Denied:
-		return answer(nameUnknown, "the upstream registry has no such repository, or it is private and the credentials configured here may not read it")
+		return answer(nameUnknown, "%s has no repository %s, or it is private and the login configured here may not read it", p.upstream, p.name)
 	case upstream.ManifestUnknown, upstream.BlobUnknown:
-		return answer(unknown, "the upstream registry's repository does not have it")
+		return answer(unknown, "%s has no %s in the repository %s", p.upstream, ex.route.reference(), p.name)
 	case upstream.RateLimited:
-		e := answer(limited, "the upstream registry's rate limit is reached; try again later")
+		e := answer(limited, "the rate limit of %s is reached; try again later", p.upstream)
 		var up *upstream.Error
 		e.retryAfter = time.Minute
 		if errors.As(err, &up) && up.RetryAfter > 0 {
@@ -91,16 +95,16 @@ func fromUpstream(err error, unknown, limited problem) *apiError {
 		}
 		return e
 	case upstream.Credentials:
-		return answer(badGateway, "the upstream registry's token service refuses the credentials configured here; ask who runs this proxy")
+		return answer(badGateway, "the token service of %s refuses the login configured here; ask who runs this proxy", p.upstream)
 	case upstream.Invalid:
-		return answer(badGateway, "the upstream registry's answer makes no sense")
+		return answer(badGateway, "the answer of %s makes no sense", p.upstream)
 	case upstream.Timeout:
-		return answer(gatewayTimeout, "the upstream registry does not answer in time")
+		return answer(gatewayTimeout, "%s does not answer in time", p.upstream)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return answer(gatewayTimeout, "the upstream registry does not answer in time")
+		return answer(gatewayTimeout, "%s does not answer in time", p.upstream)
 	}
-	e := answer(unavailable, "the upstream registry cannot be reached")
+	e := answer(unavailable, "%s cannot be reached", p.upstream)
 	e.retryAfter = retrySoon
 	return e
 }
@@ -129,7 +133,7 @@ func writeError(w http.ResponseWriter, r *http.Request, e *apiError) {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(e.retryAfter.Seconds()))))
 	}
 	if e.status == http.StatusMethodNotAllowed {
-		h.Set("Allow", "GET, HEAD")
+		h.Set("Allow", e.allow)
 	}
 	w.WriteHeader(e.status)
 	if r.Method != http.MethodHead {

@@ -51,7 +51,7 @@ func (ex *exchange) serveTags(p *repository) *apiError {
 		return p.registry.Tags(ctx, p.name, query)
 	})
 	if err != nil {
-		return fromUpstream(err, nameUnknown, tooManyRequests)
+		return ex.fromUpstream(p, err, nameUnknown, tooManyRequests)
 	}
 	var tags struct {
 		Name string   `json:"name"`
@@ -82,7 +82,7 @@ func (ex *exchange) serveReferrers(p *repository) *apiError {
 		return p.registry.Referrers(ctx, p.name, d, artifactType)
 	})
 	if err != nil {
-		return fromUpstream(err, manifestUnknown, tooManyRequests)
+		return ex.fromUpstream(p, err, manifestUnknown, tooManyRequests)
 	}
 	if page.FiltersApplied != "" {
 		ex.w.Header().Set("OCI-Filters-Applied", page.FiltersApplied)

@@ -46,7 +46,7 @@ func (ex *exchange) serveManifest(p *repository) *apiError {
 		m, err = p.byDigest(ctx, ex.route.digest, ex.wantsBody())
 	}
 	if err != nil {
-		return fromUpstream(err, manifestUnknown, tooManyRequests)
+		return ex.fromUpstream(p, err, manifestUnknown, tooManyRequests)
 	}
 	ex.sendManifest(m)
 	return nil

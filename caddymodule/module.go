@@ -2,11 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -14,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 func init() { caddy.RegisterModule(new(Handler)) }
@@ -112,7 +107,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // last, so that a configuration that is refused has touched nothing.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
-	if err := h.provisionToken(); err != nil {
+	if err := h.check(); err != nil {
 		return err
 	}
 	if err := h.provisionDirectories(ctx); err != nil {
@@ -125,9 +120,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	if err := h.provisionGroups(); err != nil {
-		return err
-	}
+	h.access = newAccess(h.Groups, h.PrivateGroups == nil || *h.PrivateGroups)
+	h.warnOfStrangers()
 	if h.vault, err = h.lease.vault(storage); err != nil {
 		return err
 	}
@@ -143,36 +137,13 @@ func (h *Handler) Cleanup() error {
 	return nil
 }
 
-func (h *Handler) provisionToken() error {
-	if h.Token.Lifetime == 0 {
-		h.Token.Lifetime = caddy.Duration(defaultLifetime)
-	}
-	if h.Token.Rotate == 0 {
-		h.Token.Rotate = caddy.Duration(defaultRotate)
-	}
-	if lifetime := time.Duration(h.Token.Lifetime); lifetime < tokenissuer.MinLifetime || lifetime > refreshLifetime {
-		return fmt.Errorf("token lifetime %v: write a duration from %v to %v", lifetime, tokenissuer.MinLifetime, refreshLifetime)
-	}
-	if h.Token.Rotate < h.Token.Lifetime {
-		return fmt.Errorf("token rotate %v is shorter than the lifetime of a token, %v", time.Duration(h.Token.Rotate), time.Duration(h.Token.Lifetime))
-	}
-	if h.Realm == "" {
+func (h *Handler) provisionDirectories(ctx caddy.Context) error {
+	if h.DirectoriesRaw == nil {
 		return nil
 	}
-	u, err := url.Parse(h.Realm)
-	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("realm %q: write an absolute URL as in https://registry.example.com/jwt/auth", h.Realm)
-	}
-	return nil
-}
-
-func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	mods, err := ctx.LoadModule(h, "DirectoriesRaw")
 	if err != nil {
 		return err
-	}
-	if mods == nil {
-		return nil
 	}
 	for _, mod := range mods.([]any) {
 		h.directories = append(h.directories, mod.(Directory))
@@ -191,48 +162,26 @@ func (h *Handler) loadStorage(ctx caddy.Context) (Storage, error) {
 	return mod.(Storage), nil
 }
 
-func (h *Handler) provisionGroups() error {
-	seen := make(map[string]bool, len(h.Groups))
-	for _, g := range h.Groups {
-		switch {
-		case !upstream.ValidRepository(g.Path):
-			return fmt.Errorf("group %q: a group's path is lower-case letters and digits, separated by . _ __ - or /", g.Path)
-		case strings.Contains("/"+g.Path+"/", infix):
-			return fmt.Errorf("group %q: a group's path must not contain %s", g.Path, strings.Trim(infix, "/"))
-		case seen[g.Path]:
-			return fmt.Errorf("group %s is there twice", g.Path)
+// warnOfStrangers tells of members that nobody can log in as, if that can be
+// told: other directories than the configuration's own need not list accounts.
+func (h *Handler) warnOfStrangers() {
+	users := make(map[string]bool)
+	for _, d := range h.directories {
+		static, ok := d.(*StaticDirectory)
+		if !ok {
+			return
 		}
-		seen[g.Path] = true
-		switch g.Visibility {
-		case "":
-			g.Visibility = Private
-		case Private, Internal, Public:
-		default:
-			return fmt.Errorf("group %s: visibility %q: write private, internal or public", g.Path, g.Visibility)
+		for name := range static.users {
+			users[name] = true
 		}
-	}
-	h.access = newAccess(h.Groups, h.PrivateGroups == nil || *h.PrivateGroups)
-	return h.checkSomebodyMayPull()
-}
-
-// checkSomebodyMayPull refuses a configuration that can only have been meant
-// otherwise. The kill switch is no mistake.
-func (h *Handler) checkSomebodyMayPull() error {
-	if len(h.Groups) == 0 {
-		return errors.New("nobody can ever pull: there is no group; write `group NAME { members … }`")
-	}
-	if h.access.anyPublic || !h.access.privateGroups {
-		return nil
-	}
-	if len(h.directories) == 0 {
-		return errors.New("nobody can ever pull: there is no account and no public group; write `user NAME HASH`")
 	}
 	for _, g := range h.Groups {
-		if g.Visibility == Internal || len(g.Members) > 0 {
-			return nil
+		for _, m := range g.Members {
+			if !users[m] {
+				h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
+			}
 		}
 	}
-	return errors.New("nobody can ever pull: every group is private and has no members; write `members NAME…` in a group")
 }
 
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].

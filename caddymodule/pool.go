@@ -93,7 +93,7 @@ func logFill(d digest.Digest, size int64, took time.Duration, err error) {
 const keyPrefix = "dependency_proxy/keys"
 
 func (l *lease) issuer(storage certmagic.Storage, settings Token) (*tokenissuer.Issuer, error) {
-	key := fmt.Sprintf("%v %v", storage, settings.Rotate)
+	key := fmt.Sprintf("%v %v", storage, settings.rotate())
 	pooled, err := acquire(l, issuers, key, func() (pooledIssuer, error) {
 		return pooledIssuer{newIssuer(storage, settings)}, nil
 	})

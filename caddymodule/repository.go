@@ -19,6 +19,7 @@ import (
 type repository struct {
 	*vault
 	registry *upstream.Registry
+	upstream string // its name
 	name     string // at the upstream
 	scope    string // of what the index knows about it
 	freshFor time.Duration
@@ -52,6 +53,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 	return &repository{
 		vault:    h.vault,
 		registry: u.registryFor(rt.group),
+		upstream: u.Name,
 		name:     name,
 		scope:    rt.group + "/_/" + u.Name + "/" + name,
 		freshFor: time.Duration(u.FreshFor),

@@ -131,15 +131,27 @@ func cutLast(s string) (before, after string) {
 	return s[:max(i, 0)], s[i+1:]
 }
 
+// reference is how the client named what it wants.
+func (rt *route) reference() string {
+	if rt.tag != "" {
+		return rt.tag
+	}
+	return rt.digest.String()
+}
+
 // checkMethod refuses what would change a registry.
 func checkMethod(rt route, method string) *apiError {
-	switch {
-	case method == http.MethodGet, method == http.MethodHead:
-		return nil
-	case rt.kind == authKind && method == http.MethodPost:
-		return nil
-	case rt.kind == authKind || rt.kind == keysKind:
-		return refuse(unsupported, "the method %s is not supported here", method)
+	allow, second := "GET, HEAD", http.MethodHead
+	if rt.kind == authKind {
+		allow, second = "GET, POST", http.MethodPost
 	}
-	return refuse(unsupported, "this registry is a pull-through cache: images can be pulled from it, not pushed to it or deleted")
+	if method == http.MethodGet || method == second {
+		return nil
+	}
+	e := refuse(unsupported, "the method %s is not supported here", method)
+	if rt.kind != authKind && rt.kind != keysKind {
+		e = refuse(unsupported, "this registry is a pull-through cache: images can be pulled from it, but not pushed to it nor deleted")
+	}
+	e.allow = allow
+	return e
 }

@@ -22,7 +22,7 @@ func newIssuer(storage certmagic.Storage, settings Token) *tokenissuer.Issuer {
 	ring := tokenissuer.NewKeyRing(tokenissuer.KeyRingConfig{
 		Storage:       storage,
 		Prefix:        keyPrefix,
-		Rotate:        time.Duration(settings.Rotate),
+		Rotate:        settings.rotate(),
 		TokenLifetime: refreshLifetime,
 		Hooks: tokenissuer.Hooks{
 			BadKey: func(name string, err error) {
@@ -157,7 +157,7 @@ type tokenAnswer struct {
 // sendToken issues a token that says who the caller is. Scopes are not judged:
 // what the caller may read is decided when it reads.
 func (ex *exchange) sendToken(scopes []string, offline, oauth bool) *apiError {
-	lifetime := time.Duration(ex.Token.Lifetime)
+	lifetime := ex.Token.lifetime()
 	token, err := ex.mint(tokenissuer.Access, lifetime)
 	if err != nil {
 		return err

@@ -90,9 +90,6 @@ func (h *Handler) provisionUpstreams(ctx caddy.Context) error {
 	}
 	h.upstreams = make(map[string]*Upstream, len(h.Upstreams))
 	for _, u := range h.Upstreams {
-		if h.upstreams[u.Name] != nil {
-			return fmt.Errorf("upstream %s is there twice", u.Name)
-		}
 		if err := u.provision(ctx); err != nil {
 			return fmt.Errorf("upstream %s: %w", u.Name, err)
 		}
@@ -102,16 +99,16 @@ func (h *Handler) provisionUpstreams(ctx caddy.Context) error {
 }
 
 func (u *Upstream) provision(ctx caddy.Context) error {
-	if !upstream.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
-		return errors.New("an upstream's name is the first component of image names: lower-case letters and digits, separated by . _ __ or -")
-	}
 	if u.FreshFor == 0 {
 		u.FreshFor = caddy.Duration(defaultFreshFor)
 	}
-	if err := u.parseEndpoint(); err != nil {
+	endpoint, err := caddy.NewReplacer().ReplaceOrErr(u.Endpoint, true, true)
+	if err != nil {
+		return fmt.Errorf("endpoint: %w", err)
+	}
+	if u.endpoint, err = parseEndpoint(u.Name, endpoint); err != nil {
 		return err
 	}
-	var err error
 	if u.login, err = u.Credentials.resolve(); err != nil || u.TransportRaw == nil {
 		return err
 	}
@@ -135,25 +132,8 @@ func (u *Upstream) loadTransport(ctx caddy.Context) error {
 		return fmt.Errorf("transport %T cannot be kept from private addresses; write `allow_private` if it need not be", mod)
 	}
 	transport.Transport.DialContext = upstream.GuardDial(transport.Transport.DialContext)
-	return nil
-}
-
-func (u *Upstream) parseEndpoint() error {
-	endpoint, err := caddy.NewReplacer().ReplaceOrErr(u.Endpoint, true, true)
-	if err != nil {
-		return fmt.Errorf("endpoint: %w", err)
-	}
-	switch {
-	case endpoint != "":
-	case u.Name == dockerHub:
-		endpoint = "https://registry-1.docker.io"
-	default:
-		endpoint = "https://" + u.Name
-	}
-	// The text of the error would repeat a password in the URL.
-	u.endpoint, err = url.Parse(endpoint)
-	if err != nil || u.endpoint.Host == "" || (u.endpoint.Scheme != "https" && u.endpoint.Scheme != "http") {
-		return errors.New("the endpoint is not a URL as in https://registry.example.com")
+	if dialTLS := transport.Transport.DialTLSContext; dialTLS != nil {
+		transport.Transport.DialTLSContext = upstream.GuardDial(dialTLS)
 	}
 	return nil
 }
@@ -166,9 +146,6 @@ func (c *Credentials) resolve() (login, error) {
 	username, err := repl.ReplaceOrErr(c.Username, true, true)
 	if err != nil || username == "" {
 		return login{}, errors.Join(errors.New("the user name of the credentials is empty"), err)
-	}
-	if !strings.HasPrefix(c.Password, "{") || !strings.HasSuffix(c.Password, "}") {
-		return login{}, errors.New("the password of the credentials stands in the configuration, where the admin API shows it; write a placeholder as in {env.HUB_TOKEN} or {file./run/secrets/hub_token}")
 	}
 	password, err := repl.ReplaceOrErr(c.Password, true, true)
 	if err != nil || password == "" {
@@ -189,9 +166,6 @@ func (h *Handler) openRegistries() error {
 	for _, g := range h.Groups {
 		for _, gu := range g.Upstreams {
 			u := h.upstreams[gu.Name]
-			if u == nil {
-				return fmt.Errorf("group %s: upstream %s is not declared; write `upstream %s` beside the groups", g.Path, gu.Name, gu.Name)
-			}
 			login, err := gu.Credentials.resolve()
 			if err != nil {
 				return fmt.Errorf("group %s: upstream %s: %w", g.Path, gu.Name, err)

@@ -1,0 +1,244 @@
+package caddymodule
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// What is wrong with a configuration by itself is found here: when a Caddyfile
+// is read, so that the error has a line, and when a module is provisioned, for
+// those who write JSON. What depends on the machine is found by Provision.
+
+func (u *StaticUser) check() error {
+	if u.Name == "" || strings.ContainsAny(u.Name, ": \t\r\n") {
+		return errors.New("a user's name must not be empty nor contain a colon or white space")
+	}
+	_, _, err := comparer(u.Hash)
+	if err != nil {
+		return fmt.Errorf("user %s: %w; write what `caddy hash-password` prints", u.Name, err)
+	}
+	return nil
+}
+
+// comparer returns what compares a password with a hash, and how many bytes of
+// password it takes at most, 0 being any number.
+func comparer(hash string) (caddyauth.Comparer, int, error) {
+	switch {
+	case strings.HasPrefix(hash, "$argon2id$"):
+		if _, _, err := caddyauth.DecodeHash([]byte(hash)); err != nil {
+			return nil, 0, fmt.Errorf("the argon2id hash is damaged: %w", err)
+		}
+		return caddyauth.Argon2idHash{}, 0, nil
+	case strings.HasPrefix(hash, "$2"):
+		if _, err := bcrypt.Cost([]byte(hash)); err != nil || len(hash) != 60 {
+			return nil, 0, errors.New("the bcrypt hash is damaged")
+		}
+		return caddyauth.BcryptHash{}, bcryptLen, nil
+	}
+	return nil, 0, errors.New("the password hash is neither bcrypt nor argon2id")
+}
+
+func (g *Group) check() error {
+	switch {
+	case !upstream.ValidRepository(g.Path):
+		return fmt.Errorf("group '%s': a group's path is lower-case letters and digits, separated by . _ __ - or /", g.Path)
+	case strings.Contains("/"+g.Path+"/", infix):
+		return fmt.Errorf("group %s: a group's path must not contain %s", g.Path, strings.Trim(infix, "/"))
+	}
+	switch g.Visibility {
+	case "", Private, Internal, Public:
+		return nil
+	}
+	return fmt.Errorf("group %s: visibility '%s': write private, internal or public", g.Path, g.Visibility)
+}
+
+func (u *Upstream) check() error {
+	if !upstream.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
+		return fmt.Errorf("upstream '%s': the name is the first component of image names: lower-case letters and digits, separated by . _ __ or -", u.Name)
+	}
+	if !strings.Contains(u.Endpoint, "{") {
+		if _, err := parseEndpoint(u.Name, u.Endpoint); err != nil {
+			return err
+		}
+	}
+	if err := u.Credentials.check(); err != nil {
+		return fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
+	return nil
+}
+
+// parseEndpoint fills in what is known about a registry by its name. The
+// endpoint may be wrong by having a password in it, so errors do not show it.
+func parseEndpoint(name, endpoint string) (*url.URL, error) {
+	switch {
+	case endpoint != "":
+	case name == dockerHub:
+		endpoint = "https://registry-1.docker.io"
+	default:
+		endpoint = "https://" + name
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("upstream %s: the endpoint is not a URL as in https://registry.example.com", name)
+	}
+	return u, nil
+}
+
+func (u *GroupUpstream) check() error {
+	if u.Credentials == nil {
+		return fmt.Errorf("upstream %s of a group has nothing of its own; write `credentials USERNAME {env.PASSWORD}` in it", u.Name)
+	}
+	if err := u.Credentials.check(); err != nil {
+		return fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
+	return nil
+}
+
+func (c *Credentials) check() error {
+	switch {
+	case c == nil:
+		return nil
+	case c.Username == "":
+		return errors.New("the user name of the credentials is empty")
+	case !strings.HasPrefix(c.Password, "{") || !strings.HasSuffix(c.Password, "}"):
+		return errors.New("the password of the credentials stands in the configuration, where the admin API shows it; write a placeholder as in {env.HUB_TOKEN} or {file./run/secrets/hub_token}")
+	}
+	return nil
+}
+
+func (t *Token) check() error {
+	lifetime, rotate := t.lifetime(), t.rotate()
+	switch {
+	case lifetime < tokenissuer.MinLifetime || lifetime > refreshLifetime:
+		return fmt.Errorf("token lifetime %v: write a duration from %v to %v", lifetime, tokenissuer.MinLifetime, refreshLifetime)
+	case rotate < lifetime:
+		return fmt.Errorf("token rotate %v is shorter than the lifetime of a token, %v", rotate, lifetime)
+	}
+	return nil
+}
+
+func (t *Token) lifetime() time.Duration {
+	if t.Lifetime == 0 {
+		return defaultLifetime
+	}
+	return time.Duration(t.Lifetime)
+}
+
+func (t *Token) rotate() time.Duration {
+	if t.Rotate == 0 {
+		return defaultRotate
+	}
+	return time.Duration(t.Rotate)
+}
+
+func checkRealm(realm string) error {
+	if realm == "" {
+		return nil
+	}
+	u, err := url.Parse(realm)
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || !validAuthority(u.Host) || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("realm '%s': write an absolute URL as in https://registry.example.com/jwt/auth", realm)
+	}
+	return nil
+}
+
+// checkOnce finds a name that the last of some named things shares with one
+// before it.
+func checkOnce[T any](what string, things []T, name func(T) string) error {
+	if len(things) == 0 {
+		return nil
+	}
+	last := name(things[len(things)-1])
+	for _, other := range things[:len(things)-1] {
+		if name(other) == last {
+			return fmt.Errorf("%s %s is there twice", what, last)
+		}
+	}
+	return nil
+}
+
+// checkEach checks some named things in the order in which they were written.
+func checkEach[T interface{ check() error }](what string, things []T, name func(T) string) error {
+	for i, thing := range things {
+		if err := cmp.Or(thing.check(), checkOnce(what, things[:i+1], name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func userName(u *StaticUser) string             { return u.Name }
+func groupPath(g *Group) string                 { return g.Path }
+func upstreamName(u *Upstream) string           { return u.Name }
+func groupUpstreamName(u *GroupUpstream) string { return u.Name }
+
+// check is all of it, for those who write JSON.
+func (h *Handler) check() error {
+	err := cmp.Or(h.Token.check(), checkRealm(h.Realm),
+		checkEach("group", h.Groups, groupPath), checkEach("upstream", h.Upstreams, upstreamName))
+	if err != nil {
+		return err
+	}
+	for _, g := range h.Groups {
+		if err := checkEach("group "+g.Path+": upstream", g.Upstreams, groupUpstreamName); err != nil {
+			return err
+		}
+	}
+	return h.checkWhole()
+}
+
+// checkWhole checks what only the whole configuration can tell.
+func (h *Handler) checkWhole() error {
+	for _, g := range h.Groups {
+		for _, gu := range g.Upstreams {
+			if h.declared(gu.Name) == nil {
+				return fmt.Errorf("group %s: the upstream %s is not declared; write `upstream %s` beside the groups", g.Path, gu.Name, gu.Name)
+			}
+		}
+	}
+	return h.checkSomebodyMayPull()
+}
+
+func (h *Handler) declared(name string) *Upstream {
+	for _, u := range h.Upstreams {
+		if u.Name == name {
+			return u
+		}
+	}
+	if len(h.Upstreams) == 0 && name == dockerHub {
+		return &Upstream{Name: dockerHub}
+	}
+	return nil
+}
+
+// checkSomebodyMayPull refuses a configuration that can only have been meant
+// otherwise. The kill switch is no mistake.
+func (h *Handler) checkSomebodyMayPull() error {
+	if len(h.Groups) == 0 {
+		return errors.New("nobody can ever pull: there is no group; write `group NAME { members NAME... }`")
+	}
+	readable := h.PrivateGroups != nil && !*h.PrivateGroups
+	for _, g := range h.Groups {
+		if g.Visibility == Public {
+			return nil
+		}
+		readable = readable || g.Visibility == Internal || len(g.Members) > 0
+	}
+	switch {
+	case !readable:
+		return errors.New("nobody can ever pull: every group is private and has no members; write `members NAME...` in a group")
+	case len(h.DirectoriesRaw) == 0 && len(h.directories) == 0:
+		return errors.New("nobody can ever pull: there is no account and no public group; write `user NAME HASH`")
+	}
+	return nil
+}
