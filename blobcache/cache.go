@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,8 +30,9 @@ type Hooks struct {
 	Trouble func(op string, err error)
 }
 
-// Cache answers requests for content by digest. It is safe for concurrent use
-// and needs no closing: a fill ends by itself, and nothing else runs.
+// Cache answers requests for content by digest. It is safe for concurrent use.
+// It needs no closing, since a fill ends by itself and nothing else runs, but a
+// process that is about to exit should Flush.
 type Cache struct {
 	store Store
 	hooks Hooks
@@ -186,12 +189,31 @@ func (c *Cache) leave(f *fill) {
 	if c.fills[f.digest] == f {
 		delete(c.fills, f.digest)
 	}
+	close(f.left)
 }
 
 func (c *Cache) endedFills() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ended
+}
+
+// Flush waits until the content that clients have got whole is on disk, or
+// until ctx ends. Transfers under way are not waited for.
+func (c *Cache) Flush(ctx context.Context) {
+	c.mu.Lock()
+	fills := slices.Collect(maps.Values(c.fills))
+	c.mu.Unlock()
+	for _, f := range fills {
+		if !f.verified() {
+			continue
+		}
+		select {
+		case <-f.left:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (c *Cache) remove(ctx context.Context, d digest.Digest) {

@@ -39,11 +39,12 @@ type fill struct {
 	scope  string
 	etag   string // of the source, for a resume
 	hash   hash.Hash
+	left   chan struct{} // closed when the cache has forgotten the fill
 }
 
 // newFill returns a fill that is held by its own run and by one reader to come.
 func newFill(c *Cache, req Request) *fill {
-	f := &fill{cache: c, digest: req.Digest, scope: req.Scope, hash: req.Digest.Algorithm().Hash()}
+	f := &fill{cache: c, digest: req.Digest, scope: req.Scope, hash: req.Digest.Algorithm().Hash(), left: make(chan struct{})}
 	f.spool.init(2)
 	return f
 }

@@ -83,6 +83,13 @@ func (s *spool) end(err error) {
 	s.changed.Broadcast()
 }
 
+// verified reports whether the readers may have all of it.
+func (s *spool) verified() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended && s.err == nil
+}
+
 func (s *spool) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

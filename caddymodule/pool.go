@@ -33,7 +33,15 @@ type vault struct {
 	lists *lru.Cache[string, list]
 }
 
-func (*vault) Destruct() error { return nil }
+// flushLimit bounds how long the end of the last configuration waits for disk.
+const flushLimit = 10 * time.Second
+
+func (v *vault) Destruct() error {
+	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
+	defer cancel()
+	v.cache.Flush(ctx)
+	return nil
+}
 
 type pooledIssuer struct{ *tokenissuer.Issuer }
 

@@ -76,13 +76,10 @@ func pick(query url.Values) url.Values {
 	return picked
 }
 
-// Referrers fetches the index of what refers to a manifest (distribution-spec
-// v1.1, "Listing Referrers"), filtered by artifact type if that is not empty and
-// upstream can. Pages are put together, up to sixteen and 4 MiB, so Next is
-// always nil. [ManifestUnknown] means that upstream has no referrers API:
-// clients then look for the tag that stands in for it. Other errors are as for
-// [Registry.Manifest].
-func (r *Registry) Referrers(ctx context.Context, repository string, d digest.Digest, artifactType string) (Page, error) {
+// referrersAPI fetches the index from a registry that has the API. Pages are put
+// together, up to sixteen and 4 MiB. [ManifestUnknown] means that there is no
+// API.
+func (r *Registry) referrersAPI(ctx context.Context, repository string, d digest.Digest, artifactType string) (Page, error) {
 	c, err := digestCall("referrers", repository, "referrers", d)
 	if err != nil {
 		return Page{}, err

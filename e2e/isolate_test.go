@@ -1,0 +1,106 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Names and addresses of the run. All are on the loopback device of the network
+// namespace; the proxy has an address outside 127.0.0.0/8 because Docker does not
+// verify certificates inside it.
+const (
+	proxyName = "registry.example.com"
+	proxyAddr = "192.0.2.10"
+
+	hubName  = "registry-1.hub.example"
+	hubAddr  = "192.0.2.21"
+	authName = "auth.hub.example"
+	authAddr = "192.0.2.22"
+	cdnName  = "cdn.blobs.example"
+	cdnAddr  = "192.0.2.23"
+)
+
+// trustBundle is the file that every client here reads its trusted roots from.
+const trustBundle = "/etc/ssl/certs/ca-certificates.crt"
+
+// isolate gives this process, which is alone in its namespaces, files and
+// addresses of its own.
+func isolate(dir string) error {
+	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("making mounts private: %w", err)
+	}
+	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mounting /proc: %w", err)
+	}
+	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mounting /run: %w", err)
+	}
+	if err := privateFolder(dir, "/etc", true); err != nil {
+		return err
+	}
+	// podman and skopeo remember here which blob they saw in which registry.
+	if err := privateFolder(dir, "/var/lib/containers", false); err != nil {
+		return err
+	}
+	if err := privateEtc(); err != nil {
+		return err
+	}
+	return addresses(proxyAddr, hubAddr, authAddr, cdnAddr)
+}
+
+// privateFolder puts a folder of the run, a copy or empty, over path.
+func privateFolder(dir, path string, withContent bool) error {
+	own := filepath.Join(dir, "over", strings.ReplaceAll(path[1:], "/", "-"))
+	for _, folder := range []string{path, own} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return err
+		}
+	}
+	if withContent {
+		if out, err := exec.Command("cp", "-a", path+"/.", own).CombinedOutput(); err != nil {
+			return fmt.Errorf("copying %s: %w: %s", path, err, out)
+		}
+	}
+	if err := syscall.Mount(own, path, "", syscall.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mounting over %s: %w", path, err)
+	}
+	return nil
+}
+
+func privateEtc() error {
+	var hosts strings.Builder
+	for _, line := range [][2]string{
+		{"127.0.0.1", "localhost"}, {"::1", "localhost"}, {proxyAddr, proxyName},
+		{hubAddr, hubName}, {authAddr, authName}, {cdnAddr, cdnName},
+	} {
+		fmt.Fprintf(&hosts, "%s %s\n", line[0], line[1])
+	}
+	// A machine's own Docker settings would rule the Engine of the tests too. A
+	// resolver that is nowhere would make a name that is not in the hosts file
+	// cost seconds.
+	for _, path := range []string{"/etc/docker", "/etc/resolv.conf", trustBundle} {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile("/etc/hosts", []byte(hosts.String()), 0o644)
+}
+
+func addresses(addrs ...string) error {
+	commands := [][]string{{"link", "set", "lo", "up"}}
+	for _, addr := range addrs {
+		commands = append(commands, []string{"addr", "add", addr + "/32", "dev", "lo"})
+	}
+	for _, args := range commands {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	return nil
+}

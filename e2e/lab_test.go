@@ -1,0 +1,197 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// lab is what all scenarios share.
+var lab *laboratory
+
+// laboratory is the running stack: upstream registries, an ACME server, Docker
+// Engine, containerd, and one proxy that most scenarios use.
+type laboratory struct {
+	dir       string
+	caddy     string
+	authority *authority
+	roots     *x509.CertPool // what the tests' own requests trust
+	hashes    map[string]string
+	processes []*process
+
+	push                         pusher
+	plain, token, hub, auth, cdn *front
+	main                         *proxy
+	engine, containerd           *process
+}
+
+// password is every account's.
+const password = "correct-horse"
+
+var accounts = []string{"alice", "bob", "carol"}
+
+// newLab starts the stack. What it has started is in the laboratory it returns,
+// with an error too.
+func newLab(dir string) (*laboratory, error) {
+	l := &laboratory{dir: dir, caddy: os.Getenv(caddyVar), hashes: map[string]string{}}
+	l.push = pusher{"http://" + plainRegistry}
+	for _, step := range []func() error{
+		l.startACME, l.startUpstream, l.hashPasswords, l.startMain, l.startEngines,
+	} {
+		if err := step(); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+func (l *laboratory) stop() {
+	for i := len(l.processes) - 1; i >= 0; i-- {
+		l.processes[i].stop()
+	}
+	for _, f := range []*front{l.plain, l.token, l.hub, l.auth, l.cdn} {
+		if f != nil {
+			f.stop()
+		}
+	}
+}
+
+// start starts a server that lives as long as the laboratory.
+func (l *laboratory) start(name string, env []string, argv ...string) (*process, error) {
+	p, err := startProcess(filepath.Join(l.dir, name), name, env, argv...)
+	if err == nil {
+		l.processes = append(l.processes, p)
+	}
+	return p, err
+}
+
+const pebbleConfig = `{"pebble": {
+	"listenAddress": "127.0.0.1:14000",
+	"managementListenAddress": "127.0.0.1:15000",
+	"certificate": %q,
+	"privateKey": %q,
+	"httpPort": 80,
+	"tlsPort": 443,
+	"profiles": {"default": {"description": "default", "validityPeriod": 86400}}
+}}`
+
+// startACME starts pebble, which really validates: names come from the hosts
+// file, and it asks the proxy on ports 80 and 443. Then all clients are told to
+// trust pebble's root and the tests' own authority, as they would trust any
+// public one.
+func (l *laboratory) startACME() (err error) {
+	if l.authority, err = newAuthority(); err != nil {
+		return err
+	}
+	cert, key, err := l.authority.issueFiles(l.dir, "127.0.0.1")
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(l.dir, "pebble.json")
+	if err := os.WriteFile(config, fmt.Appendf(nil, pebbleConfig, cert, key), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(l.authorityFile(), l.authority.pem(), 0o644); err != nil {
+		return err
+	}
+	p, err := l.start("pebble", plainEnv(l.dir, "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0"),
+		"pebble", "-config", config)
+	if err != nil {
+		return err
+	}
+	return p.ready(l.trustRoots)
+}
+
+func (l *laboratory) authorityFile() string { return filepath.Join(l.dir, "authority.crt") }
+
+func (l *laboratory) trustRoots() error {
+	l.roots = x509.NewCertPool()
+	l.roots.AddCert(l.authority.cert)
+	answer, err := l.client().Get("https://127.0.0.1:15000/roots/0")
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	root, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	if !l.roots.AppendCertsFromPEM(root) {
+		return errors.New("pebble's root is no certificate")
+	}
+	return os.WriteFile(trustBundle, append(l.authority.pem(), root...), 0o644)
+}
+
+// client makes the tests' own requests. It keeps no connection, so that the
+// certificate and the configuration of the moment are what it meets.
+func (l *laboratory) client() *http.Client {
+	return &http.Client{
+		Timeout: time.Minute,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			TLSClientConfig:   &tls.Config{RootCAs: l.roots},
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// hashPasswords makes cheap hashes: the price of a login is not tested here.
+func (l *laboratory) hashPasswords() error {
+	for _, account := range accounts {
+		out, err := runFor(time.Minute, plainEnv(l.dir),
+			l.caddy, "hash-password", "--plaintext", password, "--bcrypt-cost", "4")
+		if err != nil {
+			return fmt.Errorf("caddy hash-password: %w: %s", err, out)
+		}
+		l.hashes[account] = strings.TrimSpace(out)
+	}
+	return nil
+}
+
+// startEngines starts Docker Engine and a containerd of our own.
+func (l *laboratory) startEngines() (err error) {
+	docker := filepath.Join(l.dir, "docker")
+	l.engine, err = l.start("dockerd", plainEnv(docker), "dockerd",
+		"--host", l.dockerHost(), "--data-root", docker+"/data", "--exec-root", docker+"/exec",
+		"--pidfile", docker+"/pid", "--iptables=false", "--ip6tables=false", "--bridge=none")
+	if err != nil {
+		return err
+	}
+	config := filepath.Join(l.dir, "containerd.toml")
+	text := "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return err
+	}
+	own := filepath.Join(l.dir, "containerd")
+	l.containerd, err = l.start("containerd", plainEnv(own), "containerd", "--config", config,
+		"--root", own+"/root", "--state", own+"/state", "--address", l.containerdAddress())
+	if err != nil {
+		return err
+	}
+	if err := l.engine.ready(commandWorks("docker", "--host", l.dockerHost(), "info")); err != nil {
+		return err
+	}
+	return l.containerd.ready(commandWorks("ctr", "--address", l.containerdAddress(), "version"))
+}
+
+func (l *laboratory) dockerHost() string        { return "unix://" + l.dir + "/docker.sock" }
+func (l *laboratory) containerdAddress() string { return l.dir + "/containerd.sock" }
+
+func commandWorks(argv ...string) func() error {
+	return func() error {
+		out, err := runFor(10*time.Second, plainEnv(os.TempDir()), argv...)
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", argv[0], err, out)
+		}
+		return nil
+	}
+}

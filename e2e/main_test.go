@@ -1,0 +1,118 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const (
+	// insideVar carries the run's folder to the test binary in its namespaces.
+	insideVar = "DEPENDENCY_PROXY_E2E_DIR"
+	// caddyVar names the Caddy to test.
+	caddyVar = "DEPENDENCY_PROXY_E2E_CADDY"
+)
+
+// tools must all be there: a scenario that cannot run is a failure.
+var tools = []string{
+	"registry", "pebble", "docker", "dockerd", "containerd", "ctr",
+	"podman", "buildah", "skopeo", "crane", "regctl", "oras", "conformance", "ip", "go",
+}
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(insideVar); dir != "" {
+		os.Exit(runInside(m, dir))
+	}
+	code, err := runOutside()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// runOutside builds what is tested and runs the tests in namespaces of their own.
+func runOutside() (int, error) {
+	if err := checkTools(); err != nil {
+		return 0, err
+	}
+	caddy, err := caddyBinary()
+	if err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "e2e-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	tmp := filepath.Join(dir, "tmp")
+	if err := os.Mkdir(tmp, 0o777); err != nil {
+		return 0, err
+	}
+	// The death signal below is sent when the starting thread ends, not the process.
+	runtime.LockOSThread()
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), insideVar+"="+dir, caddyVar+"="+caddy, "TMPDIR="+tmp)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		return 0, fmt.Errorf("starting the tests in their own namespaces: %w", err)
+	}
+	return cmd.ProcessState.ExitCode(), nil
+}
+
+func checkTools() error {
+	var missing []string
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = append(missing, tool)
+		}
+	}
+	if os.Geteuid() != 0 {
+		missing = append(missing, "root")
+	}
+	if missing != nil {
+		return fmt.Errorf("missing: %s (.ci/install installs the programs)", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+func caddyBinary() (string, error) {
+	if path := os.Getenv(caddyVar); path != "" {
+		return filepath.Abs(path)
+	}
+	build := exec.Command("../xcaddy.sh", "build")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		return "", fmt.Errorf("xcaddy.sh build: %w", err)
+	}
+	return filepath.Abs("../caddy")
+}
+
+// runInside sets up what the scenarios share, runs them and takes it down.
+func runInside(m *testing.M, dir string) int {
+	if err := isolate(dir); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: isolating:", err)
+		return 1
+	}
+	var err error
+	lab, err = newLab(dir)
+	if lab != nil {
+		defer lab.stop()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: setting up:", err)
+		return 1
+	}
+	return m.Run()
+}

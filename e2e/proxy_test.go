@@ -1,0 +1,185 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// proxy is a running Caddy with the plugin.
+type proxy struct {
+	*process
+	dir, caddy string
+	admin      string
+	host       string // as clients write it
+	globals    string // options, without the admin address
+	sites      string // site blocks; each imports the snippet (proxy)
+	roots      *x509.CertPool
+}
+
+// pageText is what the page beside the registry says.
+const pageText = "a page on the same site"
+
+// Scenarios with a proxy of their own get the next pair of ports.
+var nextPort atomic.Int32
+
+// mainLocalhost is the main proxy's other name, with Caddy's internal authority.
+const mainLocalhost = "localhost:8444"
+
+// startMain starts the proxy that most scenarios share: one name with a
+// certificate got by ACME, and localhost with Caddy's internal authority.
+func (l *laboratory) startMain() error {
+	l.main = &proxy{
+		dir: filepath.Join(l.dir, "main"), caddy: l.caddy, roots: l.roots,
+		admin: "127.0.0.1:2020", host: proxyName,
+		// The other hosts of the run have their own servers on port 443.
+		globals: "default_bind " + proxyAddr + " 127.0.0.1\n\tacme_ca https://127.0.0.1:14000/dir\n\tacme_ca_root " + l.authorityFile(),
+		sites:   fmt.Sprintf("%s, %s {\n\timport proxy\n}\n", proxyName, mainLocalhost),
+	}
+	if err := l.main.start(l.mainBody()); err != nil {
+		return err
+	}
+	l.processes = append(l.processes, l.main.process)
+	return l.main.ready(l.main.answers)
+}
+
+// mainBody has a group of each kind, and is what scenarios with a proxy of their
+// own start from.
+func (l *laboratory) mainBody() string {
+	return l.accounts() + upstreamBlock("docker.io", plainEndpoint) + standardGroups
+}
+
+const standardGroups = `
+group acme {
+	members alice
+}
+group acme/platform {
+	members bob
+}
+group house {
+	visibility internal
+}
+group open {
+	visibility public
+}
+`
+
+func (l *laboratory) accounts() string {
+	var out strings.Builder
+	for _, account := range accounts {
+		fmt.Fprintf(&out, "user %s %s\n", account, l.hashes[account])
+	}
+	return out.String()
+}
+
+// upstreamBlock declares an upstream of this run, which has a loopback address.
+func upstreamBlock(name, endpoint string, more ...string) string {
+	lines := append([]string{"endpoint " + endpoint, "allow_private on"}, more...)
+	return fmt.Sprintf("upstream %s {\n\t%s\n}\n", name, strings.Join(lines, "\n\t"))
+}
+
+// startProxy starts a proxy for one test, on a port of localhost and with a
+// certificate that all clients trust.
+func startProxy(t *testing.T, body string) *proxy {
+	t.Helper()
+	n := int(nextPort.Add(2))
+	host := fmt.Sprintf("localhost:%d", 9000+n)
+	p := &proxy{
+		dir: t.TempDir(), caddy: lab.caddy, roots: lab.roots,
+		admin: fmt.Sprintf("127.0.0.1:%d", 9001+n), host: host,
+		// Port 80 is the main proxy's.
+		globals: "auto_https disable_redirects",
+	}
+	cert, key, err := lab.authority.issueFiles(p.dir, "localhost")
+	must(t, err)
+	p.sites = fmt.Sprintf("%s {\n\ttls %s %s\n\timport proxy\n}\n", host, cert, key)
+	must(t, p.start(body))
+	t.Cleanup(p.stop)
+	p.showOnFailure(t)
+	must(t, p.ready(p.answers))
+	return p
+}
+
+func (p *proxy) config() string { return filepath.Join(p.dir, "Caddyfile") }
+
+const caddyfile = `{
+	admin %s
+	skip_install_trust
+	%s
+}
+(proxy) {
+	dependency_proxy {
+		storage filesystem %s
+%s
+	}
+	respond / %q
+}
+%s`
+
+// write writes the Caddyfile whose dependency_proxy block has the given body.
+func (p *proxy) write(body string) error {
+	text := fmt.Sprintf(caddyfile, p.admin, p.globals, filepath.Join(p.dir, "cache"), body, pageText, p.sites)
+	if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(p.config(), []byte(text), 0o644)
+}
+
+func (p *proxy) start(body string) (err error) {
+	if err := p.write(body); err != nil {
+		return err
+	}
+	env := plainEnv(p.dir, "ROBOT_PASSWORD="+robotPassword, "WRONG_PASSWORD="+wrongPassword)
+	p.process, err = startProcess(p.dir, "caddy", env,
+		p.caddy, "run", "--config", p.config(), "--adapter", "caddyfile")
+	return err
+}
+
+// answers tells whether the site can be reached with a certificate that verifies.
+func (p *proxy) answers() error {
+	address := p.host
+	if !strings.Contains(address, ":") {
+		address += ":443"
+	}
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	conn, err := tls.DialWithDialer(dialer, "tcp", address, &tls.Config{RootCAs: p.roots})
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// reload loads a new body as an operator does, and returns what Caddy said.
+func (p *proxy) reload(body string) (string, error) {
+	if err := p.write(body); err != nil {
+		return "", err
+	}
+	return runFor(time.Minute, plainEnv(p.dir), p.caddy, "reload",
+		"--config", p.config(), "--adapter", "caddyfile", "--address", p.admin)
+}
+
+func (p *proxy) mustReload(t *testing.T, body string) {
+	t.Helper()
+	if out, err := p.reload(body); err != nil {
+		t.Fatalf("caddy reload: %v\n%s", err, out)
+	}
+}
+
+// name is how a client writes an image.
+func (p *proxy) name(group string, img image) string {
+	return fmt.Sprintf("%s/%s/dependency_proxy/containers/%s", p.host, group, shortName(img))
+}
+
+func (p *proxy) reference(group string, img image) string { return p.name(group, img) + ":" + img.tag }
+
+// shortName leaves library/ away, as people do.
+func shortName(img image) string { return strings.TrimPrefix(img.repository, "library/") }

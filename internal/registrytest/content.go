@@ -1,0 +1,170 @@
+package registrytest
+
+import (
+	"encoding/json"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Image is what PutImage put.
+type Image struct {
+	Manifest digest.Digest
+	Config   digest.Digest
+	Layers   []digest.Digest
+}
+
+// change runs f on a repository, which it makes if there is none.
+func (r *Registry) change(repo string, f func(*repository)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.repos[repo] == nil {
+		r.repos[repo] = &repository{
+			blobs:     map[digest.Digest][]byte{},
+			manifests: map[digest.Digest]manifest{},
+			tags:      map[string]digest.Digest{},
+		}
+	}
+	f(r.repos[repo])
+}
+
+// PutBlob puts a blob and returns its digest. The content must not change
+// afterwards.
+func (r *Registry) PutBlob(repo string, content []byte) digest.Digest {
+	d := digest.FromBytes(content)
+	r.PutBlobAs(repo, d, content)
+	return d
+}
+
+// PutBlobAs puts a blob under a digest of any kind, also a wrong one.
+func (r *Registry) PutBlobAs(repo string, d digest.Digest, content []byte) {
+	r.change(repo, func(x *repository) { x.blobs[d] = content })
+}
+
+// PutManifest puts a manifest under its digest and any number of tags.
+func (r *Registry) PutManifest(repo, mediaType string, content []byte, tags ...string) digest.Digest {
+	d := digest.FromBytes(content)
+	r.PutManifestAs(repo, d, mediaType, content, tags...)
+	return d
+}
+
+// PutManifestAs puts a manifest under a digest of any kind, also a wrong one.
+func (r *Registry) PutManifestAs(repo string, d digest.Digest, mediaType string, content []byte, tags ...string) {
+	r.change(repo, func(x *repository) {
+		x.manifests[d] = manifest{mediaType, content}
+		for _, tag := range tags {
+			x.tags[tag] = d
+		}
+	})
+}
+
+// PutImage puts an OCI image of these layers, whose content may be anything, and
+// tags it unless the tag is empty. Images of one repository with equal layers
+// are one image.
+func (r *Registry) PutImage(repo, tag string, layers ...[]byte) Image {
+	var image Image
+	config := v1.Image{Platform: v1.Platform{Architecture: "amd64", OS: "linux"}, RootFS: v1.RootFS{Type: "layers"}}
+	m := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest}
+	for _, layer := range layers {
+		d := r.PutBlob(repo, layer)
+		image.Layers = append(image.Layers, d)
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, d)
+		m.Layers = append(m.Layers, v1.Descriptor{MediaType: v1.MediaTypeImageLayer, Digest: d, Size: int64(len(layer))})
+	}
+	content := encode(config)
+	image.Config = r.PutBlob(repo, content)
+	m.Config = v1.Descriptor{MediaType: v1.MediaTypeImageConfig, Digest: image.Config, Size: int64(len(content))}
+	image.Manifest = r.PutManifest(repo, v1.MediaTypeImageManifest, encode(m), tagsOf(tag)...)
+	return image
+}
+
+// PutIndex puts an OCI index of images that the repository has, one for each of
+// linux/amd64, arm64, arm, s390x, ppc64le and riscv64, in this order.
+func (r *Registry) PutIndex(repo, tag string, images ...Image) digest.Digest {
+	architectures := []string{"amd64", "arm64", "arm", "s390x", "ppc64le", "riscv64"}
+	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex}
+	r.change(repo, func(x *repository) {
+		for i, image := range images {
+			m := x.manifests[image.Manifest]
+			index.Manifests = append(index.Manifests, v1.Descriptor{
+				MediaType: m.mediaType, Digest: image.Manifest, Size: int64(len(m.content)),
+				Platform: &v1.Platform{OS: "linux", Architecture: architectures[i%len(architectures)]},
+			})
+		}
+	})
+	return r.PutManifest(repo, v1.MediaTypeImageIndex, encode(index), tagsOf(tag)...)
+}
+
+// PutReferrer puts an artifact of this type that refers to a manifest of the
+// repository, and holds one blob of this content.
+func (r *Registry) PutReferrer(repo string, subject digest.Digest, artifactType string, content []byte) digest.Digest {
+	layer := r.PutBlob(repo, content)
+	empty := r.PutBlob(repo, v1.DescriptorEmptyJSON.Data)
+	config := v1.Descriptor{MediaType: v1.MediaTypeEmptyJSON, Digest: empty, Size: v1.DescriptorEmptyJSON.Size}
+	var about v1.Descriptor
+	r.change(repo, func(x *repository) {
+		m := x.manifests[subject]
+		about = v1.Descriptor{MediaType: m.mediaType, Digest: subject, Size: int64(len(m.content))}
+	})
+	return r.PutManifest(repo, v1.MediaTypeImageManifest, encode(v1.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest,
+		ArtifactType: artifactType, Config: config, Subject: &about,
+		Layers: []v1.Descriptor{{MediaType: "application/octet-stream", Digest: layer, Size: int64(len(content))}},
+	}))
+}
+
+// DeleteTag takes a tag away, and leaves its manifest.
+func (r *Registry) DeleteTag(repo, tag string) {
+	r.change(repo, func(x *repository) { delete(x.tags, tag) })
+}
+
+// DeleteManifest takes a manifest away, and its tags with it.
+func (r *Registry) DeleteManifest(repo string, d digest.Digest) {
+	r.change(repo, func(x *repository) {
+		delete(x.manifests, d)
+		for tag, tagged := range x.tags {
+			if tagged == d {
+				delete(x.tags, tag)
+			}
+		}
+	})
+}
+
+// DeleteBlob takes a blob away.
+func (r *Registry) DeleteBlob(repo string, d digest.Digest) {
+	r.change(repo, func(x *repository) { delete(x.blobs, d) })
+}
+
+// DeleteRepository takes a repository away.
+func (r *Registry) DeleteRepository(repo string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.repos, repo)
+}
+
+// RawManifest returns a manifest as it was put, nil if there is none. It is not
+// counted.
+func (r *Registry) RawManifest(repo string, d digest.Digest) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if x := r.repos[repo]; x != nil {
+		return x.manifests[d].content
+	}
+	return nil
+}
+
+func tagsOf(tag string) []string {
+	if tag == "" {
+		return nil
+	}
+	return []string{tag}
+}
+
+func encode(v any) []byte {
+	content, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // none of the specification's types can fail
+	}
+	return content
+}

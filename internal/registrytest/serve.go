@@ -1,0 +1,289 @@
+package registrytest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Signature is the query parameter that makes a redirect to storage good. Its
+// value is a secret that no error text and no log should show.
+const Signature = "X-Amz-Signature"
+
+const signatureValue = "signature-that-must-not-leak"
+
+// target is what a request is about.
+type target struct {
+	kind      Op
+	repo      string
+	reference string
+}
+
+// parse reads a path below the prefix.
+func (r *Registry) parse(req *http.Request) (target, bool) {
+	path, found := strings.CutPrefix(req.URL.Path, r.options.prefix)
+	if !found {
+		return target{}, false
+	}
+	if path == "/token" {
+		return target{kind: OpToken}, true
+	}
+	if path, found = strings.CutPrefix(path, "/v2/"); !found {
+		return target{}, false
+	}
+	if path == "" {
+		return target{kind: OpPing}, true
+	}
+	if repo, found := strings.CutSuffix(path, "/tags/list"); found {
+		return target{kind: OpTags, repo: repo}, true
+	}
+	for _, kind := range []Op{OpManifest, OpBlob, OpReferrers} {
+		separator := map[Op]string{OpManifest: "/manifests/", OpBlob: "/blobs/", OpReferrers: "/referrers/"}[kind]
+		if i := strings.LastIndex(path, separator); i > 0 {
+			return target{kind, path[:i], path[i+len(separator):]}, true
+		}
+	}
+	return target{}, false
+}
+
+// serve is the registry's handler.
+func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
+	what, ok := r.parse(req)
+	head := req.Method == http.MethodHead
+	if r.faults.answer(what.kind, w, req) {
+		r.count(func(c *Counts) { c.add(what.kind, head) })
+		return
+	}
+	if what.kind == OpToken {
+		r.count(func(c *Counts) { c.add(what.kind, head) })
+		r.serveToken(w, req)
+		return
+	}
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if !r.authorized(what.repo, req) {
+		r.count(func(c *Counts) { c.Challenged++ })
+		r.challenge(w, req, what)
+		return
+	}
+	r.count(func(c *Counts) { c.add(what.kind, head) })
+	switch {
+	case !ok:
+		http.NotFound(w, req)
+	case req.Method != http.MethodGet && (!head || r.options.noHead):
+		fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED")
+	case what.kind == OpPing:
+		_, _ = w.Write([]byte("{}"))
+	case what.kind == OpManifest:
+		r.serveManifest(w, req, what)
+	case what.kind == OpBlob:
+		r.serveBlob(w, req, what)
+	case what.kind == OpTags:
+		r.serveTags(w, req, what.repo)
+	case what.kind == OpReferrers:
+		r.serveReferrers(w, req, what)
+	}
+}
+
+// fail writes an error answer of the distribution specification.
+func fail(w http.ResponseWriter, status int, code string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"as the registry puts it"}]}`, code)
+}
+
+func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, what target) {
+	r.mu.Lock()
+	x := r.repos[what.repo]
+	var m manifest
+	var found bool
+	d := digest.Digest(what.reference)
+	if x != nil {
+		if tagged, ok := x.tags[what.reference]; ok {
+			d = tagged
+		}
+		m, found = x.manifests[d]
+	}
+	r.mu.Unlock()
+	switch {
+	case x == nil:
+		fail(w, http.StatusNotFound, "NAME_UNKNOWN")
+		return
+	case !found:
+		fail(w, http.StatusNotFound, "MANIFEST_UNKNOWN")
+		return
+	}
+	mediaType := m.mediaType
+	if r.options.manifestType != "" {
+		mediaType = r.options.manifestType
+	}
+	w.Header().Set("Content-Type", mediaType)
+	if !r.options.noDigest {
+		w.Header().Set("Docker-Content-Digest", string(d))
+	}
+	if r.options.noLength {
+		// Flushing before the handler ends is what leaves the length out.
+		w.(http.Flusher).Flush()
+	} else {
+		w.Header().Set("Content-Length", strconv.Itoa(len(m.content)))
+	}
+	if req.Method != http.MethodHead {
+		_, _ = w.Write(m.content)
+	}
+}
+
+func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, what target) {
+	r.mu.Lock()
+	x := r.repos[what.repo]
+	var content []byte
+	var found bool
+	if x != nil {
+		content, found = x.blobs[digest.Digest(what.reference)]
+	}
+	r.mu.Unlock()
+	switch {
+	case x == nil:
+		fail(w, http.StatusNotFound, "NAME_UNKNOWN")
+	case !found:
+		fail(w, http.StatusNotFound, "BLOB_UNKNOWN")
+	case r.storage != nil:
+		query := url.Values{Signature: {signatureValue}, "repo": {what.repo}, "blob": {what.reference}}
+		w.Header().Set("Location", r.storage.URL+"/blob?"+query.Encode())
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	default:
+		if !r.options.noDigest {
+			w.Header().Set("Docker-Content-Digest", what.reference)
+		}
+		r.sendBlob(w, req, digest.Digest(what.reference), content)
+	}
+}
+
+// serveStorage is the handler of the server that blobs are redirected to.
+func (r *Registry) serveStorage(w http.ResponseWriter, req *http.Request) {
+	r.count(func(c *Counts) { c.Storage++ })
+	for _, name := range []string{"Authorization", "Referer", "Cookie"} {
+		if req.Header.Get(name) != "" {
+			r.t.Errorf("storage behind a redirect was sent %s", name)
+		}
+	}
+	if r.faults.answer(OpStorage, w, req) {
+		return
+	}
+	query := req.URL.Query()
+	if query.Get(Signature) != signatureValue || r.options.signedGetOnly && req.Method != http.MethodGet {
+		w.Header().Set("Content-Type", "application/xml")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write([]byte("<Error><Code>SignatureDoesNotMatch</Code></Error>"))
+		return
+	}
+	d := digest.Digest(query.Get("blob"))
+	r.mu.Lock()
+	var content []byte
+	var found bool
+	if x := r.repos[query.Get("repo")]; x != nil {
+		content, found = x.blobs[d]
+	}
+	r.mu.Unlock()
+	if !found {
+		http.NotFound(w, req)
+		return
+	}
+	r.sendBlob(w, req, d, content)
+}
+
+// sendBlob sends content, with ranges, through the faults.
+func (r *Registry) sendBlob(w http.ResponseWriter, req *http.Request, d digest.Digest, content []byte) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("ETag", `"`+string(d)+`"`)
+	if r.options.noRanges {
+		req.Header.Del("Range")
+	}
+	body := &blobWriter{ResponseWriter: w, registry: r, request: req, plan: r.faults.plan(req.Method), noLength: r.options.noLength}
+	http.ServeContent(body, req, "", time.Time{}, bytes.NewReader(content))
+}
+
+func (r *Registry) serveTags(w http.ResponseWriter, req *http.Request, repo string) {
+	r.mu.Lock()
+	x := r.repos[repo]
+	tags := []string{}
+	if x != nil {
+		for tag := range x.tags {
+			tags = append(tags, tag)
+		}
+	}
+	r.mu.Unlock()
+	if x == nil {
+		fail(w, http.StatusNotFound, "NAME_UNKNOWN")
+		return
+	}
+	slices.Sort(tags)
+	query := req.URL.Query()
+	if last := query.Get("last"); last != "" {
+		at, found := slices.BinarySearch(tags, last)
+		if found {
+			at++
+		}
+		tags = tags[at:]
+	}
+	if n, err := strconv.Atoi(query.Get("n")); err == nil && n > 0 && n < len(tags) {
+		tags = tags[:n]
+		next := url.Values{"n": {strconv.Itoa(n)}, "last": {tags[n-1]}}
+		w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, req.URL.Path, next.Encode()))
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(encode(map[string]any{"name": repo, "tags": tags}))
+}
+
+func (r *Registry) serveReferrers(w http.ResponseWriter, req *http.Request, what target) {
+	if r.options.noReferrers {
+		http.NotFound(w, req)
+		return
+	}
+	query := req.URL.Query()
+	index := v1.Index{MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
+	index.SchemaVersion = 2
+	for _, d := range r.referrers(what.repo, digest.Digest(what.reference)) {
+		if wanted := query.Get("artifactType"); wanted == "" || wanted == d.ArtifactType {
+			index.Manifests = append(index.Manifests, d)
+		}
+	}
+	if query.Get("artifactType") != "" {
+		w.Header().Set("OCI-Filters-Applied", "artifactType")
+	}
+	if size := r.options.pageSize; size > 0 {
+		from, _ := strconv.Atoi(query.Get("from"))
+		from = min(from, len(index.Manifests))
+		if from+size < len(index.Manifests) {
+			query.Set("from", strconv.Itoa(from+size))
+			w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel=next`, req.URL.Path, query.Encode()))
+		}
+		index.Manifests = index.Manifests[from:min(from+size, len(index.Manifests))]
+	}
+	w.Header().Set("Content-Type", v1.MediaTypeImageIndex)
+	_, _ = w.Write(encode(index))
+}
+
+// referrers lists the manifests of a repository that have this subject.
+func (r *Registry) referrers(repo string, subject digest.Digest) []v1.Descriptor {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var found []v1.Descriptor
+	if x := r.repos[repo]; x != nil {
+		for d, m := range x.manifests {
+			var content v1.Manifest
+			if json.Unmarshal(m.content, &content) == nil && content.Subject != nil && content.Subject.Digest == subject {
+				found = append(found, v1.Descriptor{MediaType: m.mediaType, Digest: d, Size: int64(len(m.content)), ArtifactType: content.ArtifactType})
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b v1.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	return found
+}

@@ -1,0 +1,102 @@
+package registrytest
+
+import (
+	"crypto/rand"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// tokens is the state of the token service.
+type tokens struct {
+	mu     sync.Mutex
+	life   time.Duration // 0: the default
+	issued map[string]issued
+}
+
+type issued struct {
+	repo    string
+	expires time.Time
+}
+
+// defaultTokenLife is as short as the specification lets a token be.
+const defaultTokenLife = time.Minute
+
+// SetTokenLife changes how long the tokens last that are handed out from now on.
+func (r *Registry) SetTokenLife(life time.Duration) {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	r.tokens.life = life
+}
+
+// RevokeTokens makes every token that was handed out worthless.
+func (r *Registry) RevokeTokens() {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	clear(r.tokens.issued)
+}
+
+// serveToken is the token service. It checks the login and not the repository,
+// as Docker Hub's does: a token for what is not there says nothing about it.
+func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
+	if r.options.auth != "bearer" || req.Method != http.MethodGet {
+		http.NotFound(w, req)
+		return
+	}
+	user, pass, sent := req.BasicAuth()
+	if (sent || r.options.user != "") && (user != r.options.user || pass != r.options.pass) {
+		fail(w, http.StatusUnauthorized, "UNAUTHORIZED")
+		return
+	}
+	query := req.URL.Query()
+	repo, found := strings.CutPrefix(query.Get("scope"), "repository:")
+	repo, pull := strings.CutSuffix(repo, ":pull")
+	if !found || !pull || query.Get("service") != "registrytest" {
+		fail(w, http.StatusBadRequest, "UNSUPPORTED")
+		return
+	}
+	value := "token-" + rand.Text()
+	r.tokens.mu.Lock()
+	life := r.tokens.life
+	if life == 0 {
+		life = defaultTokenLife
+	}
+	r.tokens.issued[value] = issued{repo, time.Now().Add(life)}
+	r.tokens.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(encode(map[string]any{"token": value, "expires_in": int(life.Seconds())}))
+}
+
+// authorized checks a request to the registry itself.
+func (r *Registry) authorized(repo string, req *http.Request) bool {
+	switch r.options.auth {
+	case "basic":
+		user, pass, _ := req.BasicAuth()
+		return user == r.options.user && pass == r.options.pass
+	case "bearer":
+		value, _ := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
+		r.tokens.mu.Lock()
+		defer r.tokens.mu.Unlock()
+		token, found := r.tokens.issued[value]
+		return found && time.Now().Before(token.expires) && (repo == "" || repo == token.repo)
+	}
+	return true
+}
+
+// challenge writes a 401.
+func (r *Registry) challenge(w http.ResponseWriter, _ *http.Request, what target) {
+	value := `Basic realm="registrytest"`
+	if r.options.auth == "bearer" {
+		realm := r.options.realm
+		if realm == "" {
+			realm = r.URL() + "/token"
+		}
+		value = `Bearer realm="` + realm + `",service="registrytest"`
+		if what.repo != "" {
+			value += `,scope="repository:` + what.repo + `:pull"`
+		}
+	}
+	w.Header().Set("WWW-Authenticate", value)
+	fail(w, http.StatusUnauthorized, "UNAUTHORIZED")
+}
