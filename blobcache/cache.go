@@ -2,8 +2,11 @@ package blobcache
 
 import (
 	"context"
+	_ "crypto/sha256" // the digest algorithms that can be verified
+	_ "crypto/sha512"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"maps"
@@ -25,21 +28,33 @@ type Hooks struct {
 	// was verified. Size is the number of bytes that were fetched.
 	FillDone func(d digest.Digest, size int64, took time.Duration, err error)
 
+	// Evicted is called for content that was removed to keep the limits; left
+	// is how many bytes are stored without it.
+	Evicted func(e Entry, left int64)
+
 	// Trouble is called when storage fails in a way that a request survives:
 	// op says what was being done.
 	Trouble func(op string, err error)
 }
 
+func (h Hooks) trouble(op string, err error) {
+	if h.Trouble != nil {
+		h.Trouble(op, err)
+	}
+}
+
 // Cache answers requests for content by digest. It is safe for concurrent use.
-// It needs no closing, since a fill ends by itself and nothing else runs, but a
-// process that is about to exit should Flush.
+// It needs no closing, since a fill ends by itself, but a process that is about
+// to exit should Flush.
 type Cache struct {
-	store Store
-	hooks Hooks
+	store  Store
+	keeper *keeper
+	hooks  Hooks
 
 	mu    sync.Mutex
 	fills map[digest.Digest]*fill
-	ended uint64 // how many fills have left the map
+	ended [256]uint64 // how many fills have left the map, by slot of their digest
+	seed  maphash.Seed
 
 	small *lru.Cache[digest.Digest, []byte]
 }
@@ -51,13 +66,31 @@ const (
 	smallLimit   = 64 << 10
 )
 
-// New returns a cache over a store.
+// New returns a cache over a store, without bounds.
 func New(store Store, hooks Hooks) *Cache {
 	small, err := lru.New[digest.Digest, []byte](smallEntries)
 	if err != nil {
 		panic(err) // the size is a positive constant
 	}
-	return &Cache{store: store, hooks: hooks, fills: make(map[digest.Digest]*fill), small: small}
+	return &Cache{
+		store: store, hooks: hooks, small: small,
+		fills: make(map[digest.Digest]*fill), seed: maphash.MakeSeed(),
+	}
+}
+
+// NewBounded returns a cache over a shelf. The limits are kept while Keep runs.
+func NewBounded(shelf Shelf, limits Limits, hooks Hooks) *Cache {
+	c := New(shelf, hooks)
+	c.keeper = newKeeper(shelf, limits, hooks)
+	return c
+}
+
+// Keep keeps the cache within its limits until ctx ends: it walks the shelf now,
+// whenever room is wanted and every ten minutes, in the background of pulls.
+func (c *Cache) Keep(ctx context.Context) {
+	if c.keeper != nil {
+		c.keeper.run(ctx)
+	}
 }
 
 // Origin says where an answer comes from.
@@ -96,12 +129,16 @@ type Request struct {
 // the source has answered; the bytes follow as they come. The reader must be
 // closed. An error is the source's own, or ctx's.
 func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
-	for {
-		ended := c.endedFills()
+	if err := req.Digest.Validate(); err != nil {
+		return nil, Led, fmt.Errorf("%q: %w", req.Digest, err)
+	}
+	for refused := false; ; {
+		ended := c.endedFills(req.Digest)
 		if r := c.open(ctx, req.Digest, req.Size); r != nil {
+			c.keeper.used(req.Digest)
 			return r, Hit, nil
 		}
-		f, led := c.join(ctx, req, ended)
+		f, led := c.join(ctx, req, ended, refused)
 		if f == nil {
 			continue
 		}
@@ -119,7 +156,8 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 			return nil, Led, err
 		}
 		// Another scope's fill failed, perhaps for want of a right that this
-		// one has.
+		// one has. Waiting for one such failure is enough.
+		refused = true
 	}
 }
 
@@ -152,7 +190,7 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 		c.trouble("measure stored content", err)
 		return nil
 	}
-	if size >= 0 && stored != size {
+	if size >= 0 && stored != size || stored == 0 && !isEmpty(d) {
 		_ = file.Close()
 		c.trouble("check stored content", fmt.Errorf("%s has %d bytes instead of %d", d, stored, size))
 		c.remove(ctx, d)
@@ -164,14 +202,16 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 // join returns the fill of a digest, starting it if there is none. The caller
 // holds a reference to the fill, which its reader takes over. It returns nil
 // if fills have ended since the caller looked into the store: the content may
-// be there by now.
-func (c *Cache) join(ctx context.Context, req Request, ended uint64) (f *fill, led bool) {
+// be there by now. Choosy callers take no other scope's fill whose source has
+// not answered yet: else the scopes of a dead source would time out in turn.
+func (c *Cache) join(ctx context.Context, req Request, ended uint64, choosy bool) (f *fill, led bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.fills[req.Digest]; f != nil && f.acquire() {
+	f = c.fills[req.Digest]
+	if f != nil && (!choosy || f.scope == req.Scope || f.answered()) && f.acquire() {
 		return f, false
 	}
-	if c.ended != ended {
+	if c.ended[c.slot(req.Digest)] != ended {
 		return nil, false
 	}
 	f = newFill(c, req)
@@ -185,18 +225,28 @@ func (c *Cache) join(ctx context.Context, req Request, ended uint64) (f *fill, l
 func (c *Cache) leave(f *fill) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended++
+	c.ended[c.slot(f.digest)]++
 	if c.fills[f.digest] == f {
 		delete(c.fills, f.digest)
 	}
 	close(f.left)
 }
 
-func (c *Cache) endedFills() uint64 {
+func (c *Cache) endedFills(d digest.Digest) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.ended
+	return c.ended[c.slot(d)]
 }
+
+// slot keeps the fills of other digests, with few exceptions, from sending a
+// request to a slow store over and over.
+func (c *Cache) slot(d digest.Digest) uint64 {
+	return maphash.String(c.seed, string(d)) % uint64(len(c.ended))
+}
+
+// isEmpty tells whether d is the digest of no bytes at all. Empty content has
+// no last byte to hold back, so it is looked at before it is answered.
+func isEmpty(d digest.Digest) bool { return d == d.Algorithm().FromBytes(nil) }
 
 // Flush waits until the content that clients have got whole is on disk, or
 // until ctx ends. Transfers under way are not waited for.
@@ -223,8 +273,4 @@ func (c *Cache) remove(ctx context.Context, d digest.Digest) {
 	}
 }
 
-func (c *Cache) trouble(op string, err error) {
-	if c.hooks.Trouble != nil {
-		c.hooks.Trouble(op, err)
-	}
-}
+func (c *Cache) trouble(op string, err error) { c.hooks.trouble(op, err) }

@@ -17,6 +17,7 @@ import (
 type direct struct {
 	ctx      context.Context
 	req      Request
+	size     int64 // that the reader was promised, -1 for none
 	body     *Body
 	ahead    *bufio.Reader
 	hash     hash.Hash
@@ -27,19 +28,26 @@ type direct struct {
 
 // newDirect asks the source and returns a reader once it has answered.
 func newDirect(ctx context.Context, req Request) (*Reader, error) {
-	d, err := openDirect(ctx, req)
+	ctx, cancel := context.WithCancel(ctx)
+	d, err := openDirect(ctx, req, -1)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
 	if req.Confirmed != nil {
-		req.Confirmed(d.body.Size)
+		req.Confirmed(d.size)
 	}
-	return &Reader{source: d, size: d.body.Size}, nil
+	return &Reader{source: d, cancel: cancel, size: d.size}, nil
 }
 
-func openDirect(ctx context.Context, req Request) (*direct, error) {
-	d := &direct{ctx: ctx, req: req}
-	return d, d.open()
+// openDirect asks the source for content of a size that has been promised
+// already, or of any size if that is -1.
+func openDirect(ctx context.Context, req Request, size int64) (*direct, error) {
+	d := &direct{ctx: ctx, req: req, size: size}
+	if err := d.open(); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 func (d *direct) open() error {
@@ -49,6 +57,13 @@ func (d *direct) open() error {
 	body, err := d.req.Fetch(d.ctx, 0, "")
 	if err != nil {
 		return err
+	}
+	if d.size < 0 {
+		d.size = body.Size
+	}
+	if body.Size >= 0 && body.Size != d.size || d.size == 0 && !isEmpty(d.req.Digest) {
+		_ = body.Close()
+		return fmt.Errorf("the source has %d bytes instead of %d: %w", body.Size, d.size, ErrDigestMismatch)
 	}
 	d.body, d.ahead = body, bufio.NewReaderSize(body, copyBuffer)
 	d.hash, d.pos, d.verified = d.req.Digest.Algorithm().Hash(), 0, false
@@ -61,39 +76,73 @@ func (d *direct) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	for d.pos < d.off {
-		skip := make([]byte, min(copyBuffer, d.off-d.pos))
-		if _, err := d.next(skip); err != nil {
-			return 0, fmt.Errorf("skip to byte %d: %w", d.off, err)
-		}
+	if err := d.skip(); err != nil {
+		return 0, err
 	}
 	n, err := d.next(p)
 	d.off += int64(n)
 	return n, err
 }
 
-// next delivers what comes next from the source, keeping a byte in hand.
-func (d *direct) next(p []byte) (n int, err error) {
-	_, err = d.ahead.Peek(2)
-	switch {
-	case err == nil:
-		n, err = d.ahead.Read(p[:min(len(p), d.ahead.Buffered()-1)])
-		d.hash.Write(p[:n])
-	case err != io.EOF:
-		return 0, err
-	case !d.verified:
-		last, _ := d.ahead.Peek(d.ahead.Buffered())
-		d.hash.Write(last)
-		if got := digest.NewDigest(d.req.Digest.Algorithm(), d.hash); got != d.req.Digest {
-			return 0, fmt.Errorf("%s: got %s: %w", d.req.Digest, got, ErrDigestMismatch)
-		}
-		d.verified = true
-		fallthrough
-	default:
-		n, err = d.ahead.Read(p)
+// skip passes over what lies before the reader's offset.
+func (d *direct) skip() error {
+	if d.pos == d.off {
+		return nil
 	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for d.pos < d.off {
+		if _, err := d.next((*buf)[:min(copyBuffer, d.off-d.pos)]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next delivers what comes next from the source, keeping a byte in hand until
+// the source has ended, at the promised size and with the right digest.
+func (d *direct) next(p []byte) (n int, err error) {
+	if !d.verified {
+		_, err = d.ahead.Peek(2)
+		switch {
+		case err == nil && d.size >= 0 && d.pos+2 > d.size:
+			return 0, fmt.Errorf("the source sent more than its %d bytes: %w", d.size, ErrDigestMismatch)
+		case err == nil:
+			room := int64(d.ahead.Buffered() - 1)
+			if d.size >= 0 {
+				room = min(room, d.size-1-d.pos)
+			}
+			n, err = d.ahead.Read(p[:min(int64(len(p)), room)])
+			d.hash.Write(p[:n])
+			d.pos += int64(n)
+			return n, err
+		case err != io.EOF:
+			return 0, err
+		}
+		if err = d.verify(); err != nil {
+			return 0, err
+		}
+	}
+	if d.ahead.Buffered() == 0 {
+		return 0, io.EOF
+	}
+	n, err = d.ahead.Read(p)
 	d.pos += int64(n)
 	return n, err
+}
+
+// verify takes the byte in hand into the hash: it is the last.
+func (d *direct) verify() error {
+	last, _ := d.ahead.Peek(d.ahead.Buffered())
+	if got := d.pos + int64(len(last)); d.size >= 0 && got != d.size {
+		return fmt.Errorf("after %d of %d bytes: %w", got, d.size, io.ErrUnexpectedEOF)
+	}
+	d.hash.Write(last)
+	if got := digest.NewDigest(d.req.Digest.Algorithm(), d.hash); got != d.req.Digest {
+		return fmt.Errorf("%s: got %s: %w", d.req.Digest, got, ErrDigestMismatch)
+	}
+	d.verified = true
+	return nil
 }
 
 // Seek needs no size: [Reader] turns all offsets into absolute ones.

@@ -47,16 +47,23 @@ func OpenFileStore(root string) (*FileStore, error) {
 func (s *FileStore) temp() string { return filepath.Join(s.root, "tmp") }
 
 // content is the only place that knows where a digest lives.
-func (s *FileStore) content(d digest.Digest) string {
+func (s *FileStore) content(d digest.Digest) (string, error) {
+	if err := d.Validate(); err != nil {
+		return "", fmt.Errorf("content %q: %w", d, err)
+	}
 	hex := d.Encoded()
-	return filepath.Join(s.root, "blobs", d.Algorithm().String(), hex[:2], hex)
+	return filepath.Join(s.root, "blobs", d.Algorithm().String(), hex[:2], hex), nil
 }
 
+// record is the only place that knows where a record lives: anywhere but among
+// the content and the temporary files.
 func (s *FileStore) record(key string) (string, error) {
-	if !filepath.IsLocal(key) || strings.Contains(key, "//") {
+	name, err := filepath.Localize(key)
+	top, _, _ := strings.Cut(key, "/")
+	if err != nil || top == "." || strings.EqualFold(top, "blobs") || strings.EqualFold(top, "tmp") {
 		return "", fmt.Errorf("record %q: %w", key, fs.ErrInvalid)
 	}
-	return filepath.Join(s.root, filepath.FromSlash(key)), nil
+	return filepath.Join(s.root, name), nil
 }
 
 func (s *FileStore) sweepTemp() error {
@@ -75,7 +82,11 @@ func (s *FileStore) sweepTemp() error {
 
 // Open implements [Store].
 func (s *FileStore) Open(_ context.Context, d digest.Digest) (io.ReadSeekCloser, error) {
-	file, err := os.Open(s.content(d))
+	name, err := s.content(d)
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -99,15 +110,23 @@ func (s *FileStore) Spool(context.Context) (*os.File, error) {
 // Commit implements [Store]. The bytes are synced before the name appears, so
 // a crash leaves either nothing or the whole.
 func (s *FileStore) Commit(_ context.Context, d digest.Digest, spool *os.File) error {
+	name, err := s.content(d)
+	if err != nil {
+		return err
+	}
 	if err := spool.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	return place(spool.Name(), s.content(d))
+	return place(spool.Name(), name)
 }
 
 // Remove implements [Store].
 func (s *FileStore) Remove(_ context.Context, d digest.Digest) error {
-	return os.RemoveAll(s.content(d))
+	name, err := s.content(d)
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(name)
 }
 
 // Load implements [Records].

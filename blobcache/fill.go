@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -39,7 +40,9 @@ type fill struct {
 	scope  string
 	etag   string // of the source, for a resume
 	hash   hash.Hash
-	left   chan struct{} // closed when the cache has forgotten the fill
+	// reserved is how many bytes the keeper holds free for the fill.
+	reserved int64
+	left     chan struct{} // closed when the cache has forgotten the fill
 }
 
 // newFill returns a fill that is held by its own run and by one reader to come.
@@ -54,26 +57,38 @@ func newFill(c *Cache, req Request) *fill {
 func (f *fill) run(ctx context.Context, req Request) {
 	begin := time.Now()
 	err := f.transfer(ctx, req)
-	f.end(err)
-	switch {
-	case err == nil:
-		err = f.cache.store.Commit(ctx, f.digest, f.file)
-		if err != nil {
-			f.cache.trouble("store "+f.digest.String(), err)
-			discard(f.file)
-		}
-	case errors.Is(err, errSpool):
-		f.cache.trouble("spool "+f.digest.String(), err)
-		fallthrough
-	default:
+	if err == nil {
+		f.end(nil)
+		f.commit(ctx)
+		f.cache.leave(f)
+	} else {
+		f.settle(0)
+		// Whoever learns of the failure and asks again must not find it here.
+		f.cache.leave(f)
+		f.end(err)
 		discard(f.file)
+		if errors.Is(err, errSpool) && !errors.Is(err, errTooLarge) {
+			f.cache.trouble("spool "+f.digest.String(), err)
+		}
 	}
-	f.cache.leave(f)
 	if done := f.cache.hooks.FillDone; done != nil {
 		done(f.digest, f.written, time.Since(begin), err)
 	}
 	f.release()
 }
+
+func (f *fill) commit(ctx context.Context) {
+	if err := f.cache.store.Commit(ctx, f.digest, f.file); err != nil {
+		f.settle(0)
+		f.cache.trouble("store "+f.digest.String(), err)
+		discard(f.file)
+		return
+	}
+	f.settle(f.written)
+}
+
+// settle gives back the room that was reserved, but for what was stored.
+func (f *fill) settle(stored int64) { f.cache.keeper.settle(f.reserved, f.digest, stored) }
 
 // transfer brings the whole content into the spool and verifies it. A source
 // that breaks off is resumed, unless it never answered at all.
@@ -88,7 +103,8 @@ func (f *fill) transfer(ctx context.Context, req Request) error {
 			tries, mark, pause = 0, f.written, fillPause
 		}
 		tries++
-		if f.file == nil || errors.Is(err, errSpool) || tries > fillTries {
+		final := errors.Is(err, errSpool) || errors.Is(err, ErrDigestMismatch)
+		if f.file == nil || final || tries > fillTries {
 			return err
 		}
 		time.Sleep(pause)
@@ -109,42 +125,58 @@ func (f *fill) attempt(ctx context.Context, req Request) error {
 	})
 	defer idle.Stop()
 
-	body, err := req.Fetch(ctx, f.written, f.etag)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	if err := f.begin(ctx, req, body); err != nil {
-		return err
-	}
-	err = f.copy(&watched{body, idle})
-	if cause := context.Cause(ctx); err != nil && cause != nil {
+	err := f.fetch(ctx, req, idle)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, errSpool) {
 		err = cause
 	}
 	return err
 }
 
+func (f *fill) fetch(ctx context.Context, req Request, idle *time.Timer) error {
+	body, err := req.Fetch(ctx, f.written, f.etag)
+	idle.Stop()
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	src := &watched{body, idle}
+	if err := f.begin(ctx, req, body, src); err != nil {
+		return err
+	}
+	return f.copy(src)
+}
+
 // begin opens the spool at the first body and skips what it already has at a
 // later one that starts too early.
-func (f *fill) begin(ctx context.Context, req Request, body *Body) error {
+func (f *fill) begin(ctx context.Context, req Request, body *Body, src io.Reader) error {
 	if f.file == nil {
-		file, err := f.cache.store.Spool(ctx)
+		file, err := f.openSpool(ctx, body.Size)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errSpool, err)
 		}
 		if req.Confirmed != nil {
 			req.Confirmed(body.Size)
 		}
-		f.etag = body.ETag
 		f.start(file, body.Size)
 	}
-	if body.Size != f.size || body.Offset > f.written {
+	if body.ETag != "" {
+		f.etag = body.ETag
+	}
+	if body.Size != f.size && body.Size >= 0 && f.size >= 0 || body.Offset > f.written {
 		return fmt.Errorf("the source resumed %d of %d bytes at %d of %d", f.written, f.size, body.Offset, body.Size)
 	}
-	if _, err := io.CopyN(io.Discard, body, f.written-body.Offset); err != nil {
+	if _, err := io.CopyN(io.Discard, src, f.written-body.Offset); err != nil {
 		return fmt.Errorf("skip to byte %d: %w", f.written, err)
 	}
 	return nil
+}
+
+func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
+	if err := f.cache.keeper.reserve(ctx, size); err != nil {
+		return nil, err
+	}
+	f.reserved = size
+	return f.cache.store.Spool(ctx)
 }
 
 // copy moves bytes from the source to the spool until the content is whole.
@@ -155,7 +187,7 @@ func (f *fill) copy(src io.Reader) error {
 		n, err := src.Read(*buf)
 		if n > 0 {
 			if f.size >= 0 && f.written+int64(n) > f.size {
-				return fmt.Errorf("the source sent more than its %d bytes", f.size)
+				return fmt.Errorf("the source sent more than its %d bytes: %w", f.size, ErrDigestMismatch)
 			}
 			f.hash.Write((*buf)[:n])
 			if werr := f.append((*buf)[:n]); werr != nil {
@@ -163,8 +195,10 @@ func (f *fill) copy(src io.Reader) error {
 			}
 		}
 		switch {
-		case err == io.EOF && (f.size < 0 || f.written == f.size):
+		case err == io.EOF && f.size < 0:
 			return nil
+		case err != nil && f.written == f.size:
+			return nil // whole, however the source ends; the digest decides
 		case err == io.EOF:
 			return fmt.Errorf("after %d of %d bytes: %w", f.written, f.size, io.ErrUnexpectedEOF)
 		case err != nil:
@@ -179,14 +213,14 @@ var buffers = sync.Pool{New: func() any {
 	return &buf
 }}
 
-// watched puts the idle timer off with each read.
+// watched runs the idle timer during reads only: a disk may take its time.
 type watched struct {
 	io.Reader
 	idle *time.Timer
 }
 
 func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
 	w.idle.Reset(fillIdle)
-	return n, err
+	defer w.idle.Stop()
+	return w.Reader.Read(p)
 }

@@ -1,22 +1,31 @@
 package blobcache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
 	"os"
+	"sync"
+	"sync/atomic"
 )
 
 // Reader reads content from its first byte or any other, waiting for bytes
 // that are still on their way. A read that reaches the end of the content has
-// delivered bytes of the right digest. It is for one goroutine.
+// delivered bytes of the right digest. It is for one goroutine, except that
+// Close and Err may be called while another one reads: [http.ServeContent]
+// leaves such a one behind if a client leaves in the middle of several ranges.
 type Reader struct {
-	source io.ReadSeekCloser // an absolute Seek is enough
+	source io.ReadSeekCloser  // an absolute Seek is enough
+	cancel context.CancelFunc // ends a read that waits; nil if none ever does
 	size   int64
+	err    atomic.Pointer[error]
+
+	using  sync.Mutex // held while source is in use
 	off    int64
-	err    error
+	closed bool
 }
 
 // Size is the length of the content in bytes, or -1 in the rare case that
@@ -25,12 +34,22 @@ func (r *Reader) Size() int64 { return r.size }
 
 // Err is the first error other than io.EOF that a read met. It lets a caller
 // that handed the reader to somebody else tell a whole body from a broken one.
-func (r *Reader) Err() error { return r.err }
+func (r *Reader) Err() error {
+	if err := r.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 
 // Read implements io.Reader.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
+	}
+	r.using.Lock()
+	defer r.using.Unlock()
+	if r.closed {
+		return 0, fs.ErrClosed
 	}
 	n, err := r.source.Read(p)
 	r.off += int64(n)
@@ -39,6 +58,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 
 // Seek implements io.Seeker.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
+	r.using.Lock()
+	defer r.using.Unlock()
 	switch whence {
 	case io.SeekCurrent:
 		offset += r.off
@@ -65,7 +86,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	if file, ok := r.source.(*os.File); ok {
 		n, err := io.Copy(w, file)
 		r.off += n
-		return n, err
+		return n, r.note(err)
 	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
@@ -93,11 +114,22 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 }
 
 // Close gives up the content. A fill that it followed goes on.
-func (r *Reader) Close() error { return r.source.Close() }
+func (r *Reader) Close() error {
+	if r.cancel != nil {
+		r.cancel()
+	}
+	r.using.Lock()
+	defer r.using.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	return r.source.Close()
+}
 
 func (r *Reader) note(err error) error {
-	if err != nil && err != io.EOF && r.err == nil {
-		r.err = err
+	if err != nil && err != io.EOF {
+		r.err.CompareAndSwap(nil, &err)
 	}
 	return err
 }

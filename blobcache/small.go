@@ -1,7 +1,6 @@
 package blobcache
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -14,7 +13,7 @@ import (
 // lately. It must not be changed. Content longer than limit bytes, damaged or
 // absent is an error that is fs.ErrNotExist; damaged content is dropped.
 func (c *Cache) Bytes(ctx context.Context, d digest.Digest, limit int64) ([]byte, error) {
-	if content, ok := c.small.Get(d); ok {
+	if content, ok := c.small.Get(d); ok && int64(len(content)) <= limit {
 		return content, nil
 	}
 	r := c.open(ctx, d, -1)
@@ -25,7 +24,10 @@ func (c *Cache) Bytes(ctx context.Context, d digest.Digest, limit int64) ([]byte
 	content, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		c.trouble("read stored content", err)
-		return nil, fmt.Errorf("%s: %w", d, fs.ErrNotExist)
+		if ctx.Err() == nil {
+			c.remove(ctx, d) // what cannot be read must not be found again
+		}
+		return nil, fmt.Errorf("%s cannot be read: %w", d, fs.ErrNotExist)
 	}
 	if int64(len(content)) > limit {
 		return nil, fmt.Errorf("%s is longer than %d bytes: %w", d, limit, fs.ErrNotExist)
@@ -35,30 +37,48 @@ func (c *Cache) Bytes(ctx context.Context, d digest.Digest, limit int64) ([]byte
 		c.remove(ctx, d)
 		return nil, fmt.Errorf("%s was damaged: %w", d, fs.ErrNotExist)
 	}
+	c.keeper.used(d)
 	c.remember(d, content)
 	return content, nil
 }
 
-// PutBytes stores content that the caller already has whole. It fails only if
-// the content does not have the digest; storage trouble goes to the hook.
+// PutBytes stores content that the caller already has whole, and will not
+// change any more. It fails only if the content does not have the digest;
+// storage trouble goes to the hook.
 func (c *Cache) PutBytes(ctx context.Context, d digest.Digest, content []byte) error {
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("%q: %w", d, err)
+	}
 	if d.Algorithm().FromBytes(content) != d {
 		return fmt.Errorf("%s: %w", d, ErrDigestMismatch)
 	}
 	c.remember(d, content)
+	if err := c.put(ctx, d, content); err != nil {
+		c.trouble("store content", err)
+	}
+	return nil
+}
+
+func (c *Cache) put(ctx context.Context, d digest.Digest, content []byte) (err error) {
+	size := int64(len(content))
+	if err := c.keeper.reserve(ctx, size); err != nil {
+		return err
+	}
+	var stored int64
+	defer func() { c.keeper.settle(size, d, stored) }()
 	spool, err := c.store.Spool(ctx)
 	if err != nil {
-		c.trouble("create a spool", err)
-		return nil
+		return err
 	}
 	defer spool.Close()
-	if _, err = io.Copy(spool, bytes.NewReader(content)); err == nil {
+	if _, err = spool.Write(content); err == nil {
 		err = c.store.Commit(ctx, d, spool)
 	}
 	if err != nil {
 		discard(spool)
-		c.trouble("store content", err)
+		return err
 	}
+	stored = size
 	return nil
 }
 

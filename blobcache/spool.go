@@ -3,7 +3,6 @@ package blobcache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -105,13 +104,20 @@ func (s *spool) visible() int64 {
 	return max(0, s.written-1)
 }
 
+func (s *spool) answered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.started
+}
+
 // awaitSize waits until the size of the content is known: as a rule when the
-// source has answered, at the end if it does not tell.
+// source has answered, at the end if it does not tell. Of empty content there
+// is no byte to hold back, so it waits for the end too.
 func (s *spool) awaitSize(ctx context.Context) (int64, error) {
 	defer context.AfterFunc(ctx, s.wake)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !s.ended && (!s.started || s.size < 0) {
+	for !s.ended && (!s.started || s.size <= 0) {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}
@@ -144,9 +150,9 @@ func (s *spool) awaitBytes(ctx context.Context, off int64) (int64, error) {
 // goes on with bytes straight from the source.
 type tail struct {
 	ctx    context.Context
-	stop   func() bool
 	fill   *fill
 	req    Request
+	size   int64
 	off    int64
 	direct *direct
 }
@@ -159,9 +165,10 @@ func (f *fill) reader(ctx context.Context, req Request) (*Reader, error) {
 		f.release()
 		return nil, err
 	}
-	// The context's end must find a reader that waits for bytes.
-	stop := context.AfterFunc(ctx, f.wake)
-	return &Reader{source: &tail{ctx: ctx, stop: stop, fill: f, req: req}, size: size}, nil
+	// The context's end, or Close, must find a reader that waits for bytes.
+	ctx, cancel := context.WithCancel(ctx)
+	context.AfterFunc(ctx, f.wake)
+	return &Reader{source: &tail{ctx: ctx, fill: f, req: req, size: size}, cancel: cancel, size: size}, nil
 }
 
 func (t *tail) Read(p []byte) (int, error) {
@@ -176,12 +183,13 @@ func (t *tail) Read(p []byte) (int, error) {
 		if read > 0 {
 			return read, nil
 		}
-		err = fmt.Errorf("%w: %w", errSpool, err)
+		t.fill.cache.trouble("read spool of "+t.fill.digest.String(), err)
+		err = errSpool
 	}
 	if !errors.Is(err, errSpool) {
 		return 0, err
 	}
-	if t.direct, err = openDirect(t.ctx, t.req); err != nil {
+	if t.direct, err = openDirect(t.ctx, t.req, t.size); err != nil {
 		return 0, err
 	}
 	if _, err = t.direct.Seek(t.off, io.SeekStart); err != nil {
@@ -200,7 +208,6 @@ func (t *tail) Seek(offset int64, _ int) (int64, error) {
 }
 
 func (t *tail) Close() error {
-	t.stop()
 	t.fill.release()
 	if t.direct != nil {
 		return t.direct.Close()

@@ -57,5 +57,6 @@ type Body struct {
 
 // Fetch asks the source for content from an offset on. The etag is that of an
 // earlier Body, empty at the first call. It is called from a fill that
-// outlives the request that started it.
+// outlives the request that started it. The end of ctx must end the call, and
+// later the reads of its Body.
 type Fetch func(ctx context.Context, offset int64, etag string) (*Body, error)

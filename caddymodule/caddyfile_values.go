@@ -3,12 +3,14 @@ package caddymodule
 import (
 	"encoding/json"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/dustin/go-humanize"
 )
 
 // eachLine reads a block whose lines begin with one of the given words. The
@@ -85,6 +87,19 @@ func duration(d *caddyfile.Dispenser, to *caddy.Duration) error {
 		return d.Errf("%s: '%s' is not a duration; write one as in 90s, 5m, 12h or 30d", word, value)
 	}
 	*to = caddy.Duration(parsed)
+	return nil
+}
+
+func size(d *caddyfile.Dispenser, to *int64) error {
+	word, value := d.Val(), ""
+	if err := oneArg(d, &value); err != nil {
+		return err
+	}
+	parsed, err := humanize.ParseBytes(value)
+	if err != nil || parsed == 0 || parsed > math.MaxInt64 {
+		return d.Errf("%s: '%s' is not a size; write one as in 500MiB, 20GiB or 2TiB", word, value)
+	}
+	*to = int64(parsed)
 	return nil
 }
 

@@ -31,6 +31,9 @@ type vault struct {
 	cache *blobcache.Cache
 	index *blobcache.Index
 	lists *lru.Cache[string, list]
+
+	stop context.CancelFunc // of the cache's keeper
+	kept chan struct{}      // closed when it has ended
 }
 
 // flushLimit bounds how long the end of the last configuration waits for disk.
@@ -40,6 +43,11 @@ func (v *vault) Destruct() error {
 	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
 	defer cancel()
 	v.cache.Flush(ctx)
+	v.stop()
+	select {
+	case <-v.kept:
+	case <-ctx.Done():
+	}
 	return nil
 }
 
@@ -77,15 +85,35 @@ func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.depen
 
 func (l *lease) vault(storage Storage) (*vault, error) {
 	return acquire(l, vaults, storage.Identity(), func() (*vault, error) {
-		store, records, err := storage.Open()
+		shelf, records, err := storage.Open()
 		if err != nil {
 			return nil, err
 		}
-		hooks := blobcache.Hooks{FillDone: logFill, Trouble: func(op string, err error) {
-			processLogger().Warn("cache storage is in trouble; pulls go on", zap.String("operation", op), zap.Error(err))
-		}}
-		return &vault{cache: blobcache.New(store, hooks), index: blobcache.NewIndex(records), lists: newLists()}, nil
+		ctx, stop := context.WithCancel(context.Background())
+		v := &vault{
+			cache: blobcache.NewBounded(shelf, storage.Limits(), cacheHooks),
+			index: blobcache.NewIndex(records),
+			lists: newLists(),
+			stop:  stop,
+			kept:  make(chan struct{}),
+		}
+		go func() {
+			defer close(v.kept)
+			v.cache.Keep(ctx)
+		}()
+		return v, nil
 	})
+}
+
+var cacheHooks = blobcache.Hooks{
+	FillDone: logFill,
+	Evicted: func(e blobcache.Entry, left int64) {
+		processLogger().Debug("blob evicted", zap.String("digest", e.Digest.String()),
+			zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.Int64("stored", left))
+	},
+	Trouble: func(op string, err error) {
+		processLogger().Warn("cache storage is in trouble; pulls go on", zap.String("operation", op), zap.Error(err))
+	},
 }
 
 func logFill(d digest.Digest, size int64, took time.Duration, err error) {

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -16,7 +17,10 @@ func init() { caddy.RegisterModule(new(FilesystemStorage)) }
 // place for cached content and for the records of what may be served to whom.
 type Storage interface {
 	// Open is called once for all configurations with the same identity.
-	Open() (blobcache.Store, blobcache.Records, error)
+	Open() (blobcache.Shelf, blobcache.Records, error)
+
+	// Limits are what is kept in the place.
+	Limits() blobcache.Limits
 
 	// Identity is equal for two configurations that may share what Open
 	// returns: the same place with the same settings.
@@ -29,6 +33,21 @@ type FilesystemStorage struct {
 	// Root is the directory. It is made if it does not exist. The default is
 	// the folder dependency_proxy in Caddy's data directory.
 	Root string `json:"root,omitempty"`
+
+	// MaxSize bounds the stored images, in bytes: what was least recently
+	// pulled goes first. The default, 0, is no bound.
+	MaxSize int64 `json:"max_size,omitempty"`
+
+	// UnusedFor is how long what nobody pulls is kept; by default for ever.
+	UnusedFor caddy.Duration `json:"unused_for,omitempty"`
+
+	// MaxBlobSize is the size in bytes above which a blob is passed on
+	// without being stored; by default none is too large.
+	MaxBlobSize int64 `json:"max_blob_size,omitempty"`
+
+	// Reserve is how many bytes of the disk are left free for others: by
+	// default a twentieth of the disk and at most 1 GiB; -1 for none.
+	Reserve int64 `json:"reserve,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -53,23 +72,59 @@ func (f *FilesystemStorage) Provision(caddy.Context) error {
 }
 
 // Open implements [Storage].
-func (f *FilesystemStorage) Open() (blobcache.Store, blobcache.Records, error) {
+func (f *FilesystemStorage) Open() (blobcache.Shelf, blobcache.Records, error) {
 	store, err := blobcache.OpenFileStore(f.Root)
 	return store, store, err
 }
 
+// Limits implements [Storage].
+func (f *FilesystemStorage) Limits() blobcache.Limits {
+	return blobcache.Limits{
+		MaxSize:     f.MaxSize,
+		UnusedFor:   time.Duration(f.UnusedFor),
+		MaxBlobSize: f.MaxBlobSize,
+		Reserve:     f.Reserve,
+	}
+}
+
 // Identity implements [Storage].
-func (f *FilesystemStorage) Identity() string { return "filesystem " + f.Root }
+func (f *FilesystemStorage) Identity() string {
+	return fmt.Sprintf("filesystem %q %+v", f.Root, f.Limits())
+}
 
 // UnmarshalCaddyfile reads
 //
-//	filesystem [<directory>]
+//	filesystem [<directory>] {
+//		max_size      <size>
+//		unused_for    <duration>
+//		max_blob_size <size>
+//		reserve       <size>|off
+//	}
 func (f *FilesystemStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
 	if d.NextArg() {
 		f.Root = d.Val()
 	}
-	return endOfLine(d)
+	if err := endOfLine(d); err != nil {
+		return err
+	}
+	return eachLine(d, "storage filesystem", map[string]func(*caddyfile.Dispenser) error{
+		"max_size":      func(d *caddyfile.Dispenser) error { return size(d, &f.MaxSize) },
+		"unused_for":    func(d *caddyfile.Dispenser) error { return duration(d, &f.UnusedFor) },
+		"max_blob_size": func(d *caddyfile.Dispenser) error { return size(d, &f.MaxBlobSize) },
+		"reserve":       f.unmarshalReserve,
+	})
+}
+
+func (f *FilesystemStorage) unmarshalReserve(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		if d.Val() == "off" {
+			f.Reserve = -1
+			return endOfLine(d)
+		}
+		d.Prev()
+	}
+	return size(d, &f.Reserve)
 }
 
 // Interface guards

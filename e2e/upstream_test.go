@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -46,7 +47,7 @@ func TestTokenService(t *testing.T) {
 		if !strings.Contains(out, "502") || strings.Contains(out, "unauthorized") {
 			t.Errorf("docker says %q, want a gateway error", out)
 		}
-		if log := p.output(); !strings.Contains(log, `"level":"warn"`) || !strings.Contains(log, "credentials") {
+		if !regexp.MustCompile(`(?m)^.*"level":"warn".*credentials`).MatchString(p.output()) {
 			t.Errorf("no warning about the credentials in the log:\n%s", p.tail(20))
 		}
 		if strings.Contains(p.output(), wrongPassword) {
@@ -87,7 +88,7 @@ func TestUpstreamAway(t *testing.T) {
 	must(t, err)
 	t.Cleanup(own.stop)
 	p := startProxy(t, lab.accounts()+standardGroups+
-		upstreamBlock("docker.io", "http://"+own.address, "fresh_for 1s"))
+		upstreamBlock("docker.io", "http://"+own.address, "fresh_for 1ms"))
 	c := loggedIn(t, p)
 	dockerPull(t, c, p.reference("acme", cached), cached)
 	for _, failure := range []struct {
@@ -99,6 +100,11 @@ func TestUpstreamAway(t *testing.T) {
 	} {
 		failure.start()
 		dockerPull(t, c, p.reference("acme", cached), cached)
+		stale := p.get(t, p.login(t, "alice"), manifestPath("acme", shortName(cached), "1"))
+		stale.want(t, http.StatusOK, "")
+		if status := stale.header.Get("Cache-Status"); !strings.Contains(status, "fwd=stale") {
+			t.Errorf("upstream %s: the answer says %q of itself, want fwd=stale", failure.name, status)
+		}
 		got := p.get(t, p.login(t, "alice"), manifestPath("acme", shortName(missing), "1"))
 		if got.status < 502 || got.status > 504 || got.code() == "" {
 			t.Errorf("upstream %s: answered %d %s, want 502, 503 or 504 with an error", failure.name, got.status, got.body)

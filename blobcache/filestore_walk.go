@@ -1,0 +1,68 @@
+package blobcache
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Walk implements [Shelf]. One folder's names are in memory at a time: four
+// thousand for a million digests.
+func (s *FileStore) Walk(ctx context.Context, visit func(Entry) error) error {
+	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		base := filepath.Join(s.root, "blobs", algorithm.String())
+		folders, err := os.ReadDir(base)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, folder := range folders {
+			if err := s.walkFolder(ctx, algorithm, filepath.Join(base, folder.Name()), visit); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *FileStore) walkFolder(ctx context.Context, algorithm digest.Algorithm, folder string, visit func(Entry) error) error {
+	files, err := os.ReadDir(folder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, file := range files {
+		d := digest.NewDigestFromEncoded(algorithm, file.Name())
+		info, err := file.Info()
+		if err != nil || !info.Mode().IsRegular() || d.Validate() != nil {
+			continue // gone meanwhile, or none of the store's
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := visit(Entry{Digest: d, Size: info.Size(), Used: info.ModTime()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Touch implements [Shelf]. The time of last use is the file's own.
+func (s *FileStore) Touch(_ context.Context, d digest.Digest, used time.Time) error {
+	name, err := s.content(d)
+	if err == nil {
+		err = os.Chtimes(name, used, used)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // gone meanwhile
+	}
+	return err
+}
+
+// Free implements [Shelf].
+func (s *FileStore) Free(context.Context) (free, total int64, err error) {
+	return freeSpace(s.root)
+}

@@ -1,0 +1,241 @@
+package blobcache
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// kept is a bounded cache on a directory, swept by hand.
+func kept(t *testing.T, dir string, limits Limits) (*Cache, *FileStore) {
+	t.Helper()
+	store, err := OpenFileStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits.Reserve = -1
+	return NewBounded(store, limits, Hooks{Trouble: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }}), store
+}
+
+// content is some bytes that no other n has, and their digest.
+func content(n, size int) ([]byte, digest.Digest) {
+	b := bytes.Repeat([]byte{byte(n), byte(n >> 8)}, size/2)
+	return b, digest.FromBytes(b)
+}
+
+// pull reads content n through the cache and returns how it was come by.
+func pull(t *testing.T, c *Cache, n, size int) Origin {
+	t.Helper()
+	want, d := content(n, size)
+	r, origin, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, string) (*Body, error) {
+		return &Body{ReadCloser: io.NopCloser(bytes.NewReader(want)), Size: int64(len(want))}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("content %d: %d bytes, %v", n, len(got), err)
+	}
+	c.Flush(t.Context())
+	return origin
+}
+
+func sweep(t *testing.T, c *Cache) {
+	t.Helper()
+	if err := c.keeper.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func has(t *testing.T, c *Cache, n, size int) bool {
+	t.Helper()
+	_, d := content(n, size)
+	_, ok := c.Has(t.Context(), d)
+	return ok
+}
+
+// age makes content look as if it had last been pulled some time ago.
+func age(t *testing.T, s *FileStore, n, size int, by time.Duration) {
+	t.Helper()
+	_, d := content(n, size)
+	if err := s.Touch(t.Context(), d, time.Now().Add(-by)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLeastRecentlyPulledGoesFirst(t *testing.T) {
+	const size = 1000
+	c, store := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
+	for n := range 9 {
+		pull(t, c, n, size)
+	}
+	sweep(t, c)
+	for n := range 9 {
+		age(t, store, n, size, time.Duration(9-n)*time.Hour)
+	}
+	if origin := pull(t, c, 0, size); origin != Hit {
+		t.Fatalf("the oldest was fetched again: %v", origin)
+	}
+	pull(t, c, 9, size)
+	sweep(t, c)
+	for n, want := range []bool{true, false, true, true, true, true, true, true, true, true} {
+		if got := has(t, c, n, size); got != want {
+			t.Errorf("content %d is there: %v, want %v", n, got, want)
+		}
+	}
+	if c.keeper.stored != 9*size {
+		t.Errorf("%d bytes are counted, want %d", c.keeper.stored, 9*size)
+	}
+}
+
+// TestNeverMoreThanMaxSize pulls ten times as much as there is room for, with
+// the keeper running as it does in life.
+func TestNeverMoreThanMaxSize(t *testing.T) {
+	const size, limit = 1000, 20_000
+	c, store := kept(t, t.TempDir(), Limits{MaxSize: limit})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); c.Keep(ctx) }()
+	for n := range 200 {
+		pull(t, c, n, size)
+		var total int64
+		if err := store.Walk(t.Context(), func(e Entry) error { total += e.Size; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if total > limit {
+			t.Fatalf("%d bytes are stored after %d pulls", total, n+1)
+		}
+	}
+	cancel()
+	<-done
+	if !has(t, c, 199, size) {
+		t.Error("what was pulled last is not there")
+	}
+}
+
+func TestUnusedForSurvivesRestart(t *testing.T) {
+	const size = 100
+	dir := t.TempDir()
+	c, store := kept(t, dir, Limits{UnusedFor: 24 * time.Hour})
+	for n := range 3 {
+		pull(t, c, n, size)
+	}
+	sweep(t, c)
+	for n := range 3 {
+		age(t, store, n, size, 25*time.Hour)
+	}
+	if pull(t, c, 1, size) != Hit {
+		t.Fatal("not a hit")
+	}
+	// The end of the process writes the use down; the next one reads it.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c.Keep(ctx)
+	c, _ = kept(t, dir, Limits{UnusedFor: 24 * time.Hour})
+	sweep(t, c)
+	if has(t, c, 0, size) || !has(t, c, 1, size) || has(t, c, 2, size) {
+		t.Error("what was used within the day should be there, and nothing else")
+	}
+}
+
+func TestTooLargeIsPassedOn(t *testing.T) {
+	c, store := kept(t, t.TempDir(), Limits{MaxBlobSize: 500, MaxSize: 5000})
+	for range 2 {
+		if origin := pull(t, c, 1, 1000); origin != Led {
+			t.Errorf("origin %v, want Led", origin)
+		}
+	}
+	if has(t, c, 1, 1000) {
+		t.Error("it was stored")
+	}
+	entries, err := os.ReadDir(store.temp())
+	if err != nil || len(entries) != 0 {
+		t.Errorf("left in the temporary folder: %v, %v", entries, err)
+	}
+}
+
+// TestReserveIsKept takes the disk for full.
+func TestReserveIsKept(t *testing.T) {
+	store, err := OpenFileStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := &fullShelf{FileStore: store}
+	c := NewBounded(full, Limits{Reserve: 1 << 20}, Hooks{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); c.Keep(ctx) }()
+	defer func() { cancel(); <-done }()
+	if pull(t, c, 1, 1000) != Led || has(t, c, 1, 1000) {
+		t.Error("something was stored on a disk that is full")
+	}
+}
+
+type fullShelf struct{ *FileStore }
+
+func (*fullShelf) Free(context.Context) (free, total int64, err error) { return 1 << 19, 1 << 30, nil }
+
+func TestEvictedWhileRead(t *testing.T) {
+	const size = 1000
+	c, store := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
+	pull(t, c, 1, size)
+	want, d := content(1, size)
+	r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, string) (*Body, error) {
+		return nil, fs.ErrNotExist
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := store.Remove(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(r)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+func BenchmarkSweep(b *testing.B) {
+	for _, n := range []int{100_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			shelf := &paperShelf{n: n}
+			k := newKeeper(shelf, Limits{MaxSize: int64(n) * 1000 / 2, Reserve: -1}, Hooks{})
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := k.sweep(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// paperShelf has n entries that it makes up, so that only the sweep's own work
+// is measured.
+type paperShelf struct {
+	FileStore
+	n int
+}
+
+func (s *paperShelf) Walk(_ context.Context, visit func(Entry) error) error {
+	now := time.Now()
+	for i := range s.n {
+		e := Entry{Digest: "sha256:x", Size: 1000, Used: now.Add(-time.Duration(i*7919%s.n) * time.Second)}
+		if err := visit(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (*paperShelf) Remove(context.Context, digest.Digest) error { return nil }
