@@ -173,10 +173,13 @@ func (r *KeyRing) makeFirst(ctx context.Context, exp time.Time) error {
 	if err := r.Refresh(ctx); err != nil {
 		return err
 	}
-	if r.keys.Load().signer(r.schedule, r.now(), exp) != nil {
-		return nil
+	if r.keys.Load().signer(r.schedule, r.now(), exp) == nil {
+		if err := r.makeKey(ctx); err != nil {
+			return err
+		}
 	}
-	return r.makeKey(ctx)
+	r.cared()
+	return nil
 }
 
 // careDue says whether it is time to look after the keys, to one caller only.
@@ -203,11 +206,16 @@ func (r *KeyRing) care(ctx context.Context) error {
 		err = r.deleteDead(ctx)
 	}
 	if err == nil {
-		r.mu.Lock()
-		r.nextCare = r.now().Add(r.schedule.refresh)
-		r.mu.Unlock()
+		r.cared()
 	}
 	return err
+}
+
+// cared plans the next care.
+func (r *KeyRing) cared() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nextCare = r.now().Add(r.schedule.refresh)
 }
 
 // makeKey makes a key, stores it and only then knows it: what is not stored,
