@@ -44,7 +44,7 @@ func (r *Registry) authorization(ctx context.Context, c *call) (authorization, e
 
 func (r *Registry) authorize(ctx context.Context, c *call, wanted *accepted) (authorization, error) {
 	if !wanted.bearer {
-		return authorization{header: r.login.basic}, nil
+		return authorization{header: r.basic()}, nil
 	}
 	t, fresh, err := r.token(ctx, c, wanted)
 	if err != nil {
@@ -66,9 +66,9 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 	switch {
 	case used.fresh && wanted.same(used.from):
 		return authorization{}, r.fail(c, Denied, http.StatusUnauthorized, "denied: no such repository, or a private one")
-	case !wanted.bearer && r.login.basic == "":
+	case !wanted.bearer && r.basic() == "":
 		return authorization{}, r.fail(c, Denied, http.StatusUnauthorized, "denied: the registry wants a login, and none is configured")
-	case !wanted.bearer && used.header == r.login.basic:
+	case !wanted.bearer && used.header == r.basic():
 		return authorization{}, r.fail(c, Credentials, http.StatusUnauthorized, "the registry refused the credentials")
 	}
 	r.challenge.Store(wanted)
@@ -122,7 +122,7 @@ func (r *Registry) checkRealm(realm *url.URL) error {
 	if r.endpoint.Scheme == "https" && realm.Scheme == "http" {
 		return fmt.Errorf("the token service at %s speaks plain http, the registry https", realm.Host)
 	}
-	if r.login.basic != "" && !r.trusted(realm) {
+	if r.basic() != "" && !r.trusted(realm) {
 		return fmt.Errorf("the credentials are not configured for the token service at %s; name it as a realm host to permit it", realm.Host)
 	}
 	return nil

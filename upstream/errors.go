@@ -23,8 +23,7 @@ const (
 	// NameUnknown: upstream has no such repository.
 	NameUnknown
 	// ManifestUnknown: upstream has no such tag or manifest. HEAD answers have
-	// no body, so a missing repository may look like this as well. For
-	// [Registry.Referrers] it may mean that upstream has no referrers API.
+	// no body, so a missing repository may look like this as well.
 	ManifestUnknown
 	// BlobUnknown: upstream has no such blob in this repository.
 	BlobUnknown

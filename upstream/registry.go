@@ -74,7 +74,7 @@ type Exchange struct {
 type Registry struct {
 	name       string
 	endpoint   *url.URL
-	login      *login // behind a pointer, so that %+v of a Registry does not show it
+	basic      func() string // the login's Authorization header, "" for none; a closure, so that no verb of fmt shows it
 	realmHosts []string
 	transport  http.RoundTripper
 	userAgent  string
@@ -84,9 +84,6 @@ type Registry struct {
 	limit      time.Duration // metadataTimeout, but for tests
 	now        func() time.Time
 }
-
-// login holds the value of the Authorization header, "" for an anonymous client.
-type login struct{ basic string }
 
 // New checks the configuration and returns a client. It sends nothing. Errors
 // do not repeat the endpoint or the login.
@@ -116,7 +113,7 @@ func New(config Config) (*Registry, error) {
 	return &Registry{
 		name:       config.Name,
 		endpoint:   base.JoinPath("v2"),
-		login:      &login{basic},
+		basic:      func() string { return basic },
 		realmHosts: append([]string(nil), config.RealmHosts...),
 		transport:  config.Transport,
 		userAgent:  config.UserAgent,

@@ -100,7 +100,7 @@ func (r *Registry) fetchToken(ctx context.Context, repository string, from *acce
 	}
 	query.Set("scope", "repository:"+repository+":pull")
 	target.RawQuery = query.Encode()
-	a, err := r.follow(ctx, c, &target, r.login.basic)
+	a, err := r.follow(ctx, c, &target, r.basic())
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func (r *Registry) tokenRefusal(c *call, a *answer) error {
 	e := r.refusal(c, a)
 	switch {
 	case a.StatusCode == http.StatusUnauthorized || a.StatusCode == http.StatusForbidden:
-		if e.Kind == Denied && r.login.basic != "" {
+		if e.Kind == Denied && r.basic() != "" {
 			e.Kind, e.Message = Credentials, c.what+": the credentials were refused"
 		}
 	case e.Kind == NameUnknown || e.Kind == ManifestUnknown || e.Kind == BlobUnknown || e.Kind == Denied:

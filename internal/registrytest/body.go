@@ -12,11 +12,13 @@ type blobWriter struct {
 	request  *http.Request
 	plan     plan
 	noLength bool
+	refused  bool // the body is an error's text
 	sent     int64
 }
 
 // WriteHeader implements [http.ResponseWriter].
 func (w *blobWriter) WriteHeader(status int) {
+	w.refused = status >= http.StatusBadRequest
 	if w.noLength {
 		w.Header().Del("Content-Length")
 		defer w.flush()
@@ -26,6 +28,9 @@ func (w *blobWriter) WriteHeader(status int) {
 
 // Write implements [http.ResponseWriter].
 func (w *blobWriter) Write(p []byte) (int, error) {
+	if w.refused {
+		return w.ResponseWriter.Write(p)
+	}
 	if w.plan.corrupt && w.sent == 0 && len(p) > 0 {
 		p = append([]byte{p[0] ^ 0xff}, p[1:]...)
 	}

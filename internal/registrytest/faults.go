@@ -20,9 +20,11 @@ const (
 	OpStorage // to the server that blobs are redirected to
 )
 
-func (c *Counts) add(op Op, head bool) {
+func (c *Counts) add(op Op, method string) {
 	counter := &c.Other
+	head := method == http.MethodHead
 	switch {
+	case !head && method != http.MethodGet && op != OpToken:
 	case op == OpPing:
 		counter = &c.Ping
 	case op == OpToken:

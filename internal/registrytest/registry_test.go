@@ -75,7 +75,7 @@ func TestServe(t *testing.T) {
 			t.Errorf("%s %s: no length", test.method, test.path)
 		}
 	}
-	want := Counts{Ping: 1, ManifestHead: 1, ManifestGet: 5, BlobHead: 1, BlobGet: 6, Tags: 2, Other: 1, BlobBytes: 5 + 3 + 3 + 5}
+	want := Counts{Ping: 1, ManifestHead: 1, ManifestGet: 4, BlobHead: 1, BlobGet: 6, Tags: 2, Other: 2, BlobBytes: 5 + 3 + 3 + 5}
 	if got := r.Counts(); got != want {
 		t.Errorf("counts %+v, want %+v", got, want)
 	}

@@ -60,11 +60,11 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	what, ok := r.parse(req)
 	head := req.Method == http.MethodHead
 	if r.faults.answer(what.kind, w, req) {
-		r.count(func(c *Counts) { c.add(what.kind, head) })
+		r.count(func(c *Counts) { c.add(what.kind, req.Method) })
 		return
 	}
 	if what.kind == OpToken {
-		r.count(func(c *Counts) { c.add(what.kind, head) })
+		r.count(func(c *Counts) { c.add(what.kind, req.Method) })
 		r.serveToken(w, req)
 		return
 	}
@@ -74,7 +74,7 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 		r.challenge(w, req, what)
 		return
 	}
-	r.count(func(c *Counts) { c.add(what.kind, head) })
+	r.count(func(c *Counts) { c.add(what.kind, req.Method) })
 	switch {
 	case !ok:
 		http.NotFound(w, req)

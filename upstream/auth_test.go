@@ -1,0 +1,257 @@
+package upstream
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+var realmTests = []struct {
+	endpoint, realm  string
+	anonymous, login bool // whether the realm is asked
+}{
+	{"https://registry-1.docker.io", "https://auth.docker.io/token", true, true},
+	{"https://ghcr.io", "https://ghcr.io/token", true, true},
+	{"https://h:5000", "https://h:5000/token", true, true},
+	{"https://h:443", "https://H/token", true, true},
+	{"https://r.example.com", "https://a.example.com:8443/token", true, true},
+	{"https://r.example.com.", "https://a.EXAMPLE.com/token", true, true},
+	{"https://r.example.com", "https://evil.com/token", true, false},
+	{"https://r.example.com", "https://example.com.evil.com/token", true, false},
+	{"https://me.github.io", "https://you.github.io/token", true, false}, // a public suffix
+	{"https://a.co.uk", "https://b.co.uk/token", true, false},
+	{"https://192.0.2.1", "https://198.0.2.1/token", true, false}, // no domain
+	{"https://[2001:db8::1]", "https://[2001:db8::2]/token", true, false},
+	{"https://localhost:1", "https://localhost:2/token", true, false},
+	{"https://r.example.com", "https://login.other.example/token", true, true},
+	{"https://r.example.com", "https://login.other.example:8443/token", true, true},
+	{"https://r.example.com", "https://login.other.example:9443/token", true, false},
+	{"https://r.example.com", "http://r.example.com/token", false, false}, // downgrade
+	{"https://r.example.com", "http://r.example.com:443/token", false, false},
+	{"http://r.example.com", "http://r.example.com/token", true, true},
+	{"http://r.example.com", "http://a.example.com/token", true, false},
+	{"http://r.example.com", "http://r.example.com:81/token", true, false},
+	{"http://r.example.com", "http://login.other.example/token", true, false},
+	{"http://r.example.com", "https://a.example.com/token", true, true},
+}
+
+func TestRealm(t *testing.T) {
+	hosts := []string{"login.other.example", "login.other.example:8443"}
+	for _, test := range realmTests {
+		for _, login := range []bool{false, true} {
+			endpoint, err := url.Parse(test.endpoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := Config{Name: "x", Endpoint: endpoint, Transport: http.DefaultTransport, RealmHosts: hosts}
+			if login {
+				withLogin(&config)
+			}
+			r, err := New(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			realm, err := parseRealm(test.realm)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := test.anonymous
+			if login {
+				want = test.login
+			}
+			if err := r.checkRealm(realm); (err == nil) != want {
+				t.Errorf("%s to %s, login %v: %v", test.endpoint, test.realm, login, err)
+			}
+		}
+	}
+	for _, text := range []string{"", "/token", "token", "//h/token", "ftp://h/token", "https://", "https://u:p@h/token", "https://h:port/", "%zz", "mailto:a@h"} {
+		if realm, err := parseRealm(text); err == nil {
+			t.Errorf("realm %q is %v", text, realm)
+		}
+	}
+}
+
+func TestTokenFlow(t *testing.T) {
+	r := registrytest.New(t, registrytest.WithToken(testUser, testPassword))
+	var mu sync.Mutex
+	var realms []string
+	var exchanges []Exchange
+	u := client(t, r, withLogin, func(c *Config) {
+		c.UserAgent = "agent/1"
+		c.Hooks.Token = func(host string, err error) { mu.Lock(); defer mu.Unlock(); realms = append(realms, host) }
+		c.Hooks.Request = func(e Exchange) { mu.Lock(); defer mu.Unlock(); exchanges = append(exchanges, e) }
+	})
+	r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+		if req.Header.Get("User-Agent") != "agent/1" || req.Header.Get("Accept-Encoding") != "identity" {
+			t.Errorf("headers %v", req.Header)
+		}
+		w.Header().Set("RateLimit-Remaining", "76;w=21600")
+		return false
+	})
+	r.PutImage("a", "1", []byte("x"))
+	r.PutImage("b", "1", []byte("x"))
+	for _, repository := range []string{"a", "a", "b", "a", "b"} {
+		if _, err := u.Manifest(t.Context(), repository, "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One refusal in all, one token each.
+	want := registrytest.Counts{Challenged: 1, Token: 2, ManifestGet: 5}
+	if got := r.Counts(); got != want {
+		t.Errorf("counts %+v, want %+v", got, want)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if strings.Join(realms, " ") != r.Host()+" "+r.Host() {
+		t.Errorf("realms %v", realms)
+	}
+	if len(exchanges) != 8 || exchanges[1].Operation != "token" || exchanges[1].Status != 200 || exchanges[0].Status != 401 ||
+		exchanges[2].Operation != "manifest" || exchanges[2].Host != r.Host() || exchanges[2].Method != "GET" || exchanges[2].Remaining != 76 {
+		t.Errorf("exchanges %+v", exchanges)
+	}
+}
+
+func TestBasic(t *testing.T) {
+	r := registrytest.New(t, registrytest.WithBasic(testUser, testPassword), registrytest.WithBlobRedirect())
+	r.PutImage("a", "1", []byte("x"))
+	d := r.PutBlob("a", []byte("blob"))
+	u := client(t, r, withLogin)
+	for range 2 {
+		if _, err := u.Manifest(t.Context(), "a", "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.Counts(); got.Challenged != 1 || got.ManifestGet != 2 {
+		t.Errorf("counts %+v", got)
+	}
+	b, err := u.Blob(t.Context(), "a", d, 0, "") // storage fails the test if it sees the login
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = b.Close()
+
+	_, err = client(t, r).Manifest(t.Context(), "a", "1")
+	wantKind(t, err, Denied)
+	_, err = client(t, r, withLogin, func(c *Config) { c.Password = "wrong" }).Manifest(t.Context(), "a", "1")
+	wantKind(t, err, Credentials)
+}
+
+var refusalTests = []struct {
+	name    string
+	options []registrytest.Option
+	prepare func(*registrytest.Registry)
+	login   bool
+	kind    Kind
+	counts  registrytest.Counts
+}{
+	{"wrong login", []registrytest.Option{registrytest.WithToken("other", "login")}, nil, true,
+		Credentials, registrytest.Counts{Challenged: 1, Token: 1}},
+	{"no login", []registrytest.Option{registrytest.WithToken("other", "login")}, nil, false,
+		Denied, registrytest.Counts{Challenged: 1, Token: 1}},
+	{"realm elsewhere", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithRealm("http://127.0.0.1:1/token")}, nil, true,
+		Credentials, registrytest.Counts{Challenged: 1}},
+	{"relative realm", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithRealm("/token")}, nil, true,
+		Invalid, registrytest.Counts{Challenged: 1}},
+	{"token for nothing", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+		r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+			if !strings.HasPrefix(req.Header.Get("Authorization"), "Bearer ") {
+				return false
+			}
+			w.Header().Set("WWW-Authenticate", `Bearer realm="`+r.URL()+`/token",service="registrytest",error="insufficient_scope"`)
+			w.WriteHeader(401)
+			return true
+		})
+	}, false, Denied, registrytest.Counts{Challenged: 1, Token: 1, ManifestGet: 1}},
+	{"forbidden", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+		r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+			if req.Header.Get("Authorization") != "" {
+				w.WriteHeader(403)
+			}
+			return req.Header.Get("Authorization") != ""
+		})
+	}, false, Denied, registrytest.Counts{Challenged: 1, Token: 1, ManifestGet: 1}},
+	{"401 without a challenge", nil, func(r *registrytest.Registry) {
+		r.Fail(registrytest.Failure{Status: 401})
+	}, true, Denied, registrytest.Counts{ManifestGet: 1}},
+	{"limited token service", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 429, Header: http.Header{"Retry-After": {"5"}}})
+	}, false, RateLimited, registrytest.Counts{Challenged: 1, Token: 1}},
+	{"limited token service by code", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 403, Header: http.Header{"Retry-After": {"5"}}, Body: `{"errors":[{"code":"TOOMANYREQUESTS"}]}`})
+	}, true, RateLimited, registrytest.Counts{Challenged: 1, Token: 1}},
+	{"broken token service", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 500, Body: "<html>"})
+	}, true, Unavailable, registrytest.Counts{Challenged: 1, Token: 1}},
+	{"lost token service", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 404, Body: `{"errors":[{"code":"NAME_UNKNOWN"}]}`})
+	}, true, Invalid, registrytest.Counts{Challenged: 1, Token: 1}},
+	{"huge token answer", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 200, Body: `{"token":"` + strings.Repeat("x", maxTokenAnswer) + `"}`})
+	}, false, Invalid, registrytest.Counts{Challenged: 1, Token: 1}},
+}
+
+func TestRefusals(t *testing.T) {
+	for _, test := range refusalTests {
+		t.Run(test.name, func(t *testing.T) {
+			r := registrytest.New(t, test.options...)
+			r.PutImage("a", "1", []byte("x"))
+			if test.prepare != nil {
+				test.prepare(r)
+			}
+			var change []func(*Config)
+			if test.login {
+				change = append(change, withLogin)
+			}
+			_, err := client(t, r, change...).Manifest(t.Context(), "a", "1")
+			e := wantKind(t, err, test.kind)
+			if test.kind == RateLimited && e.RetryAfter.Seconds() != 5 {
+				t.Errorf("retry after %v", e.RetryAfter)
+			}
+			if !strings.Contains(e.Error(), ": a: ") {
+				t.Errorf("text does not name the repository: %v", e)
+			}
+			if got := r.Counts(); got != test.counts {
+				t.Errorf("counts %+v, want %+v", got, test.counts)
+			}
+		})
+	}
+}
+
+// TestTokenRedirect checks that the login does not follow a redirect of the
+// token service to another port, nor comes back after one.
+func TestTokenRedirect(t *testing.T) {
+	r := registrytest.New(t, registrytest.WithToken("", ""))
+	r.PutImage("a", "1", []byte("x"))
+	var sent []string
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		sent = append(sent, req.Header.Get("Authorization"))
+		http.Redirect(w, req, r.URL()+"/token?back=1&"+req.URL.RawQuery, http.StatusFound)
+	}))
+	t.Cleanup(other.Close)
+	var back string
+	r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+		if req.URL.Path != "/token" {
+			return false
+		}
+		sent = append(sent, req.Header.Get("Authorization"))
+		if req.URL.Query().Has("back") {
+			back = req.Header.Get("Authorization")
+			return false
+		}
+		http.Redirect(w, req, other.URL+"/?"+req.URL.RawQuery, http.StatusTemporaryRedirect)
+		return true
+	})
+	if _, err := client(t, r, withLogin).Manifest(t.Context(), "a", "1"); err != nil {
+		t.Fatal(err)
+	}
+	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(testUser+":"+testPassword))
+	if len(sent) != 3 || sent[0] != basic || sent[1] != "" || sent[2] != "" || back != "" {
+		t.Errorf("sent %q", sent)
+	}
+}

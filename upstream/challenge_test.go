@@ -1,0 +1,83 @@
+package upstream
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestParseChallenges(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		lines []string
+		want  string // scheme{key=value|key=value} in the order of keys, one per word
+	}{
+		{"none", nil, ""},
+		{"hub", []string{`Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull"`},
+			"bearer{realm=https://auth.docker.io/token|scope=repository:library/alpine:pull|service=registry.docker.io}"},
+		{"blanks", []string{"  bearer \t realm = \"r\" ,\tservice= s  "}, "bearer{realm=r|service=s}"},
+		{"case", []string{`BEARER Realm="R",SERVICE=S`}, "bearer{realm=R|service=S}"},
+		{"commas and escapes", []string{`Bearer scope="a,b=\"c\"\\",realm="r"`}, `bearer{realm=r|scope=a,b="c"\}`},
+		{"several in a line", []string{`Negotiate, Basic realm="x, y", Bearer realm="r",service="s"`},
+			"negotiate{} basic{realm=x, y} bearer{realm=r|service=s}"},
+		{"several lines", []string{`Basic realm="x"`, `Bearer realm="r"`}, "basic{realm=x} bearer{realm=r}"},
+		{"token68", []string{`Negotiate YWJj/+==, Bearer realm="r"`}, "negotiate{} bearer{realm=r}"},
+		{"empty elements", []string{`, ,Bearer realm="r",,service="s",`}, "bearer{realm=r|service=s}"},
+		{"unquoted URL", []string{`Bearer realm=https://h/t?x=1,service=s`}, "bearer{realm=https://h/t?x=1|service=s}"},
+		{"first of equals", []string{`Bearer realm="one",realm="two"`}, "bearer{realm=one}"},
+		{"empty value", []string{`Bearer realm="",service=""`}, "bearer{realm=|service=}"},
+		{"unterminated", []string{`Basic realm="x", Bearer realm="r`, `Digest a=b`}, "basic{realm=x} digest{a=b}"},
+		{"escape at the end", []string{`Bearer realm="r\`}, ""},
+		{"garbage behind a value", []string{`Bearer realm="r"x`}, ""},
+		{"garbage", []string{`"Bearer" realm="r"`, `=`, `Bearer/x realm="r"`}, ""},
+		{"too long", []string{`Bearer realm="` + strings.Repeat("r", maxChallengeLine) + `"`, `Basic`}, "basic{}"},
+	} {
+		var got []string
+		for _, c := range parseChallenges(test.lines) {
+			var pairs []string
+			for _, key := range []string{"a", "realm", "scope", "service"} {
+				if value, ok := c.params[key]; ok {
+					pairs = append(pairs, key+"="+value)
+				}
+			}
+			got = append(got, c.scheme+"{"+strings.Join(pairs, "|")+"}")
+		}
+		if joined := strings.Join(got, " "); joined != test.want {
+			t.Errorf("%s: %s, want %s", test.name, joined, test.want)
+		}
+	}
+}
+
+// FuzzParseChallenges checks that any input ends in sane challenges, and that
+// these survive being written and read again.
+func FuzzParseChallenges(f *testing.F) {
+	f.Add(`Bearer realm="https://auth.docker.io/token",service="registry.docker.io"`)
+	f.Add(`Negotiate YWJj==, Basic realm="x, y\"", Bearer realm=r , service = "s"`)
+	f.Add(`, ,a b=c,d="e`)
+	f.Add(`a b==,c`)
+	f.Fuzz(func(t *testing.T, line string) {
+		found := parseChallenges([]string{line})
+		if len(found) > maxChallenges {
+			t.Fatalf("%d challenges", len(found))
+		}
+		var b strings.Builder
+		for _, c := range found {
+			if c.scheme == "" || c.scheme != strings.ToLower(c.scheme) || c.params == nil {
+				t.Fatalf("challenge %+v", c)
+			}
+			b.WriteString(c.scheme)
+			separator := " "
+			for key, value := range c.params {
+				b.WriteString(separator + key + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`)
+				separator = ", "
+			}
+			b.WriteString(", ")
+		}
+		if b.Len() > maxChallengeLine {
+			t.Skip("escapes made it too long")
+		}
+		if again := parseChallenges([]string{b.String()}); len(found)+len(again) > 0 && !reflect.DeepEqual(found, again) {
+			t.Fatalf("%q\n%+v\n%q\n%+v", line, found, b.String(), again)
+		}
+	})
+}

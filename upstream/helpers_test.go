@@ -1,0 +1,72 @@
+package upstream
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+const (
+	testUser     = "robot"
+	testPassword = "password-that-must-not-leak"
+)
+
+// client returns a client for a test registry; change may alter its configuration.
+func client(t *testing.T, r *registrytest.Registry, change ...func(*Config)) *Registry {
+	t.Helper()
+	transport := NewTransport(TransportConfig{AllowPrivate: true})
+	t.Cleanup(transport.CloseIdleConnections)
+	config := Config{Name: "test.example", Endpoint: r.Endpoint(), Transport: transport}
+	for _, f := range change {
+		f(&config)
+	}
+	u, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// clientAt is client for an address.
+func clientAt(t *testing.T, endpoint string, transport http.RoundTripper) *Registry {
+	t.Helper()
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := New(Config{Name: "test.example", Endpoint: u, Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func withLogin(c *Config) { c.Username, c.Password = testUser, testPassword }
+
+// wantKind checks an error's kind, and that it can be shown to anyone.
+func wantKind(t *testing.T, err error, kind Kind) *Error {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want %v", kind)
+	}
+	if got := KindOf(err); got != kind {
+		t.Fatalf("kind %v, want %v: %v", got, kind, err)
+	}
+	for _, secret := range []string{testPassword, "token-", registrytest.Signature, "that-must-not-leak", "://", "Bearer", "Basic "} {
+		if strings.Contains(err.Error(), secret) {
+			t.Errorf("error text holds %q: %v", secret, err)
+		}
+	}
+	e, _ := err.(*Error)
+	if e != nil && (e.Upstream != "test.example" || !strings.Contains(err.Error(), "test.example")) {
+		t.Errorf("error text does not name the upstream: %v", err)
+	}
+	return e
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
