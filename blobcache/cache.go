@@ -52,7 +52,7 @@ type Cache struct {
 	hooks  Hooks
 
 	mu    sync.Mutex
-	fills map[digest.Digest]*fill
+	fills map[fillKey]*fill
 	ended [256]uint64 // how many fills have left the map, by slot of their digest
 	seed  maphash.Seed
 
@@ -74,7 +74,7 @@ func New(store Store, hooks Hooks) *Cache {
 	}
 	return &Cache{
 		store: store, hooks: hooks, small: small,
-		fills: make(map[digest.Digest]*fill), seed: maphash.MakeSeed(),
+		fills: make(map[fillKey]*fill), seed: maphash.MakeSeed(),
 	}
 }
 
@@ -85,12 +85,24 @@ func NewBounded(shelf Shelf, limits Limits, hooks Hooks) *Cache {
 	return c
 }
 
-// Keep keeps the cache within its limits until ctx ends: it walks the shelf now,
-// whenever room is wanted and every ten minutes, in the background of pulls.
+// Keep keeps a bounded cache within its limits until ctx ends: it walks the
+// shelf now, whenever room is wanted and every ten minutes. Beside that it reads
+// all content at a low rate and drops what has been damaged.
 func (c *Cache) Keep(ctx context.Context) {
-	if c.keeper != nil {
-		c.keeper.run(ctx)
+	if c.keeper == nil {
+		return
 	}
+	var scrubbing sync.WaitGroup
+	scrubbing.Go(func() { c.scrub(ctx) })
+	c.keeper.run(ctx)
+	scrubbing.Wait()
+}
+
+// fillKey names a fill that all may share, or a scope's own.
+type fillKey struct {
+	digest digest.Digest
+	own    bool
+	scope  string
 }
 
 // Origin says where an answer comes from.
@@ -203,19 +215,26 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 // holds a reference to the fill, which its reader takes over. It returns nil
 // if fills have ended since the caller looked into the store: the content may
 // be there by now. Choosy callers take no other scope's fill whose source has
-// not answered yet: else the scopes of a dead source would time out in turn.
+// not answered yet, but their own scope's: else the scopes of a dead source
+// would time out in turn.
 func (c *Cache) join(ctx context.Context, req Request, ended uint64, choosy bool) (f *fill, led bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f = c.fills[req.Digest]
-	if f != nil && (!choosy || f.scope == req.Scope || f.answered()) && f.acquire() {
+	key := fillKey{digest: req.Digest}
+	f = c.fills[key]
+	if choosy && f != nil && f.scope != req.Scope && !f.answered() {
+		key.own, key.scope = true, req.Scope
+		f = c.fills[key]
+	}
+	if f != nil && f.acquire() {
 		return f, false
 	}
 	if c.ended[c.slot(req.Digest)] != ended {
 		return nil, false
 	}
 	f = newFill(c, req)
-	c.fills[req.Digest] = f
+	f.key = key
+	c.fills[key] = f
 	// The fill belongs to all who will want the digest, so it does not end
 	// with the request that happens to be the first.
 	go f.run(context.WithoutCancel(ctx), req)
@@ -226,9 +245,7 @@ func (c *Cache) leave(f *fill) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended[c.slot(f.digest)]++
-	if c.fills[f.digest] == f {
-		delete(c.fills, f.digest)
-	}
+	delete(c.fills, f.key)
 	close(f.left)
 }
 

@@ -53,8 +53,9 @@ func openDirect(ctx context.Context, req Request, size int64) (*direct, error) {
 func (d *direct) open() error {
 	if d.body != nil {
 		_ = d.body.Close()
+		d.body = nil
 	}
-	body, err := d.req.Fetch(d.ctx, 0, "")
+	body, err := fetch(d.ctx, d.req, 0, "")
 	if err != nil {
 		return err
 	}
@@ -151,4 +152,9 @@ func (d *direct) Seek(offset int64, _ int) (int64, error) {
 	return offset, nil
 }
 
-func (d *direct) Close() error { return d.body.Close() }
+func (d *direct) Close() error {
+	if d.body == nil {
+		return nil
+	}
+	return d.body.Close()
+}

@@ -14,13 +14,16 @@ import (
 // Walk implements [Shelf]. One folder's names are in memory at a time: four
 // thousand for a million digests.
 func (s *FileStore) Walk(ctx context.Context, visit func(Entry) error) error {
-	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
 		base := filepath.Join(s.root, "blobs", algorithm.String())
 		folders, err := os.ReadDir(base)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		for _, folder := range folders {
+			if !folder.IsDir() {
+				continue // none of the store's
+			}
 			if err := s.walkFolder(ctx, algorithm, filepath.Join(base, folder.Name()), visit); err != nil {
 				return err
 			}

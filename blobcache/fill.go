@@ -17,10 +17,6 @@ const (
 	// copyBuffer is the memory that a fill, and each of its readers, takes.
 	copyBuffer = 128 << 10
 
-	// fillIdle is how long a source may send nothing before the transfer
-	// counts as dropped.
-	fillIdle = time.Minute
-
 	// fillTries is how often in a row a transfer is resumed without having
 	// got further by fillProgress bytes.
 	fillTries    = 5
@@ -36,6 +32,7 @@ type fill struct {
 	spool // what the readers see
 
 	cache  *Cache
+	key    fillKey
 	digest digest.Digest
 	scope  string
 	etag   string // of the source, for a resume
@@ -118,37 +115,20 @@ func (f *fill) transfer(ctx context.Context, req Request) error {
 
 // attempt is one transfer from where the spool ends to the end of the content.
 func (f *fill) attempt(ctx context.Context, req Request) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	idle := time.AfterFunc(fillIdle, func() {
-		cancel(fmt.Errorf("the source sent nothing for %v: %w", fillIdle, context.DeadlineExceeded))
-	})
-	defer idle.Stop()
-
-	err := f.fetch(ctx, req, idle)
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, errSpool) {
-		err = cause
-	}
-	return err
-}
-
-func (f *fill) fetch(ctx context.Context, req Request, idle *time.Timer) error {
-	body, err := req.Fetch(ctx, f.written, f.etag)
-	idle.Stop()
+	body, err := fetch(ctx, req, f.written, f.etag)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	src := &watched{body, idle}
-	if err := f.begin(ctx, req, body, src); err != nil {
+	if err := f.begin(ctx, req, body); err != nil {
 		return err
 	}
-	return f.copy(src)
+	return f.copy(body)
 }
 
 // begin opens the spool at the first body and skips what it already has at a
 // later one that starts too early.
-func (f *fill) begin(ctx context.Context, req Request, body *Body, src io.Reader) error {
+func (f *fill) begin(ctx context.Context, req Request, body *Body) error {
 	if f.file == nil {
 		file, err := f.openSpool(ctx, body.Size)
 		if err != nil {
@@ -165,7 +145,7 @@ func (f *fill) begin(ctx context.Context, req Request, body *Body, src io.Reader
 	if body.Size != f.size && body.Size >= 0 && f.size >= 0 || body.Offset > f.written {
 		return fmt.Errorf("the source resumed %d of %d bytes at %d of %d", f.written, f.size, body.Offset, body.Size)
 	}
-	if _, err := io.CopyN(io.Discard, src, f.written-body.Offset); err != nil {
+	if _, err := io.CopyN(io.Discard, body, f.written-body.Offset); err != nil {
 		return fmt.Errorf("skip to byte %d: %w", f.written, err)
 	}
 	return nil
@@ -212,15 +192,3 @@ var buffers = sync.Pool{New: func() any {
 	buf := make([]byte, copyBuffer)
 	return &buf
 }}
-
-// watched runs the idle timer during reads only: a disk may take its time.
-type watched struct {
-	io.Reader
-	idle *time.Timer
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	w.idle.Reset(fillIdle)
-	defer w.idle.Stop()
-	return w.Reader.Read(p)
-}

@@ -36,7 +36,8 @@ type Ref struct {
 
 // Index remembers which content a scope contains and what its tags stand for.
 // A scope is a slash-separated path that names a source and on whose behalf it
-// is asked; the index gives it no meaning. It is safe for concurrent use.
+// is asked; the index gives it no meaning, but none of its components may be
+// "_". It is safe for concurrent use.
 //
 // Links are only ever added and refs are last-writer-wins, so processes that
 // share the records need not agree on anything.
@@ -68,7 +69,7 @@ func refKey(scope, name string) string { return "refs/" + scope + "/_/" + name }
 // Link returns the link from a scope to content; an error that is
 // fs.ErrNotExist if the scope is not known to contain it.
 func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, error) {
-	return recall(ctx, x.records, x.links, linkKey(scope, d))
+	return recall(ctx, x.records, x.links, linkKey(scope, d), func(Link) error { return nil })
 }
 
 // AddLink records that the scope's source has confirmed the content. An error
@@ -86,7 +87,7 @@ func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link
 // Ref returns what a name in the scope stands for; an error that is
 // fs.ErrNotExist if that was never known.
 func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
-	return recall(ctx, x.records, x.refs, refKey(scope, name))
+	return recall(ctx, x.records, x.refs, refKey(scope, name), func(ref Ref) error { return ref.Digest.Validate() })
 }
 
 // SetRef records what a name stands for. Disk is written only if that has
@@ -102,7 +103,7 @@ func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	return save(ctx, x.records, key, ref)
 }
 
-func recall[T any](ctx context.Context, records Records, memory *lru.Cache[string, T], key string) (T, error) {
+func recall[T any](ctx context.Context, records Records, memory *lru.Cache[string, T], key string, check func(T) error) (T, error) {
 	if value, ok := memory.Get(key); ok {
 		return value, nil
 	}
@@ -111,8 +112,12 @@ func recall[T any](ctx context.Context, records Records, memory *lru.Cache[strin
 	if err != nil {
 		return value, err
 	}
-	if err := json.Unmarshal(data, &value); err != nil {
-		return value, fmt.Errorf("record %s is damaged: %w", key, errors.Join(err, fs.ErrNotExist))
+	err = json.Unmarshal(data, &value)
+	if err == nil {
+		err = check(value)
+	}
+	if err != nil {
+		return *new(T), fmt.Errorf("record %s is damaged: %w", key, errors.Join(err, fs.ErrNotExist))
 	}
 	memory.ContainsOrAdd(key, value) // what was set meanwhile is newer
 	return value, nil

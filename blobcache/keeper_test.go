@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -183,6 +184,44 @@ func TestReserveIsKept(t *testing.T) {
 type fullShelf struct{ *FileStore }
 
 func (*fullShelf) Free(context.Context) (free, total int64, err error) { return 1 << 19, 1 << 30, nil }
+
+// TestScrubDropsDamage flips a byte, which changes no size.
+func TestScrubDropsDamage(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		const size = 1000
+		c, store := kept(t, dir, Limits{})
+		for n := range 20 {
+			pull(t, c, n, size)
+		}
+		_, d := content(7, size)
+		name, err := store.content(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		damaged, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		damaged[size/2] ^= 1
+		if err := os.WriteFile(name, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go c.Keep(ctx)
+		time.Sleep(time.Hour)
+		cancel()
+		synctest.Wait()
+		for n := range 20 {
+			if got := has(t, c, n, size); got != (n != 7) {
+				t.Errorf("content %d is there: %v", n, got)
+			}
+		}
+		if pull(t, c, 7, size) != Led {
+			t.Error("the damaged content was not fetched again")
+		}
+	})
+}
 
 func TestEvictedWhileRead(t *testing.T) {
 	const size = 1000

@@ -39,7 +39,7 @@ func (ex *exchange) serveRegistry() *apiError {
 	case pingKind:
 		return ex.servePing()
 	case unknownKind:
-		return refuse(nameUnknown, "this registry has no such path; images are at %s/GROUP%sIMAGE", ex.r.Host, infix)
+		return refuse(nameUnknown, "this registry has no such path; images are at %s/GROUP%sIMAGE", ex.origin.registry, infix)
 	}
 	if err := ex.authorize(); err != nil {
 		return err
@@ -75,7 +75,7 @@ func (ex *exchange) servePing() *apiError {
 func (ex *exchange) identify() *apiError {
 	header := ex.r.Header.Get("Authorization")
 	if header == "" {
-		return ex.challenge("", "log in with: docker login %s", ex.r.Host)
+		return ex.challenge("", "log in with: docker login %s", ex.origin.registry)
 	}
 	scheme, token, _ := strings.Cut(header, " ")
 	if strings.EqualFold(scheme, "Bearer") {
@@ -172,7 +172,7 @@ func (ex *exchange) authorize() *apiError {
 	ex.logger.Info("pull denied",
 		zap.String("account", ex.caller.Name), zap.String("group", ex.route.group), zap.String("reason", rule))
 	if ex.caller.Anonymous {
-		return refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.r.Host)
+		return refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.origin.registry)
 	}
 	return refuse(denied, "group %s does not exist, or you may not pull from it; ask its owner to make %s a member", ex.route.group, ex.caller.Name)
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -18,6 +17,7 @@ const service = "dependency_proxy"
 type origin struct {
 	scheme, host string
 	realm        string // of the token service
+	registry     string // the host that the client asks, for messages
 }
 
 // issuer is the iss claim of tokens: a token is good where it was issued.
@@ -28,18 +28,17 @@ func (o origin) issuer() string { return o.scheme + "://" + o.host }
 // that clients send their password to, so it is checked to be no more than a
 // host and a port.
 func (h *Handler) findOrigin(r *http.Request) (origin, *apiError) {
-	if h.Realm != "" {
-		u, err := url.Parse(h.Realm)
-		if err == nil {
-			return origin{scheme: u.Scheme, host: u.Host, realm: h.Realm}, nil
-		}
-	}
 	o := origin{scheme: "http", host: strings.ToLower(r.Host)}
 	if r.TLS != nil {
 		o.scheme = "https"
 	}
 	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
 		o.forwarded(r.Header)
+	}
+	o.registry = o.host
+	if h.realm != nil {
+		o.scheme, o.host, o.realm = h.realm.Scheme, h.realm.Host, h.Realm
+		return o, nil
 	}
 	if !validAuthority(o.host) {
 		return o, refuse(badRequest, "the Host header is not a host and port")

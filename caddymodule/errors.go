@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -100,6 +101,9 @@ func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited prob
 		return answer(badGateway, "the answer of %s makes no sense", p.upstream)
 	case upstream.Timeout:
 		return answer(gatewayTimeout, "%s does not answer in time", p.upstream)
+	}
+	if errors.Is(err, blobcache.ErrDigestMismatch) {
+		return answer(badGateway, "%s has sent something else than %s", p.upstream, ex.route.reference())
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return answer(gatewayTimeout, "%s does not answer in time", p.upstream)

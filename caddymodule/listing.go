@@ -37,7 +37,7 @@ func newLists() *lru.Cache[string, list] {
 
 func (ex *exchange) serveTags(p *repository) *apiError {
 	query := url.Values{}
-	for _, name := range []string{"n", "last"} {
+	for _, name := range []string{"n", "last", "next_page"} { // the third is Quay's
 		if value := ex.r.URL.Query().Get(name); value != "" {
 			query.Set(name, value)
 		}

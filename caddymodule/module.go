@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -49,6 +50,7 @@ type Handler struct {
 	PrivateGroups *bool `json:"private_groups,omitempty"`
 
 	logger      *zap.Logger
+	realm       *url.URL // Realm, if there is one
 	access      *access
 	directories directories
 	upstreams   map[string]*Upstream
@@ -109,6 +111,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	if err := h.check(); err != nil {
 		return err
+	}
+	if h.Realm != "" {
+		var err error
+		if h.realm, err = url.Parse(h.Realm); err != nil {
+			return err
+		}
 	}
 	if err := h.provisionDirectories(ctx); err != nil {
 		return err
@@ -190,8 +198,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err == nil && rt.kind == notOurs {
 		return next.ServeHTTP(w, r)
 	}
-	if err == nil {
-		err = checkMethod(rt, r.Method)
+	// A push is refused as one before anything is found wrong with its path.
+	if refusal := checkMethod(rt, r.Method); refusal != nil {
+		err = refusal
 	}
 	ex := &exchange{Handler: h, w: w, r: r, route: rt}
 	if rt.kind == authKind || rt.kind == keysKind {

@@ -46,10 +46,19 @@ func (ex *exchange) describe(mediaType []string, d digest.Digest, status []strin
 	return etag
 }
 
+// notModified answers a client that says it has the content.
+func (ex *exchange) notModified(etag string) bool {
+	known := ex.r.Header.Get("If-None-Match")
+	if known != "*" && !strings.Contains(known, etag) {
+		return false
+	}
+	ex.w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
 func (ex *exchange) sendManifest(m manifest) {
 	etag := ex.describe([]string{m.MediaType}, m.Digest, m.status)
-	if known := ex.r.Header.Get("If-None-Match"); known != "" && (known == "*" || strings.Contains(known, etag)) {
-		ex.w.WriteHeader(http.StatusNotModified)
+	if ex.notModified(etag) {
 		return
 	}
 	ex.w.Header()["Content-Length"] = []string{strconv.FormatInt(m.Size, 10)}
@@ -60,7 +69,9 @@ func (ex *exchange) sendManifest(m manifest) {
 }
 
 func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status []string) {
-	ex.describe(blobType, d, status)
+	if ex.notModified(ex.describe(blobType, d, status)) {
+		return
+	}
 	h := ex.w.Header()
 	h["Accept-Ranges"] = byteRanges
 	h["Content-Length"] = []string{strconv.FormatInt(size, 10)}
@@ -90,23 +101,21 @@ func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status []stri
 	}
 }
 
-// partial reports whether the answer may be other than the whole with 200.
+// partial reports whether the answer may be other than the whole with 200. A
+// range in another unit than bytes is to be ignored (RFC 9110, section 14.2).
 func partial(h http.Header) bool {
-	for _, name := range []string{"Range", "If-None-Match", "If-Match"} {
-		if h.Get(name) != "" {
-			return true
-		}
-	}
-	return false
+	return strings.HasPrefix(h.Get("Range"), "bytes=") || h.Get("If-None-Match") != "" || h.Get("If-Match") != ""
 }
 
 // widenChunks raises the size that Caddy sends between two resets of its idle
-// timer, unless the configuration has set one.
+// timer, unless the configuration has set another than Caddy's default, which
+// Caddy writes in where there is none.
 func (ex *exchange) widenChunks() (restore func()) {
 	_, w := caddyhttp.IdleTimeoutsFromContext(ex.r.Context())
-	if w == nil || w.MaxChunk != 0 {
+	if w == nil || w.MaxChunk != 0 && w.MaxChunk != caddyhttp.DefaultMaxWriteChunk {
 		return func() {}
 	}
+	before := w.MaxChunk
 	w.MaxChunk = sendfileChunk
-	return func() { w.MaxChunk = 0 }
+	return func() { w.MaxChunk = before }
 }

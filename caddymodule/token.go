@@ -118,7 +118,7 @@ func checkService(values url.Values) *apiError {
 // anonymous is who asks without a login, if there is anything for them.
 func (ex *exchange) anonymous() (tokenissuer.Identity, *apiError) {
 	if ex.r.Header.Get("Authorization") != "" || !ex.access.anyPublic {
-		return tokenissuer.Identity{}, refuse(unauthorized, "log in with: docker login %s", ex.r.Host)
+		return tokenissuer.Identity{}, refuse(unauthorized, "log in with: docker login %s", ex.origin.registry)
 	}
 	return tokenissuer.Identity{Anonymous: true}, nil
 }
@@ -126,7 +126,7 @@ func (ex *exchange) anonymous() (tokenissuer.Identity, *apiError) {
 // refresh turns a refresh token back into the account that it was issued to.
 func (ex *exchange) refresh(raw string) (tokenissuer.Identity, *apiError) {
 	if !ex.Token.RefreshTokens {
-		return tokenissuer.Identity{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.r.Host)
+		return tokenissuer.Identity{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
 	}
 	who, err := ex.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), tokenissuer.Refresh)
 	if err == nil {
@@ -137,7 +137,7 @@ func (ex *exchange) refresh(raw string) (tokenissuer.Identity, *apiError) {
 		return who, nil
 	case errors.Is(err, tokenissuer.ErrInvalidToken), errors.Is(err, ErrUnknownAccount):
 		ex.logger.Warn("refresh token refused", zap.Error(err))
-		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.r.Host)
+		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.origin.registry)
 	}
 	return who, ex.cannotTell("verify a refresh token", err)
 }

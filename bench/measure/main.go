@@ -1,0 +1,111 @@
+// Command measure asks servers that bench/run has started, and prints what
+// they did. It runs on Linux only.
+//
+//	measure warm      a cached blob, against nginx
+//	measure manifest  a manifest by tag, against Caddy's own respond
+//	measure cold      many clients on one blob that is not cached
+//	measure fetch     a manifest to standard output
+//	measure pull      the large blob, to have it cached
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"time"
+)
+
+// settings are what bench/run knows.
+type settings struct {
+	proxy, nginx, upstream  string // URLs
+	proxyPID, nginxPID      int
+	repository, upstreamFor string // through the proxy, and at the upstream
+	user, password          string
+	clients, rounds, pulls  int
+	copying                 bool
+	wrk                     string
+	wrkThreads              int
+	seconds                 int
+	respond, respondPlain   string
+}
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("measure: ")
+	if len(os.Args) < 2 {
+		log.Fatal("usage: measure warm|manifest|cold|fetch|pull [flags]")
+	}
+	s := parse(os.Args[2:])
+	commands := map[string]func(*settings) error{
+		"warm": warm, "manifest": manifest, "cold": cold, "fetch": fetch, "pull": pull,
+	}
+	run := commands[os.Args[1]]
+	if run == nil {
+		log.Fatalf("unknown command %s", os.Args[1])
+	}
+	if err := run(s); err != nil {
+		log.Fatalf("%s: %v", os.Args[1], err)
+	}
+}
+
+func parse(args []string) *settings {
+	var s settings
+	f := flag.NewFlagSet("measure", flag.ExitOnError)
+	f.StringVar(&s.proxy, "proxy", "http://127.0.0.1:18080", "the proxy")
+	f.IntVar(&s.proxyPID, "proxy-pid", 0, "its process")
+	f.StringVar(&s.repository, "repository", "acme/dependency_proxy/containers/bench", "what is pulled")
+	f.StringVar(&s.user, "user", "bench", "account")
+	f.StringVar(&s.password, "password", "bench", "its password")
+	f.StringVar(&s.nginx, "nginx", "http://127.0.0.1:18082", "nginx, with the cache's blobs as its root")
+	f.IntVar(&s.nginxPID, "nginx-pid", 0, "its master process")
+	f.StringVar(&s.upstream, "upstream", "http://127.0.0.1:18081", "the upstream registry")
+	f.StringVar(&s.upstreamFor, "upstream-repository", "bench", "the repository there")
+	f.StringVar(&s.respond, "respond", "http://127.0.0.1:18083", "a site that answers the manifest by respond")
+	f.StringVar(&s.respondPlain, "respond-plain", "http://127.0.0.1:18084", "the same with as many bytes and no braces")
+	f.IntVar(&s.clients, "clients", 1, "how many at once (warm, cold, manifest's connections)")
+	f.IntVar(&s.rounds, "rounds", 7, "how often each side is measured")
+	f.IntVar(&s.pulls, "pulls", 1, "how often each client pulls in a round (warm)")
+	f.BoolVar(&s.copying, "copy", false, "clients copy what they receive, as real ones do, instead of discarding it in the kernel")
+	f.StringVar(&s.wrk, "wrk", "wrk", "the load generator (manifest)")
+	f.IntVar(&s.wrkThreads, "wrk-threads", 1, "its threads")
+	f.IntVar(&s.seconds, "seconds", 4, "how long each side runs in a round (manifest)")
+	_ = f.Parse(args) // exits
+	return &s
+}
+
+// fetch prints the manifest.
+func fetch(s *settings) error {
+	image, err := s.image()
+	if err == nil {
+		_, err = os.Stdout.Write(image.manifest)
+	}
+	return err
+}
+
+// pull has the large blob cached, and waits until the cache has it for good:
+// until an answer says that it was a hit.
+func pull(s *settings) error {
+	image, err := s.image()
+	if err != nil {
+		return err
+	}
+	for range 20 {
+		got, err := image.blob(s.proxy, s.repository).do(s.copying)
+		if err != nil {
+			return err
+		}
+		if got.hit {
+			return nil
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	return errors.New("the blob does not stay in the cache")
+}
+
+const gb = 1e9
+
+func perGB(cpu time.Duration, bytes int64) string {
+	return fmt.Sprintf("%.3f", cpu.Seconds()/(float64(bytes)/gb))
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// side is one of the servers that are compared.
+type side struct {
+	name string
+	pids []int
+	do   request
+
+	rate  []float64     // GB/s by round
+	cpu   time.Duration // of all rounds: the kernel counts in ticks
+	bytes int64
+}
+
+// warm compares how the proxy and nginx send the same file.
+func warm(s *settings) error {
+	im, err := s.image()
+	if err != nil {
+		return err
+	}
+	nginx, err := family(s.nginxPID)
+	if err != nil {
+		return err
+	}
+	a := &side{name: "proxy", pids: []int{s.proxyPID}, do: im.blob(s.proxy, s.repository)}
+	b := &side{name: "nginx", pids: nginx, do: im.file(s.nginx)}
+	for round := range s.rounds {
+		order := []*side{a, b}
+		if round%2 == 1 {
+			order = []*side{b, a}
+		}
+		for _, x := range order {
+			if err := x.round(s); err != nil {
+				return fmt.Errorf("%s: %w", x.name, err)
+			}
+		}
+	}
+	how := "discarding in the kernel"
+	if s.copying {
+		how = "copying"
+	}
+	fmt.Printf("warm, %d client(s) %s, %d rounds of %d MB, medians:\n", s.clients, how, s.rounds, int64(s.clients*s.pulls)*im.size/1e6)
+	for _, x := range []*side{a, b} {
+		fmt.Printf("  %-6s %6.2f GB/s  best %.2f  %s CPU s/GB\n", x.name, median(x.rate), slices.Max(x.rate), perGB(x.cpu, x.bytes))
+	}
+	pairs := slices.Sorted(slices.Values(ratios(a.rate, b.rate)))
+	fmt.Printf("  ratio  %6.3f of nginx's throughput (median of pairs %.3f, the middle half %.2f to %.2f), %.2f of its CPU\n",
+		median(a.rate)/median(b.rate), median(pairs), pairs[len(pairs)/4], pairs[(3*len(pairs)-1)/4], float64(a.cpu)/float64(b.cpu))
+	return nil
+}
+
+func (x *side) round(s *settings) error {
+	before, err := cpuTime(x.pids)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	if err := together(s.clients, func(int) error {
+		for range s.pulls {
+			if _, err := x.do.do(s.copying); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	after, err := cpuTime(x.pids)
+	if err != nil {
+		return err
+	}
+	bytes := int64(s.clients*s.pulls) * x.do.size
+	x.rate = append(x.rate, float64(bytes)/gb/took.Seconds())
+	x.cpu += after - before
+	x.bytes += bytes
+	return nil
+}
+
+// together does the same n times at once.
+func together(n int, do func(i int) error) error {
+	errs := make([]error, n)
+	var group sync.WaitGroup
+	for i := range n {
+		group.Go(func() { errs[i] = do(i) })
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,176 @@
+package blobcache_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+// noSpool runs a test on a store that cannot create spools.
+func noSpool(t *testing.T, test func(t *testing.T, e *env)) {
+	t.Helper()
+	bubble(t, func(t *testing.T, e *env) {
+		e.store.onSpool = func(*os.File) error { return errors.New("no space left on device") }
+		test(t, e)
+	})
+}
+
+func TestDirect(t *testing.T) {
+	for _, size := range []int{0, 1, 2, 1000, 400_000} {
+		noSpool(t, func(t *testing.T, e *env) {
+			s := e.source(random(70, size))
+			if origin := e.whole(s); origin != blobcache.Led {
+				t.Errorf("origin %v", origin)
+			}
+			synctest.Wait()
+			if e.stored(s) || len(e.troubled()) != 1 {
+				t.Errorf("stored, or troubles: %q", e.troubled())
+			}
+		})
+	}
+}
+
+func TestDirectForMany(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source(random(71, 400_000))
+		var all sync.WaitGroup
+		for i := range int64(20) {
+			all.Go(func() {
+				r := e.mustGet(s)
+				if _, err := r.Seek(i*20_000, io.SeekStart); err != nil {
+					t.Error(err)
+				}
+				e.same(r, s.content[i*20_000:])
+			})
+		}
+		all.Wait()
+	})
+}
+
+func TestDirectSeeks(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source(random(72, 400_000))
+		r := e.mustGet(s)
+		before := s.fetches()
+		piece := make([]byte, 1000)
+		for _, at := range []int64{0, 1000, 300_000, 399_000, 5, 5, 200_000, 100_000} {
+			if off, err := r.Seek(at, io.SeekStart); err != nil || off != at {
+				t.Fatalf("seek: %d, %v", off, err)
+			}
+			if _, err := io.ReadFull(r, piece); err != nil || string(piece) != string(s.content[at:at+1000]) {
+				t.Fatalf("at %d: %v", at, err)
+			}
+		}
+		if again := s.fetches() - before; again != 3 {
+			t.Errorf("asked %d times again, once for each way back", again)
+		}
+		if _, err := r.Seek(10, io.SeekEnd); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := r.Read(piece); n != 0 || err != io.EOF {
+			t.Errorf("beyond the end: %d bytes, %v", n, err)
+		}
+		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) { return nil, errSource }
+		if _, err := r.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := r.Read(piece); !errors.Is(err, errSource) {
+				t.Errorf("the source is gone: %v", err)
+			}
+		}
+	})
+}
+
+func TestDirectCorrupt(t *testing.T) {
+	for name, lie := range lies {
+		t.Run(name, func(t *testing.T) {
+			noSpool(t, func(t *testing.T, e *env) {
+				s := e.source(random(73, 400_000))
+				s.answer = func(context.Context, int, int64) (*blobcache.Body, error) { return lie(s), nil }
+				r := e.mustGet(s)
+				// Also by its size, as a server of ranges reads it.
+				got, err := io.ReadAll(io.LimitReader(r, r.Size()))
+				if err == nil || int64(len(got)) >= r.Size() {
+					t.Errorf("read %d of %d bytes, %v", len(got), r.Size(), err)
+				}
+			})
+		})
+	}
+}
+
+func TestDirectEmptyAnswer(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source(nil)
+		s.digest = digest.FromString("not empty")
+		if _, _, err := e.get(s); !errors.Is(err, blobcache.ErrDigestMismatch) {
+			t.Errorf("get: %v", err)
+		}
+	})
+}
+
+func TestDirectUnknownSize(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source(random(74, 300_000))
+		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			body := s.body(offset, s.from(offset))
+			body.Size = -1
+			return body, nil
+		}
+		r := e.mustGet(s)
+		if r.Size() != -1 {
+			t.Errorf("size %d", r.Size())
+		}
+		if _, err := r.Seek(0, io.SeekEnd); err == nil {
+			t.Error("sought from an unknown end")
+		}
+		e.same(r, s.content)
+	})
+}
+
+func TestDirectSourceErrors(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source(random(75, 300_000))
+		s.answer = func(_ context.Context, n int, offset int64) (*blobcache.Body, error) {
+			if n > 0 {
+				return nil, errSource
+			}
+			return s.body(offset, s.from(offset)), nil
+		}
+		if _, _, err := e.get(s); !errors.Is(err, errSource) {
+			t.Errorf("get: %v", err)
+		}
+		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return s.body(offset, cut(s.from(offset), 1000)), nil
+		}
+		r := e.mustGet(s)
+		if _, err := r.Seek(5000, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		e.broken(r, s, errSource)
+	})
+}
+
+func TestDirectConfirms(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source(random(76, 1000))
+		req, confirmed := s.request("a"), int64(0)
+		req.Confirmed = func(size int64) { confirmed += size }
+		r, _, err := e.cache.Get(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if confirmed != 1000 {
+			t.Errorf("confirmed %d bytes", confirmed)
+		}
+	})
+}

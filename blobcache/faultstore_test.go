@@ -1,0 +1,87 @@
+package blobcache_test
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+// faultStore is a FileStore that fails, or waits, where it is told to.
+type faultStore struct {
+	*blobcache.FileStore
+
+	onOpen   func(d digest.Digest) (io.ReadSeekCloser, error) // nil and nil: as usual
+	opened   func(d digest.Digest)                            // after a look, before its answer
+	onSpool  func(spool *os.File) error
+	onCommit func() error
+	onRemove func() error
+}
+
+func (s *faultStore) Open(ctx context.Context, d digest.Digest) (io.ReadSeekCloser, error) {
+	if s.onOpen != nil {
+		if file, err := s.onOpen(d); file != nil || err != nil {
+			return file, err
+		}
+	}
+	file, err := s.FileStore.Open(ctx, d)
+	if s.opened != nil {
+		s.opened(d)
+	}
+	return file, err
+}
+
+func (s *faultStore) Spool(ctx context.Context) (*os.File, error) {
+	spool, err := s.FileStore.Spool(ctx)
+	if err == nil && s.onSpool != nil {
+		if err = s.onSpool(spool); err != nil {
+			_ = spool.Close()
+			_ = os.Remove(spool.Name())
+			return nil, err
+		}
+	}
+	return spool, err
+}
+
+func (s *faultStore) Commit(ctx context.Context, d digest.Digest, spool *os.File) error {
+	if s.onCommit != nil {
+		if err := s.onCommit(); err != nil {
+			return err
+		}
+	}
+	return s.FileStore.Commit(ctx, d, spool)
+}
+
+func (s *faultStore) Remove(ctx context.Context, d digest.Digest) error {
+	if s.onRemove != nil {
+		if err := s.onRemove(); err != nil {
+			return err
+		}
+	}
+	return s.FileStore.Remove(ctx, d)
+}
+
+// faultFile is stored content that the disk cannot read any more.
+type faultFile struct {
+	io.ReadSeeker
+	readErr, seekErr error
+}
+
+func (f *faultFile) Read(p []byte) (int, error) {
+	if f.readErr != nil {
+		return 0, f.readErr
+	}
+	return f.ReadSeeker.Read(p)
+}
+
+func (f *faultFile) Seek(offset int64, whence int) (int64, error) {
+	if f.seekErr != nil {
+		return 0, f.seekErr
+	}
+	return f.ReadSeeker.Seek(offset, whence)
+}
+
+func (f *faultFile) Close() error { return nil }

@@ -1,0 +1,207 @@
+package blobcache_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/storetest"
+)
+
+func openStore(t *testing.T, dir string) *blobcache.FileStore {
+	t.Helper()
+	s, err := blobcache.OpenFileStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestFileStoreConforms(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) blobcache.Store { return openStore(t, t.TempDir()) })
+	storetest.RunShelf(t, func(t *testing.T) blobcache.Shelf { return openStore(t, t.TempDir()) })
+	storetest.RunRecords(t, func(t *testing.T) blobcache.Records { return openStore(t, t.TempDir()) })
+}
+
+// TestOpenFileStore has a directory that does not exist yet, nor its parents.
+func TestOpenFileStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "var", "cache")
+	openStore(t, dir)
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "tmp"))
+	if err != nil || len(entries) != 0 {
+		t.Errorf("the probe is left: %v, %v", entries, err)
+	}
+}
+
+func TestOpenFileStoreFails(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := blobcache.OpenFileStore(file); err == nil {
+		t.Error("opened a file")
+	}
+	if os.Geteuid() == 0 {
+		return // may write anywhere
+	}
+	dir := t.TempDir()
+	openStore(t, dir)
+	if err := os.Chmod(filepath.Join(dir, "tmp"), 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := blobcache.OpenFileStore(dir); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("opened without a right to write: %v", err)
+	}
+}
+
+// TestOrphansAreSwept keeps what another process may be writing.
+func TestOrphansAreSwept(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	living, err := s.Spool(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer living.Close()
+	orphan := filepath.Join(dir, "tmp", "spool-orphan")
+	folder := filepath.Join(dir, "tmp", "folder")
+	err = errors.Join(os.WriteFile(orphan, []byte("half"), 0o600), os.MkdirAll(filepath.Join(folder, "deep"), 0o700))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	if err := errors.Join(os.Chtimes(orphan, old, old), os.Chtimes(folder, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	openStore(t, dir)
+	for _, name := range []string{orphan, folder} {
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Lstat(living.Name()); err != nil {
+		t.Errorf("the living spool: %v", err)
+	}
+}
+
+func TestDirectoryInPlaceOfFile(t *testing.T) {
+	dir := t.TempDir()
+	s, d := openStore(t, dir), digest.FromString("content")
+	hex := d.Encoded()
+	name := filepath.Join(dir, "blobs", "sha256", hex[:2], hex)
+	if err := os.MkdirAll(filepath.Join(name, "deep"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(t.Context(), d); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("open: %v", err)
+	}
+	spool, err := s.Spool(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spool.Close()
+	if _, err := spool.WriteString("content"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), d, spool); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(name); err != nil || string(got) != "content" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := s.Remove(t.Context(), d); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCommitFailsCleanly has a file stand where a folder belongs.
+func TestCommitFailsCleanly(t *testing.T) {
+	dir := t.TempDir()
+	s, d := openStore(t, dir), digest.FromString("content")
+	if err := os.WriteFile(filepath.Join(dir, "blobs"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spool, err := s.Spool(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), d, spool); err == nil {
+		t.Error("committed")
+	}
+	if _, err := os.Lstat(spool.Name()); err != nil {
+		t.Errorf("the spool is its owner's to remove: %v", err)
+	}
+	_ = spool.Close()
+	if err := s.Commit(t.Context(), d, spool); err == nil {
+		t.Error("committed a closed spool")
+	}
+	if _, err := s.Open(t.Context(), d); err == nil {
+		t.Error("opened")
+	}
+}
+
+func TestSaveFailsCleanly(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	if err := os.WriteFile(filepath.Join(dir, "refs"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(t.Context(), "refs/a/latest", []byte("x")); err == nil {
+		t.Error("saved")
+	}
+	if entries, _ := os.ReadDir(filepath.Join(dir, "tmp")); len(entries) != 0 {
+		t.Errorf("left behind: %v", entries)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(t.Context(), "links/a", []byte("x")); err == nil {
+		t.Error("saved without a place for temporary files")
+	}
+	if _, err := s.Spool(t.Context()); err == nil {
+		t.Error("spooled without a place for temporary files")
+	}
+}
+
+// TestRecordsKeepOut proves that no key reaches content.
+func TestRecordsKeepOut(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	for _, key := range []string{"blobs/sha256/ab/abcd", "blobs", "tmp/x", "Blobs/x", "TMP"} {
+		if err := s.Save(t.Context(), key, []byte("x")); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("save %q: %v", key, err)
+		}
+		if _, err := s.Load(t.Context(), key); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("load %q: %v", key, err)
+		}
+	}
+}
+
+// TestWalkPassesOver what is none of the store's.
+func TestWalkPassesOver(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	err := errors.Join(
+		os.MkdirAll(filepath.Join(dir, "blobs", "sha256", "ab", digest.FromString("x").Encoded()), 0o700),
+		os.WriteFile(filepath.Join(dir, "blobs", "sha256", "ab", "notes.txt"), nil, 0o600),
+		os.WriteFile(filepath.Join(dir, "blobs", "sha256", "stray"), nil, 0o600),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Walk(t.Context(), func(e blobcache.Entry) error {
+		t.Errorf("visited %+v", e)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

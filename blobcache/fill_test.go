@@ -1,0 +1,259 @@
+package blobcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+func TestFillServesAndStores(t *testing.T) {
+	for name, size := range map[string]int{"empty": 0, "one byte": 1, "small": 1000, "large": 3<<20 + 7} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, e *env) {
+				s := e.source(random(1, size))
+				if origin := e.whole(s); origin != blobcache.Led {
+					t.Errorf("origin %v", origin)
+				}
+				synctest.Wait()
+				if !e.stored(s) {
+					t.Error("not stored")
+				}
+				if origin := e.whole(s); origin != blobcache.Hit || s.fetches() != 1 {
+					t.Errorf("origin %v after %d fetches", origin, s.fetches())
+				}
+				if got := <-e.ended; got != (ended{s.digest, int64(size), nil}) {
+					t.Errorf("hook: %+v", got)
+				}
+			})
+		})
+	}
+}
+
+func TestFillOtherAlgorithms(t *testing.T) {
+	for _, algorithm := range []digest.Algorithm{digest.SHA384, digest.SHA512} {
+		bubble(t, func(t *testing.T, e *env) {
+			s := e.source(random(2, 5000))
+			s.digest = algorithm.FromBytes(s.content)
+			e.whole(s)
+			synctest.Wait()
+			if !e.stored(s) {
+				t.Error("not stored")
+			}
+			s.digest = algorithm.FromString("something else")
+			e.fails(s, blobcache.ErrDigestMismatch)
+		})
+	}
+}
+
+func TestFiftyClientsOneFetch(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(3, 2<<20))
+		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return s.body(offset, paced(s.from(offset), 20_000, time.Millisecond)), nil
+		}
+		rnd := rand.New(rand.NewPCG(3, 3))
+		var all sync.WaitGroup
+		for i := range 50 {
+			from, late := rnd.Int64N(2<<20), time.Duration(rnd.Int64N(int64(100*time.Millisecond)))
+			to := from + rnd.Int64N(2<<20-from)
+			all.Go(func() {
+				time.Sleep(late)
+				r, _, err := e.get(s)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer r.Close()
+				if i%2 == 0 {
+					e.same(r, s.content)
+					return
+				}
+				if _, err := r.Seek(from, io.SeekStart); err != nil {
+					t.Error(err)
+				}
+				e.same(io.LimitReader(r, to-from), s.content[from:to])
+			})
+		}
+		all.Wait()
+		if n := s.fetches(); n != 1 {
+			t.Errorf("%d fetches", n)
+		}
+	})
+}
+
+// TestLastByteIsHeldBack also proves that bytes are served as they come.
+func TestLastByteIsHeldBack(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s, end := e.source(random(4, 10_000)), make(chan struct{})
+		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return s.body(offset, io.MultiReader(s.from(offset), gated(ctx, end, bytes.NewReader(nil)))), nil
+		}
+		r := e.mustGet(s)
+		got := make([]byte, 9_999)
+		if _, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, s.content[:9_999]) {
+			t.Fatal(err)
+		}
+		var read sync.WaitGroup
+		last := make(chan []byte, 1)
+		read.Go(func() {
+			rest, err := io.ReadAll(r)
+			if err != nil {
+				t.Error(err)
+			}
+			last <- rest
+		})
+		synctest.Wait()
+		if len(last) != 0 {
+			t.Error("the last byte came before the digest was known to match")
+		}
+		close(end)
+		read.Wait()
+		if rest := <-last; !bytes.Equal(rest, s.content[9_999:]) {
+			t.Errorf("the end is %d bytes", len(rest))
+		}
+	})
+}
+
+func TestLeaderLeaves(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s, gate := e.source(random(5, 300_000)), make(chan struct{})
+		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return s.body(offset, gated(ctx, gate, s.from(offset))), nil
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		leader, _, err := e.cache.Get(ctx, s.request("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer leader.Close()
+		follower := e.mustGet(s)
+
+		gone := errors.New("client is gone")
+		var all sync.WaitGroup
+		all.Go(func() { e.broken(leader, s, gone) })
+		all.Go(func() { e.same(follower, s.content) })
+		synctest.Wait()
+		cancel(gone)
+		synctest.Wait()
+		close(gate)
+		all.Wait()
+		synctest.Wait()
+		if !e.stored(s) || s.fetches() != 1 {
+			t.Errorf("stored %v after %d fetches", e.stored(s), s.fetches())
+		}
+	})
+}
+
+// TestNobodyWaits has all clients leave before the source has answered.
+func TestNobodyWaits(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(6, 1000))
+		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			time.Sleep(time.Second)
+			return s.body(offset, s.from(offset)), nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if _, _, err := e.cache.Get(ctx, s.request("a")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("get: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if !e.stored(s) {
+			t.Error("the fill ended with its leader")
+		}
+	})
+}
+
+func TestSlowReader(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(7, 5<<20))
+		slow := e.mustGet(s)
+		if _, err := io.ReadFull(slow, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		e.whole(s)
+		synctest.Wait()
+		if !e.stored(s) {
+			t.Error("a slow reader slows the fill")
+		}
+		if err := e.files.Remove(t.Context(), s.digest); err != nil {
+			t.Fatal(err)
+		}
+		e.same(slow, s.content[10:])
+	})
+}
+
+func TestConfirmedBeforeAnswered(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s, confirmed := e.source(random(8, 1000)), make(chan int64, 10)
+		req := s.request("a")
+		req.Confirmed = func(size int64) {
+			time.Sleep(3 * time.Minute) // a slow disk is no idle source
+			confirmed <- size
+		}
+		var all sync.WaitGroup
+		for range 5 {
+			all.Go(func() {
+				r, _, err := e.cache.Get(t.Context(), req)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer r.Close()
+				if len(confirmed) != 1 {
+					t.Errorf("answered after %d confirmations", len(confirmed))
+				}
+				e.same(r, s.content)
+			})
+		}
+		all.Wait()
+		if size := <-confirmed; size != 1000 || s.fetches() != 1 {
+			t.Errorf("confirmed %d bytes after %d fetches", size, s.fetches())
+		}
+	})
+}
+
+func TestUnknownSize(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(9, 200_000))
+		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			body := s.body(offset, s.from(offset))
+			body.Size = -1
+			return body, nil
+		}
+		r := e.mustGet(s)
+		if r.Size() != 200_000 {
+			t.Errorf("size %d once it is known", r.Size())
+		}
+		e.same(r, s.content)
+		synctest.Wait()
+		if !e.stored(s) {
+			t.Error("not stored")
+		}
+	})
+}
+
+func TestCommitFails(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(10, 200_000))
+		e.store.onCommit = func() error { return errors.New("no space left on device") }
+		e.whole(s)
+		if got := <-e.ended; got.err != nil || len(e.troubled()) != 1 {
+			t.Errorf("hooks: %+v, %q", got, e.troubled())
+		}
+		if e.whole(s); s.fetches() != 2 {
+			t.Errorf("%d fetches", s.fetches())
+		}
+	})
+}

@@ -1,0 +1,283 @@
+package blobcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+var errSource = errors.New("the source is in trouble")
+
+// random is some bytes that are always the same for a seed.
+func random(seed uint64, size int) []byte {
+	content := make([]byte, size)
+	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)}).Read(content)
+	return content
+}
+
+// ended is what Hooks.FillDone was told.
+type ended struct {
+	digest digest.Digest
+	size   int64
+	err    error
+}
+
+// env is a cache on a directory, and what its hooks were told.
+type env struct {
+	t     testing.TB
+	dir   string
+	files *blobcache.FileStore
+	store *faultStore
+	cache *blobcache.Cache
+	ended chan ended
+
+	mu       sync.Mutex
+	troubles []string
+	sources  []*source
+}
+
+func newEnv(t testing.TB, dir string) *env {
+	files, err := blobcache.OpenFileStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &env{t: t, dir: dir, files: files, store: &faultStore{FileStore: files}, ended: make(chan ended, 4096)}
+	e.cache = blobcache.New(e.store, blobcache.Hooks{
+		FillDone: func(d digest.Digest, size int64, _ time.Duration, err error) { e.ended <- ended{d, size, err} },
+		Trouble: func(op string, err error) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.troubles = append(e.troubles, fmt.Sprintf("%s: %v", op, err))
+		},
+	})
+	return e
+}
+
+// bubble runs a test on a fake clock; it ends when all goroutines have ended,
+// and fails if a temporary file or an open body is left.
+func bubble(t *testing.T, test func(t *testing.T, e *env)) {
+	t.Helper()
+	dir := t.TempDir()
+	var e *env
+	synctest.Test(t, func(t *testing.T) {
+		e = newEnv(t, dir)
+		defer time.Sleep(24 * time.Hour) // the clock stops with the test
+		test(t, e)
+	})
+	e.tidy(t)
+}
+
+// tidy fails if something is left behind although all fills have ended.
+func (e *env) tidy(t testing.TB) {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(e.dir, "tmp"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, entry := range entries {
+		t.Errorf("left behind: %s", entry.Name())
+	}
+	for _, s := range e.sources {
+		if s.open != 0 {
+			t.Errorf("%d bodies were not closed once", s.open)
+		}
+	}
+}
+
+// path is where a digest is stored.
+func (e *env) path(d digest.Digest) string {
+	return filepath.Join(e.dir, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
+}
+
+func (e *env) troubled() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.troubles
+}
+
+// get asks for a source's content on behalf of scope a.
+func (e *env) get(s *source) (*blobcache.Reader, blobcache.Origin, error) {
+	return e.cache.Get(e.t.Context(), s.request("a"))
+}
+
+func (e *env) mustGet(s *source) *blobcache.Reader {
+	e.t.Helper()
+	r, _, err := e.get(s)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+// whole reads a source's content through the cache and compares it.
+func (e *env) whole(s *source) blobcache.Origin {
+	e.t.Helper()
+	r, origin, err := e.get(s)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer r.Close()
+	e.same(r, s.content)
+	return origin
+}
+
+func (e *env) same(r io.Reader, want []byte) {
+	e.t.Helper()
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
+		e.t.Errorf("read %d of %d bytes, %v", len(got), len(want), err)
+	}
+}
+
+// broken reads to the end, which must be a failure before the last byte.
+func (e *env) broken(r *blobcache.Reader, s *source, want error) {
+	e.t.Helper()
+	got, err := io.ReadAll(r)
+	if !errors.Is(err, want) || !errors.Is(r.Err(), want) || len(got) >= len(s.content) {
+		e.t.Errorf("read %d of %d bytes, %v, %v; instead of %v", len(got), len(s.content), err, r.Err(), want)
+	}
+}
+
+// fails asks for content that breaks, at the latest before its last byte.
+func (e *env) fails(s *source, want error) {
+	e.t.Helper()
+	r, _, err := e.get(s)
+	if err == nil {
+		defer r.Close()
+		e.broken(r, s, want)
+	} else if !errors.Is(err, want) {
+		e.t.Errorf("get: %v instead of %v", err, want)
+	}
+}
+
+func (e *env) stored(s *source) bool {
+	file, err := e.files.Open(e.t.Context(), s.digest)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			e.t.Error(err)
+		}
+		return false
+	}
+	defer file.Close()
+	e.same(file, s.content)
+	return true
+}
+
+type call struct {
+	offset int64
+	etag   string
+}
+
+// source is where content comes from, and what it was asked.
+type source struct {
+	content []byte
+	digest  digest.Digest
+	// answer is to the n-th call, from 0 on; nil for a source without faults.
+	answer func(ctx context.Context, n int, offset int64) (*blobcache.Body, error)
+
+	mu    sync.Mutex
+	calls []call
+	open  int // bodies
+}
+
+func (e *env) source(content []byte) *source {
+	s := &source{content: content, digest: digest.FromBytes(content)}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sources = append(e.sources, s)
+	return s
+}
+
+func (s *source) request(scope string) blobcache.Request {
+	return blobcache.Request{Digest: s.digest, Size: -1, Scope: scope, Fetch: s.fetch}
+}
+
+func (s *source) fetch(ctx context.Context, offset int64, etag string) (*blobcache.Body, error) {
+	s.mu.Lock()
+	n := len(s.calls)
+	s.calls = append(s.calls, call{offset, etag})
+	s.mu.Unlock()
+	if s.answer != nil {
+		return s.answer(ctx, n, offset)
+	}
+	return s.body(offset, s.from(offset)), nil
+}
+
+func (s *source) fetches() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.calls)
+}
+
+func (s *source) from(offset int64) io.Reader { return bytes.NewReader(s.content[offset:]) }
+
+func (s *source) body(offset int64, r io.Reader) *blobcache.Body {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open++
+	return &blobcache.Body{ReadCloser: &sourceBody{r, s}, Size: int64(len(s.content)), Offset: offset, ETag: `"v1"`}
+}
+
+type sourceBody struct {
+	io.Reader
+	source *source
+}
+
+func (b *sourceBody) Close() error {
+	b.source.mu.Lock()
+	defer b.source.mu.Unlock()
+	b.source.open--
+	return nil
+}
+
+type readFunc func(p []byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// cut is the first n bytes of r and then a failure.
+func cut(r io.Reader, n int64) io.Reader {
+	return io.MultiReader(io.LimitReader(r, n), iotest.ErrReader(errSource))
+}
+
+// stalled sends nothing until ctx ends.
+func stalled(ctx context.Context) io.Reader {
+	return readFunc(func([]byte) (int, error) {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	})
+}
+
+// gated is r from when the gate is opened.
+func gated(ctx context.Context, gate <-chan struct{}, r io.Reader) io.Reader {
+	return readFunc(func(p []byte) (int, error) {
+		select {
+		case <-gate:
+			return r.Read(p)
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	})
+}
+
+// paced is r in pieces, with a pause before each.
+func paced(r io.Reader, piece int, pause time.Duration) io.Reader {
+	return readFunc(func(p []byte) (int, error) {
+		time.Sleep(pause)
+		return r.Read(p[:min(len(p), piece)])
+	})
+}

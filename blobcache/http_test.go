@@ -1,0 +1,214 @@
+package blobcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+// site serves a source's content as a registry does: whole bodies by io.Copy,
+// all else by http.ServeContent; what breaks is broken off.
+type site struct {
+	*env
+	*source
+	*httptest.Server
+	answered chan struct{} // a handler has returned
+	onGet    func()        // a handler has a reader
+}
+
+// serve returns a site whose store is as a state says.
+func serve(t *testing.T, state string, content []byte) *site {
+	t.Helper()
+	e := newEnv(t, t.TempDir())
+	w := &site{env: e, source: e.source(content), answered: make(chan struct{}, 100)}
+	switch state {
+	case "direct":
+		e.store.onSpool = func(*os.File) error { return errors.New("no space left on device") }
+	case "warm":
+		if err := e.cache.PutBytes(t.Context(), w.digest, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Server = httptest.NewServer(w)
+	t.Cleanup(func() {
+		w.Close()
+		if state != "warm" {
+			<-e.ended
+		}
+		e.tidy(t)
+	})
+	return w
+}
+
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() { s.answered <- struct{}{} }()
+	content, _, err := s.cache.Get(r.Context(), s.request("a"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer content.Close()
+	if s.onGet != nil {
+		s.onGet()
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("ETag", `"`+s.digest.String()+`"`)
+	if r.Method == http.MethodGet && r.Header.Get("Range") == "" {
+		w.Header().Set("Content-Length", strconv.FormatInt(content.Size(), 10))
+		_, err = io.Copy(w, content)
+	} else {
+		http.ServeContent(w, r, "", time.Time{}, content)
+		err = content.Err()
+	}
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// ask sends a request with some header fields, given in pairs.
+func (s *site) ask(t *testing.T, method string, header ...string) *http.Response {
+	t.Helper()
+	resp, err := http.DefaultClient.Do(s.asking(t, method, header...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	return resp
+}
+
+func (s *site) asking(t *testing.T, method string, header ...string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	return req
+}
+
+func TestHTTP(t *testing.T) {
+	content := random(110, 300_000)
+	for name, want := range map[string]struct {
+		method string
+		header []string
+		status int
+		body   []byte
+	}{
+		"whole":     {"GET", nil, 200, content},
+		"head":      {"HEAD", nil, 200, nil},
+		"middle":    {"GET", []string{"Range", "bytes=1000-1999"}, 206, content[1000:2000]},
+		"rest":      {"GET", []string{"Range", "bytes=299990-"}, 206, content[299_990:]},
+		"suffix":    {"GET", []string{"Range", "bytes=-7"}, 206, content[299_993:]},
+		"all":       {"GET", []string{"Range", "bytes=0-"}, 206, content},
+		"beyond":    {"GET", []string{"Range", "bytes=300000-"}, 416, []byte("invalid range: failed to overlap\n")},
+		"other":     {"GET", []string{"Range", "bytes=5-6", "If-Range", `"other"`}, 200, content},
+		"unchanged": {"HEAD", []string{"If-None-Match", "*"}, 304, nil},
+	} {
+		for _, state := range []string{"cold", "warm", "direct"} {
+			t.Run(name+"/"+state, func(t *testing.T) {
+				s := serve(t, state, content)
+				resp := s.ask(t, want.method, want.header...)
+				if resp.StatusCode != want.status {
+					t.Errorf("status %s", resp.Status)
+				}
+				s.same(resp.Body, want.body)
+			})
+		}
+	}
+}
+
+func TestHTTPManyRanges(t *testing.T) {
+	content := random(111, 300_000)
+	for _, state := range []string{"cold", "warm", "direct"} {
+		t.Run(state, func(t *testing.T) {
+			s := serve(t, state, content)
+			resp := s.ask(t, "GET", "Range", "bytes=200000-249999,10-19,-5")
+			_, params, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+			if err != nil || resp.StatusCode != http.StatusPartialContent {
+				t.Fatalf("%s, %v", resp.Status, err)
+			}
+			parts := multipart.NewReader(resp.Body, params["boundary"])
+			for _, want := range [][]byte{content[200_000:250_000], content[10:20], content[299_995:]} {
+				part, err := parts.NextPart()
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.same(part, want)
+			}
+		})
+	}
+}
+
+// TestHTTPAsItComes has a client read what the source has sent so far.
+func TestHTTPAsItComes(t *testing.T) {
+	s := serve(t, "cold", random(112, 300_000))
+	gate := make(chan struct{})
+	s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 2000), gated(ctx, gate, s.from(2000)))), nil
+	}
+	resp := s.ask(t, "GET")
+	first := make([]byte, 1999)
+	if _, err := io.ReadFull(resp.Body, first); err != nil || !bytes.Equal(first, s.content[:1999]) {
+		t.Fatal(err)
+	}
+	close(gate)
+	s.same(resp.Body, s.content[1999:])
+}
+
+// TestHTTPBroken has every kind of client see that its body is not whole.
+func TestHTTPBroken(t *testing.T) {
+	for _, state := range []string{"cold", "direct"} {
+		for _, ranges := range []string{"", "bytes=0-", "bytes=5-", "bytes=0-9,200-"} {
+			t.Run(state+"/"+ranges, func(t *testing.T) {
+				s := serve(t, state, random(113, 300_000))
+				asked := make(chan struct{})
+				s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+					return s.body(0, gated(ctx, asked, bytes.NewReader(flipped(s.content, 299_999)))), nil
+				}
+				s.onGet = func() { close(asked) }
+				resp, err := http.DefaultClient.Do(s.asking(t, "GET", "Range", ranges))
+				if err != nil {
+					return // broken before its first byte
+				}
+				defer resp.Body.Close()
+				if got, err := io.ReadAll(resp.Body); err == nil && resp.StatusCode < 300 {
+					t.Errorf("read %d bytes without an error", len(got))
+				}
+			})
+		}
+	}
+}
+
+// TestHTTPClientLeaves while the server waits for bytes of the second range,
+// which http.ServeContent reads in a goroutine of its own.
+func TestHTTPClientLeaves(t *testing.T) {
+	for _, state := range []string{"cold", "direct"} {
+		t.Run(state, func(t *testing.T) {
+			s := serve(t, state, random(114, 300_000))
+			gate := make(chan struct{})
+			s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+				return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 20_000), gated(ctx, gate, s.from(20_000)))), nil
+			}
+			resp := s.ask(t, "GET", "Range", "bytes=0-9999,200000-")
+			if _, err := io.ReadFull(resp.Body, make([]byte, 9000)); err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			<-s.answered
+			close(gate)
+		})
+	}
+}

@@ -1,0 +1,226 @@
+package blobcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+var seed = flag.Uint64("seed", 0, "of the property test, as a failure has logged it; 0 for a new one")
+
+// TestProperty has random clients of random sources on a random disk, with one
+// invariant: a body that reads to its end has the digest.
+func TestProperty(t *testing.T) {
+	first, worlds := *seed, uint64(60)
+	if first == 0 {
+		first = rand.Uint64() >> 16
+	} else {
+		worlds = 1
+	}
+	if testing.Short() {
+		worlds = min(worlds, 10)
+	}
+	whole := 0
+	for n := first; n < first+worlds; n++ {
+		ok := t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) {
+			bubble(t, func(t *testing.T, e *env) {
+				w := &world{env: e, rnd: rand.New(rand.NewPCG(n, 1))}
+				w.run()
+				whole += w.whole
+			})
+		})
+		if !ok {
+			t.Fatalf("again with: go test -run TestProperty ./blobcache -seed %d", n)
+		}
+	}
+	if whole == 0 {
+		t.Error("nothing was ever read to its end")
+	}
+}
+
+// world is an env in which anything may fail. Chance is shared by all of its
+// goroutines, so a seed gives the same faults but not the same order.
+type world struct {
+	*env
+	mu    sync.Mutex
+	rnd   *rand.Rand
+	whole int // bodies that were read to their end
+}
+
+// chance is true once in n times.
+func (w *world) chance(n int) bool { return w.upTo(n) == 0 }
+
+func (w *world) upTo(n int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rnd.IntN(n)
+}
+
+func (w *world) run() {
+	w.breakDisk()
+	var all sync.WaitGroup
+	for range 3 {
+		size := []int{0, 1, 2, 1000, 200_000, 1_500_000}[w.upTo(6)]
+		s := w.source(random(uint64(w.upTo(1000)), size))
+		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return w.answer(ctx, s, offset)
+		}
+		for range 1 + w.upTo(12) {
+			late := time.Duration(w.upTo(3000)) * time.Millisecond
+			all.Go(func() {
+				time.Sleep(late)
+				w.client(s)
+			})
+		}
+		if w.chance(3) {
+			all.Go(func() { w.vandal(s) })
+		}
+	}
+	all.Wait()
+}
+
+// breakDisk makes some disks fail at some calls.
+func (w *world) breakDisk() {
+	if w.chance(4) {
+		w.store.onCommit = func() error { return w.maybe(2) }
+	}
+	if w.chance(4) {
+		w.store.onSpool = func(*os.File) error { return w.maybe(2) }
+	}
+	if w.chance(4) {
+		w.store.onRemove = func() error { return w.maybe(2) }
+	}
+}
+
+func (w *world) maybe(n int) error {
+	if w.chance(n) {
+		return errors.New("the disk is in trouble")
+	}
+	return nil
+}
+
+// vandal removes or cuts what is stored.
+func (w *world) vandal(s *source) {
+	for range 5 {
+		time.Sleep(time.Duration(w.upTo(2000)) * time.Millisecond)
+		if w.chance(2) {
+			_ = os.Remove(w.path(s.digest))
+		} else {
+			_ = os.WriteFile(w.path(s.digest)+".cut", s.content[:len(s.content)/2], 0o600)
+			_ = os.Rename(w.path(s.digest)+".cut", w.path(s.digest))
+		}
+	}
+}
+
+// answer is what the source says this time.
+func (w *world) answer(ctx context.Context, s *source, offset int64) (*blobcache.Body, error) {
+	time.Sleep(time.Duration(w.upTo(500)) * time.Millisecond)
+	if w.chance(12) {
+		return nil, errSource
+	}
+	if w.chance(4) {
+		offset = 0 // knows no ranges
+	}
+	if offset > int64(len(s.content)) {
+		return nil, errSource // there is no such range
+	}
+	content := s.content[offset:]
+	if len(content) > 0 && w.chance(10) {
+		content = flipped(content, w.upTo(len(content)))
+	}
+	if w.chance(20) {
+		content = append(bytes.Clone(content), random(1, 1+w.upTo(200_000))...)
+	}
+	var r io.Reader = bytes.NewReader(content)
+	if w.chance(2) {
+		r = paced(r, 10_000+w.upTo(400_000), time.Duration(w.upTo(100))*time.Millisecond)
+	}
+	switch at := int64(w.upTo(len(content) + 1)); w.upTo(8) {
+	case 0, 1:
+		r = cut(r, at)
+	case 2:
+		r = io.LimitReader(r, at)
+	case 3:
+		r = io.MultiReader(io.LimitReader(r, at), stalled(ctx))
+	}
+	body := s.body(offset, r)
+	switch w.upTo(20) {
+	case 0:
+		body.Size = -1
+	case 1:
+		body.Size = int64(w.upTo(len(s.content) + 10))
+	}
+	return body, nil
+}
+
+// client reads something, as patiently as chance has it.
+func (w *world) client(s *source) {
+	ctx := w.t.Context()
+	if w.chance(4) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(w.upTo(5000))*time.Millisecond)
+		defer cancel()
+	}
+	req := s.request(string(rune('a' + w.upTo(3))))
+	req.Size = int64(len(s.content)) // damage of the store shows by the size alone
+	r, _, err := w.cache.Get(ctx, req)
+	if err != nil {
+		return
+	}
+	defer r.Close()
+	for range 1 + w.upTo(3) {
+		from := 0
+		if end := min(r.Size(), int64(len(s.content))); end > 0 && w.chance(2) {
+			from = w.upTo(int(end)) // no server asks for what lies beyond
+		}
+		if _, err := r.Seek(int64(from), io.SeekStart); err != nil {
+			w.t.Errorf("seek: %v", err)
+		}
+		if w.chance(2) {
+			w.read(r, s, from)
+		} else {
+			w.copy(r, s, from)
+		}
+	}
+}
+
+// read is what a server of ranges does: it stops at the size.
+func (w *world) read(r *blobcache.Reader, s *source, from int) {
+	var got bytes.Buffer
+	var err error
+	if r.Size() < 0 {
+		_, err = io.Copy(&got, struct{ io.Reader }{r})
+	} else {
+		_, err = io.CopyN(&got, r, r.Size()-min(int64(from), r.Size()))
+	}
+	w.judge(got.Bytes(), err, s, from, r)
+}
+
+// copy is what a server of whole bodies does.
+func (w *world) copy(r *blobcache.Reader, s *source, from int) {
+	var got bytes.Buffer
+	_, err := io.Copy(&got, r)
+	w.judge(got.Bytes(), err, s, from, r)
+}
+
+func (w *world) judge(got []byte, err error, s *source, from int, r *blobcache.Reader) {
+	if err != nil {
+		return
+	}
+	if !bytes.Equal(got, s.content[from:]) {
+		w.t.Errorf("a body of %d bytes from %d of %d (%d announced) ended well but is wrong", len(got), from, len(s.content), r.Size())
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.whole++
+}

@@ -1,0 +1,93 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+// RunShelf tests shelves that open returns, each of them empty, beyond what
+// [Run] tests.
+func RunShelf(t *testing.T, open func(t *testing.T) blobcache.Shelf) {
+	t.Run("WalkNothing", func(t *testing.T) {
+		if got := walked(t, open(t)); len(got) != 0 {
+			t.Fatalf("an empty shelf has %v", got)
+		}
+	})
+	t.Run("WalkAll", func(t *testing.T) { testWalk(t, open(t)) })
+	t.Run("WalkStops", func(t *testing.T) { testWalkStops(t, open(t)) })
+	t.Run("Touch", func(t *testing.T) { testTouch(t, open(t)) })
+}
+
+func testWalk(t *testing.T, s blobcache.Shelf) {
+	want := make(map[digest.Digest]int64)
+	for _, content := range []string{"", "one", "two and more", "three"} {
+		for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
+			d := algorithm.FromString(content)
+			put(t, s, d, content)
+			want[d] = int64(len(content))
+		}
+	}
+	spooled(t, s, "not yet stored")
+	got := walked(t, s)
+	if len(got) != len(want) {
+		t.Errorf("visited %d of %d", len(got), len(want))
+	}
+	for d, size := range want {
+		if e, ok := got[d]; !ok || e.Size != size || time.Since(e.Used).Abs() > time.Hour {
+			t.Errorf("%s of %d bytes: visited %v, %+v", d, size, ok, e)
+		}
+	}
+}
+
+func testWalkStops(t *testing.T, s blobcache.Shelf) {
+	put(t, s, digest.FromString("one"), "one")
+	put(t, s, digest.FromString("two"), "two")
+	enough, visits := errors.New("enough"), 0
+	err := s.Walk(t.Context(), func(blobcache.Entry) error {
+		visits++
+		return enough
+	})
+	if !errors.Is(err, enough) || visits != 1 {
+		t.Errorf("%d visits, %v", visits, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Walk(ctx, func(blobcache.Entry) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled walk: %v", err)
+	}
+}
+
+func testTouch(t *testing.T, s blobcache.Shelf) {
+	d := digest.FromString("used")
+	used := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
+	if err := s.Touch(t.Context(), d, used); err != nil {
+		t.Fatalf("touch what is not there: %v", err)
+	}
+	put(t, s, d, "used")
+	if err := s.Touch(t.Context(), d, used); err != nil {
+		t.Fatal(err)
+	}
+	if got := walked(t, s)[d].Used; !got.Equal(used) {
+		t.Errorf("used %v instead of %v", got, used)
+	}
+	same(t, found(t, s, d), "used")
+}
+
+func walked(t *testing.T, s blobcache.Shelf) map[digest.Digest]blobcache.Entry {
+	t.Helper()
+	entries := make(map[digest.Digest]blobcache.Entry)
+	err := s.Walk(t.Context(), func(e blobcache.Entry) error {
+		entries[e.Digest] = e
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("walk: %v", err)
+	}
+	return entries
+}

@@ -1,0 +1,114 @@
+package caddymodule
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"golang.org/x/crypto/argon2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+)
+
+// TestAnonymous: without a login there is a token only where there is something
+// to pull with it.
+func TestAnonymous(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"), visible("tools", Internal))
+	s.get(auth).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "Cache-Control", "no-store").has(t, "Content-Type", "application/json")
+	s.load(users("alice"), private("acme", "alice"), visible("open", Public))
+	token := s.get(auth).expect(t, http.StatusOK, "").tokens().Token
+	s.get("/v2/", bearer(token)).content(t, []byte("{}"))
+	// What is public no more is nobody's.
+	s.load(users("alice"), private("acme", "alice"))
+	s.get(manifestPath("open", "alpine", "3.20"), bearer(token)).expect(t, http.StatusForbidden, "DENIED")
+}
+
+// TestForeignTokens: only this site's own, unspoilt and young tokens count.
+func TestForeignTokens(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"))
+	good := s.token("alice")
+	parts := strings.Split(good, ".")
+	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
+	mint := func(storage, prefix string, now time.Time) string {
+		ring := tokenissuer.NewKeyRing(tokenissuer.KeyRingConfig{
+			Storage: &certmagic.FileStorage{Path: storage}, Prefix: prefix, Now: func() time.Time { return now },
+		})
+		token, err := tokenissuer.New(tokenissuer.Config{KeyRing: ring}).Mint(t.Context(), tokenissuer.MintRequest{
+			Issuer: s.url, Identity: tokenissuer.Identity{Name: "alice"}, Lifetime: time.Minute, Use: tokenissuer.Access,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token.Raw
+	}
+	for name, token := range map[string]string{
+		"garbage": "x", "empty": "", "signature cut off": parts[0] + "." + parts[1] + ".", "no signature": none + "." + parts[1] + ".",
+		"other payload": parts[0] + "." + parts[1] + "x." + parts[2], "too long": good + strings.Repeat("x", 9000),
+		"another's keys":  mint(t.TempDir(), keyPrefix, time.Now()),
+		"expired":         mint(s.dir+"/storage", keyPrefix, time.Now().Add(-time.Hour)),
+		"no such account": mint(s.dir+"/storage", keyPrefix, time.Now()), // of this version
+	} {
+		a := s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		if !strings.HasSuffix(a.Header.Get("WWW-Authenticate"), `,error="invalid_token"`) {
+			t.Errorf("%s: %s", name, a.Header.Get("WWW-Authenticate"))
+		}
+	}
+	s.get("/v2/", bearer(good), host("other.example")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/v2/", bearer(good)).expect(t, http.StatusOK, "")
+	s.get("/v2/", header("Authorization", "bearer  "+good)).expect(t, http.StatusOK, "")
+}
+
+// TestAccountsNow: the directory as it is now decides over tokens of before.
+func TestAccountsNow(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"), hub(up))
+	token := s.token("alice")
+	paths := []string{manifestPath("acme", "alpine", "3.20"), blobPath("acme", "alpine", image.Layers[0])}
+	expect := func(status int, code string) {
+		t.Helper()
+		for _, path := range paths {
+			s.get(path, bearer(token)).expect(t, status, code)
+		}
+	}
+	expect(http.StatusOK, "")
+	s.load(users("alice", "bob"), private("acme", "bob"), hub(up)) // not a member any more
+	expect(http.StatusForbidden, "DENIED")
+	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
+	s.load(users("alice", "bob"), private("acme", "alice"), hub(up))
+	expect(http.StatusOK, "")
+	s.load(users("bob"), private("acme", "alice", "bob"), hub(up)) // no account any more
+	expect(http.StatusUnauthorized, "UNAUTHORIZED")
+	s.load("user alice "+hash("another-password"), private("acme", "alice"), hub(up)) // another password
+	expect(http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get(auth, as("alice")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.load(users("alice"), private("acme", "alice"), hub(up)) // as it was
+	expect(http.StatusOK, "")
+}
+
+// TestLongPasswords: bcrypt reads 72 bytes, so more than that is no password
+// of a bcrypt hash, whatever it begins with; argon2id reads all.
+func TestLongPasswords(t *testing.T) {
+	long := strings.Repeat("p", 72)
+	salt := []byte("sixteen bytes...")
+	key := argon2.IDKey([]byte(long+"p"), salt, 1, 8, 1, 32)
+	argon2id := fmt.Sprintf("$argon2id$v=19$m=8,t=1,p=1$%s$%s", base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+	s := start(t, "user alice "+hash(long), "user bob "+argon2id, private("acme", "alice", "bob"))
+	s.secret(long)
+	for _, row := range []struct {
+		name, password string
+		status         int
+	}{
+		{"alice", long, 200}, {"alice", long + "p", 401}, {"alice", long + strings.Repeat("x", 1000), 401}, {"alice", long[1:], 401},
+		{"bob", long + "p", 200}, {"bob", long, 401}, {"bob", long + "pp", 401}, {"bob", long + "p", 200},
+	} {
+		if a := s.get("/jwt/auth", form(loginForm(row.name, row.password))); a.StatusCode != row.status {
+			t.Errorf("%s with %d bytes: %d instead of %d", row.name, len(row.password), a.StatusCode, row.status)
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// answer is a response and its whole body, or what came of it before err.
+type answer struct {
+	*http.Response
+	body []byte
+	err  error // of reading the body
+}
+
+// with changes a request.
+type with func(*http.Request)
+
+func as(name string) with {
+	return func(r *http.Request) { r.SetBasicAuth(name, password(name)) }
+}
+
+func bearer(token string) with { return header("Authorization", "Bearer "+token) }
+
+func method(name string) with { return func(r *http.Request) { r.Method = name } }
+
+func host(name string) with { return func(r *http.Request) { r.Host = name } }
+
+func header(name, value string) with {
+	return func(r *http.Request) { r.Header.Set(name, value) }
+}
+
+// form makes a request a POST of these fields.
+func form(fields url.Values) with {
+	return func(r *http.Request) {
+		body := fields.Encode()
+		r.Method, r.Body, r.ContentLength = http.MethodPost, io.NopCloser(strings.NewReader(body)), int64(len(body))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+	}
+}
+
+// client follows nothing, decodes nothing and gives up before a test does.
+var client = &http.Client{
+	Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 32},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	Timeout:       40 * time.Second,
+}
+
+// open sends a request and returns the response with its body still to come.
+// The path is sent as it is written.
+func (s *site) open(path string, changes ...with) *http.Response {
+	s.t.Helper()
+	for tries := 0; ; tries++ {
+		request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+path, nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, change := range changes {
+			change(request)
+		}
+		response, err := client.Do(request)
+		if err == nil {
+			s.t.Cleanup(func() { _ = response.Body.Close() })
+			return response
+		}
+		// After a reload the old configuration's socket, which shares the port,
+		// may take new connections with it when it closes.
+		if tries == 5 || !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// get sends a request and reads the answer.
+func (s *site) get(path string, changes ...with) answer {
+	s.t.Helper()
+	response := s.open(path, changes...)
+	return s.finish(response)
+}
+
+func (s *site) head(path string, changes ...with) answer {
+	s.t.Helper()
+	return s.get(path, append(changes, method(http.MethodHead))...)
+}
+
+func (s *site) finish(response *http.Response) answer {
+	body, err := io.ReadAll(response.Body)
+	_ = response.Body.Close()
+	a := answer{response, body, err}
+	if strings.HasPrefix(response.Request.URL.Path, "/jwt/auth") {
+		tokens := a.tokens()
+		for _, token := range []string{tokens.Token, tokens.RefreshToken} {
+			if token != "" {
+				s.secret(token)
+			}
+		}
+	}
+	return a
+}
+
+// tokens reads the answer of a token service.
+func (a answer) tokens() (tokens tokenAnswer) {
+	_ = json.Unmarshal(a.body, &tokens)
+	return tokens
+}
+
+// code is the code of the only error in the answer.
+func (a answer) code() string { code, _ := a.problem(); return code }
+
+func (a answer) problem() (code, message string) {
+	var body struct {
+		Errors []struct{ Code, Message string }
+	}
+	if json.Unmarshal(a.body, &body) != nil || len(body.Errors) != 1 {
+		return "", ""
+	}
+	return body.Errors[0].Code, body.Errors[0].Message
+}
+
+// token logs in.
+func (s *site) token(name string) string {
+	s.t.Helper()
+	a := s.get("/jwt/auth?service=dependency_proxy", as(name))
+	if a.StatusCode != http.StatusOK {
+		s.t.Fatalf("login of %s: %d %s", name, a.StatusCode, a.body)
+	}
+	return a.tokens().Token
+}
+
+// expect checks the status, and the code of a refusal.
+func (a answer) expect(t testing.TB, status int, code string) answer {
+	t.Helper()
+	if a.err != nil {
+		t.Errorf("%s %s: the body breaks off: %v", a.Request.Method, a.Request.URL, a.err)
+	}
+	if a.StatusCode != status {
+		t.Errorf("%s %s: status %d instead of %d: %s", a.Request.Method, a.Request.URL, a.StatusCode, status, a.body)
+	}
+	if a.Request.Method != http.MethodHead && a.code() != code {
+		t.Errorf("%s %s: code %q instead of %q: %.200s", a.Request.Method, a.Request.URL, a.code(), code, a.body)
+	}
+	return a
+}
+
+// content checks that a 200 has just this body.
+func (a answer) content(t testing.TB, want []byte) answer {
+	t.Helper()
+	if a.StatusCode != http.StatusOK || a.err != nil || string(a.body) != string(want) {
+		t.Errorf("%s: %d, %d bytes, %v instead of 200 and %d bytes: %.200s", a.Request.URL, a.StatusCode, len(a.body), a.err, len(want), a.body)
+	}
+	return a
+}
+
+// has checks a header, "" meaning that there is none.
+func (a answer) has(t testing.TB, name, want string) answer {
+	t.Helper()
+	if got := strings.Join(a.Header.Values(name), "\n"); got != want {
+		t.Errorf("%s %s: %s is %q instead of %q", a.Request.Method, a.Request.URL, name, got, want)
+	}
+	return a
+}
+
+// eventually waits for what nothing tells us of.
+func eventually(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("this does not happen: " + what)
+		}
+	}
+}
+
+// together runs as many of a function at once, and waits for all.
+func together(n int, f func(i int)) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { f(i) })
+	}
+	all.Wait()
+}
+
+// Paths of images that acme, or another group, pulls from Docker Hub.
+
+func manifestPath(group, image, reference string) string {
+	return "/v2/" + group + "/dependency_proxy/containers/" + image + "/manifests/" + reference
+}
+
+func blobPath[D ~string](group, image string, digest D) string {
+	return "/v2/" + group + "/dependency_proxy/containers/" + image + "/blobs/" + string(digest)
+}

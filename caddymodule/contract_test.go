@@ -1,0 +1,233 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestContract goes through what the HTTP contract says of each resource.
+func TestContract(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 100_000)
+	image := up.PutImage("library/alpine", "3.20", layer)
+	manifest := up.RawManifest("library/alpine", image.Manifest)
+	index := up.PutIndex("library/alpine", "multi", image)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	token := s.token("alice")
+
+	ours := func(path string) string { return "/v2/acme/dependency_proxy/containers/alpine/" + path }
+	for _, row := range []struct {
+		path, mediaType, digest string
+		body                    []byte
+	}{
+		{ours("manifests/3.20"), v1.MediaTypeImageManifest, string(image.Manifest), manifest},
+		{ours("manifests/" + string(image.Manifest)), v1.MediaTypeImageManifest, string(image.Manifest), manifest},
+		{ours("manifests/multi"), v1.MediaTypeImageIndex, string(index), up.RawManifest("library/alpine", index)},
+		{ours("blobs/" + string(image.Layers[0])), "application/octet-stream", string(image.Layers[0]), layer},
+	} {
+		cold := s.get(row.path, bearer(token)).content(t, row.body)
+		s.awaitStored(row.digest)
+		warm := s.get(row.path, bearer(token)).content(t, row.body)
+		head := s.head(row.path, bearer(token)).expect(t, http.StatusOK, "")
+		warm.has(t, "Cache-Status", "dependency-proxy; hit")
+		if row.path != ours("manifests/"+string(image.Manifest)) { // the tag has brought that one
+			cold.has(t, "Cache-Status", "dependency-proxy; fwd=miss")
+		}
+		for _, a := range []answer{cold, warm, head} {
+			a.has(t, "Content-Type", row.mediaType)
+			a.has(t, "Content-Length", strconv.Itoa(len(row.body)))
+			a.has(t, "Docker-Content-Digest", row.digest)
+			a.has(t, "ETag", `"`+row.digest+`"`)
+			a.has(t, "Cache-Control", "no-transform")
+			a.has(t, "Docker-Distribution-Api-Version", "registry/2.0")
+			a.has(t, "WWW-Authenticate", "")
+		}
+		sameHeaders(t, warm, head)
+	}
+}
+
+// sameHeaders checks that HEAD says what GET says.
+func sameHeaders(t testing.TB, get, head answer) {
+	t.Helper()
+	if len(head.body) > 0 {
+		t.Errorf("HEAD %s has a body", head.Request.URL)
+	}
+	if get.StatusCode != head.StatusCode {
+		t.Errorf("%s: GET is %d, HEAD %d", get.Request.URL, get.StatusCode, head.StatusCode)
+	}
+	for name := range merged(get.Header, head.Header) {
+		if g, h := get.Header.Get(name), head.Header.Get(name); name != "Date" && g != h {
+			t.Errorf("%s: GET has %s %q, HEAD %q", get.Request.URL, name, g, h)
+		}
+	}
+}
+
+func merged(a, b http.Header) http.Header {
+	c := a.Clone()
+	for name := range b {
+		c[name] = b[name]
+	}
+	return c
+}
+
+// TestUpstreamHeaders: of upstream's headers none is relayed but those that
+// the contract names.
+func TestUpstreamHeaders(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+	up.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
+		for name, value := range map[string]string{
+			"Set-Cookie": "a=b", "WWW-Authenticate": `Bearer realm="https://evil.example/"`, "Expires": "0", "X-Evil": "1",
+			"Link": `<https://evil.example/>; rel="next"`, "Cache-Control": "max-age=1", "Age": "5", "Server": "evil", "ETag": `"evil"`,
+			"Location": "https://evil.example/", "Access-Control-Allow-Origin": "*", "Last-Modified": "Mon, 02 Jan 2006 15:04:05 GMT",
+		} {
+			w.Header().Set(name, value)
+		}
+		return false
+	})
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	known := "Cache-Control Cache-Status Content-Length Content-Type Date Docker-Content-Digest Docker-Distribution-Api-Version Etag Server Accept-Ranges"
+	for _, path := range []string{
+		manifestPath("acme", "alpine", "3.20"), blobPath("acme", "alpine", image.Layers[0]),
+		"/v2/acme/dependency_proxy/containers/alpine/tags/list",
+		"/v2/acme/dependency_proxy/containers/alpine/referrers/" + string(image.Manifest),
+	} {
+		a := s.get(path, as("alice")).expect(t, http.StatusOK, "")
+		for name, values := range a.Header {
+			if !strings.Contains(" "+known+" ", " "+name+" ") || strings.Contains(strings.Join(values, " "), "evil") {
+				t.Errorf("%s: %s: %q", path, name, values)
+			}
+		}
+		a.has(t, "Cache-Control", "no-transform")
+	}
+}
+
+// TestPing: /v2/ is where clients ask whether this is a registry and whether a
+// login is good.
+func TestPing(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"))
+	challenge := `Bearer realm="` + s.url + `/jwt/auth",service="dependency_proxy"`
+	for _, path := range []string{"/v2/", "/v2", "/v2/?ns=docker.io&x=%zz;y"} {
+		get := s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		get.has(t, "WWW-Authenticate", challenge).has(t, "Docker-Distribution-Api-Version", "registry/2.0")
+		get.has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-transform")
+		sameHeaders(t, get, s.head(path))
+
+		get = s.get(path, bearer(s.token("alice"))).content(t, []byte("{}"))
+		get.has(t, "Docker-Distribution-Api-Version", "registry/2.0").has(t, "Content-Type", "application/json")
+		get.has(t, "Content-Length", "2").has(t, "WWW-Authenticate", "")
+		sameHeaders(t, get, s.head(path, bearer(s.token("alice"))))
+	}
+}
+
+// TestChallenge: each 401 below /v2/ says all that a client needs, since many
+// do not ask /v2/ first.
+func TestChallenge(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"))
+	base := `Bearer realm="` + s.url + `/jwt/auth",service="dependency_proxy"`
+	scope := `,scope="repository:acme/platform/dependency_proxy/containers/library/alpine:pull"`
+	digest := "sha256:" + strings.Repeat("0", 64)
+	image := "/v2/acme/platform/dependency_proxy/containers/library/alpine"
+	for path, want := range map[string]string{
+		image + "/manifests/latest": base + scope, image + "/manifests/" + digest: base + scope,
+		image + "/blobs/" + digest: base + scope, image + "/tags/list": base + scope, image + "/referrers/" + digest: base + scope,
+		"/acme/platform/dependency_proxy/containers/v2/library/alpine/manifests/latest": base + scope,
+		"/v2/_catalog": base, "/v2/library/alpine/manifests/latest": base,
+	} {
+		for changes, code := range map[string]string{
+			"": "", "Basic " + "YWxpY2U6d3Jvbmc=": "", "Basic !": "", "Digest x": "",
+			"Bearer": `,error="invalid_token"`, "Bearer a.b.c": `,error="invalid_token"`, "bearer x": `,error="invalid_token"`,
+		} {
+			a := s.get(path, header("Authorization", changes)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+			a.has(t, "WWW-Authenticate", want+code).has(t, "Content-Type", "application/json")
+			a.has(t, "Docker-Distribution-Api-Version", "registry/2.0").has(t, "Cache-Control", "no-transform")
+		}
+	}
+}
+
+// TestNextHandler: the site can serve what it likes beside the registry.
+func TestNextHandler(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"))
+	for _, path := range []string{
+		"/", "/index.html", "/v1/", "/v22/", "/V2/", "/v2x", "//v2/", "/jwt", "/jwt/", "/jwt/auth/", "/jwt/keys/", "/jwt/authx",
+		"/x/v2/", "/acme", "/acme/dependency_proxy/containers", "/acme/dependency_proxy/containers/v2x/y", "/acme/dependency_proxy/containers/v1/",
+		"/%76%32/", "/x/../v2/",
+	} {
+		for _, verb := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+			a := s.get(path, method(verb)).content(t, []byte("next handler"))
+			a.has(t, "Docker-Distribution-Api-Version", "").has(t, "WWW-Authenticate", "")
+		}
+	}
+}
+
+// TestPush: what would change a registry is refused, whoever asks and however
+// the path is made, so that a client does not look for a login that helps.
+func TestPush(t *testing.T) {
+	up := registrytest.New(t)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	image := "/v2/acme/dependency_proxy/containers/alpine"
+	for path, methods := range map[string]string{
+		"/v2/": "POST PUT DELETE PATCH", "/v2/_catalog": "POST", "/v2/library/alpine/blobs/uploads/": "POST",
+		image + "/blobs/uploads/": "POST", image + "/blobs/uploads/uuid-1": "PATCH PUT DELETE",
+		image + "/blobs/uploads": "POST", image + "/blobs/uploads/?mount=sha256:x&from=y": "POST",
+		image + "/manifests/latest": "PUT DELETE", image + "/manifests/BAD!": "PUT", image + "/blobs/sha256:bad": "DELETE",
+		image + "/tags/list": "POST", "/v2/UPPER/dependency_proxy/containers/x/manifests/y": "PUT",
+	} {
+		for verb := range strings.FieldsSeq(methods) {
+			for _, who := range []with{as("alice"), func(*http.Request) {}} {
+				a := s.get(path, method(verb), who).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED")
+				a.has(t, "Allow", "GET, HEAD").has(t, "WWW-Authenticate", "").has(t, "Docker-Distribution-Api-Version", "registry/2.0")
+			}
+		}
+	}
+	for path, allow := range map[string]string{"/jwt/auth": "GET, POST", "/jwt/keys": "GET, HEAD"} {
+		s.get(path, method(http.MethodPut)).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").has(t, "Allow", allow)
+	}
+	if counts := up.Counts(); counts != (registrytest.Counts{}) {
+		t.Errorf("upstream was asked: %+v", counts)
+	}
+}
+
+// TestUnknown: what upstream does not have is 404 with the code for what was
+// asked, and so is what this registry does not have by itself.
+func TestUnknown(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 1000))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	none := "sha256:" + strings.Repeat("0", 64)
+	base := "/v2/acme/dependency_proxy/containers/"
+	for path, code := range map[string]string{
+		base + "alpine/manifests/none":     "MANIFEST_UNKNOWN",
+		base + "alpine/manifests/" + none:  "MANIFEST_UNKNOWN",
+		base + "alpine/blobs/" + none:      "BLOB_UNKNOWN",
+		base + "none/tags/list":            "NAME_UNKNOWN",
+		base + "none/blobs/" + none:        "NAME_UNKNOWN",
+		base + "alpine":                    "NAME_UNKNOWN",
+		base + "alpine/tags/other":         "NAME_UNKNOWN",
+		base + "alpine/other/x":            "NAME_UNKNOWN",
+		base:                               "NAME_UNKNOWN",
+		"/v2/_catalog":                     "NAME_UNKNOWN",
+		"/v2/library/alpine/manifests/3.2": "NAME_UNKNOWN",
+	} {
+		get := s.get(path, as("alice")).expect(t, http.StatusNotFound, code)
+		get.has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-transform").has(t, "WWW-Authenticate", "")
+		sameStatus(t, get, s.head(path, as("alice")))
+	}
+	// A HEAD by which the repository is asked for tells nothing more than 404.
+	if code := s.get(base+"none/manifests/latest", as("alice")).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN").code(); code == "" {
+		t.Error("no code")
+	}
+}
+
+func sameStatus(t *testing.T, get, head answer) {
+	t.Helper()
+	if head.StatusCode != get.StatusCode || len(head.body) != 0 {
+		t.Errorf("%s: GET is %d, HEAD %d with %d bytes", get.Request.URL, get.StatusCode, head.StatusCode, len(head.body))
+	}
+}

@@ -1,0 +1,98 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestDecision: who may pull from what. alice is a member of acme, carol of
+// acme/platform, bob of nothing, and nobody has not logged in.
+func TestDecision(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+	groups := users("alice", "bob", "carol") + private("acme", "alice") + private("acme/platform", "carol") + private("acme/platform/deep") +
+		visible("acme/open", Public) + visible("tools", Internal) + visible("open", Public) + private("open/closed", "carol") + private("empty") + private("acmeplus")
+	s := start(t, groups, hub(up))
+	anonymous := s.get(auth).tokens().Token
+	callers := map[string]with{"nobody": bearer(anonymous)}
+	for _, name := range []string{"alice", "bob", "carol"} {
+		callers[name] = bearer(s.token(name))
+	}
+	check := func(may map[string]string) {
+		t.Helper()
+		for group, names := range may {
+			for name, who := range callers {
+				status, code := http.StatusForbidden, "DENIED"
+				if strings.Contains(" "+names+" ", " "+name+" ") {
+					status, code = http.StatusOK, ""
+				}
+				for _, path := range []string{
+					manifestPath(group, "alpine", "3.20"), manifestPath(group, "alpine", string(image.Manifest)), blobPath(group, "alpine", image.Layers[0]),
+					"/v2/" + group + infix + "alpine/tags/list", "/v2/" + group + infix + "alpine/referrers/" + string(image.Manifest),
+					"/" + group + infix + "v2/library/alpine/manifests/3.20",
+				} {
+					s.get(path, who).expect(t, status, code).has(t, "WWW-Authenticate", "")
+					s.head(path, who).expect(t, status, code)
+				}
+			}
+		}
+	}
+	all := "nobody alice bob carol"
+	check(map[string]string{
+		"acme": "alice", "acme/platform": "alice carol", "acme/platform/deep": "alice carol", "acme/open": all, "tools": "alice bob carol", "open": all,
+		"open/closed": "carol", "empty": "", "acmeplus": "", "none": "", "acme/none": "", "acm": "", "acme/platform/deep/er": "",
+	})
+	s.load(groups, hub(up), "private_groups off")
+	check(map[string]string{"acme": "", "acme/platform": "", "acme/open": all, "tools": "", "open": all, "open/closed": "", "none": ""})
+	if !strings.Contains(s.logs(), "private groups are off") {
+		t.Error("the log does not tell why")
+	}
+}
+
+// TestUnknownGroup: a group that is out of bounds and one that does not exist
+// look alike, to whoever asks.
+func TestUnknownGroup(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 1000))
+	s := start(t, users("alice", "bob"), private("secret", "alice"), visible("open", Public), hub(up))
+	s.get(manifestPath("secret", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+	up.Reset()
+	for _, who := range []with{as("bob"), bearer(s.token("bob")), bearer(s.get(auth).tokens().Token)} {
+		for _, rest := range []string{"alpine/manifests/3.20", "alpine/manifests/none", "alpine/blobs/" + zeros, "none/tags/list", "alpine/referrers/" + zeros} {
+			there := s.get("/v2/secret"+infix+rest, who).expect(t, http.StatusForbidden, "DENIED")
+			not := s.get("/v2/nogood"+infix+rest, who).expect(t, http.StatusForbidden, "DENIED")
+			if a, b := string(there.body), strings.ReplaceAll(string(not.body), "nogood", "secret"); a != b {
+				t.Errorf("%s: %s and %s", rest, a, b)
+			}
+			there.Header.Del("Date")
+			not.Header.Del("Date")
+			if a, b := fmt.Sprint(there.Header), fmt.Sprint(not.Header); a != b {
+				t.Errorf("%s: %s and %s", rest, a, b)
+			}
+			if _, message := there.problem(); !strings.Contains(message, "ask") && !strings.Contains(message, "docker login "+s.host) {
+				t.Errorf("the message does not say what to do: %s", message)
+			}
+		}
+	}
+	if counts := up.Counts(); counts != (registrytest.Counts{}) {
+		t.Errorf("upstream was asked: %+v", counts)
+	}
+}
+
+// TestBasic: a login straight at the resource is as good as a token.
+func TestBasic(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+	s := start(t, users("alice", "bob"), private("acme", "alice"), hub(up))
+	s.get("/v2/", as("alice")).content(t, []byte("{}"))
+	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).content(t, up.RawManifest("library/alpine", image.Manifest))
+	s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, random(1, 1000))
+	s.get(blobPath("acme", "alpine", image.Layers[0]), as("bob")).expect(t, http.StatusForbidden, "DENIED")
+	if !strings.Contains(s.logs(), `"user_id":"alice"`) {
+		t.Error("the access log does not tell who it was")
+	}
+}

@@ -1,0 +1,181 @@
+package caddymodule
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestDigestIsNoCapability: what one repository has is not answered for
+// another, although the bytes are here.
+func TestDigestIsNoCapability(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("team/secret", "1", random(1, 5000))
+	up.PutImage("team/other", "1", random(2, 5000))
+	s := start(t, users("alice", "bob"), private("red", "alice"), private("blue", "bob", "alice"), hub(up))
+	pull(t, s, "red", "team/secret", "1", as("alice"))
+
+	for _, caller := range []struct{ group, name string }{{"blue", "bob"}, {"blue", "alice"}, {"red", "alice"}} {
+		for _, change := range []with{method(http.MethodGet), method(http.MethodHead), header("Range", "bytes=0-9")} {
+			for _, d := range append(slices.Clone(image.Layers), image.Config) {
+				a := s.get(blobPath(caller.group, "team/other", d), as(caller.name), change)
+				a.expect(t, http.StatusNotFound, "BLOB_UNKNOWN").has(t, "Docker-Content-Digest", "")
+			}
+			a := s.get(manifestPath(caller.group, "team/other", string(image.Manifest)), as(caller.name), change)
+			a.expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN").has(t, "Docker-Content-Digest", "")
+			// A blob is no manifest either.
+			s.get(manifestPath(caller.group, "team/secret", string(image.Layers[0])), as(caller.name), change).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
+			s.get(blobPath(caller.group, "team/none", image.Layers[0]), as(caller.name), change).expect(t, http.StatusNotFound, "BLOB_UNKNOWN")
+		}
+	}
+	// Whose repository has it is served from what is here.
+	up.Reset()
+	pull(t, s, "blue", "team/secret", "1", as("bob"))
+	if counts := up.Counts(); counts.BlobGet != 0 || counts.ManifestGet != 0 || counts.BlobBytes != 0 || counts.BlobHead != 2 || counts.ManifestHead != 1 {
+		t.Errorf("the second group costs %+v", counts)
+	}
+	up.Reset()
+	pull(t, s, "blue", "team/secret", "1", as("bob"))
+	if counts := up.Counts(); counts != (registrytest.Counts{}) {
+		t.Errorf("and is asked about again: %+v", counts)
+	}
+}
+
+// pull gets an image as a client does, by tag, and checks it.
+func pull(t testing.TB, s *site, group, image, tag string, who with) {
+	t.Helper()
+	m := s.get(manifestPath(group, image, tag), who).expect(t, http.StatusOK, "")
+	if d := digest.FromBytes(m.body); string(d) != m.Header.Get("Docker-Content-Digest") {
+		t.Errorf("the manifest of %s has the digest %s and not %s", image, d, m.Header.Get("Docker-Content-Digest"))
+	}
+	for _, d := range blobsOf(t, m.body) {
+		b := s.get(blobPath(group, image, d), who).expect(t, http.StatusOK, "")
+		if digest.FromBytes(b.body) != d {
+			t.Errorf("%d bytes are not %s", len(b.body), d)
+		}
+		s.awaitStored(string(d))
+	}
+}
+
+// TestOwnLogin: what a group may read with its own login at upstream, others do
+// not get from the cache.
+func TestOwnLogin(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
+	image := up.PutImage("team/secret", "1", random(1, 5000))
+	t.Setenv("HUB_PASSWORD", upstreamPassword)
+	red := "group red {\n members alice\n upstream docker.io {\n credentials hub {env.HUB_PASSWORD}\n }\n}\n"
+	s := start(t, users("alice", "bob"), red, private("red/sub"), private("blue", "bob", "alice"), hub(up))
+	pull(t, s, "red", "team/secret", "1", as("alice"))
+	pull(t, s, "red/sub", "team/secret", "1", as("alice")) // with the login of the group above
+	s.get("/v2/red"+infix+"team/secret/tags/list", as("alice")).expect(t, http.StatusOK, "")
+	s.get("/v2/red"+infix+"team/secret/referrers/"+string(image.Manifest), as("alice")).expect(t, http.StatusOK, "")
+
+	for _, name := range []string{"alice", "bob"} {
+		for _, path := range []string{
+			manifestPath("blue", "team/secret", "1"), manifestPath("blue", "team/secret", string(image.Manifest)), blobPath("blue", "team/secret", image.Layers[0]),
+			"/v2/blue" + infix + "team/secret/tags/list", "/v2/blue" + infix + "team/secret/referrers/" + string(image.Manifest),
+		} {
+			get := s.get(path, as(name)).expect(t, http.StatusNotFound, "NAME_UNKNOWN").has(t, "WWW-Authenticate", "")
+			sameStatus(t, get, s.head(path, as(name)))
+		}
+	}
+}
+
+// TestOtherLogin: a login that upstream does not take, and a fault of another
+// group's that a fill is shared with, are nobody else's.
+func TestOtherLogin(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
+	layer := random(1, 50_000)
+	d := up.PutBlob("team/app", layer)
+	t.Setenv("HUB_PASSWORD", upstreamPassword)
+	t.Setenv("BAD_PASSWORD", "wrong-"+upstreamPassword)
+	group := func(path, variable string) string {
+		return "group " + path + " {\n members alice\n upstream docker.io {\n credentials hub {env." + variable + "}\n }\n}\n"
+	}
+	s := start(t, users("alice"), group("good", "HUB_PASSWORD"), group("bad", "BAD_PASSWORD"), hub(up))
+	together(20, func(i int) {
+		if i%2 == 0 {
+			s.get(blobPath("good", "team/app", d), as("alice")).content(t, layer)
+			return
+		}
+		s.get(blobPath("bad", "team/app", d), as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
+	})
+	if counts := up.Counts(); counts.BlobGet != 1 {
+		t.Errorf("upstream was asked %+v", counts)
+	}
+}
+
+// TestJoin: who comes while another group's pull is under way shares its bytes
+// only if upstream confirms the blob for its own repository.
+func TestJoin(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 200_000)
+	d := up.PutBlob("team/secret", layer)
+	up.PutImage("team/other", "1", random(2, 100))
+	s := start(t, users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(up))
+	release := up.StallBlobs(100_000)
+	first := s.open(blobPath("red", "team/secret", d), as("alice"))
+	if _, err := io.ReadFull(first.Body, make([]byte, 99_000)); err != nil {
+		t.Fatal(err)
+	}
+	s.get(blobPath("blue", "team/other", d), as("bob")).expect(t, http.StatusNotFound, "BLOB_UNKNOWN")
+	up.Fail(registrytest.Failure{Op: registrytest.OpBlob, Method: http.MethodHead, Status: http.StatusServiceUnavailable, Times: 1})
+	s.get(blobPath("blue", "team/secret", d), as("bob")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+
+	second := s.open(blobPath("blue", "team/secret", d), as("bob"))
+	if _, err := io.ReadFull(second.Body, make([]byte, 99_000)); err != nil {
+		t.Fatal(err)
+	}
+	part := s.get(blobPath("blue", "team/secret", d), as("bob"), header("Range", "bytes=10-19")).expect(t, http.StatusPartialContent, "")
+	if string(part.body) != string(layer[10:20]) {
+		t.Error("a wrong part")
+	}
+	release()
+	for _, r := range []*http.Response{first, second} {
+		if rest, err := io.ReadAll(r.Body); err != nil || string(rest) != string(layer[99_000:]) {
+			t.Errorf("%d bytes, %v", len(rest), err)
+		}
+	}
+	answer{Response: second}.has(t, "Cache-Status", "dependency-proxy; fwd=miss; collapsed")
+	if counts := up.Counts(); counts.BlobGet != 1 || counts.BlobBytes != int64(len(layer)) {
+		t.Errorf("upstream was asked %+v", counts)
+	}
+	s.awaitStored(string(d))
+}
+
+// TestNoConfirmation: as long as upstream does not confirm it, another group's
+// content is not answered.
+func TestNoConfirmation(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("team/app", "1", random(1, 5000))
+	s := start(t, users("alice"), private("red", "alice"), private("blue", "alice"), hub(up))
+	pull(t, s, "red", "team/app", "1", as("alice"))
+	for name, row := range map[string]struct {
+		failure registrytest.Failure
+		status  int
+	}{
+		"trouble":  {registrytest.Failure{Status: 500}, 503},
+		"denied":   {registrytest.Failure{Status: 403}, 404},
+		"nonsense": {registrytest.Failure{Status: 302}, 502},
+		"nothing":  {registrytest.Failure{Status: 404}, 404},
+	} {
+		up.Fail(row.failure)
+		for _, change := range []with{method(http.MethodGet), method(http.MethodHead), header("Range", "bytes=0-9"), header("If-None-Match", "*")} {
+			for _, path := range []string{
+				manifestPath("blue", "team/app", "1"), manifestPath("blue", "team/app", string(image.Manifest)), blobPath("blue", "team/app", image.Layers[0]),
+			} {
+				a := s.get(path, as("alice"), change)
+				if a.StatusCode != row.status || a.Header.Get("Docker-Content-Digest") != "" {
+					t.Errorf("%s: %s %s: %d, %d bytes", name, a.Request.Method, path, a.StatusCode, len(a.body))
+				}
+			}
+		}
+		up.Heal()
+	}
+	pull(t, s, "blue", "team/app", "1", as("alice"))
+}

@@ -1,0 +1,82 @@
+package caddymodule
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// The lines of a directive.
+
+// upstreamPassword is the password of the login "hub" at upstreams.
+const upstreamPassword = "upstream-password-that-must-not-leak"
+
+func password(name string) string { return name + "-password-that-must-not-leak" }
+
+var hashes sync.Map // bcrypt is slow even at its lowest cost
+
+func hash(password string) string {
+	if known, ok := hashes.Load(password); ok {
+		return known.(string)
+	}
+	made, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		panic(err)
+	}
+	hashes.Store(password, string(made))
+	return string(made)
+}
+
+func users(names ...string) string {
+	var lines strings.Builder
+	for _, name := range names {
+		fmt.Fprintf(&lines, "user %s %s\n", name, hash(password(name)))
+	}
+	return lines.String()
+}
+
+// private is a group of these members.
+func private(path string, members ...string) string {
+	if len(members) == 0 {
+		return "group " + path + "\n"
+	}
+	return "group " + path + " {\n members " + strings.Join(members, " ") + "\n}\n"
+}
+
+// visible is a group without members.
+func visible(path string, visibility Visibility) string {
+	return "group " + path + " {\n visibility " + string(visibility) + "\n}\n"
+}
+
+// hub puts a registry in the place of Docker Hub, with more lines if need be.
+func hub(registry *registrytest.Registry, lines ...string) string {
+	return at("docker.io", registry.URL(), lines...)
+}
+
+// at declares an upstream.
+func at(name, endpoint string, lines ...string) string {
+	return "upstream " + name + " {\n endpoint " + endpoint + "\n allow_private\n" + strings.Join(lines, "\n") + "\n}\n"
+}
+
+// hubLogin is a line for upstreams that want a login.
+func hubLogin(t *testing.T) string {
+	t.Setenv("HUB_PASSWORD", upstreamPassword)
+	return "credentials hub {env.HUB_PASSWORD}"
+}
+
+// random is content that no compression makes smaller and that differs by seed.
+func random(seed byte, size int) []byte {
+	content := bytes.Repeat([]byte{seed}, size)
+	state := uint32(seed) + 1
+	for i := range content {
+		state = state*1664525 + 1013904223
+		content[i] = byte(state >> 24)
+	}
+	return content
+}

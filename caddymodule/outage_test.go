@@ -1,0 +1,206 @@
+package caddymodule
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// hangUp ends the connection instead of an answer.
+func hangUp(w http.ResponseWriter, _ *http.Request) bool {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err == nil {
+		_ = conn.Close()
+	}
+	return true
+}
+
+// silence answers nothing until the client gives up.
+func silence(_ http.ResponseWriter, r *http.Request) bool {
+	<-r.Context().Done()
+	return true
+}
+
+// outages are upstream's faults and what clients are told of them where there
+// is nothing stale to answer with.
+var outages = map[string]struct {
+	fail           registrytest.Failure
+	hook           func(http.ResponseWriter, *http.Request) bool
+	manifest, blob int
+	code, wait     string // of manifests
+	blobCode       string
+}{
+	"rate limit": {fail: registrytest.Failure{Status: 429, Header: http.Header{"Retry-After": {"7"}}},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE"},
+	"rate limit for ever": {fail: registrytest.Failure{Status: 429, Header: http.Header{"Retry-After": {"999999999"}}},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "3600", blobCode: "UNAVAILABLE"},
+	"rate limit without a time": {fail: registrytest.Failure{Status: 429},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "60", blobCode: "UNAVAILABLE"},
+	"rate limit of the token service": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 429, Header: http.Header{"Retry-After": {"7"}}},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE"},
+	"broken":                      {fail: registrytest.Failure{Status: 500, Body: "<html>secret</html>"}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
+	"overloaded":                  {fail: registrytest.Failure{Status: 503}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
+	"token service broken":        {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 500}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
+	"token service without sense": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 200, Body: "{}"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"login refused":               {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 401}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"without sense":               {fail: registrytest.Failure{Status: 202, Body: "hello"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"redirects in a ring":         {fail: registrytest.Failure{Status: 302, Header: http.Header{"Location": {"/v2/"}}}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"hangs up":                    {hook: hangUp, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
+	"silent":                      {hook: silence, manifest: 504, blob: 504, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	// Docker Hub's way to say that there is no such repository, or a private one.
+	"denied":    {fail: registrytest.Failure{Status: 403}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
+	"challenge": {fail: registrytest.Failure{Status: 401}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
+}
+
+// TestOutages: what is here is served whatever becomes of upstream, and what is
+// not is refused so that a client knows whose fault it is and when to return.
+func TestOutages(t *testing.T) {
+	for name, row := range outages {
+		t.Run(name, func(t *testing.T) {
+			up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
+			image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+			cold := up.PutBlob("library/alpine", random(2, 1000))
+			s := start(t, users("alice"), private("acme", "alice"),
+				hub(up, hubLogin(t), "fresh_for 1ns", "transport http {\n response_header_timeout 300ms\n}"))
+			pull(t, s, "acme", "alpine", "3.20", as("alice"))
+			list := "/v2/acme" + infix + "alpine/tags/list"
+			tags := s.get(list, as("alice")).expect(t, http.StatusOK, "").body
+			if row.fail.Op == registrytest.OpToken {
+				up.RevokeTokens()
+			}
+			if row.hook != nil {
+				up.SetFault(row.hook)
+			} else {
+				up.Fail(row.fail)
+			}
+
+			content := up.RawManifest("library/alpine", image.Manifest)
+			path := manifestPath("acme", "alpine", "3.20")
+			for range 2 {
+				s.get(path, as("alice")).content(t, content).has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
+				s.head(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Docker-Content-Digest", string(image.Manifest))
+			}
+			s.get(manifestPath("acme", "alpine", string(image.Manifest)), as("alice")).content(t, content)
+			s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, random(1, 1000))
+			s.get(list, as("alice")).content(t, tags).has(t, "Cache-Status", "dependency-proxy; hit")
+			ageLists()
+			s.get(list, as("alice")).content(t, tags).has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
+			if n := asked(up.Counts()); n > 40 {
+				t.Errorf("upstream was asked %d times", n)
+			}
+
+			get := s.get(manifestPath("acme", "alpine", "other"), as("alice")).expect(t, row.manifest, row.code)
+			get.has(t, "Retry-After", row.wait).has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "").has(t, "Cache-Control", "no-transform")
+			sameStatus(t, get, s.head(manifestPath("acme", "alpine", "other"), as("alice")))
+			s.get(blobPath("acme", "alpine", cold), as("alice")).expect(t, row.blob, row.blobCode).has(t, "Retry-After", row.wait).has(t, "WWW-Authenticate", "")
+			s.get("/v2/acme"+infix+"alpine/tags/list?n=1", as("alice")).expect(t, row.manifest, row.code)
+			if _, message := get.problem(); strings.Contains(message, "secret") || !strings.Contains(message, "docker.io") {
+				t.Errorf("the message is %q", message)
+			}
+			if row.manifest == http.StatusBadGateway && !strings.Contains(s.logs(), `"level":"warn"`) {
+				t.Error("no warning in the log")
+			}
+			up.Heal()
+			s.get(blobPath("acme", "alpine", cold), as("alice")).content(t, random(2, 1000))
+			s.awaitStored(string(cold))
+		})
+	}
+}
+
+// TestPatience: who can have a stale answer does not wait for upstream as long
+// as upstream can be waited for, and who leaves meanwhile is told nothing.
+func TestPatience(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 100))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up, "fresh_for 1ns"))
+	path := manifestPath("acme", "alpine", "3.20")
+	s.get(path, as("alice")).expect(t, http.StatusOK, "")
+	up.SetFault(silence)
+	defer up.Heal()
+	leaving, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer leave()
+	together(3, func(i int) {
+		if i == 0 {
+			request, err := http.NewRequestWithContext(leaving, http.MethodGet, s.url+path, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			as("alice")(request)
+			if response, err := client.Do(request); err == nil {
+				_ = response.Body.Close()
+				t.Errorf("an answer at once: %d", response.StatusCode)
+			}
+			return
+		}
+		begin := time.Now()
+		a := s.get(path, as("alice")).content(t, up.RawManifest("library/alpine", image.Manifest))
+		a.has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
+		if took := time.Since(begin); took > 2*stalePatience {
+			t.Errorf("after %v", took)
+		}
+	})
+	if counts := up.Counts(); counts.ManifestGet != 1 || counts.ManifestHead != 1 {
+		t.Errorf("upstream was asked %+v", counts) // those that hang count when they end
+	}
+}
+
+// ageLists makes all lists that are remembered too old to be believed.
+func ageLists() {
+	vaults.Range(func(_, v any) bool {
+		lists := v.(*vault).lists
+		for _, key := range lists.Keys() {
+			known, _ := lists.Peek(key)
+			known.at = known.at.Add(-listFresh)
+			lists.Add(key, known)
+		}
+		return true
+	})
+}
+
+func asked(c registrytest.Counts) int {
+	return c.Token + c.ManifestHead + c.ManifestGet + c.BlobHead + c.BlobGet + c.Tags + c.Referrers + c.Challenged + c.Other
+}
+
+// TestUpstreamAway: nobody listens there.
+func TestUpstreamAway(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+	s := start(t, users("alice"), private("acme", "alice"), private("other", "alice"), hub(up))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	s.restart(users("alice"), private("acme", "alice"), private("other", "alice"), at("docker.io", "http://"+closed.Addr().String()))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	for _, path := range []string{manifestPath("other", "alpine", "3.20"), manifestPath("other", "alpine", string(image.Manifest)), blobPath("other", "alpine", image.Layers[0])} {
+		s.get(path, as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10")
+	}
+}
+
+// TestWrongCredentials: an operator's mistake is the operator's to see, not a
+// client's.
+func TestWrongCredentials(t *testing.T) {
+	for name, option := range map[string]registrytest.Option{
+		"token service": registrytest.WithToken("hub", "another"), "registry": registrytest.WithBasic("hub", "another"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := registrytest.New(t, option)
+			image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+			s := start(t, users("alice"), private("acme", "alice"), hub(up, hubLogin(t)))
+			for _, path := range []string{manifestPath("acme", "alpine", "3.20"), blobPath("acme", "alpine", image.Layers[0])} {
+				s.get(path, as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE").has(t, "WWW-Authenticate", "")
+			}
+			if logs := s.logs(); !strings.Contains(logs, `"level":"warn"`) || !strings.Contains(logs, "refuse") {
+				t.Error("no warning in the log")
+			}
+		})
+	}
+}

@@ -1,0 +1,117 @@
+package caddymodule
+
+import (
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestRanges: parts of a blob and the conditions of RFC 9110, from a cold
+// cache and from a warm one.
+func TestRanges(t *testing.T) {
+	const size = 300_000
+	for _, row := range []struct {
+		name         string
+		headers      [][2]string
+		status       int
+		contentRange string
+		from, to     int
+	}{
+		{"first byte", [][2]string{{"Range", "bytes=0-0"}}, 206, "bytes 0-0/300000", 0, 1},
+		{"middle", [][2]string{{"Range", "bytes=1000-1999"}}, 206, "bytes 1000-1999/300000", 1000, 2000},
+		{"to the end", [][2]string{{"Range", "bytes=299000-"}}, 206, "bytes 299000-299999/300000", 299000, size},
+		{"the last", [][2]string{{"Range", "bytes=-10"}}, 206, "bytes 299990-299999/300000", size - 10, size},
+		{"end beyond the size", [][2]string{{"Range", "bytes=299990-999999999"}}, 206, "bytes 299990-299999/300000", size - 10, size},
+		{"longer than all", [][2]string{{"Range", "bytes=-999999999"}}, 206, "bytes 0-299999/300000", 0, size},
+		{"no range", nil, 200, "", 0, size},
+		{"other unit", [][2]string{{"Range", "lines=1-2"}}, 200, "", 0, size},
+		{"beyond the end", [][2]string{{"Range", "bytes=300000-"}}, 416, "bytes */300000", 0, 0},
+		{"right If-Range", [][2]string{{"Range", "bytes=5-9"}, {"If-Range", "ETAG"}}, 206, "bytes 5-9/300000", 5, 10},
+		{"wrong If-Range", [][2]string{{"Range", "bytes=5-9"}, {"If-Range", `"other"`}}, 200, "", 0, size},
+		{"date as If-Range", [][2]string{{"Range", "bytes=5-9"}, {"If-Range", "Mon, 02 Jan 2006 15:04:05 GMT"}}, 200, "", 0, size},
+		{"known", [][2]string{{"If-None-Match", "ETAG"}}, 304, "", 0, 0},
+		{"one of the known", [][2]string{{"If-None-Match", `"a", ETAG`}}, 304, "", 0, 0},
+		{"anything known", [][2]string{{"If-None-Match", "*"}}, 304, "", 0, 0},
+		{"other known", [][2]string{{"If-None-Match", `"other"`}}, 200, "", 0, size},
+		{"other wanted", [][2]string{{"If-Match", `"other"`}}, 412, "", 0, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			up := registrytest.New(t)
+			layer := random(2, size)
+			d := string(up.PutBlob("library/alpine", layer))
+			s := start(t, users("alice"), private("acme", "alice"), hub(up))
+			path, changes := blobPath("acme", "alpine", d), []with{as("alice")}
+			for _, h := range row.headers {
+				changes = append(changes, header(h[0], strings.ReplaceAll(h[1], "ETAG", `"`+d+`"`)))
+			}
+			for _, temperature := range []string{"cold", "warm"} {
+				a := s.get(path, changes...)
+				if a.StatusCode != row.status || a.Header.Get("Content-Range") != row.contentRange {
+					t.Errorf("%s: %d %q instead of %d %q", temperature, a.StatusCode, a.Header.Get("Content-Range"), row.status, row.contentRange)
+				}
+				if row.status < 300 && string(a.body) != string(layer[row.from:row.to]) {
+					t.Errorf("%s: %d bytes, not the right ones", temperature, len(a.body))
+				}
+				if row.status != 416 && row.status != 412 {
+					a.has(t, "ETag", `"`+d+`"`).has(t, "Docker-Content-Digest", d).has(t, "Cache-Control", "no-transform")
+				}
+				s.awaitStored(d) // also by a part: the fill is of the whole
+			}
+			if counts := up.Counts(); counts.BlobGet != 1 || counts.BlobHead != 0 {
+				t.Errorf("upstream was asked %+v", counts)
+			}
+		})
+	}
+}
+
+// TestRangesTogether: several ranges in one answer.
+func TestRangesTogether(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(3, 10_000)
+	d := up.PutBlob("library/alpine", layer)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	for range 2 {
+		a := s.get(blobPath("acme", "alpine", d), as("alice"), header("Range", "bytes=0-9,100-199"))
+		a.expect(t, http.StatusPartialContent, "")
+		_, parameters, err := mime.ParseMediaType(a.Header.Get("Content-Type"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := multipart.NewReader(strings.NewReader(string(a.body)), parameters["boundary"])
+		for _, want := range [][]byte{layer[0:10], layer[100:200]} {
+			part, err := parts.NextPart()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(part)
+			if err != nil || string(got) != string(want) || part.Header.Get("Content-Type") != "application/octet-stream" {
+				t.Errorf("part of %d bytes: %d bytes, %v, %v", len(want), len(got), part.Header, err)
+			}
+		}
+	}
+}
+
+// TestConditionalManifest: who has a manifest is not sent it again.
+func TestConditionalManifest(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 100))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	for _, reference := range []string{"3.20", string(image.Manifest)} {
+		path := manifestPath("acme", "alpine", reference)
+		for etag, status := range map[string]int{fmt.Sprintf("%q", image.Manifest): 304, "*": 304, `"other"`: 200} {
+			get := s.get(path, as("alice"), header("If-None-Match", etag)).expect(t, status, "")
+			get.has(t, "ETag", fmt.Sprintf("%q", image.Manifest)).has(t, "Docker-Content-Digest", string(image.Manifest))
+			sameStatus(t, get, s.head(path, as("alice"), header("If-None-Match", etag)))
+		}
+	}
+	// And so with a blob, by HEAD.
+	d := image.Layers[0]
+	etag := header("If-None-Match", fmt.Sprintf("%q", d))
+	s.head(blobPath("acme", "alpine", d), as("alice"), etag).expect(t, http.StatusNotModified, "").has(t, "ETag", fmt.Sprintf("%q", d))
+}

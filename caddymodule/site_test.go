@@ -1,0 +1,234 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestMain keeps Caddy out of the home of whoever runs the tests, and the tests
+// off the network: they name hosts by loopback addresses, so whoever asks for
+// the address of a name is about to leave the machine.
+func TestMain(m *testing.M) {
+	var asked atomic.Bool
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		asked.Store(true)
+		return nil, errors.New("tests look up no names")
+	}}
+	home, err := os.MkdirTemp("", "caddy-home-")
+	if err != nil {
+		panic(err)
+	}
+	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
+		_ = os.Setenv(name, home)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(home)
+	if asked.Load() && code == 0 {
+		fmt.Fprintln(os.Stderr, "a test has looked up a host name")
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// site is a Caddy that runs in this process with one site on the loopback.
+// There is one at a time, so tests that use it are not parallel.
+type site struct {
+	t       testing.TB
+	url     string // without a slash at the end
+	host    string // with the port
+	dir     string // everything that Caddy writes
+	cache   string // of it, the proxy's
+	globals string // more of the server options
+	limits  string // more lines of the storage
+	before  string // a directive before ours
+	after   string // more sites
+	running bool
+
+	mu      sync.Mutex
+	secrets []string // none of which a log may hold
+}
+
+// start runs Caddy with a site whose directive has these lines, besides those
+// for storage. What a test stores goes with it.
+func start(t testing.TB, lines ...string) *site {
+	t.Helper()
+	s := newSite(t)
+	s.load(lines...)
+	return s
+}
+
+// newSite is a site that is not running yet.
+func newSite(t testing.TB) *site {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = free.Close()
+	s := &site{t: t, dir: t.TempDir(), host: free.Addr().String()}
+	s.url, s.cache = "http://"+s.host, filepath.Join(s.dir, "cache")
+	s.secret(upstreamPassword, registrytest.Signature+"=")
+	for _, name := range []string{"alice", "bob", "carol", "dave"} {
+		s.secret(password(name), base64.StdEncoding.EncodeToString([]byte(name+":"+password(name))))
+	}
+	t.Cleanup(func() {
+		s.stop()
+		s.checkLogs()
+	})
+	return s
+}
+
+// load makes Caddy run this configuration, by a reload if it runs already.
+func (s *site) load(lines ...string) {
+	s.t.Helper()
+	if err := s.tryLoad(lines...); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) tryLoad(lines ...string) error {
+	config, err := s.adapt(lines...)
+	if err == nil {
+		err = caddy.Load(config, true)
+	}
+	s.running = s.running || err == nil
+	// A connection that the old configuration is about to close would fail
+	// the next request that cannot be repeated.
+	client.CloseIdleConnections()
+	return err
+}
+
+// adapt returns the JSON of the whole configuration.
+func (s *site) adapt(lines ...string) ([]byte, error) {
+	_, port, _ := net.SplitHostPort(s.host)
+	text := strings.NewReplacer("$DIR", s.dir, "$PORT", port, "$CACHE", s.cache, "$GLOBALS", s.globals,
+		"$LIMITS", s.limits, "$BEFORE", s.before, "$AFTER", s.after, "$LINES", strings.Join(lines, "\n")).Replace(`{
+	admin off
+	persist_config off
+	auto_https off
+	storage file_system $DIR/storage
+	storage_check off
+	storage_clean_interval off
+	log {
+		output file $DIR/caddy.log
+		level DEBUG
+	}
+	$GLOBALS
+}
+http://:$PORT {
+	bind 127.0.0.1
+	log
+	$BEFORE
+	dependency_proxy {
+		storage filesystem $CACHE {
+			reserve off
+			$LIMITS
+		}
+		$LINES
+	}
+	respond "next handler"
+}
+$AFTER
+`)
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
+	return config, err
+}
+
+func (s *site) stop() {
+	if !s.running {
+		return
+	}
+	s.running = false
+	if err := caddy.Stop(); err != nil {
+		s.t.Error(err)
+	}
+	for name, pool := range map[string]*caddy.UsagePool{"storage": vaults, "keys": issuers, "upstream": registries} {
+		pool.Range(func(any, any) bool {
+			s.t.Errorf("Caddy has stopped, and something of the pool %s is held", name)
+			return true
+		})
+	}
+}
+
+// restart is a stop and a start with the same folders.
+func (s *site) restart(lines ...string) {
+	s.t.Helper()
+	s.stop()
+	s.load(lines...)
+}
+
+// secret names what no log may hold.
+func (s *site) secret(values ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secrets = append(s.secrets, values...)
+}
+
+// logs returns all that Caddy has logged.
+func (s *site) logs() string {
+	content, err := os.ReadFile(filepath.Join(s.dir, "caddy.log"))
+	if err != nil && !os.IsNotExist(err) {
+		s.t.Error(err)
+	}
+	return string(content)
+}
+
+var upstreamToken = regexp.MustCompile(`token-[A-Z2-7]{26}`)
+
+func (s *site) checkLogs() {
+	logs := s.logs()
+	for _, secret := range s.secrets {
+		if i := strings.Index(logs, secret); i >= 0 {
+			s.t.Errorf("the log shows a secret: %.400s", logs[max(0, i-200):])
+		}
+	}
+	if found := upstreamToken.FindString(logs); found != "" {
+		s.t.Errorf("the log shows a token of upstream's: %s", found)
+	}
+}
+
+// stored lists the files below the cache.
+func (s *site) stored() []string {
+	s.t.Helper()
+	var names []string
+	err := filepath.WalkDir(s.cache, func(name string, entry os.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			name, err = filepath.Rel(s.cache, name)
+			names = append(names, name)
+		}
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return names
+}
+
+// awaitStored waits until content is on disk, which is after clients have got
+// it.
+func (s *site) awaitStored(digests ...string) {
+	s.t.Helper()
+	for _, digest := range digests {
+		algorithm, hex, _ := strings.Cut(digest, ":")
+		name := filepath.Join(s.cache, "blobs", algorithm, hex[:2], hex)
+		eventually(s.t, digest+" is stored", func() bool {
+			_, err := os.Stat(name)
+			return err == nil
+		})
+	}
+}

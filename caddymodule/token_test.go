@@ -1,0 +1,265 @@
+package caddymodule
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+const auth = "/jwt/auth?service=dependency_proxy"
+
+// login is the form of the password grant.
+func loginForm(name, password string, more ...string) url.Values {
+	fields := url.Values{"grant_type": {"password"}, "service": {service}, "client_id": {"docker"}, "username": {name}, "password": {password}}
+	for i := 0; i < len(more); i += 2 {
+		fields.Add(more[i], more[i+1])
+	}
+	return fields
+}
+
+// TestTokenAnswer: the fields that clients read, and of which type.
+func TestTokenAnswer(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"), "token {\n lifetime 5m\n}")
+	scope := "repository:acme/dependency_proxy/containers/alpine:pull"
+	get := s.get(auth+"&account=alice&client_id=docker&offline_token=true&scope="+url.QueryEscape(scope), as("alice"))
+	post := s.get("/jwt/auth", form(loginForm("alice", password("alice"), "access_type", "offline", "scope", scope)))
+	for _, a := range []answer{get, post} {
+		a.expect(t, http.StatusOK, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store")
+		a.has(t, "Docker-Distribution-Api-Version", "").has(t, "WWW-Authenticate", "")
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(a.body, &fields); err != nil {
+			t.Fatal(err)
+		}
+		if string(fields["expires_in"]) != "300" {
+			t.Errorf("expires_in is %s", fields["expires_in"])
+		}
+		if string(fields["token"]) != string(fields["access_token"]) || strings.Count(string(fields["token"]), ".") != 2 {
+			t.Errorf("token and access_token: %d and %d bytes", len(fields["token"]), len(fields["access_token"]))
+		}
+		if _, ok := fields["refresh_token"]; ok {
+			t.Error("a refresh token that is not enabled")
+		}
+		at, err := time.Parse(time.RFC3339, a.tokens().IssuedAt)
+		if err != nil || time.Since(at) > time.Minute || time.Until(at) > 0 || at.Location() != time.UTC {
+			t.Errorf("issued_at %s: %v", fields["issued_at"], err)
+		}
+		s.get("/v2/", bearer(a.tokens().Token)).expect(t, http.StatusOK, "")
+	}
+	if p := post.tokens(); p.TokenType != "Bearer" || p.Scope != scope {
+		t.Errorf("by POST: type %q, scope %q", p.TokenType, p.Scope)
+	}
+}
+
+// TestTokenSaysWho: a token holds the identity and nothing that it may do.
+func TestTokenSaysWho(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"))
+	raw := s.get(auth+"&scope=repository:acme/dependency_proxy/containers/alpine:pull,push", as("alice")).tokens().Token
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims map[string]any
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		t.Fatal(err)
+	}
+	if claims["sub"] != "alice" || claims["aud"] != service || claims["iss"] != s.url {
+		t.Errorf("claims: %v", claims)
+	}
+	for _, word := range []string{"acme", "access", "pull", hash(password("alice")), password("alice")} {
+		if strings.Contains(string(payload), word) {
+			t.Errorf("the token tells %q: %s", word, payload)
+		}
+	}
+}
+
+// TestWrongLogins: wrong name and wrong password cannot be told apart.
+func TestWrongLogins(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"), visible("open", Public))
+	text := ""
+	for _, login := range [][2]string{{"alice", "wrong"}, {"nobody", password("alice")}, {"", ""}, {"alice", ""}, {"ALICE", password("alice")}, {"alice\x00", password("alice")}} {
+		basic := func(r *http.Request) { r.SetBasicAuth(login[0], login[1]) }
+		for _, a := range []answer{
+			s.get(auth, basic), s.get("/jwt/auth", form(loginForm(login[0], login[1]))), s.get("/v2/", basic),
+		} {
+			a.expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+			if _, message := a.problem(); text != "" && message != text {
+				t.Errorf("%q: %q and %q", login, message, text)
+			} else {
+				text = message
+			}
+		}
+		s.get(auth, basic).has(t, "Cache-Control", "no-store").has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "")
+	}
+	if !strings.Contains(s.logs(), "login refused") {
+		t.Error("the log does not tell of refused logins")
+	}
+}
+
+// TestBadTokenRequests: what is no login gets no token, and does not fall back
+// to being nobody.
+func TestBadTokenRequests(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"), visible("open", Public))
+	big := loginForm("alice", password("alice"), "scope", strings.Repeat("x", maxForm))
+	without := func(field string) url.Values {
+		fields := loginForm("alice", password("alice"))
+		fields.Del(field)
+		return fields
+	}
+	for name, row := range map[string]struct {
+		a      answer
+		status int
+	}{
+		"other service":         {s.get("/jwt/auth?service=other", as("alice")), 400},
+		"other service by POST": {s.get("/jwt/auth", form(url.Values{"service": {"other"}, "grant_type": {"password"}})), 400},
+		"no service":            {s.get("/jwt/auth", as("alice")), 200},
+		"no service by POST":    {s.get("/jwt/auth", form(without("service"))), 200},
+		"no grant":              {s.get("/jwt/auth", form(without("grant_type"))), 400},
+		"other grant":           {s.get("/jwt/auth", form(url.Values{"grant_type": {"client_credentials"}})), 400},
+		"no password":           {s.get("/jwt/auth", form(without("password"))), 401},
+		"no user":               {s.get("/jwt/auth", form(without("username"))), 401},
+		"too much":              {s.get("/jwt/auth", form(big)), 400},
+		"JSON":                  {s.get("/jwt/auth", form(without("")), header("Content-Type", "application/json")), 400},
+		"no type":               {s.get("/jwt/auth", form(without("")), func(r *http.Request) { r.Header.Del("Content-Type") }), 400},
+		"bad escape":            {s.get("/jwt/auth", form(without("")), func(r *http.Request) { *r = *broken(r) }), 400},
+		"refresh without token": {s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}})), 401},
+		"other scheme":          {s.get(auth, header("Authorization", "Digest x")), 401},
+		"broken Basic":          {s.get(auth, header("Authorization", "Basic !!!")), 401},
+		"a token":               {s.get(auth, bearer(s.token("alice"))), 401},
+		"login in the query":    {s.get(auth + "&grant_type=password&username=alice&password=x"), 200}, // that is nobody
+		"HEAD":                  {s.head(auth, as("alice")), 405},
+	} {
+		code := map[int]string{200: "", 400: "UNSUPPORTED", 401: "UNAUTHORIZED", 405: "UNSUPPORTED"}[row.status]
+		t.Run(name, func(t *testing.T) { row.a.expect(t, row.status, code).has(t, "Content-Type", "application/json") })
+	}
+}
+
+func broken(r *http.Request) *http.Request {
+	r = r.Clone(r.Context())
+	form(nil)(r)
+	body := "grant_type=password&username=%zz"
+	r.Body, r.ContentLength = http.NoBody, 0
+	r.URL.RawQuery = body
+	return r
+}
+
+// TestScopes: what is asked for decides nothing, and nothing that is asked for
+// is an error.
+func TestScopes(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	ours := "repository:acme/dependency_proxy/containers/alpine:pull"
+	for scopes, granted := range map[string]string{
+		"":                   "",
+		"scope=":             "",
+		"scope=" + ours:      ours,
+		"scope=" + ours[:20]: "",
+		"scope=" + ours + ",push&scope=repository:library/alpine:pull":            ours,
+		"scope=" + ours + "+repository:x/dependency_proxy/containers/y:push,pull": ours + " repository:x/dependency_proxy/containers/y:pull",
+		"scope=" + ours + "&scope=" + ours:                                        ours,
+		"scope=registry:catalog:*&scope=%00&scope=repository::&scope=:::":         "",
+		"scope=repository:acme/dependency_proxy/containers/alpine:push":           "",
+	} {
+		token := s.get(auth+"&"+scopes, as("alice")).expect(t, http.StatusOK, "").tokens().Token
+		s.get(manifestPath("acme", "alpine", "3.20"), bearer(token)).expect(t, http.StatusOK, "")
+
+		query, err := url.ParseQuery(scopes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fields := loginForm("alice", password("alice"))
+		fields["scope"] = query["scope"]
+		if got := s.get("/jwt/auth", form(fields)).expect(t, http.StatusOK, "").tokens().Scope; got != granted {
+			t.Errorf("%q: %q is granted instead of %q", scopes, got, granted)
+		}
+	}
+}
+
+// TestRefreshTokens: given only if they are enabled and asked for, good for new
+// tokens and for nothing else.
+func TestRefreshTokens(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	lines := []string{private("acme", "alice"), hub(up), visible("open", Public)}
+	on := append([]string{users("alice"), "token {\n refresh_tokens on\n}"}, lines...)
+	s := start(t, on...)
+	for name, a := range map[string]answer{
+		"not asked for":         s.get(auth, as("alice")),
+		"refused":               s.get(auth+"&offline_token=false", as("alice")),
+		"not asked for by POST": s.get("/jwt/auth", form(loginForm("alice", password("alice")))),
+		"online":                s.get("/jwt/auth", form(loginForm("alice", password("alice"), "access_type", "online"))),
+		"nobody's":              s.get(auth + "&offline_token=true"),
+	} {
+		if a.expect(t, http.StatusOK, ""); a.tokens().RefreshToken != "" {
+			t.Errorf("%s: a refresh token all the same", name)
+		}
+	}
+	refreshForm := func(token string, more ...string) with {
+		fields := url.Values{"grant_type": {"refresh_token"}, "service": {service}, "client_id": {"docker"}, "refresh_token": {token}}
+		for i := 0; i < len(more); i += 2 {
+			fields.Set(more[i], more[i+1])
+		}
+		return form(fields)
+	}
+	var last string
+	for _, a := range []answer{
+		s.get(auth+"&offline_token=true", as("alice")), s.get(auth+"&offline_token=1&account=alice", as("alice")),
+		s.get("/jwt/auth", form(loginForm("alice", password("alice"), "access_type", "offline"))),
+	} {
+		if last = a.tokens().RefreshToken; last == "" {
+			t.Fatalf("no refresh token: %.100s", a.body)
+		}
+		s.get("/v2/", bearer(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.get(manifestPath("acme", "alpine", "3.20"), bearer(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		fresh := s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusOK, "").tokens()
+		if fresh.RefreshToken != "" || fresh.Token == last {
+			t.Error("more than what was asked for")
+		}
+		s.get(manifestPath("acme", "alpine", "3.20"), bearer(fresh.Token)).expect(t, http.StatusOK, "")
+		if s.get("/jwt/auth", refreshForm(last, "access_type", "offline")).tokens().RefreshToken == "" {
+			t.Error("no new refresh token")
+		}
+	}
+	for name, token := range map[string]string{"an access token": s.token("alice"), "garbage": "x", "nothing": "", "cut": last[:len(last)-1]} {
+		a := s.get("/jwt/auth", refreshForm(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		if a.tokens().Token != "" {
+			t.Errorf("%s has bought a token", name)
+		}
+	}
+	s.get("/jwt/auth", refreshForm(last), host("other.example")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+
+	// The account as it is now decides, and so does the configuration.
+	s.load(append([]string{"token {\n refresh_tokens on\n}", "user alice " + hash("another-password")}, lines...)...)
+	s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.load(append([]string{users("alice")}, lines...)...)
+	s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.load(on...)
+	s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusOK, "")
+}
+
+// TestKeys: the public keys are there for others to verify tokens with, and
+// only the public ones.
+func TestKeys(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"))
+	raw := s.token("alice")
+	a := s.get("/jwt/keys").expect(t, http.StatusOK, "").has(t, "Content-Type", "application/jwk-set+json")
+	var set struct{ Keys []map[string]string }
+	if err := json.Unmarshal(a.body, &set); err != nil || len(set.Keys) != 1 {
+		t.Fatalf("%v: %s", err, a.body)
+	}
+	key := set.Keys[0]
+	if key["kty"] != "OKP" || key["crv"] != "Ed25519" || key["x"] == "" || key["d"] != "" {
+		t.Errorf("key: %v", key)
+	}
+	head, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[0])
+	if err != nil || !strings.Contains(string(head), key["kid"]) {
+		t.Errorf("kid %q is not in %s", key["kid"], head)
+	}
+	sameHeaders(t, a, s.head("/jwt/keys"))
+}

@@ -1,0 +1,42 @@
+package dependencyproxy
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestImports holds the shape of the code. What knows registries, tokens and
+// content can be used, read and tested without Caddy, and any of the three
+// without the others: caddymodule alone joins them, so that a change of Caddy's
+// API, or of one of them, stays in one place. They report by errors and hooks,
+// so none has a logger either.
+func TestImports(t *testing.T) {
+	const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
+	for _, part := range []string{"blobcache", "tokenissuer", "upstream"} {
+		output, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./"+part).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, output)
+		}
+		for line := range strings.Lines(string(output)) {
+			imports := strings.Fields(line)
+			dependency := imports[0]
+			for _, banned := range []string{"github.com/caddyserver/", "go.uber.org/"} {
+				if strings.HasPrefix(dependency, banned) {
+					t.Errorf("%s depends on %s", part, dependency)
+				}
+			}
+			own, ok := strings.CutPrefix(dependency, module)
+			if !ok {
+				continue
+			}
+			if own != part {
+				t.Errorf("%s depends on %s", part, own)
+			}
+			if slices.Contains(imports, "log") || slices.Contains(imports, "log/slog") {
+				t.Errorf("%s logs", part)
+			}
+		}
+	}
+}
