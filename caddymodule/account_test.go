@@ -31,9 +31,6 @@ func TestAnonymous(t *testing.T) {
 // TestForeignTokens: only this site's own, unspoilt and young tokens count.
 func TestForeignTokens(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
-	good := s.token("alice")
-	parts := strings.Split(good, ".")
-	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
 	mint := func(storage, prefix string, now time.Time) string {
 		ring := tokenissuer.NewKeyRing(tokenissuer.KeyRingConfig{
 			Storage: &certmagic.FileStorage{Path: storage}, Prefix: prefix, Now: func() time.Time { return now },
@@ -46,16 +43,23 @@ func TestForeignTokens(t *testing.T) {
 		}
 		return token.Raw
 	}
+	expired := mint(s.dir+"/storage", keyPrefix, time.Now().Add(-time.Hour))
+	good := s.token("alice") // by the same key, since it is there
+	parts := strings.Split(good, ".")
+	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
 	for name, token := range map[string]string{
 		"garbage": "x", "empty": "", "signature cut off": parts[0] + "." + parts[1] + ".", "no signature": none + "." + parts[1] + ".",
 		"other payload": parts[0] + "." + parts[1] + "x." + parts[2], "too long": good + strings.Repeat("x", 9000),
 		"another's keys":  mint(t.TempDir(), keyPrefix, time.Now()),
-		"expired":         mint(s.dir+"/storage", keyPrefix, time.Now().Add(-time.Hour)),
+		"expired":         expired,
 		"no such account": mint(s.dir+"/storage", keyPrefix, time.Now()), // of this version
 	} {
 		a := s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		if !strings.HasSuffix(a.Header.Get("WWW-Authenticate"), `,error="invalid_token"`) {
 			t.Errorf("%s: %s", name, a.Header.Get("WWW-Authenticate"))
+		}
+		if _, message := a.problem(); strings.Contains(message, "expired") != (name == "expired") {
+			t.Errorf("%s: %s", name, message)
 		}
 	}
 	s.get("/v2/", bearer(good), host("other.example")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")

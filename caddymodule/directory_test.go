@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,17 +58,19 @@ func (*elsewhere) Lookup(_ context.Context, name string) (Account, error) {
 func TestDirectoryAway(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, "directory elsewhere", private("acme", "zoe"), visible("open", Public), hub(up))
+	s := start(t, "directory elsewhere", private("acme", "zoe"), visible("open", Public), hub(up), "token {\n refresh_tokens on\n}")
 	s.secret(password("elsewhere"))
 	zoe := func(r *http.Request) { r.SetBasicAuth("zoe", password("elsewhere")) }
 	path := manifestPath("acme", "alpine", "3.20")
-	token := s.get(auth, zoe).expect(t, http.StatusOK, "").tokens().Token
+	tokens := s.get(auth+"&offline_token=true", zoe).expect(t, http.StatusOK, "").tokens()
+	token := tokens.Token
 	s.get(path, bearer(token)).expect(t, http.StatusOK, "")
 
 	elsewhereFails.Store(1)
 	defer elsewhereFails.Store(0)
 	for _, a := range []answer{
 		s.get(auth, zoe), s.get("/jwt/auth", form(loginForm("zoe", password("elsewhere")))), s.get("/v2/", zoe),
+		s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens.RefreshToken}})),
 		s.get("/v2/", bearer(token)), s.get(path, bearer(token)), s.get(path, zoe), s.get(manifestPath("open", "alpine", "3.20"), bearer(token)),
 	} {
 		a.expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "WWW-Authenticate", "")

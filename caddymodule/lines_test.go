@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -79,4 +80,35 @@ func random(seed byte, size int) []byte {
 		content[i] = byte(state >> 24)
 	}
 	return content
+}
+
+// jsonWithout takes a field of the handler out of a configuration.
+func jsonWithout(t *testing.T, config []byte, field string) []byte {
+	t.Helper()
+	var whole any
+	if err := json.Unmarshal(config, &whole); err != nil {
+		t.Fatal(err)
+	}
+	var walk func(any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, e := range v {
+				walk(e)
+			}
+		case map[string]any:
+			if v["handler"] == "dependency_proxy" {
+				delete(v, field)
+			}
+			for _, e := range v {
+				walk(e)
+			}
+		}
+	}
+	walk(whole)
+	out, err := json.Marshal(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

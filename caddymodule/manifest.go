@@ -135,6 +135,12 @@ func (p *repository) content(ctx context.Context, d digest.Digest, mediaType str
 }
 
 func (p *repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte, error) {
+	// It may have come since the caller looked.
+	if link, err := p.index.Link(ctx, p.scope, d); err == nil && link.MediaType != "" {
+		if content, err := p.cache.Bytes(ctx, d, maxManifest); err == nil {
+			return content, nil
+		}
+	}
 	m, err := p.registry.Manifest(ctx, p.name, d.String())
 	if err != nil {
 		return nil, err
@@ -190,8 +196,17 @@ func (p *repository) ask(ctx context.Context, tag string) (blobcache.Ref, error)
 	return blobcache.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: time.Now()}, nil
 }
 
+// freshRef is what somebody else may have learnt since the caller looked.
+func (p *repository) freshRef(ctx context.Context, tag string) (blobcache.Ref, bool) {
+	ref, err := p.index.Ref(ctx, p.scope, tag)
+	return ref, err == nil && time.Since(ref.Checked) < p.freshFor
+}
+
 // askFirst asks about a tag that is not known.
 func (p *repository) askFirst(ctx context.Context, tag string) (blobcache.Ref, error) {
+	if ref, ok := p.freshRef(ctx, tag); ok {
+		return ref, nil
+	}
 	ref, err := p.ask(ctx, tag)
 	if err == nil {
 		p.setRef(ctx, tag, ref)
@@ -203,6 +218,9 @@ func (p *repository) askFirst(ctx context.Context, tag string) (blobcache.Ref, e
 // only once its new content is here: until then the old image is the one that
 // can be pulled.
 func (p *repository) askAgain(ctx context.Context, tag string, old blobcache.Ref) (blobcache.Ref, error) {
+	if ref, ok := p.freshRef(ctx, tag); ok {
+		return ref, nil
+	}
 	ref, err := p.ask(ctx, tag)
 	if err == nil && ref.Digest != old.Digest {
 		_, _, err = p.content(ctx, ref.Digest, ref.MediaType)

@@ -22,6 +22,11 @@ func RunShelf(t *testing.T, open func(t *testing.T) blobcache.Shelf) {
 	t.Run("WalkAll", func(t *testing.T) { testWalk(t, open(t)) })
 	t.Run("WalkStops", func(t *testing.T) { testWalkStops(t, open(t)) })
 	t.Run("Touch", func(t *testing.T) { testTouch(t, open(t)) })
+	t.Run("Free", func(t *testing.T) {
+		if free, total, err := open(t).Free(t.Context()); err != nil || total > 0 && (free < 0 || free > total) {
+			t.Errorf("%d of %d bytes are free, %v", free, total, err)
+		}
+	})
 }
 
 func testWalk(t *testing.T, s blobcache.Shelf) {
