@@ -202,13 +202,24 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 		c.trouble("measure stored content", err)
 		return nil
 	}
-	if size >= 0 && stored != size || stored == 0 && !isEmpty(d) {
+	if size >= 0 && stored != size && !intact(file, d) || stored == 0 && !isEmpty(d) {
 		_ = file.Close()
 		c.trouble("check stored content", fmt.Errorf("%s has %d bytes instead of %d", d, stored, size))
 		c.remove(ctx, d)
 		return nil
 	}
 	return &Reader{source: file, size: stored}
+}
+
+// intact reads content that has another size than was expected: the one who
+// expects may have been told wrong, and has no say over what others stored.
+func intact(file io.ReadSeeker, d digest.Digest) bool {
+	verifier := d.Verifier()
+	if _, err := io.Copy(verifier, file); err != nil || !verifier.Verified() {
+		return false
+	}
+	_, err := file.Seek(0, io.SeekStart)
+	return err == nil
 }
 
 // join returns the fill of a digest, starting it if there is none. The caller

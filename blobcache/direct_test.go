@@ -1,6 +1,7 @@
 package blobcache_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -107,13 +109,69 @@ func TestDirectCorrupt(t *testing.T) {
 	}
 }
 
+// TestDirectMisannounced has the right bytes, but not as many as announced.
+func TestDirectMisannounced(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source(random(77, 1000))
+		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			body := s.body(offset, s.from(offset))
+			body.Size = 1001
+			return body, nil
+		}
+		e.broken(e.mustGet(s), s, io.ErrUnexpectedEOF)
+	})
+}
+
+// TestDirectAfterTheEnd has a source that goes on after its end.
+func TestDirectAfterTheEnd(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source(random(78, 1000))
+		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			once := s.from(offset)
+			return s.body(offset, readFunc(func(p []byte) (int, error) {
+				n, err := once.Read(p)
+				if err == io.EOF {
+					once = bytes.NewReader([]byte("more"))
+				}
+				return n, err
+			})), nil
+		}
+		e.whole(s)
+	})
+}
+
+// TestDirectSlowClient takes longer than a source may.
+func TestDirectSlowClient(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source(random(79, 500_000))
+		r := e.mustGet(s)
+		for from := 0; from < len(s.content); from += 100_000 {
+			time.Sleep(10 * time.Minute)
+			e.same(io.LimitReader(r, 100_000), s.content[from:from+100_000])
+		}
+	})
+}
+
+// TestDirectIdleSource is a broken transfer, in time.
+func TestDirectIdleSource(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source(random(79, 1000))
+		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 10), stalled(ctx))), nil
+		}
+		begin := time.Now()
+		e.broken(e.mustGet(s), s, context.DeadlineExceeded)
+		if took := time.Since(begin); took != time.Minute {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
 func TestDirectEmptyAnswer(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(nil)
 		s.digest = digest.FromString("not empty")
-		if _, _, err := e.get(s); !errors.Is(err, blobcache.ErrDigestMismatch) {
-			t.Errorf("get: %v", err)
-		}
+		e.refused(s, blobcache.ErrDigestMismatch)
 	})
 }
 

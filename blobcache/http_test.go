@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
@@ -189,6 +190,40 @@ func TestHTTPBroken(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// deaf is a client that is gone when the second part of its answer begins.
+type deaf struct{ http.ResponseWriter }
+
+func (d deaf) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("bytes 200-299/")) {
+		synctest.Wait() // until the second part's bytes are waited for
+		return 0, errors.New("client is gone")
+	}
+	return d.ResponseWriter.Write(p)
+}
+
+// TestServeContentLeavesARead behind, in a goroutine of its own, that Close
+// must end.
+func TestServeContentLeavesARead(t *testing.T) {
+	for name, run := range map[string]func(*testing.T, func(*testing.T, *env)){"cold": bubble, "direct": noSpool} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, e *env) {
+				s, never := e.source(random(115, 1000)), make(chan struct{})
+				s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+					return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 100), gated(ctx, never, s.from(100)))), nil
+				}
+				r := e.mustGet(s)
+				req := httptest.NewRequest(http.MethodGet, "/", nil)
+				req.Header.Set("Range", "bytes=0-9,200-299")
+				http.ServeContent(deaf{httptest.NewRecorder()}, req, "layer.bin", time.Time{}, r)
+				_ = r.Err()
+				if err := r.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
 	}
 }
 

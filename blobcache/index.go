@@ -119,7 +119,9 @@ func recall[T any](ctx context.Context, records Records, memory *lru.Cache[strin
 	if err != nil {
 		return *new(T), fmt.Errorf("record %s is damaged: %w", key, errors.Join(err, fs.ErrNotExist))
 	}
-	memory.ContainsOrAdd(key, value) // what was set meanwhile is newer
+	if newer, ok, _ := memory.PeekOrAdd(key, value); ok {
+		return newer, nil // it was set meanwhile
+	}
 	return value, nil
 }
 

@@ -106,11 +106,16 @@ func TestCorruptNeverStored(t *testing.T) {
 // be no last byte to hold back.
 func TestEmptyAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
-		s := e.source(nil)
+		s, end := e.source(nil), make(chan struct{})
 		s.digest = digest.FromString("not empty")
-		if _, _, err := e.get(s); !errors.Is(err, blobcache.ErrDigestMismatch) {
-			t.Errorf("get: %v", err)
+		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return s.body(offset, gated(ctx, end, s.from(0))), nil
 		}
+		var get sync.WaitGroup
+		get.Go(func() { e.refused(s, blobcache.ErrDigestMismatch) })
+		synctest.Wait()
+		close(end)
+		get.Wait()
 	})
 }
 

@@ -223,6 +223,25 @@ func TestScrubDropsDamage(t *testing.T) {
 	})
 }
 
+// TestWrongExpectationHarmsNobody: a scope whose source lies about a size must
+// not make the cache drop what another one stored.
+func TestWrongExpectationHarmsNobody(t *testing.T) {
+	const size = 1000
+	c, _ := kept(t, t.TempDir(), Limits{})
+	pull(t, c, 1, size)
+	_, d := content(1, size)
+	r, origin, err := c.Get(t.Context(), Request{Digest: d, Size: size + 1, Fetch: func(context.Context, int64, string) (*Body, error) {
+		return nil, fs.ErrNotExist
+	}})
+	if err != nil || origin != Hit {
+		t.Fatalf("origin %v, %v", origin, err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || len(got) != size {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 func TestEvictedWhileRead(t *testing.T) {
 	const size = 1000
 	c, store := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})

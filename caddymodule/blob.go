@@ -67,14 +67,15 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	if origin == blobcache.Led {
 		return r, statusMiss, nil
 	}
-	if _, _, err := p.statBlob(ctx, d); err != nil {
+	_, status, err := p.statBlob(ctx, d)
+	if err != nil {
 		_ = r.Close()
 		return nil, nil, err
 	}
 	if origin == blobcache.Joined {
-		return r, statusJoined, nil
+		status = statusJoined
 	}
-	return r, statusHit, nil
+	return r, status, nil
 }
 
 func (p *repository) fetchBlob(d digest.Digest) blobcache.Fetch {

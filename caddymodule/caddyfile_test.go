@@ -78,3 +78,16 @@ func adapt(directive string) string {
 	}
 	return strings.TrimSpace(out.String())
 }
+
+// TestNullInJSON: a null in a list is an error, not the end of the process.
+func TestNullInJSON(t *testing.T) {
+	for name, h := range map[string]*Handler{
+		"group":          {Groups: []*Group{nil}},
+		"upstream":       {Upstreams: []*Upstream{nil}},
+		"group upstream": {Groups: []*Group{{Path: "acme", Upstreams: []*GroupUpstream{nil}}}},
+	} {
+		if err := h.check(); err == nil || !strings.Contains(err.Error(), "is null") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

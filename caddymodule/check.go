@@ -20,6 +20,9 @@ import (
 // those who write JSON. What depends on the machine is found by Provision.
 
 func (u *StaticUser) check() error {
+	if u == nil {
+		return errors.New("a user is null")
+	}
 	if u.Name == "" || strings.ContainsAny(u.Name, ": \t\r\n") {
 		return errors.New("a user's name must not be empty nor contain a colon or white space")
 	}
@@ -49,6 +52,9 @@ func comparer(hash string) (caddyauth.Comparer, int, error) {
 }
 
 func (g *Group) check() error {
+	if g == nil {
+		return errors.New("a group is null")
+	}
 	switch {
 	case !upstream.ValidRepository(g.Path):
 		return fmt.Errorf("group '%s': a group's path is lower-case letters and digits, separated by . _ __ - or /", g.Path)
@@ -63,6 +69,9 @@ func (g *Group) check() error {
 }
 
 func (u *Upstream) check() error {
+	if u == nil {
+		return errors.New("an upstream is null")
+	}
 	if !upstream.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
 		return fmt.Errorf("upstream '%s': the name is the first component of image names: lower-case letters and digits, separated by . _ __ or -", u.Name)
 	}
@@ -95,6 +104,9 @@ func parseEndpoint(name, endpoint string) (*url.URL, error) {
 }
 
 func (u *GroupUpstream) check() error {
+	if u == nil {
+		return errors.New("an upstream of a group is null")
+	}
 	if u.Credentials == nil {
 		return fmt.Errorf("upstream %s of a group has nothing of its own; write `credentials USERNAME {env.PASSWORD}` in it", u.Name)
 	}
@@ -170,7 +182,10 @@ func checkOnce[T any](what string, things []T, name func(T) string) error {
 // checkEach checks some named things in the order in which they were written.
 func checkEach[T interface{ check() error }](what string, things []T, name func(T) string) error {
 	for i, thing := range things {
-		if err := cmp.Or(thing.check(), checkOnce(what, things[:i+1], name)); err != nil {
+		if err := thing.check(); err != nil {
+			return err
+		}
+		if err := checkOnce(what, things[:i+1], name); err != nil {
 			return err
 		}
 	}

@@ -80,7 +80,7 @@ func newSite(t testing.TB) *site {
 		t.Fatal(err)
 	}
 	_ = free.Close()
-	s := &site{t: t, dir: scratch(t), host: free.Addr().String()}
+	s := &site{t: t, dir: t.TempDir(), host: free.Addr().String()}
 	s.url, s.cache = "http://"+s.host, filepath.Join(s.dir, "cache")
 	s.secret(upstreamPassword, registrytest.Signature+"=")
 	for _, name := range []string{"alice", "bob", "carol", "dave"} {
@@ -91,16 +91,6 @@ func newSite(t testing.TB) *site {
 		s.checkLogs()
 	})
 	return s
-}
-
-// scratch is t.TempDir for what fills, which outlive Caddy, may still write to.
-func scratch(t testing.TB) string {
-	dir, err := os.MkdirTemp("", "site-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { eventually(t, dir+" is removed", func() bool { return os.RemoveAll(dir) == nil }) })
-	return dir
 }
 
 // load makes Caddy run this configuration, by a reload if it runs already.
@@ -167,6 +157,10 @@ func (s *site) stop() {
 	if err := caddy.Stop(); err != nil {
 		s.t.Error(err)
 	}
+	eventually(s.t, "fills end", func() bool {
+		files, err := os.ReadDir(filepath.Join(s.cache, "tmp"))
+		return err != nil || len(files) == 0
+	})
 	for name, pool := range map[string]*caddy.UsagePool{"storage": vaults, "keys": issuers, "upstream": registries} {
 		pool.Range(func(any, any) bool {
 			s.t.Errorf("Caddy has stopped, and something of the pool %s is held", name)

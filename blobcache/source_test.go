@@ -1,0 +1,131 @@
+package blobcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"testing/iotest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+var errSource = errors.New("the source is in trouble")
+
+type call struct {
+	offset int64
+	etag   string
+}
+
+// source is where content comes from, and what it was asked.
+type source struct {
+	content []byte
+	digest  digest.Digest
+	// answer is to the n-th call, from 0 on; nil for a source without faults.
+	answer func(ctx context.Context, n int, offset int64) (*blobcache.Body, error)
+
+	mu    sync.Mutex
+	calls []call
+	open  int // bodies
+}
+
+func (e *env) source(content []byte) *source {
+	s := &source{content: content, digest: digest.FromBytes(content)}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sources = append(e.sources, s)
+	return s
+}
+
+func (s *source) request(scope string) blobcache.Request {
+	return blobcache.Request{Digest: s.digest, Size: -1, Scope: scope, Fetch: s.fetch}
+}
+
+func (s *source) fetch(ctx context.Context, offset int64, etag string) (*blobcache.Body, error) {
+	s.mu.Lock()
+	n := len(s.calls)
+	s.calls = append(s.calls, call{offset, etag})
+	s.mu.Unlock()
+	if s.answer != nil {
+		return s.answer(ctx, n, offset)
+	}
+	return s.body(offset, polite(ctx, s.from(offset))), nil
+}
+
+func (s *source) fetches() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.calls)
+}
+
+func (s *source) from(offset int64) io.Reader { return bytes.NewReader(s.content[offset:]) }
+
+func (s *source) body(offset int64, r io.Reader) *blobcache.Body {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open++
+	return &blobcache.Body{ReadCloser: &sourceBody{r, s}, Size: int64(len(s.content)), Offset: offset, ETag: `"v1"`}
+}
+
+type sourceBody struct {
+	io.Reader
+	source *source
+}
+
+func (b *sourceBody) Close() error {
+	b.source.mu.Lock()
+	defer b.source.mu.Unlock()
+	b.source.open--
+	return nil
+}
+
+type readFunc func(p []byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
+
+// cut is the first n bytes of r and then a failure.
+func cut(r io.Reader, n int64) io.Reader {
+	return io.MultiReader(io.LimitReader(r, n), iotest.ErrReader(errSource))
+}
+
+// polite is r until ctx ends.
+func polite(ctx context.Context, r io.Reader) io.Reader {
+	return readFunc(func(p []byte) (int, error) {
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		return r.Read(p)
+	})
+}
+
+// stalled sends nothing until ctx ends.
+func stalled(ctx context.Context) io.Reader {
+	return readFunc(func([]byte) (int, error) {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	})
+}
+
+// gated is r from when the gate is opened.
+func gated(ctx context.Context, gate <-chan struct{}, r io.Reader) io.Reader {
+	return readFunc(func(p []byte) (int, error) {
+		select {
+		case <-gate:
+			return r.Read(p)
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	})
+}
+
+// paced is r in pieces, with a pause before each.
+func paced(r io.Reader, piece int, pause time.Duration) io.Reader {
+	return readFunc(func(p []byte) (int, error) {
+		time.Sleep(pause)
+		return r.Read(p[:min(len(p), piece)])
+	})
+}
