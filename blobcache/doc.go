@@ -6,7 +6,9 @@
 // comes. Every request that arrives meanwhile reads the same spool at its own
 // pace and from its own offset, so nobody waits for the whole and nobody slows
 // the others down; the last byte is held back from all of them until the
-// digest matches. Then the file is synced and renamed into the store.
+// digest matches. Then the file is synced and renamed into the store. A range
+// that ends before the last byte is not held back, and is as good as its source
+// until the fill has ended.
 //
 // The package knows digests, not registries: where bytes come from is a
 // [Fetch], and who may read them is the caller's decision, kept in the
