@@ -64,26 +64,28 @@ func TestStartOver(t *testing.T) {
 }
 
 func TestSourceNeverAnswersAgain(t *testing.T) {
-	bubble(t, func(t *testing.T, e *env) {
-		s := e.source(random(22, 300_000))
-		s.answer = func(_ context.Context, n int, offset int64) (*blobcache.Body, error) {
-			if n == 0 {
-				return s.body(0, cut(s.from(0), 100_000)), nil
+	for _, sent := range []int64{100_000, 2 << 20} {
+		bubble(t, func(t *testing.T, e *env) {
+			s := e.source(random(22, 3<<20))
+			s.answer = func(_ context.Context, n int, _ int64) (*blobcache.Body, error) {
+				if n == 0 {
+					return s.body(0, cut(s.from(0), sent)), nil
+				}
+				return nil, errSource
 			}
-			return nil, errSource
-		}
-		begin := time.Now()
-		e.broken(e.mustGet(s), s, errSource)
-		if took := time.Since(begin); s.fetches() != 6 || took > 10*time.Second {
-			t.Errorf("gave up after %d fetches and %v", s.fetches(), took)
-		}
-		synctest.Wait()
-		if got := <-e.ended; got.size != 100_000 || !errors.Is(got.err, errSource) || e.stored(s) {
-			t.Errorf("hook: %+v", got)
-		}
-		s.answer = nil
-		e.whole(s)
-	})
+			begin := time.Now()
+			e.broken(e.mustGet(s), s, errSource)
+			if took := time.Since(begin); s.fetches() != 6 || took > 10*time.Second {
+				t.Errorf("gave up after %d fetches and %v", s.fetches(), took)
+			}
+			synctest.Wait()
+			if got := <-e.ended; got.size != sent || !errors.Is(got.err, errSource) || e.stored(s) {
+				t.Errorf("hook: %+v", got)
+			}
+			s.answer = nil
+			e.whole(s)
+		})
+	}
 }
 
 // TestProgressRenewsTries has a source that drops each megabyte.
