@@ -1,0 +1,85 @@
+package blobcache
+
+import (
+	"context"
+	"hash/maphash"
+	"maps"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// fillKey names a fill that all may share, or a scope's own.
+type fillKey struct {
+	digest digest.Digest
+	own    bool
+	scope  string
+}
+
+// join returns the fill of a digest, starting it if there is none. The caller
+// holds a reference to the fill, which its reader takes over. It returns nil
+// if fills have ended since the caller looked into the store: the content may
+// be there by now. Choosy callers take no other scope's fill whose source has
+// not answered yet, but their own scope's: else the scopes of a dead source
+// would time out in turn.
+func (c *Cache) join(ctx context.Context, req Request, ended uint64, choosy bool) (f *fill, led bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := fillKey{digest: req.Digest}
+	f = c.fills[key]
+	if choosy && f != nil && f.scope != req.Scope && !f.answered() {
+		key.own, key.scope = true, req.Scope
+		f = c.fills[key]
+	}
+	if f != nil && f.acquire() {
+		return f, false
+	}
+	if c.ended[c.slot(req.Digest)] != ended {
+		return nil, false
+	}
+	f = newFill(c, req)
+	f.key = key
+	c.fills[key] = f
+	// The fill belongs to all who will want the digest, so it does not end
+	// with the request that happens to be the first.
+	go f.run(context.WithoutCancel(ctx), req)
+	return f, true
+}
+
+func (c *Cache) leave(f *fill) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended[c.slot(f.digest)]++
+	delete(c.fills, f.key)
+	close(f.left)
+}
+
+func (c *Cache) endedFills(d digest.Digest) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended[c.slot(d)]
+}
+
+// slot keeps the fills of other digests, with few exceptions, from sending a
+// request to a slow store over and over.
+func (c *Cache) slot(d digest.Digest) uint64 {
+	return maphash.String(c.seed, string(d)) % uint64(len(c.ended))
+}
+
+// Flush waits until the content that clients have got whole is on disk, or
+// until ctx ends. Transfers under way are not waited for.
+func (c *Cache) Flush(ctx context.Context) {
+	c.mu.Lock()
+	fills := slices.Collect(maps.Values(c.fills))
+	c.mu.Unlock()
+	for _, f := range fills {
+		if !f.verified() {
+			continue
+		}
+		select {
+		case <-f.left:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
