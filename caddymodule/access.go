@@ -1,9 +1,12 @@
 package caddymodule
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
 	"strings"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
 // Visibility says who may pull from a group.
@@ -18,64 +21,151 @@ const (
 	Public Visibility = "public"
 )
 
-// access decides who may read a group. It is made anew with each
+// Role is what an account is in a group and in the groups below it. Each role
+// may do what the ones before it may.
+type Role uint8
+
+const (
+	// NoRole is that of who is no member.
+	NoRole Role = iota
+	// Member pulls.
+	Member
+	// Maintainer sees the group's page, and purges what is cached for it.
+	Maintainer
+	// Owner makes and revokes the group's tokens.
+	Owner
+)
+
+var roleNames = [...]string{"no role", "member", "maintainer", "owner"}
+
+// String names the role in lower case.
+func (r Role) String() string { return roleNames[min(int(r), len(roleNames)-1)] }
+
+// access decides what an account may do in a group. It is made anew with each
 // configuration and asked at each request; a token decides nothing.
 type access struct {
 	groups        map[string]*groupAccess
 	privateGroups bool // false: the kill switch, only public groups are served
 	anyPublic     bool
+	directories   []namedDirectory
 }
 
 type groupAccess struct {
 	visibility Visibility
-	members    map[string]struct{}
+	roles      map[string]Role // by account
 }
 
-func newAccess(groups []*Group, privateGroups bool) *access {
-	a := &access{groups: make(map[string]*groupAccess, len(groups)), privateGroups: privateGroups}
+func newAccess(groups []*Group, privateGroups bool, directories []namedDirectory) *access {
+	a := &access{groups: make(map[string]*groupAccess, len(groups)), privateGroups: privateGroups, directories: directories}
 	for _, g := range groups {
-		ga := &groupAccess{visibility: g.Visibility, members: make(map[string]struct{}, len(g.Members))}
-		for _, m := range g.Members {
-			ga.members[m] = struct{}{}
+		ga := &groupAccess{visibility: g.Visibility, roles: make(map[string]Role)}
+		for role, names := range map[Role][]string{Member: g.Members, Maintainer: g.Maintainers, Owner: g.Owners} {
+			for _, name := range names {
+				ga.roles[name] = max(ga.roles[name], role)
+			}
 		}
 		a.groups[g.Path] = ga
 		a.anyPublic = a.anyPublic || g.Visibility == Public
 	}
+	for _, d := range directories {
+		_, knowsGroups := d.Directory.(GroupDirectory)
+		a.anyPublic = a.anyPublic || knowsGroups // one of them may be
+	}
 	return a
 }
 
-// mayPull decides, and names the rule that decided for the log. A group that
-// does not exist and one that is out of bounds must look alike to the caller.
-func (a *access) mayPull(who tokenissuer.Identity, group string) (ok bool, rule string) {
-	g := a.groups[group]
-	switch {
-	case g == nil:
-		return false, "unknown group"
-	case g.visibility == Public:
-		return true, "public group"
-	case !a.privateGroups:
-		return false, "private groups are off"
-	case who.Anonymous:
-		return false, "anonymous"
-	case g.visibility == Internal:
-		return true, "internal group"
-	}
-	return a.isMember(who.Name, group)
+// verdict is a decision and the rule that made it, for the log and for those
+// who may know it: who has any part in the group, or runs the site.
+type verdict struct {
+	ok      bool
+	rule    string
+	insider bool
 }
 
-// isMember walks up from the group: members of a group are members of its
-// subgroups.
-func (a *access) isMember(name, group string) (ok bool, rule string) {
-	for {
-		if g := a.groups[group]; g != nil {
-			if _, ok := g.members[name]; ok {
-				return true, "member"
-			}
-		}
-		i := strings.LastIndexByte(group, '/')
-		if i < 0 {
-			return false, "not a member"
-		}
-		group = group[:i]
+// decide says whether somebody may do in a group what takes a role. A group
+// that does not exist and one that is out of bounds must look alike to the
+// caller. An error means that it cannot be told now, and denies.
+func (a *access) decide(ctx context.Context, who caller, group string, want Role) (verdict, error) {
+	visibility, err := a.visibilityOf(ctx, group)
+	known := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return verdict{}, err
 	}
+	switch {
+	case visibility == Public && want <= Member:
+		return verdict{ok: true, rule: "public group"}, nil
+	case !known:
+		return verdict{rule: "unknown group", insider: who.Admin}, nil
+	case who.anonymous:
+		return verdict{rule: "anonymous"}, nil
+	}
+	role, err := a.roleOf(ctx, who, group)
+	if err != nil {
+		return verdict{}, err
+	}
+	v := verdict{insider: who.Admin || role > NoRole}
+	v.ok, v.rule = a.judge(who, group, visibility, role, want)
+	return v, nil
+}
+
+func (a *access) judge(who caller, group string, visibility Visibility, role, want Role) (ok bool, rule string) {
+	switch {
+	case !a.privateGroups && visibility != Public:
+		return false, "private groups are off"
+	case who.Only != nil && !slices.ContainsFunc(who.Only, func(above string) bool { return within(group, above) }):
+		return false, "token of other groups"
+	case who.PullOnly && want > Member:
+		return false, "token for pulling only"
+	case who.Admin:
+		return true, "admin"
+	case role >= want:
+		return true, role.String()
+	case visibility == Internal && want <= Member:
+		return true, "internal group"
+	case role > NoRole:
+		return false, role.String() + " only"
+	}
+	return false, "not a member"
+}
+
+// visibilityOf asks the configuration first, then the directories that know
+// groups.
+func (a *access) visibilityOf(ctx context.Context, group string) (Visibility, error) {
+	if g := a.groups[group]; g != nil {
+		return g.visibility, nil
+	}
+	for _, d := range a.directories {
+		groups, ok := d.Directory.(GroupDirectory)
+		if !ok {
+			continue
+		}
+		visibility, err := groups.VisibilityOf(ctx, group)
+		if !errors.Is(err, fs.ErrNotExist) {
+			if err != nil {
+				err = fmt.Errorf("directory %s: %w", d.name, err)
+			}
+			return visibility, err
+		}
+	}
+	return "", fs.ErrNotExist
+}
+
+// roleOf is the highest of the account's roles in the group and in those above
+// it, by the configuration and by the account's own directory.
+func (a *access) roleOf(ctx context.Context, who caller, group string) (Role, error) {
+	role := NoRole
+	for path := group; path != ""; path = path[:max(strings.LastIndexByte(path, '/'), 0)] {
+		if g := a.groups[path]; g != nil {
+			role = max(role, g.roles[who.Name])
+		}
+		role = max(role, who.Roles[path])
+	}
+	if groups, ok := who.source.(GroupDirectory); ok && role < Owner {
+		given, err := groups.RoleIn(ctx, who.Account, group)
+		if err != nil {
+			return role, fmt.Errorf("directory %s: %w", who.directory, err)
+		}
+		role = max(role, given)
+	}
+	return role, nil
 }

@@ -36,7 +36,7 @@ func TestForeignTokens(t *testing.T) {
 			Storage: &certmagic.FileStorage{Path: storage}, Prefix: prefix, Now: func() time.Time { return now },
 		})
 		token, err := tokenissuer.New(tokenissuer.Config{KeyRing: ring}).Mint(t.Context(), tokenissuer.MintRequest{
-			Issuer: s.url, Identity: tokenissuer.Identity{Name: "alice"}, Lifetime: time.Minute, Use: tokenissuer.Access,
+			Issuer: s.url, Identity: tokenissuer.Identity{Name: "alice", Directory: "static"}, Lifetime: time.Minute, Use: tokenissuer.Access,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -33,6 +33,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		token          { ... }
 //		realm          <url>
 //		private_groups on|off
+//		admins         <name>...
+//		blocked        <name>...
 //	}
 //
 // [Handler.unmarshalGroup], [Handler.unmarshalUpstream] and
@@ -61,6 +63,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.PrivateGroups = &on
 			return err
 		},
+		"admins":  func(d *caddyfile.Dispenser) error { return someArgs(d, &h.Admins) },
+		"blocked": func(d *caddyfile.Dispenser) error { return someArgs(d, &h.Blocked) },
 	}
 	if err := eachLine(d, "dependency_proxy", blocks); err != nil {
 		return err
@@ -118,9 +122,11 @@ func (s *StaticDirectory) unmarshalUser(d *caddyfile.Dispenser) error {
 // unmarshalGroup reads
 //
 //	group <path> {
-//		visibility private|internal|public
-//		members    <name>...
-//		upstream   <name> {
+//		visibility  private|internal|public
+//		members     <name>...
+//		maintainers <name>...
+//		owners      <name>...
+//		upstream    <name> {
 //			credentials <user name> <password placeholder>
 //		}
 //	}
@@ -140,8 +146,10 @@ func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
 			}
 			return here(d, g.check())
 		},
-		"members":  func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Members) },
-		"upstream": g.unmarshalUpstream,
+		"members":     func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Members) },
+		"maintainers": func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Maintainers) },
+		"owners":      func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Owners) },
+		"upstream":    g.unmarshalUpstream,
 	})
 }
 

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -20,7 +19,7 @@ type exchange struct {
 	r      *http.Request
 	route  route
 	origin origin
-	caller tokenissuer.Identity
+	caller caller
 }
 
 var apiVersion = []string{"registry/2.0"}
@@ -41,7 +40,7 @@ func (ex *exchange) serveRegistry() *apiError {
 	case unknownKind:
 		return refuse(nameUnknown, "this registry has no such path; images are at %s/GROUP%sIMAGE", ex.origin.registry, infix)
 	}
-	if err := ex.authorize(); err != nil {
+	if err := ex.authorize(Member); err != nil {
 		return err
 	}
 	repo, err := ex.repository(ex.route, ex.r.URL.Query().Get("ns"))
@@ -97,50 +96,47 @@ func (ex *exchange) identify() *apiError {
 }
 
 func (ex *exchange) identifyToken(raw string) *apiError {
-	caller, err := ex.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), tokenissuer.Access)
-	if err == nil {
-		caller, err = ex.current(ex.r.Context(), caller)
-	}
+	who, err := ex.bearer(raw, tokenissuer.Access)
 	switch {
 	case err == nil:
-		ex.identified(caller)
+		ex.identified(who)
 		return nil
 	case errors.Is(err, tokenissuer.ErrTokenExpired):
 		return ex.challenge("invalid_token", "the token has expired")
-	case errors.Is(err, tokenissuer.ErrInvalidToken), errors.Is(err, ErrUnknownAccount):
+	case isRefusal(err):
 		ex.logger.Debug("token refused", zap.Error(err))
 		return ex.challenge("invalid_token", "the token is not valid here, or no longer")
 	}
 	return ex.cannotTell("verify a token", err)
 }
 
-// current holds a token's identity against the directory as it is now: an
-// account that is gone, or whose password has changed, has no valid tokens.
-func (h *Handler) current(ctx context.Context, token tokenissuer.Identity) (tokenissuer.Identity, error) {
-	if token.Anonymous {
-		return token, nil
-	}
-	now, err := h.directories.lookup(ctx, token.Name)
+// bearer is the account of a token as it is now.
+func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, error) {
+	id, err := ex.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
 	if err != nil {
-		return now, err
+		return caller{}, err
 	}
-	if now != token {
-		return now, ErrUnknownAccount
-	}
-	return now, nil
+	return ex.accounts.current(ex.r.Context(), id)
+}
+
+// isRefusal tells a login or a token that is no good from one that cannot be
+// judged.
+func isRefusal(err error) bool {
+	return errors.Is(err, tokenissuer.ErrInvalidToken) || errors.Is(err, ErrUnknownAccount) ||
+		errors.Is(err, ErrWrongPassword) || errors.Is(err, ErrBlocked)
 }
 
 // login checks a name and a password. The answer to a wrong name is that to a
 // wrong password.
-func (h *Handler) login(r *http.Request, name, password string) (tokenissuer.Identity, *apiError) {
-	who, err := h.directories.authenticate(r.Context(), name, password)
+func (h *Handler) login(r *http.Request, name, password string) (caller, *apiError) {
+	who, err := h.accounts.authenticate(r.Context(), Login{Name: name, Password: password, Request: r})
 	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	fields := []zap.Field{zap.String("account", name), zap.String("client_ip", client)}
 	switch {
 	case err == nil:
 		h.logger.Debug("login", fields...)
 		return who, nil
-	case errors.Is(err, ErrUnknownAccount), errors.Is(err, ErrWrongPassword):
+	case isRefusal(err):
 		h.logger.Warn("login refused", append(fields, zap.Error(err))...)
 		return who, refuse(unauthorized, "wrong user name or password")
 	}
@@ -156,25 +152,38 @@ func (h *Handler) cannotTell(what string, err error) *apiError {
 }
 
 // identified puts the account where Caddy's access log looks for it.
-func (ex *exchange) identified(who tokenissuer.Identity) {
+func (ex *exchange) identified(who caller) {
 	ex.caller = who
-	if repl, ok := ex.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok && !who.Anonymous {
+	if repl, ok := ex.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok && !who.anonymous {
 		repl.Set("http.auth.user.id", who.Name)
 	}
 }
 
-// authorize decides whether the caller may read the group, now.
-func (ex *exchange) authorize() *apiError {
-	ok, rule := ex.access.mayPull(ex.caller, ex.route.group)
-	if ok {
+// authorize decides whether the caller has a role in the group, now. Why not
+// is told to insiders alone.
+func (ex *exchange) authorize(want Role) *apiError {
+	v, err := ex.access.decide(ex.r.Context(), ex.caller, ex.route.group, want)
+	if err != nil {
+		return ex.cannotTell("decide about a group", err)
+	}
+	if v.ok {
 		return nil
 	}
 	ex.logger.Info("pull denied",
-		zap.String("account", ex.caller.Name), zap.String("group", ex.route.group), zap.String("reason", rule))
-	if ex.caller.Anonymous {
-		return refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.origin.registry)
+		zap.String("account", ex.caller.Name), zap.String("group", ex.route.group), zap.String("reason", v.rule))
+	e := refuse(denied, "group %s does not exist, or you may not pull from it; ask its owner to make %s a member", ex.route.group, ex.caller.Name)
+	if ex.caller.anonymous {
+		e = refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.origin.registry)
 	}
-	return refuse(denied, "group %s does not exist, or you may not pull from it; ask its owner to make %s a member", ex.route.group, ex.caller.Name)
+	if v.insider {
+		e.detail = ruleDetail{v.rule}
+	}
+	return e
+}
+
+// ruleDetail is the detail of a denial for those who may know it.
+type ruleDetail struct {
+	Rule string `json:"rule"`
 }
 
 // refuse sends an error and logs what only the operator should know.

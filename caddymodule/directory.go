@@ -3,11 +3,10 @@ package caddymodule
 import (
 	"context"
 	"errors"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"net/http"
 )
 
-// Account is somebody a directory knows.
+// Account is somebody a directory knows, as it is now.
 type Account struct {
 	// Name is unique among all directories of a site, the first that knows
 	// it winning.
@@ -17,49 +16,71 @@ type Account struct {
 	// should end, as when its password changes. It goes into tokens, so it
 	// must tell nothing; empty where the directory has no such notion.
 	Version string
+
+	// Facts are what the directory wants to hear again at a Lookup, such as
+	// the claims of an id token. They go into tokens, so they hold no secret;
+	// at most 1 KiB of text without control characters.
+	Facts string
+
+	// Admin may do everything on the site.
+	Admin bool
+
+	// Roles are those that the directory gives the account, by group; they
+	// hold in subgroups too. The configuration may give others.
+	Roles map[string]Role
+
+	// Only, unless it is nil, are the groups, with their subgroups, that the
+	// account has any business in beyond what is public.
+	Only []string
+
+	// PullOnly keeps the account from all but pulling, whatever its roles.
+	PullOnly bool
 }
 
-// ErrUnknownAccount is a directory's way to say that an account is not one of
-// its own, so that the next directory is asked.
+// Login is an attempt to log in.
+type Login struct {
+	Name, Password string
+
+	// Request brought the login, for directories that look at more of it.
+	Request *http.Request
+}
+
+// ErrUnknownAccount is a directory's way to say that an account, or the kind
+// of login, is not one of its own, so that the next directory is asked.
 var ErrUnknownAccount = errors.New("unknown account")
 
 // ErrWrongPassword means that the directory knows the account and that the
 // login is wrong. No other directory is asked.
 var ErrWrongPassword = errors.New("wrong password")
 
+// ErrBlocked means that the account is known and must not get in.
+var ErrBlocked = errors.New("the account is blocked")
+
 // Directory is a guest module in the namespace http.dependency_proxy.directory
-// that knows accounts. Any error other than the two above means that it cannot
-// answer, and denies.
+// that knows accounts. Any error other than the three above means that it
+// cannot answer, and denies. Its methods are called concurrently, and may still
+// be called after its Cleanup, by requests of a configuration that is gone.
 type Directory interface {
 	// Authenticate checks a login. It must take as long for an unknown
 	// account as for a wrong password.
-	Authenticate(ctx context.Context, name, password string) (Account, error)
+	Authenticate(ctx context.Context, login Login) (Account, error)
 
-	// Lookup returns the account as it is now. It is called for each
-	// request that shows a token.
-	Lookup(ctx context.Context, name string) (Account, error)
+	// Lookup returns the account as it is now. It is called for each request
+	// that shows a token, so what takes time is to be remembered for a while.
+	// The facts are those of the login, or empty where there was none.
+	Lookup(ctx context.Context, name, facts string) (Account, error)
 }
 
-// directories asks each in the order of the configuration.
-type directories []Directory
+// GroupDirectory is a Directory that knows groups which the configuration need
+// not declare. Both methods are called for each request and must remember.
+type GroupDirectory interface {
+	Directory
 
-func (ds directories) authenticate(ctx context.Context, name, password string) (tokenissuer.Identity, error) {
-	return ds.first(func(d Directory) (Account, error) { return d.Authenticate(ctx, name, password) })
-}
+	// RoleIn returns the role of one of the directory's accounts in a group,
+	// inherited ones included, NoRole if it has none.
+	RoleIn(ctx context.Context, account Account, group string) (Role, error)
 
-func (ds directories) lookup(ctx context.Context, name string) (tokenissuer.Identity, error) {
-	return ds.first(func(d Directory) (Account, error) { return d.Lookup(ctx, name) })
-}
-
-func (ds directories) first(ask func(Directory) (Account, error)) (tokenissuer.Identity, error) {
-	for _, d := range ds {
-		account, err := ask(d)
-		if err == nil {
-			return tokenissuer.Identity{Name: account.Name, Version: account.Version}, nil
-		}
-		if !errors.Is(err, ErrUnknownAccount) {
-			return tokenissuer.Identity{}, err
-		}
-	}
-	return tokenissuer.Identity{}, ErrUnknownAccount
+	// VisibilityOf returns who may pull from a group; an error that is
+	// fs.ErrNotExist if the directory has no such group.
+	VisibilityOf(ctx context.Context, group string) (Visibility, error)
 }

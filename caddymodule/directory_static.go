@@ -73,15 +73,15 @@ func (s *StaticDirectory) Provision(caddy.Context) error {
 }
 
 // Authenticate implements [Directory].
-func (s *StaticDirectory) Authenticate(_ context.Context, name, password string) (Account, error) {
-	u := s.users[name]
+func (s *StaticDirectory) Authenticate(_ context.Context, login Login) (Account, error) {
+	u := s.users[login.Name]
 	if u == nil {
 		if s.decoy != nil {
-			_, _ = s.decoy.matches(password)
+			_, _ = s.decoy.matches(login.Password)
 		}
 		return Account{}, ErrUnknownAccount
 	}
-	ok, err := u.matches(password)
+	ok, err := u.matches(login.Password)
 	if err != nil {
 		return Account{}, err
 	}
@@ -92,12 +92,15 @@ func (s *StaticDirectory) Authenticate(_ context.Context, name, password string)
 }
 
 // Lookup implements [Directory].
-func (s *StaticDirectory) Lookup(_ context.Context, name string) (Account, error) {
+func (s *StaticDirectory) Lookup(_ context.Context, name, _ string) (Account, error) {
 	if u := s.users[name]; u != nil {
 		return Account{Name: u.Name, Version: u.version}, nil
 	}
 	return Account{}, ErrUnknownAccount
 }
+
+// knows tells whether a name is one of the directory's accounts.
+func (s *StaticDirectory) knows(name string) bool { return s.users[name] != nil }
 
 // A CI logs in with the same password all day and a hash takes up to a second
 // of a core, so what matched is remembered for the life of the process, as a

@@ -34,15 +34,15 @@ func (*elsewhere) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return endOfLine(d)
 }
 
-func (e *elsewhere) Authenticate(ctx context.Context, name, given string) (Account, error) {
-	account, err := e.Lookup(ctx, name)
-	if err == nil && given != password("elsewhere") {
+func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, error) {
+	account, err := e.Lookup(ctx, login.Name, "")
+	if err == nil && login.Password != password("elsewhere") {
 		err = ErrWrongPassword
 	}
 	return account, err
 }
 
-func (*elsewhere) Lookup(_ context.Context, name string) (Account, error) {
+func (*elsewhere) Lookup(_ context.Context, name, _ string) (Account, error) {
 	elsewhereAsked.Add(1)
 	if elsewhereFails.Load() != 0 {
 		return Account{}, errors.New("the directory is away")

@@ -51,6 +51,7 @@ type apiError struct {
 	message    string
 	retryAfter time.Duration
 	allow      string // methods, with unsupported
+	detail     any    // as JSON, for whoever may know it
 	cause      error  // for the log only
 }
 
@@ -123,7 +124,7 @@ func writeError(w http.ResponseWriter, r *http.Request, e *apiError) {
 	}
 	body, err := json.Marshal(struct {
 		Errors []entry `json:"errors"`
-	}{[]entry{{Code: e.code, Message: e.message}}})
+	}{[]entry{{e.code, e.message, e.detail}}})
 	if err != nil {
 		panic(err) // strings always marshal
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -49,12 +50,18 @@ type Handler struct {
 	// served but the public ones.
 	PrivateGroups *bool `json:"private_groups,omitempty"`
 
-	logger      *zap.Logger
-	realm       *url.URL // Realm, if there is one
-	access      *access
-	directories directories
-	upstreams   map[string]*Upstream
-	issuer      *tokenissuer.Issuer
+	// Admins are accounts that may do everything on the site.
+	Admins []string `json:"admins,omitempty"`
+
+	// Blocked are accounts that do not get in, whatever a directory says.
+	Blocked []string `json:"blocked,omitempty"`
+
+	logger    *zap.Logger
+	realm     *url.URL // Realm, if there is one
+	accounts  *accounts
+	access    *access
+	upstreams map[string]*Upstream
+	issuer    *tokenissuer.Issuer
 	*vault
 	flights flights
 	lease   lease
@@ -71,6 +78,13 @@ type Group struct {
 
 	// Members may pull from the group and from its subgroups.
 	Members []string `json:"members,omitempty"`
+
+	// Maintainers are members who also see the group's page and purge what is
+	// cached for it.
+	Maintainers []string `json:"maintainers,omitempty"`
+
+	// Owners are maintainers who also make and revoke the group's tokens.
+	Owners []string `json:"owners,omitempty"`
 
 	// Upstreams are logins that the group and its subgroups use at an
 	// upstream instead of the common one.
@@ -128,7 +142,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	h.access = newAccess(h.Groups, h.PrivateGroups == nil || *h.PrivateGroups)
+	h.access = newAccess(h.Groups, h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.directories)
 	h.warnOfStrangers()
 	if h.vault, err = h.lease.vault(storage); err != nil {
 		return err
@@ -146,6 +160,7 @@ func (h *Handler) Cleanup() error {
 }
 
 func (h *Handler) provisionDirectories(ctx caddy.Context) error {
+	h.accounts = newAccounts(h.Admins, h.Blocked)
 	if h.DirectoriesRaw == nil {
 		return nil
 	}
@@ -154,7 +169,7 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 		return err
 	}
 	for _, mod := range mods.([]any) {
-		h.directories = append(h.directories, mod.(Directory))
+		h.accounts.add(mod.(caddy.Module).CaddyModule().ID.Name(), mod.(Directory))
 	}
 	return nil
 }
@@ -173,19 +188,18 @@ func (h *Handler) loadStorage(ctx caddy.Context) (Storage, error) {
 // warnOfStrangers tells of members that nobody can log in as, if that can be
 // told: other directories than the configuration's own need not list accounts.
 func (h *Handler) warnOfStrangers() {
-	users := make(map[string]bool)
-	for _, d := range h.directories {
-		static, ok := d.(*StaticDirectory)
+	known := func(name string) bool { return false }
+	for _, d := range h.accounts.directories {
+		static, ok := d.Directory.(*StaticDirectory)
 		if !ok {
 			return
 		}
-		for name := range static.users {
-			users[name] = true
-		}
+		before := known
+		known = func(name string) bool { return before(name) || static.knows(name) }
 	}
 	for _, g := range h.Groups {
-		for _, m := range g.Members {
-			if !users[m] {
+		for _, m := range slices.Concat(g.Members, g.Maintainers, g.Owners) {
+			if !known(m) {
 				h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
 			}
 		}

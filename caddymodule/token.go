@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"encoding/json"
-	"errors"
 	"mime"
 	"net/http"
 	"net/url"
@@ -116,26 +115,23 @@ func checkService(values url.Values) *apiError {
 }
 
 // anonymous is who asks without a login, if there is anything for them.
-func (ex *exchange) anonymous() (tokenissuer.Identity, *apiError) {
+func (ex *exchange) anonymous() (caller, *apiError) {
 	if ex.r.Header.Get("Authorization") != "" || !ex.access.anyPublic {
-		return tokenissuer.Identity{}, refuse(unauthorized, "log in with: docker login %s", ex.origin.registry)
+		return caller{}, refuse(unauthorized, "log in with: docker login %s", ex.origin.registry)
 	}
-	return tokenissuer.Identity{Anonymous: true}, nil
+	return caller{anonymous: true}, nil
 }
 
 // refresh turns a refresh token back into the account that it was issued to.
-func (ex *exchange) refresh(raw string) (tokenissuer.Identity, *apiError) {
+func (ex *exchange) refresh(raw string) (caller, *apiError) {
 	if !ex.Token.RefreshTokens {
-		return tokenissuer.Identity{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
+		return caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
 	}
-	who, err := ex.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), tokenissuer.Refresh)
-	if err == nil {
-		who, err = ex.current(ex.r.Context(), who)
-	}
+	who, err := ex.bearer(raw, tokenissuer.Refresh)
 	switch {
 	case err == nil:
 		return who, nil
-	case errors.Is(err, tokenissuer.ErrInvalidToken), errors.Is(err, ErrUnknownAccount):
+	case isRefusal(err):
 		ex.logger.Warn("refresh token refused", zap.Error(err))
 		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.origin.registry)
 	}
@@ -172,7 +168,7 @@ func (ex *exchange) sendToken(scopes []string, offline, oauth bool) *apiError {
 		answer.TokenType = "Bearer"
 		answer.Scope = grantedScope(scopes)
 	}
-	if offline && ex.Token.RefreshTokens && !ex.caller.Anonymous {
+	if offline && ex.Token.RefreshTokens && !ex.caller.anonymous {
 		refresh, err := ex.mint(tokenissuer.Refresh, refreshLifetime)
 		if err != nil {
 			return err
@@ -189,7 +185,7 @@ func (ex *exchange) sendToken(scopes []string, offline, oauth bool) *apiError {
 
 func (ex *exchange) mint(use tokenissuer.Use, lifetime time.Duration) (tokenissuer.Token, *apiError) {
 	token, err := ex.issuer.Mint(ex.r.Context(), tokenissuer.MintRequest{
-		Issuer: ex.origin.issuer(), Identity: ex.caller, Lifetime: lifetime, Use: use,
+		Issuer: ex.origin.issuer(), Identity: ex.caller.identity(), Lifetime: lifetime, Use: use,
 	})
 	if err != nil {
 		return token, ex.cannotTell("issue a token", err)

@@ -20,6 +20,7 @@ type claims struct {
 	UserID    string `json:"user_id"`
 	Version   string `json:"ver,omitempty"`
 	Directory string `json:"dir,omitempty"`
+	Facts     string `json:"fct,omitempty"`
 	// Anonymous is said in so many words: that sub is empty, as the token
 	// specification of registries has it, would be too easy to come by.
 	Anonymous bool `json:"anonymous,omitempty"`
@@ -34,7 +35,7 @@ type expectation struct {
 }
 
 func (c *claims) identity() Identity {
-	return Identity{Name: c.Subject, Version: c.Version, Directory: c.Directory, Anonymous: c.Anonymous}
+	return Identity{Name: c.Subject, Version: c.Version, Directory: c.Directory, Facts: c.Facts, Anonymous: c.Anonymous}
 }
 
 // Validate is called by the parser after its own checks of exp, nbf and iat

@@ -38,7 +38,7 @@ func target(t testing.TB) (node *Issuer, k *key, header, payload map[string]any)
 	now := c.now().Unix()
 	header = map[string]any{"alg": "EdDSA", "typ": "JWT", "kid": k.kid}
 	payload = map[string]any{
-		"iss": testIssuer, "aud": "dependency_proxy", "sub": "alice", "user_id": "alice", "ver": "7", "dir": "static",
+		"iss": testIssuer, "aud": "dependency_proxy", "sub": "alice", "user_id": "alice", "ver": "7", "dir": "static", "fct": `{"id":7}`,
 		"iat": now, "nbf": now, "exp": now + 900, "jti": "x",
 	}
 	accept(t, node, forge(object(header), object(payload), k.private))

@@ -147,7 +147,7 @@ func newNode(s Storage, c *clock, rotate time.Duration) *Issuer {
 func request(name string) MintRequest {
 	return MintRequest{
 		Issuer:   testIssuer,
-		Identity: Identity{Name: name, Version: "7", Directory: "static"},
+		Identity: Identity{Name: name, Version: "7", Directory: "static", Facts: `{"id":7}`},
 		Lifetime: 15 * time.Minute,
 		Use:      Access,
 	}

@@ -33,6 +33,7 @@ const (
 	// Limits of what goes into a token, in bytes; they keep it far below what
 	// clients and proxies allow for a header.
 	maxText   = 255
+	maxFacts  = 1024
 	maxIssuer = 512
 )
 
@@ -61,6 +62,10 @@ type Identity struct {
 	// Directory names the source that knows the account, at most 255 bytes;
 	// may be empty. With it, alice of one directory is not alice of another.
 	Directory string
+	// Facts are what the directory wants to hear again when it looks the
+	// account up, such as the claims of an id token: who, never what, and no
+	// secret. Opaque here, at most 1 KiB; may be empty.
+	Facts string
 	// Anonymous marks somebody who did not say who it is. The other fields
 	// are empty then.
 	Anonymous bool
@@ -71,7 +76,7 @@ type Identity struct {
 func (id Identity) check() error {
 	if id.Anonymous {
 		if id != (Identity{Anonymous: true}) {
-			return errors.New("an anonymous identity has no name, version or directory")
+			return errors.New("an anonymous identity has no name, version, directory or facts")
 		}
 		return nil
 	}
@@ -82,6 +87,9 @@ func (id Identity) check() error {
 		if !isText(text, maxText) {
 			return fmt.Errorf("name, version or directory is longer than %d bytes, not UTF-8, or has control characters", maxText)
 		}
+	}
+	if !isText(id.Facts, maxFacts) {
+		return fmt.Errorf("the facts are longer than %d bytes, not UTF-8, or have control characters", maxFacts)
 	}
 	return nil
 }
@@ -191,6 +199,7 @@ func (i *Issuer) Mint(ctx context.Context, r MintRequest) (Token, error) {
 		Anonymous: r.Identity.Anonymous,
 		Version:   r.Identity.Version,
 		Directory: r.Identity.Directory,
+		Facts:     r.Identity.Facts,
 		IssuedAt:  issued.Unix(),
 		NotBefore: issued.Unix(),
 		ExpiresAt: expires.Unix(),

@@ -1,0 +1,144 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// foreign is a directory that knows groups of its own: theirs, private, where
+// erin maintains, and their-open, public. Asked about broken it cannot answer.
+type foreign struct{ Directory }
+
+func (foreign) RoleIn(_ context.Context, account Account, group string) (Role, error) {
+	if account.Name == "erin" && within(group, "theirs") {
+		return Maintainer, nil
+	}
+	return NoRole, nil
+}
+
+func (foreign) VisibilityOf(_ context.Context, group string) (Visibility, error) {
+	switch group {
+	case "theirs", "theirs/sub":
+		return Private, nil
+	case "their-open":
+		return Public, nil
+	case "broken":
+		return "", errors.New("away")
+	}
+	return "", fs.ErrNotExist
+}
+
+// TestDecide holds each rule, and who learns its name.
+func TestDecide(t *testing.T) {
+	theirs := namedDirectory{"foreign", foreign{}}
+	groups := []*Group{
+		{Path: "acme", Members: []string{"alice"}, Maintainers: []string{"mia"}, Owners: []string{"olaf"}},
+		{Path: "acme/sub", Members: []string{"carol", "mia"}},
+		{Path: "tools", Visibility: Internal},
+		{Path: "open", Visibility: Public},
+	}
+	who := func(name string) caller { return caller{Account: Account{Name: name}, directory: "static"} }
+	limited := who("alice")
+	limited.Only = []string{"acme/sub"}
+	puller := who("olaf")
+	puller.PullOnly = true
+	admin := who("root")
+	admin.Admin = true
+	given := who("ci")
+	given.Roles = map[string]Role{"acme": Member}
+	erin := caller{Account: Account{Name: "erin"}, source: theirs.Directory}
+	for _, row := range []struct {
+		who     caller
+		group   string
+		want    Role
+		ok      bool
+		rule    string
+		insider bool
+	}{
+		{caller{anonymous: true}, "open", Member, true, "public group", false},
+		{caller{anonymous: true}, "open", Maintainer, false, "anonymous", false},
+		{caller{anonymous: true}, "acme", Member, false, "anonymous", false},
+		{caller{anonymous: true}, "none", Member, false, "unknown group", false},
+		{who("bob"), "acme", Member, false, "not a member", false},
+		{who("bob"), "none", Member, false, "unknown group", false},
+		{who("bob"), "tools", Member, true, "internal group", false},
+		{who("bob"), "tools", Maintainer, false, "not a member", false},
+		{who("alice"), "acme", Member, true, "member", true},
+		{who("alice"), "acme/sub", Member, true, "member", true},
+		{who("alice"), "acme", Maintainer, false, "member only", true},
+		{who("alice"), "acme/none", Member, false, "unknown group", false},
+		{who("carol"), "acme", Member, false, "not a member", false},
+		{who("mia"), "acme/sub", Maintainer, true, "maintainer", true}, // from above, though a member there
+		{who("mia"), "acme", Owner, false, "maintainer only", true},
+		{who("olaf"), "acme/sub", Owner, true, "owner", true},
+		{limited, "acme", Member, false, "token of other groups", true},
+		{limited, "acme/sub", Member, true, "member", true},
+		{limited, "open", Member, true, "public group", false},
+		{puller, "acme", Member, true, "owner", true},
+		{puller, "acme", Owner, false, "token for pulling only", true},
+		{admin, "acme", Owner, true, "admin", true},
+		{admin, "none", Member, false, "unknown group", true},
+		{given, "acme/sub", Member, true, "member", true},
+		{given, "tools", Maintainer, false, "not a member", false},
+		{erin, "theirs/sub", Maintainer, true, "maintainer", true},
+		{erin, "theirs", Owner, false, "maintainer only", true},
+		{erin, "acme", Member, false, "not a member", false},
+		{who("bob"), "theirs", Member, false, "not a member", false},
+		{caller{anonymous: true}, "their-open", Member, true, "public group", false},
+	} {
+		a := newAccess(groups, true, []namedDirectory{theirs})
+		v, err := a.decide(t.Context(), row.who, row.group, row.want)
+		if want := (verdict{row.ok, row.rule, row.insider}); err != nil || v != want {
+			t.Errorf("%s as %v in %s: %+v, %v instead of %+v", row.who.Name, row.want, row.group, v, err, want)
+		}
+		off := newAccess(groups, false, []namedDirectory{theirs})
+		if v, err := off.decide(t.Context(), row.who, row.group, row.want); err != nil || v.ok && v.rule != "public group" {
+			t.Errorf("%s in %s with private groups off: %+v, %v", row.who.Name, row.group, v, err)
+		}
+	}
+	if v, err := newAccess(groups, true, []namedDirectory{theirs}).decide(t.Context(), admin, "broken", Member); err == nil || v.ok {
+		t.Errorf("a directory that cannot answer: %+v, %v", v, err)
+	}
+}
+
+// TestBlocked: an account that the configuration blocks is refused at once,
+// with its password and with a token of before, and learns no more than that
+// of a wrong one.
+func TestBlocked(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	lines := []string{users("alice", "bob"), private("acme", "alice", "bob"), hub(up)}
+	s := start(t, lines...)
+	path := manifestPath("acme", "alpine", "3.20")
+	token := s.token("alice")
+	s.get(path, bearer(token)).expect(t, http.StatusOK, "")
+	s.load(append(lines, "blocked alice")...)
+	s.get(path, bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	blocked := s.get(auth, as("alice")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	wrong := s.get(auth, func(r *http.Request) { r.SetBasicAuth("bob", "wrong") }).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	if string(blocked.body) != string(wrong.body) {
+		t.Errorf("%s and %s", blocked.body, wrong.body)
+	}
+	s.get(path, as("bob")).expect(t, http.StatusOK, "")
+	if !strings.Contains(s.logs(), "the account is blocked") {
+		t.Error("the log does not tell why")
+	}
+}
+
+// TestDenialDetail: the rule that decided is for those who have a part in the
+// group, and for admins.
+func TestDenialDetail(t *testing.T) {
+	s := start(t, users("alice", "bob", "carol"), private("acme", "alice"), "private_groups off", "admins carol")
+	for name, rule := range map[string]string{"alice": `{"rule":"private groups are off"}`, "carol": `{"rule":"private groups are off"}`, "bob": "null"} {
+		a := s.get(manifestPath("acme", "alpine", "3.20"), as(name)).expect(t, http.StatusForbidden, "DENIED")
+		if !strings.Contains(string(a.body), `"detail":`+rule+`}`) {
+			t.Errorf("%s is told %s", name, a.body)
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+)
+
+// caller is who is asking, as the directories know it at this moment.
+type caller struct {
+	Account
+	anonymous bool
+	directory string    // which one knows the account
+	source    Directory // the same
+}
+
+// identity is what of the caller goes into a token.
+func (c caller) identity() tokenissuer.Identity {
+	if c.anonymous {
+		return tokenissuer.Identity{Anonymous: true}
+	}
+	return tokenissuer.Identity{Name: c.Name, Version: c.Version, Directory: c.directory, Facts: c.Facts}
+}
+
+// accounts are the directories of a site, asked in the order of the
+// configuration, and what the configuration says of single accounts beside.
+type accounts struct {
+	directories []namedDirectory
+	admins      map[string]bool
+	blocked     map[string]bool
+}
+
+// namedDirectory is a directory under the name that tokens know it by.
+type namedDirectory struct {
+	name string
+	Directory
+}
+
+func newAccounts(admins, blocked []string) *accounts {
+	a := &accounts{admins: make(map[string]bool), blocked: make(map[string]bool)}
+	for _, name := range admins {
+		a.admins[name] = true
+	}
+	for _, name := range blocked {
+		a.blocked[name] = true
+	}
+	return a
+}
+
+// add appends a directory. Its name is that of its module, with a number from
+// the second one of a kind on.
+func (a *accounts) add(kind string, d Directory) {
+	name := kind
+	for n := 2; a.named(name) != nil; n++ {
+		name = fmt.Sprintf("%s-%d", kind, n)
+	}
+	a.directories = append(a.directories, namedDirectory{name, d})
+}
+
+func (a *accounts) named(name string) Directory {
+	for _, d := range a.directories {
+		if d.name == name {
+			return d.Directory
+		}
+	}
+	return nil
+}
+
+// authenticate checks a login at each directory until one knows the account.
+func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error) {
+	return a.first(func(d Directory) (Account, error) { return d.Authenticate(ctx, login) })
+}
+
+// find looks an account up by its name alone, as an administrator names it.
+func (a *accounts) find(ctx context.Context, name string) (caller, error) {
+	return a.first(func(d Directory) (Account, error) { return d.Lookup(ctx, name, "") })
+}
+
+func (a *accounts) first(ask func(Directory) (Account, error)) (caller, error) {
+	for _, d := range a.directories {
+		account, err := ask(d.Directory)
+		if !errors.Is(err, ErrUnknownAccount) {
+			return a.admit(d, account, err)
+		}
+	}
+	return caller{}, ErrUnknownAccount
+}
+
+// current holds a token's identity against the directories as they are now: an
+// account that is gone, blocked, another's by now or of another password has
+// no valid tokens.
+func (a *accounts) current(ctx context.Context, id tokenissuer.Identity) (caller, error) {
+	if id.Anonymous {
+		return caller{anonymous: true}, nil
+	}
+	for _, d := range a.directories {
+		if d.name == id.Directory {
+			account, err := d.Lookup(ctx, id.Name, id.Facts)
+			if err == nil && (account.Name != id.Name || account.Version != id.Version) {
+				err = ErrUnknownAccount
+			}
+			return a.admit(d, account, err)
+		}
+		// A name that the configuration has given away since is another's.
+		if static, ok := d.Directory.(*StaticDirectory); ok && static.knows(id.Name) {
+			break
+		}
+	}
+	return caller{}, ErrUnknownAccount
+}
+
+// admit applies what the configuration says of an account.
+func (a *accounts) admit(d namedDirectory, account Account, err error) (caller, error) {
+	if err != nil {
+		return caller{}, fmt.Errorf("directory %s: %w", d.name, err)
+	}
+	if a.blocked[account.Name] {
+		return caller{}, ErrBlocked
+	}
+	account.Admin = account.Admin || a.admins[account.Name]
+	return caller{Account: account, directory: d.name, source: d.Directory}, nil
+}
+
+// within reports whether a group is another one or below it.
+func within(group, above string) bool {
+	rest, ok := strings.CutPrefix(group, above)
+	return ok && (rest == "" || rest[0] == '/')
+}
