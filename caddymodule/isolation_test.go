@@ -176,3 +176,27 @@ func TestNoConfirmation(t *testing.T) {
 	}
 	pull(t, s, "blue", "team/app", "1", as("alice"))
 }
+
+// TestLoginsApart: what upstream has confirmed to one login is not known to
+// another one, of a former configuration or of a site on the same storage.
+func TestLoginsApart(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
+	image := up.PutImage("team/secret", "1", random(1, 5000))
+	t.Setenv("HUB_PASSWORD", upstreamPassword)
+	t.Setenv("OTHER_PASSWORD", "other")
+	s := start(t, users("alice"), private("red", "alice"), hub(up, "credentials hub {env.HUB_PASSWORD}"))
+	pull(t, s, "red", "team/secret", "1", as("alice"))
+	blob, tag := blobPath("red", "team/secret", image.Layers[0]), manifestPath("red", "team/secret", "1")
+
+	s.load(users("alice"), private("red", "alice"), hub(up, "credentials other {env.OTHER_PASSWORD}"))
+	for _, path := range []string{blob, tag, manifestPath("red", "team/secret", string(image.Manifest))} {
+		s.get(path, as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
+		s.head(path, as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
+	}
+	s.load(users("alice"), private("red", "alice"), hub(up, "credentials hub {env.HUB_PASSWORD}"))
+	up.Reset()
+	pull(t, s, "red", "team/secret", "1", as("alice"))
+	if counts := up.Counts(); counts != (registrytest.Counts{}) {
+		t.Errorf("the first login's links are lost: %+v", counts)
+	}
+}

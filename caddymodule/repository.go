@@ -50,12 +50,13 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		}
 	}
 	name = upstream.NormalizeRepository(u.Name, name)
+	from := u.sourceFor(rt.group)
 	return &repository{
 		vault:    h.vault,
-		registry: u.registryFor(rt.group),
+		registry: from.Registry,
 		upstream: u.Name,
 		name:     name,
-		scope:    rt.group + "/_/" + u.Name + "/" + name,
+		scope:    rt.group + "/_/" + from.name + "/" + name,
 		freshFor: time.Duration(u.FreshFor),
 		flights:  &h.flights,
 		logger:   h.logger,

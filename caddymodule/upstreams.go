@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,9 +49,19 @@ type Upstream struct {
 	endpoint  *url.URL
 	login     login
 	transport http.RoundTripper // of a guest, else nil
-	// registries are the clients: by group where a group has a login of its
-	// own, and the common one under the empty path.
-	registries map[string]*upstream.Registry
+	// sources are by group where a group has a login of its own, and the
+	// common one is under the empty path.
+	sources map[string]*source
+}
+
+// source is an upstream that is asked with one login.
+type source struct {
+	*upstream.Registry
+
+	// name stands for endpoint and login in what the index records. What was
+	// confirmed to one login is not known to another, be it that of a former
+	// configuration or of another site on the same storage.
+	name string
 }
 
 // GroupUpstream is a group's own login at an upstream.
@@ -157,11 +168,11 @@ func (c *Credentials) resolve() (login, error) {
 // openRegistries makes a client for each login at each upstream.
 func (h *Handler) openRegistries() error {
 	for _, u := range h.Upstreams {
-		registry, err := h.openRegistry(u, u.login)
+		common, err := h.openRegistry(u, u.login)
 		if err != nil {
 			return err
 		}
-		u.registries = map[string]*upstream.Registry{"": registry}
+		u.sources = map[string]*source{"": common}
 	}
 	for _, g := range h.Groups {
 		for _, gu := range g.Upstreams {
@@ -170,7 +181,7 @@ func (h *Handler) openRegistries() error {
 			if err != nil {
 				return fmt.Errorf("group %s: upstream %s: %w", g.Path, gu.Name, err)
 			}
-			if u.registries[g.Path], err = h.openRegistry(u, login); err != nil {
+			if u.sources[g.Path], err = h.openRegistry(u, login); err != nil {
 				return err
 			}
 		}
@@ -178,7 +189,7 @@ func (h *Handler) openRegistries() error {
 	return nil
 }
 
-func (h *Handler) openRegistry(u *Upstream, login login) (*upstream.Registry, error) {
+func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 	config := upstream.Config{
 		Name:       u.Name,
 		Endpoint:   u.endpoint,
@@ -195,7 +206,12 @@ func (h *Handler) openRegistry(u *Upstream, login login) (*upstream.Registry, er
 	if config.Transport == nil {
 		config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
 	}
-	return h.lease.registry(string(sum[:]), config)
+	registry, err := h.lease.registry(string(sum[:]), config)
+	if err != nil {
+		return nil, err
+	}
+	sum = sha256.Sum256([]byte(u.endpoint.String() + "\x00" + login.username))
+	return &source{registry, u.Name + "@" + hex.EncodeToString(sum[:6])}, nil
 }
 
 func logToken(name string) func(realmHost string, err error) {
@@ -207,14 +223,14 @@ func logToken(name string) func(realmHost string, err error) {
 	}
 }
 
-// registryFor returns the client that asks on a group's behalf: with the login
-// of the nearest group that has one.
-func (u *Upstream) registryFor(group string) *upstream.Registry {
+// sourceFor returns what is asked on a group's behalf: with the login of
+// the nearest group that has one.
+func (u *Upstream) sourceFor(group string) *source {
 	for group != "" {
-		if registry := u.registries[group]; registry != nil {
-			return registry
+		if own := u.sources[group]; own != nil {
+			return own
 		}
 		group = group[:max(strings.LastIndexByte(group, '/'), 0)]
 	}
-	return u.registries[""]
+	return u.sources[""]
 }

@@ -139,12 +139,13 @@ func New(t testing.TB, opts ...Option) *Registry {
 	} else {
 		r.server.Start()
 	}
-	t.Cleanup(r.close)
+	t.Cleanup(r.Close)
 	return r
 }
 
-// close ends the servers, and first whatever a fault holds up in them.
-func (r *Registry) close() {
+// Close ends the servers, and first whatever a fault holds up in them: from then
+// on nobody listens there.
+func (r *Registry) Close() {
 	r.Heal()
 	for _, s := range []*httptest.Server{r.server, r.storage} {
 		if s != nil {
