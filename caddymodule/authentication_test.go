@@ -1,0 +1,208 @@
+package caddymodule
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+	"golang.org/x/crypto/argon2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+func init() { caddy.RegisterModule(new(scribbler)) }
+
+// scribbler is an authentication provider that writes all over the response,
+// whatever it finds.
+type scribbler struct {
+	Mode string `json:"mode,omitempty"`
+	Word string `json:"word,omitempty"`
+}
+
+var scribblerBody atomic.Value // what it could read of the last request
+
+func (*scribbler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.authentication.providers.scribbler", New: func() caddy.Module { return new(scribbler) }}
+}
+
+func (s *scribbler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if err := oneArg(d, &s.Mode); err != nil {
+		return err
+	}
+	return eachLine(d, "scribbler", map[string]func(*caddyfile.Dispenser) error{
+		"word": func(d *caddyfile.Dispenser) error { return oneArg(d, &s.Word) },
+	})
+}
+
+func (s *scribbler) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
+	body, _ := io.ReadAll(r.Body)
+	scribblerBody.Store(string(body))
+	w.Header().Set("WWW-Authenticate", `Basic realm="scribble"`)
+	w.Header().Set("Set-Cookie", "scribble=1")
+	http.Redirect(w, r, "https://login.example/scribble", http.StatusFound)
+	_, _ = io.WriteString(w, "scribble")
+	name, given, _ := r.BasicAuth()
+	if given == "broken" {
+		return caddyauth.User{}, false, errors.New("the scribbler has broken its pen")
+	}
+	user := caddyauth.User{ID: name, Metadata: map[string]string{"teams": "acme, acme/platform\tx/../y UPPER,,tools acme"}}
+	switch name {
+	case "Alice":
+		user.ID = "alice"
+	case "empty":
+		user.ID = ""
+	case "many":
+		for i := range 100 {
+			user.Metadata["teams"] += fmt.Sprintf(" group-%d", i)
+		}
+	}
+	return user, given == password("scribbler"), nil
+}
+
+// TestAuthentication: a provider checks logins, what it says of groups holds,
+// and nothing that it writes gets out.
+func TestAuthentication(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	directory := func(lines string) string {
+		return "directory authentication {\n provider scribbler on\n" + lines + "\n}\n"
+	}
+	rest := []string{private("acme"), private("acme/platform"), private("tools"), private("other", "zoe"), private("secret", "alice"), hub(up), "token {\n refresh_tokens on\n}"}
+	load := func(directories string) []string { return append([]string{directories}, rest...) }
+	s := start(t, load(users("alice")+directory("groups teams"))...)
+	s.secret(password("scribbler"))
+	as := func(name string) with {
+		return func(r *http.Request) { r.SetBasicAuth(name, password("scribbler")) }
+	}
+	clean := func(a answer) answer {
+		t.Helper()
+		if text := string(a.body); strings.Contains(text, "scribble") || strings.Contains(a.Header.Get("WWW-Authenticate"), "Basic") || a.Header.Get("Set-Cookie")+a.Header.Get("Location") != "" {
+			t.Errorf("the provider's answer gets out: %v %s", a.Header, text)
+		}
+		return a
+	}
+	tokens := clean(s.get(auth+"&offline_token=true", as("zoe"))).expect(t, http.StatusOK, "").tokens()
+	posted := clean(s.get("/jwt/auth", form(loginForm("zoe", password("scribbler"))))).expect(t, http.StatusOK, "").tokens()
+	if body := scribblerBody.Load(); body != "" {
+		t.Errorf("the provider could read %q", body)
+	}
+	refresh := form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens.RefreshToken}})
+	refreshed := s.get("/jwt/auth", refresh).expect(t, http.StatusOK, "").tokens()
+	for _, who := range []with{as("zoe"), bearer(tokens.Token), bearer(posted.Token), bearer(refreshed.Token)} {
+		for group, status := range map[string]int{"acme": 200, "acme/platform": 200, "tools": 200, "other": 200, "secret": 403, "x": 403} {
+			if a := clean(s.get(manifestPath(group, "alpine", "3.20"), who)); a.StatusCode != status {
+				t.Errorf("%s: %d instead of %d", group, a.StatusCode, status)
+			}
+		}
+	}
+	clean(s.get("/v2/", func(r *http.Request) { r.SetBasicAuth("zoe", "wrong") })).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	clean(s.get(auth, func(r *http.Request) { r.SetBasicAuth("zoe", "broken") })).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	clean(s.get(auth, as("many"))).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	clean(s.get(auth, as("empty"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	clean(s.get("/jwt/auth", form(loginForm("zoe:x", password("scribbler"))))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	// The provider calls her as the configuration's own alice is called.
+	clean(s.get(manifestPath("secret", "alpine", "3.20"), as("Alice"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	if logs := s.logs(); !strings.Contains(logs, "write a prefix") || !strings.Contains(logs, "broken its pen") || !strings.Contains(logs, "longer than 1024") {
+		t.Error("the log does not tell why")
+	}
+	s.load(load(users("alice") + directory("prefix corp/\n groups teams"))...)
+	clean(s.get(manifestPath("acme", "alpine", "3.20"), as("Alice"))).expect(t, http.StatusOK, "")
+	clean(s.get(manifestPath("secret", "alpine", "3.20"), as("Alice"))).expect(t, http.StatusForbidden, "DENIED")
+	s.get("/v2/", bearer(tokens.Token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // was not of that name
+	if !strings.Contains(s.logs(), `"user_id":"corp/alice"`) {
+		t.Error("the account has no prefix")
+	}
+	s.load(load(directory(""))...)
+	clean(s.get(manifestPath("acme", "alpine", "3.20"), as("zoe"))).expect(t, http.StatusForbidden, "DENIED")
+	clean(s.get(manifestPath("acme", "alpine", "3.20"), bearer(tokens.Token))).expect(t, http.StatusOK, "") // as was said at the login
+	s.load(load("directory authentication http_basic {\n zoe " + hash(password("zoe")) + "\n}\n")...)
+	s.get("/v2/", bearer(tokens.Token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // another provider said it
+}
+
+// argon2id is a hash that takes no time, as that of bcrypt for an account that
+// is not there does.
+func argon2id(password string) string {
+	salt := []byte("sixteen bytes...")
+	encode := base64.RawStdEncoding.EncodeToString
+	return "$argon2id$v=19$m=8,t=1,p=1$" + encode(salt) + "$" + encode(argon2.IDKey([]byte(password), salt, 1, 8, 1, 32))
+}
+
+// TestHTTPBasic: Caddy's own provider, with whom it does not know left to the
+// directories after it.
+func TestHTTPBasic(t *testing.T) {
+	bob, dave := "directory authentication http_basic argon2id {\n bob "+argon2id(password("bob"))+"\n}\n", "directory authentication http_basic argon2id {\n dave "+argon2id(password("dave"))+"\n}\n"
+	s := start(t, bob, "directory elsewhere", private("acme", "bob", "zoe"))
+	s.secret(password("elsewhere"))
+	login := func(name, password string, status int, asked int32) {
+		t.Helper()
+		elsewhereAsked.Store(0)
+		a := s.get("/jwt/auth", form(loginForm(name, password))).has(t, "WWW-Authenticate", "")
+		if a.StatusCode != status || elsewhereAsked.Load() != asked {
+			t.Errorf("%s: %d, and the second directory was asked %d times", name, a.StatusCode, elsewhereAsked.Load())
+		}
+	}
+	login("bob", password("bob"), 200, 0)
+	login("zoe", password("elsewhere"), 200, 1)
+	login("bob", "wrong", 401, 1)
+	login("bob", password("elsewhere"), 200, 1) // another's bob, since the first cannot tell
+	login("nobody", password("bob"), 401, 1)
+	token := s.token("bob")
+	s.load(users("bob"), private("acme", "bob"), dave)
+	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // the name is another's by now
+	s.load(private("acme", "bob"), dave)
+	s.get(auth, as("bob")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "") // until it ends
+	s.load(private("acme", "bob"), dave, "blocked bob")
+	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+
+	long := strings.Repeat("a-long-password-", 6)[:bcryptLen]
+	s.secret(long)
+	s.load("directory authentication http_basic {\n carol "+hash(long)+"\n}\n", "directory elsewhere", private("acme", "carol"))
+	login("carol", long, 200, 0)
+	login("carol", long+"x", 401, 1) // bcrypt would not see the x
+}
+
+// TestAuthenticationFacts: what a provider said ages, and facts that it did not
+// say know nobody.
+func TestAuthenticationFacts(t *testing.T) {
+	directory := &AuthenticationDirectory{kind: "scribbler", MaxAge: caddy.Duration(time.Hour), Prefix: "corp/"}
+	facts := func(age time.Duration) string {
+		return fmt.Sprintf(`{"at":%d,"groups":["acme"],"provider":"scribbler"}`, ago(age))
+	}
+	account, err := directory.Lookup(t.Context(), "corp/zoe", facts(59*time.Minute))
+	if err != nil || account.Roles["acme"] != Member || account.Name != "corp/zoe" {
+		t.Errorf("%+v, %v", account, err)
+	}
+	for name, facts := range map[string]string{
+		"corp/old": facts(61 * time.Minute), "corp/future": facts(-2 * time.Minute), "zoe": facts(0), "corp/": facts(0), "corp/a\nb": facts(0),
+		"corp/none": "", "corp/null": "null", "corp/list": "[]", "corp/cut": facts(0)[:20], "corp/other": strings.Replace(facts(0), "scribbler", "http_basic", 1),
+		"corp/" + strings.Repeat("x", nameLimit): facts(0), "corp/kind": strings.Replace(facts(0), `["acme"]`, `"acme"`, 1),
+	} {
+		if account, err := directory.Lookup(t.Context(), name, facts); !errors.Is(err, ErrUnknownAccount) {
+			t.Errorf("%q: %+v, %v", name, account, err)
+		}
+	}
+}
+
+// FuzzProviderFacts: whatever stands in facts, reading them ends well.
+func FuzzProviderFacts(f *testing.F) {
+	directory := &AuthenticationDirectory{kind: "scribbler", MaxAge: caddy.Duration(time.Hour)}
+	f.Add("zoe", `{"at":1800000000,"groups":["acme"],"provider":"scribbler"}`)
+	f.Fuzz(func(t *testing.T, name, facts string) {
+		account, err := directory.Lookup(t.Context(), name, facts)
+		if err == nil && (account.Name != name || name == "" || account.Admin) {
+			t.Errorf("%q %q: %+v", name, facts, account)
+		}
+	})
+}

@@ -1,0 +1,205 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+func init() { caddy.RegisterModule(new(AuthenticationDirectory)) }
+
+// AuthenticationDirectory lets an authentication provider of Caddy's check
+// logins. The provider is shown the request with the login as its Basic
+// credentials and without a body; what it writes in answer goes nowhere.
+//
+// A provider cannot tell an unknown account from a wrong password, so whoever
+// it does not know is asked of the directories after this one. An error of the
+// provider's denies.
+//
+// Nor can it be asked about an account without a login. What it says at the
+// login holds until the token ends that is given for it, and with a refresh
+// token until MaxAge after the login: what the provider takes back has effect
+// no sooner. A directory that is to take back at once is one that is asked at
+// each pull, or `blocked`.
+type AuthenticationDirectory struct {
+	// Provider checks the logins. The id of the user that it returns is the
+	// account's name.
+	ProviderRaw json.RawMessage `json:"provider,omitempty" caddy:"namespace=http.authentication.providers inline_key=type"`
+
+	// Groups is the key of the user's metadata that holds the groups of which
+	// the account is a member, separated by commas or white space. What is not
+	// the path of a group is left out. None by default.
+	Groups string `json:"groups,omitempty"`
+
+	// Prefix goes before the account's name. Without one, the user's id must
+	// be the name that logs in: a provider that calls it otherwise could else
+	// make it another directory's account, since members, admins and blocked
+	// accounts are named without their directory.
+	Prefix string `json:"prefix,omitempty"`
+
+	// MaxAge is how long after a login its tokens are good at most, refresh
+	// tokens included: 12h by default, at least 1m.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+
+	kind     string // of the provider
+	provider caddyauth.Authenticator
+	hashes   bool // the provider takes a core for a while
+	maxLen   int  // of a password in bytes; 0 for any
+}
+
+// providerFacts are what a provider has said at a login.
+type providerFacts struct {
+	At       int64    `json:"at"` // seconds since 1970
+	Groups   []string `json:"groups,omitempty"`
+	Provider string   `json:"provider"`
+}
+
+const defaultProviderMaxAge = 12 * time.Hour
+
+// CaddyModule returns the Caddy module information.
+func (*AuthenticationDirectory) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.dependency_proxy.directory.authentication",
+		New: func() caddy.Module { return new(AuthenticationDirectory) },
+	}
+}
+
+// Provision loads the provider.
+func (a *AuthenticationDirectory) Provision(ctx caddy.Context) error {
+	if err := a.check(); err != nil {
+		return err
+	}
+	if a.MaxAge == 0 {
+		a.MaxAge = caddy.Duration(defaultProviderMaxAge)
+	}
+	mod, err := ctx.LoadModule(a, "ProviderRaw")
+	if err != nil {
+		return err
+	}
+	a.kind = mod.(caddy.Module).CaddyModule().ID.Name()
+	var ok bool
+	if a.provider, ok = mod.(caddyauth.Authenticator); !ok {
+		return fmt.Errorf("the authentication provider %T authenticates nobody", mod)
+	}
+	if basic, ok := mod.(*caddyauth.HTTPBasicAuth); ok {
+		a.hashes = true
+		if _, ok := basic.Hash.(*caddyauth.BcryptHash); ok {
+			a.maxLen = bcryptLen
+		}
+	}
+	return nil
+}
+
+// Authenticate implements [Directory].
+func (a *AuthenticationDirectory) Authenticate(ctx context.Context, login Login) (Account, error) {
+	if strings.Contains(login.Name, ":") {
+		return Account{}, ErrUnknownAccount // Basic credentials would end the name there
+	}
+	if a.maxLen > 0 && len(login.Password) > a.maxLen {
+		return Account{}, ErrUnknownAccount // nobody has it, which tells of no account
+	}
+	request := login.Request.Clone(ctx)
+	request.Body, request.ContentLength = http.NoBody, 0
+	request.SetBasicAuth(login.Name, login.Password)
+	user, ok, err := a.ask(request)
+	switch {
+	case err != nil:
+		return Account{}, fmt.Errorf("the provider %s: %w", a.kind, err)
+	case !ok:
+		return Account{}, ErrUnknownAccount
+	case a.Prefix == "" && user.ID != login.Name:
+		return Account{}, fmt.Errorf("%w: the provider %s calls the account %.100q; write a prefix in the directory if it may", ErrWrongPassword, a.kind, user.ID)
+	}
+	facts, err := json.Marshal(providerFacts{At: time.Now().Unix(), Groups: a.groupsOf(user), Provider: a.kind})
+	if err != nil {
+		return Account{}, err
+	}
+	return a.Lookup(ctx, a.Prefix+user.ID, string(facts))
+}
+
+func (a *AuthenticationDirectory) ask(request *http.Request) (caddyauth.User, bool, error) {
+	if a.hashes {
+		hashing <- struct{}{}
+		defer func() { <-hashing }()
+	}
+	return a.provider.Authenticate(make(nowhere), request)
+}
+
+// Lookup implements [Directory]. All it knows of an account are the facts, so
+// it knows none by its name alone.
+func (a *AuthenticationDirectory) Lookup(_ context.Context, name, facts string) (Account, error) {
+	if len(facts) > factsLimit {
+		return Account{}, fmt.Errorf("what the provider %s says of the account is longer than %d bytes", a.kind, factsLimit)
+	}
+	own, ok := strings.CutPrefix(name, a.Prefix)
+	if !ok || own == "" || len(name) > nameLimit || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return Account{}, fmt.Errorf("%w: the name cannot be one", ErrUnknownAccount)
+	}
+	var said providerFacts
+	if err := json.Unmarshal([]byte(facts), &said); err != nil || said.Provider != a.kind {
+		return Account{}, ErrUnknownAccount
+	}
+	if age := time.Since(time.Unix(said.At, 0)); age > time.Duration(a.MaxAge) || age < -tokenissuer.Leeway {
+		return Account{}, fmt.Errorf("%w: the login was %v ago, and max_age is %v", ErrUnknownAccount, age.Round(time.Second), time.Duration(a.MaxAge))
+	}
+	account := Account{Name: name, Facts: facts, Roles: make(map[string]Role, len(said.Groups))}
+	for _, group := range said.Groups {
+		account.Roles[group] = Member
+	}
+	return account, nil
+}
+
+func (a *AuthenticationDirectory) groupsOf(user caddyauth.User) []string {
+	if a.Groups == "" {
+		return nil
+	}
+	groups := strings.FieldsFunc(user.Metadata[a.Groups], func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+	groups = slices.DeleteFunc(groups, func(group string) bool { return !upstream.ValidRepository(group) })
+	slices.Sort(groups)
+	return slices.Compact(groups)
+}
+
+func (a *AuthenticationDirectory) check() error {
+	if a.ProviderRaw == nil {
+		return errors.New("directory authentication: there is no provider; write `provider MODULE ...`")
+	}
+	if len(a.Prefix) > nameLimit/2 || strings.ContainsFunc(a.Prefix, isBlank) {
+		return fmt.Errorf("prefix '%s': write up to %d bytes without white space", a.Prefix, nameLimit/2)
+	}
+	if age := time.Duration(a.MaxAge); age != 0 && age < time.Minute {
+		return fmt.Errorf("max_age %v: write a duration of at least 1m", age)
+	}
+	return nil
+}
+
+// nowhere is a response that nobody gets: providers write challenges of their
+// own, or whole redirects.
+type nowhere http.Header
+
+// Header implements [http.ResponseWriter].
+func (n nowhere) Header() http.Header { return http.Header(n) }
+
+// Write implements [http.ResponseWriter].
+func (n nowhere) Write(p []byte) (int, error) { return len(p), nil }
+
+// WriteHeader implements [http.ResponseWriter].
+func (n nowhere) WriteHeader(int) {}
+
+// Interface guards
+var (
+	_ caddy.Provisioner = (*AuthenticationDirectory)(nil)
+	_ Directory         = (*AuthenticationDirectory)(nil)
+)

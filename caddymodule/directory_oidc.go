@@ -1,0 +1,262 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+func init() { caddy.RegisterModule(new(OIDCDirectory)) }
+
+// OIDCDirectory lets an id token be a login: that of a CI job (GitHub Actions,
+// GitLab CI), of a Kubernetes service account, or of any other issuer with
+// OpenID Connect Discovery. It is sent as the password, with any user name that
+// no directory before this one knows; so nothing secret has to be stored where
+// images are pulled. There is one such directory for an issuer.
+//
+// An id token gets in if the issuer has signed it (RSA, ECDSA or Ed25519), for
+// one of the audiences, if it is neither expired nor older than MaxAge, if each
+// requirement holds, and, where there are maps, if one of them fits. What these
+// rules look at travels in our own token and is held at each pull against the
+// rules as they are then. Of a claim that is a list only the elements that some
+// rule asks for travel, so a new rule about others waits for the next login.
+//
+// A claim's name that begins with a slash is a JSON pointer (RFC 6901), as in
+// /kubernetes.io/namespace; any other is the name of a claim as it is. Text is
+// compared as it is, numbers and truth values as they are written in JSON; of a
+// list it is enough that one element fits.
+//
+// The issuer is asked for its keys at the first login, and then when they are
+// 15 minutes old or one is missing, at most every 10 seconds. If it is away,
+// known keys serve for an hour.
+type OIDCDirectory struct {
+	// Issuer is the URL that the tokens have in `iss`, and where the discovery
+	// document is. It must be https, or on this machine.
+	Issuer string `json:"issuer"`
+
+	// Audiences are those in `aud` that are meant for this registry. One that
+	// others use too would let them log in with the tokens that they are sent.
+	Audiences []string `json:"audiences"`
+
+	// Account is the claim that names the account: sub by default.
+	Account string `json:"account,omitempty"`
+
+	// Prefix goes before that name. By default it is the issuer's URL without
+	// https:// and with # after it, as in
+	//
+	//	token.actions.example.com#repo:acme/app:ref:refs/heads/main
+	//
+	// because members, admins and blocked accounts are named without their
+	// directory: an issuer whose users choose what it calls them could else
+	// call one of them as another directory's account. An issuer has no # in
+	// its URL, so two issuers do not make the same name either. The empty
+	// prefix is for an issuer that is trusted with every name on the site.
+	Prefix *string `json:"prefix,omitempty"`
+
+	// Require are claims without which nobody gets in. All must hold.
+	Require []*OIDCRequirement `json:"require,omitempty"`
+
+	// Maps make accounts members of groups. Without them, or a requirement,
+	// everybody would get in whom the issuer knows, so there must be some.
+	Maps []*OIDCMap `json:"map,omitempty"`
+
+	// MaxAge is how long an id token is good for after it was issued (`iat`),
+	// if it does not expire before: 1h by default, at least 1m. Our own tokens
+	// that were given for it, refresh tokens included, end then too.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+
+	// Transport asks the issuer, for one with a private CA; by default a plain
+	// one that uses no proxy.
+	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
+
+	rules  oidcRules
+	issuer *oidcIssuer
+}
+
+// OIDCRequirement is a claim that must have one of some values.
+type OIDCRequirement struct {
+	Claim string `json:"claim"`
+
+	// Values may each end in *, for all that begin alike.
+	Values []string `json:"values"`
+}
+
+// OIDCMap gives a role in a group to whoever has a claim with a value.
+type OIDCMap struct {
+	Claim string `json:"claim"`
+
+	// Value may end in *, for all that begin alike. Mind what else does:
+	// acme* is acme-evil too, acme/* is not.
+	Value string `json:"value"`
+
+	Group string `json:"group"`
+
+	// Role is member (the default), maintainer or owner.
+	Role string `json:"role,omitempty"`
+}
+
+const (
+	defaultOIDCMaxAge = time.Hour
+	// maxIDToken is how long a password may be to be looked at, in bytes.
+	maxIDToken = 16 << 10
+	// maxReason is how much of an error is kept, in bytes, where it may quote
+	// what a stranger wrote.
+	maxReason = 300
+)
+
+// oidcAlgorithms are all asymmetric ones: with another, the issuer's public key
+// would be a password.
+var oidcAlgorithms = []jose.SignatureAlgorithm{
+	jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512,
+	jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
+}
+
+// CaddyModule returns the Caddy module information.
+func (*OIDCDirectory) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.dependency_proxy.directory.oidc",
+		New: func() caddy.Module { return new(OIDCDirectory) },
+	}
+}
+
+// Provision checks the rules. It asks the issuer nothing.
+func (o *OIDCDirectory) Provision(ctx caddy.Context) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	o.rules = o.compile()
+	if o.TransportRaw == nil {
+		o.issuer = newOIDCIssuer(o.Issuer, upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true}))
+		return nil
+	}
+	mod, err := ctx.LoadModule(o, "TransportRaw")
+	if err != nil {
+		return err
+	}
+	transport, ok := mod.(http.RoundTripper)
+	if !ok {
+		return fmt.Errorf("transport %T cannot be used here", mod)
+	}
+	o.issuer = newOIDCIssuer(o.Issuer, transport)
+	return nil
+}
+
+// Cleanup closes what connections are idle. A login that is late makes others.
+func (o *OIDCDirectory) Cleanup() error {
+	if o.issuer != nil {
+		o.issuer.client.CloseIdleConnections()
+	}
+	return nil
+}
+
+// Authenticate implements [Directory]. The user name does not matter.
+func (o *OIDCDirectory) Authenticate(ctx context.Context, login Login) (Account, error) {
+	if issuerOf(login.Password) != o.Issuer {
+		return Account{}, ErrUnknownAccount
+	}
+	signed, err := jose.ParseSignedCompact(login.Password, oidcAlgorithms)
+	if err != nil {
+		return Account{}, refusedIDToken(err)
+	}
+	keys, err := o.issuer.keysFor(ctx, signed.Signatures[0].Header)
+	if err != nil {
+		return Account{}, err
+	}
+	facts, err := o.verify(ctx, login.Password, tokenKeys{signed, keys})
+	if err != nil {
+		return Account{}, refusedIDToken(err)
+	}
+	account, err := o.rules.judge(facts, time.Now())
+	if err != nil {
+		return Account{}, refusedIDToken(err)
+	}
+	return account, nil
+}
+
+// Lookup implements [Directory]. All it knows of an account are the facts, so
+// it knows none by its name alone.
+func (o *OIDCDirectory) Lookup(_ context.Context, name, facts string) (Account, error) {
+	claims, err := parseClaims(facts)
+	if err != nil {
+		return Account{}, fmt.Errorf("%w: %w", ErrUnknownAccount, err)
+	}
+	account, err := o.rules.judge(claims, time.Now())
+	if err != nil {
+		return Account{}, fmt.Errorf("%w: %w", ErrUnknownAccount, err)
+	}
+	if account.Name != name {
+		return Account{}, ErrUnknownAccount
+	}
+	return account, nil
+}
+
+// verify checks an id token's signature and times, and returns what the rules
+// look at.
+func (o *OIDCDirectory) verify(ctx context.Context, raw string, keys tokenKeys) (oidcClaims, error) {
+	config := &oidc.Config{SkipClientIDCheck: true} // the audiences are a rule, which is judged again
+	for _, algorithm := range oidcAlgorithms {
+		config.SupportedSigningAlgs = append(config.SupportedSigningAlgs, string(algorithm))
+	}
+	token, err := oidc.NewVerifier(o.Issuer, keys, config).Verify(ctx, raw)
+	if err != nil {
+		return nil, err
+	}
+	var payload json.RawMessage
+	if err := token.Claims(&payload); err != nil {
+		return nil, err
+	}
+	if !utf8.Valid(payload) {
+		return nil, errors.New("the claims are not UTF-8") // as text, two of them could become the same
+	}
+	decoder := json.NewDecoder(bytes.NewReader(payload))
+	decoder.UseNumber()
+	var claims map[string]any
+	if err := decoder.Decode(&claims); err != nil {
+		return nil, err
+	}
+	return o.rules.facts(claims, token.IssuedAt), nil
+}
+
+// issuerOf is what a password says its issuer is, if it is a signed token.
+// Nothing is verified.
+func issuerOf(password string) string {
+	parts := strings.Split(password, ".")
+	if len(parts) != 3 || len(password) > maxIDToken {
+		return ""
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return ""
+	}
+	var claims struct {
+		Issuer string `json:"iss"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		return ""
+	}
+	return claims.Issuer
+}
+
+func refusedIDToken(reason error) error {
+	return fmt.Errorf("%w: the id token is refused: %.*s", ErrWrongPassword, maxReason, reason)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner  = (*OIDCDirectory)(nil)
+	_ caddy.CleanerUpper = (*OIDCDirectory)(nil)
+	_ Directory          = (*OIDCDirectory)(nil)
+)

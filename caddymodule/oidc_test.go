@@ -1,0 +1,195 @@
+package caddymodule
+
+import (
+	"encoding/base64"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestOIDC: an id token is a login, at the token service and at the registry.
+func TestOIDC(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	issuer := newIDIssuer(t)
+	s := start(t, users("alice"), issuer.directory("map repository_owner acme -> acme", "require ref refs/heads/*"),
+		private("acme", "alice"), private("acme/platform"), private("other"), hub(up), "token {\n refresh_tokens on\n}")
+	raw := issuer.token()
+	s.secret(raw, base64.StdEncoding.EncodeToString([]byte("ci:"+raw)), strings.Split(raw, ".")[2])
+	if issuer.keysAsked() != 0 {
+		t.Error("the issuer was asked before anybody logged in")
+	}
+	posted := s.get("/jwt/auth", form(loginForm("whoever", raw))).expect(t, http.StatusOK, "").tokens()
+	offline := s.get(auth+"&offline_token=true", idToken(raw)).expect(t, http.StatusOK, "").tokens()
+	refreshed := s.get("/jwt/auth", form(map[string][]string{"grant_type": {"refresh_token"}, "refresh_token": {offline.RefreshToken}})).
+		expect(t, http.StatusOK, "").tokens()
+	for _, who := range []with{idToken(raw), bearer(posted.Token), bearer(offline.Token), bearer(refreshed.Token)} {
+		s.get("/v2/", who).content(t, []byte("{}"))
+		pull(t, s, "acme", "alpine", "3.20", who)
+		pull(t, s, "acme/platform", "alpine", "3.20", who)
+		s.get(manifestPath("other", "alpine", "3.20"), who).expect(t, http.StatusForbidden, "DENIED")
+	}
+	payload, _ := base64.RawURLEncoding.DecodeString(strings.Split(posted.Token, ".")[1])
+	if text := string(payload); !strings.Contains(text, `\"ref\":\"refs/heads/main\"`) || strings.Contains(text, "f0c1") || strings.Contains(text, "team/platform") {
+		t.Errorf("the token holds other claims than those of rules: %s", text)
+	}
+	if logs := s.logs(); !strings.Contains(logs, `"user_id":"`+issuer.account("repo:acme/app:ref:refs/heads/main")+`"`) {
+		t.Error("the access log does not tell who it was")
+	}
+	if asked := issuer.keysAsked(); asked != 1 {
+		t.Errorf("the issuer was asked for its keys %d times", asked)
+	}
+}
+
+// TestOIDCNames: what an issuer calls an account is not the name of another
+// directory's, unless the configuration wants that.
+func TestOIDCNames(t *testing.T) {
+	issuer := newIDIssuer(t)
+	raw := issuer.token(claim("sub", "alice"))
+	open := "map repository_owner acme -> acme"
+	s := start(t, users("alice"), issuer.directory(open), private("acme"), private("secret", "alice"), "admins alice")
+	s.secret(raw)
+	s.get(manifestPath("secret", "alpine", "3.20"), idToken(raw)).expect(t, http.StatusForbidden, "DENIED")
+	s.load(issuer.directory(open), private("acme"), private("secret", issuer.account("alice")), "admins alice", "upstream docker.io {\n endpoint http://127.0.0.1:1\n}")
+	s.get(manifestPath("secret", "alpine", "3.20"), idToken(raw)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE") // may, and nothing is there
+	s.load(issuer.directory(open), private("acme"), "blocked "+issuer.account("alice"))
+	s.get("/v2/", idToken(raw)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.load(issuer.directory(open, "prefix ci/"), private("acme"), "blocked ci/alice")
+	s.get("/v2/", idToken(raw)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	// A name that goes to a user of the configuration is that user's.
+	s.load(issuer.directory(open, `prefix ""`), private("acme"), "admins root")
+	token := s.get(auth, idToken(raw)).expect(t, http.StatusOK, "").tokens().Token
+	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
+	s.load(users("alice"), issuer.directory(open, `prefix ""`), private("acme"))
+	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+}
+
+// TestOIDCReload: the rules that are configured now decide over what was given
+// for id tokens before.
+func TestOIDCReload(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	issuer := newIDIssuer(t)
+	rest := []string{private("acme"), private("other"), visible("internal", Internal), hub(up)}
+	load := func(directory string) []string { return append([]string{users("alice"), directory}, rest...) }
+	before := issuer.directory("map repository_owner acme -> acme", "map groups team/* -> acme", "require ref refs/heads/main")
+	s := start(t, load(before)...)
+	raw := issuer.token()
+	s.secret(raw)
+	token := s.get(auth, idToken(raw)).expect(t, http.StatusOK, "").tokens().Token
+	expect := func(acme, other int) {
+		t.Helper()
+		for group, status := range map[string]int{"acme": acme, "other": other} {
+			if a := s.get(manifestPath(group, "alpine", "3.20"), bearer(token)); a.StatusCode != status {
+				t.Errorf("%s: %d instead of %d: %s", group, a.StatusCode, status, a.body)
+			}
+		}
+	}
+	expect(200, 403)
+	issuer.fail(says(500, ""), says(500, "")) // none of it takes the issuer
+	for _, step := range []struct {
+		lines       string
+		acme, other int
+	}{
+		{issuer.directory("map repository_owner acme -> other"), 403, 200},
+		{issuer.directory("map groups team/platform -> acme", "map repository_owner acme -> other"), 200, 200},
+		{issuer.directory("map repository_owner elsewhere -> acme"), 401, 401},
+		{issuer.directory("map repository_owner acme -> acme", "require ref refs/heads/release"), 401, 401},
+		{issuer.directory("map repository_owner acme -> acme", "require environment production"), 401, 401},
+		{issuer.directory("map repository_owner acme -> acme", "account repository"), 401, 401},
+		{issuer.directory("map repository_owner acme -> acme", "prefix ci/"), 401, 401},
+		{strings.Replace(before, "registry.example.com", "another.example.com", 1), 401, 401},
+		{strings.Replace(before, issuer.url, "https://another.example.com", 1), 401, 401},
+		{"directory elsewhere", 401, 401},
+		{before, 200, 403},
+	} {
+		s.load(load(step.lines)...)
+		expect(step.acme, step.other)
+	}
+	if strings.Contains(s.logs(), "cannot verify") {
+		t.Error("the issuer was asked about a token of ours")
+	}
+}
+
+// TestOIDCAway: an issuer that cannot be asked lets nobody in who is not in
+// already, and says so rather than that the login is wrong.
+func TestOIDCAway(t *testing.T) {
+	issuer := newIDIssuer(t)
+	other := httptest.NewServer(says(200, `{"keys":[]}`))
+	t.Cleanup(other.Close)
+	lines := []string{users("alice"), issuer.directory("map repository_owner acme -> acme"), private("acme")}
+	s := start(t, lines...)
+	raw := issuer.token()
+	s.secret(raw)
+	token := s.get(auth, idToken(raw)).expect(t, http.StatusOK, "").tokens().Token
+	document := func(keys string) http.HandlerFunc {
+		return says(200, `{"issuer":"`+issuer.url+`","jwks_uri":"`+keys+`"}`)
+	}
+	redirect := func(to string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, http.StatusFound) }
+	}
+	for reason, fault := range map[string][2]http.HandlerFunc{
+		"500 Internal":                        {says(500, strings.Repeat("page ", 1000)), nil},
+		"discovery object":                    {says(200, "<html>"), nil},
+		"too large":                           {says(200, `{"x":"`+strings.Repeat("x", issuerAnswer)+`"}`), nil},
+		"did not match the issuer":            {says(200, `{"issuer":"https://evil.example","jwks_uri":"`+issuer.url+`/keys"}`), nil},
+		"is not https":                        {document("http://192.0.2.1/keys"), nil},
+		`to \"file:///etc/passwd\"`:           {document("file:///etc/passwd"), nil},
+		`refers to \"\"`:                      {document(""), nil},
+		"status 503":                          {nil, says(503, "")},
+		"invalid character":                   {nil, says(200, "garbage")},
+		"body too large":                      {nil, says(200, `{"keys":[`+strings.Repeat(" ", issuerAnswer)+`]}`)},
+		"can be used":                         {nil, says(200, `{"keys":[{"kty":"oct","k":"c2VjcmV0"},{"kty":"what"},7]}`)},
+		"EOF":                                 {nil, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		"too many redirects":                  {nil, redirect(issuer.url + "/keys")},
+		"refers to \\\"http://192.0.2.1/\\\"": {nil, redirect("http://192.0.2.1/")},
+	} {
+		issuer.fail(fault[0], fault[1])
+		s.load(lines...) // and nothing is known
+		known := len(s.logs())
+		for range 3 {
+			s.get(auth, idToken(raw)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10")
+		}
+		s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
+		s.get(auth, as("alice")).expect(t, http.StatusOK, "")
+		logs := s.logs()[known:]
+		if !strings.Contains(logs, reason) {
+			t.Errorf("the log does not tell of %q: %.1000s", reason, logs)
+		}
+		if strings.Contains(logs, strings.Repeat("page ", maxReason/5)) {
+			t.Error("the log holds the issuer's whole answer")
+		}
+	}
+	issuer.fail(nil, nil)
+	s.load(lines...)
+	s.get(auth, idToken(raw)).expect(t, http.StatusOK, "")
+}
+
+// TestOIDCPrivateCA: an issuer whose certificate is not the public's takes a
+// transport.
+func TestOIDCPrivateCA(t *testing.T) {
+	issuer := newIDIssuer(t)
+	server := httptest.NewTLSServer(issuer)
+	t.Cleanup(server.Close)
+	issuer.url = server.URL
+	s := newSite(t)
+	ca := s.dir + "/ca.pem"
+	content := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(ca, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	raw := issuer.token()
+	s.secret(raw)
+	s.load(issuer.directory("map repository_owner acme -> acme"), private("acme"))
+	s.get("/v2/", idToken(raw)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	s.load(issuer.directory("map repository_owner acme -> acme", "transport http {\n tls_trust_pool file "+ca+"\n}"), private("acme"))
+	s.get("/v2/", idToken(raw)).expect(t, http.StatusOK, "")
+	if !strings.Contains(s.logs(), strings.TrimPrefix(issuer.url, "https://")+"#repo:acme/app") {
+		t.Error("the account is not named after its issuer")
+	}
+}
