@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -191,5 +193,20 @@ func TestOIDCPrivateCA(t *testing.T) {
 	s.get("/v2/", idToken(raw)).expect(t, http.StatusOK, "")
 	if !strings.Contains(s.logs(), strings.TrimPrefix(issuer.url, "https://")+"#repo:acme/app") {
 		t.Error("the account is not named after its issuer")
+	}
+}
+
+// BenchmarkOIDCLogin is what a login with an id token pays once keys are known.
+func BenchmarkOIDCLogin(b *testing.B) {
+	issuer := newIDIssuer(b)
+	directory := &OIDCDirectory{Issuer: issuer.url, Audiences: []string{"registry.example.com"}, Maps: []*OIDCMap{{Claim: "repository_owner", Value: "acme", Group: "acme"}}}
+	if err := directory.Provision(caddy.Context{}); err != nil {
+		b.Fatal(err)
+	}
+	login := Login{Name: "ci", Password: issuer.token()}
+	for b.Loop() {
+		if _, err := directory.Authenticate(b.Context(), login); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -118,6 +118,17 @@ func TestOIDCFactsAlone(t *testing.T) {
 	}
 }
 
+// BenchmarkOIDCLookup is what a pull with a token of an id token's account pays.
+func BenchmarkOIDCLookup(b *testing.B) {
+	directory := &OIDCDirectory{rules: rulesOf(b, "map sub * -> acme\n map ref refs/heads/* -> other\n require repository_owner acme")}
+	facts := `{"aud":"registry","iat":"` + fmt.Sprint(time.Now().Unix()) + `","iss":"https://issuer.example","ref":"refs/heads/main","repository_owner":"acme","sub":"repo:acme/app:ref:refs/heads/main"}`
+	for b.Loop() {
+		if _, err := directory.Lookup(b.Context(), "issuer.example#repo:acme/app:ref:refs/heads/main", facts); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // FuzzOIDCFacts: whatever stands in facts, reading and judging them ends well,
 // and what is read is written the same way ever after.
 func FuzzOIDCFacts(f *testing.F) {
