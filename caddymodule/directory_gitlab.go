@@ -1,0 +1,275 @@
+package caddymodule
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+func init() { caddy.RegisterModule(new(GitLabDirectory)) }
+
+// GitLabDirectory knows the users and groups of a GitLab instance. A login is a
+// personal access token with its user's name, a group's access token, a deploy
+// token of a group, or a CI job token; GitLab passwords are neither asked for nor
+// sent. Who may pull from a group is asked for when somebody does: at GitLab,
+// guests and above are members, maintainers maintainers and owners owners, all
+// with what flows down from the groups above.
+//
+// A deploy token pulls from its group and from the groups below it. A job token
+// pulls from wherever the user whose job it is may, while the job runs. Who has
+// only a token without the scope api does nothing but pull.
+type GitLabDirectory struct {
+	// URL is the instance's, as in https://gitlab.example.com.
+	URL string `json:"url"`
+
+	// Token is the service token that all but logins is asked with. It must be
+	// a placeholder, as in {file./run/secrets/gitlab}.
+	Token string `json:"token"`
+
+	// CacheFor is how long an answer of GitLab's is believed: 30s by default.
+	CacheFor caddy.Duration `json:"cache_for,omitempty"`
+
+	// Grace is how old an answer may be while GitLab cannot be asked: 10m by
+	// default. What has no such answer is denied then.
+	Grace caddy.Duration `json:"grace,omitempty"`
+
+	// TokenPrefix is the prefix of the instance's tokens, if it has one of its
+	// own. Tokens that begin with it are nobody else's: if GitLab refuses one,
+	// no further directory is asked.
+	TokenPrefix string `json:"token_prefix,omitempty"`
+
+	// MembersOnly keeps all but members out of public and internal groups too,
+	// as GitLab's own dependency proxy does.
+	MembersOnly bool `json:"members_only,omitempty"`
+
+	// Transport makes the connections; by default a plain one over HTTP/1.1
+	// and HTTP/2 that uses no proxy.
+	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
+
+	*gitlab
+	lease lease
+}
+
+const (
+	defaultCacheFor = 30 * time.Second
+	defaultGrace    = 10 * time.Minute
+)
+
+// gitlabs are the instances in use, with what is remembered of them, so that a
+// reload while one is away denies nobody.
+var gitlabs = caddy.NewUsagePool()
+
+type gitlab struct {
+	client *gitlabapi.Client
+	memory *gitlabapi.Memory
+
+	// owners are the groups of deploy tokens, which do not move.
+	owners *lru.Cache[int64, deployOwner]
+
+	// strangers bounds questions about groups that nobody has asked about
+	// before: anybody may ask for any name.
+	strangers *rate.Limiter
+}
+
+func (g *gitlab) Destruct() error { return nil }
+
+// CaddyModule returns the Caddy module information.
+func (*GitLabDirectory) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.dependency_proxy.directory.gitlab",
+		New: func() caddy.Module { return new(GitLabDirectory) },
+	}
+}
+
+// Provision reads the service token. GitLab is not asked before it is needed.
+func (d *GitLabDirectory) Provision(ctx caddy.Context) error {
+	d.CacheFor = cmp.Or(d.CacheFor, caddy.Duration(defaultCacheFor))
+	d.Grace = cmp.Or(d.Grace, max(d.CacheFor, caddy.Duration(defaultGrace)))
+	if err := d.check(); err != nil {
+		return err
+	}
+	repl := caddy.NewReplacer()
+	instance, err := repl.ReplaceOrErr(d.URL, true, true)
+	if err != nil {
+		return fmt.Errorf("directory gitlab: URL: %w", err)
+	}
+	base, err := parseGitLabURL(instance)
+	if err != nil {
+		return err
+	}
+	if base.Scheme == "http" {
+		ctx.Logger().Warn("GitLab is asked over plain http, tokens and all", zap.String("host", base.Host))
+	}
+	token, err := repl.ReplaceOrErr(d.Token, true, true)
+	if token = strings.TrimSpace(token); err != nil || token == "" {
+		return fmt.Errorf("directory gitlab: the token placeholder %s is empty, or its file cannot be read", d.Token)
+	}
+	var transport http.RoundTripper
+	if d.TransportRaw != nil {
+		mod, err := ctx.LoadModule(d, "TransportRaw")
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if transport, ok = mod.(http.RoundTripper); !ok {
+			return fmt.Errorf("directory gitlab: transport %T cannot be used here", mod)
+		}
+	}
+	return d.open(base, token, transport)
+}
+
+func (d *GitLabDirectory) open(base *url.URL, token string, transport http.RoundTripper) error {
+	// A guest transport belongs to this configuration, and so does its client.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q %v %v %p", base, token, d.CacheFor, d.Grace, transport))
+	if transport == nil {
+		// Where GitLab is says who writes the configuration, and no answer of
+		// GitLab's leads elsewhere.
+		transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true})
+	}
+	var err error
+	d.gitlab, err = acquire(&d.lease, gitlabs, string(sum[:]), func() (*gitlab, error) {
+		owners, err := lru.New[int64, deployOwner](1024)
+		return &gitlab{
+			client:    gitlabapi.New(base, token, transport),
+			memory:    gitlabapi.NewMemory(time.Duration(d.CacheFor), time.Duration(d.Grace)),
+			owners:    owners,
+			strangers: rate.NewLimiter(10, 100),
+		}, err
+	})
+	return err
+}
+
+// Cleanup gives up the instance. Requests that still use it go on.
+func (d *GitLabDirectory) Cleanup() error {
+	d.lease.release()
+	return nil
+}
+
+func (d *GitLabDirectory) check() error {
+	if err := d.checkURL(); err != nil {
+		return err
+	}
+	if d.Grace != 0 && d.Grace < cmp.Or(d.CacheFor, caddy.Duration(defaultCacheFor)) {
+		return fmt.Errorf("directory gitlab: the grace %v is shorter than cache_for", time.Duration(d.Grace))
+	}
+	return d.checkServiceToken()
+}
+
+func (d *GitLabDirectory) checkURL() error {
+	if strings.Contains(d.URL, "{") {
+		return nil // which its placeholders decide
+	}
+	_, err := parseGitLabURL(d.URL)
+	return err
+}
+
+func (d *GitLabDirectory) checkServiceToken() error {
+	switch {
+	case d.Token == "":
+		return errors.New("directory gitlab: there is no service token; write `token {file./run/secrets/gitlab}`")
+	case !strings.HasPrefix(d.Token, "{") || !strings.HasSuffix(d.Token, "}"):
+		return errors.New("directory gitlab: the token stands in the configuration, where the admin API shows it; write a placeholder as in {env.GITLAB_TOKEN} or {file./run/secrets/gitlab}")
+	}
+	return nil
+}
+
+// parseGitLabURL does not show the URL in its error, since it may be wrong by
+// having a password in it.
+func parseGitLabURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("directory gitlab: the URL is not one as in https://gitlab.example.com")
+	}
+	return u, nil
+}
+
+// RoleIn implements [GroupDirectory].
+func (d *GitLabDirectory) RoleIn(ctx context.Context, account Account, path string) (Role, error) {
+	c, err := parseCredential(account.Facts)
+	if err != nil || c.User == 0 {
+		return NoRole, nil // deploy tokens have theirs already
+	}
+	group, err := d.group(ctx, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return NoRole, nil
+	}
+	if err != nil {
+		return NoRole, err
+	}
+	member, err := gitlabapi.Ask(ctx, d.memory, "member", fmt.Sprintf("%d/%d", group.ID, c.User), func(ctx context.Context) (gitlabapi.Member, error) {
+		return d.client.Member(ctx, group.ID, c.User)
+	})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return NoRole, nil
+	case err != nil:
+		return NoRole, err
+	case gitlabapi.Passed(member.ExpiresAt, time.Now()), member.State != "" && member.State != "active":
+		return NoRole, nil
+	}
+	return roleOfLevel(member.AccessLevel), nil
+}
+
+// roleOfLevel reads GitLab's access levels ("Roles and permissions"). Below a
+// guest there is minimal access, which is that to the group's name.
+func roleOfLevel(level int) Role {
+	switch {
+	case level >= 50:
+		return Owner
+	case level >= 40:
+		return Maintainer
+	case level >= 10:
+		return Member
+	}
+	return NoRole
+}
+
+// VisibilityOf implements [GroupDirectory].
+func (d *GitLabDirectory) VisibilityOf(ctx context.Context, path string) (Visibility, error) {
+	group, err := d.group(ctx, path)
+	switch {
+	case err != nil:
+		return "", err
+	case d.MembersOnly:
+		return Private, nil
+	}
+	switch v := Visibility(group.Visibility); v {
+	case Public, Internal:
+		return v, nil
+	}
+	return Private, nil
+}
+
+// group asks for a group; fs.ErrNotExist if there is none that the service token
+// can see.
+func (d *GitLabDirectory) group(ctx context.Context, path string) (gitlabapi.Group, error) {
+	if !d.memory.Knows("group", path) && !d.strangers.Allow() {
+		return gitlabapi.Group{}, &gitlabapi.Trouble{What: "group " + path, Err: errors.New("too many groups are asked for that nobody knows")}
+	}
+	return gitlabapi.Ask(ctx, d.memory, "group", path, func(ctx context.Context) (gitlabapi.Group, error) {
+		return d.client.Group(ctx, path)
+	})
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner  = (*GitLabDirectory)(nil)
+	_ caddy.CleanerUpper = (*GitLabDirectory)(nil)
+	_ GroupDirectory     = (*GitLabDirectory)(nil)
+)

@@ -1,0 +1,207 @@
+package caddymodule
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+)
+
+// gitlabFaults are the ways in which GitLab cannot tell.
+var gitlabFaults = map[string]func(w http.ResponseWriter, r *http.Request) bool{
+	"down":       func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
+	"500":        status(500, "application/json", `{"message":"500 Internal Server Error"}`),
+	"503":        status(503, "text/html", "<html>GitLab is not responding</html>"),
+	"limited":    status(429, "text/plain", "Retry later"),
+	"a balancer": status(404, "text/html", "<html>no such site</html>"),
+	"banned":     status(403, "text/plain", "Forbidden"),
+	"garbage":    status(200, "application/json", "{"),
+	"something":  status(200, "application/json", "{}"),
+	"a page":     status(200, "text/html", "<html>sign in</html>"),
+	"huge":       status(200, "application/json", `"`+strings.Repeat("x", 1<<20)+`"`),
+	"cut off": func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, "{")
+		return true
+	},
+}
+
+func status(code int, mediaType, body string) func(w http.ResponseWriter, r *http.Request) bool {
+	return func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Type", mediaType)
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, body)
+		return true
+	}
+}
+
+// TestGitLabAway: while GitLab cannot tell, what was known holds for the grace,
+// and all else is denied, without a word that a password is wrong.
+func TestGitLabAway(t *testing.T) {
+	for name, fault := range gitlabFaults {
+		t.Run(name, func(t *testing.T) {
+			g, alice, bob := newGitLab(t)
+			s := gitlabSite(t, g, gitlabAt(t, g, quickly, "grace 1m"))
+			a := bearer(s.login("alice", alice))
+			s.may("acme", 200, a)
+			s.may("none", 403, a)
+			g.Change(func() { g.Fault = fault })
+			asked := g.Asked("/")
+			eventually(t, "GitLab is asked in vain", func() bool {
+				s.may("acme", 200, a)
+				s.may("none", 403, a)
+				return g.Asked("/") > asked
+			})
+			s.may("acme", 200, a)
+			s.get(auth, basic("alice", alice)).expect(t, http.StatusOK, "")
+			s.get(auth, basic("bob", bob)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "WWW-Authenticate", "")
+			s.may("others", 503, a)
+			s.may("unknown", 503, a)
+			g.Change(func() { g.Fault = nil })
+			eventually(t, "GitLab is asked again", func() bool {
+				return s.get(auth, basic("bob", bob)).StatusCode == http.StatusOK && s.get(manifestPath("unknown", "alpine", "3.20"), a).StatusCode == http.StatusForbidden
+			})
+		})
+	}
+}
+
+// TestGitLabAwayForLong: the grace ends.
+func TestGitLabAwayForLong(t *testing.T) {
+	g, alice, _ := newGitLab(t)
+	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "grace 1s"))
+	start := time.Now()
+	a := bearer(s.login("alice", alice))
+	s.may("acme", 200, a)
+	g.Change(func() { g.Fault = gitlabFaults["503"] })
+	s.may("acme", 200, a)
+	eventually(t, "the grace ends", func() bool {
+		return s.get(manifestPath("acme", "alpine", "3.20"), a).StatusCode == http.StatusServiceUnavailable
+	})
+	if took := time.Since(start); took < time.Second {
+		t.Errorf("the grace ended after %v", took)
+	}
+	s.get(auth, basic("alice", alice)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	if !strings.Contains(s.logs(), "asking GitLab for user 24: status 503") {
+		t.Error("the log does not say why")
+	}
+}
+
+// TestGitLabReloadWhileAway: what is known outlives the configuration, unless
+// GitLab or the service token is another.
+func TestGitLabReloadWhileAway(t *testing.T) {
+	g, alice, _ := newGitLab(t)
+	s := gitlabSite(t, g, gitlabAt(t, g, quickly))
+	a := bearer(s.login("alice", alice))
+	s.may("open", 200, a)
+	g.Change(func() { g.Fault = gitlabFaults["503"] })
+	s.load(gitlabAt(t, g, quickly), "private_groups on")
+	s.get("/v2/", a).expect(t, http.StatusOK, "")
+	s.load(gitlabAt(t, g, quickly, "transport http"), "private_groups on")
+	s.get("/v2/", a).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	g.Change(func() { g.Fault = nil })
+	eventually(t, "GitLab is asked through another transport", func() bool { return s.get("/v2/", a).StatusCode == http.StatusOK })
+}
+
+// TestGitLabRedirects: no token goes where GitLab's answers point.
+func TestGitLabRedirects(t *testing.T) {
+	g, alice, _ := newGitLab(t)
+	thief := gitlabtest.New(t)
+	for name, where := range map[string]string{"elsewhere": thief.URL(), "here": ""} {
+		s := gitlabSite(t, g, gitlabAt(t, g, quickly))
+		g.Change(func() {
+			g.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+				http.Redirect(w, r, where+r.URL.Path, http.StatusTemporaryRedirect)
+				return true
+			}
+		})
+		asked := g.Asked("/")
+		s.get(auth, basic("alice", alice)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		if thief.Asked("/") != 0 || g.Asked("/") != asked+1 {
+			t.Errorf("%s: a redirect was followed", name)
+		}
+		if !strings.Contains(s.logs(), "it redirects elsewhere") {
+			t.Error("the log does not tell")
+		}
+		s.stop()
+	}
+}
+
+// TestGitLabServiceToken: one that GitLab does not take, or that may not ask,
+// denies, and the log says so.
+func TestGitLabServiceToken(t *testing.T) {
+	g, alice, _ := newGitLab(t)
+	line := gitlabAt(t, g, quickly)
+	t.Setenv("GITLAB_TOKEN", "glpat-old-service-token-that-must-not-leak")
+	s := gitlabSite(t, g, line)
+	s.secret("glpat-old-service-token")
+	s.get(auth, basic("alice", alice)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	if !strings.Contains(s.logs(), "refuses the service token") {
+		t.Error("the log does not tell")
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(gitlabtest.ServiceToken+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.load(strings.Replace(line, "{env.GITLAB_TOKEN}", "{file."+file+"}", 1))
+	s.get(auth, basic("alice", alice)).expect(t, http.StatusOK, "")
+	for wrong, line := range map[string]string{
+		"is empty, or its file cannot be read": strings.Replace(line, "GITLAB_TOKEN", "GITLAB_TOKEN_THAT_IS_NOT_SET", 1),
+		"is not one as in":                     strings.Replace(line, g.URL(), "{env.GITLAB_TOKEN}", 1),
+		"URL: ":                                strings.Replace(line, g.URL(), "{env.GITLAB_URL_THAT_IS_NOT_SET}", 1),
+		"shorter than cache_for":               "directory gitlab " + g.URL() + " {\n token {env.GITLAB_TOKEN}\n cache_for 1h\n grace 59m\n}",
+	} {
+		if err := s.tryLoad(line); err == nil || !strings.Contains(err.Error(), wrong) {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+}
+
+// TestGitLabStrangers: names of groups that nobody knows are asked for at a
+// bounded rate, known ones at any time.
+func TestGitLabStrangers(t *testing.T) {
+	g, _, _ := newGitLab(t)
+	d := openGitLab(t, g, "")
+	for range 2 {
+		if _, err := d.VisibilityOf(t.Context(), "acme"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.strangers.SetLimit(0)
+	refused := 0
+	for i := range 200 {
+		if _, err := d.VisibilityOf(t.Context(), "none-"+strings.Repeat("x", i)); err != nil && strings.Contains(err.Error(), "too many groups") {
+			refused++
+		}
+	}
+	if asked := g.Asked("/api/v4/groups/{group}"); refused < 100 || refused+asked != 201 {
+		t.Errorf("%d refused and %d asked", refused, asked)
+	}
+	if v, err := d.VisibilityOf(t.Context(), "acme"); err != nil || v != Private {
+		t.Error(v, err)
+	}
+}
+
+// TestGitLabInJSON: what is wrong with a configuration is found without a
+// Caddyfile too, and GitLab is not asked for that.
+func TestGitLabInJSON(t *testing.T) {
+	for wrong, d := range map[string]*GitLabDirectory{
+		"is not one as in":              {URL: "gitlab.example.com", Token: "{env.X}"},
+		"there is no service token":     {URL: "https://gitlab.example.com"},
+		"stands in the configuration":   {URL: "https://gitlab.example.com", Token: "glpat-xyz"},
+		"the grace 1s is shorter":       {URL: "https://gitlab.example.com", Token: "{env.X}", Grace: caddy.Duration(time.Second)},
+		"the token placeholder {env.X}": {URL: "https://gitlab.example.com", Token: "{env.X}"},
+	} {
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+		if err := d.Provision(ctx); err == nil || !strings.Contains(err.Error(), wrong) {
+			t.Errorf("%s: %v", wrong, err)
+		}
+		cancel()
+	}
+}

@@ -1,0 +1,165 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// A deploy token is of one group for ever, and GitLab does not say of which: each
+// group can be asked whether it has a token of some number. Those that the login's
+// request is about are asked first, then all that the service token sees.
+
+// maxGroupPages bounds how many pages of groups are looked through.
+const maxGroupPages = 10
+
+// deployOwner is the group of a deploy token, 0 if none was found at that time.
+type deployOwner struct {
+	group int64
+	at    time.Time
+}
+
+// checkDeploy checks a login with a deploy token.
+func (d *GitLabDirectory) checkDeploy(ctx context.Context, login Login, hints []string) (c gitlabCredential, err error) {
+	seen := time.Now()
+	id, err := d.client.DeployLogin(ctx, login.Name, login.Password)
+	if errors.Is(err, gitlabapi.ErrForbidden) {
+		return c, errScopes
+	}
+	if err != nil {
+		return c, err
+	}
+	group, err := d.ownerOf(ctx, id, hints)
+	if err != nil {
+		return c, err
+	}
+	if group == 0 {
+		return c, fmt.Errorf("%w: no group whose deploy tokens the service token may see has this one", ErrWrongPassword)
+	}
+	return gitlabCredential{Kind: deployToken, ID: id, In: group, Seen: seen.Unix(), PullOnly: true}, nil
+}
+
+// deployAccount is the account of a deploy token, if it is still good. Its name is
+// the one that GitLab makes: makers of tokens may choose another, a user's too.
+func (d *GitLabDirectory) deployAccount(ctx context.Context, c gitlabCredential) (Account, error) {
+	token, err := gitlabapi.Ask(ctx, d.memory, "deploy token", fmt.Sprintf("%d/%d", c.In, c.ID), func(ctx context.Context) (gitlabapi.DeployToken, error) {
+		return d.client.DeployToken(ctx, c.In, c.ID)
+	})
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && (token.Revoked || token.Expired):
+		return Account{}, ErrUnknownAccount
+	case err == nil && !gitlabapi.MayPull(token.Scopes):
+		return Account{}, errScopes
+	case err != nil:
+		return Account{}, err
+	}
+	group, err := gitlabapi.Ask(ctx, d.memory, "group", fmt.Sprintf("#%d", c.In), func(ctx context.Context) (gitlabapi.Group, error) {
+		return d.client.GroupByID(ctx, c.In)
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return Account{}, ErrUnknownAccount
+	}
+	if err != nil {
+		return Account{}, err
+	}
+	path := strings.ToLower(group.FullPath)
+	return Account{
+		Name: fmt.Sprintf("gitlab+deploy-token-%d", c.ID), Facts: c.facts(),
+		Roles: map[string]Role{path: Member}, Only: []string{path}, PullOnly: true,
+	}, nil
+}
+
+// ownerOf finds the group of a deploy token, 0 if the service token sees none.
+func (d *GitLabDirectory) ownerOf(ctx context.Context, id int64, hints []string) (int64, error) {
+	if owner, ok := d.owners.Get(id); ok && (owner.group != 0 || time.Since(owner.at) < time.Duration(d.Grace)) {
+		return owner.group, nil
+	}
+	group, err := d.hintedOwner(ctx, id, hints)
+	for page := 1; group == 0 && err == nil && page <= maxGroupPages; page++ {
+		var list []gitlabapi.Group
+		if list, err = d.client.Groups(ctx, page); err != nil {
+			break
+		}
+		group, err = d.ownerAmong(ctx, id, list)
+		if len(list) < gitlabapi.GroupsPage {
+			break
+		}
+	}
+	if err == nil {
+		d.owners.Add(id, deployOwner{group, time.Now()})
+	}
+	return group, err
+}
+
+// hintedOwner looks among some groups and those above them.
+func (d *GitLabDirectory) hintedOwner(ctx context.Context, id int64, hints []string) (int64, error) {
+	for _, path := range hints {
+		for ; path != ""; path = path[:max(strings.LastIndexByte(path, '/'), 0)] {
+			group, err := d.group(ctx, path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return 0, err
+			}
+			if owner, err := d.ownerAmong(ctx, id, []gitlabapi.Group{group}); owner != 0 || err != nil {
+				return owner, err
+			}
+		}
+	}
+	return 0, nil
+}
+
+// ownerAmong asks some groups, a few at a time.
+func (d *GitLabDirectory) ownerAmong(ctx context.Context, id int64, groups []gitlabapi.Group) (int64, error) {
+	var owner atomic.Int64
+	asking, ctx := errgroup.WithContext(ctx)
+	asking.SetLimit(8)
+	for _, group := range groups {
+		asking.Go(func() error {
+			if owner.Load() != 0 {
+				return nil
+			}
+			_, err := d.client.DeployToken(ctx, group.ID, id)
+			switch {
+			case err == nil:
+				owner.Store(group.ID)
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, gitlabapi.ErrHidden):
+				return nil
+			}
+			return err
+		})
+	}
+	if err := asking.Wait(); owner.Load() == 0 {
+		return 0, err
+	}
+	return owner.Load(), nil
+}
+
+// askedGroups are the groups that a request for a token, or for content, is about.
+func askedGroups(r *http.Request) (groups []string) {
+	if r == nil {
+		return nil
+	}
+	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && rt.group != "" {
+		return []string{rt.group}
+	}
+	scopes := append(r.URL.Query()["scope"], r.PostForm["scope"]...)
+	for _, scope := range tokenissuer.ParseScopes(scopes) {
+		if group, _, ok := strings.Cut(scope.Name, infix); ok && upstream.ValidRepository(group) && len(groups) < 4 {
+			groups = append(groups, group)
+		}
+	}
+	return groups
+}

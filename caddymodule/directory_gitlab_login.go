@@ -1,0 +1,259 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
+)
+
+// gitlabKind is a kind of credential that GitLab gives out.
+type gitlabKind string
+
+const (
+	accessToken gitlabKind = "token" // of a user, or of a group's bot
+	jobToken    gitlabKind = "job"
+	deployToken gitlabKind = "deploy"
+)
+
+// gitlabCredential is what an account was recognised by, without the secret. It
+// is an account's facts. Without a kind it is a user whom somebody has named.
+type gitlabCredential struct {
+	Kind gitlabKind `json:"kind,omitempty"`
+	ID   int64      `json:"id,omitempty"`   // of the token or of the job
+	User int64      `json:"user,omitempty"` // whose it is
+	In   int64      `json:"in,omitempty"`   // the job's project, the deploy token's group
+
+	// Seen is when GitLab took it for good, in Unix seconds, and Expires the day
+	// on which it is good no more.
+	Seen    int64  `json:"seen,omitempty"`
+	Expires string `json:"expires,omitempty"`
+
+	PullOnly bool `json:"pull_only,omitempty"`
+}
+
+// unseenFor is how long a credential is believed that the service token may not
+// ask about: as long as a token of this site's lives by default. After that it
+// has to be shown again.
+const unseenFor = 15 * time.Minute
+
+func (c gitlabCredential) facts() string {
+	text, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // numbers and strings always marshal
+	}
+	return string(text)
+}
+
+func parseCredential(facts string) (c gitlabCredential, err error) {
+	return c, json.Unmarshal([]byte(facts), &c)
+}
+
+// jobName is what a job token is used with.
+const jobName = "gitlab-ci-token"
+
+// tokenShape is what every token consists of; it is at least 20 characters long.
+// What is otherwise is somebody's password and goes nowhere.
+var tokenShape = regexp.MustCompile(`^[A-Za-z0-9_.=-]+$`)
+
+// maxTokenLen bounds it, since a long header may be refused on the way.
+const minTokenLen, maxTokenLen = 20, 4096
+
+// kindOf tells what kind of credential a login is by its shape alone, and whether
+// it can be nobody else's. It is "" for what may be a password.
+func (d *GitLabDirectory) kindOf(login Login) (kind gitlabKind, surely bool) {
+	if n := len(login.Password); n < minTokenLen || n > maxTokenLen || !tokenShape.MatchString(login.Password) {
+		return "", false
+	}
+	rest := login.Password
+	if d.TokenPrefix != "" {
+		rest, surely = strings.CutPrefix(rest, d.TokenPrefix)
+	}
+	switch {
+	case login.Name == jobName:
+		return jobToken, surely
+	case strings.HasPrefix(rest, "glcbt-"):
+		return "", false // with a wrong name
+	case strings.HasPrefix(rest, "gldt-"), gitlabapi.IsDeployName(login.Name):
+		return deployToken, surely
+	case surely, strings.HasPrefix(rest, "glpat-"):
+		return accessToken, surely
+	}
+	return "", false
+}
+
+// Authenticate implements [Directory]. The login itself is remembered as long as
+// any answer, by a keyed digest.
+func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Account, error) {
+	kind, surely := d.kindOf(login)
+	if kind == "" {
+		return Account{}, ErrUnknownAccount
+	}
+	mac := hmac.New(sha256.New, loginKey)
+	_, _ = fmt.Fprintf(mac, "gitlab\x00%s\x00%s\x00%s", kind, login.Name, login.Password)
+	hints := askedGroups(login.Request)
+	c, err := gitlabapi.Ask(ctx, d.memory, "login", string(mac.Sum(nil)), func(ctx context.Context) (gitlabCredential, error) {
+		switch kind {
+		case jobToken:
+			return d.checkJob(ctx, login)
+		case deployToken:
+			return d.checkDeploy(ctx, login, hints)
+		}
+		return d.checkToken(ctx, login)
+	})
+	var account Account
+	if err == nil {
+		account, err = d.account(ctx, c)
+	}
+	switch {
+	case errors.Is(err, gitlabapi.ErrForbidden):
+		return Account{}, fmt.Errorf("%w: %w", ErrBlocked, err)
+	case errors.Is(err, gitlabapi.ErrRefused), errors.Is(err, ErrUnknownAccount):
+		// Instances make tokens that look alike, so another one may know it.
+		if surely {
+			return Account{}, fmt.Errorf("%w: %w", ErrWrongPassword, gitlabapi.ErrRefused)
+		}
+		return Account{}, fmt.Errorf("%w: %w", ErrUnknownAccount, gitlabapi.ErrRefused)
+	}
+	return account, err
+}
+
+// Lookup implements [Directory].
+func (d *GitLabDirectory) Lookup(ctx context.Context, name, facts string) (Account, error) {
+	if facts != "" {
+		c, err := parseCredential(facts)
+		if err != nil {
+			return Account{}, ErrUnknownAccount
+		}
+		return d.account(ctx, c)
+	}
+	if !userShape.MatchString(name) {
+		return Account{}, ErrUnknownAccount
+	}
+	user, err := gitlabapi.Ask(ctx, d.memory, "name", strings.ToLower(name), func(ctx context.Context) (gitlabapi.User, error) {
+		return d.client.UserNamed(ctx, name)
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return Account{}, ErrUnknownAccount
+	}
+	if err != nil {
+		return Account{}, err
+	}
+	return d.account(ctx, gitlabCredential{User: user.ID})
+}
+
+// userShape is that of GitLab's user names.
+var userShape = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
+
+// account is whose a credential is, if both are still good.
+func (d *GitLabDirectory) account(ctx context.Context, c gitlabCredential) (Account, error) {
+	if c.Kind == deployToken {
+		return d.deployAccount(ctx, c)
+	}
+	user, err := d.user(ctx, c.User)
+	if err != nil {
+		return Account{}, err
+	}
+	if err := d.stillGood(ctx, c); err != nil {
+		return Account{}, err
+	}
+	return Account{Name: user.Username, Facts: c.facts(), PullOnly: c.PullOnly}, nil
+}
+
+// user asks for an active user.
+func (d *GitLabDirectory) user(ctx context.Context, id int64) (gitlabapi.User, error) {
+	user, err := gitlabapi.Ask(ctx, d.memory, "user", fmt.Sprint(id), func(ctx context.Context) (gitlabapi.User, error) {
+		return d.client.User(ctx, id)
+	})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return user, ErrUnknownAccount
+	case err == nil && user.State != "active":
+		return user, fmt.Errorf("%w: GitLab says %q", ErrBlocked, user.State)
+	}
+	return user, err
+}
+
+// stillGood asks whether a token is neither revoked nor expired, or a job runs.
+func (d *GitLabDirectory) stillGood(ctx context.Context, c gitlabCredential) (err error) {
+	good := false
+	switch c.Kind {
+	case "":
+		good = true
+	case accessToken:
+		var token gitlabapi.Token
+		token, err = gitlabapi.Ask(ctx, d.memory, "token", fmt.Sprint(c.ID), func(ctx context.Context) (gitlabapi.Token, error) {
+			return d.client.Token(ctx, c.ID)
+		})
+		good = token.Active && token.UserID == c.User
+	case jobToken:
+		var job gitlabapi.Job
+		job, err = gitlabapi.Ask(ctx, d.memory, "job", fmt.Sprintf("%d/%d", c.In, c.ID), func(ctx context.Context) (gitlabapi.Job, error) {
+			return d.client.Job(ctx, c.In, c.ID)
+		})
+		good = job.Running() && job.User.ID == c.User
+	}
+	if errors.Is(err, gitlabapi.ErrHidden) {
+		err, good = nil, time.Since(time.Unix(c.Seen, 0)) < unseenFor
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ErrUnknownAccount
+	case err != nil:
+		return err
+	case !good, gitlabapi.Passed(c.Expires, time.Now()):
+		return ErrUnknownAccount
+	}
+	return nil
+}
+
+// checkToken checks a login with an access token. The user name has to be that of
+// its user; for a bot, whose name nobody can remember, the token's name does too.
+func (d *GitLabDirectory) checkToken(ctx context.Context, login Login) (c gitlabCredential, err error) {
+	seen := time.Now()
+	token, err := d.client.TokenOf(ctx, login.Password)
+	switch {
+	case err != nil:
+		return c, err
+	case !token.Active:
+		return c, gitlabapi.ErrRefused
+	case !gitlabapi.MayPull(token.Scopes):
+		return c, errScopes
+	}
+	user, err := d.user(ctx, token.UserID)
+	if err != nil {
+		return c, err
+	}
+	if !strings.EqualFold(login.Name, user.Username) && (!user.Bot || !strings.EqualFold(login.Name, token.Name)) {
+		return c, fmt.Errorf("%w: it is the token of another user", ErrWrongPassword)
+	}
+	pullOnly := true
+	for _, scope := range token.Scopes {
+		pullOnly = pullOnly && scope != "api"
+	}
+	return gitlabCredential{
+		Kind: accessToken, ID: token.ID, User: token.UserID, Seen: seen.Unix(), Expires: token.ExpiresAt, PullOnly: pullOnly,
+	}, nil
+}
+
+var errScopes = fmt.Errorf("%w: the token has not the scopes that it takes: api, or read_registry and one of write_registry and read_virtual_registry", ErrWrongPassword)
+
+// checkJob checks a login with a CI job token.
+func (d *GitLabDirectory) checkJob(ctx context.Context, login Login) (c gitlabCredential, err error) {
+	seen := time.Now()
+	job, err := d.client.JobOf(ctx, login.Password)
+	if err != nil {
+		return c, err
+	}
+	return gitlabCredential{
+		Kind: jobToken, ID: job.ID, User: job.User.ID, In: job.Pipeline.ProjectID, Seen: seen.Unix(), PullOnly: true,
+	}, nil
+}

@@ -1,0 +1,150 @@
+package caddymodule
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+)
+
+// TestGitLabLogins: which credential gets in under which name, and that nothing
+// which may be a password is sent to GitLab.
+func TestGitLabLogins(t *testing.T) {
+	g, alice, _ := newGitLab(t)
+	token := func(id int64, user int64, name string, expires string, scopes ...string) string {
+		secret := "glpat-" + name + "-secret-that-must-not-leak"
+		g.Tokens[secret] = &gitlabtest.Token{ID: id, User: user, Name: name, Scopes: scopes, Expires: expires}
+		return secret
+	}
+	g.Users[26] = &gitlabtest.User{Name: "group_1_bot_4f2a", State: "active", Bot: true}
+	g.Users[27] = &gitlabtest.User{Name: "mallory", State: "blocked"}
+	g.Groups[1].Members[26] = &gitlabtest.Member{Level: 20}
+	g.Groups[1].Deploy[12] = &gitlabtest.DeployToken{Name: "weak", Secret: "gldt-weak-secret-that-must-not-leak", Scopes: []string{"read_package_registry"}}
+	job := "glcbt-job-secret-that-must-not-leak"
+	g.Jobs[job] = &gitlabtest.Job{ID: 8, Project: 70, User: 24, Status: "running"}
+	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m"))
+	for _, row := range []struct {
+		name, secret string
+		status       int
+	}{
+		{"alice", alice, 200}, {"ALICE", alice, 200}, {"bob", alice, 401}, {"gitlab-ci-token", alice, 401}, {"cli", alice, 401},
+		{"alice", alice + "x", 401},
+		{"alice", token(31, 24, "registry", "", "read_registry", "write_registry"), 200},
+		{"alice", token(32, 24, "virtual", "2999-01-01", "read_registry", "read_virtual_registry"), 200},
+		{"alice", token(33, 24, "weak", "", "read_api", "read_registry"), 401},
+		{"alice", token(34, 24, "old", "2020-01-01", "api"), 401}, // though GitLab still says that it is active
+		{"group_1_bot_4f2a", token(35, 26, "deployer", "", "api"), 200}, {"deployer", token(35, 26, "deployer", "", "api"), 200},
+		{"alice", token(35, 26, "deployer", "", "api"), 401},
+		{"mallory", token(36, 27, "blocked", "", "api"), 401},
+		{"gitlab-ci-token", job, 200}, {"alice", job, 401},
+		{"weak", "gldt-weak-secret-that-must-not-leak", 401},
+		{"alice", "gldt-none-secret-that-must-not-leak", 401},
+	} {
+		if a := s.get("/jwt/auth", form(loginForm(row.name, row.secret))); a.StatusCode != row.status {
+			t.Errorf("%s with %s: %d instead of %d", row.name, row.secret, a.StatusCode, row.status)
+		}
+	}
+	asked := g.Asked("/")
+	for _, password := range []string{"hunter2", "a-password-of-which-nobody-can-tell-that-must-not-leak", "glpat-with a space, so it is a password-that-must-not-leak", "glpat-short", "glrt-a-runners-token-that-must-not-leak"} {
+		s.get(auth, basic("alice", password)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	}
+	if n := g.Asked("/"); n != asked {
+		t.Errorf("GitLab was asked about passwords, %d times", n-asked)
+	}
+	if g.Saw("password-that-must-not-leak") {
+		t.Error("a password was sent to GitLab")
+	}
+	for _, reason := range []string{"has not the scopes", "another user", "is blocked", "unknown account"} {
+		if !strings.Contains(s.logs(), reason) {
+			t.Errorf("the log does not say %q", reason)
+		}
+	}
+}
+
+// TestGitLabDeployTokens: one pulls from its group and below, and nowhere else but
+// where everybody may, whatever its maker called it.
+func TestGitLabDeployTokens(t *testing.T) {
+	g, _, _ := newGitLab(t)
+	scopes := []string{"read_registry", "read_virtual_registry"}
+	secret := func(name string) string { return "gldt-" + name + "-secret-that-must-not-leak" }
+	g.Groups[1].Deploy[11] = &gitlabtest.DeployToken{Name: "alice", Secret: secret("parent"), Scopes: scopes}
+	g.Groups[2].Deploy[12] = &gitlabtest.DeployToken{Name: "gitlab+deploy-token-12", Secret: secret("child"), Scopes: append(scopes, "write_registry")}
+	g.Groups[3].Deploy[13] = &gitlabtest.DeployToken{Name: "other", Secret: secret("other"), Scopes: []string{"read_virtual_registry", "write_virtual_registry"}}
+	for id := int64(100); id < 250; id++ { // more than a page of groups before the hidden one
+		g.AddGroup(id, "crowd-"+strings.Repeat("x", int(id-99)), "private")
+	}
+	g.AddGroup(300, "Late", "private")
+	g.Groups[300].Deploy[14] = &gitlabtest.DeployToken{Name: "late", Secret: secret("late"), Scopes: scopes}
+	g.AddGroup(301, "unseen", "private")
+	g.Groups[301].Deploy[15] = &gitlabtest.DeployToken{Name: "unseen", Secret: secret("unseen"), Scopes: scopes}
+	g.Groups[301].Hidden = true
+	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m"), private("team", "alice"), visible("tools", Internal))
+	parent, child := bearer(s.login("alice", secret("parent"))), bearer(s.login("gitlab+deploy-token-12", secret("child")))
+	for group, status := range map[string][2]int{
+		"acme": {200, 403}, "acme/sub": {200, 200}, "others": {403, 403}, "inner": {403, 403}, "tools": {403, 403}, "team": {403, 403}, "open": {200, 200}, "none": {403, 403},
+	} {
+		s.may(group, status[0], parent)
+		s.may(group, status[1], child)
+	}
+	late := bearer(s.login("late", secret("late")))
+	s.may("late", 200, late)
+	s.may("acme", 403, late)
+	asked := g.Asked("/api/v4/groups/{group}/deploy_tokens")
+	s.get(auth, basic("unseen", secret("unseen"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get(auth+"&scope="+url.QueryEscape("repository:acme/dependency_proxy/containers/alpine:pull"), basic("unseen", secret("unseen"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	if n := g.Asked("/api/v4/groups/{group}/deploy_tokens") - asked; n != 156 {
+		t.Errorf("a deploy token of nowhere made %d questions instead of one for each group, once", n)
+	}
+	if !strings.Contains(s.logs(), "no group whose deploy tokens") {
+		t.Error("the log does not say why")
+	}
+	// A user of that name is somebody else.
+	s.load(gitlabAt(t, g, "cache_for 1m"), private("team", "alice"), visible("tools", Internal), "blocked alice")
+	s.get("/v2/", parent).expect(t, http.StatusOK, "")
+	// A login that is about a group needs no search.
+	s.load(gitlabAt(t, g, "cache_for 2m"), "token {\n lifetime 5m\n}")
+	asked = g.Asked("/api/v4/groups")
+	s.get(auth+"&scope="+url.QueryEscape("repository:acme/sub/dependency_proxy/containers/alpine:pull"), basic("alice", secret("parent"))).expect(t, http.StatusOK, "")
+	if n := g.Asked("/api/v4/groups") - asked; n != 6 {
+		t.Errorf("GitLab was asked %d questions instead of two for each group and two about the token", n)
+	}
+	// Without GitLab's registry the number is in the name.
+	g.Change(func() { g.NoRegistry = true })
+	s.load(gitlabAt(t, g, "cache_for 3m"), "token {\n lifetime 5m\n}")
+	s.get(auth, basic("gitlab+deploy-token-12", secret("child"))).expect(t, http.StatusOK, "")
+	s.get(auth, basic("other", secret("other"))).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	g.Change(func() { g.Admin, g.Maintainer = false, false })
+	s.load(gitlabAt(t, g, "cache_for 4m"), "token {\n lifetime 5m\n}")
+	s.get(auth, basic("gitlab+deploy-token-12", secret("child"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+}
+
+// TestSeveralGitLabs: a token that one instance does not know may be another's,
+// unless it bears the instance's own prefix.
+func TestSeveralGitLabs(t *testing.T) {
+	g, alice, _ := newGitLab(t)
+	other := gitlabtest.New(t)
+	zoe := other.AddUser(1, "zoe")
+	g.Tokens["corp-token-secret-that-must-not-leak"] = &gitlabtest.Token{ID: 9, User: 24, Scopes: []string{"api"}}
+	s := gitlabSite(t, g, users("carol"), gitlabAt(t, g, "token_prefix corp-"), gitlabAt(t, other), "directory elsewhere")
+	s.login("alice", alice)
+	s.login("zoe", zoe)
+	s.login("alice", "corp-token-secret-that-must-not-leak")
+	asked := other.Asked("/")
+	elsewhereAsked.Store(0)
+	s.get(auth, basic("alice", "corp-other-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	if other.Asked("/") != asked || elsewhereAsked.Load() != 0 {
+		t.Error("a token of one instance went on to another directory")
+	}
+	s.get(auth, basic("alice", "glpat-nobodys-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	if other.Asked("/") != asked+1 || elsewhereAsked.Load() != 1 {
+		t.Error("a token that the first instance does not know was not tried at the next")
+	}
+	// An account of the configuration's is asked for nowhere else.
+	asked = g.Asked("/")
+	s.get(auth, basic("carol", alice)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	if g.Asked("/") != asked {
+		t.Error("GitLab was asked about an account of the configuration")
+	}
+}
