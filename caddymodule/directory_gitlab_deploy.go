@@ -21,8 +21,11 @@ import (
 // group can be asked whether it has a token of some number. Those that the login's
 // request is about are asked first, then all that the service token sees.
 
-// maxGroupPages bounds how many pages of groups are looked through.
-const maxGroupPages = 10
+// What bounds the search: pages of groups, and time.
+const (
+	maxGroupPages = 10
+	maxSearch     = time.Minute
+)
 
 // deployOwner is the group of a deploy token, 0 if none was found at that time.
 type deployOwner struct {
@@ -85,6 +88,8 @@ func (d *GitLabDirectory) ownerOf(ctx context.Context, id int64, hints []string)
 	if owner, ok := d.owners.Get(id); ok && (owner.group != 0 || time.Since(owner.at) < time.Duration(d.Grace)) {
 		return owner.group, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, maxSearch)
+	defer cancel()
 	group, err := d.hintedOwner(ctx, id, hints)
 	for page := 1; group == 0 && err == nil && page <= maxGroupPages; page++ {
 		var list []gitlabapi.Group

@@ -100,7 +100,7 @@ func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Accoun
 	mac := hmac.New(sha256.New, loginKey)
 	_, _ = fmt.Fprintf(mac, "gitlab\x00%s\x00%s\x00%s", kind, login.Name, login.Password)
 	hints := askedGroups(login.Request)
-	c, err := gitlabapi.Ask(ctx, d.memory, "login", string(mac.Sum(nil)), func(ctx context.Context) (gitlabCredential, error) {
+	c, err := gitlabapi.Ask(ctx, d.memory, "login with "+string(kind), string(mac.Sum(nil)), func(ctx context.Context) (gitlabCredential, error) {
 		switch kind {
 		case jobToken:
 			return d.checkJob(ctx, login)
