@@ -26,6 +26,18 @@ type Hooks struct {
 	// was verified. Size is the number of bytes that were fetched.
 	FillDone func(d digest.Digest, size int64, took time.Duration, err error)
 
+	// Joined is called for each request that follows another one's fill.
+	Joined func(d digest.Digest)
+
+	// Resumed is called when a fill is about to ask the source again, which
+	// broke off, or refused, at an offset.
+	Resumed func(d digest.Digest, offset int64, err error)
+
+	// Abandoned is called when the last reader of a fill in flight is gone:
+	// so many bytes of size have come, -1 if that is not known. The fill goes
+	// on, or is about to end with ErrAbandoned.
+	Abandoned func(d digest.Digest, written, size int64, goesOn bool)
+
 	// Evicted is called for content that was removed to keep the limits; left
 	// is how many bytes are stored without it.
 	Evicted func(e Entry, left int64)
@@ -41,6 +53,24 @@ func (h Hooks) trouble(op string, err error) {
 	}
 }
 
+func (h Hooks) joined(d digest.Digest) {
+	if h.Joined != nil {
+		h.Joined(d)
+	}
+}
+
+func (h Hooks) resumed(d digest.Digest, offset int64, err error) {
+	if h.Resumed != nil {
+		h.Resumed(d, offset, err)
+	}
+}
+
+func (h Hooks) abandoned(d digest.Digest, written, size int64, goesOn bool) {
+	if h.Abandoned != nil {
+		h.Abandoned(d, written, size, goesOn)
+	}
+}
+
 // Cache answers requests for content by digest. It is safe for concurrent use.
 // It needs no closing, since a fill ends by itself, but a process that is about
 // to exit should Flush.
@@ -48,6 +78,9 @@ type Cache struct {
 	store  Store
 	keeper *keeper
 	hooks  Hooks
+	spans  spans
+	// stopAbandoned is [Limits.StopAbandoned].
+	stopAbandoned bool
 
 	mu    sync.Mutex
 	fills map[fillKey]*fill
@@ -55,6 +88,7 @@ type Cache struct {
 	seed  maphash.Seed
 
 	small *lru.Cache[digest.Digest, []byte]
+	lied  *lru.Cache[digest.Digest, struct{}] // fetched in ranges that did not fit together
 }
 
 // The small content kept in memory is manifests and indexes, of a few
@@ -62,16 +96,18 @@ type Cache struct {
 const (
 	smallEntries = 256
 	smallLimit   = 64 << 10
+	liedEntries  = 1024
 )
 
 // New returns a cache over a store, without bounds.
 func New(store Store, hooks Hooks) *Cache {
-	small, err := lru.New[digest.Digest, []byte](smallEntries)
-	if err != nil {
-		panic(err) // the size is a positive constant
+	small, err1 := lru.New[digest.Digest, []byte](smallEntries)
+	lied, err2 := lru.New[digest.Digest, struct{}](liedEntries)
+	if err := errors.Join(err1, err2); err != nil {
+		panic(err) // the sizes are positive constants
 	}
 	return &Cache{
-		store: store, hooks: hooks, small: small,
+		store: store, hooks: hooks, spans: defaultSpans, small: small, lied: lied,
 		fills: make(map[fillKey]*fill), seed: maphash.MakeSeed(),
 	}
 }
@@ -80,6 +116,7 @@ func New(store Store, hooks Hooks) *Cache {
 func NewBounded(shelf Shelf, limits Limits, hooks Hooks) *Cache {
 	c := New(shelf, hooks)
 	c.keeper = newKeeper(shelf, limits, hooks)
+	c.stopAbandoned = limits.StopAbandoned
 	return c
 }
 
@@ -123,6 +160,10 @@ type Request struct {
 
 	Fetch Fetch
 
+	// Connections is how many ranges of large content may be fetched from the
+	// source at once. Below 2 it is never asked for a part.
+	Connections int
+
 	// Confirmed, if set, is called once Fetch has succeeded and before any
 	// request that shares the fill is answered.
 	Confirmed func(size int64)
@@ -145,18 +186,12 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 		if f == nil {
 			continue
 		}
-		r, err := f.reader(ctx, req)
-		switch {
-		case err == nil && led:
-			return r, Led, nil
-		case err == nil:
-			return r, Joined, nil
-		case errors.Is(err, errSpool):
-			// There is nowhere to spool: the pull goes on without a cache.
-			r, err = newDirect(ctx, req)
-			return r, Led, err
-		case led || f.scope == req.Scope || ctx.Err() != nil:
-			return nil, Led, err
+		r, origin, err := f.reader(ctx, req, led)
+		if err == nil && origin == Joined {
+			c.hooks.joined(req.Digest)
+		}
+		if err == nil || origin == Led || f.scope == req.Scope || ctx.Err() != nil {
+			return r, origin, err
 		}
 		// Another scope's fill failed, perhaps for want of a right that this
 		// one has. Waiting for one such failure is enough.

@@ -102,7 +102,7 @@ func TestSourceFailsToo(t *testing.T) {
 		"refuses": func(*source) (*blobcache.Body, error) { return nil, errSource },
 		"breaks":  func(s *source) (*blobcache.Body, error) { return s.body(0, cut(s.from(0), 300_000)), nil },
 		"flips": func(s *source) (*blobcache.Body, error) {
-			return s.body(0, bytes.NewReader(flipped(s.content, 7))), nil
+			return s.body(0, bytes.NewReader(flipped(s.content, 300_000))), nil
 		},
 		"too long":  func(s *source) (*blobcache.Body, error) { return sized(s, size, append(s.content[:size:size], 0)), nil },
 		"too short": func(s *source) (*blobcache.Body, error) { return sized(s, size, s.content[:size-1]), nil },

@@ -13,12 +13,13 @@ import (
 // direct reads content from its source without a cache, for when there is no
 // disk to spool to. It is held to the same rule as a fill: the last byte is
 // delivered only if the digest matches, which is why it always begins at the
-// source's first byte, whatever offset is asked for.
+// first byte, whatever offset is asked for.
 type direct struct {
 	ctx      context.Context
 	req      Request
 	size     int64 // that the reader was promised, -1 for none
-	body     *Body
+	spool    *fill // that failed with the first bytes in it, or nil
+	source   *resumed
 	ahead    *bufio.Reader
 	hash     hash.Hash
 	pos      int64 // of the next byte from ahead
@@ -26,11 +27,15 @@ type direct struct {
 	verified bool
 }
 
-// newDirect asks the source and returns a reader once it has answered.
-func newDirect(ctx context.Context, req Request) (*Reader, error) {
+// newDirect asks the source, or goes on with what it has answered already, and
+// returns a reader.
+func newDirect(ctx context.Context, req Request, answer *Body) (*Reader, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	d, err := openDirect(ctx, req, -1)
-	if err != nil {
+	if answer != nil {
+		bind(ctx, answer)
+	}
+	d := &direct{ctx: ctx, req: req, size: -1}
+	if err := d.open(answer); err != nil {
 		cancel()
 		return nil, err
 	}
@@ -40,40 +45,49 @@ func newDirect(ctx context.Context, req Request) (*Reader, error) {
 	return &Reader{source: d, cancel: cancel, size: d.size}, nil
 }
 
-// openDirect asks the source for content of a size that has been promised
-// already, or of any size if that is -1.
-func openDirect(ctx context.Context, req Request, size int64) (*direct, error) {
-	d := &direct{ctx: ctx, req: req, size: size}
-	if err := d.open(); err != nil {
-		return nil, err
+// open begins anew, with a body from the first byte on, if there is one.
+func (d *direct) open(body *Body) (err error) {
+	_ = d.Close()
+	if body == nil {
+		body = d.spooled()
 	}
-	return d, nil
-}
-
-func (d *direct) open() error {
-	if d.body != nil {
-		_ = d.body.Close()
-		d.body = nil
-	}
-	body, err := fetch(d.ctx, d.req, 0, "")
-	if err != nil {
-		return err
+	if body == nil {
+		if body, err = fetch(d.ctx, d.req, 0, -1, ""); err != nil {
+			return err
+		}
 	}
 	if d.size < 0 {
 		d.size = body.Size
 	}
-	if body.Size >= 0 && body.Size != d.size || d.size == 0 && !isEmpty(d.req.Digest) {
+	if body.Size >= 0 && body.Size != d.size || d.size == 0 && !isEmpty(d.req.Digest) || body.Offset > 0 {
 		_ = body.Close()
-		return fmt.Errorf("the source has %d bytes instead of %d: %w", body.Size, d.size, ErrDigestMismatch)
+		return fmt.Errorf("the source has %d bytes from %d on instead of %d: %w", body.Size, body.Offset, d.size, ErrDigestMismatch)
 	}
-	d.body, d.ahead = body, bufio.NewReaderSize(body, copyBuffer)
+	d.source = resume(d.ctx, d.req, d.size, body)
+	d.ahead = bufio.NewReaderSize(d.source, copyBuffer)
 	d.hash, d.pos, d.verified = d.req.Digest.Algorithm().Hash(), 0, false
 	return nil
 }
 
+// spooled is what the spool had when it failed; the source need not send that
+// again.
+func (d *direct) spooled() *Body {
+	if d.spool == nil {
+		return nil
+	}
+	d.spool.mu.Lock()
+	defer d.spool.mu.Unlock()
+	have := d.spool.parts.has(0)
+	if have == 0 {
+		return nil
+	}
+	section := io.NewSectionReader(d.spool.file, 0, have)
+	return &Body{ReadCloser: io.NopCloser(section), Size: d.spool.size, End: have, ETag: d.spool.etag}
+}
+
 func (d *direct) Read(p []byte) (int, error) {
-	if d.off < d.pos {
-		if err := d.open(); err != nil {
+	if d.source == nil || d.off < d.pos {
+		if err := d.open(nil); err != nil {
 			return 0, err
 		}
 	}
@@ -153,8 +167,9 @@ func (d *direct) Seek(offset int64, _ int) (int64, error) {
 }
 
 func (d *direct) Close() error {
-	if d.body == nil {
-		return nil
+	if d.source != nil {
+		d.source.close()
+		d.source = nil
 	}
-	return d.body.Close()
+	return nil
 }

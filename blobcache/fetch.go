@@ -7,19 +7,30 @@ import (
 	"time"
 )
 
-// sourceIdle is how long a source may send nothing before the transfer counts
-// as dropped.
-const sourceIdle = time.Minute
+const (
+	// sourceIdle is how long a source may send nothing before the transfer
+	// counts as dropped.
+	sourceIdle = time.Minute
+
+	// A transfer is resumed so often in a row without having got further by
+	// sourceProgress bytes.
+	sourceTries    = 5
+	sourceProgress = 1 << 20
+
+	// The pause before a resume doubles from the first to the last.
+	sourcePause    = 200 * time.Millisecond
+	sourceMaxPause = 5 * time.Second
+)
 
 // fetch asks a request's source. The call, and each read of the body, fails
 // when the source has sent nothing for too long.
-func fetch(ctx context.Context, req Request, offset int64, etag string) (*Body, error) {
+func fetch(ctx context.Context, req Request, offset, length int64, etag string) (*Body, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watched{ctx: ctx, cancel: cancel}
 	w.idle = time.AfterFunc(sourceIdle, func() {
 		cancel(fmt.Errorf("the source sent nothing for %v: %w", sourceIdle, context.DeadlineExceeded))
 	})
-	body, err := req.Fetch(ctx, offset, etag)
+	body, err := req.Fetch(ctx, offset, length, etag)
 	w.idle.Stop()
 	if err != nil {
 		err = w.explain(err)
@@ -27,7 +38,7 @@ func fetch(ctx context.Context, req Request, offset int64, etag string) (*Body, 
 		return nil, err
 	}
 	w.body = body.ReadCloser
-	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, ETag: body.ETag}, nil
+	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag}, nil
 }
 
 // watched is a body whose idle timer runs during reads only: a disk, or a
@@ -61,4 +72,47 @@ func (w *watched) explain(err error) error {
 		return cause
 	}
 	return err
+}
+
+// bind makes the end of ctx the end of a body that was fetched under another.
+func bind(ctx context.Context, body *Body) {
+	if w, ok := body.ReadCloser.(*watched); ok {
+		context.AfterFunc(ctx, func() { w.cancel(context.Cause(ctx)) })
+	}
+}
+
+// continues checks that an answer goes on with content of a size, -1 if that is
+// not known, from off on or from before.
+func (b *Body) continues(off, size int64) error {
+	if b.Size != size && b.Size >= 0 && size >= 0 || b.Offset > off || b.End > 0 && b.End <= off {
+		return fmt.Errorf("the source resumed byte %d of %d at %d of %d", off, size, b.Offset, b.Size)
+	}
+	return nil
+}
+
+// patience is what is left of it with a source that breaks off.
+type patience struct {
+	tries int
+	mark  int64
+	pause time.Duration
+}
+
+// again reports, after a pause, whether a source that has sent so many bytes by
+// now is to be asked once more.
+func (p *patience) again(ctx context.Context, got int64) bool {
+	if got-p.mark >= sourceProgress || p.tries == 0 {
+		p.tries, p.mark, p.pause = 0, got, sourcePause
+	}
+	if p.tries++; p.tries > sourceTries {
+		return false
+	}
+	timer := time.NewTimer(p.pause)
+	defer timer.Stop()
+	p.pause = min(2*p.pause, sourceMaxPause)
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

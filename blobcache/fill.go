@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"os"
 	"sync"
 	"time"
@@ -13,47 +12,51 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-const (
-	// copyBuffer is the memory that a fill, and each of its readers, takes.
-	copyBuffer = 128 << 10
-
-	// fillTries is how often in a row a transfer is resumed without having
-	// got further by fillProgress bytes.
-	fillTries    = 5
-	fillProgress = 1 << 20
-
-	// The pause before a resume doubles from the first to the last.
-	fillPause    = 200 * time.Millisecond
-	fillMaxPause = 5 * time.Second
-)
+// copyBuffer is the memory that each connection of a fill, and each of its
+// readers, takes.
+const copyBuffer = 128 << 10
 
 // fill is one transfer of one digest into a spool that many readers follow.
 type fill struct {
 	spool // what the readers see
 
-	cache  *Cache
-	key    fillKey
-	digest digest.Digest
-	scope  string
-	etag   string // of the source, for a resume
-	hash   hash.Hash
+	cache       *Cache
+	key         fillKey
+	digest      digest.Digest
+	scope       string
+	req         Request
+	connections int // how many ranges may be fetched at once
+	since       time.Time
+	hash        hash.Hash
+	inline      bool // the one worker feeds hash
 	// reserved is how many bytes the keeper holds free for the fill.
 	reserved int64
+	stop     context.CancelCauseFunc
 	left     chan struct{} // closed when the cache has forgotten the fill
+
+	// Guarded by mu: what the workers agree on, and what the leader may have.
+	etag   string  // of the source, for a resume
+	single *worker // the only one that goes on asking, nil while all do
+	handed *Body   // from the source's first byte, when there is no spool
 }
 
 // newFill returns a fill that is held by its own run and by one reader to come.
 func newFill(c *Cache, req Request) *fill {
-	f := &fill{cache: c, digest: req.Digest, scope: req.Scope, hash: req.Digest.Algorithm().Hash(), left: make(chan struct{})}
+	f := &fill{
+		cache: c, digest: req.Digest, scope: req.Scope, req: req, connections: req.Connections, since: time.Now(),
+		hash: req.Digest.Algorithm().Hash(), left: make(chan struct{}),
+	}
+	if c.lied.Contains(req.Digest) {
+		f.connections = 1
+	}
 	f.spool.init(2)
 	return f
 }
 
 // run is the whole life of a fill. Readers get their last byte as soon as the
 // digest matches; that the disk has it durably is only the cache's concern.
-func (f *fill) run(ctx context.Context, req Request) {
-	begin := time.Now()
-	err := f.transfer(ctx, req)
+func (f *fill) run(ctx context.Context) {
+	err := f.transfer(ctx)
 	if err == nil {
 		f.end(nil)
 		f.commit(ctx)
@@ -69,9 +72,9 @@ func (f *fill) run(ctx context.Context, req Request) {
 		}
 	}
 	if done := f.cache.hooks.FillDone; done != nil {
-		done(f.digest, f.written, time.Since(begin), err)
+		done(f.digest, f.written, time.Since(f.since), err)
 	}
-	f.release()
+	f.letGo()
 }
 
 func (f *fill) commit(ctx context.Context) {
@@ -89,102 +92,70 @@ func (f *fill) settle(stored int64) { f.cache.keeper.settle(f.reserved, f.digest
 
 // transfer brings the whole content into the spool and verifies it. A source
 // that breaks off is resumed, unless it never answered at all.
-func (f *fill) transfer(ctx context.Context, req Request) error {
-	tries, mark, pause := 0, int64(0), fillPause
-	for {
-		err := f.attempt(ctx, req)
-		if err == nil {
-			break
+func (f *fill) transfer(ctx context.Context) error {
+	length := int64(-1)
+	if f.connections > 1 {
+		length = f.cache.spans.first
+	}
+	body, err := fetch(ctx, f.req, 0, length, "")
+	if err != nil {
+		return err
+	}
+	first, err := f.begin(ctx, body)
+	if err != nil {
+		return err
+	}
+	if err := f.gather(ctx, first); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
 		}
-		if f.written-mark >= fillProgress {
-			tries, mark, pause = 0, f.written, fillPause
-		}
-		tries++
-		final := errors.Is(err, errSpool) || errors.Is(err, ErrDigestMismatch)
-		if f.file == nil || final || tries > fillTries {
-			return err
-		}
-		time.Sleep(pause)
-		pause = min(2*pause, fillMaxPause)
+		return err
 	}
 	if got := digest.NewDigest(f.digest.Algorithm(), f.hash); got != f.digest {
+		if !f.inline {
+			// Perhaps the source only gets ranges wrong: the next fill will tell.
+			f.cache.lied.Add(f.digest, struct{}{})
+		}
 		return fmt.Errorf("%s: got %s: %w", f.digest, got, ErrDigestMismatch)
 	}
 	return nil
 }
 
-// attempt is one transfer from where the spool ends to the end of the content.
-func (f *fill) attempt(ctx context.Context, req Request) error {
-	body, err := fetch(ctx, req, f.written, f.etag)
+// begin opens the spool for the first body, and returns the worker that has it.
+// Where there is no spool the body is for the leader.
+func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
+	file, err := f.openSpool(ctx, body.Size)
 	if err != nil {
-		return err
+		f.mu.Lock()
+		f.handed = body
+		f.mu.Unlock()
+		return nil, fmt.Errorf("%w: %w", errSpool, err)
 	}
-	defer body.Close()
-	if err := f.begin(ctx, req, body); err != nil {
-		return err
+	if f.req.Confirmed != nil {
+		f.req.Confirmed(body.Size)
 	}
-	return f.copy(body)
-}
-
-// begin opens the spool at the first body and skips what it already has at a
-// later one that starts too early.
-func (f *fill) begin(ctx context.Context, req Request, body *Body) error {
-	if f.file == nil {
-		file, err := f.openSpool(ctx, body.Size)
-		if err != nil {
-			return fmt.Errorf("%w: %w", errSpool, err)
-		}
-		if req.Confirmed != nil {
-			req.Confirmed(body.Size)
-		}
-		f.start(file, body.Size)
+	w := &worker{fill: f, body: body, pos: body.Offset}
+	f.etag = body.ETag
+	if f.connections < 2 || body.Offset > 0 || body.End == 0 || body.End >= body.Size {
+		f.single = w
 	}
-	if body.ETag != "" {
-		f.etag = body.ETag
-	}
-	if body.Size != f.size && body.Size >= 0 && f.size >= 0 || body.Offset > f.written {
-		return fmt.Errorf("the source resumed %d of %d bytes at %d of %d", f.written, f.size, body.Offset, body.Size)
-	}
-	if _, err := io.CopyN(io.Discard, body, f.written-body.Offset); err != nil {
-		return fmt.Errorf("skip to byte %d: %w", f.written, err)
-	}
-	return nil
+	f.start(file, body.Size)
+	return w, nil
 }
 
 func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
 	if err := f.cache.keeper.reserve(ctx, size); err != nil {
 		return nil, err
 	}
-	f.reserved = size
+	f.reserved = max(size, 0)
 	return f.cache.store.Spool(ctx)
 }
 
-// copy moves bytes from the source to the spool until the content is whole.
-func (f *fill) copy(src io.Reader) error {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	for {
-		n, err := src.Read(*buf)
-		if n > 0 {
-			if f.size >= 0 && f.written+int64(n) > f.size {
-				return fmt.Errorf("the source sent more than its %d bytes: %w", f.size, ErrDigestMismatch)
-			}
-			f.hash.Write((*buf)[:n])
-			if werr := f.append((*buf)[:n]); werr != nil {
-				return fmt.Errorf("%w: %w", errSpool, werr)
-			}
-		}
-		switch {
-		case err == io.EOF && f.size < 0:
-			return nil
-		case err != nil && f.written == f.size:
-			return nil // whole, however the source ends; the digest decides
-		case err == io.EOF:
-			return fmt.Errorf("after %d of %d bytes: %w", f.written, f.size, io.ErrUnexpectedEOF)
-		case err != nil:
-			return err
-		}
-	}
+// grow reserves room for content of unknown size, as it comes.
+func (f *fill) grow(ctx context.Context, n int64) error {
+	more, err := f.cache.keeper.extend(ctx, f.reserved, f.written+n)
+	f.reserved += more
+	return err
 }
 
 // buffers are shared by fills and readers, since both come in bursts.

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -42,7 +43,8 @@ func (c *Cache) join(ctx context.Context, req Request, ended uint64, choosy bool
 	c.fills[key] = f
 	// The fill belongs to all who will want the digest, so it does not end
 	// with the request that happens to be the first.
-	go f.run(context.WithoutCancel(ctx), req)
+	ctx, f.stop = context.WithCancelCause(context.WithoutCancel(ctx))
+	go f.run(ctx)
 	return f, true
 }
 
@@ -50,7 +52,9 @@ func (c *Cache) leave(f *fill) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended[c.slot(f.digest)]++
-	delete(c.fills, f.key)
+	if c.fills[f.key] == f { // and not one that has taken an abandoned one's place
+		delete(c.fills, f.key)
+	}
 	close(f.left)
 }
 
@@ -64,6 +68,31 @@ func (c *Cache) endedFills(d digest.Digest) uint64 {
 // request to a slow store over and over.
 func (c *Cache) slot(d digest.Digest) uint64 {
 	return maphash.String(c.seed, string(d)) % uint64(len(c.ended))
+}
+
+// Fill is a snapshot of a fill in flight.
+type Fill struct {
+	Digest  digest.Digest
+	Size    int64 // of the content in bytes, -1 if not known
+	Written int64 // bytes that have come
+	Readers int   // requests that follow it
+	Since   time.Time
+}
+
+// Fills returns the fills in flight, the oldest first. What is verified but not
+// on disk yet is among them.
+func (c *Cache) Fills() []Fill {
+	c.mu.Lock()
+	fills := slices.Collect(maps.Values(c.fills))
+	c.mu.Unlock()
+	snapshots := make([]Fill, 0, len(fills))
+	for _, f := range fills {
+		f.mu.Lock()
+		snapshots = append(snapshots, Fill{f.digest, f.size, f.written, max(f.refs-1, 0), f.since})
+		f.mu.Unlock()
+	}
+	slices.SortFunc(snapshots, func(a, b Fill) int { return a.Since.Compare(b.Since) })
+	return snapshots
 }
 
 // Flush waits until the content that clients have got whole is on disk, or

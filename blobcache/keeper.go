@@ -27,6 +27,10 @@ type Limits struct {
 	// Reserve is how many bytes of the disk are left free for others. Zero
 	// is a twentieth of the disk and at most 1 GiB; a negative number none.
 	Reserve int64
+
+	// StopAbandoned ends a fill that nobody reads any more, unless it is
+	// nearly done. By default every fill goes on to its end.
+	StopAbandoned bool
 }
 
 const maxDefaultReserve = 1 << 30

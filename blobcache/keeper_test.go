@@ -35,7 +35,7 @@ func content(n, size int) ([]byte, digest.Digest) {
 func pull(t *testing.T, c *Cache, n, size int) Origin {
 	t.Helper()
 	want, d := content(n, size)
-	r, origin, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, string) (*Body, error) {
+	r, origin, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
 		return &Body{ReadCloser: io.NopCloser(bytes.NewReader(want)), Size: int64(len(want))}, nil
 	}})
 	if err != nil {
@@ -230,7 +230,7 @@ func TestWrongExpectationHarmsNobody(t *testing.T) {
 	c, _ := kept(t, t.TempDir(), Limits{})
 	pull(t, c, 1, size)
 	_, d := content(1, size)
-	r, origin, err := c.Get(t.Context(), Request{Digest: d, Size: size + 1, Fetch: func(context.Context, int64, string) (*Body, error) {
+	r, origin, err := c.Get(t.Context(), Request{Digest: d, Size: size + 1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
 		return nil, fs.ErrNotExist
 	}})
 	if err != nil || origin != Hit {
@@ -247,7 +247,7 @@ func TestEvictedWhileRead(t *testing.T) {
 	c, store := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
 	pull(t, c, 1, size)
 	want, d := content(1, size)
-	r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, string) (*Body, error) {
+	r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
 		return nil, fs.ErrNotExist
 	}})
 	if err != nil {

@@ -73,7 +73,7 @@ func TestCloseEndsRead(t *testing.T) {
 		r, other := e.mustGet(s), e.mustGet(s)
 		var reads sync.WaitGroup
 		reads.Go(func() {
-			if got, err := io.ReadAll(r); err == nil || len(got) != 99 {
+			if got, err := io.ReadAll(r); err == nil || len(got) != 100 {
 				t.Errorf("read %d bytes, %v", len(got), err)
 			}
 		})
@@ -149,7 +149,7 @@ func TestWriteToFlushes(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		if w.Len() != 4999 || w.flushed != 1 {
+		if w.Len() != 5000 || w.flushed != 1 {
 			t.Errorf("%d bytes and %d flushes while the source pauses", w.Len(), w.flushed)
 		}
 		close(gate)

@@ -27,10 +27,15 @@ type source struct {
 	digest  digest.Digest
 	// answer is to the n-th call, from 0 on; nil for a source without faults.
 	answer func(ctx context.Context, n int, offset int64) (*blobcache.Body, error)
+	// ranged is answer for those that care how much was asked for.
+	ranged func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error)
+	// connections is how many ranges may be fetched at once.
+	connections int
 
 	mu    sync.Mutex
 	calls []call
-	open  int // bodies
+	asked []int64 // the lengths of the calls
+	open  int     // bodies
 }
 
 func (e *env) source(content []byte) *source {
@@ -42,18 +47,21 @@ func (e *env) source(content []byte) *source {
 }
 
 func (s *source) request(scope string) blobcache.Request {
-	return blobcache.Request{Digest: s.digest, Size: -1, Scope: scope, Fetch: s.fetch}
+	return blobcache.Request{Digest: s.digest, Size: -1, Scope: scope, Fetch: s.fetch, Connections: s.connections}
 }
 
-func (s *source) fetch(ctx context.Context, offset int64, etag string) (*blobcache.Body, error) {
+func (s *source) fetch(ctx context.Context, offset, length int64, etag string) (*blobcache.Body, error) {
 	s.mu.Lock()
 	n := len(s.calls)
-	s.calls = append(s.calls, call{offset, etag})
+	s.calls, s.asked = append(s.calls, call{offset, etag}), append(s.asked, length)
 	s.mu.Unlock()
-	if s.answer != nil {
+	switch {
+	case s.ranged != nil:
+		return s.ranged(ctx, n, offset, length)
+	case s.answer != nil:
 		return s.answer(ctx, n, offset)
 	}
-	return s.body(offset, polite(ctx, s.from(offset))), nil
+	return s.span(offset, length, polite(ctx, s.from(offset))), nil
 }
 
 func (s *source) fetches() int {
@@ -69,6 +77,16 @@ func (s *source) body(offset int64, r io.Reader) *blobcache.Body {
 	defer s.mu.Unlock()
 	s.open++
 	return &blobcache.Body{ReadCloser: &sourceBody{r, s}, Size: int64(len(s.content)), Offset: offset, ETag: `"v1"`}
+}
+
+// span is a body of the range that was asked for.
+func (s *source) span(offset, length int64, r io.Reader) *blobcache.Body {
+	body := s.body(offset, r)
+	if length >= 0 && body.Size > 0 {
+		body.End = min(offset+length, body.Size)
+		body.ReadCloser = &sourceBody{io.LimitReader(r, body.End-offset), s}
+	}
+	return body
 }
 
 type sourceBody struct {

@@ -11,9 +11,9 @@ import (
 // errSpool means that the spool failed while the source is fine.
 var errSpool = errors.New("spool")
 
-// spool is a temporary file that grows while others read it. All but the file
-// itself is guarded by mu; size is set once, by start, and written changes in
-// the fill's goroutine only, which may read it without the lock.
+// spool is a temporary file that is filled, at one place or at several, while
+// others read it. All but the file itself is guarded by mu; file, size and limit
+// are set by start, before anybody reads or writes.
 type spool struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -22,53 +22,67 @@ type spool struct {
 	file    *os.File
 	started bool
 	ended   bool
+	gone    bool // nobody may join any more
 	err     error
 	size    int64 // of the whole content, -1 until known
-	written int64
+	limit   int64 // where the content ends, as far as that is known
+	parts   parts
+	written int64         // bytes in all parts
+	waiting map[int64]int // how many readers wait at an offset
 }
 
 func (s *spool) init(refs int) {
 	s.changed.L = &s.mu
 	s.refs = refs
-	s.size = -1
+	s.size, s.limit = -1, unbounded
+	s.waiting = make(map[int64]int)
 }
 
 func (s *spool) acquire() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.refs == 0 {
+	if s.refs == 0 || s.gone {
 		return false
 	}
 	s.refs++
 	return true
 }
 
-func (s *spool) release() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.refs--
-	if s.refs == 0 && s.file != nil {
-		_ = s.file.Close()
-	}
-}
-
 func (s *spool) start(file *os.File, size int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.file, s.size, s.started = file, size, true
+	if size >= 0 {
+		s.limit = size
+	}
 	s.changed.Broadcast()
 }
 
-// append writes at the end of the spool, then lets the readers have it.
-func (s *spool) append(p []byte) error {
-	if _, err := s.file.WriteAt(p, s.written); err != nil {
+// write puts bytes where a segment goes on, then lets the readers have them.
+func (s *spool) write(seg *segment, p []byte) error {
+	if _, err := s.file.WriteAt(p, seg.at); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	seg.at += int64(len(p))
 	s.written += int64(len(p))
 	s.changed.Broadcast()
 	return nil
+}
+
+// finish says that content of unknown size ends where the segment does.
+func (s *spool) finish(seg *segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = seg.at
+}
+
+func (s *spool) yield(seg *segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parts.release(seg)
+	s.changed.Broadcast()
 }
 
 // end releases the last byte to the readers, or tells them of the failure.
@@ -95,19 +109,32 @@ func (s *spool) wake() {
 	s.changed.Broadcast()
 }
 
-// visible is how much readers may have: all but the last byte, which is worth
-// a whole body, until the digest is known to match.
-func (s *spool) visible() int64 {
-	if s.ended && s.err == nil {
-		return s.written
+// available is how much readers may have from off on: what is there, but for
+// the content's last byte, which is worth a whole body, until the digest is
+// known to match. Of content of unknown size any byte may be the last.
+func (s *spool) available(off int64) int64 {
+	n := s.parts.has(off)
+	switch {
+	case s.ended && s.err == nil:
+		return n
+	case s.size < 0:
+		return n - 1
 	}
-	return max(0, s.written-1)
+	return min(n, s.size-1-off)
 }
 
 func (s *spool) answered() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.started
+}
+
+// missing is how much is not in the spool yet, if that is known.
+func (s *spool) missing() (n int64, known bool) {
+	if !s.started || s.size < 0 {
+		return 0, false
+	}
+	return s.size - s.written, true
 }
 
 // awaitSize waits until the size of the content is known: as a rule when the
@@ -127,12 +154,13 @@ func (s *spool) awaitSize(ctx context.Context) (int64, error) {
 }
 
 // awaitBytes waits until there is something to read at off and returns how
-// much; io.EOF at the end of the content.
+// much; io.EOF at the end of the content. An idle worker goes where somebody
+// waits. The end of ctx must wake the spool.
 func (s *spool) awaitBytes(ctx context.Context, off int64) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		switch n := s.visible() - off; {
+		switch n := s.available(off); {
 		case ctx.Err() != nil:
 			return 0, context.Cause(ctx)
 		case s.err != nil:
@@ -142,77 +170,29 @@ func (s *spool) awaitBytes(ctx context.Context, off int64) (int64, error) {
 		case s.ended:
 			return 0, io.EOF
 		}
+		s.waiting[off]++
+		s.changed.Wait()
+		if s.waiting[off]--; s.waiting[off] == 0 {
+			delete(s.waiting, off)
+		}
+	}
+}
+
+// awaitPrefix waits until more than the first off bytes are there without a
+// gap, and returns how many there are.
+func (s *spool) awaitPrefix(ctx context.Context, off int64) (int64, error) {
+	defer context.AfterFunc(ctx, s.wake)()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch n := s.parts.has(0); {
+		case n > off:
+			return n, nil
+		case ctx.Err() != nil:
+			return 0, context.Cause(ctx)
+		}
 		s.changed.Wait()
 	}
-}
-
-// tail reads a spool from any offset while it grows. If the spool fails it
-// goes on with bytes straight from the source.
-type tail struct {
-	ctx    context.Context
-	fill   *fill
-	req    Request
-	size   int64
-	off    int64
-	direct *direct
-}
-
-// reader turns a reference to the fill into a reader, waiting for the source's
-// answer, or gives the reference up.
-func (f *fill) reader(ctx context.Context, req Request) (*Reader, error) {
-	size, err := f.awaitSize(ctx)
-	if err != nil {
-		f.release()
-		return nil, err
-	}
-	// The context's end, or Close, must find a reader that waits for bytes.
-	ctx, cancel := context.WithCancel(ctx)
-	context.AfterFunc(ctx, f.wake)
-	return &Reader{source: &tail{ctx: ctx, fill: f, req: req, size: size}, cancel: cancel, size: size}, nil
-}
-
-func (t *tail) Read(p []byte) (int, error) {
-	if t.direct != nil {
-		return t.direct.Read(p)
-	}
-	n, err := t.fill.awaitBytes(t.ctx, t.off)
-	if err == nil {
-		var read int
-		read, err = t.fill.file.ReadAt(p[:min(int64(len(p)), n)], t.off)
-		t.off += int64(read)
-		if read > 0 {
-			return read, nil
-		}
-		t.fill.cache.trouble("read spool of "+t.fill.digest.String(), err)
-		err = errSpool
-	}
-	if !errors.Is(err, errSpool) {
-		return 0, err
-	}
-	if t.direct, err = openDirect(t.ctx, t.req, t.size); err != nil {
-		return 0, err
-	}
-	if _, err = t.direct.Seek(t.off, io.SeekStart); err != nil {
-		return 0, err
-	}
-	return t.direct.Read(p)
-}
-
-// Seek needs no size: [Reader] turns all offsets into absolute ones.
-func (t *tail) Seek(offset int64, _ int) (int64, error) {
-	t.off = offset
-	if t.direct != nil {
-		return t.direct.Seek(offset, io.SeekStart)
-	}
-	return offset, nil
-}
-
-func (t *tail) Close() error {
-	t.fill.release()
-	if t.direct != nil {
-		return t.direct.Close()
-	}
-	return nil
 }
 
 // discard removes a spool's temporary file; whoever reads it may go on.

@@ -40,7 +40,7 @@ type Records interface {
 	Save(ctx context.Context, key string, value []byte) error
 }
 
-// Body is what a Fetch returns: the content from Offset to its end.
+// Body is what a Fetch returns: the content from Offset to End.
 type Body struct {
 	io.ReadCloser
 
@@ -51,12 +51,18 @@ type Body struct {
 	// start where it was asked to.
 	Offset int64
 
+	// End is where the body stops. It is 0 for a body that goes on to the
+	// end of the content.
+	End int64
+
 	// ETag is the source's validator for a later resume, or empty.
 	ETag string
 }
 
-// Fetch asks the source for content from an offset on. The etag is that of an
-// earlier Body, empty at the first call. It is called from a fill that
-// outlives the request that started it. The end of ctx must end the call, and
-// later the reads of its Body.
-type Fetch func(ctx context.Context, offset int64, etag string) (*Body, error)
+// Fetch asks the source for length bytes of content from an offset on, or for
+// all that follows if length is -1. A source may give more than that, or less:
+// the Body says what it is. The etag is that of an earlier Body, empty at the
+// first call. It is called from a fill that outlives the request that started
+// it, for several ranges at once if the request allows it. The end of ctx must
+// end the call, and later the reads of its Body.
+type Fetch func(ctx context.Context, offset, length int64, etag string) (*Body, error)

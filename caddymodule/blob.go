@@ -79,11 +79,11 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 }
 
 func (p *repository) fetchBlob(d digest.Digest) blobcache.Fetch {
-	return func(ctx context.Context, offset int64, etag string) (*blobcache.Body, error) {
-		body, err := p.registry.Blob(ctx, p.name, d, offset, etag)
+	return func(ctx context.Context, offset, length int64, etag string) (*blobcache.Body, error) {
+		body, err := p.registry.Blob(ctx, p.name, d, offset, length, etag)
 		if err != nil {
 			return nil, err
 		}
-		return &blobcache.Body{ReadCloser: body.ReadCloser, Size: body.Size, Offset: body.Offset, ETag: body.ETag}, nil
+		return &blobcache.Body{ReadCloser: body.ReadCloser, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag}, nil
 	}
 }

@@ -130,7 +130,7 @@ func TestBasic(t *testing.T) {
 	if got := r.Counts(); got.Challenged != 1 || got.ManifestGet != 2 {
 		t.Errorf("counts %+v", got)
 	}
-	b, err := u.Blob(t.Context(), "a", d, 0, "") // storage fails the test if it sees the login
+	b, err := u.Blob(t.Context(), "a", d, 0, -1, "") // storage fails the test if it sees the login
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ type Body struct {
 	io.ReadCloser
 	Size   int64  // of the whole blob in bytes, -1 if upstream did not say
 	Offset int64  // where the body starts; 0 when the range was ignored
+	End    int64  // where the body of a range stops; 0 for a whole blob
 	ETag   string // of the answer, to be given back for the next range; may be empty
 }
 
@@ -49,7 +50,7 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 		}
 	}
 	_ = a.Body.Close()
-	b, err := r.blob(ctx, c, 0, "")
+	b, err := r.blob(ctx, c, wholeBlob, "")
 	if err != nil {
 		return 0, err
 	}
@@ -60,26 +61,27 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 	return b.Size, nil
 }
 
-// Blob fetches a blob, from offset on if that is not zero (distribution-spec
-// v1.1, "Pulling blobs"; RFC 9110, 14). An etag from an earlier [Body] makes sure
-// that the range continues the same bytes. Upstream may answer with the whole
-// blob all the same: the Offset of the body says where it starts. There is a
+// Blob fetches length bytes of a blob from offset on, or all that follows if
+// length is -1 (distribution-spec v1.1, "Pulling blobs"; RFC 9110, 14). An etag
+// from an earlier [Body] makes sure that the range continues the same bytes.
+// Upstream may answer with the whole blob all the same, or with less than was
+// asked for: Offset and End of the body say what it has. There is a
 // limit of 30 s until the body begins, none on how long it takes. An error is an
 // [*Error] (most often [BlobUnknown], [NameUnknown], [Denied] or [RateLimited]),
 // the context's error, or neither for a repository, digest or offset that is not
 // valid. The caller closes the body.
-func (r *Registry) Blob(ctx context.Context, repository string, d digest.Digest, offset int64, etag string) (*Body, error) {
+func (r *Registry) Blob(ctx context.Context, repository string, d digest.Digest, offset, length int64, etag string) (*Body, error) {
 	c, err := blobCall(repository, d)
 	if err != nil {
 		return nil, err
 	}
-	if offset < 0 {
-		return nil, fmt.Errorf("blob offset %d is negative", offset)
+	if offset < 0 || length == 0 || length < -1 {
+		return nil, fmt.Errorf("%d bytes of a blob from %d on are no range", length, offset)
 	}
 	// A timer and not a deadline: it must stop mattering once the body flows.
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(r.limit, func() { cancel(errTooSlow) })
-	b, err := r.blob(ctx, c, offset, etag)
+	b, err := r.blob(ctx, c, span{offset, length}, etag)
 	timer.Stop()
 	if err != nil {
 		cancel(nil)
@@ -99,12 +101,25 @@ func blobCall(repository string, d digest.Digest) (*call, error) {
 	return c, nil
 }
 
-func (r *Registry) blob(ctx context.Context, c *call, offset int64, etag string) (*Body, error) {
+// span is a part of a blob: so many bytes from an offset on, or all if that is -1.
+type span struct{ offset, length int64 }
+
+var wholeBlob = span{0, -1}
+
+func (s span) String() string {
+	text := "bytes=" + strconv.FormatInt(s.offset, 10) + "-"
+	if s.length > 0 {
+		text += strconv.FormatInt(s.offset+s.length-1, 10)
+	}
+	return text
+}
+
+func (r *Registry) blob(ctx context.Context, c *call, want span, etag string) (*Body, error) {
 	ranged := c
-	if offset > 0 {
+	if want != wholeBlob {
 		ranged = c.with(http.MethodGet)
 		ranged.header = c.header.Clone()
-		ranged.header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")
+		ranged.header.Set("Range", want.String())
 		if strongETag(etag) {
 			ranged.header.Set("If-Range", etag)
 		}
@@ -113,13 +128,13 @@ func (r *Registry) blob(ctx context.Context, c *call, offset int64, etag string)
 	if err != nil {
 		return nil, err
 	}
-	if offset > 0 && a.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		// What upstream has is shorter than what we have: one of us is wrong,
-		// and the whole blob tells who.
+	if want != wholeBlob && a.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		// The blob is empty, or what upstream has is shorter than what we have:
+		// one of us is wrong, and the whole blob tells who.
 		discard(a.Body)
-		return r.blob(ctx, c, 0, "")
+		return r.blob(ctx, c, wholeBlob, "")
 	}
-	partial := offset > 0 && a.StatusCode == http.StatusPartialContent
+	partial := want != wholeBlob && a.StatusCode == http.StatusPartialContent
 	if a.StatusCode != http.StatusOK && !partial {
 		return nil, r.refusal(c, a)
 	}
@@ -128,10 +143,16 @@ func (r *Registry) blob(ctx context.Context, c *call, offset int64, etag string)
 	case encoded(a.Response):
 		err = r.fail(c, Invalid, a.StatusCode, "the answer is encoded although that was ruled out")
 	case partial:
-		if b.Size, err = checkRange(a.Header.Get("Content-Range"), offset, a.ContentLength); err != nil {
-			err = r.fail(c, Invalid, a.StatusCode, err.Error())
+		b.Offset = want.offset
+		if b.Size, b.End, err = checkRange(a.Header.Get("Content-Range"), want, a.ContentLength); err == nil {
+			break
 		}
-		b.Offset = offset
+		if want.offset == 0 {
+			// Nothing has come yet, so nothing depends on ranges.
+			_ = a.Body.Close()
+			return r.blob(ctx, c, wholeBlob, "")
+		}
+		err = r.fail(c, Invalid, a.StatusCode, err.Error())
 	}
 	if err != nil {
 		_ = a.Body.Close()
@@ -146,29 +167,33 @@ func strongETag(etag string) bool {
 	return len(etag) > 2 && etag[0] == '"' && strings.IndexByte(etag[1:], '"') == len(etag)-2 && printable(etag)
 }
 
-// checkRange reads "bytes first-last/size" (RFC 9110, 14.4) and returns size. It
-// must be what was asked for: from offset to the blob's end, with that length.
-func checkRange(contentRange string, offset, length int64) (int64, error) {
+// checkRange reads "bytes first-last/size" (RFC 9110, 14.4) and returns size and
+// the end, last + 1. It must be what was asked for, with that length; only a
+// range that had an end may be answered with less.
+func checkRange(contentRange string, want span, length int64) (size, end int64, err error) {
 	mistake := fmt.Errorf("upstream answered another range than was asked for")
 	unit, rest, _ := strings.Cut(contentRange, " ")
 	span, sizeText, _ := strings.Cut(rest, "/")
 	firstText, lastText, _ := strings.Cut(span, "-")
 	if !strings.EqualFold(unit, "bytes") {
-		return 0, mistake
+		return 0, 0, mistake
 	}
 	var numbers [3]int64
 	for i, text := range []string{firstText, lastText, sizeText} {
 		n, err := strconv.ParseUint(text, 10, 63)
 		if err != nil {
-			return 0, mistake
+			return 0, 0, mistake
 		}
 		numbers[i] = int64(n)
 	}
 	first, last, size := numbers[0], numbers[1], numbers[2]
-	if first != offset || last < first || last != size-1 || length >= 0 && length != size-first {
-		return 0, mistake
+	if first != want.offset || last < first || last >= size || length >= 0 && length != last-first+1 {
+		return 0, 0, mistake
 	}
-	return size, nil
+	if want.length < 0 && last != size-1 || want.length > 0 && last-first >= want.length {
+		return 0, 0, mistake
+	}
+	return size, last + 1, nil
 }
 
 // bodyReader gives a blob's body our errors, and ends its context.

@@ -51,7 +51,7 @@ func TestTimeAndCancel(t *testing.T) {
 		"manifest": func(ctx context.Context) error { _, err := u.Manifest(ctx, "a", "1"); return err },
 		"resolve":  func(ctx context.Context) error { _, err := u.ResolveManifest(ctx, "a", "1"); return err },
 		"stat":     func(ctx context.Context) error { _, err := u.StatBlob(ctx, "a", digestOf("")); return err },
-		"blob":     func(ctx context.Context) error { _, err := u.Blob(ctx, "a", digestOf(""), 0, ""); return err },
+		"blob":     func(ctx context.Context) error { _, err := u.Blob(ctx, "a", digestOf(""), 0, -1, ""); return err },
 		"tags":     func(ctx context.Context) error { _, err := u.Tags(ctx, "a", nil); return err },
 		"referrers": func(ctx context.Context) error {
 			_, err := u.Referrers(ctx, "a", digestOf(""), "")

@@ -212,7 +212,7 @@ func TestDowngrade(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithTLS(), registrytest.WithBlobRedirect())
 	r.PutImage("a", "1", []byte("x"))
 	u := client(t, r, func(c *Config) { c.Transport = r.Transport() })
-	b, err := u.Blob(t.Context(), "a", digestOf("x"), 0, "")
+	b, err := u.Blob(t.Context(), "a", digestOf("x"), 0, -1, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func TestDialGuard(t *testing.T) {
 	foreign := &http.Transport{DialContext: GuardDial((&net.Dialer{}).DialContext)}
 	for name, transport := range map[string]http.RoundTripper{"own": guarded, "foreign": foreign} {
 		for _, host := range []string{r.Host(), strings.Replace(r.Host(), "127.0.0.1", "localhost", 1)} {
-			_, err := clientAt(t, "http://"+host, transport).Blob(t.Context(), "a", d, 0, "")
+			_, err := clientAt(t, "http://"+host, transport).Blob(t.Context(), "a", d, 0, -1, "")
 			e := wantKind(t, err, Unavailable)
 			if !strings.Contains(e.Error(), "allow_private") {
 				t.Errorf("%s: %v", name, err)
@@ -65,7 +65,7 @@ func TestDialGuardOnRedirect(t *testing.T) {
 		return guarded(ctx, network, addr)
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
-	_, err := clientAt(t, r.URL(), transport).Blob(t.Context(), "a", d, 0, "")
+	_, err := clientAt(t, r.URL(), transport).Blob(t.Context(), "a", d, 0, -1, "")
 	wantKind(t, err, Unavailable)
 	if got := r.Counts(); got.BlobGet != 1 || got.Storage != 0 {
 		t.Errorf("counts %+v", got)
@@ -122,7 +122,7 @@ func TestTransportLimits(t *testing.T) {
 	_, err := clientAt(t, server.URL, transport).Tags(t.Context(), "a", nil)
 	wantKind(t, err, Unavailable)
 
-	b, err := clientAt(t, server.URL, transport).Blob(t.Context(), "a", digestOf("x"), 0, "")
+	b, err := clientAt(t, server.URL, transport).Blob(t.Context(), "a", digestOf("x"), 0, -1, "")
 	if err != nil {
 		t.Fatal(err)
 	}

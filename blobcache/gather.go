@@ -1,0 +1,183 @@
+package blobcache
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// gather has the content fetched: by the worker that has the first answer, and
+// by more of them if that was a range. It returns when all of it is in the spool
+// and hashed, or the first error that ends the fill.
+func (f *fill) gather(ctx context.Context, first *worker) error {
+	if f.single == first {
+		f.inline = true
+		return first.run(ctx)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	hashed := make(chan error, 1)
+	go func() {
+		err := f.hashSpool(ctx)
+		cancelIf(cancel, err)
+		hashed <- err
+	}()
+	// The first answer is on its way already.
+	first.next = f.parts.hold(0, first.body.End)
+	more := (f.size - first.body.End + f.cache.spans.least - 1) / f.cache.spans.least
+	errs := make([]error, min(int64(f.connections), 1+more))
+	var all sync.WaitGroup
+	for i := range errs {
+		w := first
+		if i > 0 {
+			w = &worker{fill: f}
+		}
+		all.Go(func() {
+			errs[i] = w.run(ctx)
+			if final(errs[i]) {
+				cancelIf(cancel, errs[i])
+			}
+		})
+	}
+	all.Wait()
+	err := context.Cause(ctx)
+	if err == nil && f.incomplete() {
+		err = f.rest(ctx, errs)
+	}
+	cancelIf(cancel, err)
+	if herr := <-hashed; err == nil {
+		err = herr
+	}
+	return err
+}
+
+// rest fetches what one worker has left behind when others had nothing more to
+// do. If all of them gave up, so does the fill.
+func (f *fill) rest(ctx context.Context, errs []error) error {
+	if !slices.Contains(errs, nil) {
+		return errs[0]
+	}
+	last := &worker{fill: f}
+	f.mu.Lock()
+	f.single = last
+	f.mu.Unlock()
+	return last.run(ctx)
+}
+
+func cancelIf(cancel context.CancelCauseFunc, err error) {
+	if err != nil {
+		cancel(err)
+	}
+}
+
+// hashSpool computes the digest of what comes from several places, reading it
+// back from the spool in order, as it comes.
+func (f *fill) hashSpool(ctx context.Context) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for off := int64(0); off < f.size; {
+		have, err := f.awaitPrefix(ctx, off)
+		if err != nil {
+			return err
+		}
+		for off < have {
+			n, err := f.file.ReadAt((*buf)[:min(copyBuffer, have-off)], off)
+			if n == 0 {
+				return fmt.Errorf("%w: read back: %w", errSpool, err)
+			}
+			f.hash.Write((*buf)[:n])
+			off += int64(n)
+		}
+	}
+	return nil
+}
+
+// take puts bytes of a segment into the spool.
+func (f *fill) take(ctx context.Context, seg *segment, p []byte) error {
+	if f.size < 0 {
+		if err := f.grow(ctx, int64(len(p))); err != nil {
+			return err
+		}
+	}
+	if f.inline {
+		f.hash.Write(p)
+	}
+	return f.write(seg, p)
+}
+
+// claim gives a worker the segment to fetch next, nil if there is none for it.
+func (f *fill) claim(w *worker) *segment {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if next := w.next; next != nil {
+		w.next = nil
+		return next
+	}
+	if f.single != nil && f.single != w {
+		return nil
+	}
+	for from, to := range f.parts.gaps(f.limit) {
+		if f.single == nil {
+			from, to = f.choose(from, to)
+		}
+		return f.parts.hold(from, to)
+	}
+	return nil
+}
+
+// choose takes a piece of the gaps, of which the lowest is given: that where the
+// first of those waits who wait for what nobody fetches, or else the beginning.
+func (f *fill) choose(from, to int64) (int64, int64) {
+	sizes := f.cache.spans
+	step := f.parts.left(f.limit) / int64(2*f.connections)
+	step = min(max(step, sizes.least), sizes.most)
+	wanted := f.limit
+	for low, high := range f.parts.gaps(f.limit) {
+		for off := range f.waiting {
+			if low <= off && off < high && off < wanted {
+				wanted = off
+				// Others who want a range wait near by, as a rule.
+				from, to = max(low, min(off-off%(sizes.least/8), high-sizes.least)), high
+			}
+		}
+	}
+	if to-from > step+sizes.least/2 {
+		to = from + step
+	}
+	return from, to
+}
+
+func (f *fill) incomplete() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.parts.left(f.limit) > 0
+}
+
+// asking is what a request of a worker is to say: the validator, and whether
+// the worker is alone and may have all that follows.
+func (f *fill) asking(w *worker) (etag string, alone bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.etag, f.single == w
+}
+
+// answeredBy takes the latest validator.
+func (f *fill) answeredBy(body *Body) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if body.ETag != "" {
+		f.etag = body.ETag
+	}
+}
+
+// withoutRanges makes the fill go on as one stream if it does not already, and
+// reports whether that is the worker's. What the others have begun they finish.
+func (f *fill) withoutRanges(w *worker) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.single == nil {
+		f.single = w
+	}
+	return f.single == w
+}

@@ -1,0 +1,32 @@
+package blobcache
+
+import (
+	"context"
+	"fmt"
+)
+
+// growStep is how much more room is reserved at a time for content of unknown
+// size, where the limits leave so much.
+const growStep = 16 << 20
+
+// extend makes room for content of unknown size that has had some reserved and
+// is now at least of a size. It returns how much it has reserved beside that.
+func (k *keeper) extend(ctx context.Context, reserved, size int64) (more int64, err error) {
+	if k == nil || size <= reserved {
+		return 0, nil
+	}
+	more = max(size-reserved, growStep)
+	for _, limit := range []int64{k.limits.MaxBlobSize, k.limits.MaxSize} {
+		if limit <= 0 {
+			continue
+		}
+		if size > limit {
+			return 0, fmt.Errorf("more than %d bytes: %w", limit, errTooLarge)
+		}
+		more = min(more, limit-reserved)
+	}
+	if err := k.reserve(ctx, more); err != nil {
+		return 0, err
+	}
+	return more, nil
+}

@@ -1,0 +1,89 @@
+package blobcache
+
+import (
+	"context"
+	"fmt"
+	"io"
+)
+
+// resumed is content from its source as one stream. Where the source breaks off
+// it is asked again, from there. The bytes are not verified.
+type resumed struct {
+	ctx      context.Context
+	req      Request
+	size     int64 // of the content, -1 if not known
+	etag     string
+	body     *Body // open, or nil
+	pos      int64 // of the next byte
+	patience patience
+	err      error // the end: io.EOF, or why it came to no good end
+}
+
+// resume returns the stream that begins with a body.
+func resume(ctx context.Context, req Request, size int64, body *Body) *resumed {
+	return &resumed{ctx: ctx, req: req, size: size, etag: body.ETag, body: body, pos: body.Offset}
+}
+
+func (r *resumed) Read(p []byte) (n int, err error) {
+	for n == 0 && r.err == nil {
+		if r.body == nil {
+			err = r.open()
+		}
+		if err == nil {
+			n, err = r.body.Read(p)
+			r.pos += int64(n)
+		}
+		if err != nil {
+			r.err = r.mend(err)
+			err = nil
+		}
+	}
+	if n > 0 {
+		return n, nil // an error can wait
+	}
+	return 0, r.err
+}
+
+// mend makes the next read ask again, or returns what the stream ends with.
+func (r *resumed) mend(err error) error {
+	asked := r.body != nil && r.body.End > 0 && r.pos >= r.body.End
+	r.close()
+	switch {
+	case r.size < 0 && err == io.EOF && !asked, r.size >= 0 && r.pos >= r.size:
+		return io.EOF
+	case err == io.EOF && asked:
+		return nil
+	case err == io.EOF:
+		err = fmt.Errorf("after %d of %d bytes: %w", r.pos, r.size, io.ErrUnexpectedEOF)
+	}
+	if final(err) || !r.patience.again(r.ctx, r.pos) {
+		return err
+	}
+	return nil
+}
+
+func (r *resumed) open() error {
+	body, err := fetch(r.ctx, r.req, r.pos, -1, r.etag)
+	if err != nil {
+		return err
+	}
+	if err := body.continues(r.pos, r.size); err != nil {
+		_ = body.Close()
+		return err
+	}
+	if _, err := io.CopyN(io.Discard, body, r.pos-body.Offset); err != nil {
+		_ = body.Close()
+		return fmt.Errorf("skip to byte %d: %w", r.pos, err)
+	}
+	if r.body = body; body.ETag != "" {
+		r.etag = body.ETag
+	}
+	return nil
+}
+
+func (r *resumed) close() {
+	if r.body != nil {
+		_ = r.body.Close()
+		r.body = nil
+	}
+}

@@ -1,0 +1,88 @@
+package blobcache
+
+import (
+	"cmp"
+	"iter"
+	"math"
+	"slices"
+)
+
+// segment is a part of the content that one worker fetches: from off to end is
+// its to fetch, from off to at is in the spool. It is guarded by the spool's
+// lock, but the worker that holds it may read at and end without.
+type segment struct {
+	off, at, end int64
+	held         bool // by a worker
+}
+
+// parts are a spool's segments, in order and without overlap. No byte is in two
+// of them, so none is fetched, or written, twice: what a reader has had is what
+// the digest is computed of.
+type parts []*segment
+
+// unbounded is the end of content whose size is not known.
+const unbounded = math.MaxInt64
+
+// gaps are the stretches below limit that no segment has, lowest first.
+func (p parts) gaps(limit int64) iter.Seq2[int64, int64] {
+	return func(yield func(from, to int64) bool) {
+		from := int64(0)
+		for _, seg := range p {
+			if from < seg.off && !yield(from, seg.off) {
+				return
+			}
+			from = seg.end
+		}
+		if from < limit {
+			yield(from, limit)
+		}
+	}
+}
+
+// left is how many bytes below limit no segment has.
+func (p parts) left(limit int64) (n int64) {
+	for from, to := range p.gaps(limit) {
+		n += to - from
+	}
+	return n
+}
+
+// hold makes a stretch that was a gap a worker's own. It grows the segment
+// before it, if that one is done.
+func (p *parts) hold(from, to int64) *segment {
+	i, _ := slices.BinarySearchFunc(*p, from, func(seg *segment, off int64) int { return cmp.Compare(seg.off, off) })
+	if i > 0 {
+		if before := (*p)[i-1]; before.end == from && !before.held {
+			before.end, before.held = to, true
+			return before
+		}
+	}
+	seg := &segment{off: from, at: from, end: to, held: true}
+	*p = slices.Insert(*p, i, seg)
+	return seg
+}
+
+// release takes a segment from its worker. What is missing of it becomes a gap;
+// if nothing is, it and the next one become one.
+func (p *parts) release(seg *segment) {
+	seg.held, seg.end = false, seg.at
+	i := slices.Index(*p, seg)
+	if seg.at == seg.off {
+		*p = slices.Delete(*p, i, i+1)
+		return
+	}
+	if i+1 < len(*p) && (*p)[i+1].off == seg.end {
+		(*p)[i+1].off = seg.off
+		*p = slices.Delete(*p, i, i+1)
+	}
+}
+
+// has is how many bytes there are from off on.
+func (p parts) has(off int64) int64 {
+	for _, seg := range p {
+		if seg.off <= off && off < seg.at {
+			return seg.at - off
+		}
+	}
+	return 0
+}

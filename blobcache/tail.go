@@ -1,0 +1,99 @@
+package blobcache
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// tail reads a spool from any offset while it grows. If the spool fails it goes
+// on with bytes straight from the source.
+type tail struct {
+	ctx    context.Context
+	fill   *fill
+	req    Request
+	size   int64
+	off    int64
+	direct *direct
+}
+
+// reader turns a reference to the fill into a reader, waiting for the source's
+// answer, or gives the reference up. The leader's origin is Led, and so is that
+// of whoever had to ask for himself.
+func (f *fill) reader(ctx context.Context, req Request, led bool) (*Reader, Origin, error) {
+	origin := Joined
+	if led {
+		origin = Led
+	}
+	size, err := f.awaitSize(ctx)
+	if errors.Is(err, errSpool) {
+		if f.file == nil {
+			// There is nowhere to spool: the pull goes on without a cache.
+			body := f.hand(led)
+			f.letGo()
+			r, err := newDirect(ctx, req, body)
+			return r, Led, err
+		}
+		err = nil // it failed on the way, and some of it is there
+	}
+	if err != nil {
+		f.letGo()
+		return nil, origin, err
+	}
+	// The context's end, or Close, must find a reader that waits for bytes.
+	ctx, cancel := context.WithCancel(ctx)
+	context.AfterFunc(ctx, f.wake)
+	return &Reader{source: &tail{ctx: ctx, fill: f, req: req, size: size}, cancel: cancel, size: size}, origin, nil
+}
+
+// hand gives the leader the body that the fill has no room for. The others must
+// not have it: it was fetched with another authority, perhaps.
+func (f *fill) hand(led bool) *Body {
+	if !led {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	body := f.handed
+	f.handed = nil
+	return body
+}
+
+func (t *tail) Read(p []byte) (int, error) {
+	if t.direct != nil {
+		return t.direct.Read(p)
+	}
+	n, err := t.fill.awaitBytes(t.ctx, t.off)
+	if err == nil {
+		var read int
+		read, err = t.fill.file.ReadAt(p[:min(int64(len(p)), n)], t.off)
+		t.off += int64(read)
+		if read > 0 {
+			return read, nil
+		}
+		t.fill.cache.trouble("read spool of "+t.fill.digest.String(), err)
+		err = errSpool
+	}
+	if !errors.Is(err, errSpool) {
+		return 0, err
+	}
+	t.direct = &direct{ctx: t.ctx, req: t.req, size: t.size, spool: t.fill, off: t.off}
+	return t.direct.Read(p)
+}
+
+// Seek needs no size: [Reader] turns all offsets into absolute ones.
+func (t *tail) Seek(offset int64, _ int) (int64, error) {
+	t.off = offset
+	if t.direct != nil {
+		return t.direct.Seek(offset, io.SeekStart)
+	}
+	return offset, nil
+}
+
+func (t *tail) Close() error {
+	t.fill.letGo()
+	if t.direct != nil {
+		return t.direct.Close()
+	}
+	return nil
+}
