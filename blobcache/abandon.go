@@ -33,24 +33,25 @@ func (f *fill) letGo() {
 			_ = f.handed.Close()
 		}
 	}
-	written, size := f.written, f.size
+	written, size, joins := f.written, f.size, f.joins
 	f.mu.Unlock()
 	if !deserted {
 		return
 	}
 	if f.cache.stopAbandoned {
-		time.AfterFunc(abandonGrace, f.abandon)
+		time.AfterFunc(abandonGrace, func() { f.abandon(joins) })
 	} else {
 		f.cache.hooks.abandoned(f.digest, written, size, true)
 	}
 }
 
-// abandon ends a fill that nobody reads, unless it is nearly done.
-func (f *fill) abandon() {
+// abandon ends a fill that nobody has joined since it had so many readers,
+// unless it is nearly done.
+func (f *fill) abandon(joins int) {
 	f.mu.Lock()
 	missing, known := f.missing()
 	far := !known || missing > nearlyDone && missing > f.size/nearlyDoneParts
-	deserted := f.refs == 1 && !f.ended && !f.gone
+	deserted := f.refs == 1 && !f.ended && !f.gone && f.joins == joins
 	f.gone = f.gone || deserted && far
 	written, size := f.written, f.size
 	f.mu.Unlock()

@@ -25,8 +25,12 @@ func (k *keeper) extend(ctx context.Context, reserved, size int64) (more int64, 
 		}
 		more = min(more, limit-reserved)
 	}
-	if err := k.reserve(ctx, more); err != nil {
+	if ok, _ := k.tryReserve(ctx, more); ok {
+		return more, nil
+	}
+	// There is not so much, but perhaps enough.
+	if err := k.reserve(ctx, size-reserved); err != nil {
 		return 0, err
 	}
-	return more, nil
+	return size - reserved, nil
 }

@@ -43,9 +43,18 @@ type env struct {
 	cache *blobcache.Cache
 	ended chan ended
 
-	mu       sync.Mutex
-	troubles []string
-	sources  []*source
+	mu        sync.Mutex
+	troubles  []string
+	sources   []*source
+	resumed   int
+	joined    int
+	abandoned []abandoned
+}
+
+// abandoned is what Hooks.Abandoned was told.
+type abandoned struct {
+	written, size int64
+	goesOn        bool
 }
 
 func newEnv(t testing.TB, dir string) *env {
@@ -54,15 +63,34 @@ func newEnv(t testing.TB, dir string) *env {
 		t.Fatal(err)
 	}
 	e := &env{t: t, dir: dir, files: files, store: &faultStore{FileStore: files}, ended: make(chan ended, 4096)}
-	e.cache = blobcache.New(e.store, blobcache.Hooks{
+	e.cache = blobcache.New(e.store, e.hooks())
+	return e
+}
+
+func (e *env) hooks() blobcache.Hooks {
+	return blobcache.Hooks{
 		FillDone: func(d digest.Digest, size int64, _ time.Duration, err error) { e.ended <- ended{d, size, err} },
 		Trouble: func(op string, err error) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			e.troubles = append(e.troubles, fmt.Sprintf("%s: %v", op, err))
 		},
-	})
-	return e
+		Joined: func(digest.Digest) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.joined++
+		},
+		Resumed: func(digest.Digest, int64, error) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.resumed++
+		},
+		Abandoned: func(_ digest.Digest, written, size int64, goesOn bool) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.abandoned = append(e.abandoned, abandoned{written, size, goesOn})
+		},
+	}
 }
 
 // bubble runs a test on a fake clock; it ends when all goroutines have ended,
@@ -110,6 +138,12 @@ func (e *env) troubled() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.troubles
+}
+
+func (e *env) resumes() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.resumed
 }
 
 // get asks for a source's content on behalf of scope a.

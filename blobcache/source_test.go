@@ -36,6 +36,7 @@ type source struct {
 	calls []call
 	asked []int64 // the lengths of the calls
 	open  int     // bodies
+	sent  int64   // bytes, where they are counted
 }
 
 func (e *env) source(content []byte) *source {

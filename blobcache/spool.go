@@ -18,6 +18,7 @@ type spool struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	refs    int // the file is closed with the last
+	joins   int // how often one was taken
 
 	file    *os.File
 	started bool
@@ -45,6 +46,7 @@ func (s *spool) acquire() bool {
 		return false
 	}
 	s.refs++
+	s.joins++
 	return true
 }
 
@@ -76,6 +78,12 @@ func (s *spool) finish(seg *segment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.limit = seg.at
+}
+
+func (s *spool) hold(from, to int64) *segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.parts.hold(from, to)
 }
 
 func (s *spool) yield(seg *segment) {

@@ -1,0 +1,193 @@
+package blobcache_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+// deserted runs a test with a cache that ends what nobody reads, or does not,
+// and 40 MiB of content, at a quarter of a MiB a second.
+func deserted(t *testing.T, stop bool, test func(t *testing.T, e *env, s *source)) {
+	t.Helper()
+	bubble(t, func(t *testing.T, e *env) {
+		e.cache = blobcache.NewBounded(e.store, blobcache.Limits{StopAbandoned: stop, Reserve: -1}, e.hooks())
+		s := e.source(random(210, 40<<20))
+		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return s.body(offset, polite(ctx, s.counted(paced(s.from(offset), 64<<10, time.Second/4)))), nil
+		}
+		test(t, e, s)
+	})
+}
+
+// leave reads some bytes and goes.
+func (e *env) leave(s *source, n int64) {
+	e.t.Helper()
+	r, _, err := e.get(s)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.CopyN(io.Discard, r, n); err != nil {
+		e.t.Errorf("read %d bytes, %v", got, err)
+	}
+}
+
+func (e *env) desertions() []abandoned {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.abandoned)
+}
+
+// TestFinishAbandoned is what no grace period cuts short.
+func TestFinishAbandoned(t *testing.T) {
+	deserted(t, false, func(t *testing.T, e *env, s *source) {
+		e.leave(s, 1<<20)
+		time.Sleep(time.Hour)
+		if got := <-e.ended; got.err != nil || !e.stored(s) || s.fetches() != 1 {
+			t.Errorf("hook: %+v after %d fetches", got, s.fetches())
+		}
+		if got := e.desertions(); !slices.Equal(got, []abandoned{{1 << 20, 40 << 20, true}}) {
+			t.Errorf("hook: %v", got)
+		}
+	})
+}
+
+// TestStopAbandoned asks again from the start when somebody comes too late.
+func TestStopAbandoned(t *testing.T) {
+	deserted(t, true, func(t *testing.T, e *env, s *source) {
+		e.leave(s, 1<<20)
+		time.Sleep(time.Minute)
+		if got := <-e.ended; !errors.Is(got.err, blobcache.ErrAbandoned) || got.size > 4<<20 || s.sent > 4<<20 {
+			t.Errorf("hook: %+v after %d bytes", got, s.sent)
+		}
+		if got := e.desertions(); len(got) != 1 || got[0].goesOn {
+			t.Errorf("hook: %v", got)
+		}
+		e.tidy(t)
+		e.whole(s)
+		if s.fetches() != 2 {
+			t.Errorf("%d fetches", s.fetches())
+		}
+	})
+}
+
+// TestStopAbandonedWaits for a client that asks for one range after the other.
+func TestStopAbandonedWaits(t *testing.T) {
+	deserted(t, true, func(t *testing.T, e *env, s *source) {
+		for range 20 {
+			e.leave(s, 1000)
+			time.Sleep(9 * time.Second)
+		}
+		synctest.Wait()
+		if got := <-e.ended; got.err != nil || s.fetches() != 1 || len(e.desertions()) != 0 {
+			t.Errorf("hook: %+v after %d fetches; %v", got, s.fetches(), e.desertions())
+		}
+	})
+}
+
+// TestStopAbandonedNearlyDone goes on, since little is missing.
+func TestStopAbandonedNearlyDone(t *testing.T) {
+	deserted(t, true, func(t *testing.T, e *env, s *source) {
+		e.leave(s, 1<<20)
+		e.leave(s, 8<<20)
+		time.Sleep(time.Minute)
+		if got := <-e.ended; got.err != nil || !e.stored(s) {
+			t.Errorf("hook: %+v", got)
+		}
+		if got := e.desertions(); len(got) == 0 || !got[0].goesOn {
+			t.Errorf("hook: %v", got)
+		}
+	})
+}
+
+// TestStopAbandonedUnanswered has nobody wait for a source that hangs, or whose
+// content may be of any size.
+func TestStopAbandonedUnanswered(t *testing.T) {
+	deserted(t, true, func(t *testing.T, e *env, s *source) {
+		s.answer = func(ctx context.Context, n int, _ int64) (*blobcache.Body, error) {
+			if n == 0 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			body := s.body(0, stalled(ctx))
+			body.Size = -1
+			return body, nil
+		}
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			begin := time.Now()
+			if _, _, err := e.cache.Get(ctx, s.request("a")); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("get: %v", err)
+			}
+			if got := <-e.ended; !errors.Is(got.err, blobcache.ErrAbandoned) || time.Since(begin) != 11*time.Second {
+				t.Errorf("hook: %+v after %v", got, time.Since(begin))
+			}
+		}
+	})
+}
+
+// TestStopAbandonedRanges ends all connections.
+func TestStopAbandonedRanges(t *testing.T) {
+	deserted(t, true, func(t *testing.T, e *env, s *source) {
+		e.cache.SetSpans(1<<20, 1<<20, 4<<20)
+		s.connections = 4
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+			return s.span(offset, length, polite(ctx, paced(s.from(offset), 1000, time.Second))), nil
+		}
+		e.leave(s, 1000)
+		if got := <-e.ended; !errors.Is(got.err, blobcache.ErrAbandoned) {
+			t.Errorf("hook: %+v", got)
+		}
+		s.ranged = nil
+		e.whole(s)
+	})
+}
+
+// TestFills is what there is to see of them, and Joined what is told.
+func TestFills(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		if got := e.cache.Fills(); len(got) != 0 {
+			t.Errorf("fills: %+v", got)
+		}
+		begin := time.Now()
+		s, gate := e.source(random(211, 200_000)), make(chan struct{})
+		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 1000), gated(ctx, gate, s.from(1000)))), nil
+		}
+		readers := []*blobcache.Reader{e.mustGet(s), e.mustGet(s), e.mustGet(s)}
+		time.Sleep(time.Second)
+		other := e.source(random(212, 1000))
+		other.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			<-gate
+			return other.body(offset, other.from(offset)), nil
+		}
+		go func() { _ = e.whole(other) }()
+		synctest.Wait()
+		want := []blobcache.Fill{
+			{Digest: s.digest, Size: 200_000, Written: 1000, Readers: 3, Since: begin},
+			{Digest: other.digest, Size: -1, Written: 0, Readers: 1, Since: begin.Add(time.Second)},
+		}
+		if got := e.cache.Fills(); !slices.Equal(got, want) {
+			t.Errorf("fills: %+v instead of %+v", got, want)
+		}
+		if err := readers[0].Close(); err != nil {
+			t.Error(err)
+		}
+		if got := e.cache.Fills(); got[0].Readers != 2 || e.joined != 2 {
+			t.Errorf("fills: %+v, %d joined", got, e.joined)
+		}
+		close(gate)
+		synctest.Wait()
+		if got := e.cache.Fills(); len(got) != 0 {
+			t.Errorf("fills: %+v", got)
+		}
+	})
+}

@@ -1,0 +1,130 @@
+package blobcache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"testing"
+	"testing/synctest"
+)
+
+// reads counts what is read of a source.
+type reads struct {
+	*bytes.Reader
+	sent *int64
+}
+
+func (r reads) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p[:min(len(p), 16<<10)])
+	*r.sent += int64(n)
+	return n, err
+}
+
+func (reads) Close() error { return nil }
+
+// TestUnknownSizeIsBounded has content that grows beyond each bound: it is
+// passed on whole, for once its bytes, and leaves nothing behind.
+func TestUnknownSizeIsBounded(t *testing.T) {
+	const size = 400_000
+	for name, test := range map[string]struct {
+		limits Limits
+		free   int64
+		stored bool
+	}{
+		"no bound":           {limits: Limits{}, free: 1 << 31, stored: true},
+		"max_blob_size":      {limits: Limits{MaxBlobSize: 300_000}, free: 1 << 31},
+		"max_size":           {limits: Limits{MaxSize: 300_000}, free: 1 << 31},
+		"reserve":            {limits: Limits{Reserve: 1 << 20}, free: 1<<20 + 300_000},
+		"exactly as much":    {limits: Limits{MaxBlobSize: size}, free: 1 << 31, stored: true},
+		"exactly as much, 2": {limits: Limits{MaxSize: size}, free: 1 << 31, stored: true},
+		"little room":        {limits: Limits{Reserve: 1 << 20}, free: 1<<20 + size, stored: true},
+		"one less":           {limits: Limits{MaxBlobSize: size - 1}, free: 1 << 31},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				store, err := OpenFileStore(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := NewBounded(&roomyShelf{store, test.free}, test.limits, Hooks{})
+				grows(t, c, size)
+				if stored := has(t, c, 1, size); stored != test.stored {
+					t.Errorf("stored: %v", stored)
+				}
+				if entries, err := os.ReadDir(store.temp()); err != nil || len(entries) != 0 {
+					t.Errorf("left in the temporary folder: %v, %v", entries, err)
+				}
+			})
+		})
+	}
+}
+
+// grows reads content whose source does not tell its size.
+func grows(t *testing.T, c *Cache, size int) {
+	t.Helper()
+	want, d := content(1, size)
+	var sent int64
+	r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(_ context.Context, offset, _ int64, _ string) (*Body, error) {
+		return &Body{ReadCloser: reads{bytes.NewReader(want[offset:]), &sent}, Size: -1, Offset: offset}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(r)
+	if cerr := r.Close(); err != nil || cerr != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	c.Flush(t.Context())
+	// What was in hand when the bound was met is sent a second time.
+	if sent < int64(size) || sent > int64(size)+copyBuffer {
+		t.Errorf("%d bytes were sent", sent)
+	}
+	c.keeper.mu.Lock()
+	defer c.keeper.mu.Unlock()
+	if c.keeper.reserved != 0 {
+		t.Errorf("%d bytes stay reserved", c.keeper.reserved)
+	}
+}
+
+type roomyShelf struct {
+	*FileStore
+	free int64
+}
+
+func (s *roomyShelf) Free(context.Context) (free, total int64, err error) {
+	return s.free, 1 << 40, nil
+}
+
+// TestExtend reserves ahead where it may, and never more than the bounds.
+func TestExtend(t *testing.T) {
+	const step = growStep
+	k := func(limits Limits) *keeper {
+		limits.Reserve = -1
+		return newKeeper(new(paperShelf), limits, Hooks{})
+	}
+	for _, test := range []struct {
+		keeper         *keeper
+		reserved, size int64
+		more           int64
+		tooLarge       bool
+	}{
+		{nil, 0, 1000, 0, false},
+		{k(Limits{}), 0, 1000, step, false},
+		{k(Limits{}), step, step, 0, false},
+		{k(Limits{}), step, step + 1, step, false},
+		{k(Limits{}), 0, 3 * step, 3 * step, false},
+		{k(Limits{MaxBlobSize: 1500}), 0, 1000, 1500, false},
+		{k(Limits{MaxBlobSize: 1500}), 1500, 1501, 0, true},
+		{k(Limits{MaxSize: 1500}), 0, 1000, 1500, false},
+		{k(Limits{MaxSize: 1500, MaxBlobSize: 1200}), 0, 1000, 1200, false},
+		{k(Limits{MaxSize: 1500}), 0, 1501, 0, true},
+	} {
+		more, err := test.keeper.extend(t.Context(), test.reserved, test.size)
+		if more != test.more || errors.Is(err, errTooLarge) != test.tooLarge || (err != nil) != test.tooLarge {
+			t.Errorf("%+v: %d, %v", test, more, err)
+		}
+	}
+}

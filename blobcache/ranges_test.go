@@ -1,0 +1,327 @@
+package blobcache_test
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+const rangedSize = 4_000_000
+
+// ranges runs a test with content that is fetched over four connections.
+func ranges(t *testing.T, test func(t *testing.T, e *env, s *source)) {
+	t.Helper()
+	bubble(t, func(t *testing.T, e *env) {
+		e.cache.SetSpans(400_000, 100_000, 800_000)
+		s := e.source(random(200, rangedSize))
+		s.connections = 4
+		test(t, e, s)
+	})
+}
+
+// slow sends a range at a megabyte a second, and counts.
+func (s *source) slow(ctx context.Context, offset, length int64) *blobcache.Body {
+	return s.span(offset, length, polite(ctx, s.counted(paced(s.from(offset), 20_000, 20*time.Millisecond))))
+}
+
+func (s *source) counted(r io.Reader) io.Reader {
+	return readFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.sent += int64(n)
+		return n, err
+	})
+}
+
+// once fails if what was asked for is not each byte once.
+func (s *source) once(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	type span struct{ from, to int64 }
+	var spans []span
+	for i, call := range s.calls {
+		spans = append(spans, span{call.offset, min(call.offset+s.asked[i], rangedSize)})
+	}
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	var end int64
+	for _, span := range spans {
+		if span.from != end {
+			t.Fatalf("asked for %v", spans)
+		}
+		end = span.to
+	}
+	if end != rangedSize {
+		t.Errorf("asked for %v", spans)
+	}
+}
+
+// TestRangesAtOnce is faster than one connection, in order, and asks for each
+// byte once, with the validator of the first answer.
+func TestRangesAtOnce(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+			return s.slow(ctx, offset, length), nil
+		}
+		begin := time.Now()
+		r := e.mustGet(s)
+		if _, err := io.ReadFull(r, make([]byte, 20_000)); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begin); took > 20*time.Millisecond {
+			t.Errorf("the first bytes took %v", took)
+		}
+		e.same(r, s.content[20_000:])
+		if took := time.Since(begin); took > 1250*time.Millisecond {
+			t.Errorf("took %v; one connection takes 4s", took)
+		}
+		s.once(t)
+		for i, call := range s.calls {
+			if (call.etag == "") != (i == 0) {
+				t.Errorf("call %d says %q", i, call.etag)
+			}
+		}
+		synctest.Wait()
+		if !e.stored(s) {
+			t.Error("not stored")
+		}
+		if got := <-e.ended; got != (ended{s.digest, rangedSize, nil}) {
+			t.Errorf("hook: %+v", got)
+		}
+	})
+}
+
+// TestRangesOfLittle come whole with the first answer.
+func TestRangesOfLittle(t *testing.T) {
+	for _, size := range []int{0, 1, 399_999, 400_000} {
+		bubble(t, func(t *testing.T, e *env) {
+			e.cache.SetSpans(400_000, 100_000, 800_000)
+			s := e.source(random(201, size))
+			s.connections = 4
+			if e.whole(s); s.fetches() != 1 || s.asked[0] != 400_000 {
+				t.Errorf("asked %v", s.asked)
+			}
+		})
+	}
+}
+
+// TestRangesJustOneMore is the smallest content of two ranges.
+func TestRangesJustOneMore(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		e.cache.SetSpans(400_000, 100_000, 800_000)
+		s := e.source(random(202, 400_001))
+		s.connections = 4
+		if e.whole(s); !slices.Equal(s.asked, []int64{400_000, 1}) {
+			t.Errorf("asked %v", s.asked)
+		}
+	})
+}
+
+// TestRangesFarAhead: a client that wants the end does not wait for all that
+// comes before, nor does one that wants what another range has brought.
+func TestRangesFarAhead(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+			return s.slow(ctx, offset, length), nil
+		}
+		var all sync.WaitGroup
+		all.Go(func() { e.whole(s) })
+		synctest.Wait()
+		for _, at := range []int64{700_000, 3_500_000} {
+			all.Go(func() {
+				begin := time.Now()
+				r := e.mustGet(s)
+				if _, err := r.Seek(at, io.SeekStart); err != nil {
+					t.Error(err)
+				}
+				e.same(io.LimitReader(r, 50_000), s.content[at:at+50_000])
+				if took := time.Since(begin); took > 600*time.Millisecond {
+					t.Errorf("byte %d took %v", at, took)
+				}
+			})
+		}
+		all.Wait()
+		s.once(t)
+	})
+}
+
+// TestRangesLastByte is held back, also when its range is there long before.
+func TestRangesLastByte(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		gate := make(chan struct{})
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+			if n == 0 {
+				return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(0), 1000), gated(ctx, gate, s.from(1000)))), nil
+			}
+			return s.span(offset, length, s.from(offset)), nil
+		}
+		r := e.mustGet(s)
+		if _, err := r.Seek(-1000, io.SeekEnd); err != nil {
+			t.Fatal(err)
+		}
+		e.same(io.LimitReader(r, 999), s.content[rangedSize-1000:rangedSize-1])
+		var all sync.WaitGroup
+		last := make(chan []byte, 1)
+		all.Go(func() {
+			rest, err := io.ReadAll(r)
+			if err != nil {
+				t.Error(err)
+			}
+			last <- rest
+		})
+		synctest.Wait()
+		if len(last) != 0 {
+			t.Error("the last byte came before the digest was known to match")
+		}
+		close(gate)
+		all.Wait()
+		if rest := <-last; len(rest) != 1 {
+			t.Errorf("the end is %d bytes", len(rest))
+		}
+	})
+}
+
+// TestRangesBreak has each third connection break; what came is not asked again.
+func TestRangesBreak(t *testing.T) {
+	for name, cutOff := range map[string]func(io.Reader, int64) io.Reader{"error": cut, "end": io.LimitReader} {
+		t.Run(name, func(t *testing.T) {
+			ranges(t, func(t *testing.T, e *env, s *source) {
+				s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+					body := s.slow(ctx, offset, length)
+					if n%3 == 0 {
+						body.ReadCloser = &sourceBody{cutOff(body.ReadCloser, 70_000), s}
+					}
+					return body, nil
+				}
+				e.whole(s)
+				if s.sent != rangedSize {
+					t.Errorf("%d bytes were sent", s.sent)
+				}
+				if got := e.resumes(); got == 0 {
+					t.Error("no hook")
+				}
+			})
+		})
+	}
+}
+
+// TestRangesShort has a source that gives no more than it likes to at a time.
+func TestRangesShort(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+			if n > 0 {
+				length = min(length, 60_000)
+			}
+			return s.slow(ctx, offset, length), nil
+		}
+		e.whole(s)
+		if s.sent != rangedSize || e.resumes() != 0 {
+			t.Errorf("%d bytes were sent, %d resumes", s.sent, e.resumes())
+		}
+	})
+}
+
+// TestRangesRefused has a source that lets only some connections in.
+func TestRangesRefused(t *testing.T) {
+	for _, limit := range []int{1, 2, 3} {
+		ranges(t, func(t *testing.T, e *env, s *source) {
+			s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+				s.mu.Lock()
+				full := s.open >= limit
+				s.mu.Unlock()
+				if full {
+					return nil, errSource
+				}
+				return s.slow(ctx, offset, length), nil
+			}
+			e.whole(s)
+			if s.sent != rangedSize {
+				t.Errorf("%d bytes were sent", s.sent)
+			}
+		})
+	}
+}
+
+// TestRangesLeftBehind: what the slowest connection drops at the very end, when
+// the others have nothing more to do, and for longer than it is patient.
+func TestRangesLeftBehind(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		var failures int
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+			s.mu.Lock()
+			alone := s.sent > 3_700_000
+			s.mu.Unlock()
+			if n > 0 && alone && failures < 7 {
+				failures++
+				return nil, errSource
+			}
+			if n == 1 { // never gets far
+				return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(offset), 10), paced(cut(s.from(offset), 0), 1, 5*time.Second))), nil
+			}
+			return s.slow(ctx, offset, length), nil
+		}
+		e.whole(s)
+		if failures == 0 {
+			t.Error("nothing failed at the end")
+		}
+	})
+}
+
+// TestRangesEndForGood has all connections fail for ever.
+func TestRangesEndForGood(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+			if n < 4 {
+				return s.span(offset, length, cut(s.from(offset), 30_000)), nil
+			}
+			return nil, errSource
+		}
+		begin := time.Now()
+		e.broken(e.mustGet(s), s, errSource)
+		if took := time.Since(begin); took > 10*time.Second || s.fetches() > 24 {
+			t.Errorf("gave up after %v and %d fetches", took, s.fetches())
+		}
+		s.ranged = nil
+		e.whole(s)
+	})
+}
+
+// TestRangesStall has some connections send nothing any more.
+func TestRangesStall(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+			if n == 1 || n == 2 {
+				return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(offset), 1000), stalled(ctx))), nil
+			}
+			return s.slow(ctx, offset, length), nil
+		}
+		begin := time.Now()
+		e.whole(s)
+		if took := time.Since(begin); took < time.Minute || took > 63*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// TestRangesTooLong has a source that goes on after the end of the content.
+func TestRangesTooLong(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+			if offset+length < rangedSize {
+				return s.slow(ctx, offset, length), nil
+			}
+			body := s.slow(ctx, offset, length)
+			body.ReadCloser = &sourceBody{io.MultiReader(body.ReadCloser, s.from(0)), s}
+			return body, nil
+		}
+		e.fails(s, blobcache.ErrDigestMismatch)
+	})
+}
