@@ -64,13 +64,15 @@ func (w *world) upTo(n int) int {
 }
 
 func (w *world) run() {
+	w.limit()
 	w.breakDisk()
 	var all sync.WaitGroup
 	for range 3 {
 		size := []int{0, 1, 2, 1000, 200_000, 1_500_000}[w.upTo(6)]
 		s := w.source(random(uint64(w.upTo(1000)), size))
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
-			return w.answer(ctx, s, offset)
+		s.connections = w.upTo(5)
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+			return w.answer(ctx, s, offset, length)
 		}
 		for range 1 + w.upTo(12) {
 			late := time.Duration(w.upTo(3000)) * time.Millisecond
@@ -84,6 +86,16 @@ func (w *world) run() {
 		}
 	}
 	all.Wait()
+}
+
+// limit makes ranges small, and some caches as well.
+func (w *world) limit() {
+	limits := blobcache.Limits{Reserve: -1, StopAbandoned: w.chance(3)}
+	if w.chance(4) {
+		limits.MaxBlobSize = 1 + int64(w.upTo(2_000_000))
+	}
+	w.cache = blobcache.NewBounded(w.store, limits, w.hooks())
+	w.cache.SetSpans(1+int64(w.upTo(400_000)), 8+int64(w.upTo(100_000)), 200_000)
 }
 
 // breakDisk makes some disks fail at some calls.
@@ -120,18 +132,30 @@ func (w *world) vandal(s *source) {
 }
 
 // answer is what the source says this time.
-func (w *world) answer(ctx context.Context, s *source, offset int64) (*blobcache.Body, error) {
+func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*blobcache.Body, error) {
 	time.Sleep(time.Duration(w.upTo(500)) * time.Millisecond)
 	if w.chance(12) {
 		return nil, errSource
 	}
-	if w.chance(4) {
-		offset = 0 // knows no ranges
+	if w.chance(6) {
+		offset, length = 0, -1 // knows no ranges
+	}
+	if length > 0 && w.chance(6) {
+		length = 1 + int64(w.upTo(int(length))) // knows no large ones
+	}
+	if length > 0 && w.chance(15) {
+		length = -1 // knows no end
 	}
 	if offset > int64(len(s.content)) {
 		return nil, errSource // there is no such range
 	}
 	content := s.content[offset:]
+	if length >= 0 {
+		content = content[:min(length, int64(len(content)))]
+	}
+	if offset > 0 && w.chance(20) {
+		content = s.content[offset-1:][:len(content)] // knows no arithmetic
+	}
 	if len(content) > 0 && w.chance(10) {
 		content = flipped(content, w.upTo(len(content)))
 	}
@@ -151,11 +175,20 @@ func (w *world) answer(ctx context.Context, s *source, offset int64) (*blobcache
 		r = io.MultiReader(io.LimitReader(r, at), stalled(ctx))
 	}
 	body := s.body(offset, r)
-	switch w.upTo(20) {
+	if length >= 0 {
+		body.End = min(offset+length, int64(len(s.content)))
+	}
+	switch w.upTo(25) {
 	case 0:
 		body.Size = -1
 	case 1:
 		body.Size = int64(w.upTo(len(s.content) + 10))
+	case 2:
+		body.ETag = `"v2"`
+	case 3:
+		body.ETag = ""
+	case 4:
+		body.End = int64(w.upTo(len(s.content) + 10))
 	}
 	return body, nil
 }
