@@ -55,6 +55,8 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 		Size:   size,
 		Scope:  p.scope,
 		Fetch:  p.fetchBlob(d),
+
+		Connections: p.connections,
 		Confirmed: func(size int64) {
 			ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)
 			defer cancel()

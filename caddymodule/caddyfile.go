@@ -174,6 +174,7 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 //		endpoint      <url>
 //		credentials   <user name> <password placeholder>
 //		fresh_for     <duration>
+//		connections   <number>
 //		allow_private [on|off]
 //		realm_hosts   <host>...
 //		transport     <module> ...
@@ -196,6 +197,7 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 		},
 		"credentials": func(d *caddyfile.Dispenser) error { return unmarshalCredentials(d, &u.Credentials) },
 		"fresh_for":   func(d *caddyfile.Dispenser) error { return duration(d, &u.FreshFor) },
+		"connections": func(d *caddyfile.Dispenser) error { return number(d, maxConnections, &u.Connections) },
 		"realm_hosts": func(d *caddyfile.Dispenser) error { return someArgs(d, &u.RealmHosts) },
 		"allow_private": func(d *caddyfile.Dispenser) (err error) {
 			if u.AllowPrivate = true; d.CountRemainingArgs() > 0 {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -100,6 +101,19 @@ func size(d *caddyfile.Dispenser, to *int64) error {
 		return d.Errf("%s: '%s' is not a size; write one as in 500MiB, 20GiB or 2TiB", word, value)
 	}
 	*to = int64(parsed)
+	return nil
+}
+
+func number(d *caddyfile.Dispenser, most int, to *int) error {
+	word, value := d.Val(), ""
+	if err := oneArg(d, &value); err != nil {
+		return err
+	}
+	parsed, err := strconv.Atoi(value)
+	if err != nil || parsed < 1 || parsed > most {
+		return d.Errf("%s: '%s' is not a number from 1 to %d", word, value, most)
+	}
+	*to = parsed
 	return nil
 }
 

@@ -82,6 +82,9 @@ func (u *Upstream) check() error {
 			return err
 		}
 	}
+	if u.Connections < 0 || u.Connections > maxConnections {
+		return fmt.Errorf("upstream %s: connections are a number from 1 to %d", u.Name, maxConnections)
+	}
 	if err := u.Credentials.check(); err != nil {
 		return fmt.Errorf("upstream %s: %w", u.Name, err)
 	}

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -106,7 +107,10 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 }
 
 var cacheHooks = blobcache.Hooks{
-	FillDone: logFill,
+	FillDone:  logFill,
+	Joined:    logJoin,
+	Resumed:   logResume,
+	Abandoned: logAbandoned,
 	Evicted: func(e blobcache.Entry, left int64) {
 		processLogger().Debug("blob evicted", zap.String("digest", e.Digest.String()),
 			zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.Int64("stored", left))
@@ -118,11 +122,29 @@ var cacheHooks = blobcache.Hooks{
 
 func logFill(d digest.Digest, size int64, took time.Duration, err error) {
 	fields := []zap.Field{zap.String("digest", d.String()), zap.Int64("size", size), zap.Duration("duration", took)}
+	if errors.Is(err, blobcache.ErrAbandoned) {
+		processLogger().Debug("blob was not cached", append(fields, zap.Error(err))...)
+		return
+	}
 	if err != nil {
 		processLogger().Warn("blob was not cached", append(fields, zap.Error(err))...)
 		return
 	}
 	processLogger().Debug("blob cached", fields...)
+}
+
+func logJoin(d digest.Digest) {
+	processLogger().Debug("request follows a fetch under way", zap.String("digest", d.String()))
+}
+
+func logResume(d digest.Digest, offset int64, err error) {
+	processLogger().Debug("upstream broke off; the fetch is resumed",
+		zap.String("digest", d.String()), zap.Int64("offset", offset), zap.Error(err))
+}
+
+func logAbandoned(d digest.Digest, written, size int64, goesOn bool) {
+	processLogger().Debug("nobody reads a fetch under way any more", zap.String("digest", d.String()),
+		zap.Int64("fetched", written), zap.Int64("size", size), zap.Bool("goes_on", goesOn))
 }
 
 // keyPrefix is where the signing keys live in Caddy's storage.

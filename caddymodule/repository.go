@@ -23,8 +23,10 @@ type repository struct {
 	name     string // at the upstream
 	scope    string // of what the index knows about it
 	freshFor time.Duration
-	flights  *flights
-	logger   *zap.Logger
+	// connections is how many ranges of a blob are fetched at once.
+	connections int
+	flights     *flights
+	logger      *zap.Logger
 }
 
 // flights joins requests that would ask upstream the same thing.
@@ -58,8 +60,10 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		name:     name,
 		scope:    rt.group + "/_/" + from.name + "/" + name,
 		freshFor: time.Duration(u.FreshFor),
-		flights:  &h.flights,
-		logger:   h.logger,
+
+		connections: u.Connections,
+		flights:     &h.flights,
+		logger:      h.logger,
 	}, nil
 }
 

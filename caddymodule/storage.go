@@ -48,6 +48,11 @@ type FilesystemStorage struct {
 	// Reserve is how many bytes of the disk are left free for others: by
 	// default a twentieth of the disk and at most 1 GiB; -1 for none.
 	Reserve int64 `json:"reserve,omitempty"`
+
+	// FinishAbandoned is true by default: what has been begun to fetch is
+	// fetched to its end, and stored, though all who wanted it have left.
+	// False ends that after ten seconds, unless it is nearly done.
+	FinishAbandoned *bool `json:"finish_abandoned,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -84,6 +89,8 @@ func (f *FilesystemStorage) Limits() blobcache.Limits {
 		UnusedFor:   time.Duration(f.UnusedFor),
 		MaxBlobSize: f.MaxBlobSize,
 		Reserve:     f.Reserve,
+
+		StopAbandoned: f.FinishAbandoned != nil && !*f.FinishAbandoned,
 	}
 }
 
@@ -95,10 +102,11 @@ func (f *FilesystemStorage) Identity() string {
 // UnmarshalCaddyfile reads
 //
 //	filesystem [<directory>] {
-//		max_size      <size>
-//		unused_for    <duration>
-//		max_blob_size <size>
-//		reserve       <size>|off
+//		max_size         <size>
+//		unused_for       <duration>
+//		max_blob_size    <size>
+//		reserve          <size>|off
+//		finish_abandoned on|off
 //	}
 func (f *FilesystemStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
@@ -113,6 +121,11 @@ func (f *FilesystemStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"unused_for":    func(d *caddyfile.Dispenser) error { return duration(d, &f.UnusedFor) },
 		"max_blob_size": func(d *caddyfile.Dispenser) error { return size(d, &f.MaxBlobSize) },
 		"reserve":       f.unmarshalReserve,
+		"finish_abandoned": func(d *caddyfile.Dispenser) error {
+			on, err := onOff(d)
+			f.FinishAbandoned = &on
+			return err
+		},
 	})
 }
 

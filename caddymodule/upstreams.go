@@ -34,6 +34,11 @@ type Upstream struct {
 	// again: 5m by default.
 	FreshFor caddy.Duration `json:"fresh_for,omitempty"`
 
+	// Connections is how many connections a large blob is fetched with at
+	// once, a range each: 4 by default, 16 at most; 1 is for upstreams that
+	// should not be asked for ranges.
+	Connections int `json:"connections,omitempty"`
+
 	// AllowPrivate lets connections go to private, loopback and link-local
 	// addresses.
 	AllowPrivate bool `json:"allow_private,omitempty"`
@@ -93,6 +98,9 @@ type login struct {
 const (
 	dockerHub       = "docker.io"
 	defaultFreshFor = 5 * time.Minute
+
+	defaultConnections = 4
+	maxConnections     = 16
 )
 
 func (h *Handler) provisionUpstreams(ctx caddy.Context) error {
@@ -112,6 +120,9 @@ func (h *Handler) provisionUpstreams(ctx caddy.Context) error {
 func (u *Upstream) provision(ctx caddy.Context) error {
 	if u.FreshFor == 0 {
 		u.FreshFor = caddy.Duration(defaultFreshFor)
+	}
+	if u.Connections == 0 {
+		u.Connections = defaultConnections
 	}
 	endpoint, err := caddy.NewReplacer().ReplaceOrErr(u.Endpoint, true, true)
 	if err != nil {
@@ -205,6 +216,7 @@ func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 	sum := sha256.Sum256([]byte(key)) // pool keys can be listed
 	if config.Transport == nil {
 		config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
+		config.Ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
 	}
 	registry, err := h.lease.registry(string(sum[:]), config)
 	if err != nil {

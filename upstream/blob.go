@@ -118,6 +118,7 @@ func (r *Registry) blob(ctx context.Context, c *call, want span, etag string) (*
 	ranged := c
 	if want != wholeBlob {
 		ranged = c.with(http.MethodGet)
+		ranged.bounded = want.length > 0
 		ranged.header = c.header.Clone()
 		ranged.header.Set("Range", want.String())
 		if strongETag(etag) {

@@ -89,7 +89,11 @@ func (r *Registry) roundTrip(ctx context.Context, c *call, target *url.URL, head
 	request := (&http.Request{Method: c.method, URL: target, Host: target.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	start := r.now()
-	response, err := r.transport.RoundTrip(request)
+	transport := r.transport
+	if c.bounded && r.ranges != nil {
+		transport = r.ranges
+	}
+	response, err := transport.RoundTrip(request)
 	if err == nil && response == nil {
 		err = errors.New("the transport returned neither an answer nor an error")
 	}

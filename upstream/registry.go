@@ -39,6 +39,11 @@ type Config struct {
 	// Transport is required. [NewTransport] makes a suitable one; a foreign
 	// one should be guarded with [GuardDial].
 	Transport http.RoundTripper
+
+	// Ranges makes the connections for ranges of blobs that are bounded, since
+	// others are asked for beside them; nil if Transport does. It should not
+	// speak HTTP/2, which would put all of them on one connection.
+	Ranges http.RoundTripper
 	// UserAgent is sent with every request, if not empty.
 	UserAgent string
 	// Hooks are called as things happen.
@@ -77,6 +82,7 @@ type Registry struct {
 	basic      func() string // the login's Authorization header, "" for none; a closure, so that no verb of fmt shows it
 	realmHosts []string
 	transport  http.RoundTripper
+	ranges     http.RoundTripper
 	userAgent  string
 	hooks      Hooks
 	challenge  atomic.Pointer[accepted] // the registry's last usable challenge, nil before the first
@@ -116,6 +122,7 @@ func New(config Config) (*Registry, error) {
 		basic:      func() string { return basic },
 		realmHosts: append([]string(nil), config.RealmHosts...),
 		transport:  config.Transport,
+		ranges:     config.Ranges,
 		userAgent:  config.UserAgent,
 		hooks:      config.Hooks,
 		tokens:     newTokenCache(),
@@ -135,6 +142,7 @@ type call struct {
 	what       string // for messages: "manifest 3.20"
 	unknown    Kind   // what a 404 means here
 	verified   bool   // the content is checked against a digest, so plain http after a redirect is tolerable
+	bounded    bool   // a range with an end, for which there may be connections of their own
 }
 
 // newCall checks the repository, which goes into a URL. A bad one is the

@@ -15,11 +15,16 @@ type TransportConfig struct {
 	// AllowPrivate permits connections to addresses that are not public:
 	// a registry in the own network, or on this machine.
 	AllowPrivate bool
+
+	// OnlyHTTP1 keeps from HTTP/2, so that requests at the same time are on
+	// connections of their own.
+	OnlyHTTP1 bool
 }
 
 // NewTransport returns a transport for one upstream. It waits 10 s for a
 // connection, 10 s for TLS and 30 s for a response header, reads at most
-// 16 KiB of headers, speaks HTTP/2 where the other side does, uses no proxy
+// 16 KiB of headers, speaks HTTP/2 where the other side does and the
+// configuration does not rule it out, uses no proxy
 // from the environment, and leaves encodings alone. Unless the configuration
 // says otherwise it refuses to connect to addresses that are not public,
 // however the name or the redirect that led there was written.
@@ -34,7 +39,7 @@ func NewTransport(config TransportConfig) *http.Transport {
 			return checkAddress(address)
 		}
 	}
-	return &http.Transport{
+	transport := &http.Transport{
 		DialContext:            dialer.DialContext,
 		TLSHandshakeTimeout:    10 * time.Second,
 		ResponseHeaderTimeout:  30 * time.Second,
@@ -51,6 +56,11 @@ func NewTransport(config TransportConfig) *http.Transport {
 			PingTimeout:     15 * time.Second,
 		},
 	}
+	if config.OnlyHTTP1 {
+		transport.Protocols = new(http.Protocols)
+		transport.Protocols.SetHTTP1(true)
+	}
+	return transport
 }
 
 // GuardDial wraps the dial function of a transport that is not ours, so that it

@@ -113,22 +113,35 @@ func TestTransportLimits(t *testing.T) {
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	transport := NewTransport(TransportConfig{AllowPrivate: true})
-	transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-	t.Cleanup(transport.CloseIdleConnections)
-	if transport.Proxy != nil {
-		t.Error("a proxy from somewhere")
+	trusting := func(config TransportConfig) *http.Transport {
+		transport := NewTransport(config)
+		transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		t.Cleanup(transport.CloseIdleConnections)
+		if transport.Proxy != nil {
+			t.Error("a proxy from somewhere")
+		}
+		return transport
 	}
+	transport := trusting(TransportConfig{AllowPrivate: true})
 	_, err := clientAt(t, server.URL, transport).Tags(t.Context(), "a", nil)
 	wantKind(t, err, Unavailable)
 
-	b, err := clientAt(t, server.URL, transport).Blob(t.Context(), "a", digestOf("x"), 0, -1, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	proto := make([]byte, 8)
-	if n, _ := b.Read(proto); string(proto[:n]) != "HTTP/2.0" {
-		t.Errorf("protocol %q", proto[:n])
+	plain := clientAt(t, server.URL, transport)
+	split := clientAt(t, server.URL, transport)
+	split.ranges = trusting(TransportConfig{AllowPrivate: true, OnlyHTTP1: true})
+	for _, test := range []struct {
+		client *Registry
+		length int64
+		want   string
+	}{{plain, -1, "HTTP/2.0"}, {plain, 100, "HTTP/2.0"}, {split, -1, "HTTP/2.0"}, {split, 100, "HTTP/1.1"}} {
+		b, err := test.client.Blob(t.Context(), "a", digestOf("x"), 0, test.length, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		proto := make([]byte, 8)
+		if n, _ := b.Read(proto); string(proto[:n]) != test.want {
+			t.Errorf("protocol %q instead of %q", proto[:n], test.want)
+		}
+		_ = b.Close()
 	}
 }
