@@ -66,6 +66,8 @@ type faults struct {
 	stallAt   int64
 	stall     chan struct{} // open while bodies stall
 	perSecond int64
+	ranges    RangeFault
+	rangesIn  int // so many blobs are sent right before
 }
 
 // SetFault installs a hook that sees every request, to either server, before
@@ -136,7 +138,7 @@ func (r *Registry) Heal() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.release()
-	f.hook, f.failures, f.cuts, f.corrupt, f.perSecond = nil, nil, 0, 0, 0
+	f.hook, f.failures, f.cuts, f.corrupt, f.perSecond, f.ranges = nil, nil, 0, 0, 0, RangesRight
 }
 
 // release lets stalled bodies go on. The caller holds the lock.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ type Registry struct {
 	mu     sync.Mutex
 	repos  map[string]*repository
 	counts Counts
+	ranges []string
 }
 
 type repository struct {
@@ -198,8 +200,26 @@ func (r *Registry) Counts() Counts {
 	return r.counts
 }
 
-// Reset sets all counters to zero.
-func (r *Registry) Reset() { r.count(func(c *Counts) { *c = Counts{} }) }
+// Reset sets all counters to zero, and forgets the ranges.
+func (r *Registry) Reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counts, r.ranges = Counts{}, nil
+}
+
+// Ranges returns what GET requests for blobs had as Range, in their order; ""
+// stands for none.
+func (r *Registry) Ranges() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.ranges)
+}
+
+func (r *Registry) noteRange(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ranges = append(r.ranges, text)
+}
 
 func (r *Registry) count(f func(*Counts)) {
 	r.mu.Lock()

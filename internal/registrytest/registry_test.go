@@ -228,6 +228,37 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+func TestRangeFaults(t *testing.T) {
+	r := New(t)
+	d := r.PutBlob("a", []byte("content"))
+	path, etag := "/v2/a/blobs/"+string(d), `"`+string(d)+`"`
+	for _, test := range []struct {
+		fault RangeFault
+		body  string
+	}{{RangesRight, "nte"}, {RangesIgnored, "content"}, {RangesRenamed, "content"}, {RangesShifted, "ten"}} {
+		r.FaultRanges(test.fault, 1)
+		for _, want := range []string{"nte", test.body, test.body} {
+			if _, body, err := ask(t, r, "GET", path, "Range", "bytes=2-4", "If-Range", etag); err != nil || string(body) != want {
+				t.Errorf("fault %d: %q instead of %q, %v", test.fault, body, want, err)
+			}
+		}
+		if _, body, err := ask(t, r, "GET", path); err != nil || string(body) != "content" {
+			t.Errorf("fault %d: %q, %v", test.fault, body, err)
+		}
+	}
+	r.Heal()
+	if _, body, _ := ask(t, r, "GET", path, "Range", "bytes=2-4"); string(body) != "nte" {
+		t.Errorf("healed: %q", body)
+	}
+	got := r.Ranges()
+	if len(got) != 17 || got[0] != "bytes=2-4" || got[3] != "" {
+		t.Errorf("ranges %q", got)
+	}
+	if r.Reset(); len(r.Ranges()) != 0 {
+		t.Error("ranges are not forgotten")
+	}
+}
+
 func TestStall(t *testing.T) {
 	r := New(t)
 	content := bytes.Repeat([]byte("x"), 100_000)

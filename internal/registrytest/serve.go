@@ -206,6 +206,10 @@ func (r *Registry) sendBlob(w http.ResponseWriter, req *http.Request, d digest.D
 	if r.options.noRanges {
 		req.Header.Del("Range")
 	}
+	if req.Method == http.MethodGet {
+		r.noteRange(req.Header.Get("Range"))
+		content = r.faults.mangle(w, req, content)
+	}
 	body := &blobWriter{ResponseWriter: w, registry: r, request: req, plan: r.faults.plan(req.Method), noLength: r.options.noLength}
 	http.ServeContent(body, req, "", time.Time{}, bytes.NewReader(content))
 }

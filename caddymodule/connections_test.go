@@ -1,0 +1,123 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// large is more than comes with the first range.
+const large = 36 << 20
+
+var largeLayer = sync.OnceValues(func() ([]byte, digest.Digest) {
+	content := random(7, large)
+	return content, digest.FromBytes(content)
+})
+
+// TestConnections: a large blob is asked for in ranges, once each, also when
+// upstream breaks off; with one connection, or without ranges, as a whole.
+func TestConnections(t *testing.T) {
+	content, d := largeLayer()
+	for _, row := range []struct {
+		name   string
+		lines  []string
+		fault  func(up *registrytest.Registry)
+		ranges []string // that are asked for, "*" for any; nil if that depends
+		once   bool     // each byte is sent once
+	}{
+		{"four", nil, func(*registrytest.Registry) {}, []string{"bytes=0-33554431", "bytes=33554432-37748735"}, true},
+		{"one", []string{"connections 1"}, func(*registrytest.Registry) {}, []string{""}, true},
+		{"broken off", nil, func(up *registrytest.Registry) { up.CutBlobs(1_000_000, 1) }, nil, true},
+		{"ignored", nil, func(up *registrytest.Registry) { up.FaultRanges(registrytest.RangesIgnored, 0) }, []string{"bytes=0-33554431"}, true},
+		{"ignored later", nil, func(up *registrytest.Registry) { up.FaultRanges(registrytest.RangesIgnored, 1) }, []string{"*", "*"}, false},
+		{"another blob later", nil, func(up *registrytest.Registry) { up.FaultRanges(registrytest.RangesRenamed, 1) }, []string{"*", "*"}, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			up := registrytest.New(t, registrytest.WithToken("", ""), registrytest.WithBlobRedirect())
+			up.PutBlob("library/alpine", content)
+			s := start(t, users("alice"), private("acme", "alice"), hub(up, row.lines...))
+			row.fault(up)
+			for range 2 { // the second time from the store
+				a := s.get(blobPath("acme", "alpine", string(d)), as("alice")).expect(t, http.StatusOK, "")
+				if a.err != nil || digest.FromBytes(a.body) != d {
+					t.Fatalf("%d bytes, %v", len(a.body), a.err)
+				}
+			}
+			counts, ranges := up.Counts(), up.Ranges()
+			if row.once && counts.BlobBytes != large || counts.BlobBytes < large {
+				t.Errorf("%d bytes were sent: %q", counts.BlobBytes, ranges)
+			}
+			if row.ranges != nil && len(ranges) != len(row.ranges) {
+				t.Fatalf("asked for %q", ranges)
+			}
+			for i, want := range row.ranges {
+				if want != "*" && ranges[i] != want {
+					t.Errorf("asked for %q instead of %q", ranges, row.ranges)
+				}
+			}
+		})
+	}
+}
+
+// TestConnectionsLie: what does not fit together is a broken transfer, and is
+// asked for as a whole the next time.
+func TestConnectionsLie(t *testing.T) {
+	content, d := largeLayer()
+	up := registrytest.New(t)
+	up.PutBlob("library/alpine", content)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	up.FaultRanges(registrytest.RangesShifted, 1)
+	if a := s.get(blobPath("acme", "alpine", string(d)), as("alice")); a.err == nil {
+		t.Errorf("%d bytes without an error", len(a.body))
+	}
+	if a := s.get(blobPath("acme", "alpine", string(d)), as("alice")); a.err != nil || digest.FromBytes(a.body) != d {
+		t.Errorf("%d bytes, %v", len(a.body), a.err)
+	}
+}
+
+// TestFinishAbandoned: a client that leaves early costs nothing that was begun,
+// unless the configuration says so.
+func TestFinishAbandoned(t *testing.T) {
+	up := registrytest.New(t)
+	content, d := largeLayer()
+	up.PutBlob("library/alpine", content)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	release := up.StallBlobs(100_000)
+	response := s.open(blobPath("acme", "alpine", string(d)), as("alice"))
+	_ = response.Body.Close()
+	eventually(t, "the fetch has no reader", func() bool {
+		fills := s.fills()
+		return len(fills) == 1 && fills[0].Readers == 0 && fills[0].Size == large
+	})
+	release()
+	s.awaitStored(string(d))
+	if logs := s.logs(); !strings.Contains(logs, "nobody reads a fetch under way any more") || !strings.Contains(logs, `"goes_on":true`) {
+		t.Error("the log does not tell")
+	}
+	for _, test := range []struct {
+		line string
+		stop bool
+	}{{"", false}, {"finish_abandoned on", false}, {"finish_abandoned off", true}} {
+		var f FilesystemStorage
+		d := caddyfile.NewTestDispenser("filesystem {\n" + test.line + "\n}")
+		if err := f.UnmarshalCaddyfile(d); err != nil || f.Limits().StopAbandoned != test.stop {
+			t.Errorf("%q: %+v, %v", test.line, f.Limits(), err)
+		}
+	}
+}
+
+// fills are those of the one storage in use.
+func (s *site) fills() (fills []blobcache.Fill) {
+	vaults.Range(func(_, value any) bool {
+		fills = append(fills, value.(*vault).cache.Fills()...)
+		return true
+	})
+	return fills
+}
