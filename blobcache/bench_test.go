@@ -1,10 +1,15 @@
 package blobcache_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
@@ -41,11 +46,70 @@ func BenchmarkWarm1MiB(b *testing.B) {
 	})
 }
 
+// BenchmarkWarm1GiB is a large layer, a sparse file, sent as from the store to a
+// connection without sendfile(2).
+func BenchmarkWarm1GiB(b *testing.B) {
+	const size = 1 << 30
+	e := newEnv(b, b.TempDir())
+	s := e.source(nil)
+	s.digest = "sha256:49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14" // of zeros
+	name := e.path(s.digest)
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	file, err := os.Create(name)
+	if err == nil {
+		err = errors.Join(file.Truncate(size), file.Close())
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	req := s.request("a")
+	req.Size = size
+	b.SetBytes(size)
+	b.ReportAllocs()
+	for b.Loop() {
+		r, origin, err := e.cache.Get(b.Context(), req)
+		if err != nil || origin != blobcache.Hit {
+			b.Fatalf("origin %v, %v", origin, err)
+		}
+		if n, err := io.Copy(&sink{make([]byte, 1<<20)}, r); err != nil || n != size {
+			b.Errorf("copied %d bytes, %v", n, err)
+		}
+		_ = r.Close()
+	}
+}
+
+// BenchmarkRanges is a cold fill of 32 MiB from a source that is held to 50 MB/s
+// a connection.
+func BenchmarkRanges(b *testing.B) {
+	const size = 32 << 20
+	for _, connections := range []int{1, 4} {
+		b.Run(fmt.Sprintf("connections=%d", connections), func(b *testing.B) {
+			e := newEnv(b, b.TempDir())
+			e.cache.SetSpans(4<<20, 1<<20, 8<<20)
+			s := e.source(random(4, size))
+			s.connections = connections
+			s.ranged = func(_ context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+				return s.span(offset, length, paced(s.from(offset), 100_000, 2*time.Millisecond)), nil
+			}
+			b.SetBytes(size)
+			for b.Loop() {
+				drain(b, e, s)
+				<-e.ended
+				if err := e.files.Remove(b.Context(), s.digest); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkCold is one fill of 16 MiB, with all of its readers and until it is
 // stored.
 func BenchmarkCold(b *testing.B) {
 	const size = 16 << 20
-	for _, readers := range []int{1, 50} {
+	for _, readers := range []int{1, 50, 200} {
 		b.Run(fmt.Sprintf("readers=%d", readers), func(b *testing.B) {
 			e := newEnv(b, b.TempDir())
 			s := e.source(random(2, size))

@@ -94,6 +94,43 @@ func TestDiskFailsMidway(t *testing.T) {
 	})
 }
 
+// TestDiskFailsAtManyPlaces has several ranges under way when the spool fails.
+// What it has in order is not asked for again.
+func TestDiskFailsAtManyPlaces(t *testing.T) {
+	for name, fault := range map[string]func(testing.TB, *os.File){"writes": readOnly, "reads": unreadable} {
+		t.Run(name, func(t *testing.T) {
+			ranges(t, func(t *testing.T, e *env, s *source) {
+				var spool *os.File
+				e.store.onSpool = func(file *os.File) error {
+					spool = file
+					return nil
+				}
+				s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+					if n == 5 {
+						fault(t, spool)
+					}
+					return s.slow(ctx, offset, length), nil
+				}
+				var all sync.WaitGroup
+				for _, at := range []int64{0, 0, 300_000, 2_000_000, rangedSize - 1} {
+					all.Go(func() {
+						r := e.mustGet(s)
+						if _, err := r.Seek(at, io.SeekStart); err != nil {
+							t.Error(err)
+						}
+						e.same(r, s.content[at:])
+					})
+				}
+				all.Wait()
+				synctest.Wait()
+				if e.stored(s) || len(e.troubled()) == 0 {
+					t.Errorf("stored, or troubles: %q", e.troubled())
+				}
+			})
+		})
+	}
+}
+
 // TestSourceFailsToo has the source do all it can to a reader that has to go
 // on without the spool.
 func TestSourceFailsToo(t *testing.T) {

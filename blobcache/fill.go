@@ -46,7 +46,7 @@ func newFill(c *Cache, req Request) *fill {
 		cache: c, digest: req.Digest, scope: req.Scope, req: req, connections: req.Connections, since: time.Now(),
 		hash: req.Digest.Algorithm().Hash(), left: make(chan struct{}),
 	}
-	if c.lied.Contains(req.Digest) {
+	if c.lied.Contains(req.Digest) || c.keeper.tooLarge(req.Size) {
 		f.connections = 1
 	}
 	f.spool.init(2)
@@ -105,20 +105,18 @@ func (f *fill) transfer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := f.gather(ctx, first); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return err
+	err = f.gather(ctx, first)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
 	}
-	if got := digest.NewDigest(f.digest.Algorithm(), f.hash); got != f.digest {
-		if !f.inline {
-			// Perhaps the source only gets ranges wrong: the next fill will tell.
-			f.cache.lied.Add(f.digest, struct{}{})
-		}
-		return fmt.Errorf("%s: got %s: %w", f.digest, got, ErrDigestMismatch)
+	if got := digest.NewDigest(f.digest.Algorithm(), f.hash); err == nil && got != f.digest {
+		err = fmt.Errorf("%s: got %s: %w", f.digest, got, ErrDigestMismatch)
 	}
-	return nil
+	if errors.Is(err, ErrDigestMismatch) && !f.inline {
+		// Perhaps the source only gets ranges wrong: the next fill will tell.
+		f.cache.lied.Add(f.digest, struct{}{})
+	}
+	return err
 }
 
 // begin opens the spool for the first body, and returns the worker that has it.

@@ -9,6 +9,12 @@ import (
 // size, where the limits leave so much.
 const growStep = 16 << 20
 
+// tooLarge tells whether content of a size, -1 if that is not known, is never
+// stored.
+func (k *keeper) tooLarge(size int64) bool {
+	return k != nil && (k.limits.MaxBlobSize > 0 && size > k.limits.MaxBlobSize || k.limits.MaxSize > 0 && size > k.limits.MaxSize)
+}
+
 // extend makes room for content of unknown size that has had some reserved and
 // is now at least of a size. It returns how much it has reserved beside that.
 func (k *keeper) extend(ctx context.Context, reserved, size int64) (more int64, err error) {

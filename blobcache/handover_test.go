@@ -73,6 +73,37 @@ func TestDirectCostsOneFetch(t *testing.T) {
 	}
 }
 
+// TestTooLargeIsAskedForWhole: what will not be stored needs no ranges.
+func TestTooLargeIsAskedForWhole(t *testing.T) {
+	for name, limits := range map[string]blobcache.Limits{
+		"max_blob_size": {MaxBlobSize: 299_999, Reserve: -1},
+		"max_size":      {MaxSize: 299_999, Reserve: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, e *env) {
+				e.cache = blobcache.NewBounded(e.store, limits, e.hooks())
+				e.cache.SetSpans(1000, 1000, 1000)
+				s := e.source(random(124, 300_000))
+				s.connections = 4
+				for _, known := range []int64{300_000, -1} {
+					req := s.request("a")
+					req.Size = known
+					r, _, err := e.cache.Get(t.Context(), req)
+					if err != nil {
+						t.Fatal(err)
+					}
+					e.same(r, s.content)
+					_ = r.Close()
+				}
+				// One range, and the rest, where the size was not known before.
+				if want := []int64{-1, 1000, -1}; !slices.Equal(s.asked, want) {
+					t.Errorf("asked for %d bytes instead of %d", s.asked, want)
+				}
+			})
+		})
+	}
+}
+
 // TestDirectIsNotForOthers: who follows another one's fill asks for himself,
 // since it may be that he is not allowed to have what that one got.
 func TestDirectIsNotForOthers(t *testing.T) {

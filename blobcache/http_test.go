@@ -34,6 +34,9 @@ func serve(t *testing.T, state string, content []byte) *site {
 	e := newEnv(t, t.TempDir())
 	w := &site{env: e, source: e.source(content), answered: make(chan struct{}, 100)}
 	switch state {
+	case "ranges":
+		e.cache.SetSpans(50_000, 20_000, 100_000)
+		w.connections = 4
 	case "direct":
 		e.store.onSpool = func(*os.File) error { return errors.New("no space left on device") }
 	case "warm":
@@ -118,7 +121,7 @@ func TestHTTP(t *testing.T) {
 		"other":     {"GET", []string{"Range", "bytes=5-6", "If-Range", `"other"`}, 200, content},
 		"unchanged": {"HEAD", []string{"If-None-Match", "*"}, 304, nil},
 	} {
-		for _, state := range []string{"cold", "warm", "direct"} {
+		for _, state := range []string{"cold", "ranges", "warm", "direct"} {
 			t.Run(name+"/"+state, func(t *testing.T) {
 				s := serve(t, state, content)
 				resp := s.ask(t, want.method, want.header...)
@@ -133,7 +136,7 @@ func TestHTTP(t *testing.T) {
 
 func TestHTTPManyRanges(t *testing.T) {
 	content := random(111, 300_000)
-	for _, state := range []string{"cold", "warm", "direct"} {
+	for _, state := range []string{"cold", "ranges", "warm", "direct"} {
 		t.Run(state, func(t *testing.T) {
 			s := serve(t, state, content)
 			resp := s.ask(t, "GET", "Range", "bytes=200000-249999,10-19,-5")
