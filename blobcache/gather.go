@@ -5,6 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
+)
+
+// A source is fast that sends so many bytes in such a time, some 160 MB/s.
+const (
+	paceInterval = 100 * time.Millisecond
+	paceBytes    = 16 << 20
 )
 
 // gather has the content fetched: by the worker that has the first answer, and
@@ -28,15 +35,17 @@ func (f *fill) gather(ctx context.Context, first *worker) error {
 	more := (f.size - first.body.End + f.cache.spans.least - 1) / f.cache.spans.least
 	errs := make([]error, min(int64(f.connections), 1+more))
 	var all sync.WaitGroup
+	alone := make(chan struct{})
 	for i := range errs {
-		w := first
-		if i > 0 {
-			w = &worker{fill: f}
-		}
 		all.Go(func() {
-			errs[i] = w.run(ctx)
+			if i == 0 {
+				errs[i] = first.run(ctx)
+				close(alone)
+			} else if f.slow(alone) {
+				errs[i] = (&worker{fill: f}).run(ctx)
+			}
 			if final(errs[i]) {
-				cancelIf(cancel, errs[i])
+				cancel(errs[i])
 			}
 		})
 	}
@@ -50,6 +59,27 @@ func (f *fill) gather(ctx context.Context, first *worker) error {
 		err = herr
 	}
 	return err
+}
+
+// slow waits until the first worker turns out to be slower than it need be, or
+// has ended, and tells whether there is something for another one to do. Of a
+// fast source several ranges at once bring no more, only later in order.
+func (f *fill) slow(ended <-chan struct{}) bool {
+	ticker := time.NewTicker(paceInterval)
+	defer ticker.Stop()
+	for before := int64(0); ; {
+		select {
+		case <-ticker.C:
+		case <-ended:
+		}
+		f.mu.Lock()
+		written, left := f.written, f.parts.left(f.limit)
+		f.mu.Unlock()
+		if left == 0 || written-before < paceBytes {
+			return left > 0
+		}
+		before = written
+	}
 }
 
 // rest fetches what one worker has left behind when others had nothing more to

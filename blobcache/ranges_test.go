@@ -99,6 +99,36 @@ func TestRangesAtOnce(t *testing.T) {
 	})
 }
 
+// TestRangesOfFastSource are asked for one after the other, unless it turns slow
+// on the way.
+func TestRangesOfFastSource(t *testing.T) {
+	for name, test := range map[string]struct {
+		pause, later time.Duration // for 128 KiB
+		most         int
+	}{
+		"320 MB/s":             {400 * time.Microsecond, 400 * time.Microsecond, 1},
+		"80 MB/s":              {1600 * time.Microsecond, 1600 * time.Microsecond, 4},
+		"320 and then 80 MB/s": {400 * time.Microsecond, 1600 * time.Microsecond, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, e *env) {
+				s := e.source(random(203, 128<<20))
+				s.connections = 4
+				s.ranged = func(_ context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+					pause := test.pause
+					if n > 1 {
+						pause = test.later
+					}
+					return s.span(offset, length, paced(s.from(offset), 128<<10, pause)), nil
+				}
+				if e.whole(s); s.most != test.most {
+					t.Errorf("%d connections at once", s.most)
+				}
+			})
+		})
+	}
+}
+
 // TestRangesOfLittle come whole with the first answer.
 func TestRangesOfLittle(t *testing.T) {
 	for _, size := range []int{0, 1, 399_999, 400_000} {

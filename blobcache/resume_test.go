@@ -127,6 +127,26 @@ func TestIdleSource(t *testing.T) {
 	}
 }
 
+// TestIdleForGood is a broken transfer in the end, of one stream or of several.
+func TestIdleForGood(t *testing.T) {
+	for _, connections := range []int{1, 4} {
+		ranges(t, func(t *testing.T, e *env, s *source) {
+			s.connections = connections
+			s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+				if n == 0 {
+					return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(0), 1000), stalled(ctx))), nil
+				}
+				return s.span(offset, length, stalled(ctx)), nil
+			}
+			begin := time.Now()
+			e.broken(e.mustGet(s), s, context.DeadlineExceeded)
+			if took := time.Since(begin); took < 6*time.Minute || took > 7*time.Minute {
+				t.Errorf("gave up after %v", took)
+			}
+		})
+	}
+}
+
 func TestSourceHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(25, 1000))

@@ -36,6 +36,7 @@ type source struct {
 	calls []call
 	asked []int64 // the lengths of the calls
 	open  int     // bodies
+	most  int     // of them at once
 	sent  int64   // bytes, where they are counted
 }
 
@@ -77,6 +78,7 @@ func (s *source) body(offset int64, r io.Reader) *blobcache.Body {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open++
+	s.most = max(s.most, s.open)
 	return &blobcache.Body{ReadCloser: &sourceBody{r, s}, Size: int64(len(s.content)), Offset: offset, ETag: `"v1"`}
 }
 

@@ -149,11 +149,11 @@ func (w *worker) copy(ctx context.Context, seg *segment) (whole bool, err error)
 		case err == nil:
 		case seg.at == seg.end:
 			return true, nil // however the source ends; the digest decides
+		case err == io.EOF && w.body.End > 0 && w.pos >= w.body.End:
+			return false, nil
 		case err == io.EOF && f.size < 0:
 			f.finish(seg)
 			return true, nil
-		case err == io.EOF && w.body.End > 0 && w.pos >= w.body.End:
-			return false, nil
 		case err == io.EOF:
 			return false, fmt.Errorf("after %d of %d bytes: %w", w.pos, f.size, io.ErrUnexpectedEOF)
 		default:

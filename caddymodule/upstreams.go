@@ -34,9 +34,11 @@ type Upstream struct {
 	// again: 5m by default.
 	FreshFor caddy.Duration `json:"fresh_for,omitempty"`
 
-	// Connections is how many connections a large blob is fetched with at
-	// once, a range each: 4 by default, 16 at most; 1 is for upstreams that
-	// should not be asked for ranges.
+	// Connections is how many connections a blob of more than 32 MiB is
+	// fetched with at once, a range each, where one of them is slow: 4 by
+	// default, 16 at most. 1 is for upstreams that should not be asked for
+	// ranges. A transport other than the default one may put them all on one
+	// connection.
 	Connections int `json:"connections,omitempty"`
 
 	// AllowPrivate lets connections go to private, loopback and link-local
