@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -112,16 +113,25 @@ func (a *accounts) current(ctx context.Context, id tokenissuer.Identity) (caller
 	return caller{}, ErrUnknownAccount
 }
 
-// admit applies what the configuration says of an account.
+// admit applies what the configuration says of an account. With an error, the
+// caller is no more than the directory's name.
 func (a *accounts) admit(d namedDirectory, account Account, err error) (caller, error) {
 	if err != nil {
-		return caller{}, fmt.Errorf("directory %s: %w", d.name, err)
+		return caller{directory: d.name}, fmt.Errorf("directory %s: %w", d.name, err)
 	}
 	if a.blocked[account.Name] {
-		return caller{}, ErrBlocked
+		return caller{directory: d.name}, ErrBlocked
 	}
 	account.Admin = account.Admin || a.admins[account.Name]
 	return caller{Account: account, directory: d.name, source: d.Directory}, nil
+}
+
+// lists tells whether the configuration itself has an account of this name.
+func (a *accounts) lists(name string) bool {
+	return slices.ContainsFunc(a.directories, func(d namedDirectory) bool {
+		static, ok := d.Directory.(*StaticDirectory)
+		return ok && static.knows(name)
+	})
 }
 
 // within reports whether a group is another one or below it.

@@ -1,15 +1,10 @@
 package caddymodule
 
 import (
-	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
 // exchange is one request and what has become known about it.
@@ -70,87 +65,6 @@ func (ex *exchange) servePing() *apiError {
 	return nil
 }
 
-// identify finds out who is asking, from a token or a login.
-func (ex *exchange) identify() *apiError {
-	header := ex.r.Header.Get("Authorization")
-	if header == "" {
-		return ex.challenge("", "log in with: docker login %s", ex.origin.registry)
-	}
-	scheme, token, _ := strings.Cut(header, " ")
-	if strings.EqualFold(scheme, "Bearer") {
-		return ex.identifyToken(strings.TrimSpace(token))
-	}
-	name, password, ok := ex.r.BasicAuth()
-	if !ok {
-		return ex.challenge("", "the Authorization header is neither Bearer nor Basic")
-	}
-	caller, err := ex.login(ex.r, name, password)
-	if err != nil {
-		if err.problem == unauthorized {
-			return ex.challenge("", "%s", err.message)
-		}
-		return err
-	}
-	ex.identified(caller)
-	return nil
-}
-
-func (ex *exchange) identifyToken(raw string) *apiError {
-	who, err := ex.bearer(raw, tokenissuer.Access)
-	switch {
-	case err == nil:
-		ex.identified(who)
-		return nil
-	case errors.Is(err, tokenissuer.ErrTokenExpired):
-		return ex.challenge("invalid_token", "the token has expired")
-	case isRefusal(err):
-		ex.logger.Debug("token refused", zap.Error(err))
-		return ex.challenge("invalid_token", "the token is not valid here, or no longer")
-	}
-	return ex.cannotTell("verify a token", err)
-}
-
-// bearer is the account of a token as it is now.
-func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, error) {
-	id, err := ex.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
-	if err != nil {
-		return caller{}, err
-	}
-	return ex.accounts.current(ex.r.Context(), id)
-}
-
-// isRefusal tells a login or a token that is no good from one that cannot be
-// judged.
-func isRefusal(err error) bool {
-	return errors.Is(err, tokenissuer.ErrInvalidToken) || errors.Is(err, ErrUnknownAccount) ||
-		errors.Is(err, ErrWrongPassword) || errors.Is(err, ErrBlocked)
-}
-
-// login checks a name and a password. The answer to a wrong name is that to a
-// wrong password.
-func (h *Handler) login(r *http.Request, name, password string) (caller, *apiError) {
-	who, err := h.accounts.authenticate(r.Context(), Login{Name: name, Password: password, Request: r})
-	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	fields := []zap.Field{zap.String("account", name), zap.String("client_ip", client)}
-	switch {
-	case err == nil:
-		h.logger.Debug("login", fields...)
-		return who, nil
-	case isRefusal(err):
-		h.logger.Warn("login refused", append(fields, zap.Error(err))...)
-		return who, refuse(unauthorized, "wrong user name or password")
-	}
-	return who, h.cannotTell("check a login", err)
-}
-
-// cannotTell fails closed: without an answer nobody gets in.
-func (h *Handler) cannotTell(what string, err error) *apiError {
-	h.logger.Error("cannot "+what, zap.Error(err))
-	e := refuse(unavailable, "it cannot be checked now who you are; try again")
-	e.cause, e.retryAfter = err, retrySoon
-	return e
-}
-
 // identified puts the account where Caddy's access log looks for it.
 func (ex *exchange) identified(who caller) {
 	ex.caller = who
@@ -169,8 +83,7 @@ func (ex *exchange) authorize(want Role) *apiError {
 	if v.ok {
 		return nil
 	}
-	ex.logger.Info("pull denied",
-		zap.String("account", ex.caller.Name), zap.String("group", ex.route.group), zap.String("reason", v.rule))
+	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.directory, v.rule})
 	e := refuse(denied, "group %s does not exist, or you may not pull from it; ask its owner to make %s a member", ex.route.group, ex.caller.Name)
 	if ex.caller.anonymous {
 		e = refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.origin.registry)

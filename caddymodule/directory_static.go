@@ -2,17 +2,11 @@ package caddymodule
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
-	"runtime"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
-	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/sync/singleflight"
 )
 
 func init() { caddy.RegisterModule(new(StaticDirectory)) }
@@ -39,10 +33,6 @@ type StaticUser struct {
 	maxLen   int // of a password in bytes; 0 for any
 	version  string
 }
-
-// bcryptLen is how much of a password bcrypt reads. More is refused: cut, it
-// would let in whoever knows the beginning.
-const bcryptLen = 72
 
 // CaddyModule returns the Caddy module information.
 func (*StaticDirectory) CaddyModule() caddy.ModuleInfo {
@@ -73,15 +63,17 @@ func (s *StaticDirectory) Provision(caddy.Context) error {
 }
 
 // Authenticate implements [Directory].
-func (s *StaticDirectory) Authenticate(_ context.Context, login Login) (Account, error) {
+func (s *StaticDirectory) Authenticate(ctx context.Context, login Login) (Account, error) {
 	u := s.users[login.Name]
 	if u == nil {
 		if s.decoy != nil {
-			_, _ = s.decoy.matches(login.Password)
+			if _, err := s.decoy.matches(ctx, login); err != nil {
+				return Account{}, err
+			}
 		}
 		return Account{}, ErrUnknownAccount
 	}
-	ok, err := u.matches(login.Password)
+	ok, err := u.matches(ctx, login)
 	if err != nil {
 		return Account{}, err
 	}
@@ -101,51 +93,6 @@ func (s *StaticDirectory) Lookup(_ context.Context, name, _ string) (Account, er
 
 // knows tells whether a name is one of the directory's accounts.
 func (s *StaticDirectory) knows(name string) bool { return s.users[name] != nil }
-
-// A CI logs in with the same password all day and a hash takes up to a second
-// of a core, so what matched is remembered for the life of the process, as a
-// keyed digest of hash and password; equal logins at the same time are one,
-// and hashing never takes all cores from the pulls.
-var (
-	loginKey     = func() []byte { key := make([]byte, 32); _, _ = rand.Read(key); return key }()
-	loginMatches = func() *lru.Cache[string, struct{}] {
-		cache, err := lru.New[string, struct{}](4096)
-		if err != nil {
-			panic(err) // the size is a positive constant
-		}
-		return cache
-	}()
-	loginFlights singleflight.Group
-	hashing      = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
-)
-
-func (u *StaticUser) matches(password string) (bool, error) {
-	if u.maxLen > 0 && len(password) > u.maxLen {
-		password = password[:u.maxLen]
-		_, _ = u.compare(password)
-		return false, nil
-	}
-	mac := hmac.New(sha256.New, loginKey)
-	_, _ = fmt.Fprintf(mac, "%s\x00%s", u.Hash, password)
-	key := string(mac.Sum(nil))
-	if _, ok := loginMatches.Get(key); ok {
-		return true, nil
-	}
-	ok, err, _ := loginFlights.Do(key, func() (any, error) {
-		ok, err := u.compare(password)
-		if ok && err == nil {
-			loginMatches.Add(key, struct{}{})
-		}
-		return ok, err
-	})
-	return ok.(bool), err
-}
-
-func (u *StaticUser) compare(password string) (bool, error) {
-	hashing <- struct{}{}
-	defer func() { <-hashing }()
-	return u.comparer.Compare([]byte(u.Hash), []byte(password))
-}
 
 // Interface guards
 var (

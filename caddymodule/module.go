@@ -57,8 +57,10 @@ type Handler struct {
 	Blocked []string `json:"blocked,omitempty"`
 
 	logger    *zap.Logger
+	audit     *zap.Logger
 	realm     *url.URL // Realm, if there is one
 	accounts  *accounts
+	throttle  *throttle
 	access    *access
 	upstreams map[string]*Upstream
 	issuer    *tokenissuer.Issuer
@@ -123,6 +125,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // last, so that a configuration that is refused has touched nothing.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	h.audit = h.logger.Named("audit")
 	if err := h.check(); err != nil {
 		return err
 	}
@@ -148,6 +151,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if h.issuer, err = h.lease.issuer(ctx.Storage(), h.Token); err != nil {
+		return err
+	}
+	if h.throttle, err = h.lease.throttle(ctx.Storage()); err != nil {
 		return err
 	}
 	return h.openRegistries()

@@ -17,7 +17,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
-// What outlives a configuration: fills in flight, keys and upstream tokens. A
+// What outlives a configuration: fills in flight, keys, upstream tokens and who
+// has guessed at passwords. A
 // reload takes its references before the old configuration gives its own up,
 // so values with the same key live on. None of them needs stopping: requests
 // of an old configuration may go on with them after the last reference.
@@ -25,6 +26,7 @@ var (
 	vaults     = caddy.NewUsagePool()
 	issuers    = caddy.NewUsagePool()
 	registries = caddy.NewUsagePool()
+	throttles  = caddy.NewUsagePool()
 )
 
 // vault is an open storage, and what was learnt about upstreams beside it.
@@ -156,6 +158,12 @@ func (l *lease) issuer(storage certmagic.Storage, settings Token) (*tokenissuer.
 		return pooledIssuer{newIssuer(storage, settings)}, nil
 	})
 	return pooled.Issuer, err
+}
+
+// throttle is one for all sites whose keys are in one place, whatever else of
+// their configuration changes.
+func (l *lease) throttle(storage certmagic.Storage) (*throttle, error) {
+	return acquire(l, throttles, fmt.Sprint(storage), func() (*throttle, error) { return newThrottle(), nil })
 }
 
 func (l *lease) registry(key string, config upstream.Config) (*upstream.Registry, error) {

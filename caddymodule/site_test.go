@@ -161,7 +161,7 @@ func (s *site) stop() {
 		files, err := os.ReadDir(filepath.Join(s.cache, "tmp"))
 		return err != nil || len(files) == 0
 	})
-	for name, pool := range map[string]*caddy.UsagePool{"storage": vaults, "keys": issuers, "upstream": registries} {
+	for name, pool := range map[string]*caddy.UsagePool{"storage": vaults, "keys": issuers, "upstream": registries, "throttle": throttles} {
 		pool.Range(func(any, any) bool {
 			s.t.Errorf("Caddy has stopped, and something of the pool %s is held", name)
 			return true

@@ -56,7 +56,7 @@ func (ex *exchange) serveTokens() *apiError {
 		return err
 	}
 	if name, password, ok := ex.r.BasicAuth(); ok {
-		ex.caller, err = ex.login(ex.r, name, password)
+		ex.caller, err = ex.basic(name, password)
 	} else {
 		ex.caller, err = ex.anonymous()
 	}
@@ -64,7 +64,7 @@ func (ex *exchange) serveTokens() *apiError {
 		return err
 	}
 	offline, _ := strconv.ParseBool(query.Get("offline_token"))
-	return ex.sendToken(query["scope"], offline, false)
+	return ex.sendToken(query["scope"], offline, "")
 }
 
 func (ex *exchange) serveKeys() *apiError {
@@ -94,7 +94,7 @@ func (ex *exchange) serveGrant() *apiError {
 	var refusal *apiError
 	switch grant := form.Get("grant_type"); grant {
 	case "password":
-		ex.caller, refusal = ex.login(ex.r, form.Get("username"), form.Get("password"))
+		ex.caller, refusal = ex.login(form.Get("username"), form.Get("password"))
 	case "refresh_token":
 		ex.caller, refusal = ex.refresh(form.Get("refresh_token"))
 	default:
@@ -103,7 +103,7 @@ func (ex *exchange) serveGrant() *apiError {
 	if refusal != nil {
 		return refusal
 	}
-	return ex.sendToken(form["scope"], offline, true)
+	return ex.sendToken(form["scope"], offline, "Bearer")
 }
 
 // checkService refuses a request that was meant for another registry.
@@ -122,22 +122,6 @@ func (ex *exchange) anonymous() (caller, *apiError) {
 	return caller{anonymous: true}, nil
 }
 
-// refresh turns a refresh token back into the account that it was issued to.
-func (ex *exchange) refresh(raw string) (caller, *apiError) {
-	if !ex.Token.RefreshTokens {
-		return caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
-	}
-	who, err := ex.bearer(raw, tokenissuer.Refresh)
-	switch {
-	case err == nil:
-		return who, nil
-	case isRefusal(err):
-		ex.logger.Warn("refresh token refused", zap.Error(err))
-		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.origin.registry)
-	}
-	return who, ex.cannotTell("verify a refresh token", err)
-}
-
 // tokenAnswer is what clients expect (distribution, "Token Authentication
 // Specification" and "OAuth2"). ExpiresIn must be an integer.
 type tokenAnswer struct {
@@ -152,7 +136,7 @@ type tokenAnswer struct {
 
 // sendToken issues a token that says who the caller is. Scopes are not judged:
 // what the caller may read is decided when it reads.
-func (ex *exchange) sendToken(scopes []string, offline, oauth bool) *apiError {
+func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *apiError {
 	lifetime := ex.Token.lifetime()
 	token, err := ex.mint(tokenissuer.Access, lifetime)
 	if err != nil {
@@ -163,10 +147,8 @@ func (ex *exchange) sendToken(scopes []string, offline, oauth bool) *apiError {
 		AccessToken: token.Raw,
 		ExpiresIn:   int(lifetime / time.Second),
 		IssuedAt:    token.IssuedAt.UTC().Format(time.RFC3339),
-	}
-	if oauth {
-		answer.TokenType = "Bearer"
-		answer.Scope = grantedScope(scopes)
+		TokenType:   tokenType,
+		Scope:       grantedScope(scopes),
 	}
 	if offline && ex.Token.RefreshTokens && !ex.caller.anonymous {
 		refresh, err := ex.mint(tokenissuer.Refresh, refreshLifetime)

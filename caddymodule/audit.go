@@ -1,0 +1,118 @@
+package caddymodule
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+)
+
+// The events of the audit log: its message and its field "event". Each line
+// has the same fields: event, account, directory, client_ip, group (of a path
+// under /v2/) and reason; what is not known is empty. Refusals are warnings.
+const (
+	auditLogin        = "login"         // info; debug where one repeats itself with each request
+	auditLoginRefused = "login refused" // the account as it was given, see [accounts.shownName]
+	auditThrottled    = "throttled"     // not checked: too many were wrong, or are being checked
+	auditTokenRefused = "token refused" // info if it is merely old
+	auditDenied       = "denied"        // known who, and not allowed
+)
+
+// auditLine is one line of the audit log, but for what the request tells.
+type auditLine struct {
+	event, account, directory, reason string
+}
+
+// record writes a line of the audit log, whose logger is the module's with
+// ".audit" behind it. No field may hold a secret.
+func (ex *exchange) record(level zapcore.Level, line auditLine) {
+	checked := ex.audit.Check(level, line.event)
+	if checked == nil {
+		return
+	}
+	checked.Write(zap.String("event", line.event), zap.String("account", line.account), zap.String("directory", line.directory),
+		zap.String("client_ip", ex.clientIP()), zap.String("group", ex.route.group), zap.String("reason", line.reason))
+}
+
+// clientIP is the client's address as Caddy determined it, from the headers of
+// a proxy in front too if Caddy trusts it.
+func (ex *exchange) clientIP() string {
+	address, _ := caddyhttp.GetVar(ex.r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return address
+}
+
+// refusalReason names why a login or a token was refused. What a directory has
+// wrapped its answer in stays out: it may quote the client.
+func refusalReason(err error) string {
+	for _, reason := range []error{ErrBlocked, ErrWrongPassword, ErrUnknownAccount} {
+		if errors.Is(err, reason) {
+			return reason.Error()
+		}
+	}
+	if errors.Is(err, tokenissuer.ErrInvalidToken) {
+		return err.Error() // has nothing out of the token
+	}
+	return "refused"
+}
+
+// maxShown is how much of a name that a stranger gives is logged, in bytes.
+const maxShown = 64
+
+// shownName is the name of a refused login as it is logged. People paste their
+// secret where the name belongs, so what looks like one and is no account of
+// the configuration is not shown, and neither is what is as well the password.
+func (a *accounts) shownName(name, password string) string {
+	if a.lists(name) {
+		return name
+	}
+	if looksGenerated(name) || password != "" && strings.Contains(name, password) {
+		return "(" + strconv.Itoa(len(name)) + " bytes that may be a secret)"
+	}
+	name = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, name)
+	if len(name) > maxShown {
+		end := maxShown
+		for !utf8.RuneStart(name[end]) {
+			end--
+		}
+		name = name[:end] + "..."
+	}
+	return name
+}
+
+// minGenerated is how long a generated secret is at least, in bytes.
+const minGenerated = 20
+
+// looksGenerated tells secrets that a machine has made, such as access tokens
+// and JSON Web Tokens, from what people choose: long, without a space, and with
+// digits or both cases among letters of the alphabets that are used for it.
+func looksGenerated(text string) bool {
+	if len(text) < minGenerated {
+		return false
+	}
+	var lower, upper, digit bool
+	for i := range len(text) {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z':
+			lower = true
+		case 'A' <= c && c <= 'Z':
+			upper = true
+		case '0' <= c && c <= '9':
+			digit = true
+		case !strings.ContainsRune("-_.~+/=:", rune(c)):
+			return false
+		}
+	}
+	return (lower || upper) && digit || lower && upper
+}

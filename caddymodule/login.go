@@ -1,0 +1,160 @@
+package caddymodule
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+)
+
+// login checks a name and a password. The answer to a wrong name is that to a
+// wrong password.
+func (ex *exchange) login(name, password string) (caller, *apiError) {
+	attempt, refusal := ex.throttle.admit(ex.clientIP(), name, password)
+	if refusal != nil {
+		ex.record(zap.WarnLevel, auditLine{event: auditThrottled, account: ex.accounts.shownName(name, password), reason: refusal.reason})
+		e := refuse(tooManyRequests, "%s; try again later", refusal.reason)
+		e.retryAfter = max(refusal.wait, time.Second)
+		return caller{}, e
+	}
+	defer attempt.release()
+	ctx := ex.r.Context()
+	who, err := ex.accounts.authenticate(ctx, Login{Name: name, Password: password, Request: ex.r, known: attempt.known})
+	switch {
+	case err == nil:
+		attempt.accepted()
+		ex.recordLogin(who, attempt.repeated)
+		return who, nil
+	case isRefusal(err):
+		attempt.refused()
+		ex.record(zap.WarnLevel, auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, refusalReason(err)})
+		return who, refuse(unauthorized, "wrong user name or password")
+	case ctx.Err() != nil:
+		attempt.abandoned()
+		return who, refuse(clientGone, "the client has left")
+	case errors.Is(err, errBusy):
+		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), who.directory, errBusy.Error()})
+		e := refuse(unavailable, "%s; try again later", errBusy)
+		e.retryAfter = retrySoon
+		return who, e
+	}
+	return who, ex.cannotTell("check a login", err)
+}
+
+// recordLogin tells of a login. Who logs in anew with each request, as with
+// Basic credentials under /v2/, is in the access log each time.
+func (ex *exchange) recordLogin(who caller, repeated bool) {
+	level, reason := zap.InfoLevel, "password"
+	if repeated {
+		reason = "password as before"
+		if ex.route.kind != authKind {
+			level = zap.DebugLevel
+		}
+	}
+	ex.record(level, auditLine{auditLogin, who.Name, who.directory, reason})
+}
+
+// basic is the login of an Authorization header at the token service. Clients
+// that keep a refresh token and find no POST send it as the password of nobody.
+func (ex *exchange) basic(name, password string) (caller, *apiError) {
+	if name == "" && ex.Token.RefreshTokens && strings.Count(password, ".") == 2 {
+		who, err := ex.refresh(password)
+		if err == nil || err.problem != unauthorized {
+			return who, err
+		}
+	}
+	return ex.login(name, password)
+}
+
+// refresh turns a refresh token back into the account that it was issued to.
+func (ex *exchange) refresh(raw string) (caller, *apiError) {
+	if !ex.Token.RefreshTokens {
+		return caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
+	}
+	who, err := ex.bearer(raw, tokenissuer.Refresh)
+	switch {
+	case err == nil:
+		ex.record(zap.InfoLevel, auditLine{auditLogin, who.Name, who.directory, "refresh token"})
+		return who, nil
+	case isRefusal(err):
+		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, who.Name, who.directory, "refresh token: " + refusalReason(err)})
+		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.origin.registry)
+	}
+	return who, ex.cannotTell("verify a refresh token", err)
+}
+
+// bearer is the account of a token as it is now. With a refusal it has the
+// name that is in the token, if that is genuine.
+func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, error) {
+	id, err := ex.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
+	if err != nil {
+		return caller{}, err
+	}
+	who, err := ex.accounts.current(ex.r.Context(), id)
+	if err != nil {
+		who = caller{Account: Account{Name: id.Name}, directory: id.Directory}
+	}
+	return who, err
+}
+
+// isRefusal tells a login or a token that is no good from one that cannot be
+// judged.
+func isRefusal(err error) bool {
+	return errors.Is(err, tokenissuer.ErrInvalidToken) || errors.Is(err, ErrUnknownAccount) ||
+		errors.Is(err, ErrWrongPassword) || errors.Is(err, ErrBlocked)
+}
+
+// cannotTell fails closed: without an answer nobody gets in.
+func (h *Handler) cannotTell(what string, err error) *apiError {
+	h.logger.Error("cannot "+what, zap.Error(err))
+	e := refuse(unavailable, "it cannot be checked now who you are; try again")
+	e.cause, e.retryAfter = err, retrySoon
+	return e
+}
+
+// identify finds out who is asking, from a token or a login.
+func (ex *exchange) identify() *apiError {
+	header := ex.r.Header.Get("Authorization")
+	if header == "" {
+		return ex.challenge("", "log in with: docker login %s", ex.origin.registry)
+	}
+	scheme, token, _ := strings.Cut(header, " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return ex.identifyToken(strings.TrimSpace(token))
+	}
+	name, password, ok := ex.r.BasicAuth()
+	if !ok {
+		return ex.challenge("", "the Authorization header is neither Bearer nor Basic")
+	}
+	caller, err := ex.login(name, password)
+	if err != nil {
+		if err.problem == unauthorized {
+			return ex.challenge("", "%s", err.message)
+		}
+		return err
+	}
+	ex.identified(caller)
+	return nil
+}
+
+func (ex *exchange) identifyToken(raw string) *apiError {
+	who, err := ex.bearer(raw, tokenissuer.Access)
+	line := auditLine{auditTokenRefused, who.Name, who.directory, ""}
+	switch {
+	case err == nil:
+		ex.identified(who)
+		return nil
+	case errors.Is(err, tokenissuer.ErrTokenExpired):
+		line.reason = "expired"
+		ex.record(zap.InfoLevel, line)
+		return ex.challenge("invalid_token", "the token has expired")
+	case isRefusal(err):
+		line.reason = refusalReason(err)
+		ex.record(zap.WarnLevel, line)
+		return ex.challenge("invalid_token", "the token is not valid here, or no longer")
+	}
+	return ex.cannotTell("verify a token", err)
+}

@@ -1,0 +1,255 @@
+package caddymodule
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/time/rate"
+)
+
+// What wrong logins cost. An address and an account have a bucket each, of
+// which every wrong login takes one; see [throttle].
+const (
+	addressBurst = 30
+	addressEvery = 10 * time.Second
+	accountBurst = 20
+	accountEvery = time.Minute
+
+	// repeats is how many times the same wrong login may be tried at the price
+	// of one guess: it tells nothing new, and is a CI with an old secret.
+	repeats = 10
+
+	// addressFlights is how many different logins an address may have checked
+	// at once, which is how far beyond its bucket it can get.
+	addressFlights = 64
+
+	// remembered is how many buckets, logins and addresses are remembered of
+	// each kind, at some 200 bytes.
+	remembered = 16384
+)
+
+// throttle slows down who guesses passwords, and nobody else. It sits in front
+// of all directories.
+//
+// Wrong logins empty the bucket of the address that they come from, and that
+// of the account that they try. From an address whose bucket is empty no login
+// is checked, but those that are remembered as right: a wrong secret in one CI
+// job does not lock out the office that shares its address. For an account
+// whose bucket is empty strangers are refused; addresses that have logged in to
+// it before go on, so nobody can lock its owner out. Accounts that do not exist
+// have a bucket like others. Secrets that look generated count against the
+// address alone: nobody guesses these, and all CI jobs send them with one name.
+//
+// It remembers keyed digests, no names and no passwords, and is bounded: what
+// was used longest ago is forgotten, to the benefit of whoever tries.
+type throttle struct {
+	key [32]byte
+	now func() time.Time
+
+	mu        sync.Mutex
+	addresses *simplelru.LRU[loginSum, *loginBucket]
+	accounts  *simplelru.LRU[loginSum, *loginBucket]
+	right     *simplelru.LRU[loginSum, struct{}] // name and password, as they were right
+	wrong     *simplelru.LRU[loginSum, struct{}] // the same, as they were wrong
+	homes     *simplelru.LRU[loginSum, struct{}] // address and name, of right logins
+}
+
+// loginSum is a keyed digest.
+type loginSum [sha256.Size]byte
+
+// loginBucket counts the wrong logins of one address or account, in units of
+// one repeat. It may owe: logins under way are not yet counted.
+type loginBucket struct {
+	limiter *rate.Limiter
+	flying  map[loginSum]int // the different logins under way
+}
+
+func newThrottle() *throttle {
+	t := &throttle{now: time.Now}
+	_, _ = rand.Read(t.key[:])
+	t.addresses, t.accounts = newMemory[*loginBucket](), newMemory[*loginBucket]()
+	t.right, t.wrong, t.homes = newMemory[struct{}](), newMemory[struct{}](), newMemory[struct{}]()
+	return t
+}
+
+func newMemory[V any]() *simplelru.LRU[loginSum, V] {
+	memory, err := simplelru.NewLRU[loginSum, V](remembered, nil)
+	if err != nil {
+		panic(err) // the size is a positive constant
+	}
+	return memory
+}
+
+// Destruct implements [caddy.Destructor]; there is nothing to stop.
+func (*throttle) Destruct() error { return nil }
+
+// throttled is why a login is not checked, and for how long that will be so.
+type throttled struct {
+	reason string
+	wait   time.Duration
+}
+
+func (e *throttled) Error() string { return fmt.Sprintf("%s; for %s", e.reason, e.wait) }
+
+// attempt is a login that may be checked.
+type attempt struct {
+	*throttle
+	known    bool // the account has logged in from this address before
+	repeated bool // it was right when it was last checked
+
+	address, login, home loginSum
+	account              loginSum
+	guessable            bool
+	flights              [2]*loginBucket
+}
+
+// admit says whether a login may be checked; if so, the attempt must be
+// released, and told what came of it. The address is as Caddy determined it.
+func (t *throttle) admit(address, name, password string) (*attempt, *throttled) {
+	a := &attempt{throttle: t, guessable: !looksGenerated(password)}
+	subnet := subnetOf(address)
+	a.address, a.account = t.sum("address", subnet), t.sum("account", name)
+	a.login, a.home = t.sum("login", name, password), t.sum("home", subnet, name)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, a.repeated = t.right.Get(a.login); a.repeated {
+		a.known = true
+		return a, nil
+	}
+	_, a.known = t.homes.Get(a.home)
+	from := bucketOf(t.addresses, a.address, addressEvery, addressBurst)
+	if e := from.check(t.now(), a.login, addressFlights, "too many wrong logins from your address"); e != nil {
+		return nil, e
+	}
+	a.fly(0, from)
+	if !a.guessable || a.known {
+		return a, nil
+	}
+	to := bucketOf(t.accounts, a.account, accountEvery, accountBurst)
+	if e := to.check(t.now(), a.login, accountBurst, "too many wrong logins to this account"); e != nil {
+		a.land()
+		return nil, e
+	}
+	a.fly(1, to)
+	return a, nil
+}
+
+// accepted remembers a right login.
+func (a *attempt) accepted() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.right.Add(a.login, struct{}{})
+	a.homes.Add(a.home, struct{}{})
+	a.wrong.Remove(a.login)
+}
+
+// refused charges a wrong login.
+func (a *attempt) refused() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.right.Remove(a.login)
+	price := repeats
+	if _, again := a.wrong.Get(a.login); again {
+		price = 1
+	}
+	a.wrong.Add(a.login, struct{}{})
+	bucketOf(a.addresses, a.address, addressEvery, addressBurst).limiter.ReserveN(a.now(), price)
+	if a.guessable {
+		bucketOf(a.accounts, a.account, accountEvery, accountBurst).limiter.ReserveN(a.now(), price)
+	}
+}
+
+// abandoned charges a login whose client did not stay for the answer: it has
+// cost as much as a wrong one.
+func (a *attempt) abandoned() {
+	if a.repeated {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	bucketOf(a.addresses, a.address, addressEvery, addressBurst).limiter.ReserveN(a.now(), repeats)
+}
+
+// release ends the attempt.
+func (a *attempt) release() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.land()
+}
+
+func (a *attempt) fly(i int, b *loginBucket) {
+	b.flying[a.login]++
+	a.flights[i] = b
+}
+
+func (a *attempt) land() {
+	for i, b := range a.flights {
+		if b == nil {
+			continue
+		}
+		if b.flying[a.login]--; b.flying[a.login] == 0 {
+			delete(b.flying, a.login)
+		}
+		a.flights[i] = nil
+	}
+}
+
+func bucketOf(buckets *simplelru.LRU[loginSum, *loginBucket], key loginSum, every time.Duration, burst int) *loginBucket {
+	b, ok := buckets.Get(key)
+	if !ok {
+		b = &loginBucket{rate.NewLimiter(rate.Every(every/repeats), burst*repeats), make(map[loginSum]int)}
+		buckets.Add(key, b)
+	}
+	return b
+}
+
+// check says whether there is enough left for one more wrong login.
+func (b *loginBucket) check(now time.Time, login loginSum, flights int, reason string) *throttled {
+	if left := b.limiter.TokensAt(now); left < repeats {
+		seconds := (repeats - left) / float64(b.limiter.Limit())
+		return &throttled{reason, time.Duration(seconds * float64(time.Second))}
+	}
+	if b.flying[login] == 0 && len(b.flying) >= flights {
+		return &throttled{reason, time.Second}
+	}
+	return nil
+}
+
+// sum digests texts such that no other texts have the same sum.
+func (t *throttle) sum(texts ...string) (sum loginSum) {
+	mac := hmac.New(sha256.New, t.key[:])
+	for _, text := range texts {
+		writeText(mac, text)
+	}
+	mac.Sum(sum[:0])
+	return sum
+}
+
+func writeText(w io.Writer, text string) {
+	var length [8]byte
+	binary.BigEndian.PutUint64(length[:], uint64(len(text)))
+	_, _ = w.Write(length[:])
+	_, _ = w.Write([]byte(text))
+}
+
+// subnetOf is what of an address tells one client from another: all of IPv4,
+// and the half of IPv6 that a site is given.
+func subnetOf(address string) string {
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return address // a Unix socket: all its clients are one
+	}
+	ip = ip.Unmap().WithZone("")
+	if ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip, 64).Masked().String()
+}
