@@ -213,9 +213,9 @@ func bucketOf(buckets *simplelru.LRU[loginSum, *loginBucket], key loginSum, ever
 
 // check says whether there is enough left for one more wrong login.
 func (b *loginBucket) check(now time.Time, login loginSum, flights int, reason string) *throttled {
-	if left := b.limiter.TokensAt(now); left < repeats {
-		seconds := (repeats - left) / float64(b.limiter.Limit())
-		return &throttled{reason, time.Duration(seconds * float64(time.Second))}
+	missing := (repeats - b.limiter.TokensAt(now)) / float64(b.limiter.Limit())
+	if wait := time.Duration(missing * float64(time.Second)); wait > time.Millisecond { // less is a rounding error
+		return &throttled{reason, wait}
 	}
 	if b.flying[login] == 0 && len(b.flying) >= flights {
 		return &throttled{reason, time.Second}

@@ -1,0 +1,189 @@
+package caddymodule
+
+import (
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// smith makes tokens with a site's own key, as somebody who had stolen it would,
+// or with other keys.
+type smith struct {
+	private         ed25519.PrivateKey
+	header, payload map[string]any // of a good token
+}
+
+func newSmith(t *testing.T, s *site, good string) *smith {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.dir, "storage", keyPrefix, "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("keys: %v, %v", files, err)
+	}
+	content, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ D string }
+	if err := json.Unmarshal(content, &file); err != nil {
+		t.Fatal(err)
+	}
+	seed, err := base64.RawURLEncoding.DecodeString(file.D)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.secret(file.D)
+	k := &smith{private: ed25519.NewKeyFromSeed(seed)}
+	for i, part := range strings.Split(good, ".")[:2] {
+		text, err := base64.RawURLEncoding.DecodeString(part)
+		if err == nil {
+			err = json.Unmarshal(text, []*map[string]any{&k.header, &k.payload}[i])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return k
+}
+
+// text is header and payload with these changes; nil takes a member away.
+func (k *smith) text(header, payload map[string]any) string {
+	var parts []string
+	for _, of := range [][2]map[string]any{{k.header, header}, {k.payload, payload}} {
+		changed := maps.Clone(of[0])
+		maps.Copy(changed, of[1])
+		for member, value := range changed {
+			if value == nil {
+				delete(changed, member)
+			}
+		}
+		content, err := json.Marshal(changed)
+		if err != nil {
+			panic(err)
+		}
+		parts = append(parts, base64.RawURLEncoding.EncodeToString(content))
+	}
+	return strings.Join(parts, ".")
+}
+
+func sign(text string, private ed25519.PrivateKey) string {
+	return text + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(private, []byte(text)))
+}
+
+func (k *smith) forge(header, payload map[string]any) string {
+	return sign(k.text(header, payload), k.private)
+}
+
+type object = map[string]any
+
+// forgeries are tokens that look like the good one and are not. All but the
+// ones about keys and signatures are signed with the right key.
+func (k *smith) forgeries(t *testing.T, good string) map[string]string {
+	now := time.Now().Unix()
+	public, stranger, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := k.private.Public().(ed25519.PublicKey)
+	jwk := object{"kty": "OKP", "crv": "Ed25519", "x": base64.RawURLEncoding.EncodeToString(public)}
+	kid := k.header["kid"].(string)
+	parts := strings.Split(good, ".")
+	forged := map[string]string{
+		"alg none": k.forge(object{"alg": "none"}, nil), "alg none, unsigned": k.text(object{"alg": "none"}, nil) + ".",
+		"alg HS256 signed as EdDSA": k.forge(object{"alg": "HS256"}, nil), "alg RS256": k.forge(object{"alg": "RS256"}, nil),
+		"jwk": sign(k.text(object{"jwk": jwk}, nil), stranger), "jku": k.forge(object{"jku": "https://192.0.2.1/keys"}, nil),
+		"x5c": k.forge(object{"x5c": []string{"MII="}}, nil), "x5u": k.forge(object{"x5u": "https://192.0.2.1/"}, nil),
+		"crit": k.forge(object{"crit": []string{"exp"}}, nil), "typ": k.forge(object{"typ": "at+jwt"}, nil),
+		"no kid": k.forge(object{"kid": nil}, nil), "kid a path": k.forge(object{"kid": "../../" + kid}, nil),
+		"kid a list": k.forge(object{"kid": []string{kid}}, nil), "kid unknown": k.forge(object{"kid": strings.Repeat("A", 43)}, nil),
+		"kid of another": sign(k.text(nil, nil), stranger),
+		"cut":            good[:len(good)-1], "half a signature": good[:len(good)-43], "longer": good + "A", "padded": good + "==",
+		"two parts": parts[0] + "." + parts[1], "four parts": good + "." + parts[2], "spaces": "  .  .  ", "empty": "",
+		"signature of another": strings.Join([]string{parts[0], strings.Split(k.text(nil, object{"sub": "bob", "user_id": "bob"}), ".")[1], parts[2]}, "."),
+		"no exp":               k.forge(nil, object{"exp": nil}), "exp as text": k.forge(nil, object{"exp": "9999999999"}), "exp far": k.forge(nil, object{"exp": now + 100*365*86400}),
+		"no nbf": k.forge(nil, object{"nbf": nil}), "not yet": k.forge(nil, object{"nbf": now + 900}), "no iat": k.forge(nil, object{"iat": nil}),
+		"other iss": k.forge(nil, object{"iss": "https://other.example"}), "no iss": k.forge(nil, object{"iss": nil}),
+		"other aud": k.forge(nil, object{"aud": "registry"}), "aud of refresh tokens": k.forge(nil, object{"aud": service + "/refresh"}),
+		"no aud": k.forge(nil, object{"aud": nil}), "aud a list": k.forge(nil, object{"aud": []string{service, "x"}}),
+		"no sub": k.forge(nil, object{"sub": nil}), "sub and user_id": k.forge(nil, object{"sub": "bob"}),
+		"unknown account": k.forge(nil, object{"sub": "nobody", "user_id": "nobody"}),
+		"other directory": k.forge(nil, object{"dir": "ldap"}), "other password": k.forge(nil, object{"ver": "0"}),
+		"name and anonymous":         k.forge(nil, object{"anonymous": true}),
+		"as long as a header may be": k.forge(nil, object{"x": strings.Repeat("x", 9000)}),
+	}
+	for name, secret := range map[string][]byte{"raw": own, "as text": []byte(base64.RawURLEncoding.EncodeToString(own))} {
+		text := k.text(object{"alg": "HS256"}, nil)
+		mac := hmac.New(sha256.New, secret)
+		mac.Write([]byte(text))
+		forged["HS256 with the public key "+name] = text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	}
+	return forged
+}
+
+// TestForgedAlike: whatever is wrong with a token, and whatever is asked for
+// with it, cached or not, the answer is the same, and tells nothing.
+func TestForgedAlike(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"), hub(up), visible("open", Public), "token {\n refresh_tokens on\n}")
+	good := s.token("alice")
+	k := newSmith(t, s, good)
+	paths := []string{
+		"/v2/", manifestPath("acme", "alpine", "3.20"), manifestPath("acme", "alpine", string(image.Manifest)),
+		blobPath("acme", "alpine", image.Layers[0]), manifestPath("acme", "uncached", "1"), manifestPath("nowhere", "alpine", "3.20"),
+		"/v2/acme" + infix + "alpine/tags/list", "/v2/elsewhere",
+	}
+	s.get("/v2/", bearer(k.forge(nil, nil))).expect(t, http.StatusOK, "") // what is changed below is what is refused
+	for _, path := range paths[1:4] {
+		s.get(path, bearer(good)).expect(t, http.StatusOK, "")
+	}
+	s.awaitStored(string(image.Manifest), string(image.Layers[0]))
+	asked := up.Counts()
+	for _, path := range paths {
+		want := s.get(path, bearer("x.y.z")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		for name, token := range k.forgeries(t, good) {
+			a := s.get(path, bearer(token))
+			if a.StatusCode != want.StatusCode || string(a.body) != string(want.body) || a.Header.Get("WWW-Authenticate") != want.Header.Get("WWW-Authenticate") {
+				t.Errorf("%s: %s: %d %s %s", path, name, a.StatusCode, a.Header.Get("WWW-Authenticate"), a.body)
+			}
+			delete(a.Header, "Date")
+			delete(want.Header, "Date")
+			if !maps.EqualFunc(a.Header, want.Header, func(x, y []string) bool { return strings.Join(x, "\n") == strings.Join(y, "\n") }) {
+				t.Errorf("%s: %s: %v instead of %v", path, name, a.Header, want.Header)
+			}
+		}
+	}
+	if now := up.Counts(); now != asked {
+		t.Errorf("upstream was asked: %+v and %+v", asked, now)
+	}
+	// Nor do they buy anything at the token service.
+	refuse := s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y.z"}})).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	for name, token := range k.forgeries(t, good) {
+		if name == "aud of refresh tokens" {
+			continue // with the right key it is one
+		}
+		a := s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}}))
+		if a.StatusCode != refuse.StatusCode || string(a.body) != string(refuse.body) {
+			t.Errorf("refresh: %s: %d %s", name, a.StatusCode, a.body)
+		}
+	}
+	// So long a header does not reach any handler, so long a form is not read.
+	long := good + strings.Repeat("A", 200<<10)
+	if a := s.get("/v2/", bearer(long)); a.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("200 kB: %d", a.StatusCode)
+	}
+	s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {long}})).expect(t, http.StatusBadRequest, "UNSUPPORTED")
+	s.get("/v2/", bearer(good)).expect(t, http.StatusOK, "")
+}

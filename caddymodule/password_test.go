@@ -1,0 +1,188 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
+)
+
+// counting counts comparisons.
+type counting struct {
+	caddyauth.Comparer
+	n *atomic.Int32
+}
+
+func (c counting) Compare(hash, password []byte) (bool, error) {
+	c.n.Add(1)
+	return c.Comparer.Compare(hash, password)
+}
+
+// TestHashesPerLogin: a wrong password costs one hash whether the account
+// exists or not, each time; a right one costs one, and none from then on.
+func TestHashesPerLogin(t *testing.T) {
+	d := &StaticDirectory{Users: []*StaticUser{{Name: "ann", Hash: hash("ann's")}, {Name: "ben", Hash: hash("ben's")}}}
+	if err := d.Provision(caddy.Context{}); err != nil {
+		t.Fatal(err)
+	}
+	var n atomic.Int32
+	for _, u := range d.Users {
+		u.comparer = counting{u.comparer, &n}
+	}
+	long := strings.Repeat("x", bcryptLen+1)
+	for _, row := range []struct {
+		name, password string
+		err            error
+		hashes         int32
+	}{
+		{"ann", "wrong", ErrWrongPassword, 1}, {"ann", "wrong", ErrWrongPassword, 1},
+		{"nobody", "wrong", ErrUnknownAccount, 1}, {"nobody", "wrong", ErrUnknownAccount, 1}, {"", "", ErrUnknownAccount, 1},
+		{"ann", long, ErrWrongPassword, 1}, {"nobody", long, ErrUnknownAccount, 1},
+		{"ann", "ann's", nil, 1}, {"ann", "ann's", nil, 0}, {"ben", "ann's", ErrWrongPassword, 1}, {"ann", "wrong", ErrWrongPassword, 1},
+	} {
+		n.Store(0)
+		_, err := d.Authenticate(t.Context(), Login{Name: row.name, Password: row.password})
+		if !errors.Is(err, row.err) || n.Load() != row.hashes {
+			t.Errorf("%s with %.10q: %v after %d hashes, instead of %v after %d", row.name, row.password, err, n.Load(), row.err, row.hashes)
+		}
+	}
+}
+
+// TestHashQueue: no more at once than there are slots, those who are known
+// first, and neither many nor long to wait.
+func TestHashQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newHashQueue(1)
+		leave, err := q.enter(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var order []string
+		wait := func(name string, known bool) {
+			go func() {
+				leave, err := q.enter(t.Context(), known)
+				order = append(order, name) // while the slot is held
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				leave()
+			}()
+			synctest.Wait()
+		}
+		for i := range maxWaiting - 1 {
+			wait(fmt.Sprint("stranger ", i), false)
+		}
+		wait("owner", true)
+		impatient, cancel := context.WithTimeoutCause(t.Context(), hashPatience, errBusy)
+		defer cancel()
+		began := time.Now()
+		if _, err := q.enter(impatient, false); !errors.Is(err, errBusy) || time.Since(began) != hashPatience {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		wait("last stranger", false)
+		if _, err := q.enter(t.Context(), false); !errors.Is(err, errBusy) {
+			t.Errorf("one too many: %v", err)
+		}
+		leave()
+		synctest.Wait()
+		// One stranger stood at the slot already.
+		if len(order) != maxWaiting+1 || order[1] != "owner" {
+			t.Errorf("order: %v", order)
+		}
+	})
+}
+
+// TestHashFlights: who leaves takes nobody along, and the last one the work.
+func TestHashFlights(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f hashFlights
+		var runs, ended int
+		work := func(ctx context.Context) (bool, error) {
+			runs++
+			select {
+			case <-time.After(time.Second):
+				return true, nil
+			case <-ctx.Done():
+				ended++
+				return false, context.Cause(ctx)
+			}
+		}
+		results := make(chan error, 10)
+		join := func(limit time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			go func() {
+				defer cancel()
+				ok, err := f.do(ctx, "key", work)
+				if ok != (err == nil) {
+					t.Errorf("%t and %v", ok, err)
+				}
+				results <- err
+			}()
+			synctest.Wait()
+		}
+		join(time.Millisecond) // the first one leaves
+		join(time.Minute)
+		join(time.Minute)
+		if err := <-results; !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		for range 2 {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		}
+		join(time.Millisecond) // alone
+		<-results
+		synctest.Wait()
+		if runs != 2 || ended != 1 || len(f.flying) != 0 {
+			t.Errorf("%d runs, %d ended, %d left", runs, ended, len(f.flying))
+		}
+		join(time.Minute) // does not join what has been given up
+		if err := <-results; err != nil || runs != 3 {
+			t.Errorf("%v after %d runs", err, runs)
+		}
+	})
+}
+
+// TestHashesGivenUp: a client that leaves the queue leaves nothing behind, and
+// one that waits too long is told so rather than that its password is wrong.
+func TestHashesGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before := hashing
+		hashing = newHashQueue(1)
+		defer func() { hashing = before }()
+		leave, err := hashing.enter(t.Context(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := &StaticUser{Name: "ann", Hash: hash("given up")}
+		if u.comparer, u.maxLen, err = comparer(u.Hash); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if ok, err := u.matches(ctx, Login{Password: "given up"}); ok || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%t, %v", ok, err)
+		}
+		synctest.Wait()
+		if n := hashing.strangers.Load(); n != 0 {
+			t.Errorf("%d still wait", n)
+		}
+		began := time.Now()
+		if ok, err := u.matches(t.Context(), Login{Password: "given up"}); ok || !errors.Is(err, errBusy) || time.Since(began) != hashPatience {
+			t.Errorf("%t, %v after %s", ok, err, time.Since(began))
+		}
+		leave()
+		if ok, err := u.matches(t.Context(), Login{Password: "given up"}); !ok || err != nil {
+			t.Errorf("%t, %v", ok, err)
+		}
+	})
+}

@@ -1,0 +1,304 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// guard is a throttle with a clock of its own.
+type guard struct {
+	*throttle
+	t     *testing.T
+	clock time.Time
+}
+
+func newGuard(t *testing.T) *guard {
+	g := &guard{newThrottle(), t, time.Unix(1e9, 0)}
+	g.now = func() time.Time { return g.clock }
+	return g
+}
+
+// try has a login checked that is right if its password is.
+func (g *guard) try(address, name, password string) (admitted bool) {
+	a, refusal := g.admit(address, name, password)
+	if refusal != nil {
+		if refusal.wait <= 0 || refusal.reason == "" {
+			g.t.Errorf("refused with %+v", refusal)
+		}
+		return false
+	}
+	defer a.release()
+	if strings.HasPrefix(password, "right") {
+		a.accepted()
+	} else {
+		a.refused()
+	}
+	return true
+}
+
+// guess tries that many different wrong passwords and counts those that are
+// checked.
+func (g *guard) guess(n int, address, name string) (checked int) {
+	for i := range n {
+		if g.try(address, name, fmt.Sprint("wrong ", address, i, g.clock)) {
+			checked++
+		}
+	}
+	return checked
+}
+
+func (g *guard) expect(what string, got, want any) {
+	g.t.Helper()
+	if got != want {
+		g.t.Errorf("%s: %v instead of %v", what, got, want)
+	}
+}
+
+// TestThrottleAddress: whoever guesses is refused soon, whatever the account,
+// and others at the address that have logged in are not.
+func TestThrottleAddress(t *testing.T) {
+	g := newGuard(t)
+	g.expect("at work", g.try("192.0.2.1", "alice", "right"), true)
+	checked := 0
+	for i := range 100 {
+		checked += g.guess(1, "192.0.2.1", fmt.Sprint("user", i))
+	}
+	g.expect("guesses", checked, addressBurst)
+	g.expect("a right login that is not known", g.try("192.0.2.1", "bob", "right too"), false)
+	g.expect("a known login", g.try("192.0.2.1", "alice", "right"), true)
+	g.expect("a known login from elsewhere", g.try("192.0.2.9", "alice", "right"), true)
+	g.expect("another address", g.try("192.0.2.2", "bob", "right too"), true)
+	g.expect("the other one's login", g.try("192.0.2.1", "bob", "right too"), true)
+
+	g.clock = g.clock.Add(addressEvery)
+	g.expect("guesses after a while", g.guess(5, "192.0.2.1", "carol"), 1)
+	g.clock = g.clock.Add(24 * time.Hour)
+	g.expect("guesses after a day", g.guess(100, "192.0.2.1", "dave"), accountBurst) // which is less
+	g.expect("guesses at others", g.guess(100, "192.0.2.1", "erin"), addressBurst-accountBurst)
+}
+
+// TestThrottleAccount: an account that strangers guess at is open to those who
+// have logged in before, and it does not matter whether it exists.
+func TestThrottleAccount(t *testing.T) {
+	g := newGuard(t)
+	g.expect("at home", g.try("192.0.2.1", "alice", "right"), true)
+	for _, name := range []string{"alice", "nobody"} {
+		checked := 0
+		for i := range 200 {
+			checked += g.guess(1, fmt.Sprint("198.51.100.", i), name)
+		}
+		g.expect("guesses at "+name, checked, accountBurst)
+	}
+	g.expect("a stranger who knows it", g.try("203.0.113.1", "alice", "right password of now"), false)
+	g.expect("a stranger at another account", g.try("203.0.113.1", "bob", "right too"), true)
+	g.expect("home with a new password", g.try("192.0.2.1", "alice", "right password of now"), true)
+	g.expect("what is known now from anywhere", g.try("203.0.113.1", "alice", "right password of now"), true)
+	g.expect("guesses from home", g.guess(100, "192.0.2.1", "alice"), addressBurst)
+	g.clock = g.clock.Add(time.Duration(addressBurst+1) * accountEvery) // home's guesses are owed as well
+	g.expect("guesses later", g.guess(10, "203.0.113.2", "alice"), 1)
+}
+
+// TestThrottleTokens: CI jobs log in from anywhere with one name and a secret
+// each, of which some have expired.
+func TestThrottleTokens(t *testing.T) {
+	g := newGuard(t)
+	secret := func(i int) string { return fmt.Sprintf("glcbt-64_%020dXy", i) }
+	for i := range 200 {
+		g.expect("an old secret", g.try(fmt.Sprint("198.51.100.", i), "gitlab-ci-token", secret(i)), true)
+	}
+	g.expect("a password of that name", g.try("203.0.113.1", "gitlab-ci-token", "right"), true)
+	for i := range 100 {
+		g.expect("from one address", g.try("203.0.113.2", "gitlab-ci-token", secret(i+1000)), i < addressBurst)
+	}
+}
+
+// TestThrottleRepeats: an old secret somewhere in a job is no attack, until it
+// is repeated without end.
+func TestThrottleRepeats(t *testing.T) {
+	g := newGuard(t)
+	checked := 0
+	for range 1000 {
+		if g.try("192.0.2.1", "alice", "old") {
+			checked++
+		}
+	}
+	g.expect("repeats", checked, (accountBurst-2)*repeats+2)
+	for range 1000 { // one each second
+		g.clock = g.clock.Add(time.Second)
+		g.try("192.0.2.2", "ci", "old")
+	}
+	g.expect("a colleague", g.try("192.0.2.2", "bob", "right"), true)
+}
+
+// TestThrottleForgets: what was right is no pass for what is wrong now.
+func TestThrottleForgets(t *testing.T) {
+	g := newGuard(t)
+	login := func() (a *attempt) {
+		a, refusal := g.admit("192.0.2.1", "alice", "secret")
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		defer a.release()
+		return a
+	}
+	login().accepted()
+	if a := login(); !a.repeated || !a.known {
+		t.Error("the login is not remembered")
+	}
+	g.expect("guesses", g.guess(100, "192.0.2.1", "bob"), accountBurst)
+	login().refused() // the password has been changed
+	if a := login(); a.repeated || !a.known {
+		t.Error("the wrong login is remembered as right, or the address is forgotten")
+	}
+	g.expect("guesses", g.guess(100, "192.0.2.1", "carol"), addressBurst-accountBurst-1)
+	if _, refusal := g.admit("192.0.2.1", "alice", "secret"); refusal == nil {
+		t.Error("the old password still passes")
+	}
+}
+
+// TestThrottleFlights: guesses do not escape by being many at once, and equal
+// logins are one.
+func TestThrottleFlights(t *testing.T) {
+	g := newGuard(t)
+	var flying []*attempt
+	start := func(address, name, password string) bool {
+		a, refusal := g.admit(address, name, password)
+		if refusal != nil {
+			return false
+		}
+		flying = append(flying, a)
+		return true
+	}
+	started := 0
+	for i := range 500 {
+		for range 3 {
+			if start("192.0.2.1", fmt.Sprint("user", i), "x") {
+				started++
+			}
+		}
+	}
+	g.expect("from one address", started, 3*addressFlights)
+	started = 0
+	for i := range 500 {
+		if start(fmt.Sprint("198.51.100.", i), "alice", fmt.Sprint(i)) {
+			started++
+		}
+	}
+	g.expect("to one account", started, accountBurst)
+	for _, a := range flying {
+		a.refused()
+		a.release()
+	}
+	// What went beyond the bucket is owed.
+	g.clock = g.clock.Add(addressEvery * (addressFlights - addressBurst))
+	g.expect("guesses at once", g.guess(1, "192.0.2.1", "zoe"), 0)
+	g.clock = g.clock.Add(addressEvery * addressFlights)
+	g.expect("guesses later", g.guess(1, "192.0.2.1", "zoe"), 1)
+}
+
+// TestThrottleAbandoned: who leaves before the answer has cost as much.
+func TestThrottleAbandoned(t *testing.T) {
+	g := newGuard(t)
+	n := 0
+	for i := range 100 {
+		if a, refusal := g.admit("192.0.2.1", "alice", fmt.Sprint(i)); refusal == nil {
+			a.abandoned()
+			a.release()
+			n++
+		}
+	}
+	g.expect("abandoned logins", n, addressBurst)
+}
+
+// TestThrottleBounded: strangers do not fill the memory.
+func TestThrottleBounded(t *testing.T) {
+	g := newGuard(t)
+	for i := range 2 * remembered {
+		g.try(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), fmt.Sprint("user", i), "wrong")
+	}
+	for _, n := range []int{g.addresses.Len(), g.accounts.Len(), g.wrong.Len(), g.right.Len(), g.homes.Len()} {
+		if n > remembered {
+			t.Errorf("%d are remembered", n)
+		}
+	}
+}
+
+func TestSubnet(t *testing.T) {
+	for address, subnet := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1",
+		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "2001:db8:1:2::1%eth0": "2001:db8:1:2::/64",
+		"::1": "::/64", "": "", "@": "@",
+	} {
+		if got := subnetOf(address); got != subnet {
+			t.Errorf("%s: %s instead of %s", address, got, subnet)
+		}
+	}
+}
+
+// from gives a request the address that a trusted proxy in front tells.
+func from(address string) with { return header("X-Forwarded-For", address) }
+
+const trustFront = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
+
+// TestThrottledLogins: what clients are told, at all places where they log in,
+// and who is not affected.
+func TestThrottledLogins(t *testing.T) {
+	s := newSite(t)
+	s.globals = trustFront
+	s.secret(password("elsewhere"))
+	lines := []string{users("alice", "bob"), "directory elsewhere", private("acme", "alice", "bob", "zoe")}
+	s.load(lines...)
+	token := s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusOK, "").tokens().Token
+	wrong := func(name string, i int) with {
+		return func(r *http.Request) { r.SetBasicAuth(name, fmt.Sprint("wrong", i)) }
+	}
+	for i := range addressBurst {
+		s.get([]string{auth, "/v2/"}[i%2], wrong(fmt.Sprint("zoe", i%3), i), from("192.0.2.1")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	}
+	s.load(append(lines, "token {\n lifetime 1h\n}")...) // a reload is no amnesty
+	elsewhereAsked.Store(0)
+	form := form(loginForm("zoe", password("elsewhere")))
+	for _, a := range []answer{
+		s.get(auth, wrong("zoe", 0), from("192.0.2.1")), s.get("/v2/", wrong("zoe", 0), from("192.0.2.1")),
+		s.get("/jwt/auth", form, from("192.0.2.1")), s.get(auth, as("bob"), from("192.0.2.1")),
+	} {
+		a.expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS").has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "")
+		if seconds, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || seconds < 1 || seconds > int(addressEvery/time.Second) {
+			t.Errorf("Retry-After: %q", a.Header.Get("Retry-After"))
+		}
+	}
+	if n := elsewhereAsked.Load(); n != 0 {
+		t.Errorf("the directory was asked %d times", n)
+	}
+	s.get("/v2/", bearer(token), from("192.0.2.1")).expect(t, http.StatusOK, "")
+	s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusOK, "")
+	s.get(auth, as("bob"), from("192.0.2.2")).expect(t, http.StatusOK, "")
+	s.get("/jwt/auth", form, from("192.0.2.2")).expect(t, http.StatusOK, "")
+	if !strings.Contains(s.logs(), `"event":"throttled"`) {
+		t.Error("the log does not tell")
+	}
+
+	// The account's bucket: strangers, and the owner.
+	status := map[int]int{}
+	for i := range accountBurst + 10 {
+		status[s.get(auth, wrong("bob", 100+i), from(fmt.Sprint("198.51.100.", i))).StatusCode]++
+	}
+	if status[401] != accountBurst || status[429] != 10 {
+		t.Errorf("guesses at an account were answered %v", status)
+	}
+	s.get(auth, wrong("bob", 0), from("192.0.2.2")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get(auth, as("bob"), from("203.0.113.1")).expect(t, http.StatusOK, "")
+	// Without a proxy that is trusted its header says nothing.
+	s.globals = ""
+	s.load(lines...)
+	for i := range 2 * addressBurst {
+		status[s.get(auth, wrong(fmt.Sprint("u", i), i), from(fmt.Sprint("203.0.113.", i))).StatusCode]++
+	}
+	if status[429] != 10+addressBurst {
+		t.Errorf("guesses with a header for the address were answered %v", status)
+	}
+}
