@@ -236,3 +236,26 @@ func (s *site) awaitStored(digests ...string) {
 		})
 	}
 }
+
+// validate does what `caddy validate` does: everything but to run it.
+func (s *site) validate(lines ...string) error {
+	config, err := s.adapt(lines...)
+	if err != nil {
+		return err
+	}
+	var parsed caddy.Config
+	if err := caddy.StrictUnmarshalJSON(config, &parsed); err != nil {
+		return err
+	}
+	return caddy.Validate(&parsed)
+}
+
+// keys are the files of the signing keys.
+func (s *site) keys() []string {
+	s.t.Helper()
+	keys, err := filepath.Glob(filepath.Join(s.dir, "storage", keyPrefix, "*"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return keys
+}
