@@ -39,7 +39,7 @@ const (
 
 	// maxWaiting is how many strangers may wait for their hash, and how many
 	// of the others.
-	maxWaiting = 64
+	maxWaiting = 256
 
 	// hashPatience is how long one waits for a core.
 	hashPatience = 10 * time.Second

@@ -4,8 +4,11 @@
 //	measure warm      a cached blob, against nginx
 //	measure manifest  a manifest by tag, against Caddy's own respond
 //	measure cold      many clients on one blob that is not cached
+//	measure logins    finding out who is asking, and that somebody may no longer
+//	measure storm     pulls while many guess passwords
 //	measure fetch     a manifest to standard output
 //	measure pull      the large blob, to have it cached
+//	measure users     accounts for the Caddyfile to standard output
 package main
 
 import (
@@ -29,17 +32,20 @@ type settings struct {
 	wrkThreads              int
 	seconds                 int
 	respond, respondPlain   string
+	admin                   string
+	accounts, cost          int
 }
 
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("measure: ")
 	if len(os.Args) < 2 {
-		log.Fatal("usage: measure warm|manifest|cold|fetch|pull [flags]")
+		log.Fatal("usage: measure warm|manifest|cold|logins|storm|fetch|pull|users [flags]")
 	}
 	s := parse(os.Args[2:])
 	commands := map[string]func(*settings) error{
 		"warm": warm, "manifest": manifest, "cold": cold, "fetch": fetch, "pull": pull,
+		"logins": logins, "storm": storm, "users": users,
 	}
 	run := commands[os.Args[1]]
 	if run == nil {
@@ -71,6 +77,9 @@ func parse(args []string) *settings {
 	f.StringVar(&s.wrk, "wrk", "wrk", "the load generator (manifest)")
 	f.IntVar(&s.wrkThreads, "wrk-threads", 1, "its threads")
 	f.IntVar(&s.seconds, "seconds", 4, "how long each side runs in a round (manifest)")
+	f.StringVar(&s.admin, "admin", "http://127.0.0.1:18085", "Caddy's admin API (logins)")
+	f.IntVar(&s.accounts, "accounts", 64, "how many more accounts there are, all with that password (logins, storm, users)")
+	f.IntVar(&s.cost, "cost", 10, "bcrypt's cost of their hashes")
 	_ = f.Parse(args) // exits
 	return &s
 }
