@@ -23,7 +23,10 @@ func init() { caddy.RegisterModule(new(elsewhere)) }
 // gives a password for "elsewhere", and fails as it is told to.
 type elsewhere struct{}
 
-var elsewhereFails, elsewhereAsked atomic.Int32
+var (
+	elsewhereFails, elsewhereAsked atomic.Int32
+	elsewhereKnown                 atomic.Bool // of the last login
+)
 
 func (*elsewhere) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.dependency_proxy.directory.elsewhere", New: func() caddy.Module { return new(elsewhere) }}
@@ -35,6 +38,7 @@ func (*elsewhere) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, error) {
+	elsewhereKnown.Store(login.known)
 	account, err := e.Lookup(ctx, login.Name, "")
 	if err == nil && login.Password != password("elsewhere") {
 		err = ErrWrongPassword

@@ -2,11 +2,13 @@
 // package that knows Caddy.
 //
 // A pull walks through it in the order of its files: [Handler] takes the
-// request, route.go reads its path into a typed value, caller.go asks who it
-// is (a token, a login, or nobody), access.go decides whether that account may
-// read the group, repository.go turns group and image into one repository of
-// one upstream, manifest.go and blob.go answer from the cache or fill it, and
-// errors.go words every refusal. token.go is the token service that clients
-// are sent to. Storage and directories of accounts are guest modules; what
-// outlives a configuration is in pool.go.
+// request, route.go reads its path into a typed value, login.go asks who it
+// is (a token, a login, or nobody) behind throttle.go and password.go, which
+// bear those who guess, access.go decides whether that account may read the
+// group, repository.go turns group and image into one repository of one
+// upstream, manifest.go and blob.go answer from the cache or fill it, and
+// errors.go words every refusal; audit.go writes down who got in and who did
+// not. token.go is the token service that clients are sent to. Storage and
+// directories of accounts are guest modules; what outlives a configuration is
+// in pool.go.
 package caddymodule

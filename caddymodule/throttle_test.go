@@ -277,7 +277,16 @@ func TestThrottledLogins(t *testing.T) {
 	s.get("/v2/", bearer(token), from("192.0.2.1")).expect(t, http.StatusOK, "")
 	s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusOK, "")
 	s.get(auth, as("bob"), from("192.0.2.2")).expect(t, http.StatusOK, "")
-	s.get("/jwt/auth", form, from("192.0.2.2")).expect(t, http.StatusOK, "")
+	for _, row := range []struct {
+		how    with
+		from   string
+		status int
+		known  bool
+	}{{form, "192.0.2.2", 200, false}, {form, "192.0.2.2", 200, true}, {wrong("zoe", 9), "192.0.2.2", 401, true}, {wrong("zoe", 9), "192.0.2.3", 401, false}} {
+		if a := s.get("/jwt/auth", row.how, from(row.from)); a.StatusCode != row.status || elsewhereKnown.Load() != row.known {
+			t.Errorf("from %s: %d, known: %t", row.from, a.StatusCode, elsewhereKnown.Load())
+		}
+	}
 	if !strings.Contains(s.logs(), `"event":"throttled"`) {
 		t.Error("the log does not tell")
 	}
@@ -300,5 +309,32 @@ func TestThrottledLogins(t *testing.T) {
 	}
 	if status[429] != 10+addressBurst {
 		t.Errorf("guesses with a header for the address were answered %v", status)
+	}
+}
+
+// TestBusyLogins: where too many wait already, one more is sent away, known or
+// not; who needs no hash is not.
+func TestBusyLogins(t *testing.T) {
+	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"))
+	s.token("alice")
+	// Another password, so that nothing of it is remembered.
+	s.load("user alice "+hash("busy-at-first"), users("bob"), private("acme", "alice", "bob"))
+	s.secret("busy-at-first")
+	login := func(name, password string) answer {
+		return s.get("/jwt/auth", form(loginForm(name, password)))
+	}
+	hashing.strangers.Add(maxWaiting)
+	for _, name := range []string{"bob", "nobody"} {
+		login(name, "wrong").expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "Content-Type", "application/json")
+	}
+	login("alice", "busy-at-first").expect(t, http.StatusOK, "") // has been here before
+	hashing.strangers.Add(-maxWaiting)
+	login("bob", "wrong").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	login("bob", password("bob")).expect(t, http.StatusOK, "")
+	hashing.strangers.Add(maxWaiting)
+	login("bob", password("bob")).expect(t, http.StatusOK, "")
+	hashing.strangers.Add(-maxWaiting)
+	if !strings.Contains(s.logs(), `"reason":"`+errBusy.Error()) {
+		t.Error("the log does not tell")
 	}
 }
