@@ -154,14 +154,8 @@ func TestForgedAlike(t *testing.T) {
 	for _, path := range paths {
 		want := s.get(path, bearer("x.y.z")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		for name, token := range k.forgeries(t, good) {
-			a := s.get(path, bearer(token))
-			if a.StatusCode != want.StatusCode || string(a.body) != string(want.body) || a.Header.Get("WWW-Authenticate") != want.Header.Get("WWW-Authenticate") {
-				t.Errorf("%s: %s: %d %s %s", path, name, a.StatusCode, a.Header.Get("WWW-Authenticate"), a.body)
-			}
-			delete(a.Header, "Date")
-			delete(want.Header, "Date")
-			if !maps.EqualFunc(a.Header, want.Header, func(x, y []string) bool { return strings.Join(x, "\n") == strings.Join(y, "\n") }) {
-				t.Errorf("%s: %s: %v instead of %v", path, name, a.Header, want.Header)
+			if a := s.get(path, bearer(token)); !alike(a, want) {
+				t.Errorf("%s: %s: %d %v %s instead of %v", path, name, a.StatusCode, a.Header, a.body, want.Header)
 			}
 		}
 	}
@@ -186,4 +180,42 @@ func TestForgedAlike(t *testing.T) {
 	}
 	s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {long}})).expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	s.get("/v2/", bearer(good)).expect(t, http.StatusOK, "")
+}
+
+// TestWrongLoginsAlike: nothing in an answer tells an account that exists, or
+// is blocked, or has a password that bcrypt cannot read, from one that does not.
+func TestWrongLoginsAlike(t *testing.T) {
+	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"), "blocked bob", visible("open", Public))
+	logins := [][2]string{
+		{"nobody", "wrong"}, {"alice", "wrong"}, {"bob", "wrong"}, {"bob", password("bob")},
+		{"alice", strings.Repeat("x", bcryptLen+1)}, {"nobody", strings.Repeat("x", bcryptLen+1)}, {"alice", ""}, {"", ""},
+	}
+	for place, ask := range map[string]func(name, password string) answer{
+		"GET":  func(name, password string) answer { return s.get(auth, basic(name, password)) },
+		"POST": func(name, password string) answer { return s.get("/jwt/auth", form(loginForm(name, password))) },
+		"ping": func(name, password string) answer { return s.get("/v2/", basic(name, password)) },
+		"pull": func(name, password string) answer {
+			return s.get(manifestPath("acme", "alpine", "3.20"), basic(name, password))
+		},
+	} {
+		want := ask(logins[0][0], logins[0][1]).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		for _, login := range logins[1:] {
+			a := ask(login[0], login[1])
+			if !alike(a, want) {
+				t.Errorf("%s: %s with %.20q: %d %v %s", place, login[0], login[1], a.StatusCode, a.Header, a.body)
+			}
+		}
+	}
+}
+
+// alike compares answers byte for byte, but for the time of day.
+func alike(a, b answer) bool {
+	delete(a.Header, "Date")
+	delete(b.Header, "Date")
+	return a.StatusCode == b.StatusCode && string(a.body) == string(b.body) &&
+		maps.EqualFunc(a.Header, b.Header, func(x, y []string) bool { return strings.Join(x, "\n") == strings.Join(y, "\n") })
+}
+
+func basic(name, password string) with {
+	return func(r *http.Request) { r.SetBasicAuth(name, password) }
 }
