@@ -2,8 +2,6 @@ package caddymodule
 
 import (
 	"fmt"
-	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -236,105 +234,5 @@ func TestSubnet(t *testing.T) {
 		if got := subnetOf(address); got != subnet {
 			t.Errorf("%s: %s instead of %s", address, got, subnet)
 		}
-	}
-}
-
-// from gives a request the address that a trusted proxy in front tells.
-func from(address string) with { return header("X-Forwarded-For", address) }
-
-const trustFront = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
-
-// TestThrottledLogins: what clients are told, at all places where they log in,
-// and who is not affected.
-func TestThrottledLogins(t *testing.T) {
-	s := newSite(t)
-	s.globals = trustFront
-	s.secret(password("elsewhere"))
-	lines := []string{users("alice", "bob"), "directory elsewhere", private("acme", "alice", "bob", "zoe")}
-	s.load(lines...)
-	token := s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusOK, "").tokens().Token
-	wrong := func(name string, i int) with {
-		return func(r *http.Request) { r.SetBasicAuth(name, fmt.Sprint("wrong", i)) }
-	}
-	for i := range addressBurst {
-		s.get([]string{auth, "/v2/"}[i%2], wrong(fmt.Sprint("zoe", i%3), i), from("192.0.2.1")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	}
-	s.load(append(lines, "token {\n lifetime 1h\n}")...) // a reload is no amnesty
-	elsewhereAsked.Store(0)
-	form := form(loginForm("zoe", password("elsewhere")))
-	for _, a := range []answer{
-		s.get(auth, wrong("zoe", 0), from("192.0.2.1")), s.get("/v2/", wrong("zoe", 0), from("192.0.2.1")),
-		s.get("/jwt/auth", form, from("192.0.2.1")), s.get(auth, as("bob"), from("192.0.2.1")),
-	} {
-		a.expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS").has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "")
-		if seconds, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || seconds < 1 || seconds > int(addressEvery/time.Second) {
-			t.Errorf("Retry-After: %q", a.Header.Get("Retry-After"))
-		}
-	}
-	if n := elsewhereAsked.Load(); n != 0 {
-		t.Errorf("the directory was asked %d times", n)
-	}
-	s.get("/v2/", bearer(token), from("192.0.2.1")).expect(t, http.StatusOK, "")
-	s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusOK, "")
-	s.get(auth, as("bob"), from("192.0.2.2")).expect(t, http.StatusOK, "")
-	for _, row := range []struct {
-		how    with
-		from   string
-		status int
-		known  bool
-	}{{form, "192.0.2.2", 200, false}, {form, "192.0.2.2", 200, true}, {wrong("zoe", 9), "192.0.2.2", 401, true}, {wrong("zoe", 9), "192.0.2.3", 401, false}} {
-		if a := s.get("/jwt/auth", row.how, from(row.from)); a.StatusCode != row.status || elsewhereKnown.Load() != row.known {
-			t.Errorf("from %s: %d, known: %t", row.from, a.StatusCode, elsewhereKnown.Load())
-		}
-	}
-	if !strings.Contains(s.logs(), `"event":"throttled"`) {
-		t.Error("the log does not tell")
-	}
-
-	// The account's bucket: strangers, and the owner.
-	status := map[int]int{}
-	for i := range accountBurst + 10 {
-		status[s.get(auth, wrong("bob", 100+i), from(fmt.Sprint("198.51.100.", i))).StatusCode]++
-	}
-	if status[401] != accountBurst || status[429] != 10 {
-		t.Errorf("guesses at an account were answered %v", status)
-	}
-	s.get(auth, wrong("bob", 0), from("192.0.2.2")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get(auth, as("bob"), from("203.0.113.1")).expect(t, http.StatusOK, "")
-	// Without a proxy that is trusted its header says nothing.
-	s.globals = ""
-	s.load(lines...)
-	for i := range 2 * addressBurst {
-		status[s.get(auth, wrong(fmt.Sprint("u", i), i), from(fmt.Sprint("203.0.113.", i))).StatusCode]++
-	}
-	if status[429] != 10+addressBurst {
-		t.Errorf("guesses with a header for the address were answered %v", status)
-	}
-}
-
-// TestBusyLogins: where too many wait already, one more is sent away, known or
-// not; who needs no hash is not.
-func TestBusyLogins(t *testing.T) {
-	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"))
-	s.token("alice")
-	// Another password, so that nothing of it is remembered.
-	s.load("user alice "+hash("busy-at-first"), users("bob"), private("acme", "alice", "bob"))
-	s.secret("busy-at-first")
-	login := func(name, password string) answer {
-		return s.get("/jwt/auth", form(loginForm(name, password)))
-	}
-	hashing.strangers.Add(maxWaiting)
-	for _, name := range []string{"bob", "nobody"} {
-		login(name, "wrong").expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "Content-Type", "application/json")
-	}
-	login("alice", "busy-at-first").expect(t, http.StatusOK, "") // has been here before
-	hashing.strangers.Add(-maxWaiting)
-	login("bob", "wrong").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	login("bob", password("bob")).expect(t, http.StatusOK, "")
-	hashing.strangers.Add(maxWaiting)
-	login("bob", password("bob")).expect(t, http.StatusOK, "")
-	hashing.strangers.Add(-maxWaiting)
-	if !strings.Contains(s.logs(), `"reason":"`+errBusy.Error()) {
-		t.Error("the log does not tell")
 	}
 }
