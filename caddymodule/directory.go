@@ -44,8 +44,8 @@ type Login struct {
 	// Request brought the login, for directories that look at more of it.
 	Request *http.Request
 
-	// known is that the account has logged in from this address before.
-	known bool
+	// friendly is that somebody has logged in from this address before.
+	friendly bool
 }
 
 // ErrUnknownAccount is a directory's way to say that an account, or the kind

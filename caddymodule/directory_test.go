@@ -25,7 +25,7 @@ type elsewhere struct{}
 
 var (
 	elsewhereFails, elsewhereAsked atomic.Int32
-	elsewhereKnown                 atomic.Bool // of the last login
+	elsewhereFriendly              atomic.Bool // of the last login
 )
 
 func (*elsewhere) CaddyModule() caddy.ModuleInfo {
@@ -38,7 +38,7 @@ func (*elsewhere) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, error) {
-	elsewhereKnown.Store(login.known)
+	elsewhereFriendly.Store(login.friendly)
 	account, err := e.Lookup(ctx, login.Name, "")
 	if err == nil && login.Password != password("elsewhere") {
 		err = ErrWrongPassword

@@ -22,7 +22,7 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 	}
 	defer attempt.release()
 	ctx := ex.r.Context()
-	who, err := ex.accounts.authenticate(ctx, Login{Name: name, Password: password, Request: ex.r, known: attempt.known})
+	who, err := ex.accounts.authenticate(ctx, Login{Name: name, Password: password, Request: ex.r, friendly: attempt.friendly})
 	switch {
 	case err == nil:
 		attempt.accepted()

@@ -59,7 +59,7 @@ func (u *StaticUser) matches(ctx context.Context, login Login) (bool, error) {
 		return true, nil
 	}
 	return loginFlights.do(ctx, key, func(ctx context.Context) (bool, error) {
-		leave, err := hashing.enter(ctx, login.known)
+		leave, err := hashing.enter(ctx, login.friendly)
 		if err != nil {
 			return false, err
 		}
@@ -83,12 +83,12 @@ func (u *StaticUser) compare(password string) (bool, error) {
 }
 
 // hashQueue bounds how many passwords are hashed at once and how many wait for
-// it. Those who have logged in from where they are before go first, so that a
-// storm of strangers does not keep them out.
+// it. Those go first who come from where somebody has logged in before, so that
+// a storm of strangers does not keep them out.
 type hashQueue struct {
-	slots            chan struct{} // holds one for each hash under way
-	gate             chan struct{} // holds one for the stranger who is next
-	strangers, known atomic.Int32  // how many wait
+	slots              chan struct{} // holds one for each hash under way
+	gate               chan struct{} // holds one for the stranger who is next
+	strangers, friends atomic.Int32  // how many wait
 }
 
 func newHashQueue(slots int) *hashQueue {
@@ -96,16 +96,16 @@ func newHashQueue(slots int) *hashQueue {
 }
 
 // enter waits for a turn, which lasts until leave is called.
-func (q *hashQueue) enter(ctx context.Context, known bool) (leave func(), err error) {
+func (q *hashQueue) enter(ctx context.Context, friendly bool) (leave func(), err error) {
 	waiting := &q.strangers
-	if known {
-		waiting = &q.known
+	if friendly {
+		waiting = &q.friends
 	}
 	defer waiting.Add(-1)
 	if waiting.Add(1) > maxWaiting {
 		return nil, errBusy
 	}
-	if !known {
+	if !friendly {
 		select {
 		case q.gate <- struct{}{}:
 			defer func() { <-q.gate }()

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -28,7 +29,8 @@ func (c counting) Compare(hash, password []byte) (bool, error) {
 // TestHashesPerLogin: a wrong password costs one hash whether the account
 // exists or not, each time; a right one costs one, and none from then on.
 func TestHashesPerLogin(t *testing.T) {
-	d := &StaticDirectory{Users: []*StaticUser{{Name: "ann", Hash: hash("ann's")}, {Name: "ben", Hash: hash("ben's")}}}
+	anns := rand.Text()
+	d := &StaticDirectory{Users: []*StaticUser{{Name: "ann", Hash: hash(anns)}, {Name: "ben", Hash: hash("ben's")}}}
 	if err := d.Provision(caddy.Context{}); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +47,7 @@ func TestHashesPerLogin(t *testing.T) {
 		{"ann", "wrong", ErrWrongPassword, 1}, {"ann", "wrong", ErrWrongPassword, 1},
 		{"nobody", "wrong", ErrUnknownAccount, 1}, {"nobody", "wrong", ErrUnknownAccount, 1}, {"", "", ErrUnknownAccount, 1},
 		{"ann", long, ErrWrongPassword, 1}, {"nobody", long, ErrUnknownAccount, 1},
-		{"ann", "ann's", nil, 1}, {"ann", "ann's", nil, 0}, {"ben", "ann's", ErrWrongPassword, 1}, {"ann", "wrong", ErrWrongPassword, 1},
+		{"ann", anns, nil, 1}, {"ann", anns, nil, 0}, {"ben", anns, ErrWrongPassword, 1}, {"ann", "wrong", ErrWrongPassword, 1},
 	} {
 		n.Store(0)
 		_, err := d.Authenticate(t.Context(), Login{Name: row.name, Password: row.password})
@@ -55,8 +57,8 @@ func TestHashesPerLogin(t *testing.T) {
 	}
 }
 
-// TestHashQueue: no more at once than there are slots, those who are known
-// first, and neither many nor long to wait.
+// TestHashQueue: no more at once than there are slots, those from where
+// somebody has logged in first, and neither many nor long to wait.
 func TestHashQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newHashQueue(1)
@@ -65,9 +67,9 @@ func TestHashQueue(t *testing.T) {
 			t.Fatal(err)
 		}
 		var order []string
-		wait := func(name string, known bool) {
+		wait := func(name string, friendly bool) {
 			go func() {
-				leave, err := q.enter(t.Context(), known)
+				leave, err := q.enter(t.Context(), friendly)
 				order = append(order, name) // while the slot is held
 				if err != nil {
 					t.Error(err)
@@ -80,7 +82,7 @@ func TestHashQueue(t *testing.T) {
 		for i := range maxWaiting - 1 {
 			wait(fmt.Sprint("stranger ", i), false)
 		}
-		wait("owner", true)
+		wait("friend", true)
 		impatient, cancel := context.WithTimeoutCause(t.Context(), hashPatience, errBusy)
 		defer cancel()
 		began := time.Now()
@@ -94,7 +96,7 @@ func TestHashQueue(t *testing.T) {
 		leave()
 		synctest.Wait()
 		// One stranger stood at the slot already.
-		if len(order) != maxWaiting+1 || order[1] != "owner" {
+		if len(order) != maxWaiting+1 || order[1] != "friend" {
 			t.Errorf("order: %v", order)
 		}
 	})
@@ -163,13 +165,14 @@ func TestHashesGivenUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		u := &StaticUser{Name: "ann", Hash: hash("given up")}
+		secret := rand.Text()
+		u := &StaticUser{Name: "ann", Hash: hash(secret)}
 		if u.comparer, u.maxLen, err = comparer(u.Hash); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if ok, err := u.matches(ctx, Login{Password: "given up"}); ok || !errors.Is(err, context.DeadlineExceeded) {
+		if ok, err := u.matches(ctx, Login{Password: secret}); ok || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%t, %v", ok, err)
 		}
 		synctest.Wait()
@@ -177,11 +180,11 @@ func TestHashesGivenUp(t *testing.T) {
 			t.Errorf("%d still wait", n)
 		}
 		began := time.Now()
-		if ok, err := u.matches(t.Context(), Login{Password: "given up"}); ok || !errors.Is(err, errBusy) || time.Since(began) != hashPatience {
+		if ok, err := u.matches(t.Context(), Login{Password: secret}); ok || !errors.Is(err, errBusy) || time.Since(began) != hashPatience {
 			t.Errorf("%t, %v after %s", ok, err, time.Since(began))
 		}
 		leave()
-		if ok, err := u.matches(t.Context(), Login{Password: "given up"}); !ok || err != nil {
+		if ok, err := u.matches(t.Context(), Login{Password: secret}); !ok || err != nil {
 			t.Errorf("%t, %v", ok, err)
 		}
 	})

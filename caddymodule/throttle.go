@@ -59,7 +59,7 @@ type throttle struct {
 	accounts  *simplelru.LRU[loginSum, *loginBucket]
 	right     *simplelru.LRU[loginSum, struct{}] // name and password, as they were right
 	wrong     *simplelru.LRU[loginSum, struct{}] // the same, as they were wrong
-	homes     *simplelru.LRU[loginSum, struct{}] // address and name, of right logins
+	homes     *simplelru.LRU[loginSum, struct{}] // addresses of right logins, alone and with the name
 }
 
 // loginSum is a keyed digest.
@@ -102,8 +102,9 @@ func (e *throttled) Error() string { return fmt.Sprintf("%s; for %s", e.reason, 
 // attempt is a login that may be checked.
 type attempt struct {
 	*throttle
-	known    bool // the account has logged in from this address before
-	repeated bool // it was right when it was last checked
+	friendly bool // somebody has logged in from this address before
+	known    bool // the account has
+	repeated bool // the login was right when it was last checked
 
 	address, login, home loginSum
 	account              loginSum
@@ -121,9 +122,10 @@ func (t *throttle) admit(address, name, password string) (*attempt, *throttled) 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, a.repeated = t.right.Get(a.login); a.repeated {
-		a.known = true
+		a.friendly, a.known = true, true
 		return a, nil
 	}
+	_, a.friendly = t.homes.Get(a.address)
 	_, a.known = t.homes.Get(a.home)
 	from := bucketOf(t.addresses, a.address, addressEvery, addressBurst)
 	if e := from.check(t.now(), a.login, addressFlights, "too many wrong logins from your address"); e != nil {
@@ -147,6 +149,7 @@ func (a *attempt) accepted() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.right.Add(a.login, struct{}{})
+	a.homes.Add(a.address, struct{}{})
 	a.homes.Add(a.home, struct{}{})
 	a.wrong.Remove(a.login)
 }

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -51,10 +52,10 @@ func TestThrottledLogins(t *testing.T) {
 		how    with
 		from   string
 		status int
-		known  bool
-	}{{form, "192.0.2.2", 200, false}, {form, "192.0.2.2", 200, true}, {wrong("zoe", 9), "192.0.2.2", 401, true}, {wrong("zoe", 9), "192.0.2.3", 401, false}} {
-		if a := s.get("/jwt/auth", row.how, from(row.from)); a.StatusCode != row.status || elsewhereKnown.Load() != row.known {
-			t.Errorf("from %s: %d, known: %t", row.from, a.StatusCode, elsewhereKnown.Load())
+		friend bool
+	}{{form, "192.0.2.5", 200, false}, {form, "192.0.2.5", 200, true}, {wrong("zoe", 9), "192.0.2.2", 401, true}, {wrong("zoe", 9), "192.0.2.3", 401, false}} {
+		if a := s.get("/jwt/auth", row.how, from(row.from)); a.StatusCode != row.status || elsewhereFriendly.Load() != row.friend {
+			t.Errorf("from %s: %d, a friend: %t", row.from, a.StatusCode, elsewhereFriendly.Load())
 		}
 	}
 	if !strings.Contains(s.logs(), `"event":"throttled"`) {
@@ -96,28 +97,37 @@ func TestThrottledAccount(t *testing.T) {
 	}
 }
 
-// TestBusyLogins: where too many wait already, one more is sent away, known or
-// not; who needs no hash is not.
+// TestBusyLogins: where too many wait already, one more is sent away, whether
+// there is such an account or not; who needs no hash is not.
 func TestBusyLogins(t *testing.T) {
-	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"))
-	s.token("alice")
-	// Another password, so that nothing of it is remembered.
-	s.load("user alice "+hash("busy-at-first"), users("bob"), private("acme", "alice", "bob"))
-	s.secret("busy-at-first")
-	login := func(name, password string) answer {
-		return s.get("/jwt/auth", form(loginForm(name, password)))
+	s := newSite(t)
+	s.globals = trustFront
+	lines := []string{private("acme", "alice", "bob"), users("bob")}
+	s.load(append(lines, users("alice"))...)
+	const home, away = "192.0.2.1", "198.51.100.1"
+	s.get(auth, as("alice"), from(home)).expect(t, http.StatusOK, "")
+	// Another password, and one that nothing is remembered of.
+	next := rand.Text()
+	s.load(append(lines, "user alice "+hash(next))...)
+	s.secret(next)
+	login := func(name, password, address string, status int) {
+		t.Helper()
+		a := s.get("/jwt/auth", form(loginForm(name, password)), from(address))
+		if status != http.StatusServiceUnavailable {
+			a.expect(t, status, map[int]string{401: "UNAUTHORIZED"}[status])
+			return
+		}
+		a.expect(t, status, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "Content-Type", "application/json")
 	}
 	hashing.strangers.Add(maxWaiting)
-	for _, name := range []string{"bob", "nobody"} {
-		login(name, "wrong").expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "Content-Type", "application/json")
-	}
-	login("alice", "busy-at-first").expect(t, http.StatusOK, "") // has been here before
+	login("bob", "wrong", away, 503)
+	login("nobody", "wrong", away, 503)
+	login("alice", next, away, 503)
+	login("alice", next, home, 200) // needs a hash, and does not wait behind strangers
+	login("alice", next, away, 200) // needs none any more
 	hashing.strangers.Add(-maxWaiting)
-	login("bob", "wrong").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	login("bob", password("bob")).expect(t, http.StatusOK, "")
-	hashing.strangers.Add(maxWaiting)
-	login("bob", password("bob")).expect(t, http.StatusOK, "")
-	hashing.strangers.Add(-maxWaiting)
+	login("bob", "wrong", "198.51.100.2", 401)
+	login("bob", password("bob"), "198.51.100.2", 200)
 	if !strings.Contains(s.logs(), `"reason":"`+errBusy.Error()) {
 		t.Error("the log does not tell")
 	}
