@@ -114,7 +114,7 @@ func (a *AuthenticationDirectory) Authenticate(ctx context.Context, login Login)
 	request := login.Request.Clone(ctx)
 	request.Body, request.ContentLength = http.NoBody, 0
 	request.SetBasicAuth(login.Name, login.Password)
-	user, ok, err := a.ask(request)
+	user, ok, err := a.ask(request, login.friendly)
 	switch {
 	case err != nil:
 		return Account{}, fmt.Errorf("the provider %s: %w", a.kind, err)
@@ -130,10 +130,13 @@ func (a *AuthenticationDirectory) Authenticate(ctx context.Context, login Login)
 	return a.Lookup(ctx, a.Prefix+user.ID, string(facts))
 }
 
-func (a *AuthenticationDirectory) ask(request *http.Request) (caddyauth.User, bool, error) {
+func (a *AuthenticationDirectory) ask(request *http.Request, friendly bool) (caddyauth.User, bool, error) {
 	if a.hashes {
-		hashing <- struct{}{}
-		defer func() { <-hashing }()
+		leave, err := hashing.enter(request.Context(), friendly)
+		if err != nil {
+			return caddyauth.User{}, false, err
+		}
+		defer leave()
 	}
 	return a.provider.Authenticate(make(nowhere), request)
 }

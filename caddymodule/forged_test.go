@@ -215,7 +215,3 @@ func alike(a, b answer) bool {
 	return a.StatusCode == b.StatusCode && string(a.body) == string(b.body) &&
 		maps.EqualFunc(a.Header, b.Header, func(x, y []string) bool { return strings.Join(x, "\n") == strings.Join(y, "\n") })
 }
-
-func basic(name, password string) with {
-	return func(r *http.Request) { r.SetBasicAuth(name, password) }
-}

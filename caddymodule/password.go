@@ -95,7 +95,8 @@ func newHashQueue(slots int) *hashQueue {
 	return &hashQueue{slots: make(chan struct{}, slots), gate: make(chan struct{}, 1)}
 }
 
-// enter waits for a turn, which lasts until leave is called.
+// enter waits for a turn, which lasts until leave is called. An error that is
+// errBusy says that there are too many, or that it has taken too long.
 func (q *hashQueue) enter(ctx context.Context, friendly bool) (leave func(), err error) {
 	waiting := &q.strangers
 	if friendly {
@@ -105,6 +106,8 @@ func (q *hashQueue) enter(ctx context.Context, friendly bool) (leave func(), err
 	if waiting.Add(1) > maxWaiting {
 		return nil, errBusy
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, hashPatience, errBusy)
+	defer cancel()
 	if !friendly {
 		select {
 		case q.gate <- struct{}{}:
@@ -156,7 +159,7 @@ func (f *hashFlights) do(ctx context.Context, key string, compare func(context.C
 
 // start begins a comparison; f.mu is held.
 func (f *hashFlights) start(ctx context.Context, key string, compare func(context.Context) (bool, error)) *hashFlight {
-	own, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), hashPatience, errBusy)
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	x := &hashFlight{done: make(chan struct{}), cancel: cancel}
 	if f.flying == nil {
 		f.flying = make(map[string]*hashFlight)
