@@ -10,8 +10,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
 // The events of the audit log: its message and its field "event". Each line
@@ -48,18 +46,23 @@ func (ex *exchange) clientIP() string {
 	return address
 }
 
-// refusalReason names why a login or a token was refused. What a directory has
-// wrapped its answer in stays out: it may quote the client.
-func refusalReason(err error) string {
-	for _, reason := range []error{ErrBlocked, ErrWrongPassword, ErrUnknownAccount} {
-		if errors.Is(err, reason) {
-			return reason.Error()
+// maxShownReason is how much of a reason is logged, in bytes.
+const maxShownReason = 300
+
+// refusalReason says why a login or a token was refused, as the directory that
+// the line names puts it. Directories do not tell secrets; that none quotes what
+// it was given as the password is seen to.
+func refusalReason(err error, directory, secret string) string {
+	reason := strings.TrimPrefix(err.Error(), "directory "+directory+": ")
+	if len(secret) >= 4 && strings.Contains(reason, secret) {
+		for _, plain := range []error{ErrBlocked, ErrWrongPassword, ErrUnknownAccount} {
+			if errors.Is(err, plain) {
+				return plain.Error()
+			}
 		}
+		return "refused"
 	}
-	if errors.Is(err, tokenissuer.ErrInvalidToken) {
-		return err.Error() // has nothing out of the token
-	}
-	return "refused"
+	return printable(reason, maxShownReason)
 }
 
 // maxShown is how much of a name that a stranger gives is logged, in bytes.
@@ -75,20 +78,25 @@ func (a *accounts) shownName(name, password string) string {
 	if looksGenerated(name) || password != "" && strings.Contains(name, password) {
 		return "(" + strconv.Itoa(len(name)) + " bytes that may be a secret)"
 	}
-	name = strings.Map(func(r rune) rune {
+	return printable(name, maxShown)
+}
+
+// printable cuts a text to so many bytes and takes what a terminal would obey
+// out of it.
+func printable(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == utf8.RuneError {
 			return '?'
 		}
 		return r
-	}, name)
-	if len(name) > maxShown {
-		end := maxShown
-		for !utf8.RuneStart(name[end]) {
-			end--
-		}
-		name = name[:end] + "..."
+	}, text)
+	if len(text) <= limit {
+		return text
 	}
-	return name
+	for !utf8.RuneStart(text[limit]) {
+		limit--
+	}
+	return text[:limit] + "..."
 }
 
 // minGenerated is how long a generated secret is at least, in bytes.

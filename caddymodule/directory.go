@@ -61,8 +61,11 @@ var ErrBlocked = errors.New("the account is blocked")
 
 // Directory is a guest module in the namespace http.dependency_proxy.directory
 // that knows accounts. Any error other than the three above means that it
-// cannot answer, and denies. Its methods are called concurrently, and may still
-// be called after its Cleanup, by requests of a configuration that is gone.
+// cannot answer, and denies. The text of an error goes to the audit log and to
+// no client: it tells why, and no secret. Wrong logins are counted, and too many
+// kept away, before a directory is asked. Its methods are called concurrently,
+// and may still be called after its Cleanup, by requests of a configuration that
+// is gone.
 type Directory interface {
 	// Authenticate checks a login. It must take as long for an unknown
 	// account as for a wrong password.

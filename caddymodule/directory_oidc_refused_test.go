@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -17,12 +18,15 @@ import (
 // has the reason, the client has not, and no other directory is asked.
 func TestOIDCRefused(t *testing.T) {
 	issuer := newIDIssuer(t)
-	s := start(t, users("alice"), issuer.directory("map repository_owner acme -> acme", "require ref refs/heads/main", "max_age 30m"), "directory elsewhere", private("acme"))
+	s := newSite(t)
+	s.globals = trustFront // each from an address of its own, as so many would be throttled
+	s.load(users("alice"), issuer.directory("map repository_owner acme -> acme", "require ref refs/heads/main", "max_age 30m"), "directory elsewhere", private("acme"))
 	foreign := newIDIssuer(t)
 	foreign.url = issuer.url // says that it is the other, with a key of the same name
 	good := issuer.token()
 	parts := strings.Split(good, ".")
 	other := strings.Split(issuer.token(claim("repository_owner", "evil")), ".")
+	addresses := 1
 	for name, c := range map[string]struct{ raw, reason string }{
 		"expired":                {issuer.token(claim("exp", ago(time.Minute))), "expired"},
 		"no expiry":              {issuer.token(claim("exp", nil)), "expired"},
@@ -62,7 +66,9 @@ func TestOIDCRefused(t *testing.T) {
 		s.secret(c.raw)
 		elsewhereAsked.Store(0)
 		known := len(s.logs())
-		for _, a := range []answer{s.get(auth, idToken(c.raw)), s.get("/jwt/auth", form(loginForm("ci", c.raw)))} {
+		address := from(fmt.Sprint("198.51.100.", addresses))
+		addresses++
+		for _, a := range []answer{s.get(auth, idToken(c.raw), address), s.get("/jwt/auth", form(loginForm("ci", c.raw)), address)} {
 			a.expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			if _, message := a.problem(); message != "wrong user name or password" {
 				t.Errorf("%s: the client is told %q", name, message)

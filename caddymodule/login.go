@@ -30,7 +30,7 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 		return who, nil
 	case isRefusal(err):
 		attempt.refused()
-		ex.record(zap.WarnLevel, auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, refusalReason(err)})
+		ex.record(zap.WarnLevel, auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, refusalReason(err, who.directory, password)})
 		return who, refuse(unauthorized, "wrong user name or password")
 	case ctx.Err() != nil:
 		attempt.abandoned()
@@ -80,7 +80,7 @@ func (ex *exchange) refresh(raw string) (caller, *apiError) {
 		ex.record(zap.InfoLevel, auditLine{auditLogin, who.Name, who.directory, "refresh token"})
 		return who, nil
 	case isRefusal(err):
-		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, who.Name, who.directory, "refresh token: " + refusalReason(err)})
+		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, who.Name, who.directory, "refresh token: " + refusalReason(err, who.directory, raw)})
 		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.origin.registry)
 	}
 	return who, ex.cannotTell("verify a refresh token", err)
@@ -152,7 +152,7 @@ func (ex *exchange) identifyToken(raw string) *apiError {
 		ex.record(zap.InfoLevel, line)
 		return ex.challenge("invalid_token", "the token has expired")
 	case isRefusal(err):
-		line.reason = refusalReason(err)
+		line.reason = refusalReason(err, who.directory, raw)
 		ex.record(zap.WarnLevel, line)
 		return ex.challenge("invalid_token", "the token is not valid here, or no longer")
 	}
