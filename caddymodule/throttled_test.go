@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"net/http"
@@ -131,4 +132,43 @@ func TestBusyLogins(t *testing.T) {
 	if !strings.Contains(s.logs(), `"reason":"`+errBusy.Error()) {
 		t.Error("the log does not tell")
 	}
+}
+
+// TestAbandonedLogins: clients that do not stay for the answer leave the queue,
+// and cannot have passwords hashed for nothing.
+func TestAbandonedLogins(t *testing.T) {
+	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"))
+	for range cap(hashing.slots) {
+		leave, err := hashing.enter(t.Context(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer leave()
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		together(addressBurst, func(i int) {
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+auth, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			r.SetBasicAuth([]string{"alice", "bob"}[i%2], fmt.Sprint("abandoned", i))
+			if response, err := client.Do(r); err == nil {
+				_ = response.Body.Close()
+				t.Errorf("an answer: %s", response.Status)
+			}
+		})
+	}()
+	eventually(t, "all wait", func() bool { return hashing.strangers.Load() == addressBurst })
+	cancel()
+	<-done
+	eventually(t, "nobody waits", func() bool { return hashing.strangers.Load() == 0 })
+	eventually(t, "the handlers have ended", func() bool {
+		return strings.Count(s.logs(), `"status":499`) == addressBurst
+	})
+	s.get("/jwt/auth", form(loginForm("alice", password("alice")))).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
 }
