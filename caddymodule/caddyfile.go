@@ -25,6 +25,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 // group; user, directory, group and upstream may be repeated:
 //
 //	dependency_proxy {
+//		name           <site>
 //		storage        <module> ...
 //		user           <name> <password hash>
 //		directory      <module> ...
@@ -46,6 +47,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	users := new(StaticDirectory)
 	blocks := map[string]func(*caddyfile.Dispenser) error{
+		"name": func(d *caddyfile.Dispenser) error {
+			if err := oneArg(d, &h.Name); err != nil {
+				return err
+			}
+			return here(d, checkSiteName(h.Name))
+		},
 		"storage":   h.unmarshalStorage,
 		"user":      users.unmarshalUser,
 		"directory": h.unmarshalDirectory,

@@ -116,7 +116,9 @@ func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, error) {
 	if err != nil {
 		return caller{}, err
 	}
-	return ex.accounts.current(ex.r.Context(), id)
+	who, err := ex.accounts.current(ex.r.Context(), id)
+	logAccessToken(ex.r, who.token)
+	return who, err
 }
 
 // isRefusal tells a login or a token that is no good from one that cannot be
@@ -131,9 +133,10 @@ func isRefusal(err error) bool {
 func (h *Handler) login(r *http.Request, name, password string) (caller, *apiError) {
 	who, err := h.accounts.authenticate(r.Context(), Login{Name: name, Password: password, Request: r})
 	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	fields := []zap.Field{zap.String("account", name), zap.String("client_ip", client)}
+	fields := append(loginFields(name, password), zap.String("client_ip", client))
 	switch {
 	case err == nil:
+		logAccessToken(r, who.token)
 		h.logger.Debug("login", fields...)
 		return who, nil
 	case isRefusal(err):

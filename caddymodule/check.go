@@ -169,6 +169,13 @@ func checkRealm(realm string) error {
 	return nil
 }
 
+func checkSiteName(name string) error {
+	if len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("the site's name must be printable ASCII without spaces, 255 characters at most")
+	}
+	return nil
+}
+
 // checkOnce finds a name that the last of some named things shares with one
 // before it.
 func checkOnce[T any](what string, things []T, name func(T) string) error {
@@ -204,7 +211,7 @@ func groupUpstreamName(u *GroupUpstream) string { return u.Name }
 
 // check is all of it, for those who write JSON.
 func (h *Handler) check() error {
-	err := cmp.Or(h.Token.check(), checkRealm(h.Realm),
+	err := cmp.Or(h.Token.check(), checkRealm(h.Realm), checkSiteName(h.Name),
 		checkEach("group", h.Groups, groupPath), checkEach("upstream", h.Upstreams, upstreamName))
 	if err != nil {
 		return err
