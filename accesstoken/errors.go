@@ -2,6 +2,7 @@ package accesstoken
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 )
 
@@ -26,3 +27,6 @@ var ErrUnavailable = errors.New("access tokens unavailable")
 func IsRefusal(err error) bool {
 	return errors.Is(err, ErrMalformed) || errors.Is(err, ErrRevoked) || errors.Is(err, ErrExpired) || errors.Is(err, fs.ErrNotExist)
 }
+
+// errAbsent is a token that does not exist.
+var errAbsent = fmt.Errorf("no such access token: %w", fs.ErrNotExist)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -17,7 +16,7 @@ import (
 // absent one is [fs.ErrNotExist], any other error an [ErrUnavailable].
 func (s *Store) Get(ctx context.Context, id string) (Token, error) {
 	if !IsID(id) {
-		return Token{}, fmt.Errorf("access token %q: %w", id, fs.ErrNotExist)
+		return Token{}, errAbsent
 	}
 	return s.listed(ctx, id, true)
 }

@@ -33,7 +33,7 @@ func (s *Store) Verify(ctx context.Context, secret string) (Token, error) {
 	}
 	// An id is only the beginning of the hash.
 	if subtle.ConstantTimeCompare(e.sum[:], sum[:]) != 1 {
-		return Token{}, fmt.Errorf("access token: %w", fs.ErrNotExist)
+		return Token{}, errAbsent
 	}
 	return s.use(ctx, e)
 }
@@ -85,7 +85,7 @@ func (s *Store) use(ctx context.Context, e *entry) (Token, error) {
 // read it once.
 func (s *Store) get(ctx context.Context, id string) (*entry, error) {
 	if !IsID(id) {
-		return nil, fmt.Errorf("access token: %w", fs.ErrNotExist)
+		return nil, errAbsent
 	}
 	if _, ok := s.endedHere(id); ok {
 		return nil, ErrRevoked
@@ -95,7 +95,7 @@ func (s *Store) get(ctx context.Context, id string) (*entry, error) {
 		return e, nil
 	}
 	if at, ok := s.absent.Get(id); ok && within(AbsentFor, at, now) {
-		return nil, fmt.Errorf("access token: %w", fs.ErrNotExist)
+		return nil, errAbsent
 	}
 	result := s.flights.DoChan(id, func() (any, error) { return s.refresh(ctx, id) })
 	select {
@@ -157,7 +157,7 @@ func (s *Store) read(ctx context.Context, id string) (Token, [sha256.Size]byte, 
 	none := [sha256.Size]byte{}
 	content, err := s.storage.Load(ctx, s.file(id))
 	if errors.Is(err, fs.ErrNotExist) {
-		return Token{}, none, fmt.Errorf("access token %s: %w", id, fs.ErrNotExist)
+		return Token{}, none, errAbsent
 	}
 	if err != nil {
 		return Token{}, none, unavailable("loading an access token", err)

@@ -148,7 +148,7 @@ func (s *Store) Create(ctx context.Context, t Token, lifetime time.Duration) (To
 // error to revoke it twice; by is for the record only.
 func (s *Store) Revoke(ctx context.Context, id, by string) (Token, error) {
 	if !IsID(id) {
-		return Token{}, fmt.Errorf("access token %q: %w", id, fs.ErrNotExist)
+		return Token{}, errAbsent
 	}
 	work, cancel := detached(ctx)
 	defer cancel()

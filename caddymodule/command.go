@@ -44,6 +44,11 @@ func addCommands(root *cobra.Command) {
 	flags.String("site", "", "Name of the site, where several sites with different names are running")
 	flags.Bool("json", false, "Print what the admin API answers")
 	token := &cobra.Command{Use: "token", Short: "Makes, lists and revokes access tokens"}
+	for _, parent := range []*cobra.Command{root, token} {
+		// Without these a mistyped command would print help and succeed.
+		parent.Args = cobra.NoArgs
+		parent.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 	token.AddCommand(tokenCreateCommand(), tokenListCommand(), tokenRevokeCommand())
 	root.AddCommand(token, explainCommand())
 }

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -98,7 +99,10 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 	e := explanation{
 		Group: rt.group, Image: rt.image, Upstream: repo.upstream, Repository: repo.name, Reference: rt.reference(),
 	}
-	if e.Visibility, err = h.access.visibilityOf(ctx, rt.group); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	visibility, err := h.access.visibilityOf(ctx, rt.group)
+	if err == nil {
+		e.Visibility = cmp.Or(visibility, Private)
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return e, err
 	}
 	who, done, err := h.explainAccount(ctx, &e, name)

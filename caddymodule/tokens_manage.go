@@ -148,7 +148,7 @@ func (h *Handler) revokeAny(ctx context.Context, id, by string, wanted func(acce
 	store := h.accounts.tokens.store
 	token, err := store.Get(ctx, id)
 	if err == nil && !wanted(token) {
-		err = fmt.Errorf("access token %s: %w", id, fs.ErrNotExist)
+		err = fmt.Errorf("no such access token: %w", fs.ErrNotExist)
 	}
 	if err != nil {
 		return accesstoken.Token{}, err
