@@ -53,11 +53,10 @@ func adminListTokens(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	tokens, err := handlers[0].accounts.tokens.store.List(r.Context())
 	site, account, group := siteOf(query), query.Get("account"), query.Get("group")
-	tokens = slices.DeleteFunc(tokens, func(t accesstoken.Token) bool {
-		return site != nil && t.Site != *site || account != "" && (t.Owner == nil || t.Owner.Name != account) ||
-			group != "" && !slices.Contains(t.Groups, group)
+	tokens, err := handlers[0].listTokens(r.Context(), func(t accesstoken.Token) bool {
+		return (site == nil || t.Site == *site) && (account == "" || t.Owner != nil && t.Owner.Name == account) &&
+			(group == "" || slices.Contains(t.Groups, group))
 	})
 	return http.StatusOK, tokenList{tokens}, err
 }
@@ -74,6 +73,6 @@ func adminRevokeToken(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	token, err := handlers[0].revokeAny(r.Context(), id, byAdmin, func(accesstoken.Token) bool { return true })
+	token, err := handlers[0].revokeToken(r.Context(), id, byAdmin, func(accesstoken.Token) bool { return true })
 	return http.StatusOK, token, err
 }

@@ -173,8 +173,12 @@ func (ex *exchange) authorize(want Role) *apiError {
 		return nil
 	}
 	ex.logger.Info("pull denied",
-		zap.String("account", ex.caller.Name), zap.String("group", ex.route.group), zap.String("reason", v.rule))
+		zap.String("account", ex.caller.Name), zap.String("access_token", ex.caller.token),
+		zap.String("group", ex.route.group), zap.String("reason", v.rule))
 	e := refuse(denied, "group %s does not exist, or you may not pull from it; ask its owner to make %s a member", ex.route.group, ex.caller.Name)
+	if ex.caller.token != "" {
+		e = refuse(denied, "group %s does not exist, or the access token %s may not pull from it", ex.route.group, ex.caller.token)
+	}
 	if ex.caller.anonymous {
 		e = refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.origin.registry)
 	}

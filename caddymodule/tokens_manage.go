@@ -131,20 +131,18 @@ func (h *Handler) ownerOf(ctx context.Context, name string) (*accesstoken.Owner,
 	return nil, err
 }
 
-// siteTokens lists the site's access tokens that are wanted, the newest first.
-func (h *Handler) siteTokens(ctx context.Context, wanted func(accesstoken.Token) bool) ([]accesstoken.Token, error) {
+// listTokens lists the access tokens that are wanted, the newest first. All
+// sites' are there, those of sites that are gone too: who answers for one group
+// of this site wants only those with its name and not of an account, too.
+func (h *Handler) listTokens(ctx context.Context, wanted func(accesstoken.Token) bool) ([]accesstoken.Token, error) {
 	all, err := h.accounts.tokens.store.List(ctx)
-	return slices.DeleteFunc(all, func(t accesstoken.Token) bool { return t.Site != h.Name || !wanted(t) }), err
+	return slices.DeleteFunc(all, func(t accesstoken.Token) bool { return !wanted(t) }), err
 }
 
-// revokeToken ends one of the site's access tokens, if it is wanted; else it is
-// an [fs.ErrNotExist], as if it did not exist.
+// revokeToken ends an access token, if it is wanted; else it is an
+// [fs.ErrNotExist], as if it did not exist. What listTokens says of other sites
+// holds here too.
 func (h *Handler) revokeToken(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (accesstoken.Token, error) {
-	return h.revokeAny(ctx, id, by, func(t accesstoken.Token) bool { return t.Site == h.Name && wanted(t) })
-}
-
-// revokeAny is revokeToken for all sites, those that are gone too.
-func (h *Handler) revokeAny(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (accesstoken.Token, error) {
 	store := h.accounts.tokens.store
 	token, err := store.Get(ctx, id)
 	if err == nil && !wanted(token) {
