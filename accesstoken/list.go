@@ -6,10 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"iter"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Get returns a token as storage has it now, revoked or expired ones too. An
@@ -29,22 +33,26 @@ func (s *Store) List(ctx context.Context) ([]Token, error) {
 	if err != nil {
 		return nil, unavailable("listing access tokens", err)
 	}
+	var mu sync.Mutex
 	tokens := make([]Token, 0, len(names))
-	for name := range names {
-		id, ok := strings.CutSuffix(name, ".json")
-		if !ok || !IsID(id) {
-			continue // a temporary file of the storage's
-		}
-		t, err := s.listed(ctx, id, names[path.Base(s.used(id))])
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if s.now().Before(t.Expires.Add(keepDead)) {
-			tokens = append(tokens, t)
-		}
+	readers, ctx := errgroup.WithContext(ctx)
+	readers.SetLimit(listers)
+	for id := range tokenIDs(names) {
+		readers.Go(func() error {
+			t, err := s.listed(ctx, id, names[path.Base(s.used(id))])
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil && s.now().Before(t.Expires.Add(keepDead)) {
+				tokens = append(tokens, t)
+			}
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := readers.Wait(); err != nil {
+		return nil, err
 	}
 	slices.SortFunc(tokens, func(a, b Token) int {
 		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID))
@@ -54,7 +62,7 @@ func (s *Store) List(ctx context.Context) ([]Token, error) {
 
 // listed reads a token, and its last use if there is a record of one.
 func (s *Store) listed(ctx context.Context, id string, used bool) (Token, error) {
-	ctx, cancel := detached(ctx)
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
 	t, _, err := s.read(ctx, id)
 	if err != nil || !used {
@@ -68,8 +76,9 @@ func (s *Store) listed(ctx context.Context, id string, used bool) (Token, error)
 	return t, nil
 }
 
+// names are the files in storage, without their path.
 func (s *Store) names(ctx context.Context) (map[string]bool, error) {
-	ctx, cancel := detached(ctx)
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
 	paths, err := s.storage.List(ctx, s.prefix, false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -88,6 +97,18 @@ func (s *Store) names(ctx context.Context) (map[string]bool, error) {
 	return names, nil
 }
 
+// tokenIDs are the tokens among some files. Others are what belongs to a token,
+// or a storage's own temporary ones.
+func tokenIDs(names map[string]bool) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for name := range names {
+			if id, ok := strings.CutSuffix(name, ".json"); ok && IsID(id) && !yield(id) {
+				return
+			}
+		}
+	}
+}
+
 // tidy deletes what has been dead for long, once a day at most. The tombstone
 // goes last: without it, a token that has come back by some mirror's mistake
 // is still expired.
@@ -102,9 +123,11 @@ func (s *Store) tidy(ctx context.Context) {
 	if !due {
 		return
 	}
+	ctx, cancel := detached(ctx) // for all of it: somebody waits
+	defer cancel()
 	names, err := s.names(ctx)
-	for name := range names {
-		if id, ok := strings.CutSuffix(name, ".json"); ok && IsID(id) && err == nil {
+	for id := range tokenIDs(names) {
+		if err == nil {
 			err = s.deleteDead(ctx, id, now)
 		}
 	}
@@ -112,8 +135,6 @@ func (s *Store) tidy(ctx context.Context) {
 }
 
 func (s *Store) deleteDead(ctx context.Context, id string, now time.Time) error {
-	ctx, cancel := detached(ctx)
-	defer cancel()
 	t, _, err := s.read(ctx, id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

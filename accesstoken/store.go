@@ -35,6 +35,8 @@ const (
 	// second, and at once, are looked for.
 	lookupRate  = 50
 	lookupBurst = 100
+	// listers is how many files are read at a time for a list.
+	listers = 8
 	// keepDead is how long an expired token is still listed.
 	keepDead = 30 * 24 * time.Hour
 )
