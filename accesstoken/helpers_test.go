@@ -23,6 +23,9 @@ type memStorage struct {
 	loads  int
 	stores int
 	fail   error // of every call
+	// failing is the end of the keys at which calls fail, a Store after it has
+	// taken effect.
+	failing string
 	// loading, if not nil, is called by Load before it answers, and again after.
 	loading func(key string)
 	// lagging keys are stored, but do not show.
@@ -39,6 +42,13 @@ func (s *memStorage) set(change func()) {
 	change()
 }
 
+func (s *memStorage) failure(key string) error {
+	if s.failing != "" && strings.HasSuffix(key, s.failing) {
+		return errAway
+	}
+	return nil
+}
+
 func (s *memStorage) Store(ctx context.Context, key string, value []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,7 +60,7 @@ func (s *memStorage) Store(ctx context.Context, key string, value []byte) error 
 	}
 	s.stores++
 	s.files[key] = value
-	return nil
+	return s.failure(key)
 }
 
 func (s *memStorage) Load(ctx context.Context, key string) ([]byte, error) {
@@ -58,7 +68,7 @@ func (s *memStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	s.loads++
 	value, exists := s.files[key]
 	exists = exists && !s.lagging[key]
-	err, loading := errors.Join(s.fail, ctx.Err()), s.loading
+	err, loading := errors.Join(s.fail, s.failure(key), ctx.Err()), s.loading
 	s.mu.Unlock()
 	if loading != nil {
 		loading(key)

@@ -213,6 +213,45 @@ func TestAway(t *testing.T) {
 	accept(t, node, secret)
 }
 
+// TestGraveAway: where it cannot be told whether a token is revoked, it is not
+// good; and a revocation that failed and yet took effect is believed at once.
+func TestGraveAway(t *testing.T) {
+	s, c := newStorage(t), newClock()
+	node := newNode(s, c)
+	made, secret := create(t, node, deploy, time.Hour)
+	s.set(func() { s.failing = ".revoked" })
+	refuse(t, node, secret, ErrUnavailable)
+	s.set(func() { s.failing = "" })
+	accept(t, node, secret)
+	s.loading = func(key string) { // fails once it has been looked that there is none
+		if strings.HasSuffix(key, ".revoked") {
+			s.set(func() { s.failing, s.loading = ".revoked", nil })
+		}
+	}
+	if _, err := node.Revoke(t.Context(), made.ID, ""); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	s.set(func() { s.failing = "" })
+	refuse(t, node, secret, ErrRevoked)
+}
+
+// TestSameID: an id is the beginning of a hash, and all of it counts.
+func TestSameID(t *testing.T) {
+	s, c := newStorage(t), newClock()
+	node := newNode(s, c)
+	made, secret := create(t, node, deploy, time.Hour)
+	var file tokenFile
+	if err := json.Unmarshal(s.files[node.file(made.ID)], &file); err != nil {
+		t.Fatal(err)
+	}
+	file.SHA256 = file.SHA256[:20] + strings.Repeat("A", len(file.SHA256)-20)
+	s.files[node.file(made.ID)], _ = json.Marshal(file)
+	if _, err := node.Find(t.Context(), made.ID); err != nil {
+		t.Fatal(err)
+	}
+	refuse(t, node, secret, fs.ErrNotExist)
+}
+
 // TestDamaged: a file that is not a token of its name lets nobody in.
 func TestDamaged(t *testing.T) {
 	s, c := newStorage(t), newClock()
