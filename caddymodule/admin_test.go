@@ -143,6 +143,7 @@ func TestAdminErrors(t *testing.T) {
 		"empty":             {s.ask("POST", tokensPath, `{}`), 400, "kind"},
 		"no group":          {s.ask("POST", tokensPath, `{"kind":"deploy"}`), 400, "one group"},
 		"unknown group":     {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acmee"]}`), 400, "no group 'acmee'"},
+		"upper case":        {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["Acme"]}`), 400, "lower case"},
 		"unknown role":      {s.ask("POST", tokensPath, `{"kind":"group","groups":["acme"],"role":"root"}`), 400, "maintainer"},
 		"deploy manages":    {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"scopes":["manage"]}`), 400, "pulling only"},
 		"unknown scope":     {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"scopes":["push"]}`), 400, "scopes"},

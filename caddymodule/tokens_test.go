@@ -20,11 +20,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// basic is a login with any password.
-func basic(name, password string) with {
-	return func(r *http.Request) { r.SetBasicAuth(name, password) }
-}
-
 // TestDeployToken: made by the command, it pulls from its group by each way to
 // log in, whatever the user name, and from no other group; revoked, neither it
 // nor what it has bought opens anything.
