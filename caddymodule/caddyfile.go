@@ -104,19 +104,6 @@ func (h *Handler) unmarshalDirectory(d *caddyfile.Dispenser) error {
 	return err
 }
 
-// UnmarshalCaddyfile reads accounts beside which other directories may stand:
-//
-//	directory static {
-//		user <name> <password hash>
-//	}
-func (s *StaticDirectory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the module's name
-	if err := endOfLine(d); err != nil {
-		return err
-	}
-	return eachLine(d, "directory static", map[string]func(*caddyfile.Dispenser) error{"user": s.unmarshalUser})
-}
-
 func (s *StaticDirectory) unmarshalUser(d *caddyfile.Dispenser) error {
 	u := new(StaticUser)
 	if !d.AllArgs(&u.Name, &u.Hash) {

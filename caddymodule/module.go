@@ -191,6 +191,7 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	for _, mod := range mods.([]any) {
 		h.accounts.add(mod.(caddy.Module).CaddyModule().ID.Name(), mod.(Directory))
 	}
+	shareDecoys(h.accounts.directories)
 	return nil
 }
 
