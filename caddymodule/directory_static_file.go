@@ -101,7 +101,7 @@ func (f *usersFile) renew() error {
 	if err != nil {
 		return err
 	}
-	f.seen = info
+	f.seen, f.trouble = info, "" // what is wrong with this version is news
 	sum := sha256.Sum256(content)
 	if sum == f.content {
 		return nil
