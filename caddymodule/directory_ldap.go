@@ -137,9 +137,7 @@ func (l *LDAPDirectory) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if l.roles, err = newLDAPRoles(l.Map, l.Admins); err != nil {
-		return err
-	}
+	l.roles = newLDAPRoles(l.Map, l.Admins)
 	if l.pool, err = l.newPool(ctx); err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
@@ -132,17 +131,11 @@ func (g *LDAPGroup) check() error {
 	if g.DN == "" {
 		return errors.New("a mapping has no DN")
 	}
-	_, err := g.role()
-	return cmp.Or(checkDN("map", g.DN), (&Group{Path: g.Group}).check(), err)
-}
-
-func (g *LDAPGroup) role() (Role, error) {
-	if g.Role == "" {
-		return Member, nil
+	if err := cmp.Or(checkDN("map", g.DN), (&Group{Path: g.Group}).check()); err != nil {
+		return err
 	}
-	i := slices.Index(roleNames[:], g.Role)
-	if i < int(Member) {
-		return NoRole, fmt.Errorf("map %s: role '%s': write member, maintainer or owner", g.DN, g.Role)
+	if _, ok := roleByName[g.Role]; !ok {
+		return fmt.Errorf("map %s: role '%s': write member, maintainer or owner", g.DN, g.Role)
 	}
-	return Role(i), nil
+	return nil
 }

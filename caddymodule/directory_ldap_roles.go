@@ -22,21 +22,17 @@ type ldapGroup struct {
 	admin bool
 }
 
-func newLDAPRoles(mapped []*LDAPGroup, admins []string) (ldapRoles, error) {
+func newLDAPRoles(mapped []*LDAPGroup, admins []string) ldapRoles {
 	var roles ldapRoles
 	for _, g := range mapped {
-		role, err := g.role()
-		if err != nil {
-			return nil, err
-		}
 		key := ldapKey(g.DN)
-		roles = append(roles, ldapGroup{key: key, id: ldapID(key), role: role, group: g.Group})
+		roles = append(roles, ldapGroup{key: key, id: ldapID(key), role: roleByName[g.Role], group: g.Group})
 	}
 	for _, dn := range admins {
 		key := ldapKey(dn)
 		roles = append(roles, ldapGroup{key: key, id: ldapID(key), admin: true})
 	}
-	return roles, nil
+	return roles
 }
 
 func ldapID(key string) string {
