@@ -8,13 +8,13 @@ import (
 )
 
 // TestImports holds the shape of the code. What knows registries, tokens and
-// content can be used, read and tested without Caddy, and any of the three
+// content can be used, read and tested without Caddy, and any of the four
 // without the others: caddymodule alone joins them, so that a change of Caddy's
 // API, or of one of them, stays in one place. They report by errors and hooks,
 // so none has a logger either.
 func TestImports(t *testing.T) {
 	const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
-	for _, part := range []string{"blobcache", "tokenissuer", "upstream"} {
+	for _, part := range []string{"accesstoken", "blobcache", "tokenissuer", "upstream"} {
 		output, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./"+part).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, output)

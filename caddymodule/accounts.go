@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
@@ -16,12 +17,17 @@ type caller struct {
 	anonymous bool
 	directory string    // which one knows the account
 	source    Directory // the same
+	token     string    // the id of the access token that stands for it, if any
 }
 
 // identity is what of the caller goes into a token.
 func (c caller) identity() tokenissuer.Identity {
 	if c.anonymous {
 		return tokenissuer.Identity{Anonymous: true}
+	}
+	if c.token != "" {
+		// The access token's life counts, not that of the account's password.
+		return tokenissuer.Identity{Name: c.Name, Directory: tokensDirectory, Facts: c.token}
 	}
 	return tokenissuer.Identity{Name: c.Name, Version: c.Version, Directory: c.directory, Facts: c.Facts}
 }
@@ -32,6 +38,7 @@ type accounts struct {
 	directories []namedDirectory
 	admins      map[string]bool
 	blocked     map[string]bool
+	tokens      accessTokens // asked before all directories
 }
 
 // namedDirectory is a directory under the name that tokens know it by.
@@ -55,7 +62,7 @@ func newAccounts(admins, blocked []string) *accounts {
 // the second one of a kind on.
 func (a *accounts) add(kind string, d Directory) {
 	name := kind
-	for n := 2; a.named(name) != nil; n++ {
+	for n := 2; name == tokensDirectory || a.named(name) != nil; n++ {
 		name = fmt.Sprintf("%s-%d", kind, n)
 	}
 	a.directories = append(a.directories, namedDirectory{name, d})
@@ -70,13 +77,23 @@ func (a *accounts) named(name string) Directory {
 	return nil
 }
 
-// authenticate checks a login at each directory until one knows the account.
+// authenticate checks a login at each directory until one knows the account. An
+// access token of our own is no other directory's business, whatever user name
+// it comes with.
 func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error) {
+	if accesstoken.IsOurs(login.Password) {
+		token, err := a.tokens.store.Verify(ctx, login.Password)
+		return a.byToken(ctx, token, err)
+	}
 	return a.first(func(d Directory) (Account, error) { return d.Authenticate(ctx, login) })
 }
 
 // find looks an account up by its name alone, as an administrator names it.
 func (a *accounts) find(ctx context.Context, name string) (caller, error) {
+	if id, ok := strings.CutPrefix(name, tokenName); ok && accesstoken.IsID(id) {
+		token, err := a.tokens.store.Peek(ctx, id)
+		return a.byToken(ctx, token, err)
+	}
 	return a.first(func(d Directory) (Account, error) { return d.Lookup(ctx, name, "") })
 }
 
@@ -97,16 +114,33 @@ func (a *accounts) current(ctx context.Context, id tokenissuer.Identity) (caller
 	if id.Anonymous {
 		return caller{anonymous: true}, nil
 	}
+	if id.Directory == tokensDirectory {
+		token, err := a.tokens.store.Find(ctx, id.Facts)
+		who, err := a.byToken(ctx, token, err)
+		if err == nil && who.Name != id.Name {
+			return caller{}, ErrUnknownAccount
+		}
+		return who, err
+	}
+	who, err := a.lookup(ctx, id.Name, id.Directory, id.Facts)
+	if err == nil && who.Version != id.Version {
+		return caller{}, ErrUnknownAccount
+	}
+	return who, err
+}
+
+// lookup finds an account in the directory that it is known to be of.
+func (a *accounts) lookup(ctx context.Context, name, directory, facts string) (caller, error) {
 	for _, d := range a.directories {
-		if d.name == id.Directory {
-			account, err := d.Lookup(ctx, id.Name, id.Facts)
-			if err == nil && (account.Name != id.Name || account.Version != id.Version) {
+		if d.name == directory {
+			account, err := d.Lookup(ctx, name, facts)
+			if err == nil && account.Name != name {
 				err = ErrUnknownAccount
 			}
 			return a.admit(d, account, err)
 		}
 		// A name that the configuration has given away since is another's.
-		if static, ok := d.Directory.(*StaticDirectory); ok && static.knows(id.Name) {
+		if static, ok := d.Directory.(*StaticDirectory); ok && static.knows(name) {
 			break
 		}
 	}

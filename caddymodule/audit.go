@@ -10,11 +10,14 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 )
 
 // The events of the audit log: its message and its field "event". Each line
-// has the same fields: event, account, directory, client_ip, group (of a path
-// under /v2/) and reason; what is not known is empty. Refusals are warnings.
+// has the same fields: event, account, directory, access_token (its id),
+// client_ip, group (of a path under /v2/) and reason; what is not known is
+// empty. Refusals are warnings.
 const (
 	auditLogin        = "login"         // info; debug where one repeats itself with each request
 	auditLoginRefused = "login refused" // the account as it was given, see [accounts.shownName]
@@ -25,7 +28,7 @@ const (
 
 // auditLine is one line of the audit log, but for what the request tells.
 type auditLine struct {
-	event, account, directory, reason string
+	event, account, directory, token, reason string
 }
 
 // record writes a line of the audit log, whose logger is the module's with
@@ -36,7 +39,7 @@ func (ex *exchange) record(level zapcore.Level, line auditLine) {
 		return
 	}
 	checked.Write(zap.String("event", line.event), zap.String("account", line.account), zap.String("directory", line.directory),
-		zap.String("client_ip", ex.clientIP()), zap.String("group", ex.route.group), zap.String("reason", line.reason))
+		zap.String("access_token", line.token), zap.String("client_ip", ex.clientIP()), zap.String("group", ex.route.group), zap.String("reason", line.reason))
 }
 
 // clientIP is the client's address as Caddy determined it, from the headers of
@@ -75,7 +78,7 @@ func (a *accounts) shownName(name, password string) string {
 	if a.lists(name) {
 		return name
 	}
-	if looksGenerated(name) || password != "" && strings.Contains(name, password) {
+	if looksGenerated(name) || strings.Contains(name, accesstoken.Prefix) || password != "" && strings.Contains(name, password) {
 		return "(" + strconv.Itoa(len(name)) + " bytes that may be a secret)"
 	}
 	return printable(name, maxShown)

@@ -29,7 +29,7 @@ func (s *site) audited(seen *int) (lines []string) {
 		}
 		var fields map[string]any
 		_ = json.Unmarshal([]byte(text), &fields)
-		for _, name := range []string{"ts", "level", "logger", "msg", "event", "account", "directory", "client_ip", "group", "reason"} {
+		for _, name := range []string{"ts", "level", "logger", "msg", "event", "account", "directory", "access_token", "client_ip", "group", "reason"} {
 			if _, ok := fields[name].(string); !ok && name != "ts" {
 				s.t.Errorf("%s is %v in %s", name, fields[name], text)
 			}

@@ -25,6 +25,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 // group; user, directory, group and upstream may be repeated:
 //
 //	dependency_proxy {
+//		name           <site>
 //		storage        <module> ...
 //		user           <name> <password hash>
 //		directory      <module> ...
@@ -46,6 +47,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	users := new(StaticDirectory)
 	blocks := map[string]func(*caddyfile.Dispenser) error{
+		"name": func(d *caddyfile.Dispenser) error {
+			if err := oneArg(d, &h.Name); err != nil {
+				return err
+			}
+			return here(d, checkSiteName(h.Name))
+		},
 		"storage":   h.unmarshalStorage,
 		"user":      users.unmarshalUser,
 		"directory": h.unmarshalDirectory,
@@ -95,19 +102,6 @@ func (h *Handler) unmarshalDirectory(d *caddyfile.Dispenser) error {
 	raw, err := guest(d, "http.dependency_proxy.directory.", "type")
 	h.DirectoriesRaw = append(h.DirectoriesRaw, raw)
 	return err
-}
-
-// UnmarshalCaddyfile reads accounts beside which other directories may stand:
-//
-//	directory static {
-//		user <name> <password hash>
-//	}
-func (s *StaticDirectory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the module's name
-	if err := endOfLine(d); err != nil {
-		return err
-	}
-	return eachLine(d, "directory static", map[string]func(*caddyfile.Dispenser) error{"user": s.unmarshalUser})
 }
 
 func (s *StaticDirectory) unmarshalUser(d *caddyfile.Dispenser) error {

@@ -83,8 +83,11 @@ func (ex *exchange) authorize(want Role) *apiError {
 	if v.ok {
 		return nil
 	}
-	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.directory, v.rule})
+	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.directory, ex.caller.token, v.rule})
 	e := refuse(denied, "group %s does not exist, or you may not pull from it; ask its owner to make %s a member", ex.route.group, ex.caller.Name)
+	if ex.caller.token != "" {
+		e = refuse(denied, "group %s does not exist, or the access token %s may not pull from it", ex.route.group, ex.caller.token)
+	}
 	if ex.caller.anonymous {
 		e = refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.origin.registry)
 	}

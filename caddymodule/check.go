@@ -10,9 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
-	"golang.org/x/crypto/bcrypt"
-
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -22,35 +19,27 @@ import (
 // those who write JSON. What depends on the machine is found by Provision.
 
 func (u *StaticUser) check() error {
+	if err := u.checkName(); err != nil {
+		return err
+	}
+	if _, _, err := comparer(u.Hash); err != nil {
+		return u.badHash(err)
+	}
+	return nil
+}
+
+func (u *StaticUser) checkName() error {
 	if u == nil {
 		return errors.New("a user is null")
 	}
 	if u.Name == "" || strings.ContainsAny(u.Name, ": \t\r\n") {
 		return errors.New("a user's name must not be empty nor contain a colon or white space")
 	}
-	_, _, err := comparer(u.Hash)
-	if err != nil {
-		return fmt.Errorf("user %s: %w; write what `caddy hash-password` prints", u.Name, err)
-	}
 	return nil
 }
 
-// comparer returns what compares a password with a hash, and how many bytes of
-// password it takes at most, 0 being any number.
-func comparer(hash string) (caddyauth.Comparer, int, error) {
-	switch {
-	case strings.HasPrefix(hash, "$argon2id$"):
-		if _, _, err := caddyauth.DecodeHash([]byte(hash)); err != nil {
-			return nil, 0, fmt.Errorf("the argon2id hash is damaged: %w", err)
-		}
-		return caddyauth.Argon2idHash{}, 0, nil
-	case strings.HasPrefix(hash, "$2"):
-		if _, err := bcrypt.Cost([]byte(hash)); err != nil || len(hash) != 60 {
-			return nil, 0, errors.New("the bcrypt hash is damaged")
-		}
-		return caddyauth.BcryptHash{}, bcryptLen, nil
-	}
-	return nil, 0, errors.New("the password hash is neither bcrypt nor argon2id")
+func (u *StaticUser) badHash(err error) error {
+	return fmt.Errorf("user %s: %w; write what `caddy hash-password` prints", u.Name, err)
 }
 
 func (g *Group) check() error {
@@ -169,6 +158,13 @@ func checkRealm(realm string) error {
 	return nil
 }
 
+func checkSiteName(name string) error {
+	if len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("the site's name must be printable ASCII without spaces, 255 characters at most")
+	}
+	return nil
+}
+
 // checkOnce finds a name that the last of some named things shares with one
 // before it.
 func checkOnce[T any](what string, things []T, name func(T) string) error {
@@ -204,7 +200,7 @@ func groupUpstreamName(u *GroupUpstream) string { return u.Name }
 
 // check is all of it, for those who write JSON.
 func (h *Handler) check() error {
-	err := cmp.Or(h.Token.check(), checkRealm(h.Realm),
+	err := cmp.Or(h.Token.check(), checkRealm(h.Realm), checkSiteName(h.Name),
 		checkEach("group", h.Groups, groupPath), checkEach("upstream", h.Upstreams, upstreamName))
 	if err != nil {
 		return err

@@ -4,6 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"hash/maphash"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
@@ -11,13 +15,35 @@ import (
 
 func init() { caddy.RegisterModule(new(StaticDirectory)) }
 
-// StaticDirectory holds the accounts that the configuration itself lists.
+// StaticDirectory holds accounts with passwords: those that the configuration
+// itself lists and those of a file.
 type StaticDirectory struct {
-	// Users are the accounts.
+	// Users are the accounts of the configuration.
 	Users []*StaticUser `json:"users,omitempty"`
 
-	users map[string]*StaticUser
-	decoy *StaticUser // compared with for the time it takes
+	// UsersFile is a file of more accounts, one NAME:HASH a line as htpasswd
+	// writes them; empty lines and lines that begin with # do not count, and a
+	// name must not be in Users too. It may hold 16 MiB. The path may have
+	// placeholders. The file is read when the configuration is loaded, which
+	// fails if it cannot be, and whenever it has changed, which has effect in
+	// under a second. Of a version that is bad, half-written or gone nothing is
+	// taken: the accounts stay as they were, and the log tells the line.
+	UsersFile string `json:"users_file,omitempty"`
+
+	// HashRaw compares passwords with hashes that are neither bcrypt nor
+	// argon2id. Without it there must be none.
+	HashRaw json.RawMessage `json:"hash,omitempty" caddy:"namespace=http.authentication.hashes inline_key=algorithm"`
+
+	accounts atomic.Pointer[staticAccounts]
+	file     *usersFile         // of UsersFile, else nil
+	hash     caddyauth.Comparer // of HashRaw, else nil
+	decoys   []*StaticDirectory // whose users take the time of an unknown name
+}
+
+// staticAccounts are all accounts of a directory at one time.
+type staticAccounts struct {
+	byName map[string]*StaticUser
+	list   []*StaticUser
 }
 
 // StaticUser is an account with a password.
@@ -25,8 +51,9 @@ type StaticUser struct {
 	// Name is what the user logs in as.
 	Name string `json:"name"`
 
-	// Hash is the hashed password as `caddy hash-password` prints it:
-	// bcrypt or argon2id.
+	// Hash is the hashed password as `caddy hash-password` prints it: bcrypt
+	// or argon2id, which are told by their prefix, or what the directory's
+	// hash module reads.
 	Hash string `json:"hash"`
 
 	comparer caddyauth.Comparer
@@ -43,31 +70,99 @@ func (*StaticDirectory) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision checks the accounts and indexes them.
-func (s *StaticDirectory) Provision(caddy.Context) error {
-	if err := checkEach("user", s.Users, userName); err != nil {
-		return err
-	}
-	s.users = make(map[string]*StaticUser, len(s.Users))
-	for _, u := range s.Users {
-		var err error
-		if u.comparer, u.maxLen, err = comparer(u.Hash); err != nil {
+func (s *StaticDirectory) Provision(ctx caddy.Context) error {
+	if s.HashRaw != nil {
+		mod, err := ctx.LoadModule(s, "HashRaw")
+		if err != nil {
 			return err
 		}
-		// The salt in the hash makes this tell nothing about the password.
-		sum := sha256.Sum256([]byte("account version\x00" + u.Hash))
-		u.version = base64.RawURLEncoding.EncodeToString(sum[:9])
-		s.users[u.Name] = u
-		s.decoy = u
+		s.hash = mod.(caddyauth.Comparer)
 	}
+	s.decoys = []*StaticDirectory{s}
+	own := &staticAccounts{byName: make(map[string]*StaticUser, len(s.Users))}
+	for _, u := range s.Users {
+		if err := s.add(own, u); err != nil {
+			return err
+		}
+	}
+	s.accounts.Store(own)
+	if s.UsersFile == "" {
+		return nil
+	}
+	path, err := caddy.NewReplacer().ReplaceOrErr(s.UsersFile, true, true)
+	if err != nil {
+		return fmt.Errorf("users_file: %w", err)
+	}
+	s.file = &usersFile{path: path, logger: ctx.Logger(), take: s.takeFile}
+	return s.file.open()
+}
+
+// add checks an account and makes it one of some accounts.
+func (s *StaticDirectory) add(to *staticAccounts, u *StaticUser) (err error) {
+	if err := u.checkName(); err != nil {
+		return err
+	}
+	if to.byName[u.Name] != nil {
+		return fmt.Errorf("user %s is there twice", u.Name)
+	}
+	if u.comparer, u.maxLen, err = comparerOr(s.hash, u.Hash); err != nil {
+		return u.badHash(err)
+	}
+	// The salt in the hash makes this tell nothing about the password.
+	sum := sha256.Sum256([]byte("account version\x00" + u.Hash))
+	u.version = base64.RawURLEncoding.EncodeToString(sum[:9])
+	to.byName[u.Name] = u
+	to.list = append(to.list, u)
 	return nil
+}
+
+// now are the accounts, after a look at the file.
+func (s *StaticDirectory) now() *staticAccounts {
+	if s.file != nil {
+		s.file.look()
+	}
+	return s.accounts.Load()
+}
+
+var decoySeed = maphash.MakeSeed()
+
+// decoy is the account that a login with an unknown name is compared with for
+// the time it takes. It is one of all, always the same for the same name. So
+// where some hashes take longer than others, names that do not exist differ
+// just as those that do, and time tells nothing about any of them.
+func (s *StaticDirectory) decoy(name string) *StaticUser {
+	var all []*StaticUser
+	for _, d := range s.decoys {
+		all = append(all, d.accounts.Load().list...)
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all[maphash.String(decoySeed, name)%uint64(len(all))]
+}
+
+// shareDecoys makes an unknown name take the time of one comparison where there
+// are several such directories, as a wrong password does: the last one does it,
+// with an account of any of them.
+func shareDecoys(directories []namedDirectory) {
+	var all []*StaticDirectory
+	for _, d := range directories {
+		if static, ok := d.Directory.(*StaticDirectory); ok {
+			static.decoys = nil
+			all = append(all, static)
+		}
+	}
+	if len(all) > 0 {
+		all[len(all)-1].decoys = all
+	}
 }
 
 // Authenticate implements [Directory].
 func (s *StaticDirectory) Authenticate(ctx context.Context, login Login) (Account, error) {
-	u := s.users[login.Name]
+	u := s.now().byName[login.Name]
 	if u == nil {
-		if s.decoy != nil {
-			if _, err := s.decoy.matches(ctx, login); err != nil {
+		if decoy := s.decoy(login.Name); decoy != nil {
+			if _, err := decoy.matches(ctx, login); err != nil {
 				return Account{}, err
 			}
 		}
@@ -85,14 +180,14 @@ func (s *StaticDirectory) Authenticate(ctx context.Context, login Login) (Accoun
 
 // Lookup implements [Directory].
 func (s *StaticDirectory) Lookup(_ context.Context, name, _ string) (Account, error) {
-	if u := s.users[name]; u != nil {
+	if u := s.now().byName[name]; u != nil {
 		return Account{Name: u.Name, Version: u.version}, nil
 	}
 	return Account{}, ErrUnknownAccount
 }
 
 // knows tells whether a name is one of the directory's accounts.
-func (s *StaticDirectory) knows(name string) bool { return s.users[name] != nil }
+func (s *StaticDirectory) knows(name string) bool { return s.now().byName[name] != nil }
 
 // Interface guards
 var (

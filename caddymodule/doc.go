@@ -8,7 +8,11 @@
 // group, repository.go turns group and image into one repository of one
 // upstream, manifest.go and blob.go answer from the cache or fill it, and
 // errors.go words every refusal; audit.go writes down who got in and who did
-// not. token.go is the token service that clients are sent to. Storage and
-// directories of accounts are guest modules; what outlives a configuration is
-// in pool.go.
+// not. token.go is the token service that clients are sent to, tokens.go lets
+// access tokens of our own in. Storage and directories of accounts are guest
+// modules; what outlives a configuration is in pool.go.
+//
+// Beside the pulls, admin.go answers Caddy's admin endpoint about the sites that
+// sites.go knows to run: it makes, lists and revokes access tokens, and explains
+// decisions. command.go has the commands that ask it.
 package caddymodule

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
@@ -15,7 +16,7 @@ import (
 func (ex *exchange) login(name, password string) (caller, *apiError) {
 	attempt, refusal := ex.throttle.admit(ex.clientIP(), name, password)
 	if refusal != nil {
-		ex.record(zap.WarnLevel, auditLine{event: auditThrottled, account: ex.accounts.shownName(name, password), reason: refusal.reason})
+		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), "", accesstoken.IDOf(password), refusal.reason})
 		e := refuse(tooManyRequests, "%s; try again later", refusal.reason)
 		e.retryAfter = max(refusal.wait, time.Second)
 		return caller{}, e
@@ -26,17 +27,18 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 	switch {
 	case err == nil:
 		attempt.accepted()
+		logAccessToken(ex.r, who.token)
 		ex.recordLogin(who, attempt.repeated)
 		return who, nil
 	case isRefusal(err):
 		attempt.refused()
-		ex.record(zap.WarnLevel, auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, refusalReason(err, who.directory, password)})
+		ex.record(zap.WarnLevel, auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, accesstoken.IDOf(password), refusalReason(err, who.directory, password)})
 		return who, refuse(unauthorized, "wrong user name or password")
 	case ctx.Err() != nil:
 		attempt.abandoned()
 		return who, refuse(clientGone, "the client has left")
 	case errors.Is(err, errBusy):
-		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), who.directory, errBusy.Error()})
+		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), who.directory, accesstoken.IDOf(password), errBusy.Error()})
 		e := refuse(unavailable, "%s; try again later", errBusy)
 		e.retryAfter = retrySoon
 		return who, e
@@ -54,7 +56,7 @@ func (ex *exchange) recordLogin(who caller, repeated bool) {
 			level = zap.DebugLevel
 		}
 	}
-	ex.record(level, auditLine{auditLogin, who.Name, who.directory, reason})
+	ex.record(level, auditLine{auditLogin, who.Name, who.directory, who.token, reason})
 }
 
 // basic is the login of an Authorization header at the token service. Clients
@@ -77,10 +79,10 @@ func (ex *exchange) refresh(raw string) (caller, *apiError) {
 	who, err := ex.bearer(raw, tokenissuer.Refresh)
 	switch {
 	case err == nil:
-		ex.record(zap.InfoLevel, auditLine{auditLogin, who.Name, who.directory, "refresh token"})
+		ex.record(zap.InfoLevel, auditLine{auditLogin, who.Name, who.directory, who.token, "refresh token"})
 		return who, nil
 	case isRefusal(err):
-		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, who.Name, who.directory, "refresh token: " + refusalReason(err, who.directory, raw)})
+		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, who.Name, who.directory, who.token, "refresh token: " + refusalReason(err, who.directory, raw)})
 		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.origin.registry)
 	}
 	return who, ex.cannotTell("verify a refresh token", err)
@@ -96,7 +98,11 @@ func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, error) {
 	who, err := ex.accounts.current(ex.r.Context(), id)
 	if err != nil {
 		who = caller{Account: Account{Name: id.Name}, directory: id.Directory}
+		if id.Directory == tokensDirectory {
+			who.token = id.Facts
+		}
 	}
+	logAccessToken(ex.r, who.token)
 	return who, err
 }
 
@@ -142,7 +148,7 @@ func (ex *exchange) identify() *apiError {
 
 func (ex *exchange) identifyToken(raw string) *apiError {
 	who, err := ex.bearer(raw, tokenissuer.Access)
-	line := auditLine{auditTokenRefused, who.Name, who.directory, ""}
+	line := auditLine{auditTokenRefused, who.Name, who.directory, who.token, ""}
 	switch {
 	case err == nil:
 		ex.identified(who)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -24,6 +25,12 @@ func init() { caddy.RegisterModule(new(Handler)) }
 //
 // by accounts that may read the group.
 type Handler struct {
+	// Name tells the site from others, so that an access token made for one is
+	// no good at another. Sites of the same name share their access tokens, and
+	// must have the same accounts and groups for that. Another name ends the
+	// tokens of the old one.
+	Name string `json:"name,omitempty"`
+
 	// Storage is where cached content is kept; by default a folder in
 	// Caddy's data directory.
 	StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=http.dependency_proxy.storage inline_key=type"`
@@ -59,6 +66,7 @@ type Handler struct {
 	logger    *zap.Logger
 	audit     *zap.Logger
 	realm     *url.URL // Realm, if there is one
+	who       string   // the accounts and groups, to compare sites by
 	accounts  *accounts
 	throttle  *throttle
 	access    *access
@@ -129,6 +137,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return err
 	}
+	h.who = h.whoMayWhat()
 	if h.Realm != "" {
 		var err error
 		if h.realm, err = url.Parse(h.Realm); err != nil {
@@ -156,17 +165,28 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.throttle, err = h.lease.throttle(ctx.Storage()); err != nil {
 		return err
 	}
-	return h.openRegistries()
+	if h.accounts.tokens.store, err = h.lease.tokens(ctx.Storage()); err != nil {
+		return err
+	}
+	if err := h.openRegistries(); err != nil {
+		return err
+	}
+	if running.add(h, ctx.Done()) {
+		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(errAmbiguous))
+	}
+	return nil
 }
 
 // Cleanup gives up what the handler holds. Requests that it still serves go on.
 func (h *Handler) Cleanup() error {
+	running.remove(h)
 	h.lease.release()
 	return nil
 }
 
 func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	h.accounts = newAccounts(h.Admins, h.Blocked)
+	h.accounts.tokens = accessTokens{site: h.Name, ambiguous: new(atomic.Bool)}
 	if h.DirectoriesRaw == nil {
 		return nil
 	}
@@ -177,6 +197,7 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	for _, mod := range mods.([]any) {
 		h.accounts.add(mod.(caddy.Module).CaddyModule().ID.Name(), mod.(Directory))
 	}
+	shareDecoys(h.accounts.directories)
 	return nil
 }
 

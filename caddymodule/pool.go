@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -25,6 +26,7 @@ import (
 var (
 	vaults     = caddy.NewUsagePool()
 	issuers    = caddy.NewUsagePool()
+	tokens     = caddy.NewUsagePool()
 	registries = caddy.NewUsagePool()
 	throttles  = caddy.NewUsagePool()
 )
@@ -57,6 +59,10 @@ func (v *vault) Destruct() error {
 type pooledIssuer struct{ *tokenissuer.Issuer }
 
 func (pooledIssuer) Destruct() error { return nil }
+
+type pooledTokens struct{ *accesstoken.Store }
+
+func (pooledTokens) Destruct() error { return nil }
 
 type pooledRegistry struct{ *upstream.Registry }
 
@@ -166,6 +172,22 @@ func (l *lease) throttle(storage certmagic.Storage) (*throttle, error) {
 	return acquire(l, throttles, fmt.Sprint(storage), func() (*throttle, error) { return newThrottle(), nil })
 }
 
+// tokens opens the access tokens in a storage. All sites on it share what is
+// known, so that what one revokes is over at the others at once.
+func (l *lease) tokens(storage certmagic.Storage) (*accesstoken.Store, error) {
+	pooled, err := acquire(l, tokens, fmt.Sprint(storage), func() (pooledTokens, error) {
+		return pooledTokens{accesstoken.New(accesstoken.Config{Storage: storage, Hooks: accesstoken.Hooks{
+			BadFile: func(id string, err error) {
+				processLogger().Error("access token is unusable", zap.String("access_token", id), zap.Error(err))
+			},
+			StorageError: func(err error) {
+				processLogger().Warn("access tokens are not looked after; they are good all the same", zap.Error(err))
+			},
+		}})}, nil
+	})
+	return pooled.Store, err
+}
+
 func (l *lease) registry(key string, config upstream.Config) (*upstream.Registry, error) {
 	pooled, err := acquire(l, registries, key, func() (pooledRegistry, error) {
 		registry, err := upstream.New(config)
@@ -174,7 +196,10 @@ func (l *lease) registry(key string, config upstream.Config) (*upstream.Registry
 	return pooled.Registry, err
 }
 
-var _ tokenissuer.Storage = certmagic.Storage(nil)
+var (
+	_ tokenissuer.Storage = certmagic.Storage(nil)
+	_ accesstoken.Storage = certmagic.Storage(nil)
+)
 
 // background is the context of work that several requests wait for.
 func background(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {

@@ -57,6 +57,7 @@ type site struct {
 	limits  string // more lines of the storage
 	before  string // a directive before ours
 	after   string // more sites
+	admin   string // the admin endpoint's address, or off
 	running bool
 
 	mu      sync.Mutex
@@ -80,7 +81,7 @@ func newSite(t testing.TB) *site {
 		t.Fatal(err)
 	}
 	_ = free.Close()
-	s := &site{t: t, dir: t.TempDir(), host: free.Addr().String()}
+	s := &site{t: t, dir: t.TempDir(), host: free.Addr().String(), admin: "off"}
 	s.url, s.cache = "http://"+s.host, filepath.Join(s.dir, "cache")
 	s.secret(upstreamPassword, registrytest.Signature+"=")
 	for _, name := range []string{"alice", "bob", "carol", "dave"} {
@@ -116,9 +117,9 @@ func (s *site) tryLoad(lines ...string) error {
 // adapt returns the JSON of the whole configuration.
 func (s *site) adapt(lines ...string) ([]byte, error) {
 	_, port, _ := net.SplitHostPort(s.host)
-	text := strings.NewReplacer("$DIR", s.dir, "$PORT", port, "$CACHE", s.cache, "$GLOBALS", s.globals,
+	text := strings.NewReplacer("$DIR", s.dir, "$PORT", port, "$CACHE", s.cache, "$GLOBALS", s.globals, "$ADMIN", s.admin,
 		"$LIMITS", s.limits, "$BEFORE", s.before, "$AFTER", s.after, "$LINES", strings.Join(lines, "\n")).Replace(`{
-	admin off
+	admin $ADMIN
 	persist_config off
 	auto_https off
 	storage file_system $DIR/storage
@@ -161,7 +162,9 @@ func (s *site) stop() {
 		files, err := os.ReadDir(filepath.Join(s.cache, "tmp"))
 		return err != nil || len(files) == 0
 	})
-	for name, pool := range map[string]*caddy.UsagePool{"storage": vaults, "keys": issuers, "upstream": registries, "throttle": throttles} {
+	for name, pool := range map[string]*caddy.UsagePool{
+		"storage": vaults, "keys": issuers, "access tokens": tokens, "upstream": registries, "throttle": throttles,
+	} {
 		pool.Range(func(any, any) bool {
 			s.t.Errorf("Caddy has stopped, and something of the pool %s is held", name)
 			return true

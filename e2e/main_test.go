@@ -24,6 +24,7 @@ const (
 var tools = []string{
 	"registry", "pebble", "docker", "dockerd", "containerd", "ctr",
 	"podman", "buildah", "skopeo", "crane", "regctl", "oras", "conformance", "ip", "go",
+	"slapd", "slapadd", "ldapmodify",
 }
 
 func TestMain(m *testing.M) {

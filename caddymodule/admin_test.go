@@ -1,0 +1,275 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+)
+
+// startWithAdmin is start with an admin endpoint.
+func startWithAdmin(t testing.TB, lines ...string) *site {
+	t.Helper()
+	s := newSite(t)
+	s.openAdmin()
+	s.load(lines...)
+	return s
+}
+
+// openAdmin makes the site's Caddy have an admin endpoint.
+func (s *site) openAdmin() {
+	s.t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_ = free.Close()
+	s.admin = free.Addr().String()
+}
+
+// ask sends a request to the admin endpoint.
+func (s *site) ask(method, path, body string, changes ...with) answer {
+	s.t.Helper()
+	for tries := 0; ; tries++ {
+		request, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+s.admin+path, strings.NewReader(body))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if body != "" {
+			request.Header.Set("Content-Type", "application/json")
+		}
+		for _, change := range changes {
+			change(request)
+		}
+		response, err := client.Do(request)
+		if err == nil {
+			return s.finish(response)
+		}
+		if tries == 5 || !closing(err) {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// closing tells of a connection that the admin endpoint of the configuration
+// before has taken with it: after a reload it shares the port for a moment.
+func closing(err error) bool {
+	return err != nil && (strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer"))
+}
+
+// command carries out `caddy dependency-proxy` in this process, and returns what
+// it writes to the standard output and then to the standard error.
+func (s *site) command(args ...string) (string, error) {
+	s.t.Helper()
+	stdout, stderr, err := s.commandParts(args...)
+	return stdout + stderr, err
+}
+
+func (s *site) commandParts(args ...string) (stdout, stderr string, err error) {
+	s.t.Helper()
+	registered := caddycmd.Commands()["dependency-proxy"]
+	for tries := 0; ; tries++ {
+		root := &cobra.Command{Use: registered.Name}
+		registered.CobraFunc(root)
+		var out, errs bytes.Buffer
+		root.SetOut(&out)
+		root.SetErr(&errs)
+		root.SetArgs(append(args, "--address", s.admin))
+		err = root.ExecuteContext(s.t.Context())
+		if tries == 5 || !closing(err) {
+			return out.String(), errs.String(), err
+		}
+	}
+}
+
+func (s *site) mustCommand(args ...string) string {
+	s.t.Helper()
+	out, err := s.command(args...)
+	if err != nil {
+		s.t.Fatalf("%v: %v: %s", args, err, out)
+	}
+	return out
+}
+
+// create makes an access token by the command and returns it with its id. No
+// log may hold it.
+func (s *site) create(args ...string) (secret, id string) {
+	s.t.Helper()
+	stdout, stderr, err := s.commandParts(append([]string{"token", "create"}, args...)...)
+	secret = strings.TrimSuffix(stdout, "\n")
+	id = accesstoken.IDOf(secret)
+	if err != nil || id == "" || !strings.Contains(stderr, id) {
+		s.t.Fatalf("%v: %v: %q, %q", args, err, stdout, stderr)
+	}
+	s.secret(secret, secret[len(accesstoken.Prefix):])
+	return secret, id
+}
+
+// adminMessage is the error that the admin endpoint tells.
+func (a answer) adminMessage() string {
+	var body struct{ Error string }
+	_ = json.Unmarshal(a.body, &body)
+	return body.Error
+}
+
+// TestAdminErrors: what is wrong with a request is said, and changes nothing.
+func TestAdminErrors(t *testing.T) {
+	s := startWithAdmin(t, users("alice", "bob"), private("acme", "alice"), "blocked bob")
+	noJSON := header("Content-Type", "application/x-www-form-urlencoded")
+	order := `{"kind":"deploy","groups":["acme"]}`
+	none := "/" + strings.Repeat("a", 16)
+	for name, row := range map[string]struct {
+		a      answer
+		status int
+		text   string
+	}{
+		"PUT":               {s.ask("PUT", tokensPath, order), 405, "GET, POST"},
+		"DELETE all":        {s.ask("DELETE", tokensPath, ""), 405, "GET, POST"},
+		"GET one":           {s.ask("GET", tokensPath+none, ""), 405, "DELETE"},
+		"POST explain":      {s.ask("POST", explainPath, "{}"), 405, "GET"},
+		"HEAD":              {s.ask("HEAD", tokensPath, ""), 405, ""},
+		"form":              {s.ask("POST", tokensPath, order, noJSON), 415, "application/json"},
+		"not JSON":          {s.ask("POST", tokensPath, "kind=deploy"), 400, "no such request"},
+		"unknown field":     {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"admin":true}`), 400, "admin"},
+		"long":              {s.ask("POST", tokensPath, `"`+strings.Repeat("x", maxAdminBody)+`"`), 413, "65536"},
+		"empty":             {s.ask("POST", tokensPath, `{}`), 400, "kind"},
+		"no group":          {s.ask("POST", tokensPath, `{"kind":"deploy"}`), 400, "one group"},
+		"unknown group":     {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acmee"]}`), 400, "no group 'acmee'"},
+		"upper case":        {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["Acme"]}`), 400, "lower case"},
+		"unknown role":      {s.ask("POST", tokensPath, `{"kind":"group","groups":["acme"],"role":"root"}`), 400, "maintainer"},
+		"deploy manages":    {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"scopes":["manage"]}`), 400, "pulling only"},
+		"unknown scope":     {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"scopes":["push"]}`), 400, "scopes"},
+		"unknown account":   {s.ask("POST", tokensPath, `{"kind":"personal","account":"zoe"}`), 400, "no account 'zoe'"},
+		"blocked account":   {s.ask("POST", tokensPath, `{"kind":"personal","account":"bob"}`), 400, "blocked"},
+		"no account":        {s.ask("POST", tokensPath, `{"kind":"personal"}`), 400, "owner"},
+		"too long a life":   {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"lifetime":"400d"}`), 400, "366 days"},
+		"too short a life":  {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"lifetime":"1s"}`), 400, "lifetime"},
+		"no such site":      {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"site":"x"}`), 404, "'x'"},
+		"revoke none":       {s.ask("DELETE", tokensPath+none, ""), 404, "access token"},
+		"revoke no id":      {s.ask("DELETE", tokensPath+"/..%2f..%2fcertificates", ""), 400, "16 lower-case"},
+		"unknown parameter": {s.ask("GET", tokensPath+"?user=x", ""), 400, "'user'"},
+		"twice":             {s.ask("GET", explainPath+"?as=a&as=b", ""), 400, "twice"},
+		"no image":          {s.ask("GET", explainPath+"?as=alice", ""), 400, "acme/alpine:3.20"},
+		"bad image":         {s.ask("GET", explainPath+"?as=alice&pull=acme/Alpine", ""), 400, "lower-case"},
+		"bad digest":        {s.ask("GET", explainPath+"?pull=acme/alpine@sha256:12", ""), 400, "not a digest"},
+		"explain no site":   {s.ask("GET", explainPath+"?pull=acme/alpine&site=x", ""), 404, "'x'"},
+		"wrong origin":      {s.ask("POST", tokensPath, order, header("Origin", "https://evil.example")), 403, "origin"},
+		"wrong host":        {s.ask("POST", tokensPath, order, host("evil.example")), 403, "host"},
+	} {
+		if row.a.StatusCode != row.status || !strings.Contains(row.a.adminMessage(), row.text) {
+			t.Errorf("%s: %d %s instead of %d and %q", name, row.a.StatusCode, row.a.body, row.status, row.text)
+		}
+	}
+	list := s.ask("GET", tokensPath, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store")
+	if string(list.body) != `{"tokens":[]}`+"\n" {
+		t.Errorf("after all that there is %s", list.body)
+	}
+}
+
+// TestAdminTokens: the answers are what scripts read, with a secret in the first
+// one alone.
+func TestAdminTokens(t *testing.T) {
+	s := startWithAdmin(t, users("alice"), private("acme", "alice"), private("two"))
+	var made []madeToken
+	for _, order := range []string{
+		`{"kind":"deploy","groups":["acme"],"name":"x","lifetime":"12h"}`,
+		`{"kind":"group","groups":["two"],"role":"maintainer"}`,
+		`{"kind":"group","groups":["two"]}`,
+		`{"kind":"personal","account":"alice","groups":["acme"],"scopes":["manage"]}`,
+	} {
+		var m madeToken
+		a := s.ask("POST", tokensPath, order)
+		if err := json.Unmarshal(a.body, &m); err != nil || a.StatusCode != http.StatusCreated || accesstoken.IDOf(m.Secret) != m.ID {
+			t.Fatalf("%s: %d %s, %v", order, a.StatusCode, a.body, err)
+		}
+		s.secret(m.Secret)
+		made = append(made, m)
+	}
+	for i, want := range []string{"deploy [acme]  [pull]", "group [two] maintainer [pull manage]", "group [two] member [pull]", "personal [acme]  [pull manage]"} {
+		if got := fmt.Sprint(made[i].Kind, " ", made[i].Groups, " ", made[i].Role, " ", made[i].Scopes); got != want {
+			t.Errorf("%s instead of %s", got, want)
+		}
+	}
+	if life := made[0].Expires.Sub(made[0].Created); life.Hours() != 12 {
+		t.Errorf("lives %s", life)
+	}
+	if life := made[1].Expires.Sub(made[1].Created); life != defaultTokenLife {
+		t.Errorf("lives %s", life)
+	}
+	for query, want := range map[string]int{"": 4, "?group=two": 2, "?account=alice": 1, "?group=acme": 2, "?account=bob": 0, "?site=": 4, "?site=x": 0} {
+		a := s.ask("GET", tokensPath+query, "")
+		var list tokenList
+		if err := json.Unmarshal(a.body, &list); err != nil || len(list.Tokens) != want || strings.Contains(string(a.body), accesstoken.Prefix) || strings.Contains(string(a.body), "sha256") {
+			t.Errorf("%s: %d tokens, %v: %s", query, len(list.Tokens), err, a.body)
+		}
+	}
+	for range 2 {
+		a := s.ask("DELETE", tokensPath+"/"+made[0].ID, "")
+		if a.StatusCode != http.StatusOK || !strings.Contains(string(a.body), `"revoked_by":"admin API"`) {
+			t.Errorf("%d %s", a.StatusCode, a.body)
+		}
+	}
+	s.get("/v2/", basic("", made[0].Secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/v2/", basic("", made[3].Secret)).expect(t, http.StatusOK, "")
+}
+
+// TestCommands: what they print, where, and how they end.
+func TestCommands(t *testing.T) {
+	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
+	for want, args := range map[string][]string{
+		"whom the token is for": {"token", "create"},
+		"not a lifetime":        {"token", "create", "--group", "acme", "--lifetime", "soon"},
+		"no group 'acmee'":      {"token", "create", "--group", "acmee"},
+		"unknown flag":          {"token", "create", "--user", "alice"},
+		"mistyped or cut":       {"token", "revoke", "dpxy_00000000000000000000000000000000000000"},
+		"16 lower-case":         {"token", "revoke", "x/../y"},
+		"HTTP 404":              {"token", "revoke", strings.Repeat("a", 16)},
+		"requires at least 1":   {"token", "revoke"},
+		"--pull GROUP/IMAGE":    {"explain", "--as", "alice"},
+		"unknown command":       {"token", "steal", "it"},
+	} {
+		out, err := s.command(args...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, %s", args, err, out)
+		}
+	}
+	stdout, stderr, err := s.commandParts("token", "create", "--account", "alice", "--scope", "manage", "--json")
+	var made madeToken
+	if err != nil || stderr != "" || json.Unmarshal([]byte(stdout), &made) != nil || !made.MayManage() || made.Owner.Name != "alice" {
+		t.Errorf("%s, %s, %v", stdout, stderr, err)
+	}
+	s.secret(made.Secret)
+	stdout, stderr, err = s.commandParts("token", "revoke", made.Secret) // the token itself
+	if err != nil || stdout != "" || !strings.Contains(stderr, made.ID) || strings.Contains(stderr, made.Secret) {
+		t.Errorf("%s, %s, %v", stdout, stderr, err)
+	}
+	s.get("/v2/", basic("", made.Secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	_, id := s.create("--group", "acme", "--role", "maintainer", "--name", "robot")
+	var list tokenList
+	if out := s.mustCommand("token", "list", "--json"); json.Unmarshal([]byte(out), &list) != nil || len(list.Tokens) != 2 {
+		t.Errorf("%s", out)
+	}
+	out := s.mustCommand("token", "list", "--group", "acme")
+	for _, what := range []string{"ID", id, "group", "maintainer of acme", "robot", "never", "good"} {
+		if !strings.Contains(out, what) {
+			t.Errorf("the list lacks %q: %s", what, out)
+		}
+	}
+	if lines := strings.Count(out, "\n"); lines != 2 {
+		t.Errorf("%d lines: %s", lines, out)
+	}
+	address := s.admin
+	s.admin = "127.0.0.1:1"
+	if out, err := s.command("token", "list"); err == nil {
+		t.Errorf("nobody answers, and yet: %s", out)
+	}
+	s.admin = address
+}

@@ -1,0 +1,102 @@
+package caddymodule
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ldapRoles are what groups of an LDAP directory are good for here.
+type ldapRoles []ldapGroup
+
+type ldapGroup struct {
+	key   string // of its DN
+	id    string // short, for facts
+	role  Role
+	group string
+	admin bool
+}
+
+func newLDAPRoles(mapped []*LDAPGroup, admins []string) ldapRoles {
+	var roles ldapRoles
+	for _, g := range mapped {
+		key := ldapKey(g.DN)
+		roles = append(roles, ldapGroup{key: key, id: ldapID(key), role: roleByName[g.Role], group: g.Group})
+	}
+	for _, dn := range admins {
+		key := ldapKey(dn)
+		roles = append(roles, ldapGroup{key: key, id: ldapID(key), admin: true})
+	}
+	return roles
+}
+
+func ldapID(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return base64.RawURLEncoding.EncodeToString(sum[:6])
+}
+
+// give an account the roles of the groups that it is in, and return the ids of
+// those.
+func (r ldapRoles) give(account *Account, in func(ldapGroup) bool) (ids []string) {
+	for _, g := range r {
+		if !in(g) {
+			continue
+		}
+		if !slices.Contains(ids, g.id) {
+			ids = append(ids, g.id)
+		}
+		if g.admin {
+			account.Admin = true
+			continue
+		}
+		if account.Roles == nil {
+			account.Roles = make(map[string]Role)
+		}
+		account.Roles[g.group] = max(account.Roles[g.group], g.role)
+	}
+	return ids
+}
+
+const (
+	// ldapFactsFor is how long what a login told is believed where nothing can
+	// be asked later, whatever a token's lifetime.
+	ldapFactsFor = 24 * time.Hour
+	// factsLen is how long facts may be, in bytes.
+	factsLen = 1024
+)
+
+// ldapFacts are the time of a login, the account's version and the mapped
+// groups that it is in. What those are good for is the configuration's to say
+// at each request.
+func ldapFacts(account Account, ids []string, now time.Time) (string, error) {
+	words := append([]string{strconv.FormatInt(now.Unix(), 10), account.Version}, ids...)
+	facts := strings.Join(words, " ")
+	if len(facts) > factsLen {
+		return "", fmt.Errorf("%s is in too many groups that are mapped; write bind_dn, so that they can be searched for", account.Name)
+	}
+	return facts, nil
+}
+
+// fromFacts is an account as its login has told. Without a login, or long after
+// it, it is not known.
+func (r ldapRoles) fromFacts(name, facts string, now time.Time) (Account, error) {
+	words := strings.Fields(facts)
+	if len(words) < 2 {
+		return Account{}, fmt.Errorf("%w: it is known by its login only", ErrUnknownAccount)
+	}
+	seconds, err := strconv.ParseInt(words[0], 10, 64)
+	if err != nil {
+		return Account{}, errors.Join(ErrUnknownAccount, err)
+	}
+	if now.Sub(time.Unix(seconds, 0)) > ldapFactsFor {
+		return Account{}, fmt.Errorf("%w: its login is too long ago", ErrUnknownAccount)
+	}
+	account := Account{Name: name, Version: words[1], Facts: facts}
+	r.give(&account, func(g ldapGroup) bool { return slices.Contains(words[2:], g.id) })
+	return account, nil
+}

@@ -1,0 +1,109 @@
+package caddymodule
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/crypto/bcrypt"
+)
+
+func init() { caddy.RegisterModule(hexHash{}) }
+
+// hexHash is a guest that reads hashes which nothing in front tells the kind of.
+type hexHash struct{}
+
+var hexCompared atomic.Int32
+
+func (hexHash) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.authentication.hashes.hex", New: func() caddy.Module { return new(hexHash) }}
+}
+
+func (hexHash) Compare(hashed, plaintext []byte) (bool, error) {
+	hexCompared.Add(1)
+	return string(hashed) == hexOf(string(plaintext)), nil
+}
+
+func hexOf(password string) string {
+	sum := sha256.Sum256([]byte(password))
+	return hex.EncodeToString(sum[:])
+}
+
+// TestHashModule: a hash that is neither bcrypt nor argon2id is for the module,
+// and only such a one.
+func TestHashModule(t *testing.T) {
+	s := newSite(t)
+	file := filepath.Join(s.dir, "users")
+	secret := rand.Text() // of which no run before has remembered that it is right
+	s.secret(secret)
+	write(t, file, "bob:"+hexOf(secret+"bob")+"\ncarol:"+hash(secret+"carol")+"\n")
+	s.load("directory static {\n user alice "+hexOf(secret+"alice")+"\n users_file "+file+"\n hash hex\n}", visible("acme", Internal))
+	hexCompared.Store(0)
+	for _, name := range []string{"alice", "bob", "carol"} {
+		s.get("/v2/", loginAs(name, secret+name)).expect(t, http.StatusOK, "")
+		s.get("/v2/", loginAs(name, "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	}
+	if n := hexCompared.Load(); n != 4 {
+		t.Errorf("the module has compared %d times", n)
+	}
+}
+
+// TestDecoys: an unknown name costs one comparison with the hash of an account,
+// the same for each try, and over many names as often with each kind of hash as
+// there are accounts of the kind, in whatever directory they are.
+func TestDecoys(t *testing.T) {
+	cheap, err := bcrypt.GenerateFromPassword([]byte("x"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAccounts(nil, nil)
+	one, two := new(StaticDirectory), new(StaticDirectory)
+	for i := range 40 {
+		to, made := one, string(cheap)
+		if i%4 == 0 {
+			to, made = two, hexOf("x")
+		}
+		to.Users = append(to.Users, &StaticUser{Name: fmt.Sprint("user", i), Hash: made})
+	}
+	two.hash = hexHash{}
+	for _, d := range []*StaticDirectory{one, two} {
+		if err := d.Provision(caddy.Context{}); err != nil {
+			t.Fatal(err)
+		}
+		a.add("static", d)
+	}
+	shareDecoys(a.directories)
+	other := 0
+	for i := range 2000 {
+		name := fmt.Sprint("nobody", i)
+		if one.decoy(name) != nil {
+			t.Fatal("the first directory compares too")
+		}
+		decoy := two.decoy(name)
+		if decoy != two.decoy(name) {
+			t.Fatal("a name takes now this and now that time")
+		}
+		if _, ok := decoy.comparer.(hexHash); ok {
+			other++
+		}
+	}
+	if other < 350 || other > 650 {
+		t.Errorf("%d of 2000 names have the hash of a quarter of the accounts", other)
+	}
+	hexCompared.Store(0)
+	for i := range 50 {
+		if _, err := a.authenticate(t.Context(), Login{Name: fmt.Sprint("nobody", i), Password: fmt.Sprint(i)}); !errors.Is(err, ErrUnknownAccount) {
+			t.Fatal(err)
+		}
+	}
+	if n := hexCompared.Load(); n == 0 || n == 50 {
+		t.Errorf("%d of 50 logins were compared with the module's hash", n)
+	}
+}

@@ -1,0 +1,203 @@
+package caddymodule
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// explanation is what a site would do about a pull, and why.
+type explanation struct {
+	// Sites are the names of the sites that would do so.
+	Sites []string `json:"sites"`
+
+	Allowed bool `json:"allowed"`
+	// Rule is what decides; it is the rule that denials name, or one of
+	// "unknown account" and "blocked account".
+	Rule string `json:"rule"`
+
+	// Account is who the name is to the site; nil for nobody.
+	Account *explainedAccount `json:"account,omitempty"`
+
+	Group string `json:"group"`
+	// Visibility is empty if there is no such group.
+	Visibility Visibility `json:"visibility,omitempty"`
+
+	Image      string `json:"image"`
+	Upstream   string `json:"upstream"`
+	Repository string `json:"repository"`
+	Reference  string `json:"reference"`
+}
+
+type explainedAccount struct {
+	Name        string   `json:"name"`
+	Directory   string   `json:"directory"`
+	AccessToken string   `json:"access_token,omitempty"`
+	Admin       bool     `json:"admin,omitempty"`
+	Role        string   `json:"role"`
+	OnlyGroups  []string `json:"only_groups,omitempty"`
+	PullOnly    bool     `json:"pull_only,omitempty"`
+}
+
+// explanations are the answer to a GET of /dependency_proxy/explain. Sites that
+// would do the same are in one.
+type explanations struct {
+	Answers []explanation `json:"answers"`
+}
+
+func adminExplain(r *http.Request) (int, any, error) {
+	query, err := adminQuery(r, "as", "pull", "site")
+	if err != nil {
+		return 0, nil, err
+	}
+	handlers, err := adminSites(siteOf(query))
+	if err != nil {
+		return 0, nil, err
+	}
+	var all explanations
+	for _, h := range handlers {
+		one, err := h.explain(r.Context(), query.Get("as"), query.Get("pull"))
+		if err != nil {
+			return 0, nil, err
+		}
+		all.add(one, h.Name)
+	}
+	return http.StatusOK, all, nil
+}
+
+// add joins an explanation with an equal one of another site.
+func (e *explanations) add(one explanation, site string) {
+	for i := range e.Answers {
+		other := &e.Answers[i]
+		one.Sites = other.Sites
+		if reflect.DeepEqual(one, *other) {
+			other.Sites = append(other.Sites, site)
+			return
+		}
+	}
+	one.Sites = []string{site}
+	e.Answers = append(e.Answers, one)
+}
+
+// explain decides about a pull as if somebody had asked for it; an empty name
+// is nobody. It goes the way that a request goes, and asks no upstream.
+func (h *Handler) explain(ctx context.Context, name, image string) (explanation, error) {
+	rt, err := h.readImage(ctx, image)
+	if err != nil {
+		return explanation{}, err
+	}
+	repo, refusal := h.repository(rt, "")
+	if refusal != nil {
+		return explanation{}, badOrder(refusal.message)
+	}
+	e := explanation{
+		Group: rt.group, Image: rt.image, Upstream: repo.upstream, Repository: repo.name, Reference: rt.reference(),
+	}
+	visibility, err := h.access.visibilityOf(ctx, rt.group)
+	if err == nil {
+		e.Visibility = cmp.Or(visibility, Private)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return e, err
+	}
+	who, done, err := h.explainAccount(ctx, &e, name)
+	if done || err != nil {
+		return e, err
+	}
+	v, err := h.access.decide(ctx, who, rt.group, Member)
+	e.Allowed, e.Rule = v.ok, v.rule
+	return e, err
+}
+
+// explainAccount finds out who somebody is. It is done if that decides already.
+func (h *Handler) explainAccount(ctx context.Context, e *explanation, name string) (who caller, done bool, err error) {
+	if name == "" {
+		return caller{anonymous: true}, false, nil
+	}
+	who, err = h.accounts.find(ctx, name)
+	switch {
+	case errors.Is(err, ErrBlocked):
+		e.Rule = "blocked account"
+		return who, true, nil
+	case errors.Is(err, ErrWrongPassword):
+		e.Rule = strings.TrimPrefix(err.Error(), ErrWrongPassword.Error()+": ") // of an access token
+		return who, true, nil
+	case errors.Is(err, ErrUnknownAccount):
+		e.Rule = "unknown account"
+		return who, true, nil
+	case err != nil:
+		return who, true, err
+	}
+	role := NoRole
+	if e.Visibility != "" {
+		if role, err = h.access.roleOf(ctx, who, e.Group); err != nil {
+			return who, true, err
+		}
+	}
+	e.Account = &explainedAccount{
+		Name: who.Name, Directory: who.directory, AccessToken: who.token, Admin: who.Admin,
+		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly,
+	}
+	return who, false, nil
+}
+
+// readImage reads an image as people write it: GROUP/IMAGE[:TAG|@DIGEST], with
+// /dependency_proxy/containers/ between the two or a slash, and with the site's
+// host before it or without.
+func (h *Handler) readImage(ctx context.Context, text string) (route, error) {
+	name, reference, pinned := strings.Cut(text, "@")
+	if tag := strings.LastIndexByte(name, ':'); tag > strings.LastIndexByte(name, '/') {
+		if !pinned {
+			reference = name[tag+1:]
+		}
+		name = name[:tag]
+	} else if !pinned {
+		reference = "latest"
+	}
+	group, image, err := h.splitImage(ctx, name)
+	if err != nil {
+		return route{}, err
+	}
+	if pinned && digest.Digest(reference).Validate() != nil {
+		return route{}, badOrderf("'%s' is not a digest", reference)
+	}
+	rt, refusal := parseResource(group, image+"/manifests/"+reference)
+	if refusal != nil {
+		return route{}, badOrderf("'%s' cannot be pulled: %s", text, refusal.message)
+	}
+	return rt, nil
+}
+
+func (h *Handler) splitImage(ctx context.Context, name string) (group, image string, err error) {
+	group, image, full := strings.Cut(name, infix)
+	if full {
+		host, rest, ok := strings.Cut(group, "/")
+		if ok && (strings.ContainsAny(host, ".:") || host == "localhost") && !h.exists(ctx, group) {
+			group = rest
+		}
+		return group, image, nil
+	}
+	group, image, ok := strings.Cut(name, "/")
+	if !ok || group == "" || image == "" {
+		return "", "", badOrder("write the image with its group, as in acme/alpine:3.20")
+	}
+	// The longest group that there is; the first component if there is none.
+	for i := len(name) - 1; i > 0; i-- {
+		if name[i] == '/' && h.exists(ctx, name[:i]) {
+			return name[:i], name[i+1:], nil
+		}
+	}
+	return group, image, nil
+}
+
+// exists tells of a group. What cannot be told now is found out again, and
+// reported, when the pull is decided about.
+func (h *Handler) exists(ctx context.Context, group string) bool {
+	_, err := h.access.visibilityOf(ctx, group)
+	return err == nil
+}

@@ -1,0 +1,117 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+)
+
+const (
+	// tokensDirectory is what tokens call the directory that access tokens of
+	// our own are. It is always there, and asked first for what is its own.
+	tokensDirectory = "tokens"
+	// tokenName, with the id behind it, names the account that a token of a
+	// group is. No user of the configuration has a colon in its name.
+	tokenName = "token:"
+)
+
+// accessTokens are the access tokens that are good at a site.
+type accessTokens struct {
+	store *accesstoken.Store
+	site  string
+	// ambiguous is set when another site has the same name and other accounts
+	// or groups. Then a token could be meant for either, and is good at none.
+	ambiguous *atomic.Bool
+}
+
+var errAmbiguous = errors.New("sites of the same name differ in accounts or groups; give each a name of its own for access tokens")
+
+// byToken is who an access token stands for: a group's token for itself, and a
+// personal one for its owner as the owner's directory has it now.
+func (a *accounts) byToken(ctx context.Context, token accesstoken.Token, err error) (caller, error) {
+	switch {
+	case accesstoken.IsRefusal(err):
+		return caller{}, fmt.Errorf("%w: %w", ErrWrongPassword, err)
+	case err != nil:
+		return caller{}, err
+	case token.Site != a.tokens.site:
+		return caller{}, fmt.Errorf("%w: the access token is for another site", ErrWrongPassword)
+	case a.tokens.ambiguous.Load():
+		return caller{}, fmt.Errorf("%w: %w", ErrWrongPassword, errAmbiguous)
+	}
+	var who caller
+	if owner := token.Owner; owner != nil {
+		who, err = a.lookup(ctx, owner.Name, owner.Directory, owner.Facts)
+	} else {
+		who, err = a.admit(namedDirectory{name: tokensDirectory}, groupAccount(token), nil)
+	}
+	if err != nil {
+		return caller{}, fmt.Errorf("access token %s: %w", token.ID, err)
+	}
+	who.token = token.ID
+	who.Only = narrow(who.Only, token.Groups)
+	who.PullOnly = who.PullOnly || !token.MayManage()
+	return who, nil
+}
+
+// groupAccount is the account that a group's token is.
+func groupAccount(token accesstoken.Token) Account {
+	role, ok := roleNamed(token.Role)
+	if !ok {
+		role = Member // of a deploy token
+	}
+	roles := make(map[string]Role, 1)
+	for _, group := range token.Groups {
+		roles[group] = role
+	}
+	return Account{Name: tokenName + token.ID, Roles: roles}
+}
+
+// narrow is what two limits to groups leave together; nil is no limit.
+func narrow(only, by []string) []string {
+	if only == nil {
+		return by
+	}
+	if by == nil {
+		return only
+	}
+	both := []string{}
+	for _, one := range only {
+		for _, other := range by {
+			switch {
+			case within(one, other):
+				both = append(both, one)
+			case within(other, one):
+				both = append(both, other)
+			}
+		}
+	}
+	slices.Sort(both)
+	return slices.Compact(both)
+}
+
+// roleNamed is a role by its name, if it is one that an account can have.
+func roleNamed(name string) (Role, bool) {
+	for role := Member; role <= Owner; role++ {
+		if role.String() == name {
+			return role, true
+		}
+	}
+	return NoRole, false
+}
+
+// logAccessToken tells the access log which access token a request was made with.
+func logAccessToken(r *http.Request, id string) {
+	fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	if ok && id != "" {
+		fields.Set(zap.String("access_token", id))
+	}
+}

@@ -1,0 +1,174 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// defaultTokenLife is how long an access token lives if nothing is said.
+const defaultTokenLife = 90 * 24 * time.Hour
+
+// tokenOrder says what access token is wanted.
+type tokenOrder struct {
+	Kind accesstoken.Kind `json:"kind"`
+
+	// Account is whom a personal token stands for.
+	Account string `json:"account,omitempty"`
+
+	// Groups are the one of a group or deploy token, or those that a personal
+	// one is limited to; none means no limit.
+	Groups []string `json:"groups,omitempty"`
+
+	// Role is that of a group token: member by default.
+	Role string `json:"role,omitempty"`
+
+	// Scopes are pull and manage. The default is pull, and manage too for a
+	// group token whose role is more than member.
+	Scopes []accesstoken.Scope `json:"scopes,omitempty"`
+
+	// Name is what the token is for, for people.
+	Name string `json:"name,omitempty"`
+
+	// Lifetime is 90d by default, and at most 366d.
+	Lifetime caddy.Duration `json:"lifetime,omitempty"`
+}
+
+// badOrder is what is wrong with a request of somebody who may know it.
+type badOrder string
+
+func (e badOrder) Error() string { return string(e) }
+
+func badOrderf(format string, args ...any) error { return badOrder(fmt.Sprintf(format, args...)) }
+
+// makeToken makes an access token for this site, and returns the secret, which
+// is nowhere else. Whether who asks may have it is for the caller to decide; by
+// says in the records who it was. An error is a badOrder, or an
+// [accesstoken.ErrUnavailable], or a directory's that cannot answer.
+func (h *Handler) makeToken(ctx context.Context, order tokenOrder, by string) (accesstoken.Token, string, error) {
+	if h.accounts.tokens.ambiguous.Load() {
+		return accesstoken.Token{}, "", badOrder(errAmbiguous.Error())
+	}
+	token := accesstoken.Token{
+		Kind: order.Kind, Name: order.Name, Site: h.Name, Role: order.Role, Scopes: order.scopes(), CreatedBy: by,
+	}
+	if len(order.Groups) > 0 {
+		token.Groups = order.Groups
+	}
+	if order.Kind == accesstoken.Group && order.Role == "" {
+		token.Role = Member.String()
+	}
+	if _, ok := roleNamed(token.Role); !ok && token.Role != "" {
+		return token, "", badOrderf("the role '%s' is none of member, maintainer and owner", token.Role)
+	}
+	for _, group := range token.Groups {
+		if err := h.checkGroup(ctx, group); err != nil {
+			return token, "", err
+		}
+	}
+	if order.Account != "" {
+		owner, err := h.ownerOf(ctx, order.Account)
+		if err != nil {
+			return token, "", err
+		}
+		token.Owner = owner
+	}
+	lifetime := time.Duration(order.Lifetime)
+	if lifetime == 0 {
+		lifetime = defaultTokenLife
+	}
+	token, secret, err := h.accounts.tokens.store.Create(ctx, token, lifetime)
+	if err != nil {
+		if !errors.Is(err, accesstoken.ErrUnavailable) {
+			err = badOrder(err.Error())
+		}
+		return token, "", err
+	}
+	h.logger.Info("access token made", append(tokenFields(token), zap.String("by", by))...)
+	return token, secret, nil
+}
+
+// scopes are those asked for, or the default; managing includes pulling.
+func (o *tokenOrder) scopes() []accesstoken.Scope {
+	scopes := slices.Clone(o.Scopes)
+	if role, _ := roleNamed(o.Role); len(scopes) == 0 && o.Kind == accesstoken.Group && role > Member {
+		scopes = append(scopes, accesstoken.Manage)
+	}
+	if !slices.Contains(scopes, accesstoken.Pull) {
+		scopes = slices.Insert(scopes, 0, accesstoken.Pull)
+	}
+	return scopes
+}
+
+// checkGroup finds typos: a token of a group that does not exist is no use.
+func (h *Handler) checkGroup(ctx context.Context, group string) error {
+	if !upstream.ValidRepository(group) {
+		return badOrderf("'%s' is not a group's path as images have it, in lower case", group)
+	}
+	_, err := h.access.visibilityOf(ctx, group)
+	if errors.Is(err, fs.ErrNotExist) {
+		return badOrderf("there is no group '%s'", group)
+	}
+	return err
+}
+
+// ownerOf is an account as a token remembers it.
+func (h *Handler) ownerOf(ctx context.Context, name string) (*accesstoken.Owner, error) {
+	who, err := h.accounts.find(ctx, name)
+	switch {
+	case err == nil && who.token != "":
+		return nil, badOrderf("'%s' is an access token itself", name)
+	case err == nil:
+		return &accesstoken.Owner{Name: who.Name, Directory: who.directory, Facts: who.Facts}, nil
+	case isRefusal(err):
+		return nil, badOrderf("there is no account '%s' that may get in: %v", name, err)
+	}
+	return nil, err
+}
+
+// listTokens lists the access tokens that are wanted, the newest first. All
+// sites' are there, those of sites that are gone too: who answers for one group
+// of this site wants only those with its name and not of an account, too.
+func (h *Handler) listTokens(ctx context.Context, wanted func(accesstoken.Token) bool) ([]accesstoken.Token, error) {
+	all, err := h.accounts.tokens.store.List(ctx)
+	return slices.DeleteFunc(all, func(t accesstoken.Token) bool { return !wanted(t) }), err
+}
+
+// revokeToken ends an access token, if it is wanted; else it is an
+// [fs.ErrNotExist], as if it did not exist. What listTokens says of other sites
+// holds here too.
+func (h *Handler) revokeToken(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (accesstoken.Token, error) {
+	store := h.accounts.tokens.store
+	token, err := store.Get(ctx, id)
+	if err == nil && !wanted(token) {
+		err = fmt.Errorf("no such access token: %w", fs.ErrNotExist)
+	}
+	if err != nil {
+		return accesstoken.Token{}, err
+	}
+	if token, err = store.Revoke(ctx, id, by); err != nil {
+		return accesstoken.Token{}, err
+	}
+	h.logger.Info("access token revoked", append(tokenFields(token), zap.String("by", by))...)
+	return token, nil
+}
+
+func tokenFields(token accesstoken.Token) []zap.Field {
+	fields := []zap.Field{
+		zap.String("access_token", token.ID), zap.String("kind", string(token.Kind)),
+		zap.Strings("groups", token.Groups), zap.Time("expires", token.Expires),
+	}
+	if token.Owner != nil {
+		fields = append(fields, zap.String("account", token.Owner.Name))
+	}
+	return fields
+}
