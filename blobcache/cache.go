@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"io"
-	"io/fs"
 	"sync"
 	"time"
 
@@ -41,6 +39,18 @@ type Hooks struct {
 	// Evicted is called for content that was removed to keep the limits; left
 	// is how many bytes are stored without it.
 	Evicted func(e Entry, left int64)
+
+	// Healed is called for stored content that was found cut, damaged or
+	// unreadable, and dropped: the next request, which may be the one that has
+	// found it, fetches it again.
+	Healed func(d digest.Digest, why error)
+
+	// Scrubbed is called when a scrub has ended, also early.
+	Scrubbed func(Scrubbing)
+
+	// Trimmed is called when an owner's links were removed because it was over
+	// its quota: how many, and how many bytes it has less.
+	Trimmed func(owner string, links int, size int64)
 
 	// Trouble is called when storage fails in a way that a request survives:
 	// op says what was being done.
@@ -89,6 +99,9 @@ type Cache struct {
 
 	small *lru.Cache[digest.Digest, []byte]
 	lied  *lru.Cache[digest.Digest, struct{}] // fetched in ranges that did not fit together
+	// sizes are of content that was found whole although its size was not the
+	// one that somebody had expected.
+	sizes *lru.Cache[digest.Digest, int64]
 }
 
 // The small content kept in memory is manifests and indexes, of a few
@@ -97,17 +110,19 @@ const (
 	smallEntries = 256
 	smallLimit   = 64 << 10
 	liedEntries  = 1024
+	sizesEntries = 4 << 10
 )
 
 // New returns a cache over a store, without bounds.
 func New(store Store, hooks Hooks) *Cache {
 	small, err1 := lru.New[digest.Digest, []byte](smallEntries)
 	lied, err2 := lru.New[digest.Digest, struct{}](liedEntries)
-	if err := errors.Join(err1, err2); err != nil {
+	sizes, err3 := lru.New[digest.Digest, int64](sizesEntries)
+	if err := errors.Join(err1, err2, err3); err != nil {
 		panic(err) // the sizes are positive constants
 	}
 	return &Cache{
-		store: store, hooks: hooks, spans: defaultSpans, small: small, lied: lied,
+		store: store, hooks: hooks, spans: defaultSpans, small: small, lied: lied, sizes: sizes,
 		fills: make(map[fillKey]*fill), seed: maphash.MakeSeed(),
 	}
 }
@@ -128,7 +143,7 @@ func (c *Cache) Keep(ctx context.Context) {
 		return
 	}
 	var scrubbing sync.WaitGroup
-	scrubbing.Go(func() { c.scrub(ctx) })
+	scrubbing.Go(func() { c.keepScrubbing(ctx) })
 	c.keeper.run(ctx)
 	scrubbing.Wait()
 }
@@ -150,8 +165,13 @@ type Request struct {
 	Digest digest.Digest
 
 	// Size in bytes if it is known, else -1. Stored content of another
-	// size is damaged: it is dropped and fetched again.
+	// size is damaged, unless its digest says otherwise: it is dropped and
+	// fetched again.
 	Size int64
+
+	// Limit is the size in bytes above which the content is passed on without
+	// being stored; 0 for none.
+	Limit int64
 
 	// Scope names the authority that Fetch asks with. A request shares
 	// another one's failure only within a scope: in another scope it asks
@@ -167,6 +187,10 @@ type Request struct {
 	// Confirmed, if set, is called once Fetch has succeeded and before any
 	// request that shares the fill is answered.
 	Confirmed func(size int64)
+
+	// Stored, if set, is called when a fill that the request has started has
+	// been stored.
+	Stored func(size int64)
 }
 
 // Get returns the content, filling the cache on the way. It returns as soon as
@@ -179,7 +203,7 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 	for refused := false; ; {
 		ended := c.endedFills(req.Digest)
 		if r := c.open(ctx, req.Digest, req.Size); r != nil {
-			c.keeper.used(req.Digest)
+			r.cancel = c.keeper.read(req.Digest)
 			return r, Hit, nil
 		}
 		f, led := c.join(ctx, req, ended, refused)
@@ -196,66 +220,6 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 		// Another scope's fill failed, perhaps for want of a right that this
 		// one has. Waiting for one such failure is enough.
 		refused = true
-	}
-}
-
-// Has reports whether the content is stored, and its size.
-func (c *Cache) Has(ctx context.Context, d digest.Digest) (size int64, ok bool) {
-	r := c.open(ctx, d, -1)
-	if r == nil {
-		return 0, false
-	}
-	defer r.Close()
-	return r.Size(), true
-}
-
-// open returns a reader of stored content, or nil. Storage that fails is as
-// good as storage that is empty.
-func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
-	file, err := c.store.Open(ctx, d)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			c.trouble("open stored content", err)
-		}
-		return nil
-	}
-	stored, err := file.Seek(0, io.SeekEnd)
-	if err == nil {
-		_, err = file.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		_ = file.Close()
-		c.trouble("measure stored content", err)
-		return nil
-	}
-	if size >= 0 && stored != size && !intact(file, d) || stored == 0 && !isEmpty(d) {
-		_ = file.Close()
-		c.trouble("check stored content", fmt.Errorf("%s has %d bytes instead of %d", d, stored, size))
-		c.remove(ctx, d)
-		return nil
-	}
-	return &Reader{source: file, size: stored}
-}
-
-// intact reads content that has another size than was expected: the one who
-// expects may have been told wrong, and has no say over what others stored.
-func intact(file io.ReadSeeker, d digest.Digest) bool {
-	verifier := d.Verifier()
-	if _, err := io.Copy(verifier, file); err != nil || !verifier.Verified() {
-		return false
-	}
-	_, err := file.Seek(0, io.SeekStart)
-	return err == nil
-}
-
-// isEmpty tells whether d is the digest of no bytes at all. Empty content has
-// no last byte to hold back, so it is looked at before it is answered.
-func isEmpty(d digest.Digest) bool { return d == d.Algorithm().FromBytes(nil) }
-
-func (c *Cache) remove(ctx context.Context, d digest.Digest) {
-	c.small.Remove(d)
-	if err := c.store.Remove(ctx, d); err != nil {
-		c.trouble("remove content", err)
 	}
 }
 

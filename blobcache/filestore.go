@@ -8,18 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// orphanAge is how long a temporary file must not have been written to before
-// it is taken for the remains of a crash. A living fill writes within minutes
-// or ends.
-const orphanAge = time.Hour
-
-// FileStore is a [Store] and [Records] in a directory:
+// FileStore is a [Shelf] and a [Ledger] in a directory:
 //
 //	blobs/sha256/ab/abcd…   content, by its digest
 //	links/…, refs/…         records, by their keys
@@ -35,7 +28,7 @@ func OpenFileStore(root string) (*FileStore, error) {
 	if err := os.MkdirAll(s.temp(), 0o700); err != nil {
 		return nil, fmt.Errorf("make the cache directory: %w", err)
 	}
-	probe, err := os.CreateTemp(s.temp(), "probe-")
+	probe, err := s.create("probe-")
 	if err != nil {
 		return nil, fmt.Errorf("write to the cache directory: %w", err)
 	}
@@ -53,31 +46,6 @@ func (s *FileStore) content(d digest.Digest) (string, error) {
 	}
 	hex := d.Encoded()
 	return filepath.Join(s.root, "blobs", d.Algorithm().String(), hex[:2], hex), nil
-}
-
-// record is the only place that knows where a record lives: anywhere but among
-// the content and the temporary files.
-func (s *FileStore) record(key string) (string, error) {
-	name, err := filepath.Localize(key)
-	top, _, _ := strings.Cut(key, "/")
-	if err != nil || top == "." || strings.EqualFold(top, "blobs") || strings.EqualFold(top, "tmp") {
-		return "", fmt.Errorf("record %q: %w", key, fs.ErrInvalid)
-	}
-	return filepath.Join(s.root, name), nil
-}
-
-func (s *FileStore) sweepTemp() error {
-	entries, err := os.ReadDir(s.temp())
-	if err != nil {
-		return fmt.Errorf("list temporary files: %w", err)
-	}
-	for _, entry := range entries {
-		info, err := entry.Info()
-		if err == nil && time.Since(info.ModTime()) > orphanAge {
-			_ = os.RemoveAll(filepath.Join(s.temp(), entry.Name()))
-		}
-	}
-	return nil
 }
 
 // Open implements [Store].
@@ -104,7 +72,7 @@ func (s *FileStore) Open(_ context.Context, d digest.Digest) (io.ReadSeekCloser,
 
 // Spool implements [Store].
 func (s *FileStore) Spool(context.Context) (*os.File, error) {
-	return os.CreateTemp(s.temp(), "spool-")
+	return s.create("spool-")
 }
 
 // Commit implements [Store]. The bytes are synced before the name appears, so
@@ -129,52 +97,32 @@ func (s *FileStore) Remove(_ context.Context, d digest.Digest) error {
 	return os.RemoveAll(name)
 }
 
-// Load implements [Records].
-func (s *FileStore) Load(_ context.Context, key string) ([]byte, error) {
-	name, err := s.record(key)
-	if err != nil {
-		return nil, err
-	}
-	return os.ReadFile(name)
-}
-
-// Save implements [Records]. It does not sync: a record that a crash has cut
-// is unreadable, which its readers take for absent.
-func (s *FileStore) Save(_ context.Context, key string, value []byte) error {
-	name, err := s.record(key)
-	if err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(s.temp(), "record-")
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(value)
-	err = errors.Join(err, file.Close())
-	if err == nil {
-		err = place(file.Name(), name)
-	}
-	if err != nil {
-		discard(file)
-	}
-	return err
-}
+// placeTries is how often a folder is made for a name: others may remove it
+// again while it is empty.
+const placeTries = 100
 
 // place renames a file to a name whose folder may not exist yet, or which
 // something that is no file stands in the way of.
 func place(from, to string) error {
-	err := os.Rename(from, to)
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+	for try := 1; ; try++ {
+		err := os.Rename(from, to)
+		if err == nil || try > placeTries {
 			return err
 		}
-	} else if info, serr := os.Lstat(to); serr == nil && info.IsDir() {
-		if err := os.RemoveAll(to); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			if _, serr := os.Lstat(from); serr != nil {
+				return err
+			}
+			err := os.MkdirAll(filepath.Dir(to), 0o700)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+				return err // not one that somebody's removal explains
+			}
+		} else if info, serr := os.Lstat(to); serr == nil && info.IsDir() {
+			if err := os.RemoveAll(to); err != nil {
+				return err
+			}
+		} else {
 			return err
 		}
 	}
-	return os.Rename(from, to)
 }

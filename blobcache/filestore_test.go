@@ -27,6 +27,7 @@ func TestFileStoreConforms(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) blobcache.Store { return openStore(t, t.TempDir()) })
 	storetest.RunShelf(t, func(t *testing.T) blobcache.Shelf { return openStore(t, t.TempDir()) })
 	storetest.RunRecords(t, func(t *testing.T) blobcache.Records { return openStore(t, t.TempDir()) })
+	storetest.RunLedger(t, func(t *testing.T) blobcache.Ledger { return openStore(t, t.TempDir()) })
 }
 
 // TestOpenFileStore has a directory that does not exist yet, nor its parents.

@@ -3,6 +3,7 @@ package blobcache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,10 +39,13 @@ func (s *FileStore) walkFolder(ctx context.Context, algorithm digest.Algorithm, 
 		return err
 	}
 	for _, file := range files {
-		d := digest.NewDigestFromEncoded(algorithm, file.Name())
+		d, ok := parseContent(algorithm, filepath.Base(folder), file.Name())
+		if !ok {
+			continue // none of the store's
+		}
 		info, err := file.Info()
-		if err != nil || !info.Mode().IsRegular() || d.Validate() != nil {
-			continue // gone meanwhile, or none of the store's
+		if err != nil || !info.Mode().IsRegular() {
+			continue // gone meanwhile, or in the place of a file
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -51,6 +55,29 @@ func (s *FileStore) walkFolder(ctx context.Context, algorithm digest.Algorithm, 
 		}
 	}
 	return nil
+}
+
+// parseContent is the reverse of content: it reads the digest from where a file
+// lives, unless it cannot be found there by its digest.
+func parseContent(algorithm digest.Algorithm, folder, name string) (digest.Digest, bool) {
+	d := digest.NewDigestFromEncoded(algorithm, name)
+	return d, d.Validate() == nil && folder == name[:2]
+}
+
+// Stat implements [Shelf].
+func (s *FileStore) Stat(_ context.Context, d digest.Digest) (Entry, error) {
+	name, err := s.content(d)
+	if err != nil {
+		return Entry{}, err
+	}
+	info, err := os.Lstat(name)
+	if err != nil {
+		return Entry{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return Entry{}, fmt.Errorf("%s is not a file: %w", name, fs.ErrNotExist)
+	}
+	return Entry{Digest: d, Size: info.Size(), Used: info.ModTime()}, nil
 }
 
 // Touch implements [Shelf]. The time of last use is the file's own.

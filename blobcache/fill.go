@@ -68,6 +68,7 @@ func (f *fill) run(ctx context.Context) {
 		f.end(err)
 		discard(f.file)
 		if errors.Is(err, errSpool) && !errors.Is(err, errTooLarge) {
+			f.cache.keeper.failed(err)
 			f.cache.trouble("spool "+f.digest.String(), err)
 		}
 	}
@@ -80,11 +81,15 @@ func (f *fill) run(ctx context.Context) {
 func (f *fill) commit(ctx context.Context) {
 	if err := f.cache.store.Commit(ctx, f.digest, f.file); err != nil {
 		f.settle(0)
+		f.cache.keeper.failed(err)
 		f.cache.trouble("store "+f.digest.String(), err)
 		discard(f.file)
 		return
 	}
 	f.settle(f.written)
+	if f.req.Stored != nil {
+		f.req.Stored(f.written)
+	}
 }
 
 // settle gives back the room that was reserved, but for what was stored.
@@ -142,6 +147,9 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 }
 
 func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
+	if f.req.Limit > 0 && size > f.req.Limit {
+		return nil, errTooLarge
+	}
 	if err := f.cache.keeper.reserve(ctx, size); err != nil {
 		return nil, err
 	}

@@ -70,11 +70,8 @@ func newEnv(t testing.TB, dir string) *env {
 func (e *env) hooks() blobcache.Hooks {
 	return blobcache.Hooks{
 		FillDone: func(d digest.Digest, size int64, _ time.Duration, err error) { e.ended <- ended{d, size, err} },
-		Trouble: func(op string, err error) {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			e.troubles = append(e.troubles, fmt.Sprintf("%s: %v", op, err))
-		},
+		Healed:   func(d digest.Digest, why error) { e.trouble("heal "+d.String(), why) },
+		Trouble:  e.trouble,
 		Joined: func(digest.Digest) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
@@ -132,6 +129,12 @@ func (e *env) tidy(t testing.TB) {
 // path is where a digest is stored.
 func (e *env) path(d digest.Digest) string {
 	return filepath.Join(e.dir, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
+}
+
+func (e *env) trouble(op string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.troubles = append(e.troubles, fmt.Sprintf("%s: %v", op, err))
 }
 
 func (e *env) troubled() []string {

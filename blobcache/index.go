@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -35,14 +36,15 @@ type Ref struct {
 }
 
 // Index remembers which content a scope contains and what its tags stand for.
-// A scope is a slash-separated path that names a source and on whose behalf it
-// is asked; the index gives it no meaning, but none of its components may be
-// "_". It is safe for concurrent use.
+// A scope is a slash-separated path OWNER/_/SOURCE that names a source and on
+// whose behalf it is asked. None of the other components may be "_". Owners may
+// have several components: a/b is a part of a. It is safe for concurrent use.
 //
-// Links are only ever added and refs are last-writer-wins, so processes that
-// share the records need not agree on anything.
+// A link that is lost costs a question to the source, and refs are
+// last-writer-wins, so processes that share the records need not agree on
+// anything.
 type Index struct {
-	records Records
+	records Ledger
 	links   *lru.Cache[string, Link]
 	refs    *lru.Cache[string, Ref]
 }
@@ -51,7 +53,7 @@ type Index struct {
 const indexEntries = 64 << 10
 
 // NewIndex returns the index over records.
-func NewIndex(records Records) *Index {
+func NewIndex(records Ledger) *Index {
 	links, err1 := lru.New[string, Link](indexEntries)
 	refs, err2 := lru.New[string, Ref](indexEntries)
 	if err := errors.Join(err1, err2); err != nil {
@@ -60,8 +62,40 @@ func NewIndex(records Records) *Index {
 	return &Index{records: records, links: links, refs: refs}
 }
 
+const linksFolder = "links"
+
 func linkKey(scope string, d digest.Digest) string {
-	return "links/" + scope + "/_/" + d.Algorithm().String() + "/" + d.Encoded()
+	return linksFolder + "/" + scope + "/_/" + d.Algorithm().String() + "/" + d.Encoded()
+}
+
+// parseLinkKey is the reverse of linkKey.
+func parseLinkKey(key string) (scope string, d digest.Digest, ok bool) {
+	rest, hex, ok1 := cutLast(key, "/")
+	rest, algorithm, ok2 := cutLast(rest, "/")
+	scope, ok3 := strings.CutPrefix(rest, linksFolder+"/")
+	scope, ok4 := strings.CutSuffix(scope, "/_")
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return "", "", false
+	}
+	d = digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
+	return scope, d, d.Validate() == nil
+}
+
+func cutLast(s, separator string) (before, after string, ok bool) {
+	i := strings.LastIndex(s, separator)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(separator):], true
+}
+
+// owners visits the owner of a scope and those that it is a part of, the
+// nearest first, until visit returns false.
+func owners(scope string, visit func(owner string) bool) {
+	owner, _, _ := strings.Cut(scope, "/_/")
+	for more := owner != ""; more && visit(owner); {
+		owner, _, more = cutLast(owner, "/")
+	}
 }
 
 func refKey(scope, name string) string { return "refs/" + scope + "/_/" + name }
@@ -82,6 +116,13 @@ func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link
 	}
 	x.links.Add(key, link)
 	return save(ctx, x.records, key, link)
+}
+
+// dropLink forgets a link, on disk and in memory.
+func (x *Index) dropLink(ctx context.Context, key string) error {
+	err := x.records.Delete(ctx, key)
+	x.links.Remove(key)
+	return err
 }
 
 // Ref returns what a name in the scope stands for; an error that is

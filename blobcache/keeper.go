@@ -10,56 +10,6 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Limits bound what a cache keeps. A zero is no bound, but for Reserve.
-type Limits struct {
-	// MaxSize is of all stored content and all that is being stored, in
-	// bytes. Above nine tenths and a half of it, what was least recently
-	// used goes, down to nine tenths.
-	MaxSize int64
-
-	// UnusedFor is how long content that nobody asks for is kept.
-	UnusedFor time.Duration
-
-	// MaxBlobSize is the size in bytes above which content is passed on
-	// without being stored.
-	MaxBlobSize int64
-
-	// Reserve is how many bytes of the disk are left free for others. Zero
-	// is a twentieth of the disk and at most 1 GiB; a negative number none.
-	Reserve int64
-
-	// StopAbandoned ends a fill that nobody reads any more, unless it is
-	// nearly done. By default every fill goes on to its end.
-	StopAbandoned bool
-}
-
-const maxDefaultReserve = 1 << 30
-
-// Entry is stored content as a sweep sees it.
-type Entry struct {
-	Digest digest.Digest
-	Size   int64 // in bytes
-	Used   time.Time
-}
-
-// Shelf is a [Store] whose content can be kept within bounds.
-type Shelf interface {
-	Store
-
-	// Walk visits all stored content in any order, without holding it all
-	// in memory, and stops at the first error that visit returns. What
-	// comes or goes meanwhile may be visited or not.
-	Walk(ctx context.Context, visit func(Entry) error) error
-
-	// Touch records when content was last used, so that a later Walk, also
-	// of another process, tells it.
-	Touch(ctx context.Context, d digest.Digest, used time.Time) error
-
-	// Free returns how many bytes of disk are free, and how many there are;
-	// zeros if that is not known.
-	Free(ctx context.Context) (free, total int64, err error)
-}
-
 const (
 	// roomPatience is how long a fill waits for room before its content is
 	// passed on without being stored.
@@ -69,9 +19,9 @@ const (
 	// looked for: the most that a crash makes forgotten.
 	keepInterval = 10 * time.Minute
 
-	// usesLimit is how many uses are remembered before they are written
-	// down early: some 8 MiB.
-	usesLimit = 64 << 10
+	// keepRest is how long the keeper rests after it could not make the room
+	// that was wanted: trying again at once would walk all the time.
+	keepRest = 5 * time.Second
 )
 
 var (
@@ -87,21 +37,27 @@ type keeper struct {
 	shelf  Shelf
 	limits Limits
 	hooks  Hooks
+	clock  clock
+	uses   uses
 	kick   chan struct{} // a sweep is wanted now
+	full   chan struct{} // uses are to be written down now
 
 	mu       sync.Mutex
 	stored   int64 // bytes, as of the last walk and since
 	reserved int64 // bytes of fills under way
+	starved  bool  // the disk was full where there should be room
 	swept    chan struct{}
-	uses     map[digest.Digest]time.Time
+	reading  map[digest.Digest]int // how many read stored content
 }
 
 func newKeeper(shelf Shelf, limits Limits, hooks Hooks) *keeper {
 	return &keeper{
 		shelf: shelf, limits: limits, hooks: hooks,
-		kick:  make(chan struct{}, 1),
-		swept: make(chan struct{}),
-		uses:  make(map[digest.Digest]time.Time),
+		clock:   newClock(),
+		kick:    make(chan struct{}, 1),
+		full:    make(chan struct{}, 1),
+		swept:   make(chan struct{}),
+		reading: make(map[digest.Digest]int),
 	}
 }
 
@@ -181,7 +137,7 @@ func (k *keeper) settle(reserved int64, d digest.Digest, stored int64) {
 	k.reserved -= max(reserved, 0)
 	k.stored += stored
 	if stored > 0 {
-		k.uses[d] = time.Now()
+		k.used(d, false)
 	}
 	if k.limits.MaxSize > 0 && k.stored+k.reserved > k.high() {
 		k.wantSweep()
@@ -191,24 +147,80 @@ func (k *keeper) settle(reserved int64, d digest.Digest, stored int64) {
 func (k *keeper) high() int64 { return k.limits.MaxSize / 20 * 19 }
 func (k *keeper) low() int64  { return k.limits.MaxSize / 10 * 9 }
 
-// used remembers that content was asked for. It is written down later, so that
-// a pull costs no write.
-func (k *keeper) used(d digest.Digest) {
-	if k == nil {
-		return
-	}
-	k.mu.Lock()
-	k.uses[d] = time.Now()
-	full := len(k.uses) >= usesLimit
-	k.mu.Unlock()
-	if full {
-		k.wantSweep()
+// used remembers that content was asked for, and with compound content what it
+// names. It is written down later, so that a pull costs no write.
+func (k *keeper) used(d digest.Digest, compound bool) {
+	if k != nil && k.uses.add(item{digest: d}, compound) {
+		wake(k.full)
 	}
 }
 
-func (k *keeper) wantSweep() {
+// read remembers that stored content is being read, until done is called.
+func (k *keeper) read(d digest.Digest) (done func()) {
+	if k == nil {
+		return nil
+	}
+	k.used(d, false)
+	k.mu.Lock()
+	k.reading[d]++
+	k.mu.Unlock()
+	return sync.OnceFunc(func() {
+		k.used(d, false)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.reading[d]--; k.reading[d] == 0 {
+			delete(k.reading, d)
+		}
+	})
+}
+
+// busy tells whether content is being read or was used since uses were last
+// written down.
+func (k *keeper) busy(d digest.Digest) bool {
+	k.mu.Lock()
+	reading := k.reading[d] > 0
+	k.mu.Unlock()
+	return reading || k.uses.has(item{digest: d})
+}
+
+// drop removes content and counts it out.
+func (k *keeper) drop(ctx context.Context, d digest.Digest, size int64) error {
+	if err := k.shelf.Remove(ctx, d); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stored -= size
+	return nil
+}
+
+func (k *keeper) tellEvicted(e Entry) {
+	if k.hooks.Evicted == nil {
+		return
+	}
+	k.mu.Lock()
+	left := k.stored
+	k.mu.Unlock()
+	k.hooks.Evicted(e, left)
+}
+
+// failed hears of what could not be stored. If the disk was full although there
+// seemed to be room, of files perhaps and not of bytes, some content has to go.
+func (k *keeper) failed(err error) {
+	if k == nil || !diskFull(err) {
+		return
+	}
+	k.mu.Lock()
+	k.starved = true
+	k.mu.Unlock()
+	k.wantSweep()
+}
+
+func (k *keeper) wantSweep() { wake(k.kick) }
+
+func wake(sleeper chan<- struct{}) {
 	select {
-	case k.kick <- struct{}{}:
+	case sleeper <- struct{}{}:
 	default:
 	}
 }
@@ -218,30 +230,52 @@ func (k *keeper) wantSweep() {
 func (k *keeper) run(ctx context.Context) {
 	ticker := time.NewTicker(keepInterval)
 	defer ticker.Stop()
+	defer func() { k.writeUses(context.WithoutCancel(ctx)) }()
 	for {
-		if err := k.sweep(ctx); err != nil && ctx.Err() == nil {
+		stuck, err := k.sweep(ctx)
+		if err != nil && ctx.Err() == nil {
 			k.hooks.trouble("sweep", err)
 		}
-		select {
-		case <-ctx.Done():
-			k.writeUses(context.WithoutCancel(ctx))
+		if stuck && !pause(ctx, keepRest) {
 			return
-		case <-ticker.C:
-		case <-k.kick:
+		}
+		for wanted := false; !wanted; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				wanted = true
+			case <-k.kick:
+				wanted = true
+			case <-k.full:
+				k.writeUses(ctx)
+			}
 		}
 	}
 }
 
 // writeUses tells the shelf what was used since the last time.
 func (k *keeper) writeUses(ctx context.Context) {
-	k.mu.Lock()
-	uses := k.uses
-	k.uses = make(map[digest.Digest]time.Time)
-	k.mu.Unlock()
-	for d, at := range uses {
-		if err := k.shelf.Touch(ctx, d, at); err != nil {
+	tree := func(d digest.Digest) []node { return k.tree(ctx, d) }
+	for i, use := range spread(k.uses.take(), tree) {
+		if i%sweepStride == sweepStride-1 {
+			time.Sleep(sweepPause) // also at the end, when ctx has ended
+		}
+		if err := k.shelf.Touch(ctx, use.digest, use.at); err != nil {
 			k.hooks.trouble("record a use", err)
 			return
 		}
+	}
+}
+
+// pause waits for some time and tells whether ctx has not ended meanwhile.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

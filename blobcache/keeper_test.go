@@ -22,7 +22,10 @@ func kept(t *testing.T, dir string, limits Limits) (*Cache, *FileStore) {
 		t.Fatal(err)
 	}
 	limits.Reserve = -1
-	return NewBounded(store, limits, Hooks{Trouble: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }}), store
+	c := NewBounded(store, limits, Hooks{Trouble: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
+	c.keeper.clock.began = c.keeper.clock.began.Add(-clockGrace)
+	c.keeper.clock.wall = c.keeper.clock.wall.Add(-clockGrace)
+	return c, store
 }
 
 // content is some bytes that no other n has, and their digest.
@@ -52,7 +55,7 @@ func pull(t *testing.T, c *Cache, n, size int) Origin {
 
 func sweep(t *testing.T, c *Cache) {
 	t.Helper()
-	if err := c.keeper.sweep(t.Context()); err != nil {
+	if _, err := c.keeper.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -270,7 +273,7 @@ func BenchmarkSweep(b *testing.B) {
 			k := newKeeper(shelf, Limits{MaxSize: int64(n) * 1000 / 2, Reserve: -1}, Hooks{})
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := k.sweep(b.Context()); err != nil {
+				if _, err := k.sweep(b.Context()); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -19,7 +19,8 @@ import (
 // leaves such a one behind if a client leaves in the middle of several ranges.
 type Reader struct {
 	source io.ReadSeekCloser  // an absolute Seek is enough
-	cancel context.CancelFunc // ends a read that waits; nil if none ever does
+	cancel context.CancelFunc // called when the reader is closed; ends a read that waits
+	failed func(error)        // told of what the disk cannot read; may be nil
 	size   int64
 	err    atomic.Pointer[error]
 
@@ -53,6 +54,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 	}
 	n, err := r.source.Read(p)
 	r.off += int64(n)
+	if err != nil && err != io.EOF && r.failed != nil {
+		r.failed(err)
+	}
 	return n, r.note(err)
 }
 
@@ -86,6 +90,14 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	if file, ok := r.source.(*os.File); ok {
 		n, err := io.Copy(w, file)
 		r.off += n
+		if err != nil && r.failed != nil {
+			// The client has left, or the disk cannot read on from here.
+			if at, serr := file.Seek(0, io.SeekCurrent); serr == nil {
+				if rerr := readable(file, at); rerr != nil {
+					r.failed(rerr)
+				}
+			}
+		}
 		return n, r.note(err)
 	}
 	buf := buffers.Get().(*[]byte)

@@ -2,11 +2,14 @@ package blobcache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/time/rate"
 )
 
@@ -17,61 +20,142 @@ const (
 
 	// scrubRest is how long after one scrub the next one begins.
 	scrubRest = 7 * 24 * time.Hour
+
+	// scrubSeek is what one content costs at least, in bytes: to find a file is
+	// as much work as to read some of it. A million small ones take two hours.
+	scrubSeek = 64 << 10
+
+	// scrubDoubts is how many unreadable contents a scrub looks at again.
+	scrubDoubts = 1024
 )
 
-// scrub reads all stored content, slowly, and drops what has lost its digest:
-// the next pull fetches it again. Each scrub begins somewhere else, so that
-// what a restart keeps it from reaching is not always the same.
-func (c *Cache) scrub(ctx context.Context) {
-	limiter := rate.NewLimiter(scrubRate, copyBuffer)
+// Scrubbing is what a scrub has found.
+type Scrubbing struct {
+	Checked int   // contents that were read to their end
+	Bytes   int64 // of them
+	Damaged int   // contents that are not what they were, or cannot be read
+	Healed  int   // of them, those that were dropped to be fetched again
+	Took    time.Duration
+}
+
+// Scrub reads all stored content of a bounded cache, at most so many bytes a
+// second or at any rate if that is 0, and drops what has lost its digest or
+// cannot be read: the next pull fetches it again. Each scrub begins somewhere
+// else, so that what a restart keeps it from reaching is not always the same.
+// An error is ctx's, or the shelf's when it cannot be walked.
+func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64) (Scrubbing, error) {
+	if c.keeper == nil {
+		return Scrubbing{}, fmt.Errorf("scrub a cache without bounds: %w", errors.ErrUnsupported)
+	}
+	limit := rate.Inf
+	if bytesPerSecond > 0 {
+		limit = rate.Limit(bytesPerSecond)
+	}
+	s := &scrub{cache: c, limiter: rate.NewLimiter(limit, copyBuffer)}
+	begin := time.Now()
+	err := s.run(ctx)
+	s.found.Took = time.Since(begin)
+	if c.hooks.Scrubbed != nil {
+		c.hooks.Scrubbed(s.found)
+	}
+	return s.found, err
+}
+
+// keepScrubbing scrubs in the background until ctx ends.
+func (c *Cache) keepScrubbing(ctx context.Context) {
 	for {
-		start := fmt.Sprintf("%02x", rand.IntN(256))
-		for _, second := range []bool{false, true} {
-			err := c.keeper.shelf.Walk(ctx, func(e Entry) error {
-				if (e.Digest.Encoded() < start) == second {
-					c.check(ctx, e, limiter)
-				}
-				return ctx.Err()
-			})
-			if err != nil && ctx.Err() == nil {
-				c.trouble("scrub", err)
-			}
+		if _, err := c.Scrub(ctx, scrubRate); err != nil && ctx.Err() == nil {
+			c.trouble("scrub", err)
 		}
-		select {
-		case <-time.After(scrubRest):
-		case <-ctx.Done():
+		if !pause(ctx, scrubRest) {
 			return
 		}
 	}
 }
 
-// check compares stored content with its digest. What cannot be read is left
-// to whoever asks for it: the disk may have a bad moment.
-func (c *Cache) check(ctx context.Context, e Entry, limiter *rate.Limiter) {
-	file, err := c.store.Open(ctx, e.Digest)
+type scrub struct {
+	cache   *Cache
+	limiter *rate.Limiter
+	found   Scrubbing
+	doubts  []digest.Digest // what could not be read
+}
+
+func (s *scrub) run(ctx context.Context) error {
+	start := fmt.Sprintf("%02x", rand.IntN(256))
+	for _, second := range []bool{false, true} {
+		err := s.cache.keeper.shelf.Walk(ctx, func(e Entry) error {
+			if (e.Digest.Encoded() < start) == second {
+				s.check(ctx, e.Digest, s.doubt)
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if s.found.Checked == 0 {
+		return nil // the disk reads nothing at all: that is no damage of contents
+	}
+	for _, d := range s.doubts {
+		s.found.Damaged-- // it is counted again unless it was a bad moment
+		s.check(ctx, d, s.drop)
+	}
+	return ctx.Err()
+}
+
+// check compares stored content with its digest, and tells of what cannot be
+// read.
+func (s *scrub) check(ctx context.Context, d digest.Digest, unreadable func(context.Context, digest.Digest, error)) {
+	if s.limiter.WaitN(ctx, scrubSeek) != nil {
+		return
+	}
+	file, err := s.cache.store.Open(ctx, d)
 	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			unreadable(ctx, d, err)
+		}
 		return
 	}
 	defer file.Close()
-	hash := e.Digest.Verifier()
+	verifier := d.Verifier()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
+	var size int64
 	for {
 		n, err := file.Read(*buf)
-		hash.Write((*buf)[:n])
+		_, _ = verifier.Write((*buf)[:n])
+		size += int64(n)
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			c.trouble("scrub "+e.Digest.String(), err)
+			unreadable(ctx, d, err)
 			return
 		}
-		if limiter.WaitN(ctx, n) != nil {
+		if size > scrubSeek && s.limiter.WaitN(ctx, n) != nil {
 			return
 		}
 	}
-	if !hash.Verified() {
-		c.trouble("scrub", fmt.Errorf("%s: %w; it will be fetched again", e.Digest, ErrDigestMismatch))
-		c.remove(ctx, e.Digest)
+	s.found.Checked++
+	s.found.Bytes += size
+	if !verifier.Verified() {
+		s.drop(ctx, d, ErrDigestMismatch)
+	}
+}
+
+// doubt puts off what cannot be read until it is known that the disk does not
+// just have a bad moment.
+func (s *scrub) doubt(_ context.Context, d digest.Digest, err error) {
+	s.found.Damaged++
+	if len(s.doubts) < scrubDoubts {
+		s.doubts = append(s.doubts, d)
+	}
+	s.cache.trouble("scrub "+d.String(), err)
+}
+
+func (s *scrub) drop(ctx context.Context, d digest.Digest, why error) {
+	s.found.Damaged++
+	if s.cache.heal(ctx, d, why) {
+		s.found.Healed++
 	}
 }

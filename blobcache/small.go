@@ -10,10 +10,11 @@ import (
 )
 
 // Bytes returns the whole of some stored content, from memory if it was read
-// lately. It must not be changed. Content longer than limit bytes, damaged or
+// lately. What it names counts as used too. It must not be changed. Content longer than limit bytes, damaged or
 // absent is an error that is fs.ErrNotExist; damaged content is dropped.
 func (c *Cache) Bytes(ctx context.Context, d digest.Digest, limit int64) ([]byte, error) {
 	if content, ok := c.small.Get(d); ok && int64(len(content)) <= limit {
+		c.keeper.used(d, true)
 		return content, nil
 	}
 	r := c.open(ctx, d, -1)
@@ -23,21 +24,17 @@ func (c *Cache) Bytes(ctx context.Context, d digest.Digest, limit int64) ([]byte
 	defer r.Close()
 	content, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
-		c.trouble("read stored content", err)
-		if ctx.Err() == nil {
-			c.remove(ctx, d) // what cannot be read must not be found again
-		}
+		// The reader has seen to it that it is not found again.
 		return nil, fmt.Errorf("%s cannot be read: %w", d, fs.ErrNotExist)
 	}
 	if int64(len(content)) > limit {
 		return nil, fmt.Errorf("%s is longer than %d bytes: %w", d, limit, fs.ErrNotExist)
 	}
 	if d.Algorithm().FromBytes(content) != d {
-		c.trouble("check stored content", fmt.Errorf("%s: %w", d, ErrDigestMismatch))
-		c.remove(ctx, d)
+		c.heal(ctx, d, ErrDigestMismatch)
 		return nil, fmt.Errorf("%s was damaged: %w", d, fs.ErrNotExist)
 	}
-	c.keeper.used(d)
+	c.keeper.used(d, true)
 	c.remember(d, content)
 	return content, nil
 }
@@ -65,7 +62,11 @@ func (c *Cache) put(ctx context.Context, d digest.Digest, content []byte) (err e
 		return err
 	}
 	var stored int64
-	defer func() { c.keeper.settle(size, d, stored) }()
+	defer func() {
+		c.keeper.settle(size, d, stored)
+		c.keeper.failed(err)
+		c.keeper.used(d, true)
+	}()
 	spool, err := c.store.Spool(ctx)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -38,6 +39,31 @@ type Records interface {
 
 	// Save replaces the value as a whole or not at all.
 	Save(ctx context.Context, key string, value []byte) error
+}
+
+// Record is a record as a walk sees it.
+type Record struct {
+	Key  string
+	Used time.Time // when it was saved or marked
+}
+
+// Ledger is [Records] that can be kept within bounds.
+type Ledger interface {
+	Records
+
+	// List visits all records whose keys begin with the components of prefix,
+	// without holding them all in memory, and stops at the first error that
+	// visit returns. Keys that share their first components follow upon each
+	// other. What comes or goes meanwhile may be visited or not; visit may
+	// delete what it is told of.
+	List(ctx context.Context, prefix string, visit func(Record) error) error
+
+	// Mark sets when a record was last used. Marking what is not there is not
+	// an error.
+	Mark(ctx context.Context, key string, used time.Time) error
+
+	// Delete removes a record. Deleting what is not there is not an error.
+	Delete(ctx context.Context, key string) error
 }
 
 // Body is what a Fetch returns: the content from Offset to End.

@@ -1,46 +1,71 @@
 package blobcache
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
+	"slices"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
-// sweepPause is what a walk rests after sweepStride entries, so that a million
-// of them take neither the processor nor the disk from pulls.
 const (
+	// sweepPause is what a walk rests after sweepStride entries, so that a
+	// million of them take neither the processor nor the disk from pulls.
 	sweepStride = 1024
 	sweepPause  = 2 * time.Millisecond
+
+	// sweepVictims is how many entries a sweep holds in memory, some 10 MiB of
+	// them, before it removes these and walks again.
+	sweepVictims = 64 << 10
+
+	// starvedShare is the part of all content that goes when the disk is full
+	// for another reason than its bytes.
+	starvedShare = 64
+
+	// futureSlack is how far ahead of the clock a time of use may be before it
+	// is set right.
+	futureSlack = time.Hour
 )
 
 // sweep removes what has not been used for too long, and as much of what was
-// used least recently as the limits want. It holds in memory only what it is
-// about to remove.
-func (k *keeper) sweep(ctx context.Context) error {
+// used least recently as the limits want. It is stuck if something should have
+// been removed and nothing could.
+func (k *keeper) sweep(ctx context.Context) (stuck bool, err error) {
+	defer k.tellSwept()
 	k.writeUses(ctx)
-	k.mu.Lock()
-	before := k.stored
-	k.mu.Unlock()
-	excess := k.excess(ctx, before)
-	total, oldest, err := k.survey(ctx, excess)
-	if err != nil {
-		return err
-	}
-	if missing := k.excess(ctx, total) - excess; missing > 0 {
-		// There was more than was known, as at the start.
-		if total, oldest, err = k.survey(ctx, excess+missing); err != nil {
-			return err
+	for round := 1; ; round++ {
+		k.mu.Lock()
+		before := k.stored
+		k.mu.Unlock()
+		s, err := k.survey(ctx, k.excess(ctx, before))
+		if err != nil {
+			return false, err
+		}
+		if missing := k.excess(ctx, s.total) - s.excess; missing > 0 {
+			// There was more than was known, as at the start.
+			if s, err = k.survey(ctx, s.excess+missing); err != nil {
+				return false, err
+			}
+		}
+		k.mu.Lock()
+		k.stored += s.total - before // what came or went meanwhile counts on top
+		k.starved = false
+		k.mu.Unlock()
+		removed := k.evict(ctx, s)
+		if !s.more || removed == 0 || ctx.Err() != nil {
+			return round == 1 && removed == 0 && s.excess > 0, ctx.Err()
 		}
 	}
-	removed := k.evict(ctx, oldest, total)
+}
 
+// tellSwept lets those who wait for room look again.
+func (k *keeper) tellSwept() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	// What was stored or removed during the walk counts on top of it.
-	k.stored += total - before - removed
 	close(k.swept)
 	k.swept = make(chan struct{})
-	return nil
 }
 
 // excess is how many of total stored bytes have to go.
@@ -55,65 +80,140 @@ func (k *keeper) excess(ctx context.Context, total int64) int64 {
 	if known {
 		excess = max(excess, k.reserved-spare)
 	}
+	if k.starved {
+		excess = max(excess, total/starvedShare, 1)
+	}
 	return excess
 }
 
-// survey walks the shelf and returns the bytes in all, and the entries that
-// were used longest ago: those of excess bytes, and those that are too old.
-func (k *keeper) survey(ctx context.Context, excess int64) (total int64, oldest byUse, err error) {
-	now := time.Now()
-	var chosen int64
+// survey is what a walk has found: the size of the whole in bytes, and the
+// entries that were used longest ago: those of excess bytes, and those that are
+// too old.
+type survey struct {
+	excess, total int64
+	victims       byUse
+	chosen        int64 // bytes of the victims
+	more          bool  // there were too many victims for one walk
+	aged          time.Time
+}
+
+func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
+	now := k.clock.now()
+	s := &survey{excess: excess}
+	trusted := k.clock.trusted()
+	if k.limits.UnusedFor > 0 && trusted {
+		s.aged = now.Add(-k.limits.UnusedFor)
+	}
 	visited := 0
-	err = k.shelf.Walk(ctx, func(e Entry) error {
-		if visited++; visited%sweepStride == 0 {
-			select {
-			case <-time.After(sweepPause):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+	err := k.shelf.Walk(ctx, func(e Entry) error {
+		if visited++; visited%sweepStride == 0 && !pause(ctx, sweepPause) {
+			return ctx.Err()
 		}
-		total += e.Size
+		s.total += e.Size
 		if e.Used.After(now) {
-			e.Used = now // a clock was wrong
+			// The clock was wrong then, or it is now.
+			if trusted && time.Until(e.Used) > futureSlack {
+				_ = k.shelf.Touch(ctx, e.Digest, now)
+			}
+			e.Used = now
 		}
-		old := k.limits.UnusedFor > 0 && now.Sub(e.Used) > k.limits.UnusedFor
-		if !old && excess <= 0 {
-			return nil
-		}
-		heap.Push(&oldest, e)
-		chosen += e.Size
-		// The youngest is let go if the rest is enough.
-		for len(oldest) > 0 && chosen-oldest[0].Size >= excess && !k.tooOld(oldest[0], now) {
-			chosen -= heap.Pop(&oldest).(Entry).Size
-		}
+		s.consider(e)
 		return nil
 	})
-	return total, oldest, err
+	return s, err
 }
 
-func (k *keeper) tooOld(e Entry, now time.Time) bool {
-	return k.limits.UnusedFor > 0 && now.Sub(e.Used) > k.limits.UnusedFor
+func (s *survey) tooOld(e Entry) bool { return e.Used.Before(s.aged) }
+
+func (s *survey) consider(e Entry) {
+	if s.excess <= 0 && !s.tooOld(e) {
+		return
+	}
+	if len(s.victims) > 0 && s.chosen >= s.excess && !s.tooOld(e) && !e.Used.Before(s.victims[0].Used) {
+		return // the most frequent case: there are enough older ones
+	}
+	heap.Push(&s.victims, e)
+	s.chosen += e.Size
+	// The youngest is let go if the rest is enough.
+	for len(s.victims) > 0 {
+		youngest := s.victims[0]
+		tooMany := len(s.victims) > sweepVictims
+		if !tooMany && (s.chosen-youngest.Size < s.excess || s.tooOld(youngest)) {
+			return
+		}
+		s.more = s.more || tooMany
+		heap.Pop(&s.victims)
+		s.chosen -= youngest.Size
+	}
 }
 
-// evict removes entries, but for those that were used since they were chosen.
-func (k *keeper) evict(ctx context.Context, entries byUse, total int64) (removed int64) {
-	for _, e := range entries {
-		k.mu.Lock()
-		_, used := k.uses[e.Digest]
-		k.mu.Unlock()
-		if used || ctx.Err() != nil {
-			continue
+// eviction removes what a survey has chosen.
+type eviction struct {
+	*keeper
+	removed int64
+	gone    map[digest.Digest]bool
+	spared  map[digest.Digest]bool // parts of what was used since the survey
+	roots   int                    // whose parts are in spared
+	errors  int
+}
+
+// evictErrors is how many failures show that nothing can be removed at all.
+const evictErrors = 10
+
+// evict removes entries, the oldest first and each with its parts, until there
+// is no excess and nothing too old. What was used meanwhile stays.
+func (k *keeper) evict(ctx context.Context, s *survey) (removed int64) {
+	slices.SortFunc(s.victims, func(a, b Entry) int { return a.Used.Compare(b.Used) })
+	v := &eviction{keeper: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool)}
+	for _, e := range s.victims {
+		if ctx.Err() != nil || v.errors >= evictErrors || v.removed >= s.excess && !s.tooOld(e) {
+			break
 		}
-		if err := k.shelf.Remove(ctx, e.Digest); err != nil {
-			k.hooks.trouble("evict", err)
-			continue
-		}
-		removed += e.Size
-		if k.hooks.Evicted != nil {
-			k.hooks.Evicted(e, total-removed)
+		v.image(ctx, e)
+	}
+	return v.removed
+}
+
+// image removes an entry, and with it those of its parts that were not used
+// later than by itself: so an image goes as a whole.
+func (v *eviction) image(ctx context.Context, e Entry) {
+	var tree []node
+	if v.limits.Parts != nil && e.Size <= partsSize {
+		tree = v.tree(ctx, e.Digest)
+	}
+	if !v.one(ctx, e) || len(tree) < 2 {
+		return
+	}
+	last := latest(e, tree)
+	slices.SortFunc(tree, func(a, b node) int { return cmp.Compare(b.height, a.height) })
+	for _, n := range tree {
+		part, err := v.shelf.Stat(ctx, n.digest)
+		if err == nil && !part.Used.After(last) {
+			v.one(ctx, part)
 		}
 	}
-	return removed
+}
+
+func (v *eviction) one(ctx context.Context, e Entry) (ok bool) {
+	roots := v.uses.rootsFrom(v.roots)
+	for v.roots += len(roots); len(roots) > 0; roots = roots[1:] {
+		for _, n := range v.tree(ctx, roots[0].digest) {
+			v.spared[n.digest] = true
+		}
+	}
+	if v.gone[e.Digest] || v.spared[e.Digest] || v.busy(e.Digest) {
+		return false
+	}
+	if err := v.drop(ctx, e.Digest, e.Size); err != nil {
+		v.errors++
+		v.hooks.trouble("evict", err)
+		return false
+	}
+	v.errors = 0
+	v.gone[e.Digest] = true
+	v.removed += e.Size
+	v.tellEvicted(e)
+	return true
 }
 
 // byUse is a heap with the entry that was used last on top.

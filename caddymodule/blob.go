@@ -36,6 +36,7 @@ func (p *repository) statBlob(ctx context.Context, d digest.Digest) (size int64,
 		size, err := p.registry.StatBlob(ctx, p.name, d)
 		if err == nil {
 			p.link(ctx, d, blobcache.Link{Size: size})
+			p.quotas.Added(p.scope, size)
 		}
 		return size, err
 	})
@@ -50,9 +51,55 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	if link, err := p.index.Link(ctx, p.scope, d); err == nil {
 		size = link.Size
 	}
-	r, origin, err := p.cache.Get(ctx, blobcache.Request{
+	r, origin, err := p.get(ctx, d, size)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.quotas.Used(p.scope, d, false)
+	if origin == blobcache.Led {
+		return r, statusMiss, nil
+	}
+	size, status, err := p.statBlob(ctx, d)
+	if err == nil && origin == blobcache.Hit && r.Size() != size {
+		_ = r.Close()
+		r, origin, err = p.remeasured(ctx, d, size)
+	}
+	if err != nil {
+		if r != nil {
+			_ = r.Close()
+		}
+		return nil, nil, err
+	}
+	switch origin {
+	case blobcache.Joined:
+		status = statusJoined
+	case blobcache.Led:
+		status = statusMiss
+	}
+	return r, status, nil
+}
+
+// remeasured returns a blob that is stored with another size than upstream has
+// told, or of which upstream tells no size: that it is whole must be seen
+// before its first byte is sent. What is found out is remembered.
+func (p *repository) remeasured(ctx context.Context, d digest.Digest, size int64) (*blobcache.Reader, blobcache.Origin, error) {
+	if size < 0 {
+		if whole, err := p.cache.Verify(ctx, d); err == nil {
+			size = whole
+		}
+	}
+	r, origin, err := p.get(ctx, d, size)
+	if err == nil && origin == blobcache.Hit {
+		p.link(ctx, d, blobcache.Link{Size: r.Size()})
+	}
+	return r, origin, err
+}
+
+func (p *repository) get(ctx context.Context, d digest.Digest, size int64) (*blobcache.Reader, blobcache.Origin, error) {
+	return p.cache.Get(ctx, blobcache.Request{
 		Digest: d,
 		Size:   size,
+		Limit:  p.quotas.Limit(p.scope),
 		Scope:  p.scope,
 		Fetch:  p.fetchBlob(d),
 
@@ -62,22 +109,8 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 			defer cancel()
 			p.link(ctx, d, blobcache.Link{Size: size})
 		},
+		Stored: func(size int64) { p.quotas.Added(p.scope, size) },
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	if origin == blobcache.Led {
-		return r, statusMiss, nil
-	}
-	_, status, err := p.statBlob(ctx, d)
-	if err != nil {
-		_ = r.Close()
-		return nil, nil, err
-	}
-	if origin == blobcache.Joined {
-		status = statusJoined
-	}
-	return r, status, nil
 }
 
 func (p *repository) fetchBlob(d digest.Digest) blobcache.Fetch {

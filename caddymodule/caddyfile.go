@@ -120,6 +120,7 @@ func (s *StaticDirectory) unmarshalUser(d *caddyfile.Dispenser) error {
 //		members     <name>...
 //		maintainers <name>...
 //		owners      <name>...
+//		quota       <size>
 //		upstream    <name> {
 //			credentials <user name> <password placeholder>
 //		}
@@ -143,6 +144,7 @@ func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
 		"members":     func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Members) },
 		"maintainers": func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Maintainers) },
 		"owners":      func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Owners) },
+		"quota":       func(d *caddyfile.Dispenser) error { return size(d, &g.Quota) },
 		"upstream":    g.unmarshalUpstream,
 	})
 }

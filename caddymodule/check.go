@@ -51,6 +51,8 @@ func (g *Group) check() error {
 		return fmt.Errorf("group '%s': a group's path is lower-case letters and digits, separated by . _ __ - or /", g.Path)
 	case strings.Contains("/"+g.Path+"/", infix):
 		return fmt.Errorf("group %s: a group's path must not contain %s", g.Path, strings.Trim(infix, "/"))
+	case g.Quota < 0:
+		return fmt.Errorf("group %s: the quota is less than nothing; write a number of bytes", g.Path)
 	}
 	switch g.Visibility {
 	case "", Private, Internal, Public:

@@ -48,6 +48,7 @@ func (ex *exchange) serveManifest(p *repository) *apiError {
 	if err != nil {
 		return ex.fromUpstream(p, err, manifestUnknown, tooManyRequests)
 	}
+	p.used(m.Digest)
 	ex.sendManifest(m)
 	return nil
 }
@@ -149,6 +150,7 @@ func (p *repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte
 		return nil, fmt.Errorf("keep manifest: %w", err)
 	}
 	p.link(ctx, d, blobcache.Link{MediaType: m.MediaType, Size: int64(len(m.Content))})
+	p.quotas.Added(p.scope, int64(len(m.Content)))
 	return m.Content, nil
 }
 

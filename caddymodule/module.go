@@ -73,6 +73,7 @@ type Handler struct {
 	upstreams map[string]*Upstream
 	issuer    *tokenissuer.Issuer
 	*vault
+	quotas  *pooledQuotas
 	flights flights
 	lease   lease
 }
@@ -95,6 +96,11 @@ type Group struct {
 
 	// Owners are maintainers who also make and revoke the group's tokens.
 	Owners []string `json:"owners,omitempty"`
+
+	// Quota bounds what is stored for the group and its subgroups, in bytes:
+	// above it, what they pulled least recently goes. What another group has
+	// too is counted for both. 0, the default, is no bound of its own.
+	Quota int64 `json:"quota,omitempty"`
 
 	// Upstreams are logins that the group and its subgroups use at an
 	// upstream instead of the common one.
@@ -157,6 +163,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.access = newAccess(h.Groups, h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.directories)
 	h.warnOfStrangers()
 	if h.vault, err = h.lease.vault(storage); err != nil {
+		return err
+	}
+	if h.quotas, err = h.lease.quotas(storage, h.vault, h.Groups); err != nil {
 		return err
 	}
 	if h.issuer, err = h.lease.issuer(ctx.Storage(), h.Token); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -25,6 +26,7 @@ import (
 // of an old configuration may go on with them after the last reference.
 var (
 	vaults     = caddy.NewUsagePool()
+	quotas     = caddy.NewUsagePool()
 	issuers    = caddy.NewUsagePool()
 	tokens     = caddy.NewUsagePool()
 	registries = caddy.NewUsagePool()
@@ -56,6 +58,23 @@ func (v *vault) Destruct() error {
 	return nil
 }
 
+// pooledQuotas are what groups have, and may have, of a vault. They are kept
+// apart from it, since a configuration may change them and nothing else.
+type pooledQuotas struct {
+	*blobcache.Quotas
+	stop context.CancelFunc
+	kept chan struct{}
+}
+
+func (q *pooledQuotas) Destruct() error {
+	q.stop()
+	select {
+	case <-q.kept:
+	case <-time.After(flushLimit):
+	}
+	return nil
+}
+
 type pooledIssuer struct{ *tokenissuer.Issuer }
 
 func (pooledIssuer) Destruct() error { return nil }
@@ -73,7 +92,7 @@ func (pooledRegistry) Destruct() error { return nil }
 type lease []func()
 
 func (l *lease) release() {
-	for _, giveBack := range *l {
+	for _, giveBack := range slices.Backward(*l) {
 		giveBack()
 	}
 	*l = nil
@@ -99,8 +118,10 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 			return nil, err
 		}
 		ctx, stop := context.WithCancel(context.Background())
+		limits := storage.Limits()
+		limits.Parts = parts
 		v := &vault{
-			cache: blobcache.NewBounded(shelf, storage.Limits(), cacheHooks),
+			cache: blobcache.NewBounded(shelf, limits, cacheHooks),
 			index: blobcache.NewIndex(records),
 			lists: newLists(),
 			stop:  stop,
@@ -114,6 +135,26 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 	})
 }
 
+// quotas are acquired after the vault that they are of, and so given up before.
+func (l *lease) quotas(storage Storage, v *vault, groups []*Group) (*pooledQuotas, error) {
+	limits := make(map[string]int64)
+	for _, g := range groups {
+		if g.Quota > 0 {
+			limits[g.Path] = g.Quota
+		}
+	}
+	key := fmt.Sprintf("%s %v", storage.Identity(), limits)
+	return acquire(l, quotas, key, func() (*pooledQuotas, error) {
+		ctx, stop := context.WithCancel(context.Background())
+		q := &pooledQuotas{blobcache.NewQuotas(v.cache, v.index, limits), stop, make(chan struct{})}
+		go func() {
+			defer close(q.kept)
+			q.Keep(ctx)
+		}()
+		return q, nil
+	})
+}
+
 var cacheHooks = blobcache.Hooks{
 	FillDone:  logFill,
 	Joined:    logJoin,
@@ -122,6 +163,18 @@ var cacheHooks = blobcache.Hooks{
 	Evicted: func(e blobcache.Entry, left int64) {
 		processLogger().Debug("blob evicted", zap.String("digest", e.Digest.String()),
 			zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.Int64("stored", left))
+	},
+	Healed: func(d digest.Digest, why error) {
+		processLogger().Warn("stored blob was damaged and is dropped; the next pull fetches it again",
+			zap.String("digest", d.String()), zap.Error(why))
+	},
+	Scrubbed: func(s blobcache.Scrubbing) {
+		processLogger().Info("stored blobs were checked", zap.Int("checked", s.Checked), zap.Int64("size", s.Bytes),
+			zap.Int("damaged", s.Damaged), zap.Int("healed", s.Healed), zap.Duration("duration", s.Took))
+	},
+	Trimmed: func(group string, links int, size int64) {
+		processLogger().Info("group was over its quota", zap.String("group", group),
+			zap.Int("evicted", links), zap.Int64("size", size))
 	},
 	Trouble: func(op string, err error) {
 		processLogger().Warn("cache storage is in trouble; pulls go on", zap.String("operation", op), zap.Error(err))

@@ -18,6 +18,7 @@ import (
 // whatever else the cache holds.
 type repository struct {
 	*vault
+	quotas   *pooledQuotas
 	registry *upstream.Registry
 	upstream string // its name
 	name     string // at the upstream
@@ -55,6 +56,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 	from := u.sourceFor(rt.group)
 	return &repository{
 		vault:    h.vault,
+		quotas:   h.quotas,
 		registry: from.Registry,
 		upstream: u.Name,
 		name:     name,
@@ -91,6 +93,14 @@ func (p *repository) link(ctx context.Context, d digest.Digest, link blobcache.L
 	if err := p.index.AddLink(ctx, p.scope, d, link); err != nil {
 		p.logger.Warn("cannot record what a repository contains; pulls go on", zap.String("repository", p.scope), zap.Error(err))
 	}
+}
+
+// used records that a client was told of a manifest, which it may have: what
+// the manifest names is in use too. A pull by a client that has the image is
+// nothing but the HEAD of a tag.
+func (p *repository) used(d digest.Digest) {
+	p.cache.Used(d)
+	p.quotas.Used(p.scope, d, true)
 }
 
 func (p *repository) setRef(ctx context.Context, tag string, ref blobcache.Ref) {

@@ -17,7 +17,7 @@ func init() { caddy.RegisterModule(new(FilesystemStorage)) }
 // place for cached content and for the records of what may be served to whom.
 type Storage interface {
 	// Open is called once for all configurations with the same identity.
-	Open() (blobcache.Shelf, blobcache.Records, error)
+	Open() (blobcache.Shelf, blobcache.Ledger, error)
 
 	// Limits are what is kept in the place.
 	Limits() blobcache.Limits
@@ -77,7 +77,7 @@ func (f *FilesystemStorage) Provision(caddy.Context) error {
 }
 
 // Open implements [Storage].
-func (f *FilesystemStorage) Open() (blobcache.Shelf, blobcache.Records, error) {
+func (f *FilesystemStorage) Open() (blobcache.Shelf, blobcache.Ledger, error) {
 	store, err := blobcache.OpenFileStore(f.Root)
 	return store, store, err
 }

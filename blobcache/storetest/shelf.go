@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ func RunShelf(t *testing.T, open func(t *testing.T) blobcache.Shelf) {
 	})
 	t.Run("WalkAll", func(t *testing.T) { testWalk(t, open(t)) })
 	t.Run("WalkStops", func(t *testing.T) { testWalkStops(t, open(t)) })
+	t.Run("Stat", func(t *testing.T) { testStat(t, open(t)) })
 	t.Run("Touch", func(t *testing.T) { testTouch(t, open(t)) })
 	t.Run("Free", func(t *testing.T) {
 		if free, total, err := open(t).Free(t.Context()); err != nil || total > 0 && (free < 0 || free > total) {
@@ -65,6 +67,26 @@ func testWalkStops(t *testing.T, s blobcache.Shelf) {
 	cancel()
 	if err := s.Walk(ctx, func(blobcache.Entry) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled walk: %v", err)
+	}
+}
+
+func testStat(t *testing.T, s blobcache.Shelf) {
+	d := digest.FromString("some content")
+	if _, err := s.Stat(t.Context(), d); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of what is not there: %v", err)
+	}
+	if _, err := s.Stat(t.Context(), "sha256:../x"); err == nil {
+		t.Error("of a bad digest")
+	}
+	put(t, s, d, "some content")
+	if e, err := s.Stat(t.Context(), d); err != nil || e != walked(t, s)[d] || e.Size != int64(len("some content")) {
+		t.Errorf("%+v, %v; walked %+v", e, err, walked(t, s)[d])
+	}
+	if err := s.Remove(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stat(t.Context(), d); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of what was removed: %v", err)
 	}
 }
 

@@ -1,5 +1,5 @@
-// Package storetest is what any [blobcache.Store], [blobcache.Shelf] and
-// [blobcache.Records] must pass.
+// Package storetest is what any [blobcache.Store], [blobcache.Shelf],
+// [blobcache.Records] and [blobcache.Ledger] must pass.
 package storetest
 
 import (

@@ -1,0 +1,195 @@
+package blobcache
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// sum stands for a digest in the memory of a measure: its first 32 bytes.
+type sum [32]byte
+
+func sumOf(d digest.Digest) (s sum) {
+	_, _ = hex.Decode(s[:], []byte(d.Encoded()[:2*len(s)])) // it has been validated
+	return s
+}
+
+// sha256 is the digest again, if it was one of 32 bytes; else nothing has it.
+func (s sum) sha256() digest.Digest {
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(s[:]))
+}
+
+// holding is a content as an owner has it.
+type holding struct {
+	used int64 // nanoseconds since 1970, by any of the owner's links
+	size int64 // in bytes, or absent
+}
+
+const (
+	absent     = -1 // not stored
+	unmeasured = -2
+)
+
+// holdings are the contents of an owner: some 100 bytes of memory each, while
+// the owners below one first component are measured.
+type holdings map[sum]holding
+
+// victims are the contents whose links an owner is to lose.
+type victims map[sum]holding
+
+// measurement is a walk over all links.
+type measurement struct {
+	*Quotas
+	ctx     context.Context
+	began   time.Time
+	trusted bool   // the clock is
+	top     string // first component of the owners being measured
+	owners  map[string]holdings
+	totals  map[string]Total
+	over    map[string]victims
+	pending bool // something is about to be stored for an owner with a quota
+}
+
+// measure measures all owners and finds those over their quota, with what they
+// are to lose.
+func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
+	q.mu.Lock()
+	added := maps.Clone(q.added)
+	q.mu.Unlock()
+	clock := q.cache.keeper.clock
+	m := &measurement{
+		Quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
+		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
+	}
+	if err := q.eachLink(ctx, m.visit); err != nil {
+		return nil, err
+	}
+	m.finish()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.totals = m.totals
+	for owner, size := range added {
+		q.added[owner] -= size // what came during the walk may have been missed
+	}
+	return m, nil
+}
+
+// eachLink visits all links, with rests.
+func (q *Quotas) eachLink(ctx context.Context, visit func(r Record, scope string, d digest.Digest) error) error {
+	visited := 0
+	return q.index.records.List(ctx, linksFolder, func(r Record) error {
+		if visited++; visited%sweepStride == 0 && !pause(ctx, sweepPause) {
+			return ctx.Err()
+		}
+		scope, d, ok := parseLinkKey(r.Key)
+		if !ok {
+			return nil
+		}
+		return visit(r, scope, d)
+	})
+}
+
+func (m *measurement) visit(r Record, scope string, d digest.Digest) error {
+	if top, _, _ := strings.Cut(scope, "/"); top != m.top {
+		m.finish()
+		m.top = top
+	}
+	if m.trusted && time.Until(r.Used) > futureSlack {
+		r.Used = m.began // the clock was wrong then
+		_ = m.index.records.Mark(m.ctx, r.Key, r.Used)
+	}
+	key, size := sumOf(d), int64(unmeasured)
+	owners(scope, func(owner string) bool {
+		held, known := m.owners[owner][key]
+		if known {
+			size = held.size
+		}
+		if size == unmeasured {
+			size = m.size(d)
+		}
+		if size < 0 && m.limits[owner] > 0 && m.began.Sub(r.Used) < pullSpan {
+			m.pending = true
+		}
+		if m.owners[owner] == nil {
+			m.owners[owner] = make(holdings)
+		}
+		m.owners[owner][key] = holding{used: max(held.used, r.Used.UnixNano()), size: size}
+		return true
+	})
+	return nil
+}
+
+func (m *measurement) size(d digest.Digest) int64 {
+	e, err := m.cache.keeper.shelf.Stat(m.ctx, d)
+	if err != nil {
+		return absent
+	}
+	return e.Size
+}
+
+// finish adds up the owners below one first component.
+func (m *measurement) finish() {
+	for owner, held := range m.owners {
+		total := Total{Measured: m.began}
+		for _, h := range held {
+			if h.size >= 0 {
+				total.Bytes += h.size
+				total.Blobs++
+			}
+		}
+		m.totals[owner] = total
+		if quota := m.limits[owner]; quota > 0 && total.Bytes > quota {
+			m.over[owner] = m.choose(held, total.Bytes-quota/10*9)
+		}
+	}
+	clear(m.owners)
+}
+
+// choose returns what was used longest ago, at least so many bytes of it: whole
+// images as far as nothing later has used their parts.
+func (m *measurement) choose(held holdings, excess int64) victims {
+	type candidate struct {
+		sum
+		holding
+	}
+	var all []candidate
+	for key, h := range held {
+		if h.size >= 0 {
+			all = append(all, candidate{key, h})
+		}
+	}
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.used, b.used) })
+	chosen := make(victims)
+	take := func(key sum, h holding) {
+		if _, ok := chosen[key]; !ok {
+			chosen[key] = h
+			excess -= h.size
+		}
+	}
+	for _, c := range all {
+		if excess <= 0 || m.ctx.Err() != nil {
+			break
+		}
+		if _, ok := chosen[c.sum]; ok {
+			continue
+		}
+		take(c.sum, c.holding)
+		if c.size > partsSize {
+			continue
+		}
+		tree := m.cache.keeper.tree(m.ctx, c.sha256())
+		last := latest(Entry{Used: time.Unix(0, c.used)}, tree).UnixNano()
+		for _, n := range tree {
+			if key := sumOf(n.digest); held[key].used <= last && held[key].size > 0 {
+				take(key, held[key])
+			}
+		}
+	}
+	return chosen
+}

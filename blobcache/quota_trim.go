@@ -1,0 +1,121 @@
+package blobcache
+
+import (
+	"context"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// trimming is a walk over all links that removes those of owners over their
+// quota, and finds out what other links name.
+type trimming struct {
+	*Quotas
+	ctx    context.Context
+	began  time.Time // of the measure
+	over   map[string]victims
+	wanted map[sum]bool // by any of them
+	named  map[sum]bool // by a link that stays
+	lost   map[digest.Digest]bool
+	links  map[string]int           // removed, by owner
+	freed  map[string]map[sum]int64 // sizes of what they were of
+	spared map[item]bool            // what was used since the measure
+	roots  int                      // whose parts are in spared
+}
+
+// trim removes links, and then the content that nobody's link names any more.
+// A link that comes meanwhile may lose its content all the same, which costs a
+// fetch.
+func (q *Quotas) trim(ctx context.Context, m *measurement) error {
+	t := &trimming{
+		Quotas: q, ctx: ctx, began: m.began, over: m.over,
+		wanted: make(map[sum]bool), named: make(map[sum]bool), lost: make(map[digest.Digest]bool),
+		links: make(map[string]int), freed: make(map[string]map[sum]int64), spared: make(map[item]bool),
+	}
+	for _, chosen := range m.over {
+		for key := range chosen {
+			t.wanted[key] = true
+		}
+	}
+	if err := q.eachLink(ctx, t.visit); err != nil {
+		return err
+	}
+	t.dropUnnamed()
+	for owner, n := range t.links {
+		var size int64
+		for _, s := range t.freed[owner] {
+			size += s
+		}
+		if q.cache.hooks.Trimmed != nil {
+			q.cache.hooks.Trimmed(owner, n, size)
+		}
+	}
+	return nil
+}
+
+func (t *trimming) visit(r Record, scope string, d digest.Digest) error {
+	key := sumOf(d)
+	if !t.wanted[key] {
+		return nil
+	}
+	owner, h, doomed := t.loser(scope, key)
+	// A link that was saved or marked since has been used since.
+	if !doomed || r.Used.UnixNano() > h.used || t.usedSince(item{scope, d}) {
+		t.named[key] = true
+		return nil
+	}
+	if err := t.index.dropLink(t.ctx, r.Key); err != nil {
+		t.named[key] = true
+		t.cache.trouble("remove a link", err)
+		return nil
+	}
+	t.lost[d] = true
+	t.links[owner]++
+	if t.freed[owner] == nil {
+		t.freed[owner] = make(map[sum]int64)
+	}
+	t.freed[owner][key] = h.size
+	return nil
+}
+
+// loser is the owner of a scope, or one that it is a part of, that is to lose
+// some content.
+func (t *trimming) loser(scope string, key sum) (loser string, h holding, ok bool) {
+	owners(scope, func(owner string) bool {
+		h, ok = t.over[owner][key]
+		loser = owner
+		return !ok
+	})
+	return loser, h, ok
+}
+
+func (t *trimming) usedSince(it item) bool {
+	roots := t.uses.rootsFrom(t.roots)
+	for t.roots += len(roots); len(roots) > 0; roots = roots[1:] {
+		for _, n := range t.cache.keeper.tree(t.ctx, roots[0].digest) {
+			t.spared[item{roots[0].scope, n.digest}] = true
+		}
+	}
+	return t.spared[it] || t.uses.has(it)
+}
+
+func (t *trimming) dropUnnamed() {
+	k := t.cache.keeper
+	for d := range t.lost {
+		if t.ctx.Err() != nil {
+			return
+		}
+		if t.named[sumOf(d)] || k.busy(d) {
+			continue
+		}
+		e, err := k.shelf.Stat(t.ctx, d)
+		if err != nil || e.Used.After(t.began) {
+			continue // gone, or used, meanwhile
+		}
+		if err := k.drop(t.ctx, d, e.Size); err != nil {
+			t.cache.trouble("remove what nobody has any more", err)
+			continue
+		}
+		k.tellEvicted(e)
+	}
+}

@@ -1,0 +1,148 @@
+package blobcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Has reports whether the content is stored, and its size.
+func (c *Cache) Has(ctx context.Context, d digest.Digest) (size int64, ok bool) {
+	r := c.open(ctx, d, -1)
+	if r == nil {
+		return 0, false
+	}
+	defer r.Close()
+	return r.Size(), true
+}
+
+// Used records that content was asked for although none of it was read here: a
+// client that is told the digest may have it already. What the content names
+// counts as used too.
+func (c *Cache) Used(d digest.Digest) { c.keeper.used(d, true) }
+
+// Verify reads the whole of some stored content and returns its size. It is for
+// content whose size nobody can tell. Damaged or absent content is an error that
+// is fs.ErrNotExist; damaged content is dropped.
+func (c *Cache) Verify(ctx context.Context, d digest.Digest) (int64, error) {
+	r := c.open(ctx, d, -1)
+	if r == nil {
+		return 0, fmt.Errorf("%s: %w", d, fs.ErrNotExist)
+	}
+	defer r.Close()
+	verifier := d.Verifier()
+	size, err := io.Copy(verifier, struct{ io.Reader }{r})
+	if err != nil {
+		return 0, fmt.Errorf("%s cannot be read: %w", d, errors.Join(err, fs.ErrNotExist))
+	}
+	if !verifier.Verified() {
+		c.heal(ctx, d, ErrDigestMismatch)
+		return 0, fmt.Errorf("%s was damaged: %w", d, fs.ErrNotExist)
+	}
+	return size, nil
+}
+
+// open returns a reader of stored content, or nil. Storage that fails is as
+// good as storage that is empty.
+func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
+	file, err := c.store.Open(ctx, d)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.trouble("open stored content", err)
+		}
+		return nil
+	}
+	stored, err := probe(file)
+	if err == nil && (size >= 0 && stored != size && !c.intact(file, d, stored) || stored == 0 && !isEmpty(d)) {
+		err = fmt.Errorf("it has %d bytes instead of %d", stored, size)
+	}
+	if err != nil {
+		_ = file.Close()
+		c.heal(ctx, d, err)
+		return nil
+	}
+	return &Reader{source: file, size: stored, failed: func(err error) { c.heal(context.WithoutCancel(ctx), d, err) }}
+}
+
+// probe measures stored content and reads its first byte: what the disk cannot
+// read is best noticed while it can still be fetched instead.
+func probe(file io.ReadSeeker) (size int64, err error) {
+	if f, ok := file.(*os.File); ok {
+		info, err := f.Stat()
+		if err != nil || info.Size() == 0 {
+			return 0, err
+		}
+		return info.Size(), readable(f, 0)
+	}
+	if size, err = file.Seek(0, io.SeekEnd); err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err != nil || size == 0 {
+		return size, err
+	}
+	if _, err = io.ReadFull(file, make([]byte, 1)); err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	return size, err
+}
+
+// readable tells whether the disk can read a file at an offset, which does not
+// move the file's own. Its end is readable.
+func readable(file *os.File, offset int64) error {
+	if _, err := file.ReadAt(make([]byte, 1), offset); err != io.EOF {
+		return err
+	}
+	return nil
+}
+
+// intact reads content that has another size than was expected: the one who
+// expects may have been told wrong, and has no say over what others stored. It
+// is read once, not at each request.
+func (c *Cache) intact(file io.ReadSeeker, d digest.Digest, size int64) bool {
+	if known, ok := c.sizes.Get(d); ok && known == size {
+		return true
+	}
+	verifier := d.Verifier()
+	if _, err := io.Copy(verifier, file); err != nil || !verifier.Verified() {
+		return false
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return false
+	}
+	c.sizes.Add(d, size)
+	return true
+}
+
+// isEmpty tells whether d is the digest of no bytes at all. Empty content has
+// no last byte to hold back, so it is looked at before it is answered.
+func isEmpty(d digest.Digest) bool { return d == d.Algorithm().FromBytes(nil) }
+
+// heal drops content that must not be found again, and tells whether it could.
+func (c *Cache) heal(ctx context.Context, d digest.Digest, why error) (ok bool) {
+	c.small.Remove(d)
+	c.sizes.Remove(d)
+	if err := c.remove(ctx, d); err != nil {
+		c.trouble("remove content", fmt.Errorf("%s: %w; %w", d, why, err))
+		return false
+	}
+	if c.hooks.Healed != nil {
+		c.hooks.Healed(d, why)
+	}
+	return true
+}
+
+func (c *Cache) remove(ctx context.Context, d digest.Digest) error {
+	if c.keeper == nil {
+		return c.store.Remove(ctx, d)
+	}
+	e, err := c.keeper.shelf.Stat(ctx, d)
+	if errors.Is(err, fs.ErrNotExist) {
+		e.Size = 0 // gone meanwhile, or no content
+	}
+	return c.keeper.drop(ctx, d, e.Size)
+}
