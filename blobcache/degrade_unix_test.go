@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
@@ -226,6 +228,43 @@ func TestPutBytesOnFullDisk(t *testing.T) {
 		}
 		if _, err := e.files.Open(t.Context(), s.digest); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("stored: %v", err)
+		}
+	})
+}
+
+// TestDiskFailsUnderSendfile: what is handed to the connection as a file, and
+// cannot be read, breaks the transfer and is fetched again by the next request.
+func TestDiskFailsUnderSendfile(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(65, 300_000))
+		e.whole(s)
+		synctest.Wait()
+		var file *os.File
+		e.store.onOpen = func(d digest.Digest) (io.ReadSeekCloser, error) {
+			opened, err := e.files.Open(t.Context(), d)
+			if err != nil {
+				return nil, err
+			}
+			file = opened.(*os.File)
+			return file, nil
+		}
+		r := e.mustGet(s)
+		unreadable(t, file)
+		if n, err := r.WriteTo(io.Discard); err == nil || n != 0 {
+			t.Errorf("sent %d bytes, %v", n, err)
+		}
+		if origin := e.whole(s); origin != blobcache.Led || len(e.troubled()) != 1 {
+			t.Errorf("origin %v, troubles: %q", origin, e.troubled())
+		}
+		// A client that leaves is no reason to fetch anything again.
+		synctest.Wait()
+		client, conn := io.Pipe()
+		_ = client.Close()
+		if _, err := e.mustGet(s).WriteTo(conn); err == nil {
+			t.Error("sent to nobody")
+		}
+		if !e.stored(s) || len(e.troubled()) != 1 {
+			t.Errorf("troubles: %q", e.troubled())
 		}
 	})
 }

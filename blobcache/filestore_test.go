@@ -64,7 +64,7 @@ func TestOpenFileStoreFails(t *testing.T) {
 	}
 }
 
-// TestOrphansAreSwept keeps what another process may be writing.
+// TestOrphansAreSwept keeps what this process is writing.
 func TestOrphansAreSwept(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -79,6 +79,7 @@ func TestOrphansAreSwept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Where there are no locks, age tells.
 	old := time.Now().Add(-2 * time.Hour)
 	if err := errors.Join(os.Chtimes(orphan, old, old), os.Chtimes(folder, old, old)); err != nil {
 		t.Fatal(err)

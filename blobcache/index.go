@@ -93,7 +93,7 @@ func cutLast(s, separator string) (before, after string, ok bool) {
 // nearest first, until visit returns false.
 func owners(scope string, visit func(owner string) bool) {
 	owner, _, _ := strings.Cut(scope, "/_/")
-	for more := owner != ""; more && visit(owner); {
+	for more := true; more && owner != "" && visit(owner); {
 		owner, _, more = cutLast(owner, "/")
 	}
 }

@@ -21,11 +21,15 @@ func kept(t *testing.T, dir string, limits Limits) (*Cache, *FileStore) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return keptOn(t, store, limits), store
+}
+
+func keptOn(t *testing.T, shelf Shelf, limits Limits) *Cache {
 	limits.Reserve = -1
-	c := NewBounded(store, limits, Hooks{Trouble: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
+	c := NewBounded(shelf, limits, Hooks{Trouble: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
 	c.keeper.clock.began = c.keeper.clock.began.Add(-clockGrace)
 	c.keeper.clock.wall = c.keeper.clock.wall.Add(-clockGrace)
-	return c, store
+	return c
 }
 
 // content is some bytes that no other n has, and their digest.
@@ -266,37 +270,29 @@ func TestEvictedWhileRead(t *testing.T) {
 	}
 }
 
+// BenchmarkSweep removes half of what there is, which no sweep but the first
+// after a smaller max_size ever does, and then looks at the rest.
 func BenchmarkSweep(b *testing.B) {
-	for _, n := range []int{100_000, 1_000_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			shelf := &paperShelf{n: n}
-			k := newKeeper(shelf, Limits{MaxSize: int64(n) * 1000 / 2, Reserve: -1}, Hooks{})
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := k.sweep(b.Context()); err != nil {
-					b.Fatal(err)
+	for _, n := range []int{1000, 100_000, 1_000_000} {
+		for name, size := range map[string]int64{"half": int64(n) * 1000 / 2, "none": int64(n) * 2000} {
+			b.Run(fmt.Sprintf("%d/%s", n, name), func(b *testing.B) {
+				shelf := &paperShelf{n: n}
+				k := newKeeper(shelf, Limits{MaxSize: size, Reserve: -1}, Hooks{})
+				b.ReportAllocs()
+				for b.Loop() {
+					s, err := k.survey(b.Context(), k.excess(b.Context(), int64(n)*1000))
+					if err != nil {
+						b.Fatal(err)
+					}
+					k.evict(b.Context(), s)
 				}
-			}
-		})
-	}
-}
-
-// paperShelf has n entries that it makes up, so that only the sweep's own work
-// is measured.
-type paperShelf struct {
-	FileStore
-	n int
-}
-
-func (s *paperShelf) Walk(_ context.Context, visit func(Entry) error) error {
-	now := time.Now()
-	for i := range s.n {
-		e := Entry{Digest: "sha256:x", Size: 1000, Used: now.Add(-time.Duration(i*7919%s.n) * time.Second)}
-		if err := visit(e); err != nil {
-			return err
+				b.ReportMetric(float64(peakOf(b, func(visit func()) {
+					shelf.visited = visit
+					if _, err := k.survey(b.Context(), k.excess(b.Context(), int64(n)*1000)); err != nil {
+						b.Fatal(err)
+					}
+				}))/float64(n), "heap-B/object")
+			})
 		}
 	}
-	return nil
 }
-
-func (*paperShelf) Remove(context.Context, digest.Digest) error { return nil }

@@ -52,6 +52,57 @@ func FuzzContent(f *testing.F) {
 	})
 }
 
+// FuzzParseContent has no file taken for content that is not found under its
+// digest.
+func FuzzParseContent(f *testing.F) {
+	hex := digest.FromString("x").Encoded()
+	f.Add("sha256", hex[:2], hex)
+	f.Add("sha256", "zz", hex)
+	f.Add("sha512", hex[:2], hex)
+	f.Add("sha512", "", digest.SHA512.FromString("x").Encoded())
+	f.Add("md5", "..", "..")
+	f.Add("sha256", "", "")
+	s := &FileStore{root: filepath.FromSlash("/var/cache")}
+	f.Fuzz(func(t *testing.T, algorithm, folder, name string) {
+		d, ok := parseContent(digest.Algorithm(algorithm), folder, name)
+		if !ok {
+			return
+		}
+		path, err := s.content(d)
+		if want := filepath.Join(s.root, "blobs", algorithm, folder, name); err != nil || path != want {
+			t.Errorf("%s is at %s, not at %s: %v", d, path, want, err)
+		}
+	})
+}
+
+// FuzzParseLinkKey has no record taken for a link that is not the scope's own.
+func FuzzParseLinkKey(f *testing.F) {
+	d := digest.FromString("x")
+	for _, key := range []string{
+		linkKey("acme/_/docker.io/library/alpine", d), linkKey("a", d), linkKey("a/_/b/_/c", d), linkKey("", d), linkKey("_", d), linkKey("/", d),
+		"links", "links/_/sha256/" + d.Encoded(), "links/a/_/sha256/ab", "links/a/sha256/" + d.Encoded(), "refs/a/_/sha256/" + d.Encoded(), "links/a/_/../" + d.Encoded(),
+	} {
+		f.Add(key)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		scope, d, ok := parseLinkKey(key)
+		if !ok {
+			return
+		}
+		if back := linkKey(scope, d); back != key || d.Validate() != nil {
+			t.Errorf("%q and %q are one link", key, back)
+		}
+		last := scope + "/"
+		owners(scope, func(owner string) bool {
+			if owner == "" || len(owner) >= len(last) || !strings.HasPrefix(scope+"/", owner+"/") {
+				t.Errorf("%q owns %q", owner, scope)
+			}
+			last = owner
+			return true
+		})
+	})
+}
+
 func within(t *testing.T, s *FileStore, name string) string {
 	t.Helper()
 	rel, err := filepath.Rel(s.root, name)

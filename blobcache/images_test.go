@@ -1,0 +1,334 @@
+package blobcache
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// testParts reads content of a line "parts" and then one digest a line, with a
+// star before those that have parts in turn.
+func testParts(content io.Reader) (parts []Part) {
+	lines := bufio.NewScanner(content)
+	if !lines.Scan() || lines.Text() != "parts" {
+		return nil
+	}
+	for lines.Scan() {
+		d, compound := strings.CutPrefix(lines.Text(), "*")
+		parts = append(parts, Part{digest.Digest(d), compound})
+	}
+	return parts
+}
+
+// gallery is a cache of images, with a clock of its own for their use.
+type gallery struct {
+	t     *testing.T
+	cache *Cache
+	store *FileStore
+	now   time.Time
+	names map[digest.Digest]string
+	parts map[digest.Digest][]digest.Digest // of what names something
+}
+
+func newGallery(t *testing.T, limits Limits) *gallery {
+	limits.Parts = testParts
+	store, err := OpenFileStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := keptOn(t, hastyShelf{store}, limits)
+	return &gallery{t, c, store, time.Now().Add(-1000 * time.Hour), map[digest.Digest]string{}, map[digest.Digest][]digest.Digest{}}
+}
+
+// at makes what is done now happen at the gallery's time.
+func (g *gallery) at(do func()) {
+	g.t.Helper()
+	begin := time.Now()
+	do()
+	u := &g.cache.keeper.uses
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for it, use := range u.last {
+		if !use.at.Before(begin) {
+			use.at = g.now
+			u.last[it] = use
+		}
+	}
+}
+
+// hastyShelf syncs nothing, for tests of many contents.
+type hastyShelf struct{ *FileStore }
+
+func (s hastyShelf) Commit(_ context.Context, d digest.Digest, spool *os.File) error {
+	name, err := s.content(d)
+	if err != nil {
+		return err
+	}
+	return place(spool.Name(), name)
+}
+
+func (g *gallery) put(name string, content []byte) digest.Digest {
+	g.t.Helper()
+	d := digest.FromBytes(content)
+	g.names[d] = name
+	if err := g.cache.PutBytes(g.t.Context(), d, content); err != nil {
+		g.t.Fatal(err)
+	}
+	return d
+}
+
+// layer is a pull of a blob.
+func (g *gallery) layer(name string, size int) (d digest.Digest) {
+	g.t.Helper()
+	content := []byte(name + strings.Repeat(".", size-len(name)))
+	d = digest.FromBytes(content)
+	g.names[d] = name
+	g.at(func() {
+		r, _, err := g.cache.Get(g.t.Context(), Request{Digest: d, Size: int64(size), Fetch: fetchOf(content)})
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			g.t.Fatal(err)
+		}
+		_ = r.Close()
+		g.cache.Flush(g.t.Context())
+	})
+	return d
+}
+
+func fetchOf(content []byte) Fetch {
+	return func(context.Context, int64, string) (*Body, error) {
+		return &Body{ReadCloser: io.NopCloser(strings.NewReader(string(content))), Size: int64(len(content))}, nil
+	}
+}
+
+// naming puts content that names others: images, if it is an index.
+func (g *gallery) naming(name string, compound bool, parts ...digest.Digest) (d digest.Digest) {
+	g.t.Helper()
+	text := "parts\n"
+	for _, part := range parts {
+		if compound {
+			text += "*"
+		}
+		text += string(part) + "\n"
+	}
+	g.at(func() { d = g.put(name, []byte(text)) })
+	g.parts[d] = parts
+	return d
+}
+
+func (g *gallery) head(d digest.Digest) { g.at(func() { g.cache.Used(d) }) }
+
+func (g *gallery) has(d digest.Digest) bool {
+	g.t.Helper()
+	_, err := g.store.Stat(g.t.Context(), d)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		g.t.Fatal(err)
+	}
+	return err == nil
+}
+
+// expect checks what is stored by name.
+func (g *gallery) expect(names string) {
+	g.t.Helper()
+	want := strings.Fields(names)
+	got := make(map[string]bool)
+	for d, name := range g.names {
+		if g.has(d) {
+			got[name] = true
+		}
+	}
+	for _, name := range want {
+		if !got[name] {
+			g.t.Errorf("%s is not there", name)
+		}
+		delete(got, name)
+	}
+	if len(got) > 0 {
+		g.t.Errorf("still there: %v", got)
+	}
+}
+
+// squeeze sweeps with a limit that did not keep anything from being stored.
+func (g *gallery) squeeze(size int64) {
+	g.t.Helper()
+	g.cache.keeper.limits.MaxSize = size
+	sweep(g.t, g.cache)
+	g.cache.keeper.limits.MaxSize = 0
+}
+
+// TestImagesGoWhole: the room that is wanted is that of one layer, and goes
+// with the image that has it, but for what a later one has too.
+func TestImagesGoWhole(t *testing.T) {
+	g := newGallery(t, Limits{})
+	pull := func(name string, layers ...string) digest.Digest {
+		var parts []digest.Digest
+		for _, layer := range layers {
+			parts = append(parts, g.layer(layer, 10_000))
+		}
+		d := g.naming(name, false, parts...)
+		g.now = g.now.Add(time.Minute)
+		g.squeeze(100_000)
+		return d
+	}
+	first := pull("m1", "base", "a1", "b1")
+	pull("m2", "a2", "b2")
+	pull("m3", "base", "a3", "b3")
+	g.expect("base a1 b1 m1 a2 b2 m2 a3 b3 m3")
+	g.head(first) // Docker's second pull
+	g.now = g.now.Add(time.Minute)
+	pull("m4", "a4", "b4", "c4")
+	g.expect("base a1 b1 m1 a3 b3 m3 a4 b4 c4 m4")
+	pull("m5", "a5", "b5")
+	g.expect("base a1 b1 m1 a4 b4 c4 m4 a5 b5 m5")
+	pull("m6", "a6", "b6", "c6")
+	g.expect("a4 b4 c4 m4 a5 b5 m5 a6 b6 c6 m6")
+}
+
+// TestIndexIsUsed: who asks for nothing but an index's digest uses all that it
+// names, at any depth.
+func TestIndexIsUsed(t *testing.T) {
+	g := newGallery(t, Limits{UnusedFor: 90 * 24 * time.Hour})
+	g.now = time.Now().Add(-100 * 24 * time.Hour)
+	amd64 := g.naming("amd64", false, g.layer("la", 100), g.layer("ca", 20))
+	arm64 := g.naming("arm64", false, g.layer("lb", 100))
+	index := g.naming("index", true, amd64, arm64, digest.FromString("never pulled"))
+	g.naming("other", false, g.layer("lo", 100))
+	g.naming("nested", true, g.naming("inner", true, index))
+	g.cache.keeper.writeUses(t.Context())
+	g.now = time.Now().Add(-time.Hour)
+	g.head(index)
+	sweep(t, g.cache)
+	g.expect("la ca amd64 lb arm64 index")
+}
+
+// TestUsedBetweenSurveyAndEviction: an image that is asked for while it is about
+// to go stays, with its parts.
+func TestUsedBetweenSurveyAndEviction(t *testing.T) {
+	g := newGallery(t, Limits{MaxSize: 1_000_000})
+	one := g.naming("one", false, g.layer("l1", 1000))
+	g.now = g.now.Add(time.Hour)
+	g.naming("two", false, g.layer("l2", 1000))
+	k := g.cache.keeper
+	k.writeUses(t.Context())
+	s, err := k.survey(t.Context(), 1_000_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.cache.Used(one)
+	k.evict(t.Context(), s)
+	g.expect("one l1")
+}
+
+// TestBlobInUseStays: one that is being read, for however long.
+func TestBlobInUseStays(t *testing.T) {
+	g := newGallery(t, Limits{UnusedFor: time.Hour})
+	d := g.layer("read", 1000)
+	g.layer("not read", 1000)
+	r, _, err := g.cache.Get(t.Context(), Request{Digest: d, Size: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.cache.keeper.writeUses(t.Context())
+	for d := range g.names {
+		if err := g.store.Touch(t.Context(), d, g.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweep(t, g.cache)
+	g.expect("read")
+	for range 2 {
+		_ = r.Close()
+	}
+	sweep(t, g.cache)
+	g.expect("read") // until just now
+	if err := g.store.Touch(t.Context(), d, g.now); err != nil {
+		t.Fatal(err)
+	}
+	sweep(t, g.cache)
+	g.expect("")
+	if n := len(g.cache.keeper.reading); n != 0 {
+		t.Errorf("%d are being read", n)
+	}
+}
+
+// TestHalfImages has images of shared layers pulled, asked for and evicted at
+// random: what is left of images is never less than it was.
+func TestHalfImages(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 7))
+			g := newGallery(t, Limits{})
+			var roots []digest.Digest
+			for range 60 {
+				g.now = g.now.Add(time.Duration(rnd.IntN(90*60)) * time.Second)
+				if len(roots) > 0 && rnd.IntN(3) == 0 {
+					g.head(roots[rnd.IntN(len(roots))])
+				} else {
+					roots = append(roots, g.randomImage(rnd, len(roots)))
+				}
+				if rnd.IntN(3) > 0 {
+					continue
+				}
+				if rnd.IntN(2) == 0 {
+					g.cache.keeper.writeUses(t.Context())
+					continue
+				}
+				before := g.images()
+				g.squeeze(int64(20_000 + rnd.IntN(40_000)))
+				for d, whole := range g.images() {
+					if before[d] && !whole {
+						t.Fatalf("half of %s is left", g.names[d])
+					}
+				}
+			}
+		})
+	}
+}
+
+// randomImage is an image, or an index of two, of new and known layers.
+func (g *gallery) randomImage(rnd *rand.Rand, n int) digest.Digest {
+	image := func(name string) digest.Digest {
+		var layers []digest.Digest
+		for range 1 + rnd.IntN(4) {
+			layers = append(layers, g.layer(fmt.Sprintf("layer%d", rnd.IntN(30)), 1000+rnd.IntN(2)*1500))
+			g.now = g.now.Add(time.Duration(rnd.IntN(20)) * time.Second)
+		}
+		return g.naming(name, false, layers...)
+	}
+	one := image(fmt.Sprintf("image%d", n))
+	if rnd.IntN(3) > 0 {
+		return one
+	}
+	return g.naming(fmt.Sprintf("index%d", n), true, one, image(fmt.Sprintf("second%d", n)))
+}
+
+// images are those that are stored, and whether all of their parts are.
+func (g *gallery) images() map[digest.Digest]bool {
+	whole := make(map[digest.Digest]bool)
+	var check func(d digest.Digest) bool
+	check = func(d digest.Digest) bool {
+		ok := g.has(d)
+		for _, part := range g.parts[d] {
+			ok = check(part) && ok
+		}
+		return ok
+	}
+	for d := range g.parts {
+		if g.has(d) {
+			whole[d] = check(d)
+		}
+	}
+	return whole
+}

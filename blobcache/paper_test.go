@@ -1,0 +1,111 @@
+package blobcache
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"io/fs"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// paperDigest is the digest of nothing in particular, another one for each n.
+func paperDigest(n int) digest.Digest {
+	var sum [32]byte
+	binary.BigEndian.PutUint64(sum[:], uint64(n)*0x9E3779B97F4A7C15)
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum[:]))
+}
+
+// paperShelf has n entries that it makes up, so that only the sweep's own work
+// is measured.
+type paperShelf struct {
+	FileStore
+	n       int
+	visited func()
+}
+
+func (s *paperShelf) Walk(_ context.Context, visit func(Entry) error) error {
+	now := time.Now()
+	for i := range s.n {
+		e := Entry{Digest: paperDigest(i), Size: 1000, Used: now.Add(-time.Duration(i*7919%s.n) * time.Second)}
+		if err := visit(e); err != nil {
+			return err
+		}
+		if s.visited != nil && i%(s.n/8+1) == 0 {
+			s.visited()
+		}
+	}
+	return nil
+}
+
+func (*paperShelf) Stat(context.Context, digest.Digest) (Entry, error) {
+	return Entry{Size: 1000}, nil
+}
+
+func (*paperShelf) Remove(context.Context, digest.Digest) error { return nil }
+
+// paperLedger is the same for links.
+type paperLedger struct {
+	FileStore
+	n       int
+	visited func()
+}
+
+func (l *paperLedger) List(_ context.Context, _ string, visit func(Record) error) error {
+	now := time.Now()
+	for i := range l.n {
+		r := Record{linkKey("acme/_/docker.io/library/alpine", paperDigest(i)), now.Add(-time.Duration(i*7919%l.n) * time.Second)}
+		if err := visit(r); err != nil {
+			return err
+		}
+		if l.visited != nil && i%(l.n/8+1) == l.n/8 {
+			l.visited()
+		}
+	}
+	return nil
+}
+
+// peakOf is how many bytes of heap are in use at most when visit is called, more
+// than before.
+func peakOf(tb testing.TB, run func(visit func())) (peak uint64) {
+	tb.Helper()
+	inUse := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := inUse()
+	run(func() { peak = max(peak, inUse()) })
+	return peak - min(peak, before)
+}
+
+// brokenLedger fails where it is told to.
+type brokenLedger struct {
+	Ledger
+	fail map[string]error
+}
+
+func (l *brokenLedger) List(ctx context.Context, prefix string, visit func(Record) error) error {
+	if err := l.fail["list"]; err != nil {
+		return &fs.PathError{Op: "list", Path: prefix, Err: err}
+	}
+	return l.Ledger.List(ctx, prefix, visit)
+}
+
+func (l *brokenLedger) Mark(ctx context.Context, key string, used time.Time) error {
+	if err := l.fail["mark"]; err != nil {
+		return err
+	}
+	return l.Ledger.Mark(ctx, key, used)
+}
+
+func (l *brokenLedger) Delete(ctx context.Context, key string) error {
+	if err := l.fail["delete"]; err != nil {
+		return err
+	}
+	return l.Ledger.Delete(ctx, key)
+}

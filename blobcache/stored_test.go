@@ -1,0 +1,209 @@
+package blobcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+// countedFile counts what is read of it.
+type countedFile struct {
+	io.ReadSeeker
+	read *int64
+}
+
+func (f countedFile) Read(p []byte) (int, error) {
+	n, err := f.ReadSeeker.Read(p)
+	*f.read += int64(n)
+	return n, err
+}
+
+func (countedFile) Close() error { return nil }
+
+// TestWrongSizeIsReadOnce: a scope that was told a wrong size does not have the
+// whole read at each of its requests.
+func TestWrongSizeIsReadOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s, read := e.source(random(90, 100_000)), int64(0)
+		e.whole(s)
+		synctest.Wait() // until it is stored
+		e.store.onOpen = func(digest.Digest) (io.ReadSeekCloser, error) {
+			return countedFile{bytes.NewReader(s.content), &read}, nil
+		}
+		req := s.request("a")
+		req.Size = 99_999
+		for range 5 {
+			r, origin, err := e.cache.Get(t.Context(), req)
+			if err != nil || origin != blobcache.Hit || r.Size() != 100_000 {
+				t.Fatalf("origin %v, %v", origin, err)
+			}
+			_ = r.Close()
+		}
+		if read < 100_000 || read > 100_100 {
+			t.Errorf("%d bytes were read", read)
+		}
+		// What is cut later is found out all the same.
+		e.store.onOpen = nil
+		if err := os.WriteFile(e.path(s.digest), s.content[:99_998], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, origin, err := e.cache.Get(t.Context(), req)
+		if err != nil || origin != blobcache.Led {
+			t.Fatalf("origin %v, %v", origin, err)
+		}
+		defer r.Close()
+		e.same(r, s.content)
+	})
+}
+
+// TestUnreadableIsRefetched in the request that finds it.
+func TestUnreadableIsRefetched(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(91, 100_000))
+		e.whole(s)
+		synctest.Wait() // until it is stored
+		e.store.onOpen = func(digest.Digest) (io.ReadSeekCloser, error) {
+			if s.fetches() == 1 {
+				return &faultFile{bytes.NewReader(s.content), syscall.EIO, nil}, nil
+			}
+			return nil, nil
+		}
+		if origin := e.whole(s); origin != blobcache.Led || s.fetches() != 2 {
+			t.Errorf("origin %v after %d fetches", origin, s.fetches())
+		}
+		if got := e.troubled(); len(got) != 1 || !strings.HasPrefix(got[0], "heal "+s.digest.String()) || !strings.Contains(got[0], "input/output") {
+			t.Errorf("troubles: %q", got)
+		}
+	})
+}
+
+// badSector cannot be read beyond an offset.
+type badSector struct {
+	*bytes.Reader
+	from int64
+}
+
+func (b badSector) Read(p []byte) (int, error) {
+	at, _ := b.Seek(0, io.SeekCurrent)
+	if at >= b.from {
+		return 0, syscall.EIO
+	}
+	return b.Reader.Read(p[:min(int64(len(p)), b.from-at)])
+}
+
+func (badSector) Close() error { return nil }
+
+// TestUnreadableLater breaks the transfer, and the next one is whole.
+func TestUnreadableLater(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(92, 1000))
+		e.whole(s)
+		synctest.Wait() // until it is stored
+		e.store.onOpen = func(digest.Digest) (io.ReadSeekCloser, error) {
+			if _, err := os.Stat(e.path(s.digest)); err != nil {
+				return nil, err
+			}
+			return badSector{bytes.NewReader(s.content), 500}, nil
+		}
+		e.broken(e.mustGet(s), s, syscall.EIO)
+		synctest.Wait()
+		if origin := e.whole(s); origin != blobcache.Led {
+			t.Errorf("origin %v", origin)
+		}
+	})
+}
+
+// TestVerify tells the size of what is whole, and drops the rest.
+func TestVerify(t *testing.T) {
+	e := newEnv(t, t.TempDir())
+	s := e.source(random(93, 100_000))
+	if _, err := e.cache.Verify(t.Context(), s.digest); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what is not there: %v", err)
+	}
+	e.whole(s)
+	<-e.ended
+	if size, err := e.cache.Verify(t.Context(), s.digest); err != nil || size != 100_000 {
+		t.Errorf("%d bytes, %v", size, err)
+	}
+	if err := os.WriteFile(e.path(s.digest), flipped(s.content, 50_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.cache.Verify(t.Context(), s.digest); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("damaged: %v", err)
+	}
+	if e.stored(s) {
+		t.Error("still there")
+	}
+}
+
+// BenchmarkSendfile is a stored layer on its way to a connection, which must not
+// pass through this process.
+func BenchmarkSendfile(b *testing.B) {
+	const size = 64 << 20
+	e := newEnv(b, b.TempDir())
+	s := e.source(random(94, size))
+	if err := e.cache.PutBytes(b.Context(), s.digest, s.content); err != nil {
+		b.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		conn, err := listener.Accept()
+		if err == nil {
+			_, _ = io.Copy(io.Discard, conn)
+			_ = conn.Close()
+		}
+	}()
+	conn, err := net.DialTimeout("tcp", listener.Addr().String(), time.Second)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	req := s.request("a")
+	req.Size = size
+	b.SetBytes(size)
+	for b.Loop() {
+		r, _, err := e.cache.Get(context.Background(), req)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n, err := r.WriteTo(conn); err != nil || n != size {
+			b.Fatalf("%d bytes, %v", n, err)
+		}
+		_ = r.Close()
+	}
+}
+
+// BenchmarkOpen is what a stored blob costs before its first byte.
+func BenchmarkOpen(b *testing.B) {
+	e := newEnv(b, b.TempDir())
+	s := e.source(random(95, 100_000))
+	if err := e.cache.PutBytes(b.Context(), s.digest, s.content); err != nil {
+		b.Fatal(err)
+	}
+	req := s.request("a")
+	req.Size = 100_000
+	b.ReportAllocs()
+	for b.Loop() {
+		r, _, err := e.cache.Get(context.Background(), req)
+		if err != nil {
+			b.Fatal(err)
+		}
+		_ = r.Close()
+	}
+}
