@@ -151,6 +151,7 @@ func (q *Quotas) await(ctx context.Context, wait time.Duration) bool {
 // what that has left. It tells whether more is about to be stored.
 func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 	q.writeUses(ctx)
+	q.cache.keeper.writeUses(ctx) // what was just pulled is not in use for ever
 	m, err := q.measure(ctx)
 	if err != nil {
 		return false, err

@@ -90,10 +90,11 @@ func (t *trimming) loser(scope string, key sum) (loser string, h holding, ok boo
 }
 
 func (t *trimming) usedSince(it item) bool {
-	roots := t.uses.rootsFrom(t.roots)
-	for t.roots += len(roots); len(roots) > 0; roots = roots[1:] {
-		for _, n := range t.cache.keeper.tree(t.ctx, roots[0].digest) {
-			t.spared[item{roots[0].scope, n.digest}] = true
+	var roots []item
+	roots, t.roots = t.uses.rootsFrom(t.roots)
+	for _, root := range roots {
+		for _, n := range t.cache.keeper.tree(t.ctx, root.digest) {
+			t.spared[item{root.scope, n.digest}] = true
 		}
 	}
 	return t.spared[it] || t.uses.has(it)

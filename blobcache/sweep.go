@@ -195,13 +195,14 @@ func (v *eviction) image(ctx context.Context, e Entry) {
 }
 
 func (v *eviction) one(ctx context.Context, e Entry) (ok bool) {
-	roots := v.uses.rootsFrom(v.roots)
-	for v.roots += len(roots); len(roots) > 0; roots = roots[1:] {
-		for _, n := range v.tree(ctx, roots[0].digest) {
+	var roots []item
+	roots, v.roots = v.uses.rootsFrom(v.roots)
+	for _, root := range roots {
+		for _, n := range v.tree(ctx, root.digest) {
 			v.spared[n.digest] = true
 		}
 	}
-	if v.gone[e.Digest] || v.spared[e.Digest] || v.busy(e.Digest) {
+	if v.gone[e.Digest] || v.spared[e.Digest] || v.busy(e.Digest) || v.usedSince(ctx, e) {
 		return false
 	}
 	if err := v.drop(ctx, e.Digest, e.Size); err != nil {
@@ -214,6 +215,13 @@ func (v *eviction) one(ctx context.Context, e Entry) (ok bool) {
 	v.removed += e.Size
 	v.tellEvicted(e)
 	return true
+}
+
+// usedSince tells whether a use has been written down since the walk, by this
+// process or another. A time that has not come yet is no use.
+func (k *keeper) usedSince(ctx context.Context, e Entry) bool {
+	now, err := k.shelf.Stat(ctx, e.Digest)
+	return err == nil && now.Used.After(e.Used) && time.Until(now.Used) <= futureSlack
 }
 
 // byUse is a heap with the entry that was used last on top.

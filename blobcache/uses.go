@@ -44,6 +44,7 @@ type uses struct {
 	mu    sync.Mutex
 	last  map[item]use
 	roots []item // the compound ones, in the order of their first use
+	taken int    // roots before these
 }
 
 // add remembers a use that happens now, and tells whether it is time to write
@@ -69,11 +70,13 @@ func (u *uses) has(it item) bool {
 	return ok
 }
 
-// rootsFrom returns the compound uses but for the first n.
-func (u *uses) rootsFrom(n int) []item {
+// rootsFrom returns the compound uses since an earlier call returned next, as
+// far as they have not been taken; 0 is before all.
+func (u *uses) rootsFrom(from int) (roots []item, next int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return slices.Clone(u.roots[min(n, len(u.roots)):])
+	known := min(max(from-u.taken, 0), len(u.roots))
+	return slices.Clone(u.roots[known:]), u.taken + len(u.roots)
 }
 
 // take returns the uses and forgets them.
@@ -81,6 +84,7 @@ func (u *uses) take() map[item]use {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	last := u.last
+	u.taken += len(u.roots)
 	u.last, u.roots = nil, nil
 	return last
 }

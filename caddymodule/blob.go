@@ -59,7 +59,7 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	if origin == blobcache.Led {
 		return r, statusMiss, nil
 	}
-	size, status, err := p.statBlob(ctx, d)
+	size, status, err := p.confirmBlob(ctx, d)
 	if err == nil && origin == blobcache.Hit && r.Size() != size {
 		_ = r.Close()
 		r, origin, err = p.remeasured(ctx, d, size)
@@ -77,6 +77,15 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 		status = statusMiss
 	}
 	return r, status, nil
+}
+
+// confirmBlob returns a blob's size, or -1, if upstream says or has said that
+// this repository has it.
+func (p *repository) confirmBlob(ctx context.Context, d digest.Digest) (size int64, status []string, err error) {
+	if link, err := p.index.Link(ctx, p.scope, d); err == nil {
+		return link.Size, statusHit, nil
+	}
+	return p.statBlob(ctx, d)
 }
 
 // remeasured returns a blob that is stored with another size than upstream has

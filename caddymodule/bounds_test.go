@@ -1,0 +1,198 @@
+package caddymodule
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// blobFile is where content is.
+func (s *site) blobFile(d digest.Digest) string {
+	return filepath.Join(s.cache, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
+}
+
+func (s *site) isStored(d digest.Digest) bool {
+	_, err := os.Stat(s.blobFile(d))
+	return err == nil
+}
+
+// totals are what groups have, as last measured.
+func totals() (totals map[string]blobcache.Total) {
+	quotas.Range(func(_, q any) bool {
+		totals = q.(*pooledQuotas).Totals()
+		return true
+	})
+	return totals
+}
+
+// TestQuota: a group that has too much loses what it pulled least recently, and
+// another group that has the same does not.
+func TestQuota(t *testing.T) {
+	up := registrytest.New(t)
+	var images []registrytest.Image
+	names := []string{"a", "b", "c", "d"}
+	for i, name := range names {
+		images = append(images, up.PutImage("library/"+name, "1", random(byte(i), 100_000)))
+	}
+	large := up.PutBlob("library/a", random(9, 300_000))
+	acme := "group acme {\n members alice\n quota 250kB\n}\n"
+	s := start(t, users("alice", "bob"), acme, private("acme/sub"), private("other", "bob"), hub(up))
+	pull(t, s, "other", "a", "1", as("bob"))
+	for i, name := range names {
+		pull(t, s, []string{"acme", "acme/sub"}[i%2], name, "1", as("alice"))
+		if i == 2 {
+			eventually(t, "the first image has gone from the group", func() bool {
+				acme := totals()["acme"]
+				return acme.Blobs == 6 && acme.Bytes < 250_000
+			})
+		}
+	}
+	for _, d := range append(images[1].Layers, images[1].Manifest, images[1].Config) {
+		eventually(t, "the second image is gone", func() bool { return !s.isStored(d) })
+	}
+	for i, want := range []bool{true, false, true, true} {
+		for _, d := range append(images[i].Layers, images[i].Manifest, images[i].Config) {
+			if s.isStored(d) != want {
+				t.Errorf("%s of image %s is stored: %v", d, names[i], !want)
+			}
+		}
+	}
+	if !strings.Contains(s.logs(), "group was over its quota") {
+		t.Error("not a word in the log")
+	}
+	up.Reset()
+	pull(t, s, "other", "a", "1", as("bob"))
+	costs(t, up, "what another group has", registrytest.Counts{})
+	s.get(blobPath("acme", "a", large), as("alice")).content(t, random(9, 300_000))
+	s.get(blobPath("acme", "a", large), as("alice")).content(t, random(9, 300_000)).has(t, "Cache-Status", "dependency-proxy; fwd=miss")
+	pull(t, s, "acme", "a", "1", as("alice")) // what was taken from it can be pulled again
+}
+
+// TestHeadIsAUse: Docker pulls an image that it has by a HEAD of its tag, which
+// keeps all that the image is made of from growing old.
+func TestHeadIsAUse(t *testing.T) {
+	up := registrytest.New(t)
+	one, two := up.PutImage("library/alpine", "", random(1, 1000)), up.PutImage("library/alpine", "", random(2, 1000))
+	index := up.PutIndex("library/alpine", "3.20", one, two)
+	s := start(t, users("alice"), "group acme {\n members alice\n quota 1GiB\n}\n", hub(up))
+	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+	pull(t, s, "acme", "alpine", string(one.Manifest), as("alice"))
+	s.stop()
+	old := time.Now().Add(-1000 * time.Hour)
+	var files []string
+	for _, name := range s.stored() {
+		if strings.HasPrefix(name, "blobs/") || strings.HasPrefix(name, "links/") {
+			files = append(files, filepath.Join(s.cache, name))
+		}
+	}
+	if len(files) != 2*4 {
+		t.Fatalf("%d files", len(files))
+	}
+	for _, name := range files {
+		if err := os.Chtimes(name, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.load(users("alice"), "group acme {\n members alice\n quota 1GiB\n}\n", hub(up))
+	s.head(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "").has(t, "Docker-Content-Digest", string(index))
+	s.stop()
+	for _, name := range files {
+		if info, err := os.Stat(name); err != nil || time.Since(info.ModTime()) > time.Hour {
+			t.Errorf("%s was used %v ago, %v", name, time.Since(info.ModTime()), err)
+		}
+	}
+}
+
+// TestTruncatedFile: a file that the disk has cut is not served to a group that is
+// told its size only while it is asked for.
+func TestTruncatedFile(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 100_000)
+	d := up.PutBlob("library/alpine", layer)
+	s := start(t, users("alice"), private("red", "alice"), private("blue", "alice"), hub(up))
+	s.get(blobPath("red", "alpine", d), as("alice")).content(t, layer)
+	for _, group := range []string{"blue", "red"} {
+		s.awaitStored(string(d))
+		if err := os.Truncate(s.blobFile(d), 50_000); err != nil {
+			t.Fatal(err)
+		}
+		s.get(blobPath(group, "alpine", d), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; fwd=miss")
+	}
+	if !strings.Contains(s.logs(), "was damaged and is dropped") {
+		t.Error("not a word in the log")
+	}
+}
+
+// TestWrongSize: what a repository was wrongly told of a blob's size is put
+// right by the blob.
+func TestWrongSize(t *testing.T) {
+	for name, option := range map[string]registrytest.Option{"none": registrytest.WithoutLength(), "wrong": nil} {
+		t.Run(name, func(t *testing.T) {
+			var options []registrytest.Option
+			if option != nil {
+				options = append(options, option)
+			}
+			up := registrytest.New(t, options...)
+			layer := random(1, 100_000)
+			d := up.PutBlob("library/alpine", layer)
+			lines := []string{users("alice"), private("acme", "alice"), hub(up)}
+			s := start(t, lines...)
+			s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
+			s.awaitStored(string(d))
+			link := filepath.Join(s.cache, "links/acme/_/docker.io/library/alpine/_/sha256", d.Encoded())
+			if option == nil {
+				s.stop()
+				if err := os.WriteFile(link, []byte(`{"size":99999}`), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				s.load(lines...)
+			}
+			s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; hit")
+			if got, err := os.ReadFile(link); err != nil || string(got) != `{"size":100000}` {
+				t.Errorf("the link is %s, %v", got, err)
+			}
+			up.Reset()
+			s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; hit")
+			costs(t, up, "what is known", registrytest.Counts{})
+			if err := os.Truncate(s.blobFile(d), 99_999); err != nil {
+				t.Fatal(err)
+			}
+			s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
+		})
+	}
+}
+
+// TestParts reads what manifests of all kinds name.
+func TestParts(t *testing.T) {
+	a, b, c := digest.FromString("a"), digest.FromString("b"), digest.FromString("c")
+	leaf, node := func(d digest.Digest) blobcache.Part { return blobcache.Part{Digest: d} }, func(d digest.Digest) blobcache.Part {
+		return blobcache.Part{Digest: d, Compound: true}
+	}
+	for content, want := range map[string][]blobcache.Part{
+		`{"schemaVersion":2,"config":{"digest":"` + string(a) + `"},"layers":[{"digest":"` + string(b) + `"},{"digest":"` + string(c) + `"}],"subject":{"digest":"x"}}`: {leaf(b), leaf(c), leaf(a)},
+		`{"manifests":[{"digest":"` + string(a) + `","platform":{}},{"digest":"` + string(b) + `"}]}`:                                                                   {node(a), node(b)},
+		`{"blobs":[{"digest":"` + string(a) + `"}]}`:                                                                    {leaf(a)},
+		`{"schemaVersion":1,"fsLayers":[{"blobSum":"` + string(a) + `"}]}`:                                              {leaf(a)},
+		`{"architecture":"amd64","config":{"Env":["A=b"]},"rootfs":{"type":"layers","diff_ids":["` + string(a) + `"]}}`: nil,
+		"\x1f\x8b\x08 layer": nil, "": nil, "[]": nil, `{"layers":"none"}`: nil, `{"layers":[`: nil,
+	} {
+		got := parts(strings.NewReader(content))
+		if len(got) != len(want) {
+			t.Errorf("%s: %v", content, got)
+			continue
+		}
+		for i := range want {
+			if got[i] != want[i] {
+				t.Errorf("%s: %v instead of %v", content, got[i], want[i])
+			}
+		}
+	}
+}
