@@ -3,13 +3,17 @@ package blobcache_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
@@ -143,6 +147,59 @@ func drain(b *testing.B, e *env, s *source) {
 	if n, err := io.Copy(&sink{make([]byte, 256<<10)}, r); err != nil || n != int64(len(s.content)) {
 		b.Errorf("copied %d bytes, %v", n, err)
 	}
+}
+
+var files = flag.Int("files", 5000, "how many contents and links the benchmark of a real directory makes")
+
+// BenchmarkDirectory is what is done at the start and in the background, on a
+// real directory and without rests.
+func BenchmarkDirectory(b *testing.B) {
+	dir := b.TempDir()
+	store, err := blobcache.OpenFileStore(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	index := blobcache.NewIndex(store)
+	for n := range *files {
+		d := digest.FromString(fmt.Sprint(n))
+		name := filepath.Join(dir, "blobs", "sha256", d.Encoded()[:2], d.Encoded())
+		err := os.WriteFile(name, fmt.Append(nil, n), 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, fmt.Append(nil, n), 0o600))
+		}
+		if err := errors.Join(err, index.AddLink(b.Context(), "acme/_/docker.io/library/alpine", d, blobcache.Link{Size: 1})); err != nil {
+			b.Fatal(err)
+		}
+	}
+	cache := blobcache.NewBounded(store, blobcache.Limits{}, blobcache.Hooks{})
+	b.Run("open", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := blobcache.OpenFileStore(dir); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("walk", func(b *testing.B) {
+		for b.Loop() {
+			if err := store.Walk(b.Context(), func(blobcache.Entry) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("list", func(b *testing.B) {
+		for b.Loop() {
+			if err := store.List(b.Context(), "links", func(blobcache.Record) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("scrub", func(b *testing.B) {
+		for b.Loop() {
+			if found, err := cache.Scrub(b.Context(), 0); err != nil || found.Checked != *files {
+				b.Fatalf("%+v, %v", found, err)
+			}
+		}
+	})
 }
 
 // BenchmarkBytes is a manifest, from memory and from disk.

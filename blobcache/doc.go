@@ -10,6 +10,12 @@
 // that ends before the last byte is not held back, and is as good as its source
 // until the fill has ended.
 //
+// A [Shelf] is kept within [Limits] by [Cache.Keep]: what was least recently
+// asked for goes first, and what it names goes with it, so that no image is left
+// half. [Quotas] do the same for owners, by their links. What the disk has
+// damaged is found by its size, its first byte, or a [Cache.Scrub], dropped and
+// fetched again.
+//
 // The package knows digests, not registries: where bytes come from is a
 // [Fetch], and who may read them is the caller's decision, kept in the
 // [Index] as links from a scope to the digests it is known to contain.

@@ -98,7 +98,9 @@ func owners(scope string, visit func(owner string) bool) {
 	}
 }
 
-func refKey(scope, name string) string { return "refs/" + scope + "/_/" + name }
+const refsFolder = "refs"
+
+func refKey(scope, name string) string { return refsFolder + "/" + scope + "/_/" + name }
 
 // Link returns the link from a scope to content; an error that is
 // fs.ErrNotExist if the scope is not known to contain it.
@@ -122,6 +124,13 @@ func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link
 func (x *Index) dropLink(ctx context.Context, key string) error {
 	err := x.records.Delete(ctx, key)
 	x.links.Remove(key)
+	return err
+}
+
+// dropRef forgets what a name stood for, on disk and in memory.
+func (x *Index) dropRef(ctx context.Context, key string) error {
+	err := x.records.Delete(ctx, key)
+	x.refs.Remove(key)
 	return err
 }
 

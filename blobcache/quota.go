@@ -40,7 +40,8 @@ type Total struct {
 // owners within bounds of their own. An owner over its quota loses its links,
 // the least recently used first, down to nine tenths. Content that no other
 // owner's link names goes with them. A quota is kept to within a fill and the
-// time of a round: it may be exceeded for that long.
+// time of a round: it may be exceeded for that long. Links and refs whose
+// content has gone for another reason are forgotten after a day.
 type Quotas struct {
 	cache  *Cache
 	index  *Index
@@ -48,6 +49,8 @@ type Quotas struct {
 	uses   uses
 	kick   chan struct{} // a round is wanted now
 	full   chan struct{} // uses are to be written down now
+
+	swept time.Time // when refs were last looked at
 
 	mu     sync.Mutex
 	totals map[string]Total
@@ -164,7 +167,7 @@ func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 			return false, err
 		}
 	}
-	return m.pending, nil
+	return m.pending, q.forget(ctx, m)
 }
 
 // writeUses tells the records what was used since the last time.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/hex"
+	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -33,7 +35,8 @@ type holding struct {
 
 const (
 	absent     = -1 // not stored
-	unmeasured = -2
+	unmeasured = -2 // not yet
+	unreadable = -3 // whether it is stored cannot be told
 )
 
 // holdings are the contents of an owner: some 100 bytes of memory each, while
@@ -53,7 +56,8 @@ type measurement struct {
 	owners  map[string]holdings
 	totals  map[string]Total
 	over    map[string]victims
-	pending bool // something is about to be stored for an owner with a quota
+	idle    []string // keys of links that name nothing any more
+	pending bool     // something is about to be stored for an owner with a quota
 }
 
 // measure measures all owners and finds those over their quota, with what they
@@ -122,15 +126,21 @@ func (m *measurement) visit(r Record, scope string, d digest.Digest) error {
 		m.owners[owner][key] = holding{used: max(held.used, r.Used.UnixNano()), size: size}
 		return true
 	})
+	if size == absent && m.trusted && m.began.Sub(r.Used) > idleAfter && len(m.idle) < idleLimit {
+		m.idle = append(m.idle, r.Key)
+	}
 	return nil
 }
 
 func (m *measurement) size(d digest.Digest) int64 {
 	e, err := m.cache.keeper.shelf.Stat(m.ctx, d)
-	if err != nil {
+	switch {
+	case err == nil:
+		return e.Size
+	case errors.Is(err, fs.ErrNotExist):
 		return absent
 	}
-	return e.Size
+	return unreadable
 }
 
 // finish adds up the owners below one first component.

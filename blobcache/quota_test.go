@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -269,6 +271,57 @@ func TestQuotaOnBrokenDisk(t *testing.T) {
 	if got := e.quotas.Totals()["acme"].Bytes; got > 15_000 {
 		t.Errorf("%d bytes", got)
 	}
+}
+
+// TestForget: what names content that has gone goes a day later, and nothing
+// else does.
+func TestForget(t *testing.T) {
+	e := newEstate(t, nil)
+	old, gone := e.pull("acme/_/hub/one", "m1", "a1"), digest.FromString("gone")
+	fresh, lost := digest.FromString("fresh"), digest.FromString("lost")
+	for _, d := range []digest.Digest{gone, fresh, lost} {
+		if err := e.index.AddLink(t.Context(), "acme/_/hub/one", d, Link{Size: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, d := range map[string]digest.Digest{"old": old, "gone": gone, "fresh": fresh} {
+		if err := e.index.SetRef(t.Context(), "acme/_/hub/one", name, Ref{Digest: d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range []string{
+		linkKey("acme/_/hub/one", old), linkKey("acme/_/hub/one", gone), linkKey("acme/_/hub/one", lost),
+		refKey("acme/_/hub/one", "old"), refKey("acme/_/hub/one", "gone"),
+	} {
+		if err := e.store.Mark(t.Context(), key, time.Now().Add(-2*idleAfter)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := func(want map[string]bool) {
+		t.Helper()
+		e.round()
+		for name, want := range want {
+			for where, x := range map[string]*Index{"memory": e.index, "disk": NewIndex(e.store)} {
+				if _, err := x.Ref(t.Context(), "acme/_/hub/one", name); (err == nil) != want {
+					t.Errorf("ref %s in %s: %v", name, where, err)
+				}
+			}
+		}
+		for d, want := range map[digest.Digest]bool{old: want["old"], gone: want["gone"], lost: want["gone"], fresh: want["fresh"]} {
+			if e.linked("acme/_/hub/one", d) != want {
+				t.Errorf("link of %s: %v", d, !want)
+			}
+		}
+	}
+	blobs := filepath.Join(e.store.root, "blobs")
+	if err := os.Rename(blobs, blobs+".away"); err != nil { // a disk is missing
+		t.Fatal(err)
+	}
+	kept(map[string]bool{"old": true, "gone": true, "fresh": true})
+	if err := os.Rename(blobs+".away", blobs); err != nil {
+		t.Fatal(err)
+	}
+	kept(map[string]bool{"old": true, "gone": false, "fresh": true})
 }
 
 func BenchmarkMeasure(b *testing.B) {
