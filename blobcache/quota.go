@@ -77,6 +77,9 @@ func (q *Quotas) Totals() map[string]Total {
 // Limit is the size in bytes above which content does not fit into a quota of
 // the scope's, 0 if it has none. It is a Request's Limit.
 func (q *Quotas) Limit(scope string) (limit int64) {
+	if len(q.limits) == 0 {
+		return 0
+	}
 	owners(scope, func(owner string) bool {
 		if quota := q.limits[owner]; quota > 0 && (limit == 0 || quota < limit) {
 			limit = quota

@@ -10,7 +10,8 @@
 // errors.go words every refusal; audit.go writes down who got in and who did
 // not. token.go is the token service that clients are sent to, tokens.go lets
 // access tokens of our own in. Storage and directories of accounts are guest
-// modules; what outlives a configuration is in pool.go.
+// modules; what outlives a configuration is in pool.go: the open storage, and
+// beside it what each group has of it and may have.
 //
 // Beside the pulls, admin.go answers Caddy's admin endpoint about the sites that
 // sites.go knows to run: it makes, lists and revokes access tokens, and explains
