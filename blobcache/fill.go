@@ -46,7 +46,7 @@ func newFill(c *Cache, req Request) *fill {
 		cache: c, digest: req.Digest, scope: req.Scope, req: req, connections: req.Connections, since: time.Now(),
 		hash: req.Digest.Algorithm().Hash(), left: make(chan struct{}),
 	}
-	if c.lied.Contains(req.Digest) || c.keeper.tooLarge(req.Size) {
+	if c.lied.Contains(req.Digest) || c.keeper.tooLarge(req.Size) || req.tooLarge(req.Size) {
 		f.connections = 1
 	}
 	f.spool.init(2)
@@ -147,7 +147,7 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 }
 
 func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
-	if f.req.Limit > 0 && size > f.req.Limit {
+	if f.req.tooLarge(size) {
 		return nil, errTooLarge
 	}
 	if err := f.cache.keeper.reserve(ctx, size); err != nil {
@@ -159,6 +159,9 @@ func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
 
 // grow reserves room for content of unknown size, as it comes.
 func (f *fill) grow(ctx context.Context, n int64) error {
+	if f.req.tooLarge(f.written + n) {
+		return errTooLarge
+	}
 	more, err := f.cache.keeper.extend(ctx, f.reserved, f.written+n)
 	f.reserved += more
 	return err

@@ -106,7 +106,7 @@ func (g *gallery) layer(name string, size int) (d digest.Digest) {
 }
 
 func fetchOf(content []byte) Fetch {
-	return func(context.Context, int64, string) (*Body, error) {
+	return func(context.Context, int64, int64, string) (*Body, error) {
 		return &Body{ReadCloser: io.NopCloser(strings.NewReader(string(content))), Size: int64(len(content))}, nil
 	}
 }

@@ -15,6 +15,9 @@ func (k *keeper) tooLarge(size int64) bool {
 	return k != nil && (k.limits.MaxBlobSize > 0 && size > k.limits.MaxBlobSize || k.limits.MaxSize > 0 && size > k.limits.MaxSize)
 }
 
+// tooLarge tells the same of a request's own limit.
+func (r *Request) tooLarge(size int64) bool { return r.Limit > 0 && size > r.Limit }
+
 // extend makes room for content of unknown size that has had some reserved and
 // is now at least of a size. It returns how much it has reserved beside that.
 func (k *keeper) extend(ctx context.Context, reserved, size int64) (more int64, err error) {

@@ -3,7 +3,6 @@ package blobcache
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -267,32 +266,5 @@ func TestEvictedWhileRead(t *testing.T) {
 	got, err := io.ReadAll(r)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes, %v", len(got), err)
-	}
-}
-
-// BenchmarkSweep removes half of what there is, which no sweep but the first
-// after a smaller max_size ever does, and then looks at the rest.
-func BenchmarkSweep(b *testing.B) {
-	for _, n := range []int{1000, 100_000, 1_000_000} {
-		for name, size := range map[string]int64{"half": int64(n) * 1000 / 2, "none": int64(n) * 2000} {
-			b.Run(fmt.Sprintf("%d/%s", n, name), func(b *testing.B) {
-				shelf := &paperShelf{n: n}
-				k := newKeeper(shelf, Limits{MaxSize: size, Reserve: -1}, Hooks{})
-				b.ReportAllocs()
-				for b.Loop() {
-					s, err := k.survey(b.Context(), k.excess(b.Context(), int64(n)*1000))
-					if err != nil {
-						b.Fatal(err)
-					}
-					k.evict(b.Context(), s)
-				}
-				b.ReportMetric(float64(peakOf(b, func(visit func()) {
-					shelf.visited = visit
-					if _, err := k.survey(b.Context(), k.excess(b.Context(), int64(n)*1000)); err != nil {
-						b.Fatal(err)
-					}
-				}))/float64(n), "heap-B/object")
-			})
-		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"runtime"
 	"testing"
@@ -81,6 +82,57 @@ func peakOf(tb testing.TB, run func(visit func())) (peak uint64) {
 	before := inUse()
 	run(func() { peak = max(peak, inUse()) })
 	return peak - min(peak, before)
+}
+
+// BenchmarkSweep removes half of what there is, which no sweep but the first
+// after a smaller max_size ever does, and then looks at the rest.
+func BenchmarkSweep(b *testing.B) {
+	for _, n := range []int{1000, 100_000, 1_000_000} {
+		for name, size := range map[string]int64{"half": int64(n) * 1000 / 2, "none": int64(n) * 2000} {
+			b.Run(fmt.Sprintf("%d/%s", n, name), func(b *testing.B) {
+				shelf := &paperShelf{n: n}
+				k := newKeeper(shelf, Limits{MaxSize: size, Reserve: -1}, Hooks{})
+				b.ReportAllocs()
+				for b.Loop() {
+					s, err := k.survey(b.Context(), k.excess(b.Context(), int64(n)*1000))
+					if err != nil {
+						b.Fatal(err)
+					}
+					k.evict(b.Context(), s)
+				}
+				b.ReportMetric(float64(peakOf(b, func(visit func()) {
+					shelf.visited = visit
+					if _, err := k.survey(b.Context(), k.excess(b.Context(), int64(n)*1000)); err != nil {
+						b.Fatal(err)
+					}
+				}))/float64(n), "heap-B/object")
+			})
+		}
+	}
+}
+
+// BenchmarkMeasure is what a round of the quotas does where all is well.
+func BenchmarkMeasure(b *testing.B) {
+	for _, n := range []int{1000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			shelf := &paperShelf{n: n}
+			c := NewBounded(shelf, Limits{Reserve: -1}, Hooks{})
+			q := NewQuotas(c, NewIndex(&paperLedger{n: n}), map[string]int64{"acme": 1 << 50})
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := q.measure(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(peakOf(b, func(visit func()) {
+				m := &paperLedger{n: n, visited: visit}
+				q.index.records = m
+				if _, err := q.measure(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}))/float64(n), "heap-B/object")
+		})
+	}
 }
 
 // brokenLedger fails where it is told to.

@@ -2,14 +2,9 @@ package blobcache
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,43 +162,6 @@ func TestQuotaSparesWhatIsUsed(t *testing.T) {
 	}
 }
 
-func TestQuotaLimit(t *testing.T) {
-	q := NewQuotas(nil, nil, map[string]int64{"acme": 10, "acme/a": 20, "acme/b": 5})
-	for scope, want := range map[string]int64{
-		"acme/_/hub/x": 10, "acme/a/_/hub/x": 10, "acme/b/_/hub/x": 5, "acme/b/c/_/x": 5, "acme-x/_/x": 0, "other/_/acme": 0, "": 0,
-	} {
-		if got := q.Limit(scope); got != want {
-			t.Errorf("%s: %d instead of %d", scope, got, want)
-		}
-	}
-}
-
-// TestLargerThanQuota is passed on and not stored.
-func TestLargerThanQuota(t *testing.T) {
-	g := newGallery(t, Limits{})
-	content := []byte(strings.Repeat("x", 1001))
-	d := digest.FromBytes(content)
-	g.names[d] = "large"
-	for _, limit := range []int64{1000, 1001} {
-		stored := make(chan int64, 1)
-		r, origin, err := g.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: limit, Fetch: fetchOf(content), Stored: func(size int64) { stored <- size }})
-		if err != nil || origin != Led {
-			t.Fatalf("origin %v, %v", origin, err)
-		}
-		if got, err := io.ReadAll(r); err != nil || len(got) != len(content) {
-			t.Errorf("%d bytes, %v", len(got), err)
-		}
-		_ = r.Close()
-		g.cache.Flush(t.Context())
-		if limit == 1000 {
-			g.expect("")
-		} else if size := <-stored; size != 1001 {
-			t.Errorf("%d bytes were stored", size)
-		}
-	}
-	g.expect("large")
-}
-
 // TestKeepQuotas has a round come soon after the start, when a group may have
 // too much, and when something was on its way.
 func TestKeepQuotas(t *testing.T) {
@@ -270,79 +228,5 @@ func TestQuotaOnBrokenDisk(t *testing.T) {
 	e.round()
 	if got := e.quotas.Totals()["acme"].Bytes; got > 15_000 {
 		t.Errorf("%d bytes", got)
-	}
-}
-
-// TestForget: what names content that has gone goes a day later, and nothing
-// else does.
-func TestForget(t *testing.T) {
-	e := newEstate(t, nil)
-	old, gone := e.pull("acme/_/hub/one", "m1", "a1"), digest.FromString("gone")
-	fresh, lost := digest.FromString("fresh"), digest.FromString("lost")
-	for _, d := range []digest.Digest{gone, fresh, lost} {
-		if err := e.index.AddLink(t.Context(), "acme/_/hub/one", d, Link{Size: 1}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, d := range map[string]digest.Digest{"old": old, "gone": gone, "fresh": fresh} {
-		if err := e.index.SetRef(t.Context(), "acme/_/hub/one", name, Ref{Digest: d}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, key := range []string{
-		linkKey("acme/_/hub/one", old), linkKey("acme/_/hub/one", gone), linkKey("acme/_/hub/one", lost),
-		refKey("acme/_/hub/one", "old"), refKey("acme/_/hub/one", "gone"),
-	} {
-		if err := e.store.Mark(t.Context(), key, time.Now().Add(-2*idleAfter)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	kept := func(want map[string]bool) {
-		t.Helper()
-		e.round()
-		for name, want := range want {
-			for where, x := range map[string]*Index{"memory": e.index, "disk": NewIndex(e.store)} {
-				if _, err := x.Ref(t.Context(), "acme/_/hub/one", name); (err == nil) != want {
-					t.Errorf("ref %s in %s: %v", name, where, err)
-				}
-			}
-		}
-		for d, want := range map[digest.Digest]bool{old: want["old"], gone: want["gone"], lost: want["gone"], fresh: want["fresh"]} {
-			if e.linked("acme/_/hub/one", d) != want {
-				t.Errorf("link of %s: %v", d, !want)
-			}
-		}
-	}
-	blobs := filepath.Join(e.store.root, "blobs")
-	if err := os.Rename(blobs, blobs+".away"); err != nil { // a disk is missing
-		t.Fatal(err)
-	}
-	kept(map[string]bool{"old": true, "gone": true, "fresh": true})
-	if err := os.Rename(blobs+".away", blobs); err != nil {
-		t.Fatal(err)
-	}
-	kept(map[string]bool{"old": true, "gone": false, "fresh": true})
-}
-
-func BenchmarkMeasure(b *testing.B) {
-	for _, n := range []int{1000, 100_000, 1_000_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			shelf := &paperShelf{n: n}
-			c := NewBounded(shelf, Limits{Reserve: -1}, Hooks{})
-			q := NewQuotas(c, NewIndex(&paperLedger{n: n}), map[string]int64{"acme": 1 << 50})
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := q.measure(b.Context()); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(peakOf(b, func(visit func()) {
-				m := &paperLedger{n: n, visited: visit}
-				q.index.records = m
-				if _, err := q.measure(b.Context()); err != nil {
-					b.Fatal(err)
-				}
-			}))/float64(n), "heap-B/object")
-		})
 	}
 }

@@ -1,0 +1,109 @@
+package blobcache
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func TestQuotaLimit(t *testing.T) {
+	q := NewQuotas(nil, nil, map[string]int64{"acme": 10, "acme/a": 20, "acme/b": 5})
+	for scope, want := range map[string]int64{
+		"acme/_/hub/x": 10, "acme/a/_/hub/x": 10, "acme/b/_/hub/x": 5, "acme/b/c/_/x": 5, "acme-x/_/x": 0, "other/_/acme": 0, "": 0,
+	} {
+		if got := q.Limit(scope); got != want {
+			t.Errorf("%s: %d instead of %d", scope, got, want)
+		}
+	}
+}
+
+// TestLargerThanQuota is passed on and not stored.
+func TestLargerThanQuota(t *testing.T) {
+	g := newGallery(t, Limits{})
+	content := []byte(strings.Repeat("x", 1001))
+	d := digest.FromBytes(content)
+	g.names[d] = "large"
+	unsized := func(ctx context.Context, offset, length int64, etag string) (*Body, error) {
+		body, err := fetchOf(content)(ctx, offset, length, etag)
+		body.Size = -1
+		return body, err
+	}
+	for _, try := range []struct {
+		limit int64
+		fetch Fetch
+	}{{1000, fetchOf(content)}, {1000, unsized}, {1001, unsized}} {
+		limit, stored := try.limit, make(chan int64, 1)
+		r, origin, err := g.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: limit, Fetch: try.fetch, Stored: func(size int64) { stored <- size }})
+		if err != nil || origin != Led {
+			t.Fatalf("origin %v, %v", origin, err)
+		}
+		if got, err := io.ReadAll(r); err != nil || len(got) != len(content) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		_ = r.Close()
+		g.cache.Flush(t.Context())
+		if limit == 1000 {
+			g.expect("")
+		} else if size := <-stored; size != 1001 {
+			t.Errorf("%d bytes were stored", size)
+		}
+	}
+	g.expect("large")
+}
+
+// TestForget: what names content that has gone goes a day later, and nothing
+// else does.
+func TestForget(t *testing.T) {
+	e := newEstate(t, nil)
+	old, gone := e.pull("acme/_/hub/one", "m1", "a1"), digest.FromString("gone")
+	fresh, lost := digest.FromString("fresh"), digest.FromString("lost")
+	for _, d := range []digest.Digest{gone, fresh, lost} {
+		if err := e.index.AddLink(t.Context(), "acme/_/hub/one", d, Link{Size: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, d := range map[string]digest.Digest{"old": old, "gone": gone, "fresh": fresh} {
+		if err := e.index.SetRef(t.Context(), "acme/_/hub/one", name, Ref{Digest: d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range []string{
+		linkKey("acme/_/hub/one", old), linkKey("acme/_/hub/one", gone), linkKey("acme/_/hub/one", lost),
+		refKey("acme/_/hub/one", "old"), refKey("acme/_/hub/one", "gone"),
+	} {
+		if err := e.store.Mark(t.Context(), key, time.Now().Add(-2*idleAfter)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := func(want map[string]bool) {
+		t.Helper()
+		e.round()
+		for name, want := range want {
+			for where, x := range map[string]*Index{"memory": e.index, "disk": NewIndex(e.store)} {
+				if _, err := x.Ref(t.Context(), "acme/_/hub/one", name); (err == nil) != want {
+					t.Errorf("ref %s in %s: %v", name, where, err)
+				}
+			}
+		}
+		for d, want := range map[digest.Digest]bool{old: want["old"], gone: want["gone"], lost: want["gone"], fresh: want["fresh"]} {
+			if e.linked("acme/_/hub/one", d) != want {
+				t.Errorf("link of %s: %v", d, !want)
+			}
+		}
+	}
+	blobs := filepath.Join(e.store.root, "blobs")
+	if err := os.Rename(blobs, blobs+".away"); err != nil { // a disk is missing
+		t.Fatal(err)
+	}
+	kept(map[string]bool{"old": true, "gone": true, "fresh": true})
+	if err := os.Rename(blobs+".away", blobs); err != nil {
+		t.Fatal(err)
+	}
+	kept(map[string]bool{"old": true, "gone": false, "fresh": true})
+}
