@@ -3,7 +3,6 @@ package blobcache
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -164,6 +163,55 @@ func TestReadOnlyDisk(t *testing.T) {
 	}
 }
 
+// dimFolders has content that no walk sees.
+type dimFolders struct {
+	*FileStore
+	unseen map[digest.Digest]bool
+}
+
+func (s *dimFolders) Walk(ctx context.Context, visit func(Entry) error) error {
+	return errors.Join(s.FileStore.Walk(ctx, func(e Entry) error {
+		if s.unseen[e.Digest] {
+			return nil
+		}
+		return visit(e)
+	}), syscall.EIO)
+}
+
+// TestSweepOfWhatIsSeen: a folder that cannot be read keeps nothing else from
+// being swept, and makes no room of itself.
+func TestSweepOfWhatIsSeen(t *testing.T) {
+	const size = 1000
+	store, err := OpenFileStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shelf := &dimFolders{store, make(map[digest.Digest]bool)}
+	c := keptOn(t, shelf, Limits{MaxSize: 20 * size})
+	for n := range 10 {
+		pull(t, c, n, size)
+	}
+	for n := range 5 {
+		_, d := content(n, size)
+		shelf.unseen[d] = true
+	}
+	sweep(t, c)
+	if c.keeper.stored != 10*size {
+		t.Errorf("%d bytes are counted", c.keeper.stored)
+	}
+	c.keeper.limits.MaxSize = 8 * size
+	sweep(t, c)
+	left := 0
+	for n := range 10 {
+		if has(t, c, n, size) {
+			left++
+		}
+	}
+	if left != 7 || c.keeper.stored != 7*size {
+		t.Errorf("%d are left, %d bytes are counted", left, c.keeper.stored)
+	}
+}
+
 // TestSweepInRounds has more victims than are held at a time.
 func TestSweepInRounds(t *testing.T) {
 	shelf := &shrinkingShelf{paperShelf: paperShelf{n: 3 * sweepVictims}, gone: make(map[digest.Digest]bool)}
@@ -193,80 +241,4 @@ func (s *shrinkingShelf) Walk(ctx context.Context, visit func(Entry) error) erro
 func (s *shrinkingShelf) Remove(_ context.Context, d digest.Digest) error {
 	s.gone[d] = true
 	return nil
-}
-
-// dimShelf cannot read some of its content.
-type dimShelf struct {
-	*FileStore
-	unreadable map[digest.Digest]int // how often yet
-}
-
-func (s *dimShelf) Open(ctx context.Context, d digest.Digest) (io.ReadSeekCloser, error) {
-	if s.unreadable[d] > 0 {
-		s.unreadable[d]--
-		return nil, &fs.PathError{Op: "read", Path: d.String(), Err: syscall.EIO}
-	}
-	return s.FileStore.Open(ctx, d)
-}
-
-// TestScrub on demand counts what it finds, and tells a bad moment of the disk
-// from damage.
-func TestScrub(t *testing.T) {
-	const size = 1000
-	store, err := OpenFileStore(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	shelf := &dimShelf{store, make(map[digest.Digest]int)}
-	c := keptOn(t, shelf, Limits{})
-	var healed []digest.Digest
-	var told Scrubbing
-	c.hooks.Healed = func(d digest.Digest, _ error) { healed = append(healed, d) }
-	c.hooks.Scrubbed = func(s Scrubbing) { told = s }
-	var digests []digest.Digest
-	for n := range 20 {
-		pull(t, c, n, size)
-		_, d := content(n, size)
-		digests = append(digests, d)
-	}
-	name, err := store.content(digests[3])
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, _ := content(4, size)
-	if err := os.WriteFile(name, other, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	shelf.unreadable[digests[5]] = 1 // a bad moment
-	shelf.unreadable[digests[6]] = 100
-	found, err := c.Scrub(t.Context(), 0)
-	if err != nil || found != told {
-		t.Errorf("%+v, %v; the hook was told %+v", found, err, told)
-	}
-	found.Took = 0
-	if want := (Scrubbing{Checked: 19, Bytes: 19 * size, Damaged: 2, Healed: 2}); found != want {
-		t.Errorf("%+v instead of %+v", found, want)
-	}
-	if len(healed) != 2 || has(t, c, 3, size) || has(t, c, 6, size) || !has(t, c, 5, size) {
-		t.Errorf("healed: %v", healed)
-	}
-
-	// A disk that reads nothing loses nothing.
-	for _, d := range digests {
-		shelf.unreadable[d] = 1
-	}
-	if found, err := c.Scrub(t.Context(), 0); err != nil || found.Checked != 0 || found.Damaged != 18 || found.Healed != 0 {
-		t.Errorf("%+v, %v", found, err)
-	}
-	if found, err := c.Scrub(t.Context(), 0); err != nil || found.Checked != 18 {
-		t.Errorf("%+v, %v", found, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := c.Scrub(ctx, 1); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
-	}
-	if _, err := New(store, Hooks{}).Scrub(t.Context(), 0); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("without bounds: %v", err)
-	}
 }

@@ -207,3 +207,27 @@ func TestWalkPassesOver(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWalkGoesOn has one part of the directory that cannot be read, which keeps
+// no sweep from the rest.
+func TestWalkGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	c := blobcache.NewBounded(s, blobcache.Limits{Reserve: -1}, blobcache.Hooks{})
+	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		if err := c.PutBytes(t.Context(), algorithm.FromString("x"), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "blobs", "sha384"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	visits := 0
+	err := s.Walk(t.Context(), func(blobcache.Entry) error { visits++; return nil })
+	if err == nil || visits != 2 {
+		t.Errorf("%d visits, %v", visits, err)
+	}
+	if found, err := c.Scrub(t.Context(), 0); err == nil || found.Checked != 2 {
+		t.Errorf("%+v, %v", found, err)
+	}
+}

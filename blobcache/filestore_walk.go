@@ -15,31 +15,28 @@ import (
 // Walk implements [Shelf]. One folder's names are in memory at a time: four
 // thousand for a million digests.
 func (s *FileStore) Walk(ctx context.Context, visit func(Entry) error) error {
+	var unread error
 	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
 		base := filepath.Join(s.root, "blobs", algorithm.String())
 		folders, err := os.ReadDir(base)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+		unread = errors.Join(unread, unlessAbsent(err))
 		for _, folder := range folders {
 			if !folder.IsDir() {
 				continue // none of the store's
 			}
-			if err := s.walkFolder(ctx, algorithm, filepath.Join(base, folder.Name()), visit); err != nil {
+			files, err := os.ReadDir(filepath.Join(base, folder.Name()))
+			unread = errors.Join(unread, unlessAbsent(err))
+			if err := visitFiles(ctx, algorithm, folder.Name(), files, visit); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	return unread
 }
 
-func (s *FileStore) walkFolder(ctx context.Context, algorithm digest.Algorithm, folder string, visit func(Entry) error) error {
-	files, err := os.ReadDir(folder)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
+func visitFiles(ctx context.Context, algorithm digest.Algorithm, folder string, files []fs.DirEntry, visit func(Entry) error) error {
 	for _, file := range files {
-		d, ok := parseContent(algorithm, filepath.Base(folder), file.Name())
+		d, ok := parseContent(algorithm, folder, file.Name())
 		if !ok {
 			continue // none of the store's
 		}
@@ -55,6 +52,13 @@ func (s *FileStore) walkFolder(ctx context.Context, algorithm digest.Algorithm, 
 		}
 	}
 	return nil
+}
+
+func unlessAbsent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // parseContent is the reverse of content: it reads the digest from where a file

@@ -61,7 +61,8 @@ type Shelf interface {
 
 	// Walk visits all stored content in any order, without holding it all
 	// in memory, and stops at the first error that visit returns. What
-	// comes or goes meanwhile may be visited or not.
+	// comes or goes meanwhile may be visited or not. An error of the shelf's
+	// own means that there is more: the rest has been visited.
 	Walk(ctx context.Context, visit func(Entry) error) error
 
 	// Stat returns what Walk would tell of some content; an error that is

@@ -42,7 +42,7 @@ type Scrubbing struct {
 // second or at any rate if that is 0, and drops what has lost its digest or
 // cannot be read: the next pull fetches it again. Each scrub begins somewhere
 // else, so that what a restart keeps it from reaching is not always the same.
-// An error is ctx's, or the shelf's when it cannot be walked.
+// An error is ctx's, or the shelf's where it cannot be walked.
 func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64) (Scrubbing, error) {
 	if c.keeper == nil {
 		return Scrubbing{}, fmt.Errorf("scrub a cache without bounds: %w", errors.ErrUnsupported)
@@ -82,25 +82,26 @@ type scrub struct {
 
 func (s *scrub) run(ctx context.Context) error {
 	start := fmt.Sprintf("%02x", rand.IntN(256))
+	var unseen error
 	for _, second := range []bool{false, true} {
-		err := s.cache.keeper.shelf.Walk(ctx, func(e Entry) error {
+		unseen = s.cache.keeper.shelf.Walk(ctx, func(e Entry) error {
 			if (e.Digest.Encoded() < start) == second {
 				s.check(ctx, e.Digest, s.doubt)
 			}
 			return ctx.Err()
 		})
-		if err != nil {
-			return err
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 	if s.found.Checked == 0 {
-		return nil // the disk reads nothing at all: that is no damage of contents
+		return unseen // the disk reads nothing at all: that is no damage of contents
 	}
 	for _, d := range s.doubts {
 		s.found.Damaged-- // it is counted again unless it was a bad moment
 		s.check(ctx, d, s.drop)
 	}
-	return ctx.Err()
+	return errors.Join(unseen, ctx.Err())
 }
 
 // check compares stored content with its digest, and tells of what cannot be

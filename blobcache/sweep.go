@@ -50,8 +50,9 @@ func (k *keeper) sweep(ctx context.Context) (stuck bool, err error) {
 			}
 		}
 		k.mu.Lock()
-		k.stored += s.total - before // what came or went meanwhile counts on top
-		k.starved = false
+		if k.starved = false; !s.partial || s.total > before {
+			k.stored += s.total - before // what came or went meanwhile counts on top
+		}
 		k.mu.Unlock()
 		removed := k.evict(ctx, s)
 		if !s.more || removed == 0 || ctx.Err() != nil {
@@ -94,6 +95,7 @@ type survey struct {
 	victims       byUse
 	chosen        int64 // bytes of the victims
 	more          bool  // there were too many victims for one walk
+	partial       bool  // some of it could not be seen
 	aged          time.Time
 }
 
@@ -120,6 +122,11 @@ func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
 		s.consider(e)
 		return nil
 	})
+	if err != nil && ctx.Err() == nil {
+		// What can be seen is kept within bounds all the same.
+		k.hooks.trouble("walk", err)
+		s.partial, err = true, nil
+	}
 	return s, err
 }
 
