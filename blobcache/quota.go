@@ -55,6 +55,7 @@ type Quotas struct {
 	mu     sync.Mutex
 	totals map[string]Total
 	added  map[string]int64 // bytes since then, at most
+	purged map[digest.Digest]bool
 }
 
 // NewQuotas returns the quotas, in bytes by owner, of what an index says of a
@@ -63,7 +64,7 @@ func NewQuotas(cache *Cache, index *Index, limits map[string]int64) *Quotas {
 	return &Quotas{
 		cache: cache, index: index, limits: maps.Clone(limits),
 		kick: make(chan struct{}, 1), full: make(chan struct{}, 1),
-		added: make(map[string]int64),
+		added: make(map[string]int64), purged: make(map[digest.Digest]bool),
 	}
 }
 
@@ -158,6 +159,9 @@ func (q *Quotas) await(ctx context.Context, wait time.Duration) bool {
 func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 	q.writeUses(ctx)
 	q.cache.keeper.writeUses(ctx) // what was just pulled is not in use for ever
+	if err := q.dropPurged(ctx); err != nil {
+		return false, err
+	}
 	m, err := q.measure(ctx)
 	if err != nil {
 		return false, err

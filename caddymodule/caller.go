@@ -73,6 +73,9 @@ func (ex *exchange) identified(who caller) {
 	}
 }
 
+// deeds are what takes a role, in the words of a denial.
+var deeds = [...]string{Member: "pull from it", Maintainer: "see its page or purge its cache", Owner: "manage its access tokens"}
+
 // authorize decides whether the caller has a role in the group, now. Why not
 // is told to insiders alone.
 func (ex *exchange) authorize(want Role) *apiError {
@@ -84,9 +87,9 @@ func (ex *exchange) authorize(want Role) *apiError {
 		return nil
 	}
 	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.directory, ex.caller.token, v.rule})
-	e := refuse(denied, "group %s does not exist, or you may not pull from it; ask its owner to make %s a member", ex.route.group, ex.caller.Name)
+	e := refuse(denied, "group %s does not exist, or you may not %s; ask its owner to make %s one of its %ss", ex.route.group, deeds[want], ex.caller.Name, want)
 	if ex.caller.token != "" {
-		e = refuse(denied, "group %s does not exist, or the access token %s may not pull from it", ex.route.group, ex.caller.token)
+		e = refuse(denied, "group %s does not exist, or the access token %s may not %s", ex.route.group, ex.caller.token, deeds[want])
 	}
 	if ex.caller.anonymous {
 		e = refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.origin.registry)

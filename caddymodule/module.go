@@ -253,15 +253,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		err = refusal
 	}
 	ex := &exchange{Handler: h, w: w, r: r, route: rt}
-	if rt.kind == authKind || rt.kind == keysKind {
-		if err == nil {
-			err = ex.serveTokens()
-		}
-	} else {
+	serve := ex.serveRegistry
+	switch {
+	case rt.kind == authKind || rt.kind == keysKind:
+		serve = ex.serveTokens
+	case rt.aboutGroup():
+		serve = ex.serveGroup
+	default:
 		w.Header()["Docker-Distribution-Api-Version"] = apiVersion
-		if err == nil {
-			err = ex.serveRegistry()
-		}
+	}
+	if err == nil {
+		err = serve()
 	}
 	if err != nil {
 		ex.refuse(err)

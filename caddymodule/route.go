@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -21,6 +22,9 @@ const (
 	blobKind
 	tagsKind
 	referrersKind
+	pageKind // of a group, as are the next two
+	purgeKind
+	tokensKind
 	unknownKind // under /v2/, yet not of this proxy's shape
 )
 
@@ -38,6 +42,7 @@ type route struct {
 	image  string
 	tag    string        // of a manifest, unless it is asked for by digest
 	digest digest.Digest // of a manifest, blob, or the subject of referrers
+	token  string        // the id of one of a group's tokens
 }
 
 // name is the repository as the client calls it.
@@ -72,7 +77,39 @@ func parseRoute(path string) (route, *apiError) {
 			return parseResource(strings.TrimPrefix(group, "/"), rest[1:])
 		}
 	}
-	return route{}, nil
+	return parseGroupRoute(path), nil
+}
+
+// parseGroupRoute reads the paths that are about a group and not about images:
+//
+//	/GROUP/dependency_proxy            its page
+//	/GROUP/dependency_proxy/cache      what is cached for it
+//	/GROUP/dependency_proxy/tokens[/ID]  its tokens
+func parseGroupRoute(path string) route {
+	group, rest, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/dependency_proxy")
+	if !ok || !upstream.ValidRepository(group) || len(group) > maxName {
+		return route{}
+	}
+	rt := route{group: group}
+	id, isToken := strings.CutPrefix(rest, "/tokens/")
+	switch {
+	case rest == "" || rest == "/":
+		rt.kind = pageKind
+	case rest == "/cache":
+		rt.kind = purgeKind
+	case rest == "/tokens":
+		rt.kind = tokensKind
+	case isToken && id != "" && !strings.ContainsAny(id, "/%"):
+		rt.kind, rt.token = tokensKind, id
+	default:
+		return route{}
+	}
+	return rt
+}
+
+// aboutGroup tells a group's own paths from those of a registry.
+func (rt *route) aboutGroup() bool {
+	return rt.kind == pageKind || rt.kind == purgeKind || rt.kind == tokensKind
 }
 
 // parseResource reads IMAGE/KIND/REFERENCE.
@@ -139,19 +176,27 @@ func (rt *route) reference() string {
 	return rt.digest.String()
 }
 
+// methods are what a path answers to.
+func (rt *route) methods() []string {
+	switch {
+	case rt.kind == authKind, rt.kind == tokensKind && rt.token == "":
+		return []string{http.MethodGet, http.MethodPost}
+	case rt.kind == purgeKind, rt.kind == tokensKind:
+		return []string{http.MethodDelete}
+	}
+	return []string{http.MethodGet, http.MethodHead}
+}
+
 // checkMethod refuses what would change a registry.
 func checkMethod(rt route, method string) *apiError {
-	allow, second := "GET, HEAD", http.MethodHead
-	if rt.kind == authKind {
-		allow, second = "GET, POST", http.MethodPost
-	}
-	if method == http.MethodGet || method == second {
+	allowed := rt.methods()
+	if slices.Contains(allowed, method) {
 		return nil
 	}
 	e := refuse(unsupported, "the method %s is not supported here", method)
-	if rt.kind != authKind && rt.kind != keysKind {
+	if rt.kind != authKind && rt.kind != keysKind && !rt.aboutGroup() {
 		e = refuse(unsupported, "this registry is a pull-through cache: images can be pulled from it, but not pushed to it nor deleted")
 	}
-	e.allow = allow
+	e.allow = strings.Join(allowed, ", ")
 	return e
 }

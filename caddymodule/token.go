@@ -72,7 +72,7 @@ func (ex *exchange) serveKeys() *apiError {
 	if err != nil {
 		return ex.cannotTell("read the signing keys", err)
 	}
-	ex.sendJSON(keys, "application/jwk-set+json")
+	ex.sendJSON(http.StatusOK, keys, "application/jwk-set+json")
 	return nil
 }
 
@@ -161,7 +161,7 @@ func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *
 	if jerr != nil {
 		panic(jerr) // strings and an integer always marshal
 	}
-	ex.sendJSON(body, "application/json")
+	ex.sendJSON(http.StatusOK, body, "application/json")
 	return nil
 }
 
@@ -175,11 +175,11 @@ func (ex *exchange) mint(use tokenissuer.Use, lifetime time.Duration) (tokenissu
 	return token, nil
 }
 
-func (ex *exchange) sendJSON(body []byte, mediaType string) {
+func (ex *exchange) sendJSON(status int, body []byte, mediaType string) {
 	h := ex.w.Header()
 	h.Set("Content-Type", mediaType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	ex.w.WriteHeader(http.StatusOK)
+	ex.w.WriteHeader(status)
 	if ex.r.Method != http.MethodHead {
 		_, _ = ex.w.Write(body)
 	}

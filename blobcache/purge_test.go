@@ -1,0 +1,91 @@
+package blobcache
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// TestPurge: an owner loses all links and refs, its parts' too, and what nobody
+// else has goes from disk; a scope alone loses its own.
+func TestPurge(t *testing.T) {
+	e := newEstate(t, nil)
+	scopes := []string{"acme/_/hub/a", "acme/sub/_/hub/a", "acme/_/hub/a/b", "acmeplus/_/hub/a", "other/_/hub/a"}
+	images := make(map[string]digest.Digest)
+	for _, scope := range scopes {
+		images[scope] = e.pull(scope, "image of "+scope, "layer of "+scope, "shared")
+		if err := e.index.SetRef(t.Context(), scope, "latest", Ref{Digest: images[scope]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := func(scope string) (linked, named, stored bool) {
+		t.Helper()
+		_, err := e.index.Ref(t.Context(), scope, "latest")
+		_, disk := NewIndex(e.store).Ref(t.Context(), scope, "latest")
+		if (err == nil) != (disk == nil) {
+			t.Errorf("%s has a ref in memory: %v, on disk: %v", scope, err, disk)
+		}
+		_, stored = e.cache.Has(t.Context(), images[scope])
+		return e.linked(scope, images[scope]), err == nil, stored
+	}
+	check := func(gone ...string) {
+		t.Helper()
+		e.round()
+		for _, scope := range scopes {
+			want := !slices.Contains(gone, scope)
+			if linked, named, stored := has(scope); linked != want || named != want || stored != want {
+				t.Errorf("%s: linked %v, named %v, stored %v instead of %v", scope, linked, named, stored, want)
+			}
+		}
+		if _, stored := e.cache.Has(t.Context(), e.layer("shared", 10_000)); !stored {
+			t.Error("what others have has gone")
+		}
+	}
+	check()
+	if n, err := e.quotas.PurgeScope(t.Context(), "acme/_/hub/a"); n != 3 || err != nil {
+		t.Errorf("%d links, %v", n, err)
+	}
+	check("acme/_/hub/a")
+	if n, err := e.quotas.Purge(t.Context(), "acme"); n != 6 || err != nil {
+		t.Errorf("%d links, %v", n, err)
+	}
+	check("acme/_/hub/a", "acme/sub/_/hub/a", "acme/_/hub/a/b")
+	if n, err := e.quotas.Purge(t.Context(), "nobody"); n != 0 || err != nil {
+		t.Errorf("%d links, %v", n, err)
+	}
+}
+
+// TestEachRef: names with their scopes, of an owner and its parts alone, until
+// the visitor has seen enough.
+func TestEachRef(t *testing.T) {
+	e := newEstate(t, nil)
+	d := digest.FromString("x")
+	for _, scope := range []string{"acme/_/hub/a", "acme/sub/_/hub/b", "acmeplus/_/hub/c"} {
+		if err := e.index.SetRef(t.Context(), scope, "1.0", Ref{Digest: d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.store.Save(t.Context(), "refs/acme/_/hub/a/_/broken", []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	visit := func(n Named) error {
+		seen = append(seen, n.Scope+":"+n.Name)
+		if n.Digest != d || n.Since.IsZero() {
+			t.Errorf("%+v", n)
+		}
+		return nil
+	}
+	if err := e.index.EachRef(t.Context(), "acme", visit); err != nil || !slices.Equal(seen, []string{"acme/_/hub/a:1.0", "acme/sub/_/hub/b:1.0"}) {
+		t.Errorf("%v, %v", seen, err)
+	}
+	for _, stop := range []error{fs.SkipAll, errors.New("enough")} {
+		err := e.index.EachRef(t.Context(), "acme", func(Named) error { return stop })
+		if stop == fs.SkipAll && err != nil || stop != fs.SkipAll && err != stop {
+			t.Errorf("%v stops with %v", stop, err)
+		}
+	}
+}

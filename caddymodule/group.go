@@ -1,0 +1,99 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"go.uber.org/zap"
+)
+
+// What is about a group rather than about its images is for people with a
+// browser and for their scripts: they log in by Basic, or with a token.
+
+// wanted is the role that a group's paths take.
+func (rt *route) wanted() Role {
+	if rt.kind == tokensKind {
+		return Owner
+	}
+	return Maintainer
+}
+
+// crossOrigin keeps other sites' pages from using a browser's login here.
+var crossOrigin = http.NewCrossOriginProtection()
+
+func (ex *exchange) serveGroup() *apiError {
+	h := ex.w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if err := crossOrigin.Check(ex.r); err != nil {
+		return refuse(denied, "another site's page has sent this request")
+	}
+	origin, err := ex.findOrigin(ex.r)
+	if err != nil {
+		return err
+	}
+	ex.origin = origin
+	if err := ex.identify(); err != nil {
+		if err.problem == unauthorized {
+			h["Www-Authenticate"] = []string{`Basic realm="dependency proxy", charset="UTF-8"`}
+		}
+		return err
+	}
+	if err := ex.authorize(ex.route.wanted()); err != nil {
+		return err
+	}
+	switch ex.route.kind {
+	case purgeKind:
+		return ex.servePurge()
+	case tokensKind:
+		return ex.serveGroupTokens()
+	}
+	return ex.servePage()
+}
+
+// servePurge forgets what is cached for the group and its subgroups, or for one
+// image of the group. The next pull asks upstream for all of it; content that
+// no other group has goes from disk soon after the answer.
+func (ex *exchange) servePurge() *apiError {
+	ctx, group, image := ex.r.Context(), ex.route.group, ex.r.URL.Query().Get("image")
+	var links int
+	var err error
+	prefix := group + "/"
+	if image == "" {
+		links, err = ex.quotas.Purge(ctx, group)
+	} else {
+		rt, refusal := parseResource(group, image+"/tags/list")
+		if refusal != nil {
+			return refusal
+		}
+		repo, refusal := ex.repository(rt, "")
+		if refusal != nil {
+			return refusal
+		}
+		prefix = repo.scope + " "
+		links, err = ex.quotas.PurgeScope(ctx, repo.scope)
+	}
+	for _, key := range ex.lists.Keys() {
+		if strings.HasPrefix(key, prefix) {
+			ex.lists.Remove(key)
+		}
+	}
+	ex.logger.Info("purged", zap.String("group", group), zap.String("image", image),
+		zap.String("account", ex.caller.Name), zap.Int("links", links), zap.Error(err))
+	if err != nil {
+		e := refuse(unavailable, "not all of it could be purged; try again")
+		e.cause, e.retryAfter = err, retrySoon
+		return e
+	}
+	return ex.sendValue(http.StatusAccepted, map[string]int{"purged": links})
+}
+
+func (ex *exchange) sendValue(status int, value any) *apiError {
+	body, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // numbers, strings and times always marshal
+	}
+	ex.sendJSON(status, body, "application/json")
+	return nil
+}

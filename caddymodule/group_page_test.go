@@ -1,0 +1,130 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestGroupPage: what has been pulled through a group and those below it, by the
+// names to pull it by, for scripts and for browsers.
+func TestGroupPage(t *testing.T) {
+	up, second := registrytest.New(t), registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 2000))
+	up.PutImage("team/app", "1.0", random(2, 2000))
+	second.PutImage("tools/lint", "v2", random(3, 2000))
+	s := start(t, users("alice", "bob", "carol", "dave"), roles, "admins dave", "group acme/sub {\n quota 1MiB\n}\n", private("other", "carol"), hub(up), at("second.example", second.URL()))
+	for group, names := range map[string][]string{"acme": {"alpine:3.20", "second.example/tools/lint:v2"}, "acme/sub": {"team/app:1.0"}, "other": {"team/app:1.0"}} {
+		for _, name := range names {
+			repository, tag, _ := strings.Cut(name, ":")
+			s.get(manifestPath(group, repository, tag), as("carol")).expect(t, http.StatusOK, "")
+		}
+	}
+	s.get("/other/dependency_proxy/cache", method(http.MethodDelete), as("dave")).expect(t, http.StatusAccepted, "") // has all groups measured
+	eventually(t, "the groups are measured", func() bool { return totals() != nil })
+	look := func(group string, more ...with) answer {
+		return s.get("/"+group+"/dependency_proxy", append(more, as("bob"))...).expect(t, http.StatusOK, "")
+	}
+	var page groupPage
+	a := look("acme").has(t, "Content-Type", "application/json")
+	if err := json.Unmarshal(a.body, &page); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, im := range page.Images {
+		names = append(names, im.Name)
+		if im.Since.IsZero() || strings.Contains(im.Name, "alpine") && im.Digest != string(image.Manifest) {
+			t.Errorf("%+v", im)
+		}
+	}
+	slices.Sort(names)
+	prefix := infix
+	want := []string{"acme" + prefix + "alpine:3.20", "acme" + prefix + "second.example/tools/lint:v2", "acme/sub" + prefix + "team/app:1.0"}
+	if !slices.Equal(names, want) || page.Visibility != Private || page.Prefix != s.host+"/acme/dependency_proxy/containers" || page.Usage == nil || page.Usage.Blobs != 3 || page.Usage.Bytes < 300 {
+		t.Errorf("%s", a.body)
+	}
+	if err := json.Unmarshal(look("acme/sub").body, &page); err != nil || page.Usage.Quota != 1<<20 || page.Usage.Blobs != 1 {
+		t.Errorf("%v, %+v", err, page)
+	}
+	html := look("acme", header("Accept", "text/html,*/*")).has(t, "Content-Type", "text/html; charset=utf-8")
+	for _, what := range []string{"docker login " + s.host, s.host + "/acme" + infix + "alpine:3.20", "private group", "docker.io, second.example", "in 3 blobs"} {
+		if !strings.Contains(string(html.body), what) {
+			t.Errorf("the page lacks %q: %s", what, html.body)
+		}
+	}
+	if policy := html.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'") {
+		t.Errorf("the policy is %q", policy)
+	}
+	// The names of another login's are not this one's to show.
+	s.load(users("alice", "bob", "carol"), roles, at("docker.io", second.URL()))
+	if a := look("acme"); strings.Contains(string(a.body), "alpine") {
+		t.Errorf("%s", a.body)
+	}
+}
+
+// TestPurge: a maintainer's purge has upstream asked again, for an image or for
+// all of the group, and leaves other groups alone.
+func TestPurge(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 2000))
+	up.PutImage("team/app", "1.0", random(2, 2000))
+	s := start(t, users("alice", "bob", "carol"), roles, private("other", "alice"), hub(up))
+	cache := "/acme/dependency_proxy/cache"
+	pullAll := func() {
+		t.Helper()
+		pull(t, s, "acme", "alpine", "3.20", as("alice"))
+		pull(t, s, "acme", "team/app", "1.0", as("alice"))
+		pull(t, s, "other", "alpine", "3.20", as("alice"))
+	}
+	pullAll()
+	s.get("/v2/acme"+infix+"alpine/tags/list", as("alice")).expect(t, http.StatusOK, "")
+	asks := func(want int) {
+		t.Helper()
+		up.Reset()
+		pullAll()
+		if counts := up.Counts(); counts.ManifestHead != want {
+			t.Errorf("upstream is asked about %d tags instead of %d: %+v", counts.ManifestHead, want, counts)
+		}
+	}
+	asks(0)
+	a := s.get(cache+"?image=alpine", method(http.MethodDelete), as("bob")).expect(t, http.StatusAccepted, "")
+	if string(a.body) != `{"purged":3}` { // manifest, config and layer
+		t.Errorf("%s", a.body)
+	}
+	asks(1)
+	s.get(cache, method(http.MethodDelete), as("bob")).expect(t, http.StatusAccepted, "")
+	up.Reset()
+	s.get("/v2/acme"+infix+"alpine/tags/list", as("alice")).expect(t, http.StatusOK, "")
+	if up.Counts().Tags != 1 {
+		t.Error("the list of tags was not purged")
+	}
+	asks(2)
+	s.get(cache+"?image=Alpine", method(http.MethodDelete), as("bob")).expect(t, http.StatusBadRequest, "NAME_INVALID")
+	if !strings.Contains(s.logs(), `"msg":"purged"`) {
+		t.Error("the log does not tell")
+	}
+}
+
+// TestPurgeFreesDisk of what no other group has.
+func TestPurgeFreesDisk(t *testing.T) {
+	up := registrytest.New(t)
+	shared := up.PutImage("library/alpine", "3.20", random(1, 2000))
+	own := up.PutImage("team/app", "1.0", random(2, 2000))
+	s := start(t, users("alice", "bob"), roles, private("other", "alice"), hub(up))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	pull(t, s, "acme", "team/app", "1.0", as("alice"))
+	pull(t, s, "other", "alpine", "3.20", as("alice"))
+	s.get("/acme/dependency_proxy/cache", method(http.MethodDelete), as("bob")).expect(t, http.StatusAccepted, "")
+	for _, d := range append(own.Layers, own.Config, own.Manifest) {
+		eventually(t, "it has gone from disk", func() bool { return !s.isStored(d) })
+	}
+	up.Reset()
+	pull(t, s, "other", "alpine", "3.20", as("alice"))
+	if counts := up.Counts(); counts != (registrytest.Counts{}) || !s.isStored(shared.Layers[0]) {
+		t.Errorf("another group's have gone too: %+v", counts)
+	}
+}

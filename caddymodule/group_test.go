@@ -1,0 +1,91 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// sends makes a request one with a body of JSON.
+func sends(verb, body string) with {
+	return func(r *http.Request) {
+		r.Method, r.Body, r.ContentLength = verb, io.NopCloser(strings.NewReader(body)), int64(len(body))
+		r.Header.Set("Content-Type", "application/json")
+	}
+}
+
+const roles = "group acme {\n members alice\n maintainers bob\n owners carol\n}\n"
+
+// TestGroupPaths: who is asked for a login how, and who may do what.
+func TestGroupPaths(t *testing.T) {
+	s := start(t, users("alice", "bob", "carol", "dave"), roles, private("acme/sub"), private("other", "alice"), visible("open", Public), "admins dave")
+	page, cache, tokens := "/acme/dependency_proxy", "/acme/dependency_proxy/cache", "/acme/dependency_proxy/tokens"
+	for _, path := range []string{page, page + "/", tokens, "/none/dependency_proxy", "/open/dependency_proxy"} {
+		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", `Basic realm="dependency proxy", charset="UTF-8"`).has(t, "Cache-Control", "no-store")
+	}
+	for name, may := range map[string]map[string]bool{
+		"alice": {}, "bob": {page: true, cache: true}, "carol": {page: true, cache: true, tokens: true}, "dave": {page: true, cache: true, tokens: true},
+	} {
+		for path, verb := range map[string]string{page: http.MethodGet, cache: http.MethodDelete, tokens: http.MethodGet} {
+			for _, who := range []with{as(name), bearer(s.token(name))} {
+				a := s.get(path, method(verb), who)
+				if may[path] {
+					a.expect(t, map[string]int{page: 200, cache: 202, tokens: 200}[path], "")
+				} else {
+					a.expect(t, http.StatusForbidden, "DENIED")
+				}
+			}
+		}
+		s.get("/acme/sub/dependency_proxy", as(name)).expect(t, map[bool]int{true: 200, false: 403}[may[page]], map[bool]string{false: "DENIED"}[may[page]])
+		s.get("/none/dependency_proxy", as(name)).expect(t, http.StatusForbidden, "DENIED")
+	}
+	s.get(page, as("carol"), header("Sec-Fetch-Site", "cross-site")).expect(t, http.StatusOK, "") // a link
+	s.get(cache, method(http.MethodDelete), as("carol"), header("Sec-Fetch-Site", "cross-site")).expect(t, http.StatusForbidden, "DENIED")
+	s.get(cache, as("carol")).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").has(t, "Allow", "DELETE")
+	s.get(tokens, method(http.MethodPut), as("carol")).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").has(t, "Allow", "GET, POST")
+	for _, path := range []string{"/dependency_proxy", "/Acme/dependency_proxy", "/acme/dependency_proxy/else", "/acme/dependency_proxyx", "/acme/dependency_proxy/tokens/a/b", "/acme//dependency_proxy", "/%61cme/dependency_proxy"} {
+		s.get(path).content(t, []byte("next handler"))
+	}
+}
+
+// TestGroupTokens: an owner makes, sees and revokes the tokens of the group,
+// and of no other.
+func TestGroupTokens(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	s := start(t, users("alice", "carol"), roles, "group other {\n owners alice\n}\n", hub(up))
+	path := "/acme/dependency_proxy/tokens"
+	made := s.get(path, as("carol"), sends(http.MethodPost, `{"name":"runner","lifetime":"24h"}`)).expect(t, http.StatusCreated, "")
+	var token struct{ Token, ID, Kind, Created_By string }
+	if err := json.Unmarshal(made.body, &token); err != nil || token.Kind != "deploy" || token.Created_By != "carol" {
+		t.Fatalf("%v: %s", err, made.body)
+	}
+	s.secret(token.Token)
+	pull := func(group string) answer {
+		return s.get(manifestPath(group, "alpine", "3.20"), basic("ci", token.Token))
+	}
+	pull("acme").expect(t, http.StatusOK, "")
+	pull("other").expect(t, http.StatusForbidden, "DENIED")
+	s.get(path, basic("ci", token.Token)).expect(t, http.StatusForbidden, "DENIED") // it pulls and nothing else
+	if list := s.get(path, as("carol")).expect(t, http.StatusOK, ""); !strings.Contains(string(list.body), token.ID) || strings.Contains(string(list.body), token.Token) {
+		t.Errorf("the list is %s", list.body)
+	}
+	if list := s.get("/other/dependency_proxy/tokens", as("alice")).expect(t, http.StatusOK, ""); strings.Contains(string(list.body), token.ID) {
+		t.Errorf("another owner sees %s", list.body)
+	}
+	s.get("/other/dependency_proxy/tokens/"+token.ID, method(http.MethodDelete), as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
+	pull("acme").expect(t, http.StatusOK, "")
+	s.get(path+"/"+token.ID, method(http.MethodDelete), as("carol")).expect(t, http.StatusOK, "")
+	pull("acme").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+
+	for body, status := range map[string]int{
+		`{`: 400, `{"kind":"personal"}`: 400, `{"kind":"group","role":"king"}`: 400, `{"account":"alice"}`: 400, `{"groups":["other"]}`: 400, `{"lifetime":"1s"}`: 400,
+	} {
+		s.get(path, as("carol"), sends(http.MethodPost, body)).expect(t, status, "UNSUPPORTED")
+	}
+	s.get(path, as("carol"), sends(http.MethodPost, "{}"), header("Content-Type", "text/plain")).expect(t, http.StatusUnsupportedMediaType, "UNSUPPORTED")
+}

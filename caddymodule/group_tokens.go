@@ -1,0 +1,83 @@
+package caddymodule
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+)
+
+// groupTokenOrder is the body of a POST to /GROUP/dependency_proxy/tokens. The
+// group is that of the path.
+type groupTokenOrder struct {
+	Kind     accesstoken.Kind    `json:"kind,omitempty"` // deploy by default, or group
+	Role     string              `json:"role,omitempty"` // of a group token
+	Scopes   []accesstoken.Scope `json:"scopes,omitempty"`
+	Name     string              `json:"name,omitempty"`
+	Lifetime caddy.Duration      `json:"lifetime,omitempty"`
+}
+
+// serveGroupTokens lets a group's owner list, make and revoke its tokens.
+func (ex *exchange) serveGroupTokens() *apiError {
+	ctx, by := ex.r.Context(), ex.caller.Name
+	switch {
+	case ex.route.token != "":
+		token, err := ex.revokeToken(ctx, ex.route.token, by, ex.ofGroup)
+		if err != nil {
+			return ex.fromOrder(err)
+		}
+		return ex.sendValue(http.StatusOK, token)
+	case ex.r.Method == http.MethodPost:
+		token, secret, err := ex.orderGroupToken()
+		if err != nil {
+			return ex.fromOrder(err)
+		}
+		return ex.sendValue(http.StatusCreated, madeToken{secret, token})
+	}
+	tokens, err := ex.listTokens(ctx, ex.ofGroup)
+	if err != nil {
+		return ex.fromOrder(err)
+	}
+	return ex.sendValue(http.StatusOK, tokenList{tokens})
+}
+
+// ofGroup tells the tokens that the owner of the group may see and revoke.
+func (ex *exchange) ofGroup(t accesstoken.Token) bool {
+	return t.Site == ex.Name && t.Kind != accesstoken.Personal && slices.Contains(t.Groups, ex.route.group)
+}
+
+func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
+	var order groupTokenOrder
+	if err := readOrder(ex.r, &order); err != nil {
+		return accesstoken.Token{}, "", err
+	}
+	if order.Kind == "" {
+		order.Kind = accesstoken.Deploy
+	}
+	if order.Kind != accesstoken.Deploy && order.Kind != accesstoken.Group {
+		return accesstoken.Token{}, "", badOrderf("the kind '%s' is neither deploy nor group", order.Kind)
+	}
+	return ex.makeToken(ex.r.Context(), tokenOrder{
+		Kind: order.Kind, Groups: []string{ex.route.group}, Role: order.Role,
+		Scopes: order.Scopes, Name: order.Name, Lifetime: order.Lifetime,
+	}, ex.caller.Name)
+}
+
+// fromOrder words what is wrong with a request about tokens.
+func (ex *exchange) fromOrder(err error) *apiError {
+	var known caddy.APIError
+	var bad badOrder
+	switch {
+	case errors.As(err, &known):
+		return refuse(problem{unsupported.code, known.HTTPStatus}, "%v", known.Err)
+	case errors.As(err, &bad):
+		return refuse(badRequest, "%v", bad)
+	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, accesstoken.ErrUnavailable):
+		return refuse(nameUnknown, "group %s has no such access token", ex.route.group)
+	}
+	return ex.cannotTell("keep access tokens", err)
+}
