@@ -34,11 +34,15 @@ var adminRoutes = map[string]map[string]adminCall{
 	tokensPath:       {http.MethodGet: adminListTokens, http.MethodPost: adminMakeToken},
 	tokensPath + "/": {http.MethodDelete: adminRevokeToken},
 	explainPath:      {http.MethodGet: adminExplain},
+	cachePath:        {http.MethodGet: adminCache},
+	scrubPath:        {http.MethodPost: adminScrub},
 }
 
 const (
 	tokensPath  = "/dependency_proxy/tokens"
 	explainPath = "/dependency_proxy/explain"
+	cachePath   = "/dependency_proxy/cache"
+	scrubPath   = "/dependency_proxy/cache/scrub"
 
 	// maxAdminBody is how much of a request is read, in bytes.
 	maxAdminBody = 64 << 10

@@ -17,7 +17,7 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:      "dependency-proxy",
 		Usage:     "<command>",
-		Short:     "Makes access tokens for the dependency proxy, and explains its decisions",
+		Short:     "Makes access tokens for the dependency proxy, looks after its cache and explains its decisions",
 		Long:      commandLong,
 		CobraFunc: addCommands,
 	})
@@ -29,11 +29,12 @@ through its admin API at '` + caddy.DefaultAdminListen + `'. You may give anothe
 with --address, or the configuration that has it with --config.
 
 A command ends with status 0 if it has done what it was told, and with 1 if
-not; explain ends with 3 if the pull would be denied.`
+not; 3 is the bad news of explain, that the pull would be denied, and of cache
+scrub, that something was damaged.`
 
-// exitDenied is the status of an explanation that ends in a denial. Caddy has a
-// meaning for 1 and 2.
-const exitDenied = 3
+// exitNo is the status of a command that has done its work and has bad news: a
+// pull that would be denied, damaged content. Caddy has a meaning for 1 and 2.
+const exitNo = 3
 
 // addCommands adds the commands below `caddy dependency-proxy`.
 func addCommands(root *cobra.Command) {
@@ -44,13 +45,15 @@ func addCommands(root *cobra.Command) {
 	flags.String("site", "", "Name of the site, where several sites with different names are running")
 	flags.Bool("json", false, "Print what the admin API answers")
 	token := &cobra.Command{Use: "token", Short: "Makes, lists and revokes access tokens"}
-	for _, parent := range []*cobra.Command{root, token} {
+	cache := &cobra.Command{Use: "cache", Short: "Shows what is cached, and checks it"}
+	for _, parent := range []*cobra.Command{root, token, cache} {
 		// Without these a mistyped command would print help and succeed.
 		parent.Args = cobra.NoArgs
 		parent.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}
 	token.AddCommand(tokenCreateCommand(), tokenListCommand(), tokenRevokeCommand())
-	root.AddCommand(token, explainCommand())
+	cache.AddCommand(cacheStatusCommand(), cacheScrubCommand())
+	root.AddCommand(token, cache, explainCommand())
 }
 
 // command is one command being carried out.

@@ -48,7 +48,7 @@ func explainPull(c command) (int, error) {
 	asJSON := c.printJSON(answer)
 	for _, e := range all.Answers {
 		if !e.Allowed {
-			status = exitDenied
+			status = exitNo
 		}
 		if !asJSON {
 			_, _ = fmt.Fprint(c.OutOrStdout(), e.text(c.flags.String("as"), len(all.Answers) > 1))

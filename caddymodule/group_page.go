@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
@@ -55,7 +53,7 @@ type groupImage struct {
 var groupHTML string
 
 var groupTemplate = template.Must(template.New("group").Funcs(template.FuncMap{
-	"size": func(n int64) string { return humanize.IBytes(uint64(max(n, 0))) },
+	"size": bytesText,
 }).Parse(groupHTML))
 
 // servePage shows a group to its maintainers.
@@ -98,13 +96,19 @@ func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 		page.Upstreams = append(page.Upstreams, u.Name)
 	}
 	if total, ok := ex.quotas.Totals()[group]; ok {
-		page.Usage = &groupUsage{Bytes: total.Bytes, Blobs: total.Blobs, Measured: total.Measured.UTC()}
-		if i := slices.IndexFunc(ex.Groups, func(g *Group) bool { return g.Path == group }); i >= 0 {
-			page.Usage.Quota = ex.Groups[i].Quota
-		}
+		usage := ex.usageOf(group, total)
+		page.Usage = &usage
 	}
 	page.Images, page.More, err = ex.imagesOf(ctx, group)
 	return page, err
+}
+
+func (h *Handler) usageOf(group string, total blobcache.Total) groupUsage {
+	usage := groupUsage{Bytes: total.Bytes, Blobs: total.Blobs, Measured: total.Measured.UTC()}
+	if i := slices.IndexFunc(h.Groups, func(g *Group) bool { return g.Path == group }); i >= 0 {
+		usage.Quota = h.Groups[i].Quota
+	}
+	return usage
 }
 
 // imagesOf lists the tags that have been pulled through a group and those below

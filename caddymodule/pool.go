@@ -35,9 +35,11 @@ var (
 
 // vault is an open storage, and what was learnt about upstreams beside it.
 type vault struct {
+	name  string
 	cache *blobcache.Cache
 	index *blobcache.Index
 	lists *lru.Cache[string, list]
+	scrubs
 
 	stop context.CancelFunc // of the cache's keeper
 	kept chan struct{}      // closed when it has ended
@@ -121,12 +123,14 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 		limits := storage.Limits()
 		limits.Parts = parts
 		v := &vault{
+			name:  storage.String(),
 			cache: blobcache.NewBounded(shelf, limits, cacheHooks),
 			index: blobcache.NewIndex(records),
 			lists: newLists(),
 			stop:  stop,
 			kept:  make(chan struct{}),
 		}
+		v.scrubs.scrub = func(rate int64) (blobcache.Scrubbing, error) { return v.cache.Scrub(ctx, rate) }
 		go func() {
 			defer close(v.kept)
 			v.cache.Keep(ctx)

@@ -25,6 +25,9 @@ type Storage interface {
 	// Identity is equal for two configurations that may share what Open
 	// returns: the same place with the same settings.
 	Identity() string
+
+	// String names the place for people.
+	String() string
 }
 
 // FilesystemStorage keeps the cache in a directory. Several processes may
@@ -93,6 +96,9 @@ func (f *FilesystemStorage) Limits() blobcache.Limits {
 		StopAbandoned: f.FinishAbandoned != nil && !*f.FinishAbandoned,
 	}
 }
+
+// String implements [Storage].
+func (f *FilesystemStorage) String() string { return "filesystem " + f.Root }
 
 // Identity implements [Storage].
 func (f *FilesystemStorage) Identity() string {
