@@ -23,15 +23,21 @@ var accept = []string{
 	"*/*",
 }
 
-// image is what the proxy says about bench:latest.
+// image is what the proxy says about one of the upstream's images.
 type image struct {
 	token    string
 	manifest []byte
 	digest   string // of the first layer
 	size     int64
+	small    []layer // the other ones
 }
 
-func (s *settings) image() (*image, error) {
+type layer struct {
+	Digest string
+	Size   int64
+}
+
+func (s *settings) image(tag string) (*image, error) {
 	var answer struct{ Token string }
 	body, err := get(s.proxy+"/jwt/auth?service=dependency_proxy", func(r *http.Request) { r.SetBasicAuth(s.user, s.password) })
 	if err == nil {
@@ -41,13 +47,8 @@ func (s *settings) image() (*image, error) {
 		return nil, fmt.Errorf("get a token: %w", err)
 	}
 	im := &image{token: answer.Token}
-	im.manifest, err = get(s.proxy+"/v2/"+s.repository+"/manifests/latest", im.authorize)
-	var m struct {
-		Layers []struct {
-			Digest string
-			Size   int64
-		}
-	}
+	im.manifest, err = get(s.proxy+"/v2/"+s.repository+"/manifests/"+tag, im.authorize)
+	var m struct{ Layers []layer }
 	if err == nil {
 		err = json.Unmarshal(im.manifest, &m)
 	}
@@ -57,7 +58,7 @@ func (s *settings) image() (*image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("get the manifest: %w", err)
 	}
-	im.digest, im.size = m.Layers[0].Digest, m.Layers[0].Size
+	im.digest, im.size, im.small = m.Layers[0].Digest, m.Layers[0].Size, m.Layers[1:]
 	return im, nil
 }
 
@@ -87,20 +88,22 @@ func get(address string, prepare func(*http.Request)) ([]byte, error) {
 // request is one large download.
 type request struct {
 	base, path, token string
-	size              int64
+	size              int64  // of what must come
+	span              string // a Range; without, the whole
 }
 
 func (im *image) blob(base, repository string) request {
-	return request{base, "/v2/" + repository + "/blobs/" + im.digest, im.token, im.size}
+	return request{base, "/v2/" + repository + "/blobs/" + im.digest, im.token, im.size, ""}
 }
 
 // file is the blob as it lies in the cache's folder of blobs.
 func (im *image) file(base string) request {
 	algorithm, hex, _ := strings.Cut(im.digest, ":")
-	return request{base, "/" + algorithm + "/" + hex[:2] + "/" + hex, "", im.size}
+	return request{base, "/" + algorithm + "/" + hex[:2] + "/" + hex, "", im.size, ""}
 }
 
 type download struct {
+	begun           time.Time
 	firstByte, took time.Duration
 	hit             bool
 }
@@ -129,30 +132,11 @@ func (r request) dial() (*net.TCPConn, error) {
 // on downloads over a fresh connection. The body is read with blocking system
 // calls and as little work as there can be: two cores are the servers' too.
 func (r request) on(conn *net.TCPConn, copying bool) (download, error) {
-	var d download
-	head := "GET " + r.path + " HTTP/1.1\r\nHost: " + strings.TrimPrefix(r.base, "http://") + "\r\nUser-Agent: bench\r\n"
-	if r.token != "" {
-		head += "Authorization: Bearer " + r.token + "\r\n"
-	}
-	begin := time.Now()
-	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
-		return d, err
-	}
-	buffered := bufio.NewReader(conn)
-	// The response's own body stays unread and unclosed: closing would read it.
-	resp, err := http.ReadResponse(buffered, nil)
+	d, buffered, err := r.begin(conn)
 	if err != nil {
-		return d, fmt.Errorf("%s: %w", r.path, err)
-	}
-	if resp.StatusCode != http.StatusOK || resp.ContentLength != r.size {
-		return d, fmt.Errorf("%s: %s, %d bytes instead of %d", r.path, resp.Status, resp.ContentLength, r.size)
-	}
-	d.hit = strings.HasSuffix(resp.Header.Get("Cache-Status"), "; hit")
-	if _, err := buffered.Peek(1); err != nil {
 		return d, err
 	}
-	d.firstByte = time.Since(begin)
-	left := r.size - int64(buffered.Buffered())
+	left := r.size - int64(buffered)
 	file, err := conn.File()
 	if err != nil {
 		return d, err
@@ -161,8 +145,41 @@ func (r request) on(conn *net.TCPConn, copying bool) (download, error) {
 	if err := drain(int(file.Fd()), left, copying); err != nil {
 		return d, fmt.Errorf("%s: %w", r.path, err)
 	}
-	d.took = time.Since(begin)
+	d.took = time.Since(d.begun)
 	return d, nil
+}
+
+// begin asks, and returns when the first byte of the body has come, with as many
+// others as were there.
+func (r request) begin(conn *net.TCPConn) (d download, buffered int, err error) {
+	head := "GET " + r.path + " HTTP/1.1\r\nHost: " + strings.TrimPrefix(r.base, "http://") + "\r\nUser-Agent: bench\r\n"
+	status := http.StatusOK
+	if r.token != "" {
+		head += "Authorization: Bearer " + r.token + "\r\n"
+	}
+	if r.span != "" {
+		head += "Range: " + r.span + "\r\n"
+		status = http.StatusPartialContent
+	}
+	d.begun = time.Now()
+	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
+		return d, 0, err
+	}
+	reader := bufio.NewReader(conn)
+	// The response's own body stays unread and unclosed: closing would read it.
+	resp, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		return d, 0, fmt.Errorf("%s: %w", r.path, err)
+	}
+	if resp.StatusCode != status || resp.ContentLength != r.size {
+		return d, 0, fmt.Errorf("%s %s: %s, %d bytes instead of %d", r.path, r.span, resp.Status, resp.ContentLength, r.size)
+	}
+	d.hit = strings.HasSuffix(resp.Header.Get("Cache-Status"), "; hit")
+	if _, err := reader.Peek(1); err != nil {
+		return d, 0, err
+	}
+	d.firstByte = time.Since(d.begun)
+	return d, reader.Buffered(), nil
 }
 
 // drain reads exactly n bytes. With MSG_TRUNC the kernel drops what a TCP

@@ -23,7 +23,7 @@ func (s *settings) counts() (counts, error) {
 
 // cold lets many clients ask at once for a blob that the proxy has not got.
 func cold(s *settings) error {
-	im, err := s.image()
+	im, err := s.image("latest")
 	if err != nil {
 		return err
 	}

@@ -150,7 +150,7 @@ func (s *settings) enumerate() error {
 // verify compares a manifest with a token that was seen before, with tokens
 // that are new, and without any check: the same bytes from respond.
 func (s *settings) verify() error {
-	im, err := s.image()
+	im, err := s.image("latest")
 	if err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func (s *settings) verify() error {
 // removeMember takes the account out of its group by a reload, as an operator
 // does, and measures how long its token still pulls.
 func (s *settings) removeMember() error {
-	im, err := s.image()
+	im, err := s.image("latest")
 	if err != nil {
 		return err
 	}

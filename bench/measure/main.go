@@ -6,6 +6,11 @@
 //	measure cold      many clients on one blob that is not cached
 //	measure logins    finding out who is asking, and that somebody may no longer
 //	measure storm     pulls while many guess passwords
+//	measure direct    blobs that are not cached, against upstream itself and nginx
+//	measure parallel  the same with an upstream that limits each connection
+//	measure crowd     many clients that come one after the other and want ranges
+//	measure scale     start, sweep and latency of a large cache
+//	measure shelf     makes a large cache
 //	measure fetch     a manifest to standard output
 //	measure pull      the large blob, to have it cached
 //	measure users     accounts for the Caddyfile to standard output
@@ -34,18 +39,23 @@ type settings struct {
 	respond, respondPlain   string
 	admin                   string
 	accounts, cost          int
+	cache, nginxCache       string // folders
+	count                   int
+	caddy, data             string // a binary, and its folder
+	unbounded, bounded      string // Caddyfiles
 }
 
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("measure: ")
 	if len(os.Args) < 2 {
-		log.Fatal("usage: measure warm|manifest|cold|logins|storm|fetch|pull|users [flags]")
+		log.Fatal("usage: measure warm|manifest|cold|direct|parallel|crowd|scale|shelf|logins|storm|fetch|pull|users [flags]")
 	}
 	s := parse(os.Args[2:])
 	commands := map[string]func(*settings) error{
-		"warm": warm, "manifest": manifest, "cold": cold, "fetch": fetch, "pull": pull,
-		"logins": logins, "storm": storm, "users": users,
+		"warm": warm, "manifest": manifest, "cold": cold, "direct": direct, "parallel": parallel,
+		"crowd": crowd, "scale": scale, "shelf": shelf, "logins": logins, "storm": storm,
+		"fetch": fetch, "pull": pull, "users": users,
 	}
 	run := commands[os.Args[1]]
 	if run == nil {
@@ -80,13 +90,20 @@ func parse(args []string) *settings {
 	f.StringVar(&s.admin, "admin", "http://127.0.0.1:18085", "Caddy's admin API (logins)")
 	f.IntVar(&s.accounts, "accounts", 64, "how many more accounts there are, all with that password (logins, storm, users)")
 	f.IntVar(&s.cost, "cost", 10, "bcrypt's cost of their hashes")
+	f.StringVar(&s.cache, "cache", "", "the cache's folder (direct, parallel, scale, shelf)")
+	f.StringVar(&s.nginxCache, "nginx-cache", "", "the folder of nginx's proxy_cache (direct)")
+	f.IntVar(&s.count, "count", 1000, "how many blobs there are (scale, shelf)")
+	f.StringVar(&s.caddy, "caddy", "./caddy", "the binary that is started (scale)")
+	f.StringVar(&s.data, "data", "", "the folder of its own data (scale)")
+	f.StringVar(&s.unbounded, "caddyfile", "", "a Caddyfile that keeps all of the cache (scale)")
+	f.StringVar(&s.bounded, "caddyfile-bounded", "", "one that must evict (scale)")
 	_ = f.Parse(args) // exits
 	return &s
 }
 
 // fetch prints the manifest.
 func fetch(s *settings) error {
-	image, err := s.image()
+	image, err := s.image("latest")
 	if err == nil {
 		_, err = os.Stdout.Write(image.manifest)
 	}
@@ -96,7 +113,7 @@ func fetch(s *settings) error {
 // pull has the large blob cached, and waits until the cache has it for good:
 // until an answer says that it was a hit.
 func pull(s *settings) error {
-	image, err := s.image()
+	image, err := s.image("latest")
 	if err != nil {
 		return err
 	}

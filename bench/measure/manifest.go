@@ -21,7 +21,7 @@ type target struct {
 // manifest compares the proxy's answer with Caddy's cheapest answer of the
 // same bytes, in the same process.
 func manifest(s *settings) error {
-	im, err := s.image()
+	im, err := s.image("latest")
 	if err != nil {
 		return err
 	}

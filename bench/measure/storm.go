@@ -16,7 +16,7 @@ import (
 // others; and what the owner of an account waits for a first login meanwhile.
 func storm(s *settings) error {
 	const guessers = 100
-	im, err := s.image()
+	im, err := s.image("latest")
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ type side struct {
 
 // warm compares how the proxy and nginx send the same file.
 func warm(s *settings) error {
-	im, err := s.image()
+	im, err := s.image("latest")
 	if err != nil {
 		return err
 	}

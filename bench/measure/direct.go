@@ -1,0 +1,150 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// puller is one of the ways to a blob that are compared.
+type puller struct {
+	name string
+	by   func(*image) request
+	done func(*image) error // after a pull: makes room for the next one
+
+	took []float64 // seconds by round
+}
+
+// direct compares a blob's way through the proxy, through nginx's proxy_cache,
+// and straight from upstream, for one client. Each round has a blob of its own,
+// which neither cache has seen.
+func direct(s *settings) error {
+	pullers := []*puller{s.straight(), s.throughProxy(), {
+		name: "nginx",
+		by:   func(im *image) request { r := im.blob(s.nginx, s.upstreamFor); r.token = ""; return r },
+		done: func(*image) error { return empty(s.nginxCache) },
+	}}
+	size, err := s.pullInTurns(pullers)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("cold and direct, one client on a blob of %d MB, a new one in each of %d rounds, medians:\n", size/1e6, s.rounds)
+	printTurns(pullers)
+	own, nginx := pullers[1], pullers[2]
+	fmt.Printf("  the proxy takes %.2f times nginx's time (median of pairs %.2f)\n",
+		median(own.took)/median(nginx.took), median(ratios(own.took, nginx.took)))
+	return nil
+}
+
+// parallel compares the proxy with a pull straight from an upstream that limits
+// each connection, and what upstream has sent to it with the blob's size.
+func parallel(s *settings) error {
+	pullers := []*puller{s.straight(), s.throughProxy()}
+	own := pullers[1]
+	before, err := s.counts()
+	if err != nil {
+		return err
+	}
+	size, err := s.pullInTurns(pullers)
+	if err != nil {
+		return err
+	}
+	after, err := s.counts()
+	if err != nil {
+		return err
+	}
+	// The direct pulls, each of which is one request for the whole, are among it.
+	rounds := float64(s.rounds)
+	sent := float64(after.Bytes-before.Bytes)/float64(size)/rounds - 1
+	requests := float64(after.Requests-before.Requests)/rounds - 1
+	fmt.Printf("parallel, one client on a cold blob of %d MB, %d rounds, upstream limits each connection, medians:\n", size/1e6, s.rounds)
+	printTurns(pullers)
+	fmt.Printf("  the proxy is %.2f times as fast as direct\n", median(pullers[0].took)/median(own.took))
+	fmt.Printf("  upstream     %.4f of the size, in %.1f request(s) a blob\n", sent, requests)
+	return nil
+}
+
+func (s *settings) straight() *puller {
+	return &puller{
+		name: "direct",
+		by:   func(im *image) request { return im.blob(s.upstream, s.upstreamFor) },
+		done: func(*image) error { return nil },
+	}
+}
+
+func (s *settings) throughProxy() *puller {
+	return &puller{
+		name: "proxy",
+		by:   func(im *image) request { return im.blob(s.proxy, s.repository) },
+		done: s.forget,
+	}
+}
+
+// forget waits until the cache has stored the blob, and takes it away: what a
+// cache does after the last byte must not run into the next round.
+func (s *settings) forget(im *image) error {
+	name := filepath.Join(s.cache, "blobs", im.file("").path)
+	for range 600 {
+		err := os.Remove(name)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("the cache does not store %s", im.digest)
+}
+
+// pullInTurns has each side pull the blob of each round, in an order that
+// changes, and returns the blob's size.
+func (s *settings) pullInTurns(pullers []*puller) (size int64, err error) {
+	for round := range s.rounds {
+		im, err := s.image(strconv.Itoa(round + 1))
+		if err != nil {
+			return 0, err
+		}
+		size = im.size
+		for i := range pullers {
+			x := pullers[(i+round)%len(pullers)]
+			got, err := x.by(im).do(s.copying)
+			if err == nil && got.hit {
+				err = errors.New("it was cached already")
+			}
+			if err == nil {
+				err = x.done(im)
+			}
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", x.name, err)
+			}
+			x.took = append(x.took, got.took.Seconds())
+		}
+	}
+	return size, nil
+}
+
+// printTurns prints the sides, the first being what the others are compared with.
+func printTurns(pullers []*puller) {
+	base := pullers[0]
+	for _, x := range pullers {
+		fmt.Printf("  %-7s %6.2f s  best %.2f, worst %.2f", x.name, median(x.took), slices.Min(x.took), slices.Max(x.took))
+		if x != base {
+			fmt.Printf("  %.2f times %s (median of pairs %.2f)", median(x.took)/median(base.took), base.name, median(ratios(x.took, base.took)))
+		}
+		fmt.Println()
+	}
+}
+
+// empty removes what is in a folder of a server that goes on using it: the files
+// and not their folders.
+func empty(folder string) error {
+	return filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		return os.Remove(path)
+	})
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	// shelfBlob is how many bytes each blob of a large cache has: small enough
+	// for a disk block, since it is their number that is measured.
+	shelfBlob = 1 << 10
+
+	// shelfAge is how long ago they were used at most.
+	shelfAge = 90 * 24 * time.Hour
+)
+
+// shelf makes a cache of many blobs, used at random times. Their names are their
+// digests, so that a cache that checks them keeps them.
+func shelf(s *settings) error {
+	begin := time.Now()
+	base := filepath.Join(s.cache, "blobs", "sha256")
+	for i := range 256 {
+		if err := os.MkdirAll(filepath.Join(base, fmt.Sprintf("%02x", i)), 0o700); err != nil {
+			return err
+		}
+	}
+	const workers = 4
+	err := together(workers, func(worker int) error {
+		r := rand.New(rand.NewPCG(uint64(worker), 0))
+		content := make([]byte, shelfBlob)
+		for n := worker; n < s.count; n += workers {
+			binary.BigEndian.PutUint64(content, uint64(n))
+			sum := sha256.Sum256(content)
+			name := hex.EncodeToString(sum[:])
+			used := begin.Add(-time.Duration(r.Int64N(int64(shelfAge))))
+			path := filepath.Join(base, name[:2], name)
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				return err
+			}
+			if err := os.Chtimes(path, used, used); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		fmt.Printf("made %d blobs of %d bytes in %.1f s\n", s.count, shelfBlob, time.Since(begin).Seconds())
+	}
+	return err
+}

@@ -1,0 +1,151 @@
+package registry
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// ServeHTTP answers the pull side of the distribution API, and GET /stats.
+func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	const repository = "/v2/bench/"
+	path := req.URL.Path
+	if path == "/stats" {
+		s := r.Stats()
+		_, _ = fmt.Fprintf(w, `{"requests":%d,"bytes":%d,"active":%d}`, s.Requests, s.Bytes, s.Active)
+		return
+	}
+	time.Sleep(r.options.Latency)
+	if path == "/v2/" {
+		return
+	}
+	if reference, ok := strings.CutPrefix(path, repository+"manifests/"); ok {
+		if content := r.manifest(reference); content != nil {
+			serveSmall(w, req, digestOf(content), manifestType, content)
+			return
+		}
+	}
+	if d, ok := strings.CutPrefix(path, repository+"blobs/"); ok {
+		r.mu.Lock()
+		content, im := r.small[d], r.large[d]
+		r.mu.Unlock()
+		if content != nil {
+			serveSmall(w, req, d, "application/octet-stream", content)
+			return
+		}
+		if im != nil {
+			r.serveLarge(w, req, im)
+			return
+		}
+	}
+	http.NotFound(w, req)
+}
+
+func describe(h http.Header, d, mediaType string) {
+	h.Set("Content-Type", mediaType)
+	h.Set("Docker-Content-Digest", d)
+	h.Set("ETag", `"`+d+`"`)
+}
+
+func serveSmall(w http.ResponseWriter, req *http.Request, d, mediaType string, content []byte) {
+	describe(w.Header(), d, mediaType)
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(content))
+}
+
+func (r *Registry) serveLarge(w http.ResponseWriter, req *http.Request, im *Image) {
+	h := w.Header()
+	describe(h, im.Digest, "application/octet-stream")
+	h.Set("Accept-Ranges", "bytes")
+	from, to, status := int64(0), im.Size, http.StatusOK
+	asked := req.Header.Get("Range")
+	if same := req.Header.Get("If-Range"); asked != "" && (same == "" || same == h.Get("ETag")) {
+		var ok bool
+		if from, to, ok = parseRange(asked, im.Size); ok {
+			status = http.StatusPartialContent
+			h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, im.Size))
+			if from >= to {
+				h.Set("Content-Range", fmt.Sprintf("bytes */%d", im.Size))
+				w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+				return
+			}
+		}
+	}
+	h.Set("Content-Length", strconv.FormatInt(to-from, 10))
+	w.WriteHeader(status)
+	if req.Method == http.MethodHead {
+		return
+	}
+	r.requests.Add(1)
+	r.active.Add(1)
+	defer r.active.Add(-1)
+	out, step := io.Writer(counted{w, &r.bytes}), int64(blockSize)
+	if p, _ := req.Context().Value(pacerKey{}).(*pacer); p != nil && p.rate > 0 {
+		out, step = paced{out, p}, pacedStep
+	}
+	_ = im.write(out, from, to, step) // the client has left
+}
+
+// parseRange reads one range of bytes (RFC 9110, section 14.1.2), and returns
+// the whole and false for anything else: whoever sends a range must take that.
+func parseRange(header string, size int64) (from, to int64, ok bool) {
+	spec, isBytes := strings.CutPrefix(header, "bytes=")
+	first, last, isRange := strings.Cut(spec, "-")
+	if !isBytes || !isRange {
+		return 0, size, false
+	}
+	a, errFirst := strconv.ParseUint(first, 10, 62)
+	b, errLast := strconv.ParseUint(last, 10, 62)
+	switch {
+	case errFirst == nil && last == "":
+		return int64(a), size, true
+	case errFirst == nil && errLast == nil && a <= b:
+		return int64(a), min(int64(b)+1, size), true
+	case first == "" && errLast == nil:
+		return max(size-int64(b), 0), size, true
+	}
+	return 0, size, false
+}
+
+type counted struct {
+	io.Writer
+	n *atomic.Int64
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// pacedStep is how many bytes are sent in one go where there is a rate.
+const pacedStep = 128 << 10
+
+// pacer is one connection's rate, over all its answers.
+type pacer struct {
+	rate float64 // bytes a second
+	next time.Time
+}
+
+type pacerKey struct{}
+
+type paced struct {
+	io.Writer
+	*pacer
+}
+
+// Write sends p when the bytes before it are paid for: the first at once. A
+// connection has one answer under way at a time.
+func (p paced) Write(b []byte) (int, error) {
+	now := time.Now()
+	if p.next.Before(now) {
+		p.next = now
+	}
+	time.Sleep(p.next.Sub(now))
+	p.next = p.next.Add(time.Duration(float64(len(b)) / p.rate * float64(time.Second)))
+	return p.Writer.Write(b)
+}

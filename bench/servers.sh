@@ -1,0 +1,150 @@
+# shellcheck shell=bash
+# What bench/run starts and stops. It is sourced, and works on bench/run's
+# variables.
+
+stop() { # PID: asks it to end and waits for it
+	[ -n "$1" ] || return 0
+	kill "$1" 2>/dev/null || true
+	wait "$1" 2>/dev/null || true
+}
+
+finish() {
+	trap '' INT TERM # a second one must not leave anything behind
+	stop "$measure_pid"
+	stop "$caddy_pid"
+	stop "$nginx_pid"
+	stop "$upstream_pid"
+	if [ -n "$keep" ]; then echo "left in $dir" >&2; else rm -rf "$dir"; fi
+}
+
+await() { # PORT PID NAME: waits until the process listens
+	for _ in $(seq 600); do
+		! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null || return 0
+		kill -0 "$2" 2>/dev/null || break
+		sleep 0.1
+	done
+	tail -n 20 "$dir/$3.log" >&2
+	fail "$3 does not start"
+}
+
+idle() { # PORT...: somebody else's server must not be measured
+	for p in "$@"; do
+		! (exec 3<>"/dev/tcp/127.0.0.1/$p") 2>/dev/null || fail "port $p is taken; choose another --port"
+	done
+}
+
+start_upstream() { # MIB/S for each connection
+	"$dir/upstream" -listen "127.0.0.1:$upstream_port" -size "$size" -latency "$latency" -rate "$1" >"$dir/upstream.log" 2>&1 &
+	upstream_pid=$!
+	await "$upstream_port" "$upstream_pid" upstream
+}
+
+stop_upstream() {
+	stop "$upstream_pid"
+	upstream_pid=
+}
+
+write_caddyfile() { # CACHE [LINES of storage]; with the manifest as respond's body once it is known
+	local chunk='' front='' hash
+	[ -z "$caddy_chunk" ] || chunk=$(printf 'servers {\ntimeouts {\nwrite_max_chunk %s\n}\n}' "$caddy_chunk")
+	! wants_accounts || front=$(printf 'servers 127.0.0.1:%s {\ntrusted_proxies static 127.0.0.1/32\n}' "$port") # logins from many addresses
+	hash=$("$caddy" hash-password --plaintext bench --bcrypt-cost 4)
+	cat >"$dir/Caddyfile" <<-END
+		{
+			admin $admin
+			auto_https off
+			storage file_system $dir/data
+			$chunk
+			$front
+		}
+		http://127.0.0.1:$port {
+			bind 127.0.0.1
+			dependency_proxy {
+				storage filesystem $1 {
+					${2-}
+				}
+				user bench $hash
+				$(! wants_accounts || cat "$dir/users")
+				group acme {
+					members bench $(! wants_accounts || echo user0)
+				}
+				upstream registry.example {
+					endpoint http://127.0.0.1:$upstream_port
+					allow_private
+					fresh_for 24h
+					${connections:+connections $connections}
+				}
+			}
+		}
+		http://127.0.0.1:$respond_port {
+			bind 127.0.0.1
+			respond \`$(cat "$dir/manifest")\`
+		}
+		http://127.0.0.1:$plain_port {
+			bind 127.0.0.1
+			respond \`$(tr '{}' '()' <"$dir/manifest")\`
+		}
+	END
+	"$caddy" fmt --overwrite "$dir/Caddyfile" >/dev/null
+}
+
+start_caddy() { # CACHE
+	write_caddyfile "$1"
+	XDG_DATA_HOME=$dir/data XDG_CONFIG_HOME=$dir/config \
+		"$caddy" run --config "$dir/Caddyfile" --adapter caddyfile >>"$dir/caddy.log" 2>&1 &
+	caddy_pid=$!
+	await "$port" "$caddy_pid" caddy
+}
+
+stop_caddy() {
+	stop "$caddy_pid"
+	caddy_pid=
+}
+
+start_nginx() { # LINES of http, LINES of server
+	local user='' chunk=''
+	[ "$(id -u)" != 0 ] || user='user root;'
+	[ -z "$nginx_chunk" ] || chunk="sendfile_max_chunk $nginx_chunk;"
+	mkdir -p "$dir/nginx"
+	cat >"$dir/nginx.conf" <<-END
+		$user
+		worker_processes auto;
+		pid $dir/nginx/pid;
+		error_log stderr;
+		events {}
+		http {
+			access_log off;
+			sendfile on;
+			$chunk
+			client_body_temp_path $dir/nginx/body;
+			proxy_temp_path $dir/nginx/proxy;
+			fastcgi_temp_path $dir/nginx/fastcgi;
+			uwsgi_temp_path $dir/nginx/uwsgi;
+			scgi_temp_path $dir/nginx/scgi;
+			$1
+			server {
+				listen 127.0.0.1:$nginx_port;
+				$2
+			}
+		}
+	END
+	"$nginx" -p "$dir/nginx" -e stderr -c "$dir/nginx.conf" -g 'daemon off;' >>"$dir/nginx.log" 2>&1 &
+	nginx_pid=$!
+	await "$nginx_port" "$nginx_pid" nginx
+}
+
+stop_nginx() {
+	stop "$nginx_pid"
+	nginx_pid=
+}
+
+measure() {
+	"$dir/measure" "$1" -proxy "http://127.0.0.1:$port" -proxy-pid "${caddy_pid:-0}" \
+		-upstream "http://127.0.0.1:$upstream_port" \
+		-nginx "http://127.0.0.1:$nginx_port" -nginx-pid "${nginx_pid:-0}" \
+		-respond "http://127.0.0.1:$respond_port" -respond-plain "http://127.0.0.1:$plain_port" \
+		-wrk "$wrk" -rounds "$rounds" -seconds "$seconds" "${copy[@]}" "${@:2}" &
+	measure_pid=$!
+	wait "$measure_pid" # unlike a command in front, this ends when a signal comes
+	measure_pid=
+}
