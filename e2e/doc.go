@@ -7,6 +7,9 @@
 //
 //	go test -tags e2e -count=1 -v -timeout 40m ./e2e/...
 //
+// Some take the disk from under the cache: small, full, read-only and failing
+// file systems, in memory and on a loop device.
+//
 // DEPENDENCY_PROXY_E2E_CADDY names the binary to test; without it the tests run
 // `./xcaddy.sh build` first.
 //

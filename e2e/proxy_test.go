@@ -19,8 +19,11 @@ import (
 type proxy struct {
 	*process
 	dir, caddy string
+	wrap       []string // what Caddy runs under, if anything
 	admin      string
 	host       string // as clients write it
+	cache      string // folder
+	storage    string // lines of the storage block
 	globals    string // options, without the admin address
 	sites      string // site blocks; each imports the snippet (proxy)
 	roots      *x509.CertPool
@@ -39,7 +42,7 @@ const mainLocalhost = "localhost:8444"
 // certificate got by ACME, and localhost with Caddy's internal authority.
 func (l *laboratory) startMain() error {
 	l.main = &proxy{
-		dir: filepath.Join(l.dir, "main"), caddy: l.caddy, roots: l.roots,
+		dir: filepath.Join(l.dir, "main"), cache: filepath.Join(l.dir, "main", "cache"), caddy: l.caddy, roots: l.roots,
 		admin: "127.0.0.1:2020", host: proxyName,
 		// The other hosts of the run have their own servers on port 443.
 		globals: "default_bind " + proxyAddr + " 127.0.0.1\n\tacme_ca https://127.0.0.1:14000/dir\n\tacme_ca_root " + l.authorityFile(),
@@ -91,6 +94,14 @@ func upstreamBlock(name, endpoint string, more ...string) string {
 // certificate that all clients trust.
 func startProxy(t *testing.T, body string) *proxy {
 	t.Helper()
+	p := newProxy(t)
+	p.launch(t, body)
+	return p
+}
+
+// newProxy is one that is yet to be launched.
+func newProxy(t *testing.T) *proxy {
+	t.Helper()
 	n := int(nextPort.Add(2))
 	host := fmt.Sprintf("localhost:%d", 9000+n)
 	p := &proxy{
@@ -99,14 +110,20 @@ func startProxy(t *testing.T, body string) *proxy {
 		// Port 80 is the main proxy's.
 		globals: "auto_https disable_redirects",
 	}
+	p.cache = filepath.Join(p.dir, "cache")
 	cert, key, err := lab.authority.issueFiles(p.dir, "localhost")
 	must(t, err)
 	p.sites = fmt.Sprintf("%s {\n\ttls %s %s\n\timport proxy\n}\n", host, cert, key)
+	return p
+}
+
+// launch starts the proxy until the test ends.
+func (p *proxy) launch(t *testing.T, body string) {
+	t.Helper()
 	must(t, p.start(body))
 	t.Cleanup(p.stop)
 	p.showOnFailure(t)
 	must(t, p.ready(p.answers))
-	return p
 }
 
 func (p *proxy) config() string { return filepath.Join(p.dir, "Caddyfile") }
@@ -118,7 +135,9 @@ const caddyfile = `{
 }
 (proxy) {
 	dependency_proxy {
-		storage filesystem %s
+		storage filesystem %s {
+			%s
+		}
 %s
 	}
 	respond / %q
@@ -127,7 +146,7 @@ const caddyfile = `{
 
 // write writes the Caddyfile whose dependency_proxy block has the given body.
 func (p *proxy) write(body string) error {
-	text := fmt.Sprintf(caddyfile, p.admin, p.globals, filepath.Join(p.dir, "cache"), body, pageText, p.sites)
+	text := fmt.Sprintf(caddyfile, p.admin, p.globals, p.cache, p.storage, body, pageText, p.sites)
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return err
 	}
@@ -140,7 +159,7 @@ func (p *proxy) start(body string) (err error) {
 	}
 	env := plainEnv(p.dir, "ROBOT_PASSWORD="+robotPassword, "WRONG_PASSWORD="+wrongPassword)
 	p.process, err = startProcess(p.dir, "caddy", env,
-		p.caddy, "run", "--config", p.config(), "--adapter", "caddyfile")
+		append(append([]string(nil), p.wrap...), p.caddy, "run", "--config", p.config(), "--adapter", "caddyfile")...)
 	return err
 }
 

@@ -1,0 +1,119 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// damages are what may happen to a stored file and is noticed when it is opened.
+var damages = map[string]func(name string) error{
+	"cut":     func(name string) error { return os.Truncate(name, 100) },
+	"emptied": func(name string) error { return os.Truncate(name, 0) },
+	"longer": func(name string) error {
+		file, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = file.WriteString("more")
+		return errors.Join(err, file.Close())
+	},
+	"deleted": os.Remove,
+	"a folder": func(name string) error {
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+		return os.MkdirAll(filepath.Join(name, "in", "it"), 0o755)
+	},
+}
+
+// TestDamagedBlob damages a stored layer between two pulls: the second is right
+// all the same, for one blob from upstream, and has mended the cache.
+func TestDamagedBlob(t *testing.T) {
+	p := startProxy(t, lab.mainBody())
+	c := loggedIn(t, p)
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			img := lab.push.single(t, "library/damaged", "1", 1<<20, 2<<20)
+			cranePull(t, c, p.name("acme", img)+"@"+img.digest.String(), img)
+			stored := awaitStored(t, p.cache, img.layers[1])
+			must(t, damage(stored))
+			lab.plain.forget()
+			cranePull(t, c, p.name("acme", img)+"@"+img.digest.String(), img)
+			lab.plain.wantOnce(t, []string{img.layers[1].String()})
+			lab.plain.forget()
+			cranePull(t, c, p.name("acme", img)+"@"+img.digest.String(), img)
+			lab.plain.wantNoBlobs(t)
+			wantSound(t, p.cache)
+		})
+	}
+}
+
+// TestDamagedManifest does the same to what a manifest is stored as, with a new
+// process, which has none in memory.
+func TestDamagedManifest(t *testing.T) {
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			p := startProxy(t, lab.mainBody())
+			c := loggedIn(t, p)
+			img := lab.push.single(t, "library/damaged-manifest", "1", 1<<20)
+			cranePull(t, c, p.name("acme", img)+"@"+img.digest.String(), img)
+			stored := awaitStored(t, p.cache, img.digest)
+			p.stop()
+			must(t, damage(stored))
+			p.launch(t, lab.mainBody())
+			cranePull(t, c, p.name("acme", img)+"@"+img.digest.String(), img)
+			awaitStored(t, p.cache, img.digest)
+			wantSound(t, p.cache)
+		})
+	}
+}
+
+// TestRottenBlob flips a bit of a stored layer, which no size tells. A new
+// process reads all again, drops it, and fetches it when it is asked for.
+func TestRottenBlob(t *testing.T) {
+	p := startProxy(t, lab.mainBody())
+	c := loggedIn(t, p)
+	img := lab.push.single(t, "library/rotten", "1", 1<<20, 2<<20)
+	cranePull(t, c, p.reference("acme", img), img)
+	stored := awaitStored(t, p.cache, img.layers[0])
+	p.stop()
+	content, err := os.ReadFile(stored)
+	must(t, err)
+	content[len(content)/2] ^= 4
+	must(t, os.WriteFile(stored, content, 0o600))
+	p.launch(t, lab.mainBody())
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(stored); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it is not noticed:\n%s", p.tail(20))
+		}
+	}
+	lab.plain.forget()
+	cranePull(t, c, p.reference("acme", img), img)
+	lab.plain.wantOnce(t, []string{img.layers[0].String()})
+	wantSound(t, p.cache)
+}
+
+// awaitStored waits until the cache has stored content, which may be a moment
+// after it was served, and returns the file.
+func awaitStored(t *testing.T, cache string, d digest.Digest) string {
+	t.Helper()
+	name := storedFile(cache, d)
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
+			return name
+		}
+	}
+	t.Fatalf("%s is not stored", d)
+	return ""
+}

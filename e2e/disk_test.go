@@ -1,0 +1,225 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// trouble is what the log says of a disk that does not do what it must.
+const trouble = "cache storage is in trouble"
+
+// TestCacheOutgrowsDisk pulls more than the disk can hold, with nothing that
+// keeps the cache from using all of it.
+func TestCacheOutgrowsDisk(t *testing.T) {
+	p := newProxy(t)
+	p.storage = "reserve off"
+	mountMemory(t, p.cache, "size=24m")
+	p.launch(t, lab.mainBody())
+	c := loggedIn(t, p)
+	fits := lab.push.single(t, "library/fits", "1", 6<<20, 6<<20, 6<<20)
+	over := lab.push.single(t, "library/over", "1", 6<<20, 6<<20, 6<<20)
+	larger := lab.push.single(t, "library/larger", "1", 30<<20)
+	for range 2 {
+		for _, img := range []image{fits, over, larger} {
+			cranePull(t, c, p.reference("acme", img), img)
+		}
+	}
+	atOnce(t, c, larger, p, p, p, p)
+	atOnce(t, c, over, p, p, p, p)
+	wantSound(t, p.cache)
+	if !strings.Contains(p.output(), trouble) && !strings.Contains(p.output(), "was not cached") {
+		t.Errorf("the log is silent about the disk:\n%s", p.tail(20))
+	}
+}
+
+// TestDiskFull has others take what the disk has left, bytes or inodes. Pulls
+// go on, and when there is room again, so does the cache. Where there is a
+// reserve, the cache gives up what it has for it.
+func TestDiskFull(t *testing.T) {
+	for name, disk := range map[string]struct {
+		options, storage string
+		fill             func(t *testing.T, folder string)
+		keeps            bool // what it had before
+	}{
+		"bytes, of the reserve too": {"size=64m", "", fillBytes, false},
+		"bytes, without a reserve":  {"size=64m", "reserve off", fillBytes, true},
+		"inodes":                    {"size=64m,nr_inodes=400", "", fillInodes, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProxy(t)
+			p.storage = disk.storage
+			mountMemory(t, p.cache, disk.options)
+			p.launch(t, lab.mainBody())
+			c := loggedIn(t, p)
+			before := lab.push.single(t, "library/before-the-trouble", "1", 1<<20)
+			during := lab.push.single(t, "library/in-trouble", "1", 4<<20, 2<<20)
+			cranePull(t, c, p.reference("acme", before), before)
+
+			others := filepath.Join(p.cache, "others")
+			must(t, os.Mkdir(others, 0o755))
+			disk.fill(t, others)
+			cranePull(t, c, p.reference("acme", during), during)
+			atOnce(t, c, during, p, p, p)
+			lab.plain.forget()
+			cranePull(t, c, p.reference("acme", before), before)
+			if disk.keeps {
+				lab.plain.wantNoBlobs(t)
+			}
+
+			must(t, os.RemoveAll(others))
+			cranePull(t, c, p.reference("acme", during), during)
+			lab.plain.forget()
+			cranePull(t, c, p.reference("acme", during), during)
+			lab.plain.wantNoBlobs(t)
+			wantSound(t, p.cache)
+		})
+	}
+}
+
+// fillBytes writes files, each time smaller ones, until not a byte is left.
+func fillBytes(t *testing.T, folder string) {
+	t.Helper()
+	for size := 1 << 20; size > 0; size /= 16 {
+		block := make([]byte, size)
+		for n := 0; ; n++ {
+			err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("%d-%d", size, n)), block, 0o644)
+			if errors.Is(err, syscall.ENOSPC) {
+				break
+			}
+			must(t, err)
+		}
+	}
+}
+
+func fillInodes(t *testing.T, folder string) {
+	t.Helper()
+	for n := 0; ; n++ {
+		err := os.Mkdir(filepath.Join(folder, fmt.Sprint(n)), 0o755)
+		if errors.Is(err, syscall.ENOSPC) {
+			return
+		}
+		must(t, err)
+	}
+}
+
+// TestDiskTurnsReadOnly takes leave to write away and gives it back.
+func TestDiskTurnsReadOnly(t *testing.T) {
+	p := newProxy(t)
+	mountMemory(t, p.cache, "size=256m")
+	p.launch(t, lab.mainBody())
+	c := loggedIn(t, p)
+	before := lab.push.single(t, "library/read-write", "1", 1<<20)
+	during := lab.push.single(t, "library/read-only", "1", 2<<20)
+	cranePull(t, c, p.reference("acme", before), before)
+	remount(t, p.cache, syscall.MS_RDONLY)
+	lab.plain.forget()
+	cranePull(t, c, p.reference("acme", before), before)
+	lab.plain.wantNoBlobs(t)
+	atOnce(t, c, during, p, p, p)
+	cranePull(t, c, p.reference("acme", during), during)
+	remount(t, p.cache, 0)
+	cranePull(t, c, p.reference("acme", during), during)
+	lab.plain.forget()
+	cranePull(t, c, p.reference("acme", during), during)
+	lab.plain.wantNoBlobs(t)
+	wantSound(t, p.cache)
+}
+
+// remount waits until nobody writes, which the kernel asks for.
+func remount(t *testing.T, folder string, flags uintptr) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := syscall.Mount("", folder, "", syscall.MS_REMOUNT|flags, "")
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+			must(t, err)
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestDiskFails has a file system shut itself down, as ext4 does after an error,
+// while layers are written to it: what is under way ends well all the same.
+func TestDiskFails(t *testing.T) {
+	p := newProxy(t)
+	disk := filepath.Join(p.dir, "disk")
+	must(t, os.WriteFile(disk, nil, 0o600))
+	must(t, os.Truncate(disk, 256<<20))
+	must(t, os.Mkdir(p.cache, 0o755))
+	command(t, "mkfs.ext4", "-q", disk)
+	command(t, "mount", "-o", "loop", disk, p.cache)
+	t.Cleanup(func() { command(t, "umount", p.cache) })
+	p.launch(t, lab.mainBody())
+	c := loggedIn(t, p)
+	stored := lab.push.single(t, "library/stored", "1", 1<<20)
+	cold := lab.push.single(t, "library/under-way", "1", 16<<20)
+	later := lab.push.single(t, "library/later", "1", 1<<20)
+	cranePull(t, c, p.reference("acme", stored), stored)
+
+	token := p.login(t, "alice")
+	p.get(t, token, manifestPath("acme", shortName(cold), "1"))
+	lab.plain.rate.Store(slowRate)
+	defer lab.plain.rate.Store(0)
+	body := p.open(t, token, blobPath("acme", shortName(cold), cold.layers[0].String()))
+	defer body.Close()
+	sum := digest.SHA256.Digester()
+	copyTo(t, sum.Hash(), body, 1<<20)
+	command(t, "mount", "-o", "remount,abort", p.cache)
+	copyTo(t, sum.Hash(), body, -1)
+	if sum.Digest() != cold.layers[0] {
+		t.Errorf("the download came as %s, want %s", sum.Digest(), cold.layers[0])
+	}
+	lab.plain.rate.Store(0)
+	atOnce(t, c, cold, p, p, p)
+	cranePull(t, c, p.reference("acme", later), later)
+	cranePull(t, c, p.reference("acme", stored), stored)
+	if !strings.Contains(p.output(), trouble) && !strings.Contains(p.output(), "was not cached") {
+		t.Errorf("the log is silent about the disk:\n%s", p.tail(20))
+	}
+}
+
+// TestRenameFails runs Caddy on a disk that cannot give a file its name, once it
+// has its own files.
+func TestRenameFails(t *testing.T) {
+	p := startProxy(t, lab.mainBody())
+	p.login(t, "alice")
+	p.stop()
+	const calls = "rename,renameat,renameat2"
+	// As a grandchild, strace leaves Caddy to be stopped as any process.
+	p.wrap = []string{"strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null",
+		"-e", "trace=" + calls, "-e", "inject=" + calls + ":error=EIO"}
+	p.launch(t, lab.mainBody())
+	c := loggedIn(t, p)
+	img := lab.push.single(t, "library/unnamed", "1", 2<<20)
+	atOnce(t, c, img, p, p, p)
+	cranePull(t, c, p.reference("acme", img), img)
+	if !strings.Contains(p.output(), syscall.EIO.Error()) {
+		t.Errorf("the log is silent about the disk:\n%s", p.tail(20))
+	}
+}
+
+// mountMemory mounts a file system in memory until the test ends.
+func mountMemory(t *testing.T, folder, options string) {
+	t.Helper()
+	must(t, os.MkdirAll(folder, 0o755))
+	must(t, syscall.Mount("tmpfs", folder, "tmpfs", 0, options))
+	t.Cleanup(func() { must(t, syscall.Unmount(folder, 0)) })
+}
+
+func command(t *testing.T, argv ...string) {
+	t.Helper()
+	if out, err := runFor(patience, os.Environ(), argv...); err != nil {
+		t.Fatalf("%v: %v\n%s", argv, err, out)
+	}
+}
