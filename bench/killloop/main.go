@@ -174,7 +174,7 @@ func (l *loop) until(deadline time.Time) error {
 func (l *loop) live(life int) error {
 	at := 0 // the rename that kills
 	if l.strace != "" && life%8 == 0 {
-		at = 1 + l.rand.IntN(8)
+		at = 1 + l.rand.IntN(3) // strace counts in each thread
 	}
 	caddy, err := l.start(at)
 	if err != nil {
