@@ -10,7 +10,7 @@
 // Upstream is made up content, of which there is always new, and the cache holds
 // only some of it, so that there are fills, hits and evictions until the end. It
 // runs on Linux only, and needs no root. With strace, some of the kills hit the
-// very moment of a rename.
+// very moment of a rename or a sync.
 package main
 
 import (
@@ -45,7 +45,7 @@ func main() {
 	var s settings
 	strace, _ := exec.LookPath("strace")
 	flag.StringVar(&s.caddy, "caddy", "./caddy", "the binary to kill")
-	flag.StringVar(&s.strace, "strace", strace, "strace, to kill at a rename; without, all kills are at a random moment")
+	flag.StringVar(&s.strace, "strace", strace, "strace, to kill at a rename or a sync; without, all kills are at a random moment")
 	flag.IntVar(&s.kills, "kills", 200, "how often it is killed while it fills")
 	flag.Uint64Var(&s.seed, "seed", rand.Uint64(), "what chooses moments and pulls")
 	flag.DurationVar(&s.limit, "limit", 20*time.Minute, "it fails if it takes longer")
@@ -104,7 +104,7 @@ type loop struct {
 	rand     *rand.Rand
 
 	newest                 atomic.Int64 // image that was asked for
-	midFill, other, rename int          // kills
+	midFill, other, byCall int          // kills
 	checked                map[stored]bool
 	damaged                []string
 	leftovers              int // temporary files when the last life began
@@ -172,7 +172,7 @@ func (l *loop) until(deadline time.Time) error {
 
 // live starts Caddy, pulls, and kills it.
 func (l *loop) live(life int) error {
-	at := 0 // the rename that kills
+	at := 0 // the call that kills
 	if l.strace != "" && life%8 == 0 {
 		at = 1 + l.rand.IntN(3) // strace counts in each thread
 	}
@@ -183,7 +183,7 @@ func (l *loop) live(life int) error {
 	defer caddy.kill()
 	if err := caddy.await(l.address); err != nil {
 		if at > 0 && caddy.ended() {
-			l.rename++ // one of Caddy's own
+			l.byCall++ // one of Caddy's own
 			return nil
 		}
 		return err
@@ -194,18 +194,18 @@ func (l *loop) live(life int) error {
 }
 
 // wait chooses the moment, and kills.
-func (l *loop) wait(caddy *process, byRename bool) error {
+func (l *loop) wait(caddy *process, byCall bool) error {
 	moment := time.After(time.Duration(l.rand.Int64N(int64(800 * time.Millisecond))))
-	if byRename {
+	if byCall {
 		moment = time.After(3 * time.Second)
 	}
 	select {
 	case <-moment:
 	case <-caddy.done:
-		if !byRename {
+		if !byCall {
 			return fmt.Errorf("caddy has ended by itself:\n%s", caddy.tail())
 		}
-		l.rename++
+		l.byCall++
 		return nil
 	}
 	if l.rand.IntN(5) > 0 {
@@ -277,7 +277,7 @@ func (l *loop) verdict() error {
 
 func (l *loop) print(took time.Duration) {
 	t := l.tally
-	fmt.Printf("kills          %d while upstream was sending, %d otherwise, %d at a rename; %.0f s\n", l.midFill, l.other, l.rename, took.Seconds())
+	fmt.Printf("kills          %d while upstream was sending, %d otherwise, %d at a rename or a sync; %.0f s\n", l.midFill, l.other, l.byCall, took.Seconds())
 	fmt.Printf("bodies         %d complete (%d whole, %d from the cache), %.1f GB; %d broken by a kill, %d left by the client\n",
 		t.whole+t.parts, t.whole, t.hits, float64(t.bytes)/1e9, t.broken, t.left)
 	fmt.Printf("wrong          %d bodies with wrong bytes, %d pulls failed without a kill\n", t.wrong, t.failed)

@@ -16,24 +16,29 @@ import (
 
 // process is one life of Caddy.
 type process struct {
-	cmd      *exec.Cmd
-	log      string
-	done     chan struct{}
-	dying    atomic.Bool
-	byRename bool
+	cmd    *exec.Cmd
+	log    string
+	done   chan struct{}
+	dying  atomic.Bool
+	byCall bool
 }
 
-// start starts Caddy; with a number, so that its rename of that number kills it.
-func (l *loop) start(rename int) (*process, error) {
+// start starts Caddy; with a number, so that its call of that number to rename or
+// to sync kills it, just before the kernel does what is asked.
+func (l *loop) start(call int) (*process, error) {
 	argv := []string{l.caddy, "run", "--config", l.config(), "--adapter", "caddyfile"}
-	if rename > 0 {
-		const calls = "rename,renameat,renameat2"
+	if call > 0 {
+		calls := "rename,renameat,renameat2"
+		if l.rand.IntN(2) == 0 {
+			calls = "fsync,fdatasync"
+		}
+		// With --seccomp-bpf, strace injects no signals.
 		argv = append([]string{
-			l.strace, "-f", "-qq", "--seccomp-bpf", "-o", filepath.Join(l.dir, "strace.log"), "-e", "trace=" + calls,
-			"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, rename),
+			l.strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace=" + calls,
+			"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, call),
 		}, argv...)
 	}
-	p := &process{log: filepath.Join(l.dir, "caddy.log"), done: make(chan struct{}), byRename: rename > 0}
+	p := &process{log: filepath.Join(l.dir, "caddy.log"), done: make(chan struct{}), byCall: call > 0}
 	out, err := os.Create(p.log)
 	if err != nil {
 		return nil, err
@@ -90,9 +95,9 @@ func (p *process) ended() bool {
 func (p *process) killed() bool { return p.dying.Load() || p.ended() }
 
 // diesNow tells whether a pull that has failed may have failed for that reason.
-// Where a rename kills, the clients may see it first.
+// Where a call kills, the clients may see it first.
 func (p *process) diesNow() bool {
-	if p.byRename && !p.killed() {
+	if p.byCall && !p.killed() {
 		select {
 		case <-p.done:
 		case <-time.After(500 * time.Millisecond):
