@@ -66,10 +66,11 @@ func copyTree(t *testing.T, from, to string) {
 			return err
 		}
 		switch name {
-		case ".git", ".dependency_proxy":
-			return filepath.SkipDir
-		case "caddy":
-			return nil
+		case ".git", ".dependency_proxy", "caddy":
+			if entry.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil // as .git is in a worktree
 		}
 		if entry.IsDir() {
 			return os.MkdirAll(filepath.Join(to, name), 0o755)
