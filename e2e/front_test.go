@@ -28,7 +28,7 @@ type front struct {
 }
 
 type seenRequest struct {
-	method, path, authorization string
+	method, path, authorization, span string
 }
 
 // newFront listens on address and hands on to target. With an authority it
@@ -76,7 +76,7 @@ func (f *front) listen(address string, handler http.Handler, a *authority, name 
 	}
 	f.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
-		f.seen = append(f.seen, seenRequest{r.Method, r.URL.Path, r.Header.Get("Authorization")})
+		f.seen = append(f.seen, seenRequest{r.Method, r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Range")})
 		f.mu.Unlock()
 		if f.broken.Load() {
 			http.Error(w, "out of order", http.StatusServiceUnavailable)
@@ -103,12 +103,17 @@ func (f *front) requests() []seenRequest {
 	return append([]seenRequest(nil), f.seen...)
 }
 
-// blobs tells how often each blob was asked for, by digest.
+// blobs tells how often each blob was asked for, by digest. The parts of a large
+// one may be asked for at once: what counts is its beginning.
 func (f *front) blobs() map[string]int {
 	count := map[string]int{}
 	for _, r := range f.requests() {
 		if _, digest, ok := strings.Cut(r.path, "/blobs/"); ok && r.method == http.MethodGet {
-			count[digest]++
+			if r.span == "" || strings.HasPrefix(r.span, "bytes=0-") {
+				count[digest]++
+			} else {
+				count[digest] += 0 // it was asked for
+			}
 		}
 	}
 	return count
