@@ -165,7 +165,9 @@ func (s *settings) scaleSweep() error {
 	begin := time.Now()
 	least := s.count / 2
 	for {
-		if deleted.count >= least && time.Since(deleted.last.at) > quiet {
+		// A sweep may look for what goes next more than once.
+		pause := max(quiet, 2*deleted.first.Sub(begin))
+		if deleted.count >= least && time.Since(deleted.last.at) > pause {
 			break
 		}
 		if caddy.ended() {
