@@ -12,6 +12,9 @@ func (ex *exchange) serveBlob(p *repository) *apiError {
 	d := ex.route.digest
 	if !ex.wantsBody() {
 		size, status, err := p.statBlob(ex.r.Context(), d)
+		if err == nil && size < 0 {
+			size, status, err = p.weighBlob(ex.r.Context(), d)
+		}
 		if err != nil {
 			return ex.fromUpstream(p, err, blobUnknown, unavailable)
 		}
@@ -27,7 +30,8 @@ func (ex *exchange) serveBlob(p *repository) *apiError {
 	return nil
 }
 
-// statBlob returns a blob's size if this repository has it.
+// statBlob returns a blob's size if this repository has it, -1 if upstream tells
+// none.
 func (p *repository) statBlob(ctx context.Context, d digest.Digest) (size int64, status []string, err error) {
 	if link, err := p.index.Link(ctx, p.scope, d); err == nil && link.Size >= 0 {
 		return link.Size, statusHit, nil
@@ -41,6 +45,18 @@ func (p *repository) statBlob(ctx context.Context, d digest.Digest) (size int64,
 		return size, err
 	})
 	return size, statusMiss, err
+}
+
+// weighBlob finds out the size of a blob of which upstream tells none: it is
+// brought here, since nobody else can tell. It is -1 if it cannot be kept here
+// either.
+func (p *repository) weighBlob(ctx context.Context, d digest.Digest) (size int64, status []string, err error) {
+	r, status, err := p.blob(ctx, d)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer r.Close()
+	return r.Size(), status, nil
 }
 
 // blob returns a blob's bytes, from the cache or as they come. That somebody
@@ -57,6 +73,7 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	}
 	p.quotas.Used(p.scope, d, false)
 	if origin == blobcache.Led {
+		p.weighed(ctx, d, r)
 		return r, statusMiss, nil
 	}
 	size, status, err := p.confirmBlob(ctx, d)
@@ -70,6 +87,7 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 		}
 		return nil, nil, err
 	}
+	p.weighed(ctx, d, r)
 	switch origin {
 	case blobcache.Joined:
 		status = statusJoined
@@ -77,6 +95,15 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 		status = statusMiss
 	}
 	return r, status, nil
+}
+
+// weighed remembers the size of a blob that upstream has confirmed without
+// telling it.
+func (p *repository) weighed(ctx context.Context, d digest.Digest, r *blobcache.Reader) {
+	if link, err := p.index.Link(ctx, p.scope, d); err == nil && link.Size < 0 && r.Size() >= 0 {
+		link.Size = r.Size()
+		p.link(ctx, d, link)
+	}
 }
 
 // confirmBlob returns a blob's size, or -1, if upstream says or has said that

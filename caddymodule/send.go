@@ -76,7 +76,9 @@ func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status []string) {
 	}
 	h := ex.w.Header()
 	h["Accept-Ranges"] = byteRanges
-	h["Content-Length"] = []string{strconv.FormatInt(size, 10)}
+	if size >= 0 {
+		h["Content-Length"] = []string{strconv.FormatInt(size, 10)}
+	}
 	ex.w.WriteHeader(http.StatusOK)
 }
 

@@ -23,9 +23,10 @@ type Body struct {
 	ETag   string // of the answer, to be given back for the next range; may be empty
 }
 
-// StatBlob returns the size of a blob in bytes, or an error as [Registry.Blob]
-// does. It asks with HEAD; where the registry has none, or the answer to it
-// cannot be right, with a GET whose body is not read.
+// StatBlob returns the size of a blob in bytes, -1 if upstream has it and does
+// not say how large it is, or an error as [Registry.Blob] does. It asks with
+// HEAD; where the registry has none, or the answer to it cannot be right, with a
+// GET whose body is not read.
 func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
 	c, err := blobCall(repository, d)
 	if err != nil {
@@ -55,9 +56,6 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 		return 0, err
 	}
 	_ = b.Close()
-	if b.Size < 0 {
-		return 0, r.fail(c, Invalid, http.StatusOK, "upstream does not say how large it is")
-	}
 	return b.Size, nil
 }
 
