@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -47,6 +48,7 @@ type Index struct {
 	records Ledger
 	links   *lru.Cache[string, Link]
 	refs    *lru.Cache[string, Ref]
+	drops   atomic.Uint64 // how many records have been removed
 }
 
 // indexEntries bounds each of the two memories: some 30 MiB when full.
@@ -105,7 +107,7 @@ func refKey(scope, name string) string { return refsFolder + "/" + scope + "/_/"
 // Link returns the link from a scope to content; an error that is
 // fs.ErrNotExist if the scope is not known to contain it.
 func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, error) {
-	return recall(ctx, x.records, x.links, linkKey(scope, d), func(Link) error { return nil })
+	return recall(ctx, x, x.links, linkKey(scope, d), func(Link) error { return nil })
 }
 
 // AddLink records that the scope's source has confirmed the content. An error
@@ -123,6 +125,7 @@ func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link
 // dropLink forgets a link, on disk and in memory.
 func (x *Index) dropLink(ctx context.Context, key string) error {
 	err := x.records.Delete(ctx, key)
+	x.drops.Add(1)
 	x.links.Remove(key)
 	return err
 }
@@ -130,6 +133,7 @@ func (x *Index) dropLink(ctx context.Context, key string) error {
 // dropRef forgets what a name stood for, on disk and in memory.
 func (x *Index) dropRef(ctx context.Context, key string) error {
 	err := x.records.Delete(ctx, key)
+	x.drops.Add(1)
 	x.refs.Remove(key)
 	return err
 }
@@ -137,7 +141,7 @@ func (x *Index) dropRef(ctx context.Context, key string) error {
 // Ref returns what a name in the scope stands for; an error that is
 // fs.ErrNotExist if that was never known.
 func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
-	return recall(ctx, x.records, x.refs, refKey(scope, name), func(ref Ref) error { return ref.Digest.Validate() })
+	return recall(ctx, x, x.refs, refKey(scope, name), func(ref Ref) error { return ref.Digest.Validate() })
 }
 
 // SetRef records what a name stands for. Disk is written only if that has
@@ -153,12 +157,13 @@ func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	return save(ctx, x.records, key, ref)
 }
 
-func recall[T any](ctx context.Context, records Records, memory *lru.Cache[string, T], key string, check func(T) error) (T, error) {
+func recall[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string, check func(T) error) (T, error) {
 	if value, ok := memory.Get(key); ok {
 		return value, nil
 	}
 	var value T
-	data, err := records.Load(ctx, key)
+	drops := x.drops.Load()
+	data, err := x.records.Load(ctx, key)
 	if err != nil {
 		return value, err
 	}
@@ -171,6 +176,9 @@ func recall[T any](ctx context.Context, records Records, memory *lru.Cache[strin
 	}
 	if newer, ok, _ := memory.PeekOrAdd(key, value); ok {
 		return newer, nil // it was set meanwhile
+	}
+	if x.drops.Load() != drops {
+		memory.Remove(key) // it may have been dropped meanwhile, and must not outlive that
 	}
 	return value, nil
 }

@@ -58,6 +58,18 @@ func (c *Cache) leave(f *fill) {
 	close(f.left)
 }
 
+// filling tells whether content is on its way, or verified and not stored yet.
+func (c *Cache) filling(d digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key := range c.fills {
+		if key.digest == d {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *Cache) endedFills(d digest.Digest) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

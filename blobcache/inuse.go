@@ -3,7 +3,6 @@ package blobcache
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -46,14 +45,12 @@ func (k *keeper) busy(d digest.Digest) bool {
 
 // writeUses tells the shelf what was used since the last time.
 func (k *keeper) writeUses(ctx context.Context) {
+	k.writing.Lock()
+	defer k.writing.Unlock()
 	tree := func(d digest.Digest) []node { return k.tree(ctx, d) }
-	for i, use := range spread(k.uses.take(), tree) {
-		if i%sweepStride == sweepStride-1 {
-			time.Sleep(sweepPause) // also at the end, when ctx has ended
-		}
-		if err := k.shelf.Touch(ctx, use.digest, use.at); err != nil {
-			k.hooks.trouble("record a use", err)
-			return
-		}
+	if err := writeDown(spread(k.uses.take(), tree), func(use dated) error {
+		return k.shelf.Touch(ctx, use.digest, use.at)
+	}); err != nil {
+		k.hooks.trouble("record a use", err)
 	}
 }

@@ -42,6 +42,10 @@ type keeper struct {
 	kick   chan struct{} // a sweep is wanted now
 	full   chan struct{} // uses are to be written down now
 
+	// writing is held while uses are on their way to the shelf, when neither
+	// tells of them, and while content is removed that nobody has used.
+	writing sync.Mutex
+
 	mu       sync.Mutex
 	stored   int64 // bytes, as of the last walk and since
 	reserved int64 // bytes of fills under way

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io/fs"
+	"maps"
 	"strings"
 	"time"
 
@@ -26,12 +27,7 @@ func (q *Quotas) PurgeScope(ctx context.Context, scope string) (links int, err e
 func (q *Quotas) purge(ctx context.Context, prefix string) (links int, err error) {
 	lost := make(map[digest.Digest]bool)
 	defer func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		for d := range lost {
-			q.purged[d] = true
-		}
-		if len(lost) > 0 {
+		if q.dropLater(lost); len(lost) > 0 {
 			wake(q.kick)
 		}
 	}()
@@ -62,6 +58,20 @@ func forgetBelow[T any](memory *lru.Cache[string, T], prefix string) {
 	}
 }
 
+// dropLater has the next round look at content that may be nobody's any more.
+func (q *Quotas) dropLater(lost map[digest.Digest]bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	maps.Copy(q.purged, lost)
+}
+
+// unfinished tells whether there is such content.
+func (q *Quotas) unfinished() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.purged) > 0
+}
+
 // dropPurged removes the content that has been purged and that no link names.
 func (q *Quotas) dropPurged(ctx context.Context) error {
 	q.mu.Lock()
@@ -79,6 +89,7 @@ func (q *Quotas) dropPurged(ctx context.Context) error {
 		t.wanted[sumOf(d)] = true
 	}
 	if err := q.eachLink(ctx, t.visit); err != nil {
+		q.dropLater(lost)
 		return err
 	}
 	t.dropUnnamed()

@@ -54,8 +54,8 @@ type Quotas struct {
 
 	mu     sync.Mutex
 	totals map[string]Total
-	added  map[string]int64 // bytes since then, at most
-	purged map[digest.Digest]bool
+	added  map[string]int64       // bytes since then, at most
+	purged map[digest.Digest]bool // what may be nobody's any more
 }
 
 // NewQuotas returns the quotas, in bytes by owner, of what an index says of a
@@ -174,19 +174,15 @@ func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 			return false, err
 		}
 	}
-	return m.pending, q.forget(ctx, m)
+	return m.pending || q.unfinished(), q.forget(ctx, m)
 }
 
 // writeUses tells the records what was used since the last time.
 func (q *Quotas) writeUses(ctx context.Context) {
 	tree := func(d digest.Digest) []node { return q.cache.keeper.tree(ctx, d) }
-	for i, use := range spread(q.uses.take(), tree) {
-		if i%sweepStride == sweepStride-1 {
-			time.Sleep(sweepPause)
-		}
-		if err := q.index.records.Mark(ctx, linkKey(use.scope, use.digest), use.at); err != nil {
-			q.cache.trouble("record an owner's use", err)
-			return
-		}
+	if err := writeDown(spread(q.uses.take(), tree), func(use dated) error {
+		return q.index.records.Mark(ctx, linkKey(use.scope, use.digest), use.at)
+	}); err != nil {
+		q.cache.trouble("record an owner's use", err)
 	}
 }

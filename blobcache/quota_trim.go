@@ -2,6 +2,8 @@ package blobcache
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -100,23 +102,37 @@ func (t *trimming) usedSince(it item) bool {
 	return t.spared[it] || t.uses.has(it)
 }
 
+// dropUnnamed removes the content that has lost a link and that none names. What
+// must stay for now, since it is in use, or still on its way, is left to the next
+// round: without a link nothing else would ever look at it.
 func (t *trimming) dropUnnamed() {
-	k := t.cache.keeper
+	later := make(map[digest.Digest]bool)
 	for d := range t.lost {
-		if t.ctx.Err() != nil {
-			return
+		if !t.named[sumOf(d)] && !t.dropNow(d) {
+			later[d] = true
 		}
-		if t.named[sumOf(d)] || k.busy(d) {
-			continue
-		}
-		e, err := k.shelf.Stat(t.ctx, d)
-		if err != nil || e.Used.After(t.began) {
-			continue // gone, or used, meanwhile
-		}
-		if err := k.drop(t.ctx, d, e.Size); err != nil {
-			t.cache.trouble("remove what nobody has any more", err)
-			continue
-		}
-		k.tellEvicted(e)
 	}
+	t.dropLater(later)
+}
+
+func (t *trimming) dropNow(d digest.Digest) (done bool) {
+	k := t.cache.keeper
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	if t.ctx.Err() != nil || t.cache.filling(d) || k.busy(d) {
+		return false
+	}
+	e, err := k.shelf.Stat(t.ctx, d)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	if err != nil || e.Used.After(t.began) {
+		return false
+	}
+	if err := k.drop(t.ctx, d, e.Size); err != nil {
+		t.cache.trouble("remove what nobody has any more", err)
+		return false
+	}
+	k.tellEvicted(e)
+	return true
 }

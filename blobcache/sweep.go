@@ -202,6 +202,8 @@ func (v *eviction) image(ctx context.Context, e Entry) {
 }
 
 func (v *eviction) one(ctx context.Context, e Entry) (ok bool) {
+	v.writing.Lock()
+	defer v.writing.Unlock()
 	var roots []item
 	roots, v.roots = v.uses.rootsFrom(v.roots)
 	for _, root := range roots {

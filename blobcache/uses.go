@@ -141,6 +141,30 @@ func spread(taken map[item]use, tree func(digest.Digest) []node) []dated {
 	return all
 }
 
+// writeDown has uses marked, resting now and then. Those that cannot be marked
+// are passed over, so that the others are not forgotten with them, unless none
+// can be. It returns the first error.
+func writeDown(uses []dated, mark func(dated) error) (first error) {
+	failures := 0
+	for i, use := range uses {
+		if i%sweepStride == sweepStride-1 {
+			time.Sleep(sweepPause) // also at the end, when the context has ended
+		}
+		err := mark(use)
+		if err == nil {
+			failures = 0
+			continue
+		}
+		if first == nil {
+			first = err
+		}
+		if failures++; failures >= evictErrors {
+			break
+		}
+	}
+	return first
+}
+
 // inPull tells whether a part that was used at a time may belong to a pull of
 // what names it.
 func inPull(root, part time.Time) bool { return part.Sub(root) <= pullSpan }

@@ -1,0 +1,178 @@
+package blobcache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// TestPurgeOfWhatIsInUse: content that is being read, or still on its way, when
+// its last link goes is removed when that is over.
+func TestPurgeOfWhatIsInUse(t *testing.T) {
+	e := newEstate(t, nil)
+	e.pull("acme/_/hub/a", "image", "layer")
+	r, _, err := e.cache.Get(t.Context(), Request{Digest: e.layer("layer", 10_000), Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate, text := make(chan struct{}), "on its way"
+	late := digest.FromString(text)
+	coming, _, err := e.cache.Get(t.Context(), Request{Digest: late, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
+		return &Body{ReadCloser: io.NopCloser(io.MultiReader(opened(gate), strings.NewReader(text))), Size: int64(len(text))}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.names[late] = text
+	if err := e.index.AddLink(t.Context(), "acme/_/hub/a", late, Link{Size: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := e.quotas.Purge(t.Context(), "acme"); n != 3 || err != nil {
+		t.Fatalf("%d links, %v", n, err)
+	}
+	if pending, err := e.quotas.round(t.Context()); !pending || err != nil {
+		t.Errorf("nothing is left to do: %v", err)
+	}
+	e.expect("layer")
+	close(gate)
+	if got, err := io.ReadAll(coming); string(got) != text || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	e.cache.Flush(t.Context())
+	_, _ = r.Close(), coming.Close()
+	if pending, err := e.quotas.round(t.Context()); pending || err != nil {
+		t.Errorf("pending: %v, %v", pending, err)
+	}
+	e.expect("")
+}
+
+// opened is no bytes, once the gate is open.
+func opened(gate <-chan struct{}) io.Reader {
+	return readerFunc(func([]byte) (int, error) {
+		<-gate
+		return 0, io.EOF
+	})
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestPurgeOutlastsTrouble: what cannot be looked at now is looked at later.
+func TestPurgeOutlastsTrouble(t *testing.T) {
+	e := newEstate(t, nil)
+	ledger := &brokenLedger{Ledger: e.store}
+	e.index.records = ledger
+	e.pull("acme/_/hub/a", "image", "layer")
+	if _, err := e.quotas.Purge(t.Context(), "acme"); err != nil {
+		t.Fatal(err)
+	}
+	ledger.fail = map[string]error{"list": errors.New("the disk is in trouble")}
+	if _, err := e.quotas.round(t.Context()); err == nil {
+		t.Error("trouble is not told")
+	}
+	ledger.fail = nil
+	e.round()
+	e.expect("")
+}
+
+// watchedLedger calls back when a record has been read.
+type watchedLedger struct {
+	Ledger
+	loaded func()
+}
+
+func (l *watchedLedger) Load(ctx context.Context, key string) ([]byte, error) {
+	value, err := l.Ledger.Load(ctx, key)
+	if loaded := l.loaded; loaded != nil {
+		l.loaded = nil
+		loaded()
+	}
+	return value, err
+}
+
+// TestLinkDroppedWhileRead must not live on in memory.
+func TestLinkDroppedWhileRead(t *testing.T) {
+	e := newEstate(t, nil)
+	d := e.pull("acme/_/hub/a", "image", "layer")
+	e.index = NewIndex(&watchedLedger{e.store, func() {
+		if _, err := e.quotas.Purge(t.Context(), "acme"); err != nil {
+			t.Error(err)
+		}
+	}})
+	e.quotas.index = e.index
+	if _, err := e.index.Link(t.Context(), "acme/_/hub/a", d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.index.Link(t.Context(), "acme/_/hub/a", d); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
+// markedShelf calls back before a use is written down.
+type markedShelf struct {
+	hastyShelf
+	mark func(d digest.Digest) error
+}
+
+func (s markedShelf) Touch(ctx context.Context, d digest.Digest, used time.Time) error {
+	if err := s.mark(d); err != nil {
+		return err
+	}
+	return s.hastyShelf.Touch(ctx, d, used)
+}
+
+// TestUseOnItsWay: what was just used is not evicted while that is being written
+// down by somebody else.
+func TestUseOnItsWay(t *testing.T) {
+	g := newGallery(t, Limits{})
+	d := g.layer("layer", 1000)
+	g.cache.keeper.writeUses(t.Context())
+	entry, err := g.store.Stat(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evicted := make(chan struct{})
+	g.cache.keeper.shelf = markedShelf{hastyShelf{g.store}, func(digest.Digest) error {
+		go func() {
+			defer close(evicted)
+			g.cache.keeper.evict(t.Context(), &survey{excess: 1, victims: byUse{entry}})
+		}()
+		select {
+		case <-evicted:
+		case <-time.After(50 * time.Millisecond): // it waits, as it should
+		}
+		return nil
+	}}
+	g.cache.Used(d)
+	g.cache.keeper.writeUses(t.Context())
+	<-evicted
+	g.expect("layer")
+}
+
+// TestUseThatCannotBeWritten does not take others with it.
+func TestUseThatCannotBeWritten(t *testing.T) {
+	g := newGallery(t, Limits{})
+	var all []digest.Digest
+	for _, name := range []string{"a", "b", "c", "d"} {
+		all = append(all, g.layer(name, 1000))
+	}
+	marked := 0
+	g.cache.keeper.shelf = markedShelf{hastyShelf{g.store}, func(d digest.Digest) error {
+		if d == all[1] {
+			return errors.New("the disk is in trouble")
+		}
+		marked++
+		return nil
+	}}
+	g.cache.keeper.writeUses(t.Context())
+	if marked != 3 {
+		t.Errorf("%d uses were written down instead of 3", marked)
+	}
+}
