@@ -20,7 +20,7 @@ import (
 type Reader struct {
 	source io.ReadSeekCloser  // an absolute Seek is enough
 	cancel context.CancelFunc // called when the reader is closed; ends a read that waits
-	failed func(error)        // told of what the disk cannot read; may be nil
+	failed func(error)        // told of what the disk cannot read; nil if it is not read from the store
 	size   int64
 	err    atomic.Pointer[error]
 
@@ -54,6 +54,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 	}
 	n, err := r.source.Read(p)
 	r.off += int64(n)
+	if err == io.EOF {
+		err = r.short()
+	}
 	if err != nil && err != io.EOF && r.failed != nil {
 		r.failed(err)
 	}
@@ -88,17 +91,7 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 // are flushed as they come.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	if file, ok := r.source.(*os.File); ok {
-		n, err := io.Copy(w, file)
-		r.off += n
-		if err != nil && r.failed != nil {
-			// The client has left, or the disk cannot read on from here.
-			if at, serr := file.Seek(0, io.SeekCurrent); serr == nil {
-				if rerr := readable(file, at); rerr != nil {
-					r.failed(rerr)
-				}
-			}
-		}
-		return n, r.note(err)
+		return r.send(w, file)
 	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
@@ -125,6 +118,26 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
+func (r *Reader) send(w io.Writer, file *os.File) (n int64, err error) {
+	n, err = io.Copy(w, file)
+	r.off += n
+	switch {
+	case err == nil && r.short() == io.EOF:
+		return n, nil
+	case err == nil:
+		err = r.short()
+		r.failed(err)
+	default:
+		// The client has left, or the disk cannot read on from here.
+		if at, serr := file.Seek(0, io.SeekCurrent); serr == nil {
+			if rerr := readable(file, at); rerr != nil {
+				r.failed(rerr)
+			}
+		}
+	}
+	return n, r.note(err)
+}
+
 // Close gives up the content. A fill that it followed goes on.
 func (r *Reader) Close() error {
 	if r.cancel != nil {
@@ -137,6 +150,15 @@ func (r *Reader) Close() error {
 	}
 	r.closed = true
 	return r.source.Close()
+}
+
+// short is what an end here is: io.EOF, or the failure of content that was cut
+// since it was opened.
+func (r *Reader) short() error {
+	if r.off < r.size {
+		return fmt.Errorf("after %d of %d bytes: %w", r.off, r.size, io.ErrUnexpectedEOF)
+	}
+	return io.EOF
 }
 
 func (r *Reader) note(err error) error {
