@@ -12,6 +12,10 @@ const (
 	// counts as dropped.
 	sourceIdle = time.Minute
 
+	// sourceStall is the same for one of several connections, at first: the
+	// others go on, but whoever reads in order waits for this one.
+	sourceStall = 5 * time.Second
+
 	// A transfer is resumed so often in a row without having got further by
 	// sourceProgress bytes.
 	sourceTries    = 5
@@ -26,9 +30,9 @@ const (
 // when the source has sent nothing for too long.
 func fetch(ctx context.Context, req Request, offset, length int64, etag string) (*Body, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watched{ctx: ctx, cancel: cancel}
-	w.idle = time.AfterFunc(sourceIdle, func() {
-		cancel(fmt.Errorf("the source sent nothing for %v: %w", sourceIdle, context.DeadlineExceeded))
+	w := &watched{ctx: ctx, cancel: cancel, limit: sourceIdle}
+	w.idle = time.AfterFunc(w.limit, func() {
+		cancel(fmt.Errorf("the source sent nothing for %v: %w", w.limit, context.DeadlineExceeded))
 	})
 	body, err := req.Fetch(ctx, offset, length, etag)
 	w.idle.Stop()
@@ -47,11 +51,12 @@ type watched struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	idle   *time.Timer
+	limit  time.Duration
 	body   io.ReadCloser
 }
 
 func (w *watched) Read(p []byte) (int, error) {
-	w.idle.Reset(sourceIdle)
+	w.idle.Reset(w.limit)
 	n, err := w.body.Read(p)
 	w.idle.Stop()
 	if err != nil && err != io.EOF {
@@ -81,6 +86,14 @@ func bind(ctx context.Context, body *Body) {
 	}
 }
 
+// hasten makes a body that a fetch has returned fail after so long without a
+// byte. Nobody reads it yet.
+func hasten(body *Body, limit time.Duration) {
+	if w, ok := body.ReadCloser.(*watched); ok {
+		w.limit = limit
+	}
+}
+
 // continues checks that an answer goes on with content of a size, -1 if that is
 // not known, from off on or from before.
 func (b *Body) continues(off, size int64) error {
@@ -95,6 +108,15 @@ type patience struct {
 	tries int
 	mark  int64
 	pause time.Duration
+}
+
+// stall is how long one of several connections may send nothing: longer after
+// each failure, in case it is the source's way.
+func (p *patience) stall(got int64) time.Duration {
+	if got-p.mark >= sourceProgress {
+		return sourceStall
+	}
+	return min(sourceStall<<p.tries, sourceIdle)
 }
 
 // again reports, after a pause, whether a source that has sent so many bytes by

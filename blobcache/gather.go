@@ -32,6 +32,7 @@ func (f *fill) gather(ctx context.Context, first *worker) error {
 	}()
 	// The first answer is on its way already.
 	first.next = f.hold(0, first.body.End)
+	hasten(first.body, sourceStall)
 	more := (f.size - first.body.End + f.cache.spans.least - 1) / f.cache.spans.least
 	errs := make([]error, min(int64(f.connections), 1+more))
 	var all sync.WaitGroup

@@ -118,6 +118,7 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 		}
 		return errNoRanges
 	}
+	hasten(body, w.patience.stall(w.got))
 	return nil
 }
 
