@@ -49,6 +49,7 @@ type keeper struct {
 	mu       sync.Mutex
 	stored   int64 // bytes, as of the last walk and since
 	reserved int64 // bytes of fills under way
+	wanted   int64 // bytes of those that wait for room
 	starved  bool  // the disk was full where there should be room
 	swept    chan struct{}
 	reading  map[digest.Digest]int // how many read stored content
@@ -80,10 +81,16 @@ func (k *keeper) reserve(ctx context.Context, size int64) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, roomPatience)
 	defer cancel()
-	for {
+	for waiting := false; ; {
 		ok, swept := k.tryReserve(ctx, size)
 		if ok {
 			return nil
+		}
+		if !waiting {
+			// Else a sweep would see that all is well, and not for whom it is not.
+			waiting = true
+			k.want(size)
+			defer k.want(-size)
 		}
 		k.wantSweep()
 		select {
@@ -92,6 +99,12 @@ func (k *keeper) reserve(ctx context.Context, size int64) error {
 			return fmt.Errorf("%w for %d bytes", errNoRoom, size)
 		}
 	}
+}
+
+func (k *keeper) want(more int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.wanted += more
 }
 
 func (k *keeper) tryReserve(ctx context.Context, size int64) (ok bool, swept <-chan struct{}) {

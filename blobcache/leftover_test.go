@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -175,4 +176,30 @@ func TestUseThatCannotBeWritten(t *testing.T) {
 	if marked != 3 {
 		t.Errorf("%d uses were written down instead of 3", marked)
 	}
+}
+
+// TestRoomForTheLarge: content larger than what the water marks leave free is
+// stored all the same, in the place of other content.
+func TestRoomForTheLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, store := kept(t, t.TempDir(), Limits{MaxSize: 10_000})
+		for n := range 9 {
+			pull(t, c, n, 1000)
+			age(t, store, n, 1000, time.Hour)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		kept := make(chan struct{})
+		go func() {
+			defer close(kept)
+			c.Keep(ctx)
+		}()
+		time.Sleep(time.Minute)
+		begin := time.Now()
+		pull(t, c, 100, 5000)
+		if took := time.Since(begin); took > time.Second || !has(t, c, 100, 5000) {
+			t.Errorf("it is not stored after %v", took)
+		}
+		cancel()
+		<-kept
+	})
 }

@@ -75,11 +75,12 @@ func (k *keeper) excess(ctx context.Context, total int64) int64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var excess int64
-	if k.limits.MaxSize > 0 && total+k.reserved > k.high() {
-		excess = total + k.reserved - k.low()
+	needed := k.reserved + k.wanted
+	if k.limits.MaxSize > 0 && total+needed > k.high() {
+		excess = total + needed - k.low()
 	}
 	if known {
-		excess = max(excess, k.reserved-spare)
+		excess = max(excess, needed-spare)
 	}
 	if k.starved {
 		excess = max(excess, total/starvedShare, 1)
