@@ -97,6 +97,8 @@ type Cache struct {
 	ended [256]uint64 // how many fills have left the map, by slot of their digest
 	seed  maphash.Seed
 
+	removing sync.Mutex // so that what goes is counted out once
+
 	small *lru.Cache[digest.Digest, []byte]
 	lied  *lru.Cache[digest.Digest, struct{}] // fetched in ranges that did not fit together
 	// sizes are of content that was found whole although its size was not the

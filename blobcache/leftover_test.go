@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -202,4 +203,42 @@ func TestRoomForTheLarge(t *testing.T) {
 		cancel()
 		<-kept
 	})
+}
+
+// hesitantShelf removes nothing before a second one has looked at it, or some
+// time has passed.
+type hesitantShelf struct {
+	hastyShelf
+	seen chan struct{}
+}
+
+func (s hesitantShelf) Stat(ctx context.Context, d digest.Digest) (Entry, error) {
+	e, err := s.hastyShelf.Stat(ctx, d)
+	s.seen <- struct{}{}
+	return e, err
+}
+
+func (s hesitantShelf) Remove(ctx context.Context, d digest.Digest) error {
+	for range 2 {
+		select {
+		case <-s.seen:
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return s.hastyShelf.Remove(ctx, d)
+}
+
+// TestDamageCountsOnce though two find it.
+func TestDamageCountsOnce(t *testing.T) {
+	g := newGallery(t, Limits{})
+	d := g.layer("layer", 1000)
+	g.cache.keeper.shelf = hesitantShelf{hastyShelf{g.store}, make(chan struct{}, 2)}
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() { g.cache.heal(t.Context(), d, ErrDigestMismatch) })
+	}
+	all.Wait()
+	if k := g.cache.keeper; k.stored != 0 {
+		t.Errorf("%d bytes are counted", k.stored)
+	}
 }

@@ -140,6 +140,9 @@ func (c *Cache) remove(ctx context.Context, d digest.Digest) error {
 	if c.keeper == nil {
 		return c.store.Remove(ctx, d)
 	}
+	// All who find the same damage come here at the same time.
+	c.removing.Lock()
+	defer c.removing.Unlock()
 	e, err := c.keeper.shelf.Stat(ctx, d)
 	if errors.Is(err, fs.ErrNotExist) {
 		e.Size = 0 // gone meanwhile, or no content
