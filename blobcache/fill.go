@@ -12,9 +12,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// copyBuffer is the memory that each connection of a fill, and each of its
-// readers, takes.
-const copyBuffer = 128 << 10
+const (
+	// copyBuffer is the memory that each connection of a fill takes.
+	copyBuffer = 128 << 10
+
+	// readBuffer is what each reader of bytes on their way takes: there may be
+	// hundreds of them.
+	readBuffer = 64 << 10
+)
 
 // fill is one transfer of one digest into a spool that many readers follow.
 type fill struct {
@@ -167,8 +172,15 @@ func (f *fill) grow(ctx context.Context, n int64) error {
 	return err
 }
 
-// buffers are shared by fills and readers, since both come in bursts.
-var buffers = sync.Pool{New: func() any {
-	buf := make([]byte, copyBuffer)
-	return &buf
-}}
+// buffers and readBuffers are shared, since fills and readers come in bursts.
+var (
+	buffers     = bufferPool(copyBuffer)
+	readBuffers = bufferPool(readBuffer)
+)
+
+func bufferPool(size int) *sync.Pool {
+	return &sync.Pool{New: func() any {
+		buf := make([]byte, size)
+		return &buf
+	}}
+}

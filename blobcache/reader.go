@@ -93,8 +93,8 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	if file, ok := r.source.(*os.File); ok {
 		return r.send(w, file)
 	}
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	buf := readBuffers.Get().(*[]byte)
+	defer readBuffers.Put(buf)
 	var written int64
 	for {
 		n, err := r.Read(*buf)
