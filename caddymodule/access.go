@@ -95,7 +95,7 @@ func (a *access) decide(ctx context.Context, who caller, group string, want Role
 	case visibility == Public && want <= Member:
 		return verdict{ok: true, rule: "public group"}, nil
 	case !known:
-		return verdict{rule: "unknown group", insider: who.Admin}, nil
+		return verdict{rule: "unknown group", insider: who.Admin && who.reaches(group)}, nil
 	case who.anonymous:
 		return verdict{rule: "anonymous"}, nil
 	}
@@ -103,16 +103,23 @@ func (a *access) decide(ctx context.Context, who caller, group string, want Role
 	if err != nil {
 		return verdict{}, err
 	}
-	v := verdict{insider: who.Admin || role > NoRole}
+	v := verdict{insider: (who.Admin || role > NoRole) && who.reaches(group)}
 	v.ok, v.rule = a.judge(who, group, visibility, role, want)
 	return v, nil
+}
+
+// reaches tells whether the account has any business in a group. Beyond that
+// its roles are not to be told either: a token that is limited must not find
+// out where else its owner is a member.
+func (c caller) reaches(group string) bool {
+	return c.Only == nil || slices.ContainsFunc(c.Only, func(above string) bool { return within(group, above) })
 }
 
 func (a *access) judge(who caller, group string, visibility Visibility, role, want Role) (ok bool, rule string) {
 	switch {
 	case !a.privateGroups && visibility != Public:
 		return false, "private groups are off"
-	case who.Only != nil && !slices.ContainsFunc(who.Only, func(above string) bool { return within(group, above) }):
+	case !who.reaches(group):
 		return false, "token of other groups"
 	case who.PullOnly && want > Member:
 		return false, "token for pulling only"

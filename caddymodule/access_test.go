@@ -77,7 +77,7 @@ func TestDecide(t *testing.T) {
 		{who("mia"), "acme/sub", Maintainer, true, "maintainer", true}, // from above, though a member there
 		{who("mia"), "acme", Owner, false, "maintainer only", true},
 		{who("olaf"), "acme/sub", Owner, true, "owner", true},
-		{limited, "acme", Member, false, "token of other groups", true},
+		{limited, "acme", Member, false, "token of other groups", false},
 		{limited, "acme/sub", Member, true, "member", true},
 		{limited, "open", Member, true, "public group", false},
 		{puller, "acme", Member, true, "owner", true},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -18,6 +19,7 @@ type caller struct {
 	directory string    // which one knows the account
 	source    Directory // the same
 	token     string    // the id of the access token that stands for it, if any
+	expires   time.Time // when that ends
 }
 
 // identity is what of the caller goes into a token.
@@ -97,14 +99,23 @@ func (a *accounts) find(ctx context.Context, name string) (caller, error) {
 	return a.first(func(d Directory) (Account, error) { return d.Lookup(ctx, name, "") })
 }
 
+// first asks the directories in order. If none knows the account, the error has
+// what they say of it for the audit log.
 func (a *accounts) first(ask func(Directory) (Account, error)) (caller, error) {
+	var reasons []error
 	for _, d := range a.directories {
 		account, err := ask(d.Directory)
 		if !errors.Is(err, ErrUnknownAccount) {
 			return a.admit(d, account, err)
 		}
+		if err != ErrUnknownAccount { // which says no more than that
+			reasons = append(reasons, fmt.Errorf("directory %s: %w", d.name, err))
+		}
 	}
-	return caller{}, ErrUnknownAccount
+	if reasons == nil {
+		return caller{}, ErrUnknownAccount
+	}
+	return caller{}, errors.Join(reasons...)
 }
 
 // current holds a token's identity against the directories as they are now: an

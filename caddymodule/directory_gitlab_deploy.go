@@ -157,7 +157,7 @@ func askedGroups(r *http.Request) (groups []string) {
 	if r == nil {
 		return nil
 	}
-	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && rt.group != "" {
+	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && upstream.ValidRepository(rt.group) {
 		return []string{rt.group}
 	}
 	scopes := append(r.URL.Query()["scope"], r.PostForm["scope"]...)

@@ -110,12 +110,20 @@ func TestGitLabDeployTokens(t *testing.T) {
 	if n := g.Asked("/api/v4/groups") - asked; n != 6 {
 		t.Errorf("GitLab was asked %d questions instead of two for each group and two about the token", n)
 	}
-	// Without GitLab's registry the number is in the name.
+	// A token's maker chooses its user name, so that of another token is no proof.
+	g.Change(func() {
+		g.Groups[3].Deploy[15] = &gitlabtest.DeployToken{Name: "gitlab+deploy-token-12", Secret: secret("forged"), Scopes: append(scopes, "write_registry")}
+	})
+	forged := s.login("gitlab+deploy-token-12", secret("forged"))
+	s.get(manifestPath("acme/sub", "alpine", "3.20"), bearer(forged)).expect(t, http.StatusForbidden, "DENIED")
+	// Without GitLab's registry nothing but the name is left.
 	g.Change(func() { g.NoRegistry = true })
 	s.load(gitlabAt(t, g, "cache_for 3m"), "token {\n lifetime 5m\n}")
-	s.get(auth, basic("gitlab+deploy-token-12", secret("child"))).expect(t, http.StatusOK, "")
+	for _, name := range []string{"child", "forged"} {
+		s.get(auth, basic("gitlab+deploy-token-12", secret(name))).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	}
 	s.get(auth, basic("other", secret("other"))).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
-	g.Change(func() { g.Admin, g.Maintainer = false, false })
+	g.Change(func() { g.Admin, g.Maintainer, g.NoRegistry = false, false, false })
 	s.load(gitlabAt(t, g, "cache_for 4m"), "token {\n lifetime 5m\n}")
 	s.get(auth, basic("gitlab+deploy-token-12", secret("child"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }

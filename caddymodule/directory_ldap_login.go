@@ -92,13 +92,17 @@ func (l *LDAPDirectory) Lookup(ctx context.Context, name, facts string) (Account
 	if l.BindDN == "" {
 		return l.roles.fromFacts(name, facts, time.Now())
 	}
-	return l.memory.accounts.get(ctx, name, l.patience(), func(ctx context.Context) (Account, error) {
+	account, err := l.memory.accounts.get(ctx, name, l.patience(), func(ctx context.Context) (Account, error) {
 		account, err := l.ask(ctx, name)
 		if err == nil && account.Name != name || errors.Is(err, errSeveralEntries) {
 			err = fmt.Errorf("%w: user_filter finds another account by its name, or more than one", ErrUnknownAccount)
 		}
 		return account, err
 	})
+	if err == nil && facts != "" && facts != account.Version {
+		return Account{}, fmt.Errorf("%w: the name is another entry's by now", ErrUnknownAccount)
+	}
+	return account, err
 }
 
 // ask searches for an account and its groups.

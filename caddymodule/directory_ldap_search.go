@@ -95,7 +95,8 @@ func (l *LDAPDirectory) readEntry(found *ldap.Entry, name string) (ldapEntry, er
 // withGroups makes an account of its entry and the groups that it is in, and
 // returns the ids of those that matter.
 func (l *LDAPDirectory) withGroups(c *ldapConn, entry ldapEntry) (account Account, ids []string, err error) {
-	account = Account{Name: entry.name, Version: entry.version()}
+	// As a fact it binds access tokens too to the entry, not to whoever gets its name.
+	account = Account{Name: entry.name, Version: entry.version(), Facts: entry.version()}
 	if len(l.roles) == 0 {
 		return account, nil, nil
 	}

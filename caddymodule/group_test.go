@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -88,4 +89,33 @@ func TestGroupTokens(t *testing.T) {
 		s.get(path, as("carol"), sends(http.MethodPost, body)).expect(t, status, "UNSUPPORTED")
 	}
 	s.get(path, as("carol"), sends(http.MethodPost, "{}"), header("Content-Type", "text/plain")).expect(t, http.StatusUnsupportedMediaType, "UNSUPPORTED")
+}
+
+// TestGroupTokenMakes: what an access token makes is no more than itself.
+func TestGroupTokenMakes(t *testing.T) {
+	s := startWithAdmin(t, users("carol"), roles)
+	path := "/acme/dependency_proxy/tokens"
+	create := func(args ...string) string {
+		secret, _ := s.create(append(args, "--scope", "pull,manage", "--lifetime", "2h")...)
+		return secret
+	}
+	group := create("--group", "acme", "--role", "owner")
+	s.get(path, basic("ci", group)).expect(t, http.StatusOK, "")
+	s.get(path, basic("ci", group), sends(http.MethodPost, `{"kind":"group","role":"owner"}`)).expect(t, http.StatusBadRequest, "UNSUPPORTED")
+	s.get(path, bearer(s.login("ci", group)), sends(http.MethodPost, "{}")).expect(t, http.StatusBadRequest, "UNSUPPORTED")
+	personal := create("--account", "carol")
+	s.get(path, basic("ci", personal), sends(http.MethodPost, `{"lifetime":"3h"}`)).expect(t, http.StatusBadRequest, "UNSUPPORTED")
+	for _, body := range []string{"{}", `{"lifetime":"1h"}`} {
+		a := s.get(path, basic("ci", personal), sends(http.MethodPost, body)).expect(t, http.StatusCreated, "")
+		var made struct {
+			Token   string
+			Expires time.Time
+		}
+		if err := json.Unmarshal(a.body, &made); err != nil || time.Until(made.Expires) > 2*time.Hour {
+			t.Errorf("%v: %s", err, a.body)
+		}
+		s.secret(made.Token)
+	}
+	weak := create("--group", "acme", "--role", "maintainer")
+	s.get(path, basic("ci", weak)).expect(t, http.StatusForbidden, "DENIED")
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -50,7 +51,13 @@ func (ex *exchange) ofGroup(t accesstoken.Token) bool {
 	return t.Site == ex.Name && t.Kind != accesstoken.Personal && slices.Contains(t.Groups, ex.route.group)
 }
 
+// orderGroupToken makes a token that is no more than its maker: whoever has an
+// access token cannot turn it into one that lives longer, nor that of a group
+// into any other, which would stay when it is revoked.
 func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
+	if ex.caller.token != "" && ex.caller.directory == tokensDirectory {
+		return accesstoken.Token{}, "", badOrder("an access token of a group cannot make others; log in as an owner")
+	}
 	var order groupTokenOrder
 	if err := readOrder(ex.r, &order); err != nil {
 		return accesstoken.Token{}, "", err
@@ -61,10 +68,28 @@ func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
 	if order.Kind != accesstoken.Deploy && order.Kind != accesstoken.Group {
 		return accesstoken.Token{}, "", badOrderf("the kind '%s' is neither deploy nor group", order.Kind)
 	}
+	if err := ex.capLifetime(&order.Lifetime); err != nil {
+		return accesstoken.Token{}, "", err
+	}
 	return ex.makeToken(ex.r.Context(), tokenOrder{
 		Kind: order.Kind, Groups: []string{ex.route.group}, Role: order.Role,
 		Scopes: order.Scopes, Name: order.Name, Lifetime: order.Lifetime,
 	}, ex.caller.Name)
+}
+
+// capLifetime ends what is made with an access token when that ends.
+func (ex *exchange) capLifetime(lifetime *caddy.Duration) error {
+	if ex.caller.token == "" {
+		return nil
+	}
+	left := time.Until(ex.caller.expires).Truncate(time.Second)
+	switch {
+	case *lifetime == 0:
+		*lifetime = caddy.Duration(max(min(left, defaultTokenLife), time.Second))
+	case time.Duration(*lifetime) > left:
+		return badOrderf("a token made with the access token %s cannot live longer than it, %v", ex.caller.token, left)
+	}
+	return nil
 }
 
 // fromOrder words what is wrong with a request about tokens.

@@ -128,9 +128,15 @@ func parseResource(group, rest string) (route, *apiError) {
 		rt.kind = tagsKind
 	default:
 		rt.kind = unknownKind
+	}
+	valid := len(rt.group)+len(infix)+len(rt.image) <= maxName && upstream.ValidRepository(rt.group) && upstream.ValidRepository(rt.image)
+	if rt.kind == unknownKind {
+		if !valid {
+			rt.group, rt.image = "", "" // they go into the challenge and the log
+		}
 		return rt, nil
 	}
-	if len(rt.group)+len(infix)+len(rt.image) > maxName || !upstream.ValidRepository(rt.group) || !upstream.ValidRepository(rt.image) {
+	if !valid {
 		return route{}, refuse(nameInvalid, "the repository name is not valid: lower-case letters and digits, separated by . _ __ - or /, %d characters at most", maxName)
 	}
 	return rt, rt.parseReference(reference)

@@ -56,7 +56,7 @@ func (a *accounts) byToken(ctx context.Context, token accesstoken.Token, err err
 	if err != nil {
 		return caller{}, fmt.Errorf("access token %s: %w", token.ID, err)
 	}
-	who.token = token.ID
+	who.token, who.expires = token.ID, token.Expires
 	who.Only = narrow(who.Only, token.Groups)
 	who.PullOnly = who.PullOnly || !token.MayManage()
 	return who, nil

@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -231,7 +230,8 @@ func (c *Client) DeployToken(ctx context.Context, group, id int64) (t DeployToke
 }
 
 // deployName is the user name that GitLab gives a deploy token if its maker does
-// not; one of a user cannot have a plus sign.
+// not, though makers may choose such a name too; one of a user cannot have a plus
+// sign.
 var deployName = regexp.MustCompile(`^gitlab\+deploy-token-([1-9][0-9]{0,17})$`)
 
 // IsDeployName tells whether a user name can only be a deploy token's.
@@ -250,7 +250,7 @@ func (c *Client) DeployLogin(ctx context.Context, name, secret string) (id int64
 		err = c.get(ctx, "a deploy token", "/jwt/auth?service="+service, basic, &answer)
 		switch {
 		case err == nil:
-			return deployTokenID(name, answer.Token)
+			return deployTokenID(answer.Token)
 		case is(err, http.StatusUnauthorized):
 			return 0, ErrRefused
 		case !is(err, http.StatusNotFound, http.StatusForbidden):
@@ -261,9 +261,10 @@ func (c *Client) DeployLogin(ctx context.Context, name, secret string) (id int64
 }
 
 // deployTokenID finds the number in the registry's token, where it is in a token
-// in the token, or else in the name. The token came from GitLab itself just now,
-// so its signature is of no interest.
-func deployTokenID(name, token string) (int64, error) {
+// in the token. The token came from GitLab itself just now, so its signature is
+// of no interest. The user name tells nothing, even if it has a number in it:
+// makers of tokens choose it, and may choose that of another group's token.
+func deployTokenID(token string) (int64, error) {
 	var outer struct {
 		User string `json:"user"`
 	}
@@ -275,10 +276,7 @@ func deployTokenID(name, token string) (int64, error) {
 	if claims(token, &outer) && claims(outer.User, &inner) && inner.Info.DeployTokenID > 0 {
 		return inner.Info.DeployTokenID, nil
 	}
-	if m := deployName.FindStringSubmatch(name); m != nil {
-		return strconv.ParseInt(m[1], 10, 64)
-	}
-	return 0, &Trouble{What: "a deploy token", Err: errors.New("GitLab does not tell its number, since its registry is off; make one that has no user name of its own")}
+	return 0, &Trouble{What: "a deploy token", Err: errors.New("GitLab does not tell its number, since its registry is off; use an access token of the group, or turn GitLab's container registry on")}
 }
 
 func claims(token string, into any) bool {
