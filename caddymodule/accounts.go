@@ -102,20 +102,21 @@ func (a *accounts) find(ctx context.Context, name string) (caller, error) {
 // first asks the directories in order. If none knows the account, the error has
 // what they say of it for the audit log.
 func (a *accounts) first(ask func(Directory) (Account, error)) (caller, error) {
-	var reasons []error
+	var reasons []string
 	for _, d := range a.directories {
 		account, err := ask(d.Directory)
 		if !errors.Is(err, ErrUnknownAccount) {
 			return a.admit(d, account, err)
 		}
 		if err != ErrUnknownAccount { // which says no more than that
-			reasons = append(reasons, fmt.Errorf("directory %s: %w", d.name, err))
+			reason := strings.TrimPrefix(err.Error(), ErrUnknownAccount.Error()+": ")
+			reasons = append(reasons, "directory "+d.name+": "+reason)
 		}
 	}
 	if reasons == nil {
 		return caller{}, ErrUnknownAccount
 	}
-	return caller{}, errors.Join(reasons...)
+	return caller{}, fmt.Errorf("%w: %s", ErrUnknownAccount, strings.Join(reasons, "; "))
 }
 
 // current holds a token's identity against the directories as they are now: an

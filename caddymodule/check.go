@@ -240,27 +240,12 @@ func (h *Handler) declared(name string) *Upstream {
 }
 
 // checkSomebodyMayPull refuses a configuration that can only have been meant
-// otherwise. The kill switch is no mistake, and what directories other than the
-// configuration's own know cannot be told beforehand.
+// otherwise. A group is enough: it may have no member and the site no account,
+// since access tokens of the group are made while it runs. What groups other
+// directories than the configuration's own know cannot be told beforehand.
 func (h *Handler) checkSomebodyMayPull() error {
-	if slices.ContainsFunc(h.DirectoriesRaw, notStatic) {
-		return nil
-	}
-	if len(h.Groups) == 0 {
+	if len(h.Groups) == 0 && !slices.ContainsFunc(h.DirectoriesRaw, notStatic) {
 		return errors.New("nobody can ever pull: there is no group; write `group NAME { members NAME... }`")
-	}
-	readable := h.PrivateGroups != nil && !*h.PrivateGroups || len(h.Admins) > 0
-	for _, g := range h.Groups {
-		if g.Visibility == Public {
-			return nil
-		}
-		readable = readable || g.Visibility == Internal || len(g.Members)+len(g.Maintainers)+len(g.Owners) > 0
-	}
-	switch {
-	case !readable:
-		return errors.New("nobody can ever pull: every group is private and has no members; write `members NAME...` in a group")
-	case len(h.DirectoriesRaw) == 0 && h.accounts == nil:
-		return errors.New("nobody can ever pull: there is no account and no public group; write `user NAME HASH`")
 	}
 	return nil
 }

@@ -2,6 +2,8 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +34,8 @@ func init() { caddy.RegisterModule(new(AuthenticationDirectory)) }
 // Nor can it be asked about an account without a login. What it says at the
 // login holds until the token ends that is given for it, and with a refresh
 // token until MaxAge after the login: what the provider takes back has effect
-// no sooner. A directory that is to take back at once is one that is asked at
+// no sooner, but for a change of its configuration here, which ends all tokens
+// that were given for its logins. A directory that is to take back at once is one that is asked at
 // each pull, or `blocked`.
 type AuthenticationDirectory struct {
 	// Provider checks the logins. The id of the user that it returns is the
@@ -55,6 +58,7 @@ type AuthenticationDirectory struct {
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
 	kind     string // of the provider
+	source   string // names the provider as it is configured, in facts
 	provider caddyauth.Authenticator
 	hashes   bool // the provider takes a core for a while
 	maxLen   int  // of a password in bytes; 0 for any
@@ -85,11 +89,13 @@ func (a *AuthenticationDirectory) Provision(ctx caddy.Context) error {
 	if a.MaxAge == 0 {
 		a.MaxAge = caddy.Duration(defaultProviderMaxAge)
 	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", a.ProviderRaw, a.Groups)) // which loading takes away
 	mod, err := ctx.LoadModule(a, "ProviderRaw")
 	if err != nil {
 		return err
 	}
 	a.kind = mod.(caddy.Module).CaddyModule().ID.Name()
+	a.source = a.kind + " " + base64.RawURLEncoding.EncodeToString(sum[:9])
 	var ok bool
 	if a.provider, ok = mod.(caddyauth.Authenticator); !ok {
 		return fmt.Errorf("the authentication provider %T authenticates nobody", mod)
@@ -123,7 +129,7 @@ func (a *AuthenticationDirectory) Authenticate(ctx context.Context, login Login)
 	case a.Prefix == "" && user.ID != login.Name:
 		return Account{}, fmt.Errorf("%w: the provider %s calls the account %.100q; write a prefix in the directory if it may", ErrWrongPassword, a.kind, user.ID)
 	}
-	facts, err := json.Marshal(providerFacts{At: time.Now().Unix(), Groups: a.groupsOf(user), Provider: a.kind})
+	facts, err := json.Marshal(providerFacts{At: time.Now().Unix(), Groups: a.groupsOf(user), Provider: a.source})
 	if err != nil {
 		return Account{}, err
 	}
@@ -152,7 +158,7 @@ func (a *AuthenticationDirectory) Lookup(_ context.Context, name, facts string) 
 		return Account{}, fmt.Errorf("%w: the name cannot be one", ErrUnknownAccount)
 	}
 	var said providerFacts
-	if err := json.Unmarshal([]byte(facts), &said); err != nil || said.Provider != a.kind {
+	if err := json.Unmarshal([]byte(facts), &said); err != nil || said.Provider != a.source {
 		return Account{}, ErrUnknownAccount
 	}
 	if age := time.Since(time.Unix(said.At, 0)); age > time.Duration(a.MaxAge) || age < -tokenissuer.Leeway {

@@ -125,9 +125,13 @@ func TestAuthentication(t *testing.T) {
 	}
 	s.load(load(directory(""))...)
 	clean(s.get(manifestPath("acme", "alpine", "3.20"), as("zoe"))).expect(t, http.StatusForbidden, "DENIED")
-	clean(s.get(manifestPath("acme", "alpine", "3.20"), bearer(tokens.Token))).expect(t, http.StatusOK, "") // as was said at the login
+	clean(s.get(manifestPath("acme", "alpine", "3.20"), bearer(tokens.Token))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // of groups, which count no more
 	s.load(load("directory authentication http_basic {\n zoe " + hash(password("zoe")) + "\n}\n")...)
 	s.get("/v2/", bearer(tokens.Token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // another provider said it
+	token := s.get(auth, loginAs("zoe", password("zoe"))).expect(t, http.StatusOK, "").tokens().Token
+	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
+	s.load(load("directory authentication http_basic {\n yan " + hash(password("yan")) + "\n}\n")...)
+	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // zoe is gone
 }
 
 // argon2id is a hash that takes no time, as that of bcrypt for an account that
@@ -162,8 +166,10 @@ func TestHTTPBasic(t *testing.T) {
 	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // the name is another's by now
 	s.load(private("acme", "bob"), dave)
 	s.get(auth, as("bob")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "") // until it ends
-	s.load(private("acme", "bob"), dave, "blocked bob")
+	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // he is gone
+	token = s.token("dave")
+	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
+	s.load(private("acme", "bob"), dave, "blocked dave")
 	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 
 	long := strings.Repeat("a-long-password-", 6)[:bcryptLen]
@@ -176,7 +182,7 @@ func TestHTTPBasic(t *testing.T) {
 // TestAuthenticationFacts: what a provider said ages, and facts that it did not
 // say know nobody.
 func TestAuthenticationFacts(t *testing.T) {
-	directory := &AuthenticationDirectory{kind: "scribbler", MaxAge: caddy.Duration(time.Hour), Prefix: "corp/"}
+	directory := &AuthenticationDirectory{source: "scribbler", MaxAge: caddy.Duration(time.Hour), Prefix: "corp/"}
 	facts := func(age time.Duration) string {
 		return fmt.Sprintf(`{"at":%d,"groups":["acme"],"provider":"scribbler"}`, ago(age))
 	}
@@ -197,7 +203,7 @@ func TestAuthenticationFacts(t *testing.T) {
 
 // FuzzProviderFacts: whatever stands in facts, reading them ends well.
 func FuzzProviderFacts(f *testing.F) {
-	directory := &AuthenticationDirectory{kind: "scribbler", MaxAge: caddy.Duration(time.Hour)}
+	directory := &AuthenticationDirectory{source: "scribbler", MaxAge: caddy.Duration(time.Hour)}
 	f.Add("zoe", `{"at":1800000000,"groups":["acme"],"provider":"scribbler"}`)
 	f.Fuzz(func(t *testing.T, name, facts string) {
 		account, err := directory.Lookup(t.Context(), name, facts)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,6 +78,7 @@ var gitlabs = caddy.NewUsagePool()
 
 type gitlab struct {
 	client *gitlabapi.Client
+	name   string // of the instance, in facts
 	memory *gitlabapi.Memory
 
 	// owners are the groups of deploy tokens, which do not move.
@@ -147,12 +149,20 @@ func (d *GitLabDirectory) open(base *url.URL, token string, transport http.Round
 		owners, err := lru.New[int64, deployOwner](1024)
 		return &gitlab{
 			client:    gitlabapi.New(base, token, transport),
+			name:      instanceName(base),
 			memory:    gitlabapi.NewMemory(time.Duration(d.CacheFor), time.Duration(d.Grace)),
 			owners:    owners,
 			strangers: rate.NewLimiter(10, 100),
 		}, err
 	})
 	return err
+}
+
+// instanceName is short, and another for each instance: numbers of users and
+// tokens mean others elsewhere.
+func instanceName(base *url.URL) string {
+	sum := sha256.Sum256([]byte(strings.TrimSuffix(base.String(), "/")))
+	return base64.RawURLEncoding.EncodeToString(sum[:6])
 }
 
 // Cleanup gives up the instance. Requests that still use it go on.

@@ -27,6 +27,7 @@ const (
 // gitlabCredential is what an account was recognised by, without the secret. It
 // is an account's facts. Without a kind it is a user whom somebody has named.
 type gitlabCredential struct {
+	At   string     `json:"at,omitempty"` // the instance
 	Kind gitlabKind `json:"kind,omitempty"`
 	ID   int64      `json:"id,omitempty"`   // of the token or of the job
 	User int64      `json:"user,omitempty"` // whose it is
@@ -130,8 +131,8 @@ func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Accoun
 func (d *GitLabDirectory) Lookup(ctx context.Context, name, facts string) (Account, error) {
 	if facts != "" {
 		c, err := parseCredential(facts)
-		if err != nil {
-			return Account{}, ErrUnknownAccount
+		if err != nil || c.At != d.name {
+			return Account{}, fmt.Errorf("%w: it is known at another instance", ErrUnknownAccount)
 		}
 		return d.account(ctx, c)
 	}
@@ -155,6 +156,7 @@ var userShape = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
 
 // account is whose a credential is, if both are still good.
 func (d *GitLabDirectory) account(ctx context.Context, c gitlabCredential) (Account, error) {
+	c.At = d.name
 	if c.Kind == deployToken {
 		return d.deployAccount(ctx, c)
 	}

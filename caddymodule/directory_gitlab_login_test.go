@@ -149,10 +149,26 @@ func TestSeveralGitLabs(t *testing.T) {
 	if other.Asked("/") != asked+1 || elsewhereAsked.Load() != 1 {
 		t.Error("a token that the first instance does not know was not tried at the next")
 	}
+	if want := `"reason":"unknown account: directory gitlab: GitLab refuses the token; directory gitlab-2: GitLab refuses the token"`; !strings.Contains(s.logs(), want) {
+		t.Error("the log does not say why each directory refused")
+	}
 	// An account of the configuration's is asked for nowhere else.
 	asked = g.Asked("/")
 	s.get(auth, basic("carol", alice)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if g.Asked("/") != asked {
 		t.Error("GitLab was asked about an account of the configuration")
 	}
+}
+
+// TestOtherGitLab: numbers and names of one instance are nobody's at another.
+func TestOtherGitLab(t *testing.T) {
+	g, alice, _ := newGitLab(t)
+	other := gitlabtest.New(t)
+	other.AddUser(24, "alice") // who has the same first number, as roots do
+	s := gitlabSite(t, g, gitlabAt(t, g))
+	token := s.login("alice", alice)
+	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
+	other.Tokens[alice] = &gitlabtest.Token{ID: g.Tokens[alice].ID, User: 24, Scopes: []string{"api"}}
+	s.load(gitlabAt(t, other))
+	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }

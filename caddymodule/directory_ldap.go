@@ -95,6 +95,7 @@ type LDAPDirectory struct {
 	pool   *ldapPool
 	memory *ldapMemory
 	roles  ldapRoles
+	source string // names the servers in facts
 	lease  lease
 }
 
@@ -138,6 +139,7 @@ func (l *LDAPDirectory) Provision(ctx caddy.Context) error {
 		return err
 	}
 	l.roles = newLDAPRoles(l.Map, l.Admins)
+	l.source = ldapID(fmt.Sprintf("%q %q %q %q", l.Servers, l.UserDN, l.UserFilter, l.AccountAttr))
 	if l.pool, err = l.newPool(ctx); err != nil {
 		return err
 	}

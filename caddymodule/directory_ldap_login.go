@@ -78,6 +78,7 @@ func (l *LDAPDirectory) bindAlone(ctx context.Context, login Login) (account Acc
 		var ids []string
 		if account, ids, err = l.withGroups(c, entry); err == nil {
 			account.Facts, err = ldapFacts(account, ids, time.Now())
+			account.Facts = l.source + " " + account.Facts
 		}
 		return err
 	})
@@ -90,7 +91,13 @@ func (l *LDAPDirectory) Lookup(ctx context.Context, name, facts string) (Account
 		return Account{}, ErrUnknownAccount
 	}
 	if l.BindDN == "" {
-		return l.roles.fromFacts(name, facts, time.Now())
+		told, ok := strings.CutPrefix(facts, l.source+" ")
+		if !ok && facts != "" {
+			return Account{}, fmt.Errorf("%w: it is known by its login at other servers", ErrUnknownAccount)
+		}
+		account, err := l.roles.fromFacts(name, told, time.Now())
+		account.Facts = facts
+		return account, err
 	}
 	account, err := l.memory.accounts.get(ctx, name, l.patience(), func(ctx context.Context) (Account, error) {
 		account, err := l.ask(ctx, name)

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -70,4 +71,17 @@ func TestAnswers(t *testing.T) {
 		}
 		time.Sleep(time.Minute) // what flies lands
 	})
+}
+
+// TestLDAPRecycledName: an access token is that of an entry, not of whoever gets
+// its name later.
+func TestLDAPRecycledName(t *testing.T) {
+	l := newLDAP(t, true)
+	s := startWithAdmin(t, l.directory("cache_for 1ns"), private("acme"))
+	secret, _ := s.create("--account", "bob")
+	s.get("/v2/", loginAs("x", secret)).expect(t, http.StatusOK, "")
+	l.remove("uid=bob," + ldapPeople)
+	s.get("/v2/", loginAs("x", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	l.put("uid=bob,"+ldapPeople, "uid", "bob", "userPassword", "another", "entryUUID", "uuid-other")
+	s.get("/v2/", loginAs("x", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }

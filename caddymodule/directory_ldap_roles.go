@@ -66,8 +66,9 @@ const (
 	// ldapFactsFor is how long what a login told is believed where nothing can
 	// be asked later, whatever a token's lifetime.
 	ldapFactsFor = 24 * time.Hour
-	// factsLen is how long facts may be, in bytes.
-	factsLen = 1024
+	// factsLen is how long these may be, in bytes, so that there is room for
+	// the servers' name.
+	factsLen = factsLimit - 16
 )
 
 // ldapFacts are the time of a login, the account's version and the mapped

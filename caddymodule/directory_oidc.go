@@ -164,8 +164,12 @@ func (o *OIDCDirectory) Cleanup() error {
 
 // Authenticate implements [Directory]. The user name does not matter.
 func (o *OIDCDirectory) Authenticate(ctx context.Context, login Login) (Account, error) {
-	if issuerOf(login.Password) != o.Issuer {
+	switch issuerOf(login.Password) {
+	case o.Issuer:
+	case "":
 		return Account{}, ErrUnknownAccount
+	default:
+		return Account{}, fmt.Errorf("%w: the id token is another issuer's", ErrUnknownAccount)
 	}
 	signed, err := jose.ParseSignedCompact(login.Password, oidcAlgorithms)
 	if err != nil {

@@ -90,7 +90,7 @@ func TestBadReload(t *testing.T) {
 	release := up.StallBlobs(100_000)
 	pull := s.open(blobPath("acme", "alpine", image.Layers[0]), bearer(token))
 	for what, bad := range map[string][]string{
-		"nobody can ever pull":    {users("alice"), private("acme"), hub(up)},
+		"nobody can ever pull":    {users("alice"), hub(up)},
 		"EMPTY_PASSWORD":          {users("alice"), private("acme", "alice"), hub(up, "credentials hub {env.EMPTY_PASSWORD}")},
 		"/no/such/file":           {users("alice"), private("acme", "alice"), hub(up, "credentials hub {file./no/such/file}")},
 		"realm host":              {users("alice"), private("acme", "alice"), hub(up, "realm_hosts https://x/")}, // found last of all

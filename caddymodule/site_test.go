@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -108,10 +110,36 @@ func (s *site) tryLoad(lines ...string) error {
 		err = caddy.Load(config, true)
 	}
 	s.running = s.running || err == nil
+	if err == nil {
+		s.awaitHandover(portOf(s.host))
+	}
 	// A connection that the old configuration is about to close would fail
 	// the next request that cannot be repeated.
 	client.CloseIdleConnections()
 	return err
+}
+
+// awaitHandover waits until the old configuration has stopped listening. Caddy
+// goes on when its end has begun, and for a moment both may be given a new
+// connection. It can be seen on Linux alone.
+func (s *site) awaitHandover(port uint64) {
+	s.t.Helper()
+	listening := fmt.Sprintf(":%04X 00000000:0000 0A ", port)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		sockets, err := os.ReadFile("/proc/self/net/tcp")
+		if err != nil || strings.Count(string(sockets), listening) <= 1 {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal("the old configuration goes on listening")
+		}
+	}
+}
+
+func portOf(host string) uint64 {
+	_, text, _ := net.SplitHostPort(host)
+	port, _ := strconv.ParseUint(text, 10, 16)
+	return port
 }
 
 // adapt returns the JSON of the whole configuration.
