@@ -47,12 +47,12 @@ func TestMemory(t *testing.T) {
 		time.Sleep(30*time.Second - 1)
 		o.value, o.err = "", fs.ErrNotExist
 		o.expect(t, m, "member", nil, 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		o.expect(t, m, "", fs.ErrNotExist, 1)
 		time.Sleep(30*time.Second - 1)
 		o.value, o.err = "member", nil
 		o.expect(t, m, "", fs.ErrNotExist, 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		o.expect(t, m, "member", nil, 1)
 		start := time.Now()
 
@@ -67,7 +67,7 @@ func TestMemory(t *testing.T) {
 		}
 		time.Sleep(time.Until(start.Add(10*time.Minute - 1)))
 		o.expect(t, m, "member", nil, 1)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		o.expect(t, m, "", away, 0)
 		time.Sleep(10 * time.Second)
 		o.value, o.err = "back", nil
@@ -88,7 +88,7 @@ func TestBackOff(t *testing.T) {
 			if value, err := Ask(t.Context(), m, "another kind", "key", (&oracle{value: "yes"}).ask); value != "yes" || err != nil {
 				t.Error(value, err)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			o.expect(t, m, "", o.err, 1)
 		})
 	}
