@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -91,4 +92,12 @@ func manifestPath(group, image, reference string) string {
 
 func blobPath(group, image, digest string) string {
 	return "/v2/" + group + "/dependency_proxy/containers/" + image + "/blobs/" + digest
+}
+
+// is tells what is wrong with the status, for those who wait for it.
+func (a answer) is(status int) error {
+	if a.status != status {
+		return fmt.Errorf("answered %d %s, want %d", a.status, a.body, status)
+	}
+	return nil
 }

@@ -1,6 +1,6 @@
 // Package e2e holds the end-to-end tests: the built Caddy, a real distribution
 // registry and the real clients (Docker Engine, podman, skopeo, buildah,
-// containerd, crane, regctl, oras) against each other.
+// containerd, crane, regctl, oras, Chromium) against each other.
 //
 // They need root on Linux and the programs that .ci/install installs, and sit
 // behind a build tag so that `go test ./...` needs neither:

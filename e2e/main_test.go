@@ -24,7 +24,7 @@ const (
 var tools = []string{
 	"registry", "pebble", "docker", "dockerd", "containerd", "ctr",
 	"podman", "buildah", "skopeo", "crane", "regctl", "oras", "conformance", "ip", "go",
-	"slapd", "slapadd", "ldapmodify", "mount", "mkfs.ext4", "strace",
+	"slapd", "slapadd", "ldapmodify", "chromium", "mount", "mkfs.ext4", "strace",
 }
 
 func TestMain(m *testing.M) {

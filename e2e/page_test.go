@@ -1,0 +1,107 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"image/png"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// picturesVar names a folder to keep the pictures of pages in.
+const picturesVar = "DEPENDENCY_PROXY_E2E_PICTURES"
+
+// TestGroupPage has a maintainer look at the group in a browser: what real
+// clients have pulled, how much of the quota that is, by day and by night.
+func TestGroupPage(t *testing.T) {
+	first := lab.push.index(t, "library/alpine", "3.20", 3<<20)
+	second := lab.push.single(t, "team/tools/a-long-name-for-an-image-of-many-words", "2026.11.24-build.1234", 2<<20)
+	purged := lab.push.single(t, "library/page-purged", "1", 1<<10)
+	p := startProxy(t, roles("quota 16MiB")+"group acme/platform {\n\tmembers alice\n}\n"+upstreamBlock("ghcr.io", plainEndpoint))
+	c := loggedIn(t, p)
+	dockerPull(t, c, p.reference("acme", first), first)
+	dockerPull(t, c, p.reference("acme/platform", second), second)
+	dockerPull(t, c, p.reference("acme", purged), purged)
+	// What is measured some time after the start anyhow is measured at once.
+	p.ask(t, "bob", http.MethodDelete, "/acme/dependency_proxy/cache?image="+shortName(purged), "").want(t, http.StatusAccepted, "")
+	seen := p.awaitOverview(t, "bob", "acme", func(o overview) bool { return len(o.Images) == 2 })
+	if seen.Usage.Quota != 16<<20 || seen.Usage.Bytes < 5<<20 || seen.Usage.Bytes > 6<<20 {
+		t.Errorf("the usage is %+v", seen.Usage)
+	}
+
+	page := p.browse(t, "bob", "/acme/dependency_proxy", "--dump-dom")
+	for _, want := range []string{
+		"<h1>acme</h1>", "private group", "docker login " + p.host, "docker.io, ghcr.io", "of 16 MiB",
+		p.reference("acme", first), p.reference("acme/platform", second), first.digest.String(), "subgroups included",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q:\n%s", want, page)
+		}
+	}
+	if strings.Contains(page, shortName(purged)) {
+		t.Error("the page shows what was purged")
+	}
+	if page := p.browse(t, "alice", "/acme/dependency_proxy", "--dump-dom"); !strings.Contains(page, "DENIED") || strings.Contains(page, "alpine") {
+		t.Errorf("a member sees\n%s", page)
+	}
+	day := p.picture(t, "day", "--blink-settings=preferredColorScheme=1")
+	night := p.picture(t, "night", "--blink-settings=preferredColorScheme=0")
+	p.picture(t, "narrow", "--blink-settings=preferredColorScheme=1", "--window-size=500,900")
+	if day < 0xe000 || night > 0x3000 {
+		t.Errorf("the background's brightness is %#x by day and %#x by night", day, night)
+	}
+}
+
+// browse opens a page with an account's login in headless Chromium and returns
+// what that prints.
+func (p *proxy) browse(t *testing.T, account, path string, flags ...string) string {
+	t.Helper()
+	page := url.URL{Scheme: "https", User: url.UserPassword(account, password), Host: p.host, Path: path}
+	argv := append([]string{"chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage",
+		"--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+		"--user-data-dir=" + t.TempDir(), "--ignore-certificate-errors-spki-list=" + p.keyHash(t)}, flags...)
+	out, err := runFor(patience, plainEnv(t.TempDir()), append(argv, page.String())...)
+	if err != nil {
+		t.Fatalf("chromium: %v\n%s", err, out)
+	}
+	return out
+}
+
+// picture takes a picture of acme's page as bob sees it and returns how bright
+// its background is.
+func (p *proxy) picture(t *testing.T, name string, flags ...string) uint32 {
+	t.Helper()
+	folder := os.Getenv(picturesVar)
+	if folder == "" {
+		folder = t.TempDir()
+	}
+	path := filepath.Join(folder, name+".png")
+	out := p.browse(t, "bob", "/acme/dependency_proxy", append([]string{"--window-size=1000,900", "--screenshot=" + path}, flags...)...)
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatalf("chromium took no picture: %v\n%s", err, out)
+	}
+	defer file.Close()
+	taken, err := png.Decode(file)
+	must(t, err)
+	r, g, b, _ := taken.At(2, 2).RGBA()
+	return (r + g + b) / 3
+}
+
+// keyHash is the proxy's certificate as Chromium wants it named, which trusts
+// neither the system's roots nor a file.
+func (p *proxy) keyHash(t *testing.T) string {
+	t.Helper()
+	conn, err := tls.Dial("tcp", p.host, &tls.Config{RootCAs: p.roots})
+	must(t, err)
+	defer conn.Close()
+	sum := sha256.Sum256(conn.ConnectionState().PeerCertificates[0].RawSubjectPublicKeyInfo)
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
