@@ -25,6 +25,7 @@ type front struct {
 
 	mu   sync.Mutex
 	seen []seenRequest
+	sent map[string]int64 // bytes of blobs, by digest
 }
 
 type seenRequest struct {
@@ -48,7 +49,7 @@ func newFront(address, target string, a *authority, name string) (*front, error)
 		},
 		FlushInterval: -1,
 		ModifyResponse: func(answer *http.Response) error {
-			answer.Body = &slowBody{ReadCloser: answer.Body, rate: &f.rate}
+			answer.Body = &slowBody{ReadCloser: answer.Body, rate: &f.rate, count: f.counter(answer.Request.URL.Path)}
 			return nil
 		},
 	}
@@ -94,7 +95,27 @@ func (f *front) stop() { _ = f.server.Close() }
 func (f *front) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.seen = nil
+	f.seen, f.sent = nil, nil
+}
+
+// counter counts what is sent of a blob.
+func (f *front) counter(path string) func(n int) {
+	_, digest, _ := strings.Cut(path, "/blobs/")
+	return func(n int) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.sent == nil {
+			f.sent = map[string]int64{}
+		}
+		f.sent[digest] += int64(n)
+	}
+}
+
+// bytesOf tells how many bytes of a blob were sent, in however many parts.
+func (f *front) bytesOf(digest string) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sent[digest]
 }
 
 func (f *front) requests() []seenRequest {
@@ -145,15 +166,17 @@ func (f *front) wantOnce(t *testing.T, blobs []string) {
 // slowBody hands out a body at the rate that holds at the moment.
 type slowBody struct {
 	io.ReadCloser
-	rate *atomic.Int64
+	rate  *atomic.Int64
+	count func(n int)
 }
 
-func (b *slowBody) Read(p []byte) (int, error) {
+func (b *slowBody) Read(p []byte) (n int, err error) {
+	defer func() { b.count(n) }()
 	rate := b.rate.Load()
 	if rate == 0 {
 		return b.ReadCloser.Read(p)
 	}
-	n, err := b.ReadCloser.Read(p[:min(len(p), 32<<10)])
+	n, err = b.ReadCloser.Read(p[:min(len(p), 32<<10)])
 	time.Sleep(time.Duration(n) * time.Second / time.Duration(rate))
 	return n, err
 }
