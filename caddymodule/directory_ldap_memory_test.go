@@ -85,3 +85,38 @@ func TestLDAPRecycledName(t *testing.T) {
 	l.put("uid=bob,"+ldapPeople, "uid", "bob", "userPassword", "another", "entryUUID", "uuid-other")
 	s.get("/v2/", loginAs("x", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
+
+// TestLDAPPause: a name that there is nothing to bind as takes the time of a bind
+// as binds go now, and no longer than its client waits.
+func TestLDAPPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory, err := newLDAPMemory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pauses := func(ctx context.Context) time.Duration {
+			begin := time.Now()
+			memory.pause(ctx)
+			return time.Since(begin)
+		}
+		memory.bindTook(80 * time.Millisecond)
+		if took := pauses(t.Context()); took != 80*time.Millisecond {
+			t.Errorf("after one bind it pauses for %v", took)
+		}
+		memory.bindTook(160 * time.Millisecond)
+		if took := pauses(t.Context()); took != 90*time.Millisecond {
+			t.Errorf("after a slow one it pauses for %v", took)
+		}
+		for range 100 {
+			memory.bindTook(20 * time.Millisecond)
+		}
+		if took := pauses(t.Context()); took < 20*time.Millisecond || took > 21*time.Millisecond {
+			t.Errorf("after many quick ones it pauses for %v", took)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if took := pauses(ctx); took != time.Millisecond {
+			t.Errorf("its client has left, and it pauses for %v", took)
+		}
+	})
+}
