@@ -133,6 +133,7 @@ func TestQuota(t *testing.T) {
 	for _, img := range images {
 		pull(img)
 	}
+	p.awaitGone(t, images[0])
 	seen := p.awaitOverview(t, "bob", "acme", func(o overview) bool { return o.Usage.Bytes <= quota })
 	if seen.Usage.Quota != quota || seen.Usage.Bytes < 2*layer {
 		t.Errorf("the page tells %+v", seen.Usage)
