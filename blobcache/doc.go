@@ -3,12 +3,12 @@
 // A request for a digest is answered from the [Store] when the content is
 // there. When it is not, the first request starts one detached fill: it
 // fetches the content once, in several ranges at a time if it is large, spools
-// it to a temporary file and hashes it as it comes. Every request that arrives meanwhile reads the same spool at its own
-// pace and from its own offset, so nobody waits for the whole and nobody slows
-// the others down; the last byte is held back from all of them until the
-// digest matches. Then the file is synced and renamed into the store. A range
-// that ends before the last byte is not held back, and is as good as its source
-// until the fill has ended.
+// it to a temporary file and hashes it as it comes. Every request that arrives
+// meanwhile reads the same spool at its own pace and from its own offset, so
+// nobody waits for the whole and nobody slows the others down; the last byte is
+// held back from all of them until the digest matches. Then the file is synced
+// and renamed into the store. A range that ends before the last byte is not held
+// back, and is as good as its source until the fill has ended.
 //
 // A [Shelf] is kept within [Limits] by [Cache.Keep]: what was least recently
 // asked for goes first, and what it names goes with it, so that no image is left

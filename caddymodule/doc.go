@@ -13,7 +13,8 @@
 // modules; what outlives a configuration is in pool.go: the open storage, and
 // beside it what each group has of it and may have.
 //
-// Beside the pulls, admin.go answers Caddy's admin endpoint about the sites that
-// sites.go knows to run: it makes, lists and revokes access tokens, and explains
-// decisions. command.go has the commands that ask it.
+// Beside the pulls, group.go has what is about a group: its page, its purge and
+// its tokens. admin.go answers Caddy's admin endpoint about the sites that
+// sites.go knows to run: access tokens, decisions explained, the cache and its
+// checks; command.go has the commands that ask it.
 package caddymodule
