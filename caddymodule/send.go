@@ -30,9 +30,9 @@ var (
 // sendfileChunk is how much one sendfile(2) takes at a time, after which
 // Caddy's idle timer starts anew. Caddy's own 64 KiB mean sixteen thousand
 // deadlines a gigabyte; more than this is no faster, since the client then waits
-// longer for the kernel to hand over. A client needs 9 kB/s to get a chunk in a
+// longer for the kernel to hand over. A client needs 5 kB/s to get a chunk in a
 // minute.
-const sendfileChunk = 512 << 10
+const sendfileChunk = 256 << 10
 
 func (ex *exchange) wantsBody() bool { return ex.r.Method != http.MethodHead }
 
