@@ -65,6 +65,7 @@ write_caddyfile() { # CACHE [LINES of storage]; with the manifest as respond's b
 				}
 				user bench $hash
 				$(! wants_accounts || cat "$dir/users")
+				$behind
 				group acme {
 					members bench $(! wants_accounts || echo user0)
 				}

@@ -81,13 +81,17 @@ func (a *accounts) named(name string) Directory {
 
 // authenticate checks a login at each directory until one knows the account. An
 // access token of our own is no other directory's business, whatever user name
-// it comes with.
+// it comes with. A wrong login takes the time of an unknown name.
 func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error) {
 	if accesstoken.IsOurs(login.Password) {
 		token, err := a.tokens.store.Verify(ctx, login.Password)
 		return a.byToken(ctx, token, err)
 	}
-	return a.first(func(d Directory) (Account, error) { return d.Authenticate(ctx, login) })
+	at, who, err := a.first(func(d Directory) (Account, error) { return d.Authenticate(ctx, login) })
+	if err != nil {
+		err = a.evenOut(ctx, login, at, err)
+	}
+	return who, err
 }
 
 // find looks an account up by its name alone, as an administrator names it.
@@ -96,27 +100,31 @@ func (a *accounts) find(ctx context.Context, name string) (caller, error) {
 		token, err := a.tokens.store.Peek(ctx, id)
 		return a.byToken(ctx, token, err)
 	}
-	return a.first(func(d Directory) (Account, error) { return d.Lookup(ctx, name, "") })
+	_, who, err := a.first(func(d Directory) (Account, error) { return d.Lookup(ctx, name, "") })
+	return who, err
 }
 
-// first asks the directories in order. If none knows the account, the error has
+// first asks the directories in order, and tells which of them has decided. If
+// none knows the account, that is the one behind the last, and the error has
 // what they say of it for the audit log.
-func (a *accounts) first(ask func(Directory) (Account, error)) (caller, error) {
+func (a *accounts) first(ask func(Directory) (Account, error)) (at int, who caller, err error) {
 	var reasons []string
-	for _, d := range a.directories {
+	for at, d := range a.directories {
 		account, err := ask(d.Directory)
 		if !errors.Is(err, ErrUnknownAccount) {
-			return a.admit(d, account, err)
+			who, err := a.admit(d, account, err)
+			return at, who, err
 		}
 		if err != ErrUnknownAccount { // which says no more than that
 			reason := strings.TrimPrefix(err.Error(), ErrUnknownAccount.Error()+": ")
 			reasons = append(reasons, "directory "+d.name+": "+reason)
 		}
 	}
-	if reasons == nil {
-		return caller{}, ErrUnknownAccount
+	err = ErrUnknownAccount
+	if reasons != nil {
+		err = fmt.Errorf("%w: %s", ErrUnknownAccount, strings.Join(reasons, "; "))
 	}
-	return caller{}, fmt.Errorf("%w: %s", ErrUnknownAccount, strings.Join(reasons, "; "))
+	return len(a.directories), caller{}, err
 }
 
 // current holds a token's identity against the directories as they are now: an
@@ -152,7 +160,7 @@ func (a *accounts) lookup(ctx context.Context, name, directory, facts string) (c
 			return a.admit(d, account, err)
 		}
 		// A name that the configuration has given away since is another's.
-		if static, ok := d.Directory.(*StaticDirectory); ok && static.knows(name) {
+		if static := d.static(); static != nil && static.knows(name) {
 			break
 		}
 	}
@@ -175,8 +183,8 @@ func (a *accounts) admit(d namedDirectory, account Account, err error) (caller, 
 // lists tells whether the configuration itself has an account of this name.
 func (a *accounts) lists(name string) bool {
 	return slices.ContainsFunc(a.directories, func(d namedDirectory) bool {
-		static, ok := d.Directory.(*StaticDirectory)
-		return ok && static.knows(name)
+		static := d.static()
+		return static != nil && static.knows(name)
 	})
 }
 

@@ -53,7 +53,8 @@ type Login struct {
 var ErrUnknownAccount = errors.New("unknown account")
 
 // ErrWrongPassword means that the directory knows the account and that the
-// login is wrong. No other directory is asked.
+// login is wrong. Others may be asked about a login with another name for the
+// time it takes; what they say lets nobody in.
 var ErrWrongPassword = errors.New("wrong password")
 
 // ErrBlocked means that the account is known and must not get in.
@@ -75,6 +76,14 @@ type Directory interface {
 	// that shows a token, so what takes time is to be remembered for a while.
 	// The facts are those of the login, or empty where there was none.
 	Lookup(ctx context.Context, name, facts string) (Account, error)
+}
+
+// secretDirectory is a Directory that knows a login by its password, a token,
+// and refuses it whatever name it comes with. Time that tells of a refusal tells
+// of no name then, and no other directory is shown what is this one's secret.
+type secretDirectory interface {
+	Directory
+	takesTokens()
 }
 
 // GroupDirectory is a Directory that knows groups which the configuration need

@@ -119,6 +119,7 @@ func (a *AuthenticationDirectory) Authenticate(ctx context.Context, login Login)
 	}
 	request := login.Request.Clone(ctx)
 	request.Body, request.ContentLength = http.NoBody, 0
+	request.Form, request.PostForm = nil, nil
 	request.SetBasicAuth(login.Name, login.Password)
 	user, ok, err := a.ask(request, login.friendly)
 	switch {

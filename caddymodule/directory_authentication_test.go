@@ -29,7 +29,10 @@ type scribbler struct {
 	Word string `json:"word,omitempty"`
 }
 
-var scribblerBody atomic.Value // what it could read of the last request
+var (
+	scribblerBody  atomic.Value // what it could read of the last request
+	scribblerHeard atomic.Value // the names in it
+)
 
 func (*scribbler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.authentication.providers.scribbler", New: func() caddy.Module { return new(scribbler) }}
@@ -53,6 +56,7 @@ func (s *scribbler) Authenticate(w http.ResponseWriter, r *http.Request) (caddya
 	http.Redirect(w, r, "https://login.example/scribble", http.StatusFound)
 	_, _ = io.WriteString(w, "scribble")
 	name, given, _ := r.BasicAuth()
+	scribblerHeard.Store(name + r.PostFormValue("username"))
 	if given == "broken" {
 		return caddyauth.User{}, false, errors.New("the scribbler has broken its pen")
 	}
@@ -96,6 +100,14 @@ func TestAuthentication(t *testing.T) {
 	posted := clean(s.get("/jwt/auth", form(loginForm("zoe", password("scribbler"))))).expect(t, http.StatusOK, "").tokens()
 	if body := scribblerBody.Load(); body != "" {
 		t.Errorf("the provider could read %q", body)
+	}
+	if heard := scribblerHeard.Load(); heard != "zoe" {
+		t.Errorf("the provider has heard of %q", heard)
+	}
+	// A name of the configuration's is none of its business, whatever it would say.
+	clean(s.get("/jwt/auth", form(loginForm("alice", password("scribbler"))))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	if heard := scribblerHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") || strings.Contains(heard, "alice") {
+		t.Errorf("the provider has heard of %q", heard)
 	}
 	refresh := form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens.RefreshToken}})
 	refreshed := s.get("/jwt/auth", refresh).expect(t, http.StatusOK, "").tokens()

@@ -282,4 +282,5 @@ var (
 	_ caddy.Provisioner  = (*GitLabDirectory)(nil)
 	_ caddy.CleanerUpper = (*GitLabDirectory)(nil)
 	_ GroupDirectory     = (*GitLabDirectory)(nil)
+	_ secretDirectory    = (*GitLabDirectory)(nil)
 )

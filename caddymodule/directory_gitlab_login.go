@@ -151,6 +151,8 @@ func (d *GitLabDirectory) Lookup(ctx context.Context, name, facts string) (Accou
 	return d.account(ctx, gitlabCredential{User: user.ID})
 }
 
+func (*GitLabDirectory) takesTokens() {}
+
 // userShape is that of GitLab's user names.
 var userShape = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
 

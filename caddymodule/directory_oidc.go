@@ -207,6 +207,8 @@ func (o *OIDCDirectory) Lookup(_ context.Context, name, facts string) (Account, 
 	return account, nil
 }
 
+func (*OIDCDirectory) takesTokens() {}
+
 // verify checks an id token's signature and times, and returns what the rules
 // look at.
 func (o *OIDCDirectory) verify(ctx context.Context, raw string, keys tokenKeys) (oidcClaims, error) {
@@ -262,5 +264,5 @@ func refusedIDToken(reason error) error {
 var (
 	_ caddy.Provisioner  = (*OIDCDirectory)(nil)
 	_ caddy.CleanerUpper = (*OIDCDirectory)(nil)
-	_ Directory          = (*OIDCDirectory)(nil)
+	_ secretDirectory    = (*OIDCDirectory)(nil)
 )

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"hash/maphash"
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
@@ -37,7 +36,6 @@ type StaticDirectory struct {
 	accounts atomic.Pointer[staticAccounts]
 	file     *usersFile         // of UsersFile, else nil
 	hash     caddyauth.Comparer // of HashRaw, else nil
-	decoys   []*StaticDirectory // whose users take the time of an unknown name
 }
 
 // staticAccounts are all accounts of a directory at one time.
@@ -78,7 +76,6 @@ func (s *StaticDirectory) Provision(ctx caddy.Context) error {
 		}
 		s.hash = mod.(caddyauth.Comparer)
 	}
-	s.decoys = []*StaticDirectory{s}
 	own := &staticAccounts{byName: make(map[string]*StaticUser, len(s.Users))}
 	for _, u := range s.Users {
 		if err := s.add(own, u); err != nil {
@@ -124,48 +121,12 @@ func (s *StaticDirectory) now() *staticAccounts {
 	return s.accounts.Load()
 }
 
-var decoySeed = maphash.MakeSeed()
-
-// decoy is the account that a login with an unknown name is compared with for
-// the time it takes. It is one of all, always the same for the same name. So
-// where some hashes take longer than others, names that do not exist differ
-// just as those that do, and time tells nothing about any of them.
-func (s *StaticDirectory) decoy(name string) *StaticUser {
-	var all []*StaticUser
-	for _, d := range s.decoys {
-		all = append(all, d.accounts.Load().list...)
-	}
-	if len(all) == 0 {
-		return nil
-	}
-	return all[maphash.String(decoySeed, name)%uint64(len(all))]
-}
-
-// shareDecoys makes an unknown name take the time of one comparison where there
-// are several such directories, as a wrong password does: the last one does it,
-// with an account of any of them.
-func shareDecoys(directories []namedDirectory) {
-	var all []*StaticDirectory
-	for _, d := range directories {
-		if static, ok := d.Directory.(*StaticDirectory); ok {
-			static.decoys = nil
-			all = append(all, static)
-		}
-	}
-	if len(all) > 0 {
-		all[len(all)-1].decoys = all
-	}
-}
-
-// Authenticate implements [Directory].
+// Authenticate implements [Directory]. An unknown name takes no time here: if it
+// is not another directory's account either, a password is hashed for it at the
+// end, one for all such directories; see [accounts.evenOut].
 func (s *StaticDirectory) Authenticate(ctx context.Context, login Login) (Account, error) {
 	u := s.now().byName[login.Name]
 	if u == nil {
-		if decoy := s.decoy(login.Name); decoy != nil {
-			if _, err := decoy.matches(ctx, login); err != nil {
-				return Account{}, err
-			}
-		}
 		return Account{}, ErrUnknownAccount
 	}
 	ok, err := u.matches(ctx, login)

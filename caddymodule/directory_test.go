@@ -25,7 +25,8 @@ type elsewhere struct{}
 
 var (
 	elsewhereFails, elsewhereAsked atomic.Int32
-	elsewhereFriendly              atomic.Bool // of the last login
+	elsewhereFriendly              atomic.Bool  // of the last login
+	elsewhereHeard                 atomic.Value // the name in it
 )
 
 func (*elsewhere) CaddyModule() caddy.ModuleInfo {
@@ -39,6 +40,7 @@ func (*elsewhere) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, error) {
 	elsewhereFriendly.Store(login.friendly)
+	elsewhereHeard.Store(login.Name)
 	account, err := e.Lookup(ctx, login.Name, "")
 	if err == nil && login.Password != password("elsewhere") {
 		err = ErrWrongPassword
@@ -46,10 +48,14 @@ func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, err
 	return account, err
 }
 
-func (*elsewhere) Lookup(_ context.Context, name, _ string) (Account, error) {
+func (*elsewhere) Lookup(ctx context.Context, name, _ string) (Account, error) {
 	elsewhereAsked.Add(1)
-	if elsewhereFails.Load() != 0 {
+	switch elsewhereFails.Load() {
+	case 1:
 		return Account{}, errors.New("the directory is away")
+	case 2: // and does not even say so
+		<-ctx.Done()
+		return Account{}, ctx.Err()
 	}
 	if name == "nobody" {
 		return Account{}, ErrUnknownAccount
@@ -105,7 +111,10 @@ func TestDirectories(t *testing.T) {
 		}
 	}
 	login("alice", password("alice"), 200, 0)
-	login("alice", password("elsewhere"), 401, 0) // there is another alice there
+	login("alice", password("elsewhere"), 401, 1) // nobody is asked about there, not another alice
+	if heard := elsewhereHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") {
+		t.Errorf("the second directory has heard of %q", heard)
+	}
 	login("zoe", password("elsewhere"), 200, 1)
 	login("zoe", "wrong", 401, 1)
 	login("nobody", password("elsewhere"), 401, 1)

@@ -33,17 +33,30 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 	case isRefusal(err):
 		attempt.refused()
 		ex.record(zap.WarnLevel, auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, accesstoken.IDOf(password), refusalReason(err, who.directory, password)})
-		return who, refuse(unauthorized, "wrong user name or password")
 	case ctx.Err() != nil:
 		attempt.abandoned()
-		return who, refuse(clientGone, "the client has left")
 	case errors.Is(err, errBusy):
 		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), who.directory, accesstoken.IDOf(password), errBusy.Error()})
+	}
+	return who, ex.loginFailed(err)
+}
+
+// loginFailed words for the client that a login has failed.
+func (ex *exchange) loginFailed(err error) *apiError {
+	if hidden := (*unsaid)(nil); errors.As(err, &hidden) {
+		err = hidden.trouble
+	}
+	switch {
+	case isRefusal(err):
+		return refuse(unauthorized, "wrong user name or password")
+	case ex.r.Context().Err() != nil:
+		return refuse(clientGone, "the client has left")
+	case errors.Is(err, errBusy):
 		e := refuse(unavailable, "%s; try again later", errBusy)
 		e.retryAfter = retrySoon
-		return who, e
+		return e
 	}
-	return who, ex.cannotTell("check a login", err)
+	return ex.cannotTell("check a login", err)
 }
 
 // recordLogin tells of a login. Who logs in anew with each request, as with

@@ -206,7 +206,6 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	for _, mod := range mods.([]any) {
 		h.accounts.add(mod.(caddy.Module).CaddyModule().ID.Name(), mod.(Directory))
 	}
-	shareDecoys(h.accounts.directories)
 	return nil
 }
 
@@ -226,8 +225,8 @@ func (h *Handler) loadStorage(ctx caddy.Context) (Storage, error) {
 func (h *Handler) warnOfStrangers() {
 	known := func(name string) bool { return false }
 	for _, d := range h.accounts.directories {
-		static, ok := d.Directory.(*StaticDirectory)
-		if !ok {
+		static := d.static()
+		if static == nil {
 			return
 		}
 		before := known

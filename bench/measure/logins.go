@@ -114,7 +114,7 @@ func logins(s *settings) error {
 		return fmt.Errorf("repeated logins: %w", err)
 	}
 	fmt.Printf("  repeated  %8.1f a second, median %.2f ms (a new token each)\n", repeats/all.Seconds(), quantile(each, 0.5))
-	if err := s.enumerate(); err != nil {
+	if err := enumerate(s); err != nil {
 		return err
 	}
 	if err := s.verify(); err != nil {
@@ -125,15 +125,15 @@ func logins(s *settings) error {
 
 // enumerate compares what a stranger can measure: an account that exists, with
 // a wrong password, and one that does not.
-func (s *settings) enumerate() error {
+func enumerate(s *settings) error {
 	var known, unknown []time.Duration
 	for i := range 2 * s.accounts {
 		for _, side := range []struct {
-			name string
-			took *[]time.Duration
-		}{{account(i % s.accounts), &known}, {fmt.Sprint("nobody", i), &unknown}} {
+			name, password string
+			took           *[]time.Duration
+		}{{account(i % s.accounts), fmt.Sprint("wrong", i), &known}, {fmt.Sprint("nobody", i), fmt.Sprint("unknown", i), &unknown}} {
 			began := time.Now()
-			status, body, err := s.login(side.name, fmt.Sprint("wrong", i), fmt.Sprintf("198.51.100.%d", i%250))
+			status, body, err := s.login(side.name, side.password, fmt.Sprintf("198.51.100.%d", i%250))
 			if err := expect(http.StatusUnauthorized, status, body, err); err != nil {
 				return fmt.Errorf("wrong logins: %w", err)
 			}

@@ -5,6 +5,7 @@
 //	measure manifest  a manifest by tag, against Caddy's own respond
 //	measure cold      many clients on one blob that is not cached
 //	measure logins    finding out who is asking, and that somebody may no longer
+//	measure enumerate what time tells of which accounts there are
 //	measure storm     pulls while many guess passwords
 //	measure direct    blobs that are not cached, against upstream itself and nginx
 //	measure parallel  the same with an upstream that limits each connection
@@ -49,13 +50,13 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("measure: ")
 	if len(os.Args) < 2 {
-		log.Fatal("usage: measure warm|manifest|cold|direct|parallel|crowd|scale|shelf|logins|storm|fetch|pull|users [flags]")
+		log.Fatal("usage: measure warm|manifest|cold|direct|parallel|crowd|scale|shelf|logins|enumerate|storm|fetch|pull|users [flags]")
 	}
 	s := parse(os.Args[2:])
 	commands := map[string]func(*settings) error{
 		"warm": warm, "manifest": manifest, "cold": cold, "direct": direct, "parallel": parallel,
-		"crowd": crowd, "scale": scale, "shelf": shelf, "logins": logins, "storm": storm,
-		"fetch": fetch, "pull": pull, "users": users,
+		"crowd": crowd, "scale": scale, "shelf": shelf, "logins": logins, "enumerate": enumerate,
+		"storm": storm, "fetch": fetch, "pull": pull, "users": users,
 	}
 	run := commands[os.Args[1]]
 	if run == nil {
