@@ -102,6 +102,10 @@ func (a *AuthenticationDirectory) Provision(ctx caddy.Context) error {
 	}
 	if basic, ok := mod.(*caddyauth.HTTPBasicAuth); ok {
 		a.hashes = true
+		// Right passwords are remembered here. Its cache has wrong ones too: one
+		// that was tried with some name that it does not know takes no time with
+		// the next such name, and its time with one that it knows.
+		basic.HashCache = nil
 		if _, ok := basic.Hash.(*caddyauth.BcryptHash); ok {
 			a.maxLen = bcryptLen
 		}
@@ -121,7 +125,7 @@ func (a *AuthenticationDirectory) Authenticate(ctx context.Context, login Login)
 	request.Body, request.ContentLength = http.NoBody, 0
 	request.Form, request.PostForm = nil, nil
 	request.SetBasicAuth(login.Name, login.Password)
-	user, ok, err := a.ask(request, login.friendly)
+	user, ok, err := a.ask(request, login)
 	switch {
 	case err != nil:
 		return Account{}, fmt.Errorf("the provider %s: %w", a.kind, err)
@@ -137,15 +141,15 @@ func (a *AuthenticationDirectory) Authenticate(ctx context.Context, login Login)
 	return a.Lookup(ctx, a.Prefix+user.ID, string(facts))
 }
 
-func (a *AuthenticationDirectory) ask(request *http.Request, friendly bool) (caddyauth.User, bool, error) {
-	if a.hashes {
-		leave, err := hashing.enter(request.Context(), friendly)
-		if err != nil {
-			return caddyauth.User{}, false, err
-		}
-		defer leave()
+func (a *AuthenticationDirectory) ask(request *http.Request, login Login) (user caddyauth.User, ok bool, err error) {
+	if !a.hashes {
+		return a.provider.Authenticate(make(nowhere), request)
 	}
-	return a.provider.Authenticate(make(nowhere), request)
+	ok, err = hashOnce(request.Context(), login, a.source+"\x00"+login.Name, func() (bool, error) {
+		_, ok, err := a.provider.Authenticate(make(nowhere), request)
+		return ok, err
+	})
+	return caddyauth.User{ID: login.Name}, ok, err
 }
 
 // Lookup implements [Directory]. All it knows of an account are the facts, so

@@ -73,11 +73,7 @@ func unmarshalHTTPBasic(d *caddyfile.Dispenser) (json.RawMessage, error) {
 	if err := endOfLine(d); err != nil {
 		return nil, err
 	}
-	// With a cache, an image of twenty layers does not cost twenty hashes.
-	basic := caddyauth.HTTPBasicAuth{
-		HashRaw:   json.RawMessage(`{"algorithm":"` + algorithm + `"}`),
-		HashCache: new(caddyauth.Cache),
-	}
+	basic := caddyauth.HTTPBasicAuth{HashRaw: json.RawMessage(`{"algorithm":"` + algorithm + `"}`)}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		user := &StaticUser{Name: d.Val()}
 		if args := d.RemainingArgs(); len(args) == 1 {

@@ -1,11 +1,13 @@
 package caddymodule
 
 import (
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -223,4 +225,35 @@ func FuzzProviderFacts(f *testing.F) {
 			t.Errorf("%q %q: %+v", name, facts, account)
 		}
 	})
+}
+
+// TestHTTPBasicHashes: a wrong password costs a hash each time, also one that was
+// tried before with another name; a right one costs one, and none from then on.
+func TestHTTPBasicHashes(t *testing.T) {
+	s := newSite(t)
+	config, err := s.adapt("directory authentication http_basic {\n bob " + hash(password("bob")) + "\n}\n")
+	if err != nil || strings.Contains(string(config), "hash_cache") {
+		t.Errorf("%v: %s", err, config)
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	bobs := rand.Text()
+	a := &AuthenticationDirectory{ProviderRaw: fmt.Appendf(nil, `{"type":"http_basic","hash":{"algorithm":"argon2id"},"hash_cache":{},"accounts":[{"username":"bob","password":%q}]}`, argon2id(bobs))}
+	if err := a.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var n atomic.Int32
+	basic := a.provider.(*caddyauth.HTTPBasicAuth)
+	basic.Hash = counting{basic.Hash, &n}
+	for _, row := range []struct {
+		name, password string
+		hashes         int32
+	}{{"bob", "x", 1}, {"nobody", "x", 1}, {"stranger", "x", 1}, {"bob", "x", 1}, {"nobody", "x", 1}, {"bob", bobs, 1}, {"bob", bobs, 0}, {"nobody", bobs, 1}} {
+		n.Store(0)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		account, err := a.Authenticate(t.Context(), Login{Name: row.name, Password: row.password, Request: r})
+		if right := row.name == "bob" && row.password == bobs; n.Load() != row.hashes || right != (err == nil) || right != (account.Name == "bob") {
+			t.Errorf("%s with %s: %v after %d hashes", row.name, row.password, err, n.Load())
+		}
+	}
 }

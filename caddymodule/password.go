@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -49,11 +48,18 @@ const (
 // wait too long. Nobody has been told right or wrong.
 var errBusy = errors.New("too many passwords are being checked")
 
-// matches compares a password with the hash. It waits its turn no longer than
-// its context, and not for long: an error that is errBusy ends that.
+// matches compares a password with the hash.
 func (u *StaticUser) matches(ctx context.Context, login Login) (bool, error) {
+	return hashOnce(ctx, login, u.Hash, func() (bool, error) { return u.compare(login.Password) })
+}
+
+// hashOnce checks a password against something, unless it is known to match
+// that. It waits its turn no longer than its context, and not for long: an error
+// that is errBusy ends that.
+func hashOnce(ctx context.Context, login Login, against string, compare func() (bool, error)) (bool, error) {
 	mac := hmac.New(sha256.New, loginKey)
-	_, _ = fmt.Fprintf(mac, "%s\x00%s", u.Hash, login.Password)
+	writeText(mac, against)
+	writeText(mac, login.Password)
 	key := string(mac.Sum(nil))
 	if _, ok := loginMatches.Get(key); ok {
 		return true, nil
@@ -64,7 +70,7 @@ func (u *StaticUser) matches(ctx context.Context, login Login) (bool, error) {
 			return false, err
 		}
 		defer leave()
-		ok, err := u.compare(login.Password)
+		ok, err := compare()
 		if ok && err == nil {
 			loginMatches.Add(key, struct{}{})
 		}
