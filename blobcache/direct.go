@@ -64,7 +64,7 @@ func (d *direct) open(body *Body) (err error) {
 		return fmt.Errorf("the source has %d bytes from %d on instead of %d: %w", body.Size, body.Offset, d.size, ErrDigestMismatch)
 	}
 	d.source = resume(d.ctx, d.req, d.size, body)
-	d.ahead = bufio.NewReaderSize(d.source, copyBuffer)
+	d.ahead = bufio.NewReaderSize(d.source, smallBuffer)
 	d.hash, d.pos, d.verified = d.req.Digest.Algorithm().Hash(), 0, false
 	return nil
 }
@@ -104,10 +104,10 @@ func (d *direct) skip() error {
 	if d.pos == d.off {
 		return nil
 	}
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	buf := takeBuffer(false)
+	defer buf.release()
 	for d.pos < d.off {
-		if _, err := d.next((*buf)[:min(copyBuffer, d.off-d.pos)]); err != nil {
+		if _, err := d.next(buf.b[:min(smallBuffer, d.off-d.pos)]); err != nil {
 			return err
 		}
 	}

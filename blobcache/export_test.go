@@ -10,3 +10,6 @@ func (c *Cache) Counted() (stored, reserved int64, reading int) {
 	defer c.keeper.mu.Unlock()
 	return c.keeper.stored, c.keeper.reserved, len(c.keeper.reading)
 }
+
+// LargeBuffers is how many of them are in use.
+func LargeBuffers() int { return int(largeUsed.Load()) }

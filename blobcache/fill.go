@@ -6,19 +6,9 @@ import (
 	"fmt"
 	"hash"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-)
-
-const (
-	// copyBuffer is the memory that each connection of a fill takes.
-	copyBuffer = 128 << 10
-
-	// readBuffer is what each reader of bytes on their way takes: there may be
-	// hundreds of them.
-	readBuffer = 64 << 10
 )
 
 // fill is one transfer of one digest into a spool that many readers follow.
@@ -33,7 +23,6 @@ type fill struct {
 	connections int // how many ranges may be fetched at once
 	since       time.Time
 	hash        hash.Hash
-	inline      bool // the one worker feeds hash
 	// reserved is how many bytes the keeper holds free for the fill.
 	reserved int64
 	stop     context.CancelCauseFunc
@@ -115,6 +104,7 @@ func (f *fill) transfer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	several := f.single == nil
 	err = f.gather(ctx, first)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
@@ -122,7 +112,7 @@ func (f *fill) transfer(ctx context.Context) error {
 	if got := digest.NewDigest(f.digest.Algorithm(), f.hash); err == nil && got != f.digest {
 		err = fmt.Errorf("%s: got %s: %w", f.digest, got, ErrDigestMismatch)
 	}
-	if errors.Is(err, ErrDigestMismatch) && !f.inline {
+	if errors.Is(err, ErrDigestMismatch) && several {
 		// Perhaps the source only gets ranges wrong: the next fill will tell.
 		f.cache.lied.Add(f.digest, struct{}{})
 	}
@@ -170,17 +160,4 @@ func (f *fill) grow(ctx context.Context, n int64) error {
 	more, err := f.cache.keeper.extend(ctx, f.reserved, f.written+n)
 	f.reserved += more
 	return err
-}
-
-// buffers and readBuffers are shared, since fills and readers come in bursts.
-var (
-	buffers     = bufferPool(copyBuffer)
-	readBuffers = bufferPool(readBuffer)
-)
-
-func bufferPool(size int) *sync.Pool {
-	return &sync.Pool{New: func() any {
-		buf := make([]byte, size)
-		return &buf
-	}}
 }

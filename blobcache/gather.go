@@ -2,7 +2,6 @@ package blobcache
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -14,22 +13,35 @@ const (
 	paceBytes    = 16 << 20
 )
 
-// gather has the content fetched: by the worker that has the first answer, and
-// by more of them if that was a range. It returns when all of it is in the spool
-// and hashed, or the first error that ends the fill.
+// gather has the content fetched, and hashed meanwhile. It returns when all of
+// it is in the spool and hashed, or the first error that ends the fill.
 func (f *fill) gather(ctx context.Context, first *worker) error {
-	if f.single == first {
-		f.inline = true
-		return first.run(ctx)
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer context.AfterFunc(ctx, f.wake)()
+	defer f.forgetFresh()
 	hashed := make(chan error, 1)
 	go func() {
-		err := f.hashSpool(ctx)
+		err := f.hashAll(ctx)
 		cancelIf(cancel, err)
 		hashed <- err
 	}()
+	var err error
+	if f.single == first {
+		err = first.run(ctx)
+	} else {
+		err = f.share(ctx, cancel, first)
+	}
+	cancelIf(cancel, err)
+	if herr := <-hashed; err == nil {
+		err = herr
+	}
+	return err
+}
+
+// share fetches the content by the worker that has the first answer, and by more
+// of them.
+func (f *fill) share(ctx context.Context, cancel context.CancelCauseFunc, first *worker) error {
 	// The first answer is on its way already.
 	first.next = f.hold(0, first.body.End)
 	hasten(first.body, sourceStall)
@@ -54,10 +66,6 @@ func (f *fill) gather(ctx context.Context, first *worker) error {
 	err := context.Cause(ctx)
 	if err == nil && f.incomplete() {
 		err = f.rest(ctx, errs)
-	}
-	cancelIf(cancel, err)
-	if herr := <-hashed; err == nil {
-		err = herr
 	}
 	return err
 }
@@ -102,39 +110,15 @@ func cancelIf(cancel context.CancelCauseFunc, err error) {
 	}
 }
 
-// hashSpool computes the digest of what comes from several places, reading it
-// back from the spool in order, as it comes.
-func (f *fill) hashSpool(ctx context.Context) error {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	for off := int64(0); off < f.size; {
-		have, err := f.awaitPrefix(ctx, off)
-		if err != nil {
-			return err
-		}
-		for off < have {
-			n, err := f.file.ReadAt((*buf)[:min(copyBuffer, have-off)], off)
-			if n == 0 {
-				return fmt.Errorf("%w: read back: %w", errSpool, err)
-			}
-			f.hash.Write((*buf)[:n])
-			off += int64(n)
-		}
-	}
-	return nil
-}
-
-// take puts bytes of a segment into the spool.
-func (f *fill) take(ctx context.Context, seg *segment, p []byte) error {
+// take puts the first n bytes of a buffer into the spool, where a segment goes
+// on, and returns the buffer to go on with.
+func (f *fill) take(ctx context.Context, seg *segment, buf *buffer, n int) (*buffer, error) {
 	if f.size < 0 {
-		if err := f.grow(ctx, int64(len(p))); err != nil {
-			return err
+		if err := f.grow(ctx, int64(n)); err != nil {
+			return buf, err
 		}
 	}
-	if f.inline {
-		f.hash.Write(p)
-	}
-	return f.write(seg, p)
+	return f.put(ctx, seg, buf, n)
 }
 
 // claim gives a worker the segment to fetch next, nil if there is none for it.

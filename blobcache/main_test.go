@@ -9,9 +9,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
-// TestMain fails the package if its tests leave goroutines or files behind.
+// TestMain fails the package if its tests leave goroutines, files or large
+// buffers behind.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	goroutines, files := runtime.NumGoroutine(), openFiles()
@@ -32,6 +35,9 @@ func leaked(goroutines int, files map[string]int) (leak string) {
 		if n := runtime.NumGoroutine(); n > goroutines {
 			stacks := make([]byte, 1<<20)
 			leak = fmt.Sprintf("%d goroutines instead of %d:\n%s", n, goroutines, stacks[:runtime.Stack(stacks, true)])
+		}
+		if n := blobcache.LargeBuffers(); n != 0 {
+			leak += fmt.Sprintf("\n%d large buffers are in use", n)
 		}
 		for name, n := range openFiles() {
 			if n > files[name] {

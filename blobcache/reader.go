@@ -1,11 +1,13 @@
 package blobcache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net/http"
 	"os"
 	"sync"
@@ -93,29 +95,71 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	if file, ok := r.source.(*os.File); ok {
 		return r.send(w, file)
 	}
-	buf := readBuffers.Get().(*[]byte)
-	defer readBuffers.Put(buf)
-	var written int64
-	for {
-		n, err := r.Read(*buf)
-		if n > 0 {
-			m, werr := w.Write((*buf)[:n])
-			written += int64(m)
-			if werr != nil {
-				return written, werr
+	n, err := r.pass(w, math.MaxInt64)
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
+// WriteNext writes the next n bytes to w as [Reader.WriteTo] writes all of them.
+// If there are fewer it ends with io.EOF.
+func (r *Reader) WriteNext(w io.Writer, n int64) (int64, error) {
+	if file, ok := r.source.(*os.File); ok && r.off+n == r.size {
+		return r.send(w, file)
+	}
+	return r.pass(w, n)
+}
+
+// pass writes the next bytes, at most so many, by way of memory.
+func (r *Reader) pass(w io.Writer, most int64) (written int64, err error) {
+	buf := takeBuffer(false)
+	defer buf.release()
+	for written < most {
+		p, back, err := r.next(buf.b, most-written)
+		if len(p) > 0 {
+			n, werr := w.Write(p)
+			written += int64(n)
+			if werr == nil && n < len(p) {
+				werr = io.ErrShortWrite
 			}
+			err = cmp.Or(werr, err)
 		}
-		if err == io.EOF {
-			return written, nil
-		}
+		back()
 		if err != nil {
 			return written, err
 		}
-		if rw, ok := w.(http.ResponseWriter); ok && n < len(*buf) {
+		if rw, ok := w.(http.ResponseWriter); ok && len(p) != len(buf.b) {
 			// Somebody waits for each byte; a failure shows at the next write.
 			_ = http.NewResponseController(rw).Flush()
 		}
 	}
+	return written, nil
+}
+
+// next returns what comes next, at most so many bytes: from memory if that is
+// where it still is, else read into buf. It is to be given back.
+func (r *Reader) next(buf []byte, most int64) (p []byte, back func(), err error) {
+	if p, back = r.borrow(most); p != nil {
+		return p, back, nil
+	}
+	n, err := r.Read(buf[:min(int64(len(buf)), most)])
+	return buf[:n], func() {}, err
+}
+
+func (r *Reader) borrow(most int64) (p []byte, back func()) {
+	t, ok := r.source.(*tail)
+	if !ok {
+		return nil, nil
+	}
+	r.using.Lock()
+	defer r.using.Unlock()
+	if r.closed {
+		return nil, nil
+	}
+	p, back = t.borrow(most)
+	r.off += int64(len(p))
+	return p, back
 }
 
 func (r *Reader) send(w io.Writer, file *os.File) (n int64, err error) {

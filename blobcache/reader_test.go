@@ -216,3 +216,43 @@ func TestWriteToSendsFiles(t *testing.T) {
 		}
 	})
 }
+
+// TestWriteNext: a range is written as the whole is, from the spool and from the
+// store.
+func TestWriteNext(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(87, 300_000))
+		for _, origin := range []string{"spool", "store"} {
+			r := e.mustGet(s)
+			for _, row := range []struct {
+				off, n, want int64
+				err          error
+				file         bool
+			}{
+				{1000, 200_000, 200_000, nil, false},
+				{299_000, 1000, 1000, nil, origin == "store"},
+				{299_000, 1001, 1000, io.EOF, false},
+				{5, 0, 0, nil, false},
+			} {
+				w := &fromReader{}
+				if _, err := r.Seek(row.off, io.SeekStart); err != nil {
+					t.Fatal(err)
+				}
+				n, err := r.WriteNext(w, row.n)
+				if n != row.want || err != row.err || w.file != row.file {
+					t.Errorf("%s: %d bytes of %d from %d on, %v, from a file: %v", origin, n, row.n, row.off, err, w.file)
+				}
+				if !bytes.Equal(w.Bytes(), s.content[row.off:row.off+row.want]) {
+					t.Errorf("%s: wrong bytes from %d on", origin, row.off)
+				}
+				if off, err := r.Seek(0, io.SeekCurrent); err != nil || off != row.off+row.want {
+					t.Errorf("%s: offset %d after %d bytes from %d on, %v", origin, off, n, row.off, err)
+				}
+			}
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+	})
+}

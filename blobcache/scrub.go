@@ -51,7 +51,7 @@ func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64) (Scrubbing, err
 	if bytesPerSecond > 0 {
 		limit = rate.Limit(bytesPerSecond)
 	}
-	s := &scrub{cache: c, limiter: rate.NewLimiter(limit, copyBuffer)}
+	s := &scrub{cache: c, limiter: rate.NewLimiter(limit, smallBuffer)}
 	begin := time.Now()
 	err := s.run(ctx)
 	s.found.Took = time.Since(begin)
@@ -119,12 +119,12 @@ func (s *scrub) check(ctx context.Context, d digest.Digest, unreadable func(cont
 	}
 	defer file.Close()
 	verifier := d.Verifier()
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	buf := takeBuffer(false)
+	defer buf.release()
 	var size int64
 	for {
-		n, err := file.Read(*buf)
-		_, _ = verifier.Write((*buf)[:n])
+		n, err := file.Read(buf.b)
+		_, _ = verifier.Write(buf.b[:n])
 		size += int64(n)
 		if err == io.EOF {
 			break

@@ -29,11 +29,12 @@ type spool struct {
 	limit   int64 // where the content ends, as far as that is known
 	parts   parts
 	written int64         // bytes in all parts
+	fresh   fresh         // what of it is still in memory
 	waiting map[int64]int // how many readers wait at an offset
 }
 
 func (s *spool) init(refs int) {
-	s.changed.L = &s.mu
+	s.changed.L, s.fresh.room.L = &s.mu, &s.mu
 	s.refs = refs
 	s.size, s.limit = -1, unbounded
 	s.waiting = make(map[int64]int)
@@ -58,19 +59,6 @@ func (s *spool) start(file *os.File, size int64) {
 		s.limit = size
 	}
 	s.changed.Broadcast()
-}
-
-// write puts bytes where a segment goes on, then lets the readers have them.
-func (s *spool) write(seg *segment, p []byte) error {
-	if _, err := s.file.WriteAt(p, seg.at); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	seg.at += int64(len(p))
-	s.written += int64(len(p))
-	s.changed.Broadcast()
-	return nil
 }
 
 // finish says that content of unknown size ends where the segment does.
@@ -115,6 +103,7 @@ func (s *spool) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changed.Broadcast()
+	s.fresh.room.Broadcast()
 }
 
 // available is how much readers may have from off on: what is there, but for
@@ -183,23 +172,6 @@ func (s *spool) awaitBytes(ctx context.Context, off int64) (int64, error) {
 		if s.waiting[off]--; s.waiting[off] == 0 {
 			delete(s.waiting, off)
 		}
-	}
-}
-
-// awaitPrefix waits until more than the first off bytes are there without a
-// gap, and returns how many there are.
-func (s *spool) awaitPrefix(ctx context.Context, off int64) (int64, error) {
-	defer context.AfterFunc(ctx, s.wake)()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		switch n := s.parts.has(0); {
-		case n > off:
-			return n, nil
-		case ctx.Err() != nil:
-			return 0, context.Cause(ctx)
-		}
-		s.changed.Wait()
 	}
 }
 

@@ -81,6 +81,16 @@ func (t *tail) Read(p []byte) (int, error) {
 	return t.direct.Read(p)
 }
 
+// borrow is a read without a copy, of what is still in memory, if it is.
+func (t *tail) borrow(most int64) (p []byte, back func()) {
+	if t.direct != nil || t.ctx.Err() != nil {
+		return nil, nil
+	}
+	p, back = t.fill.lend(t.off, most)
+	t.off += int64(len(p))
+	return p, back
+}
+
 // Seek needs no size: [Reader] turns all offsets into absolute ones.
 func (t *tail) Seek(offset int64, _ int) (int64, error) {
 	t.off = offset

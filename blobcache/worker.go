@@ -125,11 +125,11 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 // copy moves bytes from the body to the spool until the segment is whole, or
 // the body has ended where it said that it would.
 func (w *worker) copy(ctx context.Context, seg *segment) (whole bool, err error) {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	buf := takeBuffer(false)
+	defer func() { buf.release() }()
 	f := w.fill
 	for {
-		room := *buf
+		room := buf.b
 		if left := seg.end - seg.at; seg.end != f.size && left < int64(len(room)) {
 			if room = room[:left]; left == 0 {
 				return true, nil // what follows is not asked for, or there already
@@ -141,7 +141,8 @@ func (w *worker) copy(ctx context.Context, seg *segment) (whole bool, err error)
 			if seg.at+int64(n) > seg.end {
 				return false, fmt.Errorf("the source sent more than its %d bytes: %w", f.size, ErrDigestMismatch)
 			}
-			if werr := f.take(ctx, seg, room[:n]); werr != nil {
+			var werr error
+			if buf, werr = f.take(ctx, seg, buf, n); werr != nil {
 				return false, fmt.Errorf("%w: %w", errSpool, werr)
 			}
 			w.got += int64(n)

@@ -1,0 +1,104 @@
+package blobcache
+
+import (
+	"context"
+	"sync"
+)
+
+const (
+	// freshChunks is how many chunks a spool keeps in memory at most. Only what
+	// comes faster than it can be hashed reaches that, and then has to wait, as
+	// the last byte would.
+	freshChunks = 8
+
+	// fewReaders is how many may have them. Of a crowd some are slow, and would
+	// hold memory that the fill needs; they read the file.
+	fewReaders = 4
+)
+
+// chunk is a part of the content that is in the spool, and still in memory. It
+// holds its buffer.
+type chunk struct {
+	buf *buffer
+	off int64
+	n   int
+}
+
+func (c chunk) end() int64 { return c.off + int64(c.n) }
+
+// fresh are the chunks that wait to be hashed, in order and without a gap
+// between them. They are guarded by the spool's lock.
+type fresh struct {
+	chunks []chunk
+	next   int64     // the offset of the chunk that would follow
+	room   sync.Cond // signalled when there is some again
+}
+
+// put writes the first n bytes of a buffer where a segment goes on, then lets
+// the readers have them. It returns the buffer to go on with: what is to be
+// hashed next stays in memory until then.
+func (s *spool) put(ctx context.Context, seg *segment, buf *buffer, n int) (*buffer, error) {
+	s.awaitRoom(ctx, seg)
+	if _, err := s.file.WriteAt(buf.b[:n], seg.at); err != nil {
+		return buf, err
+	}
+	if s.keep(seg, buf, n) {
+		return takeBuffer(n >= smallBuffer), nil
+	}
+	return buf.fit(n), nil
+}
+
+// awaitRoom waits until the chunk that is to be hashed next can be kept, if the
+// segment goes on with that one. The end of ctx must wake the spool.
+func (s *spool) awaitRoom(ctx context.Context, seg *segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for seg.at == s.fresh.next && len(s.fresh.chunks) >= freshChunks && ctx.Err() == nil {
+		s.fresh.room.Wait()
+	}
+}
+
+// keep counts in what has been written, and tells whether the buffer is kept.
+func (s *spool) keep(seg *segment, buf *buffer, n int) (kept bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if kept = seg.at == s.fresh.next; kept {
+		s.fresh.chunks = append(s.fresh.chunks, chunk{buf, seg.at, n})
+		s.fresh.next += int64(n)
+	}
+	seg.at += int64(n)
+	s.written += int64(n)
+	s.changed.Broadcast()
+	return kept
+}
+
+// lend gives one of a few readers what it may have from an offset on, up to so
+// many bytes, if that is still in memory. It is to be given back.
+func (s *spool) lend(off, most int64) (p []byte, back func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refs > 1+fewReaders { // the fill itself is one
+		return nil, nil
+	}
+	for _, c := range s.fresh.chunks {
+		if c.off <= off && off < c.end() {
+			n := min(s.available(off), c.end()-off, most)
+			if n <= 0 {
+				break
+			}
+			c.buf.hold()
+			return c.buf.b[off-c.off:][:n], c.buf.release
+		}
+	}
+	return nil, nil
+}
+
+// forgetFresh gives back what nobody will hash any more.
+func (s *spool) forgetFresh() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.fresh.chunks {
+		c.buf.release()
+	}
+	s.fresh.chunks = nil
+}

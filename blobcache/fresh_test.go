@@ -1,0 +1,198 @@
+package blobcache
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+)
+
+// freshSpool is a spool for content of a size that nobody hashes yet, with so
+// many readers, and a segment for all of it.
+func freshSpool(t *testing.T, size int64, readers int) (*spool, *segment) {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "spool"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := new(spool)
+	s.init(1 + readers)
+	s.start(file, size)
+	t.Cleanup(func() {
+		s.forgetFresh()
+		_ = file.Close()
+		if n := largeUsed.Load(); n != 0 {
+			t.Errorf("%d large buffers are not given back", n)
+		}
+	})
+	return s, s.hold(0, size)
+}
+
+// feed puts the content into the spool from where the segment goes on, in chunks
+// of a size.
+func feed(ctx context.Context, t *testing.T, s *spool, seg *segment, content []byte, size int) {
+	t.Helper()
+	buf := takeBuffer(size > smallBuffer)
+	defer func() { buf.release() }()
+	for len(content) > 0 && ctx.Err() == nil {
+		n := copy(buf.b, content[:min(size, len(content))])
+		var err error
+		if buf, err = s.put(ctx, seg, buf, n); err != nil {
+			t.Fatal(err)
+		}
+		content = content[n:]
+	}
+}
+
+// TestLend: what has just come is there without a read of the file, up to the
+// last byte, which nobody may have before the end.
+func TestLend(t *testing.T) {
+	want, _ := content(1, 300_000)
+	s, seg := freshSpool(t, 300_000, 1)
+	feed(t.Context(), t, s, seg, want, 100_000)
+	for _, row := range []struct{ off, most, n int64 }{
+		{0, 1 << 20, 100_000},
+		{10, 20, 20},
+		{99_999, 1 << 20, 1},
+		{100_000, 1 << 20, 100_000},
+		{299_990, 1 << 20, 9},
+		{299_999, 1 << 20, 0},
+		{300_000, 1 << 20, 0},
+	} {
+		p, back := s.lend(row.off, row.most)
+		if int64(len(p)) != row.n || !bytes.Equal(p, want[row.off:row.off+row.n]) {
+			t.Errorf("from %d on: %d bytes instead of %d", row.off, len(p), row.n)
+		}
+		if back != nil {
+			back()
+		}
+	}
+	// A chunk that is lent outlives its hashing.
+	p, back := s.lend(0, 10)
+	s.forgetFresh()
+	other := takeBuffer(false)
+	clear(other.b)
+	if !bytes.Equal(p, want[:10]) {
+		t.Error("a buffer was given away while it was lent")
+	}
+	other.release()
+	back()
+	if p, _ := s.lend(0, 10); p != nil {
+		t.Error("lent what is no longer in memory")
+	}
+}
+
+// TestLendToFew: a crowd must not hold the memory of a fill.
+func TestLendToFew(t *testing.T) {
+	want, _ := content(2, 1000)
+	s, seg := freshSpool(t, 1000, fewReaders)
+	feed(t.Context(), t, s, seg, want, 1000)
+	if p, back := s.lend(0, 10); p == nil {
+		t.Error("nothing for a few")
+	} else {
+		back()
+	}
+	if !s.acquire() {
+		t.Fatal("nobody may join")
+	}
+	if p, _ := s.lend(0, 10); p != nil {
+		t.Error("lent to a crowd")
+	}
+}
+
+// TestHasherFallsBehind: a source waits for the hasher, with all that is kept in
+// memory, and no longer than the fill lasts.
+func TestHasherFallsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 1000
+		want, _ := content(3, 2*freshChunks*n)
+		s, seg := freshSpool(t, int64(len(want)), 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer context.AfterFunc(ctx, s.wake)()
+		fed := make(chan struct{})
+		go func() {
+			feed(ctx, t, s, seg, want, n)
+			close(fed)
+		}()
+		synctest.Wait()
+		if s.written != freshChunks*n {
+			t.Errorf("%d bytes were taken while nothing is hashed", s.written)
+		}
+		for off := int64(0); off < 3*n; {
+			c, _, err := s.awaitHashing(ctx, off)
+			if err != nil || c.buf == nil || !bytes.Equal(c.buf.b[:c.n], want[off:][:n]) {
+				t.Fatalf("at %d: %d bytes from memory, %v", off, c.n, err)
+			}
+			c.buf.release()
+			off = c.end()
+		}
+		synctest.Wait()
+		if s.written != (freshChunks+3)*n {
+			t.Errorf("%d bytes were taken with three chunks hashed", s.written)
+		}
+		cancel()
+		<-fed
+	})
+}
+
+// TestHashingBackAndForth: what came first somewhere else is read back, and what
+// comes after it is taken from memory again.
+func TestHashingBackAndForth(t *testing.T) {
+	want, _ := content(4, 3000)
+	s, first := freshSpool(t, 3000, 1)
+	first.end = 1000
+	second := s.hold(1000, 2000)
+	feed(t.Context(), t, s, second, want[1000:2000], 500)
+	if len(s.fresh.chunks) != 0 {
+		t.Errorf("%d chunks are kept of what cannot be hashed yet", len(s.fresh.chunks))
+	}
+	feed(t.Context(), t, s, first, want[:1000], 1000)
+	s.yield(first)
+	s.yield(second)
+	c, _, err := s.awaitHashing(t.Context(), 0)
+	if err != nil || c.end() != 1000 {
+		t.Fatalf("first a chunk up to %d, %v", c.end(), err)
+	}
+	c.buf.release()
+	c, have, err := s.awaitHashing(t.Context(), 1000)
+	if err != nil || c.buf != nil || have != 2000 {
+		t.Fatalf("then the file up to %d, %v", have, err)
+	}
+	feed(t.Context(), t, s, s.hold(2000, 3000), want[2000:], 1000)
+	if c, _, err = s.awaitHashing(t.Context(), 2000); err != nil || c.end() != 3000 {
+		t.Fatalf("at last a chunk up to %d, %v", c.end(), err)
+	}
+	c.buf.release()
+	if _, _, err = s.awaitHashing(t.Context(), 3000); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
+// TestLargeBuffersAreFew: when they are all in use small ones do.
+func TestLargeBuffersAreFew(t *testing.T) {
+	held := make([]*buffer, 0, 2*largeBuffers)
+	large := 0
+	for range cap(held) {
+		buf := takeBuffer(true)
+		if held = append(held, buf); buf.large() {
+			large++
+		}
+	}
+	if large != largeBuffers {
+		t.Errorf("%d large buffers", large)
+	}
+	for _, buf := range held {
+		buf.release()
+	}
+	buf := takeBuffer(false).fit(smallBuffer)
+	if !buf.large() {
+		t.Error("what fills a small buffer gets no large one")
+	}
+	if buf = buf.fit(smallBuffer - 1); buf.large() {
+		t.Error("what does not fill a small buffer keeps a large one")
+	}
+	buf.release()
+}

@@ -1,0 +1,72 @@
+package blobcache
+
+import (
+	"context"
+	"fmt"
+	"io"
+)
+
+// hashAll computes the digest of the content in order, as it comes. What comes
+// at the place where it is hashed it takes from memory; what came elsewhere, or
+// sooner, it reads back. It returns at the end of the content.
+func (f *fill) hashAll(ctx context.Context) error {
+	for off := int64(0); ; {
+		c, have, err := f.awaitHashing(ctx, off)
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		case c.buf != nil:
+			f.hash.Write(c.buf.b[:c.n])
+			c.buf.release()
+			off = c.end()
+		default:
+			if err := f.hashSpooled(off, have); err != nil {
+				return err
+			}
+			off = have
+		}
+	}
+}
+
+// hashSpooled hashes what is in the spool from one offset to another.
+func (f *fill) hashSpooled(off, end int64) error {
+	buf := takeBuffer(end-off >= smallBuffer)
+	defer buf.release()
+	for off < end {
+		n, err := f.file.ReadAt(buf.b[:min(int64(len(buf.b)), end-off)], off)
+		if n == 0 {
+			return fmt.Errorf("%w: read back: %w", errSpool, err)
+		}
+		f.hash.Write(buf.b[:n])
+		off += int64(n)
+	}
+	return nil
+}
+
+// awaitHashing waits for the content that follows the first off bytes. It is
+// either a chunk, or in the spool up to the offset that is returned; at the end
+// there is io.EOF. The end of ctx must wake the spool.
+func (s *spool) awaitHashing(ctx context.Context, off int64) (c chunk, have int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if chunks := s.fresh.chunks; len(chunks) > 0 {
+			s.fresh.chunks = chunks[1:]
+			s.fresh.room.Signal()
+			return chunks[0], 0, nil
+		}
+		have = s.parts.has(0)
+		switch {
+		case have > off:
+			s.fresh.next = have
+			return chunk{}, have, nil
+		case off == s.limit:
+			return chunk{}, 0, io.EOF
+		case ctx.Err() != nil:
+			return chunk{}, 0, context.Cause(ctx)
+		}
+		s.changed.Wait()
+	}
+}
