@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type copyProbe struct{}
 
 // What was copied last, and in chunks of what size Caddy was to send it.
 var (
+	copies     atomic.Int64
 	copiedFile atomic.Bool
 	copyChunk  atomic.Int64
 	chunkAfter atomic.Int64
@@ -47,6 +49,7 @@ type probedWriter struct {
 }
 
 func (w probedWriter) ReadFrom(r io.Reader) (int64, error) {
+	copies.Add(1)
 	_, file := r.(syscall.Conn) // an *os.File, or what it makes of itself
 	copiedFile.Store(file)
 	copyChunk.Store(int64(w.idle.MaxChunk))
@@ -76,5 +79,38 @@ func TestSendfile(t *testing.T) {
 		}
 		eventually(t, "the chunks are as they were", func() bool { return chunkAfter.Load() == chunks.configured })
 		s.stop()
+	}
+}
+
+// TestRangeCopies: the rest of what is stored is sent as a file too. Other ranges
+// are not left to io.Copy, which makes a buffer for each of Caddy's chunks.
+func TestRangeCopies(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(2, 2_000_000)
+	d := up.PutBlob("library/alpine", layer)
+	s := newSite(t)
+	s.before = "copy_probe"
+	s.load(users("alice"), private("acme", "alice"), hub(up))
+	path := blobPath("acme", "alpine", d)
+	for _, row := range []struct {
+		asked  string
+		want   []byte
+		copies int64
+	}{
+		{"bytes=1000-1900000", layer[1000:1_900_001], 0}, // from a cold cache
+		{"bytes=1000-1900000", layer[1000:1_900_001], 0},
+		{"bytes=1000-", layer[1000:], 1},
+		{"bytes=-1000", layer[len(layer)-1000:], 1},
+	} {
+		copies.Store(0)
+		copiedFile.Store(false)
+		a := s.get(path, as("alice"), header("Range", row.asked))
+		if a.StatusCode != http.StatusPartialContent || !bytes.Equal(a.body, row.want) {
+			t.Errorf("%s: %d with %d bytes", row.asked, a.StatusCode, len(a.body))
+		}
+		if n := copies.Load(); n != row.copies || n > 0 && !copiedFile.Load() {
+			t.Errorf("%s: copied %d times, a file: %v", row.asked, n, copiedFile.Load())
+		}
+		s.awaitStored(string(d))
 	}
 }
