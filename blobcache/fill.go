@@ -87,7 +87,7 @@ func (f *fill) commit(ctx context.Context) {
 }
 
 // settle gives back the room that was reserved, but for what was stored.
-func (f *fill) settle(stored int64) { f.cache.keeper.settle(f.reserved, f.digest, stored) }
+func (f *fill) settle(stored int64) { f.cache.keeper.settle(f.reserved, f.written, f.digest, stored) }
 
 // transfer brings the whole content into the spool and verifies it. A source
 // that breaks off is resumed, unless it never answered at all.

@@ -118,7 +118,11 @@ func (f *fill) take(ctx context.Context, seg *segment, buf *buffer, n int) (*buf
 			return buf, err
 		}
 	}
-	return f.put(ctx, seg, buf, n)
+	next, err := f.put(ctx, seg, buf, n)
+	if err == nil {
+		f.cache.keeper.wrote(n)
+	}
+	return next, err
 }
 
 // claim gives a worker the segment to fetch next, nil if there is none for it.

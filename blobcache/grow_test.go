@@ -49,7 +49,7 @@ func TestUnknownSizeIsBounded(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				c := NewBounded(&roomyShelf{store, test.free}, test.limits, Hooks{})
+				c := NewBounded(&smallDisk{store, test.free}, test.limits, Hooks{})
 				grows(t, c, size)
 				if stored := has(t, c, 1, size); stored != test.stored {
 					t.Errorf("stored: %v", stored)
@@ -87,15 +87,6 @@ func grows(t *testing.T, c *Cache, size int) {
 	if c.keeper.reserved != 0 {
 		t.Errorf("%d bytes stay reserved", c.keeper.reserved)
 	}
-}
-
-type roomyShelf struct {
-	*FileStore
-	free int64
-}
-
-func (s *roomyShelf) Free(context.Context) (free, total int64, err error) {
-	return s.free, 1 << 40, nil
 }
 
 // TestExtend reserves ahead where it may, and never more than the bounds.

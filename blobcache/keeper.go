@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -41,6 +42,8 @@ type keeper struct {
 	uses   uses
 	kick   chan struct{} // a sweep is wanted now
 	full   chan struct{} // uses are to be written down now
+
+	written atomic.Int64 // bytes of fills under way that are on the disk
 
 	// writing is held while uses are on their way to the shelf, when neither
 	// tells of them, and while content is removed that nobody has used.
@@ -108,14 +111,13 @@ func (k *keeper) want(more int64) {
 }
 
 func (k *keeper) tryReserve(ctx context.Context, size int64) (ok bool, swept <-chan struct{}) {
-	spare, known := k.spare(ctx)
+	spare, written, known := k.spare(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.limits.MaxSize > 0 && k.stored+k.reserved+size > k.limits.MaxSize {
 		return false, k.swept
 	}
-	// What is reserved has not been written yet, or not all of it.
-	if known && spare-k.reserved < size {
+	if known && spare-k.coming(written) < size {
 		return false, k.swept
 	}
 	k.reserved += size
@@ -125,33 +127,49 @@ func (k *keeper) tryReserve(ctx context.Context, size int64) (ok bool, swept <-c
 	return true, nil
 }
 
-// spare is how much of the free disk space may be used, if that is known. It
-// is less than nothing when the reserve itself has been used.
-func (k *keeper) spare(ctx context.Context) (spare int64, known bool) {
-	if k.limits.Reserve < 0 {
-		return 0, false
+// coming is how much of the disk the fills under way will still take, if so many
+// of their bytes were on it when its free space was measured. Fills that have
+// ended since had some of those.
+func (k *keeper) coming(written int64) int64 { return k.reserved - min(written, k.written.Load()) }
+
+// wrote hears of bytes of a fill that are on the disk now.
+func (k *keeper) wrote(n int) {
+	if k != nil {
+		k.written.Add(int64(n))
 	}
+}
+
+// spare is how much of the free disk space may be used, if that is known, and how
+// much fills had written before it was measured. It is less than nothing when the
+// reserve itself has been used.
+func (k *keeper) spare(ctx context.Context) (spare, written int64, known bool) {
+	if k.limits.Reserve < 0 {
+		return 0, 0, false
+	}
+	written = k.written.Load()
 	free, total, err := k.shelf.Free(ctx)
 	if err != nil {
 		k.hooks.trouble("measure free disk space", err)
 	}
 	if err != nil || total <= 0 {
-		return 0, false
+		return 0, 0, false
 	}
 	if k.limits.Reserve > 0 {
-		return free - k.limits.Reserve, true
+		return free - k.limits.Reserve, written, true
 	}
-	return free - min(total/20, maxDefaultReserve), true
+	return free - min(total/20, maxDefaultReserve), written, true
 }
 
-// settle ends a reservation: with the content stored, or with nothing.
-func (k *keeper) settle(reserved int64, d digest.Digest, stored int64) {
+// settle ends a reservation of which so much has been written: with the content
+// stored, or with nothing.
+func (k *keeper) settle(reserved, written int64, d digest.Digest, stored int64) {
 	if k == nil {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reserved -= max(reserved, 0)
+	k.written.Add(-written)
 	k.stored += stored
 	if stored > 0 {
 		k.used(d, false)

@@ -63,7 +63,7 @@ func (c *Cache) put(ctx context.Context, d digest.Digest, content []byte) (err e
 	}
 	var stored int64
 	defer func() {
-		c.keeper.settle(size, d, stored)
+		c.keeper.settle(size, 0, d, stored)
 		c.keeper.failed(err)
 		c.keeper.used(d, true)
 	}()

@@ -71,7 +71,7 @@ func (k *keeper) tellSwept() {
 
 // excess is how many of total stored bytes have to go.
 func (k *keeper) excess(ctx context.Context, total int64) int64 {
-	spare, known := k.spare(ctx)
+	spare, written, known := k.spare(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var excess int64
@@ -80,7 +80,7 @@ func (k *keeper) excess(ctx context.Context, total int64) int64 {
 		excess = total + needed - k.low()
 	}
 	if known {
-		excess = max(excess, needed-spare)
+		excess = max(excess, k.coming(written)+k.wanted-spare)
 	}
 	if k.starved {
 		excess = max(excess, total/starvedShare, 1)

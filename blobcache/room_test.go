@@ -1,0 +1,85 @@
+package blobcache
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+)
+
+// smallDisk is a shelf on a disk of so many bytes that has nothing else on it.
+type smallDisk struct {
+	*FileStore
+	size int64
+}
+
+func (s *smallDisk) Free(context.Context) (free, total int64, err error) {
+	free = s.size
+	err = filepath.WalkDir(filepath.Dir(s.temp()), func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			free -= info.Size()
+		}
+		return err
+	})
+	return free, s.size, err
+}
+
+// TestRoomBesideAFill: what a fill has written is not free any more, and is not
+// held free for it as well.
+func TestRoomBesideAFill(t *testing.T) {
+	for _, test := range []struct {
+		beside int
+		stored bool
+	}{{390_000, true}, {410_000, false}} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			store, err := OpenFileStore(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := NewBounded(&smallDisk{store, 1_000_000}, Limits{Reserve: 1}, Hooks{})
+			large, d := content(1, 600_000)
+			gate := make(chan struct{})
+			r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
+				rest := readFunc(func(p []byte) (int, error) { <-gate; return 0, io.EOF })
+				return &Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(large[:500_000]), rest, bytes.NewReader(large[500_000:]))), Size: 600_000}, nil
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // with 500 000 bytes written and 100 000 to come
+			small, other := content(2, test.beside)
+			beside, _, err := c.Get(t.Context(), Request{Digest: other, Size: -1, Fetch: fetchOf(small)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(beside); err != nil || !bytes.Equal(got, small) {
+				t.Errorf("beside: %d bytes, %v", len(got), err)
+			}
+			_ = beside.Close()
+			close(gate)
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, large) {
+				t.Errorf("the fill: %d bytes, %v", len(got), err)
+			}
+			_ = r.Close()
+			c.Flush(t.Context())
+			if _, ok := c.Has(t.Context(), other); ok != test.stored {
+				t.Errorf("%d bytes beside it are stored: %v", test.beside, ok)
+			}
+			if written := c.keeper.written.Load(); c.keeper.reserved != 0 || written != 0 {
+				t.Errorf("%d bytes stay reserved, %d written", c.keeper.reserved, written)
+			}
+		})
+	}
+}
+
+type readFunc func(p []byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
