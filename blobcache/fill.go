@@ -31,6 +31,7 @@ type fill struct {
 	// Guarded by mu: what the workers agree on, and what the leader may have.
 	etag   string  // of the source, for a resume
 	single *worker // the only one that goes on asking, nil while all do
+	best   float64 // bytes a second of the fastest connection
 	handed *Body   // from the source's first byte, when there is no spool
 }
 
@@ -132,7 +133,7 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 	if f.req.Confirmed != nil {
 		f.req.Confirmed(body.Size)
 	}
-	w := &worker{fill: f, body: body, pos: body.Offset}
+	w := &worker{fill: f, body: body, pos: body.Offset, pace: pace{since: time.Now()}}
 	f.etag = body.ETag
 	if f.connections < 2 || body.Offset > 0 || body.End == 0 || body.End >= body.Size {
 		f.single = w

@@ -4,13 +4,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"time"
-)
-
-// A source is fast that sends so many bytes in such a time, some 160 MB/s.
-const (
-	paceInterval = 100 * time.Millisecond
-	paceBytes    = 16 << 20
 )
 
 // gather has the content fetched, and hashed meanwhile. It returns when all of
@@ -68,27 +61,6 @@ func (f *fill) share(ctx context.Context, cancel context.CancelCauseFunc, first 
 		err = f.rest(ctx, errs)
 	}
 	return err
-}
-
-// slow waits until the first worker turns out to be slower than it need be, or
-// has ended, and tells whether there is something for another one to do. Of a
-// fast source several ranges at once bring no more, only later in order.
-func (f *fill) slow(ended <-chan struct{}) bool {
-	ticker := time.NewTicker(paceInterval)
-	defer ticker.Stop()
-	for before := int64(0); ; {
-		select {
-		case <-ticker.C:
-		case <-ended:
-		}
-		f.mu.Lock()
-		written, left := f.written, f.parts.left(f.limit)
-		f.mu.Unlock()
-		if left == 0 || written-before < paceBytes {
-			return left > 0
-		}
-		before = written
-	}
 }
 
 // rest fetches what one worker has left behind when others had nothing more to

@@ -31,6 +31,7 @@ type worker struct {
 	pos      int64    // of its next byte
 	got      int64    // bytes for the spool, from all bodies
 	patience patience
+	pace     pace
 }
 
 // run ends when there is nothing more to fetch, or when the source has failed
@@ -49,6 +50,10 @@ func (w *worker) run(ctx context.Context) error {
 			continue
 		}
 		w.drop()
+		if err == errDawdles {
+			w.fill.cache.hooks.resumed(w.fill.digest, at, err)
+			continue
+		}
 		if final(err) || ctx.Err() != nil || !w.patience.again(ctx, w.got) {
 			return err
 		}
@@ -106,6 +111,7 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 		return err
 	}
 	w.body, w.pos = body, body.Offset
+	w.pace.restart()
 	changed := body.ETag != "" && etag != "" && body.ETag != etag
 	if alone {
 		f.answeredBy(body)
@@ -146,6 +152,9 @@ func (w *worker) copy(ctx context.Context, seg *segment) (whole bool, err error)
 				return false, fmt.Errorf("%w: %w", errSpool, werr)
 			}
 			w.got += int64(n)
+		}
+		if err == nil && seg.at < seg.end && f.dawdles(w, n) {
+			return false, errDawdles
 		}
 		switch {
 		case err == nil:
