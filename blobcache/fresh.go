@@ -3,12 +3,12 @@ package blobcache
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 const (
-	// freshChunks is how many chunks a spool keeps in memory at most. Only what
-	// comes faster than it can be hashed reaches that, and then has to wait, as
-	// the last byte would.
+	// freshChunks is how many chunks a spool keeps in memory at most. What comes
+	// faster than it can be hashed has to wait then, as the last byte would.
 	freshChunks = 8
 
 	// fewReaders is how many may have them. Of a crowd some are slow, and would
@@ -32,6 +32,7 @@ type fresh struct {
 	chunks []chunk
 	next   int64     // the offset of the chunk that would follow
 	room   sync.Cond // signalled when there is some again
+	waited time.Time // when a worker has last had to wait for that
 }
 
 // put writes the first n bytes of a buffer where a segment goes on, then lets
@@ -55,6 +56,7 @@ func (s *spool) awaitRoom(ctx context.Context, seg *segment) {
 	defer s.mu.Unlock()
 	for seg.at == s.fresh.next && len(s.fresh.chunks) >= freshChunks && ctx.Err() == nil {
 		s.fresh.room.Wait()
+		s.fresh.waited = time.Now()
 	}
 }
 
@@ -62,7 +64,8 @@ func (s *spool) awaitRoom(ctx context.Context, seg *segment) {
 func (s *spool) keep(seg *segment, buf *buffer, n int) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if kept = seg.at == s.fresh.next; kept {
+	// There is no room only if the fill has ended and nobody hashes any more.
+	if kept = seg.at == s.fresh.next && len(s.fresh.chunks) < freshChunks; kept {
 		s.fresh.chunks = append(s.fresh.chunks, chunk{buf, seg.at, n})
 		s.fresh.next += int64(n)
 	}

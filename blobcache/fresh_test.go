@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // freshSpool is a spool for content of a size that nobody hashes yet, with so
@@ -195,4 +196,84 @@ func TestLargeBuffersAreFew(t *testing.T) {
 		t.Error("what does not fill a small buffer keeps a large one")
 	}
 	buf.release()
+}
+
+// TestNobodyHashesAnyMore: when a fill has ended while a connection still sends,
+// what that brings is not gathered in memory.
+func TestNobodyHashesAnyMore(t *testing.T) {
+	want, _ := content(5, 4*freshChunks*1000)
+	s, seg := freshSpool(t, int64(len(want)), 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	feed(ctx, t, s, seg, want[:1000], 1000)
+	cancel()
+	buf := takeBuffer(false)
+	defer func() { buf.release() }()
+	for off := 1000; off < len(want); off += 1000 {
+		var err error
+		if buf, err = s.put(ctx, seg, buf, copy(buf.b, want[off:][:1000])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(s.fresh.chunks); n != freshChunks {
+		t.Errorf("%d chunks are in memory", n)
+	}
+}
+
+// TestFarBehind: what must be read back first keeps nobody waiting at the front.
+func TestFarBehind(t *testing.T) {
+	const late = readBack + 1000
+	want, _ := content(6, late+2*freshChunks*1000)
+	s, first := freshSpool(t, int64(len(want)), 1)
+	first.end = 1000
+	second := s.hold(1000, int64(len(want)))
+	feed(t.Context(), t, s, second, want[1000:late], 1<<20)
+	feed(t.Context(), t, s, first, want[:1000], 1000)
+	s.yield(first)
+	c, _, err := s.awaitHashing(t.Context(), 0)
+	if err != nil || c.end() != 1000 {
+		t.Fatalf("first a chunk up to %d, %v", c.end(), err)
+	}
+	c.buf.release()
+	_, have, err := s.awaitHashing(t.Context(), 1000)
+	if err != nil || have != late {
+		t.Fatalf("then the file up to %d, %v", have, err)
+	}
+}
+
+// TestFastSourceIsHeldUp: while a source waits for the hasher it is not taken for
+// a slow one, of which more connections would bring more.
+func TestFastSourceIsHeldUp(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		file, err := os.Create(filepath.Join(dir, "spool"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		f := new(fill)
+		f.init(1)
+		f.start(file, 1<<30)
+		defer f.forgetFresh()
+		feed(t.Context(), t, &f.spool, f.hold(0, 1<<20), make([]byte, freshChunks*1000), 1000)
+		var slow time.Duration
+		begin, done := time.Now(), make(chan struct{})
+		go func() {
+			if f.slow(nil) {
+				slow = time.Since(begin)
+			}
+			close(done)
+		}()
+		time.Sleep(time.Second)
+		for off := int64(0); off < freshChunks*1000; off += 1000 {
+			c, _, err := f.awaitHashing(t.Context(), off)
+			if err != nil || c.buf == nil {
+				t.Fatal(err)
+			}
+			c.buf.release()
+		}
+		<-done
+		if slow < time.Second || slow > time.Second+2*paceInterval {
+			t.Errorf("it is slow after %v", slow)
+		}
+	})
 }

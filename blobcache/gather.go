@@ -13,6 +13,7 @@ func (f *fill) gather(ctx context.Context, first *worker) error {
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, f.wake)()
 	defer f.forgetFresh()
+	bind(ctx, first.body)
 	hashed := make(chan error, 1)
 	go func() {
 		err := f.hashAll(ctx)

@@ -6,6 +6,10 @@ import (
 	"io"
 )
 
+// readBack is how much is read back at a time, in bytes. While there is more, what
+// comes behind it is read back as well: it must not wait for that long.
+const readBack = 4 << 20
+
 // hashAll computes the digest of the content in order, as it comes. What comes
 // at the place where it is hashed it takes from memory; what came elsewhere, or
 // sooner, it reads back. It returns at the end of the content.
@@ -59,6 +63,8 @@ func (s *spool) awaitHashing(ctx context.Context, off int64) (c chunk, have int6
 		}
 		have = s.parts.has(0)
 		switch {
+		case have > off+readBack:
+			return chunk{}, off + readBack, nil
 		case have > off:
 			s.fresh.next = have
 			return chunk{}, have, nil

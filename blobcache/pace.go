@@ -25,19 +25,22 @@ var errDawdles = errors.New("the connection is far slower than others")
 
 // slow waits until the first worker turns out to be slower than it need be, or
 // has ended, and tells whether there is something for another one to do. Of a
-// fast source several ranges at once bring no more, only later in order.
+// fast source, which may be held up by the hasher, several ranges at once bring
+// no more, only later in order.
 func (f *fill) slow(ended <-chan struct{}) bool {
 	ticker := time.NewTicker(paceInterval)
 	defer ticker.Stop()
-	for before := int64(0); ; {
+	for before, over := int64(0), false; ; {
 		select {
 		case <-ticker.C:
 		case <-ended:
+			over = true
 		}
 		f.mu.Lock()
 		written, left := f.written, f.parts.left(f.limit)
+		held := len(f.fresh.chunks) == freshChunks || time.Since(f.fresh.waited) < paceInterval
 		f.mu.Unlock()
-		if left == 0 || written-before < paceBytes {
+		if left == 0 || over || written-before < paceBytes && !held {
 			return left > 0
 		}
 		before = written

@@ -1,7 +1,6 @@
 package blobcache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +54,11 @@ func (r *Reader) Read(p []byte) (int, error) {
 		return 0, fs.ErrClosed
 	}
 	n, err := r.source.Read(p)
+	return n, r.took(n, err)
+}
+
+// took counts what a read of the source has given.
+func (r *Reader) took(n int, err error) error {
 	r.off += int64(n)
 	if err == io.EOF {
 		err = r.short()
@@ -62,7 +66,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if err != nil && err != io.EOF && r.failed != nil {
 		r.failed(err)
 	}
-	return n, r.note(err)
+	return r.note(err)
 }
 
 // Seek implements io.Seeker.
@@ -111,55 +115,57 @@ func (r *Reader) WriteNext(w io.Writer, n int64) (int64, error) {
 	return r.pass(w, n)
 }
 
-// pass writes the next bytes, at most so many, by way of memory.
+// pass writes the next bytes, at most so many, by way of memory. It ends with
+// io.EOF only at the end of the content.
 func (r *Reader) pass(w io.Writer, most int64) (written int64, err error) {
 	buf := takeBuffer(false)
 	defer buf.release()
-	for written < most {
-		p, back, err := r.next(buf.b, most-written)
-		if len(p) > 0 {
-			n, werr := w.Write(p)
-			written += int64(n)
-			if werr == nil && n < len(p) {
-				werr = io.ErrShortWrite
-			}
-			err = cmp.Or(werr, err)
-		}
-		back()
-		if err != nil {
-			return written, err
-		}
-		if rw, ok := w.(http.ResponseWriter); ok && len(p) != len(buf.b) {
-			// Somebody waits for each byte; a failure shows at the next write.
-			_ = http.NewResponseController(rw).Flush()
-		}
+	for written < most && err == nil {
+		var n int
+		n, err = r.passPiece(w, buf.b, most-written)
+		written += int64(n)
 	}
-	return written, nil
+	return written, err
 }
 
-// next returns what comes next, at most so many bytes: from memory if that is
-// where it still is, else read into buf. It is to be given back.
+func (r *Reader) passPiece(w io.Writer, buf []byte, most int64) (n int, err error) {
+	p, back, err := r.next(buf, most)
+	defer back()
+	if len(p) == 0 {
+		return 0, err
+	}
+	n, werr := w.Write(p)
+	switch {
+	case werr == io.EOF:
+		return n, io.ErrClosedPipe // it is not the content's end
+	case werr == nil && n < len(p):
+		return n, io.ErrShortWrite
+	case werr != nil:
+		return n, werr
+	}
+	if rw, ok := w.(http.ResponseWriter); ok && len(p) != len(buf) {
+		// Somebody waits for each byte; a failure shows at the next write.
+		_ = http.NewResponseController(rw).Flush()
+	}
+	return n, err
+}
+
+// next returns what comes next, at most so many bytes, in memory of its own or
+// read into buf. It is to be given back.
 func (r *Reader) next(buf []byte, most int64) (p []byte, back func(), err error) {
-	if p, back = r.borrow(most); p != nil {
-		return p, back, nil
-	}
-	n, err := r.Read(buf[:min(int64(len(buf)), most)])
-	return buf[:n], func() {}, err
-}
-
-func (r *Reader) borrow(most int64) (p []byte, back func()) {
-	t, ok := r.source.(*tail)
-	if !ok {
-		return nil, nil
-	}
 	r.using.Lock()
 	defer r.using.Unlock()
 	if r.closed {
-		return nil, nil
+		return nil, func() {}, fs.ErrClosed
 	}
-	p, back = t.borrow(most)
-	r.off += int64(len(p))
-	return p, back
+	if t, ok := r.source.(*tail); ok {
+		p, back, err = t.next(buf, most)
+	} else {
+		var n int
+		n, err = r.source.Read(buf[:min(int64(len(buf)), most)])
+		p, back = buf[:n], func() {}
+	}
+	return p, back, r.took(len(p), err)
 }
 
 func (r *Reader) send(w io.Writer, file *os.File) (n int64, err error) {

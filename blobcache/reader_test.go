@@ -256,3 +256,34 @@ func TestWriteNext(t *testing.T) {
 		}
 	})
 }
+
+// failing is a writer that fails as it is told, or panics.
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) {
+	if f.err == nil {
+		panic("no error")
+	}
+	return 0, f.err
+}
+
+// TestWriterFails: whatever a writer makes of it, a body is not taken for whole,
+// and nothing that was lent to it stays away.
+func TestWriterFails(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s, gate := e.source(random(88, 2<<20)), make(chan struct{})
+		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 1<<20), gated(ctx, gate, s.from(1<<20)))), nil
+		}
+		for _, err := range []error{io.EOF, io.ErrClosedPipe, nil} {
+			func() {
+				defer func() { _ = recover() }()
+				if n, err := e.mustGet(s).WriteTo(failing{err}); n != 0 || err == nil {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+			}()
+		}
+		close(gate)
+		e.same(e.mustGet(s), s.content)
+	})
+}

@@ -81,14 +81,20 @@ func (t *tail) Read(p []byte) (int, error) {
 	return t.direct.Read(p)
 }
 
-// borrow is a read without a copy, of what is still in memory, if it is.
-func (t *tail) borrow(most int64) (p []byte, back func()) {
-	if t.direct != nil || t.ctx.Err() != nil {
-		return nil, nil
+// next waits for what comes next and returns it without a copy, if it is still in
+// memory, else reads it into buf. It is to be given back.
+func (t *tail) next(buf []byte, most int64) (p []byte, back func(), err error) {
+	if t.direct == nil {
+		if _, err := t.fill.awaitBytes(t.ctx, t.off); err == nil {
+			p, back = t.fill.lend(t.off, most)
+		}
 	}
-	p, back = t.fill.lend(t.off, most)
-	t.off += int64(len(p))
-	return p, back
+	if p != nil {
+		t.off += int64(len(p))
+		return p, back, nil
+	}
+	n, err := t.Read(buf[:min(int64(len(buf)), most)])
+	return buf[:n], func() {}, err
 }
 
 // Seek needs no size: [Reader] turns all offsets into absolute ones.

@@ -115,3 +115,28 @@ func TestConditionalManifest(t *testing.T) {
 	etag := header("If-None-Match", fmt.Sprintf("%q", d))
 	s.head(blobPath("acme", "alpine", d), as("alice"), etag).expect(t, http.StatusNotModified, "").has(t, "ETag", fmt.Sprintf("%q", d))
 }
+
+// TestRangesComePromptly: what has come of a range is sent on while upstream
+// pauses, also of several in one answer.
+func TestRangesComePromptly(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(4, 300_000)
+	d := up.PutBlob("library/alpine", layer)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	release := up.StallBlobs(100_000)
+	defer release()
+	whole := s.open(blobPath("acme", "alpine", d), as("alice"))
+	defer whole.Body.Close()
+	for _, asked := range []string{"bytes=99000-200000", "bytes=98000-98999,99000-200000"} {
+		response := s.open(blobPath("acme", "alpine", d), as("alice"), header("Range", asked))
+		// A stalled answer would block here until the test times out.
+		seen, piece := "", make([]byte, 1000)
+		for !strings.HasSuffix(seen, string(layer[99_000:99_900])) && len(seen) < 10_000 {
+			n, err := response.Body.Read(piece[:1])
+			if seen += string(piece[:n]); err != nil {
+				t.Fatalf("%s: after %d bytes: %v", asked, len(seen), err)
+			}
+		}
+		_ = response.Body.Close()
+	}
+}

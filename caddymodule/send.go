@@ -28,12 +28,12 @@ var (
 	statusStale       = []string{"dependency-proxy; fwd=stale; detail=stale-if-error"}
 )
 
-// sendfileChunk is how much one sendfile(2) takes at a time, after which
-// Caddy's idle timer starts anew. Caddy's own 64 KiB mean sixteen thousand
+// sendChunk is how much of a blob one sendfile(2) or one write takes at a time,
+// after which Caddy's idle timer starts anew. Caddy's own 64 KiB mean sixteen thousand
 // deadlines a gigabyte; more than this is no faster, since the client then waits
 // longer for the kernel to hand over. A client needs 5 kB/s to get a chunk in a
 // minute.
-const sendfileChunk = 256 << 10
+const sendChunk = 256 << 10
 
 func (ex *exchange) wantsBody() bool { return ex.r.Method != http.MethodHead }
 
@@ -107,8 +107,7 @@ func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status []stri
 }
 
 // ranges is what [http.ServeContent] writes the ranges of a blob to. It has the
-// reader write them: io.Copy would make a buffer for each of Caddy's chunks, half
-// as many bytes of garbage as are sent.
+// reader write them: io.Copy would make a buffer for each of Caddy's chunks.
 type ranges struct {
 	http.ResponseWriter
 	of *blobcache.Reader
@@ -118,7 +117,7 @@ type ranges struct {
 func (w *ranges) ReadFrom(src io.Reader) (int64, error) {
 	part, ok := src.(*io.LimitedReader)
 	if !ok || part.R != w.of {
-		return io.Copy(struct{ io.Writer }{w.ResponseWriter}, src) // several ranges, with what stands between them
+		return io.Copy(w.ResponseWriter, src) // several ranges, with what stands between them
 	}
 	n, err := w.of.WriteNext(w.ResponseWriter, part.N)
 	part.N -= n
@@ -143,6 +142,6 @@ func (ex *exchange) widenChunks() (restore func()) {
 		return func() {}
 	}
 	before := w.MaxChunk
-	w.MaxChunk = sendfileChunk
+	w.MaxChunk = sendChunk
 	return func() { w.MaxChunk = before }
 }

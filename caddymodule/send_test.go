@@ -63,7 +63,7 @@ func TestSendfile(t *testing.T) {
 	layer := random(1, 2_000_000)
 	d := up.PutBlob("library/alpine", layer)
 	for timeouts, chunks := range map[string]struct{ configured, used int64 }{
-		"": {caddyhttp.DefaultMaxWriteChunk, sendfileChunk}, "timeouts {\n write_max_chunk 100KB\n}": {100_000, 100_000},
+		"": {caddyhttp.DefaultMaxWriteChunk, sendChunk}, "timeouts {\n write_max_chunk 100KB\n}": {100_000, 100_000},
 	} {
 		s := newSite(t)
 		s.globals = "servers {\n " + timeouts + "\n}"
