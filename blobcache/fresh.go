@@ -11,6 +11,11 @@ const (
 	// faster than it can be hashed has to wait then, as the last byte would.
 	freshChunks = 8
 
+	// writePiece is how much is written at once, in bytes. A page cache may take
+	// it as one piece of memory, and larger ones may have to be found first, or
+	// got back from a virtual machine's host.
+	writePiece = 256 << 10
+
 	// fewReaders is how many may have them. Of a crowd some are slow, and would
 	// hold memory that the fill needs; they read the file.
 	fewReaders = 4
@@ -40,8 +45,10 @@ type fresh struct {
 // hashed next stays in memory until then.
 func (s *spool) put(ctx context.Context, seg *segment, buf *buffer, n int) (*buffer, error) {
 	s.awaitRoom(ctx, seg)
-	if _, err := s.file.WriteAt(buf.b[:n], seg.at); err != nil {
-		return buf, err
+	for at := 0; at < n; at += writePiece {
+		if _, err := s.file.WriteAt(buf.b[at:min(n, at+writePiece)], seg.at+int64(at)); err != nil {
+			return buf, err
+		}
 	}
 	if s.keep(seg, buf, n) {
 		return takeBuffer(n >= smallBuffer), nil
