@@ -58,14 +58,14 @@ func (f *fill) run(ctx context.Context) {
 		f.cache.leave(f)
 	} else {
 		f.settle(0)
-		// Whoever learns of the failure and asks again must not find it here.
-		f.cache.leave(f)
-		f.end(err)
-		discard(f.file)
 		if errors.Is(err, errSpool) && !errors.Is(err, errTooLarge) {
 			f.cache.keeper.failed(err)
 			f.cache.trouble("spool "+f.digest.String(), err)
 		}
+		// Whoever learns of the failure and asks again must not find it here.
+		f.cache.leave(f)
+		f.end(err)
+		discard(f.file)
 	}
 	if done := f.cache.hooks.FillDone; done != nil {
 		done(f.digest, f.written, time.Since(f.since), err)
