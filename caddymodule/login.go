@@ -31,12 +31,19 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 		ex.recordLogin(who, attempt.repeated)
 		return who, nil
 	case isRefusal(err):
-		attempt.refused()
+		if hidden := (*unsaid)(nil); errors.As(err, &hidden) && ctx.Err() == nil {
+			attempt.undecided()
+		} else {
+			attempt.refused()
+		}
 		ex.record(zap.WarnLevel, auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, accesstoken.IDOf(password), refusalReason(err, who.directory, password)})
 	case ctx.Err() != nil:
 		attempt.abandoned()
 	case errors.Is(err, errBusy):
+		attempt.undecided()
 		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), who.directory, accesstoken.IDOf(password), errBusy.Error()})
+	default:
+		attempt.undecided()
 	}
 	return who, ex.loginFailed(err)
 }

@@ -206,13 +206,14 @@ func TestUntoldRefusals(t *testing.T) {
 	if got := s.audited(&seen); !slices.Equal(got, slices.Repeat([]string{"warn|login refused|alice|static||wrong password"}, 3)) {
 		t.Errorf("the audit log tells %q", got)
 	}
-	for i := range accountBurst + 5 {
+	for i := range 2 * (accountBurst + 5) {
+		name, i := []string{"alice", "nobody"}[i%2], i/2
 		want := http.StatusServiceUnavailable
 		if i >= accountBurst-2 { // one was above, and again at a tenth of the price
 			want = http.StatusTooManyRequests
 		}
-		if a := s.get(auth, basic("alice", fmt.Sprint("guess", i)), from(fmt.Sprint("198.51.100.", i))); a.StatusCode != want {
-			t.Errorf("guess %d: %d instead of %d", i, a.StatusCode, want)
+		if a := s.get(auth, basic(name, fmt.Sprint("guess", i)), from(fmt.Sprint("198.51.100.", i))); a.StatusCode != want {
+			t.Errorf("%s, guess %d: %d instead of %d", name, i, a.StatusCode, want)
 		}
 	}
 	s.restart(users("alice"), "directory elsewhere", private("acme", "alice")) // forgets the guesses

@@ -159,12 +159,36 @@ func (a *attempt) refused() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.right.Remove(a.login)
-	price := repeats
-	if _, again := a.wrong.Get(a.login); again {
-		price = 1
-	}
-	a.wrong.Add(a.login, struct{}{})
+	price := a.price()
 	bucketOf(a.addresses, a.address, addressEvery, addressBurst).limiter.ReserveN(a.now(), price)
+	a.chargeAccount(price)
+}
+
+// undecided charges a login of which the client is not told whether it is wrong,
+// since some directory cannot tell now. It may be right, so the address does not
+// pay, nor who has logged in before; but the account of a stranger does, whether
+// or not it is known to be wrong: else the account that is refused after some
+// guesses would be one that exists.
+func (a *attempt) undecided() {
+	if a.known {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.chargeAccount(a.price())
+}
+
+// price is what a login costs that is not right, in units of a repeat.
+func (a *attempt) price() int {
+	_, again := a.wrong.Get(a.login)
+	a.wrong.Add(a.login, struct{}{})
+	if again {
+		return 1
+	}
+	return repeats
+}
+
+func (a *attempt) chargeAccount(price int) {
 	if a.guessable {
 		bucketOf(a.accounts, a.account, accountEvery, accountBurst).limiter.ReserveN(a.now(), price)
 	}
