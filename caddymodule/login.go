@@ -31,7 +31,7 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 		ex.recordLogin(who, attempt.repeated)
 		return who, nil
 	case isRefusal(err):
-		if hidden := (*unsaid)(nil); errors.As(err, &hidden) && ctx.Err() == nil {
+		if hidden := (*unsaid)(nil); errors.As(err, &hidden) && ctx.Err() == nil && !attempt.known {
 			attempt.undecided()
 		} else {
 			attempt.refused()

@@ -223,6 +223,25 @@ func TestUntoldRefusals(t *testing.T) {
 	alike()
 }
 
+// TestGuessesWhileAway: an outage gives nobody more guesses, neither where the
+// account has been logged in to nor from one address at many accounts.
+func TestGuessesWhileAway(t *testing.T) {
+	s := newSite(t)
+	s.globals = trustFront
+	s.load(users("alice"), "directory elsewhere", private("acme", "alice"))
+	home, strange := from("198.51.100.1"), from("198.51.100.2")
+	s.get(auth, as("alice"), home).expect(t, http.StatusOK, "")
+	elsewhereFails.Store(1)
+	defer elsewhereFails.Store(0)
+	for i := range addressBurst {
+		s.get(auth, basic("alice", fmt.Sprint("guess", i)), home).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		s.get(auth, basic(fmt.Sprint("user", i), "guess"), strange).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	}
+	s.get(auth, basic("alice", "another"), home).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	s.get(auth, basic("mallory", "guess"), strange).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	s.get(auth, as("alice"), home).expect(t, http.StatusOK, "") // the owner gets in
+}
+
 // TestRefusedAndGone: who leaves before the other directories have answered has
 // guessed all the same.
 func TestRefusedAndGone(t *testing.T) {

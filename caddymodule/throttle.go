@@ -165,17 +165,21 @@ func (a *attempt) refused() {
 }
 
 // undecided charges a login of which the client is not told whether it is wrong,
-// since some directory cannot tell now. It may be right, so the address does not
-// pay, nor who has logged in before; but the account of a stranger does, whether
-// or not it is known to be wrong: else the account that is refused after some
-// guesses would be one that exists.
+// since some directory cannot tell now. It may be right, so neither an address
+// pays that others have logged in from, nor who has logged in to the account; but
+// strangers do, whether or not it is known to be wrong: else the account that is
+// refused after some guesses would be one that exists.
 func (a *attempt) undecided() {
-	if a.known {
+	if a.known || !a.guessable {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.chargeAccount(a.price())
+	price := a.price()
+	a.chargeAccount(price)
+	if !a.friendly {
+		bucketOf(a.addresses, a.address, addressEvery, addressBurst).limiter.ReserveN(a.now(), price)
+	}
 }
 
 // price is what a login costs that is not right, in units of a repeat.
