@@ -122,8 +122,13 @@ func (c counted) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// pacedStep is how many bytes are sent in one go where there is a rate.
-const pacedStep = 128 << 10
+const (
+	// pacedStep is how many bytes are sent in one go where there is a rate.
+	pacedStep = 128 << 10
+	// pacedSlack is how much of the rate is made up for after a step that came
+	// late. Sleeps end late, on some machines by more than a step takes.
+	pacedSlack = 5 * time.Millisecond
+)
 
 // pacer is one connection's rate, over all its answers.
 type pacer struct {
@@ -142,8 +147,11 @@ type paced struct {
 // connection has one answer under way at a time.
 func (p paced) Write(b []byte) (int, error) {
 	now := time.Now()
-	if p.next.Before(now) {
+	if p.next.IsZero() {
 		p.next = now
+	}
+	if least := now.Add(-pacedSlack); p.next.Before(least) {
+		p.next = least
 	}
 	time.Sleep(p.next.Sub(now))
 	p.next = p.next.Add(time.Duration(float64(len(b)) / p.rate * float64(time.Second)))
