@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"os"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -25,8 +24,11 @@ type fill struct {
 	hash        hash.Hash
 	// reserved is how many bytes the keeper holds free for the fill.
 	reserved int64
-	stop     context.CancelCauseFunc
-	left     chan struct{} // closed when the cache has forgotten the fill
+	// allocated is how many bytes of the disk the spool had before it was written
+	// to, 0 where they come with the writes.
+	allocated int64
+	stop      context.CancelCauseFunc
+	left      chan struct{} // closed when the cache has forgotten the fill
 
 	// Guarded by mu: what the workers agree on, and what the leader may have.
 	etag   string  // of the source, for a resume
@@ -88,7 +90,7 @@ func (f *fill) commit(ctx context.Context) {
 }
 
 // settle gives back the room that was reserved, but for what was stored.
-func (f *fill) settle(stored int64) { f.cache.keeper.settle(f.reserved, f.written, f.digest, stored) }
+func (f *fill) settle(stored int64) { f.cache.keeper.settle(f.reserved, f.onDisk(), f.digest, stored) }
 
 // transfer brings the whole content into the spool and verifies it. A source
 // that breaks off is resumed, unless it never answered at all.
@@ -140,25 +142,4 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 	}
 	f.start(file, body.Size)
 	return w, nil
-}
-
-func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
-	if f.req.tooLarge(size) {
-		return nil, errTooLarge
-	}
-	if err := f.cache.keeper.reserve(ctx, size); err != nil {
-		return nil, err
-	}
-	f.reserved = max(size, 0)
-	return f.cache.store.Spool(ctx)
-}
-
-// grow reserves room for content of unknown size, as it comes.
-func (f *fill) grow(ctx context.Context, n int64) error {
-	if f.req.tooLarge(f.written + n) {
-		return errTooLarge
-	}
-	more, err := f.cache.keeper.extend(ctx, f.reserved, f.written+n)
-	f.reserved += more
-	return err
 }

@@ -92,8 +92,8 @@ func (f *fill) take(ctx context.Context, seg *segment, buf *buffer, n int) (*buf
 		}
 	}
 	next, err := f.put(ctx, seg, buf, n)
-	if err == nil {
-		f.cache.keeper.wrote(n)
+	if err == nil && f.allocated == 0 {
+		f.cache.keeper.wrote(int64(n))
 	}
 	return next, err
 }

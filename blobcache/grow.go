@@ -43,3 +43,13 @@ func (k *keeper) extend(ctx context.Context, reserved, size int64) (more int64, 
 	}
 	return size - reserved, nil
 }
+
+// grow reserves room for content of unknown size, as it comes.
+func (f *fill) grow(ctx context.Context, n int64) error {
+	if f.req.tooLarge(f.written + n) {
+		return errTooLarge
+	}
+	more, err := f.cache.keeper.extend(ctx, f.reserved, f.written+n)
+	f.reserved += more
+	return err
+}

@@ -43,7 +43,7 @@ type keeper struct {
 	kick   chan struct{} // a sweep is wanted now
 	full   chan struct{} // uses are to be written down now
 
-	written atomic.Int64 // bytes of fills under way that are on the disk
+	written atomic.Int64 // bytes of the disk that fills under way have taken
 
 	// writing is held while uses are on their way to the shelf, when neither
 	// tells of them, and while content is removed that nobody has used.
@@ -132,10 +132,11 @@ func (k *keeper) tryReserve(ctx context.Context, size int64) (ok bool, swept <-c
 // ended since had some of those.
 func (k *keeper) coming(written int64) int64 { return k.reserved - min(written, k.written.Load()) }
 
-// wrote hears of bytes of a fill that are on the disk now.
-func (k *keeper) wrote(n int) {
+// wrote hears of bytes of a fill that are on the disk now, or that have their
+// place on it.
+func (k *keeper) wrote(n int64) {
 	if k != nil {
-		k.written.Add(int64(n))
+		k.written.Add(n)
 	}
 }
 

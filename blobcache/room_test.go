@@ -24,37 +24,37 @@ func (s *smallDisk) Free(context.Context) (free, total int64, err error) {
 		}
 		info, err := entry.Info()
 		if err == nil {
-			free -= info.Size()
+			free -= taken(info)
 		}
 		return err
 	})
 	return free, s.size, err
 }
 
-// TestRoomBesideAFill: what a fill has written is not free any more, and is not
-// held free for it as well.
+// TestRoomBesideAFill: what a fill has of the disk is not free any more, and is
+// not held free for it as well.
 func TestRoomBesideAFill(t *testing.T) {
 	for _, test := range []struct {
 		beside int
 		stored bool
-	}{{390_000, true}, {410_000, false}} {
+	}{{3_900_000, true}, {4_100_000, false}} {
 		dir := t.TempDir()
 		synctest.Test(t, func(t *testing.T) {
 			store, err := OpenFileStore(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := NewBounded(&smallDisk{store, 1_000_000}, Limits{Reserve: 1}, Hooks{})
-			large, d := content(1, 600_000)
+			c := NewBounded(&smallDisk{store, 10_000_000}, Limits{Reserve: 1}, Hooks{})
+			large, d := content(1, 6_000_000)
 			gate := make(chan struct{})
 			r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
 				rest := readFunc(func(p []byte) (int, error) { <-gate; return 0, io.EOF })
-				return &Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(large[:500_000]), rest, bytes.NewReader(large[500_000:]))), Size: 600_000}, nil
+				return &Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(large[:5_000_000]), rest, bytes.NewReader(large[5_000_000:]))), Size: 6_000_000}, nil
 			}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			synctest.Wait() // with 500 000 bytes written and 100 000 to come
+			synctest.Wait() // with 5 MB written and 1 MB to come
 			small, other := content(2, test.beside)
 			beside, _, err := c.Get(t.Context(), Request{Digest: other, Size: -1, Fetch: fetchOf(small)})
 			if err != nil {
@@ -78,6 +78,37 @@ func TestRoomBesideAFill(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRoomAfterAFailure: a fill that breaks off gives back all that it had of the
+// disk, come or not.
+func TestRoomAfterAFailure(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		store, err := OpenFileStore(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := NewBounded(&smallDisk{store, 10_000_000}, Limits{Reserve: 1}, Hooks{})
+		large, d := content(1, 6_000_000)
+		r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
+			return &Body{ReadCloser: io.NopCloser(bytes.NewReader(large[:5_000_000])), Size: 6_000_000}, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err == nil {
+			t.Errorf("%d bytes and no error", len(got))
+		}
+		_ = r.Close()
+		c.Flush(t.Context())
+		if written := c.keeper.written.Load(); c.keeper.reserved != 0 || written != 0 {
+			t.Errorf("%d bytes stay reserved, %d written", c.keeper.reserved, written)
+		}
+		if free, total, err := c.keeper.shelf.Free(t.Context()); free != total || err != nil {
+			t.Errorf("%d of %d bytes are free, %v", free, total, err)
+		}
+	})
 }
 
 type readFunc func(p []byte) (int, error)

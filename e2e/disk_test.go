@@ -42,6 +42,26 @@ func TestCacheOutgrowsDisk(t *testing.T) {
 	}
 }
 
+// TestBlobOutgrowsDisk pulls a layer that does not fit on the disk, with nothing
+// that keeps the cache from trying. It shows before the first byte, so upstream
+// sends the layer once.
+func TestBlobOutgrowsDisk(t *testing.T) {
+	p := newProxy(t)
+	p.storage = "reserve off"
+	mountDisk(t, p, 32<<20)
+	p.launch(t, lab.mainBody())
+	c := loggedIn(t, p)
+	const size = 48 << 20
+	img := lab.push.single(t, "library/outgrows", "1", size)
+	cranePull(t, c, p.reference("acme", img), img)
+	if got := lab.plain.bytesOf(img.layers[0].String()); got < size || got > size+size/16 {
+		t.Errorf("upstream sent %d bytes of a layer of %d", got, size)
+	}
+	if !strings.Contains(p.output(), syscall.ENOSPC.Error()) {
+		t.Errorf("the log is silent about the disk:\n%s", p.tail(20))
+	}
+}
+
 // TestDiskFull has others take what the disk has left, bytes or inodes. Pulls
 // go on, also of what the cache may have given up to make room, and when there is
 // room again, so does the cache.
@@ -148,13 +168,7 @@ func remount(t *testing.T, folder string, flags uintptr) {
 // while layers are written to it: what is under way ends well all the same.
 func TestDiskFails(t *testing.T) {
 	p := newProxy(t)
-	disk := filepath.Join(p.dir, "disk")
-	must(t, os.WriteFile(disk, nil, 0o600))
-	must(t, os.Truncate(disk, 256<<20))
-	must(t, os.Mkdir(p.cache, 0o755))
-	command(t, "mkfs.ext4", "-q", disk)
-	command(t, "mount", "-o", "loop", disk, p.cache)
-	t.Cleanup(func() { command(t, "umount", p.cache) })
+	mountDisk(t, p, 256<<20)
 	p.launch(t, lab.mainBody())
 	c := loggedIn(t, p)
 	stored := lab.push.single(t, "library/stored", "1", 1<<20)
@@ -202,6 +216,18 @@ func TestRenameFails(t *testing.T) {
 	if !strings.Contains(p.output(), syscall.EIO.Error()) {
 		t.Errorf("the log is silent about the disk:\n%s", p.tail(20))
 	}
+}
+
+// mountDisk gives the proxy's cache a disk of its own until the test ends.
+func mountDisk(t *testing.T, p *proxy, size int64) {
+	t.Helper()
+	disk := filepath.Join(p.dir, "disk")
+	must(t, os.WriteFile(disk, nil, 0o600))
+	must(t, os.Truncate(disk, size))
+	must(t, os.Mkdir(p.cache, 0o755))
+	command(t, "mkfs.ext4", "-q", disk)
+	command(t, "mount", "-o", "loop", disk, p.cache)
+	t.Cleanup(func() { command(t, "umount", p.cache) })
 }
 
 // mountMemory mounts a file system in memory until the test ends.
