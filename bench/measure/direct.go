@@ -139,12 +139,18 @@ func printTurns(pullers []*puller) {
 }
 
 // empty removes what is in a folder of a server that goes on using it: the files
-// and not their folders.
+// and not their folders. nginx may still be renaming what it has sent to the last
+// byte, so a file that is gone has another name by now, and the folder is read again.
 func empty(folder string) error {
-	return filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+	for try := 1; ; try++ {
+		err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			return os.Remove(path)
+		})
+		if try == 10 || !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		return os.Remove(path)
-	})
+	}
 }
