@@ -12,9 +12,10 @@ const (
 	freshChunks = 8
 
 	// writePiece is how much is written at once, in bytes. A page cache may take
-	// it as one piece of memory, and larger ones may have to be found first, or
-	// got back from a virtual machine's host.
-	writePiece = 256 << 10
+	// it as one piece of memory. Smaller ones take more time in all; larger ones
+	// may have to be found first, or got back page by page from a virtual machine's
+	// host, while nobody receives what upstream sends.
+	writePiece = 128 << 10
 
 	// fewReaders is how many may have them. Of a crowd some are slow, and would
 	// hold memory that the fill needs; they read the file.
