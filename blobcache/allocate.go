@@ -13,7 +13,7 @@ const allocateFrom = 1 << 20
 // allocate takes the disk's blocks for content of a known size before its bytes
 // arrive: a disk that is fuller than it seemed shows while the answer can still
 // be passed on, the pieces of several workers lie in one stretch, and no write
-// has to look for blocks. Where the file system cannot, they come with the bytes.
+// has to look for blocks. Where that is not sure or not quick, they come with the bytes.
 func (f *fill) allocate(file *os.File, size int64) error {
 	if size < allocateFrom {
 		return nil
@@ -27,6 +27,17 @@ func (f *fill) allocate(file *os.File, size int64) error {
 		f.cache.keeper.wrote(size)
 	}
 	return nil
+}
+
+// trim gives back the blocks for bytes that will not come: a reader may keep the
+// spool open for long.
+func (f *fill) trim() {
+	if f.allocated <= f.written {
+		return
+	}
+	if info, err := f.file.Stat(); err == nil {
+		_ = f.file.Truncate(info.Size())
+	}
 }
 
 // onDisk is how many of the disk's bytes the spool has taken.

@@ -1,32 +1,44 @@
 package blobcache
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
+// takesBlocks tells by its magic number whether a file system takes the blocks
+// that it is asked for, and at once. Of others, ZFS only looks whether there is
+// room, and memory has no blocks to look for: taking all of it would hold up the
+// first byte.
+func takesBlocks(magic uint32) bool {
+	switch magic {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC:
+		return true
+	}
+	return false
+}
+
 // allocateBlocks takes the disk's blocks for a file's first bytes and leaves its
-// size alone. Memory has no blocks to look for, and taking all of it at once
-// would hold up the first byte.
+// size alone.
 func allocateBlocks(file *os.File, size int64) error {
 	conn, err := file.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var stat unix.Statfs_t
 	cerr := conn.Control(func(fd uintptr) {
-		if err = unix.Fstatfs(int(fd), &stat); err != nil {
-			return
+		var stat unix.Statfs_t
+		err = unix.Fstatfs(int(fd), &stat)
+		switch {
+		case err != nil:
+		case !takesBlocks(uint32(stat.Type)):
+			err = errors.ErrUnsupported
+		case uint64(size)/uint64(stat.Bsize) > stat.Bavail:
+			// It would take all there is before it found out.
+			err = unix.ENOSPC
+		default:
+			err = unix.Fallocate(int(fd), unix.FALLOC_FL_KEEP_SIZE, 0, size)
 		}
-		if stat.Type == unix.TMPFS_MAGIC || stat.Type == unix.RAMFS_MAGIC {
-			err = unix.EOPNOTSUPP
-			return
-		}
-		err = unix.Fallocate(int(fd), unix.FALLOC_FL_KEEP_SIZE, 0, size)
 	})
-	if cerr != nil {
-		return cerr
-	}
-	return err
+	return errors.Join(cerr, err)
 }

@@ -59,6 +59,7 @@ func (f *fill) run(ctx context.Context) {
 		f.commit(ctx)
 		f.cache.leave(f)
 	} else {
+		f.trim()
 		f.settle(0)
 		if errors.Is(err, errSpool) && !errors.Is(err, errTooLarge) {
 			f.cache.keeper.failed(err)

@@ -100,6 +100,10 @@ func TestRoomAfterAFailure(t *testing.T) {
 		if got, err := io.ReadAll(r); err == nil {
 			t.Errorf("%d bytes and no error", len(got))
 		}
+		synctest.Wait()
+		if info, err := r.source.(*tail).fill.file.Stat(); err != nil || taken(info) > 5_500_000 {
+			t.Errorf("%d bytes of the disk are held for a reader of 5000000, %v", taken(info), err)
+		}
 		_ = r.Close()
 		c.Flush(t.Context())
 		if written := c.keeper.written.Load(); c.keeper.reserved != 0 || written != 0 {
