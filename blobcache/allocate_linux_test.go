@@ -1,0 +1,24 @@
+package blobcache
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestAllocateMoreThanThereIs: a size that no disk has room for takes nothing of
+// this one, and counts as a full disk wherever blocks are taken at all.
+func TestAllocateMoreThanThereIs(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "spool"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := allocateBlocks(file, 1<<60); !diskFull(err) && !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("error is %v", err)
+	}
+	if info, err := file.Stat(); err != nil || taken(info) != 0 {
+		t.Errorf("%d bytes are taken, %v", taken(info), err)
+	}
+}
