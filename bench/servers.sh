@@ -47,7 +47,7 @@ stop_upstream() {
 write_caddyfile() { # CACHE [LINES of storage]; with the manifest as respond's body once it is known
 	local chunk='' front='' hash
 	[ -z "$caddy_chunk" ] || chunk=$(printf 'servers {\ntimeouts {\nwrite_max_chunk %s\n}\n}' "$caddy_chunk")
-	! wants_accounts || front=$(printf 'servers 127.0.0.1:%s {\ntrusted_proxies static 127.0.0.1/32\n}' "$port") # logins from many addresses
+	! wants_accounts || front=$(printf 'servers 127.0.0.1:%s {\ntrusted_proxies static 127.0.0.1/32\ntrusted_proxies_strict\n}' "$port") # logins from many addresses
 	hash=$("$caddy" hash-password --plaintext bench --bcrypt-cost 4)
 	cat >"$dir/Caddyfile" <<-END
 		{
