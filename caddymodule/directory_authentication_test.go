@@ -63,6 +63,9 @@ func (s *scribbler) Authenticate(w http.ResponseWriter, r *http.Request) (caddya
 		return caddyauth.User{}, false, errors.New("the scribbler has broken its pen")
 	}
 	user := caddyauth.User{ID: name, Metadata: map[string]string{"teams": "acme, acme/platform\tx/../y UPPER,,tools acme"}}
+	if ldapValue(name) == "root" {
+		user.ID = "root"
+	}
 	switch name {
 	case "Alice":
 		user.ID = "alice"
