@@ -61,7 +61,7 @@ func (a *accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err
 	case token.MadeWith != "":
 		maker, err := a.tokens.store.Peek(ctx, token.MadeWith)
 		if _, err = a.byMadeToken(ctx, maker, err, makers-1); err != nil {
-			return caller{}, fmt.Errorf("access token %s was made with %s: %w", token.ID, token.MadeWith, err)
+			return caller{directory: tokensDirectory}, fmt.Errorf("access token %s was made with %s: %w", token.ID, token.MadeWith, err)
 		}
 	}
 	var who caller
@@ -71,7 +71,7 @@ func (a *accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err
 		who, err = a.admit(namedDirectory{name: tokensDirectory}, groupAccount(token), nil)
 	}
 	if err != nil {
-		return caller{}, fmt.Errorf("access token %s: %w", token.ID, err)
+		return caller{directory: who.directory}, fmt.Errorf("access token %s: %w", token.ID, err)
 	}
 	who.token, who.expires = token.ID, token.Expires
 	who.Only = narrow(who.Only, token.Groups)
