@@ -38,6 +38,9 @@ const (
 type Owner struct {
 	Name      string `json:"name"`
 	Directory string `json:"directory"`
+	// Source is a fingerprint of what the directory was of when the token was
+	// made; empty in tokens of earlier versions.
+	Source string `json:"source,omitempty"`
 	// Facts are what the directory wants to hear again at a look-up.
 	Facts string `json:"facts,omitempty"`
 }
@@ -64,6 +67,9 @@ type Token struct {
 	Expires time.Time `json:"expires"`
 	// CreatedBy is who made it, for the record only.
 	CreatedBy string `json:"created_by,omitempty"`
+	// MadeWith is the id of the token that it was made with, if it was. It is
+	// meant to be good no longer than that.
+	MadeWith string `json:"made_with,omitempty"`
 
 	// Revoked is when the token was revoked, if it was, and RevokedBy by whom.
 	Revoked   time.Time `json:"revoked,omitzero"`
@@ -126,6 +132,8 @@ func (t *Token) check() error {
 		return fmt.Errorf("the scopes are other than %s and %s", Pull, Manage)
 	case t.Kind == Deploy && t.MayManage():
 		return errors.New("a deploy token is for pulling only")
+	case t.MadeWith != "" && !IsID(t.MadeWith):
+		return errors.New("what the token was made with is not the id of a token")
 	case lifetime < MinLifetime || lifetime > MaxLifetime:
 		return fmt.Errorf("a lifetime of %s is not between %s and %d days", lifetime, MinLifetime, MaxLifetime/(24*time.Hour))
 	}
@@ -135,7 +143,7 @@ func (t *Token) check() error {
 func (t *Token) checkTexts() error {
 	texts := append([]string{t.Name, t.Site, t.Role, t.CreatedBy}, t.Groups...)
 	if t.Owner != nil {
-		texts = append(texts, t.Owner.Name, t.Owner.Directory)
+		texts = append(texts, t.Owner.Name, t.Owner.Directory, t.Owner.Source)
 		if !isText(t.Owner.Facts, maxFacts) {
 			return fmt.Errorf("the owner's facts are longer than %d bytes, not UTF-8, or have control characters", maxFacts)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 )
 
 // Visibility says who may pull from a group.
@@ -52,16 +51,22 @@ type access struct {
 
 type groupAccess struct {
 	visibility Visibility
-	roles      map[string]Role // by account
+	roles      map[accountID]Role
+	lists      bool     // it lists accounts
+	from       []string // the directories whose members are the group's too
 }
 
 func newAccess(groups []*Group, privateGroups bool, directories []namedDirectory) *access {
 	a := &access{groups: make(map[string]*groupAccess, len(groups)), privateGroups: privateGroups, directories: directories}
+	names := namesOf(directories)
 	for _, g := range groups {
-		ga := &groupAccess{visibility: g.Visibility, roles: make(map[string]Role)}
-		for role, names := range map[Role][]string{Member: g.Members, Maintainer: g.Maintainers, Owner: g.Owners} {
-			for _, name := range names {
-				ga.roles[name] = max(ga.roles[name], role)
+		ga := &groupAccess{visibility: g.Visibility, roles: make(map[accountID]Role), from: g.MembersFrom}
+		for role, entries := range map[Role][]string{Member: g.Members, Maintainer: g.Maintainers, Owner: g.Owners} {
+			ga.lists = ga.lists || len(entries) > 0
+			for _, entry := range entries {
+				if id, err := names.account("members", entry); err == nil { // others were refused before
+					ga.roles[id] = max(ga.roles[id], role)
+				}
 			}
 		}
 		a.groups[g.Path] = ga
@@ -127,7 +132,7 @@ func (a *access) judge(who caller, group string, visibility Visibility, role, wa
 		return true, "admin"
 	case role >= want:
 		return true, role.String()
-	case visibility == Internal && want <= Member:
+	case visibility == Internal && want <= Member && !who.External:
 		return true, "internal group"
 	case role > NoRole:
 		return false, role.String() + " only"
@@ -141,38 +146,40 @@ func (a *access) visibilityOf(ctx context.Context, group string) (Visibility, er
 	if g := a.groups[group]; g != nil {
 		return g.visibility, nil
 	}
-	for _, d := range a.directories {
-		groups, ok := d.Directory.(GroupDirectory)
-		if !ok {
-			continue
-		}
-		visibility, err := groups.VisibilityOf(ctx, group)
-		if !errors.Is(err, fs.ErrNotExist) {
-			if err != nil {
-				err = fmt.Errorf("directory %s: %w", d.name, err)
-			}
-			return visibility, err
-		}
-	}
-	return "", fs.ErrNotExist
+	_, visibility, err := a.holderOf(ctx, group)
+	return visibility, err
 }
 
-// roleOf is the highest of the account's roles in the group and in those above
-// it, by the configuration and by the account's own directory.
+// roleOf returns the highest of the account's roles in the group and in those
+// above it, by the configuration and, where it counts, by the account's directory.
 func (a *access) roleOf(ctx context.Context, who caller, group string) (Role, error) {
-	role := NoRole
-	for path := group; path != ""; path = path[:max(strings.LastIndexByte(path, '/'), 0)] {
+	role, own, declared := NoRole, NoRole, false
+	for path := range upwards(group) {
 		if g := a.groups[path]; g != nil {
-			role = max(role, g.roles[who.Name])
+			role, declared = max(role, g.roles[who.id()]), true
 		}
-		role = max(role, who.Roles[path])
+		if declared {
+			role = max(role, who.Mapped[path])
+		}
+		own = max(own, who.Roles[path])
 	}
-	if groups, ok := who.source.(GroupDirectory); ok && role < Owner {
+	if who.directory == tokensDirectory {
+		return max(role, own), nil // which a token of ours has by itself
+	}
+	groups, asks := who.source.(GroupDirectory)
+	if role == Owner || own == NoRole && !asks {
+		return role, nil
+	}
+	counts, err := a.counts(ctx, who.directory, group)
+	if err != nil || !counts {
+		return role, err
+	}
+	if asks {
 		given, err := groups.RoleIn(ctx, who.Account, group)
 		if err != nil {
 			return role, fmt.Errorf("directory %s: %w", who.directory, err)
 		}
-		role = max(role, given)
+		own = max(own, given)
 	}
-	return role, nil
+	return max(role, own), nil
 }

@@ -36,7 +36,8 @@ func (foreign) VisibilityOf(_ context.Context, group string) (Visibility, error)
 
 // TestDecide holds each rule, and who learns its name.
 func TestDecide(t *testing.T) {
-	theirs := namedDirectory{"foreign", foreign{}}
+	theirs, static := namedDirectory{"foreign", foreign{}}, namedDirectory{"static", staticOf("alice", "mia", "olaf", "carol")}
+	directories := []namedDirectory{static, theirs}
 	groups := []*Group{
 		{Path: "acme", Members: []string{"alice"}, Maintainers: []string{"mia"}, Owners: []string{"olaf"}},
 		{Path: "acme/sub", Members: []string{"carol", "mia"}},
@@ -51,8 +52,15 @@ func TestDecide(t *testing.T) {
 	admin := who("root")
 	admin.Admin = true
 	given := who("ci")
-	given.Roles = map[string]Role{"acme": Member}
-	erin := caller{Account: Account{Name: "erin"}, source: theirs.Directory}
+	given.Mapped = map[string]Role{"acme": Member}
+	named := who("ci")
+	named.Roles = map[string]Role{"acme": Owner}
+	mapped := who("ci")
+	mapped.Mapped = map[string]Role{"theirs": Owner}
+	erin := caller{Account: Account{Name: "erin"}, directory: "foreign", source: theirs.Directory}
+	alice := caller{Account: Account{Name: "alice"}, directory: "foreign", source: theirs.Directory}
+	external := who("bob")
+	external.External = true
 	for _, row := range []struct {
 		who     caller
 		group   string
@@ -86,25 +94,39 @@ func TestDecide(t *testing.T) {
 		{admin, "none", Member, false, "unknown group", true},
 		{given, "acme/sub", Member, true, "member", true},
 		{given, "tools", Maintainer, false, "not a member", false},
+		{named, "acme/sub", Member, false, "not a member", false}, // which lists others
+		{mapped, "theirs", Member, false, "not a member", false},  // which is not declared
+		{alice, "acme", Member, false, "not a member", false},
+		{external, "tools", Member, false, "not a member", false},
+		{external, "open", Member, true, "public group", false},
 		{erin, "theirs/sub", Maintainer, true, "maintainer", true},
 		{erin, "theirs", Owner, false, "maintainer only", true},
 		{erin, "acme", Member, false, "not a member", false},
 		{who("bob"), "theirs", Member, false, "not a member", false},
 		{caller{anonymous: true}, "their-open", Member, true, "public group", false},
 	} {
-		a := newAccess(groups, true, []namedDirectory{theirs})
+		a := newAccess(groups, true, directories)
 		v, err := a.decide(t.Context(), row.who, row.group, row.want)
 		if want := (verdict{row.ok, row.rule, row.insider}); err != nil || v != want {
 			t.Errorf("%s as %v in %s: %+v, %v instead of %+v", row.who.Name, row.want, row.group, v, err, want)
 		}
-		off := newAccess(groups, false, []namedDirectory{theirs})
+		off := newAccess(groups, false, directories)
 		if v, err := off.decide(t.Context(), row.who, row.group, row.want); err != nil || v.ok && v.rule != "public group" {
 			t.Errorf("%s in %s with private groups off: %+v, %v", row.who.Name, row.group, v, err)
 		}
 	}
-	if v, err := newAccess(groups, true, []namedDirectory{theirs}).decide(t.Context(), admin, "broken", Member); err == nil || v.ok {
+	if v, err := newAccess(groups, true, directories).decide(t.Context(), admin, "broken", Member); err == nil || v.ok {
 		t.Errorf("a directory that cannot answer: %+v, %v", v, err)
 	}
+}
+
+// staticOf is a static directory that lists accounts of these names.
+func staticOf(names ...string) *StaticDirectory {
+	s := new(StaticDirectory)
+	for _, name := range names {
+		s.Users = append(s.Users, &StaticUser{Name: name})
+	}
+	return s
 }
 
 // TestBlocked: an account that the configuration blocks is refused at once,

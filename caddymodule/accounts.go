@@ -22,6 +22,9 @@ type caller struct {
 	expires   time.Time // when that ends
 }
 
+// id returns the account as the configuration lists it.
+func (c caller) id() accountID { return accountID{c.directory, c.Name} }
+
 // identity is what of the caller goes into a token.
 func (c caller) identity() tokenissuer.Identity {
 	if c.anonymous {
@@ -38,46 +41,55 @@ func (c caller) identity() tokenissuer.Identity {
 // configuration, and what the configuration says of single accounts beside.
 type accounts struct {
 	directories []namedDirectory
-	admins      map[string]bool
-	blocked     map[string]bool
+	listed      struct{ admins, blocked []string } // as the configuration has them
+	admins      map[accountID]bool
+	blocked     map[accountID]bool // by folded names; of no directory means of each
+	spellings   *spellings
 	tokens      accessTokens // asked before all directories
 }
 
-// namedDirectory is a directory under the name that tokens know it by.
+// namedDirectory is a directory under the name that the configuration and tokens
+// know it by.
 type namedDirectory struct {
 	name string
 	Directory
 }
 
 func newAccounts(admins, blocked []string) *accounts {
-	a := &accounts{admins: make(map[string]bool), blocked: make(map[string]bool)}
-	for _, name := range admins {
-		a.admins[name] = true
-	}
-	for _, name := range blocked {
-		a.blocked[name] = true
-	}
+	a := new(accounts)
+	a.listed.admins, a.listed.blocked = admins, blocked
 	return a
 }
 
-// add appends a directory. Its name is that of its module, with a number from
-// the second one of a kind on.
-func (a *accounts) add(kind string, d Directory) {
-	name := kind
-	for n := 2; name == tokensDirectory || a.named(name) != nil; n++ {
-		name = fmt.Sprintf("%s-%d", kind, n)
-	}
+// add appends a directory. What the listed names mean depends on which there are,
+// so it is found out anew; names that mean nothing were refused before.
+func (a *accounts) add(name string, d Directory) {
 	a.directories = append(a.directories, namedDirectory{name, d})
-}
-
-func (a *accounts) named(name string) Directory {
-	for _, d := range a.directories {
-		if d.name == name {
-			return d.Directory
+	a.admins, a.blocked = make(map[accountID]bool), make(map[accountID]bool)
+	names := namesOf(a.directories)
+	for _, entry := range a.listed.admins {
+		if id, err := names.account("admins", entry); err == nil {
+			a.admins[id] = true
 		}
 	}
-	return nil
+	for _, entry := range a.listed.blocked {
+		if id, err := names.blocked("blocked", entry); err == nil {
+			a.blocked[id] = true
+		}
+	}
 }
+
+func (a *accounts) named(name string) (namedDirectory, bool) {
+	for _, d := range a.directories {
+		if d.name == name {
+			return d, true
+		}
+	}
+	return namedDirectory{}, false
+}
+
+// names returns how the directories are called, to read names of accounts by.
+func (a *accounts) names() directoryList { return namesOf(a.directories) }
 
 // authenticate checks a login at each directory until one knows the account. An
 // access token of our own is no other directory's business, whatever user name
@@ -94,14 +106,20 @@ func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error
 	return who, err
 }
 
-// find looks an account up by its name alone, as an administrator names it.
-func (a *accounts) find(ctx context.Context, name string) (caller, error) {
+// find looks up an account as an administrator names it, which is as in the
+// configuration. A bare name that could be several accounts' is a badOrder.
+func (a *accounts) find(ctx context.Context, word, name string) (caller, error) {
 	if id, ok := strings.CutPrefix(name, tokenName); ok && accesstoken.IsID(id) {
 		token, err := a.tokens.store.Peek(ctx, id)
 		return a.byToken(ctx, token, err)
 	}
-	_, who, err := a.first(func(d Directory) (Account, error) { return d.Lookup(ctx, name, "") })
-	return who, err
+	id, err := a.names().account(word, name)
+	if err != nil {
+		return caller{}, badOrder(err.Error())
+	}
+	d, _ := a.named(id.directory)
+	account, err := d.Lookup(ctx, id.name, "")
+	return a.admit(d, account, err)
 }
 
 // first asks the directories in order, and tells which of them has decided. If
@@ -128,8 +146,8 @@ func (a *accounts) first(ask func(Directory) (Account, error)) (at int, who call
 }
 
 // current holds a token's identity against the directories as they are now: an
-// account that is gone, blocked, another's by now or of another password has
-// no valid tokens.
+// account that is gone, blocked, of a directory that is not here or of another
+// password has no valid tokens.
 func (a *accounts) current(ctx context.Context, id tokenissuer.Identity) (caller, error) {
 	if id.Anonymous {
 		return caller{anonymous: true}, nil
@@ -149,22 +167,24 @@ func (a *accounts) current(ctx context.Context, id tokenissuer.Identity) (caller
 	return who, err
 }
 
-// lookup finds an account in the directory that it is known to be of.
+// lookup finds an account in the directory that it is of, and in no other.
 func (a *accounts) lookup(ctx context.Context, name, directory, facts string) (caller, error) {
-	for _, d := range a.directories {
-		if d.name == directory {
-			account, err := d.Lookup(ctx, name, facts)
-			if err == nil && account.Name != name {
-				err = ErrUnknownAccount
-			}
-			return a.admit(d, account, err)
-		}
-		// A name that the configuration has given away since is another's.
-		if static := d.static(); static != nil && static.knows(name) {
-			break
-		}
+	d, ok := a.named(directory)
+	if !ok {
+		return caller{directory: directory}, fmt.Errorf("%w: no directory is called %s", ErrUnknownAccount, directory)
 	}
-	return caller{}, ErrUnknownAccount
+	return a.lookupIn(ctx, d, name, facts)
+}
+
+func (a *accounts) lookupIn(ctx context.Context, d namedDirectory, name, facts string) (caller, error) {
+	if renamed, ok := d.Directory.(renamedDirectory); ok {
+		name = renamed.formerName(name, facts)
+	}
+	account, err := d.Lookup(ctx, name, facts)
+	if err == nil && account.Name != name {
+		err = ErrUnknownAccount
+	}
+	return a.admit(d, account, err)
 }
 
 // admit applies what the configuration says of an account. With an error, the
@@ -173,11 +193,21 @@ func (a *accounts) admit(d namedDirectory, account Account, err error) (caller, 
 	if err != nil {
 		return caller{directory: d.name}, fmt.Errorf("directory %s: %w", d.name, err)
 	}
-	if a.blocked[account.Name] {
+	who := caller{Account: account, directory: d.name, source: d.Directory}
+	if a.isBlocked(who.id()) {
 		return caller{directory: d.name}, ErrBlocked
 	}
-	account.Admin = account.Admin || a.admins[account.Name]
-	return caller{Account: account, directory: d.name, source: d.Directory}, nil
+	who.Admin = who.Admin || a.admins[who.id()]
+	a.spellings.seen(who.id())
+	return who, nil
+}
+
+func (a *accounts) isBlocked(id accountID) bool {
+	if len(a.blocked) == 0 {
+		return false
+	}
+	id.name = foldName(id.name)
+	return a.blocked[id] || a.blocked[accountID{name: id.name}]
 }
 
 // lists tells whether the configuration itself has an account of this name.

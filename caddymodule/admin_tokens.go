@@ -27,7 +27,7 @@ type madeToken struct {
 
 // tokenList is the answer to a GET of /dependency_proxy/tokens.
 type tokenList struct {
-	Tokens []accesstoken.Token `json:"tokens"`
+	Tokens []listedToken `json:"tokens"`
 }
 
 func adminMakeToken(r *http.Request) (int, any, error) {
@@ -55,7 +55,7 @@ func adminListTokens(r *http.Request) (int, any, error) {
 	}
 	site, account, group := siteOf(query), query.Get("account"), query.Get("group")
 	tokens, err := handlers[0].listTokens(r.Context(), func(t accesstoken.Token) bool {
-		return (site == nil || t.Site == *site) && (account == "" || t.Owner != nil && t.Owner.Name == account) &&
+		return (site == nil || t.Site == *site) && (account == "" || t.Owner != nil && (t.Owner.Name == account || ownerID(t.Owner).String() == account)) &&
 			(group == "" || slices.Contains(t.Groups, group))
 	})
 	return http.StatusOK, tokenList{tokens}, err

@@ -2,7 +2,7 @@ package caddymodule
 
 import (
 	"cmp"
-	"slices"
+	"encoding/json"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -34,9 +34,14 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		token          { ... }
 //		realm          <url>
 //		private_groups on|off
-//		admins         <name>...
-//		blocked        <name>...
+//		admins         <account>...
+//		blocked        <account>...
 //	}
+//
+// The user lines are the directory static; a block `directory static` beside
+// them needs a name of its own. An account is DIRECTORY:NAME, or a bare name,
+// which is that of a user line or one of the only directory. A bare name in
+// blocked is that name in every directory.
 //
 // [Handler.unmarshalGroup], [Handler.unmarshalUpstream] and
 // [Token.UnmarshalCaddyfile] have the blocks.
@@ -53,12 +58,22 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			return here(d, checkSiteName(h.Name))
 		},
-		"storage":   h.unmarshalStorage,
-		"user":      users.unmarshalUser,
-		"directory": h.unmarshalDirectory,
-		"group":     h.unmarshalGroup,
-		"upstream":  h.unmarshalUpstream,
-		"token":     h.Token.UnmarshalCaddyfile,
+		"storage": h.unmarshalStorage,
+		"user": func(d *caddyfile.Dispenser) error {
+			if err := users.unmarshalUser(d); err != nil {
+				return err
+			}
+			return here(d, h.checkDirectories(users))
+		},
+		"directory": func(d *caddyfile.Dispenser) error {
+			if err := h.unmarshalDirectory(d); err != nil {
+				return err
+			}
+			return here(d, h.checkDirectories(users))
+		},
+		"group":    h.unmarshalGroup,
+		"upstream": h.unmarshalUpstream,
+		"token":    h.Token.UnmarshalCaddyfile,
 		"realm": func(d *caddyfile.Dispenser) error {
 			if err := oneArg(d, &h.Realm); err != nil {
 				return err
@@ -70,17 +85,36 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.PrivateGroups = &on
 			return err
 		},
-		"admins":  func(d *caddyfile.Dispenser) error { return someArgs(d, &h.Admins) },
-		"blocked": func(d *caddyfile.Dispenser) error { return someArgs(d, &h.Blocked) },
+		"admins":  func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Admins, directoryList.account) },
+		"blocked": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Blocked, directoryList.blocked) },
 	}
 	if err := eachLine(d, "dependency_proxy", blocks); err != nil {
 		return err
 	}
-	if len(users.Users) > 0 {
-		raw := caddyconfig.JSONModuleObject(users, "type", "static", nil)
-		h.DirectoriesRaw = slices.Insert(h.DirectoriesRaw, 0, raw)
+	h.DirectoriesRaw = h.withUsers(users)
+	directories, err := listDirectories(h.DirectoriesRaw)
+	if err != nil {
+		return d.WrapErr(err)
+	}
+	if err := h.checkLines(directories); err != nil {
+		return err
 	}
 	return here(d, h.checkWhole())
+}
+
+// withUsers returns the directories with that of the user lines before them.
+func (h *Handler) withUsers(users *StaticDirectory) []json.RawMessage {
+	if len(users.Users) == 0 {
+		return h.DirectoriesRaw
+	}
+	raw := caddyconfig.JSONModuleObject(users, "type", "static", nil)
+	return append([]json.RawMessage{raw}, h.DirectoriesRaw...)
+}
+
+// checkDirectories finds two directories of one name where the second one is.
+func (h *Handler) checkDirectories(users *StaticDirectory) error {
+	_, err := listDirectories(h.withUsers(users))
+	return err
 }
 
 // unmarshalStorage reads
@@ -116,12 +150,13 @@ func (s *StaticDirectory) unmarshalUser(d *caddyfile.Dispenser) error {
 // unmarshalGroup reads
 //
 //	group <path> {
-//		visibility  private|internal|public
-//		members     <name>...
-//		maintainers <name>...
-//		owners      <name>...
-//		quota       <size>
-//		upstream    <name> {
+//		visibility   private|internal|public
+//		members      <account>...
+//		maintainers  <account>...
+//		owners       <account>...
+//		members_from <directory>...
+//		quota        <size>
+//		upstream     <name> {
 //			credentials <user name> <password placeholder>
 //		}
 //	}
@@ -141,11 +176,14 @@ func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
 			}
 			return here(d, g.check())
 		},
-		"members":     func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Members) },
-		"maintainers": func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Maintainers) },
-		"owners":      func(d *caddyfile.Dispenser) error { return someArgs(d, &g.Owners) },
-		"quota":       func(d *caddyfile.Dispenser) error { return size(d, &g.Quota) },
-		"upstream":    g.unmarshalUpstream,
+		"members":     func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &g.Members, directoryList.account) },
+		"maintainers": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &g.Maintainers, directoryList.account) },
+		"owners":      func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &g.Owners, directoryList.account) },
+		"members_from": func(d *caddyfile.Dispenser) error {
+			return h.accountArgs(d, &g.MembersFrom, directoryList.memberDirectory)
+		},
+		"quota":    func(d *caddyfile.Dispenser) error { return size(d, &g.Quota) },
+		"upstream": g.unmarshalUpstream,
 	})
 }
 

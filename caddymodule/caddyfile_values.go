@@ -14,11 +14,18 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
+// goneLines are lines of earlier versions, by their block, with what is said of
+// them.
+var goneLines = map[string]error{"directory oidc prefix": errPrefix, "directory authentication prefix": errPrefix}
+
 // eachLine reads a block whose lines begin with one of the given words. The
 // reader of a line is called with the dispenser at that word.
 func eachLine(d *caddyfile.Dispenser, block string, lines map[string]func(*caddyfile.Dispenser) error) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		read := lines[d.Val()]
+		if err := goneLines[block+" "+d.Val()]; err != nil {
+			return d.WrapErr(err)
+		}
 		if read == nil {
 			known := slices.Sorted(maps.Keys(lines))
 			return d.Errf("unrecognized subdirective '%s' of %s; write one of %s", d.Val(), block, strings.Join(known, ", "))

@@ -87,7 +87,7 @@ func (ex *exchange) authorize(want Role) *apiError {
 		return nil
 	}
 	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.directory, ex.caller.token, v.rule})
-	e := refuse(denied, "group %s does not exist, or you may not %s; ask its owner to make %s one of its %ss", ex.route.group, deeds[want], ex.caller.Name, want)
+	e := refuse(denied, "group %s does not exist, or you may not %s; ask its owner to make %s one of its %ss", ex.route.group, deeds[want], ex.caller.id(), want)
 	if ex.caller.token != "" {
 		e = refuse(denied, "group %s does not exist, or the access token %s may not %s", ex.route.group, ex.caller.token, deeds[want])
 	}

@@ -212,7 +212,7 @@ func (h *Handler) check() error {
 			return err
 		}
 	}
-	return h.checkWhole()
+	return cmp.Or(h.checkNames(), h.checkWhole())
 }
 
 // checkWhole checks what only the whole configuration can tell.

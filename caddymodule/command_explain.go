@@ -18,12 +18,13 @@ func explainCommand() *cobra.Command {
 		Short: "Tells whether an account may pull an image, and why",
 		Long: `
 Tells whether an account may pull an image now, which rule decides, and what the
-image's name means. Without --as, it tells about somebody who is not logged in;
-token:ID stands for the access token of that id.
+image's name means. Without --as, it tells about somebody who is not logged in.
+An account is DIRECTORY:NAME; the name alone is enough for one of a user line,
+or where there is one directory. token:ID stands for the access token of that id.
 
 The image is a group and an image, as in acme/alpine:3.20, or the whole name
 that is pulled. Of the groups that fit a name, the longest is meant.`,
-		Example: "  $ caddy dependency-proxy explain --as alice --pull acme/alpine:3.20",
+		Example: "  $ caddy dependency-proxy explain --as ldap:alice --pull acme/alpine:3.20",
 		Args:    cobra.NoArgs,
 	}
 	cmd.Flags().String("as", "", "Account that pulls; nobody if empty")
@@ -91,6 +92,9 @@ func (a *explainedAccount) text(name string) string {
 	}
 	if a.PullOnly {
 		text += ", for pulling only"
+	}
+	for _, entry := range a.Misspelled {
+		text += "; the configuration lists " + entry + ", which is another account by its spelling"
 	}
 	return text
 }

@@ -35,7 +35,7 @@ account can do all that the account can.`,
   $ caddy dependency-proxy token create --account alice --lifetime 30d`,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().String("account", "", "Account that the token stands for")
+	cmd.Flags().String("account", "", "Account that the token stands for: DIRECTORY:NAME, or a name as in the configuration")
 	cmd.Flags().StringSlice("group", nil, "Group of the token, or that it is limited to")
 	cmd.Flags().String("role", "", "Role in the group: member, maintainer or owner")
 	cmd.Flags().StringSlice("scope", nil, "What the token is for: pull (the default) or manage")
@@ -98,7 +98,7 @@ func tokenListCommand() *cobra.Command {
 		Long:  "Lists the access tokens, the newest first, without what they are. Expired ones are listed for 30 days.",
 		Args:  cobra.NoArgs,
 	}
-	cmd.Flags().String("account", "", "Only those that stand for this account")
+	cmd.Flags().String("account", "", "Only those that stand for this account: DIRECTORY:NAME, or a name of any directory")
 	cmd.Flags().String("group", "", "Only those of this group, or limited to it")
 	return runs(cmd, listTokens)
 }
@@ -125,14 +125,16 @@ func listTokens(c command) (int, error) {
 		if !t.LastUsed.IsZero() {
 			used = t.LastUsed.Format("2006-01-02 15h")
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Kind, holder(t), cmp.Or(t.Name, "-"),
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Kind, holder(t.Token), cmp.Or(t.Name, "-"),
 			t.Created.Format(time.DateOnly), t.Expires.Format(time.DateOnly), used, state(t))
 	}
 	return caddy.ExitCodeSuccess, table.Flush()
 }
 
-func state(t accesstoken.Token) string {
+func state(t listedToken) string {
 	switch err := t.Valid(time.Now()); {
+	case t.Ended != "":
+		return "ended: " + t.Ended
 	case errors.Is(err, accesstoken.ErrRevoked):
 		return "revoked"
 	case err != nil:
@@ -148,9 +150,9 @@ func holder(t accesstoken.Token) string {
 	case t.Owner == nil && t.Role != "":
 		groups = t.Role + " of " + groups
 	case t.Owner != nil && groups != "":
-		groups = t.Owner.Name + " in " + groups
+		groups = ownerID(t.Owner).String() + " in " + groups
 	case t.Owner != nil:
-		groups = t.Owner.Name
+		groups = ownerID(t.Owner).String()
 	}
 	if t.Site != "" {
 		groups += " at " + t.Site
@@ -165,7 +167,7 @@ func tokenRevokeCommand() *cobra.Command {
 		Long: `
 Revokes access tokens, which are named by their id or are given themselves. The
 node that is asked refuses them at once, others that share its storage within
-30 seconds.`,
+30 seconds. What was made with a token ends with it, and is listed.`,
 		Args: cobra.MinimumNArgs(1),
 	}, revokeTokens)
 }
@@ -179,13 +181,16 @@ func revokeTokens(c command) (int, error) {
 				return caddy.ExitCodeFailedStartup, errors.New("this is a mistyped or cut access token")
 			}
 		}
-		var token accesstoken.Token
+		var token revokedToken
 		answer, err := c.ask(http.MethodDelete, tokensPath+"/"+url.PathEscape(id), nil, &token)
 		if err != nil {
 			return caddy.ExitCodeFailedStartup, err
 		}
 		if !c.printJSON(answer) {
-			c.say("%s token %s for %s is revoked.", token.Kind, token.ID, holder(token))
+			c.say("%s token %s for %s is revoked.", token.Kind, token.ID, holder(token.Token))
+			for _, other := range token.AlsoEnded {
+				c.say("%s token %s for %s ends too, since it was made with %s.", other.Kind, other.ID, holder(other), other.MadeWith)
+			}
 		}
 	}
 	return caddy.ExitCodeSuccess, nil

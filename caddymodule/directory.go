@@ -8,8 +8,8 @@ import (
 
 // Account is somebody a directory knows, as it is now.
 type Account struct {
-	// Name is unique among all directories of a site, the first that knows
-	// it winning.
+	// Name is unique within the directory. Other directories may have the same
+	// name for somebody else.
 	Name string
 
 	// Version changes when tokens of the account that were issued so far
@@ -25,9 +25,18 @@ type Account struct {
 	// Admin may do everything on the site.
 	Admin bool
 
-	// Roles are those that the directory gives the account, by group; they
-	// hold in subgroups too. The configuration may give others.
+	// Roles are those that the account has in the directory's own groups, by
+	// path; they hold in subgroups too. They count where groups of the directory
+	// do: see [Group.MembersFrom].
 	Roles map[string]Role
+
+	// Mapped are the roles that the directory's own configuration gives the
+	// account, as a `map` line does. They count in declared groups, and below
+	// them, like those that the groups list.
+	Mapped map[string]Role
+
+	// External keeps the account out of internal groups that it has no role in.
+	External bool
 
 	// Only, unless it is nil, are the groups, with their subgroups, that the
 	// account has any business in beyond what is public.
@@ -76,6 +85,22 @@ type Directory interface {
 	// that shows a token, so what takes time is to be remembered for a while.
 	// The facts are those of the login, or empty where there was none.
 	Lookup(ctx context.Context, name, facts string) (Account, error)
+}
+
+// SourcedDirectory is a Directory that says where its accounts are, such as a
+// URL. With another source all accounts are others', whatever their names: access
+// tokens that were made for the accounts of before end.
+type SourcedDirectory interface {
+	Directory
+	Source() string
+}
+
+// renamedDirectory is a Directory whose accounts had other names in tokens of
+// earlier versions.
+type renamedDirectory interface {
+	Directory
+	// formerName returns the name that an account of a token has now.
+	formerName(name, facts string) string
 }
 
 // secretDirectory is a Directory that knows a login by its password, a token,

@@ -38,6 +38,10 @@ func init() { caddy.RegisterModule(new(AuthenticationDirectory)) }
 // that were given for its logins. A directory that is to take back at once is one that is asked at
 // each pull, or `blocked`.
 type AuthenticationDirectory struct {
+	// Name is what the directory is called where its accounts are listed, as in
+	// NAME:alice: authentication by default.
+	Name string `json:"name,omitempty"`
+
 	// Provider checks the logins. The id of the user that it returns is the
 	// account's name.
 	ProviderRaw json.RawMessage `json:"provider,omitempty" caddy:"namespace=http.authentication.providers inline_key=type"`
@@ -46,12 +50,6 @@ type AuthenticationDirectory struct {
 	// the account is a member, separated by commas or white space. What is not
 	// the path of a group is left out. None by default.
 	Groups string `json:"groups,omitempty"`
-
-	// Prefix goes before the account's name. Without one, the user's id must
-	// be the name that logs in: a provider that calls it otherwise could else
-	// make it another directory's account, since members, admins and blocked
-	// accounts are named without their directory.
-	Prefix string `json:"prefix,omitempty"`
 
 	// MaxAge is how long after a login its tokens are good at most, refresh
 	// tokens included: 12h by default, at least 1m.
@@ -131,14 +129,12 @@ func (a *AuthenticationDirectory) Authenticate(ctx context.Context, login Login)
 		return Account{}, fmt.Errorf("the provider %s: %w", a.kind, err)
 	case !ok:
 		return Account{}, ErrUnknownAccount
-	case a.Prefix == "" && user.ID != login.Name:
-		return Account{}, fmt.Errorf("%w: the provider %s calls the account %.100q; write a prefix in the directory if it may", ErrWrongPassword, a.kind, user.ID)
 	}
 	facts, err := json.Marshal(providerFacts{At: time.Now().Unix(), Groups: a.groupsOf(user), Provider: a.source})
 	if err != nil {
 		return Account{}, err
 	}
-	return a.Lookup(ctx, a.Prefix+user.ID, string(facts))
+	return a.Lookup(ctx, user.ID, string(facts))
 }
 
 func (a *AuthenticationDirectory) ask(request *http.Request, login Login) (user caddyauth.User, ok bool, err error) {
@@ -158,8 +154,7 @@ func (a *AuthenticationDirectory) Lookup(_ context.Context, name, facts string) 
 	if len(facts) > factsLimit {
 		return Account{}, fmt.Errorf("what the provider %s says of the account is longer than %d bytes", a.kind, factsLimit)
 	}
-	own, ok := strings.CutPrefix(name, a.Prefix)
-	if !ok || own == "" || len(name) > nameLimit || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+	if name == "" || len(name) > nameLimit || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
 		return Account{}, fmt.Errorf("%w: the name cannot be one", ErrUnknownAccount)
 	}
 	var said providerFacts
@@ -176,6 +171,10 @@ func (a *AuthenticationDirectory) Lookup(_ context.Context, name, facts string) 
 	return account, nil
 }
 
+// Source implements [SourcedDirectory]: the accounts are those of the provider as
+// it is configured.
+func (a *AuthenticationDirectory) Source() string { return a.source }
+
 func (a *AuthenticationDirectory) groupsOf(user caddyauth.User) []string {
 	if a.Groups == "" {
 		return nil
@@ -189,9 +188,6 @@ func (a *AuthenticationDirectory) groupsOf(user caddyauth.User) []string {
 func (a *AuthenticationDirectory) check() error {
 	if a.ProviderRaw == nil {
 		return errors.New("directory authentication: there is no provider; write `provider MODULE ...`")
-	}
-	if len(a.Prefix) > nameLimit/2 || strings.ContainsFunc(a.Prefix, isBlank) {
-		return fmt.Errorf("prefix '%s': write up to %d bytes without white space", a.Prefix, nameLimit/2)
 	}
 	if age := time.Duration(a.MaxAge); age != 0 && age < time.Minute {
 		return fmt.Errorf("max_age %v: write a duration of at least 1m", age)
@@ -215,5 +211,5 @@ func (n nowhere) WriteHeader(int) {}
 // Interface guards
 var (
 	_ caddy.Provisioner = (*AuthenticationDirectory)(nil)
-	_ Directory         = (*AuthenticationDirectory)(nil)
+	_ SourcedDirectory  = (*AuthenticationDirectory)(nil)
 )

@@ -16,9 +16,9 @@ import (
 //	directory authentication <module> ...
 //
 //	directory authentication {
+//		name     <name>
 //		provider <module> ...
 //		groups   <metadata key>
-//		prefix   <text>
 //		max_age  <duration>
 //	}
 func (a *AuthenticationDirectory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -30,9 +30,9 @@ func (a *AuthenticationDirectory) UnmarshalCaddyfile(d *caddyfile.Dispenser) err
 		return here(d, a.check())
 	}
 	err := eachLine(d, "directory authentication", map[string]func(*caddyfile.Dispenser) error{
+		"name":     func(d *caddyfile.Dispenser) error { return directoryName(d, &a.Name) },
 		"provider": a.unmarshalProvider,
 		"groups":   func(d *caddyfile.Dispenser) error { return oneArg(d, &a.Groups) },
-		"prefix":   func(d *caddyfile.Dispenser) error { return oneArg(d, &a.Prefix) },
 		"max_age":  func(d *caddyfile.Dispenser) error { return duration(d, &a.MaxAge) },
 	})
 	if err != nil {

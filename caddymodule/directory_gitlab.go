@@ -36,6 +36,10 @@ func init() { caddy.RegisterModule(new(GitLabDirectory)) }
 // pulls from wherever the user whose job it is may, while the job runs. Who has
 // only a token without the scope api does nothing but pull.
 type GitLabDirectory struct {
+	// Name is what the directory is called where its accounts are listed, as in
+	// NAME:alice: gitlab by default.
+	Name string `json:"name,omitempty"`
+
 	// URL is the instance's, as in https://gitlab.example.com.
 	URL string `json:"url"`
 
@@ -165,6 +169,9 @@ func instanceName(base *url.URL) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:6])
 }
 
+// Source implements [SourcedDirectory]: the accounts are those of the instance.
+func (d *GitLabDirectory) Source() string { return d.gitlab.name }
+
 // Cleanup gives up the instance. Requests that still use it go on.
 func (d *GitLabDirectory) Cleanup() error {
 	d.lease.release()
@@ -282,5 +289,6 @@ var (
 	_ caddy.Provisioner  = (*GitLabDirectory)(nil)
 	_ caddy.CleanerUpper = (*GitLabDirectory)(nil)
 	_ GroupDirectory     = (*GitLabDirectory)(nil)
+	_ SourcedDirectory   = (*GitLabDirectory)(nil)
 	_ secretDirectory    = (*GitLabDirectory)(nil)
 )

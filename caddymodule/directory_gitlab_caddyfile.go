@@ -7,6 +7,7 @@ import (
 // UnmarshalCaddyfile reads
 //
 //	directory gitlab <url> {
+//		name         <name>
 //		token        <placeholder>
 //		cache_for    <duration>
 //		grace        <duration>
@@ -23,6 +24,7 @@ func (d *GitLabDirectory) UnmarshalCaddyfile(disp *caddyfile.Dispenser) error {
 		return disp.WrapErr(err)
 	}
 	if err := eachLine(disp, "directory gitlab", map[string]func(*caddyfile.Dispenser) error{
+		"name": func(disp *caddyfile.Dispenser) error { return directoryName(disp, &d.Name) },
 		"token": func(disp *caddyfile.Dispenser) error {
 			if err := oneArg(disp, &d.Token); err != nil {
 				return err

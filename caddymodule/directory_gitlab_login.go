@@ -169,7 +169,7 @@ func (d *GitLabDirectory) account(ctx context.Context, c gitlabCredential) (Acco
 	if err := d.stillGood(ctx, c); err != nil {
 		return Account{}, err
 	}
-	return Account{Name: user.Username, Facts: c.facts(), PullOnly: c.PullOnly}, nil
+	return Account{Name: user.Username, Facts: c.facts(), PullOnly: c.PullOnly, External: user.External}, nil
 }
 
 // user asks for an active user.

@@ -135,7 +135,7 @@ func TestSeveralGitLabs(t *testing.T) {
 	other := gitlabtest.New(t)
 	zoe := other.AddUser(1, "zoe")
 	g.Tokens["corp-token-secret-that-must-not-leak"] = &gitlabtest.Token{ID: 9, User: 24, Scopes: []string{"api"}}
-	s := gitlabSite(t, g, users("carol"), gitlabAt(t, g, "token_prefix corp-"), gitlabAt(t, other), "directory elsewhere")
+	s := gitlabSite(t, g, users("carol"), gitlabAt(t, g, "token_prefix corp-"), gitlabAt(t, other, "name gitlab-2"), "directory elsewhere")
 	s.login("alice", alice)
 	s.login("zoe", zoe)
 	s.login("alice", "corp-token-secret-that-must-not-leak")
@@ -152,7 +152,7 @@ func TestSeveralGitLabs(t *testing.T) {
 	// Under a name of the configuration's nobody else's token gets in.
 	s.get(auth, basic("carol", alice)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.get(auth, basic("carol", "corp-token-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.load(gitlabAt(t, g), gitlabAt(t, other))
+	s.load(gitlabAt(t, g), gitlabAt(t, other, "name gitlab-2"))
 	s.get(auth, basic("alice", "glpat-nobodys-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if want := `"reason":"unknown account: directory gitlab: GitLab refuses the token; directory gitlab-2: GitLab refuses the token"`; !strings.Contains(s.logs(), want) {
 		t.Error("the log does not say why each directory refused")

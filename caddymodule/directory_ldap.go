@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,10 @@ func init() { caddy.RegisterModule(new(LDAPDirectory)) }
 // entry has, whatever way it was written at the login. Referrals are not
 // followed.
 type LDAPDirectory struct {
+	// Name is what the directory is called where its accounts are listed, as in
+	// NAME:alice: ldap by default.
+	Name string `json:"name,omitempty"`
+
 	// Servers are URLs as in ldaps://ldap.example.com or ldap://…, asked in
 	// order until one can be reached.
 	Servers []string `json:"servers"`
@@ -157,6 +162,10 @@ func (l *LDAPDirectory) Cleanup() error {
 	return nil
 }
 
+// Source implements [SourcedDirectory]: the accounts are those of a subtree,
+// whichever servers tell it.
+func (l *LDAPDirectory) Source() string { return ldapKey(cmp.Or(l.BaseDN, l.UserDN)) }
+
 func (l *LDAPDirectory) setDefaults() {
 	for _, d := range []struct {
 		to *caddy.Duration
@@ -225,5 +234,5 @@ func (l *LDAPDirectory) newPool(ctx caddy.Context) (*ldapPool, error) {
 var (
 	_ caddy.Provisioner  = (*LDAPDirectory)(nil)
 	_ caddy.CleanerUpper = (*LDAPDirectory)(nil)
-	_ Directory          = (*LDAPDirectory)(nil)
+	_ SourcedDirectory   = (*LDAPDirectory)(nil)
 )

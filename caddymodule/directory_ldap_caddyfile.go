@@ -11,6 +11,7 @@ import (
 // to bind has a default:
 //
 //	directory ldap <url>... {
+//		name            <name>
 //		bind_dn         <dn>
 //		bind_password   <placeholder>
 //		base_dn         <dn>
@@ -66,6 +67,7 @@ func (l *LDAPDirectory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.WrapErr(l.checkServers())
 	}
 	lines := map[string]func(*caddyfile.Dispenser) error{
+		"name":            func(d *caddyfile.Dispenser) error { return directoryName(d, &l.Name) },
 		"map":             l.unmarshalMap,
 		"admins":          func(d *caddyfile.Dispenser) error { return someArgs(d, &l.Admins) },
 		"starttls":        func(d *caddyfile.Dispenser) (err error) { l.StartTLS, err = onOff(d); return err },

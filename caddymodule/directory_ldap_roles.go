@@ -54,10 +54,10 @@ func (r ldapRoles) give(account *Account, in func(ldapGroup) bool) (ids []string
 			account.Admin = true
 			continue
 		}
-		if account.Roles == nil {
-			account.Roles = make(map[string]Role)
+		if account.Mapped == nil {
+			account.Mapped = make(map[string]Role)
 		}
-		account.Roles[g.group] = max(account.Roles[g.group], g.role)
+		account.Mapped[g.group] = max(account.Mapped[g.group], g.role)
 	}
 	return ids
 }

@@ -203,7 +203,7 @@ func TestLDAPFacts(t *testing.T) {
 		t.Fatalf("%q, %v", ids, err)
 	}
 	known, err := roles.fromFacts("alice", facts, login.Add(23*time.Hour))
-	if err != nil || known.Version != "v" || known.Admin || len(known.Roles) != 2 || known.Roles["acme"] != Owner || known.Roles["tools"] != Member {
+	if err != nil || known.Version != "v" || known.Admin || len(known.Mapped) != 2 || known.Mapped["acme"] != Owner || known.Mapped["tools"] != Member {
 		t.Errorf("%+v, %v", known, err)
 	}
 	for _, bad := range []string{"", "x", "x v", "9999999999999999999999 v"} {
@@ -214,7 +214,7 @@ func TestLDAPFacts(t *testing.T) {
 	if known, err := roles.fromFacts("alice", facts, login.Add(25*time.Hour)); !isRefusal(err) {
 		t.Errorf("after a day: %+v, %v", known, err)
 	}
-	if known, err := ldapRoles(nil).fromFacts("alice", facts, login); err != nil || known.Roles != nil {
+	if known, err := ldapRoles(nil).fromFacts("alice", facts, login); err != nil || known.Mapped != nil {
 		t.Errorf("without a mapping: %+v, %v", known, err)
 	}
 	for i := range 200 {

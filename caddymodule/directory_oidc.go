@@ -43,6 +43,10 @@ func init() { caddy.RegisterModule(new(OIDCDirectory)) }
 // 15 minutes old or one is missing, at most every 10 seconds. If it is away,
 // known keys serve for an hour.
 type OIDCDirectory struct {
+	// Name is what the directory is called where its accounts are listed, as in
+	// NAME:repo:acme/app:ref:refs/heads/main: oidc by default.
+	Name string `json:"name,omitempty"`
+
 	// Issuer is the URL that the tokens have in `iss`, and where the discovery
 	// document is. It must be https, or on this machine.
 	Issuer string `json:"issuer"`
@@ -53,18 +57,6 @@ type OIDCDirectory struct {
 
 	// Account is the claim that names the account: sub by default.
 	Account string `json:"account,omitempty"`
-
-	// Prefix goes before that name. By default it is the issuer's URL without
-	// https:// and with # after it, as in
-	//
-	//	token.actions.example.com#repo:acme/app:ref:refs/heads/main
-	//
-	// because members, admins and blocked accounts are named without their
-	// directory: an issuer whose users choose what it calls them could else
-	// call one of them as another directory's account. An issuer has no # in
-	// its URL, so two issuers do not make the same name either. The empty
-	// prefix is for an issuer that is trusted with every name on the site.
-	Prefix *string `json:"prefix,omitempty"`
 
 	// Require are claims without which nobody gets in. All must hold.
 	Require []*OIDCRequirement `json:"require,omitempty"`
@@ -207,6 +199,23 @@ func (o *OIDCDirectory) Lookup(_ context.Context, name, facts string) (Account, 
 	return account, nil
 }
 
+// formerName implements renamedDirectory: earlier versions put the issuer before
+// the name. The claims say whether it was so.
+func (o *OIDCDirectory) formerName(name, facts string) string {
+	claims, err := parseClaims(facts)
+	if err != nil || len(claims[o.rules.account]) != 1 {
+		return name
+	}
+	now := claims[o.rules.account][0]
+	if name == strings.TrimPrefix(o.Issuer, "https://")+"#"+now {
+		return now
+	}
+	return name
+}
+
+// Source implements [SourcedDirectory]: the accounts are those of the issuer.
+func (o *OIDCDirectory) Source() string { return o.Issuer }
+
 func (*OIDCDirectory) takesTokens() {}
 
 // verify checks an id token's signature and times, and returns what the rules
@@ -265,4 +274,6 @@ var (
 	_ caddy.Provisioner  = (*OIDCDirectory)(nil)
 	_ caddy.CleanerUpper = (*OIDCDirectory)(nil)
 	_ secretDirectory    = (*OIDCDirectory)(nil)
+	_ SourcedDirectory   = (*OIDCDirectory)(nil)
+	_ renamedDirectory   = (*OIDCDirectory)(nil)
 )

@@ -20,9 +20,9 @@ var roleByName = map[string]Role{"": Member, "member": Member, "maintainer": Mai
 // end in *:
 //
 //	directory oidc <issuer url> {
+//		name      <name>
 //		audience  <audience>...
 //		account   <claim>
-//		prefix    <text>
 //		require   <claim> <value>...
 //		map       <claim> <value> -> <group> [member|maintainer|owner]
 //		max_age   <duration>
@@ -38,15 +38,12 @@ func (o *OIDCDirectory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return err
 	}
 	err := eachLine(d, "directory oidc", map[string]func(*caddyfile.Dispenser) error{
+		"name":     func(d *caddyfile.Dispenser) error { return directoryName(d, &o.Name) },
 		"audience": func(d *caddyfile.Dispenser) error { return someArgs(d, &o.Audiences) },
 		"account":  func(d *caddyfile.Dispenser) error { return oneArg(d, &o.Account) },
-		"prefix": func(d *caddyfile.Dispenser) error {
-			o.Prefix = new(string)
-			return oneArg(d, o.Prefix)
-		},
-		"require": o.unmarshalRequire,
-		"map":     o.unmarshalMap,
-		"max_age": func(d *caddyfile.Dispenser) error { return duration(d, &o.MaxAge) },
+		"require":  o.unmarshalRequire,
+		"map":      o.unmarshalMap,
+		"max_age":  func(d *caddyfile.Dispenser) error { return duration(d, &o.MaxAge) },
 		"transport": func(d *caddyfile.Dispenser) (err error) {
 			o.TransportRaw, err = guest(d, "http.reverse_proxy.transport.", "protocol")
 			return err
@@ -100,9 +97,6 @@ func (o *OIDCDirectory) check() error {
 		if err := checkClaim(o.Account); err != nil {
 			return fmt.Errorf("account: %w", err)
 		}
-	}
-	if o.Prefix != nil && (len(*o.Prefix) > nameLimit/2 || strings.ContainsFunc(*o.Prefix, isBlank)) {
-		return fmt.Errorf("prefix '%s': write up to %d bytes without white space", *o.Prefix, nameLimit/2)
 	}
 	if age := time.Duration(o.MaxAge); age != 0 && age < time.Minute {
 		return fmt.Errorf("max_age %v: write a duration of at least 1m", age)

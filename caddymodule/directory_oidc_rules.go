@@ -22,7 +22,6 @@ const (
 
 // oidcRules say who gets in with an id token, and as what.
 type oidcRules struct {
-	prefix  string
 	account string
 	maxAge  time.Duration
 	require []*OIDCRequirement // issuer and audiences among them
@@ -40,10 +39,6 @@ func (o *OIDCDirectory) compile() oidcRules {
 	}
 	if rules.maxAge == 0 {
 		rules.maxAge = defaultOIDCMaxAge
-	}
-	rules.prefix = strings.TrimPrefix(o.Issuer, "https://") + "#"
-	if o.Prefix != nil {
-		rules.prefix = *o.Prefix
 	}
 	// Neither ends in *, and like the others they are judged at each pull: what
 	// was given to tokens of an issuer or for an audience that is no longer
@@ -72,7 +67,7 @@ func (r *oidcRules) judge(claims oidcClaims, now time.Time) (Account, error) {
 	if len(name) != 1 || name[0] == "" {
 		return Account{}, fmt.Errorf("it has no claim %s to name the account", r.account)
 	}
-	account := Account{Name: r.prefix + name[0], Facts: claims.encode(), Roles: roles}
+	account := Account{Name: name[0], Facts: claims.encode(), Mapped: roles}
 	if len(account.Name) > nameLimit {
 		return Account{}, fmt.Errorf("the account's name is longer than %d bytes", nameLimit)
 	}

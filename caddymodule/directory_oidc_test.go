@@ -40,7 +40,7 @@ func TestOIDC(t *testing.T) {
 	if text := string(payload); !strings.Contains(text, `\"ref\":\"refs/heads/main\"`) || strings.Contains(text, "f0c1") || strings.Contains(text, "team/platform") {
 		t.Errorf("the token holds other claims than those of rules: %s", text)
 	}
-	if logs := s.logs(); !strings.Contains(logs, `"user_id":"`+issuer.account("repo:acme/app:ref:refs/heads/main")+`"`) {
+	if logs := s.logs(); !strings.Contains(logs, `"user_id":"repo:acme/app:ref:refs/heads/main"`) {
 		t.Error("the access log does not tell who it was")
 	}
 	if asked := issuer.keysAsked(); asked != 1 {
@@ -48,26 +48,28 @@ func TestOIDC(t *testing.T) {
 	}
 }
 
-// TestOIDCNames: what an issuer calls an account is not the name of another
-// directory's, unless the configuration wants that.
+// TestOIDCNames: what an issuer calls an account is a name in its directory, and
+// no other directory's account.
 func TestOIDCNames(t *testing.T) {
 	issuer := newIDIssuer(t)
 	raw := issuer.token(claim("sub", "alice"))
 	open := "map repository_owner acme -> acme"
-	s := start(t, users("alice"), issuer.directory(open), private("acme"), private("secret", "alice"), "admins alice")
+	s := start(t, users("alice"), issuer.directory(open), private("acme"), private("secret", "alice"), "admins static:alice")
 	s.secret(raw)
 	s.get(manifestPath("secret", "alpine", "3.20"), idToken(raw)).expect(t, http.StatusForbidden, "DENIED")
-	s.load(issuer.directory(open), private("acme"), private("secret", issuer.account("alice")), "admins alice", "upstream docker.io {\n endpoint http://127.0.0.1:1\n}")
+	s.load(users("alice"), issuer.directory(open), private("acme"), private("secret", "oidc:alice"), "upstream docker.io {\n endpoint http://127.0.0.1:1\n}")
 	s.get(manifestPath("secret", "alpine", "3.20"), idToken(raw)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE") // may, and nothing is there
-	s.load(issuer.directory(open), private("acme"), "blocked "+issuer.account("alice"))
-	s.get("/v2/", idToken(raw)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.load(issuer.directory(open, "prefix ci/"), private("acme"), "blocked ci/alice")
-	s.get("/v2/", idToken(raw)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	// A name that goes to a user of the configuration is that user's.
-	s.load(issuer.directory(open, `prefix ""`), private("acme"), "admins root")
+	for blocked, status := range map[string]int{"alice": 401, "ALICE": 401, "oidc:alice": 401, "static:alice": 200} {
+		s.load(users("alice"), issuer.directory(open), private("acme"), "blocked "+blocked)
+		if a := s.get("/v2/", idToken(raw)); a.StatusCode != status {
+			t.Errorf("with %s blocked: got %d, want %d", blocked, a.StatusCode, status)
+		}
+	}
+	// Another name of the directory makes it another account.
+	s.load(issuer.directory(open), private("acme"))
 	token := s.get(auth, idToken(raw)).expect(t, http.StatusOK, "").tokens().Token
 	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
-	s.load(users("alice"), issuer.directory(open, `prefix ""`), private("acme"))
+	s.load(issuer.directory(open, "name ci"), private("acme"))
 	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
@@ -104,7 +106,7 @@ func TestOIDCReload(t *testing.T) {
 		{issuer.directory("map repository_owner acme -> acme", "require ref refs/heads/release"), 401, 401},
 		{issuer.directory("map repository_owner acme -> acme", "require environment production"), 401, 401},
 		{issuer.directory("map repository_owner acme -> acme", "account repository"), 401, 401},
-		{issuer.directory("map repository_owner acme -> acme", "prefix ci/"), 401, 401},
+		{issuer.directory("map repository_owner acme -> acme", "name ci"), 401, 401},
 		{strings.Replace(before, "registry.example.com", "another.example.com", 1), 401, 401},
 		{strings.Replace(before, issuer.url, "https://another.example.com", 1), 401, 401},
 		{"directory elsewhere", 401, 401},
@@ -191,8 +193,8 @@ func TestOIDCPrivateCA(t *testing.T) {
 	s.get("/v2/", idToken(raw)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	s.load(issuer.directory("map repository_owner acme -> acme", "transport http {\n tls_trust_pool file "+ca+"\n}"), private("acme"))
 	s.get("/v2/", idToken(raw)).expect(t, http.StatusOK, "")
-	if !strings.Contains(s.logs(), strings.TrimPrefix(issuer.url, "https://")+"#repo:acme/app") {
-		t.Error("the account is not named after its issuer")
+	if !strings.Contains(s.logs(), `"account":"repo:acme/app:ref:refs/heads/main","directory":"oidc"`) {
+		t.Error("the log does not tell the account and its directory")
 	}
 }
 

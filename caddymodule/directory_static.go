@@ -17,6 +17,10 @@ func init() { caddy.RegisterModule(new(StaticDirectory)) }
 // StaticDirectory holds accounts with passwords: those that the configuration
 // itself lists and those of a file.
 type StaticDirectory struct {
+	// Name is what the directory is called where its accounts are listed, as in
+	// NAME:alice: static by default.
+	Name string `json:"name,omitempty"`
+
 	// Users are the accounts of the configuration.
 	Users []*StaticUser `json:"users,omitempty"`
 
@@ -147,11 +151,19 @@ func (s *StaticDirectory) Lookup(_ context.Context, name, _ string) (Account, er
 	return Account{}, ErrUnknownAccount
 }
 
+// Source implements [SourcedDirectory]: the accounts are those of the users file.
+func (s *StaticDirectory) Source() string {
+	if s.file == nil {
+		return ""
+	}
+	return s.file.path
+}
+
 // knows tells whether a name is one of the directory's accounts.
 func (s *StaticDirectory) knows(name string) bool { return s.now().byName[name] != nil }
 
 // Interface guards
 var (
 	_ caddy.Provisioner = (*StaticDirectory)(nil)
-	_ Directory         = (*StaticDirectory)(nil)
+	_ SourcedDirectory  = (*StaticDirectory)(nil)
 )

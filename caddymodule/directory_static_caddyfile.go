@@ -14,6 +14,7 @@ import (
 // each line optional and user repeatable:
 //
 //	directory static {
+//		name       <name>
 //		user       <name> <password hash>
 //		users_file <path>
 //		hash       <module> ...
@@ -28,6 +29,7 @@ func (s *StaticDirectory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	var unknown error // of the first user whose hash is for the module
 	err := eachLine(d, "directory static", map[string]func(*caddyfile.Dispenser) error{
+		"name": func(d *caddyfile.Dispenser) error { return directoryName(d, &s.Name) },
 		"user": func(d *caddyfile.Dispenser) error {
 			err := s.unmarshalUser(d)
 			if errors.Is(err, errUnknownHash) {

@@ -44,7 +44,7 @@ func TestUsersFile(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
 	write(t, file, "\ufeff# the team\r\n\n  alice: "+hash(password("alice"))+"\r\n"+strings.Replace(usersText("bob"), "$2a$", "$2y$", 1))
-	lines := []string{users("carol"), "directory static {\n users_file " + file + "\n}", visible("acme", Internal)}
+	lines := []string{users("carol"), "directory static {\n name more\n users_file " + file + "\n}", visible("acme", Internal)}
 	s.load(lines...)
 	is := func(name string, status int) bool { return s.get("/v2/", as(name)).StatusCode == status }
 	become := func(what, name string, status int) {

@@ -100,7 +100,7 @@ func TestDirectoryAway(t *testing.T) {
 // TestDirectories: they are asked in order, and the first that knows an account
 // decides.
 func TestDirectories(t *testing.T) {
-	s := start(t, users("alice"), "directory elsewhere", private("acme", "alice", "zoe"))
+	s := start(t, users("alice"), "directory elsewhere", private("acme", "alice", "elsewhere:zoe"))
 	s.secret(password("elsewhere"))
 	login := func(name, password string, status int, asked int32) {
 		t.Helper()

@@ -43,6 +43,9 @@ type explainedAccount struct {
 	Role        string   `json:"role"`
 	OnlyGroups  []string `json:"only_groups,omitempty"`
 	PullOnly    bool     `json:"pull_only,omitempty"`
+	// Misspelled are entries of the configuration that differ from the account
+	// in spelling alone, and so mean another one.
+	Misspelled []string `json:"misspelled,omitempty"`
 }
 
 // explanations are the answer to a GET of /dependency_proxy/explain. Sites that
@@ -119,7 +122,7 @@ func (h *Handler) explainAccount(ctx context.Context, e *explanation, name strin
 	if name == "" {
 		return caller{anonymous: true}, false, nil
 	}
-	who, err = h.accounts.find(ctx, name)
+	who, err = h.accounts.find(ctx, "--as", name)
 	switch {
 	case errors.Is(err, ErrBlocked):
 		e.Rule = "blocked account"
@@ -142,6 +145,9 @@ func (h *Handler) explainAccount(ctx context.Context, e *explanation, name strin
 	e.Account = &explainedAccount{
 		Name: who.Name, Directory: who.directory, AccessToken: who.token, Admin: who.Admin,
 		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly,
+	}
+	for _, entry := range h.accounts.spellings.others(who.id()) {
+		e.Account.Misspelled = append(e.Account.Misspelled, entry.String())
 	}
 	return who, false, nil
 }

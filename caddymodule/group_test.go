@@ -62,7 +62,7 @@ func TestGroupTokens(t *testing.T) {
 	path := "/acme/dependency_proxy/tokens"
 	made := s.get(path, as("carol"), sends(http.MethodPost, `{"name":"runner","lifetime":"24h"}`)).expect(t, http.StatusCreated, "")
 	var token struct{ Token, ID, Kind, Created_By string }
-	if err := json.Unmarshal(made.body, &token); err != nil || token.Kind != "deploy" || token.Created_By != "carol" {
+	if err := json.Unmarshal(made.body, &token); err != nil || token.Kind != "deploy" || token.Created_By != "static:carol" {
 		t.Fatalf("%v: %s", err, made.body)
 	}
 	s.secret(token.Token)

@@ -24,7 +24,7 @@ type groupTokenOrder struct {
 
 // serveGroupTokens lets a group's owner list, make and revoke its tokens.
 func (ex *exchange) serveGroupTokens() *apiError {
-	ctx, by := ex.r.Context(), ex.caller.Name
+	ctx, by := ex.r.Context(), ex.caller.id().String()
 	switch {
 	case ex.route.token != "":
 		token, err := ex.revokeToken(ctx, ex.route.token, by, ex.ofGroup)
@@ -51,9 +51,8 @@ func (ex *exchange) ofGroup(t accesstoken.Token) bool {
 	return t.Site == ex.Name && t.Kind != accesstoken.Personal && slices.Contains(t.Groups, ex.route.group)
 }
 
-// orderGroupToken makes a token that is no more than its maker: whoever has an
-// access token cannot turn it into one that lives longer, nor that of a group
-// into any other, which would stay when it is revoked.
+// orderGroupToken makes a token that is no more than its maker: what is made with
+// an access token ends with it, and that of a group makes none.
 func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
 	if ex.caller.token != "" && ex.caller.directory == tokensDirectory {
 		return accesstoken.Token{}, "", badOrder("an access token of a group cannot make others; log in as an owner")
@@ -74,7 +73,8 @@ func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
 	return ex.makeToken(ex.r.Context(), tokenOrder{
 		Kind: order.Kind, Groups: []string{ex.route.group}, Role: order.Role,
 		Scopes: order.Scopes, Name: order.Name, Lifetime: order.Lifetime,
-	}, ex.caller.Name)
+		madeWith: ex.caller.token,
+	}, ex.caller.id().String())
 }
 
 // capLifetime ends what is made with an access token when that ends.

@@ -151,9 +151,6 @@ func (i *idIssuer) directory(lines ...string) string {
 	return "directory oidc " + i.url + " {\n audience registry.example.com\n" + strings.Join(lines, "\n") + "\n}\n"
 }
 
-// account is the name of who logs in with a token of the issuer.
-func (i *idIssuer) account(subject string) string { return i.url + "#" + subject }
-
 // idToken logs in with an id token.
 func idToken(raw string) with {
 	return func(r *http.Request) { r.SetBasicAuth("ci", raw) }

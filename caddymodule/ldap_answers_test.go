@@ -90,7 +90,11 @@ func (l *ldapServer) search(id int64, op *ber.Packet, bound string) []byte {
 	return append(answer, ldapResult(id, ldap.ApplicationSearchResultDone, code)...)
 }
 
-// matches knows and, or, not, presence and equality without regard to case.
+// ldapValue is the same for values that servers take to be equal.
+func ldapValue(v string) string { return foldName(strings.Join(strings.Fields(v), " ")) }
+
+// matches knows and, or, not, presence and equality as that of names is: without
+// regard to case, to white space at the ends and to compatible characters.
 func matches(e *ldap.Entry, filter *ber.Packet) bool {
 	match := func(f *ber.Packet) bool { return matches(e, f) }
 	switch filter.Tag {
@@ -104,7 +108,7 @@ func matches(e *ldap.Entry, filter *ber.Packet) bool {
 		return filter.Data.String() == "objectClass" || len(e.GetEqualFoldAttributeValues(filter.Data.String())) > 0
 	case ldap.FilterEqualityMatch:
 		return slices.ContainsFunc(e.GetEqualFoldAttributeValues(filter.Children[0].Value.(string)), func(v string) bool {
-			return strings.EqualFold(v, filter.Children[1].Value.(string))
+			return ldapValue(v) == ldapValue(filter.Children[1].Value.(string))
 		})
 	}
 	return false

@@ -57,12 +57,18 @@ type Handler struct {
 	// served but the public ones.
 	PrivateGroups *bool `json:"private_groups,omitempty"`
 
-	// Admins are accounts that may do everything on the site.
+	// Admins are accounts that may do everything on the site. Here and in
+	// groups an account is listed as DIRECTORY:NAME. A bare name is that of one
+	// of the users that a static directory lists, or, if there is just one
+	// directory, one of its accounts. Names are compared as they are.
 	Admins []string `json:"admins,omitempty"`
 
-	// Blocked are accounts that do not get in, whatever a directory says.
+	// Blocked are accounts that do not get in, whatever a directory says. A bare
+	// name blocks all accounts of that name, whichever directory they are of.
+	// Neither case nor compatible forms of a character (NFKC) make a difference.
 	Blocked []string `json:"blocked,omitempty"`
 
+	lines     []accountLine // of a Caddyfile that is being read
 	logger    *zap.Logger
 	audit     *zap.Logger
 	realm     *url.URL // Realm, if there is one
@@ -96,6 +102,13 @@ type Group struct {
 
 	// Owners are maintainers who also make and revoke the group's tokens.
 	Owners []string `json:"owners,omitempty"`
+
+	// MembersFrom are directories, by their names, whose groups of the same path
+	// have their members here too, with their roles, and whose groups below it
+	// exist here. A group that lists accounts has no others without it, and the
+	// groups below it neither. A group that lists none, and is not below one
+	// that does, has the members of the first directory that has the group.
+	MembersFrom []string `json:"members_from,omitempty"`
 
 	// Quota bounds what is stored for the group and its subgroups, in bytes:
 	// above it, what they pulled least recently goes. What another group has
@@ -183,6 +196,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if running.add(h, ctx.Done()) {
 		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(errAmbiguous))
 	}
+	go h.tellEnded(ctx) // which may take its time, and ends with the configuration
 	return nil
 }
 
@@ -199,13 +213,18 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	if h.DirectoriesRaw == nil {
 		return nil
 	}
+	names, err := listDirectories(h.DirectoriesRaw) // which loading takes away
+	if err != nil {
+		return err
+	}
 	mods, err := ctx.LoadModule(h, "DirectoriesRaw")
 	if err != nil {
 		return err
 	}
-	for _, mod := range mods.([]any) {
-		h.accounts.add(mod.(caddy.Module).CaddyModule().ID.Name(), mod.(Directory))
+	for i, mod := range mods.([]any) {
+		h.accounts.add(names[i].name, mod.(Directory))
 	}
+	h.accounts.spellings = newSpellings(h.logger, h.accounts.names(), h.Admins, h.Groups)
 	return nil
 }
 
@@ -221,20 +240,16 @@ func (h *Handler) loadStorage(ctx caddy.Context) (Storage, error) {
 }
 
 // warnOfStrangers tells of members that nobody can log in as, if that can be
-// told: other directories than the configuration's own need not list accounts.
+// told: other directories than static ones need not list accounts.
 func (h *Handler) warnOfStrangers() {
-	known := func(name string) bool { return false }
-	for _, d := range h.accounts.directories {
-		static := d.static()
-		if static == nil {
-			return
-		}
-		before := known
-		known = func(name string) bool { return before(name) || static.knows(name) }
-	}
+	names := h.accounts.names()
 	for _, g := range h.Groups {
 		for _, m := range slices.Concat(g.Members, g.Maintainers, g.Owners) {
-			if !known(m) {
+			id, err := names.account("members", m)
+			if err != nil {
+				continue
+			}
+			if d, ok := h.accounts.named(id.directory); ok && d.static() != nil && !d.static().knows(id.name) {
 				h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
 			}
 		}

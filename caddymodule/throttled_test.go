@@ -22,7 +22,7 @@ func TestThrottledLogins(t *testing.T) {
 	s := newSite(t)
 	s.globals = trustFront
 	s.secret(password("elsewhere"))
-	lines := []string{users("alice", "bob"), "directory elsewhere", private("acme", "alice", "bob", "zoe")}
+	lines := []string{users("alice", "bob"), "directory elsewhere", private("acme", "alice", "bob", "elsewhere:zoe")}
 	s.load(lines...)
 	token := s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusOK, "").tokens().Token
 	wrong := func(name string, i int) with {

@@ -37,6 +37,16 @@ var errAmbiguous = errors.New("sites of the same name differ in accounts or grou
 // byToken is who an access token stands for: a group's token for itself, and a
 // personal one for its owner as the owner's directory has it now.
 func (a *accounts) byToken(ctx context.Context, token accesstoken.Token, err error) (caller, error) {
+	return a.byMadeToken(ctx, token, err, maxMakers)
+}
+
+// maxMakers is how many tokens there may be before one, each made with the one
+// before it.
+const maxMakers = 8
+
+// byMadeToken is byToken for a token that may have so many makers. It is good
+// only as long as the one that it was made with.
+func (a *accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err error, makers int) (caller, error) {
 	switch {
 	case accesstoken.IsRefusal(err):
 		return caller{}, fmt.Errorf("%w: %w", ErrWrongPassword, err)
@@ -46,15 +56,22 @@ func (a *accounts) byToken(ctx context.Context, token accesstoken.Token, err err
 		return caller{}, fmt.Errorf("%w: the access token is for another site", ErrWrongPassword)
 	case a.tokens.ambiguous.Load():
 		return caller{}, fmt.Errorf("%w: %w", ErrWrongPassword, errAmbiguous)
+	case token.MadeWith != "" && makers == 0:
+		return caller{}, fmt.Errorf("%w: too many access tokens were made one with the other", ErrWrongPassword)
+	case token.MadeWith != "":
+		maker, err := a.tokens.store.Peek(ctx, token.MadeWith)
+		if _, err = a.byMadeToken(ctx, maker, err, makers-1); err != nil {
+			return caller{directory: tokensDirectory}, fmt.Errorf("access token %s was made with %s: %w", token.ID, token.MadeWith, err)
+		}
 	}
 	var who caller
-	if owner := token.Owner; owner != nil {
-		who, err = a.lookup(ctx, owner.Name, owner.Directory, owner.Facts)
+	if token.Owner != nil {
+		who, err = a.byOwner(ctx, *token.Owner)
 	} else {
 		who, err = a.admit(namedDirectory{name: tokensDirectory}, groupAccount(token), nil)
 	}
 	if err != nil {
-		return caller{}, fmt.Errorf("access token %s: %w", token.ID, err)
+		return caller{directory: who.directory}, fmt.Errorf("access token %s: %w", token.ID, err)
 	}
 	who.token, who.expires = token.ID, token.Expires
 	who.Only = narrow(who.Only, token.Groups)

@@ -22,7 +22,8 @@ const defaultTokenLife = 90 * 24 * time.Hour
 type tokenOrder struct {
 	Kind accesstoken.Kind `json:"kind"`
 
-	// Account is whom a personal token stands for.
+	// Account is whom a personal token stands for, as the configuration lists
+	// accounts.
 	Account string `json:"account,omitempty"`
 
 	// Groups are the one of a group or deploy token, or those that a personal
@@ -41,6 +42,8 @@ type tokenOrder struct {
 
 	// Lifetime is 90d by default, and at most 366d.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
+
+	madeWith string // the id of the access token that it is made with, if any
 }
 
 // badOrder is what is wrong with a request of somebody who may know it.
@@ -59,7 +62,7 @@ func (h *Handler) makeToken(ctx context.Context, order tokenOrder, by string) (a
 		return accesstoken.Token{}, "", badOrder(errAmbiguous.Error())
 	}
 	token := accesstoken.Token{
-		Kind: order.Kind, Name: order.Name, Site: h.Name, Role: order.Role, Scopes: order.scopes(), CreatedBy: by,
+		Kind: order.Kind, Name: order.Name, Site: h.Name, Role: order.Role, Scopes: order.scopes(), CreatedBy: by, MadeWith: order.madeWith,
 	}
 	if len(order.Groups) > 0 {
 		token.Groups = order.Groups
@@ -123,43 +126,88 @@ func (h *Handler) checkGroup(ctx context.Context, group string) error {
 
 // ownerOf is an account as a token remembers it.
 func (h *Handler) ownerOf(ctx context.Context, name string) (*accesstoken.Owner, error) {
-	who, err := h.accounts.find(ctx, name)
+	who, err := h.accounts.find(ctx, "--account", name)
 	switch {
 	case err == nil && who.token != "":
 		return nil, badOrderf("'%s' is an access token itself", name)
 	case err == nil:
-		return &accesstoken.Owner{Name: who.Name, Directory: who.directory, Facts: who.Facts}, nil
+		d, _ := h.accounts.named(who.directory)
+		return &accesstoken.Owner{Name: who.Name, Directory: who.directory, Source: d.fingerprint(), Facts: who.Facts}, nil
 	case isRefusal(err):
 		return nil, badOrderf("there is no account '%s' that may get in: %v", name, err)
 	}
 	return nil, err
 }
 
+// listedToken is an access token in a list.
+type listedToken struct {
+	accesstoken.Token
+	// Ended is why the token is good no more, though it is neither revoked nor
+	// expired. It is not asked whether a directory still knows the owner.
+	Ended string `json:"ended,omitempty"`
+}
+
 // listTokens lists the access tokens that are wanted, the newest first. All
 // sites' are there, those of sites that are gone too: who answers for one group
 // of this site wants only those with its name and not of an account, too.
-func (h *Handler) listTokens(ctx context.Context, wanted func(accesstoken.Token) bool) ([]accesstoken.Token, error) {
+func (h *Handler) listTokens(ctx context.Context, wanted func(accesstoken.Token) bool) ([]listedToken, error) {
 	all, err := h.accounts.tokens.store.List(ctx)
-	return slices.DeleteFunc(all, func(t accesstoken.Token) bool { return !wanted(t) }), err
+	byID := make(map[string]accesstoken.Token, len(all))
+	for _, t := range all {
+		byID[t.ID] = t
+	}
+	sites := make(map[string]*accounts)
+	for _, site := range append(running.now(), h) {
+		sites[site.Name] = site.accounts
+	}
+	tokens := []listedToken{}
+	for _, t := range all {
+		if !wanted(t) {
+			continue
+		}
+		listed := listedToken{Token: t}
+		if site := sites[t.Site]; site != nil && t.Valid(time.Now()) == nil {
+			listed.Ended = site.ended(t, byID)
+		}
+		tokens = append(tokens, listed)
+	}
+	return tokens, err
+}
+
+// revokedToken is a token that has been revoked, and what ends with it.
+type revokedToken struct {
+	accesstoken.Token
+	AlsoEnded []accesstoken.Token `json:"also_ended,omitempty"`
 }
 
 // revokeToken ends an access token, if it is wanted; else it is an
 // [fs.ErrNotExist], as if it did not exist. What listTokens says of other sites
 // holds here too.
-func (h *Handler) revokeToken(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (accesstoken.Token, error) {
+func (h *Handler) revokeToken(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (revokedToken, error) {
 	store := h.accounts.tokens.store
 	token, err := store.Get(ctx, id)
 	if err == nil && !wanted(token) {
 		err = fmt.Errorf("no such access token: %w", fs.ErrNotExist)
 	}
 	if err != nil {
-		return accesstoken.Token{}, err
+		return revokedToken{}, err
 	}
 	if token, err = store.Revoke(ctx, id, by); err != nil {
-		return accesstoken.Token{}, err
+		return revokedToken{}, err
 	}
 	h.logger.Info("access token revoked", append(tokenFields(token), zap.String("by", by))...)
-	return token, nil
+	all, err := store.List(ctx)
+	if err != nil {
+		return revokedToken{}, fmt.Errorf("the access token is revoked, but what ends with it cannot be listed: %w", err)
+	}
+	revoked := revokedToken{Token: token}
+	for _, other := range madeWith(id, all) {
+		h.logger.Info("access token ends with the one that it was made with", append(tokenFields(other), zap.String("made_with", other.MadeWith))...)
+		if wanted(other) {
+			revoked.AlsoEnded = append(revoked.AlsoEnded, other)
+		}
+	}
+	return revoked, nil
 }
 
 func tokenFields(token accesstoken.Token) []zap.Field {
@@ -168,7 +216,7 @@ func tokenFields(token accesstoken.Token) []zap.Field {
 		zap.Strings("groups", token.Groups), zap.Time("expires", token.Expires),
 	}
 	if token.Owner != nil {
-		fields = append(fields, zap.String("account", token.Owner.Name))
+		fields = append(fields, zap.String("account", token.Owner.Name), zap.String("directory", token.Owner.Directory))
 	}
 	return fields
 }

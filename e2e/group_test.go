@@ -182,7 +182,7 @@ func TestOwnersToken(t *testing.T) {
 	}
 	listed := p.ask(t, "carol", http.MethodGet, tokens, "")
 	listed.into(t, http.StatusOK, &list)
-	if len(list.Tokens) != 1 || list.Tokens[0].ID != made.ID || list.Tokens[0].Created != "carol" ||
+	if len(list.Tokens) != 1 || list.Tokens[0].ID != made.ID || list.Tokens[0].Created != "static:carol" ||
 		strings.Contains(string(listed.body), made.Token) {
 		t.Errorf("the list is %s", listed.body)
 	}

@@ -37,6 +37,9 @@ type User struct {
 	State string `json:"state"`
 	// Bot marks the user that GitLab makes for an access token of a group.
 	Bot bool `json:"bot"`
+	// External users see no internal groups. GitLab tells it to administrators
+	// alone, so to others nobody is.
+	External bool `json:"external"`
 }
 
 // Job is a run of a CI job ("Jobs API").

@@ -47,8 +47,8 @@ type GitLab struct {
 
 // User is an account.
 type User struct {
-	Name, State string
-	Bot         bool
+	Name, State   string
+	Bot, External bool
 }
 
 // Token is an access token.

@@ -101,7 +101,11 @@ func (g *GitLab) job(w http.ResponseWriter, r *http.Request) {
 
 func (g *GitLab) userFields(id int64) map[string]any {
 	u := g.Users[id]
-	return map[string]any{"id": id, "username": u.Name, "name": u.Name, "state": u.State, "locked": false, "bot": u.Bot, "web_url": g.server.URL + "/" + u.Name}
+	fields := map[string]any{"id": id, "username": u.Name, "name": u.Name, "state": u.State, "locked": false, "bot": u.Bot, "web_url": g.server.URL + "/" + u.Name}
+	if g.Admin {
+		fields["external"] = u.External // not in answers to a service user who is none
+	}
+	return fields
 }
 
 func (g *GitLab) user(w http.ResponseWriter, r *http.Request) {

@@ -1,0 +1,141 @@
+package caddymodule
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// newEve is an instance of GitLab where eve has made some groups, which she owns,
+// and a deploy token of the first.
+func newEve(t *testing.T, groups ...string) (g *gitlabtest.GitLab, eve, deploy with) {
+	g = gitlabtest.New(t)
+	secret := g.AddUser(66, "eve")
+	for i, path := range groups {
+		visibility := "private"
+		if i > 0 && i == len(groups)-1 {
+			visibility = "public"
+		}
+		g.AddGroup(int64(10+i), path, visibility, 66)
+		g.Change(func() { g.Groups[int64(10+i)].Members[66].Level = 50 })
+	}
+	g.Change(func() {
+		g.Groups[10].Deploy[1] = &gitlabtest.DeployToken{Name: "puller", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: []string{"read_registry", "write_registry"}}
+	})
+	return g, basic("eve", secret), basic("puller", "gldt-deploy-secret-that-must-not-leak")
+}
+
+// does tells the statuses of all that there is to do in a group: pull, see its page,
+// purge it, list its tokens.
+func (s *site) does(group string, who ...with) (statuses []int) {
+	s.t.Helper()
+	for _, request := range []struct{ path, method string }{
+		{manifestPath(group, "alpine", "3.20"), http.MethodGet}, {"/" + group + "/dependency_proxy", http.MethodGet},
+		{"/" + group + "/dependency_proxy/cache", http.MethodDelete}, {"/" + group + "/dependency_proxy/tokens", http.MethodGet},
+	} {
+		statuses = append(statuses, s.get(request.path, append(who, method(request.method))...).StatusCode)
+	}
+	return statuses
+}
+
+// TestDeclaredGroups: who makes a group at GitLab with the path of a declared group,
+// or below one, has nothing of it, unless the configuration says so.
+func TestDeclaredGroups(t *testing.T) {
+	g, eve, deploy := newEve(t, "ops", "ops/sub", "ops/open")
+	owner, nothing, pulls := []int{200, 200, 202, 200}, []int{403, 403, 403, 403}, []int{200, 403, 403, 403}
+	for name, row := range map[string]struct {
+		ops                   string // what stands in the declared group
+		more                  string
+		top, sub, open, token []int // of eve, and of the deploy token in ops
+		anonymous             int   // in ops/open
+	}{
+		"it lists accounts":              {"members alice", "", nothing, nothing, nothing, nothing, 403},
+		"it lists an owner":              {"owners alice", "", nothing, nothing, nothing, nothing, 403},
+		"it lists accounts of GitLab":    {"members gitlab:bob", "", nothing, nothing, nothing, nothing, 403},
+		"it lists, and takes GitLab's":   {"members alice\n members_from gitlab", "", owner, owner, owner, pulls, 200},
+		"it takes GitLab's":              {"members_from gitlab", "", owner, owner, owner, pulls, 200},
+		"it lists nobody":                {"quota 1GiB", "", owner, owner, owner, pulls, 200},
+		"a subgroup that lists nobody":   {"members alice", "group ops/sub {\n quota 1GiB\n}\n", nothing, nothing, nothing, nothing, 403},
+		"a subgroup takes GitLab's":      {"members alice", "group ops/sub {\n members_from gitlab\n}\n", nothing, owner, nothing, nothing, 403},
+		"a subgroup lists accounts":      {"members_from gitlab", "group ops/sub {\n members alice\n}\n", owner, nothing, owner, pulls, 200},
+		"a public subgroup is declared":  {"members alice", visible("ops/open", Public), nothing, nothing, pulls, nothing, 200},
+		"an internal one, which any may": {"members alice", visible("ops/sub", Internal), nothing, pulls, nothing, nothing, 403},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := gitlabSite(t, g, users("alice"), gitlabAt(t, g, "cache_for 1m"), "group ops {\n "+row.ops+"\n}\n", row.more)
+			for _, check := range []struct {
+				group string
+				who   with
+				want  []int
+			}{{"ops", eve, row.top}, {"ops/sub", eve, row.sub}, {"ops/open", eve, row.open}, {"ops", deploy, row.token}} {
+				if got := s.does(check.group, check.who); !slices.Equal(got, check.want) {
+					t.Errorf("in %s: got %d, want %d", check.group, got, check.want)
+				}
+			}
+			anonymous := bearer(s.get(auth).expect(t, http.StatusOK, "").tokens().Token)
+			if got := s.get(manifestPath("ops/open", "alpine", "3.20"), anonymous).StatusCode; got != row.anonymous {
+				t.Errorf("anonymously in ops/open: got %d, want %d", got, row.anonymous)
+			}
+		})
+	}
+}
+
+// TestSameGroupAtTwoGitLabs: a group of two instances is the first one's, as long as
+// that can say so, and the other one's where the configuration says so.
+func TestSameGroupAtTwoGitLabs(t *testing.T) {
+	first := gitlabtest.New(t)
+	bob := basic("bob", first.AddUser(1, "bob"))
+	first.AddGroup(1, "team", "private", 1)
+	second, eve, deploy := newEve(t, "team", "team/sub", "hers")
+	up := registrytest.New(t) // which has no image: what may be pulled is 404
+	two := func(lines ...string) []string {
+		return append([]string{hub(up), gitlabAt(t, first, quickly, "grace 20ms"), gitlabAt(t, second, "name other", "cache_for 1m")}, lines...)
+	}
+	s := gitlabSite(t, first, gitlabAt(t, first))
+	s.load(two()...)
+	for group, want := range map[string][3]int{"team": {404, 403, 403}, "team/sub": {403, 404, 404}, "hers": {404, 404, 404}} {
+		for i, who := range []with{bob, eve, deploy} {
+			if got := pulls(s, group, who); got != want[i] {
+				t.Errorf("%d in %s: got %d, want %d", i, group, got, want[i])
+			}
+		}
+	}
+	s.load(two("group team {\n quota 1GiB\n}\n")...)
+	if got := [3]int{pulls(s, "team", bob), pulls(s, "team", eve), pulls(s, "team", deploy)}; got != [3]int{404, 403, 403} {
+		t.Errorf("in team, which is declared and lists nobody: got %d", got)
+	}
+	s.load(two("group team {\n members_from other\n}\n")...)
+	if got := [3]int{pulls(s, "team", bob), pulls(s, "team", eve), pulls(s, "team", deploy)}; got != [3]int{403, 404, 404} {
+		t.Errorf("in team, which takes the other one's: got %d", got)
+	}
+	s.load(two()...)
+	first.Change(func() {
+		first.Fault = func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(http.StatusInternalServerError)
+			return true
+		}
+	})
+	eventually(t, "it cannot be told whose the group is", func() bool { return pulls(s, "team", eve) == http.StatusServiceUnavailable })
+}
+
+// TestExternalUsers: GitLab's external users have nothing of internal groups, as far
+// as the service token is told who they are.
+func TestExternalUsers(t *testing.T) {
+	g, alice, bob := newGitLab(t)
+	s := gitlabSite(t, g, gitlabAt(t, g, quickly), visible("tools", Internal))
+	g.Change(func() {
+		g.Users[24].External, g.Users[25].External = true, true
+		g.Groups[4].Members[24] = &gitlabtest.Member{Level: 10}
+	})
+	for group, want := range map[string][2]int{"inner": {200, 403}, "tools": {403, 403}, "open": {200, 200}, "acme": {200, 403}} {
+		s.may(group, want[0], basic("alice", alice))
+		s.may(group, want[1], basic("bob", bob))
+	}
+	g.Change(func() { g.Admin = false })
+	eventually(t, "who is not known to be external counts", func() bool {
+		return s.get(manifestPath("inner", "alpine", "3.20"), basic("bob", bob)).StatusCode == http.StatusOK
+	})
+}

@@ -1,0 +1,136 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+)
+
+// rootOf is a directory in which somebody is called root.
+type rootOf struct {
+	name, lines string
+	credentials map[string]string // by what they are
+	names       []string          // that they come with beside spellings of root
+}
+
+// rootSpellings are ways to write root that some directory takes for it.
+var rootSpellings = []string{"root", "ROOT", "Root", " root", "root ", "  root  ", "\uff52oot", "\uff32\uff2f\uff2f\uff34", "r\u00f6ot", "ro\u0308ot"}
+
+// roots starts a directory of each kind.
+func roots(t *testing.T) []rootOf {
+	l := newLDAP(t, true)
+	l.put("uid=root,"+ldapPeople, "uid", "root", "userPassword", "root-of-ldap", "entryUUID", "uuid-root")
+	g := gitlabtest.New(t)
+	personal := g.AddUser(1, "root")
+	g.AddGroup(1, "team", "private", 1)
+	scopes := []string{"read_registry", "write_registry"}
+	g.Change(func() {
+		g.Users[2] = &gitlabtest.User{Name: "root_bot", State: "active", Bot: true}
+		g.Tokens["glpat-bot-secret-that-must-not-leak"] = &gitlabtest.Token{ID: 2, User: 2, Name: "root", Scopes: []string{"api"}}
+		g.Groups[1].Deploy[3] = &gitlabtest.DeployToken{Name: "root", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: scopes}
+		g.Jobs["glcbt-job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 4, Project: 70, User: 1, Status: "running"}
+	})
+	issuer := newIDIssuer(t)
+	return []rootOf{
+		{"static", "user root " + hash("root-of-static") + "\n", map[string]string{"password": "root-of-static"}, nil},
+		{"ldap", l.directory(), map[string]string{"password": "root-of-ldap"}, nil},
+		{"gitlab", gitlabAt(t, g, "cache_for 1m"), map[string]string{
+			"personal token": personal, "group token": "glpat-bot-secret-that-must-not-leak",
+			"deploy token": "gldt-deploy-secret-that-must-not-leak", "job token": "glcbt-job-secret-that-must-not-leak",
+		}, []string{jobName}},
+		{"oidc", issuer.directory("require repository_owner acme"), map[string]string{"id token": issuer.token(claim("sub", "root"))}, []string{"ci"}},
+		{"authentication", "directory authentication {\n provider scribbler on\n}\n", map[string]string{"password": password("scribbler")}, nil},
+	}
+}
+
+// TestLoginOfAnotherDirectory: whatever name and credential of one directory somebody
+// logs in with, in whichever order the directories are, it makes no account of the
+// other one, which has somebody of that name too who runs the site.
+func TestLoginOfAnotherDirectory(t *testing.T) {
+	all := roots(t)
+	s := startWithAdmin(t, private("acme"))
+	succeeded := make(map[string]bool)
+	for _, trusted := range all {
+		for _, other := range all {
+			if trusted.name == other.name {
+				continue
+			}
+			for _, order := range [][2]rootOf{{trusted, other}, {other, trusted}} {
+				s.load(order[0].lines, order[1].lines, private("secret", trusted.name+":root"), "admins "+trusted.name+":root")
+				// The same two with tokens of ours for the accounts that can have one.
+				for i, d := range []*rootOf{&trusted, &other} {
+					credentials := map[string]string{}
+					for what, secret := range d.credentials {
+						credentials[what] = secret
+					}
+					if slices.Contains([]string{"static", "ldap", "gitlab"}, d.name) {
+						credentials["access token"], _ = s.create("--account", d.name+":root", "--scope", "manage")
+					}
+					for what, secret := range credentials {
+						for _, name := range append(d.names, rootSpellings...) {
+							text := fmt.Sprintf("%s before %s: %q with a %s of %s", order[0].name, order[1].name, name, what, d.name)
+							who, ok := logsInAs(t, text, name, secret)
+							if !ok {
+								continue
+							}
+							succeeded[d.name+" "+what] = true
+							if who.directory != d.name || who.Admin != (i == 0 && who.Name == "root" && d.name == trusted.name) {
+								t.Errorf("%s: got %s, admin %v", text, who.id(), who.Admin)
+							}
+							verdict, err := running.now()[0].access.decide(t.Context(), who, "secret", Member)
+							if err != nil || verdict.ok && who.directory != trusted.name {
+								t.Errorf("%s: got %+v, %v in the group of the other", text, verdict, err)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	for _, d := range all {
+		for what := range d.credentials {
+			if !succeeded[d.name+" "+what] {
+				t.Errorf("no login with a %s of %s has succeeded, so this shows nothing of it", what, d.name)
+			}
+		}
+	}
+}
+
+// logsInAs is whom a login makes at the running site, by Basic and by the token that
+// it is given, which must be the same.
+func logsInAs(t *testing.T, text, name, secret string) (caller, bool) {
+	t.Helper()
+	h := running.now()[0]
+	request := httptest.NewRequest(http.MethodGet, "/jwt/auth", nil)
+	who, err := h.accounts.authenticate(t.Context(), Login{Name: name, Password: secret, Request: request})
+	if err != nil {
+		if !isRefusal(err) {
+			t.Errorf("%s: got %v, want a refusal or an account", text, err)
+		}
+		return caller{}, false
+	}
+	const origin = "https://registry.example.com"
+	token, err := h.issuer.Mint(t.Context(), tokenissuer.MintRequest{Issuer: origin, Identity: who.identity(), Lifetime: time.Minute, Use: tokenissuer.Access})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := h.issuer.Verify(t.Context(), token.Raw, origin, tokenissuer.Access)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bearer, err := h.accounts.current(t.Context(), id)
+	if err != nil || bearer.id() != who.id() || bearer.Admin != who.Admin {
+		t.Errorf("%s: got %s by Basic and %s, %v by the token", text, who.id(), bearer.id(), err)
+	}
+	if accesstoken.IsOurs(secret) != (who.token != "") {
+		t.Errorf("%s: got the access token %q", text, who.token)
+	}
+	return who, true
+}

@@ -1,0 +1,254 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+)
+
+// accountID names an account: a directory, and a name in it. Two directories may
+// have the same name for different people, so a name is never compared without
+// its directory.
+type accountID struct{ directory, name string }
+
+// String returns the account as the configuration lists it.
+func (id accountID) String() string {
+	if id.directory == tokensDirectory {
+		return id.name // which begins with token:
+	}
+	return id.directory + ":" + id.name
+}
+
+// listedDirectory is a directory as the configuration has it, before its module
+// is loaded.
+type listedDirectory struct {
+	name, kind string
+	users      []string // of the user lines of a static one
+}
+
+// directoryList is all directories of a site, in their order.
+type directoryList []listedDirectory
+
+var directoryNames = regexp.MustCompile(`^[a-z0-9-]+$`)
+
+// checkDirectoryName checks what a `name` line of a directory says.
+func checkDirectoryName(name string) error {
+	switch {
+	case name == "token" || name == tokensDirectory:
+		return fmt.Errorf("a directory cannot be called %s, which is what access tokens are called; write another name", name)
+	case !directoryNames.MatchString(name):
+		return fmt.Errorf("'%s' is no name of a directory; write lower-case letters, digits and hyphens, as in `name corp-ldap`", name)
+	}
+	return nil
+}
+
+// errPrefix is about a line of earlier versions.
+var errPrefix = errors.New("prefix is no more, since an account is a directory and a name; leave the line out, call the directory by a line as in `name ci`, and list its accounts as in `members ci:NAME`")
+
+// listDirectories reads from the configuration how its directories are called.
+func listDirectories(raws []json.RawMessage) (directoryList, error) {
+	var list directoryList
+	for _, raw := range raws {
+		var module struct {
+			Type   string          `json:"type"`
+			Name   string          `json:"name"`
+			Prefix json.RawMessage `json:"prefix"`
+		}
+		if err := json.Unmarshal(raw, &module); err != nil {
+			return nil, fmt.Errorf("a directory: %w", err)
+		}
+		d := listedDirectory{name: module.Type, kind: module.Type}
+		if module.Name != "" {
+			if err := checkDirectoryName(module.Name); err != nil {
+				return nil, fmt.Errorf("directory %s: %w", module.Type, err)
+			}
+			d.name = module.Name
+		}
+		if module.Prefix != nil && (d.kind == "oidc" || d.kind == "authentication") {
+			return nil, fmt.Errorf("directory %s: %w", module.Type, errPrefix)
+		}
+		if d.kind == "static" {
+			var static struct {
+				Users []struct{ Name string } `json:"users"`
+			}
+			if err := json.Unmarshal(raw, &static); err != nil {
+				return nil, fmt.Errorf("directory %s: %w", d.name, err)
+			}
+			for _, u := range static.Users {
+				d.users = append(d.users, u.Name)
+			}
+		}
+		list = append(list, d)
+	}
+	return list, list.check()
+}
+
+// check finds two directories of one name.
+func (l directoryList) check() error {
+	for i, d := range l {
+		if !l[:i].has(d.name) {
+			continue
+		}
+		err := fmt.Errorf("two directories are called %s; write a line as in `name %s-2` in the block of one", d.name, d.kind)
+		if d.kind == "static" {
+			err = fmt.Errorf("%w; the `user` lines beside the groups are the directory static", err)
+		}
+		return err
+	}
+	return nil
+}
+
+// namesOf returns how directories are called that are loaded.
+func namesOf(directories []namedDirectory) directoryList {
+	list := make(directoryList, len(directories))
+	for i, d := range directories {
+		list[i] = listedDirectory{name: d.name, kind: d.kind()}
+		if static := d.static(); static != nil {
+			for _, u := range static.Users {
+				list[i].users = append(list[i].users, u.Name)
+			}
+		}
+	}
+	return list
+}
+
+// kind returns the name of a directory's module.
+func (d namedDirectory) kind() string {
+	if module, ok := d.Directory.(caddy.Module); ok {
+		return module.CaddyModule().ID.Name()
+	}
+	return d.name
+}
+
+func (l directoryList) has(name string) bool {
+	return slices.ContainsFunc(l, func(d listedDirectory) bool { return d.name == name })
+}
+
+// account finds out which account an entry of a line means: DIRECTORY:NAME, or
+// the bare name of a `user` line, or of the only directory there is. The word is
+// that of the line, for the error that shows what to write.
+func (l directoryList) account(word, entry string) (accountID, error) {
+	directory, name, qualified := strings.Cut(entry, ":")
+	switch {
+	case !qualified && entry != "":
+		return l.bare(word, entry)
+	case entry == "" || name == "":
+		return accountID{}, fmt.Errorf("%s '%s': it names no account; write DIRECTORY:NAME", word, entry)
+	case directory+":" == tokenName && accesstoken.IsID(name):
+		return accountID{tokensDirectory, entry}, nil
+	case l.has(directory):
+		return accountID{directory, name}, nil
+	}
+	return accountID{}, fmt.Errorf("%s %s: no directory is called '%s'%s", word, entry, directory, l.lines(word, entry, name))
+}
+
+func (l directoryList) bare(word, name string) (accountID, error) {
+	var listing directoryList
+	for _, d := range l {
+		if slices.Contains(d.users, name) {
+			listing = append(listing, d)
+		}
+	}
+	switch {
+	case len(listing) == 1:
+		return accountID{listing[0].name, name}, nil
+	case len(l) == 1:
+		return accountID{l[0].name, name}, nil
+	case len(l) == 0:
+		return accountID{}, fmt.Errorf("%s %s: there are no accounts; write `user %s HASH` beside the groups, with a hash as `caddy hash-password` prints it", word, name, name)
+	case len(listing) == 0:
+		listing = l
+	}
+	return accountID{}, fmt.Errorf("%s %s: there are several directories, so it takes the name of one%s", word, name, listing.lines(word, name, name))
+}
+
+// lines are the lines that name an account in one of the directories: the entry,
+// or what is behind its colon where names have none.
+func (l directoryList) lines(word, entry, name string) string {
+	var lines []string
+	for _, d := range l {
+		as := entry
+		if d.kind == "static" || d.kind == "ldap" || d.kind == "gitlab" {
+			as = name
+		}
+		lines = append(lines, fmt.Sprintf("`%s %s:%s`", word, d.name, as))
+	}
+	if lines == nil {
+		return ""
+	}
+	return "; write " + strings.Join(lines, " or ")
+}
+
+// blocked finds out which accounts an entry of `blocked` means: those of a name,
+// in one directory or, where the directory is empty, in each. The name is folded.
+func (l directoryList) blocked(word, entry string) (accountID, error) {
+	if entry != "" && !strings.Contains(entry, ":") {
+		return accountID{name: foldName(entry)}, nil
+	}
+	id, err := l.account(word, entry)
+	return accountID{id.directory, foldName(id.name)}, err
+}
+
+// memberDirectory checks an entry of `members_from`.
+func (l directoryList) memberDirectory(word, entry string) (accountID, error) {
+	for _, d := range l {
+		if d.name != entry {
+			continue
+		}
+		switch d.kind {
+		case "static":
+			return accountID{}, fmt.Errorf("%s %s: the directory has no groups; write `members %s:NAME...`", word, entry, entry)
+		case "ldap", "oidc":
+			return accountID{}, fmt.Errorf("%s %s: the directory has no groups but those of its `map` lines, which count without this; leave the line out", word, entry)
+		}
+		return accountID{directory: entry}, nil
+	}
+	return accountID{}, fmt.Errorf("%s %s: no directory is called so; write the name of one, as in `members_from gitlab`", word, entry)
+}
+
+// checkNames is checkLines for those who write JSON.
+func (h *Handler) checkNames() error {
+	l, err := listDirectories(h.DirectoriesRaw)
+	if err != nil {
+		return err
+	}
+	check := func(where, word string, entries []string, read resolver) {
+		for _, entry := range entries {
+			if _, wrong := read(l, word, entry); wrong != nil && err == nil {
+				err = fmt.Errorf("%s%w", where, wrong)
+			}
+		}
+	}
+	check("", "admins", h.Admins, directoryList.account)
+	check("", "blocked", h.Blocked, directoryList.blocked)
+	for _, g := range h.Groups {
+		where := "group " + g.Path + ": "
+		check(where, "members", g.Members, directoryList.account)
+		check(where, "maintainers", g.Maintainers, directoryList.account)
+		check(where, "owners", g.Owners, directoryList.account)
+		check(where, "members_from", g.MembersFrom, directoryList.memberDirectory)
+	}
+	return err
+}
+
+// foldName returns the same for all spellings of a name: with case folded, and
+// with what Unicode calls compatible made equal (NFKC).
+func foldName(name string) string {
+	plain := true
+	for i := range len(name) {
+		plain = plain && name[i] < 0x80 && (name[i] < 'A' || name[i] > 'Z')
+	}
+	if plain {
+		return name // as nearly all are, at each request
+	}
+	return norm.NFKC.String(cases.Fold().String(norm.NFKC.String(name)))
+}

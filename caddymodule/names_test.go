@@ -1,0 +1,134 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// TestBlockedNames: a bare name is blocked in every directory and in every spelling,
+// by Basic and with a token of before; one of a directory is blocked there.
+func TestBlockedNames(t *testing.T) {
+	l := newLDAP(t, true)
+	l.put("uid=\uff2d\u00e4x,"+ldapPeople, "uid", "\uff2d\u00e4x", "userPassword", "secret-of-max", "entryUUID", "uuid-max")
+	lines := []string{"user m\u00e4x " + hash(password("alice")), l.directory(), private("acme")}
+	s := start(t, lines...)
+	of := map[string]with{"static": basic("m\u00e4x", password("alice")), "ldap": basic("\uff2d\u00e4x", "secret-of-max")}
+	tokens := map[string]with{}
+	for directory, who := range of {
+		tokens[directory] = bearer(s.get(auth, who).expect(t, http.StatusOK, "").tokens().Token)
+	}
+	for blocked, want := range map[string][2]int{ // static, ldap
+		"m\u00e4x": {401, 401}, "MA\u0308X": {401, 401}, "\uff2d\u00c4\uff38": {401, 401}, "max": {200, 200},
+		"ldap:m\u00e4x": {200, 401}, "static:M\u00c4X": {401, 200}, "static:max": {200, 200},
+	} {
+		s.load(append(lines, "blocked "+blocked)...)
+		for i, directory := range []string{"static", "ldap"} {
+			for _, who := range []with{of[directory], tokens[directory]} {
+				if got := s.get("/v2/", who).StatusCode; got != want[i] {
+					t.Errorf("with %q blocked, %s: got %d, want %d", blocked, directory, got, want[i])
+				}
+			}
+		}
+	}
+}
+
+// TestMisspelledEntries: roles are given to names as they are, and an entry that an
+// account differs from in spelling alone is told of: by the log once, and by explain.
+func TestMisspelledEntries(t *testing.T) {
+	l := newLDAP(t, true)
+	s := startWithAdmin(t, l.directory(), users("zoe"), private("acme", "ldap:Alice", "ldap:bob", "zoe"), "admins ldap:ALICE static:alice")
+	for range 2 {
+		s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusForbidden, "DENIED")
+		s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
+	}
+	out, _ := s.command("explain", "--as", "ldap:alice", "--pull", "acme/alpine")
+	for _, entry := range []string{"ldap:Alice", "ldap:ALICE"} {
+		if n := strings.Count(s.logs(), `"entry":"`+entry+`","account":"ldap:alice"`); n != 1 {
+			t.Errorf("the log tells of %s %d times", entry, n)
+		}
+		if !strings.Contains(out, "the configuration lists "+entry) {
+			t.Errorf("explain prints %q", out)
+		}
+	}
+	if logs := s.logs(); strings.Contains(logs, `"entry":"ldap:bob"`) || strings.Contains(logs, `"entry":"static:alice"`) {
+		t.Error("the log tells of an entry that is as it should be, or of another directory")
+	}
+}
+
+// TestAccountsByName: commands name accounts as the configuration does, and a bare
+// name that could be several accounts' is an error that shows what to write.
+func TestAccountsByName(t *testing.T) {
+	l := newLDAP(t, true)
+	s := startWithAdmin(t, users("alice"), l.directory(), private("acme", "alice"))
+	for as, want := range map[string]string{
+		"alice": "allowed: member", "static:alice": "allowed: member", "ldap:alice": "denied: not a member", "ldap:nobody": "denied: unknown account",
+		"static:bob": "denied: unknown account", "ldap:bob": "denied: not a member",
+		"bob": "write `--as static:bob` or `--as ldap:bob`", "corp:bob": "no directory is called 'corp'; write `--as static:bob` or `--as ldap:bob`", "ldap:": "names no account",
+	} {
+		out, err := s.command("explain", "--as", as, "--pull", "acme/alpine")
+		if text := fmt.Sprint(out, err); !strings.Contains(text, want) {
+			t.Errorf("%s: got %q, want %q in it", as, text, want)
+		}
+	}
+	_, own := s.create("--account", "alice")
+	_, theirs := s.create("--account", "ldap:alice")
+	for query, want := range map[string][2]bool{"static:alice": {true, false}, "ldap:alice": {false, true}, "alice": {true, true}, "ldap:bob": {false, false}} {
+		list := string(s.ask(http.MethodGet, tokensPath+"?account="+url.QueryEscape(query), "").body)
+		if got := [2]bool{strings.Contains(list, own), strings.Contains(list, theirs)}; got != want {
+			t.Errorf("tokens of %s: got %v, want %v", query, got, want)
+		}
+	}
+	if table := s.mustCommand("token", "list"); !strings.Contains(lineWith(table, own), " static:alice ") || !strings.Contains(lineWith(table, theirs), " ldap:alice ") {
+		t.Errorf("token list prints %s", table)
+	}
+	if out, err := s.command("token", "create", "--account", "bob"); err == nil || !strings.Contains(err.Error(), "write `--account static:bob` or `--account ldap:bob`") {
+		t.Errorf("%v, %s", err, out)
+	}
+	for _, account := range []string{"static", "ldap"} {
+		if line := `"account":"alice","directory":"` + account + `","by":"admin API"`; !strings.Contains(s.logs(), line) {
+			t.Errorf("the log lacks %s", line)
+		}
+	}
+}
+
+// TestTokenEntries: a token of a group is listed, and blocked, as token:ID.
+func TestTokenEntries(t *testing.T) {
+	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
+	secret, id := s.create("--group", "acme", "--role", "member", "--scope", "manage")
+	page := func(want int, lines ...string) {
+		t.Helper()
+		s.load(append(lines, users("alice"))...)
+		s.get("/acme/dependency_proxy", basic("", secret)).expect(t, want, map[int]string{401: "UNAUTHORIZED", 403: "DENIED"}[want])
+	}
+	page(403, private("acme"))
+	page(200, "group acme {\n maintainers token:"+id+"\n}\n")
+	page(401, private("acme"), "blocked token:"+id)
+}
+
+// TestNamesInJSON: what a Caddyfile says with a line is said of JSON too.
+func TestNamesInJSON(t *testing.T) {
+	for config, want := range map[string]string{
+		`{"directories":[{"type":"static","users":[{"name":"alice"}]},{"type":"elsewhere"}],"groups":[{"path":"acme","owners":["bob"]}]}`: "group acme: owners bob: there are several directories",
+		`{"directories":[{"type":"elsewhere"},{"type":"elsewhere"}],"groups":[{"path":"acme"}]}`:                                          "two directories are called elsewhere",
+		`{"directories":[{"type":"static","name":"tokens"}],"groups":[{"path":"acme"}]}`:                                                  "cannot be called tokens",
+		`{"directories":[{"type":"static","name":"a:b"}],"groups":[{"path":"acme"}]}`:                                                     "'a:b' is no name",
+		`{"directories":[{"type":"oidc","prefix":""}],"groups":[{"path":"acme"}]}`:                                                        "prefix is no more",
+		`{"directories":[{"type":"authentication","prefix":"x"}],"groups":[{"path":"acme"}]}`:                                             "prefix is no more",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme","members_from":["gitlab"]}]}`:                                        "group acme: members_from gitlab",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"admins":["ldap:root"]}`:                                           "admins ldap:root: no directory is called 'ldap'",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"blocked":["ldap:root"]}`:                                          "blocked ldap:root: no directory is called 'ldap'",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme","members":["alice"]}],"admins":["static:root"],"blocked":["any"]}`:   "",
+	} {
+		h := new(Handler)
+		if err := json.Unmarshal([]byte(config), h); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.check(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", config, err, want)
+		}
+	}
+}

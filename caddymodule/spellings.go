@@ -1,0 +1,64 @@
+package caddymodule
+
+import (
+	"slices"
+	"sync"
+
+	"go.uber.org/zap"
+)
+
+// spellings finds entries of the configuration that were meant for an account
+// and are spelled otherwise, in case or in the form of a character. Such an entry
+// gives nobody anything, since roles are given to names as they are.
+type spellings struct {
+	entries map[accountID][]accountID // by what they are when folded
+	logger  *zap.Logger
+	told    sync.Map // of the entries, those that the log has
+}
+
+func newSpellings(logger *zap.Logger, names directoryList, admins []string, groups []*Group) *spellings {
+	s := &spellings{entries: make(map[accountID][]accountID), logger: logger}
+	s.add(names, admins)
+	for _, g := range groups {
+		s.add(names, g.Members)
+		s.add(names, g.Maintainers)
+		s.add(names, g.Owners)
+	}
+	return s
+}
+
+func (s *spellings) add(names directoryList, entries []string) {
+	for _, entry := range entries {
+		id, err := names.account("", entry)
+		if err != nil {
+			continue
+		}
+		folded := accountID{id.directory, foldName(id.name)}
+		if !slices.Contains(s.entries[folded], id) {
+			s.entries[folded] = append(s.entries[folded], id)
+		}
+	}
+}
+
+// others returns the entries that differ from an account in nothing but spelling.
+func (s *spellings) others(id accountID) (others []accountID) {
+	if s == nil || len(s.entries) == 0 {
+		return nil
+	}
+	for _, entry := range s.entries[accountID{id.directory, foldName(id.name)}] {
+		if entry != id {
+			others = append(others, entry)
+		}
+	}
+	return others
+}
+
+// seen logs each such entry once.
+func (s *spellings) seen(id accountID) {
+	for _, entry := range s.others(id) {
+		if _, told := s.told.LoadOrStore(entry, true); !told {
+			s.logger.Warn("an account of the configuration is spelled otherwise by its directory, and names are compared as they are",
+				zap.Stringer("entry", entry), zap.Stringer("account", id))
+		}
+	}
+}

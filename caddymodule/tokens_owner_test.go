@@ -1,0 +1,234 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+)
+
+// TestTokensMadeWithOthers: a token that was made with another one is good only as
+// long as that is, and revoking that one tells what else ends.
+func TestTokensMadeWithOthers(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	lines := []string{users("alice", "bob"), "group acme {\n owners alice\n}\n", hub(up)}
+	s := startWithAdmin(t, lines...)
+	personal, id := s.create("--account", "static:alice", "--scope", "manage", "--lifetime", "2h")
+	make := func(who with) madeToken {
+		t.Helper()
+		var made madeToken
+		a := s.get("/acme/dependency_proxy/tokens", who, sends(http.MethodPost, `{"kind":"group","role":"owner","lifetime":"1h"}`)).expect(t, http.StatusCreated, "")
+		if err := json.Unmarshal(a.body, &made); err != nil {
+			t.Fatal(err)
+		}
+		s.secret(made.Secret)
+		return made
+	}
+	child, own := make(basic("", personal)), make(as("alice"))
+	if child.MadeWith != id || own.MadeWith != "" || child.CreatedBy != "static:alice" {
+		t.Errorf("got tokens made with %q and %q by %q", child.MadeWith, own.MadeWith, child.CreatedBy)
+	}
+	bought := bearer(s.get(auth, basic("", child.Secret)).expect(t, http.StatusOK, "").tokens().Token)
+	status := func(what string, want, wantOwn int) {
+		t.Helper()
+		for name, who := range map[string]with{"Basic": basic("", child.Secret), "Bearer": bought} {
+			if got := s.get(manifestPath("acme", "alpine", "3.20"), who).StatusCode; got != want {
+				t.Errorf("%s, by %s: got %d, want %d", what, name, got, want)
+			}
+		}
+		if got := s.get(manifestPath("acme", "alpine", "3.20"), basic("", own.Secret)).StatusCode; got != wantOwn {
+			t.Errorf("%s, the token made with a password: got %d, want %d", what, got, wantOwn)
+		}
+	}
+	status("at first", 200, 200)
+	s.load(append(lines, "blocked alice")...)
+	status("while the account is blocked", 401, 200)
+	s.load(lines...)
+	status("when it is not any more", 200, 200)
+	out := s.mustCommand("token", "revoke", id)
+	if want := fmt.Sprintf("group token %s for owner of acme ends too, since it was made with %s.", child.ID, id); !strings.Contains(out, want) || strings.Contains(out, own.ID) {
+		t.Errorf("token revoke prints %q, want %q in it", out, want)
+	}
+	status("after revoking", 401, 200)
+	var revoked revokedToken
+	if a := s.ask(http.MethodDelete, tokensPath+"/"+id, ""); json.Unmarshal(a.body, &revoked) != nil || len(revoked.AlsoEnded) != 1 || revoked.AlsoEnded[0].ID != child.ID {
+		t.Errorf("the API tells %s", a.body)
+	}
+	if table := s.mustCommand("token", "list"); !strings.Contains(table, "ended: it was made with "+id+": the access token has been revoked") {
+		t.Errorf("token list prints %s", table)
+	}
+	if logs := s.logs(); !strings.Contains(logs, "was made with "+id) {
+		t.Error("the log does not say why the token is refused")
+	}
+}
+
+// TestTokenChains: tokens made one with the other end with the first, and there may
+// not be any number of them.
+func TestTokenChains(t *testing.T) {
+	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
+	h := running.now()[0]
+	_, first := s.create("--group", "acme")
+	ids := []string{first}
+	for range maxMakers + 1 {
+		made, _, err := h.makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: ids[len(ids)-1]}, "a test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, made.ID)
+	}
+	good := func() (n int) {
+		for _, id := range ids {
+			if _, err := h.accounts.find(t.Context(), "", tokenName+id); err == nil {
+				n++
+			} else if !isRefusal(err) {
+				t.Error(err)
+			}
+		}
+		return n
+	}
+	if n := good(); n != maxMakers+1 {
+		t.Errorf("got %d good tokens of %d, want %d", n, len(ids), maxMakers+1)
+	}
+	revoked, err := h.revokeToken(t.Context(), first, "a test", func(accesstoken.Token) bool { return true })
+	if err != nil || len(revoked.AlsoEnded) != maxMakers || good() != 0 {
+		t.Errorf("got %d tokens that end too and %d good ones, %v", len(revoked.AlsoEnded), good(), err)
+	}
+}
+
+// storedToken puts a personal token into the storage, as some version has made it.
+func (s *site) storedToken(owner accesstoken.Owner) (secret, id string) {
+	s.t.Helper()
+	token, secret, err := running.now()[0].accounts.tokens.store.Create(s.t.Context(), accesstoken.Token{
+		Kind: accesstoken.Personal, Owner: &owner, Scopes: []accesstoken.Scope{accesstoken.Pull},
+	}, time.Hour)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.secret(secret)
+	return secret, token.ID
+}
+
+// TestTokensOfEarlierVersions: a personal token that says the module of its owner's
+// directory alone goes on where that is plain, and ends elsewhere, which is logged
+// once and shown by the list.
+func TestTokensOfEarlierVersions(t *testing.T) {
+	l, g := newLDAP(t, true), gitlabtest.New(t)
+	g.AddUser(1, "alice")
+	fixed := []string{users("alice"), gitlabAt(t, g), private("acme")}
+	s := startWithAdmin(t, append(fixed, l.directory())...)
+	tokens := map[string][2]string{}
+	for _, directory := range []string{"static", "ldap", "gitlab", "ldap-2", "elsewhere"} {
+		secret, id := s.storedToken(accesstoken.Owner{Name: "alice", Directory: directory})
+		tokens[directory] = [2]string{secret, id}
+	}
+	check := func(what string, good ...string) {
+		t.Helper()
+		table := s.mustCommand("token", "list")
+		for directory, token := range tokens {
+			want, state := http.StatusUnauthorized, "ended: it was made before directories had names"
+			for _, name := range good {
+				if name == directory {
+					want, state = http.StatusOK, "good"
+				}
+			}
+			if got := s.get("/v2/", basic("x", token[0])).StatusCode; got != want {
+				t.Errorf("%s, a token of %s: got %d, want %d", what, directory, got, want)
+			}
+			if line := lineWith(table, token[1]); !strings.Contains(line, state) {
+				t.Errorf("%s, a token of %s: it is listed as %q, want %q", what, directory, line, state)
+			}
+		}
+	}
+	check("with one directory of each kind", "static", "ldap", "gitlab")
+	s.load(append(fixed, l.directory("name corp"))...)
+	check("with another name of the directory", "static", "ldap", "gitlab")
+	for range 2 {
+		s.load(append(fixed, l.directory("name ldap"), l.directory("name ldap-2"))...)
+		check("with two directories of one kind", "static", "gitlab")
+	}
+	for directory, token := range tokens {
+		want := 1
+		if directory == "static" || directory == "gitlab" {
+			want = 0
+		}
+		line := `"msg":"access token has ended","access_token":"` + token[1] + `"`
+		eventually(t, "the log tells of the token of "+directory, func() bool { return strings.Count(s.logs(), line) == want })
+	}
+}
+
+func lineWith(text, part string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			return line
+		}
+	}
+	return ""
+}
+
+// TestTokenSources: a personal token ends when its owner's directory is another one
+// under the same name, and goes on when the old one is back.
+func TestTokenSources(t *testing.T) {
+	l, g, other := newLDAP(t, true), gitlabtest.New(t), gitlabtest.New(t)
+	g.AddUser(1, "alice")
+	other.AddUser(1, "alice")
+	s := newSite(t)
+	s.openAdmin()
+	files := [2]string{filepath.Join(s.dir, "one"), filepath.Join(s.dir, "two")}
+	for _, file := range files {
+		write(t, file, usersText("alice"))
+		settled(t, file)
+	}
+	static := func(i int) string { return "directory static {\n users_file " + files[i] + "\n}\n" }
+	for name, row := range map[string][2]string{
+		"static": {static(0), static(1)},
+		"ldap":   {l.directory(), strings.Replace(l.directory(), "base_dn dc=example", "base_dn ou=people,dc=example", 1)},
+		"gitlab": {gitlabAt(t, g), gitlabAt(t, other)},
+	} {
+		s.load(row[0], private("acme"))
+		secret, id := s.create("--account", name+":alice")
+		status := func(what, lines string, want int, state string) {
+			t.Helper()
+			s.load(lines, private("acme"))
+			if got := s.get("/v2/", basic("x", secret)).StatusCode; got != want {
+				t.Errorf("%s, %s: got %d, want %d", name, what, got, want)
+			}
+			if line := lineWith(s.mustCommand("token", "list"), id); !strings.Contains(line, state) {
+				t.Errorf("%s, %s: it is listed as %q, want %q", name, what, line, state)
+			}
+		}
+		status("as it was", row[0], 200, "good")
+		status("from elsewhere", row[1], 401, "ended: the directory "+name+" has another URL")
+		status("with another name", strings.Replace(row[0], "{\n", "{\n name corp\n", 1), 401, "ended: no directory is called "+name)
+		status("another's name", strings.Replace(row[0], "{\n", "{\n name corp\n", 1)+"directory authentication {\n name "+name+"\n provider scribbler on\n}\n", 401, "ended: the directory "+name+" has another URL")
+		status("as it was again", row[0], 200, "good")
+	}
+}
+
+// TestFormerNames: what was given to an account while names had the issuer before
+// them is still the account's.
+func TestFormerNames(t *testing.T) {
+	issuer := newIDIssuer(t)
+	raw := issuer.token()
+	s := start(t, issuer.directory("map repository_owner acme -> acme"), private("acme"))
+	s.secret(raw)
+	h := running.now()[0]
+	who, err := h.accounts.authenticate(t.Context(), Login{Name: "ci", Password: raw})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{who.Name: true, issuer.url + "#" + who.Name: true, issuer.url + "#other": false, "other": false, "https://else.example#" + who.Name: false} {
+		now, err := h.accounts.current(t.Context(), tokenissuer.Identity{Name: name, Directory: "oidc", Facts: who.Facts})
+		if (err == nil) != want || err == nil && now.id() != who.id() {
+			t.Errorf("%s: got %s, %v", name, now.id(), err)
+		}
+	}
+}
