@@ -45,7 +45,8 @@ func (r Role) String() string { return roleNames[min(int(r), len(roleNames)-1)] 
 type access struct {
 	groups        map[string]*groupAccess
 	privateGroups bool // false: the kill switch, only public groups are served
-	anyPublic     bool
+	anyPublic     bool // group, or one that may be
+	foreignPublic bool // group of a directory may be public
 	directories   []namedDirectory
 }
 
@@ -73,9 +74,9 @@ func newAccess(groups []*Group, privateGroups bool, directories []namedDirectory
 		a.anyPublic = a.anyPublic || g.Visibility == Public
 	}
 	for _, d := range directories {
-		_, knowsGroups := d.Directory.(GroupDirectory)
-		a.anyPublic = a.anyPublic || knowsGroups // one of them may be
+		a.foreignPublic = a.foreignPublic || groupsMayBePublic(d.Directory)
 	}
+	a.anyPublic = a.anyPublic || a.foreignPublic
 	return a
 }
 
@@ -91,6 +92,9 @@ type verdict struct {
 // that does not exist and one that is out of bounds must look alike to the
 // caller. An error means that it cannot be told now, and denies.
 func (a *access) decide(ctx context.Context, who caller, group string, want Role) (verdict, error) {
+	if rule := a.deniedUnasked(who, group); rule != "" {
+		return verdict{rule: rule}, nil
+	}
 	visibility, err := a.visibilityOf(ctx, group)
 	known := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -111,6 +115,21 @@ func (a *access) decide(ctx context.Context, who caller, group string, want Role
 	v := verdict{insider: (who.Admin || role > NoRole) && who.reaches(group)}
 	v.ok, v.rule = a.judge(who, group, visibility, role, want)
 	return v, nil
+}
+
+// deniedUnasked returns the rule that denies whoever cannot have a part in a group
+// which only a directory may know and which cannot be public, so that no
+// directory is asked about names that strangers invent.
+func (a *access) deniedUnasked(who caller, group string) string {
+	switch {
+	case a.groups[group] != nil || a.foreignPublic:
+		return ""
+	case who.anonymous:
+		return "anonymous"
+	case !who.reaches(group):
+		return "token of other groups"
+	}
+	return ""
 }
 
 // reaches tells whether the account has any business in a group. Beyond that

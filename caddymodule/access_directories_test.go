@@ -65,7 +65,7 @@ func TestDeclaredGroups(t *testing.T) {
 		"an internal one, which any may": {"members alice", visible("ops/sub", Internal), nothing, pulls, nothing, nothing, 403},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := gitlabSite(t, g, users("alice"), gitlabAt(t, g, "cache_for 1m"), "group ops {\n "+row.ops+"\n}\n", row.more)
+			s := gitlabSite(t, g, users("alice"), gitlabAt(t, g, "cache_for 1m", "members_only off"), "group ops {\n "+row.ops+"\n}\n", row.more)
 			for _, check := range []struct {
 				group string
 				who   with
@@ -92,9 +92,9 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 	second, eve, deploy := newEve(t, "team", "team/sub", "hers")
 	up := registrytest.New(t) // which has no image: what may be pulled is 404
 	two := func(lines ...string) []string {
-		return append([]string{hub(up), gitlabAt(t, first, quickly, "grace 20ms"), gitlabAt(t, second, "name other", "cache_for 1m")}, lines...)
+		return append([]string{hub(up), gitlabAt(t, first, quickly, "grace 20ms", "members_only off"), gitlabAt(t, second, "name other", "cache_for 1m", "members_only off")}, lines...)
 	}
-	s := gitlabSite(t, first, gitlabAt(t, first))
+	s := gitlabSite(t, first, gitlabAt(t, first, "members_only off"))
 	s.load(two()...)
 	for group, want := range map[string][3]int{"team": {404, 403, 403}, "team/sub": {403, 404, 404}, "hers": {404, 404, 404}} {
 		for i, who := range []with{bob, eve, deploy} {
@@ -125,7 +125,7 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 // as the service token is told who they are.
 func TestExternalUsers(t *testing.T) {
 	g, alice, bob := newGitLab(t)
-	s := gitlabSite(t, g, gitlabAt(t, g, quickly), visible("tools", Internal))
+	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"), visible("tools", Internal))
 	g.Change(func() {
 		g.Users[24].External, g.Users[25].External = true, true
 		g.Groups[4].Members[24] = &gitlabtest.Member{Level: 10}

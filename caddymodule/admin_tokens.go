@@ -54,6 +54,11 @@ func adminListTokens(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	site, account, group := siteOf(query), query.Get("account"), query.Get("group")
+	for _, name := range []string{"account", "group"} {
+		if query.Has(name) && query.Get(name) == "" {
+			return 0, nil, badOrderf("the parameter '%s' is empty; give it a value, or leave it out to list all", name)
+		}
+	}
 	tokens, err := handlers[0].listTokens(r.Context(), func(t accesstoken.Token) bool {
 		return (site == nil || t.Site == *site) && (account == "" || t.Owner != nil && (t.Owner.Name == account || ownerID(t.Owner).String() == account)) &&
 			(group == "" || slices.Contains(t.Groups, group))

@@ -156,6 +156,8 @@ func (s *StaticDirectory) unmarshalUser(d *caddyfile.Dispenser) error {
 //		owners       <account>...
 //		members_from <directory>...
 //		quota        <size>
+//		allow        <pattern>...
+//		deny         <pattern>...
 //		upstream     <name> {
 //			credentials <user name> <password placeholder>
 //		}
@@ -183,8 +185,17 @@ func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
 			return h.accountArgs(d, &g.MembersFrom, directoryList.memberDirectory)
 		},
 		"quota":    func(d *caddyfile.Dispenser) error { return size(d, &g.Quota) },
+		"allow":    func(d *caddyfile.Dispenser) error { return g.unmarshalPatterns(d, &g.Allow) },
+		"deny":     func(d *caddyfile.Dispenser) error { return g.unmarshalPatterns(d, &g.Deny) },
 		"upstream": g.unmarshalUpstream,
 	})
+}
+
+func (g *Group) unmarshalPatterns(d *caddyfile.Dispenser, to *[]string) error {
+	if err := someArgs(d, to); err != nil {
+		return err
+	}
+	return here(d, g.checkPatterns())
 }
 
 func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
@@ -222,7 +233,7 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	if err := cmp.Or(u.check(), checkOnce("upstream", h.Upstreams, upstreamName)); err != nil {
 		return d.WrapErr(err)
 	}
-	return eachLine(d, "upstream", map[string]func(*caddyfile.Dispenser) error{
+	err := eachLine(d, "upstream", map[string]func(*caddyfile.Dispenser) error{
 		"endpoint": func(d *caddyfile.Dispenser) error {
 			if err := oneArg(d, &u.Endpoint); err != nil {
 				return err
@@ -244,6 +255,10 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 			return err
 		},
 	})
+	if err != nil {
+		return err
+	}
+	return here(d, u.checkTransport()) // allow_private may come last
 }
 
 func unmarshalCredentials(d *caddyfile.Dispenser, to **Credentials) error {

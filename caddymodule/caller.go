@@ -15,17 +15,17 @@ type exchange struct {
 	route  route
 	origin origin
 	caller caller
+
+	insider bool // the caller may know which rule denies, see verdict
 }
 
 var apiVersion = []string{"registry/2.0"}
 
 // serveRegistry answers what is under /v2/: first who, then whether, then what.
 func (ex *exchange) serveRegistry() *apiError {
-	origin, err := ex.findOrigin(ex.r)
-	if err != nil {
+	if err := ex.locate(); err != nil {
 		return err
 	}
-	ex.origin = origin
 	if err := ex.identify(); err != nil {
 		return err
 	}
@@ -40,6 +40,9 @@ func (ex *exchange) serveRegistry() *apiError {
 	}
 	repo, err := ex.repository(ex.route, ex.r.URL.Query().Get("ns"))
 	if err != nil {
+		return err
+	}
+	if err := ex.checkLimits(repo); err != nil {
 		return err
 	}
 	switch ex.route.kind {
@@ -79,11 +82,11 @@ var deeds = [...]string{Member: "pull from it", Maintainer: "see its page or pur
 // authorize decides whether the caller has a role in the group, now. Why not
 // is told to insiders alone.
 func (ex *exchange) authorize(want Role) *apiError {
-	v, err := ex.access.decide(ex.r.Context(), ex.caller, ex.route.group, want)
+	v, err := ex.access.decide(askedBy(ex.r.Context(), ex.caller, ex.clientIP()), ex.caller, ex.route.group, want)
 	if err != nil {
 		return ex.cannotTell("decide about a group", err)
 	}
-	if v.ok {
+	if ex.insider = v.insider; v.ok {
 		return nil
 	}
 	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.directory, ex.caller.token, v.rule})
@@ -94,7 +97,7 @@ func (ex *exchange) authorize(want Role) *apiError {
 	if ex.caller.anonymous {
 		e = refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.origin.registry)
 	}
-	if v.insider {
+	if ex.insider {
 		e.detail = ruleDetail{v.rule}
 	}
 	return e

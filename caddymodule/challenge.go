@@ -23,6 +23,17 @@ type origin struct {
 // issuer is the iss claim of tokens: a token is good where it was issued.
 func (o origin) issuer() string { return o.scheme + "://" + o.host }
 
+// locate finds out where the client believes it is. A request with several
+// Authorization headers is refused: a proxy in front and this handler could
+// otherwise each believe another one.
+func (ex *exchange) locate() (err *apiError) {
+	if len(ex.r.Header.Values("Authorization")) > 1 {
+		return refuse(badRequest, "the request has several Authorization headers; send one")
+	}
+	ex.origin, err = ex.findOrigin(ex.r)
+	return err
+}
+
 // findOrigin takes the scheme and host from the request, or from the headers
 // of a proxy in front that Caddy trusts. What it returns goes into a challenge
 // that clients send their password to, so it is checked to be no more than a
@@ -47,15 +58,21 @@ func (h *Handler) findOrigin(r *http.Request) (origin, *apiError) {
 	return o, nil
 }
 
+// forwarded takes the last of several values: it is the one that the proxy next
+// to us has added, while those before it may be the client's own.
 func (o *origin) forwarded(h http.Header) {
-	first := func(name string) string {
-		value, _, _ := strings.Cut(h.Get(name), ",")
-		return strings.ToLower(strings.TrimSpace(value))
+	last := func(name string) string {
+		values := h.Values(name)
+		if len(values) == 0 {
+			return ""
+		}
+		value := values[len(values)-1]
+		return strings.ToLower(strings.TrimSpace(value[strings.LastIndexByte(value, ',')+1:]))
 	}
-	if scheme := first("X-Forwarded-Proto"); scheme == "http" || scheme == "https" {
+	if scheme := last("X-Forwarded-Proto"); scheme == "http" || scheme == "https" {
 		o.scheme = scheme
 	}
-	if host := first("X-Forwarded-Host"); host != "" {
+	if host := last("X-Forwarded-Host"); host != "" {
 		o.host = host
 	}
 }
@@ -100,4 +117,10 @@ func (ex *exchange) challenge(code, format string, args ...any) *apiError {
 	}
 	ex.w.Header()["Www-Authenticate"] = []string{c}
 	return refuse(unauthorized, format, args...)
+}
+
+// basicChallenge asks for a user name and a password, where no token helps: a 401
+// has to have a challenge (RFC 9110, section 15.5.2).
+func (ex *exchange) basicChallenge() {
+	ex.w.Header()["Www-Authenticate"] = []string{`Basic realm="dependency proxy", charset="UTF-8"`}
 }

@@ -56,7 +56,7 @@ func (g *Group) check() error {
 	}
 	switch g.Visibility {
 	case "", Private, Internal, Public:
-		return nil
+		return g.checkPatterns()
 	}
 	return fmt.Errorf("group %s: visibility '%s': write private, internal or public", g.Path, g.Visibility)
 }
@@ -224,7 +224,12 @@ func (h *Handler) checkWhole() error {
 			}
 		}
 	}
-	return h.checkSomebodyMayPull()
+	for _, u := range h.Upstreams {
+		if err := u.checkTransport(); err != nil {
+			return err
+		}
+	}
+	return cmp.Or(h.checkPatternUpstreams(), h.checkSomebodyMayPull())
 }
 
 func (h *Handler) declared(name string) *Upstream {

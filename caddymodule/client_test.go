@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// basicChallenge is that of every 401 which no token helps against.
+const basicChallenge = `Basic realm="dependency proxy", charset="UTF-8"`
+
 // answer is a response and its whole body, or what came of it before err.
 type answer struct {
 	*http.Response

@@ -151,7 +151,7 @@ func TestTokenRefusals(t *testing.T) {
 			continue
 		}
 		a := q.send(s, secrets).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-		a.has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store").has(t, "WWW-Authenticate", "")
+		a.has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store").has(t, "WWW-Authenticate", basicChallenge)
 	}
 	for _, verb := range []string{"HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"} {
 		a := s.get(auth, method(verb), as("alice")).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED")

@@ -83,6 +83,17 @@ func (c command) given(flag string) *string {
 	return &value
 }
 
+// notEmpty rejects flags that are given without a value, as a script does with a
+// variable that is not set: a default would then be wider than what was meant.
+func (c command) notEmpty(flags ...string) error {
+	for _, name := range flags {
+		if f := c.Flags().Lookup(name); f != nil && f.Changed && (f.Value.String() == "" || f.Value.String() == "[]") {
+			return fmt.Errorf("--%s is empty; give it a value, or leave it out", name)
+		}
+	}
+	return nil
+}
+
 // ask sends a request to the admin API, decodes the answer and returns it.
 func (c command) ask(method, uri string, body, into any) ([]byte, error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(c.flags.String("address"), nil, c.flags.String("config"), c.flags.String("adapter"))

@@ -73,6 +73,12 @@ func (e explanation) text(name string, severalSites bool) string {
 	line("account:     %s", e.Account.text(cmp.Or(name, "nobody")))
 	line("group:       %s, %s", e.Group, cmp.Or(string(e.Visibility), "which does not exist"))
 	line("image:       %s at %s, %s", e.Repository, e.Upstream, e.Reference)
+	for _, limit := range e.Limits {
+		line("limit:       %s", limit)
+	}
+	if e.Warning != "" {
+		line("warning:     %s", e.Warning)
+	}
 	return out.String()
 }
 

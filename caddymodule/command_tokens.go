@@ -67,6 +67,9 @@ func orderOf(c command) (adminTokenOrder, error) {
 	order := adminTokenOrder{Site: c.given("site")}
 	order.Account, order.Role, order.Name = c.flags.String("account"), c.flags.String("role"), c.flags.String("name")
 	order.Groups, _ = c.Flags().GetStringSlice("group")
+	if err := c.notEmpty("account", "group", "role", "scope", "lifetime"); err != nil {
+		return order, err
+	}
 	scopes, _ := c.Flags().GetStringSlice("scope")
 	for _, scope := range scopes {
 		order.Scopes = append(order.Scopes, accesstoken.Scope(scope))

@@ -124,3 +124,19 @@ type GroupDirectory interface {
 	// fs.ErrNotExist if the directory has no such group.
 	VisibilityOf(ctx context.Context, group string) (Visibility, error)
 }
+
+// closedDirectory is a GroupDirectory that can rule out that a group of it is
+// public, without being asked about one.
+type closedDirectory interface {
+	GroupDirectory
+	mayBePublic() bool
+}
+
+// groupsMayBePublic reports whether a directory has groups that may be public.
+func groupsMayBePublic(d Directory) bool {
+	if closed, ok := d.(closedDirectory); ok {
+		return closed.mayBePublic()
+	}
+	_, knowsGroups := d.(GroupDirectory)
+	return knowsGroups
+}

@@ -96,7 +96,7 @@ func TestAuthentication(t *testing.T) {
 	}
 	clean := func(a answer) answer {
 		t.Helper()
-		if text := string(a.body); strings.Contains(text, "scribble") || strings.Contains(a.Header.Get("WWW-Authenticate"), "Basic") || a.Header.Get("Set-Cookie")+a.Header.Get("Location") != "" {
+		if text := string(a.body); strings.Contains(text, "scribble") || strings.Contains(a.Header.Get("WWW-Authenticate"), "scribble") || a.Header.Get("Set-Cookie")+a.Header.Get("Location") != "" {
 			t.Errorf("the provider's answer gets out: %v %s", a.Header, text)
 		}
 		return a
@@ -162,7 +162,7 @@ func TestHTTPBasic(t *testing.T) {
 	login := func(name, password string, status int, asked int32) {
 		t.Helper()
 		elsewhereAsked.Store(0)
-		a := s.get("/jwt/auth", form(loginForm(name, password))).has(t, "WWW-Authenticate", "")
+		a := s.get("/jwt/auth", form(loginForm(name, password)))
 		if a.StatusCode != status || elsewhereAsked.Load() != asked {
 			t.Errorf("%s: %d, and the second directory was asked %d times", name, a.StatusCode, elsewhereAsked.Load())
 		}

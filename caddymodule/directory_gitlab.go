@@ -17,7 +17,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
-	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -59,9 +58,16 @@ type GitLabDirectory struct {
 	// no further directory is asked.
 	TokenPrefix string `json:"token_prefix,omitempty"`
 
-	// MembersOnly keeps all but members out of public and internal groups too,
-	// as GitLab's own dependency proxy does.
-	MembersOnly bool `json:"members_only,omitempty"`
+	// MembersOnly is true by default: all but members are kept out of public and
+	// internal groups too, as by GitLab's own dependency proxy. With false,
+	// whoever may create groups at GitLab decides who may use the upstreams'
+	// logins.
+	MembersOnly *bool `json:"members_only,omitempty"`
+
+	// Groups are patterns of the groups of GitLab that exist here: acme/* are
+	// the subgroups of acme, acme/** is acme and everything below it. None means
+	// all groups that the service token can see.
+	Groups []string `json:"groups,omitempty"`
 
 	// Transport makes the connections; by default a plain one over HTTP/1.1
 	// and HTTP/2 that uses no proxy.
@@ -88,9 +94,7 @@ type gitlab struct {
 	// owners are the groups of deploy tokens, which do not move.
 	owners *lru.Cache[int64, deployOwner]
 
-	// strangers bounds questions about groups that nobody has asked about
-	// before: anybody may ask for any name.
-	strangers *rate.Limiter
+	questions *groupQuestions
 }
 
 func (g *gitlab) Destruct() error { return nil }
@@ -156,7 +160,7 @@ func (d *GitLabDirectory) open(base *url.URL, token string, transport http.Round
 			name:      instanceName(base),
 			memory:    gitlabapi.NewMemory(time.Duration(d.CacheFor), time.Duration(d.Grace)),
 			owners:    owners,
-			strangers: rate.NewLimiter(10, 100),
+			questions: newGroupQuestions(),
 		}, err
 	})
 	return err
@@ -185,7 +189,7 @@ func (d *GitLabDirectory) check() error {
 	if d.Grace != 0 && d.Grace < cmp.Or(d.CacheFor, caddy.Duration(defaultCacheFor)) {
 		return fmt.Errorf("directory gitlab: the grace %v is shorter than cache_for", time.Duration(d.Grace))
 	}
-	return d.checkServiceToken()
+	return cmp.Or(d.checkGroups(), d.checkServiceToken())
 }
 
 func (d *GitLabDirectory) checkURL() error {
@@ -263,7 +267,7 @@ func (d *GitLabDirectory) VisibilityOf(ctx context.Context, path string) (Visibi
 	switch {
 	case err != nil:
 		return "", err
-	case d.MembersOnly:
+	case !d.mayBePublic():
 		return Private, nil
 	}
 	switch v := Visibility(group.Visibility); v {
@@ -273,17 +277,6 @@ func (d *GitLabDirectory) VisibilityOf(ctx context.Context, path string) (Visibi
 	return Private, nil
 }
 
-// group asks for a group; fs.ErrNotExist if there is none that the service token
-// can see.
-func (d *GitLabDirectory) group(ctx context.Context, path string) (gitlabapi.Group, error) {
-	if !d.memory.Knows("group", path) && !d.strangers.Allow() {
-		return gitlabapi.Group{}, &gitlabapi.Trouble{What: "group " + path, Err: errors.New("too many groups are asked for that nobody knows")}
-	}
-	return gitlabapi.Ask(ctx, d.memory, "group", path, func(ctx context.Context) (gitlabapi.Group, error) {
-		return d.client.Group(ctx, path)
-	})
-}
-
 // Interface guards
 var (
 	_ caddy.Provisioner  = (*GitLabDirectory)(nil)
@@ -291,4 +284,5 @@ var (
 	_ GroupDirectory     = (*GitLabDirectory)(nil)
 	_ SourcedDirectory   = (*GitLabDirectory)(nil)
 	_ secretDirectory    = (*GitLabDirectory)(nil)
+	_ closedDirectory    = (*GitLabDirectory)(nil)
 )

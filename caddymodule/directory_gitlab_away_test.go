@@ -97,13 +97,13 @@ func TestGitLabAwayForLong(t *testing.T) {
 // GitLab or the service token is another.
 func TestGitLabReloadWhileAway(t *testing.T) {
 	g, alice, _ := newGitLab(t)
-	s := gitlabSite(t, g, gitlabAt(t, g, quickly))
+	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"))
 	a := bearer(s.login("alice", alice))
 	s.may("open", 200, a)
 	g.Change(func() { g.Fault = gitlabFaults["503"] })
-	s.load(gitlabAt(t, g, quickly), "private_groups on")
+	s.load(gitlabAt(t, g, quickly, "members_only off"), "private_groups on")
 	s.get("/v2/", a).expect(t, http.StatusOK, "")
-	s.load(gitlabAt(t, g, quickly, "transport http"), "private_groups on")
+	s.load(gitlabAt(t, g, quickly, "members_only off", "transport http"), "private_groups on")
 	s.get("/v2/", a).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	g.Change(func() { g.Fault = nil })
 	eventually(t, "GitLab is asked through another transport", func() bool { return s.get("/v2/", a).StatusCode == http.StatusOK })
@@ -173,7 +173,7 @@ func TestGitLabStrangers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d.strangers.SetLimit(0)
+	d.questions.accounts.SetLimit(0)
 	refused := 0
 	for i := range 200 {
 		if _, err := d.VisibilityOf(t.Context(), "none-"+strings.Repeat("x", i)); err != nil && strings.Contains(err.Error(), "too many groups") {

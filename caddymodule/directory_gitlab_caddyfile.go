@@ -13,6 +13,7 @@ import (
 //		grace        <duration>
 //		token_prefix <prefix>
 //		members_only [on|off]
+//		groups       <pattern>...
 //		transport    <module> ...
 //	}
 func (d *GitLabDirectory) UnmarshalCaddyfile(disp *caddyfile.Dispenser) error {
@@ -35,10 +36,18 @@ func (d *GitLabDirectory) UnmarshalCaddyfile(disp *caddyfile.Dispenser) error {
 		"grace":        func(disp *caddyfile.Dispenser) error { return duration(disp, &d.Grace) },
 		"token_prefix": func(disp *caddyfile.Dispenser) error { return oneArg(disp, &d.TokenPrefix) },
 		"members_only": func(disp *caddyfile.Dispenser) (err error) {
-			if d.MembersOnly = true; disp.CountRemainingArgs() > 0 {
-				d.MembersOnly, err = onOff(disp)
+			on := true
+			if disp.CountRemainingArgs() > 0 {
+				on, err = onOff(disp)
 			}
+			d.MembersOnly = &on
 			return err
+		},
+		"groups": func(disp *caddyfile.Dispenser) error {
+			if err := someArgs(disp, &d.Groups); err != nil {
+				return err
+			}
+			return here(disp, d.checkGroups())
 		},
 		"transport": func(disp *caddyfile.Dispenser) (err error) {
 			d.TransportRaw, err = guest(disp, "http.reverse_proxy.transport.", "protocol")

@@ -77,6 +77,9 @@ func (d *GitLabDirectory) deployAccount(ctx context.Context, c gitlabCredential)
 		return Account{}, err
 	}
 	path := strings.ToLower(group.FullPath)
+	if !d.exists(path) {
+		return Account{}, ErrUnknownAccount
+	}
 	return Account{
 		Name: fmt.Sprintf("gitlab+deploy-token-%d", c.ID), Facts: c.facts(),
 		Roles: map[string]Role{path: Member}, Only: []string{path}, PullOnly: true,
@@ -132,6 +135,9 @@ func (d *GitLabDirectory) ownerAmong(ctx context.Context, id int64, groups []git
 	asking, ctx := errgroup.WithContext(ctx)
 	asking.SetLimit(8)
 	for _, group := range groups {
+		if !d.exists(strings.ToLower(group.FullPath)) {
+			continue
+		}
 		asking.Go(func() error {
 			if owner.Load() != 0 {
 				return nil

@@ -80,7 +80,7 @@ func TestGitLabDeployTokens(t *testing.T) {
 	g.AddGroup(301, "unseen", "private")
 	g.Groups[301].Deploy[15] = &gitlabtest.DeployToken{Name: "unseen", Secret: secret("unseen"), Scopes: scopes}
 	g.Groups[301].Hidden = true
-	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m"), private("team", "alice"), visible("tools", Internal))
+	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off"), private("team", "alice"), visible("tools", Internal))
 	parent, child := bearer(s.login("alice", secret("parent"))), bearer(s.login("gitlab+deploy-token-12", secret("child")))
 	for group, status := range map[string][2]int{
 		"acme": {200, 403}, "acme/sub": {200, 200}, "others": {403, 403}, "inner": {403, 403}, "tools": {403, 403}, "team": {403, 403}, "open": {200, 200}, "none": {403, 403},
@@ -101,10 +101,10 @@ func TestGitLabDeployTokens(t *testing.T) {
 		t.Error("the log does not say why")
 	}
 	// A user of that name is somebody else.
-	s.load(gitlabAt(t, g, "cache_for 1m"), private("team", "alice"), visible("tools", Internal), "blocked alice")
+	s.load(gitlabAt(t, g, "cache_for 1m", "members_only off"), private("team", "alice"), visible("tools", Internal), "blocked alice")
 	s.get("/v2/", parent).expect(t, http.StatusOK, "")
 	// A login that is about a group needs no search.
-	s.load(gitlabAt(t, g, "cache_for 2m"), "token {\n lifetime 5m\n}")
+	s.load(gitlabAt(t, g, "cache_for 2m", "members_only off"), "token {\n lifetime 5m\n}")
 	asked = g.Asked("/api/v4/groups")
 	s.get(auth+"&scope="+url.QueryEscape("repository:acme/sub/dependency_proxy/containers/alpine:pull"), basic("alice", secret("parent"))).expect(t, http.StatusOK, "")
 	if n := g.Asked("/api/v4/groups") - asked; n != 6 {
@@ -118,13 +118,13 @@ func TestGitLabDeployTokens(t *testing.T) {
 	s.get(manifestPath("acme/sub", "alpine", "3.20"), bearer(forged)).expect(t, http.StatusForbidden, "DENIED")
 	// Without GitLab's registry nothing but the name is left.
 	g.Change(func() { g.NoRegistry = true })
-	s.load(gitlabAt(t, g, "cache_for 3m"), "token {\n lifetime 5m\n}")
+	s.load(gitlabAt(t, g, "cache_for 3m", "members_only off"), "token {\n lifetime 5m\n}")
 	for _, name := range []string{"child", "forged"} {
 		s.get(auth, basic("gitlab+deploy-token-12", secret(name))).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	}
 	s.get(auth, basic("other", secret("other"))).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	g.Change(func() { g.Admin, g.Maintainer, g.NoRegistry = false, false, false })
-	s.load(gitlabAt(t, g, "cache_for 4m"), "token {\n lifetime 5m\n}")
+	s.load(gitlabAt(t, g, "cache_for 4m", "members_only off"), "token {\n lifetime 5m\n}")
 	s.get(auth, basic("gitlab+deploy-token-12", secret("child"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 

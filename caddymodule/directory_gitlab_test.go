@@ -78,7 +78,7 @@ func (s *site) may(group string, status int, changes ...with) {
 // TestGitLabGroups: membership and visibility are GitLab's, subgroups and all.
 func TestGitLabGroups(t *testing.T) {
 	g, alice, bob := newGitLab(t)
-	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m"))
+	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off"))
 	a, b, nobody := bearer(s.login("alice", alice)), bearer(s.login("Bob", bob)), bearer(s.get(auth).tokens().Token)
 	for _, row := range []struct {
 		group               string
@@ -102,9 +102,13 @@ func TestGitLabGroups(t *testing.T) {
 	if n := g.Asked("/api/v4/personal_access_tokens/self"); n != 2 {
 		t.Errorf("a login is not remembered: %d", n)
 	}
-	s.load(gitlabAt(t, g, "members_only"), "token {\n lifetime 5m\n}")
-	s.get(manifestPath("open", "alpine", "3.20"), b).expect(t, http.StatusForbidden, "DENIED")
-	s.get(manifestPath("inner", "alpine", "3.20"), b).expect(t, http.StatusForbidden, "DENIED")
+	for _, line := range []string{"", "members_only", "members_only on"} {
+		s.load(gitlabAt(t, g, line), "token {\n lifetime 5m\n}")
+		s.may("open", 403, b)
+		s.may("inner", 403, b)
+		s.may("open", 403, nobody)
+		s.get(auth).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	}
 }
 
 // TestGitLabChanges: what changes at GitLab comes through when the remembered
@@ -113,7 +117,7 @@ func TestGitLabChanges(t *testing.T) {
 	g, alice, bob := newGitLab(t)
 	g.Jobs["glcbt-64_job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 7, Project: 70, User: 24, Status: "running"}
 	g.Groups[1].Deploy[11] = &gitlabtest.DeployToken{Name: "puller", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: []string{"read_registry", "write_registry"}}
-	s := gitlabSite(t, g, gitlabAt(t, g, quickly))
+	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"))
 	a, b := bearer(s.login("alice", alice)), bearer(s.login("bob", bob))
 	job := bearer(s.login("gitlab-ci-token", "glcbt-64_job-secret-that-must-not-leak"))
 	deploy := bearer(s.login("puller", "gldt-deploy-secret-that-must-not-leak"))

@@ -22,6 +22,13 @@ type explanation struct {
 	// "unknown account" and "blocked account".
 	Rule string `json:"rule"`
 
+	// Limits are the allow patterns that permit the image, of the group and of
+	// the groups above it.
+	Limits []string `json:"limits,omitempty"`
+
+	// Warning tells that the group lets anybody use an upstream login.
+	Warning string `json:"warning,omitempty"`
+
 	// Account is who the name is to the site; nil for nobody.
 	Account *explainedAccount `json:"account,omitempty"`
 
@@ -108,12 +115,19 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return e, err
 	}
+	e.Warning = h.publicLogin(rt.group, e.Visibility, repo.upstream)
 	who, done, err := h.explainAccount(ctx, &e, name)
 	if done || err != nil {
 		return e, err
 	}
 	v, err := h.access.decide(ctx, who, rt.group, Member)
 	e.Allowed, e.Rule = v.ok, v.rule
+	if limit := h.limitOf(rt.group, imageOf(repo, rt)); v.ok {
+		e.Limits = limit.rules
+		if !limit.ok {
+			e.Allowed, e.Rule = false, limit.rule
+		}
+	}
 	return e, err
 }
 

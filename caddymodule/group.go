@@ -29,14 +29,12 @@ func (ex *exchange) serveGroup() *apiError {
 	if err := crossOrigin.Check(ex.r); err != nil {
 		return refuse(denied, "another site's page has sent this request")
 	}
-	origin, err := ex.findOrigin(ex.r)
-	if err != nil {
+	if err := ex.locate(); err != nil {
 		return err
 	}
-	ex.origin = origin
 	if err := ex.identify(); err != nil {
 		if err.problem == unauthorized {
-			h["Www-Authenticate"] = []string{`Basic realm="dependency proxy", charset="UTF-8"`}
+			ex.basicChallenge()
 		}
 		return err
 	}
@@ -54,11 +52,19 @@ func (ex *exchange) serveGroup() *apiError {
 
 // servePurge forgets what is cached for the group and its subgroups, or for one
 // image of the group. The next pull asks upstream for all of it; content that
-// no other group has goes from disk soon after the answer.
+// no other group has goes from disk soon after the answer. A query that is not
+// exactly one image or nothing is refused: what a script meant as one image must
+// not become the whole group.
 func (ex *exchange) servePurge() *apiError {
-	ctx, group, image := ex.r.Context(), ex.route.group, ex.r.URL.Query().Get("image")
+	query, err := adminQuery(ex.r, "image")
+	if err != nil {
+		return ex.fromOrder(err)
+	}
+	ctx, group, image := ex.r.Context(), ex.route.group, query.Get("image")
+	if query.Has("image") && image == "" {
+		return refuse(badRequest, "the parameter image is empty; name an image, or leave the parameter out to purge all images of the group")
+	}
 	var links int
-	var err error
 	prefix := group + "/"
 	if image == "" {
 		links, err = ex.quotas.Purge(ctx, group)

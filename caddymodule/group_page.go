@@ -28,6 +28,9 @@ type groupPage struct {
 	Registry   string     `json:"registry"`
 	Prefix     string     `json:"prefix"` // of image names
 	Upstreams  []string   `json:"upstreams"`
+	// Limits are the allow and deny lines that hold in the group, its own and
+	// those of the groups above it.
+	Limits []string `json:"limits,omitempty"`
 	// Usage is what is stored for the group and its subgroups, if it has been
 	// measured yet.
 	Usage  *groupUsage  `json:"usage"`
@@ -95,6 +98,7 @@ func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 	for _, u := range ex.Upstreams {
 		page.Upstreams = append(page.Upstreams, u.Name)
 	}
+	page.Limits = ex.limitLines(group)
 	if total, ok := ex.quotas.Totals()[group]; ok {
 		usage := ex.usageOf(group, total)
 		page.Usage = &usage

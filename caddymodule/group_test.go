@@ -26,7 +26,7 @@ func TestGroupPaths(t *testing.T) {
 	s := start(t, users("alice", "bob", "carol", "dave"), roles, private("acme/sub"), private("other", "alice"), visible("open", Public), "admins dave")
 	page, cache, tokens := "/acme/dependency_proxy", "/acme/dependency_proxy/cache", "/acme/dependency_proxy/tokens"
 	for _, path := range []string{page, page + "/", tokens, "/none/dependency_proxy", "/open/dependency_proxy"} {
-		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", `Basic realm="dependency proxy", charset="UTF-8"`).has(t, "Cache-Control", "no-store")
+		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", basicChallenge).has(t, "Cache-Control", "no-store")
 	}
 	for name, may := range map[string]map[string]bool{
 		"alice": {}, "bob": {page: true, cache: true}, "carol": {page: true, cache: true, tokens: true}, "dave": {page: true, cache: true, tokens: true},

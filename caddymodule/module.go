@@ -82,6 +82,8 @@ type Handler struct {
 	quotas  *pooledQuotas
 	flights flights
 	lease   lease
+
+	imageLimits map[string]*imageLimits // by group
 }
 
 // Group is a namespace of images with its own readers.
@@ -114,6 +116,15 @@ type Group struct {
 	// above it, what they pulled least recently goes. What another group has
 	// too is counted for both. 0, the default, is no bound of its own.
 	Quota int64 `json:"quota,omitempty"`
+
+	// Allow are patterns of the images that can be pulled through the group and
+	// its subgroups, as UPSTREAM/REPOSITORY or UPSTREAM/REPOSITORY:TAG. A *
+	// matches within a component, ** across components. None means all images.
+	// What a request asks for by its digest is compared without the tag.
+	Allow []string `json:"allow,omitempty"`
+
+	// Deny are patterns of images that cannot be pulled, whatever Allow says.
+	Deny []string `json:"deny,omitempty"`
 
 	// Upstreams are logins that the group and its subgroups use at an
 	// upstream instead of the common one.
@@ -174,7 +185,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.access = newAccess(h.Groups, h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.directories)
+	if h.imageLimits, err = newImageLimits(h.Groups); err != nil {
+		return err
+	}
 	h.warnOfStrangers()
+	h.warnOfPublicLogins()
 	if h.vault, err = h.lease.vault(storage); err != nil {
 		return err
 	}

@@ -81,7 +81,9 @@ func TestForwardedRealm(t *testing.T) {
 	for _, row := range [][3]string{
 		{"https", "registry.example.com", "https://registry.example.com/jwt/auth"},
 		{"HTTPS", "Registry.example.com:8443", "https://registry.example.com:8443/jwt/auth"},
-		{"https, http", "registry.example.com, 10.0.0.1", "https://registry.example.com/jwt/auth"},
+		{"http, https", "forged.example, registry.example.com", "https://registry.example.com/jwt/auth"},
+		{"http,https", "forged.example:1 ,registry.example.com:8443", "https://registry.example.com:8443/jwt/auth"},
+		{"https, ", "forged.example,", "http://" + s.host + "/jwt/auth"},
 		{"https", "", "https://" + s.host + "/jwt/auth"},
 		{"", "registry.example.com", "http://registry.example.com/jwt/auth"},
 		{"gopher", "registry.example.com", "http://registry.example.com/jwt/auth"},

@@ -43,14 +43,22 @@ func (ex *exchange) serveTokens() *apiError {
 	if ex.route.kind == keysKind {
 		return ex.serveKeys()
 	}
-	origin, err := ex.findOrigin(ex.r)
-	if err != nil {
+	if err := ex.locate(); err != nil {
 		return err
 	}
-	ex.origin = origin
+	serve := ex.serveQuery
 	if ex.r.Method == http.MethodPost {
-		return ex.serveGrant()
+		serve = ex.serveGrant
 	}
+	err := serve()
+	if err != nil && err.problem == unauthorized {
+		ex.basicChallenge()
+	}
+	return err
+}
+
+// serveQuery answers the Docker registry's form of a token request.
+func (ex *exchange) serveQuery() (err *apiError) {
 	query := ex.r.URL.Query()
 	if err := checkService(query); err != nil {
 		return err

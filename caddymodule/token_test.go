@@ -94,7 +94,8 @@ func TestWrongLogins(t *testing.T) {
 				text = message
 			}
 		}
-		s.get(auth, basic).has(t, "Cache-Control", "no-store").has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "")
+		s.get(auth, basic).has(t, "Cache-Control", "no-store").has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", basicChallenge)
+		s.get("/jwt/auth", form(loginForm(login[0], login[1]))).has(t, "WWW-Authenticate", basicChallenge)
 	}
 	if !strings.Contains(s.logs(), "login refused") {
 		t.Error("the log does not tell of refused logins")

@@ -13,7 +13,7 @@ func TestTokensOverGitLab(t *testing.T) {
 	g, _, _ := newGitLab(t)
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := startWithAdmin(t, gitlabAt(t, g, quickly), hub(up))
+	s := startWithAdmin(t, gitlabAt(t, g, quickly, "members_only off"), hub(up))
 	s.secret(gitlabtest.ServiceToken)
 	secret, _ := s.create("--account", "Alice")
 	limited, _ := s.create("--account", "alice", "--group", "acme/sub")

@@ -64,7 +64,10 @@ func (h *Handler) makeToken(ctx context.Context, order tokenOrder, by string) (a
 	token := accesstoken.Token{
 		Kind: order.Kind, Name: order.Name, Site: h.Name, Role: order.Role, Scopes: order.scopes(), CreatedBy: by, MadeWith: order.madeWith,
 	}
-	if len(order.Groups) > 0 {
+	if order.Groups != nil {
+		if len(order.Groups) == 0 {
+			return token, "", badOrder("the list of groups is empty; name groups, or leave it out for a token that is not limited to any")
+		}
 		token.Groups = order.Groups
 	}
 	if order.Kind == accesstoken.Group && order.Role == "" {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -151,15 +150,7 @@ func (u *Upstream) loadTransport(ctx caddy.Context) error {
 	if u.AllowPrivate {
 		return nil
 	}
-	transport, ok := u.transport.(*reverseproxy.HTTPTransport)
-	if !ok {
-		return fmt.Errorf("transport %T cannot be kept from private addresses; write `allow_private` if it need not be", mod)
-	}
-	transport.Transport.DialContext = upstream.GuardDial(transport.Transport.DialContext)
-	if dialTLS := transport.Transport.DialTLSContext; dialTLS != nil {
-		transport.Transport.DialTLSContext = upstream.GuardDial(dialTLS)
-	}
-	return nil
+	return guardTransport(u.transport, u.endpoint)
 }
 
 func (c *Credentials) resolve() (login, error) {

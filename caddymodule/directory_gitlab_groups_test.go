@@ -1,0 +1,204 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestGitLabMembersOnly: by default, who creates a public group at GitLab opens
+// nothing here, and anonymous callers get no token and cause no question.
+func TestGitLabMembersOnly(t *testing.T) {
+	g, alice, bob := newGitLab(t)
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	s := start(t, gitlabAt(t, g, quickly), hub(up))
+	s.secret(gitlabtest.ServiceToken, "secret-that-must-not-leak")
+	a, b := bearer(s.login("alice", alice)), bearer(s.login("bob", bob))
+	s.get(auth).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	for _, group := range []string{"open", "inner"} {
+		s.may(group, 403, a)
+		s.may(group, 403, b)
+	}
+	s.may("acme", 200, a)
+	s.may("acme/sub", 200, a)
+	s.may("acme", 403, b)
+	g.Change(func() { g.Groups[5].Members[25] = &gitlabtest.Member{Level: 10} })
+	eventually(t, "a member gets into the public group", func() bool {
+		return s.get(manifestPath("open", "alpine", "3.20"), b).StatusCode == http.StatusOK
+	})
+
+	// With a declared public group there are anonymous tokens; they open nothing
+	// at GitLab, and it is not asked.
+	s.load(gitlabAt(t, g, quickly), hub(up), visible("free", Public))
+	nobody := bearer(s.get(auth).expect(t, http.StatusOK, "").tokens().Token)
+	asked := g.Asked("/api")
+	for _, group := range []string{"open", "inner", "acme", "none"} {
+		s.may(group, 403, nobody)
+	}
+	s.may("free", 200, nobody)
+	if n := g.Asked("/api") - asked; n != 0 {
+		t.Errorf("GitLab was asked %d times about groups that anonymous callers named", n)
+	}
+}
+
+// TestGitLabGroupPatterns: only the groups that match exist here; GitLab is not
+// asked about others, and what GitLab gives in them counts for nothing.
+func TestGitLabGroupPatterns(t *testing.T) {
+	g, alice, _ := newGitLab(t)
+	carol := g.AddUser(26, "carol")
+	g.AddGroup(6, "acme/Sub/deep", "private")
+	g.AddGroup(7, "team", "private", 24)
+	g.AddGroup(8, "team/one", "public")
+	g.AddGroup(9, "team/one/two", "private")
+	g.Change(func() {
+		g.Groups[4].Members[24] = &gitlabtest.Member{Level: 50}
+		g.Groups[3].Members[26] = &gitlabtest.Member{Level: 50}
+	})
+	scopes := []string{"read_registry", "write_registry"}
+	g.Groups[1].Deploy[11] = &gitlabtest.DeployToken{Name: "in", Secret: "gldt-in-secret-that-must-not-leak", Scopes: scopes}
+	g.Groups[3].Deploy[12] = &gitlabtest.DeployToken{Name: "out", Secret: "gldt-out-secret-that-must-not-leak", Scopes: scopes}
+	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off", "groups acme/** team/*", "groups open"), private("others"))
+	a, c := bearer(s.login("alice", alice)), bearer(s.login("carol", carol))
+	nobody := bearer(s.get(auth).tokens().Token)
+	for group, status := range map[string][2]int{
+		"acme": {200, 403}, "acme/sub": {200, 403}, "acme/sub/deep": {200, 403}, "team/one": {200, 200}, "open": {200, 200},
+		"team": {403, 403}, "team/one/two": {403, 403}, "inner": {403, 403}, "none": {403, 403},
+	} {
+		before := g.Asked("/api/v4/groups")
+		s.may(group, status[0], a)
+		s.may(group, status[1], nobody)
+		if n := g.Asked("/api/v4/groups") - before; n > 0 && slices.Contains([]string{"team", "team/one/two", "inner", "none"}, group) {
+			t.Errorf("GitLab was asked %d times about %s", n, group)
+		}
+	}
+	// Its owner at GitLab owns nothing in a declared group that GitLab has too.
+	s.may("others", 403, c)
+	s.get("/others/dependency_proxy", c).expect(t, http.StatusForbidden, "DENIED")
+	// The answer is that to a group that does not exist.
+	got, want := s.get(manifestPath("inner", "alpine", "3.20"), a), s.get(manifestPath("nogrp", "alpine", "3.20"), a)
+	if strings.ReplaceAll(string(got.body), "inner", "nogrp") != string(want.body) {
+		t.Errorf("got %s, want %s", got.body, want.body)
+	}
+	s.may("acme/sub", 200, bearer(s.login("in", "gldt-in-secret-that-must-not-leak")))
+	s.get(auth, basic("out", "gldt-out-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+}
+
+// TestGitLabGroupQuestions: neither anonymous callers nor one account use up the
+// questions about groups that others need.
+func TestGitLabGroupQuestions(t *testing.T) {
+	g, alice, bob := newGitLab(t)
+	for i := range 40 {
+		g.AddGroup(int64(100+i), fmt.Sprintf("team-%d", i), "private", 24)
+	}
+	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off"))
+	a, b, nobody := bearer(s.login("alice", alice)), bearer(s.login("bob", bob)), bearer(s.get(auth).tokens().Token)
+	storm := func(name string, who with, questions int) {
+		t.Helper()
+		before, refused := g.Asked("/api/v4/groups/{group}"), 0
+		start := time.Now()
+		for i := range 400 {
+			if s.get(manifestPath(fmt.Sprintf("invented-%s-%d", name, i), "alpine", "3.20"), who).StatusCode == http.StatusServiceUnavailable {
+				refused++
+			}
+		}
+		most := questions + int(time.Since(start)/time.Second+1)*int(askerEvery)
+		if asked := g.Asked("/api/v4/groups/{group}") - before; asked > most || asked+refused != 400 {
+			t.Errorf("%s: 400 invented groups made %d questions and %d refusals, want %d questions at most", name, asked, refused, most)
+		}
+	}
+	storm("anonymous", nobody, int(askerBurst))
+	storm("bob", b, int(askerBurst))
+	for i := range int(askerBurst) - 2 {
+		s.may(fmt.Sprintf("team-%d", i), 200, a)
+	}
+	s.may("acme", 200, a)
+}
+
+// TestGroupQuestions: many addresses of anonymous callers leave the accounts'
+// share, and are bounded together.
+func TestGroupQuestions(t *testing.T) {
+	q := newGroupQuestions()
+	now := func(who caller, address string) bool { return q.allow(askedBy(t.Context(), who, address)) }
+	passed := 0
+	for i := range 2000 {
+		if now(caller{anonymous: true}, fmt.Sprintf("192.0.2.%d", i%200)) {
+			passed++
+		}
+	}
+	if passed < int(anonymousBurst) || passed > int(anonymousBurst)+20 {
+		t.Errorf("anonymous callers were allowed %d questions at once, want about %v", passed, anonymousBurst)
+	}
+	for i := range int(accountsBurst) {
+		who := caller{directory: "gitlab", Account: Account{Name: fmt.Sprint("user-", i)}}
+		if !now(who, "192.0.2.1") {
+			t.Errorf("account %d was refused a question", i)
+		}
+	}
+	// The same name in another directory is another account; one /64 is one caller.
+	q = newGroupQuestions()
+	for range int(askerBurst) + 5 {
+		now(caller{directory: "gitlab", Account: Account{Name: "alice"}}, "")
+		now(caller{anonymous: true}, fmt.Sprintf("2001:db8::%d", passed))
+	}
+	if !now(caller{directory: "ldap", Account: Account{Name: "alice"}}, "") || now(caller{directory: "gitlab", Account: Account{Name: "alice"}}, "") {
+		t.Error("accounts are not told apart by directory and name")
+	}
+	if now(caller{anonymous: true}, "2001:db8::ffff") || !now(caller{anonymous: true}, "2001:db8:1::1") {
+		t.Error("anonymous callers are not told apart by /64")
+	}
+}
+
+// TestGitLabGroupsRefused: a pattern that cannot match is an error.
+func TestGitLabGroupsRefused(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"Acme/*": "write acme/*", "acme/": "empty component", "/acme": "empty component", "acme**": "must be a whole component", "a,b": "separated by spaces", "acme:1": "unexpected character ':'", "[a": "unbalanced",
+	} {
+		d := &GitLabDirectory{URL: "https://gitlab.example.com", Token: "{env.X}", Groups: []string{pattern}}
+		if err := d.check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", pattern, err, want)
+		}
+	}
+	d := &GitLabDirectory{URL: "https://gitlab.example.com", Token: "{env.X}", Groups: []string{}}
+	if err := d.check(); err == nil {
+		t.Error("an empty list is accepted")
+	}
+}
+
+// TestGitLabPublicLoginWarning: with members_only off, users of GitLab can open
+// the site's login to everybody; the log and explain say so.
+func TestGitLabPublicLoginWarning(t *testing.T) {
+	g, _, _ := newGitLab(t)
+	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
+	login := hubLogin(t)
+	for line, want := range map[string]map[string]string{
+		"":                 {"open": "", "acme": ""},
+		"members_only off": {"open": "the group is public", "acme": "the group can become public in the directory gitlab"},
+	} {
+		s := startWithAdmin(t, gitlabAt(t, g, "cache_for 1m", line), hub(up, login))
+		s.secret(gitlabtest.ServiceToken)
+		if got := strings.Contains(s.logs(), "groups that are public in a directory: anybody can pull"); got != (line != "") {
+			t.Errorf("%q: the log warns: %v", line, got)
+		}
+		for group, text := range want {
+			out := s.mustCommandAny("explain", "--pull", group+"/alpine")
+			if got := strings.Contains(out, "warning:"); got != (text != "") || !strings.Contains(out, text) {
+				t.Errorf("%q, %s: explain prints %s, want %q", line, group, out, text)
+			}
+		}
+		s.stop()
+	}
+	d := openGitLab(t, g, "")
+	d.Groups = []string{"acme"}
+	if _, err := d.VisibilityOf(t.Context(), "open"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v, want fs.ErrNotExist", err)
+	}
+}
