@@ -20,6 +20,13 @@ type caller struct {
 	source    Directory // the same
 	token     string    // the id of the access token that stands for it, if any
 	expires   time.Time // when that ends
+	refresh   refreshed // the refresh token that stands for it, if any
+}
+
+// refreshed is a refresh token that was good a moment ago.
+type refreshed struct {
+	raw  string
+	ends time.Time
 }
 
 // identity is what of the caller goes into a token.
@@ -41,6 +48,7 @@ type accounts struct {
 	admins      map[string]bool
 	blocked     map[string]bool
 	tokens      accessTokens // asked before all directories
+	refused     refusals     // what the directories have refused just now
 }
 
 // namedDirectory is a directory under the name that tokens know it by.
@@ -50,7 +58,7 @@ type namedDirectory struct {
 }
 
 func newAccounts(admins, blocked []string) *accounts {
-	a := &accounts{admins: make(map[string]bool), blocked: make(map[string]bool)}
+	a := &accounts{admins: make(map[string]bool), blocked: make(map[string]bool), refused: newRefusals()}
 	for _, name := range admins {
 		a.admins[name] = true
 	}
@@ -77,21 +85,6 @@ func (a *accounts) named(name string) Directory {
 		}
 	}
 	return nil
-}
-
-// authenticate checks a login at each directory until one knows the account. An
-// access token of our own is no other directory's business, whatever user name
-// it comes with. A wrong login takes the time of an unknown name.
-func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error) {
-	if accesstoken.IsOurs(login.Password) {
-		token, err := a.tokens.store.Verify(ctx, login.Password)
-		return a.byToken(ctx, token, err)
-	}
-	at, who, err := a.first(func(d Directory) (Account, error) { return d.Authenticate(ctx, login) })
-	if err != nil {
-		err = a.evenOut(ctx, login, at, err)
-	}
-	return who, err
 }
 
 // find looks an account up by its name alone, as an administrator names it.

@@ -64,7 +64,8 @@ type GitLabDirectory struct {
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	*gitlab
-	lease lease
+	deploys *deployBudget
+	lease   lease
 }
 
 const (
@@ -145,6 +146,9 @@ func (d *GitLabDirectory) open(base *url.URL, token string, transport http.Round
 		transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true})
 	}
 	var err error
+	if d.deploys, err = acquire(&d.lease, deployBudgets, instanceName(base), newDeployBudget); err != nil {
+		return err
+	}
 	d.gitlab, err = acquire(&d.lease, gitlabs, string(sum[:]), func() (*gitlab, error) {
 		owners, err := lru.New[int64, deployOwner](1024)
 		return &gitlab{
@@ -282,5 +286,5 @@ var (
 	_ caddy.Provisioner  = (*GitLabDirectory)(nil)
 	_ caddy.CleanerUpper = (*GitLabDirectory)(nil)
 	_ GroupDirectory     = (*GitLabDirectory)(nil)
-	_ secretDirectory    = (*GitLabDirectory)(nil)
+	_ CostlyDirectory    = (*GitLabDirectory)(nil)
 )

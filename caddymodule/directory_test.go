@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -48,16 +49,27 @@ func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, err
 	return account, err
 }
 
+func (e *elsewhere) Feign(ctx context.Context, login Login) error {
+	if _, err := e.Authenticate(ctx, login.asNobody()); err != nil && !isRefusal(err) {
+		return err
+	}
+	return nil
+}
+
 func (*elsewhere) Lookup(ctx context.Context, name, _ string) (Account, error) {
 	elsewhereAsked.Add(1)
 	switch elsewhereFails.Load() {
 	case 1:
 		return Account{}, errors.New("the directory is away")
 	case 2: // and does not even say so
-		<-ctx.Done()
-		return Account{}, ctx.Err()
+		for elsewhereFails.Load() == 2 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		if ctx.Err() != nil {
+			return Account{}, ctx.Err()
+		}
 	}
-	if name == "nobody" {
+	if strings.HasPrefix(name, "nobody") {
 		return Account{}, ErrUnknownAccount
 	}
 	return Account{Name: name, Version: "1"}, nil

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -76,6 +77,8 @@ type Handler struct {
 	quotas  *pooledQuotas
 	flights flights
 	lease   lease
+
+	proxyWarning *sync.Once // of all sites of the configuration
 }
 
 // Group is a namespace of images with its own readers.
@@ -252,6 +255,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		err = refusal
 	}
 	ex := &exchange{Handler: h, w: w, r: r, route: rt}
+	ex.warnOfProxy()
 	serve := ex.serveRegistry
 	switch {
 	case rt.kind == authKind || rt.kind == keysKind:
