@@ -121,6 +121,7 @@ func (c *Client) ask(ctx context.Context, what, path string, into any) error {
 func (c *Client) Reach(ctx context.Context) error {
 	var token Token
 	err := c.get(ctx, "the service token", "/api/v4/personal_access_tokens/self", c.service(), &token)
+	err = complete("the service token", err, token.ID > 0)
 	if trouble := (*Trouble)(nil); errors.As(err, &trouble) {
 		return err
 	}
