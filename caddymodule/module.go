@@ -120,7 +120,8 @@ type Token struct {
 	Rotate caddy.Duration `json:"rotate,omitempty"`
 
 	// RefreshTokens lets `docker login` store a refresh token, good for 30
-	// days, instead of the password. Some clients can then do nothing else.
+	// days after the login, instead of the password. Some clients can then do
+	// nothing else.
 	RefreshTokens bool `json:"refresh_tokens,omitempty"`
 }
 
