@@ -27,7 +27,7 @@ type elsewhere struct{}
 var (
 	elsewhereFails, elsewhereAsked atomic.Int32
 	elsewhereFriendly              atomic.Bool  // of the last login
-	elsewhereHeard                 atomic.Value // the name in it
+	elsewhereHeard                 atomic.Value // the name and the password in it
 )
 
 func (*elsewhere) CaddyModule() caddy.ModuleInfo {
@@ -41,7 +41,7 @@ func (*elsewhere) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, error) {
 	elsewhereFriendly.Store(login.friendly)
-	elsewhereHeard.Store(login.Name)
+	elsewhereHeard.Store(login.Name + " " + login.Password)
 	account, err := e.Lookup(ctx, login.Name, "")
 	if err == nil && login.Password != password("elsewhere") {
 		err = ErrWrongPassword
@@ -124,7 +124,7 @@ func TestDirectories(t *testing.T) {
 	}
 	login("alice", password("alice"), 200, 0)
 	login("alice", password("elsewhere"), 401, 1) // nobody is asked about there, not another alice
-	if heard := elsewhereHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") {
+	if heard := elsewhereHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") || strings.Contains(heard, password("elsewhere")) {
 		t.Errorf("the second directory has heard of %q", heard)
 	}
 	login("zoe", password("elsewhere"), 200, 1)
