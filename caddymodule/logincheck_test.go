@@ -41,7 +41,10 @@ func newDesk(t *testing.T, directories ...Directory) *desk {
 	}
 	before := hashing
 	hashing = newHashQueue(1)
-	t.Cleanup(func() { hashing = before })
+	t.Cleanup(func() {
+		synctest.Wait() // until the last check has seen this queue
+		hashing = before
+	})
 	return &desk{h, t, audited}
 }
 
