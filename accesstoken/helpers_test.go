@@ -21,6 +21,7 @@ type memStorage struct {
 
 	files  map[string][]byte
 	loads  int
+	lists  int
 	stores int
 	fail   error // of every call
 	// failing is the end of the keys at which calls fail, a Store after it has
@@ -85,6 +86,7 @@ func (s *memStorage) Load(ctx context.Context, key string) ([]byte, error) {
 func (s *memStorage) List(ctx context.Context, prefix string, _ bool) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.lists++
 	if err := errors.Join(s.fail, ctx.Err()); err != nil {
 		return nil, err
 	}

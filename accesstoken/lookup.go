@@ -127,12 +127,20 @@ func (s *Store) refresh(ctx context.Context, id string) (*entry, error) {
 	if seen && within(CacheFor, old.read, began) {
 		return old, nil // whoever asks was late for the last look
 	}
-	// Those that were good before are let through whatever storm of others.
-	if !seen && !s.lookups.AllowN(began, 1) {
-		return nil, fmt.Errorf("%w: too many unknown ones are asked for", ErrUnavailable)
-	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
+	// In a storm of secrets that nobody has made, those are looked for that were
+	// good before, and those that a list of all tokens has. A list costs no more
+	// than some look-ups, and the storm does not make it longer.
+	if !seen && !s.lookups.AllowN(began, 1) {
+		there, err := s.isListed(ctx, id)
+		if err != nil {
+			return nil, unavailable("listing access tokens", err)
+		}
+		if !there {
+			return nil, errAbsent
+		}
+	}
 	t, sum, err := s.read(ctx, id)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.known.Remove(id)
@@ -149,6 +157,36 @@ func (s *Store) refresh(ctx context.Context, id string) (*entry, error) {
 	s.absent.Remove(id)
 	s.known.Add(id, e)
 	return e, nil
+}
+
+// isListed reports whether a list of all tokens, made at most AbsentFor ago, has
+// an id.
+func (s *Store) isListed(ctx context.Context, id string) (bool, error) {
+	now := s.now()
+	s.mu.Lock()
+	ids, fresh := s.ids, s.ids != nil && within(AbsentFor, s.idsRead, now)
+	s.mu.Unlock()
+	if fresh {
+		return ids[id], nil
+	}
+	v, err, _ := s.listings.Do("", func() (any, error) {
+		names, err := s.names(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ids := make(map[string]bool)
+		for id := range tokenIDs(names) {
+			ids[id] = true
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ids, s.idsRead = ids, now
+		return ids, nil
+	})
+	if err != nil {
+		return false, err
+	}
+	return v.(map[string]bool)[id], nil
 }
 
 // read is a token as storage has it. A damaged file is as good as none: it will

@@ -32,28 +32,37 @@ func TestLookups(t *testing.T) {
 		t.Errorf("%d loads for what is known", got)
 	}
 	c.advance(time.Second) // that one look is forgotten
-	_, young := create(t, node, deploy, time.Hour)
-	refused, unavailable := 0, 0
-	for range 1000 {
-		_, err := node.Verify(t.Context(), newSecret())
-		if IsRefusal(err) {
-			refused++
-		} else {
-			unavailable++
+	other := newNode(s, c)
+	_, young := create(t, other, deploy, time.Hour)
+	storm := func(n int) {
+		t.Helper()
+		for range n {
+			refuse(t, node, newSecret(), fs.ErrNotExist)
 		}
 	}
-	if got := s.loaded() - before; refused != lookupBurst || unavailable != 900 || got != lookupBurst {
-		t.Errorf("%d refused, %d not judged, %d loads", refused, unavailable, got)
+	before, lists := s.loaded(), s.lists
+	storm(1000)
+	if got := s.loaded() - before; got != lookupBurst || s.lists-lists != 1 {
+		t.Errorf("got %d loads and %d lists in a storm, want %d and 1", got, s.lists-lists, lookupBurst)
 	}
 	accept(t, node, secret) // known
-	refuse(t, node, young, ErrUnavailable)
-	c.advance(CacheFor)
-	for range 1000 {
+	accept(t, node, young)  // used for the first time here
+	_, younger := create(t, node, deploy, time.Hour)
+	accept(t, node, younger)
+	_, elsewhere := create(t, other, deploy, time.Hour)
+	storm(1000)
+	c.advance(AbsentFor)
+	storm(1000)
+	accept(t, node, elsewhere)
+	if s.lists-lists != 3 { // one more after a token was made here, one after the time of a list
+		t.Errorf("got %d lists, want 3", s.lists-lists)
+	}
+	s.set(func() { s.fail = errAway })
+	c.advance(AbsentFor)
+	for range 2 * lookupBurst {
 		_, _ = node.Verify(t.Context(), newSecret())
 	}
-	accept(t, node, secret) // known, if not any more how it is
-	c.advance(time.Second)
-	accept(t, node, young)
+	refuse(t, node, newSecret(), ErrUnavailable)
 }
 
 // TestAbsent: that there is no such token is believed, and not for long.

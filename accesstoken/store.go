@@ -32,7 +32,7 @@ const (
 	// useTimeout bounds what the record of a use may delay it by.
 	useTimeout = time.Second
 	// Anyone can send a secret that nobody has made; so many of them per
-	// second, and at once, are looked for.
+	// second, and at once, are looked for one by one.
 	lookupRate  = 50
 	lookupBurst = 100
 	// listers is how many files are read at a time for a list.
@@ -85,9 +85,13 @@ type Store struct {
 	flights singleflight.Group
 	lookups *rate.Limiter
 
-	mu     sync.Mutex
-	ended  map[string]Token // revoked here, until they expire
-	tidied time.Time
+	listings singleflight.Group
+
+	mu      sync.Mutex
+	ended   map[string]Token // revoked here, until they expire
+	tidied  time.Time
+	ids     map[string]bool // of all tokens as of idsRead, nil if not known
+	idsRead time.Time
 }
 
 // New makes a store. It touches no storage.
@@ -142,6 +146,9 @@ func (s *Store) Create(ctx context.Context, t Token, lifetime time.Duration) (To
 	if err := s.storage.Store(work, s.file(t.ID), content); err != nil {
 		return Token{}, "", unavailable("storing an access token", err)
 	}
+	s.mu.Lock()
+	s.ids = nil // which lacks it
+	s.mu.Unlock()
 	s.tidy(ctx)
 	return t, secret, nil
 }

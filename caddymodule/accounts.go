@@ -20,6 +20,13 @@ type caller struct {
 	source    Directory // the same
 	token     string    // the id of the access token that stands for it, if any
 	expires   time.Time // when that ends
+	refresh   refreshed // the refresh token that stands for it, if any
+}
+
+// refreshed is a refresh token that was good a moment ago.
+type refreshed struct {
+	raw  string
+	ends time.Time
 }
 
 // id returns the account as the configuration lists it.
@@ -46,6 +53,7 @@ type accounts struct {
 	blocked     map[accountID]bool // by folded names; of no directory means of each
 	spellings   *spellings
 	tokens      accessTokens // asked before all directories
+	refused     refusals     // what the directories have refused just now
 }
 
 // namedDirectory is a directory under the name that the configuration and tokens
@@ -56,7 +64,7 @@ type namedDirectory struct {
 }
 
 func newAccounts(admins, blocked []string) *accounts {
-	a := new(accounts)
+	a := &accounts{refused: newRefusals()}
 	a.listed.admins, a.listed.blocked = admins, blocked
 	return a
 }
@@ -90,21 +98,6 @@ func (a *accounts) named(name string) (namedDirectory, bool) {
 
 // names returns how the directories are called, to read names of accounts by.
 func (a *accounts) names() directoryList { return namesOf(a.directories) }
-
-// authenticate checks a login at each directory until one knows the account. An
-// access token of our own is no other directory's business, whatever user name
-// it comes with. A wrong login takes the time of an unknown name.
-func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error) {
-	if accesstoken.IsOurs(login.Password) {
-		token, err := a.tokens.store.Verify(ctx, login.Password)
-		return a.byToken(ctx, token, err)
-	}
-	at, who, err := a.first(func(d Directory) (Account, error) { return d.Authenticate(ctx, login) })
-	if err != nil {
-		err = a.evenOut(ctx, login, at, err)
-	}
-	return who, err
-}
 
 // find looks up an account as an administrator names it, which is as in the
 // configuration. A bare name that could be several accounts' is a badOrder.

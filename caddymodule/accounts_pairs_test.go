@@ -109,6 +109,7 @@ func logsInAs(t *testing.T, text, name, secret string) (caller, bool) {
 	t.Helper()
 	h := running.now()[0]
 	request := httptest.NewRequest(http.MethodGet, "/jwt/auth", nil)
+	forgetDeployLogins()
 	who, err := h.accounts.authenticate(t.Context(), Login{Name: name, Password: secret, Request: request})
 	if err != nil {
 		if !isRefusal(err) {
@@ -133,4 +134,15 @@ func logsInAs(t *testing.T, text, name, secret string) (caller, bool) {
 		t.Errorf("%s: got the access token %q", text, who.token)
 	}
 	return who, true
+}
+
+// forgetDeployLogins lets GitLab be shown unknown deploy tokens again.
+func forgetDeployLogins() {
+	deployBudgets.Range(func(_, budget any) bool {
+		b := budget.(*deployBudget)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.shown = nil
+		return true
+	})
 }

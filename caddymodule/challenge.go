@@ -77,6 +77,23 @@ func (o *origin) forwarded(h http.Header) {
 	}
 }
 
+// warnOfProxy tells, once for a configuration, that a proxy in front may let
+// clients choose their address. Most proxies append the client's address to what
+// X-Forwarded-For says already, of which Caddy takes the first one by default. It
+// is not known before a request comes, since handlers do not see their server.
+func (ex *exchange) warnOfProxy() {
+	if trusted, _ := caddyhttp.GetVar(ex.r.Context(), caddyhttp.TrustedProxyVarKey).(bool); !trusted {
+		return
+	}
+	server, ok := ex.r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || server.TrustedProxiesStrict > 0 {
+		return
+	}
+	ex.proxyWarning.Do(func() {
+		ex.logger.Warn("clients behind the trusted proxy may choose the address that wrong logins are counted by; write trusted_proxies_strict beside trusted_proxies in the server options")
+	})
+}
+
 // validAuthority accepts a DNS name or an IP address, and a port if there is
 // one (RFC 3986, section 3.2, without user information).
 func validAuthority(authority string) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 )
 
 // Account is somebody a directory knows, as it is now.
@@ -16,6 +17,11 @@ type Account struct {
 	// should end, as when its password changes. It goes into tokens, so it
 	// must tell nothing; empty where the directory has no such notion.
 	Version string
+
+	// RefreshFor is how long after the login a refresh token is good for at most;
+	// 0 is 30 days. It is for directories whose Version does not tell of a
+	// changed password.
+	RefreshFor time.Duration
 
 	// Facts are what the directory wants to hear again at a Lookup, such as
 	// the claims of an id token. They go into tokens, so they hold no secret;
@@ -55,6 +61,9 @@ type Login struct {
 
 	// friendly is that somebody has logged in from this address before.
 	friendly bool
+
+	// subnet is what of the client's address counts for limits.
+	subnet string
 }
 
 // ErrUnknownAccount is a directory's way to say that an account, or the kind
@@ -62,12 +71,17 @@ type Login struct {
 var ErrUnknownAccount = errors.New("unknown account")
 
 // ErrWrongPassword means that the directory knows the account and that the
-// login is wrong. Others may be asked about a login with another name for the
-// time it takes; what they say lets nobody in.
+// login is wrong. No other directory is asked about the login.
 var ErrWrongPassword = errors.New("wrong password")
 
 // ErrBlocked means that the account is known and must not get in.
 var ErrBlocked = errors.New("the account is blocked")
+
+// ErrThisRequest marks a refusal that another request with the same name and
+// password need not meet, such as one for another group. Wrapped together with
+// [ErrUnknownAccount] or [ErrWrongPassword], it keeps the refusal from being
+// remembered for a minute.
+var ErrThisRequest = errors.New("another request may be answered otherwise")
 
 // Directory is a guest module in the namespace http.dependency_proxy.directory
 // that knows accounts. Any error other than the three above means that it
@@ -77,8 +91,10 @@ var ErrBlocked = errors.New("the account is blocked")
 // and may still be called after its Cleanup, by requests of a configuration that
 // is gone.
 type Directory interface {
-	// Authenticate checks a login. It must take as long for an unknown
-	// account as for a wrong password.
+	// Authenticate checks a login. Failed logins are answered one second after
+	// they came, but for an unknown account it should need as much of whatever
+	// is scarce as for a wrong password: under load, time would tell otherwise.
+	// It may go on after the request has been answered, until its context ends.
 	Authenticate(ctx context.Context, login Login) (Account, error)
 
 	// Lookup returns the account as it is now. It is called for each request
@@ -103,12 +119,16 @@ type renamedDirectory interface {
 	formerName(name, facts string) string
 }
 
-// secretDirectory is a Directory that knows a login by its password, a token,
-// and refuses it whatever name it comes with. Time that tells of a refusal tells
-// of no name then, and no other directory is shown what is this one's secret.
-type secretDirectory interface {
+// CostlyDirectory is a Directory that needs time or other resources for a login
+// with a name that it does not know, or cannot always tell that it does not.
+type CostlyDirectory interface {
 	Directory
-	takesTokens()
+
+	// Feign is called with a login that a directory before this one has refused.
+	// It does what Authenticate does for a login like it with a name that nobody
+	// has, and returns an error if that could not be refused now. It must not
+	// show the login's name or password to anybody.
+	Feign(ctx context.Context, login Login) error
 }
 
 // GroupDirectory is a Directory that knows groups which the configuration need

@@ -107,6 +107,25 @@ func (a *AuthenticationDirectory) Provision(ctx caddy.Context) error {
 		if _, ok := basic.Hash.(*caddyauth.BcryptHash); ok {
 			a.maxLen = bcryptLen
 		}
+		return checkBasicHashes(basic)
+	}
+	return nil
+}
+
+// checkBasicHashes refuses accounts whose hashes take too long to be compared.
+func checkBasicHashes(basic *caddyauth.HTTPBasicAuth) error {
+	for name, account := range basic.Accounts {
+		hash := account.Password
+		if !strings.HasPrefix(hash, "$") {
+			plain, err := base64.StdEncoding.DecodeString(hash)
+			if err != nil {
+				return fmt.Errorf("http_basic: user %s: the password hash is not base64", name)
+			}
+			hash = string(plain)
+		}
+		if _, _, err := comparer(hash); err != nil && !errors.Is(err, errUnknownHash) {
+			return fmt.Errorf("http_basic: user %s: %w", name, err)
+		}
 	}
 	return nil
 }
@@ -119,6 +138,27 @@ func (a *AuthenticationDirectory) Authenticate(ctx context.Context, login Login)
 	if a.maxLen > 0 && len(login.Password) > a.maxLen {
 		return Account{}, ErrUnknownAccount // nobody has it, which tells of no account
 	}
+	account, err := a.show(ctx, login)
+	if !a.hashes && isRefusal(err) {
+		err = fmt.Errorf("%w: %w", err, ErrThisRequest) // it sees all of the request
+	}
+	return account, err
+}
+
+// Feign implements [CostlyDirectory].
+func (a *AuthenticationDirectory) Feign(ctx context.Context, login Login) error {
+	nobody := login.asNobody()
+	if strings.Contains(login.Name, ":") || a.maxLen > 0 && len(login.Password) > a.maxLen {
+		return nil // which is not asked about
+	}
+	if _, err := a.Authenticate(ctx, nobody); err != nil && !isRefusal(err) {
+		return err
+	}
+	return nil
+}
+
+// show shows the provider a login.
+func (a *AuthenticationDirectory) show(ctx context.Context, login Login) (Account, error) {
 	request := login.Request.Clone(ctx)
 	request.Body, request.ContentLength = http.NoBody, 0
 	request.Form, request.PostForm = nil, nil
@@ -212,4 +252,5 @@ func (n nowhere) WriteHeader(int) {}
 var (
 	_ caddy.Provisioner = (*AuthenticationDirectory)(nil)
 	_ SourcedDirectory  = (*AuthenticationDirectory)(nil)
+	_ CostlyDirectory   = (*AuthenticationDirectory)(nil)
 )

@@ -254,3 +254,26 @@ func TestHTTPBasicHashes(t *testing.T) {
 		}
 	}
 }
+
+// TestHTTPBasicCosts: a hash that takes too long to compare is refused in JSON too,
+// however it is written there.
+func TestHTTPBasicCosts(t *testing.T) {
+	costly := strings.Replace(hash("x"), "$04$", "$31$", 1)
+	for name, row := range map[string]struct{ hash, want string }{
+		"plain":       {costly, "http_basic: user bob: the bcrypt hash has cost 31"},
+		"base64":      {base64.StdEncoding.EncodeToString([]byte(costly)), "http_basic: user bob: the bcrypt hash has cost 31"},
+		"placeholder": {"{env.COSTLY_HASH}", "http_basic: user bob: the bcrypt hash has cost 31"},
+		"cheap":       {hash("x"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("COSTLY_HASH", costly)
+			ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+			defer cancel()
+			a := &AuthenticationDirectory{ProviderRaw: fmt.Appendf(nil, `{"type":"http_basic","accounts":[{"username":"bob","password":%q}]}`, row.hash)}
+			err := a.Provision(ctx)
+			if (err == nil) != (row.want == "") || err != nil && (!strings.Contains(err.Error(), row.want) || strings.Contains(err.Error(), costly[8:])) {
+				t.Errorf("got %v, want %q and no hash", err, row.want)
+			}
+		})
+	}
+}

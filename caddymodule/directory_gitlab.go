@@ -74,7 +74,8 @@ type GitLabDirectory struct {
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	*gitlab
-	lease lease
+	deploys *deployBudget
+	lease   lease
 }
 
 const (
@@ -153,6 +154,9 @@ func (d *GitLabDirectory) open(base *url.URL, token string, transport http.Round
 		transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true})
 	}
 	var err error
+	if d.deploys, err = acquire(&d.lease, deployBudgets, instanceName(base), newDeployBudget); err != nil {
+		return err
+	}
 	d.gitlab, err = acquire(&d.lease, gitlabs, string(sum[:]), func() (*gitlab, error) {
 		owners, err := lru.New[int64, deployOwner](1024)
 		return &gitlab{
@@ -283,6 +287,6 @@ var (
 	_ caddy.CleanerUpper = (*GitLabDirectory)(nil)
 	_ GroupDirectory     = (*GitLabDirectory)(nil)
 	_ SourcedDirectory   = (*GitLabDirectory)(nil)
-	_ secretDirectory    = (*GitLabDirectory)(nil)
 	_ closedDirectory    = (*GitLabDirectory)(nil)
+	_ CostlyDirectory    = (*GitLabDirectory)(nil)
 )

@@ -33,10 +33,20 @@ type deployOwner struct {
 	at    time.Time
 }
 
-// checkDeploy checks a login with a deploy token.
-func (d *GitLabDirectory) checkDeploy(ctx context.Context, login Login, hints []string) (c gitlabCredential, err error) {
+// checkDeploy checks a login with a deploy token. One that was not right within
+// the grace takes a place among those that GitLab may be shown.
+func (d *GitLabDirectory) checkDeploy(ctx context.Context, login Login, hints []string, known bool) (c gitlabCredential, err error) {
+	right := func() {}
+	if !known {
+		if right, err = d.deploys.take(login); err != nil {
+			return c, err
+		}
+	}
 	seen := time.Now()
 	id, err := d.client.DeployLogin(ctx, login.Name, login.Password)
+	if err == nil {
+		right()
+	}
 	if errors.Is(err, gitlabapi.ErrForbidden) {
 		return c, errScopes
 	}
@@ -48,7 +58,7 @@ func (d *GitLabDirectory) checkDeploy(ctx context.Context, login Login, hints []
 		return c, err
 	}
 	if group == 0 {
-		return c, fmt.Errorf("%w: no group whose deploy tokens the service token may see has this one", ErrWrongPassword)
+		return c, fmt.Errorf("%w: no group whose deploy tokens the service token may see has this one: %w", ErrWrongPassword, ErrThisRequest)
 	}
 	return gitlabCredential{Kind: deployToken, ID: id, In: group, Seen: seen.Unix(), PullOnly: true}, nil
 }

@@ -100,13 +100,14 @@ func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Accoun
 	}
 	mac := hmac.New(sha256.New, loginKey)
 	_, _ = fmt.Fprintf(mac, "gitlab\x00%s\x00%s\x00%s", kind, login.Name, login.Password)
-	hints := askedGroups(login.Request)
-	c, err := gitlabapi.Ask(ctx, d.memory, "login with "+string(kind), string(mac.Sum(nil)), func(ctx context.Context) (gitlabCredential, error) {
+	question, key := "login with "+string(kind), string(mac.Sum(nil))
+	hints, known := askedGroups(login.Request), d.memory.Knew(question, key)
+	c, err := gitlabapi.Ask(ctx, d.memory, question, key, func(ctx context.Context) (gitlabCredential, error) {
 		switch kind {
 		case jobToken:
 			return d.checkJob(ctx, login)
 		case deployToken:
-			return d.checkDeploy(ctx, login, hints)
+			return d.checkDeploy(ctx, login, hints, known)
 		}
 		return d.checkToken(ctx, login)
 	})
@@ -125,6 +126,24 @@ func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Accoun
 		return Account{}, fmt.Errorf("%w: %w", ErrUnknownAccount, gitlabapi.ErrRefused)
 	}
 	return account, err
+}
+
+// Feign implements [CostlyDirectory]. What GitLab is asked about a login is the
+// same for all names, so it is enough to see whether it answers.
+func (d *GitLabDirectory) Feign(ctx context.Context, login Login) error {
+	kind, _ := d.kindOf(login)
+	if kind == "" {
+		return nil
+	}
+	if err := d.memory.Away("login with " + string(kind)); err != nil {
+		return err
+	}
+	if kind == deployToken {
+		if err := d.deploys.peek(login); err != nil {
+			return err
+		}
+	}
+	return d.client.Reach(ctx)
 }
 
 // Lookup implements [Directory].
@@ -150,8 +169,6 @@ func (d *GitLabDirectory) Lookup(ctx context.Context, name, facts string) (Accou
 	}
 	return d.account(ctx, gitlabCredential{User: user.ID})
 }
-
-func (*GitLabDirectory) takesTokens() {}
 
 // userShape is that of GitLab's user names.
 var userShape = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)

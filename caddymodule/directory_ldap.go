@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -68,6 +69,12 @@ type LDAPDirectory struct {
 	// entry must have just one value of it.
 	AccountAttr string `json:"account_attr,omitempty"`
 
+	// PasswordChanged is the attribute that changes when an account's password
+	// does, if that is neither pwdChangedTime nor pwdLastSet, of which the one
+	// that an entry has is used by default. Its change ends refresh tokens;
+	// those of an account without it end 24 hours after the login.
+	PasswordChanged string `json:"password_changed,omitempty"`
+
 	// GroupBaseDN is the subtree that groups are searched in: BaseDN by
 	// default.
 	GroupBaseDN string `json:"group_base_dn,omitempty"`
@@ -100,7 +107,8 @@ type LDAPDirectory struct {
 	pool   *ldapPool
 	memory *ldapMemory
 	roles  ldapRoles
-	source string // names the servers in facts
+	source string   // names the servers in facts
+	marked sync.Map // attributes that were logged to tell of password changes
 	lease  lease
 }
 
@@ -235,4 +243,5 @@ var (
 	_ caddy.Provisioner  = (*LDAPDirectory)(nil)
 	_ caddy.CleanerUpper = (*LDAPDirectory)(nil)
 	_ SourcedDirectory   = (*LDAPDirectory)(nil)
+	_ CostlyDirectory    = (*LDAPDirectory)(nil)
 )

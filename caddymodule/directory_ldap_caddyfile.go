@@ -11,26 +11,27 @@ import (
 // to bind has a default:
 //
 //	directory ldap <url>... {
-//		name            <name>
-//		bind_dn         <dn>
-//		bind_password   <placeholder>
-//		base_dn         <dn>
-//		user_filter     <filter with %s>
-//		user_dn         <dn with %s>
-//		account_attr    <attribute>
-//		group_base_dn   <dn>
-//		group_filter    <filter with %s or %u>
-//		map             <group dn> -> <group> [member|maintainer|owner]
-//		admins          <group dn>...
-//		starttls        on|off
-//		insecure        on|off
-//		tls_trust_pool  <module> ...
-//		tls_server_name <name>
-//		tls_client_auth <certificate file> <key file>
-//		cache_for       <duration>
-//		grace           <duration>
-//		timeout         <duration>
-//		pool            <connections>
+//		name             <name>
+//		bind_dn          <dn>
+//		bind_password    <placeholder>
+//		base_dn          <dn>
+//		user_filter      <filter with %s>
+//		user_dn          <dn with %s>
+//		account_attr     <attribute>
+//		password_changed <attribute>
+//		group_base_dn    <dn>
+//		group_filter     <filter with %s or %u>
+//		map              <group dn> -> <group> [member|maintainer|owner]
+//		admins           <group dn>...
+//		starttls         on|off
+//		insecure         on|off
+//		tls_trust_pool   <module> ...
+//		tls_server_name  <name>
+//		tls_client_auth  <certificate file> <key file>
+//		cache_for        <duration>
+//		grace            <duration>
+//		timeout          <duration>
+//		pool             <connections>
 //	}
 //
 // A DN with blanks is put in quotation marks. Search then bind, as most
@@ -82,7 +83,7 @@ func (l *LDAPDirectory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	for word, to := range map[string]*string{
 		"bind_dn": &l.BindDN, "bind_password": &l.BindPassword, "base_dn": &l.BaseDN, "user_filter": &l.UserFilter, "user_dn": &l.UserDN,
-		"account_attr": &l.AccountAttr, "group_base_dn": &l.GroupBaseDN, "group_filter": &l.GroupFilter,
+		"account_attr": &l.AccountAttr, "password_changed": &l.PasswordChanged, "group_base_dn": &l.GroupBaseDN, "group_filter": &l.GroupFilter,
 	} {
 		lines[word] = func(d *caddyfile.Dispenser) error { return oneArg(d, to) }
 	}

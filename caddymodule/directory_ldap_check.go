@@ -101,7 +101,8 @@ func (l *LDAPDirectory) checkSearch() error {
 		return errors.New("group_filter must have %s where the account's DN goes, or %u for its name, as in (member=%s)")
 	}
 	return cmp.Or(checkDN("base_dn", l.BaseDN), checkDN("group_base_dn", l.GroupBaseDN),
-		checkLDAPFilter("user_filter", l.UserFilter), checkLDAPFilter("group_filter", l.GroupFilter))
+		checkLDAPFilter("user_filter", l.UserFilter), checkLDAPFilter("group_filter", l.GroupFilter),
+		l.checkMarker())
 }
 
 func checkDN(what, dn string) error {

@@ -15,27 +15,48 @@ const ldapNameLen = 256
 
 // Authenticate implements [Directory].
 func (l *LDAPDirectory) Authenticate(ctx context.Context, login Login) (Account, error) {
-	// A bind without a password is one as nobody, which servers let succeed,
-	// and some take a password to end at a zero byte.
-	if !validLDAPName(login.Name) || login.Password == "" || strings.ContainsRune(login.Password, 0) {
+	if !l.mayBe(login) {
 		return Account{}, ErrUnknownAccount
 	}
 	key := l.memory.loginKey(login.Name, login.Password)
-	known, err := l.memory.logins.get(ctx, key, l.patience(), func(ctx context.Context) (Account, error) {
-		if l.BindDN == "" {
-			return l.bindAlone(ctx, login)
+	for again := false; ; again = true {
+		known, err := l.memory.logins.get(ctx, key, l.patience(), func(ctx context.Context) (Account, error) {
+			if l.BindDN == "" {
+				return l.bindAlone(ctx, login)
+			}
+			return l.searchAndBind(ctx, login)
+		})
+		if err != nil || l.BindDN == "" {
+			return known, err
 		}
-		return l.searchAndBind(ctx, login)
-	})
-	if err != nil || l.BindDN == "" {
-		return known, err
+		now, err := l.Lookup(ctx, known.Name, "")
+		if err != nil || now.Version == known.Version {
+			return now, err
+		}
+		l.memory.logins.forget(key)
+		if again || now.Facts != known.Facts { // the name is another's by now
+			return Account{}, ErrWrongPassword
+		}
+		// The password has been changed since; it is asked whether to this one.
 	}
-	now, err := l.Lookup(ctx, known.Name, "")
-	if err == nil && now.Version != known.Version {
-		l.memory.logins.forget(key) // the name is another's by now
-		err = ErrWrongPassword
+}
+
+// Feign implements [CostlyDirectory].
+func (l *LDAPDirectory) Feign(ctx context.Context, login Login) error {
+	if !l.mayBe(login) {
+		return nil
 	}
-	return now, err
+	if _, err := l.Authenticate(ctx, login.asNobody()); err != nil && !isRefusal(err) {
+		return err
+	}
+	return nil
+}
+
+// mayBe reports whether the server is asked about a login. A bind without a
+// password is one as nobody, which servers let succeed, and some take a password
+// to end at a zero byte.
+func (l *LDAPDirectory) mayBe(login Login) bool {
+	return validLDAPName(login.Name) && login.Password != "" && !strings.ContainsRune(login.Password, 0)
 }
 
 // searchAndBind is a login at a directory that can be searched.
@@ -43,11 +64,9 @@ func (l *LDAPDirectory) searchAndBind(ctx context.Context, login Login) (Account
 	entry, err := l.find(ctx, login.Name)
 	switch {
 	case errors.Is(err, ErrUnknownAccount):
-		l.memory.pause(ctx)
-		return Account{}, err
+		return Account{}, l.notBound(ctx, err)
 	case errors.Is(err, errSeveralEntries):
-		l.memory.pause(ctx)
-		return Account{}, fmt.Errorf("%w: %w", ErrWrongPassword, err)
+		return Account{}, l.notBound(ctx, fmt.Errorf("%w: %w", ErrWrongPassword, err))
 	case err != nil:
 		return Account{}, err
 	}
@@ -56,7 +75,7 @@ func (l *LDAPDirectory) searchAndBind(ctx context.Context, login Login) (Account
 	}
 	// By the name in the entry it must be found again, by each request.
 	account, err := l.ask(ctx, entry.name)
-	if err == nil && account.Version != entry.version() {
+	if err == nil && account.Facts != entry.same() {
 		err = ErrUnknownAccount
 	}
 	if errors.Is(err, ErrUnknownAccount) || errors.Is(err, errSeveralEntries) {
@@ -66,6 +85,19 @@ func (l *LDAPDirectory) searchAndBind(ctx context.Context, login Login) (Account
 		l.memory.accounts.learn(account.Name, account)
 	}
 	return account, err
+}
+
+// notBound returns a refusal for a name that there is nothing to bind as. It takes
+// what a bind would take: a connection, for about as long.
+func (l *LDAPDirectory) notBound(ctx context.Context, refusal error) error {
+	err := l.pool.use(ctx, false, func(*ldapConn) error {
+		l.memory.pause(ctx)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return refusal
 }
 
 // bindAlone is a login where only the account itself can ask.
@@ -79,6 +111,7 @@ func (l *LDAPDirectory) bindAlone(ctx context.Context, login Login) (account Acc
 		if account, ids, err = l.withGroups(c, entry); err == nil {
 			account.Facts, err = ldapFacts(account, ids, time.Now())
 			account.Facts = l.source + " " + account.Facts
+			account.RefreshFor = ldapFactsFor
 		}
 		return err
 	})
@@ -106,7 +139,7 @@ func (l *LDAPDirectory) Lookup(ctx context.Context, name, facts string) (Account
 		}
 		return account, err
 	})
-	if err == nil && facts != "" && facts != account.Version {
+	if err == nil && facts != "" && facts != account.Facts {
 		return Account{}, fmt.Errorf("%w: the name is another entry's by now", ErrUnknownAccount)
 	}
 	return account, err

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,11 +25,24 @@ type ldapEntry struct {
 	dn   string
 	name string
 	id   string // stays the same while it is the same entry
+
+	// marker changes with the password; empty if nothing tells of that.
+	marker string
 }
 
-// version changes when another entry has got the name.
+// same is equal for the same entry: it changes when another one has got the name.
+func (e ldapEntry) same() string { return ldapSum("ldap account\x00" + e.id) }
+
+// version changes with the entry and with its password.
 func (e ldapEntry) version() string {
-	sum := sha256.Sum256([]byte("ldap account\x00" + e.id))
+	if e.marker == "" {
+		return e.same()
+	}
+	return ldapSum("ldap password\x00" + e.id + "\x00" + e.marker)
+}
+
+func ldapSum(text string) string {
+	sum := sha256.Sum256([]byte(text))
 	return base64.RawURLEncoding.EncodeToString(sum[:9])
 }
 
@@ -57,7 +71,8 @@ func (l *LDAPDirectory) findWith(c *ldapConn, name string) (ldapEntry, error) {
 	if l.UserFilter != "" {
 		filter = strings.ReplaceAll(l.UserFilter, "%s", ldap.EscapeFilter(name))
 	}
-	result, err := c.search(base, scope, 2, filter, append([]string{l.AccountAttr}, idAttrs...))
+	// Servers tell operational attributes only to those who name them.
+	result, err := c.search(base, scope, 2, filter, slices.Concat([]string{l.AccountAttr}, idAttrs, l.markers()))
 	switch {
 	case scope == ldap.ScopeBaseObject && ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject):
 		return ldapEntry{}, ErrUnknownAccount
@@ -89,6 +104,7 @@ func (l *LDAPDirectory) readEntry(found *ldap.Entry, name string) (ldapEntry, er
 			break
 		}
 	}
+	entry.marker = l.readMarker(found)
 	return entry, nil
 }
 
@@ -96,7 +112,10 @@ func (l *LDAPDirectory) readEntry(found *ldap.Entry, name string) (ldapEntry, er
 // returns the ids of those that matter.
 func (l *LDAPDirectory) withGroups(c *ldapConn, entry ldapEntry) (account Account, ids []string, err error) {
 	// As a fact it binds access tokens too to the entry, not to whoever gets its name.
-	account = Account{Name: entry.name, Version: entry.version(), Facts: entry.version()}
+	account = Account{Name: entry.name, Version: entry.version(), Facts: entry.same()}
+	if entry.marker == "" {
+		account.RefreshFor = unmarkedRefresh
+	}
 	if len(l.roles) == 0 {
 		return account, nil, nil
 	}

@@ -216,7 +216,19 @@ func (o *OIDCDirectory) formerName(name, facts string) string {
 // Source implements [SourcedDirectory]: the accounts are those of the issuer.
 func (o *OIDCDirectory) Source() string { return o.Issuer }
 
-func (*OIDCDirectory) takesTokens() {}
+// Feign implements [CostlyDirectory]. An id token of this issuer is judged by its
+// keys, which may have to be asked for; the name does not matter.
+func (o *OIDCDirectory) Feign(ctx context.Context, login Login) error {
+	if issuerOf(login.Password) != o.Issuer {
+		return nil
+	}
+	signed, err := jose.ParseSignedCompact(login.Password, oidcAlgorithms)
+	if err != nil {
+		return nil // which needs no keys to be refused
+	}
+	_, err = o.issuer.keysFor(ctx, signed.Signatures[0].Header)
+	return err
+}
 
 // verify checks an id token's signature and times, and returns what the rules
 // look at.
@@ -273,7 +285,7 @@ func refusedIDToken(reason error) error {
 var (
 	_ caddy.Provisioner  = (*OIDCDirectory)(nil)
 	_ caddy.CleanerUpper = (*OIDCDirectory)(nil)
-	_ secretDirectory    = (*OIDCDirectory)(nil)
 	_ SourcedDirectory   = (*OIDCDirectory)(nil)
 	_ renamedDirectory   = (*OIDCDirectory)(nil)
+	_ CostlyDirectory    = (*OIDCDirectory)(nil)
 )

@@ -44,8 +44,9 @@ type StaticDirectory struct {
 
 // staticAccounts are all accounts of a directory at one time.
 type staticAccounts struct {
-	byName map[string]*StaticUser
-	list   []*StaticUser
+	byName     map[string]*StaticUser
+	list       []*StaticUser
+	generation uint64 // counts the versions of the file
 }
 
 // StaticUser is an account with a password.
@@ -127,7 +128,7 @@ func (s *StaticDirectory) now() *staticAccounts {
 
 // Authenticate implements [Directory]. An unknown name takes no time here: if it
 // is not another directory's account either, a password is hashed for it at the
-// end, one for all such directories; see [accounts.evenOut].
+// end, one for all such directories; see [accounts.feign].
 func (s *StaticDirectory) Authenticate(ctx context.Context, login Login) (Account, error) {
 	u := s.now().byName[login.Name]
 	if u == nil {

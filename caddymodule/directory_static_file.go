@@ -161,7 +161,7 @@ func (s *StaticDirectory) takeFile(content []byte) (int, error) {
 	if len(content) == 0 {
 		return 0, errors.New("it is empty; if there shall be no accounts, leave a line with # in it")
 	}
-	all := &staticAccounts{byName: make(map[string]*StaticUser)}
+	all := &staticAccounts{byName: make(map[string]*StaticUser), generation: s.accounts.Load().generation + 1}
 	for _, u := range s.Users {
 		all.byName[u.Name] = u
 		all.list = append(all.list, u)

@@ -28,41 +28,58 @@ func comparer(hash string) (caddyauth.Comparer, int, error) {
 	switch {
 	case strings.HasPrefix(hash, "$argon2id$"):
 		if err := checkArgon2id(hash); err != nil {
-			return nil, 0, fmt.Errorf("the argon2id hash is damaged: %w", err)
+			return nil, 0, fmt.Errorf("the argon2id hash %w", err)
 		}
 		return caddyauth.Argon2idHash{}, 0, nil
 	case strings.HasPrefix(hash, "$2"):
-		if _, err := bcrypt.Cost([]byte(hash)); err != nil || len(hash) != 60 {
+		cost, err := bcrypt.Cost([]byte(hash))
+		if err != nil || len(hash) != 60 {
 			return nil, 0, errors.New("the bcrypt hash is damaged")
+		}
+		if cost > maxBcryptCost {
+			return nil, 0, fmt.Errorf("the bcrypt hash has cost %d, which takes too long; %d is the most, use --bcrypt-cost 12", cost, maxBcryptCost)
 		}
 		return caddyauth.BcryptHash{}, bcryptLen, nil
 	}
 	return nil, 0, errUnknownHash
 }
 
-// checkArgon2id refuses what would end the process when it is compared, and a
-// key so short that it was cut off, which many passwords would match.
+// What a hash may cost. A login that is compared with it holds one of the few
+// turns, and so does an unknown name now and then.
+const (
+	maxBcryptCost    = 16
+	maxArgon2Memory  = 2 << 20 // in KiB
+	maxArgon2Work    = 4 << 20 // KiB of memory times passes
+	maxArgon2Threads = 64
+)
+
+// checkArgon2id refuses what would end the process when it is compared, what
+// takes too long, and a key so short that it was cut off, which many passwords
+// would match. Its errors go on after "the argon2id hash".
 func checkArgon2id(hash string) error {
 	_, key, err := caddyauth.DecodeHash([]byte(hash))
 	var number *strconv.NumError
 	switch {
 	case errors.As(err, &number): // which shows what it is about
-		return errors.New("a parameter is not a number")
+		return errors.New("is damaged: a parameter is not a number")
 	case err != nil:
-		return err
+		return fmt.Errorf("is damaged: %w", err)
 	}
 	var memory, passes, threads uint32
 	if _, err := fmt.Sscanf(strings.Split(hash, "$")[3], "m=%d,t=%d,p=%d", &memory, &passes, &threads); err != nil {
-		return errors.New("invalid parameters")
+		return errors.New("is damaged: invalid parameters")
 	}
-	const gibibyte = 1 << 20 // in the unit of the hash
 	switch {
 	case passes == 0 || threads == 0:
-		return errors.New("a parameter is zero")
-	case memory > 4*gibibyte:
-		return errors.New("it takes more than 4 GiB of memory")
+		return errors.New("is damaged: a parameter is zero")
 	case len(key) < 16:
-		return errors.New("it is cut off")
+		return errors.New("is damaged: it is cut off")
+	case memory > maxArgon2Memory:
+		return errors.New("takes more than 2 GiB of memory; use --argon2id-memory 65536")
+	case uint64(memory)*uint64(passes) > maxArgon2Work:
+		return errors.New("has memory times passes of more than 4 GiB, which takes too long; use --argon2id-memory 65536 --argon2id-time 3")
+	case threads > maxArgon2Threads:
+		return errors.New("takes more than 64 threads; use --argon2id-threads 4")
 	}
 	return nil
 }

@@ -171,7 +171,10 @@ func TestBadUsersFile(t *testing.T) {
 		"d:" + strings.Replace(argon2id, "m=47104,", "", 1): "invalid parameters",
 		"d:" + strings.Replace(argon2id, "v=19$", "", 1):    "invalid hash format",
 		"d:" + strings.Replace(argon2id, "v=19$m=47104,t=1,p=1$P2nzckEdTZ3bxCiBCkRTyA", "v=P2nzckEdTZ3bxCiBCkRTyA$m=1,t=1,p=1$", 1): "not a number",
-		"d:" + strings.Replace(argon2id, "47104", "4294967295", 1):                                                                  "4 GiB",
+		"d:" + strings.Replace(argon2id, "47104", "4294967295", 1):                                                                  "more than 2 GiB of memory",
+		"d:" + strings.Replace(argon2id, "t=1", "t=90", 1):                                                                          "memory times passes of more than 4 GiB",
+		"d:" + strings.Replace(argon2id, "p=1", "p=65", 1):                                                                          "more than 64 threads",
+		"d:" + strings.Replace(good, "$04$", "$17$", 1):                                                                             "the bcrypt hash has cost 17, which takes too long",
 		"dave:" + good + "\n" + strings.Repeat("#", usersLimit):                                                                     "larger than 16 MiB",
 	} {
 		before := len(s.logs())

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -26,7 +27,7 @@ type elsewhere struct{}
 var (
 	elsewhereFails, elsewhereAsked atomic.Int32
 	elsewhereFriendly              atomic.Bool  // of the last login
-	elsewhereHeard                 atomic.Value // the name in it
+	elsewhereHeard                 atomic.Value // the name and the password in it
 )
 
 func (*elsewhere) CaddyModule() caddy.ModuleInfo {
@@ -40,12 +41,19 @@ func (*elsewhere) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, error) {
 	elsewhereFriendly.Store(login.friendly)
-	elsewhereHeard.Store(login.Name)
+	elsewhereHeard.Store(login.Name + " " + login.Password)
 	account, err := e.Lookup(ctx, login.Name, "")
 	if err == nil && login.Password != password("elsewhere") {
 		err = ErrWrongPassword
 	}
 	return account, err
+}
+
+func (e *elsewhere) Feign(ctx context.Context, login Login) error {
+	if _, err := e.Authenticate(ctx, login.asNobody()); err != nil && !isRefusal(err) {
+		return err
+	}
+	return nil
 }
 
 func (*elsewhere) Lookup(ctx context.Context, name, _ string) (Account, error) {
@@ -54,10 +62,14 @@ func (*elsewhere) Lookup(ctx context.Context, name, _ string) (Account, error) {
 	case 1:
 		return Account{}, errors.New("the directory is away")
 	case 2: // and does not even say so
-		<-ctx.Done()
-		return Account{}, ctx.Err()
+		for elsewhereFails.Load() == 2 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		if ctx.Err() != nil {
+			return Account{}, ctx.Err()
+		}
 	}
-	if name == "nobody" {
+	if strings.HasPrefix(name, "nobody") {
 		return Account{}, ErrUnknownAccount
 	}
 	return Account{Name: name, Version: "1"}, nil
@@ -112,7 +124,7 @@ func TestDirectories(t *testing.T) {
 	}
 	login("alice", password("alice"), 200, 0)
 	login("alice", password("elsewhere"), 401, 1) // nobody is asked about there, not another alice
-	if heard := elsewhereHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") {
+	if heard := elsewhereHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") || strings.Contains(heard, password("elsewhere")) {
 		t.Errorf("the second directory has heard of %q", heard)
 	}
 	login("zoe", password("elsewhere"), 200, 1)

@@ -2,69 +2,15 @@ package caddymodule
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
-
-// login checks a name and a password. The answer to a wrong name is that to a
-// wrong password.
-func (ex *exchange) login(name, password string) (caller, *apiError) {
-	attempt, refusal := ex.throttle.admit(ex.clientIP(), name, password)
-	if refusal != nil {
-		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), "", accesstoken.IDOf(password), refusal.reason})
-		e := refuse(tooManyRequests, "%s; try again later", refusal.reason)
-		e.retryAfter = max(refusal.wait, time.Second)
-		return caller{}, e
-	}
-	defer attempt.release()
-	ctx := ex.r.Context()
-	who, err := ex.accounts.authenticate(ctx, Login{Name: name, Password: password, Request: ex.r, friendly: attempt.friendly})
-	switch {
-	case err == nil:
-		attempt.accepted()
-		logAccessToken(ex.r, who.token)
-		ex.recordLogin(who, attempt.repeated)
-		return who, nil
-	case isRefusal(err):
-		if hidden := (*unsaid)(nil); errors.As(err, &hidden) && ctx.Err() == nil && !attempt.known {
-			attempt.undecided()
-		} else {
-			attempt.refused()
-		}
-		ex.record(zap.WarnLevel, auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, accesstoken.IDOf(password), refusalReason(err, who.directory, password)})
-	case ctx.Err() != nil:
-		attempt.abandoned()
-	case errors.Is(err, errBusy):
-		attempt.undecided()
-		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), who.directory, accesstoken.IDOf(password), errBusy.Error()})
-	default:
-		attempt.undecided()
-	}
-	return who, ex.loginFailed(err)
-}
-
-// loginFailed words for the client that a login has failed.
-func (ex *exchange) loginFailed(err error) *apiError {
-	if hidden := (*unsaid)(nil); errors.As(err, &hidden) {
-		err = hidden.trouble
-	}
-	switch {
-	case isRefusal(err):
-		return refuse(unauthorized, "wrong user name or password")
-	case ex.r.Context().Err() != nil:
-		return refuse(clientGone, "the client has left")
-	case errors.Is(err, errBusy):
-		e := refuse(unavailable, "%s; try again later", errBusy)
-		e.retryAfter = retrySoon
-		return e
-	}
-	return ex.cannotTell("check a login", err)
-}
 
 // recordLogin tells of a login. Who logs in anew with each request, as with
 // Basic credentials under /v2/, is in the access log each time.
@@ -96,7 +42,10 @@ func (ex *exchange) refresh(raw string) (caller, *apiError) {
 	if !ex.Token.RefreshTokens {
 		return caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
 	}
-	who, err := ex.bearer(raw, tokenissuer.Refresh)
+	who, id, err := ex.bearer(raw, tokenissuer.Refresh)
+	if who.refresh = (refreshed{raw, time.Unix(id.AuthTime, 0).Add(who.refreshFor())}); err == nil && !time.Now().Before(who.refresh.ends) {
+		err = fmt.Errorf("%w: its login is too long ago", ErrUnknownAccount)
+	}
 	switch {
 	case err == nil:
 		ex.record(zap.InfoLevel, auditLine{auditLogin, who.Name, who.directory, who.token, "refresh token"})
@@ -108,12 +57,12 @@ func (ex *exchange) refresh(raw string) (caller, *apiError) {
 	return who, ex.cannotTell("verify a refresh token", err)
 }
 
-// bearer is the account of a token as it is now. With a refusal it has the
+// bearer is the account of a token as it is now, and what the token says. With a refusal it has the
 // name that is in the token, if that is genuine.
-func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, error) {
+func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, tokenissuer.Identity, error) {
 	id, err := ex.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
 	if err != nil {
-		return caller{}, err
+		return caller{}, id, err
 	}
 	who, err := ex.accounts.current(ex.r.Context(), id)
 	if err != nil {
@@ -123,7 +72,16 @@ func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, error) {
 		}
 	}
 	logAccessToken(ex.r, who.token)
-	return who, err
+	return who, id, err
+}
+
+// refreshFor is how long after its login a refresh token of the caller is good
+// for. That of an access token goes by the access token, not by a password.
+func (c caller) refreshFor() time.Duration {
+	if c.RefreshFor == 0 || c.token != "" {
+		return refreshLifetime
+	}
+	return min(c.RefreshFor, refreshLifetime)
 }
 
 // isRefusal tells a login or a token that is no good from one that cannot be
@@ -136,8 +94,16 @@ func isRefusal(err error) bool {
 // cannotTell fails closed: without an answer nobody gets in.
 func (h *Handler) cannotTell(what string, err error) *apiError {
 	h.logger.Error("cannot "+what, zap.Error(err))
+	return undecided(err)
+}
+
+// undecided is the answer where it cannot be told who the client is.
+func undecided(err error) *apiError {
 	e := refuse(unavailable, "it cannot be checked now who you are; try again")
 	e.cause, e.retryAfter = err, retrySoon
+	if trouble := (*gitlabapi.Trouble)(nil); errors.As(err, &trouble) && trouble.RetryAfter > 0 {
+		e.retryAfter = trouble.RetryAfter
+	}
 	return e
 }
 
@@ -167,7 +133,7 @@ func (ex *exchange) identify() *apiError {
 }
 
 func (ex *exchange) identifyToken(raw string) *apiError {
-	who, err := ex.bearer(raw, tokenissuer.Access)
+	who, _, err := ex.bearer(raw, tokenissuer.Access)
 	line := auditLine{auditTokenRefused, who.Name, who.directory, who.token, ""}
 	switch {
 	case err == nil:

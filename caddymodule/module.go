@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,7 +84,8 @@ type Handler struct {
 	flights flights
 	lease   lease
 
-	imageLimits map[string]*imageLimits // by group
+	imageLimits  map[string]*imageLimits // by group
+	proxyWarning *sync.Once              // of all sites of the configuration
 }
 
 // Group is a namespace of images with its own readers.
@@ -141,7 +143,8 @@ type Token struct {
 	Rotate caddy.Duration `json:"rotate,omitempty"`
 
 	// RefreshTokens lets `docker login` store a refresh token, good for 30
-	// days, instead of the password. Some clients can then do nothing else.
+	// days after the login, instead of the password. Some clients can then do
+	// nothing else.
 	RefreshTokens bool `json:"refresh_tokens,omitempty"`
 }
 
@@ -282,6 +285,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		err = refusal
 	}
 	ex := &exchange{Handler: h, w: w, r: r, route: rt}
+	ex.warnOfProxy()
 	serve := ex.serveRegistry
 	switch {
 	case rt.kind == authKind || rt.kind == keysKind:

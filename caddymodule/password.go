@@ -7,11 +7,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
 )
 
 // A CI logs in with the same password all day and a hash takes up to a second
@@ -27,7 +27,7 @@ var (
 		}
 		return cache
 	}()
-	loginFlights hashFlights
+	loginFlights singleflight.Group
 	hashing      = newHashQueue(max(1, runtime.GOMAXPROCS(0)/2))
 )
 
@@ -54,8 +54,8 @@ func (u *StaticUser) matches(ctx context.Context, login Login) (bool, error) {
 }
 
 // hashOnce checks a password against something, unless it is known to match
-// that. It waits its turn no longer than its context, and not for long: an error
-// that is errBusy ends that.
+// that; equal logins at the same time share one turn. It waits its turn no longer
+// than its context, and not for long: an error that is errBusy ends that.
 func hashOnce(ctx context.Context, login Login, against string, compare func() (bool, error)) (bool, error) {
 	mac := hmac.New(sha256.New, loginKey)
 	writeText(mac, against)
@@ -64,7 +64,7 @@ func hashOnce(ctx context.Context, login Login, against string, compare func() (
 	if _, ok := loginMatches.Get(key); ok {
 		return true, nil
 	}
-	return loginFlights.do(ctx, key, func(ctx context.Context) (bool, error) {
+	flight := loginFlights.DoChan(key, func() (any, error) {
 		leave, err := hashing.enter(ctx, login.friendly)
 		if err != nil {
 			return false, err
@@ -76,6 +76,12 @@ func hashOnce(ctx context.Context, login Login, against string, compare func() (
 		}
 		return ok && err == nil, err
 	})
+	select {
+	case result := <-flight:
+		return result.Val.(bool), result.Err
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
 }
 
 // compare takes its time also for a password that is too long to be right.
@@ -127,73 +133,5 @@ func (q *hashQueue) enter(ctx context.Context, friendly bool) (leave func(), err
 		return func() { <-q.slots }, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
-	}
-}
-
-// hashFlights lets equal logins share one comparison. It goes on as long as
-// one of them wants it, whoever came first, and gives up its place in the
-// queue when the last one has left. The zero value is ready.
-type hashFlights struct {
-	mu     sync.Mutex
-	flying map[string]*hashFlight
-}
-
-type hashFlight struct {
-	done   chan struct{}
-	ok     bool
-	err    error
-	want   int // how many wait for it
-	cancel context.CancelFunc
-}
-
-func (f *hashFlights) do(ctx context.Context, key string, compare func(context.Context) (bool, error)) (bool, error) {
-	f.mu.Lock()
-	x := f.flying[key]
-	if x == nil {
-		x = f.start(ctx, key, compare)
-	}
-	x.want++
-	f.mu.Unlock()
-	defer f.leave(key, x)
-	select {
-	case <-x.done:
-		return x.ok, x.err
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
-	}
-}
-
-// start begins a comparison; f.mu is held.
-func (f *hashFlights) start(ctx context.Context, key string, compare func(context.Context) (bool, error)) *hashFlight {
-	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	x := &hashFlight{done: make(chan struct{}), cancel: cancel}
-	if f.flying == nil {
-		f.flying = make(map[string]*hashFlight)
-	}
-	f.flying[key] = x
-	go func() {
-		defer cancel()
-		x.ok, x.err = compare(own)
-		f.mu.Lock()
-		f.forget(key, x)
-		f.mu.Unlock()
-		close(x.done)
-	}()
-	return x
-}
-
-func (f *hashFlights) leave(key string, x *hashFlight) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if x.want--; x.want == 0 {
-		f.forget(key, x)
-		x.cancel()
-	}
-}
-
-// forget keeps later logins from joining; f.mu is held.
-func (f *hashFlights) forget(key string, x *hashFlight) {
-	if f.flying[key] == x {
-		delete(f.flying, key)
 	}
 }

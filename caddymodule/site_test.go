@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
 		_ = os.Setenv(name, home)
 	}
+	answerLogins = loginTimes{failed: 2 * time.Millisecond, checked: 20 * time.Second}
 	code := m.Run()
 	_ = os.RemoveAll(home)
 	if asked.Load() && code == 0 {
@@ -191,7 +192,7 @@ func (s *site) stop() {
 		return err != nil || len(files) == 0
 	})
 	for name, pool := range map[string]*caddy.UsagePool{
-		"storage": vaults, "quotas": quotas, "keys": issuers, "access tokens": tokens, "upstream": registries, "throttle": throttles,
+		"storage": vaults, "quotas": quotas, "keys": issuers, "access tokens": tokens, "upstream": registries, "throttle": throttles, "deploy tokens": deployBudgets,
 	} {
 		pool.Range(func(any, any) bool {
 			s.t.Errorf("Caddy has stopped, and something of the pool %s is held", name)

@@ -28,7 +28,11 @@ type runningSite struct {
 func (s *sites) add(h *Handler, load <-chan struct{}) (ambiguous bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	h.proxyWarning = new(sync.Once)
 	for _, other := range s.list {
+		if other.load == load {
+			h.proxyWarning = other.proxyWarning
+		}
 		if other.load == load && other.Name == h.Name && other.who != h.who {
 			other.accounts.tokens.ambiguous.Store(true)
 			h.accounts.tokens.ambiguous.Store(true)

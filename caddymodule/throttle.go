@@ -45,14 +45,19 @@ const (
 // job does not lock out the office that shares its address. For an account
 // whose bucket is empty strangers are refused; addresses that have logged in to
 // it before go on, so nobody can lock its owner out. Accounts that do not exist
-// have a bucket like others. Secrets that look generated count against the
-// address alone: nobody guesses these, and all CI jobs send them with one name.
+// have a bucket like others, and all ways to write a name share one. Tokens of a
+// known shape count against the address alone: nobody guesses these, and all CI
+// jobs send them with one name.
 //
 // It remembers keyed digests, no names and no passwords, and is bounded: what
 // was used longest ago is forgotten, to the benefit of whoever tries.
 type throttle struct {
-	key [32]byte
-	now func() time.Time
+	key   [32]byte
+	now   func() time.Time
+	times loginTimes
+
+	// Each holds one for each check under way, of strangers and of others.
+	strangers, friends chan struct{}
 
 	mu        sync.Mutex
 	addresses *simplelru.LRU[loginSum, *loginBucket]
@@ -73,7 +78,8 @@ type loginBucket struct {
 }
 
 func newThrottle() *throttle {
-	t := &throttle{now: time.Now}
+	t := &throttle{now: time.Now, times: answerLogins}
+	t.strangers, t.friends = make(chan struct{}, maxChecks), make(chan struct{}, maxChecks)
 	_, _ = rand.Read(t.key[:])
 	t.addresses, t.accounts = newMemory[*loginBucket](), newMemory[*loginBucket]()
 	t.right, t.wrong, t.homes = newMemory[struct{}](), newMemory[struct{}](), newMemory[struct{}]()
@@ -106,6 +112,7 @@ type attempt struct {
 	known    bool // the account has
 	repeated bool // the login was right when it was last checked
 
+	subnet               string // what counts of the address
 	address, login, home loginSum
 	account              loginSum
 	guessable            bool
@@ -113,12 +120,13 @@ type attempt struct {
 }
 
 // admit says whether a login may be checked; if so, the attempt must be
-// released, and told what came of it. The address is as Caddy determined it.
-func (t *throttle) admit(address, name, password string) (*attempt, *throttled) {
-	a := &attempt{throttle: t, guessable: !looksGenerated(password)}
-	subnet := subnetOf(address)
-	a.address, a.account = t.sum("address", subnet), t.sum("account", name)
-	a.login, a.home = t.sum("login", name, password), t.sum("home", subnet, name)
+// released when the check has ended, and told what came of it. The address is as
+// Caddy determined it; guessable is whether people may have chosen the password.
+func (t *throttle) admit(address, name, password string, guessable bool) (*attempt, *throttled) {
+	a := &attempt{throttle: t, guessable: guessable, subnet: subnetOf(address)}
+	account := looseName(name)
+	a.address, a.account = t.sum("address", a.subnet), t.sum("account", account)
+	a.login, a.home = t.sum("login", name, password), t.sum("home", a.subnet, account)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, a.repeated = t.right.Get(a.login); a.repeated {
@@ -166,11 +174,11 @@ func (a *attempt) refused() {
 
 // undecided charges a login of which the client is not told whether it is wrong,
 // since some directory cannot tell now. It may be right, so neither an address
-// pays that others have logged in from, nor who has logged in to the account; but
+// pays that others have logged in from, nor an account that this one has; but
 // strangers do, whether or not it is known to be wrong: else the account that is
 // refused after some guesses would be one that exists.
 func (a *attempt) undecided() {
-	if a.known || !a.guessable {
+	if a.known {
 		return
 	}
 	a.mu.Lock()
@@ -196,17 +204,6 @@ func (a *attempt) chargeAccount(price int) {
 	if a.guessable {
 		bucketOf(a.accounts, a.account, accountEvery, accountBurst).limiter.ReserveN(a.now(), price)
 	}
-}
-
-// abandoned charges a login whose client did not stay for the answer: it has
-// cost as much as a wrong one.
-func (a *attempt) abandoned() {
-	if a.repeated {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	bucketOf(a.addresses, a.address, addressEvery, addressBurst).limiter.ReserveN(a.now(), repeats)
 }
 
 // release ends the attempt.
@@ -252,6 +249,21 @@ func (b *loginBucket) check(now time.Time, login loginSum, flights int, reason s
 		return &throttled{reason, time.Second}
 	}
 	return nil
+}
+
+// beginCheck takes a place for a check until leave is called. An error that is
+// errBusy says that there is none.
+func (t *throttle) beginCheck(friendly bool) (leave func(), err error) {
+	places := t.strangers
+	if friendly {
+		places = t.friends
+	}
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	default:
+		return nil, errBusy
+	}
 }
 
 // sum digests texts such that no other texts have the same sum.

@@ -22,7 +22,7 @@ func newGuard(t *testing.T) *guard {
 
 // try has a login checked that is right if its password is.
 func (g *guard) try(address, name, password string) (admitted bool) {
-	a, refusal := g.admit(address, name, password)
+	a, refusal := g.admit(address, name, password, !new(accounts).isToken(name, password))
 	if refusal != nil {
 		if refusal.wait <= 0 || refusal.reason == "" {
 			g.t.Errorf("refused with %+v", refusal)
@@ -114,6 +114,81 @@ func TestThrottleTokens(t *testing.T) {
 	}
 }
 
+// TestThrottleSpellings: all ways to write a name that a directory may take for one
+// account share what guesses at it cost.
+func TestThrottleSpellings(t *testing.T) {
+	g := newGuard(t)
+	spellings := []string{
+		"straße  bob", "STRASSE BOB", " Straße Bob\t", "ｓｔｒａｓｓｅ bob", "straße\u00a0bob", "straße\u2003bob", "stras\u00adse bob", "straſse bob", "strásse bob", "straße bob\ufe00",
+	}
+	checked := 0
+	for i := range 40 {
+		for j, name := range spellings {
+			checked += g.guess(1, fmt.Sprintf("198.51.%d.%d", i, j), name)
+		}
+	}
+	g.expect("guesses", checked, accountBurst)
+	g.expect("guesses at another", g.guess(1, "203.0.113.1", "strasse bo"), 1)
+	long := strings.Repeat("x", maxFolded+1)
+	g.expect("a name too long to be folded", looseName(long+" "), long+" ")
+}
+
+// TestThrottlePassphrases: what people may have chosen counts against the account,
+// however long it is.
+func TestThrottlePassphrases(t *testing.T) {
+	for _, password := range []string{
+		"Correct-Horse-Battery-%03d", "0123456789abcdef0123456789abcdef%03d", "https://example.com/Secret%03d", "a.b%03d.cccccccccccccccccccccc",
+	} {
+		g := newGuard(t)
+		checked := 0
+		for i := range 300 {
+			if g.try(fmt.Sprint("2001:db8:0:", i, "::1"), "alice", fmt.Sprintf(password, i)) {
+				checked++
+			}
+		}
+		g.expect("guesses like "+password, checked, accountBurst)
+	}
+	header := "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJ4In0."
+	for _, token := range []string{
+		"glpat-0123456789abcdefghij", "gldt-0123456789abcdefghij", "glcbt-64_0123456789abcdefghij", "dpxy_0123456789abcdefghijABCDEFGHIJ", "ghp_0123456789abcdefghij", header + "c2lnbmF0dXJl",
+	} {
+		if !new(accounts).isToken("alice", token) {
+			t.Errorf("%s counts against the account, want the address alone", token)
+		}
+	}
+	own := newAccounts(nil, nil)
+	own.add("gitlab", &GitLabDirectory{TokenPrefix: "acme-"})
+	for _, row := range []struct {
+		name, password string
+		want           bool
+	}{
+		{"alice", "acme-0123456789abcdefghij", true}, {"gitlab-ci-token", "0123456789abcdefghij0123", true},
+		{"alice", "0123456789abcdefghij0123", false}, {"gitlab-ci-token", "hunter2", false}, {"alice", "eyJ.two.dots and more than twenty", false},
+	} {
+		if got := own.isToken(row.name, row.password); got != row.want {
+			t.Errorf("%s with %s: got %t, want %t", row.name, row.password, got, row.want)
+		}
+	}
+}
+
+// TestThrottleForgedTokens: tokens that nobody has made cost their address, whether
+// or not it could be told that they are forged.
+func TestThrottleForgedTokens(t *testing.T) {
+	g := newGuard(t)
+	checked := 0
+	for i := range 200 {
+		a, refusal := g.admit("192.0.2.1", "ci", fmt.Sprintf("dpxy_%039d", i), false)
+		if refusal != nil {
+			continue
+		}
+		a.undecided()
+		a.release()
+		checked++
+	}
+	g.expect("forged tokens", checked, addressBurst)
+	g.expect("a password of that name", g.try("192.0.2.2", "ci", "right"), true)
+}
+
 // TestThrottleRepeats: an old secret somewhere in a job is no attack, until it
 // is repeated without end.
 func TestThrottleRepeats(t *testing.T) {
@@ -136,7 +211,7 @@ func TestThrottleRepeats(t *testing.T) {
 func TestThrottleForgets(t *testing.T) {
 	g := newGuard(t)
 	login := func() (a *attempt) {
-		a, refusal := g.admit("192.0.2.1", "alice", "secret")
+		a, refusal := g.admit("192.0.2.1", "alice", "secret", true)
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
@@ -153,7 +228,7 @@ func TestThrottleForgets(t *testing.T) {
 		t.Error("the wrong login is remembered as right, or the address is forgotten")
 	}
 	g.expect("guesses", g.guess(100, "192.0.2.1", "carol"), addressBurst-accountBurst-1)
-	if _, refusal := g.admit("192.0.2.1", "alice", "secret"); refusal == nil {
+	if _, refusal := g.admit("192.0.2.1", "alice", "secret", true); refusal == nil {
 		t.Error("the old password still passes")
 	}
 }
@@ -164,7 +239,7 @@ func TestThrottleFlights(t *testing.T) {
 	g := newGuard(t)
 	var flying []*attempt
 	start := func(address, name, password string) bool {
-		a, refusal := g.admit(address, name, password)
+		a, refusal := g.admit(address, name, password, !new(accounts).isToken(name, password))
 		if refusal != nil {
 			return false
 		}
@@ -196,20 +271,6 @@ func TestThrottleFlights(t *testing.T) {
 	g.expect("guesses at once", g.guess(1, "192.0.2.1", "zoe"), 0)
 	g.clock = g.clock.Add(addressEvery * addressFlights)
 	g.expect("guesses later", g.guess(1, "192.0.2.1", "zoe"), 1)
-}
-
-// TestThrottleAbandoned: who leaves before the answer has cost as much.
-func TestThrottleAbandoned(t *testing.T) {
-	g := newGuard(t)
-	n := 0
-	for i := range 100 {
-		if a, refusal := g.admit("192.0.2.1", "alice", fmt.Sprint(i)); refusal == nil {
-			a.abandoned()
-			a.release()
-			n++
-		}
-	}
-	g.expect("abandoned logins", n, addressBurst)
 }
 
 // TestThrottleBounded: strangers do not fill the memory.

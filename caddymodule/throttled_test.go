@@ -54,7 +54,7 @@ func TestThrottledLogins(t *testing.T) {
 		from   string
 		status int
 		friend bool
-	}{{form, "192.0.2.5", 200, false}, {form, "192.0.2.5", 200, true}, {wrong("zoe", 9), "192.0.2.2", 401, true}, {wrong("zoe", 9), "192.0.2.3", 401, false}} {
+	}{{form, "192.0.2.5", 200, false}, {form, "192.0.2.5", 200, true}, {wrong("zoe", 90), "192.0.2.2", 401, true}, {wrong("zoe", 91), "192.0.2.3", 401, false}} {
 		if a := s.get("/jwt/auth", row.how, from(row.from)); a.StatusCode != row.status || elsewhereFriendly.Load() != row.friend {
 			t.Errorf("from %s: %d, a friend: %t", row.from, a.StatusCode, elsewhereFriendly.Load())
 		}
@@ -134,16 +134,20 @@ func TestBusyLogins(t *testing.T) {
 	}
 }
 
-// TestAbandonedLogins: clients that do not stay for the answer leave the queue,
-// and cannot have passwords hashed for nothing.
+// TestAbandonedLogins: a client that does not stay for the answer pays for its
+// guess all the same.
 func TestAbandonedLogins(t *testing.T) {
 	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"))
+	hold := make(chan struct{})
 	for range cap(hashing.slots) {
 		leave, err := hashing.enter(t.Context(), true)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer leave()
+		go func() {
+			<-hold
+			leave()
+		}()
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -166,9 +170,45 @@ func TestAbandonedLogins(t *testing.T) {
 	eventually(t, "all wait", func() bool { return hashing.strangers.Load() == addressBurst })
 	cancel()
 	<-done
-	eventually(t, "nobody waits", func() bool { return hashing.strangers.Load() == 0 })
 	eventually(t, "the handlers have ended", func() bool {
 		return strings.Count(s.logs(), `"status":499`) == addressBurst
 	})
+	close(hold)
+	eventually(t, "the guesses are checked", func() bool {
+		return strings.Count(s.logs(), `"reason":"wrong password"`) == addressBurst
+	})
 	s.get("/jwt/auth", form(loginForm("alice", password("alice")))).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+}
+
+// TestProxyWarning: behind a trusted proxy whose X-Forwarded-For clients may begin
+// themselves, the log says once for each configuration what to write.
+func TestProxyWarning(t *testing.T) {
+	s := newSite(t)
+	other := newSite(t)
+	_, port, _ := strings.Cut(other.host, ":")
+	s.after = "http://:" + port + " {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem " + s.cache + " {\n reserve off\n}\n" + users("alice") + private("acme", "alice") + "}\n}\n"
+	lines := []string{users("alice"), private("acme", "alice")}
+	warned := func() int { return strings.Count(s.logs(), "write trusted_proxies_strict") }
+	for _, row := range []struct {
+		globals string
+		more    int // warnings
+	}{
+		{"", 0}, {trustFront, 1}, {"servers {\n trusted_proxies static 192.0.2.1/32\n}", 0},
+		{"servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n}", 0}, {trustFront, 1},
+	} {
+		before := warned()
+		s.globals = row.globals
+		s.load(lines...)
+		if got := warned() - before; got != 0 {
+			t.Errorf("%q: got %d warnings before any request", row.globals, got)
+		}
+		for range 3 {
+			s.get("/v2/").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+			s.get(auth, as("alice"), from("192.0.2.7")).expect(t, http.StatusOK, "")
+			other.get("/v2/").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		}
+		if got := warned() - before; got != row.more {
+			t.Errorf("%q: got %d warnings, want %d", row.globals, got, row.more)
+		}
+	}
 }

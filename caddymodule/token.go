@@ -146,7 +146,11 @@ type tokenAnswer struct {
 // what the caller may read is decided when it reads.
 func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *apiError {
 	lifetime := ex.Token.lifetime()
-	token, err := ex.mint(tokenissuer.Access, lifetime)
+	if refresh := ex.caller.refresh; refresh.raw != "" {
+		// What is bought with a refresh token does not outlive it.
+		lifetime = max(tokenissuer.MinLifetime, min(lifetime, time.Until(refresh.ends)).Truncate(time.Second))
+	}
+	token, err := ex.mint(tokenissuer.Access, ex.caller.identity(), lifetime)
 	if err != nil {
 		return err
 	}
@@ -159,11 +163,9 @@ func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *
 		Scope:       grantedScope(scopes),
 	}
 	if offline && ex.Token.RefreshTokens && !ex.caller.anonymous {
-		refresh, err := ex.mint(tokenissuer.Refresh, refreshLifetime)
-		if err != nil {
+		if answer.RefreshToken, err = ex.refreshToken(); err != nil {
 			return err
 		}
-		answer.RefreshToken = refresh.Raw
 	}
 	body, jerr := json.Marshal(answer)
 	if jerr != nil {
@@ -173,9 +175,22 @@ func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *
 	return nil
 }
 
-func (ex *exchange) mint(use tokenissuer.Use, lifetime time.Duration) (tokenissuer.Token, *apiError) {
+// refreshToken returns the caller's refresh token: a new one after a login, and
+// after a refresh the same one, so that none outlives the login by more than it
+// should.
+func (ex *exchange) refreshToken() (string, *apiError) {
+	if raw := ex.caller.refresh.raw; raw != "" {
+		return raw, nil
+	}
+	id := ex.caller.identity()
+	id.AuthTime = time.Now().Unix()
+	token, err := ex.mint(tokenissuer.Refresh, id, ex.caller.refreshFor())
+	return token.Raw, err
+}
+
+func (ex *exchange) mint(use tokenissuer.Use, id tokenissuer.Identity, lifetime time.Duration) (tokenissuer.Token, *apiError) {
 	token, err := ex.issuer.Mint(ex.r.Context(), tokenissuer.MintRequest{
-		Issuer: ex.origin.issuer(), Identity: ex.caller.identity(), Lifetime: lifetime, Use: use,
+		Issuer: ex.origin.issuer(), Identity: id, Lifetime: lifetime, Use: use,
 	})
 	if err != nil {
 		return token, ex.cannotTell("issue a token", err)

@@ -96,7 +96,8 @@ func TestLDAPClear(t *testing.T) {
 func TestLDAPChanges(t *testing.T) {
 	img := lab.push.single(t, "library/ldap-changes", "1", 1<<10)
 	server := startSlapd(t)
-	p := startProxy(t, ldapBody(ldapsURL, ldapSearch(t)))
+	body := ldapBody(ldapsURL, ldapSearch(t))
+	p := startProxy(t, body)
 	path := manifestPath("acme", shortName(img), "1")
 	refused := func(what, token string, status int, ldif string) {
 		t.Helper()
@@ -122,7 +123,8 @@ func TestLDAPChanges(t *testing.T) {
 		"dn: uid=bob,ou=people,dc=example,dc=com\nchangetype: modify\nadd: employeeType\nemployeeType: disabled\n")
 	p.askToken(t, "bob", password).want(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	server.modify(t, "dn: uid=bob,ou=people,dc=example,dc=com\nchangetype: modify\ndelete: employeeType\n")
-	time.Sleep(ldapCacheFor) // until he is known again
+	time.Sleep(ldapCacheFor)              // until he is known again
+	p.mustReload(t, body+"group other\n") // which forgets that his login was refused
 	refused("removed", p.login(t, "bob"), http.StatusUnauthorized, "dn: uid=bob,ou=people,dc=example,dc=com\nchangetype: delete\n")
 }
 

@@ -21,6 +21,7 @@ type claims struct {
 	Version   string `json:"ver,omitempty"`
 	Directory string `json:"dir,omitempty"`
 	Facts     string `json:"fct,omitempty"`
+	AuthTime  int64  `json:"auth_time,omitempty"`
 	// Anonymous is said in so many words: that sub is empty, as the token
 	// specification of registries has it, would be too easy to come by.
 	Anonymous bool `json:"anonymous,omitempty"`
@@ -31,11 +32,12 @@ type claims struct {
 
 type expectation struct {
 	issuer, audience string
+	use              Use
 	lifetime         time.Duration
 }
 
 func (c *claims) identity() Identity {
-	return Identity{Name: c.Subject, Version: c.Version, Directory: c.Directory, Facts: c.Facts, Anonymous: c.Anonymous}
+	return Identity{Name: c.Subject, Version: c.Version, Directory: c.Directory, Facts: c.Facts, Anonymous: c.Anonymous, AuthTime: c.AuthTime}
 }
 
 // Validate is called by the parser after its own checks of exp, nbf and iat
@@ -48,6 +50,8 @@ func (c *claims) Validate() error {
 	case c.Audience == "" || c.Audience != c.want.audience:
 		return errAudience
 	case c.IssuedAt <= 0 || c.NotBefore <= 0 || c.ExpiresAt <= c.IssuedAt || c.ExpiresAt-c.IssuedAt > longest:
+		return errTimes
+	case c.want.use == Refresh && (c.AuthTime <= 0 || c.AuthTime > c.IssuedAt || c.ExpiresAt-c.AuthTime > longest):
 		return errTimes
 	case c.UserID != c.Subject || c.identity().check() != nil:
 		return errIdentity

@@ -69,6 +69,10 @@ type Identity struct {
 	// Anonymous marks somebody who did not say who it is. The other fields
 	// are empty then.
 	Anonymous bool
+	// AuthTime is the time of the login that the token goes back to, in seconds
+	// since 1970. A refresh token must have it, and ends with the key ring's
+	// TokenLifetime after it; 0 for others.
+	AuthTime int64
 }
 
 // check refuses what would not come back from a token as it went in, such as
@@ -187,6 +191,9 @@ func (i *Issuer) Mint(ctx context.Context, r MintRequest) (Token, error) {
 	}
 	issued := i.ring.now().UTC().Truncate(time.Second)
 	expires := issued.Add(r.Lifetime.Truncate(time.Second))
+	if last := time.Unix(r.Identity.AuthTime, 0).Add(i.ring.schedule.lifetime); r.Use == Refresh && expires.After(last) {
+		expires = last.UTC()
+	}
 	k, err := i.ring.signer(ctx, expires)
 	if err != nil {
 		return Token{}, fmt.Errorf("minting a token: %w", err)
@@ -200,6 +207,7 @@ func (i *Issuer) Mint(ctx context.Context, r MintRequest) (Token, error) {
 		Version:   r.Identity.Version,
 		Directory: r.Identity.Directory,
 		Facts:     r.Identity.Facts,
+		AuthTime:  r.Identity.AuthTime,
 		IssuedAt:  issued.Unix(),
 		NotBefore: issued.Unix(),
 		ExpiresAt: expires.Unix(),
@@ -225,6 +233,9 @@ func (i *Issuer) checkRequest(r MintRequest) error {
 	}
 	if r.Identity.Anonymous && r.Use == Refresh {
 		return errors.New("nobody can refresh an anonymous token")
+	}
+	if age := i.ring.now().Sub(time.Unix(r.Identity.AuthTime, 0)); r.Use == Refresh && (age < 0 || age > i.ring.schedule.lifetime-MinLifetime) {
+		return fmt.Errorf("AuthTime was %s ago, and a refresh token ends %s after it", age, i.ring.schedule.lifetime)
 	}
 	return r.Identity.check()
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 func TestRoundTrip(t *testing.T) {
@@ -14,10 +16,13 @@ func TestRoundTrip(t *testing.T) {
 	for _, r := range []MintRequest{
 		request("alice"),
 		{Issuer: testIssuer, Identity: Identity{Name: "Ünal <&> \"x\""}, Lifetime: time.Minute, Use: Access},
-		{Issuer: "http://localhost:8080", Identity: Identity{Name: "bob", Version: "v"}, Lifetime: 12 * time.Hour, Use: Refresh},
+		{Issuer: "http://localhost:8080", Identity: Identity{Name: "bob", Version: "v", AuthTime: c.now().Unix() - 1}, Lifetime: 12 * time.Hour, Use: Refresh},
 		{Issuer: testIssuer, Identity: Identity{Anonymous: true}, Lifetime: time.Minute, Use: Access},
 	} {
 		token := mint(t, node, r)
+		if r.Use == Refresh {
+			r.Lifetime -= time.Second // which counts from the login
+		}
 		if !token.IssuedAt.Equal(c.now()) || token.ExpiresAt.Sub(token.IssuedAt) != r.Lifetime {
 			t.Errorf("issued %s, expires %s", token.IssuedAt, token.ExpiresAt)
 		}
@@ -69,19 +74,22 @@ func TestMintRefuses(t *testing.T) {
 	s := newStorage(t)
 	node := newNode(s, newClock(), 0)
 	for name, change := range map[string]func(*MintRequest){
-		"no use":            func(r *MintRequest) { r.Use = 0 },
-		"unknown use":       func(r *MintRequest) { r.Use = 9 },
-		"no issuer":         func(r *MintRequest) { r.Issuer = "" },
-		"long issuer":       func(r *MintRequest) { r.Issuer = strings.Repeat("x", 513) },
-		"59 seconds":        func(r *MintRequest) { r.Lifetime = 59 * time.Second },
-		"too long":          func(r *MintRequest) { r.Lifetime = 12*time.Hour + time.Second },
-		"no identity":       func(r *MintRequest) { r.Identity = Identity{} },
-		"named anonymous":   func(r *MintRequest) { r.Identity.Anonymous = true },
-		"anonymous refresh": func(r *MintRequest) { r.Identity, r.Use = Identity{Anonymous: true}, Refresh },
-		"not UTF-8":         func(r *MintRequest) { r.Identity.Name = "alice\xff" },
-		"control character": func(r *MintRequest) { r.Identity.Name = "alice\n" },
-		"long name":         func(r *MintRequest) { r.Identity.Name = strings.Repeat("x", 256) },
-		"long version":      func(r *MintRequest) { r.Identity.Version = strings.Repeat("x", 256) },
+		"no use":                  func(r *MintRequest) { r.Use = 0 },
+		"unknown use":             func(r *MintRequest) { r.Use = 9 },
+		"no issuer":               func(r *MintRequest) { r.Issuer = "" },
+		"long issuer":             func(r *MintRequest) { r.Issuer = strings.Repeat("x", 513) },
+		"59 seconds":              func(r *MintRequest) { r.Lifetime = 59 * time.Second },
+		"too long":                func(r *MintRequest) { r.Lifetime = 12*time.Hour + time.Second },
+		"no identity":             func(r *MintRequest) { r.Identity = Identity{} },
+		"named anonymous":         func(r *MintRequest) { r.Identity.Anonymous = true },
+		"anonymous refresh":       func(r *MintRequest) { r.Identity, r.Use = Identity{Anonymous: true}, Refresh },
+		"refresh without a login": func(r *MintRequest) { r.Use = Refresh },
+		"refresh of tomorrow":     func(r *MintRequest) { r.Use, r.Identity.AuthTime = Refresh, newClock().now().Unix()+1 },
+		"refresh of an old login": func(r *MintRequest) { r.Use, r.Identity.AuthTime = Refresh, newClock().now().Unix()-12*3600+59 },
+		"not UTF-8":               func(r *MintRequest) { r.Identity.Name = "alice\xff" },
+		"control character":       func(r *MintRequest) { r.Identity.Name = "alice\n" },
+		"long name":               func(r *MintRequest) { r.Identity.Name = strings.Repeat("x", 256) },
+		"long version":            func(r *MintRequest) { r.Identity.Version = strings.Repeat("x", 256) },
 	} {
 		r := request("alice")
 		change(&r)
@@ -158,4 +166,44 @@ func TestCacheIsBounded(t *testing.T) {
 		t.Errorf("%d entries", entries)
 	}
 	accept(t, node, first)
+}
+
+// TestRefreshTokensEnd: a refresh token ends with the longest lifetime after the
+// login that it goes back to, however late it was made, and one that does not tell
+// that login is none.
+func TestRefreshTokensEnd(t *testing.T) {
+	s, c := newStorage(t), newClock()
+	node := newNode(s, c, 0)
+	login := c.now()
+	r := request("alice")
+	r.Use, r.Lifetime, r.Identity.AuthTime = Refresh, 12*time.Hour, login.Unix()
+	c.advance(11 * time.Hour)
+	late := mint(t, node, r)
+	if !late.ExpiresAt.Equal(login.Add(12 * time.Hour)) {
+		t.Errorf("got a token until %s, want until %s", late.ExpiresAt, login.Add(12*time.Hour))
+	}
+	if id, err := node.Verify(t.Context(), late.Raw, testIssuer, Refresh); err != nil || id.AuthTime != login.Unix() {
+		t.Errorf("got %+v, %v, want the time of the login", id, err)
+	}
+	k, err := node.ring.signer(t.Context(), late.ExpiresAt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, claims := range map[string]claims{
+		"without a login": {AuthTime: 0, IssuedAt: c.now().Unix(), ExpiresAt: late.ExpiresAt.Unix()},
+		"longer":          {AuthTime: login.Unix(), IssuedAt: c.now().Unix(), ExpiresAt: late.ExpiresAt.Unix() + 1},
+		"of a later one":  {AuthTime: c.now().Unix() + 1, IssuedAt: c.now().Unix(), ExpiresAt: late.ExpiresAt.Unix()},
+	} {
+		claims.Issuer, claims.Audience, claims.Subject, claims.UserID = testIssuer, node.audienceOf(Refresh), "alice", "alice"
+		claims.NotBefore = claims.IssuedAt
+		token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, &claims)
+		token.Header["kid"] = k.kid
+		raw, err := token.SignedString(k.private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := node.Verify(t.Context(), raw, testIssuer, Refresh); !errors.Is(err, ErrInvalidToken) {
+			t.Errorf("%s: got %v, want it refused", name, err)
+		}
+	}
 }

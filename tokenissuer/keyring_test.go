@@ -115,7 +115,7 @@ func TestDifferentSettings(t *testing.T) {
 	long := New(Config{KeyRing: NewKeyRing(KeyRingConfig{Storage: s, Rotate: time.Hour, TokenLifetime: 30 * 24 * time.Hour, Now: c.now})})
 	mint(t, short, request("alice"))
 	r := request("alice")
-	r.Lifetime, r.Use = 30*24*time.Hour, Refresh
+	r.Lifetime, r.Use, r.Identity.AuthTime = 30*24*time.Hour, Refresh, c.now().Unix()
 	token := mint(t, long, r)
 	for c.advance(time.Hour); c.now().Before(token.ExpiresAt); c.advance(6 * time.Hour) {
 		mint(t, short, request("alice"))

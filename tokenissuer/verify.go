@@ -25,7 +25,7 @@ import (
 // the header and no other member (RFC 7515 section 4.1: no jwk, jku, x5c,
 // crit), the signature of a known key, canonical base64url (section 2), all of
 // iss, aud, iat, nbf and exp, times within [Leeway], and no longer a lifetime
-// than the key ring allows.
+// than the key ring allows, which for a refresh token counts from its auth_time.
 func (i *Issuer) Verify(ctx context.Context, raw, iss string, use Use) (Identity, error) {
 	if len(raw) > MaxTokenBytes {
 		return Identity{}, errTooLong
@@ -56,7 +56,7 @@ func (i *Issuer) verify(ctx context.Context, raw, iss string, use Use) (*verifie
 	if !isCompact(raw) {
 		return nil, errMalformed
 	}
-	want := expectation{issuer: iss, audience: i.audienceOf(use), lifetime: i.ring.schedule.lifetime}
+	want := expectation{issuer: iss, audience: i.audienceOf(use), use: use, lifetime: i.ring.schedule.lifetime}
 	c := &claims{want: want}
 	var k *key
 	var keyErr error

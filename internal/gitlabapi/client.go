@@ -116,6 +116,18 @@ func (c *Client) ask(ctx context.Context, what, path string, into any) error {
 	return err
 }
 
+// Reach asks GitLab for what the service token is, and returns an error if there
+// is no answer.
+func (c *Client) Reach(ctx context.Context) error {
+	var token Token
+	err := c.get(ctx, "the service token", "/api/v4/personal_access_tokens/self", c.service(), &token)
+	err = complete("the service token", err, token.ID > 0)
+	if trouble := (*Trouble)(nil); errors.As(err, &trouble) {
+		return err
+	}
+	return nil
+}
+
 // get sends one request and reads a JSON answer. The transport is used without an
 // http.Client, so that no redirect is followed and no error repeats a URL. Its
 // error is a statusError, or Trouble.

@@ -67,6 +67,12 @@ func (m *Memory) Knows(kind, key string) bool {
 	return ok
 }
 
+// Knew tells whether the answer to a question was a yes within the grace.
+func (m *Memory) Knew(kind, key string) bool {
+	a, ok := m.yes.Get(kind + " " + key)
+	return ok && time.Since(a.at) < m.grace
+}
+
 func (m *Memory) last(key string) (answer, bool) {
 	if a, ok := m.yes.Get(key); ok {
 		return a, true
@@ -88,7 +94,7 @@ func Ask[T any](ctx context.Context, m *Memory, kind, key string, ask func(conte
 	if ok && time.Since(a.at) < m.cacheFor {
 		return unpack[T](a)
 	}
-	if err := m.trouble(kind); err != nil {
+	if err := m.Away(kind); err != nil {
 		return known[T](m, key, err)
 	}
 	flight := m.flights.DoChan(key, func() (any, error) {
@@ -152,8 +158,8 @@ func (m *Memory) keep(kind, key string, a answer) bool {
 	return true
 }
 
-// trouble is why a kind of question is not to be asked now.
-func (m *Memory) trouble(kind string) error {
+// Away is why a kind of question is not to be asked now, nil if it may be.
+func (m *Memory) Away(kind string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if a := m.away[kind]; time.Now().Before(a.until) {

@@ -1,0 +1,102 @@
+package caddymodule
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
+)
+
+// GitLab may ban an address for an hour after 30 failed logins at its token
+// service in three minutes, and all deploy tokens go there from this one address.
+// So it is shown fewer logins of which it is not known that they are right.
+const (
+	deployWindow = 3 * time.Minute
+	// deployLogins is how many unknown logins it is shown within the window.
+	deployLogins = 20
+	// deployStrangers is how many of them come from addresses that nobody has
+	// logged in from before. The rest is for new tokens of known places, which
+	// strangers cannot use up.
+	deployStrangers = 15
+	// deployEach is how many of them come from one address.
+	deployEach = 5
+)
+
+// deployBudgets are by instance, whatever else a directory is configured to ask
+// there, and outlive a configuration.
+var deployBudgets = caddy.NewUsagePool()
+
+// deployBudget counts the unknown logins that an instance has been shown.
+type deployBudget struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	shown []*deployShown // within the window, the oldest first
+}
+
+type deployShown struct {
+	at       time.Time
+	subnet   string
+	friendly bool
+}
+
+func newDeployBudget() (*deployBudget, error) { return &deployBudget{now: time.Now}, nil }
+
+// Destruct implements [caddy.Destructor]; there is nothing to stop.
+func (*deployBudget) Destruct() error { return nil }
+
+// take counts a login that GitLab is about to be shown; right takes it back when
+// GitLab has found it right. An error says that there is no place left, and when
+// there will be.
+func (b *deployBudget) take(login Login) (right func(), err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.check(login); err != nil {
+		return nil, err
+	}
+	shown := &deployShown{b.now(), login.subnet, login.friendly}
+	b.shown = append(b.shown, shown)
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.shown = slices.DeleteFunc(b.shown, func(s *deployShown) bool { return s == shown })
+	}, nil
+}
+
+// peek is take for a login that GitLab is not shown.
+func (b *deployBudget) peek(login Login) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.check(login)
+}
+
+// check looks for a place; b.mu is held.
+func (b *deployBudget) check(login Login) error {
+	now := b.now()
+	b.shown = slices.DeleteFunc(b.shown, func(s *deployShown) bool { return now.Sub(s.at) >= deployWindow })
+	var wait time.Duration
+	full := func(limit int, counts func(*deployShown) bool) {
+		n := 0
+		for _, s := range slices.Backward(b.shown) {
+			if !counts(s) {
+				continue
+			}
+			if n++; n == limit { // the first of the last so many has to go
+				wait = max(wait, s.at.Add(deployWindow).Sub(now))
+			}
+		}
+	}
+	full(deployLogins, func(*deployShown) bool { return true })
+	full(deployEach, func(s *deployShown) bool { return s.subnet == login.subnet })
+	if !login.friendly {
+		full(deployStrangers, func(s *deployShown) bool { return !s.friendly })
+	}
+	if wait > 0 {
+		return &gitlabapi.Trouble{What: "a deploy token", RetryAfter: wait, Err: errors.New("too many deploy tokens that nobody knows were tried")}
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestHiddenRefusals: while a directory is away, or too many passwords are being
+// checked, a wrong login of the configuration's is answered as any other. It
+// counts as the guess that it is, and the log tells of it.
+func TestHiddenRefusals(t *testing.T) {
+	s := newSite(t)
+	s.globals = trustFront
+	s.load(users("alice"), "directory elsewhere", private("acme", "alice"))
+	seen := 0
+	elsewhereFails.Store(1)
+	defer elsewhereFails.Store(0)
+	s.audited(&seen)
+	alike := func() {
+		t.Helper()
+		for _, how := range []func(name string) answer{
+			func(name string) answer { return s.get(auth, basic(name, "x")) },
+			func(name string) answer { return s.get("/v2/", basic(name, "x")) },
+			func(name string) answer { return s.get("/jwt/auth", form(loginForm(name, "x"))) },
+		} {
+			var answers []string
+			for _, name := range []string{"alice", "nobody"} {
+				a := how(name).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "WWW-Authenticate", "")
+				a.Header.Del("Date")
+				answers = append(answers, fmt.Sprintf("%d %v %s", a.StatusCode, a.Header, a.body))
+			}
+			if answers[0] != answers[1] {
+				t.Errorf("%s for an account, %s for none", answers[0], answers[1])
+			}
+		}
+	}
+	alike()
+	if got := s.audited(&seen); !slices.Equal(got, slices.Repeat([]string{"warn|login refused|alice|static||wrong password"}, 3)) {
+		t.Errorf("the audit log tells %q", got)
+	}
+	for i := range 2 * (accountBurst + 5) {
+		name, i := []string{"alice", "nobody"}[i%2], i/2
+		want := http.StatusServiceUnavailable
+		if i >= accountBurst-2 { // one was above, and again at a tenth of the price
+			want = http.StatusTooManyRequests
+		}
+		if a := s.get(auth, basic(name, fmt.Sprint("guess", i)), from(fmt.Sprint("198.51.100.", i))); a.StatusCode != want {
+			t.Errorf("%s, guess %d: %d instead of %d", name, i, a.StatusCode, want)
+		}
+	}
+	s.restart(users("alice"), "directory elsewhere", private("acme", "alice")) // forgets the guesses
+	elsewhereFails.Store(0)
+	hashing.strangers.Add(maxWaiting)
+	defer hashing.strangers.Add(-maxWaiting)
+	alike()
+}
+
+// TestGuessesWhileAway: an outage gives nobody more guesses, neither where the
+// account has been logged in to nor from one address at many accounts.
+func TestGuessesWhileAway(t *testing.T) {
+	s := newSite(t)
+	s.globals = trustFront
+	s.load(users("alice"), "directory elsewhere", private("acme", "alice"))
+	home, strange := from("198.51.100.1"), from("198.51.100.2")
+	s.get(auth, as("alice"), home).expect(t, http.StatusOK, "")
+	elsewhereFails.Store(1)
+	defer elsewhereFails.Store(0)
+	for i := range addressBurst {
+		s.get(auth, basic("alice", fmt.Sprint("guess", i)), home).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		s.get(auth, basic(fmt.Sprint("user", i), "guess"), strange).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	}
+	s.get(auth, basic("alice", "another"), home).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	s.get(auth, basic("mallory", "guess"), strange).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	s.get(auth, as("alice"), home).expect(t, http.StatusOK, "") // the owner gets in
+}
+
+// TestLDAPBehind: a wrong password for a name of the configuration's costs at the
+// LDAP server what an unknown name does, and no account of that name is tried there.
+func TestLDAPBehind(t *testing.T) {
+	for name, block := range map[string]func(*ldapServer) string{
+		"search": func(l *ldapServer) string { return l.directory() },
+		"no service account": func(l *ldapServer) string {
+			return "directory ldap " + l.url() + " {\n tls_trust_pool file " + l.ca + "\n user_dn uid=%s," + ldapPeople + "\n}\n"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLDAP(t, true)
+			s := ldapSite(t, users("alice"), block(l)) // there is an alice at the server too
+			s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
+			ask := func(name, password string) (dns, filters []string) {
+				l.heard()
+				s.get("/v2/", loginAs(name, password)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+				return l.heard()
+			}
+			for i := range 3 {
+				wrong := fmt.Sprint("wrong", i)
+				dns, filters := ask("alice", wrong)
+				dnsUnknown, filtersUnknown := ask("stranger", wrong)
+				if len(dns) != len(dnsUnknown) || len(filters) != len(filtersUnknown) || len(dns)+len(filters) == 0 {
+					t.Errorf("for an account: %q, %q; for none: %q, %q", dns, filters, dnsUnknown, filtersUnknown)
+				}
+				if asked := fmt.Sprint(dns, filters); strings.Contains(asked, "alice") || !strings.Contains(asked, "nobody-") {
+					t.Errorf("the server was asked %s", asked)
+				}
+			}
+		})
+	}
+}
+
+// TestLDAPSaturated: while the server answers nobody, a wrong login is answered one
+// time, whichever directory knows its name; when it answers again, all are told that
+// they are wrong, and one that was right meanwhile gets in at once.
+func TestLDAPSaturated(t *testing.T) {
+	defer func(before loginTimes) { answerLogins = before }(answerLogins)
+	answerLogins = loginTimes{100 * time.Millisecond, 100 * time.Millisecond}
+	l := newLDAP(t, true)
+	s := ldapSite(t, users("dave"), l.directory("pool 1", "cache_for 1h"))
+	hold := make(chan struct{})
+	l.set(func() { l.fault = func(uint64) { <-hold } })
+	names := []string{"dave", "bob", "nobody"}
+	together(len(names)+1, func(i int) {
+		name, password, began := "alice", password("alice"), time.Now()
+		if i < len(names) {
+			name, password = names[i], "wrong"
+		}
+		s.get(auth, basic(name, password)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10")
+		if took := time.Since(began); took < 100*time.Millisecond || took > time.Second {
+			t.Errorf("%s: got an answer after %s, want one after 100ms", name, took)
+		}
+	})
+	close(hold)
+	eventually(t, "the right login is known", func() bool { return s.get(auth, as("alice")).StatusCode == http.StatusOK })
+	eventually(t, "the wrong ones are known", func() bool {
+		return !slices.ContainsFunc(names, func(name string) bool { return s.get(auth, basic(name, "wrong")).StatusCode != http.StatusUnauthorized })
+	})
+}

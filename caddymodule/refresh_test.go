@@ -1,0 +1,197 @@
+package caddymodule
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+)
+
+const refreshOn = "token {\n lifetime 1h\n refresh_tokens on\n}"
+
+// refreshGrant is the form that buys a token with a refresh token, and asks for
+// another refresh token.
+func refreshGrant(token string) with {
+	return form(url.Values{"grant_type": {"refresh_token"}, "service": {service}, "refresh_token": {token}, "access_type": {"offline"}})
+}
+
+// timesOf reads iat, auth_time and exp of a token.
+func timesOf(t *testing.T, raw string) (issued, login, expires time.Time) {
+	t.Helper()
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims struct {
+		Issued  int64 `json:"iat"`
+		Login   int64 `json:"auth_time"`
+		Expires int64 `json:"exp"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		t.Fatal(err)
+	}
+	return time.Unix(claims.Issued, 0), time.Unix(claims.Login, 0), time.Unix(claims.Expires, 0)
+}
+
+// refreshTokenOf mints a refresh token of alice's whose login was so long ago.
+func (s *site) refreshTokenOf(id tokenissuer.Identity, ago time.Duration) string {
+	s.t.Helper()
+	id.AuthTime = time.Now().Add(-ago).Unix()
+	token, err := running.now()[0].issuer.Mint(s.t.Context(), tokenissuer.MintRequest{
+		Issuer: s.url, Identity: id, Lifetime: refreshLifetime, Use: tokenissuer.Refresh,
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.secret(token.Raw)
+	return token.Raw
+}
+
+// TestRefreshTokensEnd: nothing that a refresh token buys, another refresh token or
+// an access token, is good for longer than 30 days after the login.
+func TestRefreshTokensEnd(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"), refreshOn)
+	first := s.get(auth+"&offline_token=true", as("alice")).expect(t, http.StatusOK, "").tokens().RefreshToken
+	issued, login, expires := timesOf(t, first)
+	if login != issued || expires != login.Add(refreshLifetime) {
+		t.Errorf("got a refresh token of a login at %s until %s, want one of %s for %s", login, expires, issued, refreshLifetime)
+	}
+	id := tokenissuer.Identity{Name: "alice", Directory: "static", Version: running.now()[0].accounts.directories[0].static().now().byName["alice"].version}
+	old := s.refreshTokenOf(id, refreshLifetime-30*time.Minute)
+	for name, token := range map[string]string{"of now": first, "of long ago": old} {
+		last := time.Now().Add(refreshLifetime)
+		if name == "of long ago" {
+			last = time.Now().Add(30 * time.Minute)
+		}
+		for range 3 {
+			a := s.get("/jwt/auth", refreshGrant(token)).expect(t, http.StatusOK, "").tokens()
+			for _, bought := range []string{a.Token, a.RefreshToken} {
+				if _, _, expires := timesOf(t, bought); expires.After(last.Add(time.Second)) {
+					t.Errorf("%s: got a token until %s, want one until %s at most", name, expires, last)
+				}
+			}
+			if _, login, _ := timesOf(t, a.RefreshToken); time.Since(login) < refreshLifetime-time.Hour && name == "of long ago" {
+				t.Errorf("%s: the refresh token has forgotten its login: %s", name, login)
+			}
+			if issued, _, expires := timesOf(t, a.Token); a.ExpiresIn != int(expires.Sub(issued)/time.Second) {
+				t.Errorf("%s: got expires_in %d, want %s", name, a.ExpiresIn, expires.Sub(issued))
+			}
+			token = a.RefreshToken
+		}
+	}
+	// As the password of nobody, for clients that find no POST, it is the same.
+	a := s.get(auth+"&offline_token=true", basic("", old)).expect(t, http.StatusOK, "").tokens()
+	if _, _, expires := timesOf(t, a.RefreshToken); expires.After(time.Now().Add(30 * time.Minute)) {
+		t.Errorf("got a refresh token until %s", expires)
+	}
+	// One that does not tell its login, as older versions made them, is refused.
+	k := newSmith(t, s, first)
+	s.get("/jwt/auth", refreshGrant(k.forge(nil, nil))).expect(t, http.StatusOK, "")
+	s.get("/jwt/auth", refreshGrant(k.forge(nil, object{"auth_time": nil}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/jwt/auth", refreshGrant(k.forge(nil, object{"auth_time": time.Now().Unix() - 86400}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+}
+
+// TestLDAPPasswordChanged: a changed password ends what was taken with the old one,
+// where an attribute tells of it, and access tokens go on. Where none does, refresh
+// tokens end a day after the login.
+func TestLDAPPasswordChanged(t *testing.T) {
+	for name, row := range map[string]struct {
+		lines    string
+		attr     string // changes with the password
+		known    bool   // by it a change is seen
+		inTheLog string
+	}{
+		"a password policy": {"", "pwdChangedTime", true, `"attribute":"pwdChangedTime"`},
+		"Active Directory":  {"", "pwdLastSet", true, `"attribute":"pwdLastSet"`},
+		"an own attribute":  {"password_changed shadowLastChange", "shadowLastChange", true, `"attribute":"shadowLastChange"`},
+		"another than said": {"password_changed shadowLastChange", "pwdChangedTime", false, "24 hours after the login"},
+		"none":              {"", "description", false, "24 hours after the login"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLDAP(t, true)
+			put := func(secret, changed string) {
+				l.put("uid=alice,"+ldapPeople, "uid", "alice", "userPassword", secret, "entryUUID", "uuid-alice", row.attr, changed)
+			}
+			put(password("alice"), "20260101000000Z")
+			s := newSite(t)
+			s.openAdmin()
+			s.secret(ldapPassword)
+			s.load(l.directory("cache_for 1ns", row.lines), private("acme"), refreshOn)
+			tokens := s.get(auth+"&offline_token=true", as("alice")).expect(t, http.StatusOK, "").tokens()
+			secret, _ := s.create("--account", "alice")
+			s.get("/jwt/auth", refreshGrant(tokens.RefreshToken)).expect(t, http.StatusOK, "")
+			limit := refreshLifetime
+			if !row.known {
+				limit = unmarkedRefresh
+			}
+			if _, login, expires := timesOf(t, tokens.RefreshToken); expires != login.Add(limit) {
+				t.Errorf("got a refresh token for %s, want %s", expires.Sub(login), limit)
+			}
+			if !strings.Contains(s.logs(), row.inTheLog) {
+				t.Errorf("the log does not tell %q", row.inTheLog)
+			}
+			if !row.known {
+				// Also one that was made when more was known of the account.
+				who, err := running.now()[0].accounts.find(t.Context(), "account", "alice")
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.identity(), unmarkedRefresh-time.Minute))).expect(t, http.StatusOK, "")
+				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.identity(), unmarkedRefresh))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+			}
+
+			next := password("alice") + "-of-now"
+			s.secret(next)
+			put(next, "20260202000000Z")
+			want := map[bool]int{true: 401, false: 200}[row.known]
+			if a := s.get("/jwt/auth", refreshGrant(tokens.RefreshToken)); a.StatusCode != want {
+				t.Errorf("after the change: got %d for the refresh token, want %d", a.StatusCode, want)
+			}
+			s.get(auth, basic("alice", next)).expect(t, http.StatusOK, "")
+			s.get(auth, basic("x", secret)).expect(t, http.StatusOK, "")
+		})
+	}
+}
+
+// TestLDAPRememberedLogin: a login that was right and is remembered is checked anew
+// when the password changes, and goes on if it is right still.
+func TestLDAPRememberedLogin(t *testing.T) {
+	l := newLDAP(t, true)
+	put := func(secret, changed string) {
+		l.put("uid=alice,"+ldapPeople, "uid", "alice", "userPassword", secret, "entryUUID", "uuid-alice", "pwdChangedTime", changed)
+	}
+	put(password("alice"), "1")
+	s := ldapSite(t, l.directory("cache_for 1h"))
+	// relook makes the next request look the account up, but not log in.
+	relook := func() {
+		ldapMemories.Range(func(_, memory any) bool {
+			memory.(*ldapMemory).accounts.forget("alice")
+			return true
+		})
+	}
+	login := func(status, binds int) {
+		t.Helper()
+		l.heard()
+		if a := s.get("/v2/", as("alice")); a.StatusCode != status {
+			t.Errorf("got %d, want %d", a.StatusCode, status)
+		}
+		dns, _ := l.heard()
+		if n := strings.Count(strings.Join(dns, "\n"), "uid=alice"); n != binds {
+			t.Errorf("got %d binds, want %d", n, binds)
+		}
+	}
+	login(http.StatusOK, 1)
+	login(http.StatusOK, 0)
+	put(password("alice"), "2")
+	relook()
+	login(http.StatusOK, 1)
+	login(http.StatusOK, 0)
+	put("another", "3")
+	relook()
+	login(http.StatusUnauthorized, 1)
+}

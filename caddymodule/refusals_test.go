@@ -1,0 +1,164 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestRefusalsRemembered: a login that all directories have answered, and refused,
+// is refused for a minute without a question; any other is asked about each time.
+func TestRefusalsRemembered(t *testing.T) {
+	for name, row := range map[string]struct {
+		says      error
+		remembers bool
+	}{
+		"a wrong password":       {ErrWrongPassword, true},
+		"an unknown name":        {ErrUnknownAccount, true},
+		"a blocked account":      {ErrBlocked, false},
+		"a directory away":       {errors.New("away"), false},
+		"busy":                   {errBusy, false},
+		"wrong for this request": {fmt.Errorf("%w: %w", ErrWrongPassword, ErrThisRequest), false},
+		"unknown for this one":   {fmt.Errorf("%w: %w", ErrUnknownAccount, ErrThisRequest), false},
+		"a right one":            {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := newRemote(10*time.Millisecond, func(Login) error { return row.says })
+				d := newDesk(t, server)
+				asked := func(what, name, password string, wait time.Duration, want int) {
+					t.Helper()
+					time.Sleep(wait)
+					server.heard = nil
+					first := d.login(name, password, "192.0.2.1")
+					if len(server.heard) != want {
+						t.Errorf("%s: the directory was asked %d times, want %d", what, len(server.heard), want)
+					}
+					if row.says != nil && first.took != time.Second {
+						t.Errorf("%s: answered after %s, want 1s", what, first.took)
+					}
+				}
+				again := map[bool]int{true: 0, false: 1}[row.remembers]
+				asked("first", "ann", "x", 0, 1)
+				asked("again", "ann", "x", 0, again)
+				asked("another password", "ann", "y", 0, 1)
+				asked("another spelling", "Ann", "x", 0, 1)
+				asked("just within the time", "ann", "x", refuseFor-5*time.Second, again)
+				asked("after it", "ann", "x", 6*time.Second, 1)
+			})
+		})
+	}
+}
+
+// TestRefusalsWhileAway: a refusal that the client was not told, since another
+// directory could not be asked, is not remembered.
+func TestRefusalsWhileAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var away error
+		first, second := newRemote(0, knows("ann")), newRemote(0, func(Login) error { return away })
+		d := newDesk(t, first, second)
+		away = errors.New("away")
+		d.expect("while it is away", d.login("ann", "x", "192.0.2.1"), 503, time.Second)
+		away = ErrUnknownAccount
+		d.expect("when it is back", d.login("ann", "x", "192.0.2.1"), 401, time.Second)
+		d.expect("again", d.login("ann", "x", "192.0.2.1"), 401, time.Second)
+		if len(first.heard) != 2 {
+			t.Errorf("the first directory was asked %d times, want 2", len(first.heard))
+		}
+	})
+}
+
+// TestRefusalsForgotten: a reload and a change of the users file make a password
+// right at once that was wrong a moment ago, and no site speaks for another.
+func TestRefusalsForgotten(t *testing.T) {
+	s := newSite(t)
+	file := filepath.Join(s.dir, "users")
+	write(t, file, usersText("bob"))
+	settled(t, file)
+	lines := []string{"directory static {\n name file\n users_file " + file + "\n}", visible("acme", Internal)}
+	other := newSite(t)
+	_, port, _ := strings.Cut(other.host, ":")
+	s.after = "http://:" + port + " {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem " + s.cache + " {\n reserve off\n}\n name other\n" + users("alice") + visible("acme", Internal) + "}\n}\n"
+	s.load(lines...)
+	wrong := func(s *site) answer { return s.get("/v2/", as("alice")) }
+	wrong(s).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	other.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
+	wrong(s).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	write(t, file, usersText("bob", "alice"))
+	settled(t, file)
+	time.Sleep(usersLook)
+	wrong(s).expect(t, http.StatusOK, "")
+
+	s.get("/v2/", as("carol")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.load(append(lines, users("carol"))...)
+	s.get("/v2/", as("carol")).expect(t, http.StatusOK, "")
+}
+
+// TestRefusalsSpareLDAP: a wrong login that is repeated reaches the server once.
+func TestRefusalsSpareLDAP(t *testing.T) {
+	l := newLDAP(t, true)
+	s := ldapSite(t, l.directory("cache_for 1ns"))
+	l.heard()
+	for range 150 {
+		s.get("/v2/", loginAs("alice", "last month's")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	}
+	binds := 0
+	dns, _ := l.heard()
+	for _, dn := range dns {
+		if strings.Contains(dn, "alice") {
+			binds++
+		}
+	}
+	if binds != 1 {
+		t.Errorf("got %d binds for one wrong login, want 1", binds)
+	}
+	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
+}
+
+// TestRefusalsSpareGitLab: the same there, beyond the time that GitLab's own answers
+// are believed for.
+func TestRefusalsSpareGitLab(t *testing.T) {
+	g, alice, _ := newGitLab(t)
+	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1ns"))
+	for range 50 {
+		s.get(auth, basic("alice", alice+"x")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	}
+	if n := g.Asked("/api/v4/personal_access_tokens/self"); n != 1 {
+		t.Errorf("GitLab was asked %d times about one wrong token, want 1", n)
+	}
+}
+
+// TestHiddenRefusalsGitLab: a wrong login that looks like a token is answered alike
+// while GitLab is away, whether or not the configuration has the name.
+func TestHiddenRefusalsGitLab(t *testing.T) {
+	g, _, _ := newGitLab(t)
+	s := gitlabSite(t, g, users("carol"), gitlabAt(t, g, "cache_for 1ns"))
+	away := func(w http.ResponseWriter, _ *http.Request) bool {
+		http.Error(w, "down", http.StatusBadGateway)
+		return true
+	}
+	for i, fault := range []func(http.ResponseWriter, *http.Request) bool{nil, away, nil} {
+		g.Change(func() { g.Fault = fault })
+		status, code := http.StatusUnauthorized, "UNAUTHORIZED"
+		if fault != nil {
+			status, code = http.StatusServiceUnavailable, "UNAVAILABLE"
+		}
+		for _, kind := range []string{"glpat-", "gldt-"} {
+			for _, name := range []string{"carol", "nobody"} {
+				secret := fmt.Sprint(kind, name, "s-", i, "-secret-that-must-not-leak")
+				s.get(auth, basic(name, secret)).expect(t, status, code)
+			}
+		}
+		for _, name := range []string{"carol", "nobody"} { // what is no token is not GitLab's business
+			s.get(auth, basic(name, fmt.Sprint("hunter", i))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		}
+	}
+	if g.Saw("glpat-carols-") || !g.Saw("glpat-nobodys-") {
+		t.Error("GitLab was shown a password of an account of the configuration, or none of others")
+	}
+}
