@@ -30,7 +30,7 @@ func TestDigestIsNoCapability(t *testing.T) {
 			a.expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN").has(t, "Docker-Content-Digest", "")
 			// A blob is no manifest either.
 			s.get(manifestPath(caller.group, "team/secret", string(image.Layers[0])), as(caller.name), change).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
-			s.get(blobPath(caller.group, "team/none", image.Layers[0]), as(caller.name), change).expect(t, http.StatusNotFound, "BLOB_UNKNOWN")
+			s.get(blobPath(caller.group, "team/none", image.Layers[0]), as(caller.name), change).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 		}
 	}
 	// Whose repository has it is served from what is here.
@@ -139,8 +139,9 @@ func TestJoin(t *testing.T) {
 		}
 	}
 	answer{Response: second}.has(t, "Cache-Status", "dependency-proxy; fwd=miss; collapsed")
-	if counts := up.Counts(); counts.BlobGet != 1 || counts.BlobBytes != int64(len(layer)) {
-		t.Errorf("upstream was asked %+v", counts)
+	if counts := up.Counts(); counts.BlobGet != 2 || counts.BlobBytes != int64(len(layer)) {
+		// One GET was to see that there is nothing, as HEAD had said.
+		t.Errorf("upstream was asked %+v, want 2 GETs and the blob once", counts)
 	}
 	s.awaitStored(string(d))
 }
