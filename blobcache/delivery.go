@@ -54,15 +54,16 @@ func (x *Index) Delivery(ctx context.Context, scope string, d digest.Digest) (De
 // in bytes, and links the scope to it. An error means that not all of that is on
 // disk; until the process ends it holds all the same.
 func (x *Index) AddDelivery(ctx context.Context, scope string, d digest.Digest, link Link) error {
-	source, _ := sourceOf(scope)
+	// The link comes first: who sees the delivery alone asks the source.
+	err := x.AddLink(ctx, scope, d, link)
 	delivery := Delivery{Size: link.Size}
-	var err error
-	if known, kerr := x.Delivery(ctx, scope, d); kerr != nil || known != delivery {
-		key := deliveryKey(source, d)
-		x.deliveries.Add(key, delivery)
-		err = save(ctx, x.records, key, delivery)
+	if known, kerr := x.Delivery(ctx, scope, d); kerr == nil && known == delivery {
+		return err
 	}
-	return errors.Join(err, x.AddLink(ctx, scope, d, link))
+	source, _ := sourceOf(scope)
+	key := deliveryKey(source, d)
+	x.deliveries.Add(key, delivery)
+	return errors.Join(err, save(ctx, x.records, key, delivery))
 }
 
 // forgetDeliveries removes the records of content that has gone, as links go.
