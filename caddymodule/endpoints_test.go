@@ -230,3 +230,45 @@ func TestUpstreamPlainRedirect(t *testing.T) {
 		}
 	}
 }
+
+// TestEndpointFingerprint: what decides whose bytes come from an endpoint tells it
+// from others, and the login does not.
+func TestEndpointFingerprint(t *testing.T) {
+	t.Setenv("HUB_PASSWORD", upstreamPassword)
+	const address = "http://127.0.0.1:1"
+	s, seen := newSite(t), make(map[string]string)
+	for name, row := range map[string]struct {
+		lines  string
+		shared string // with which other row
+	}{
+		"plain":             {"endpoint " + address + "\n allow_private", "plain"},
+		"another address":   {"endpoint http://127.0.0.1:2\n allow_private", ""},
+		"no private":        {"endpoint " + address, ""},
+		"transport":         {"endpoint " + address + "\n allow_private\n transport http {\n tls_insecure_skip_verify\n}", ""},
+		"another transport": {"endpoint " + address + "\n allow_private\n transport http {\n tls_server_name other.example\n}", ""},
+		"login":             {"endpoint " + address + "\n allow_private\n credentials hub {env.HUB_PASSWORD}", "plain"},
+		"realm hosts":       {"endpoint " + address + "\n allow_private\n realm_hosts auth.example", "plain"},
+	} {
+		s.load(users("alice"), private("acme", "alice"), "upstream docker.io {\n "+row.lines+"\n}")
+		handlers, err := adminVaults()
+		if err != nil || len(handlers) != 1 {
+			t.Fatalf("%d sites, %v", len(handlers), err)
+		}
+		endpoint := handlers[0].Upstreams[0].sources[""].endpoint
+		if row.shared != "" {
+			name = row.shared
+		}
+		if other, ok := seen[endpoint]; ok && other != name {
+			t.Errorf("%s and %s share downloads", other, name)
+		}
+		for known, other := range seen {
+			if other == name && known != endpoint {
+				t.Errorf("%s: downloads are not shared with another login", name)
+			}
+		}
+		seen[endpoint] = name
+	}
+	if len(seen) != 5 {
+		t.Errorf("%d endpoints, want 5", len(seen))
+	}
+}
