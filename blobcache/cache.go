@@ -100,7 +100,7 @@ type Cache struct {
 	removing sync.Mutex // so that what goes is counted out once
 
 	small *lru.Cache[digest.Digest, []byte]
-	lied  *lru.Cache[digest.Digest, struct{}] // fetched in ranges that did not fit together
+	lied  *lru.Cache[fillKey, struct{}] // fetched in ranges that did not fit together
 	// sizes are of content that was found whole although its size was not the
 	// one that somebody had expected.
 	sizes *lru.Cache[digest.Digest, int64]
@@ -118,7 +118,7 @@ const (
 // New returns a cache over a store, without bounds.
 func New(store Store, hooks Hooks) *Cache {
 	small, err1 := lru.New[digest.Digest, []byte](smallEntries)
-	lied, err2 := lru.New[digest.Digest, struct{}](liedEntries)
+	lied, err2 := lru.New[fillKey, struct{}](liedEntries)
 	sizes, err3 := lru.New[digest.Digest, int64](sizesEntries)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		panic(err) // the sizes are positive constants
@@ -175,20 +175,24 @@ type Request struct {
 	// being stored; 0 for none.
 	Limit int64
 
+	// Endpoint names the endpoint that Fetch asks; fills in progress are shared
+	// only between requests of the same endpoint.
+	Endpoint string
+
 	// Scope names the authority that Fetch asks with. A request shares
 	// another one's failure only within a scope: in another scope it asks
 	// for itself.
 	Scope string
+
+	// Claim, if set, decides what the scope may have of content that the
+	// request does not fetch itself. Without it, that is everything.
+	Claim Claim
 
 	Fetch Fetch
 
 	// Connections is how many ranges of large content may be fetched from the
 	// source at once. Below 2 it is never asked for a part.
 	Connections int
-
-	// Confirmed, if set, is called once Fetch has succeeded and before any
-	// request that shares the fill is answered.
-	Confirmed func(size int64)
 
 	// Stored, if set, is called when a fill that the request has started has
 	// been stored.
@@ -202,27 +206,67 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 	if err := req.Digest.Validate(); err != nil {
 		return nil, Led, fmt.Errorf("%q: %w", req.Digest, err)
 	}
-	for refused := false; ; {
+	for share := always; ; {
 		ended := c.endedFills(req.Digest)
-		if r := c.open(ctx, req.Digest, req.Size); r != nil {
-			r.cancel = c.keeper.read(req.Digest)
-			return r, Hit, nil
+		standing := req.standing(ctx)
+		if standing.Linked || standing.Delivered {
+			req.Size = standing.Size
 		}
-		f, led := c.join(ctx, req, ended, refused)
+		if standing.Linked || standing.Delivered && share != never {
+			r, err := c.stored(ctx, req, standing)
+			if !errors.Is(err, ErrUnconfirmed) && (r != nil || err != nil) {
+				return r, Hit, err
+			}
+			if err != nil {
+				share = never
+			}
+		}
+		f, led := c.join(ctx, req, ended, share)
 		if f == nil {
 			continue
 		}
 		r, origin, err := f.reader(ctx, req, led)
 		if err == nil && origin == Joined {
-			c.hooks.joined(req.Digest)
+			if err = f.admit(ctx, req, standing); err == nil {
+				c.hooks.joined(req.Digest)
+				return r, origin, nil
+			}
+			_ = r.Close()
+			if !errors.Is(err, ErrUnconfirmed) {
+				return nil, origin, err
+			}
+			share = never
+			continue
 		}
 		if err == nil || origin == Led || f.scope == req.Scope || ctx.Err() != nil {
 			return r, origin, err
 		}
 		// Another scope's fill failed, perhaps for want of a right that this
 		// one has. Waiting for one such failure is enough.
-		refused = true
+		share = max(share, answered)
 	}
 }
+
+// stored opens stored content for a request that may have it, nil if there is
+// none.
+func (c *Cache) stored(ctx context.Context, req Request, standing Standing) (*Reader, error) {
+	r := c.open(ctx, req.Digest, req.Size)
+	if r == nil {
+		return nil, nil
+	}
+	if !standing.Linked {
+		size := r.Size()
+		if err := req.Claim.Confirm(ctx, size); err != nil {
+			_ = r.Close()
+			return nil, err
+		}
+		req.Claim.Delivered(size)
+	}
+	r.cancel = c.keeper.read(req.Digest)
+	return r, nil
+}
+
+// shared is the key of the fill that the request shares with others.
+func (r *Request) shared() fillKey { return fillKey{endpoint: r.Endpoint, digest: r.Digest} }
 
 func (c *Cache) trouble(op string, err error) { c.hooks.trouble(op, err) }

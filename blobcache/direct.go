@@ -24,6 +24,7 @@ type direct struct {
 	hash     hash.Hash
 	pos      int64 // of the next byte from ahead
 	off      int64 // of the next byte for the reader
+	parted   bool  // the reader wants parts and not the whole
 	verified bool
 }
 
@@ -34,13 +35,10 @@ func newDirect(ctx context.Context, req Request, answer *Body) (*Reader, error) 
 	if answer != nil {
 		bind(ctx, answer)
 	}
-	d := &direct{ctx: ctx, req: req, size: -1}
+	d := &direct{ctx: ctx, req: req, size: req.Size}
 	if err := d.open(answer); err != nil {
 		cancel()
 		return nil, err
-	}
-	if req.Confirmed != nil {
-		req.Confirmed(d.size)
 	}
 	return &Reader{source: d, cancel: cancel, size: d.size}, nil
 }
@@ -82,7 +80,7 @@ func (d *direct) spooled() *Body {
 		return nil
 	}
 	section := io.NewSectionReader(d.spool.file, 0, have)
-	return &Body{ReadCloser: io.NopCloser(section), Size: d.spool.size, End: have, ETag: d.spool.etag}
+	return &Body{ReadCloser: io.NopCloser(section), Size: d.spool.size, End: have, ETag: d.spool.etag, Plain: d.spool.plain}
 }
 
 func (d *direct) Read(p []byte) (int, error) {
@@ -120,6 +118,8 @@ func (d *direct) next(p []byte) (n int, err error) {
 	if !d.verified {
 		_, err = d.ahead.Peek(2)
 		switch {
+		case d.parted && d.source.plain:
+			return 0, errPlain
 		case err == nil && d.size >= 0 && d.pos+2 > d.size:
 			return 0, fmt.Errorf("the source sent more than its %d bytes: %w", d.size, ErrDigestMismatch)
 		case err == nil:
@@ -157,6 +157,9 @@ func (d *direct) verify() error {
 		return fmt.Errorf("%s: got %s: %w", d.req.Digest, got, ErrDigestMismatch)
 	}
 	d.verified = true
+	if d.req.Claim != nil {
+		d.req.Claim.Delivered(d.pos + int64(len(last)))
+	}
 	return nil
 }
 

@@ -195,18 +195,22 @@ func TestDirectSourceErrors(t *testing.T) {
 	})
 }
 
-func TestDirectConfirms(t *testing.T) {
+// TestDirectDelivers: without a disk too, a claim hears of the delivery when the
+// digest is known, and not before.
+func TestDirectDelivers(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
-		s := e.source(random(76, 1000))
-		req, confirmed := s.request("a"), int64(0)
-		req.Confirmed = func(size int64) { confirmed += size }
-		r, _, err := e.cache.Get(t.Context(), req)
+		s, c := e.source(random(76, 1000)), &claim{}
+		r, _, err := e.cache.Get(t.Context(), c.of(s.request("a")))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		if confirmed != 1000 {
-			t.Errorf("confirmed %d bytes", confirmed)
+		if got := c.sizes(); len(got) != 0 {
+			t.Errorf("delivered %d before a byte was read", got)
+		}
+		e.same(r, s.content)
+		if got := c.sizes(); len(got) != 1 || got[0] != 1000 {
+			t.Errorf("delivered %d, want once 1000 bytes", got)
 		}
 	})
 }

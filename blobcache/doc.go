@@ -3,12 +3,12 @@
 // A request for a digest is answered from the [Store] when the content is
 // there. When it is not, the first request starts one detached fill: it
 // fetches the content once, in several ranges at a time if it is large, spools
-// it to a temporary file and hashes it as it comes. Every request that arrives
-// meanwhile reads the same spool at its own pace and from its own offset, so
-// nobody waits for the whole and nobody slows the others down; the last byte is
-// held back from all of them until the digest matches. Then the file is synced
-// and renamed into the store. A range that ends before the last byte is not held
-// back, and is as good as its source until the fill has ended.
+// it to a temporary file and hashes it as it comes. Every request for the same
+// endpoint that arrives meanwhile reads the same spool at its own pace and from
+// its own offset, so nobody waits for the whole and nobody slows the others down;
+// the last byte is held back from all of them until the digest matches. Then the
+// file is synced and renamed into the store. A range that ends before the last
+// byte is not held back, and is as good as its endpoint until the fill has ended.
 //
 // A [Shelf] is kept within [Limits] by [Cache.Keep]: what was least recently
 // asked for goes first, and what it names goes with it, so that no image is left
@@ -17,7 +17,9 @@
 // fetched again.
 //
 // The package knows digests, not registries: where bytes come from is a
-// [Fetch], and who may read them is the caller's decision, kept in the
-// [Index] as links from a scope to the digests it is known to contain.
-// Trouble with the disk never fails a request that the source can answer.
+// [Fetch], and who may read them is the decision of a [Claim], kept in the
+// [Index] as links from a scope to the digests it is known to contain, and as
+// deliveries: what a source has been seen to have. Stored content is no answer to
+// a scope whose source has not delivered it. Trouble with the disk never fails a
+// request that the source can answer.
 package blobcache

@@ -42,7 +42,7 @@ func fetch(ctx context.Context, req Request, offset, length int64, etag string) 
 		return nil, err
 	}
 	w.body = body.ReadCloser
-	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag}, nil
+	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain}, nil
 }
 
 // watched is a body whose idle timer runs during reads only: a disk, or a

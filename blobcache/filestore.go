@@ -15,7 +15,7 @@ import (
 // FileStore is a [Shelf] and a [Ledger] in a directory:
 //
 //	blobs/sha256/ab/abcd…   content, by its digest
-//	links/…, refs/…         records, by their keys
+//	links/…, refs/…, …      records, by their keys
 //	tmp/…                   spools, and values on their way
 //
 // Names appear by rename only, so several processes may share the directory.

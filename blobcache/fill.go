@@ -35,6 +35,7 @@ type fill struct {
 	single *worker // the only one that goes on asking, nil while all do
 	best   float64 // bytes a second of the fastest connection
 	handed *Body   // from the source's first byte, when there is no spool
+	claims claims  // of the scopes that may have the content
 }
 
 // newFill returns a fill that is held by its own run and by one reader to come.
@@ -43,7 +44,7 @@ func newFill(c *Cache, req Request) *fill {
 		cache: c, digest: req.Digest, scope: req.Scope, req: req, connections: req.Connections, since: time.Now(),
 		hash: req.Digest.Algorithm().Hash(), left: make(chan struct{}),
 	}
-	if c.lied.Contains(req.Digest) || c.keeper.tooLarge(req.Size) || req.tooLarge(req.Size) {
+	if c.lied.Contains(req.shared()) || c.keeper.tooLarge(req.Size) || req.tooLarge(req.Size) {
 		f.connections = 1
 	}
 	f.spool.init(2)
@@ -56,6 +57,7 @@ func (f *fill) run(ctx context.Context) {
 	err := f.transfer(ctx)
 	if err == nil {
 		f.end(nil)
+		f.claims.deliver(f.written)
 		f.commit(ctx)
 		f.cache.leave(f)
 	} else {
@@ -76,7 +78,19 @@ func (f *fill) run(ctx context.Context) {
 	f.letGo()
 }
 
+// commit stores what the fill has brought, unless it is stored already: another
+// endpoint may have brought it first.
 func (f *fill) commit(ctx context.Context) {
+	if r := f.cache.open(ctx, f.digest, f.written); r != nil {
+		_ = r.Close()
+		f.settle(0)
+		discard(f.file)
+		f.cache.keeper.used(f.digest, false)
+		if f.req.Stored != nil {
+			f.req.Stored(f.written)
+		}
+		return
+	}
 	if err := f.cache.store.Commit(ctx, f.digest, f.file); err != nil {
 		f.settle(0)
 		f.cache.keeper.failed(err)
@@ -118,7 +132,7 @@ func (f *fill) transfer(ctx context.Context) error {
 	}
 	if errors.Is(err, ErrDigestMismatch) && several {
 		// Perhaps the source only gets ranges wrong: the next fill will tell.
-		f.cache.lied.Add(f.digest, struct{}{})
+		f.cache.lied.Add(f.req.shared(), struct{}{})
 	}
 	return err
 }
@@ -126,6 +140,10 @@ func (f *fill) transfer(ctx context.Context) error {
 // begin opens the spool for the first body, and returns the worker that has it.
 // Where there is no spool the body is for the leader.
 func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
+	if f.req.Size >= 0 && body.Size >= 0 && body.Size != f.req.Size {
+		_ = body.Close()
+		return nil, fmt.Errorf("%s: the source says that it has %d bytes instead of %d: %w", f.digest, body.Size, f.req.Size, ErrDigestMismatch)
+	}
 	file, err := f.openSpool(ctx, body.Size)
 	if err != nil {
 		f.mu.Lock()
@@ -133,14 +151,12 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 		f.mu.Unlock()
 		return nil, fmt.Errorf("%w: %w", errSpool, err)
 	}
-	if f.req.Confirmed != nil {
-		f.req.Confirmed(body.Size)
-	}
 	w := &worker{fill: f, body: body, pos: body.Offset, pace: pace{since: time.Now()}}
 	f.etag = body.ETag
 	if f.connections < 2 || body.Offset > 0 || body.End == 0 || body.End >= body.Size {
 		f.single = w
 	}
-	f.start(file, body.Size)
+	f.claims.add(f.req)
+	f.start(file, body.Size, body.Plain)
 	return w, nil
 }

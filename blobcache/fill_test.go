@@ -194,36 +194,6 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
-func TestConfirmedBeforeAnswered(t *testing.T) {
-	bubble(t, func(t *testing.T, e *env) {
-		s, confirmed := e.source(random(8, 1000)), make(chan int64, 10)
-		req := s.request("a")
-		req.Confirmed = func(size int64) {
-			time.Sleep(3 * time.Minute) // a slow disk is no idle source
-			confirmed <- size
-		}
-		var all sync.WaitGroup
-		for range 5 {
-			all.Go(func() {
-				r, _, err := e.cache.Get(t.Context(), req)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer r.Close()
-				if len(confirmed) != 1 {
-					t.Errorf("answered after %d confirmations", len(confirmed))
-				}
-				e.same(r, s.content)
-			})
-		}
-		all.Wait()
-		if size := <-confirmed; size != 1000 || s.fetches() != 1 {
-			t.Errorf("confirmed %d bytes after %d fetches", size, s.fetches())
-		}
-	})
-}
-
 func TestUnknownSize(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(9, 200_000))

@@ -21,7 +21,7 @@ func freshSpool(t *testing.T, size int64, readers int) (*spool, *segment) {
 	}
 	s := new(spool)
 	s.init(1 + readers)
-	s.start(file, size)
+	s.start(file, size, false)
 	t.Cleanup(func() {
 		s.forgetFresh()
 		_ = file.Close()
@@ -252,7 +252,7 @@ func TestFastSourceIsHeldUp(t *testing.T) {
 		defer file.Close()
 		f := new(fill)
 		f.init(1)
-		f.start(file, 1<<30)
+		f.start(file, 1<<30, false)
 		defer f.forgetFresh()
 		feed(t.Context(), t, &f.spool, f.hold(0, 1<<20), make([]byte, freshChunks*1000), 1000)
 		var slow time.Duration

@@ -154,6 +154,13 @@ func (f *fill) asking(w *worker) (etag string, alone bool) {
 	return f.etag, f.single == w
 }
 
+// notePlain hears of a body before its bytes are in the spool.
+func (f *fill) notePlain(body *Body) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.plain = f.plain || body.Plain
+}
+
 // answeredBy takes the latest validator.
 func (f *fill) answeredBy(body *Body) {
 	f.mu.Lock()

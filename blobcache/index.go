@@ -15,12 +15,13 @@ import (
 )
 
 // Link says that a scope is known to contain some content. It exists only
-// where the scope's own source has confirmed it: that another scope's content
-// has the digest, or that a manifest names it, is no reason to serve it.
+// where the scope's own source has delivered it, or has delivered it to another
+// scope and confirmed it for this one: that another source's content has the
+// digest, or that a manifest names it, is no reason to serve it.
 type Link struct {
 	// MediaType as the source gave it; empty for a blob.
 	MediaType string `json:"mediaType,omitempty"`
-	// Size in bytes, -1 if the source did not tell.
+	// Size in bytes.
 	Size int64 `json:"size"`
 }
 
@@ -34,34 +35,53 @@ type Ref struct {
 	Checked time.Time `json:"-"`
 	// NotBefore is when the source may be asked again after it failed.
 	NotBefore time.Time `json:"-"`
+
+	linked *atomic.Bool // nil for a ref that the index does not know
+}
+
+// Linked reports whether SetLinked has been called for the ref since the process
+// began.
+func (r Ref) Linked() bool { return r.linked != nil && r.linked.Load() }
+
+// SetLinked remembers that the scope has a link to what the ref stands for, so
+// that its use takes one look-up and not two.
+func (r Ref) SetLinked() {
+	if r.linked != nil {
+		r.linked.Store(true)
+	}
 }
 
 // Index remembers which content a scope contains and what its tags stand for.
-// A scope is a slash-separated path OWNER/_/SOURCE that names a source and on
-// whose behalf it is asked. None of the other components may be "_". Owners may
-// have several components: a/b is a part of a. It is safe for concurrent use.
+// A scope is a slash-separated path OWNER/_/SOURCE/REPOSITORY that names a
+// repository of a source and on whose behalf it is asked. SOURCE is one component,
+// and none of the others may be "_". Owners may have several components: a/b is a
+// part of a. It is safe for concurrent use.
 //
 // A link that is lost costs a question to the source, and refs are
 // last-writer-wins, so processes that share the records need not agree on
 // anything.
 type Index struct {
 	records Ledger
-	links   *lru.Cache[string, Link]
+	links   *lru.Cache[string, linkRecord]
 	refs    *lru.Cache[string, Ref]
 	drops   atomic.Uint64 // how many records have been removed
+
+	deliveries *lru.Cache[string, Delivery]
+	adoption   atomic.Pointer[adoption] // under way, else nil
 }
 
-// indexEntries bounds each of the two memories: some 30 MiB when full.
+// indexEntries bounds each of the three memories: some 30 MiB when full.
 const indexEntries = 64 << 10
 
 // NewIndex returns the index over records.
 func NewIndex(records Ledger) *Index {
-	links, err1 := lru.New[string, Link](indexEntries)
+	links, err1 := lru.New[string, linkRecord](indexEntries)
 	refs, err2 := lru.New[string, Ref](indexEntries)
-	if err := errors.Join(err1, err2); err != nil {
+	deliveries, err3 := lru.New[string, Delivery](indexEntries)
+	if err := errors.Join(err1, err2, err3); err != nil {
 		panic(err) // the size is a positive constant
 	}
-	return &Index{records: records, links: links, refs: refs}
+	return &Index{records: records, links: links, refs: refs, deliveries: deliveries}
 }
 
 const linksFolder = "links"
@@ -107,19 +127,22 @@ func refKey(scope, name string) string { return refsFolder + "/" + scope + "/_/"
 // Link returns the link from a scope to content; an error that is
 // fs.ErrNotExist if the scope is not known to contain it.
 func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, error) {
-	return recall(ctx, x, x.links, linkKey(scope, d), func(Link) error { return nil })
+	record, err := recall(ctx, x, x.links, linkKey(scope, d), func(r linkRecord) error { return x.proofOf(scope, r) })
+	return record.Link, err
 }
 
-// AddLink records that the scope's source has confirmed the content. An error
-// means that the link is not on disk; until the process ends it holds all the
-// same.
+// AddLink records that the scope contains content which its source has delivered.
+// An error means that the link is not on disk; until the process ends it holds all
+// the same.
 func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link Link) error {
 	key := linkKey(scope, d)
-	if known, err := x.Link(ctx, scope, d); err == nil && known == link {
+	record := linkRecord{link, proved}
+	known, err := recall(ctx, x, x.links, key, func(r linkRecord) error { return x.proofOf(scope, r) })
+	if err == nil && known == record {
 		return nil
 	}
-	x.links.Add(key, link)
-	return save(ctx, x.records, key, link)
+	x.links.Add(key, record)
+	return save(ctx, x.records, key, record)
 }
 
 // dropLink forgets a link, on disk and in memory.
@@ -149,8 +172,11 @@ func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	key := refKey(scope, name)
 	old, err := x.Ref(ctx, scope, name)
+	if ref.linked = new(atomic.Bool); err == nil && old.linked != nil && old.Digest == ref.Digest {
+		ref.linked = old.linked
+	}
 	x.refs.Add(key, ref)
-	old.Checked, old.NotBefore = ref.Checked, ref.NotBefore
+	old.Checked, old.NotBefore, old.linked = ref.Checked, ref.NotBefore, ref.linked
 	if err == nil && old == ref {
 		return nil
 	}

@@ -10,25 +10,35 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// fillKey names a fill that all may share, or a scope's own.
+// fillKey names a fill that all requests of an endpoint may share, or a scope's
+// own.
 type fillKey struct {
-	digest digest.Digest
-	own    bool
-	scope  string
+	endpoint string
+	digest   digest.Digest
+	own      bool
+	scope    string
 }
+
+// sharing says which fills of other scopes of its endpoint a request takes.
+type sharing int
+
+const (
+	always   sharing = iota
+	answered         // those whose source has answered: else the scopes of a dead source would time out in turn
+	never
+)
 
 // join returns the fill of a digest, starting it if there is none. The caller
 // holds a reference to the fill, which its reader takes over. It returns nil
 // if fills have ended since the caller looked into the store: the content may
-// be there by now. Choosy callers take no other scope's fill whose source has
-// not answered yet, but their own scope's: else the scopes of a dead source
-// would time out in turn.
-func (c *Cache) join(ctx context.Context, req Request, ended uint64, choosy bool) (f *fill, led bool) {
+// be there by now. A
+// caller that does not share another scope's fill takes its own scope's.
+func (c *Cache) join(ctx context.Context, req Request, ended uint64, share sharing) (f *fill, led bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key := fillKey{digest: req.Digest}
+	key := req.shared()
 	f = c.fills[key]
-	if choosy && f != nil && f.scope != req.Scope && !f.answered() {
+	if f != nil && f.scope != req.Scope && (share == never || share == answered && !f.answered()) {
 		key.own, key.scope = true, req.Scope
 		f = c.fills[key]
 	}

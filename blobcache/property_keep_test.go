@@ -121,10 +121,23 @@ func (w *world) request(s *source) blobcache.Request {
 	req := s.request(scope)
 	req.Size = int64(len(s.content)) // damage of the store shows by the size alone
 	req.Limit = w.quotas.Limit(scope)
-	req.Confirmed = func(size int64) { w.link(scope, s, size) }
+	req.Claim = worldClaim{w, scope, s}
 	req.Stored = func(size int64) { w.quotas.Added(scope, size) }
 	return req
 }
+
+// worldClaim may have all that is stored, and links what has been delivered.
+type worldClaim struct {
+	*world
+	scope  string
+	source *source
+}
+
+func (c worldClaim) Standing(context.Context) blobcache.Standing {
+	return blobcache.Standing{Linked: true, Size: int64(len(c.source.content)), Delivered: true}
+}
+func (worldClaim) Confirm(context.Context, int64) error { return nil }
+func (c worldClaim) Delivered(size int64)               { c.link(c.scope, c.source, size) }
 
 func (w *world) link(scope string, s *source, size int64) {
 	if err := w.index.AddLink(context.Background(), scope, s.digest, blobcache.Link{Size: size}); err != nil {

@@ -88,7 +88,7 @@ func (q *Quotas) dropPurged(ctx context.Context) error {
 	for d := range lost {
 		t.wanted[sumOf(d)] = true
 	}
-	if err := q.eachLink(ctx, t.visit); err != nil {
+	if err := q.index.eachLink(ctx, sweepStride, t.visit); err != nil {
 		q.dropLater(lost)
 		return err
 	}

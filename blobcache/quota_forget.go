@@ -40,6 +40,9 @@ func (q *Quotas) forget(ctx context.Context, m *measurement) error {
 		return nil
 	}
 	q.swept = m.began
+	if err := q.forgetDeliveries(ctx, m); err != nil {
+		return err
+	}
 	visited := 0
 	return q.index.records.List(ctx, refsFolder, func(r Record) error {
 		if visited++; visited%sweepStride == 0 && !pause(ctx, sweepPause) {

@@ -71,7 +71,7 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 		Quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
 		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
 	}
-	if err := q.eachLink(ctx, m.visit); err != nil {
+	if err := q.index.eachLink(ctx, sweepStride, m.visit); err != nil {
 		return nil, err
 	}
 	m.finish()
@@ -84,11 +84,11 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	return m, nil
 }
 
-// eachLink visits all links, with rests.
-func (q *Quotas) eachLink(ctx context.Context, visit func(r Record, scope string, d digest.Digest) error) error {
+// eachLink visits all links, with a rest after so many.
+func (x *Index) eachLink(ctx context.Context, stride int, visit func(r Record, scope string, d digest.Digest) error) error {
 	visited := 0
-	return q.index.records.List(ctx, linksFolder, func(r Record) error {
-		if visited++; visited%sweepStride == 0 && !pause(ctx, sweepPause) {
+	return x.records.List(ctx, linksFolder, func(r Record) error {
+		if visited++; visited%stride == 0 && !pause(ctx, sweepPause) {
 			return ctx.Err()
 		}
 		scope, d, ok := parseLinkKey(r.Key)

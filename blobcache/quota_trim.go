@@ -39,7 +39,7 @@ func (q *Quotas) trim(ctx context.Context, m *measurement) error {
 			t.wanted[key] = true
 		}
 	}
-	if err := q.eachLink(ctx, t.visit); err != nil {
+	if err := q.index.eachLink(ctx, sweepStride, t.visit); err != nil {
 		return err
 	}
 	t.dropUnnamed()

@@ -34,6 +34,49 @@ type Reader struct {
 // neither disk nor source can tell.
 func (r *Reader) Size() int64 { return r.size }
 
+// Parts announces that parts of the content will be read, and reports whether
+// they may be. They may not while any of it is [Body.Plain] and the whole is not
+// verified: then the whole is to be read, from its first byte.
+func (r *Reader) Parts() bool {
+	r.using.Lock()
+	defer r.using.Unlock()
+	switch source := r.source.(type) {
+	case *tail:
+		source.parted = !source.fill.exposed()
+		return source.parted
+	case *direct:
+		source.parted = source.source != nil && !source.source.plain
+		return source.parted
+	}
+	return true
+}
+
+// AwaitWhole waits until all of the content has come and is verified, and so its
+// size is known. Content that cannot be stored is not waited for: its size is what
+// the source has said, which is an error if that is [Body.Plain].
+func (r *Reader) AwaitWhole(ctx context.Context) error {
+	r.using.Lock()
+	defer r.using.Unlock()
+	exposed := false
+	switch source := r.source.(type) {
+	case *tail:
+		size, err := source.fill.awaitEnd(ctx)
+		if err == nil {
+			r.size = size
+			return nil
+		}
+		if exposed = source.fill.exposed(); !errors.Is(err, errSpool) {
+			return err
+		}
+	case *direct:
+		exposed = source.source.plain
+	}
+	if exposed {
+		return ErrUnconfirmed
+	}
+	return nil
+}
+
 // Err is the first error other than io.EOF that a read met. It lets a caller
 // that handed the reader to somebody else tell a whole body from a broken one.
 func (r *Reader) Err() error {

@@ -16,12 +16,13 @@ type resumed struct {
 	body     *Body // open, or nil
 	pos      int64 // of the next byte
 	patience patience
+	plain    bool  // some of it is [Body.Plain]
 	err      error // the end: io.EOF, or why it came to no good end
 }
 
 // resume returns the stream that begins with a body.
 func resume(ctx context.Context, req Request, size int64, body *Body) *resumed {
-	return &resumed{ctx: ctx, req: req, size: size, etag: body.ETag, body: body, pos: body.Offset}
+	return &resumed{ctx: ctx, req: req, size: size, etag: body.ETag, body: body, pos: body.Offset, plain: body.Plain}
 }
 
 func (r *resumed) Read(p []byte) (n int, err error) {
@@ -75,6 +76,7 @@ func (r *resumed) open() error {
 		_ = body.Close()
 		return fmt.Errorf("skip to byte %d: %w", r.pos, err)
 	}
+	r.plain = r.plain || body.Plain
 	if r.body = body; body.ETag != "" {
 		r.etag = body.ETag
 	}

@@ -29,6 +29,7 @@ type spool struct {
 	limit   int64 // where the content ends, as far as that is known
 	parts   parts
 	written int64         // bytes in all parts
+	plain   bool          // some of it is [Body.Plain]
 	fresh   fresh         // what of it is still in memory
 	waiting map[int64]int // how many readers wait at an offset
 }
@@ -51,10 +52,10 @@ func (s *spool) acquire() bool {
 	return true
 }
 
-func (s *spool) start(file *os.File, size int64) {
+func (s *spool) start(file *os.File, size int64, plain bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.file, s.size, s.started = file, size, true
+	s.file, s.size, s.started, s.plain = file, size, true, plain
 	if size >= 0 {
 		s.limit = size
 	}
@@ -90,6 +91,14 @@ func (s *spool) end(err error) {
 		s.size = s.written
 	}
 	s.changed.Broadcast()
+}
+
+// exposed reports whether parts of it must not be handed out, since anybody may
+// have written them.
+func (s *spool) exposed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plain && !(s.ended && s.err == nil)
 }
 
 // verified reports whether the readers may have all of it.
@@ -142,6 +151,20 @@ func (s *spool) awaitSize(ctx context.Context) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.ended && (!s.started || s.size <= 0) {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		s.changed.Wait()
+	}
+	return s.size, s.err
+}
+
+// awaitEnd waits until all of the content is verified, or the spool has failed.
+func (s *spool) awaitEnd(ctx context.Context) (int64, error) {
+	defer context.AfterFunc(ctx, s.wake)()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.ended {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}

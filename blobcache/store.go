@@ -83,6 +83,11 @@ type Body struct {
 
 	// ETag is the source's validator for a later resume, or empty.
 	ETag string
+
+	// Plain says that anybody on the way may have written the body: it came
+	// over plain HTTP although the source speaks HTTPS. No part of it is handed
+	// out but as a part of the whole, whose digest is known before its end.
+	Plain bool
 }
 
 // Fetch asks the source for length bytes of content from an offset on, or for

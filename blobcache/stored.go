@@ -26,27 +26,6 @@ func (c *Cache) Has(ctx context.Context, d digest.Digest) (size int64, ok bool) 
 // counts as used too.
 func (c *Cache) Used(d digest.Digest) { c.keeper.used(d, true) }
 
-// Verify reads the whole of some stored content and returns its size. It is for
-// content whose size nobody can tell. Damaged or absent content is an error that
-// is fs.ErrNotExist; damaged content is dropped.
-func (c *Cache) Verify(ctx context.Context, d digest.Digest) (int64, error) {
-	r := c.open(ctx, d, -1)
-	if r == nil {
-		return 0, fmt.Errorf("%s: %w", d, fs.ErrNotExist)
-	}
-	defer r.Close()
-	verifier := d.Verifier()
-	size, err := io.Copy(verifier, struct{ io.Reader }{r})
-	if err != nil {
-		return 0, fmt.Errorf("%s cannot be read: %w", d, errors.Join(err, fs.ErrNotExist))
-	}
-	if !verifier.Verified() {
-		c.heal(ctx, d, ErrDigestMismatch)
-		return 0, fmt.Errorf("%s was damaged: %w", d, fs.ErrNotExist)
-	}
-	return size, nil
-}
-
 // open returns a reader of stored content, or nil. Storage that fails is as
 // good as storage that is empty.
 func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {

@@ -14,6 +14,7 @@ type tail struct {
 	req    Request
 	size   int64
 	off    int64
+	parted bool // parts of the content are read, and not the whole
 	direct *direct
 }
 
@@ -63,7 +64,7 @@ func (t *tail) Read(p []byte) (int, error) {
 	if t.direct != nil {
 		return t.direct.Read(p)
 	}
-	n, err := t.fill.awaitBytes(t.ctx, t.off)
+	n, err := t.await()
 	if err == nil {
 		var read int
 		read, err = t.fill.file.ReadAt(p[:min(int64(len(p)), n)], t.off)
@@ -77,15 +78,24 @@ func (t *tail) Read(p []byte) (int, error) {
 	if !errors.Is(err, errSpool) {
 		return 0, err
 	}
-	t.direct = &direct{ctx: t.ctx, req: t.req, size: t.size, spool: t.fill, off: t.off}
+	t.direct = &direct{ctx: t.ctx, req: t.req, size: t.size, spool: t.fill, off: t.off, parted: t.parted}
 	return t.direct.Read(p)
+}
+
+// await waits for bytes that may be read.
+func (t *tail) await() (n int64, err error) {
+	n, err = t.fill.awaitBytes(t.ctx, t.off)
+	if err == nil && t.parted && t.fill.exposed() {
+		return 0, errPlain
+	}
+	return n, err
 }
 
 // next waits for what comes next and returns it without a copy, if it is still in
 // memory, else reads it into buf. It is to be given back.
 func (t *tail) next(buf []byte, most int64) (p []byte, back func(), err error) {
 	if t.direct == nil {
-		if _, err := t.fill.awaitBytes(t.ctx, t.off); err == nil {
+		if _, err := t.await(); err == nil {
 			p, back = t.fill.lend(t.off, most)
 		}
 	}

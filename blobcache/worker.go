@@ -111,6 +111,7 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 		return err
 	}
 	w.body, w.pos = body, body.Offset
+	f.notePlain(body)
 	w.pace.restart()
 	changed := body.ETag != "" && etag != "" && body.ETag != etag
 	if alone {

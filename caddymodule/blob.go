@@ -2,19 +2,19 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 func (ex *exchange) serveBlob(p *repository) *apiError {
 	d := ex.route.digest
 	if !ex.wantsBody() {
 		size, status, err := p.statBlob(ex.r.Context(), d)
-		if err == nil && size < 0 {
-			size, status, err = p.weighBlob(ex.r.Context(), d)
-		}
 		if err != nil {
 			return ex.fromUpstream(p, err, blobUnknown, unavailable)
 		}
@@ -30,123 +30,69 @@ func (ex *exchange) serveBlob(p *repository) *apiError {
 	return nil
 }
 
-// statBlob returns a blob's size if this repository has it, -1 if upstream tells
-// none.
+// statBlob returns a blob's size if this repository has it. What upstream says of
+// a blob that it has not delivered is passed on, and not remembered. If upstream
+// tells no size, or only over plain HTTP, the blob is fetched; the size is -1 if
+// it cannot be stored either.
 func (p *repository) statBlob(ctx context.Context, d digest.Digest) (size int64, status []string, err error) {
-	if link, err := p.index.Link(ctx, p.scope, d); err == nil && link.Size >= 0 {
-		return link.Size, statusHit, nil
+	c := &blobClaim{repository: p, digest: d}
+	standing := c.Standing(ctx)
+	if standing.Linked {
+		return standing.Size, statusHit, nil
 	}
-	size, err = once(ctx, p, "blob "+d.String(), func(ctx context.Context) (int64, error) {
-		size, err := p.registry.StatBlob(ctx, p.name, d)
-		if err == nil {
-			p.link(ctx, d, blobcache.Link{Size: size})
-			p.quotas.Added(p.scope, size)
+	if standing.Delivered {
+		if err = c.Confirm(ctx, standing.Size); err == nil {
+			c.Delivered(standing.Size)
+			return standing.Size, statusMiss, nil
 		}
-		return size, err
-	})
+	} else {
+		size, err = c.ask(ctx, -1)
+	}
+	if errors.Is(err, blobcache.ErrUnconfirmed) || err == nil && size < 0 {
+		return p.fetchSize(ctx, d)
+	}
 	return size, statusMiss, err
 }
 
-// weighBlob finds out the size of a blob of which upstream tells none: it is
-// brought here, since nobody else can tell. It is -1 if it cannot be kept here
-// either.
-func (p *repository) weighBlob(ctx context.Context, d digest.Digest) (size int64, status []string, err error) {
+// fetchSize fetches a blob to find out its size, and waits until it is whole.
+func (p *repository) fetchSize(ctx context.Context, d digest.Digest) (size int64, status []string, err error) {
 	r, status, err := p.blob(ctx, d)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer r.Close()
+	if err := r.AwaitWhole(ctx); err != nil {
+		return 0, nil, err
+	}
 	return r.Size(), status, nil
 }
 
-// blob returns a blob's bytes, from the cache or as they come. That somebody
-// else's pull has brought the blob here does not make it this repository's:
-// unless upstream has confirmed it, it is asked.
+// blob returns a blob's bytes, from the cache or as they come.
 func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Reader, []string, error) {
-	size := int64(-1)
-	if link, err := p.index.Link(ctx, p.scope, d); err == nil {
-		size = link.Size
-	}
-	r, origin, err := p.get(ctx, d, size)
+	c := &blobClaim{repository: p, digest: d}
+	r, origin, err := p.cache.Get(ctx, blobcache.Request{
+		Digest:   d,
+		Size:     -1,
+		Limit:    p.quotas.Limit(p.scope),
+		Endpoint: p.endpoint,
+		Scope:    p.scope,
+		Claim:    c,
+		Fetch:    p.fetchBlob(d),
+
+		Connections: p.connections,
+		Stored:      func(size int64) { p.quotas.Added(p.scope, size) },
+	})
 	if err != nil {
 		return nil, nil, err
 	}
 	p.quotas.Used(p.scope, d, false)
-	if origin == blobcache.Led {
-		p.weighed(ctx, d, r)
-		return r, statusMiss, nil
+	switch {
+	case origin == blobcache.Joined:
+		return r, statusJoined, nil
+	case origin == blobcache.Hit && !c.asked:
+		return r, statusHit, nil
 	}
-	size, status, err := p.confirmBlob(ctx, d)
-	if err == nil && origin == blobcache.Hit && r.Size() != size {
-		_ = r.Close()
-		r, origin, err = p.remeasured(ctx, d, size)
-	}
-	if err != nil {
-		if r != nil {
-			_ = r.Close()
-		}
-		return nil, nil, err
-	}
-	p.weighed(ctx, d, r)
-	switch origin {
-	case blobcache.Joined:
-		status = statusJoined
-	case blobcache.Led:
-		status = statusMiss
-	}
-	return r, status, nil
-}
-
-// weighed remembers the size of a blob that upstream has confirmed without
-// telling it.
-func (p *repository) weighed(ctx context.Context, d digest.Digest, r *blobcache.Reader) {
-	if link, err := p.index.Link(ctx, p.scope, d); err == nil && link.Size < 0 && r.Size() >= 0 {
-		link.Size = r.Size()
-		p.link(ctx, d, link)
-	}
-}
-
-// confirmBlob returns a blob's size, or -1, if upstream says or has said that
-// this repository has it.
-func (p *repository) confirmBlob(ctx context.Context, d digest.Digest) (size int64, status []string, err error) {
-	if link, err := p.index.Link(ctx, p.scope, d); err == nil {
-		return link.Size, statusHit, nil
-	}
-	return p.statBlob(ctx, d)
-}
-
-// remeasured returns a blob that is stored with another size than upstream has
-// told, or of which upstream tells no size: that it is whole must be seen
-// before its first byte is sent. What is found out is remembered.
-func (p *repository) remeasured(ctx context.Context, d digest.Digest, size int64) (*blobcache.Reader, blobcache.Origin, error) {
-	if size < 0 {
-		if whole, err := p.cache.Verify(ctx, d); err == nil {
-			size = whole
-		}
-	}
-	r, origin, err := p.get(ctx, d, size)
-	if err == nil && origin == blobcache.Hit {
-		p.link(ctx, d, blobcache.Link{Size: r.Size()})
-	}
-	return r, origin, err
-}
-
-func (p *repository) get(ctx context.Context, d digest.Digest, size int64) (*blobcache.Reader, blobcache.Origin, error) {
-	return p.cache.Get(ctx, blobcache.Request{
-		Digest: d,
-		Size:   size,
-		Limit:  p.quotas.Limit(p.scope),
-		Scope:  p.scope,
-		Fetch:  p.fetchBlob(d),
-
-		Connections: p.connections,
-		Confirmed: func(size int64) {
-			ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)
-			defer cancel()
-			p.link(ctx, d, blobcache.Link{Size: size})
-		},
-		Stored: func(size int64) { p.quotas.Added(p.scope, size) },
-	})
+	return r, statusMiss, nil
 }
 
 func (p *repository) fetchBlob(d digest.Digest) blobcache.Fetch {
@@ -155,6 +101,59 @@ func (p *repository) fetchBlob(d digest.Digest) blobcache.Fetch {
 		if err != nil {
 			return nil, err
 		}
-		return &blobcache.Body{ReadCloser: body.ReadCloser, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag}, nil
+		return &blobcache.Body{
+			ReadCloser: body.ReadCloser, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain,
+		}, nil
 	}
+}
+
+// blobClaim is what a repository may have of a blob. That it is stored does not
+// make it this repository's: unless upstream has confirmed it, upstream is asked;
+// and unless upstream has delivered it, to this repository or to another one, it
+// is fetched.
+type blobClaim struct {
+	*repository
+	digest digest.Digest
+	asked  bool // upstream was, for the request that the claim is of
+}
+
+// Standing implements [blobcache.Claim]. The size is -1 if it is not known.
+func (c *blobClaim) Standing(ctx context.Context) blobcache.Standing {
+	if link, err := c.index.Link(ctx, c.scope, c.digest); err == nil {
+		return blobcache.Standing{Linked: true, Size: link.Size, Delivered: true}
+	}
+	if delivery, err := c.index.Delivery(ctx, c.scope, c.digest); err == nil {
+		return blobcache.Standing{Size: delivery.Size, Delivered: true}
+	}
+	return blobcache.Standing{Size: -1}
+}
+
+// Confirm implements [blobcache.Claim].
+func (c *blobClaim) Confirm(ctx context.Context, size int64) error {
+	c.asked = true
+	size, err := c.ask(ctx, size)
+	if err == nil {
+		c.quotas.Added(c.scope, size)
+	}
+	return err
+}
+
+// ask returns the size that upstream tells, which must be the known one if there
+// is one.
+func (c *blobClaim) ask(ctx context.Context, known int64) (int64, error) {
+	what := fmt.Sprintf("blob %s %d", c.digest, known)
+	return once(ctx, c.repository, what, func(ctx context.Context) (int64, error) {
+		size, err := c.registry.StatBlob(ctx, c.name, c.digest, known)
+		if errors.Is(err, upstream.ErrPlainHTTP) {
+			err = fmt.Errorf("%w: %w", blobcache.ErrUnconfirmed, err)
+		}
+		return size, err
+	})
+}
+
+// Delivered implements [blobcache.Claim].
+func (c *blobClaim) Delivered(size int64) {
+	ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)
+	defer cancel()
+	c.delivered(ctx, c.digest, blobcache.Link{Size: size})
 }

@@ -106,6 +106,9 @@ func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited prob
 	if errors.Is(err, blobcache.ErrDigestMismatch) {
 		return answer(badGateway, "%s has sent something else than %s", p.upstream, ex.route.reference())
 	}
+	if errors.Is(err, blobcache.ErrUnconfirmed) {
+		return answer(badGateway, "%s does not tell in a way that can be trusted whether it has %s", p.upstream, ex.route.reference())
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return answer(gatewayTimeout, "%s does not answer in time", p.upstream)
 	}

@@ -30,7 +30,7 @@ func TestDigestIsNoCapability(t *testing.T) {
 			a.expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN").has(t, "Docker-Content-Digest", "")
 			// A blob is no manifest either.
 			s.get(manifestPath(caller.group, "team/secret", string(image.Layers[0])), as(caller.name), change).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
-			s.get(blobPath(caller.group, "team/none", image.Layers[0]), as(caller.name), change).expect(t, http.StatusNotFound, "BLOB_UNKNOWN")
+			s.get(blobPath(caller.group, "team/none", image.Layers[0]), as(caller.name), change).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 		}
 	}
 	// Whose repository has it is served from what is here.
@@ -139,8 +139,9 @@ func TestJoin(t *testing.T) {
 		}
 	}
 	answer{Response: second}.has(t, "Cache-Status", "dependency-proxy; fwd=miss; collapsed")
-	if counts := up.Counts(); counts.BlobGet != 1 || counts.BlobBytes != int64(len(layer)) {
-		t.Errorf("upstream was asked %+v", counts)
+	if counts := up.Counts(); counts.BlobGet != 2 || counts.BlobBytes != int64(len(layer)) {
+		// One GET was to see that there is nothing, as HEAD had said.
+		t.Errorf("upstream was asked %+v, want 2 GETs and the blob once", counts)
 	}
 	s.awaitStored(string(d))
 }
@@ -199,4 +200,43 @@ func TestLoginsApart(t *testing.T) {
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
 		t.Errorf("the first login's links are lost: %+v", counts)
 	}
+}
+
+// TestLoginsDeliverApart: what an upstream has delivered to one login, another login
+// fetches itself, once; then a HEAD does for its other repositories. A download under
+// way is shared between logins, if upstream confirms it to each.
+func TestLoginsDeliverApart(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 200_000)
+	d := up.PutBlob("team/app", layer)
+	late := up.PutBlob("team/app", random(2, 200_000))
+	up.PutBlob("team/copy", layer)
+	up.PutBlob("team/copy", random(2, 200_000))
+	t.Setenv("HUB_PASSWORD", upstreamPassword)
+	red := "group red {\n members alice\n upstream docker.io {\n credentials hub {env.HUB_PASSWORD}\n }\n}\n"
+	s := start(t, users("alice"), red, private("blue", "alice"), hub(up))
+	for _, group := range []string{"red", "blue"} {
+		s.get(blobPath(group, "team/app", d), as("alice")).content(t, layer)
+		s.awaitStored(string(d))
+		costs(t, up, group+"'s first pull", registrytest.Counts{BlobGet: 1})
+		eventually(t, "the delivery is recorded", func() bool {
+			return s.head(blobPath(group, "team/app", d), as("alice")).Header.Get("Cache-Status") == statusHit[0]
+		})
+		up.Reset()
+		s.get(blobPath(group, "team/copy", d), as("alice")).content(t, layer)
+		costs(t, up, group+"'s other repository", registrytest.Counts{BlobHead: 1})
+	}
+	release := up.StallBlobs(100_000)
+	first := s.open(blobPath("red", "team/app", late), as("alice"))
+	second := s.open(blobPath("blue", "team/app", late), as("alice"))
+	release()
+	for _, r := range []*http.Response{first, second} {
+		s.finish(r).content(t, random(2, 200_000))
+	}
+	costs(t, up, "a shared download", registrytest.Counts{BlobHead: 1, BlobGet: 1})
+	s.awaitStored(string(late))
+	for _, group := range []string{"red", "blue"} {
+		s.get(blobPath(group, "team/copy", late), as("alice")).content(t, random(2, 200_000))
+	}
+	costs(t, up, "other repositories of both logins", registrytest.Counts{BlobHead: 2})
 }

@@ -64,12 +64,27 @@ func (p *repository) byTag(ctx context.Context, tag string, body bool) (manifest
 		return m, nil
 	}
 	var hit bool
-	m.content, hit, err = p.content(ctx, ref.Digest, ref.MediaType)
+	m.content, hit, err = p.content(ctx, ref.Digest, p.linkedType(ctx, ref))
 	if !hit {
 		m.status = statusMiss
 	}
+	if err == nil {
+		ref.SetLinked()
+	}
 	m.Size = int64(len(m.content))
 	return m, err
+}
+
+// linkedType returns the media type of what a tag stands for if this repository
+// is known to contain it, and nothing if upstream has only said so.
+func (p *repository) linkedType(ctx context.Context, ref blobcache.Ref) string {
+	if !ref.Linked() {
+		if link, err := p.index.Link(ctx, p.scope, ref.Digest); err != nil || link.MediaType == "" {
+			return ""
+		}
+		ref.SetLinked()
+	}
+	return ref.MediaType
 }
 
 // byDigest answers with the manifest of a digest that this repository has.
@@ -77,16 +92,20 @@ func (p *repository) byDigest(ctx context.Context, d digest.Digest, body bool) (
 	m := manifest{Ref: blobcache.Ref{Digest: d}, status: statusHit}
 	link, err := p.index.Link(ctx, p.scope, d)
 	linked := err == nil && link.MediaType != ""
-	_, stored := p.cache.Has(ctx, d)
-	if !linked && (stored || !body) {
-		// Other groups' content, or a question about content that is not
+	if !linked {
+		link.MediaType = ""
+		m.status = statusMiss
+	}
+	if !linked && (!body || p.holds(ctx, d)) {
+		// Another repository's content, or a question about content that is not
 		// here: either way upstream tells, without it counting as a pull.
-		if link, err = once(ctx, p, "stat "+d.String(), func(ctx context.Context) (blobcache.Link, error) {
-			return p.confirmManifest(ctx, d)
-		}); err != nil {
+		desc, err := once(ctx, p, "stat "+d.String(), func(ctx context.Context) (upstream.Descriptor, error) {
+			return p.confirm(ctx, d.String())
+		})
+		if err != nil {
 			return m, err
 		}
-		m.status = statusMiss
+		link = blobcache.Link{MediaType: desc.MediaType, Size: desc.Size}
 	}
 	m.MediaType, m.Size = link.MediaType, link.Size
 	if !body {
@@ -99,26 +118,55 @@ func (p *repository) byDigest(ctx context.Context, d digest.Digest, body bool) (
 	}
 	if !hit {
 		m.status = statusMiss
-	}
-	if link, err = p.index.Link(ctx, p.scope, d); err != nil {
-		return m, err
+		if link, err = p.index.Link(ctx, p.scope, d); err != nil {
+			return m, err
+		}
 	}
 	m.MediaType, m.Size = link.MediaType, int64(len(m.content))
 	return m, nil
 }
 
-func (p *repository) confirmManifest(ctx context.Context, d digest.Digest) (blobcache.Link, error) {
-	desc, err := p.registry.ResolveManifest(ctx, p.name, d.String())
-	if err != nil {
-		return blobcache.Link{}, err
+// holds reports whether content is stored that upstream has delivered, for this
+// repository or for another one.
+func (p *repository) holds(ctx context.Context, d digest.Digest) bool {
+	if _, err := p.index.Delivery(ctx, p.scope, d); err != nil {
+		return false
 	}
-	link := blobcache.Link{MediaType: desc.MediaType, Size: desc.Size}
-	p.link(ctx, d, link)
-	return link, nil
+	_, stored := p.cache.Has(ctx, d)
+	return stored
 }
 
-// content returns a manifest's bytes. The media type is empty unless upstream
-// has confirmed that the repository contains it.
+// confirm asks what a tag or digest stands for, by HEAD, which registries do not
+// count. The repository is linked to content that upstream has delivered before.
+// Where HEAD contradicts the size of that, a GET decides.
+func (p *repository) confirm(ctx context.Context, reference string) (upstream.Descriptor, error) {
+	m, err := p.registry.ResolveManifest(ctx, p.name, reference)
+	if err == nil && m.Content == nil {
+		link := blobcache.Link{MediaType: m.MediaType, Size: m.Size}
+		if known, err := p.index.Link(ctx, p.scope, m.Digest); err == nil && known == link {
+			return m.Descriptor, nil
+		}
+		known, err := p.index.Delivery(ctx, p.scope, m.Digest)
+		if err != nil {
+			return m.Descriptor, nil
+		}
+		if known.Size == m.Size {
+			p.delivered(ctx, m.Digest, link)
+			p.quotas.Added(p.scope, m.Size)
+			return m.Descriptor, nil
+		}
+		if m, err = p.registry.Manifest(ctx, p.name, reference); err != nil {
+			return upstream.Descriptor{}, err
+		}
+	}
+	if err == nil {
+		err = p.keep(ctx, m)
+	}
+	return m.Descriptor, err
+}
+
+// content returns a manifest's bytes. The media type is empty unless the
+// repository is linked to it.
 func (p *repository) content(ctx context.Context, d digest.Digest, mediaType string) (content []byte, hit bool, err error) {
 	if mediaType != "" {
 		content, err := p.cache.Bytes(ctx, d, maxManifest)
@@ -146,12 +194,17 @@ func (p *repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	if err := p.cache.PutBytes(ctx, d, m.Content); err != nil {
-		return nil, fmt.Errorf("keep manifest: %w", err)
+	return m.Content, p.keep(ctx, m)
+}
+
+// keep stores a manifest that upstream has delivered.
+func (p *repository) keep(ctx context.Context, m upstream.Manifest) error {
+	if err := p.cache.PutBytes(ctx, m.Digest, m.Content); err != nil {
+		return fmt.Errorf("keep manifest: %w", err)
 	}
-	p.link(ctx, d, blobcache.Link{MediaType: m.MediaType, Size: int64(len(m.Content))})
-	p.quotas.Added(p.scope, int64(len(m.Content)))
-	return m.Content, nil
+	p.delivered(ctx, m.Digest, blobcache.Link{MediaType: m.MediaType, Size: m.Size})
+	p.quotas.Added(p.scope, m.Size)
+	return nil
 }
 
 // resolve finds out what a tag stands for: from memory while that is fresh,
@@ -188,13 +241,12 @@ func (p *repository) resolve(ctx context.Context, tag string) (blobcache.Ref, []
 	return old, statusStale, nil
 }
 
-// ask asks what a tag stands for, by HEAD, which registries do not count.
+// ask asks what a tag stands for.
 func (p *repository) ask(ctx context.Context, tag string) (blobcache.Ref, error) {
-	desc, err := p.registry.ResolveManifest(ctx, p.name, tag)
+	desc, err := p.confirm(ctx, tag)
 	if err != nil {
 		return blobcache.Ref{}, err
 	}
-	p.link(ctx, desc.Digest, blobcache.Link{MediaType: desc.MediaType, Size: desc.Size})
 	return blobcache.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: time.Now()}, nil
 }
 
@@ -225,7 +277,7 @@ func (p *repository) askAgain(ctx context.Context, tag string, old blobcache.Ref
 	}
 	ref, err := p.ask(ctx, tag)
 	if err == nil && ref.Digest != old.Digest {
-		_, _, err = p.content(ctx, ref.Digest, ref.MediaType)
+		_, _, err = p.content(ctx, ref.Digest, p.linkedType(ctx, ref))
 	}
 	if err == nil {
 		p.setRef(ctx, tag, ref)

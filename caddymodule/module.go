@@ -211,6 +211,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.openRegistries(); err != nil {
 		return err
 	}
+	h.vault.trust(h.firstSources())
 	if running.add(h, ctx.Done()) {
 		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(errAmbiguous))
 	}

@@ -128,7 +128,7 @@ func TestShapes(t *testing.T) {
 		s.get(ours+"library/alpine/manifests/3.20?ns="+ns, as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	}
 	// A name that is an upstream's and nothing else is an image of the first one.
-	s.get(ours+"ghcr.io/manifests/1", as("alice")).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
+	s.get(ours+"ghcr.io/manifests/1", as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	for _, path := range []string{"/acme" + infix + "v2", "/acme" + infix + "v2/"} {
 		s.get(path, as("alice")).content(t, []byte("{}"))
 		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -40,9 +41,10 @@ type vault struct {
 	index *blobcache.Index
 	lists *lru.Cache[string, list]
 	scrubs
+	adoption
 
 	stop context.CancelFunc // of the cache's keeper
-	kept chan struct{}      // closed when it has ended
+	kept chan struct{}      // closed when it has ended, and adoption too
 }
 
 // flushLimit bounds how long the end of the last configuration waits for disk.
@@ -133,7 +135,10 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 		v.scrubs.scrub = func(rate int64) (blobcache.Scrubbing, error) { return v.cache.Scrub(ctx, rate) }
 		go func() {
 			defer close(v.kept)
+			var adopting sync.WaitGroup
+			adopting.Go(func() { v.adoption.run(ctx, v.cache, v.index) })
 			v.cache.Keep(ctx)
+			adopting.Wait()
 		}()
 		return v, nil
 	})

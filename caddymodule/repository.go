@@ -23,6 +23,7 @@ type repository struct {
 	upstream string // its name
 	name     string // at the upstream
 	scope    string // of what the index knows about it
+	endpoint string // whose downloads under way it shares
 	freshFor time.Duration
 	// connections is how many ranges of a blob are fetched at once.
 	connections int
@@ -61,6 +62,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		upstream: u.Name,
 		name:     name,
 		scope:    rt.group + "/_/" + from.name + "/" + name,
+		endpoint: from.endpoint,
 		freshFor: time.Duration(u.FreshFor),
 
 		connections: u.Connections,
@@ -87,10 +89,10 @@ func once[T any](ctx context.Context, p *repository, what string, ask func(conte
 	}
 }
 
-// link records what upstream has confirmed. That it cannot be written is no
-// reason to refuse a pull.
-func (p *repository) link(ctx context.Context, d digest.Digest, link blobcache.Link) {
-	if err := p.index.AddLink(ctx, p.scope, d, link); err != nil {
+// delivered records content that upstream has delivered, and that this repository
+// has. A record that cannot be written fails no pull.
+func (p *repository) delivered(ctx context.Context, d digest.Digest, link blobcache.Link) {
+	if err := p.index.AddDelivery(ctx, p.scope, d, link); err != nil {
 		p.logger.Warn("cannot record what a repository contains; pulls go on", zap.String("repository", p.scope), zap.Error(err))
 	}
 }

@@ -89,7 +89,7 @@ func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status []stri
 	ex.describe(blobType, d, status)
 	h := ex.w.Header()
 	defer ex.widenChunks()()
-	if partial(ex.r.Header) && r.Size() >= 0 {
+	if partial(ex.r.Header) && r.Size() >= 0 && r.Parts() {
 		http.ServeContent(&ranges{ex.w, r}, ex.r, "", time.Time{}, r)
 		if r.Err() != nil {
 			panic(http.ErrAbortHandler)

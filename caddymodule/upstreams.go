@@ -53,6 +53,7 @@ type Upstream struct {
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	endpoint  *url.URL
+	settings  string // of the endpoint, in a fingerprint
 	login     login
 	transport http.RoundTripper // of a guest, else nil
 	// sources are by group where a group has a login of its own, and the
@@ -68,6 +69,10 @@ type source struct {
 	// confirmed to one login is not known to another, be it that of a former
 	// configuration or of another site on the same storage.
 	name string
+
+	// endpoint stands for the endpoint with all that decides whose bytes come
+	// from there, whatever the login. Downloads under way are shared within it.
+	endpoint string
 }
 
 // GroupUpstream is a group's own login at an upstream.
@@ -132,6 +137,8 @@ func (u *Upstream) provision(ctx caddy.Context) error {
 	if u.endpoint, err = parseEndpoint(u.Name, endpoint); err != nil {
 		return err
 	}
+	// Loading the transport takes its configuration away.
+	u.settings = fmt.Sprintf("%v %q", u.AllowPrivate, u.TransportRaw)
 	if u.login, err = u.Credentials.resolve(); err != nil || u.TransportRaw == nil {
 		return err
 	}
@@ -216,7 +223,26 @@ func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 		return nil, err
 	}
 	sum = sha256.Sum256([]byte(u.endpoint.String() + "\x00" + login.username))
-	return &source{registry, u.Name + "@" + hex.EncodeToString(sum[:6])}, nil
+	return &source{
+		Registry: registry,
+		name:     u.Name + "@" + hex.EncodeToString(sum[:6]),
+		endpoint: fingerprint(u.settings, u.endpoint),
+	}, nil
+}
+
+// fingerprint tells endpoints apart by all of their addresses and by how they are
+// connected to.
+func fingerprint(settings string, addresses ...*url.URL) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q", settings, addresses))
+	return hex.EncodeToString(sum[:])
+}
+
+// firstSources returns the names of the first upstream with each of its logins.
+func (h *Handler) firstSources() (names []string) {
+	for _, from := range h.Upstreams[0].sources {
+		names = append(names, from.name)
+	}
+	return names
 }
 
 func logToken(name string) func(realmHost string, err error) {

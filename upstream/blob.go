@@ -21,17 +21,23 @@ type Body struct {
 	Offset int64  // where the body starts; 0 when the range was ignored
 	End    int64  // where the body of a range stops; 0 for a whole blob
 	ETag   string // of the answer, to be given back for the next range; may be empty
+	// Plain says that an https registry has redirected to plain http: nothing
+	// but the digest of the whole vouches for a byte of the body.
+	Plain bool
 }
 
 // StatBlob returns the size of a blob in bytes, -1 if upstream has it and does
-// not say how large it is, or an error as [Registry.Blob] does. It asks with
-// HEAD; where the registry has none, or the answer to it cannot be right, with a
-// GET whose body is not read.
-func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
+// not say how large it is, or an error as [Registry.Blob] does. A size that is
+// known already, else -1, must not be contradicted. It asks with HEAD, and lets
+// a GET whose body is not read decide where HEAD refuses, or cannot be right. The
+// error is [ErrPlainHTTP] if the answer could only be had over plain http, and
+// [Invalid] if it is a web page, or of another size or digest.
+func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Digest, known int64) (int64, error) {
 	c, err := blobCall(repository, d)
 	if err != nil {
 		return 0, err
 	}
+	c.verified = false // no byte of the content will be seen
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
 	head := c.with(http.MethodHead)
@@ -39,24 +45,48 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 	if err != nil {
 		return 0, err
 	}
-	if !headRefused(a) {
-		if a.StatusCode != http.StatusOK {
-			return 0, r.refusal(head, a)
-		}
+	reference := repository + "@" + string(d)
+	if a.StatusCode == http.StatusOK {
 		_ = a.Body.Close()
-		// Some registries say 0 for whatever they are asked.
-		empty := a.ContentLength == 0 && d.Algorithm().FromString("") != d
-		if a.ContentLength >= 0 && !empty && !encoded(a.Response) {
-			return a.ContentLength, nil
+		if size, err := r.blobSize(head, a, d, known); err == nil && size >= 0 {
+			r.blobHeads.saidYes()
+			return size, nil
 		}
+	} else if err := r.refuse(r.blobHeads, head, reference, a); err != nil {
+		return 0, err
 	}
-	_ = a.Body.Close()
-	b, err := r.blob(ctx, c, wholeBlob, "")
+	full, err := r.do(ctx, c)
 	if err != nil {
 		return 0, err
 	}
-	_ = b.Close()
-	return b.Size, nil
+	if full.StatusCode != http.StatusOK {
+		err = r.refusal(c, full)
+	}
+	r.blobHeads.compare(reference, a, err, r.now())
+	if err != nil {
+		return 0, err
+	}
+	_ = full.Body.Close()
+	return r.blobSize(c, full, d, known)
+}
+
+// blobSize reads the size of a blob from the header of an answer with 200. It is
+// the known one where the answer tells none, -1 if neither is there.
+func (r *Registry) blobSize(c *call, a *answer, d digest.Digest, known int64) (int64, error) {
+	said, err := ParseDigest(a.Header.Get("Docker-Content-Digest"))
+	size := a.ContentLength
+	switch {
+	case err == nil && said.Algorithm() == d.Algorithm() && said != d:
+		return 0, r.fail(c, Invalid, a.StatusCode, "the answer is about another digest")
+	case headerType(a.Header) == "text/html":
+		return 0, r.fail(c, Invalid, a.StatusCode, "the answer is a web page")
+	case size == 0 && d.Algorithm().FromString("") != d, encoded(a.Response):
+		size = -1 // some registries say 0 for whatever they are asked
+	}
+	if known >= 0 && size >= 0 && size != known {
+		return 0, r.fail(c, Invalid, a.StatusCode, fmt.Sprintf("the answer says %d bytes of a blob of %d", size, known))
+	}
+	return max(size, known), nil
 }
 
 // Blob fetches length bytes of a blob from offset on, or all that follows if
@@ -137,7 +167,7 @@ func (r *Registry) blob(ctx context.Context, c *call, want span, etag string) (*
 	if a.StatusCode != http.StatusOK && !partial {
 		return nil, r.refusal(c, a)
 	}
-	b := &Body{ReadCloser: a.Body, Size: a.ContentLength, ETag: a.Header.Get("ETag")}
+	b := &Body{ReadCloser: a.Body, Size: a.ContentLength, ETag: a.Header.Get("ETag"), Plain: a.plain}
 	switch {
 	case encoded(a.Response):
 		err = r.fail(c, Invalid, a.StatusCode, "the answer is encoded although that was ruled out")

@@ -101,7 +101,7 @@ func TestBlobErrors(t *testing.T) {
 	u := client(t, r)
 	_, err := u.Blob(t.Context(), "a", digestOf("other"), 0, -1, "")
 	wantKind(t, err, BlobUnknown)
-	_, err = u.StatBlob(t.Context(), "a", digestOf("other"))
+	_, err = u.StatBlob(t.Context(), "a", digestOf("other"), -1)
 	wantKind(t, err, BlobUnknown)
 	_, err = u.Blob(t.Context(), "b", d, 0, -1, "")
 	wantKind(t, err, NameUnknown)
@@ -186,7 +186,7 @@ func TestStatBlob(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := registrytest.New(t, test.options...)
 			d := r.PutBlob("a", []byte(test.content))
-			size, err := client(t, r).StatBlob(t.Context(), "a", d)
+			size, err := client(t, r).StatBlob(t.Context(), "a", d, -1)
 			if err != nil || size != int64(len(test.content)) {
 				t.Errorf("%d, %v", size, err)
 			}
@@ -198,12 +198,12 @@ func TestStatBlob(t *testing.T) {
 	r := registrytest.New(t)
 	d := r.PutBlob("a", []byte("content"))
 	r.Fail(registrytest.Failure{Method: http.MethodHead, Status: 200, Header: http.Header{"Content-Length": {"0"}}})
-	if size, err := client(t, r).StatBlob(t.Context(), "a", d); err != nil || size != 7 {
+	if size, err := client(t, r).StatBlob(t.Context(), "a", d, -1); err != nil || size != 7 {
 		t.Errorf("a HEAD that lies: %d, %v", size, err)
 	}
 	unknown := registrytest.New(t, registrytest.WithoutLength())
 	unknown.PutBlob("a", []byte("content"))
-	if size, err := client(t, unknown).StatBlob(t.Context(), "a", d); err != nil || size != -1 {
+	if size, err := client(t, unknown).StatBlob(t.Context(), "a", d, -1); err != nil || size != -1 {
 		t.Errorf("of unknown size: %d, %v", size, err)
 	}
 }

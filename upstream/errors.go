@@ -97,6 +97,11 @@ func KindOf(err error) Kind {
 	return Other
 }
 
+// ErrPlainHTTP is the cause of an [*Error] where an https registry has redirected
+// to plain http. What anybody on the way may have written confirms nothing; only
+// content that is checked against its digest may come from there.
+var ErrPlainHTTP = errors.New("redirected from https to plain http")
+
 // errTooSlow is the cause of the contexts that this package ends itself, which
 // is how its own limits are told from a caller's deadline.
 var errTooSlow = errors.New("no answer in time")

@@ -22,6 +22,7 @@ const (
 type answer struct {
 	*http.Response
 	foreign bool // it came from another origin than was asked first
+	plain   bool // a redirect from https has led to plain http on the way
 }
 
 // do asks the registry, with whatever authentication it wants. The answer may
@@ -52,7 +53,7 @@ func (r *Registry) do(ctx context.Context, c *call) (*answer, error) {
 // says where a request came from. The transport is used without an http.Client:
 // that would repeat whole URLs in its errors.
 func (r *Registry) follow(ctx context.Context, c *call, target *url.URL, authorization string) (*answer, error) {
-	origin, foreign := target, false
+	origin, foreign, plain := target, false, false
 	for hops := 0; ; hops++ {
 		header := c.header.Clone()
 		header.Set("User-Agent", r.userAgent) // empty: none, not Go's
@@ -70,14 +71,19 @@ func (r *Registry) follow(ctx context.Context, c *call, target *url.URL, authori
 			return nil, r.fail(c, Invalid, response.StatusCode, err.Error())
 		}
 		if next == nil {
-			return &answer{response, foreign}, nil
+			return &answer{response, foreign, plain}, nil
 		}
 		discard(response.Body)
 		if hops == maxRedirects {
 			return nil, r.fail(c, Invalid, response.StatusCode, fmt.Sprintf("more than %d redirects", maxRedirects))
 		}
-		if target.Scheme == "https" && next.Scheme == "http" && !c.verified {
-			return nil, r.fail(c, Invalid, response.StatusCode, "redirected from https to plain http")
+		if target.Scheme == "https" && next.Scheme == "http" {
+			if !c.verified || c.method == http.MethodHead {
+				e := r.fail(c, Invalid, response.StatusCode, "refused")
+				e.Err = ErrPlainHTTP
+				return nil, e
+			}
+			plain = true
 		}
 		foreign = foreign || !sameOrigin(origin, next)
 		target = next

@@ -50,7 +50,7 @@ func TestTimeAndCancel(t *testing.T) {
 	calls := map[string]func(context.Context) error{
 		"manifest": func(ctx context.Context) error { _, err := u.Manifest(ctx, "a", "1"); return err },
 		"resolve":  func(ctx context.Context) error { _, err := u.ResolveManifest(ctx, "a", "1"); return err },
-		"stat":     func(ctx context.Context) error { _, err := u.StatBlob(ctx, "a", digestOf("")); return err },
+		"stat":     func(ctx context.Context) error { _, err := u.StatBlob(ctx, "a", digestOf(""), -1); return err },
 		"blob":     func(ctx context.Context) error { _, err := u.Blob(ctx, "a", digestOf(""), 0, -1, ""); return err },
 		"tags":     func(ctx context.Context) error { _, err := u.Tags(ctx, "a", nil); return err },
 		"referrers": func(ctx context.Context) error {

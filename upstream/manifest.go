@@ -39,50 +39,47 @@ type Descriptor struct {
 // Manifest is a manifest or index, byte for byte as upstream has it.
 type Manifest struct {
 	Descriptor
-	Content []byte
+	Content []byte // nil if only the descriptor was asked for
 }
 
 // ResolveManifest asks what a tag or digest stands for, with a HEAD (distribution-
 // spec v1.1, "Checking if content exists in the registry"), which Docker Hub does
-// not count. A registry that refuses HEAD, or answers it without digest, length
-// or type, is asked with GET, and the descriptor is computed. Errors are as for
+// not count. If that is refused, or answered without digest, length or type, a GET
+// decides; then the result has the content too, and its descriptor is computed.
+// What HEAD alone says of a digest is upstream's claim. Errors are as for
 // [Registry.Manifest].
-func (r *Registry) ResolveManifest(ctx context.Context, repository, reference string) (Descriptor, error) {
+func (r *Registry) ResolveManifest(ctx context.Context, repository, reference string) (Manifest, error) {
 	c, wanted, err := manifestCall(repository, reference)
 	if err != nil {
-		return Descriptor{}, err
+		return Manifest{}, err
 	}
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
+	heads := r.heads
+	if wanted == "" {
+		heads = r.tagHeads
+	}
 	head := c.with(http.MethodHead)
 	a, err := r.do(ctx, head)
-	if err != nil {
-		return Descriptor{}, err
+	if errors.Is(err, ErrPlainHTTP) && c.verified {
+		return r.manifest(ctx, c, wanted)
 	}
-	if !headRefused(a) {
-		if a.StatusCode != http.StatusOK {
-			return Descriptor{}, r.refusal(head, a)
-		}
+	if err != nil {
+		return Manifest{}, err
+	}
+	reference = repository + ":" + reference
+	if a.StatusCode == http.StatusOK {
 		_ = a.Body.Close()
 		if d, ok := headDescriptor(a, wanted); ok {
-			return d, nil
+			heads.saidYes()
+			return Manifest{Descriptor: d}, nil
 		}
+	} else if err := r.refuse(heads, head, reference, a); err != nil {
+		return Manifest{}, err
 	}
-	_ = a.Body.Close()
 	m, err := r.manifest(ctx, c, wanted)
-	return m.Descriptor, err
-}
-
-// headRefused reports whether an answer speaks of the method only: the registry
-// has no HEAD, or it redirected to an address that is signed for GET.
-func headRefused(a *answer) bool {
-	switch a.StatusCode {
-	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		return true
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
-		return a.foreign
-	}
-	return false
+	heads.compare(reference, a, err, r.now())
+	return m, err
 }
 
 // headDescriptor reads a descriptor from headers. It reports false if they are

@@ -35,7 +35,7 @@ func TestManifest(t *testing.T) {
 			for _, reference := range []string{"1.0", string(index)} {
 				want := Descriptor{index, v1.MediaTypeImageIndex, int64(len(content))}
 				d, err := u.ResolveManifest(t.Context(), "acme/app", reference)
-				if err != nil || d != want {
+				if err != nil || d.Descriptor != want {
 					t.Errorf("resolved %s: %+v, %v", reference, d, err)
 				}
 				m, err := u.Manifest(t.Context(), "acme/app", reference)

@@ -87,6 +87,9 @@ type Registry struct {
 	hooks      Hooks
 	challenge  atomic.Pointer[accepted] // the registry's last usable challenge, nil before the first
 	tokens     *tokenCache
+	tagHeads   *headRecord   // what HEAD is worth for tags,
+	heads      *headRecord   // for manifests by digest
+	blobHeads  *headRecord   // and for blobs
 	limit      time.Duration // metadataTimeout, but for tests
 	now        func() time.Time
 }
@@ -126,6 +129,9 @@ func New(config Config) (*Registry, error) {
 		userAgent:  config.UserAgent,
 		hooks:      config.Hooks,
 		tokens:     newTokenCache(),
+		tagHeads:   newHeadRecord(),
+		heads:      newHeadRecord(),
+		blobHeads:  newHeadRecord(),
 		limit:      metadataTimeout,
 		now:        time.Now,
 	}, nil
@@ -141,7 +147,7 @@ type call struct {
 	header     http.Header
 	what       string // for messages: "manifest 3.20"
 	unknown    Kind   // what a 404 means here
-	verified   bool   // the content is checked against a digest, so plain http after a redirect is tolerable
+	verified   bool   // the content is checked against a digest, so plain http after a redirect is tolerable for a GET
 	bounded    bool   // a range with an end, for which there may be connections of their own
 }
 

@@ -1,0 +1,136 @@
+package blobcache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// proved is the value of linkRecord.Proof of links whose source has delivered the
+// content. Links without it are of a version that linked whatever a source said
+// that it had.
+const proved = 1
+
+// linkRecord is a link as it is kept.
+type linkRecord struct {
+	Link
+	Proof int `json:"proof"`
+}
+
+// adoptedKey is the record that says that the links of the former version have
+// been looked through.
+const adoptedKey = "format/links"
+
+// adoptStride is how many links are adopted between two rests: each is written.
+const adoptStride = 64
+
+// adoption decides about the links of the former version while they are looked
+// through.
+type adoption struct {
+	trusted map[string]bool   // sources
+	source  map[string]string // of each repository's links, "" where there are several
+}
+
+// Adopted is what has become of the links of the former version.
+type Adopted struct{ Kept, Dropped int }
+
+// Adopt goes through the links of the former version, which linked what a source
+// only said that it had, once for all who share the records. Links of trusted
+// sources are kept, and count as deliveries, if all links of their repository are
+// of one source, and their content is stored with the size that they tell. Others
+// are dropped: the next download proves them again. Until a link has been
+// looked at, it is as good as absent, but for those that are kept in any case.
+func (c *Cache) Adopt(ctx context.Context, x *Index, trusted []string) (done Adopted, err error) {
+	if _, err := x.records.Load(ctx, adoptedKey); !errors.Is(err, fs.ErrNotExist) {
+		return done, err
+	}
+	a := &adoption{trusted: make(map[string]bool), source: make(map[string]string)}
+	for _, source := range trusted {
+		a.trusted[source] = true
+	}
+	if err := x.eachLink(ctx, sweepStride, func(_ Record, scope string, _ digest.Digest) error {
+		a.note(scope)
+		return nil
+	}); err != nil {
+		return done, err
+	}
+	x.adoption.Store(a)
+	defer x.adoption.Store(nil)
+	err = x.eachLink(ctx, adoptStride, func(r Record, scope string, d digest.Digest) error {
+		return c.adopt(ctx, x, a, &done, r, scope, d)
+	})
+	if err != nil {
+		return done, err
+	}
+	return done, save(ctx, x.records, adoptedKey, done)
+}
+
+// note remembers that a repository of an upstream has links of a source, whoever
+// the owner is.
+func (a *adoption) note(scope string) {
+	repository, source := a.repository(scope)
+	if known, ok := a.source[repository]; ok && known != source {
+		source = ""
+	}
+	a.source[repository] = source
+}
+
+// repository returns the repository of a scope, which is the same whatever address
+// or login its upstream's name stands for, and the source.
+func (a *adoption) repository(scope string) (repository, source string) {
+	source, repository = sourceOf(scope)
+	name, _, _ := cutLast(source, "@")
+	return strings.Join([]string{name, repository}, "/"), source
+}
+
+// keeps reports whether links of a scope are kept.
+func (a *adoption) keeps(scope string) bool {
+	repository, source := a.repository(scope)
+	return a.trusted[source] && a.source[repository] == source
+}
+
+func (c *Cache) adopt(ctx context.Context, x *Index, a *adoption, done *Adopted, r Record, scope string, d digest.Digest) error {
+	data, err := x.records.Load(ctx, r.Key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var old linkRecord
+	bad := json.Unmarshal(data, &old) != nil
+	if !bad && old.Proof == proved {
+		return nil
+	}
+	e, err := c.keeper.shelf.Stat(ctx, d)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if bad || err != nil || !a.keeps(scope) || old.Size >= 0 && old.Size != e.Size {
+		done.Dropped++
+		return x.dropLink(ctx, r.Key)
+	}
+	done.Kept++
+	old.Size = e.Size
+	x.links.Remove(r.Key)
+	if err := x.AddDelivery(ctx, scope, d, old.Link); err != nil {
+		return err
+	}
+	return x.records.Mark(ctx, r.Key, r.Used) // it has not been used by that
+}
+
+// proofOf accepts a link whose content its source has delivered, or one of the
+// former version that is kept.
+func (x *Index) proofOf(scope string, r linkRecord) error {
+	if r.Proof == proved {
+		return nil
+	}
+	if a := x.adoption.Load(); a != nil && r.Size >= 0 && a.keeps(scope) {
+		return nil
+	}
+	return errors.New("it is not proved")
+}

@@ -1,0 +1,208 @@
+package blobcache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	hubScope   = "acme/_/hub@1/team/app"
+	otherScope = "other/_/hub@1/team/copy"
+	evilScope  = "acme/_/evil@2/x/y"
+)
+
+// TestDelivery: what a source has delivered is known for all of its repositories
+// and owners, and for no other source, also after a restart.
+func TestDelivery(t *testing.T) {
+	e := newEstate(t, nil)
+	d := e.layer("a", 10_000)
+	if _, err := e.index.Delivery(t.Context(), hubScope, d); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("before: %v, want %v", err, fs.ErrNotExist)
+	}
+	if err := e.index.AddDelivery(t.Context(), hubScope, d, Link{Size: 10_000}); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*Index{e.index, NewIndex(e.store)} {
+		if got, err := x.Delivery(t.Context(), otherScope, d); err != nil || got.Size != 10_000 {
+			t.Errorf("another repository: %+v, %v", got, err)
+		}
+		if _, err := x.Link(t.Context(), otherScope, d); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("another repository is linked: %v", err)
+		}
+		if link, err := x.Link(t.Context(), hubScope, d); err != nil || link.Size != 10_000 {
+			t.Errorf("the repository itself: %+v, %v", link, err)
+		}
+		for _, scope := range []string{evilScope, "acme/_/hub@2/team/app"} {
+			if _, err := x.Delivery(t.Context(), scope, d); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: %v, want %v", scope, err, fs.ErrNotExist)
+			}
+		}
+	}
+}
+
+// TestDeliveryIsForgotten a day after its content has gone.
+func TestDeliveryIsForgotten(t *testing.T) {
+	e := newEstate(t, nil)
+	stays, gone := e.layer("stays", 10_000), digest.FromString("gone")
+	for _, d := range []digest.Digest{stays, gone} {
+		if err := e.index.AddDelivery(t.Context(), hubScope, d, Link{Size: 10_000}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known := func(d digest.Digest) bool {
+		_, memory := e.index.Delivery(t.Context(), hubScope, d)
+		_, disk := NewIndex(e.store).Delivery(t.Context(), hubScope, d)
+		if (memory == nil) != (disk == nil) {
+			t.Errorf("in memory: %v, on disk: %v", memory, disk)
+		}
+		return memory == nil
+	}
+	began := time.Now()
+	for after, want := range map[time.Duration]bool{time.Hour: true, 25 * time.Hour: false} {
+		m := &measurement{began: began.Add(after)}
+		if !want || known(gone) {
+			if err := e.quotas.forgetDeliveries(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if known(gone) || !known(stays) {
+		t.Errorf("what has gone is known: %v, what is stored: %v; want false, true", known(gone), known(stays))
+	}
+}
+
+// former saves a link as the former version did.
+func (e *estate) former(scope string, d digest.Digest, link Link) string {
+	e.t.Helper()
+	key := linkKey(scope, d)
+	data, err := json.Marshal(link)
+	if err == nil {
+		err = e.store.Save(e.t.Context(), key, data)
+	}
+	if err == nil {
+		err = e.store.Mark(e.t.Context(), key, time.Now().Add(-48*time.Hour))
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return key
+}
+
+// TestAdopt: of the links of the former version those of a trusted source are kept,
+// if their repository is of that source alone and nothing contradicts them.
+func TestAdopt(t *testing.T) {
+	e := newEstate(t, nil)
+	d, gone := e.layer("a", 10_000), digest.FromString("gone")
+	type row struct {
+		scope string
+		d     digest.Digest
+		link  Link
+		kept  bool
+	}
+	rows := []row{
+		{hubScope, d, Link{Size: 10_000}, true},
+		{otherScope, d, Link{Size: -1}, true},
+		{"third/_/hub@1/team/lie", d, Link{Size: 777}, false},
+		{"third/_/hub@1/team/gone", gone, Link{Size: 4}, false},
+		{"acme/_/hub@1/team/moved", d, Link{Size: 10_000}, false},
+		{"other/_/hub@2/team/moved", d, Link{Size: 10_000}, false},
+		{"other/_/hub@2/team/untrusted", d, Link{Size: 10_000}, false},
+		{evilScope, d, Link{Size: 10_000}, false},
+	}
+	for _, r := range rows {
+		e.former(r.scope, r.d, r.link)
+		if _, err := e.index.Link(t.Context(), r.scope, r.d); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v before the links were looked at, want %v", r.scope, err, fs.ErrNotExist)
+		}
+	}
+	proved := "new/_/evil@2/x/z"
+	if err := e.index.AddDelivery(t.Context(), proved, d, Link{Size: 10_000}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := e.cache.Adopt(t.Context(), e.index, []string{"hub@1"})
+	if want := (Adopted{Kept: 2, Dropped: 6}); err != nil || got != want {
+		t.Errorf("adopted %+v, %v; want %+v", got, err, want)
+	}
+	for _, r := range append(rows, row{proved, d, Link{}, true}) {
+		if e.linked(r.scope, r.d) != r.kept {
+			t.Errorf("%s is kept: %v, want %v", r.scope, !r.kept, r.kept)
+		}
+		if link, err := e.index.Link(t.Context(), r.scope, r.d); err == nil && link.Size != 10_000 {
+			t.Errorf("%s: a size of %d, want 10000", r.scope, link.Size)
+		}
+	}
+	if _, err := e.index.Delivery(t.Context(), hubScope, d); err != nil {
+		t.Errorf("what was kept is not delivered: %v", err)
+	}
+	if err := e.store.List(t.Context(), linksFolder+"/other", func(r Record) error {
+		if time.Since(r.Used) < time.Hour {
+			return fmt.Errorf("%s counts as used", r.Key)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	// It is done once: what an old process writes later is proved by a download.
+	e.former(evilScope, d, Link{Size: 10_000})
+	if got, err := e.cache.Adopt(t.Context(), e.index, []string{"hub@1", "evil@2"}); err != nil || got != (Adopted{}) {
+		t.Errorf("a second time: %+v, %v, want nothing", got, err)
+	}
+	if e.linked(evilScope, d) {
+		t.Error("a link of the former version was believed later")
+	}
+}
+
+// TestAdoptGoesOn: what is interrupted begins anew; links that are kept in any case
+// are believed meanwhile.
+func TestAdoptGoesOn(t *testing.T) {
+	e := newEstate(t, nil)
+	var all []digest.Digest
+	for i := range 3 * adoptStride {
+		d := e.layer(fmt.Sprint(i), 100)
+		e.former(hubScope, d, Link{Size: 100})
+		all = append(all, d)
+	}
+	last := all[len(all)-1]
+	ctx, cancel := context.WithCancel(t.Context())
+	e.index.records = &interrupted{e.store, func(n int) {
+		if n == 10 {
+			if _, err := e.index.Link(t.Context(), hubScope, last); err != nil {
+				t.Errorf("a link that will be kept: %v", err)
+			}
+			cancel()
+		}
+	}, 0}
+	if _, err := e.cache.Adopt(ctx, e.index, []string{"hub@1"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v, want %v", err, context.Canceled)
+	}
+	e.index = NewIndex(e.store)
+	got, err := e.cache.Adopt(t.Context(), e.index, []string{"hub@1"})
+	if err != nil || got.Kept == 0 || got.Kept > len(all)-10 || got.Dropped != 0 {
+		t.Errorf("goes on: %+v, %v; want at most %d kept", got, err, len(all)-10)
+	}
+	for _, d := range all {
+		if !e.linked(hubScope, d) {
+			t.Fatal("a link is lost")
+		}
+	}
+}
+
+// interrupted counts what is marked.
+type interrupted struct {
+	Ledger
+	marked func(n int)
+	n      int
+}
+
+func (i *interrupted) Mark(ctx context.Context, key string, used time.Time) error {
+	i.n++
+	i.marked(i.n)
+	return i.Ledger.Mark(ctx, key, used)
+}

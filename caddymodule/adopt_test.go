@@ -1,0 +1,94 @@
+package caddymodule
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+var proof = regexp.MustCompile(`,"proof":1`)
+
+// age makes the cache of a site that is not running one of the former version,
+// which knew no deliveries.
+func (s *site) age() {
+	s.t.Helper()
+	for _, folder := range []string{"deliveries", "format"} {
+		if err := os.RemoveAll(filepath.Join(s.cache, folder)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	for _, name := range s.stored() {
+		if !strings.HasPrefix(name, "links/") {
+			continue
+		}
+		name = filepath.Join(s.cache, name)
+		link, err := os.ReadFile(name)
+		if err == nil && !proof.Match(link) {
+			s.t.Errorf("the link %s has no proof", link)
+		}
+		if err == nil {
+			err = os.WriteFile(name, proof.ReplaceAll(link, nil), 0o600)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// TestCacheOfFormerVersion: of a cache whose links are what upstreams only said,
+// those of the first upstream are kept and the others proved by the next download.
+func TestCacheOfFormerVersion(t *testing.T) {
+	red, evil := registrytest.New(t), registrytest.New(t)
+	image := red.PutImage("team/app", "1", random(1, 5000))
+	own := evil.PutImage("x/y", "1", random(2, 5000))
+	lines := []string{users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), at(blue, evil.URL())}
+	s := start(t, lines...)
+	pull(t, s, "red", "team/app", "1", as("alice"))
+	pull(t, s, "blue", blue+"/x/y", "1", as("bob"))
+	s.stop()
+	s.age()
+	// What the HEADs of a lying upstream left behind.
+	folders, err := filepath.Glob(filepath.Join(s.cache, "links/blue/_/"+blue+"@*/x/y/_/sha256"))
+	if err != nil || len(folders) != 1 {
+		t.Fatalf("links: %v, %v", folders, err)
+	}
+	for d, link := range map[string]string{
+		image.Layers[0].Encoded(): `{"size":5000}`,
+		image.Manifest.Encoded():  `{"mediaType":"application/vnd.oci.image.manifest.v1+json","size":777}`,
+	} {
+		if err := os.WriteFile(filepath.Join(folders[0], d), []byte(link), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.load(lines...)
+	stolen := func() {
+		t.Helper()
+		for _, path := range []string{blobPath("blue", blue+"/x/y", image.Layers[0]), manifestPath("blue", blue+"/x/y", string(image.Manifest))} {
+			if a := s.get(path, as("bob")); a.StatusCode != http.StatusNotFound {
+				t.Errorf("%s: %d with %d bytes, want 404", path, a.StatusCode, len(a.body))
+			}
+		}
+	}
+	stolen()
+	eventually(t, "the log tells of the links", func() bool { return strings.Contains(s.logs(), `"kept":3,"dropped":5`) })
+	stolen()
+	red.Reset()
+	evil.Reset()
+	pull(t, s, "red", "team/app", "1", as("alice"))
+	costs(t, red, "what was kept", registrytest.Counts{ManifestHead: 1})
+	pull(t, s, "blue", blue+"/x/y", "1", as("bob"))
+	costs(t, evil, "what was dropped", registrytest.Counts{ManifestHead: 1, ManifestGet: 1, BlobGet: 2})
+	s.get(blobPath("blue", blue+"/x/y", own.Layers[0]), as("bob")).expect(t, http.StatusOK, "").has(t, "Cache-Status", statusHit[0])
+
+	s.restart(lines...)
+	pull(t, s, "red", "team/app", "1", as("alice"))
+	costs(t, red, "a later start", registrytest.Counts{ManifestHead: 1})
+	if n := strings.Count(s.logs(), `"kept":`); n != 1 {
+		t.Errorf("the log tells of the links %d times, want once", n)
+	}
+}

@@ -1,0 +1,274 @@
+package caddymodule
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+const blue = "blue.example"
+
+// hostile puts a second upstream beside Docker Hub, for the group blue, and
+// returns the site and both registries.
+func hostile(t *testing.T) (s *site, red, evil *registrytest.Registry) {
+	t.Helper()
+	red, evil = registrytest.New(t), registrytest.New(t)
+	s = start(t, users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), at(blue, evil.URL()))
+	return s, red, evil
+}
+
+// withhold answers a GET of any blob with the first bytes of some content, and with
+// the others when the test ends.
+func withhold(t *testing.T, evil *registrytest.Registry, content []byte, first int) {
+	t.Helper()
+	end := make(chan struct{})
+	t.Cleanup(func() { close(end) })
+	evil.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.WriteHeader(http.StatusOK)
+		if r.Method == http.MethodHead {
+			return true
+		}
+		_, _ = w.Write(content[:first])
+		w.(http.Flusher).Flush()
+		select {
+		case <-end:
+			_, _ = w.Write(content[first:])
+		case <-r.Context().Done():
+		}
+		return true
+	})
+}
+
+// siblingOf adds a second site, with these lines and the same storage, to what the
+// first one loads next.
+func siblingOf(t *testing.T, s *site, lines ...string) *site {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = free.Close()
+	host := free.Addr().String()
+	s.after = fmt.Sprintf("http://:%d {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}",
+		portOf(host), s.cache, strings.Join(lines, "\n"))
+	return &site{t: t, url: "http://" + host, host: host}
+}
+
+// TestUpstreamsFillApart: what one upstream sends of a digest, or claims, is not
+// felt by pulls of the same digest from another.
+func TestUpstreamsFillApart(t *testing.T) {
+	const size = 1 << 20
+	layer, forged := random(1, size), bytes.Repeat([]byte("forged! "), size/8)
+	for name, row := range map[string]struct {
+		content []byte
+		first   int
+	}{
+		"forged":   {forged, size - 1},
+		"dripping": {forged, 1},
+		"short":    {forged[:10], 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, red, evil := hostile(t)
+			d := red.PutBlob("team/app", layer)
+			withhold(t, evil, row.content, row.first)
+			first := s.open(blobPath("blue", blue+"/x/y", d), as("bob"))
+			if _, err := io.ReadFull(first.Body, make([]byte, row.first/2)); err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			part := s.get(blobPath("red", "team/app", d), as("alice"), header("Range", "bytes=4096-8191")).expect(t, http.StatusPartialContent, "")
+			if !bytes.Equal(part.body, layer[4096:8192]) {
+				t.Errorf("the range is %.40q", part.body)
+			}
+			s.get(blobPath("red", "team/app", d), as("alice")).content(t, layer).has(t, "Content-Length", strconv.Itoa(size))
+			if took := time.Since(begin); took > 10*time.Second {
+				t.Errorf("the pulls took %v", took)
+			}
+			if counts := red.Counts(); counts.BlobGet != 1 {
+				t.Errorf("docker.io was asked %+v, want one GET", counts)
+			}
+			_ = first.Body.Close()
+		})
+	}
+}
+
+// TestUpstreamHeadIsNoPossession: an upstream that says yes to every HEAD does not
+// open what another one has delivered.
+func TestUpstreamHeadIsNoPossession(t *testing.T) {
+	s, red, evil := hostile(t)
+	image := red.PutImage("team/secret", "1", random(1, 5000))
+	pull(t, s, "red", "team/secret", "1", as("alice"))
+	evil.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodHead {
+			return false
+		}
+		h := w.Header()
+		h.Set("Docker-Content-Digest", string(image.Manifest))
+		h.Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		h.Set("Content-Length", "777")
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			h.Set("Content-Length", "5000")
+			h.Set("Docker-Content-Digest", r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:])
+		}
+		w.WriteHeader(http.StatusOK)
+		return true
+	})
+	paths := []string{
+		manifestPath("blue", blue+"/x/y", string(image.Manifest)), manifestPath("blue", blue+"/x/y", "1"),
+		blobPath("blue", blue+"/x/y", image.Config), blobPath("blue", blue+"/x/y", image.Layers[0]),
+	}
+	for _, path := range paths {
+		for _, change := range []with{method(http.MethodHead), method(http.MethodGet), header("Range", "bytes=0-9"), method(http.MethodHead), method(http.MethodGet)} {
+			a := s.get(path, as("bob"), change)
+			if a.Request.Method == http.MethodGet {
+				a.expect(t, http.StatusNotFound, "NAME_UNKNOWN").has(t, "Docker-Content-Digest", "")
+			}
+		}
+	}
+	// What the upstream itself delivers is served, and from then on a HEAD does.
+	evil.Heal()
+	own := evil.PutImage("x/y", "2", random(1, 5000))
+	evil.PutImage("x/z", "2", random(1, 5000))
+	if own.Layers[0] != image.Layers[0] {
+		t.Fatal("the layers differ, so that the test proves nothing")
+	}
+	evil.Reset()
+	pull(t, s, "blue", blue+"/x/y", "2", as("bob"))
+	costs(t, evil, "what only another upstream has delivered", registrytest.Counts{ManifestHead: 1, ManifestGet: 1, BlobGet: 2})
+	pull(t, s, "blue", blue+"/x/z", "2", as("bob"))
+	costs(t, evil, "another repository", registrytest.Counts{ManifestHead: 1, BlobHead: 2})
+	files := 0
+	for _, name := range s.stored() {
+		if strings.HasPrefix(name, "blobs/") {
+			files++
+		}
+	}
+	if files != 3 {
+		t.Errorf("%d contents are stored, want each of 3 once", files)
+	}
+}
+
+// TestUpstreamAddressesApart: sites on one storage with different addresses for an
+// upstream's name do not see each other's content.
+func TestUpstreamAddressesApart(t *testing.T) {
+	good, evil := registrytest.New(t), registrytest.New(t)
+	image := good.PutImage("team/secret", "1", random(1, 5000))
+	s := newSite(t)
+	second := siblingOf(t, s, users("bob"), private("acme", "bob"), "name two", hub(evil))
+	s.load(users("alice"), private("acme", "alice"), hub(good))
+	pull(t, s, "acme", "team/secret", "1", as("alice"))
+	evil.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodHead {
+			return false
+		}
+		w.Header().Set("Docker-Content-Digest", r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:])
+		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(good.RawManifest("team/secret", image.Manifest))))
+		return true
+	})
+	for _, path := range []string{
+		manifestPath("acme", "team/secret", "1"), manifestPath("acme", "team/secret", string(image.Manifest)),
+		blobPath("acme", "team/secret", image.Config), blobPath("acme", "team/secret", image.Layers[0]),
+	} {
+		if a := second.get(path, as("bob")); a.StatusCode != http.StatusNotFound && a.StatusCode != http.StatusBadGateway {
+			t.Errorf("%s: %d with %d bytes, want 404 or 502", path, a.StatusCode, len(a.body))
+		}
+	}
+	s.get(manifestPath("acme", "team/secret", "1"), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", statusHit[0])
+}
+
+// TestUpstreamPlainRedirect: where an https registry redirects to plain http, only
+// the whole content, checked against its digest, is served.
+func TestUpstreamPlainRedirect(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithTLS(), registrytest.WithBlobRedirect())
+	layer := random(1, 300_000)
+	d := up.PutBlob("team/app", layer)
+	up.PutBlob("team/other", layer)
+	s := start(t, users("alice", "bob"), private("red", "alice"), private("blue", "bob"),
+		hub(up, "transport http {\n tls_insecure_skip_verify\n}"))
+	path := blobPath("red", "team/app", d)
+
+	release := up.StallBlobs(200_000)
+	cold := s.open(path, as("alice"), header("Range", "bytes=10-19"))
+	if cold.StatusCode != http.StatusOK {
+		t.Errorf("a range of what cannot be verified yet: %d, want the whole with 200", cold.StatusCode)
+	}
+	if _, err := io.ReadFull(cold.Body, make([]byte, 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if rest, err := io.ReadAll(cold.Body); err != nil || !bytes.Equal(rest, layer[100_000:]) {
+		t.Errorf("the rest of the whole is %d bytes, %v", len(rest), err)
+	}
+	s.awaitStored(string(d))
+	part := s.get(path, as("alice"), header("Range", "bytes=10-19")).expect(t, http.StatusPartialContent, "")
+	if !bytes.Equal(part.body, layer[10:20]) {
+		t.Error("the range of what is stored is wrong")
+	}
+	up.Reset()
+	// Neither a HEAD nor the header of a GET confirms it for another repository.
+	s.get(blobPath("blue", "team/other", d), as("bob")).content(t, layer)
+	if counts := up.Counts(); counts.BlobBytes != int64(len(layer)) {
+		t.Errorf("the second repository costs %+v, want a whole download", counts)
+	}
+	s.head(blobPath("blue", "team/other", d), as("bob")).expect(t, http.StatusOK, "").has(t, "Content-Length", strconv.Itoa(len(layer)))
+	s.head(blobPath("blue", "team/app", d), as("bob")).expect(t, http.StatusOK, "").has(t, "Content-Length", strconv.Itoa(len(layer)))
+	up.Fail(registrytest.Failure{Op: registrytest.OpStorage, Status: http.StatusOK, Header: http.Header{"Content-Length": {"300000"}}, Body: strings.Repeat("x", 300_000)})
+	for _, verb := range []string{http.MethodHead, http.MethodGet} {
+		if a := s.get(blobPath("red", "team/other", d), as("alice"), method(verb)); a.StatusCode == http.StatusOK && a.err == nil {
+			t.Errorf("%s of what somebody on the way has written: 200 with %d bytes", verb, len(a.body))
+		}
+	}
+}
+
+// TestEndpointFingerprint: what decides whose bytes come from an endpoint tells it
+// from others, and the login does not.
+func TestEndpointFingerprint(t *testing.T) {
+	t.Setenv("HUB_PASSWORD", upstreamPassword)
+	const address = "http://127.0.0.1:1"
+	s, seen := newSite(t), make(map[string]string)
+	for name, row := range map[string]struct {
+		lines  string
+		shared string // with which other row
+	}{
+		"plain":             {"endpoint " + address + "\n allow_private", "plain"},
+		"another address":   {"endpoint http://127.0.0.1:2\n allow_private", ""},
+		"no private":        {"endpoint " + address, ""},
+		"transport":         {"endpoint " + address + "\n allow_private\n transport http {\n tls_insecure_skip_verify\n}", ""},
+		"another transport": {"endpoint " + address + "\n allow_private\n transport http {\n tls_server_name other.example\n}", ""},
+		"login":             {"endpoint " + address + "\n allow_private\n credentials hub {env.HUB_PASSWORD}", "plain"},
+		"realm hosts":       {"endpoint " + address + "\n allow_private\n realm_hosts auth.example", "plain"},
+	} {
+		s.load(users("alice"), private("acme", "alice"), "upstream docker.io {\n "+row.lines+"\n}")
+		handlers, err := adminVaults()
+		if err != nil || len(handlers) != 1 {
+			t.Fatalf("%d sites, %v", len(handlers), err)
+		}
+		endpoint := handlers[0].Upstreams[0].sources[""].endpoint
+		if row.shared != "" {
+			name = row.shared
+		}
+		if other, ok := seen[endpoint]; ok && other != name {
+			t.Errorf("%s and %s share downloads", other, name)
+		}
+		for known, other := range seen {
+			if other == name && known != endpoint {
+				t.Errorf("%s: downloads are not shared with another login", name)
+			}
+		}
+		seen[endpoint] = name
+	}
+	if len(seen) != 5 {
+		t.Errorf("%d endpoints, want 5", len(seen))
+	}
+}
