@@ -206,3 +206,25 @@ func TestSweepOfAnotherKind(t *testing.T) {
 		t.Errorf("what a link leads to: %q, %v", got, err)
 	}
 }
+
+// TestRootMayBeLink: only what is below the root is held to be the store's own.
+func TestRootMayBeLink(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "cache")
+	if err := os.Symlink(t.TempDir(), root); err != nil {
+		t.Fatal(err)
+	}
+	e := newEnv(t, root)
+	s := e.source(random(97, 1000))
+	if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil || !e.stored(s) {
+		t.Errorf("put: %v", err)
+	}
+	if err := os.WriteFile(e.path(s.digest), flipped(s.content, 500), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.files.Open(t.Context(), s.digest); !errors.Is(err, blobcache.ErrDamaged) {
+		t.Errorf("open what was changed: got %v, want %v", err, blobcache.ErrDamaged)
+	}
+	if got := e.troubled(); len(got) != 0 {
+		t.Errorf("troubles: %q", got)
+	}
+}

@@ -65,6 +65,9 @@ func (s *FileStore) folder(path string) (*folder, error) {
 // open opens a regular file below the root as it is, without following a symbolic
 // link and without waiting for the other end of a pipe.
 func (s *FileStore) open(path string, flag int) (*os.File, fs.FileInfo, error) {
+	if file, info, err := openAtOnce(path, flag); !errors.Is(err, errors.ErrUnsupported) {
+		return file, info, err
+	}
 	f, err := s.folder(filepath.Dir(path))
 	if err != nil {
 		return nil, nil, err
@@ -73,18 +76,13 @@ func (s *FileStore) open(path string, flag int) (*os.File, fs.FileInfo, error) {
 	return f.open(filepath.Base(path), flag)
 }
 
-// lstat describes what stands at a path below the root.
+// lstat describes the regular file at a path below the root.
 func (s *FileStore) lstat(path string) (fs.FileInfo, error) {
-	f, err := s.folder(filepath.Dir(path))
+	file, info, err := s.open(path, folderFlags)
 	if err != nil {
 		return nil, err
 	}
-	defer f.close()
-	info, err := os.Lstat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		return nil, &irregular{path, info.Mode()}
-	}
-	return info, err
+	return info, file.Close()
 }
 
 // unlink removes what stands at a path below the root, if anything does, or the

@@ -3,11 +3,20 @@
 package blobcache
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 )
+
+// folderFlags opens a file to look at it.
+const folderFlags = os.O_RDONLY
+
+// openAtOnce is unsupported: each folder is looked at in turn.
+func openAtOnce(string, int) (*os.File, fs.FileInfo, error) {
+	return nil, nil, errors.ErrUnsupported
+}
 
 // folder is a folder of a store, which was looked at. Here it is not held open:
 // what is put in its place at the same moment is followed.

@@ -51,6 +51,11 @@ func (f *folder) open(name string, flag int) (*os.File, fs.FileInfo, error) {
 	if err != nil {
 		return nil, nil, irregularAt(path, false, err)
 	}
+	return regularFile(fd, path)
+}
+
+// regularFile is what was opened at a path, if it is a regular file.
+func regularFile(fd int, path string) (*os.File, fs.FileInfo, error) {
 	file := os.NewFile(uintptr(fd), path)
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {

@@ -3,14 +3,21 @@
 package blobcache
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// folderFlags opens a folder for what is done in it by name.
+// folderFlags opens a folder for what is done in it by name, or a file to look at it.
 const folderFlags = unix.O_RDONLY
+
+// openAtOnce is unsupported: each folder is opened in turn.
+func openAtOnce(string, int) (*os.File, fs.FileInfo, error) {
+	return nil, nil, errors.ErrUnsupported
+}
 
 // setTimes sets the times of an open file, whatever its name stands for by now.
 func setTimes(file *os.File, at time.Time) error {
