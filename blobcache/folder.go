@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 )
 
 // irregular is the error for a path of the store at which something stands that
@@ -43,11 +45,17 @@ func kindOf(mode fs.FileMode) string {
 // A file in the place of a folder is left to whoever has put it there.
 func irregularAt(path string, wantFolder bool, err error) error {
 	info, lerr := os.Lstat(path)
-	if lerr != nil || info.Mode().IsRegular() || wantFolder && info.IsDir() {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
+	if lerr == nil && !info.Mode().IsRegular() && !(wantFolder && info.IsDir()) {
+		return &irregular{path, info.Mode()}
 	}
-	return &irregular{path, info.Mode()}
+	if (lerr != nil || info.IsDir() == wantFolder) && slices.Contains(kindErrors, err) {
+		err = fs.ErrNotExist // what was no file is gone by now
+	}
+	return &fs.PathError{Op: "open", Path: path, Err: err}
 }
+
+// kindErrors are what opening gives for what is not of the kind that is wanted.
+var kindErrors = []error{syscall.ELOOP, syscall.EMLINK, syscall.ENXIO, syscall.ENOTDIR}
 
 // folder opens the folder of a path below the root, without following a symbolic
 // link below it. The root itself may be one.
