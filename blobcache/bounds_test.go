@@ -66,7 +66,7 @@ func TestRemovedCountsAtOnce(t *testing.T) {
 	if err := os.WriteFile(name, damaged, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Bytes(t.Context(), d, size); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := c.Find(t.Context(), d, size); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("read what was damaged: %v", err)
 	}
 	if got := c.keeper.stored; got != size {

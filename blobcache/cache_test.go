@@ -27,7 +27,7 @@ func TestBadDigest(t *testing.T) {
 			if err := e.cache.PutBytes(t.Context(), d, s.content); err == nil {
 				t.Errorf("put %q", d)
 			}
-			if _, err := e.cache.Bytes(t.Context(), d, 1000); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := e.bytes(d, 1000); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("bytes of %q: %v", d, err)
 			}
 			if _, ok := e.cache.Has(t.Context(), d); ok {
@@ -157,10 +157,10 @@ func TestNoHooks(t *testing.T) {
 	})
 }
 
-func TestBytes(t *testing.T) {
+func TestFind(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(98, 1000))
-		if _, err := e.cache.Bytes(t.Context(), s.digest, 1000); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := e.bytes(s.digest, 1000); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("never stored: %v", err)
 		}
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content[1:]); !errors.Is(err, blobcache.ErrDigestMismatch) {
@@ -170,25 +170,25 @@ func TestBytes(t *testing.T) {
 			t.Errorf("put: %v", err)
 		}
 		for range 2 {
-			if got, err := e.cache.Bytes(t.Context(), s.digest, 1000); err != nil || !bytes.Equal(got, s.content) {
+			if got, err := e.bytes(s.digest, 1000); err != nil || !bytes.Equal(got, s.content) {
 				t.Errorf("%d bytes, %v", len(got), err)
 			}
 			// Another cache has it from the disk.
 			e.cache = blobcache.New(e.store, blobcache.Hooks{})
-			if _, err := e.cache.Bytes(t.Context(), s.digest, 999); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := e.bytes(s.digest, 999); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("longer than the limit: %v", err)
 			}
 		}
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil {
 			t.Error(err)
 		}
-		if _, err := e.cache.Bytes(t.Context(), s.digest, 999); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := e.bytes(s.digest, 999); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("longer than the limit, in memory: %v", err)
 		}
 	})
 }
 
-func TestBytesKeepsNothingLarge(t *testing.T) {
+func TestFindKeepsNothingLarge(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(99, 100_000))
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil {
@@ -197,13 +197,13 @@ func TestBytesKeepsNothingLarge(t *testing.T) {
 		if err := os.Remove(e.path(s.digest)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := e.cache.Bytes(t.Context(), s.digest, 1<<20); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("bytes: %v", err)
+		if _, err := e.bytes(s.digest, 1<<20); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("find: %v", err)
 		}
 	})
 }
 
-func TestBytesHealsDamage(t *testing.T) {
+func TestFindHealsDamage(t *testing.T) {
 	for name, damage := range map[string]func(e *env, s *source) error{
 		"flipped": func(e *env, s *source) error {
 			return os.WriteFile(e.path(s.digest), flipped(s.content, 500), 0o600)
@@ -225,7 +225,7 @@ func TestBytesHealsDamage(t *testing.T) {
 				if err := damage(e, s); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := e.cache.Bytes(t.Context(), s.digest, 1000); !errors.Is(err, fs.ErrNotExist) {
+				if _, err := e.bytes(s.digest, 1000); !errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("damaged: %v", err)
 				}
 				if e.stored(s) || len(e.troubled()) == 0 {
@@ -233,7 +233,7 @@ func TestBytesHealsDamage(t *testing.T) {
 				}
 				e.whole(s)
 				synctest.Wait()
-				if got, err := e.cache.Bytes(t.Context(), s.digest, 1000); err != nil || !bytes.Equal(got, s.content) {
+				if got, err := e.bytes(s.digest, 1000); err != nil || !bytes.Equal(got, s.content) {
 					t.Errorf("%d bytes, %v", len(got), err)
 				}
 			})

@@ -220,7 +220,7 @@ func TestPutBytesOnFullDisk(t *testing.T) {
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil {
 			t.Error(err)
 		}
-		if got, err := e.cache.Bytes(t.Context(), s.digest, 1000); err != nil || !bytes.Equal(got, s.content) {
+		if got, err := e.bytes(s.digest, 1000); err != nil || !bytes.Equal(got, s.content) {
 			t.Errorf("%d bytes from memory, %v", len(got), err)
 		}
 		if len(e.troubled()) != 1 {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/singleflight"
 )
 
 // FileStore is a [Shelf] and a [Ledger] in a directory:
@@ -18,13 +18,31 @@ import (
 //	links/…, refs/…, …      records, by their keys
 //	tmp/…                   spools, and values on their way
 //
-// Names appear by rename only, so several processes may share the directory.
-type FileStore struct{ root string }
+// Names appear by rename only, so several processes may share the directory. Only
+// regular files in it are opened: what else stands in the place of a file or a
+// folder, a symbolic link for instance, is removed where it is met. Content that
+// somebody else has written to is noticed by the time of its file and read against
+// its digest before it is opened.
+type FileStore struct {
+	// Trouble, if set, is told of what the store mends by itself or cannot
+	// mend. It is to be set before the store is used.
+	Trouble func(op string, err error)
+
+	root string
+	// coarse says that the file system drops the marker of verified content.
+	coarse bool
+	checks singleflight.Group
+}
 
 // OpenFileStore makes the directory if need be, proves that it can be written
 // to, and removes what a crash has left in it.
 func OpenFileStore(root string) (*FileStore, error) {
-	s := &FileStore{root: root}
+	s := &FileStore{root: filepath.Clean(root)}
+	if _, err := s.lstat(s.temp()); errors.Is(err, ErrDamaged) && !isFolder(s.temp()) {
+		if err := s.unlink(s.temp()); err != nil {
+			return nil, fmt.Errorf("make the cache directory: %w", err)
+		}
+	}
 	if err := os.MkdirAll(s.temp(), 0o700); err != nil {
 		return nil, fmt.Errorf("make the cache directory: %w", err)
 	}
@@ -32,10 +50,20 @@ func OpenFileStore(root string) (*FileStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write to the cache directory: %w", err)
 	}
+	keeps, err := s.keepsMarkers(probe)
+	s.coarse = !keeps
 	_ = probe.Close()
 	discard(probe)
+	if err != nil {
+		return nil, fmt.Errorf("set times in the cache directory: %w", err)
+	}
 	return s, s.sweepTemp()
 }
+
+// DetectsChanges reports whether content that somebody else has written to is
+// noticed when it is opened: the file system keeps times to the microsecond. Where
+// it does not, such changes are left to the size and to [Cache.Scrub].
+func (s *FileStore) DetectsChanges() bool { return !s.coarse }
 
 func (s *FileStore) temp() string { return filepath.Join(s.root, "tmp") }
 
@@ -46,28 +74,6 @@ func (s *FileStore) content(d digest.Digest) (string, error) {
 	}
 	hex := d.Encoded()
 	return filepath.Join(s.root, "blobs", d.Algorithm().String(), hex[:2], hex), nil
-}
-
-// Open implements [Store].
-func (s *FileStore) Open(_ context.Context, d digest.Digest) (io.ReadSeekCloser, error) {
-	name, err := s.content(d)
-	if err != nil {
-		return nil, err
-	}
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		// Commit puts the content in its place.
-		err = fmt.Errorf("%s is not a file: %w", file.Name(), fs.ErrNotExist)
-	}
-	if err != nil {
-		_ = file.Close()
-		return nil, err
-	}
-	return file, nil
 }
 
 // Spool implements [Store].
@@ -85,7 +91,19 @@ func (s *FileStore) Commit(_ context.Context, d digest.Digest, spool *os.File) e
 	if err := spool.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	return place(spool.Name(), name)
+	return s.keep(d, spool, name)
+}
+
+// keep marks a spool as verified and gives it its name.
+func (s *FileStore) keep(d digest.Digest, spool *os.File, name string) error {
+	info, err := spool.Stat()
+	if err != nil {
+		return err
+	}
+	if err := setTimes(spool, stamped(info.ModTime(), d, info.Size())); err != nil {
+		return err
+	}
+	return s.place(spool.Name(), name)
 }
 
 // Remove implements [Store].
@@ -94,7 +112,7 @@ func (s *FileStore) Remove(_ context.Context, d digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	return os.RemoveAll(name)
+	return s.unlink(name)
 }
 
 // placeTries is how often a folder is made for a name: others may remove it
@@ -103,11 +121,14 @@ const placeTries = 100
 
 // place renames a file to a name whose folder may not exist yet, or which
 // something that is no file stands in the way of.
-func place(from, to string) error {
+func (s *FileStore) place(from, to string) error {
 	for try := 1; ; try++ {
-		err := os.Rename(from, to)
+		err := s.rename(from, to)
 		if err == nil || try > placeTries {
 			return err
+		}
+		if s.clear(err) {
+			continue
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			if _, serr := os.Lstat(from); serr != nil {
@@ -117,12 +138,26 @@ func place(from, to string) error {
 			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
 				return err // not one that somebody's removal explains
 			}
-		} else if info, serr := os.Lstat(to); serr == nil && info.IsDir() {
-			if err := os.RemoveAll(to); err != nil {
+		} else if isFolder(to) {
+			if err := s.unlink(to); err != nil {
 				return err
 			}
 		} else {
 			return err
 		}
 	}
+}
+
+func (s *FileStore) rename(from, to string) error {
+	f, err := s.folder(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	return f.rename(from, filepath.Base(to))
+}
+
+func isFolder(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,7 +29,15 @@ func (s *FileStore) Load(_ context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.ReadFile(name)
+	file, _, err := s.open(name, os.O_RDONLY)
+	if s.clear(err) {
+		return nil, fmt.Errorf("%w: %w", err, fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(file)
 }
 
 // Save implements [Records]. It does not sync: a record that a crash has cut
@@ -43,7 +52,7 @@ func (s *FileStore) Save(_ context.Context, key string, value []byte) error {
 		return err
 	}
 	if _, err = file.Write(value); err == nil {
-		err = place(file.Name(), name) // before it is closed, and its lock gone
+		err = s.place(file.Name(), name) // before it is closed, and its lock gone
 	}
 	if err != nil {
 		discard(file)
@@ -58,12 +67,12 @@ func (s *FileStore) List(ctx context.Context, prefix string, visit func(Record) 
 	if err != nil {
 		return err
 	}
-	return listFolder(ctx, name, prefix, visit)
+	return s.listFolder(ctx, name, prefix, visit)
 }
 
-func listFolder(ctx context.Context, folder, key string, visit func(Record) error) error {
-	entries, err := os.ReadDir(folder)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (s *FileStore) listFolder(ctx context.Context, folder, key string, visit func(Record) error) error {
+	entries, err := s.list(folder)
+	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
@@ -72,14 +81,14 @@ func listFolder(ctx context.Context, folder, key string, visit func(Record) erro
 		}
 		key := key + "/" + entry.Name()
 		if entry.IsDir() {
-			if err := listFolder(ctx, filepath.Join(folder, entry.Name()), key, visit); err != nil {
+			if err := s.listFolder(ctx, filepath.Join(folder, entry.Name()), key, visit); err != nil {
 				return err
 			}
 			continue
 		}
-		info, err := entry.Info()
-		if err != nil || !info.Mode().IsRegular() {
-			continue // gone meanwhile, or no record
+		info, ok := s.regular(folder, entry)
+		if !ok {
+			continue
 		}
 		if err := visit(Record{Key: key, Used: info.ModTime()}); err != nil {
 			return err
@@ -91,13 +100,15 @@ func listFolder(ctx context.Context, folder, key string, visit func(Record) erro
 // Mark implements [Ledger]. The time of last use is the file's own.
 func (s *FileStore) Mark(_ context.Context, key string, used time.Time) error {
 	name, err := s.record(key)
-	if err == nil {
-		err = os.Chtimes(name, used, used)
+	if err != nil {
+		return err
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	file, _, err := s.open(name, os.O_RDONLY)
+	if err != nil {
+		return unlessAbsent(err)
 	}
-	return err
+	defer file.Close()
+	return setTimes(file, used)
 }
 
 // Delete implements [Ledger]. Folders that become empty go too, so that what
@@ -107,7 +118,7 @@ func (s *FileStore) Delete(_ context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.unlink(name); err != nil {
 		return err
 	}
 	for name = filepath.Dir(name); name != s.root && os.Remove(name) == nil; {

@@ -1,6 +1,7 @@
 package blobcache
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -34,7 +35,12 @@ const createTries = 10
 // create makes a temporary file that no sweep takes for an orphan.
 func (s *FileStore) create(prefix string) (*os.File, error) {
 	for range createTries {
-		file, err := os.CreateTemp(s.temp(), prefix)
+		f, err := s.folder(s.temp())
+		if err != nil {
+			return nil, err
+		}
+		file, err := f.create(prefix + rand.Text())
+		f.close()
 		if err != nil {
 			return nil, err
 		}
@@ -63,14 +69,14 @@ func named(file *os.File) bool {
 
 // sweepTemp removes what no living process writes to.
 func (s *FileStore) sweepTemp() error {
-	entries, err := os.ReadDir(s.temp())
+	entries, err := s.list(s.temp())
 	if err != nil {
 		return fmt.Errorf("list temporary files: %w", err)
 	}
 	for _, entry := range entries {
 		name := filepath.Join(s.temp(), entry.Name())
 		if entry.Type().IsRegular() {
-			sweepFile(name)
+			s.sweepFile(name)
 		} else if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > orphanAge {
 			_ = os.RemoveAll(name) // none of the store's
 		}
@@ -80,8 +86,8 @@ func (s *FileStore) sweepTemp() error {
 
 // sweepFile removes a file while it holds its lock: whoever has just made it
 // finds out when it gets the lock.
-func sweepFile(name string) {
-	file, err := os.OpenFile(name, os.O_RDWR, 0)
+func (s *FileStore) sweepFile(name string) {
+	file, info, err := s.open(name, os.O_RDWR)
 	if err != nil {
 		return
 	}
@@ -91,8 +97,7 @@ func sweepFile(name string) {
 	case lockTaken:
 		orphan = true
 	case lockUnknown:
-		info, err := file.Stat()
-		orphan = err == nil && time.Since(info.ModTime()) > orphanAge
+		orphan = time.Since(info.ModTime()) > orphanAge
 	}
 	if orphan {
 		_ = os.Remove(name)

@@ -103,7 +103,7 @@ func TestDirectoryInPlaceOfFile(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(name, "deep"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Open(t.Context(), d); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.Open(t.Context(), d); !errors.Is(err, blobcache.ErrDamaged) {
 		t.Errorf("open: %v", err)
 	}
 	spool, err := s.Spool(t.Context())

@@ -18,15 +18,15 @@ func (s *FileStore) Walk(ctx context.Context, visit func(Entry) error) error {
 	var unread error
 	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
 		base := filepath.Join(s.root, "blobs", algorithm.String())
-		folders, err := os.ReadDir(base)
-		unread = errors.Join(unread, unlessAbsent(err))
+		folders, err := s.list(base)
+		unread = errors.Join(unread, err)
 		for _, folder := range folders {
-			if !folder.IsDir() {
+			if !folder.IsDir() && (folder.Type().IsRegular() || len(folder.Name()) != 2) {
 				continue // none of the store's
 			}
-			files, err := os.ReadDir(filepath.Join(base, folder.Name()))
-			unread = errors.Join(unread, unlessAbsent(err))
-			if err := visitFiles(ctx, algorithm, folder.Name(), files, visit); err != nil {
+			files, err := s.list(filepath.Join(base, folder.Name()))
+			unread = errors.Join(unread, err)
+			if err := s.visitFiles(ctx, algorithm, filepath.Join(base, folder.Name()), files, visit); err != nil {
 				return err
 			}
 		}
@@ -34,24 +34,56 @@ func (s *FileStore) Walk(ctx context.Context, visit func(Entry) error) error {
 	return unread
 }
 
-func visitFiles(ctx context.Context, algorithm digest.Algorithm, folder string, files []fs.DirEntry, visit func(Entry) error) error {
+// list lists a folder below the root, which need not exist. What stands in its
+// place is removed.
+func (s *FileStore) list(path string) ([]fs.DirEntry, error) {
+	f, err := s.folder(path)
+	if s.clear(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, unlessAbsent(err)
+	}
+	defer f.close()
+	return f.entries()
+}
+
+// regular describes a file as a walk sees it. What stands in the place of one is
+// removed.
+func (s *FileStore) regular(folder string, entry fs.DirEntry) (fs.FileInfo, bool) {
+	info, err := entry.Info()
+	if err != nil {
+		return nil, false // gone meanwhile
+	}
+	if !info.Mode().IsRegular() {
+		s.clear(&irregular{filepath.Join(folder, entry.Name()), info.Mode()})
+		return nil, false
+	}
+	return info, true
+}
+
+func (s *FileStore) visitFiles(ctx context.Context, algorithm digest.Algorithm, folder string, files []fs.DirEntry, visit func(Entry) error) error {
 	for _, file := range files {
-		d, ok := parseContent(algorithm, folder, file.Name())
+		d, ok := parseContent(algorithm, filepath.Base(folder), file.Name())
 		if !ok {
 			continue // none of the store's
 		}
-		info, err := file.Info()
-		if err != nil || !info.Mode().IsRegular() {
-			continue // gone meanwhile, or in the place of a file
+		info, ok := s.regular(folder, file)
+		if !ok {
+			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := visit(Entry{Digest: d, Size: info.Size(), Used: info.ModTime()}); err != nil {
+		if err := visit(s.entry(d, info)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *FileStore) entry(d digest.Digest, info fs.FileInfo) Entry {
+	return Entry{Digest: d, Size: info.Size(), Used: wholeSecond(info.ModTime()), Doubtful: !s.intact(d, info)}
 }
 
 func unlessAbsent(err error) error {
@@ -74,26 +106,36 @@ func (s *FileStore) Stat(_ context.Context, d digest.Digest) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	info, err := os.Lstat(name)
+	info, err := s.lstat(name)
+	if errors.Is(err, ErrDamaged) {
+		return Entry{}, fmt.Errorf("%w: %w", err, fs.ErrNotExist)
+	}
 	if err != nil {
 		return Entry{}, err
 	}
-	if !info.Mode().IsRegular() {
-		return Entry{}, fmt.Errorf("%s is not a file: %w", name, fs.ErrNotExist)
-	}
-	return Entry{Digest: d, Size: info.Size(), Used: info.ModTime()}, nil
+	return s.entry(d, info), nil
 }
 
-// Touch implements [Shelf]. The time of last use is the file's own.
+// Touch implements [Shelf]. The time of last use is the file's own, in whole
+// seconds. What has lost its marker gets none: it remains to be verified.
 func (s *FileStore) Touch(_ context.Context, d digest.Digest, used time.Time) error {
 	name, err := s.content(d)
-	if err == nil {
-		err = os.Chtimes(name, used, used)
+	if err != nil {
+		return err
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // gone meanwhile
+	file, info, err := s.open(name, os.O_RDONLY)
+	if errors.Is(err, ErrDamaged) {
+		return nil // it is not content, and goes when that is asked for
 	}
-	return err
+	if err != nil {
+		return unlessAbsent(err) // gone meanwhile
+	}
+	defer file.Close()
+	at := wholeSecond(used)
+	if s.intact(d, info) {
+		at = stamped(used, d, info.Size())
+	}
+	return setTimes(file, at)
 }
 
 // Free implements [Shelf].

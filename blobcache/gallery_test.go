@@ -72,7 +72,7 @@ func (s hastyShelf) Commit(_ context.Context, d digest.Digest, spool *os.File) e
 	if err != nil {
 		return err
 	}
-	return place(spool.Name(), name)
+	return s.keep(d, spool, name)
 }
 
 func (g *gallery) put(name string, content []byte) digest.Digest {

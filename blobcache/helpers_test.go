@@ -176,6 +176,16 @@ func (e *env) whole(s *source) blobcache.Origin {
 	return origin
 }
 
+// bytes reads what [blobcache.Cache.Find] has found.
+func (e *env) bytes(d digest.Digest, limit int64) ([]byte, error) {
+	small, large, err := e.cache.Find(e.t.Context(), d, limit)
+	if large == nil {
+		return small, err
+	}
+	defer large.Close()
+	return io.ReadAll(large)
+}
+
 func (e *env) same(r io.Reader, want []byte) {
 	e.t.Helper()
 	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {

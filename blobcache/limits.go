@@ -53,11 +53,16 @@ type Entry struct {
 	Digest digest.Digest
 	Size   int64 // in bytes
 	Used   time.Time
+
+	// Doubtful says that the content may have been changed since it was
+	// verified, so that Open will verify it.
+	Doubtful bool
 }
 
 // Shelf is a [Store] whose content can be kept within bounds.
 type Shelf interface {
 	Store
+	Checker
 
 	// Walk visits all stored content in any order, without holding it all
 	// in memory, and stops at the first error that visit returns. What
@@ -66,7 +71,8 @@ type Shelf interface {
 	Walk(ctx context.Context, visit func(Entry) error) error
 
 	// Stat returns what Walk would tell of some content; an error that is
-	// fs.ErrNotExist when it is not stored.
+	// fs.ErrNotExist when it is not stored, and ErrDamaged as well when
+	// something else stands in its place.
 	Stat(ctx context.Context, d digest.Digest) (Entry, error)
 
 	// Touch records when content was last used, so that a later Walk, also

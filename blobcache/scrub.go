@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"time"
@@ -47,23 +46,41 @@ func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64) (Scrubbing, err
 	if c.keeper == nil {
 		return Scrubbing{}, fmt.Errorf("scrub a cache without bounds: %w", errors.ErrUnsupported)
 	}
+	found, err := c.scrub(ctx, bytesPerSecond, func(Entry) bool { return true })
+	c.tellScrubbed(found)
+	return found, err
+}
+
+func (c *Cache) tellScrubbed(found Scrubbing) {
+	if c.hooks.Scrubbed != nil {
+		c.hooks.Scrubbed(found)
+	}
+}
+
+func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(Entry) bool) (Scrubbing, error) {
 	limit := rate.Inf
 	if bytesPerSecond > 0 {
 		limit = rate.Limit(bytesPerSecond)
 	}
-	s := &scrub{cache: c, limiter: rate.NewLimiter(limit, smallBuffer)}
+	s := &scrub{cache: c, which: which, limiter: rate.NewLimiter(limit, smallBuffer)}
 	begin := time.Now()
 	err := s.run(ctx)
 	s.found.Took = time.Since(begin)
-	if c.hooks.Scrubbed != nil {
-		c.hooks.Scrubbed(s.found)
-	}
 	return s.found, err
 }
 
-// keepScrubbing scrubs in the background until ctx ends.
+// keepScrubbing scrubs in the background until ctx ends. What would have to be
+// verified when it is asked for comes first: all of a cache that an earlier
+// version has written.
 func (c *Cache) keepScrubbing(ctx context.Context) {
-	for {
+	found, err := c.scrub(ctx, scrubRate, func(e Entry) bool { return e.Doubtful })
+	if err != nil && ctx.Err() == nil {
+		c.trouble("verify stored content", err)
+	}
+	if found.Checked+found.Damaged > 0 {
+		c.tellScrubbed(found)
+	}
+	for ctx.Err() == nil {
 		if _, err := c.Scrub(ctx, scrubRate); err != nil && ctx.Err() == nil {
 			c.trouble("scrub", err)
 		}
@@ -75,6 +92,7 @@ func (c *Cache) keepScrubbing(ctx context.Context) {
 
 type scrub struct {
 	cache   *Cache
+	which   func(Entry) bool
 	limiter *rate.Limiter
 	found   Scrubbing
 	doubts  []digest.Digest // what could not be read
@@ -85,7 +103,7 @@ func (s *scrub) run(ctx context.Context) error {
 	var unseen error
 	for _, second := range []bool{false, true} {
 		unseen = s.cache.keeper.shelf.Walk(ctx, func(e Entry) error {
-			if (e.Digest.Encoded() < start) == second {
+			if (e.Digest.Encoded() < start) == second && s.which(e) {
 				s.check(ctx, e.Digest, s.doubt)
 			}
 			return ctx.Err()
@@ -110,37 +128,25 @@ func (s *scrub) check(ctx context.Context, d digest.Digest, unreadable func(cont
 	if s.limiter.WaitN(ctx, scrubSeek) != nil {
 		return
 	}
-	file, err := s.cache.store.Open(ctx, d)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			unreadable(ctx, d, err)
-		}
-		return
-	}
-	defer file.Close()
-	verifier := d.Verifier()
-	buf := takeBuffer(false)
-	defer buf.release()
 	var size int64
-	for {
-		n, err := file.Read(buf.b)
-		_, _ = verifier.Write(buf.b[:n])
-		size += int64(n)
-		if err == io.EOF {
-			break
+	err := s.cache.keeper.shelf.Check(ctx, d, func(ctx context.Context, n int) error {
+		if size += int64(n); size <= scrubSeek {
+			return nil
 		}
-		if err != nil {
-			unreadable(ctx, d, err)
-			return
-		}
-		if size > scrubSeek && s.limiter.WaitN(ctx, n) != nil {
-			return
-		}
+		return s.limiter.WaitN(ctx, n)
+	})
+	damaged := errors.Is(err, ErrDamaged)
+	switch {
+	case ctx.Err() != nil || !damaged && errors.Is(err, fs.ErrNotExist):
+		return
+	case err != nil && !damaged:
+		unreadable(ctx, d, err)
+		return
 	}
 	s.found.Checked++
 	s.found.Bytes += size
-	if !verifier.Verified() {
-		s.drop(ctx, d, ErrDigestMismatch)
+	if damaged {
+		s.drop(ctx, d, err)
 	}
 }
 

@@ -3,7 +3,6 @@ package blobcache
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -18,12 +17,12 @@ type dimShelf struct {
 	unreadable map[digest.Digest]int // how often yet
 }
 
-func (s *dimShelf) Open(ctx context.Context, d digest.Digest) (io.ReadSeekCloser, error) {
+func (s *dimShelf) Check(ctx context.Context, d digest.Digest, wait func(context.Context, int) error) error {
 	if s.unreadable[d] > 0 {
 		s.unreadable[d]--
-		return nil, &fs.PathError{Op: "read", Path: d.String(), Err: syscall.EIO}
+		return &fs.PathError{Op: "read", Path: d.String(), Err: syscall.EIO}
 	}
-	return s.FileStore.Open(ctx, d)
+	return s.FileStore.Check(ctx, d, wait)
 }
 
 // TestScrub on demand counts what it finds, and tells a bad moment of the disk

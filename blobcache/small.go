@@ -9,34 +9,43 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Bytes returns the whole of some stored content, from memory if it was read
-// lately. What it names counts as used too. It must not be changed. Content longer than limit bytes, damaged or
-// absent is an error that is fs.ErrNotExist; damaged content is dropped.
-func (c *Cache) Bytes(ctx context.Context, d digest.Digest, limit int64) ([]byte, error) {
+// Find returns stored content of at most limit bytes, all that it names counting as
+// used. Small content, up to 64 KiB, is returned whole, from memory if it was read
+// lately, and must not be changed. Larger content, of which each reader would take
+// as much memory, is returned as a reader that must be closed. Content that is longer
+// than limit, damaged or absent is an error that is fs.ErrNotExist; damaged content
+// is dropped.
+func (c *Cache) Find(ctx context.Context, d digest.Digest, limit int64) (small []byte, large *Reader, err error) {
 	if content, ok := c.small.Get(d); ok && int64(len(content)) <= limit {
 		c.keeper.used(d, true)
-		return content, nil
+		return content, nil, nil
 	}
 	r := c.open(ctx, d, -1)
 	if r == nil {
-		return nil, fmt.Errorf("%s: %w", d, fs.ErrNotExist)
+		return nil, nil, fmt.Errorf("%s: %w", d, fs.ErrNotExist)
+	}
+	if r.Size() > limit {
+		_ = r.Close()
+		return nil, nil, fmt.Errorf("%s is longer than %d bytes: %w", d, limit, fs.ErrNotExist)
+	}
+	if r.Size() > smallLimit {
+		c.keeper.used(d, true)
+		r.cancel = c.keeper.read(d)
+		return nil, r, nil
 	}
 	defer r.Close()
-	content, err := io.ReadAll(io.LimitReader(r, limit+1))
+	small, err = io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		// The reader has seen to it that it is not found again.
-		return nil, fmt.Errorf("%s cannot be read: %w", d, fs.ErrNotExist)
+		return nil, nil, fmt.Errorf("%s cannot be read: %w", d, fs.ErrNotExist)
 	}
-	if int64(len(content)) > limit {
-		return nil, fmt.Errorf("%s is longer than %d bytes: %w", d, limit, fs.ErrNotExist)
-	}
-	if d.Algorithm().FromBytes(content) != d {
+	if d.Algorithm().FromBytes(small) != d {
 		c.heal(ctx, d, ErrDigestMismatch)
-		return nil, fmt.Errorf("%s was damaged: %w", d, fs.ErrNotExist)
+		return nil, nil, fmt.Errorf("%s was damaged: %w", d, fs.ErrNotExist)
 	}
 	c.keeper.used(d, true)
-	c.remember(d, content)
-	return content, nil
+	c.remember(d, small)
+	return small, nil, nil
 }
 
 // PutBytes stores content that the caller already has whole, and will not

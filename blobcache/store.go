@@ -2,6 +2,7 @@ package blobcache
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -9,13 +10,20 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// ErrDamaged means that what is stored in the place of some content is not that
+// content. It stays damaged until it is removed.
+var ErrDamaged = errors.New("stored content is damaged")
+
 // Store keeps whole, verified content under its digest. The cache verifies
 // before it commits, so an implementation need not. Implementations must be
 // safe for concurrent use, also by several processes.
 type Store interface {
 	// Open returns the content of d, positioned at its start; an error that
 	// is fs.ErrNotExist when it is not stored. A result that is an *os.File
-	// can be sent without passing through user space.
+	// can be sent without passing through user space. A store that others may
+	// write to verifies what may have been changed since it was verified last:
+	// an error that is ErrDamaged says that it was. Requests for the same
+	// content wait for one such verification, others for none.
 	Open(ctx context.Context, d digest.Digest) (io.ReadSeekCloser, error)
 
 	// Spool returns an empty temporary file that Commit can take.
@@ -29,6 +37,15 @@ type Store interface {
 	// Remove forgets d. Removing what is not there is not an error, and
 	// content that is being read stays readable until it is closed.
 	Remove(ctx context.Context, d digest.Digest) error
+}
+
+// Checker is a store that reads its content against its digest.
+type Checker interface {
+	// Check reads the whole of some content; an error that is fs.ErrNotExist
+	// when it is not stored, and one that is ErrDamaged when it does not have
+	// its digest. It calls wait, if that is set, with the number of bytes that
+	// it has read before it reads on.
+	Check(ctx context.Context, d digest.Digest, wait func(ctx context.Context, n int) error) error
 }
 
 // Records keeps small values that may change, the last writer winning. Keys

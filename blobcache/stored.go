@@ -31,7 +31,10 @@ func (c *Cache) Used(d digest.Digest) { c.keeper.used(d, true) }
 func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 	file, err := c.store.Open(ctx, d)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, ErrDamaged):
+			c.replace(ctx, d, err)
+		case !errors.Is(err, fs.ErrNotExist):
 			c.trouble("open stored content", err)
 		}
 		return nil
@@ -103,6 +106,27 @@ func isEmpty(d digest.Digest) bool { return d == d.Algorithm().FromBytes(nil) }
 
 // heal drops content that must not be found again, and tells whether it could.
 func (c *Cache) heal(ctx context.Context, d digest.Digest, why error) (ok bool) {
+	// All who find the same damage come here at the same time.
+	c.removing.Lock()
+	defer c.removing.Unlock()
+	return c.healed(ctx, d, why)
+}
+
+// replace heals what the store has found damaged, unless that is gone by now, or
+// fetched again already: others may have found it as well.
+func (c *Cache) replace(ctx context.Context, d digest.Digest, why error) {
+	c.removing.Lock()
+	defer c.removing.Unlock()
+	if c.keeper != nil {
+		e, err := c.keeper.shelf.Stat(ctx, d)
+		if err == nil && !e.Doubtful || errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrDamaged) {
+			return
+		}
+	}
+	c.healed(ctx, d, why)
+}
+
+func (c *Cache) healed(ctx context.Context, d digest.Digest, why error) (ok bool) {
 	c.small.Remove(d)
 	c.sizes.Remove(d)
 	if err := c.remove(ctx, d); err != nil {
@@ -119,9 +143,6 @@ func (c *Cache) remove(ctx context.Context, d digest.Digest) error {
 	if c.keeper == nil {
 		return c.store.Remove(ctx, d)
 	}
-	// All who find the same damage come here at the same time.
-	c.removing.Lock()
-	defer c.removing.Unlock()
 	e, err := c.keeper.shelf.Stat(ctx, d)
 	if errors.Is(err, fs.ErrNotExist) {
 		e.Size = 0 // gone meanwhile, or no content

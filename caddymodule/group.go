@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"encoding/json"
 	"net/http"
-	"strings"
 
 	"go.uber.org/zap"
 )
@@ -80,11 +79,7 @@ func (ex *exchange) servePurge() *apiError {
 		prefix = repo.scope + " "
 		links, err = ex.quotas.PurgeScope(ctx, repo.scope)
 	}
-	for _, key := range ex.lists.Keys() {
-		if strings.HasPrefix(key, prefix) {
-			ex.lists.Remove(key)
-		}
-	}
+	ex.lists.forget(prefix)
 	ex.logger.Info("purged", zap.String("group", group), zap.String("image", image),
 		zap.String("account", ex.caller.Name), zap.String("directory", ex.caller.directory), zap.Int("links", links), zap.Error(err))
 	if err != nil {

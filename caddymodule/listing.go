@@ -3,36 +3,76 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // Lists are believed for listFresh, and shown for as long as they are
-// remembered when upstream cannot be asked: 32 MiB of them at most.
+// remembered when upstream cannot be asked.
 const (
 	listFresh   = 30 * time.Second
-	listEntries = 128
-	listLimit   = 256 << 10
+	listEntries = 1024
+	listsLimit  = 32 << 20 // bytes of them
 )
 
-// list is one page that upstream gave, and when.
+// list is one page that upstream gave, and when. All who are sent it share its
+// content.
 type list struct {
 	upstream.Page
 	at time.Time
 }
 
-func newLists() *lru.Cache[string, list] {
-	lists, err := lru.New[string, list](listEntries)
+// lists are the lists that were asked for last.
+type lists struct {
+	mu    sync.Mutex
+	known *simplelru.LRU[string, *list]
+	bytes int
+}
+
+func newLists() *lists {
+	l := new(lists)
+	known, err := simplelru.NewLRU(listEntries, func(_ string, old *list) { l.bytes -= len(old.Content) })
 	if err != nil {
 		panic(err) // the size is a positive constant
 	}
-	return lists
+	l.known = known
+	return l
+}
+
+func (l *lists) get(key string) (*list, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known.Get(key)
+}
+
+func (l *lists) add(key string, page *list) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known.Remove(key)
+	l.known.Add(key, page)
+	for l.bytes += len(page.Content); l.bytes > listsLimit; {
+		l.known.RemoveOldest()
+	}
+}
+
+// forget forgets the lists whose keys begin so.
+func (l *lists) forget(prefix string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, key := range l.known.Keys() {
+		if strings.HasPrefix(key, prefix) {
+			l.known.Remove(key)
+		}
+	}
 }
 
 func (ex *exchange) serveTags(p *repository) *apiError {
@@ -47,39 +87,48 @@ func (ex *exchange) serveTags(p *repository) *apiError {
 			return refuse(badRequest, "n is not a number of tags")
 		}
 	}
-	page, status, err := p.list(ex.r.Context(), "tags "+query.Encode(), func(ctx context.Context) (upstream.Page, error) {
-		return p.registry.Tags(ctx, p.name, query)
+	page, status, err := p.list(ex.r.Context(), "tags "+query.Encode(), func(ctx context.Context) (*list, error) {
+		page, err := p.registry.Tags(ctx, p.name, query)
+		if err == nil {
+			page.Content, err = tagsOf(page.Content)
+		}
+		return &list{page, time.Now()}, err
 	})
 	if err != nil {
 		return ex.fromUpstream(p, err, nameUnknown, tooManyRequests)
 	}
-	var tags struct {
-		Name string   `json:"name"`
-		Tags []string `json:"tags"`
+	name := ex.route.name()
+	if page.Next != nil {
+		next := url.URL{Path: "/v2/" + name + "/tags/list", RawQuery: page.Next.Encode()}
+		ex.w.Header().Set("Link", "<"+next.String()+`>; rel="next"`)
 	}
-	if err := json.Unmarshal(page.Content, &tags); err != nil {
-		return &apiError{problem: badGateway, message: "the upstream registry's list of tags cannot be read", cause: err}
-	}
-	if tags.Tags == nil {
-		tags.Tags = []string{} // clients stumble over null
-	}
-	tags.Name = ex.route.name()
-	body, err := json.Marshal(tags)
+	quoted, err := json.Marshal(name)
 	if err != nil {
 		panic(err) // strings always marshal
 	}
-	if page.Next != nil {
-		next := url.URL{Path: "/v2/" + tags.Name + "/tags/list", RawQuery: page.Next.Encode()}
-		ex.w.Header().Set("Link", "<"+next.String()+`>; rel="next"`)
+	return ex.sendList(`{"name":`+string(quoted)+`,"tags":`, page, "}", status)
+}
+
+// tagsOf returns the tags of upstream's list as JSON. What stands around them
+// depends on the name that the client has for the repository.
+func tagsOf(content []byte) ([]byte, error) {
+	var list struct {
+		Tags []string `json:"tags"`
 	}
-	ex.sendList(body, "application/json", status)
-	return nil
+	if err := json.Unmarshal(content, &list); err != nil {
+		return nil, fmt.Errorf("read the list of tags: %w", err)
+	}
+	if list.Tags == nil {
+		list.Tags = []string{} // clients stumble over null
+	}
+	return json.Marshal(list.Tags)
 }
 
 func (ex *exchange) serveReferrers(p *repository) *apiError {
 	d, artifactType := ex.route.digest, ex.r.URL.Query().Get("artifactType")
-	page, status, err := p.list(ex.r.Context(), "referrers "+d.String()+" "+artifactType, func(ctx context.Context) (upstream.Page, error) {
-		return p.registry.Referrers(ctx, p.name, d, artifactType)
+	page, status, err := p.list(ex.r.Context(), "referrers "+d.String()+" "+artifactType, func(ctx context.Context) (*list, error) {
+		page, err := p.registry.Referrers(ctx, p.name, d, artifactType)
+		return &list{page, time.Now()}, err
 	})
 	if err != nil {
 		return ex.fromUpstream(p, err, manifestUnknown, tooManyRequests)
@@ -87,39 +136,50 @@ func (ex *exchange) serveReferrers(p *repository) *apiError {
 	if page.FiltersApplied != "" {
 		ex.w.Header().Set("OCI-Filters-Applied", page.FiltersApplied)
 	}
-	ex.sendList(page.Content, page.MediaType, status)
-	return nil
+	return ex.sendList("", page, "", status)
 }
 
 // list answers with a page that upstream gave lately, else with what it says
 // now, else with what it last said.
-func (p *repository) list(ctx context.Context, what string, ask func(context.Context) (upstream.Page, error)) (upstream.Page, []string, error) {
+func (p *repository) list(ctx context.Context, what string, ask func(context.Context) (*list, error)) (*list, []string, error) {
 	key := p.scope + " " + what
-	old, known := p.lists.Get(key)
+	old, known := p.lists.get(key)
 	if known && time.Since(old.at) < listFresh {
-		return old.Page, statusHit, nil
+		return old, statusHit, nil
 	}
-	page, err := once(ctx, p, what, ask)
+	page, err := once(ctx, p, what, func(ctx context.Context) (*list, error) {
+		page, err := ask(ctx)
+		if err == nil {
+			p.lists.add(key, page)
+		}
+		return page, err
+	})
 	switch {
 	case err == nil:
-		if len(page.Content) <= listLimit {
-			p.lists.Add(key, list{page, time.Now()})
-		}
 		return page, statusMiss, nil
 	case known && ctx.Err() == nil:
-		return old.Page, statusStale, nil
+		return old, statusStale, nil
 	}
-	return page, nil, err
+	return nil, nil, err
 }
 
-func (ex *exchange) sendList(body []byte, mediaType string, status []string) {
+// sendList sends a list, with what stands before and after it.
+func (ex *exchange) sendList(before string, page *list, after string, status []string) *apiError {
+	_, done, refusal := ex.takeAnswer(page, page.Content)
+	if refusal != nil {
+		return refusal
+	}
+	defer done()
 	h := ex.w.Header()
 	h["Cache-Control"] = noTransform
 	h["Cache-Status"] = status
-	h["Content-Type"] = []string{mediaType}
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	h["Content-Type"] = []string{page.MediaType}
+	ex.setLength(int64(len(before) + len(page.Content) + len(after)))
 	ex.w.WriteHeader(http.StatusOK)
 	if ex.wantsBody() {
-		_, _ = ex.w.Write(body)
+		for _, part := range [][]byte{[]byte(before), page.Content, []byte(after)} {
+			_, _ = ex.w.Write(part) // a client that has left needs no error
+		}
 	}
+	return nil
 }

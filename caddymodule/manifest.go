@@ -32,7 +32,7 @@ const (
 // manifest is what a manifest request needs: content only if it has a body.
 type manifest struct {
 	blobcache.Ref
-	content []byte
+	content *body
 	status  []string // Cache-Status
 }
 
@@ -45,12 +45,12 @@ func (ex *exchange) serveManifest(p *repository) *apiError {
 	} else {
 		m, err = p.byDigest(ctx, ex.route.digest, ex.wantsBody())
 	}
+	defer m.content.close()
 	if err != nil {
 		return ex.fromUpstream(p, err, manifestUnknown, tooManyRequests)
 	}
 	p.used(m.Digest)
-	ex.sendManifest(m)
-	return nil
+	return ex.sendManifest(m)
 }
 
 // byTag answers with what the tag stands for, and its content if wanted.
@@ -71,7 +71,7 @@ func (p *repository) byTag(ctx context.Context, tag string, body bool) (manifest
 	if err == nil {
 		ref.SetLinked()
 	}
-	m.Size = int64(len(m.content))
+	m.Size = m.content.size()
 	return m, err
 }
 
@@ -122,7 +122,7 @@ func (p *repository) byDigest(ctx context.Context, d digest.Digest, body bool) (
 			return m, err
 		}
 	}
-	m.MediaType, m.Size = link.MediaType, int64(len(m.content))
+	m.MediaType, m.Size = link.MediaType, m.content.size()
 	return m, nil
 }
 
@@ -167,27 +167,42 @@ func (p *repository) confirm(ctx context.Context, reference string) (upstream.De
 
 // content returns a manifest's bytes. The media type is empty unless the
 // repository is linked to it.
-func (p *repository) content(ctx context.Context, d digest.Digest, mediaType string) (content []byte, hit bool, err error) {
+func (p *repository) content(ctx context.Context, d digest.Digest, mediaType string) (content *body, hit bool, err error) {
 	if mediaType != "" {
-		content, err := p.cache.Bytes(ctx, d, maxManifest)
-		if err == nil {
-			return content, true, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, false, err
+		content, err := p.stored(ctx, d)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return content, err == nil, err
 		}
 	}
-	content, err = once(ctx, p, "manifest "+d.String(), func(ctx context.Context) ([]byte, error) {
+	fetched, err := once(ctx, p, "manifest "+d.String(), func(ctx context.Context) ([]byte, error) {
 		return p.fetchManifest(ctx, d)
 	})
-	return content, false, err
+	if err != nil {
+		return nil, false, err
+	}
+	if fetched == nil || len(fetched) > largeAnswer {
+		// All who have waited hold the same bytes, but not while they send them.
+		content, err = p.stored(ctx, d)
+		if err == nil || fetched == nil {
+			return content, false, err
+		}
+	}
+	return &body{bytes: fetched}, false, nil
 }
 
+func (p *repository) stored(ctx context.Context, d digest.Digest) (*body, error) {
+	small, large, err := p.cache.Find(ctx, d, maxManifest)
+	return &body{small, large}, err
+}
+
+// fetchManifest returns the content that upstream has sent, or nil if it is stored
+// already.
 func (p *repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte, error) {
 	// It may have come since the caller looked.
 	if link, err := p.index.Link(ctx, p.scope, d); err == nil && link.MediaType != "" {
-		if content, err := p.cache.Bytes(ctx, d, maxManifest); err == nil {
-			return content, nil
+		if content, err := p.stored(ctx, d); err == nil {
+			content.close()
+			return content.bytes, nil
 		}
 	}
 	m, err := p.registry.Manifest(ctx, p.name, d.String())
@@ -277,7 +292,9 @@ func (p *repository) askAgain(ctx context.Context, tag string, old blobcache.Ref
 	}
 	ref, err := p.ask(ctx, tag)
 	if err == nil && ref.Digest != old.Digest {
-		_, _, err = p.content(ctx, ref.Digest, p.linkedType(ctx, ref))
+		var moved *body
+		moved, _, err = p.content(ctx, ref.Digest, p.linkedType(ctx, ref))
+		moved.close()
 	}
 	if err == nil {
 		p.setRef(ctx, tag, ref)

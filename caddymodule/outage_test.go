@@ -153,10 +153,10 @@ func TestPatience(t *testing.T) {
 func ageLists() {
 	vaults.Range(func(_, v any) bool {
 		lists := v.(*vault).lists
-		for _, key := range lists.Keys() {
-			known, _ := lists.Peek(key)
+		lists.mu.Lock()
+		defer lists.mu.Unlock()
+		for _, known := range lists.known.Values() {
 			known.at = known.at.Add(-listFresh)
-			lists.Add(key, known)
 		}
 		return true
 	})

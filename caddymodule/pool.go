@@ -10,7 +10,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
@@ -36,10 +35,11 @@ var (
 
 // vault is an open storage, and what was learnt about upstreams beside it.
 type vault struct {
-	name  string
-	cache *blobcache.Cache
-	index *blobcache.Index
-	lists *lru.Cache[string, list]
+	name     string
+	cache    *blobcache.Cache
+	index    *blobcache.Index
+	lists    *lists
+	outgoing outgoing
 	scrubs
 	adoption
 

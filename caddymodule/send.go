@@ -59,26 +59,17 @@ func (ex *exchange) notModified(etag string) bool {
 	return true
 }
 
-func (ex *exchange) sendManifest(m manifest) {
-	etag := ex.describe([]string{m.MediaType}, m.Digest, m.status)
-	if ex.notModified(etag) {
-		return
-	}
-	ex.w.Header()["Content-Length"] = []string{strconv.FormatInt(m.Size, 10)}
-	ex.w.WriteHeader(http.StatusOK)
-	if ex.wantsBody() {
-		_, _ = ex.w.Write(m.content) // a client that has left needs no error
-	}
+func (ex *exchange) setLength(size int64) {
+	ex.w.Header()["Content-Length"] = []string{strconv.FormatInt(size, 10)}
 }
 
 func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status []string) {
 	if ex.notModified(ex.describe(blobType, d, status)) {
 		return
 	}
-	h := ex.w.Header()
-	h["Accept-Ranges"] = byteRanges
+	ex.w.Header()["Accept-Ranges"] = byteRanges
 	if size >= 0 {
-		h["Content-Length"] = []string{strconv.FormatInt(size, 10)}
+		ex.setLength(size)
 	}
 	ex.w.WriteHeader(http.StatusOK)
 }
@@ -87,7 +78,6 @@ func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status []string) {
 // header is out an error can only be shown by a broken transfer.
 func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status []string) {
 	ex.describe(blobType, d, status)
-	h := ex.w.Header()
 	defer ex.widenChunks()()
 	if partial(ex.r.Header) && r.Size() >= 0 && r.Parts() {
 		http.ServeContent(&ranges{ex.w, r}, ex.r, "", time.Time{}, r)
@@ -96,9 +86,9 @@ func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status []stri
 		}
 		return
 	}
-	h["Accept-Ranges"] = byteRanges
+	ex.w.Header()["Accept-Ranges"] = byteRanges
 	if r.Size() >= 0 {
-		h["Content-Length"] = []string{strconv.FormatInt(r.Size(), 10)}
+		ex.setLength(r.Size())
 	}
 	ex.w.WriteHeader(http.StatusOK)
 	if _, err := r.WriteTo(ex.w); err != nil {

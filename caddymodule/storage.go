@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
@@ -31,7 +32,9 @@ type Storage interface {
 }
 
 // FilesystemStorage keeps the cache in a directory. Several processes may
-// share it.
+// share it. The directory itself may be a symbolic link; those in it are not
+// followed. A stored file that something else has written to is read against its
+// digest before it is served, if the file system keeps times to the microsecond.
 type FilesystemStorage struct {
 	// Root is the directory. It is made if it does not exist. The default is
 	// the folder dependency_proxy in Caddy's data directory.
@@ -82,7 +85,15 @@ func (f *FilesystemStorage) Provision(caddy.Context) error {
 // Open implements [Storage].
 func (f *FilesystemStorage) Open() (blobcache.Shelf, blobcache.Ledger, error) {
 	store, err := blobcache.OpenFileStore(f.Root)
-	return store, store, err
+	if err != nil {
+		return nil, nil, err
+	}
+	store.Trouble = cacheHooks.Trouble
+	if !store.DetectsChanges() {
+		processLogger().Warn("the file system of the cache does not keep times to the microsecond: "+
+			"stored files that something else has changed are only found by the scrub", zap.String("root", f.Root))
+	}
+	return store, store, nil
 }
 
 // Limits implements [Storage].

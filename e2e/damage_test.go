@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +26,19 @@ var damages = map[string]func(name string) error{
 		_, err = file.WriteString("more")
 		return errors.Join(err, file.Close())
 	},
+	"changed": func(name string) error {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		content[len(content)/2] ^= 4
+		return os.WriteFile(name, content, 0o600)
+	},
+	"a link": func(name string) error {
+		elsewhere := filepath.Join(filepath.Dir(name), "..", "..", "..", "moved")
+		return errors.Join(os.Rename(name, elsewhere), os.Symlink(elsewhere, name))
+	},
+	"a pipe":  func(name string) error { return errors.Join(os.Remove(name), syscall.Mkfifo(name, 0o600)) },
 	"deleted": os.Remove,
 	"a folder": func(name string) error {
 		if err := os.Remove(name); err != nil {
@@ -76,8 +90,9 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestRottenBlob flips a bit of a stored layer, which no size tells. A new
-// process reads all again, drops it, and fetches it when it is asked for.
+// TestRottenBlob flips a bit of a stored layer as a bad disk does, which neither
+// size nor time tells. A new process reads all again, drops it, and fetches it when
+// it is asked for.
 func TestRottenBlob(t *testing.T) {
 	p := startProxy(t, lab.mainBody())
 	c := loggedIn(t, p)
@@ -85,10 +100,10 @@ func TestRottenBlob(t *testing.T) {
 	cranePull(t, c, p.reference("acme", img), img)
 	stored := awaitStored(t, p.cache, img.layers[0])
 	p.stop()
-	content, err := os.ReadFile(stored)
+	before, err := os.Stat(stored)
 	must(t, err)
-	content[len(content)/2] ^= 4
-	must(t, os.WriteFile(stored, content, 0o600))
+	must(t, damages["changed"](stored))
+	must(t, os.Chtimes(stored, before.ModTime(), before.ModTime()))
 	p.launch(t, lab.mainBody())
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if _, err := os.Stat(stored); errors.Is(err, fs.ErrNotExist) {

@@ -23,6 +23,7 @@ func RunShelf(t *testing.T, open func(t *testing.T) blobcache.Shelf) {
 	t.Run("WalkAll", func(t *testing.T) { testWalk(t, open(t)) })
 	t.Run("WalkStops", func(t *testing.T) { testWalkStops(t, open(t)) })
 	t.Run("Stat", func(t *testing.T) { testStat(t, open(t)) })
+	t.Run("Check", func(t *testing.T) { testCheck(t, open(t)) })
 	t.Run("Touch", func(t *testing.T) { testTouch(t, open(t)) })
 	t.Run("Free", func(t *testing.T) {
 		if free, total, err := open(t).Free(t.Context()); err != nil || total > 0 && (free < 0 || free > total) {
@@ -67,6 +68,27 @@ func testWalkStops(t *testing.T, s blobcache.Shelf) {
 	cancel()
 	if err := s.Walk(ctx, func(blobcache.Entry) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled walk: %v", err)
+	}
+}
+
+func testCheck(t *testing.T, s blobcache.Shelf) {
+	good, bad := digest.FromString("some content"), digest.FromString("other content")
+	if err := s.Check(t.Context(), good, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of what is not there: got %v, want %v", err, fs.ErrNotExist)
+	}
+	put(t, s, good, "some content")
+	put(t, s, bad, "some content")
+	read := 0
+	err := s.Check(t.Context(), good, func(_ context.Context, n int) error { read += n; return nil })
+	if err != nil || read != len("some content") {
+		t.Errorf("got %v after %d bytes", err, read)
+	}
+	if err := s.Check(t.Context(), bad, nil); !errors.Is(err, blobcache.ErrDamaged) {
+		t.Errorf("of another digest: got %v, want %v", err, blobcache.ErrDamaged)
+	}
+	enough := errors.New("enough")
+	if err := s.Check(t.Context(), good, func(context.Context, int) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("got %v, want %v", err, enough)
 	}
 }
 

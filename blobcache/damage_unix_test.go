@@ -1,0 +1,230 @@
+//go:build linux || darwin || freebsd
+
+package blobcache_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+// damages are what accidents do to the file of stored content.
+var damages = map[string]func(name string, content []byte) error{
+	"other bytes of the same length": func(name string, content []byte) error {
+		return os.WriteFile(name, flipped(content, 500), 0o600)
+	},
+	"one byte in place": func(name string, content []byte) error {
+		file, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = file.WriteAt([]byte{content[500] ^ 1}, 500)
+		return errors.Join(err, file.Close())
+	},
+	"another file with its times": func(name string, content []byte) error {
+		other := name + ".other"
+		then := time.Now().Add(-time.Hour)
+		return errors.Join(os.WriteFile(other, flipped(content, 0), 0o600), os.Chtimes(other, then, then), os.Rename(other, name))
+	},
+	"cut": func(name string, content []byte) error { return os.Truncate(name, int64(len(content)-1)) },
+	"symbolic link to the same bytes": func(name string, content []byte) error {
+		other := name + ".other"
+		return errors.Join(os.Rename(name, other), os.Symlink(other, name))
+	},
+	"symbolic link to nothing": func(name string, _ []byte) error {
+		return errors.Join(os.Remove(name), os.Symlink("/nowhere/at/all", name))
+	},
+	"symbolic link in place of its folder": func(name string, _ []byte) error {
+		folder := filepath.Dir(name)
+		return errors.Join(os.Rename(folder, folder+"-moved"), os.Symlink(folder+"-moved", folder))
+	},
+	"symbolic link in place of all content": func(name string, _ []byte) error {
+		folder := filepath.Dir(filepath.Dir(filepath.Dir(name)))
+		return errors.Join(os.Rename(folder, folder+"-moved"), os.Symlink(folder+"-moved", folder))
+	},
+	"named pipe": func(name string, _ []byte) error {
+		return errors.Join(os.Remove(name), syscall.Mkfifo(name, 0o600))
+	},
+	"folder": func(name string, _ []byte) error {
+		return errors.Join(os.Remove(name), os.MkdirAll(filepath.Join(name, "deep"), 0o700))
+	},
+}
+
+// TestDamagedFileIsRefetched in the request that finds it, without a scrub, and
+// once for all who find it at the same time.
+func TestDamagedFileIsRefetched(t *testing.T) {
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, e *env) {
+				e.cache = blobcache.NewBounded(e.store, blobcache.Limits{Reserve: -1}, e.hooks())
+				s := e.source(random(95, 100_000))
+				e.whole(s)
+				synctest.Wait() // until it is stored
+				if err := damage(e.path(s.digest), s.content); err != nil {
+					t.Fatal(err)
+				}
+				var all sync.WaitGroup
+				for range 4 {
+					all.Go(func() { e.whole(s) })
+				}
+				all.Wait()
+				synctest.Wait()
+				if origin := e.whole(s); origin != blobcache.Hit || s.fetches() != 2 {
+					t.Errorf("afterwards: origin %v after %d fetches, want %v after 2", origin, s.fetches(), blobcache.Hit)
+				}
+				if got := e.troubled(); len(got) != 1 || !strings.HasPrefix(got[0], "heal "+s.digest.String()) {
+					t.Errorf("troubles: got %q, want one about the damage", got)
+				}
+				if info, err := os.Lstat(e.path(s.digest)); err != nil || !info.Mode().IsRegular() {
+					t.Errorf("in its place: %v, %v", info, err)
+				}
+			})
+		})
+	}
+}
+
+// TestLinkedFolderIsLeftAlone: what a symbolic link in the cache leads to is not
+// the cache's, whatever is done by way of its name.
+func TestLinkedFolderIsLeftAlone(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(96, 1000))
+		e.whole(s)
+		synctest.Wait() // until it is stored
+		elsewhere := t.TempDir()
+		name := filepath.Join(elsewhere, s.digest.Encoded())
+		folder := filepath.Dir(e.path(s.digest))
+		link := func() {
+			err := errors.Join(os.RemoveAll(folder), os.WriteFile(name, s.content, 0o600), os.Symlink(elsewhere, folder))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		then := time.Now().Add(-time.Hour)
+		for what, deed := range map[string]func() error{
+			"remove": func() error { return e.files.Remove(t.Context(), s.digest) },
+			"touch":  func() error { return e.files.Touch(t.Context(), s.digest, then) },
+			"put":    func() error { return e.cache.PutBytes(t.Context(), s.digest, s.content) },
+			"walk": func() error {
+				return e.files.Walk(t.Context(), func(got blobcache.Entry) error {
+					t.Errorf("visited %+v", got)
+					return nil
+				})
+			},
+		} {
+			link()
+			before, err := os.Stat(name)
+			if err == nil {
+				err = deed()
+			}
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			after, err := os.Stat(name)
+			if err != nil || !os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime()) {
+				t.Errorf("%s has changed what the link leads to: %v", what, err)
+			}
+		}
+	})
+}
+
+// TestRecordsOfAnotherKind are absent, and make room for what is saved.
+func TestRecordsOfAnotherKind(t *testing.T) {
+	const key = "links/acme/_/sha256/ab"
+	for name, put := range map[string]func(name string) error{
+		"symbolic link": func(name string) error {
+			other := name + ".other"
+			return errors.Join(os.WriteFile(other, []byte("1"), 0o600), os.Symlink(other, name))
+		},
+		"named pipe": func(name string) error { return syscall.Mkfifo(name, 0o600) },
+		"folder":     func(name string) error { return os.MkdirAll(filepath.Join(name, "deep"), 0o700) },
+		"symbolic link in place of a folder": func(name string) error {
+			folder, elsewhere := filepath.Dir(filepath.Dir(name)), filepath.Join(t.TempDir(), "elsewhere")
+			err := errors.Join(os.RemoveAll(folder), os.MkdirAll(filepath.Join(elsewhere, "sha256"), 0o700), os.Symlink(elsewhere, folder))
+			return errors.Join(err, os.WriteFile(name, []byte("1"), 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openStore(t, dir)
+			var told []string
+			s.Trouble = func(op string, err error) { told = append(told, op+": "+err.Error()) }
+			if err := os.MkdirAll(filepath.Join(dir, "links/acme/_/sha256"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := put(filepath.Join(dir, key)); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := s.Load(t.Context(), key); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("load: got %q, %v; want %v", got, err, fs.ErrNotExist)
+			}
+			if len(told) != 1 || !strings.Contains(told[0], "folder") && !strings.Contains(told[0], "link") && !strings.Contains(told[0], "pipe") {
+				t.Errorf("told: got %q, want what was removed", told)
+			}
+			if err := s.Save(t.Context(), key, []byte("2")); err != nil {
+				t.Errorf("save: %v", err)
+			}
+			if got, err := s.Load(t.Context(), key); err != nil || !bytes.Equal(got, []byte("2")) {
+				t.Errorf("load what was saved: got %q, %v", got, err)
+			}
+			found := 0
+			if err := s.List(t.Context(), "links", func(blobcache.Record) error { found++; return nil }); err != nil || found == 0 {
+				t.Errorf("list: %d records, %v", found, err)
+			}
+		})
+	}
+}
+
+// TestSweepOfAnotherKind has no regular file among the temporary ones, and a
+// symbolic link in place of their folder.
+func TestSweepOfAnotherKind(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	kept := filepath.Join(elsewhere, "spool-of-somebody")
+	err := errors.Join(os.WriteFile(kept, []byte("kept"), 0o600), os.Symlink(elsewhere, filepath.Join(dir, "tmp")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	openStore(t, dir)
+	if _, err := os.Lstat(kept); err != nil {
+		t.Errorf("what a link leads to: %v", err)
+	}
+	pipe, link := filepath.Join(dir, "tmp", "spool-pipe"), filepath.Join(dir, "tmp", "spool-link")
+	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink(kept, link)); err != nil {
+		t.Fatal(err)
+	}
+	openStore(t, dir)
+	if got, err := os.ReadFile(kept); err != nil || string(got) != "kept" {
+		t.Errorf("what a link leads to: %q, %v", got, err)
+	}
+}
+
+// TestRootMayBeLink: only what is below the root is held to be the store's own.
+func TestRootMayBeLink(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "cache")
+	if err := os.Symlink(t.TempDir(), root); err != nil {
+		t.Fatal(err)
+	}
+	e := newEnv(t, root)
+	s := e.source(random(97, 1000))
+	if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil || !e.stored(s) {
+		t.Errorf("put: %v", err)
+	}
+	if err := os.WriteFile(e.path(s.digest), flipped(s.content, 500), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.files.Open(t.Context(), s.digest); !errors.Is(err, blobcache.ErrDamaged) {
+		t.Errorf("open what was changed: got %v, want %v", err, blobcache.ErrDamaged)
+	}
+	if got := e.troubled(); len(got) != 0 {
+		t.Errorf("troubles: %q", got)
+	}
+}

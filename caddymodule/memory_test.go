@@ -1,0 +1,269 @@
+package caddymodule
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// unread sends requests whose answers nobody reads beyond the first status. Each
+// connection asks often enough to fill the buffers of the kernel, and the server
+// waits in the middle of some answer. They end when done is called.
+func (s *site) unread(n int, path string, changes ...with) (done func()) {
+	s.t.Helper()
+	const asked = 4
+	var connections []net.Conn
+	done = func() {
+		for _, c := range connections {
+			_ = c.Close()
+		}
+	}
+	s.t.Cleanup(done)
+	for range n {
+		c, err := net.Dial("tcp", s.host)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		connections = append(connections, c)
+		_ = c.(*net.TCPConn).SetReadBuffer(4096)
+		request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+path, nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, change := range changes {
+			change(request)
+		}
+		var requests bytes.Buffer
+		for range asked {
+			_ = request.Write(&requests)
+		}
+		if _, err := c.Write(requests.Bytes()); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	for _, c := range connections {
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		if line, err := bufio.NewReaderSize(c, 16).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 200 ") {
+			s.t.Fatalf("got %q, %v; want status 200", line, err)
+		}
+	}
+	time.Sleep(500 * time.Millisecond) // until nobody gets any further
+	return done
+}
+
+// heap is how many bytes are in use, after what is not has been given back.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
+}
+
+// largeManifest is a manifest of nearly the greatest length.
+func largeManifest(n int) []byte {
+	return fmt.Appendf(nil, `{"schemaVersion":2,"n":%d,"pad":%q}`, n, strings.Repeat("x", maxManifest-1000))
+}
+
+// tagLists has upstream answer with lists of tags of nearly the greatest length.
+func tagLists(up *registrytest.Registry) {
+	tags := make([]string, 40_000)
+	for i := range tags {
+		tags[i] = fmt.Sprintf("%s-%d", strings.Repeat("t", 90), i)
+	}
+	up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/tags/list") {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"name": "x", "tags": tags})
+		return true
+	})
+}
+
+// TestUnreadAnswersShareMemory: clients that do not read what they have asked for
+// take no memory of its size.
+func TestUnreadAnswersShareMemory(t *testing.T) {
+	const clients, most = 100, 64 << 20 // they would take 400 MiB
+	up := registrytest.New(t)
+	tagLists(up)
+	manifest := largeManifest(1)
+	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, manifest, "1")
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	token := s.token("alice")
+	for name, path := range map[string]string{
+		"manifest by tag":    manifestPath("acme", "large", "1"),
+		"manifest by digest": manifestPath("acme", "large", string(d)),
+		"tags":               "/v2/acme" + infix + "large/tags/list",
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := s.get(path, bearer(token)).expect(t, http.StatusOK, "")
+			if strings.HasPrefix(name, "manifest") && !bytes.Equal(whole.body, manifest) {
+				t.Errorf("got %d bytes, want %d others", len(whole.body), len(manifest))
+			}
+			before := heap()
+			done := s.unread(clients, path, bearer(token))
+			if grown := heap() - before; grown > most {
+				t.Errorf("the heap has grown by %d MiB, want %d at most", grown>>20, most>>20)
+			}
+			done()
+		})
+	}
+}
+
+// TestUnreadColdManifest: those who wait for the same fetch have it in memory once,
+// and not while it is sent.
+func TestUnreadColdManifest(t *testing.T) {
+	const clients, most = 50, 64 << 20
+	up := registrytest.New(t)
+	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, largeManifest(1), "1")
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	token, before := s.token("alice"), heap()
+	done := s.unread(clients, manifestPath("acme", "large", string(d)), bearer(token))
+	if grown := heap() - before; grown > most {
+		t.Errorf("the heap has grown by %d MiB, want %d at most", grown>>20, most>>20)
+	}
+	if counts := up.Counts(); counts.ManifestGet != 1 {
+		t.Errorf("upstream was asked %+v, want one GET of the manifest", counts)
+	}
+	done()
+}
+
+// TestLargeManifestIsSentAsFile, as blobs are, to those who have waited for it too.
+func TestLargeManifestIsSentAsFile(t *testing.T) {
+	up := registrytest.New(t)
+	manifest := largeManifest(1)
+	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, manifest, "1")
+	s := newSite(t)
+	s.before = "copy_probe"
+	s.load(users("alice"), private("acme", "alice"), hub(up))
+	for _, reference := range []string{"1", "1", string(d)} {
+		copiedFile.Store(false)
+		s.get(manifestPath("acme", "large", reference), as("alice")).content(t, manifest).has(t, "Content-Type", v1.MediaTypeImageManifest).has(t, "Docker-Content-Digest", string(d)).has(t, "Content-Length", fmt.Sprint(len(manifest)))
+		if !copiedFile.Load() || copyChunk.Load() != sendChunk {
+			t.Errorf("%s: sent as a file: %v, in chunks of %d", reference, copiedFile.Load(), copyChunk.Load())
+		}
+	}
+	path := manifestPath("acme", "large", "1")
+	sameHeaders(t, s.get(path, as("alice")), s.head(path, as("alice")))
+	if a := s.get(manifestPath("acme", "large", "1"), as("alice"), header("If-None-Match", `"`+string(d)+`"`)); a.StatusCode != http.StatusNotModified {
+		t.Errorf("got status %d, want %d", a.StatusCode, http.StatusNotModified)
+	}
+}
+
+// TestChangedManifestIsRefetched in the request that finds it.
+func TestChangedManifestIsRefetched(t *testing.T) {
+	up := registrytest.New(t)
+	manifest := largeManifest(1)
+	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, manifest, "1")
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	s.get(manifestPath("acme", "large", "1"), as("alice")).content(t, manifest)
+	hex := d.Encoded()
+	name := filepath.Join(s.cache, "blobs", "sha256", hex[:2], hex)
+	if err := os.WriteFile(name, largeManifest(2), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.get(manifestPath("acme", "large", "1"), as("alice")).content(t, manifest)
+	if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, manifest) {
+		t.Errorf("stored: %d bytes, %v", len(got), err)
+	}
+	if counts := up.Counts(); counts.ManifestGet != 2 {
+		t.Errorf("upstream was asked %+v, want two GETs of the manifest", counts)
+	}
+	if !strings.Contains(s.logs(), "stored blob was damaged and is dropped") {
+		t.Error("nothing is logged")
+	}
+}
+
+// TestTooManyLargeAnswers: what is sent from memory is bounded in all, and who comes
+// too late is told to come back.
+func TestTooManyLargeAnswers(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/small", "1", random(1, 100))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	s.get("/v2/acme"+infix+"small/tags/list", as("alice")).expect(t, http.StatusOK, "")
+	tagLists(up)
+	large := "/v2/acme" + infix + "large/tags/list"
+	var done func()
+	vaults.Range(func(_, v any) bool {
+		_, free, err := v.(*vault).outgoing.take("others", make([]byte, answersLimit))
+		if done = free; err != nil {
+			t.Fatal(err)
+		}
+		return true
+	})
+	refused := s.get(large, as("alice"))
+	if refused.StatusCode != http.StatusServiceUnavailable || refused.code() != "UNAVAILABLE" || refused.Header.Get("Retry-After") != "10" {
+		t.Errorf("got status %d, code %q, Retry-After %q", refused.StatusCode, refused.code(), refused.Header.Get("Retry-After"))
+	}
+	s.get("/v2/acme"+infix+"small/tags/list", as("alice")).expect(t, http.StatusOK, "")
+	s.head(large, as("alice")).expect(t, http.StatusOK, "")
+	done()
+	if a := s.get(large, as("alice")); a.StatusCode != http.StatusOK || len(a.body) < largeAnswer {
+		t.Errorf("got status %d and %d bytes", a.StatusCode, len(a.body))
+	}
+}
+
+// TestOutgoing counts an answer once, however many take it.
+func TestOutgoing(t *testing.T) {
+	var o outgoing
+	first, second := make([]byte, answersLimit), make([]byte, answersLimit)
+	shared, done, err := o.take("a", first)
+	if err != nil || &shared[0] != &first[0] {
+		t.Fatalf("got %v", err)
+	}
+	again, doneAgain, err := o.take("a", second)
+	if err != nil || &again[0] != &first[0] {
+		t.Errorf("the same again: got %v, want what is being sent", err)
+	}
+	if _, _, err := o.take("b", make([]byte, largeAnswer+1)); !errors.Is(err, errTooManyAnswers) {
+		t.Errorf("another: got %v, want %v", err, errTooManyAnswers)
+	}
+	if _, _, err := o.take("c", make([]byte, largeAnswer)); err != nil {
+		t.Errorf("a small one: %v", err)
+	}
+	done()
+	doneAgain()
+	if o.bytes != 0 || len(o.sent) != 0 {
+		t.Errorf("afterwards: %d bytes, %d answers", o.bytes, len(o.sent))
+	}
+}
+
+// TestListsAreBounded in bytes: the least recently asked for go first.
+func TestListsAreBounded(t *testing.T) {
+	l := newLists()
+	add := func(key string) {
+		page := new(list)
+		page.Content = make([]byte, listsLimit/4)
+		l.add(key, page)
+	}
+	for _, key := range []string{"a 1", "a 2", "b 1", "b 2"} {
+		add(key)
+	}
+	_, _ = l.get("a 1")
+	add("b 2") // anew
+	add("b 3")
+	for key, want := range map[string]bool{"a 1": true, "a 2": false, "b 1": true, "b 2": true, "b 3": true} {
+		if _, ok := l.get(key); ok != want {
+			t.Errorf("%s: got %v, want %v", key, ok, want)
+		}
+	}
+	l.forget("b ")
+	if _, ok := l.get("a 1"); !ok || l.bytes != listsLimit/4 || l.known.Len() != 1 {
+		t.Errorf("left: %d bytes of %d lists", l.bytes, l.known.Len())
+	}
+}
