@@ -22,8 +22,8 @@ type fillKey struct {
 // if fills have ended since the caller looked into the store: the content may
 // be there by now. Choosy callers take no other scope's fill whose source has
 // not answered yet, but their own scope's: else the scopes of a dead source
-// would time out in turn.
-func (c *Cache) join(ctx context.Context, req Request, ended uint64, choosy bool) (f *fill, led bool) {
+// would time out in turn. An error is [ErrBusy]: the fill may not be started.
+func (c *Cache) join(ctx context.Context, req Request, ended uint64, choosy bool) (f *fill, led bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := fillKey{digest: req.Digest}
@@ -33,19 +33,23 @@ func (c *Cache) join(ctx context.Context, req Request, ended uint64, choosy bool
 		f = c.fills[key]
 	}
 	if f != nil && f.acquire() {
-		return f, false
+		return f, false, nil
 	}
 	if c.ended[c.slot(req.Digest)] != ended {
-		return nil, false
+		return nil, false, nil
+	}
+	slot, err := c.slots.take(&req)
+	if err != nil {
+		return nil, false, err
 	}
 	f = newFill(c, req)
-	f.key = key
+	f.key, f.slot = key, slot
 	c.fills[key] = f
 	// The fill belongs to all who will want the digest, so it does not end
 	// with the request that happens to be the first.
 	ctx, f.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	go f.run(ctx)
-	return f, true
+	return f, true, nil
 }
 
 func (c *Cache) leave(f *fill) {

@@ -139,6 +139,10 @@ func (p *repository) get(ctx context.Context, d digest.Digest, size int64) (*blo
 		Scope:  p.scope,
 		Fetch:  p.fetchBlob(d),
 
+		Endpoint:    p.endpoint,
+		Source:      p.limits,
+		Group:       p.share,
+		Reserve:     func(bytes int64) bool { return p.quotas.Reserve(p.scope, bytes) },
 		Connections: p.connections,
 		Confirmed: func(size int64) {
 			ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -26,8 +27,14 @@ type repository struct {
 	freshFor time.Duration
 	// connections is how many ranges of a blob are fetched at once.
 	connections int
-	flights     *flights
-	logger      *zap.Logger
+	// endpoint names what downloads come from, and share the group that they
+	// count for; limits bound them.
+	endpoint string
+	share    string
+	limits   blobcache.SourceLimits
+	busy     *rate.Sometimes
+	flights  *flights
+	logger   *zap.Logger
 }
 
 // flights joins requests that would ask upstream the same thing.
@@ -64,6 +71,10 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		freshFor: time.Duration(u.FreshFor),
 
 		connections: u.Connections,
+		endpoint:    from.name,
+		share:       h.shareOf(rt.group),
+		limits:      u.Downloads.limits(),
+		busy:        &u.busy,
 		flights:     &h.flights,
 		logger:      h.logger,
 	}, nil
