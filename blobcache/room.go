@@ -36,14 +36,12 @@ type reservation struct {
 // than nothing when the reserve itself has been used.
 type disk struct {
 	known        bool
+	kept         bool // a reserve is kept free
 	spare, total int64
 	written      int64 // by fills under way, before spare was measured
 }
 
 func (k *keeper) disk(ctx context.Context) disk {
-	if k.limits.Reserve < 0 {
-		return disk{}
-	}
 	written := k.written.Load()
 	free, total, err := k.shelf.Free(ctx)
 	if err != nil {
@@ -52,11 +50,11 @@ func (k *keeper) disk(ctx context.Context) disk {
 	if err != nil || total <= 0 {
 		return disk{}
 	}
-	reserve := k.limits.Reserve
-	if reserve == 0 {
+	reserve := max(k.limits.Reserve, 0)
+	if k.limits.Reserve == 0 {
 		reserve = min(total/20, maxDefaultReserve)
 	}
-	return disk{known: true, spare: free - reserve, total: total - reserve, written: written}
+	return disk{known: true, kept: k.limits.Reserve >= 0, spare: free - reserve, total: total - reserve, written: written}
 }
 
 // tooLarge reports whether content of a size, -1 if that is not known, is above
@@ -167,7 +165,7 @@ func (k *keeper) tryReserve(ctx context.Context, r *reservation, size int64) (wa
 	if k.limits.MaxSize > 0 && k.stored+k.reserved+size > k.limits.MaxSize {
 		return k.swept, nil
 	}
-	if disk.known && disk.spare-k.coming(disk.written) < size {
+	if disk.kept && disk.spare-k.coming(disk.written) < size {
 		return k.swept, nil
 	}
 	k.count(r, size)

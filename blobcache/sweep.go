@@ -85,7 +85,7 @@ func (k *keeper) excess(ctx context.Context, total int64) int64 {
 	if k.limits.MaxSize > 0 && total+needed > k.high() {
 		excess = total + needed - k.low()
 	}
-	if missing := k.coming(disk.written) + k.wanted - disk.spare; disk.known && missing > 0 {
+	if missing := k.coming(disk.written) + k.wanted - disk.spare; disk.kept && missing > 0 {
 		// Content that comes wants room step by step: each must not take a walk.
 		excess = max(excess, missing+min(total/sweepAheadShare, sweepAhead))
 	}
