@@ -118,7 +118,9 @@ func TestWhatNeverFits(t *testing.T) {
 				synctest.Wait()
 				time.Sleep(2 * pullSpan)
 				if test.unswept {
+					c.keeper.mu.Lock()
 					c.keeper.walked = false
+					c.keeper.mu.Unlock()
 				}
 				blue, d := content(100, 1_200_000)
 				begin := time.Now()
