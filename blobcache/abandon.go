@@ -32,6 +32,8 @@ func (f *fill) letGo() {
 		if f.handed != nil {
 			_ = f.handed.Close()
 		}
+		f.slot.release()
+		f.slot = nil
 	}
 	written, size, joins := f.written, f.size, f.joins
 	f.mu.Unlock()

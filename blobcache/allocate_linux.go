@@ -19,9 +19,9 @@ func takesBlocks(magic uint32) bool {
 	return false
 }
 
-// allocateBlocks takes the disk's blocks for a file's first bytes and leaves its
-// size alone.
-func allocateBlocks(file *os.File, size int64) error {
+// allocateBlocks takes the disk's blocks for so many bytes of a file from an offset
+// on, and leaves the file's size alone.
+func allocateBlocks(file *os.File, from, size int64) error {
 	conn, err := file.SyscallConn()
 	if err != nil {
 		return err
@@ -37,7 +37,7 @@ func allocateBlocks(file *os.File, size int64) error {
 			// It would take all there is before it found out.
 			err = unix.ENOSPC
 		default:
-			err = unix.Fallocate(int(fd), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+			err = unix.Fallocate(int(fd), unix.FALLOC_FL_KEEP_SIZE, from, size)
 		}
 	})
 	return errors.Join(cerr, err)

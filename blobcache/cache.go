@@ -89,6 +89,7 @@ type Cache struct {
 	keeper *keeper
 	hooks  Hooks
 	spans  spans
+	slots  *slots
 	// stopAbandoned is [Limits.StopAbandoned].
 	stopAbandoned bool
 
@@ -124,7 +125,7 @@ func New(store Store, hooks Hooks) *Cache {
 		panic(err) // the sizes are positive constants
 	}
 	return &Cache{
-		store: store, hooks: hooks, spans: defaultSpans, small: small, lied: lied, sizes: sizes,
+		store: store, hooks: hooks, spans: defaultSpans, slots: newSlots(), small: small, lied: lied, sizes: sizes,
 		fills: make(map[fillKey]*fill), seed: maphash.MakeSeed(),
 	}
 }
@@ -188,6 +189,20 @@ type Request struct {
 	// request does not fetch itself. Without it, that is everything.
 	Claim Claim
 
+	// Source bounds what comes from the endpoint, for all scopes together.
+	Source SourceLimits
+
+	// Group is who answers for the fill, if the request starts one: it counts
+	// as one of the group's, in number and in the room that it takes. Empty is
+	// nobody.
+	Group string
+
+	// Reserve, if set, is told how many bytes of room a fill is about to take
+	// that the request has started, and, as a negative number, how many it gives
+	// back. False means that it must not: the content is passed on without being
+	// stored. What has been stored is given back as well.
+	Reserve func(bytes int64) (ok bool)
+
 	Fetch Fetch
 
 	// Connections is how many ranges of large content may be fetched from the
@@ -201,7 +216,7 @@ type Request struct {
 
 // Get returns the content, filling the cache on the way. It returns as soon as
 // the source has answered; the bytes follow as they come. The reader must be
-// closed. An error is the source's own, or ctx's.
+// closed. An error is the source's own, ctx's, or ErrBusy.
 func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 	if err := req.Digest.Validate(); err != nil {
 		return nil, Led, fmt.Errorf("%q: %w", req.Digest, err)
@@ -221,7 +236,10 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 				share = never
 			}
 		}
-		f, led := c.join(ctx, req, ended, share)
+		f, led, err := c.join(ctx, req, ended, share)
+		if err != nil {
+			return nil, Led, err
+		}
 		if f == nil {
 			continue
 		}

@@ -16,6 +16,10 @@ import (
 // first byte, whatever offset is asked for.
 type direct struct {
 	ctx      context.Context
+	stop     context.CancelCauseFunc // of ctx
+	slots    *slots
+	slot     *slot // for the transfer, nil until it begins
+	meter    *meter
 	req      Request
 	size     int64 // that the reader was promised, -1 for none
 	spool    *fill // that failed with the first bytes in it, or nil
@@ -28,29 +32,51 @@ type direct struct {
 	verified bool
 }
 
-// newDirect asks the source, or goes on with what it has answered already, and
-// returns a reader.
-func newDirect(ctx context.Context, req Request, answer *Body) (*Reader, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	if answer != nil {
-		bind(ctx, answer)
+// newDirect returns a direct that has asked nothing yet.
+func newDirect(ctx context.Context, c *Cache, req Request, size int64) *direct {
+	d := &direct{slots: c.slots, req: req, size: size}
+	d.ctx, d.stop = context.WithCancelCause(ctx)
+	d.meter = newMeter(req.Source, d.stop, nil)
+	return d
+}
+
+// readDirect asks the source, or goes on with what it has answered already, and
+// returns a reader. It takes a slot unless it comes with one.
+func readDirect(ctx context.Context, c *Cache, req Request, answer *Body, taken *slot) (*Reader, error) {
+	if taken == nil {
+		var err error
+		if taken, err = c.slots.take(&req); err != nil {
+			return nil, err
+		}
 	}
-	d := &direct{ctx: ctx, req: req, size: req.Size}
+	d := newDirect(ctx, c, req, req.Size)
+	d.slot = taken
+	if answer != nil {
+		bind(d.ctx, answer, d.meter)
+	}
 	if err := d.open(answer); err != nil {
-		cancel()
+		_ = d.Close()
 		return nil, err
 	}
-	return &Reader{source: d, cancel: cancel, size: d.size}, nil
+	return &Reader{source: d, cancel: func() { d.stop(nil) }, size: d.size}, nil
 }
 
 // open begins anew, with a body from the first byte on, if there is one.
 func (d *direct) open(body *Body) (err error) {
-	_ = d.Close()
+	d.closeSource()
+	if d.slot == nil {
+		// The reader has had an answer, so it cannot be told to come back later.
+		ctx, cancel := context.WithTimeout(d.ctx, d.meter.limits.Stall)
+		defer cancel()
+		if d.slot, err = d.slots.await(ctx, &d.req); err != nil {
+			return err
+		}
+	}
 	if body == nil {
 		body = d.spooled()
 	}
 	if body == nil {
-		if body, err = fetch(d.ctx, d.req, 0, -1, ""); err != nil {
+		if body, err = fetch(d.ctx, d.req, d.meter, 0, -1, ""); err != nil {
 			return err
 		}
 	}
@@ -61,7 +87,7 @@ func (d *direct) open(body *Body) (err error) {
 		_ = body.Close()
 		return fmt.Errorf("the source has %d bytes from %d on instead of %d: %w", body.Size, body.Offset, d.size, ErrDigestMismatch)
 	}
-	d.source = resume(d.ctx, d.req, d.size, body)
+	d.source = resume(d.ctx, d.req, d.meter, d.size, body)
 	d.ahead = bufio.NewReaderSize(d.source, smallBuffer)
 	d.hash, d.pos, d.verified = d.req.Digest.Algorithm().Hash(), 0, false
 	return nil
@@ -170,9 +196,16 @@ func (d *direct) Seek(offset int64, _ int) (int64, error) {
 }
 
 func (d *direct) Close() error {
+	d.closeSource()
+	d.stop(nil)
+	d.slot.release()
+	d.slot = nil
+	return nil
+}
+
+func (d *direct) closeSource() {
 	if d.source != nil {
 		d.source.close()
 		d.source = nil
 	}
-	return nil
 }

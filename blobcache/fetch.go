@@ -8,12 +8,8 @@ import (
 )
 
 const (
-	// sourceIdle is how long a source may send nothing before the transfer
-	// counts as dropped.
-	sourceIdle = time.Minute
-
-	// sourceStall is the same for one of several connections, at first: the
-	// others go on, but whoever reads in order waits for this one.
+	// sourceStall is how long one of several connections may send nothing, at
+	// first: the others go on, but whoever reads in order waits for this one.
 	sourceStall = 5 * time.Second
 
 	// A transfer is resumed so often in a row without having got further by
@@ -26,22 +22,24 @@ const (
 	sourceMaxPause = 5 * time.Second
 )
 
-// fetch asks a request's source. The call, and each read of the body, fails
-// when the source has sent nothing for too long.
-func fetch(ctx context.Context, req Request, offset, length int64, etag string) (*Body, error) {
+// fetch asks a request's source. The call, and each read of the body, fails when
+// the source has sent nothing for too long: a body sooner, so that there is time
+// to ask again.
+func fetch(ctx context.Context, req Request, m *meter, offset, length int64, etag string) (*Body, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watched{ctx: ctx, cancel: cancel, limit: sourceIdle}
-	w.idle = time.AfterFunc(w.limit, func() {
-		cancel(fmt.Errorf("the source sent nothing for %v: %w", w.limit, context.DeadlineExceeded))
-	})
+	w := &watched{ctx: ctx, cancel: cancel, meter: m, limit: m.limits.Stall}
+	w.idle = time.AfterFunc(w.limit, w.giveUp)
+	m.begin()
 	body, err := req.Fetch(ctx, offset, length, etag)
+	m.end(0)
 	w.idle.Stop()
 	if err != nil {
 		err = w.explain(err)
 		cancel(nil)
 		return nil, err
 	}
-	w.body = body.ReadCloser
+	m.answered()
+	w.body, w.limit = body.ReadCloser, m.limits.Stall/2
 	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain}, nil
 }
 
@@ -50,14 +48,21 @@ func fetch(ctx context.Context, req Request, offset, length int64, etag string) 
 type watched struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	meter  *meter
 	idle   *time.Timer
 	limit  time.Duration
 	body   io.ReadCloser
 }
 
+func (w *watched) giveUp() {
+	w.cancel(fmt.Errorf("the source sent nothing for %v: %w", w.limit, context.DeadlineExceeded))
+}
+
 func (w *watched) Read(p []byte) (int, error) {
 	w.idle.Reset(w.limit)
+	w.meter.begin()
 	n, err := w.body.Read(p)
+	w.meter.end(n)
 	w.idle.Stop()
 	if err != nil && err != io.EOF {
 		err = w.explain(err)
@@ -79,9 +84,12 @@ func (w *watched) explain(err error) error {
 	return err
 }
 
-// bind makes the end of ctx the end of a body that was fetched under another.
-func bind(ctx context.Context, body *Body) {
+// bind makes the end of ctx the end of a body that was fetched under another, and
+// has it measured by m, before anybody reads it.
+func bind(ctx context.Context, body *Body, m *meter) {
 	if w, ok := body.ReadCloser.(*watched); ok {
+		w.meter = m
+		m.answered()
 		context.AfterFunc(ctx, func() { w.cancel(context.Cause(ctx)) })
 	}
 }
@@ -90,7 +98,7 @@ func bind(ctx context.Context, body *Body) {
 // byte. Nobody reads it yet.
 func hasten(body *Body, limit time.Duration) {
 	if w, ok := body.ReadCloser.(*watched); ok {
-		w.limit = limit
+		w.limit = min(w.limit, limit)
 	}
 }
 
@@ -105,6 +113,7 @@ func (b *Body) continues(off, size int64) error {
 
 // patience is what is left of it with a source that breaks off.
 type patience struct {
+	meter *meter
 	tries int
 	mark  int64
 	pause time.Duration
@@ -116,7 +125,7 @@ func (p *patience) stall(got int64) time.Duration {
 	if got-p.mark >= sourceProgress {
 		return sourceStall
 	}
-	return min(sourceStall<<p.tries, sourceIdle)
+	return sourceStall << p.tries
 }
 
 // again reports, after a pause, whether a source that has sent so many bytes by
@@ -128,6 +137,8 @@ func (p *patience) again(ctx context.Context, got int64) bool {
 	if p.tries++; p.tries > sourceTries {
 		return false
 	}
+	p.meter.begin()
+	defer p.meter.end(0)
 	timer := time.NewTimer(p.pause)
 	defer timer.Stop()
 	p.pause = min(2*p.pause, sourceMaxPause)

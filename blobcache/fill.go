@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -22,13 +24,16 @@ type fill struct {
 	connections int // how many ranges may be fetched at once
 	since       time.Time
 	hash        hash.Hash
-	// reserved is how many bytes the keeper holds free for the fill.
-	reserved int64
-	// allocated is how many bytes of the disk the spool had before it was written
-	// to, 0 where they come with the writes.
-	allocated int64
-	stop      context.CancelCauseFunc
-	left      chan struct{} // closed when the cache has forgotten the fill
+	meter       *meter
+	onDisk      atomic.Int64 // bytes of the disk that the spool has taken
+	stop        context.CancelCauseFunc
+	left        chan struct{} // closed when the cache has forgotten the fill
+
+	growing  sync.Mutex  // held while room is taken
+	reserved reservation // what the keeper holds free for the fill
+	room     extents     // what of the content that is for
+	come     int64       // bytes that have come
+	noBlocks bool        // the disk takes none before they are written
 
 	// Guarded by mu: what the workers agree on, and what the leader may have.
 	etag   string  // of the source, for a resume
@@ -36,6 +41,7 @@ type fill struct {
 	best   float64 // bytes a second of the fastest connection
 	handed *Body   // from the source's first byte, when there is no spool
 	claims claims  // of the scopes that may have the content
+	slot   *slot   // for the transfer; nil when it is over, or handed on
 }
 
 // newFill returns a fill that is held by its own run and by one reader to come.
@@ -47,6 +53,8 @@ func newFill(c *Cache, req Request) *fill {
 	if c.lied.Contains(req.shared()) || c.keeper.tooLarge(req.Size) || req.tooLarge(req.Size) {
 		f.connections = 1
 	}
+	f.reserved.group = req.Group
+	f.meter = newMeter(req.Source, func(err error) { f.stop(err) }, f.isRead)
 	f.spool.init(2)
 	return f
 }
@@ -55,6 +63,7 @@ func newFill(c *Cache, req Request) *fill {
 // digest matches; that the disk has it durably is only the cache's concern.
 func (f *fill) run(ctx context.Context) {
 	err := f.transfer(ctx)
+	f.endTransfer()
 	if err == nil {
 		f.end(nil)
 		f.claims.deliver(f.written)
@@ -63,7 +72,7 @@ func (f *fill) run(ctx context.Context) {
 	} else {
 		f.trim()
 		f.settle(0)
-		if errors.Is(err, errSpool) && !errors.Is(err, errTooLarge) {
+		if errors.Is(err, errSpool) && !passedOn(err) {
 			f.cache.keeper.failed(err)
 			f.cache.trouble("spool "+f.digest.String(), err)
 		}
@@ -104,8 +113,23 @@ func (f *fill) commit(ctx context.Context) {
 	}
 }
 
-// settle gives back the room that was reserved, but for what was stored.
-func (f *fill) settle(stored int64) { f.cache.keeper.settle(f.reserved, f.onDisk(), f.digest, stored) }
+// endTransfer gives back the slot of a transfer that has ended. If there is a body
+// to be handed on, the slot goes with it.
+func (f *fill) endTransfer() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.handed == nil {
+		f.slot.release()
+		f.slot = nil
+	}
+}
+
+// isRead reports whether the fill has readers, or will have one at once.
+func (f *fill) isRead() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refs > 1
+}
 
 // transfer brings the whole content into the spool and verifies it. A source
 // that breaks off is resumed, unless it never answered at all.
@@ -114,7 +138,7 @@ func (f *fill) transfer(ctx context.Context) error {
 	if f.connections > 1 {
 		length = f.cache.spans.first
 	}
-	body, err := fetch(ctx, f.req, 0, length, "")
+	body, err := fetch(ctx, f.req, f.meter, 0, length, "")
 	if err != nil {
 		return err
 	}
@@ -151,7 +175,7 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 		f.mu.Unlock()
 		return nil, fmt.Errorf("%w: %w", errSpool, err)
 	}
-	w := &worker{fill: f, body: body, pos: body.Offset, pace: pace{since: time.Now()}}
+	w := newWorker(f, body)
 	f.etag = body.ETag
 	if f.connections < 2 || body.Offset > 0 || body.End == 0 || body.End >= body.Size {
 		f.single = w

@@ -13,7 +13,7 @@ func (f *fill) gather(ctx context.Context, first *worker) error {
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, f.wake)()
 	defer f.forgetFresh()
-	bind(ctx, first.body)
+	bind(ctx, first.body, f.meter)
 	hashed := make(chan error, 1)
 	go func() {
 		err := f.hashAll(ctx)
@@ -49,7 +49,7 @@ func (f *fill) share(ctx context.Context, cancel context.CancelCauseFunc, first 
 				errs[i] = first.run(ctx)
 				close(alone)
 			} else if f.slow(alone) {
-				errs[i] = (&worker{fill: f}).run(ctx)
+				errs[i] = newWorker(f, nil).run(ctx)
 			}
 			if final(errs[i]) {
 				cancel(errs[i])
@@ -70,7 +70,7 @@ func (f *fill) rest(ctx context.Context, errs []error) error {
 	if !slices.Contains(errs, nil) {
 		return errs[0]
 	}
-	last := &worker{fill: f}
+	last := newWorker(f, nil)
 	f.mu.Lock()
 	f.single = last
 	f.mu.Unlock()
@@ -86,14 +86,13 @@ func cancelIf(cancel context.CancelCauseFunc, err error) {
 // take puts the first n bytes of a buffer into the spool, where a segment goes
 // on, and returns the buffer to go on with.
 func (f *fill) take(ctx context.Context, seg *segment, buf *buffer, n int) (*buffer, error) {
-	if f.size < 0 {
-		if err := f.grow(ctx, int64(n)); err != nil {
-			return buf, err
-		}
+	bare, err := f.makeRoom(ctx, seg, int64(n))
+	if err != nil {
+		return buf, err
 	}
 	next, err := f.put(ctx, seg, buf, n)
-	if err == nil && f.allocated == 0 {
-		f.cache.keeper.wrote(int64(n))
+	if err == nil {
+		f.wrote(bare)
 	}
 	return next, err
 }

@@ -3,7 +3,6 @@ package blobcache
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"os"
 	"testing"
@@ -86,36 +85,5 @@ func grows(t *testing.T, c *Cache, size int) {
 	defer c.keeper.mu.Unlock()
 	if c.keeper.reserved != 0 {
 		t.Errorf("%d bytes stay reserved", c.keeper.reserved)
-	}
-}
-
-// TestExtend reserves ahead where it may, and never more than the bounds.
-func TestExtend(t *testing.T) {
-	const step = growStep
-	k := func(limits Limits) *keeper {
-		limits.Reserve = -1
-		return newKeeper(new(paperShelf), limits, Hooks{})
-	}
-	for _, test := range []struct {
-		keeper         *keeper
-		reserved, size int64
-		more           int64
-		tooLarge       bool
-	}{
-		{nil, 0, 1000, 0, false},
-		{k(Limits{}), 0, 1000, step, false},
-		{k(Limits{}), step, step, 0, false},
-		{k(Limits{}), step, step + 1, step, false},
-		{k(Limits{}), 0, 3 * step, 3 * step, false},
-		{k(Limits{MaxBlobSize: 1500}), 0, 1000, 1500, false},
-		{k(Limits{MaxBlobSize: 1500}), 1500, 1501, 0, true},
-		{k(Limits{MaxSize: 1500}), 0, 1000, 1500, false},
-		{k(Limits{MaxSize: 1500, MaxBlobSize: 1200}), 0, 1000, 1200, false},
-		{k(Limits{MaxSize: 1500}), 0, 1501, 0, true},
-	} {
-		more, err := test.keeper.extend(t.Context(), test.reserved, test.size)
-		if more != test.more || errors.Is(err, errTooLarge) != test.tooLarge || (err != nil) != test.tooLarge {
-			t.Errorf("%+v: %d, %v", test, more, err)
-		}
 	}
 }

@@ -31,9 +31,9 @@ const (
 // join returns the fill of a digest, starting it if there is none. The caller
 // holds a reference to the fill, which its reader takes over. It returns nil
 // if fills have ended since the caller looked into the store: the content may
-// be there by now. A
-// caller that does not share another scope's fill takes its own scope's.
-func (c *Cache) join(ctx context.Context, req Request, ended uint64, share sharing) (f *fill, led bool) {
+// be there by now. A caller that does not share another scope's fill takes its own
+// scope's. An error is [ErrBusy]: the fill may not be started.
+func (c *Cache) join(ctx context.Context, req Request, ended uint64, share sharing) (f *fill, led bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := req.shared()
@@ -43,19 +43,23 @@ func (c *Cache) join(ctx context.Context, req Request, ended uint64, share shari
 		f = c.fills[key]
 	}
 	if f != nil && f.acquire() {
-		return f, false
+		return f, false, nil
 	}
 	if c.ended[c.slot(req.Digest)] != ended {
-		return nil, false
+		return nil, false, nil
+	}
+	slot, err := c.slots.take(&req)
+	if err != nil {
+		return nil, false, err
 	}
 	f = newFill(c, req)
-	f.key = key
+	f.key, f.slot = key, slot
 	c.fills[key] = f
 	// The fill belongs to all who will want the digest, so it does not end
 	// with the request that happens to be the first.
 	ctx, f.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	go f.run(ctx)
-	return f, true
+	return f, true, nil
 }
 
 func (c *Cache) leave(f *fill) {

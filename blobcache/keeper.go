@@ -2,8 +2,6 @@ package blobcache
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,10 +10,6 @@ import (
 )
 
 const (
-	// roomPatience is how long a fill waits for room before its content is
-	// passed on without being stored.
-	roomPatience = 2 * time.Second
-
 	// keepInterval is how often uses are written down and old content is
 	// looked for: the most that a crash makes forgotten.
 	keepInterval = 10 * time.Minute
@@ -23,11 +17,6 @@ const (
 	// keepRest is how long the keeper rests after it could not make the room
 	// that was wanted: trying again at once would walk all the time.
 	keepRest = 5 * time.Second
-)
-
-var (
-	errTooLarge = errors.New("larger than may be stored")
-	errNoRoom   = errors.New("no room")
 )
 
 // keeper keeps a shelf within its limits. What it knows of the size of the
@@ -50,10 +39,12 @@ type keeper struct {
 	writing sync.Mutex
 
 	mu       sync.Mutex
-	stored   int64 // bytes, as of the last walk and since
-	reserved int64 // bytes of fills under way
-	wanted   int64 // bytes of those that wait for room
-	starved  bool  // the disk was full where there should be room
+	stored   int64            // bytes, as of the last walk and since
+	walked   bool             // all that is stored has been counted
+	reserved int64            // bytes of fills under way
+	groups   map[string]int64 // of them, by the group that asked
+	wanted   int64            // bytes of those that wait for room
+	starved  bool             // the disk was full where there should be room
 	swept    chan struct{}
 	reading  map[digest.Digest]int // how many read stored content
 }
@@ -66,117 +57,7 @@ func newKeeper(shelf Shelf, limits Limits, hooks Hooks) *keeper {
 		full:    make(chan struct{}, 1),
 		swept:   make(chan struct{}),
 		reading: make(map[digest.Digest]int),
-	}
-}
-
-// reserve makes room for content of a size before its bytes arrive. Unknown
-// sizes are let in and counted when they are stored.
-func (k *keeper) reserve(ctx context.Context, size int64) error {
-	if k == nil {
-		return nil
-	}
-	size = max(size, 0)
-	if k.limits.MaxBlobSize > 0 && size > k.limits.MaxBlobSize {
-		return errTooLarge
-	}
-	if k.limits.MaxSize > 0 && size > k.limits.MaxSize {
-		return fmt.Errorf("%w than the whole cache", errTooLarge)
-	}
-	ctx, cancel := context.WithTimeout(ctx, roomPatience)
-	defer cancel()
-	for waiting := false; ; {
-		ok, swept := k.tryReserve(ctx, size)
-		if ok {
-			return nil
-		}
-		if !waiting {
-			// Else a sweep would see that all is well, and not for whom it is not.
-			waiting = true
-			k.want(size)
-			defer k.want(-size)
-		}
-		k.wantSweep()
-		select {
-		case <-swept:
-		case <-ctx.Done():
-			return fmt.Errorf("%w for %d bytes", errNoRoom, size)
-		}
-	}
-}
-
-func (k *keeper) want(more int64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.wanted += more
-}
-
-func (k *keeper) tryReserve(ctx context.Context, size int64) (ok bool, swept <-chan struct{}) {
-	spare, written, known := k.spare(ctx)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.limits.MaxSize > 0 && k.stored+k.reserved+size > k.limits.MaxSize {
-		return false, k.swept
-	}
-	if known && spare-k.coming(written) < size {
-		return false, k.swept
-	}
-	k.reserved += size
-	if k.limits.MaxSize > 0 && k.stored+k.reserved > k.high() {
-		k.wantSweep()
-	}
-	return true, nil
-}
-
-// coming is how much of the disk the fills under way will still take, if so many
-// of their bytes were on it when its free space was measured. Fills that have
-// ended since had some of those.
-func (k *keeper) coming(written int64) int64 { return k.reserved - min(written, k.written.Load()) }
-
-// wrote hears of bytes of a fill that are on the disk now, or that have their
-// place on it.
-func (k *keeper) wrote(n int64) {
-	if k != nil {
-		k.written.Add(n)
-	}
-}
-
-// spare is how much of the free disk space may be used, if that is known, and how
-// much fills had written before it was measured. It is less than nothing when the
-// reserve itself has been used.
-func (k *keeper) spare(ctx context.Context) (spare, written int64, known bool) {
-	if k.limits.Reserve < 0 {
-		return 0, 0, false
-	}
-	written = k.written.Load()
-	free, total, err := k.shelf.Free(ctx)
-	if err != nil {
-		k.hooks.trouble("measure free disk space", err)
-	}
-	if err != nil || total <= 0 {
-		return 0, 0, false
-	}
-	if k.limits.Reserve > 0 {
-		return free - k.limits.Reserve, written, true
-	}
-	return free - min(total/20, maxDefaultReserve), written, true
-}
-
-// settle ends a reservation of which so much has been written: with the content
-// stored, or with nothing.
-func (k *keeper) settle(reserved, written int64, d digest.Digest, stored int64) {
-	if k == nil {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.reserved -= max(reserved, 0)
-	k.written.Add(-written)
-	k.stored += stored
-	if stored > 0 {
-		k.used(d, false)
-	}
-	if k.limits.MaxSize > 0 && k.stored+k.reserved > k.high() {
-		k.wantSweep()
+		groups:  make(map[string]int64),
 	}
 }
 

@@ -40,6 +40,7 @@ func TestSourceTurnsSlow(t *testing.T) {
 	for connections, most := range map[int]int{1: 0, 4: 8} {
 		ranges(t, func(t *testing.T, e *env, s *source) {
 			s.connections = connections
+			s.limits.MinRate = -1
 			begin := time.Now()
 			s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
 				rest := s.from(offset)

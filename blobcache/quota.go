@@ -39,8 +39,9 @@ type Total struct {
 // Quotas measure what the links of an index name, owner by owner, and keep
 // owners within bounds of their own. An owner over its quota loses its links,
 // the least recently used first, down to nine tenths. Content that no other
-// owner's link names goes with them. A quota is kept to within a fill and the
-// time of a round: it may be exceeded for that long. Links and refs whose
+// owner's link names goes with them. What fills under way have room for counts as
+// well. A quota is kept to within a fill and the time of a round: it may be exceeded
+// for that long. Links and refs whose
 // content has gone for another reason are forgotten after a day.
 type Quotas struct {
 	cache  *Cache
@@ -55,6 +56,7 @@ type Quotas struct {
 	mu     sync.Mutex
 	totals map[string]Total
 	added  map[string]int64       // bytes since then, at most
+	coming map[string]int64       // bytes that fills under way have room for
 	purged map[digest.Digest]bool // what may be nobody's any more
 }
 
@@ -64,7 +66,7 @@ func NewQuotas(cache *Cache, index *Index, limits map[string]int64) *Quotas {
 	return &Quotas{
 		cache: cache, index: index, limits: maps.Clone(limits),
 		kick: make(chan struct{}, 1), full: make(chan struct{}, 1),
-		added: make(map[string]int64), purged: make(map[digest.Digest]bool),
+		added: make(map[string]int64), coming: make(map[string]int64), purged: make(map[digest.Digest]bool),
 	}
 }
 
@@ -99,20 +101,55 @@ func (q *Quotas) Used(scope string, d digest.Digest, compound bool) {
 	}
 }
 
+// Reserve counts room that a fill of a scope is about to take, or gives back where
+// bytes is negative. It returns false, and counts nothing, if the fills under way
+// of one of the scope's owners would then have more than its whole quota. It is a
+// Request's Reserve.
+func (q *Quotas) Reserve(scope string, bytes int64) (ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ok = true
+	owners(scope, func(owner string) bool {
+		quota := q.limits[owner]
+		ok = quota <= 0 || bytes <= 0 || q.coming[owner]+bytes <= quota
+		return ok
+	})
+	if !ok {
+		return false
+	}
+	owners(scope, func(owner string) bool {
+		if q.limits[owner] > 0 {
+			if q.coming[owner] += bytes; q.coming[owner] == 0 {
+				delete(q.coming, owner)
+			}
+			if bytes > 0 {
+				q.weigh(owner)
+			}
+		}
+		return true
+	})
+	return true
+}
+
 // Added hears of content that a scope has more, or may have. Owners are measured
 // anew when one might be over its quota.
 func (q *Quotas) Added(scope string, size int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	owners(scope, func(owner string) bool {
-		if quota := q.limits[owner]; quota > 0 {
+		if q.limits[owner] > 0 {
 			q.added[owner] += max(size, 0)
-			if q.totals[owner].Bytes+q.added[owner] > quota {
-				wake(q.kick)
-			}
+			q.weigh(owner)
 		}
 		return true
 	})
+}
+
+// weigh wants a round if an owner might be over its quota with what is coming.
+func (q *Quotas) weigh(owner string) {
+	if q.totals[owner].Bytes+q.added[owner]+q.coming[owner] > q.limits[owner] {
+		wake(q.kick)
+	}
 }
 
 // Keep measures the owners soon, every so often, and when one may be over its

@@ -1,6 +1,7 @@
 package blobcache
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"os"
@@ -106,4 +107,88 @@ func TestForget(t *testing.T) {
 		t.Fatal(err)
 	}
 	kept(map[string]bool{"old": true, "gone": false, "fresh": true})
+}
+
+// TestQuotaReserve: what fills under way have room for counts against the quota
+// of each owner, and against nobody else's.
+func TestQuotaReserve(t *testing.T) {
+	q := NewQuotas(nil, nil, map[string]int64{"acme": 100, "acme/a": 60})
+	for _, step := range []struct {
+		scope string
+		bytes int64
+		ok    bool
+	}{
+		{"acme/a/_/hub/x", 50, true},
+		{"acme/a/_/hub/y", 20, false}, // more than acme/a may have
+		{"acme/b/_/hub/x", 40, true},
+		{"acme/b/_/hub/x", 20, false}, // more than acme may have
+		{"other/_/hub/x", 1 << 40, true},
+		{"acme/a/_/hub/x", -50, true},
+		{"acme/b/_/hub/x", 60, true},
+		{"acme/b/_/hub/x", -100, true},
+	} {
+		if ok := q.Reserve(step.scope, step.bytes); ok != step.ok {
+			t.Errorf("%s: %d bytes: got %v, want %v", step.scope, step.bytes, ok, step.ok)
+		}
+	}
+	if len(q.coming) != 0 {
+		t.Errorf("%v stays reserved", q.coming)
+	}
+}
+
+// TestFillsCountAgainstQuota: what is on its way to an owner pushes out what the
+// owner had before. Two downloads that would have more than the quota between them
+// are not both stored, and both arrive.
+func TestFillsCountAgainstQuota(t *testing.T) {
+	e := newEstate(t, map[string]int64{"acme": 68_000})
+	one := e.pull("acme/_/hub/one", "m1", "a1", "b1")
+	two := e.pull("acme/_/hub/two", "m2", "a2", "b2")
+	other := e.pull("other/_/hub/one", "m4", "a4", "b4")
+	reserve := func(bytes int64) bool { return e.quotas.Reserve("acme/_/hub/three", bytes) }
+	get := func(n, size int) (io.ReadCloser, []byte, chan struct{}) {
+		want, d := content(n, size)
+		gate := make(chan struct{})
+		r, _, err := e.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: claiming(want, int64(size), gate)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r, want, gate
+	}
+	whole := func(r io.Reader, want []byte) {
+		t.Helper()
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("read %d of %d bytes, %v", len(got), len(want), err)
+		}
+	}
+	// One has all but its last byte, and so its room.
+	want, d := content(7, 40_000)
+	gate := make(chan struct{})
+	first, _, err := e.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
+		rest := readFunc(func([]byte) (int, error) { <-gate; return 0, io.EOF })
+		return &Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(want[:39_999]), rest, bytes.NewReader(want[39_999:]))), Size: 40_000}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(first, make([]byte, 39_000)); err != nil {
+		t.Fatal(err)
+	}
+	e.round()
+	if e.linked("acme/_/hub/one", one) || !e.linked("acme/_/hub/two", two) || !e.linked("other/_/hub/one", other) {
+		t.Error("the owner's oldest should have made way, and nothing else")
+	}
+	second, other40, through := get(8, 40_000)
+	close(through)
+	whole(second, other40)
+	_ = second.Close()
+	close(gate)
+	whole(first, want[39_000:])
+	_ = first.Close()
+	e.cache.Flush(t.Context())
+	if !has(t, e.cache, 7, 40_000) || has(t, e.cache, 8, 40_000) {
+		t.Error("the first should be stored, and the second passed on")
+	}
+	if len(e.quotas.coming) != 0 {
+		t.Errorf("%v stays reserved", e.quotas.coming)
+	}
 }

@@ -58,18 +58,20 @@ type measurement struct {
 	over    map[string]victims
 	idle    []string // keys of links that name nothing any more
 	pending bool     // something is about to be stored for an owner with a quota
+	coming  map[string]int64
 }
 
 // measure measures all owners and finds those over their quota, with what they
 // are to lose.
 func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	q.mu.Lock()
-	added := maps.Clone(q.added)
+	added, coming := maps.Clone(q.added), maps.Clone(q.coming)
 	q.mu.Unlock()
 	clock := q.cache.keeper.clock
 	m := &measurement{
 		Quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
 		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
+		coming: coming,
 	}
 	if err := q.index.eachLink(ctx, sweepStride, m.visit); err != nil {
 		return nil, err
@@ -154,8 +156,8 @@ func (m *measurement) finish() {
 			}
 		}
 		m.totals[owner] = total
-		if quota := m.limits[owner]; quota > 0 && total.Bytes > quota {
-			m.over[owner] = m.choose(held, total.Bytes-quota/10*9)
+		if quota, all := m.limits[owner], total.Bytes+m.coming[owner]; quota > 0 && all > quota {
+			m.over[owner] = m.choose(held, all-quota/10*9)
 		}
 	}
 	clear(m.owners)

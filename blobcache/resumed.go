@@ -11,6 +11,7 @@ import (
 type resumed struct {
 	ctx      context.Context
 	req      Request
+	meter    *meter
 	size     int64 // of the content, -1 if not known
 	etag     string
 	body     *Body // open, or nil
@@ -21,8 +22,11 @@ type resumed struct {
 }
 
 // resume returns the stream that begins with a body.
-func resume(ctx context.Context, req Request, size int64, body *Body) *resumed {
-	return &resumed{ctx: ctx, req: req, size: size, etag: body.ETag, body: body, pos: body.Offset, plain: body.Plain}
+func resume(ctx context.Context, req Request, m *meter, size int64, body *Body) *resumed {
+	return &resumed{
+		ctx: ctx, req: req, meter: m, size: size, etag: body.ETag, body: body, pos: body.Offset, plain: body.Plain,
+		patience: patience{meter: m},
+	}
 }
 
 func (r *resumed) Read(p []byte) (n int, err error) {
@@ -64,7 +68,7 @@ func (r *resumed) mend(err error) error {
 }
 
 func (r *resumed) open() error {
-	body, err := fetch(r.ctx, r.req, r.pos, -1, r.etag)
+	body, err := fetch(r.ctx, r.req, r.meter, r.pos, -1, r.etag)
 	if err != nil {
 		return err
 	}

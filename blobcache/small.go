@@ -67,12 +67,16 @@ func (c *Cache) PutBytes(ctx context.Context, d digest.Digest, content []byte) e
 
 func (c *Cache) put(ctx context.Context, d digest.Digest, content []byte) (err error) {
 	size := int64(len(content))
-	if err := c.keeper.reserve(ctx, size); err != nil {
+	if err := c.keeper.fits(ctx, size); err != nil {
+		return err
+	}
+	var room reservation
+	if err := c.keeper.reserve(ctx, &room, size); err != nil {
 		return err
 	}
 	var stored int64
 	defer func() {
-		c.keeper.settle(size, 0, d, stored)
+		c.keeper.settle(&room, 0, d, stored)
 		c.keeper.failed(err)
 		c.keeper.used(d, true)
 	}()

@@ -31,6 +31,7 @@ type source struct {
 	ranged func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error)
 	// connections is how many ranges may be fetched at once.
 	connections int
+	limits      blobcache.SourceLimits
 
 	mu    sync.Mutex
 	calls []call
@@ -49,7 +50,7 @@ func (e *env) source(content []byte) *source {
 }
 
 func (s *source) request(scope string) blobcache.Request {
-	return blobcache.Request{Digest: s.digest, Size: -1, Scope: scope, Fetch: s.fetch, Connections: s.connections}
+	return blobcache.Request{Digest: s.digest, Size: -1, Scope: scope, Source: s.limits, Fetch: s.fetch, Connections: s.connections}
 }
 
 func (s *source) fetch(ctx context.Context, offset, length int64, etag string) (*blobcache.Body, error) {

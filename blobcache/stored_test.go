@@ -58,6 +58,7 @@ func TestWrongSizeIsReadOnce(t *testing.T) {
 		if err := os.WriteFile(e.path(s.digest), s.content[:99_998], 0o600); err != nil {
 			t.Fatal(err)
 		}
+		req.Size = -1
 		r, origin, err := e.cache.Get(t.Context(), req)
 		if err != nil || origin != blobcache.Led {
 			t.Fatalf("origin %v, %v", origin, err)

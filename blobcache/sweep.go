@@ -20,6 +20,11 @@ const (
 	// them, before it removes these and walks again.
 	sweepVictims = 64 << 10
 
+	// sweepAhead is how many bytes more than are missing on a full disk go, or
+	// such a part of all content if that is less.
+	sweepAhead      = 1 << 30
+	sweepAheadShare = 64
+
 	// starvedShare is the part of all content that goes when the disk is full
 	// for another reason than its bytes.
 	starvedShare = 64
@@ -53,6 +58,7 @@ func (k *keeper) sweep(ctx context.Context) (stuck bool, err error) {
 		if k.starved = false; !s.partial || s.total > before {
 			k.stored += s.total - before // what came or went meanwhile counts on top
 		}
+		k.walked = k.walked || !s.partial
 		k.mu.Unlock()
 		removed := k.evict(ctx, s)
 		if !s.more || removed == 0 || ctx.Err() != nil {
@@ -71,7 +77,7 @@ func (k *keeper) tellSwept() {
 
 // excess is how many of total stored bytes have to go.
 func (k *keeper) excess(ctx context.Context, total int64) int64 {
-	spare, written, known := k.spare(ctx)
+	disk := k.disk(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var excess int64
@@ -79,8 +85,9 @@ func (k *keeper) excess(ctx context.Context, total int64) int64 {
 	if k.limits.MaxSize > 0 && total+needed > k.high() {
 		excess = total + needed - k.low()
 	}
-	if known {
-		excess = max(excess, k.coming(written)+k.wanted-spare)
+	if missing := k.coming(disk.written) + k.wanted - disk.spare; disk.kept && missing > 0 {
+		// Content that comes wants room step by step: each must not take a walk.
+		excess = max(excess, missing+min(total/sweepAheadShare, sweepAhead))
 	}
 	if k.starved {
 		excess = max(excess, total/starvedShare, 1)

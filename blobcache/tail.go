@@ -30,9 +30,9 @@ func (f *fill) reader(ctx context.Context, req Request, led bool) (*Reader, Orig
 	if errors.Is(err, errSpool) {
 		if f.file == nil {
 			// There is nowhere to spool: the pull goes on without a cache.
-			body := f.hand(led)
+			body, slot := f.hand(led)
 			f.letGo()
-			r, err := newDirect(ctx, req, body)
+			r, err := readDirect(ctx, f.cache, req, body, slot)
 			return r, Led, err
 		}
 		err = nil // it failed on the way, and some of it is there
@@ -47,17 +47,17 @@ func (f *fill) reader(ctx context.Context, req Request, led bool) (*Reader, Orig
 	return &Reader{source: &tail{ctx: ctx, fill: f, req: req, size: size}, cancel: cancel, size: size}, origin, nil
 }
 
-// hand gives the leader the body that the fill has no room for. The others must
-// not have it: it was fetched with another authority, perhaps.
-func (f *fill) hand(led bool) *Body {
+// hand gives the leader the body that the fill has no room for, with the slot.
+// The others must not have it: it was fetched with another authority, perhaps.
+func (f *fill) hand(led bool) (*Body, *slot) {
 	if !led {
-		return nil
+		return nil, nil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	body := f.handed
-	f.handed = nil
-	return body
+	body, slot := f.handed, f.slot
+	f.handed, f.slot = nil, nil
+	return body, slot
 }
 
 func (t *tail) Read(p []byte) (int, error) {
@@ -78,7 +78,8 @@ func (t *tail) Read(p []byte) (int, error) {
 	if !errors.Is(err, errSpool) {
 		return 0, err
 	}
-	t.direct = &direct{ctx: t.ctx, req: t.req, size: t.size, spool: t.fill, off: t.off, parted: t.parted}
+	t.direct = newDirect(t.ctx, t.fill.cache, t.req, t.size)
+	t.direct.spool, t.direct.off, t.direct.parted = t.fill, t.off, t.parted
 	return t.direct.Read(p)
 }
 

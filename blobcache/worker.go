@@ -34,6 +34,16 @@ type worker struct {
 	pace     pace
 }
 
+// newWorker returns a worker that goes on with a body, or asks for one if it is nil.
+func newWorker(f *fill, body *Body) *worker {
+	w := &worker{fill: f, body: body, patience: patience{meter: f.meter}}
+	if body != nil {
+		w.pos = body.Offset
+		w.pace.restart()
+	}
+	return w
+}
+
 // run ends when there is nothing more to fetch, or when the source has failed
 // too often. What it leaves is for the other workers.
 func (w *worker) run(ctx context.Context) error {
@@ -63,7 +73,7 @@ func (w *worker) run(ctx context.Context) error {
 
 // final tells the errors that no source can mend.
 func final(err error) bool {
-	return errors.Is(err, errSpool) || errors.Is(err, ErrDigestMismatch) || errors.Is(err, ErrAbandoned)
+	return errors.Is(err, errSpool) || errors.Is(err, ErrDigestMismatch) || errors.Is(err, ErrAbandoned) || errors.Is(err, ErrTooSlow)
 }
 
 func (w *worker) drop() {
@@ -101,7 +111,7 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 	if alone {
 		length = -1
 	}
-	body, err := fetch(ctx, f.req, seg.at, length, etag)
+	body, err := fetch(ctx, f.req, f.meter, seg.at, length, etag)
 	if err != nil {
 		return err
 	}

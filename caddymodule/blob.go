@@ -79,6 +79,9 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 		Claim:    c,
 		Fetch:    p.fetchBlob(d),
 
+		Source:      p.limits,
+		Group:       p.share,
+		Reserve:     func(bytes int64) bool { return p.quotas.Reserve(p.scope, bytes) },
 		Connections: p.connections,
 		Stored:      func(size int64) { p.quotas.Added(p.scope, size) },
 	})

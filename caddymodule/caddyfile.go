@@ -220,10 +220,13 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 //		credentials   <user name> <password placeholder>
 //		fresh_for     <duration>
 //		connections   <number>
+//		downloads     { ... }
 //		allow_private [on|off]
 //		realm_hosts   <host>...
 //		transport     <module> ...
 //	}
+//
+// [Downloads.UnmarshalCaddyfile] has the block of downloads.
 func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	u := new(Upstream)
 	if err := oneArg(d, &u.Name); err != nil {
@@ -243,6 +246,7 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 		"credentials": func(d *caddyfile.Dispenser) error { return unmarshalCredentials(d, &u.Credentials) },
 		"fresh_for":   func(d *caddyfile.Dispenser) error { return duration(d, &u.FreshFor) },
 		"connections": func(d *caddyfile.Dispenser) error { return number(d, maxConnections, &u.Connections) },
+		"downloads":   u.Downloads.UnmarshalCaddyfile,
 		"realm_hosts": func(d *caddyfile.Dispenser) error { return someArgs(d, &u.RealmHosts) },
 		"allow_private": func(d *caddyfile.Dispenser) (err error) {
 			if u.AllowPrivate = true; d.CountRemainingArgs() > 0 {

@@ -111,6 +111,18 @@ func size(d *caddyfile.Dispenser, to *int64) error {
 	return nil
 }
 
+// sizeOrOff reads off as -1.
+func sizeOrOff(d *caddyfile.Dispenser, to *int64) error {
+	if d.NextArg() {
+		if d.Val() == "off" {
+			*to = -1
+			return endOfLine(d)
+		}
+		d.Prev()
+	}
+	return size(d, to)
+}
+
 func number(d *caddyfile.Dispenser, most int, to *int) error {
 	word, value := d.Val(), ""
 	if err := oneArg(d, &value); err != nil {

@@ -76,7 +76,7 @@ func (u *Upstream) check() error {
 	if u.Connections < 0 || u.Connections > maxConnections {
 		return fmt.Errorf("upstream %s: connections are a number from 1 to %d", u.Name, maxConnections)
 	}
-	if err := u.Credentials.check(); err != nil {
+	if err := cmp.Or(u.Downloads.check(), u.Credentials.check()); err != nil {
 		return fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
 	return nil

@@ -109,7 +109,10 @@ func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited prob
 	if errors.Is(err, blobcache.ErrUnconfirmed) {
 		return answer(badGateway, "%s does not tell in a way that can be trusted whether it has %s", p.upstream, ex.route.reference())
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, blobcache.ErrBusy) {
+		return ex.tooBusy(p, err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, blobcache.ErrTooSlow) {
 		return answer(gatewayTimeout, "%s does not answer in time", p.upstream)
 	}
 	e := answer(unavailable, "%s cannot be reached", p.upstream)

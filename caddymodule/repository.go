@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -23,10 +24,13 @@ type repository struct {
 	upstream string // its name
 	name     string // at the upstream
 	scope    string // of what the index knows about it
-	endpoint string // whose downloads under way it shares
+	endpoint string // that downloads come from, and whose fills it shares
 	freshFor time.Duration
 	// connections is how many ranges of a blob are fetched at once.
 	connections int
+	share       string // the group that its downloads count for
+	limits      blobcache.SourceLimits
+	busy        *rate.Sometimes
 	flights     *flights
 	logger      *zap.Logger
 }
@@ -66,6 +70,9 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		freshFor: time.Duration(u.FreshFor),
 
 		connections: u.Connections,
+		share:       h.shareOf(rt.group),
+		limits:      u.Downloads.limits(),
+		busy:        &u.busy,
 		flights:     &h.flights,
 		logger:      h.logger,
 	}, nil

@@ -137,24 +137,13 @@ func (f *FilesystemStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"max_size":      func(d *caddyfile.Dispenser) error { return size(d, &f.MaxSize) },
 		"unused_for":    func(d *caddyfile.Dispenser) error { return duration(d, &f.UnusedFor) },
 		"max_blob_size": func(d *caddyfile.Dispenser) error { return size(d, &f.MaxBlobSize) },
-		"reserve":       f.unmarshalReserve,
+		"reserve":       func(d *caddyfile.Dispenser) error { return sizeOrOff(d, &f.Reserve) },
 		"finish_abandoned": func(d *caddyfile.Dispenser) error {
 			on, err := onOff(d)
 			f.FinishAbandoned = &on
 			return err
 		},
 	})
-}
-
-func (f *FilesystemStorage) unmarshalReserve(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		if d.Val() == "off" {
-			f.Reserve = -1
-			return endOfLine(d)
-		}
-		d.Prev()
-	}
-	return size(d, &f.Reserve)
 }
 
 // Interface guards

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -40,6 +41,9 @@ type Upstream struct {
 	// connection.
 	Connections int `json:"connections,omitempty"`
 
+	// Downloads bound what is fetched from the upstream at a time, and how slowly.
+	Downloads Downloads `json:"downloads,omitzero"`
+
 	// AllowPrivate lets connections go to private, loopback and link-local
 	// addresses.
 	AllowPrivate bool `json:"allow_private,omitempty"`
@@ -59,6 +63,7 @@ type Upstream struct {
 	// sources are by group where a group has a login of its own, and the
 	// common one is under the empty path.
 	sources map[string]*source
+	busy    rate.Sometimes // that it is busy is logged so often
 }
 
 // source is an upstream that is asked with one login.
@@ -127,6 +132,7 @@ func (u *Upstream) provision(ctx caddy.Context) error {
 	if u.FreshFor == 0 {
 		u.FreshFor = caddy.Duration(defaultFreshFor)
 	}
+	u.busy.Interval = busyInterval
 	if u.Connections == 0 {
 		u.Connections = defaultConnections
 	}

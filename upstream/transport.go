@@ -29,6 +29,10 @@ type TransportConfig struct {
 // says otherwise it refuses to connect to addresses that are not public,
 // however the name or the redirect that led there was written.
 //
+// It does not bound the connections to one host: those that are one too many would
+// wait in a single queue, where slow downloads for one group would hold up all
+// others, and the parts of a download each other. The caller bounds its requests.
+//
 // The caller owns it and calls CloseIdleConnections when done.
 func NewTransport(config TransportConfig) *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}

@@ -1,0 +1,130 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestTooManyDownloads: a group that has all its downloads under way is told when
+// to come back. What another group wants comes as ever, and so does what is stored.
+func TestTooManyDownloads(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 50_000))
+	var slow []digest.Digest
+	for i := range 4 {
+		slow = append(slow, up.PutBlob("library/alpine", random(byte(10+i), 200_000)))
+	}
+	s := start(t, users("alice", "bob"), private("red", "alice"), private("blue", "bob"), private("red/own", "alice"),
+		hub(up, "downloads {\n max 8\n max_per_group 2\n}"))
+	pull(t, s, "blue", "alpine", "3.20", as("bob"))
+	small := up.PutImage("library/alpine", "3.21", random(2, 50_000))
+	release := up.StallBlobs(100_000)
+	defer release()
+	for i := range 2 {
+		response := s.open(blobPath("red", "alpine", slow[i]), as("alice"))
+		if response.StatusCode != http.StatusOK {
+			t.Fatalf("download %d: %d", i, response.StatusCode)
+		}
+		_ = response.Body.Close() // a download that its client has left counts on
+	}
+	for range 3 {
+		a := s.get(blobPath("red", "alpine", slow[2]), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		a.has(t, "Retry-After", "10")
+		if _, message := a.problem(); !strings.Contains(message, "too many downloads from docker.io") {
+			t.Errorf("the client is told %q", message)
+		}
+	}
+	begin := time.Now()
+	pull(t, s, "blue", "alpine", "3.21", as("bob"))
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("the other group's pull took %v", took)
+	}
+	s.awaitStored(string(small.Layers[0]))
+	// Declared by whoever runs the site, a subgroup counts for itself.
+	if response := s.open(blobPath("red/own", "alpine", slow[3]), as("alice")); response.StatusCode != http.StatusOK {
+		t.Errorf("a declared subgroup: %d", response.StatusCode)
+	}
+	up.Reset()
+	s.get(blobPath("blue", "alpine", image.Layers[0]), as("bob")).expect(t, http.StatusOK, "")
+	if n := strings.Count(s.logs(), "too many downloads are under way; pulls"); n != 1 {
+		t.Errorf("the log says so %d times, want 1", n)
+	}
+	release()
+	eventually(t, "the group may download again", func() bool {
+		response := s.open(blobPath("red", "alpine", slow[2]), as("alice"))
+		_ = response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+}
+
+// TestShareOf: subgroups that anybody may have made count for the group that the
+// configuration names, or for the first component.
+func TestShareOf(t *testing.T) {
+	h := &Handler{access: newAccess([]*Group{{Path: "red"}, {Path: "red/own"}, {Path: "blue/deep/er"}}, true, nil)}
+	for group, want := range map[string]string{
+		"red": "red", "red/a": "red", "red/a/b": "red", "red/own": "red/own", "red/own/x": "red/own", "red/owner": "red",
+		"blue/deep/er/x": "blue/deep/er", "blue/deep": "blue", "blue": "blue", "other/a/b": "other", "redder": "redder",
+	} {
+		if got := h.shareOf(group); got != want {
+			t.Errorf("%s: got %s, want %s", group, got, want)
+		}
+	}
+}
+
+// TestClaimedSize: what an upstream says is to come takes nothing from other
+// groups, be it more than there is or just about all.
+func TestClaimedSize(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 3_200_000)
+	red := up.PutBlob("library/alpine", layer)
+	s := newSite(t)
+	s.limits = "max_size 6.4MB"
+	s.load(users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(up, "downloads {\n stall_timeout 3s\n}"))
+	s.get(blobPath("red", "alpine", red), as("alice")).content(t, layer)
+	s.awaitStored(string(red))
+	for i, claimed := range []int64{6_200_000, 1 << 50} {
+		claim := up.PutBlob("library/alpine", random(byte(2+i), 1000))
+		up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, claim.Encoded()) {
+				return false
+			}
+			w.Header().Set("Content-Length", fmt.Sprint(claimed))
+			_, _ = w.Write(make([]byte, 100))
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			return true
+		})
+		begin := time.Now()
+		response := s.open(blobPath("blue", "alpine", claim), as("bob"))
+		if took := time.Since(begin); response.ContentLength != claimed || took > 1900*time.Millisecond {
+			t.Errorf("%d bytes are announced after %v, want %d at once", response.ContentLength, took, claimed)
+		}
+		time.Sleep(500 * time.Millisecond)
+		if !s.isStored(red) {
+			t.Fatalf("a claim of %d bytes has taken what another group had stored", claimed)
+		}
+		_ = response.Body.Close()
+	}
+	up.Heal()
+}
+
+// TestSlowDownloadEnds: an upstream that drips is given up, and the next pull may
+// begin anew.
+func TestSlowDownloadEnds(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 500_000)
+	d := up.PutBlob("library/alpine", layer)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up, "downloads {\n min_rate 1MB\n rate_window 1s\n}"))
+	up.Throttle(20_000)
+	s.breaks(blobPath("acme", "alpine", d))
+	eventually(t, "the log says why", func() bool { return strings.Contains(s.logs(), "the source is too slow") })
+	up.Throttle(0)
+	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
+}
