@@ -25,6 +25,11 @@ type linkRecord struct {
 // been looked through.
 const adoptedKey = "format/links"
 
+// mixedKey is the record of the repositories whose links of the former version are of
+// several sources. It is written before a link is dropped: afterwards the links do not
+// tell it any more to whoever goes on, or goes through them at the same time.
+const mixedKey = "format/mixed"
+
 // adoptStride is how many links are adopted between two rests: each is written.
 const adoptStride = 64
 
@@ -58,15 +63,21 @@ func (c *Cache) Adopt(ctx context.Context, x *Index, trusted []string) (done Ado
 	}); err != nil {
 		return done, err
 	}
+	if err := a.agree(ctx, x.records); err != nil {
+		return done, err
+	}
 	x.adoption.Store(a)
 	defer x.adoption.Store(nil)
 	err = x.eachLink(ctx, adoptStride, func(r Record, scope string, d digest.Digest) error {
 		return c.adopt(ctx, x, a, &done, r, scope, d)
 	})
+	if err == nil {
+		err = save(ctx, x.records, adoptedKey, done)
+	}
 	if err != nil {
 		return done, err
 	}
-	return done, save(ctx, x.records, adoptedKey, done)
+	return done, x.records.Delete(ctx, mixedKey)
 }
 
 // note remembers that a repository of an upstream has links of a source, whoever
@@ -77,6 +88,32 @@ func (a *adoption) note(scope string) {
 		source = ""
 	}
 	a.source[repository] = source
+}
+
+// agree adds the repositories of several sources that an adoption which has been
+// interrupted, or is under way elsewhere, has found, and records those of both.
+func (a *adoption) agree(ctx context.Context, records Records) error {
+	var known []string
+	data, err := records.Load(ctx, mixedKey)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err == nil && json.Unmarshal(data, &known) != nil {
+		known = nil // as good as absent
+	}
+	for _, repository := range known {
+		a.source[repository] = ""
+	}
+	var mixed []string
+	for repository, source := range a.source {
+		if source == "" {
+			mixed = append(mixed, repository)
+		}
+	}
+	if len(mixed) == len(known) {
+		return nil
+	}
+	return save(ctx, records, mixedKey, mixed)
 }
 
 // repository returns the repository of a scope, which is the same whatever address

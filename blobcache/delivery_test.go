@@ -206,3 +206,60 @@ func (i *interrupted) Mark(ctx context.Context, key string, used time.Time) erro
 	i.marked(i.n)
 	return i.Ledger.Mark(ctx, key, used)
 }
+
+// TestAdoptGoesOnMixed: that the links of a repository were of several sources is
+// known to whoever goes on, although those of the other source have gone.
+func TestAdoptGoesOnMixed(t *testing.T) {
+	e := newEstate(t, nil)
+	d := e.layer("a", 100)
+	scopes := []string{"acme/_/hub@1/team/moved", "other/_/hub@2/team/moved"}
+	for _, scope := range scopes {
+		e.former(scope, d, Link{Size: 100})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	e.index.records = &interrupting{e.store, cancel}
+	trusted := []string{"hub@1", "hub@2"}
+	if got, err := e.cache.Adopt(ctx, e.index, trusted); !errors.Is(err, context.Canceled) || got.Dropped != 1 {
+		t.Fatalf("interrupted: %+v, %v; want one dropped and %v", got, err, context.Canceled)
+	}
+	e.index = NewIndex(e.store)
+	if got, err := e.cache.Adopt(t.Context(), e.index, trusted); err != nil || got != (Adopted{Dropped: 1}) {
+		t.Errorf("goes on: %+v, %v; want one dropped", got, err)
+	}
+	for _, scope := range scopes {
+		if e.linked(scope, d) {
+			t.Errorf("%s: a link of a repository of several sources is kept", scope)
+		}
+	}
+	if _, err := e.store.Load(t.Context(), mixedKey); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what was noted is left: %v", err)
+	}
+}
+
+// interrupting ends what is being done with the first record that is deleted.
+type interrupting struct {
+	Ledger
+	end func()
+}
+
+func (i *interrupting) Delete(ctx context.Context, key string) error {
+	defer i.end()
+	return i.Ledger.Delete(ctx, key)
+}
+
+// TestBlobLinkKeepsMediaType: a manifest that is fetched as a blob too stays one.
+func TestBlobLinkKeepsMediaType(t *testing.T) {
+	e := newEstate(t, nil)
+	d := e.layer("a", 100)
+	manifest := Link{MediaType: "application/vnd.oci.image.manifest.v1+json", Size: 100}
+	for _, link := range []Link{{Size: 100}, manifest, {Size: 100}} {
+		if err := e.index.AddDelivery(t.Context(), hubScope, d, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, x := range []*Index{e.index, NewIndex(e.store)} {
+		if got, err := x.Link(t.Context(), hubScope, d); err != nil || got != manifest {
+			t.Errorf("got %+v, %v; want %+v", got, err, manifest)
+		}
+	}
+}
