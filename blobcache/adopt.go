@@ -46,9 +46,10 @@ type Adopted struct{ Kept, Dropped int }
 // Adopt goes through the links of the former version, which linked what a source
 // only said that it had, once for all who share the records. Links of trusted
 // sources are kept, and count as deliveries, if all links of their repository are
-// of one source, and their content is stored with the size that they tell. Others
-// are dropped: the next download proves them again. Until a link has been
-// looked at, it is as good as absent, but for those that are kept in any case.
+// of one source, and their content is stored with the size that they tell, or with
+// the right digest if they tell none. Others are dropped: the next download proves
+// them again. Until a link has been looked at, it is as good as absent, but for those
+// that are kept in any case.
 func (c *Cache) Adopt(ctx context.Context, x *Index, trusted []string) (done Adopted, err error) {
 	if _, err := x.records.Load(ctx, adoptedKey); !errors.Is(err, fs.ErrNotExist) {
 		return done, err
@@ -147,7 +148,15 @@ func (c *Cache) adopt(ctx context.Context, x *Index, a *adoption, done *Adopted,
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if bad || err != nil || !a.keeps(scope) || old.Size >= 0 && old.Size != e.Size {
+	drop := bad || err != nil || !a.keeps(scope) || old.Size >= 0 && old.Size != e.Size
+	if !drop && old.Size < 0 {
+		// The size of a file that has been cut must not become what is known.
+		drop = c.keeper.shelf.Check(ctx, d, nil) != nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if drop {
 		done.Dropped++
 		return x.dropLink(ctx, r.Key)
 	}

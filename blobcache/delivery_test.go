@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"testing"
 	"time"
 
@@ -99,7 +100,14 @@ func (e *estate) former(scope string, d digest.Digest, link Link) string {
 // if their repository is of that source alone and nothing contradicts them.
 func TestAdopt(t *testing.T) {
 	e := newEstate(t, nil)
-	d, gone := e.layer("a", 10_000), digest.FromString("gone")
+	d, cut, gone := e.layer("a", 10_000), e.layer("cut", 10_000), digest.FromString("gone")
+	name, err := e.store.content(cut)
+	if err == nil {
+		err = os.Truncate(name, 5000)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	type row struct {
 		scope string
 		d     digest.Digest
@@ -110,6 +118,7 @@ func TestAdopt(t *testing.T) {
 		{hubScope, d, Link{Size: 10_000}, true},
 		{otherScope, d, Link{Size: -1}, true},
 		{"third/_/hub@1/team/lie", d, Link{Size: 777}, false},
+		{"third/_/hub@1/team/cut", cut, Link{Size: -1}, false},
 		{"third/_/hub@1/team/gone", gone, Link{Size: 4}, false},
 		{"acme/_/hub@1/team/moved", d, Link{Size: 10_000}, false},
 		{"other/_/hub@2/team/moved", d, Link{Size: 10_000}, false},
@@ -127,7 +136,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := e.cache.Adopt(t.Context(), e.index, []string{"hub@1"})
-	if want := (Adopted{Kept: 2, Dropped: 6}); err != nil || got != want {
+	if want := (Adopted{Kept: 2, Dropped: 7}); err != nil || got != want {
 		t.Errorf("adopted %+v, %v; want %+v", got, err, want)
 	}
 	for _, r := range append(rows, row{proved, d, Link{}, true}) {
