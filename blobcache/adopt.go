@@ -25,6 +25,11 @@ type linkRecord struct {
 // been looked through.
 const adoptedKey = "format/links"
 
+// mixedKey is the record of the repositories whose links of the former version are of
+// several sources. It is written before a link is dropped: afterwards the links do not
+// tell it any more to whoever goes on, or goes through them at the same time.
+const mixedKey = "format/mixed"
+
 // adoptStride is how many links are adopted between two rests: each is written.
 const adoptStride = 64
 
@@ -41,9 +46,10 @@ type Adopted struct{ Kept, Dropped int }
 // Adopt goes through the links of the former version, which linked what a source
 // only said that it had, once for all who share the records. Links of trusted
 // sources are kept, and count as deliveries, if all links of their repository are
-// of one source, and their content is stored with the size that they tell. Others
-// are dropped: the next download proves them again. Until a link has been
-// looked at, it is as good as absent, but for those that are kept in any case.
+// of one source, and their content is stored with the size that they tell, or with
+// the right digest if they tell none. Others are dropped: the next download proves
+// them again. Until a link has been looked at, it is as good as absent, but for those
+// that are kept in any case.
 func (c *Cache) Adopt(ctx context.Context, x *Index, trusted []string) (done Adopted, err error) {
 	if _, err := x.records.Load(ctx, adoptedKey); !errors.Is(err, fs.ErrNotExist) {
 		return done, err
@@ -58,15 +64,21 @@ func (c *Cache) Adopt(ctx context.Context, x *Index, trusted []string) (done Ado
 	}); err != nil {
 		return done, err
 	}
+	if err := a.agree(ctx, x.records); err != nil {
+		return done, err
+	}
 	x.adoption.Store(a)
 	defer x.adoption.Store(nil)
 	err = x.eachLink(ctx, adoptStride, func(r Record, scope string, d digest.Digest) error {
 		return c.adopt(ctx, x, a, &done, r, scope, d)
 	})
+	if err == nil {
+		err = save(ctx, x.records, adoptedKey, done)
+	}
 	if err != nil {
 		return done, err
 	}
-	return done, save(ctx, x.records, adoptedKey, done)
+	return done, x.records.Delete(ctx, mixedKey)
 }
 
 // note remembers that a repository of an upstream has links of a source, whoever
@@ -77,6 +89,32 @@ func (a *adoption) note(scope string) {
 		source = ""
 	}
 	a.source[repository] = source
+}
+
+// agree adds the repositories of several sources that an adoption which has been
+// interrupted, or is under way elsewhere, has found, and records those of both.
+func (a *adoption) agree(ctx context.Context, records Records) error {
+	var known []string
+	data, err := records.Load(ctx, mixedKey)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err == nil && json.Unmarshal(data, &known) != nil {
+		known = nil // as good as absent
+	}
+	for _, repository := range known {
+		a.source[repository] = ""
+	}
+	var mixed []string
+	for repository, source := range a.source {
+		if source == "" {
+			mixed = append(mixed, repository)
+		}
+	}
+	if len(mixed) == len(known) {
+		return nil
+	}
+	return save(ctx, records, mixedKey, mixed)
 }
 
 // repository returns the repository of a scope, which is the same whatever address
@@ -110,7 +148,15 @@ func (c *Cache) adopt(ctx context.Context, x *Index, a *adoption, done *Adopted,
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if bad || err != nil || !a.keeps(scope) || old.Size >= 0 && old.Size != e.Size {
+	drop := bad || err != nil || !a.keeps(scope) || old.Size >= 0 && old.Size != e.Size
+	if !drop && old.Size < 0 {
+		// The size of a file that has been cut must not become what is known.
+		drop = c.keeper.shelf.Check(ctx, d, nil) != nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if drop {
 		done.Dropped++
 		return x.dropLink(ctx, r.Key)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"testing"
 	"time"
 
@@ -99,7 +100,14 @@ func (e *estate) former(scope string, d digest.Digest, link Link) string {
 // if their repository is of that source alone and nothing contradicts them.
 func TestAdopt(t *testing.T) {
 	e := newEstate(t, nil)
-	d, gone := e.layer("a", 10_000), digest.FromString("gone")
+	d, cut, gone := e.layer("a", 10_000), e.layer("cut", 10_000), digest.FromString("gone")
+	name, err := e.store.content(cut)
+	if err == nil {
+		err = os.Truncate(name, 5000)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	type row struct {
 		scope string
 		d     digest.Digest
@@ -110,6 +118,7 @@ func TestAdopt(t *testing.T) {
 		{hubScope, d, Link{Size: 10_000}, true},
 		{otherScope, d, Link{Size: -1}, true},
 		{"third/_/hub@1/team/lie", d, Link{Size: 777}, false},
+		{"third/_/hub@1/team/cut", cut, Link{Size: -1}, false},
 		{"third/_/hub@1/team/gone", gone, Link{Size: 4}, false},
 		{"acme/_/hub@1/team/moved", d, Link{Size: 10_000}, false},
 		{"other/_/hub@2/team/moved", d, Link{Size: 10_000}, false},
@@ -127,7 +136,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := e.cache.Adopt(t.Context(), e.index, []string{"hub@1"})
-	if want := (Adopted{Kept: 2, Dropped: 6}); err != nil || got != want {
+	if want := (Adopted{Kept: 2, Dropped: 7}); err != nil || got != want {
 		t.Errorf("adopted %+v, %v; want %+v", got, err, want)
 	}
 	for _, r := range append(rows, row{proved, d, Link{}, true}) {
@@ -205,4 +214,61 @@ func (i *interrupted) Mark(ctx context.Context, key string, used time.Time) erro
 	i.n++
 	i.marked(i.n)
 	return i.Ledger.Mark(ctx, key, used)
+}
+
+// TestAdoptGoesOnMixed: that the links of a repository were of several sources is
+// known to whoever goes on, although those of the other source have gone.
+func TestAdoptGoesOnMixed(t *testing.T) {
+	e := newEstate(t, nil)
+	d := e.layer("a", 100)
+	scopes := []string{"acme/_/hub@1/team/moved", "other/_/hub@2/team/moved"}
+	for _, scope := range scopes {
+		e.former(scope, d, Link{Size: 100})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	e.index.records = &interrupting{e.store, cancel}
+	trusted := []string{"hub@1", "hub@2"}
+	if got, err := e.cache.Adopt(ctx, e.index, trusted); !errors.Is(err, context.Canceled) || got.Dropped != 1 {
+		t.Fatalf("interrupted: %+v, %v; want one dropped and %v", got, err, context.Canceled)
+	}
+	e.index = NewIndex(e.store)
+	if got, err := e.cache.Adopt(t.Context(), e.index, trusted); err != nil || got != (Adopted{Dropped: 1}) {
+		t.Errorf("goes on: %+v, %v; want one dropped", got, err)
+	}
+	for _, scope := range scopes {
+		if e.linked(scope, d) {
+			t.Errorf("%s: a link of a repository of several sources is kept", scope)
+		}
+	}
+	if _, err := e.store.Load(t.Context(), mixedKey); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what was noted is left: %v", err)
+	}
+}
+
+// interrupting ends what is being done with the first record that is deleted.
+type interrupting struct {
+	Ledger
+	end func()
+}
+
+func (i *interrupting) Delete(ctx context.Context, key string) error {
+	defer i.end()
+	return i.Ledger.Delete(ctx, key)
+}
+
+// TestBlobLinkKeepsMediaType: a manifest that is fetched as a blob too stays one.
+func TestBlobLinkKeepsMediaType(t *testing.T) {
+	e := newEstate(t, nil)
+	d := e.layer("a", 100)
+	manifest := Link{MediaType: "application/vnd.oci.image.manifest.v1+json", Size: 100}
+	for _, link := range []Link{{Size: 100}, manifest, {Size: 100}} {
+		if err := e.index.AddDelivery(t.Context(), hubScope, d, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, x := range []*Index{e.index, NewIndex(e.store)} {
+		if got, err := x.Link(t.Context(), hubScope, d); err != nil || got != manifest {
+			t.Errorf("got %+v, %v; want %+v", got, err, manifest)
+		}
+	}
 }

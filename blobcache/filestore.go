@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/singleflight"
 )
@@ -32,12 +33,22 @@ type FileStore struct {
 	// coarse says that the file system drops the marker of verified content.
 	coarse bool
 	checks singleflight.Group
+	// unmarked are files that have been verified and that cannot be marked, as they
+	// then were: those of another user, for instance.
+	unmarked *lru.Cache[digest.Digest, fs.FileInfo]
 }
+
+// unmarkedEntries is how many files are remembered that cannot be marked.
+const unmarkedEntries = 4 << 10
 
 // OpenFileStore makes the directory if need be, proves that it can be written
 // to, and removes what a crash has left in it.
 func OpenFileStore(root string) (*FileStore, error) {
-	s := &FileStore{root: filepath.Clean(root)}
+	unmarked, err := lru.New[digest.Digest, fs.FileInfo](unmarkedEntries)
+	if err != nil {
+		panic(err) // the size is a positive constant
+	}
+	s := &FileStore{root: filepath.Clean(root), unmarked: unmarked}
 	if _, err := s.lstat(s.temp()); errors.Is(err, ErrDamaged) && !isFolder(s.temp()) {
 		if err := s.unlink(s.temp()); err != nil {
 			return nil, fmt.Errorf("make the cache directory: %w", err)

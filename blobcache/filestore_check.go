@@ -34,7 +34,7 @@ func (s *FileStore) Open(_ context.Context, d digest.Digest) (io.ReadSeekCloser,
 		if err != nil {
 			return nil, err
 		}
-		if s.intact(d, info) {
+		if s.intact(d, info) || s.wasVerified(d, info) {
 			return file, nil
 		}
 		// It was written to, or is of a time without markers. The context of
@@ -73,12 +73,13 @@ func (s *FileStore) check(ctx context.Context, d digest.Digest, wait func(contex
 		return nil, err
 	}
 	defer file.Close()
+	var after fs.FileInfo
 	for {
 		began := time.Now()
 		if err := verify(ctx, d, file, wait); err != nil {
 			return nil, err
 		}
-		after, err := file.Stat()
+		after, err = file.Stat()
 		if err != nil || s.intact(d, after) {
 			return after, err
 		}
@@ -97,8 +98,16 @@ func (s *FileStore) check(ctx context.Context, d digest.Digest, wait func(contex
 	}
 	if err := setTimes(file, stamped(before.ModTime(), d, before.Size())); err != nil {
 		s.trouble("mark "+d.String()+" as verified", err)
+		s.unmarked.Add(d, after)
 	}
 	return file.Stat()
+}
+
+// wasVerified reports whether a file that cannot be marked is as it was when it was
+// verified.
+func (s *FileStore) wasVerified(d digest.Digest, info fs.FileInfo) bool {
+	known, ok := s.unmarked.Get(d)
+	return ok && same(known, info)
 }
 
 // verify reads content to its end.

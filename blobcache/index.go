@@ -132,12 +132,16 @@ func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, 
 }
 
 // AddLink records that the scope contains content which its source has delivered.
-// An error means that the link is not on disk; until the process ends it holds all
-// the same.
+// A link without a media type leaves one that is known as it is: manifests can be
+// fetched as blobs too. An error means that the link is not on disk; until the
+// process ends it holds all the same.
 func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link Link) error {
 	key := linkKey(scope, d)
 	record := linkRecord{link, proved}
 	known, err := recall(ctx, x, x.links, key, func(r linkRecord) error { return x.proofOf(scope, r) })
+	if err == nil && link.MediaType == "" {
+		record.MediaType = known.MediaType
+	}
 	if err == nil && known == record {
 		return nil
 	}

@@ -49,7 +49,9 @@ func (ex *exchange) serveManifest(p *repository) *apiError {
 	if err != nil {
 		return ex.fromUpstream(p, err, manifestUnknown, tooManyRequests)
 	}
-	p.used(m.Digest)
+	if m.content != nil || p.linkedType(ctx, m.Ref) != "" {
+		p.used(m.Digest) // and not what upstream only says to have
+	}
 	return ex.sendManifest(m)
 }
 

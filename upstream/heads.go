@@ -13,6 +13,10 @@ const (
 	// that something does not exist.
 	headTrust = time.Hour
 
+	// headDoubt is how long HEAD is believed about nothing after it has said no to
+	// what GET has found.
+	headDoubt = 24 * time.Hour
+
 	// headAbsences is how many references are remembered as agreed to be absent.
 	headAbsences = 1024
 )
@@ -22,11 +26,14 @@ const (
 // is passed on. Where both have agreed on an absence, HEAD is believed for an
 // hour, so that missing tags cost no counted GETs: about the same reference at
 // any time, about others once the registry has also been seen to answer HEAD
-// with 200. Else one missing tag would hide all that such a registry has.
+// with 200. Else one missing tag would hide all that such a registry has. A registry
+// whose HEAD has been wrong is not believed for a day: those that fetch content from
+// elsewhere when it is asked for know with HEAD only what they have fetched.
 type headRecord struct {
 	mu     sync.Mutex
-	works  bool      // HEAD has been answered with 200, and not been wrong since
+	works  bool      // HEAD has been answered with 200
 	agreed time.Time // when GET has last confirmed an absence
+	wrong  time.Time // when GET has last found what HEAD had said to be absent
 	absent *lru.Cache[string, absence]
 }
 
@@ -79,6 +86,9 @@ func (h *headRecord) settles(reference string, a *answer, now time.Time) (kind K
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if now.Sub(h.wrong) < headDoubt {
+		return Other, false
+	}
 	if known, ok := h.absent.Get(reference); ok && now.Sub(known.at) < headTrust {
 		return known.kind, true
 	}
@@ -93,7 +103,7 @@ func (h *headRecord) compare(reference string, head *answer, get error, now time
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if get == nil {
-		h.works, h.agreed = false, time.Time{}
+		h.wrong, h.agreed = now, time.Time{}
 		h.absent.Purge()
 		return
 	}

@@ -37,7 +37,7 @@ func TestHeadRefused(t *testing.T) {
 }
 
 // TestHeadBelieved: once GET has agreed on an absence, HEAD alone is believed for an
-// hour, unless it has never been right or has been wrong since.
+// hour, unless it has never been right or has been wrong within a day.
 func TestHeadBelieved(t *testing.T) {
 	r := registrytest.New(t)
 	r.PutImage("a", "1", []byte("content"))
@@ -70,8 +70,17 @@ func TestHeadBelieved(t *testing.T) {
 	ask("none", ManifestUnknown, 1)
 	ask("1", Other, 1)
 	r.Heal()
-	ask("other", ManifestUnknown, 1)
+	// Its HEAD is right about some again, as that of a registry is that fetches
+	// from elsewhere what GET asks for.
 	ask("1", Other, 0)
+	for range 2 {
+		ask("other", ManifestUnknown, 1)
+	}
+	r.PutImage("a", "other", []byte("fetched"))
+	r.Fail(registrytest.Failure{Method: http.MethodHead, Status: http.StatusNotFound, Times: 1})
+	ask("other", Other, 1)
+	now = now.Add(headDoubt)
+	ask("none", ManifestUnknown, 1)
 	ask("another", ManifestUnknown, 0)
 }
 
