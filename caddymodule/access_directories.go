@@ -8,6 +8,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"go.uber.org/zap"
 )
 
 // Whoever may make groups in a directory chooses their paths, and so could claim
@@ -96,4 +98,24 @@ func (a *access) counts(ctx context.Context, directory, group string) (bool, err
 		return declared != nil, nil
 	}
 	return holder == directory, err
+}
+
+// tellOfMembers logs in which groups the members that a directory may have in a
+// group of the same path do not count: earlier versions counted them.
+func (h *Handler) tellOfMembers() {
+	for _, d := range h.accounts.directories {
+		if _, ok := d.Directory.(GroupDirectory); !ok {
+			continue
+		}
+		var groups []string
+		for _, g := range h.Groups {
+			if !h.access.admits(d.name, g.Path) {
+				groups = append(groups, g.Path)
+			}
+		}
+		if groups != nil {
+			h.logger.Info("the directory's members of these groups do not count, since the configuration says who is in them; write members_from in those where they should",
+				zap.String("directory", d.name), zap.Strings("groups", groups))
+		}
+	}
 }

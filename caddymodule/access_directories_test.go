@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
@@ -148,6 +149,9 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 	}
 	s := gitlabSite(t, first, gitlabAt(t, first, "members_only off"))
 	s.load(two()...)
+	if strings.Contains(s.logs(), "do not count") {
+		t.Error("the log tells of a group that is nobody's by the configuration")
+	}
 	for group, want := range map[string][3]int{"team": {404, 403, 403}, "team/sub": {403, 404, 404}, "hers": {404, 404, 404}} {
 		for i, who := range []with{bob, eve, deploy} {
 			if got := pulls(s, group, who); got != want[i] {
@@ -162,6 +166,11 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 	s.load(two("group team {\n members_from other\n}\n")...)
 	if got := [3]int{pulls(s, "team", bob), pulls(s, "team", eve), pulls(s, "team", deploy)}; got != [3]int{403, 404, 404} {
 		t.Errorf("in team, which takes the other one's: got %d", got)
+	}
+	for directory, n := range map[string]int{"gitlab": 1, "other": 0} {
+		if got := strings.Count(s.logs(), `members_from in those where they should","directory":"`+directory+`","groups":["team"]`); got != n {
+			t.Errorf("the log tells %d times that members of %s do not count", got, directory)
+		}
 	}
 	s.load(two()...)
 	first.Change(func() {
