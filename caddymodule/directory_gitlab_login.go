@@ -100,6 +100,9 @@ func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Accoun
 	}
 	mac := hmac.New(sha256.New, loginKey)
 	_, _ = fmt.Fprintf(mac, "gitlab\x00%s\x00%s\x00%s", kind, login.Name, login.Password)
+	if kind == deployToken {
+		_, _ = fmt.Fprintf(mac, "\x00%q", d.Groups) // where its group is looked for
+	}
 	question, key := "login with "+string(kind), string(mac.Sum(nil))
 	hints, known := askedGroups(login.Request), d.memory.Knew(question, key)
 	c, err := gitlabapi.Ask(ctx, d.memory, question, key, func(ctx context.Context) (gitlabCredential, error) {

@@ -155,10 +155,7 @@ type listedToken struct {
 // of this site wants only those with its name and not of an account, too.
 func (h *Handler) listTokens(ctx context.Context, wanted func(accesstoken.Token) bool) ([]listedToken, error) {
 	all, err := h.accounts.tokens.store.List(ctx)
-	byID := make(map[string]accesstoken.Token, len(all))
-	for _, t := range all {
-		byID[t.ID] = t
-	}
+	byID := tokensByID(all)
 	sites := make(map[string]*accounts)
 	for _, site := range append(running.now(), h) {
 		sites[site.Name] = site.accounts

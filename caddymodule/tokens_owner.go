@@ -124,8 +124,9 @@ func madeWith(id string, all []accesstoken.Token) (made []accesstoken.Token) {
 // endedTokens are the tokens whose end this process has logged.
 var endedTokens sync.Map
 
-// tellEnded logs, once each, the tokens that have ended because their owner's
-// directory is not what it was.
+// tellEnded logs, once each, the tokens that are good no more though they are
+// neither revoked nor expired: the directory of their owner, or of that of the
+// token that they were made with, is not what it was.
 func (h *Handler) tellEnded(ctx context.Context) {
 	all, err := h.accounts.tokens.store.List(ctx)
 	if ctx.Err() != nil {
@@ -135,14 +136,23 @@ func (h *Handler) tellEnded(ctx context.Context) {
 		h.logger.Warn("access tokens cannot be listed, so it is not known whether some have ended", zap.Error(err))
 		return
 	}
+	byID := tokensByID(all)
 	for _, t := range all {
-		if t.Site != h.Name || t.Owner == nil || t.Valid(time.Now()) != nil {
+		if t.Site != h.Name || t.Valid(time.Now()) != nil {
 			continue
 		}
-		if _, err := h.accounts.ownerDirectory(*t.Owner); err != nil {
+		if why := h.accounts.ended(t, byID); why != "" {
 			if _, told := endedTokens.LoadOrStore(t.ID, true); !told {
-				h.logger.Warn("access token has ended", append(tokenFields(t), zap.String("reason", reasonOf(err)))...)
+				h.logger.Warn("access token has ended", append(tokenFields(t), zap.String("reason", why))...)
 			}
 		}
 	}
+}
+
+func tokensByID(all []accesstoken.Token) map[string]accesstoken.Token {
+	byID := make(map[string]accesstoken.Token, len(all))
+	for _, t := range all {
+		byID[t.ID] = t
+	}
+	return byID
 }

@@ -130,11 +130,15 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 		secret, id := s.storedToken(accesstoken.Owner{Name: "alice", Directory: directory})
 		tokens[directory] = [2]string{secret, id}
 	}
+	child, _, err := running.now()[0].makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: tokens["ldap"][1]}, "a test")
+	if err != nil {
+		t.Fatal(err)
+	}
 	check := func(what string, good ...string) {
 		t.Helper()
 		table := s.mustCommand("token", "list")
 		for directory, token := range tokens {
-			want, state := http.StatusUnauthorized, "ended: it was made before directories had names"
+			want, state := http.StatusUnauthorized, "it was made before directories had names"
 			for _, name := range good {
 				if name == directory {
 					want, state = http.StatusOK, "good"
@@ -155,6 +159,8 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 		s.load(append(fixed, l.directory("name ldap"), l.directory("name ldap-2"))...)
 		check("with two directories of one kind", "static", "gitlab")
 	}
+	ended := `"msg":"access token has ended","access_token":"` + child.ID + `","kind":"deploy"`
+	eventually(t, "the log tells of what was made with a token", func() bool { return strings.Count(s.logs(), ended) == 1 })
 	for directory, token := range tokens {
 		want := 1
 		if directory == "static" || directory == "gitlab" {
