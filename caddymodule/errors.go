@@ -109,6 +109,11 @@ func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited prob
 	if errors.Is(err, blobcache.ErrUnconfirmed) {
 		return answer(badGateway, "%s does not tell in a way that can be trusted whether it has %s", p.upstream, ex.route.reference())
 	}
+	if errors.Is(err, errTooManyQuestions) {
+		e := answer(unavailable, "too many questions to %s are under way; try again later", p.upstream)
+		e.retryAfter = retrySoon
+		return e
+	}
 	if errors.Is(err, blobcache.ErrBusy) {
 		return ex.tooBusy(p, err)
 	}
