@@ -59,6 +59,12 @@ func (s *site) request(scope string, content []byte, answer func(ctx context.Con
 	}
 }
 
+func (s *site) holding() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held
+}
+
 // read takes what a request brings until it ends or fails.
 func (s *site) read(req Request) error {
 	r, _, err := s.cache.Get(s.Context(), req)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,6 +63,28 @@ func TestTooManyDownloads(t *testing.T) {
 		_ = response.Body.Close()
 		return response.StatusCode == http.StatusOK
 	})
+}
+
+// TestHeadsCountAsDownloads where it takes a download to tell the size.
+func TestHeadsCountAsDownloads(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithoutLength())
+	var blobs []digest.Digest
+	for i := range 3 {
+		blobs = append(blobs, up.PutBlob("library/alpine", random(byte(i), 200_000)))
+	}
+	s := start(t, users("alice"), private("red", "alice"), hub(up, "downloads {\n max_per_group 2\n}"))
+	release := up.StallBlobs(100_000)
+	defer release()
+	var all sync.WaitGroup
+	for _, d := range blobs[:2] {
+		all.Go(func() { s.head(blobPath("red", "alpine", d), as("alice")).expect(t, http.StatusOK, "") })
+	}
+	// For each of them a HEAD, a GET that is not read, and the download.
+	eventually(t, "both are being downloaded", func() bool { return up.Counts().BlobGet == 4 })
+	s.head(blobPath("red", "alpine", blobs[2]), as("alice")).expect(t, http.StatusServiceUnavailable, "").has(t, "Retry-After", "10")
+	release()
+	all.Wait()
+	s.head(blobPath("red", "alpine", blobs[2]), as("alice")).expect(t, http.StatusOK, "").has(t, "Content-Length", "200000")
 }
 
 // TestDownloadsAreReloaded: limits that change count what is under way already, and
