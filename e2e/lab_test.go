@@ -23,6 +23,7 @@ var lab *laboratory
 type laboratory struct {
 	dir       string
 	caddy     string
+	previous  string // the Caddy to upgrade from
 	authority *authority
 	roots     *x509.CertPool // what the tests' own requests trust
 	hashes    map[string]string
@@ -42,7 +43,7 @@ var accounts = []string{"alice", "bob", "carol"}
 // newLab starts the stack. What it has started is in the laboratory it returns,
 // with an error too.
 func newLab(dir string) (*laboratory, error) {
-	l := &laboratory{dir: dir, caddy: os.Getenv(caddyVar), hashes: map[string]string{}}
+	l := &laboratory{dir: dir, caddy: os.Getenv(caddyVar), previous: os.Getenv(previousVar), hashes: map[string]string{}}
 	l.push = pusher{"http://" + plainRegistry}
 	for _, step := range []func() error{
 		l.startACME, l.startUpstream, l.hashPasswords, l.startMain, l.startEngines,

@@ -18,13 +18,15 @@ const (
 	insideVar = "DEPENDENCY_PROXY_E2E_DIR"
 	// caddyVar names the Caddy to test.
 	caddyVar = "DEPENDENCY_PROXY_E2E_CADDY"
+	// previousVar names the Caddy to upgrade from; see [previousBinary].
+	previousVar = "DEPENDENCY_PROXY_E2E_PREVIOUS"
 )
 
 // tools must all be there: a scenario that cannot run is a failure.
 var tools = []string{
 	"registry", "pebble", "docker", "dockerd", "containerd", "ctr",
 	"podman", "buildah", "skopeo", "crane", "regctl", "oras", "conformance", "ip", "go",
-	"slapd", "slapadd", "ldapmodify", "chromium", "mount", "mkfs.ext4", "strace",
+	"slapd", "slapadd", "ldapmodify", "chromium", "mount", "mkfs.ext4", "strace", "git", "tar",
 }
 
 func TestMain(m *testing.M) {
@@ -53,6 +55,10 @@ func runOutside() (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
+	previous, err := previousBinary(dir)
+	if err != nil {
+		return 0, err
+	}
 	tmp := filepath.Join(dir, "tmp")
 	if err := os.Mkdir(tmp, 0o777); err != nil {
 		return 0, err
@@ -60,7 +66,7 @@ func runOutside() (int, error) {
 	// The death signal below is sent when the starting thread ends, not the process.
 	runtime.LockOSThread()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideVar+"="+dir, caddyVar+"="+caddy, "TMPDIR="+tmp)
+	cmd.Env = append(os.Environ(), insideVar+"="+dir, caddyVar+"="+caddy, previousVar+"="+previous, "TMPDIR="+tmp)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,

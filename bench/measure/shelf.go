@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -9,6 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
 const (
@@ -20,8 +25,8 @@ const (
 	shelfAge = 90 * 24 * time.Hour
 )
 
-// shelf makes a cache of many blobs, used at random times. Their names are their
-// digests, so that a cache that checks them keeps them.
+// shelf makes a cache of many blobs, used at random times and verified as if they
+// had been pulled.
 func shelf(s *settings) error {
 	begin := time.Now()
 	base := filepath.Join(s.cache, "blobs", "sha256")
@@ -30,8 +35,12 @@ func shelf(s *settings) error {
 			return err
 		}
 	}
+	store, err := blobcache.OpenFileStore(s.cache)
+	if err != nil {
+		return err
+	}
 	const workers = 4
-	err := together(workers, func(worker int) error {
+	err = together(workers, func(worker int) error {
 		r := rand.New(rand.NewPCG(uint64(worker), 0))
 		content := make([]byte, shelfBlob)
 		for n := worker; n < s.count; n += workers {
@@ -44,6 +53,9 @@ func shelf(s *settings) error {
 				return err
 			}
 			if err := os.Chtimes(path, used, used); err != nil {
+				return err
+			}
+			if err := store.Check(context.Background(), digest.NewDigestFromEncoded(digest.SHA256, name), nil); err != nil {
 				return err
 			}
 		}

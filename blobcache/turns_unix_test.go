@@ -1,0 +1,48 @@
+//go:build unix
+
+package blobcache_test
+
+import (
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+// TestReadersTakeTurns: readers that lose their spool in the middle go on from the
+// source, in turns if there are more of them than may ask at a time.
+func TestReadersTakeTurns(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s, gate := e.source(random(60, 400_000)), make(chan struct{})
+		var spool *os.File
+		e.store.onSpool = func(file *os.File) error {
+			spool = file
+			return nil
+		}
+		s.answer = midway(s, 200_000, func() {
+			<-gate
+			readOnly(t, spool)
+		})
+		ask := e.asker("hub", "red", blobcache.SourceLimits{Fills: 4, GroupFills: 2})
+		var all sync.WaitGroup
+		for range 7 {
+			all.Go(func() {
+				r, err := ask(s)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer r.Close()
+				e.same(r, s.content)
+			})
+		}
+		synctest.Wait()
+		close(gate)
+		all.Wait()
+		if s.most > 2 {
+			t.Errorf("the source was asked %d times at once", s.most)
+		}
+	})
+}
