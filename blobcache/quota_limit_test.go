@@ -179,6 +179,16 @@ func TestFillsCountAgainstQuota(t *testing.T) {
 	if e.linked("acme/_/hub/one", one) || !e.linked("acme/_/hub/two", two) || !e.linked("other/_/hub/one", other) {
 		t.Error("the owner's oldest should have made way, and nothing else")
 	}
+	select {
+	case <-e.quotas.kick:
+	default:
+	}
+	e.quotas.Added("acme/_/hub/three", 1)
+	select {
+	case <-e.quotas.kick:
+	default:
+		t.Error("what room was made for is not measured when it has come")
+	}
 	second, other40, through := get(8, 40_000)
 	close(through)
 	whole(second, other40)

@@ -80,6 +80,11 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.totals = m.totals
+	for owner := range m.over {
+		if coming[owner] > 0 {
+			q.making[owner] = true
+		}
+	}
 	for owner, size := range added {
 		q.added[owner] -= size // what came during the walk may have been missed
 	}
