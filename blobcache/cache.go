@@ -98,7 +98,8 @@ type Cache struct {
 	ended [256]uint64 // how many fills have left the map, by slot of their digest
 	seed  maphash.Seed
 
-	removing sync.Mutex // so that what goes is counted out once
+	removing   sync.Mutex      // so that what goes is counted out once
+	committing [256]sync.Mutex // and what comes in once, by slot of its digest
 
 	small *lru.Cache[digest.Digest, []byte]
 	lied  *lru.Cache[fillKey, struct{}] // fetched in ranges that did not fit together

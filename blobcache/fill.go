@@ -90,6 +90,9 @@ func (f *fill) run(ctx context.Context) {
 // commit stores what the fill has brought, unless it is stored already: another
 // endpoint may have brought it first.
 func (f *fill) commit(ctx context.Context) {
+	one := &f.cache.committing[f.cache.slot(f.digest)]
+	one.Lock()
+	defer one.Unlock()
 	if r := f.cache.open(ctx, f.digest, f.written); r != nil {
 		_ = r.Close()
 		f.settle(0)

@@ -69,7 +69,7 @@ func (m *meter) end(n int) {
 	} else if n > 0 {
 		m.arm()
 	}
-	m.judge()
+	m.judge(rate)
 }
 
 // answered says that the source has begun to answer. That counts as progress, but
@@ -120,8 +120,10 @@ func (m *meter) stall() {
 	}
 }
 
-// judge ends the transfer if it has brought too little in the whole window.
-func (m *meter) judge() {
+// judge ends the transfer if it has brought too little in the whole window. While
+// somebody reads, that nobody did for a part of it does not make it more: a client
+// that comes back finds what it has left.
+func (m *meter) judge(rate float64) {
 	if m.samples[m.at].took < m.limits.RateWindow/rateSamples {
 		return
 	}
@@ -132,6 +134,7 @@ func (m *meter) judge() {
 		sum.got += s.got
 		sum.due += s.due
 	}
+	sum.due = min(sum.due, rate*sum.took.Seconds())
 	m.at = (m.at + 1) % rateSamples
 	m.samples[m.at] = sample{}
 	if m.taken == rateSamples && sum.got < sum.due {

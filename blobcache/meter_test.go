@@ -56,6 +56,25 @@ func TestDrip(t *testing.T) {
 	}
 }
 
+// TestClientComesBack: what is fast enough for a reader is not ended for the time
+// in which there was none, if there is one again.
+func TestClientComesBack(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		const rate = 20 << 10
+		s := e.source(random(4, rate*12*60))
+		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			return s.body(offset, polite(ctx, paced(s.from(offset), rate, time.Second))), nil
+		}
+		r := e.mustGet(s)
+		time.Sleep(time.Minute)
+		_ = r.Close()
+		time.Sleep(time.Minute)
+		if origin := e.whole(s); origin != blobcache.Joined {
+			t.Errorf("the client that came back got a download of its own: %v", origin)
+		}
+	})
+}
+
 // TestDripOfAStream: what is passed on without being stored is held to the same,
 // but a slow client is not the source's fault.
 func TestDripOfAStream(t *testing.T) {

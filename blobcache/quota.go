@@ -58,6 +58,7 @@ type Quotas struct {
 	added  map[string]int64       // bytes since then, at most
 	coming map[string]int64       // bytes that fills under way have room for
 	purged map[digest.Digest]bool // what may be nobody's any more
+	making map[string]bool        // owners that have lost links for what was coming
 }
 
 // NewQuotas returns the quotas, in bytes by owner, of what an index says of a
@@ -67,6 +68,7 @@ func NewQuotas(cache *Cache, index *Index, limits map[string]int64) *Quotas {
 		cache: cache, index: index, limits: maps.Clone(limits),
 		kick: make(chan struct{}, 1), full: make(chan struct{}, 1),
 		added: make(map[string]int64), coming: make(map[string]int64), purged: make(map[digest.Digest]bool),
+		making: make(map[string]bool),
 	}
 }
 
@@ -140,6 +142,11 @@ func (q *Quotas) Added(scope string, size int64) {
 		if q.limits[owner] > 0 {
 			q.added[owner] += max(size, 0)
 			q.weigh(owner)
+			if q.making[owner] {
+				// What was coming is there, and what has gone for it too.
+				delete(q.making, owner)
+				wake(q.kick)
+			}
 		}
 		return true
 	})

@@ -173,9 +173,21 @@ func TestFillsCountAgainstQuota(t *testing.T) {
 	if _, err := io.ReadFull(first, make([]byte, 39_000)); err != nil {
 		t.Fatal(err)
 	}
-	e.round()
+	if pending, err := e.quotas.round(t.Context()); err != nil || !pending {
+		t.Errorf("what is on its way is not measured soon: %v, %v", pending, err)
+	}
 	if e.linked("acme/_/hub/one", one) || !e.linked("acme/_/hub/two", two) || !e.linked("other/_/hub/one", other) {
 		t.Error("the owner's oldest should have made way, and nothing else")
+	}
+	select {
+	case <-e.quotas.kick:
+	default:
+	}
+	e.quotas.Added("acme/_/hub/three", 1)
+	select {
+	case <-e.quotas.kick:
+	default:
+		t.Error("what room was made for is not measured when it has come")
 	}
 	second, other40, through := get(8, 40_000)
 	close(through)

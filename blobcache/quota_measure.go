@@ -71,7 +71,7 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	m := &measurement{
 		Quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
 		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
-		coming: coming,
+		coming: coming, pending: len(coming) > 0,
 	}
 	if err := q.index.eachLink(ctx, sweepStride, m.visit); err != nil {
 		return nil, err
@@ -80,6 +80,11 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.totals = m.totals
+	for owner := range m.over {
+		if coming[owner] > 0 {
+			q.making[owner] = true
+		}
+	}
 	for owner, size := range added {
 		q.added[owner] -= size // what came during the walk may have been missed
 	}

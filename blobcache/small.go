@@ -59,6 +59,13 @@ func (c *Cache) PutBytes(ctx context.Context, d digest.Digest, content []byte) e
 		return fmt.Errorf("%s: %w", d, ErrDigestMismatch)
 	}
 	c.remember(d, content)
+	one := &c.committing[c.slot(d)]
+	one.Lock()
+	defer one.Unlock()
+	if _, ok := c.Has(ctx, d); ok {
+		c.keeper.used(d, true)
+		return nil
+	}
 	if err := c.put(ctx, d, content); err != nil {
 		c.trouble("store content", err)
 	}

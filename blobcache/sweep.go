@@ -48,11 +48,13 @@ func (k *keeper) sweep(ctx context.Context) (stuck bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if missing := k.excess(ctx, s.total) - s.excess; missing > 0 {
+		if excess := k.excess(ctx, s.total); excess > s.excess {
 			// There was more than was known, as at the start.
-			if s, err = k.survey(ctx, s.excess+missing); err != nil {
+			if s, err = k.survey(ctx, excess); err != nil {
 				return false, err
 			}
+		} else if !s.partial {
+			s.excess = excess // there was less: another process has swept, perhaps
 		}
 		k.mu.Lock()
 		if k.starved = false; !s.partial || s.total > before {

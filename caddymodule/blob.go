@@ -146,7 +146,9 @@ func (c *blobClaim) Confirm(ctx context.Context, size int64) error {
 func (c *blobClaim) ask(ctx context.Context, known int64) (int64, error) {
 	what := fmt.Sprintf("blob %s %d", c.digest, known)
 	return once(ctx, c.repository, what, func(ctx context.Context) (int64, error) {
-		size, err := c.registry.StatBlob(ctx, c.name, c.digest, known)
+		size, err := askOf(ctx, c.repository, func() (int64, error) {
+			return c.registry.StatBlob(ctx, c.name, c.digest, known)
+		})
 		if errors.Is(err, upstream.ErrPlainHTTP) {
 			err = fmt.Errorf("%w: %w", blobcache.ErrUnconfirmed, err)
 		}

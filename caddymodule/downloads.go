@@ -126,14 +126,14 @@ func (h *Handler) shareOf(group string) string {
 	}
 }
 
-// tooBusy refuses a pull that would start one download too many, and logs now and
-// then that it does.
-func (ex *exchange) tooBusy(p *repository, err error) *apiError {
+// tooBusy refuses a pull that would start one download too many, or ask one question
+// too many, and logs now and then that it does.
+func (ex *exchange) tooBusy(p *repository, what, preposition string, err error) *apiError {
 	p.busy.Do(func() {
-		p.logger.Warn("too many downloads are under way; pulls of what is not stored are refused",
+		p.logger.Warn("too many "+what+" are under way; pulls of what is not stored are refused",
 			zap.String("upstream", p.upstream), zap.String("group", ex.route.group), zap.Error(err))
 	})
-	e := refuse(unavailable, "too many downloads from %s are under way; try again later", p.upstream)
+	e := refuse(unavailable, "too many %s %s %s are under way; try again later", what, preposition, p.upstream)
 	e.retryAfter = retrySoon
 	return e
 }

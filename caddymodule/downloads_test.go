@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,6 +60,78 @@ func TestTooManyDownloads(t *testing.T) {
 	release()
 	eventually(t, "the group may download again", func() bool {
 		response := s.open(blobPath("red", "alpine", slow[2]), as("alice"))
+		_ = response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+}
+
+// TestHeadsCountAsDownloads where it takes a download to tell the size.
+func TestHeadsCountAsDownloads(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithoutLength())
+	var blobs []digest.Digest
+	for i := range 3 {
+		blobs = append(blobs, up.PutBlob("library/alpine", random(byte(i), 200_000)))
+	}
+	s := start(t, users("alice"), private("red", "alice"), hub(up, "downloads {\n max_per_group 2\n}"))
+	release := up.StallBlobs(100_000)
+	defer release()
+	var all sync.WaitGroup
+	for _, d := range blobs[:2] {
+		all.Go(func() { s.head(blobPath("red", "alpine", d), as("alice")).expect(t, http.StatusOK, "") })
+	}
+	// For each of them a HEAD, a GET that is not read, and the download.
+	eventually(t, "both are being downloaded", func() bool { return up.Counts().BlobGet == 4 })
+	s.head(blobPath("red", "alpine", blobs[2]), as("alice")).expect(t, http.StatusServiceUnavailable, "").has(t, "Retry-After", "10")
+	release()
+	all.Wait()
+	s.head(blobPath("red", "alpine", blobs[2]), as("alice")).expect(t, http.StatusOK, "").has(t, "Content-Length", "200000")
+}
+
+// TestDownloadsAreReloaded: limits that change count what is under way already, and
+// a configuration that is wrong changes none.
+func TestDownloadsAreReloaded(t *testing.T) {
+	up := registrytest.New(t)
+	var slow []digest.Digest
+	for i := range 5 {
+		slow = append(slow, up.PutBlob("library/alpine", random(byte(i), 200_000)))
+	}
+	s := newSite(t)
+	load := func(limits string) error {
+		return s.tryLoad(users("alice"), private("red", "alice"), hub(up, "downloads {\n "+limits+"\n}"))
+	}
+	ask := func(i, status int) {
+		t.Helper()
+		response := s.open(blobPath("red", "alpine", slow[i]), as("alice"))
+		_ = response.Body.Close()
+		if response.StatusCode != status {
+			t.Errorf("download %d: %d, want %d", i, response.StatusCode, status)
+		}
+	}
+	if err := load("max_per_group 2"); err != nil {
+		t.Fatal(err)
+	}
+	release := up.StallBlobs(100_000)
+	defer release()
+	ask(0, http.StatusOK)
+	ask(1, http.StatusOK)
+	ask(2, http.StatusServiceUnavailable)
+	if err := load("max 2\n max_per_group 3"); err == nil {
+		t.Error("a group may have more than all")
+	}
+	ask(2, http.StatusServiceUnavailable)
+	if err := load("max_per_group 3"); err != nil {
+		t.Fatal(err)
+	}
+	ask(2, http.StatusOK)
+	ask(3, http.StatusServiceUnavailable)
+	if err := load("max_per_group 1"); err != nil {
+		t.Fatal(err)
+	}
+	ask(3, http.StatusServiceUnavailable)
+	ask(0, http.StatusOK) // who follows one starts none
+	release()
+	eventually(t, "there is room again", func() bool {
+		response := s.open(blobPath("red", "alpine", slow[4]), as("alice"))
 		_ = response.Body.Close()
 		return response.StatusCode == http.StatusOK
 	})

@@ -109,8 +109,11 @@ func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited prob
 	if errors.Is(err, blobcache.ErrUnconfirmed) {
 		return answer(badGateway, "%s does not tell in a way that can be trusted whether it has %s", p.upstream, ex.route.reference())
 	}
+	if errors.Is(err, errTooManyQuestions) {
+		return ex.tooBusy(p, "questions", "to", err)
+	}
 	if errors.Is(err, blobcache.ErrBusy) {
-		return ex.tooBusy(p, err)
+		return ex.tooBusy(p, "downloads", "from", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, blobcache.ErrTooSlow) {
 		return answer(gatewayTimeout, "%s does not answer in time", p.upstream)

@@ -88,7 +88,7 @@ func (ex *exchange) serveTags(p *repository) *apiError {
 		}
 	}
 	page, status, err := p.list(ex.r.Context(), "tags "+query.Encode(), func(ctx context.Context) (*list, error) {
-		page, err := p.registry.Tags(ctx, p.name, query)
+		page, err := askOf(ctx, p, func() (upstream.Page, error) { return p.registry.Tags(ctx, p.name, query) })
 		if err == nil {
 			page.Content, err = tagsOf(page.Content)
 		}
@@ -127,7 +127,7 @@ func tagsOf(content []byte) ([]byte, error) {
 func (ex *exchange) serveReferrers(p *repository) *apiError {
 	d, artifactType := ex.route.digest, ex.r.URL.Query().Get("artifactType")
 	page, status, err := p.list(ex.r.Context(), "referrers "+d.String()+" "+artifactType, func(ctx context.Context) (*list, error) {
-		page, err := p.registry.Referrers(ctx, p.name, d, artifactType)
+		page, err := askOf(ctx, p, func() (upstream.Page, error) { return p.registry.Referrers(ctx, p.name, d, artifactType) })
 		return &list{page, time.Now()}, err
 	})
 	if err != nil {

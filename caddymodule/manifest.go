@@ -142,7 +142,7 @@ func (p *repository) holds(ctx context.Context, d digest.Digest) bool {
 // count. The repository is linked to content that upstream has delivered before.
 // Where HEAD contradicts the size of that, a GET decides.
 func (p *repository) confirm(ctx context.Context, reference string) (upstream.Descriptor, error) {
-	m, err := p.registry.ResolveManifest(ctx, p.name, reference)
+	m, err := askOf(ctx, p, func() (upstream.Manifest, error) { return p.registry.ResolveManifest(ctx, p.name, reference) })
 	if err == nil && m.Content == nil {
 		link := blobcache.Link{MediaType: m.MediaType, Size: m.Size}
 		if known, err := p.index.Link(ctx, p.scope, m.Digest); err == nil && known == link {
@@ -157,7 +157,7 @@ func (p *repository) confirm(ctx context.Context, reference string) (upstream.De
 			p.quotas.Added(p.scope, m.Size)
 			return m.Descriptor, nil
 		}
-		if m, err = p.registry.Manifest(ctx, p.name, reference); err != nil {
+		if m, err = p.getManifest(ctx, reference); err != nil {
 			return upstream.Descriptor{}, err
 		}
 	}
@@ -207,7 +207,7 @@ func (p *repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte
 			return content.bytes, nil
 		}
 	}
-	m, err := p.registry.Manifest(ctx, p.name, d.String())
+	m, err := p.getManifest(ctx, d.String())
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,7 @@ type vault struct {
 	index    *blobcache.Index
 	lists    *lists
 	outgoing outgoing
+	asking   questions
 	scrubs
 	adoption
 

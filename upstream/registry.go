@@ -90,6 +90,7 @@ type Registry struct {
 	tagHeads   *headRecord   // what HEAD is worth for tags,
 	heads      *headRecord   // for manifests by digest
 	blobHeads  *headRecord   // and for blobs
+	large      chan struct{} // has room for one more large answer that is being read
 	limit      time.Duration // metadataTimeout, but for tests
 	now        func() time.Time
 }
@@ -132,6 +133,7 @@ func New(config Config) (*Registry, error) {
 		tagHeads:   newHeadRecord(),
 		heads:      newHeadRecord(),
 		blobHeads:  newHeadRecord(),
+		large:      make(chan struct{}, largeAnswers),
 		limit:      metadataTimeout,
 		now:        time.Now,
 	}, nil

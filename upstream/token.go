@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -179,7 +180,7 @@ func (r *Registry) readAll(ctx context.Context, c *call, a *answer, limit int64)
 	if a.ContentLength > limit {
 		return nil, r.fail(c, Invalid, a.StatusCode, fmt.Sprintf("larger than %d bytes", limit))
 	}
-	content, err := io.ReadAll(io.LimitReader(a.Body, limit+1))
+	content, err := r.readBody(ctx, io.LimitReader(a.Body, limit+1))
 	if err != nil {
 		return nil, r.broken(ctx, c, err)
 	}
@@ -187,6 +188,32 @@ func (r *Registry) readAll(ctx context.Context, c *call, a *answer, limit int64)
 		return nil, r.fail(c, Invalid, a.StatusCode, fmt.Sprintf("larger than %d bytes", limit))
 	}
 	return content, nil
+}
+
+const (
+	// smallAnswer is how much of an answer is read without waiting for a turn.
+	smallAnswer = 64 << 10
+
+	// largeAnswers is how many larger ones are read at a time: an upstream that
+	// sends them slowly must not fill the memory.
+	largeAnswers = 16
+)
+
+func (r *Registry) readBody(ctx context.Context, body io.Reader) ([]byte, error) {
+	var content bytes.Buffer
+	if _, err := io.CopyN(&content, body, smallAnswer); err == io.EOF {
+		return content.Bytes(), nil
+	} else if err != nil {
+		return nil, err
+	}
+	select {
+	case r.large <- struct{}{}:
+		defer func() { <-r.large }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	_, err := content.ReadFrom(body)
+	return content.Bytes(), err
 }
 
 // encoded reports whether a body is something other than the stored bytes.

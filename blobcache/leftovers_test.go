@@ -1,0 +1,153 @@
+package blobcache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+var errRefused = errors.New("the source refuses")
+
+// site is a cache of which a test counts what is taken.
+type site struct {
+	*testing.T
+	cache *Cache
+	shelf *oddShelf
+
+	mu    sync.Mutex
+	held  int64 // against quotas
+	holds int   // how often something was
+}
+
+// oddShelf fails where a test wants it.
+type oddShelf struct {
+	*smallDisk
+	spool func() (*os.File, error) // instead of a spool, if set
+}
+
+func (s *oddShelf) Spool(ctx context.Context) (*os.File, error) {
+	if s.spool != nil {
+		return s.spool()
+	}
+	return s.smallDisk.Spool(ctx)
+}
+
+// request asks for some bytes that come as answer says.
+func (s *site) request(scope string, content []byte, answer func(ctx context.Context, offset, length int64) (*Body, error)) Request {
+	return Request{
+		Digest: digest.FromBytes(content), Size: -1, Endpoint: "hub", Scope: scope, Group: scope, Connections: 1,
+		Source: SourceLimits{Fills: 8, GroupFills: 4},
+		Reserve: func(n int64) bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.holds++
+			s.held += n
+			return true
+		},
+		Fetch: func(ctx context.Context, offset, length int64, _ string) (*Body, error) {
+			return answer(ctx, offset, length)
+		},
+	}
+}
+
+func (s *site) holding() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held
+}
+
+// read takes what a request brings until it ends or fails.
+func (s *site) read(req Request) error {
+	r, _, err := s.cache.Get(s.Context(), req)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(io.Discard, r)
+	return err
+}
+
+// leave reads a byte of a request and goes.
+func (s *site) leave(req Request) {
+	r, _, err := s.cache.Get(s.Context(), req)
+	if err != nil {
+		s.Error(err)
+		return
+	}
+	_, _ = r.Read(make([]byte, 1))
+	_ = r.Close()
+}
+
+// nothingLeft fails if anything is still taken although all is over.
+func (s *site) nothingLeft() {
+	s.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, c := s.cache.keeper, s.cache
+	if n := len(c.slots.endpoints); n != 0 {
+		s.Errorf("slots of %d endpoints are taken: %+v", n, c.slots.endpoints["hub"])
+	}
+	if k.reserved != 0 || len(k.groups) != 0 || k.wanted != 0 || k.written.Load() != 0 {
+		s.Errorf("%d bytes stay reserved, %d written, %d wanted, groups %v", k.reserved, k.written.Load(), k.wanted, k.groups)
+	}
+	if s.held != 0 {
+		s.Errorf("%d bytes are held of a quota", s.held)
+	}
+	if len(c.fills) != 0 || len(k.reading) != 0 {
+		s.Errorf("%d fills are known, and %d readers", len(c.fills), len(k.reading))
+	}
+}
+
+// gives answers with a body of so many bytes, as it says.
+func gives(r io.Reader, size int64) func(context.Context, int64, int64) (*Body, error) {
+	return func(_ context.Context, offset, _ int64) (*Body, error) {
+		if offset > 0 {
+			return nil, errRefused
+		}
+		return &Body{ReadCloser: io.NopCloser(r), Size: size}, nil
+	}
+}
+
+// hangs sends some bytes and then nothing, for ever.
+func hangs(b []byte, size int64) func(context.Context, int64, int64) (*Body, error) {
+	return func(ctx context.Context, offset, _ int64) (*Body, error) {
+		if offset > 0 {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		rest := readFunc(func([]byte) (int, error) { <-ctx.Done(); return 0, ctx.Err() })
+		return &Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(b), rest)), Size: size}, nil
+	}
+}
+
+// TestNothingStaysTaken: whatever a pull ends with, it gives back its slot, its room
+// and what it holds of a quota.
+func TestNothingStaysTaken(t *testing.T) {
+	for name, end := range ends {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				store, err := OpenFileStore(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				shelf := &oddShelf{smallDisk: &smallDisk{store, 100 << 20}}
+				s := &site{T: t, shelf: shelf, cache: NewBounded(shelf, Limits{Reserve: 1}, Hooks{})}
+				b, _ := content(1, 3_000_000)
+				end(s, b)
+				time.Sleep(24 * time.Hour)
+				synctest.Wait()
+				s.nothingLeft()
+			})
+		})
+	}
+}

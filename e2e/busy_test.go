@@ -1,0 +1,24 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestDockerTriesAgain: Docker wants more downloads at once than the upstream may
+// have, is told to come back, and does.
+func TestDockerTriesAgain(t *testing.T) {
+	img := lab.push.single(t, "library/busy", "1", 4<<20, 4<<20, 4<<20)
+	p := startProxy(t, lab.accounts()+standardGroups+upstreamBlock("docker.io", plainEndpoint, "downloads {\n max 1\n}"))
+	c := loggedIn(t, p)
+	lab.plain.forget()
+	lab.plain.rate.Store(4 << 20)
+	defer lab.plain.rate.Store(0)
+	dockerPull(t, c, p.reference("acme", img), img)
+	lab.plain.wantOnce(t, img.blobs())
+	if !strings.Contains(p.output(), "too many downloads are under way") {
+		t.Error("no download was refused")
+	}
+}
