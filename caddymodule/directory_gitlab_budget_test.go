@@ -140,3 +140,26 @@ func TestDeployTokensGuessed(t *testing.T) {
 		t.Errorf("in the next window GitLab was shown %d logins, want at most %d", asked, deployLogins)
 	}
 }
+
+// TestDeployTokensAlike: guesses at a name that another directory knows take places
+// as those at other names do, so that no answer tells which names there are.
+func TestDeployTokensAlike(t *testing.T) {
+	g, _, _ := newGitLab(t)
+	s := newSite(t)
+	s.globals = trustFront
+	s.secret("secret-that-must-not-leak")
+	s.load(users("carol"), gitlabAt(t, g, "cache_for 1ns"))
+	for i, name := range []string{"carol", "nobody"} {
+		for n := range deployEach + 3 {
+			status, code := http.StatusUnauthorized, "UNAUTHORIZED"
+			if n >= deployEach {
+				status, code = http.StatusServiceUnavailable, "UNAVAILABLE"
+			}
+			secret := fmt.Sprint("gldt-", name, n, "-secret-that-must-not-leak")
+			s.get(auth, basic(name, secret), from(fmt.Sprint("198.51.100.", i))).expect(t, status, code)
+		}
+	}
+	if g.Saw("gldt-carol") {
+		t.Error("GitLab was shown a password of an account of the configuration")
+	}
+}
