@@ -98,7 +98,7 @@ func (ex *exchange) check(attempt *attempt, name, password string) <-chan checke
 		done <- checked{err: err}
 		return done
 	}
-	login := Login{Name: name, Password: password, Request: own.r, friendly: attempt.friendly, subnet: attempt.subnet}
+	login := Login{Name: name, Password: password, Request: own.r, friendly: attempt.friendly, subnet: attempt.subnet, token: !attempt.guessable}
 	go func() {
 		defer cancel()
 		defer leave()
