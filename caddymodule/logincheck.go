@@ -34,8 +34,9 @@ const (
 	// checkLimit bounds a check, whether or not somebody waits for it.
 	checkLimit = 30 * time.Second
 
-	// maxChecks is how many logins of strangers are checked at once, and how many
-	// of clients at addresses that somebody has logged in from.
+	// maxChecks is how many logins of strangers are checked at once, how many with
+	// access tokens of our own, which wait for no directory, and how many of
+	// clients at addresses that somebody has logged in from.
 	maxChecks = 1024
 )
 
@@ -90,7 +91,7 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 func (ex *exchange) check(attempt *attempt, name, password string) <-chan checked {
 	done := make(chan checked, 1)
 	own, cancel := ex.beside(checkLimit)
-	leave, err := ex.throttle.beginCheck(attempt.friendly)
+	leave, err := ex.throttle.beginCheck(attempt.friendly, accesstoken.IsOurs(password))
 	if err != nil {
 		own.settle(attempt, name, password, caller{}, err)
 		attempt.release()
@@ -108,6 +109,24 @@ func (ex *exchange) check(attempt *attempt, name, password string) <-chan checke
 		done <- checked{who, err}
 	}()
 	return done
+}
+
+// beginCheck takes a place for a check until leave is called. An error that is
+// errBusy says that there is none.
+func (t *throttle) beginCheck(friendly, ours bool) (leave func(), err error) {
+	places := t.strangers
+	switch {
+	case friendly:
+		places = t.friends
+	case ours:
+		places = t.bearers
+	}
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	default:
+		return nil, errBusy
+	}
 }
 
 // authenticate asks the directories. A panic of a guest fails the login, as it
@@ -162,7 +181,7 @@ func (ex *exchange) settle(a *attempt, name, password string, who caller, err er
 	switch {
 	case trouble == nil:
 	case !errors.Is(trouble, errBusy):
-		ex.logger.Error("cannot check a login", zap.Error(trouble))
+		ex.logger.Error("cannot check a login", zap.String("error", troubleText(trouble, password)))
 	case !isRefusal(err):
 		line.event, line.reason = auditThrottled, errBusy.Error()
 		ex.record(zap.WarnLevel, line)

@@ -3,9 +3,15 @@ package caddymodule
 import (
 	"fmt"
 	"maps"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // spray tries one password with names at once, each from an address of its own, and
@@ -74,4 +80,37 @@ func TestHashPanics(t *testing.T) {
 			t.Errorf("%d turns are still taken", n)
 		}
 	})
+}
+
+// TestBusyLoginsSpareTokens: while the checks of strangers' passwords are too many,
+// an access token of our own gets in, also one that nobody has used before.
+func TestBusyLoginsSpareTokens(t *testing.T) {
+	s := newSite(t)
+	s.globals = trustFront
+	s.openAdmin()
+	s.load(users("alice"), private("acme", "alice"))
+	secret, _ := s.create("--group", "acme", "--name", "ci")
+	throttles.Range(func(_, value any) bool {
+		places := value.(*throttle).strangers
+		for range cap(places) {
+			places <- struct{}{}
+		}
+		return true
+	})
+	s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	s.get(auth, basic("ci", secret), from("192.0.2.2")).expect(t, http.StatusOK, "")
+}
+
+// TestTroubleQuotesNoPassword: what a guest says when it cannot answer goes to the
+// log without the password.
+func TestTroubleQuotesNoPassword(t *testing.T) {
+	core, logged := observer.New(zapcore.DebugLevel)
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, newRemote(0, func(l Login) error { return fmt.Errorf("cannot parse %q", l.Password) }))
+		d.logger = zap.New(core)
+		d.expect("a login", d.login("ann", "hunter22", "192.0.2.1"), 503, time.Second)
+	})
+	if text := fmt.Sprint(logged.All()); logged.Len() != 1 || strings.Contains(text, "hunter22") {
+		t.Errorf("got the log lines %s", text)
+	}
 }
