@@ -53,7 +53,7 @@ type access struct {
 type groupAccess struct {
 	visibility Visibility
 	roles      map[accountID]Role
-	lists      bool     // it lists accounts
+	lists      bool     // it lists accounts, or a directory's map line leads to it or above
 	from       []string // the directories whose members are the group's too
 }
 
@@ -75,9 +75,20 @@ func newAccess(groups []*Group, privateGroups bool, directories []namedDirectory
 	}
 	for _, d := range directories {
 		a.foreignPublic = a.foreignPublic || groupsMayBePublic(d.Directory)
+		if mapping, ok := d.Directory.(mappingDirectory); ok {
+			a.addMapped(mapping.mappedGroups())
+		}
 	}
 	a.anyPublic = a.anyPublic || a.foreignPublic
 	return a
+}
+
+// addMapped notes the groups that map lines lead to: accounts have roles in them,
+// and in those below, as if the groups listed them.
+func (a *access) addMapped(groups []string) {
+	for path, g := range a.groups {
+		g.lists = g.lists || slices.ContainsFunc(groups, func(mapped string) bool { return within(path, mapped) })
+	}
 }
 
 // verdict is a decision and the rule that made it, for the log and for those

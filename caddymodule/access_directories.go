@@ -8,6 +8,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"go.uber.org/zap"
 )
 
 // Whoever may make groups in a directory chooses their paths, and so could claim
@@ -17,8 +19,9 @@ import (
 //   - Where the nearest declared group has `members_from`, at or above a path, the
 //     directories that it names count there.
 //   - Elsewhere no directory counts if the declared group at the path, or any
-//     declared one above it, lists accounts.
-//   - Of the others, one alone counts: the first that has the group.
+//     declared one above it, lists accounts, or has some by a directory's map line.
+//   - Of the others, one alone counts: the first that has the group. One that
+//     cannot be asked which groups it has is taken to have all that are declared.
 
 // upwards returns a group's path and those of the groups above it.
 func upwards(group string) iter.Seq[string] {
@@ -31,32 +34,43 @@ func upwards(group string) iter.Seq[string] {
 // admits reports whether the configuration leaves room for groups of a directory
 // at a path.
 func (a *access) admits(directory, group string) bool {
-	var nearest *groupAccess
-	listed := false
-	for path := range upwards(group) {
-		g := a.groups[path]
-		if g == nil {
-			continue
-		}
-		if nearest == nil {
-			nearest = g
-		}
-		listed = listed || g.lists
-	}
-	if nearest != nil && len(nearest.from) > 0 {
+	if nearest := a.nearest(group); nearest != nil && len(nearest.from) > 0 {
 		return slices.Contains(nearest.from, directory)
 	}
-	return !listed
+	for path := range upwards(group) {
+		if g := a.groups[path]; g != nil && g.lists {
+			return false
+		}
+	}
+	return true
+}
+
+// nearest returns the nearest declared group at or above a path, nil if there is none.
+func (a *access) nearest(group string) *groupAccess {
+	for path := range upwards(group) {
+		if g := a.groups[path]; g != nil {
+			return g
+		}
+	}
+	return nil
 }
 
 // holderOf returns the first directory that has a group, and the visibility that
 // it gives it; fs.ErrNotExist if none has it. If one cannot tell, those after it
 // are not asked.
 func (a *access) holderOf(ctx context.Context, group string) (directory string, visibility Visibility, err error) {
+	nearest := a.nearest(group)
 	for _, d := range a.directories {
 		groups, ok := d.Directory.(GroupDirectory)
-		if !ok || !a.admits(d.name, group) {
+		naming := !ok && namesGroups(d.Directory) && nearest != nil && len(nearest.from) == 0
+		if !ok && !naming || !a.admits(d.name, group) {
 			continue
+		}
+		if naming && a.groups[group] == nil {
+			break // it is below a group of this directory's, which has none of its own
+		}
+		if naming {
+			return d.name, "", nil
 		}
 		visibility, err = groups.VisibilityOf(ctx, group)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -84,4 +98,24 @@ func (a *access) counts(ctx context.Context, directory, group string) (bool, err
 		return declared != nil, nil
 	}
 	return holder == directory, err
+}
+
+// tellOfMembers logs in which groups the members that a directory may have in a
+// group of the same path do not count: earlier versions counted them.
+func (h *Handler) tellOfMembers() {
+	for _, d := range h.accounts.directories {
+		if _, ok := d.Directory.(GroupDirectory); !ok {
+			continue
+		}
+		var groups []string
+		for _, g := range h.Groups {
+			if !h.access.admits(d.name, g.Path) {
+				groups = append(groups, g.Path)
+			}
+		}
+		if groups != nil {
+			h.logger.Info("the directory's members of these groups do not count, since the configuration says who is in them; write members_from in those where they should",
+				zap.String("directory", d.name), zap.Strings("groups", groups))
+		}
+	}
 }

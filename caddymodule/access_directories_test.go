@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
@@ -83,6 +84,58 @@ func TestDeclaredGroups(t *testing.T) {
 	}
 }
 
+// TestMappedGroups: a map line says who is in a group, so it leaves GitLab's users
+// as little room as a list of accounts does.
+func TestMappedGroups(t *testing.T) {
+	g, eve, _ := newEve(t, "ops", "ops/sub", "ops/open")
+	owner, nothing := []int{200, 200, 202, 200}, []int{403, 403, 403, 403}
+	for name, row := range map[string]struct {
+		to, groups string
+		top, sub   []int // of eve, in ops and below
+	}{
+		"to the group":               {"ops", "group ops {\n quota 1GiB\n}\n", nothing, nothing},
+		"to a subgroup":              {"ops/sub", "group ops {\n quota 1GiB\n}\ngroup ops/sub {\n quota 1GiB\n}\n", owner, nothing},
+		"to one above":               {"ops", "group ops/sub {\n quota 1GiB\n}\n", owner, nothing},
+		"elsewhere":                  {"other", "group ops {\n quota 1GiB\n}\n" + private("other"), owner, owner},
+		"to one that takes GitLab's": {"ops", "group ops {\n members_from gitlab\n}\n", owner, owner},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := gitlabSite(t, g, "directory oidc https://ci.example.com {\n audience here\n map sub ops -> "+row.to+"\n}\n", gitlabAt(t, g, "cache_for 1m"), row.groups)
+			for group, want := range map[string][]int{"ops": row.top, "ops/sub": row.sub} {
+				if got := s.does(group, eve); !slices.Equal(got, want) {
+					t.Errorf("in %s: got %d, want %d", group, got, want)
+				}
+			}
+		})
+	}
+}
+
+// TestProviderGroups: a group of an authentication provider before GitLab is not for
+// GitLab's users to take, nor what they make below it.
+func TestProviderGroups(t *testing.T) {
+	g, eve, _ := newEve(t, "tools", "tools/sub", "hers")
+	provider := "directory authentication {\n provider scribbler on\n groups teams\n}\n"
+	zoe := basic("zoe", password("scribbler"))
+	s := gitlabSite(t, g, gitlabAt(t, g))
+	up := registrytest.New(t) // which has no image: what may be pulled is 404
+	for _, row := range []struct {
+		first, second, tools string
+		zoe, eve, sub, hers  int // in tools, and eve in tools/sub and hers
+	}{
+		{provider, gitlabAt(t, g), "quota 1GiB", 404, 403, 403, 404},
+		{provider, gitlabAt(t, g), "members_from gitlab", 403, 404, 404, 404},
+		{provider, gitlabAt(t, g), "members_from gitlab authentication", 404, 404, 404, 404},
+		{gitlabAt(t, g), provider, "quota 1GiB", 403, 404, 404, 404},
+		{gitlabAt(t, g, "groups hers"), provider, "quota 1GiB", 404, 403, 403, 404},
+	} {
+		s.load(hub(up), row.first, row.second, "group tools {\n "+row.tools+"\n}\n")
+		got := [4]int{pulls(s, "tools", zoe), pulls(s, "tools", eve), pulls(s, "tools/sub", eve), pulls(s, "hers", eve)}
+		if want := [4]int{row.zoe, row.eve, row.sub, row.hers}; got != want {
+			t.Errorf("with %s before %s: got %d, want %d", row.first, row.tools, got, want)
+		}
+	}
+}
+
 // TestSameGroupAtTwoGitLabs: a group of two instances is the first one's, as long as
 // that can say so, and the other one's where the configuration says so.
 func TestSameGroupAtTwoGitLabs(t *testing.T) {
@@ -96,6 +149,9 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 	}
 	s := gitlabSite(t, first, gitlabAt(t, first, "members_only off"))
 	s.load(two()...)
+	if strings.Contains(s.logs(), "do not count") {
+		t.Error("the log tells of a group that is nobody's by the configuration")
+	}
 	for group, want := range map[string][3]int{"team": {404, 403, 403}, "team/sub": {403, 404, 404}, "hers": {404, 404, 404}} {
 		for i, who := range []with{bob, eve, deploy} {
 			if got := pulls(s, group, who); got != want[i] {
@@ -110,6 +166,11 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 	s.load(two("group team {\n members_from other\n}\n")...)
 	if got := [3]int{pulls(s, "team", bob), pulls(s, "team", eve), pulls(s, "team", deploy)}; got != [3]int{403, 404, 404} {
 		t.Errorf("in team, which takes the other one's: got %d", got)
+	}
+	for directory, n := range map[string]int{"gitlab": 1, "other": 0} {
+		if got := strings.Count(s.logs(), `members_from in those where they should","directory":"`+directory+`","groups":["team"]`); got != n {
+			t.Errorf("the log tells %d times that members of %s do not count", got, directory)
+		}
 	}
 	s.load(two()...)
 	first.Change(func() {

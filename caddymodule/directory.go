@@ -163,3 +163,23 @@ func groupsMayBePublic(d Directory) bool {
 	_, knowsGroups := d.(GroupDirectory)
 	return knowsGroups
 }
+
+// mappingDirectory is a Directory whose own configuration says who is in groups.
+type mappingDirectory interface {
+	Directory
+	// mappedGroups returns the paths of those groups.
+	mappedGroups() []string
+}
+
+// namingDirectory is a Directory that tells of an account which groups it is in,
+// and cannot be asked which groups there are.
+type namingDirectory interface {
+	Directory
+	namesGroups() bool
+}
+
+// namesGroups reports whether a directory is a [namingDirectory] that does so.
+func namesGroups(d Directory) bool {
+	naming, ok := d.(namingDirectory)
+	return ok && naming.namesGroups()
+}

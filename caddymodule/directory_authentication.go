@@ -215,6 +215,9 @@ func (a *AuthenticationDirectory) Lookup(_ context.Context, name, facts string) 
 // it is configured.
 func (a *AuthenticationDirectory) Source() string { return a.source }
 
+// namesGroups implements namingDirectory.
+func (a *AuthenticationDirectory) namesGroups() bool { return a.Groups != "" }
+
 func (a *AuthenticationDirectory) groupsOf(user caddyauth.User) []string {
 	if a.Groups == "" {
 		return nil

@@ -27,10 +27,12 @@ const (
 	maxSearch     = time.Minute
 )
 
-// deployOwner is the group of a deploy token, 0 if none was found at that time.
+// deployOwner is the group of a deploy token, 0 if none was found at that time
+// among the groups of some patterns.
 type deployOwner struct {
 	group int64
 	at    time.Time
+	among string
 }
 
 // checkDeploy checks a login with a deploy token. One that was not right within
@@ -98,7 +100,8 @@ func (d *GitLabDirectory) deployAccount(ctx context.Context, c gitlabCredential)
 
 // ownerOf finds the group of a deploy token, 0 if the service token sees none.
 func (d *GitLabDirectory) ownerOf(ctx context.Context, id int64, hints []string) (int64, error) {
-	if owner, ok := d.owners.Get(id); ok && (owner.group != 0 || time.Since(owner.at) < time.Duration(d.Grace)) {
+	among := fmt.Sprintf("%q", d.Groups)
+	if owner, ok := d.owners.Get(id); ok && (owner.group != 0 || owner.among == among && time.Since(owner.at) < time.Duration(d.Grace)) {
 		return owner.group, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxSearch)
@@ -115,7 +118,7 @@ func (d *GitLabDirectory) ownerOf(ctx context.Context, id int64, hints []string)
 		}
 	}
 	if err == nil {
-		d.owners.Add(id, deployOwner{group, time.Now()})
+		d.owners.Add(id, deployOwner{group, time.Now(), among})
 	}
 	return group, err
 }

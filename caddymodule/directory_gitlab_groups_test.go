@@ -92,6 +92,22 @@ func TestGitLabGroupPatterns(t *testing.T) {
 	s.get(auth, basic("out", "gldt-out-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
+// TestGitLabGroupPatternsAnew: which groups exist is a site's own decision, and one
+// of a moment: what a deploy token was refused for is not remembered beyond it.
+func TestGitLabGroupPatternsAnew(t *testing.T) {
+	g, _, _ := newGitLab(t)
+	g.Groups[3].Deploy[12] = &gitlabtest.DeployToken{Name: "out", Secret: "gldt-out-secret-that-must-not-leak", Scopes: []string{"read_registry", "write_registry"}}
+	out := basic("out", "gldt-out-secret-that-must-not-leak")
+	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "groups acme/**"))
+	s.get(auth, out).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	s.load(gitlabAt(t, g, "cache_for 1m", "groups acme/** others"), hub(up))
+	s.may("others", 200, out)
+	s.load(gitlabAt(t, g, "cache_for 1m", "groups acme/**"), hub(up))
+	s.get(auth, out).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+}
+
 // TestGitLabGroupQuestions: neither anonymous callers nor one account use up the
 // questions about groups that others need.
 func TestGitLabGroupQuestions(t *testing.T) {

@@ -96,7 +96,11 @@ func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Accoun
 	if kind == "" {
 		return Account{}, ErrUnknownAccount
 	}
-	question, key := "login with "+string(kind), loginDigest("gitlab", string(kind), login.Name, login.Password)
+	among := ""
+	if kind == deployToken {
+		among = fmt.Sprintf("%q", d.Groups) // where its group is looked for
+	}
+	question, key := "login with "+string(kind), loginDigest("gitlab", string(kind), login.Name, login.Password, among)
 	hints, known := askedGroups(login.Request), d.memory.Knew(question, key)
 	c, err := gitlabapi.Ask(ctx, d.memory, question, key, func(ctx context.Context) (gitlabCredential, error) {
 		switch kind {

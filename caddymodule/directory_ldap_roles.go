@@ -35,6 +35,14 @@ func newLDAPRoles(mapped []*LDAPGroup, admins []string) ldapRoles {
 	return roles
 }
 
+// mappedGroups implements mappingDirectory.
+func (l *LDAPDirectory) mappedGroups() (groups []string) {
+	for _, g := range l.Map {
+		groups = append(groups, g.Group)
+	}
+	return groups
+}
+
 func ldapID(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return base64.RawURLEncoding.EncodeToString(sum[:6])

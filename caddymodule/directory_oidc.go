@@ -207,7 +207,7 @@ func (o *OIDCDirectory) formerName(name, facts string) string {
 		return name
 	}
 	now := claims[o.rules.account][0]
-	if name == strings.TrimPrefix(o.Issuer, "https://")+"#"+now {
+	if name == formerPrefix(o.Issuer)+now {
 		return now
 	}
 	return name

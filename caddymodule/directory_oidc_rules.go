@@ -49,6 +49,14 @@ func (o *OIDCDirectory) compile() oidcRules {
 	return rules
 }
 
+// mappedGroups implements mappingDirectory.
+func (o *OIDCDirectory) mappedGroups() (groups []string) {
+	for _, m := range o.Maps {
+		groups = append(groups, m.Group)
+	}
+	return groups
+}
+
 // judge applies the rules. The account's facts are the claims again.
 func (r *oidcRules) judge(claims oidcClaims, now time.Time) (Account, error) {
 	if err := r.admit(claims, now); err != nil {

@@ -193,6 +193,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.warnOfStrangers()
 	h.warnOfPublicLogins()
+	h.tellOfMembers()
 	if h.vault, err = h.lease.vault(storage); err != nil {
 		return err
 	}

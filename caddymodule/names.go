@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ func (id accountID) String() string {
 type listedDirectory struct {
 	name, kind string
 	users      []string // of the user lines of a static one
+	issuer     string   // of the id tokens of one that is oidc
 }
 
 // directoryList is all directories of a site, in their order.
@@ -52,7 +54,7 @@ func checkDirectoryName(name string) error {
 }
 
 // errPrefix is about a line of earlier versions.
-var errPrefix = errors.New("prefix is no more, since an account is a directory and a name; leave the line out, call the directory by a line as in `name ci`, and list its accounts as in `members ci:NAME`")
+var errPrefix = errors.New("prefix is no more, since an account is a directory and a name; leave the line out, call the directory by a line as in `name ci`, and list its accounts without the prefix, as in `members ci:NAME` or `blocked ci:NAME`")
 
 // listDirectories reads from the configuration how its directories are called.
 func listDirectories(raws []json.RawMessage) (directoryList, error) {
@@ -62,16 +64,17 @@ func listDirectories(raws []json.RawMessage) (directoryList, error) {
 			Type   string          `json:"type"`
 			Name   string          `json:"name"`
 			Prefix json.RawMessage `json:"prefix"`
+			Issuer string          `json:"issuer"`
 		}
 		if err := json.Unmarshal(raw, &module); err != nil {
 			return nil, fmt.Errorf("a directory: %w", err)
 		}
-		d := listedDirectory{name: module.Type, kind: module.Type}
-		if module.Name != "" {
-			if err := checkDirectoryName(module.Name); err != nil {
+		d := listedDirectory{name: module.Type, kind: module.Type, issuer: module.Issuer}
+		if module.Name != "" || d.name+":" == tokenName || d.name == tokensDirectory {
+			d.name = cmp.Or(module.Name, d.name)
+			if err := checkDirectoryName(d.name); err != nil {
 				return nil, fmt.Errorf("directory %s: %w", module.Type, err)
 			}
-			d.name = module.Name
 		}
 		if module.Prefix != nil && (d.kind == "oidc" || d.kind == "authentication") {
 			return nil, fmt.Errorf("directory %s: %w", module.Type, errPrefix)
@@ -112,6 +115,9 @@ func namesOf(directories []namedDirectory) directoryList {
 	list := make(directoryList, len(directories))
 	for i, d := range directories {
 		list[i] = listedDirectory{name: d.name, kind: d.kind()}
+		if o, ok := d.Directory.(*OIDCDirectory); ok {
+			list[i].issuer = o.Issuer
+		}
 		if static := d.static(); static != nil {
 			for _, u := range static.Users {
 				list[i].users = append(list[i].users, u.Name)
@@ -137,6 +143,9 @@ func (l directoryList) has(name string) bool {
 // the bare name of a `user` line, or of the only directory there is. The word is
 // that of the line, for the error that shows what to write.
 func (l directoryList) account(word, entry string) (accountID, error) {
+	if err := l.former(word, entry); err != nil {
+		return accountID{}, err
+	}
 	directory, name, qualified := strings.Cut(entry, ":")
 	switch {
 	case !qualified && entry != "":
@@ -150,6 +159,21 @@ func (l directoryList) account(word, entry string) (accountID, error) {
 	}
 	return accountID{}, fmt.Errorf("%s %s: no directory is called '%s'%s", word, entry, directory, l.lines(word, entry, name))
 }
+
+// former finds an entry that names the account of an id token as earlier versions
+// did, with the issuer before it. By itself it would be another name of somebody.
+func (l directoryList) former(word, entry string) error {
+	for _, d := range l {
+		if name, ok := strings.CutPrefix(entry, formerPrefix(d.issuer)); ok && d.kind == "oidc" && name != "" {
+			return fmt.Errorf("%s %s: accounts of id tokens have no issuer before their names any more; write `%s %s:%s`", word, entry, word, d.name, name)
+		}
+	}
+	return nil
+}
+
+// formerPrefix is what earlier versions put before the names of an issuer's
+// accounts.
+func formerPrefix(issuer string) string { return strings.TrimPrefix(issuer, "https://") + "#" }
 
 func (l directoryList) bare(word, name string) (accountID, error) {
 	var listing directoryList
@@ -192,7 +216,7 @@ func (l directoryList) lines(word, entry, name string) string {
 // in one directory or, where the directory is empty, in each. The name is folded.
 func (l directoryList) blocked(word, entry string) (accountID, error) {
 	if entry != "" && !strings.Contains(entry, ":") {
-		return accountID{name: foldName(entry)}, nil
+		return accountID{name: foldName(entry)}, l.former(word, entry)
 	}
 	id, err := l.account(word, entry)
 	return accountID{id.directory, foldName(id.name)}, err

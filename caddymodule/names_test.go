@@ -112,16 +112,21 @@ func TestTokenEntries(t *testing.T) {
 // TestNamesInJSON: what a Caddyfile says with a line is said of JSON too.
 func TestNamesInJSON(t *testing.T) {
 	for config, want := range map[string]string{
-		`{"directories":[{"type":"static","users":[{"name":"alice"}]},{"type":"elsewhere"}],"groups":[{"path":"acme","owners":["bob"]}]}`: "group acme: owners bob: there are several directories",
-		`{"directories":[{"type":"elsewhere"},{"type":"elsewhere"}],"groups":[{"path":"acme"}]}`:                                          "two directories are called elsewhere",
-		`{"directories":[{"type":"static","name":"tokens"}],"groups":[{"path":"acme"}]}`:                                                  "cannot be called tokens",
-		`{"directories":[{"type":"static","name":"a:b"}],"groups":[{"path":"acme"}]}`:                                                     "'a:b' is no name",
-		`{"directories":[{"type":"oidc","prefix":""}],"groups":[{"path":"acme"}]}`:                                                        "prefix is no more",
-		`{"directories":[{"type":"authentication","prefix":"x"}],"groups":[{"path":"acme"}]}`:                                             "prefix is no more",
-		`{"directories":[{"type":"static"}],"groups":[{"path":"acme","members_from":["gitlab"]}]}`:                                        "group acme: members_from gitlab",
-		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"admins":["ldap:root"]}`:                                           "admins ldap:root: no directory is called 'ldap'",
-		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"blocked":["ldap:root"]}`:                                          "blocked ldap:root: no directory is called 'ldap'",
-		`{"directories":[{"type":"static"}],"groups":[{"path":"acme","members":["alice"]}],"admins":["static:root"],"blocked":["any"]}`:   "",
+		`{"directories":[{"type":"static","users":[{"name":"alice"}]},{"type":"elsewhere"}],"groups":[{"path":"acme","owners":["bob"]}]}`:                                 "group acme: owners bob: there are several directories",
+		`{"directories":[{"type":"elsewhere"},{"type":"elsewhere"}],"groups":[{"path":"acme"}]}`:                                                                          "two directories are called elsewhere",
+		`{"directories":[{"type":"static","name":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                  "cannot be called tokens",
+		`{"directories":[{"type":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                                  "cannot be called tokens",
+		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"blocked":["ci.example.com#7"]}`:                                   "blocked ci.example.com#7: accounts of id tokens have no issuer before their names any more; write `blocked oidc:7`",
+		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"admins":["ci.example.com#7"]}`:                                    "write `admins oidc:7`",
+		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"admins":["elsewhere.example.com#7"]}`:                             "",
+		`{"directories":[{"type":"static"},{"type":"oidc","name":"ci","issuer":"http://[::1]:81/x"}],"groups":[{"path":"acme","owners":["http://[::1]:81/x#repo:a/b"]}]}`: "write `owners ci:repo:a/b`",
+		`{"directories":[{"type":"static","name":"a:b"}],"groups":[{"path":"acme"}]}`:                                                                                     "'a:b' is no name",
+		`{"directories":[{"type":"oidc","prefix":""}],"groups":[{"path":"acme"}]}`:                                                                                        "prefix is no more",
+		`{"directories":[{"type":"authentication","prefix":"x"}],"groups":[{"path":"acme"}]}`:                                                                             "prefix is no more",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme","members_from":["gitlab"]}]}`:                                                                        "group acme: members_from gitlab",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"admins":["ldap:root"]}`:                                                                           "admins ldap:root: no directory is called 'ldap'",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"blocked":["ldap:root"]}`:                                                                          "blocked ldap:root: no directory is called 'ldap'",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme","members":["alice"]}],"admins":["static:root"],"blocked":["any"]}`:                                   "",
 	} {
 		h := new(Handler)
 		if err := json.Unmarshal([]byte(config), h); err != nil {

@@ -111,7 +111,7 @@ func (e *throttled) Error() string { return fmt.Sprintf("%s; for %s", e.reason, 
 type attempt struct {
 	*throttle
 	friendly bool // somebody has logged in from this address before
-	known    bool // the account has
+	known    bool // with this name, as it is written now
 	repeated bool // the login was right when it was last checked
 
 	subnet               string // what counts of the address
@@ -126,9 +126,9 @@ type attempt struct {
 // Caddy determined it; guessable is whether people may have chosen the password.
 func (t *throttle) admit(address, name, password string, guessable bool) (*attempt, *throttled) {
 	a := &attempt{throttle: t, guessable: guessable, subnet: subnetOf(address)}
-	account := looseName(name)
-	a.address, a.account = t.sum("address", a.subnet), t.sum("account", account)
-	a.login, a.home = t.sum("login", name, password), t.sum("home", a.subnet, account)
+	a.address, a.account = t.sum("address", a.subnet), t.sum("account", looseName(name))
+	// Another spelling may be somebody else's, at another directory.
+	a.login, a.home = t.sum("login", name, password), t.sum("home", a.subnet, name)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, a.repeated = t.right.Get(a.login); a.repeated {
@@ -160,7 +160,9 @@ func (a *attempt) accepted() {
 	defer a.mu.Unlock()
 	a.right.Add(a.login, struct{}{})
 	a.homes.Add(a.address, struct{}{})
-	a.homes.Add(a.home, struct{}{})
+	if a.guessable { // tokens come with any name
+		a.homes.Add(a.home, struct{}{})
+	}
 	a.wrong.Remove(a.login)
 }
 
