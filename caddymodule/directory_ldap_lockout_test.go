@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // TestLDAPTokensNotBound: what has the shape of a token counts against the address
@@ -33,4 +35,41 @@ func TestLDAPTokensNotBound(t *testing.T) {
 			s.get(auth, as("alice"), from("203.0.113.1")).expect(t, http.StatusOK, "")
 		})
 	}
+}
+
+// TestLDAPStormSparesMembers: while strangers' logins wait for the server, a member's
+// pull that has to ask it does not wait behind them.
+func TestLDAPStormSparesMembers(t *testing.T) {
+	defer func(before loginTimes) { answerLogins = before }(answerLogins)
+	answerLogins = loginTimes{time.Millisecond, time.Millisecond}
+	l := newLDAP(t, true)
+	s := newSite(t)
+	s.globals = trustFront
+	s.secret(ldapPassword)
+	s.load(l.directory("pool 2", "cache_for 1ns"), visible("acme", Internal))
+	var token string
+	eventually(t, "alice has logged in", func() bool {
+		a := s.get(auth, as("alice"), from("192.0.2.1"))
+		if a.StatusCode == http.StatusOK {
+			token = a.tokens().Token
+		}
+		return token != ""
+	})
+	var asked atomic.Int64
+	l.set(func() {
+		l.fault = func(uint64) {
+			asked.Add(1)
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	const storm = 150
+	together(storm, func(i int) {
+		s.get(auth, basic(fmt.Sprint("user", i), "wrong"), from(fmt.Sprint("198.51.100.", i))).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	})
+	before := asked.Load()
+	s.get("/v2/", bearer(token), from("192.0.2.1")).expect(t, http.StatusOK, "")
+	if n := asked.Load() - before; n > 20 {
+		t.Errorf("the server was asked %d questions before the member's", n)
+	}
+	l.set(func() { l.fault = nil })
 }

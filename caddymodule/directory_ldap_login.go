@@ -21,6 +21,11 @@ func (l *LDAPDirectory) Authenticate(ctx context.Context, login Login) (Account,
 	key := l.memory.loginKey(login.Name, login.Password)
 	for again := false; ; again = true {
 		known, err := l.memory.logins.get(ctx, key, l.patience(), func(ctx context.Context) (Account, error) {
+			leave, err := l.pool.enter(ctx, login.friendly)
+			if err != nil {
+				return Account{}, err
+			}
+			defer leave()
 			if l.BindDN == "" {
 				return l.bindAlone(ctx, login)
 			}
