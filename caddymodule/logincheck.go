@@ -38,6 +38,9 @@ const (
 	// access tokens of our own, which wait for no directory, and how many of
 	// clients at addresses that somebody has logged in from.
 	maxChecks = 1024
+
+	// maxEqual is how many more logins are checked that are equal to one.
+	maxEqual = 4 * maxChecks
 )
 
 // errUnfinished says that a check goes on for which nobody waits any longer.
@@ -91,7 +94,7 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 func (ex *exchange) check(attempt *attempt, name, password string) <-chan checked {
 	done := make(chan checked, 1)
 	own, cancel := ex.beside(checkLimit)
-	leave, err := ex.throttle.beginCheck(attempt.friendly, accesstoken.IsOurs(password))
+	leave, err := attempt.beginCheck(accesstoken.IsOurs(password))
 	if err != nil {
 		own.settle(attempt, name, password, caller{}, err)
 		attempt.release()
@@ -112,21 +115,34 @@ func (ex *exchange) check(attempt *attempt, name, password string) <-chan checke
 }
 
 // beginCheck takes a place for a check until leave is called. An error that is
-// errBusy says that there is none.
-func (t *throttle) beginCheck(friendly, ours bool) (leave func(), err error) {
-	places := t.strangers
+// errBusy says that there is none. Equal logins of one address at a time, as of a
+// CI's jobs, have places of their own, since they share what checking costs.
+func (a *attempt) beginCheck(ours bool) (leave func(), err error) {
+	places := []chan struct{}{a.strangers}
 	switch {
-	case friendly:
-		places = t.friends
+	case a.friendly:
+		places[0] = a.friends
 	case ours:
-		places = t.bearers
+		places[0] = a.bearers
 	}
-	select {
-	case places <- struct{}{}:
-		return func() { <-places }, nil
-	default:
-		return nil, errBusy
+	if a.hasEqual() {
+		places = []chan struct{}{a.equals, places[0]}
 	}
+	for _, place := range places {
+		select {
+		case place <- struct{}{}:
+			return func() { <-place }, nil
+		default:
+		}
+	}
+	return nil, errBusy
+}
+
+// hasEqual reports whether the same login of the same address is being checked.
+func (a *attempt) hasEqual() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.flights[0] != nil && a.flights[0].flying[a.login] > 1
 }
 
 // authenticate asks the directories. A panic of a guest fails the login, as it

@@ -114,3 +114,28 @@ func TestTroubleQuotesNoPassword(t *testing.T) {
 		t.Errorf("got the log lines %s", text)
 	}
 }
+
+// TestEqualLogins: more jobs than there are places log in at once with one password
+// that is right, and all get in.
+func TestEqualLogins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, slowStatic(t, &slowHash{right: "right", takes: 250 * time.Millisecond}, "ann"))
+		d.throttle.strangers = make(chan struct{}, 10)
+		answers := make(chan answered)
+		const jobs = 400
+		for range jobs {
+			go func() { answers <- d.login("ann", "right", "192.0.2.1") }()
+		}
+		status := map[int]int{}
+		for range jobs {
+			status[(<-answers).status]++
+		}
+		if status[200] != jobs {
+			t.Errorf("got answers %v, want %d times 200", status, jobs)
+		}
+		synctest.Wait()
+		if n := len(d.throttle.strangers) + len(d.throttle.equals); n != 0 {
+			t.Errorf("%d places are still taken", n)
+		}
+	})
+}

@@ -56,8 +56,8 @@ type throttle struct {
 	now   func() time.Time
 	times loginTimes
 
-	// Each holds one for each check under way; see [maxChecks].
-	strangers, bearers, friends chan struct{}
+	// Each holds one for each check under way; see [attempt.beginCheck].
+	strangers, bearers, friends, equals chan struct{}
 
 	mu        sync.Mutex
 	addresses *simplelru.LRU[loginSum, *loginBucket]
@@ -82,6 +82,7 @@ func newThrottle() *throttle {
 	for _, places := range []*chan struct{}{&t.strangers, &t.bearers, &t.friends} {
 		*places = make(chan struct{}, maxChecks)
 	}
+	t.equals = make(chan struct{}, maxEqual)
 	_, _ = rand.Read(t.key[:])
 	t.addresses, t.accounts = newMemory[*loginBucket](), newMemory[*loginBucket]()
 	t.right, t.wrong, t.homes = newMemory[struct{}](), newMemory[struct{}](), newMemory[struct{}]()
