@@ -68,6 +68,15 @@ func refusalReason(err error, directory, secret string) string {
 	return printable(reason, maxShownReason)
 }
 
+// troubleText is an error of a directory for the log. Guests that were not written
+// for this directive may quote what they were given as the password.
+func troubleText(trouble error, secret string) string {
+	if text := trouble.Error(); len(secret) < 4 || !strings.Contains(text, secret) {
+		return text
+	}
+	return "an error that quotes the password"
+}
+
 // maxShown is how much of a name that a stranger gives is logged, in bytes.
 const maxShown = 64
 

@@ -64,6 +64,9 @@ type Login struct {
 
 	// subnet is what of the client's address counts for limits.
 	subnet string
+
+	// token is that the password has the shape of a token; see [accounts.isToken].
+	token bool
 }
 
 // ErrUnknownAccount is a directory's way to say that an account, or the kind

@@ -67,13 +67,6 @@ func (b *deployBudget) take(login Login) (right func(), err error) {
 	}, nil
 }
 
-// peek is take for a login that GitLab is not shown.
-func (b *deployBudget) peek(login Login) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.check(login)
-}
-
 // check looks for a place; b.mu is held.
 func (b *deployBudget) check(login Login) error {
 	now := b.now()

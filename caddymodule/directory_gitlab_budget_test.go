@@ -140,3 +140,49 @@ func TestDeployTokensGuessed(t *testing.T) {
 		t.Errorf("in the next window GitLab was shown %d logins, want at most %d", asked, deployLogins)
 	}
 }
+
+// TestDeployTokensAlike: guesses at a name that another directory knows take places
+// as those at other names do, so that no answer tells which names there are.
+func TestDeployTokensAlike(t *testing.T) {
+	g, _, _ := newGitLab(t)
+	s := newSite(t)
+	s.globals = trustFront
+	s.secret("secret-that-must-not-leak")
+	s.load(users("carol"), gitlabAt(t, g, "cache_for 1ns"))
+	for i, name := range []string{"carol", "nobody"} {
+		for n := range deployEach + 3 {
+			status, code := http.StatusUnauthorized, "UNAUTHORIZED"
+			if n >= deployEach {
+				status, code = http.StatusServiceUnavailable, "UNAVAILABLE"
+			}
+			secret := fmt.Sprint("gldt-", name, n, "-secret-that-must-not-leak")
+			s.get(auth, basic(name, secret), from(fmt.Sprint("198.51.100.", i))).expect(t, status, code)
+		}
+	}
+	if g.Saw("gldt-carol") {
+		t.Error("GitLab was shown a password of an account of the configuration")
+	}
+}
+
+// TestDeployTokenHints: that the group of a deploy token was not found does not keep
+// a request from finding it that names the group.
+func TestDeployTokenHints(t *testing.T) {
+	g, _, _ := newGitLab(t)
+	const secret = "gldt-ci-secret-that-must-not-leak"
+	g.Groups[1].Deploy[11] = &gitlabtest.DeployToken{Name: "ci", Secret: secret, Scopes: []string{"read_registry", "read_virtual_registry"}}
+	g.Fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/api/v4/groups" { // the list, which is too long to have it
+			return false
+		}
+		_, _ = w.Write([]byte("[]"))
+		return true
+	}
+	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1h"))
+	s.get(auth, basic("ci", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get(auth, basic("ci", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get(auth+"&scope=repository:acme"+infix+"alpine:pull", basic("ci", secret)).expect(t, http.StatusOK, "")
+	s.get(auth, basic("ci", secret)).expect(t, http.StatusOK, "") // it is known by now
+	if n := g.Asked("/api/v4/groups"); n < 1 {
+		t.Error("the list was not asked for")
+	}
+}

@@ -60,7 +60,7 @@ func (d *GitLabDirectory) checkDeploy(ctx context.Context, login Login, hints []
 		return c, err
 	}
 	if group == 0 {
-		return c, fmt.Errorf("%w: no group whose deploy tokens the service token may see has this one: %w", ErrWrongPassword, ErrThisRequest)
+		return c, fmt.Errorf("%w: no group whose deploy tokens the service token may see has this one: %w: %w", ErrWrongPassword, ErrThisRequest, gitlabapi.ErrOnce)
 	}
 	return gitlabCredential{Kind: deployToken, ID: id, In: group, Seen: seen.Unix(), PullOnly: true}, nil
 }
@@ -101,13 +101,16 @@ func (d *GitLabDirectory) deployAccount(ctx context.Context, c gitlabCredential)
 // ownerOf finds the group of a deploy token, 0 if the service token sees none.
 func (d *GitLabDirectory) ownerOf(ctx context.Context, id int64, hints []string) (int64, error) {
 	among := fmt.Sprintf("%q", d.Groups)
-	if owner, ok := d.owners.Get(id); ok && (owner.group != 0 || owner.among == among && time.Since(owner.at) < time.Duration(d.Grace)) {
+	owner, ok := d.owners.Get(id)
+	if ok && owner.group != 0 {
 		return owner.group, nil
 	}
+	// Another request may be about another group than those that were searched.
+	searched := ok && owner.among == among && time.Since(owner.at) < time.Duration(d.Grace)
 	ctx, cancel := context.WithTimeout(ctx, maxSearch)
 	defer cancel()
 	group, err := d.hintedOwner(ctx, id, hints)
-	for page := 1; group == 0 && err == nil && page <= maxGroupPages; page++ {
+	for page := 1; group == 0 && err == nil && !searched && page <= maxGroupPages; page++ {
 		var list []gitlabapi.Group
 		if list, err = d.client.Groups(ctx, page); err != nil {
 			break
@@ -117,7 +120,7 @@ func (d *GitLabDirectory) ownerOf(ctx context.Context, id int64, hints []string)
 			break
 		}
 	}
-	if err == nil {
+	if err == nil && (group != 0 || !searched) {
 		d.owners.Add(id, deployOwner{group, time.Now(), among})
 	}
 	return group, err

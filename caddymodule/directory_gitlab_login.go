@@ -2,8 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,12 +96,11 @@ func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Accoun
 	if kind == "" {
 		return Account{}, ErrUnknownAccount
 	}
-	mac := hmac.New(sha256.New, loginKey)
-	_, _ = fmt.Fprintf(mac, "gitlab\x00%s\x00%s\x00%s", kind, login.Name, login.Password)
+	among := ""
 	if kind == deployToken {
-		_, _ = fmt.Fprintf(mac, "\x00%q", d.Groups) // where its group is looked for
+		among = fmt.Sprintf("%q", d.Groups) // where its group is looked for
 	}
-	question, key := "login with "+string(kind), string(mac.Sum(nil))
+	question, key := "login with "+string(kind), loginDigest("gitlab", string(kind), login.Name, login.Password, among)
 	hints, known := askedGroups(login.Request), d.memory.Knew(question, key)
 	c, err := gitlabapi.Ask(ctx, d.memory, question, key, func(ctx context.Context) (gitlabCredential, error) {
 		switch kind {
@@ -132,21 +129,30 @@ func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Accoun
 }
 
 // Feign implements [CostlyDirectory]. What GitLab is asked about a login is the
-// same for all names, so it is enough to see whether it answers.
+// same for all names, so it is enough to see whether it answers. A deploy token
+// takes a place as if it were shown: otherwise an address had places left after
+// some guesses at a name that a directory before this one knows, and none else.
 func (d *GitLabDirectory) Feign(ctx context.Context, login Login) error {
 	kind, _ := d.kindOf(login)
 	if kind == "" {
 		return nil
 	}
-	if err := d.memory.Away("login with " + string(kind)); err != nil {
-		return err
-	}
-	if kind == deployToken {
-		if err := d.deploys.peek(login); err != nil {
-			return err
+	key := loginDigest("gitlab nobody", string(kind), login.Name, login.Password)
+	_, err := gitlabapi.Ask(ctx, d.memory, "login with "+string(kind), key, func(ctx context.Context) (none struct{}, err error) {
+		if kind == deployToken {
+			if _, err := d.deploys.take(login); err != nil {
+				return none, err
+			}
 		}
+		if err := d.client.Reach(ctx); err != nil {
+			return none, err
+		}
+		return none, gitlabapi.ErrRefused
+	})
+	if errors.Is(err, gitlabapi.ErrRefused) {
+		return nil
 	}
-	return d.client.Reach(ctx)
+	return err
 }
 
 // Lookup implements [Directory].

@@ -94,8 +94,8 @@ func TestGitLabDeployTokens(t *testing.T) {
 	asked := g.Asked("/api/v4/groups/{group}/deploy_tokens")
 	s.get(auth, basic("unseen", secret("unseen"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.get(auth+"&scope="+url.QueryEscape("repository:acme/dependency_proxy/containers/alpine:pull"), basic("unseen", secret("unseen"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	if n := g.Asked("/api/v4/groups/{group}/deploy_tokens") - asked; n != 156 {
-		t.Errorf("a deploy token of nowhere made %d questions instead of one for each group, once", n)
+	if n := g.Asked("/api/v4/groups/{group}/deploy_tokens") - asked; n != 157 {
+		t.Errorf("a deploy token of nowhere made %d questions, want one for each group, once, and one for the group that a request names", n)
 	}
 	if !strings.Contains(s.logs(), "no group whose deploy tokens") {
 		t.Error("the log does not say why")

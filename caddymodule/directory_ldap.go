@@ -202,10 +202,11 @@ func (l *LDAPDirectory) setDefaults() {
 
 func (l *LDAPDirectory) newPool(ctx caddy.Context) (*ldapPool, error) {
 	p := &ldapPool{
-		startTLS: l.StartTLS,
-		timeout:  time.Duration(l.Timeout),
-		slots:    make(chan struct{}, l.Pool),
-		logger:   ctx.Logger(),
+		startTLS:  l.StartTLS,
+		timeout:   time.Duration(l.Timeout),
+		slots:     make(chan struct{}, l.Pool),
+		strangers: make(chan struct{}, max(1, l.Pool/2)),
+		logger:    ctx.Logger(),
 	}
 	for _, server := range l.Servers {
 		u, err := parseLDAPServer(server)

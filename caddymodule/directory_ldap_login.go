@@ -21,6 +21,11 @@ func (l *LDAPDirectory) Authenticate(ctx context.Context, login Login) (Account,
 	key := l.memory.loginKey(login.Name, login.Password)
 	for again := false; ; again = true {
 		known, err := l.memory.logins.get(ctx, key, l.patience(), func(ctx context.Context) (Account, error) {
+			leave, err := l.pool.enter(ctx, login.friendly)
+			if err != nil {
+				return Account{}, err
+			}
+			defer leave()
 			if l.BindDN == "" {
 				return l.bindAlone(ctx, login)
 			}
@@ -59,6 +64,11 @@ func (l *LDAPDirectory) mayBe(login Login) bool {
 	return validLDAPName(login.Name) && login.Password != "" && !strings.ContainsRune(login.Password, 0)
 }
 
+// errTokenToLDAP is about a password that has the shape of a token. The server does
+// not get to see it: such guesses are not counted against the account, so many of
+// them could lock it there.
+var errTokenToLDAP = fmt.Errorf("%w: it is a token", ErrWrongPassword)
+
 // searchAndBind is a login at a directory that can be searched.
 func (l *LDAPDirectory) searchAndBind(ctx context.Context, login Login) (Account, error) {
 	entry, err := l.find(ctx, login.Name)
@@ -69,6 +79,9 @@ func (l *LDAPDirectory) searchAndBind(ctx context.Context, login Login) (Account
 		return Account{}, l.notBound(ctx, fmt.Errorf("%w: %w", ErrWrongPassword, err))
 	case err != nil:
 		return Account{}, err
+	}
+	if login.token {
+		return Account{}, l.notBound(ctx, errTokenToLDAP)
 	}
 	if err := l.bind(ctx, entry.dn, login.Password, nil); err != nil {
 		return Account{}, err
@@ -102,6 +115,9 @@ func (l *LDAPDirectory) notBound(ctx context.Context, refusal error) error {
 
 // bindAlone is a login where only the account itself can ask.
 func (l *LDAPDirectory) bindAlone(ctx context.Context, login Login) (account Account, err error) {
+	if login.token {
+		return Account{}, l.notBound(ctx, errTokenToLDAP)
+	}
 	err = l.bind(ctx, l.userDN(login.Name), login.Password, func(c *ldapConn) error {
 		entry, err := l.findWith(c, login.Name)
 		if err != nil {

@@ -35,6 +35,7 @@ type ldapPool struct {
 	bindPassword upstream.Secret
 	timeout      time.Duration
 	slots        chan struct{}
+	strangers    chan struct{} // holds one for each of their logins that may ask
 	logger       *zap.Logger
 
 	mu       sync.Mutex
@@ -43,6 +44,21 @@ type ldapPool struct {
 	first    int   // the server to try first
 	failure  error // since the last success
 	failedAt time.Time
+}
+
+// enter waits for the turn of a login, which lasts until leave is called. Strangers
+// take half of the connections at most, so that however many of them try, what is
+// asked about members does not wait behind them.
+func (p *ldapPool) enter(ctx context.Context, friendly bool) (leave func(), err error) {
+	if friendly {
+		return func() {}, nil
+	}
+	select {
+	case p.strangers <- struct{}{}:
+		return func() { <-p.strangers }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for a turn: %w", ctx.Err())
+	}
 }
 
 // use lends a connection for some questions: one that is bound as the service

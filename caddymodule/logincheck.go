@@ -34,9 +34,13 @@ const (
 	// checkLimit bounds a check, whether or not somebody waits for it.
 	checkLimit = 30 * time.Second
 
-	// maxChecks is how many logins of strangers are checked at once, and how many
-	// of clients at addresses that somebody has logged in from.
+	// maxChecks is how many logins of strangers are checked at once, how many with
+	// access tokens of our own, which wait for no directory, and how many of
+	// clients at addresses that somebody has logged in from.
 	maxChecks = 1024
+
+	// maxEqual is how many more logins are checked that are equal to one.
+	maxEqual = 4 * maxChecks
 )
 
 // errUnfinished says that a check goes on for which nobody waits any longer.
@@ -90,7 +94,7 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 func (ex *exchange) check(attempt *attempt, name, password string) <-chan checked {
 	done := make(chan checked, 1)
 	own, cancel := ex.beside(checkLimit)
-	leave, err := ex.throttle.beginCheck(attempt.friendly)
+	leave, err := attempt.beginCheck(accesstoken.IsOurs(password))
 	if err != nil {
 		own.settle(attempt, name, password, caller{}, err)
 		attempt.release()
@@ -98,7 +102,7 @@ func (ex *exchange) check(attempt *attempt, name, password string) <-chan checke
 		done <- checked{err: err}
 		return done
 	}
-	login := Login{Name: name, Password: password, Request: own.r, friendly: attempt.friendly, subnet: attempt.subnet}
+	login := Login{Name: name, Password: password, Request: own.r, friendly: attempt.friendly, subnet: attempt.subnet, token: !attempt.guessable}
 	go func() {
 		defer cancel()
 		defer leave()
@@ -108,6 +112,37 @@ func (ex *exchange) check(attempt *attempt, name, password string) <-chan checke
 		done <- checked{who, err}
 	}()
 	return done
+}
+
+// beginCheck takes a place for a check until leave is called. An error that is
+// errBusy says that there is none. Equal logins of one address at a time, as of a
+// CI's jobs, have places of their own, since they share what checking costs.
+func (a *attempt) beginCheck(ours bool) (leave func(), err error) {
+	places := []chan struct{}{a.strangers}
+	switch {
+	case a.friendly:
+		places[0] = a.friends
+	case ours:
+		places[0] = a.bearers
+	}
+	if a.hasEqual() {
+		places = []chan struct{}{a.equals, places[0]}
+	}
+	for _, place := range places {
+		select {
+		case place <- struct{}{}:
+			return func() { <-place }, nil
+		default:
+		}
+	}
+	return nil, errBusy
+}
+
+// hasEqual reports whether the same login of the same address is being checked.
+func (a *attempt) hasEqual() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.flights[0] != nil && a.flights[0].flying[a.login] > 1
 }
 
 // authenticate asks the directories. A panic of a guest fails the login, as it
@@ -162,7 +197,7 @@ func (ex *exchange) settle(a *attempt, name, password string, who caller, err er
 	switch {
 	case trouble == nil:
 	case !errors.Is(trouble, errBusy):
-		ex.logger.Error("cannot check a login", zap.Error(trouble))
+		ex.logger.Error("cannot check a login", zap.String("error", troubleText(trouble, password)))
 	case !isRefusal(err):
 		line.event, line.reason = auditThrottled, errBusy.Error()
 		ex.record(zap.WarnLevel, line)

@@ -24,8 +24,8 @@ func looseName(name string) string {
 		return name
 	}
 	name = strings.Map(func(r rune) rune {
-		if unicode.In(r, unicode.Mn, unicode.Cf) {
-			return -1 // LDAP servers pass over some of these
+		if unicode.In(r, unicode.Mn, unicode.Cf) || r == '\u1806' || r == '\ufffc' {
+			return -1 // LDAP servers pass over some of these (RFC 4518, section 2.2)
 		}
 		return r
 	}, norm.NFKD.String(name))

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -57,24 +58,53 @@ func (u *StaticUser) matches(ctx context.Context, login Login) (bool, error) {
 // that; equal logins at the same time share one turn. It waits its turn no longer
 // than its context, and not for long: an error that is errBusy ends that.
 func hashOnce(ctx context.Context, login Login, against string, compare func() (bool, error)) (bool, error) {
-	mac := hmac.New(sha256.New, loginKey)
-	writeText(mac, against)
-	writeText(mac, login.Password)
-	key := string(mac.Sum(nil))
+	key := loginDigest(against, login.Password)
 	if _, ok := loginMatches.Get(key); ok {
 		return true, nil
 	}
-	flight := loginFlights.DoChan(key, func() (any, error) {
-		leave, err := hashing.enter(ctx, login.friendly)
-		if err != nil {
-			return false, err
-		}
-		defer leave()
+	return hashInTurn(ctx, login, key, func() (bool, error) {
 		ok, err := compare()
 		if ok && err == nil {
 			loginMatches.Add(key, struct{}{})
 		}
 		return ok && err == nil, err
+	})
+}
+
+// feign takes for a login of nobody the turn that it would take if this account
+// had the name. Nothing is known beforehand, and none but the same login shares
+// the turn, as with a wrong password: otherwise a name that nobody has would be
+// refused sooner than others.
+func (u *StaticUser) feign(ctx context.Context, login Login) error {
+	key := loginDigest("nobody", login.Name, u.Hash, login.Password)
+	_, err := hashInTurn(ctx, login, key, func() (bool, error) { return u.compare(login.Password) })
+	return err
+}
+
+// loginDigest is a keyed digest of texts.
+func loginDigest(texts ...string) string {
+	mac := hmac.New(sha256.New, loginKey)
+	for _, text := range texts {
+		writeText(mac, text)
+	}
+	return string(mac.Sum(nil))
+}
+
+// hashInTurn compares when it is its turn, which those with the same key share.
+func hashInTurn(ctx context.Context, login Login, key string, compare func() (bool, error)) (bool, error) {
+	flight := loginFlights.DoChan(key, func() (ok any, err error) {
+		leave, err := hashing.enter(ctx, login.friendly)
+		if err != nil {
+			return false, err
+		}
+		defer leave()
+		// A guest's panic here would end the process, not the login alone.
+		defer func() {
+			if cause := recover(); cause != nil {
+				ok, err = false, fmt.Errorf("comparing a password: panic: %v", cause)
+			}
+		}()
+		return compare()
 	})
 	select {
 	case result := <-flight:

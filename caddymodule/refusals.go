@@ -115,7 +115,7 @@ func (e *hiddenRefusal) Unwrap() error { return e.refusal }
 func (a *accounts) feign(ctx context.Context, login Login, at int) error {
 	if at == len(a.directories) || a.directories[at].static() == nil {
 		if decoy := decoyFor(login.Name, a.directories); decoy != nil {
-			if _, err := decoy.matches(ctx, login); err != nil {
+			if err := decoy.feign(ctx, login); err != nil {
 				return err
 			}
 		}

@@ -137,7 +137,10 @@ func TestRefusalsSpareGitLab(t *testing.T) {
 // while GitLab is away, whether or not the configuration has the name.
 func TestHiddenRefusalsGitLab(t *testing.T) {
 	g, _, _ := newGitLab(t)
-	s := gitlabSite(t, g, users("carol"), gitlabAt(t, g, "cache_for 1ns"))
+	s := newSite(t)
+	s.globals = trustFront
+	s.secret("secret-that-must-not-leak")
+	s.load(users("carol"), gitlabAt(t, g, "cache_for 1ns"))
 	away := func(w http.ResponseWriter, _ *http.Request) bool {
 		http.Error(w, "down", http.StatusBadGateway)
 		return true
@@ -151,7 +154,7 @@ func TestHiddenRefusalsGitLab(t *testing.T) {
 		for _, kind := range []string{"glpat-", "gldt-"} {
 			for _, name := range []string{"carol", "nobody"} {
 				secret := fmt.Sprint(kind, name, "s-", i, "-secret-that-must-not-leak")
-				s.get(auth, basic(name, secret)).expect(t, status, code)
+				s.get(auth, basic(name, secret), from(fmt.Sprint("198.51.100.", i))).expect(t, status, code)
 			}
 		}
 		for _, name := range []string{"carol", "nobody"} { // what is no token is not GitLab's business

@@ -56,8 +56,8 @@ type throttle struct {
 	now   func() time.Time
 	times loginTimes
 
-	// Each holds one for each check under way, of strangers and of others.
-	strangers, friends chan struct{}
+	// Each holds one for each check under way; see [attempt.beginCheck].
+	strangers, bearers, friends, equals chan struct{}
 
 	mu        sync.Mutex
 	addresses *simplelru.LRU[loginSum, *loginBucket]
@@ -79,7 +79,10 @@ type loginBucket struct {
 
 func newThrottle() *throttle {
 	t := &throttle{now: time.Now, times: answerLogins}
-	t.strangers, t.friends = make(chan struct{}, maxChecks), make(chan struct{}, maxChecks)
+	for _, places := range []*chan struct{}{&t.strangers, &t.bearers, &t.friends} {
+		*places = make(chan struct{}, maxChecks)
+	}
+	t.equals = make(chan struct{}, maxEqual)
 	_, _ = rand.Read(t.key[:])
 	t.addresses, t.accounts = newMemory[*loginBucket](), newMemory[*loginBucket]()
 	t.right, t.wrong, t.homes = newMemory[struct{}](), newMemory[struct{}](), newMemory[struct{}]()
@@ -251,21 +254,6 @@ func (b *loginBucket) check(now time.Time, login loginSum, flights int, reason s
 		return &throttled{reason, time.Second}
 	}
 	return nil
-}
-
-// beginCheck takes a place for a check until leave is called. An error that is
-// errBusy says that there is none.
-func (t *throttle) beginCheck(friendly bool) (leave func(), err error) {
-	places := t.strangers
-	if friendly {
-		places = t.friends
-	}
-	select {
-	case places <- struct{}{}:
-		return func() { <-places }, nil
-	default:
-		return nil, errBusy
-	}
 }
 
 // sum digests texts such that no other texts have the same sum.

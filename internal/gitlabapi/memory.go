@@ -42,6 +42,10 @@ type answer struct {
 	at    time.Time
 }
 
+// ErrOnce is wrapped by an answer that the same question may not get again, such as
+// by another request. It is not remembered.
+var ErrOnce = errors.New("it may be otherwise the next time")
+
 // absence is trouble, and until when it is not looked at again.
 type absence struct {
 	until time.Time
@@ -148,6 +152,11 @@ func (m *Memory) keep(kind, key string, a answer) bool {
 	m.mu.Lock()
 	delete(m.away, kind)
 	m.mu.Unlock()
+	if errors.Is(a.err, ErrOnce) {
+		m.yes.Remove(key)
+		m.no.Remove(key)
+		return true
+	}
 	if a.err != nil {
 		m.no.Add(key, a)
 		m.yes.Remove(key)

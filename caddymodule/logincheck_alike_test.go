@@ -1,0 +1,141 @@
+package caddymodule
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// spray tries one password with names at once, each from an address of its own, and
+// counts the answers.
+func (d *desk) spray(names []string, password string) map[int]int {
+	answers := make(chan answered)
+	for i, name := range names {
+		go func() { answers <- d.login(name, password, fmt.Sprint("198.51.100.", i)) }()
+	}
+	status := map[int]int{}
+	for range names {
+		status[(<-answers).status]++
+	}
+	time.Sleep(time.Minute)
+	return status
+}
+
+// TestFailedLoginsSprayed: one password tried with many names takes a hash for
+// each, whether or not there are such accounts.
+func TestFailedLoginsSprayed(t *testing.T) {
+	var known, unknown []string
+	for i := range accountBurst {
+		known, unknown = append(known, fmt.Sprint("user", i)), append(unknown, fmt.Sprint("nobody", i))
+	}
+	var want map[int]int
+	for _, names := range [][]string{known, unknown} {
+		synctest.Test(t, func(t *testing.T) {
+			h := &slowHash{takes: 150 * time.Millisecond}
+			status := newDesk(t, slowStatic(t, h, known...)).spray(names, "wrong")
+			if want == nil {
+				want = status
+			}
+			if !maps.Equal(status, want) || h.n.Load() != accountBurst {
+				t.Errorf("%s and others: got %v after %d hashes, want %v after %d", names[0], status, h.n.Load(), want, accountBurst)
+			}
+		})
+	}
+}
+
+// TestFailedLoginsOwnPassword: who has an account gets with its password the same
+// answer for names that others have and that nobody has, while hashes take long.
+func TestFailedLoginsOwnPassword(t *testing.T) {
+	for _, name := range []string{"ann", "nobody", "noone"} {
+		synctest.Test(t, func(t *testing.T) {
+			h := &slowHash{right: "eve's"}
+			d := newDesk(t, slowStatic(t, h, "eve")) // whom all unknown names are compared with
+			if name == "ann" {
+				d = newDesk(t, slowStatic(t, h, "ann"))
+			} else {
+				d.expect("eve", d.login("eve", "eve's", "192.0.2.1"), 200, 0)
+			}
+			h.takes, h.right = 2*time.Second, "x"
+			d.expect(name, d.login(name, "eve's", "198.51.100.1"), 503, time.Second)
+			time.Sleep(time.Minute)
+		})
+	}
+}
+
+// TestHashPanics: a hash module that panics fails the login and nothing else.
+func TestHashPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, slowStatic(t, nil, "ann"))
+		d.expect("a login", d.login("ann", "x", "192.0.2.1"), 503, time.Second)
+		d.expect("an unknown name", d.login("nobody", "x", "192.0.2.1"), 503, time.Second)
+		if n := len(hashing.slots); n != 0 {
+			t.Errorf("%d turns are still taken", n)
+		}
+	})
+}
+
+// TestBusyLoginsSpareTokens: while the checks of strangers' passwords are too many,
+// an access token of our own gets in, also one that nobody has used before.
+func TestBusyLoginsSpareTokens(t *testing.T) {
+	s := newSite(t)
+	s.globals = trustFront
+	s.openAdmin()
+	s.load(users("alice"), private("acme", "alice"))
+	secret, _ := s.create("--group", "acme", "--name", "ci")
+	throttles.Range(func(_, value any) bool {
+		places := value.(*throttle).strangers
+		for range cap(places) {
+			places <- struct{}{}
+		}
+		return true
+	})
+	s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	s.get(auth, basic("ci", secret), from("192.0.2.2")).expect(t, http.StatusOK, "")
+}
+
+// TestTroubleQuotesNoPassword: what a guest says when it cannot answer goes to the
+// log without the password.
+func TestTroubleQuotesNoPassword(t *testing.T) {
+	core, logged := observer.New(zapcore.DebugLevel)
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, newRemote(0, func(l Login) error { return fmt.Errorf("cannot parse %q", l.Password) }))
+		d.logger = zap.New(core)
+		d.expect("a login", d.login("ann", "hunter22", "192.0.2.1"), 503, time.Second)
+	})
+	if text := fmt.Sprint(logged.All()); logged.Len() != 1 || strings.Contains(text, "hunter22") {
+		t.Errorf("got the log lines %s", text)
+	}
+}
+
+// TestEqualLogins: more jobs than there are places log in at once with one password
+// that is right, and all get in.
+func TestEqualLogins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, slowStatic(t, &slowHash{right: "right", takes: 250 * time.Millisecond}, "ann"))
+		d.throttle.strangers = make(chan struct{}, 10)
+		answers := make(chan answered)
+		const jobs = 400
+		for range jobs {
+			go func() { answers <- d.login("ann", "right", "192.0.2.1") }()
+		}
+		status := map[int]int{}
+		for range jobs {
+			status[(<-answers).status]++
+		}
+		if status[200] != jobs {
+			t.Errorf("got answers %v, want %d times 200", status, jobs)
+		}
+		synctest.Wait()
+		if n := len(d.throttle.strangers) + len(d.throttle.equals); n != 0 {
+			t.Errorf("%d places are still taken", n)
+		}
+	})
+}
