@@ -48,13 +48,13 @@ func checkDirectoryName(name string) error {
 	case name == "token" || name == tokensDirectory:
 		return fmt.Errorf("a directory cannot be called %s, which is what access tokens are called; write another name", name)
 	case !directoryNames.MatchString(name):
-		return fmt.Errorf("'%s' is no name of a directory; write lower-case letters, digits and hyphens, as in `name corp-ldap`", name)
+		return fmt.Errorf("invalid directory name '%s'; use lower-case letters, digits and hyphens, as in `name corp-ldap`", name)
 	}
 	return nil
 }
 
 // errPrefix is about a line of earlier versions.
-var errPrefix = errors.New("prefix is no more, since an account is a directory and a name; leave the line out, call the directory by a line as in `name ci`, and list its accounts without the prefix, as in `members ci:NAME` or `blocked ci:NAME`")
+var errPrefix = errors.New("prefix has been removed, since an account is a directory and a name; leave the line out, call the directory by a line as in `name ci`, and list its accounts without the prefix, as in `members ci:NAME` or `blocked ci:NAME`")
 
 // listDirectories reads from the configuration how its directories are called.
 func listDirectories(raws []json.RawMessage) (directoryList, error) {
