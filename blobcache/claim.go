@@ -106,7 +106,7 @@ func (f *fill) admit(ctx context.Context, req Request, standing Standing) error 
 	if standing.Linked || f.claims.has(req.Scope) {
 		return nil
 	}
-	size := int64(-1) // what the other one's source has said is no knowledge
+	size := int64(-1) // the size that the other request's source has told proves nothing
 	if f.verified() {
 		size = f.written
 	}

@@ -11,8 +11,7 @@ import (
 
 // Delivery says that a source has itself delivered some content, whole and with
 // the right digest. Only then may stored content be linked to scopes of the source
-// without a transfer: that a source says it has the content is no proof, whoever
-// may have stored it.
+// without a transfer. A source's claim that it has the content proves nothing.
 type Delivery struct {
 	Size int64 `json:"size"` // in bytes
 }

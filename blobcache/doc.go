@@ -19,7 +19,7 @@
 // The package knows digests, not registries: where bytes come from is a
 // [Fetch], and who may read them is the decision of a [Claim], kept in the
 // [Index] as links from a scope to the digests it is known to contain, and as
-// deliveries: what a source has been seen to have. Stored content is no answer to
-// a scope whose source has not delivered it. Trouble with the disk never fails a
+// deliveries, which record what a source has delivered. A scope is never served
+// stored content that its source has not delivered. Trouble with the disk never fails a
 // request that the source can answer.
 package blobcache

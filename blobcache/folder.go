@@ -40,9 +40,10 @@ func kindOf(mode fs.FileMode) string {
 	return "a device"
 }
 
-// irregularAt returns the error for what stands at a path if that is no regular
-// file, or no folder where a folder is wanted; else the error that opening it gave.
-// A file in the place of a folder is left to whoever has put it there.
+// irregularAt returns an error that names the kind of file at a path if that is
+// neither a regular file nor, where one is wanted, a folder. Otherwise it returns
+// err, the error of opening it. A regular file in the place of a folder is not
+// reported as irregular.
 func irregularAt(path string, wantFolder bool, err error) error {
 	info, lerr := os.Lstat(path)
 	if lerr == nil && !info.Mode().IsRegular() && !(wantFolder && info.IsDir()) {

@@ -16,8 +16,8 @@ import (
 
 // Link says that a scope is known to contain some content. It exists only
 // where the scope's own source has delivered it, or has delivered it to another
-// scope and confirmed it for this one: that another source's content has the
-// digest, or that a manifest names it, is no reason to serve it.
+// scope and confirmed it for this one. Content of another source with the same
+// digest, or a manifest that names the digest, does not create a link.
 type Link struct {
 	// MediaType as the source gave it; empty for a blob.
 	MediaType string `json:"mediaType,omitempty"`

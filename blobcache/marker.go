@@ -13,11 +13,11 @@ import (
 // The time of a stored file is the time of its last use in whole seconds, and
 // below them a marker: a number of microseconds that follows from the content's
 // digest and size. The store sets it when the content has been verified, and again
-// when it records a use, if it is still there. Whoever else writes to the file has
-// the file system replace it by the time of the write. So a look at the file's
-// size and time tells whether it is as it was verified; where it is not, the
-// content is read against its digest before it is served. A copy that keeps times
-// keeps the marker.
+// when it records a use, if it is still there. Any other write to the file makes
+// the file system replace it by the time of the write. So the size and time of a
+// file, as fstat returns them, show whether it was modified since it was verified.
+// If so, the store verifies the content again before it is served. A copy that
+// keeps times keeps the marker.
 //
 // This detects accidents, not an attacker, who can set times as well. It does not
 // see what changes without a write: what the disk has damaged is found by a

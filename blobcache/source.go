@@ -19,7 +19,7 @@ type SourceLimits struct {
 	GroupFills int
 
 	// MinRate is how many bytes a second a transfer must bring, averaged over
-	// RateWindow, while somebody reads it; a negative number is no minimum. The
+	// RateWindow, while somebody reads it; a negative number means no minimum. The
 	// default is 16 KiB.
 	MinRate int64
 

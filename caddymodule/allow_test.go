@@ -200,7 +200,7 @@ func TestLimitsByKind(t *testing.T) {
 	}
 	s.get(manifestPath("acme", "team/app/sub", "1")+"?ns=ghcr.io", as("alice")).expect(t, http.StatusOK, "")
 
-	// What was pulled before a limit is no exception, nor does the next reload keep it.
+	// A limit applies to cached content too, also after the next reload.
 	s.load(users("alice"), hub(up), "group acme {\n members alice\n deny docker.io/alpine\n}", private("free", "alice"))
 	for _, path := range paths("acme", "library/alpine", image, "3.20") {
 		s.get(path, as("alice")).expect(t, http.StatusForbidden, "DENIED")

@@ -29,7 +29,7 @@ type Downloads struct {
 	MaxPerGroup int `json:"max_per_group,omitempty"`
 
 	// MinRate is how many bytes a second a download must bring on average while
-	// clients wait for it, or else it ends: 16 KiB by default. -1 is no minimum.
+	// clients wait for it, or else it ends: 16 KiB by default. -1 means no minimum.
 	MinRate int64 `json:"min_rate,omitempty"`
 
 	// MinRateUnread is the same for a download that all clients have left: 256 KiB

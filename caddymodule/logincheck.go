@@ -182,8 +182,8 @@ func (ex *exchange) settle(a *attempt, name, password string, who caller, err er
 		if errors.As(err, &hidden) {
 			trouble = hidden.trouble
 		}
-		// To an address that has logged in to the account it is no news that
-		// the account exists, so its guesses count in full.
+		// An address that has logged in to the account knows that it exists,
+		// so its guesses count in full.
 		if trouble == nil || a.known {
 			a.refused()
 		} else {

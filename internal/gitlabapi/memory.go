@@ -71,7 +71,7 @@ func (m *Memory) Knows(kind, key string) bool {
 	return ok
 }
 
-// Knew tells whether the answer to a question was a yes within the grace.
+// Knew reports whether the answer to a question was a yes within the grace.
 func (m *Memory) Knew(kind, key string) bool {
 	a, ok := m.yes.Get(kind + " " + key)
 	return ok && time.Since(a.at) < m.grace
