@@ -23,6 +23,7 @@ type direct struct {
 	req      Request
 	size     int64 // that the reader was promised, -1 for none
 	spool    *fill // that failed with the first bytes in it, or nil
+	repeat   repeat
 	source   *resumed
 	ahead    *bufio.Reader
 	hash     hash.Hash
@@ -90,6 +91,7 @@ func (d *direct) open(body *Body) (err error) {
 	d.source = resume(d.ctx, d.req, d.meter, d.size, body)
 	d.ahead = bufio.NewReaderSize(d.source, smallBuffer)
 	d.hash, d.pos, d.verified = d.req.Digest.Algorithm().Hash(), 0, false
+	d.repeat.restart()
 	return nil
 }
 
@@ -131,7 +133,12 @@ func (d *direct) skip() error {
 	buf := takeBuffer(false)
 	defer buf.release()
 	for d.pos < d.off {
-		if _, err := d.next(buf.b[:min(smallBuffer, d.off-d.pos)]); err != nil {
+		at := d.pos
+		n, err := d.next(buf.b[:min(smallBuffer, d.off-at)])
+		if err == nil {
+			err = d.repeat.check(buf.b[:n], at)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -191,6 +198,9 @@ func (d *direct) verify() error {
 
 // Seek needs no size: [Reader] turns all offsets into absolute ones.
 func (d *direct) Seek(offset int64, _ int) (int64, error) {
+	if offset != d.off {
+		d.repeat.sent.restart(offset)
+	}
 	d.off = offset
 	return offset, nil
 }
