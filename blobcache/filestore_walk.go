@@ -117,7 +117,8 @@ func (s *FileStore) Stat(_ context.Context, d digest.Digest) (Entry, error) {
 }
 
 // Touch implements [Shelf]. The time of last use is the file's own, in whole
-// seconds. What has lost its marker gets none: it remains to be verified.
+// seconds. A file without its marker keeps its times: it has to be verified first,
+// which marks it.
 func (s *FileStore) Touch(_ context.Context, d digest.Digest, used time.Time) error {
 	name, err := s.content(d)
 	if err != nil {
@@ -131,11 +132,10 @@ func (s *FileStore) Touch(_ context.Context, d digest.Digest, used time.Time) er
 		return unlessAbsent(err) // gone meanwhile
 	}
 	defer file.Close()
-	at := wholeSecond(used)
-	if s.intact(d, info) {
-		at = stamped(used, d, info.Size())
+	if !s.intact(d, info) {
+		return nil
 	}
-	return setTimes(file, at)
+	return setTimes(file, stamped(used, d, info.Size()))
 }
 
 // Free implements [Shelf].

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/semaphore"
 )
 
 // fill is one transfer of one digest into a spool that many readers follow.
@@ -29,11 +29,11 @@ type fill struct {
 	stop        context.CancelCauseFunc
 	left        chan struct{} // closed when the cache has forgotten the fill
 
-	growing  sync.Mutex  // held while room is taken
-	reserved reservation // what the keeper holds free for the fill
-	room     extents     // what of the content that is for
-	come     int64       // bytes that have come
-	noBlocks bool        // the disk takes none before they are written
+	growing  *semaphore.Weighted // held while room is taken
+	reserved reservation         // what the keeper holds free for the fill
+	room     extents             // what of the content that is for
+	come     int64               // bytes that have come
+	noBlocks bool                // the disk takes none before they are written
 
 	// Guarded by mu: what the workers agree on, and what the leader may have.
 	etag   string  // of the source, for a resume
@@ -48,7 +48,7 @@ type fill struct {
 func newFill(c *Cache, req Request) *fill {
 	f := &fill{
 		cache: c, digest: req.Digest, scope: req.Scope, req: req, connections: req.Connections, since: time.Now(),
-		hash: req.Digest.Algorithm().Hash(), left: make(chan struct{}),
+		hash: req.Digest.Algorithm().Hash(), left: make(chan struct{}), growing: semaphore.NewWeighted(1),
 	}
 	if c.lied.Contains(req.shared()) || c.keeper.tooLarge(req.Size) || req.tooLarge(req.Size) {
 		f.connections = 1

@@ -40,8 +40,10 @@ func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
 // those that follow. It returns how many of the n have no blocks on the disk yet:
 // these are taken by being written.
 func (f *fill) makeRoom(ctx context.Context, seg *segment, n int64) (bare int64, err error) {
-	f.growing.Lock()
-	defer f.growing.Unlock()
+	if err := f.growing.Acquire(ctx, 1); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	defer f.growing.Release(1)
 	from, to := seg.at, seg.at+n
 	most := f.cache.keeper.largest(f.req.Limit)
 	if f.size < 0 && to > most {

@@ -76,8 +76,8 @@ type Shelf interface {
 	Stat(ctx context.Context, d digest.Digest) (Entry, error)
 
 	// Touch records when content was last used, so that a later Walk, also
-	// of another process, tells it. Touching what is not there is not an
-	// error.
+	// of another process, tells it. Content that is not there, or that has to be
+	// verified first, is left alone without an error.
 	Touch(ctx context.Context, d digest.Digest, used time.Time) error
 
 	// Free returns how many bytes of disk are free, and how many there are;
