@@ -51,7 +51,7 @@ func TestClaimedSizeEvictsNothing(t *testing.T) {
 		disk   int64
 		limits Limits
 	}{
-		"max_size": {1 << 40, Limits{MaxSize: 6_400_000, Reserve: -1}},
+		"max_size": {1 << 40, Limits{MaxSize: 7_000_000, Reserve: -1}},
 		"disk":     {6_400_000, Limits{Reserve: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,6 +83,8 @@ func TestClaimedSizeEvictsNothing(t *testing.T) {
 					t.Errorf("read %d of %d bytes, %v", len(got), size, err)
 				}
 				c.Flush(t.Context())
+				time.Sleep(2 * keepRest) // until the last sweep that this has asked for
+				synctest.Wait()
 				if !has(t, c, 100, size) {
 					t.Error("what has come whole is not stored")
 				}
