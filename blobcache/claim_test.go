@@ -112,6 +112,7 @@ func TestWhatNeverFits(t *testing.T) {
 		"more than is free beside": {700_000, Limits{Reserve: 200_000}, false},
 		"no reserve":               {1 << 50, Limits{Reserve: -1}, false},
 		"more than max_size":       {1_200_000, Limits{MaxSize: 1_000_000, Reserve: -1}, false},
+		"nearly max_size":          {1_200_000, Limits{MaxSize: 1_300_000, Reserve: -1}, false},
 		"max_size above the disk":  {1_200_000, Limits{MaxSize: 2_000_000, Reserve: 1}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
