@@ -51,7 +51,7 @@ func TestClaimedSizeEvictsNothing(t *testing.T) {
 		disk   int64
 		limits Limits
 	}{
-		"max_size": {1 << 40, Limits{MaxSize: 6_400_000, Reserve: -1}},
+		"max_size": {1 << 40, Limits{MaxSize: 7_000_000, Reserve: -1}},
 		"disk":     {6_400_000, Limits{Reserve: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,6 +83,8 @@ func TestClaimedSizeEvictsNothing(t *testing.T) {
 					t.Errorf("read %d of %d bytes, %v", len(got), size, err)
 				}
 				c.Flush(t.Context())
+				time.Sleep(2 * keepRest) // until the last sweep that this has asked for
+				synctest.Wait()
 				if !has(t, c, 100, size) {
 					t.Error("what has come whole is not stored")
 				}
@@ -110,6 +112,7 @@ func TestWhatNeverFits(t *testing.T) {
 		"more than is free beside": {700_000, Limits{Reserve: 200_000}, false},
 		"no reserve":               {1 << 50, Limits{Reserve: -1}, false},
 		"more than max_size":       {1_200_000, Limits{MaxSize: 1_000_000, Reserve: -1}, false},
+		"nearly max_size":          {1_200_000, Limits{MaxSize: 1_300_000, Reserve: -1}, false},
 		"max_size above the disk":  {1_200_000, Limits{MaxSize: 2_000_000, Reserve: 1}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

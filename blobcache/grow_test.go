@@ -37,7 +37,8 @@ func TestUnknownSizeIsBounded(t *testing.T) {
 		"max_size":           {limits: Limits{MaxSize: 300_000}, free: 1 << 31},
 		"reserve":            {limits: Limits{Reserve: 1 << 20}, free: 1<<20 + 300_000},
 		"exactly as much":    {limits: Limits{MaxBlobSize: size}, free: 1 << 31, stored: true},
-		"exactly as much, 2": {limits: Limits{MaxSize: size}, free: 1 << 31, stored: true},
+		"nine tenths":        {limits: Limits{MaxSize: size/9*10 + 10}, free: 1 << 31, stored: true},
+		"all of max_size":    {limits: Limits{MaxSize: size}, free: 1 << 31},
 		"little room":        {limits: Limits{Reserve: 1 << 20}, free: 1<<20 + size, stored: true},
 		"one less":           {limits: Limits{MaxBlobSize: size - 1}, free: 1 << 31},
 	} {

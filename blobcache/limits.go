@@ -12,7 +12,8 @@ import (
 type Limits struct {
 	// MaxSize is of all stored content and all that is being stored, in
 	// bytes. Above nine tenths and a half of it, what was least recently
-	// used goes, down to nine tenths.
+	// used goes, down to nine tenths. Content that is larger than these is
+	// passed on without being stored.
 	MaxSize int64
 
 	// UnusedFor is how long content that nobody asks for is kept. Nothing goes

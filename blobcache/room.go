@@ -71,10 +71,12 @@ func (k *keeper) largest(limit int64) int64 {
 	if k == nil {
 		return most
 	}
-	for _, limit := range []int64{k.limits.MaxBlobSize, k.limits.MaxSize} {
-		if limit > 0 {
-			most = min(most, limit)
-		}
+	if k.limits.MaxBlobSize > 0 {
+		most = min(most, k.limits.MaxBlobSize)
+	}
+	if k.limits.MaxSize > 0 {
+		// More would take all else with it, and then be swept itself.
+		most = min(most, k.low())
 	}
 	return most
 }

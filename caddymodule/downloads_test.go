@@ -158,7 +158,7 @@ func TestClaimedSize(t *testing.T) {
 	layer := random(1, 3_200_000)
 	red := up.PutBlob("library/alpine", layer)
 	s := newSite(t)
-	s.limits = "max_size 6.4MB"
+	s.limits = "max_size 7MB"
 	s.load(users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(up, "downloads {\n stall_timeout 3s\n}"))
 	s.get(blobPath("red", "alpine", red), as("alice")).content(t, layer)
 	s.awaitStored(string(red))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -256,7 +258,7 @@ func (s *site) stored() []string {
 }
 
 // awaitStored waits until content is on disk, which is after clients have got
-// it.
+// it, and its fill has ended: until then a request may join that.
 func (s *site) awaitStored(digests ...string) {
 	s.t.Helper()
 	for _, digest := range digests {
@@ -264,7 +266,7 @@ func (s *site) awaitStored(digests ...string) {
 		name := filepath.Join(s.cache, "blobs", algorithm, hex[:2], hex)
 		eventually(s.t, digest+" is stored", func() bool {
 			_, err := os.Stat(name)
-			return err == nil
+			return err == nil && !slices.ContainsFunc(s.fills(), func(f blobcache.Fill) bool { return string(f.Digest) == digest })
 		})
 	}
 }

@@ -41,7 +41,8 @@ type FilesystemStorage struct {
 	Root string `json:"root,omitempty"`
 
 	// MaxSize bounds the stored images, in bytes: what was least recently
-	// pulled goes first. The default, 0, is no bound.
+	// pulled goes first, and a blob larger than nine tenths of it is passed
+	// on without being stored. The default, 0, is no bound.
 	MaxSize int64 `json:"max_size,omitempty"`
 
 	// UnusedFor is how long what nobody pulls is kept; by default for ever.
