@@ -16,9 +16,9 @@ var ErrUnconfirmed = errors.New("the source's answer confirms nothing")
 // have written.
 var errPlain = errors.New("a part that came over plain HTTP cannot be verified")
 
-// Claim is what a scope may have of some content. The cache asks it before it
-// hands out anything that the request has not fetched itself, and tells it what
-// the scope's source has been seen to have.
+// Claim decides whether a scope may have some content. The cache asks it before it
+// hands out anything that the request has not fetched itself, and tells it what the
+// scope's source has delivered.
 type Claim interface {
 	// Standing returns what is known without asking the source. It may be
 	// called several times for a request.

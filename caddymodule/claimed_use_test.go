@@ -10,8 +10,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestClaimIsNoUse: an upstream that says that a tag stands for another upstream's
-// content keeps that from being evicted no longer; whoever has it does.
+// TestClaimIsNoUse: a tag of an upstream that names content of another upstream does
+// not keep that content from being evicted. A pull of the content does.
 func TestClaimIsNoUse(t *testing.T) {
 	red, evil := registrytest.New(t), registrytest.New(t)
 	lines := []string{users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), at(blue, evil.URL())}

@@ -51,8 +51,9 @@ func TestFailedLoginsSprayed(t *testing.T) {
 	}
 }
 
-// TestFailedLoginsOwnPassword: who has an account gets with its password the same
-// answer for names that others have and that nobody has, while hashes take long.
+// TestFailedLoginsOwnPassword: a caller who sends the password of an own account with
+// another name gets the same answer whether that name exists or not, while hashing is
+// slow.
 func TestFailedLoginsOwnPassword(t *testing.T) {
 	for _, name := range []string{"ann", "nobody", "noone"} {
 		synctest.Test(t, func(t *testing.T) {

@@ -261,8 +261,8 @@ func TestFailedLoginsCost(t *testing.T) {
 	}
 }
 
-// TestFailedLoginsBounded: no more checks are under way than there are places, and
-// who is at an address of a right login has places that strangers cannot take.
+// TestFailedLoginsBounded: the number of checks under way is bounded, and some places
+// are kept for addresses with an earlier right login.
 func TestFailedLoginsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := newRemote(time.Hour, func(Login) error { return nil })

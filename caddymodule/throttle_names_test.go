@@ -7,8 +7,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 )
 
-// TestThrottleHomeNames: who logs in as somebody of another directory, or with a token,
-// is no owner of the account that guesses are counted for.
+// TestThrottleHomeNames: a login of another directory's account, or with a token, does
+// not make its address a home of the account that failed logins are counted for.
 func TestThrottleHomeNames(t *testing.T) {
 	for what, row := range map[string]struct{ name, secret string }{
 		"another spelling":   {"ROOT", "right"},

@@ -1,0 +1,58 @@
+//go:build unix
+
+package blobcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+)
+
+// TestSpoolFailsUnderRange has a reader of a range that has got a wrong byte from
+// the spool when that fails, and whose source is right when it is asked again.
+func TestSpoolFailsUnderRange(t *testing.T) {
+	for name, wrong := range map[string]bool{"wrong": true, "right": false} {
+		t.Run(name, func(t *testing.T) {
+			ranges(t, func(t *testing.T, e *env, s *source) {
+				var spool *os.File
+				e.store.onSpool = func(file *os.File) error {
+					spool = file
+					return nil
+				}
+				broken := make(chan struct{})
+				s.ranged = func(ctx context.Context, call int, offset, length int64) (*blobcache.Body, error) {
+					switch {
+					case call == 0: // brings nothing before the spool is broken
+						return s.span(offset, length, gated(ctx, broken, s.from(offset))), nil
+					case offset <= 450_000 && offset > 0 && wrong:
+						content := flipped(s.content[offset:], int(500_000-offset))
+						return s.span(offset, length, bytes.NewReader(content)), nil
+					}
+					return s.span(offset, length, s.from(offset)), nil
+				}
+				r := e.mustGet(s)
+				if _, err := r.Seek(450_000, io.SeekStart); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.CopyN(io.Discard, r, 100_000); err != nil {
+					t.Fatal(err)
+				}
+				readOnly(t, spool)
+				close(broken)
+				if !wrong {
+					e.same(r, s.content[550_000:])
+					return
+				}
+				if n, err := io.Copy(io.Discard, r); !errors.Is(err, blobcache.ErrDigestMismatch) {
+					t.Errorf("after %d more bytes: %v, want %v", n, err, blobcache.ErrDigestMismatch)
+				}
+				_ = r.Close()
+			})
+		})
+	}
+}
