@@ -32,15 +32,15 @@ func TestUnknownSizeIsBounded(t *testing.T) {
 		free   int64
 		stored bool
 	}{
-		"no bound":           {limits: Limits{}, free: 1 << 31, stored: true},
-		"max_blob_size":      {limits: Limits{MaxBlobSize: 300_000}, free: 1 << 31},
-		"max_size":           {limits: Limits{MaxSize: 300_000}, free: 1 << 31},
-		"reserve":            {limits: Limits{Reserve: 1 << 20}, free: 1<<20 + 300_000},
-		"exactly as much":    {limits: Limits{MaxBlobSize: size}, free: 1 << 31, stored: true},
-		"nine tenths":        {limits: Limits{MaxSize: size/9*10 + 10}, free: 1 << 31, stored: true},
-		"all of max_size":    {limits: Limits{MaxSize: size}, free: 1 << 31},
-		"little room":        {limits: Limits{Reserve: 1 << 20}, free: 1<<20 + size, stored: true},
-		"one less":           {limits: Limits{MaxBlobSize: size - 1}, free: 1 << 31},
+		"no bound":        {limits: Limits{}, free: 1 << 31, stored: true},
+		"max_blob_size":   {limits: Limits{MaxBlobSize: 300_000}, free: 1 << 31},
+		"max_size":        {limits: Limits{MaxSize: 300_000}, free: 1 << 31},
+		"reserve":         {limits: Limits{Reserve: 1 << 20}, free: 1<<20 + 300_000},
+		"exactly as much": {limits: Limits{MaxBlobSize: size}, free: 1 << 31, stored: true},
+		"nine tenths":     {limits: Limits{MaxSize: size/9*10 + 10}, free: 1 << 31, stored: true},
+		"all of max_size": {limits: Limits{MaxSize: size}, free: 1 << 31},
+		"little room":     {limits: Limits{Reserve: 1 << 20}, free: 1<<20 + size, stored: true},
+		"one less":        {limits: Limits{MaxBlobSize: size - 1}, free: 1 << 31},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
