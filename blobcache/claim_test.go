@@ -112,7 +112,6 @@ func TestWhatNeverFits(t *testing.T) {
 		"more than is free beside": {700_000, Limits{Reserve: 200_000}, false},
 		"no reserve":               {1 << 50, Limits{Reserve: -1}, false},
 		"more than max_size":       {1_200_000, Limits{MaxSize: 1_000_000, Reserve: -1}, false},
-		"nearly max_size":          {1_200_000, Limits{MaxSize: 1_300_000, Reserve: -1}, false},
 		"max_size above the disk":  {1_200_000, Limits{MaxSize: 2_000_000, Reserve: 1}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -147,6 +146,31 @@ func TestWhatNeverFits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNearlyMaxSize: what a sweep would take as soon as it is stored is passed on,
+// and takes nothing else with it. What a sweep leaves is stored, and stays.
+func TestNearlyMaxSize(t *testing.T) {
+	keeping(t, 1<<40, Limits{MaxSize: 1_300_000, Reserve: -1}, func(t *testing.T, c *Cache) {
+		pull(t, c, 1, 300_000)
+		synctest.Wait()
+		for n, size := range map[int]int{2: 1_290_000, 3: 1_200_000} {
+			time.Sleep(2 * pullSpan)
+			pull(t, c, n, size)
+			time.Sleep(2 * keepRest)
+			synctest.Wait()
+			if has(t, c, n, size) || !has(t, c, 1, 300_000) {
+				t.Errorf("%d bytes are stored, or what was stored has gone", size)
+			}
+		}
+		time.Sleep(2 * pullSpan)
+		pull(t, c, 4, 1_150_000)
+		time.Sleep(2 * keepRest)
+		synctest.Wait()
+		if !has(t, c, 4, 1_150_000) || has(t, c, 1, 300_000) {
+			t.Error("content that fits is not stored in the place of the other")
+		}
+	})
 }
 
 // TestSizesBesideWhatIsStored: the bound of what can ever fit is what is free and
