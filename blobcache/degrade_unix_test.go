@@ -96,8 +96,9 @@ func TestDiskFailsMidway(t *testing.T) {
 	})
 }
 
-// TestDiskFailsAtManyPlaces has several ranges under way when the spool fails.
-// What it has in order is not asked for again.
+// TestDiskFailsAtManyPlaces has several ranges under way when the spool fails. Where
+// that cannot be read, what it has sent cannot be verified: only a reader that has got
+// nothing goes on then.
 func TestDiskFailsAtManyPlaces(t *testing.T) {
 	for name, fault := range map[string]func(testing.TB, *os.File){"writes": readOnly, "reads": unreadable} {
 		t.Run(name, func(t *testing.T) {
@@ -120,7 +121,10 @@ func TestDiskFailsAtManyPlaces(t *testing.T) {
 						if _, err := r.Seek(at, io.SeekStart); err != nil {
 							t.Error(err)
 						}
-						e.same(r, s.content[at:])
+						got, err := io.ReadAll(r)
+						if right := bytes.Equal(got, s.content[at:]); err == nil && !right || err != nil && (name == "writes" || right) {
+							t.Errorf("from %d: read %d bytes, %v", at, len(got), err)
+						}
 					})
 				}
 				all.Wait()
@@ -128,6 +132,7 @@ func TestDiskFailsAtManyPlaces(t *testing.T) {
 				if e.stored(s) || len(e.troubled()) == 0 {
 					t.Errorf("stored, or troubles: %q", e.troubled())
 				}
+				e.whole(s) // by another spool
 			})
 		})
 	}

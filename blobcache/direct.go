@@ -22,8 +22,8 @@ type direct struct {
 	meter    *meter
 	req      Request
 	size     int64 // that the reader was promised, -1 for none
-	spool    *fill // that failed with the first bytes in it, or nil
-	repeat   repeat
+	spool    *fill // that failed with some of the bytes in it, or nil
+	sent     sent  // what the reader has of those
 	source   *resumed
 	ahead    *bufio.Reader
 	hash     hash.Hash
@@ -91,7 +91,6 @@ func (d *direct) open(body *Body) (err error) {
 	d.source = resume(d.ctx, d.req, d.meter, d.size, body)
 	d.ahead = bufio.NewReaderSize(d.source, smallBuffer)
 	d.hash, d.pos, d.verified = d.req.Digest.Algorithm().Hash(), 0, false
-	d.repeat.restart()
 	return nil
 }
 
@@ -136,7 +135,7 @@ func (d *direct) skip() error {
 		at := d.pos
 		n, err := d.next(buf.b[:min(smallBuffer, d.off-at)])
 		if err == nil {
-			err = d.repeat.check(buf.b[:n], at)
+			err = d.sent.check(d.spool, buf.b[:n], at)
 		}
 		if err != nil {
 			return err
@@ -199,7 +198,7 @@ func (d *direct) verify() error {
 // Seek needs no size: [Reader] turns all offsets into absolute ones.
 func (d *direct) Seek(offset int64, _ int) (int64, error) {
 	if offset != d.off {
-		d.repeat.sent.restart(offset)
+		d.sent = sent{}
 	}
 	d.off = offset
 	return offset, nil

@@ -1,49 +1,32 @@
 package blobcache
 
 import (
+	"bytes"
 	"fmt"
-	"hash/maphash"
 )
 
-// sent is what a reader has got from a spool since its last Seek. The digest of a
-// spool that fails is never checked, so if the reader goes on with another transfer,
-// that one must bring the same bytes again.
+// sent is what a reader has got from a spool since its last Seek: the bytes from one
+// offset to another. The digest of a spool that fails is never checked, so if the
+// reader goes on with another transfer, that one must bring the same bytes again.
 type sent struct {
 	from, to int64
-	hash     maphash.Hash // of the bytes
 }
 
-func (s *sent) restart(off int64) {
-	s.from, s.to = off, off
-	s.hash.Reset()
-}
-
-func (s *sent) add(p []byte) {
-	s.to += int64(len(p))
-	_, _ = s.hash.Write(p) // never fails
-}
-
-// repeat is a second transfer of what was sent.
-type repeat struct {
-	sent
-	hash maphash.Hash // of the bytes that have come again
-}
-
-func (r *repeat) restart() {
-	r.hash.SetSeed(r.sent.hash.Seed())
-	r.hash.Reset()
-}
-
-// check takes the bytes that come at an offset. It returns an error once all that
-// was sent has come again, and differs.
-func (r *repeat) check(p []byte, at int64) error {
-	from, to := max(at, r.from), min(at+int64(len(p)), r.to)
-	if from >= to {
+// check returns an error if the bytes that another transfer has brought for an
+// offset differ from those sent, or if the spool can no longer tell.
+func (s sent) check(spool *fill, p []byte, at int64) error {
+	from, to := max(at, s.from), min(at+int64(len(p)), s.to)
+	if from >= to || spool.verified() {
 		return nil
 	}
-	_, _ = r.hash.Write(p[from-at : to-at])
-	if to == r.to && r.hash.Sum64() != r.sent.hash.Sum64() {
-		return fmt.Errorf("the source sends other bytes from %d to %d than before: %w", r.from, r.to, ErrDigestMismatch)
+	had := takeBuffer(false)
+	defer had.release()
+	b := had.b[:to-from]
+	if _, err := spool.file.ReadAt(b, from); err != nil {
+		return fmt.Errorf("the bytes sent from %d to %d cannot be verified: %w", from, to, err)
+	}
+	if !bytes.Equal(b, p[from-at:to-at]) {
+		return fmt.Errorf("the source sends other bytes from %d to %d than before: %w", from, to, ErrDigestMismatch)
 	}
 	return nil
 }

@@ -14,8 +14,8 @@ type tail struct {
 	req    Request
 	size   int64
 	off    int64
-	sent   sent
-	parted bool // parts of the content are read, and not the whole
+	from   int64 // where the last Seek went
+	parted bool  // parts of the content are read, and not the whole
 	direct *direct
 }
 
@@ -69,7 +69,7 @@ func (t *tail) Read(p []byte) (int, error) {
 	if err == nil {
 		var read int
 		read, err = t.fill.file.ReadAt(p[:min(int64(len(p)), n)], t.off)
-		t.took(p[:read])
+		t.off += int64(read)
 		if read > 0 {
 			return read, nil
 		}
@@ -81,13 +81,8 @@ func (t *tail) Read(p []byte) (int, error) {
 	}
 	t.direct = newDirect(t.ctx, t.fill.cache, t.req, t.size)
 	t.direct.spool, t.direct.off, t.direct.parted = t.fill, t.off, t.parted
-	t.direct.repeat.sent = t.sent
+	t.direct.sent = sent{t.from, t.off}
 	return t.direct.Read(p)
-}
-
-func (t *tail) took(p []byte) {
-	t.off += int64(len(p))
-	t.sent.add(p)
 }
 
 // await waits for bytes that may be read.
@@ -108,7 +103,7 @@ func (t *tail) next(buf []byte, most int64) (p []byte, back func(), err error) {
 		}
 	}
 	if p != nil {
-		t.took(p)
+		t.off += int64(len(p))
 		return p, back, nil
 	}
 	n, err := t.Read(buf[:min(int64(len(buf)), most)])
@@ -118,7 +113,7 @@ func (t *tail) next(buf []byte, most int64) (p []byte, back func(), err error) {
 // Seek needs no size: [Reader] turns all offsets into absolute ones.
 func (t *tail) Seek(offset int64, _ int) (int64, error) {
 	if offset != t.off {
-		t.sent.restart(offset)
+		t.from = offset
 	}
 	t.off = offset
 	if t.direct != nil {
