@@ -31,6 +31,7 @@ type direct struct {
 	off      int64 // of the next byte for the reader
 	parted   bool  // the reader wants parts and not the whole
 	verified bool
+	err      error // that a read has met; only a Seek elsewhere begins anew
 }
 
 // newDirect returns a direct that has asked nothing yet.
@@ -110,7 +111,17 @@ func (d *direct) spooled() *Body {
 	return &Body{ReadCloser: io.NopCloser(section), Size: d.spool.size, End: have, ETag: d.spool.etag, Plain: d.spool.plain}
 }
 
-func (d *direct) Read(p []byte) (int, error) {
+func (d *direct) Read(p []byte) (n int, err error) {
+	if d.err != nil {
+		return 0, d.err
+	}
+	if n, err = d.read(p); err != nil && err != io.EOF {
+		d.err = err
+	}
+	return n, err
+}
+
+func (d *direct) read(p []byte) (int, error) {
 	if d.source == nil || d.off < d.pos {
 		if err := d.open(nil); err != nil {
 			return 0, err
@@ -199,6 +210,10 @@ func (d *direct) verify() error {
 func (d *direct) Seek(offset int64, _ int) (int64, error) {
 	if offset != d.off {
 		d.sent = sent{}
+		if d.err != nil {
+			d.closeSource() // what it has brought proves nothing any more
+			d.err = nil
+		}
 	}
 	d.off = offset
 	return offset, nil

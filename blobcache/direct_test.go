@@ -214,3 +214,28 @@ func TestDirectDelivers(t *testing.T) {
 		}
 	})
 }
+
+// TestDirectReadOn has a client read on after an error: what was wrong stays so,
+// also where the last byte, taken into the digest twice, would make it right.
+func TestDirectReadOn(t *testing.T) {
+	noSpool(t, func(t *testing.T, e *env) {
+		s := e.source([]byte("helll"))
+		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) {
+			body := s.body(0, bytes.NewReader(s.content[:4]))
+			body.Size = -1
+			return body, nil
+		}
+		r := e.mustGet(s)
+		for range 2 {
+			if got, err := io.ReadAll(r); !errors.Is(err, blobcache.ErrDigestMismatch) {
+				t.Errorf("read %q, %v", got, err)
+			}
+		}
+		// From another place it is asked again.
+		s.answer = nil
+		if _, err := r.Seek(1, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		e.same(r, s.content[1:])
+	})
+}

@@ -51,6 +51,9 @@ func TestSpoolFailsUnderRange(t *testing.T) {
 				if n, err := io.Copy(io.Discard, r); !errors.Is(err, blobcache.ErrDigestMismatch) {
 					t.Errorf("after %d more bytes: %v, want %v", n, err, blobcache.ErrDigestMismatch)
 				}
+				if n, err := io.Copy(io.Discard, r); n != 0 || !errors.Is(err, blobcache.ErrDigestMismatch) {
+					t.Errorf("read on after the error: %d bytes, %v", n, err)
+				}
 				_ = r.Close()
 			})
 		})
