@@ -57,10 +57,12 @@ type world struct {
 	index   *blobcache.Index
 	quotas  *blobcache.Quotas
 	vandals bool // the store was changed by others
+	worn    bool // spools fail in the middle
 
-	mu    sync.Mutex
-	rnd   *rand.Rand
-	whole int // bodies that were read to their end
+	mu     sync.Mutex
+	rnd    *rand.Rand
+	whole  int        // bodies that were read to their end
+	spools []*os.File // that have been opened
 }
 
 // chance is true once in n times.
@@ -101,8 +103,16 @@ func (w *world) breakDisk() {
 	if w.chance(4) {
 		w.store.onCommit = func() error { return w.maybe(2) }
 	}
-	if w.chance(4) {
-		w.store.onSpool = func(*os.File) error { return w.maybe(2) }
+	dear := w.chance(4)
+	w.worn = w.chance(2)
+	w.store.onSpool = func(spool *os.File) error {
+		if w.worn {
+			w.wear(spool)
+		}
+		if dear {
+			return w.maybe(2)
+		}
+		return nil
 	}
 	if w.chance(4) {
 		w.store.onRemove = func() error { return w.maybe(2) }
@@ -172,6 +182,9 @@ func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*b
 	case 3:
 		r = io.MultiReader(io.LimitReader(r, at), stalled(ctx))
 	}
+	if w.worn && w.chance(6) {
+		r = w.wearing(r, int64(w.upTo(len(content)+1)))
+	}
 	body := s.body(offset, r)
 	if length >= 0 {
 		body.End = min(offset+length, int64(len(s.content)))
@@ -229,9 +242,9 @@ func (w *world) read(r *blobcache.Reader, s *source, from int) {
 	var got bytes.Buffer
 	var err error
 	if r.Size() < 0 {
-		_, err = io.Copy(&got, struct{ io.Reader }{r})
+		_, err = io.Copy(&got, struct{ io.Reader }{w.slow(r)})
 	} else {
-		_, err = io.CopyN(&got, r, r.Size()-min(int64(from), r.Size()))
+		_, err = io.CopyN(&got, w.slow(r), r.Size()-min(int64(from), r.Size()))
 	}
 	w.judge(got.Bytes(), err, s, from, r)
 }
@@ -243,8 +256,19 @@ func (w *world) copy(r *blobcache.Reader, s *source, from int) {
 	w.judge(got.Bytes(), err, s, from, r)
 }
 
+// slow is r as some clients read it.
+func (w *world) slow(r io.Reader) io.Reader {
+	if w.chance(2) {
+		return r
+	}
+	return paced(r, 10_000+w.upTo(400_000), time.Duration(w.upTo(200))*time.Millisecond)
+}
+
 func (w *world) judge(got []byte, err error, s *source, from int, r *blobcache.Reader) {
 	if err != nil {
+		if n, again := r.Read(make([]byte, 1)); n > 0 || again == nil || again == io.EOF {
+			w.t.Errorf("read on after an error, %v: %d bytes, %v", err, n, again)
+		}
 		return
 	}
 	if !bytes.Equal(got, s.content[from:]) {

@@ -18,15 +18,20 @@ func replace(t testing.TB, spool *os.File, name string, flag int) {
 		t.Skipf("no such fault on this machine: %v", err)
 	}
 	defer other.Close()
-	conn, err := spool.SyscallConn()
-	if err == nil {
-		if cerr := conn.Control(func(fd uintptr) { err = unix.Dup2(int(other.Fd()), int(fd)) }); cerr != nil {
-			err = cerr
-		}
-	}
-	if err != nil {
+	if err := swap(spool, other); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func swap(spool, other *os.File) error {
+	conn, err := spool.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := conn.Control(func(fd uintptr) { err = unix.Dup2(int(other.Fd()), int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // full makes all writes fail for want of space.
