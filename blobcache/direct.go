@@ -206,6 +206,12 @@ func (d *direct) verify() error {
 	return nil
 }
 
+// parts is [Reader.Parts].
+func (d *direct) parts() bool {
+	d.parted = d.source != nil && !d.source.plain
+	return d.parted
+}
+
 // Seek needs no size: [Reader] turns all offsets into absolute ones.
 func (d *direct) Seek(offset int64, _ int) (int64, error) {
 	if offset != d.off {

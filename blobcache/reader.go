@@ -42,11 +42,9 @@ func (r *Reader) Parts() bool {
 	defer r.using.Unlock()
 	switch source := r.source.(type) {
 	case *tail:
-		source.parted = !source.fill.exposed()
-		return source.parted
+		return source.parts()
 	case *direct:
-		source.parted = source.source != nil && !source.source.plain
-		return source.parted
+		return source.parts()
 	}
 	return true
 }

@@ -85,6 +85,15 @@ func (t *tail) Read(p []byte) (int, error) {
 	return t.direct.Read(p)
 }
 
+// parts is [Reader.Parts].
+func (t *tail) parts() bool {
+	if t.direct != nil {
+		return t.direct.parts()
+	}
+	t.parted = !t.fill.exposed()
+	return t.parted
+}
+
 // await waits for bytes that may be read.
 func (t *tail) await() (n int64, err error) {
 	n, err = t.fill.awaitBytes(t.ctx, t.off)
