@@ -129,9 +129,9 @@ func (s *Store) refresh(ctx context.Context, id string) (*entry, error) {
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	// In a storm of secrets that nobody has made, those are looked for that were
-	// good before, and those that a list of all tokens has. A list costs no more
-	// than some look-ups, and the storm does not make it longer.
+	// During a flood of invented secrets, only tokens that were valid before, or
+	// that a list of all tokens contains, are looked up. A list costs about as much
+	// as a few look-ups, and the flood does not make it longer.
 	if !seen && !s.lookups.AllowN(began, 1) {
 		there, err := s.isListed(ctx, id)
 		if err != nil {

@@ -26,8 +26,8 @@ type linkRecord struct {
 const adoptedKey = "format/links"
 
 // mixedKey is the record of the repositories whose links of the former version are of
-// several sources. It is written before a link is dropped: afterwards the links do not
-// tell it any more to whoever goes on, or goes through them at the same time.
+// several sources. It is written before a link is dropped: afterwards the links no longer
+// show it to an adoption that is resumed, or that runs at the same time.
 const mixedKey = "format/mixed"
 
 // adoptStride is how many links are adopted between two rests: each is written.
@@ -48,8 +48,8 @@ type Adopted struct{ Kept, Dropped int }
 // sources are kept, and count as deliveries, if all links of their repository are
 // of one source, and their content is stored with the size that they tell, or with
 // the right digest if they tell none. Others are dropped: the next download proves
-// them again. Until a link has been looked at, it is as good as absent, but for those
-// that are kept in any case.
+// them again. Until a link has been looked at, it counts as absent, except those that
+// are kept in any case.
 func (c *Cache) Adopt(ctx context.Context, x *Index, trusted []string) (done Adopted, err error) {
 	if _, err := x.records.Load(ctx, adoptedKey); !errors.Is(err, fs.ErrNotExist) {
 		return done, err

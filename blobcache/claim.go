@@ -41,8 +41,8 @@ type Standing struct {
 	Linked bool
 
 	// Delivered says that the scope's source has delivered the content, for
-	// this scope or for another one. Stored content of other sources is no
-	// answer: it is fetched, as if it were not there.
+	// this scope or for another one. Stored content of other sources
+	// does not count: the content is fetched as if it were not stored.
 	Delivered bool
 
 	// Size is that of the content in bytes, if either is so.
@@ -86,8 +86,8 @@ func (c *claims) add(req Request) {
 	}
 }
 
-// deliver tells the claims of verified content. Whoever looks after the fill has
-// ended must find it recorded.
+// deliver tells the claims that the content is verified. It must be recorded before
+// the fill ends.
 func (c *claims) deliver(size int64) {
 	c.mu.Lock()
 	c.delivered, c.size = true, size

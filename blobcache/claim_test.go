@@ -188,8 +188,8 @@ func TestSizesBesideWhatIsStored(t *testing.T) {
 	})
 }
 
-// TestGroupRoom: several downloads of one group have no more than half of the
-// room, so that they cannot push out what all others have. One alone may have all.
+// TestGroupRoom: several downloads of one group get at most half of the room, so that
+// they cannot evict the content of all other groups. A single one may get all of it.
 func TestGroupRoom(t *testing.T) {
 	k := newKeeper(new(paperShelf), Limits{MaxSize: 1000, Reserve: -1}, Hooks{})
 	a, b := reservation{group: "acme"}, reservation{group: "acme"}

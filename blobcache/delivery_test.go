@@ -216,8 +216,8 @@ func (i *interrupted) Mark(ctx context.Context, key string, used time.Time) erro
 	return i.Ledger.Mark(ctx, key, used)
 }
 
-// TestAdoptGoesOnMixed: that the links of a repository were of several sources is
-// known to whoever goes on, although those of the other source have gone.
+// TestAdoptGoesOnMixed: an adoption that is resumed knows that the links of a
+// repository were of several sources, although those of the other source have gone.
 func TestAdoptGoesOnMixed(t *testing.T) {
 	e := newEstate(t, nil)
 	d := e.layer("a", 100)

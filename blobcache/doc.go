@@ -8,7 +8,7 @@
 // its own offset, so nobody waits for the whole and nobody slows the others down;
 // the last byte is held back from all of them until the digest matches. Then the
 // file is synced and renamed into the store. A range that ends before the last
-// byte is not held back, and is as good as its endpoint until the fill has ended.
+// byte is not held back: until the fill has ended, it is only what the endpoint sent.
 //
 // A [Shelf] is kept within [Limits] by [Cache.Keep]: what was least recently
 // asked for goes first, and what it names goes with it, so that no image is left

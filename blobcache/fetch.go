@@ -9,7 +9,7 @@ import (
 
 const (
 	// sourceStall is how long one of several connections may send nothing, at
-	// first: the others go on, but whoever reads in order waits for this one.
+	// first: the others go on, but readers from the beginning wait for this one.
 	sourceStall = 5 * time.Second
 
 	// A transfer is resumed so often in a row without having got further by

@@ -50,7 +50,7 @@ func irregularAt(path string, wantFolder bool, err error) error {
 		return &irregular{path, info.Mode()}
 	}
 	if (lerr != nil || info.IsDir() == wantFolder) && slices.Contains(kindErrors, err) {
-		err = fs.ErrNotExist // what was no file is gone by now
+		err = fs.ErrNotExist // it was not a file, and is gone by now
 	}
 	return &fs.PathError{Op: "open", Path: path, Err: err}
 }

@@ -33,7 +33,7 @@ type meter struct {
 	taken   int // how many are whole
 }
 
-// sample is what came in a stretch of time, and what should have come.
+// sample holds how many bytes came in a stretch of time, and how many should have.
 type sample struct {
 	took     time.Duration
 	got, due float64 // bytes

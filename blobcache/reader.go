@@ -50,8 +50,8 @@ func (r *Reader) Parts() bool {
 }
 
 // AwaitWhole waits until all of the content has come and is verified, and so its
-// size is known. Content that cannot be stored is not waited for: its size is what
-// the source has said, which is an error if that is [Body.Plain].
+// size is known. Content that cannot be stored is not waited for: its size is the
+// one that the source announced, which is an error if that is [Body.Plain].
 func (r *Reader) AwaitWhole(ctx context.Context) error {
 	r.using.Lock()
 	defer r.using.Unlock()

@@ -32,8 +32,8 @@ type reservation struct {
 	bytes int64
 }
 
-// disk is what the shelf's disk has, without the reserve, in bytes. Spare is less
-// than nothing when the reserve itself has been used.
+// disk holds the space of the shelf's disk without the reserve, in bytes. Spare is
+// negative when part of the reserve has been used.
 type disk struct {
 	known        bool
 	kept         bool // a reserve is kept free
@@ -130,7 +130,7 @@ func (k *keeper) reserve(ctx context.Context, r *reservation, size int64) error 
 			return err
 		}
 		if !waiting {
-			// Else a sweep would see that all is well, and not for whom it is not.
+			// Otherwise a sweep would not see that room is missing.
 			waiting = true
 			k.want(size)
 			defer k.want(-size)

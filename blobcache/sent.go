@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// sent is what a reader has got from a spool since its last Seek: the bytes from one
-// offset to another. The digest of a spool that fails is never checked, so if the
-// reader goes on with another transfer, that one must bring the same bytes again.
+// sent is the range of bytes that a reader has got from a spool since its last Seek. The
+// digest of a spool that fails is never checked, so if the reader goes on with another
+// transfer, that one must bring the same bytes again.
 type sent struct {
 	from, to int64
 }

@@ -24,7 +24,7 @@ type endpointSlots struct {
 	groups map[string]int
 }
 
-// slot is the right to one transfer. Whoever has it releases it once.
+// slot is the right to one transfer. Its owner releases it once.
 type slot struct {
 	of              *slots
 	endpoint, group string

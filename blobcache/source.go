@@ -6,7 +6,7 @@ import (
 )
 
 // SourceLimits bound what the fills from an endpoint may take of this process,
-// however slow or hostile the endpoint is, and whoever asks for them. A zero
+// however slow or hostile the endpoint is, for all requests together. A zero
 // stands for the default.
 type SourceLimits struct {
 	// Fills is how many transfers from the endpoint there may be at a time:

@@ -128,9 +128,9 @@ func (a *access) decide(ctx context.Context, who caller, group string, want Role
 	return v, nil
 }
 
-// deniedUnasked returns the rule that denies whoever cannot have a part in a group
-// which only a directory may know and which cannot be public, so that no
-// directory is asked about names that strangers invent.
+// deniedUnasked returns the rule that denies a caller who cannot be a member of a group
+// that only a directory may know and that cannot be public, so that no directory is
+// asked about invented names.
 func (a *access) deniedUnasked(who caller, group string) string {
 	switch {
 	case a.groups[group] != nil || a.foreignPublic:

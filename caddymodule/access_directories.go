@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Whoever may make groups in a directory chooses their paths, and so could claim
+// A user who may create groups in a directory chooses their paths, and so could claim
 // a path that the configuration means for others. So a directory's groups and the
 // roles in them count here only where the configuration leaves room for them:
 //

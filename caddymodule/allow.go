@@ -111,7 +111,7 @@ func (p imagePattern) checkUpstream(declared []string) error {
 	return nil
 }
 
-// pulledImage is what a request asks for, in the terms of patterns.
+// pulledImage is the image of a request as patterns are matched against it.
 type pulledImage struct {
 	names []string // UPSTREAM/REPOSITORY; see imageOf
 	tag   string   // empty for a request by digest, of a blob or of a list
@@ -177,7 +177,7 @@ func newImageLimits(groups []*Group) (map[string]*imageLimits, error) {
 	return all, nil
 }
 
-// limitVerdict is what the limits of a group and of the groups above it say.
+// limitVerdict is the verdict of the limits of a group and of the groups above it.
 type limitVerdict struct {
 	ok    bool
 	group string   // whose limits exclude the image

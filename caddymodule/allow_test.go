@@ -166,8 +166,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestLimitsByKind: manifests by digest, blobs, lists and the paths of mirrors are
-// limited too, and so is what is cached.
+// TestLimitsByKind: the limits apply to manifests by digest, blobs, lists and the paths
+// of mirrors too, and to cached content.
 func TestLimitsByKind(t *testing.T) {
 	s, up, image := limitedSite(t)
 	evil := up.PutImage("library/evil", "1", random(2, 1000))

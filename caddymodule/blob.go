@@ -110,10 +110,10 @@ func (p *repository) fetchBlob(d digest.Digest) blobcache.Fetch {
 	}
 }
 
-// blobClaim is what a repository may have of a blob. That it is stored does not
-// make it this repository's: unless upstream has confirmed it, upstream is asked;
-// and unless upstream has delivered it, to this repository or to another one, it
-// is fetched.
+// blobClaim decides whether a repository may have a blob. A stored blob is not
+// automatically this repository's: unless upstream has confirmed it, upstream is asked,
+// and unless upstream has delivered it, to this repository or to another one, it is
+// fetched.
 type blobClaim struct {
 	*repository
 	digest digest.Digest

@@ -62,7 +62,7 @@ type Login struct {
 	// friendly is that somebody has logged in from this address before.
 	friendly bool
 
-	// subnet is what of the client's address counts for limits.
+	// subnet is the part of the client's address that limits count by.
 	subnet string
 
 	// token is that the password has the shape of a token; see [accounts.isToken].

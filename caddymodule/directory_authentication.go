@@ -38,8 +38,8 @@ func init() { caddy.RegisterModule(new(AuthenticationDirectory)) }
 // that were given for its logins. A directory that is to take back at once is one that is asked at
 // each pull, or `blocked`.
 type AuthenticationDirectory struct {
-	// Name is what the directory is called where its accounts are listed, as in
-	// NAME:alice: authentication by default.
+	// Name names the directory where its accounts are listed, as in NAME:alice. The
+	// default is authentication.
 	Name string `json:"name,omitempty"`
 
 	// Provider checks the logins. The id of the user that it returns is the

@@ -35,8 +35,8 @@ func init() { caddy.RegisterModule(new(GitLabDirectory)) }
 // pulls from wherever the user whose job it is may, while the job runs. Who has
 // only a token without the scope api does nothing but pull.
 type GitLabDirectory struct {
-	// Name is what the directory is called where its accounts are listed, as in
-	// NAME:alice: gitlab by default.
+	// Name names the directory where its accounts are listed, as in NAME:alice. The
+	// default is gitlab.
 	Name string `json:"name,omitempty"`
 
 	// URL is the instance's, as in https://gitlab.example.com.
@@ -58,10 +58,9 @@ type GitLabDirectory struct {
 	// no further directory is asked.
 	TokenPrefix string `json:"token_prefix,omitempty"`
 
-	// MembersOnly is true by default: all but members are kept out of public and
-	// internal groups too, as by GitLab's own dependency proxy. With false,
-	// whoever may create groups at GitLab decides who may use the upstreams'
-	// logins.
+	// MembersOnly limits public and internal groups to their members too, as GitLab's
+	// own dependency proxy does. The default is true. With false, every user who may
+	// create groups at GitLab decides who may use the upstreams' logins.
 	MembersOnly *bool `json:"members_only,omitempty"`
 
 	// Groups are patterns of the groups of GitLab that exist here: acme/* are

@@ -18,9 +18,9 @@ const (
 	deployWindow = 3 * time.Minute
 	// deployLogins is how many unknown logins it is shown within the window.
 	deployLogins = 20
-	// deployStrangers is how many of them come from addresses that nobody has
-	// logged in from before. The rest is for new tokens of known places, which
-	// strangers cannot use up.
+	// deployStrangers is how many of them may come from addresses without an earlier
+	// login. The rest is for new tokens from known addresses, which unknown addresses
+	// cannot use up.
 	deployStrangers = 15
 	// deployEach is how many of them come from one address.
 	deployEach = 5
@@ -49,9 +49,9 @@ func newDeployBudget() (*deployBudget, error) { return &deployBudget{now: time.N
 // Destruct implements [caddy.Destructor]; there is nothing to stop.
 func (*deployBudget) Destruct() error { return nil }
 
-// take counts a login that GitLab is about to be shown; right takes it back when
-// GitLab has found it right. An error says that there is no place left, and when
-// there will be.
+// take counts a login before it is sent to GitLab; right takes the count back once
+// GitLab has accepted the login. The error says that the budget is used up, and when
+// it will be available again.
 func (b *deployBudget) take(login Login) (right func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestGitLabMembersOnly: by default, who creates a public group at GitLab opens
-// nothing here, and anonymous callers get no token and cause no question.
+// TestGitLabMembersOnly: by default, creating a public group at GitLab does not give
+// anybody access here, and anonymous callers get no token and cause no question.
 func TestGitLabMembersOnly(t *testing.T) {
 	g, alice, bob := newGitLab(t)
 	up := registrytest.New(t)

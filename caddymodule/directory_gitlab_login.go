@@ -31,8 +31,8 @@ type gitlabCredential struct {
 	User int64      `json:"user,omitempty"` // whose it is
 	In   int64      `json:"in,omitempty"`   // the job's project, the deploy token's group
 
-	// Seen is when GitLab took it for good, in Unix seconds, and Expires the day
-	// on which it is good no more.
+	// Seen is when GitLab accepted it, in Unix seconds, and Expires the day from
+	// which it is not valid any more.
 	Seen    int64  `json:"seen,omitempty"`
 	Expires string `json:"expires,omitempty"`
 

@@ -27,8 +27,8 @@ func init() { caddy.RegisterModule(new(LDAPDirectory)) }
 // entry has, whatever way it was written at the login. Referrals are not
 // followed.
 type LDAPDirectory struct {
-	// Name is what the directory is called where its accounts are listed, as in
-	// NAME:alice: ldap by default.
+	// Name names the directory where its accounts are listed, as in NAME:alice. The
+	// default is ldap.
 	Name string `json:"name,omitempty"`
 
 	// Servers are URLs as in ldaps://ldap.example.com or ldap://…, asked in

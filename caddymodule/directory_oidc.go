@@ -43,8 +43,8 @@ func init() { caddy.RegisterModule(new(OIDCDirectory)) }
 // 15 minutes old or one is missing, at most every 10 seconds. If it is away,
 // known keys serve for an hour.
 type OIDCDirectory struct {
-	// Name is what the directory is called where its accounts are listed, as in
-	// NAME:repo:acme/app:ref:refs/heads/main: oidc by default.
+	// Name names the directory where its accounts are listed, as in
+	// NAME:repo:acme/app:ref:refs/heads/main. The default is oidc.
 	Name string `json:"name,omitempty"`
 
 	// Issuer is the URL that the tokens have in `iss`, and where the discovery

@@ -17,8 +17,8 @@ func init() { caddy.RegisterModule(new(StaticDirectory)) }
 // StaticDirectory holds accounts with passwords: those that the configuration
 // itself lists and those of a file.
 type StaticDirectory struct {
-	// Name is what the directory is called where its accounts are listed, as in
-	// NAME:alice: static by default.
+	// Name names the directory where its accounts are listed, as in NAME:alice. The
+	// default is static.
 	Name string `json:"name,omitempty"`
 
 	// Users are the accounts of the configuration.

@@ -24,8 +24,8 @@ type Downloads struct {
 
 	// MaxPerGroup is how many of them one group may have started: by default a
 	// quarter of Max. A group that is not declared counts as the nearest declared
-	// group above it, or as its first component if there is none: whoever can make
-	// subgroups gains nothing.
+	// group above it, or as its first component if there is none, so that creating
+	// subgroups does not raise the limit.
 	MaxPerGroup int `json:"max_per_group,omitempty"`
 
 	// MinRate is how many bytes a second a download must bring on average while

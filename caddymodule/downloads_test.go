@@ -48,7 +48,7 @@ func TestTooManyDownloads(t *testing.T) {
 		t.Errorf("the other group's pull took %v", took)
 	}
 	s.awaitStored(string(small.Layers[0]))
-	// Declared by whoever runs the site, a subgroup counts for itself.
+	// A subgroup that the configuration declares counts for itself.
 	if response := s.open(blobPath("red/own", "alpine", slow[3]), as("alice")); response.StatusCode != http.StatusOK {
 		t.Errorf("a declared subgroup: %d", response.StatusCode)
 	}

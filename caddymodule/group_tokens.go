@@ -51,8 +51,8 @@ func (ex *exchange) ofGroup(t accesstoken.Token) bool {
 	return t.Site == ex.Name && t.Kind != accesstoken.Personal && slices.Contains(t.Groups, ex.route.group)
 }
 
-// orderGroupToken makes a token that is no more than its maker: what is made with
-// an access token ends with it, and that of a group makes none.
+// orderGroupToken makes a token with at most the rights of its maker. A token that is
+// made with an access token ends with it, and a group's token cannot make any.
 func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
 	if ex.caller.token != "" && ex.caller.directory == tokensDirectory {
 		return accesstoken.Token{}, "", badOrder("an access token of a group cannot make others; log in as an owner")

@@ -16,7 +16,7 @@ import (
 // A failed login is answered at a fixed time after its arrival, so that the time
 // of the answer tells nothing about the name. The check runs beside the request:
 // if it takes longer than that, it goes on without the request, and the answer is
-// that the login cannot be checked now, whoever it names. What comes of the check
+// that the login cannot be checked now, whatever name it has. The result of the check
 // is charged and logged, and a login that turns out to be right is remembered, so
 // that it succeeds at once when the client tries again.
 

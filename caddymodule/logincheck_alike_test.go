@@ -83,8 +83,8 @@ func TestHashPanics(t *testing.T) {
 	})
 }
 
-// TestBusyLoginsSpareTokens: while the checks of strangers' passwords are too many,
-// an access token of our own gets in, also one that nobody has used before.
+// TestBusyLoginsSpareTokens: while too many passwords of unknown clients are being
+// checked, an access token of our own is accepted, even at its first use.
 func TestBusyLoginsSpareTokens(t *testing.T) {
 	s := newSite(t)
 	s.globals = trustFront

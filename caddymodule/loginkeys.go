@@ -11,8 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 )
 
-// maxFolded is how long a name may be to be folded, in bytes. Longer ones are no
-// account's.
+// maxFolded is how long a name may be to be folded, in bytes. Longer ones belong to no
+// account.
 const maxFolded = 1 << 10
 
 // looseName returns the same for all ways to write a name that some directory takes for

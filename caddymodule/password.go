@@ -71,10 +71,10 @@ func hashOnce(ctx context.Context, login Login, against string, compare func() (
 	})
 }
 
-// feign takes for a login of nobody the turn that it would take if this account
-// had the name. Nothing is known beforehand, and none but the same login shares
-// the turn, as with a wrong password: otherwise a name that nobody has would be
-// refused sooner than others.
+// feign makes the login of an unknown name wait for the turn in the queue that it would
+// take if this account had the name. As with a wrong password, no result is remembered
+// beforehand, and only an equal login shares the turn: otherwise an unknown name would
+// be refused sooner than others.
 func (u *StaticUser) feign(ctx context.Context, login Login) error {
 	key := loginDigest("nobody", login.Name, u.Hash, login.Password)
 	_, err := hashInTurn(ctx, login, key, func() (bool, error) { return u.compare(login.Password) })

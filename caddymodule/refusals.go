@@ -16,10 +16,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 )
 
-// refuseFor is how long a wrong login is known to be wrong. Whoever repeats it
-// within that time is refused without a question to any directory, so that a job
-// with an old password, or somebody's malice, does not lock an account at the
-// server of its directory.
+// refuseFor is how long a wrong login is remembered. The same login is refused within
+// that time without asking any directory, so that a job with an old password, or an
+// attacker, does not lock an account at the server of its directory.
 const refuseFor = time.Minute
 
 // refusals remembers wrong logins by a keyed digest of name and password. It
@@ -55,8 +54,8 @@ func (r refusals) add(key loginSum, directory string, err error) {
 	r.cache.Add(key, refusedLogin{directory, err, time.Now()})
 }
 
-// refusalKey is what a login is remembered by: as it is written, and with the
-// accounts of the users files as they are at this moment.
+// refusalKey returns the key that a login is remembered under: its exact name and
+// password, and the present accounts of the users files.
 func (a *accounts) refusalKey(name, password string) (key loginSum) {
 	mac := hmac.New(sha256.New, loginKey)
 	for _, d := range a.directories {
@@ -72,8 +71,8 @@ func (a *accounts) refusalKey(name, password string) (key loginSum) {
 }
 
 // authenticate checks a login at each directory until one knows the account. An
-// access token of our own is no other directory's business, whatever user name
-// it comes with.
+// access token of our own is not shown to any directory, whatever user name it comes
+// with.
 func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error) {
 	if accesstoken.IsOurs(login.Password) {
 		token, err := a.tokens.store.Verify(ctx, login.Password)
@@ -131,7 +130,7 @@ func (a *accounts) feign(ctx context.Context, login Login, at int) error {
 	return nil
 }
 
-// asNobody is the login with a name that nobody has and a password of nobody.
+// asNobody returns the login with a random name and password, which no account has.
 func (l Login) asNobody() Login {
 	l.Name, l.Password = "nobody-"+rand.Text(), rand.Text()
 	return l

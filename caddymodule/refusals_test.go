@@ -157,7 +157,7 @@ func TestHiddenRefusalsGitLab(t *testing.T) {
 				s.get(auth, basic(name, secret), from(fmt.Sprint("198.51.100.", i))).expect(t, status, code)
 			}
 		}
-		for _, name := range []string{"carol", "nobody"} { // what is no token is not GitLab's business
+		for _, name := range []string{"carol", "nobody"} { // GitLab is asked only about tokens
 			s.get(auth, basic(name, fmt.Sprint("hunter", i))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		}
 	}

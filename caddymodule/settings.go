@@ -33,8 +33,8 @@ type Group struct {
 	MembersFrom []string `json:"members_from,omitempty"`
 
 	// Quota bounds what is stored for the group and its subgroups, in bytes:
-	// above it, what they pulled least recently goes. What another group has
-	// too is counted for both. 0, the default, is no bound of its own.
+	// above it, what they pulled least recently goes. Content that
+	// another group has too counts for both. The default, 0, sets no bound.
 	Quota int64 `json:"quota,omitempty"`
 
 	// Allow are patterns of the images that can be pulled through the group and

@@ -42,7 +42,7 @@ type FilesystemStorage struct {
 
 	// MaxSize bounds the stored images, in bytes: what was least recently
 	// pulled goes first, and a blob larger than nine tenths of it is passed
-	// on without being stored. The default, 0, is no bound.
+	// on without being stored. The default, 0, sets no bound.
 	MaxSize int64 `json:"max_size,omitempty"`
 
 	// UnusedFor is how long what nobody pulls is kept; by default for ever.

@@ -171,8 +171,8 @@ func TestThrottlePassphrases(t *testing.T) {
 	}
 }
 
-// TestThrottleForgedTokens: tokens that nobody has made cost their address, whether
-// or not it could be told that they are forged.
+// TestThrottleForgedTokens: forged tokens count against their address, whether or not
+// they could be recognized as forged.
 func TestThrottleForgedTokens(t *testing.T) {
 	g := newGuard(t)
 	checked := 0

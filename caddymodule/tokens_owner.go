@@ -64,9 +64,9 @@ func (a *accounts) ownerDirectory(owner accesstoken.Owner) (namedDirectory, erro
 	return d, nil
 }
 
-// ended returns why a token that is neither revoked nor expired is good no more,
-// "" if it is good as far as that is known without asking a directory. The others
-// are those that it may have been made with.
+// ended returns why a token that is neither revoked nor expired is not valid any more,
+// or "" if it is valid as far as that is known without asking a directory. The others
+// are the tokens that it may have been made with.
 func (a *accounts) ended(token accesstoken.Token, others map[string]accesstoken.Token) string {
 	if token.Owner != nil {
 		if _, err := a.ownerDirectory(*token.Owner); err != nil {

@@ -21,7 +21,7 @@ const (
 	headAbsences = 1024
 )
 
-// headRecord is what a registry's HEAD is worth for one kind of content. Some
+// headRecord records how reliable a registry's HEAD is for one kind of content. Some
 // registries refuse HEAD for what they have, so a GET decides before a refusal
 // is passed on. Where both have agreed on an absence, HEAD is believed for an
 // hour, so that missing tags cost no counted GETs: about the same reference at
@@ -37,7 +37,7 @@ type headRecord struct {
 	absent *lru.Cache[string, absence]
 }
 
-// absence is what GET has said of a reference, and when.
+// absence is the error that GET has returned for a reference, and when.
 type absence struct {
 	kind Kind
 	at   time.Time

@@ -152,7 +152,7 @@ func parseToken(content []byte, now time.Time) (*token, error) {
 	if value == "" || len(value) > maxToken || !printable(value) {
 		return nil, fmt.Errorf("the answer holds no usable token")
 	}
-	// Only a number counts; anything else is as good as absent.
+	// Only a number counts; anything else is ignored.
 	life := minTokenLife
 	var seconds float64
 	if json.Unmarshal(answer.ExpiresIn, &seconds) == nil {

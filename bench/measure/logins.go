@@ -99,7 +99,7 @@ func quantile(sorted []time.Duration, q float64) float64 {
 func logins(s *settings) error {
 	each, all, err := spread(s.accounts, s.clients, func(i int) error {
 		for {
-			// Whoever has waited a second for a turn is to try again.
+			// A login that has waited a second for its turn is to be retried.
 			status, body, err := s.login(account(i), s.password, "192.0.2.1")
 			if err != nil || status != http.StatusServiceUnavailable {
 				return expect(http.StatusOK, status, body, err)

@@ -116,8 +116,8 @@ func (c *Client) ask(ctx context.Context, what, path string, into any) error {
 	return err
 }
 
-// Reach asks GitLab for what the service token is, and returns an error if there
-// is no answer.
+// Reach asks GitLab about the service token, and returns an error if GitLab does not
+// answer.
 func (c *Client) Reach(ctx context.Context) error {
 	var token Token
 	err := c.get(ctx, "the service token", "/api/v4/personal_access_tokens/self", c.service(), &token)
