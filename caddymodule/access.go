@@ -40,6 +40,16 @@ var roleNames = [...]string{"no role", "member", "maintainer", "owner"}
 // String names the role in lower case.
 func (r Role) String() string { return roleNames[min(int(r), len(roleNames)-1)] }
 
+// parseRole returns the role with the given name: member, maintainer or owner.
+func parseRole(name string) (Role, bool) {
+	for role := Member; role <= Owner; role++ {
+		if role.String() == name {
+			return role, true
+		}
+	}
+	return NoRole, false
+}
+
 // access decides what an account may do in a group. It is made anew with each
 // configuration and asked at each request; a token decides nothing.
 type access struct {

@@ -206,8 +206,8 @@ func (a *accounts) isBlocked(id accountID) bool {
 // lists tells whether the configuration itself has an account of this name.
 func (a *accounts) lists(name string) bool {
 	return slices.ContainsFunc(a.directories, func(d namedDirectory) bool {
-		static := d.static()
-		return static != nil && static.knows(name)
+		local, ok := d.Directory.(LocalDirectory)
+		return ok && local.Knows(name)
 	})
 }
 

@@ -82,7 +82,7 @@ var deeds = [...]string{Member: "pull from it", Maintainer: "see its page or pur
 // authorize decides whether the caller has a role in the group, now. Why not
 // is told to insiders alone.
 func (ex *exchange) authorize(want Role) *apiError {
-	v, err := ex.access.decide(askedBy(ex.r.Context(), ex.caller, ex.clientIP()), ex.caller, ex.route.group, want)
+	v, err := ex.access.decide(WithAsker(ex.r.Context(), ex.caller.asker(ex.clientIP())), ex.caller, ex.route.group, want)
 	if err != nil {
 		return ex.cannotTell("decide about a group", err)
 	}
@@ -119,4 +119,12 @@ func (ex *exchange) refuse(e *apiError) {
 			zap.Int("status", e.status), zap.Error(e.cause))
 	}
 	writeError(ex.w, ex.r, e)
+}
+
+// asker returns the caller as directories count their questions by.
+func (c caller) asker(address string) Asker {
+	if c.anonymous {
+		return Asker{Subnet: subnetOf(address)}
+	}
+	return Asker{Directory: c.directory, Name: c.Name}
 }

@@ -46,12 +46,10 @@ func (g *Group) check() error {
 	if g == nil {
 		return errors.New("a group is null")
 	}
-	switch {
-	case !upstream.ValidRepository(g.Path):
-		return fmt.Errorf("group '%s': a group's path is lower-case letters and digits, separated by . _ __ - or /", g.Path)
-	case strings.Contains("/"+g.Path+"/", infix):
-		return fmt.Errorf("group %s: a group's path must not contain %s", g.Path, strings.Trim(infix, "/"))
-	case g.Quota < 0:
+	if err := checkGroupPath(g.Path); err != nil {
+		return err
+	}
+	if g.Quota < 0 {
 		return fmt.Errorf("group %s: the quota is less than nothing; write a number of bytes", g.Path)
 	}
 	switch g.Visibility {
@@ -59,6 +57,17 @@ func (g *Group) check() error {
 		return g.checkPatterns()
 	}
 	return fmt.Errorf("group %s: visibility '%s': write private, internal or public", g.Path, g.Visibility)
+}
+
+// checkGroupPath checks the path of a group of this site.
+func checkGroupPath(path string) error {
+	switch {
+	case !upstream.ValidRepository(path):
+		return fmt.Errorf("group '%s': a group's path is lower-case letters and digits, separated by . _ __ - or /", path)
+	case strings.Contains("/"+path+"/", infix):
+		return fmt.Errorf("group %s: a group's path must not contain %s", path, strings.Trim(infix, "/"))
+	}
+	return nil
 }
 
 func (u *Upstream) check() error {
@@ -183,9 +192,9 @@ func checkOnce[T any](what string, things []T, name func(T) string) error {
 }
 
 // checkEach checks some named things in the order in which they were written.
-func checkEach[T interface{ check() error }](what string, things []T, name func(T) string) error {
+func checkEach[T any](what string, things []T, name func(T) string, check func(T) error) error {
 	for i, thing := range things {
-		if err := thing.check(); err != nil {
+		if err := check(thing); err != nil {
 			return err
 		}
 		if err := checkOnce(what, things[:i+1], name); err != nil {
@@ -203,12 +212,12 @@ func groupUpstreamName(u *GroupUpstream) string { return u.Name }
 // check is all of it, for those who write JSON.
 func (h *Handler) check() error {
 	err := cmp.Or(h.Token.check(), checkRealm(h.Realm), checkSiteName(h.Name),
-		checkEach("group", h.Groups, groupPath), checkEach("upstream", h.Upstreams, upstreamName))
+		checkEach("group", h.Groups, groupPath, (*Group).check), checkEach("upstream", h.Upstreams, upstreamName, (*Upstream).check))
 	if err != nil {
 		return err
 	}
 	for _, g := range h.Groups {
-		if err := checkEach("group "+g.Path+": upstream", g.Upstreams, groupUpstreamName); err != nil {
+		if err := checkEach("group "+g.Path+": upstream", g.Upstreams, groupUpstreamName, (*GroupUpstream).check); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"regexp"
 	"time"
 )
 
@@ -59,14 +60,17 @@ type Login struct {
 	// Request brought the login, for directories that look at more of it.
 	Request *http.Request
 
-	// friendly is that somebody has logged in from this address before.
-	friendly bool
+	// Groups are the paths of the groups that the request is about; at most four.
+	Groups []string
 
-	// subnet is the part of the client's address that limits count by.
-	subnet string
+	// Friendly reports whether an account has logged in from this address before.
+	Friendly bool
 
-	// token is that the password has the shape of a token; see [accounts.isToken].
-	token bool
+	// Subnet is the part of the client's address that limits count by.
+	Subnet string
+
+	// Token reports whether the password has the form of a token of some service.
+	Token bool
 }
 
 // ErrUnknownAccount is a directory's way to say that an account, or the kind
@@ -134,6 +138,40 @@ type CostlyDirectory interface {
 	Feign(ctx context.Context, login Login) error
 }
 
+// LocalDirectory is a Directory that holds its accounts in memory and checks
+// their passwords itself. An unknown name takes no time there, so the login of
+// one is compared with the password of an account of a local directory; see
+// [LocalDirectory.FeignAs].
+type LocalDirectory interface {
+	Directory
+
+	// Listed returns the names of the accounts that the configuration lists.
+	Listed() []string
+
+	// Knows reports whether an account has the name.
+	Knows(name string) bool
+
+	// Generation returns a number that changes when the accounts do.
+	Generation() uint64
+
+	// Len returns the number of accounts.
+	Len() int
+
+	// FeignAs spends on a login what Authenticate spends on a wrong password of
+	// the account at index i, and returns an error if the login could not be
+	// checked now.
+	FeignAs(ctx context.Context, login Login, i int) error
+}
+
+// TokenDirectory is a Directory whose accounts log in with tokens, which
+// machines make and nobody guesses.
+type TokenDirectory interface {
+	Directory
+
+	// IsToken reports whether a login has the form of one with such a token.
+	IsToken(name, password string) bool
+}
+
 // GroupDirectory is a Directory that knows groups which the configuration need
 // not declare. Both methods are called for each request and must remember.
 type GroupDirectory interface {
@@ -146,6 +184,24 @@ type GroupDirectory interface {
 	// VisibilityOf returns who may pull from a group; an error that is
 	// fs.ErrNotExist if the directory has no such group.
 	VisibilityOf(ctx context.Context, group string) (Visibility, error)
+}
+
+// Asker is the client on whose behalf a directory is asked about a group: an
+// account, or an address if the client is anonymous.
+type Asker struct{ Directory, Name, Subnet string }
+
+type askerKey struct{}
+
+// WithAsker returns a context that carries the asker.
+func WithAsker(ctx context.Context, a Asker) context.Context {
+	return context.WithValue(ctx, askerKey{}, a)
+}
+
+// AskerOf returns the asker that a context carries. There is none for questions
+// of the admin API, and for those that follow from a login.
+func AskerOf(ctx context.Context) (Asker, bool) {
+	a, ok := ctx.Value(askerKey{}).(Asker)
+	return a, ok
 }
 
 // closedDirectory is a GroupDirectory that can rule out that a group of it is
@@ -182,4 +238,14 @@ type namingDirectory interface {
 func namesGroups(d Directory) bool {
 	naming, ok := d.(namingDirectory)
 	return ok && naming.namesGroups()
+}
+
+// Tokens of GitLab, GitHub and Docker Hub consist of these characters and are at
+// least 20 long; a longer one than 4,096 may not fit into a header.
+var tokenCharacters = regexp.MustCompile(`^[A-Za-z0-9_.=-]+$`)
+
+// hasTokenForm reports whether a password has the length and the characters of a
+// token. Other passwords are people's, and are not sent to a token service.
+func hasTokenForm(password string) bool {
+	return len(password) >= 20 && len(password) <= 4096 && tokenCharacters.MatchString(password)
 }

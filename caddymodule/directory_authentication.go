@@ -147,7 +147,7 @@ func (a *AuthenticationDirectory) Authenticate(ctx context.Context, login Login)
 
 // Feign implements [CostlyDirectory].
 func (a *AuthenticationDirectory) Feign(ctx context.Context, login Login) error {
-	nobody := login.asNobody()
+	nobody := login.Unknown()
 	if strings.Contains(login.Name, ":") || a.maxLen > 0 && len(login.Password) > a.maxLen {
 		return nil // which is not asked about
 	}

@@ -58,7 +58,7 @@ func (b *deployBudget) take(login Login) (right func(), err error) {
 	if err := b.check(login); err != nil {
 		return nil, err
 	}
-	shown := &deployShown{b.now(), login.subnet, login.friendly}
+	shown := &deployShown{b.now(), login.Subnet, login.Friendly}
 	b.shown = append(b.shown, shown)
 	return func() {
 		b.mu.Lock()
@@ -84,8 +84,8 @@ func (b *deployBudget) check(login Login) error {
 		}
 	}
 	full(deployLogins, func(*deployShown) bool { return true })
-	full(deployEach, func(s *deployShown) bool { return s.subnet == login.subnet })
-	if !login.friendly {
+	full(deployEach, func(s *deployShown) bool { return s.subnet == login.Subnet })
+	if !login.Friendly {
 		full(deployStrangers, func(s *deployShown) bool { return !s.friendly })
 	}
 	if wait > 0 {

@@ -31,7 +31,7 @@ func TestDeployBudget(t *testing.T) {
 	b, now := newBudget(t)
 	take := func(n int, subnet string, friendly bool) (taken int, wait time.Duration) {
 		for range n {
-			_, err := b.take(Login{subnet: subnet, friendly: friendly})
+			_, err := b.take(Login{Subnet: subnet, Friendly: friendly})
 			if trouble := (*gitlabapi.Trouble)(nil); errors.As(err, &trouble) {
 				wait = trouble.RetryAfter
 				if trouble.Away {
@@ -59,13 +59,13 @@ func TestDeployBudget(t *testing.T) {
 	expect("another known place", 1, "192.0.2.10", true, 0, deployWindow-time.Minute)
 	*now = now.Add(deployWindow - time.Minute)
 	expect("the first address again", 9, "192.0.2.1", false, deployEach, deployWindow)
-	right, err := b.take(Login{subnet: "192.0.2.8", friendly: true})
+	right, err := b.take(Login{Subnet: "192.0.2.8", Friendly: true})
 	if err == nil || right != nil {
 		t.Errorf("got %v, want none left for anybody", err)
 	}
 	*now = now.Add(deployWindow)
 	for range 3 * deployLogins { // right ones do not count
-		if right, err = b.take(Login{subnet: "192.0.2.8"}); err != nil {
+		if right, err = b.take(Login{Subnet: "192.0.2.8"}); err != nil {
 			t.Fatal(err)
 		}
 		right()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -13,8 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
-	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // A deploy token is of one group for ever, and GitLab does not say of which: each
@@ -172,21 +169,4 @@ func (d *GitLabDirectory) ownerAmong(ctx context.Context, id int64, groups []git
 		return 0, err
 	}
 	return owner.Load(), nil
-}
-
-// askedGroups are the groups that a request for a token, or for content, is about.
-func askedGroups(r *http.Request) (groups []string) {
-	if r == nil {
-		return nil
-	}
-	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && upstream.ValidRepository(rt.group) {
-		return []string{rt.group}
-	}
-	scopes := append(r.URL.Query()["scope"], r.PostForm["scope"]...)
-	for _, scope := range tokenissuer.ParseScopes(scopes) {
-		if group, _, ok := strings.Cut(scope.Name, infix); ok && upstream.ValidRepository(group) && len(groups) < 4 {
-			groups = append(groups, group)
-		}
-	}
-	return groups
 }

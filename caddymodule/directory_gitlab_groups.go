@@ -31,38 +31,23 @@ const (
 
 // groupQuestions bounds the questions to one instance.
 type groupQuestions struct {
-	askers              *lru.Cache[asker, *rate.Limiter]
+	askers              *lru.Cache[Asker, *rate.Limiter]
 	accounts, anonymous *rate.Limiter
 }
 
 func newGroupQuestions() *groupQuestions {
-	askers, err := lru.New[asker, *rate.Limiter](maxAskers)
+	askers, err := lru.New[Asker, *rate.Limiter](maxAskers)
 	if err != nil {
 		panic(err) // the size is a positive constant
 	}
 	return &groupQuestions{askers, rate.NewLimiter(accountsEvery, int(accountsBurst)), rate.NewLimiter(anonymousEvery, int(anonymousBurst))}
 }
 
-// asker is on whose behalf a directory is asked about a group: an account, or an
-// address if nobody is logged in.
-type asker struct{ directory, name, address string }
-
-type askerKey struct{}
-
-// askedBy puts the asker into a context.
-func askedBy(ctx context.Context, who caller, address string) context.Context {
-	a := asker{directory: who.directory, name: who.Name}
-	if who.anonymous {
-		a = asker{address: subnetOf(address)}
-	}
-	return context.WithValue(ctx, askerKey{}, a)
-}
-
 // allow takes one question from the buckets of the asker. Without an asker the
 // question comes from the admin endpoint or from a login that GitLab has just
 // accepted.
 func (q *groupQuestions) allow(ctx context.Context) bool {
-	a, ok := ctx.Value(askerKey{}).(asker)
+	a, ok := AskerOf(ctx)
 	if !ok {
 		return q.accounts.Allow()
 	}
@@ -76,7 +61,7 @@ func (q *groupQuestions) allow(ctx context.Context) bool {
 	switch {
 	case !own.Allow():
 		return false
-	case a.address != "":
+	case a.Subnet != "":
 		return q.anonymous.Allow()
 	}
 	return q.accounts.Allow()

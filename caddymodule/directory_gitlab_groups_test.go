@@ -143,7 +143,7 @@ func TestGitLabGroupQuestions(t *testing.T) {
 // share, and are bounded together.
 func TestGroupQuestions(t *testing.T) {
 	q := newGroupQuestions()
-	now := func(who caller, address string) bool { return q.allow(askedBy(t.Context(), who, address)) }
+	now := func(who caller, address string) bool { return q.allow(WithAsker(t.Context(), who.asker(address))) }
 	passed := 0
 	for i := range 2000 {
 		if now(caller{anonymous: true}, fmt.Sprintf("192.0.2.%d", i%200)) {

@@ -59,17 +59,10 @@ func parseCredential(facts string) (c gitlabCredential, err error) {
 // jobName is what a job token is used with.
 const jobName = "gitlab-ci-token"
 
-// tokenShape is what every token consists of; it is at least 20 characters long.
-// What is otherwise is somebody's password and goes nowhere.
-var tokenShape = regexp.MustCompile(`^[A-Za-z0-9_.=-]+$`)
-
-// maxTokenLen bounds it, since a long header may be refused on the way.
-const minTokenLen, maxTokenLen = 20, 4096
-
 // kindOf tells what kind of credential a login is by its shape alone, and whether
 // it can be nobody else's. It is "" for what may be a password.
 func (d *GitLabDirectory) kindOf(login Login) (kind gitlabKind, surely bool) {
-	if n := len(login.Password); n < minTokenLen || n > maxTokenLen || !tokenShape.MatchString(login.Password) {
+	if !hasTokenForm(login.Password) {
 		return "", false
 	}
 	rest := login.Password
@@ -89,6 +82,12 @@ func (d *GitLabDirectory) kindOf(login Login) (kind gitlabKind, surely bool) {
 	return "", false
 }
 
+// IsToken implements [TokenDirectory].
+func (d *GitLabDirectory) IsToken(name, password string) bool {
+	kind, surely := d.kindOf(Login{Name: name, Password: password})
+	return surely || kind == jobToken
+}
+
 // Authenticate implements [Directory]. The login itself is remembered as long as
 // any answer, by a keyed digest.
 func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Account, error) {
@@ -101,7 +100,7 @@ func (d *GitLabDirectory) Authenticate(ctx context.Context, login Login) (Accoun
 		among = fmt.Sprintf("%q", d.Groups) // where its group is looked for
 	}
 	question, key := "login with "+string(kind), loginDigest("gitlab", string(kind), login.Name, login.Password, among)
-	hints, known := askedGroups(login.Request), d.memory.Knew(question, key)
+	hints, known := login.Groups, d.memory.Knew(question, key)
 	c, err := gitlabapi.Ask(ctx, d.memory, question, key, func(ctx context.Context) (gitlabCredential, error) {
 		switch kind {
 		case jobToken:

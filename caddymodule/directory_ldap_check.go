@@ -132,10 +132,10 @@ func (g *LDAPGroup) check() error {
 	if g.DN == "" {
 		return errors.New("a mapping has no DN")
 	}
-	if err := cmp.Or(checkDN("map", g.DN), (&Group{Path: g.Group}).check()); err != nil {
+	if err := cmp.Or(checkDN("map", g.DN), checkGroupPath(g.Group)); err != nil {
 		return err
 	}
-	if _, ok := roleByName[g.Role]; !ok {
+	if _, ok := parseRole(cmp.Or(g.Role, "member")); !ok {
 		return fmt.Errorf("map %s: role '%s': write member, maintainer or owner", g.DN, g.Role)
 	}
 	return nil

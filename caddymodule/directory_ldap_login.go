@@ -21,7 +21,7 @@ func (l *LDAPDirectory) Authenticate(ctx context.Context, login Login) (Account,
 	key := l.memory.loginKey(login.Name, login.Password)
 	for again := false; ; again = true {
 		known, err := l.memory.logins.get(ctx, key, l.patience(), func(ctx context.Context) (Account, error) {
-			leave, err := l.pool.enter(ctx, login.friendly)
+			leave, err := l.pool.enter(ctx, login.Friendly)
 			if err != nil {
 				return Account{}, err
 			}
@@ -51,7 +51,7 @@ func (l *LDAPDirectory) Feign(ctx context.Context, login Login) error {
 	if !l.mayBe(login) {
 		return nil
 	}
-	if _, err := l.Authenticate(ctx, login.asNobody()); err != nil && !isRefusal(err) {
+	if _, err := l.Authenticate(ctx, login.Unknown()); err != nil && !isRefusal(err) {
 		return err
 	}
 	return nil
@@ -80,7 +80,7 @@ func (l *LDAPDirectory) searchAndBind(ctx context.Context, login Login) (Account
 	case err != nil:
 		return Account{}, err
 	}
-	if login.token {
+	if login.Token {
 		return Account{}, l.notBound(ctx, errTokenToLDAP)
 	}
 	if err := l.bind(ctx, entry.dn, login.Password, nil); err != nil {
@@ -115,7 +115,7 @@ func (l *LDAPDirectory) notBound(ctx context.Context, refusal error) error {
 
 // bindAlone is a login where only the account itself can ask.
 func (l *LDAPDirectory) bindAlone(ctx context.Context, login Login) (account Account, err error) {
-	if login.token {
+	if login.Token {
 		return Account{}, l.notBound(ctx, errTokenToLDAP)
 	}
 	err = l.bind(ctx, l.userDN(login.Name), login.Password, func(c *ldapConn) error {

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -26,7 +27,8 @@ func newLDAPRoles(mapped []*LDAPGroup, admins []string) ldapRoles {
 	var roles ldapRoles
 	for _, g := range mapped {
 		key := ldapKey(g.DN)
-		roles = append(roles, ldapGroup{key: key, id: ldapID(key), role: roleByName[g.Role], group: g.Group})
+		role, _ := parseRole(cmp.Or(g.Role, "member"))
+		roles = append(roles, ldapGroup{key: key, id: ldapID(key), role: role, group: g.Group})
 	}
 	for _, dn := range admins {
 		key := ldapKey(dn)

@@ -12,9 +12,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// roleByName are the roles that a configuration gives, "" being the default.
-var roleByName = map[string]Role{"": Member, "member": Member, "maintainer": Maintainer, "owner": Owner}
-
 // UnmarshalCaddyfile reads the directory. An audience and a map or a
 // requirement must be there; map and require may be repeated, and a value may
 // end in *:
@@ -101,7 +98,7 @@ func (o *OIDCDirectory) check() error {
 	if age := time.Duration(o.MaxAge); age != 0 && age < time.Minute {
 		return fmt.Errorf("max_age %v: write a duration of at least 1m", age)
 	}
-	if err := checkEach("require", o.Require, requiredClaim); err != nil {
+	if err := checkEach("require", o.Require, requiredClaim, (*OIDCRequirement).check); err != nil {
 		return err
 	}
 	for _, m := range o.Maps {
@@ -143,10 +140,10 @@ func (m *OIDCMap) check() error {
 	if m == nil {
 		return errors.New("a map is null")
 	}
-	if err := cmp.Or(checkClaim(m.Claim), checkPattern(m.Value), (&Group{Path: m.Group}).check()); err != nil {
+	if err := cmp.Or(checkClaim(m.Claim), checkPattern(m.Value), checkGroupPath(m.Group)); err != nil {
 		return fmt.Errorf("map %s: %w", m.Claim, err)
 	}
-	if _, ok := roleByName[m.Role]; !ok {
+	if _, ok := parseRole(cmp.Or(m.Role, "member")); !ok {
 		return fmt.Errorf("map %s: '%s' is no role; write member, maintainer or owner", m.Claim, m.Role)
 	}
 	return nil

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,7 +66,8 @@ func (r *oidcRules) judge(claims oidcClaims, now time.Time) (Account, error) {
 	roles := make(map[string]Role)
 	for _, m := range r.maps {
 		if anyMatches(claims[m.Claim], m.Value) {
-			roles[m.Group] = max(roles[m.Group], roleByName[m.Role])
+			role, _ := parseRole(cmp.Or(m.Role, "member"))
+			roles[m.Group] = max(roles[m.Group], role)
 		}
 	}
 	if len(r.maps) > 0 && len(roles) == 0 {

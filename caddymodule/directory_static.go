@@ -160,11 +160,36 @@ func (s *StaticDirectory) Source() string {
 	return s.file.path
 }
 
-// knows tells whether a name is one of the directory's accounts.
-func (s *StaticDirectory) knows(name string) bool { return s.now().byName[name] != nil }
+// Listed implements [LocalDirectory].
+func (s *StaticDirectory) Listed() []string {
+	names := make([]string, len(s.Users))
+	for i, u := range s.Users {
+		names[i] = u.Name
+	}
+	return names
+}
+
+// Knows implements [LocalDirectory].
+func (s *StaticDirectory) Knows(name string) bool { return s.now().byName[name] != nil }
+
+// Generation implements [LocalDirectory].
+func (s *StaticDirectory) Generation() uint64 { return s.now().generation }
+
+// Len implements [LocalDirectory].
+func (s *StaticDirectory) Len() int { return len(s.accounts.Load().list) }
+
+// FeignAs implements [LocalDirectory].
+func (s *StaticDirectory) FeignAs(ctx context.Context, login Login, i int) error {
+	list := s.accounts.Load().list
+	if len(list) == 0 {
+		return nil
+	}
+	return list[i%len(list)].feign(ctx, login)
+}
 
 // Interface guards
 var (
 	_ caddy.Provisioner = (*StaticDirectory)(nil)
 	_ SourcedDirectory  = (*StaticDirectory)(nil)
+	_ LocalDirectory    = (*StaticDirectory)(nil)
 )

@@ -40,7 +40,7 @@ func (*elsewhere) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, error) {
-	elsewhereFriendly.Store(login.friendly)
+	elsewhereFriendly.Store(login.Friendly)
 	elsewhereHeard.Store(login.Name + " " + login.Password)
 	account, err := e.Lookup(ctx, login.Name, "")
 	if err == nil && login.Password != password("elsewhere") {
@@ -50,7 +50,7 @@ func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, err
 }
 
 func (e *elsewhere) Feign(ctx context.Context, login Login) error {
-	if _, err := e.Authenticate(ctx, login.asNobody()); err != nil && !isRefusal(err) {
+	if _, err := e.Authenticate(ctx, login.Unknown()); err != nil && !isRefusal(err) {
 		return err
 	}
 	return nil

@@ -102,7 +102,8 @@ func (ex *exchange) check(attempt *attempt, name, password string) <-chan checke
 		done <- checked{err: err}
 		return done
 	}
-	login := Login{Name: name, Password: password, Request: own.r, friendly: attempt.friendly, subnet: attempt.subnet, token: !attempt.guessable}
+	login := Login{Name: name, Password: password, Request: own.r, Groups: askedGroups(own.r),
+		Friendly: attempt.friendly, Subnet: attempt.subnet, Token: !attempt.guessable}
 	go func() {
 		defer cancel()
 		defer leave()

@@ -138,7 +138,7 @@ func (r *remote) Lookup(context.Context, string, string) (Account, error) {
 }
 
 func (r *remote) Feign(ctx context.Context, login Login) error {
-	if _, err := r.Authenticate(ctx, login.asNobody()); err != nil && !isRefusal(err) {
+	if _, err := r.Authenticate(ctx, login.Unknown()); err != nil && !isRefusal(err) {
 		return err
 	}
 	return nil

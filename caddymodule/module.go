@@ -202,7 +202,8 @@ func (h *Handler) warnOfStrangers() {
 			if err != nil {
 				continue
 			}
-			if d, ok := h.accounts.named(id.directory); ok && d.static() != nil && !d.static().knows(id.name) {
+			d, _ := h.accounts.named(id.directory)
+			if local, ok := d.Directory.(LocalDirectory); ok && !local.Knows(id.name) {
 				h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
 			}
 		}

@@ -115,13 +115,11 @@ func namesOf(directories []namedDirectory) directoryList {
 	list := make(directoryList, len(directories))
 	for i, d := range directories {
 		list[i] = listedDirectory{name: d.name, kind: d.kind()}
-		if o, ok := d.Directory.(*OIDCDirectory); ok {
-			list[i].issuer = o.Issuer
+		if sourced, ok := d.Directory.(SourcedDirectory); ok && list[i].kind == "oidc" {
+			list[i].issuer = sourced.Source()
 		}
-		if static := d.static(); static != nil {
-			for _, u := range static.Users {
-				list[i].users = append(list[i].users, u.Name)
-			}
+		if local, ok := d.Directory.(LocalDirectory); ok {
+			list[i].users = local.Listed()
 		}
 	}
 	return list

@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -85,7 +86,8 @@ func (u *StaticUser) feign(ctx context.Context, login Login) error {
 func loginDigest(texts ...string) string {
 	mac := hmac.New(sha256.New, loginKey)
 	for _, text := range texts {
-		writeText(mac, text)
+		_ = binary.Write(mac, binary.BigEndian, uint64(len(text)))
+		mac.Write([]byte(text))
 	}
 	return string(mac.Sum(nil))
 }
@@ -93,7 +95,7 @@ func loginDigest(texts ...string) string {
 // hashInTurn compares when it is its turn, which those with the same key share.
 func hashInTurn(ctx context.Context, login Login, key string, compare func() (bool, error)) (bool, error) {
 	flight := loginFlights.DoChan(key, func() (ok any, err error) {
-		leave, err := hashing.enter(ctx, login.friendly)
+		leave, err := hashing.enter(ctx, login.Friendly)
 		if err != nil {
 			return false, err
 		}

@@ -61,7 +61,7 @@ func TestRefreshTokensEnd(t *testing.T) {
 	if login != issued || expires != login.Add(refreshLifetime) {
 		t.Errorf("got a refresh token of a login at %s until %s, want one of %s for %s", login, expires, issued, refreshLifetime)
 	}
-	id := tokenissuer.Identity{Name: "alice", Directory: "static", Version: running.now()[0].accounts.directories[0].static().now().byName["alice"].version}
+	id := tokenissuer.Identity{Name: "alice", Directory: "static", Version: running.now()[0].accounts.directories[0].Directory.(*StaticDirectory).now().byName["alice"].version}
 	old := s.refreshTokenOf(id, refreshLifetime-30*time.Minute)
 	for name, token := range map[string]string{"of now": first, "of long ago": old} {
 		last := time.Now().Add(refreshLifetime)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -205,4 +206,21 @@ func checkMethod(rt route, method string) *apiError {
 	}
 	e.allow = strings.Join(allowed, ", ")
 	return e
+}
+
+// askedGroups are the groups that a request for a token, or for content, is about.
+func askedGroups(r *http.Request) (groups []string) {
+	if r == nil {
+		return nil
+	}
+	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && upstream.ValidRepository(rt.group) {
+		return []string{rt.group}
+	}
+	scopes := append(r.URL.Query()["scope"], r.PostForm["scope"]...)
+	for _, scope := range tokenissuer.ParseScopes(scopes) {
+		if group, _, ok := strings.Cut(scope.Name, infix); ok && upstream.ValidRepository(group) && len(groups) < 4 {
+			groups = append(groups, group)
+		}
+	}
+	return groups
 }

@@ -81,7 +81,7 @@ func (a *accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err
 
 // groupAccount is the account that a group's token is.
 func groupAccount(token accesstoken.Token) Account {
-	role, ok := roleNamed(token.Role)
+	role, ok := parseRole(token.Role)
 	if !ok {
 		role = Member // of a deploy token
 	}
@@ -113,16 +113,6 @@ func narrow(only, by []string) []string {
 	}
 	slices.Sort(both)
 	return slices.Compact(both)
-}
-
-// roleNamed is a role by its name, if it is one that an account can have.
-func roleNamed(name string) (Role, bool) {
-	for role := Member; role <= Owner; role++ {
-		if role.String() == name {
-			return role, true
-		}
-	}
-	return NoRole, false
 }
 
 // logAccessToken tells the access log which access token a request was made with.

@@ -73,7 +73,7 @@ func (h *Handler) makeToken(ctx context.Context, order tokenOrder, by string) (a
 	if order.Kind == accesstoken.Group && order.Role == "" {
 		token.Role = Member.String()
 	}
-	if _, ok := roleNamed(token.Role); !ok && token.Role != "" {
+	if _, ok := parseRole(token.Role); !ok && token.Role != "" {
 		return token, "", badOrderf("the role '%s' is none of member, maintainer and owner", token.Role)
 	}
 	for _, group := range token.Groups {
@@ -106,7 +106,7 @@ func (h *Handler) makeToken(ctx context.Context, order tokenOrder, by string) (a
 // scopes are those asked for, or the default; managing includes pulling.
 func (o *tokenOrder) scopes() []accesstoken.Scope {
 	scopes := slices.Clone(o.Scopes)
-	if role, _ := roleNamed(o.Role); len(scopes) == 0 && o.Kind == accesstoken.Group && role > Member {
+	if role, _ := parseRole(o.Role); len(scopes) == 0 && o.Kind == accesstoken.Group && role > Member {
 		scopes = append(scopes, accesstoken.Manage)
 	}
 	if !slices.Contains(scopes, accesstoken.Pull) {
