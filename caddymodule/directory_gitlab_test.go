@@ -47,13 +47,6 @@ func gitlabSite(t *testing.T, g *gitlabtest.GitLab, lines ...string) *site {
 	s := newSite(t)
 	s.secret(gitlabtest.ServiceToken, "secret-that-must-not-leak")
 	s.load(append(lines, hub(up))...)
-	t.Cleanup(func() {
-		s.stop()
-		gitlabs.Range(func(any, any) bool {
-			t.Error("Caddy has stopped, and an instance of GitLab is held")
-			return true
-		})
-	})
 	return s
 }
 

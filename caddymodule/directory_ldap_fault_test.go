@@ -148,12 +148,12 @@ func TestLDAPFaults(t *testing.T) {
 		"another certificate":           {func(l *ldapServer) { l.cert = other.cert }, "", "certificate"},
 		"another name":                  {func(*ldapServer) {}, "tls_server_name ldap.example.com", "certificate"},
 		"too many groups": {func(l *ldapServer) {
-			for i := range ldapGroups + 1 {
+			for i := range 1001 {
 				l.entries = append(l.entries, ldap.NewEntry(fmt.Sprintf("cn=g%d,ou=groups,dc=example,dc=com", i), map[string][]string{"member": {"uid=alice," + ldapPeople}}))
 			}
 		}, "", "more than 1000 groups"},
 		"too much": {func(l *ldapServer) {
-			l.entries = append(l.entries, ldap.NewEntry("uid=alice,ou=more,"+ldapPeople, map[string][]string{"uid": {"alice"}, "entryUUID": {strings.Repeat("x", ldapAnswer)}}))
+			l.entries = append(l.entries, ldap.NewEntry("uid=alice,ou=more,"+ldapPeople, map[string][]string{"uid": {"alice"}, "entryUUID": {strings.Repeat("x", 4<<20)}}))
 		}, "", "unable to read"},
 	} {
 		t.Run(name, func(t *testing.T) {

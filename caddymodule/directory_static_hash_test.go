@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -36,6 +37,18 @@ func hexOf(password string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// hexStatic is a directory of users whose hashes are hexHash's.
+func hexStatic(t *testing.T, users ...*StaticUser) *StaticDirectory {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	t.Cleanup(cancel)
+	d := &StaticDirectory{Users: users, HashRaw: json.RawMessage(`{"algorithm":"hex"}`)}
+	if err := d.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 // TestHashModule: a hash that is neither bcrypt nor argon2id is for the module,
 // and only such a one.
 func TestHashModule(t *testing.T) {
@@ -64,21 +77,21 @@ func TestDecoys(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := newAccounts(nil, nil)
-	one, two := new(StaticDirectory), new(StaticDirectory)
+	one, two := new(StaticDirectory), []*StaticUser(nil)
 	for i := range 40 {
-		to, made := one, string(cheap)
+		u := &StaticUser{Name: fmt.Sprint("user", i), Hash: string(cheap)}
 		if i%4 == 0 {
-			to, made = two, hexOf("x")
+			u.Hash = hexOf("x")
+			two = append(two, u)
+			continue
 		}
-		to.Users = append(to.Users, &StaticUser{Name: fmt.Sprint("user", i), Hash: made})
+		one.Users = append(one.Users, u)
 	}
-	two.hash = hexHash{}
-	for _, d := range []*StaticDirectory{one, two} {
-		if err := d.Provision(caddy.Context{}); err != nil {
-			t.Fatal(err)
-		}
-		a.add("static", d)
+	if err := one.Provision(caddy.Context{}); err != nil {
+		t.Fatal(err)
 	}
+	a.add("static", one)
+	a.add("static", hexStatic(t, two...))
 	feigned := func(name string) int32 {
 		before := hexCompared.Load()
 		if err := a.feignLocally(t.Context(), Login{Name: name}); err != nil {

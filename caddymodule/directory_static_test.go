@@ -175,7 +175,7 @@ func TestBadUsersFile(t *testing.T) {
 		"d:" + strings.Replace(argon2id, "t=1", "t=90", 1):                                                                          "memory times passes of more than 4 GiB",
 		"d:" + strings.Replace(argon2id, "p=1", "p=65", 1):                                                                          "more than 64 threads",
 		"d:" + strings.Replace(good, "$04$", "$17$", 1):                                                                             "the bcrypt hash has cost 17, which takes too long",
-		"dave:" + good + "\n" + strings.Repeat("#", usersLimit):                                                                     "larger than 16 MiB",
+		"dave:" + good + "\n" + strings.Repeat("#", 16<<20):                                                                         "larger than 16 MiB",
 	} {
 		before := len(s.logs())
 		write(t, file, text)

@@ -188,7 +188,7 @@ func TestWrongLoginsAlike(t *testing.T) {
 	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"), "blocked bob", visible("open", Public))
 	logins := [][2]string{
 		{"nobody", "wrong"}, {"alice", "wrong"}, {"bob", "wrong"}, {"bob", password("bob")},
-		{"alice", strings.Repeat("x", bcryptLen+1)}, {"nobody", strings.Repeat("x", bcryptLen+1)}, {"alice", ""}, {"", ""},
+		{"alice", strings.Repeat("x", 73)}, {"nobody", strings.Repeat("x", 73)}, {"alice", ""}, {"", ""},
 	}
 	for place, ask := range map[string]func(name, password string) answer{
 		"GET":  func(name, password string) answer { return s.get(auth, basic(name, password)) },

@@ -54,8 +54,7 @@ func TestHiddenRefusals(t *testing.T) {
 	}
 	s.restart(users("alice"), "directory elsewhere", private("acme", "alice")) // forgets the guesses
 	elsewhereFails.Store(0)
-	hashing.strangers.Add(maxWaiting)
-	defer hashing.strangers.Add(-maxWaiting)
+	t.Cleanup(useQueue(newHashQueue(1, 0, maxWaiting)))
 	alike()
 }
 

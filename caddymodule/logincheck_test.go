@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -39,11 +41,11 @@ func newDesk(t *testing.T, directories ...Directory) *desk {
 		}
 		h.accounts.add(kind, d)
 	}
-	before := hashing
-	hashing = newHashQueue(1)
+	before := defaultQueue
+	defaultQueue = newHashQueue(1, maxWaiting, maxWaiting)
 	t.Cleanup(func() {
 		synctest.Wait() // until the last check has seen this queue
-		hashing = before
+		defaultQueue = before
 	})
 	return &desk{h, t, audited}
 }
@@ -87,13 +89,35 @@ func (s *slowHash) Compare(_, password []byte) (bool, error) {
 	return string(password) == s.right, nil
 }
 
+// slowHashes has the slowHash of each test.
+var slowHashes sync.Map
+
+// slowModule is a module of http.authentication.hashes that is a slowHash.
+type slowModule struct {
+	Test string `json:"test"`
+}
+
+func init() { caddy.RegisterModule(slowModule{}) }
+
+func (slowModule) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.authentication.hashes.slow", New: func() caddy.Module { return new(slowModule) }}
+}
+
+func (m *slowModule) Compare(hashed, plaintext []byte) (bool, error) {
+	h, _ := slowHashes.Load(m.Test)
+	return h.(*slowHash).Compare(hashed, plaintext)
+}
+
 func slowStatic(t *testing.T, h *slowHash, names ...string) *StaticDirectory {
 	t.Helper()
-	d := &StaticDirectory{hash: h}
+	slowHashes.Store(t.Name(), h)
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	d := &StaticDirectory{HashRaw: caddyconfig.JSONModuleObject(slowModule{t.Name()}, "algorithm", "slow", nil)}
 	for _, name := range names {
 		d.Users = append(d.Users, &StaticUser{Name: name, Hash: "of " + name + " in " + t.Name()})
 	}
-	if err := d.Provision(caddy.Context{}); err != nil {
+	if err := d.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return d

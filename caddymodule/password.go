@@ -30,7 +30,9 @@ var (
 		return cache
 	}()
 	loginFlights singleflight.Group
-	hashing      = newHashQueue(max(1, runtime.GOMAXPROCS(0)/2))
+
+	// defaultQueue is the queue of this process.
+	defaultQueue = newHashQueue(max(1, runtime.GOMAXPROCS(0)/2), maxWaiting, maxWaiting)
 )
 
 const (
@@ -95,7 +97,7 @@ func loginDigest(texts ...string) string {
 // hashInTurn compares when it is its turn, which those with the same key share.
 func hashInTurn(ctx context.Context, login Login, key string, compare func() (bool, error)) (bool, error) {
 	flight := loginFlights.DoChan(key, func() (ok any, err error) {
-		leave, err := hashing.enter(ctx, login.Friendly)
+		leave, err := defaultQueue.enter(ctx, login.Friendly)
 		if err != nil {
 			return false, err
 		}
@@ -132,22 +134,34 @@ func (u *StaticUser) compare(password string) (bool, error) {
 type hashQueue struct {
 	slots              chan struct{} // holds one for each hash under way
 	gate               chan struct{} // holds one for the stranger who is next
-	strangers, friends atomic.Int32  // how many wait
+	strangers, friends waiting
 }
 
-func newHashQueue(slots int) *hashQueue {
-	return &hashQueue{slots: make(chan struct{}, slots), gate: make(chan struct{}, 1)}
+type waiting struct {
+	n    atomic.Int32
+	most int32
 }
+
+// newHashQueue returns a queue with so many turns at a time, and so many
+// places for strangers and for friends to wait.
+func newHashQueue(slots, strangers, friends int) *hashQueue {
+	q := &hashQueue{slots: make(chan struct{}, slots), gate: make(chan struct{}, 1)}
+	q.strangers.most, q.friends.most = int32(strangers), int32(friends)
+	return q
+}
+
+// waiting returns the number of logins that wait for a turn.
+func (q *hashQueue) waiting() int { return int(q.strangers.n.Load() + q.friends.n.Load()) }
 
 // enter waits for a turn, which lasts until leave is called. An error that is
 // errBusy says that there are too many, or that it has taken too long.
 func (q *hashQueue) enter(ctx context.Context, friendly bool) (leave func(), err error) {
-	waiting := &q.strangers
+	kind := &q.strangers
 	if friendly {
-		waiting = &q.friends
+		kind = &q.friends
 	}
-	defer waiting.Add(-1)
-	if waiting.Add(1) > maxWaiting {
+	defer kind.n.Add(-1)
+	if kind.n.Add(1) > kind.most {
 		return nil, errBusy
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, hashPatience, errBusy)

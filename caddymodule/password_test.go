@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 )
 
@@ -30,17 +29,9 @@ func (c counting) Compare(hash, password []byte) (bool, error) {
 // exists or not, and none again within a minute; a right one costs one, and none from then on.
 func TestHashesPerLogin(t *testing.T) {
 	anns := rand.Text()
-	d := &StaticDirectory{Users: []*StaticUser{{Name: "ann", Hash: hash(anns)}, {Name: "ben", Hash: hash("ben's")}}}
-	if err := d.Provision(caddy.Context{}); err != nil {
-		t.Fatal(err)
-	}
 	a := newAccounts(nil, nil)
-	a.add("static", d)
-	var n atomic.Int32
-	for _, u := range d.Users {
-		u.comparer = counting{u.comparer, &n}
-	}
-	long := strings.Repeat("x", bcryptLen+1)
+	a.add("static", hexStatic(t, &StaticUser{Name: "ann", Hash: hexOf(anns)}, &StaticUser{Name: "ben", Hash: hexOf("ben's")}))
+	long := strings.Repeat("x", 73)
 	for _, row := range []struct {
 		name, password string
 		err            error
@@ -51,10 +42,10 @@ func TestHashesPerLogin(t *testing.T) {
 		{"ann", long, ErrWrongPassword, 1}, {"nobody", long, ErrUnknownAccount, 1},
 		{"ann", anns, nil, 1}, {"ann", anns, nil, 0}, {"ben", anns, ErrWrongPassword, 1}, {"ann", "wrong too", ErrWrongPassword, 1},
 	} {
-		n.Store(0)
+		hexCompared.Store(0)
 		_, err := a.authenticate(t.Context(), Login{Name: row.name, Password: row.password})
-		if !errors.Is(err, row.err) || n.Load() != row.hashes {
-			t.Errorf("%s with %.10q: %v after %d hashes, instead of %v after %d", row.name, row.password, err, n.Load(), row.err, row.hashes)
+		if !errors.Is(err, row.err) || hexCompared.Load() != row.hashes {
+			t.Errorf("%s with %.10q: %v after %d hashes, instead of %v after %d", row.name, row.password, err, hexCompared.Load(), row.err, row.hashes)
 		}
 	}
 }
@@ -63,7 +54,7 @@ func TestHashesPerLogin(t *testing.T) {
 // somebody has logged in first, and neither many nor long to wait.
 func TestHashQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newHashQueue(1)
+		q := newHashQueue(1, maxWaiting, maxWaiting)
 		leave, err := q.enter(t.Context(), false)
 		if err != nil {
 			t.Fatal(err)
@@ -106,10 +97,10 @@ func TestHashQueue(t *testing.T) {
 // one that waits too long is told so rather than that its password is wrong.
 func TestHashesGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		before := hashing
-		hashing = newHashQueue(1)
-		defer func() { hashing = before }()
-		leave, err := hashing.enter(t.Context(), true)
+		before := defaultQueue
+		defaultQueue = newHashQueue(1, maxWaiting, maxWaiting)
+		defer func() { defaultQueue = before }()
+		leave, err := defaultQueue.enter(t.Context(), true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +115,7 @@ func TestHashesGivenUp(t *testing.T) {
 			t.Errorf("%t, %v", ok, err)
 		}
 		synctest.Wait()
-		if n := hashing.strangers.Load(); n != 0 {
+		if n := defaultQueue.waiting(); n != 0 {
 			t.Errorf("%d still wait", n)
 		}
 		began := time.Now()

@@ -91,7 +91,7 @@ func TestRefusalsForgotten(t *testing.T) {
 	wrong(s).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	write(t, file, usersText("bob", "alice"))
 	settled(t, file)
-	time.Sleep(usersLook)
+	time.Sleep(250 * time.Millisecond)
 	wrong(s).expect(t, http.StatusOK, "")
 
 	s.get("/v2/", as("carol")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")

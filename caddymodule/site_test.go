@@ -194,7 +194,7 @@ func (s *site) stop() {
 		return err != nil || len(files) == 0
 	})
 	for name, pool := range map[string]*caddy.UsagePool{
-		"storage": vaults, "quotas": quotas, "keys": issuers, "access tokens": tokens, "upstream": registries, "throttle": throttles, "deploy tokens": deployBudgets,
+		"storage": vaults, "quotas": quotas, "keys": issuers, "access tokens": tokens, "upstream": registries, "throttle": throttles,
 	} {
 		pool.Range(func(any, any) bool {
 			s.t.Errorf("Caddy has stopped, and something of the pool %s is held", name)

@@ -120,13 +120,13 @@ func TestBusyLogins(t *testing.T) {
 		}
 		a.expect(t, status, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "Content-Type", "application/json")
 	}
-	hashing.strangers.Add(maxWaiting)
+	restore := useQueue(newHashQueue(1, 0, maxWaiting))
 	login("bob", "wrong", away, 503)
 	login("nobody", "wrong", away, 503)
 	login("alice", next, away, 503)
 	login("alice", next, home, 200) // needs a hash, and does not wait behind strangers
 	login("alice", next, away, 200) // needs none any more
-	hashing.strangers.Add(-maxWaiting)
+	restore()
 	login("bob", "wrong", "198.51.100.2", 401)
 	login("bob", password("bob"), "198.51.100.2", 200)
 	if !strings.Contains(s.logs(), `"reason":"`+errBusy.Error()) {
@@ -134,21 +134,27 @@ func TestBusyLogins(t *testing.T) {
 	}
 }
 
+// useQueue sets the queue of the process.
+func useQueue(q *hashQueue) (restore func()) {
+	before := defaultQueue
+	defaultQueue = q
+	return func() { defaultQueue = before }
+}
+
 // TestAbandonedLogins: a client that does not stay for the answer pays for its
 // guess all the same.
 func TestAbandonedLogins(t *testing.T) {
 	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"))
 	hold := make(chan struct{})
-	for range cap(hashing.slots) {
-		leave, err := hashing.enter(t.Context(), true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			<-hold
-			leave()
-		}()
+	t.Cleanup(useQueue(newHashQueue(1, maxWaiting, maxWaiting)))
+	leave, err := defaultQueue.enter(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
 	}
+	go func() {
+		<-hold
+		leave()
+	}()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan struct{})
@@ -167,7 +173,7 @@ func TestAbandonedLogins(t *testing.T) {
 			}
 		})
 	}()
-	eventually(t, "all wait", func() bool { return hashing.strangers.Load() == addressBurst })
+	eventually(t, "all wait", func() bool { return defaultQueue.waiting() == addressBurst })
 	cancel()
 	<-done
 	eventually(t, "the handlers have ended", func() bool {
