@@ -64,8 +64,8 @@ func checkGroupPath(path string) error {
 	switch {
 	case !upstream.ValidRepository(path):
 		return fmt.Errorf("group '%s': a group's path is lower-case letters and digits, separated by . _ __ - or /", path)
-	case strings.Contains("/"+path+"/", infix):
-		return fmt.Errorf("group %s: a group's path must not contain %s", path, strings.Trim(infix, "/"))
+	case strings.Contains("/"+path+"/", Infix):
+		return fmt.Errorf("group %s: a group's path must not contain %s", path, strings.Trim(Infix, "/"))
 	}
 	return nil
 }

@@ -249,3 +249,7 @@ var tokenCharacters = regexp.MustCompile(`^[A-Za-z0-9_.=-]+$`)
 func hasTokenForm(password string) bool {
 	return len(password) >= 20 && len(password) <= 4096 && tokenCharacters.MatchString(password)
 }
+
+// Infix separates the path of a group from the name of an image in the name of a
+// repository, so that the path of a group must not contain it.
+const Infix = "/dependency_proxy/containers/"

@@ -212,6 +212,11 @@ func TestGitLabPublicLoginWarning(t *testing.T) {
 		}
 		s.stop()
 	}
+}
+
+// TestGitLabGroupsHidden checks that a group outside the patterns does not exist.
+func TestGitLabGroupsHidden(t *testing.T) {
+	g, _, _ := newGitLab(t)
 	d := openGitLab(t, g, "")
 	d.Groups = []string{"acme"}
 	if _, err := d.VisibilityOf(t.Context(), "open"); !errors.Is(err, fs.ErrNotExist) {

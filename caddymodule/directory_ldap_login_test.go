@@ -38,12 +38,12 @@ func TestDirectoryRemembersLogin(t *testing.T) {
 	put := func(secret, changed string) {
 		l.put("uid=alice,"+ldapPeople, "uid", "alice", "userPassword", secret, "entryUUID", "uuid-alice", "pwdChangedTime", changed)
 	}
-	put(password("alice"), "1")
+	put(ldapPasswordOf("alice"), "1")
 	d := provisionLDAP(t, l, "cache_for 1h")
 	login := func(want error, binds int) {
 		t.Helper()
 		l.heard()
-		if _, err := d.Authenticate(t.Context(), Login{Name: "alice", Password: password("alice")}); !errors.Is(err, want) {
+		if _, err := d.Authenticate(t.Context(), Login{Name: "alice", Password: ldapPasswordOf("alice")}); !errors.Is(err, want) {
 			t.Errorf("got %v, want %v", err, want)
 		}
 		dns, _ := l.heard()
@@ -53,7 +53,7 @@ func TestDirectoryRemembersLogin(t *testing.T) {
 	}
 	login(nil, 1)
 	login(nil, 0)
-	put(password("alice"), "2")
+	put(ldapPasswordOf("alice"), "2")
 	d.memory.accounts.forget("alice")
 	login(nil, 1)
 	login(nil, 0)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,8 +39,7 @@ func (m *inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 func inTime(t *testing.T, test func(t *testing.T, issuer *inMemory, asks *oidcIssuer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		issuer := &inMemory{idIssuer: &idIssuer{t: t, url: "https://issuer.example"}}
-		issuer.rotate("one")
+		issuer := &inMemory{idIssuer: newIDIssuerAt(t, "https://issuer.example")}
 		test(t, issuer, newOIDCIssuer(issuer.url, issuer))
 	})
 }
@@ -132,15 +132,19 @@ func TestOIDCIssuerSlow(t *testing.T) {
 		began = time.Now()
 		gone, leave := context.WithTimeout(t.Context(), time.Second)
 		defer leave()
-		together(10, func(i int) {
-			ctx := t.Context()
-			if i < 5 {
-				ctx = gone
-			}
-			if keys, err := asks.keysFor(ctx, named("one")); len(keys) != 1 || err != nil {
-				t.Errorf("%d keys, %v", len(keys), err)
-			}
-		})
+		var all sync.WaitGroup
+		for i := range 10 {
+			all.Go(func() {
+				ctx := t.Context()
+				if i < 5 {
+					ctx = gone
+				}
+				if keys, err := asks.keysFor(ctx, named("one")); len(keys) != 1 || err != nil {
+					t.Errorf("%d keys, %v", len(keys), err)
+				}
+			})
+		}
+		all.Wait()
 		if took := time.Since(began); took != 4*time.Second || issuer.asked != 1 {
 			t.Errorf("waited for %v, and asked %d times", took, issuer.asked)
 		}

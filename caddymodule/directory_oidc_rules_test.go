@@ -8,19 +8,18 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
 // rulesOf reads the lines of a directive.
 func rulesOf(t testing.TB, lines string) oidcRules {
 	t.Helper()
-	var parsed struct {
-		Directories []OIDCDirectory `json:"directories"`
+	o := new(OIDCDirectory)
+	if err := o.UnmarshalCaddyfile(caddyfile.NewTestDispenser("oidc https://issuer.example {\n audience registry\n" + lines + "\n}\n")); err != nil {
+		t.Fatal(err)
 	}
-	config := adapt("dependency_proxy {\n directory oidc https://issuer.example {\n audience registry\n" + lines + "\n}\n}\n")
-	if err := json.Unmarshal([]byte(config), &parsed); err != nil || len(parsed.Directories) != 1 {
-		t.Fatalf("%v: %s", err, config)
-	}
-	return parsed.Directories[0].compile()
+	return o.compile()
 }
 
 // judgeToken applies rules to an id token's claims, and then to the facts that

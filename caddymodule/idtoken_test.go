@@ -33,10 +33,19 @@ type idIssuer struct {
 
 func newIDIssuer(t testing.TB) *idIssuer {
 	t.Helper()
-	i := &idIssuer{t: t}
+	i := new(idIssuer)
 	server := httptest.NewServer(i)
 	t.Cleanup(server.Close)
-	i.url = server.URL
+	return i.begin(t, server.URL)
+}
+
+// newIDIssuerAt returns an issuer that listens nowhere: its ServeHTTP is to be
+// called.
+func newIDIssuerAt(t testing.TB, url string) *idIssuer { return new(idIssuer).begin(t, url) }
+
+func (i *idIssuer) begin(t testing.TB, url string) *idIssuer {
+	t.Helper()
+	i.t, i.url = t, url
 	i.rotate("one")
 	return i
 }

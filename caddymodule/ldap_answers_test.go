@@ -6,6 +6,8 @@ import (
 
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
 )
 
 func ldapResult(id int64, tag ber.Tag, code uint16) []byte {
@@ -40,7 +42,7 @@ func (l *ldapServer) bind(op *ber.Packet, bound *string) uint16 {
 		return ldap.LDAPResultSuccess // as servers do: the trap
 	}
 	for _, e := range l.entries {
-		if ldapKey(e.DN) == ldapKey(dn) && e.GetAttributeValue("userPassword") == given {
+		if sameDN(e.DN, dn) && e.GetAttributeValue("userPassword") == given {
 			*bound = dn
 			return ldap.LDAPResultSuccess
 		}
@@ -60,7 +62,7 @@ func (l *ldapServer) search(id int64, op *ber.Packet, bound string) []byte {
 	var answer []byte
 	code := uint16(ldap.LDAPResultSuccess)
 	for _, e := range l.entries {
-		if ldapKey(e.DN) != ldapKey(base) && (scope == ldap.ScopeBaseObject || !strings.HasSuffix(ldapKey(e.DN), ldapKey(base))) || !matches(e, op.Children[6]) {
+		if !sameDN(e.DN, base) && (scope == ldap.ScopeBaseObject || !strings.HasSuffix(dnKey(e.DN), dnKey(base))) || !matches(e, op.Children[6]) {
 			continue
 		}
 		if limit == 0 {
@@ -91,7 +93,21 @@ func (l *ldapServer) search(id int64, op *ber.Packet, bound string) []byte {
 }
 
 // ldapValue is the same for values that servers take to be equal.
-func ldapValue(v string) string { return foldName(strings.Join(strings.Fields(v), " ")) }
+func ldapValue(v string) string {
+	return cases.Fold().String(norm.NFKC.String(strings.Join(strings.Fields(v), " ")))
+}
+
+// dnKey returns the same text for all spellings of a DN.
+func dnKey(dn string) string {
+	parsed, err := ldap.ParseDN(dn)
+	if err != nil {
+		return dn
+	}
+	return strings.ToLower(parsed.String())
+}
+
+// sameDN reports whether two texts are spellings of one DN.
+func sameDN(a, b string) bool { return dnKey(a) == dnKey(b) }
 
 // matches knows and, or, not, presence and equality as that of names is: without
 // regard to case, to white space at the ends and to compatible characters.

@@ -51,6 +51,9 @@ const (
 	ldapPeople   = "ou=people,dc=example,dc=com"
 )
 
+// ldapPasswordOf returns the password of an account that the server begins with.
+func ldapPasswordOf(name string) string { return name + "-password-that-must-not-leak" }
+
 // newLDAP starts a server on the loopback with some accounts, each of which has
 // its password, and groups.
 func newLDAP(t testing.TB, secure bool) *ldapServer {
@@ -74,7 +77,7 @@ func newLDAP(t testing.TB, secure bool) *ldapServer {
 	}
 	l.put(ldapService, "userPassword", ldapPassword)
 	for _, name := range []string{"alice", "bob", "carol"} {
-		l.put("uid="+name+","+ldapPeople, "uid", name, "userPassword", password(name), "entryUUID", "uuid-"+name)
+		l.put("uid="+name+","+ldapPeople, "uid", name, "userPassword", ldapPasswordOf(name), "entryUUID", "uuid-"+name)
 	}
 	l.start()
 	t.Cleanup(l.stop)

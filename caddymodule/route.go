@@ -30,7 +30,7 @@ const (
 )
 
 // infix splits the group from the image.
-const infix = "/dependency_proxy/containers/"
+const infix = Infix
 
 // maxName is the longest repository name that clients accept, group, infix and
 // image together.
