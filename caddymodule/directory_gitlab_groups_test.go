@@ -143,10 +143,10 @@ func TestGitLabGroupQuestions(t *testing.T) {
 // share, and are bounded together.
 func TestGroupQuestions(t *testing.T) {
 	q := newGroupQuestions()
-	now := func(who caller, address string) bool { return q.allow(WithAsker(t.Context(), who.asker(address))) }
+	allowed := func(a Asker) bool { return q.allow(WithAsker(t.Context(), a)) }
 	passed := 0
 	for i := range 2000 {
-		if now(caller{anonymous: true}, fmt.Sprintf("192.0.2.%d", i%200)) {
+		if allowed(Asker{Subnet: fmt.Sprintf("192.0.2.%d", i%200)}) {
 			passed++
 		}
 	}
@@ -154,22 +154,21 @@ func TestGroupQuestions(t *testing.T) {
 		t.Errorf("anonymous callers were allowed %d questions at once, want about %v", passed, anonymousBurst)
 	}
 	for i := range int(accountsBurst) {
-		who := caller{directory: "gitlab", Account: Account{Name: fmt.Sprint("user-", i)}}
-		if !now(who, "192.0.2.1") {
+		if !allowed(Asker{Directory: "gitlab", Name: fmt.Sprint("user-", i)}) {
 			t.Errorf("account %d was refused a question", i)
 		}
 	}
-	// The same name in another directory is another account; one /64 is one caller.
+	// The same name in another directory is another account.
 	q = newGroupQuestions()
 	for range int(askerBurst) + 5 {
-		now(caller{directory: "gitlab", Account: Account{Name: "alice"}}, "")
-		now(caller{anonymous: true}, fmt.Sprintf("2001:db8::%d", passed))
+		allowed(Asker{Directory: "gitlab", Name: "alice"})
+		allowed(Asker{Subnet: "192.0.2.1"})
 	}
-	if !now(caller{directory: "ldap", Account: Account{Name: "alice"}}, "") || now(caller{directory: "gitlab", Account: Account{Name: "alice"}}, "") {
+	if !allowed(Asker{Directory: "ldap", Name: "alice"}) || allowed(Asker{Directory: "gitlab", Name: "alice"}) {
 		t.Error("accounts are not told apart by directory and name")
 	}
-	if now(caller{anonymous: true}, "2001:db8::ffff") || !now(caller{anonymous: true}, "2001:db8:1::1") {
-		t.Error("anonymous callers are not told apart by /64")
+	if allowed(Asker{Subnet: "192.0.2.1"}) || !allowed(Asker{Subnet: "192.0.2.2"}) {
+		t.Error("anonymous clients are not told apart by their subnets")
 	}
 }
 
