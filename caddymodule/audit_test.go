@@ -11,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -49,7 +50,7 @@ func (s *site) audited(seen *int) (lines []string) {
 func TestAudit(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	lines := []string{users("alice", "bob"), private("acme", "alice"), hub(up), visible("open", Public), "token {\n refresh_tokens on\n}"}
+	lines := []string{users("alice", "bob"), private("acme", "alice"), hub(up), visible("open", directory.Public), "token {\n refresh_tokens on\n}"}
 	s := start(t, append(lines, "blocked bob")...)
 	pasted := "glpat-Zx81kPq27RtmVb3sN4yd"
 	s.secret(pasted, "swapped-by-mistake")
@@ -67,7 +68,7 @@ func TestAudit(t *testing.T) {
 		want string
 	}{
 		"login":          {func() answer { return s.get(auth, as("alice")) }, "info|login|alice|static||password as before"},
-		"login by POST":  {func() answer { return s.get("/jwt/auth", form(loginForm("alice", password("alice")))) }, "info|login|alice|static||password as before"},
+		"login by POST":  {func() answer { return s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice")))) }, "info|login|alice|static||password as before"},
 		"Basic":          {func() answer { return s.get(path, as("alice")) }, "debug|login|alice|static|acme|password as before"},
 		"refresh":        {func() answer { return s.get("/jwt/auth", grant(offline)) }, "info|login|alice|static||refresh token"},
 		"wrong":          {func() answer { return s.get(auth, login("alice", "x")) }, "warn|login refused|alice|static||wrong password"},

@@ -14,6 +14,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
 )
 
 func init() { caddy.RegisterModule(hexHash{}) }
@@ -38,11 +41,11 @@ func hexOf(password string) string {
 }
 
 // hexStatic is a directory of users whose hashes are hexHash's.
-func hexStatic(t *testing.T, users ...*StaticUser) *StaticDirectory {
+func hexStatic(t *testing.T, users ...*static.User) *static.Directory {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	t.Cleanup(cancel)
-	d := &StaticDirectory{Users: users, HashRaw: json.RawMessage(`{"algorithm":"hex"}`)}
+	d := &static.Directory{Users: users, HashRaw: json.RawMessage(`{"algorithm":"hex"}`)}
 	if err := d.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +60,7 @@ func TestHashModule(t *testing.T) {
 	secret := rand.Text() // of which no run before has remembered that it is right
 	s.secret(secret)
 	write(t, file, "bob:"+hexOf(secret+"bob")+"\ncarol:"+hash(secret+"carol")+"\n")
-	s.load("directory static {\n user alice "+hexOf(secret+"alice")+"\n users_file "+file+"\n hash hex\n}", visible("acme", Internal))
+	s.load("directory static {\n user alice "+hexOf(secret+"alice")+"\n users_file "+file+"\n hash hex\n}", visible("acme", directory.Internal))
 	hexCompared.Store(0)
 	for _, name := range []string{"alice", "bob", "carol"} {
 		s.get("/v2/", loginAs(name, secret+name)).expect(t, http.StatusOK, "")
@@ -77,9 +80,9 @@ func TestDecoys(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := newAccounts(nil, nil)
-	one, two := new(StaticDirectory), []*StaticUser(nil)
+	one, two := new(static.Directory), []*static.User(nil)
 	for i := range 40 {
-		u := &StaticUser{Name: fmt.Sprint("user", i), Hash: string(cheap)}
+		u := &static.User{Name: fmt.Sprint("user", i), Hash: string(cheap)}
 		if i%4 == 0 {
 			u.Hash = hexOf("x")
 			two = append(two, u)
@@ -94,7 +97,7 @@ func TestDecoys(t *testing.T) {
 	a.add("static", hexStatic(t, two...))
 	feigned := func(name string) int32 {
 		before := hexCompared.Load()
-		if err := a.feignLocally(t.Context(), Login{Name: name}); err != nil {
+		if err := a.feignLocally(t.Context(), directory.Login{Name: name}); err != nil {
 			t.Fatal(err)
 		}
 		return hexCompared.Load() - before
@@ -113,7 +116,7 @@ func TestDecoys(t *testing.T) {
 	}
 	hexCompared.Store(0)
 	for i := range 50 {
-		if _, err := a.authenticate(t.Context(), Login{Name: fmt.Sprint("nobody", i), Password: fmt.Sprint(i)}); !errors.Is(err, ErrUnknownAccount) {
+		if _, err := a.authenticate(t.Context(), directory.Login{Name: fmt.Sprint("nobody", i), Password: fmt.Sprint(i)}); !errors.Is(err, directory.ErrUnknownAccount) {
 			t.Fatal(err)
 		}
 	}

@@ -12,6 +12,9 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 )
 
 // spray tries one password with names at once, each from an address of its own, and
@@ -77,7 +80,7 @@ func TestHashPanics(t *testing.T) {
 		d := newDesk(t, slowStatic(t, nil, "ann"))
 		d.expect("a login", d.login("ann", "x", "192.0.2.1"), 503, time.Second)
 		d.expect("an unknown name", d.login("nobody", "x", "192.0.2.1"), 503, time.Second)
-		leave, err := defaultQueue.enter(t.Context(), true)
+		leave, err := password.DefaultQueue.Enter(t.Context(), true)
 		if err != nil {
 			t.Fatalf("the turn of the panic is still taken: %v", err)
 		}
@@ -93,13 +96,11 @@ func TestBusyLoginsSpareTokens(t *testing.T) {
 	s.openAdmin()
 	s.load(users("alice"), private("acme", "alice"))
 	secret, _ := s.create("--group", "acme", "--name", "ci")
-	throttles.Range(func(_, value any) bool {
-		places := value.(*throttle).strangers
-		for range cap(places) {
-			places <- struct{}{}
+	for _, throttle := range throttles.All() {
+		for range cap(throttle.strangers) {
+			throttle.strangers <- struct{}{}
 		}
-		return true
-	})
+	}
 	s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	s.get(auth, basic("ci", secret), from("192.0.2.2")).expect(t, http.StatusOK, "")
 }
@@ -109,7 +110,7 @@ func TestBusyLoginsSpareTokens(t *testing.T) {
 func TestTroubleQuotesNoPassword(t *testing.T) {
 	core, logged := observer.New(zapcore.DebugLevel)
 	synctest.Test(t, func(t *testing.T) {
-		d := newDesk(t, newRemote(0, func(l Login) error { return fmt.Errorf("cannot parse %q", l.Password) }))
+		d := newDesk(t, newRemote(0, func(l directory.Login) error { return fmt.Errorf("cannot parse %q", l.Password) }))
 		d.logger = zap.New(core)
 		d.expect("a login", d.login("ann", "hunter22", "192.0.2.1"), 503, time.Second)
 	})

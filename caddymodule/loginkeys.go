@@ -9,6 +9,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // maxFolded is how long a name may be to be folded, in bytes. Longer ones belong to no
@@ -44,7 +45,7 @@ var tokenPrefixes = []string{
 // made and nobody guesses: the prefix of a known service, or of a GitLab directory
 // here; a JSON Web Token; or what a CI job sends under GitLab's name for it.
 func (a *accounts) isToken(name, password string) bool {
-	if !hasTokenForm(password) {
+	if !directory.HasTokenForm(password) {
 		return isJWT(password)
 	}
 	for _, prefix := range tokenPrefixes {
@@ -53,7 +54,7 @@ func (a *accounts) isToken(name, password string) bool {
 		}
 	}
 	for _, d := range a.directories {
-		if tokens, ok := d.Directory.(TokenDirectory); ok && tokens.IsToken(name, password) {
+		if tokens, ok := d.Directory.(directory.Tokens); ok && tokens.IsToken(name, password) {
 			return true
 		}
 	}

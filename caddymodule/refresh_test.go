@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
@@ -117,15 +118,15 @@ func TestLDAPPasswordChanged(t *testing.T) {
 		"none":              {"", "description", false, "24 hours after the login"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLDAP(t, true)
+			l := ldaptest.New(t, true)
 			put := func(secret, changed string) {
-				l.put("uid=alice,"+ldapPeople, "uid", "alice", "userPassword", secret, "entryUUID", "uuid-alice", row.attr, changed)
+				l.Put("uid=alice,"+ldaptest.People, "uid", "alice", "userPassword", secret, "entryUUID", "uuid-alice", row.attr, changed)
 			}
-			put(password("alice"), "20260101000000Z")
+			put(passwordOf("alice"), "20260101000000Z")
 			s := newSite(t)
 			s.openAdmin()
-			s.secret(ldapPassword)
-			s.load(l.directory("cache_for 1ns", row.lines), private("acme"), refreshOn)
+			s.secret(ldaptest.ServicePassword)
+			s.load(l.Directory("cache_for 1ns", row.lines), private("acme"), refreshOn)
 			tokens := s.get(auth+"&offline_token=true", as("alice")).expect(t, http.StatusOK, "").tokens()
 			secret, _ := s.create("--account", "alice")
 			s.get("/jwt/auth", refreshGrant(tokens.RefreshToken)).expect(t, http.StatusOK, "")
@@ -149,7 +150,7 @@ func TestLDAPPasswordChanged(t *testing.T) {
 				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.identity(), 24*time.Hour))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			}
 
-			next := password("alice") + "-of-now"
+			next := passwordOf("alice") + "-of-now"
 			s.secret(next)
 			put(next, "20260202000000Z")
 			want := map[bool]int{true: 401, false: 200}[row.known]

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -12,6 +11,8 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 )
 
 // refuseFor is how long a wrong login is remembered. The same login is refused within
@@ -54,21 +55,21 @@ func (r refusals) add(key loginSum, directory string, err error) {
 
 // refusalKey returns the key that a login is remembered under: its exact name and
 // password, and the present accounts of the users files.
-func (a *accounts) refusalKey(name, password string) (key loginSum) {
-	texts := []string{"refused login", name, password}
+func (a *accounts) refusalKey(name, secret string) (key loginSum) {
+	texts := []string{"refused login", name, secret}
 	for _, d := range a.directories {
-		if local, ok := d.Directory.(LocalDirectory); ok {
+		if local, ok := d.Directory.(directory.Local); ok {
 			texts = append(texts, strconv.FormatUint(local.Generation(), 10))
 		}
 	}
-	copy(key[:], loginDigest(texts...))
+	copy(key[:], password.Digest(texts...))
 	return key
 }
 
 // authenticate checks a login at each directory until one knows the account. An
 // access token of our own is not shown to any directory, whatever user name it comes
 // with.
-func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error) {
+func (a *accounts) authenticate(ctx context.Context, login directory.Login) (caller, error) {
 	if accesstoken.IsOurs(login.Password) {
 		token, err := a.tokens.store.Verify(ctx, login.Password)
 		return a.byToken(ctx, token, err)
@@ -78,18 +79,18 @@ func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error
 		return caller{directory: known.directory}, known.err
 	}
 	lasting := true
-	at, who, err := a.first(func(d Directory) (Account, error) {
+	at, who, err := a.first(func(d directory.Directory) (directory.Account, error) {
 		account, err := d.Authenticate(ctx, login)
-		lasting = lasting && !errors.Is(err, ErrThisRequest)
+		lasting = lasting && !errors.Is(err, directory.ErrThisRequest)
 		return account, err
 	})
-	if !isRefusal(err) {
+	if !directory.IsRefusal(err) {
 		return who, err
 	}
 	if trouble := a.feign(ctx, login, at); trouble != nil {
 		return who, &hiddenRefusal{err, trouble}
 	}
-	if lasting && !errors.Is(err, ErrBlocked) {
+	if lasting && !errors.Is(err, directory.ErrBlocked) {
 		a.refused.add(key, who.directory, err)
 	}
 	return who, err
@@ -106,7 +107,7 @@ func (e *hiddenRefusal) Unwrap() error { return e.refusal }
 // not cost yet and an unknown name does: all other directories are asked, and one
 // password is hashed. It returns why an unknown name could not be refused now, if
 // so. No directory hears a name or a password that another one has refused.
-func (a *accounts) feign(ctx context.Context, login Login, at int) error {
+func (a *accounts) feign(ctx context.Context, login directory.Login, at int) error {
 	if at == len(a.directories) || !isLocal(a.directories[at].Directory) {
 		if err := a.feignLocally(ctx, login); err != nil {
 			return err
@@ -114,7 +115,7 @@ func (a *accounts) feign(ctx context.Context, login Login, at int) error {
 	}
 	for i := at + 1; i < len(a.directories); i++ {
 		d := a.directories[i]
-		if costly, ok := d.Directory.(CostlyDirectory); ok {
+		if costly, ok := d.Directory.(directory.Costly); ok {
 			if err := costly.Feign(ctx, login); err != nil {
 				return fmt.Errorf("directory %s: %w", d.name, err)
 			}
@@ -123,22 +124,16 @@ func (a *accounts) feign(ctx context.Context, login Login, at int) error {
 	return nil
 }
 
-// Unknown returns the login with a random name and password, which no account has.
-func (l Login) Unknown() Login {
-	l.Name, l.Password = "nobody-"+rand.Text(), rand.Text()
-	return l
-}
-
 var decoySeed = maphash.MakeSeed()
 
 // feignLocally spends on the login of an unknown name what a wrong password of
 // one of the accounts of the local directories costs. It is always the same
 // account for the same name: where some hashes take longer than others, names
 // that do not exist differ just as those that do.
-func (a *accounts) feignLocally(ctx context.Context, login Login) error {
+func (a *accounts) feignLocally(ctx context.Context, login directory.Login) error {
 	count := 0
 	for _, d := range a.directories {
-		if local, ok := d.Directory.(LocalDirectory); ok {
+		if local, ok := d.Directory.(directory.Local); ok {
 			count += local.Len()
 		}
 	}
@@ -147,7 +142,7 @@ func (a *accounts) feignLocally(ctx context.Context, login Login) error {
 	}
 	at := int(maphash.String(decoySeed, login.Name) % uint64(count))
 	for _, d := range a.directories {
-		if local, ok := d.Directory.(LocalDirectory); ok {
+		if local, ok := d.Directory.(directory.Local); ok {
 			if n := local.Len(); at >= n {
 				at -= n
 				continue
@@ -158,7 +153,7 @@ func (a *accounts) feignLocally(ctx context.Context, login Login) error {
 	return nil // the users file has lost accounts in between
 }
 
-func isLocal(d Directory) bool {
-	_, ok := d.(LocalDirectory)
+func isLocal(d directory.Directory) bool {
+	_, ok := d.(directory.Local)
 	return ok
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -30,7 +31,7 @@ const (
 )
 
 // infix splits the group from the image.
-const infix = Infix
+const infix = directory.Infix
 
 // maxName is the longest repository name that clients accept, group, infix and
 // image together.

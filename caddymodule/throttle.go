@@ -96,9 +96,6 @@ func newMemory[V any]() *simplelru.LRU[loginSum, V] {
 	return memory
 }
 
-// Destruct implements [caddy.Destructor]; there is nothing to stop.
-func (*throttle) Destruct() error { return nil }
-
 // throttled is why a login is not checked, and for how long that will be so.
 type throttled struct {
 	reason string
