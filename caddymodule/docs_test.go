@@ -20,7 +20,7 @@ func documentation(t *testing.T) map[string]string {
 		t.Fatalf("found the pages %v in docs (error: %v), want at least 6", names, err)
 	}
 	pages := make(map[string]string)
-	for _, name := range append(names, "../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md") {
+	for _, name := range append(names, "../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md", "../bench/README.md") {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
