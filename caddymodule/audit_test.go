@@ -21,7 +21,10 @@ func (s *site) audited(seen *int) (lines []string) {
 	s.t.Helper()
 	all := strings.Split(strings.TrimSpace(s.logs()), "\n")
 	for _, text := range all[*seen:] {
-		var line struct{ Level, Logger, Msg, Event, Account, Directory, Group, Reason, Client_IP string }
+		var line struct {
+			Level, Logger, Msg, Event, Account, Directory, Group, Reason string
+			ClientIP                                                     string `json:"client_ip"`
+		}
 		if err := json.Unmarshal([]byte(text), &line); err != nil {
 			s.t.Fatal(err)
 		}
@@ -36,7 +39,7 @@ func (s *site) audited(seen *int) (lines []string) {
 			}
 			delete(fields, name)
 		}
-		if len(fields) > 0 || line.Msg != line.Event || line.Client_IP != "127.0.0.1" {
+		if len(fields) > 0 || line.Msg != line.Event || line.ClientIP != "127.0.0.1" {
 			s.t.Errorf("audit line: %s", text)
 		}
 		lines = append(lines, strings.Join([]string{line.Level, line.Event, line.Account, line.Directory, line.Group, line.Reason}, "|"))
