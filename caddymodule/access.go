@@ -27,12 +27,23 @@ type groupAccess struct {
 	from       []string // the directories whose members are the group's too
 }
 
-func newAccess(groups []*Group, privateGroups bool, directories []namedDirectory) *access {
+// groupRules is a group of the configuration. Entries of accounts are as the
+// configuration lists them.
+type groupRules struct {
+	path                         string
+	visibility                   directory.Visibility
+	members, maintainers, owners []string
+	membersFrom                  []string // names of directories
+}
+
+// newAccess returns what a configuration says. With privateGroups off only public
+// groups are served.
+func newAccess(groups []groupRules, privateGroups bool, directories []namedDirectory) *access {
 	a := &access{groups: make(map[string]*groupAccess, len(groups)), privateGroups: privateGroups, directories: directories}
 	names := namesOf(directories)
 	for _, g := range groups {
-		ga := &groupAccess{visibility: g.Visibility, roles: make(map[accountID]directory.Role), from: g.MembersFrom}
-		for role, entries := range map[directory.Role][]string{directory.Member: g.Members, directory.Maintainer: g.Maintainers, directory.Owner: g.Owners} {
+		ga := &groupAccess{visibility: g.visibility, roles: make(map[accountID]directory.Role), from: g.membersFrom}
+		for role, entries := range map[directory.Role][]string{directory.Member: g.members, directory.Maintainer: g.maintainers, directory.Owner: g.owners} {
 			ga.lists = ga.lists || len(entries) > 0
 			for _, entry := range entries {
 				if id, err := names.account("members", entry); err == nil { // others were refused before
@@ -40,8 +51,8 @@ func newAccess(groups []*Group, privateGroups bool, directories []namedDirectory
 				}
 			}
 		}
-		a.groups[g.Path] = ga
-		a.anyPublic = a.anyPublic || g.Visibility == directory.Public
+		a.groups[g.path] = ga
+		a.anyPublic = a.anyPublic || g.visibility == directory.Public
 	}
 	for _, d := range directories {
 		a.foreignPublic = a.foreignPublic || directory.GroupsMayBePublic(d.Directory)

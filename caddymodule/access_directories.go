@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"go.uber.org/zap"
-
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
@@ -102,22 +100,27 @@ func (a *access) counts(ctx context.Context, name, group string) (bool, error) {
 	return holder == name, err
 }
 
-// tellOfMembers logs in which groups the members that a directory may have in a
-// group of the same path do not count: earlier versions counted them.
-func (h *Handler) tellOfMembers() {
-	for _, d := range h.accounts.directories {
-		if _, ok := d.Directory.(directory.GroupDirectory); !ok {
-			continue
-		}
-		var groups []string
-		for _, g := range h.Groups {
-			if !h.access.admits(d.name, g.Path) {
-				groups = append(groups, g.Path)
-			}
-		}
-		if groups != nil {
-			h.logger.Info("the directory's members of these groups do not count, since the configuration says who is in them; write members_from in those where they should",
-				zap.String("directory", d.name), zap.Strings("groups", groups))
+// ignored returns the declared groups in which the roles that a directory gives do
+// not count, though it may have a group of the same path.
+func (a *access) ignored(d namedDirectory) (groups []string) {
+	if _, ok := d.Directory.(directory.GroupDirectory); !ok {
+		return nil
+	}
+	for path := range a.groups {
+		if !a.admits(d.name, path) {
+			groups = append(groups, path)
 		}
 	}
+	slices.Sort(groups)
+	return groups
+}
+
+// openDirectories returns the names of the directories whose groups may be public.
+func (a *access) openDirectories() (names []string) {
+	for _, d := range a.directories {
+		if directory.GroupsMayBePublic(d.Directory) {
+			names = append(names, d.name)
+		}
+	}
+	return names
 }

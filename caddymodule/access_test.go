@@ -40,11 +40,11 @@ func (foreign) VisibilityOf(_ context.Context, group string) (directory.Visibili
 func TestDecide(t *testing.T) {
 	theirs, static := namedDirectory{"foreign", foreign{}}, namedDirectory{"static", staticOf("alice", "mia", "olaf", "carol")}
 	directories := []namedDirectory{static, theirs}
-	groups := []*Group{
-		{Path: "acme", Members: []string{"alice"}, Maintainers: []string{"mia"}, Owners: []string{"olaf"}},
-		{Path: "acme/sub", Members: []string{"carol", "mia"}},
-		{Path: "tools", Visibility: directory.Internal},
-		{Path: "open", Visibility: directory.Public},
+	groups := []groupRules{
+		{path: "acme", members: []string{"alice"}, maintainers: []string{"mia"}, owners: []string{"olaf"}},
+		{path: "acme/sub", members: []string{"carol", "mia"}},
+		{path: "tools", visibility: directory.Internal},
+		{path: "open", visibility: directory.Public},
 	}
 	who := func(name string) caller { return caller{Account: directory.Account{Name: name}, directory: "static"} }
 	limited := who("alice")

@@ -217,3 +217,37 @@ func within(group, above string) bool {
 	rest, ok := strings.CutPrefix(group, above)
 	return ok && (rest == "" || rest[0] == '/')
 }
+
+// unknown returns the entries that name an account of a directory which lists all
+// of its accounts and does not have this one.
+func (a *accounts) unknown(entries []string) (unknown []string) {
+	names := a.names()
+	for _, entry := range entries {
+		id, err := names.account("members", entry)
+		if err != nil {
+			continue
+		}
+		d, _ := a.named(id.directory)
+		if local, ok := d.Directory.(directory.Local); ok && !local.Knows(id.name) {
+			unknown = append(unknown, entry)
+		}
+	}
+	return unknown
+}
+
+// misspelled returns the entries of the configuration that differ from an account
+// in spelling alone, and so mean another one.
+func (a *accounts) misspelled(id accountID) (entries []string) {
+	for _, entry := range a.spellings.others(id) {
+		entries = append(entries, entry.String())
+	}
+	return entries
+}
+
+// asker returns the caller as directories count their questions by.
+func (c caller) asker(address string) directory.Asker {
+	if c.anonymous {
+		return directory.Asker{Subnet: subnetOf(address)}
+	}
+	return directory.Asker{Directory: c.directory, Name: c.Name}
+}

@@ -122,11 +122,3 @@ func (ex *exchange) refuse(e *apiError) {
 	}
 	writeError(ex.w, ex.r, e)
 }
-
-// asker returns the caller as directories count their questions by.
-func (c caller) asker(address string) directory.Asker {
-	if c.anonymous {
-		return directory.Asker{Subnet: subnetOf(address)}
-	}
-	return directory.Asker{Directory: c.directory, Name: c.Name}
-}

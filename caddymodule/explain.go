@@ -160,10 +160,7 @@ func (h *Handler) explainAccount(ctx context.Context, e *explanation, name strin
 	}
 	e.Account = &explainedAccount{
 		Name: who.Name, Directory: who.directory, AccessToken: who.token, Admin: who.Admin,
-		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly,
-	}
-	for _, entry := range h.accounts.spellings.others(who.id()) {
-		e.Account.Misspelled = append(e.Account.Misspelled, entry.String())
+		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly, Misspelled: h.accounts.misspelled(who.id()),
 	}
 	return who, false, nil
 }

@@ -91,7 +91,7 @@ func (ex *exchange) refresh(raw string) (caller, *apiError) {
 		return caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
 	}
 	who, id, err := ex.bearer(raw, tokenissuer.Refresh)
-	if who.refresh = (refreshed{raw, time.Unix(id.AuthTime, 0).Add(who.refreshFor())}); err == nil && !time.Now().Before(who.refresh.ends) {
+	if who.refresh = (refreshed{raw, time.Unix(id.AuthTime, 0).Add(refreshFor(who))}); err == nil && !time.Now().Before(who.refresh.ends) {
 		err = fmt.Errorf("%w: its login is too long ago", directory.ErrUnknownAccount)
 	}
 	switch {
@@ -125,11 +125,11 @@ func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, tokenissuer
 
 // refreshFor is how long after its login a refresh token of the caller is good
 // for. That of an access token goes by the access token, not by a password.
-func (c caller) refreshFor() time.Duration {
-	if c.RefreshFor == 0 || c.token != "" {
+func refreshFor(who caller) time.Duration {
+	if who.RefreshFor == 0 || who.token != "" {
 		return refreshLifetime
 	}
-	return min(c.RefreshFor, refreshLifetime)
+	return min(who.RefreshFor, refreshLifetime)
 }
 
 // cannotTell fails closed: without an answer nobody gets in.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -77,6 +76,7 @@ type Handler struct {
 	who       string   // the accounts and groups, to compare sites by
 	accounts  *accounts
 	gate      *gate
+	tokens    *tokenManager
 	access    *access
 	upstreams map[string]*Upstream
 	issuer    *tokenissuer.Issuer
@@ -122,13 +122,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	h.access = newAccess(h.Groups, h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.directories)
+	h.access = newAccess(h.groupRules(), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.directories)
 	if h.imageLimits, err = newImageLimits(h.Groups); err != nil {
 		return err
 	}
-	h.warnOfStrangers()
+	h.warnOfUnknownMembers()
 	h.warnOfPublicLogins()
-	h.tellOfMembers()
+	h.logIgnoredMembers()
 	if h.vault, err = openVault(&h.lease, storage); err != nil {
 		return err
 	}
@@ -143,6 +143,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.gate = &gate{h.accounts, throttle}
+	h.tokens = &tokenManager{h.accounts, h.access, h.logger}
 	if h.accounts.tokens.store, err = openTokens(&h.lease, ctx.Storage()); err != nil {
 		return err
 	}
@@ -153,7 +154,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if running.add(h, ctx.Done()) {
 		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(errAmbiguous))
 	}
-	go h.tellEnded(ctx) // which may take its time, and ends with the configuration
+	go h.tokens.tellEnded(ctx) // which may take its time, and ends with the configuration
 	return nil
 }
 
@@ -181,7 +182,7 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	for i, mod := range mods.([]any) {
 		h.accounts.add(names[i].name, mod.(directory.Directory))
 	}
-	h.accounts.spellings = newSpellings(h.logger, h.accounts.names(), h.Admins, h.Groups)
+	h.accounts.spellings = newSpellings(h.logger, h.accounts.names(), h.Admins, h.groupRules())
 	return nil
 }
 
@@ -194,24 +195,6 @@ func (h *Handler) loadStorage(ctx caddy.Context) (Storage, error) {
 		return nil, err
 	}
 	return mod.(Storage), nil
-}
-
-// warnOfStrangers tells of members that nobody can log in as, if that can be
-// told: other directories than static ones need not list accounts.
-func (h *Handler) warnOfStrangers() {
-	names := h.accounts.names()
-	for _, g := range h.Groups {
-		for _, m := range slices.Concat(g.Members, g.Maintainers, g.Owners) {
-			id, err := names.account("members", m)
-			if err != nil {
-				continue
-			}
-			d, _ := h.accounts.named(id.directory)
-			if local, ok := d.Directory.(directory.Local); ok && !local.Knows(id.name) {
-				h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
-			}
-		}
-	}
 }
 
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].

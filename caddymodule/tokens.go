@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync/atomic"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
@@ -114,12 +110,4 @@ func narrow(only, by []string) []string {
 	}
 	slices.Sort(both)
 	return slices.Compact(both)
-}
-
-// logAccessToken tells the access log which access token a request was made with.
-func logAccessToken(r *http.Request, id string) {
-	fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
-	if ok && id != "" {
-		fields.Set(zap.String("access_token", id))
-	}
 }

@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
@@ -120,34 +117,6 @@ func madeWith(id string, all []accesstoken.Token) (made []accesstoken.Token) {
 		makers = next
 	}
 	return made
-}
-
-// endedTokens are the tokens whose end this process has logged.
-var endedTokens sync.Map
-
-// tellEnded logs, once each, the tokens that are good no more though they are
-// neither revoked nor expired: the directory of their owner, or of that of the
-// token that they were made with, is not what it was.
-func (h *Handler) tellEnded(ctx context.Context) {
-	all, err := h.accounts.tokens.store.List(ctx)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		h.logger.Warn("access tokens cannot be listed, so it is not known whether some have ended", zap.Error(err))
-		return
-	}
-	byID := tokensByID(all)
-	for _, t := range all {
-		if t.Site != h.Name || t.Valid(time.Now()) != nil {
-			continue
-		}
-		if why := h.accounts.ended(t, byID); why != "" {
-			if _, told := endedTokens.LoadOrStore(t.ID, true); !told {
-				h.logger.Warn("access token has ended", append(tokenFields(t), zap.String("reason", why))...)
-			}
-		}
-	}
 }
 
 func tokensByID(all []accesstoken.Token) map[string]accesstoken.Token {

@@ -82,7 +82,7 @@ func TestTokenChains(t *testing.T) {
 	_, first := s.create("--group", "acme")
 	ids := []string{first}
 	for range maxMakers + 1 {
-		made, _, err := h.makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: ids[len(ids)-1]}, "a test")
+		made, _, err := h.tokens.makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: ids[len(ids)-1]}, "a test")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +133,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 		secret, id := s.storedToken(accesstoken.Owner{Name: "alice", Directory: directory})
 		tokens[directory] = [2]string{secret, id}
 	}
-	child, _, err := running.now()[0].makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: tokens["ldap"][1]}, "a test")
+	child, _, err := running.now()[0].tokens.makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: tokens["ldap"][1]}, "a test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -193,7 +193,7 @@ func TestTokenRights(t *testing.T) {
 	a := newAccounts([]string{"root"}, nil)
 	a.tokens = accessTokens{store: store, ambiguous: new(atomic.Bool)}
 	a.add("foreign", foreign{erins{}})
-	rules := newAccess([]*Group{{Path: "acme", Maintainers: []string{"erin"}}, {Path: "acme/sub"}, {Path: "tools", Visibility: directory.Internal}}, true, a.directories)
+	rules := newAccess([]groupRules{{path: "acme", maintainers: []string{"erin"}}, {path: "acme/sub"}, {path: "tools", visibility: directory.Internal}}, true, a.directories)
 	pull, manage := []accesstoken.Scope{accesstoken.Pull}, []accesstoken.Scope{accesstoken.Pull, accesstoken.Manage}
 	erin, root := &accesstoken.Owner{Name: "erin", Directory: "foreign", Facts: "facts"}, &accesstoken.Owner{Name: "root", Directory: "foreign"}
 	for name, row := range map[string]struct {

@@ -52,16 +52,6 @@ func (h *Handler) mayReach(group, upstream string) bool {
 	return true
 }
 
-// openDirectories returns the names of the directories whose groups may be public.
-func (h *Handler) openDirectories() (names []string) {
-	for _, d := range h.accounts.directories {
-		if directory.GroupsMayBePublic(d.Directory) {
-			names = append(names, d.name)
-		}
-	}
-	return names
-}
-
 // warnOfPublicLogins logs each group that lets anybody pull with a login: a
 // public one, and those of a directory that can become public at any time.
 func (h *Handler) warnOfPublicLogins() {
@@ -83,7 +73,7 @@ func (h *Handler) warnOfPublicLogins() {
 		if anyLogin == "" {
 			continue
 		}
-		for _, name := range h.openDirectories() {
+		for _, name := range h.access.openDirectories() {
 			h.logger.Warn("groups that are public in a directory: "+message+" with members_only on",
 				zap.String("directory", name), zap.String("upstream", u.Name), zap.String("login_of", anyLogin))
 		}
@@ -102,8 +92,38 @@ func (h *Handler) publicLogin(group string, visibility directory.Visibility, ups
 	switch {
 	case visibility == directory.Public:
 		return fmt.Sprintf("the group is public: anybody can pull what the login of %s can read", holder)
-	case !declared && len(h.openDirectories()) > 0:
-		return fmt.Sprintf("the group can become public in the directory %s: then anybody can pull what the login of %s can read", h.openDirectories()[0], holder)
+	case !declared && len(h.access.openDirectories()) > 0:
+		return fmt.Sprintf("the group can become public in the directory %s: then anybody can pull what the login of %s can read", h.access.openDirectories()[0], holder)
 	}
 	return ""
+}
+
+// groupRules returns the groups of the configuration.
+func (h *Handler) groupRules() []groupRules {
+	rules := make([]groupRules, len(h.Groups))
+	for i, g := range h.Groups {
+		rules[i] = groupRules{g.Path, g.Visibility, g.Members, g.Maintainers, g.Owners, g.MembersFrom}
+	}
+	return rules
+}
+
+// warnOfUnknownMembers logs the members that do not exist, where the directory
+// lists all of its accounts.
+func (h *Handler) warnOfUnknownMembers() {
+	for _, g := range h.Groups {
+		for _, m := range h.accounts.unknown(slices.Concat(g.Members, g.Maintainers, g.Owners)) {
+			h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
+		}
+	}
+}
+
+// logIgnoredMembers logs in which groups the members that a directory may have in a
+// group of the same path do not count: earlier versions counted them.
+func (h *Handler) logIgnoredMembers() {
+	for _, d := range h.accounts.directories {
+		if groups := h.access.ignored(d); groups != nil {
+			h.logger.Info("the directory's members of these groups do not count, since the configuration says who is in them; write members_from in those where they should",
+				zap.String("directory", d.name), zap.Strings("groups", groups))
+		}
+	}
 }
