@@ -101,7 +101,7 @@ func TestTokenChains(t *testing.T) {
 	if n := good(); n != maxMakers+1 {
 		t.Errorf("got %d good tokens of %d, want %d", n, len(ids), maxMakers+1)
 	}
-	revoked, err := h.revokeToken(t.Context(), first, "a test", func(accesstoken.Token) bool { return true })
+	revoked, err := h.tokens.revokeToken(t.Context(), first, "a test", func(accesstoken.Token) bool { return true })
 	if err != nil || len(revoked.AlsoEnded) != maxMakers || good() != 0 {
 		t.Errorf("got %d tokens that end too and %d good ones, %v", len(revoked.AlsoEnded), good(), err)
 	}
