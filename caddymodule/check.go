@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // What is wrong with a configuration by itself is found here: when a Caddyfile
@@ -47,7 +47,7 @@ func (g *Group) check() error {
 		return errors.New("a group is null")
 	}
 	switch {
-	case !upstream.ValidRepository(g.Path):
+	case !reference.ValidRepository(g.Path):
 		return fmt.Errorf("group '%s': a group's path is lower-case letters and digits, separated by . _ __ - or /", g.Path)
 	case strings.Contains("/"+g.Path+"/", infix):
 		return fmt.Errorf("group %s: a group's path must not contain %s", g.Path, strings.Trim(infix, "/"))
@@ -65,7 +65,7 @@ func (u *Upstream) check() error {
 	if u == nil {
 		return errors.New("an upstream is null")
 	}
-	if !upstream.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
+	if !reference.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
 		return fmt.Errorf("upstream '%s': the name is the first component of image names: lower-case letters and digits, separated by . _ __ or -", u.Name)
 	}
 	if !strings.Contains(u.Endpoint, "{") {

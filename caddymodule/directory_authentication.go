@@ -17,8 +17,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 func init() { caddy.RegisterModule(new(AuthenticationDirectory)) }
@@ -223,7 +223,7 @@ func (a *AuthenticationDirectory) groupsOf(user caddyauth.User) []string {
 		return nil
 	}
 	groups := strings.FieldsFunc(user.Metadata[a.Groups], func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
-	groups = slices.DeleteFunc(groups, func(group string) bool { return !upstream.ValidRepository(group) })
+	groups = slices.DeleteFunc(groups, func(group string) bool { return !reference.ValidRepository(group) })
 	slices.Sort(groups)
 	return slices.Compact(groups)
 }

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // A deploy token is of one group for ever, and GitLab does not say of which: each
@@ -179,12 +179,12 @@ func askedGroups(r *http.Request) (groups []string) {
 	if r == nil {
 		return nil
 	}
-	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && upstream.ValidRepository(rt.group) {
+	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && reference.ValidRepository(rt.group) {
 		return []string{rt.group}
 	}
 	scopes := append(r.URL.Query()["scope"], r.PostForm["scope"]...)
 	for _, scope := range tokenissuer.ParseScopes(scopes) {
-		if group, _, ok := strings.Cut(scope.Name, infix); ok && upstream.ValidRepository(group) && len(groups) < 4 {
+		if group, _, ok := strings.Cut(scope.Name, infix); ok && reference.ValidRepository(group) && len(groups) < 4 {
 			groups = append(groups, group)
 		}
 	}

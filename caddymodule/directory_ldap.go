@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
 )
 
 func init() { caddy.RegisterModule(new(LDAPDirectory)) }
@@ -235,7 +235,7 @@ func (l *LDAPDirectory) newPool(ctx caddy.Context) (*ldapPool, error) {
 	if err != nil || password == "" {
 		return nil, fmt.Errorf("the bind_password placeholder %s is empty, or its file cannot be read", l.BindPassword)
 	}
-	p.bindPassword = upstream.Secret(password)
+	p.bindPassword = secret.String(password)
 	return p, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -57,7 +58,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			}
 		}
 	}
-	name = upstream.NormalizeRepository(u.Name, name)
+	name = reference.NormalizeRepository(u.Name, name)
 	from := u.sourceFor(rt.group)
 	return &repository{
 		vault:    h.vault,

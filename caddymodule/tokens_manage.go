@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 // defaultTokenLife is how long an access token lives if nothing is said.
@@ -117,7 +117,7 @@ func (o *tokenOrder) scopes() []accesstoken.Scope {
 
 // checkGroup finds typos: a token of a group that does not exist is no use.
 func (h *Handler) checkGroup(ctx context.Context, group string) error {
-	if !upstream.ValidRepository(group) {
+	if !reference.ValidRepository(group) {
 		return badOrderf("'%s' is not a group's path as images have it, in lower case", group)
 	}
 	_, err := h.access.visibilityOf(ctx, group)

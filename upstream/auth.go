@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -158,4 +159,18 @@ func registrableDomain(host string) string {
 		return ""
 	}
 	return domain
+}
+
+// basicHeader returns the Authorization value for a login (RFC 7617), or ""
+// for none.
+func basicHeader(username string, password Secret) (string, error) {
+	switch {
+	case username == "" && password == "":
+		return "", nil
+	case username == "" || password == "":
+		return "", errors.New("credentials need both a user name and a password")
+	case strings.Contains(username, ":"):
+		return "", errors.New("a user name cannot contain a colon")
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+string(password))), nil
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 // Body is the content of a blob on its way. The reader does not check the
@@ -45,14 +47,14 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 	if err != nil {
 		return 0, err
 	}
-	reference := repository + "@" + string(d)
+	ref := repository + "@" + string(d)
 	if a.StatusCode == http.StatusOK {
 		_ = a.Body.Close()
 		if size, err := r.blobSize(head, a, d, known); err == nil && size >= 0 {
 			r.blobHeads.saidYes()
 			return size, nil
 		}
-	} else if err := r.refuse(r.blobHeads, head, reference, a); err != nil {
+	} else if err := r.refuse(r.blobHeads, head, ref, a); err != nil {
 		return 0, err
 	}
 	full, err := r.do(ctx, c)
@@ -62,7 +64,7 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 	if full.StatusCode != http.StatusOK {
 		err = r.refusal(c, full)
 	}
-	r.blobHeads.compare(reference, a, err, r.now())
+	r.blobHeads.compare(ref, a, err, r.now())
 	if err != nil {
 		return 0, err
 	}
@@ -73,7 +75,7 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 // blobSize reads the size of a blob from the header of an answer with 200. It is
 // the known one where the answer tells none, -1 if neither is there.
 func (r *Registry) blobSize(c *call, a *answer, d digest.Digest, known int64) (int64, error) {
-	said, err := ParseDigest(a.Header.Get("Docker-Content-Digest"))
+	said, err := reference.ParseDigest(a.Header.Get("Docker-Content-Digest"))
 	size := a.ContentLength
 	switch {
 	case err == nil && said.Algorithm() == d.Algorithm() && said != d:

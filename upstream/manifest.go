@@ -11,6 +11,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 // Media types that have no constant in image-spec.
@@ -48,8 +50,8 @@ type Manifest struct {
 // decides; then the result has the content too, and its descriptor is computed.
 // What HEAD alone says of a digest is upstream's claim. Errors are as for
 // [Registry.Manifest].
-func (r *Registry) ResolveManifest(ctx context.Context, repository, reference string) (Manifest, error) {
-	c, wanted, err := manifestCall(repository, reference)
+func (r *Registry) ResolveManifest(ctx context.Context, repository, ref string) (Manifest, error) {
+	c, wanted, err := manifestCall(repository, ref)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -67,18 +69,18 @@ func (r *Registry) ResolveManifest(ctx context.Context, repository, reference st
 	if err != nil {
 		return Manifest{}, err
 	}
-	reference = repository + ":" + reference
+	ref = repository + ":" + ref
 	if a.StatusCode == http.StatusOK {
 		_ = a.Body.Close()
 		if d, ok := headDescriptor(a, wanted); ok {
 			heads.saidYes()
 			return Manifest{Descriptor: d}, nil
 		}
-	} else if err := r.refuse(heads, head, reference, a); err != nil {
+	} else if err := r.refuse(heads, head, ref, a); err != nil {
 		return Manifest{}, err
 	}
 	m, err := r.manifest(ctx, c, wanted)
-	heads.compare(reference, a, err, r.now())
+	heads.compare(ref, a, err, r.now())
 	return m, err
 }
 
@@ -86,7 +88,7 @@ func (r *Registry) ResolveManifest(ctx context.Context, repository, reference st
 // incomplete or odd in any way: the GET that follows finds out, or says what is
 // wrong.
 func headDescriptor(a *answer, wanted digest.Digest) (Descriptor, bool) {
-	d, err := ParseDigest(a.Header.Get("Docker-Content-Digest"))
+	d, err := reference.ParseDigest(a.Header.Get("Docker-Content-Digest"))
 	mediaType := headerType(a.Header)
 	ok := err == nil && (wanted == "" || d == wanted) && isManifestType(mediaType) &&
 		a.ContentLength > 0 && a.ContentLength <= maxManifest && !encoded(a.Response)
@@ -101,8 +103,8 @@ func headDescriptor(a *answer, wanted digest.Digest) (Descriptor, bool) {
 // [*Error] (most often [ManifestUnknown], [NameUnknown], [Denied] or
 // [RateLimited]; [Invalid] for a schema 1 manifest), the context's error, or
 // neither for a repository or reference outside the grammar.
-func (r *Registry) Manifest(ctx context.Context, repository, reference string) (Manifest, error) {
-	c, wanted, err := manifestCall(repository, reference)
+func (r *Registry) Manifest(ctx context.Context, repository, ref string) (Manifest, error) {
+	c, wanted, err := manifestCall(repository, ref)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -112,19 +114,19 @@ func (r *Registry) Manifest(ctx context.Context, repository, reference string) (
 }
 
 // manifestCall returns the call, and the digest if the reference is one.
-func manifestCall(repository, reference string) (*call, digest.Digest, error) {
+func manifestCall(repository, ref string) (*call, digest.Digest, error) {
 	c, err := newCall("manifest", repository)
 	if err != nil {
 		return nil, "", err
 	}
 	var wanted digest.Digest
-	if !ValidTag(reference) {
-		if wanted, err = ParseDigest(reference); err != nil {
+	if !reference.ValidTag(ref) {
+		if wanted, err = reference.ParseDigest(ref); err != nil {
 			return nil, "", errors.New("reference is neither a tag nor a digest")
 		}
 	}
-	c.path = "manifests/" + reference
-	c.what = "manifest " + reference
+	c.path = "manifests/" + ref
+	c.what = "manifest " + ref
 	c.unknown = ManifestUnknown
 	c.verified = wanted != ""
 	c.header.Set("Accept", acceptManifests)
@@ -159,7 +161,7 @@ func (r *Registry) manifest(ctx context.Context, c *call, wanted digest.Digest) 
 		}
 	} else {
 		wanted = digest.FromBytes(content)
-		said, err := ParseDigest(a.Header.Get("Docker-Content-Digest"))
+		said, err := reference.ParseDigest(a.Header.Get("Docker-Content-Digest"))
 		if err == nil && said.Algorithm().FromBytes(content) != said {
 			return Manifest{}, r.fail(c, Invalid, a.StatusCode, "the content does not have the digest that upstream gave")
 		}

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 const (
@@ -73,6 +76,9 @@ type Exchange struct {
 	// did not say.
 	Remaining int
 }
+
+// Secret is the type of [Config.Password]. It is printed as stars.
+type Secret = secret.String
 
 // Registry is a client for one upstream. It is safe for concurrent use and
 // needs no closing; its transport belongs to the caller.
@@ -156,7 +162,7 @@ type call struct {
 // newCall checks the repository, which goes into a URL. A bad one is the
 // caller's mistake and not an [*Error].
 func newCall(operation, repository string) (*call, error) {
-	if !ValidRepository(repository) {
+	if !reference.ValidRepository(repository) {
 		return nil, errors.New("repository name is not valid")
 	}
 	return &call{operation: operation, method: http.MethodGet, repository: repository, header: http.Header{}}, nil
@@ -182,7 +188,7 @@ func (r *Registry) bounded(ctx context.Context) (context.Context, context.Cancel
 
 // digestCall makes the call for something named by a digest.
 func digestCall(operation, repository, directory string, d digest.Digest) (*call, error) {
-	if _, err := ParseDigest(string(d)); err != nil {
+	if _, err := reference.ParseDigest(string(d)); err != nil {
 		return nil, err
 	}
 	c, err := newCall(operation, repository)
