@@ -1,20 +1,20 @@
 # shellcheck shell=bash
-# What bench/run starts and stops. It is sourced, and works on bench/run's
-# variables.
+# Starts and stops the servers of bench/run, which sources this file. It uses the
+# variables of bench/run.
 
-stop() { # PID: asks it to end and waits for it
+stop() { # PID: terminates the process and waits for its end
 	[ -n "$1" ] || return 0
 	kill "$1" 2>/dev/null || true
 	wait "$1" 2>/dev/null || true
 }
 
 finish() {
-	trap '' INT TERM # a second one must not leave anything behind
+	trap '' INT TERM # a second signal must not interrupt the cleanup
 	stop "$measure_pid"
 	stop "$caddy_pid"
 	stop "$nginx_pid"
 	stop "$upstream_pid"
-	if [ -n "$keep" ]; then echo "left in $dir" >&2; else rm -rf "$dir"; fi
+	if [ -n "$keep" ]; then echo "kept $dir" >&2; else rm -rf "$dir"; fi
 }
 
 await() { # PORT PID NAME: waits until the process listens
@@ -24,16 +24,16 @@ await() { # PORT PID NAME: waits until the process listens
 		sleep 0.1
 	done
 	tail -n 20 "$dir/$3.log" >&2
-	fail "$3 does not start"
+	fail "$3 has not started"
 }
 
-idle() { # PORT...: somebody else's server must not be measured
+idle() { # PORT...: fails if another process listens on a port
 	for p in "$@"; do
 		! (exec 3<>"/dev/tcp/127.0.0.1/$p") 2>/dev/null || fail "port $p is taken; choose another --port"
 	done
 }
 
-start_upstream() { # MIB/S for each connection
+start_upstream() { # MIB/S of each connection
 	"$dir/upstream" -listen "127.0.0.1:$upstream_port" -size "$size" -latency "$latency" -rate "$1" >"$dir/upstream.log" 2>&1 &
 	upstream_pid=$!
 	await "$upstream_port" "$upstream_pid" upstream
@@ -44,7 +44,7 @@ stop_upstream() {
 	upstream_pid=
 }
 
-write_caddyfile() { # CACHE [LINES of storage]; with the manifest as respond's body once it is known
+write_caddyfile() { # CACHE [LINES of storage]: respond serves the manifest once it is known
 	local chunk='' front='' hash
 	[ -z "$caddy_chunk" ] || chunk=$(printf 'servers {\ntimeouts {\nwrite_max_chunk %s\n}\n}' "$caddy_chunk")
 	! wants_accounts || front=$(printf 'servers 127.0.0.1:%s {\ntrusted_proxies static 127.0.0.1/32\ntrusted_proxies_strict\n}' "$port") # logins from many addresses
@@ -146,6 +146,6 @@ measure() {
 		-respond "http://127.0.0.1:$respond_port" -respond-plain "http://127.0.0.1:$plain_port" \
 		-wrk "$wrk" -rounds "$rounds" -seconds "$seconds" "${copy[@]}" "${@:2}" &
 	measure_pid=$!
-	wait "$measure_pid" # unlike a command in front, this ends when a signal comes
+	wait "$measure_pid" # unlike a foreground command, a signal interrupts wait
 	measure_pid=
 }
