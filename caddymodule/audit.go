@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // The events of the audit log: its message and its field "event". Each line
@@ -55,10 +56,10 @@ const maxShownReason = 300
 // refusalReason says why a login or a token was refused, as the directory that
 // the line names puts it. Directories do not tell secrets; that none quotes what
 // it was given as the password is seen to.
-func refusalReason(err error, directory, secret string) string {
-	reason := strings.TrimPrefix(err.Error(), "directory "+directory+": ")
+func refusalReason(err error, in, secret string) string {
+	reason := strings.TrimPrefix(err.Error(), "directory "+in+": ")
 	if len(secret) >= 4 && strings.Contains(reason, secret) {
-		for _, plain := range []error{ErrBlocked, ErrWrongPassword, ErrUnknownAccount} {
+		for _, plain := range []error{directory.ErrBlocked, directory.ErrWrongPassword, directory.ErrUnknownAccount} {
 			if errors.Is(err, plain) {
 				return plain.Error()
 			}

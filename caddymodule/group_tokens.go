@@ -54,7 +54,7 @@ func (ex *exchange) ofGroup(t accesstoken.Token) bool {
 // orderGroupToken makes a token with at most the rights of its maker. A token that is
 // made with an access token ends with it, and a group's token cannot make any.
 func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
-	if ex.caller.token != "" && ex.caller.directory == tokensDirectory {
+	if ex.caller.token != "" && ex.caller.directory == TokensDirectory {
 		return accesstoken.Token{}, "", badOrder("an access token of a group cannot make others; log in as an owner")
 	}
 	var order groupTokenOrder

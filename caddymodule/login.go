@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
@@ -44,13 +45,13 @@ func (ex *exchange) refresh(raw string) (caller, *apiError) {
 	}
 	who, id, err := ex.bearer(raw, tokenissuer.Refresh)
 	if who.refresh = (refreshed{raw, time.Unix(id.AuthTime, 0).Add(who.refreshFor())}); err == nil && !time.Now().Before(who.refresh.ends) {
-		err = fmt.Errorf("%w: its login is too long ago", ErrUnknownAccount)
+		err = fmt.Errorf("%w: its login is too long ago", directory.ErrUnknownAccount)
 	}
 	switch {
 	case err == nil:
 		ex.record(zap.InfoLevel, auditLine{auditLogin, who.Name, who.directory, who.token, "refresh token"})
 		return who, nil
-	case isRefusal(err):
+	case directory.IsRefusal(err):
 		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, who.Name, who.directory, who.token, "refresh token: " + refusalReason(err, who.directory, raw)})
 		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.origin.registry)
 	}
@@ -66,8 +67,8 @@ func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, tokenissuer
 	}
 	who, err := ex.accounts.current(ex.r.Context(), id)
 	if err != nil {
-		who = caller{Account: Account{Name: id.Name}, directory: id.Directory}
-		if id.Directory == tokensDirectory {
+		who = caller{Account: directory.Account{Name: id.Name}, directory: id.Directory}
+		if id.Directory == TokensDirectory {
 			who.token = id.Facts
 		}
 	}
@@ -82,13 +83,6 @@ func (c caller) refreshFor() time.Duration {
 		return refreshLifetime
 	}
 	return min(c.RefreshFor, refreshLifetime)
-}
-
-// isRefusal tells a login or a token that is no good from one that cannot be
-// judged.
-func isRefusal(err error) bool {
-	return errors.Is(err, tokenissuer.ErrInvalidToken) || errors.Is(err, ErrUnknownAccount) ||
-		errors.Is(err, ErrWrongPassword) || errors.Is(err, ErrBlocked)
 }
 
 // cannotTell fails closed: without an answer nobody gets in.
@@ -143,7 +137,7 @@ func (ex *exchange) identifyToken(raw string) *apiError {
 		line.reason = "expired"
 		ex.record(zap.InfoLevel, line)
 		return ex.challenge("invalid_token", "the token has expired")
-	case isRefusal(err):
+	case directory.IsRefusal(err):
 		line.reason = refusalReason(err, who.directory, raw)
 		ex.record(zap.WarnLevel, line)
 		return ex.challenge("invalid_token", "the token is not valid here, or no longer")

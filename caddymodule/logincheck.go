@@ -11,6 +11,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 )
 
 // A failed login is answered at a fixed time after its arrival, so that the time
@@ -54,15 +57,15 @@ type checked struct {
 
 // login checks a name and a password. The answer to a wrong name is that to a
 // wrong password.
-func (ex *exchange) login(name, password string) (caller, *apiError) {
+func (ex *exchange) login(name, secret string) (caller, *apiError) {
 	late := time.NewTimer(ex.throttle.times.checked)
 	defer late.Stop()
 	failing := time.NewTimer(ex.throttle.times.failed)
 	defer failing.Stop()
-	guessable := !ex.accounts.isToken(name, password)
-	attempt, refusal := ex.throttle.admit(ex.clientIP(), name, password, guessable)
+	guessable := !ex.accounts.isToken(name, secret)
+	attempt, refusal := ex.throttle.admit(ex.clientIP(), name, secret, guessable)
 	if refusal != nil {
-		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), "", accesstoken.IDOf(password), refusal.reason})
+		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, secret), "", accesstoken.IDOf(secret), refusal.reason})
 		e := refuse(tooManyRequests, "%s; try again later", refusal.reason)
 		e.retryAfter = max(refusal.wait, time.Second)
 		return caller{}, e
@@ -70,7 +73,7 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 	gone := ex.r.Context().Done()
 	var result checked
 	select {
-	case result = <-ex.check(attempt, name, password):
+	case result = <-ex.check(attempt, name, secret):
 		if result.err == nil {
 			logAccessToken(ex.r, result.who.token)
 			return result.who, nil
@@ -91,31 +94,32 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 
 // check checks a login in the background, and releases the attempt when that has
 // ended.
-func (ex *exchange) check(attempt *attempt, name, password string) <-chan checked {
+func (ex *exchange) check(attempt *attempt, name, secret string) <-chan checked {
 	done := make(chan checked, 1)
 	own, cancel := ex.beside(checkLimit)
-	leave, err := attempt.beginCheck(accesstoken.IsOurs(password))
+	leave, err := attempt.beginCheck(accesstoken.IsOurs(secret))
 	if err != nil {
-		own.settle(attempt, name, password, caller{}, err)
+		own.settle(attempt, name, secret, caller{}, err)
 		attempt.release()
 		cancel()
 		done <- checked{err: err}
 		return done
 	}
-	login := Login{Name: name, Password: password, Request: own.r, friendly: attempt.friendly, subnet: attempt.subnet, token: !attempt.guessable}
+	login := directory.Login{Name: name, Password: secret, Request: own.r, Groups: askedGroups(own.r),
+		Friendly: attempt.friendly, Subnet: attempt.subnet, Token: !attempt.guessable}
 	go func() {
 		defer cancel()
 		defer leave()
 		defer attempt.release()
 		who, err := own.authenticate(login)
-		own.settle(attempt, name, password, who, err)
+		own.settle(attempt, name, secret, who, err)
 		done <- checked{who, err}
 	}()
 	return done
 }
 
 // beginCheck takes a place for a check until leave is called. An error that is
-// errBusy says that there is none. Equal logins of one address at a time, as of a
+// ErrBusy says that there is none. Equal logins of one address at a time, as of a
 // CI's jobs, have places of their own, since they share what checking costs.
 func (a *attempt) beginCheck(ours bool) (leave func(), err error) {
 	places := []chan struct{}{a.strangers}
@@ -135,7 +139,7 @@ func (a *attempt) beginCheck(ours bool) (leave func(), err error) {
 		default:
 		}
 	}
-	return nil, errBusy
+	return nil, password.ErrBusy
 }
 
 // hasEqual reports whether the same login of the same address is being checked.
@@ -147,7 +151,7 @@ func (a *attempt) hasEqual() bool {
 
 // authenticate asks the directories. A panic of a guest fails the login, as it
 // would fail the request if the request waited for it.
-func (ex *exchange) authenticate(login Login) (who caller, err error) {
+func (ex *exchange) authenticate(login directory.Login) (who caller, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			who, err = caller{}, fmt.Errorf("checking a login: panic: %v", cause)
@@ -159,7 +163,7 @@ func (ex *exchange) authenticate(login Login) (who caller, err error) {
 // beside is the exchange for work that may outlast the request: with a context
 // of its own, and with copies of what the request's other handlers may change.
 func (ex *exchange) beside(limit time.Duration) (*exchange, context.CancelFunc) {
-	ctx, cancel := background(ex.r.Context(), limit)
+	ctx, cancel := memo.Background(ex.r.Context(), limit)
 	if vars, ok := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
 		ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(vars))
 	}
@@ -169,15 +173,15 @@ func (ex *exchange) beside(limit time.Duration) (*exchange, context.CancelFunc) 
 }
 
 // settle charges what has come of a check, and logs it.
-func (ex *exchange) settle(a *attempt, name, password string, who caller, err error) {
-	line := auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, accesstoken.IDOf(password), ""}
+func (ex *exchange) settle(a *attempt, name, secret string, who caller, err error) {
+	line := auditLine{auditLoginRefused, ex.accounts.shownName(name, secret), who.directory, accesstoken.IDOf(secret), ""}
 	trouble := err
 	switch hidden := (*hiddenRefusal)(nil); {
 	case err == nil:
 		a.accepted()
 		ex.recordLogin(who, a.repeated)
 		return
-	case isRefusal(err):
+	case directory.IsRefusal(err):
 		trouble = nil
 		if errors.As(err, &hidden) {
 			trouble = hidden.trouble
@@ -189,17 +193,17 @@ func (ex *exchange) settle(a *attempt, name, password string, who caller, err er
 		} else {
 			a.undecided()
 		}
-		line.reason = refusalReason(err, who.directory, password)
+		line.reason = refusalReason(err, who.directory, secret)
 		ex.record(zap.WarnLevel, line)
 	default:
 		a.undecided()
 	}
 	switch {
 	case trouble == nil:
-	case !errors.Is(trouble, errBusy):
-		ex.logger.Error("cannot check a login", zap.String("error", troubleText(trouble, password)))
-	case !isRefusal(err):
-		line.event, line.reason = auditThrottled, errBusy.Error()
+	case !errors.Is(trouble, password.ErrBusy):
+		ex.logger.Error("cannot check a login", zap.String("error", troubleText(trouble, secret)))
+	case !directory.IsRefusal(err):
+		line.event, line.reason = auditThrottled, password.ErrBusy.Error()
 		ex.record(zap.WarnLevel, line)
 	}
 }
@@ -211,7 +215,7 @@ func (ex *exchange) loginFailed(err error) *apiError {
 	if hidden := (*hiddenRefusal)(nil); errors.As(err, &hidden) {
 		err = hidden.trouble
 	}
-	if isRefusal(err) {
+	if directory.IsRefusal(err) {
 		return refuse(unauthorized, "wrong user name or password")
 	}
 	return undecided(err)

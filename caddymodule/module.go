@@ -12,6 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
@@ -79,9 +81,9 @@ type Handler struct {
 	upstreams map[string]*Upstream
 	issuer    *tokenissuer.Issuer
 	*vault
-	quotas  *pooledQuotas
+	quotas  *keptQuotas
 	flights flights
-	lease   lease
+	lease   pool.Lease
 
 	imageLimits  map[string]*imageLimits // by group
 	proxyWarning *sync.Once              // of all sites of the configuration
@@ -127,19 +129,19 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.warnOfStrangers()
 	h.warnOfPublicLogins()
 	h.tellOfMembers()
-	if h.vault, err = h.lease.vault(storage); err != nil {
+	if h.vault, err = openVault(&h.lease, storage); err != nil {
 		return err
 	}
-	if h.quotas, err = h.lease.quotas(storage, h.vault, h.Groups); err != nil {
+	if h.quotas, err = openQuotas(&h.lease, storage, h.vault, h.Groups); err != nil {
 		return err
 	}
-	if h.issuer, err = h.lease.issuer(ctx.Storage(), h.Token); err != nil {
+	if h.issuer, err = openIssuer(&h.lease, ctx.Storage(), h.Token); err != nil {
 		return err
 	}
-	if h.throttle, err = h.lease.throttle(ctx.Storage()); err != nil {
+	if h.throttle, err = openThrottle(&h.lease, ctx.Storage()); err != nil {
 		return err
 	}
-	if h.accounts.tokens.store, err = h.lease.tokens(ctx.Storage()); err != nil {
+	if h.accounts.tokens.store, err = openTokens(&h.lease, ctx.Storage()); err != nil {
 		return err
 	}
 	if err := h.openRegistries(); err != nil {
@@ -156,7 +158,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // Cleanup gives up what the handler holds. Requests that it still serves go on.
 func (h *Handler) Cleanup() error {
 	running.remove(h)
-	h.lease.release()
+	h.lease.Release()
 	return nil
 }
 
@@ -175,7 +177,7 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 		return err
 	}
 	for i, mod := range mods.([]any) {
-		h.accounts.add(names[i].name, mod.(Directory))
+		h.accounts.add(names[i].name, mod.(directory.Directory))
 	}
 	h.accounts.spellings = newSpellings(h.logger, h.accounts.names(), h.Admins, h.Groups)
 	return nil
@@ -202,7 +204,8 @@ func (h *Handler) warnOfStrangers() {
 			if err != nil {
 				continue
 			}
-			if d, ok := h.accounts.named(id.directory); ok && d.static() != nil && !d.static().knows(id.name) {
+			d, _ := h.accounts.named(id.directory)
+			if local, ok := d.Directory.(directory.Local); ok && !local.Knows(id.name) {
 				h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
 			}
 		}

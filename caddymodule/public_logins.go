@@ -7,6 +7,8 @@ import (
 
 	"github.com/bmatcuk/doublestar/v4"
 	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // loginHolder returns whose login is used when a group pulls from an upstream:
@@ -53,7 +55,7 @@ func (h *Handler) mayReach(group, upstream string) bool {
 // openDirectories returns the names of the directories whose groups may be public.
 func (h *Handler) openDirectories() (names []string) {
 	for _, d := range h.accounts.directories {
-		if groupsMayBePublic(d.Directory) {
+		if directory.GroupsMayBePublic(d.Directory) {
 			names = append(names, d.name)
 		}
 	}
@@ -71,7 +73,7 @@ func (h *Handler) warnOfPublicLogins() {
 			if anyLogin == "" {
 				anyLogin = holder
 			}
-			if g.Visibility == Public && holder != "" && h.mayReach(g.Path, u.Name) {
+			if g.Visibility == directory.Public && holder != "" && h.mayReach(g.Path, u.Name) {
 				h.logger.Warn("public group: "+message, zap.String("group", g.Path), zap.String("upstream", u.Name), zap.String("login_of", holder))
 			}
 		}
@@ -90,7 +92,7 @@ func (h *Handler) warnOfPublicLogins() {
 
 // publicLogin returns the warning of [Handler.warnOfPublicLogins] about one group
 // and upstream, or "".
-func (h *Handler) publicLogin(group string, visibility Visibility, upstream string) string {
+func (h *Handler) publicLogin(group string, visibility directory.Visibility, upstream string) string {
 	u := h.upstreams[upstream]
 	holder := h.loginHolder(group, u)
 	if holder == "" || visibility == "" || !h.mayReach(group, upstream) {
@@ -98,7 +100,7 @@ func (h *Handler) publicLogin(group string, visibility Visibility, upstream stri
 	}
 	declared := slices.ContainsFunc(h.Groups, func(g *Group) bool { return g.Path == group })
 	switch {
-	case visibility == Public:
+	case visibility == directory.Public:
 		return fmt.Sprintf("the group is public: anybody can pull what the login of %s can read", holder)
 	case !declared && len(h.openDirectories()) > 0:
 		return fmt.Sprintf("the group can become public in the directory %s: then anybody can pull what the login of %s can read", h.openDirectories()[0], holder)

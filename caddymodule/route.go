@@ -7,7 +7,9 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
 // kind is what a request asks for.
@@ -29,7 +31,7 @@ const (
 )
 
 // infix splits the group from the image.
-const infix = "/dependency_proxy/containers/"
+const infix = directory.Infix
 
 // maxName is the longest repository name that clients accept, group, infix and
 // image together.
@@ -205,4 +207,21 @@ func checkMethod(rt route, method string) *apiError {
 	}
 	e.allow = strings.Join(allowed, ", ")
 	return e
+}
+
+// askedGroups are the groups that a request for a token, or for content, is about.
+func askedGroups(r *http.Request) (groups []string) {
+	if r == nil {
+		return nil
+	}
+	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && reference.ValidRepository(rt.group) {
+		return []string{rt.group}
+	}
+	scopes := append(r.URL.Query()["scope"], r.PostForm["scope"]...)
+	for _, scope := range tokenissuer.ParseScopes(scopes) {
+		if group, _, ok := strings.Cut(scope.Name, infix); ok && reference.ValidRepository(group) && len(groups) < 4 {
+			groups = append(groups, group)
+		}
+	}
+	return groups
 }

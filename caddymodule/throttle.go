@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net/netip"
 	"sync"
 	"time"
@@ -96,9 +95,6 @@ func newMemory[V any]() *simplelru.LRU[loginSum, V] {
 	}
 	return memory
 }
-
-// Destruct implements [caddy.Destructor]; there is nothing to stop.
-func (*throttle) Destruct() error { return nil }
 
 // throttled is why a login is not checked, and for how long that will be so.
 type throttled struct {
@@ -260,17 +256,11 @@ func (b *loginBucket) check(now time.Time, login loginSum, flights int, reason s
 func (t *throttle) sum(texts ...string) (sum loginSum) {
 	mac := hmac.New(sha256.New, t.key[:])
 	for _, text := range texts {
-		writeText(mac, text)
+		_ = binary.Write(mac, binary.BigEndian, uint64(len(text)))
+		mac.Write([]byte(text))
 	}
 	mac.Sum(sum[:0])
 	return sum
-}
-
-func writeText(w io.Writer, text string) {
-	var length [8]byte
-	binary.BigEndian.PutUint64(length[:], uint64(len(text)))
-	_, _ = w.Write(length[:])
-	_, _ = w.Write([]byte(text))
 }
 
 // subnetOf is what of an address tells one client from another: all of IPv4,

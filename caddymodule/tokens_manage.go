@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
@@ -71,9 +72,9 @@ func (h *Handler) makeToken(ctx context.Context, order tokenOrder, by string) (a
 		token.Groups = order.Groups
 	}
 	if order.Kind == accesstoken.Group && order.Role == "" {
-		token.Role = Member.String()
+		token.Role = directory.Member.String()
 	}
-	if _, ok := roleNamed(token.Role); !ok && token.Role != "" {
+	if _, ok := directory.ParseRole(token.Role); !ok && token.Role != "" {
 		return token, "", badOrderf("the role '%s' is none of member, maintainer and owner", token.Role)
 	}
 	for _, group := range token.Groups {
@@ -106,7 +107,7 @@ func (h *Handler) makeToken(ctx context.Context, order tokenOrder, by string) (a
 // scopes are those asked for, or the default; managing includes pulling.
 func (o *tokenOrder) scopes() []accesstoken.Scope {
 	scopes := slices.Clone(o.Scopes)
-	if role, _ := roleNamed(o.Role); len(scopes) == 0 && o.Kind == accesstoken.Group && role > Member {
+	if role, _ := directory.ParseRole(o.Role); len(scopes) == 0 && o.Kind == accesstoken.Group && role > directory.Member {
 		scopes = append(scopes, accesstoken.Manage)
 	}
 	if !slices.Contains(scopes, accesstoken.Pull) {
@@ -136,7 +137,7 @@ func (h *Handler) ownerOf(ctx context.Context, name string) (*accesstoken.Owner,
 	case err == nil:
 		d, _ := h.accounts.named(who.directory)
 		return &accesstoken.Owner{Name: who.Name, Directory: who.directory, Source: d.fingerprint(), Facts: who.Facts}, nil
-	case isRefusal(err):
+	case directory.IsRefusal(err):
 		return nil, badOrderf("there is no account '%s' that may get in: %v", name, err)
 	}
 	return nil, err

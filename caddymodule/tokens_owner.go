@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // ownerID returns the account that a personal token stands for.
@@ -22,7 +23,7 @@ func ownerID(owner *accesstoken.Owner) accountID { return accountID{owner.Direct
 // module, or from another source.
 func (d namedDirectory) fingerprint() string {
 	source := ""
-	if s, ok := d.Directory.(SourcedDirectory); ok {
+	if s, ok := d.Directory.(directory.Sourced); ok {
 		source = s.Source()
 	}
 	sum := sha256.Sum256([]byte(d.kind() + "\x00" + source))
@@ -50,16 +51,16 @@ func (a *accounts) ownerDirectory(owner accesstoken.Owner) (namedDirectory, erro
 			}
 		}
 		if len(same) != 1 {
-			return namedDirectory{}, fmt.Errorf("%w: it was made before directories had names, and which one '%s' was cannot be told; make a new one", ErrUnknownAccount, owner.Directory)
+			return namedDirectory{}, fmt.Errorf("%w: it was made before directories had names, and which one '%s' was cannot be told; make a new one", directory.ErrUnknownAccount, owner.Directory)
 		}
 		return same[0], nil
 	}
 	d, ok := a.named(owner.Directory)
 	switch {
 	case !ok:
-		return d, fmt.Errorf("%w: no directory is called %s any more", ErrUnknownAccount, owner.Directory)
+		return d, fmt.Errorf("%w: no directory is called %s any more", directory.ErrUnknownAccount, owner.Directory)
 	case d.fingerprint() != owner.Source:
-		return d, fmt.Errorf("%w: the directory %s has another URL, issuer, base DN or users file than when it was made", ErrUnknownAccount, owner.Directory)
+		return d, fmt.Errorf("%w: the directory %s has another URL, issuer, base DN or users file than when it was made", directory.ErrUnknownAccount, owner.Directory)
 	}
 	return d, nil
 }
@@ -98,7 +99,7 @@ func (a *accounts) ended(token accesstoken.Token, others map[string]accesstoken.
 
 // reasonOf returns why an account is unknown.
 func reasonOf(err error) string {
-	return strings.TrimPrefix(err.Error(), ErrUnknownAccount.Error()+": ")
+	return strings.TrimPrefix(err.Error(), directory.ErrUnknownAccount.Error()+": ")
 }
 
 // madeWith returns the tokens that a token has been made into, directly or by way
