@@ -34,13 +34,23 @@ type auditLine struct {
 
 // record writes a line of the audit log, whose logger is the module's with
 // ".audit" behind it. No field may hold a secret.
-func (ex *exchange) record(level zapcore.Level, line auditLine) {
-	checked := ex.audit.Check(level, line.event)
+func (ex *exchange) record(level zapcore.Level, line auditLine) { ex.auditor().record(level, line) }
+
+// auditor writes the audit lines of a request, also after its end.
+type auditor struct {
+	logger        *zap.Logger
+	client, group string
+}
+
+func (ex *exchange) auditor() auditor { return auditor{ex.audit, ex.clientIP(), ex.route.group} }
+
+func (a auditor) record(level zapcore.Level, line auditLine) {
+	checked := a.logger.Check(level, line.event)
 	if checked == nil {
 		return
 	}
 	checked.Write(zap.String("event", line.event), zap.String("account", line.account), zap.String("directory", line.directory),
-		zap.String("access_token", line.token), zap.String("client_ip", ex.clientIP()), zap.String("group", ex.route.group), zap.String("reason", line.reason))
+		zap.String("access_token", line.token), zap.String("client_ip", a.client), zap.String("group", a.group), zap.String("reason", line.reason))
 }
 
 // clientIP is the client's address as Caddy determined it, from the headers of

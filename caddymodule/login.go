@@ -7,35 +7,82 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
-// recordLogin tells of a login. Who logs in anew with each request, as with
-// Basic credentials under /v2/, is in the access log each time.
-func (ex *exchange) recordLogin(who caller, repeated bool) {
-	level, reason := zap.InfoLevel, "password"
-	if repeated {
-		reason = "password as before"
-		if ex.route.kind != authKind {
-			level = zap.DebugLevel
-		}
+// login checks a name and a password. The answer to a wrong name is that to a
+// wrong password. If the login cannot be checked, there is one text for whatever
+// trouble there is, since the trouble could tell which directory knows the name.
+func (ex *exchange) login(name, secret string) (caller, *apiError) {
+	line := auditLine{auditLoginRefused, ex.accounts.shownName(name, secret), "", accesstoken.IDOf(secret), ""}
+	level := zap.InfoLevel
+	if ex.route.kind != authKind {
+		level = zap.DebugLevel // the access log has each request
 	}
-	ex.record(level, auditLine{auditLogin, who.Name, who.directory, who.token, reason})
+	h, audit := ex.Handler, ex.auditor()
+	who, err := ex.gate.login(loginRequest{name, secret, ex.clientIP(), ex.r, askedGroups(ex.r)}, func(o loginOutcome) {
+		h.loginSettled(o, audit, line, secret, level)
+	})
+	limited := (*throttled)(nil)
+	switch {
+	case err == nil:
+		logAccessToken(ex.r, who.token)
+		return who, nil
+	case errors.As(err, &limited):
+		line.event, line.reason = auditThrottled, limited.reason
+		audit.record(zap.WarnLevel, line)
+		e := refuse(tooManyRequests, "%s; try again later", limited.reason)
+		e.retryAfter = max(limited.wait, time.Second)
+		return who, e
+	case ex.r.Context().Err() != nil:
+		return who, refuse(clientGone, "the client has left")
+	case directory.IsRefusal(err):
+		return who, refuse(unauthorized, "wrong user name or password")
+	}
+	return who, undecided(err)
+}
+
+// loginSettled logs the outcome of a login. Repeated ones have their own level.
+func (h *Handler) loginSettled(o loginOutcome, audit auditor, line auditLine, secret string, repeated zapcore.Level) {
+	line.directory = o.who.directory
+	trouble := o.trouble
+	switch {
+	case o.err == nil && o.repeated:
+		audit.record(repeated, auditLine{auditLogin, o.who.Name, o.who.directory, o.who.token, "password as before"})
+		return
+	case o.err == nil:
+		audit.record(zap.InfoLevel, auditLine{auditLogin, o.who.Name, o.who.directory, o.who.token, "password"})
+		return
+	case directory.IsRefusal(o.err):
+		line.reason = refusalReason(o.err, o.who.directory, secret)
+		audit.record(zap.WarnLevel, line)
+	case errors.Is(o.err, password.ErrBusy):
+		line.event, line.reason = auditThrottled, password.ErrBusy.Error()
+		audit.record(zap.WarnLevel, line)
+	default:
+		trouble = o.err
+	}
+	if trouble != nil && !errors.Is(trouble, password.ErrBusy) {
+		h.logger.Error("cannot check a login", zap.String("error", troubleText(trouble, secret)))
+	}
 }
 
 // basic is the login of an Authorization header at the token service. Clients
 // that keep a refresh token and find no POST send it as the password of nobody.
-func (ex *exchange) basic(name, password string) (caller, *apiError) {
-	if name == "" && ex.Token.RefreshTokens && strings.Count(password, ".") == 2 {
-		who, err := ex.refresh(password)
+func (ex *exchange) basic(name, secret string) (caller, *apiError) {
+	if name == "" && ex.Token.RefreshTokens && strings.Count(secret, ".") == 2 {
+		who, err := ex.refresh(secret)
 		if err == nil || err.problem != unauthorized {
 			return who, err
 		}
 	}
-	return ex.login(name, password)
+	return ex.login(name, secret)
 }
 
 // refresh turns a refresh token back into the account that it was issued to.
@@ -111,11 +158,11 @@ func (ex *exchange) identify() *apiError {
 	if strings.EqualFold(scheme, "Bearer") {
 		return ex.identifyToken(strings.TrimSpace(token))
 	}
-	name, password, ok := ex.r.BasicAuth()
+	name, secret, ok := ex.r.BasicAuth()
 	if !ok {
 		return ex.challenge("", "the Authorization header is neither Bearer nor Basic")
 	}
-	caller, err := ex.login(name, password)
+	caller, err := ex.login(name, secret)
 	if err != nil {
 		if err.problem == unauthorized {
 			return ex.challenge("", "%s", err.message)

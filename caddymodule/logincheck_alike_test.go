@@ -124,7 +124,7 @@ func TestTroubleQuotesNoPassword(t *testing.T) {
 func TestEqualLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t, slowStatic(t, &slowHash{right: "right", takes: 250 * time.Millisecond}, "ann"))
-		d.throttle.strangers = make(chan struct{}, 10)
+		d.gate.throttle.strangers = make(chan struct{}, 10)
 		answers := make(chan answered)
 		const jobs = 400
 		for range jobs {
@@ -138,7 +138,7 @@ func TestEqualLogins(t *testing.T) {
 			t.Errorf("got answers %v, want %d times 200", status, jobs)
 		}
 		synctest.Wait()
-		if n := len(d.throttle.strangers) + len(d.throttle.equals); n != 0 {
+		if n := len(d.gate.throttle.strangers) + len(d.gate.throttle.equals); n != 0 {
 			t.Errorf("%d places are still taken", n)
 		}
 	})

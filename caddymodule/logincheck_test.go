@@ -36,8 +36,8 @@ type desk struct {
 // newDesk is to be called in a bubble of synctest.
 func newDesk(t *testing.T, directories ...directory.Directory) *desk {
 	core, audited := observer.New(zapcore.DebugLevel)
-	h := &Handler{accounts: newAccounts(nil, []string{"blocked"}), throttle: newThrottle(), logger: zap.NewNop(), audit: zap.New(core)}
-	h.throttle.times = loginTimes{time.Second, time.Second}
+	h := &Handler{accounts: newAccounts(nil, []string{"blocked"}), logger: zap.NewNop(), audit: zap.New(core)}
+	h.gate = &gate{h.accounts, newThrottle(loginTimes{time.Second, time.Second})}
 	for _, d := range directories {
 		kind := "remote"
 		if _, ok := d.(*static.Directory); ok {
@@ -296,22 +296,22 @@ func TestFailedLoginsBounded(t *testing.T) {
 		hang := newRemote(time.Hour, func(directory.Login) error { return nil })
 		d := newDesk(t, hang)
 		const places = 50 // the race detector does not bear the timers of very many
-		d.throttle.strangers = make(chan struct{}, places)
+		d.gate.throttle.strangers = make(chan struct{}, places)
 		quick := newDesk(t, newRemote(0, func(directory.Login) error { return nil }))
-		quick.throttle = d.throttle
+		quick.gate.throttle = d.gate.throttle
 		quick.expect("a login", quick.login("ann", "right", "192.0.2.1"), 200, 0)
 		for i := range 2 * places {
 			go d.login(fmt.Sprint("user", i), "x", fmt.Sprintf("10.0.%d.%d", i>>8, i&255))
 		}
 		synctest.Wait()
-		if n := len(d.throttle.strangers); n != places {
+		if n := len(d.gate.throttle.strangers); n != places {
 			t.Errorf("got %d checks under way, want %d", n, places)
 		}
 		quick.expect("a stranger", quick.login("zoe", "right", "203.0.113.1"), 503, time.Second)
 		quick.expect("a colleague", quick.login("zoe", "right", "192.0.2.1"), 200, 0)
 		time.Sleep(checkLimit)
 		synctest.Wait()
-		if n := len(d.throttle.strangers); n > 1 { // the one that holds the server
+		if n := len(d.gate.throttle.strangers); n > 1 { // the one that holds the server
 			t.Errorf("got %d checks under way after their time, want none", n)
 		}
 		time.Sleep(2 * time.Hour)

@@ -76,7 +76,7 @@ type Handler struct {
 	realm     *url.URL // Realm, if there is one
 	who       string   // the accounts and groups, to compare sites by
 	accounts  *accounts
-	throttle  *throttle
+	gate      *gate
 	access    *access
 	upstreams map[string]*Upstream
 	issuer    *tokenissuer.Issuer
@@ -138,9 +138,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.issuer, err = openIssuer(&h.lease, ctx.Storage(), h.Token); err != nil {
 		return err
 	}
-	if h.throttle, err = openThrottle(&h.lease, ctx.Storage()); err != nil {
+	throttle, err := openThrottle(&h.lease, ctx.Storage())
+	if err != nil {
 		return err
 	}
+	h.gate = &gate{h.accounts, throttle}
 	if h.accounts.tokens.store, err = openTokens(&h.lease, ctx.Storage()); err != nil {
 		return err
 	}

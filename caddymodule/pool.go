@@ -191,10 +191,14 @@ func openIssuer(l *pool.Lease, storage certmagic.Storage, settings Token) (*toke
 	return issuers.Acquire(l, key, func() (*tokenissuer.Issuer, error) { return newIssuer(storage, settings), nil })
 }
 
+// answerLogins are the times of each new throttle. Both are the same, except in
+// tests, which must not wait for the one nor fail by the other.
+var answerLogins = loginTimes{failed: time.Second, checked: time.Second}
+
 // openThrottle returns one for all sites whose keys are in one place, whatever else of
 // their configuration changes.
 func openThrottle(l *pool.Lease, storage certmagic.Storage) (*throttle, error) {
-	return throttles.Acquire(l, fmt.Sprint(storage), func() (*throttle, error) { return newThrottle(), nil })
+	return throttles.Acquire(l, fmt.Sprint(storage), func() (*throttle, error) { return newThrottle(answerLogins), nil })
 }
 
 // openTokens opens the access tokens in a storage. All sites on it share what is

@@ -76,8 +76,9 @@ type loginBucket struct {
 	flying  map[loginSum]int // the different logins under way
 }
 
-func newThrottle() *throttle {
-	t := &throttle{now: time.Now, times: answerLogins}
+// newThrottle returns a throttle that answers logins at the given times.
+func newThrottle(times loginTimes) *throttle {
+	t := &throttle{now: time.Now, times: times}
 	for _, places := range []*chan struct{}{&t.strangers, &t.bearers, &t.friends} {
 		*places = make(chan struct{}, maxChecks)
 	}

@@ -17,7 +17,7 @@ type guard struct {
 }
 
 func newGuard(t *testing.T) *guard {
-	g := &guard{newThrottle(), t, time.Unix(1e9, 0)}
+	g := &guard{newThrottle(answerLogins), t, time.Unix(1e9, 0)}
 	g.now = func() time.Time { return g.clock }
 	return g
 }
