@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 // imagePattern is one pattern of a group's allow or deny line. It consists of
@@ -85,7 +85,7 @@ type pulledImage struct {
 // must not slip through a pattern that was written for the other.
 func imageOf(repo *repository, rt route) pulledImage {
 	image := pulledImage{names: []string{repo.upstream + "/" + repo.name}, tag: rt.tag}
-	if short, ok := strings.CutPrefix(repo.name, "library/"); ok && upstream.NormalizeRepository(repo.upstream, short) == repo.name {
+	if short, ok := strings.CutPrefix(repo.name, "library/"); ok && reference.NormalizeRepository(repo.upstream, short) == repo.name {
 		image.names = append(image.names, repo.upstream+"/"+short)
 	}
 	return image

@@ -12,8 +12,8 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // What is wrong with a configuration by itself is found here: when a Caddyfile
@@ -41,7 +41,7 @@ func (u *Upstream) check() error {
 	if u == nil {
 		return errors.New("an upstream is null")
 	}
-	if !upstream.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
+	if !reference.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
 		return fmt.Errorf("upstream '%s': the name is the first component of image names: lower-case letters and digits, separated by . _ __ or -", u.Name)
 	}
 	if !strings.Contains(u.Endpoint, "{") {

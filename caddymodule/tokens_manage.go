@@ -14,7 +14,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 // defaultTokenLife is how long an access token lives if nothing is said.
@@ -126,7 +126,7 @@ func (o *tokenOrder) scopes() []accesstoken.Scope {
 
 // checkGroup finds typos: a token of a group that does not exist is no use.
 func (m *tokenManager) checkGroup(ctx context.Context, group string) error {
-	if !upstream.ValidRepository(group) {
+	if !reference.ValidRepository(group) {
 		return badOrderf("'%s' is not a group's path as images have it, in lower case", group)
 	}
 	_, err := m.access.visibilityOf(ctx, group)

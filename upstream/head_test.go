@@ -10,9 +10,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestHeadRefused: a GET decides where HEAD says no, but not where it would only add
-// to the trouble.
-func TestHeadRefused(t *testing.T) {
+// TestRegistryVerifiesRejectedHead checks that a GET decides after a HEAD has failed,
+// except for statuses of an overloaded registry.
+func TestRegistryVerifiesRejectedHead(t *testing.T) {
 	for status, gets := range map[int]int{400: 1, 403: 1, 404: 1, 405: 1, 406: 1, 410: 1, 451: 1, 500: 1, 501: 1, 429: 0, 502: 0, 503: 0, 504: 0} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			r := registrytest.New(t)
@@ -22,23 +22,24 @@ func TestHeadRefused(t *testing.T) {
 			for _, reference := range []string{"1", string(image.Manifest)} {
 				m, err := u.ResolveManifest(t.Context(), "a", reference)
 				if (err == nil) != (gets == 1) || err == nil && (m.Digest != image.Manifest || m.Content == nil) {
-					t.Errorf("manifest %s: %+v, %v", reference, m.Descriptor, err)
+					t.Errorf("manifest %s: got %+v, %v, want success %v", reference, m.Descriptor, err, gets == 1)
 				}
 			}
 			size, err := u.StatBlob(t.Context(), "a", image.Layers[0], -1)
 			if (err == nil) != (gets == 1) || err == nil && size != 7 {
-				t.Errorf("blob: %d bytes, %v", size, err)
+				t.Errorf("blob: got %d, %v, want success %v", size, err, gets == 1)
 			}
 			if got := r.Counts(); got.ManifestGet != 2*gets || got.BlobGet != gets || got.ManifestHead != 2 || got.BlobHead != 1 {
-				t.Errorf("upstream was asked %+v, want %d GETs each", got, gets)
+				t.Errorf("got requests %+v, want %d GETs for each HEAD", got, gets)
 			}
 		})
 	}
 }
 
-// TestHeadBelieved: once GET has agreed on an absence, HEAD alone is believed for an
-// hour, unless it has never been right or has been wrong within a day.
-func TestHeadBelieved(t *testing.T) {
+// TestRegistryTrustsConfirmedHead checks that HEAD is trusted for an hour after a GET
+// has confirmed an absence, unless it has never succeeded or was contradicted
+// within a day.
+func TestRegistryTrustsConfirmedHead(t *testing.T) {
 	r := registrytest.New(t)
 	r.PutImage("a", "1", []byte("content"))
 	u := client(t, r)
@@ -49,29 +50,28 @@ func TestHeadBelieved(t *testing.T) {
 		r.Reset()
 		_, err := u.ResolveManifest(t.Context(), "a", tag)
 		if got := KindOf(err); got != kind {
-			t.Errorf("tag %s: %v, want kind %v", tag, err, kind)
+			t.Errorf("tag %s: got %v, want kind %v", tag, err, kind)
 		}
 		if got := r.Counts(); got.ManifestHead != 1 || got.ManifestGet != gets {
-			t.Errorf("tag %s: upstream was asked %+v, want %d GETs", tag, got, gets)
+			t.Errorf("tag %s: got requests %+v, want 1 HEAD and %d GETs", tag, got, gets)
 		}
 	}
 	ask("none", ManifestUnknown, 1)
 	ask("none", ManifestUnknown, 0)
-	ask("other", ManifestUnknown, 1) // HEAD may be one that always says no
+	ask("other", ManifestUnknown, 1) // the registry may reject every HEAD
 	ask("1", Other, 0)
 	ask("another", ManifestUnknown, 0)
-	now = now.Add(headTrust)
+	now = now.Add(headTrustPeriod)
 	ask("another", ManifestUnknown, 1)
 	ask("1", Other, 0)
 
 	r.Fail(registrytest.Failure{Method: http.MethodHead, Status: http.StatusNotFound})
-	now = now.Add(headTrust)
+	now = now.Add(headTrustPeriod)
 	ask("1", Other, 1)
 	ask("none", ManifestUnknown, 1)
 	ask("1", Other, 1)
 	r.Heal()
-	// Its HEAD is right about some again, as that of a registry is that fetches
-	// from elsewhere what GET asks for.
+	// HEAD finds the tag again, as at a pull-through registry after a GET.
 	ask("1", Other, 0)
 	for range 2 {
 		ask("other", ManifestUnknown, 1)
@@ -79,24 +79,24 @@ func TestHeadBelieved(t *testing.T) {
 	r.PutImage("a", "other", []byte("fetched"))
 	r.Fail(registrytest.Failure{Method: http.MethodHead, Status: http.StatusNotFound, Times: 1})
 	ask("other", Other, 1)
-	now = now.Add(headDoubt)
+	now = now.Add(headDistrustPeriod)
 	ask("none", ManifestUnknown, 1)
 	ask("another", ManifestUnknown, 0)
 }
 
-// TestStatBlobContradicted: an answer that contradicts what is known, or is a web
-// page, confirms nothing.
-func TestStatBlobContradicted(t *testing.T) {
+// TestRegistryStatBlobInvalid checks that a response that contradicts the known size
+// or digest, or is a web page, does not confirm a blob.
+func TestRegistryStatBlobInvalid(t *testing.T) {
 	r := registrytest.New(t)
 	d := r.PutBlob("a", []byte("content"))
 	u := client(t, r)
 	for name, row := range map[string]struct {
 		known  int64
 		header http.Header
-		method string // that is answered so, "" for all
+		method string // the requests with this header, "" for all
 		ok     bool
 	}{
-		"as known":               {7, nil, "", true},
+		"known size":             {7, nil, "", true},
 		"another size":           {8, nil, "", false},
 		"HEAD of another size":   {7, http.Header{"Content-Length": {"8"}}, http.MethodHead, true},
 		"HEAD of another digest": {7, http.Header{"Content-Length": {"7"}, "Docker-Content-Digest": {string(digestOf("other"))}}, http.MethodHead, true},
@@ -104,7 +104,7 @@ func TestStatBlobContradicted(t *testing.T) {
 		"HEAD is a web page":     {7, http.Header{"Content-Length": {"7"}, "Content-Type": {"text/html"}}, http.MethodHead, true},
 		"web page":               {7, http.Header{"Content-Length": {"7"}, "Content-Type": {"text/html; charset=utf-8"}}, "", false},
 		"web page, not known":    {-1, http.Header{"Content-Length": {"7"}, "Content-Type": {"text/html"}}, "", false},
-		"HEAD without a length":  {7, http.Header{"Content-Length": {"0"}}, http.MethodHead, true},
+		"HEAD with length 0":     {7, http.Header{"Content-Length": {"0"}}, http.MethodHead, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if row.header != nil {
@@ -113,7 +113,7 @@ func TestStatBlobContradicted(t *testing.T) {
 			defer r.Heal()
 			size, err := u.StatBlob(t.Context(), "a", d, row.known)
 			if row.ok && (err != nil || size != 7) {
-				t.Errorf("%d bytes, %v; want 7", size, err)
+				t.Errorf("got %d, %v, want 7", size, err)
 			}
 			if !row.ok {
 				wantKind(t, err, Invalid)
@@ -122,9 +122,9 @@ func TestStatBlobContradicted(t *testing.T) {
 	}
 }
 
-// TestPlainConfirmsNothing: where an https registry redirects to plain http neither a
-// HEAD nor the header of a GET tells of a blob; its content is marked.
-func TestPlainConfirmsNothing(t *testing.T) {
+// TestRegistryPlainHTTPConfirmsNothing checks that after a redirect from https to plain
+// http, headers do not confirm a blob and its body is marked as plain.
+func TestRegistryPlainHTTPConfirmsNothing(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithTLS(), registrytest.WithBlobRedirect())
 	image := r.PutImage("a", "1", []byte("content"))
 	u := client(t, r, func(c *Config) { c.Transport = r.Transport() })
@@ -132,20 +132,20 @@ func TestPlainConfirmsNothing(t *testing.T) {
 		_, err := u.StatBlob(t.Context(), "a", image.Layers[0], known)
 		wantKind(t, err, Invalid)
 		if !errors.Is(err, ErrPlainHTTP) {
-			t.Errorf("known size %d: %v, want %v", known, err, ErrPlainHTTP)
+			t.Errorf("known size %d: got %v, want %v", known, err, ErrPlainHTTP)
 		}
 	}
 	if got := r.Counts(); got.Storage != 0 {
-		t.Errorf("the storage was asked %d times, want never", got.Storage)
+		t.Errorf("got %d requests to the storage, want 0", got.Storage)
 	}
 	for _, offset := range []int64{0, 3} {
 		b, err := u.Blob(t.Context(), "a", image.Layers[0], offset, -1, "")
 		if err != nil || !b.Plain {
-			t.Fatalf("from %d: %+v, %v; want a body that is marked as plain", offset, b, err)
+			t.Fatalf("from offset %d: got %+v, %v, want a body with Plain set", offset, b, err)
 		}
 		_ = b.Close()
 	}
-	// A manifest by digest is fetched whole instead, one by tag not at all.
+	// A manifest by digest is fetched and checked; one by tag cannot be checked.
 	manifest := r.RawManifest("a", image.Manifest)
 	r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
 		if req.TLS != nil {
@@ -158,9 +158,9 @@ func TestPlainConfirmsNothing(t *testing.T) {
 		return true
 	})
 	if m, err := u.ResolveManifest(t.Context(), "a", string(image.Manifest)); err != nil || string(m.Content) != string(manifest) {
-		t.Errorf("by digest: %d bytes, %v; want the content", len(m.Content), err)
+		t.Errorf("by digest: got %d bytes, %v, want the content", len(m.Content), err)
 	}
 	if _, err := u.ResolveManifest(t.Context(), "a", "1"); !errors.Is(err, ErrPlainHTTP) {
-		t.Errorf("by tag: %v, want %v", err, ErrPlainHTTP)
+		t.Errorf("by tag: got %v, want %v", err, ErrPlainHTTP)
 	}
 }

@@ -17,17 +17,17 @@ import (
 )
 
 const (
-	// shelfBlob is how many bytes each blob of a large cache has: small enough
-	// for a disk block, since it is their number that is measured.
-	shelfBlob = 1 << 10
+	// populateSize is the size of each blob in bytes. It is smaller than a disk
+	// block, because the number of blobs matters.
+	populateSize = 1 << 10
 
-	// shelfAge is how long ago they were used at most.
-	shelfAge = 90 * 24 * time.Hour
+	// populateAge is the maximum time since the last use of a blob.
+	populateAge = 90 * 24 * time.Hour
 )
 
-// shelf makes a cache of many blobs, used at random times and verified as if they
-// had been pulled.
-func shelf(s *settings) error {
+// populate creates a cache of many blobs that were used at random times, and marks
+// them as verified.
+func populate(s *settings) error {
 	begin := time.Now()
 	base := filepath.Join(s.cache, "blobs", "sha256")
 	for i := range 256 {
@@ -42,12 +42,12 @@ func shelf(s *settings) error {
 	const workers = 4
 	err = together(workers, func(worker int) error {
 		r := rand.New(rand.NewPCG(uint64(worker), 0))
-		content := make([]byte, shelfBlob)
+		content := make([]byte, populateSize)
 		for n := worker; n < s.count; n += workers {
 			binary.BigEndian.PutUint64(content, uint64(n))
 			sum := sha256.Sum256(content)
 			name := hex.EncodeToString(sum[:])
-			used := begin.Add(-time.Duration(r.Int64N(int64(shelfAge))))
+			used := begin.Add(-time.Duration(r.Int64N(int64(populateAge))))
 			path := filepath.Join(base, name[:2], name)
 			if err := os.WriteFile(path, content, 0o600); err != nil {
 				return err
@@ -62,7 +62,7 @@ func shelf(s *settings) error {
 		return nil
 	})
 	if err == nil {
-		fmt.Printf("made %d blobs of %d bytes in %.1f s\n", s.count, shelfBlob, time.Since(begin).Seconds())
+		fmt.Printf("created %d blobs of %d bytes in %.1f s\n", s.count, populateSize, time.Since(begin).Seconds())
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package upstream
+package reference
 
 import (
 	"regexp"
@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The expressions of distribution-spec v1.1, "Pulling manifests".
+// The regular expressions of distribution-spec v1.1, "Pulling manifests".
 var (
 	specName = regexp.MustCompile(`\A[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*\z`)
 	specTag  = regexp.MustCompile(`\A[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}\z`)
@@ -18,29 +18,29 @@ var nameSeeds = []string{
 	"latest", "_x", ".x", "V1.0-rc.1", "x y", "x\n",
 }
 
-func TestGrammar(t *testing.T) {
+func TestValidRepositoryAndTag(t *testing.T) {
 	seeds := append([]string{}, nameSeeds...)
 	for _, n := range []int{127, 128, 129, 254, 255, 256} {
 		seeds = append(seeds, strings.Repeat("a", n))
 	}
 	for _, s := range seeds {
-		checkGrammar(t, s)
+		checkAgainstSpec(t, s)
 	}
 }
 
-func FuzzGrammar(f *testing.F) {
+func FuzzValidRepositoryAndTag(f *testing.F) {
 	for _, s := range nameSeeds {
 		f.Add(s)
 	}
-	f.Fuzz(checkGrammar)
+	f.Fuzz(checkAgainstSpec)
 }
 
-func checkGrammar(t *testing.T, s string) {
+func checkAgainstSpec(t *testing.T, s string) {
 	if got, want := ValidRepository(s), len(s) <= 255 && specName.MatchString(s); got != want {
-		t.Errorf("ValidRepository(%q) = %v, the specification says %v", s, got, want)
+		t.Errorf("ValidRepository(%q) = %v, want %v as in the specification", s, got, want)
 	}
 	if got, want := ValidTag(s), specTag.MatchString(s); got != want {
-		t.Errorf("ValidTag(%q) = %v, the specification says %v", s, got, want)
+		t.Errorf("ValidTag(%q) = %v, want %v as in the specification", s, got, want)
 	}
 }
 
@@ -67,7 +67,7 @@ func TestParseDigest(t *testing.T) {
 	} {
 		d, err := ParseDigest(test.digest)
 		if (err == nil) != test.valid || test.valid && string(d) != test.digest {
-			t.Errorf("ParseDigest(%q) = %q, %v", test.digest, d, err)
+			t.Errorf("ParseDigest(%q) = %q, %v, want valid %v", test.digest, d, err, test.valid)
 		}
 	}
 }
@@ -79,7 +79,7 @@ func TestNormalizeRepository(t *testing.T) {
 		{"ghcr.io", "alpine", "alpine"},
 	} {
 		if got := NormalizeRepository(test[0], test[1]); got != test[2] {
-			t.Errorf("%s at %s is %s, want %s", test[1], test[0], got, test[2])
+			t.Errorf("NormalizeRepository(%q, %q) = %q, want %q", test[0], test[1], got, test[2])
 		}
 	}
 }
