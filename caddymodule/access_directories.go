@@ -124,3 +124,18 @@ func (a *access) openDirectories() (names []string) {
 	}
 	return names
 }
+
+// shareOf returns the group that a group's downloads count for: the nearest one
+// that is declared, or else the first component.
+func (a *access) shareOf(group string) string {
+	for at := group; ; {
+		if a.groups[at] != nil {
+			return at
+		}
+		end := strings.LastIndexByte(at, '/')
+		if end < 0 {
+			return at
+		}
+		at = at[:end]
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"go.uber.org/zap"
 )
 
 // caller is who is asking, as the directories know it at this moment.
@@ -49,7 +50,7 @@ func (c caller) identity() tokenissuer.Identity {
 // configuration, and what the configuration says of single accounts beside.
 type accounts struct {
 	directories []namedDirectory
-	listed      struct{ admins, blocked []string } // as the configuration has them
+	config      accountsConfig
 	admins      map[accountID]bool
 	blocked     map[accountID]bool // by folded names; of no directory means of each
 	spellings   *spellings
@@ -64,11 +65,30 @@ type namedDirectory struct {
 	directory.Directory
 }
 
-func newAccounts(admins, blocked []string) *accounts {
-	a := &accounts{refused: newRefusals()}
-	a.listed.admins, a.listed.blocked = admins, blocked
-	return a
+// accountsConfig is what the configuration says of accounts, as it lists them.
+type accountsConfig struct {
+	site            string // the name of the site
+	admins, blocked []string
+	groups          []groupRules
+	logger          *zap.Logger // nil for none
 }
+
+func newAccounts(c accountsConfig) *accounts {
+	if c.logger == nil {
+		c.logger = zap.NewNop()
+	}
+	return &accounts{config: c, tokens: accessTokens{site: c.site}, refused: newRefusals()}
+}
+
+// useTokens sets the access tokens.
+func (a *accounts) useTokens(store *accesstoken.Store) { a.tokens.store = store }
+
+// disableTokens makes all access tokens invalid, since another site has the same
+// name and other accounts or groups: a token could be meant for either.
+func (a *accounts) disableTokens() { a.tokens.ambiguous.Store(true) }
+
+// all returns the directories in their order.
+func (a *accounts) all() []namedDirectory { return a.directories }
 
 // add appends a directory. What the listed names mean depends on which there are,
 // so it is found out anew; names that mean nothing were refused before.
@@ -76,16 +96,17 @@ func (a *accounts) add(name string, d directory.Directory) {
 	a.directories = append(a.directories, namedDirectory{name, d})
 	a.admins, a.blocked = make(map[accountID]bool), make(map[accountID]bool)
 	names := namesOf(a.directories)
-	for _, entry := range a.listed.admins {
+	for _, entry := range a.config.admins {
 		if id, err := names.account("admins", entry); err == nil {
 			a.admins[id] = true
 		}
 	}
-	for _, entry := range a.listed.blocked {
+	for _, entry := range a.config.blocked {
 		if id, err := names.blocked("blocked", entry); err == nil {
 			a.blocked[id] = true
 		}
 	}
+	a.spellings = newSpellings(a.config.logger, names, a.config.admins, a.config.groups)
 }
 
 func (a *accounts) named(name string) (namedDirectory, bool) {

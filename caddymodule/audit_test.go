@@ -130,7 +130,7 @@ func FuzzShownName(f *testing.F) {
 	f.Add("pässword", "ssword")
 	f.Add(strings.Repeat("é", 40), "é")
 	f.Add("\xff\xfe\x00"+strings.Repeat("a", 100), "")
-	a := newAccounts(nil, nil)
+	a := newAccounts(accountsConfig{})
 	f.Fuzz(func(t *testing.T, name, password string) {
 		shown := a.shownName(name, password)
 		if len(shown) > 3*maxShown || !utf8.ValidString(shown) || strings.ContainsFunc(shown, unicode.IsControl) {

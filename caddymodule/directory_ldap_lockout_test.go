@@ -27,7 +27,7 @@ func TestLDAPTokensNotBound(t *testing.T) {
 			s.secret(ldaptest.ServicePassword)
 			s.load(directory, private("acme"))
 			l.Heard()
-			for i := range 3 * accountBurst {
+			for i := range 3 * documentedAccountBurst {
 				guess := basic("alice", fmt.Sprintf("ghp_%040d", i))
 				s.get(auth, guess, from(fmt.Sprint("198.51.100.", i/20))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			}

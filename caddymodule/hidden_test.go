@@ -45,10 +45,10 @@ func TestHiddenRefusals(t *testing.T) {
 	if got := s.audited(&seen); !slices.Equal(got, slices.Repeat([]string{"warn|login refused|alice|static||wrong password"}, 3)) {
 		t.Errorf("the audit log tells %q", got)
 	}
-	for i := range 2 * (accountBurst + 5) {
+	for i := range 2 * (documentedAccountBurst + 5) {
 		name, i := []string{"alice", "nobody"}[i%2], i/2
 		want := http.StatusServiceUnavailable
-		if i >= accountBurst-2 { // one was above, and again at a tenth of the price
+		if i >= documentedAccountBurst-2 { // one was above, and again at a tenth of the price
 			want = http.StatusTooManyRequests
 		}
 		if a := s.get(auth, basic(name, fmt.Sprint("guess", i)), from(fmt.Sprint("198.51.100.", i))); a.StatusCode != want {
@@ -71,7 +71,7 @@ func TestGuessesWhileAway(t *testing.T) {
 	s.get(auth, as("alice"), home).expect(t, http.StatusOK, "")
 	elsewhereFails.Store(1)
 	defer elsewhereFails.Store(0)
-	for i := range addressBurst {
+	for i := range documentedAddressBurst {
 		s.get(auth, basic("alice", fmt.Sprint("guess", i)), home).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 		s.get(auth, basic(fmt.Sprint("user", i), "guess"), strange).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	}

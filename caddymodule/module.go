@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
-	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -122,7 +121,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	h.access = newAccess(h.groupRules(), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.directories)
+	h.access = newAccess(h.groupRules(), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.all())
 	if h.imageLimits, err = newImageLimits(h.Groups); err != nil {
 		return err
 	}
@@ -144,9 +143,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.gate = &gate{h.accounts, throttle}
 	h.tokens = &tokenManager{h.accounts, h.access, h.logger}
-	if h.accounts.tokens.store, err = openTokens(&h.lease, ctx.Storage()); err != nil {
+	store, err := openTokens(&h.lease, ctx.Storage())
+	if err != nil {
 		return err
 	}
+	h.accounts.useTokens(store)
 	if err := h.openRegistries(); err != nil {
 		return err
 	}
@@ -166,8 +167,7 @@ func (h *Handler) Cleanup() error {
 }
 
 func (h *Handler) provisionDirectories(ctx caddy.Context) error {
-	h.accounts = newAccounts(h.Admins, h.Blocked)
-	h.accounts.tokens = accessTokens{site: h.Name, ambiguous: new(atomic.Bool)}
+	h.accounts = newAccounts(accountsConfig{h.Name, h.Admins, h.Blocked, h.groupRules(), h.logger})
 	if h.DirectoriesRaw == nil {
 		return nil
 	}
@@ -182,7 +182,6 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	for i, mod := range mods.([]any) {
 		h.accounts.add(names[i].name, mod.(directory.Directory))
 	}
-	h.accounts.spellings = newSpellings(h.logger, h.accounts.names(), h.Admins, h.groupRules())
 	return nil
 }
 

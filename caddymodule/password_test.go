@@ -14,7 +14,7 @@ import (
 // exists or not, and none again within a minute; a right one costs one, and none from then on.
 func TestHashesPerLogin(t *testing.T) {
 	anns := rand.Text()
-	a := newAccounts(nil, nil)
+	a := newAccounts(accountsConfig{})
 	a.add("static", hexStatic(t, &static.User{Name: "ann", Hash: hexOf(anns)}, &static.User{Name: "ben", Hash: hexOf("ben's")}))
 	long := strings.Repeat("x", 73)
 	for _, row := range []struct {

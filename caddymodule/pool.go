@@ -198,7 +198,7 @@ var answerLogins = loginTimes{failed: time.Second, checked: time.Second}
 // openThrottle returns one for all sites whose keys are in one place, whatever else of
 // their configuration changes.
 func openThrottle(l *pool.Lease, storage certmagic.Storage) (*throttle, error) {
-	return throttles.Acquire(l, fmt.Sprint(storage), func() (*throttle, error) { return newThrottle(answerLogins), nil })
+	return throttles.Acquire(l, fmt.Sprint(storage), func() (*throttle, error) { return newThrottle(answerLogins, 0), nil })
 }
 
 // openTokens opens the access tokens in a storage. All sites on it share what is

@@ -62,7 +62,7 @@ func TestRefreshTokensEnd(t *testing.T) {
 	if login != issued || expires != login.Add(refreshLifetime) {
 		t.Errorf("got a refresh token of a login at %s until %s, want one of %s for %s", login, expires, issued, refreshLifetime)
 	}
-	alice, err := running.now()[0].accounts.lookup(t.Context(), "alice", "static", "")
+	alice, err := running.now()[0].accounts.find(t.Context(), "", "static:alice")
 	if err != nil {
 		t.Fatal(err)
 	}

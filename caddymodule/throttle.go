@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -76,11 +77,12 @@ type loginBucket struct {
 	flying  map[loginSum]int // the different logins under way
 }
 
-// newThrottle returns a throttle that answers logins at the given times.
-func newThrottle(times loginTimes) *throttle {
+// newThrottle returns a throttle that answers logins at the given times, and lets
+// so many be checked at once of each kind; 0 is 1,024.
+func newThrottle(times loginTimes, checks int) *throttle {
 	t := &throttle{now: time.Now, times: times}
 	for _, places := range []*chan struct{}{&t.strangers, &t.bearers, &t.friends} {
-		*places = make(chan struct{}, maxChecks)
+		*places = make(chan struct{}, cmp.Or(checks, maxChecks))
 	}
 	t.equals = make(chan struct{}, maxEqual)
 	_, _ = rand.Read(t.key[:])
@@ -95,6 +97,11 @@ func newMemory[V any]() *simplelru.LRU[loginSum, V] {
 		panic(err) // the size is a positive constant
 	}
 	return memory
+}
+
+// checking returns the number of logins that are being checked.
+func (t *throttle) checking() int {
+	return len(t.strangers) + len(t.bearers) + len(t.friends) + len(t.equals)
 }
 
 // throttled is why a login is not checked, and for how long that will be so.

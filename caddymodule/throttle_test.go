@@ -17,7 +17,7 @@ type guard struct {
 }
 
 func newGuard(t *testing.T) *guard {
-	g := &guard{newThrottle(answerLogins), t, time.Unix(1e9, 0)}
+	g := &guard{newThrottle(loginTimes{}, 0), t, time.Unix(1e9, 0)}
 	g.now = func() time.Time { return g.clock }
 	return g
 }
@@ -158,7 +158,7 @@ func TestThrottlePassphrases(t *testing.T) {
 			t.Errorf("%s counts against the account, want the address alone", token)
 		}
 	}
-	own := newAccounts(nil, nil)
+	own := newAccounts(accountsConfig{})
 	own.add("gitlab", &gitlab.Directory{TokenPrefix: "acme-"})
 	for _, row := range []struct {
 		name, password string

@@ -26,7 +26,7 @@ type accessTokens struct {
 	site  string
 	// ambiguous is set when another site has the same name and other accounts
 	// or groups. Then a token could be meant for either, and is good at none.
-	ambiguous *atomic.Bool
+	ambiguous atomic.Bool
 }
 
 var errAmbiguous = errors.New("sites of the same name differ in accounts or groups; give each a name of its own for access tokens")

@@ -81,7 +81,7 @@ func TestTokenChains(t *testing.T) {
 	h := running.now()[0]
 	_, first := s.create("--group", "acme")
 	ids := []string{first}
-	for range maxMakers + 1 {
+	for range documentedMakers + 1 {
 		made, _, err := h.tokens.makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: ids[len(ids)-1]}, "a test")
 		if err != nil {
 			t.Fatal(err)
@@ -90,7 +90,7 @@ func TestTokenChains(t *testing.T) {
 	}
 	good := func() (n int) {
 		for _, id := range ids {
-			if _, err := h.accounts.find(t.Context(), "", tokenName+id); err == nil {
+			if _, err := h.accounts.find(t.Context(), "", "token:"+id); err == nil {
 				n++
 			} else if !directory.IsRefusal(err) {
 				t.Error(err)
@@ -98,11 +98,11 @@ func TestTokenChains(t *testing.T) {
 		}
 		return n
 	}
-	if n := good(); n != maxMakers+1 {
-		t.Errorf("got %d good tokens of %d, want %d", n, len(ids), maxMakers+1)
+	if n := good(); n != documentedMakers+1 {
+		t.Errorf("got %d good tokens of %d, want %d", n, len(ids), documentedMakers+1)
 	}
 	revoked, err := h.tokens.revokeToken(t.Context(), first, "a test", func(accesstoken.Token) bool { return true })
-	if err != nil || len(revoked.AlsoEnded) != maxMakers || good() != 0 {
+	if err != nil || len(revoked.AlsoEnded) != documentedMakers || good() != 0 {
 		t.Errorf("got %d tokens that end too and %d good ones, %v", len(revoked.AlsoEnded), good(), err)
 	}
 }
@@ -110,7 +110,7 @@ func TestTokenChains(t *testing.T) {
 // storedToken puts a personal token into the storage, as some version has made it.
 func (s *site) storedToken(owner accesstoken.Owner) (secret, id string) {
 	s.t.Helper()
-	token, secret, err := running.now()[0].accounts.tokens.store.Create(s.t.Context(), accesstoken.Token{
+	token, secret, err := tokens.All()[0].Create(s.t.Context(), accesstoken.Token{
 		Kind: accesstoken.Personal, Owner: &owner, Scopes: []accesstoken.Scope{accesstoken.Pull},
 	}, time.Hour)
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -190,8 +189,8 @@ func TestTokenStorage(t *testing.T) {
 func TestTokenRights(t *testing.T) {
 	now := time.Now()
 	store := accesstoken.New(accesstoken.Config{Storage: &certmagic.FileStorage{Path: t.TempDir()}, Now: func() time.Time { return now }})
-	a := newAccounts([]string{"root"}, nil)
-	a.tokens = accessTokens{store: store, ambiguous: new(atomic.Bool)}
+	a := newAccounts(accountsConfig{admins: []string{"root"}})
+	a.useTokens(store)
 	a.add("foreign", foreign{erins{}})
 	rules := newAccess([]groupRules{{path: "acme", maintainers: []string{"erin"}}, {path: "acme/sub"}, {path: "tools", visibility: directory.Internal}}, true, a.directories)
 	pull, manage := []accesstoken.Scope{accesstoken.Pull}, []accesstoken.Scope{accesstoken.Pull, accesstoken.Manage}

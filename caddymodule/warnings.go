@@ -120,7 +120,7 @@ func (h *Handler) warnOfUnknownMembers() {
 // logIgnoredMembers logs in which groups the members that a directory may have in a
 // group of the same path do not count: earlier versions counted them.
 func (h *Handler) logIgnoredMembers() {
-	for _, d := range h.accounts.directories {
+	for _, d := range h.accounts.all() {
 		if groups := h.access.ignored(d); groups != nil {
 			h.logger.Info("the directory's members of these groups do not count, since the configuration says who is in them; write members_from in those where they should",
 				zap.String("directory", d.name), zap.Strings("groups", groups))
