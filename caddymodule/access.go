@@ -64,6 +64,9 @@ func newAccess(groups []groupRules, privateGroups bool, directories []namedDirec
 	return a
 }
 
+// allowsAnonymous reports whether an anonymous client can have any business here.
+func (a *access) allowsAnonymous() bool { return a.anyPublic }
+
 // addMapped notes the groups that map lines lead to: accounts have roles in them,
 // and in those below, as if the groups listed them.
 func (a *access) addMapped(groups []string) {

@@ -44,7 +44,7 @@ func TestLDAPTokensNotBound(t *testing.T) {
 // pull that has to ask it does not wait behind them.
 func TestLDAPStormSparesMembers(t *testing.T) {
 	defer func(before loginTimes) { answerLogins = before }(answerLogins)
-	answerLogins = loginTimes{time.Millisecond, time.Millisecond}
+	answerLogins = loginTimes{failed: time.Millisecond, checked: time.Millisecond}
 	l := ldaptest.New(t, true)
 	s := newSite(t)
 	s.globals = trustFront

@@ -118,7 +118,7 @@ func TestLDAPBehind(t *testing.T) {
 // they are wrong, and one that was right meanwhile gets in at once.
 func TestLDAPSaturated(t *testing.T) {
 	defer func(before loginTimes) { answerLogins = before }(answerLogins)
-	answerLogins = loginTimes{100 * time.Millisecond, 100 * time.Millisecond}
+	answerLogins = loginTimes{failed: 100 * time.Millisecond, checked: 100 * time.Millisecond}
 	l := ldaptest.New(t, true)
 	s := ldapSite(t, users("dave"), l.Directory("pool 1", "cache_for 1h"))
 	hold := make(chan struct{})

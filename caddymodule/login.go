@@ -26,7 +26,9 @@ func (ex *exchange) login(name, secret string) (caller, *apiError) {
 		level = zap.DebugLevel // the access log has each request
 	}
 	h, audit := ex.Handler, ex.auditor()
-	who, err := ex.gate.login(loginRequest{name, secret, ex.clientIP(), ex.r, askedGroups(ex.r)}, func(o loginOutcome) {
+	who, err := ex.gate.login(loginRequest{
+		name: name, password: secret, address: ex.clientIP(), request: ex.r, groups: askedGroups(ex.r),
+	}, func(o loginOutcome) {
 		h.loginSettled(o, audit, line, secret, level)
 	})
 	limited := (*throttled)(nil)
@@ -91,7 +93,7 @@ func (ex *exchange) refresh(raw string) (caller, *apiError) {
 		return caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
 	}
 	who, id, err := ex.bearer(raw, tokenissuer.Refresh)
-	if who.refresh = (refreshed{raw, time.Unix(id.AuthTime, 0).Add(refreshFor(who))}); err == nil && !time.Now().Before(who.refresh.ends) {
+	if who.refresh = (refreshed{raw: raw, ends: time.Unix(id.AuthTime, 0).Add(refreshFor(who))}); err == nil && !time.Now().Before(who.refresh.ends) {
 		err = fmt.Errorf("%w: its login is too long ago", directory.ErrUnknownAccount)
 	}
 	switch {

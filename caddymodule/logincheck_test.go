@@ -37,7 +37,7 @@ type desk struct {
 func newDesk(t *testing.T, directories ...directory.Directory) *desk {
 	core, audited := observer.New(zapcore.DebugLevel)
 	h := &Handler{accounts: newAccounts(accountsConfig{blocked: []string{"blocked"}}), logger: zap.NewNop(), audit: zap.New(core)}
-	h.gate = &gate{h.accounts, newThrottle(loginTimes{time.Second, time.Second}, 0)}
+	h.gate = &gate{accounts: h.accounts, throttle: newThrottle(loginTimes{failed: time.Second, checked: time.Second}, 0)}
 	for _, d := range directories {
 		kind := "remote"
 		if _, ok := d.(*static.Directory); ok {
@@ -56,7 +56,7 @@ func newDesk(t *testing.T, directories ...directory.Directory) *desk {
 
 // limit lets no more than so many logins be checked at once.
 func (d *desk) limit(checks int) {
-	d.gate = &gate{d.accounts, newThrottle(loginTimes{time.Second, time.Second}, checks)}
+	d.gate = &gate{accounts: d.accounts, throttle: newThrottle(loginTimes{failed: time.Second, checked: time.Second}, checks)}
 }
 
 // answered is the answer to a login, and how long after its arrival it came.
@@ -303,7 +303,7 @@ func TestFailedLoginsBounded(t *testing.T) {
 		const places = 50 // the race detector does not bear the timers of very many
 		d.limit(places)
 		quick := newDesk(t, newRemote(0, func(directory.Login) error { return nil }))
-		quick.gate = &gate{quick.accounts, d.gate.throttle}
+		quick.gate = &gate{accounts: quick.accounts, throttle: d.gate.throttle}
 		quick.expect("a login", quick.login("ann", "right", "192.0.2.1"), 200, 0)
 		for i := range 2 * places {
 			go d.login(fmt.Sprint("user", i), "x", fmt.Sprintf("10.0.%d.%d", i>>8, i&255))

@@ -141,8 +141,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.gate = &gate{h.accounts, throttle}
-	h.tokens = &tokenManager{h.accounts, h.access, h.logger}
+	h.gate = &gate{accounts: h.accounts, throttle: throttle}
+	h.tokens = &tokenManager{accounts: h.accounts, access: h.access, logger: h.logger}
 	store, err := openTokens(&h.lease, ctx.Storage())
 	if err != nil {
 		return err
@@ -167,7 +167,9 @@ func (h *Handler) Cleanup() error {
 }
 
 func (h *Handler) provisionDirectories(ctx caddy.Context) error {
-	h.accounts = newAccounts(accountsConfig{h.Name, h.Admins, h.Blocked, h.groupRules(), h.logger})
+	h.accounts = newAccounts(accountsConfig{
+		site: h.Name, admins: h.Admins, blocked: h.Blocked, groups: h.groupRules(), logger: h.logger,
+	})
 	if h.DirectoriesRaw == nil {
 		return nil
 	}

@@ -124,7 +124,7 @@ func checkService(values url.Values) *apiError {
 
 // anonymous is who asks without a login, if there is anything for them.
 func (ex *exchange) anonymous() (caller, *apiError) {
-	if ex.r.Header.Get("Authorization") != "" || !ex.access.anyPublic {
+	if ex.r.Header.Get("Authorization") != "" || !ex.access.allowsAnonymous() {
 		return caller{}, refuse(unauthorized, "log in with: docker login %s", ex.origin.registry)
 	}
 	return caller{anonymous: true}, nil

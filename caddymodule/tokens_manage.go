@@ -45,7 +45,8 @@ type tokenOrder struct {
 	// Lifetime is 90d by default, and at most 366d.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 
-	madeWith string // the id of the access token that it is made with, if any
+	// madeWith is the id of the access token that it is made with, if any.
+	madeWith string `json:"-"`
 }
 
 // badOrder is what is wrong with a request of somebody who may know it.

@@ -102,7 +102,10 @@ func (h *Handler) publicLogin(group string, visibility directory.Visibility, ups
 func (h *Handler) groupRules() []groupRules {
 	rules := make([]groupRules, len(h.Groups))
 	for i, g := range h.Groups {
-		rules[i] = groupRules{g.Path, g.Visibility, g.Members, g.Maintainers, g.Owners, g.MembersFrom}
+		rules[i] = groupRules{
+			path: g.Path, visibility: g.Visibility,
+			members: g.Members, maintainers: g.Maintainers, owners: g.Owners, membersFrom: g.MembersFrom,
+		}
 	}
 	return rules
 }
