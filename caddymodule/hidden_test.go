@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
@@ -117,8 +118,8 @@ func TestLDAPBehind(t *testing.T) {
 // time, whichever directory knows its name; when it answers again, all are told that
 // they are wrong, and one that was right meanwhile gets in at once.
 func TestLDAPSaturated(t *testing.T) {
-	defer func(before loginTimes) { answerLogins = before }(answerLogins)
-	answerLogins = loginTimes{failed: 100 * time.Millisecond, checked: 100 * time.Millisecond}
+	defer func(before access.Times) { answerLogins = before }(answerLogins)
+	answerLogins = access.Times{Failed: 100 * time.Millisecond, Checked: 100 * time.Millisecond}
 	l := ldaptest.New(t, true)
 	s := ldapSite(t, users("dave"), l.Directory("pool 1", "cache_for 1h"))
 	hold := make(chan struct{})

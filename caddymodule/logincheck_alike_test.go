@@ -120,7 +120,7 @@ func TestEqualLogins(t *testing.T) {
 			t.Errorf("got answers %v, want %d times 200", status, jobs)
 		}
 		synctest.Wait()
-		if n := d.gate.throttle.checking(); n != 0 {
+		if n := d.gate.Throttle.Checking(); n != 0 {
 			t.Errorf("%d places are still taken", n)
 		}
 	})

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
@@ -36,14 +37,14 @@ type desk struct {
 // newDesk is to be called in a bubble of synctest.
 func newDesk(t *testing.T, directories ...directory.Directory) *desk {
 	core, audited := observer.New(zapcore.DebugLevel)
-	h := &Handler{accounts: newAccounts(accountsConfig{blocked: []string{"blocked"}}), logger: zap.NewNop(), audit: zap.New(core)}
-	h.gate = &gate{accounts: h.accounts, throttle: newThrottle(loginTimes{failed: time.Second, checked: time.Second}, 0)}
+	h := &Handler{accounts: access.NewAccounts(access.Config{Blocked: []string{"blocked"}}), logger: zap.NewNop(), audit: zap.New(core)}
+	h.gate = &access.Gate{Accounts: h.accounts, Throttle: access.NewThrottle(access.Times{Failed: time.Second, Checked: time.Second}, 0)}
 	for _, d := range directories {
 		kind := "remote"
 		if _, ok := d.(*static.Directory); ok {
 			kind = "static"
 		}
-		h.accounts.add(kind, d)
+		h.accounts.Add(kind, d)
 	}
 	before := password.DefaultQueue
 	password.DefaultQueue = password.NewQueue(1, password.MaxWaiting, password.MaxWaiting)
@@ -56,7 +57,7 @@ func newDesk(t *testing.T, directories ...directory.Directory) *desk {
 
 // limit lets no more than so many logins be checked at once.
 func (d *desk) limit(checks int) {
-	d.gate = &gate{accounts: d.accounts, throttle: newThrottle(loginTimes{failed: time.Second, checked: time.Second}, checks)}
+	d.gate = &access.Gate{Accounts: d.accounts, Throttle: access.NewThrottle(access.Times{Failed: time.Second, Checked: time.Second}, checks)}
 }
 
 // answered is the answer to a login, and how long after its arrival it came.
@@ -303,20 +304,20 @@ func TestFailedLoginsBounded(t *testing.T) {
 		const places = 50 // the race detector does not bear the timers of very many
 		d.limit(places)
 		quick := newDesk(t, newRemote(0, func(directory.Login) error { return nil }))
-		quick.gate = &gate{accounts: quick.accounts, throttle: d.gate.throttle}
+		quick.gate = &access.Gate{Accounts: quick.accounts, Throttle: d.gate.Throttle}
 		quick.expect("a login", quick.login("ann", "right", "192.0.2.1"), 200, 0)
 		for i := range 2 * places {
 			go d.login(fmt.Sprint("user", i), "x", fmt.Sprintf("10.0.%d.%d", i>>8, i&255))
 		}
 		synctest.Wait()
-		if n := d.gate.throttle.checking(); n != places {
+		if n := d.gate.Throttle.Checking(); n != places {
 			t.Errorf("got %d checks under way, want %d", n, places)
 		}
 		quick.expect("a stranger", quick.login("zoe", "right", "203.0.113.1"), 503, time.Second)
 		quick.expect("a colleague", quick.login("zoe", "right", "192.0.2.1"), 200, 0)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if n := d.gate.throttle.checking(); n > 1 { // the one that holds the server
+		if n := d.gate.Throttle.Checking(); n > 1 { // the one that holds the server
 			t.Errorf("got %d checks under way after their time, want none", n)
 		}
 		time.Sleep(2 * time.Hour)

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -73,10 +74,10 @@ type Handler struct {
 	audit     *zap.Logger
 	realm     *url.URL // Realm, if there is one
 	who       string   // the accounts and groups, to compare sites by
-	accounts  *accounts
-	gate      *gate
-	tokens    *tokenManager
-	access    *access
+	accounts  *access.Accounts
+	gate      *access.Gate
+	tokens    *access.Tokens
+	access    *access.Policy
 	upstreams map[string]*Upstream
 	issuer    *tokenissuer.Issuer
 	*vault
@@ -121,7 +122,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	h.access = newAccess(h.groupRules(), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.all())
+	h.access = access.NewPolicy(h.groupRules(), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
 	if h.imageLimits, err = newImageLimits(h.Groups); err != nil {
 		return err
 	}
@@ -141,21 +142,21 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.gate = &gate{accounts: h.accounts, throttle: throttle}
-	h.tokens = &tokenManager{accounts: h.accounts, access: h.access, logger: h.logger}
+	h.gate = &access.Gate{Accounts: h.accounts, Throttle: throttle}
+	h.tokens = &access.Tokens{Accounts: h.accounts, Access: h.access, Logger: h.logger}
 	store, err := openTokens(&h.lease, ctx.Storage())
 	if err != nil {
 		return err
 	}
-	h.accounts.useTokens(store)
+	h.accounts.UseTokens(store)
 	if err := h.openRegistries(); err != nil {
 		return err
 	}
 	h.vault.trust(h.firstSources())
 	if running.add(h, ctx.Done()) {
-		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(errAmbiguous))
+		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(access.ErrAmbiguous))
 	}
-	go h.tokens.tellEnded(ctx) // which may take its time, and ends with the configuration
+	go h.tokens.LogEnded(ctx) // which may take its time, and ends with the configuration
 	return nil
 }
 
@@ -167,13 +168,13 @@ func (h *Handler) Cleanup() error {
 }
 
 func (h *Handler) provisionDirectories(ctx caddy.Context) error {
-	h.accounts = newAccounts(accountsConfig{
-		site: h.Name, admins: h.Admins, blocked: h.Blocked, groups: h.groupRules(), logger: h.logger,
+	h.accounts = access.NewAccounts(access.Config{
+		Site: h.Name, Admins: h.Admins, Blocked: h.Blocked, Groups: h.groupRules(), Logger: h.logger,
 	})
 	if h.DirectoriesRaw == nil {
 		return nil
 	}
-	names, err := listDirectories(h.DirectoriesRaw) // which loading takes away
+	names, err := access.ListDirectories(h.DirectoriesRaw) // which loading takes away
 	if err != nil {
 		return err
 	}
@@ -182,7 +183,7 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 		return err
 	}
 	for i, mod := range mods.([]any) {
-		h.accounts.add(names[i].name, mod.(directory.Directory))
+		h.accounts.Add(names[i].Name, mod.(directory.Directory))
 	}
 	return nil
 }

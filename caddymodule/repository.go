@@ -72,7 +72,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		freshFor: time.Duration(u.FreshFor),
 
 		connections: u.Connections,
-		share:       h.access.shareOf(rt.group),
+		share:       h.access.ShareOf(rt.group),
 		limits:      u.Downloads.limits(),
 		busy:        &u.busy,
 		flights:     &h.flights,

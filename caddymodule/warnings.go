@@ -8,6 +8,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
@@ -73,7 +74,7 @@ func (h *Handler) warnOfPublicLogins() {
 		if anyLogin == "" {
 			continue
 		}
-		for _, name := range h.access.openDirectories() {
+		for _, name := range h.access.OpenDirectories() {
 			h.logger.Warn("groups that are public in a directory: "+message+" with members_only on",
 				zap.String("directory", name), zap.String("upstream", u.Name), zap.String("login_of", anyLogin))
 		}
@@ -92,19 +93,19 @@ func (h *Handler) publicLogin(group string, visibility directory.Visibility, ups
 	switch {
 	case visibility == directory.Public:
 		return fmt.Sprintf("the group is public: anybody can pull what the login of %s can read", holder)
-	case !declared && len(h.access.openDirectories()) > 0:
-		return fmt.Sprintf("the group can become public in the directory %s: then anybody can pull what the login of %s can read", h.access.openDirectories()[0], holder)
+	case !declared && len(h.access.OpenDirectories()) > 0:
+		return fmt.Sprintf("the group can become public in the directory %s: then anybody can pull what the login of %s can read", h.access.OpenDirectories()[0], holder)
 	}
 	return ""
 }
 
-// groupRules returns the groups of the configuration.
-func (h *Handler) groupRules() []groupRules {
-	rules := make([]groupRules, len(h.Groups))
+// Group returns the groups of the configuration.
+func (h *Handler) groupRules() []access.Group {
+	rules := make([]access.Group, len(h.Groups))
 	for i, g := range h.Groups {
-		rules[i] = groupRules{
-			path: g.Path, visibility: g.Visibility,
-			members: g.Members, maintainers: g.Maintainers, owners: g.Owners, membersFrom: g.MembersFrom,
+		rules[i] = access.Group{
+			Path: g.Path, Visibility: g.Visibility,
+			Members: g.Members, Maintainers: g.Maintainers, Owners: g.Owners, MembersFrom: g.MembersFrom,
 		}
 	}
 	return rules
@@ -114,7 +115,7 @@ func (h *Handler) groupRules() []groupRules {
 // lists all of its accounts.
 func (h *Handler) warnOfUnknownMembers() {
 	for _, g := range h.Groups {
-		for _, m := range h.accounts.unknown(slices.Concat(g.Members, g.Maintainers, g.Owners)) {
+		for _, m := range h.accounts.Unknown(slices.Concat(g.Members, g.Maintainers, g.Owners)) {
 			h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
 		}
 	}
@@ -123,10 +124,10 @@ func (h *Handler) warnOfUnknownMembers() {
 // logIgnoredMembers logs in which groups the members that a directory may have in a
 // group of the same path do not count: earlier versions counted them.
 func (h *Handler) logIgnoredMembers() {
-	for _, d := range h.accounts.all() {
-		if groups := h.access.ignored(d); groups != nil {
+	for _, d := range h.accounts.Directories() {
+		if groups := h.access.Ignored(d); groups != nil {
 			h.logger.Info("the directory's members of these groups do not count, since the configuration says who is in them; write members_from in those where they should",
-				zap.String("directory", d.name), zap.Strings("groups", groups))
+				zap.String("directory", d.Name), zap.Strings("groups", groups))
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"context"
@@ -20,8 +20,8 @@ const (
 	tokenName = "token:"
 )
 
-// accessTokens are the access tokens that are good at a site.
-type accessTokens struct {
+// siteTokens are the access tokens that are good at a site.
+type siteTokens struct {
 	store *accesstoken.Store
 	site  string
 	// ambiguous is set when another site has the same name and other accounts
@@ -29,11 +29,11 @@ type accessTokens struct {
 	ambiguous atomic.Bool
 }
 
-var errAmbiguous = errors.New("sites of the same name differ in accounts or groups; give each a name of its own for access tokens")
+var ErrAmbiguous = errors.New("sites of the same name differ in accounts or groups; give each a name of its own for access tokens")
 
 // byToken is who an access token stands for: a group's token for itself, and a
 // personal one for its owner as the owner's directory has it now.
-func (a *accounts) byToken(ctx context.Context, token accesstoken.Token, err error) (caller, error) {
+func (a *Accounts) byToken(ctx context.Context, token accesstoken.Token, err error) (Caller, error) {
 	return a.byMadeToken(ctx, token, err, maxMakers)
 }
 
@@ -43,35 +43,35 @@ const maxMakers = 8
 
 // byMadeToken is byToken for a token that may have so many makers. It is good
 // only as long as the one that it was made with.
-func (a *accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err error, makers int) (caller, error) {
+func (a *Accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err error, makers int) (Caller, error) {
 	switch {
 	case accesstoken.IsRefusal(err):
-		return caller{}, fmt.Errorf("%w: %w", directory.ErrWrongPassword, err)
+		return Caller{}, fmt.Errorf("%w: %w", directory.ErrWrongPassword, err)
 	case err != nil:
-		return caller{}, err
+		return Caller{}, err
 	case token.Site != a.tokens.site:
-		return caller{}, fmt.Errorf("%w: the access token is for another site", directory.ErrWrongPassword)
+		return Caller{}, fmt.Errorf("%w: the access token is for another site", directory.ErrWrongPassword)
 	case a.tokens.ambiguous.Load():
-		return caller{}, fmt.Errorf("%w: %w", directory.ErrWrongPassword, errAmbiguous)
+		return Caller{}, fmt.Errorf("%w: %w", directory.ErrWrongPassword, ErrAmbiguous)
 	case token.MadeWith != "" && makers == 0:
-		return caller{}, fmt.Errorf("%w: too many access tokens were made one with the other", directory.ErrWrongPassword)
+		return Caller{}, fmt.Errorf("%w: too many access tokens were made one with the other", directory.ErrWrongPassword)
 	case token.MadeWith != "":
 		maker, err := a.tokens.store.Peek(ctx, token.MadeWith)
 		if _, err = a.byMadeToken(ctx, maker, err, makers-1); err != nil {
-			return caller{directory: TokensDirectory}, fmt.Errorf("access token %s was made with %s: %w", token.ID, token.MadeWith, err)
+			return Caller{Directory: TokensDirectory}, fmt.Errorf("access token %s was made with %s: %w", token.ID, token.MadeWith, err)
 		}
 	}
-	var who caller
+	var who Caller
 	if token.Owner != nil {
 		who, err = a.byOwner(ctx, *token.Owner)
 	} else {
-		who, err = a.admit(namedDirectory{name: TokensDirectory}, groupAccount(token), nil)
+		who, err = a.admit(Named{Name: TokensDirectory}, groupAccount(token), nil)
 	}
 	if err != nil {
-		return caller{directory: who.directory}, fmt.Errorf("access token %s: %w", token.ID, err)
+		return Caller{Directory: who.Directory}, fmt.Errorf("access token %s: %w", token.ID, err)
 	}
-	who.token, who.expires = token.ID, token.Expires
-	who.Only = narrow(who.Only, token.Groups)
+	who.Token, who.Expires = token.ID, token.Expires
+	who.Only = intersect(who.Only, token.Groups)
 	who.PullOnly = who.PullOnly || !token.MayManage()
 	return who, nil
 }
@@ -89,8 +89,8 @@ func groupAccount(token accesstoken.Token) directory.Account {
 	return directory.Account{Name: tokenName + token.ID, Roles: roles}
 }
 
-// narrow is what two limits to groups leave together; nil is no limit.
-func narrow(only, by []string) []string {
+// intersect is what two limits to groups leave together; nil is no limit.
+func intersect(only, by []string) []string {
 	if only == nil {
 		return by
 	}

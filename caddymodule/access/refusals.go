@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"context"
@@ -24,7 +24,7 @@ const refuseFor = time.Minute
 // belongs to the accounts of one site as they are configured, so a reload begins
 // with an empty one, and no site decides about a login at another.
 type refusals struct {
-	cache *lru.Cache[loginSum, refusedLogin]
+	cache *lru.Cache[sum, refusedLogin]
 }
 
 type refusedLogin struct {
@@ -34,14 +34,14 @@ type refusedLogin struct {
 }
 
 func newRefusals() refusals {
-	cache, err := lru.New[loginSum, refusedLogin](remembered)
+	cache, err := lru.New[sum, refusedLogin](remembered)
 	if err != nil {
 		panic(err) // the size is a positive constant
 	}
 	return refusals{cache}
 }
 
-func (r refusals) get(key loginSum) (refusedLogin, bool) {
+func (r refusals) get(key sum) (refusedLogin, bool) {
 	known, ok := r.cache.Get(key)
 	if !ok || time.Since(known.at) >= refuseFor {
 		return refusedLogin{}, false
@@ -49,13 +49,13 @@ func (r refusals) get(key loginSum) (refusedLogin, bool) {
 	return known, true
 }
 
-func (r refusals) add(key loginSum, directory string, err error) {
+func (r refusals) add(key sum, directory string, err error) {
 	r.cache.Add(key, refusedLogin{directory, err, time.Now()})
 }
 
 // refusalKey returns the key that a login is remembered under: its exact name and
 // password, and the present accounts of the users files.
-func (a *accounts) refusalKey(name, secret string) (key loginSum) {
+func (a *Accounts) refusalKey(name, secret string) (key sum) {
 	texts := []string{"refused login", name, secret}
 	for _, d := range a.directories {
 		if local, ok := d.Directory.(directory.Local); ok {
@@ -66,17 +66,17 @@ func (a *accounts) refusalKey(name, secret string) (key loginSum) {
 	return key
 }
 
-// authenticate checks a login at each directory until one knows the account. An
+// Authenticate checks a login at each directory until one knows the account. An
 // access token of our own is not shown to any directory, whatever user name it comes
 // with.
-func (a *accounts) authenticate(ctx context.Context, login directory.Login) (caller, error) {
+func (a *Accounts) Authenticate(ctx context.Context, login directory.Login) (Caller, error) {
 	if accesstoken.IsOurs(login.Password) {
 		token, err := a.tokens.store.Verify(ctx, login.Password)
 		return a.byToken(ctx, token, err)
 	}
 	key := a.refusalKey(login.Name, login.Password)
 	if known, ok := a.refused.get(key); ok {
-		return caller{directory: known.directory}, known.err
+		return Caller{Directory: known.directory}, known.err
 	}
 	lasting := true
 	at, who, err := a.first(func(d directory.Directory) (directory.Account, error) {
@@ -91,7 +91,7 @@ func (a *accounts) authenticate(ctx context.Context, login directory.Login) (cal
 		return who, &hiddenRefusal{err, trouble}
 	}
 	if lasting && !errors.Is(err, directory.ErrBlocked) {
-		a.refused.add(key, who.directory, err)
+		a.refused.add(key, who.Directory, err)
 	}
 	return who, err
 }
@@ -107,7 +107,7 @@ func (e *hiddenRefusal) Unwrap() error { return e.refusal }
 // not cost yet and an unknown name does: all other directories are asked, and one
 // password is hashed. It returns why an unknown name could not be refused now, if
 // so. No directory hears a name or a password that another one has refused.
-func (a *accounts) feign(ctx context.Context, login directory.Login, at int) error {
+func (a *Accounts) feign(ctx context.Context, login directory.Login, at int) error {
 	if at == len(a.directories) || !isLocal(a.directories[at].Directory) {
 		if err := a.feignLocally(ctx, login); err != nil {
 			return err
@@ -117,7 +117,7 @@ func (a *accounts) feign(ctx context.Context, login directory.Login, at int) err
 		d := a.directories[i]
 		if costly, ok := d.Directory.(directory.Costly); ok {
 			if err := costly.Feign(ctx, login); err != nil {
-				return fmt.Errorf("directory %s: %w", d.name, err)
+				return fmt.Errorf("directory %s: %w", d.Name, err)
 			}
 		}
 	}
@@ -130,7 +130,7 @@ var decoySeed = maphash.MakeSeed()
 // one of the accounts of the local directories costs. It is always the same
 // account for the same name: where some hashes take longer than others, names
 // that do not exist differ just as those that do.
-func (a *accounts) feignLocally(ctx context.Context, login directory.Login) error {
+func (a *Accounts) feignLocally(ctx context.Context, login directory.Login) error {
 	count := 0
 	for _, d := range a.directories {
 		if local, ok := d.Directory.(directory.Local); ok {

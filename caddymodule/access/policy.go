@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"context"
@@ -10,49 +10,49 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// access decides what an account may do in a group. It is made anew with each
+// Policy decides what an account may do in a group. It is made anew with each
 // configuration and asked at each request; a token decides nothing.
-type access struct {
-	groups        map[string]*groupAccess
+type Policy struct {
+	groups        map[string]*groupPolicy
 	privateGroups bool // false: the kill switch, only public groups are served
 	anyPublic     bool // group, or one that may be
 	foreignPublic bool // group of a directory may be public
-	directories   []namedDirectory
+	directories   []Named
 }
 
-type groupAccess struct {
+type groupPolicy struct {
 	visibility directory.Visibility
-	roles      map[accountID]directory.Role
+	roles      map[ID]directory.Role
 	lists      bool     // it lists accounts, or a directory's map line leads to it or above
 	from       []string // the directories whose members are the group's too
 }
 
-// groupRules is a group of the configuration. Entries of accounts are as the
+// Group is a group of the configuration. Entries of accounts are as the
 // configuration lists them.
-type groupRules struct {
-	path                         string
-	visibility                   directory.Visibility
-	members, maintainers, owners []string
-	membersFrom                  []string // names of directories
+type Group struct {
+	Path                         string
+	Visibility                   directory.Visibility
+	Members, Maintainers, Owners []string
+	MembersFrom                  []string // names of directories
 }
 
-// newAccess returns what a configuration says. With privateGroups off only public
+// NewPolicy returns what a configuration says. With privateGroups off only public
 // groups are served.
-func newAccess(groups []groupRules, privateGroups bool, directories []namedDirectory) *access {
-	a := &access{groups: make(map[string]*groupAccess, len(groups)), privateGroups: privateGroups, directories: directories}
+func NewPolicy(groups []Group, privateGroups bool, directories []Named) *Policy {
+	a := &Policy{groups: make(map[string]*groupPolicy, len(groups)), privateGroups: privateGroups, directories: directories}
 	names := namesOf(directories)
 	for _, g := range groups {
-		ga := &groupAccess{visibility: g.visibility, roles: make(map[accountID]directory.Role), from: g.membersFrom}
-		for role, entries := range map[directory.Role][]string{directory.Member: g.members, directory.Maintainer: g.maintainers, directory.Owner: g.owners} {
+		ga := &groupPolicy{visibility: g.Visibility, roles: make(map[ID]directory.Role), from: g.MembersFrom}
+		for role, entries := range map[directory.Role][]string{directory.Member: g.Members, directory.Maintainer: g.Maintainers, directory.Owner: g.Owners} {
 			ga.lists = ga.lists || len(entries) > 0
 			for _, entry := range entries {
-				if id, err := names.account("members", entry); err == nil { // others were refused before
+				if id, err := names.Account("members", entry); err == nil { // others were refused before
 					ga.roles[id] = max(ga.roles[id], role)
 				}
 			}
 		}
-		a.groups[g.path] = ga
-		a.anyPublic = a.anyPublic || g.visibility == directory.Public
+		a.groups[g.Path] = ga
+		a.anyPublic = a.anyPublic || g.Visibility == directory.Public
 	}
 	for _, d := range directories {
 		a.foreignPublic = a.foreignPublic || directory.GroupsMayBePublic(d.Directory)
@@ -64,62 +64,62 @@ func newAccess(groups []groupRules, privateGroups bool, directories []namedDirec
 	return a
 }
 
-// allowsAnonymous reports whether an anonymous client can have any business here.
-func (a *access) allowsAnonymous() bool { return a.anyPublic }
+// AllowsAnonymous reports whether an anonymous client can have any business here.
+func (a *Policy) AllowsAnonymous() bool { return a.anyPublic }
 
 // addMapped notes the groups that map lines lead to: accounts have roles in them,
 // and in those below, as if the groups listed them.
-func (a *access) addMapped(groups []string) {
+func (a *Policy) addMapped(groups []string) {
 	for path, g := range a.groups {
 		g.lists = g.lists || slices.ContainsFunc(groups, func(mapped string) bool { return within(path, mapped) })
 	}
 }
 
-// verdict is a decision and the rule that made it, for the log and for those
+// Verdict is a decision and the rule that made it, for the log and for those
 // who may know it: who has any part in the group, or runs the site.
-type verdict struct {
-	ok      bool
-	rule    string
-	insider bool
+type Verdict struct {
+	Ok      bool
+	Rule    string
+	Insider bool
 }
 
-// decide says whether somebody may do in a group what takes a role. A group
+// Decide says whether somebody may do in a group what takes a role. A group
 // that does not exist and one that is out of bounds must look alike to the
 // caller. An error means that it cannot be told now, and denies.
-func (a *access) decide(ctx context.Context, who caller, group string, want directory.Role) (verdict, error) {
+func (a *Policy) Decide(ctx context.Context, who Caller, group string, want directory.Role) (Verdict, error) {
 	if rule := a.deniedUnasked(who, group); rule != "" {
-		return verdict{rule: rule}, nil
+		return Verdict{Rule: rule}, nil
 	}
-	visibility, err := a.visibilityOf(ctx, group)
+	visibility, err := a.VisibilityOf(ctx, group)
 	known := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return verdict{}, err
+		return Verdict{}, err
 	}
 	switch {
 	case visibility == directory.Public && want <= directory.Member:
-		return verdict{ok: true, rule: "public group"}, nil
+		return Verdict{Ok: true, Rule: "public group"}, nil
 	case !known:
-		return verdict{rule: "unknown group", insider: who.Admin && who.reaches(group)}, nil
-	case who.anonymous:
-		return verdict{rule: "anonymous"}, nil
+		return Verdict{Rule: "unknown group", Insider: who.Admin && who.reaches(group)}, nil
+	case who.Anonymous:
+		return Verdict{Rule: "anonymous"}, nil
 	}
-	role, err := a.roleOf(ctx, who, group)
+	role, err := a.RoleOf(ctx, who, group)
 	if err != nil {
-		return verdict{}, err
+		return Verdict{}, err
 	}
-	v := verdict{insider: (who.Admin || role > directory.NoRole) && who.reaches(group)}
-	v.ok, v.rule = a.judge(who, group, visibility, role, want)
+	v := Verdict{Insider: (who.Admin || role > directory.NoRole) && who.reaches(group)}
+	v.Ok, v.Rule = a.judge(who, group, visibility, role, want)
 	return v, nil
 }
 
 // deniedUnasked returns the rule that denies a caller who cannot be a member of a group
 // that only a directory may know and that cannot be public, so that no directory is
 // asked about invented names.
-func (a *access) deniedUnasked(who caller, group string) string {
+func (a *Policy) deniedUnasked(who Caller, group string) string {
 	switch {
 	case a.groups[group] != nil || a.foreignPublic:
 		return ""
-	case who.anonymous:
+	case who.Anonymous:
 		return "anonymous"
 	case !who.reaches(group):
 		return "token of other groups"
@@ -130,11 +130,11 @@ func (a *access) deniedUnasked(who caller, group string) string {
 // reaches tells whether the account has any business in a group. Beyond that
 // its roles are not to be told either: a token that is limited must not find
 // out where else its owner is a member.
-func (c caller) reaches(group string) bool {
+func (c Caller) reaches(group string) bool {
 	return c.Only == nil || slices.ContainsFunc(c.Only, func(above string) bool { return within(group, above) })
 }
 
-func (a *access) judge(who caller, group string, visibility directory.Visibility, role, want directory.Role) (ok bool, rule string) {
+func (a *Policy) judge(who Caller, group string, visibility directory.Visibility, role, want directory.Role) (ok bool, rule string) {
 	switch {
 	case !a.privateGroups && visibility != directory.Public:
 		return false, "private groups are off"
@@ -154,9 +154,9 @@ func (a *access) judge(who caller, group string, visibility directory.Visibility
 	return false, "not a member"
 }
 
-// visibilityOf asks the configuration first, then the directories that know
+// VisibilityOf asks the configuration first, then the directories that know
 // groups.
-func (a *access) visibilityOf(ctx context.Context, group string) (directory.Visibility, error) {
+func (a *Policy) VisibilityOf(ctx context.Context, group string) (directory.Visibility, error) {
 	if g := a.groups[group]; g != nil {
 		return g.visibility, nil
 	}
@@ -164,34 +164,34 @@ func (a *access) visibilityOf(ctx context.Context, group string) (directory.Visi
 	return visibility, err
 }
 
-// roleOf returns the highest of the account's roles in the group and in those
+// RoleOf returns the highest of the account's roles in the group and in those
 // above it, by the configuration and, where it counts, by the account's directory.
-func (a *access) roleOf(ctx context.Context, who caller, group string) (directory.Role, error) {
+func (a *Policy) RoleOf(ctx context.Context, who Caller, group string) (directory.Role, error) {
 	role, own, declared := directory.NoRole, directory.NoRole, false
 	for path := range upwards(group) {
 		if g := a.groups[path]; g != nil {
-			role, declared = max(role, g.roles[who.id()]), true
+			role, declared = max(role, g.roles[who.ID()]), true
 		}
 		if declared {
 			role = max(role, who.Mapped[path])
 		}
 		own = max(own, who.Roles[path])
 	}
-	if who.directory == TokensDirectory {
+	if who.Directory == TokensDirectory {
 		return max(role, own), nil // which a token of ours has by itself
 	}
 	groups, asks := who.source.(directory.GroupDirectory)
 	if role == directory.Owner || own == directory.NoRole && !asks {
 		return role, nil
 	}
-	counts, err := a.counts(ctx, who.directory, group)
+	counts, err := a.counts(ctx, who.Directory, group)
 	if err != nil || !counts {
 		return role, err
 	}
 	if asks {
 		given, err := groups.RoleIn(ctx, who.Account, group)
 		if err != nil {
-			return role, fmt.Errorf("directory %s: %w", who.directory, err)
+			return role, fmt.Errorf("directory %s: %w", who.Directory, err)
 		}
 		own = max(own, given)
 	}

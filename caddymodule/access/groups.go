@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"context"
@@ -33,7 +33,7 @@ func upwards(group string) iter.Seq[string] {
 
 // admits reports whether the configuration leaves room for groups of a directory
 // at a path.
-func (a *access) admits(holder, group string) bool {
+func (a *Policy) admits(holder, group string) bool {
 	if nearest := a.nearest(group); nearest != nil && len(nearest.from) > 0 {
 		return slices.Contains(nearest.from, holder)
 	}
@@ -46,7 +46,7 @@ func (a *access) admits(holder, group string) bool {
 }
 
 // nearest returns the nearest declared group at or above a path, nil if there is none.
-func (a *access) nearest(group string) *groupAccess {
+func (a *Policy) nearest(group string) *groupPolicy {
 	for path := range upwards(group) {
 		if g := a.groups[path]; g != nil {
 			return g
@@ -58,34 +58,34 @@ func (a *access) nearest(group string) *groupAccess {
 // holderOf returns the first directory that has a group, and the visibility that
 // it gives it; fs.ErrNotExist if none has it. If one cannot tell, those after it
 // are not asked.
-func (a *access) holderOf(ctx context.Context, group string) (holder string, visibility directory.Visibility, err error) {
+func (a *Policy) holderOf(ctx context.Context, group string) (holder string, visibility directory.Visibility, err error) {
 	nearest := a.nearest(group)
 	for _, d := range a.directories {
 		groups, ok := d.Directory.(directory.GroupDirectory)
 		naming := !ok && directory.NamesGroups(d.Directory) && nearest != nil && len(nearest.from) == 0
-		if !ok && !naming || !a.admits(d.name, group) {
+		if !ok && !naming || !a.admits(d.Name, group) {
 			continue
 		}
 		if naming && a.groups[group] == nil {
 			break // it is below a group of this directory's, which has none of its own
 		}
 		if naming {
-			return d.name, "", nil
+			return d.Name, "", nil
 		}
 		visibility, err = groups.VisibilityOf(ctx, group)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			err = fmt.Errorf("directory %s: %w", d.name, err)
+			err = fmt.Errorf("directory %s: %w", d.Name, err)
 		}
-		return d.name, visibility, err
+		return d.Name, visibility, err
 	}
 	return "", "", fs.ErrNotExist
 }
 
 // counts reports whether the roles that a directory gives in a group count here.
-func (a *access) counts(ctx context.Context, name, group string) (bool, error) {
+func (a *Policy) counts(ctx context.Context, name, group string) (bool, error) {
 	if !a.admits(name, group) {
 		return false, nil
 	}
@@ -100,14 +100,14 @@ func (a *access) counts(ctx context.Context, name, group string) (bool, error) {
 	return holder == name, err
 }
 
-// ignored returns the declared groups in which the roles that a directory gives do
+// Ignored returns the declared groups in which the roles that a directory gives do
 // not count, though it may have a group of the same path.
-func (a *access) ignored(d namedDirectory) (groups []string) {
+func (a *Policy) Ignored(d Named) (groups []string) {
 	if _, ok := d.Directory.(directory.GroupDirectory); !ok {
 		return nil
 	}
 	for path := range a.groups {
-		if !a.admits(d.name, path) {
+		if !a.admits(d.Name, path) {
 			groups = append(groups, path)
 		}
 	}
@@ -115,19 +115,19 @@ func (a *access) ignored(d namedDirectory) (groups []string) {
 	return groups
 }
 
-// openDirectories returns the names of the directories whose groups may be public.
-func (a *access) openDirectories() (names []string) {
+// OpenDirectories returns the names of the directories whose groups may be public.
+func (a *Policy) OpenDirectories() (names []string) {
 	for _, d := range a.directories {
 		if directory.GroupsMayBePublic(d.Directory) {
-			names = append(names, d.name)
+			names = append(names, d.Name)
 		}
 	}
 	return names
 }
 
-// shareOf returns the group that a group's downloads count for: the nearest one
+// ShareOf returns the group that a group's downloads count for: the nearest one
 // that is declared, or else the first component.
-func (a *access) shareOf(group string) string {
+func (a *Policy) ShareOf(group string) string {
 	for at := group; ; {
 		if a.groups[at] != nil {
 			return at

@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"context"
@@ -13,12 +13,12 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// ownerID returns the account that a personal token stands for.
-func ownerID(owner *accesstoken.Owner) accountID { return accountID{owner.Directory, owner.Name} }
+// OwnerID returns the account that a personal token stands for.
+func OwnerID(owner *accesstoken.Owner) ID { return ID{owner.Directory, owner.Name} }
 
 // fingerprint is another one when the directory's accounts are others': of another
 // module, or from another source.
-func (d namedDirectory) fingerprint() string {
+func (d Named) fingerprint() string {
 	source := ""
 	if s, ok := d.Directory.(directory.Sourced); ok {
 		source = s.Source()
@@ -28,10 +28,10 @@ func (d namedDirectory) fingerprint() string {
 }
 
 // byOwner returns the owner of a personal token as the owner's directory has it.
-func (a *accounts) byOwner(ctx context.Context, owner accesstoken.Owner) (caller, error) {
+func (a *Accounts) byOwner(ctx context.Context, owner accesstoken.Owner) (Caller, error) {
 	d, err := a.ownerDirectory(owner)
 	if err != nil {
-		return caller{directory: owner.Directory}, err
+		return Caller{Directory: owner.Directory}, err
 	}
 	return a.lookupIn(ctx, d, owner.Name, owner.Facts)
 }
@@ -39,16 +39,16 @@ func (a *accounts) byOwner(ctx context.Context, owner accesstoken.Owner) (caller
 // ownerDirectory finds the directory that the owner of a personal token is of.
 // Tokens of earlier versions say of which module it was, with a number from the
 // second one of a module on: that is enough where there is one.
-func (a *accounts) ownerDirectory(owner accesstoken.Owner) (namedDirectory, error) {
+func (a *Accounts) ownerDirectory(owner accesstoken.Owner) (Named, error) {
 	if owner.Source == "" {
-		var same []namedDirectory
+		var same []Named
 		for _, d := range a.directories {
 			if d.kind() == owner.Directory {
 				same = append(same, d)
 			}
 		}
 		if len(same) != 1 {
-			return namedDirectory{}, fmt.Errorf("%w: it was made before directories had names, and which one '%s' was cannot be told; make a new one", directory.ErrUnknownAccount, owner.Directory)
+			return Named{}, fmt.Errorf("%w: it was made before directories had names, and which one '%s' was cannot be told; make a new one", directory.ErrUnknownAccount, owner.Directory)
 		}
 		return same[0], nil
 	}
@@ -65,7 +65,7 @@ func (a *accounts) ownerDirectory(owner accesstoken.Owner) (namedDirectory, erro
 // ended returns why a token that is neither revoked nor expired is not valid any more,
 // or "" if it is valid as far as that is known without asking a directory. The others
 // are the tokens that it may have been made with.
-func (a *accounts) ended(token accesstoken.Token, others map[string]accesstoken.Token) string {
+func (a *Accounts) ended(token accesstoken.Token, others map[string]accesstoken.Token) string {
 	if token.Owner != nil {
 		if _, err := a.ownerDirectory(*token.Owner); err != nil {
 			return reasonOf(err)
@@ -99,7 +99,7 @@ func reasonOf(err error) string {
 	return strings.TrimPrefix(err.Error(), directory.ErrUnknownAccount.Error()+": ")
 }
 
-// madeWith returns the tokens that a token has been made into, directly or by way
+// MadeWith returns the tokens that a token has been made into, directly or by way
 // of others, and that are neither revoked nor expired themselves.
 func madeWith(id string, all []accesstoken.Token) (made []accesstoken.Token) {
 	makers := []string{id}

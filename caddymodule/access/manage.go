@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"context"
@@ -17,11 +17,11 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
-// defaultTokenLife is how long an access token lives if nothing is said.
-const defaultTokenLife = 90 * 24 * time.Hour
+// DefaultTokenLife is how long an access token lives if nothing is said.
+const DefaultTokenLife = 90 * 24 * time.Hour
 
-// tokenOrder says what access token is wanted.
-type tokenOrder struct {
+// TokenRequest says what access token is wanted.
+type TokenRequest struct {
 	Kind accesstoken.Kind `json:"kind"`
 
 	// Account is whom a personal token stands for, as the configuration lists
@@ -45,38 +45,38 @@ type tokenOrder struct {
 	// Lifetime is 90d by default, and at most 366d.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 
-	// madeWith is the id of the access token that it is made with, if any.
-	madeWith string `json:"-"`
+	// MadeWith is the id of the access token that it is made with, if any.
+	MadeWith string `json:"-"`
 }
 
-// badOrder is what is wrong with a request of somebody who may know it.
-type badOrder string
+// RequestError is what is wrong with a request of somebody who may know it.
+type RequestError string
 
-func (e badOrder) Error() string { return string(e) }
+func (e RequestError) Error() string { return string(e) }
 
-func badOrderf(format string, args ...any) error { return badOrder(fmt.Sprintf(format, args...)) }
+func Errorf(format string, args ...any) error { return RequestError(fmt.Sprintf(format, args...)) }
 
-// tokenManager makes, lists and revokes the access tokens of a site.
-type tokenManager struct {
-	accounts *accounts
-	access   *access
-	logger   *zap.Logger
+// Tokens makes, lists and revokes the access tokens of a site.
+type Tokens struct {
+	Accounts *Accounts
+	Access   *Policy
+	Logger   *zap.Logger
 }
 
-// makeToken makes an access token for this site, and returns the secret, which
+// Create makes an access token for this site, and returns the secret, which
 // is nowhere else. Whether who asks may have it is for the caller to decide; by
-// says in the records who it was. An error is a badOrder, or an
+// says in the records who it was. An error is a RequestError, or an
 // [accesstoken.ErrUnavailable], or a directory's that cannot answer.
-func (m *tokenManager) makeToken(ctx context.Context, order tokenOrder, by string) (accesstoken.Token, string, error) {
-	if m.accounts.tokens.ambiguous.Load() {
-		return accesstoken.Token{}, "", badOrder(errAmbiguous.Error())
+func (m *Tokens) Create(ctx context.Context, order TokenRequest, by string) (accesstoken.Token, string, error) {
+	if m.Accounts.tokens.ambiguous.Load() {
+		return accesstoken.Token{}, "", RequestError(ErrAmbiguous.Error())
 	}
 	token := accesstoken.Token{
-		Kind: order.Kind, Name: order.Name, Site: m.accounts.tokens.site, Role: order.Role, Scopes: order.scopes(), CreatedBy: by, MadeWith: order.madeWith,
+		Kind: order.Kind, Name: order.Name, Site: m.Accounts.tokens.site, Role: order.Role, Scopes: order.scopes(), CreatedBy: by, MadeWith: order.MadeWith,
 	}
 	if order.Groups != nil {
 		if len(order.Groups) == 0 {
-			return token, "", badOrder("the list of groups is empty; name groups, or leave it out for a token that is not limited to any")
+			return token, "", RequestError("the list of groups is empty; name groups, or leave it out for a token that is not limited to any")
 		}
 		token.Groups = order.Groups
 	}
@@ -84,7 +84,7 @@ func (m *tokenManager) makeToken(ctx context.Context, order tokenOrder, by strin
 		token.Role = directory.Member.String()
 	}
 	if _, ok := directory.ParseRole(token.Role); !ok && token.Role != "" {
-		return token, "", badOrderf("the role '%s' is none of member, maintainer and owner", token.Role)
+		return token, "", Errorf("the role '%s' is none of member, maintainer and owner", token.Role)
 	}
 	for _, group := range token.Groups {
 		if err := m.checkGroup(ctx, group); err != nil {
@@ -100,21 +100,21 @@ func (m *tokenManager) makeToken(ctx context.Context, order tokenOrder, by strin
 	}
 	lifetime := time.Duration(order.Lifetime)
 	if lifetime == 0 {
-		lifetime = defaultTokenLife
+		lifetime = DefaultTokenLife
 	}
-	token, secret, err := m.accounts.tokens.store.Create(ctx, token, lifetime)
+	token, secret, err := m.Accounts.tokens.store.Create(ctx, token, lifetime)
 	if err != nil {
 		if !errors.Is(err, accesstoken.ErrUnavailable) {
-			err = badOrder(err.Error())
+			err = RequestError(err.Error())
 		}
 		return token, "", err
 	}
-	m.logger.Info("access token made", append(tokenFields(token), zap.String("by", by))...)
+	m.Logger.Info("access token made", append(tokenFields(token), zap.String("by", by))...)
 	return token, secret, nil
 }
 
 // scopes are those asked for, or the default; managing includes pulling.
-func (o *tokenOrder) scopes() []accesstoken.Scope {
+func (o *TokenRequest) scopes() []accesstoken.Scope {
 	scopes := slices.Clone(o.Scopes)
 	if role, _ := directory.ParseRole(o.Role); len(scopes) == 0 && o.Kind == accesstoken.Group && role > directory.Member {
 		scopes = append(scopes, accesstoken.Manage)
@@ -126,57 +126,57 @@ func (o *tokenOrder) scopes() []accesstoken.Scope {
 }
 
 // checkGroup finds typos: a token of a group that does not exist is no use.
-func (m *tokenManager) checkGroup(ctx context.Context, group string) error {
+func (m *Tokens) checkGroup(ctx context.Context, group string) error {
 	if !reference.ValidRepository(group) {
-		return badOrderf("'%s' is not a group's path as images have it, in lower case", group)
+		return Errorf("'%s' is not a group's path as images have it, in lower case", group)
 	}
-	_, err := m.access.visibilityOf(ctx, group)
+	_, err := m.Access.VisibilityOf(ctx, group)
 	if errors.Is(err, fs.ErrNotExist) {
-		return badOrderf("there is no group '%s'", group)
+		return Errorf("there is no group '%s'", group)
 	}
 	return err
 }
 
 // ownerOf is an account as a token remembers it.
-func (m *tokenManager) ownerOf(ctx context.Context, name string) (*accesstoken.Owner, error) {
-	who, err := m.accounts.find(ctx, "--account", name)
+func (m *Tokens) ownerOf(ctx context.Context, name string) (*accesstoken.Owner, error) {
+	who, err := m.Accounts.Find(ctx, "--account", name)
 	switch {
-	case err == nil && who.token != "":
-		return nil, badOrderf("'%s' is an access token itself", name)
+	case err == nil && who.Token != "":
+		return nil, Errorf("'%s' is an access token itself", name)
 	case err == nil:
-		d, _ := m.accounts.named(who.directory)
-		return &accesstoken.Owner{Name: who.Name, Directory: who.directory, Source: d.fingerprint(), Facts: who.Facts}, nil
+		d, _ := m.Accounts.named(who.Directory)
+		return &accesstoken.Owner{Name: who.Name, Directory: who.Directory, Source: d.fingerprint(), Facts: who.Facts}, nil
 	case directory.IsRefusal(err):
-		return nil, badOrderf("there is no account '%s' that may get in: %v", name, err)
+		return nil, Errorf("there is no account '%s' that may get in: %v", name, err)
 	}
 	return nil, err
 }
 
-// listedToken is an access token in a list.
-type listedToken struct {
+// ListedToken is an access token in a list.
+type ListedToken struct {
 	accesstoken.Token
 	// Ended is why the token is good no more, though it is neither revoked nor
 	// expired. It is not asked whether a directory still knows the owner.
 	Ended string `json:"ended,omitempty"`
 }
 
-// listTokens lists the access tokens that are wanted, the newest first. All
+// List lists the access tokens that are wanted, the newest first. All
 // sites' are there, those of sites that are gone too: who answers for one group
 // of this site wants only those with its name and not of an account, too. The
 // other sites are those that can tell whether their tokens have ended.
-func (m *tokenManager) listTokens(ctx context.Context, wanted func(accesstoken.Token) bool, others ...*tokenManager) ([]listedToken, error) {
-	all, err := m.accounts.tokens.store.List(ctx)
+func (m *Tokens) List(ctx context.Context, wanted func(accesstoken.Token) bool, others ...*Tokens) ([]ListedToken, error) {
+	all, err := m.Accounts.tokens.store.List(ctx)
 	byID := tokensByID(all)
-	sites := make(map[string]*accounts)
+	sites := make(map[string]*Accounts)
 	for _, site := range append(others, m) {
-		sites[site.accounts.tokens.site] = site.accounts
+		sites[site.Accounts.tokens.site] = site.Accounts
 	}
-	tokens := []listedToken{}
+	tokens := []ListedToken{}
 	for _, t := range all {
 		if !wanted(t) {
 			continue
 		}
-		listed := listedToken{Token: t}
+		listed := ListedToken{Token: t}
 		if site := sites[t.Site]; site != nil && t.Valid(time.Now()) == nil {
 			listed.Ended = site.ended(t, byID)
 		}
@@ -185,35 +185,35 @@ func (m *tokenManager) listTokens(ctx context.Context, wanted func(accesstoken.T
 	return tokens, err
 }
 
-// revokedToken is a token that has been revoked, and what ends with it.
-type revokedToken struct {
+// RevokedToken is a token that has been revoked, and what ends with it.
+type RevokedToken struct {
 	accesstoken.Token
 	AlsoEnded []accesstoken.Token `json:"also_ended,omitempty"`
 }
 
-// revokeToken ends an access token, if it is wanted; else it is an
-// [fs.ErrNotExist], as if it did not exist. What listTokens says of other sites
+// Revoke ends an access token, if it is wanted; else it is an
+// [fs.ErrNotExist], as if it did not exist. What List says of other sites
 // holds here too.
-func (m *tokenManager) revokeToken(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (revokedToken, error) {
-	store := m.accounts.tokens.store
+func (m *Tokens) Revoke(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (RevokedToken, error) {
+	store := m.Accounts.tokens.store
 	token, err := store.Get(ctx, id)
 	if err == nil && !wanted(token) {
 		err = fmt.Errorf("no such access token: %w", fs.ErrNotExist)
 	}
 	if err != nil {
-		return revokedToken{}, err
+		return RevokedToken{}, err
 	}
 	if token, err = store.Revoke(ctx, id, by); err != nil {
-		return revokedToken{}, err
+		return RevokedToken{}, err
 	}
-	m.logger.Info("access token revoked", append(tokenFields(token), zap.String("by", by))...)
+	m.Logger.Info("access token revoked", append(tokenFields(token), zap.String("by", by))...)
 	all, err := store.List(ctx)
 	if err != nil {
-		return revokedToken{}, fmt.Errorf("the access token is revoked, but what ends with it cannot be listed: %w", err)
+		return RevokedToken{}, fmt.Errorf("the access token is revoked, but what ends with it cannot be listed: %w", err)
 	}
-	revoked := revokedToken{Token: token}
+	revoked := RevokedToken{Token: token}
 	for _, other := range madeWith(id, all) {
-		m.logger.Info("access token ends with the one that it was made with", append(tokenFields(other), zap.String("made_with", other.MadeWith))...)
+		m.Logger.Info("access token ends with the one that it was made with", append(tokenFields(other), zap.String("made_with", other.MadeWith))...)
 		if wanted(other) {
 			revoked.AlsoEnded = append(revoked.AlsoEnded, other)
 		}
@@ -235,26 +235,26 @@ func tokenFields(token accesstoken.Token) []zap.Field {
 // endedTokens are the tokens whose end this process has logged.
 var endedTokens sync.Map
 
-// tellEnded logs, once each, the tokens that are good no more though they are
+// LogEnded logs, once each, the tokens that are good no more though they are
 // neither revoked nor expired: the directory of their owner, or of that of the
 // token that they were made with, is not what it was.
-func (m *tokenManager) tellEnded(ctx context.Context) {
-	all, err := m.accounts.tokens.store.List(ctx)
+func (m *Tokens) LogEnded(ctx context.Context) {
+	all, err := m.Accounts.tokens.store.List(ctx)
 	if ctx.Err() != nil {
 		return
 	}
 	if err != nil {
-		m.logger.Warn("access tokens cannot be listed, so it is not known whether some have ended", zap.Error(err))
+		m.Logger.Warn("access tokens cannot be listed, so it is not known whether some have ended", zap.Error(err))
 		return
 	}
 	byID := tokensByID(all)
 	for _, t := range all {
-		if t.Site != m.accounts.tokens.site || t.Valid(time.Now()) != nil {
+		if t.Site != m.Accounts.tokens.site || t.Valid(time.Now()) != nil {
 			continue
 		}
-		if why := m.accounts.ended(t, byID); why != "" {
+		if why := m.Accounts.ended(t, byID); why != "" {
 			if _, told := endedTokens.LoadOrStore(t.ID, true); !told {
-				m.logger.Warn("access token has ended", append(tokenFields(t), zap.String("reason", why))...)
+				m.Logger.Warn("access token has ended", append(tokenFields(t), zap.String("reason", why))...)
 			}
 		}
 	}

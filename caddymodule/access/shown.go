@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"errors"
@@ -14,10 +14,10 @@ import (
 // maxShownReason is how much of a reason is logged, in bytes.
 const maxShownReason = 300
 
-// refusalReason says why a login or a token was refused, as the directory that
+// RefusalReason says why a login or a token was refused, as the directory that
 // the line names puts it. Directories do not tell secrets; that none quotes what
 // it was given as the password is seen to.
-func refusalReason(err error, in, secret string) string {
+func RefusalReason(err error, in, secret string) string {
 	reason := strings.TrimPrefix(err.Error(), "directory "+in+": ")
 	if len(secret) >= 4 && strings.Contains(reason, secret) {
 		for _, plain := range []error{directory.ErrBlocked, directory.ErrWrongPassword, directory.ErrUnknownAccount} {
@@ -30,9 +30,9 @@ func refusalReason(err error, in, secret string) string {
 	return printable(reason, maxShownReason)
 }
 
-// troubleText is an error of a directory for the log. Guests that were not written
+// TroubleText is an error of a directory for the log. Guests that were not written
 // for this directive may quote what they were given as the password.
-func troubleText(trouble error, secret string) string {
+func TroubleText(trouble error, secret string) string {
 	if text := trouble.Error(); len(secret) < 4 || !strings.Contains(text, secret) {
 		return text
 	}
@@ -42,10 +42,10 @@ func troubleText(trouble error, secret string) string {
 // maxShown is how much of a name that a stranger gives is logged, in bytes.
 const maxShown = 64
 
-// shownName is the name of a refused login as it is logged. People paste their
+// ShownName is the name of a refused login as it is logged. People paste their
 // secret where the name belongs, so what looks like one and is no account of
 // the configuration is not shown, and neither is what is as well the password.
-func (a *accounts) shownName(name, password string) string {
+func (a *Accounts) ShownName(name, password string) string {
 	if a.lists(name) {
 		return name
 	}

@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"encoding/base64"
@@ -44,7 +44,7 @@ var tokenPrefixes = []string{
 // isToken reports whether a password has the shape of a token, which a machine has
 // made and nobody guesses: the prefix of a known service, or of a GitLab directory
 // here; a JSON Web Token; or what a CI job sends under GitLab's name for it.
-func (a *accounts) isToken(name, password string) bool {
+func (a *Accounts) isToken(name, password string) bool {
 	if !directory.HasTokenForm(password) {
 		return isJWT(password)
 	}

@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"errors"
@@ -30,7 +30,7 @@ func TestBeginCheckSparesTokens(t *testing.T) {
 		t.Fatalf("an access token: got %v, want a place", err)
 	}
 	leave()
-	if n := g.checking(); n != maxChecks {
+	if n := g.Checking(); n != maxChecks {
 		t.Errorf("got %d checks under way, want %d", n, maxChecks)
 	}
 }

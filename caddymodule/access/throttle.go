@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"cmp"
@@ -36,7 +36,7 @@ const (
 	remembered = 16384
 )
 
-// throttle slows down who guesses passwords, and nobody else. It sits in front
+// Throttle slows down who guesses passwords, and nobody else. It sits in front
 // of all directories.
 //
 // Wrong logins empty the bucket of the address that they come from, and that
@@ -51,86 +51,86 @@ const (
 //
 // It remembers keyed digests, no names and no passwords, and is bounded: what
 // was used longest ago is forgotten, to the benefit of whoever tries.
-type throttle struct {
+type Throttle struct {
 	key   [32]byte
 	now   func() time.Time
-	times loginTimes
+	times Times
 
 	// Each holds one for each check under way; see [attempt.beginCheck].
 	strangers, bearers, friends, equals chan struct{}
 
 	mu        sync.Mutex
-	addresses *simplelru.LRU[loginSum, *loginBucket]
-	accounts  *simplelru.LRU[loginSum, *loginBucket]
-	right     *simplelru.LRU[loginSum, struct{}] // name and password, as they were right
-	wrong     *simplelru.LRU[loginSum, struct{}] // the same, as they were wrong
-	homes     *simplelru.LRU[loginSum, struct{}] // addresses of right logins, alone and with the name
+	addresses *simplelru.LRU[sum, *bucket]
+	accounts  *simplelru.LRU[sum, *bucket]
+	right     *simplelru.LRU[sum, struct{}] // name and password, as they were right
+	wrong     *simplelru.LRU[sum, struct{}] // the same, as they were wrong
+	homes     *simplelru.LRU[sum, struct{}] // addresses of right logins, alone and with the name
 }
 
-// loginSum is a keyed digest.
-type loginSum [sha256.Size]byte
+// sum is a keyed digest.
+type sum [sha256.Size]byte
 
-// loginBucket counts the wrong logins of one address or account, in units of
+// bucket counts the wrong logins of one address or account, in units of
 // one repeat. It may owe: logins under way are not yet counted.
-type loginBucket struct {
+type bucket struct {
 	limiter *rate.Limiter
-	flying  map[loginSum]int // the different logins under way
+	flying  map[sum]int // the different logins under way
 }
 
-// newThrottle returns a throttle that answers logins at the given times, and lets
+// NewThrottle returns a throttle that answers logins at the given times, and lets
 // so many be checked at once of each kind; 0 is 1,024.
-func newThrottle(times loginTimes, checks int) *throttle {
-	t := &throttle{now: time.Now, times: times}
+func NewThrottle(times Times, checks int) *Throttle {
+	t := &Throttle{now: time.Now, times: times}
 	for _, places := range []*chan struct{}{&t.strangers, &t.bearers, &t.friends} {
 		*places = make(chan struct{}, cmp.Or(checks, maxChecks))
 	}
 	t.equals = make(chan struct{}, maxEqual)
 	_, _ = rand.Read(t.key[:])
-	t.addresses, t.accounts = newMemory[*loginBucket](), newMemory[*loginBucket]()
+	t.addresses, t.accounts = newMemory[*bucket](), newMemory[*bucket]()
 	t.right, t.wrong, t.homes = newMemory[struct{}](), newMemory[struct{}](), newMemory[struct{}]()
 	return t
 }
 
-func newMemory[V any]() *simplelru.LRU[loginSum, V] {
-	memory, err := simplelru.NewLRU[loginSum, V](remembered, nil)
+func newMemory[V any]() *simplelru.LRU[sum, V] {
+	memory, err := simplelru.NewLRU[sum, V](remembered, nil)
 	if err != nil {
 		panic(err) // the size is a positive constant
 	}
 	return memory
 }
 
-// checking returns the number of logins that are being checked.
-func (t *throttle) checking() int {
+// Checking returns the number of logins that are being checked.
+func (t *Throttle) Checking() int {
 	return len(t.strangers) + len(t.bearers) + len(t.friends) + len(t.equals)
 }
 
-// throttled is why a login is not checked, and for how long that will be so.
-type throttled struct {
-	reason string
-	wait   time.Duration
+// Throttled is why a login is not checked, and for how long that will be so.
+type Throttled struct {
+	Reason string
+	Wait   time.Duration
 }
 
-func (e *throttled) Error() string { return fmt.Sprintf("%s; for %s", e.reason, e.wait) }
+func (e *Throttled) Error() string { return fmt.Sprintf("%s; for %s", e.Reason, e.Wait) }
 
 // attempt is a login that may be checked.
 type attempt struct {
-	*throttle
+	*Throttle
 	friendly bool // somebody has logged in from this address before
 	known    bool // with this name, as it is written now
 	repeated bool // the login was right when it was last checked
 
 	subnet               string // what counts of the address
-	address, login, home loginSum
-	account              loginSum
+	address, login, home sum
+	account              sum
 	guessable            bool
-	flights              [2]*loginBucket
+	flights              [2]*bucket
 }
 
 // admit says whether a login may be checked; if so, the attempt must be
 // released when the check has ended, and told what came of it. The address is as
 // Caddy determined it; guessable is whether people may have chosen the password.
-func (t *throttle) admit(address, name, password string, guessable bool) (*attempt, *throttled) {
-	a := &attempt{throttle: t, guessable: guessable, subnet: subnetOf(address)}
+func (t *Throttle) admit(address, name, password string, guessable bool) (*attempt, *Throttled) {
+	a := &attempt{Throttle: t, guessable: guessable, subnet: subnetOf(address)}
 	a.address, a.account = t.sum("address", a.subnet), t.sum("account", looseName(name))
 	// Another spelling may be somebody else's, at another directory.
 	a.login, a.home = t.sum("login", name, password), t.sum("home", a.subnet, name)
@@ -222,7 +222,7 @@ func (a *attempt) release() {
 	a.land()
 }
 
-func (a *attempt) fly(i int, b *loginBucket) {
+func (a *attempt) fly(i int, b *bucket) {
 	b.flying[a.login]++
 	a.flights[i] = b
 }
@@ -239,29 +239,29 @@ func (a *attempt) land() {
 	}
 }
 
-func bucketOf(buckets *simplelru.LRU[loginSum, *loginBucket], key loginSum, every time.Duration, burst int) *loginBucket {
+func bucketOf(buckets *simplelru.LRU[sum, *bucket], key sum, every time.Duration, burst int) *bucket {
 	b, ok := buckets.Get(key)
 	if !ok {
-		b = &loginBucket{rate.NewLimiter(rate.Every(every/repeats), burst*repeats), make(map[loginSum]int)}
+		b = &bucket{rate.NewLimiter(rate.Every(every/repeats), burst*repeats), make(map[sum]int)}
 		buckets.Add(key, b)
 	}
 	return b
 }
 
 // check says whether there is enough left for one more wrong login.
-func (b *loginBucket) check(now time.Time, login loginSum, flights int, reason string) *throttled {
+func (b *bucket) check(now time.Time, login sum, flights int, reason string) *Throttled {
 	missing := (repeats - b.limiter.TokensAt(now)) / float64(b.limiter.Limit())
 	if wait := time.Duration(missing * float64(time.Second)); wait > time.Millisecond { // less is a rounding error
-		return &throttled{reason, wait}
+		return &Throttled{reason, wait}
 	}
 	if b.flying[login] == 0 && len(b.flying) >= flights {
-		return &throttled{reason, time.Second}
+		return &Throttled{reason, time.Second}
 	}
 	return nil
 }
 
 // sum digests texts such that no other texts have the same sum.
-func (t *throttle) sum(texts ...string) (sum loginSum) {
+func (t *Throttle) sum(texts ...string) (sum sum) {
 	mac := hmac.New(sha256.New, t.key[:])
 	for _, text := range texts {
 		_ = binary.Write(mac, binary.BigEndian, uint64(len(text)))

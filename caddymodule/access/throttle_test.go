@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"fmt"
@@ -11,22 +11,22 @@ import (
 
 // guard is a throttle with a clock of its own.
 type guard struct {
-	*throttle
+	*Throttle
 	t     *testing.T
 	clock time.Time
 }
 
 func newGuard(t *testing.T) *guard {
-	g := &guard{newThrottle(loginTimes{}, 0), t, time.Unix(1e9, 0)}
+	g := &guard{NewThrottle(Times{}, 0), t, time.Unix(1e9, 0)}
 	g.now = func() time.Time { return g.clock }
 	return g
 }
 
 // try has a login checked that is right if its password is.
 func (g *guard) try(address, name, password string) (admitted bool) {
-	a, refusal := g.admit(address, name, password, !new(accounts).isToken(name, password))
+	a, refusal := g.admit(address, name, password, !new(Accounts).isToken(name, password))
 	if refusal != nil {
-		if refusal.wait <= 0 || refusal.reason == "" {
+		if refusal.Wait <= 0 || refusal.Reason == "" {
 			g.t.Errorf("refused with %+v", refusal)
 		}
 		return false
@@ -154,12 +154,12 @@ func TestThrottlePassphrases(t *testing.T) {
 	for _, token := range []string{
 		"glpat-0123456789abcdefghij", "gldt-0123456789abcdefghij", "glcbt-64_0123456789abcdefghij", "dpxy_0123456789abcdefghijABCDEFGHIJ", "ghp_0123456789abcdefghij", header + "c2lnbmF0dXJl",
 	} {
-		if !new(accounts).isToken("alice", token) {
+		if !new(Accounts).isToken("alice", token) {
 			t.Errorf("%s counts against the account, want the address alone", token)
 		}
 	}
-	own := newAccounts(accountsConfig{})
-	own.add("gitlab", &gitlab.Directory{TokenPrefix: "acme-"})
+	own := NewAccounts(Config{})
+	own.Add("gitlab", &gitlab.Directory{TokenPrefix: "acme-"})
 	for _, row := range []struct {
 		name, password string
 		want           bool
@@ -241,7 +241,7 @@ func TestThrottleFlights(t *testing.T) {
 	g := newGuard(t)
 	var flying []*attempt
 	start := func(address, name, password string) bool {
-		a, refusal := g.admit(address, name, password, !new(accounts).isToken(name, password))
+		a, refusal := g.admit(address, name, password, !new(Accounts).isToken(name, password))
 		if refusal != nil {
 			return false
 		}

@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"context"
@@ -29,13 +29,13 @@ const (
 	maxEqual = 4 * maxChecks
 )
 
-// loginTimes are when a login is answered, counted from its arrival.
-type loginTimes struct {
-	failed  time.Duration // the answer to a failed login comes no earlier
-	checked time.Duration // no client waits longer for the check
+// Times are when a login is answered, counted from its arrival.
+type Times struct {
+	Failed  time.Duration // the answer to a failed login comes no earlier
+	Checked time.Duration // no client waits longer for the check
 }
 
-// gate checks logins: it asks the throttle, then the access tokens or the
+// Gate checks logins: it asks the throttle, then the access tokens or the
 // directories, and charges the outcome.
 //
 // A failed login is answered at a fixed time after its arrival, so that the time
@@ -43,80 +43,80 @@ type loginTimes struct {
 // If it takes longer, it goes on without the request, and the answer is that the
 // login cannot be checked now, whatever name it has. A login that turns out to be
 // right is remembered, so that it succeeds at once when the client tries again.
-type gate struct {
-	accounts *accounts
-	throttle *throttle
+type Gate struct {
+	Accounts *Accounts
+	Throttle *Throttle
 }
 
-// loginRequest is a login to be checked.
-type loginRequest struct {
-	name, password string
-	address        string // the client's, as Caddy determined it
-	request        *http.Request
-	groups         []string // that the request is about
+// Login is a login to be checked.
+type Login struct {
+	Name, Password string
+	Address        string // the client's, as Caddy determined it
+	Request        *http.Request
+	Groups         []string // that the request is about
 }
 
-// loginOutcome is the outcome of a check, which may end after the request.
-type loginOutcome struct {
-	who      caller // of a failed login no more than the directory that decided
-	err      error
-	trouble  error // why the client is not told that the login is wrong, or nil
-	repeated bool  // the login was right when it was last checked
+// Outcome is the outcome of a check, which may end after the request.
+type Outcome struct {
+	Who      Caller // of a failed login no more than the directory that decided
+	Err      error
+	Trouble  error // why the client is not told that the login is wrong, or nil
+	Repeated bool  // the login was right when it was last checked
 }
 
 // errUnfinished is the answer while the check goes on.
 var errUnfinished = errors.New("the check of the login has not finished in time")
 
-// login checks a login, and calls settled once when the check has ended, unless
+// Login checks a login, and calls settled once when the check has ended, unless
 // the error is a *throttled: then nothing was checked. The error is a refusal (see
 // [directory.IsRefusal]), or says why the login cannot be checked now.
-func (g *gate) login(l loginRequest, settled func(loginOutcome)) (caller, error) {
-	late := time.NewTimer(g.throttle.times.checked)
+func (g *Gate) Login(l Login, settled func(Outcome)) (Caller, error) {
+	late := time.NewTimer(g.Throttle.times.Checked)
 	defer late.Stop()
-	failing := time.NewTimer(g.throttle.times.failed)
+	failing := time.NewTimer(g.Throttle.times.Failed)
 	defer failing.Stop()
-	attempt, limited := g.throttle.admit(l.address, l.name, l.password, !g.accounts.isToken(l.name, l.password))
+	attempt, limited := g.Throttle.admit(l.Address, l.Name, l.Password, !g.Accounts.isToken(l.Name, l.Password))
 	if limited != nil {
-		return caller{}, limited
+		return Caller{}, limited
 	}
-	gone := l.request.Context().Done()
-	var outcome loginOutcome
+	gone := l.Request.Context().Done()
+	var outcome Outcome
 	select {
 	case outcome = <-g.check(attempt, l, settled):
-		if outcome.err == nil {
-			return outcome.who, nil
+		if outcome.Err == nil {
+			return outcome.Who, nil
 		}
 	case <-late.C:
-		outcome.err = errUnfinished
+		outcome.Err = errUnfinished
 	case <-gone:
-		return caller{}, context.Cause(l.request.Context())
+		return Caller{}, context.Cause(l.Request.Context())
 	}
 	select {
 	case <-failing.C:
 	case <-gone:
 	}
-	if outcome.trouble != nil {
-		return outcome.who, outcome.trouble
+	if outcome.Trouble != nil {
+		return outcome.Who, outcome.Trouble
 	}
-	return outcome.who, outcome.err
+	return outcome.Who, outcome.Err
 }
 
 // check checks a login in the background, and releases the attempt at the end.
-func (g *gate) check(attempt *attempt, l loginRequest, settled func(loginOutcome)) <-chan loginOutcome {
-	done := make(chan loginOutcome, 1)
-	finish := func(who caller, err error) {
+func (g *Gate) check(attempt *attempt, l Login, settled func(Outcome)) <-chan Outcome {
+	done := make(chan Outcome, 1)
+	finish := func(who Caller, err error) {
 		outcome := attempt.settle(who, err)
 		settled(outcome)
 		done <- outcome
 	}
-	leave, err := attempt.beginCheck(accesstoken.IsOurs(l.password))
+	leave, err := attempt.beginCheck(accesstoken.IsOurs(l.Password))
 	if err != nil {
-		finish(caller{}, err)
+		finish(Caller{}, err)
 		attempt.release()
 		return done
 	}
-	request, cancel := detached(l.request)
-	login := directory.Login{Name: l.name, Password: l.password, Request: request, Groups: l.groups,
+	request, cancel := detached(l.Request)
+	login := directory.Login{Name: l.Name, Password: l.Password, Request: request, Groups: l.Groups,
 		Friendly: attempt.friendly, Subnet: attempt.subnet, Token: !attempt.guessable}
 	go func() {
 		defer cancel()
@@ -139,13 +139,13 @@ func detached(r *http.Request) (*http.Request, context.CancelFunc) {
 
 // ask asks the directories. A panic of a guest fails the login, as it would fail
 // the request if the request waited for it.
-func (g *gate) ask(ctx context.Context, login directory.Login) (who caller, err error) {
+func (g *Gate) ask(ctx context.Context, login directory.Login) (who Caller, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			who, err = caller{}, fmt.Errorf("checking a login: panic: %v", cause)
+			who, err = Caller{}, fmt.Errorf("checking a login: panic: %v", cause)
 		}
 	}()
-	return g.accounts.authenticate(ctx, login)
+	return g.Accounts.Authenticate(ctx, login)
 }
 
 // beginCheck takes a place for a check until leave is called, or returns
@@ -180,17 +180,17 @@ func (a *attempt) hasEqual() bool {
 }
 
 // settle charges the outcome of a check.
-func (a *attempt) settle(who caller, err error) loginOutcome {
-	o := loginOutcome{who: who, err: err, repeated: a.repeated}
+func (a *attempt) settle(who Caller, err error) Outcome {
+	o := Outcome{Who: who, Err: err, Repeated: a.repeated}
 	if hidden := (*hiddenRefusal)(nil); errors.As(err, &hidden) {
-		o.trouble = hidden.trouble
+		o.Trouble = hidden.trouble
 	}
 	switch {
 	case err == nil:
 		a.accepted()
 	// An address that has logged in to the account knows that it exists, so its
 	// guesses count in full.
-	case directory.IsRefusal(err) && (o.trouble == nil || a.known):
+	case directory.IsRefusal(err) && (o.Trouble == nil || a.known):
 		a.refused()
 	default:
 		a.undecided()

@@ -1,4 +1,4 @@
-package caddymodule
+package access
 
 import (
 	"fmt"
@@ -19,7 +19,7 @@ func TestThrottleHomeNames(t *testing.T) {
 		checked := 0
 		for i := range 10 {
 			address := fmt.Sprint("198.51.100.", i)
-			a, refusal := g.admit(address, row.name, row.secret, !new(accounts).isToken(row.name, row.secret))
+			a, refusal := g.admit(address, row.name, row.secret, !new(Accounts).isToken(row.name, row.secret))
 			if refusal != nil {
 				t.Fatal(what, refusal)
 			}
