@@ -14,7 +14,7 @@ import (
 // so none has a logger either.
 func TestImports(t *testing.T) {
 	const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
-	for _, part := range []string{"accesstoken", "blobcache", "tokenissuer", "upstream"} {
+	for _, part := range []string{"blobcache", "tokenissuer", "tokenissuer/accesstoken", "upstream"} {
 		output, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./"+part).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, output)

@@ -16,8 +16,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // TestDeployToken: made by the command, it pulls from its group by each way to
