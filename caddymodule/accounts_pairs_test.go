@@ -130,7 +130,7 @@ func logsInAs(t *testing.T, text, name, secret string) (caller, bool) {
 	if err != nil || bearer.id() != who.id() || bearer.Admin != who.Admin {
 		t.Errorf("%s: got %s by Basic and %s, %v by the token", text, who.id(), bearer.id(), err)
 	}
-	if accesstoken.IsOurs(secret) != (who.token != "") {
+	if _, isToken := accesstoken.Parse(secret); isToken != (who.token != "") {
 		t.Errorf("%s: got the access token %q", text, who.token)
 	}
 	return who, true

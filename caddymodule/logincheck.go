@@ -62,7 +62,8 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 	guessable := !ex.accounts.isToken(name, password)
 	attempt, refusal := ex.throttle.admit(ex.clientIP(), name, password, guessable)
 	if refusal != nil {
-		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), "", accesstoken.IDOf(password), refusal.reason})
+		id, _ := accesstoken.Parse(password)
+		ex.record(zap.WarnLevel, auditLine{auditThrottled, ex.accounts.shownName(name, password), "", id, refusal.reason})
 		e := refuse(tooManyRequests, "%s; try again later", refusal.reason)
 		e.retryAfter = max(refusal.wait, time.Second)
 		return caller{}, e
@@ -94,7 +95,8 @@ func (ex *exchange) login(name, password string) (caller, *apiError) {
 func (ex *exchange) check(attempt *attempt, name, password string) <-chan checked {
 	done := make(chan checked, 1)
 	own, cancel := ex.beside(checkLimit)
-	leave, err := attempt.beginCheck(accesstoken.IsOurs(password))
+	_, isToken := accesstoken.Parse(password)
+	leave, err := attempt.beginCheck(isToken)
 	if err != nil {
 		own.settle(attempt, name, password, caller{}, err)
 		attempt.release()
@@ -170,7 +172,8 @@ func (ex *exchange) beside(limit time.Duration) (*exchange, context.CancelFunc) 
 
 // settle charges what has come of a check, and logs it.
 func (ex *exchange) settle(a *attempt, name, password string, who caller, err error) {
-	line := auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, accesstoken.IDOf(password), ""}
+	id, _ := accesstoken.Parse(password)
+	line := auditLine{auditLoginRefused, ex.accounts.shownName(name, password), who.directory, id, ""}
 	trouble := err
 	switch hidden := (*hiddenRefusal)(nil); {
 	case err == nil:

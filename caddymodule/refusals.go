@@ -74,7 +74,7 @@ func (a *accounts) refusalKey(name, password string) (key loginSum) {
 // access token of our own is not shown to any directory, whatever user name it comes
 // with.
 func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error) {
-	if accesstoken.IsOurs(login.Password) {
+	if _, isToken := accesstoken.Parse(login.Password); isToken {
 		token, err := a.tokens.store.Verify(ctx, login.Password)
 		return a.byToken(ctx, token, err)
 	}

@@ -185,14 +185,8 @@ type revokedToken struct {
 // holds here too.
 func (h *Handler) revokeToken(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (revokedToken, error) {
 	store := h.accounts.tokens.store
-	token, err := store.Get(ctx, id)
-	if err == nil && !wanted(token) {
-		err = fmt.Errorf("no such access token: %w", fs.ErrNotExist)
-	}
+	token, err := store.Revoke(ctx, id, by, wanted)
 	if err != nil {
-		return revokedToken{}, err
-	}
-	if token, err = store.Revoke(ctx, id, by); err != nil {
 		return revokedToken{}, err
 	}
 	h.logger.Info("access token revoked", append(tokenFields(token), zap.String("by", by))...)

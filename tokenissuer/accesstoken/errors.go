@@ -6,27 +6,33 @@ import (
 	"io/fs"
 )
 
-// The reasons for which a token is no good. Their texts name nothing out of the
-// secret, so they are safe to log. A token that does not exist is
-// [fs.ErrNotExist].
+// Reasons to reject a token. The texts contain nothing from the secret, so they
+// can be logged. The error of a token that does not exist is [fs.ErrNotExist].
 var (
-	// ErrMalformed is a secret that is mistyped, cut, or of another kind.
-	ErrMalformed = errors.New("not an access token, or a mistyped one")
-	// ErrRevoked is a token that was ended before its time.
+	// ErrMalformed is the error of a secret that is mistyped, truncated, or not
+	// an access token.
+	ErrMalformed = errors.New("malformed access token")
+	// ErrRevoked is the error of a token that has been revoked.
 	ErrRevoked = errors.New("the access token has been revoked")
-	// ErrExpired is a token whose time is over.
+	// ErrExpired is the error of a token that has expired.
 	ErrExpired = errors.New("the access token has expired")
 )
 
-// ErrUnavailable says that a token could not be judged, because storage does
-// not answer or because too many unknown ones are asked for. It may well be
-// good: answer with a 503 that invites a retry. Nobody has been authenticated.
+// ErrUnavailable means that a token could not be verified, because the storage
+// does not answer or too many unknown tokens are being looked up. The token may
+// be valid, so answer with a 503 that invites a retry. The client is not
+// authenticated.
 var ErrUnavailable = errors.New("access tokens unavailable")
 
-// IsRefusal tells a token that is no good from one that cannot be judged.
+// IsRefusal reports whether err rejects a token, as opposed to a failure to
+// verify it.
 func IsRefusal(err error) bool {
 	return errors.Is(err, ErrMalformed) || errors.Is(err, ErrRevoked) || errors.Is(err, ErrExpired) || errors.Is(err, fs.ErrNotExist)
 }
 
-// errAbsent is a token that does not exist.
+// errAbsent is the error of a token that does not exist.
 var errAbsent = fmt.Errorf("no such access token: %w", fs.ErrNotExist)
+
+func unavailable(what string, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
+}

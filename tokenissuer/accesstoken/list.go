@@ -7,27 +7,19 @@ import (
 	"errors"
 	"io/fs"
 	"iter"
-	"path"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record"
 )
 
-// Get returns a token as storage has it now, revoked or expired ones too. An
-// absent one is [fs.ErrNotExist], any other error an [ErrUnavailable].
-func (s *Store) Get(ctx context.Context, id string) (Token, error) {
-	if !IsID(id) {
-		return Token{}, errAbsent
-	}
-	return s.listed(ctx, id, true)
-}
-
-// List returns all tokens as storage has them, the newest first: revoked ones
-// and, for 30 days, expired ones too. A token that cannot be read now is an
-// [ErrUnavailable], since a list that lacks one would mislead.
+// List returns all tokens as they are stored, newest first. It includes revoked
+// tokens, and expired ones for 30 days. If a token cannot be read the error is an
+// [ErrUnavailable], because an incomplete list would be misleading.
 func (s *Store) List(ctx context.Context) ([]Token, error) {
 	names, err := s.names(ctx)
 	if err != nil {
@@ -36,13 +28,13 @@ func (s *Store) List(ctx context.Context) ([]Token, error) {
 	var mu sync.Mutex
 	tokens := make([]Token, 0, len(names))
 	readers, ctx := errgroup.WithContext(ctx)
-	readers.SetLimit(listers)
+	readers.SetLimit(listReaders)
 	for id := range tokenIDs(names) {
 		readers.Go(func() error {
-			t, err := s.listed(ctx, id, names[path.Base(s.used(id))])
+			t, err := s.readListed(ctx, id, names[useName(id)])
 			mu.Lock()
 			defer mu.Unlock()
-			if err == nil && s.now().Before(t.Expires.Add(keepDead)) {
+			if err == nil && s.now().Before(t.Expires.Add(keepExpired)) {
 				tokens = append(tokens, t)
 			}
 			if errors.Is(err, fs.ErrNotExist) {
@@ -60,58 +52,42 @@ func (s *Store) List(ctx context.Context) ([]Token, error) {
 	return tokens, nil
 }
 
-// listed reads a token, and its last use if there is a record of one.
-func (s *Store) listed(ctx context.Context, id string, used bool) (Token, error) {
-	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+// readListed reads a token and, if used is set, when it was last used.
+func (s *Store) readListed(ctx context.Context, id string, used bool) (Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, record.Timeout)
 	defer cancel()
 	t, _, err := s.read(ctx, id)
 	if err != nil || !used {
 		return t, err
 	}
-	content, err := s.storage.Load(ctx, s.used(id))
+	content, err := s.folder.Load(ctx, useName(id))
 	if err == nil {
 		err = json.Unmarshal(content, &t.LastUsed)
 	}
-	s.trouble("reading the last use of an access token", err)
+	s.report("reading the last use of an access token", err)
 	return t, nil
 }
 
-// names are the files in storage, without their path.
+// names returns the names of all files.
 func (s *Store) names(ctx context.Context) (map[string]bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	ctx, cancel := context.WithTimeout(ctx, record.Timeout)
 	defer cancel()
-	paths, err := s.storage.List(ctx, s.prefix, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		// The path may not exist yet. Or a file in it, such as a temporary
-		// one, vanished during the listing: certmagic's FileStorage reports
-		// both alike.
-		paths, err = s.storage.List(ctx, s.prefix, false)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	names := make(map[string]bool, len(paths))
-	for _, p := range paths {
-		names[path.Base(p)] = true
-	}
-	return names, nil
+	return s.folder.Names(ctx)
 }
 
-// tokenIDs are the tokens among some files. Others are what belongs to a token,
-// or a storage's own temporary ones.
+// tokenIDs returns the IDs of the tokens among the files. The other files belong
+// to a token or are temporary files of the storage.
 func tokenIDs(names map[string]bool) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for name := range names {
-			if id, ok := strings.CutSuffix(name, ".json"); ok && IsID(id) && !yield(id) {
+			if id, ok := strings.CutSuffix(name, tokenSuffix); ok && IsID(id) && !yield(id) {
 				return
 			}
 		}
 	}
 }
 
-// tidy deletes what has been dead for long, once a day at most. The tombstone
-// goes last: without it, a token that has come back by some mirror's mistake
-// is still expired.
+// tidy deletes tokens that expired long ago, once a day at most.
 func (s *Store) tidy(ctx context.Context) {
 	now := s.now()
 	s.mu.Lock()
@@ -123,27 +99,30 @@ func (s *Store) tidy(ctx context.Context) {
 	if !due {
 		return
 	}
-	ctx, cancel := detached(ctx) // for all of it: somebody waits
+	// A client waits for it, so the limit is for all deletions together.
+	ctx, cancel := record.Detach(ctx)
 	defer cancel()
 	names, err := s.names(ctx)
 	for id := range tokenIDs(names) {
 		if err == nil {
-			err = s.deleteDead(ctx, id, now)
+			err = s.deleteExpired(ctx, id, now)
 		}
 	}
-	s.trouble("deleting expired access tokens", err)
+	s.report("deleting expired access tokens", err)
 }
 
-func (s *Store) deleteDead(ctx context.Context, id string, now time.Time) error {
+// deleteExpired deletes the files of a token that expired long ago. It deletes
+// the revocation last, so that a token cannot be read without it.
+func (s *Store) deleteExpired(ctx context.Context, id string, now time.Time) error {
 	t, _, err := s.read(ctx, id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil || now.Before(t.Expires.Add(keepDead)) {
+	if err != nil || now.Before(t.Expires.Add(keepExpired)) {
 		return err
 	}
-	for _, file := range []string{s.file(id), s.used(id), s.grave(id)} {
-		if err := s.storage.Delete(ctx, file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, name := range []string{tokenName(id), useName(id), revocationName(id)} {
+		if err := s.folder.Delete(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

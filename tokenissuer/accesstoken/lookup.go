@@ -10,9 +10,14 @@ import (
 	"io/fs"
 	"sync/atomic"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record"
 )
 
-// entry is what is remembered of a token.
+// callList is the key of the shared listing. It is not an ID.
+const callList = ""
+
+// entry is a remembered token.
 type entry struct {
 	token Token
 	sum   [sha256.Size]byte
@@ -20,10 +25,11 @@ type entry struct {
 	used  *atomic.Int64 // the last hour recorded, in seconds since 1970
 }
 
-// Verify returns the token of a secret, and records that it is used. A token
-// that is no good is an [IsRefusal]; any other error is an [ErrUnavailable].
+// Verify returns the token with the given secret and records its use. The error
+// of a token that is not valid is an [IsRefusal], any other error is an
+// [ErrUnavailable].
 func (s *Store) Verify(ctx context.Context, secret string) (Token, error) {
-	if !wellFormed(secret) {
+	if !isWellFormed(secret) {
 		return Token{}, ErrMalformed
 	}
 	sum := sha256.Sum256([]byte(secret))
@@ -31,16 +37,15 @@ func (s *Store) Verify(ctx context.Context, secret string) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
-	// An id is only the beginning of the hash.
+	// The ID contains only the beginning of the hash.
 	if subtle.ConstantTimeCompare(e.sum[:], sum[:]) != 1 {
 		return Token{}, errAbsent
 	}
 	return s.use(ctx, e)
 }
 
-// Find returns the token with an id that was seen before, such as in what was
-// issued for its secret, and records that it is used. Errors are those of
-// Verify. It is meant for each request.
+// Find is like Verify for the ID of a token whose secret was verified before. It
+// is fast enough for each request.
 func (s *Store) Find(ctx context.Context, id string) (Token, error) {
 	e, err := s.get(ctx, id)
 	if err != nil {
@@ -49,7 +54,7 @@ func (s *Store) Find(ctx context.Context, id string) (Token, error) {
 	return s.use(ctx, e)
 }
 
-// Peek is Find for those who only want to know.
+// Peek is like Find but does not record a use.
 func (s *Store) Peek(ctx context.Context, id string) (Token, error) {
 	e, err := s.get(ctx, id)
 	if err != nil {
@@ -58,7 +63,7 @@ func (s *Store) Peek(ctx context.Context, id string) (Token, error) {
 	return e.token, e.token.Valid(s.now())
 }
 
-// use judges a token now, and records that it was good for something.
+// use checks that a token is valid now, and records its use.
 func (s *Store) use(ctx context.Context, e *entry) (Token, error) {
 	now := s.now()
 	if err := e.token.Valid(now); err != nil {
@@ -66,91 +71,93 @@ func (s *Store) use(ctx context.Context, e *entry) (Token, error) {
 	}
 	hour := now.UTC().Truncate(time.Hour)
 	last := e.used.Load()
-	if last == hour.Unix() || !e.used.CompareAndSwap(last, hour.Unix()) {
-		return e.token, nil
+	if last != hour.Unix() && e.used.CompareAndSwap(last, hour.Unix()) {
+		s.recordUse(ctx, e.token.ID, hour)
 	}
-	// In a file of its own, so that the token's is never overwritten. Nobody
-	// waits long for it, and nobody is refused because of it.
+	return e.token, nil
+}
+
+// recordUse stores the hour of the last use. It has a file of its own, so that
+// the token's is never overwritten. A failure is reported and does not reject the
+// token.
+func (s *Store) recordUse(ctx context.Context, id string, hour time.Time) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), useTimeout)
 	defer cancel()
 	content, err := json.Marshal(hour)
 	if err == nil {
-		err = s.storage.Store(ctx, s.used(e.token.ID), content)
+		err = s.folder.Store(ctx, useName(id), content)
 	}
-	s.trouble("recording the use of an access token", err)
-	return e.token, nil
+	s.report("recording the use of an access token", err)
 }
 
-// get is a token as it was at most CacheFor ago. Those who want the same one
-// read it once.
+// get returns a token as it was at most cacheFor ago. Concurrent calls for the
+// same token read it once.
 func (s *Store) get(ctx context.Context, id string) (*entry, error) {
 	if !IsID(id) {
 		return nil, errAbsent
 	}
-	if _, ok := s.endedHere(id); ok {
+	if _, ok := s.revokedHere(id); ok {
 		return nil, ErrRevoked
 	}
 	now := s.now()
-	if e, ok := s.known.Get(id); ok && within(CacheFor, e.read, now) {
+	if e, ok := s.known.Get(id); ok && isRecent(e.read, now, cacheFor) {
 		return e, nil
 	}
-	if at, ok := s.absent.Get(id); ok && within(AbsentFor, at, now) {
+	if at, ok := s.absent.Get(id); ok && isRecent(at, now, absentFor) {
 		return nil, errAbsent
 	}
-	result := s.flights.DoChan(id, func() (any, error) { return s.refresh(ctx, id) })
-	select {
-	case r := <-result:
-		if r.Err != nil {
-			return nil, r.Err
+	e, err := record.Do(ctx, &s.calls, id, func(ctx context.Context) (*entry, error) { return s.refresh(ctx, id) })
+	if err != nil {
+		if !IsRefusal(err) && !errors.Is(err, ErrUnavailable) {
+			err = unavailable("waiting for an access token", err)
 		}
-		// It may have been revoked while it was read.
-		if _, ok := s.endedHere(id); ok {
-			return nil, ErrRevoked
-		}
-		return r.Val.(*entry), nil
-	case <-ctx.Done():
-		return nil, unavailable("waiting for an access token", context.Cause(ctx))
+		return nil, err
 	}
+	// It may have been revoked while it was read.
+	if _, ok := s.revokedHere(id); ok {
+		return nil, ErrRevoked
+	}
+	return e, nil
 }
 
-// within tells whether a moment is not longer ago than a limit. One that is
-// still to come means that the clock was put right.
-func within(limit time.Duration, at, now time.Time) bool {
+// isRecent reports whether at is less than limit before now. A time in the
+// future is not recent: the clock was set back.
+func isRecent(at, now time.Time, limit time.Duration) bool {
 	age := now.Sub(at)
 	return age >= 0 && age < limit
 }
 
-// refresh reads a token and remembers what it found.
+// refresh reads a token and remembers the result.
 func (s *Store) refresh(ctx context.Context, id string) (*entry, error) {
-	began := s.now()
+	started := s.now()
 	old, seen := s.known.Peek(id)
-	if seen && within(CacheFor, old.read, began) {
-		return old, nil // whoever asks was late for the last look
+	if seen && isRecent(old.read, started, cacheFor) {
+		return old, nil // read between the caller's check and this call
 	}
-	ctx, cancel := detached(ctx)
+	ctx, cancel := record.Detach(ctx)
 	defer cancel()
-	// During a flood of invented secrets, only tokens that were valid before, or
-	// that a list of all tokens contains, are looked up. A list costs about as much
-	// as a few look-ups, and the flood does not make it longer.
-	if !seen && !s.lookups.AllowN(began, 1) {
-		there, err := s.isListed(ctx, id)
+	// In a flood of invented secrets, only tokens are looked up that were valid
+	// before, or that are in a list of all tokens. A listing costs about as much
+	// as a few lookups, and the flood does not make it longer.
+	if !seen && !s.lookups.AllowN(started, 1) {
+		exists, err := s.isListed(ctx, id)
 		if err != nil {
 			return nil, unavailable("listing access tokens", err)
 		}
-		if !there {
+		if !exists {
 			return nil, errAbsent
 		}
 	}
 	t, sum, err := s.read(ctx, id)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.known.Remove(id)
-		s.absent.Add(id, began)
+		s.absent.Add(id, started)
 		return nil, err
 	}
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{token: t, sum: sum, read: began, used: new(atomic.Int64)}
+	e := &entry{token: t, sum: sum, read: started, used: new(atomic.Int64)}
 	if seen {
 		e.used = old.used
 	}
@@ -159,17 +166,17 @@ func (s *Store) refresh(ctx context.Context, id string) (*entry, error) {
 	return e, nil
 }
 
-// isListed reports whether a list of all tokens, made at most AbsentFor ago, has
-// an id.
+// isListed reports whether a list of all tokens, made at most absentFor ago,
+// contains an ID.
 func (s *Store) isListed(ctx context.Context, id string) (bool, error) {
 	now := s.now()
 	s.mu.Lock()
-	ids, fresh := s.ids, s.ids != nil && within(AbsentFor, s.idsRead, now)
+	ids, recent := s.ids, s.ids != nil && isRecent(s.idsRead, now, absentFor)
 	s.mu.Unlock()
-	if fresh {
+	if recent {
 		return ids[id], nil
 	}
-	v, err, _ := s.listings.Do("", func() (any, error) {
+	ids, err := record.Do(ctx, &s.calls, callList, func(ctx context.Context) (map[string]bool, error) {
 		names, err := s.names(ctx)
 		if err != nil {
 			return nil, err
@@ -183,17 +190,14 @@ func (s *Store) isListed(ctx context.Context, id string) (bool, error) {
 		s.ids, s.idsRead = ids, now
 		return ids, nil
 	})
-	if err != nil {
-		return false, err
-	}
-	return v.(map[string]bool)[id], nil
+	return ids[id], err
 }
 
-// read is a token as storage has it. A damaged file is as good as none: it will
-// be the same tomorrow.
+// read returns a token as it is stored, revoked or not, and the hash of its
+// secret. A damaged file is treated as absent, because it will not change.
 func (s *Store) read(ctx context.Context, id string) (Token, [sha256.Size]byte, error) {
-	none := [sha256.Size]byte{}
-	content, err := s.storage.Load(ctx, s.file(id))
+	var none [sha256.Size]byte
+	content, err := s.folder.Load(ctx, tokenName(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Token{}, none, errAbsent
 	}
@@ -202,25 +206,23 @@ func (s *Store) read(ctx context.Context, id string) (Token, [sha256.Size]byte, 
 	}
 	t, sum, err := decodeFile(id, content)
 	if err != nil {
-		if s.hooks.BadFile != nil {
-			s.hooks.BadFile(id, err)
-		}
+		s.hooks.BadFile(id, err)
 		return Token{}, none, fmt.Errorf("access token %s is damaged: %w", id, fs.ErrNotExist)
 	}
-	if ended, ok := s.endedHere(id); ok {
-		return ended, sum, nil
+	if revoked, ok := s.revokedHere(id); ok {
+		return revoked, sum, nil
 	}
-	content, err = s.storage.Load(ctx, s.grave(id))
+	content, err = s.folder.Load(ctx, revocationName(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, sum, nil
 	}
 	if err != nil {
 		return Token{}, none, unavailable("loading a revocation", err)
 	}
-	var stone tombstone
-	if json.Unmarshal(content, &stone) != nil || stone.Revoked.IsZero() {
-		stone.Revoked = t.Created // that it is there is what counts
+	var r revocation
+	if json.Unmarshal(content, &r) != nil || r.Revoked.IsZero() {
+		r.Revoked = t.Created // a damaged revocation counts too
 	}
-	t.Revoked, t.RevokedBy = stone.Revoked, stone.RevokedBy
+	t.Revoked, t.RevokedBy = r.Revoked, r.RevokedBy
 	return t, sum, nil
 }

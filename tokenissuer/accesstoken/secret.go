@@ -9,38 +9,36 @@ import (
 	"strings"
 )
 
-// Prefix begins every secret. It and the checksum at the end let scanners of
-// repositories and logs find a leaked one, by dpxy_[0-9A-Za-z]{39}, and let a
-// typo be told without a look into storage.
+// Prefix is the beginning of all secrets. With the checksum at the end, it lets
+// scanners of repositories and logs find leaked secrets by
+// dpxy_[0-9A-Za-z]{39}.
 const Prefix = "dpxy_"
 
 const (
 	base62     = 62
 	randomSize = 24 // bytes
-	bodyLen    = 33 // of them in base 62
-	sumLen     = 6  // of a CRC-32 in base 62
+	bodyLen    = 33 // their length in base 62
+	sumLen     = 6  // length of a CRC-32 in base 62
 	secretLen  = len(Prefix) + bodyLen + sumLen
 
 	idSize = 10 // bytes of the hash
-	idLen  = 16 // of them in base 32
+	idLen  = 16 // their length in base 32
 )
 
 var idEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 
-// IsOurs tells whether a password is meant to be a secret of this package. It
-// need not be a good one.
-func IsOurs(password string) bool { return strings.HasPrefix(password, Prefix) }
-
-// IDOf is the id of the token whose secret this is; "" if it cannot be one,
-// because it is mistyped or cut. That there is such a token is not said.
-func IDOf(secret string) string {
-	if !wellFormed(secret) {
-		return ""
+// Parse reports whether text, such as a password, begins with [Prefix], and
+// returns the ID of the token that it is the secret of. The ID is empty if the
+// secret is mistyped or truncated. Parse does not access the storage: the token
+// may not exist.
+func Parse(text string) (id string, hasPrefix bool) {
+	if !isWellFormed(text) {
+		return "", strings.HasPrefix(text, Prefix)
 	}
-	return idOf(sha256.Sum256([]byte(secret)))
+	return idOf(sha256.Sum256([]byte(text))), true
 }
 
-// IsID tells whether a text has the form of a token's id: 16 lower-case letters
+// IsID reports whether text has the form of a token's ID: 16 lower-case letters
 // and digits.
 func IsID(text string) bool {
 	if len(text) != idLen || strings.ToLower(text) != text {
@@ -53,12 +51,13 @@ func IsID(text string) bool {
 func newSecret() string {
 	random := make([]byte, randomSize)
 	_, _ = rand.Read(random) // never fails
-	secret := Prefix + inBase62(new(big.Int).SetBytes(random), bodyLen)
+	secret := Prefix + toBase62(new(big.Int).SetBytes(random), bodyLen)
 	return secret + checksum(secret)
 }
 
-func wellFormed(secret string) bool {
-	if len(secret) != secretLen || !IsOurs(secret) {
+// isWellFormed reports whether secret has the form and the checksum of a secret.
+func isWellFormed(secret string) bool {
+	if len(secret) != secretLen || !strings.HasPrefix(secret, Prefix) {
 		return false
 	}
 	for i := len(Prefix); i < len(secret); i++ {
@@ -71,17 +70,19 @@ func wellFormed(secret string) bool {
 	return checksum(body) == secret[secretLen-sumLen:]
 }
 
-// checksum finds typos; it is no signature and keeps nobody out.
+// checksum returns the last characters of a secret, which detect typing errors.
+// They are not a protection against forged secrets.
 func checksum(body string) string {
-	return inBase62(new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(body)))), sumLen)
+	return toBase62(new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(body)))), sumLen)
 }
 
-// inBase62 is a number with zeros before it up to a length.
-func inBase62(n *big.Int, length int) string {
+// toBase62 formats n with leading zeros.
+func toBase62(n *big.Int, length int) string {
 	digits := n.Text(base62)
 	return strings.Repeat("0", length-len(digits)) + digits
 }
 
+// idOf returns the ID of the token whose secret has the given hash.
 func idOf(sum [sha256.Size]byte) string {
 	return strings.ToLower(idEncoding.EncodeToString(sum[:idSize]))
 }

@@ -5,31 +5,33 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record/recordtest"
 )
 
-// scanner is what the documentation tells scanners to look for.
+// scanner is the documented pattern for scanners.
 var scanner = regexp.MustCompile(`^dpxy_[0-9A-Za-z]{39}$`)
 
-func TestSecrets(t *testing.T) {
-	node := newNode(newStorage(t), newClock())
+func TestParse(t *testing.T) {
+	node := newNode(recordtest.NewStorage(t), recordtest.NewClock())
 	seen := map[string]bool{}
 	for range 200 {
 		secret := newSecret()
-		id := IDOf(secret)
-		if !scanner.MatchString(secret) || !IsOurs(secret) || !IsID(id) || seen[secret] || seen[id] {
-			t.Fatalf("%s, %s", secret, id)
+		id, hasPrefix := Parse(secret)
+		if !scanner.MatchString(secret) || !hasPrefix || !IsID(id) || seen[secret] || seen[id] {
+			t.Fatalf("got secret %s with ID %s, want new and well-formed ones", secret, id)
 		}
 		seen[secret], seen[id] = true, true
-		// Each other letter in each place is a typo, and so is what is missing.
+		// Replace each character, and truncate the secret everywhere.
 		for i := len(Prefix); i < len(secret); i++ {
 			for _, c := range "0aZ_-" {
 				typo := secret[:i] + string(c) + secret[i+1:]
-				if typo != secret && IDOf(typo) != "" {
-					t.Errorf("%s is taken for %s", typo, secret)
+				if id, hasPrefix := Parse(typo); typo != secret && (id != "" || !hasPrefix) {
+					t.Errorf("%s instead of %s: got ID %q, %t, want none and true", typo, secret, id, hasPrefix)
 				}
 			}
-			if IDOf(secret[:i]) != "" {
-				t.Errorf("%s is enough", secret[:i])
+			if id, hasPrefix := Parse(secret[:i]); id != "" || !hasPrefix {
+				t.Errorf("%s: got ID %q, %t, want none and true", secret[:i], id, hasPrefix)
 			}
 		}
 	}
@@ -38,36 +40,42 @@ func TestSecrets(t *testing.T) {
 		"", Prefix, secret + "0", " " + secret, secret + "\n", strings.ToUpper(secret), strings.ToLower(secret),
 		"ghp_" + secret[len(Prefix):], strings.Repeat("0", secretLen), Prefix + strings.Repeat("0", 39),
 	} {
-		if IDOf(bad) != "" {
-			t.Errorf("%q has an id", bad)
+		if id, hasPrefix := Parse(bad); id != "" || hasPrefix != strings.HasPrefix(bad, Prefix) {
+			t.Errorf("%q: got ID %q, %t, want none", bad, id, hasPrefix)
 		}
 		if _, err := node.Verify(t.Context(), bad); !errors.Is(err, ErrMalformed) {
-			t.Errorf("%q: %v", bad, err)
-		}
-	}
-	for _, bad := range []string{"", "a", strings.Repeat("a", 15), strings.Repeat("a", 17), strings.Repeat("A", 16), strings.Repeat("1", 16), "aaaaaaa/aaaaaaaa", "aaaaaaaaaaaaaaa\n", "\naaaaaaaaaaaaaaa"} {
-		if IsID(bad) {
-			t.Errorf("%q is an id", bad)
+			t.Errorf("%q: got error %v, want ErrMalformed", bad, err)
 		}
 	}
 }
 
-// FuzzSecret: whatever is not exactly a secret has no id and opens nothing, and
-// what has an id has the form that scanners look for.
-func FuzzSecret(f *testing.F) {
-	node := newNode(newStorage(f), newClock())
-	_, good := create(f, node, deploy, MinLifetime)
+func TestIsID(t *testing.T) {
+	if good := strings.Repeat("a", 16); !IsID(good) {
+		t.Errorf("%q: got false, want true", good)
+	}
+	for _, bad := range []string{"", "a", strings.Repeat("a", 15), strings.Repeat("a", 17), strings.Repeat("A", 16), strings.Repeat("1", 16), "aaaaaaa/aaaaaaaa", "aaaaaaaaaaaaaaa\n", "\naaaaaaaaaaaaaaa"} {
+		if IsID(bad) {
+			t.Errorf("%q: got true, want false", bad)
+		}
+	}
+}
+
+// FuzzVerify checks that only the secret that was created is accepted, and that
+// Parse, Verify and decodeFile accept any input.
+func FuzzVerify(f *testing.F) {
+	node := newNode(recordtest.NewStorage(f), recordtest.NewClock())
+	made, good := create(f, node, deploy, minLifetime)
 	for _, seed := range []string{good, good[1:], good + "\x00", Prefix, "dpxy_ä", strings.Repeat("x", 10000), newSecret()} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, secret string) {
-		id := IDOf(secret)
+		id, _ := Parse(secret)
 		if (id != "") != (scanner.MatchString(secret) && checksum(secret[:secretLen-sumLen]) == secret[secretLen-sumLen:]) || id != "" && !IsID(id) {
-			t.Fatalf("%q: id %q", secret, id)
+			t.Fatalf("%q: got ID %q, want it only for a well-formed secret", secret, id)
 		}
 		if _, err := node.Verify(t.Context(), secret); (err == nil) != (secret == good) {
-			t.Fatalf("%q: %v", secret, err)
+			t.Fatalf("%q: got error %v", secret, err)
 		}
-		_, _, _ = decodeFile(IDOf(good), []byte(secret))
+		_, _, _ = decodeFile(made.ID, []byte(secret))
 	})
 }

@@ -7,112 +7,102 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record"
 )
 
 const (
-	// DefaultPrefix is where tokens are stored unless configured otherwise.
-	DefaultPrefix = "dependency_proxy/tokens"
-	// CacheFor is how long what was read of a token is believed, and so how
-	// long another node's revocation takes.
-	CacheFor = 30 * time.Second
-	// AbsentFor is the same for a token that does not exist.
-	AbsentFor = 5 * time.Second
+	// prefix is the storage path of the tokens. It contains no other files.
+	prefix = "dependency_proxy/tokens"
+	// cacheFor is how long a token that was read is remembered, and so the
+	// longest time until the revocation by another node takes effect.
+	cacheFor = 30 * time.Second
+	// absentFor is how long the store remembers that a token does not exist.
+	absentFor = 5 * time.Second
 
-	// cacheSize is how many tokens are remembered, and as many absent ones.
+	// cacheSize is the number of tokens that are remembered, and of absent ones.
 	cacheSize = 4096
-	// storageTimeout bounds one look into storage, or one change of it.
-	storageTimeout = 5 * time.Second
-	// useTimeout bounds what the record of a use may delay it by.
+	// useTimeout limits how long recording the last use delays a request.
 	useTimeout = time.Second
-	// Anyone can send a secret that nobody has made; so many of them per
-	// second, and at once, are looked for one by one.
+	// Anyone can cause lookups with invented secrets. Beyond lookupRate per
+	// second and lookupBurst at once, unknown tokens are only looked up if they
+	// are in a list of all tokens.
 	lookupRate  = 50
 	lookupBurst = 100
-	// listers is how many files are read at a time for a list.
-	listers = 8
-	// keepDead is how long an expired token is still listed.
-	keepDead = 30 * 24 * time.Hour
+	// listReaders is the number of files that List reads at a time.
+	listReaders = 8
+	// keepExpired is how long expired tokens are listed.
+	keepExpired = 30 * 24 * time.Hour
 )
 
-// Storage is the part of certmagic.Storage that tokens need; any Caddy storage
-// is one. Keys are slash-separated paths. An absent key, and the listing of an
-// absent path, is fs.ErrNotExist. Calls may be concurrent and should respect
-// their context, which always has a deadline.
-type Storage interface {
-	Store(ctx context.Context, key string, value []byte) error
-	Load(ctx context.Context, key string) ([]byte, error)
-	List(ctx context.Context, path string, recursive bool) ([]string, error)
-	Delete(ctx context.Context, key string) error
-}
+// Storage is where the tokens are stored. It is a subset of certmagic.Storage, so
+// any Caddy storage implements it.
+type Storage = record.Storage
 
-// Hooks tell what happens behind a call that succeeds nevertheless. Each is
-// optional, must be quick, and may be called from several goroutines at once.
-// No argument contains a secret.
+// Hooks report what the methods of a [Store] do not return as an error. Each hook
+// is optional, must return quickly, and may be called concurrently. No argument
+// contains a secret.
 type Hooks struct {
-	// BadFile reports a token that cannot be used because its file is damaged.
+	// BadFile reports a token that is rejected because its file is damaged.
 	BadFile func(id string, err error)
-	// StorageError reports a failure to record a use or to tidy up.
+	// StorageError reports a failure to record the use of a token, to read it
+	// for a list, or to delete expired tokens.
 	StorageError func(err error)
 }
 
-// Config are the settings of a [Store]. Only Storage is required.
+// Config configures a [Store]. Only Storage is required.
 type Config struct {
 	Storage Storage
-	// Prefix is the storage path of the token files; empty means
-	// [DefaultPrefix]. Nothing else belongs there.
-	Prefix string
-	// Now is the clock; nil means time.Now.
+	// Now returns the current time; time.Now if nil.
 	Now   func() time.Time
 	Hooks Hooks
 }
 
-// Store keeps tokens. Its methods may be called concurrently.
+// Store creates, verifies and revokes tokens. Its methods may be called
+// concurrently.
 type Store struct {
-	storage Storage
-	prefix  string
-	now     func() time.Time
-	hooks   Hooks
+	folder record.Folder
+	now    func() time.Time
+	hooks  Hooks
 
 	known   *lru.Cache[string, *entry]
-	absent  *lru.Cache[string, time.Time] // when it was looked for
-	flights singleflight.Group
+	absent  *lru.Cache[string, time.Time] // when it was looked up
+	calls   singleflight.Group            // by ID, or callList
 	lookups *rate.Limiter
 
-	listings singleflight.Group
-
 	mu      sync.Mutex
-	ended   map[string]Token // revoked here, until they expire
-	tidied  time.Time
-	ids     map[string]bool // of all tokens as of idsRead, nil if not known
+	revoked map[string]Token // revoked by this node, until they expire
+	tidied  time.Time        // last deletion of expired tokens
+	ids     map[string]bool  // of all tokens at idsRead, nil if not known
 	idsRead time.Time
 }
 
-// New makes a store. It touches no storage.
+// New returns a store. It does not access the storage.
 func New(c Config) *Store {
-	s := &Store{
-		storage: c.Storage,
-		prefix:  path.Clean(c.Prefix),
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Hooks.BadFile == nil {
+		c.Hooks.BadFile = func(string, error) {}
+	}
+	if c.Hooks.StorageError == nil {
+		c.Hooks.StorageError = func(error) {}
+	}
+	return &Store{
+		folder:  record.NewFolder(c.Storage, prefix),
 		now:     c.Now,
 		hooks:   c.Hooks,
 		known:   newCache[*entry](),
 		absent:  newCache[time.Time](),
 		lookups: rate.NewLimiter(lookupRate, lookupBurst),
-		ended:   make(map[string]Token),
+		revoked: make(map[string]Token),
 	}
-	if c.Prefix == "" {
-		s.prefix = DefaultPrefix
-	}
-	if s.now == nil {
-		s.now = time.Now
-	}
-	return s
 }
 
 func newCache[V any]() *lru.Cache[string, V] {
@@ -123,95 +113,98 @@ func newCache[V any]() *lru.Cache[string, V] {
 	return cache
 }
 
-// Create makes a token that lives for so long, and returns it with its secret,
-// which is nowhere else. ID, Created and Expires are filled in. A token that
-// contradicts itself is an error; [ErrUnavailable] means that it could not be
-// stored.
-func (s *Store) Create(ctx context.Context, t Token, lifetime time.Duration) (Token, string, error) {
-	secret := newSecret()
+// Create stores a token with the given lifetime, of one minute to 366 days. It
+// returns the token, with ID, Created and Expires filled in, and its secret. The
+// error is an [ErrUnavailable] if the token cannot be stored. Any other error
+// means that the token is invalid.
+func (s *Store) Create(ctx context.Context, t Token, lifetime time.Duration) (created Token, secret string, err error) {
+	secret = newSecret()
 	sum := sha256.Sum256([]byte(secret))
 	t.ID = idOf(sum)
 	t.Created = s.now().UTC().Truncate(time.Second)
 	t.Expires = t.Created.Add(lifetime.Truncate(time.Second))
 	t.Revoked, t.RevokedBy, t.LastUsed = time.Time{}, "", time.Time{}
 	if err := t.check(); err != nil {
-		return Token{}, "", fmt.Errorf("making an access token: %w", err)
+		return Token{}, "", fmt.Errorf("creating an access token: %w", err)
 	}
 	content, err := encodeFile(t, sum)
 	if err != nil {
 		return Token{}, "", fmt.Errorf("encoding an access token: %w", err)
 	}
-	work, cancel := detached(ctx)
+	work, cancel := record.Detach(ctx)
 	defer cancel()
-	if err := s.storage.Store(work, s.file(t.ID), content); err != nil {
+	if err := s.folder.Store(work, tokenName(t.ID), content); err != nil {
 		return Token{}, "", unavailable("storing an access token", err)
 	}
 	s.mu.Lock()
-	s.ids = nil // which lacks it
+	s.ids = nil // outdated
 	s.mu.Unlock()
 	s.tidy(ctx)
 	return t, secret, nil
 }
 
-// Revoke ends a token: here at once, elsewhere within [CacheFor]. It is not an
-// error to revoke it twice; by is for the record only.
-func (s *Store) Revoke(ctx context.Context, id, by string) (Token, error) {
+// Revoke ends a token, on this node at once and on others within 30 seconds, and
+// returns it. Revoking it again has no effect and is not an error. The name of
+// who revokes it is stored for information. The error is [fs.ErrNotExist] if
+// there is no such token, or if it is not allowed to be revoked, and an
+// [ErrUnavailable] if the storage fails. The token may be revoked nevertheless
+// then.
+func (s *Store) Revoke(ctx context.Context, id, by string, allowed func(Token) bool) (Token, error) {
 	if !IsID(id) {
 		return Token{}, errAbsent
 	}
-	work, cancel := detached(ctx)
+	ctx, cancel := record.Detach(ctx)
 	defer cancel()
-	t, _, err := s.read(work, id)
-	if err != nil || !t.Revoked.IsZero() {
-		return t, err
+	t, _, err := s.read(ctx, id)
+	if err != nil {
+		return Token{}, err
+	}
+	if !allowed(t) {
+		return Token{}, errAbsent
+	}
+	if !t.Revoked.IsZero() {
+		return t, nil
 	}
 	t.Revoked, t.RevokedBy = s.now().UTC().Truncate(time.Second), by
-	content, err := json.Marshal(tombstone{t.Revoked, t.RevokedBy})
+	content, err := json.Marshal(revocation{t.Revoked, t.RevokedBy})
 	if err != nil {
 		return Token{}, fmt.Errorf("encoding a revocation: %w", err)
 	}
-	err = s.storage.Store(work, s.grave(id), content)
-	s.known.Remove(id) // it may have been stored all the same
+	err = s.folder.Store(ctx, revocationName(id), content)
+	s.known.Remove(id) // the file may be stored even after an error
 	if err != nil {
 		return Token{}, unavailable("revoking an access token", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// What this node knows holds, however late its storage shows it.
-	s.ended[id] = t
-	for id, old := range s.ended {
+	// The storage may show the revocation late.
+	s.revoked[id] = t
+	for id, old := range s.revoked {
 		if s.now().After(old.Expires) {
-			delete(s.ended, id)
+			delete(s.revoked, id)
 		}
 	}
 	return t, nil
 }
 
-// endedHere is a token that this node has revoked.
-func (s *Store) endedHere(id string) (Token, bool) {
+// revokedHere returns a token that this node has revoked.
+func (s *Store) revokedHere(id string) (Token, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t, ok := s.ended[id]
+	t, ok := s.revoked[id]
 	return t, ok
 }
 
-// The three files of a token: what it is, that it is revoked, when it was used.
-func (s *Store) file(id string) string  { return s.prefix + "/" + id + ".json" }
-func (s *Store) grave(id string) string { return s.prefix + "/" + id + ".revoked" }
-func (s *Store) used(id string) string  { return s.prefix + "/" + id + ".used" }
+// The files of a token: the token, its revocation, and when it was last used.
+func tokenName(id string) string      { return id + tokenSuffix }
+func revocationName(id string) string { return id + ".revoked" }
+func useName(id string) string        { return id + ".used" }
 
-// detached is a context for storage on behalf of everyone who waits: the client
-// that happened to come first may leave.
-func detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
-}
+const tokenSuffix = ".json"
 
-func unavailable(what string, err error) error {
-	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
-}
-
-func (s *Store) trouble(what string, err error) {
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && s.hooks.StorageError != nil {
+// report reports an error that does not fail a call.
+func (s *Store) report(what string, err error) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.hooks.StorageError(fmt.Errorf("%s: %w", what, err))
 	}
 }

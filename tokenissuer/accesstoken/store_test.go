@@ -12,46 +12,49 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record/recordtest"
 )
 
-// TestLife: a token is what was asked for, at each node, until its time is over.
-func TestLife(t *testing.T) {
+// TestStoreCreateAndVerify checks that all nodes return a token as it was created,
+// until it expires.
+func TestStoreCreateAndVerify(t *testing.T) {
 	for _, want := range []Token{deploy, personal, ofGroup} {
-		s, c := newStorage(t), newClock()
+		s, c := recordtest.NewStorage(t), recordtest.NewClock()
 		one, other := newNode(s, c), newNode(s, c)
 		made, secret := create(t, one, want, 24*time.Hour)
-		want.ID, want.Created, want.Expires = IDOf(secret), c.now(), c.now().Add(24*time.Hour)
+		want.ID, _ = Parse(secret)
+		want.Created, want.Expires = c.Now(), c.Now().Add(24*time.Hour)
 		if !reflect.DeepEqual(made, want) {
-			t.Errorf("made %+v instead of %+v", made, want)
+			t.Errorf("Create: got %+v, want %+v", made, want)
 		}
 		for _, node := range []*Store{one, other} {
 			if got := accept(t, node, secret); !reflect.DeepEqual(got, want) {
-				t.Errorf("got %+v instead of %+v", got, want)
+				t.Errorf("Verify: got %+v, want %+v", got, want)
 			}
 			if got, err := node.Find(t.Context(), want.ID); err != nil || !reflect.DeepEqual(got, want) {
-				t.Errorf("found %+v, %v", got, err)
+				t.Errorf("Find: got %+v, error %v, want %+v", got, err, want)
 			}
 		}
-		for name, content := range s.files {
+		for name, content := range s.Files {
 			if strings.Contains(string(content), secret[len(Prefix):]) || strings.Contains(name, secret[len(Prefix):]) {
-				t.Errorf("%s holds the secret", name)
+				t.Errorf("got the secret in %s, want only its hash", name)
 			}
 		}
-		c.advance(24*time.Hour - time.Second)
+		c.Advance(24*time.Hour - time.Second)
 		accept(t, one, secret)
-		c.advance(time.Second)
+		c.Advance(time.Second)
 		for _, node := range []*Store{one, other} {
 			refuse(t, node, secret, ErrExpired)
 			if _, err := node.Peek(t.Context(), want.ID); !errors.Is(err, ErrExpired) {
-				t.Errorf("%v", err)
+				t.Errorf("Peek: got error %v, want ErrExpired", err)
 			}
 		}
 	}
 }
 
-// TestContradictions: what makes no sense is not made.
-func TestContradictions(t *testing.T) {
-	node := newNode(newStorage(t), newClock())
+func TestStoreRejectsInvalidTokens(t *testing.T) {
+	node := newNode(recordtest.NewStorage(t), recordtest.NewClock())
 	long := strings.Repeat("x", 300)
 	for name, change := range map[string]func(*Token){
 		"no kind":            func(t *Token) { t.Kind = "" },
@@ -80,20 +83,20 @@ func TestContradictions(t *testing.T) {
 		token := deploy
 		change(&token)
 		if made, secret, err := node.Create(t.Context(), token, time.Hour); err == nil || secret != "" {
-			t.Errorf("%s: %+v", name, made)
+			t.Errorf("%s: got token %+v, error %v, want an error", name, made, err)
 		}
 	}
-	for _, lifetime := range []time.Duration{0, -time.Hour, time.Second, MaxLifetime + time.Second} {
+	for _, lifetime := range []time.Duration{0, -time.Hour, time.Second, maxLifetime + time.Second} {
 		if _, _, err := node.Create(t.Context(), deploy, lifetime); err == nil {
-			t.Errorf("a token for %s", lifetime)
+			t.Errorf("lifetime %s: got no error", lifetime)
 		}
 	}
 }
 
-// TestRevoke: a revocation counts at once where it was made, and elsewhere when
-// what was read before is too old.
-func TestRevoke(t *testing.T) {
-	c := newClock()
+// TestStoreRevoke checks that a revocation takes effect at once on the node that
+// made it, and after cacheFor on others.
+func TestStoreRevoke(t *testing.T) {
+	c := recordtest.NewClock()
 	folder := t.TempDir()
 	one := newNode(&certmagic.FileStorage{Path: folder}, c)
 	other := newNode(&certmagic.FileStorage{Path: folder}, c)
@@ -101,48 +104,53 @@ func TestRevoke(t *testing.T) {
 	kept, keptSecret := create(t, other, deploy, time.Hour)
 	accept(t, one, secret)
 	accept(t, other, secret)
-	c.advance(CacheFor - time.Second)
-	for range 2 { // it is the same twice
-		revoked, err := one.Revoke(t.Context(), made.ID, "mia")
+	c.Advance(cacheFor - time.Second)
+	for range 2 { // the second time has no effect
+		revoked, err := one.Revoke(t.Context(), made.ID, "mia", always)
 		if err != nil || revoked.RevokedBy != "mia" || revoked.Revoked.IsZero() {
-			t.Fatalf("%+v, %v", revoked, err)
+			t.Fatalf("got %+v, error %v, want it revoked by mia", revoked, err)
 		}
 	}
 	refuse(t, one, secret, ErrRevoked)
 	accept(t, other, secret)
-	c.advance(time.Second)
+	c.Advance(time.Second)
 	refuse(t, other, secret, ErrRevoked)
 	refuse(t, newNode(&certmagic.FileStorage{Path: folder}, c), secret, ErrRevoked)
 	accept(t, one, keptSecret)
 	for _, node := range []*Store{one, other} {
 		tokens, err := node.List(t.Context())
 		if err != nil || len(tokens) != 2 {
-			t.Fatalf("%+v, %v", tokens, err)
+			t.Fatalf("got tokens %+v, error %v, want 2", tokens, err)
 		}
 		for _, token := range tokens {
 			if token.Revoked.IsZero() != (token.ID == kept.ID) {
-				t.Errorf("%+v", token)
+				t.Errorf("got %+v, want only %s revoked", token, made.ID)
 			}
 		}
 	}
 	for _, id := range []string{"", "x", secret, strings.Repeat("a", 16), "../../certificates", strings.ToUpper(made.ID)} {
-		if _, err := one.Revoke(t.Context(), id, ""); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%q: %v", id, err)
+		if _, err := one.Revoke(t.Context(), id, "", always); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: got error %v, want fs.ErrNotExist", id, err)
 		}
 	}
+	if _, err := one.Revoke(t.Context(), kept.ID, "", func(t Token) bool { return t.ID != kept.ID }); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a token that may not be revoked: got error %v, want fs.ErrNotExist", err)
+	}
+	accept(t, one, keptSecret)
 }
 
-// TestRevokeInLookup: what was read before a revocation is not believed after.
-func TestRevokeInLookup(t *testing.T) {
-	s, c := newStorage(t), newClock()
+// TestStoreRevokeDuringLookup checks that a token that was read before its
+// revocation is not accepted after it.
+func TestStoreRevokeDuringLookup(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
 	made, secret := create(t, node, deploy, time.Hour)
 	var once sync.Once
-	s.loading = func(key string) {
-		if strings.HasSuffix(key, ".revoked") { // there is none yet, and this is too late to see it
+	s.OnLoad = func(key string) {
+		if strings.HasSuffix(key, ".revoked") { // read before the revocation is stored
 			once.Do(func() {
-				s.set(func() { s.loading = nil })
-				if _, err := node.Revoke(t.Context(), made.ID, ""); err != nil {
+				s.Set(func() { s.OnLoad = nil })
+				if _, err := node.Revoke(t.Context(), made.ID, "", always); err != nil {
 					t.Error(err)
 				}
 			})
@@ -152,113 +160,132 @@ func TestRevokeInLookup(t *testing.T) {
 	refuse(t, node, secret, ErrRevoked)
 }
 
-// TestLagging: a node holds to what it has revoked, however late its storage
-// shows it; and so does a tombstone without its token in a listing.
-func TestLagging(t *testing.T) {
-	s, c := newStorage(t), newClock()
+// TestStoreDelayedStorage checks that a node rejects a token that it has revoked
+// even if the storage does not show the revocation yet, and that a damaged
+// revocation counts too.
+func TestStoreDelayedStorage(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
 	made, secret := create(t, node, deploy, time.Hour)
-	if _, err := node.Revoke(t.Context(), made.ID, ""); err != nil {
-		t.Fatal(err)
-	}
-	s.lagging[node.grave(made.ID)] = true
+	revoke(t, node, made.ID)
+	s.Delayed[storedRevocation(made.ID)] = true
 	for range 5 {
 		refuse(t, node, secret, ErrRevoked)
 		if tokens, err := node.List(t.Context()); err != nil || len(tokens) != 1 || tokens[0].Revoked.IsZero() {
-			t.Errorf("%+v, %v", tokens, err)
+			t.Errorf("got tokens %+v, error %v, want one that is revoked", tokens, err)
 		}
-		c.advance(CacheFor)
+		c.Advance(cacheFor)
 	}
-	delete(s.lagging, node.grave(made.ID))
-	s.files[node.grave(made.ID)] = []byte("damaged")
+	delete(s.Delayed, storedRevocation(made.ID))
+	s.Files[storedRevocation(made.ID)] = []byte("damaged")
 	refuse(t, newNode(s, c), secret, ErrRevoked)
-	// What is no more in storage is over, too.
-	delete(s.files, node.file(made.ID))
+	// A token whose file has been deleted is absent.
+	delete(s.Files, storedName(made.ID))
 	refuse(t, newNode(s, c), secret, fs.ErrNotExist)
 }
 
-// TestAway: without storage what is known holds for its time and no longer,
-// and nothing is called wrong that is not.
-func TestAway(t *testing.T) {
-	s, c := newStorage(t), newClock()
+// TestStoreStorageAway checks that, without the storage, remembered tokens are
+// accepted for cacheFor and no others, and that valid tokens are not called
+// invalid.
+func TestStoreStorageAway(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
 	made, secret := create(t, node, deploy, time.Hour)
 	accept(t, node, secret)
-	s.set(func() { s.fail = errAway })
-	_, stranger := create(t, newNode(newStorage(t), c), deploy, time.Hour)
-	c.advance(CacheFor - time.Second)
+	s.Set(func() { s.Err = recordtest.ErrAway })
+	_, stranger := create(t, newNode(recordtest.NewStorage(t), c), deploy, time.Hour)
+	c.Advance(cacheFor - time.Second)
 	accept(t, node, secret)
 	refuse(t, node, stranger, ErrUnavailable)
-	c.advance(time.Second)
+	c.Advance(time.Second)
 	refuse(t, node, secret, ErrUnavailable)
-	if _, _, err := node.Create(t.Context(), deploy, time.Hour); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errAway) {
-		t.Errorf("create: %v", err)
+	if _, _, err := node.Create(t.Context(), deploy, time.Hour); !errors.Is(err, ErrUnavailable) || !errors.Is(err, recordtest.ErrAway) {
+		t.Errorf("Create: got error %v, want ErrUnavailable", err)
 	}
-	if _, err := node.Revoke(t.Context(), made.ID, ""); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("revoke: %v", err)
+	if _, err := node.Revoke(t.Context(), made.ID, "", always); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("Revoke: got error %v, want ErrUnavailable", err)
 	}
 	if _, err := node.List(t.Context()); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("list: %v", err)
+		t.Errorf("List: got error %v, want ErrUnavailable", err)
 	}
-	s.set(func() { s.fail = nil })
+	s.Set(func() { s.Err = nil })
 	accept(t, node, secret)
 	refuse(t, node, stranger, fs.ErrNotExist)
-	// A client that leaves decides nothing for the others.
+	// A client that leaves does not affect others.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	c.advance(CacheFor)
+	c.Advance(cacheFor)
 	if _, err := node.Verify(ctx, secret); err != nil && !errors.Is(err, ErrUnavailable) {
-		t.Error(err)
+		t.Errorf("a client that left: got error %v, want none or ErrUnavailable", err)
 	}
 	accept(t, node, secret)
 }
 
-// TestGraveAway: where it cannot be told whether a token is revoked, it is not
-// good; and a revocation that failed and yet took effect is believed at once.
-func TestGraveAway(t *testing.T) {
-	s, c := newStorage(t), newClock()
+// TestStoreRevocationAway checks that a token is not accepted if its revocation
+// cannot be read, and that a revocation that was stored despite an error takes
+// effect at once.
+func TestStoreRevocationAway(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
 	made, secret := create(t, node, deploy, time.Hour)
-	s.set(func() { s.failing = ".revoked" })
+	s.Set(func() { s.FailSuffix = ".revoked" })
 	refuse(t, node, secret, ErrUnavailable)
-	s.set(func() { s.failing = "" })
+	s.Set(func() { s.FailSuffix = "" })
 	accept(t, node, secret)
-	s.loading = func(key string) { // fails once it has been looked that there is none
+	s.OnLoad = func(key string) { // fail after Revoke has read that there is none
 		if strings.HasSuffix(key, ".revoked") {
-			s.set(func() { s.failing, s.loading = ".revoked", nil })
+			s.Set(func() { s.FailSuffix, s.OnLoad = ".revoked", nil })
 		}
 	}
-	if _, err := node.Revoke(t.Context(), made.ID, ""); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("%v", err)
+	if _, err := node.Revoke(t.Context(), made.ID, "", always); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("Revoke: got error %v, want ErrUnavailable", err)
 	}
-	s.set(func() { s.failing = "" })
+	s.Set(func() { s.FailSuffix = "" })
 	refuse(t, node, secret, ErrRevoked)
 }
 
-// TestSameID: an id is the beginning of a hash, and all of it counts.
-func TestSameID(t *testing.T) {
-	s, c := newStorage(t), newClock()
+// TestStoreStoragePanics checks that a panic of the storage reaches the caller and
+// leaves the store usable.
+func TestStoreStoragePanics(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
+	node := newNode(s, c)
+	_, secret := create(t, node, deploy, time.Hour)
+	s.OnLoad = func(string) { panic("storage") }
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("got no panic")
+			}
+		}()
+		_, _ = node.Verify(t.Context(), secret)
+	}()
+	s.OnLoad = nil
+	accept(t, node, secret)
+}
+
+// TestStoreSameID checks that the whole hash is compared, not only the ID.
+func TestStoreSameID(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
 	made, secret := create(t, node, deploy, time.Hour)
 	var file tokenFile
-	if err := json.Unmarshal(s.files[node.file(made.ID)], &file); err != nil {
+	if err := json.Unmarshal(s.Files[storedName(made.ID)], &file); err != nil {
 		t.Fatal(err)
 	}
 	file.SHA256 = file.SHA256[:20] + strings.Repeat("A", len(file.SHA256)-20)
-	s.files[node.file(made.ID)], _ = json.Marshal(file)
+	s.Files[storedName(made.ID)], _ = json.Marshal(file)
 	if _, err := node.Find(t.Context(), made.ID); err != nil {
 		t.Fatal(err)
 	}
 	refuse(t, node, secret, fs.ErrNotExist)
 }
 
-// TestDamaged: a file that is not a token of its name lets nobody in.
-func TestDamaged(t *testing.T) {
-	s, c := newStorage(t), newClock()
+func TestStoreRejectsDamagedFiles(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
 	made, secret := create(t, node, deploy, time.Hour)
 	other, _ := create(t, node, deploy, time.Hour)
-	good := string(s.files[node.file(made.ID)])
+	good := string(s.Files[storedName(made.ID)])
 	var fields map[string]any
 	if err := json.Unmarshal([]byte(good), &fields); err != nil {
 		t.Fatal(err)
@@ -266,7 +293,7 @@ func TestDamaged(t *testing.T) {
 	hash := fields["sha256"].(string)
 	for name, content := range map[string]string{
 		"empty": "", "cut": good[:len(good)/2], "null": "null", "long": good + strings.Repeat(" ", maxFile),
-		"another's":    string(s.files[node.file(other.ID)]),
+		"another's":    string(s.Files[storedName(other.ID)]),
 		"other id":     strings.Replace(good, made.ID, other.ID, 1),
 		"other hash":   strings.Replace(good, hash, strings.Repeat("A", len(hash)), 1),
 		"short hash":   strings.Replace(good, hash, hash[:20], 1),
@@ -275,21 +302,21 @@ func TestDamaged(t *testing.T) {
 		"other scopes": strings.Replace(good, `["pull"]`, `["pull","manage"]`, 1),
 	} {
 		reported := 0
-		node := New(Config{Storage: s, Now: c.now, Hooks: Hooks{BadFile: func(id string, err error) {
+		node := New(Config{Storage: s, Now: c.Now, Hooks: Hooks{BadFile: func(id string, err error) {
 			reported++
 			if id != made.ID || strings.Contains(err.Error(), hash) {
-				t.Errorf("%s: %s, %v", name, id, err)
+				t.Errorf("%s: got report of %s, %v, want %s without the hash", name, id, err, made.ID)
 			}
 		}}})
-		s.files[node.file(made.ID)] = []byte(content)
+		s.Files[storedName(made.ID)] = []byte(content)
 		refuse(t, node, secret, fs.ErrNotExist)
 		if reported != 1 {
-			t.Errorf("%s: %d reports", name, reported)
+			t.Errorf("%s: got %d reports, want 1", name, reported)
 		}
 		if tokens, err := node.List(t.Context()); err != nil || len(tokens) != 1 {
-			t.Errorf("%s: %+v, %v", name, tokens, err)
+			t.Errorf("%s: got tokens %+v, error %v, want the other token", name, tokens, err)
 		}
 	}
-	s.files[node.file(made.ID)] = []byte(good)
+	s.Files[storedName(made.ID)] = []byte(good)
 	accept(t, newNode(s, c), secret)
 }

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"slices"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record"
 )
 
-// Kind is what a token stands for.
+// Kind is the kind of a token. It determines which fields are required.
 type Kind string
 
 const (
@@ -20,83 +20,83 @@ const (
 	Personal Kind = "personal"
 	// Group tokens have a role in a group.
 	Group Kind = "group"
-	// Deploy tokens pull from a group and can do nothing else.
+	// Deploy tokens can only pull from a group.
 	Deploy Kind = "deploy"
 )
 
-// Scope is something that a token may be used for.
+// Scope is a permission of a token.
 type Scope string
 
 const (
-	// Pull is reading images.
+	// Pull allows to read images. All tokens have it.
 	Pull Scope = "pull"
-	// Manage is all that the role allows beyond it.
+	// Manage allows everything else that the role allows.
 	Manage Scope = "manage"
 )
 
-// Owner is an account as its directory knows it.
+// Owner identifies an account.
 type Owner struct {
 	Name      string `json:"name"`
 	Directory string `json:"directory"`
-	// Source is a fingerprint of what the directory was of when the token was
-	// made; empty in tokens of earlier versions.
+	// Source is a fingerprint of the source of the directory when the token was
+	// created. It is empty in tokens of earlier versions.
 	Source string `json:"source,omitempty"`
-	// Facts are what the directory wants to hear again at a look-up.
+	// Facts contains what the directory needs to look up the account again.
 	Facts string `json:"facts,omitempty"`
 }
 
-// Token is what is known about a token. There is no secret in it.
+// Token describes a token. It does not contain the secret. Texts are UTF-8 without
+// control characters, of at most 255 bytes, and 1 KiB for the owner's facts.
 type Token struct {
-	// ID names the token: 16 lower-case letters and digits.
+	// ID consists of 16 lower-case letters and digits.
 	ID   string `json:"id"`
 	Kind Kind   `json:"kind"`
-	// Name is what its maker calls it.
+	// Name is a description by the creator.
 	Name string `json:"name,omitempty"`
-	// Site is the site that the token is good at; may be empty.
+	// Site is the name of the site that accepts the token. It may be empty.
 	Site string `json:"site,omitempty"`
-	// Owner is whom a personal token stands for, else nil.
+	// Owner is the account of a personal token, otherwise nil.
 	Owner *Owner `json:"owner,omitempty"`
-	// Groups are those that a personal token is limited to, nil meaning that
-	// it is not, or the one group of any other token.
+	// Groups are the groups that a personal token is limited to, at most 100; nil
+	// means no limit. Other tokens have exactly one group.
 	Groups []string `json:"groups,omitempty"`
-	// Role is that of a group token, as the caller calls it.
+	// Role is the role of a group token. This package does not interpret it.
 	Role   string  `json:"role,omitempty"`
 	Scopes []Scope `json:"scopes"`
 	// Created and Expires are in UTC and whole seconds.
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires"`
-	// CreatedBy is who made it, for the record only.
+	// CreatedBy names the creator, for information.
 	CreatedBy string `json:"created_by,omitempty"`
-	// MadeWith is the id of the token that it was made with, if it was. It is
-	// meant to be good no longer than that.
+	// MadeWith is the ID of the token whose bearer created this one, if any. The
+	// caller rejects this token when that one has ended.
 	MadeWith string `json:"made_with,omitempty"`
 
-	// Revoked is when the token was revoked, if it was, and RevokedBy by whom.
+	// Revoked is when the token was revoked, if it was, and RevokedBy names who
+	// revoked it, for information.
 	Revoked   time.Time `json:"revoked,omitzero"`
 	RevokedBy string    `json:"revoked_by,omitempty"`
-	// LastUsed is the hour in which it was last used. Only [Store.List]
-	// and [Store.Get] fill it in.
+	// LastUsed is the hour of the last use. Only [Store.List] sets it.
 	LastUsed time.Time `json:"last_used,omitzero"`
 }
 
 const (
-	// MinLifetime and MaxLifetime bound the life of a token: each ends by
-	// itself, at the latest after a leap year.
-	MinLifetime = time.Minute
-	MaxLifetime = 366 * 24 * time.Hour
+	minLifetime = time.Minute
+	maxLifetime = 366 * 24 * time.Hour
 
-	// Limits of a token's texts, in bytes, and of its groups.
+	// Limits of texts in bytes, and of the number of groups.
 	maxText   = 255
 	maxFacts  = 1024
 	maxGroups = 100
-	// maxFile bounds what is parsed as a token, in bytes.
+	// maxFile is the largest file that is parsed, in bytes.
 	maxFile = 64 << 10
 )
 
-// MayManage tells whether the token is for more than pulling.
+// MayManage reports whether the token has the scope [Manage].
 func (t *Token) MayManage() bool { return slices.Contains(t.Scopes, Manage) }
 
-// Valid is nil if the token is good at a time, else the reason.
+// Valid returns nil if the token is valid at now, otherwise [ErrRevoked] or
+// [ErrExpired].
 func (t *Token) Valid(now time.Time) error {
 	switch {
 	case !t.Revoked.IsZero():
@@ -107,7 +107,7 @@ func (t *Token) Valid(now time.Time) error {
 	return nil
 }
 
-// check refuses a token that contradicts itself.
+// check rejects a token whose fields are invalid or do not fit together.
 func (t *Token) check() error {
 	if err := t.checkTexts(); err != nil {
 		return err
@@ -115,27 +115,27 @@ func (t *Token) check() error {
 	lifetime := t.Expires.Sub(t.Created)
 	switch {
 	case t.Kind != Personal && t.Kind != Group && t.Kind != Deploy:
-		return fmt.Errorf("the kind is neither %s, %s nor %s", Personal, Group, Deploy)
+		return fmt.Errorf("unknown kind; use %s, %s or %s", Personal, Group, Deploy)
 	case (t.Kind == Personal) != (t.Owner != nil):
-		return errors.New("a personal token has an owner, and no other token has one")
+		return errors.New("personal tokens must have an owner, other tokens must not")
 	case t.Owner != nil && (t.Owner.Name == "" || t.Owner.Directory == ""):
 		return errors.New("the owner has no name or no directory")
 	case t.Kind != Personal && len(t.Groups) != 1:
-		return fmt.Errorf("a %s token has one group", t.Kind)
+		return fmt.Errorf("a %s token must have exactly one group", t.Kind)
 	case t.Groups != nil && (len(t.Groups) == 0 || len(t.Groups) > maxGroups || slices.Contains(t.Groups, "")):
-		return fmt.Errorf("the groups are none, more than %d, or empty", maxGroups)
+		return fmt.Errorf("the number of groups is not between 1 and %d, or a group is empty", maxGroups)
 	case (t.Kind == Group) != (t.Role != ""):
-		return errors.New("a group token has a role, and no other token has one")
+		return errors.New("group tokens must have a role, other tokens must not")
 	case !slices.Contains(t.Scopes, Pull):
-		return fmt.Errorf("the scopes lack %s", Pull)
+		return fmt.Errorf("the scopes must include %s", Pull)
 	case slices.ContainsFunc(t.Scopes, func(s Scope) bool { return s != Pull && s != Manage }):
-		return fmt.Errorf("the scopes are other than %s and %s", Pull, Manage)
+		return fmt.Errorf("unknown scope; use %s or %s", Pull, Manage)
 	case t.Kind == Deploy && t.MayManage():
-		return errors.New("a deploy token is for pulling only")
+		return fmt.Errorf("a deploy token must not have the scope %s", Manage)
 	case t.MadeWith != "" && !IsID(t.MadeWith):
-		return errors.New("what the token was made with is not the id of a token")
-	case lifetime < MinLifetime || lifetime > MaxLifetime:
-		return fmt.Errorf("a lifetime of %s is not between %s and %d days", lifetime, MinLifetime, MaxLifetime/(24*time.Hour))
+		return errors.New("made_with is not the ID of a token")
+	case lifetime < minLifetime || lifetime > maxLifetime:
+		return fmt.Errorf("lifetime %s is not between %s and %d days", lifetime, minLifetime, maxLifetime/(24*time.Hour))
 	}
 	return nil
 }
@@ -144,39 +144,27 @@ func (t *Token) checkTexts() error {
 	texts := append([]string{t.Name, t.Site, t.Role, t.CreatedBy}, t.Groups...)
 	if t.Owner != nil {
 		texts = append(texts, t.Owner.Name, t.Owner.Directory, t.Owner.Source)
-		if !isText(t.Owner.Facts, maxFacts) {
-			return fmt.Errorf("the owner's facts are longer than %d bytes, not UTF-8, or have control characters", maxFacts)
+		if !record.IsText(t.Owner.Facts, maxFacts) {
+			return fmt.Errorf("the owner's facts are longer than %d bytes, are not UTF-8, or contain control characters", maxFacts)
 		}
 	}
 	for _, text := range texts {
-		if !isText(text, maxText) {
-			return fmt.Errorf("a name is longer than %d bytes, not UTF-8, or has control characters", maxText)
+		if !record.IsText(text, maxText) {
+			return fmt.Errorf("a name is longer than %d bytes, is not UTF-8, or contains control characters", maxText)
 		}
 	}
 	return nil
 }
 
-func isText(s string, limit int) bool {
-	if len(s) > limit || !utf8.ValidString(s) {
-		return false
-	}
-	for _, r := range s {
-		if unicode.IsControl(r) {
-			return false
-		}
-	}
-	return true
-}
-
-// tokenFile is a token as stored.
+// tokenFile is the content of a token's file.
 type tokenFile struct {
 	Token
-	// SHA256 is that of the whole secret, in base64url without padding.
+	// SHA256 is the hash of the whole secret, in unpadded base64url.
 	SHA256 string `json:"sha256"`
 }
 
-// tombstone is the file beside a revoked token.
-type tombstone struct {
+// revocation is the content of the file that revokes a token.
+type revocation struct {
 	Revoked   time.Time `json:"revoked"`
 	RevokedBy string    `json:"revoked_by,omitempty"`
 }
@@ -185,25 +173,25 @@ func encodeFile(t Token, sum [sha256.Size]byte) ([]byte, error) {
 	return json.Marshal(tokenFile{t, base64.RawURLEncoding.EncodeToString(sum[:])})
 }
 
-// decodeFile reads the file of the token that is called id. The hash in it must
-// be the one that the id is the beginning of. Errors do not quote the content.
+// decodeFile parses the file of the token with the given ID, which must match the
+// hash in the file. Errors do not quote the content.
 func decodeFile(id string, content []byte) (t Token, sum [sha256.Size]byte, err error) {
 	if len(content) > maxFile {
-		return t, sum, fmt.Errorf("%d bytes are too many for a token", len(content))
+		return t, sum, fmt.Errorf("the file has %d bytes, more than %d", len(content), maxFile)
 	}
 	var file tokenFile
 	if json.Unmarshal(content, &file) != nil {
-		return t, sum, errors.New("not JSON, or not a token")
+		return t, sum, errors.New("the file is not a token in JSON")
 	}
 	hash, err := base64.RawURLEncoding.Strict().DecodeString(file.SHA256)
 	if err != nil || len(hash) != len(sum) {
-		return t, sum, errors.New("not a hash")
+		return t, sum, errors.New("the hash is malformed")
 	}
 	sum = [sha256.Size]byte(hash)
 	if file.ID != id || idOf(sum) != id {
-		return t, sum, errors.New("the name is that of another token")
+		return t, sum, errors.New("the file name does not match the hash")
 	}
-	// These are other files' business.
+	// These are stored in other files.
 	file.Revoked, file.RevokedBy, file.LastUsed = time.Time{}, "", time.Time{}
 	return file.Token, sum, file.check()
 }
