@@ -127,11 +127,11 @@ func (t *Token) check() error {
 	case (t.Kind == Group) != (t.Role != ""):
 		return errors.New("group tokens must have a role, other tokens must not")
 	case !slices.Contains(t.Scopes, Pull):
-		return fmt.Errorf("the scopes must include %s", Pull)
+		return fmt.Errorf("the scope %s is missing; add it", Pull)
 	case slices.ContainsFunc(t.Scopes, func(s Scope) bool { return s != Pull && s != Manage }):
-		return fmt.Errorf("unknown scope; use %s or %s", Pull, Manage)
+		return fmt.Errorf("the scopes contain an unknown one; use %s or %s", Pull, Manage)
 	case t.Kind == Deploy && t.MayManage():
-		return fmt.Errorf("a deploy token must not have the scope %s", Manage)
+		return fmt.Errorf("a deploy token is for pulling only; remove the scope %s", Manage)
 	case t.MadeWith != "" && !IsID(t.MadeWith):
 		return errors.New("made_with is not the ID of a token")
 	case lifetime < minLifetime || lifetime > maxLifetime:
