@@ -21,10 +21,10 @@ func BenchmarkVerify(b *testing.B) {
 // remembered token.
 func BenchmarkFind(b *testing.B) {
 	node := New(Config{Storage: &certmagic.FileStorage{Path: b.TempDir()}})
-	made, _ := create(b, node, deploy, time.Hour)
+	created, _ := create(b, node, deploy, time.Hour)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := node.Find(b.Context(), made.ID); err != nil {
+		if _, err := node.Find(b.Context(), created.ID); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -20,11 +20,11 @@ var (
 // create creates a token and returns it with its secret.
 func create(t testing.TB, s *Store, token Token, lifetime time.Duration) (Token, string) {
 	t.Helper()
-	made, secret, err := s.Create(t.Context(), token, lifetime)
+	created, secret, err := s.Create(t.Context(), token, lifetime)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return made, secret
+	return created, secret
 }
 
 func accept(t testing.TB, s *Store, secret string) Token {

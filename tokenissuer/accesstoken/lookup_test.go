@@ -73,8 +73,8 @@ func TestStoreLimitsLookups(t *testing.T) {
 func TestStoreRemembersAbsentTokens(t *testing.T) {
 	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node, other := newNode(s, c), newNode(s, c)
-	made, secret := create(t, other, deploy, time.Hour)
-	s.Set(func() { s.Delayed[storedName(made.ID)] = true })
+	created, secret := create(t, other, deploy, time.Hour)
+	s.Set(func() { s.Delayed[storedName(created.ID)] = true })
 	refuse(t, node, secret, fs.ErrNotExist)
 	before := s.Loaded()
 	s.Set(func() { clear(s.Delayed) })
@@ -92,10 +92,10 @@ func TestStoreRemembersAbsentTokens(t *testing.T) {
 func TestStoreClockSetBack(t *testing.T) {
 	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node, other := newNode(s, c), newNode(s, c)
-	made, secret := create(t, node, deploy, 100*time.Hour)
+	created, secret := create(t, node, deploy, 100*time.Hour)
 	c.Advance(50 * time.Hour)
 	accept(t, other, secret)
-	revoke(t, node, made.ID)
+	revoke(t, node, created.ID)
 	c.Advance(-50 * time.Hour)
 	refuse(t, other, secret, ErrRevoked)
 }
@@ -105,7 +105,7 @@ func TestStoreClockSetBack(t *testing.T) {
 func TestStoreRecordsLastUse(t *testing.T) {
 	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
-	made, secret := create(t, node, deploy, 24*time.Hour)
+	created, secret := create(t, node, deploy, 24*time.Hour)
 	lastUse := func() time.Time {
 		tokens, err := node.List(t.Context())
 		if err != nil || len(tokens) != 1 {
@@ -113,7 +113,7 @@ func TestStoreRecordsLastUse(t *testing.T) {
 		}
 		return tokens[0].LastUsed
 	}
-	if _, err := node.Peek(t.Context(), made.ID); err != nil || !lastUse().IsZero() {
+	if _, err := node.Peek(t.Context(), created.ID); err != nil || !lastUse().IsZero() {
 		t.Errorf("got last use %s, error %v after Peek, want none", lastUse(), err)
 	}
 	for _, minutes := range []int{0, 1, 28, 1, 60, 3, 120} {
@@ -122,7 +122,7 @@ func TestStoreRecordsLastUse(t *testing.T) {
 		changes := lastUse() != c.Now().Truncate(time.Hour)
 		for range 5 {
 			accept(t, node, secret)
-			if _, err := node.Find(t.Context(), made.ID); err != nil {
+			if _, err := node.Find(t.Context(), created.ID); err != nil {
 				t.Error(err)
 			}
 		}
@@ -135,7 +135,7 @@ func TestStoreRecordsLastUse(t *testing.T) {
 	node = New(Config{Storage: s, Now: c.Now, Hooks: Hooks{StorageError: func(err error) { reported = append(reported, err) }}})
 	accept(t, node, secret)
 	c.Advance(2 * time.Hour)
-	_, _ = node.Peek(t.Context(), made.ID)
+	_, _ = node.Peek(t.Context(), created.ID)
 	s.Set(func() { s.Err = recordtest.ErrAway })
 	accept(t, node, secret) // remembered; the use cannot be recorded
 	s.Set(func() { s.Err = nil })
@@ -155,9 +155,9 @@ func TestStoreDeletesExpiredTokens(t *testing.T) {
 	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
 	for range 3 {
-		made, secret := create(t, node, deploy, time.Hour)
+		created, secret := create(t, node, deploy, time.Hour)
 		accept(t, node, secret)
-		revoke(t, node, made.ID)
+		revoke(t, node, created.ID)
 	}
 	s.Set(func() { s.Files[prefix+"/README.json"] = []byte("not a token") })
 	c.Advance(keepExpired)
@@ -168,8 +168,8 @@ func TestStoreDeletesExpiredTokens(t *testing.T) {
 	if tokens, err := node.List(t.Context()); err != nil || len(tokens) != 0 {
 		t.Errorf("got %d tokens, error %v, want 0", len(tokens), err)
 	}
-	made, _ := create(t, node, deploy, time.Hour)
-	if len(s.Files) != 2 || s.Files[storedName(made.ID)] == nil {
+	created, _ := create(t, node, deploy, time.Hour)
+	if len(s.Files) != 2 || s.Files[storedName(created.ID)] == nil {
 		t.Errorf("got files %v, want the new token and README.json", s.Keys())
 	}
 	for name := range s.Files {

@@ -64,7 +64,7 @@ func TestIsID(t *testing.T) {
 // Parse, Verify and decodeFile accept any input.
 func FuzzVerify(f *testing.F) {
 	node := newNode(recordtest.NewStorage(f), recordtest.NewClock())
-	made, good := create(f, node, deploy, minLifetime)
+	created, good := create(f, node, deploy, minLifetime)
 	for _, seed := range []string{good, good[1:], good + "\x00", Prefix, "dpxy_ä", strings.Repeat("x", 10000), newSecret()} {
 		f.Add(seed)
 	}
@@ -76,6 +76,6 @@ func FuzzVerify(f *testing.F) {
 		if _, err := node.Verify(t.Context(), secret); (err == nil) != (secret == good) {
 			t.Fatalf("%q: got error %v", secret, err)
 		}
-		_, _, _ = decodeFile(made.ID, []byte(secret))
+		_, _, _ = decodeFile(created.ID, []byte(secret))
 	})
 }

@@ -144,11 +144,12 @@ func (s *Store) Create(ctx context.Context, t Token, lifetime time.Duration) (cr
 }
 
 // Revoke ends a token, on this node at once and on others within 30 seconds, and
-// returns it. Revoking it again has no effect and is not an error. The name of
-// who revokes it is stored for information. The error is [fs.ErrNotExist] if
-// there is no such token, or if it is not allowed to be revoked, and an
-// [ErrUnavailable] if the storage fails. The token may be revoked nevertheless
-// then.
+// returns it. Revoking it again has no effect and is not an error. by names the
+// account that revokes it, and is stored for information.
+//
+// The error is [fs.ErrNotExist] if the token does not exist or allowed returns
+// false for it, and an [ErrUnavailable] if the storage fails. In that case the
+// token may have been revoked nevertheless.
 func (s *Store) Revoke(ctx context.Context, id, by string, allowed func(Token) bool) (Token, error) {
 	if !IsID(id) {
 		return Token{}, errAbsent

@@ -7,11 +7,8 @@ import (
 	"io/fs"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"github.com/caddyserver/certmagic"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record/recordtest"
 )
@@ -22,11 +19,11 @@ func TestStoreCreateAndVerify(t *testing.T) {
 	for _, want := range []Token{deploy, personal, ofGroup} {
 		s, c := recordtest.NewStorage(t), recordtest.NewClock()
 		one, other := newNode(s, c), newNode(s, c)
-		made, secret := create(t, one, want, 24*time.Hour)
+		created, secret := create(t, one, want, 24*time.Hour)
 		want.ID, _ = Parse(secret)
 		want.Created, want.Expires = c.Now(), c.Now().Add(24*time.Hour)
-		if !reflect.DeepEqual(made, want) {
-			t.Errorf("Create: got %+v, want %+v", made, want)
+		if !reflect.DeepEqual(created, want) {
+			t.Errorf("Create: got %+v, want %+v", created, want)
 		}
 		for _, node := range []*Store{one, other} {
 			if got := accept(t, node, secret); !reflect.DeepEqual(got, want) {
@@ -82,8 +79,8 @@ func TestStoreRejectsInvalidTokens(t *testing.T) {
 	} {
 		token := deploy
 		change(&token)
-		if made, secret, err := node.Create(t.Context(), token, time.Hour); err == nil || secret != "" {
-			t.Errorf("%s: got token %+v, error %v, want an error", name, made, err)
+		if created, secret, err := node.Create(t.Context(), token, time.Hour); err == nil || secret != "" {
+			t.Errorf("%s: got token %+v, error %v, want an error", name, created, err)
 		}
 	}
 	for _, lifetime := range []time.Duration{0, -time.Hour, time.Second, maxLifetime + time.Second} {
@@ -93,104 +90,13 @@ func TestStoreRejectsInvalidTokens(t *testing.T) {
 	}
 }
 
-// TestStoreRevoke checks that a revocation takes effect at once on the node that
-// made it, and after cacheFor on others.
-func TestStoreRevoke(t *testing.T) {
-	c := recordtest.NewClock()
-	folder := t.TempDir()
-	one := newNode(&certmagic.FileStorage{Path: folder}, c)
-	other := newNode(&certmagic.FileStorage{Path: folder}, c)
-	made, secret := create(t, one, personal, time.Hour)
-	kept, keptSecret := create(t, other, deploy, time.Hour)
-	accept(t, one, secret)
-	accept(t, other, secret)
-	c.Advance(cacheFor - time.Second)
-	for range 2 { // the second time has no effect
-		revoked, err := one.Revoke(t.Context(), made.ID, "mia", always)
-		if err != nil || revoked.RevokedBy != "mia" || revoked.Revoked.IsZero() {
-			t.Fatalf("got %+v, error %v, want it revoked by mia", revoked, err)
-		}
-	}
-	refuse(t, one, secret, ErrRevoked)
-	accept(t, other, secret)
-	c.Advance(time.Second)
-	refuse(t, other, secret, ErrRevoked)
-	refuse(t, newNode(&certmagic.FileStorage{Path: folder}, c), secret, ErrRevoked)
-	accept(t, one, keptSecret)
-	for _, node := range []*Store{one, other} {
-		tokens, err := node.List(t.Context())
-		if err != nil || len(tokens) != 2 {
-			t.Fatalf("got tokens %+v, error %v, want 2", tokens, err)
-		}
-		for _, token := range tokens {
-			if token.Revoked.IsZero() != (token.ID == kept.ID) {
-				t.Errorf("got %+v, want only %s revoked", token, made.ID)
-			}
-		}
-	}
-	for _, id := range []string{"", "x", secret, strings.Repeat("a", 16), "../../certificates", strings.ToUpper(made.ID)} {
-		if _, err := one.Revoke(t.Context(), id, "", always); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%q: got error %v, want fs.ErrNotExist", id, err)
-		}
-	}
-	if _, err := one.Revoke(t.Context(), kept.ID, "", func(t Token) bool { return t.ID != kept.ID }); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a token that may not be revoked: got error %v, want fs.ErrNotExist", err)
-	}
-	accept(t, one, keptSecret)
-}
-
-// TestStoreRevokeDuringLookup checks that a token that was read before its
-// revocation is not accepted after it.
-func TestStoreRevokeDuringLookup(t *testing.T) {
-	s, c := recordtest.NewStorage(t), recordtest.NewClock()
-	node := newNode(s, c)
-	made, secret := create(t, node, deploy, time.Hour)
-	var once sync.Once
-	s.OnLoad = func(key string) {
-		if strings.HasSuffix(key, ".revoked") { // read before the revocation is stored
-			once.Do(func() {
-				s.Set(func() { s.OnLoad = nil })
-				if _, err := node.Revoke(t.Context(), made.ID, "", always); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-	}
-	refuse(t, node, secret, ErrRevoked)
-	refuse(t, node, secret, ErrRevoked)
-}
-
-// TestStoreDelayedStorage checks that a node rejects a token that it has revoked
-// even if the storage does not show the revocation yet, and that a damaged
-// revocation counts too.
-func TestStoreDelayedStorage(t *testing.T) {
-	s, c := recordtest.NewStorage(t), recordtest.NewClock()
-	node := newNode(s, c)
-	made, secret := create(t, node, deploy, time.Hour)
-	revoke(t, node, made.ID)
-	s.Delayed[storedRevocation(made.ID)] = true
-	for range 5 {
-		refuse(t, node, secret, ErrRevoked)
-		if tokens, err := node.List(t.Context()); err != nil || len(tokens) != 1 || tokens[0].Revoked.IsZero() {
-			t.Errorf("got tokens %+v, error %v, want one that is revoked", tokens, err)
-		}
-		c.Advance(cacheFor)
-	}
-	delete(s.Delayed, storedRevocation(made.ID))
-	s.Files[storedRevocation(made.ID)] = []byte("damaged")
-	refuse(t, newNode(s, c), secret, ErrRevoked)
-	// A token whose file has been deleted is absent.
-	delete(s.Files, storedName(made.ID))
-	refuse(t, newNode(s, c), secret, fs.ErrNotExist)
-}
-
 // TestStoreStorageAway checks that, without the storage, remembered tokens are
 // accepted for cacheFor and no others, and that valid tokens are not called
 // invalid.
 func TestStoreStorageAway(t *testing.T) {
 	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
-	made, secret := create(t, node, deploy, time.Hour)
+	created, secret := create(t, node, deploy, time.Hour)
 	accept(t, node, secret)
 	s.Set(func() { s.Err = recordtest.ErrAway })
 	_, stranger := create(t, newNode(recordtest.NewStorage(t), c), deploy, time.Hour)
@@ -202,7 +108,7 @@ func TestStoreStorageAway(t *testing.T) {
 	if _, _, err := node.Create(t.Context(), deploy, time.Hour); !errors.Is(err, ErrUnavailable) || !errors.Is(err, recordtest.ErrAway) {
 		t.Errorf("Create: got error %v, want ErrUnavailable", err)
 	}
-	if _, err := node.Revoke(t.Context(), made.ID, "", always); !errors.Is(err, ErrUnavailable) {
+	if _, err := node.Revoke(t.Context(), created.ID, "", always); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("Revoke: got error %v, want ErrUnavailable", err)
 	}
 	if _, err := node.List(t.Context()); !errors.Is(err, ErrUnavailable) {
@@ -219,29 +125,6 @@ func TestStoreStorageAway(t *testing.T) {
 		t.Errorf("a client that left: got error %v, want none or ErrUnavailable", err)
 	}
 	accept(t, node, secret)
-}
-
-// TestStoreRevocationAway checks that a token is not accepted if its revocation
-// cannot be read, and that a revocation that was stored despite an error takes
-// effect at once.
-func TestStoreRevocationAway(t *testing.T) {
-	s, c := recordtest.NewStorage(t), recordtest.NewClock()
-	node := newNode(s, c)
-	made, secret := create(t, node, deploy, time.Hour)
-	s.Set(func() { s.FailSuffix = ".revoked" })
-	refuse(t, node, secret, ErrUnavailable)
-	s.Set(func() { s.FailSuffix = "" })
-	accept(t, node, secret)
-	s.OnLoad = func(key string) { // fail after Revoke has read that there is none
-		if strings.HasSuffix(key, ".revoked") {
-			s.Set(func() { s.FailSuffix, s.OnLoad = ".revoked", nil })
-		}
-	}
-	if _, err := node.Revoke(t.Context(), made.ID, "", always); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("Revoke: got error %v, want ErrUnavailable", err)
-	}
-	s.Set(func() { s.FailSuffix = "" })
-	refuse(t, node, secret, ErrRevoked)
 }
 
 // TestStoreStoragePanics checks that a panic of the storage reaches the caller and
@@ -267,14 +150,14 @@ func TestStoreStoragePanics(t *testing.T) {
 func TestStoreSameID(t *testing.T) {
 	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
-	made, secret := create(t, node, deploy, time.Hour)
+	created, secret := create(t, node, deploy, time.Hour)
 	var file tokenFile
-	if err := json.Unmarshal(s.Files[storedName(made.ID)], &file); err != nil {
+	if err := json.Unmarshal(s.Files[storedName(created.ID)], &file); err != nil {
 		t.Fatal(err)
 	}
 	file.SHA256 = file.SHA256[:20] + strings.Repeat("A", len(file.SHA256)-20)
-	s.Files[storedName(made.ID)], _ = json.Marshal(file)
-	if _, err := node.Find(t.Context(), made.ID); err != nil {
+	s.Files[storedName(created.ID)], _ = json.Marshal(file)
+	if _, err := node.Find(t.Context(), created.ID); err != nil {
 		t.Fatal(err)
 	}
 	refuse(t, node, secret, fs.ErrNotExist)
@@ -283,9 +166,9 @@ func TestStoreSameID(t *testing.T) {
 func TestStoreRejectsDamagedFiles(t *testing.T) {
 	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c)
-	made, secret := create(t, node, deploy, time.Hour)
+	created, secret := create(t, node, deploy, time.Hour)
 	other, _ := create(t, node, deploy, time.Hour)
-	good := string(s.Files[storedName(made.ID)])
+	good := string(s.Files[storedName(created.ID)])
 	var fields map[string]any
 	if err := json.Unmarshal([]byte(good), &fields); err != nil {
 		t.Fatal(err)
@@ -294,7 +177,7 @@ func TestStoreRejectsDamagedFiles(t *testing.T) {
 	for name, content := range map[string]string{
 		"empty": "", "cut": good[:len(good)/2], "null": "null", "long": good + strings.Repeat(" ", maxFile),
 		"another's":    string(s.Files[storedName(other.ID)]),
-		"other id":     strings.Replace(good, made.ID, other.ID, 1),
+		"other id":     strings.Replace(good, created.ID, other.ID, 1),
 		"other hash":   strings.Replace(good, hash, strings.Repeat("A", len(hash)), 1),
 		"short hash":   strings.Replace(good, hash, hash[:20], 1),
 		"no time":      strings.Replace(good, `"expires"`, `"x"`, 1),
@@ -304,11 +187,11 @@ func TestStoreRejectsDamagedFiles(t *testing.T) {
 		reported := 0
 		node := New(Config{Storage: s, Now: c.Now, Hooks: Hooks{BadFile: func(id string, err error) {
 			reported++
-			if id != made.ID || strings.Contains(err.Error(), hash) {
-				t.Errorf("%s: got report of %s, %v, want %s without the hash", name, id, err, made.ID)
+			if id != created.ID || strings.Contains(err.Error(), hash) {
+				t.Errorf("%s: got report of %s, %v, want %s without the hash", name, id, err, created.ID)
 			}
 		}}})
-		s.Files[storedName(made.ID)] = []byte(content)
+		s.Files[storedName(created.ID)] = []byte(content)
 		refuse(t, node, secret, fs.ErrNotExist)
 		if reported != 1 {
 			t.Errorf("%s: got %d reports, want 1", name, reported)
@@ -317,6 +200,6 @@ func TestStoreRejectsDamagedFiles(t *testing.T) {
 			t.Errorf("%s: got tokens %+v, error %v, want the other token", name, tokens, err)
 		}
 	}
-	s.Files[storedName(made.ID)] = []byte(good)
+	s.Files[storedName(created.ID)] = []byte(good)
 	accept(t, newNode(s, c), secret)
 }
