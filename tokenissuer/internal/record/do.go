@@ -26,7 +26,11 @@ func Detach(ctx context.Context) (context.Context, context.CancelFunc) {
 func Do[T any](ctx context.Context, group *singleflight.Group, key string, work func(context.Context) (T, error)) (T, error) {
 	done := group.DoChan(key, func() (value any, err error) {
 		defer func() {
-			if v := recover(); v != nil {
+			switch v := recover().(type) {
+			case nil:
+			case *panicError: // of a nested call
+				err = v
+			default:
 				err = &panicError{value: v, stack: debug.Stack()}
 			}
 		}()
