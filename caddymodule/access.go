@@ -6,39 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
-
-// Visibility says who may pull from a group.
-type Visibility string
-
-const (
-	// Private lets the members of the group and of the groups above it pull.
-	Private Visibility = "private"
-	// Internal lets any account pull.
-	Internal Visibility = "internal"
-	// Public lets anybody pull, with an anonymous token.
-	Public Visibility = "public"
-)
-
-// Role is what an account is in a group and in the groups below it. Each role
-// may do what the ones before it may.
-type Role uint8
-
-const (
-	// NoRole is that of who is no member.
-	NoRole Role = iota
-	// Member pulls.
-	Member
-	// Maintainer sees the group's page, and purges what is cached for it.
-	Maintainer
-	// Owner makes and revokes the group's tokens.
-	Owner
-)
-
-var roleNames = [...]string{"no role", "member", "maintainer", "owner"}
-
-// String names the role in lower case.
-func (r Role) String() string { return roleNames[min(int(r), len(roleNames)-1)] }
 
 // access decides what an account may do in a group. It is made anew with each
 // configuration and asked at each request; a token decides nothing.
@@ -51,18 +21,29 @@ type access struct {
 }
 
 type groupAccess struct {
-	visibility Visibility
-	roles      map[accountID]Role
+	visibility directory.Visibility
+	roles      map[accountID]directory.Role
 	lists      bool     // it lists accounts, or a directory's map line leads to it or above
 	from       []string // the directories whose members are the group's too
 }
 
-func newAccess(groups []*Group, privateGroups bool, directories []namedDirectory) *access {
+// groupRules is a group of the configuration. Entries of accounts are as the
+// configuration lists them.
+type groupRules struct {
+	path                         string
+	visibility                   directory.Visibility
+	members, maintainers, owners []string
+	membersFrom                  []string // names of directories
+}
+
+// newAccess returns what a configuration says. With privateGroups off only public
+// groups are served.
+func newAccess(groups []groupRules, privateGroups bool, directories []namedDirectory) *access {
 	a := &access{groups: make(map[string]*groupAccess, len(groups)), privateGroups: privateGroups, directories: directories}
 	names := namesOf(directories)
 	for _, g := range groups {
-		ga := &groupAccess{visibility: g.Visibility, roles: make(map[accountID]Role), from: g.MembersFrom}
-		for role, entries := range map[Role][]string{Member: g.Members, Maintainer: g.Maintainers, Owner: g.Owners} {
+		ga := &groupAccess{visibility: g.visibility, roles: make(map[accountID]directory.Role), from: g.membersFrom}
+		for role, entries := range map[directory.Role][]string{directory.Member: g.members, directory.Maintainer: g.maintainers, directory.Owner: g.owners} {
 			ga.lists = ga.lists || len(entries) > 0
 			for _, entry := range entries {
 				if id, err := names.account("members", entry); err == nil { // others were refused before
@@ -70,13 +51,13 @@ func newAccess(groups []*Group, privateGroups bool, directories []namedDirectory
 				}
 			}
 		}
-		a.groups[g.Path] = ga
-		a.anyPublic = a.anyPublic || g.Visibility == Public
+		a.groups[g.path] = ga
+		a.anyPublic = a.anyPublic || g.visibility == directory.Public
 	}
 	for _, d := range directories {
-		a.foreignPublic = a.foreignPublic || groupsMayBePublic(d.Directory)
-		if mapping, ok := d.Directory.(mappingDirectory); ok {
-			a.addMapped(mapping.mappedGroups())
+		a.foreignPublic = a.foreignPublic || directory.GroupsMayBePublic(d.Directory)
+		if mapping, ok := d.Directory.(directory.Mapping); ok {
+			a.addMapped(mapping.MappedGroups())
 		}
 	}
 	a.anyPublic = a.anyPublic || a.foreignPublic
@@ -102,7 +83,7 @@ type verdict struct {
 // decide says whether somebody may do in a group what takes a role. A group
 // that does not exist and one that is out of bounds must look alike to the
 // caller. An error means that it cannot be told now, and denies.
-func (a *access) decide(ctx context.Context, who caller, group string, want Role) (verdict, error) {
+func (a *access) decide(ctx context.Context, who caller, group string, want directory.Role) (verdict, error) {
 	if rule := a.deniedUnasked(who, group); rule != "" {
 		return verdict{rule: rule}, nil
 	}
@@ -112,7 +93,7 @@ func (a *access) decide(ctx context.Context, who caller, group string, want Role
 		return verdict{}, err
 	}
 	switch {
-	case visibility == Public && want <= Member:
+	case visibility == directory.Public && want <= directory.Member:
 		return verdict{ok: true, rule: "public group"}, nil
 	case !known:
 		return verdict{rule: "unknown group", insider: who.Admin && who.reaches(group)}, nil
@@ -123,7 +104,7 @@ func (a *access) decide(ctx context.Context, who caller, group string, want Role
 	if err != nil {
 		return verdict{}, err
 	}
-	v := verdict{insider: (who.Admin || role > NoRole) && who.reaches(group)}
+	v := verdict{insider: (who.Admin || role > directory.NoRole) && who.reaches(group)}
 	v.ok, v.rule = a.judge(who, group, visibility, role, want)
 	return v, nil
 }
@@ -150,21 +131,21 @@ func (c caller) reaches(group string) bool {
 	return c.Only == nil || slices.ContainsFunc(c.Only, func(above string) bool { return within(group, above) })
 }
 
-func (a *access) judge(who caller, group string, visibility Visibility, role, want Role) (ok bool, rule string) {
+func (a *access) judge(who caller, group string, visibility directory.Visibility, role, want directory.Role) (ok bool, rule string) {
 	switch {
-	case !a.privateGroups && visibility != Public:
+	case !a.privateGroups && visibility != directory.Public:
 		return false, "private groups are off"
 	case !who.reaches(group):
 		return false, "token of other groups"
-	case who.PullOnly && want > Member:
+	case who.PullOnly && want > directory.Member:
 		return false, "token for pulling only"
 	case who.Admin:
 		return true, "admin"
 	case role >= want:
 		return true, role.String()
-	case visibility == Internal && want <= Member && !who.External:
+	case visibility == directory.Internal && want <= directory.Member && !who.External:
 		return true, "internal group"
-	case role > NoRole:
+	case role > directory.NoRole:
 		return false, role.String() + " only"
 	}
 	return false, "not a member"
@@ -172,7 +153,7 @@ func (a *access) judge(who caller, group string, visibility Visibility, role, wa
 
 // visibilityOf asks the configuration first, then the directories that know
 // groups.
-func (a *access) visibilityOf(ctx context.Context, group string) (Visibility, error) {
+func (a *access) visibilityOf(ctx context.Context, group string) (directory.Visibility, error) {
 	if g := a.groups[group]; g != nil {
 		return g.visibility, nil
 	}
@@ -182,8 +163,8 @@ func (a *access) visibilityOf(ctx context.Context, group string) (Visibility, er
 
 // roleOf returns the highest of the account's roles in the group and in those
 // above it, by the configuration and, where it counts, by the account's directory.
-func (a *access) roleOf(ctx context.Context, who caller, group string) (Role, error) {
-	role, own, declared := NoRole, NoRole, false
+func (a *access) roleOf(ctx context.Context, who caller, group string) (directory.Role, error) {
+	role, own, declared := directory.NoRole, directory.NoRole, false
 	for path := range upwards(group) {
 		if g := a.groups[path]; g != nil {
 			role, declared = max(role, g.roles[who.id()]), true
@@ -193,11 +174,11 @@ func (a *access) roleOf(ctx context.Context, who caller, group string) (Role, er
 		}
 		own = max(own, who.Roles[path])
 	}
-	if who.directory == tokensDirectory {
+	if who.directory == TokensDirectory {
 		return max(role, own), nil // which a token of ours has by itself
 	}
-	groups, asks := who.source.(GroupDirectory)
-	if role == Owner || own == NoRole && !asks {
+	groups, asks := who.source.(directory.GroupDirectory)
+	if role == directory.Owner || own == directory.NoRole && !asks {
 		return role, nil
 	}
 	counts, err := a.counts(ctx, who.directory, group)

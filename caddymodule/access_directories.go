@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"go.uber.org/zap"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // A user who may create groups in a directory chooses their paths, and so could claim
@@ -33,9 +33,9 @@ func upwards(group string) iter.Seq[string] {
 
 // admits reports whether the configuration leaves room for groups of a directory
 // at a path.
-func (a *access) admits(directory, group string) bool {
+func (a *access) admits(holder, group string) bool {
 	if nearest := a.nearest(group); nearest != nil && len(nearest.from) > 0 {
-		return slices.Contains(nearest.from, directory)
+		return slices.Contains(nearest.from, holder)
 	}
 	for path := range upwards(group) {
 		if g := a.groups[path]; g != nil && g.lists {
@@ -58,11 +58,11 @@ func (a *access) nearest(group string) *groupAccess {
 // holderOf returns the first directory that has a group, and the visibility that
 // it gives it; fs.ErrNotExist if none has it. If one cannot tell, those after it
 // are not asked.
-func (a *access) holderOf(ctx context.Context, group string) (directory string, visibility Visibility, err error) {
+func (a *access) holderOf(ctx context.Context, group string) (holder string, visibility directory.Visibility, err error) {
 	nearest := a.nearest(group)
 	for _, d := range a.directories {
-		groups, ok := d.Directory.(GroupDirectory)
-		naming := !ok && namesGroups(d.Directory) && nearest != nil && len(nearest.from) == 0
+		groups, ok := d.Directory.(directory.GroupDirectory)
+		naming := !ok && directory.NamesGroups(d.Directory) && nearest != nil && len(nearest.from) == 0
 		if !ok && !naming || !a.admits(d.name, group) {
 			continue
 		}
@@ -85,8 +85,8 @@ func (a *access) holderOf(ctx context.Context, group string) (directory string, 
 }
 
 // counts reports whether the roles that a directory gives in a group count here.
-func (a *access) counts(ctx context.Context, directory, group string) (bool, error) {
-	if !a.admits(directory, group) {
+func (a *access) counts(ctx context.Context, name, group string) (bool, error) {
+	if !a.admits(name, group) {
 		return false, nil
 	}
 	declared := a.groups[group]
@@ -97,25 +97,30 @@ func (a *access) counts(ctx context.Context, directory, group string) (bool, err
 	if errors.Is(err, fs.ErrNotExist) {
 		return declared != nil, nil
 	}
-	return holder == directory, err
+	return holder == name, err
 }
 
-// tellOfMembers logs in which groups the members that a directory may have in a
-// group of the same path do not count: earlier versions counted them.
-func (h *Handler) tellOfMembers() {
-	for _, d := range h.accounts.directories {
-		if _, ok := d.Directory.(GroupDirectory); !ok {
-			continue
-		}
-		var groups []string
-		for _, g := range h.Groups {
-			if !h.access.admits(d.name, g.Path) {
-				groups = append(groups, g.Path)
-			}
-		}
-		if groups != nil {
-			h.logger.Info("the directory's members of these groups do not count, since the configuration says who is in them; write members_from in those where they should",
-				zap.String("directory", d.name), zap.Strings("groups", groups))
+// ignored returns the declared groups in which the roles that a directory gives do
+// not count, though it may have a group of the same path.
+func (a *access) ignored(d namedDirectory) (groups []string) {
+	if _, ok := d.Directory.(directory.GroupDirectory); !ok {
+		return nil
+	}
+	for path := range a.groups {
+		if !a.admits(d.name, path) {
+			groups = append(groups, path)
 		}
 	}
+	slices.Sort(groups)
+	return groups
+}
+
+// openDirectories returns the names of the directories whose groups may be public.
+func (a *access) openDirectories() (names []string) {
+	for _, d := range a.directories {
+		if directory.GroupsMayBePublic(d.Directory) {
+			names = append(names, d.name)
+		}
+	}
+	return names
 }

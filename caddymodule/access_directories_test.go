@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -62,8 +63,8 @@ func TestDeclaredGroups(t *testing.T) {
 		"a subgroup that lists nobody":   {"members alice", "group ops/sub {\n quota 1GiB\n}\n", nothing, nothing, nothing, nothing, 403},
 		"a subgroup takes GitLab's":      {"members alice", "group ops/sub {\n members_from gitlab\n}\n", nothing, owner, nothing, nothing, 403},
 		"a subgroup lists accounts":      {"members_from gitlab", "group ops/sub {\n members alice\n}\n", owner, nothing, owner, pulls, 200},
-		"a public subgroup is declared":  {"members alice", visible("ops/open", Public), nothing, nothing, pulls, nothing, 200},
-		"an internal one, which any may": {"members alice", visible("ops/sub", Internal), nothing, pulls, nothing, nothing, 403},
+		"a public subgroup is declared":  {"members alice", visible("ops/open", directory.Public), nothing, nothing, pulls, nothing, 200},
+		"an internal one, which any may": {"members alice", visible("ops/sub", directory.Internal), nothing, pulls, nothing, nothing, 403},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := gitlabSite(t, g, users("alice"), gitlabAt(t, g, "cache_for 1m", "members_only off"), "group ops {\n "+row.ops+"\n}\n", row.more)
@@ -115,7 +116,7 @@ func TestMappedGroups(t *testing.T) {
 func TestProviderGroups(t *testing.T) {
 	g, eve, _ := newEve(t, "tools", "tools/sub", "hers")
 	provider := "directory authentication {\n provider scribbler on\n groups teams\n}\n"
-	zoe := basic("zoe", password("scribbler"))
+	zoe := basic("zoe", passwordOf("scribbler"))
 	s := gitlabSite(t, g, gitlabAt(t, g))
 	up := registrytest.New(t) // which has no image: what may be pulled is 404
 	for _, row := range []struct {
@@ -185,8 +186,8 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 // TestExternalUsers: GitLab's external users have nothing of internal groups, as far
 // as the service token is told who they are.
 func TestExternalUsers(t *testing.T) {
-	g, alice, bob := newGitLab(t)
-	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"), visible("tools", Internal))
+	g, alice, bob := gitlabtest.NewAcme(t)
+	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"), visible("tools", directory.Internal))
 	g.Change(func() {
 		g.Users[24].External, g.Users[25].External = true, true
 		g.Groups[4].Members[24] = &gitlabtest.Member{Level: 10}

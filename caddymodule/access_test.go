@@ -8,26 +8,28 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
 // foreign is a directory that knows groups of its own: theirs, private, where
 // erin maintains, and their-open, public. Asked about broken it cannot answer.
-type foreign struct{ Directory }
+type foreign struct{ directory.Directory }
 
-func (foreign) RoleIn(_ context.Context, account Account, group string) (Role, error) {
+func (foreign) RoleIn(_ context.Context, account directory.Account, group string) (directory.Role, error) {
 	if account.Name == "erin" && within(group, "theirs") {
-		return Maintainer, nil
+		return directory.Maintainer, nil
 	}
-	return NoRole, nil
+	return directory.NoRole, nil
 }
 
-func (foreign) VisibilityOf(_ context.Context, group string) (Visibility, error) {
+func (foreign) VisibilityOf(_ context.Context, group string) (directory.Visibility, error) {
 	switch group {
 	case "theirs", "theirs/sub":
-		return Private, nil
+		return directory.Private, nil
 	case "their-open":
-		return Public, nil
+		return directory.Public, nil
 	case "broken":
 		return "", errors.New("away")
 	}
@@ -38,13 +40,13 @@ func (foreign) VisibilityOf(_ context.Context, group string) (Visibility, error)
 func TestDecide(t *testing.T) {
 	theirs, static := namedDirectory{"foreign", foreign{}}, namedDirectory{"static", staticOf("alice", "mia", "olaf", "carol")}
 	directories := []namedDirectory{static, theirs}
-	groups := []*Group{
-		{Path: "acme", Members: []string{"alice"}, Maintainers: []string{"mia"}, Owners: []string{"olaf"}},
-		{Path: "acme/sub", Members: []string{"carol", "mia"}},
-		{Path: "tools", Visibility: Internal},
-		{Path: "open", Visibility: Public},
+	groups := []groupRules{
+		{path: "acme", members: []string{"alice"}, maintainers: []string{"mia"}, owners: []string{"olaf"}},
+		{path: "acme/sub", members: []string{"carol", "mia"}},
+		{path: "tools", visibility: directory.Internal},
+		{path: "open", visibility: directory.Public},
 	}
-	who := func(name string) caller { return caller{Account: Account{Name: name}, directory: "static"} }
+	who := func(name string) caller { return caller{Account: directory.Account{Name: name}, directory: "static"} }
 	limited := who("alice")
 	limited.Only = []string{"acme/sub"}
 	puller := who("olaf")
@@ -52,58 +54,58 @@ func TestDecide(t *testing.T) {
 	admin := who("root")
 	admin.Admin = true
 	given := who("ci")
-	given.Mapped = map[string]Role{"acme": Member}
+	given.Mapped = map[string]directory.Role{"acme": directory.Member}
 	named := who("ci")
-	named.Roles = map[string]Role{"acme": Owner}
+	named.Roles = map[string]directory.Role{"acme": directory.Owner}
 	mapped := who("ci")
-	mapped.Mapped = map[string]Role{"theirs": Owner}
-	erin := caller{Account: Account{Name: "erin"}, directory: "foreign", source: theirs.Directory}
-	alice := caller{Account: Account{Name: "alice"}, directory: "foreign", source: theirs.Directory}
+	mapped.Mapped = map[string]directory.Role{"theirs": directory.Owner}
+	erin := caller{Account: directory.Account{Name: "erin"}, directory: "foreign", source: theirs.Directory}
+	alice := caller{Account: directory.Account{Name: "alice"}, directory: "foreign", source: theirs.Directory}
 	external := who("bob")
 	external.External = true
 	for _, row := range []struct {
 		who     caller
 		group   string
-		want    Role
+		want    directory.Role
 		ok      bool
 		rule    string
 		insider bool
 	}{
-		{caller{anonymous: true}, "open", Member, true, "public group", false},
-		{caller{anonymous: true}, "open", Maintainer, false, "anonymous", false},
-		{caller{anonymous: true}, "acme", Member, false, "anonymous", false},
-		{caller{anonymous: true}, "none", Member, false, "unknown group", false},
-		{who("bob"), "acme", Member, false, "not a member", false},
-		{who("bob"), "none", Member, false, "unknown group", false},
-		{who("bob"), "tools", Member, true, "internal group", false},
-		{who("bob"), "tools", Maintainer, false, "not a member", false},
-		{who("alice"), "acme", Member, true, "member", true},
-		{who("alice"), "acme/sub", Member, true, "member", true},
-		{who("alice"), "acme", Maintainer, false, "member only", true},
-		{who("alice"), "acme/none", Member, false, "unknown group", false},
-		{who("carol"), "acme", Member, false, "not a member", false},
-		{who("mia"), "acme/sub", Maintainer, true, "maintainer", true}, // from above, though a member there
-		{who("mia"), "acme", Owner, false, "maintainer only", true},
-		{who("olaf"), "acme/sub", Owner, true, "owner", true},
-		{limited, "acme", Member, false, "token of other groups", false},
-		{limited, "acme/sub", Member, true, "member", true},
-		{limited, "open", Member, true, "public group", false},
-		{puller, "acme", Member, true, "owner", true},
-		{puller, "acme", Owner, false, "token for pulling only", true},
-		{admin, "acme", Owner, true, "admin", true},
-		{admin, "none", Member, false, "unknown group", true},
-		{given, "acme/sub", Member, true, "member", true},
-		{given, "tools", Maintainer, false, "not a member", false},
-		{named, "acme/sub", Member, false, "not a member", false}, // which lists others
-		{mapped, "theirs", Member, false, "not a member", false},  // which is not declared
-		{alice, "acme", Member, false, "not a member", false},
-		{external, "tools", Member, false, "not a member", false},
-		{external, "open", Member, true, "public group", false},
-		{erin, "theirs/sub", Maintainer, true, "maintainer", true},
-		{erin, "theirs", Owner, false, "maintainer only", true},
-		{erin, "acme", Member, false, "not a member", false},
-		{who("bob"), "theirs", Member, false, "not a member", false},
-		{caller{anonymous: true}, "their-open", Member, true, "public group", false},
+		{caller{anonymous: true}, "open", directory.Member, true, "public group", false},
+		{caller{anonymous: true}, "open", directory.Maintainer, false, "anonymous", false},
+		{caller{anonymous: true}, "acme", directory.Member, false, "anonymous", false},
+		{caller{anonymous: true}, "none", directory.Member, false, "unknown group", false},
+		{who("bob"), "acme", directory.Member, false, "not a member", false},
+		{who("bob"), "none", directory.Member, false, "unknown group", false},
+		{who("bob"), "tools", directory.Member, true, "internal group", false},
+		{who("bob"), "tools", directory.Maintainer, false, "not a member", false},
+		{who("alice"), "acme", directory.Member, true, "member", true},
+		{who("alice"), "acme/sub", directory.Member, true, "member", true},
+		{who("alice"), "acme", directory.Maintainer, false, "member only", true},
+		{who("alice"), "acme/none", directory.Member, false, "unknown group", false},
+		{who("carol"), "acme", directory.Member, false, "not a member", false},
+		{who("mia"), "acme/sub", directory.Maintainer, true, "maintainer", true}, // from above, though a member there
+		{who("mia"), "acme", directory.Owner, false, "maintainer only", true},
+		{who("olaf"), "acme/sub", directory.Owner, true, "owner", true},
+		{limited, "acme", directory.Member, false, "token of other groups", false},
+		{limited, "acme/sub", directory.Member, true, "member", true},
+		{limited, "open", directory.Member, true, "public group", false},
+		{puller, "acme", directory.Member, true, "owner", true},
+		{puller, "acme", directory.Owner, false, "token for pulling only", true},
+		{admin, "acme", directory.Owner, true, "admin", true},
+		{admin, "none", directory.Member, false, "unknown group", true},
+		{given, "acme/sub", directory.Member, true, "member", true},
+		{given, "tools", directory.Maintainer, false, "not a member", false},
+		{named, "acme/sub", directory.Member, false, "not a member", false}, // which lists others
+		{mapped, "theirs", directory.Member, false, "not a member", false},  // which is not declared
+		{alice, "acme", directory.Member, false, "not a member", false},
+		{external, "tools", directory.Member, false, "not a member", false},
+		{external, "open", directory.Member, true, "public group", false},
+		{erin, "theirs/sub", directory.Maintainer, true, "maintainer", true},
+		{erin, "theirs", directory.Owner, false, "maintainer only", true},
+		{erin, "acme", directory.Member, false, "not a member", false},
+		{who("bob"), "theirs", directory.Member, false, "not a member", false},
+		{caller{anonymous: true}, "their-open", directory.Member, true, "public group", false},
 	} {
 		a := newAccess(groups, true, directories)
 		v, err := a.decide(t.Context(), row.who, row.group, row.want)
@@ -115,16 +117,16 @@ func TestDecide(t *testing.T) {
 			t.Errorf("%s in %s with private groups off: %+v, %v", row.who.Name, row.group, v, err)
 		}
 	}
-	if v, err := newAccess(groups, true, directories).decide(t.Context(), admin, "broken", Member); err == nil || v.ok {
+	if v, err := newAccess(groups, true, directories).decide(t.Context(), admin, "broken", directory.Member); err == nil || v.ok {
 		t.Errorf("a directory that cannot answer: %+v, %v", v, err)
 	}
 }
 
 // staticOf is a static directory that lists accounts of these names.
-func staticOf(names ...string) *StaticDirectory {
-	s := new(StaticDirectory)
+func staticOf(names ...string) *static.Directory {
+	s := new(static.Directory)
 	for _, name := range names {
-		s.Users = append(s.Users, &StaticUser{Name: name})
+		s.Users = append(s.Users, &static.User{Name: name})
 	}
 	return s
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"golang.org/x/crypto/argon2"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
@@ -18,9 +19,9 @@ import (
 // TestAnonymous: without a login there is a token only where there is something
 // to pull with it.
 func TestAnonymous(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"), visible("tools", Internal))
+	s := start(t, users("alice"), private("acme", "alice"), visible("tools", directory.Internal))
 	s.get(auth).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "Cache-Control", "no-store").has(t, "Content-Type", "application/json")
-	s.load(users("alice"), private("acme", "alice"), visible("open", Public))
+	s.load(users("alice"), private("acme", "alice"), visible("open", directory.Public))
 	token := s.get(auth).expect(t, http.StatusOK, "").tokens().Token
 	s.get("/v2/", bearer(token)).content(t, []byte("{}"))
 	// What is public no more is nobody's.
@@ -113,6 +114,24 @@ func TestLongPasswords(t *testing.T) {
 	} {
 		if a := s.get("/jwt/auth", form(loginForm(row.name, row.password))); a.StatusCode != row.status {
 			t.Errorf("%s with %d bytes: %d instead of %d", row.name, len(row.password), a.StatusCode, row.status)
+		}
+	}
+}
+
+// TestCallerAsker checks that anonymous clients are told apart by IPv4 address
+// or /64, and accounts by directory and name.
+func TestCallerAsker(t *testing.T) {
+	for _, row := range []struct {
+		who     caller
+		address string
+		want    directory.Asker
+	}{
+		{caller{anonymous: true}, "192.0.2.1", directory.Asker{Subnet: "192.0.2.1"}},
+		{caller{anonymous: true}, "2001:db8::ffff", directory.Asker{Subnet: "2001:db8::/64"}},
+		{caller{directory: "ldap", Account: directory.Account{Name: "alice"}}, "192.0.2.1", directory.Asker{Directory: "ldap", Name: "alice"}},
+	} {
+		if got := row.who.asker(row.address); got != row.want {
+			t.Errorf("asker of %s: got %+v, want %+v", row.address, got, row.want)
 		}
 	}
 }

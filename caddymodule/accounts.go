@@ -8,19 +8,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // caller is who is asking, as the directories know it at this moment.
 type caller struct {
-	Account
+	directory.Account
 	anonymous bool
-	directory string    // which one knows the account
-	source    Directory // the same
-	token     string    // the id of the access token that stands for it, if any
-	expires   time.Time // when that ends
-	refresh   refreshed // the refresh token that stands for it, if any
+	directory string              // which one knows the account
+	source    directory.Directory // the same
+	token     string              // the id of the access token that stands for it, if any
+	expires   time.Time           // when that ends
+	refresh   refreshed           // the refresh token that stands for it, if any
 }
 
 // refreshed is a refresh token that was good a moment ago.
@@ -39,7 +40,7 @@ func (c caller) identity() tokenissuer.Identity {
 	}
 	if c.token != "" {
 		// The access token's life counts, not that of the account's password.
-		return tokenissuer.Identity{Name: c.Name, Directory: tokensDirectory, Facts: c.token}
+		return tokenissuer.Identity{Name: c.Name, Directory: TokensDirectory, Facts: c.token}
 	}
 	return tokenissuer.Identity{Name: c.Name, Version: c.Version, Directory: c.directory, Facts: c.Facts}
 }
@@ -60,7 +61,7 @@ type accounts struct {
 // know it by.
 type namedDirectory struct {
 	name string
-	Directory
+	directory.Directory
 }
 
 func newAccounts(admins, blocked []string) *accounts {
@@ -71,7 +72,7 @@ func newAccounts(admins, blocked []string) *accounts {
 
 // add appends a directory. What the listed names mean depends on which there are,
 // so it is found out anew; names that mean nothing were refused before.
-func (a *accounts) add(name string, d Directory) {
+func (a *accounts) add(name string, d directory.Directory) {
 	a.directories = append(a.directories, namedDirectory{name, d})
 	a.admins, a.blocked = make(map[accountID]bool), make(map[accountID]bool)
 	names := namesOf(a.directories)
@@ -118,22 +119,22 @@ func (a *accounts) find(ctx context.Context, word, name string) (caller, error) 
 // first asks the directories in order, and tells which of them has decided. If
 // none knows the account, that is the one behind the last, and the error has
 // what they say of it for the audit log.
-func (a *accounts) first(ask func(Directory) (Account, error)) (at int, who caller, err error) {
+func (a *accounts) first(ask func(directory.Directory) (directory.Account, error)) (at int, who caller, err error) {
 	var reasons []string
 	for at, d := range a.directories {
 		account, err := ask(d.Directory)
-		if !errors.Is(err, ErrUnknownAccount) {
+		if !errors.Is(err, directory.ErrUnknownAccount) {
 			who, err := a.admit(d, account, err)
 			return at, who, err
 		}
-		if err != ErrUnknownAccount { // which says no more than that
-			reason := strings.TrimPrefix(err.Error(), ErrUnknownAccount.Error()+": ")
+		if err != directory.ErrUnknownAccount { // which says no more than that
+			reason := strings.TrimPrefix(err.Error(), directory.ErrUnknownAccount.Error()+": ")
 			reasons = append(reasons, "directory "+d.name+": "+reason)
 		}
 	}
-	err = ErrUnknownAccount
+	err = directory.ErrUnknownAccount
 	if reasons != nil {
-		err = fmt.Errorf("%w: %s", ErrUnknownAccount, strings.Join(reasons, "; "))
+		err = fmt.Errorf("%w: %s", directory.ErrUnknownAccount, strings.Join(reasons, "; "))
 	}
 	return len(a.directories), caller{}, err
 }
@@ -145,50 +146,50 @@ func (a *accounts) current(ctx context.Context, id tokenissuer.Identity) (caller
 	if id.Anonymous {
 		return caller{anonymous: true}, nil
 	}
-	if id.Directory == tokensDirectory {
+	if id.Directory == TokensDirectory {
 		token, err := a.tokens.store.Find(ctx, id.Facts)
 		who, err := a.byToken(ctx, token, err)
 		if err == nil && who.Name != id.Name {
-			return caller{}, ErrUnknownAccount
+			return caller{}, directory.ErrUnknownAccount
 		}
 		return who, err
 	}
 	who, err := a.lookup(ctx, id.Name, id.Directory, id.Facts)
 	if err == nil && who.Version != id.Version {
-		return caller{}, ErrUnknownAccount
+		return caller{}, directory.ErrUnknownAccount
 	}
 	return who, err
 }
 
 // lookup finds an account in the directory that it is of, and in no other.
-func (a *accounts) lookup(ctx context.Context, name, directory, facts string) (caller, error) {
-	d, ok := a.named(directory)
+func (a *accounts) lookup(ctx context.Context, name, in, facts string) (caller, error) {
+	d, ok := a.named(in)
 	if !ok {
-		return caller{directory: directory}, fmt.Errorf("%w: no directory is called %s", ErrUnknownAccount, directory)
+		return caller{directory: in}, fmt.Errorf("%w: no directory is called %s", directory.ErrUnknownAccount, in)
 	}
 	return a.lookupIn(ctx, d, name, facts)
 }
 
 func (a *accounts) lookupIn(ctx context.Context, d namedDirectory, name, facts string) (caller, error) {
-	if renamed, ok := d.Directory.(renamedDirectory); ok {
-		name = renamed.formerName(name, facts)
+	if renamed, ok := d.Directory.(directory.Renamed); ok {
+		name = renamed.FormerName(name, facts)
 	}
 	account, err := d.Lookup(ctx, name, facts)
 	if err == nil && account.Name != name {
-		err = ErrUnknownAccount
+		err = directory.ErrUnknownAccount
 	}
 	return a.admit(d, account, err)
 }
 
 // admit applies what the configuration says of an account. With an error, the
 // caller is no more than the directory's name.
-func (a *accounts) admit(d namedDirectory, account Account, err error) (caller, error) {
+func (a *accounts) admit(d namedDirectory, account directory.Account, err error) (caller, error) {
 	if err != nil {
 		return caller{directory: d.name}, fmt.Errorf("directory %s: %w", d.name, err)
 	}
 	who := caller{Account: account, directory: d.name, source: d.Directory}
 	if a.isBlocked(who.id()) {
-		return caller{directory: d.name}, ErrBlocked
+		return caller{directory: d.name}, directory.ErrBlocked
 	}
 	who.Admin = who.Admin || a.admins[who.id()]
 	a.spellings.seen(who.id())
@@ -206,8 +207,8 @@ func (a *accounts) isBlocked(id accountID) bool {
 // lists tells whether the configuration itself has an account of this name.
 func (a *accounts) lists(name string) bool {
 	return slices.ContainsFunc(a.directories, func(d namedDirectory) bool {
-		static := d.static()
-		return static != nil && static.knows(name)
+		local, ok := d.Directory.(directory.Local)
+		return ok && local.Knows(name)
 	})
 }
 
@@ -215,4 +216,38 @@ func (a *accounts) lists(name string) bool {
 func within(group, above string) bool {
 	rest, ok := strings.CutPrefix(group, above)
 	return ok && (rest == "" || rest[0] == '/')
+}
+
+// unknown returns the entries that name an account of a directory which lists all
+// of its accounts and does not have this one.
+func (a *accounts) unknown(entries []string) (unknown []string) {
+	names := a.names()
+	for _, entry := range entries {
+		id, err := names.account("members", entry)
+		if err != nil {
+			continue
+		}
+		d, _ := a.named(id.directory)
+		if local, ok := d.Directory.(directory.Local); ok && !local.Knows(id.name) {
+			unknown = append(unknown, entry)
+		}
+	}
+	return unknown
+}
+
+// misspelled returns the entries of the configuration that differ from an account
+// in spelling alone, and so mean another one.
+func (a *accounts) misspelled(id accountID) (entries []string) {
+	for _, entry := range a.spellings.others(id) {
+		entries = append(entries, entry.String())
+	}
+	return entries
+}
+
+// asker returns the caller as directories count their questions by.
+func (c caller) asker(address string) directory.Asker {
+	if c.anonymous {
+		return directory.Asker{Subnet: subnetOf(address)}
+	}
+	return directory.Asker{Directory: c.directory, Name: c.Name}
 }

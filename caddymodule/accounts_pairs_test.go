@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
@@ -25,8 +28,8 @@ var rootSpellings = []string{"root", "ROOT", "Root", " root", "root ", "  root  
 
 // roots starts a directory of each kind.
 func roots(t *testing.T) []rootOf {
-	l := newLDAP(t, true)
-	l.put("uid=root,"+ldapPeople, "uid", "root", "userPassword", "root-of-ldap", "entryUUID", "uuid-root")
+	l := ldaptest.New(t, true)
+	l.Put("uid=root,"+ldaptest.People, "uid", "root", "userPassword", "root-of-ldap", "entryUUID", "uuid-root")
 	g := gitlabtest.New(t)
 	personal := g.AddUser(1, "root")
 	g.AddGroup(1, "team", "private", 1)
@@ -37,16 +40,16 @@ func roots(t *testing.T) []rootOf {
 		g.Groups[1].Deploy[3] = &gitlabtest.DeployToken{Name: "root", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: scopes}
 		g.Jobs["glcbt-job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 4, Project: 70, User: 1, Status: "running"}
 	})
-	issuer := newIDIssuer(t)
+	issuer := oidctest.New(t)
 	return []rootOf{
 		{"static", "user root " + hash("root-of-static") + "\n", map[string]string{"password": "root-of-static"}, nil},
-		{"ldap", l.directory(), map[string]string{"password": "root-of-ldap"}, nil},
+		{"ldap", l.Directory(), map[string]string{"password": "root-of-ldap"}, nil},
 		{"gitlab", gitlabAt(t, g, "cache_for 1m"), map[string]string{
 			"personal token": personal, "group token": "glpat-bot-secret-that-must-not-leak",
 			"deploy token": "gldt-deploy-secret-that-must-not-leak", "job token": "glcbt-job-secret-that-must-not-leak",
-		}, []string{jobName}},
-		{"oidc", issuer.directory("require repository_owner acme"), map[string]string{"id token": issuer.token(claim("sub", "root"))}, []string{"ci"}},
-		{"authentication", "directory authentication {\n provider scribbler on\n}\n", map[string]string{"password": password("scribbler")}, nil},
+		}, []string{"gitlab-ci-token"}},
+		{"oidc", issuer.Directory("require repository_owner acme"), map[string]string{"id token": issuer.Token(oidctest.Claim("sub", "root"))}, []string{"ci"}},
+		{"authentication", "directory authentication {\n provider scribbler on\n}\n", map[string]string{"password": passwordOf("scribbler")}, nil},
 	}
 }
 
@@ -57,12 +60,19 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 	all := roots(t)
 	s := startWithAdmin(t, private("acme"))
 	succeeded := make(map[string]bool)
-	for _, trusted := range all {
-		for _, other := range all {
-			if trusted.name == other.name {
+	for at := range all {
+		for beside := range all {
+			if at == beside {
 				continue
 			}
-			for _, order := range [][2]rootOf{{trusted, other}, {other, trusted}} {
+			for swapped := range 2 {
+				// Each time other servers: GitLab is shown so many wrong deploy tokens only.
+				fresh := roots(t)
+				trusted, other := fresh[at], fresh[beside]
+				order := [2]rootOf{trusted, other}
+				if swapped == 1 {
+					order = [2]rootOf{other, trusted}
+				}
 				s.load(order[0].lines, order[1].lines, private("secret", trusted.name+":root"), "admins "+trusted.name+":root")
 				// The same two with tokens of ours for the accounts that can have one.
 				for i, d := range []*rootOf{&trusted, &other} {
@@ -84,7 +94,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 							if who.directory != d.name || who.Admin != (i == 0 && who.Name == "root" && d.name == trusted.name) {
 								t.Errorf("%s: got %s, admin %v", text, who.id(), who.Admin)
 							}
-							verdict, err := running.now()[0].access.decide(t.Context(), who, "secret", Member)
+							verdict, err := running.now()[0].access.decide(t.Context(), who, "secret", directory.Member)
 							if err != nil || verdict.ok && who.directory != trusted.name {
 								t.Errorf("%s: got %+v, %v in the group of the other", text, verdict, err)
 							}
@@ -109,10 +119,9 @@ func logsInAs(t *testing.T, text, name, secret string) (caller, bool) {
 	t.Helper()
 	h := running.now()[0]
 	request := httptest.NewRequest(http.MethodGet, "/jwt/auth", nil)
-	forgetDeployLogins()
-	who, err := h.accounts.authenticate(t.Context(), Login{Name: name, Password: secret, Request: request})
+	who, err := h.accounts.authenticate(t.Context(), directory.Login{Name: name, Password: secret, Request: request, Subnet: text})
 	if err != nil {
-		if !isRefusal(err) {
+		if !directory.IsRefusal(err) {
 			t.Errorf("%s: got %v, want a refusal or an account", text, err)
 		}
 		return caller{}, false
@@ -134,15 +143,4 @@ func logsInAs(t *testing.T, text, name, secret string) (caller, bool) {
 		t.Errorf("%s: got the access token %q", text, who.token)
 	}
 	return who, true
-}
-
-// forgetDeployLogins lets GitLab be shown unknown deploy tokens again.
-func forgetDeployLogins() {
-	deployBudgets.Range(func(_, budget any) bool {
-		b := budget.(*deployBudget)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.shown = nil
-		return true
-	})
 }

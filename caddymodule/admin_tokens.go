@@ -39,7 +39,7 @@ func adminMakeToken(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	token, secret, err := h.makeToken(r.Context(), order.tokenOrder, byAdmin)
+	token, secret, err := h.tokens.makeToken(r.Context(), order.tokenOrder, byAdmin)
 	return http.StatusCreated, madeToken{secret, token}, err
 }
 
@@ -59,10 +59,10 @@ func adminListTokens(r *http.Request) (int, any, error) {
 			return 0, nil, badOrderf("the parameter '%s' is empty; give it a value, or leave it out to list all", name)
 		}
 	}
-	tokens, err := handlers[0].listTokens(r.Context(), func(t accesstoken.Token) bool {
+	tokens, err := handlers[0].tokens.listTokens(r.Context(), func(t accesstoken.Token) bool {
 		return (site == nil || t.Site == *site) && (account == "" || t.Owner != nil && (t.Owner.Name == account || ownerID(t.Owner).String() == account)) &&
 			(group == "" || slices.Contains(t.Groups, group))
-	})
+	}, managersOf(handlers)...)
 	return http.StatusOK, tokenList{tokens}, err
 }
 
@@ -78,6 +78,13 @@ func adminRevokeToken(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	token, err := handlers[0].revokeToken(r.Context(), id, byAdmin, func(accesstoken.Token) bool { return true })
+	token, err := handlers[0].tokens.revokeToken(r.Context(), id, byAdmin, func(accesstoken.Token) bool { return true })
 	return http.StatusOK, token, err
+}
+
+func managersOf(handlers []*Handler) (managers []*tokenManager) {
+	for _, h := range handlers {
+		managers = append(managers, h.tokens)
+	}
+	return managers
 }

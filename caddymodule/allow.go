@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,7 +8,8 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 	"go.uber.org/zap"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 // imagePattern is one pattern of a group's allow or deny line. It consists of
@@ -42,12 +42,12 @@ func parseImagePattern(text string) (imagePattern, error) {
 		return imagePattern{}, fmt.Errorf("pattern '%s': invalid tag; a colon is followed by a tag, and an upstream has no port; %s", text, patternSyntax)
 	}
 	for _, component := range strings.Split(name, "/") {
-		if err := checkGlob(component, isNameByte); err != nil {
+		if err := parse.Pattern(component, parse.IsNameByte); err != nil {
 			return imagePattern{}, fmt.Errorf("pattern '%s': %w; %s", text, err, patternSyntax)
 		}
 	}
 	if tagged {
-		if err := checkGlob(tag, isTagByte); err != nil {
+		if err := parse.Pattern(tag, parse.IsTagByte); err != nil {
 			return imagePattern{}, fmt.Errorf("pattern '%s': invalid tag: %w; %s", text, err, patternSyntax)
 		}
 		if tag == "**" {
@@ -56,43 +56,6 @@ func parseImagePattern(text string) (imagePattern, error) {
 	}
 	return imagePattern{text, name, tag}, nil
 }
-
-// checkGlob checks the pattern of one component of a name: a typing error in a
-// deny line must not make it match nothing.
-func checkGlob(component string, literal func(byte) bool) error {
-	if component == "" {
-		return errors.New("empty component")
-	}
-	if !doublestar.ValidatePattern(component) {
-		return errors.New("unbalanced [ ] or { } in a component")
-	}
-	if strings.Contains(component, "**") && component != "**" {
-		return fmt.Errorf("** must be a whole component, as in a/**/b, which '%s' is not", component)
-	}
-	braces, class := 0, false
-	for i := range len(component) {
-		switch c := component[i]; {
-		case c == '{':
-			braces++
-		case c == '}':
-			braces--
-		case c == ',' && braces == 0:
-			return errors.New("a comma separates alternatives in { } only; patterns are separated by spaces")
-		case c == '[' && !class, c == ']' && class:
-			class = !class
-		case (c == '!' || c == '^') && i > 0 && component[i-1] == '[': // negates the class
-		case !literal(c) && !strings.ContainsRune("*?,", rune(c)):
-			return fmt.Errorf("unexpected character '%c'", c)
-		}
-	}
-	return nil
-}
-
-func isNameByte(c byte) bool {
-	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-'
-}
-
-func isTagByte(c byte) bool { return isNameByte(c) || 'A' <= c && c <= 'Z' }
 
 // checkUpstream rejects a pattern whose first component is not, or matches none,
 // of the declared upstreams.
@@ -122,7 +85,7 @@ type pulledImage struct {
 // must not slip through a pattern that was written for the other.
 func imageOf(repo *repository, rt route) pulledImage {
 	image := pulledImage{names: []string{repo.upstream + "/" + repo.name}, tag: rt.tag}
-	if short, ok := strings.CutPrefix(repo.name, "library/"); ok && upstream.NormalizeRepository(repo.upstream, short) == repo.name {
+	if short, ok := strings.CutPrefix(repo.name, "library/"); ok && reference.NormalizeRepository(repo.upstream, short) == repo.name {
 		image.names = append(image.names, repo.upstream+"/"+short)
 	}
 	return image

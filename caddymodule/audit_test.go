@@ -11,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -20,7 +21,10 @@ func (s *site) audited(seen *int) (lines []string) {
 	s.t.Helper()
 	all := strings.Split(strings.TrimSpace(s.logs()), "\n")
 	for _, text := range all[*seen:] {
-		var line struct{ Level, Logger, Msg, Event, Account, Directory, Group, Reason, Client_IP string }
+		var line struct {
+			Level, Logger, Msg, Event, Account, Directory, Group, Reason string
+			ClientIP                                                     string `json:"client_ip"`
+		}
 		if err := json.Unmarshal([]byte(text), &line); err != nil {
 			s.t.Fatal(err)
 		}
@@ -35,7 +39,7 @@ func (s *site) audited(seen *int) (lines []string) {
 			}
 			delete(fields, name)
 		}
-		if len(fields) > 0 || line.Msg != line.Event || line.Client_IP != "127.0.0.1" {
+		if len(fields) > 0 || line.Msg != line.Event || line.ClientIP != "127.0.0.1" {
 			s.t.Errorf("audit line: %s", text)
 		}
 		lines = append(lines, strings.Join([]string{line.Level, line.Event, line.Account, line.Directory, line.Group, line.Reason}, "|"))
@@ -49,7 +53,7 @@ func (s *site) audited(seen *int) (lines []string) {
 func TestAudit(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	lines := []string{users("alice", "bob"), private("acme", "alice"), hub(up), visible("open", Public), "token {\n refresh_tokens on\n}"}
+	lines := []string{users("alice", "bob"), private("acme", "alice"), hub(up), visible("open", directory.Public), "token {\n refresh_tokens on\n}"}
 	s := start(t, append(lines, "blocked bob")...)
 	pasted := "glpat-Zx81kPq27RtmVb3sN4yd"
 	s.secret(pasted, "swapped-by-mistake")
@@ -67,7 +71,7 @@ func TestAudit(t *testing.T) {
 		want string
 	}{
 		"login":          {func() answer { return s.get(auth, as("alice")) }, "info|login|alice|static||password as before"},
-		"login by POST":  {func() answer { return s.get("/jwt/auth", form(loginForm("alice", password("alice")))) }, "info|login|alice|static||password as before"},
+		"login by POST":  {func() answer { return s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice")))) }, "info|login|alice|static||password as before"},
 		"Basic":          {func() answer { return s.get(path, as("alice")) }, "debug|login|alice|static|acme|password as before"},
 		"refresh":        {func() answer { return s.get("/jwt/auth", grant(offline)) }, "info|login|alice|static||refresh token"},
 		"wrong":          {func() answer { return s.get(auth, login("alice", "x")) }, "warn|login refused|alice|static||wrong password"},

@@ -26,10 +26,9 @@ func (s *site) isStored(d digest.Digest) bool {
 
 // totals are what groups have, as last measured.
 func totals() (totals map[string]blobcache.Total) {
-	quotas.Range(func(_, q any) bool {
-		totals = q.(*pooledQuotas).Totals()
-		return true
-	})
+	for _, q := range quotas.All() {
+		totals = q.Totals()
+	}
 	return totals
 }
 

@@ -8,6 +8,9 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
 func init() {
@@ -47,48 +50,48 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 // [Token.UnmarshalCaddyfile] have the blocks.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive
-	if err := endOfLine(d); err != nil {
+	if err := parse.End(d); err != nil {
 		return err
 	}
-	users := new(StaticDirectory)
+	users := new(static.Directory)
 	blocks := map[string]func(*caddyfile.Dispenser) error{
 		"name": func(d *caddyfile.Dispenser) error {
-			if err := oneArg(d, &h.Name); err != nil {
+			if err := parse.Arg(d, &h.Name); err != nil {
 				return err
 			}
-			return here(d, checkSiteName(h.Name))
+			return parse.At(d, checkSiteName(h.Name))
 		},
 		"storage": h.unmarshalStorage,
 		"user": func(d *caddyfile.Dispenser) error {
-			if err := users.unmarshalUser(d); err != nil {
+			if err := users.UnmarshalUser(d); err != nil {
 				return err
 			}
-			return here(d, h.checkDirectories(users))
+			return parse.At(d, h.checkDirectories(users))
 		},
 		"directory": func(d *caddyfile.Dispenser) error {
 			if err := h.unmarshalDirectory(d); err != nil {
 				return err
 			}
-			return here(d, h.checkDirectories(users))
+			return parse.At(d, h.checkDirectories(users))
 		},
 		"group":    h.unmarshalGroup,
 		"upstream": h.unmarshalUpstream,
 		"token":    h.Token.UnmarshalCaddyfile,
 		"realm": func(d *caddyfile.Dispenser) error {
-			if err := oneArg(d, &h.Realm); err != nil {
+			if err := parse.Arg(d, &h.Realm); err != nil {
 				return err
 			}
-			return here(d, checkRealm(h.Realm))
+			return parse.At(d, checkRealm(h.Realm))
 		},
 		"private_groups": func(d *caddyfile.Dispenser) error {
-			on, err := onOff(d)
+			on, err := parse.OnOff(d)
 			h.PrivateGroups = &on
 			return err
 		},
 		"admins":  func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Admins, directoryList.account) },
 		"blocked": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Blocked, directoryList.blocked) },
 	}
-	if err := eachLine(d, "dependency_proxy", blocks); err != nil {
+	if err := parse.Lines(d, "dependency_proxy", blocks); err != nil {
 		return err
 	}
 	h.DirectoriesRaw = h.withUsers(users)
@@ -99,11 +102,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := h.checkLines(directories); err != nil {
 		return err
 	}
-	return here(d, h.checkWhole())
+	return parse.At(d, h.checkWhole())
 }
 
 // withUsers returns the directories with that of the user lines before them.
-func (h *Handler) withUsers(users *StaticDirectory) []json.RawMessage {
+func (h *Handler) withUsers(users *static.Directory) []json.RawMessage {
 	if len(users.Users) == 0 {
 		return h.DirectoriesRaw
 	}
@@ -112,7 +115,7 @@ func (h *Handler) withUsers(users *StaticDirectory) []json.RawMessage {
 }
 
 // checkDirectories finds two directories of one name where the second one is.
-func (h *Handler) checkDirectories(users *StaticDirectory) error {
+func (h *Handler) checkDirectories(users *static.Directory) error {
 	_, err := listDirectories(h.withUsers(users))
 	return err
 }
@@ -124,7 +127,7 @@ func (h *Handler) unmarshalStorage(d *caddyfile.Dispenser) error {
 	if h.StorageRaw != nil {
 		return d.Err("storage is there twice")
 	}
-	raw, err := guest(d, "http.dependency_proxy.storage.", "type")
+	raw, err := parse.Module(d, "http.dependency_proxy.storage.", "type")
 	h.StorageRaw = raw
 	return err
 }
@@ -133,18 +136,9 @@ func (h *Handler) unmarshalStorage(d *caddyfile.Dispenser) error {
 //
 //	directory <module> ...
 func (h *Handler) unmarshalDirectory(d *caddyfile.Dispenser) error {
-	raw, err := guest(d, "http.dependency_proxy.directory.", "type")
+	raw, err := parse.Module(d, "http.dependency_proxy.directory.", "type")
 	h.DirectoriesRaw = append(h.DirectoriesRaw, raw)
 	return err
-}
-
-func (s *StaticDirectory) unmarshalUser(d *caddyfile.Dispenser) error {
-	u := new(StaticUser)
-	if !d.AllArgs(&u.Name, &u.Hash) {
-		return d.Err("write `user NAME HASH`, the hash as `caddy hash-password` prints it")
-	}
-	s.Users = append(s.Users, u)
-	return here(d, cmp.Or(u.check(), checkOnce("user", s.Users, userName)))
 }
 
 // unmarshalGroup reads
@@ -164,19 +158,19 @@ func (s *StaticDirectory) unmarshalUser(d *caddyfile.Dispenser) error {
 //	}
 func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
 	g := new(Group)
-	if err := oneArg(d, &g.Path); err != nil {
+	if err := parse.Arg(d, &g.Path); err != nil {
 		return err
 	}
 	h.Groups = append(h.Groups, g)
-	if err := cmp.Or(g.check(), checkOnce("group", h.Groups, groupPath)); err != nil {
+	if err := cmp.Or(g.check(), parse.Unique("group", h.Groups, groupPath)); err != nil {
 		return d.WrapErr(err)
 	}
-	return eachLine(d, "group", map[string]func(*caddyfile.Dispenser) error{
+	return parse.Lines(d, "group", map[string]func(*caddyfile.Dispenser) error{
 		"visibility": func(d *caddyfile.Dispenser) error {
-			if err := oneArg(d, (*string)(&g.Visibility)); err != nil {
+			if err := parse.Arg(d, (*string)(&g.Visibility)); err != nil {
 				return err
 			}
-			return here(d, g.check())
+			return parse.At(d, g.check())
 		},
 		"members":     func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &g.Members, directoryList.account) },
 		"maintainers": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &g.Maintainers, directoryList.account) },
@@ -184,7 +178,7 @@ func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
 		"members_from": func(d *caddyfile.Dispenser) error {
 			return h.accountArgs(d, &g.MembersFrom, directoryList.memberDirectory)
 		},
-		"quota":    func(d *caddyfile.Dispenser) error { return size(d, &g.Quota) },
+		"quota":    func(d *caddyfile.Dispenser) error { return parse.Size(d, &g.Quota) },
 		"allow":    func(d *caddyfile.Dispenser) error { return g.unmarshalPatterns(d, &g.Allow) },
 		"deny":     func(d *caddyfile.Dispenser) error { return g.unmarshalPatterns(d, &g.Deny) },
 		"upstream": g.unmarshalUpstream,
@@ -192,25 +186,25 @@ func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
 }
 
 func (g *Group) unmarshalPatterns(d *caddyfile.Dispenser, to *[]string) error {
-	if err := someArgs(d, to); err != nil {
+	if err := parse.Args(d, to); err != nil {
 		return err
 	}
-	return here(d, g.checkPatterns())
+	return parse.At(d, g.checkPatterns())
 }
 
 func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	u := new(GroupUpstream)
-	if err := oneArg(d, &u.Name); err != nil {
+	if err := parse.Arg(d, &u.Name); err != nil {
 		return err
 	}
 	g.Upstreams = append(g.Upstreams, u)
-	err := eachLine(d, "group upstream", map[string]func(*caddyfile.Dispenser) error{
+	err := parse.Lines(d, "group upstream", map[string]func(*caddyfile.Dispenser) error{
 		"credentials": func(d *caddyfile.Dispenser) error { return unmarshalCredentials(d, &u.Credentials) },
 	})
 	if err != nil {
 		return err
 	}
-	return here(d, cmp.Or(u.check(), checkOnce("group "+g.Path+": upstream", g.Upstreams, groupUpstreamName)))
+	return parse.At(d, cmp.Or(u.check(), parse.Unique("group "+g.Path+": upstream", g.Upstreams, groupUpstreamName)))
 }
 
 // unmarshalUpstream reads
@@ -229,40 +223,40 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 // [Downloads.UnmarshalCaddyfile] has the block of downloads.
 func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	u := new(Upstream)
-	if err := oneArg(d, &u.Name); err != nil {
+	if err := parse.Arg(d, &u.Name); err != nil {
 		return err
 	}
 	h.Upstreams = append(h.Upstreams, u)
-	if err := cmp.Or(u.check(), checkOnce("upstream", h.Upstreams, upstreamName)); err != nil {
+	if err := cmp.Or(u.check(), parse.Unique("upstream", h.Upstreams, upstreamName)); err != nil {
 		return d.WrapErr(err)
 	}
-	err := eachLine(d, "upstream", map[string]func(*caddyfile.Dispenser) error{
+	err := parse.Lines(d, "upstream", map[string]func(*caddyfile.Dispenser) error{
 		"endpoint": func(d *caddyfile.Dispenser) error {
-			if err := oneArg(d, &u.Endpoint); err != nil {
+			if err := parse.Arg(d, &u.Endpoint); err != nil {
 				return err
 			}
-			return here(d, u.check())
+			return parse.At(d, u.check())
 		},
 		"credentials": func(d *caddyfile.Dispenser) error { return unmarshalCredentials(d, &u.Credentials) },
-		"fresh_for":   func(d *caddyfile.Dispenser) error { return duration(d, &u.FreshFor) },
-		"connections": func(d *caddyfile.Dispenser) error { return number(d, maxConnections, &u.Connections) },
+		"fresh_for":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &u.FreshFor) },
+		"connections": func(d *caddyfile.Dispenser) error { return parse.Int(d, maxConnections, &u.Connections) },
 		"downloads":   u.Downloads.UnmarshalCaddyfile,
-		"realm_hosts": func(d *caddyfile.Dispenser) error { return someArgs(d, &u.RealmHosts) },
+		"realm_hosts": func(d *caddyfile.Dispenser) error { return parse.Args(d, &u.RealmHosts) },
 		"allow_private": func(d *caddyfile.Dispenser) (err error) {
 			if u.AllowPrivate = true; d.CountRemainingArgs() > 0 {
-				u.AllowPrivate, err = onOff(d)
+				u.AllowPrivate, err = parse.OnOff(d)
 			}
 			return err
 		},
 		"transport": func(d *caddyfile.Dispenser) (err error) {
-			u.TransportRaw, err = guest(d, "http.reverse_proxy.transport.", "protocol")
+			u.TransportRaw, err = parse.Module(d, "http.reverse_proxy.transport.", "protocol")
 			return err
 		},
 	})
 	if err != nil {
 		return err
 	}
-	return here(d, u.checkTransport()) // allow_private may come last
+	return parse.At(d, u.checkTransport()) // allow_private may come last
 }
 
 func unmarshalCredentials(d *caddyfile.Dispenser, to **Credentials) error {
@@ -271,7 +265,7 @@ func unmarshalCredentials(d *caddyfile.Dispenser, to **Credentials) error {
 		return d.Err("write `credentials USERNAME {env.PASSWORD}`")
 	}
 	*to = c
-	return here(d, c.check())
+	return parse.At(d, c.check())
 }
 
 // UnmarshalCaddyfile reads
@@ -282,19 +276,19 @@ func unmarshalCredentials(d *caddyfile.Dispenser, to **Credentials) error {
 //		refresh_tokens on|off
 //	}
 func (t *Token) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if err := endOfLine(d); err != nil {
+	if err := parse.End(d); err != nil {
 		return err
 	}
-	err := eachLine(d, "token", map[string]func(*caddyfile.Dispenser) error{
-		"lifetime": func(d *caddyfile.Dispenser) error { return duration(d, &t.Lifetime) },
-		"rotate":   func(d *caddyfile.Dispenser) error { return duration(d, &t.Rotate) },
+	err := parse.Lines(d, "token", map[string]func(*caddyfile.Dispenser) error{
+		"lifetime": func(d *caddyfile.Dispenser) error { return parse.Duration(d, &t.Lifetime) },
+		"rotate":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &t.Rotate) },
 		"refresh_tokens": func(d *caddyfile.Dispenser) (err error) {
-			t.RefreshTokens, err = onOff(d)
+			t.RefreshTokens, err = parse.OnOff(d)
 			return err
 		},
 	})
 	if err != nil {
 		return err
 	}
-	return here(d, t.check())
+	return parse.At(d, t.check())
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // exchange is one request and what has become known about it.
@@ -35,7 +37,7 @@ func (ex *exchange) serveRegistry() *apiError {
 	case unknownKind:
 		return refuse(nameUnknown, "this registry has no such path; images are at %s/GROUP%sIMAGE", ex.origin.registry, infix)
 	}
-	if err := ex.authorize(Member); err != nil {
+	if err := ex.authorize(directory.Member); err != nil {
 		return err
 	}
 	repo, err := ex.repository(ex.route, ex.r.URL.Query().Get("ns"))
@@ -77,12 +79,12 @@ func (ex *exchange) identified(who caller) {
 }
 
 // deeds are what takes a role, in the words of a denial.
-var deeds = [...]string{Member: "pull from it", Maintainer: "see its page or purge its cache", Owner: "manage its access tokens"}
+var deeds = [...]string{directory.Member: "pull from it", directory.Maintainer: "see its page or purge its cache", directory.Owner: "manage its access tokens"}
 
 // authorize decides whether the caller has a role in the group, now. Why not
 // is told to insiders alone.
-func (ex *exchange) authorize(want Role) *apiError {
-	v, err := ex.access.decide(askedBy(ex.r.Context(), ex.caller, ex.clientIP()), ex.caller, ex.route.group, want)
+func (ex *exchange) authorize(want directory.Role) *apiError {
+	v, err := ex.access.decide(directory.WithAsker(ex.r.Context(), ex.caller.asker(ex.clientIP())), ex.caller, ex.route.group, want)
 	if err != nil {
 		return ex.cannotTell("decide about a group", err)
 	}

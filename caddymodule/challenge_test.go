@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -46,7 +47,7 @@ func TestTokenServiceChallenge(t *testing.T) {
 func TestSeveralAuthorizations(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice", "bob"), roles, private("team", "alice"), visible("open", Public), hub(up))
+	s := start(t, users("alice", "bob"), roles, private("team", "alice"), visible("open", directory.Public), hub(up))
 	token, other := "Bearer "+s.token("alice"), "Bearer x.y.z"
 	_, login, _ := strings.Cut(fmt.Sprint(basicHeader("alice")), " ")
 	login = "Basic " + login
@@ -59,7 +60,7 @@ func TestSeveralAuthorizations(t *testing.T) {
 				t.Errorf("%s: the message is %q", path, message)
 			}
 		}
-		s.get("/jwt/auth", form(loginForm("alice", password("alice"))), both).expect(t, http.StatusBadRequest, "UNSUPPORTED")
+		s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice"))), both).expect(t, http.StatusBadRequest, "UNSUPPORTED")
 		s.get("/acme/dependency_proxy/cache", method(http.MethodDelete), both).expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	}
 	s.get("/v2/", header("Authorization", token)).expect(t, http.StatusOK, "")

@@ -10,52 +10,28 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // What is wrong with a configuration by itself is found here: when a Caddyfile
 // is read, so that the error has a line, and when a module is provisioned, for
 // those who write JSON. What depends on the machine is found by Provision.
 
-func (u *StaticUser) check() error {
-	if err := u.checkName(); err != nil {
-		return err
-	}
-	if _, _, err := comparer(u.Hash); err != nil {
-		return u.badHash(err)
-	}
-	return nil
-}
-
-func (u *StaticUser) checkName() error {
-	if u == nil {
-		return errors.New("a user is null")
-	}
-	if u.Name == "" || strings.ContainsAny(u.Name, ": \t\r\n") {
-		return errors.New("a user's name must not be empty nor contain a colon or white space")
-	}
-	return nil
-}
-
-func (u *StaticUser) badHash(err error) error {
-	return fmt.Errorf("user %s: %w; write what `caddy hash-password` prints", u.Name, err)
-}
-
 func (g *Group) check() error {
 	if g == nil {
 		return errors.New("a group is null")
 	}
-	switch {
-	case !upstream.ValidRepository(g.Path):
-		return fmt.Errorf("group '%s': a group's path is lower-case letters and digits, separated by . _ __ - or /", g.Path)
-	case strings.Contains("/"+g.Path+"/", infix):
-		return fmt.Errorf("group %s: a group's path must not contain %s", g.Path, strings.Trim(infix, "/"))
-	case g.Quota < 0:
+	if err := directory.CheckGroupPath(g.Path); err != nil {
+		return err
+	}
+	if g.Quota < 0 {
 		return fmt.Errorf("group %s: the quota is less than nothing; write a number of bytes", g.Path)
 	}
 	switch g.Visibility {
-	case "", Private, Internal, Public:
+	case "", directory.Private, directory.Internal, directory.Public:
 		return g.checkPatterns()
 	}
 	return fmt.Errorf("group %s: visibility '%s': write private, internal or public", g.Path, g.Visibility)
@@ -65,7 +41,7 @@ func (u *Upstream) check() error {
 	if u == nil {
 		return errors.New("an upstream is null")
 	}
-	if !upstream.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
+	if !reference.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
 		return fmt.Errorf("upstream '%s': the name is the first component of image names: lower-case letters and digits, separated by . _ __ or -", u.Name)
 	}
 	if !strings.Contains(u.Endpoint, "{") {
@@ -167,35 +143,6 @@ func checkSiteName(name string) error {
 	return nil
 }
 
-// checkOnce finds a name that the last of some named things shares with one
-// before it.
-func checkOnce[T any](what string, things []T, name func(T) string) error {
-	if len(things) == 0 {
-		return nil
-	}
-	last := name(things[len(things)-1])
-	for _, other := range things[:len(things)-1] {
-		if name(other) == last {
-			return fmt.Errorf("%s %s is there twice", what, last)
-		}
-	}
-	return nil
-}
-
-// checkEach checks some named things in the order in which they were written.
-func checkEach[T interface{ check() error }](what string, things []T, name func(T) string) error {
-	for i, thing := range things {
-		if err := thing.check(); err != nil {
-			return err
-		}
-		if err := checkOnce(what, things[:i+1], name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func userName(u *StaticUser) string             { return u.Name }
 func groupPath(g *Group) string                 { return g.Path }
 func upstreamName(u *Upstream) string           { return u.Name }
 func groupUpstreamName(u *GroupUpstream) string { return u.Name }
@@ -203,12 +150,12 @@ func groupUpstreamName(u *GroupUpstream) string { return u.Name }
 // check is all of it, for those who write JSON.
 func (h *Handler) check() error {
 	err := cmp.Or(h.Token.check(), checkRealm(h.Realm), checkSiteName(h.Name),
-		checkEach("group", h.Groups, groupPath), checkEach("upstream", h.Upstreams, upstreamName))
+		parse.Each("group", h.Groups, groupPath, (*Group).check), parse.Each("upstream", h.Upstreams, upstreamName, (*Upstream).check))
 	if err != nil {
 		return err
 	}
 	for _, g := range h.Groups {
-		if err := checkEach("group "+g.Path+": upstream", g.Upstreams, groupUpstreamName); err != nil {
+		if err := parse.Each("group "+g.Path+": upstream", g.Upstreams, groupUpstreamName, (*GroupUpstream).check); err != nil {
 			return err
 		}
 	}

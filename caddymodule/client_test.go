@@ -27,7 +27,7 @@ type answer struct {
 type with func(*http.Request)
 
 func as(name string) with {
-	return func(r *http.Request) { r.SetBasicAuth(name, password(name)) }
+	return func(r *http.Request) { r.SetBasicAuth(name, passwordOf(name)) }
 }
 
 func bearer(token string) with { return header("Authorization", "Bearer "+token) }
@@ -197,4 +197,9 @@ func manifestPath(group, image, reference string) string {
 
 func blobPath[D ~string](group, image string, digest D) string {
 	return "/v2/" + group + "/dependency_proxy/containers/" + image + "/blobs/" + string(digest)
+}
+
+// idToken logs in with an id token.
+func idToken(raw string) with {
+	return func(r *http.Request) { r.SetBasicAuth("ci", raw) }
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -83,10 +84,10 @@ func (q tokenRequest) send(s *site, secrets *strings.Replacer) answer {
 func TestTokenRequests(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	lines := []string{users("alice"), private("acme", "alice"), visible("open", Public), hub(up)}
+	lines := []string{users("alice"), private("acme", "alice"), visible("open", directory.Public), hub(up)}
 	s := start(t, append(lines, "token {\n refresh_tokens on\n}")...)
 	stored := s.get(auth+"&offline_token=true", as("alice")).tokens().RefreshToken
-	secrets := strings.NewReplacer("ALICE", password("alice"), "REFRESH", stored)
+	secrets := strings.NewReplacer("ALICE", passwordOf("alice"), "REFRESH", stored)
 	for _, refresh := range []bool{true, false} {
 		if !refresh {
 			s.load(lines...)
@@ -144,7 +145,7 @@ func checkTokens(t *testing.T, what string, a answer, refresh bool) {
 // TestTokenRefusals: clients that POST fall back to GET on 401 and on 404, and
 // on 400 not all of them; they read messages out of JSON alone.
 func TestTokenRefusals(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"), visible("open", Public))
+	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public))
 	secrets := strings.NewReplacer("ALICE", "wrong", "REFRESH", "x.y.z")
 	for _, q := range tokenRequests {
 		if q.form == "" && q.user == "" {
@@ -168,7 +169,7 @@ func TestTokenRefusals(t *testing.T) {
 func TestSequences(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), visible("open", Public), hub(up))
+	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public), hub(up))
 	tag, digest := manifestPath("acme", "alpine", "3.20"), manifestPath("acme", "alpine", string(image.Manifest))
 	layer := blobPath("acme", "alpine", image.Layers[0])
 	for client, steps := range map[string][]string{

@@ -115,9 +115,8 @@ func TestFinishAbandoned(t *testing.T) {
 
 // fills are those of the one storage in use.
 func (s *site) fills() (fills []blobcache.Fill) {
-	vaults.Range(func(_, value any) bool {
-		fills = append(fills, value.(*vault).cache.Fills()...)
-		return true
-	})
+	for _, v := range vaults.All() {
+		fills = append(fills, v.cache.Fills()...)
+	}
 	return fills
 }

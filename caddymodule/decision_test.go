@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -15,7 +16,7 @@ func TestDecision(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 	groups := users("alice", "bob", "carol") + private("acme", "alice") + private("acme/platform", "carol") + private("acme/platform/deep") +
-		visible("acme/open", Public) + visible("tools", Internal) + visible("open", Public) + private("open/closed", "carol") + private("empty") + private("acmeplus")
+		visible("acme/open", directory.Public) + visible("tools", directory.Internal) + visible("open", directory.Public) + private("open/closed", "carol") + private("empty") + private("acmeplus")
 	s := start(t, groups, hub(up))
 	anonymous := s.get(auth).tokens().Token
 	callers := map[string]with{"nobody": bearer(anonymous)}
@@ -58,7 +59,7 @@ func TestDecision(t *testing.T) {
 func TestUnknownGroup(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 1000))
-	s := start(t, users("alice", "bob"), private("secret", "alice"), visible("open", Public), hub(up))
+	s := start(t, users("alice", "bob"), private("secret", "alice"), visible("open", directory.Public), hub(up))
 	s.get(manifestPath("secret", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
 	up.Reset()
 	for _, who := range []with{as("bob"), bearer(s.token("bob")), bearer(s.get(auth).tokens().Token)} {

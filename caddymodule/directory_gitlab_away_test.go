@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/gitlab"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
@@ -47,7 +48,7 @@ func status(code int, mediaType, body string) func(w http.ResponseWriter, r *htt
 func TestGitLabAway(t *testing.T) {
 	for name, fault := range gitlabFaults {
 		t.Run(name, func(t *testing.T) {
-			g, alice, bob := newGitLab(t)
+			g, alice, bob := gitlabtest.NewAcme(t)
 			s := gitlabSite(t, g, gitlabAt(t, g, quickly, "grace 1m"))
 			a := bearer(s.login("alice", alice))
 			s.may("acme", 200, a)
@@ -74,7 +75,7 @@ func TestGitLabAway(t *testing.T) {
 
 // TestGitLabAwayForLong: the grace ends.
 func TestGitLabAwayForLong(t *testing.T) {
-	g, alice, _ := newGitLab(t)
+	g, alice, _ := gitlabtest.NewAcme(t)
 	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "grace 1s"))
 	start := time.Now()
 	a := bearer(s.login("alice", alice))
@@ -96,7 +97,7 @@ func TestGitLabAwayForLong(t *testing.T) {
 // TestGitLabReloadWhileAway: what is known outlives the configuration, unless
 // GitLab or the service token is another.
 func TestGitLabReloadWhileAway(t *testing.T) {
-	g, alice, _ := newGitLab(t)
+	g, alice, _ := gitlabtest.NewAcme(t)
 	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"))
 	a := bearer(s.login("alice", alice))
 	s.may("open", 200, a)
@@ -111,7 +112,7 @@ func TestGitLabReloadWhileAway(t *testing.T) {
 
 // TestGitLabRedirects: no token goes where GitLab's answers point.
 func TestGitLabRedirects(t *testing.T) {
-	g, alice, _ := newGitLab(t)
+	g, alice, _ := gitlabtest.NewAcme(t)
 	thief := gitlabtest.New(t)
 	for name, where := range map[string]string{"elsewhere": thief.URL(), "here": ""} {
 		s := gitlabSite(t, g, gitlabAt(t, g, quickly))
@@ -136,7 +137,7 @@ func TestGitLabRedirects(t *testing.T) {
 // TestGitLabServiceToken: one that GitLab does not take, or that may not ask,
 // denies, and the log says so.
 func TestGitLabServiceToken(t *testing.T) {
-	g, alice, _ := newGitLab(t)
+	g, alice, _ := gitlabtest.NewAcme(t)
 	line := gitlabAt(t, g, quickly)
 	t.Setenv("GITLAB_TOKEN", "glpat-old-service-token-that-must-not-leak")
 	s := gitlabSite(t, g, line)
@@ -163,35 +164,10 @@ func TestGitLabServiceToken(t *testing.T) {
 	}
 }
 
-// TestGitLabStrangers: names of groups that nobody knows are asked for at a
-// bounded rate, known ones at any time.
-func TestGitLabStrangers(t *testing.T) {
-	g, _, _ := newGitLab(t)
-	d := openGitLab(t, g, "")
-	for range 2 {
-		if _, err := d.VisibilityOf(t.Context(), "acme"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d.questions.accounts.SetLimit(0)
-	refused := 0
-	for i := range 200 {
-		if _, err := d.VisibilityOf(t.Context(), "none-"+strings.Repeat("x", i)); err != nil && strings.Contains(err.Error(), "too many groups") {
-			refused++
-		}
-	}
-	if asked := g.Asked("/api/v4/groups/{group}"); refused < 100 || refused+asked != 201 {
-		t.Errorf("%d refused and %d asked", refused, asked)
-	}
-	if v, err := d.VisibilityOf(t.Context(), "acme"); err != nil || v != Private {
-		t.Error(v, err)
-	}
-}
-
 // TestGitLabInJSON: what is wrong with a configuration is found without a
 // Caddyfile too, and GitLab is not asked for that.
 func TestGitLabInJSON(t *testing.T) {
-	for wrong, d := range map[string]*GitLabDirectory{
+	for wrong, d := range map[string]*gitlab.Directory{
 		"is not one as in":              {URL: "gitlab.example.com", Token: "{env.X}"},
 		"there is no service token":     {URL: "https://gitlab.example.com"},
 		"stands in the configuration":   {URL: "https://gitlab.example.com", Token: "glpat-xyz"},

@@ -6,13 +6,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
 // TestGitLabLogins: which credential gets in under which name, and that nothing
 // which may be a password is sent to GitLab.
 func TestGitLabLogins(t *testing.T) {
-	g, alice, _ := newGitLab(t)
+	g, alice, _ := gitlabtest.NewAcme(t)
 	token := func(id int64, user int64, name string, expires string, scopes ...string) string {
 		secret := "glpat-" + name + "-secret-that-must-not-leak"
 		g.Tokens[secret] = &gitlabtest.Token{ID: id, User: user, Name: name, Scopes: scopes, Expires: expires}
@@ -66,7 +67,7 @@ func TestGitLabLogins(t *testing.T) {
 // TestGitLabDeployTokens: one pulls from its group and below, and nowhere else but
 // where everybody may, whatever its maker called it.
 func TestGitLabDeployTokens(t *testing.T) {
-	g, _, _ := newGitLab(t)
+	g, _, _ := gitlabtest.NewAcme(t)
 	scopes := []string{"read_registry", "read_virtual_registry"}
 	secret := func(name string) string { return "gldt-" + name + "-secret-that-must-not-leak" }
 	g.Groups[1].Deploy[11] = &gitlabtest.DeployToken{Name: "alice", Secret: secret("parent"), Scopes: scopes}
@@ -80,7 +81,7 @@ func TestGitLabDeployTokens(t *testing.T) {
 	g.AddGroup(301, "unseen", "private")
 	g.Groups[301].Deploy[15] = &gitlabtest.DeployToken{Name: "unseen", Secret: secret("unseen"), Scopes: scopes}
 	g.Groups[301].Hidden = true
-	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off"), private("team", "alice"), visible("tools", Internal))
+	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off"), private("team", "alice"), visible("tools", directory.Internal))
 	parent, child := bearer(s.login("alice", secret("parent"))), bearer(s.login("gitlab+deploy-token-12", secret("child")))
 	for group, status := range map[string][2]int{
 		"acme": {200, 403}, "acme/sub": {200, 200}, "others": {403, 403}, "inner": {403, 403}, "tools": {403, 403}, "team": {403, 403}, "open": {200, 200}, "none": {403, 403},
@@ -101,7 +102,7 @@ func TestGitLabDeployTokens(t *testing.T) {
 		t.Error("the log does not say why")
 	}
 	// A user of that name is somebody else.
-	s.load(gitlabAt(t, g, "cache_for 1m", "members_only off"), private("team", "alice"), visible("tools", Internal), "blocked alice")
+	s.load(gitlabAt(t, g, "cache_for 1m", "members_only off"), private("team", "alice"), visible("tools", directory.Internal), "blocked alice")
 	s.get("/v2/", parent).expect(t, http.StatusOK, "")
 	// A login that is about a group needs no search.
 	s.load(gitlabAt(t, g, "cache_for 2m", "members_only off"), "token {\n lifetime 5m\n}")
@@ -131,7 +132,7 @@ func TestGitLabDeployTokens(t *testing.T) {
 // TestSeveralGitLabs: a token that one instance does not know may be another's,
 // unless it bears the instance's own prefix.
 func TestSeveralGitLabs(t *testing.T) {
-	g, alice, _ := newGitLab(t)
+	g, alice, _ := gitlabtest.NewAcme(t)
 	other := gitlabtest.New(t)
 	zoe := other.AddUser(1, "zoe")
 	g.Tokens["corp-token-secret-that-must-not-leak"] = &gitlabtest.Token{ID: 9, User: 24, Scopes: []string{"api"}}
@@ -161,7 +162,7 @@ func TestSeveralGitLabs(t *testing.T) {
 
 // TestOtherGitLab: numbers and names of one instance are nobody's at another.
 func TestOtherGitLab(t *testing.T) {
-	g, alice, _ := newGitLab(t)
+	g, alice, _ := gitlabtest.NewAcme(t)
 	other := gitlabtest.New(t)
 	other.AddUser(24, "alice") // who has the same first number, as roots do
 	s := gitlabSite(t, g, gitlabAt(t, g))

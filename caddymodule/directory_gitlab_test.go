@@ -2,16 +2,10 @@ package caddymodule
 
 import (
 	"encoding/base64"
-	"errors"
-	"io/fs"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -25,20 +19,6 @@ func gitlabAt(t *testing.T, g *gitlabtest.GitLab, lines ...string) string {
 // quickly makes changes at GitLab come through at once, as tests go.
 const quickly = "cache_for 20ms"
 
-// newGitLab is an instance with alice, a developer of acme, and bob, who is
-// nobody's member. The groups are acme and acme/Sub, private, others, private,
-// inner, internal, and open, public.
-func newGitLab(t *testing.T) (g *gitlabtest.GitLab, alice, bob string) {
-	g = gitlabtest.New(t)
-	alice, bob = g.AddUser(24, "alice"), g.AddUser(25, "bob")
-	g.AddGroup(1, "acme", "private", 24)
-	g.AddGroup(2, "acme/Sub", "private")
-	g.AddGroup(3, "others", "private")
-	g.AddGroup(4, "inner", "internal")
-	g.AddGroup(5, "open", "public")
-	return g, alice, bob
-}
-
 // gitlabSite is a site that only GitLab's users log in to.
 func gitlabSite(t *testing.T, g *gitlabtest.GitLab, lines ...string) *site {
 	t.Helper()
@@ -47,13 +27,6 @@ func gitlabSite(t *testing.T, g *gitlabtest.GitLab, lines ...string) *site {
 	s := newSite(t)
 	s.secret(gitlabtest.ServiceToken, "secret-that-must-not-leak")
 	s.load(append(lines, hub(up))...)
-	t.Cleanup(func() {
-		s.stop()
-		gitlabs.Range(func(any, any) bool {
-			t.Error("Caddy has stopped, and an instance of GitLab is held")
-			return true
-		})
-	})
 	return s
 }
 
@@ -77,7 +50,7 @@ func (s *site) may(group string, status int, changes ...with) {
 
 // TestGitLabGroups: membership and visibility are GitLab's, subgroups and all.
 func TestGitLabGroups(t *testing.T) {
-	g, alice, bob := newGitLab(t)
+	g, alice, bob := gitlabtest.NewAcme(t)
 	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off"))
 	a, b, nobody := bearer(s.login("alice", alice)), bearer(s.login("Bob", bob)), bearer(s.get(auth).tokens().Token)
 	for _, row := range []struct {
@@ -114,7 +87,7 @@ func TestGitLabGroups(t *testing.T) {
 // TestGitLabChanges: what changes at GitLab comes through when the remembered
 // answer is old, for tokens of before too.
 func TestGitLabChanges(t *testing.T) {
-	g, alice, bob := newGitLab(t)
+	g, alice, bob := gitlabtest.NewAcme(t)
 	g.Jobs["glcbt-64_job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 7, Project: 70, User: 24, Status: "running"}
 	g.Groups[1].Deploy[11] = &gitlabtest.DeployToken{Name: "puller", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: []string{"read_registry", "write_registry"}}
 	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"))
@@ -161,131 +134,4 @@ func TestGitLabChanges(t *testing.T) {
 		return s.get("/v2/", job).StatusCode == http.StatusUnauthorized
 	})
 	s.get(auth, basic("gitlab-ci-token", "glcbt-64_job-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-}
-
-// openGitLab is the directory by itself.
-func openGitLab(t testing.TB, g *gitlabtest.GitLab, prefix string) *GitLabDirectory {
-	t.Setenv("GITLAB_TOKEN", gitlabtest.ServiceToken)
-	d := &GitLabDirectory{URL: g.URL() + "/", Token: "{env.GITLAB_TOKEN}", TokenPrefix: prefix}
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
-	t.Cleanup(cancel)
-	if err := d.Provision(ctx); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Cleanup() })
-	return d
-}
-
-// TestGitLabRoles: GitLab's access levels are our roles, the highest that flows
-// down, and only a token of full scope may do more than pull.
-func TestGitLabRoles(t *testing.T) {
-	g, alice, _ := newGitLab(t)
-	g.Tokens["glpat-weak-token-that-must-not-leak"] = &gitlabtest.Token{ID: 2, User: 24, Scopes: []string{"read_registry", "write_registry"}}
-	g.Jobs["64_job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 8, Project: 70, User: 24, Status: "running"}
-	d := openGitLab(t, g, "")
-	ctx := t.Context()
-	named, err := d.Lookup(ctx, "ALICE", "")
-	if err != nil || named.Name != "alice" || named.PullOnly {
-		t.Fatalf("%+v, %v", named, err)
-	}
-	for id, level := range []int{0, 5, 10, 15, 20, 30, 40, 50, 60} {
-		user := int64(100 + id)
-		g.AddUser(user, "user")
-		g.Change(func() {
-			g.Groups[1].Members[user] = &gitlabtest.Member{Level: level}
-			g.Groups[2].Members[user] = &gitlabtest.Member{Level: 10}
-		})
-		want := [...]Role{NoRole, NoRole, Member, Member, Member, Member, Maintainer, Owner, Owner}[id]
-		account := Account{Facts: gitlabCredential{User: user}.facts()}
-		if role, err := d.RoleIn(ctx, account, "acme"); err != nil || role != want {
-			t.Errorf("level %d: %v, %v", level, role, err)
-		}
-		if role, err := d.RoleIn(ctx, account, "acme/sub"); err != nil || role != max(want, Member) {
-			t.Errorf("level %d in the subgroup: %v, %v", level, role, err)
-		}
-	}
-	for name, row := range map[string]struct {
-		login    Login
-		pullOnly bool
-	}{
-		"api":      {Login{Name: "alice", Password: alice}, false},
-		"registry": {Login{Name: "alice", Password: "glpat-weak-token-that-must-not-leak"}, true},
-		"job":      {Login{Name: "gitlab-ci-token", Password: "64_job-secret-that-must-not-leak"}, true},
-	} {
-		account, err := d.Authenticate(ctx, row.login)
-		if err != nil || account.Name != "alice" || account.PullOnly != row.pullOnly || strings.Contains(account.Facts, "secret") {
-			t.Errorf("%s: %+v, %v", name, account, err)
-		}
-		again, err := d.Lookup(ctx, account.Name, account.Facts)
-		if err != nil || again.PullOnly != row.pullOnly || again.Facts != account.Facts {
-			t.Errorf("%s: %+v, %v", name, again, err)
-		}
-	}
-	for _, name := range []string{"nobody", "", "al*ce", "gitlab+deploy-token-1", "a b"} {
-		if _, err := d.Lookup(ctx, name, ""); !errors.Is(err, ErrUnknownAccount) {
-			t.Errorf("%q: %v", name, err)
-		}
-	}
-	for _, facts := range []string{"{", `{"kind":"other","user":24}`, `{"user":99}`, `{"kind":"deploy","id":1,"in":1}`, `{"kind":"job","id":8,"in":70,"user":25}`} {
-		if account, err := d.Lookup(ctx, "alice", facts); !errors.Is(err, ErrUnknownAccount) {
-			t.Errorf("%s: %+v, %v", facts, account, err)
-		}
-	}
-	if _, err := d.VisibilityOf(ctx, "none"); !errors.Is(err, fs.ErrNotExist) {
-		t.Error(err)
-	}
-}
-
-// TestGitLabUnseen: what a service token that is no administrator's may not ask
-// about is believed for a while after the login, and no longer.
-func TestGitLabUnseen(t *testing.T) {
-	g, alice, _ := newGitLab(t)
-	g.Admin = false
-	g.Jobs["glcbt-job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 8, Project: 70, User: 24, Status: "running"}
-	d := openGitLab(t, g, "")
-	ctx := t.Context()
-	for name, secret := range map[string]string{"alice": alice, jobName: "glcbt-job-secret-that-must-not-leak"} {
-		account, err := d.Authenticate(ctx, Login{Name: name, Password: secret})
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := parseCredential(account.Facts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Seen -= int64((unseenFor - 10*time.Second) / time.Second)
-		if _, err := d.Lookup(ctx, "alice", c.facts()); err != nil {
-			t.Error(err)
-		}
-		c.Seen -= 11
-		if _, err := d.Lookup(ctx, "alice", c.facts()); !errors.Is(err, ErrUnknownAccount) {
-			t.Error(err)
-		}
-	}
-}
-
-// BenchmarkGitLabRemembered is what a pull's decision costs while GitLab need not
-// be asked.
-func BenchmarkGitLabRemembered(b *testing.B) {
-	g := gitlabtest.New(b)
-	alice := g.AddUser(24, "alice")
-	g.AddGroup(1, "acme", "private", 24)
-	d := openGitLab(b, g, "")
-	d.memory = gitlabapi.NewMemory(time.Hour, time.Hour)
-	account, err := d.Authenticate(b.Context(), Login{Name: "alice", Password: alice})
-	if err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		now, err := d.Lookup(b.Context(), "alice", account.Facts)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if v, err := d.VisibilityOf(b.Context(), "acme"); err != nil || v != Private {
-			b.Fatal(v, err)
-		}
-		if role, err := d.RoleIn(b.Context(), now, "acme"); err != nil || role != Member {
-			b.Fatal(role, err)
-		}
-	}
 }

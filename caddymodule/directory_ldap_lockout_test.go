@@ -7,28 +7,31 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
 // TestLDAPTokensNotBound: what has the shape of a token counts against the address
 // alone, so the server is not asked to take it for the password of an account: else
 // guesses of that shape could lock the account there.
 func TestLDAPTokensNotBound(t *testing.T) {
-	l := newLDAP(t, true)
+	l := ldaptest.New(t, true)
 	for name, directory := range map[string]string{
-		"by search": l.directory(),
-		"alone":     "directory ldap " + l.url() + " {\n tls_trust_pool file " + l.ca + "\n user_dn uid=%s," + ldapPeople + "\n}\n",
+		"by search": l.Directory(),
+		"alone":     "directory ldap " + l.URL() + " {\n tls_trust_pool file " + l.Ca + "\n user_dn uid=%s," + ldaptest.People + "\n}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
 			s.globals = trustFront
-			s.secret(ldapPassword)
+			s.secret(ldaptest.ServicePassword)
 			s.load(directory, private("acme"))
-			l.heard()
+			l.Heard()
 			for i := range 3 * accountBurst {
 				guess := basic("alice", fmt.Sprintf("ghp_%040d", i))
 				s.get(auth, guess, from(fmt.Sprint("198.51.100.", i/20))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			}
-			dns, _ := l.heard()
+			dns, _ := l.Heard()
 			if n := strings.Count(strings.Join(dns, "\n"), "uid=alice"); n != 0 {
 				t.Errorf("got %d binds as alice, want none", n)
 			}
@@ -42,11 +45,11 @@ func TestLDAPTokensNotBound(t *testing.T) {
 func TestLDAPStormSparesMembers(t *testing.T) {
 	defer func(before loginTimes) { answerLogins = before }(answerLogins)
 	answerLogins = loginTimes{time.Millisecond, time.Millisecond}
-	l := newLDAP(t, true)
+	l := ldaptest.New(t, true)
 	s := newSite(t)
 	s.globals = trustFront
-	s.secret(ldapPassword)
-	s.load(l.directory("pool 2", "cache_for 1ns"), visible("acme", Internal))
+	s.secret(ldaptest.ServicePassword)
+	s.load(l.Directory("pool 2", "cache_for 1ns"), visible("acme", directory.Internal))
 	var token string
 	eventually(t, "alice has logged in", func() bool {
 		a := s.get(auth, as("alice"), from("192.0.2.1"))
@@ -56,8 +59,8 @@ func TestLDAPStormSparesMembers(t *testing.T) {
 		return token != ""
 	})
 	var asked atomic.Int64
-	l.set(func() {
-		l.fault = func(uint64) {
+	l.Set(func() {
+		l.Fault = func(uint64) {
 			asked.Add(1)
 			time.Sleep(20 * time.Millisecond)
 		}
@@ -71,5 +74,5 @@ func TestLDAPStormSparesMembers(t *testing.T) {
 	if n := asked.Load() - before; n > 20 {
 		t.Errorf("the server was asked %d questions before the member's", n)
 	}
-	l.set(func() { l.fault = nil })
+	l.Set(func() { l.Fault = nil })
 }

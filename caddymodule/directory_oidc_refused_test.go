@@ -12,56 +12,58 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 )
 
 // TestOIDCRefused: an id token that is not just right gets nobody in. The log
 // has the reason, the client has not, and no other directory is asked.
 func TestOIDCRefused(t *testing.T) {
-	issuer := newIDIssuer(t)
+	issuer := oidctest.New(t)
 	s := newSite(t)
 	s.globals = trustFront // each from an address of its own, as so many would be throttled
-	s.load(users("alice"), issuer.directory("map repository_owner acme -> acme", "require ref refs/heads/main", "max_age 30m"), "directory elsewhere", private("acme"))
-	foreign := newIDIssuer(t)
-	foreign.url = issuer.url // says that it is the other, with a key of the same name
-	good := issuer.token()
+	s.load(users("alice"), issuer.Directory("map repository_owner acme -> acme", "require ref refs/heads/main", "max_age 30m"), "directory elsewhere", private("acme"))
+	foreign := oidctest.New(t)
+	foreign.URL = issuer.URL // says that it is the other, with a key of the same name
+	good := issuer.Token()
 	parts := strings.Split(good, ".")
-	other := strings.Split(issuer.token(claim("repository_owner", "evil")), ".")
+	other := strings.Split(issuer.Token(oidctest.Claim("repository_owner", "evil")), ".")
 	addresses := 1
 	for name, c := range map[string]struct{ raw, reason string }{
-		"expired":                {issuer.token(claim("exp", ago(time.Minute))), "expired"},
-		"no expiry":              {issuer.token(claim("exp", nil)), "expired"},
-		"not yet":                {issuer.token(claim("nbf", ago(-10*time.Minute))), "nbf"},
-		"old":                    {issuer.token(claim("iat", ago(31*time.Minute))), "max_age is 30m"},
-		"of no time":             {issuer.token(claim("iat", nil)), "iat"},
-		"of the future":          {issuer.token(claim("iat", ago(-2*time.Minute))), "future"},
-		"time is text":           {issuer.token(claim("iat", "now")), "claims"},
-		"other audience":         {issuer.token(claim("aud", "https://github.com/acme")), "claim aud"},
-		"other audiences":        {issuer.token(claim("aud", []string{"a", "b"})), "claim aud"},
-		"no audience":            {issuer.token(claim("aud", nil)), "claim aud"},
-		"audience begins":        {issuer.token(claim("aud", "registry.example.com.evil")), "claim aud"},
-		"required is other":      {issuer.token(claim("ref", "refs/heads/mainly")), "claim ref is not refs/heads/main but"},
-		"required is away":       {issuer.token(claim("ref", nil)), "claim ref"},
-		"required is case":       {issuer.token(claim("ref", "refs/heads/Main")), "claim ref"},
-		"required is other kind": {issuer.token(claim("ref", map[string]string{"refs/heads/main": "refs/heads/main"})), "claim ref"},
-		"no map":                 {issuer.token(claim("repository_owner", "acme-evil")), "no map"},
-		"no subject":             {issuer.token(claim("sub", nil)), "claim sub"},
-		"empty subject":          {issuer.token(claim("sub", "")), "claim sub"},
-		"control subject":        {issuer.token(claim("sub", "a\nb")), "claim sub"},
-		"long subject":           {issuer.token(claim("sub", strings.Repeat("x", 256))), "longer than 255"},
-		"alg none":               {issuer.sign(issuer.unsigned(jwt.SigningMethodNone), jwt.UnsafeAllowNoneSignatureType), "algorithm"},
-		"HS256, PEM":             {issuer.sign(issuer.unsigned(jwt.SigningMethodHS256), publicPEM(t, issuer.key)), "algorithm"},
-		"HS256, JWK":             {issuer.sign(issuer.unsigned(jwt.SigningMethodHS256), publicJWK(t, issuer)), "algorithm"},
+		"expired":                {issuer.Token(oidctest.Claim("exp", oidctest.Ago(time.Minute))), "expired"},
+		"no expiry":              {issuer.Token(oidctest.Claim("exp", nil)), "expired"},
+		"not yet":                {issuer.Token(oidctest.Claim("nbf", oidctest.Ago(-10*time.Minute))), "nbf"},
+		"old":                    {issuer.Token(oidctest.Claim("iat", oidctest.Ago(31*time.Minute))), "max_age is 30m"},
+		"of no time":             {issuer.Token(oidctest.Claim("iat", nil)), "iat"},
+		"of the future":          {issuer.Token(oidctest.Claim("iat", oidctest.Ago(-2*time.Minute))), "future"},
+		"time is text":           {issuer.Token(oidctest.Claim("iat", "now")), "claims"},
+		"other audience":         {issuer.Token(oidctest.Claim("aud", "https://github.com/acme")), "claim aud"},
+		"other audiences":        {issuer.Token(oidctest.Claim("aud", []string{"a", "b"})), "claim aud"},
+		"no audience":            {issuer.Token(oidctest.Claim("aud", nil)), "claim aud"},
+		"audience begins":        {issuer.Token(oidctest.Claim("aud", "registry.example.com.evil")), "claim aud"},
+		"required is other":      {issuer.Token(oidctest.Claim("ref", "refs/heads/mainly")), "claim ref is not refs/heads/main but"},
+		"required is away":       {issuer.Token(oidctest.Claim("ref", nil)), "claim ref"},
+		"required is case":       {issuer.Token(oidctest.Claim("ref", "refs/heads/Main")), "claim ref"},
+		"required is other kind": {issuer.Token(oidctest.Claim("ref", map[string]string{"refs/heads/main": "refs/heads/main"})), "claim ref"},
+		"no map":                 {issuer.Token(oidctest.Claim("repository_owner", "acme-evil")), "no map"},
+		"no subject":             {issuer.Token(oidctest.Claim("sub", nil)), "claim sub"},
+		"empty subject":          {issuer.Token(oidctest.Claim("sub", "")), "claim sub"},
+		"control subject":        {issuer.Token(oidctest.Claim("sub", "a\nb")), "claim sub"},
+		"long subject":           {issuer.Token(oidctest.Claim("sub", strings.Repeat("x", 256))), "longer than 255"},
+		"alg none":               {issuer.Sign(issuer.Unsigned(jwt.SigningMethodNone), jwt.UnsafeAllowNoneSignatureType), "algorithm"},
+		"HS256, PEM":             {issuer.Sign(issuer.Unsigned(jwt.SigningMethodHS256), publicPEM(t, issuer.Key)), "algorithm"},
+		"HS256, JWK":             {issuer.Sign(issuer.Unsigned(jwt.SigningMethodHS256), publicJWK(t, issuer)), "algorithm"},
 		"ES384 of a P-256":       {parts[0] + "." + parts[1] + "." + parts[2] + parts[2], "not by a key"},
 		"cut":                    {parts[0] + "." + parts[1] + ".", "refused"},
 		"of another token":       {parts[0] + "." + other[1] + "." + parts[2], "not by a key"},
-		"another's key":          {foreign.token(), "not by a key"},
-		"another's, in jwk":      {foreign.token(headerField("jwk", json.RawMessage(publicJWK(t, foreign)))), "not by a key"},
-		"another's, at jku":      {foreign.token(headerField("jku", "http://127.0.0.1:1/keys")), "not by a key"},
-		"another's kid":          {issuer.token(headerField("kid", "../../one")), "no key"},
-		"no kid, another's":      {foreign.token(headerField("kid", nil)), "not by a key"},
-		"crit":                   {issuer.token(headerField("crit", []string{"exp"}), headerField("exp", 1)), "not by a key"},
-		"kid is a number":        {issuer.token(headerField("kid", 7)), "refused"},
-		"long algorithm":         {issuer.token(headerField("alg", strings.Repeat("ES256", 1000))), "algorithm"},
+		"another's key":          {foreign.Token(), "not by a key"},
+		"another's, in jwk":      {foreign.Token(headerField("jwk", json.RawMessage(publicJWK(t, foreign)))), "not by a key"},
+		"another's, at jku":      {foreign.Token(headerField("jku", "http://127.0.0.1:1/keys")), "not by a key"},
+		"another's kid":          {issuer.Token(headerField("kid", "../../one")), "no key"},
+		"no kid, another's":      {foreign.Token(headerField("kid", nil)), "not by a key"},
+		"crit":                   {issuer.Token(headerField("crit", []string{"exp"}), headerField("exp", 1)), "not by a key"},
+		"kid is a number":        {issuer.Token(headerField("kid", 7)), "refused"},
+		"long algorithm":         {issuer.Token(headerField("alg", strings.Repeat("ES256", 1000))), "algorithm"},
 	} {
 		s.secret(c.raw)
 		elsewhereHeard.Store("")
@@ -83,9 +85,9 @@ func TestOIDCRefused(t *testing.T) {
 		}
 	}
 	s.get(auth, idToken(good)).expect(t, http.StatusOK, "")
-	s.get(auth, idToken(issuer.token(claim("aud", []string{"a", "registry.example.com"})))).expect(t, http.StatusOK, "")
-	s.get(auth, idToken(issuer.token(headerField("kid", nil)))).expect(t, http.StatusOK, "") // there is but one
-	if asked := issuer.keysAsked(); asked > 2 {
+	s.get(auth, idToken(issuer.Token(oidctest.Claim("aud", []string{"a", "registry.example.com"})))).expect(t, http.StatusOK, "")
+	s.get(auth, idToken(issuer.Token(headerField("kid", nil)))).expect(t, http.StatusOK, "") // there is but one
+	if asked := issuer.KeysAsked(); asked > 2 {
 		t.Errorf("the issuer was asked for its keys %d times", asked)
 	}
 }
@@ -93,13 +95,13 @@ func TestOIDCRefused(t *testing.T) {
 // TestOIDCNotMine: what is no token of the issuer's is left to the directories
 // after, without a word to the issuer.
 func TestOIDCNotMine(t *testing.T) {
-	issuer := newIDIssuer(t)
-	s := start(t, issuer.directory("map repository_owner acme -> acme"), "directory elsewhere", private("acme"))
-	s.secret(password("elsewhere"))
+	issuer := oidctest.New(t)
+	s := start(t, issuer.Directory("map repository_owner acme -> acme"), "directory elsewhere", private("acme"))
+	s.secret(passwordOf("elsewhere"))
 	for _, raw := range []string{
-		"wrong", "", "a.b.c", "..", issuer.token(claim("iss", issuer.url+"/")), issuer.token(claim("iss", nil)), issuer.token(claim("iss", 7)),
-		issuer.token(claim("iss", strings.ToUpper(issuer.url))), issuer.token() + ".x", "e30.e30.e30", "e30.W10.e30",
-		issuer.token(claim("x", strings.Repeat("x", maxIDToken))),
+		"wrong", "", "a.b.c", "..", issuer.Token(oidctest.Claim("iss", issuer.URL+"/")), issuer.Token(oidctest.Claim("iss", nil)), issuer.Token(oidctest.Claim("iss", 7)),
+		issuer.Token(oidctest.Claim("iss", strings.ToUpper(issuer.URL))), issuer.Token() + ".x", "e30.e30.e30", "e30.W10.e30",
+		issuer.Token(oidctest.Claim("x", strings.Repeat("x", 16<<10))),
 	} {
 		elsewhereAsked.Store(0)
 		s.get("/jwt/auth", form(loginForm("ci", raw))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -107,14 +109,14 @@ func TestOIDCNotMine(t *testing.T) {
 			t.Errorf("the next directory was asked %d times about %.100q", elsewhereAsked.Load(), raw)
 		}
 	}
-	s.get("/jwt/auth", form(loginForm("ci", password("elsewhere")))).expect(t, http.StatusOK, "")
-	if asked := issuer.keysAsked(); asked != 0 {
+	s.get("/jwt/auth", form(loginForm("ci", passwordOf("elsewhere")))).expect(t, http.StatusOK, "")
+	if asked := issuer.KeysAsked(); asked != 0 {
 		t.Errorf("the issuer was asked for its keys %d times", asked)
 	}
 }
 
 // headerField sets a field of a token's header, or takes it away.
-func headerField(name string, value any) change {
+func headerField(name string, value any) oidctest.Change {
 	return func(header map[string]any, _ jwt.MapClaims) {
 		if header[name] = value; value == nil {
 			delete(header, name)
@@ -131,9 +133,9 @@ func publicPEM(t *testing.T, key *ecdsa.PrivateKey) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-func publicJWK(t *testing.T, issuer *idIssuer) []byte {
+func publicJWK(t *testing.T, issuer *oidctest.Issuer) []byte {
 	t.Helper()
-	out, err := json.Marshal(issuer.public[0])
+	out, err := json.Marshal(issuer.Public[0])
 	if err != nil {
 		t.Fatal(err)
 	}

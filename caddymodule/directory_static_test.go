@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,14 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // usersText is a users file of these accounts.
 func usersText(names ...string) string {
 	var text strings.Builder
 	for _, name := range names {
-		text.WriteString(name + ":" + hash(password(name)) + "\n")
+		text.WriteString(name + ":" + hash(passwordOf(name)) + "\n")
 	}
 	return text.String()
 }
@@ -43,8 +42,8 @@ func write(t *testing.T, name, text string) {
 func TestUsersFile(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
-	write(t, file, "\ufeff# the team\r\n\n  alice: "+hash(password("alice"))+"\r\n"+strings.Replace(usersText("bob"), "$2a$", "$2y$", 1))
-	lines := []string{users("carol"), "directory static {\n name more\n users_file " + file + "\n}", visible("acme", Internal)}
+	write(t, file, "\ufeff# the team\r\n\n  alice: "+hash(passwordOf("alice"))+"\r\n"+strings.Replace(usersText("bob"), "$2a$", "$2y$", 1))
+	lines := []string{users("carol"), "directory static {\n name more\n users_file " + file + "\n}", visible("acme", directory.Internal)}
 	s.load(lines...)
 	is := func(name string, status int) bool { return s.get("/v2/", as(name)).StatusCode == status }
 	become := func(what, name string, status int) {
@@ -100,7 +99,7 @@ func TestUsersFileOfTwoSites(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
 	write(t, file, usersText("alice"))
-	directive := "directory static {\n users_file " + file + "\n}\n" + visible("acme", Internal)
+	directive := "directory static {\n users_file " + file + "\n}\n" + visible("acme", directory.Internal)
 	s.before = "handle_path /two/* {\n dependency_proxy {\n" + directive + "}\n}"
 	s.load(directive)
 	for _, names := range [][2]string{{"alice", "bob"}, {"bob", "alice"}} {
@@ -135,7 +134,7 @@ func TestUsersFileLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("USERS_DIR", s.dir)
-	s.load("directory static {\n users_file {env.USERS_DIR}/users\n}", visible("acme", Internal))
+	s.load("directory static {\n users_file {env.USERS_DIR}/users\n}", visible("acme", directory.Internal))
 	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 	version(2, "bob")
 	eventually(t, "the link is followed", func() bool { return s.get("/v2/", as("bob")).StatusCode == http.StatusOK })
@@ -148,8 +147,8 @@ func TestBadUsersFile(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
 	write(t, file, usersText("alice"))
-	good := hash(password("dave"))
-	lines := []string{"directory static {\n user bob " + hash(password("bob")) + "\n users_file " + file + "\n}", visible("acme", Internal)}
+	good := hash(passwordOf("dave"))
+	lines := []string{"directory static {\n user bob " + hash(passwordOf("bob")) + "\n users_file " + file + "\n}", visible("acme", directory.Internal)}
 	s.load(lines...)
 	argon2id := "$argon2id$v=19$m=47104,t=1,p=1$P2nzckEdTZ3bxCiBCkRTyA$xQL3Z32eo5jKl7u5tcIsnEKObYiyNZQQf5/4sAau6Pg"
 	hidden := []string{good[8:30], "P2nzckEdTZ3bxCiBCkRTyA", "xQL3Z32eo5jKl7"}
@@ -175,7 +174,7 @@ func TestBadUsersFile(t *testing.T) {
 		"d:" + strings.Replace(argon2id, "t=1", "t=90", 1):                                                                          "memory times passes of more than 4 GiB",
 		"d:" + strings.Replace(argon2id, "p=1", "p=65", 1):                                                                          "more than 64 threads",
 		"d:" + strings.Replace(good, "$04$", "$17$", 1):                                                                             "the bcrypt hash has cost 17, which takes too long",
-		"dave:" + good + "\n" + strings.Repeat("#", usersLimit):                                                                     "larger than 16 MiB",
+		"dave:" + good + "\n" + strings.Repeat("#", 16<<20):                                                                         "larger than 16 MiB",
 	} {
 		before := len(s.logs())
 		write(t, file, text)
@@ -203,39 +202,4 @@ func TestBadUsersFile(t *testing.T) {
 	}
 	write(t, file, "# nobody\n")
 	eventually(t, "nobody is left", func() bool { return s.get("/v2/", as("alice")).StatusCode == http.StatusUnauthorized })
-}
-
-// TestUsersFileBeingWritten: a version is taken only when its last change is
-// a while ago.
-func TestUsersFileBeingWritten(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "users")
-	taken := 0
-	f := &usersFile{path: file, logger: zap.NewNop(), take: func([]byte) (int, error) { taken++; return 0, nil }}
-	write(t, file, "a")
-	if err := f.open(); err != nil || taken != 1 {
-		t.Fatalf("%d, %v", taken, err)
-	}
-	write(t, file, "ab")
-	if err := f.renew(); !errors.Is(err, errUnsettled) || taken != 1 {
-		t.Errorf("taken %d times, %v", taken, err)
-	}
-	settled(t, file)
-	if err := errors.Join(f.renew(), f.renew()); err != nil || taken != 2 {
-		t.Errorf("taken %d times, %v", taken, err)
-	}
-	write(t, file, "ab") // the same again
-	settled(t, file)
-	if err := f.renew(); err != nil || taken != 2 {
-		t.Errorf("taken %d times, %v", taken, err)
-	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(file, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	settled(t, file)
-	if err := f.renew(); err == nil || !strings.Contains(err.Error(), "regular") {
-		t.Errorf("a folder: %v", err)
-	}
 }

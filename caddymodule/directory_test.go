@@ -15,6 +15,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -36,43 +38,43 @@ func (*elsewhere) CaddyModule() caddy.ModuleInfo {
 
 func (*elsewhere) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
-	return endOfLine(d)
+	return parse.End(d)
 }
 
-func (e *elsewhere) Authenticate(ctx context.Context, login Login) (Account, error) {
-	elsewhereFriendly.Store(login.friendly)
+func (e *elsewhere) Authenticate(ctx context.Context, login directory.Login) (directory.Account, error) {
+	elsewhereFriendly.Store(login.Friendly)
 	elsewhereHeard.Store(login.Name + " " + login.Password)
 	account, err := e.Lookup(ctx, login.Name, "")
-	if err == nil && login.Password != password("elsewhere") {
-		err = ErrWrongPassword
+	if err == nil && login.Password != passwordOf("elsewhere") {
+		err = directory.ErrWrongPassword
 	}
 	return account, err
 }
 
-func (e *elsewhere) Feign(ctx context.Context, login Login) error {
-	if _, err := e.Authenticate(ctx, login.asNobody()); err != nil && !isRefusal(err) {
+func (e *elsewhere) Feign(ctx context.Context, login directory.Login) error {
+	if _, err := e.Authenticate(ctx, login.Unknown()); err != nil && !directory.IsRefusal(err) {
 		return err
 	}
 	return nil
 }
 
-func (*elsewhere) Lookup(ctx context.Context, name, _ string) (Account, error) {
+func (*elsewhere) Lookup(ctx context.Context, name, _ string) (directory.Account, error) {
 	elsewhereAsked.Add(1)
 	switch elsewhereFails.Load() {
 	case 1:
-		return Account{}, errors.New("the directory is away")
+		return directory.Account{}, errors.New("the directory is away")
 	case 2: // and does not even say so
 		for elsewhereFails.Load() == 2 && ctx.Err() == nil {
 			time.Sleep(time.Millisecond)
 		}
 		if ctx.Err() != nil {
-			return Account{}, ctx.Err()
+			return directory.Account{}, ctx.Err()
 		}
 	}
 	if strings.HasPrefix(name, "nobody") {
-		return Account{}, ErrUnknownAccount
+		return directory.Account{}, directory.ErrUnknownAccount
 	}
-	return Account{Name: name, Version: "1"}, nil
+	return directory.Account{Name: name, Version: "1"}, nil
 }
 
 // TestDirectoryAway: a directory that cannot answer lets nobody in, tokens of
@@ -80,9 +82,9 @@ func (*elsewhere) Lookup(ctx context.Context, name, _ string) (Account, error) {
 func TestDirectoryAway(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, "directory elsewhere", private("acme", "zoe"), visible("open", Public), hub(up), "token {\n refresh_tokens on\n}")
-	s.secret(password("elsewhere"))
-	zoe := func(r *http.Request) { r.SetBasicAuth("zoe", password("elsewhere")) }
+	s := start(t, "directory elsewhere", private("acme", "zoe"), visible("open", directory.Public), hub(up), "token {\n refresh_tokens on\n}")
+	s.secret(passwordOf("elsewhere"))
+	zoe := func(r *http.Request) { r.SetBasicAuth("zoe", passwordOf("elsewhere")) }
 	path := manifestPath("acme", "alpine", "3.20")
 	tokens := s.get(auth+"&offline_token=true", zoe).expect(t, http.StatusOK, "").tokens()
 	token := tokens.Token
@@ -91,7 +93,7 @@ func TestDirectoryAway(t *testing.T) {
 	elsewhereFails.Store(1)
 	defer elsewhereFails.Store(0)
 	for _, a := range []answer{
-		s.get(auth, zoe), s.get("/jwt/auth", form(loginForm("zoe", password("elsewhere")))), s.get("/v2/", zoe),
+		s.get(auth, zoe), s.get("/jwt/auth", form(loginForm("zoe", passwordOf("elsewhere")))), s.get("/v2/", zoe),
 		s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens.RefreshToken}})),
 		s.get("/v2/", bearer(token)), s.get(path, bearer(token)), s.get(path, zoe), s.get(manifestPath("open", "alpine", "3.20"), bearer(token)),
 	} {
@@ -113,7 +115,7 @@ func TestDirectoryAway(t *testing.T) {
 // decides.
 func TestDirectories(t *testing.T) {
 	s := start(t, users("alice"), "directory elsewhere", private("acme", "alice", "elsewhere:zoe"))
-	s.secret(password("elsewhere"))
+	s.secret(passwordOf("elsewhere"))
 	login := func(name, password string, status int, asked int32) {
 		t.Helper()
 		elsewhereAsked.Store(0)
@@ -122,18 +124,18 @@ func TestDirectories(t *testing.T) {
 			t.Errorf("%s: %d, and the second directory was asked %d times", name, a.StatusCode, elsewhereAsked.Load())
 		}
 	}
-	login("alice", password("alice"), 200, 0)
-	login("alice", password("elsewhere"), 401, 1) // nobody is asked about there, not another alice
-	if heard := elsewhereHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") || strings.Contains(heard, password("elsewhere")) {
+	login("alice", passwordOf("alice"), 200, 0)
+	login("alice", passwordOf("elsewhere"), 401, 1) // nobody is asked about there, not another alice
+	if heard := elsewhereHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") || strings.Contains(heard, passwordOf("elsewhere")) {
 		t.Errorf("the second directory has heard of %q", heard)
 	}
-	login("zoe", password("elsewhere"), 200, 1)
+	login("zoe", passwordOf("elsewhere"), 200, 1)
 	login("zoe", "wrong", 401, 1)
-	login("nobody", password("elsewhere"), 401, 1)
+	login("nobody", passwordOf("elsewhere"), 401, 1)
 	elsewhereFails.Store(1)
 	defer elsewhereFails.Store(0)
-	login("alice", password("alice"), 200, 0)
-	login("zoe", password("elsewhere"), 503, 1)
+	login("alice", passwordOf("alice"), 200, 0)
+	login("zoe", passwordOf("elsewhere"), 503, 1)
 }
 
 // TestKeysAway: without a place for its keys the token service gives no tokens,

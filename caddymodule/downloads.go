@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
 // Downloads bound the blobs that are being fetched from an upstream. A pull that
@@ -94,21 +95,21 @@ func (b *Downloads) limits() blobcache.SourceLimits {
 //		stall_timeout   <duration>
 //	}
 func (b *Downloads) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if err := endOfLine(d); err != nil {
+	if err := parse.End(d); err != nil {
 		return err
 	}
-	err := eachLine(d, "downloads", map[string]func(*caddyfile.Dispenser) error{
-		"max":             func(d *caddyfile.Dispenser) error { return number(d, mostDownloads, &b.Max) },
-		"max_per_group":   func(d *caddyfile.Dispenser) error { return number(d, mostDownloads, &b.MaxPerGroup) },
-		"min_rate":        func(d *caddyfile.Dispenser) error { return sizeOrOff(d, &b.MinRate) },
-		"min_rate_unread": func(d *caddyfile.Dispenser) error { return sizeOrOff(d, &b.MinRateUnread) },
-		"rate_window":     func(d *caddyfile.Dispenser) error { return duration(d, &b.RateWindow) },
-		"stall_timeout":   func(d *caddyfile.Dispenser) error { return duration(d, &b.StallTimeout) },
+	err := parse.Lines(d, "downloads", map[string]func(*caddyfile.Dispenser) error{
+		"max":             func(d *caddyfile.Dispenser) error { return parse.Int(d, mostDownloads, &b.Max) },
+		"max_per_group":   func(d *caddyfile.Dispenser) error { return parse.Int(d, mostDownloads, &b.MaxPerGroup) },
+		"min_rate":        func(d *caddyfile.Dispenser) error { return parse.SizeOrOff(d, &b.MinRate) },
+		"min_rate_unread": func(d *caddyfile.Dispenser) error { return parse.SizeOrOff(d, &b.MinRateUnread) },
+		"rate_window":     func(d *caddyfile.Dispenser) error { return parse.Duration(d, &b.RateWindow) },
+		"stall_timeout":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &b.StallTimeout) },
 	})
 	if err != nil {
 		return err
 	}
-	return here(d, b.check())
+	return parse.At(d, b.check())
 }
 
 // shareOf returns the group that a group's downloads count for: the nearest one

@@ -140,7 +140,7 @@ func TestDownloadsAreReloaded(t *testing.T) {
 // TestShareOf: subgroups that anybody may have made count for the group that the
 // configuration names, or for the first component.
 func TestShareOf(t *testing.T) {
-	h := &Handler{access: newAccess([]*Group{{Path: "red"}, {Path: "red/own"}, {Path: "blue/deep/er"}}, true, nil)}
+	h := &Handler{access: newAccess([]groupRules{{path: "red"}, {path: "red/own"}, {path: "blue/deep/er"}}, true, nil)}
 	for group, want := range map[string]string{
 		"red": "red", "red/a": "red", "red/a/b": "red", "red/own": "red/own", "red/own/x": "red/own", "red/owner": "red",
 		"blue/deep/er/x": "blue/deep/er", "blue/deep": "blue", "blue": "blue", "other/a/b": "other", "redder": "redder",

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // explanation is what a site would do about a pull, and why.
@@ -34,7 +36,7 @@ type explanation struct {
 
 	Group string `json:"group"`
 	// Visibility is empty if there is no such group.
-	Visibility Visibility `json:"visibility,omitempty"`
+	Visibility directory.Visibility `json:"visibility,omitempty"`
 
 	Image      string `json:"image"`
 	Upstream   string `json:"upstream"`
@@ -111,7 +113,7 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 	}
 	visibility, err := h.access.visibilityOf(ctx, rt.group)
 	if err == nil {
-		e.Visibility = cmp.Or(visibility, Private)
+		e.Visibility = cmp.Or(visibility, directory.Private)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return e, err
 	}
@@ -120,7 +122,7 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 	if done || err != nil {
 		return e, err
 	}
-	v, err := h.access.decide(ctx, who, rt.group, Member)
+	v, err := h.access.decide(ctx, who, rt.group, directory.Member)
 	e.Allowed, e.Rule = v.ok, v.rule
 	if limit := h.limitOf(rt.group, imageOf(repo, rt)); v.ok {
 		e.Limits = limit.rules
@@ -138,19 +140,19 @@ func (h *Handler) explainAccount(ctx context.Context, e *explanation, name strin
 	}
 	who, err = h.accounts.find(ctx, "--as", name)
 	switch {
-	case errors.Is(err, ErrBlocked):
+	case errors.Is(err, directory.ErrBlocked):
 		e.Rule = "blocked account"
 		return who, true, nil
-	case errors.Is(err, ErrWrongPassword):
-		e.Rule = strings.TrimPrefix(err.Error(), ErrWrongPassword.Error()+": ") // of an access token
+	case errors.Is(err, directory.ErrWrongPassword):
+		e.Rule = strings.TrimPrefix(err.Error(), directory.ErrWrongPassword.Error()+": ") // of an access token
 		return who, true, nil
-	case errors.Is(err, ErrUnknownAccount):
+	case errors.Is(err, directory.ErrUnknownAccount):
 		e.Rule = "unknown account"
 		return who, true, nil
 	case err != nil:
 		return who, true, err
 	}
-	role := NoRole
+	role := directory.NoRole
 	if e.Visibility != "" {
 		if role, err = h.access.roleOf(ctx, who, e.Group); err != nil {
 			return who, true, err
@@ -158,10 +160,7 @@ func (h *Handler) explainAccount(ctx context.Context, e *explanation, name strin
 	}
 	e.Account = &explainedAccount{
 		Name: who.Name, Directory: who.directory, AccessToken: who.token, Admin: who.Admin,
-		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly,
-	}
-	for _, entry := range h.accounts.spellings.others(who.id()) {
-		e.Account.Misspelled = append(e.Account.Misspelled, entry.String())
+		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly, Misspelled: h.accounts.misspelled(who.id()),
 	}
 	return who, false, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -17,7 +18,7 @@ import (
 func TestExplain(t *testing.T) {
 	up := registrytest.New(t)
 	lines := []string{users("alice", "bob", "carol", "dave"), private("acme", "alice"), private("acme/platform", "carol"),
-		visible("tools", Internal), visible("open", Public), hub(up), at("ghcr.io", up.URL()), "admins carol", "blocked dave"}
+		visible("tools", directory.Internal), visible("open", directory.Public), hub(up), at("ghcr.io", up.URL()), "admins carol", "blocked dave"}
 	s := startWithAdmin(t, lines...)
 	up.Reset()
 	_, deploy := s.create("--group", "acme/platform")

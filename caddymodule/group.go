@@ -5,17 +5,19 @@ import (
 	"net/http"
 
 	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // What is about a group rather than about its images is for people with a
 // browser and for their scripts: they log in by Basic, or with a token.
 
 // wanted is the role that a group's paths take.
-func (rt *route) wanted() Role {
+func (rt *route) wanted() directory.Role {
 	if rt.kind == tokensKind {
-		return Owner
+		return directory.Owner
 	}
-	return Maintainer
+	return directory.Maintainer
 }
 
 // crossOrigin keeps other sites' pages from using a browser's login here.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 const (
@@ -23,11 +24,11 @@ const (
 
 // groupPage is what maintainers see of a group, as a page or as JSON.
 type groupPage struct {
-	Group      string     `json:"group"`
-	Visibility Visibility `json:"visibility"`
-	Registry   string     `json:"registry"`
-	Prefix     string     `json:"prefix"` // of image names
-	Upstreams  []string   `json:"upstreams"`
+	Group      string               `json:"group"`
+	Visibility directory.Visibility `json:"visibility"`
+	Registry   string               `json:"registry"`
+	Prefix     string               `json:"prefix"` // of image names
+	Upstreams  []string             `json:"upstreams"`
 	// Limits are the allow and deny lines that hold in the group, its own and
 	// those of the groups above it.
 	Limits []string `json:"limits,omitempty"`
@@ -93,7 +94,7 @@ func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 		Prefix: ex.origin.registry + "/" + group + strings.TrimSuffix(infix, "/"),
 	}
 	if page.Visibility == "" {
-		page.Visibility = Private
+		page.Visibility = directory.Private
 	}
 	for _, u := range ex.Upstreams {
 		page.Upstreams = append(page.Upstreams, u.Name)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -44,7 +45,7 @@ func TestGroupPage(t *testing.T) {
 	slices.Sort(names)
 	prefix := infix
 	want := []string{"acme" + prefix + "alpine:3.20", "acme" + prefix + "second.example/tools/lint:v2", "acme/sub" + prefix + "team/app:1.0"}
-	if !slices.Equal(names, want) || page.Visibility != Private || page.Prefix != s.host+"/acme/dependency_proxy/containers" || page.Usage == nil || page.Usage.Blobs != 3 || page.Usage.Bytes < 300 {
+	if !slices.Equal(names, want) || page.Visibility != directory.Private || page.Prefix != s.host+"/acme/dependency_proxy/containers" || page.Usage == nil || page.Usage.Blobs != 3 || page.Usage.Bytes < 300 {
 		t.Errorf("%s", a.body)
 	}
 	if err := json.Unmarshal(look("acme/sub").body, &page); err != nil || page.Usage.Quota != 1<<20 || page.Usage.Blobs != 1 {

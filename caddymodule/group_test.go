@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -23,7 +24,7 @@ const roles = "group acme {\n members alice\n maintainers bob\n owners carol\n}\
 
 // TestGroupPaths: who is asked for a login how, and who may do what.
 func TestGroupPaths(t *testing.T) {
-	s := start(t, users("alice", "bob", "carol", "dave"), roles, private("acme/sub"), private("other", "alice"), visible("open", Public), "admins dave")
+	s := start(t, users("alice", "bob", "carol", "dave"), roles, private("acme/sub"), private("other", "alice"), visible("open", directory.Public), "admins dave")
 	page, cache, tokens := "/acme/dependency_proxy", "/acme/dependency_proxy/cache", "/acme/dependency_proxy/tokens"
 	for _, path := range []string{page, page + "/", tokens, "/none/dependency_proxy", "/open/dependency_proxy"} {
 		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", basicChallenge).has(t, "Cache-Control", "no-store")
@@ -61,8 +62,11 @@ func TestGroupTokens(t *testing.T) {
 	s := start(t, users("alice", "carol"), roles, "group other {\n owners alice\n}\n", hub(up))
 	path := "/acme/dependency_proxy/tokens"
 	made := s.get(path, as("carol"), sends(http.MethodPost, `{"name":"runner","lifetime":"24h"}`)).expect(t, http.StatusCreated, "")
-	var token struct{ Token, ID, Kind, Created_By string }
-	if err := json.Unmarshal(made.body, &token); err != nil || token.Kind != "deploy" || token.Created_By != "static:carol" {
+	var token struct {
+		Token, ID, Kind string
+		CreatedBy       string `json:"created_by"`
+	}
+	if err := json.Unmarshal(made.body, &token); err != nil || token.Kind != "deploy" || token.CreatedBy != "static:carol" {
 		t.Fatalf("%v: %s", err, made.body)
 	}
 	s.secret(token.Token)

@@ -27,7 +27,7 @@ func (ex *exchange) serveGroupTokens() *apiError {
 	ctx, by := ex.r.Context(), ex.caller.id().String()
 	switch {
 	case ex.route.token != "":
-		token, err := ex.revokeToken(ctx, ex.route.token, by, ex.ofGroup)
+		token, err := ex.tokens.revokeToken(ctx, ex.route.token, by, ex.ofGroup)
 		if err != nil {
 			return ex.fromOrder(err)
 		}
@@ -39,7 +39,7 @@ func (ex *exchange) serveGroupTokens() *apiError {
 		}
 		return ex.sendValue(http.StatusCreated, madeToken{secret, token})
 	}
-	tokens, err := ex.listTokens(ctx, ex.ofGroup)
+	tokens, err := ex.tokens.listTokens(ctx, ex.ofGroup)
 	if err != nil {
 		return ex.fromOrder(err)
 	}
@@ -54,7 +54,7 @@ func (ex *exchange) ofGroup(t accesstoken.Token) bool {
 // orderGroupToken makes a token with at most the rights of its maker. A token that is
 // made with an access token ends with it, and a group's token cannot make any.
 func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
-	if ex.caller.token != "" && ex.caller.directory == tokensDirectory {
+	if ex.caller.token != "" && ex.caller.directory == TokensDirectory {
 		return accesstoken.Token{}, "", badOrder("an access token of a group cannot make others; log in as an owner")
 	}
 	var order groupTokenOrder
@@ -70,7 +70,7 @@ func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
 	if err := ex.capLifetime(&order.Lifetime); err != nil {
 		return accesstoken.Token{}, "", err
 	}
-	return ex.makeToken(ex.r.Context(), tokenOrder{
+	return ex.tokens.makeToken(ex.r.Context(), tokenOrder{
 		Kind: order.Kind, Groups: []string{ex.route.group}, Role: order.Role,
 		Scopes: order.Scopes, Name: order.Name, Lifetime: order.Lifetime,
 		madeWith: ex.caller.token,

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
 // TestHiddenRefusals: while a directory is away, or too many passwords are being
@@ -54,8 +57,7 @@ func TestHiddenRefusals(t *testing.T) {
 	}
 	s.restart(users("alice"), "directory elsewhere", private("acme", "alice")) // forgets the guesses
 	elsewhereFails.Store(0)
-	hashing.strangers.Add(maxWaiting)
-	defer hashing.strangers.Add(-maxWaiting)
+	t.Cleanup(useQueue(password.NewQueue(1, 0, password.MaxWaiting)))
 	alike()
 }
 
@@ -81,20 +83,20 @@ func TestGuessesWhileAway(t *testing.T) {
 // TestLDAPBehind: a wrong password for a name of the configuration's costs at the
 // LDAP server what an unknown name does, and no account of that name is tried there.
 func TestLDAPBehind(t *testing.T) {
-	for name, block := range map[string]func(*ldapServer) string{
-		"search": func(l *ldapServer) string { return l.directory() },
-		"no service account": func(l *ldapServer) string {
-			return "directory ldap " + l.url() + " {\n tls_trust_pool file " + l.ca + "\n user_dn uid=%s," + ldapPeople + "\n}\n"
+	for name, block := range map[string]func(*ldaptest.Server) string{
+		"search": func(l *ldaptest.Server) string { return l.Directory() },
+		"no service account": func(l *ldaptest.Server) string {
+			return "directory ldap " + l.URL() + " {\n tls_trust_pool file " + l.Ca + "\n user_dn uid=%s," + ldaptest.People + "\n}\n"
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLDAP(t, true)
+			l := ldaptest.New(t, true)
 			s := ldapSite(t, users("alice"), block(l)) // there is an alice at the server too
 			s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
 			ask := func(name, password string) (dns, filters []string) {
-				l.heard()
+				l.Heard()
 				s.get("/v2/", loginAs(name, password)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-				return l.heard()
+				return l.Heard()
 			}
 			for i := range 3 {
 				wrong := fmt.Sprint("wrong", i)
@@ -117,13 +119,13 @@ func TestLDAPBehind(t *testing.T) {
 func TestLDAPSaturated(t *testing.T) {
 	defer func(before loginTimes) { answerLogins = before }(answerLogins)
 	answerLogins = loginTimes{100 * time.Millisecond, 100 * time.Millisecond}
-	l := newLDAP(t, true)
-	s := ldapSite(t, users("dave"), l.directory("pool 1", "cache_for 1h"))
+	l := ldaptest.New(t, true)
+	s := ldapSite(t, users("dave"), l.Directory("pool 1", "cache_for 1h"))
 	hold := make(chan struct{})
-	l.set(func() { l.fault = func(uint64) { <-hold } })
+	l.Set(func() { l.Fault = func(uint64) { <-hold } })
 	names := []string{"dave", "bob", "nobody"}
 	together(len(names)+1, func(i int) {
-		name, password, began := "alice", password("alice"), time.Now()
+		name, password, began := "alice", passwordOf("alice"), time.Now()
 		if i < len(names) {
 			name, password = names[i], "wrong"
 		}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -18,7 +19,7 @@ import (
 // upstreamPassword is the password of the login "hub" at upstreams.
 const upstreamPassword = "upstream-password-that-must-not-leak"
 
-func password(name string) string { return name + "-password-that-must-not-leak" }
+func passwordOf(name string) string { return name + "-password-that-must-not-leak" }
 
 var hashes sync.Map // bcrypt is slow even at its lowest cost
 
@@ -37,7 +38,7 @@ func hash(password string) string {
 func users(names ...string) string {
 	var lines strings.Builder
 	for _, name := range names {
-		fmt.Fprintf(&lines, "user %s %s\n", name, hash(password(name)))
+		fmt.Fprintf(&lines, "user %s %s\n", name, hash(passwordOf(name)))
 	}
 	return lines.String()
 }
@@ -51,7 +52,7 @@ func private(path string, members ...string) string {
 }
 
 // visible is a group without members.
-func visible(path string, visibility Visibility) string {
+func visible(path string, visibility directory.Visibility) string {
 	return "group " + path + " {\n visibility " + string(visibility) + "\n}\n"
 }
 

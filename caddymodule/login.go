@@ -7,34 +7,83 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// recordLogin tells of a login. Who logs in anew with each request, as with
-// Basic credentials under /v2/, is in the access log each time.
-func (ex *exchange) recordLogin(who caller, repeated bool) {
-	level, reason := zap.InfoLevel, "password"
-	if repeated {
-		reason = "password as before"
-		if ex.route.kind != authKind {
-			level = zap.DebugLevel
-		}
+// login checks a name and a password. The answer to a wrong name is that to a
+// wrong password. If the login cannot be checked, there is one text for whatever
+// trouble there is, since the trouble could tell which directory knows the name.
+func (ex *exchange) login(name, secret string) (caller, *apiError) {
+	id, _ := accesstoken.Parse(secret)
+	line := auditLine{auditLoginRefused, ex.accounts.shownName(name, secret), "", id, ""}
+	level := zap.InfoLevel
+	if ex.route.kind != authKind {
+		level = zap.DebugLevel // the access log has each request
 	}
-	ex.record(level, auditLine{auditLogin, who.Name, who.directory, who.token, reason})
+	h, audit := ex.Handler, ex.auditor()
+	who, err := ex.gate.login(loginRequest{name, secret, ex.clientIP(), ex.r, askedGroups(ex.r)}, func(o loginOutcome) {
+		h.loginSettled(o, audit, line, secret, level)
+	})
+	limited := (*throttled)(nil)
+	switch {
+	case err == nil:
+		logAccessToken(ex.r, who.token)
+		return who, nil
+	case errors.As(err, &limited):
+		line.event, line.reason = auditThrottled, limited.reason
+		audit.record(zap.WarnLevel, line)
+		e := refuse(tooManyRequests, "%s; try again later", limited.reason)
+		e.retryAfter = max(limited.wait, time.Second)
+		return who, e
+	case ex.r.Context().Err() != nil:
+		return who, refuse(clientGone, "the client has left")
+	case directory.IsRefusal(err):
+		return who, refuse(unauthorized, "wrong user name or password")
+	}
+	return who, undecided(err)
+}
+
+// loginSettled logs the outcome of a login. Repeated ones have their own level.
+func (h *Handler) loginSettled(o loginOutcome, audit auditor, line auditLine, secret string, repeated zapcore.Level) {
+	line.directory = o.who.directory
+	trouble := o.trouble
+	switch {
+	case o.err == nil && o.repeated:
+		audit.record(repeated, auditLine{auditLogin, o.who.Name, o.who.directory, o.who.token, "password as before"})
+		return
+	case o.err == nil:
+		audit.record(zap.InfoLevel, auditLine{auditLogin, o.who.Name, o.who.directory, o.who.token, "password"})
+		return
+	case directory.IsRefusal(o.err):
+		line.reason = refusalReason(o.err, o.who.directory, secret)
+		audit.record(zap.WarnLevel, line)
+	case errors.Is(o.err, password.ErrBusy):
+		line.event, line.reason = auditThrottled, password.ErrBusy.Error()
+		audit.record(zap.WarnLevel, line)
+	default:
+		trouble = o.err
+	}
+	if trouble != nil && !errors.Is(trouble, password.ErrBusy) {
+		h.logger.Error("cannot check a login", zap.String("error", troubleText(trouble, secret)))
+	}
 }
 
 // basic is the login of an Authorization header at the token service. Clients
 // that keep a refresh token and find no POST send it as the password of nobody.
-func (ex *exchange) basic(name, password string) (caller, *apiError) {
-	if name == "" && ex.Token.RefreshTokens && strings.Count(password, ".") == 2 {
-		who, err := ex.refresh(password)
+func (ex *exchange) basic(name, secret string) (caller, *apiError) {
+	if name == "" && ex.Token.RefreshTokens && strings.Count(secret, ".") == 2 {
+		who, err := ex.refresh(secret)
 		if err == nil || err.problem != unauthorized {
 			return who, err
 		}
 	}
-	return ex.login(name, password)
+	return ex.login(name, secret)
 }
 
 // refresh turns a refresh token back into the account that it was issued to.
@@ -43,14 +92,14 @@ func (ex *exchange) refresh(raw string) (caller, *apiError) {
 		return caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
 	}
 	who, id, err := ex.bearer(raw, tokenissuer.Refresh)
-	if who.refresh = (refreshed{raw, time.Unix(id.AuthTime, 0).Add(who.refreshFor())}); err == nil && !time.Now().Before(who.refresh.ends) {
-		err = fmt.Errorf("%w: its login is too long ago", ErrUnknownAccount)
+	if who.refresh = (refreshed{raw, time.Unix(id.AuthTime, 0).Add(refreshFor(who))}); err == nil && !time.Now().Before(who.refresh.ends) {
+		err = fmt.Errorf("%w: its login is too long ago", directory.ErrUnknownAccount)
 	}
 	switch {
 	case err == nil:
 		ex.record(zap.InfoLevel, auditLine{auditLogin, who.Name, who.directory, who.token, "refresh token"})
 		return who, nil
-	case isRefusal(err):
+	case directory.IsRefusal(err):
 		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, who.Name, who.directory, who.token, "refresh token: " + refusalReason(err, who.directory, raw)})
 		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.origin.registry)
 	}
@@ -66,8 +115,8 @@ func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, tokenissuer
 	}
 	who, err := ex.accounts.current(ex.r.Context(), id)
 	if err != nil {
-		who = caller{Account: Account{Name: id.Name}, directory: id.Directory}
-		if id.Directory == tokensDirectory {
+		who = caller{Account: directory.Account{Name: id.Name}, directory: id.Directory}
+		if id.Directory == TokensDirectory {
 			who.token = id.Facts
 		}
 	}
@@ -77,18 +126,11 @@ func (ex *exchange) bearer(raw string, use tokenissuer.Use) (caller, tokenissuer
 
 // refreshFor is how long after its login a refresh token of the caller is good
 // for. That of an access token goes by the access token, not by a password.
-func (c caller) refreshFor() time.Duration {
-	if c.RefreshFor == 0 || c.token != "" {
+func refreshFor(who caller) time.Duration {
+	if who.RefreshFor == 0 || who.token != "" {
 		return refreshLifetime
 	}
-	return min(c.RefreshFor, refreshLifetime)
-}
-
-// isRefusal tells a login or a token that is no good from one that cannot be
-// judged.
-func isRefusal(err error) bool {
-	return errors.Is(err, tokenissuer.ErrInvalidToken) || errors.Is(err, ErrUnknownAccount) ||
-		errors.Is(err, ErrWrongPassword) || errors.Is(err, ErrBlocked)
+	return min(who.RefreshFor, refreshLifetime)
 }
 
 // cannotTell fails closed: without an answer nobody gets in.
@@ -117,11 +159,11 @@ func (ex *exchange) identify() *apiError {
 	if strings.EqualFold(scheme, "Bearer") {
 		return ex.identifyToken(strings.TrimSpace(token))
 	}
-	name, password, ok := ex.r.BasicAuth()
+	name, secret, ok := ex.r.BasicAuth()
 	if !ok {
 		return ex.challenge("", "the Authorization header is neither Bearer nor Basic")
 	}
-	caller, err := ex.login(name, password)
+	caller, err := ex.login(name, secret)
 	if err != nil {
 		if err.problem == unauthorized {
 			return ex.challenge("", "%s", err.message)
@@ -143,7 +185,7 @@ func (ex *exchange) identifyToken(raw string) *apiError {
 		line.reason = "expired"
 		ex.record(zap.InfoLevel, line)
 		return ex.challenge("invalid_token", "the token has expired")
-	case isRefusal(err):
+	case directory.IsRefusal(err):
 		line.reason = refusalReason(err, who.directory, raw)
 		ex.record(zap.WarnLevel, line)
 		return ex.challenge("invalid_token", "the token is not valid here, or no longer")

@@ -12,6 +12,9 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 )
 
 // spray tries one password with names at once, each from an address of its own, and
@@ -77,9 +80,11 @@ func TestHashPanics(t *testing.T) {
 		d := newDesk(t, slowStatic(t, nil, "ann"))
 		d.expect("a login", d.login("ann", "x", "192.0.2.1"), 503, time.Second)
 		d.expect("an unknown name", d.login("nobody", "x", "192.0.2.1"), 503, time.Second)
-		if n := len(hashing.slots); n != 0 {
-			t.Errorf("%d turns are still taken", n)
+		leave, err := password.DefaultQueue.Enter(t.Context(), true)
+		if err != nil {
+			t.Fatalf("the turn of the panic is still taken: %v", err)
 		}
+		leave()
 	})
 }
 
@@ -91,13 +96,11 @@ func TestBusyLoginsSpareTokens(t *testing.T) {
 	s.openAdmin()
 	s.load(users("alice"), private("acme", "alice"))
 	secret, _ := s.create("--group", "acme", "--name", "ci")
-	throttles.Range(func(_, value any) bool {
-		places := value.(*throttle).strangers
-		for range cap(places) {
-			places <- struct{}{}
+	for _, throttle := range throttles.All() {
+		for range cap(throttle.strangers) {
+			throttle.strangers <- struct{}{}
 		}
-		return true
-	})
+	}
 	s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	s.get(auth, basic("ci", secret), from("192.0.2.2")).expect(t, http.StatusOK, "")
 }
@@ -107,7 +110,7 @@ func TestBusyLoginsSpareTokens(t *testing.T) {
 func TestTroubleQuotesNoPassword(t *testing.T) {
 	core, logged := observer.New(zapcore.DebugLevel)
 	synctest.Test(t, func(t *testing.T) {
-		d := newDesk(t, newRemote(0, func(l Login) error { return fmt.Errorf("cannot parse %q", l.Password) }))
+		d := newDesk(t, newRemote(0, func(l directory.Login) error { return fmt.Errorf("cannot parse %q", l.Password) }))
 		d.logger = zap.New(core)
 		d.expect("a login", d.login("ann", "hunter22", "192.0.2.1"), 503, time.Second)
 	})
@@ -121,7 +124,7 @@ func TestTroubleQuotesNoPassword(t *testing.T) {
 func TestEqualLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t, slowStatic(t, &slowHash{right: "right", takes: 250 * time.Millisecond}, "ann"))
-		d.throttle.strangers = make(chan struct{}, 10)
+		d.gate.throttle.strangers = make(chan struct{}, 10)
 		answers := make(chan answered)
 		const jobs = 400
 		for range jobs {
@@ -135,7 +138,7 @@ func TestEqualLogins(t *testing.T) {
 			t.Errorf("got answers %v, want %d times 200", status, jobs)
 		}
 		synctest.Wait()
-		if n := len(d.throttle.strangers) + len(d.throttle.equals); n != 0 {
+		if n := len(d.gate.throttle.strangers) + len(d.gate.throttle.equals); n != 0 {
 			t.Errorf("%d places are still taken", n)
 		}
 	})

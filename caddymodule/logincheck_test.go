@@ -7,16 +7,22 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
 )
 
 // desk is where logins are checked without a Caddy around, by a clock that a test
@@ -28,22 +34,22 @@ type desk struct {
 }
 
 // newDesk is to be called in a bubble of synctest.
-func newDesk(t *testing.T, directories ...Directory) *desk {
+func newDesk(t *testing.T, directories ...directory.Directory) *desk {
 	core, audited := observer.New(zapcore.DebugLevel)
-	h := &Handler{accounts: newAccounts(nil, []string{"blocked"}), throttle: newThrottle(), logger: zap.NewNop(), audit: zap.New(core)}
-	h.throttle.times = loginTimes{time.Second, time.Second}
+	h := &Handler{accounts: newAccounts(nil, []string{"blocked"}), logger: zap.NewNop(), audit: zap.New(core)}
+	h.gate = &gate{h.accounts, newThrottle(loginTimes{time.Second, time.Second})}
 	for _, d := range directories {
 		kind := "remote"
-		if _, ok := d.(*StaticDirectory); ok {
+		if _, ok := d.(*static.Directory); ok {
 			kind = "static"
 		}
 		h.accounts.add(kind, d)
 	}
-	before := hashing
-	hashing = newHashQueue(1)
+	before := password.DefaultQueue
+	password.DefaultQueue = password.NewQueue(1, password.MaxWaiting, password.MaxWaiting)
 	t.Cleanup(func() {
 		synctest.Wait() // until the last check has seen this queue
-		hashing = before
+		password.DefaultQueue = before
 	})
 	return &desk{h, t, audited}
 }
@@ -87,13 +93,35 @@ func (s *slowHash) Compare(_, password []byte) (bool, error) {
 	return string(password) == s.right, nil
 }
 
-func slowStatic(t *testing.T, h *slowHash, names ...string) *StaticDirectory {
+// slowHashes has the slowHash of each test.
+var slowHashes sync.Map
+
+// slowModule is a module of http.authentication.hashes that is a slowHash.
+type slowModule struct {
+	Test string `json:"test"`
+}
+
+func init() { caddy.RegisterModule(slowModule{}) }
+
+func (slowModule) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.authentication.hashes.slow", New: func() caddy.Module { return new(slowModule) }}
+}
+
+func (m *slowModule) Compare(hashed, plaintext []byte) (bool, error) {
+	h, _ := slowHashes.Load(m.Test)
+	return h.(*slowHash).Compare(hashed, plaintext)
+}
+
+func slowStatic(t *testing.T, h *slowHash, names ...string) *static.Directory {
 	t.Helper()
-	d := &StaticDirectory{hash: h}
+	slowHashes.Store(t.Name(), h)
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	d := &static.Directory{HashRaw: caddyconfig.JSONModuleObject(slowModule{t.Name()}, "algorithm", "slow", nil)}
 	for _, name := range names {
-		d.Users = append(d.Users, &StaticUser{Name: name, Hash: "of " + name + " in " + t.Name()})
+		d.Users = append(d.Users, &static.User{Name: name, Hash: "of " + name + " in " + t.Name()})
 	}
-	if err := d.Provision(caddy.Context{}); err != nil {
+	if err := d.Provision(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -103,42 +131,42 @@ func slowStatic(t *testing.T, h *slowHash, names ...string) *StaticDirectory {
 type remote struct {
 	takes time.Duration
 	slot  chan struct{}
-	says  func(Login) error
+	says  func(directory.Login) error
 	heard []string
 }
 
-func newRemote(takes time.Duration, says func(Login) error) *remote {
+func newRemote(takes time.Duration, says func(directory.Login) error) *remote {
 	return &remote{takes: takes, slot: make(chan struct{}, 1), says: says}
 }
 
 // knows is a directory that knows one name and no password of it.
-func knows(name string) func(Login) error {
-	return func(login Login) error {
+func knows(name string) func(directory.Login) error {
+	return func(login directory.Login) error {
 		if login.Name == name {
-			return ErrWrongPassword
+			return directory.ErrWrongPassword
 		}
-		return ErrUnknownAccount
+		return directory.ErrUnknownAccount
 	}
 }
 
-func (r *remote) Authenticate(ctx context.Context, login Login) (Account, error) {
+func (r *remote) Authenticate(ctx context.Context, login directory.Login) (directory.Account, error) {
 	select {
 	case r.slot <- struct{}{}:
 	case <-ctx.Done():
-		return Account{}, ctx.Err()
+		return directory.Account{}, ctx.Err()
 	}
 	defer func() { <-r.slot }()
 	time.Sleep(r.takes)
 	r.heard = append(r.heard, login.Name)
-	return Account{Name: login.Name}, r.says(login)
+	return directory.Account{Name: login.Name}, r.says(login)
 }
 
-func (r *remote) Lookup(context.Context, string, string) (Account, error) {
-	return Account{}, ErrUnknownAccount
+func (r *remote) Lookup(context.Context, string, string) (directory.Account, error) {
+	return directory.Account{}, directory.ErrUnknownAccount
 }
 
-func (r *remote) Feign(ctx context.Context, login Login) error {
-	if _, err := r.Authenticate(ctx, login.asNobody()); err != nil && !isRefusal(err) {
+func (r *remote) Feign(ctx context.Context, login directory.Login) error {
+	if _, err := r.Authenticate(ctx, login.Unknown()); err != nil && !directory.IsRefusal(err) {
 		return err
 	}
 	return nil
@@ -225,14 +253,14 @@ func TestFailedLoginsAlike(t *testing.T) {
 // password; and none lets anybody in.
 func TestFailedLoginsCost(t *testing.T) {
 	away := errors.New("away")
-	always := func(err error) func(Login) error { return func(Login) error { return err } }
+	always := func(err error) func(directory.Login) error { return func(directory.Login) error { return err } }
 	for name, row := range map[string]struct {
-		first, second func(Login) error
+		first, second func(directory.Login) error
 		status        int
 	}{
 		"all answer":       {knows("first"), knows("second"), 401},
 		"one is away":      {knows("first"), always(away), 503},
-		"one is busy":      {knows("first"), always(errBusy), 503},
+		"one is busy":      {knows("first"), always(password.ErrBusy), 503},
 		"one lets them in": {knows("first"), always(nil), 401},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -265,25 +293,25 @@ func TestFailedLoginsCost(t *testing.T) {
 // are kept for addresses with an earlier right login.
 func TestFailedLoginsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hang := newRemote(time.Hour, func(Login) error { return nil })
+		hang := newRemote(time.Hour, func(directory.Login) error { return nil })
 		d := newDesk(t, hang)
 		const places = 50 // the race detector does not bear the timers of very many
-		d.throttle.strangers = make(chan struct{}, places)
-		quick := newDesk(t, newRemote(0, func(Login) error { return nil }))
-		quick.throttle = d.throttle
+		d.gate.throttle.strangers = make(chan struct{}, places)
+		quick := newDesk(t, newRemote(0, func(directory.Login) error { return nil }))
+		quick.gate.throttle = d.gate.throttle
 		quick.expect("a login", quick.login("ann", "right", "192.0.2.1"), 200, 0)
 		for i := range 2 * places {
 			go d.login(fmt.Sprint("user", i), "x", fmt.Sprintf("10.0.%d.%d", i>>8, i&255))
 		}
 		synctest.Wait()
-		if n := len(d.throttle.strangers); n != places {
+		if n := len(d.gate.throttle.strangers); n != places {
 			t.Errorf("got %d checks under way, want %d", n, places)
 		}
 		quick.expect("a stranger", quick.login("zoe", "right", "203.0.113.1"), 503, time.Second)
 		quick.expect("a colleague", quick.login("zoe", "right", "192.0.2.1"), 200, 0)
 		time.Sleep(checkLimit)
 		synctest.Wait()
-		if n := len(d.throttle.strangers); n > 1 { // the one that holds the server
+		if n := len(d.gate.throttle.strangers); n > 1 { // the one that holds the server
 			t.Errorf("got %d checks under way after their time, want none", n)
 		}
 		time.Sleep(2 * time.Hour)
@@ -293,7 +321,7 @@ func TestFailedLoginsBounded(t *testing.T) {
 // TestLoginPanics: a guest that panics fails the login and nothing else.
 func TestLoginPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDesk(t, newRemote(0, func(Login) error { panic("a bug") }))
+		d := newDesk(t, newRemote(0, func(directory.Login) error { panic("a bug") }))
 		d.expect("a login", d.login("ann", "x", "192.0.2.1"), 503, time.Second)
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
@@ -44,19 +45,17 @@ var tokenPrefixes = []string{
 // made and nobody guesses: the prefix of a known service, or of a GitLab directory
 // here; a JSON Web Token; or what a CI job sends under GitLab's name for it.
 func (a *accounts) isToken(name, password string) bool {
-	if len(password) < minTokenLen {
-		return false
+	if !directory.HasTokenForm(password) {
+		return isJWT(password)
 	}
 	for _, prefix := range tokenPrefixes {
-		if strings.HasPrefix(password, prefix) && tokenShape.MatchString(password) {
+		if strings.HasPrefix(password, prefix) {
 			return true
 		}
 	}
 	for _, d := range a.directories {
-		if g, ok := d.Directory.(*GitLabDirectory); ok {
-			if kind, surely := g.kindOf(Login{Name: name, Password: password}); surely || kind == jobToken {
-				return true
-			}
+		if tokens, ok := d.Directory.(directory.Tokens); ok && tokens.IsToken(name, password) {
+			return true
 		}
 	}
 	return isJWT(password)
@@ -65,7 +64,7 @@ func (a *accounts) isToken(name, password string) bool {
 // isJWT reports whether a text has the form of a signed JSON Web Token.
 func isJWT(text string) bool {
 	parts := strings.Split(text, ".")
-	if len(parts) != 3 || !strings.HasPrefix(text, "eyJ") { // {" in base64
+	if len(text) < 20 || len(parts) != 3 || !strings.HasPrefix(text, "eyJ") { // {" in base64
 		return false
 	}
 	for _, part := range parts {

@@ -199,13 +199,12 @@ func TestTooManyLargeAnswers(t *testing.T) {
 	tagLists(up)
 	large := "/v2/acme" + infix + "large/tags/list"
 	var done func()
-	vaults.Range(func(_, v any) bool {
-		_, free, err := v.(*vault).outgoing.take("others", make([]byte, answersLimit))
+	for _, v := range vaults.All() {
+		_, free, err := v.outgoing.take("others", make([]byte, answersLimit))
 		if done = free; err != nil {
 			t.Fatal(err)
 		}
-		return true
-	})
+	}
 	refused := s.get(large, as("alice"))
 	if refused.StatusCode != http.StatusServiceUnavailable || refused.code() != "UNAVAILABLE" || refused.Header.Get("Retry-After") != "10" {
 		t.Errorf("got status %d, code %q, Retry-After %q", refused.StatusCode, refused.code(), refused.Header.Get("Retry-After"))

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -12,6 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
@@ -74,14 +75,15 @@ type Handler struct {
 	realm     *url.URL // Realm, if there is one
 	who       string   // the accounts and groups, to compare sites by
 	accounts  *accounts
-	throttle  *throttle
+	gate      *gate
+	tokens    *tokenManager
 	access    *access
 	upstreams map[string]*Upstream
 	issuer    *tokenissuer.Issuer
 	*vault
-	quotas  *pooledQuotas
+	quotas  *keptQuotas
 	flights flights
-	lease   lease
+	lease   pool.Lease
 
 	imageLimits  map[string]*imageLimits // by group
 	proxyWarning *sync.Once              // of all sites of the configuration
@@ -120,26 +122,29 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	h.access = newAccess(h.Groups, h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.directories)
+	h.access = newAccess(h.groupRules(), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.directories)
 	if h.imageLimits, err = newImageLimits(h.Groups); err != nil {
 		return err
 	}
-	h.warnOfStrangers()
+	h.warnOfUnknownMembers()
 	h.warnOfPublicLogins()
-	h.tellOfMembers()
-	if h.vault, err = h.lease.vault(storage); err != nil {
+	h.logIgnoredMembers()
+	if h.vault, err = openVault(&h.lease, storage); err != nil {
 		return err
 	}
-	if h.quotas, err = h.lease.quotas(storage, h.vault, h.Groups); err != nil {
+	if h.quotas, err = openQuotas(&h.lease, storage, h.vault, h.Groups); err != nil {
 		return err
 	}
-	if h.issuer, err = h.lease.issuer(ctx.Storage(), h.Token); err != nil {
+	if h.issuer, err = openIssuer(&h.lease, ctx.Storage(), h.Token); err != nil {
 		return err
 	}
-	if h.throttle, err = h.lease.throttle(ctx.Storage()); err != nil {
+	throttle, err := openThrottle(&h.lease, ctx.Storage())
+	if err != nil {
 		return err
 	}
-	if h.accounts.tokens.store, err = h.lease.tokens(ctx.Storage()); err != nil {
+	h.gate = &gate{h.accounts, throttle}
+	h.tokens = &tokenManager{h.accounts, h.access, h.logger}
+	if h.accounts.tokens.store, err = openTokens(&h.lease, ctx.Storage()); err != nil {
 		return err
 	}
 	if err := h.openRegistries(); err != nil {
@@ -149,14 +154,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if running.add(h, ctx.Done()) {
 		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(errAmbiguous))
 	}
-	go h.tellEnded(ctx) // which may take its time, and ends with the configuration
+	go h.tokens.tellEnded(ctx) // which may take its time, and ends with the configuration
 	return nil
 }
 
 // Cleanup gives up what the handler holds. Requests that it still serves go on.
 func (h *Handler) Cleanup() error {
 	running.remove(h)
-	h.lease.release()
+	h.lease.Release()
 	return nil
 }
 
@@ -175,9 +180,9 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 		return err
 	}
 	for i, mod := range mods.([]any) {
-		h.accounts.add(names[i].name, mod.(Directory))
+		h.accounts.add(names[i].name, mod.(directory.Directory))
 	}
-	h.accounts.spellings = newSpellings(h.logger, h.accounts.names(), h.Admins, h.Groups)
+	h.accounts.spellings = newSpellings(h.logger, h.accounts.names(), h.Admins, h.groupRules())
 	return nil
 }
 
@@ -190,23 +195,6 @@ func (h *Handler) loadStorage(ctx caddy.Context) (Storage, error) {
 		return nil, err
 	}
 	return mod.(Storage), nil
-}
-
-// warnOfStrangers tells of members that nobody can log in as, if that can be
-// told: other directories than static ones need not list accounts.
-func (h *Handler) warnOfStrangers() {
-	names := h.accounts.names()
-	for _, g := range h.Groups {
-		for _, m := range slices.Concat(g.Members, g.Maintainers, g.Owners) {
-			id, err := names.account("members", m)
-			if err != nil {
-				continue
-			}
-			if d, ok := h.accounts.named(id.directory); ok && d.static() != nil && !d.static().knows(id.name) {
-				h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
-			}
-		}
-	}
 }
 
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].

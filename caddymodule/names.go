@@ -3,9 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,6 +11,8 @@ import (
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
@@ -23,7 +23,7 @@ type accountID struct{ directory, name string }
 
 // String returns the account as the configuration lists it.
 func (id accountID) String() string {
-	if id.directory == tokensDirectory {
+	if id.directory == TokensDirectory {
 		return id.name // which begins with token:
 	}
 	return id.directory + ":" + id.name
@@ -40,22 +40,6 @@ type listedDirectory struct {
 // directoryList is all directories of a site, in their order.
 type directoryList []listedDirectory
 
-var directoryNames = regexp.MustCompile(`^[a-z0-9-]+$`)
-
-// checkDirectoryName checks what a `name` line of a directory says.
-func checkDirectoryName(name string) error {
-	switch {
-	case name == "token" || name == tokensDirectory:
-		return fmt.Errorf("a directory cannot be called %s, which is what access tokens are called; write another name", name)
-	case !directoryNames.MatchString(name):
-		return fmt.Errorf("invalid directory name '%s'; use lower-case letters, digits and hyphens, as in `name corp-ldap`", name)
-	}
-	return nil
-}
-
-// errPrefix is about a line of earlier versions.
-var errPrefix = errors.New("prefix has been removed, since an account is a directory and a name; leave the line out, call the directory by a line as in `name ci`, and list its accounts without the prefix, as in `members ci:NAME` or `blocked ci:NAME`")
-
 // listDirectories reads from the configuration how its directories are called.
 func listDirectories(raws []json.RawMessage) (directoryList, error) {
 	var list directoryList
@@ -70,14 +54,14 @@ func listDirectories(raws []json.RawMessage) (directoryList, error) {
 			return nil, fmt.Errorf("a directory: %w", err)
 		}
 		d := listedDirectory{name: module.Type, kind: module.Type, issuer: module.Issuer}
-		if module.Name != "" || d.name+":" == tokenName || d.name == tokensDirectory {
+		if module.Name != "" || d.name+":" == tokenName || d.name == TokensDirectory {
 			d.name = cmp.Or(module.Name, d.name)
-			if err := checkDirectoryName(d.name); err != nil {
+			if err := directory.CheckName(d.name); err != nil {
 				return nil, fmt.Errorf("directory %s: %w", module.Type, err)
 			}
 		}
 		if module.Prefix != nil && (d.kind == "oidc" || d.kind == "authentication") {
-			return nil, fmt.Errorf("directory %s: %w", module.Type, errPrefix)
+			return nil, fmt.Errorf("directory %s: %w", module.Type, parse.ErrPrefix)
 		}
 		if d.kind == "static" {
 			var static struct {
@@ -115,13 +99,11 @@ func namesOf(directories []namedDirectory) directoryList {
 	list := make(directoryList, len(directories))
 	for i, d := range directories {
 		list[i] = listedDirectory{name: d.name, kind: d.kind()}
-		if o, ok := d.Directory.(*OIDCDirectory); ok {
-			list[i].issuer = o.Issuer
+		if sourced, ok := d.Directory.(directory.Sourced); ok && list[i].kind == "oidc" {
+			list[i].issuer = sourced.Source()
 		}
-		if static := d.static(); static != nil {
-			for _, u := range static.Users {
-				list[i].users = append(list[i].users, u.Name)
-			}
+		if local, ok := d.Directory.(directory.Local); ok {
+			list[i].users = local.Listed()
 		}
 	}
 	return list
@@ -153,7 +135,7 @@ func (l directoryList) account(word, entry string) (accountID, error) {
 	case entry == "" || name == "":
 		return accountID{}, fmt.Errorf("%s '%s': it names no account; write DIRECTORY:NAME", word, entry)
 	case directory+":" == tokenName && accesstoken.IsID(name):
-		return accountID{tokensDirectory, entry}, nil
+		return accountID{TokensDirectory, entry}, nil
 	case l.has(directory):
 		return accountID{directory, name}, nil
 	}
@@ -164,16 +146,12 @@ func (l directoryList) account(word, entry string) (accountID, error) {
 // did, with the issuer before it. By itself it would be another name of somebody.
 func (l directoryList) former(word, entry string) error {
 	for _, d := range l {
-		if name, ok := strings.CutPrefix(entry, formerPrefix(d.issuer)); ok && d.kind == "oidc" && name != "" {
+		if name, ok := strings.CutPrefix(entry, directory.FormerPrefix(d.issuer)); ok && d.kind == "oidc" && name != "" {
 			return fmt.Errorf("%s %s: accounts of id tokens have no issuer before their names any more; write `%s %s:%s`", word, entry, word, d.name, name)
 		}
 	}
 	return nil
 }
-
-// formerPrefix is what earlier versions put before the names of an issuer's
-// accounts.
-func formerPrefix(issuer string) string { return strings.TrimPrefix(issuer, "https://") + "#" }
 
 func (l directoryList) bare(word, name string) (accountID, error) {
 	var listing directoryList

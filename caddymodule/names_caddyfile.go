@@ -2,18 +2,9 @@ package caddymodule
 
 import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-)
 
-// directoryName reads the `name` line of a directory.
-func directoryName(d *caddyfile.Dispenser, to *string) error {
-	if *to != "" {
-		return d.Err("name is there twice")
-	}
-	if err := oneArg(d, to); err != nil {
-		return err
-	}
-	return here(d, checkDirectoryName(*to))
-}
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
+)
 
 // resolver is how the entries of a line are read.
 type resolver func(l directoryList, word, entry string) (accountID, error)
@@ -29,7 +20,7 @@ type accountLine struct {
 // accountArgs reads a line of accounts, to be checked by checkLines.
 func (h *Handler) accountArgs(d *caddyfile.Dispenser, to *[]string, read resolver) error {
 	word, before := d.Val(), len(*to)
-	if err := someArgs(d, to); err != nil {
+	if err := parse.Args(d, to); err != nil {
 		return err
 	}
 	for _, entry := range (*to)[before:] {

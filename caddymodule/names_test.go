@@ -7,16 +7,18 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
 // TestBlockedNames: a bare name is blocked in every directory and in every spelling,
 // by Basic and with a token of before; one of a directory is blocked there.
 func TestBlockedNames(t *testing.T) {
-	l := newLDAP(t, true)
-	l.put("uid=\uff2d\u00e4x,"+ldapPeople, "uid", "\uff2d\u00e4x", "userPassword", "secret-of-max", "entryUUID", "uuid-max")
-	lines := []string{"user m\u00e4x " + hash(password("alice")), l.directory(), private("acme")}
+	l := ldaptest.New(t, true)
+	l.Put("uid=\uff2d\u00e4x,"+ldaptest.People, "uid", "\uff2d\u00e4x", "userPassword", "secret-of-max", "entryUUID", "uuid-max")
+	lines := []string{"user m\u00e4x " + hash(passwordOf("alice")), l.Directory(), private("acme")}
 	s := start(t, lines...)
-	of := map[string]with{"static": basic("m\u00e4x", password("alice")), "ldap": basic("\uff2d\u00e4x", "secret-of-max")}
+	of := map[string]with{"static": basic("m\u00e4x", passwordOf("alice")), "ldap": basic("\uff2d\u00e4x", "secret-of-max")}
 	tokens := map[string]with{}
 	for directory, who := range of {
 		tokens[directory] = bearer(s.get(auth, who).expect(t, http.StatusOK, "").tokens().Token)
@@ -39,8 +41,8 @@ func TestBlockedNames(t *testing.T) {
 // TestMisspelledEntries: roles are given to names as they are, and an entry that an
 // account differs from in spelling alone is told of: by the log once, and by explain.
 func TestMisspelledEntries(t *testing.T) {
-	l := newLDAP(t, true)
-	s := startWithAdmin(t, l.directory(), users("zoe"), private("acme", "ldap:Alice", "ldap:bob", "zoe"), "admins ldap:ALICE static:alice")
+	l := ldaptest.New(t, true)
+	s := startWithAdmin(t, l.Directory(), users("zoe"), private("acme", "ldap:Alice", "ldap:bob", "zoe"), "admins ldap:ALICE static:alice")
 	for range 2 {
 		s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusForbidden, "DENIED")
 		s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
@@ -62,8 +64,8 @@ func TestMisspelledEntries(t *testing.T) {
 // TestAccountsByName: commands name accounts as the configuration does, and a bare
 // name that could be several accounts' is an error that shows what to write.
 func TestAccountsByName(t *testing.T) {
-	l := newLDAP(t, true)
-	s := startWithAdmin(t, users("alice"), l.directory(), private("acme", "alice"))
+	l := ldaptest.New(t, true)
+	s := startWithAdmin(t, users("alice"), l.Directory(), private("acme", "alice"))
 	for as, want := range map[string]string{
 		"alice": "allowed: member", "static:alice": "allowed: member", "ldap:alice": "denied: not a member", "ldap:nobody": "denied: unknown account",
 		"static:bob": "denied: unknown account", "ldap:bob": "denied: not a member",

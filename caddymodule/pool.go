@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -25,12 +25,12 @@ import (
 // so values with the same key live on. None of them needs stopping: requests
 // of an old configuration may go on with them after the last reference.
 var (
-	vaults     = caddy.NewUsagePool()
-	quotas     = caddy.NewUsagePool()
-	issuers    = caddy.NewUsagePool()
-	tokens     = caddy.NewUsagePool()
-	registries = caddy.NewUsagePool()
-	throttles  = caddy.NewUsagePool()
+	vaults     = pool.New((*vault).close)
+	quotas     = pool.New((*keptQuotas).close)
+	issuers    = pool.New[*tokenissuer.Issuer](nil)
+	tokens     = pool.New[*accesstoken.Store](nil)
+	registries = pool.New[*upstream.Registry](nil)
+	throttles  = pool.New[*throttle](nil)
 )
 
 // vault is an open storage, and what was learnt about upstreams beside it.
@@ -51,7 +51,7 @@ type vault struct {
 // flushLimit bounds how long the end of the last configuration waits for disk.
 const flushLimit = 10 * time.Second
 
-func (v *vault) Destruct() error {
+func (v *vault) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
 	defer cancel()
 	v.cache.Flush(ctx)
@@ -60,64 +60,29 @@ func (v *vault) Destruct() error {
 	case <-v.kept:
 	case <-ctx.Done():
 	}
-	return nil
 }
 
-// pooledQuotas are what groups have, and may have, of a vault. They are kept
+// keptQuotas are what groups have, and may have, of a vault. They are kept
 // apart from it, since a configuration may change them and nothing else.
-type pooledQuotas struct {
+type keptQuotas struct {
 	*blobcache.Quotas
 	stop context.CancelFunc
 	kept chan struct{}
 }
 
-func (q *pooledQuotas) Destruct() error {
+func (q *keptQuotas) close() {
 	q.stop()
 	select {
 	case <-q.kept:
 	case <-time.After(flushLimit):
 	}
-	return nil
-}
-
-type pooledIssuer struct{ *tokenissuer.Issuer }
-
-func (pooledIssuer) Destruct() error { return nil }
-
-type pooledTokens struct{ *accesstoken.Store }
-
-func (pooledTokens) Destruct() error { return nil }
-
-type pooledRegistry struct{ *upstream.Registry }
-
-func (pooledRegistry) Destruct() error { return nil }
-
-// lease remembers what a handler has taken from the pools, so that it gives
-// back exactly that, also when its provisioning failed half-way.
-type lease []func()
-
-func (l *lease) release() {
-	for _, giveBack := range slices.Backward(*l) {
-		giveBack()
-	}
-	*l = nil
-}
-
-func acquire[T caddy.Destructor](l *lease, pool *caddy.UsagePool, key string, open func() (T, error)) (T, error) {
-	value, _, err := pool.LoadOrNew(key, func() (caddy.Destructor, error) { return open() })
-	if err != nil {
-		var none T
-		return none, err
-	}
-	*l = append(*l, func() { _, _ = pool.Delete(key) })
-	return value.(T), nil
 }
 
 // processLogger is for what outlives the configuration that started it.
 func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
 
-func (l *lease) vault(storage Storage) (*vault, error) {
-	return acquire(l, vaults, storage.Identity(), func() (*vault, error) {
+func openVault(l *pool.Lease, storage Storage) (*vault, error) {
+	return vaults.Acquire(l, storage.Identity(), func() (*vault, error) {
 		shelf, records, err := storage.Open()
 		if err != nil {
 			return nil, err
@@ -145,8 +110,8 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 	})
 }
 
-// quotas are acquired after the vault that they are of, and so given up before.
-func (l *lease) quotas(storage Storage, v *vault, groups []*Group) (*pooledQuotas, error) {
+// openQuotas is called after the vault that they are of, and so given up before.
+func openQuotas(l *pool.Lease, storage Storage, v *vault, groups []*Group) (*keptQuotas, error) {
 	limits := make(map[string]int64)
 	for _, g := range groups {
 		if g.Quota > 0 {
@@ -154,9 +119,9 @@ func (l *lease) quotas(storage Storage, v *vault, groups []*Group) (*pooledQuota
 		}
 	}
 	key := fmt.Sprintf("%s %v", storage.Identity(), limits)
-	return acquire(l, quotas, key, func() (*pooledQuotas, error) {
+	return quotas.Acquire(l, key, func() (*keptQuotas, error) {
 		ctx, stop := context.WithCancel(context.Background())
-		q := &pooledQuotas{blobcache.NewQuotas(v.cache, v.index, limits), stop, make(chan struct{})}
+		q := &keptQuotas{blobcache.NewQuotas(v.cache, v.index, limits), stop, make(chan struct{})}
 		go func() {
 			defer close(q.kept)
 			q.Keep(ctx)
@@ -221,50 +186,41 @@ func logAbandoned(d digest.Digest, written, size int64, goesOn bool) {
 // keyPrefix is where the signing keys live in Caddy's storage.
 const keyPrefix = "dependency_proxy/keys"
 
-func (l *lease) issuer(storage certmagic.Storage, settings Token) (*tokenissuer.Issuer, error) {
+func openIssuer(l *pool.Lease, storage certmagic.Storage, settings Token) (*tokenissuer.Issuer, error) {
 	key := fmt.Sprintf("%v %v", storage, settings.rotate())
-	pooled, err := acquire(l, issuers, key, func() (pooledIssuer, error) {
-		return pooledIssuer{newIssuer(storage, settings)}, nil
-	})
-	return pooled.Issuer, err
+	return issuers.Acquire(l, key, func() (*tokenissuer.Issuer, error) { return newIssuer(storage, settings), nil })
 }
 
-// throttle is one for all sites whose keys are in one place, whatever else of
+// answerLogins are the times of each new throttle. Both are the same, except in
+// tests, which must not wait for the one nor fail by the other.
+var answerLogins = loginTimes{failed: time.Second, checked: time.Second}
+
+// openThrottle returns one for all sites whose keys are in one place, whatever else of
 // their configuration changes.
-func (l *lease) throttle(storage certmagic.Storage) (*throttle, error) {
-	return acquire(l, throttles, fmt.Sprint(storage), func() (*throttle, error) { return newThrottle(), nil })
+func openThrottle(l *pool.Lease, storage certmagic.Storage) (*throttle, error) {
+	return throttles.Acquire(l, fmt.Sprint(storage), func() (*throttle, error) { return newThrottle(answerLogins), nil })
 }
 
-// tokens opens the access tokens in a storage. All sites on it share what is
+// openTokens opens the access tokens in a storage. All sites on it share what is
 // known, so that what one revokes is over at the others at once.
-func (l *lease) tokens(storage certmagic.Storage) (*accesstoken.Store, error) {
-	pooled, err := acquire(l, tokens, fmt.Sprint(storage), func() (pooledTokens, error) {
-		return pooledTokens{accesstoken.New(accesstoken.Config{Storage: storage, Hooks: accesstoken.Hooks{
+func openTokens(l *pool.Lease, storage certmagic.Storage) (*accesstoken.Store, error) {
+	return tokens.Acquire(l, fmt.Sprint(storage), func() (*accesstoken.Store, error) {
+		return accesstoken.New(accesstoken.Config{Storage: storage, Hooks: accesstoken.Hooks{
 			BadFile: func(id string, err error) {
 				processLogger().Error("access token is unusable", zap.String("access_token", id), zap.Error(err))
 			},
 			StorageError: func(err error) {
 				processLogger().Warn("access tokens are not looked after; they are good all the same", zap.Error(err))
 			},
-		}})}, nil
+		}}), nil
 	})
-	return pooled.Store, err
 }
 
-func (l *lease) registry(key string, config upstream.Config) (*upstream.Registry, error) {
-	pooled, err := acquire(l, registries, key, func() (pooledRegistry, error) {
-		registry, err := upstream.New(config)
-		return pooledRegistry{registry}, err
-	})
-	return pooled.Registry, err
+func openRegistry(l *pool.Lease, key string, config upstream.Config) (*upstream.Registry, error) {
+	return registries.Acquire(l, key, func() (*upstream.Registry, error) { return upstream.New(config) })
 }
 
 var (
 	_ tokenissuer.Storage = certmagic.Storage(nil)
 	_ accesstoken.Storage = certmagic.Storage(nil)
 )
-
-// background is the context of work that several requests wait for.
-func background(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), limit)
-}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
@@ -61,7 +62,11 @@ func TestRefreshTokensEnd(t *testing.T) {
 	if login != issued || expires != login.Add(refreshLifetime) {
 		t.Errorf("got a refresh token of a login at %s until %s, want one of %s for %s", login, expires, issued, refreshLifetime)
 	}
-	id := tokenissuer.Identity{Name: "alice", Directory: "static", Version: running.now()[0].accounts.directories[0].static().now().byName["alice"].version}
+	alice, err := running.now()[0].accounts.lookup(t.Context(), "alice", "static", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := alice.identity()
 	old := s.refreshTokenOf(id, refreshLifetime-30*time.Minute)
 	for name, token := range map[string]string{"of now": first, "of long ago": old} {
 		last := time.Now().Add(refreshLifetime)
@@ -113,21 +118,21 @@ func TestLDAPPasswordChanged(t *testing.T) {
 		"none":              {"", "description", false, "24 hours after the login"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLDAP(t, true)
+			l := ldaptest.New(t, true)
 			put := func(secret, changed string) {
-				l.put("uid=alice,"+ldapPeople, "uid", "alice", "userPassword", secret, "entryUUID", "uuid-alice", row.attr, changed)
+				l.Put("uid=alice,"+ldaptest.People, "uid", "alice", "userPassword", secret, "entryUUID", "uuid-alice", row.attr, changed)
 			}
-			put(password("alice"), "20260101000000Z")
+			put(passwordOf("alice"), "20260101000000Z")
 			s := newSite(t)
 			s.openAdmin()
-			s.secret(ldapPassword)
-			s.load(l.directory("cache_for 1ns", row.lines), private("acme"), refreshOn)
+			s.secret(ldaptest.ServicePassword)
+			s.load(l.Directory("cache_for 1ns", row.lines), private("acme"), refreshOn)
 			tokens := s.get(auth+"&offline_token=true", as("alice")).expect(t, http.StatusOK, "").tokens()
 			secret, _ := s.create("--account", "alice")
 			s.get("/jwt/auth", refreshGrant(tokens.RefreshToken)).expect(t, http.StatusOK, "")
 			limit := refreshLifetime
 			if !row.known {
-				limit = unmarkedRefresh
+				limit = 24 * time.Hour
 			}
 			if _, login, expires := timesOf(t, tokens.RefreshToken); expires != login.Add(limit) {
 				t.Errorf("got a refresh token for %s, want %s", expires.Sub(login), limit)
@@ -141,11 +146,11 @@ func TestLDAPPasswordChanged(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.identity(), unmarkedRefresh-time.Minute))).expect(t, http.StatusOK, "")
-				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.identity(), unmarkedRefresh))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.identity(), 24*time.Hour-time.Minute))).expect(t, http.StatusOK, "")
+				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.identity(), 24*time.Hour))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			}
 
-			next := password("alice") + "-of-now"
+			next := passwordOf("alice") + "-of-now"
 			s.secret(next)
 			put(next, "20260202000000Z")
 			want := map[bool]int{true: 401, false: 200}[row.known]
@@ -156,42 +161,4 @@ func TestLDAPPasswordChanged(t *testing.T) {
 			s.get(auth, basic("x", secret)).expect(t, http.StatusOK, "")
 		})
 	}
-}
-
-// TestLDAPRememberedLogin: a login that was right and is remembered is checked anew
-// when the password changes, and goes on if it is right still.
-func TestLDAPRememberedLogin(t *testing.T) {
-	l := newLDAP(t, true)
-	put := func(secret, changed string) {
-		l.put("uid=alice,"+ldapPeople, "uid", "alice", "userPassword", secret, "entryUUID", "uuid-alice", "pwdChangedTime", changed)
-	}
-	put(password("alice"), "1")
-	s := ldapSite(t, l.directory("cache_for 1h"))
-	// relook makes the next request look the account up, but not log in.
-	relook := func() {
-		ldapMemories.Range(func(_, memory any) bool {
-			memory.(*ldapMemory).accounts.forget("alice")
-			return true
-		})
-	}
-	login := func(status, binds int) {
-		t.Helper()
-		l.heard()
-		if a := s.get("/v2/", as("alice")); a.StatusCode != status {
-			t.Errorf("got %d, want %d", a.StatusCode, status)
-		}
-		dns, _ := l.heard()
-		if n := strings.Count(strings.Join(dns, "\n"), "uid=alice"); n != binds {
-			t.Errorf("got %d binds, want %d", n, binds)
-		}
-	}
-	login(http.StatusOK, 1)
-	login(http.StatusOK, 0)
-	put(password("alice"), "2")
-	relook()
-	login(http.StatusOK, 1)
-	login(http.StatusOK, 0)
-	put("another", "3")
-	relook()
-	login(http.StatusUnauthorized, 1)
 }

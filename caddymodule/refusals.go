@@ -2,17 +2,16 @@ package caddymodule
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"strconv"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
@@ -56,24 +55,21 @@ func (r refusals) add(key loginSum, directory string, err error) {
 
 // refusalKey returns the key that a login is remembered under: its exact name and
 // password, and the present accounts of the users files.
-func (a *accounts) refusalKey(name, password string) (key loginSum) {
-	mac := hmac.New(sha256.New, loginKey)
+func (a *accounts) refusalKey(name, secret string) (key loginSum) {
+	texts := []string{"refused login", name, secret}
 	for _, d := range a.directories {
-		if static := d.static(); static != nil {
-			_ = binary.Write(mac, binary.BigEndian, static.now().generation)
+		if local, ok := d.Directory.(directory.Local); ok {
+			texts = append(texts, strconv.FormatUint(local.Generation(), 10))
 		}
 	}
-	writeText(mac, "refused login")
-	writeText(mac, name)
-	writeText(mac, password)
-	mac.Sum(key[:0])
+	copy(key[:], password.Digest(texts...))
 	return key
 }
 
 // authenticate checks a login at each directory until one knows the account. An
 // access token of our own is not shown to any directory, whatever user name it comes
 // with.
-func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error) {
+func (a *accounts) authenticate(ctx context.Context, login directory.Login) (caller, error) {
 	if _, isToken := accesstoken.Parse(login.Password); isToken {
 		token, err := a.tokens.store.Verify(ctx, login.Password)
 		return a.byToken(ctx, token, err)
@@ -83,18 +79,18 @@ func (a *accounts) authenticate(ctx context.Context, login Login) (caller, error
 		return caller{directory: known.directory}, known.err
 	}
 	lasting := true
-	at, who, err := a.first(func(d Directory) (Account, error) {
+	at, who, err := a.first(func(d directory.Directory) (directory.Account, error) {
 		account, err := d.Authenticate(ctx, login)
-		lasting = lasting && !errors.Is(err, ErrThisRequest)
+		lasting = lasting && !errors.Is(err, directory.ErrThisRequest)
 		return account, err
 	})
-	if !isRefusal(err) {
+	if !directory.IsRefusal(err) {
 		return who, err
 	}
 	if trouble := a.feign(ctx, login, at); trouble != nil {
 		return who, &hiddenRefusal{err, trouble}
 	}
-	if lasting && !errors.Is(err, ErrBlocked) {
+	if lasting && !errors.Is(err, directory.ErrBlocked) {
 		a.refused.add(key, who.directory, err)
 	}
 	return who, err
@@ -111,17 +107,15 @@ func (e *hiddenRefusal) Unwrap() error { return e.refusal }
 // not cost yet and an unknown name does: all other directories are asked, and one
 // password is hashed. It returns why an unknown name could not be refused now, if
 // so. No directory hears a name or a password that another one has refused.
-func (a *accounts) feign(ctx context.Context, login Login, at int) error {
-	if at == len(a.directories) || a.directories[at].static() == nil {
-		if decoy := decoyFor(login.Name, a.directories); decoy != nil {
-			if err := decoy.feign(ctx, login); err != nil {
-				return err
-			}
+func (a *accounts) feign(ctx context.Context, login directory.Login, at int) error {
+	if at == len(a.directories) || !isLocal(a.directories[at].Directory) {
+		if err := a.feignLocally(ctx, login); err != nil {
+			return err
 		}
 	}
 	for i := at + 1; i < len(a.directories); i++ {
 		d := a.directories[i]
-		if costly, ok := d.Directory.(CostlyDirectory); ok {
+		if costly, ok := d.Directory.(directory.Costly); ok {
 			if err := costly.Feign(ctx, login); err != nil {
 				return fmt.Errorf("directory %s: %w", d.name, err)
 			}
@@ -130,42 +124,36 @@ func (a *accounts) feign(ctx context.Context, login Login, at int) error {
 	return nil
 }
 
-// asNobody returns the login with a random name and password, which no account has.
-func (l Login) asNobody() Login {
-	l.Name, l.Password = "nobody-"+rand.Text(), rand.Text()
-	return l
-}
-
-// static is the directory if it is a static one, else nil.
-func (d namedDirectory) static() *StaticDirectory {
-	static, _ := d.Directory.(*StaticDirectory)
-	return static
-}
-
 var decoySeed = maphash.MakeSeed()
 
-// decoyFor is the account of the static directories whose hash an unknown name is
-// compared with, nil if there is none. It is one of all, always the same for the
-// same name. So where some hashes take longer than others, names that do not exist
-// differ just as those that do, and time tells nothing about any of them.
-func decoyFor(name string, directories []namedDirectory) *StaticUser {
-	var lists [][]*StaticUser
+// feignLocally spends on the login of an unknown name what a wrong password of
+// one of the accounts of the local directories costs. It is always the same
+// account for the same name: where some hashes take longer than others, names
+// that do not exist differ just as those that do.
+func (a *accounts) feignLocally(ctx context.Context, login directory.Login) error {
 	count := 0
-	for _, d := range directories {
-		if static := d.static(); static != nil {
-			list := static.accounts.Load().list
-			lists, count = append(lists, list), count+len(list)
+	for _, d := range a.directories {
+		if local, ok := d.Directory.(directory.Local); ok {
+			count += local.Len()
 		}
 	}
 	if count == 0 {
 		return nil
 	}
-	at := int(maphash.String(decoySeed, name) % uint64(count))
-	for _, list := range lists {
-		if at < len(list) {
-			return list[at]
+	at := int(maphash.String(decoySeed, login.Name) % uint64(count))
+	for _, d := range a.directories {
+		if local, ok := d.Directory.(directory.Local); ok {
+			if n := local.Len(); at >= n {
+				at -= n
+				continue
+			}
+			return local.FeignAs(ctx, login, at)
 		}
-		at -= len(list)
 	}
-	return nil // not reached
+	return nil // the users file has lost accounts in between
+}
+
+func isLocal(d directory.Directory) bool {
+	_, ok := d.(directory.Local)
+	return ok
 }

@@ -9,6 +9,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
 // TestRefusalsRemembered: a login that all directories have answered, and refused,
@@ -18,18 +23,18 @@ func TestRefusalsRemembered(t *testing.T) {
 		says      error
 		remembers bool
 	}{
-		"a wrong password":       {ErrWrongPassword, true},
-		"an unknown name":        {ErrUnknownAccount, true},
-		"a blocked account":      {ErrBlocked, false},
+		"a wrong password":       {directory.ErrWrongPassword, true},
+		"an unknown name":        {directory.ErrUnknownAccount, true},
+		"a blocked account":      {directory.ErrBlocked, false},
 		"a directory away":       {errors.New("away"), false},
-		"busy":                   {errBusy, false},
-		"wrong for this request": {fmt.Errorf("%w: %w", ErrWrongPassword, ErrThisRequest), false},
-		"unknown for this one":   {fmt.Errorf("%w: %w", ErrUnknownAccount, ErrThisRequest), false},
+		"busy":                   {password.ErrBusy, false},
+		"wrong for this request": {fmt.Errorf("%w: %w", directory.ErrWrongPassword, directory.ErrThisRequest), false},
+		"unknown for this one":   {fmt.Errorf("%w: %w", directory.ErrUnknownAccount, directory.ErrThisRequest), false},
 		"a right one":            {nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server := newRemote(10*time.Millisecond, func(Login) error { return row.says })
+				server := newRemote(10*time.Millisecond, func(directory.Login) error { return row.says })
 				d := newDesk(t, server)
 				asked := func(what, name, password string, wait time.Duration, want int) {
 					t.Helper()
@@ -60,11 +65,11 @@ func TestRefusalsRemembered(t *testing.T) {
 func TestRefusalsWhileAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var away error
-		first, second := newRemote(0, knows("ann")), newRemote(0, func(Login) error { return away })
+		first, second := newRemote(0, knows("ann")), newRemote(0, func(directory.Login) error { return away })
 		d := newDesk(t, first, second)
 		away = errors.New("away")
 		d.expect("while it is away", d.login("ann", "x", "192.0.2.1"), 503, time.Second)
-		away = ErrUnknownAccount
+		away = directory.ErrUnknownAccount
 		d.expect("when it is back", d.login("ann", "x", "192.0.2.1"), 401, time.Second)
 		d.expect("again", d.login("ann", "x", "192.0.2.1"), 401, time.Second)
 		if len(first.heard) != 2 {
@@ -80,10 +85,10 @@ func TestRefusalsForgotten(t *testing.T) {
 	file := filepath.Join(s.dir, "users")
 	write(t, file, usersText("bob"))
 	settled(t, file)
-	lines := []string{"directory static {\n name file\n users_file " + file + "\n}", visible("acme", Internal)}
+	lines := []string{"directory static {\n name file\n users_file " + file + "\n}", visible("acme", directory.Internal)}
 	other := newSite(t)
 	_, port, _ := strings.Cut(other.host, ":")
-	s.after = "http://:" + port + " {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem " + s.cache + " {\n reserve off\n}\n name other\n" + users("alice") + visible("acme", Internal) + "}\n}\n"
+	s.after = "http://:" + port + " {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem " + s.cache + " {\n reserve off\n}\n name other\n" + users("alice") + visible("acme", directory.Internal) + "}\n}\n"
 	s.load(lines...)
 	wrong := func(s *site) answer { return s.get("/v2/", as("alice")) }
 	wrong(s).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -91,7 +96,7 @@ func TestRefusalsForgotten(t *testing.T) {
 	wrong(s).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	write(t, file, usersText("bob", "alice"))
 	settled(t, file)
-	time.Sleep(usersLook)
+	time.Sleep(250 * time.Millisecond)
 	wrong(s).expect(t, http.StatusOK, "")
 
 	s.get("/v2/", as("carol")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -101,14 +106,14 @@ func TestRefusalsForgotten(t *testing.T) {
 
 // TestRefusalsSpareLDAP: a wrong login that is repeated reaches the server once.
 func TestRefusalsSpareLDAP(t *testing.T) {
-	l := newLDAP(t, true)
-	s := ldapSite(t, l.directory("cache_for 1ns"))
-	l.heard()
+	l := ldaptest.New(t, true)
+	s := ldapSite(t, l.Directory("cache_for 1ns"))
+	l.Heard()
 	for range 150 {
 		s.get("/v2/", loginAs("alice", "last month's")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	binds := 0
-	dns, _ := l.heard()
+	dns, _ := l.Heard()
 	for _, dn := range dns {
 		if strings.Contains(dn, "alice") {
 			binds++
@@ -123,7 +128,7 @@ func TestRefusalsSpareLDAP(t *testing.T) {
 // TestRefusalsSpareGitLab: the same there, beyond the time that GitLab's own answers
 // are believed for.
 func TestRefusalsSpareGitLab(t *testing.T) {
-	g, alice, _ := newGitLab(t)
+	g, alice, _ := gitlabtest.NewAcme(t)
 	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1ns"))
 	for range 50 {
 		s.get(auth, basic("alice", alice+"x")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -136,7 +141,7 @@ func TestRefusalsSpareGitLab(t *testing.T) {
 // TestHiddenRefusalsGitLab: a wrong login that looks like a token is answered alike
 // while GitLab is away, whether or not the configuration has the name.
 func TestHiddenRefusalsGitLab(t *testing.T) {
-	g, _, _ := newGitLab(t)
+	g, _, _ := gitlabtest.NewAcme(t)
 	s := newSite(t)
 	s.globals = trustFront
 	s.secret("secret-that-must-not-leak")

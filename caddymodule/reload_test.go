@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -24,7 +25,7 @@ func TestReloadInPull(t *testing.T) {
 			up := registrytest.New(t)
 			layer := random(1, 400_000)
 			d := up.PutBlob("library/alpine", layer)
-			lines := []string{users("alice"), private("acme", "alice"), visible("open", Public), hub(up)}
+			lines := []string{users("alice"), private("acme", "alice"), visible("open", directory.Public), hub(up)}
 			s := start(t, lines...)
 			token := s.token("alice")
 			release := up.StallBlobs(200_000)

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -19,7 +21,7 @@ import (
 // whatever else the cache holds.
 type repository struct {
 	*vault
-	quotas   *pooledQuotas
+	quotas   *keptQuotas
 	registry *upstream.Registry
 	upstream string // its name
 	name     string // at the upstream
@@ -57,7 +59,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			}
 		}
 	}
-	name = upstream.NormalizeRepository(u.Name, name)
+	name = reference.NormalizeRepository(u.Name, name)
 	from := u.sourceFor(rt.group)
 	return &repository{
 		vault:    h.vault,
@@ -82,7 +84,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 // repository at this time.
 func once[T any](ctx context.Context, p *repository, what string, ask func(context.Context) (T, error)) (T, error) {
 	result := p.flights.DoChan(p.scope+" "+what, func() (any, error) {
-		ctx, cancel := background(ctx, metadataLimit)
+		ctx, cancel := memo.Background(ctx, metadataLimit)
 		defer cancel()
 		return ask(ctx)
 	})

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // Group is a namespace of images with its own readers.
@@ -13,7 +15,7 @@ type Group struct {
 	Path string `json:"path"`
 
 	// Visibility is private (the default), internal or public.
-	Visibility Visibility `json:"visibility,omitempty"`
+	Visibility directory.Visibility `json:"visibility,omitempty"`
 
 	// Members may pull from the group and from its subgroups.
 	Members []string `json:"members,omitempty"`

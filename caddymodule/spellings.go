@@ -16,13 +16,13 @@ type spellings struct {
 	told    sync.Map // of the entries, those that the log has
 }
 
-func newSpellings(logger *zap.Logger, names directoryList, admins []string, groups []*Group) *spellings {
+func newSpellings(logger *zap.Logger, names directoryList, admins []string, groups []groupRules) *spellings {
 	s := &spellings{entries: make(map[accountID][]accountID), logger: logger}
 	s.add(names, admins)
 	for _, g := range groups {
-		s.add(names, g.Members)
-		s.add(names, g.Maintainers)
-		s.add(names, g.Owners)
+		s.add(names, g.members)
+		s.add(names, g.maintainers)
+		s.add(names, g.owners)
 	}
 	return s
 }

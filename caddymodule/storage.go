@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
 func init() { caddy.RegisterModule(new(FilesystemStorage)) }
@@ -131,16 +132,16 @@ func (f *FilesystemStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		f.Root = d.Val()
 	}
-	if err := endOfLine(d); err != nil {
+	if err := parse.End(d); err != nil {
 		return err
 	}
-	return eachLine(d, "storage filesystem", map[string]func(*caddyfile.Dispenser) error{
-		"max_size":      func(d *caddyfile.Dispenser) error { return size(d, &f.MaxSize) },
-		"unused_for":    func(d *caddyfile.Dispenser) error { return duration(d, &f.UnusedFor) },
-		"max_blob_size": func(d *caddyfile.Dispenser) error { return size(d, &f.MaxBlobSize) },
-		"reserve":       func(d *caddyfile.Dispenser) error { return sizeOrOff(d, &f.Reserve) },
+	return parse.Lines(d, "storage filesystem", map[string]func(*caddyfile.Dispenser) error{
+		"max_size":      func(d *caddyfile.Dispenser) error { return parse.Size(d, &f.MaxSize) },
+		"unused_for":    func(d *caddyfile.Dispenser) error { return parse.Duration(d, &f.UnusedFor) },
+		"max_blob_size": func(d *caddyfile.Dispenser) error { return parse.Size(d, &f.MaxBlobSize) },
+		"reserve":       func(d *caddyfile.Dispenser) error { return parse.SizeOrOff(d, &f.Reserve) },
 		"finish_abandoned": func(d *caddyfile.Dispenser) error {
-			on, err := onOff(d)
+			on, err := parse.OnOff(d)
 			f.FinishAbandoned = &on
 			return err
 		},

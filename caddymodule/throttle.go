@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net/netip"
 	"sync"
 	"time"
@@ -77,8 +76,9 @@ type loginBucket struct {
 	flying  map[loginSum]int // the different logins under way
 }
 
-func newThrottle() *throttle {
-	t := &throttle{now: time.Now, times: answerLogins}
+// newThrottle returns a throttle that answers logins at the given times.
+func newThrottle(times loginTimes) *throttle {
+	t := &throttle{now: time.Now, times: times}
 	for _, places := range []*chan struct{}{&t.strangers, &t.bearers, &t.friends} {
 		*places = make(chan struct{}, maxChecks)
 	}
@@ -96,9 +96,6 @@ func newMemory[V any]() *simplelru.LRU[loginSum, V] {
 	}
 	return memory
 }
-
-// Destruct implements [caddy.Destructor]; there is nothing to stop.
-func (*throttle) Destruct() error { return nil }
 
 // throttled is why a login is not checked, and for how long that will be so.
 type throttled struct {
@@ -260,17 +257,11 @@ func (b *loginBucket) check(now time.Time, login loginSum, flights int, reason s
 func (t *throttle) sum(texts ...string) (sum loginSum) {
 	mac := hmac.New(sha256.New, t.key[:])
 	for _, text := range texts {
-		writeText(mac, text)
+		_ = binary.Write(mac, binary.BigEndian, uint64(len(text)))
+		mac.Write([]byte(text))
 	}
 	mac.Sum(sum[:0])
 	return sum
-}
-
-func writeText(w io.Writer, text string) {
-	var length [8]byte
-	binary.BigEndian.PutUint64(length[:], uint64(len(text)))
-	_, _ = w.Write(length[:])
-	_, _ = w.Write([]byte(text))
 }
 
 // subnetOf is what of an address tells one client from another: all of IPv4,

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/gitlab"
 )
 
 // guard is a throttle with a clock of its own.
@@ -15,7 +17,7 @@ type guard struct {
 }
 
 func newGuard(t *testing.T) *guard {
-	g := &guard{newThrottle(), t, time.Unix(1e9, 0)}
+	g := &guard{newThrottle(answerLogins), t, time.Unix(1e9, 0)}
 	g.now = func() time.Time { return g.clock }
 	return g
 }
@@ -157,7 +159,7 @@ func TestThrottlePassphrases(t *testing.T) {
 		}
 	}
 	own := newAccounts(nil, nil)
-	own.add("gitlab", &GitLabDirectory{TokenPrefix: "acme-"})
+	own.add("gitlab", &gitlab.Directory{TokenPrefix: "acme-"})
 	for _, row := range []struct {
 		name, password string
 		want           bool

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 )
 
 // from gives a request the address that a trusted proxy in front tells.
@@ -21,7 +23,7 @@ const trustFront = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
 func TestThrottledLogins(t *testing.T) {
 	s := newSite(t)
 	s.globals = trustFront
-	s.secret(password("elsewhere"))
+	s.secret(passwordOf("elsewhere"))
 	lines := []string{users("alice", "bob"), "directory elsewhere", private("acme", "alice", "bob", "elsewhere:zoe")}
 	s.load(lines...)
 	token := s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusOK, "").tokens().Token
@@ -33,7 +35,7 @@ func TestThrottledLogins(t *testing.T) {
 	}
 	s.load(append(lines, "token {\n lifetime 1h\n}")...) // a reload is no amnesty
 	elsewhereAsked.Store(0)
-	form := form(loginForm("zoe", password("elsewhere")))
+	form := form(loginForm("zoe", passwordOf("elsewhere")))
 	for _, a := range []answer{
 		s.get(auth, wrong("zoe", 0), from("192.0.2.1")), s.get("/v2/", wrong("zoe", 0), from("192.0.2.1")),
 		s.get("/jwt/auth", form, from("192.0.2.1")), s.get(auth, as("bob"), from("192.0.2.1")),
@@ -120,18 +122,25 @@ func TestBusyLogins(t *testing.T) {
 		}
 		a.expect(t, status, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "Content-Type", "application/json")
 	}
-	hashing.strangers.Add(maxWaiting)
+	restore := useQueue(password.NewQueue(1, 0, password.MaxWaiting))
 	login("bob", "wrong", away, 503)
 	login("nobody", "wrong", away, 503)
 	login("alice", next, away, 503)
 	login("alice", next, home, 200) // needs a hash, and does not wait behind strangers
 	login("alice", next, away, 200) // needs none any more
-	hashing.strangers.Add(-maxWaiting)
+	restore()
 	login("bob", "wrong", "198.51.100.2", 401)
-	login("bob", password("bob"), "198.51.100.2", 200)
-	if !strings.Contains(s.logs(), `"reason":"`+errBusy.Error()) {
+	login("bob", passwordOf("bob"), "198.51.100.2", 200)
+	if !strings.Contains(s.logs(), `"reason":"`+password.ErrBusy.Error()) {
 		t.Error("the log does not tell")
 	}
+}
+
+// useQueue sets the queue of the process.
+func useQueue(q *password.Queue) (restore func()) {
+	before := password.DefaultQueue
+	password.DefaultQueue = q
+	return func() { password.DefaultQueue = before }
 }
 
 // TestAbandonedLogins: a client that does not stay for the answer pays for its
@@ -139,16 +148,15 @@ func TestBusyLogins(t *testing.T) {
 func TestAbandonedLogins(t *testing.T) {
 	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"))
 	hold := make(chan struct{})
-	for range cap(hashing.slots) {
-		leave, err := hashing.enter(t.Context(), true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			<-hold
-			leave()
-		}()
+	t.Cleanup(useQueue(password.NewQueue(1, password.MaxWaiting, password.MaxWaiting)))
+	leave, err := password.DefaultQueue.Enter(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
 	}
+	go func() {
+		<-hold
+		leave()
+	}()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan struct{})
@@ -167,7 +175,7 @@ func TestAbandonedLogins(t *testing.T) {
 			}
 		})
 	}()
-	eventually(t, "all wait", func() bool { return hashing.strangers.Load() == addressBurst })
+	eventually(t, "all wait", func() bool { return password.DefaultQueue.Waiting() == addressBurst })
 	cancel()
 	<-done
 	eventually(t, "the handlers have ended", func() bool {
@@ -177,7 +185,7 @@ func TestAbandonedLogins(t *testing.T) {
 	eventually(t, "the guesses are checked", func() bool {
 		return strings.Count(s.logs(), `"reason":"wrong password"`) == addressBurst
 	})
-	s.get("/jwt/auth", form(loginForm("alice", password("alice")))).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice")))).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
 }
 
 // TestProxyWarning: behind a trusted proxy whose X-Forwarded-For clients may begin

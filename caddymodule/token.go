@@ -184,7 +184,7 @@ func (ex *exchange) refreshToken() (string, *apiError) {
 	}
 	id := ex.caller.identity()
 	id.AuthTime = time.Now().Unix()
-	token, err := ex.mint(tokenissuer.Refresh, id, ex.caller.refreshFor())
+	token, err := ex.mint(tokenissuer.Refresh, id, refreshFor(ex.caller))
 	return token.Raw, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -28,7 +29,7 @@ func TestTokenAnswer(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"), "token {\n lifetime 5m\n}")
 	scope := "repository:acme/dependency_proxy/containers/alpine:pull"
 	get := s.get(auth+"&account=alice&client_id=docker&offline_token=true&scope="+url.QueryEscape(scope), as("alice"))
-	post := s.get("/jwt/auth", form(loginForm("alice", password("alice"), "access_type", "offline", "scope", scope)))
+	post := s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice"), "access_type", "offline", "scope", scope)))
 	for _, a := range []answer{get, post} {
 		a.expect(t, http.StatusOK, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store")
 		a.has(t, "Docker-Distribution-Api-Version", "").has(t, "WWW-Authenticate", "")
@@ -71,7 +72,7 @@ func TestTokenSaysWho(t *testing.T) {
 	if claims["sub"] != "alice" || claims["aud"] != service || claims["iss"] != s.url {
 		t.Errorf("claims: %v", claims)
 	}
-	for _, word := range []string{"acme", "access", "pull", hash(password("alice")), password("alice")} {
+	for _, word := range []string{"acme", "access", "pull", hash(passwordOf("alice")), passwordOf("alice")} {
 		if strings.Contains(string(payload), word) {
 			t.Errorf("the token tells %q: %s", word, payload)
 		}
@@ -80,9 +81,9 @@ func TestTokenSaysWho(t *testing.T) {
 
 // TestWrongLogins: wrong name and wrong password cannot be told apart.
 func TestWrongLogins(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"), visible("open", Public))
+	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public))
 	text := ""
-	for _, login := range [][2]string{{"alice", "wrong"}, {"nobody", password("alice")}, {"", ""}, {"alice", ""}, {"ALICE", password("alice")}, {"alice\x00", password("alice")}} {
+	for _, login := range [][2]string{{"alice", "wrong"}, {"nobody", passwordOf("alice")}, {"", ""}, {"alice", ""}, {"ALICE", passwordOf("alice")}, {"alice\x00", passwordOf("alice")}} {
 		basic := func(r *http.Request) { r.SetBasicAuth(login[0], login[1]) }
 		for _, a := range []answer{
 			s.get(auth, basic), s.get("/jwt/auth", form(loginForm(login[0], login[1]))), s.get("/v2/", basic),
@@ -105,10 +106,10 @@ func TestWrongLogins(t *testing.T) {
 // TestBadTokenRequests: what is no login gets no token, and does not fall back
 // to being nobody.
 func TestBadTokenRequests(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"), visible("open", Public))
-	big := loginForm("alice", password("alice"), "scope", strings.Repeat("x", maxForm))
+	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public))
+	big := loginForm("alice", passwordOf("alice"), "scope", strings.Repeat("x", maxForm))
 	without := func(field string) url.Values {
-		fields := loginForm("alice", password("alice"))
+		fields := loginForm("alice", passwordOf("alice"))
 		fields.Del(field)
 		return fields
 	}
@@ -174,7 +175,7 @@ func TestScopes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fields := loginForm("alice", password("alice"))
+		fields := loginForm("alice", passwordOf("alice"))
 		fields["scope"] = query["scope"]
 		if got := s.get("/jwt/auth", form(fields)).expect(t, http.StatusOK, "").tokens().Scope; got != granted {
 			t.Errorf("%q: %q is granted instead of %q", scopes, got, granted)
@@ -187,14 +188,14 @@ func TestScopes(t *testing.T) {
 func TestRefreshTokens(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	lines := []string{private("acme", "alice"), hub(up), visible("open", Public)}
+	lines := []string{private("acme", "alice"), hub(up), visible("open", directory.Public)}
 	on := append([]string{users("alice"), "token {\n refresh_tokens on\n}"}, lines...)
 	s := start(t, on...)
 	for name, a := range map[string]answer{
 		"not asked for":         s.get(auth, as("alice")),
 		"refused":               s.get(auth+"&offline_token=false", as("alice")),
-		"not asked for by POST": s.get("/jwt/auth", form(loginForm("alice", password("alice")))),
-		"online":                s.get("/jwt/auth", form(loginForm("alice", password("alice"), "access_type", "online"))),
+		"not asked for by POST": s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice")))),
+		"online":                s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice"), "access_type", "online"))),
 		"nobody's":              s.get(auth + "&offline_token=true"),
 	} {
 		if a.expect(t, http.StatusOK, ""); a.tokens().RefreshToken != "" {
@@ -211,7 +212,7 @@ func TestRefreshTokens(t *testing.T) {
 	var last string
 	for _, a := range []answer{
 		s.get(auth+"&offline_token=true", as("alice")), s.get(auth+"&offline_token=1&account=alice", as("alice")),
-		s.get("/jwt/auth", form(loginForm("alice", password("alice"), "access_type", "offline"))),
+		s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice"), "access_type", "offline"))),
 	} {
 		if last = a.tokens().RefreshToken; last == "" {
 			t.Fatalf("no refresh token: %.100s", a.body)

@@ -4,20 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync/atomic"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
-
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 const (
-	// tokensDirectory is what tokens call the directory that access tokens of
+	// TokensDirectory is what tokens call the directory that access tokens of
 	// our own are. It is always there, and asked first for what is its own.
-	tokensDirectory = "tokens"
+	TokensDirectory = directory.AccessTokens
 	// tokenName, with the id behind it, names the account that a token of a
 	// group is. No user of the configuration has a colon in its name.
 	tokenName = "token:"
@@ -49,26 +46,26 @@ const maxMakers = 8
 func (a *accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err error, makers int) (caller, error) {
 	switch {
 	case accesstoken.IsRefusal(err):
-		return caller{}, fmt.Errorf("%w: %w", ErrWrongPassword, err)
+		return caller{}, fmt.Errorf("%w: %w", directory.ErrWrongPassword, err)
 	case err != nil:
 		return caller{}, err
 	case token.Site != a.tokens.site:
-		return caller{}, fmt.Errorf("%w: the access token is for another site", ErrWrongPassword)
+		return caller{}, fmt.Errorf("%w: the access token is for another site", directory.ErrWrongPassword)
 	case a.tokens.ambiguous.Load():
-		return caller{}, fmt.Errorf("%w: %w", ErrWrongPassword, errAmbiguous)
+		return caller{}, fmt.Errorf("%w: %w", directory.ErrWrongPassword, errAmbiguous)
 	case token.MadeWith != "" && makers == 0:
-		return caller{}, fmt.Errorf("%w: too many access tokens were made one with the other", ErrWrongPassword)
+		return caller{}, fmt.Errorf("%w: too many access tokens were made one with the other", directory.ErrWrongPassword)
 	case token.MadeWith != "":
 		maker, err := a.tokens.store.Peek(ctx, token.MadeWith)
 		if _, err = a.byMadeToken(ctx, maker, err, makers-1); err != nil {
-			return caller{directory: tokensDirectory}, fmt.Errorf("access token %s was made with %s: %w", token.ID, token.MadeWith, err)
+			return caller{directory: TokensDirectory}, fmt.Errorf("access token %s was made with %s: %w", token.ID, token.MadeWith, err)
 		}
 	}
 	var who caller
 	if token.Owner != nil {
 		who, err = a.byOwner(ctx, *token.Owner)
 	} else {
-		who, err = a.admit(namedDirectory{name: tokensDirectory}, groupAccount(token), nil)
+		who, err = a.admit(namedDirectory{name: TokensDirectory}, groupAccount(token), nil)
 	}
 	if err != nil {
 		return caller{directory: who.directory}, fmt.Errorf("access token %s: %w", token.ID, err)
@@ -80,16 +77,16 @@ func (a *accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err
 }
 
 // groupAccount is the account that a group's token is.
-func groupAccount(token accesstoken.Token) Account {
-	role, ok := roleNamed(token.Role)
+func groupAccount(token accesstoken.Token) directory.Account {
+	role, ok := directory.ParseRole(token.Role)
 	if !ok {
-		role = Member // of a deploy token
+		role = directory.Member // of a deploy token
 	}
-	roles := make(map[string]Role, 1)
+	roles := make(map[string]directory.Role, 1)
 	for _, group := range token.Groups {
 		roles[group] = role
 	}
-	return Account{Name: tokenName + token.ID, Roles: roles}
+	return directory.Account{Name: tokenName + token.ID, Roles: roles}
 }
 
 // narrow is what two limits to groups leave together; nil is no limit.
@@ -113,22 +110,4 @@ func narrow(only, by []string) []string {
 	}
 	slices.Sort(both)
 	return slices.Compact(both)
-}
-
-// roleNamed is a role by its name, if it is one that an account can have.
-func roleNamed(name string) (Role, bool) {
-	for role := Member; role <= Owner; role++ {
-		if role.String() == name {
-			return role, true
-		}
-	}
-	return NoRole, false
-}
-
-// logAccessToken tells the access log which access token a request was made with.
-func logAccessToken(r *http.Request, id string) {
-	fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
-	if ok && id != "" {
-		fields.Set(zap.String("access_token", id))
-	}
 }

@@ -10,7 +10,7 @@ import (
 // TestTokensOverGitLab: a personal token is what its owner is at GitLab at this
 // moment, and a group that only GitLab knows can have tokens of ours.
 func TestTokensOverGitLab(t *testing.T) {
-	g, _, _ := newGitLab(t)
+	g, _, _ := gitlabtest.NewAcme(t)
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	s := startWithAdmin(t, gitlabAt(t, g, quickly, "members_only off"), hub(up))

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // defaultTokenLife is how long an access token lives if nothing is said.
@@ -53,16 +55,23 @@ func (e badOrder) Error() string { return string(e) }
 
 func badOrderf(format string, args ...any) error { return badOrder(fmt.Sprintf(format, args...)) }
 
+// tokenManager makes, lists and revokes the access tokens of a site.
+type tokenManager struct {
+	accounts *accounts
+	access   *access
+	logger   *zap.Logger
+}
+
 // makeToken makes an access token for this site, and returns the secret, which
 // is nowhere else. Whether who asks may have it is for the caller to decide; by
 // says in the records who it was. An error is a badOrder, or an
 // [accesstoken.ErrUnavailable], or a directory's that cannot answer.
-func (h *Handler) makeToken(ctx context.Context, order tokenOrder, by string) (accesstoken.Token, string, error) {
-	if h.accounts.tokens.ambiguous.Load() {
+func (m *tokenManager) makeToken(ctx context.Context, order tokenOrder, by string) (accesstoken.Token, string, error) {
+	if m.accounts.tokens.ambiguous.Load() {
 		return accesstoken.Token{}, "", badOrder(errAmbiguous.Error())
 	}
 	token := accesstoken.Token{
-		Kind: order.Kind, Name: order.Name, Site: h.Name, Role: order.Role, Scopes: order.scopes(), CreatedBy: by, MadeWith: order.madeWith,
+		Kind: order.Kind, Name: order.Name, Site: m.accounts.tokens.site, Role: order.Role, Scopes: order.scopes(), CreatedBy: by, MadeWith: order.madeWith,
 	}
 	if order.Groups != nil {
 		if len(order.Groups) == 0 {
@@ -71,18 +80,18 @@ func (h *Handler) makeToken(ctx context.Context, order tokenOrder, by string) (a
 		token.Groups = order.Groups
 	}
 	if order.Kind == accesstoken.Group && order.Role == "" {
-		token.Role = Member.String()
+		token.Role = directory.Member.String()
 	}
-	if _, ok := roleNamed(token.Role); !ok && token.Role != "" {
+	if _, ok := directory.ParseRole(token.Role); !ok && token.Role != "" {
 		return token, "", badOrderf("the role '%s' is none of member, maintainer and owner", token.Role)
 	}
 	for _, group := range token.Groups {
-		if err := h.checkGroup(ctx, group); err != nil {
+		if err := m.checkGroup(ctx, group); err != nil {
 			return token, "", err
 		}
 	}
 	if order.Account != "" {
-		owner, err := h.ownerOf(ctx, order.Account)
+		owner, err := m.ownerOf(ctx, order.Account)
 		if err != nil {
 			return token, "", err
 		}
@@ -92,21 +101,21 @@ func (h *Handler) makeToken(ctx context.Context, order tokenOrder, by string) (a
 	if lifetime == 0 {
 		lifetime = defaultTokenLife
 	}
-	token, secret, err := h.accounts.tokens.store.Create(ctx, token, lifetime)
+	token, secret, err := m.accounts.tokens.store.Create(ctx, token, lifetime)
 	if err != nil {
 		if !errors.Is(err, accesstoken.ErrUnavailable) {
 			err = badOrder(err.Error())
 		}
 		return token, "", err
 	}
-	h.logger.Info("access token made", append(tokenFields(token), zap.String("by", by))...)
+	m.logger.Info("access token made", append(tokenFields(token), zap.String("by", by))...)
 	return token, secret, nil
 }
 
 // scopes are those asked for, or the default; managing includes pulling.
 func (o *tokenOrder) scopes() []accesstoken.Scope {
 	scopes := slices.Clone(o.Scopes)
-	if role, _ := roleNamed(o.Role); len(scopes) == 0 && o.Kind == accesstoken.Group && role > Member {
+	if role, _ := directory.ParseRole(o.Role); len(scopes) == 0 && o.Kind == accesstoken.Group && role > directory.Member {
 		scopes = append(scopes, accesstoken.Manage)
 	}
 	if !slices.Contains(scopes, accesstoken.Pull) {
@@ -116,11 +125,11 @@ func (o *tokenOrder) scopes() []accesstoken.Scope {
 }
 
 // checkGroup finds typos: a token of a group that does not exist is no use.
-func (h *Handler) checkGroup(ctx context.Context, group string) error {
-	if !upstream.ValidRepository(group) {
+func (m *tokenManager) checkGroup(ctx context.Context, group string) error {
+	if !reference.ValidRepository(group) {
 		return badOrderf("'%s' is not a group's path as images have it, in lower case", group)
 	}
-	_, err := h.access.visibilityOf(ctx, group)
+	_, err := m.access.visibilityOf(ctx, group)
 	if errors.Is(err, fs.ErrNotExist) {
 		return badOrderf("there is no group '%s'", group)
 	}
@@ -128,15 +137,15 @@ func (h *Handler) checkGroup(ctx context.Context, group string) error {
 }
 
 // ownerOf is an account as a token remembers it.
-func (h *Handler) ownerOf(ctx context.Context, name string) (*accesstoken.Owner, error) {
-	who, err := h.accounts.find(ctx, "--account", name)
+func (m *tokenManager) ownerOf(ctx context.Context, name string) (*accesstoken.Owner, error) {
+	who, err := m.accounts.find(ctx, "--account", name)
 	switch {
 	case err == nil && who.token != "":
 		return nil, badOrderf("'%s' is an access token itself", name)
 	case err == nil:
-		d, _ := h.accounts.named(who.directory)
+		d, _ := m.accounts.named(who.directory)
 		return &accesstoken.Owner{Name: who.Name, Directory: who.directory, Source: d.fingerprint(), Facts: who.Facts}, nil
-	case isRefusal(err):
+	case directory.IsRefusal(err):
 		return nil, badOrderf("there is no account '%s' that may get in: %v", name, err)
 	}
 	return nil, err
@@ -152,13 +161,14 @@ type listedToken struct {
 
 // listTokens lists the access tokens that are wanted, the newest first. All
 // sites' are there, those of sites that are gone too: who answers for one group
-// of this site wants only those with its name and not of an account, too.
-func (h *Handler) listTokens(ctx context.Context, wanted func(accesstoken.Token) bool) ([]listedToken, error) {
-	all, err := h.accounts.tokens.store.List(ctx)
+// of this site wants only those with its name and not of an account, too. The
+// other sites are those that can tell whether their tokens have ended.
+func (m *tokenManager) listTokens(ctx context.Context, wanted func(accesstoken.Token) bool, others ...*tokenManager) ([]listedToken, error) {
+	all, err := m.accounts.tokens.store.List(ctx)
 	byID := tokensByID(all)
 	sites := make(map[string]*accounts)
-	for _, site := range append(running.now(), h) {
-		sites[site.Name] = site.accounts
+	for _, site := range append(others, m) {
+		sites[site.accounts.tokens.site] = site.accounts
 	}
 	tokens := []listedToken{}
 	for _, t := range all {
@@ -183,20 +193,20 @@ type revokedToken struct {
 // revokeToken ends an access token, if it is wanted; else it is an
 // [fs.ErrNotExist], as if it did not exist. What listTokens says of other sites
 // holds here too.
-func (h *Handler) revokeToken(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (revokedToken, error) {
-	store := h.accounts.tokens.store
+func (m *tokenManager) revokeToken(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (revokedToken, error) {
+	store := m.accounts.tokens.store
 	token, err := store.Revoke(ctx, id, by, wanted)
 	if err != nil {
 		return revokedToken{}, err
 	}
-	h.logger.Info("access token revoked", append(tokenFields(token), zap.String("by", by))...)
+	m.logger.Info("access token revoked", append(tokenFields(token), zap.String("by", by))...)
 	all, err := store.List(ctx)
 	if err != nil {
 		return revokedToken{}, fmt.Errorf("the access token is revoked, but what ends with it cannot be listed: %w", err)
 	}
 	revoked := revokedToken{Token: token}
 	for _, other := range madeWith(id, all) {
-		h.logger.Info("access token ends with the one that it was made with", append(tokenFields(other), zap.String("made_with", other.MadeWith))...)
+		m.logger.Info("access token ends with the one that it was made with", append(tokenFields(other), zap.String("made_with", other.MadeWith))...)
 		if wanted(other) {
 			revoked.AlsoEnded = append(revoked.AlsoEnded, other)
 		}
@@ -213,4 +223,32 @@ func tokenFields(token accesstoken.Token) []zap.Field {
 		fields = append(fields, zap.String("account", token.Owner.Name), zap.String("directory", token.Owner.Directory))
 	}
 	return fields
+}
+
+// endedTokens are the tokens whose end this process has logged.
+var endedTokens sync.Map
+
+// tellEnded logs, once each, the tokens that are good no more though they are
+// neither revoked nor expired: the directory of their owner, or of that of the
+// token that they were made with, is not what it was.
+func (m *tokenManager) tellEnded(ctx context.Context) {
+	all, err := m.accounts.tokens.store.List(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		m.logger.Warn("access tokens cannot be listed, so it is not known whether some have ended", zap.Error(err))
+		return
+	}
+	byID := tokensByID(all)
+	for _, t := range all {
+		if t.Site != m.accounts.tokens.site || t.Valid(time.Now()) != nil {
+			continue
+		}
+		if why := m.accounts.ended(t, byID); why != "" {
+			if _, told := endedTokens.LoadOrStore(t.ID, true); !told {
+				m.logger.Warn("access token has ended", append(tokenFields(t), zap.String("reason", why))...)
+			}
+		}
+	}
 }

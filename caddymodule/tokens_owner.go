@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"go.uber.org/zap"
-
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
@@ -22,7 +20,7 @@ func ownerID(owner *accesstoken.Owner) accountID { return accountID{owner.Direct
 // module, or from another source.
 func (d namedDirectory) fingerprint() string {
 	source := ""
-	if s, ok := d.Directory.(SourcedDirectory); ok {
+	if s, ok := d.Directory.(directory.Sourced); ok {
 		source = s.Source()
 	}
 	sum := sha256.Sum256([]byte(d.kind() + "\x00" + source))
@@ -50,16 +48,16 @@ func (a *accounts) ownerDirectory(owner accesstoken.Owner) (namedDirectory, erro
 			}
 		}
 		if len(same) != 1 {
-			return namedDirectory{}, fmt.Errorf("%w: it was made before directories had names, and which one '%s' was cannot be told; make a new one", ErrUnknownAccount, owner.Directory)
+			return namedDirectory{}, fmt.Errorf("%w: it was made before directories had names, and which one '%s' was cannot be told; make a new one", directory.ErrUnknownAccount, owner.Directory)
 		}
 		return same[0], nil
 	}
 	d, ok := a.named(owner.Directory)
 	switch {
 	case !ok:
-		return d, fmt.Errorf("%w: no directory is called %s any more", ErrUnknownAccount, owner.Directory)
+		return d, fmt.Errorf("%w: no directory is called %s any more", directory.ErrUnknownAccount, owner.Directory)
 	case d.fingerprint() != owner.Source:
-		return d, fmt.Errorf("%w: the directory %s has another URL, issuer, base DN or users file than when it was made", ErrUnknownAccount, owner.Directory)
+		return d, fmt.Errorf("%w: the directory %s has another URL, issuer, base DN or users file than when it was made", directory.ErrUnknownAccount, owner.Directory)
 	}
 	return d, nil
 }
@@ -98,7 +96,7 @@ func (a *accounts) ended(token accesstoken.Token, others map[string]accesstoken.
 
 // reasonOf returns why an account is unknown.
 func reasonOf(err error) string {
-	return strings.TrimPrefix(err.Error(), ErrUnknownAccount.Error()+": ")
+	return strings.TrimPrefix(err.Error(), directory.ErrUnknownAccount.Error()+": ")
 }
 
 // madeWith returns the tokens that a token has been made into, directly or by way
@@ -119,34 +117,6 @@ func madeWith(id string, all []accesstoken.Token) (made []accesstoken.Token) {
 		makers = next
 	}
 	return made
-}
-
-// endedTokens are the tokens whose end this process has logged.
-var endedTokens sync.Map
-
-// tellEnded logs, once each, the tokens that are good no more though they are
-// neither revoked nor expired: the directory of their owner, or of that of the
-// token that they were made with, is not what it was.
-func (h *Handler) tellEnded(ctx context.Context) {
-	all, err := h.accounts.tokens.store.List(ctx)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		h.logger.Warn("access tokens cannot be listed, so it is not known whether some have ended", zap.Error(err))
-		return
-	}
-	byID := tokensByID(all)
-	for _, t := range all {
-		if t.Site != h.Name || t.Valid(time.Now()) != nil {
-			continue
-		}
-		if why := h.accounts.ended(t, byID); why != "" {
-			if _, told := endedTokens.LoadOrStore(t.ID, true); !told {
-				h.logger.Warn("access token has ended", append(tokenFields(t), zap.String("reason", why))...)
-			}
-		}
-	}
 }
 
 func tokensByID(all []accesstoken.Token) map[string]accesstoken.Token {

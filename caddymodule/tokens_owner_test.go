@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
@@ -79,7 +82,7 @@ func TestTokenChains(t *testing.T) {
 	_, first := s.create("--group", "acme")
 	ids := []string{first}
 	for range maxMakers + 1 {
-		made, _, err := h.makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: ids[len(ids)-1]}, "a test")
+		made, _, err := h.tokens.makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: ids[len(ids)-1]}, "a test")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +92,7 @@ func TestTokenChains(t *testing.T) {
 		for _, id := range ids {
 			if _, err := h.accounts.find(t.Context(), "", tokenName+id); err == nil {
 				n++
-			} else if !isRefusal(err) {
+			} else if !directory.IsRefusal(err) {
 				t.Error(err)
 			}
 		}
@@ -98,7 +101,7 @@ func TestTokenChains(t *testing.T) {
 	if n := good(); n != maxMakers+1 {
 		t.Errorf("got %d good tokens of %d, want %d", n, len(ids), maxMakers+1)
 	}
-	revoked, err := h.revokeToken(t.Context(), first, "a test", func(accesstoken.Token) bool { return true })
+	revoked, err := h.tokens.revokeToken(t.Context(), first, "a test", func(accesstoken.Token) bool { return true })
 	if err != nil || len(revoked.AlsoEnded) != maxMakers || good() != 0 {
 		t.Errorf("got %d tokens that end too and %d good ones, %v", len(revoked.AlsoEnded), good(), err)
 	}
@@ -121,16 +124,16 @@ func (s *site) storedToken(owner accesstoken.Owner) (secret, id string) {
 // directory alone goes on where that is plain, and ends elsewhere, which is logged
 // once and shown by the list.
 func TestTokensOfEarlierVersions(t *testing.T) {
-	l, g := newLDAP(t, true), gitlabtest.New(t)
+	l, g := ldaptest.New(t, true), gitlabtest.New(t)
 	g.AddUser(1, "alice")
 	fixed := []string{users("alice"), gitlabAt(t, g), private("acme")}
-	s := startWithAdmin(t, append(fixed, l.directory())...)
+	s := startWithAdmin(t, append(fixed, l.Directory())...)
 	tokens := map[string][2]string{}
 	for _, directory := range []string{"static", "ldap", "gitlab", "ldap-2", "elsewhere"} {
 		secret, id := s.storedToken(accesstoken.Owner{Name: "alice", Directory: directory})
 		tokens[directory] = [2]string{secret, id}
 	}
-	child, _, err := running.now()[0].makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: tokens["ldap"][1]}, "a test")
+	child, _, err := running.now()[0].tokens.makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: tokens["ldap"][1]}, "a test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,10 +156,10 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 		}
 	}
 	check("with one directory of each kind", "static", "ldap", "gitlab")
-	s.load(append(fixed, l.directory("name corp"))...)
+	s.load(append(fixed, l.Directory("name corp"))...)
 	check("with another name of the directory", "static", "ldap", "gitlab")
 	for range 2 {
-		s.load(append(fixed, l.directory("name ldap"), l.directory("name ldap-2"))...)
+		s.load(append(fixed, l.Directory("name ldap"), l.Directory("name ldap-2"))...)
 		check("with two directories of one kind", "static", "gitlab")
 	}
 	ended := `"msg":"access token has ended","access_token":"` + child.ID + `","kind":"deploy"`
@@ -183,7 +186,7 @@ func lineWith(text, part string) string {
 // TestTokenSources: a personal token ends when its owner's directory is another one
 // under the same name, and goes on when the old one is back.
 func TestTokenSources(t *testing.T) {
-	l, g, other := newLDAP(t, true), gitlabtest.New(t), gitlabtest.New(t)
+	l, g, other := ldaptest.New(t, true), gitlabtest.New(t), gitlabtest.New(t)
 	g.AddUser(1, "alice")
 	other.AddUser(1, "alice")
 	s := newSite(t)
@@ -196,7 +199,7 @@ func TestTokenSources(t *testing.T) {
 	static := func(i int) string { return "directory static {\n users_file " + files[i] + "\n}\n" }
 	for name, row := range map[string][2]string{
 		"static": {static(0), static(1)},
-		"ldap":   {l.directory(), strings.Replace(l.directory(), "base_dn dc=example", "base_dn ou=people,dc=example", 1)},
+		"ldap":   {l.Directory(), strings.Replace(l.Directory(), "base_dn dc=example", "base_dn ou=people,dc=example", 1)},
 		"gitlab": {gitlabAt(t, g), gitlabAt(t, other)},
 	} {
 		s.load(row[0], private("acme"))
@@ -222,16 +225,16 @@ func TestTokenSources(t *testing.T) {
 // TestFormerNames: what was given to an account while names had the issuer before
 // them is still the account's.
 func TestFormerNames(t *testing.T) {
-	issuer := newIDIssuer(t)
-	raw := issuer.token()
-	s := start(t, issuer.directory("map repository_owner acme -> acme"), private("acme"))
+	issuer := oidctest.New(t)
+	raw := issuer.Token()
+	s := start(t, issuer.Directory("map repository_owner acme -> acme"), private("acme"))
 	s.secret(raw)
 	h := running.now()[0]
-	who, err := h.accounts.authenticate(t.Context(), Login{Name: "ci", Password: raw})
+	who, err := h.accounts.authenticate(t.Context(), directory.Login{Name: "ci", Password: raw})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]bool{who.Name: true, issuer.url + "#" + who.Name: true, issuer.url + "#other": false, "other": false, "https://else.example#" + who.Name: false} {
+	for name, want := range map[string]bool{who.Name: true, issuer.URL + "#" + who.Name: true, issuer.URL + "#other": false, "other": false, "https://else.example#" + who.Name: false} {
 		now, err := h.accounts.current(t.Context(), tokenissuer.Identity{Name: name, Directory: "oidc", Facts: who.Facts})
 		if (err == nil) != want || err == nil && now.id() != who.id() {
 			t.Errorf("%s: got %s, %v", name, now.id(), err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
@@ -26,8 +27,8 @@ import (
 func TestDeployToken(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
-	s := startWithAdmin(t, users("alice"), private("acme", "alice"), private("acme/sub"), private("other"), visible("tools", Internal),
-		visible("open", Public), hub(up), "token {\n refresh_tokens on\n}")
+	s := startWithAdmin(t, users("alice"), private("acme", "alice"), private("acme/sub"), private("other"), visible("tools", directory.Internal),
+		visible("open", directory.Public), hub(up), "token {\n refresh_tokens on\n}")
 	secret, id := s.create("--group", "acme", "--name", "runner 7")
 	logins := map[string]with{"Basic": basic("ci", secret), "another name": basic("alice", secret), "no name": basic("", secret)}
 	for name, a := range map[string]answer{
@@ -192,7 +193,7 @@ func TestTokenRights(t *testing.T) {
 	a := newAccounts([]string{"root"}, nil)
 	a.tokens = accessTokens{store: store, ambiguous: new(atomic.Bool)}
 	a.add("foreign", foreign{erins{}})
-	rules := newAccess([]*Group{{Path: "acme", Maintainers: []string{"erin"}}, {Path: "acme/sub"}, {Path: "tools", Visibility: Internal}}, true, a.directories)
+	rules := newAccess([]groupRules{{path: "acme", maintainers: []string{"erin"}}, {path: "acme/sub"}, {path: "tools", visibility: directory.Internal}}, true, a.directories)
 	pull, manage := []accesstoken.Scope{accesstoken.Pull}, []accesstoken.Scope{accesstoken.Pull, accesstoken.Manage}
 	erin, root := &accesstoken.Owner{Name: "erin", Directory: "foreign", Facts: "facts"}, &accesstoken.Owner{Name: "root", Directory: "foreign"}
 	for name, row := range map[string]struct {
@@ -218,10 +219,10 @@ func TestTokenRights(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		who, err := a.authenticate(t.Context(), Login{Password: secret})
+		who, err := a.authenticate(t.Context(), directory.Login{Password: secret})
 		again, err2 := a.current(t.Context(), who.identity())
 		if err != nil {
-			if !isRefusal(err) || !strings.Contains(err.Error(), row.may) {
+			if !directory.IsRefusal(err) || !strings.Contains(err.Error(), row.may) {
 				t.Errorf("%s: %v", name, err)
 			}
 			continue
@@ -233,7 +234,7 @@ func TestTokenRights(t *testing.T) {
 			t.Errorf("%s may %s instead of %s", name, got, row.may)
 		}
 		now = now.Add(time.Hour)
-		if _, err := a.current(t.Context(), who.identity()); !isRefusal(err) || !errors.Is(err, accesstoken.ErrExpired) {
+		if _, err := a.current(t.Context(), who.identity()); !directory.IsRefusal(err) || !errors.Is(err, accesstoken.ErrExpired) {
 			t.Errorf("%s after its time: %v", name, err)
 		}
 	}
@@ -241,13 +242,13 @@ func TestTokenRights(t *testing.T) {
 
 // erins is a directory with two accounts; erin's has facts, without which
 // nothing is known of her groups.
-type erins struct{ Directory }
+type erins struct{ directory.Directory }
 
-func (erins) Lookup(_ context.Context, name, facts string) (Account, error) {
+func (erins) Lookup(_ context.Context, name, facts string) (directory.Account, error) {
 	if name == "nobody" || name == "erin" && facts == "" {
-		return Account{}, ErrUnknownAccount
+		return directory.Account{}, directory.ErrUnknownAccount
 	}
-	return Account{Name: name, Facts: facts, Version: "7"}, nil
+	return directory.Account{Name: name, Facts: facts, Version: "7"}, nil
 }
 
 // mayDo is the highest role that somebody has in each group.
@@ -255,7 +256,7 @@ func mayDo(t *testing.T, rules *access, who caller) string {
 	t.Helper()
 	var may []string
 	for _, group := range []string{"acme", "acme/sub", "theirs", "theirs/sub", "tools"} {
-		for want := Owner; want > NoRole; want-- {
+		for want := directory.Owner; want > directory.NoRole; want-- {
 			v, err := rules.decide(t.Context(), who, group, want)
 			if err != nil {
 				t.Error(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -136,18 +137,18 @@ func TestPublicLoginWarning(t *testing.T) {
 		pull   string
 		holder string // empty: no warning
 	}{
-		"upstream's login":     {[]string{hub(up, login), visible("open", Public)}, "open/x", "upstream docker.io"},
-		"no login":             {[]string{hub(up), visible("open", Public)}, "open/x", ""},
+		"upstream's login":     {[]string{hub(up, login), visible("open", directory.Public)}, "open/x", "upstream docker.io"},
+		"no login":             {[]string{hub(up), visible("open", directory.Public)}, "open/x", ""},
 		"private":              {[]string{hub(up, login), private("open", "alice")}, "open/x", ""},
-		"internal":             {[]string{hub(up, login), visible("open", Internal)}, "open/x", ""},
+		"internal":             {[]string{hub(up, login), visible("open", directory.Internal)}, "open/x", ""},
 		"own login":            {[]string{hub(up), "group open {\n visibility public\n " + own + "}"}, "open/x", "group open"},
-		"inherited login":      {[]string{hub(up), "group acme {\n members alice\n " + own + "}", visible("acme/open", Public)}, "acme/open/x", "group acme"},
+		"inherited login":      {[]string{hub(up), "group acme {\n members alice\n " + own + "}", visible("acme/open", directory.Public)}, "acme/open/x", "group acme"},
 		"limited elsewhere":    {[]string{hub(up, login), at("ghcr.io", up.URL()), "group open {\n visibility public\n allow ghcr.io/**\n}"}, "open/ghcr.io/x", ""},
-		"limited above":        {[]string{hub(up, login), at("ghcr.io", up.URL()), "group acme {\n members alice\n allow ghcr.io/**\n}", visible("acme/open", Public)}, "acme/open/x", ""},
+		"limited above":        {[]string{hub(up, login), at("ghcr.io", up.URL()), "group acme {\n members alice\n allow ghcr.io/**\n}", visible("acme/open", directory.Public)}, "acme/open/x", ""},
 		"denied":               {[]string{hub(up, login), "group open {\n visibility public\n deny docker.io/**\n}"}, "open/x", ""},
 		"limited to a part":    {[]string{hub(up, login), "group open {\n visibility public\n allow docker.io/library/*\n}"}, "open/x", "upstream docker.io"},
 		"denied by a tag":      {[]string{hub(up, login), "group open {\n visibility public\n deny docker.io/**:latest\n}"}, "open/x", "upstream docker.io"},
-		"the other's no login": {[]string{hub(up), at("ghcr.io", up.URL(), login), visible("open", Public)}, "open/ghcr.io/x", "upstream ghcr.io"},
+		"the other's no login": {[]string{hub(up), at("ghcr.io", up.URL(), login), visible("open", directory.Public)}, "open/ghcr.io/x", "upstream ghcr.io"},
 	} {
 		s := startWithAdmin(t, append(row.lines, users("alice"))...)
 		logs, out := s.logs(), s.mustCommandAny("explain", "--pull", row.pull)

@@ -224,7 +224,7 @@ func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 		config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
 		config.Ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
 	}
-	registry, err := h.lease.registry(string(sum[:]), config)
+	registry, err := openRegistry(&h.lease, string(sum[:]), config)
 	if err != nil {
 		return nil, err
 	}

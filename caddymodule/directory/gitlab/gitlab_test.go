@@ -1,0 +1,142 @@
+package gitlab
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+)
+
+// open is the directory by itself.
+func open(t testing.TB, g *gitlabtest.GitLab, prefix string) *Directory {
+	t.Setenv("GITLAB_TOKEN", gitlabtest.ServiceToken)
+	d := &Directory{URL: g.URL() + "/", Token: "{env.GITLAB_TOKEN}", TokenPrefix: prefix}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	t.Cleanup(cancel)
+	if err := d.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Cleanup() })
+	return d
+}
+
+// TestGitLabRoles: GitLab's access levels are our roles, the highest that flows
+// down, and only a token of full scope may do more than pull.
+func TestGitLabRoles(t *testing.T) {
+	g, alice, _ := gitlabtest.NewAcme(t)
+	g.Tokens["glpat-weak-token-that-must-not-leak"] = &gitlabtest.Token{ID: 2, User: 24, Scopes: []string{"read_registry", "write_registry"}}
+	g.Jobs["64_job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 8, Project: 70, User: 24, Status: "running"}
+	d := open(t, g, "")
+	ctx := t.Context()
+	named, err := d.Lookup(ctx, "ALICE", "")
+	if err != nil || named.Name != "alice" || named.PullOnly {
+		t.Fatalf("%+v, %v", named, err)
+	}
+	for id, level := range []int{0, 5, 10, 15, 20, 30, 40, 50, 60} {
+		user := int64(100 + id)
+		g.AddUser(user, "user")
+		g.Change(func() {
+			g.Groups[1].Members[user] = &gitlabtest.Member{Level: level}
+			g.Groups[2].Members[user] = &gitlabtest.Member{Level: 10}
+		})
+		want := [...]directory.Role{directory.NoRole, directory.NoRole, directory.Member, directory.Member, directory.Member, directory.Member, directory.Maintainer, directory.Owner, directory.Owner}[id]
+		account := directory.Account{Facts: credential{User: user}.facts()}
+		if role, err := d.RoleIn(ctx, account, "acme"); err != nil || role != want {
+			t.Errorf("level %d: %v, %v", level, role, err)
+		}
+		if role, err := d.RoleIn(ctx, account, "acme/sub"); err != nil || role != max(want, directory.Member) {
+			t.Errorf("level %d in the subgroup: %v, %v", level, role, err)
+		}
+	}
+	for name, row := range map[string]struct {
+		login    directory.Login
+		pullOnly bool
+	}{
+		"api":      {directory.Login{Name: "alice", Password: alice}, false},
+		"registry": {directory.Login{Name: "alice", Password: "glpat-weak-token-that-must-not-leak"}, true},
+		"job":      {directory.Login{Name: "gitlab-ci-token", Password: "64_job-secret-that-must-not-leak"}, true},
+	} {
+		account, err := d.Authenticate(ctx, row.login)
+		if err != nil || account.Name != "alice" || account.PullOnly != row.pullOnly || strings.Contains(account.Facts, "secret") {
+			t.Errorf("%s: %+v, %v", name, account, err)
+		}
+		again, err := d.Lookup(ctx, account.Name, account.Facts)
+		if err != nil || again.PullOnly != row.pullOnly || again.Facts != account.Facts {
+			t.Errorf("%s: %+v, %v", name, again, err)
+		}
+	}
+	for _, name := range []string{"nobody", "", "al*ce", "gitlab+deploy-token-1", "a b"} {
+		if _, err := d.Lookup(ctx, name, ""); !errors.Is(err, directory.ErrUnknownAccount) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, facts := range []string{"{", `{"kind":"other","user":24}`, `{"user":99}`, `{"kind":"deploy","id":1,"in":1}`, `{"kind":"job","id":8,"in":70,"user":25}`} {
+		if account, err := d.Lookup(ctx, "alice", facts); !errors.Is(err, directory.ErrUnknownAccount) {
+			t.Errorf("%s: %+v, %v", facts, account, err)
+		}
+	}
+	if _, err := d.VisibilityOf(ctx, "none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// TestGitLabUnseen: what a service token that is no administrator's may not ask
+// about is believed for a while after the login, and no longer.
+func TestGitLabUnseen(t *testing.T) {
+	g, alice, _ := gitlabtest.NewAcme(t)
+	g.Admin = false
+	g.Jobs["glcbt-job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 8, Project: 70, User: 24, Status: "running"}
+	d := open(t, g, "")
+	ctx := t.Context()
+	for name, secret := range map[string]string{"alice": alice, jobName: "glcbt-job-secret-that-must-not-leak"} {
+		account, err := d.Authenticate(ctx, directory.Login{Name: name, Password: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := parseCredential(account.Facts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Seen -= int64((unseenFor - 10*time.Second) / time.Second)
+		if _, err := d.Lookup(ctx, "alice", c.facts()); err != nil {
+			t.Error(err)
+		}
+		c.Seen -= 11
+		if _, err := d.Lookup(ctx, "alice", c.facts()); !errors.Is(err, directory.ErrUnknownAccount) {
+			t.Error(err)
+		}
+	}
+}
+
+// BenchmarkGitLabRemembered is what a pull's decision costs while GitLab need not
+// be asked.
+func BenchmarkGitLabRemembered(b *testing.B) {
+	g := gitlabtest.New(b)
+	alice := g.AddUser(24, "alice")
+	g.AddGroup(1, "acme", "private", 24)
+	d := open(b, g, "")
+	d.memory = gitlabapi.NewMemory(time.Hour, time.Hour)
+	account, err := d.Authenticate(b.Context(), directory.Login{Name: "alice", Password: alice})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		now, err := d.Lookup(b.Context(), "alice", account.Facts)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if v, err := d.VisibilityOf(b.Context(), "acme"); err != nil || v != directory.Private {
+			b.Fatal(v, err)
+		}
+		if role, err := d.RoleIn(b.Context(), now, "acme"); err != nil || role != directory.Member {
+			b.Fatal(role, err)
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package gitlab
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
+)
+
+// TestGitLabStrangers: names of groups that nobody knows are asked for at a
+// bounded rate, known ones at any time.
+func TestGitLabStrangers(t *testing.T) {
+	g, _, _ := gitlabtest.NewAcme(t)
+	d := open(t, g, "")
+	for range 2 {
+		if _, err := d.VisibilityOf(t.Context(), "acme"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.questions.accounts.SetLimit(0)
+	refused := 0
+	for i := range 200 {
+		if _, err := d.VisibilityOf(t.Context(), "none-"+strings.Repeat("x", i)); err != nil && strings.Contains(err.Error(), "too many groups") {
+			refused++
+		}
+	}
+	if asked := g.Asked("/api/v4/groups/{group}"); refused < 100 || refused+asked != 201 {
+		t.Errorf("%d refused and %d asked", refused, asked)
+	}
+	if v, err := d.VisibilityOf(t.Context(), "acme"); err != nil || v != directory.Private {
+		t.Error(v, err)
+	}
+}
+
+// TestGroupQuestions: many addresses of anonymous callers leave the accounts'
+// share, and are bounded together.
+func TestGroupQuestions(t *testing.T) {
+	q := newGroupQuestions()
+	allowed := func(a directory.Asker) bool { return q.allow(directory.WithAsker(t.Context(), a)) }
+	passed := 0
+	for i := range 2000 {
+		if allowed(directory.Asker{Subnet: fmt.Sprintf("192.0.2.%d", i%200)}) {
+			passed++
+		}
+	}
+	if passed < int(anonymousBurst) || passed > int(anonymousBurst)+20 {
+		t.Errorf("anonymous callers were allowed %d questions at once, want about %v", passed, anonymousBurst)
+	}
+	for i := range int(accountsBurst) {
+		if !allowed(directory.Asker{Directory: "gitlab", Name: fmt.Sprint("user-", i)}) {
+			t.Errorf("account %d was refused a question", i)
+		}
+	}
+	// The same name in another directory is another account.
+	q = newGroupQuestions()
+	for range int(askerBurst) + 5 {
+		allowed(directory.Asker{Directory: "gitlab", Name: "alice"})
+		allowed(directory.Asker{Subnet: "192.0.2.1"})
+	}
+	if !allowed(directory.Asker{Directory: "ldap", Name: "alice"}) || allowed(directory.Asker{Directory: "gitlab", Name: "alice"}) {
+		t.Error("accounts are not told apart by directory and name")
+	}
+	if allowed(directory.Asker{Subnet: "192.0.2.1"}) || !allowed(directory.Asker{Subnet: "192.0.2.2"}) {
+		t.Error("anonymous clients are not told apart by their subnets")
+	}
+}
+
+// TestGitLabGroupsRefused: a pattern that cannot match is an error.
+func TestGitLabGroupsRefused(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"Acme/*": "write acme/*", "acme/": "empty component", "/acme": "empty component", "acme**": "must be a whole component", "a,b": "separated by spaces", "acme:1": "unexpected character ':'", "[a": "unbalanced",
+	} {
+		d := &Directory{URL: "https://gitlab.example.com", Token: "{env.X}", Groups: []string{pattern}}
+		if err := d.check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", pattern, err, want)
+		}
+	}
+	d := &Directory{URL: "https://gitlab.example.com", Token: "{env.X}", Groups: []string{}}
+	if err := d.check(); err == nil {
+		t.Error("an empty list is accepted")
+	}
+}
+
+// TestGitLabGroupsHidden checks that a group outside the patterns does not exist.
+func TestGitLabGroupsHidden(t *testing.T) {
+	g, _, _ := gitlabtest.NewAcme(t)
+	d := open(t, g, "")
+	d.Groups = []string{"acme"}
+	if _, err := d.VisibilityOf(t.Context(), "open"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v, want fs.ErrNotExist", err)
+	}
+}

@@ -1,0 +1,154 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
+)
+
+// inMemory asks an issuer without a network, so that time can be a test's.
+type inMemory struct {
+	*oidctest.Issuer
+	slow  time.Duration
+	fails bool
+}
+
+func (m *inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
+	if m.fails {
+		return nil, errors.New("no route to the issuer")
+	}
+	select {
+	case <-time.After(m.slow):
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	recorder := httptest.NewRecorder()
+	m.ServeHTTP(recorder, r)
+	return recorder.Result(), nil
+}
+
+// inTime runs a test in a time of its own, with an issuer and what asks it.
+func inTime(t *testing.T, test func(t *testing.T, issuer *inMemory, asks *issuer)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		issuer := &inMemory{Issuer: oidctest.NewAt(t, "https://issuer.example")}
+		test(t, issuer, newIssuer(issuer.URL, issuer))
+	})
+}
+
+func named(kid string) jose.Header { return jose.Header{KeyID: kid, Algorithm: "ES256"} }
+
+// expectKeys asks for the keys of a name.
+func expectKeys(t *testing.T, asks *issuer, kid string, count int, reason string) {
+	t.Helper()
+	keys, err := asks.keysFor(t.Context(), named(kid))
+	if len(keys) != count || (err == nil) != (reason == "") || err != nil && !strings.Contains(err.Error(), reason) {
+		t.Errorf("%s: %d keys, %v instead of %d, %q", kid, len(keys), err, count, reason)
+	}
+}
+
+// TestOIDCKeyRotation: a new key is asked for when a token names it, one that
+// is published no more ends, and what strangers name makes us ask no more than
+// once in a while.
+func TestOIDCKeyRotation(t *testing.T) {
+	inTime(t, func(t *testing.T, issuer *inMemory, asks *issuer) {
+		expectKeys(t, asks, "one", 1, "")
+		time.Sleep(issuerAgain)
+		issuer.Rotate("two")
+		expectKeys(t, asks, "one", 1, "")
+		if issuer.Asked != 1 {
+			t.Errorf("asked %d times for a key that is known", issuer.Asked)
+		}
+		expectKeys(t, asks, "two", 1, "")
+		for range 10_000 {
+			expectKeys(t, asks, "three", 0, "")
+			time.Sleep(10 * time.Millisecond)
+		}
+		if issuer.Asked < 10 || issuer.Asked > 2+10 { // in 100 seconds
+			t.Errorf("asked %d times", issuer.Asked)
+		}
+		issuer.Public = issuer.Public[1:]
+		time.Sleep(keysFresh + time.Second)
+		expectKeys(t, asks, "two", 1, "")
+		expectKeys(t, asks, "one", 0, "")
+		// A key has an algorithm, and a token that names none only what is alone.
+		if keys, _ := asks.keysFor(t.Context(), jose.Header{KeyID: "two", Algorithm: "RS256"}); len(keys) != 0 {
+			t.Error("a key is used with another's algorithm")
+		}
+		expectKeys(t, asks, "", 1, "")
+		issuer.Rotate("four")
+		time.Sleep(issuerAgain)
+		expectKeys(t, asks, "four", 1, "")
+		expectKeys(t, asks, "", 0, "")
+	})
+}
+
+// TestOIDCIssuerLost: known keys serve on for a while, and then nobody gets in
+// until the issuer is back.
+func TestOIDCIssuerLost(t *testing.T) {
+	inTime(t, func(t *testing.T, issuer *inMemory, asks *issuer) {
+		issuer.fails = true
+		expectKeys(t, asks, "one", 0, "no route")
+		issuer.fails = false
+		expectKeys(t, asks, "one", 0, "no route") // not yet again
+		time.Sleep(issuerAgain)
+		expectKeys(t, asks, "one", 1, "")
+		issuer.fails = true
+		for age := time.Duration(0); age <= keysUsable; age += time.Minute {
+			expectKeys(t, asks, "one", 1, "")
+			time.Sleep(time.Minute)
+		}
+		expectKeys(t, asks, "one", 0, "no route")
+		issuer.fails = false
+		time.Sleep(issuerAgain)
+		expectKeys(t, asks, "one", 1, "")
+		time.Sleep(issuerAgain)
+		issuer.fails = true
+		expectKeys(t, asks, "two", 0, "no route") // it may be a new one
+		expectKeys(t, asks, "one", 1, "")
+	})
+}
+
+// TestOIDCIssuerSlow: an issuer is waited for so long and no longer, all wait
+// for the same answer, and who gives up takes it from nobody.
+func TestOIDCIssuerSlow(t *testing.T) {
+	inTime(t, func(t *testing.T, issuer *inMemory, asks *issuer) {
+		issuer.slow = time.Hour
+		began := time.Now()
+		expectKeys(t, asks, "one", 0, "deadline")
+		if took := time.Since(began); took != issuerTimeout {
+			t.Errorf("waited for %v", took)
+		}
+		issuer.slow = 2 * time.Second
+		time.Sleep(issuerAgain)
+		began = time.Now()
+		gone, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		var all sync.WaitGroup
+		for i := range 10 {
+			all.Go(func() {
+				ctx := t.Context()
+				if i < 5 {
+					ctx = gone
+				}
+				if keys, err := asks.keysFor(ctx, named("one")); len(keys) != 1 || err != nil {
+					t.Errorf("%d keys, %v", len(keys), err)
+				}
+			})
+		}
+		all.Wait()
+		if took := time.Since(began); took != 4*time.Second || issuer.Asked != 1 {
+			t.Errorf("waited for %v, and asked %d times", took, issuer.Asked)
+		}
+	})
+}
