@@ -8,13 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // rootOf is a directory in which somebody is called root.
@@ -140,7 +140,7 @@ func logsInAs(t *testing.T, text, name, secret string) (access.Caller, bool) {
 	if err != nil || bearer.ID() != who.ID() || bearer.Admin != who.Admin {
 		t.Errorf("%s: got %s by Basic and %s, %v by the token", text, who.ID(), bearer.ID(), err)
 	}
-	if accesstoken.IsOurs(secret) != (who.Token != "") {
+	if _, isToken := accesstoken.Parse(secret); isToken != (who.Token != "") {
 		t.Errorf("%s: got the access token %q", text, who.Token)
 	}
 	return who, true

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // byAdmin is who made or revoked a token through the admin API.

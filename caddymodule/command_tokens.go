@@ -13,8 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 func tokenCreateCommand() *cobra.Command {
@@ -178,12 +178,13 @@ node that is asked refuses them at once, others that share its storage within
 
 func revokeTokens(c command) (int, error) {
 	for _, arg := range c.args {
-		id := arg
-		if accesstoken.IsOurs(arg) {
-			// The token itself goes nowhere: addresses are logged.
-			if id = accesstoken.IDOf(arg); id == "" {
-				return caddy.ExitCodeFailedStartup, errors.New("this is a mistyped or cut access token")
-			}
+		// The token itself goes nowhere: addresses are logged.
+		id, isToken := accesstoken.Parse(arg)
+		if isToken && id == "" {
+			return caddy.ExitCodeFailedStartup, errors.New("this is a mistyped or cut access token")
+		}
+		if !isToken {
+			id = arg
 		}
 		var token access.RevokedToken
 		answer, err := c.ask(http.MethodDelete, tokensPath+"/"+url.PathEscape(id), nil, &token)

@@ -9,8 +9,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // groupTokenOrder is the body of a POST to /GROUP/dependency_proxy/tokens. The

@@ -9,19 +9,20 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // login checks a name and a password. The answer to a wrong name is that to a
 // wrong password. If the login cannot be checked, there is one text for whatever
 // trouble there is, since the trouble could tell which directory knows the name.
 func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
-	line := auditLine{auditLoginRefused, ex.accounts.ShownName(name, secret), "", accesstoken.IDOf(secret), ""}
+	id, _ := accesstoken.Parse(secret)
+	line := auditLine{auditLoginRefused, ex.accounts.ShownName(name, secret), "", id, ""}
 	level := zap.InfoLevel
 	if ex.route.kind != authKind {
 		level = zap.DebugLevel // the access log has each request

@@ -12,11 +12,11 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 

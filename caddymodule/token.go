@@ -19,9 +19,10 @@ import (
 const maxForm = 64 << 10
 
 func newIssuer(storage certmagic.Storage, settings Token) *tokenissuer.Issuer {
-	ring := tokenissuer.NewKeyRing(tokenissuer.KeyRingConfig{
+	return tokenissuer.New(tokenissuer.Config{
 		Storage:       storage,
 		Prefix:        keyPrefix,
+		Audience:      service,
 		Rotate:        settings.rotate(),
 		TokenLifetime: refreshLifetime,
 		Hooks: tokenissuer.Hooks{
@@ -31,10 +32,9 @@ func newIssuer(storage certmagic.Storage, settings Token) *tokenissuer.Issuer {
 			StorageError: func(err error) {
 				processLogger().Warn("signing keys cannot be listed; the known ones serve on", zap.Error(err))
 			},
-			KeyMade: func(kid string) { processLogger().Info("signing key made", zap.String("kid", kid)) },
+			KeyCreated: func(kid string) { processLogger().Info("signing key made", zap.String("kid", kid)) },
 		},
 	})
-	return tokenissuer.New(tokenissuer.Config{KeyRing: ring, Audience: service})
 }
 
 // serveTokens is the token service: the Docker registry's token protocol by

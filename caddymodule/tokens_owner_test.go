@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
@@ -17,6 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // TestTokensMadeWithOthers: a token that was made with another one is good only as

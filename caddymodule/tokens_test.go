@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // TestDeployToken: made by the command, it pulls from its group by each way to
@@ -150,7 +150,7 @@ func TestTokenStorage(t *testing.T) {
 	s.restart(lines...)
 	token := s.get(auth, basic("ci", secret)).expect(t, http.StatusOK, "").tokens().Token
 	s.restart(lines...)
-	folder := filepath.Join(s.dir, "storage", accesstoken.DefaultPrefix)
+	folder := filepath.Join(s.dir, "storage", "dependency_proxy/tokens")
 	away := folder + "-away"
 	if err := errors.Join(os.Rename(folder, away), os.WriteFile(folder, nil, 0o600)); err != nil {
 		t.Fatal(err)

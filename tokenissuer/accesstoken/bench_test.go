@@ -7,7 +7,7 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// BenchmarkVerify is the cost of a login with a token that is known.
+// BenchmarkVerify measures a login with a remembered token.
 func BenchmarkVerify(b *testing.B) {
 	node := New(Config{Storage: &certmagic.FileStorage{Path: b.TempDir()}})
 	_, secret := create(b, node, deploy, time.Hour)
@@ -17,13 +17,14 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
-// BenchmarkFind is what each request costs that shows what a token has bought.
+// BenchmarkFind measures a request with a JSON Web Token that was issued for a
+// remembered token.
 func BenchmarkFind(b *testing.B) {
 	node := New(Config{Storage: &certmagic.FileStorage{Path: b.TempDir()}})
-	made, _ := create(b, node, deploy, time.Hour)
+	created, _ := create(b, node, deploy, time.Hour)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := node.Find(b.Context(), made.ID); err != nil {
+		if _, err := node.Find(b.Context(), created.ID); err != nil {
 			b.Fatal(err)
 		}
 	}

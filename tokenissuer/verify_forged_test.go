@@ -13,9 +13,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record/recordtest"
 )
 
-// forge makes a token out of any header and payload, signed by private.
+// forge signs any header and payload with private.
 func forge(header, payload string, private ed25519.PrivateKey) string {
 	text := b64.EncodeToString([]byte(header)) + "." + b64.EncodeToString([]byte(payload))
 	return text + "." + b64.EncodeToString(ed25519.Sign(private, []byte(text)))
@@ -29,13 +31,13 @@ func object(m map[string]any) string {
 	return string(text)
 }
 
-// target is a node with a key, and what a good token of it is made of.
+// target returns a node, its key, and the header and payload of a valid token.
 func target(t testing.TB) (node *Issuer, k *key, header, payload map[string]any) {
-	c := newClock()
-	node = newNode(newStorage(t), c, 0)
+	c := recordtest.NewClock()
+	node = newNode(recordtest.NewStorage(t), c, 0)
 	mint(t, node, request("alice"))
-	k = node.ring.keys.Load().sorted[0]
-	now := c.now().Unix()
+	k = keysOf(node)[0]
+	now := c.Now().Unix()
 	header = map[string]any{"alg": "EdDSA", "typ": "JWT", "kid": k.kid}
 	payload = map[string]any{
 		"iss": testIssuer, "aud": "dependency_proxy", "sub": "alice", "user_id": "alice", "ver": "7", "dir": "static", "fct": `{"id":7}`,
@@ -45,9 +47,9 @@ func target(t testing.TB) (node *Issuer, k *key, header, payload map[string]any)
 	return node, k, header, payload
 }
 
-// TestForgedHeaders: every one of these is signed by the right key, but for
-// those that are about the signature.
-func TestForgedHeaders(t *testing.T) {
+// Except for the cases about the signature, all tokens are signed with the right
+// key.
+func TestVerifyRejectsForgedHeaders(t *testing.T) {
 	node, k, header, payload := target(t)
 	stranger, _ := newKey(time.Now(), time.Time{})
 	for name, change := range map[string]map[string]any{
@@ -100,7 +102,7 @@ func TestForgedHeaders(t *testing.T) {
 	refuseToken(t, node, "deep header", forge(strings.Repeat("[", 3000), object(payload), k.private))
 }
 
-func TestForgedPayloads(t *testing.T) {
+func TestVerifyRejectsForgedPayloads(t *testing.T) {
 	node, k, header, payload := target(t)
 	now := node.ring.now().Unix()
 	for name, change := range map[string]map[string]any{
@@ -152,18 +154,18 @@ func TestForgedPayloads(t *testing.T) {
 	refuse(t, node, forge(object(header), object(expired), k.private), ErrTokenExpired)
 	expired["iss"] = "https://other.example.com"
 	if _, err := node.Verify(t.Context(), forge(object(header), object(expired), k.private), testIssuer, Access); errors.Is(err, ErrTokenExpired) {
-		t.Error("somebody else's token is called expired")
+		t.Error("got ErrTokenExpired for an expired token of another issuer, want ErrInvalidToken only")
 	}
 }
 
-func TestForgedText(t *testing.T) {
+func TestVerifyRejectsMalformedTokens(t *testing.T) {
 	node, k, header, payload := target(t)
 	good := mint(t, node, request("alice")).Raw
 	parts := strings.Split(good, ".")
 	for name, raw := range map[string]string{
 		"empty":          "",
 		"dots":           "..",
-		"many dots":      strings.Repeat(".", MaxTokenBytes),
+		"many dots":      strings.Repeat(".", maxTokenBytes),
 		"two parts":      parts[0] + "." + parts[1],
 		"no signature":   parts[0] + "." + parts[1] + ".",
 		"cut signature":  good[:len(good)-1],
@@ -189,7 +191,7 @@ func TestForgedText(t *testing.T) {
 	} {
 		refuseToken(t, node, name, raw)
 	}
-	// HMAC with the public key as its secret.
+	// HMAC with the public key as the secret.
 	hs := maps.Clone(header)
 	hs["alg"] = "HS256"
 	text := b64.EncodeToString([]byte(object(hs))) + "." + b64.EncodeToString([]byte(object(payload)))
@@ -198,7 +200,7 @@ func TestForgedText(t *testing.T) {
 		mac.Write([]byte(text))
 		refuseToken(t, node, "HS256", text+"."+b64.EncodeToString(mac.Sum(nil)))
 	}
-	// Any one bit of the good token.
+	// The valid token with any bit flipped.
 	for i := range len(good) * 8 {
 		flipped := []byte(good)
 		flipped[i/8] ^= 1 << (i % 8)
@@ -207,8 +209,8 @@ func TestForgedText(t *testing.T) {
 	accept(t, node, good)
 }
 
-// addOrder adds the order of the group to a signature's S (RFC 8032 section
-// 5.1.7), which a verifier that does not look would accept.
+// addOrder adds the order of the group to the S of a signature. A verifier that
+// does not check its range accepts that (RFC 8032 section 5.1.7).
 func addOrder(t *testing.T, part string) string {
 	sig, err := b64.DecodeString(part)
 	if err != nil {
@@ -228,12 +230,13 @@ func addOrder(t *testing.T, part string) string {
 	return b64.EncodeToString(sig)
 }
 
-// spareBits is another character for the same last bits of a signature.
+// spareBits returns another last character of a signature that decodes to the
+// same bytes.
 func spareBits(t *testing.T, last byte) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	i := strings.IndexByte(alphabet, last)
 	if i < 0 || i%16 != 0 {
-		t.Fatalf("%c is not the end of a signature", last)
+		t.Fatalf("got %c as the last character of a signature", last)
 	}
 	return alphabet[i+1 : i+2]
 }
@@ -243,28 +246,27 @@ func refuseToken(t *testing.T, node *Issuer, name, raw string) {
 	for _, use := range []Use{Access, Refresh, 0} {
 		id, err := node.Verify(t.Context(), raw, testIssuer, use)
 		if !errors.Is(err, ErrInvalidToken) || errors.Is(err, ErrTokenExpired) || id != (Identity{}) {
-			t.Errorf("%s: got %+v, %v", name, id, err)
+			t.Errorf("%s: got identity %+v, error %v, want none and ErrInvalidToken", name, id, err)
 		}
 	}
 }
 
-func TestRefreshIsNotAccess(t *testing.T) {
-	c := newClock()
-	node := newNode(newStorage(t), c, 0)
+func TestVerifyDistinguishesUses(t *testing.T) {
+	c := recordtest.NewClock()
+	node := newNode(recordtest.NewStorage(t), c, 0)
 	for _, use := range []Use{Access, Refresh} {
 		r := request("alice")
-		r.Use, r.Identity.AuthTime = use, c.now().Unix()
+		r.Use, r.Identity.AuthTime = use, c.Now().Unix()
 		raw := mint(t, node, r).Raw
 		for _, asked := range []Use{Refresh, Access, 0, 3} {
 			if _, err := node.Verify(t.Context(), raw, testIssuer, asked); (err == nil) != (asked == use) {
-				t.Errorf("minted for %d, asked for %d: %v", use, asked, err)
+				t.Errorf("a token for use %d verified for use %d: got error %v", use, asked, err)
 			}
 		}
 	}
 }
 
-// TestRefusalsTellNothing: what a refusal says may be logged.
-func TestRefusalsTellNothing(t *testing.T) {
+func TestVerifyErrorsDoNotQuoteToken(t *testing.T) {
 	node, k, header, _ := target(t)
 	marker := rand.Text()
 	for _, raw := range []string{
@@ -275,7 +277,7 @@ func TestRefusalsTellNothing(t *testing.T) {
 	} {
 		_, err := node.Verify(t.Context(), raw, testIssuer, Access)
 		if err == nil || strings.Contains(err.Error(), marker) {
-			t.Errorf("got %v", err)
+			t.Errorf("got error %v, want one without %s", err, marker)
 		}
 	}
 }
