@@ -95,7 +95,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 							if who.Directory != d.name || who.Admin != (i == 0 && who.Name == "root" && d.name == trusted.name) {
 								t.Errorf("%s: got %s, admin %v", text, who.ID(), who.Admin)
 							}
-							verdict, err := running.now()[0].access.Decide(t.Context(), who, "secret", directory.Member)
+							verdict, err := runningHandler(t).access.Decide(t.Context(), who, "secret", directory.Member)
 							if err != nil || verdict.Ok && who.Directory != trusted.name {
 								t.Errorf("%s: got %+v, %v in the group of the other", text, verdict, err)
 							}
@@ -118,7 +118,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 // it is given, which must be the same.
 func logsInAs(t *testing.T, text, name, secret string) (access.Caller, bool) {
 	t.Helper()
-	h := running.now()[0]
+	h := runningHandler(t)
 	request := httptest.NewRequest(http.MethodGet, "/jwt/auth", nil)
 	who, err := h.accounts.Authenticate(t.Context(), directory.Login{Name: name, Password: secret, Request: request, Subnet: text})
 	if err != nil {

@@ -145,33 +145,33 @@ func readOrder(r *http.Request, into any) error {
 }
 
 // adminSites are the running sites of a name, or all of them if name is nil.
-func adminSites(name *string) ([]*Handler, error) {
-	handlers := running.now()
-	if len(handlers) == 0 {
+func adminSites(name *string) ([]*runningSite, error) {
+	sites := running()
+	if len(sites) == 0 {
 		return nil, refuseAdmin(http.StatusNotFound, "no site with dependency_proxy is running")
 	}
 	if name == nil {
-		return handlers, nil
+		return sites, nil
 	}
-	handlers = slices.DeleteFunc(handlers, func(h *Handler) bool { return h.Name != *name })
-	if len(handlers) == 0 {
+	sites = slices.DeleteFunc(sites, func(s *runningSite) bool { return s.name != *name })
+	if len(sites) == 0 {
 		return nil, refuseAdmin(http.StatusNotFound, "no site of the name '%s' is running", *name)
 	}
-	return handlers, nil
+	return sites, nil
 }
 
 // adminSite is the running site that an access token is to be made for.
-func adminSite(name *string) (*Handler, error) {
-	handlers, err := adminSites(name)
+func adminSite(name *string) (*runningSite, error) {
+	sites, err := adminSites(name)
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range handlers {
-		if h.Name != handlers[0].Name {
-			return nil, access.Errorf("several sites are running; say which by its name, as in '%s' or '%s'", handlers[0].Name, h.Name)
+	for _, s := range sites {
+		if s.name != sites[0].name {
+			return nil, access.Errorf("several sites are running; say which by its name, as in '%s' or '%s'", sites[0].name, s.name)
 		}
 	}
-	return handlers[0], nil
+	return sites[0], nil
 }
 
 // siteOf is the site that a query names, if it names one.

@@ -38,13 +38,13 @@ func (ex *exchange) serveGroupTokens() *apiError {
 		if err != nil {
 			return ex.fromOrder(err)
 		}
-		return ex.sendValue(http.StatusCreated, madeToken{secret, token})
+		return ex.sendValue(http.StatusCreated, madeToken{Secret: secret, Token: token})
 	}
 	tokens, err := ex.tokens.List(ctx, ex.ofGroup)
 	if err != nil {
 		return ex.fromOrder(err)
 	}
-	return ex.sendValue(http.StatusOK, tokenList{tokens})
+	return ex.sendValue(http.StatusOK, tokenList{Tokens: tokens})
 }
 
 // ofGroup tells the tokens that the owner of the group may see and revoke.

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"sync"
@@ -69,17 +70,18 @@ type Handler struct {
 	// Neither case nor compatible forms of a character (NFKC) make a difference.
 	Blocked []string `json:"blocked,omitempty"`
 
-	lines     []accountLine // of a Caddyfile that is being read
-	logger    *zap.Logger
-	audit     *zap.Logger
-	realm     *url.URL // Realm, if there is one
-	who       string   // the accounts and groups, to compare sites by
-	accounts  *access.Accounts
-	gate      *access.Gate
-	tokens    *access.Tokens
-	access    *access.Policy
-	upstreams map[string]*Upstream
-	issuer    *tokenissuer.Issuer
+	lines      []accountLine // of a Caddyfile that is being read
+	logger     *zap.Logger
+	audit      *zap.Logger
+	realm      *url.URL // Realm, if there is one
+	who        string   // the accounts and groups, to compare sites by
+	accounts   *access.Accounts
+	gate       *access.Gate
+	tokens     *access.Tokens
+	registered *runningSite
+	access     *access.Policy
+	upstreams  map[string]*Upstream
+	issuer     *tokenissuer.Issuer
 	*vault
 	quotas  *keptQuotas
 	flights flights
@@ -105,7 +107,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	h.who = h.whoMayWhat()
+	h.who = h.accessFingerprint()
 	if h.Realm != "" {
 		var err error
 		if h.realm, err = url.Parse(h.Realm); err != nil {
@@ -153,7 +155,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.vault.trust(h.firstSources())
-	if running.add(h, ctx.Done()) {
+	key := fmt.Sprintf("%p", ctx.Done()) // all sites of the configuration
+	if h.proxyWarning, err = proxyWarnings.Acquire(&h.lease, key, func() (*sync.Once, error) { return new(sync.Once), nil }); err != nil {
+		return err
+	}
+	h.registered = h.site(ctx)
+	if register(h.registered) {
 		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(access.ErrAmbiguous))
 	}
 	go h.tokens.LogEnded(ctx) // which may take its time, and ends with the configuration
@@ -162,7 +169,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // Cleanup gives up what the handler holds. Requests that it still serves go on.
 func (h *Handler) Cleanup() error {
-	running.remove(h)
+	unregister(h.registered)
 	h.lease.Release()
 	return nil
 }
@@ -235,3 +242,13 @@ var (
 	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )
+
+// accessFingerprint is equal for two sites at which an access token means the same.
+// It is called before the guests are loaded, which clears their configuration.
+func (h *Handler) accessFingerprint() string {
+	text, err := json.Marshal([]any{h.DirectoriesRaw, h.Groups, h.Admins, h.Blocked, h.PrivateGroups})
+	if err != nil {
+		panic(err) // it was JSON a moment ago
+	}
+	return string(text)
+}

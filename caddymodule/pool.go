@@ -26,12 +26,13 @@ import (
 // so values with the same key live on. None of them needs stopping: requests
 // of an old configuration may go on with them after the last reference.
 var (
-	vaults     = pool.New((*vault).close)
-	quotas     = pool.New((*keptQuotas).close)
-	issuers    = pool.New[*tokenissuer.Issuer](nil)
-	tokens     = pool.New[*accesstoken.Store](nil)
-	registries = pool.New[*upstream.Registry](nil)
-	throttles  = pool.New[*access.Throttle](nil)
+	vaults        = pool.New((*vault).close)
+	quotas        = pool.New((*keptQuotas).close)
+	issuers       = pool.New[*tokenissuer.Issuer](nil)
+	tokens        = pool.New[*accesstoken.Store](nil)
+	registries    = pool.New[*upstream.Registry](nil)
+	throttles     = pool.New[*access.Throttle](nil)
+	proxyWarnings = pool.New[*sync.Once](nil) // by configuration
 )
 
 // vault is an open storage, and what was learnt about upstreams beside it.

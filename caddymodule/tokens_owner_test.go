@@ -79,7 +79,7 @@ func TestTokensMadeWithOthers(t *testing.T) {
 // not be any number of them.
 func TestTokenChains(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
-	h := running.now()[0]
+	h := runningHandler(t)
 	_, first := s.create("--group", "acme")
 	ids := []string{first}
 	for range documentedMakers + 1 {
@@ -134,7 +134,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 		secret, id := s.storedToken(accesstoken.Owner{Name: "alice", Directory: directory})
 		tokens[directory] = [2]string{secret, id}
 	}
-	child, _, err := running.now()[0].tokens.Create(t.Context(), access.TokenRequest{Kind: accesstoken.Deploy, Groups: []string{"acme"}, MadeWith: tokens["ldap"][1]}, "a test")
+	child, _, err := runningHandler(t).tokens.Create(t.Context(), access.TokenRequest{Kind: accesstoken.Deploy, Groups: []string{"acme"}, MadeWith: tokens["ldap"][1]}, "a test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestFormerNames(t *testing.T) {
 	raw := issuer.Token()
 	s := start(t, issuer.Directory("map repository_owner acme -> acme"), private("acme"))
 	s.secret(raw)
-	h := running.now()[0]
+	h := runningHandler(t)
 	who, err := h.accounts.Authenticate(t.Context(), directory.Login{Name: "ci", Password: raw})
 	if err != nil {
 		t.Fatal(err)
