@@ -270,7 +270,7 @@ func TestLimitsExplained(t *testing.T) {
 		{"alice", "acme/alpine:beta", "false group acme: deny docker.io/*:beta []"},
 		{"bob", "acme/alpine:beta", "false not a member []"},
 	} {
-		a := s.ask(http.MethodGet, explainPath+"?"+url.Values{"as": {row.as}, "pull": {row.pull}}.Encode(), "")
+		a := s.ask(http.MethodGet, adminExplainPull+"?"+url.Values{"as": {row.as}, "pull": {row.pull}}.Encode(), "")
 		var all explanations
 		if err := json.Unmarshal(a.body, &all); err != nil || len(all.Answers) != 1 {
 			t.Fatalf("%s: %d %s", row.pull, a.StatusCode, a.body)

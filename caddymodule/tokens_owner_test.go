@@ -64,7 +64,7 @@ func TestTokensMadeWithOthers(t *testing.T) {
 	}
 	status("after revoking", 401, 200)
 	var revoked access.RevokedToken
-	if a := s.ask(http.MethodDelete, tokensPath+"/"+id, ""); json.Unmarshal(a.body, &revoked) != nil || len(revoked.AlsoEnded) != 1 || revoked.AlsoEnded[0].ID != child.ID {
+	if a := s.ask(http.MethodDelete, adminTokens+"/"+id, ""); json.Unmarshal(a.body, &revoked) != nil || len(revoked.AlsoEnded) != 1 || revoked.AlsoEnded[0].ID != child.ID {
 		t.Errorf("the API tells %s", a.body)
 	}
 	if table := s.mustCommand("token", "list"); !strings.Contains(table, "ended: it was made with "+id+": the access token has been revoked") {

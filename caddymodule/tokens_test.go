@@ -160,7 +160,7 @@ func TestTokenStorage(t *testing.T) {
 	}
 	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 	for _, a := range []answer{
-		s.ask(http.MethodPost, tokensPath, `{"kind":"deploy","groups":["acme"]}`), s.ask(http.MethodDelete, tokensPath+"/"+id, ""),
+		s.ask(http.MethodPost, adminTokens, `{"kind":"deploy","groups":["acme"]}`), s.ask(http.MethodDelete, adminTokens+"/"+id, ""),
 	} {
 		if a.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("%s: %d %s", a.Request.Method, a.StatusCode, a.body)
