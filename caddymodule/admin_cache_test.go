@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -24,7 +25,7 @@ func TestCacheStatus(t *testing.T) {
 	defer release()
 	body := s.open(blobPath("acme", "alpine", slow), as("alice")).Body
 	defer body.Close()
-	var all cacheStatuses
+	var all admin.CacheList
 	eventually(t, "the groups are measured and the fill is seen", func() bool {
 		a := s.ask("GET", adminCacheStatus, "").expect(t, http.StatusOK, "")
 		if err := json.Unmarshal(a.body, &all); err != nil || len(all.Caches) != 1 {

@@ -12,6 +12,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
@@ -186,14 +187,14 @@ func TestAdminErrors(t *testing.T) {
 // one alone.
 func TestAdminTokens(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"), private("two"))
-	var made []madeToken
+	var made []admin.CreatedToken
 	for _, order := range []string{
 		`{"kind":"deploy","groups":["acme"],"name":"x","lifetime":"12h"}`,
 		`{"kind":"group","groups":["two"],"role":"maintainer"}`,
 		`{"kind":"group","groups":["two"]}`,
 		`{"kind":"personal","account":"alice","groups":["acme"],"scopes":["manage"]}`,
 	} {
-		var m madeToken
+		var m admin.CreatedToken
 		a := s.ask("POST", adminTokens, order)
 		err := json.Unmarshal(a.body, &m)
 		if id, _ := accesstoken.Parse(m.Secret); err != nil || a.StatusCode != http.StatusCreated || id != m.ID {
@@ -215,7 +216,7 @@ func TestAdminTokens(t *testing.T) {
 	}
 	for query, want := range map[string]int{"": 4, "?group=two": 2, "?account=alice": 1, "?group=acme": 2, "?account=bob": 0, "?site=": 4, "?site=x": 0} {
 		a := s.ask("GET", adminTokens+query, "")
-		var list tokenList
+		var list admin.TokenList
 		if err := json.Unmarshal(a.body, &list); err != nil || len(list.Tokens) != want || strings.Contains(string(a.body), accesstoken.Prefix) || strings.Contains(string(a.body), "sha256") {
 			t.Errorf("%s: %d tokens, %v: %s", query, len(list.Tokens), err, a.body)
 		}
@@ -251,7 +252,7 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	stdout, stderr, err := s.commandParts("token", "create", "--account", "alice", "--scope", "manage", "--json")
-	var made madeToken
+	var made admin.CreatedToken
 	if err != nil || stderr != "" || json.Unmarshal([]byte(stdout), &made) != nil || !made.MayManage() || made.Owner.Name != "alice" {
 		t.Errorf("%s, %s, %v", stdout, stderr, err)
 	}
@@ -262,7 +263,7 @@ func TestCommands(t *testing.T) {
 	}
 	s.get("/v2/", basic("", made.Secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	_, id := s.create("--group", "acme", "--role", "maintainer", "--name", "robot")
-	var list tokenList
+	var list admin.TokenList
 	if out := s.mustCommand("token", "list", "--json"); json.Unmarshal([]byte(out), &list) != nil || len(list.Tokens) != 2 {
 		t.Errorf("%s", out)
 	}

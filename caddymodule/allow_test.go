@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -271,7 +272,7 @@ func TestLimitsExplained(t *testing.T) {
 		{"bob", "acme/alpine:beta", "false not a member []"},
 	} {
 		a := s.ask(http.MethodGet, adminExplainPull+"?"+url.Values{"as": {row.as}, "pull": {row.pull}}.Encode(), "")
-		var all explanations
+		var all admin.ExplanationList
 		if err := json.Unmarshal(a.body, &all); err != nil || len(all.Answers) != 1 {
 			t.Fatalf("%s: %d %s", row.pull, a.StatusCode, a.body)
 		}

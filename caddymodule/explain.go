@@ -10,21 +10,22 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // explain decides about a pull as if somebody had asked for it; an empty name
 // is nobody. It goes the way that a request goes, and asks no upstream.
-func (h *Handler) explain(ctx context.Context, name, image string) (explanation, error) {
+func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explanation, error) {
 	rt, err := h.readImage(ctx, image)
 	if err != nil {
-		return explanation{}, err
+		return admin.Explanation{}, err
 	}
 	repo, refusal := h.repository(rt, "")
 	if refusal != nil {
-		return explanation{}, access.RequestError(refusal.message)
+		return admin.Explanation{}, access.RequestError(refusal.message)
 	}
-	e := explanation{
+	e := admin.Explanation{
 		Group: rt.group, Image: rt.image, Upstream: repo.upstream, Repository: repo.name, Reference: rt.reference(),
 	}
 	visibility, err := h.access.VisibilityOf(ctx, rt.group)
@@ -50,7 +51,7 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 }
 
 // explainAccount finds out who somebody is. It is done if that decides already.
-func (h *Handler) explainAccount(ctx context.Context, e *explanation, name string) (who access.Caller, done bool, err error) {
+func (h *Handler) explainAccount(ctx context.Context, e *admin.Explanation, name string) (who access.Caller, done bool, err error) {
 	if name == "" {
 		return access.Caller{Anonymous: true}, false, nil
 	}
@@ -74,7 +75,7 @@ func (h *Handler) explainAccount(ctx context.Context, e *explanation, name strin
 			return who, true, err
 		}
 	}
-	e.Account = &explainedAccount{
+	e.Account = &admin.ExplainedAccount{
 		Name: who.Name, Directory: who.Directory, AccessToken: who.Token, Admin: who.Admin,
 		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly, Misspelled: h.accounts.Misspelled(who.ID()),
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -45,7 +46,7 @@ func TestExplain(t *testing.T) {
 		{"token:aaaaaaaaaaaaaaaa", "acme/alpine:1", "false no such access token: file does not exist; acme private; docker.io library/alpine 1; "},
 	} {
 		a := s.ask(http.MethodGet, adminExplainPull+"?"+url.Values{"as": {row.as}, "pull": {row.pull}}.Encode(), "")
-		var all explanations
+		var all admin.ExplanationList
 		if err := json.Unmarshal(a.body, &all); err != nil || len(all.Answers) != 1 {
 			t.Errorf("%s, %s: %d %s", row.as, row.pull, a.StatusCode, a.body)
 			continue
@@ -84,7 +85,7 @@ func TestExplain(t *testing.T) {
 }
 
 // lineOf returns an explanation in short.
-func lineOf(e explanation) string {
+func lineOf(e admin.Explanation) string {
 	text := fmt.Sprintf("%v %s; %s %s; %s %s %s; ", e.Allowed, e.Rule, e.Group, e.Visibility, e.Upstream, e.Repository, e.Reference)
 	if a := e.Account; a != nil {
 		text += fmt.Sprintf("%s of %s, %s", a.Name, a.Directory, a.Role)
@@ -115,13 +116,13 @@ func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string
 
 // explained is what the admin API explains of one pull, at the sites named or
 // at all of them.
-func (s *site) explained(site ...string) []explanation {
+func (s *site) explained(site ...string) []admin.Explanation {
 	s.t.Helper()
 	path := adminExplainPull + "?as=alice&pull=acme/alpine"
 	for _, name := range site {
 		path += "&site=" + name
 	}
-	var all explanations
+	var all admin.ExplanationList
 	if a := s.ask(http.MethodGet, path, ""); json.Unmarshal(a.body, &all) != nil || len(all.Answers) == 0 {
 		s.t.Fatalf("%d %s", a.StatusCode, a.body)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
@@ -57,7 +58,7 @@ func (ex *exchange) serveGroup() *apiError {
 // exactly one image or nothing is refused: what a script meant as one image must
 // not become the whole group.
 func (ex *exchange) servePurge() *apiError {
-	query, err := adminQuery(ex.r, "image")
+	query, err := admin.ParseQuery(ex.r, "image")
 	if err != nil {
 		return ex.fromOrder(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
@@ -34,9 +35,9 @@ type groupPage struct {
 	Limits []string `json:"limits,omitempty"`
 	// Usage is what is stored for the group and its subgroups, if it has been
 	// measured yet.
-	Usage  *groupUsage  `json:"usage"`
-	Images []groupImage `json:"images"`
-	More   bool         `json:"more,omitempty"` // images than are listed
+	Usage  *admin.GroupUsage `json:"usage"`
+	Images []groupImage      `json:"images"`
+	More   bool              `json:"more,omitempty"` // images than are listed
 }
 
 // groupImage is a tag that has been pulled.
@@ -50,7 +51,7 @@ type groupImage struct {
 var groupHTML string
 
 var groupTemplate = template.Must(template.New("group").Funcs(template.FuncMap{
-	"size": bytesText,
+	"size": admin.FormatSize,
 }).Parse(groupHTML))
 
 // servePage shows a group to its maintainers.

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
@@ -38,13 +39,13 @@ func (ex *exchange) serveGroupTokens() *apiError {
 		if err != nil {
 			return ex.fromOrder(err)
 		}
-		return ex.sendValue(http.StatusCreated, madeToken{Secret: secret, Token: token})
+		return ex.sendValue(http.StatusCreated, admin.CreatedToken{Secret: secret, Token: token})
 	}
 	tokens, err := ex.tokens.List(ctx, ex.ofGroup)
 	if err != nil {
 		return ex.fromOrder(err)
 	}
-	return ex.sendValue(http.StatusOK, tokenList{Tokens: tokens})
+	return ex.sendValue(http.StatusOK, admin.TokenList{Tokens: tokens})
 }
 
 // ofGroup tells the tokens that the owner of the group may see and revoke.
@@ -59,7 +60,7 @@ func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
 		return accesstoken.Token{}, "", access.RequestError("an access token of a group cannot make others; log in as an owner")
 	}
 	var order groupTokenOrder
-	if err := readOrder(ex.r, &order); err != nil {
+	if err := admin.ReadRequest(ex.r, &order); err != nil {
 		return accesstoken.Token{}, "", err
 	}
 	if order.Kind == "" {

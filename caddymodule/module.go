@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -78,7 +79,7 @@ type Handler struct {
 	accounts   *access.Accounts
 	gate       *access.Gate
 	tokens     *access.Tokens
-	registered *runningSite
+	registered *admin.Site
 	access     *access.Policy
 	upstreams  map[string]*Upstream
 	issuer     *tokenissuer.Issuer
@@ -160,7 +161,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.registered = h.site(ctx)
-	if register(h.registered) {
+	if admin.Register(h.registered) {
 		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(access.ErrAmbiguous))
 	}
 	go h.tokens.LogEnded(ctx) // which may take its time, and ends with the configuration
@@ -169,7 +170,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // Cleanup gives up what the handler holds. Requests that it still serves go on.
 func (h *Handler) Cleanup() error {
-	unregister(h.registered)
+	admin.Unregister(h.registered)
 	h.lease.Release()
 	return nil
 }

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 )
 
 // scrubs are the checks of a storage that somebody asked for: one at a time.
@@ -14,7 +16,7 @@ type scrubs struct {
 	scrub func(rate int64) (blobcache.Scrubbing, error) // ends with the storage
 
 	mu    sync.Mutex
-	state scrubState
+	state admin.ScrubState
 }
 
 // start begins a check unless one is running already.
@@ -24,13 +26,13 @@ func (s *scrubs) start(rate int64) {
 	if s.state.Running {
 		return
 	}
-	s.state = scrubState{Running: true, Since: time.Now().UTC()}
+	s.state = admin.ScrubState{Running: true, Since: time.Now().UTC()}
 	go func() {
 		r, err := s.scrub(rate)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.state.Running = false
-		s.state.Result = &scrubbing{
+		s.state.Result = &admin.ScrubResult{
 			Checked: r.Checked, Bytes: r.Bytes, Damaged: r.Damaged, Healed: r.Healed, Seconds: r.Took.Seconds(),
 		}
 		if err != nil {
@@ -39,35 +41,35 @@ func (s *scrubs) start(rate int64) {
 	}()
 }
 
-func (s *scrubs) now() scrubState {
+func (s *scrubs) now() admin.ScrubState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state
 }
 
 // site returns the handler as the admin API sees it.
-func (h *Handler) site(ctx caddy.Context) *runningSite {
-	return &runningSite{
-		name: h.Name, load: ctx.Done(), identity: h.who, tokens: h.tokens, explain: h.explain,
-		storage: h.vault, status: h.cacheStatus, scrub: h.scrubs.start,
+func (h *Handler) site(ctx caddy.Context) *admin.Site {
+	return &admin.Site{
+		Name: h.Name, Configuration: ctx.Done(), Identity: h.who, Tokens: h.tokens, Explain: h.explain,
+		Storage: h.vault, Status: h.cacheStatus, Scrub: h.scrubs.start,
 	}
 }
 
-func (h *Handler) cacheStatus() cacheStatus {
-	status := cacheStatus{Storage: h.vault.name, Groups: make(map[string]groupUsage), Fills: []fillStatus{}, Scrub: h.scrubs.now()}
+func (h *Handler) cacheStatus() admin.CacheStatus {
+	status := admin.CacheStatus{Storage: h.vault.name, Groups: make(map[string]admin.GroupUsage), Fills: []admin.FillStatus{}, Scrub: h.scrubs.now()}
 	for group, total := range h.quotas.Totals() {
 		status.Groups[group] = h.usageOf(group, total)
 	}
 	for _, f := range h.cache.Fills() {
-		status.Fills = append(status.Fills, fillStatus{
+		status.Fills = append(status.Fills, admin.FillStatus{
 			Digest: f.Digest.String(), Size: f.Size, Written: f.Written, Readers: f.Readers, Since: f.Since.UTC(),
 		})
 	}
 	return status
 }
 
-func (h *Handler) usageOf(group string, total blobcache.Total) groupUsage {
-	usage := groupUsage{Bytes: total.Bytes, Blobs: total.Blobs, Measured: total.Measured.UTC()}
+func (h *Handler) usageOf(group string, total blobcache.Total) admin.GroupUsage {
+	usage := admin.GroupUsage{Bytes: total.Bytes, Blobs: total.Blobs, Measured: total.Measured.UTC()}
 	if i := slices.IndexFunc(h.Groups, func(g *Group) bool { return g.Path == group }); i >= 0 {
 		usage.Quota = h.Groups[i].Quota
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
@@ -27,9 +28,9 @@ func TestTokensMadeWithOthers(t *testing.T) {
 	lines := []string{users("alice", "bob"), "group acme {\n owners alice\n}\n", hub(up)}
 	s := startWithAdmin(t, lines...)
 	personal, id := s.create("--account", "static:alice", "--scope", "manage", "--lifetime", "2h")
-	make := func(who with) madeToken {
+	make := func(who with) admin.CreatedToken {
 		t.Helper()
-		var made madeToken
+		var made admin.CreatedToken
 		a := s.get("/acme/dependency_proxy/tokens", who, sends(http.MethodPost, `{"kind":"group","role":"owner","lifetime":"1h"}`)).expect(t, http.StatusCreated, "")
 		if err := json.Unmarshal(a.body, &made); err != nil {
 			t.Fatal(err)

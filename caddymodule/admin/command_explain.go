@@ -1,4 +1,4 @@
-package caddymodule
+package admin
 
 import (
 	"cmp"
@@ -29,10 +29,10 @@ that is pulled. Of the groups that fit a name, the longest is meant.`,
 	}
 	cmd.Flags().String("as", "", "Account that pulls; nobody if empty")
 	cmd.Flags().String("pull", "", "Image that is pulled")
-	return runs(cmd, explainPull)
+	return runs(cmd, explainCommandRun)
 }
 
-func explainPull(c command) (int, error) {
+func explainCommandRun(c command) (int, error) {
 	if c.flags.String("pull") == "" {
 		return caddy.ExitCodeFailedStartup, errors.New("say what is pulled: --pull GROUP/IMAGE")
 	}
@@ -40,7 +40,7 @@ func explainPull(c command) (int, error) {
 	if site := c.given("site"); site != nil {
 		query.Set("site", *site)
 	}
-	var all explanations
+	var all ExplanationList
 	answer, err := c.ask(http.MethodGet, explainPath+"?"+query.Encode(), nil, &all)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
@@ -59,7 +59,7 @@ func explainPull(c command) (int, error) {
 }
 
 // text is an explanation for people.
-func (e explanation) text(name string, severalSites bool) string {
+func (e Explanation) text(name string, severalSites bool) string {
 	var out strings.Builder
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(&out, format+"\n", args...) }
 	if severalSites {
@@ -82,7 +82,7 @@ func (e explanation) text(name string, severalSites bool) string {
 	return out.String()
 }
 
-func (a *explainedAccount) text(name string) string {
+func (a *ExplainedAccount) text(name string) string {
 	if a == nil {
 		return name
 	}

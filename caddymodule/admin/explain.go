@@ -1,4 +1,4 @@
-package caddymodule
+package admin
 
 import (
 	"net/http"
@@ -7,8 +7,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// explanation is what a site would do about a pull, and why.
-type explanation struct {
+// Explanation is what a site would do about a pull, and why.
+type Explanation struct {
 	// Sites are the names of the sites that would do so.
 	Sites []string `json:"sites"`
 
@@ -25,7 +25,7 @@ type explanation struct {
 	Warning string `json:"warning,omitempty"`
 
 	// Account is who the name is to the site; nil for nobody.
-	Account *explainedAccount `json:"account,omitempty"`
+	Account *ExplainedAccount `json:"account,omitempty"`
 
 	Group string `json:"group"`
 	// Visibility is empty if there is no such group.
@@ -37,7 +37,7 @@ type explanation struct {
 	Reference  string `json:"reference"`
 }
 
-type explainedAccount struct {
+type ExplainedAccount struct {
 	Name        string   `json:"name"`
 	Directory   string   `json:"directory"`
 	AccessToken string   `json:"access_token,omitempty"`
@@ -50,34 +50,34 @@ type explainedAccount struct {
 	Misspelled []string `json:"misspelled,omitempty"`
 }
 
-// explanations are the answer to a GET of /dependency_proxy/explain. Sites that
+// ExplanationList are the answer to a GET of /dependency_proxy/explain. Sites that
 // would do the same are in one.
-type explanations struct {
-	Answers []explanation `json:"answers"`
+type ExplanationList struct {
+	Answers []Explanation `json:"answers"`
 }
 
-func adminExplain(r *http.Request) (int, any, error) {
-	query, err := adminQuery(r, "as", "pull", "site")
+func explain(r *http.Request) (int, any, error) {
+	query, err := ParseQuery(r, "as", "pull", "site")
 	if err != nil {
 		return 0, nil, err
 	}
-	sites, err := adminSites(siteOf(query))
+	sites, err := sitesNamed(siteParameter(query))
 	if err != nil {
 		return 0, nil, err
 	}
-	var all explanations
+	var all ExplanationList
 	for _, s := range sites {
-		one, err := s.explain(r.Context(), query.Get("as"), query.Get("pull"))
+		one, err := s.Explain(r.Context(), query.Get("as"), query.Get("pull"))
 		if err != nil {
 			return 0, nil, err
 		}
-		all.add(one, s.name)
+		all.add(one, s.Name)
 	}
 	return http.StatusOK, all, nil
 }
 
 // add joins an explanation with an equal one of another site.
-func (e *explanations) add(one explanation, site string) {
+func (e *ExplanationList) add(one Explanation, site string) {
 	for i := range e.Answers {
 		other := &e.Answers[i]
 		one.Sites = other.Sites

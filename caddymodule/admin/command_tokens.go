@@ -1,4 +1,4 @@
-package caddymodule
+package admin
 
 import (
 	"cmp"
@@ -42,15 +42,15 @@ account can do all that the account can.`,
 	cmd.Flags().StringSlice("scope", nil, "What the token is for: pull (the default) or manage")
 	cmd.Flags().String("name", "", "What the token is for, for people")
 	cmd.Flags().String("lifetime", "", "How long the token lives: 90d by default, 366d at most")
-	return runs(cmd, createToken)
+	return runs(cmd, tokenCreate)
 }
 
-func createToken(c command) (int, error) {
+func tokenCreate(c command) (int, error) {
 	order, err := orderOf(c)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	var made madeToken
+	var made CreatedToken
 	answer, err := c.ask(http.MethodPost, tokensPath, order, &made)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
@@ -64,8 +64,8 @@ func createToken(c command) (int, error) {
 }
 
 // orderOf reads the flags of create.
-func orderOf(c command) (adminTokenOrder, error) {
-	order := adminTokenOrder{Site: c.given("site")}
+func orderOf(c command) (createRequest, error) {
+	order := createRequest{Site: c.given("site")}
 	order.Account, order.Role, order.Name = c.flags.String("account"), c.flags.String("role"), c.flags.String("name")
 	order.Groups, _ = c.Flags().GetStringSlice("group")
 	if err := c.notEmpty("account", "group", "role", "scope", "lifetime"); err != nil {
@@ -104,17 +104,17 @@ func tokenListCommand() *cobra.Command {
 	}
 	cmd.Flags().String("account", "", "Only those that stand for this account: DIRECTORY:NAME, or a name of any directory")
 	cmd.Flags().String("group", "", "Only those of this group, or limited to it")
-	return runs(cmd, listTokens)
+	return runs(cmd, tokenList)
 }
 
-func listTokens(c command) (int, error) {
+func tokenList(c command) (int, error) {
 	query := url.Values{}
 	for _, name := range []string{"site", "account", "group"} {
 		if value := c.given(name); value != nil {
 			query.Set(name, *value)
 		}
 	}
-	var list tokenList
+	var list TokenList
 	answer, err := c.ask(http.MethodGet, tokensPath+"?"+query.Encode(), nil, &list)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
@@ -173,10 +173,10 @@ Revokes access tokens, which are named by their id or are given themselves. The
 node that is asked refuses them at once, others that share its storage within
 30 seconds. What was made with a token ends with it, and is listed.`,
 		Args: cobra.MinimumNArgs(1),
-	}, revokeTokens)
+	}, tokenRevoke)
 }
 
-func revokeTokens(c command) (int, error) {
+func tokenRevoke(c command) (int, error) {
 	for _, arg := range c.args {
 		// The token itself goes nowhere: addresses are logged.
 		id, isToken := accesstoken.Parse(arg)

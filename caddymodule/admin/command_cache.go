@@ -1,4 +1,4 @@
-package caddymodule
+package admin
 
 import (
 	"errors"
@@ -23,7 +23,7 @@ func cacheStatusCommand() *cobra.Command {
 }
 
 func showCache(c command) (int, error) {
-	var all cacheStatuses
+	var all CacheList
 	answer, err := c.ask(http.MethodGet, cachePath, nil, &all)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
@@ -38,13 +38,13 @@ func showCache(c command) (int, error) {
 			u := cache.Groups[group]
 			quota := "-"
 			if u.Quota > 0 {
-				quota = bytesText(u.Quota)
+				quota = FormatSize(u.Quota)
 			}
-			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", group, bytesText(u.Bytes), quota, u.Blobs, u.Measured.Format(time.DateTime))
+			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", group, FormatSize(u.Bytes), quota, u.Blobs, u.Measured.Format(time.DateTime))
 		}
 		_, _ = fmt.Fprint(table, "\nDOWNLOAD\tSIZE\tHERE\tREADERS\tSINCE\n")
 		for _, f := range cache.Fills {
-			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", f.Digest, bytesText(f.Size), bytesText(f.Written), f.Readers, f.Since.Format(time.DateTime))
+			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", f.Digest, FormatSize(f.Size), FormatSize(f.Written), f.Readers, f.Since.Format(time.DateTime))
 		}
 		_ = table.Flush()
 	}
@@ -70,7 +70,7 @@ ends with 3 if something was damaged.`,
 const scrubPoll = 500 * time.Millisecond
 
 func scrubCache(c command) (int, error) {
-	var order scrubOrder
+	var order scrubRequest
 	if rate := c.flags.String("rate"); rate != "" {
 		parsed, err := humanize.ParseBytes(rate)
 		if err != nil || parsed == 0 || parsed > 1<<50 {
@@ -78,11 +78,11 @@ func scrubCache(c command) (int, error) {
 		}
 		order.Rate = int64(parsed)
 	}
-	var all cacheStatuses
+	var all CacheList
 	answer, err := c.ask(http.MethodPost, scrubPath, order, &all)
-	for err == nil && slices.ContainsFunc(all.Caches, func(s cacheStatus) bool { return s.Scrub.Running }) {
+	for err == nil && slices.ContainsFunc(all.Caches, func(s CacheStatus) bool { return s.Scrub.Running }) {
 		time.Sleep(scrubPoll)
-		all = cacheStatuses{}
+		all = CacheList{}
 		answer, err = c.ask(http.MethodGet, cachePath, nil, &all)
 	}
 	if err != nil {
@@ -99,13 +99,13 @@ func scrubCache(c command) (int, error) {
 			status = exitNo
 		}
 		if !asJSON {
-			_, _ = fmt.Fprintf(c.OutOrStdout(), "%d blobs, %s checked in %.0f s: %d damaged, %d of them dropped\n", r.Checked, bytesText(r.Bytes), r.Seconds, r.Damaged, r.Healed)
+			_, _ = fmt.Fprintf(c.OutOrStdout(), "%d blobs, %s checked in %.0f s: %d damaged, %d of them dropped\n", r.Checked, FormatSize(r.Bytes), r.Seconds, r.Damaged, r.Healed)
 		}
 	}
 	return status, nil
 }
 
-func bytesText(n int64) string {
+func FormatSize(n int64) string {
 	if n < 0 {
 		return "?"
 	}

@@ -1,4 +1,4 @@
-package caddymodule
+package admin
 
 import (
 	"encoding/json"
@@ -19,24 +19,24 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-func init() { caddy.RegisterModule(adminAPI{}) }
+func init() { caddy.RegisterModule(api{}) }
 
-// adminAPI is what Caddy's admin endpoint answers about the sites that run. The
+// api is what Caddy's admin endpoint answers about the sites that run. The
 // endpoint is for whoever may do everything; it checks nobody.
-type adminAPI struct{}
+type api struct{}
 
-// adminCall answers a request. What is no [caddy.APIError] is turned into one
-// by adminError.
-type adminCall func(r *http.Request) (status int, answer any, err error)
+// call answers a request. What is no [caddy.APIError] is turned into one
+// by statusOf.
+type call func(r *http.Request) (status int, answer any, err error)
 
-// adminRoutes are the paths, with what each does by method. One that ends with
+// calls are the paths, with what each does by method. One that ends with
 // a slash has an argument behind it.
-var adminRoutes = map[string]map[string]adminCall{
-	tokensPath:       {http.MethodGet: adminListTokens, http.MethodPost: adminMakeToken},
-	tokensPath + "/": {http.MethodDelete: adminRevokeToken},
-	explainPath:      {http.MethodGet: adminExplain},
-	cachePath:        {http.MethodGet: adminCache},
-	scrubPath:        {http.MethodPost: adminScrub},
+var calls = map[string]map[string]call{
+	tokensPath:       {http.MethodGet: listTokens, http.MethodPost: createToken},
+	tokensPath + "/": {http.MethodDelete: revokeToken},
+	explainPath:      {http.MethodGet: explain},
+	cachePath:        {http.MethodGet: cacheStatus},
+	scrubPath:        {http.MethodPost: scrub},
 }
 
 const (
@@ -45,39 +45,39 @@ const (
 	cachePath   = "/dependency_proxy/cache"
 	scrubPath   = "/dependency_proxy/cache/scrub"
 
-	// maxAdminBody is how much of a request is read, in bytes.
-	maxAdminBody = 64 << 10
+	// maxBody is how much of a request is read, in bytes.
+	maxBody = 64 << 10
 )
 
 // CaddyModule returns the Caddy module information.
-func (adminAPI) CaddyModule() caddy.ModuleInfo {
+func (api) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "admin.api.dependency_proxy",
-		New: func() caddy.Module { return adminAPI{} },
+		New: func() caddy.Module { return api{} },
 	}
 }
 
 // Routes implements [caddy.AdminRouter].
-func (adminAPI) Routes() []caddy.AdminRoute {
+func (api) Routes() []caddy.AdminRoute {
 	var routes []caddy.AdminRoute
-	for pattern, calls := range adminRoutes {
+	for pattern, byMethod := range calls {
 		routes = append(routes, caddy.AdminRoute{Pattern: pattern, Handler: caddy.AdminHandlerFunc(
-			func(w http.ResponseWriter, r *http.Request) error { return serveAdmin(w, r, calls) })})
+			func(w http.ResponseWriter, r *http.Request) error { return serveAdmin(w, r, byMethod) })})
 	}
 	return routes
 }
 
-func serveAdmin(w http.ResponseWriter, r *http.Request, calls map[string]adminCall) error {
+func serveAdmin(w http.ResponseWriter, r *http.Request, calls map[string]call) error {
 	w.Header().Set("Cache-Control", "no-store")
 	call := calls[r.Method]
 	if call == nil {
 		allowed := strings.Join(slices.Sorted(maps.Keys(calls)), ", ")
 		w.Header().Set("Allow", allowed)
-		return refuseAdmin(http.StatusMethodNotAllowed, "the method %s is not one of %s", r.Method, allowed)
+		return refuse(http.StatusMethodNotAllowed, "the method %s is not one of %s", r.Method, allowed)
 	}
 	status, answer, err := call(r)
 	if err != nil {
-		return adminError(err)
+		return statusOf(err)
 	}
 	body, err := json.Marshal(answer)
 	if err != nil {
@@ -89,12 +89,12 @@ func serveAdmin(w http.ResponseWriter, r *http.Request, calls map[string]adminCa
 	return nil
 }
 
-func refuseAdmin(status int, format string, args ...any) error {
+func refuse(status int, format string, args ...any) error {
 	return caddy.APIError{HTTPStatus: status, Err: fmt.Errorf(format, args...)}
 }
 
-// adminError gives an error its status.
-func adminError(err error) error {
+// statusOf gives an error its status.
+func statusOf(err error) error {
 	var known caddy.APIError
 	var bad access.RequestError
 	switch {
@@ -108,8 +108,8 @@ func adminError(err error) error {
 	return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 }
 
-// adminQuery are the parameters of a request, of which each may be there once.
-func adminQuery(r *http.Request, known ...string) (url.Values, error) {
+// ParseQuery are the parameters of a request, of which each may be there once.
+func ParseQuery(r *http.Request, known ...string) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, access.RequestError("the query cannot be read")
@@ -125,18 +125,18 @@ func adminQuery(r *http.Request, known ...string) (url.Values, error) {
 	return query, nil
 }
 
-// readOrder reads a body of JSON without a field that means nothing. A browser
+// ReadRequest reads a body of JSON without a field that means nothing. A browser
 // sends no JSON to elsewhere without asking first.
-func readOrder(r *http.Request, into any) error {
+func ReadRequest(r *http.Request, into any) error {
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
-		return refuseAdmin(http.StatusUnsupportedMediaType, "the body must be application/json")
+		return refuse(http.StatusUnsupportedMediaType, "the body must be application/json")
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxAdminBody+1))
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	if err != nil {
 		return access.RequestError("the body cannot be read")
 	}
-	if len(body) > maxAdminBody {
-		return refuseAdmin(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", maxAdminBody)
+	if len(body) > maxBody {
+		return refuse(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", maxBody)
 	}
 	if err := caddy.StrictUnmarshalJSON(body, into); err != nil {
 		return access.Errorf("the body is no such request: %v", err)
@@ -144,38 +144,38 @@ func readOrder(r *http.Request, into any) error {
 	return nil
 }
 
-// adminSites are the running sites of a name, or all of them if name is nil.
-func adminSites(name *string) ([]*runningSite, error) {
+// sitesNamed are the running sites of a name, or all of them if name is nil.
+func sitesNamed(name *string) ([]*Site, error) {
 	sites := running()
 	if len(sites) == 0 {
-		return nil, refuseAdmin(http.StatusNotFound, "no site with dependency_proxy is running")
+		return nil, refuse(http.StatusNotFound, "no site with dependency_proxy is running")
 	}
 	if name == nil {
 		return sites, nil
 	}
-	sites = slices.DeleteFunc(sites, func(s *runningSite) bool { return s.name != *name })
+	sites = slices.DeleteFunc(sites, func(s *Site) bool { return s.Name != *name })
 	if len(sites) == 0 {
-		return nil, refuseAdmin(http.StatusNotFound, "no site of the name '%s' is running", *name)
+		return nil, refuse(http.StatusNotFound, "no site of the name '%s' is running", *name)
 	}
 	return sites, nil
 }
 
-// adminSite is the running site that an access token is to be made for.
-func adminSite(name *string) (*runningSite, error) {
-	sites, err := adminSites(name)
+// siteNamed is the running site that an access token is to be made for.
+func siteNamed(name *string) (*Site, error) {
+	sites, err := sitesNamed(name)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range sites {
-		if s.name != sites[0].name {
-			return nil, access.Errorf("several sites are running; say which by its name, as in '%s' or '%s'", sites[0].name, s.name)
+		if s.Name != sites[0].Name {
+			return nil, access.Errorf("several sites are running; say which by its name, as in '%s' or '%s'", sites[0].Name, s.Name)
 		}
 	}
 	return sites[0], nil
 }
 
-// siteOf is the site that a query names, if it names one.
-func siteOf(query url.Values) *string {
+// siteParameter is the site that a query names, if it names one.
+func siteParameter(query url.Values) *string {
 	if !query.Has("site") {
 		return nil
 	}
@@ -185,6 +185,6 @@ func siteOf(query url.Values) *string {
 
 // Interface guards
 var (
-	_ caddy.Module      = adminAPI{}
-	_ caddy.AdminRouter = adminAPI{}
+	_ caddy.Module      = api{}
+	_ caddy.AdminRouter = api{}
 )
