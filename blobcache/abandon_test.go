@@ -17,7 +17,7 @@ import (
 func deserted(t *testing.T, stop bool, test func(t *testing.T, e *env, s *source)) {
 	t.Helper()
 	bubble(t, func(t *testing.T, e *env) {
-		e.cache = blobcache.NewBounded(e.store, blobcache.Limits{StopAbandoned: stop, Reserve: -1}, e.hooks())
+		e.cache = blobcache.New(e.store, blobcache.Limits{StopAbandoned: stop, Reserve: -1}, e.hooks())
 		s := e.source(random(210, 40<<20))
 		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
 			return s.body(offset, polite(ctx, s.counted(paced(s.from(offset), 64<<10, time.Second/4)))), nil

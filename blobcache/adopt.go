@@ -144,14 +144,14 @@ func (c *Cache) adopt(ctx context.Context, x *Index, a *adoption, done *Adopted,
 	if !bad && old.Proof == proved {
 		return nil
 	}
-	e, err := c.keeper.shelf.Stat(ctx, d)
+	e, err := c.blobs.Stat(ctx, d)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	drop := bad || err != nil || !a.keeps(scope) || old.Size >= 0 && old.Size != e.Size
 	if !drop && old.Size < 0 {
 		// The size of a file that has been cut must not become what is known.
-		drop = c.keeper.shelf.Check(ctx, d, nil) != nil
+		drop = c.blobs.Check(ctx, d, nil) != nil
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()

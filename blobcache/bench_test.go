@@ -176,7 +176,7 @@ func BenchmarkDirectory(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	cache := blobcache.NewBounded(store, blobcache.Limits{}, blobcache.Hooks{})
+	cache := blobcache.New(store, blobcache.Limits{}, blobcache.Hooks{})
 	b.Run("open", func(b *testing.B) {
 		for b.Loop() {
 			if _, err := blobcache.OpenFileStore(dir); err != nil {

@@ -66,7 +66,7 @@ func TestDamagedFileIsRefetched(t *testing.T) {
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
-				e.cache = blobcache.NewBounded(e.store, blobcache.Limits{Reserve: -1}, e.hooks())
+				e.cache = blobcache.New(e.store, blobcache.Limits{Reserve: -1}, e.hooks())
 				s := e.source(random(95, 100_000))
 				e.whole(s)
 				synctest.Wait() // until it is stored

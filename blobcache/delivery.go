@@ -76,7 +76,7 @@ func (q *Quotas) forgetDeliveries(ctx context.Context, m *measurement) error {
 		if !ok || m.began.Sub(r.Used) <= idleAfter {
 			return nil
 		}
-		if _, err := q.cache.keeper.shelf.Stat(ctx, d); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := q.cache.blobs.Stat(ctx, d); !errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		err := q.index.records.Delete(ctx, r.Key)

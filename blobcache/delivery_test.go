@@ -205,7 +205,7 @@ func TestAdoptGoesOn(t *testing.T) {
 
 // interrupted counts what is marked.
 type interrupted struct {
-	Ledger
+	Records
 	marked func(n int)
 	n      int
 }
@@ -213,7 +213,7 @@ type interrupted struct {
 func (i *interrupted) Mark(ctx context.Context, key string, used time.Time) error {
 	i.n++
 	i.marked(i.n)
-	return i.Ledger.Mark(ctx, key, used)
+	return i.Records.Mark(ctx, key, used)
 }
 
 // TestAdoptGoesOnMixed: an adoption that is resumed knows that the links of a
@@ -247,13 +247,13 @@ func TestAdoptGoesOnMixed(t *testing.T) {
 
 // interrupting ends what is being done with the first record that is deleted.
 type interrupting struct {
-	Ledger
+	Records
 	end func()
 }
 
 func (i *interrupting) Delete(ctx context.Context, key string) error {
 	defer i.end()
-	return i.Ledger.Delete(ctx, key)
+	return i.Records.Delete(ctx, key)
 }
 
 // TestBlobLinkKeepsMediaType: a manifest that is fetched as a blob too stays one.

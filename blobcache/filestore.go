@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// FileStore is a [Shelf] and a [Ledger] in a directory:
+// FileStore is a [Blobs] and a [Records] in a directory:
 //
 //	blobs/sha256/ab/abcd…   content, by its digest
 //	links/…, refs/…, …      records, by their keys
@@ -87,12 +87,12 @@ func (s *FileStore) content(d digest.Digest) (string, error) {
 	return filepath.Join(s.root, "blobs", d.Algorithm().String(), hex[:2], hex), nil
 }
 
-// Spool implements [Store].
+// Spool implements [Blobs].
 func (s *FileStore) Spool(context.Context) (*os.File, error) {
 	return s.create("spool-")
 }
 
-// Commit implements [Store]. The bytes are synced before the name appears, so
+// Commit implements [Blobs]. The bytes are synced before the name appears, so
 // a crash leaves either nothing or the whole.
 func (s *FileStore) Commit(_ context.Context, d digest.Digest, spool *os.File) error {
 	name, err := s.content(d)
@@ -117,7 +117,7 @@ func (s *FileStore) keep(d digest.Digest, spool *os.File, name string) error {
 	return s.place(spool.Name(), name)
 }
 
-// Remove implements [Store].
+// Remove implements [Blobs].
 func (s *FileStore) Remove(_ context.Context, d digest.Digest) error {
 	name, err := s.content(d)
 	if err != nil {

@@ -23,7 +23,7 @@ const (
 	openTries = 3
 )
 
-// Open implements [Store].
+// Open implements [Blobs].
 func (s *FileStore) Open(_ context.Context, d digest.Digest) (io.ReadSeekCloser, error) {
 	name, err := s.content(d)
 	if err != nil {
@@ -55,7 +55,7 @@ func (s *FileStore) Open(_ context.Context, d digest.Digest) (io.ReadSeekCloser,
 	return nil, fmt.Errorf("%s is being changed all the time", name)
 }
 
-// Check implements [Checker].
+// Check implements [Blobs].
 func (s *FileStore) Check(ctx context.Context, d digest.Digest, wait func(context.Context, int) error) error {
 	_, err := s.check(ctx, d, wait)
 	return err

@@ -60,7 +60,7 @@ func (s *FileStore) Save(_ context.Context, key string, value []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-// List implements [Ledger]. The names of one folder, and of those above it, are
+// List implements [Records]. The names of one folder, and of those above it, are
 // in memory at a time.
 func (s *FileStore) List(ctx context.Context, prefix string, visit func(Record) error) error {
 	name, err := s.record(prefix)
@@ -97,7 +97,7 @@ func (s *FileStore) listFolder(ctx context.Context, folder, key string, visit fu
 	return nil
 }
 
-// Mark implements [Ledger]. The time of last use is the file's own.
+// Mark implements [Records]. The time of last use is the file's own.
 func (s *FileStore) Mark(_ context.Context, key string, used time.Time) error {
 	name, err := s.record(key)
 	if err != nil {
@@ -111,7 +111,7 @@ func (s *FileStore) Mark(_ context.Context, key string, used time.Time) error {
 	return setTimes(file, used)
 }
 
-// Delete implements [Ledger]. Folders that become empty go too, so that what
+// Delete implements [Records]. Folders that become empty go too, so that what
 // comes and goes leaves nothing behind.
 func (s *FileStore) Delete(_ context.Context, key string) error {
 	name, err := s.record(key)

@@ -24,10 +24,8 @@ func openStore(t *testing.T, dir string) *blobcache.FileStore {
 }
 
 func TestFileStoreConforms(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) blobcache.Store { return openStore(t, t.TempDir()) })
-	storetest.RunShelf(t, func(t *testing.T) blobcache.Shelf { return openStore(t, t.TempDir()) })
+	storetest.RunBlobs(t, func(t *testing.T) blobcache.Blobs { return openStore(t, t.TempDir()) })
 	storetest.RunRecords(t, func(t *testing.T) blobcache.Records { return openStore(t, t.TempDir()) })
-	storetest.RunLedger(t, func(t *testing.T) blobcache.Ledger { return openStore(t, t.TempDir()) })
 }
 
 // TestOpenFileStore has a directory that does not exist yet, nor its parents.
@@ -213,7 +211,7 @@ func TestWalkPassesOver(t *testing.T) {
 func TestWalkGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	c := blobcache.NewBounded(s, blobcache.Limits{Reserve: -1}, blobcache.Hooks{})
+	c := blobcache.New(s, blobcache.Limits{Reserve: -1}, blobcache.Hooks{})
 	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
 		if err := c.PutBytes(t.Context(), algorithm.FromString("x"), []byte("x")); err != nil {
 			t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Walk implements [Shelf]. One folder's names are in memory at a time: four
+// Walk implements [Blobs]. One folder's names are in memory at a time: four
 // thousand for a million digests.
 func (s *FileStore) Walk(ctx context.Context, visit func(Entry) error) error {
 	var unread error
@@ -100,7 +100,7 @@ func parseContent(algorithm digest.Algorithm, folder, name string) (digest.Diges
 	return d, d.Validate() == nil && folder == name[:2]
 }
 
-// Stat implements [Shelf].
+// Stat implements [Blobs].
 func (s *FileStore) Stat(_ context.Context, d digest.Digest) (Entry, error) {
 	name, err := s.content(d)
 	if err != nil {
@@ -116,7 +116,7 @@ func (s *FileStore) Stat(_ context.Context, d digest.Digest) (Entry, error) {
 	return s.entry(d, info), nil
 }
 
-// Touch implements [Shelf]. The time of last use is the file's own, in whole
+// Touch implements [Blobs]. The time of last use is the file's own, in whole
 // seconds. A file without its marker keeps its times: it has to be verified first,
 // which marks it.
 func (s *FileStore) Touch(_ context.Context, d digest.Digest, used time.Time) error {
@@ -138,7 +138,7 @@ func (s *FileStore) Touch(_ context.Context, d digest.Digest, used time.Time) er
 	return setTimes(file, stamped(used, d, info.Size()))
 }
 
-// Free implements [Shelf].
+// Free implements [Blobs].
 func (s *FileStore) Free(context.Context) (free, total int64, err error) {
 	return freeSpace(s.root)
 }

@@ -103,7 +103,7 @@ func (f *fill) commit(ctx context.Context) {
 		}
 		return
 	}
-	if err := f.cache.store.Commit(ctx, f.digest, f.file); err != nil {
+	if err := f.cache.blobs.Commit(ctx, f.digest, f.file); err != nil {
 		f.settle(0)
 		f.cache.keeper.failed(err)
 		f.cache.trouble("store "+f.digest.String(), err)

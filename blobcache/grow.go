@@ -33,7 +33,7 @@ func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
 	if err := f.cache.keeper.fits(ctx, size); err != nil {
 		return nil, err
 	}
-	return f.cache.store.Spool(ctx)
+	return f.cache.blobs.Spool(ctx)
 }
 
 // makeRoom takes room for n bytes that have come for a segment, and for some of

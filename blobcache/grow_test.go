@@ -49,7 +49,7 @@ func TestUnknownSizeIsBounded(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				c := NewBounded(&smallDisk{store, test.free}, test.limits, Hooks{})
+				c := New(&smallDisk{store, test.free}, test.limits, Hooks{})
 				grows(t, c, size)
 				if stored := has(t, c, 1, size); stored != test.stored {
 					t.Errorf("stored: %v", stored)

@@ -63,7 +63,7 @@ func newEnv(t testing.TB, dir string) *env {
 		t.Fatal(err)
 	}
 	e := &env{t: t, dir: dir, files: files, store: &faultStore{FileStore: files}, ended: make(chan ended, 4096)}
-	e.cache = blobcache.New(e.store, e.hooks())
+	e.cache = blobcache.New(e.store, blobcache.Limits{Reserve: -1}, e.hooks())
 	return e
 }
 

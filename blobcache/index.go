@@ -61,7 +61,7 @@ func (r Ref) SetLinked() {
 // last-writer-wins, so processes that share the records need not agree on
 // anything.
 type Index struct {
-	records Ledger
+	records Records
 	links   *lru.Cache[string, linkRecord]
 	refs    *lru.Cache[string, Ref]
 	drops   atomic.Uint64 // how many records have been removed
@@ -74,7 +74,7 @@ type Index struct {
 const indexEntries = 64 << 10
 
 // NewIndex returns the index over records.
-func NewIndex(records Ledger) *Index {
+func NewIndex(records Records) *Index {
 	links, err1 := lru.New[string, linkRecord](indexEntries)
 	refs, err2 := lru.New[string, Ref](indexEntries)
 	deliveries, err3 := lru.New[string, Delivery](indexEntries)

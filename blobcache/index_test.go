@@ -17,7 +17,7 @@ import (
 
 // countedRecords count what is saved, and fail if told to.
 type countedRecords struct {
-	blobcache.Ledger
+	blobcache.Records
 	saves atomic.Int32
 	fail  error
 }
@@ -26,7 +26,7 @@ func (r *countedRecords) Load(ctx context.Context, key string) ([]byte, error) {
 	if r.fail != nil {
 		return nil, r.fail
 	}
-	return r.Ledger.Load(ctx, key)
+	return r.Records.Load(ctx, key)
 }
 
 func (r *countedRecords) Save(ctx context.Context, key string, value []byte) error {
@@ -34,7 +34,7 @@ func (r *countedRecords) Save(ctx context.Context, key string, value []byte) err
 	if r.fail != nil {
 		return r.fail
 	}
-	return r.Ledger.Save(ctx, key, value)
+	return r.Records.Save(ctx, key, value)
 }
 
 var (
@@ -43,7 +43,7 @@ var (
 )
 
 func TestLinks(t *testing.T) {
-	records := &countedRecords{Ledger: openStore(t, t.TempDir())}
+	records := &countedRecords{Records: openStore(t, t.TempDir())}
 	x := blobcache.NewIndex(records)
 	if _, err := x.Link(t.Context(), "acme/hub/alpine", aDigest); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("never linked: %v", err)
@@ -72,7 +72,7 @@ func TestLinks(t *testing.T) {
 }
 
 func TestRefs(t *testing.T) {
-	records := &countedRecords{Ledger: openStore(t, t.TempDir())}
+	records := &countedRecords{Records: openStore(t, t.TempDir())}
 	x := blobcache.NewIndex(records)
 	if _, err := x.Ref(t.Context(), "acme/hub/alpine", "latest"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("never set: %v", err)
@@ -128,7 +128,7 @@ func TestDamagedRecords(t *testing.T) {
 
 // TestRecordsFail has what was learned hold until the process ends.
 func TestRecordsFail(t *testing.T) {
-	records := &countedRecords{Ledger: openStore(t, t.TempDir()), fail: syscall.EIO}
+	records := &countedRecords{Records: openStore(t, t.TempDir()), fail: syscall.EIO}
 	x := blobcache.NewIndex(records)
 	if _, err := x.Link(t.Context(), "acme", aDigest); !errors.Is(err, syscall.EIO) || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("link: %v", err)

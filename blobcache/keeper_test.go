@@ -13,7 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// kept is a bounded cache on a directory, swept by hand.
+// kept is a cache on a directory, swept by hand.
 func kept(t *testing.T, dir string, limits Limits) (*Cache, *FileStore) {
 	t.Helper()
 	store, err := OpenFileStore(dir)
@@ -23,9 +23,9 @@ func kept(t *testing.T, dir string, limits Limits) (*Cache, *FileStore) {
 	return keptOn(t, store, limits), store
 }
 
-func keptOn(t *testing.T, shelf Shelf, limits Limits) *Cache {
+func keptOn(t *testing.T, shelf Blobs, limits Limits) *Cache {
 	limits.Reserve = -1
-	c := NewBounded(shelf, limits, Hooks{Trouble: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
+	c := New(shelf, limits, Hooks{Trouble: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
 	c.keeper.clock.began = c.keeper.clock.began.Add(-clockGrace)
 	c.keeper.clock.wall = c.keeper.clock.wall.Add(-clockGrace)
 	return c
@@ -180,7 +180,7 @@ func TestReserveIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := &fullShelf{FileStore: store}
-	c := NewBounded(full, Limits{Reserve: 1 << 20}, Hooks{})
+	c := New(full, Limits{Reserve: 1 << 20}, Hooks{})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); c.Keep(ctx) }()

@@ -69,7 +69,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // TestPurgeOutlastsTrouble: what cannot be looked at now is looked at later.
 func TestPurgeOutlastsTrouble(t *testing.T) {
 	e := newEstate(t, nil)
-	ledger := &brokenLedger{Ledger: e.store}
+	ledger := &brokenLedger{Records: e.store}
 	e.index.records = ledger
 	e.pull("acme/_/hub/a", "image", "layer")
 	if _, err := e.quotas.Purge(t.Context(), "acme"); err != nil {
@@ -86,12 +86,12 @@ func TestPurgeOutlastsTrouble(t *testing.T) {
 
 // watchedLedger calls back when a record has been read.
 type watchedLedger struct {
-	Ledger
+	Records
 	loaded func()
 }
 
 func (l *watchedLedger) Load(ctx context.Context, key string) ([]byte, error) {
-	value, err := l.Ledger.Load(ctx, key)
+	value, err := l.Records.Load(ctx, key)
 	if loaded := l.loaded; loaded != nil {
 		l.loaded = nil
 		loaded()
@@ -141,7 +141,7 @@ func TestUseOnItsWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	evicted := make(chan struct{})
-	g.cache.keeper.shelf = markedShelf{hastyShelf{g.store}, func(digest.Digest) error {
+	g.cache.keeper.blobs = markedShelf{hastyShelf{g.store}, func(digest.Digest) error {
 		go func() {
 			defer close(evicted)
 			g.cache.keeper.evict(t.Context(), &survey{excess: 1, victims: byUse{entry}})
@@ -166,7 +166,7 @@ func TestUseThatCannotBeWritten(t *testing.T) {
 		all = append(all, g.layer(name, 1000))
 	}
 	marked := 0
-	g.cache.keeper.shelf = markedShelf{hastyShelf{g.store}, func(d digest.Digest) error {
+	g.cache.keeper.blobs = markedShelf{hastyShelf{g.store}, func(d digest.Digest) error {
 		if d == all[1] {
 			return errors.New("the disk is in trouble")
 		}
@@ -232,7 +232,7 @@ func (s hesitantShelf) Remove(ctx context.Context, d digest.Digest) error {
 func TestDamageCountsOnce(t *testing.T) {
 	g := newGallery(t, Limits{})
 	d := g.layer("layer", 1000)
-	g.cache.keeper.shelf = hesitantShelf{hastyShelf{g.store}, make(chan struct{}, 2)}
+	g.cache.keeper.blobs = hesitantShelf{hastyShelf{g.store}, make(chan struct{}, 2)}
 	var all sync.WaitGroup
 	for range 2 {
 		all.Go(func() { g.cache.heal(t.Context(), d, ErrDigestMismatch) })

@@ -141,7 +141,7 @@ func TestNothingStaysTaken(t *testing.T) {
 					t.Fatal(err)
 				}
 				shelf := &oddShelf{smallDisk: &smallDisk{store, 100 << 20}}
-				s := &site{T: t, shelf: shelf, cache: NewBounded(shelf, Limits{Reserve: 1}, Hooks{})}
+				s := &site{T: t, shelf: shelf, cache: New(shelf, Limits{Reserve: 1}, Hooks{})}
 				b, _ := content(1, 3_000_000)
 				end(s, b)
 				time.Sleep(24 * time.Hour)

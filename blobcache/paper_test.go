@@ -116,7 +116,7 @@ func BenchmarkMeasure(b *testing.B) {
 	for _, n := range []int{1000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			shelf := &paperShelf{n: n}
-			c := NewBounded(shelf, Limits{Reserve: -1}, Hooks{})
+			c := New(shelf, Limits{Reserve: -1}, Hooks{})
 			q := NewQuotas(c, NewIndex(&paperLedger{n: n}), map[string]int64{"acme": 1 << 50})
 			b.ReportAllocs()
 			for b.Loop() {
@@ -137,7 +137,7 @@ func BenchmarkMeasure(b *testing.B) {
 
 // brokenLedger fails where it is told to.
 type brokenLedger struct {
-	Ledger
+	Records
 	fail map[string]error
 }
 
@@ -145,19 +145,19 @@ func (l *brokenLedger) List(ctx context.Context, prefix string, visit func(Recor
 	if err := l.fail["list"]; err != nil {
 		return &fs.PathError{Op: "list", Path: prefix, Err: err}
 	}
-	return l.Ledger.List(ctx, prefix, visit)
+	return l.Records.List(ctx, prefix, visit)
 }
 
 func (l *brokenLedger) Mark(ctx context.Context, key string, used time.Time) error {
 	if err := l.fail["mark"]; err != nil {
 		return err
 	}
-	return l.Ledger.Mark(ctx, key, used)
+	return l.Records.Mark(ctx, key, used)
 }
 
 func (l *brokenLedger) Delete(ctx context.Context, key string) error {
 	if err := l.fail["delete"]; err != nil {
 		return err
 	}
-	return l.Ledger.Delete(ctx, key)
+	return l.Records.Delete(ctx, key)
 }

@@ -68,7 +68,7 @@ func (k *keeper) partsOf(ctx context.Context, d digest.Digest) []Part {
 	if k.limits.Parts == nil {
 		return nil
 	}
-	file, err := k.shelf.Open(ctx, d)
+	file, err := k.blobs.Open(ctx, d)
 	if err != nil {
 		return nil
 	}

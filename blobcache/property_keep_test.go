@@ -30,7 +30,7 @@ func (w *world) bound() {
 			quotas[string(owner)] = 1 + int64(w.upTo(2_000_000))
 		}
 	}
-	w.cache = blobcache.NewBounded(w.store, w.limits, w.hooks())
+	w.cache = blobcache.New(w.store, w.limits, w.hooks())
 	w.cache.SetSpans(1+int64(w.upTo(400_000)), 8+int64(w.upTo(100_000)), 200_000)
 	w.index = blobcache.NewIndex(w.files)
 	w.quotas = blobcache.NewQuotas(w.cache, w.index, quotas)

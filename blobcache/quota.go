@@ -62,7 +62,7 @@ type Quotas struct {
 }
 
 // NewQuotas returns the quotas, in bytes by owner, of what an index says of a
-// bounded cache. They are kept while Keep runs.
+// cache. They are kept while Keep runs.
 func NewQuotas(cache *Cache, index *Index, limits map[string]int64) *Quotas {
 	return &Quotas{
 		cache: cache, index: index, limits: maps.Clone(limits),

@@ -62,6 +62,6 @@ func (q *Quotas) idleRef(ctx context.Context, key string) bool {
 	if err != nil || json.Unmarshal(data, &ref) != nil || ref.Digest.Validate() != nil {
 		return err == nil // what cannot be read stands for nothing
 	}
-	_, err = q.cache.keeper.shelf.Stat(ctx, ref.Digest)
+	_, err = q.cache.blobs.Stat(ctx, ref.Digest)
 	return errors.Is(err, fs.ErrNotExist)
 }

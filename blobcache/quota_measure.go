@@ -140,7 +140,7 @@ func (m *measurement) visit(r Record, scope string, d digest.Digest) error {
 }
 
 func (m *measurement) size(d digest.Digest) int64 {
-	e, err := m.cache.keeper.shelf.Stat(m.ctx, d)
+	e, err := m.cache.blobs.Stat(m.ctx, d)
 	switch {
 	case err == nil:
 		return e.Size

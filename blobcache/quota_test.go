@@ -209,7 +209,7 @@ func TestQuotaOnBrokenDisk(t *testing.T) {
 	two := e.pull("acme/_/hub/two", "m2", "a2")
 	var troubles []string
 	e.cache.hooks.Trouble = func(op string, err error) { troubles = append(troubles, op) }
-	broken := &brokenLedger{Ledger: e.store, fail: map[string]error{"delete": fs.ErrPermission, "mark": fs.ErrPermission}}
+	broken := &brokenLedger{Records: e.store, fail: map[string]error{"delete": fs.ErrPermission, "mark": fs.ErrPermission}}
 	e.index.records = broken
 	e.quotas.Used("acme/_/hub/one", one, true)
 	e.round()

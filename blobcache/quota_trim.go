@@ -122,7 +122,7 @@ func (t *trimming) dropNow(d digest.Digest) (done bool) {
 	if t.ctx.Err() != nil || t.cache.filling(d) || k.busy(d) {
 		return false
 	}
-	e, err := k.shelf.Stat(t.ctx, d)
+	e, err := k.blobs.Stat(t.ctx, d)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
 	}

@@ -44,7 +44,7 @@ func TestRoomBesideAFill(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := NewBounded(&smallDisk{store, 10_000_000}, Limits{Reserve: 1}, Hooks{})
+			c := New(&smallDisk{store, 10_000_000}, Limits{Reserve: 1}, Hooks{})
 			large, d := content(1, 6_000_000)
 			gate := make(chan struct{})
 			r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
@@ -89,7 +89,7 @@ func TestRoomAfterAFailure(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := NewBounded(&smallDisk{store, 10_000_000}, Limits{Reserve: 1}, Hooks{})
+		c := New(&smallDisk{store, 10_000_000}, Limits{Reserve: 1}, Hooks{})
 		large, d := content(1, 6_000_000)
 		r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
 			return &Body{ReadCloser: io.NopCloser(bytes.NewReader(large[:5_000_000])), Size: 6_000_000}, nil
@@ -109,7 +109,7 @@ func TestRoomAfterAFailure(t *testing.T) {
 		if written := c.keeper.written.Load(); c.keeper.reserved != 0 || written != 0 {
 			t.Errorf("%d bytes stay reserved, %d written", c.keeper.reserved, written)
 		}
-		if free, total, err := c.keeper.shelf.Free(t.Context()); free != total || err != nil {
+		if free, total, err := c.blobs.Free(t.Context()); free != total || err != nil {
 			t.Errorf("%d of %d bytes are free, %v", free, total, err)
 		}
 	})

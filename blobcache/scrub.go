@@ -37,15 +37,12 @@ type Scrubbing struct {
 	Took    time.Duration
 }
 
-// Scrub reads all stored content of a bounded cache, at most so many bytes a
+// Scrub reads all stored content, at most so many bytes a
 // second or at any rate if that is 0, and drops what has lost its digest or
 // cannot be read: the next pull fetches it again. Each scrub begins somewhere
 // else, so that what a restart keeps it from reaching is not always the same.
 // An error is ctx's, or the shelf's where it cannot be walked.
 func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64) (Scrubbing, error) {
-	if c.keeper == nil {
-		return Scrubbing{}, fmt.Errorf("scrub a cache without bounds: %w", errors.ErrUnsupported)
-	}
 	found, err := c.scrub(ctx, bytesPerSecond, func(Entry) bool { return true })
 	c.tellScrubbed(found)
 	return found, err
@@ -102,7 +99,7 @@ func (s *scrub) run(ctx context.Context) error {
 	start := fmt.Sprintf("%02x", rand.IntN(256))
 	var unseen error
 	for _, second := range []bool{false, true} {
-		unseen = s.cache.keeper.shelf.Walk(ctx, func(e Entry) error {
+		unseen = s.cache.blobs.Walk(ctx, func(e Entry) error {
 			if (e.Digest.Encoded() < start) == second && s.which(e) {
 				s.check(ctx, e.Digest, s.doubt)
 			}
@@ -129,7 +126,7 @@ func (s *scrub) check(ctx context.Context, d digest.Digest, unreadable func(cont
 		return
 	}
 	var size int64
-	err := s.cache.keeper.shelf.Check(ctx, d, func(ctx context.Context, n int) error {
+	err := s.cache.blobs.Check(ctx, d, func(ctx context.Context, n int) error {
 		if size += int64(n); size <= scrubSeek {
 			return nil
 		}

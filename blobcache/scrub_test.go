@@ -82,7 +82,4 @@ func TestScrub(t *testing.T) {
 	if _, err := c.Scrub(ctx, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	if _, err := New(store, Hooks{}).Scrub(t.Context(), 0); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("without bounds: %v", err)
-	}
 }

@@ -87,13 +87,13 @@ func (c *Cache) put(ctx context.Context, d digest.Digest, content []byte) (err e
 		c.keeper.failed(err)
 		c.keeper.used(d, true)
 	}()
-	spool, err := c.store.Spool(ctx)
+	spool, err := c.blobs.Spool(ctx)
 	if err != nil {
 		return err
 	}
 	defer spool.Close()
 	if _, err = spool.Write(content); err == nil {
-		err = c.store.Commit(ctx, d, spool)
+		err = c.blobs.Commit(ctx, d, spool)
 	}
 	if err != nil {
 		discard(spool)

@@ -117,7 +117,7 @@ func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
 		s.aged = now.Add(-k.limits.UnusedFor)
 	}
 	visited := 0
-	err := k.shelf.Walk(ctx, func(e Entry) error {
+	err := k.blobs.Walk(ctx, func(e Entry) error {
 		if visited++; visited%sweepStride == 0 && !pause(ctx, sweepPause) {
 			return ctx.Err()
 		}
@@ -125,7 +125,7 @@ func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
 		if e.Used.After(now) {
 			// The clock was wrong then, or it is now.
 			if trusted && time.Until(e.Used) > futureSlack {
-				_ = k.shelf.Touch(ctx, e.Digest, now)
+				_ = k.blobs.Touch(ctx, e.Digest, now)
 			}
 			e.Used = now
 		}
@@ -204,7 +204,7 @@ func (v *eviction) image(ctx context.Context, e Entry) {
 	last := latest(e, tree)
 	slices.SortFunc(tree, func(a, b node) int { return cmp.Compare(b.height, a.height) })
 	for _, n := range tree {
-		part, err := v.shelf.Stat(ctx, n.digest)
+		part, err := v.blobs.Stat(ctx, n.digest)
 		if err == nil && !part.Used.After(last) {
 			v.one(ctx, part)
 		}
@@ -239,7 +239,7 @@ func (v *eviction) one(ctx context.Context, e Entry) (ok bool) {
 // usedSince tells whether a use has been written down since the walk, by this
 // process or another. A time that has not come yet is no use.
 func (k *keeper) usedSince(ctx context.Context, e Entry) bool {
-	now, err := k.shelf.Stat(ctx, e.Digest)
+	now, err := k.blobs.Stat(ctx, e.Digest)
 	return err == nil && now.Used.After(e.Used) && time.Until(now.Used) <= futureSlack
 }
 

@@ -127,7 +127,7 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 		limits.Parts = parts
 		v := &vault{
 			name:  storage.String(),
-			cache: blobcache.NewBounded(shelf, limits, cacheHooks),
+			cache: blobcache.New(shelf, limits, cacheHooks),
 			index: blobcache.NewIndex(records),
 			lists: newLists(),
 			stop:  stop,

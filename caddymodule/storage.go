@@ -18,7 +18,7 @@ func init() { caddy.RegisterModule(new(FilesystemStorage)) }
 // place for cached content and for the records of what may be served to whom.
 type Storage interface {
 	// Open is called once for all configurations with the same identity.
-	Open() (blobcache.Shelf, blobcache.Ledger, error)
+	Open() (blobcache.Blobs, blobcache.Records, error)
 
 	// Limits are what is kept in the place.
 	Limits() blobcache.Limits
@@ -84,7 +84,7 @@ func (f *FilesystemStorage) Provision(caddy.Context) error {
 }
 
 // Open implements [Storage].
-func (f *FilesystemStorage) Open() (blobcache.Shelf, blobcache.Ledger, error) {
+func (f *FilesystemStorage) Open() (blobcache.Blobs, blobcache.Records, error) {
 	store, err := blobcache.OpenFileStore(f.Root)
 	if err != nil {
 		return nil, nil, err

@@ -12,7 +12,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
-// RunRecords tests records that open returns, each of them empty.
+// RunRecords tests an implementation of [blobcache.Records]. Each call of open
+// returns an empty one.
 func RunRecords(t *testing.T, open func(t *testing.T) blobcache.Records) {
 	tests := map[string]func(*testing.T, blobcache.Records){
 		"AbsentIsNotExist": testNoRecord,
@@ -21,6 +22,13 @@ func RunRecords(t *testing.T, open func(t *testing.T) blobcache.Records) {
 		"ValuesAreCopies":  testCopies,
 		"BadKeys":          testBadKeys,
 		"Concurrent":       testConcurrentSave,
+		"List":             testList,
+		"ListStops":        testListStops,
+		"Mark":             testMark,
+		"Delete":           testDelete,
+		"DeleteInList":     testDeleteInList,
+		"DeleteAndSave":    testDeleteAndSave,
+		"BadKeysChanged":   testBadKeysChanged,
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })

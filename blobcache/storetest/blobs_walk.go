@@ -12,27 +12,19 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
-// RunShelf tests shelves that open returns, each of them empty, beyond what
-// [Run] tests.
-func RunShelf(t *testing.T, open func(t *testing.T) blobcache.Shelf) {
-	t.Run("WalkNothing", func(t *testing.T) {
-		if got := walked(t, open(t)); len(got) != 0 {
-			t.Fatalf("an empty shelf has %v", got)
-		}
-	})
-	t.Run("WalkAll", func(t *testing.T) { testWalk(t, open(t)) })
-	t.Run("WalkStops", func(t *testing.T) { testWalkStops(t, open(t)) })
-	t.Run("Stat", func(t *testing.T) { testStat(t, open(t)) })
-	t.Run("Check", func(t *testing.T) { testCheck(t, open(t)) })
-	t.Run("Touch", func(t *testing.T) { testTouch(t, open(t)) })
-	t.Run("Free", func(t *testing.T) {
-		if free, total, err := open(t).Free(t.Context()); err != nil || total > 0 && (free < 0 || free > total) {
-			t.Errorf("%d of %d bytes are free, %v", free, total, err)
-		}
-	})
+func testWalkNothing(t *testing.T, s blobcache.Blobs) {
+	if got := walked(t, s); len(got) != 0 {
+		t.Fatalf("got %v, want no content", got)
+	}
 }
 
-func testWalk(t *testing.T, s blobcache.Shelf) {
+func testFree(t *testing.T, s blobcache.Blobs) {
+	if free, total, err := s.Free(t.Context()); err != nil || total > 0 && (free < 0 || free > total) {
+		t.Errorf("got %d free of %d bytes, %v; want at most the total", free, total, err)
+	}
+}
+
+func testWalk(t *testing.T, s blobcache.Blobs) {
 	want := make(map[digest.Digest]int64)
 	for _, content := range []string{"", "one", "two and more", "three"} {
 		for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
@@ -53,7 +45,7 @@ func testWalk(t *testing.T, s blobcache.Shelf) {
 	}
 }
 
-func testWalkStops(t *testing.T, s blobcache.Shelf) {
+func testWalkStops(t *testing.T, s blobcache.Blobs) {
 	put(t, s, digest.FromString("one"), "one")
 	put(t, s, digest.FromString("two"), "two")
 	enough, visits := errors.New("enough"), 0
@@ -71,7 +63,7 @@ func testWalkStops(t *testing.T, s blobcache.Shelf) {
 	}
 }
 
-func testCheck(t *testing.T, s blobcache.Shelf) {
+func testCheck(t *testing.T, s blobcache.Blobs) {
 	good, bad := digest.FromString("some content"), digest.FromString("other content")
 	if err := s.Check(t.Context(), good, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of what is not there: got %v, want %v", err, fs.ErrNotExist)
@@ -92,7 +84,7 @@ func testCheck(t *testing.T, s blobcache.Shelf) {
 	}
 }
 
-func testStat(t *testing.T, s blobcache.Shelf) {
+func testStat(t *testing.T, s blobcache.Blobs) {
 	d := digest.FromString("some content")
 	if _, err := s.Stat(t.Context(), d); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of what is not there: %v", err)
@@ -112,7 +104,7 @@ func testStat(t *testing.T, s blobcache.Shelf) {
 	}
 }
 
-func testTouch(t *testing.T, s blobcache.Shelf) {
+func testTouch(t *testing.T, s blobcache.Blobs) {
 	d := digest.FromString("used")
 	used := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
 	if err := s.Touch(t.Context(), d, used); err != nil {
@@ -128,7 +120,7 @@ func testTouch(t *testing.T, s blobcache.Shelf) {
 	same(t, found(t, s, d), "used")
 }
 
-func walked(t *testing.T, s blobcache.Shelf) map[digest.Digest]blobcache.Entry {
+func walked(t *testing.T, s blobcache.Blobs) map[digest.Digest]blobcache.Entry {
 	t.Helper()
 	entries := make(map[digest.Digest]blobcache.Entry)
 	err := s.Walk(t.Context(), func(e blobcache.Entry) error {

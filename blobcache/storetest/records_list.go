@@ -13,24 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
-// RunLedger tests ledgers that open returns, each of them empty, beyond what
-// [RunRecords] tests.
-func RunLedger(t *testing.T, open func(t *testing.T) blobcache.Ledger) {
-	tests := map[string]func(*testing.T, blobcache.Ledger){
-		"List":           testList,
-		"ListStops":      testListStops,
-		"Mark":           testMark,
-		"Delete":         testDelete,
-		"DeleteInList":   testDeleteInList,
-		"DeleteAndSave":  testDeleteAndSave,
-		"BadKeysChanged": testBadKeysChanged,
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) { test(t, open(t)) })
-	}
-}
-
-func testList(t *testing.T, l blobcache.Ledger) {
+func testList(t *testing.T, l blobcache.Records) {
 	if got := listed(t, l, "links"); len(got) != 0 {
 		t.Errorf("an empty ledger has %v", got)
 	}
@@ -64,7 +47,7 @@ func testList(t *testing.T, l blobcache.Ledger) {
 	}
 }
 
-func testListStops(t *testing.T, l blobcache.Ledger) {
+func testListStops(t *testing.T, l blobcache.Records) {
 	save(t, l, "links/a/x", "1")
 	save(t, l, "links/b/x", "1")
 	enough, visits := errors.New("enough"), 0
@@ -82,7 +65,7 @@ func testListStops(t *testing.T, l blobcache.Ledger) {
 	}
 }
 
-func testMark(t *testing.T, l blobcache.Ledger) {
+func testMark(t *testing.T, l blobcache.Records) {
 	used := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
 	if err := l.Mark(t.Context(), "links/a/x", used); err != nil {
 		t.Errorf("mark what is not there: %v", err)
@@ -104,7 +87,7 @@ func testMark(t *testing.T, l blobcache.Ledger) {
 	}
 }
 
-func testDelete(t *testing.T, l blobcache.Ledger) {
+func testDelete(t *testing.T, l blobcache.Records) {
 	if err := l.Delete(t.Context(), "links/a/x"); err != nil {
 		t.Errorf("delete what is not there: %v", err)
 	}
@@ -121,7 +104,7 @@ func testDelete(t *testing.T, l blobcache.Ledger) {
 	loads(t, l, "links/a/x", "3")
 }
 
-func testDeleteInList(t *testing.T, l blobcache.Ledger) {
+func testDeleteInList(t *testing.T, l blobcache.Records) {
 	const n = 300
 	for i := range n {
 		save(t, l, fmt.Sprintf("links/a/%d/%d", i%3, i), "1")
@@ -137,7 +120,7 @@ func testDeleteInList(t *testing.T, l blobcache.Ledger) {
 }
 
 // testDeleteAndSave has keys of one folder come and go.
-func testDeleteAndSave(t *testing.T, l blobcache.Ledger) {
+func testDeleteAndSave(t *testing.T, l blobcache.Records) {
 	var all sync.WaitGroup
 	for i := range 4 {
 		key := fmt.Sprintf("links/a/b/%d", i)
@@ -158,7 +141,7 @@ func testDeleteAndSave(t *testing.T, l blobcache.Ledger) {
 	all.Wait()
 }
 
-func testBadKeysChanged(t *testing.T, l blobcache.Ledger) {
+func testBadKeysChanged(t *testing.T, l blobcache.Records) {
 	for _, key := range []string{"", ".", "..", "/links/a", "links/../a", "../links"} {
 		if l.Mark(t.Context(), key, time.Now()) == nil {
 			t.Errorf("marked %q", key)
@@ -172,7 +155,7 @@ func testBadKeysChanged(t *testing.T, l blobcache.Ledger) {
 	}
 }
 
-func listed(t *testing.T, l blobcache.Ledger, prefix string) map[string]time.Time {
+func listed(t *testing.T, l blobcache.Records, prefix string) map[string]time.Time {
 	t.Helper()
 	records := make(map[string]time.Time)
 	err := l.List(t.Context(), prefix, func(r blobcache.Record) error {
