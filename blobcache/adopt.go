@@ -6,8 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // proved is the value of linkRecord.Proof of links whose source has delivered the
@@ -50,7 +48,7 @@ type Adopted struct{ Kept, Dropped int }
 // the right digest if they tell none. Others are dropped: the next download proves
 // them again. Until a link has been looked at, it counts as absent, except those that
 // are kept in any case.
-func (c *Cache) Adopt(ctx context.Context, x *Index, trusted []string) (done Adopted, err error) {
+func (x *Index) Adopt(ctx context.Context, blobs Blobs, trusted []string) (done Adopted, err error) {
 	if _, err := x.records.Load(ctx, adoptedKey); !errors.Is(err, fs.ErrNotExist) {
 		return done, err
 	}
@@ -58,8 +56,8 @@ func (c *Cache) Adopt(ctx context.Context, x *Index, trusted []string) (done Ado
 	for _, source := range trusted {
 		a.trusted[source] = true
 	}
-	if err := x.eachLink(ctx, sweepStride, func(_ Record, scope string, _ digest.Digest) error {
-		a.note(scope)
+	if err := x.EachLink(ctx, func(l Linked) error {
+		a.note(l.Scope)
 		return nil
 	}); err != nil {
 		return done, err
@@ -69,8 +67,8 @@ func (c *Cache) Adopt(ctx context.Context, x *Index, trusted []string) (done Ado
 	}
 	x.adoption.Store(a)
 	defer x.adoption.Store(nil)
-	err = x.eachLink(ctx, adoptStride, func(r Record, scope string, d digest.Digest) error {
-		return c.adopt(ctx, x, a, &done, r, scope, d)
+	err = x.eachLink(ctx, adoptStride, func(l Linked) error {
+		return x.adopt(ctx, blobs, a, &done, l)
 	})
 	if err == nil {
 		err = save(ctx, x.records, adoptedKey, done)
@@ -131,8 +129,9 @@ func (a *adoption) keeps(scope string) bool {
 	return a.trusted[source] && a.source[repository] == source
 }
 
-func (c *Cache) adopt(ctx context.Context, x *Index, a *adoption, done *Adopted, r Record, scope string, d digest.Digest) error {
-	data, err := x.records.Load(ctx, r.Key)
+func (x *Index) adopt(ctx context.Context, blobs Blobs, a *adoption, done *Adopted, l Linked) error {
+	scope, d, key := l.Scope, l.Digest, linkKey(l.Scope, l.Digest)
+	data, err := x.records.Load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -144,29 +143,29 @@ func (c *Cache) adopt(ctx context.Context, x *Index, a *adoption, done *Adopted,
 	if !bad && old.Proof == proved {
 		return nil
 	}
-	e, err := c.blobs.Stat(ctx, d)
+	e, err := blobs.Stat(ctx, d)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	drop := bad || err != nil || !a.keeps(scope) || old.Size >= 0 && old.Size != e.Size
 	if !drop && old.Size < 0 {
 		// The size of a file that has been cut must not become what is known.
-		drop = c.blobs.Check(ctx, d, nil) != nil
+		drop = blobs.Check(ctx, d, nil) != nil
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if drop {
 		done.Dropped++
-		return x.dropLink(ctx, r.Key)
+		return x.DropLink(ctx, scope, d)
 	}
 	done.Kept++
 	old.Size = e.Size
-	x.links.Remove(r.Key)
+	x.links.Remove(key)
 	if err := x.AddDelivery(ctx, scope, d, old.Link); err != nil {
 		return err
 	}
-	return x.records.Mark(ctx, r.Key, r.Used) // it has not been used by that
+	return x.records.Mark(ctx, key, l.Used) // it has not been used by that
 }
 
 // proofOf accepts a link whose content its source has delivered, or one of the

@@ -67,9 +67,9 @@ func TestDeliveryIsForgotten(t *testing.T) {
 	}
 	began := time.Now()
 	for after, want := range map[time.Duration]bool{time.Hour: true, 25 * time.Hour: false} {
-		m := &measurement{began: began.Add(after)}
 		if !want || known(gone) {
-			if err := e.quotas.forgetDeliveries(t.Context(), m); err != nil {
+			isGone := func(d digest.Digest) bool { return e.quotas.isGone(t.Context(), d) }
+			if err := e.index.Forget(t.Context(), began.Add(after-idleAfter), isGone); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -135,7 +135,7 @@ func TestAdopt(t *testing.T) {
 	if err := e.index.AddDelivery(t.Context(), proved, d, Link{Size: 10_000}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := e.cache.Adopt(t.Context(), e.index, []string{"hub@1"})
+	got, err := e.index.Adopt(t.Context(), e.store, []string{"hub@1"})
 	if want := (Adopted{Kept: 2, Dropped: 7}); err != nil || got != want {
 		t.Errorf("adopted %+v, %v; want %+v", got, err, want)
 	}
@@ -160,7 +160,7 @@ func TestAdopt(t *testing.T) {
 	}
 	// It is done once: what an old process writes later is proved by a download.
 	e.former(evilScope, d, Link{Size: 10_000})
-	if got, err := e.cache.Adopt(t.Context(), e.index, []string{"hub@1", "evil@2"}); err != nil || got != (Adopted{}) {
+	if got, err := e.index.Adopt(t.Context(), e.store, []string{"hub@1", "evil@2"}); err != nil || got != (Adopted{}) {
 		t.Errorf("a second time: %+v, %v, want nothing", got, err)
 	}
 	if e.linked(evilScope, d) {
@@ -188,11 +188,11 @@ func TestAdoptGoesOn(t *testing.T) {
 			cancel()
 		}
 	}, 0}
-	if _, err := e.cache.Adopt(ctx, e.index, []string{"hub@1"}); !errors.Is(err, context.Canceled) {
+	if _, err := e.index.Adopt(ctx, e.store, []string{"hub@1"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v, want %v", err, context.Canceled)
 	}
 	e.index = NewIndex(e.store)
-	got, err := e.cache.Adopt(t.Context(), e.index, []string{"hub@1"})
+	got, err := e.index.Adopt(t.Context(), e.store, []string{"hub@1"})
 	if err != nil || got.Kept == 0 || got.Kept > len(all)-10 || got.Dropped != 0 {
 		t.Errorf("goes on: %+v, %v; want at most %d kept", got, err, len(all)-10)
 	}
@@ -228,11 +228,11 @@ func TestAdoptGoesOnMixed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	e.index.records = &interrupting{e.store, cancel}
 	trusted := []string{"hub@1", "hub@2"}
-	if got, err := e.cache.Adopt(ctx, e.index, trusted); !errors.Is(err, context.Canceled) || got.Dropped != 1 {
+	if got, err := e.index.Adopt(ctx, e.store, trusted); !errors.Is(err, context.Canceled) || got.Dropped != 1 {
 		t.Fatalf("interrupted: %+v, %v; want one dropped and %v", got, err, context.Canceled)
 	}
 	e.index = NewIndex(e.store)
-	if got, err := e.cache.Adopt(t.Context(), e.index, trusted); err != nil || got != (Adopted{Dropped: 1}) {
+	if got, err := e.index.Adopt(t.Context(), e.store, trusted); err != nil || got != (Adopted{Dropped: 1}) {
 		t.Errorf("goes on: %+v, %v; want one dropped", got, err)
 	}
 	for _, scope := range scopes {

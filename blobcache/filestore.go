@@ -172,3 +172,11 @@ func isFolder(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && info.IsDir()
 }
+
+// discard removes a spool's temporary file, if there is a spool. The open file
+// stays readable.
+func discard(spool *os.File) {
+	if spool != nil {
+		_ = os.Remove(spool.Name())
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -89,7 +90,9 @@ func (s *FileStore) check(ctx context.Context, d digest.Digest, wait func(contex
 		if began.Sub(before.ModTime()).Abs() >= settled {
 			break
 		}
-		if !pause(ctx, settled) {
+		select {
+		case <-time.After(settled):
+		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 		if _, err := file.Seek(0, io.SeekStart); err != nil {
@@ -110,17 +113,22 @@ func (s *FileStore) wasVerified(d digest.Digest, info fs.FileInfo) bool {
 	return ok && same(known, info)
 }
 
-// verify reads content to its end.
+// verifyBuffer is the number of bytes that are read at once to verify content.
+const verifyBuffer = 64 << 10
+
+var verifyBuffers = sync.Pool{New: func() any { return new([verifyBuffer]byte) }}
+
+// verify reads content to its end and compares it with its digest.
 func verify(ctx context.Context, d digest.Digest, content io.Reader, wait func(context.Context, int) error) error {
 	verifier := d.Verifier()
-	buf := takeBuffer(false)
-	defer buf.release()
+	buf := verifyBuffers.Get().(*[verifyBuffer]byte)
+	defer verifyBuffers.Put(buf)
 	for {
-		n, err := content.Read(buf.b)
-		_, _ = verifier.Write(buf.b[:n])
+		n, err := content.Read(buf[:])
+		_, _ = verifier.Write(buf[:n])
 		switch {
 		case err == io.EOF && !verifier.Verified():
-			return fmt.Errorf("%w: %w", ErrDamaged, ErrDigestMismatch)
+			return fmt.Errorf("%w: it has another digest", ErrDamaged)
 		case err == io.EOF:
 			return nil
 		case err != nil:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -84,46 +83,6 @@ func NewIndex(records Records) *Index {
 	return &Index{records: records, links: links, refs: refs, deliveries: deliveries}
 }
 
-const linksFolder = "links"
-
-func linkKey(scope string, d digest.Digest) string {
-	return linksFolder + "/" + scope + "/_/" + d.Algorithm().String() + "/" + d.Encoded()
-}
-
-// parseLinkKey is the reverse of linkKey.
-func parseLinkKey(key string) (scope string, d digest.Digest, ok bool) {
-	rest, hex, ok1 := cutLast(key, "/")
-	rest, algorithm, ok2 := cutLast(rest, "/")
-	scope, ok3 := strings.CutPrefix(rest, linksFolder+"/")
-	scope, ok4 := strings.CutSuffix(scope, "/_")
-	if !ok1 || !ok2 || !ok3 || !ok4 {
-		return "", "", false
-	}
-	d = digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
-	return scope, d, d.Validate() == nil
-}
-
-func cutLast(s, separator string) (before, after string, ok bool) {
-	i := strings.LastIndex(s, separator)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(separator):], true
-}
-
-// owners visits the owner of a scope and those that it is a part of, the
-// nearest first, until visit returns false.
-func owners(scope string, visit func(owner string) bool) {
-	owner, _, _ := strings.Cut(scope, "/_/")
-	for more := true; more && owner != "" && visit(owner); {
-		owner, _, more = cutLast(owner, "/")
-	}
-}
-
-const refsFolder = "refs"
-
-func refKey(scope, name string) string { return refsFolder + "/" + scope + "/_/" + name }
-
 // Link returns the link from a scope to content; an error that is
 // fs.ErrNotExist if the scope is not known to contain it.
 func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, error) {
@@ -147,22 +106,6 @@ func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link
 	}
 	x.links.Add(key, record)
 	return save(ctx, x.records, key, record)
-}
-
-// dropLink forgets a link, on disk and in memory.
-func (x *Index) dropLink(ctx context.Context, key string) error {
-	err := x.records.Delete(ctx, key)
-	x.drops.Add(1)
-	x.links.Remove(key)
-	return err
-}
-
-// dropRef forgets what a name stood for, on disk and in memory.
-func (x *Index) dropRef(ctx context.Context, key string) error {
-	err := x.records.Delete(ctx, key)
-	x.drops.Add(1)
-	x.refs.Remove(key)
-	return err
 }
 
 // Ref returns what a name in the scope stands for; an error that is

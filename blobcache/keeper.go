@@ -133,15 +133,3 @@ func (k *keeper) run(ctx context.Context) {
 		}
 	}
 }
-
-// pause waits for some time and tells whether ctx has not ended meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

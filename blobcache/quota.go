@@ -225,7 +225,7 @@ func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 func (q *Quotas) writeUses(ctx context.Context) {
 	tree := func(d digest.Digest) []node { return q.cache.keeper.tree(ctx, d) }
 	if err := writeDown(spread(q.uses.take(), tree), func(use dated) error {
-		return q.index.records.Mark(ctx, linkKey(use.scope, use.digest), use.at)
+		return q.index.MarkLink(ctx, use.scope, use.digest, use.at)
 	}); err != nil {
 		q.cache.trouble("record an owner's use", err)
 	}

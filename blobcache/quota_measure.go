@@ -56,7 +56,7 @@ type measurement struct {
 	owners  map[string]holdings
 	totals  map[string]Total
 	over    map[string]victims
-	idle    []string // keys of links that name nothing any more
+	idle    []Linked // whose content is gone
 	pending bool     // something is about to be stored for an owner with a quota
 	coming  map[string]int64
 }
@@ -73,7 +73,7 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
 		coming: coming, pending: len(coming) > 0,
 	}
-	if err := q.index.eachLink(ctx, sweepStride, m.visit); err != nil {
+	if err := q.index.EachLink(ctx, m.visit); err != nil {
 		return nil, err
 	}
 	m.finish()
@@ -91,29 +91,15 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	return m, nil
 }
 
-// eachLink visits all links, with a rest after so many.
-func (x *Index) eachLink(ctx context.Context, stride int, visit func(r Record, scope string, d digest.Digest) error) error {
-	visited := 0
-	return x.records.List(ctx, linksFolder, func(r Record) error {
-		if visited++; visited%stride == 0 && !pause(ctx, sweepPause) {
-			return ctx.Err()
-		}
-		scope, d, ok := parseLinkKey(r.Key)
-		if !ok {
-			return nil
-		}
-		return visit(r, scope, d)
-	})
-}
-
-func (m *measurement) visit(r Record, scope string, d digest.Digest) error {
+func (m *measurement) visit(l Linked) error {
+	scope, d := l.Scope, l.Digest
 	if top, _, _ := strings.Cut(scope, "/"); top != m.top {
 		m.finish()
 		m.top = top
 	}
-	if m.trusted && time.Until(r.Used) > futureSlack {
-		r.Used = m.began // the clock was wrong then
-		_ = m.index.records.Mark(m.ctx, r.Key, r.Used)
+	if m.trusted && time.Until(l.Used) > futureSlack {
+		l.Used = m.began // the clock was wrong then
+		_ = m.index.MarkLink(m.ctx, scope, d, l.Used)
 	}
 	key, size := sumOf(d), int64(unmeasured)
 	owners(scope, func(owner string) bool {
@@ -124,17 +110,17 @@ func (m *measurement) visit(r Record, scope string, d digest.Digest) error {
 		if size == unmeasured {
 			size = m.size(d)
 		}
-		if size < 0 && m.limits[owner] > 0 && m.began.Sub(r.Used) < pullSpan {
+		if size < 0 && m.limits[owner] > 0 && m.began.Sub(l.Used) < pullSpan {
 			m.pending = true
 		}
 		if m.owners[owner] == nil {
 			m.owners[owner] = make(holdings)
 		}
-		m.owners[owner][key] = holding{used: max(held.used, r.Used.UnixNano()), size: size}
+		m.owners[owner][key] = holding{used: max(held.used, l.Used.UnixNano()), size: size}
 		return true
 	})
-	if size == absent && m.trusted && m.began.Sub(r.Used) > idleAfter && len(m.idle) < idleLimit {
-		m.idle = append(m.idle, r.Key)
+	if size == absent && m.trusted && m.began.Sub(l.Used) > idleAfter && len(m.idle) < idleLimit {
+		m.idle = append(m.idle, l)
 	}
 	return nil
 }

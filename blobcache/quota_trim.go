@@ -39,7 +39,7 @@ func (q *Quotas) trim(ctx context.Context, m *measurement) error {
 			t.wanted[key] = true
 		}
 	}
-	if err := q.index.eachLink(ctx, sweepStride, t.visit); err != nil {
+	if err := q.index.EachLink(ctx, t.visit); err != nil {
 		return err
 	}
 	t.dropUnnamed()
@@ -55,18 +55,19 @@ func (q *Quotas) trim(ctx context.Context, m *measurement) error {
 	return nil
 }
 
-func (t *trimming) visit(r Record, scope string, d digest.Digest) error {
+func (t *trimming) visit(l Linked) error {
+	scope, d := l.Scope, l.Digest
 	key := sumOf(d)
 	if !t.wanted[key] {
 		return nil
 	}
 	owner, h, doomed := t.loser(scope, key)
 	// A link that was saved or marked since has been used since.
-	if !doomed || r.Used.UnixNano() > h.used || t.usedSince(item{scope, d}) {
+	if !doomed || l.Used.UnixNano() > h.used || t.usedSince(item{scope, d}) {
 		t.named[key] = true
 		return nil
 	}
-	if err := t.index.dropLink(t.ctx, r.Key); err != nil {
+	if err := t.index.DropLink(t.ctx, scope, d); err != nil {
 		t.named[key] = true
 		t.cache.trouble("remove a link", err)
 		return nil

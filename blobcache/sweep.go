@@ -11,11 +11,6 @@ import (
 )
 
 const (
-	// sweepPause is what a walk rests after sweepStride entries, so that a
-	// million of them take neither the processor nor the disk from pulls.
-	sweepStride = 1024
-	sweepPause  = 2 * time.Millisecond
-
 	// sweepVictims is how many entries a sweep holds in memory, some 10 MiB of
 	// them, before it removes these and walks again.
 	sweepVictims = 64 << 10
@@ -116,11 +111,7 @@ func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
 	if k.limits.UnusedFor > 0 && trusted {
 		s.aged = now.Add(-k.limits.UnusedFor)
 	}
-	visited := 0
-	err := k.blobs.Walk(ctx, func(e Entry) error {
-		if visited++; visited%sweepStride == 0 && !pause(ctx, sweepPause) {
-			return ctx.Err()
-		}
+	err := k.blobs.Walk(ctx, paced(ctx, walkStride, func(e Entry) error {
 		s.total += e.Size
 		if e.Used.After(now) {
 			// The clock was wrong then, or it is now.
@@ -131,7 +122,7 @@ func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
 		}
 		s.consider(e)
 		return nil
-	})
+	}))
 	if err != nil && ctx.Err() == nil {
 		// What can be seen is kept within bounds all the same.
 		k.hooks.trouble("walk", err)

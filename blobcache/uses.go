@@ -147,8 +147,8 @@ func spread(taken map[item]use, tree func(digest.Digest) []node) []dated {
 func writeDown(uses []dated, mark func(dated) error) (first error) {
 	failures := 0
 	for i, use := range uses {
-		if i%sweepStride == sweepStride-1 {
-			time.Sleep(sweepPause) // also at the end, when the context has ended
+		if i%walkStride == walkStride-1 {
+			time.Sleep(walkRest) // also at the end, when the context has ended
 		}
 		err := mark(use)
 		if err == nil {

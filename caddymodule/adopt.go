@@ -43,7 +43,7 @@ func (a *adoption) ready() []string {
 }
 
 // run goes through the links in the background.
-func (a *adoption) run(ctx context.Context, cache *blobcache.Cache, index *blobcache.Index) {
+func (a *adoption) run(ctx context.Context, blobs blobcache.Blobs, index *blobcache.Index) {
 	ticker := time.NewTicker(adoptDelay / 4)
 	defer ticker.Stop()
 	trusted := a.ready()
@@ -54,7 +54,7 @@ func (a *adoption) run(ctx context.Context, cache *blobcache.Cache, index *blobc
 		case <-ticker.C:
 		}
 	}
-	done, err := cache.Adopt(ctx, index, trusted)
+	done, err := index.Adopt(ctx, blobs, trusted)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

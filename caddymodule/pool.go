@@ -118,7 +118,7 @@ func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.depen
 
 func (l *lease) vault(storage Storage) (*vault, error) {
 	return acquire(l, vaults, storage.Identity(), func() (*vault, error) {
-		shelf, records, err := storage.Open()
+		blobs, records, err := storage.Open()
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +127,7 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 		limits.Parts = parts
 		v := &vault{
 			name:  storage.String(),
-			cache: blobcache.New(shelf, limits, cacheHooks),
+			cache: blobcache.New(blobs, limits, cacheHooks),
 			index: blobcache.NewIndex(records),
 			lists: newLists(),
 			stop:  stop,
@@ -137,7 +137,7 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 		go func() {
 			defer close(v.kept)
 			var adopting sync.WaitGroup
-			adopting.Go(func() { v.adoption.run(ctx, v.cache, v.index) })
+			adopting.Go(func() { v.adoption.run(ctx, blobs, v.index) })
 			v.cache.Keep(ctx)
 			adopting.Wait()
 		}()
