@@ -1,12 +1,14 @@
 package blobcache
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -19,10 +21,66 @@ const (
 	evilScope  = "acme/_/evil@2/x/y"
 )
 
+// fixture is an index over a store with some content.
+type fixture struct {
+	t     *testing.T
+	store *FileStore
+	dir   string
+	index *Index
+}
+
+func newStore(t *testing.T) *FileStore {
+	t.Helper()
+	s, err := OpenFileStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func newFixture(t *testing.T) *fixture {
+	dir := t.TempDir()
+	s, err := OpenFileStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fixture{t, s, dir, NewIndex(s)}
+}
+
+// layer stores content of so many bytes that is the same for a name.
+func (e *fixture) layer(name string, size int) digest.Digest {
+	e.t.Helper()
+	content := bytes.Repeat([]byte(name+" "), size)[:size]
+	d := digest.FromBytes(content)
+	spool, err := e.store.Spool(e.t.Context())
+	if err == nil {
+		defer spool.Close()
+		_, err = spool.Write(content)
+	}
+	if err == nil {
+		err = e.store.Commit(e.t.Context(), d, spool)
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return d
+}
+
+// linked reports whether a scope is linked to content, in memory and on disk.
+func (e *fixture) linked(scope string, d digest.Digest) bool {
+	e.t.Helper()
+	_, err := e.index.Link(e.t.Context(), scope, d)
+	_, disk := NewIndex(e.store).Link(e.t.Context(), scope, d)
+	if (err == nil) != (disk == nil) {
+		e.t.Errorf("%s to %s: got %v in memory and %v on disk, want the same", scope, d, err, disk)
+	}
+	return err == nil
+}
+
 // TestDelivery: what a source has delivered is known for all of its repositories
 // and owners, and for no other source, also after a restart.
 func TestDelivery(t *testing.T) {
-	e := newEstate(t, nil)
+	e := newFixture(t)
 	d := e.layer("a", 10_000)
 	if _, err := e.index.Delivery(t.Context(), hubScope, d); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("before: %v, want %v", err, fs.ErrNotExist)
@@ -50,7 +108,7 @@ func TestDelivery(t *testing.T) {
 
 // TestDeliveryIsForgotten a day after its content has gone.
 func TestDeliveryIsForgotten(t *testing.T) {
-	e := newEstate(t, nil)
+	e := newFixture(t)
 	stays, gone := e.layer("stays", 10_000), digest.FromString("gone")
 	for _, d := range []digest.Digest{stays, gone} {
 		if err := e.index.AddDelivery(t.Context(), hubScope, d, Link{Size: 10_000}); err != nil {
@@ -68,8 +126,7 @@ func TestDeliveryIsForgotten(t *testing.T) {
 	began := time.Now()
 	for after, want := range map[time.Duration]bool{time.Hour: true, 25 * time.Hour: false} {
 		if !want || known(gone) {
-			isGone := func(d digest.Digest) bool { return e.quotas.isGone(t.Context(), d) }
-			if err := e.index.Forget(t.Context(), began.Add(after-idleAfter), isGone); err != nil {
+			if err := e.index.Forget(t.Context(), began.Add(after-24*time.Hour), func(d digest.Digest) bool { return d == gone }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -80,7 +137,7 @@ func TestDeliveryIsForgotten(t *testing.T) {
 }
 
 // former saves a link as the former version did.
-func (e *estate) former(scope string, d digest.Digest, link Link) string {
+func (e *fixture) former(scope string, d digest.Digest, link Link) string {
 	e.t.Helper()
 	key := linkKey(scope, d)
 	data, err := json.Marshal(link)
@@ -99,13 +156,10 @@ func (e *estate) former(scope string, d digest.Digest, link Link) string {
 // TestAdopt: of the links of the former version those of a trusted source are kept,
 // if their repository is of that source alone and nothing contradicts them.
 func TestAdopt(t *testing.T) {
-	e := newEstate(t, nil)
+	e := newFixture(t)
 	d, cut, gone := e.layer("a", 10_000), e.layer("cut", 10_000), digest.FromString("gone")
-	name, err := e.store.content(cut)
-	if err == nil {
-		err = os.Truncate(name, 5000)
-	}
-	if err != nil {
+	hex := cut.Encoded()
+	if err := os.Truncate(filepath.Join(e.dir, "blobs", "sha256", hex[:2], hex), 5000); err != nil {
 		t.Fatal(err)
 	}
 	type row struct {
@@ -171,7 +225,7 @@ func TestAdopt(t *testing.T) {
 // TestAdoptGoesOn: what is interrupted begins anew; links that are kept in any case
 // are believed meanwhile.
 func TestAdoptGoesOn(t *testing.T) {
-	e := newEstate(t, nil)
+	e := newFixture(t)
 	var all []digest.Digest
 	for i := range 3 * adoptStride {
 		d := e.layer(fmt.Sprint(i), 100)
@@ -219,7 +273,7 @@ func (i *interrupted) Mark(ctx context.Context, key string, used time.Time) erro
 // TestAdoptGoesOnMixed: an adoption that is resumed knows that the links of a
 // repository were of several sources, although those of the other source have gone.
 func TestAdoptGoesOnMixed(t *testing.T) {
-	e := newEstate(t, nil)
+	e := newFixture(t)
 	d := e.layer("a", 100)
 	scopes := []string{"acme/_/hub@1/team/moved", "other/_/hub@2/team/moved"}
 	for _, scope := range scopes {
@@ -258,7 +312,7 @@ func (i *interrupting) Delete(ctx context.Context, key string) error {
 
 // TestBlobLinkKeepsMediaType: a manifest that is fetched as a blob too stays one.
 func TestBlobLinkKeepsMediaType(t *testing.T) {
-	e := newEstate(t, nil)
+	e := newFixture(t)
 	d := e.layer("a", 100)
 	manifest := Link{MediaType: "application/vnd.oci.image.manifest.v1+json", Size: 100}
 	for _, link := range []Link{{Size: 100}, manifest, {Size: 100}} {

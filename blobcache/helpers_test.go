@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/leaktest"
 )
 
 // random is some bytes that are always the same for a seed.
@@ -102,7 +103,7 @@ func bubble(t *testing.T, test func(t *testing.T, e *env)) {
 		test(t, e)
 	})
 	e.tidy(t)
-	for name := range openFiles() {
+	for name := range leaktest.OpenFiles() {
 		if strings.HasPrefix(name, dir) {
 			t.Errorf("still open: %s", name)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"strings"
 	"sync"
 	"testing"
@@ -82,39 +81,6 @@ func TestPurgeOutlastsTrouble(t *testing.T) {
 	ledger.fail = nil
 	e.round()
 	e.expect("")
-}
-
-// watchedLedger calls back when a record has been read.
-type watchedLedger struct {
-	Records
-	loaded func()
-}
-
-func (l *watchedLedger) Load(ctx context.Context, key string) ([]byte, error) {
-	value, err := l.Records.Load(ctx, key)
-	if loaded := l.loaded; loaded != nil {
-		l.loaded = nil
-		loaded()
-	}
-	return value, err
-}
-
-// TestLinkDroppedWhileRead must not live on in memory.
-func TestLinkDroppedWhileRead(t *testing.T) {
-	e := newEstate(t, nil)
-	d := e.pull("acme/_/hub/a", "image", "layer")
-	e.index = NewIndex(&watchedLedger{e.store, func() {
-		if _, err := e.quotas.Purge(t.Context(), "acme"); err != nil {
-			t.Error(err)
-		}
-	}})
-	e.quotas.index = e.index
-	if _, err := e.index.Link(t.Context(), "acme/_/hub/a", d); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := e.index.Link(t.Context(), "acme/_/hub/a", d); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("it is still there: %v", err)
-	}
 }
 
 // markedShelf calls back before a use is written down.

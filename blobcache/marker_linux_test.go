@@ -51,7 +51,7 @@ func TestUnmarkableIsVerifiedOnce(t *testing.T) {
 	if told != 1 {
 		t.Errorf("it was verified %d times, want once", told)
 	}
-	other, _ := content(8, 1<<20)
+	other, _ := verified(8, 1<<20)
 	if err := os.WriteFile(name, other, 0o644); err != nil {
 		t.Fatal(err)
 	}
