@@ -58,10 +58,7 @@ func TestRemovedCountsAtOnce(t *testing.T) {
 	pull(t, c, 2, size)
 	sweep(t, c)
 	_, d := content(1, size)
-	name, err := store.content(d)
-	if err != nil {
-		t.Fatal(err)
-	}
+	name := pathOf(dirOf(store), d)
 	damaged, _ := content(3, size)
 	if err := os.WriteFile(name, damaged, 0o600); err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func keeping(t *testing.T, size int64, limits Limits, test func(t *testing.T, c 
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := New(&smallDisk{store, size}, limits, Hooks{})
+		c := New(&smallDisk{store, dirOf(store), size}, limits, Hooks{})
 		ctx, cancel := context.WithCancel(t.Context())
 		kept := make(chan struct{})
 		go func() { defer close(kept); c.Keep(ctx) }()

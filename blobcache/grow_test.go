@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 )
@@ -49,12 +50,12 @@ func TestUnknownSizeIsBounded(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				c := New(&smallDisk{store, test.free}, test.limits, Hooks{})
+				c := New(&smallDisk{store, dirOf(store), test.free}, test.limits, Hooks{})
 				grows(t, c, size)
 				if stored := has(t, c, 1, size); stored != test.stored {
 					t.Errorf("stored: %v", stored)
 				}
-				if entries, err := os.ReadDir(store.temp()); err != nil || len(entries) != 0 {
+				if entries, err := os.ReadDir(filepath.Join(dirOf(store), "tmp")); err != nil || len(entries) != 0 {
 					t.Errorf("left in the temporary folder: %v, %v", entries, err)
 				}
 			})

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,7 +115,7 @@ func TestNeverMoreThanMaxSize(t *testing.T) {
 	go func() { defer close(done); c.Keep(ctx) }()
 	for n := range 200 {
 		if n == 199 { // stored times of use are whole seconds, and the last one is to be the latest
-			time.Sleep(time.Until(wholeSecond(time.Now()).Add(time.Second)))
+			time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 		}
 		pull(t, c, n, size)
 		var total int64
@@ -167,7 +168,7 @@ func TestTooLargeIsPassedOn(t *testing.T) {
 	if has(t, c, 1, 1000) {
 		t.Error("it was stored")
 	}
-	entries, err := os.ReadDir(store.temp())
+	entries, err := os.ReadDir(filepath.Join(dirOf(store), "tmp"))
 	if err != nil || len(entries) != 0 {
 		t.Errorf("left in the temporary folder: %v, %v", entries, err)
 	}
@@ -204,10 +205,7 @@ func TestScrubDropsDamage(t *testing.T) {
 			pull(t, c, n, size)
 		}
 		_, d := content(7, size)
-		name, err := store.content(d)
-		if err != nil {
-			t.Fatal(err)
-		}
+		name := pathOf(dirOf(store), d)
 		damaged, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

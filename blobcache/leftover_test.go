@@ -69,7 +69,8 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func TestPurgeOutlastsTrouble(t *testing.T) {
 	e := newEstate(t, nil)
 	ledger := &brokenLedger{Records: e.store}
-	e.index.records = ledger
+	e.index = NewIndex(ledger)
+	e.quotas.index = e.index
 	e.pull("acme/_/hub/a", "image", "layer")
 	if _, err := e.quotas.Purge(t.Context(), "acme"); err != nil {
 		t.Fatal(err)
@@ -85,7 +86,7 @@ func TestPurgeOutlastsTrouble(t *testing.T) {
 
 // markedShelf calls back before a use is written down.
 type markedShelf struct {
-	hastyShelf
+	*FileStore
 	mark func(d digest.Digest) error
 }
 
@@ -93,7 +94,7 @@ func (s markedShelf) Touch(ctx context.Context, d digest.Digest, used time.Time)
 	if err := s.mark(d); err != nil {
 		return err
 	}
-	return s.hastyShelf.Touch(ctx, d, used)
+	return s.FileStore.Touch(ctx, d, used)
 }
 
 // TestUseOnItsWay: what was just used is not evicted while that is being written
@@ -107,7 +108,7 @@ func TestUseOnItsWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	evicted := make(chan struct{})
-	g.cache.keeper.blobs = markedShelf{hastyShelf{g.store}, func(digest.Digest) error {
+	g.cache.keeper.blobs = markedShelf{g.store, func(digest.Digest) error {
 		go func() {
 			defer close(evicted)
 			g.cache.keeper.evict(t.Context(), &survey{excess: 1, victims: byUse{entry}})
@@ -132,7 +133,7 @@ func TestUseThatCannotBeWritten(t *testing.T) {
 		all = append(all, g.layer(name, 1000))
 	}
 	marked := 0
-	g.cache.keeper.blobs = markedShelf{hastyShelf{g.store}, func(d digest.Digest) error {
+	g.cache.keeper.blobs = markedShelf{g.store, func(d digest.Digest) error {
 		if d == all[1] {
 			return errors.New("the disk is in trouble")
 		}
@@ -174,12 +175,12 @@ func TestRoomForTheLarge(t *testing.T) {
 // hesitantShelf removes nothing before a second one has looked at it, or some
 // time has passed.
 type hesitantShelf struct {
-	hastyShelf
+	*FileStore
 	seen chan struct{}
 }
 
 func (s hesitantShelf) Stat(ctx context.Context, d digest.Digest) (Entry, error) {
-	e, err := s.hastyShelf.Stat(ctx, d)
+	e, err := s.FileStore.Stat(ctx, d)
 	s.seen <- struct{}{}
 	return e, err
 }
@@ -191,14 +192,14 @@ func (s hesitantShelf) Remove(ctx context.Context, d digest.Digest) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return s.hastyShelf.Remove(ctx, d)
+	return s.FileStore.Remove(ctx, d)
 }
 
 // TestDamageCountsOnce though two find it.
 func TestDamageCountsOnce(t *testing.T) {
 	g := newGallery(t, Limits{})
 	d := g.layer("layer", 1000)
-	g.cache.keeper.blobs = hesitantShelf{hastyShelf{g.store}, make(chan struct{}, 2)}
+	g.cache.keeper.blobs = hesitantShelf{g.store, make(chan struct{}, 2)}
 	var all sync.WaitGroup
 	for range 2 {
 		all.Go(func() { g.cache.heal(t.Context(), d, ErrDigestMismatch) })

@@ -140,7 +140,7 @@ func TestNothingStaysTaken(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				shelf := &oddShelf{smallDisk: &smallDisk{store, 100 << 20}}
+				shelf := &oddShelf{smallDisk: &smallDisk{store, dirOf(store), 100 << 20}}
 				s := &site{T: t, shelf: shelf, cache: New(shelf, Limits{Reserve: 1}, Hooks{})}
 				b, _ := content(1, 3_000_000)
 				end(s, b)

@@ -58,7 +58,7 @@ type paperLedger struct {
 func (l *paperLedger) List(_ context.Context, _ string, visit func(Record) error) error {
 	now := time.Now()
 	for i := range l.n {
-		r := Record{linkKey("acme/_/docker.io/library/alpine", paperDigest(i)), now.Add(-time.Duration(i*7919%l.n) * time.Second)}
+		r := Record{"links/acme/_/docker.io/library/alpine/_/sha256/" + paperDigest(i).Encoded(), now.Add(-time.Duration(i*7919%l.n) * time.Second)}
 		if err := visit(r); err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func BenchmarkMeasure(b *testing.B) {
 			}
 			b.ReportMetric(float64(peakOf(b, func(visit func()) {
 				m := &paperLedger{n: n, visited: visit}
-				q.index.records = m
+				q.index = NewIndex(m)
 				if _, err := q.measure(b.Context()); err != nil {
 					b.Fatal(err)
 				}

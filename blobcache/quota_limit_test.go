@@ -75,8 +75,8 @@ func TestForget(t *testing.T) {
 		}
 	}
 	for _, key := range []string{
-		linkKey("acme/_/hub/one", old), linkKey("acme/_/hub/one", gone), linkKey("acme/_/hub/one", lost),
-		refKey("acme/_/hub/one", "old"), refKey("acme/_/hub/one", "gone"),
+		"links/acme/_/hub/one/_/sha256/" + old.Encoded(), "links/acme/_/hub/one/_/sha256/" + gone.Encoded(), "links/acme/_/hub/one/_/sha256/" + lost.Encoded(),
+		"refs/acme/_/hub/one/_/old", "refs/acme/_/hub/one/_/gone",
 	} {
 		if err := e.store.Mark(t.Context(), key, time.Now().Add(-2*idleAfter)); err != nil {
 			t.Fatal(err)
@@ -98,7 +98,7 @@ func TestForget(t *testing.T) {
 			}
 		}
 	}
-	blobs := filepath.Join(e.store.root, "blobs")
+	blobs := filepath.Join(dirOf(e.store), "blobs")
 	if err := os.Rename(blobs, blobs+".away"); err != nil { // a disk is missing
 		t.Fatal(err)
 	}

@@ -210,7 +210,8 @@ func TestQuotaOnBrokenDisk(t *testing.T) {
 	var troubles []string
 	e.cache.hooks.Trouble = func(op string, err error) { troubles = append(troubles, op) }
 	broken := &brokenLedger{Records: e.store, fail: map[string]error{"delete": fs.ErrPermission, "mark": fs.ErrPermission}}
-	e.index.records = broken
+	e.index = NewIndex(broken)
+	e.quotas.index = e.index
 	e.quotas.Used("acme/_/hub/one", one, true)
 	e.round()
 	e.expect("m1 a1 m2 a2")

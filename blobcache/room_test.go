@@ -13,12 +13,13 @@ import (
 // smallDisk is a shelf on a disk of so many bytes that has nothing else on it.
 type smallDisk struct {
 	*FileStore
+	dir  string
 	size int64
 }
 
 func (s *smallDisk) Free(context.Context) (free, total int64, err error) {
 	free = s.size
-	err = filepath.WalkDir(filepath.Dir(s.temp()), func(_ string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(s.dir, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
@@ -44,7 +45,7 @@ func TestRoomBesideAFill(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := New(&smallDisk{store, 10_000_000}, Limits{Reserve: 1}, Hooks{})
+			c := New(&smallDisk{store, dirOf(store), 10_000_000}, Limits{Reserve: 1}, Hooks{})
 			large, d := content(1, 6_000_000)
 			gate := make(chan struct{})
 			r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
@@ -89,7 +90,7 @@ func TestRoomAfterAFailure(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := New(&smallDisk{store, 10_000_000}, Limits{Reserve: 1}, Hooks{})
+		c := New(&smallDisk{store, dirOf(store), 10_000_000}, Limits{Reserve: 1}, Hooks{})
 		large, d := content(1, 6_000_000)
 		r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
 			return &Body{ReadCloser: io.NopCloser(bytes.NewReader(large[:5_000_000])), Size: 6_000_000}, nil

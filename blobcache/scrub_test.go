@@ -48,10 +48,7 @@ func TestScrub(t *testing.T) {
 		_, d := content(n, size)
 		digests = append(digests, d)
 	}
-	name, err := store.content(digests[3])
-	if err != nil {
-		t.Fatal(err)
-	}
+	name := pathOf(dirOf(store), digests[3])
 	other, _ := content(4, size)
 	if err := os.WriteFile(name, other, 0o600); err != nil {
 		t.Fatal(err)
@@ -85,6 +82,17 @@ func TestScrub(t *testing.T) {
 	if _, err := c.Scrub(ctx, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+}
+
+// dirOf is the directory of a store.
+func dirOf(s *FileStore) string {
+	spool, err := s.Spool(context.Background())
+	if err != nil {
+		panic(err)
+	}
+	defer spool.Close()
+	defer os.Remove(spool.Name())
+	return filepath.Dir(filepath.Dir(spool.Name()))
 }
 
 // pathOf is where a store in a directory has some content.
