@@ -15,6 +15,15 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
+func openIndexed(t *testing.T, dir string) *blobcache.FileStore {
+	t.Helper()
+	s, err := blobcache.OpenFileStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // countedRecords count what is saved, and fail if told to.
 type countedRecords struct {
 	blobcache.Records
@@ -43,7 +52,7 @@ var (
 )
 
 func TestLinks(t *testing.T) {
-	records := &countedRecords{Records: openStore(t, t.TempDir())}
+	records := &countedRecords{Records: openIndexed(t, t.TempDir())}
 	x := blobcache.NewIndex(records)
 	if _, err := x.Link(t.Context(), "acme/hub/alpine", aDigest); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("never linked: %v", err)
@@ -72,7 +81,7 @@ func TestLinks(t *testing.T) {
 }
 
 func TestRefs(t *testing.T) {
-	records := &countedRecords{Records: openStore(t, t.TempDir())}
+	records := &countedRecords{Records: openIndexed(t, t.TempDir())}
 	x := blobcache.NewIndex(records)
 	if _, err := x.Ref(t.Context(), "acme/hub/alpine", "latest"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("never set: %v", err)
@@ -108,7 +117,7 @@ func sameRef(a, b blobcache.Ref) bool {
 }
 
 func TestDamagedRecords(t *testing.T) {
-	records := openStore(t, t.TempDir())
+	records := openIndexed(t, t.TempDir())
 	for _, value := range []string{"", "{", "\x00\x00", `{"digest":"sha256:ab"}`, "{}", `{"digest":7}`} {
 		if err := records.Save(t.Context(), "refs/acme/_/latest", []byte(value)); err != nil {
 			t.Fatal(err)
@@ -128,7 +137,7 @@ func TestDamagedRecords(t *testing.T) {
 
 // TestRecordsFail has what was learned hold until the process ends.
 func TestRecordsFail(t *testing.T) {
-	records := &countedRecords{Records: openStore(t, t.TempDir()), fail: syscall.EIO}
+	records := &countedRecords{Records: openIndexed(t, t.TempDir()), fail: syscall.EIO}
 	x := blobcache.NewIndex(records)
 	if _, err := x.Link(t.Context(), "acme", aDigest); !errors.Is(err, syscall.EIO) || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("link: %v", err)
@@ -149,7 +158,7 @@ func TestRecordsFail(t *testing.T) {
 }
 
 func TestScopeThatIsNoPath(t *testing.T) {
-	x := blobcache.NewIndex(openStore(t, t.TempDir()))
+	x := blobcache.NewIndex(openIndexed(t, t.TempDir()))
 	for _, scope := range []string{"", "a//b", "../a", "a/../../..", "/a", "a/"} {
 		if err := x.AddLink(t.Context(), scope, aDigest, aLink); err == nil {
 			t.Errorf("linked %q", scope)
@@ -161,7 +170,7 @@ func TestScopeThatIsNoPath(t *testing.T) {
 }
 
 func TestIndexConcurrently(t *testing.T) {
-	x := blobcache.NewIndex(openStore(t, t.TempDir()))
+	x := blobcache.NewIndex(openIndexed(t, t.TempDir()))
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
