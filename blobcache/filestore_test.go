@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/storetest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store/storetest"
 )
 
 func openStore(t *testing.T, dir string) *blobcache.FileStore {
