@@ -2,6 +2,7 @@ package blobcache
 
 import (
 	"errors"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,7 +16,7 @@ func TestAllocateMoreThanThereIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if err := allocateBlocks(file, 0, 1<<60); !diskFull(err) && !errors.Is(err, errors.ErrUnsupported) {
+	if err := allocateBlocks(file, 0, 1<<60); !store.IsFull(err) && !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("error is %v", err)
 	}
 	if info, err := file.Stat(); err != nil || taken(info) != 0 {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 )
@@ -38,7 +39,7 @@ type Hooks struct {
 
 	// Evicted is called for content that was removed to keep the limits; left
 	// is how many bytes are stored without it.
-	Evicted func(e Entry, left int64)
+	Evicted func(e store.Entry, left int64)
 
 	// Healed is called for stored content that was found cut, damaged or
 	// unreadable, and dropped: the next request, which may be the one that has
@@ -85,7 +86,7 @@ func (h Hooks) abandoned(d digest.Digest, written, size int64, goesOn bool) {
 // It needs no closing, since a fill ends by itself, but a process that is about
 // to exit should Flush.
 type Cache struct {
-	blobs  Blobs
+	blobs  store.Blobs
 	keeper *keeper
 	hooks  Hooks
 	spans  spans
@@ -119,7 +120,7 @@ const (
 
 // New returns a cache that stores content in blobs. It keeps the limits while
 // Keep runs.
-func New(blobs Blobs, limits Limits, hooks Hooks) *Cache {
+func New(blobs store.Blobs, limits Limits, hooks Hooks) *Cache {
 	small, err1 := lru.New[digest.Digest, []byte](smallEntries)
 	lied, err2 := lru.New[fillKey, struct{}](liedEntries)
 	sizes, err3 := lru.New[digest.Digest, int64](sizesEntries)

@@ -3,6 +3,7 @@ package blobcache
 import (
 	"bytes"
 	"context"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"io"
 	"testing"
 	"testing/synctest"
@@ -31,11 +32,11 @@ func keeping(t *testing.T, size int64, limits Limits, test func(t *testing.T, c 
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenFileStore(dir)
+		files, err := store.OpenFileStore(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := New(&smallDisk{store, dirOf(store), size}, limits, Hooks{})
+		c := New(&smallDisk{files, dirOf(files), size}, limits, Hooks{})
 		ctx, cancel := context.WithCancel(t.Context())
 		kept := make(chan struct{})
 		go func() { defer close(kept); c.Keep(ctx) }()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // damages are what accidents do to the file of stored content.
@@ -113,7 +114,7 @@ func TestLinkedFolderIsLeftAlone(t *testing.T) {
 			"touch":  func() error { return e.files.Touch(t.Context(), s.digest, then) },
 			"put":    func() error { return e.cache.PutBytes(t.Context(), s.digest, s.content) },
 			"walk": func() error {
-				return e.files.Walk(t.Context(), func(got blobcache.Entry) error {
+				return e.files.Walk(t.Context(), func(got store.Entry) error {
 					t.Errorf("visited %+v", got)
 					return nil
 				})
@@ -149,8 +150,8 @@ func TestRootMayBeLink(t *testing.T) {
 	if err := os.WriteFile(e.path(s.digest), flipped(s.content, 500), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.files.Open(t.Context(), s.digest); !errors.Is(err, blobcache.ErrDamaged) {
-		t.Errorf("open what was changed: got %v, want %v", err, blobcache.ErrDamaged)
+	if _, err := e.files.Open(t.Context(), s.digest); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("open what was changed: got %v, want %v", err, store.ErrDamaged)
 	}
 	if got := e.troubled(); len(got) != 0 {
 		t.Errorf("troubles: %q", got)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -31,7 +32,7 @@ func testParts(content io.Reader) (parts []Part) {
 type gallery struct {
 	t     *testing.T
 	cache *Cache
-	store *FileStore
+	store *store.FileStore
 	now   time.Time
 	names map[digest.Digest]string
 	parts map[digest.Digest][]digest.Digest // of what names something
@@ -39,12 +40,12 @@ type gallery struct {
 
 func newGallery(t *testing.T, limits Limits) *gallery {
 	limits.Parts = testParts
-	store, err := OpenFileStore(t.TempDir())
+	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := keptOn(t, store, limits)
-	return &gallery{t, c, store, time.Now().Add(-1000 * time.Hour), map[digest.Digest]string{}, map[digest.Digest][]digest.Digest{}}
+	c := keptOn(t, files, limits)
+	return &gallery{t, c, files, time.Now().Add(-1000 * time.Hour), map[digest.Digest]string{}, map[digest.Digest][]digest.Digest{}}
 }
 
 // at makes what is done now happen at the gallery's time.

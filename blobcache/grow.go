@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"os"
 )
 
@@ -102,7 +103,7 @@ func (f *fill) takeBlocks(x extent) (ok bool, err error) {
 		return false, nil
 	}
 	err = allocateBlocks(f.file, x.from, n)
-	if diskFull(err) {
+	if store.IsFull(err) {
 		return false, fmt.Errorf("allocate %d bytes: %w", n, err)
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package blobcache
 import (
 	"bytes"
 	"context"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"io"
 	"os"
 	"path/filepath"
@@ -46,16 +47,16 @@ func TestUnknownSizeIsBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				store, err := OpenFileStore(dir)
+				files, err := store.OpenFileStore(dir)
 				if err != nil {
 					t.Fatal(err)
 				}
-				c := New(&smallDisk{store, dirOf(store), test.free}, test.limits, Hooks{})
+				c := New(&smallDisk{files, dirOf(files), test.free}, test.limits, Hooks{})
 				grows(t, c, size)
 				if stored := has(t, c, 1, size); stored != test.stored {
 					t.Errorf("stored: %v", stored)
 				}
-				if entries, err := os.ReadDir(filepath.Join(dirOf(store), "tmp")); err != nil || len(entries) != 0 {
+				if entries, err := os.ReadDir(filepath.Join(dirOf(files), "tmp")); err != nil || len(entries) != 0 {
 					t.Errorf("left in the temporary folder: %v, %v", entries, err)
 				}
 			})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/leaktest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // random is some bytes that are always the same for a seed.
@@ -39,7 +40,7 @@ type ended struct {
 type env struct {
 	t     testing.TB
 	dir   string
-	files *blobcache.FileStore
+	files *store.FileStore
 	store *faultStore
 	cache *blobcache.Cache
 	ended chan ended
@@ -59,7 +60,7 @@ type abandoned struct {
 }
 
 func newEnv(t testing.TB, dir string) *env {
-	files, err := blobcache.OpenFileStore(dir)
+	files, err := store.OpenFileStore(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

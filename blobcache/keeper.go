@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -23,7 +24,7 @@ const (
 // whole comes from walking, in the background, and from what this process
 // stores since; other processes on the same blobs show at the next walk.
 type keeper struct {
-	blobs  Blobs
+	blobs  store.Blobs
 	limits Limits
 	hooks  Hooks
 	clock  clock
@@ -48,7 +49,7 @@ type keeper struct {
 	reading  map[digest.Digest]int // how many read stored content
 }
 
-func newKeeper(blobs Blobs, limits Limits, hooks Hooks) *keeper {
+func newKeeper(blobs store.Blobs, limits Limits, hooks Hooks) *keeper {
 	return &keeper{
 		blobs: blobs, limits: limits, hooks: hooks,
 		clock:   newClock(),
@@ -74,7 +75,7 @@ func (k *keeper) drop(ctx context.Context, d digest.Digest, size int64) error {
 	return nil
 }
 
-func (k *keeper) tellEvicted(e Entry) {
+func (k *keeper) tellEvicted(e store.Entry) {
 	if k.hooks.Evicted == nil {
 		return
 	}
@@ -87,7 +88,7 @@ func (k *keeper) tellEvicted(e Entry) {
 // failed hears of what could not be stored. If the disk was full although there
 // seemed to be room, of files perhaps and not of bytes, some content has to go.
 func (k *keeper) failed(err error) {
-	if !diskFull(err) {
+	if !store.IsFull(err) {
 		return
 	}
 	k.mu.Lock()
@@ -116,7 +117,7 @@ func (k *keeper) run(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			k.hooks.trouble("sweep", err)
 		}
-		if stuck && !pause(ctx, keepRest) {
+		if stuck && !store.Pause(ctx, keepRest) {
 			return
 		}
 		for wanted := false; !wanted; {

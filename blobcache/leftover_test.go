@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -31,7 +33,7 @@ func TestPurgeOfWhatIsInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.names[late] = text
-	if err := e.index.AddLink(t.Context(), "acme/_/hub/a", late, Link{Size: -1}); err != nil {
+	if err := e.index.AddLink(t.Context(), "acme/_/hub/a", late, index.Link{Size: -1}); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := e.quotas.Purge(t.Context(), "acme"); n != 3 || err != nil {
@@ -69,7 +71,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func TestPurgeOutlastsTrouble(t *testing.T) {
 	e := newEstate(t, nil)
 	ledger := &brokenLedger{Records: e.store}
-	e.index = NewIndex(ledger)
+	e.index = index.NewIndex(ledger)
 	e.quotas.index = e.index
 	e.pull("acme/_/hub/a", "image", "layer")
 	if _, err := e.quotas.Purge(t.Context(), "acme"); err != nil {
@@ -86,7 +88,7 @@ func TestPurgeOutlastsTrouble(t *testing.T) {
 
 // markedShelf calls back before a use is written down.
 type markedShelf struct {
-	*FileStore
+	*store.FileStore
 	mark func(d digest.Digest) error
 }
 
@@ -175,11 +177,11 @@ func TestRoomForTheLarge(t *testing.T) {
 // hesitantShelf removes nothing before a second one has looked at it, or some
 // time has passed.
 type hesitantShelf struct {
-	*FileStore
+	*store.FileStore
 	seen chan struct{}
 }
 
-func (s hesitantShelf) Stat(ctx context.Context, d digest.Digest) (Entry, error) {
+func (s hesitantShelf) Stat(ctx context.Context, d digest.Digest) (store.Entry, error) {
 	e, err := s.FileStore.Stat(ctx, d)
 	s.seen <- struct{}{}
 	return e, err

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -136,11 +137,11 @@ func TestNothingStaysTaken(t *testing.T) {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				store, err := OpenFileStore(dir)
+				files, err := store.OpenFileStore(dir)
 				if err != nil {
 					t.Fatal(err)
 				}
-				shelf := &oddShelf{smallDisk: &smallDisk{store, dirOf(store), 100 << 20}}
+				shelf := &oddShelf{smallDisk: &smallDisk{files, dirOf(files), 100 << 20}}
 				s := &site{T: t, shelf: shelf, cache: New(shelf, Limits{Reserve: 1}, Hooks{})}
 				b, _ := content(1, 3_000_000)
 				end(s, b)

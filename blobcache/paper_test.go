@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -23,15 +25,15 @@ func paperDigest(n int) digest.Digest {
 // paperShelf has n entries that it makes up, so that only the sweep's own work
 // is measured.
 type paperShelf struct {
-	FileStore
+	store.FileStore
 	n       int
 	visited func()
 }
 
-func (s *paperShelf) Walk(_ context.Context, visit func(Entry) error) error {
+func (s *paperShelf) Walk(_ context.Context, visit func(store.Entry) error) error {
 	now := time.Now()
 	for i := range s.n {
-		e := Entry{Digest: paperDigest(i), Size: 1000, Used: now.Add(-time.Duration(i*7919%s.n) * time.Second)}
+		e := store.Entry{Digest: paperDigest(i), Size: 1000, Used: now.Add(-time.Duration(i*7919%s.n) * time.Second)}
 		if err := visit(e); err != nil {
 			return err
 		}
@@ -42,23 +44,23 @@ func (s *paperShelf) Walk(_ context.Context, visit func(Entry) error) error {
 	return nil
 }
 
-func (*paperShelf) Stat(context.Context, digest.Digest) (Entry, error) {
-	return Entry{Size: 1000}, nil
+func (*paperShelf) Stat(context.Context, digest.Digest) (store.Entry, error) {
+	return store.Entry{Size: 1000}, nil
 }
 
 func (*paperShelf) Remove(context.Context, digest.Digest) error { return nil }
 
 // paperLedger is the same for links.
 type paperLedger struct {
-	FileStore
+	store.FileStore
 	n       int
 	visited func()
 }
 
-func (l *paperLedger) List(_ context.Context, _ string, visit func(Record) error) error {
+func (l *paperLedger) List(_ context.Context, _ string, visit func(store.Record) error) error {
 	now := time.Now()
 	for i := range l.n {
-		r := Record{"links/acme/_/docker.io/library/alpine/_/sha256/" + paperDigest(i).Encoded(), now.Add(-time.Duration(i*7919%l.n) * time.Second)}
+		r := store.Record{Key: "links/acme/_/docker.io/library/alpine/_/sha256/" + paperDigest(i).Encoded(), Used: now.Add(-time.Duration(i*7919%l.n) * time.Second)}
 		if err := visit(r); err != nil {
 			return err
 		}
@@ -117,7 +119,7 @@ func BenchmarkMeasure(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			shelf := &paperShelf{n: n}
 			c := New(shelf, Limits{Reserve: -1}, Hooks{})
-			q := NewQuotas(c, NewIndex(&paperLedger{n: n}), map[string]int64{"acme": 1 << 50})
+			q := NewQuotas(c, index.NewIndex(&paperLedger{n: n}), map[string]int64{"acme": 1 << 50})
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := q.measure(b.Context()); err != nil {
@@ -126,7 +128,7 @@ func BenchmarkMeasure(b *testing.B) {
 			}
 			b.ReportMetric(float64(peakOf(b, func(visit func()) {
 				m := &paperLedger{n: n, visited: visit}
-				q.index = NewIndex(m)
+				q.index = index.NewIndex(m)
 				if _, err := q.measure(b.Context()); err != nil {
 					b.Fatal(err)
 				}
@@ -137,11 +139,11 @@ func BenchmarkMeasure(b *testing.B) {
 
 // brokenLedger fails where it is told to.
 type brokenLedger struct {
-	Records
+	store.Records
 	fail map[string]error
 }
 
-func (l *brokenLedger) List(ctx context.Context, prefix string, visit func(Record) error) error {
+func (l *brokenLedger) List(ctx context.Context, prefix string, visit func(store.Record) error) error {
 	if err := l.fail["list"]; err != nil {
 		return &fs.PathError{Op: "list", Path: prefix, Err: err}
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -31,7 +32,7 @@ func (k *keeper) tree(ctx context.Context, root digest.Digest) []node {
 
 // latest is the last time at which parts of some content were used, if nothing
 // but the content itself has used them.
-func latest(root Entry, tree []node) time.Time {
+func latest(root store.Entry, tree []node) time.Time {
 	height := tree[len(tree)-1].height
 	return root.Used.Add(partLead * time.Duration(height))
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -15,14 +16,14 @@ func TestPurge(t *testing.T) {
 	images := make(map[string]digest.Digest)
 	for _, scope := range scopes {
 		images[scope] = e.pull(scope, "image of "+scope, "layer of "+scope, "shared")
-		if err := e.index.SetRef(t.Context(), scope, "latest", Ref{Digest: images[scope]}); err != nil {
+		if err := e.index.SetRef(t.Context(), scope, "latest", index.Ref{Digest: images[scope]}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	has := func(scope string) (linked, named, stored bool) {
 		t.Helper()
 		_, err := e.index.Ref(t.Context(), scope, "latest")
-		_, disk := NewIndex(e.store).Ref(t.Context(), scope, "latest")
+		_, disk := index.NewIndex(e.store).Ref(t.Context(), scope, "latest")
 		if (err == nil) != (disk == nil) {
 			t.Errorf("%s has a ref in memory: %v, on disk: %v", scope, err, disk)
 		}

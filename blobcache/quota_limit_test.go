@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -65,12 +66,12 @@ func TestForget(t *testing.T) {
 	old, gone := e.pull("acme/_/hub/one", "m1", "a1"), digest.FromString("gone")
 	fresh, lost := digest.FromString("fresh"), digest.FromString("lost")
 	for _, d := range []digest.Digest{gone, fresh, lost} {
-		if err := e.index.AddLink(t.Context(), "acme/_/hub/one", d, Link{Size: 1}); err != nil {
+		if err := e.index.AddLink(t.Context(), "acme/_/hub/one", d, index.Link{Size: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for name, d := range map[string]digest.Digest{"old": old, "gone": gone, "fresh": fresh} {
-		if err := e.index.SetRef(t.Context(), "acme/_/hub/one", name, Ref{Digest: d}); err != nil {
+		if err := e.index.SetRef(t.Context(), "acme/_/hub/one", name, index.Ref{Digest: d}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,7 +87,7 @@ func TestForget(t *testing.T) {
 		t.Helper()
 		e.round()
 		for name, want := range want {
-			for where, x := range map[string]*Index{"memory": e.index, "disk": NewIndex(e.store)} {
+			for where, x := range map[string]*index.Index{"memory": e.index, "disk": index.NewIndex(e.store)} {
 				if _, err := x.Ref(t.Context(), "acme/_/hub/one", name); (err == nil) != want {
 					t.Errorf("ref %s in %s: %v", name, where, err)
 				}

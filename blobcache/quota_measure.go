@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -56,8 +58,8 @@ type measurement struct {
 	owners  map[string]holdings
 	totals  map[string]Total
 	over    map[string]victims
-	idle    []Linked // whose content is gone
-	pending bool     // something is about to be stored for an owner with a quota
+	idle    []index.Linked // whose content is gone
+	pending bool           // something is about to be stored for an owner with a quota
 	coming  map[string]int64
 }
 
@@ -91,7 +93,7 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	return m, nil
 }
 
-func (m *measurement) visit(l Linked) error {
+func (m *measurement) visit(l index.Linked) error {
 	scope, d := l.Scope, l.Digest
 	if top, _, _ := strings.Cut(scope, "/"); top != m.top {
 		m.finish()
@@ -102,7 +104,7 @@ func (m *measurement) visit(l Linked) error {
 		_ = m.index.MarkLink(m.ctx, scope, d, l.Used)
 	}
 	key, size := sumOf(d), int64(unmeasured)
-	owners(scope, func(owner string) bool {
+	index.Owners(scope, func(owner string) bool {
 		held, known := m.owners[owner][key]
 		if known {
 			size = held.size
@@ -187,7 +189,7 @@ func (m *measurement) choose(held holdings, excess int64) victims {
 			continue
 		}
 		tree := m.cache.keeper.tree(m.ctx, c.sha256())
-		last := latest(Entry{Used: time.Unix(0, c.used)}, tree).UnixNano()
+		last := latest(store.Entry{Used: time.Unix(0, c.used)}, tree).UnixNano()
 		for _, n := range tree {
 			if key := sumOf(n.digest); held[key].used <= last && held[key].size > 0 {
 				take(key, held[key])

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -55,7 +56,7 @@ func (q *Quotas) trim(ctx context.Context, m *measurement) error {
 	return nil
 }
 
-func (t *trimming) visit(l Linked) error {
+func (t *trimming) visit(l index.Linked) error {
 	scope, d := l.Scope, l.Digest
 	key := sumOf(d)
 	if !t.wanted[key] {
@@ -84,7 +85,7 @@ func (t *trimming) visit(l Linked) error {
 // loser is the owner of a scope, or one that it is a part of, that is to lose
 // some content.
 func (t *trimming) loser(scope string, key sum) (loser string, h holding, ok bool) {
-	owners(scope, func(owner string) bool {
+	index.Owners(scope, func(owner string) bool {
 		h, ok = t.over[owner][key]
 		loser = owner
 		return !ok

@@ -3,6 +3,7 @@ package blobcache
 import (
 	"bytes"
 	"context"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"io"
 	"io/fs"
 	"path/filepath"
@@ -12,7 +13,7 @@ import (
 
 // smallDisk is a shelf on a disk of so many bytes that has nothing else on it.
 type smallDisk struct {
-	*FileStore
+	*store.FileStore
 	dir  string
 	size int64
 }
@@ -41,11 +42,11 @@ func TestRoomBesideAFill(t *testing.T) {
 	}{{3_900_000, true}, {4_100_000, false}} {
 		dir := t.TempDir()
 		synctest.Test(t, func(t *testing.T) {
-			store, err := OpenFileStore(dir)
+			files, err := store.OpenFileStore(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := New(&smallDisk{store, dirOf(store), 10_000_000}, Limits{Reserve: 1}, Hooks{})
+			c := New(&smallDisk{files, dirOf(files), 10_000_000}, Limits{Reserve: 1}, Hooks{})
 			large, d := content(1, 6_000_000)
 			gate := make(chan struct{})
 			r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
@@ -86,11 +87,11 @@ func TestRoomBesideAFill(t *testing.T) {
 func TestRoomAfterAFailure(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenFileStore(dir)
+		files, err := store.OpenFileStore(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := New(&smallDisk{store, dirOf(store), 10_000_000}, Limits{Reserve: 1}, Hooks{})
+		c := New(&smallDisk{files, dirOf(files), 10_000_000}, Limits{Reserve: 1}, Hooks{})
 		large, d := content(1, 6_000_000)
 		r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
 			return &Body{ReadCloser: io.NopCloser(bytes.NewReader(large[:5_000_000])), Size: 6_000_000}, nil

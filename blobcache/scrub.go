@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/time/rate"
 )
@@ -43,7 +44,7 @@ type Scrubbing struct {
 // else, so that what a restart keeps it from reaching is not always the same.
 // An error is ctx's, or the shelf's where it cannot be walked.
 func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64) (Scrubbing, error) {
-	found, err := c.scrub(ctx, bytesPerSecond, func(Entry) bool { return true })
+	found, err := c.scrub(ctx, bytesPerSecond, func(store.Entry) bool { return true })
 	c.tellScrubbed(found)
 	return found, err
 }
@@ -54,7 +55,7 @@ func (c *Cache) tellScrubbed(found Scrubbing) {
 	}
 }
 
-func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(Entry) bool) (Scrubbing, error) {
+func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(store.Entry) bool) (Scrubbing, error) {
 	limit := rate.Inf
 	if bytesPerSecond > 0 {
 		limit = rate.Limit(bytesPerSecond)
@@ -70,7 +71,7 @@ func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(Entr
 // verified when it is asked for comes first: all of a cache that an earlier
 // version has written.
 func (c *Cache) keepScrubbing(ctx context.Context) {
-	found, err := c.scrub(ctx, scrubRate, func(e Entry) bool { return e.Doubtful })
+	found, err := c.scrub(ctx, scrubRate, func(e store.Entry) bool { return e.Doubtful })
 	if err != nil && ctx.Err() == nil {
 		c.trouble("verify stored content", err)
 	}
@@ -81,7 +82,7 @@ func (c *Cache) keepScrubbing(ctx context.Context) {
 		if _, err := c.Scrub(ctx, scrubRate); err != nil && ctx.Err() == nil {
 			c.trouble("scrub", err)
 		}
-		if !pause(ctx, scrubRest) {
+		if !store.Pause(ctx, scrubRest) {
 			return
 		}
 	}
@@ -89,7 +90,7 @@ func (c *Cache) keepScrubbing(ctx context.Context) {
 
 type scrub struct {
 	cache   *Cache
-	which   func(Entry) bool
+	which   func(store.Entry) bool
 	limiter *rate.Limiter
 	found   Scrubbing
 	doubts  []digest.Digest // what could not be read
@@ -99,7 +100,7 @@ func (s *scrub) run(ctx context.Context) error {
 	start := fmt.Sprintf("%02x", rand.IntN(256))
 	var unseen error
 	for _, second := range []bool{false, true} {
-		unseen = s.cache.blobs.Walk(ctx, func(e Entry) error {
+		unseen = s.cache.blobs.Walk(ctx, func(e store.Entry) error {
 			if (e.Digest.Encoded() < start) == second && s.which(e) {
 				s.check(ctx, e.Digest, s.doubt)
 			}
@@ -132,7 +133,7 @@ func (s *scrub) check(ctx context.Context, d digest.Digest, unreadable func(cont
 		}
 		return s.limiter.WaitN(ctx, n)
 	})
-	damaged := errors.Is(err, ErrDamaged)
+	damaged := errors.Is(err, store.ErrDamaged)
 	switch {
 	case ctx.Err() != nil || !damaged && errors.Is(err, fs.ErrNotExist):
 		return

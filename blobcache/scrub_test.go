@@ -11,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
 // dimShelf cannot read some of its content.
 type dimShelf struct {
-	*FileStore
+	*store.FileStore
 	unreadable map[digest.Digest]int // how often yet
 }
 
@@ -32,11 +33,11 @@ func (s *dimShelf) Check(ctx context.Context, d digest.Digest, wait func(context
 // from damage.
 func TestScrub(t *testing.T) {
 	const size = 1000
-	store, err := OpenFileStore(t.TempDir())
+	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	shelf := &dimShelf{store, make(map[digest.Digest]int)}
+	shelf := &dimShelf{files, make(map[digest.Digest]int)}
 	c := keptOn(t, shelf, Limits{})
 	var healed []digest.Digest
 	var told Scrubbing
@@ -48,7 +49,7 @@ func TestScrub(t *testing.T) {
 		_, d := content(n, size)
 		digests = append(digests, d)
 	}
-	name := pathOf(dirOf(store), digests[3])
+	name := pathOf(dirOf(files), digests[3])
 	other, _ := content(4, size)
 	if err := os.WriteFile(name, other, 0o600); err != nil {
 		t.Fatal(err)
@@ -85,7 +86,7 @@ func TestScrub(t *testing.T) {
 }
 
 // dirOf is the directory of a store.
-func dirOf(s *FileStore) string {
+func dirOf(s *store.FileStore) string {
 	spool, err := s.Spool(context.Background())
 	if err != nil {
 		panic(err)
@@ -120,7 +121,7 @@ func TestScrubOfPart(t *testing.T) {
 // TestDoubtfulComesFirst in the background, and is counted.
 func TestDoubtfulComesFirst(t *testing.T) {
 	dir := t.TempDir()
-	s, err := OpenFileStore(dir)
+	s, err := store.OpenFileStore(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

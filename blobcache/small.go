@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -96,7 +97,7 @@ func (c *Cache) put(ctx context.Context, d digest.Digest, content []byte) (err e
 		err = c.blobs.Commit(ctx, d, spool)
 	}
 	if err != nil {
-		discard(spool)
+		store.Discard(spool)
 		return err
 	}
 	stored = size

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -32,7 +33,7 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 	file, err := c.blobs.Open(ctx, d)
 	if err != nil {
 		switch {
-		case errors.Is(err, ErrDamaged):
+		case errors.Is(err, store.ErrDamaged):
 			c.replace(ctx, d, err)
 		case !errors.Is(err, fs.ErrNotExist):
 			c.trouble("open stored content", err)
@@ -118,7 +119,7 @@ func (c *Cache) replace(ctx context.Context, d digest.Digest, why error) {
 	c.removing.Lock()
 	defer c.removing.Unlock()
 	e, err := c.blobs.Stat(ctx, d)
-	if err == nil && !e.Doubtful || errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrDamaged) {
+	if err == nil && !e.Doubtful || errors.Is(err, fs.ErrNotExist) && !errors.Is(err, store.ErrDamaged) {
 		return
 	}
 	c.healed(ctx, d, why)

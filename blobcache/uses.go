@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -146,7 +147,7 @@ func spread(taken map[item]use, tree func(digest.Digest) []node) []dated {
 // error. It goes on after an error, so that one use that cannot be marked does not
 // lose the others, but gives up after evictErrors failures in a row.
 func writeDown(uses []dated, mark func(dated) error) (first error) {
-	mark = paced(context.Background(), walkStride, mark) // also after the cache's context has ended
+	mark = store.Paced(context.Background(), store.WalkStride, mark) // also after the cache's context has ended
 	failures := 0
 	for _, use := range uses {
 		err := mark(use)

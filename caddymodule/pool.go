@@ -15,6 +15,8 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -37,7 +39,7 @@ var (
 type vault struct {
 	name     string
 	cache    *blobcache.Cache
-	index    *blobcache.Index
+	index    *index.Index
 	lists    *lists
 	outgoing outgoing
 	asking   questions
@@ -128,7 +130,7 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 		v := &vault{
 			name:  storage.String(),
 			cache: blobcache.New(blobs, limits, cacheHooks),
-			index: blobcache.NewIndex(records),
+			index: index.NewIndex(records),
 			lists: newLists(),
 			stop:  stop,
 			kept:  make(chan struct{}),
@@ -170,7 +172,7 @@ var cacheHooks = blobcache.Hooks{
 	Joined:    logJoin,
 	Resumed:   logResume,
 	Abandoned: logAbandoned,
-	Evicted: func(e blobcache.Entry, left int64) {
+	Evicted: func(e store.Entry, left int64) {
 		processLogger().Debug("blob evicted", zap.String("digest", e.Digest.String()),
 			zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.Int64("stored", left))
 	},

@@ -17,13 +17,13 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // RunBlobs tests an implementation of [blobcache.Blobs]. Each call of open
 // returns an empty one.
-func RunBlobs(t *testing.T, open func(t *testing.T) blobcache.Blobs) {
-	tests := map[string]func(*testing.T, blobcache.Blobs){
+func RunBlobs(t *testing.T, open func(t *testing.T) store.Blobs) {
+	tests := map[string]func(*testing.T, store.Blobs){
 		"AbsentIsNotExist":      testAbsent,
 		"CommitThenOpen":        testCommit,
 		"UncommittedIsNotFound": testUncommitted,
@@ -47,11 +47,11 @@ func RunBlobs(t *testing.T, open func(t *testing.T) blobcache.Blobs) {
 	}
 }
 
-func testAbsent(t *testing.T, s blobcache.Blobs) {
+func testAbsent(t *testing.T, s store.Blobs) {
 	absent(t, s, digest.FromString("never stored"))
 }
 
-func testCommit(t *testing.T, s blobcache.Blobs) {
+func testCommit(t *testing.T, s store.Blobs) {
 	for name, content := range map[string]string{"some": "some content", "empty": "", "large": string(bytes.Repeat([]byte("0123456789"), 100_000))} {
 		for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
 			t.Run(name+"/"+algorithm.String(), func(t *testing.T) {
@@ -72,7 +72,7 @@ func testCommit(t *testing.T, s blobcache.Blobs) {
 	}
 }
 
-func testUncommitted(t *testing.T, s blobcache.Blobs) {
+func testUncommitted(t *testing.T, s store.Blobs) {
 	const content = "not yet whole"
 	spool := spooled(t, s, content)
 	absent(t, s, digest.FromString(content))
@@ -82,7 +82,7 @@ func testUncommitted(t *testing.T, s blobcache.Blobs) {
 	absent(t, s, digest.FromString(content))
 }
 
-func testCommitKeepsSpool(t *testing.T, s blobcache.Blobs) {
+func testCommitKeepsSpool(t *testing.T, s store.Blobs) {
 	const content = "read by those who followed the fill"
 	spool := spooled(t, s, content)
 	if err := s.Commit(t.Context(), digest.FromString(content), spool); err != nil {
@@ -94,7 +94,7 @@ func testCommitKeepsSpool(t *testing.T, s blobcache.Blobs) {
 	same(t, io.NewSectionReader(spool, 0, int64(len(content))), content)
 }
 
-func testCommitTwice(t *testing.T, s blobcache.Blobs) {
+func testCommitTwice(t *testing.T, s store.Blobs) {
 	const content = "fetched by two processes"
 	d := digest.FromString(content)
 	put(t, s, d, content)
@@ -104,7 +104,7 @@ func testCommitTwice(t *testing.T, s blobcache.Blobs) {
 	same(t, found(t, s, d), content)
 }
 
-func testSpools(t *testing.T, s blobcache.Blobs) {
+func testSpools(t *testing.T, s store.Blobs) {
 	one, two := spooled(t, s, "one"), spooled(t, s, "two")
 	if one.Name() == two.Name() {
 		t.Fatal("two spools of one name")
@@ -119,7 +119,7 @@ func testSpools(t *testing.T, s blobcache.Blobs) {
 	same(t, found(t, s, digest.FromString("two")), "two")
 }
 
-func testRemove(t *testing.T, s blobcache.Blobs) {
+func testRemove(t *testing.T, s store.Blobs) {
 	const content = "short-lived"
 	d := digest.FromString(content)
 	if err := s.Remove(t.Context(), d); err != nil {
@@ -136,7 +136,7 @@ func testRemove(t *testing.T, s blobcache.Blobs) {
 	same(t, found(t, s, d), content)
 }
 
-func testRemoveWhileRead(t *testing.T, s blobcache.Blobs) {
+func testRemoveWhileRead(t *testing.T, s store.Blobs) {
 	const content = "removed under a reader"
 	d := digest.FromString(content)
 	put(t, s, d, content)
@@ -147,7 +147,7 @@ func testRemoveWhileRead(t *testing.T, s blobcache.Blobs) {
 	same(t, file, content)
 }
 
-func testBadDigest(t *testing.T, s blobcache.Blobs) {
+func testBadDigest(t *testing.T, s store.Blobs) {
 	for _, d := range []digest.Digest{"", "sha256", "sha256:", "sha256:ab", "sha256:../../etc/passwd", "md5:d41d8cd98f00b204e9800998ecf8427e"} {
 		if file, err := s.Open(t.Context(), d); err == nil {
 			_ = file.Close()
@@ -164,7 +164,7 @@ func testBadDigest(t *testing.T, s blobcache.Blobs) {
 
 // testConcurrent has writers, removers and readers of one digest meet: what is
 // found is always whole.
-func testConcurrent(t *testing.T, s blobcache.Blobs) {
+func testConcurrent(t *testing.T, s store.Blobs) {
 	content := string(bytes.Repeat([]byte("whole"), 10_000))
 	d := digest.FromString(content)
 	var all sync.WaitGroup
@@ -192,7 +192,7 @@ func testConcurrent(t *testing.T, s blobcache.Blobs) {
 	same(t, found(t, s, d), content)
 }
 
-func openWhole(t *testing.T, s blobcache.Blobs, d digest.Digest, content string) {
+func openWhole(t *testing.T, s store.Blobs, d digest.Digest, content string) {
 	file, err := s.Open(t.Context(), d)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -208,7 +208,7 @@ func openWhole(t *testing.T, s blobcache.Blobs, d digest.Digest, content string)
 }
 
 // commit is put for any goroutine.
-func commit(t *testing.T, s blobcache.Blobs, d digest.Digest, content string) {
+func commit(t *testing.T, s store.Blobs, d digest.Digest, content string) {
 	spool, err := s.Spool(context.Background())
 	if err != nil {
 		t.Errorf("spool: %v", err)
@@ -224,14 +224,14 @@ func commit(t *testing.T, s blobcache.Blobs, d digest.Digest, content string) {
 	}
 }
 
-func put(t *testing.T, s blobcache.Blobs, d digest.Digest, content string) {
+func put(t *testing.T, s store.Blobs, d digest.Digest, content string) {
 	t.Helper()
 	if err := s.Commit(t.Context(), d, spooled(t, s, content)); err != nil {
 		t.Fatalf("commit: %v", err)
 	}
 }
 
-func spooled(t *testing.T, s blobcache.Blobs, content string) *os.File {
+func spooled(t *testing.T, s store.Blobs, content string) *os.File {
 	t.Helper()
 	spool, err := s.Spool(t.Context())
 	if err != nil {
@@ -247,7 +247,7 @@ func spooled(t *testing.T, s blobcache.Blobs, content string) *os.File {
 	return spool
 }
 
-func found(t *testing.T, s blobcache.Blobs, d digest.Digest) io.ReadSeekCloser {
+func found(t *testing.T, s store.Blobs, d digest.Digest) io.ReadSeekCloser {
 	t.Helper()
 	file, err := s.Open(t.Context(), d)
 	if err != nil {
@@ -257,7 +257,7 @@ func found(t *testing.T, s blobcache.Blobs, d digest.Digest) io.ReadSeekCloser {
 	return file
 }
 
-func absent(t *testing.T, s blobcache.Blobs, d digest.Digest) {
+func absent(t *testing.T, s store.Blobs, d digest.Digest) {
 	t.Helper()
 	if _, err := s.Open(t.Context(), d); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("open: %v instead of %v", err, fs.ErrNotExist)

@@ -9,22 +9,22 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-func testWalkNothing(t *testing.T, s blobcache.Blobs) {
+func testWalkNothing(t *testing.T, s store.Blobs) {
 	if got := walked(t, s); len(got) != 0 {
 		t.Fatalf("got %v, want no content", got)
 	}
 }
 
-func testFree(t *testing.T, s blobcache.Blobs) {
+func testFree(t *testing.T, s store.Blobs) {
 	if free, total, err := s.Free(t.Context()); err != nil || total > 0 && (free < 0 || free > total) {
 		t.Errorf("got %d free of %d bytes, %v; want at most the total", free, total, err)
 	}
 }
 
-func testWalk(t *testing.T, s blobcache.Blobs) {
+func testWalk(t *testing.T, s store.Blobs) {
 	want := make(map[digest.Digest]int64)
 	for _, content := range []string{"", "one", "two and more", "three"} {
 		for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
@@ -45,11 +45,11 @@ func testWalk(t *testing.T, s blobcache.Blobs) {
 	}
 }
 
-func testWalkStops(t *testing.T, s blobcache.Blobs) {
+func testWalkStops(t *testing.T, s store.Blobs) {
 	put(t, s, digest.FromString("one"), "one")
 	put(t, s, digest.FromString("two"), "two")
 	enough, visits := errors.New("enough"), 0
-	err := s.Walk(t.Context(), func(blobcache.Entry) error {
+	err := s.Walk(t.Context(), func(store.Entry) error {
 		visits++
 		return enough
 	})
@@ -58,12 +58,12 @@ func testWalkStops(t *testing.T, s blobcache.Blobs) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Walk(ctx, func(blobcache.Entry) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := s.Walk(ctx, func(store.Entry) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled walk: %v", err)
 	}
 }
 
-func testCheck(t *testing.T, s blobcache.Blobs) {
+func testCheck(t *testing.T, s store.Blobs) {
 	good, bad := digest.FromString("some content"), digest.FromString("other content")
 	if err := s.Check(t.Context(), good, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of what is not there: got %v, want %v", err, fs.ErrNotExist)
@@ -75,8 +75,8 @@ func testCheck(t *testing.T, s blobcache.Blobs) {
 	if err != nil || read != len("some content") {
 		t.Errorf("got %v after %d bytes", err, read)
 	}
-	if err := s.Check(t.Context(), bad, nil); !errors.Is(err, blobcache.ErrDamaged) {
-		t.Errorf("of another digest: got %v, want %v", err, blobcache.ErrDamaged)
+	if err := s.Check(t.Context(), bad, nil); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("of another digest: got %v, want %v", err, store.ErrDamaged)
 	}
 	enough := errors.New("enough")
 	if err := s.Check(t.Context(), good, func(context.Context, int) error { return enough }); !errors.Is(err, enough) {
@@ -84,7 +84,7 @@ func testCheck(t *testing.T, s blobcache.Blobs) {
 	}
 }
 
-func testStat(t *testing.T, s blobcache.Blobs) {
+func testStat(t *testing.T, s store.Blobs) {
 	d := digest.FromString("some content")
 	if _, err := s.Stat(t.Context(), d); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of what is not there: %v", err)
@@ -104,7 +104,7 @@ func testStat(t *testing.T, s blobcache.Blobs) {
 	}
 }
 
-func testTouch(t *testing.T, s blobcache.Blobs) {
+func testTouch(t *testing.T, s store.Blobs) {
 	d := digest.FromString("used")
 	used := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
 	if err := s.Touch(t.Context(), d, used); err != nil {
@@ -120,10 +120,10 @@ func testTouch(t *testing.T, s blobcache.Blobs) {
 	same(t, found(t, s, d), "used")
 }
 
-func walked(t *testing.T, s blobcache.Blobs) map[digest.Digest]blobcache.Entry {
+func walked(t *testing.T, s store.Blobs) map[digest.Digest]store.Entry {
 	t.Helper()
-	entries := make(map[digest.Digest]blobcache.Entry)
-	err := s.Walk(t.Context(), func(e blobcache.Entry) error {
+	entries := make(map[digest.Digest]store.Entry)
+	err := s.Walk(t.Context(), func(e store.Entry) error {
 		entries[e.Digest] = e
 		return nil
 	})

@@ -9,13 +9,13 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // RunRecords tests an implementation of [blobcache.Records]. Each call of open
 // returns an empty one.
-func RunRecords(t *testing.T, open func(t *testing.T) blobcache.Records) {
-	tests := map[string]func(*testing.T, blobcache.Records){
+func RunRecords(t *testing.T, open func(t *testing.T) store.Records) {
+	tests := map[string]func(*testing.T, store.Records){
 		"AbsentIsNotExist": testNoRecord,
 		"SaveThenLoad":     testSave,
 		"LastWriterWins":   testReplace,
@@ -35,13 +35,13 @@ func RunRecords(t *testing.T, open func(t *testing.T) blobcache.Records) {
 	}
 }
 
-func testNoRecord(t *testing.T, r blobcache.Records) {
+func testNoRecord(t *testing.T, r store.Records) {
 	if _, err := r.Load(t.Context(), "refs/a/b/latest"); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("load: %v instead of %v", err, fs.ErrNotExist)
 	}
 }
 
-func testSave(t *testing.T, r blobcache.Records) {
+func testSave(t *testing.T, r store.Records) {
 	values := map[string]string{
 		"refs/a/latest":                              "1",
 		"refs/a/3.20":                                "2",
@@ -59,14 +59,14 @@ func testSave(t *testing.T, r blobcache.Records) {
 	}
 }
 
-func testReplace(t *testing.T, r blobcache.Records) {
+func testReplace(t *testing.T, r store.Records) {
 	for _, value := range []string{"a longer first value", "second", "", "last"} {
 		save(t, r, "refs/a/latest", value)
 		loads(t, r, "refs/a/latest", value)
 	}
 }
 
-func testCopies(t *testing.T, r blobcache.Records) {
+func testCopies(t *testing.T, r store.Records) {
 	value := []byte("value")
 	if err := r.Save(t.Context(), "refs/a/latest", value); err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func testCopies(t *testing.T, r blobcache.Records) {
 	loads(t, r, "refs/a/latest", "value")
 }
 
-func testBadKeys(t *testing.T, r blobcache.Records) {
+func testBadKeys(t *testing.T, r store.Records) {
 	for _, key := range []string{"", ".", "..", "/refs/a", "refs/a/", "refs//a", "refs/../a", "../refs/a", "refs/./a", "refs/a/..", "refs/a\x00b"} {
 		if err := r.Save(t.Context(), key, []byte("x")); err == nil {
 			t.Errorf("saved %q", key)
@@ -92,7 +92,7 @@ func testBadKeys(t *testing.T, r blobcache.Records) {
 }
 
 // testConcurrentSave proves that a value is replaced as a whole or not at all.
-func testConcurrentSave(t *testing.T, r blobcache.Records) {
+func testConcurrentSave(t *testing.T, r store.Records) {
 	const key = "refs/a/latest"
 	save(t, r, key, string(bytes.Repeat([]byte{'0'}, 4096)))
 	var all sync.WaitGroup
@@ -121,14 +121,14 @@ func testConcurrentSave(t *testing.T, r blobcache.Records) {
 	all.Wait()
 }
 
-func save(t *testing.T, r blobcache.Records, key, value string) {
+func save(t *testing.T, r store.Records, key, value string) {
 	t.Helper()
 	if err := r.Save(t.Context(), key, []byte(value)); err != nil {
 		t.Fatalf("save %q: %v", key, err)
 	}
 }
 
-func loads(t *testing.T, r blobcache.Records, key, value string) {
+func loads(t *testing.T, r store.Records, key, value string) {
 	t.Helper()
 	if got, err := r.Load(t.Context(), key); err != nil || string(got) != value {
 		t.Fatalf("load %q: %q instead of %q, %v", key, got, value, err)

@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-func testList(t *testing.T, l blobcache.Records) {
+func testList(t *testing.T, l store.Records) {
 	if got := listed(t, l, "links"); len(got) != 0 {
 		t.Errorf("an empty ledger has %v", got)
 	}
@@ -34,7 +34,7 @@ func testList(t *testing.T, l blobcache.Records) {
 	}
 	// What shares its first components follows upon each other.
 	last, seen := "", make(map[string]bool)
-	err := l.List(t.Context(), "links", func(r blobcache.Record) error {
+	err := l.List(t.Context(), "links", func(r store.Record) error {
 		owner := strings.Split(r.Key, "/")[1]
 		if owner != last && seen[owner] {
 			t.Errorf("%s comes twice", owner)
@@ -47,11 +47,11 @@ func testList(t *testing.T, l blobcache.Records) {
 	}
 }
 
-func testListStops(t *testing.T, l blobcache.Records) {
+func testListStops(t *testing.T, l store.Records) {
 	save(t, l, "links/a/x", "1")
 	save(t, l, "links/b/x", "1")
 	enough, visits := errors.New("enough"), 0
-	err := l.List(t.Context(), "links", func(blobcache.Record) error {
+	err := l.List(t.Context(), "links", func(store.Record) error {
 		visits++
 		return enough
 	})
@@ -60,12 +60,12 @@ func testListStops(t *testing.T, l blobcache.Records) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := l.List(ctx, "links", func(blobcache.Record) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := l.List(ctx, "links", func(store.Record) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled list: %v", err)
 	}
 }
 
-func testMark(t *testing.T, l blobcache.Records) {
+func testMark(t *testing.T, l store.Records) {
 	used := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
 	if err := l.Mark(t.Context(), "links/a/x", used); err != nil {
 		t.Errorf("mark what is not there: %v", err)
@@ -87,7 +87,7 @@ func testMark(t *testing.T, l blobcache.Records) {
 	}
 }
 
-func testDelete(t *testing.T, l blobcache.Records) {
+func testDelete(t *testing.T, l store.Records) {
 	if err := l.Delete(t.Context(), "links/a/x"); err != nil {
 		t.Errorf("delete what is not there: %v", err)
 	}
@@ -104,13 +104,13 @@ func testDelete(t *testing.T, l blobcache.Records) {
 	loads(t, l, "links/a/x", "3")
 }
 
-func testDeleteInList(t *testing.T, l blobcache.Records) {
+func testDeleteInList(t *testing.T, l store.Records) {
 	const n = 300
 	for i := range n {
 		save(t, l, fmt.Sprintf("links/a/%d/%d", i%3, i), "1")
 	}
 	visits := 0
-	err := l.List(t.Context(), "links", func(r blobcache.Record) error {
+	err := l.List(t.Context(), "links", func(r store.Record) error {
 		visits++
 		return l.Delete(t.Context(), r.Key)
 	})
@@ -120,7 +120,7 @@ func testDeleteInList(t *testing.T, l blobcache.Records) {
 }
 
 // testDeleteAndSave has keys of one folder come and go.
-func testDeleteAndSave(t *testing.T, l blobcache.Records) {
+func testDeleteAndSave(t *testing.T, l store.Records) {
 	var all sync.WaitGroup
 	for i := range 4 {
 		key := fmt.Sprintf("links/a/b/%d", i)
@@ -141,7 +141,7 @@ func testDeleteAndSave(t *testing.T, l blobcache.Records) {
 	all.Wait()
 }
 
-func testBadKeysChanged(t *testing.T, l blobcache.Records) {
+func testBadKeysChanged(t *testing.T, l store.Records) {
 	for _, key := range []string{"", ".", "..", "/links/a", "links/../a", "../links"} {
 		if l.Mark(t.Context(), key, time.Now()) == nil {
 			t.Errorf("marked %q", key)
@@ -149,16 +149,16 @@ func testBadKeysChanged(t *testing.T, l blobcache.Records) {
 		if l.Delete(t.Context(), key) == nil {
 			t.Errorf("deleted %q", key)
 		}
-		if l.List(t.Context(), key, func(blobcache.Record) error { return nil }) == nil {
+		if l.List(t.Context(), key, func(store.Record) error { return nil }) == nil {
 			t.Errorf("listed %q", key)
 		}
 	}
 }
 
-func listed(t *testing.T, l blobcache.Records, prefix string) map[string]time.Time {
+func listed(t *testing.T, l store.Records, prefix string) map[string]time.Time {
 	t.Helper()
 	records := make(map[string]time.Time)
-	err := l.List(t.Context(), prefix, func(r blobcache.Record) error {
+	err := l.List(t.Context(), prefix, func(r store.Record) error {
 		if _, twice := records[r.Key]; twice {
 			t.Errorf("%s comes twice", r.Key)
 		}
