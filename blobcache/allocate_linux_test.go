@@ -2,10 +2,11 @@ package blobcache
 
 import (
 	"errors"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // TestAllocateMoreThanThereIs: a size that no disk has room for takes nothing of

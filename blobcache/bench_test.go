@@ -166,7 +166,7 @@ func BenchmarkDirectory(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	known := index.NewIndex(opened)
+	known := index.New(opened)
 	for n := range *files {
 		d := digest.FromString(fmt.Sprint(n))
 		name := filepath.Join(dir, "blobs", "sha256", d.Encoded()[:2], d.Encoded())

@@ -2,17 +2,16 @@ package blobcache
 
 import (
 	"context"
-	_ "crypto/sha256" // the digest algorithms that can be verified
-	_ "crypto/sha512"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"sync"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // ErrDigestMismatch means that a source sent bytes that do not have the digest

@@ -3,11 +3,12 @@ package blobcache
 import (
 	"bytes"
 	"context"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"io"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // claiming is a source that tells a size and sends one byte, then what gate lets

@@ -3,12 +3,13 @@ package blobcache
 import (
 	"bytes"
 	"context"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"io"
 	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // reads counts what is read of a source.

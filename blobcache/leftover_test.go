@@ -10,9 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
-	"github.com/opencontainers/go-digest"
 )
 
 // TestPurgeOfWhatIsInUse: content that is being read, or still on its way, when
@@ -71,7 +72,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func TestPurgeOutlastsTrouble(t *testing.T) {
 	e := newEstate(t, nil)
 	ledger := &brokenLedger{Records: e.store}
-	e.index = index.NewIndex(ledger)
+	e.index = index.New(ledger)
 	e.quotas.index = e.index
 	e.pull("acme/_/hub/a", "image", "layer")
 	if _, err := e.quotas.Purge(t.Context(), "acme"); err != nil {

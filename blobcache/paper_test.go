@@ -10,9 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
-	"github.com/opencontainers/go-digest"
 )
 
 // paperDigest is the digest of nothing in particular, another one for each n.
@@ -119,7 +120,7 @@ func BenchmarkMeasure(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			shelf := &paperShelf{n: n}
 			c := New(shelf, Limits{Reserve: -1}, Hooks{})
-			q := NewQuotas(c, index.NewIndex(&paperLedger{n: n}), map[string]int64{"acme": 1 << 50})
+			q := NewQuotas(c, index.New(&paperLedger{n: n}), map[string]int64{"acme": 1 << 50})
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := q.measure(b.Context()); err != nil {
@@ -128,7 +129,7 @@ func BenchmarkMeasure(b *testing.B) {
 			}
 			b.ReportMetric(float64(peakOf(b, func(visit func()) {
 				m := &paperLedger{n: n, visited: visit}
-				q.index = index.NewIndex(m)
+				q.index = index.New(m)
 				if _, err := q.measure(b.Context()); err != nil {
 					b.Fatal(err)
 				}

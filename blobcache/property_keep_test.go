@@ -34,7 +34,7 @@ func (w *world) bound() {
 	}
 	w.cache = blobcache.New(w.store, w.limits, w.hooks())
 	w.cache.SetSpans(1+int64(w.upTo(400_000)), 8+int64(w.upTo(100_000)), 200_000)
-	w.index = index.NewIndex(w.files)
+	w.index = index.New(w.files)
 	w.quotas = blobcache.NewQuotas(w.cache, w.index, quotas)
 }
 

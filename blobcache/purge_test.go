@@ -4,8 +4,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 // TestPurge: an owner loses all links and refs, its parts' too, and what nobody
@@ -23,7 +24,7 @@ func TestPurge(t *testing.T) {
 	has := func(scope string) (linked, named, stored bool) {
 		t.Helper()
 		_, err := e.index.Ref(t.Context(), scope, "latest")
-		_, disk := index.NewIndex(e.store).Ref(t.Context(), scope, "latest")
+		_, disk := index.New(e.store).Ref(t.Context(), scope, "latest")
 		if (err == nil) != (disk == nil) {
 			t.Errorf("%s has a ref in memory: %v, on disk: %v", scope, err, disk)
 		}

@@ -10,8 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 func TestQuotaLimit(t *testing.T) {
@@ -87,7 +88,7 @@ func TestForget(t *testing.T) {
 		t.Helper()
 		e.round()
 		for name, want := range want {
-			for where, x := range map[string]*index.Index{"memory": e.index, "disk": index.NewIndex(e.store)} {
+			for where, x := range map[string]*index.Index{"memory": e.index, "disk": index.New(e.store)} {
 				if _, err := x.Ref(t.Context(), "acme/_/hub/one", name); (err == nil) != want {
 					t.Errorf("ref %s in %s: %v", name, where, err)
 				}

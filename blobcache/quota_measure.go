@@ -11,9 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
-	"github.com/opencontainers/go-digest"
 )
 
 // sum stands for a digest in the memory of a measure: its first 32 bytes.

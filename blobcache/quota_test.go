@@ -9,8 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 // estate is a gallery with owners.
@@ -23,7 +24,7 @@ type estate struct {
 
 func newEstate(t *testing.T, limits map[string]int64) *estate {
 	g := newGallery(t, Limits{})
-	e := &estate{gallery: g, index: index.NewIndex(g.store), trimmed: make(map[string]int64)}
+	e := &estate{gallery: g, index: index.New(g.store), trimmed: make(map[string]int64)}
 	g.cache.hooks.Trimmed = func(owner string, links int, size int64) {
 		if links == 0 {
 			t.Errorf("%s lost %d bytes with no link", owner, size)
@@ -74,7 +75,7 @@ func (e *estate) round() {
 
 func (e *estate) linked(scope string, d digest.Digest) bool {
 	_, err := e.index.Link(e.t.Context(), scope, d)
-	_, disk := index.NewIndex(e.store).Link(e.t.Context(), scope, d)
+	_, disk := index.New(e.store).Link(e.t.Context(), scope, d)
 	if (err == nil) != (disk == nil) {
 		e.t.Errorf("%s has %s in memory: %v, on disk: %v", scope, e.names[d], err, disk)
 	}
@@ -169,7 +170,7 @@ func TestKeepQuotas(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		c, store := kept(t, dir, Limits{})
-		known := index.NewIndex(store)
+		known := index.New(store)
 		q := NewQuotas(c, known, map[string]int64{"acme": 2500})
 		done := make(chan struct{})
 		go func() { defer close(done); q.Keep(t.Context()) }()
@@ -211,7 +212,7 @@ func TestQuotaOnBrokenDisk(t *testing.T) {
 	var troubles []string
 	e.cache.hooks.Trouble = func(op string, err error) { troubles = append(troubles, op) }
 	broken := &brokenLedger{Records: e.store, fail: map[string]error{"delete": fs.ErrPermission, "mark": fs.ErrPermission}}
-	e.index = index.NewIndex(broken)
+	e.index = index.New(broken)
 	e.quotas.index = e.index
 	e.quotas.Used("acme/_/hub/one", one, true)
 	e.round()

@@ -6,8 +6,9 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 // trimming is a walk over all links that removes those of owners over their

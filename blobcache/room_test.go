@@ -3,12 +3,13 @@ package blobcache
 import (
 	"bytes"
 	"context"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"io"
 	"io/fs"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // smallDisk is a shelf on a disk of so many bytes that has nothing else on it.

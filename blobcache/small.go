@@ -6,8 +6,9 @@ import (
 	"io"
 	"io/fs"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // Find returns stored content of at most limit bytes, all that it names counting as

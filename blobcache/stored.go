@@ -8,8 +8,9 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // Has reports whether the content is stored, and its size.

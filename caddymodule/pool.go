@@ -130,7 +130,7 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 		v := &vault{
 			name:  storage.String(),
 			cache: blobcache.New(blobs, limits, cacheHooks),
-			index: index.NewIndex(records),
+			index: index.New(records),
 			lists: newLists(),
 			stop:  stop,
 			kept:  make(chan struct{}),

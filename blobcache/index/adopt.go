@@ -4,9 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"io/fs"
 	"strings"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // proved is the value of linkRecord.Proof of links whose source has delivered the

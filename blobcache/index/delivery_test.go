@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
@@ -45,7 +46,7 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fixture{t, s, dir, NewIndex(s)}
+	return &fixture{t, s, dir, New(s)}
 }
 
 // layer stores content of so many bytes that is the same for a name.
@@ -71,7 +72,7 @@ func (e *fixture) layer(name string, size int) digest.Digest {
 func (e *fixture) linked(scope string, d digest.Digest) bool {
 	e.t.Helper()
 	_, err := e.index.Link(e.t.Context(), scope, d)
-	_, disk := NewIndex(e.store).Link(e.t.Context(), scope, d)
+	_, disk := New(e.store).Link(e.t.Context(), scope, d)
 	if (err == nil) != (disk == nil) {
 		e.t.Errorf("%s to %s: got %v in memory and %v on disk, want the same", scope, d, err, disk)
 	}
@@ -89,7 +90,7 @@ func TestDelivery(t *testing.T) {
 	if err := e.index.AddDelivery(t.Context(), hubScope, d, Link{Size: 10_000}); err != nil {
 		t.Fatal(err)
 	}
-	for _, x := range []*Index{e.index, NewIndex(e.store)} {
+	for _, x := range []*Index{e.index, New(e.store)} {
 		if got, err := x.Delivery(t.Context(), otherScope, d); err != nil || got.Size != 10_000 {
 			t.Errorf("another repository: %+v, %v", got, err)
 		}
@@ -118,7 +119,7 @@ func TestDeliveryIsForgotten(t *testing.T) {
 	}
 	known := func(d digest.Digest) bool {
 		_, memory := e.index.Delivery(t.Context(), hubScope, d)
-		_, disk := NewIndex(e.store).Delivery(t.Context(), hubScope, d)
+		_, disk := New(e.store).Delivery(t.Context(), hubScope, d)
 		if (memory == nil) != (disk == nil) {
 			t.Errorf("in memory: %v, on disk: %v", memory, disk)
 		}
@@ -246,7 +247,7 @@ func TestAdoptGoesOn(t *testing.T) {
 	if _, err := e.index.Adopt(ctx, e.store, []string{"hub@1"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v, want %v", err, context.Canceled)
 	}
-	e.index = NewIndex(e.store)
+	e.index = New(e.store)
 	got, err := e.index.Adopt(t.Context(), e.store, []string{"hub@1"})
 	if err != nil || got.Kept == 0 || got.Kept > len(all)-10 || got.Dropped != 0 {
 		t.Errorf("goes on: %+v, %v; want at most %d kept", got, err, len(all)-10)
@@ -286,7 +287,7 @@ func TestAdoptGoesOnMixed(t *testing.T) {
 	if got, err := e.index.Adopt(ctx, e.store, trusted); !errors.Is(err, context.Canceled) || got.Dropped != 1 {
 		t.Fatalf("interrupted: %+v, %v; want one dropped and %v", got, err, context.Canceled)
 	}
-	e.index = NewIndex(e.store)
+	e.index = New(e.store)
 	if got, err := e.index.Adopt(t.Context(), e.store, trusted); err != nil || got != (Adopted{Dropped: 1}) {
 		t.Errorf("goes on: %+v, %v; want one dropped", got, err)
 	}
@@ -321,7 +322,7 @@ func TestBlobLinkKeepsMediaType(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, x := range []*Index{e.index, NewIndex(e.store)} {
+	for _, x := range []*Index{e.index, New(e.store)} {
 		if got, err := x.Link(t.Context(), hubScope, d); err != nil || got != manifest {
 			t.Errorf("got %+v, %v; want %+v", got, err, manifest)
 		}

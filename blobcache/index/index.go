@@ -1,3 +1,14 @@
+// Package index records which content a repository is known to contain, what its
+// tags stood for, and what a source has delivered.
+//
+// A [Link] lets a scope have stored content. It exists only where the scope's own
+// source has delivered the content, or has delivered it to another scope and
+// confirmed it for this one: the same digest from another source does not count. A
+// [Delivery] says that a source has delivered content to any of its scopes. A
+// [Ref] is what a tag stood for when the source was last asked.
+//
+// All of them are records in a [store.Records], with the recent ones in memory. A
+// lost record costs a question to the source, never a wrong answer.
 package index
 
 import (
@@ -9,9 +20,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // Link says that a scope is known to contain some content. It exists only
@@ -73,8 +85,8 @@ type Index struct {
 // indexEntries bounds each of the three memories: some 30 MiB when full.
 const indexEntries = 64 << 10
 
-// NewIndex returns the index over records.
-func NewIndex(records store.Records) *Index {
+// New returns the index over records.
+func New(records store.Records) *Index {
 	links, err1 := lru.New[string, linkRecord](indexEntries)
 	refs, err2 := lru.New[string, Ref](indexEntries)
 	deliveries, err3 := lru.New[string, Delivery](indexEntries)

@@ -54,7 +54,7 @@ var (
 
 func TestLinks(t *testing.T) {
 	records := &countedRecords{Records: openIndexed(t, t.TempDir())}
-	x := index.NewIndex(records)
+	x := index.New(records)
 	if _, err := x.Link(t.Context(), "acme/hub/alpine", aDigest); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("never linked: %v", err)
 	}
@@ -66,7 +66,7 @@ func TestLinks(t *testing.T) {
 	if n := records.saves.Load(); n != 1 {
 		t.Errorf("saved %d times", n)
 	}
-	for name, x := range map[string]*index.Index{"same": x, "after a restart": index.NewIndex(records)} {
+	for name, x := range map[string]*index.Index{"same": x, "after a restart": index.New(records)} {
 		if link, err := x.Link(t.Context(), "acme/hub/alpine", aDigest); err != nil || link != aLink {
 			t.Errorf("%s: %+v, %v", name, link, err)
 		}
@@ -83,7 +83,7 @@ func TestLinks(t *testing.T) {
 
 func TestRefs(t *testing.T) {
 	records := &countedRecords{Records: openIndexed(t, t.TempDir())}
-	x := index.NewIndex(records)
+	x := index.New(records)
 	if _, err := x.Ref(t.Context(), "acme/hub/alpine", "latest"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("never set: %v", err)
 	}
@@ -106,7 +106,7 @@ func TestRefs(t *testing.T) {
 	ref.Digest = digest.FromString("b")
 	set(2)
 
-	got, err := index.NewIndex(records).Ref(t.Context(), "acme/hub/alpine", "latest")
+	got, err := index.New(records).Ref(t.Context(), "acme/hub/alpine", "latest")
 	if err != nil || got.Digest != ref.Digest || !got.Checked.IsZero() {
 		t.Errorf("after a restart: %+v, %v", got, err)
 	}
@@ -123,14 +123,14 @@ func TestDamagedRecords(t *testing.T) {
 		if err := records.Save(t.Context(), "refs/acme/_/latest", []byte(value)); err != nil {
 			t.Fatal(err)
 		}
-		x := index.NewIndex(records)
+		x := index.New(records)
 		if ref, err := x.Ref(t.Context(), "acme", "latest"); !errors.Is(err, fs.ErrNotExist) || ref.Digest != "" {
 			t.Errorf("%q: %+v, %v", value, ref, err)
 		}
 		if err := x.SetRef(t.Context(), "acme", "latest", index.Ref{Digest: aDigest}); err != nil {
 			t.Errorf("%q does not heal: %v", value, err)
 		}
-		if ref, err := index.NewIndex(records).Ref(t.Context(), "acme", "latest"); err != nil || ref.Digest != aDigest {
+		if ref, err := index.New(records).Ref(t.Context(), "acme", "latest"); err != nil || ref.Digest != aDigest {
 			t.Errorf("%q does not heal: %+v, %v", value, ref, err)
 		}
 	}
@@ -139,7 +139,7 @@ func TestDamagedRecords(t *testing.T) {
 // TestRecordsFail has what was learned hold until the process ends.
 func TestRecordsFail(t *testing.T) {
 	records := &countedRecords{Records: openIndexed(t, t.TempDir()), fail: syscall.EIO}
-	x := index.NewIndex(records)
+	x := index.New(records)
 	if _, err := x.Link(t.Context(), "acme", aDigest); !errors.Is(err, syscall.EIO) || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("link: %v", err)
 	}
@@ -159,7 +159,7 @@ func TestRecordsFail(t *testing.T) {
 }
 
 func TestScopeThatIsNoPath(t *testing.T) {
-	x := index.NewIndex(openIndexed(t, t.TempDir()))
+	x := index.New(openIndexed(t, t.TempDir()))
 	for _, scope := range []string{"", "a//b", "../a", "a/../../..", "/a", "a/"} {
 		if err := x.AddLink(t.Context(), scope, aDigest, aLink); err == nil {
 			t.Errorf("linked %q", scope)
@@ -171,7 +171,7 @@ func TestScopeThatIsNoPath(t *testing.T) {
 }
 
 func TestIndexConcurrently(t *testing.T) {
-	x := index.NewIndex(openIndexed(t, t.TempDir()))
+	x := index.New(openIndexed(t, t.TempDir()))
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {

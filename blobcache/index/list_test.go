@@ -7,15 +7,16 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // TestEachRef: names with their scopes, of an owner and its parts alone, until
 // the visitor has seen enough.
 func TestEachRef(t *testing.T) {
 	store := newStore(t)
-	x := NewIndex(store)
+	x := New(store)
 	d := digest.FromString("x")
 	for _, scope := range []string{"acme/_/hub/a", "acme/sub/_/hub/b", "acmeplus/_/hub/c"} {
 		if err := x.SetRef(t.Context(), scope, "1.0", Ref{Digest: d}); err != nil {
@@ -63,11 +64,11 @@ func (l *watchedRecords) Load(ctx context.Context, key string) ([]byte, error) {
 func TestLinkDroppedWhileRead(t *testing.T) {
 	store := newStore(t)
 	d := digest.FromString("layer")
-	if err := NewIndex(store).AddLink(t.Context(), "acme/_/hub/a", d, Link{Size: 5}); err != nil {
+	if err := New(store).AddLink(t.Context(), "acme/_/hub/a", d, Link{Size: 5}); err != nil {
 		t.Fatal(err)
 	}
 	var x *Index
-	x = NewIndex(&watchedRecords{store, func() {
+	x = New(&watchedRecords{store, func() {
 		if n, err := x.Purge(t.Context(), "acme", func(digest.Digest) {}); n != 1 || err != nil {
 			t.Errorf("purge: got %d links, %v; want 1", n, err)
 		}

@@ -1,7 +1,22 @@
+// Package store stores content and records.
+//
+// [Blobs] stores whole, verified content under its digest, and [Records] small
+// values under slash-separated keys, such as which repository contains which
+// content. [FileStore] implements both in a directory that several processes may
+// share. Content and records become visible by rename only: after a crash they are
+// whole or absent, and the next start removes the temporary files of processes
+// that have ended. Content that something else has written to is verified again
+// before it is opened.
+//
+// Absent content and records are errors that are fs.ErrNotExist, and damaged
+// content is [ErrDamaged]. Package storetest has a conformance suite for each
+// interface.
 package store
 
 import (
 	"context"
+	_ "crypto/sha256" // the digest algorithms that can be verified
+	_ "crypto/sha512"
 	"errors"
 	"io"
 	"os"
