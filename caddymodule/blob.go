@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -160,5 +161,5 @@ func (c *blobClaim) ask(ctx context.Context, known int64) (int64, error) {
 func (c *blobClaim) Delivered(size int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)
 	defer cancel()
-	c.delivered(ctx, c.digest, blobcache.Link{Size: size})
+	c.delivered(ctx, c.digest, index.Link{Size: size})
 }

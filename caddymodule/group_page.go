@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
@@ -121,7 +122,7 @@ func (h *Handler) usageOf(group string, total blobcache.Total) groupUsage {
 func (ex *exchange) imagesOf(ctx context.Context, group string) (images []groupImage, more bool, err error) {
 	images = []groupImage{}
 	seen := 0
-	err = ex.index.EachRef(ctx, group, func(n blobcache.Named) error {
+	err = ex.index.EachRef(ctx, group, func(n index.Named) error {
 		if seen++; seen > pageRefs {
 			more = true
 			return fs.SkipAll
@@ -141,7 +142,7 @@ func (ex *exchange) imagesOf(ctx context.Context, group string) (images []groupI
 // pullName is the reverse of [Handler.repository]: what a client pulls to get
 // what the index has under a name. It is false for what an upstream or a login
 // had that is not configured any more.
-func (ex *exchange) pullName(n blobcache.Named) (string, bool) {
+func (ex *exchange) pullName(n index.Named) (string, bool) {
 	group, rest, _ := strings.Cut(n.Scope, "/_/")
 	from, repository, _ := strings.Cut(rest, "/")
 	for i, u := range ex.Upstreams {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -18,7 +18,7 @@ const maxManifest = 4 << 20
 
 // manifest is what a manifest request needs: content only if it has a body.
 type manifest struct {
-	blobcache.Ref
+	index.Ref
 	content *body
 	status  []string // Cache-Status
 }
@@ -66,7 +66,7 @@ func (p *repository) byTag(ctx context.Context, tag string, body bool) (manifest
 
 // linkedType returns the media type of what a tag stands for if this repository
 // is known to contain it, and nothing if upstream has only said so.
-func (p *repository) linkedType(ctx context.Context, ref blobcache.Ref) string {
+func (p *repository) linkedType(ctx context.Context, ref index.Ref) string {
 	if !ref.Linked() {
 		if link, err := p.index.Link(ctx, p.scope, ref.Digest); err != nil || link.MediaType == "" {
 			return ""
@@ -78,7 +78,7 @@ func (p *repository) linkedType(ctx context.Context, ref blobcache.Ref) string {
 
 // byDigest answers with the manifest of a digest that this repository has.
 func (p *repository) byDigest(ctx context.Context, d digest.Digest, body bool) (manifest, error) {
-	m := manifest{Ref: blobcache.Ref{Digest: d}, status: statusHit}
+	m := manifest{Ref: index.Ref{Digest: d}, status: statusHit}
 	link, err := p.index.Link(ctx, p.scope, d)
 	linked := err == nil && link.MediaType != ""
 	if !linked {
@@ -94,7 +94,7 @@ func (p *repository) byDigest(ctx context.Context, d digest.Digest, body bool) (
 		if err != nil {
 			return m, err
 		}
-		link = blobcache.Link{MediaType: desc.MediaType, Size: desc.Size}
+		link = index.Link{MediaType: desc.MediaType, Size: desc.Size}
 	}
 	m.MediaType, m.Size = link.MediaType, link.Size
 	if !body {
@@ -131,7 +131,7 @@ func (p *repository) holds(ctx context.Context, d digest.Digest) bool {
 func (p *repository) confirm(ctx context.Context, reference string) (upstream.Descriptor, error) {
 	m, err := askOf(ctx, p, func() (upstream.Manifest, error) { return p.registry.ResolveManifest(ctx, p.name, reference) })
 	if err == nil && m.Content == nil {
-		link := blobcache.Link{MediaType: m.MediaType, Size: m.Size}
+		link := index.Link{MediaType: m.MediaType, Size: m.Size}
 		if known, err := p.index.Link(ctx, p.scope, m.Digest); err == nil && known == link {
 			return m.Descriptor, nil
 		}
@@ -206,7 +206,7 @@ func (p *repository) keep(ctx context.Context, m upstream.Manifest) error {
 	if err := p.cache.PutBytes(ctx, m.Digest, m.Content); err != nil {
 		return fmt.Errorf("keep manifest: %w", err)
 	}
-	p.delivered(ctx, m.Digest, blobcache.Link{MediaType: m.MediaType, Size: m.Size})
+	p.delivered(ctx, m.Digest, index.Link{MediaType: m.MediaType, Size: m.Size})
 	p.quotas.Added(p.scope, m.Size)
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -37,7 +39,7 @@ var (
 type vault struct {
 	name     string
 	cache    *blobcache.Cache
-	index    *blobcache.Index
+	index    *index.Index
 	lists    *lists
 	outgoing outgoing
 	asking   questions
@@ -83,7 +85,7 @@ func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.depen
 
 func openVault(l *pool.Lease, storage Storage) (*vault, error) {
 	return vaults.Acquire(l, storage.Identity(), func() (*vault, error) {
-		shelf, records, err := storage.Open()
+		blobs, records, err := storage.Open()
 		if err != nil {
 			return nil, err
 		}
@@ -92,8 +94,8 @@ func openVault(l *pool.Lease, storage Storage) (*vault, error) {
 		limits.Parts = parts
 		v := &vault{
 			name:  storage.String(),
-			cache: blobcache.NewBounded(shelf, limits, cacheHooks),
-			index: blobcache.NewIndex(records),
+			cache: blobcache.New(blobs, limits, cacheHooks),
+			index: index.New(records),
 			lists: newLists(),
 			stop:  stop,
 			kept:  make(chan struct{}),
@@ -102,7 +104,7 @@ func openVault(l *pool.Lease, storage Storage) (*vault, error) {
 		go func() {
 			defer close(v.kept)
 			var adopting sync.WaitGroup
-			adopting.Go(func() { v.adoption.run(ctx, v.cache, v.index) })
+			adopting.Go(func() { v.adoption.run(ctx, blobs, v.index) })
 			v.cache.Keep(ctx)
 			adopting.Wait()
 		}()
@@ -135,7 +137,7 @@ var cacheHooks = blobcache.Hooks{
 	Joined:    logJoin,
 	Resumed:   logResume,
 	Abandoned: logAbandoned,
-	Evicted: func(e blobcache.Entry, left int64) {
+	Evicted: func(e store.Entry, left int64) {
 		processLogger().Debug("blob evicted", zap.String("digest", e.Digest.String()),
 			zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.Int64("stored", left))
 	},

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -100,7 +101,7 @@ func once[T any](ctx context.Context, p *repository, what string, ask func(conte
 
 // delivered records content that upstream has delivered, and that this repository
 // has. A record that cannot be written fails no pull.
-func (p *repository) delivered(ctx context.Context, d digest.Digest, link blobcache.Link) {
+func (p *repository) delivered(ctx context.Context, d digest.Digest, link index.Link) {
 	if err := p.index.AddDelivery(ctx, p.scope, d, link); err != nil {
 		p.logger.Warn("cannot record what a repository contains; pulls go on", zap.String("repository", p.scope), zap.Error(err))
 	}
@@ -114,7 +115,7 @@ func (p *repository) used(d digest.Digest) {
 	p.quotas.Used(p.scope, d, true)
 }
 
-func (p *repository) setRef(ctx context.Context, tag string, ref blobcache.Ref) {
+func (p *repository) setRef(ctx context.Context, tag string, ref index.Ref) {
 	if err := p.index.SetRef(ctx, p.scope, tag, ref); err != nil {
 		p.logger.Warn("cannot record what a tag stands for; pulls go on", zap.String("repository", p.scope), zap.Error(err))
 	}

@@ -7,7 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -25,10 +25,10 @@ const (
 // resolve finds out what a tag stands for: from memory while that is fresh,
 // else from upstream, else from memory all the same. An image that upstream
 // has deleted, or no longer lets anybody read, stays available from here.
-func (p *repository) resolve(ctx context.Context, tag string) (blobcache.Ref, []string, error) {
+func (p *repository) resolve(ctx context.Context, tag string) (index.Ref, []string, error) {
 	old, err := p.index.Ref(ctx, p.scope, tag)
 	if err != nil {
-		ref, err := once(ctx, p, "tag "+tag, func(ctx context.Context) (blobcache.Ref, error) {
+		ref, err := once(ctx, p, "tag "+tag, func(ctx context.Context) (index.Ref, error) {
 			return p.askFirst(ctx, tag)
 		})
 		return ref, statusMiss, err
@@ -42,7 +42,7 @@ func (p *repository) resolve(ctx context.Context, tag string) (blobcache.Ref, []
 	}
 	patient, cancel := context.WithTimeoutCause(ctx, stalePatience, context.DeadlineExceeded)
 	defer cancel()
-	ref, err := once(patient, p, "tag "+tag, func(ctx context.Context) (blobcache.Ref, error) {
+	ref, err := once(patient, p, "tag "+tag, func(ctx context.Context) (index.Ref, error) {
 		return p.askAgain(ctx, tag, old)
 	})
 	if err == nil {
@@ -57,22 +57,22 @@ func (p *repository) resolve(ctx context.Context, tag string) (blobcache.Ref, []
 }
 
 // ask asks what a tag stands for.
-func (p *repository) ask(ctx context.Context, tag string) (blobcache.Ref, error) {
+func (p *repository) ask(ctx context.Context, tag string) (index.Ref, error) {
 	desc, err := p.confirm(ctx, tag)
 	if err != nil {
-		return blobcache.Ref{}, err
+		return index.Ref{}, err
 	}
-	return blobcache.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: time.Now()}, nil
+	return index.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: time.Now()}, nil
 }
 
 // freshRef is what somebody else may have learnt since the caller looked.
-func (p *repository) freshRef(ctx context.Context, tag string) (blobcache.Ref, bool) {
+func (p *repository) freshRef(ctx context.Context, tag string) (index.Ref, bool) {
 	ref, err := p.index.Ref(ctx, p.scope, tag)
 	return ref, err == nil && time.Since(ref.Checked) < p.freshFor
 }
 
 // askFirst asks about a tag that is not known.
-func (p *repository) askFirst(ctx context.Context, tag string) (blobcache.Ref, error) {
+func (p *repository) askFirst(ctx context.Context, tag string) (index.Ref, error) {
 	if ref, ok := p.freshRef(ctx, tag); ok {
 		return ref, nil
 	}
@@ -86,7 +86,7 @@ func (p *repository) askFirst(ctx context.Context, tag string) (blobcache.Ref, e
 // askAgain asks about a tag that is known. A tag that has moved is believed
 // only once its new content is here: until then the old image is the one that
 // can be pulled.
-func (p *repository) askAgain(ctx context.Context, tag string, old blobcache.Ref) (blobcache.Ref, error) {
+func (p *repository) askAgain(ctx context.Context, tag string, old index.Ref) (index.Ref, error) {
 	if ref, ok := p.freshRef(ctx, tag); ok {
 		return ref, nil
 	}
