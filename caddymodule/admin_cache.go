@@ -87,10 +87,10 @@ func adminVaults() ([]*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen := make(map[*vault]bool)
+	seen := make(map[*sharedCache]bool)
 	return slices.DeleteFunc(handlers, func(h *Handler) bool {
-		before := seen[h.vault]
-		seen[h.vault] = true
+		before := seen[h.cache]
+		seen[h.cache] = true
 		return before
 	}), nil
 }
@@ -111,11 +111,11 @@ func adminCache(r *http.Request) (int, any, error) {
 }
 
 func (h *Handler) cacheStatus() cacheStatus {
-	status := cacheStatus{Storage: h.vault.name, Groups: make(map[string]groupUsage), Fills: []fillStatus{}, Scrub: h.scrubs.now()}
+	status := cacheStatus{Storage: h.cache.name, Groups: make(map[string]groupUsage), Fills: []fillStatus{}, Scrub: h.cache.scrubs.now()}
 	for group, total := range h.quotas.Totals() {
 		status.Groups[group] = h.usageOf(group, total)
 	}
-	for _, f := range h.cache.Fills() {
+	for _, f := range h.cache.blobs.Fills() {
 		status.Fills = append(status.Fills, fillStatus{f.Digest.String(), f.Size, f.Written, f.Readers, f.Since.UTC()})
 	}
 	return status
@@ -142,7 +142,7 @@ func adminScrub(r *http.Request) (int, any, error) {
 	}
 	all := cacheStatuses{}
 	for _, h := range handlers {
-		h.scrubs.start(order.Rate)
+		h.cache.scrubs.start(order.Rate)
 		all.Caches = append(all.Caches, h.cacheStatus())
 	}
 	return http.StatusAccepted, all, nil

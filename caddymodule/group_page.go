@@ -122,7 +122,7 @@ func (h *Handler) usageOf(group string, total blobcache.Total) groupUsage {
 func (ex *exchange) imagesOf(ctx context.Context, group string) (images []groupImage, more bool, err error) {
 	images = []groupImage{}
 	seen := 0
-	err = ex.index.EachRef(ctx, group, func(n index.Named) error {
+	err = ex.cache.index.EachRef(ctx, group, func(n index.Named) error {
 		if seen++; seen > pageRefs {
 			more = true
 			return fs.SkipAll

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
@@ -80,10 +81,11 @@ type Handler struct {
 	access    *access
 	upstreams map[string]*Upstream
 	issuer    *tokenissuer.Issuer
-	*vault
-	quotas  *keptQuotas
-	flights flights
-	lease   pool.Lease
+	cache     *sharedCache
+	quotas    *keptQuotas
+	flights   pullthrough.Flights
+	pullHooks pullthrough.Hooks
+	lease     pool.Lease
 
 	imageLimits  map[string]*imageLimits // by group
 	proxyWarning *sync.Once              // of all sites of the configuration
@@ -102,6 +104,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.audit = h.logger.Named("audit")
+	h.pullHooks = newPullHooks(h.logger)
 	if err := h.check(); err != nil {
 		return err
 	}
@@ -129,10 +132,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.warnOfStrangers()
 	h.warnOfPublicLogins()
 	h.tellOfMembers()
-	if h.vault, err = openVault(&h.lease, storage); err != nil {
+	if h.cache, err = openCache(&h.lease, storage); err != nil {
 		return err
 	}
-	if h.quotas, err = openQuotas(&h.lease, storage, h.vault, h.Groups); err != nil {
+	if h.quotas, err = openQuotas(&h.lease, storage, h.cache, h.Groups); err != nil {
 		return err
 	}
 	if h.issuer, err = openIssuer(&h.lease, ctx.Storage(), h.Token); err != nil {
@@ -149,7 +152,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.openRegistries(); err != nil {
 		return err
 	}
-	h.vault.trust(h.firstSources())
+	h.cache.adoption.trust(h.firstSources())
 	if running.add(h, ctx.Done()) {
 		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(errAmbiguous))
 	}

@@ -4,9 +4,10 @@ package store
 
 import (
 	"errors"
-	"golang.org/x/sys/unix"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // freeSpace is what a process without privileges may still write, and the size

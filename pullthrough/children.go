@@ -1,4 +1,4 @@
-package caddymodule
+package pullthrough
 
 import (
 	"encoding/json"
@@ -9,11 +9,11 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
-// parts returns what a manifest or an index names (OCI image specification,
-// "Image Manifest" and "Image Index", and what came before them): its config
-// and layers, its manifests. Layers are no JSON, which their first bytes tell,
-// and the JSON of a config names nothing.
-func parts(content io.Reader) []blobcache.Part {
+// Children returns what a manifest or an index names: its config and layers, or
+// its manifests (OCI image specification, "Image Manifest" and "Image Index", and
+// Docker's formats before them). Content that names nothing, such as a layer or a
+// config, has no children.
+func Children(content io.Reader) []blobcache.Part {
 	type descriptor struct {
 		Digest digest.Digest `json:"digest"`
 	}
@@ -27,16 +27,16 @@ func parts(content io.Reader) []blobcache.Part {
 		} `json:"fsLayers"` // of Docker's schema 1
 	}
 	if json.NewDecoder(content).Decode(&m) != nil {
-		return nil
+		return nil // a layer is not JSON, which its first bytes tell
 	}
-	var named []blobcache.Part
+	var children []blobcache.Part
 	add := func(d digest.Digest, compound bool) {
 		if d != "" {
-			named = append(named, blobcache.Part{Digest: d, Compound: compound})
+			children = append(children, blobcache.Part{Digest: d, Compound: compound})
 		}
 	}
-	for _, child := range m.Manifests {
-		add(child.Digest, true)
+	for _, manifest := range m.Manifests {
+		add(manifest.Digest, true)
 	}
 	for _, layer := range append(m.Layers, m.Blobs...) {
 		add(layer.Digest, false)
@@ -45,5 +45,5 @@ func parts(content io.Reader) []blobcache.Part {
 		add(layer.BlobSum, false)
 	}
 	add(m.Config.Digest, false)
-	return named
+	return children
 }
