@@ -4,12 +4,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
-// TestParts reads what manifests of all kinds name.
-func TestParts(t *testing.T) {
+func TestChildren(t *testing.T) {
 	a, b, c := digest.FromString("a"), digest.FromString("b"), digest.FromString("c")
 	leaf, node := func(d digest.Digest) blobcache.Part { return blobcache.Part{Digest: d} }, func(d digest.Digest) blobcache.Part {
 		return blobcache.Part{Digest: d, Compound: true}
@@ -24,12 +24,12 @@ func TestParts(t *testing.T) {
 	} {
 		got := Children(strings.NewReader(content))
 		if len(got) != len(want) {
-			t.Errorf("%s: %v", content, got)
+			t.Errorf("%s: got %v, want %v", content, got, want)
 			continue
 		}
 		for i := range want {
 			if got[i] != want[i] {
-				t.Errorf("%s: %v instead of %v", content, got[i], want[i])
+				t.Errorf("%s: got %v, want %v", content, got[i], want[i])
 			}
 		}
 	}

@@ -7,8 +7,6 @@ import (
 	"testing"
 )
 
-// TestQuestionsTakeTurns: turns are given back, and who cannot even wait for one is
-// told so.
 func TestQuestionsTakeTurns(t *testing.T) {
 	var q Questions
 	red, blue := queueKey{"hub", "red"}, queueKey{"hub", "blue"}
@@ -29,17 +27,17 @@ func TestQuestionsTakeTurns(t *testing.T) {
 	for range maxWaiting {
 		waiting.Go(func() {
 			if _, err := q.take(ctx, red); !errors.Is(err, ErrTooManyQuestions) {
-				t.Errorf("a turn that nobody has given back: %v", err)
+				t.Errorf("waiting for a turn: got %v, want %v", err, ErrTooManyQuestions)
 			}
 		})
 	}
-	eventually(t, "all wait", func() bool {
+	eventually(t, "all questions wait", func() bool {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		return q.queues[red].asked == maxQuestions+maxWaiting
 	})
 	if _, err := q.take(t.Context(), red); !errors.Is(err, ErrTooManyQuestions) {
-		t.Errorf("one too many: %v", err)
+		t.Errorf("one question too many: got %v, want %v", err, ErrTooManyQuestions)
 	}
 	take(blue)
 	cancel()
@@ -48,6 +46,6 @@ func TestQuestionsTakeTurns(t *testing.T) {
 		done()
 	}
 	if len(q.queues) != 0 {
-		t.Errorf("%d queues are left", len(q.queues))
+		t.Errorf("got %d queues after the last question, want none", len(q.queues))
 	}
 }
