@@ -33,10 +33,10 @@ func TestAnonymous(t *testing.T) {
 func TestForeignTokens(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
 	mint := func(storage, prefix string, now time.Time) string {
-		ring := tokenissuer.NewKeyRing(tokenissuer.KeyRingConfig{
+		issuer := tokenissuer.New(tokenissuer.Config{
 			Storage: &certmagic.FileStorage{Path: storage}, Prefix: prefix, Now: func() time.Time { return now },
 		})
-		token, err := tokenissuer.New(tokenissuer.Config{KeyRing: ring}).Mint(t.Context(), tokenissuer.MintRequest{
+		token, err := issuer.Mint(t.Context(), tokenissuer.MintRequest{
 			Issuer: s.url, Identity: tokenissuer.Identity{Name: "alice", Directory: "static"}, Lifetime: time.Minute, Use: tokenissuer.Access,
 		})
 		if err != nil {
@@ -114,24 +114,6 @@ func TestLongPasswords(t *testing.T) {
 	} {
 		if a := s.get("/jwt/auth", form(loginForm(row.name, row.password))); a.StatusCode != row.status {
 			t.Errorf("%s with %d bytes: %d instead of %d", row.name, len(row.password), a.StatusCode, row.status)
-		}
-	}
-}
-
-// TestCallerAsker checks that anonymous clients are told apart by IPv4 address
-// or /64, and accounts by directory and name.
-func TestCallerAsker(t *testing.T) {
-	for _, row := range []struct {
-		who     caller
-		address string
-		want    directory.Asker
-	}{
-		{caller{anonymous: true}, "192.0.2.1", directory.Asker{Subnet: "192.0.2.1"}},
-		{caller{anonymous: true}, "2001:db8::ffff", directory.Asker{Subnet: "2001:db8::/64"}},
-		{caller{directory: "ldap", Account: directory.Account{Name: "alice"}}, "192.0.2.1", directory.Asker{Directory: "ldap", Name: "alice"}},
-	} {
-		if got := row.who.asker(row.address); got != row.want {
-			t.Errorf("asker of %s: got %+v, want %+v", row.address, got, row.want)
 		}
 	}
 }

@@ -15,7 +15,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 func init() { caddy.RegisterModule(adminAPI{}) }
@@ -95,7 +96,7 @@ func refuseAdmin(status int, format string, args ...any) error {
 // adminError gives an error its status.
 func adminError(err error) error {
 	var known caddy.APIError
-	var bad badOrder
+	var bad access.RequestError
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -111,14 +112,14 @@ func adminError(err error) error {
 func adminQuery(r *http.Request, known ...string) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, badOrder("the query cannot be read")
+		return nil, access.RequestError("the query cannot be read")
 	}
 	for name, values := range query {
 		if !slices.Contains(known, name) {
-			return nil, badOrderf("the parameter '%s' is none of %s", name, strings.Join(known, ", "))
+			return nil, access.Errorf("the parameter '%s' is none of %s", name, strings.Join(known, ", "))
 		}
 		if len(values) > 1 {
-			return nil, badOrderf("the parameter '%s' is there twice", name)
+			return nil, access.Errorf("the parameter '%s' is there twice", name)
 		}
 	}
 	return query, nil
@@ -132,45 +133,45 @@ func readOrder(r *http.Request, into any) error {
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxAdminBody+1))
 	if err != nil {
-		return badOrder("the body cannot be read")
+		return access.RequestError("the body cannot be read")
 	}
 	if len(body) > maxAdminBody {
 		return refuseAdmin(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", maxAdminBody)
 	}
 	if err := caddy.StrictUnmarshalJSON(body, into); err != nil {
-		return badOrderf("the body is no such request: %v", err)
+		return access.Errorf("the body is no such request: %v", err)
 	}
 	return nil
 }
 
 // adminSites are the running sites of a name, or all of them if name is nil.
-func adminSites(name *string) ([]*Handler, error) {
-	handlers := running.now()
-	if len(handlers) == 0 {
+func adminSites(name *string) ([]*runningSite, error) {
+	sites := running()
+	if len(sites) == 0 {
 		return nil, refuseAdmin(http.StatusNotFound, "no site with dependency_proxy is running")
 	}
 	if name == nil {
-		return handlers, nil
+		return sites, nil
 	}
-	handlers = slices.DeleteFunc(handlers, func(h *Handler) bool { return h.Name != *name })
-	if len(handlers) == 0 {
+	sites = slices.DeleteFunc(sites, func(s *runningSite) bool { return s.name != *name })
+	if len(sites) == 0 {
 		return nil, refuseAdmin(http.StatusNotFound, "no site of the name '%s' is running", *name)
 	}
-	return handlers, nil
+	return sites, nil
 }
 
 // adminSite is the running site that an access token is to be made for.
-func adminSite(name *string) (*Handler, error) {
-	handlers, err := adminSites(name)
+func adminSite(name *string) (*runningSite, error) {
+	sites, err := adminSites(name)
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range handlers {
-		if h.Name != handlers[0].Name {
-			return nil, badOrderf("several sites are running; say which by its name, as in '%s' or '%s'", handlers[0].Name, h.Name)
+	for _, s := range sites {
+		if s.name != sites[0].name {
+			return nil, access.Errorf("several sites are running; say which by its name, as in '%s' or '%s'", sites[0].name, s.name)
 		}
 	}
-	return handlers[0], nil
+	return sites[0], nil
 }
 
 // siteOf is the site that a query names, if it names one.

@@ -3,19 +3,10 @@ package caddymodule
 import (
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 )
-
-// scrubs are the checks of a storage that somebody asked for: one at a time.
-type scrubs struct {
-	scrub func(rate int64) (blobcache.Scrubbing, error) // ends with the storage
-
-	mu    sync.Mutex
-	state scrubState
-}
 
 // scrubState is what is known of the last check that was asked for.
 type scrubState struct {
@@ -33,38 +24,20 @@ type scrubbing struct {
 	Seconds float64 `json:"seconds"` // that it took
 }
 
-// start begins a check unless one is running already.
-func (s *scrubs) start(rate int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state.Running {
-		return
-	}
-	s.state = scrubState{Running: true, Since: time.Now().UTC()}
-	go func() {
-		r, err := s.scrub(rate)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.state.Running = false
-		s.state.Result = &scrubbing{r.Checked, r.Bytes, r.Damaged, r.Healed, r.Took.Seconds()}
-		if err != nil {
-			s.state.Error = err.Error()
-		}
-	}()
-}
-
-func (s *scrubs) now() scrubState {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state
-}
-
 // cacheStatus is a storage as the admin API shows it.
 type cacheStatus struct {
 	Storage string                `json:"storage"`
 	Groups  map[string]groupUsage `json:"groups"` // as last measured
 	Fills   []fillStatus          `json:"fills"`  // under way, the oldest first
 	Scrub   scrubState            `json:"scrub"`
+}
+
+// groupUsage is what a group has stored, as last measured.
+type groupUsage struct {
+	Bytes    int64     `json:"bytes"`
+	Blobs    int       `json:"blobs"`
+	Quota    int64     `json:"quota,omitempty"` // in bytes
+	Measured time.Time `json:"measured"`
 }
 
 type fillStatus struct {
@@ -81,16 +54,16 @@ type cacheStatuses struct {
 	Caches []cacheStatus `json:"caches"`
 }
 
-// adminVaults are the storages of the running sites, each with one that uses it.
-func adminVaults() ([]*Handler, error) {
-	handlers, err := adminSites(nil)
+// storages returns the running sites, one for each storage.
+func storages() ([]*runningSite, error) {
+	sites, err := adminSites(nil)
 	if err != nil {
 		return nil, err
 	}
-	seen := make(map[*sharedCache]bool)
-	return slices.DeleteFunc(handlers, func(h *Handler) bool {
-		before := seen[h.cache]
-		seen[h.cache] = true
+	seen := make(map[any]bool)
+	return slices.DeleteFunc(sites, func(s *runningSite) bool {
+		before := seen[s.storage]
+		seen[s.storage] = true
 		return before
 	}), nil
 }
@@ -99,26 +72,15 @@ func adminCache(r *http.Request) (int, any, error) {
 	if _, err := adminQuery(r); err != nil {
 		return 0, nil, err
 	}
-	handlers, err := adminVaults()
+	sites, err := storages()
 	if err != nil {
 		return 0, nil, err
 	}
 	all := cacheStatuses{}
-	for _, h := range handlers {
-		all.Caches = append(all.Caches, h.cacheStatus())
+	for _, s := range sites {
+		all.Caches = append(all.Caches, s.status())
 	}
 	return http.StatusOK, all, nil
-}
-
-func (h *Handler) cacheStatus() cacheStatus {
-	status := cacheStatus{Storage: h.cache.name, Groups: make(map[string]groupUsage), Fills: []fillStatus{}, Scrub: h.cache.scrubs.now()}
-	for group, total := range h.quotas.Totals() {
-		status.Groups[group] = h.usageOf(group, total)
-	}
-	for _, f := range h.cache.blobs.Fills() {
-		status.Fills = append(status.Fills, fillStatus{f.Digest.String(), f.Size, f.Written, f.Readers, f.Since.UTC()})
-	}
-	return status
 }
 
 // scrubOrder is the body of a POST to /dependency_proxy/cache/scrub.
@@ -134,16 +96,16 @@ func adminScrub(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	if order.Rate < 0 {
-		return 0, nil, badOrder("the rate is less than nothing")
+		return 0, nil, access.RequestError("the rate is less than nothing")
 	}
-	handlers, err := adminVaults()
+	sites, err := storages()
 	if err != nil {
 		return 0, nil, err
 	}
 	all := cacheStatuses{}
-	for _, h := range handlers {
-		h.cache.scrubs.start(order.Rate)
-		all.Caches = append(all.Caches, h.cacheStatus())
+	for _, s := range sites {
+		s.scrub(order.Rate)
+		all.Caches = append(all.Caches, s.status())
 	}
 	return http.StatusAccepted, all, nil
 }

@@ -12,7 +12,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // startWithAdmin is start with an admin endpoint.
@@ -105,7 +105,7 @@ func (s *site) create(args ...string) (secret, id string) {
 	s.t.Helper()
 	stdout, stderr, err := s.commandParts(append([]string{"token", "create"}, args...)...)
 	secret = strings.TrimSuffix(stdout, "\n")
-	id = accesstoken.IDOf(secret)
+	id, _ = accesstoken.Parse(secret)
 	if err != nil || id == "" || !strings.Contains(stderr, id) {
 		s.t.Fatalf("%v: %v: %q, %q", args, err, stdout, stderr)
 	}
@@ -187,7 +187,8 @@ func TestAdminTokens(t *testing.T) {
 	} {
 		var m madeToken
 		a := s.ask("POST", tokensPath, order)
-		if err := json.Unmarshal(a.body, &m); err != nil || a.StatusCode != http.StatusCreated || accesstoken.IDOf(m.Secret) != m.ID {
+		err := json.Unmarshal(a.body, &m)
+		if id, _ := accesstoken.Parse(m.Secret); err != nil || a.StatusCode != http.StatusCreated || id != m.ID {
 			t.Fatalf("%s: %d %s, %v", order, a.StatusCode, a.body, err)
 		}
 		s.secret(m.Secret)
@@ -201,7 +202,7 @@ func TestAdminTokens(t *testing.T) {
 	if life := made[0].Expires.Sub(made[0].Created); life.Hours() != 12 {
 		t.Errorf("lives %s", life)
 	}
-	if life := made[1].Expires.Sub(made[1].Created); life != defaultTokenLife {
+	if life := made[1].Expires.Sub(made[1].Created); life != documentedTokenLife {
 		t.Errorf("lives %s", life)
 	}
 	for query, want := range map[string]int{"": 4, "?group=two": 2, "?account=alice": 1, "?group=acme": 2, "?account=bob": 0, "?site=": 4, "?site=x": 0} {

@@ -200,7 +200,7 @@ func (ex *exchange) checkLimits(repo *repository) *apiError {
 	if v.ok {
 		return nil
 	}
-	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.directory, ex.caller.token, v.rule})
+	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.rule})
 	e := refuse(denied, "%s cannot be pulled through group %s: the limits of group %s exclude it; the owner of group %s decides what they allow",
 		image, ex.route.group, v.group, v.group)
 	if ex.insider {

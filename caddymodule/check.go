@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
@@ -207,4 +208,29 @@ func (h *Handler) checkSomebodyMayPull() error {
 func notStatic(raw json.RawMessage) bool {
 	var module struct{ Type string }
 	return json.Unmarshal(raw, &module) == nil && module.Type != "static"
+}
+
+// checkNames is checkLines for those who write JSON.
+func (h *Handler) checkNames() error {
+	l, err := access.ListDirectories(h.DirectoriesRaw)
+	if err != nil {
+		return err
+	}
+	check := func(where, word string, entries []string, read resolver) {
+		for _, entry := range entries {
+			if _, wrong := read(l, word, entry); wrong != nil && err == nil {
+				err = fmt.Errorf("%s%w", where, wrong)
+			}
+		}
+	}
+	check("", "admins", h.Admins, access.Directories.Account)
+	check("", "blocked", h.Blocked, access.Directories.Blocked)
+	for _, g := range h.Groups {
+		where := "group " + g.Path + ": "
+		check(where, "members", g.Members, access.Directories.Account)
+		check(where, "maintainers", g.Maintainers, access.Directories.Account)
+		check(where, "owners", g.Owners, access.Directories.Account)
+		check(where, "members_from", g.MembersFrom, access.Directories.MemberDirectory)
+	}
+	return err
 }

@@ -5,97 +5,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"net/http"
-	"reflect"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
-
-// explanation is what a site would do about a pull, and why.
-type explanation struct {
-	// Sites are the names of the sites that would do so.
-	Sites []string `json:"sites"`
-
-	Allowed bool `json:"allowed"`
-	// Rule is what decides; it is the rule that denials name, or one of
-	// "unknown account" and "blocked account".
-	Rule string `json:"rule"`
-
-	// Limits are the allow patterns that permit the image, of the group and of
-	// the groups above it.
-	Limits []string `json:"limits,omitempty"`
-
-	// Warning tells that the group lets anybody use an upstream login.
-	Warning string `json:"warning,omitempty"`
-
-	// Account is who the name is to the site; nil for nobody.
-	Account *explainedAccount `json:"account,omitempty"`
-
-	Group string `json:"group"`
-	// Visibility is empty if there is no such group.
-	Visibility directory.Visibility `json:"visibility,omitempty"`
-
-	Image      string `json:"image"`
-	Upstream   string `json:"upstream"`
-	Repository string `json:"repository"`
-	Reference  string `json:"reference"`
-}
-
-type explainedAccount struct {
-	Name        string   `json:"name"`
-	Directory   string   `json:"directory"`
-	AccessToken string   `json:"access_token,omitempty"`
-	Admin       bool     `json:"admin,omitempty"`
-	Role        string   `json:"role"`
-	OnlyGroups  []string `json:"only_groups,omitempty"`
-	PullOnly    bool     `json:"pull_only,omitempty"`
-	// Misspelled are entries of the configuration that differ from the account
-	// in spelling alone, and so mean another one.
-	Misspelled []string `json:"misspelled,omitempty"`
-}
-
-// explanations are the answer to a GET of /dependency_proxy/explain. Sites that
-// would do the same are in one.
-type explanations struct {
-	Answers []explanation `json:"answers"`
-}
-
-func adminExplain(r *http.Request) (int, any, error) {
-	query, err := adminQuery(r, "as", "pull", "site")
-	if err != nil {
-		return 0, nil, err
-	}
-	handlers, err := adminSites(siteOf(query))
-	if err != nil {
-		return 0, nil, err
-	}
-	var all explanations
-	for _, h := range handlers {
-		one, err := h.explain(r.Context(), query.Get("as"), query.Get("pull"))
-		if err != nil {
-			return 0, nil, err
-		}
-		all.add(one, h.Name)
-	}
-	return http.StatusOK, all, nil
-}
-
-// add joins an explanation with an equal one of another site.
-func (e *explanations) add(one explanation, site string) {
-	for i := range e.Answers {
-		other := &e.Answers[i]
-		one.Sites = other.Sites
-		if reflect.DeepEqual(one, *other) {
-			other.Sites = append(other.Sites, site)
-			return
-		}
-	}
-	one.Sites = []string{site}
-	e.Answers = append(e.Answers, one)
-}
 
 // explain decides about a pull as if somebody had asked for it; an empty name
 // is nobody. It goes the way that a request goes, and asks no upstream.
@@ -106,12 +22,12 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 	}
 	repo, refusal := h.repository(rt, "")
 	if refusal != nil {
-		return explanation{}, badOrder(refusal.message)
+		return explanation{}, access.RequestError(refusal.message)
 	}
 	e := explanation{
 		Group: rt.group, Image: rt.image, Upstream: repo.upstream, Repository: repo.name, Reference: rt.reference(),
 	}
-	visibility, err := h.access.visibilityOf(ctx, rt.group)
+	visibility, err := h.access.VisibilityOf(ctx, rt.group)
 	if err == nil {
 		e.Visibility = cmp.Or(visibility, directory.Private)
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -122,9 +38,9 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 	if done || err != nil {
 		return e, err
 	}
-	v, err := h.access.decide(ctx, who, rt.group, directory.Member)
-	e.Allowed, e.Rule = v.ok, v.rule
-	if limit := h.limitOf(rt.group, imageOf(repo, rt)); v.ok {
+	v, err := h.access.Decide(ctx, who, rt.group, directory.Member)
+	e.Allowed, e.Rule = v.Ok, v.Rule
+	if limit := h.limitOf(rt.group, imageOf(repo, rt)); v.Ok {
 		e.Limits = limit.rules
 		if !limit.ok {
 			e.Allowed, e.Rule = false, limit.rule
@@ -134,11 +50,11 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 }
 
 // explainAccount finds out who somebody is. It is done if that decides already.
-func (h *Handler) explainAccount(ctx context.Context, e *explanation, name string) (who caller, done bool, err error) {
+func (h *Handler) explainAccount(ctx context.Context, e *explanation, name string) (who access.Caller, done bool, err error) {
 	if name == "" {
-		return caller{anonymous: true}, false, nil
+		return access.Caller{Anonymous: true}, false, nil
 	}
-	who, err = h.accounts.find(ctx, "--as", name)
+	who, err = h.accounts.Find(ctx, "--as", name)
 	switch {
 	case errors.Is(err, directory.ErrBlocked):
 		e.Rule = "blocked account"
@@ -154,16 +70,13 @@ func (h *Handler) explainAccount(ctx context.Context, e *explanation, name strin
 	}
 	role := directory.NoRole
 	if e.Visibility != "" {
-		if role, err = h.access.roleOf(ctx, who, e.Group); err != nil {
+		if role, err = h.access.RoleOf(ctx, who, e.Group); err != nil {
 			return who, true, err
 		}
 	}
 	e.Account = &explainedAccount{
-		Name: who.Name, Directory: who.directory, AccessToken: who.token, Admin: who.Admin,
-		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly,
-	}
-	for _, entry := range h.accounts.spellings.others(who.id()) {
-		e.Account.Misspelled = append(e.Account.Misspelled, entry.String())
+		Name: who.Name, Directory: who.Directory, AccessToken: who.Token, Admin: who.Admin,
+		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly, Misspelled: h.accounts.Misspelled(who.ID()),
 	}
 	return who, false, nil
 }
@@ -186,11 +99,11 @@ func (h *Handler) readImage(ctx context.Context, text string) (route, error) {
 		return route{}, err
 	}
 	if pinned && digest.Digest(reference).Validate() != nil {
-		return route{}, badOrderf("'%s' is not a digest", reference)
+		return route{}, access.Errorf("'%s' is not a digest", reference)
 	}
 	rt, refusal := parseResource(group, image+"/manifests/"+reference)
 	if refusal != nil {
-		return route{}, badOrderf("'%s' cannot be pulled: %s", text, refusal.message)
+		return route{}, access.Errorf("'%s' cannot be pulled: %s", text, refusal.message)
 	}
 	return rt, nil
 }
@@ -206,7 +119,7 @@ func (h *Handler) splitImage(ctx context.Context, name string) (group, image str
 	}
 	group, image, ok := strings.Cut(name, "/")
 	if !ok || group == "" || image == "" {
-		return "", "", badOrder("write the image with its group, as in acme/alpine:3.20")
+		return "", "", access.RequestError("write the image with its group, as in acme/alpine:3.20")
 	}
 	// The longest group that there is; the first component if there is none.
 	for i := len(name) - 1; i > 0; i-- {
@@ -220,6 +133,6 @@ func (h *Handler) splitImage(ctx context.Context, name string) (group, image str
 // exists tells of a group. What cannot be told now is found out again, and
 // reported, when the pull is decided about.
 func (h *Handler) exists(ctx context.Context, group string) bool {
-	_, err := h.access.visibilityOf(ctx, group)
+	_, err := h.access.VisibilityOf(ctx, group)
 	return err == nil
 }

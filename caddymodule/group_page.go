@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
@@ -38,13 +37,6 @@ type groupPage struct {
 	Usage  *groupUsage  `json:"usage"`
 	Images []groupImage `json:"images"`
 	More   bool         `json:"more,omitempty"` // images than are listed
-}
-
-type groupUsage struct {
-	Bytes    int64     `json:"bytes"`
-	Blobs    int       `json:"blobs"`
-	Quota    int64     `json:"quota,omitempty"` // in bytes
-	Measured time.Time `json:"measured"`
 }
 
 // groupImage is a tag that has been pulled.
@@ -86,7 +78,7 @@ func (ex *exchange) servePage() *apiError {
 
 func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 	group := ex.route.group
-	visibility, err := ex.access.visibilityOf(ctx, group)
+	visibility, err := ex.access.VisibilityOf(ctx, group)
 	if err != nil {
 		return nil, err
 	}
@@ -107,14 +99,6 @@ func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 	}
 	page.Images, page.More, err = ex.imagesOf(ctx, group)
 	return page, err
-}
-
-func (h *Handler) usageOf(group string, total blobcache.Total) groupUsage {
-	usage := groupUsage{Bytes: total.Bytes, Blobs: total.Blobs, Measured: total.Measured.UTC()}
-	if i := slices.IndexFunc(h.Groups, func(g *Group) bool { return g.Path == group }); i >= 0 {
-		usage.Quota = h.Groups[i].Quota
-	}
-	return usage
 }
 
 // imagesOf lists the tags that have been pulled through a group and those below

@@ -2,16 +2,16 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -71,21 +71,23 @@ type Handler struct {
 	// Neither case nor compatible forms of a character (NFKC) make a difference.
 	Blocked []string `json:"blocked,omitempty"`
 
-	lines     []accountLine // of a Caddyfile that is being read
-	logger    *zap.Logger
-	audit     *zap.Logger
-	realm     *url.URL // Realm, if there is one
-	who       string   // the accounts and groups, to compare sites by
-	accounts  *accounts
-	gate      *gate
-	access    *access
-	upstreams map[string]*Upstream
-	issuer    *tokenissuer.Issuer
-	cache     *sharedCache
-	quotas    *keptQuotas
-	flights   pullthrough.Flights
-	pullHooks pullthrough.Hooks
-	lease     pool.Lease
+	lines      []accountLine // of a Caddyfile that is being read
+	logger     *zap.Logger
+	audit      *zap.Logger
+	realm      *url.URL // Realm, if there is one
+	who        string   // the accounts and groups, to compare sites by
+	accounts   *access.Accounts
+	gate       *access.Gate
+	tokens     *access.Tokens
+	registered *runningSite
+	access     *access.Policy
+	upstreams  map[string]*Upstream
+	issuer     *tokenissuer.Issuer
+	cache      *sharedCache
+	quotas     *keptQuotas
+	flights    pullthrough.Flights
+	pullHooks  pullthrough.Hooks
+	lease      pool.Lease
 
 	imageLimits  map[string]*imageLimits // by group
 	proxyWarning *sync.Once              // of all sites of the configuration
@@ -108,7 +110,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	h.who = h.whoMayWhat()
+	h.who = h.accessFingerprint()
 	if h.Realm != "" {
 		var err error
 		if h.realm, err = url.Parse(h.Realm); err != nil {
@@ -125,13 +127,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	h.access = newAccess(h.Groups, h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.directories)
+	h.access = access.NewPolicy(h.groupRules(), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
 	if h.imageLimits, err = newImageLimits(h.Groups); err != nil {
 		return err
 	}
-	h.warnOfStrangers()
+	h.warnOfUnknownMembers()
 	h.warnOfPublicLogins()
-	h.tellOfMembers()
+	h.logIgnoredMembers()
 	if h.cache, err = openCache(&h.lease, storage); err != nil {
 		return err
 	}
@@ -145,35 +147,44 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.gate = &gate{h.accounts, throttle}
-	if h.accounts.tokens.store, err = openTokens(&h.lease, ctx.Storage()); err != nil {
+	h.gate = &access.Gate{Accounts: h.accounts, Throttle: throttle}
+	h.tokens = &access.Tokens{Accounts: h.accounts, Access: h.access, Logger: h.logger}
+	store, err := openTokens(&h.lease, ctx.Storage())
+	if err != nil {
 		return err
 	}
+	h.accounts.UseTokens(store)
 	if err := h.openRegistries(); err != nil {
 		return err
 	}
 	h.cache.adoption.trust(h.firstSources())
-	if running.add(h, ctx.Done()) {
-		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(errAmbiguous))
+	key := fmt.Sprintf("%p", ctx.Done()) // all sites of the configuration
+	if h.proxyWarning, err = proxyWarnings.Acquire(&h.lease, key, func() (*sync.Once, error) { return new(sync.Once), nil }); err != nil {
+		return err
 	}
-	go h.tellEnded(ctx) // which may take its time, and ends with the configuration
+	h.registered = h.site(ctx)
+	if register(h.registered) {
+		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(access.ErrAmbiguous))
+	}
+	go h.tokens.LogEnded(ctx) // which may take its time, and ends with the configuration
 	return nil
 }
 
 // Cleanup gives up what the handler holds. Requests that it still serves go on.
 func (h *Handler) Cleanup() error {
-	running.remove(h)
+	unregister(h.registered)
 	h.lease.Release()
 	return nil
 }
 
 func (h *Handler) provisionDirectories(ctx caddy.Context) error {
-	h.accounts = newAccounts(h.Admins, h.Blocked)
-	h.accounts.tokens = accessTokens{site: h.Name, ambiguous: new(atomic.Bool)}
+	h.accounts = access.NewAccounts(access.Config{
+		Site: h.Name, Admins: h.Admins, Blocked: h.Blocked, Groups: h.groupRules(), Logger: h.logger,
+	})
 	if h.DirectoriesRaw == nil {
 		return nil
 	}
-	names, err := listDirectories(h.DirectoriesRaw) // which loading takes away
+	names, err := access.ListDirectories(h.DirectoriesRaw) // which loading takes away
 	if err != nil {
 		return err
 	}
@@ -182,9 +193,8 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 		return err
 	}
 	for i, mod := range mods.([]any) {
-		h.accounts.add(names[i].name, mod.(directory.Directory))
+		h.accounts.Add(names[i].Name, mod.(directory.Directory))
 	}
-	h.accounts.spellings = newSpellings(h.logger, h.accounts.names(), h.Admins, h.Groups)
 	return nil
 }
 
@@ -197,24 +207,6 @@ func (h *Handler) loadStorage(ctx caddy.Context) (Storage, error) {
 		return nil, err
 	}
 	return mod.(Storage), nil
-}
-
-// warnOfStrangers tells of members that nobody can log in as, if that can be
-// told: other directories than static ones need not list accounts.
-func (h *Handler) warnOfStrangers() {
-	names := h.accounts.names()
-	for _, g := range h.Groups {
-		for _, m := range slices.Concat(g.Members, g.Maintainers, g.Owners) {
-			id, err := names.account("members", m)
-			if err != nil {
-				continue
-			}
-			d, _ := h.accounts.named(id.directory)
-			if local, ok := d.Directory.(directory.Local); ok && !local.Knows(id.name) {
-				h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
-			}
-		}
-	}
 }
 
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].
@@ -253,3 +245,13 @@ var (
 	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )
+
+// accessFingerprint is equal for two sites at which an access token means the same.
+// It is called before the guests are loaded, which clears their configuration.
+func (h *Handler) accessFingerprint() string {
+	text, err := json.Marshal([]any{h.DirectoriesRaw, h.Groups, h.Admins, h.Blocked, h.PrivateGroups})
+	if err != nil {
+		panic(err) // it was JSON a moment ago
+	}
+	return string(text)
+}

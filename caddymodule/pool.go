@@ -12,13 +12,14 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -28,12 +29,13 @@ import (
 // so values with the same key live on. None of them needs stopping: requests
 // of an old configuration may go on with them after the last reference.
 var (
-	caches     = pool.New((*sharedCache).close)
-	quotas     = pool.New((*keptQuotas).close)
-	issuers    = pool.New[*tokenissuer.Issuer](nil)
-	tokens     = pool.New[*accesstoken.Store](nil)
-	registries = pool.New[*upstream.Registry](nil)
-	throttles  = pool.New[*throttle](nil)
+	caches        = pool.New((*sharedCache).close)
+	quotas        = pool.New((*keptQuotas).close)
+	issuers       = pool.New[*tokenissuer.Issuer](nil)
+	tokens        = pool.New[*accesstoken.Store](nil)
+	registries    = pool.New[*upstream.Registry](nil)
+	throttles     = pool.New[*access.Throttle](nil)
+	proxyWarnings = pool.New[*sync.Once](nil) // by configuration
 )
 
 // sharedCache is the cache in one storage, with what all sites that use it share.
@@ -197,12 +199,12 @@ func openIssuer(l *pool.Lease, storage certmagic.Storage, settings Token) (*toke
 
 // answerLogins are the times of each new throttle. Both are the same, except in
 // tests, which must not wait for the one nor fail by the other.
-var answerLogins = loginTimes{failed: time.Second, checked: time.Second}
+var answerLogins = access.Times{Failed: time.Second, Checked: time.Second}
 
 // openThrottle returns one for all sites whose keys are in one place, whatever else of
 // their configuration changes.
-func openThrottle(l *pool.Lease, storage certmagic.Storage) (*throttle, error) {
-	return throttles.Acquire(l, fmt.Sprint(storage), func() (*throttle, error) { return newThrottle(answerLogins), nil })
+func openThrottle(l *pool.Lease, storage certmagic.Storage) (*access.Throttle, error) {
+	return throttles.Acquire(l, fmt.Sprint(storage), func() (*access.Throttle, error) { return access.NewThrottle(answerLogins, 0), nil })
 }
 
 // openTokens opens the access tokens in a storage. All sites on it share what is

@@ -55,7 +55,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			Name:        name,
 			Scope:       scope,
 			Endpoint:    from.endpoint,
-			Group:       h.shareOf(rt.group),
+			Group:       h.access.ShareOf(rt.group),
 			FreshFor:    time.Duration(u.FreshFor),
 			Connections: u.Connections,
 			Downloads:   u.Downloads.limits(),

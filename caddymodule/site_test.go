@@ -19,8 +19,10 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -40,7 +42,7 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
 		_ = os.Setenv(name, home)
 	}
-	answerLogins = loginTimes{failed: 2 * time.Millisecond, checked: 20 * time.Second}
+	answerLogins = access.Times{Failed: 2 * time.Millisecond, Checked: 20 * time.Second}
 	code := m.Run()
 	_ = os.RemoveAll(home)
 	if asked.Load() && code == 0 {
@@ -201,6 +203,38 @@ func (s *site) stop() {
 			s.t.Errorf("after Caddy has stopped, %d values of the pool %s are held, want none", held, name)
 		}
 	}
+}
+
+// runningHandler returns the first handler of the configuration that runs.
+func runningHandler(t testing.TB) *Handler {
+	t.Helper()
+	app, err := caddy.ActiveContext().App("http")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range app.(*caddyhttp.App).Servers {
+		if h := handlerIn(server.Routes); h != nil {
+			return h
+		}
+	}
+	t.Fatal("no handler is running")
+	return nil
+}
+
+func handlerIn(routes caddyhttp.RouteList) *Handler {
+	for _, route := range routes {
+		for _, handler := range route.Handlers {
+			switch h := handler.(type) {
+			case *Handler:
+				return h
+			case *caddyhttp.Subroute:
+				if h := handlerIn(h.Routes); h != nil {
+					return h
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // restart is a stop and a start with the same folders.

@@ -1,73 +1,78 @@
 package caddymodule
 
 import (
-	"encoding/json"
+	"context"
 	"slices"
 	"sync"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 )
 
-// running are the sites that the admin API can speak of: it is made without a
-// configuration, so this is how it finds them.
-var running sites
-
-// sites are the handlers that are provisioned. During a reload those of both
-// configurations are, and the newest counts; should it be refused, its handlers
-// go and those before are found again.
-type sites struct {
-	mu   sync.Mutex
-	list []runningSite // in the order of provisioning
-}
-
+// runningSite is a running site as the admin API sees it.
 type runningSite struct {
-	*Handler
-	load <-chan struct{} // which configuration it is of
+	// name is the name of the site, which may be empty.
+	name string
+
+	// load is the configuration that the site is of; it only needs to be comparable.
+	load any
+
+	// identity is equal for two sites at which an access token means the same.
+	identity string
+
+	tokens *access.Tokens
+
+	// explain decides about the pull of an image by the account as, and asks no
+	// upstream; an empty name is an anonymous client.
+	explain func(ctx context.Context, as, image string) (explanation, error)
+
+	// storage is equal for two sites with the same storage; it only needs to be
+	// comparable. status and scrub are about the storage.
+	storage any
+	status  func() cacheStatus
+	scrub   func(rate int64)
 }
 
-// add makes a handler known. It tells whether another site of the same
-// configuration has its name without being the same to an access token.
-func (s *sites) add(h *Handler, load <-chan struct{}) (ambiguous bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h.proxyWarning = new(sync.Once)
-	for _, other := range s.list {
-		if other.load == load {
-			h.proxyWarning = other.proxyWarning
-		}
-		if other.load == load && other.Name == h.Name && other.who != h.who {
-			other.accounts.tokens.ambiguous.Store(true)
-			h.accounts.tokens.ambiguous.Store(true)
+// The admin API is set up without a configuration; it finds the sites here.
+// During a reload those of both configurations are listed, and those of the newest
+// count. If the new one is rejected, its sites are unregistered, and those of the
+// old one count again.
+var (
+	sitesMu sync.Mutex
+	sites   []*runningSite // in the order of provisioning
+)
+
+// register lists a site until unregister is called. If another site of the same
+// configuration has its name and another identity, an access token could be meant
+// for either: then register disables the tokens of both, and reports that.
+func register(s *runningSite) (ambiguous bool) {
+	sitesMu.Lock()
+	defer sitesMu.Unlock()
+	for _, other := range sites {
+		if other.load == s.load && other.name == s.name && other.identity != s.identity {
+			other.tokens.Accounts.DisableTokens()
+			s.tokens.Accounts.DisableTokens()
 			ambiguous = true
 		}
 	}
-	s.list = append(s.list, runningSite{h, load})
+	sites = append(sites, s)
 	return ambiguous
 }
 
-func (s *sites) remove(h *Handler) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.list = slices.DeleteFunc(s.list, func(site runningSite) bool { return site.Handler == h })
+// unregister removes a site from the list. It does nothing for nil.
+func unregister(s *runningSite) {
+	sitesMu.Lock()
+	defer sitesMu.Unlock()
+	sites = slices.DeleteFunc(sites, func(other *runningSite) bool { return other == s })
 }
 
-// now are the handlers of the newest configuration.
-func (s *sites) now() []*Handler {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var handlers []*Handler
-	for _, site := range s.list {
-		if site.load == s.list[len(s.list)-1].load {
-			handlers = append(handlers, site.Handler)
+// running returns the sites of the newest configuration.
+func running() (newest []*runningSite) {
+	sitesMu.Lock()
+	defer sitesMu.Unlock()
+	for _, s := range sites {
+		if s.load == sites[len(sites)-1].load {
+			newest = append(newest, s)
 		}
 	}
-	return handlers
-}
-
-// whoMayWhat is equal for two sites at which an access token means the same. It
-// is asked before the guests are loaded, which takes their configuration away.
-func (h *Handler) whoMayWhat() string {
-	text, err := json.Marshal([]any{h.DirectoriesRaw, h.Groups, h.Admins, h.Blocked, h.PrivateGroups})
-	if err != nil {
-		panic(err) // it was JSON a moment ago
-	}
-	return string(text)
+	return newest
 }

@@ -20,7 +20,7 @@ type issued struct {
 	expires time.Time
 }
 
-// defaultTokenLife is the shortest lifetime that the token specification permits.
+// DefaultTokenLife is the shortest lifetime that the token specification permits.
 const defaultTokenLife = time.Minute
 
 // SetTokenLife sets the lifetime of the tokens that are issued from now on.
