@@ -27,7 +27,7 @@ func (s *site) isStored(d digest.Digest) bool {
 // totals are what groups have, as last measured.
 func totals() (totals map[string]blobcache.Total) {
 	for _, q := range quotas.All() {
-		totals = q.Totals()
+		totals = q.quotas.Totals()
 	}
 	return totals
 }

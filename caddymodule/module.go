@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
@@ -84,7 +85,7 @@ type Handler struct {
 	upstreams  map[string]*Upstream
 	issuer     *tokenissuer.Issuer
 	cache      *sharedCache
-	quotas     *keptQuotas
+	quotas     *blobcache.Quotas
 	flights    pullthrough.Flights
 	pullHooks  pullthrough.Hooks
 	lease      pool.Lease

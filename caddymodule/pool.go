@@ -67,12 +67,12 @@ func (c *sharedCache) close() {
 	}
 }
 
-// keptQuotas are what groups have, and may have, of a cache. They are kept
-// apart from it, since a configuration may change them and nothing else.
+// keptQuotas are the quotas of a cache, with their upkeep. They are apart from
+// the cache, since a configuration may change nothing but the quotas.
 type keptQuotas struct {
-	*blobcache.Quotas
-	stop context.CancelFunc
-	kept chan struct{}
+	quotas *blobcache.Quotas
+	stop   context.CancelFunc // ends the upkeep
+	kept   chan struct{}      // closed when the upkeep has ended
 }
 
 func (q *keptQuotas) close() {
@@ -117,7 +117,7 @@ func openCache(l *pool.Lease, storage Storage) (*sharedCache, error) {
 
 // openQuotas must be called after openCache, so that the quotas are released before
 // the cache that they are of.
-func openQuotas(l *pool.Lease, storage Storage, c *sharedCache, groups []*Group) (*keptQuotas, error) {
+func openQuotas(l *pool.Lease, storage Storage, c *sharedCache, groups []*Group) (*blobcache.Quotas, error) {
 	limits := make(map[string]int64)
 	for _, g := range groups {
 		if g.Quota > 0 {
@@ -125,15 +125,19 @@ func openQuotas(l *pool.Lease, storage Storage, c *sharedCache, groups []*Group)
 		}
 	}
 	key := fmt.Sprintf("%s %v", storage.Identity(), limits)
-	return quotas.Acquire(l, key, func() (*keptQuotas, error) {
+	kept, err := quotas.Acquire(l, key, func() (*keptQuotas, error) {
 		ctx, stop := context.WithCancel(context.Background())
 		q := &keptQuotas{blobcache.NewQuotas(c.blobs, c.index, limits), stop, make(chan struct{})}
 		go func() {
 			defer close(q.kept)
-			q.Keep(ctx)
+			q.quotas.Keep(ctx)
 		}()
 		return q, nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return kept.quotas, nil
 }
 
 var cacheHooks = blobcache.Hooks{

@@ -47,7 +47,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		content: pullthrough.New(pullthrough.Config{
 			Cache:       h.cache.blobs,
 			Index:       h.cache.index,
-			Quotas:      h.quotas.Quotas,
+			Quotas:      h.quotas,
 			Lists:       h.cache.lists,
 			Questions:   &h.cache.questions,
 			Flights:     &h.flights,

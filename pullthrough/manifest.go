@@ -93,8 +93,9 @@ func (r *Repository) ManifestByDigest(ctx context.Context, d digest.Digest, with
 	if !linked {
 		m.Status = Miss
 		if !withContent || r.wasDelivered(ctx, d) {
-			// Upstream confirms by HEAD, which does not count as a pull, either
-			// content of another repository or the mere existence of some.
+			// Either the content was delivered to another repository, or only its
+			// existence is asked about. For both, upstream is asked by HEAD, which
+			// does not count as a pull.
 			desc, err := r.confirmOnce(ctx, d)
 			if err != nil {
 				return Manifest{}, err

@@ -21,8 +21,8 @@ const (
 // question while too many others of its group are in progress.
 var ErrTooManyQuestions = errors.New("too many questions are in progress")
 
-// Questions limits the questions that endpoints are asked at a time for a group,
-// downloads of blobs excepted: 64 at once, while 1024 more wait for their turn.
+// Questions limits the questions that an endpoint is asked at a time for a group,
+// not counting downloads of blobs: 64 run and 1024 more wait for their turn.
 // Its zero value is ready for use.
 type Questions struct {
 	mu     sync.Mutex

@@ -24,8 +24,8 @@ type Config struct {
 	Quotas *blobcache.Quotas
 
 	// Lists, Questions and Flights are common to all repositories that are
-	// served from Cache. Repositories whose registries differ in more than Scope
-	// tells must not share Flights.
+	// served from Cache. Two repositories with the same Scope must not share
+	// Flights if their Registry differs.
 	Lists     *Lists
 	Questions *Questions
 	Flights   *Flights

@@ -7,14 +7,14 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestBlobOfUnknownSize: where upstream does not say how large a blob is, it is
-// brought here once to find out, and each group is told the size, by a HEAD or a
-// GET, of what its own repository has.
-func TestBlobOfUnknownSize(t *testing.T) {
+// If upstream does not tell the size of a blob, the blob is downloaded once to learn
+// it. Each group then gets the size by HEAD and by GET if its own repository contains
+// the blob.
+func TestPullBlobOfUnknownSize(t *testing.T) {
 	const size = 300_000
 	layer := random(2, size)
-	// Beside the one that brings it, a GET is closed at once that asks for a size
-	// which nobody knows yet.
+	// Beside the GET that downloads the blob, a HEAD for an unknown size makes one
+	// that is closed at once.
 	for first, gets := range map[string]int{"head": 2, "get": 1} {
 		t.Run(first, func(t *testing.T) {
 			up := registrytest.New(t, registrytest.WithoutLength())
@@ -31,12 +31,12 @@ func TestBlobOfUnknownSize(t *testing.T) {
 				s.awaitStored(d)
 			}
 			if got := up.Counts().BlobGet; got != gets {
-				t.Errorf("%d GETs instead of %d", got, gets)
+				t.Errorf("got %d GETs, want %d", got, gets)
 			}
 			up.Reset()
 			s.head(blobPath("other", "alpine", d), as("alice")).has(t, "Content-Length", length).has(t, "Cache-Status", "dependency-proxy; hit")
 			if counts := up.Counts(); counts != (registrytest.Counts{}) {
-				t.Errorf("what is known is asked again: %+v", counts)
+				t.Errorf("got requests %+v for a known size, want none", counts)
 			}
 			s.head(blobPath("acme", "other", d), as("alice")).expect(t, 404, "")
 		})

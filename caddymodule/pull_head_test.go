@@ -12,9 +12,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestUpstreamWithBadHead: an upstream whose HEAD says no to what it has fails no
-// pull, of the first repository or the second.
-func TestUpstreamWithBadHead(t *testing.T) {
+// An upstream that rejects HEAD for content that it has does not fail a pull, of the
+// first repository or of the second.
+func TestPullFromUpstreamThatRejectsHead(t *testing.T) {
 	for _, status := range []int{400, 403, 404, 405, 406, 500} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			up := registrytest.New(t)
@@ -24,7 +24,7 @@ func TestUpstreamWithBadHead(t *testing.T) {
 			}
 			up.Fail(registrytest.Failure{Method: http.MethodHead, Status: status})
 			s := start(t, users("alice"), private("acme", "alice"), hub(up))
-			// An absence must not make HEAD believed that is never right.
+			// After an absence, a HEAD that is always wrong must not be trusted.
 			s.get(manifestPath("acme", "team/app", "none"), as("alice")).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
 			for _, repo := range []string{"team/app", "team/copy"} {
 				pull(t, s, "acme", repo, "1", as("alice"))
@@ -32,15 +32,15 @@ func TestUpstreamWithBadHead(t *testing.T) {
 				s.head(blobPath("acme", repo, image.Layers[0]), as("alice")).expect(t, http.StatusOK, "").has(t, "Content-Length", "5000")
 			}
 			if counts := up.Counts(); counts.BlobGet != 4 || counts.ManifestGet != 3 {
-				t.Errorf("upstream was asked %+v, want a GET of each of two blobs and two of their headers, and of each tag", counts)
+				t.Errorf("got requests %+v, want 4 GETs of blobs, two of them for their size, and 3 of manifests", counts)
 			}
 		})
 	}
 }
 
-// TestMissingTagCosts: a tag that does not exist costs one counted GET, and HEAD is
-// believed from then on, also about other tags.
-func TestMissingTagCosts(t *testing.T) {
+// A tag that does not exist costs one GET, which counts as a pull. From then on HEAD
+// is trusted, also about other tags.
+func TestPullOfMissingTagCosts(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("team/app", "1", random(1, 100))
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
@@ -58,9 +58,8 @@ func TestMissingTagCosts(t *testing.T) {
 	costs(t, up, "another one", registrytest.Counts{ManifestHead: 1})
 }
 
-// TestUpstreamWebPage: an upstream that answers every path with a web page confirms
-// nothing.
-func TestUpstreamWebPage(t *testing.T) {
+// An upstream that answers every request with a web page confirms nothing.
+func TestPullFromWebPage(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("team/app", "1", random(1, 5000))
 	s := start(t, users("alice"), private("red", "alice"), private("blue", "alice"), hub(up))
@@ -78,7 +77,7 @@ func TestUpstreamWebPage(t *testing.T) {
 				blobPath("blue", "team/app", digest.FromString("unknown")),
 			} {
 				if a := s.get(path, as("alice"), method(verb)); a.StatusCode == http.StatusOK && a.err == nil {
-					t.Errorf("%s: %s %s: 200 with %d bytes", name, verb, path, len(a.body))
+					t.Errorf("%s: %s %s: got status 200 with %d bytes, want an error", name, verb, path, len(a.body))
 				}
 			}
 		}

@@ -14,10 +14,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestQuestionsOfAGroup: an upstream that does not answer is asked only so much for
-// a group at a time, also if the clients do not wait. Another group's pull is not
-// held up.
-func TestQuestionsOfAGroup(t *testing.T) {
+// An upstream that does not answer is asked a limited number of questions at a time
+// for a group, even if the clients do not wait. Another group's pull is not delayed.
+func TestPullQuestionsAreLimitedByGroup(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 50_000))
 	s := start(t, users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(up))
@@ -55,14 +54,14 @@ func TestQuestionsOfAGroup(t *testing.T) {
 		}
 	})
 	if n := most.Load(); n != atOnce {
-		t.Errorf("upstream was asked %d things at once, want %d", n, atOnce)
+		t.Errorf("got %d questions at once, want %d", n, atOnce)
 	}
 	begin := time.Now()
 	pull(t, s, "blue", "alpine", "3.20", as("bob"))
 	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("the other group's pull took %v", took)
+		t.Errorf("the other group's pull took %v, want less than 10s", took)
 	}
 	close(gate)
-	eventually(t, "nobody waits any more", func() bool { return now.Load() == 0 })
+	eventually(t, "no question waits", func() bool { return now.Load() == 0 })
 	pull(t, s, "red", "alpine", "3.20", bearer(token))
 }

@@ -17,7 +17,7 @@ type tagList struct {
 	Tags []string `json:"tags"`
 }
 
-// list gets a page of tags and the path of the next one.
+// list returns a page of tags and the path of the next page, if there is one.
 func (s *site) list(path string, who with) (page tagList, next string) {
 	s.t.Helper()
 	a := s.get(path, who).expect(s.t, http.StatusOK, "").has(s.t, "Content-Type", "application/json").has(s.t, "Cache-Control", "no-transform")
@@ -31,12 +31,12 @@ func (s *site) list(path string, who with) (page tagList, next string) {
 	}
 	next, ok := strings.CutSuffix(strings.TrimPrefix(link, "<"), `>; rel="next"`)
 	if !ok || !strings.HasPrefix(next, "/v2/"+page.Name+"/tags/list?") {
-		s.t.Fatalf("link %q", link)
+		s.t.Fatalf("got the link %q, want one to the next page of the same list", link)
 	}
 	return page, next
 }
 
-// all follows the pages of a list of tags.
+// all returns the tags of all pages of a list.
 func (s *site) all(path string, who with) (tags []string, pages int) {
 	s.t.Helper()
 	for path != "" && pages < 20 {
@@ -48,8 +48,9 @@ func (s *site) all(path string, who with) (tags []string, pages int) {
 	return tags, pages
 }
 
-// TestTags: upstream's list under our name, page by page.
-func TestTags(t *testing.T) {
+// Upstream's list is served under the client's name for the repository, page by
+// page.
+func TestServeTags(t *testing.T) {
 	up := registrytest.New(t)
 	for _, tag := range []string{"a", "B", "c", "d", "3.20"} {
 		up.PutImage("library/alpine", tag, []byte(tag))
@@ -59,33 +60,34 @@ func TestTags(t *testing.T) {
 	path := "/v2/acme/sub" + infix + "alpine/tags/list"
 	page, next := s.list(path, as("alice"))
 	if page.Name != "acme/sub"+infix+"alpine" || !slices.Equal(page.Tags, want) || next != "" {
-		t.Errorf("%+v, then %q", page, next)
+		t.Errorf("got %+v and the next page %q, want %q and none", page, next, want)
 	}
 	if counts := up.Counts(); counts.Tags != 1 {
-		t.Errorf("upstream was asked %+v", counts)
+		t.Errorf("got requests %+v, want one for the tags", counts)
 	}
 	for query, pages := range map[string]int{"?n=2": 3, "?n=1": 5, "?n=5": 1, "?n=100": 1, "?n=2&x=y&ns=docker.io": 3, "?n=&last=": 1} {
 		if tags, n := s.all(path+query, as("alice")); !slices.Equal(tags, want) || n != pages {
-			t.Errorf("%s: %q in %d pages", query, tags, n)
+			t.Errorf("%s: got %q in %d pages, want %q in %d", query, tags, n, want, pages)
 		}
 	}
 	if tags, _ := s.all(path+"?last=a", as("alice")); !slices.Equal(tags, []string{"c", "d"}) {
-		t.Errorf("after a: %q", tags)
+		t.Errorf("got %q after a, want c and d", tags)
 	}
 	if tags, n := s.all("/acme/sub"+infix+"v2/library/alpine/tags/list?n=3", as("alice")); !slices.Equal(tags, want) || n != 2 {
-		t.Errorf("by a mirror's path: %q in %d pages", tags, n)
+		t.Errorf("by a mirror's path: got %q in %d pages, want %q in 2", tags, n, want)
 	}
 	for _, n := range []string{"-1", "x", "1.5", "99999999999"} {
 		s.get(path+"?n="+n, as("alice")).expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	}
 	up.PutManifest("library/untagged", v1.MediaTypeImageManifest, []byte("{}"))
 	if a := s.get("/v2/acme/sub"+infix+"untagged/tags/list", as("alice")); !strings.Contains(string(a.body), `"tags":[]`) {
-		t.Errorf("no tags: %s", a.body)
+		t.Errorf("got %s, want an empty array", a.body)
 	}
 }
 
-// TestOddTags: what other registries make of the list.
-func TestOddTags(t *testing.T) {
+// Some registries answer with null, with their own parameters or with links to
+// other hosts.
+func TestServeTagsOfOtherRegistries(t *testing.T) {
 	up := registrytest.New(t)
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
 	serve := func(answers map[string][2]string) {
@@ -104,7 +106,7 @@ func TestOddTags(t *testing.T) {
 		want    []string
 	}{
 		"null": {map[string][2]string{"": {`{"name":"x","tags":null}`, ""}}, nil},
-		// Quay's pages are named by something that only it understands.
+		// Quay names pages by an opaque parameter of its own.
 		"quay": {map[string][2]string{
 			"":                   {`{"tags":["a"]}`, `</v2/library/quay/tags/list?next_page=x%3D&n=1>; rel="next"`},
 			"n=1&next_page=x%3D": {`{"tags":["b"]}`, ""},
@@ -117,14 +119,13 @@ func TestOddTags(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			serve(row.answers)
 			if tags, _ := s.all("/v2/acme"+infix+name+"/tags/list", as("alice")); !slices.Equal(tags, row.want) {
-				t.Errorf("%q instead of %q", tags, row.want)
+				t.Errorf("got %q, want %q", tags, row.want)
 			}
 		})
 	}
 }
 
-// TestReferrers: what refers to an image, by type if that is asked for.
-func TestReferrers(t *testing.T) {
+func TestServeReferrers(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithPageSize(2))
 	image := up.PutImage("library/alpine", "3.20", random(1, 100))
 	var all, signatures []string
@@ -145,7 +146,7 @@ func TestReferrers(t *testing.T) {
 		a.has(t, "OCI-Filters-Applied", filters)
 		var index v1.Index
 		if err := json.Unmarshal(a.body, &index); err != nil || index.MediaType != v1.MediaTypeImageIndex {
-			t.Fatalf("%v: %s", err, a.body)
+			t.Fatalf("got %s, error %v; want an index", a.body, err)
 		}
 		var got []string
 		for _, m := range index.Manifests {
@@ -154,16 +155,16 @@ func TestReferrers(t *testing.T) {
 		slices.Sort(got)
 		slices.Sort(want)
 		if !slices.Equal(got, want) {
-			t.Errorf("%q: %q instead of %q", query, got, want)
+			t.Errorf("%q: got %q, want %q", query, got, want)
 		}
 		sameHeaders(t, s.get(path+query, as("alice")), s.head(path+query, as("alice")))
 	}
-	// And what refers to it can be pulled.
+	// A referrer can be pulled.
 	pull(t, s, "acme", "alpine", signatures[0], as("alice"))
 	for _, d := range []string{zeros, "sha512:" + strings.Repeat("0", 128)} {
 		a := s.get("/v2/acme"+infix+"alpine/referrers/"+d, as("alice")).expect(t, http.StatusOK, "")
 		if !strings.Contains(string(a.body), `"manifests":[]`) {
-			t.Errorf("of nothing: %s", a.body)
+			t.Errorf("got %s, want an empty index", a.body)
 		}
 	}
 }
