@@ -115,8 +115,8 @@ func TestFinishAbandoned(t *testing.T) {
 
 // fills are those of the one storage in use.
 func (s *site) fills() (fills []blobcache.Fill) {
-	for _, v := range vaults.All() {
-		fills = append(fills, v.cache.Fills()...)
+	for _, c := range caches.All() {
+		fills = append(fills, c.blobs.Fills()...)
 	}
 	return fills
 }

@@ -184,7 +184,7 @@ func TestUpstreamAddressesApart(t *testing.T) {
 			t.Errorf("%s: %d with %d bytes, want 404 or 502", path, a.StatusCode, len(a.body))
 		}
 	}
-	s.get(manifestPath("acme", "team/secret", "1"), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", statusHit[0])
+	s.get(manifestPath("acme", "team/secret", "1"), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
 }
 
 // TestUpstreamPlainRedirect: where an https registry redirects to plain http, only

@@ -67,9 +67,9 @@ func (ex *exchange) servePurge() *apiError {
 		return refuse(badRequest, "the parameter image is empty; name an image, or leave the parameter out to purge all images of the group")
 	}
 	var links int
-	prefix := group + "/"
 	if image == "" {
 		links, err = ex.quotas.Purge(ctx, group)
+		ex.cache.lists.ForgetGroup(group)
 	} else {
 		rt, refusal := parseResource(group, image+"/tags/list")
 		if refusal != nil {
@@ -79,10 +79,9 @@ func (ex *exchange) servePurge() *apiError {
 		if refusal != nil {
 			return refusal
 		}
-		prefix = repo.scope + " "
 		links, err = ex.quotas.PurgeScope(ctx, repo.scope)
+		ex.cache.lists.ForgetScope(repo.scope)
 	}
-	ex.lists.forget(prefix)
 	ex.logger.Info("purged", zap.String("group", group), zap.String("image", image),
 		zap.String("account", ex.caller.Name), zap.String("directory", ex.caller.Directory), zap.Int("links", links), zap.Error(err))
 	if err != nil {

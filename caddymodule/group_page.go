@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
@@ -107,7 +107,7 @@ func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 func (ex *exchange) imagesOf(ctx context.Context, group string) (images []groupImage, more bool, err error) {
 	images = []groupImage{}
 	seen := 0
-	err = ex.index.EachRef(ctx, group, func(n blobcache.Named) error {
+	err = ex.cache.index.EachRef(ctx, group, func(n index.Named) error {
 		if seen++; seen > pageRefs {
 			more = true
 			return fs.SkipAll
@@ -127,7 +127,7 @@ func (ex *exchange) imagesOf(ctx context.Context, group string) (images []groupI
 // pullName is the reverse of [Handler.repository]: what a client pulls to get
 // what the index has under a name. It is false for what an upstream or a login
 // had that is not configured any more.
-func (ex *exchange) pullName(n blobcache.Named) (string, bool) {
+func (ex *exchange) pullName(n index.Named) (string, bool) {
 	group, rest, _ := strings.Cut(n.Scope, "/_/")
 	from, repository, _ := strings.Cut(rest, "/")
 	for i, u := range ex.Upstreams {

@@ -11,10 +11,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
@@ -83,10 +85,11 @@ type Handler struct {
 	access     *access.Policy
 	upstreams  map[string]*Upstream
 	issuer     *tokenissuer.Issuer
-	*vault
-	quotas  *keptQuotas
-	flights flights
-	lease   pool.Lease
+	cache      *sharedCache
+	quotas     *blobcache.Quotas
+	flights    pullthrough.Flights
+	pullHooks  pullthrough.Hooks
+	lease      pool.Lease
 
 	imageLimits  map[string]*imageLimits // by group
 	proxyWarning *sync.Once              // of all sites of the configuration
@@ -105,6 +108,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.audit = h.logger.Named("audit")
+	h.pullHooks = newPullHooks(h.logger)
 	if err := h.check(); err != nil {
 		return err
 	}
@@ -132,10 +136,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.warnOfUnknownMembers()
 	h.warnOfPublicLogins()
 	h.logIgnoredMembers()
-	if h.vault, err = openVault(&h.lease, storage); err != nil {
+	if h.cache, err = openCache(&h.lease, storage); err != nil {
 		return err
 	}
-	if h.quotas, err = openQuotas(&h.lease, storage, h.vault, h.Groups); err != nil {
+	if h.quotas, err = openQuotas(&h.lease, storage, h.cache, h.Groups); err != nil {
 		return err
 	}
 	if h.issuer, err = openIssuer(&h.lease, ctx.Storage(), h.Token); err != nil {
@@ -155,7 +159,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.openRegistries(); err != nil {
 		return err
 	}
-	h.vault.trust(h.firstSources())
+	h.cache.adoption.trust(h.firstSources())
 	key := fmt.Sprintf("%p", ctx.Done()) // all sites of the configuration
 	if h.proxyWarning, err = proxyWarnings.Acquire(&h.lease, key, func() (*sync.Once, error) { return new(sync.Once), nil }); err != nil {
 		return err

@@ -13,8 +13,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -26,7 +29,7 @@ import (
 // so values with the same key live on. None of them needs stopping: requests
 // of an old configuration may go on with them after the last reference.
 var (
-	vaults        = pool.New((*vault).close)
+	caches        = pool.New((*sharedCache).close)
 	quotas        = pool.New((*keptQuotas).close)
 	issuers       = pool.New[*tokenissuer.Issuer](nil)
 	tokens        = pool.New[*accesstoken.Store](nil)
@@ -35,41 +38,41 @@ var (
 	proxyWarnings = pool.New[*sync.Once](nil) // by configuration
 )
 
-// vault is an open storage, and what was learnt about upstreams beside it.
-type vault struct {
-	name     string
-	cache    *blobcache.Cache
-	index    *blobcache.Index
-	lists    *lists
-	outgoing outgoing
-	asking   questions
-	scrubs
-	adoption
+// sharedCache is the cache in one storage, with what all sites that use it share.
+type sharedCache struct {
+	name      string // of the storage, for people
+	blobs     *blobcache.Cache
+	index     *index.Index
+	lists     *pullthrough.Lists
+	questions pullthrough.Questions
+	outgoing  pullthrough.Outgoing
+	scrubs    scrubs
+	adoption  adoption
 
-	stop context.CancelFunc // of the cache's keeper
-	kept chan struct{}      // closed when it has ended, and adoption too
+	stop context.CancelFunc // ends the upkeep of the cache
+	kept chan struct{}      // closed when the upkeep and the adoption have ended
 }
 
 // flushLimit bounds how long the end of the last configuration waits for disk.
 const flushLimit = 10 * time.Second
 
-func (v *vault) close() {
+func (c *sharedCache) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
 	defer cancel()
-	v.cache.Flush(ctx)
-	v.stop()
+	c.blobs.Flush(ctx)
+	c.stop()
 	select {
-	case <-v.kept:
+	case <-c.kept:
 	case <-ctx.Done():
 	}
 }
 
-// keptQuotas are what groups have, and may have, of a vault. They are kept
-// apart from it, since a configuration may change them and nothing else.
+// keptQuotas are the quotas of a cache, with their upkeep. They are apart from
+// the cache, since a configuration may change nothing but the quotas.
 type keptQuotas struct {
-	*blobcache.Quotas
-	stop context.CancelFunc
-	kept chan struct{}
+	quotas *blobcache.Quotas
+	stop   context.CancelFunc // ends the upkeep
+	kept   chan struct{}      // closed when the upkeep has ended
 }
 
 func (q *keptQuotas) close() {
@@ -83,37 +86,38 @@ func (q *keptQuotas) close() {
 // processLogger is for what outlives the configuration that started it.
 func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
 
-func openVault(l *pool.Lease, storage Storage) (*vault, error) {
-	return vaults.Acquire(l, storage.Identity(), func() (*vault, error) {
-		shelf, records, err := storage.Open()
+func openCache(l *pool.Lease, storage Storage) (*sharedCache, error) {
+	return caches.Acquire(l, storage.Identity(), func() (*sharedCache, error) {
+		blobs, records, err := storage.Open()
 		if err != nil {
 			return nil, err
 		}
 		ctx, stop := context.WithCancel(context.Background())
 		limits := storage.Limits()
-		limits.Parts = parts
-		v := &vault{
+		limits.Parts = pullthrough.Children
+		c := &sharedCache{
 			name:  storage.String(),
-			cache: blobcache.NewBounded(shelf, limits, cacheHooks),
-			index: blobcache.NewIndex(records),
-			lists: newLists(),
+			blobs: blobcache.New(blobs, limits, cacheHooks),
+			index: index.New(records),
+			lists: pullthrough.NewLists(),
 			stop:  stop,
 			kept:  make(chan struct{}),
 		}
-		v.scrubs.scrub = func(rate int64) (blobcache.Scrubbing, error) { return v.cache.Scrub(ctx, rate) }
+		c.scrubs.scrub = func(rate int64) (blobcache.Scrubbing, error) { return c.blobs.Scrub(ctx, rate) }
 		go func() {
-			defer close(v.kept)
+			defer close(c.kept)
 			var adopting sync.WaitGroup
-			adopting.Go(func() { v.adoption.run(ctx, v.cache, v.index) })
-			v.cache.Keep(ctx)
+			adopting.Go(func() { c.adoption.run(ctx, blobs, c.index) })
+			c.blobs.Keep(ctx)
 			adopting.Wait()
 		}()
-		return v, nil
+		return c, nil
 	})
 }
 
-// openQuotas is called after the vault that they are of, and so given up before.
-func openQuotas(l *pool.Lease, storage Storage, v *vault, groups []*Group) (*keptQuotas, error) {
+// openQuotas must be called after openCache, so that the quotas are released before
+// the cache that they are of.
+func openQuotas(l *pool.Lease, storage Storage, c *sharedCache, groups []*Group) (*blobcache.Quotas, error) {
 	limits := make(map[string]int64)
 	for _, g := range groups {
 		if g.Quota > 0 {
@@ -121,15 +125,19 @@ func openQuotas(l *pool.Lease, storage Storage, v *vault, groups []*Group) (*kep
 		}
 	}
 	key := fmt.Sprintf("%s %v", storage.Identity(), limits)
-	return quotas.Acquire(l, key, func() (*keptQuotas, error) {
+	kept, err := quotas.Acquire(l, key, func() (*keptQuotas, error) {
 		ctx, stop := context.WithCancel(context.Background())
-		q := &keptQuotas{blobcache.NewQuotas(v.cache, v.index, limits), stop, make(chan struct{})}
+		q := &keptQuotas{blobcache.NewQuotas(c.blobs, c.index, limits), stop, make(chan struct{})}
 		go func() {
 			defer close(q.kept)
-			q.Keep(ctx)
+			q.quotas.Keep(ctx)
 		}()
 		return q, nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return kept.quotas, nil
 }
 
 var cacheHooks = blobcache.Hooks{
@@ -137,7 +145,7 @@ var cacheHooks = blobcache.Hooks{
 	Joined:    logJoin,
 	Resumed:   logResume,
 	Abandoned: logAbandoned,
-	Evicted: func(e blobcache.Entry, left int64) {
+	Evicted: func(e store.Entry, left int64) {
 		processLogger().Debug("blob evicted", zap.String("digest", e.Digest.String()),
 			zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.Int64("stored", left))
 	},

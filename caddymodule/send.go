@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 )
 
 // Header values that do not change between answers.
@@ -19,14 +20,16 @@ var (
 	blobType    = []string{"application/octet-stream"}
 	byteRanges  = []string{"bytes"}
 	noTransform = []string{"no-transform"}
-
-	// Cache-Status (RFC 9211).
-	statusHit         = []string{"dependency-proxy; hit"}
-	statusMiss        = []string{"dependency-proxy; fwd=miss"}
-	statusJoined      = []string{"dependency-proxy; fwd=miss; collapsed"}
-	statusRevalidated = []string{"dependency-proxy; fwd=stale; fwd-status=200"}
-	statusStale       = []string{"dependency-proxy; fwd=stale; detail=stale-if-error"}
 )
+
+// cacheStatusValues are the values of Cache-Status (RFC 9211).
+var cacheStatusValues = [...][]string{
+	pullthrough.Hit:         {"dependency-proxy; hit"},
+	pullthrough.Miss:        {"dependency-proxy; fwd=miss"},
+	pullthrough.Joined:      {"dependency-proxy; fwd=miss; collapsed"},
+	pullthrough.Revalidated: {"dependency-proxy; fwd=stale; fwd-status=200"},
+	pullthrough.Stale:       {"dependency-proxy; fwd=stale; detail=stale-if-error"},
+}
 
 // sendChunk is how much of a blob one sendfile(2) or one write takes at a time,
 // after which Caddy's idle timer starts anew. Caddy's own 64 KiB mean sixteen thousand
@@ -37,15 +40,15 @@ const sendChunk = 256 << 10
 
 func (ex *exchange) wantsBody() bool { return ex.r.Method != http.MethodHead }
 
-// describe sets what every answer with content carries.
-func (ex *exchange) describe(mediaType []string, d digest.Digest, status []string) (etag string) {
+// setContentHeaders sets the headers common to all responses with content.
+func (ex *exchange) setContentHeaders(mediaType []string, d digest.Digest, status pullthrough.Status) (etag string) {
 	h := ex.w.Header()
 	etag = `"` + d.String() + `"`
 	h["Content-Type"] = mediaType
 	h["Docker-Content-Digest"] = []string{d.String()}
 	h["Etag"] = []string{etag}
 	h["Cache-Control"] = noTransform
-	h["Cache-Status"] = status
+	h["Cache-Status"] = cacheStatusValues[status]
 	return etag
 }
 
@@ -63,8 +66,8 @@ func (ex *exchange) setLength(size int64) {
 	ex.w.Header()["Content-Length"] = []string{strconv.FormatInt(size, 10)}
 }
 
-func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status []string) {
-	if ex.notModified(ex.describe(blobType, d, status)) {
+func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status pullthrough.Status) {
+	if ex.notModified(ex.setContentHeaders(blobType, d, status)) {
 		return
 	}
 	ex.w.Header()["Accept-Ranges"] = byteRanges
@@ -76,8 +79,8 @@ func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status []string) {
 
 // sendBlob sends the bytes, or the ranges of them that are asked for. Once the
 // header is out an error can only be shown by a broken transfer.
-func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status []string) {
-	ex.describe(blobType, d, status)
+func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullthrough.Status) {
+	ex.setContentHeaders(blobType, d, status)
 	defer ex.widenChunks()()
 	if partial(ex.r.Header) && r.Size() >= 0 && r.Parts() {
 		http.ServeContent(&ranges{ex.w, r}, ex.r, "", time.Time{}, r)

@@ -196,7 +196,7 @@ func (s *site) stop() {
 		return err != nil || len(files) == 0
 	})
 	for name, held := range map[string]int{
-		"storage": len(vaults.All()), "quotas": len(quotas.All()), "keys": len(issuers.All()), "access tokens": len(tokens.All()),
+		"storage": len(caches.All()), "quotas": len(quotas.All()), "keys": len(issuers.All()), "access tokens": len(tokens.All()),
 		"upstream": len(registries.All()), "throttle": len(throttles.All()),
 	} {
 		if held != 0 {

@@ -51,16 +51,16 @@ func (s *scrubs) now() admin.ScrubState {
 func (h *Handler) site(ctx caddy.Context) *admin.Site {
 	return &admin.Site{
 		Name: h.Name, Configuration: ctx.Done(), Identity: h.who, Tokens: h.tokens, Explain: h.explain,
-		Storage: h.vault, Status: h.cacheStatus, Scrub: h.scrubs.start,
+		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.start,
 	}
 }
 
 func (h *Handler) cacheStatus() admin.CacheStatus {
-	status := admin.CacheStatus{Storage: h.vault.name, Groups: make(map[string]admin.GroupUsage), Fills: []admin.FillStatus{}, Scrub: h.scrubs.now()}
+	status := admin.CacheStatus{Storage: h.cache.name, Groups: make(map[string]admin.GroupUsage), Fills: []admin.FillStatus{}, Scrub: h.cache.scrubs.now()}
 	for group, total := range h.quotas.Totals() {
 		status.Groups[group] = h.usageOf(group, total)
 	}
-	for _, f := range h.cache.Fills() {
+	for _, f := range h.cache.blobs.Fills() {
 		status.Fills = append(status.Fills, admin.FillStatus{
 			Digest: f.Digest.String(), Size: f.Size, Written: f.Written, Readers: f.Readers, Since: f.Since.UTC(),
 		})

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
@@ -19,7 +20,7 @@ func init() { caddy.RegisterModule(new(FilesystemStorage)) }
 // place for cached content and for the records of what may be served to whom.
 type Storage interface {
 	// Open is called once for all configurations with the same identity.
-	Open() (blobcache.Shelf, blobcache.Ledger, error)
+	Open() (store.Blobs, store.Records, error)
 
 	// Limits are what is kept in the place.
 	Limits() blobcache.Limits
@@ -85,17 +86,17 @@ func (f *FilesystemStorage) Provision(caddy.Context) error {
 }
 
 // Open implements [Storage].
-func (f *FilesystemStorage) Open() (blobcache.Shelf, blobcache.Ledger, error) {
-	store, err := blobcache.OpenFileStore(f.Root)
+func (f *FilesystemStorage) Open() (store.Blobs, store.Records, error) {
+	opened, err := store.OpenFileStore(f.Root)
 	if err != nil {
 		return nil, nil, err
 	}
-	store.Trouble = cacheHooks.Trouble
-	if !store.DetectsChanges() {
+	opened.Trouble = cacheHooks.Trouble
+	if !opened.DetectsChanges() {
 		processLogger().Warn("the file system of the cache does not keep times to the microsecond: "+
 			"stored files that something else has changed are only found by the scrub", zap.String("root", f.Root))
 	}
-	return store, store, nil
+	return opened, opened, nil
 }
 
 // Limits implements [Storage].
