@@ -123,3 +123,24 @@ func (ex *exchange) refuse(e *apiError) {
 	}
 	writeError(ex.w, ex.r, e)
 }
+
+// checkLimits denies what the limits exclude, to admins too and whether or not it
+// is cached. The caller is known to be allowed to pull from the group, so it may
+// learn which group excludes the image.
+func (ex *exchange) checkLimits(repo *repository) *apiError {
+	if len(ex.limits) == 0 {
+		return nil
+	}
+	image := access.NewImage(repo.upstream, repo.name, ex.route.tag)
+	v := ex.limits.Decide(ex.route.group, image)
+	if v.OK {
+		return nil
+	}
+	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})
+	e := refuse(denied, "%s cannot be pulled through group %s: the limits of group %s exclude it; the owner of group %s decides what they allow",
+		image, ex.route.group, v.Group, v.Group)
+	if ex.insider {
+		e.detail = ruleDetail{v.Rule}
+	}
+	return e
+}

@@ -234,3 +234,27 @@ func (h *Handler) checkNames() error {
 	}
 	return err
 }
+
+// checkPatterns checks the syntax of the allow and deny lines.
+func (g *Group) checkPatterns() error {
+	for line, patterns := range map[string][]string{"allow": g.Allow, "deny": g.Deny} {
+		if patterns != nil && len(patterns) == 0 {
+			return fmt.Errorf("group %s: %s is empty; write patterns, or leave it out", g.Path, line)
+		}
+	}
+	_, err := access.NewImageLimits([]access.Group{g.rules()})
+	return err
+}
+
+// checkPatternUpstreams checks that each pattern begins with a declared upstream.
+func (h *Handler) checkPatternUpstreams() error {
+	declared := []string{dockerHub}
+	if len(h.Upstreams) > 0 {
+		declared = nil
+		for _, u := range h.Upstreams {
+			declared = append(declared, u.Name)
+		}
+	}
+	limits, err := access.NewImageLimits(h.groupRules())
+	return cmp.Or(err, limits.CheckUpstreams(declared))
+}

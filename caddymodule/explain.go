@@ -41,10 +41,10 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 	}
 	v, err := h.access.Decide(ctx, who, rt.group, directory.Member)
 	e.Allowed, e.Rule = v.Ok, v.Rule
-	if limit := h.limitOf(rt.group, imageOf(repo, rt)); v.Ok {
-		e.Limits = limit.rules
-		if !limit.ok {
-			e.Allowed, e.Rule = false, limit.rule
+	if limit := h.limits.Decide(rt.group, access.NewImage(repo.upstream, repo.name, rt.tag)); v.Ok {
+		e.Limits = limit.Rules
+		if !limit.OK {
+			e.Allowed, e.Rule = false, limit.Rule
 		}
 	}
 	return e, err

@@ -93,7 +93,7 @@ func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 	for _, u := range ex.Upstreams {
 		page.Upstreams = append(page.Upstreams, u.Name)
 	}
-	page.Limits = ex.limitLines(group)
+	page.Limits = ex.limits.Lines(group)
 	if total, ok := ex.quotas.Totals()[group]; ok {
 		usage := ex.usageOf(group, total)
 		page.Usage = &usage

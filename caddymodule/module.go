@@ -91,8 +91,8 @@ type Handler struct {
 	pullHooks  pullthrough.Hooks
 	lease      pool.Lease
 
-	imageLimits  map[string]*imageLimits // by group
-	proxyWarning *sync.Once              // of all sites of the configuration
+	limits       access.ImageLimits
+	proxyWarning *sync.Once // of all sites of the configuration
 }
 
 // CaddyModule returns the Caddy module information.
@@ -130,7 +130,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.access = access.NewPolicy(h.groupRules(), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
-	if h.imageLimits, err = newImageLimits(h.Groups); err != nil {
+	if h.limits, err = access.NewImageLimits(h.groupRules()); err != nil {
 		return err
 	}
 	h.warnOfUnknownMembers()
