@@ -86,17 +86,17 @@ func (q *keptQuotas) close() {
 // processLogger is for what outlives the configuration that started it.
 func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
 
-func openCache(l *pool.Lease, storage Storage) (*sharedCache, error) {
-	return caches.Acquire(l, storage.Identity(), func() (*sharedCache, error) {
-		blobs, records, err := storage.Open()
+func openCache(l *pool.Lease, place Storage) (*sharedCache, error) {
+	return caches.Acquire(l, place.Identity(), func() (*sharedCache, error) {
+		blobs, records, err := place.Open(processLogger())
 		if err != nil {
 			return nil, err
 		}
 		ctx, stop := context.WithCancel(context.Background())
-		limits := storage.Limits()
+		limits := place.Limits()
 		limits.Parts = pullthrough.Children
 		c := &sharedCache{
-			name:  storage.String(),
+			name:  place.String(),
 			blobs: blobcache.New(blobs, limits, cacheHooks),
 			index: index.New(records),
 			lists: pullthrough.NewLists(),
@@ -117,14 +117,14 @@ func openCache(l *pool.Lease, storage Storage) (*sharedCache, error) {
 
 // openQuotas must be called after openCache, so that the quotas are released before
 // the cache that they are of.
-func openQuotas(l *pool.Lease, storage Storage, c *sharedCache, groups []*Group) (*blobcache.Quotas, error) {
+func openQuotas(l *pool.Lease, place Storage, c *sharedCache, groups []*Group) (*blobcache.Quotas, error) {
 	limits := make(map[string]int64)
 	for _, g := range groups {
 		if g.Quota > 0 {
 			limits[g.Path] = g.Quota
 		}
 	}
-	key := fmt.Sprintf("%s %v", storage.Identity(), limits)
+	key := fmt.Sprintf("%s %v", place.Identity(), limits)
 	kept, err := quotas.Acquire(l, key, func() (*keptQuotas, error) {
 		ctx, stop := context.WithCancel(context.Background())
 		q := &keptQuotas{blobcache.NewQuotas(c.blobs, c.index, limits), stop, make(chan struct{})}
@@ -161,9 +161,7 @@ var cacheHooks = blobcache.Hooks{
 		processLogger().Info("group was over its quota", zap.String("group", group),
 			zap.Int("evicted", links), zap.Int64("size", size))
 	},
-	Trouble: func(op string, err error) {
-		processLogger().Warn("cache storage is in trouble; pulls go on", zap.String("operation", op), zap.Error(err))
-	},
+	Trouble: func(op string, err error) { logTrouble(processLogger())(op, err) },
 }
 
 func logFill(d digest.Digest, size int64, took time.Duration, err error) {

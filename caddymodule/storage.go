@@ -19,8 +19,9 @@ func init() { caddy.RegisterModule(new(FilesystemStorage)) }
 // Storage is a guest module in the namespace http.dependency_proxy.storage: a
 // place for cached content and for the records of what may be served to whom.
 type Storage interface {
-	// Open is called once for all configurations with the same identity.
-	Open() (store.Blobs, store.Records, error)
+	// Open is called once for all configurations with the same identity. The
+	// logger outlives the configuration.
+	Open(logger *zap.Logger) (store.Blobs, store.Records, error)
 
 	// Limits are what is kept in the place.
 	Limits() blobcache.Limits
@@ -86,14 +87,14 @@ func (f *FilesystemStorage) Provision(caddy.Context) error {
 }
 
 // Open implements [Storage].
-func (f *FilesystemStorage) Open() (store.Blobs, store.Records, error) {
+func (f *FilesystemStorage) Open(logger *zap.Logger) (store.Blobs, store.Records, error) {
 	opened, err := store.OpenFileStore(f.Root)
 	if err != nil {
 		return nil, nil, err
 	}
-	opened.Trouble = cacheHooks.Trouble
+	opened.Trouble = logTrouble(logger)
 	if !opened.DetectsChanges() {
-		processLogger().Warn("the file system of the cache does not keep times to the microsecond: "+
+		logger.Warn("the file system of the cache does not keep times to the microsecond: "+
 			"stored files that something else has changed are only found by the scrub", zap.String("root", f.Root))
 	}
 	return opened, opened, nil
@@ -155,3 +156,10 @@ var (
 	_ caddyfile.Unmarshaler = (*FilesystemStorage)(nil)
 	_ Storage               = (*FilesystemStorage)(nil)
 )
+
+// logTrouble returns a hook that logs an operation on a storage that has failed.
+func logTrouble(logger *zap.Logger) func(op string, err error) {
+	return func(op string, err error) {
+		logger.Warn("cache storage is in trouble; pulls go on", zap.String("operation", op), zap.Error(err))
+	}
+}
