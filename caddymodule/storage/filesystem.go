@@ -1,4 +1,4 @@
-package caddymodule
+package storage
 
 import (
 	"fmt"
@@ -14,31 +14,13 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
-func init() { caddy.RegisterModule(new(FilesystemStorage)) }
+func init() { caddy.RegisterModule(new(Filesystem)) }
 
-// Storage is a guest module in the namespace http.dependency_proxy.storage: a
-// place for cached content and for the records of what may be served to whom.
-type Storage interface {
-	// Open is called once for all configurations with the same identity. The
-	// logger outlives the configuration.
-	Open(logger *zap.Logger) (store.Blobs, store.Records, error)
-
-	// Limits are what is kept in the place.
-	Limits() blobcache.Limits
-
-	// Identity is equal for two configurations that may share what Open
-	// returns: the same place with the same settings.
-	Identity() string
-
-	// String names the place for people.
-	String() string
-}
-
-// FilesystemStorage keeps the cache in a directory. Several processes may
+// Filesystem keeps the cache in a directory. Several processes may
 // share it. The directory itself may be a symbolic link; those in it are not
 // followed. A stored file that something else has written to is read against its
 // digest before it is served, if the file system keeps times to the microsecond.
-type FilesystemStorage struct {
+type Filesystem struct {
 	// Root is the directory. It is made if it does not exist. The default is
 	// the folder dependency_proxy in Caddy's data directory.
 	Root string `json:"root,omitempty"`
@@ -66,15 +48,15 @@ type FilesystemStorage struct {
 }
 
 // CaddyModule returns the Caddy module information.
-func (*FilesystemStorage) CaddyModule() caddy.ModuleInfo {
+func (*Filesystem) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "http.dependency_proxy.storage.filesystem",
-		New: func() caddy.Module { return new(FilesystemStorage) },
+		New: func() caddy.Module { return new(Filesystem) },
 	}
 }
 
 // Provision resolves the directory's name.
-func (f *FilesystemStorage) Provision(caddy.Context) error {
+func (f *Filesystem) Provision(caddy.Context) error {
 	root, err := caddy.NewReplacer().ReplaceOrErr(f.Root, true, true)
 	if err != nil {
 		return fmt.Errorf("storage directory: %w", err)
@@ -87,12 +69,12 @@ func (f *FilesystemStorage) Provision(caddy.Context) error {
 }
 
 // Open implements [Storage].
-func (f *FilesystemStorage) Open(logger *zap.Logger) (store.Blobs, store.Records, error) {
+func (f *Filesystem) Open(logger *zap.Logger) (store.Blobs, store.Records, error) {
 	opened, err := store.OpenFileStore(f.Root)
 	if err != nil {
 		return nil, nil, err
 	}
-	opened.Trouble = logTrouble(logger)
+	opened.Trouble = LogTrouble(logger)
 	if !opened.DetectsChanges() {
 		logger.Warn("the file system of the cache does not keep times to the microsecond: "+
 			"stored files that something else has changed are only found by the scrub", zap.String("root", f.Root))
@@ -101,7 +83,7 @@ func (f *FilesystemStorage) Open(logger *zap.Logger) (store.Blobs, store.Records
 }
 
 // Limits implements [Storage].
-func (f *FilesystemStorage) Limits() blobcache.Limits {
+func (f *Filesystem) Limits() blobcache.Limits {
 	return blobcache.Limits{
 		MaxSize:     f.MaxSize,
 		UnusedFor:   time.Duration(f.UnusedFor),
@@ -113,10 +95,10 @@ func (f *FilesystemStorage) Limits() blobcache.Limits {
 }
 
 // String implements [Storage].
-func (f *FilesystemStorage) String() string { return "filesystem " + f.Root }
+func (f *Filesystem) String() string { return "filesystem " + f.Root }
 
 // Identity implements [Storage].
-func (f *FilesystemStorage) Identity() string {
+func (f *Filesystem) Identity() string {
 	return fmt.Sprintf("filesystem %q %+v", f.Root, f.Limits())
 }
 
@@ -129,7 +111,7 @@ func (f *FilesystemStorage) Identity() string {
 //		reserve          <size>|off
 //		finish_abandoned on|off
 //	}
-func (f *FilesystemStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func (f *Filesystem) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
 	if d.NextArg() {
 		f.Root = d.Val()
@@ -152,14 +134,7 @@ func (f *FilesystemStorage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // Interface guards
 var (
-	_ caddy.Provisioner     = (*FilesystemStorage)(nil)
-	_ caddyfile.Unmarshaler = (*FilesystemStorage)(nil)
-	_ Storage               = (*FilesystemStorage)(nil)
+	_ caddy.Provisioner     = (*Filesystem)(nil)
+	_ caddyfile.Unmarshaler = (*Filesystem)(nil)
+	_ Storage               = (*Filesystem)(nil)
 )
-
-// logTrouble returns a hook that logs an operation on a storage that has failed.
-func logTrouble(logger *zap.Logger) func(op string, err error) {
-	return func(op string, err error) {
-		logger.Warn("cache storage is in trouble; pulls go on", zap.String("operation", op), zap.Error(err))
-	}
-}

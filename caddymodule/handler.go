@@ -16,6 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
@@ -200,7 +201,7 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	return nil
 }
 
-func (h *Handler) loadStorage(ctx caddy.Context) (Storage, error) {
+func (h *Handler) loadStorage(ctx caddy.Context) (storage.Storage, error) {
 	if h.StorageRaw == nil {
 		h.StorageRaw = json.RawMessage(`{"type":"filesystem"}`)
 	}
@@ -208,7 +209,7 @@ func (h *Handler) loadStorage(ctx caddy.Context) (Storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return mod.(Storage), nil
+	return mod.(storage.Storage), nil
 }
 
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].

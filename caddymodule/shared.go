@@ -17,6 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
@@ -86,7 +87,7 @@ func (q *keptQuotas) close() {
 // processLogger is for what outlives the configuration that started it.
 func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
 
-func openCache(l *pool.Lease, place Storage) (*sharedCache, error) {
+func openCache(l *pool.Lease, place storage.Storage) (*sharedCache, error) {
 	return caches.Acquire(l, place.Identity(), func() (*sharedCache, error) {
 		blobs, records, err := place.Open(processLogger())
 		if err != nil {
@@ -117,7 +118,7 @@ func openCache(l *pool.Lease, place Storage) (*sharedCache, error) {
 
 // openQuotas must be called after openCache, so that the quotas are released before
 // the cache that they are of.
-func openQuotas(l *pool.Lease, place Storage, c *sharedCache, groups []*Group) (*blobcache.Quotas, error) {
+func openQuotas(l *pool.Lease, place storage.Storage, c *sharedCache, groups []*Group) (*blobcache.Quotas, error) {
 	limits := make(map[string]int64)
 	for _, g := range groups {
 		if g.Quota > 0 {
@@ -161,7 +162,7 @@ var cacheHooks = blobcache.Hooks{
 		processLogger().Info("group was over its quota", zap.String("group", group),
 			zap.Int("evicted", links), zap.Int64("size", size))
 	},
-	Trouble: func(op string, err error) { logTrouble(processLogger())(op, err) },
+	Trouble: func(op string, err error) { storage.LogTrouble(processLogger())(op, err) },
 }
 
 func logFill(d digest.Digest, size int64, took time.Duration, err error) {
