@@ -115,7 +115,7 @@ func (b *Downloads) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // many, and logs that from time to time.
 func (ex *exchange) tooBusy(repo *repository, what, preposition string, err error) *apiError {
 	repo.busy.Do(func() {
-		ex.logger.Warn("too many "+what+" are under way; pulls of what is not stored are refused",
+		ex.h.logger.Warn("too many "+what+" are under way; pulls of what is not stored are refused",
 			zap.String("upstream", repo.upstream), zap.String("group", ex.route.group), zap.Error(err))
 	})
 	e := refuse(unavailable, "too many %s %s %s are under way; try again later", what, preposition, repo.upstream)

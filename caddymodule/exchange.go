@@ -12,7 +12,7 @@ import (
 
 // exchange is one request and what has become known about it.
 type exchange struct {
-	*Handler
+	h      *Handler
 	w      http.ResponseWriter
 	r      *http.Request
 	route  route
@@ -41,7 +41,7 @@ func (ex *exchange) serveRegistry() *apiError {
 	if err := ex.authorize(directory.Member); err != nil {
 		return err
 	}
-	repo, err := ex.repository(ex.route, ex.r.URL.Query().Get("ns"))
+	repo, err := ex.h.repository(ex.route, ex.r.URL.Query().Get("ns"))
 	if err != nil {
 		return err
 	}
@@ -85,9 +85,9 @@ var deeds = [...]string{directory.Member: "pull from it", directory.Maintainer: 
 // authorize decides whether the caller has a role in the group, now. Why not
 // is told to insiders alone.
 func (ex *exchange) authorize(want directory.Role) *apiError {
-	v, err := ex.access.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.clientIP())), ex.caller, ex.route.group, want)
+	v, err := ex.h.access.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.clientIP())), ex.caller, ex.route.group, want)
 	if err != nil {
-		return ex.cannotTell("decide about a group", err)
+		return ex.h.cannotTell("decide about a group", err)
 	}
 	if ex.insider = v.Insider; v.Ok {
 		return nil
@@ -118,7 +118,7 @@ func (ex *exchange) refuse(e *apiError) {
 		if e.problem == badGateway {
 			level = zap.WarnLevel
 		}
-		ex.logger.Log(level, "pull failed", zap.String("group", ex.route.group), zap.String("image", ex.route.image),
+		ex.h.logger.Log(level, "pull failed", zap.String("group", ex.route.group), zap.String("image", ex.route.image),
 			zap.Int("status", e.status), zap.Error(e.cause))
 	}
 	writeError(ex.w, ex.r, e)
@@ -128,11 +128,11 @@ func (ex *exchange) refuse(e *apiError) {
 // is cached. The caller is known to be allowed to pull from the group, so it may
 // learn which group excludes the image.
 func (ex *exchange) checkLimits(repo *repository) *apiError {
-	if len(ex.limits) == 0 {
+	if len(ex.h.limits) == 0 {
 		return nil
 	}
 	image := access.NewImage(repo.upstream, repo.name, ex.route.tag)
-	v := ex.limits.Decide(ex.route.group, image)
+	v := ex.h.limits.Decide(ex.route.group, image)
 	if v.OK {
 		return nil
 	}

@@ -68,21 +68,21 @@ func (ex *exchange) servePurge() *apiError {
 	}
 	var links int
 	if image == "" {
-		links, err = ex.quotas.Purge(ctx, group)
-		ex.cache.lists.ForgetGroup(group)
+		links, err = ex.h.quotas.Purge(ctx, group)
+		ex.h.cache.lists.ForgetGroup(group)
 	} else {
 		rt, refusal := parseResource(group, image+"/tags/list")
 		if refusal != nil {
 			return refusal
 		}
-		repo, refusal := ex.repository(rt, "")
+		repo, refusal := ex.h.repository(rt, "")
 		if refusal != nil {
 			return refusal
 		}
-		links, err = ex.quotas.PurgeScope(ctx, repo.scope)
-		ex.cache.lists.ForgetScope(repo.scope)
+		links, err = ex.h.quotas.PurgeScope(ctx, repo.scope)
+		ex.h.cache.lists.ForgetScope(repo.scope)
 	}
-	ex.logger.Info("purged", zap.String("group", group), zap.String("image", image),
+	ex.h.logger.Info("purged", zap.String("group", group), zap.String("image", image),
 		zap.String("account", ex.caller.Name), zap.String("directory", ex.caller.Directory), zap.Int("links", links), zap.Error(err))
 	if err != nil {
 		e := refuse(unavailable, "not all of it could be purged; try again")

@@ -79,7 +79,7 @@ func (ex *exchange) servePage() *apiError {
 
 func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 	group := ex.route.group
-	visibility, err := ex.access.VisibilityOf(ctx, group)
+	visibility, err := ex.h.access.VisibilityOf(ctx, group)
 	if err != nil {
 		return nil, err
 	}
@@ -90,12 +90,12 @@ func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 	if page.Visibility == "" {
 		page.Visibility = directory.Private
 	}
-	for _, u := range ex.Upstreams {
+	for _, u := range ex.h.Upstreams {
 		page.Upstreams = append(page.Upstreams, u.Name)
 	}
-	page.Limits = ex.limits.Lines(group)
-	if total, ok := ex.quotas.Totals()[group]; ok {
-		usage := ex.usageOf(group, total)
+	page.Limits = ex.h.limits.Lines(group)
+	if total, ok := ex.h.quotas.Totals()[group]; ok {
+		usage := ex.h.usageOf(group, total)
 		page.Usage = &usage
 	}
 	page.Images, page.More, err = ex.imagesOf(ctx, group)
@@ -107,7 +107,7 @@ func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 func (ex *exchange) imagesOf(ctx context.Context, group string) (images []groupImage, more bool, err error) {
 	images = []groupImage{}
 	seen := 0
-	err = ex.cache.index.EachRef(ctx, group, func(n index.Named) error {
+	err = ex.h.cache.index.EachRef(ctx, group, func(n index.Named) error {
 		if seen++; seen > pageRefs {
 			more = true
 			return fs.SkipAll
@@ -130,7 +130,7 @@ func (ex *exchange) imagesOf(ctx context.Context, group string) (images []groupI
 func (ex *exchange) pullName(n index.Named) (string, bool) {
 	group, rest, _ := strings.Cut(n.Scope, "/_/")
 	from, repository, _ := strings.Cut(rest, "/")
-	for i, u := range ex.Upstreams {
+	for i, u := range ex.h.Upstreams {
 		if u.sourceFor(group).name != from {
 			continue
 		}

@@ -29,7 +29,7 @@ func (ex *exchange) serveGroupTokens() *apiError {
 	ctx, by := ex.r.Context(), ex.caller.ID().String()
 	switch {
 	case ex.route.token != "":
-		token, err := ex.tokens.Revoke(ctx, ex.route.token, by, ex.ofGroup)
+		token, err := ex.h.tokens.Revoke(ctx, ex.route.token, by, ex.ofGroup)
 		if err != nil {
 			return ex.fromOrder(err)
 		}
@@ -41,7 +41,7 @@ func (ex *exchange) serveGroupTokens() *apiError {
 		}
 		return ex.sendValue(http.StatusCreated, admin.CreatedToken{Secret: secret, Token: token})
 	}
-	tokens, err := ex.tokens.List(ctx, ex.ofGroup)
+	tokens, err := ex.h.tokens.List(ctx, ex.ofGroup)
 	if err != nil {
 		return ex.fromOrder(err)
 	}
@@ -50,7 +50,7 @@ func (ex *exchange) serveGroupTokens() *apiError {
 
 // ofGroup tells the tokens that the owner of the group may see and revoke.
 func (ex *exchange) ofGroup(t accesstoken.Token) bool {
-	return t.Site == ex.Name && t.Kind != accesstoken.Personal && slices.Contains(t.Groups, ex.route.group)
+	return t.Site == ex.h.Name && t.Kind != accesstoken.Personal && slices.Contains(t.Groups, ex.route.group)
 }
 
 // orderGroupToken makes a token with at most the rights of its maker. A token that is
@@ -72,7 +72,7 @@ func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
 	if err := ex.capLifetime(&order.Lifetime); err != nil {
 		return accesstoken.Token{}, "", err
 	}
-	return ex.tokens.Create(ex.r.Context(), access.TokenRequest{
+	return ex.h.tokens.Create(ex.r.Context(), access.TokenRequest{
 		Kind: order.Kind, Groups: []string{ex.route.group}, Role: order.Role,
 		Scopes: order.Scopes, Name: order.Name, Lifetime: order.Lifetime,
 		MadeWith: ex.caller.Token,
@@ -106,5 +106,5 @@ func (ex *exchange) fromOrder(err error) *apiError {
 	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, accesstoken.ErrUnavailable):
 		return refuse(nameUnknown, "group %s has no such access token", ex.route.group)
 	}
-	return ex.cannotTell("keep access tokens", err)
+	return ex.h.cannotTell("keep access tokens", err)
 }

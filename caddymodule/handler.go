@@ -222,7 +222,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal := checkMethod(rt, r.Method); refusal != nil {
 		err = refusal
 	}
-	ex := &exchange{Handler: h, w: w, r: r, route: rt}
+	ex := &exchange{h: h, w: w, r: r, route: rt}
 	ex.warnOfProxy()
 	serve := ex.serveRegistry
 	switch {

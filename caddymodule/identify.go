@@ -22,13 +22,13 @@ import (
 // trouble there is, since the trouble could tell which directory knows the name.
 func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 	id, _ := accesstoken.Parse(secret)
-	line := auditLine{auditLoginRefused, ex.accounts.ShownName(name, secret), "", id, ""}
+	line := auditLine{auditLoginRefused, ex.h.accounts.ShownName(name, secret), "", id, ""}
 	level := zap.InfoLevel
 	if ex.route.kind != authKind {
 		level = zap.DebugLevel // the access log has each request
 	}
-	h, audit := ex.Handler, ex.auditor()
-	who, err := ex.gate.Login(access.Login{
+	h, audit := ex.h, ex.auditor()
+	who, err := ex.h.gate.Login(access.Login{
 		Name: name, Password: secret, Address: ex.clientIP(), Request: ex.r, Groups: askedGroups(ex.r),
 	}, func(o access.Outcome) {
 		h.loginSettled(o, audit, line, secret, level)
@@ -80,7 +80,7 @@ func (h *Handler) loginSettled(o access.Outcome, audit auditor, line auditLine, 
 // basic is the login of an Authorization header at the token service. Clients
 // that keep a refresh token and find no POST send it as the password of nobody.
 func (ex *exchange) basic(name, secret string) (access.Caller, *apiError) {
-	if name == "" && ex.Token.RefreshTokens && strings.Count(secret, ".") == 2 {
+	if name == "" && ex.h.Token.RefreshTokens && strings.Count(secret, ".") == 2 {
 		who, err := ex.refresh(secret)
 		if err == nil || err.problem != unauthorized {
 			return who, err
@@ -91,7 +91,7 @@ func (ex *exchange) basic(name, secret string) (access.Caller, *apiError) {
 
 // refresh turns a refresh token back into the account that it was issued to.
 func (ex *exchange) refresh(raw string) (access.Caller, *apiError) {
-	if !ex.Token.RefreshTokens {
+	if !ex.h.Token.RefreshTokens {
 		return access.Caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
 	}
 	who, id, err := ex.bearer(raw, tokenissuer.Refresh)
@@ -106,17 +106,17 @@ func (ex *exchange) refresh(raw string) (access.Caller, *apiError) {
 		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, who.Name, who.Directory, who.Token, "refresh token: " + access.RefusalReason(err, who.Directory, raw)})
 		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.origin.registry)
 	}
-	return who, ex.cannotTell("verify a refresh token", err)
+	return who, ex.h.cannotTell("verify a refresh token", err)
 }
 
 // bearer is the account of a token as it is now, and what the token says. With a refusal it has the
 // name that is in the token, if that is genuine.
 func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, tokenissuer.Identity, error) {
-	id, err := ex.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
+	id, err := ex.h.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
 	if err != nil {
 		return access.Caller{}, id, err
 	}
-	who, err := ex.accounts.Current(ex.r.Context(), id)
+	who, err := ex.h.accounts.Current(ex.r.Context(), id)
 	if err != nil {
 		who = access.Caller{Account: directory.Account{Name: id.Name}, Directory: id.Directory}
 		if id.Directory == access.TokensDirectory {
@@ -193,5 +193,5 @@ func (ex *exchange) identifyToken(raw string) *apiError {
 		ex.record(zap.WarnLevel, line)
 		return ex.challenge("invalid_token", "the token is not valid here, or no longer")
 	}
-	return ex.cannotTell("verify a token", err)
+	return ex.h.cannotTell("verify a token", err)
 }

@@ -76,7 +76,7 @@ func (ex *exchange) takeAnswer(key any, content []byte) (shared []byte, done fun
 	if !ex.wantsBody() {
 		content = nil
 	}
-	shared, done, err := ex.cache.outgoing.Take(key, content)
+	shared, done, err := ex.h.cache.outgoing.Take(key, content)
 	if err != nil {
 		refusal = refuse(unavailable, "too many large answers are being sent at this moment; try again")
 		refusal.cause, refusal.retryAfter = err, retrySoon

@@ -30,7 +30,7 @@ func (ex *exchange) locate() (err *apiError) {
 	if len(ex.r.Header.Values("Authorization")) > 1 {
 		return refuse(badRequest, "the request has several Authorization headers; send one")
 	}
-	ex.origin, err = ex.findOrigin(ex.r)
+	ex.origin, err = ex.h.findOrigin(ex.r)
 	return err
 }
 
@@ -89,8 +89,8 @@ func (ex *exchange) warnOfProxy() {
 	if !ok || server.TrustedProxiesStrict > 0 {
 		return
 	}
-	ex.proxyWarning.Do(func() {
-		ex.logger.Warn("clients behind the trusted proxy may choose the address that wrong logins are counted by; write trusted_proxies_strict beside trusted_proxies in the server options")
+	ex.h.proxyWarning.Do(func() {
+		ex.h.logger.Warn("clients behind the trusted proxy may choose the address that wrong logins are counted by; write trusted_proxies_strict beside trusted_proxies in the server options")
 	})
 }
 

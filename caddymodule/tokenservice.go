@@ -92,9 +92,9 @@ func (ex *exchange) serveQuery() (err *apiError) {
 }
 
 func (ex *exchange) serveKeys() *apiError {
-	keys, err := ex.issuer.JWKS(ex.r.Context())
+	keys, err := ex.h.issuer.JWKS(ex.r.Context())
 	if err != nil {
-		return ex.cannotTell("read the signing keys", err)
+		return ex.h.cannotTell("read the signing keys", err)
 	}
 	ex.sendJSON(http.StatusOK, keys, "application/jwk-set+json")
 	return nil
@@ -140,7 +140,7 @@ func checkService(values url.Values) *apiError {
 
 // anonymous is who asks without a login, if there is anything for them.
 func (ex *exchange) anonymous() (access.Caller, *apiError) {
-	if ex.r.Header.Get("Authorization") != "" || !ex.access.AllowsAnonymous() {
+	if ex.r.Header.Get("Authorization") != "" || !ex.h.access.AllowsAnonymous() {
 		return access.Caller{}, refuse(unauthorized, "log in with: docker login %s", ex.origin.registry)
 	}
 	return access.Caller{Anonymous: true}, nil
@@ -161,7 +161,7 @@ type tokenAnswer struct {
 // sendToken issues a token that says who the caller is. Scopes are not judged:
 // what the caller may read is decided when it reads.
 func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *apiError {
-	lifetime := ex.Token.lifetime()
+	lifetime := ex.h.Token.lifetime()
 	if refresh := ex.caller.Refresh; refresh.Raw != "" {
 		// What is bought with a refresh token does not outlive it.
 		lifetime = max(tokenissuer.MinLifetime, min(lifetime, time.Until(refresh.Ends)).Truncate(time.Second))
@@ -178,7 +178,7 @@ func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *
 		TokenType:   tokenType,
 		Scope:       grantedScope(scopes),
 	}
-	if offline && ex.Token.RefreshTokens && !ex.caller.Anonymous {
+	if offline && ex.h.Token.RefreshTokens && !ex.caller.Anonymous {
 		if answer.RefreshToken, err = ex.refreshToken(); err != nil {
 			return err
 		}
@@ -205,11 +205,11 @@ func (ex *exchange) refreshToken() (string, *apiError) {
 }
 
 func (ex *exchange) mint(use tokenissuer.Use, id tokenissuer.Identity, lifetime time.Duration) (tokenissuer.Token, *apiError) {
-	token, err := ex.issuer.Mint(ex.r.Context(), tokenissuer.MintRequest{
+	token, err := ex.h.issuer.Mint(ex.r.Context(), tokenissuer.MintRequest{
 		Issuer: ex.origin.issuer(), Identity: id, Lifetime: lifetime, Use: use,
 	})
 	if err != nil {
-		return token, ex.cannotTell("issue a token", err)
+		return token, ex.h.cannotTell("issue a token", err)
 	}
 	return token, nil
 }
