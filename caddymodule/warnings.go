@@ -74,22 +74,17 @@ func (h *Handler) publicLogin(group string, visibility directory.Visibility, ups
 	return ""
 }
 
-// groupRules returns the groups of the configuration.
-func (h *Handler) groupRules() []access.Group {
-	rules := make([]access.Group, len(h.Groups))
-	for i, g := range h.Groups {
-		rules[i] = g.rules()
+// accessGroups returns what the configuration says of groups.
+func accessGroups(groups ...*Group) []access.Group {
+	rules := make([]access.Group, len(groups))
+	for i, g := range groups {
+		rules[i] = access.Group{
+			Path: g.Path, Visibility: g.Visibility,
+			Members: g.Members, Maintainers: g.Maintainers, Owners: g.Owners, MembersFrom: g.MembersFrom,
+			Allow: g.Allow, Deny: g.Deny,
+		}
 	}
 	return rules
-}
-
-// rules returns what the configuration says of a group.
-func (g *Group) rules() access.Group {
-	return access.Group{
-		Path: g.Path, Visibility: g.Visibility,
-		Members: g.Members, Maintainers: g.Maintainers, Owners: g.Owners, MembersFrom: g.MembersFrom,
-		Allow: g.Allow, Deny: g.Deny,
-	}
 }
 
 // warnOfUnknownMembers logs the members that do not exist, where the directory
