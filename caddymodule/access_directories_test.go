@@ -150,7 +150,7 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 	}
 	s := gitlabSite(t, first, gitlabAt(t, first, "members_only off"))
 	s.load(two()...)
-	if strings.Contains(s.logs(), "do not count") {
+	if strings.Contains(s.logs(), "ignoring the members") {
 		t.Error("the log tells of a group that is nobody's by the configuration")
 	}
 	for group, want := range map[string][3]int{"team": {404, 403, 403}, "team/sub": {403, 404, 404}, "hers": {404, 404, 404}} {
@@ -169,7 +169,7 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 		t.Errorf("in team, which takes the other one's: got %d", got)
 	}
 	for directory, n := range map[string]int{"gitlab": 1, "other": 0} {
-		if got := strings.Count(s.logs(), `members_from in those where they should","directory":"`+directory+`","groups":["team"]`); got != n {
+		if got := strings.Count(s.logs(), `members_from in groups that should have both","directory":"`+directory+`","groups":["team"]`); got != n {
 			t.Errorf("the log tells %d times that members of %s do not count", got, directory)
 		}
 	}

@@ -109,7 +109,7 @@ func (s *site) finish(response *http.Response) answer {
 }
 
 // tokens reads the answer of a token service.
-func (a answer) tokens() (tokens tokenAnswer) {
+func (a answer) tokens() (tokens tokenResponse) {
 	_ = json.Unmarshal(a.body, &tokens)
 	return tokens
 }

@@ -54,7 +54,7 @@ func TestTooManyDownloads(t *testing.T) {
 	}
 	up.Reset()
 	s.get(blobPath("blue", "alpine", image.Layers[0]), as("bob")).expect(t, http.StatusOK, "")
-	if n := strings.Count(s.logs(), "too many downloads are under way; pulls"); n != 1 {
+	if n := strings.Count(s.logs(), "too many downloads are under way; rejecting pulls"); n != 1 {
 		t.Errorf("the log says so %d times, want 1", n)
 	}
 	release()

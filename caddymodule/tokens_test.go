@@ -47,7 +47,7 @@ func TestDeployToken(t *testing.T) {
 			t.Errorf("the log lacks %s", what)
 		}
 	}
-	if table, err := s.command("token", "list"); err != nil || !strings.Contains(table, id) || strings.Contains(table, "never") || !strings.Contains(table, "good") {
+	if table, err := s.command("token", "list"); err != nil || !strings.Contains(table, id) || strings.Contains(table, "never") || !strings.Contains(table, "valid") {
 		t.Errorf("%v: %s", err, table)
 	}
 	s.mustCommand("token", "revoke", id)

@@ -118,7 +118,7 @@ func TestCacheTrouble(t *testing.T) {
 	up.CorruptBlobs(100)
 	s.breaks(blobPath("acme", "alpine", image.Layers[0]))
 	up.Heal()
-	if !strings.Contains(s.logs(), "cache storage is in trouble") {
+	if !strings.Contains(s.logs(), "cache storage error") {
 		t.Error("the log does not tell")
 	}
 	if err := os.Remove(temp); err != nil {
