@@ -95,7 +95,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 							if who.Directory != d.name || who.Admin != (i == 0 && who.Name == "root" && d.name == trusted.name) {
 								t.Errorf("%s: got %s, admin %v", text, who.ID(), who.Admin)
 							}
-							verdict, err := runningHandler(t).access.Decide(t.Context(), who, "secret", directory.Member)
+							verdict, err := runningHandler(t).policy.Decide(t.Context(), who, "secret", directory.Member)
 							if err != nil || verdict.Ok && who.Directory != trusted.name {
 								t.Errorf("%s: got %+v, %v in the group of the other", text, verdict, err)
 							}

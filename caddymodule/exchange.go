@@ -76,7 +76,7 @@ var actions = [...]string{directory.Member: "pull from it", directory.Maintainer
 // authorize returns an error unless the caller has at least the role in the group.
 // Only insiders learn which rule denies access.
 func (ex *exchange) authorize(role directory.Role) *apiError {
-	v, err := ex.handler.access.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.clientIP())), ex.caller, ex.route.group, role)
+	v, err := ex.handler.policy.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.clientIP())), ex.caller, ex.route.group, role)
 	if err != nil {
 		return ex.handler.unavailable("decide about a group", err)
 	}

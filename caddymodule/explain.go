@@ -28,7 +28,7 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 	e := admin.Explanation{
 		Group: rt.group, Image: rt.image, Upstream: repo.upstream, Repository: repo.name, Reference: rt.reference(),
 	}
-	visibility, err := h.access.VisibilityOf(ctx, rt.group)
+	visibility, err := h.policy.VisibilityOf(ctx, rt.group)
 	if err == nil {
 		e.Visibility = cmp.Or(visibility, directory.Private)
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -39,7 +39,7 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 	if done || err != nil {
 		return e, err
 	}
-	v, err := h.access.Decide(ctx, caller, rt.group, directory.Member)
+	v, err := h.policy.Decide(ctx, caller, rt.group, directory.Member)
 	e.Allowed, e.Rule = v.Ok, v.Rule
 	if limit := h.limits.Decide(rt.group, access.NewImage(repo.upstream, repo.name, rt.tag)); v.Ok {
 		e.Limits = limit.Rules
@@ -72,7 +72,7 @@ func (h *Handler) explainAccount(ctx context.Context, e *admin.Explanation, name
 	}
 	role := directory.NoRole
 	if e.Visibility != "" {
-		if role, err = h.access.RoleOf(ctx, caller, e.Group); err != nil {
+		if role, err = h.policy.RoleOf(ctx, caller, e.Group); err != nil {
 			return caller, true, err
 		}
 	}
@@ -135,6 +135,6 @@ func (h *Handler) splitImage(ctx context.Context, name string) (group, image str
 // groupExists reports whether a group exists. It ignores failures to find out, which
 // the decision about the pull meets and reports again.
 func (h *Handler) groupExists(ctx context.Context, group string) bool {
-	_, err := h.access.VisibilityOf(ctx, group)
+	_, err := h.policy.VisibilityOf(ctx, group)
 	return err == nil
 }

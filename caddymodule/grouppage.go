@@ -80,7 +80,7 @@ func (ex *exchange) servePage() *apiError {
 // describeGroup returns the page of the group.
 func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 	group := ex.route.group
-	visibility, err := ex.handler.access.VisibilityOf(ctx, group)
+	visibility, err := ex.handler.policy.VisibilityOf(ctx, group)
 	if err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ func (ex *exchange) serveGroupTokens() *apiError {
 	return ex.sendValue(http.StatusOK, admin.TokenList{Tokens: tokens})
 }
 
-// ofGroup tells the tokens that the owner of the group may see and revoke.
+// isGroupToken reports whether the owners of the group may see and revoke a token.
 func (ex *exchange) isGroupToken(t accesstoken.Token) bool {
 	return t.Site == ex.handler.Name && t.Kind != accesstoken.Personal && slices.Contains(t.Groups, ex.route.group)
 }

@@ -87,7 +87,7 @@ type Handler struct {
 	gate       *access.Gate
 	tokens     *access.Tokens
 	registered *admin.Site
-	access     *access.Policy
+	policy     *access.Policy
 	upstreams  map[string]*Upstream
 	issuer     *tokenissuer.Issuer
 	cache      *sharedCache
@@ -134,7 +134,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	h.access = access.NewPolicy(accessGroups(h.Groups...), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
+	h.policy = access.NewPolicy(accessGroups(h.Groups...), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
 	if h.limits, err = access.NewImageLimits(accessGroups(h.Groups...)); err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 		return err
 	}
 	h.gate = &access.Gate{Accounts: h.accounts, Throttle: throttle}
-	h.tokens = &access.Tokens{Accounts: h.accounts, Access: h.access, Logger: h.logger}
+	h.tokens = &access.Tokens{Accounts: h.accounts, Access: h.policy, Logger: h.logger}
 	store, err := openTokens(&h.lease, ctx.Storage())
 	if err != nil {
 		return err

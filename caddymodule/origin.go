@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -9,9 +8,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
-
-// service is the name of this registry at its token service.
-const service = "dependency_proxy"
 
 // origin is the address under which a client reaches the site.
 type origin struct {
@@ -118,26 +114,4 @@ func validAuthority(authority string) bool {
 		}
 	}
 	return true
-}
-
-// challenge returns a 401 that tells the client where to get a token (RFC 6750,
-// section 3). Every path sends it, because many clients do not request /v2/ first.
-// The code must be empty unless the client sent a token: clients that receive a code
-// do not try again.
-func (ex *exchange) challenge(code, format string, args ...any) *apiError {
-	c := fmt.Sprintf("Bearer realm=%q,service=%q", ex.origin.realm, service)
-	if ex.route.image != "" {
-		c += fmt.Sprintf(",scope=%q", "repository:"+ex.route.name()+":pull")
-	}
-	if code != "" {
-		c += fmt.Sprintf(",error=%q", code)
-	}
-	ex.w.Header()["Www-Authenticate"] = []string{c}
-	return refuse(unauthorized, format, args...)
-}
-
-// basicChallenge requests a user name and a password, for paths that clients open
-// without a token. A 401 requires a challenge (RFC 9110, section 15.5.2).
-func (ex *exchange) basicChallenge() {
-	ex.w.Header()["Www-Authenticate"] = []string{`Basic realm="dependency proxy", charset="UTF-8"`}
 }

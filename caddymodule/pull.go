@@ -21,9 +21,9 @@ type repository struct {
 	busy     *rate.Sometimes // limits the log lines of tooBusy about the upstream
 }
 
-// repository returns the repository of a route. If the first component of the
-// image is an upstream's name, the repository is there; otherwise at the upstream
-// that the mirror protocol's parameter ns names, or at the first one.
+// repository returns the repository of a route. Its upstream is the one that the
+// first component of the image names or else the one that ns names, which is the
+// parameter of the mirror protocol. Without either, it is the first upstream.
 func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
@@ -55,7 +55,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			Name:        name,
 			Scope:       scope,
 			Endpoint:    src.endpoint,
-			Group:       h.access.ShareOf(rt.group),
+			Group:       h.policy.ShareOf(rt.group),
 			FreshFor:    time.Duration(u.FreshFor),
 			Connections: u.Connections,
 			Downloads:   u.Downloads.limits(),

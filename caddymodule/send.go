@@ -144,9 +144,9 @@ func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullth
 	}
 }
 
-// ranges is the response writer that [http.ServeContent] writes the ranges of a blob
-// to. It lets the reader write them, since io.Copy would allocate a buffer for each
-// of Caddy's chunks.
+// ranges is the response writer for [http.ServeContent]. It lets the reader of the
+// blob write the ranges, because io.Copy would allocate a buffer for each of Caddy's
+// chunks.
 type ranges struct {
 	http.ResponseWriter
 	of *blobcache.Reader

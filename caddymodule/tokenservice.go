@@ -13,6 +13,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
+// service is the name of this registry at its token service.
+const service = "dependency_proxy"
+
 // maxForm is the size limit of the body of a token request, in bytes.
 const maxForm = 64 << 10
 
@@ -104,7 +107,7 @@ func checkService(values url.Values) *apiError {
 
 // anonymous returns an anonymous caller if the site may have public groups.
 func (ex *exchange) anonymous() (access.Caller, *apiError) {
-	if ex.r.Header.Get("Authorization") != "" || !ex.handler.access.AllowsAnonymous() {
+	if ex.r.Header.Get("Authorization") != "" || !ex.handler.policy.AllowsAnonymous() {
 		return access.Caller{}, refuse(unauthorized, "log in with: docker login %s", ex.origin.registry)
 	}
 	return access.Caller{Anonymous: true}, nil

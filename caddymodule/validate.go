@@ -35,7 +35,7 @@ func (g *Group) check() error {
 	case "", directory.Private, directory.Internal, directory.Public:
 		return g.checkPatterns()
 	}
-	return fmt.Errorf("group %s: visibility '%s': write private, internal or public", g.Path, g.Visibility)
+	return fmt.Errorf("group %s: unknown visibility '%s'; use private, internal or public", g.Path, g.Visibility)
 }
 
 func (u *Upstream) check() error {

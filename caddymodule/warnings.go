@@ -47,7 +47,7 @@ func (h *Handler) warnPublicLogins() {
 		if anyLogin == "" {
 			continue
 		}
-		for _, name := range h.access.OpenDirectories() {
+		for _, name := range h.policy.OpenDirectories() {
 			h.logger.Warn("groups that are public in a directory: "+message+" with members_only on",
 				zap.String("directory", name), zap.String("upstream", u.Name), zap.String("login_of", anyLogin))
 		}
@@ -66,8 +66,8 @@ func (h *Handler) publicLoginWarning(group string, visibility directory.Visibili
 	switch {
 	case visibility == directory.Public:
 		return fmt.Sprintf("the group is public: anybody can pull what the login of %s can read", holder)
-	case !declared && len(h.access.OpenDirectories()) > 0:
-		return fmt.Sprintf("the group can become public in the directory %s: then anybody can pull what the login of %s can read", h.access.OpenDirectories()[0], holder)
+	case !declared && len(h.policy.OpenDirectories()) > 0:
+		return fmt.Sprintf("the group can become public in the directory %s: then anybody can pull what the login of %s can read", h.policy.OpenDirectories()[0], holder)
 	}
 	return ""
 }
@@ -86,7 +86,7 @@ func (h *Handler) warnUnknownMembers() {
 // configuration lists their members. Earlier versions did not ignore them.
 func (h *Handler) logIgnoredMembers() {
 	for _, d := range h.accounts.Directories() {
-		if groups := h.access.Ignored(d); groups != nil {
+		if groups := h.policy.Ignored(d); groups != nil {
 			h.logger.Info("ignoring the members that the directory has in these groups, because the configuration lists their members; write members_from in groups that should have both",
 				zap.String("directory", d.Name), zap.Strings("groups", groups))
 		}

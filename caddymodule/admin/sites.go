@@ -8,7 +8,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 )
 
-// Site is a running site as the admin API sees it.
+// Site has what the admin API needs to know of a running site.
 type Site struct {
 	// Name is the name of the site, which may be empty.
 	Name string
