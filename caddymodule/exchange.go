@@ -89,7 +89,7 @@ func (ex *exchange) authorize(want directory.Role) *apiError {
 	if err != nil {
 		return ex.h.cannotTell("decide about a group", err)
 	}
-	if ex.insider = v.Insider; v.Ok {
+	if ex.insider = v.Insider; v.Allowed {
 		return nil
 	}
 	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})

@@ -61,7 +61,7 @@ type LimitVerdict struct {
 // it: each of them must permit it, so a subgroup can only narrow.
 func (l ImageLimits) Decide(group string, image Image) LimitVerdict {
 	v := LimitVerdict{OK: true}
-	for path := range upwards(group) {
+	for path := range Upwards(group) {
 		limits := l[path]
 		if i := slices.IndexFunc(limits.deny, func(p pattern) bool { return p.denies(image) }); i >= 0 {
 			return LimitVerdict{Group: path, Rule: "group " + path + ": deny " + limits.deny[i].text}
@@ -91,7 +91,7 @@ func (l ImageLimits) Lines(group string) (lines []string) {
 		}
 		lines = append(lines, "group "+path+": "+word+" "+strings.Join(texts, " "))
 	}
-	for path := range upwards(group) {
+	for path := range Upwards(group) {
 		line(path, "allow", l[path].allow)
 		line(path, "deny", l[path].deny)
 	}
@@ -101,7 +101,7 @@ func (l ImageLimits) Lines(group string) (lines []string) {
 // MayReach reports whether the limits of a group leave any image of an upstream.
 func (l ImageLimits) MayReach(group, upstream string) bool {
 	of := func(p pattern) bool { return p.ofUpstream(upstream) }
-	for path := range upwards(group) {
+	for path := range Upwards(group) {
 		limits := l[path]
 		if limits.allow != nil && !slices.ContainsFunc(limits.allow, of) {
 			return false
