@@ -151,7 +151,7 @@ func (m *Tokens) ownerOf(ctx context.Context, name string) (*accesstoken.Owner, 
 		d, _ := m.Accounts.named(who.Directory)
 		return &accesstoken.Owner{Name: who.Name, Directory: who.Directory, Source: d.fingerprint(), Facts: who.Facts}, nil
 	case directory.IsRefusal(err):
-		return nil, Errorf("the account '%s' cannot log in: %v", name, err)
+		return nil, Errorf("account '%s' does not exist or cannot log in: %v", name, err)
 	}
 	return nil, err
 }
