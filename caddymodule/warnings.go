@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 
