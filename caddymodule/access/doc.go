@@ -10,7 +10,8 @@
 // site, which log in like accounts.
 //
 // May they? [Policy] compares a Caller with the groups of the configuration and
-// of the directories, and returns a [Verdict].
+// of the directories, and returns a [Verdict]. [ImageLimits] are about images, not
+// about callers: they limit what can be pulled through a group.
 //
 // A request with a user name and password passes through [Gate.Login], the
 // throttle, and [Accounts.Authenticate], which checks access tokens itself and
