@@ -22,9 +22,9 @@ func (a *Accounts) ended(token accesstoken.Token, byID map[string]accesstoken.To
 		why := ""
 		switch err := parent.Valid(time.Now()); {
 		case !ok:
-			why = "which no longer exists"
+			why = "that token no longer exists"
 		case n == maxParents:
-			why = "which is one of too many that were made with each other"
+			why = tooManyParents
 		case err != nil:
 			why = err.Error()
 		case parent.Owner != nil:

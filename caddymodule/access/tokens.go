@@ -23,6 +23,8 @@ const (
 	// maxParents is the number of tokens before the last one in a chain of
 	// tokens that were each made with the one before.
 	maxParents = 8
+
+	tooManyParents = "too many access tokens were made with each other"
 )
 
 // siteTokens are the access tokens that a site accepts.
@@ -53,7 +55,7 @@ func (a *Accounts) byChildToken(ctx context.Context, token accesstoken.Token, er
 	case a.tokens.ambiguous.Load():
 		return Caller{}, fmt.Errorf("%w: %w", directory.ErrWrongPassword, ErrAmbiguous)
 	case token.MadeWith != "" && parents == 0:
-		return Caller{}, fmt.Errorf("%w: the access token is the last of too many that were made with each other", directory.ErrWrongPassword)
+		return Caller{}, fmt.Errorf("%w: %s", directory.ErrWrongPassword, tooManyParents)
 	case token.MadeWith != "":
 		parent, err := a.tokens.store.Peek(ctx, token.MadeWith)
 		if _, err = a.byChildToken(ctx, parent, err, parents-1); err != nil {
