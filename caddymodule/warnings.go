@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 
@@ -15,7 +14,7 @@ import (
 // "group PATH" of the nearest group that has one, else "upstream NAME"; empty
 // if pulls are anonymous there.
 func (h *Handler) loginHolder(group string, u *Upstream) string {
-	for path := group; path != ""; path = path[:max(strings.LastIndexByte(path, '/'), 0)] {
+	for path := range access.Upwards(group) {
 		for _, g := range h.Groups {
 			if g.Path == path && slices.ContainsFunc(g.Upstreams, func(gu *GroupUpstream) bool { return gu.Name == u.Name }) {
 				return "group " + path
