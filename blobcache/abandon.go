@@ -20,8 +20,8 @@ const (
 	nearlyDoneParts = 4
 )
 
-// letGo gives up a reference to the fill. The last one closes what is open.
-func (f *fill) letGo() {
+// release gives up a reference to the fill. The last one closes what is open.
+func (f *fill) release() {
 	f.mu.Lock()
 	f.refs--
 	deserted := f.refs == 1 && !f.ended
@@ -29,8 +29,8 @@ func (f *fill) letGo() {
 		if f.file != nil {
 			_ = f.file.Close()
 		}
-		if f.handed != nil {
-			_ = f.handed.Close()
+		if f.handOver != nil {
+			_ = f.handOver.Close()
 		}
 		f.slot.release()
 		f.slot = nil

@@ -22,7 +22,7 @@ func TestClockJumps(t *testing.T) {
 	for n := range 3 {
 		pull(t, c, n, size)
 	}
-	k := c.keeper
+	k := c.evictor
 	k.writeUses(t.Context())
 	age(t, opened, 0, size, 23*time.Hour)
 	age(t, opened, 2, size, -1000*day) // the clock was in the future
@@ -68,7 +68,7 @@ func TestRemovedCountsAtOnce(t *testing.T) {
 	if _, _, err := c.Find(t.Context(), d, size); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("read what was damaged: %v", err)
 	}
-	if got := c.keeper.stored; got != size {
+	if got := c.evictor.stored; got != size {
 		t.Errorf("%d bytes are counted", got)
 	}
 }
@@ -102,12 +102,12 @@ func TestNoInodes(t *testing.T) {
 		pull(t, c, n, size)
 		age(t, opened, n, size, time.Duration(100-n)*time.Hour)
 	}
-	c.keeper.uses.take()
-	if pull(t, c, 100, size) != Led || has(t, c, 100, size) {
+	c.evictor.uses.take()
+	if pull(t, c, 100, size) != Started || has(t, c, 100, size) {
 		t.Error("there is no room for it yet")
 	}
 	select {
-	case <-c.keeper.kick:
+	case <-c.evictor.kick:
 	default:
 		t.Fatal("no sweep is wanted")
 	}
@@ -151,9 +151,9 @@ func TestReadOnlyDisk(t *testing.T) {
 	for n := range 3 * evictErrors {
 		pull(t, c, n, size)
 	}
-	c.keeper.limits.MaxSize = size
-	c.keeper.uses.take()
-	stuck, err := c.keeper.sweep(t.Context())
+	c.evictor.limits.MaxSize = size
+	c.evictor.uses.take()
+	stuck, err := c.evictor.sweep(t.Context())
 	if !stuck || err != nil || shelf.removes != evictErrors {
 		t.Errorf("stuck: %v, %v after %d tries", stuck, err, shelf.removes)
 	}
@@ -195,10 +195,10 @@ func TestSweepOfWhatIsSeen(t *testing.T) {
 		shelf.unseen[d] = true
 	}
 	sweep(t, c)
-	if c.keeper.stored != 10*size {
-		t.Errorf("%d bytes are counted", c.keeper.stored)
+	if c.evictor.stored != 10*size {
+		t.Errorf("%d bytes are counted", c.evictor.stored)
 	}
-	c.keeper.limits.MaxSize = 8 * size
+	c.evictor.limits.MaxSize = 8 * size
 	sweep(t, c)
 	left := 0
 	for n := range 10 {
@@ -206,15 +206,15 @@ func TestSweepOfWhatIsSeen(t *testing.T) {
 			left++
 		}
 	}
-	if left != 7 || c.keeper.stored != 7*size {
-		t.Errorf("%d are left, %d bytes are counted", left, c.keeper.stored)
+	if left != 7 || c.evictor.stored != 7*size {
+		t.Errorf("%d are left, %d bytes are counted", left, c.evictor.stored)
 	}
 }
 
 // TestSweepInRounds has more victims than are held at a time.
 func TestSweepInRounds(t *testing.T) {
 	shelf := &shrinkingShelf{paperShelf: paperShelf{n: 3 * sweepVictims}, gone: make(map[digest.Digest]bool)}
-	k := newKeeper(shelf, Limits{MaxSize: 1000 * sweepVictims / 2, Reserve: -1}, Hooks{})
+	k := newEvictor(shelf, Limits{MaxSize: 1000 * sweepVictims / 2, Reserve: -1}, Hooks{})
 	if stuck, err := k.sweep(t.Context()); stuck || err != nil {
 		t.Errorf("stuck: %v, %v", stuck, err)
 	}

@@ -52,14 +52,14 @@ type Hooks struct {
 	// its quota: how many, and how many bytes it has less.
 	Trimmed func(owner string, links int, size int64)
 
-	// Trouble is called when storage fails in a way that a request survives:
+	// StorageError is called when storage fails in a way that a request survives:
 	// op says what was being done.
-	Trouble func(op string, err error)
+	StorageError func(op string, err error)
 }
 
-func (h Hooks) trouble(op string, err error) {
-	if h.Trouble != nil {
-		h.Trouble(op, err)
+func (h Hooks) storageError(op string, err error) {
+	if h.StorageError != nil {
+		h.StorageError(op, err)
 	}
 }
 
@@ -85,11 +85,11 @@ func (h Hooks) abandoned(d digest.Digest, written, size int64, goesOn bool) {
 // It needs no closing, since a fill ends by itself, but a process that is about
 // to exit should Flush.
 type Cache struct {
-	blobs  store.Blobs
-	keeper *keeper
-	hooks  Hooks
-	spans  spans
-	slots  *slots
+	blobs   store.Blobs
+	evictor *evictor
+	hooks   Hooks
+	spans   spans
+	slots   *slots
 	// stopAbandoned is [Limits.StopAbandoned].
 	stopAbandoned bool
 
@@ -101,8 +101,8 @@ type Cache struct {
 	removing   sync.Mutex      // so that what goes is counted out once
 	committing [256]sync.Mutex // and what comes in once, by slot of its digest
 
-	small *lru.Cache[digest.Digest, []byte]
-	lied  *lru.Cache[fillKey, struct{}] // fetched in ranges that did not fit together
+	small    *lru.Cache[digest.Digest, []byte]
+	noRanges *lru.Cache[fillKey, struct{}] // fetched in ranges that did not fit together
 	// sizes are of content that was found whole although its size was not the
 	// one that somebody had expected.
 	sizes *lru.Cache[digest.Digest, int64]
@@ -111,24 +111,24 @@ type Cache struct {
 // The small content kept in memory is manifests and indexes, of a few
 // kilobytes each: at most 16 MiB in all.
 const (
-	smallEntries = 256
-	smallLimit   = 64 << 10
-	liedEntries  = 1024
-	sizesEntries = 4 << 10
+	smallEntries    = 256
+	smallLimit      = 64 << 10
+	noRangesEntries = 1024
+	sizesEntries    = 4 << 10
 )
 
 // New returns a cache that stores content in blobs. It keeps the limits while
 // Keep runs.
 func New(blobs store.Blobs, limits Limits, hooks Hooks) *Cache {
 	small, err1 := lru.New[digest.Digest, []byte](smallEntries)
-	lied, err2 := lru.New[fillKey, struct{}](liedEntries)
+	lied, err2 := lru.New[fillKey, struct{}](noRangesEntries)
 	sizes, err3 := lru.New[digest.Digest, int64](sizesEntries)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		panic(err) // the sizes are positive constants
 	}
 	return &Cache{
-		blobs: blobs, keeper: newKeeper(blobs, limits, hooks), hooks: hooks, stopAbandoned: limits.StopAbandoned,
-		spans: defaultSpans, slots: newSlots(), small: small, lied: lied, sizes: sizes,
+		blobs: blobs, evictor: newEvictor(blobs, limits, hooks), hooks: hooks, stopAbandoned: limits.StopAbandoned,
+		spans: defaultSpans, slots: newSlots(), small: small, noRanges: lied, sizes: sizes,
 		fills: make(map[fillKey]*fill), seed: maphash.MakeSeed(),
 	}
 }
@@ -139,7 +139,7 @@ func New(blobs store.Blobs, limits Limits, hooks Hooks) *Cache {
 func (c *Cache) Keep(ctx context.Context) {
 	var scrubbing sync.WaitGroup
 	scrubbing.Go(func() { c.keepScrubbing(ctx) })
-	c.keeper.run(ctx)
+	c.evictor.run(ctx)
 	scrubbing.Wait()
 }
 
@@ -151,8 +151,8 @@ const (
 	Hit Origin = iota
 	// Joined is content that another request's fill is fetching.
 	Joined
-	// Led is content that this request asked the source for.
-	Led
+	// Started is content that this request asked the source for.
+	Started
 )
 
 // Request asks for content.
@@ -211,7 +211,7 @@ type Request struct {
 // closed. An error is the source's own, ctx's, or ErrBusy.
 func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 	if err := req.Digest.Validate(); err != nil {
-		return nil, Led, fmt.Errorf("%q: %w", req.Digest, err)
+		return nil, Started, fmt.Errorf("%q: %w", req.Digest, err)
 	}
 	for share := always; ; {
 		ended := c.endedFills(req.Digest)
@@ -230,7 +230,7 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 		}
 		f, led, err := c.join(ctx, req, ended, share)
 		if err != nil {
-			return nil, Led, err
+			return nil, Started, err
 		}
 		if f == nil {
 			continue
@@ -248,7 +248,7 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 			share = never
 			continue
 		}
-		if err == nil || origin == Led || f.scope == req.Scope || ctx.Err() != nil {
+		if err == nil || origin == Started || f.scope == req.Scope || ctx.Err() != nil {
 			return r, origin, err
 		}
 		// Another scope's fill failed, perhaps for want of a right that this
@@ -272,11 +272,11 @@ func (c *Cache) stored(ctx context.Context, req Request, standing Standing) (*Re
 		}
 		req.Claim.Delivered(size)
 	}
-	r.cancel = c.keeper.read(req.Digest)
+	r.cancel = c.evictor.read(req.Digest)
 	return r, nil
 }
 
 // shared is the key of the fill that the request shares with others.
 func (r *Request) shared() fillKey { return fillKey{endpoint: r.Endpoint, digest: r.Digest} }
 
-func (c *Cache) trouble(op string, err error) { c.hooks.trouble(op, err) }
+func (c *Cache) storageError(op string, err error) { c.hooks.storageError(op, err) }

@@ -71,7 +71,7 @@ func TestDamageHeals(t *testing.T) {
 				}
 				req := s.request("a")
 				req.Size = 200_000
-				for _, want := range []blobcache.Origin{blobcache.Led, blobcache.Hit} {
+				for _, want := range []blobcache.Origin{blobcache.Started, blobcache.Hit} {
 					r, origin, err := e.cache.Get(t.Context(), req)
 					if err != nil {
 						t.Fatal(err)

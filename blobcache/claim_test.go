@@ -90,8 +90,8 @@ func TestClaimedSizeEvictsNothing(t *testing.T) {
 				if !has(t, c, 100, size) {
 					t.Error("what has come whole is not stored")
 				}
-				if _, reserved, _ := c.Counted(); reserved != 0 || len(c.keeper.groups) != 0 {
-					t.Errorf("%d bytes stay reserved, by group %v", reserved, c.keeper.groups)
+				if _, reserved, _ := c.Counted(); reserved != 0 || len(c.evictor.groups) != 0 {
+					t.Errorf("%d bytes stay reserved, by group %v", reserved, c.evictor.groups)
 				}
 			})
 		})
@@ -122,16 +122,16 @@ func TestWhatNeverFits(t *testing.T) {
 				synctest.Wait()
 				time.Sleep(2 * pullSpan)
 				if test.unswept {
-					c.keeper.mu.Lock()
-					c.keeper.walked = false
-					c.keeper.mu.Unlock()
+					c.evictor.mu.Lock()
+					c.evictor.walked = false
+					c.evictor.mu.Unlock()
 				}
 				blue, d := content(100, 1_200_000)
 				begin := time.Now()
 				r, origin, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
 					return &Body{ReadCloser: io.NopCloser(bytes.NewReader(blue)), Size: test.size}, nil
 				}})
-				if err != nil || origin != Led {
+				if err != nil || origin != Started {
 					t.Fatalf("origin %v, %v", origin, err)
 				}
 				defer r.Close()
@@ -183,7 +183,7 @@ func TestSizesBesideWhatIsStored(t *testing.T) {
 		sweep(t, c)
 		// Blocks are a little more than bytes.
 		for size, want := range map[int64]bool{-1: true, 0: true, 600_000: true, 890_000: true, 901_000: false, 1_000_000: false} {
-			if err := c.keeper.fits(t.Context(), size); (err == nil) != want || err != nil && !passedOn(err) {
+			if err := c.evictor.fits(t.Context(), size); (err == nil) != want || err != nil && !passedOn(err) {
 				t.Errorf("%d bytes: %v", size, err)
 			}
 		}
@@ -193,7 +193,7 @@ func TestSizesBesideWhatIsStored(t *testing.T) {
 // TestGroupRoom: several downloads of one group get at most half of the room, so that
 // they cannot evict the content of all other groups. A single one may get all of it.
 func TestGroupRoom(t *testing.T) {
-	k := newKeeper(new(paperShelf), Limits{MaxSize: 1000, Reserve: -1}, Hooks{})
+	k := newEvictor(new(paperShelf), Limits{MaxSize: 1000, Reserve: -1}, Hooks{})
 	a, b := reservation{group: "acme"}, reservation{group: "acme"}
 	other := reservation{group: "other"}
 	for _, step := range []struct {

@@ -38,7 +38,7 @@ func TestStoredTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if c.keeper.stored != 100_000 {
-		t.Errorf("%d bytes are counted", c.keeper.stored)
+	if c.evictor.stored != 100_000 {
+		t.Errorf("%d bytes are counted", c.evictor.stored)
 	}
 }

@@ -258,7 +258,7 @@ func TestDiskFailsUnderSendfile(t *testing.T) {
 		if n, err := r.WriteTo(io.Discard); err == nil || n != 0 {
 			t.Errorf("sent %d bytes, %v", n, err)
 		}
-		if origin := e.whole(s); origin != blobcache.Led || len(e.troubled()) != 1 {
+		if origin := e.whole(s); origin != blobcache.Started || len(e.troubled()) != 1 {
 			t.Errorf("origin %v, troubles: %q", origin, e.troubled())
 		}
 		// A client that leaves is no reason to fetch anything again.

@@ -20,6 +20,6 @@
 // [Fetch], and who may read them is the decision of a [Claim], kept in the
 // [Index] as links from a scope to the digests it is known to contain, and as
 // deliveries, which record what a source has delivered. A scope is never served
-// stored content that its source has not delivered. Trouble with the disk never fails a
+// stored content that its source has not delivered. StorageError with the disk never fails a
 // request that the source can answer.
 package blobcache

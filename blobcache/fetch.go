@@ -27,7 +27,7 @@ const (
 // to ask again.
 func fetch(ctx context.Context, req Request, m *meter, offset, length int64, etag string) (*Body, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watched{ctx: ctx, cancel: cancel, meter: m, limit: m.limits.Stall}
+	w := &watchedBody{ctx: ctx, cancel: cancel, meter: m, limit: m.limits.Stall}
 	w.idle = time.AfterFunc(w.limit, w.giveUp)
 	m.begin()
 	body, err := req.Fetch(ctx, offset, length, etag)
@@ -43,9 +43,9 @@ func fetch(ctx context.Context, req Request, m *meter, offset, length int64, eta
 	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain}, nil
 }
 
-// watched is a body whose idle timer runs during reads only: a disk, or a
+// watchedBody is a body whose idle timer runs during reads only: a disk, or a
 // client, may take its time.
-type watched struct {
+type watchedBody struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	meter  *meter
@@ -54,11 +54,11 @@ type watched struct {
 	body   io.ReadCloser
 }
 
-func (w *watched) giveUp() {
+func (w *watchedBody) giveUp() {
 	w.cancel(fmt.Errorf("the source sent nothing for %v: %w", w.limit, context.DeadlineExceeded))
 }
 
-func (w *watched) Read(p []byte) (int, error) {
+func (w *watchedBody) Read(p []byte) (int, error) {
 	w.idle.Reset(w.limit)
 	w.meter.begin()
 	n, err := w.body.Read(p)
@@ -70,34 +70,34 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (w *watched) Close() error {
+func (w *watchedBody) Close() error {
 	err := w.body.Close()
 	w.cancel(nil)
 	return err
 }
 
 // explain puts the reason for giving up in place of what the source made of it.
-func (w *watched) explain(err error) error {
+func (w *watchedBody) explain(err error) error {
 	if cause := context.Cause(w.ctx); cause != nil {
 		return cause
 	}
 	return err
 }
 
-// bind makes the end of ctx the end of a body that was fetched under another, and
+// attach makes the end of ctx the end of a body that was fetched under another, and
 // has it measured by m, before anybody reads it.
-func bind(ctx context.Context, body *Body, m *meter) {
-	if w, ok := body.ReadCloser.(*watched); ok {
+func attach(ctx context.Context, body *Body, m *meter) {
+	if w, ok := body.ReadCloser.(*watchedBody); ok {
 		w.meter = m
 		m.answered()
 		context.AfterFunc(ctx, func() { w.cancel(context.Cause(ctx)) })
 	}
 }
 
-// hasten makes a body that a fetch has returned fail after so long without a
+// setIdleTimeout makes a body that a fetch has returned fail after so long without a
 // byte. Nobody reads it yet.
-func hasten(body *Body, limit time.Duration) {
-	if w, ok := body.ReadCloser.(*watched); ok {
+func setIdleTimeout(body *Body, limit time.Duration) {
+	if w, ok := body.ReadCloser.(*watchedBody); ok {
 		w.limit = min(w.limit, limit)
 	}
 }
@@ -111,8 +111,8 @@ func (b *Body) continues(off, size int64) error {
 	return nil
 }
 
-// patience is what is left of it with a source that breaks off.
-type patience struct {
+// retries is what is left of it with a source that breaks off.
+type retries struct {
 	meter *meter
 	tries int
 	mark  int64
@@ -121,7 +121,7 @@ type patience struct {
 
 // stall is how long one of several connections may send nothing: longer after
 // each failure, in case it is the source's way.
-func (p *patience) stall(got int64) time.Duration {
+func (p *retries) stall(got int64) time.Duration {
 	if got-p.mark >= sourceProgress {
 		return sourceStall
 	}
@@ -130,7 +130,7 @@ func (p *patience) stall(got int64) time.Duration {
 
 // again reports, after a pause, whether a source that has sent so many bytes by
 // now is to be asked once more.
-func (p *patience) again(ctx context.Context, got int64) bool {
+func (p *retries) again(ctx context.Context, got int64) bool {
 	if got-p.mark >= sourceProgress || p.tries == 0 {
 		p.tries, p.mark, p.pause = 0, got, sourcePause
 	}

@@ -38,12 +38,12 @@ type fill struct {
 	noBlocks bool                // the disk takes none before they are written
 
 	// Guarded by mu: what the workers agree on, and what the leader may have.
-	etag   string  // of the source, for a resume
-	single *worker // the only one that goes on asking, nil while all do
-	best   float64 // bytes a second of the fastest connection
-	handed *Body   // from the source's first byte, when there is no spool
-	claims claims  // of the scopes that may have the content
-	slot   *slot   // for the transfer; nil when it is over, or handed on
+	etag     string  // of the source, for a resume
+	single   *worker // the only one that goes on asking, nil while all do
+	best     float64 // bytes a second of the fastest connection
+	handOver *Body   // from the source's first byte, when there is no spool
+	claims   claims  // of the scopes that may have the content
+	slot     *slot   // for the transfer; nil when it is over, or handed on
 }
 
 // newFill returns a fill that is held by its own run and by one reader to come.
@@ -52,7 +52,7 @@ func newFill(c *Cache, req Request) *fill {
 		cache: c, digest: req.Digest, scope: req.Scope, req: req, connections: req.Connections, since: time.Now(),
 		hash: req.Digest.Algorithm().Hash(), left: make(chan struct{}), growing: semaphore.NewWeighted(1),
 	}
-	if c.lied.Contains(req.shared()) || c.keeper.tooLarge(req.Size) || req.tooLarge(req.Size) {
+	if c.noRanges.Contains(req.shared()) || c.evictor.tooLarge(req.Size) || req.tooLarge(req.Size) {
 		f.connections = 1
 	}
 	f.reserved.group = req.Group
@@ -75,8 +75,8 @@ func (f *fill) run(ctx context.Context) {
 		f.trim()
 		f.settle(0)
 		if errors.Is(err, errSpool) && !passedOn(err) {
-			f.cache.keeper.failed(err)
-			f.cache.trouble("spool "+f.digest.String(), err)
+			f.cache.evictor.failed(err)
+			f.cache.storageError("spool "+f.digest.String(), err)
 		}
 		// Whoever learns of the failure and asks again must not find it here.
 		f.cache.leave(f)
@@ -86,7 +86,7 @@ func (f *fill) run(ctx context.Context) {
 	if done := f.cache.hooks.FillDone; done != nil {
 		done(f.digest, f.written, time.Since(f.since), err)
 	}
-	f.letGo()
+	f.release()
 }
 
 // commit stores what the fill has brought, unless it is stored already: another
@@ -99,7 +99,7 @@ func (f *fill) commit(ctx context.Context) {
 		_ = r.Close()
 		f.settle(0)
 		store.Discard(f.file)
-		f.cache.keeper.used(f.digest, false)
+		f.cache.evictor.used(f.digest, false)
 		if f.req.Stored != nil {
 			f.req.Stored(f.written)
 		}
@@ -107,8 +107,8 @@ func (f *fill) commit(ctx context.Context) {
 	}
 	if err := f.cache.blobs.Commit(ctx, f.digest, f.file); err != nil {
 		f.settle(0)
-		f.cache.keeper.failed(err)
-		f.cache.trouble("store "+f.digest.String(), err)
+		f.cache.evictor.failed(err)
+		f.cache.storageError("store "+f.digest.String(), err)
 		store.Discard(f.file)
 		return
 	}
@@ -123,7 +123,7 @@ func (f *fill) commit(ctx context.Context) {
 func (f *fill) endTransfer() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.handed == nil {
+	if f.handOver == nil {
 		f.slot.release()
 		f.slot = nil
 	}
@@ -152,7 +152,7 @@ func (f *fill) transfer(ctx context.Context) error {
 		return err
 	}
 	several := f.single == nil
-	err = f.gather(ctx, first)
+	err = f.download(ctx, first)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
@@ -161,7 +161,7 @@ func (f *fill) transfer(ctx context.Context) error {
 	}
 	if errors.Is(err, ErrDigestMismatch) && several {
 		// Perhaps the source only gets ranges wrong: the next fill will tell.
-		f.cache.lied.Add(f.req.shared(), struct{}{})
+		f.cache.noRanges.Add(f.req.shared(), struct{}{})
 	}
 	return err
 }
@@ -176,7 +176,7 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 	file, err := f.openSpool(ctx, body.Size)
 	if err != nil {
 		f.mu.Lock()
-		f.handed = body
+		f.handOver = body
 		f.mu.Unlock()
 		return nil, fmt.Errorf("%w: %w", errSpool, err)
 	}

@@ -21,7 +21,7 @@ func TestFillServesAndStores(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s := e.source(random(1, size))
-				if origin := e.whole(s); origin != blobcache.Led {
+				if origin := e.whole(s); origin != blobcache.Started {
 					t.Errorf("origin %v", origin)
 				}
 				synctest.Wait()

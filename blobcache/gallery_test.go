@@ -17,14 +17,14 @@ import (
 
 // testParts reads content of a line "parts" and then one digest a line, with a
 // star before those that have parts in turn.
-func testParts(content io.Reader) (parts []Part) {
+func testParts(content io.Reader) (parts []Child) {
 	lines := bufio.NewScanner(content)
 	if !lines.Scan() || lines.Text() != "parts" {
 		return nil
 	}
 	for lines.Scan() {
 		d, compound := strings.CutPrefix(lines.Text(), "*")
-		parts = append(parts, Part{digest.Digest(d), compound})
+		parts = append(parts, Child{digest.Digest(d), compound})
 	}
 	return parts
 }
@@ -40,7 +40,7 @@ type gallery struct {
 }
 
 func newGallery(t *testing.T, limits Limits) *gallery {
-	limits.Parts = testParts
+	limits.Children = testParts
 	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func (g *gallery) at(do func()) {
 	g.t.Helper()
 	begin := time.Now()
 	do()
-	u := &g.cache.keeper.uses
+	u := &g.cache.evictor.uses
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for it, use := range u.last {
@@ -151,9 +151,9 @@ func (g *gallery) expect(names string) {
 // squeeze sweeps with a limit that did not keep anything from being stored.
 func (g *gallery) squeeze(size int64) {
 	g.t.Helper()
-	g.cache.keeper.limits.MaxSize = size
+	g.cache.evictor.limits.MaxSize = size
 	sweep(g.t, g.cache)
-	g.cache.keeper.limits.MaxSize = 0
+	g.cache.evictor.limits.MaxSize = 0
 }
 
 // images are those that are stored, and whether all of their parts are.

@@ -65,7 +65,7 @@ func TestDirectCostsOneFetch(t *testing.T) {
 			noSpool(t, func(t *testing.T, e *env) {
 				s := e.source(random(121, 300_000))
 				s.connections = connections
-				if origin := e.whole(s); origin != blobcache.Led || s.fetches() != 1 {
+				if origin := e.whole(s); origin != blobcache.Started || s.fetches() != 1 {
 					t.Errorf("origin %v after %d fetches", origin, s.fetches())
 				}
 			})

@@ -56,17 +56,17 @@ func (s *spool) awaitHashing(ctx context.Context, off int64) (c chunk, have int6
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		if chunks := s.fresh.chunks; len(chunks) > 0 {
-			s.fresh.chunks = chunks[1:]
-			s.fresh.room.Signal()
+		if chunks := s.chunks.list; len(chunks) > 0 {
+			s.chunks.list = chunks[1:]
+			s.chunks.room.Signal()
 			return chunks[0], 0, nil
 		}
-		have = s.parts.has(0)
+		have = s.segments.has(0)
 		switch {
 		case have > off+readBack:
 			return chunk{}, off + readBack, nil
 		case have > off:
-			s.fresh.next = have
+			s.chunks.next = have
 			return chunk{}, have, nil
 		case off == s.limit:
 			return chunk{}, 0, io.EOF

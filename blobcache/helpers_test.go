@@ -71,9 +71,9 @@ func newEnv(t testing.TB, dir string) *env {
 
 func (e *env) hooks() blobcache.Hooks {
 	return blobcache.Hooks{
-		FillDone: func(d digest.Digest, size int64, _ time.Duration, err error) { e.ended <- ended{d, size, err} },
-		Healed:   func(d digest.Digest, why error) { e.trouble("heal "+d.String(), why) },
-		Trouble:  e.trouble,
+		FillDone:     func(d digest.Digest, size int64, _ time.Duration, err error) { e.ended <- ended{d, size, err} },
+		Healed:       func(d digest.Digest, why error) { e.trouble("heal "+d.String(), why) },
+		StorageError: e.trouble,
 		Joined: func(digest.Digest) {
 			e.mu.Lock()
 			defer e.mu.Unlock()

@@ -47,7 +47,7 @@ func TestIndexIsUsed(t *testing.T) {
 	index := g.naming("index", true, amd64, arm64, digest.FromString("never pulled"))
 	g.naming("other", false, g.layer("lo", 100))
 	g.naming("nested", true, g.naming("inner", true, index))
-	g.cache.keeper.writeUses(t.Context())
+	g.cache.evictor.writeUses(t.Context())
 	g.now = time.Now().Add(-time.Hour)
 	g.head(index)
 	sweep(t, g.cache)
@@ -61,7 +61,7 @@ func TestUsedBetweenSurveyAndEviction(t *testing.T) {
 	one := g.naming("one", false, g.layer("l1", 1000))
 	g.now = g.now.Add(time.Hour)
 	g.naming("two", false, g.layer("l2", 1000))
-	k := g.cache.keeper
+	k := g.cache.evictor
 	k.writeUses(t.Context())
 	s, err := k.survey(t.Context(), 1_000_000)
 	if err != nil {
@@ -81,7 +81,7 @@ func TestBlobInUseStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.cache.keeper.writeUses(t.Context())
+	g.cache.evictor.writeUses(t.Context())
 	for d := range g.names {
 		if err := g.store.Touch(t.Context(), d, g.now); err != nil {
 			t.Fatal(err)
@@ -99,7 +99,7 @@ func TestBlobInUseStays(t *testing.T) {
 	}
 	sweep(t, g.cache)
 	g.expect("")
-	if n := len(g.cache.keeper.reading); n != 0 {
+	if n := len(g.cache.evictor.reading); n != 0 {
 		t.Errorf("%d are being read", n)
 	}
 }
@@ -123,7 +123,7 @@ func TestHalfImages(t *testing.T) {
 					continue
 				}
 				if rnd.IntN(2) == 0 {
-					g.cache.keeper.writeUses(t.Context())
+					g.cache.evictor.writeUses(t.Context())
 					continue
 				}
 				before := g.images()

@@ -72,7 +72,7 @@ func TestCorruptSource(t *testing.T) {
 				}
 				all.Wait()
 				// Who has seen it break asks anew and is answered right.
-				if origin := e.whole(s); origin != blobcache.Led || s.fetches() != 2 {
+				if origin := e.whole(s); origin != blobcache.Started || s.fetches() != 2 {
 					t.Errorf("origin %v after %d fetches", origin, s.fetches())
 				}
 				synctest.Wait()

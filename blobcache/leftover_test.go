@@ -105,16 +105,16 @@ func (s markedShelf) Touch(ctx context.Context, d digest.Digest, used time.Time)
 func TestUseOnItsWay(t *testing.T) {
 	g := newGallery(t, Limits{})
 	d := g.layer("layer", 1000)
-	g.cache.keeper.writeUses(t.Context())
+	g.cache.evictor.writeUses(t.Context())
 	entry, err := g.store.Stat(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}
 	evicted := make(chan struct{})
-	g.cache.keeper.blobs = markedShelf{g.store, func(digest.Digest) error {
+	g.cache.evictor.blobs = markedShelf{g.store, func(digest.Digest) error {
 		go func() {
 			defer close(evicted)
-			g.cache.keeper.evict(t.Context(), &survey{excess: 1, victims: byUse{entry}})
+			g.cache.evictor.evict(t.Context(), &survey{excess: 1, victims: byUse{entry}})
 		}()
 		select {
 		case <-evicted:
@@ -123,7 +123,7 @@ func TestUseOnItsWay(t *testing.T) {
 		return nil
 	}}
 	g.cache.Used(d)
-	g.cache.keeper.writeUses(t.Context())
+	g.cache.evictor.writeUses(t.Context())
 	<-evicted
 	g.expect("layer")
 }
@@ -136,14 +136,14 @@ func TestUseThatCannotBeWritten(t *testing.T) {
 		all = append(all, g.layer(name, 1000))
 	}
 	marked := 0
-	g.cache.keeper.blobs = markedShelf{g.store, func(d digest.Digest) error {
+	g.cache.evictor.blobs = markedShelf{g.store, func(d digest.Digest) error {
 		if d == all[1] {
 			return errors.New("the disk is in trouble")
 		}
 		marked++
 		return nil
 	}}
-	g.cache.keeper.writeUses(t.Context())
+	g.cache.evictor.writeUses(t.Context())
 	if marked != 3 {
 		t.Errorf("%d uses were written down instead of 3", marked)
 	}
@@ -202,13 +202,13 @@ func (s hesitantShelf) Remove(ctx context.Context, d digest.Digest) error {
 func TestDamageCountsOnce(t *testing.T) {
 	g := newGallery(t, Limits{})
 	d := g.layer("layer", 1000)
-	g.cache.keeper.blobs = hesitantShelf{g.store, make(chan struct{}, 2)}
+	g.cache.evictor.blobs = hesitantShelf{g.store, make(chan struct{}, 2)}
 	var all sync.WaitGroup
 	for range 2 {
 		all.Go(func() { g.cache.heal(t.Context(), d, ErrDigestMismatch) })
 	}
 	all.Wait()
-	if k := g.cache.keeper; k.stored != 0 {
+	if k := g.cache.evictor; k.stored != 0 {
 		t.Errorf("%d bytes are counted", k.stored)
 	}
 }

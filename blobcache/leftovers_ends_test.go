@@ -134,8 +134,8 @@ var ends = map[string]func(s *site, b []byte){
 		}
 		all.Wait()
 		synctest.Wait()
-		if s.cache.keeper.stored != int64(len(b)) {
-			s.Errorf("%d bytes count as stored", s.cache.keeper.stored)
+		if s.cache.evictor.stored != int64(len(b)) {
+			s.Errorf("%d bytes count as stored", s.cache.evictor.stored)
 		}
 	},
 	"a client panics": func(s *site, b []byte) {

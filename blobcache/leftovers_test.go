@@ -94,7 +94,7 @@ func (s *site) nothingLeft() {
 	s.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k, c := s.cache.keeper, s.cache
+	k, c := s.cache.evictor, s.cache
 	if n := len(c.slots.endpoints); n != 0 {
 		s.Errorf("slots of %d endpoints are taken: %+v", n, c.slots.endpoints["hub"])
 	}

@@ -32,14 +32,14 @@ type Limits struct {
 	// nearly done. By default every fill goes on to its end.
 	StopAbandoned bool
 
-	// Parts, if set, returns what some content names; nothing if it is of a
+	// Children, if set, returns what some content names; nothing if it is of a
 	// kind that names nothing, which it should find out from the first bytes.
 	// Content and its parts are used together, and go together.
-	Parts func(content io.Reader) []Part
+	Children func(content io.Reader) []Child
 }
 
-// Part is content that other content names.
-type Part struct {
+// Child is content that other content names.
+type Child struct {
 	Digest digest.Digest
 
 	// Compound says that it may name content in turn.

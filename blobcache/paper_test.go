@@ -94,7 +94,7 @@ func BenchmarkSweep(b *testing.B) {
 		for name, size := range map[string]int64{"half": int64(n) * 1000 / 2, "none": int64(n) * 2000} {
 			b.Run(fmt.Sprintf("%d/%s", n, name), func(b *testing.B) {
 				shelf := &paperShelf{n: n}
-				k := newKeeper(shelf, Limits{MaxSize: size, Reserve: -1}, Hooks{})
+				k := newEvictor(shelf, Limits{MaxSize: size, Reserve: -1}, Hooks{})
 				b.ReportAllocs()
 				for b.Loop() {
 					s, err := k.survey(b.Context(), k.excess(b.Context(), int64(n)*1000))

@@ -219,7 +219,7 @@ func (w *world) client(s *source) {
 		return
 	}
 	defer r.Close()
-	if origin != blobcache.Led {
+	if origin != blobcache.Started {
 		w.link(req.Scope, s, r.Size())
 	}
 	for range 1 + w.upTo(3) {

@@ -128,7 +128,7 @@ func (q *Quotas) Reserve(scope string, bytes int64) (ok bool) {
 				delete(q.coming, owner)
 			}
 			if bytes > 0 {
-				q.weigh(owner)
+				q.wakeIfOver(owner)
 			}
 		}
 		return true
@@ -144,7 +144,7 @@ func (q *Quotas) Added(scope string, size int64) {
 	index.Owners(scope, func(owner string) bool {
 		if q.limits[owner] > 0 {
 			q.added[owner] += max(size, 0)
-			q.weigh(owner)
+			q.wakeIfOver(owner)
 			if q.making[owner] {
 				// What was coming is there, and what has gone for it too.
 				delete(q.making, owner)
@@ -155,8 +155,8 @@ func (q *Quotas) Added(scope string, size int64) {
 	})
 }
 
-// weigh wants a round if an owner might be over its quota with what is coming.
-func (q *Quotas) weigh(owner string) {
+// wakeIfOver wants a round if an owner might be over its quota with what is coming.
+func (q *Quotas) wakeIfOver(owner string) {
 	if q.totals[owner].Bytes+q.added[owner]+q.coming[owner] > q.limits[owner] {
 		wake(q.kick)
 	}
@@ -170,7 +170,7 @@ func (q *Quotas) Keep(ctx context.Context) {
 		begin := time.Now()
 		pending, err := q.round(ctx)
 		if err != nil && ctx.Err() == nil {
-			q.cache.trouble("measure what owners have", err)
+			q.cache.storageError("measure what owners have", err)
 		}
 		took := time.Since(begin)
 		if !store.Pause(ctx, max(quotaRest, quotaRestShare*took)) {
@@ -205,7 +205,7 @@ func (q *Quotas) await(ctx context.Context, wait time.Duration) bool {
 // what that has left. It tells whether more is about to be stored.
 func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 	q.writeUses(ctx)
-	q.cache.keeper.writeUses(ctx) // what was just pulled is not in use for ever
+	q.cache.evictor.writeUses(ctx) // what was just pulled is not in use for ever
 	if err := q.dropPurged(ctx); err != nil {
 		return false, err
 	}
@@ -226,10 +226,10 @@ func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 
 // writeUses tells the records what was used since the last time.
 func (q *Quotas) writeUses(ctx context.Context) {
-	tree := func(d digest.Digest) []node { return q.cache.keeper.tree(ctx, d) }
+	tree := func(d digest.Digest) []node { return q.cache.evictor.tree(ctx, d) }
 	if err := writeDown(spread(q.uses.take(), tree), func(use dated) error {
 		return q.index.MarkLink(ctx, use.scope, use.digest, use.at)
 	}); err != nil {
-		q.cache.trouble("record an owner's use", err)
+		q.cache.storageError("record an owner's use", err)
 	}
 }

@@ -43,7 +43,7 @@ func TestLargerThanQuota(t *testing.T) {
 	}{{1000, fetchOf(content)}, {1000, unsized}, {1001, unsized}} {
 		limit, stored := try.limit, make(chan int64, 1)
 		r, origin, err := g.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: limit, Fetch: try.fetch, Stored: func(size int64) { stored <- size }})
-		if err != nil || origin != Led {
+		if err != nil || origin != Started {
 			t.Fatalf("origin %v, %v", origin, err)
 		}
 		if got, err := io.ReadAll(r); err != nil || len(got) != len(content) {

@@ -70,7 +70,7 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	q.mu.Lock()
 	added, coming := maps.Clone(q.added), maps.Clone(q.coming)
 	q.mu.Unlock()
-	clock := q.cache.keeper.clock
+	clock := q.cache.evictor.clock
 	m := &measurement{
 		Quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
 		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
@@ -186,10 +186,10 @@ func (m *measurement) choose(held holdings, excess int64) victims {
 			continue
 		}
 		take(c.sum, c.holding)
-		if c.size > partsSize {
+		if c.size > treeContentSize {
 			continue
 		}
-		tree := m.cache.keeper.tree(m.ctx, c.sha256())
+		tree := m.cache.evictor.tree(m.ctx, c.sha256())
 		last := latest(store.Entry{Used: time.Unix(0, c.used)}, tree).UnixNano()
 		for _, n := range tree {
 			if key := sumOf(n.digest); held[key].used <= last && held[key].size > 0 {

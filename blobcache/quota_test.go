@@ -63,7 +63,7 @@ func (e *estate) use(scope string, d digest.Digest) {
 		u.last[it] = use
 	}
 	e.quotas.writeUses(e.t.Context())
-	e.cache.keeper.writeUses(e.t.Context())
+	e.cache.evictor.writeUses(e.t.Context())
 }
 
 func (e *estate) round() {
@@ -210,7 +210,7 @@ func TestQuotaOnBrokenDisk(t *testing.T) {
 	one := e.pull("acme/_/hub/one", "m1", "a1")
 	two := e.pull("acme/_/hub/two", "m2", "a2")
 	var troubles []string
-	e.cache.hooks.Trouble = func(op string, err error) { troubles = append(troubles, op) }
+	e.cache.hooks.StorageError = func(op string, err error) { troubles = append(troubles, op) }
 	broken := &brokenLedger{Records: e.store, fail: map[string]error{"delete": fs.ErrPermission, "mark": fs.ErrPermission}}
 	e.index = index.New(broken)
 	e.quotas.index = e.index

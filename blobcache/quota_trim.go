@@ -71,7 +71,7 @@ func (t *trimming) visit(l index.Linked) error {
 	}
 	if err := t.index.DropLink(t.ctx, scope, d); err != nil {
 		t.named[key] = true
-		t.cache.trouble("remove a link", err)
+		t.cache.storageError("remove a link", err)
 		return nil
 	}
 	t.lost[d] = true
@@ -98,7 +98,7 @@ func (t *trimming) usedSince(it item) bool {
 	var roots []item
 	roots, t.roots = t.uses.rootsFrom(t.roots)
 	for _, root := range roots {
-		for _, n := range t.cache.keeper.tree(t.ctx, root.digest) {
+		for _, n := range t.cache.evictor.tree(t.ctx, root.digest) {
 			t.spared[item{root.scope, n.digest}] = true
 		}
 	}
@@ -119,7 +119,7 @@ func (t *trimming) dropUnnamed() {
 }
 
 func (t *trimming) dropNow(d digest.Digest) (done bool) {
-	k := t.cache.keeper
+	k := t.cache.evictor
 	k.writing.Lock()
 	defer k.writing.Unlock()
 	if t.ctx.Err() != nil || t.cache.filling(d) || k.busy(d) {
@@ -133,9 +133,50 @@ func (t *trimming) dropNow(d digest.Digest) (done bool) {
 		return false
 	}
 	if err := k.drop(t.ctx, d, e.Size); err != nil {
-		t.cache.trouble("remove what nobody has any more", err)
+		t.cache.storageError("remove what nobody has any more", err)
 		return false
 	}
-	k.tellEvicted(e)
+	k.reportEvicted(e)
 	return true
+}
+
+const (
+	// idleAfter is how long a link or a ref is kept after its content has gone.
+	// Nothing is lost with it: who wants the content must ask the source
+	// anyway. Kept for ever, they would be what fills the disk in the end.
+	idleAfter = 24 * time.Hour
+
+	// idleLimit is how many links one round forgets at most.
+	idleLimit = 16 << 10
+
+	// refsInterval is how often refs are looked at: each must be read.
+	refsInterval = 24 * time.Hour
+)
+
+// forget removes the links and refs of content that has gone. If there is no
+// content at all, it is more likely that a disk is missing.
+func (q *Quotas) forget(ctx context.Context, m *measurement) error {
+	stored := 0
+	for _, total := range m.totals {
+		stored += total.Blobs
+	}
+	if stored == 0 || !m.trusted {
+		return nil
+	}
+	for _, l := range m.idle {
+		if err := q.index.DropLink(ctx, l.Scope, l.Digest); err != nil {
+			return err
+		}
+	}
+	if m.began.Sub(q.swept) < refsInterval {
+		return nil
+	}
+	q.swept = m.began
+	return q.index.Forget(ctx, m.began.Add(-idleAfter), func(d digest.Digest) bool { return q.isGone(ctx, d) })
+}
+
+// isGone reports whether content is certainly not stored.
+func (q *Quotas) isGone(ctx context.Context, d digest.Digest) bool {
+	_, err := q.cache.blobs.Stat(ctx, d)
+	return errors.Is(err, fs.ErrNotExist)
 }

@@ -34,16 +34,16 @@ type Reader struct {
 // neither disk nor source can tell.
 func (r *Reader) Size() int64 { return r.size }
 
-// Parts announces that parts of the content will be read, and reports whether
+// Children announces that parts of the content will be read, and reports whether
 // they may be. They may not while any of it is [Body.Plain] and the whole is not
 // verified: then the whole is to be read, from its first byte.
 func (r *Reader) Parts() bool {
 	r.using.Lock()
 	defer r.using.Unlock()
 	switch source := r.source.(type) {
-	case *tail:
+	case *follower:
 		return source.parts()
-	case *direct:
+	case *bypass:
 		return source.parts()
 	}
 	return true
@@ -57,7 +57,7 @@ func (r *Reader) AwaitWhole(ctx context.Context) error {
 	defer r.using.Unlock()
 	exposed := false
 	switch source := r.source.(type) {
-	case *tail:
+	case *follower:
 		size, err := source.fill.awaitEnd(ctx)
 		if err == nil {
 			r.size = size
@@ -66,7 +66,7 @@ func (r *Reader) AwaitWhole(ctx context.Context) error {
 		if exposed = source.fill.exposed(); !errors.Is(err, errSpool) {
 			return err
 		}
-	case *direct:
+	case *bypass:
 		exposed = source.source.plain
 	}
 	if exposed {
@@ -199,7 +199,7 @@ func (r *Reader) next(buf []byte, most int64) (p []byte, back func(), err error)
 	if r.closed {
 		return nil, func() {}, fs.ErrClosed
 	}
-	if t, ok := r.source.(*tail); ok {
+	if t, ok := r.source.(*follower); ok {
 		p, back, err = t.next(buf, most)
 	} else {
 		var n int

@@ -46,11 +46,11 @@ type Scrubbing struct {
 // An error is ctx's, or the shelf's where it cannot be walked.
 func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64) (Scrubbing, error) {
 	found, err := c.scrub(ctx, bytesPerSecond, func(store.Entry) bool { return true })
-	c.tellScrubbed(found)
+	c.reportScrubbed(found)
 	return found, err
 }
 
-func (c *Cache) tellScrubbed(found Scrubbing) {
+func (c *Cache) reportScrubbed(found Scrubbing) {
 	if c.hooks.Scrubbed != nil {
 		c.hooks.Scrubbed(found)
 	}
@@ -74,14 +74,14 @@ func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(stor
 func (c *Cache) keepScrubbing(ctx context.Context) {
 	found, err := c.scrub(ctx, scrubRate, func(e store.Entry) bool { return e.Doubtful })
 	if err != nil && ctx.Err() == nil {
-		c.trouble("verify stored content", err)
+		c.storageError("verify stored content", err)
 	}
 	if found.Checked+found.Damaged > 0 {
-		c.tellScrubbed(found)
+		c.reportScrubbed(found)
 	}
 	for ctx.Err() == nil {
 		if _, err := c.Scrub(ctx, scrubRate); err != nil && ctx.Err() == nil {
-			c.trouble("scrub", err)
+			c.storageError("scrub", err)
 		}
 		if !store.Pause(ctx, scrubRest) {
 			return
@@ -156,7 +156,7 @@ func (s *scrub) doubt(_ context.Context, d digest.Digest, err error) {
 	if len(s.doubts) < scrubDoubts {
 		s.doubts = append(s.doubts, d)
 	}
-	s.cache.trouble("scrub "+d.String(), err)
+	s.cache.storageError("scrub "+d.String(), err)
 }
 
 func (s *scrub) drop(ctx context.Context, d digest.Digest, why error) {

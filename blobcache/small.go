@@ -19,7 +19,7 @@ import (
 // is dropped.
 func (c *Cache) Find(ctx context.Context, d digest.Digest, limit int64) (small []byte, large *Reader, err error) {
 	if content, ok := c.small.Get(d); ok && int64(len(content)) <= limit {
-		c.keeper.used(d, true)
+		c.evictor.used(d, true)
 		return content, nil, nil
 	}
 	r := c.open(ctx, d, -1)
@@ -31,8 +31,8 @@ func (c *Cache) Find(ctx context.Context, d digest.Digest, limit int64) (small [
 		return nil, nil, fmt.Errorf("%s is longer than %d bytes: %w", d, limit, fs.ErrNotExist)
 	}
 	if r.Size() > smallLimit {
-		c.keeper.used(d, true)
-		r.cancel = c.keeper.read(d)
+		c.evictor.used(d, true)
+		r.cancel = c.evictor.read(d)
 		return nil, r, nil
 	}
 	defer r.Close()
@@ -45,7 +45,7 @@ func (c *Cache) Find(ctx context.Context, d digest.Digest, limit int64) (small [
 		c.heal(ctx, d, ErrDigestMismatch)
 		return nil, nil, fmt.Errorf("%s was damaged: %w", d, fs.ErrNotExist)
 	}
-	c.keeper.used(d, true)
+	c.evictor.used(d, true)
 	c.remember(d, small)
 	return small, nil, nil
 }
@@ -65,29 +65,29 @@ func (c *Cache) PutBytes(ctx context.Context, d digest.Digest, content []byte) e
 	one.Lock()
 	defer one.Unlock()
 	if _, ok := c.Has(ctx, d); ok {
-		c.keeper.used(d, true)
+		c.evictor.used(d, true)
 		return nil
 	}
 	if err := c.put(ctx, d, content); err != nil {
-		c.trouble("store content", err)
+		c.storageError("store content", err)
 	}
 	return nil
 }
 
 func (c *Cache) put(ctx context.Context, d digest.Digest, content []byte) (err error) {
 	size := int64(len(content))
-	if err := c.keeper.fits(ctx, size); err != nil {
+	if err := c.evictor.fits(ctx, size); err != nil {
 		return err
 	}
 	var room reservation
-	if err := c.keeper.reserve(ctx, &room, size); err != nil {
+	if err := c.evictor.reserve(ctx, &room, size); err != nil {
 		return err
 	}
 	var stored int64
 	defer func() {
-		c.keeper.settle(&room, 0, d, stored)
-		c.keeper.failed(err)
-		c.keeper.used(d, true)
+		c.evictor.settle(&room, 0, d, stored)
+		c.evictor.failed(err)
+		c.evictor.used(d, true)
 	}()
 	spool, err := c.blobs.Spool(ctx)
 	if err != nil {

@@ -20,22 +20,22 @@ type spool struct {
 	refs    int // the file is closed with the last
 	joins   int // how often one was taken
 
-	file    *os.File
-	started bool
-	ended   bool
-	gone    bool // nobody may join any more
-	err     error
-	size    int64 // of the whole content, -1 until known
-	limit   int64 // where the content ends, as far as that is known
-	parts   parts
-	written int64         // bytes in all parts
-	plain   bool          // some of it is [Body.Plain]
-	fresh   fresh         // what of it is still in memory
-	waiting map[int64]int // how many readers wait at an offset
+	file     *os.File
+	started  bool
+	ended    bool
+	gone     bool // nobody may join any more
+	err      error
+	size     int64 // of the whole content, -1 until known
+	limit    int64 // where the content ends, as far as that is known
+	segments segments
+	written  int64         // bytes in all parts
+	plain    bool          // some of it is [Body.Plain]
+	chunks   chunks        // what of it is still in memory
+	waiting  map[int64]int // how many readers wait at an offset
 }
 
 func (s *spool) init(refs int) {
-	s.changed.L, s.fresh.room.L = &s.mu, &s.mu
+	s.changed.L, s.chunks.room.L = &s.mu, &s.mu
 	s.refs = refs
 	s.size, s.limit = -1, unbounded
 	s.waiting = make(map[int64]int)
@@ -72,13 +72,13 @@ func (s *spool) finish(seg *segment) {
 func (s *spool) hold(from, to int64) *segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.parts.hold(from, to)
+	return s.segments.hold(from, to)
 }
 
 func (s *spool) yield(seg *segment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.parts.release(seg)
+	s.segments.release(seg)
 	s.changed.Broadcast()
 }
 
@@ -112,14 +112,14 @@ func (s *spool) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changed.Broadcast()
-	s.fresh.room.Broadcast()
+	s.chunks.room.Broadcast()
 }
 
 // available is how much readers may have from off on: what is there, but for
 // the content's last byte, which is worth a whole body, until the digest is
 // known to match. Of content of unknown size any byte may be the last.
 func (s *spool) available(off int64) int64 {
-	n := s.parts.has(off)
+	n := s.segments.has(off)
 	switch {
 	case s.ended && s.err == nil:
 		return n

@@ -94,7 +94,7 @@ func TestGetStoredOfOtherSource(t *testing.T) {
 		synctest.Wait()
 
 		c := &claim{}
-		if origin := e.pull(at("blue", c.of(blue.request("blue"))), red.content); origin != blobcache.Led || blue.fetches() != 1 {
+		if origin := e.pull(at("blue", c.of(blue.request("blue"))), red.content); origin != blobcache.Started || blue.fetches() != 1 {
 			t.Errorf("another source's content: origin %v after %d fetches, want a fetch", origin, blue.fetches())
 		}
 		synctest.Wait()
@@ -164,7 +164,7 @@ func TestGetFillsOfEndpointsApart(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		if origin := e.pull(at("red", (&claim{}).of(red.request("red"))), red.content); origin != blobcache.Led {
+		if origin := e.pull(at("red", (&claim{}).of(red.request("red"))), red.content); origin != blobcache.Started {
 			t.Errorf("origin %v, want a fill of its own", origin)
 		}
 		if took := time.Since(begin); took > time.Second {
@@ -240,7 +240,7 @@ func TestGetUnconfirmed(t *testing.T) {
 				synctest.Wait()
 				c := &claim{answer: func() error { return fmt.Errorf("%w: no", blobcache.ErrUnconfirmed) }}
 				c.standing = blobcache.Standing{Delivered: stored, Size: 70_000}
-				if origin := e.pull(at("hub", c.of(other.request("blue"))), s.content); origin != blobcache.Led || other.fetches() != 1 {
+				if origin := e.pull(at("hub", c.of(other.request("blue"))), s.content); origin != blobcache.Started || other.fetches() != 1 {
 					t.Errorf("origin %v after %d fetches, want a fetch of its own", origin, other.fetches())
 				}
 				synctest.Wait()

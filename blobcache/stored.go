@@ -26,7 +26,7 @@ func (c *Cache) Has(ctx context.Context, d digest.Digest) (size int64, ok bool) 
 // Used records that content was asked for although none of it was read here: a
 // client that is told the digest may have it already. What the content names
 // counts as used too.
-func (c *Cache) Used(d digest.Digest) { c.keeper.used(d, true) }
+func (c *Cache) Used(d digest.Digest) { c.evictor.used(d, true) }
 
 // open returns a reader of stored content, or nil. Storage that fails is as
 // good as storage that is empty.
@@ -37,7 +37,7 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 		case errors.Is(err, store.ErrDamaged):
 			c.replace(ctx, d, err)
 		case !errors.Is(err, fs.ErrNotExist):
-			c.trouble("open stored content", err)
+			c.storageError("open stored content", err)
 		}
 		return nil
 	}
@@ -130,7 +130,7 @@ func (c *Cache) healed(ctx context.Context, d digest.Digest, why error) (ok bool
 	c.small.Remove(d)
 	c.sizes.Remove(d)
 	if err := c.remove(ctx, d); err != nil {
-		c.trouble("remove content", fmt.Errorf("%s: %w; %w", d, why, err))
+		c.storageError("remove content", fmt.Errorf("%s: %w; %w", d, why, err))
 		return false
 	}
 	if c.hooks.Healed != nil {
@@ -144,5 +144,5 @@ func (c *Cache) remove(ctx context.Context, d digest.Digest) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		e.Size = 0 // gone meanwhile, or no content
 	}
-	return c.keeper.drop(ctx, d, e.Size)
+	return c.evictor.drop(ctx, d, e.Size)
 }

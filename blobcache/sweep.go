@@ -34,8 +34,8 @@ const (
 // sweep removes what has not been used for too long, and as much of what was
 // used least recently as the limits want. It is stuck if something should have
 // been removed and nothing could.
-func (k *keeper) sweep(ctx context.Context) (stuck bool, err error) {
-	defer k.tellSwept()
+func (k *evictor) sweep(ctx context.Context) (stuck bool, err error) {
+	defer k.announceSwept()
 	k.writeUses(ctx)
 	for round := 1; ; round++ {
 		k.mu.Lock()
@@ -66,8 +66,8 @@ func (k *keeper) sweep(ctx context.Context) (stuck bool, err error) {
 	}
 }
 
-// tellSwept lets those who wait for room look again.
-func (k *keeper) tellSwept() {
+// announceSwept lets those who wait for room look again.
+func (k *evictor) announceSwept() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	close(k.swept)
@@ -75,7 +75,7 @@ func (k *keeper) tellSwept() {
 }
 
 // excess is how many of total stored bytes have to go.
-func (k *keeper) excess(ctx context.Context, total int64) int64 {
+func (k *evictor) excess(ctx context.Context, total int64) int64 {
 	disk := k.disk(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -106,7 +106,7 @@ type survey struct {
 	aged          time.Time
 }
 
-func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
+func (k *evictor) survey(ctx context.Context, excess int64) (*survey, error) {
 	now := k.clock.now()
 	s := &survey{excess: excess}
 	trusted := k.clock.trusted()
@@ -127,7 +127,7 @@ func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
 	}))
 	if err != nil && ctx.Err() == nil {
 		// What can be seen is kept within bounds all the same.
-		k.hooks.trouble("walk", err)
+		k.hooks.storageError("walk", err)
 		s.partial, err = true, nil
 	}
 	return s, err
@@ -159,7 +159,7 @@ func (s *survey) consider(e store.Entry) {
 
 // eviction removes what a survey has chosen.
 type eviction struct {
-	*keeper
+	*evictor
 	removed int64
 	gone    map[digest.Digest]bool
 	spared  map[digest.Digest]bool // parts of what was used since the survey
@@ -172,9 +172,9 @@ const evictErrors = 10
 
 // evict removes entries, the oldest first and each with its parts, until there
 // is no excess and nothing too old. What was used meanwhile stays.
-func (k *keeper) evict(ctx context.Context, s *survey) (removed int64) {
+func (k *evictor) evict(ctx context.Context, s *survey) (removed int64) {
 	slices.SortFunc(s.victims, func(a, b store.Entry) int { return a.Used.Compare(b.Used) })
-	v := &eviction{keeper: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool)}
+	v := &eviction{evictor: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool)}
 	for _, e := range s.victims {
 		if ctx.Err() != nil || v.errors >= evictErrors || v.removed >= s.excess && !s.tooOld(e) {
 			break
@@ -188,7 +188,7 @@ func (k *keeper) evict(ctx context.Context, s *survey) (removed int64) {
 // later than by itself: so an image goes as a whole.
 func (v *eviction) image(ctx context.Context, e store.Entry) {
 	var tree []node
-	if v.limits.Parts != nil && e.Size <= partsSize {
+	if v.limits.Children != nil && e.Size <= treeContentSize {
 		tree = v.tree(ctx, e.Digest)
 	}
 	if !v.one(ctx, e) || len(tree) < 2 {
@@ -219,19 +219,19 @@ func (v *eviction) one(ctx context.Context, e store.Entry) (ok bool) {
 	}
 	if err := v.drop(ctx, e.Digest, e.Size); err != nil {
 		v.errors++
-		v.hooks.trouble("evict", err)
+		v.hooks.storageError("evict", err)
 		return false
 	}
 	v.errors = 0
 	v.gone[e.Digest] = true
 	v.removed += e.Size
-	v.tellEvicted(e)
+	v.reportEvicted(e)
 	return true
 }
 
 // usedSince tells whether a use has been written down since the walk, by this
 // process or another. A time that has not come yet is no use.
-func (k *keeper) usedSince(ctx context.Context, e store.Entry) bool {
+func (k *evictor) usedSince(ctx context.Context, e store.Entry) bool {
 	now, err := k.blobs.Stat(ctx, e.Digest)
 	return err == nil && now.Used.After(e.Used) && time.Until(now.Used) <= futureSlack
 }

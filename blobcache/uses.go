@@ -23,10 +23,10 @@ const (
 	// to that of the part.
 	pullSpan = time.Hour
 
-	// partLead is how much earlier than its parts content is said to have been
+	// childLead is how much earlier than its parts content is said to have been
 	// used: so it is always the first of them to go, and what has lost a part
 	// is never what is left. Whole seconds survive on any disk.
-	partLead = 2 * time.Second
+	childLead = 2 * time.Second
 )
 
 // item is content, or what the links of a scope say of it.
@@ -138,7 +138,7 @@ func spread(taken map[item]use, tree func(digest.Digest) []node) []dated {
 	all := make([]dated, 0, len(times))
 	for it, at := range times {
 		height := heights[it]
-		all = append(all, dated{it, at.Add(-partLead * time.Duration(height)), height})
+		all = append(all, dated{it, at.Add(-childLead * time.Duration(height)), height})
 	}
 	slices.SortFunc(all, func(a, b dated) int { return cmp.Compare(a.height, b.height) })
 	return all
@@ -169,3 +169,48 @@ func writeDown(uses []dated, mark func(dated) error) (first error) {
 // inPull tells whether a part that was used at a time may belong to a pull of
 // what names it.
 func inPull(root, part time.Time) bool { return part.Sub(root) <= pullSpan }
+
+// used remembers that content was asked for, and with compound content what it
+// names. It is written down later, so that a pull costs no write.
+func (k *evictor) used(d digest.Digest, compound bool) {
+	if k.uses.add(item{digest: d}, compound) {
+		wake(k.full)
+	}
+}
+
+// read remembers that stored content is being read, until done is called.
+func (k *evictor) read(d digest.Digest) (done func()) {
+	k.used(d, false)
+	k.mu.Lock()
+	k.reading[d]++
+	k.mu.Unlock()
+	return sync.OnceFunc(func() {
+		k.used(d, false)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.reading[d]--; k.reading[d] == 0 {
+			delete(k.reading, d)
+		}
+	})
+}
+
+// busy tells whether content is being read or was used since uses were last
+// written down.
+func (k *evictor) busy(d digest.Digest) bool {
+	k.mu.Lock()
+	reading := k.reading[d] > 0
+	k.mu.Unlock()
+	return reading || k.uses.has(item{digest: d})
+}
+
+// writeUses tells the shelf what was used since the last time.
+func (k *evictor) writeUses(ctx context.Context) {
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	tree := func(d digest.Digest) []node { return k.tree(ctx, d) }
+	if err := writeDown(spread(k.uses.take(), tree), func(use dated) error {
+		return k.blobs.Touch(ctx, use.digest, use.at)
+	}); err != nil {
+		k.hooks.storageError("record a use", err)
+	}
+}

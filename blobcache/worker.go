@@ -25,21 +25,21 @@ var errNoRanges = errors.New("the source answered another range than was asked f
 
 // worker fetches segments of a fill one after another.
 type worker struct {
-	fill     *fill
-	next     *segment // that it holds already, or nil
-	body     *Body    // open, or nil
-	pos      int64    // of its next byte
-	got      int64    // bytes for the spool, from all bodies
-	patience patience
-	pace     pace
+	fill    *fill
+	next    *segment // that it holds already, or nil
+	body    *Body    // open, or nil
+	pos     int64    // of its next byte
+	got     int64    // bytes for the spool, from all bodies
+	retries retries
+	speed   speed
 }
 
 // newWorker returns a worker that goes on with a body, or asks for one if it is nil.
 func newWorker(f *fill, body *Body) *worker {
-	w := &worker{fill: f, body: body, patience: patience{meter: f.meter}}
+	w := &worker{fill: f, body: body, retries: retries{meter: f.meter}}
 	if body != nil {
 		w.pos = body.Offset
-		w.pace.restart()
+		w.speed.restart()
 	}
 	return w
 }
@@ -60,11 +60,11 @@ func (w *worker) run(ctx context.Context) error {
 			continue
 		}
 		w.drop()
-		if err == errDawdles {
+		if err == errSlowConnection {
 			w.fill.cache.hooks.resumed(w.fill.digest, at, err)
 			continue
 		}
-		if final(err) || ctx.Err() != nil || !w.patience.again(ctx, w.got) {
+		if final(err) || ctx.Err() != nil || !w.retries.again(ctx, w.got) {
 			return err
 		}
 		w.fill.cache.hooks.resumed(w.fill.digest, at, err)
@@ -122,7 +122,7 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 	}
 	w.body, w.pos = body, body.Offset
 	f.notePlain(body)
-	w.pace.restart()
+	w.speed.restart()
 	changed := body.ETag != "" && etag != "" && body.ETag != etag
 	if alone {
 		f.answeredBy(body)
@@ -135,7 +135,7 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 		}
 		return errNoRanges
 	}
-	hasten(body, w.patience.stall(w.got))
+	setIdleTimeout(body, w.retries.stall(w.got))
 	return nil
 }
 
@@ -159,13 +159,13 @@ func (w *worker) copy(ctx context.Context, seg *segment) (whole bool, err error)
 				return false, fmt.Errorf("the source sent more than its %d bytes: %w", f.size, ErrDigestMismatch)
 			}
 			var werr error
-			if buf, werr = f.take(ctx, seg, buf, n); werr != nil {
+			if buf, werr = f.keepBytes(ctx, seg, buf, n); werr != nil {
 				return false, fmt.Errorf("%w: %w", errSpool, werr)
 			}
 			w.got += int64(n)
 		}
-		if err == nil && seg.at < seg.end && f.dawdles(w, n) {
-			return false, errDawdles
+		if err == nil && seg.at < seg.end && f.tooSlow(w, n) {
+			return false, errSlowConnection
 		}
 		switch {
 		case err == nil:

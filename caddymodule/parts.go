@@ -13,7 +13,7 @@ import (
 // "Image Manifest" and "Image Index", and what came before them): its config
 // and layers, its manifests. Layers are no JSON, which their first bytes tell,
 // and the JSON of a config names nothing.
-func parts(content io.Reader) []blobcache.Part {
+func parts(content io.Reader) []blobcache.Child {
 	type descriptor struct {
 		Digest digest.Digest `json:"digest"`
 	}
@@ -29,10 +29,10 @@ func parts(content io.Reader) []blobcache.Part {
 	if json.NewDecoder(content).Decode(&m) != nil {
 		return nil
 	}
-	var named []blobcache.Part
+	var named []blobcache.Child
 	add := func(d digest.Digest, compound bool) {
 		if d != "" {
-			named = append(named, blobcache.Part{Digest: d, Compound: compound})
+			named = append(named, blobcache.Child{Digest: d, Compound: compound})
 		}
 	}
 	for _, child := range m.Manifests {

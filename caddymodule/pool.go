@@ -126,7 +126,7 @@ func (l *lease) vault(storage Storage) (*vault, error) {
 		}
 		ctx, stop := context.WithCancel(context.Background())
 		limits := storage.Limits()
-		limits.Parts = parts
+		limits.Children = parts
 		v := &vault{
 			name:  storage.String(),
 			cache: blobcache.New(blobs, limits, cacheHooks),
@@ -188,7 +188,7 @@ var cacheHooks = blobcache.Hooks{
 		processLogger().Info("group was over its quota", zap.String("group", group),
 			zap.Int("evicted", links), zap.Int64("size", size))
 	},
-	Trouble: func(op string, err error) {
+	StorageError: func(op string, err error) {
 		processLogger().Warn("cache storage is in trouble; pulls go on", zap.String("operation", op), zap.Error(err))
 	},
 }

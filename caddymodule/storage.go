@@ -90,7 +90,7 @@ func (f *FilesystemStorage) Open() (store.Blobs, store.Records, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	opened.Trouble = cacheHooks.Trouble
+	opened.StorageError = cacheHooks.StorageError
 	if !opened.DetectsChanges() {
 		processLogger().Warn("the file system of the cache does not keep times to the microsecond: "+
 			"stored files that something else has changed are only found by the scrub", zap.String("root", f.Root))

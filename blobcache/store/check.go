@@ -100,7 +100,7 @@ func (s *FileStore) check(ctx context.Context, d digest.Digest, wait func(contex
 		}
 	}
 	if err := setTimes(file, stamped(before.ModTime(), d, before.Size())); err != nil {
-		s.trouble("mark "+d.String()+" as verified", err)
+		s.storageError("mark "+d.String()+" as verified", err)
 		s.unmarked.Add(d, after)
 	}
 	return file.Stat()
@@ -147,8 +147,8 @@ func same(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-func (s *FileStore) trouble(op string, err error) {
-	if s.Trouble != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.Trouble(op, err)
+func (s *FileStore) storageError(op string, err error) {
+	if s.StorageError != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.StorageError(op, err)
 	}
 }

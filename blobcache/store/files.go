@@ -25,9 +25,9 @@ import (
 // somebody else has written to is noticed by the time of its file and read against
 // its digest before it is opened.
 type FileStore struct {
-	// Trouble, if set, is told of what the store mends by itself or cannot
+	// StorageError, if set, is told of what the store mends by itself or cannot
 	// mend. It is to be set before the store is used.
-	Trouble func(op string, err error)
+	StorageError func(op string, err error)
 
 	root string
 	// coarse says that the file system drops the marker of verified content.

@@ -124,8 +124,8 @@ func (s *FileStore) clear(err error) bool {
 		return false
 	}
 	rerr := s.unlink(other.path)
-	if s.Trouble != nil {
-		s.Trouble("remove what is not of the cache", errors.Join(fmt.Errorf("%w", other), rerr))
+	if s.StorageError != nil {
+		s.StorageError("remove what is not of the cache", errors.Join(fmt.Errorf("%w", other), rerr))
 	}
 	return rerr == nil
 }

@@ -35,7 +35,7 @@ func TestRecordsOfAnotherKind(t *testing.T) {
 			dir := t.TempDir()
 			s := openStore(t, dir)
 			var told []string
-			s.Trouble = func(op string, err error) { told = append(told, op+": "+err.Error()) }
+			s.StorageError = func(op string, err error) { told = append(told, op+": "+err.Error()) }
 			if err := os.MkdirAll(filepath.Join(dir, "links/acme/_/sha256"), 0o700); err != nil {
 				t.Fatal(err)
 			}

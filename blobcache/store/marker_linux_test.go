@@ -19,7 +19,7 @@ func TestUnmarkableIsVerifiedOnce(t *testing.T) {
 	const nobody = 65534
 	s, d, name := shelved(t, 1<<20)
 	told := 0
-	s.Trouble = func(op string, err error) {
+	s.StorageError = func(op string, err error) {
 		if told++; !strings.HasPrefix(op, "mark ") {
 			t.Errorf("trouble: %s: %v", op, err)
 		}

@@ -20,7 +20,7 @@ func shelved(t *testing.T, size int) (s *FileStore, d digest.Digest, name string
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Trouble = func(op string, err error) { t.Errorf("trouble: %s: %v", op, err) }
+	s.StorageError = func(op string, err error) { t.Errorf("trouble: %s: %v", op, err) }
 	if !s.DetectsChanges() {
 		t.Skip("the file system does not keep markers")
 	}

@@ -29,7 +29,7 @@ func TestDirect(t *testing.T) {
 	for _, size := range []int{0, 1, 2, 1000, 400_000} {
 		noSpool(t, func(t *testing.T, e *env) {
 			s := e.source(random(70, size))
-			if origin := e.whole(s); origin != blobcache.Led {
+			if origin := e.whole(s); origin != blobcache.Started {
 				t.Errorf("origin %v", origin)
 			}
 			synctest.Wait()

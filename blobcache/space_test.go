@@ -76,8 +76,8 @@ func TestRoomBesideAFill(t *testing.T) {
 			if _, ok := c.Has(t.Context(), other); ok != test.stored {
 				t.Errorf("%d bytes beside it are stored: %v", test.beside, ok)
 			}
-			if written := c.keeper.written.Load(); c.keeper.reserved != 0 || written != 0 {
-				t.Errorf("%d bytes stay reserved, %d written", c.keeper.reserved, written)
+			if written := c.evictor.written.Load(); c.evictor.reserved != 0 || written != 0 {
+				t.Errorf("%d bytes stay reserved, %d written", c.evictor.reserved, written)
 			}
 		})
 	}
@@ -104,13 +104,13 @@ func TestRoomAfterAFailure(t *testing.T) {
 			t.Errorf("%d bytes and no error", len(got))
 		}
 		synctest.Wait()
-		if info, err := r.source.(*tail).fill.file.Stat(); err != nil || taken(info) > 5_500_000 {
+		if info, err := r.source.(*follower).fill.file.Stat(); err != nil || taken(info) > 5_500_000 {
 			t.Errorf("%d bytes of the disk are held for a reader of 5000000, %v", taken(info), err)
 		}
 		_ = r.Close()
 		c.Flush(t.Context())
-		if written := c.keeper.written.Load(); c.keeper.reserved != 0 || written != 0 {
-			t.Errorf("%d bytes stay reserved, %d written", c.keeper.reserved, written)
+		if written := c.evictor.written.Load(); c.evictor.reserved != 0 || written != 0 {
+			t.Errorf("%d bytes stay reserved, %d written", c.evictor.reserved, written)
 		}
 		if free, total, err := c.blobs.Free(t.Context()); free != total || err != nil {
 			t.Errorf("%d of %d bytes are free, %v", free, total, err)

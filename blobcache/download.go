@@ -6,14 +6,14 @@ import (
 	"sync"
 )
 
-// gather has the content fetched, and hashed meanwhile. It returns when all of
+// download has the content fetched, and hashed meanwhile. It returns when all of
 // it is in the spool and hashed, or the first error that ends the fill.
-func (f *fill) gather(ctx context.Context, first *worker) error {
+func (f *fill) download(ctx context.Context, first *worker) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, f.wake)()
-	defer f.forgetFresh()
-	bind(ctx, first.body, f.meter)
+	defer f.dropChunks()
+	attach(ctx, first.body, f.meter)
 	hashed := make(chan error, 1)
 	go func() {
 		err := f.hashAll(ctx)
@@ -38,7 +38,7 @@ func (f *fill) gather(ctx context.Context, first *worker) error {
 func (f *fill) share(ctx context.Context, cancel context.CancelCauseFunc, first *worker) error {
 	// The first answer is on its way already.
 	first.next = f.hold(0, first.body.End)
-	hasten(first.body, sourceStall)
+	setIdleTimeout(first.body, sourceStall)
 	more := (f.size - first.body.End + f.cache.spans.least - 1) / f.cache.spans.least
 	errs := make([]error, min(int64(f.connections), 1+more))
 	var all sync.WaitGroup
@@ -48,7 +48,7 @@ func (f *fill) share(ctx context.Context, cancel context.CancelCauseFunc, first 
 			if i == 0 {
 				errs[i] = first.run(ctx)
 				close(alone)
-			} else if f.slow(alone) {
+			} else if f.needsWorkers(alone) {
 				errs[i] = newWorker(f, nil).run(ctx)
 			}
 			if final(errs[i]) {
@@ -83,9 +83,9 @@ func cancelIf(cancel context.CancelCauseFunc, err error) {
 	}
 }
 
-// take puts the first n bytes of a buffer into the spool, where a segment goes
+// keepBytes puts the first n bytes of a buffer into the spool, where a segment goes
 // on, and returns the buffer to go on with.
-func (f *fill) take(ctx context.Context, seg *segment, buf *buffer, n int) (*buffer, error) {
+func (f *fill) keepBytes(ctx context.Context, seg *segment, buf *buffer, n int) (*buffer, error) {
 	bare, err := f.makeRoom(ctx, seg, int64(n))
 	if err != nil {
 		return buf, err
@@ -108,11 +108,11 @@ func (f *fill) claim(w *worker) *segment {
 	if f.single != nil && f.single != w {
 		return nil
 	}
-	for from, to := range f.parts.gaps(f.limit) {
+	for from, to := range f.segments.gaps(f.limit) {
 		if f.single == nil {
 			from, to = f.choose(from, to)
 		}
-		return f.parts.hold(from, to)
+		return f.segments.hold(from, to)
 	}
 	return nil
 }
@@ -121,10 +121,10 @@ func (f *fill) claim(w *worker) *segment {
 // first of those waits who wait for what nobody fetches, or else the beginning.
 func (f *fill) choose(from, to int64) (int64, int64) {
 	sizes := f.cache.spans
-	step := f.parts.left(f.limit) / int64(2*f.connections)
+	step := f.segments.left(f.limit) / int64(2*f.connections)
 	step = min(max(step, sizes.least), sizes.most)
 	wanted := f.limit
-	for low, high := range f.parts.gaps(f.limit) {
+	for low, high := range f.segments.gaps(f.limit) {
 		for off := range f.waiting {
 			if low <= off && off < high && off < wanted {
 				wanted = off
@@ -142,7 +142,7 @@ func (f *fill) choose(from, to int64) (int64, int64) {
 func (f *fill) incomplete() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.parts.left(f.limit) > 0
+	return f.segments.left(f.limit) > 0
 }
 
 // asking is what a request of a worker is to say: the validator, and whether

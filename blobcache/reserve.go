@@ -32,7 +32,7 @@ func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
 	if f.req.tooLarge(size) {
 		return nil, fmt.Errorf("%w: %d bytes where %d are allowed", errTooLarge, size, f.req.Limit)
 	}
-	if err := f.cache.keeper.fits(ctx, size); err != nil {
+	if err := f.cache.evictor.fits(ctx, size); err != nil {
 		return nil, err
 	}
 	return f.cache.blobs.Spool(ctx)
@@ -47,7 +47,7 @@ func (f *fill) makeRoom(ctx context.Context, seg *segment, n int64) (bare int64,
 	}
 	defer f.growing.Release(1)
 	from, to := seg.at, seg.at+n
-	most := f.cache.keeper.largest(f.req.Limit)
+	most := f.cache.evictor.largest(f.req.Limit)
 	if f.size < 0 && to > most {
 		return 0, fmt.Errorf("more than %d bytes: %w", most, errTooLarge)
 	}
@@ -75,7 +75,7 @@ func (f *fill) tryRoom(ctx context.Context, n int64) (ok bool) {
 	if !f.req.hold(n) {
 		return false
 	}
-	if wait, err := f.cache.keeper.tryReserve(ctx, &f.reserved, n); err != nil || wait != nil {
+	if wait, err := f.cache.evictor.tryReserve(ctx, &f.reserved, n); err != nil || wait != nil {
 		f.req.hold(-n)
 		return false
 	}
@@ -87,7 +87,7 @@ func (f *fill) needRoom(ctx context.Context, n int64) error {
 	if !f.req.hold(n) {
 		return fmt.Errorf("%w: the quota has no room for it beside other downloads", errTooLarge)
 	}
-	err := f.cache.keeper.reserve(ctx, &f.reserved, n)
+	err := f.cache.evictor.reserve(ctx, &f.reserved, n)
 	if err != nil {
 		f.req.hold(-n)
 	}
@@ -118,7 +118,7 @@ func (f *fill) takeBlocks(x extent) (ok bool, err error) {
 // wrote counts bytes of the disk that the spool has taken.
 func (f *fill) wrote(n int64) {
 	f.onDisk.Add(n)
-	f.cache.keeper.wrote(n)
+	f.cache.evictor.wrote(n)
 }
 
 // trim gives back the blocks for bytes that will not come: a reader may keep the
@@ -135,7 +135,7 @@ func (f *fill) trim() {
 // settle gives back the room that was reserved, but for what was stored.
 func (f *fill) settle(stored int64) {
 	reserved := f.reserved.bytes
-	f.cache.keeper.settle(&f.reserved, f.onDisk.Load(), f.digest, stored)
+	f.cache.evictor.settle(&f.reserved, f.onDisk.Load(), f.digest, stored)
 	f.req.hold(-reserved)
 }
 

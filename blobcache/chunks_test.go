@@ -23,7 +23,7 @@ func freshSpool(t *testing.T, size int64, readers int) (*spool, *segment) {
 	s.init(1 + readers)
 	s.start(file, size, false)
 	t.Cleanup(func() {
-		s.forgetFresh()
+		s.dropChunks()
 		_ = file.Close()
 		if n := largeUsed.Load(); n != 0 {
 			t.Errorf("%d large buffers are not given back", n)
@@ -73,7 +73,7 @@ func TestLend(t *testing.T) {
 	}
 	// A chunk that is lent outlives its hashing.
 	p, back := s.lend(0, 10)
-	s.forgetFresh()
+	s.dropChunks()
 	other := takeBuffer(false)
 	clear(other.b)
 	if !bytes.Equal(p, want[:10]) {
@@ -89,7 +89,7 @@ func TestLend(t *testing.T) {
 // TestLendToFew: a crowd must not hold the memory of a fill.
 func TestLendToFew(t *testing.T) {
 	want, _ := content(2, 1000)
-	s, seg := freshSpool(t, 1000, fewReaders)
+	s, seg := freshSpool(t, 1000, maxLenders)
 	feed(t.Context(), t, s, seg, want, 1000)
 	if p, back := s.lend(0, 10); p == nil {
 		t.Error("nothing for a few")
@@ -109,7 +109,7 @@ func TestLendToFew(t *testing.T) {
 func TestHasherFallsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
-		want, _ := content(3, 2*freshChunks*n)
+		want, _ := content(3, 2*maxChunks*n)
 		s, seg := freshSpool(t, int64(len(want)), 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer context.AfterFunc(ctx, s.wake)()
@@ -119,7 +119,7 @@ func TestHasherFallsBehind(t *testing.T) {
 			close(fed)
 		}()
 		synctest.Wait()
-		if s.written != freshChunks*n {
+		if s.written != maxChunks*n {
 			t.Errorf("%d bytes were taken while nothing is hashed", s.written)
 		}
 		for off := int64(0); off < 3*n; {
@@ -131,7 +131,7 @@ func TestHasherFallsBehind(t *testing.T) {
 			off = c.end()
 		}
 		synctest.Wait()
-		if s.written != (freshChunks+3)*n {
+		if s.written != (maxChunks+3)*n {
 			t.Errorf("%d bytes were taken with three chunks hashed", s.written)
 		}
 		cancel()
@@ -147,8 +147,8 @@ func TestHashingBackAndForth(t *testing.T) {
 	first.end = 1000
 	second := s.hold(1000, 2000)
 	feed(t.Context(), t, s, second, want[1000:2000], 500)
-	if len(s.fresh.chunks) != 0 {
-		t.Errorf("%d chunks are kept of what cannot be hashed yet", len(s.fresh.chunks))
+	if len(s.chunks.list) != 0 {
+		t.Errorf("%d chunks are kept of what cannot be hashed yet", len(s.chunks.list))
 	}
 	feed(t.Context(), t, s, first, want[:1000], 1000)
 	s.yield(first)
@@ -201,7 +201,7 @@ func TestLargeBuffersAreFew(t *testing.T) {
 // TestNobodyHashesAnyMore: when a fill has ended while a connection still sends,
 // what that brings is not gathered in memory.
 func TestNobodyHashesAnyMore(t *testing.T) {
-	want, _ := content(5, 4*freshChunks*1000)
+	want, _ := content(5, 4*maxChunks*1000)
 	s, seg := freshSpool(t, int64(len(want)), 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	feed(ctx, t, s, seg, want[:1000], 1000)
@@ -214,7 +214,7 @@ func TestNobodyHashesAnyMore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(s.fresh.chunks); n != freshChunks {
+	if n := len(s.chunks.list); n != maxChunks {
 		t.Errorf("%d chunks are in memory", n)
 	}
 }
@@ -222,7 +222,7 @@ func TestNobodyHashesAnyMore(t *testing.T) {
 // TestFarBehind: what must be read back first keeps nobody waiting at the front.
 func TestFarBehind(t *testing.T) {
 	const late = readBack + 1000
-	want, _ := content(6, late+2*freshChunks*1000)
+	want, _ := content(6, late+2*maxChunks*1000)
 	s, first := freshSpool(t, int64(len(want)), 1)
 	first.end = 1000
 	second := s.hold(1000, int64(len(want)))
@@ -253,18 +253,18 @@ func TestFastSourceIsHeldUp(t *testing.T) {
 		f := new(fill)
 		f.init(1)
 		f.start(file, 1<<30, false)
-		defer f.forgetFresh()
-		feed(t.Context(), t, &f.spool, f.hold(0, 1<<20), make([]byte, freshChunks*1000), 1000)
+		defer f.dropChunks()
+		feed(t.Context(), t, &f.spool, f.hold(0, 1<<20), make([]byte, maxChunks*1000), 1000)
 		var slow time.Duration
 		begin, done := time.Now(), make(chan struct{})
 		go func() {
-			if f.slow(nil) {
+			if f.needsWorkers(nil) {
 				slow = time.Since(begin)
 			}
 			close(done)
 		}()
 		time.Sleep(time.Second)
-		for off := int64(0); off < freshChunks*1000; off += 1000 {
+		for off := int64(0); off < maxChunks*1000; off += 1000 {
 			c, _, err := f.awaitHashing(t.Context(), off)
 			if err != nil || c.buf == nil {
 				t.Fatal(err)
@@ -272,7 +272,7 @@ func TestFastSourceIsHeldUp(t *testing.T) {
 			c.buf.release()
 		}
 		<-done
-		if slow < time.Second || slow > time.Second+2*paceInterval {
+		if slow < time.Second || slow > time.Second+2*speedInterval {
 			t.Errorf("it is slow after %v", slow)
 		}
 	})

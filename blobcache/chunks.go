@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	// freshChunks is how many chunks a spool keeps in memory at most. What comes
+	// maxChunks is how many chunks a spool keeps in memory at most. What comes
 	// faster than it can be hashed has to wait then, as the last byte would.
-	freshChunks = 8
+	maxChunks = 8
 
 	// writePiece is how much is written at once, in bytes. A page cache may take
 	// it as one piece of memory. Smaller ones take more time in all; larger ones
@@ -17,9 +17,9 @@ const (
 	// host, while nobody receives what upstream sends.
 	writePiece = 128 << 10
 
-	// fewReaders is how many may have them. Of a crowd some are slow, and would
+	// maxLenders is how many may have them. Of a crowd some are slow, and would
 	// hold memory that the fill needs; they read the file.
-	fewReaders = 4
+	maxLenders = 4
 )
 
 // chunk is a part of the content that is in the spool, and still in memory. It
@@ -32,10 +32,10 @@ type chunk struct {
 
 func (c chunk) end() int64 { return c.off + int64(c.n) }
 
-// fresh are the chunks that wait to be hashed, in order and without a gap
+// chunks are the chunks that wait to be hashed, in order and without a gap
 // between them. They are guarded by the spool's lock.
-type fresh struct {
-	chunks []chunk
+type chunks struct {
+	list   []chunk
 	next   int64     // the offset of the chunk that would follow
 	room   sync.Cond // signalled when there is some again
 	waited time.Time // when a worker has last had to wait for that
@@ -62,9 +62,9 @@ func (s *spool) put(ctx context.Context, seg *segment, buf *buffer, n int) (*buf
 func (s *spool) awaitRoom(ctx context.Context, seg *segment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for seg.at == s.fresh.next && len(s.fresh.chunks) >= freshChunks && ctx.Err() == nil {
-		s.fresh.room.Wait()
-		s.fresh.waited = time.Now()
+	for seg.at == s.chunks.next && len(s.chunks.list) >= maxChunks && ctx.Err() == nil {
+		s.chunks.room.Wait()
+		s.chunks.waited = time.Now()
 	}
 }
 
@@ -73,9 +73,9 @@ func (s *spool) keep(seg *segment, buf *buffer, n int) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// There is no room only if the fill has ended and nobody hashes any more.
-	if kept = seg.at == s.fresh.next && len(s.fresh.chunks) < freshChunks; kept {
-		s.fresh.chunks = append(s.fresh.chunks, chunk{buf, seg.at, n})
-		s.fresh.next += int64(n)
+	if kept = seg.at == s.chunks.next && len(s.chunks.list) < maxChunks; kept {
+		s.chunks.list = append(s.chunks.list, chunk{buf, seg.at, n})
+		s.chunks.next += int64(n)
 	}
 	seg.at += int64(n)
 	s.written += int64(n)
@@ -88,10 +88,10 @@ func (s *spool) keep(seg *segment, buf *buffer, n int) (kept bool) {
 func (s *spool) lend(off, most int64) (p []byte, back func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.refs > 1+fewReaders { // the fill itself is one
+	if s.refs > 1+maxLenders { // the fill itself is one
 		return nil, nil
 	}
-	for _, c := range s.fresh.chunks {
+	for _, c := range s.chunks.list {
 		if c.off <= off && off < c.end() {
 			n := min(s.available(off), c.end()-off, most)
 			if n <= 0 {
@@ -104,12 +104,12 @@ func (s *spool) lend(off, most int64) (p []byte, back func()) {
 	return nil, nil
 }
 
-// forgetFresh gives back what nobody will hash any more.
-func (s *spool) forgetFresh() {
+// dropChunks gives back what nobody will hash any more.
+func (s *spool) dropChunks() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range s.fresh.chunks {
+	for _, c := range s.chunks.list {
 		c.buf.release()
 	}
-	s.fresh.chunks = nil
+	s.chunks.list = nil
 }

@@ -28,9 +28,9 @@ func kept(t *testing.T, dir string, limits Limits) (*Cache, *store.FileStore) {
 
 func keptOn(t *testing.T, shelf store.Blobs, limits Limits) *Cache {
 	limits.Reserve = -1
-	c := New(shelf, limits, Hooks{Trouble: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
-	c.keeper.clock.began = c.keeper.clock.began.Add(-clockGrace)
-	c.keeper.clock.wall = c.keeper.clock.wall.Add(-clockGrace)
+	c := New(shelf, limits, Hooks{StorageError: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
+	c.evictor.clock.began = c.evictor.clock.began.Add(-clockGrace)
+	c.evictor.clock.wall = c.evictor.clock.wall.Add(-clockGrace)
 	return c
 }
 
@@ -61,7 +61,7 @@ func pull(t *testing.T, c *Cache, n, size int) Origin {
 
 func sweep(t *testing.T, c *Cache) {
 	t.Helper()
-	if _, err := c.keeper.sweep(t.Context()); err != nil {
+	if _, err := c.evictor.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -102,8 +102,8 @@ func TestLeastRecentlyPulledGoesFirst(t *testing.T) {
 			t.Errorf("content %d is there: %v, want %v", n, got, want)
 		}
 	}
-	if c.keeper.stored != 9*size {
-		t.Errorf("%d bytes are counted, want %d", c.keeper.stored, 9*size)
+	if c.evictor.stored != 9*size {
+		t.Errorf("%d bytes are counted, want %d", c.evictor.stored, 9*size)
 	}
 }
 
@@ -163,7 +163,7 @@ func TestUnusedForSurvivesRestart(t *testing.T) {
 func TestTooLargeIsPassedOn(t *testing.T) {
 	c, files := kept(t, t.TempDir(), Limits{MaxBlobSize: 500, MaxSize: 5000})
 	for range 2 {
-		if origin := pull(t, c, 1, 1000); origin != Led {
+		if origin := pull(t, c, 1, 1000); origin != Started {
 			t.Errorf("origin %v, want Led", origin)
 		}
 	}
@@ -188,7 +188,7 @@ func TestReserveIsKept(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); c.Keep(ctx) }()
 	defer func() { cancel(); <-done }()
-	if pull(t, c, 1, 1000) != Led || has(t, c, 1, 1000) {
+	if pull(t, c, 1, 1000) != Started || has(t, c, 1, 1000) {
 		t.Error("something was stored on a disk that is full")
 	}
 }
@@ -226,7 +226,7 @@ func TestScrubDropsDamage(t *testing.T) {
 				t.Errorf("content %d is there: %v", n, got)
 			}
 		}
-		if pull(t, c, 7, size) != Led {
+		if pull(t, c, 7, size) != Started {
 			t.Error("the damaged content was not fetched again")
 		}
 	})

@@ -21,10 +21,10 @@ const (
 	keepRest = 5 * time.Second
 )
 
-// keeper keeps a blobs within its limits. What it knows of the size of the
+// evictor keeps a blobs within its limits. What it knows of the size of the
 // whole comes from walking, in the background, and from what this process
 // stores since; other processes on the same blobs show at the next walk.
-type keeper struct {
+type evictor struct {
 	blobs  store.Blobs
 	limits Limits
 	hooks  Hooks
@@ -50,8 +50,8 @@ type keeper struct {
 	reading  map[digest.Digest]int // how many read stored content
 }
 
-func newKeeper(blobs store.Blobs, limits Limits, hooks Hooks) *keeper {
-	return &keeper{
+func newEvictor(blobs store.Blobs, limits Limits, hooks Hooks) *evictor {
+	return &evictor{
 		blobs: blobs, limits: limits, hooks: hooks,
 		clock:   newClock(),
 		kick:    make(chan struct{}, 1),
@@ -62,11 +62,11 @@ func newKeeper(blobs store.Blobs, limits Limits, hooks Hooks) *keeper {
 	}
 }
 
-func (k *keeper) high() int64 { return k.limits.MaxSize / 20 * 19 }
-func (k *keeper) low() int64  { return k.limits.MaxSize / 10 * 9 }
+func (k *evictor) high() int64 { return k.limits.MaxSize / 20 * 19 }
+func (k *evictor) low() int64  { return k.limits.MaxSize / 10 * 9 }
 
 // drop removes content and counts it out.
-func (k *keeper) drop(ctx context.Context, d digest.Digest, size int64) error {
+func (k *evictor) drop(ctx context.Context, d digest.Digest, size int64) error {
 	if err := k.blobs.Remove(ctx, d); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (k *keeper) drop(ctx context.Context, d digest.Digest, size int64) error {
 	return nil
 }
 
-func (k *keeper) tellEvicted(e store.Entry) {
+func (k *evictor) reportEvicted(e store.Entry) {
 	if k.hooks.Evicted == nil {
 		return
 	}
@@ -88,7 +88,7 @@ func (k *keeper) tellEvicted(e store.Entry) {
 
 // failed hears of what could not be stored. If the disk was full although there
 // seemed to be room, of files perhaps and not of bytes, some content has to go.
-func (k *keeper) failed(err error) {
+func (k *evictor) failed(err error) {
 	if !store.IsFull(err) {
 		return
 	}
@@ -98,7 +98,7 @@ func (k *keeper) failed(err error) {
 	k.wantSweep()
 }
 
-func (k *keeper) wantSweep() { wake(k.kick) }
+func (k *evictor) wantSweep() { wake(k.kick) }
 
 func wake(sleeper chan<- struct{}) {
 	select {
@@ -109,14 +109,14 @@ func wake(sleeper chan<- struct{}) {
 
 // run sweeps at the start, when room is wanted, and every so often, until ctx
 // ends. Then it writes the last uses down.
-func (k *keeper) run(ctx context.Context) {
+func (k *evictor) run(ctx context.Context) {
 	ticker := time.NewTicker(keepInterval)
 	defer ticker.Stop()
 	defer func() { k.writeUses(context.WithoutCancel(ctx)) }()
 	for {
 		stuck, err := k.sweep(ctx)
 		if err != nil && ctx.Err() == nil {
-			k.hooks.trouble("sweep", err)
+			k.hooks.storageError("sweep", err)
 		}
 		if stuck && !store.Pause(ctx, keepRest) {
 			return

@@ -12,9 +12,9 @@ import (
 
 // What content may name is not known to be true: a tree is read with bounds.
 const (
-	partsSize  = 4 << 20 // bytes of content that may name others
-	partsDepth = 4       // levels: an index of indexes of images
-	partsCount = 8 << 10
+	treeContentSize = 4 << 20 // bytes of content that may name others
+	treeDepth       = 4       // levels: an index of indexes of images
+	treeCount       = 8 << 10
 )
 
 // node is content in a tree of what names what.
@@ -25,9 +25,9 @@ type node struct {
 
 // tree is some content with all that it names, as far as that is stored, and
 // what those name. Names come last.
-func (k *keeper) tree(ctx context.Context, root digest.Digest) []node {
-	t := treeReader{keeper: k, seen: make(map[digest.Digest]int)}
-	t.read(ctx, Part{Digest: root, Compound: true}, partsDepth)
+func (k *evictor) tree(ctx context.Context, root digest.Digest) []node {
+	t := treeReader{evictor: k, seen: make(map[digest.Digest]int)}
+	t.read(ctx, Child{Digest: root, Compound: true}, treeDepth)
 	return t.nodes
 }
 
@@ -35,29 +35,29 @@ func (k *keeper) tree(ctx context.Context, root digest.Digest) []node {
 // but the content itself has used them.
 func latest(root store.Entry, tree []node) time.Time {
 	height := tree[len(tree)-1].height
-	return root.Used.Add(partLead * time.Duration(height))
+	return root.Used.Add(childLead * time.Duration(height))
 }
 
 type treeReader struct {
-	*keeper
+	*evictor
 	seen  map[digest.Digest]int // their heights
 	nodes []node
 }
 
-func (t *treeReader) read(ctx context.Context, part Part, depth int) (height int) {
+func (t *treeReader) read(ctx context.Context, part Child, depth int) (height int) {
 	if height, ok := t.seen[part.Digest]; ok {
 		return height
 	}
 	t.seen[part.Digest] = 0
 	if part.Compound && depth > 0 {
-		for _, p := range t.partsOf(ctx, part.Digest) {
-			if len(t.seen) >= partsCount {
+		for _, p := range t.childrenOf(ctx, part.Digest) {
+			if len(t.seen) >= treeCount {
 				break
 			}
 			height = max(height, 1+t.read(ctx, p, depth-1))
 		}
 	}
-	if part.Compound && depth < partsDepth {
+	if part.Compound && depth < treeDepth {
 		height = max(height, 1) // also if it is not here to be read
 	}
 	t.seen[part.Digest] = height
@@ -65,9 +65,9 @@ func (t *treeReader) read(ctx context.Context, part Part, depth int) (height int
 	return height
 }
 
-// partsOf reads what stored content names: none if it cannot be read.
-func (k *keeper) partsOf(ctx context.Context, d digest.Digest) []Part {
-	if k.limits.Parts == nil {
+// childrenOf reads what stored content names: none if it cannot be read.
+func (k *evictor) childrenOf(ctx context.Context, d digest.Digest) []Child {
+	if k.limits.Children == nil {
 		return nil
 	}
 	file, err := k.blobs.Open(ctx, d)
@@ -75,8 +75,8 @@ func (k *keeper) partsOf(ctx context.Context, d digest.Digest) []Part {
 		return nil
 	}
 	defer file.Close()
-	var valid []Part
-	for _, part := range k.limits.Parts(io.LimitReader(file, partsSize)) {
+	var valid []Child
+	for _, part := range k.limits.Children(io.LimitReader(file, treeContentSize)) {
 		if part.Digest.Validate() == nil {
 			valid = append(valid, part)
 		}

@@ -15,16 +15,16 @@ type segment struct {
 	held         bool // by a worker
 }
 
-// parts are a spool's segments, in order and without overlap. No byte is in two
+// segments are a spool's segments, in order and without overlap. No byte is in two
 // of them, so none is fetched, or written, twice: what a reader has had is what
 // the digest is computed of.
-type parts []*segment
+type segments []*segment
 
 // unbounded is the end of content whose size is not known.
 const unbounded = math.MaxInt64
 
 // gaps are the stretches below limit that no segment has, lowest first.
-func (p parts) gaps(limit int64) iter.Seq2[int64, int64] {
+func (p segments) gaps(limit int64) iter.Seq2[int64, int64] {
 	return func(yield func(from, to int64) bool) {
 		from := int64(0)
 		for _, seg := range p {
@@ -40,7 +40,7 @@ func (p parts) gaps(limit int64) iter.Seq2[int64, int64] {
 }
 
 // left is how many bytes below limit no segment has.
-func (p parts) left(limit int64) (n int64) {
+func (p segments) left(limit int64) (n int64) {
 	for from, to := range p.gaps(limit) {
 		n += to - from
 	}
@@ -49,7 +49,7 @@ func (p parts) left(limit int64) (n int64) {
 
 // hold makes a stretch that was a gap a worker's own. It grows the segment
 // before it, if that one is done.
-func (p *parts) hold(from, to int64) *segment {
+func (p *segments) hold(from, to int64) *segment {
 	i, _ := slices.BinarySearchFunc(*p, from, func(seg *segment, off int64) int { return cmp.Compare(seg.off, off) })
 	if i > 0 {
 		if before := (*p)[i-1]; before.end == from && !before.held {
@@ -64,7 +64,7 @@ func (p *parts) hold(from, to int64) *segment {
 
 // release takes a segment from its worker. What is missing of it becomes a gap;
 // if nothing is, it and the next one become one.
-func (p *parts) release(seg *segment) {
+func (p *segments) release(seg *segment) {
 	seg.held, seg.end = false, seg.at
 	i := slices.Index(*p, seg)
 	if seg.at == seg.off {
@@ -78,7 +78,7 @@ func (p *parts) release(seg *segment) {
 }
 
 // has is how many bytes there are from off on.
-func (p parts) has(off int64) int64 {
+func (p segments) has(off int64) int64 {
 	for _, seg := range p {
 		if seg.off <= off && off < seg.at {
 			return seg.at - off

@@ -11,7 +11,7 @@ func TestParts(t *testing.T) {
 	const size = 60
 	for seed := range uint64(300) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
-		var p parts
+		var p segments
 		var fetched, there [size]bool
 		var held []*segment
 		for range 200 {
@@ -68,7 +68,7 @@ func TestParts(t *testing.T) {
 }
 
 // anyGap is a piece of one of the gaps.
-func anyGap(p parts, limit int64, rnd *rand.Rand) (from, to int64, ok bool) {
+func anyGap(p segments, limit int64, rnd *rand.Rand) (from, to int64, ok bool) {
 	for low, high := range p.gaps(limit) {
 		from = low + rnd.Int64N(high-low)
 		to = from + 1 + rnd.Int64N(high-from)

@@ -41,11 +41,11 @@ type disk struct {
 	written      int64 // by fills under way, before spare was measured
 }
 
-func (k *keeper) disk(ctx context.Context) disk {
+func (k *evictor) disk(ctx context.Context) disk {
 	written := k.written.Load()
 	free, total, err := k.blobs.Free(ctx)
 	if err != nil {
-		k.hooks.trouble("measure free disk space", err)
+		k.hooks.storageError("measure free disk space", err)
 	}
 	if err != nil || total <= 0 {
 		return disk{}
@@ -59,11 +59,11 @@ func (k *keeper) disk(ctx context.Context) disk {
 
 // tooLarge reports whether content of a size, -1 if that is not known, is above
 // a limit of the configuration.
-func (k *keeper) tooLarge(size int64) bool { return size > k.largest(0) }
+func (k *evictor) tooLarge(size int64) bool { return size > k.largest(0) }
 
 // largest is the size above which content is not stored, by the configuration and
 // by a limit that the caller adds, 0 for none.
-func (k *keeper) largest(limit int64) int64 {
+func (k *evictor) largest(limit int64) int64 {
 	most := int64(math.MaxInt64)
 	if limit > 0 {
 		most = limit
@@ -81,7 +81,7 @@ func (k *keeper) largest(limit int64) int64 {
 // fits returns an error if content of a size, -1 if that is not known, could not
 // be stored even if all else were removed. What can never fit must not make
 // anything go, nor wait for it.
-func (k *keeper) fits(ctx context.Context, size int64) error {
+func (k *evictor) fits(ctx context.Context, size int64) error {
 	if size <= 0 {
 		return nil
 	}
@@ -100,7 +100,7 @@ func (k *keeper) fits(ctx context.Context, size int64) error {
 // capacity is how many bytes can be stored in all: what the configuration allows,
 // and what of the disk is free or has been taken here. Until a walk has shown how
 // much that is, all of the disk counts.
-func (k *keeper) capacity(disk disk) int64 {
+func (k *evictor) capacity(disk disk) int64 {
 	most := int64(math.MaxInt64)
 	if k.limits.MaxSize > 0 {
 		most = k.limits.MaxSize
@@ -115,7 +115,7 @@ func (k *keeper) capacity(disk disk) int64 {
 }
 
 // reserve makes room for so many bytes, and waits for it if need be.
-func (k *keeper) reserve(ctx context.Context, r *reservation, size int64) error {
+func (k *evictor) reserve(ctx context.Context, r *reservation, size int64) error {
 	ctx, cancel := context.WithTimeout(ctx, roomPatience)
 	defer cancel()
 	for waiting := false; ; {
@@ -138,7 +138,7 @@ func (k *keeper) reserve(ctx context.Context, r *reservation, size int64) error 
 	}
 }
 
-func (k *keeper) want(more int64) {
+func (k *evictor) want(more int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.wanted += more
@@ -146,7 +146,7 @@ func (k *keeper) want(more int64) {
 
 // tryReserve makes room for so many bytes if there is some. If there is none it
 // returns what is closed when there may be, or an error if waiting does not help.
-func (k *keeper) tryReserve(ctx context.Context, r *reservation, size int64) (wait <-chan struct{}, err error) {
+func (k *evictor) tryReserve(ctx context.Context, r *reservation, size int64) (wait <-chan struct{}, err error) {
 	disk := k.disk(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -168,7 +168,7 @@ func (k *keeper) tryReserve(ctx context.Context, r *reservation, size int64) (wa
 }
 
 // count adds bytes to a reservation.
-func (k *keeper) count(r *reservation, n int64) {
+func (k *evictor) count(r *reservation, n int64) {
 	r.bytes += n
 	k.reserved += n
 	if k.groups[r.group] += n; k.groups[r.group] == 0 {
@@ -179,15 +179,15 @@ func (k *keeper) count(r *reservation, n int64) {
 // coming is how much of the disk the fills under way will still take, if so many
 // of their bytes were on it when its free space was measured. Fills that have
 // ended since had some of those.
-func (k *keeper) coming(written int64) int64 { return k.reserved - min(written, k.written.Load()) }
+func (k *evictor) coming(written int64) int64 { return k.reserved - min(written, k.written.Load()) }
 
 // wrote hears of bytes of a fill that are on the disk now, or that have their
 // place on it.
-func (k *keeper) wrote(n int64) { k.written.Add(n) }
+func (k *evictor) wrote(n int64) { k.written.Add(n) }
 
 // settle ends a reservation of which so much is on the disk: with the content
 // stored, or with nothing.
-func (k *keeper) settle(r *reservation, written int64, d digest.Digest, stored int64) {
+func (k *evictor) settle(r *reservation, written int64, d digest.Digest, stored int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.count(r, -r.bytes)

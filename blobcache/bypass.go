@@ -10,11 +10,11 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// direct reads content from its source without a cache, for when there is no
+// bypass reads content from its source without a cache, for when there is no
 // disk to spool to. It is held to the same rule as a fill: the last byte is
 // delivered only if the digest matches, which is why it always begins at the
 // first byte, whatever offset is asked for.
-type direct struct {
+type bypass struct {
 	ctx      context.Context
 	stop     context.CancelCauseFunc // of ctx
 	slots    *slots
@@ -24,7 +24,7 @@ type direct struct {
 	size     int64 // that the reader was promised, -1 for none
 	spool    *fill // that failed with some of the bytes in it, or nil
 	sent     sent  // what the reader has of those
-	source   *resumed
+	source   *resuming
 	ahead    *bufio.Reader
 	hash     hash.Hash
 	pos      int64 // of the next byte from ahead
@@ -34,27 +34,27 @@ type direct struct {
 	err      error // that a read has met; only a Seek elsewhere begins anew
 }
 
-// newDirect returns a direct that has asked nothing yet.
-func newDirect(ctx context.Context, c *Cache, req Request, size int64) *direct {
-	d := &direct{slots: c.slots, req: req, size: size}
+// newBypass returns a direct that has asked nothing yet.
+func newBypass(ctx context.Context, c *Cache, req Request, size int64) *bypass {
+	d := &bypass{slots: c.slots, req: req, size: size}
 	d.ctx, d.stop = context.WithCancelCause(ctx)
 	d.meter = newMeter(req.Source, d.stop, nil)
 	return d
 }
 
-// readDirect asks the source, or goes on with what it has answered already, and
+// readBypass asks the source, or goes on with what it has answered already, and
 // returns a reader. It takes a slot unless it comes with one.
-func readDirect(ctx context.Context, c *Cache, req Request, answer *Body, taken *slot) (*Reader, error) {
+func readBypass(ctx context.Context, c *Cache, req Request, answer *Body, taken *slot) (*Reader, error) {
 	if taken == nil {
 		var err error
 		if taken, err = c.slots.take(&req); err != nil {
 			return nil, err
 		}
 	}
-	d := newDirect(ctx, c, req, req.Size)
+	d := newBypass(ctx, c, req, req.Size)
 	d.slot = taken
 	if answer != nil {
-		bind(d.ctx, answer, d.meter)
+		attach(d.ctx, answer, d.meter)
 	}
 	if err := d.open(answer); err != nil {
 		_ = d.Close()
@@ -64,7 +64,7 @@ func readDirect(ctx context.Context, c *Cache, req Request, answer *Body, taken 
 }
 
 // open begins anew, with a body from the first byte on, if there is one.
-func (d *direct) open(body *Body) (err error) {
+func (d *bypass) open(body *Body) (err error) {
 	d.closeSource()
 	if d.slot == nil {
 		// The reader has had an answer, so it cannot be told to come back later.
@@ -97,13 +97,13 @@ func (d *direct) open(body *Body) (err error) {
 
 // spooled is what the spool had when it failed; the source need not send that
 // again.
-func (d *direct) spooled() *Body {
+func (d *bypass) spooled() *Body {
 	if d.spool == nil {
 		return nil
 	}
 	d.spool.mu.Lock()
 	defer d.spool.mu.Unlock()
-	have := d.spool.parts.has(0)
+	have := d.spool.segments.has(0)
 	if have == 0 {
 		return nil
 	}
@@ -111,7 +111,7 @@ func (d *direct) spooled() *Body {
 	return &Body{ReadCloser: io.NopCloser(section), Size: d.spool.size, End: have, ETag: d.spool.etag, Plain: d.spool.plain}
 }
 
-func (d *direct) Read(p []byte) (n int, err error) {
+func (d *bypass) Read(p []byte) (n int, err error) {
 	if d.err != nil {
 		return 0, d.err
 	}
@@ -121,7 +121,7 @@ func (d *direct) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-func (d *direct) read(p []byte) (int, error) {
+func (d *bypass) read(p []byte) (int, error) {
 	if d.source == nil || d.off < d.pos {
 		if err := d.open(nil); err != nil {
 			return 0, err
@@ -136,7 +136,7 @@ func (d *direct) read(p []byte) (int, error) {
 }
 
 // skip passes over what lies before the reader's offset.
-func (d *direct) skip() error {
+func (d *bypass) skip() error {
 	if d.pos == d.off {
 		return nil
 	}
@@ -157,7 +157,7 @@ func (d *direct) skip() error {
 
 // next delivers what comes next from the source, keeping a byte in hand until
 // the source has ended, at the promised size and with the right digest.
-func (d *direct) next(p []byte) (n int, err error) {
+func (d *bypass) next(p []byte) (n int, err error) {
 	if !d.verified {
 		_, err = d.ahead.Peek(2)
 		switch {
@@ -190,7 +190,7 @@ func (d *direct) next(p []byte) (n int, err error) {
 }
 
 // verify takes the byte in hand into the hash: it is the last.
-func (d *direct) verify() error {
+func (d *bypass) verify() error {
 	last, _ := d.ahead.Peek(d.ahead.Buffered())
 	if got := d.pos + int64(len(last)); d.size >= 0 && got != d.size {
 		return fmt.Errorf("after %d of %d bytes: %w", got, d.size, io.ErrUnexpectedEOF)
@@ -206,14 +206,14 @@ func (d *direct) verify() error {
 	return nil
 }
 
-// parts is [Reader.Parts].
-func (d *direct) parts() bool {
+// parts is [Reader.Children].
+func (d *bypass) parts() bool {
 	d.parted = d.source != nil && !d.source.plain
 	return d.parted
 }
 
 // Seek needs no size: [Reader] turns all offsets into absolute ones.
-func (d *direct) Seek(offset int64, _ int) (int64, error) {
+func (d *bypass) Seek(offset int64, _ int) (int64, error) {
 	if offset != d.off {
 		d.sent = sent{}
 		if d.err != nil {
@@ -225,7 +225,7 @@ func (d *direct) Seek(offset int64, _ int) (int64, error) {
 	return offset, nil
 }
 
-func (d *direct) Close() error {
+func (d *bypass) Close() error {
 	d.closeSource()
 	d.stop(nil)
 	d.slot.release()
@@ -233,7 +233,7 @@ func (d *direct) Close() error {
 	return nil
 }
 
-func (d *direct) closeSource() {
+func (d *bypass) closeSource() {
 	if d.source != nil {
 		d.source.close()
 		d.source = nil

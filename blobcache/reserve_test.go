@@ -85,9 +85,9 @@ func grows(t *testing.T, c *Cache, size int) {
 	if sent < int64(size) || sent > int64(size)+smallBuffer {
 		t.Errorf("%d bytes were sent", sent)
 	}
-	c.keeper.mu.Lock()
-	defer c.keeper.mu.Unlock()
-	if c.keeper.reserved != 0 {
-		t.Errorf("%d bytes stay reserved", c.keeper.reserved)
+	c.evictor.mu.Lock()
+	defer c.evictor.mu.Unlock()
+	if c.evictor.reserved != 0 {
+		t.Errorf("%d bytes stay reserved", c.evictor.reserved)
 	}
 }

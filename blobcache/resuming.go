@@ -6,30 +6,30 @@ import (
 	"io"
 )
 
-// resumed is content from its source as one stream. Where the source breaks off
+// resuming is content from its source as one stream. Where the source breaks off
 // it is asked again, from there. The bytes are not verified.
-type resumed struct {
-	ctx      context.Context
-	req      Request
-	meter    *meter
-	size     int64 // of the content, -1 if not known
-	etag     string
-	body     *Body // open, or nil
-	pos      int64 // of the next byte
-	patience patience
-	plain    bool  // some of it is [Body.Plain]
-	err      error // the end: io.EOF, or why it came to no good end
+type resuming struct {
+	ctx     context.Context
+	req     Request
+	meter   *meter
+	size    int64 // of the content, -1 if not known
+	etag    string
+	body    *Body // open, or nil
+	pos     int64 // of the next byte
+	retries retries
+	plain   bool  // some of it is [Body.Plain]
+	err     error // the end: io.EOF, or why it came to no good end
 }
 
 // resume returns the stream that begins with a body.
-func resume(ctx context.Context, req Request, m *meter, size int64, body *Body) *resumed {
-	return &resumed{
+func resume(ctx context.Context, req Request, m *meter, size int64, body *Body) *resuming {
+	return &resuming{
 		ctx: ctx, req: req, meter: m, size: size, etag: body.ETag, body: body, pos: body.Offset, plain: body.Plain,
-		patience: patience{meter: m},
+		retries: retries{meter: m},
 	}
 }
 
-func (r *resumed) Read(p []byte) (n int, err error) {
+func (r *resuming) Read(p []byte) (n int, err error) {
 	for n == 0 && r.err == nil {
 		if r.body == nil {
 			err = r.open()
@@ -39,7 +39,7 @@ func (r *resumed) Read(p []byte) (n int, err error) {
 			r.pos += int64(n)
 		}
 		if err != nil {
-			r.err = r.mend(err)
+			r.err = r.retry(err)
 			err = nil
 		}
 	}
@@ -49,8 +49,8 @@ func (r *resumed) Read(p []byte) (n int, err error) {
 	return 0, r.err
 }
 
-// mend makes the next read ask again, or returns what the stream ends with.
-func (r *resumed) mend(err error) error {
+// retry makes the next read ask again, or returns what the stream ends with.
+func (r *resuming) retry(err error) error {
 	asked := r.body != nil && r.body.End > 0 && r.pos >= r.body.End
 	r.close()
 	switch {
@@ -61,13 +61,13 @@ func (r *resumed) mend(err error) error {
 	case err == io.EOF:
 		err = fmt.Errorf("after %d of %d bytes: %w", r.pos, r.size, io.ErrUnexpectedEOF)
 	}
-	if final(err) || !r.patience.again(r.ctx, r.pos) {
+	if final(err) || !r.retries.again(r.ctx, r.pos) {
 		return err
 	}
 	return nil
 }
 
-func (r *resumed) open() error {
+func (r *resuming) open() error {
 	body, err := fetch(r.ctx, r.req, r.meter, r.pos, -1, r.etag)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (r *resumed) open() error {
 	return nil
 }
 
-func (r *resumed) close() {
+func (r *resuming) close() {
 	if r.body != nil {
 		_ = r.body.Close()
 		r.body = nil
