@@ -205,7 +205,7 @@ func TestGroupRoom(t *testing.T) {
 			t.Errorf("%d bytes more for %s, which has %d: %v", step.size, step.of.group, step.of.bytes, err)
 		}
 	}
-	k.settle(&a, 0, paperDigest(1), 0)
+	k.settle(&a, 0, 0)
 	if err := k.reserve(t.Context(), &b, 1); err != nil {
 		t.Errorf("after the first has ended: %v", err)
 	}

@@ -67,7 +67,7 @@ func (f *fill) run(ctx context.Context) {
 	err := f.transfer(ctx)
 	f.endTransfer()
 	if err == nil {
-		f.end(nil)
+		f.complete()
 		f.claims.deliver(f.written)
 		f.commit(ctx)
 		f.cache.leave(f)
@@ -80,7 +80,7 @@ func (f *fill) run(ctx context.Context) {
 		}
 		// Whoever learns of the failure and asks again must not find it here.
 		f.cache.leave(f)
-		f.end(err)
+		f.fail(err)
 		store.Discard(f.file)
 	}
 	if done := f.cache.hooks.FillDone; done != nil {
@@ -112,6 +112,7 @@ func (f *fill) commit(ctx context.Context) {
 		store.Discard(f.file)
 		return
 	}
+	f.cache.evictor.used(f.digest, false) // before a sweep can find it
 	f.settle(f.written)
 	if f.req.Stored != nil {
 		f.req.Stored(f.written)

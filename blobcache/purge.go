@@ -53,7 +53,7 @@ func (q *Quotas) dropPurged(ctx context.Context) error {
 		return nil
 	}
 	t := &trimming{
-		Quotas: q, ctx: ctx, began: q.cache.evictor.clock.now(), lost: lost,
+		quotas: q, ctx: ctx, began: q.cache.evictor.clock.now(), lost: lost,
 		wanted: make(map[sum]bool, len(lost)), named: make(map[sum]bool),
 	}
 	for d := range lost {

@@ -221,7 +221,7 @@ func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 			return false, err
 		}
 	}
-	return m.pending || q.unfinished(), q.forget(ctx, m)
+	return len(m.coming) > 0 || q.unfinished(), q.forget(ctx, m)
 }
 
 // writeUses tells the records what was used since the last time.

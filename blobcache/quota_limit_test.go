@@ -206,3 +206,22 @@ func TestFillsCountAgainstQuota(t *testing.T) {
 		t.Errorf("%v stays reserved", e.quotas.coming)
 	}
 }
+
+// TestQuotaCountsRecordedSizes: an owner has what its links record, also of content
+// that is not stored at present.
+func TestQuotaCountsRecordedSizes(t *testing.T) {
+	e := newEstate(t, map[string]int64{"acme": 100_000})
+	d := digest.FromString("evicted")
+	for _, scope := range []string{"acme/_/hub/one", "acme/sub/_/hub/two"} {
+		if err := e.index.AddLink(t.Context(), scope, d, index.Link{Size: 12_345}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.quotas.index = index.New(e.store) // nothing is in memory
+	e.round()
+	for _, owner := range []string{"acme", "acme/sub"} {
+		if got := e.quotas.Totals()[owner]; got.Bytes != 12_345 || got.Blobs != 1 {
+			t.Errorf("%s: got %+v, want one content of 12345 bytes", owner, got)
+		}
+	}
+}

@@ -33,14 +33,8 @@ func (s sum) sha256() digest.Digest {
 // holding is a content as an owner has it.
 type holding struct {
 	used int64 // nanoseconds since 1970, by any of the owner's links
-	size int64 // in bytes, or absent
+	size int64 // in bytes, as a link records it
 }
-
-const (
-	absent     = -1 // not stored
-	unmeasured = -2 // not yet
-	unreadable = -3 // whether it is stored cannot be told
-)
 
 // holdings are the contents of an owner: some 100 bytes of memory each, while
 // the owners below one first component are measured.
@@ -51,7 +45,7 @@ type victims map[sum]holding
 
 // measurement is a walk over all links.
 type measurement struct {
-	*Quotas
+	quotas  *Quotas
 	ctx     context.Context
 	began   time.Time
 	trusted bool   // the clock is
@@ -59,9 +53,9 @@ type measurement struct {
 	owners  map[string]holdings
 	totals  map[string]Total
 	over    map[string]victims
-	idle    []index.Linked // whose content is gone
-	pending bool           // something is about to be stored for an owner with a quota
-	coming  map[string]int64
+	idle    []index.Linked   // old links whose content is gone
+	unread  error            // the first error of reading a link
+	coming  map[string]int64 // bytes that running fills have reserved, by owner
 }
 
 // measure measures all owners and finds those over their quota, with what they
@@ -72,14 +66,17 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	q.mu.Unlock()
 	clock := q.cache.evictor.clock
 	m := &measurement{
-		Quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
+		quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
 		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
-		coming: coming, pending: len(coming) > 0,
+		coming: coming,
 	}
 	if err := q.index.EachLink(ctx, m.visit); err != nil {
 		return nil, err
 	}
 	m.finish()
+	if m.unread != nil {
+		q.cache.storageError("read a link", m.unread)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.totals = m.totals
@@ -102,41 +99,37 @@ func (m *measurement) visit(l index.Linked) error {
 	}
 	if m.trusted && time.Until(l.Used) > futureSlack {
 		l.Used = m.began // the clock was wrong then
-		_ = m.index.MarkLink(m.ctx, scope, d, l.Used)
+		_ = m.quotas.index.MarkLink(m.ctx, scope, d, l.Used)
 	}
-	key, size := sumOf(d), int64(unmeasured)
+	key, size := sumOf(d), int64(-1)
 	index.Owners(scope, func(owner string) bool {
 		held, known := m.owners[owner][key]
-		if known {
-			size = held.size
-		}
-		if size == unmeasured {
-			size = m.size(d)
-		}
-		if size < 0 && m.limits[owner] > 0 && m.began.Sub(l.Used) < pullSpan {
-			m.pending = true
+		if !known {
+			if size < 0 {
+				size = m.size(scope, d)
+			}
+			held.size = size
 		}
 		if m.owners[owner] == nil {
 			m.owners[owner] = make(holdings)
 		}
-		m.owners[owner][key] = holding{used: max(held.used, l.Used.UnixNano()), size: size}
+		held.used = max(held.used, l.Used.UnixNano())
+		m.owners[owner][key] = held
 		return true
 	})
-	if size == absent && m.trusted && m.began.Sub(l.Used) > idleAfter && len(m.idle) < idleLimit {
+	if m.trusted && m.began.Sub(l.Used) > idleAfter && len(m.idle) < idleLimit && m.quotas.isGone(m.ctx, d) {
 		m.idle = append(m.idle, l)
 	}
 	return nil
 }
 
-func (m *measurement) size(d digest.Digest) int64 {
-	e, err := m.cache.blobs.Stat(m.ctx, d)
-	switch {
-	case err == nil:
-		return e.Size
-	case errors.Is(err, fs.ErrNotExist):
-		return absent
+// size returns the size that a link records, 0 if it cannot be read.
+func (m *measurement) size(scope string, d digest.Digest) int64 {
+	size, err := m.quotas.index.LinkSize(m.ctx, scope, d)
+	if err != nil && m.unread == nil && !errors.Is(err, fs.ErrNotExist) {
+		m.unread = err
 	}
-	return unreadable
+	return max(size, 0)
 }
 
 // finish adds up the owners below one first component.
@@ -144,13 +137,11 @@ func (m *measurement) finish() {
 	for owner, held := range m.owners {
 		total := Total{Measured: m.began}
 		for _, h := range held {
-			if h.size >= 0 {
-				total.Bytes += h.size
-				total.Blobs++
-			}
+			total.Bytes += h.size
+			total.Blobs++
 		}
 		m.totals[owner] = total
-		if quota, all := m.limits[owner], total.Bytes+m.coming[owner]; quota > 0 && all > quota {
+		if quota, all := m.quotas.limits[owner], total.Bytes+m.coming[owner]; quota > 0 && all > quota {
 			m.over[owner] = m.choose(held, all-quota/10*9)
 		}
 	}
@@ -166,9 +157,7 @@ func (m *measurement) choose(held holdings, excess int64) victims {
 	}
 	var all []candidate
 	for key, h := range held {
-		if h.size >= 0 {
-			all = append(all, candidate{key, h})
-		}
+		all = append(all, candidate{key, h})
 	}
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.used, b.used) })
 	chosen := make(victims)
@@ -189,7 +178,7 @@ func (m *measurement) choose(held holdings, excess int64) victims {
 		if c.size > treeContentSize {
 			continue
 		}
-		tree := m.cache.evictor.tree(m.ctx, c.sha256())
+		tree := m.quotas.cache.evictor.tree(m.ctx, c.sha256())
 		last := latest(store.Entry{Used: time.Unix(0, c.used)}, tree).UnixNano()
 		for _, n := range tree {
 			if key := sumOf(n.digest); held[key].used <= last && held[key].size > 0 {

@@ -44,13 +44,23 @@ func (e *estate) pull(scope, name string, layers ...string) digest.Digest {
 	}
 	m := e.naming(name, false, parts...)
 	for _, d := range append(parts, m) {
-		if err := e.index.AddLink(e.t.Context(), scope, d, index.Link{Size: 1}); err != nil {
+		if err := e.index.AddLink(e.t.Context(), scope, d, index.Link{Size: e.size(d)}); err != nil {
 			e.t.Fatal(err)
 		}
 	}
 	e.use(scope, m)
 	e.now = e.now.Add(time.Hour)
 	return m
+}
+
+// size is the size of stored content in bytes.
+func (e *estate) size(d digest.Digest) int64 {
+	e.t.Helper()
+	entry, err := e.store.Stat(e.t.Context(), d)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return entry.Size
 }
 
 // use is the HEAD of an image. All that was done up to now is written down.

@@ -9,12 +9,13 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // trimming is a walk over all links that removes those of owners over their
 // quota, and finds out what other links name.
 type trimming struct {
-	*Quotas
+	quotas *Quotas
 	ctx    context.Context
 	began  time.Time // of the measure
 	over   map[string]victims
@@ -32,7 +33,7 @@ type trimming struct {
 // fetch.
 func (q *Quotas) trim(ctx context.Context, m *measurement) error {
 	t := &trimming{
-		Quotas: q, ctx: ctx, began: m.began, over: m.over,
+		quotas: q, ctx: ctx, began: m.began, over: m.over,
 		wanted: make(map[sum]bool), named: make(map[sum]bool), lost: make(map[digest.Digest]bool),
 		links: make(map[string]int), freed: make(map[string]map[sum]int64), spared: make(map[item]bool),
 	}
@@ -69,9 +70,9 @@ func (t *trimming) visit(l index.Linked) error {
 		t.named[key] = true
 		return nil
 	}
-	if err := t.index.DropLink(t.ctx, scope, d); err != nil {
+	if err := t.quotas.index.DropLink(t.ctx, scope, d); err != nil {
 		t.named[key] = true
-		t.cache.storageError("remove a link", err)
+		t.quotas.cache.storageError("remove a link", err)
 		return nil
 	}
 	t.lost[d] = true
@@ -96,13 +97,13 @@ func (t *trimming) loser(scope string, key sum) (loser string, h holding, ok boo
 
 func (t *trimming) usedSince(it item) bool {
 	var roots []item
-	roots, t.roots = t.uses.rootsFrom(t.roots)
+	roots, t.roots = t.quotas.uses.rootsFrom(t.roots)
 	for _, root := range roots {
-		for _, n := range t.cache.evictor.tree(t.ctx, root.digest) {
+		for _, n := range t.quotas.cache.evictor.tree(t.ctx, root.digest) {
 			t.spared[item{root.scope, n.digest}] = true
 		}
 	}
-	return t.spared[it] || t.uses.has(it)
+	return t.spared[it] || t.quotas.uses.has(it)
 }
 
 // dropUnnamed removes the content that has lost a link and that none names. What
@@ -115,14 +116,14 @@ func (t *trimming) dropUnnamed() {
 			later[d] = true
 		}
 	}
-	t.dropLater(later)
+	t.quotas.dropLater(later)
 }
 
 func (t *trimming) dropNow(d digest.Digest) (done bool) {
-	k := t.cache.evictor
+	k := t.quotas.cache.evictor
 	k.writing.Lock()
 	defer k.writing.Unlock()
-	if t.ctx.Err() != nil || t.cache.filling(d) || k.busy(d) {
+	if t.ctx.Err() != nil || t.quotas.cache.filling(d) || k.busy(d) {
 		return false
 	}
 	e, err := k.blobs.Stat(t.ctx, d)
@@ -133,7 +134,7 @@ func (t *trimming) dropNow(d digest.Digest) (done bool) {
 		return false
 	}
 	if err := k.drop(t.ctx, d, e.Size); err != nil {
-		t.cache.storageError("remove what nobody has any more", err)
+		t.quotas.cache.storageError("remove what nobody has any more", err)
 		return false
 	}
 	k.reportEvicted(e)
@@ -156,11 +157,8 @@ const (
 // forget removes the links and refs of content that has gone. If there is no
 // content at all, it is more likely that a disk is missing.
 func (q *Quotas) forget(ctx context.Context, m *measurement) error {
-	stored := 0
-	for _, total := range m.totals {
-		stored += total.Blobs
-	}
-	if stored == 0 || !m.trusted {
+	due := m.began.Sub(q.swept) >= refsInterval
+	if !m.trusted || len(m.idle) == 0 && !due || !q.hasContent(ctx) {
 		return nil
 	}
 	for _, l := range m.idle {
@@ -168,7 +166,7 @@ func (q *Quotas) forget(ctx context.Context, m *measurement) error {
 			return err
 		}
 	}
-	if m.began.Sub(q.swept) < refsInterval {
+	if !due {
 		return nil
 	}
 	q.swept = m.began
@@ -179,4 +177,11 @@ func (q *Quotas) forget(ctx context.Context, m *measurement) error {
 func (q *Quotas) isGone(ctx context.Context, d digest.Digest) bool {
 	_, err := q.cache.blobs.Stat(ctx, d)
 	return errors.Is(err, fs.ErrNotExist)
+}
+
+// hasContent reports whether any content is stored.
+func (q *Quotas) hasContent(ctx context.Context) bool {
+	found := errors.New("found")
+	err := q.cache.blobs.Walk(ctx, func(store.Entry) error { return found })
+	return errors.Is(err, found)
 }

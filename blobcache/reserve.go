@@ -135,7 +135,7 @@ func (f *fill) trim() {
 // settle gives back the room that was reserved, but for what was stored.
 func (f *fill) settle(stored int64) {
 	reserved := f.reserved.bytes
-	f.cache.evictor.settle(&f.reserved, f.onDisk.Load(), f.digest, stored)
+	f.cache.evictor.settle(&f.reserved, f.onDisk.Load(), stored)
 	f.req.hold(-reserved)
 }
 

@@ -85,9 +85,9 @@ func (c *Cache) put(ctx context.Context, d digest.Digest, content []byte) (err e
 	}
 	var stored int64
 	defer func() {
-		c.evictor.settle(&room, 0, d, stored)
+		c.evictor.used(d, true) // before a sweep can find it
+		c.evictor.settle(&room, 0, stored)
 		c.evictor.failed(err)
-		c.evictor.used(d, true)
 	}()
 	spool, err := c.blobs.Spool(ctx)
 	if err != nil {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 )
 
 const (
@@ -161,9 +159,7 @@ func (k *evictor) tryReserve(ctx context.Context, r *reservation, size int64) (w
 		return k.swept, nil
 	}
 	k.count(r, size)
-	if k.limits.MaxSize > 0 && k.stored+k.reserved > k.high() {
-		k.wantSweep()
-	}
+	k.sweepIfHigh()
 	return nil, nil
 }
 
@@ -185,17 +181,20 @@ func (k *evictor) coming(written int64) int64 { return k.reserved - min(written,
 // place on it.
 func (k *evictor) wrote(n int64) { k.written.Add(n) }
 
-// settle ends a reservation of which so much is on the disk: with the content
-// stored, or with nothing.
-func (k *evictor) settle(r *reservation, written int64, d digest.Digest, stored int64) {
+// settle ends a reservation, of which written bytes are on the disk. Stored is the
+// size of the content that was stored with it, 0 if none was.
+func (k *evictor) settle(r *reservation, written, stored int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.count(r, -r.bytes)
 	k.written.Add(-written)
 	k.stored += stored
-	if stored > 0 {
-		k.used(d, false)
-	}
+	k.sweepIfHigh()
+}
+
+// sweepIfHigh wants a sweep if the stored and reserved bytes are near the limit.
+// The caller holds mu.
+func (k *evictor) sweepIfHigh() {
 	if k.limits.MaxSize > 0 && k.stored+k.reserved > k.high() {
 		k.wantSweep()
 	}

@@ -82,14 +82,20 @@ func (s *spool) yield(seg *segment) {
 	s.changed.Broadcast()
 }
 
-// end releases the last byte to the readers, or tells them of the failure.
-func (s *spool) end(err error) {
+// complete releases the last byte to the readers: the content is verified, and
+// its size is what has been written.
+func (s *spool) complete() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended, s.err = true, err
-	if err == nil {
-		s.size = s.written
-	}
+	s.size, s.ended = s.written, true
+	s.changed.Broadcast()
+}
+
+// fail ends the spool with an error for its readers.
+func (s *spool) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err, s.ended = err, true
 	s.changed.Broadcast()
 }
 

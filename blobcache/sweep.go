@@ -159,7 +159,7 @@ func (s *survey) consider(e store.Entry) {
 
 // eviction removes what a survey has chosen.
 type eviction struct {
-	*evictor
+	of      *evictor
 	removed int64
 	gone    map[digest.Digest]bool
 	spared  map[digest.Digest]bool // parts of what was used since the survey
@@ -174,7 +174,7 @@ const evictErrors = 10
 // is no excess and nothing too old. What was used meanwhile stays.
 func (k *evictor) evict(ctx context.Context, s *survey) (removed int64) {
 	slices.SortFunc(s.victims, func(a, b store.Entry) int { return a.Used.Compare(b.Used) })
-	v := &eviction{evictor: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool)}
+	v := &eviction{of: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool)}
 	for _, e := range s.victims {
 		if ctx.Err() != nil || v.errors >= evictErrors || v.removed >= s.excess && !s.tooOld(e) {
 			break
@@ -188,8 +188,8 @@ func (k *evictor) evict(ctx context.Context, s *survey) (removed int64) {
 // later than by itself: so an image goes as a whole.
 func (v *eviction) image(ctx context.Context, e store.Entry) {
 	var tree []node
-	if v.limits.Children != nil && e.Size <= treeContentSize {
-		tree = v.tree(ctx, e.Digest)
+	if v.of.limits.Children != nil && e.Size <= treeContentSize {
+		tree = v.of.tree(ctx, e.Digest)
 	}
 	if !v.one(ctx, e) || len(tree) < 2 {
 		return
@@ -197,7 +197,7 @@ func (v *eviction) image(ctx context.Context, e store.Entry) {
 	last := latest(e, tree)
 	slices.SortFunc(tree, func(a, b node) int { return cmp.Compare(b.height, a.height) })
 	for _, n := range tree {
-		part, err := v.blobs.Stat(ctx, n.digest)
+		part, err := v.of.blobs.Stat(ctx, n.digest)
 		if err == nil && !part.Used.After(last) {
 			v.one(ctx, part)
 		}
@@ -205,27 +205,27 @@ func (v *eviction) image(ctx context.Context, e store.Entry) {
 }
 
 func (v *eviction) one(ctx context.Context, e store.Entry) (ok bool) {
-	v.writing.Lock()
-	defer v.writing.Unlock()
+	v.of.writing.Lock()
+	defer v.of.writing.Unlock()
 	var roots []item
-	roots, v.roots = v.uses.rootsFrom(v.roots)
+	roots, v.roots = v.of.uses.rootsFrom(v.roots)
 	for _, root := range roots {
-		for _, n := range v.tree(ctx, root.digest) {
+		for _, n := range v.of.tree(ctx, root.digest) {
 			v.spared[n.digest] = true
 		}
 	}
-	if v.gone[e.Digest] || v.spared[e.Digest] || v.busy(e.Digest) || v.usedSince(ctx, e) {
+	if v.gone[e.Digest] || v.spared[e.Digest] || v.of.busy(e.Digest) || v.of.usedSince(ctx, e) {
 		return false
 	}
-	if err := v.drop(ctx, e.Digest, e.Size); err != nil {
+	if err := v.of.drop(ctx, e.Digest, e.Size); err != nil {
 		v.errors++
-		v.hooks.storageError("evict", err)
+		v.of.hooks.storageError("evict", err)
 		return false
 	}
 	v.errors = 0
 	v.gone[e.Digest] = true
 	v.removed += e.Size
-	v.reportEvicted(e)
+	v.of.reportEvicted(e)
 	return true
 }
 

@@ -26,7 +26,7 @@ type node struct {
 // tree is some content with all that it names, as far as that is stored, and
 // what those name. Names come last.
 func (k *evictor) tree(ctx context.Context, root digest.Digest) []node {
-	t := treeReader{evictor: k, seen: make(map[digest.Digest]int)}
+	t := treeReader{of: k, seen: make(map[digest.Digest]int)}
 	t.read(ctx, Child{Digest: root, Compound: true}, treeDepth)
 	return t.nodes
 }
@@ -39,7 +39,7 @@ func latest(root store.Entry, tree []node) time.Time {
 }
 
 type treeReader struct {
-	*evictor
+	of    *evictor
 	seen  map[digest.Digest]int // their heights
 	nodes []node
 }
@@ -50,7 +50,7 @@ func (t *treeReader) read(ctx context.Context, part Child, depth int) (height in
 	}
 	t.seen[part.Digest] = 0
 	if part.Compound && depth > 0 {
-		for _, p := range t.childrenOf(ctx, part.Digest) {
+		for _, p := range t.of.childrenOf(ctx, part.Digest) {
 			if len(t.seen) >= treeCount {
 				break
 			}
