@@ -5,22 +5,22 @@ import (
 	"time"
 )
 
-// ErrAbandoned means that a fill was ended because nobody was left to read it.
-var ErrAbandoned = errors.New("nobody is left to read it")
+// ErrAbandoned means that a fill was ended because its last reader had left.
+var ErrAbandoned = errors.New("the last reader has left")
 
 const (
-	// abandonGrace is how long a fill that may be ended waits for the next
-	// reader: a client that asks for one range after the other is away in
-	// between.
+	// abandonGrace is how long a fill without readers waits for the next one. A
+	// client that asks for one range after the other is absent in between.
 	abandonGrace = 10 * time.Second
 
-	// A fill of which less is missing, in bytes or as a part of the whole, is
-	// nearly done and goes on in any case.
+	// A fill goes on if fewer bytes than nearlyDone, or than a part of
+	// nearlyDoneParts, are missing.
 	nearlyDone      = 32 << 20
 	nearlyDoneParts = 4
 )
 
-// release gives up a reference to the fill. The last one closes what is open.
+// release gives up a reference to the fill. The last one closes the open file
+// and body.
 func (f *fill) release() {
 	f.mu.Lock()
 	f.refs--
@@ -47,7 +47,7 @@ func (f *fill) release() {
 	}
 }
 
-// abandon ends a fill that nobody has joined since it had so many readers,
+// abandon ends a fill that no request has joined since it had joins readers,
 // unless it is nearly done.
 func (f *fill) abandon(joins int) {
 	f.mu.Lock()

@@ -7,10 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takesBlocks tells by its magic number whether a file system takes the blocks
-// that it is asked for, and at once. Of others, ZFS only looks whether there is
-// room, and memory has no blocks to look for: taking all of it would hold up the
-// first byte.
+// takesBlocks reports whether a file system, given by its magic number,
+// allocates blocks on request, and quickly. ZFS only checks whether there is
+// room, and tmpfs has no blocks to find: filling it would delay the first byte.
 func takesBlocks(magic uint32) bool {
 	switch magic {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC:
@@ -19,8 +18,8 @@ func takesBlocks(magic uint32) bool {
 	return false
 }
 
-// allocateBlocks takes the disk's blocks for so many bytes of a file from an offset
-// on, and leaves the file's size alone.
+// allocateBlocks allocates the disk's blocks for size bytes of a file from an
+// offset on. It does not change the file's size.
 func allocateBlocks(file *os.File, from, size int64) error {
 	conn, err := file.SyscallConn()
 	if err != nil {
@@ -34,7 +33,7 @@ func allocateBlocks(file *os.File, from, size int64) error {
 		case !takesBlocks(uint32(stat.Type)):
 			err = errors.ErrUnsupported
 		case uint64(size)/uint64(stat.Bsize) > stat.Bavail:
-			// It would take all there is before it found out.
+			// fallocate would take all there is before it failed.
 			err = unix.ENOSPC
 		default:
 			err = unix.Fallocate(int(fd), unix.FALLOC_FL_KEEP_SIZE, from, size)

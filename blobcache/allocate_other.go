@@ -7,5 +7,5 @@ import (
 	"os"
 )
 
-// allocateBlocks is not known here.
+// allocateBlocks is not supported on this platform.
 func allocateBlocks(_ *os.File, _, _ int64) error { return errors.ErrUnsupported }

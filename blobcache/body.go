@@ -5,34 +5,35 @@ import (
 	"io"
 )
 
-// Body is what a Fetch returns: the content from Offset to End.
+// Body is the result of a Fetch: the content from Offset to End.
 type Body struct {
 	io.ReadCloser
 
-	// Size is the length of the whole content in bytes, -1 if unknown.
+	// Size is the size of the whole content in bytes, or -1 if it is not known.
 	Size int64
 
-	// Offset is where the body starts. It is 0 when the source could not
-	// start where it was asked to.
+	// Offset is where the body starts. It is 0 if the source could not start at
+	// the requested offset.
 	Offset int64
 
-	// End is where the body stops. It is 0 for a body that goes on to the
-	// end of the content.
+	// End is where the body stops, or 0 if it goes on to the end of the
+	// content.
 	End int64
 
-	// ETag is the source's validator for a later resume, or empty.
+	// ETag is the source's validator for a later resume. It may be empty.
 	ETag string
 
-	// Plain says that anybody on the way may have written the body: it came
-	// over plain HTTP although the source speaks HTTPS. No part of it is handed
-	// out but as a part of the whole, whose digest is known before its end.
+	// Plain is set if anyone on the way may have written the body: it came over
+	// plain HTTP although the source speaks HTTPS. Its bytes are handed out
+	// only as part of the whole content, whose digest is verified before its
+	// end.
 	Plain bool
 }
 
-// Fetch asks the source for length bytes of content from an offset on, or for
-// all that follows if length is -1. A source may give more than that, or less:
-// the Body says what it is. The etag is that of an earlier Body, empty at the
-// first call. It is called from a fill that outlives the request that started
-// it, for several ranges at once if the request allows it. The end of ctx must
-// end the call, and later the reads of its Body.
+// Fetch asks the source for length bytes of the content from an offset, or for
+// the rest of it if length is -1. A source may return more or less; the Body
+// says what it is. The etag is that of an earlier Body, or empty at the first
+// call. A fill calls Fetch after the request that started it may have ended,
+// and for several ranges at once if the request allows it. When ctx ends, the
+// call must end, and so must later reads of its Body.
 type Fetch func(ctx context.Context, offset, length int64, etag string) (*Body, error)

@@ -6,26 +6,27 @@ import (
 )
 
 const (
-	// smallBuffer is what hundreds of readers, and connections to slow sources,
-	// can take at the same time, in bytes.
+	// smallBuffer is the size in bytes for readers and for slow connections, of
+	// which there may be hundreds.
 	smallBuffer = 64 << 10
 
-	// largeBuffer is for bytes that come faster: fewer and larger calls take
-	// less time of all the cores.
+	// largeBuffer is the size in bytes for fast connections: fewer and larger
+	// calls take less processor time.
 	largeBuffer = 1 << 20
 
-	// largeBuffers is how many of those are in use at most, in the process.
+	// largeBuffers is the number of large buffers in use at most, in the whole
+	// process.
 	largeBuffers = 16
 )
 
-// buffer is memory that bytes pass through. Whoever holds it releases it; the
-// last one gives it back.
+// buffer is memory with a reference count. The last release gives it back to
+// its pool.
 type buffer struct {
 	b    []byte
 	refs atomic.Int32
 }
 
-// Buffers are shared, since fills and readers come in bursts.
+// Buffers are pooled, since fills and readers come in bursts.
 var (
 	smallPool = bufferPool(smallBuffer)
 	largePool = bufferPool(largeBuffer)
@@ -36,7 +37,8 @@ func bufferPool(size int) *sync.Pool {
 	return &sync.Pool{New: func() any { return &buffer{b: make([]byte, size)} }}
 }
 
-// takeBuffer returns a buffer, a large one if that is wished and there are any.
+// takeBuffer returns a buffer, a large one if large is set and one is
+// available.
 func takeBuffer(large bool) *buffer {
 	pool := smallPool
 	if large {
@@ -67,8 +69,8 @@ func (b *buffer) release() {
 	}
 }
 
-// fit returns the buffer to go on with when n bytes have come at once: a large
-// one if they would have filled a small one. It takes the place of the old one.
+// fit returns the buffer to go on with after a read of n bytes: a large one if
+// they would have filled a small one. It replaces b.
 func (b *buffer) fit(n int) *buffer {
 	if large := n >= smallBuffer; large != b.large() {
 		b.release()

@@ -10,10 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// bypass reads content from its source without a cache, for when there is no
-// disk to spool to. It is held to the same rule as a fill: the last byte is
-// delivered only if the digest matches, which is why it always begins at the
-// first byte, whatever offset is asked for.
+// bypass reads content from its source without the cache, if there is no disk
+// to spool to. As in a fill, the last byte is delivered only if the digest
+// matches. Therefore it always begins at the first byte, whatever the offset.
 type bypass struct {
 	ctx      context.Context
 	stop     context.CancelCauseFunc // of ctx
@@ -34,7 +33,7 @@ type bypass struct {
 	err      error // that a read has met; only a Seek elsewhere begins anew
 }
 
-// newBypass returns a direct that has asked nothing yet.
+// newBypass returns a bypass that has not asked the source yet.
 func newBypass(ctx context.Context, c *Cache, req Request, size int64) *bypass {
 	d := &bypass{slots: c.slots, req: req, size: size}
 	d.ctx, d.stop = context.WithCancelCause(ctx)
@@ -42,8 +41,8 @@ func newBypass(ctx context.Context, c *Cache, req Request, size int64) *bypass {
 	return d
 }
 
-// readBypass asks the source, or goes on with what it has answered already, and
-// returns a reader. It takes a slot unless it comes with one.
+// readBypass returns a reader that asks the source, or goes on with an answer
+// if there is one. It takes a slot unless the caller passes one.
 func readBypass(ctx context.Context, c *Cache, req Request, answer *Body, taken *slot) (*Reader, error) {
 	if taken == nil {
 		var err error
@@ -63,11 +62,13 @@ func readBypass(ctx context.Context, c *Cache, req Request, answer *Body, taken 
 	return &Reader{source: d, cancel: func() { d.stop(nil) }, size: d.size}, nil
 }
 
-// open begins anew, with a body from the first byte on, if there is one.
+// open starts again with a body from the first byte on: the given one, the
+// bytes of the failed spool, or a new one from the source.
 func (d *bypass) open(body *Body) (err error) {
 	d.closeSource()
 	if d.slot == nil {
-		// The reader has had an answer, so it cannot be told to come back later.
+		// The reader has had an answer, so it cannot be told to try again
+		// later.
 		ctx, cancel := context.WithTimeout(d.ctx, d.meter.limits.Stall)
 		defer cancel()
 		if d.slot, err = d.slots.await(ctx, &d.req); err != nil {
@@ -95,8 +96,8 @@ func (d *bypass) open(body *Body) (err error) {
 	return nil
 }
 
-// spooled is what the spool had when it failed; the source need not send that
-// again.
+// spooled returns the bytes that the failed spool has, so that the source need
+// not send them again.
 func (d *bypass) spooled() *Body {
 	if d.spool == nil {
 		return nil
@@ -135,7 +136,7 @@ func (d *bypass) read(p []byte) (int, error) {
 	return n, err
 }
 
-// skip passes over what lies before the reader's offset.
+// skip reads and checks the bytes before the reader's offset.
 func (d *bypass) skip() error {
 	if d.pos == d.off {
 		return nil
@@ -155,8 +156,8 @@ func (d *bypass) skip() error {
 	return nil
 }
 
-// next delivers what comes next from the source, keeping a byte in hand until
-// the source has ended, at the promised size and with the right digest.
+// next reads bytes from the source and holds back the last one until the source
+// has ended with the promised size and the right digest.
 func (d *bypass) next(p []byte) (n int, err error) {
 	if !d.verified {
 		_, err = d.ahead.Peek(2)
@@ -189,7 +190,7 @@ func (d *bypass) next(p []byte) (n int, err error) {
 	return n, err
 }
 
-// verify takes the byte in hand into the hash: it is the last.
+// verify hashes the byte that was held back and compares size and digest.
 func (d *bypass) verify() error {
 	last, _ := d.ahead.Peek(d.ahead.Buffered())
 	if got := d.pos + int64(len(last)); d.size >= 0 && got != d.size {
@@ -206,13 +207,13 @@ func (d *bypass) verify() error {
 	return nil
 }
 
-// parts is [Reader.Children].
+// parts implements [Reader.Parts].
 func (d *bypass) parts() bool {
 	d.parted = d.source != nil && !d.source.plain
 	return d.parted
 }
 
-// Seek needs no size: [Reader] turns all offsets into absolute ones.
+// Seek implements io.Seeker. [Reader] passes absolute offsets only.
 func (d *bypass) Seek(offset int64, _ int) (int64, error) {
 	if offset != d.off {
 		d.sent = sent{}

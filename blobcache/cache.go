@@ -14,46 +14,47 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// ErrDigestMismatch means that a source sent bytes that do not have the digest
-// it was asked for. They are neither stored nor sent to their end.
+// ErrDigestMismatch means that a source sent content with another digest than
+// the requested one. It is not stored, and its last byte is not delivered.
 var ErrDigestMismatch = errors.New("content does not match its digest")
 
-// Hooks are called, where set, as things happen; they must not block.
+// Hooks are called, if they are set, when something happens. They must not
+// block.
 type Hooks struct {
-	// FillDone is called once for each fill, err being nil when the content
-	// was verified. Size is the number of bytes that were fetched.
+	// FillDone is called once for each fill. Err is nil if the content was
+	// verified. Size is the number of bytes that were fetched.
 	FillDone func(d digest.Digest, size int64, took time.Duration, err error)
 
-	// Joined is called for each request that follows another one's fill.
+	// Joined is called for each request that follows another request's fill.
 	Joined func(d digest.Digest)
 
-	// Resumed is called when a fill is about to ask the source again, which
-	// broke off, or refused, at an offset.
+	// Resumed is called before a fill asks the source again, which broke off or
+	// refused at an offset.
 	Resumed func(d digest.Digest, offset int64, err error)
 
-	// Abandoned is called when the last reader of a fill in flight is gone:
-	// so many bytes of size have come, -1 if that is not known. The fill goes
-	// on, or is about to end with ErrAbandoned.
+	// Abandoned is called when the last reader of a running fill leaves.
+	// Written is the number of bytes that have come, of size bytes in all, or
+	// -1 if that is not known. The fill goes on, or ends with ErrAbandoned.
 	Abandoned func(d digest.Digest, written, size int64, goesOn bool)
 
-	// Evicted is called for content that was removed to keep the limits; left
-	// is how many bytes are stored without it.
+	// Evicted is called for content that was removed to keep the limits. Left
+	// is the number of bytes that are still stored.
 	Evicted func(e store.Entry, left int64)
 
-	// Healed is called for stored content that was found cut, damaged or
-	// unreadable, and dropped: the next request, which may be the one that has
-	// found it, fetches it again.
+	// Healed is called for stored content that was cut, damaged or unreadable,
+	// and has been removed. The next request, which may be the one that found
+	// it, downloads it again.
 	Healed func(d digest.Digest, why error)
 
-	// Scrubbed is called when a scrub has ended, also early.
+	// Scrubbed is called when a scrub ends, also if it ends early.
 	Scrubbed func(Scrubbing)
 
-	// Trimmed is called when an owner's links were removed because it was over
-	// its quota: how many, and how many bytes it has less.
+	// Trimmed is called when an owner over its quota has lost links: how many,
+	// and how many bytes it has less.
 	Trimmed func(owner string, links int, size int64)
 
-	// StorageError is called when storage fails in a way that a request survives:
-	// op says what was being done.
+	// StorageError is called for an error of the storage that a request
+	// survives. Op says what was being done.
 	StorageError func(op string, err error)
 }
 
@@ -82,15 +83,14 @@ func (h Hooks) abandoned(d digest.Digest, written, size int64, goesOn bool) {
 }
 
 // Cache answers requests for content by digest. It is safe for concurrent use.
-// It needs no closing, since a fill ends by itself, but a process that is about
-// to exit should Flush.
+// It needs no closing, since a fill ends by itself, but a process should call
+// Flush before it exits.
 type Cache struct {
-	blobs   store.Blobs
-	evictor *evictor
-	hooks   Hooks
-	spans   spans
-	slots   *slots
-	// stopAbandoned is [Limits.StopAbandoned].
+	blobs         store.Blobs
+	evictor       *evictor
+	hooks         Hooks
+	spans         spans
+	slots         *slots
 	stopAbandoned bool
 
 	mu    sync.Mutex
@@ -103,13 +103,13 @@ type Cache struct {
 
 	small    *lru.Cache[digest.Digest, []byte]
 	noRanges *lru.Cache[fillKey, struct{}] // fetched in ranges that did not fit together
-	// sizes are of content that was found whole although its size was not the
-	// one that somebody had expected.
+	// sizes remembers content that was verified although its size was not the
+	// expected one.
 	sizes *lru.Cache[digest.Digest, int64]
 }
 
-// The small content kept in memory is manifests and indexes, of a few
-// kilobytes each: at most 16 MiB in all.
+// Manifests and indexes, of a few kilobytes each, are kept in memory: at most
+// 16 MiB in all.
 const (
 	smallEntries    = 256
 	smallLimit      = 64 << 10
@@ -143,15 +143,15 @@ func (c *Cache) Keep(ctx context.Context) {
 	scrubbing.Wait()
 }
 
-// Origin says where an answer comes from.
+// Origin says where the content of an answer comes from.
 type Origin int
 
 const (
-	// Hit is content that was stored.
+	// Hit means that the content was stored.
 	Hit Origin = iota
-	// Joined is content that another request's fill is fetching.
+	// Joined means that another request's fill is downloading the content.
 	Joined
-	// Started is content that this request asked the source for.
+	// Started means that this request asked the source for the content.
 	Started
 )
 
@@ -159,56 +159,55 @@ const (
 type Request struct {
 	Digest digest.Digest
 
-	// Size in bytes if it is known, else -1. Stored content of another
-	// size is damaged, unless its digest says otherwise: it is dropped and
-	// fetched again.
+	// Size is the size in bytes, or -1 if it is not known. Stored content of
+	// another size is removed and downloaded again, unless its digest matches.
 	Size int64
 
 	// Limit is the size in bytes above which the content is passed on without
-	// being stored; 0 for none.
+	// being stored. Zero means no limit.
 	Limit int64
 
-	// Endpoint names the endpoint that Fetch asks; fills in progress are shared
+	// Endpoint names the endpoint that Fetch asks. Running fills are shared
 	// only between requests of the same endpoint.
 	Endpoint string
 
-	// Scope names the authority that Fetch asks with. A request shares
-	// another one's failure only within a scope: in another scope it asks
-	// for itself.
+	// Scope names the authority that Fetch asks with. A request shares the
+	// failure of another request's fill only within a scope; in another scope
+	// it asks the source itself.
 	Scope string
 
-	// Claim, if set, decides what the scope may have of content that the
-	// request does not fetch itself. Without it, that is everything.
+	// Claim, if not nil, decides which content the scope may have that the
+	// request does not fetch itself. Without a Claim it may have all.
 	Claim Claim
 
-	// Source bounds what comes from the endpoint, for all scopes together.
+	// Source bounds the transfers from the endpoint, for all scopes together.
 	Source SourceLimits
 
-	// Group is who answers for the fill, if the request starts one: it counts
-	// as one of the group's, in number and in the room that it takes. Empty is
-	// nobody.
+	// Group is the group that a fill started by this request counts for, in
+	// number and in reserved room. It may be empty.
 	Group string
 
-	// Reserve, if set, is told how many bytes of room a fill is about to take
-	// that the request has started, and, as a negative number, how many it gives
-	// back. False means that it must not: the content is passed on without being
-	// stored. What has been stored is given back as well.
+	// Reserve, if not nil, is called with the number of bytes of room that a
+	// fill started by this request is about to take, and with a negative number
+	// when it gives them back, also those of content that has been stored. If
+	// Reserve returns false, the fill takes no room and its content is passed
+	// on without being stored.
 	Reserve func(bytes int64) (ok bool)
 
 	Fetch Fetch
 
-	// Connections is how many ranges of large content may be fetched from the
-	// source at once. Below 2 it is never asked for a part.
+	// Connections is the number of ranges of large content that may be fetched
+	// at once. Below 2 the source is never asked for ranges.
 	Connections int
 
-	// Stored, if set, is called when a fill that the request has started has
+	// Stored, if not nil, is called when a fill started by this request has
 	// been stored.
 	Stored func(size int64)
 }
 
-// Get returns the content, filling the cache on the way. It returns as soon as
-// the source has answered; the bytes follow as they come. The reader must be
-// closed. An error is the source's own, ctx's, or ErrBusy.
+// Get returns the content and fills the cache on the way. It returns as soon as
+// the source has answered; the bytes follow as they come. The caller must close
+// the reader. The error is the source's, ctx's, or ErrBusy.
 func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 	if err := req.Digest.Validate(); err != nil {
 		return nil, Started, fmt.Errorf("%q: %w", req.Digest, err)
@@ -228,14 +227,14 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 				share = never
 			}
 		}
-		f, led, err := c.join(ctx, req, ended, share)
+		f, started, err := c.join(ctx, req, ended, share)
 		if err != nil {
 			return nil, Started, err
 		}
 		if f == nil {
 			continue
 		}
-		r, origin, err := f.reader(ctx, req, led)
+		r, origin, err := f.reader(ctx, req, started)
 		if err == nil && origin == Joined {
 			if err = f.admit(ctx, req, standing); err == nil {
 				c.hooks.joined(req.Digest)
@@ -251,14 +250,14 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 		if err == nil || origin == Started || f.scope == req.Scope || ctx.Err() != nil {
 			return r, origin, err
 		}
-		// Another scope's fill failed, perhaps for want of a right that this
-		// one has. Waiting for one such failure is enough.
+		// Another scope's fill failed, perhaps because it lacks a right that
+		// this scope has. Waiting for one such failure is enough.
 		share = max(share, answered)
 	}
 }
 
-// stored opens stored content for a request that may have it, nil if there is
-// none.
+// stored opens stored content for a request that may have it. It returns nil if
+// the content is not stored.
 func (c *Cache) stored(ctx context.Context, req Request, standing Standing) (*Reader, error) {
 	r := c.open(ctx, req.Digest, req.Size)
 	if r == nil {
@@ -276,7 +275,7 @@ func (c *Cache) stored(ctx context.Context, req Request, standing Standing) (*Re
 	return r, nil
 }
 
-// shared is the key of the fill that the request shares with others.
+// shared returns the key of the fill that the request shares with others.
 func (r *Request) shared() fillKey { return fillKey{endpoint: r.Endpoint, digest: r.Digest} }
 
 func (c *Cache) storageError(op string, err error) { c.hooks.storageError(op, err) }

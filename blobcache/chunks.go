@@ -7,22 +7,23 @@ import (
 )
 
 const (
-	// maxChunks is how many chunks a spool keeps in memory at most. What comes
-	// faster than it can be hashed has to wait then, as the last byte would.
+	// maxChunks is the number of chunks that a spool keeps in memory. Workers
+	// wait if bytes come faster than they can be hashed.
 	maxChunks = 8
 
-	// writePiece is how much is written at once, in bytes. A page cache may take
-	// it as one piece of memory. Smaller ones take more time in all; larger ones
-	// may have to be found first, or got back page by page from a virtual machine's
-	// host, while nobody receives what upstream sends.
+	// writePiece is the number of bytes per write. A page cache may take that
+	// as one piece of memory. Smaller writes cost more calls; larger ones may
+	// first have to find memory, page by page in a virtual machine, while
+	// nothing is received from the source.
 	writePiece = 128 << 10
 
-	// maxLenders is how many may have them. Of a crowd some are slow, and would
-	// hold memory that the fill needs; they read the file.
-	maxLenders = 4
+	// maxBorrowers is the number of readers that may read chunks from memory.
+	// With more readers some are slow and would hold memory that the fill
+	// needs; then all read the file.
+	maxBorrowers = 4
 )
 
-// chunk is a part of the content that is in the spool, and still in memory. It
+// chunk is a part of the content that is in the spool and still in memory. It
 // holds its buffer.
 type chunk struct {
 	buf *buffer
@@ -32,8 +33,8 @@ type chunk struct {
 
 func (c chunk) end() int64 { return c.off + int64(c.n) }
 
-// chunks are the chunks that wait to be hashed, in order and without a gap
-// between them. They are guarded by the spool's lock.
+// chunks are the chunks that wait to be hashed, in order and without gaps. They
+// are guarded by the spool's lock.
 type chunks struct {
 	list   []chunk
 	next   int64     // the offset of the chunk that would follow
@@ -41,9 +42,9 @@ type chunks struct {
 	waited time.Time // when a worker has last had to wait for that
 }
 
-// put writes the first n bytes of a buffer where a segment goes on, then lets
-// the readers have them. It returns the buffer to go on with: what is to be
-// hashed next stays in memory until then.
+// put writes the first n bytes of a buffer where a segment continues, and then
+// makes them available to readers. It returns the buffer for the next bytes; a
+// chunk that is to be hashed next keeps its buffer until then.
 func (s *spool) put(ctx context.Context, seg *segment, buf *buffer, n int) (*buffer, error) {
 	s.awaitRoom(ctx, seg)
 	for at := 0; at < n; at += writePiece {
@@ -57,8 +58,8 @@ func (s *spool) put(ctx context.Context, seg *segment, buf *buffer, n int) (*buf
 	return buf.fit(n), nil
 }
 
-// awaitRoom waits until the chunk that is to be hashed next can be kept, if the
-// segment goes on with that one. The end of ctx must wake the spool.
+// awaitRoom waits until the next chunk to be hashed can be kept, if the segment
+// continues with that one. The end of ctx must wake the spool.
 func (s *spool) awaitRoom(ctx context.Context, seg *segment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,11 +69,12 @@ func (s *spool) awaitRoom(ctx context.Context, seg *segment) {
 	}
 }
 
-// keep counts in what has been written, and tells whether the buffer is kept.
+// keep counts bytes that have been written, and reports whether it keeps the
+// buffer.
 func (s *spool) keep(seg *segment, buf *buffer, n int) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// There is no room only if the fill has ended and nobody hashes any more.
+	// Without room the fill has ended, and nothing is hashed any more.
 	if kept = seg.at == s.chunks.next && len(s.chunks.list) < maxChunks; kept {
 		s.chunks.list = append(s.chunks.list, chunk{buf, seg.at, n})
 		s.chunks.next += int64(n)
@@ -83,12 +85,13 @@ func (s *spool) keep(seg *segment, buf *buffer, n int) (kept bool) {
 	return kept
 }
 
-// lend gives one of a few readers what it may have from an offset on, up to so
-// many bytes, if that is still in memory. It is to be given back.
+// lend returns bytes from an offset on, at most `most`, if they are still in
+// memory and there are few readers. The caller must call back when it has used
+// them.
 func (s *spool) lend(off, most int64) (p []byte, back func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.refs > 1+maxLenders { // the fill itself is one
+	if s.refs > 1+maxBorrowers { // the fill itself is one
 		return nil, nil
 	}
 	for _, c := range s.chunks.list {
@@ -104,7 +107,7 @@ func (s *spool) lend(off, most int64) (p []byte, back func()) {
 	return nil, nil
 }
 
-// dropChunks gives back what nobody will hash any more.
+// dropChunks releases the chunks that will not be hashed any more.
 func (s *spool) dropChunks() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

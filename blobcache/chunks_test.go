@@ -89,7 +89,7 @@ func TestLend(t *testing.T) {
 // TestLendToFew: a crowd must not hold the memory of a fill.
 func TestLendToFew(t *testing.T) {
 	want, _ := content(2, 1000)
-	s, seg := freshSpool(t, 1000, maxLenders)
+	s, seg := freshSpool(t, 1000, maxBorrowers)
 	feed(t.Context(), t, s, seg, want, 1000)
 	if p, back := s.lend(0, 10); p == nil {
 		t.Error("nothing for a few")

@@ -7,45 +7,45 @@ import (
 	"sync"
 )
 
-// ErrUnconfirmed is what Confirm of a [Claim] returns if the source's answer
-// confirms nothing, so that only the content itself can tell: the request then
-// fetches it alone.
+// ErrUnconfirmed is returned by Confirm of a [Claim] if the source's answer
+// proves nothing, so that only the content itself can. The request then fetches
+// it alone.
 var ErrUnconfirmed = errors.New("the source's answer confirms nothing")
 
-// errPlain ends a reader of parts when bytes arrive that anybody on the way may
+// errPlain ends a reader of ranges when bytes arrive that anyone on the way may
 // have written.
-var errPlain = errors.New("a part that came over plain HTTP cannot be verified")
+var errPlain = errors.New("a range that came over plain HTTP cannot be verified")
 
-// Claim decides whether a scope may have some content. The cache asks it before it
-// hands out anything that the request has not fetched itself, and tells it what the
-// scope's source has delivered.
+// Claim decides whether a scope may have content. The cache asks it before it
+// hands out content that the request has not fetched itself, and reports to it
+// what the scope's source has delivered.
 type Claim interface {
 	// Standing returns what is known without asking the source. It may be
-	// called several times for a request.
+	// called several times for one request.
 	Standing(ctx context.Context) Standing
 
-	// Confirm asks the source whether the scope contains the content, of a
-	// size in bytes, -1 if that is not known. An error is the source's own or
+	// Confirm asks the source whether the scope contains the content. Size is
+	// its size in bytes, or -1 if it is not known. The error is the source's or
 	// [ErrUnconfirmed].
 	Confirm(ctx context.Context, size int64) error
 
-	// Delivered records that the source has the content, of this size: the
-	// request, or one whose fill it shared, has brought all of it, and the
-	// digest matches.
+	// Delivered records that the source has the content, of this size in bytes:
+	// this request, or one whose fill it shared, has received all of it, and
+	// the digest matches.
 	Delivered(size int64)
 }
 
-// Standing is what is known of a scope and some content.
+// Standing is what is known about a scope and content.
 type Standing struct {
-	// Linked says that the scope contains the content.
+	// Linked is set if the scope contains the content.
 	Linked bool
 
-	// Delivered says that the scope's source has delivered the content, for
-	// this scope or for another one. Stored content of other sources
-	// does not count: the content is fetched as if it were not stored.
+	// Delivered is set if the scope's source has delivered the content, to this
+	// scope or to another one. Content that only other sources have delivered
+	// is fetched as if it were not stored.
 	Delivered bool
 
-	// Size is that of the content in bytes, if either is so.
+	// Size is the content's size in bytes, if Linked or Delivered is set.
 	Size int64
 }
 
@@ -56,7 +56,7 @@ func (r *Request) standing(ctx context.Context) Standing {
 	return r.Claim.Standing(ctx)
 }
 
-// claims are those of the scopes that share a fill.
+// claims are the claims of the scopes that share a fill.
 type claims struct {
 	mu        sync.Mutex
 	byScope   map[string]Claim
@@ -71,8 +71,8 @@ func (c *claims) has(scope string) bool {
 	return ok
 }
 
-// add lets the requests of a scope have the content. Its claim hears of the
-// delivery, also if that was before.
+// add lets the requests of a scope have the content. If it has been delivered
+// already, add reports that to the scope's claim.
 func (c *claims) add(req Request) {
 	c.mu.Lock()
 	if c.byScope == nil {
@@ -86,8 +86,8 @@ func (c *claims) add(req Request) {
 	}
 }
 
-// deliver tells the claims that the content is verified. It must be recorded before
-// the fill ends.
+// deliver reports to the claims that the content is verified. It must be called
+// before the fill ends.
 func (c *claims) deliver(size int64) {
 	c.mu.Lock()
 	c.delivered, c.size = true, size
@@ -100,8 +100,8 @@ func (c *claims) deliver(size int64) {
 	}
 }
 
-// admit lets a request follow another one's fill: if their scope is the same, or
-// the request's source confirms the content for its scope too.
+// admit lets a request follow another request's fill if both have the same
+// scope, or if the request's source confirms the content for its scope too.
 func (f *fill) admit(ctx context.Context, req Request, standing Standing) error {
 	if standing.Linked || f.claims.has(req.Scope) {
 		return nil

@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// download has the content fetched, and hashed meanwhile. It returns when all of
-// it is in the spool and hashed, or the first error that ends the fill.
+// download fetches the content and hashes it at the same time. It returns when
+// the whole content is in the spool and hashed, or with the first error that
+// ends the fill.
 func (f *fill) download(ctx context.Context, first *worker) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -33,10 +34,10 @@ func (f *fill) download(ctx context.Context, first *worker) error {
 	return err
 }
 
-// share fetches the content by the worker that has the first answer, and by more
-// of them.
+// share fetches the content with the worker that has the first body and with
+// further ones.
 func (f *fill) share(ctx context.Context, cancel context.CancelCauseFunc, first *worker) error {
-	// The first answer is on its way already.
+	// The first body is being received already.
 	first.next = f.hold(0, first.body.End)
 	setIdleTimeout(first.body, sourceStall)
 	more := (f.size - first.body.End + f.cache.spans.least - 1) / f.cache.spans.least
@@ -64,8 +65,8 @@ func (f *fill) share(ctx context.Context, cancel context.CancelCauseFunc, first 
 	return err
 }
 
-// rest fetches what one worker has left behind when others had nothing more to
-// do. If all of them gave up, so does the fill.
+// rest fetches what one worker has left behind when the others had nothing left
+// to do. If all workers failed, so does the fill.
 func (f *fill) rest(ctx context.Context, errs []error) error {
 	if !slices.Contains(errs, nil) {
 		return errs[0]
@@ -83,8 +84,8 @@ func cancelIf(cancel context.CancelCauseFunc, err error) {
 	}
 }
 
-// keepBytes puts the first n bytes of a buffer into the spool, where a segment goes
-// on, and returns the buffer to go on with.
+// keepBytes writes the first n bytes of a buffer to the spool, where the
+// segment continues, and returns the buffer for the next ones.
 func (f *fill) keepBytes(ctx context.Context, seg *segment, buf *buffer, n int) (*buffer, error) {
 	bare, err := f.makeRoom(ctx, seg, int64(n))
 	if err != nil {
@@ -97,7 +98,7 @@ func (f *fill) keepBytes(ctx context.Context, seg *segment, buf *buffer, n int) 
 	return next, err
 }
 
-// claim gives a worker the segment to fetch next, nil if there is none for it.
+// claim returns the next segment for a worker, or nil if there is none for it.
 func (f *fill) claim(w *worker) *segment {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,8 +118,9 @@ func (f *fill) claim(w *worker) *segment {
 	return nil
 }
 
-// choose takes a piece of the gaps, of which the lowest is given: that where the
-// first of those waits who wait for what nobody fetches, or else the beginning.
+// choose returns a part of a gap: where the first reader waits for bytes that
+// no worker fetches, or else at the beginning of the lowest gap, which is
+// passed in.
 func (f *fill) choose(from, to int64) (int64, int64) {
 	sizes := f.cache.spans
 	step := f.segments.left(f.limit) / int64(2*f.connections)
@@ -128,7 +130,7 @@ func (f *fill) choose(from, to int64) (int64, int64) {
 		for off := range f.waiting {
 			if low <= off && off < high && off < wanted {
 				wanted = off
-				// Others who want a range wait near by, as a rule.
+				// Readers of ranges usually wait close to each other.
 				from, to = max(low, min(off-off%(sizes.least/8), high-sizes.least)), high
 			}
 		}
@@ -145,22 +147,23 @@ func (f *fill) incomplete() bool {
 	return f.segments.left(f.limit) > 0
 }
 
-// asking is what a request of a worker is to say: the validator, and whether
-// the worker is alone and may have all that follows.
+// asking returns the validator for a worker's request, and whether the worker
+// is the only one, so that it may ask for the rest of the content.
 func (f *fill) asking(w *worker) (etag string, alone bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.etag, f.single == w
 }
 
-// notePlain hears of a body before its bytes are in the spool.
+// notePlain records whether a body is plain. It must be called before the
+// body's bytes are in the spool.
 func (f *fill) notePlain(body *Body) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.plain = f.plain || body.Plain
 }
 
-// answeredBy takes the latest validator.
+// answeredBy keeps the latest validator.
 func (f *fill) answeredBy(body *Body) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -169,8 +172,8 @@ func (f *fill) answeredBy(body *Body) {
 	}
 }
 
-// withoutRanges makes the fill go on as one stream if it does not already, and
-// reports whether that is the worker's. What the others have begun they finish.
+// withoutRanges makes the fill go on as a single stream, and reports whether w
+// is the worker that reads it. The other workers finish what they have begun.
 func (f *fill) withoutRanges(w *worker) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

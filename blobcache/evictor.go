@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// keepInterval is how often uses are written down and old content is
-	// looked for: the most that a crash makes forgotten.
+	// keepInterval is how often uses are written down and unused content is
+	// looked for. A crash loses the uses of at most this long.
 	keepInterval = 10 * time.Minute
 
-	// keepRest is how long the keeper rests after it could not make the room
-	// that was wanted: trying again at once would walk all the time.
+	// keepRest is the pause after a sweep that could not make the room that was
+	// needed. Without it the evictor would walk all the time.
 	keepRest = 5 * time.Second
 )
 
-// evictor keeps a blobs within its limits. What it knows of the size of the
-// whole comes from walking, in the background, and from what this process
-// stores since; other processes on the same blobs show at the next walk.
+// evictor keeps the stored content within its limits. It learns the total size
+// from walks in the background and from what this process stores; content that
+// other processes store in the same place shows at the next walk.
 type evictor struct {
 	blobs  store.Blobs
 	limits Limits
@@ -35,8 +35,8 @@ type evictor struct {
 
 	written atomic.Int64 // bytes of the disk that fills under way have taken
 
-	// writing is held while uses are on their way to the blobs, when neither
-	// tells of them, and while content is removed that nobody has used.
+	// writing is held while uses are moved from memory to disk, when neither
+	// has them, and while unused content is removed.
 	writing sync.Mutex
 
 	mu       sync.Mutex
@@ -65,7 +65,7 @@ func newEvictor(blobs store.Blobs, limits Limits, hooks Hooks) *evictor {
 func (k *evictor) high() int64 { return k.limits.MaxSize / 20 * 19 }
 func (k *evictor) low() int64  { return k.limits.MaxSize / 10 * 9 }
 
-// drop removes content and counts it out.
+// drop removes content and subtracts it from the total.
 func (k *evictor) drop(ctx context.Context, d digest.Digest, size int64) error {
 	if err := k.blobs.Remove(ctx, d); err != nil {
 		return err
@@ -86,8 +86,9 @@ func (k *evictor) reportEvicted(e store.Entry) {
 	k.hooks.Evicted(e, left)
 }
 
-// failed hears of what could not be stored. If the disk was full although there
-// seemed to be room, of files perhaps and not of bytes, some content has to go.
+// failed handles an error of storing content. If the disk is full although
+// there seemed to be room (it may have run out of files rather than bytes),
+// some content must go.
 func (k *evictor) failed(err error) {
 	if !store.IsFull(err) {
 		return
@@ -107,8 +108,8 @@ func wake(sleeper chan<- struct{}) {
 	}
 }
 
-// run sweeps at the start, when room is wanted, and every so often, until ctx
-// ends. Then it writes the last uses down.
+// run sweeps at the start, when a fill needs room, and every keepInterval,
+// until ctx ends. Then it writes the last uses down.
 func (k *evictor) run(ctx context.Context) {
 	ticker := time.NewTicker(keepInterval)
 	defer ticker.Stop()

@@ -5,17 +5,16 @@ import (
 	"slices"
 )
 
-// extent is a stretch of a spool that has room of its own: from one offset to
-// another.
+// extent is a range of a spool for which room is reserved.
 type extent struct {
 	from, to int64
 	blocks   bool // the disk's blocks for it have been taken
 }
 
-// extents are a spool's, in order and without overlap.
+// extents are the extents of a spool, in order and without overlap.
 type extents []extent
 
-// gaps returns the stretches between two offsets that no extent has.
+// gaps returns the ranges between two offsets that are in no extent.
 func (e extents) gaps(from, to int64) (gaps []extent) {
 	for _, x := range e {
 		if x.to <= from {
@@ -35,7 +34,7 @@ func (e extents) gaps(from, to int64) (gaps []extent) {
 	return gaps
 }
 
-// add adds what was a gap. Neighbours become one.
+// add adds a range that was a gap, and merges neighbors.
 func (e *extents) add(x extent) {
 	i, _ := slices.BinarySearchFunc(*e, x.from, func(x extent, from int64) int { return cmp.Compare(x.from, from) })
 	list := slices.Insert(*e, i, x)
@@ -48,7 +47,8 @@ func (e *extents) add(x extent) {
 	*e = list
 }
 
-// bare is how many bytes between two offsets have no blocks yet.
+// bare returns the number of bytes between two offsets without allocated
+// blocks.
 func (e extents) bare(from, to int64) int64 {
 	n := to - from
 	for _, x := range e {

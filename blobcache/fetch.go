@@ -9,22 +9,23 @@ import (
 
 const (
 	// sourceStall is how long one of several connections may send nothing, at
-	// first: the others go on, but readers from the beginning wait for this one.
+	// first. The others go on, but readers in order wait for this one.
 	sourceStall = 5 * time.Second
 
-	// A transfer is resumed so often in a row without having got further by
-	// sourceProgress bytes.
+	// sourceTries is how often in a row a transfer is resumed without getting
+	// sourceProgress bytes further.
 	sourceTries    = 5
 	sourceProgress = 1 << 20
 
-	// The pause before a resume doubles from the first to the last.
+	// The pause before a resume starts at sourcePause and doubles up to
+	// sourceMaxPause.
 	sourcePause    = 200 * time.Millisecond
 	sourceMaxPause = 5 * time.Second
 )
 
-// fetch asks a request's source. The call, and each read of the body, fails when
-// the source has sent nothing for too long: a body sooner, so that there is time
-// to ask again.
+// fetch calls the request's Fetch. The call, and each read of the body, fails
+// if the source sends nothing for too long; for the body the limit is shorter,
+// so that there is time to ask again.
 func fetch(ctx context.Context, req Request, m *meter, offset, length int64, etag string) (*Body, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watchedBody{ctx: ctx, cancel: cancel, meter: m, limit: m.limits.Stall}
@@ -43,8 +44,8 @@ func fetch(ctx context.Context, req Request, m *meter, offset, length int64, eta
 	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain}, nil
 }
 
-// watchedBody is a body whose idle timer runs during reads only: a disk, or a
-// client, may take its time.
+// watchedBody is a body with an idle timer that runs during reads only, since a
+// disk or a client may take its time.
 type watchedBody struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -76,7 +77,8 @@ func (w *watchedBody) Close() error {
 	return err
 }
 
-// explain puts the reason for giving up in place of what the source made of it.
+// explain returns the reason for which the timer or the fill ended the
+// transfer, if it did, instead of err.
 func (w *watchedBody) explain(err error) error {
 	if cause := context.Cause(w.ctx); cause != nil {
 		return cause
@@ -84,8 +86,8 @@ func (w *watchedBody) explain(err error) error {
 	return err
 }
 
-// attach makes the end of ctx the end of a body that was fetched under another, and
-// has it measured by m, before anybody reads it.
+// attach makes the end of ctx end a body that was fetched under another
+// context, and has m measure it. It must be called before the first Read.
 func attach(ctx context.Context, body *Body, m *meter) {
 	if w, ok := body.ReadCloser.(*watchedBody); ok {
 		w.meter = m
@@ -94,16 +96,16 @@ func attach(ctx context.Context, body *Body, m *meter) {
 	}
 }
 
-// setIdleTimeout makes a body that a fetch has returned fail after so long without a
-// byte. Nobody reads it yet.
+// setIdleTimeout shortens the body's idle timeout. It must be called before the
+// first Read.
 func setIdleTimeout(body *Body, limit time.Duration) {
 	if w, ok := body.ReadCloser.(*watchedBody); ok {
 		w.limit = min(w.limit, limit)
 	}
 }
 
-// continues checks that an answer goes on with content of a size, -1 if that is
-// not known, from off on or from before.
+// continues returns an error unless the body continues content of this size, -1
+// if it is not known, at or before offset off.
 func (b *Body) continues(off, size int64) error {
 	if b.Size != size && b.Size >= 0 && size >= 0 || b.Offset > off || b.End > 0 && b.End <= off {
 		return fmt.Errorf("the source resumed byte %d of %d at %d of %d", off, size, b.Offset, b.Size)
@@ -111,7 +113,8 @@ func (b *Body) continues(off, size int64) error {
 	return nil
 }
 
-// retries is what is left of it with a source that breaks off.
+// retries decides how long and how often a source that breaks off is asked
+// again.
 type retries struct {
 	meter *meter
 	tries int
@@ -119,8 +122,8 @@ type retries struct {
 	pause time.Duration
 }
 
-// stall is how long one of several connections may send nothing: longer after
-// each failure, in case it is the source's way.
+// stall returns how long one of several connections may send nothing. It
+// doubles with each failure, for sources that are slow to answer.
 func (p *retries) stall(got int64) time.Duration {
 	if got-p.mark >= sourceProgress {
 		return sourceStall
@@ -128,8 +131,8 @@ func (p *retries) stall(got int64) time.Duration {
 	return sourceStall << p.tries
 }
 
-// again reports, after a pause, whether a source that has sent so many bytes by
-// now is to be asked once more.
+// again waits and reports whether a source that has sent `got` bytes so far
+// should be asked once more.
 func (p *retries) again(ctx context.Context, got int64) bool {
 	if got-p.mark >= sourceProgress || p.tries == 0 {
 		p.tries, p.mark, p.pause = 0, got, sourcePause

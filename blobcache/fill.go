@@ -37,7 +37,8 @@ type fill struct {
 	come     int64               // bytes that have come
 	noBlocks bool                // the disk takes none before they are written
 
-	// Guarded by mu: what the workers agree on, and what the leader may have.
+	// Guarded by mu: the state that the workers share, and what the request
+	// that started the fill may take over.
 	etag     string  // of the source, for a resume
 	single   *worker // the only one that goes on asking, nil while all do
 	best     float64 // bytes a second of the fastest connection
@@ -46,7 +47,8 @@ type fill struct {
 	slot     *slot   // for the transfer; nil when it is over, or handed on
 }
 
-// newFill returns a fill that is held by its own run and by one reader to come.
+// newFill returns a fill with two references: for its own run, and for the
+// first reader.
 func newFill(c *Cache, req Request) *fill {
 	f := &fill{
 		cache: c, digest: req.Digest, scope: req.Scope, req: req, connections: req.Connections, since: time.Now(),
@@ -61,8 +63,8 @@ func newFill(c *Cache, req Request) *fill {
 	return f
 }
 
-// run is the whole life of a fill. Readers get their last byte as soon as the
-// digest matches; that the disk has it durably is only the cache's concern.
+// run transfers, verifies and stores the content. Readers get their last byte
+// as soon as the digest matches; they do not wait for the disk.
 func (f *fill) run(ctx context.Context) {
 	err := f.transfer(ctx)
 	f.endTransfer()
@@ -78,7 +80,8 @@ func (f *fill) run(ctx context.Context) {
 			f.cache.evictor.failed(err)
 			f.cache.storageError("spool "+f.digest.String(), err)
 		}
-		// Whoever learns of the failure and asks again must not find it here.
+		// A request that learns of the failure and asks again must not find
+		// this fill.
 		f.cache.leave(f)
 		f.fail(err)
 		store.Discard(f.file)
@@ -89,8 +92,8 @@ func (f *fill) run(ctx context.Context) {
 	f.release()
 }
 
-// commit stores what the fill has brought, unless it is stored already: another
-// endpoint may have brought it first.
+// commit stores the content unless it is stored already, for example by a fill
+// of another endpoint.
 func (f *fill) commit(ctx context.Context) {
 	one := &f.cache.committing[f.cache.slot(f.digest)]
 	one.Lock()
@@ -119,8 +122,8 @@ func (f *fill) commit(ctx context.Context) {
 	}
 }
 
-// endTransfer gives back the slot of a transfer that has ended. If there is a body
-// to be handed on, the slot goes with it.
+// endTransfer releases the slot of a transfer that has ended, unless the slot
+// goes to the request that takes over the body.
 func (f *fill) endTransfer() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -130,15 +133,15 @@ func (f *fill) endTransfer() {
 	}
 }
 
-// isRead reports whether the fill has readers, or will have one at once.
+// isRead reports whether the fill has readers, or is about to get its first.
 func (f *fill) isRead() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.refs > 1
 }
 
-// transfer brings the whole content into the spool and verifies it. A source
-// that breaks off is resumed, unless it never answered at all.
+// transfer downloads the whole content into the spool and verifies it. A source
+// that breaks off is asked to resume, unless it never answered at all.
 func (f *fill) transfer(ctx context.Context) error {
 	length := int64(-1)
 	if f.connections > 1 {
@@ -161,18 +164,20 @@ func (f *fill) transfer(ctx context.Context) error {
 		err = fmt.Errorf("%s: got %s: %w", f.digest, got, ErrDigestMismatch)
 	}
 	if errors.Is(err, ErrDigestMismatch) && several {
-		// Perhaps the source only gets ranges wrong: the next fill will tell.
+		// The source may only get ranges wrong. The next fill does without
+		// them.
 		f.cache.noRanges.Add(f.req.shared(), struct{}{})
 	}
 	return err
 }
 
-// begin opens the spool for the first body, and returns the worker that has it.
-// Where there is no spool the body is for the leader.
+// begin opens the spool for the first body and returns the worker that reads
+// it. If no spool can be created, the body goes to the request that started the
+// fill.
 func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 	if f.req.Size >= 0 && body.Size >= 0 && body.Size != f.req.Size {
 		_ = body.Close()
-		return nil, fmt.Errorf("%s: the source says that it has %d bytes instead of %d: %w", f.digest, body.Size, f.req.Size, ErrDigestMismatch)
+		return nil, fmt.Errorf("%s: the source announced %d bytes, want %d: %w", f.digest, body.Size, f.req.Size, ErrDigestMismatch)
 	}
 	file, err := f.openSpool(ctx, body.Size)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// fillKey names a fill that all requests of an endpoint may share, or a scope's
-// own.
+// fillKey identifies a fill that all requests of an endpoint may share, or one
+// of a single scope.
 type fillKey struct {
 	endpoint string
 	digest   digest.Digest
@@ -19,7 +19,7 @@ type fillKey struct {
 	scope    string
 }
 
-// sharing says which fills of other scopes of its endpoint a request takes.
+// sharing says which fills of other scopes of its endpoint a request may share.
 type sharing int
 
 const (
@@ -28,12 +28,12 @@ const (
 	never
 )
 
-// join returns the fill of a digest, starting it if there is none. The caller
-// holds a reference to the fill, which its reader takes over. It returns nil
-// if fills have ended since the caller looked into the store: the content may
-// be there by now. A caller that does not share another scope's fill takes its own
-// scope's. An error is [ErrBusy]: the fill may not be started.
-func (c *Cache) join(ctx context.Context, req Request, ended uint64, share sharing) (f *fill, led bool, err error) {
+// join returns the running fill for a request, or starts one. The caller gets a
+// reference to the fill, which its reader takes over. The result is nil if
+// fills have ended since the caller looked into the store, which may have the
+// content by now. A request that may not share another scope's fill gets one of
+// its own scope. The error is [ErrBusy] if no further fill may be started.
+func (c *Cache) join(ctx context.Context, req Request, ended uint64, share sharing) (f *fill, started bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := req.shared()
@@ -55,8 +55,8 @@ func (c *Cache) join(ctx context.Context, req Request, ended uint64, share shari
 	f = newFill(c, req)
 	f.key, f.slot = key, slot
 	c.fills[key] = f
-	// The fill belongs to all who will want the digest, so it does not end
-	// with the request that happens to be the first.
+	// The fill serves all who request the digest, so it must not end with the
+	// first request.
 	ctx, f.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	go f.run(ctx)
 	return f, true, nil
@@ -72,7 +72,8 @@ func (c *Cache) leave(f *fill) {
 	close(f.left)
 }
 
-// filling tells whether content is on its way, or verified and not stored yet.
+// filling reports whether content is being downloaded, or is verified and not
+// stored yet.
 func (c *Cache) filling(d digest.Digest) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -90,13 +91,13 @@ func (c *Cache) endedFills(d digest.Digest) uint64 {
 	return c.ended[c.slot(d)]
 }
 
-// slot keeps the fills of other digests, with few exceptions, from sending a
-// request to a slow store over and over.
+// slot maps a digest to one of a few counters, so that fills of other digests
+// rarely send a request back to the store.
 func (c *Cache) slot(d digest.Digest) uint64 {
 	return maphash.String(c.seed, string(d)) % uint64(len(c.ended))
 }
 
-// Fill is a snapshot of a fill in flight.
+// Fill describes a running fill.
 type Fill struct {
 	Digest  digest.Digest
 	Size    int64 // of the content in bytes, -1 if not known
@@ -105,8 +106,8 @@ type Fill struct {
 	Since   time.Time
 }
 
-// Fills returns the fills in flight, the oldest first. What is verified but not
-// on disk yet is among them.
+// Fills returns the running fills, the oldest first, including those that are
+// verified and not stored yet.
 func (c *Cache) Fills() []Fill {
 	c.mu.Lock()
 	fills := slices.Collect(maps.Values(c.fills))
@@ -121,8 +122,8 @@ func (c *Cache) Fills() []Fill {
 	return snapshots
 }
 
-// Flush waits until the content that clients have got whole is on disk, or
-// until ctx ends. Transfers under way are not waited for.
+// Flush waits until all verified content is stored, or until ctx ends. It does
+// not wait for running transfers.
 func (c *Cache) Flush(ctx context.Context) {
 	c.mu.Lock()
 	fills := slices.Collect(maps.Values(c.fills))

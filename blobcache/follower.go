@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// follower reads a spool from any offset while it grows. If the spool fails it goes
-// on with bytes straight from the source.
+// follower reads a spool from any offset while it grows. If the spool fails, it
+// goes on with bytes from the source.
 type follower struct {
 	ctx    context.Context
 	fill   *fill
@@ -19,19 +19,19 @@ type follower struct {
 	bypass *bypass
 }
 
-// reader turns a reference to the fill into a reader, waiting for the source's
-// answer, or gives the reference up. The leader's origin is Started, and so is that
-// of whoever had to ask for himself.
-func (f *fill) reader(ctx context.Context, req Request, led bool) (*Reader, Origin, error) {
+// reader turns a reference to the fill into a reader, after waiting for the
+// source's answer, or releases it. The origin is Started for the request that
+// started the fill, and for one that asked the source itself.
+func (f *fill) reader(ctx context.Context, req Request, started bool) (*Reader, Origin, error) {
 	origin := Joined
-	if led {
+	if started {
 		origin = Started
 	}
 	size, err := f.awaitSize(ctx)
 	if errors.Is(err, errSpool) {
 		if f.file == nil {
-			// There is nowhere to spool: the pull goes on without a cache.
-			body, slot := f.takeHandOver(led)
+			// No spool could be created: the pull goes on without the cache.
+			body, slot := f.takeHandOver(started)
 			f.release()
 			r, err := readBypass(ctx, f.cache, req, body, slot)
 			return r, Started, err
@@ -42,16 +42,18 @@ func (f *fill) reader(ctx context.Context, req Request, led bool) (*Reader, Orig
 		f.release()
 		return nil, origin, err
 	}
-	// The context's end, or Close, must find a reader that waits for bytes.
+	// The end of the context, or Close, must wake a reader that waits for
+	// bytes.
 	ctx, cancel := context.WithCancel(ctx)
 	context.AfterFunc(ctx, f.wake)
 	return &Reader{source: &follower{ctx: ctx, fill: f, req: req, size: size}, cancel: cancel, size: size}, origin, nil
 }
 
-// takeHandOver gives the leader the body that the fill has no room for, with the slot.
-// The others must not have it: it was fetched with another authority, perhaps.
-func (f *fill) takeHandOver(led bool) (*Body, *slot) {
-	if !led {
+// takeHandOver returns the body for which the fill has no room, with its slot,
+// to the request that started the fill. Other requests must not have it, since
+// it was fetched with that request's authority.
+func (f *fill) takeHandOver(started bool) (*Body, *slot) {
+	if !started {
 		return nil, nil
 	}
 	f.mu.Lock()
@@ -85,7 +87,7 @@ func (t *follower) Read(p []byte) (int, error) {
 	return t.bypass.Read(p)
 }
 
-// parts is [Reader.Children].
+// parts implements [Reader.Parts].
 func (t *follower) parts() bool {
 	if t.bypass != nil {
 		return t.bypass.parts()
@@ -103,8 +105,8 @@ func (t *follower) await() (n int64, err error) {
 	return n, err
 }
 
-// next waits for what comes next and returns it without a copy, if it is still in
-// memory, else reads it into buf. It is to be given back.
+// next returns the next bytes without a copy if they are still in memory, or
+// reads them into buf. The caller must call back when it has used them.
 func (t *follower) next(buf []byte, most int64) (p []byte, back func(), err error) {
 	if t.bypass == nil {
 		if _, err := t.await(); err == nil {
@@ -119,7 +121,7 @@ func (t *follower) next(buf []byte, most int64) (p []byte, back func(), err erro
 	return buf[:n], func() {}, err
 }
 
-// Seek needs no size: [Reader] turns all offsets into absolute ones.
+// Seek implements io.Seeker. [Reader] passes absolute offsets only.
 func (t *follower) Seek(offset int64, _ int) (int64, error) {
 	if offset != t.off {
 		t.from = offset

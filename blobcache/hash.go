@@ -6,13 +6,14 @@ import (
 	"io"
 )
 
-// readBack is how much is read back at a time, in bytes. While there is more, what
-// comes behind it is read back as well: it must not wait for that long.
+// readBack is the number of bytes that are read back at once. If there are
+// more, chunks that come meanwhile are read back later too, rather than kept in
+// memory.
 const readBack = 4 << 20
 
-// hashAll computes the digest of the content in order, as it comes. What comes
-// at the place where it is hashed it takes from memory; what came elsewhere, or
-// sooner, it reads back. It returns at the end of the content.
+// hashAll hashes the content in order, while it comes. It takes bytes that come
+// in order from memory, and reads others back from the spool. It returns at the
+// end of the content.
 func (f *fill) hashAll(ctx context.Context) error {
 	for off := int64(0); ; {
 		c, have, err := f.awaitHashing(ctx, off)
@@ -34,7 +35,7 @@ func (f *fill) hashAll(ctx context.Context) error {
 	}
 }
 
-// hashSpooled hashes what is in the spool from one offset to another.
+// hashSpooled hashes the spool's bytes from off to end.
 func (f *fill) hashSpooled(off, end int64) error {
 	buf := takeBuffer(end-off >= smallBuffer)
 	defer buf.release()
@@ -49,9 +50,9 @@ func (f *fill) hashSpooled(off, end int64) error {
 	return nil
 }
 
-// awaitHashing waits for the content that follows the first off bytes. It is
-// either a chunk, or in the spool up to the offset that is returned; at the end
-// there is io.EOF. The end of ctx must wake the spool.
+// awaitHashing waits for the content after the first off bytes. It returns a
+// chunk, or the offset up to which the spool has the content; at the end it
+// returns io.EOF. The end of ctx must wake the spool.
 func (s *spool) awaitHashing(ctx context.Context, off int64) (c chunk, have int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

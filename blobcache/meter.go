@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// ErrTooSlow means that a source sends so slowly that the transfer was ended.
+// ErrTooSlow means that a transfer was ended because its source was too slow.
 var ErrTooSlow = errors.New("the source is too slow")
 
-// rateSamples is how many stretches a rate's window is divided into.
+// rateSamples is the number of samples in a rate's window.
 const rateSamples = 10
 
-// meter measures what one transfer brings, over all its connections and through
-// all its resumes, and ends it if that is too little. Its clock runs only while
-// the source is waited for: a disk, or a client, may take its time.
+// meter measures the rate of one transfer, over all its connections and
+// resumes, and ends it if the rate is too low. Its clock runs only while the
+// transfer waits for the source, since a disk or a client may take its time.
 type meter struct {
 	limits  SourceLimits // without zeros
 	readers func() bool  // reports whether somebody reads; nil: somebody does
@@ -33,7 +33,8 @@ type meter struct {
 	taken   int // how many are whole
 }
 
-// sample holds how many bytes came in a stretch of time, and how many should have.
+// sample holds the bytes that came in a period of time, and the bytes that were
+// due.
 type sample struct {
 	took     time.Duration
 	got, due float64 // bytes
@@ -43,7 +44,7 @@ func newMeter(limits SourceLimits, fail context.CancelCauseFunc, readers func() 
 	return &meter{limits: limits.withDefaults(), fail: fail, readers: readers}
 }
 
-// begin says that the source is waited for.
+// begin is called before a wait for the source.
 func (m *meter) begin() {
 	rate := m.rate()
 	m.mu.Lock()
@@ -54,7 +55,7 @@ func (m *meter) begin() {
 	}
 }
 
-// end says that so many bytes have come of it.
+// end is called after the wait, which has brought n bytes.
 func (m *meter) end(n int) {
 	rate := m.rate()
 	m.mu.Lock()
@@ -72,8 +73,8 @@ func (m *meter) end(n int) {
 	m.judge(rate)
 }
 
-// answered says that the source has begun to answer. That counts as progress, but
-// not again when it is asked to go on.
+// answered is called when the source has answered. Only the first answer of a
+// transfer counts as progress.
 func (m *meter) answered() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -82,7 +83,8 @@ func (m *meter) answered() {
 	}
 }
 
-// rate is how many bytes a second should come now.
+// rate returns the minimum rate in bytes per second, which depends on whether
+// there are readers.
 func (m *meter) rate() float64 {
 	if m.readers != nil && !m.readers() {
 		return float64(max(m.limits.MinRateUnread, 0))
@@ -90,7 +92,8 @@ func (m *meter) rate() float64 {
 	return float64(max(m.limits.MinRate, 0))
 }
 
-// count adds the time that has passed while the source was waited for.
+// count adds the time since the last call, if the transfer waited for the
+// source.
 func (m *meter) count(rate float64) {
 	now := time.Now()
 	if m.waiting > 0 {
@@ -102,7 +105,7 @@ func (m *meter) count(rate float64) {
 	m.since = now
 }
 
-// arm ends the transfer when nothing will have come for too long.
+// arm sets the timer that ends the transfer if nothing comes for too long.
 func (m *meter) arm() {
 	left := m.limits.Stall - m.quiet
 	if m.stalled == nil {
@@ -120,9 +123,9 @@ func (m *meter) stall() {
 	}
 }
 
-// judge ends the transfer if it has brought too little in the whole window. While
-// somebody reads, that nobody did for a part of it does not make it more: a client
-// that comes back finds what it has left.
+// judge ends the transfer if it has brought too little in the whole window.
+// While there are readers, the lower rate applies to the whole window, so that
+// a client that returns finds the fill that it has left.
 func (m *meter) judge(rate float64) {
 	if m.samples[m.at].took < m.limits.RateWindow/rateSamples {
 		return

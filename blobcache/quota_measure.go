@@ -17,7 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// sum stands for a digest in the memory of a measure: its first 32 bytes.
+// sum stands for a digest in the memory of a measurement: its first 32 bytes.
 type sum [32]byte
 
 func sumOf(d digest.Digest) (s sum) {
@@ -25,25 +25,26 @@ func sumOf(d digest.Digest) (s sum) {
 	return s
 }
 
-// sha256 is the digest again, if it was one of 32 bytes; else nothing has it.
+// sha256 returns the digest, if it is a SHA-256 digest. For other digests it
+// returns one that no content has.
 func (s sum) sha256() digest.Digest {
 	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(s[:]))
 }
 
-// holding is a content as an owner has it.
+// holding is content as an owner has it.
 type holding struct {
 	used int64 // nanoseconds since 1970, by any of the owner's links
 	size int64 // in bytes, as a link records it
 }
 
-// holdings are the contents of an owner: some 100 bytes of memory each, while
+// holdings are an owner's contents. Each takes some 100 bytes of memory while
 // the owners below one first component are measured.
 type holdings map[sum]holding
 
-// victims are the contents whose links an owner is to lose.
+// victims are the contents whose links an owner will lose.
 type victims map[sum]holding
 
-// measurement is a walk over all links.
+// measurement is a walk over all links that adds up what owners have.
 type measurement struct {
 	quotas  *Quotas
 	ctx     context.Context
@@ -58,8 +59,8 @@ type measurement struct {
 	coming  map[string]int64 // bytes that running fills have reserved, by owner
 }
 
-// measure measures all owners and finds those over their quota, with what they
-// are to lose.
+// measure measures all owners and chooses what those over their quota will
+// lose.
 func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	q.mu.Lock()
 	added, coming := maps.Clone(q.added), maps.Clone(q.coming)
@@ -123,7 +124,7 @@ func (m *measurement) visit(l index.Linked) error {
 	return nil
 }
 
-// size returns the size that a link records, 0 if it cannot be read.
+// size returns the size that a link records, or 0 if it cannot be read.
 func (m *measurement) size(scope string, d digest.Digest) int64 {
 	size, err := m.quotas.index.LinkSize(m.ctx, scope, d)
 	if err != nil && m.unread == nil && !errors.Is(err, fs.ErrNotExist) {
@@ -148,8 +149,8 @@ func (m *measurement) finish() {
 	clear(m.owners)
 }
 
-// choose returns what was used longest ago, at least so many bytes of it: whole
-// images as far as nothing later has used their parts.
+// choose returns the least recently used contents, of at least excess bytes. An
+// image is chosen with those of its children that no later use protects.
 func (m *measurement) choose(held holdings, excess int64) victims {
 	type candidate struct {
 		sum

@@ -12,8 +12,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// trimming is a walk over all links that removes those of owners over their
-// quota, and finds out what other links name.
+// trimming is a walk over all links that removes links of owners over their
+// quota, and notes which content other links name.
 type trimming struct {
 	quotas *Quotas
 	ctx    context.Context
@@ -28,9 +28,8 @@ type trimming struct {
 	roots  int                      // whose parts are in spared
 }
 
-// trim removes links, and then the content that nobody's link names any more.
-// A link that comes meanwhile may lose its content all the same, which costs a
-// fetch.
+// trim removes links, and then the content that no link names any more. A link
+// that is added meanwhile may lose its content, which costs a download.
 func (q *Quotas) trim(ctx context.Context, m *measurement) error {
 	t := &trimming{
 		quotas: q, ctx: ctx, began: m.began, over: m.over,
@@ -65,7 +64,8 @@ func (t *trimming) visit(l index.Linked) error {
 		return nil
 	}
 	owner, h, doomed := t.loser(scope, key)
-	// A link that was saved or marked since has been used since.
+	// A link that was saved or marked since the measurement has been used
+	// since.
 	if !doomed || l.Used.UnixNano() > h.used || t.usedSince(item{scope, d}) {
 		t.named[key] = true
 		return nil
@@ -84,8 +84,8 @@ func (t *trimming) visit(l index.Linked) error {
 	return nil
 }
 
-// loser is the owner of a scope, or one that it is a part of, that is to lose
-// some content.
+// loser returns the owner, of those that the scope belongs to, that will lose
+// this content.
 func (t *trimming) loser(scope string, key sum) (loser string, h holding, ok bool) {
 	index.Owners(scope, func(owner string) bool {
 		h, ok = t.over[owner][key]
@@ -106,9 +106,9 @@ func (t *trimming) usedSince(it item) bool {
 	return t.spared[it] || t.quotas.uses.has(it)
 }
 
-// dropUnnamed removes the content that has lost a link and that none names. What
-// must stay for now, since it is in use, or still on its way, is left to the next
-// round: without a link nothing else would ever look at it.
+// dropUnnamed removes content that has lost a link and that no other link
+// names. Content that is in use or still being stored is left to the next
+// round; without a link nothing else would look at it.
 func (t *trimming) dropUnnamed() {
 	later := make(map[digest.Digest]bool)
 	for d := range t.lost {
@@ -134,7 +134,7 @@ func (t *trimming) dropNow(d digest.Digest) (done bool) {
 		return false
 	}
 	if err := k.drop(t.ctx, d, e.Size); err != nil {
-		t.quotas.cache.storageError("remove what nobody has any more", err)
+		t.quotas.cache.storageError("remove content without links", err)
 		return false
 	}
 	k.reportEvicted(e)
@@ -142,20 +142,22 @@ func (t *trimming) dropNow(d digest.Digest) (done bool) {
 }
 
 const (
-	// idleAfter is how long a link or a ref is kept after its content has gone.
-	// Nothing is lost with it: who wants the content must ask the source
-	// anyway. Kept for ever, they would be what fills the disk in the end.
+	// idleAfter is how long a link, ref or delivery is kept after its content
+	// has gone. A request must ask the source again in any case, and records
+	// that stayed for ever would fill the disk.
 	idleAfter = 24 * time.Hour
 
-	// idleLimit is how many links one round forgets at most.
+	// idleLimit is the number of links that one round forgets at most.
 	idleLimit = 16 << 10
 
-	// refsInterval is how often refs are looked at: each must be read.
+	// refsInterval is how often refs and deliveries are checked. Each ref must
+	// be read.
 	refsInterval = 24 * time.Hour
 )
 
-// forget removes the links and refs of content that has gone. If there is no
-// content at all, it is more likely that a disk is missing.
+// forget removes the links, refs and deliveries of content that has gone. If no
+// content is stored at all, a missing disk is more likely, so nothing is
+// forgotten.
 func (q *Quotas) forget(ctx context.Context, m *measurement) error {
 	due := m.began.Sub(q.swept) >= refsInterval
 	if !m.trusted || len(m.idle) == 0 && !due || !q.hasContent(ctx) {
@@ -173,7 +175,7 @@ func (q *Quotas) forget(ctx context.Context, m *measurement) error {
 	return q.index.Forget(ctx, m.began.Add(-idleAfter), func(d digest.Digest) bool { return q.isGone(ctx, d) })
 }
 
-// isGone reports whether content is certainly not stored.
+// isGone reports whether content is known not to be stored.
 func (q *Quotas) isGone(ctx context.Context, d digest.Digest) bool {
 	_, err := q.cache.blobs.Stat(ctx, d)
 	return errors.Is(err, fs.ErrNotExist)

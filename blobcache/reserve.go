@@ -10,27 +10,28 @@ import (
 )
 
 const (
-	// growStep is how much room is taken ahead of the bytes, at most. It is never
-	// more than has come by then: a claimed size takes nothing.
+	// growStep is how many bytes of room are reserved ahead at most. It is
+	// never more than have come by then, so a claimed size alone reserves
+	// nothing.
 	growStep = 16 << 20
 
-	// allocateFrom is the size in bytes from which the blocks for a stretch of a
-	// spool are taken in one go. Below it that would cost as much as it saves.
+	// allocateFrom is the size in bytes from which blocks are allocated ahead
+	// of writing. For less, it costs as much as it saves.
 	allocateFrom = 1 << 20
 )
 
-// tooLarge reports whether content of a size, -1 if that is not known, is above
-// the request's own limit.
+// tooLarge reports whether content of this size exceeds the request's limit. A
+// size of -1, unknown, does not.
 func (r *Request) tooLarge(size int64) bool { return r.Limit > 0 && size > r.Limit }
 
-// hold counts room that a fill takes, or gives back, against quotas.
+// hold counts n bytes of room, negative if it is given back, against quotas.
 func (r *Request) hold(n int64) (ok bool) { return r.Reserve == nil || r.Reserve(n) }
 
-// openSpool returns a spool for content of a size, -1 if unknown, unless that
-// can never be stored. It has no room yet: that is taken as the bytes come.
+// openSpool returns a spool for content of this size, -1 if it is not known,
+// unless it can never be stored. Room is reserved later, as the bytes come.
 func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
 	if f.req.tooLarge(size) {
-		return nil, fmt.Errorf("%w: %d bytes where %d are allowed", errTooLarge, size, f.req.Limit)
+		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", errTooLarge, size, f.req.Limit)
 	}
 	if err := f.cache.evictor.fits(ctx, size); err != nil {
 		return nil, err
@@ -38,9 +39,9 @@ func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
 	return f.cache.blobs.Spool(ctx)
 }
 
-// makeRoom takes room for n bytes that have come for a segment, and for some of
-// those that follow. It returns how many of the n have no blocks on the disk yet:
-// these are taken by being written.
+// makeRoom reserves room for n bytes that have come for a segment, and for some
+// of the following ones. It returns how many of the n bytes have no allocated
+// blocks.
 func (f *fill) makeRoom(ctx context.Context, seg *segment, n int64) (bare int64, err error) {
 	if err := f.growing.Acquire(ctx, 1); err != nil {
 		return 0, context.Cause(ctx)
@@ -49,7 +50,7 @@ func (f *fill) makeRoom(ctx context.Context, seg *segment, n int64) (bare int64,
 	from, to := seg.at, seg.at+n
 	most := f.cache.evictor.largest(f.req.Limit)
 	if f.size < 0 && to > most {
-		return 0, fmt.Errorf("more than %d bytes: %w", most, errTooLarge)
+		return 0, fmt.Errorf("more than %d bytes came: %w", most, errTooLarge)
 	}
 	f.come += n
 	gaps := f.room.gaps(from, to)
@@ -70,7 +71,7 @@ func (f *fill) makeRoom(ctx context.Context, seg *segment, n int64) (bare int64,
 	return f.room.bare(from, to), nil
 }
 
-// tryRoom takes room if there is some now.
+// tryRoom reserves room for n bytes if there is some now.
 func (f *fill) tryRoom(ctx context.Context, n int64) (ok bool) {
 	if !f.req.hold(n) {
 		return false
@@ -82,10 +83,10 @@ func (f *fill) tryRoom(ctx context.Context, n int64) (ok bool) {
 	return true
 }
 
-// needRoom takes room, and waits for it.
+// needRoom reserves room for n bytes and waits for it.
 func (f *fill) needRoom(ctx context.Context, n int64) error {
 	if !f.req.hold(n) {
-		return fmt.Errorf("%w: the quota has no room for it beside other downloads", errTooLarge)
+		return fmt.Errorf("%w: the quota has no room beside other downloads", errTooLarge)
 	}
 	err := f.cache.evictor.reserve(ctx, &f.reserved, n)
 	if err != nil {
@@ -94,10 +95,10 @@ func (f *fill) needRoom(ctx context.Context, n int64) error {
 	return err
 }
 
-// takeBlocks takes the disk's blocks for a stretch before its bytes arrive: the
-// pieces of several workers lie in few stretches, and no write has to look for
-// blocks. Where that is not sure or not quick, and where the end is not known,
-// they come with the bytes.
+// takeBlocks allocates the disk's blocks for an extent before its bytes come,
+// so that the pieces of several workers are not scattered and writes need not
+// look for blocks. It does nothing if that is slow or unreliable, or if the
+// size is not known.
 func (f *fill) takeBlocks(x extent) (ok bool, err error) {
 	n := x.to - x.from
 	if n < allocateFrom || f.size < 0 || f.noBlocks {
@@ -121,8 +122,8 @@ func (f *fill) wrote(n int64) {
 	f.cache.evictor.wrote(n)
 }
 
-// trim gives back the blocks for bytes that will not come: a reader may keep the
-// spool open for long.
+// trim frees allocated blocks for bytes that will not come. A reader may keep
+// the spool open for long.
 func (f *fill) trim() {
 	if f.onDisk.Load() <= f.written {
 		return
@@ -132,13 +133,14 @@ func (f *fill) trim() {
 	}
 }
 
-// settle gives back the room that was reserved, but for what was stored.
+// settle gives back the reserved room, except for the `stored` bytes of content
+// that was stored.
 func (f *fill) settle(stored int64) {
 	reserved := f.reserved.bytes
 	f.cache.evictor.settle(&f.reserved, f.onDisk.Load(), stored)
 	f.req.hold(-reserved)
 }
 
-// passedOn reports whether an error is of content that is passed on without being
-// stored, as it should be.
+// passedOn reports whether content is passed on without being stored by design,
+// so that err is no storage error.
 func passedOn(err error) bool { return errors.Is(err, errTooLarge) }

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// resuming is content from its source as one stream. Where the source breaks off
-// it is asked again, from there. The bytes are not verified.
+// resuming reads content from its source as one stream, and asks again where
+// the source breaks off. It does not verify the bytes.
 type resuming struct {
 	ctx     context.Context
 	req     Request
@@ -49,7 +49,8 @@ func (r *resuming) Read(p []byte) (n int, err error) {
 	return 0, r.err
 }
 
-// retry makes the next read ask again, or returns what the stream ends with.
+// retry prepares the next read to ask the source again, or returns the error
+// that ends the stream.
 func (r *resuming) retry(err error) error {
 	asked := r.body != nil && r.body.End > 0 && r.pos >= r.body.End
 	r.close()

@@ -7,23 +7,23 @@ import (
 	"slices"
 )
 
-// segment is a part of the content that one worker fetches: from off to end is
-// its to fetch, from off to at is in the spool. It is guarded by the spool's
-// lock, but the worker that holds it may read at and end without.
+// segment is a part of the content that one worker fetches, from off to end.
+// The bytes from off to at are in the spool. It is guarded by the spool's lock,
+// but the worker that holds it may read at and end without it.
 type segment struct {
 	off, at, end int64
 	held         bool // by a worker
 }
 
-// segments are a spool's segments, in order and without overlap. No byte is in two
-// of them, so none is fetched, or written, twice: what a reader has had is what
-// the digest is computed of.
+// segments are the segments of a spool, in order and without overlap. No byte
+// is in two of them, so no byte is fetched or written twice: readers get
+// exactly the bytes that are hashed.
 type segments []*segment
 
-// unbounded is the end of content whose size is not known.
+// unbounded is the end of content of unknown size.
 const unbounded = math.MaxInt64
 
-// gaps are the stretches below limit that no segment has, lowest first.
+// gaps yields the ranges below limit that are in no segment, the lowest first.
 func (p segments) gaps(limit int64) iter.Seq2[int64, int64] {
 	return func(yield func(from, to int64) bool) {
 		from := int64(0)
@@ -39,7 +39,7 @@ func (p segments) gaps(limit int64) iter.Seq2[int64, int64] {
 	}
 }
 
-// left is how many bytes below limit no segment has.
+// left returns the number of bytes below limit that are in no segment.
 func (p segments) left(limit int64) (n int64) {
 	for from, to := range p.gaps(limit) {
 		n += to - from
@@ -47,8 +47,8 @@ func (p segments) left(limit int64) (n int64) {
 	return n
 }
 
-// hold makes a stretch that was a gap a worker's own. It grows the segment
-// before it, if that one is done.
+// hold gives a gap, or a part of one, to a worker. It extends the segment
+// before it if that is complete.
 func (p *segments) hold(from, to int64) *segment {
 	i, _ := slices.BinarySearchFunc(*p, from, func(seg *segment, off int64) int { return cmp.Compare(seg.off, off) })
 	if i > 0 {
@@ -62,8 +62,8 @@ func (p *segments) hold(from, to int64) *segment {
 	return seg
 }
 
-// release takes a segment from its worker. What is missing of it becomes a gap;
-// if nothing is, it and the next one become one.
+// release takes a segment from its worker. The part that is missing becomes a
+// gap. A complete segment is merged with the next one.
 func (p *segments) release(seg *segment) {
 	seg.held, seg.end = false, seg.at
 	i := slices.Index(*p, seg)
@@ -77,7 +77,7 @@ func (p *segments) release(seg *segment) {
 	}
 }
 
-// has is how many bytes there are from off on.
+// has returns the number of bytes that are there from off on.
 func (p segments) has(off int64) int64 {
 	for _, seg := range p {
 		if seg.off <= off && off < seg.at {

@@ -5,15 +5,15 @@ import (
 	"fmt"
 )
 
-// sent is the range of bytes that a reader has got from a spool since its last Seek. The
-// digest of a spool that fails is never checked, so if the reader goes on with another
-// transfer, that one must bring the same bytes again.
+// sent is the range of bytes that a reader got from a spool since its last
+// Seek. If the spool fails, its digest is never checked, so a transfer that the
+// reader goes on with must bring the same bytes.
 type sent struct {
 	from, to int64
 }
 
-// check returns an error if the bytes that another transfer has brought for an
-// offset differ from those sent, or if the spool can no longer tell.
+// check returns an error if the bytes p of another transfer, at offset at,
+// differ from those sent, or if the spool cannot be read to compare them.
 func (s sent) check(spool *fill, p []byte, at int64) error {
 	from, to := max(at, s.from), min(at+int64(len(p)), s.to)
 	if from >= to || spool.verified() {

@@ -7,12 +7,12 @@ import (
 	"sync"
 )
 
-// ErrBusy means that an endpoint has as many transfers under way as it may have,
-// or that the group that asks has started as many of them as one group may.
+// ErrBusy means that the endpoint, or the requesting group, has as many running
+// transfers as it may have.
 var ErrBusy = errors.New("too many downloads are under way")
 
-// slots count the transfers under way, by the endpoint that they come from and by
-// the group that has started them.
+// slots counts the running transfers by endpoint, and by the group that started
+// them.
 type slots struct {
 	mu        sync.Mutex
 	endpoints map[string]*endpointSlots
@@ -24,7 +24,7 @@ type endpointSlots struct {
 	groups map[string]int
 }
 
-// slot is the right to one transfer. Its owner releases it once.
+// slot is the right to one transfer. Its owner must release it once.
 type slot struct {
 	of              *slots
 	endpoint, group string
@@ -75,7 +75,7 @@ func (s *slots) tryTake(req *Request) (taken *slot, freed <-chan struct{}, err e
 	return &slot{s, req.Endpoint, req.Group}, nil, nil
 }
 
-// release gives the slot back. A nil slot has been given back already.
+// release returns the slot. It does nothing for a nil slot.
 func (l *slot) release() {
 	if l == nil {
 		return

@@ -11,12 +11,11 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// Find returns stored content of at most limit bytes, all that it names counting as
-// used. Small content, up to 64 KiB, is returned whole, from memory if it was read
-// lately, and must not be changed. Larger content, of which each reader would take
-// as much memory, is returned as a reader that must be closed. Content that is longer
-// than limit, damaged or absent is an error that is fs.ErrNotExist; damaged content
-// is dropped.
+// Find returns stored content of at most limit bytes, and counts its children
+// as used too. Content of up to 64 KiB is returned whole, from memory if it was
+// read lately; the caller must not change it. Larger content is returned as a
+// reader, which the caller must close. If the content is longer than limit,
+// damaged or absent, the error is fs.ErrNotExist; damaged content is removed.
 func (c *Cache) Find(ctx context.Context, d digest.Digest, limit int64) (small []byte, large *Reader, err error) {
 	if content, ok := c.small.Get(d); ok && int64(len(content)) <= limit {
 		c.evictor.used(d, true)
@@ -38,7 +37,7 @@ func (c *Cache) Find(ctx context.Context, d digest.Digest, limit int64) (small [
 	defer r.Close()
 	small, err = io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
-		// The reader has seen to it that it is not found again.
+		// The reader has removed the content.
 		return nil, nil, fmt.Errorf("%s cannot be read: %w", d, fs.ErrNotExist)
 	}
 	if d.Algorithm().FromBytes(small) != d {
@@ -50,9 +49,9 @@ func (c *Cache) Find(ctx context.Context, d digest.Digest, limit int64) (small [
 	return small, nil, nil
 }
 
-// PutBytes stores content that the caller already has whole, and will not
-// change any more. It fails only if the content does not have the digest;
-// storage trouble goes to the hook.
+// PutBytes stores content that is in memory and will not be changed. It fails
+// only if the content does not have the digest; storage errors go to
+// [Hooks.StorageError].
 func (c *Cache) PutBytes(ctx context.Context, d digest.Digest, content []byte) error {
 	if err := d.Validate(); err != nil {
 		return fmt.Errorf("%q: %w", d, err)

@@ -5,37 +5,38 @@ import (
 	"time"
 )
 
-// SourceLimits bound what the fills from an endpoint may take of this process,
-// however slow or hostile the endpoint is, for all requests together. A zero
-// stands for the default.
+// SourceLimits bounds what the transfers from an endpoint may take of this
+// process, for all requests together and however slow or hostile the endpoint
+// is. Zeros stand for the defaults.
 type SourceLimits struct {
-	// Fills is how many transfers from the endpoint there may be at a time:
-	// fills, and content that is passed on without being stored. The default
-	// is 256.
+	// Fills is the number of concurrent transfers from the endpoint: fills, and
+	// content that is passed on without being stored. The default is 256.
 	Fills int
 
-	// GroupFills is how many of them one group may have started. The default
-	// is a quarter of Fills.
+	// GroupFills is the number of them that one group may have started. The
+	// default is a quarter of Fills.
 	GroupFills int
 
-	// MinRate is how many bytes a second a transfer must bring, averaged over
-	// RateWindow, while somebody reads it; a negative number means no minimum. The
-	// default is 16 KiB.
+	// MinRate is the average rate in bytes per second, over RateWindow, below
+	// which a transfer with readers is ended. A negative number means no
+	// minimum. The default is 16 KiB.
 	MinRate int64
 
-	// MinRateUnread is the same while nobody reads it. The default is 256 KiB.
+	// MinRateUnread is the same for a transfer without readers. The default is
+	// 256 KiB.
 	MinRateUnread int64
 
-	// RateWindow is 5 minutes by default.
+	// RateWindow is the time over which rates are averaged. The default is 5
+	// minutes.
 	RateWindow time.Duration
 
-	// Stall is how long a transfer may bring nothing, resumes included: a minute
-	// by default. A connection that is silent for half of that is given up for
-	// another one.
+	// Stall is how long a transfer may receive nothing, resumes included. The
+	// default is a minute. A connection that is silent for half of that is
+	// replaced.
 	Stall time.Duration
 }
 
-// The defaults of [SourceLimits].
+// Defaults of [SourceLimits].
 const (
 	DefaultFills         = 256
 	DefaultGroupShare    = 4
@@ -45,7 +46,7 @@ const (
 	DefaultStall         = time.Minute
 )
 
-// withDefaults returns the limits with nothing left open.
+// withDefaults returns the limits with defaults in place of zeros.
 func (l SourceLimits) withDefaults() SourceLimits {
 	l.Fills = cmp.Or(l.Fills, DefaultFills)
 	l.GroupFills = cmp.Or(l.GroupFills, max(l.Fills/DefaultGroupShare, 1))

@@ -9,29 +9,29 @@ import (
 )
 
 const (
-	// roomPatience is how long a fill waits for room before its content is
+	// roomPatience is how long a fill waits for room. After that its content is
 	// passed on without being stored.
 	roomPatience = 2 * time.Second
 
-	// groupShare is the part of all room that the fills under way of one group
-	// may have, if there are several.
+	// groupShare limits the room of a group's running fills to 1/groupShare of
+	// all room, as soon as it has more than one.
 	groupShare = 2
 )
 
 var (
-	errTooLarge = errors.New("larger than may be stored")
+	errTooLarge = errors.New("too large to store")
 	errNoRoom   = errors.New("no room")
 )
 
-// reservation is the room that a fill has of a shelf: of bytes that have come or
+// reservation is the room that a fill has reserved, for bytes that have come or
 // are about to.
 type reservation struct {
 	group string // that asked for it, or empty
 	bytes int64
 }
 
-// disk holds the space of the shelf's disk without the reserve, in bytes. Spare is
-// negative when part of the reserve has been used.
+// disk describes the disk's space without the reserve, in bytes. Spare is
+// negative if part of the reserve is in use.
 type disk struct {
 	known        bool
 	kept         bool // a reserve is kept free
@@ -55,12 +55,12 @@ func (k *evictor) disk(ctx context.Context) disk {
 	return disk{known: true, kept: k.limits.Reserve >= 0, spare: free - reserve, total: total - reserve, written: written}
 }
 
-// tooLarge reports whether content of a size, -1 if that is not known, is above
-// a limit of the configuration.
+// tooLarge reports whether content of this size exceeds the configured limits.
+// A size of -1, unknown, does not.
 func (k *evictor) tooLarge(size int64) bool { return size > k.largest(0) }
 
-// largest is the size above which content is not stored, by the configuration and
-// by a limit that the caller adds, 0 for none.
+// largest returns the largest size that is stored, according to the
+// configuration and to the caller's limit; a limit of 0 means none.
 func (k *evictor) largest(limit int64) int64 {
 	most := int64(math.MaxInt64)
 	if limit > 0 {
@@ -70,34 +70,34 @@ func (k *evictor) largest(limit int64) int64 {
 		most = min(most, k.limits.MaxBlobSize)
 	}
 	if k.limits.MaxSize > 0 {
-		// More would take all else with it, and then be swept itself.
+		// Larger content would evict everything else, and then itself.
 		most = min(most, k.low())
 	}
 	return most
 }
 
-// fits returns an error if content of a size, -1 if that is not known, could not
-// be stored even if all else were removed. What can never fit must not make
-// anything go, nor wait for it.
+// fits returns an error if content of this size could not be stored even if all
+// other content were removed. Such content must neither evict anything nor wait
+// for room. A size of -1, unknown, fits.
 func (k *evictor) fits(ctx context.Context, size int64) error {
 	if size <= 0 {
 		return nil
 	}
 	if k.tooLarge(size) {
-		return fmt.Errorf("%w: %d bytes where the configuration allows %d", errTooLarge, size, k.largest(0))
+		return fmt.Errorf("%w: %d bytes, the configuration allows %d", errTooLarge, size, k.largest(0))
 	}
 	disk := k.disk(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if most := k.capacity(disk); size > most {
-		return fmt.Errorf("%w: %d bytes where the whole cache has room for %d", errTooLarge, size, most)
+		return fmt.Errorf("%w: %d bytes, the whole cache has room for %d", errTooLarge, size, most)
 	}
 	return nil
 }
 
-// capacity is how many bytes can be stored in all: what the configuration allows,
-// and what of the disk is free or has been taken here. Until a walk has shown how
-// much that is, all of the disk counts.
+// capacity returns how many bytes can be stored in all: at most what the
+// configuration allows, and what is free or in use by the cache on the disk.
+// Until the first walk has measured the latter, the whole disk counts.
 func (k *evictor) capacity(disk disk) int64 {
 	most := int64(math.MaxInt64)
 	if k.limits.MaxSize > 0 {
@@ -112,7 +112,7 @@ func (k *evictor) capacity(disk disk) int64 {
 	return max(most, 0)
 }
 
-// reserve makes room for so many bytes, and waits for it if need be.
+// reserve reserves room for size bytes and waits for it for up to roomPatience.
 func (k *evictor) reserve(ctx context.Context, r *reservation, size int64) error {
 	ctx, cancel := context.WithTimeout(ctx, roomPatience)
 	defer cancel()
@@ -122,7 +122,7 @@ func (k *evictor) reserve(ctx context.Context, r *reservation, size int64) error
 			return err
 		}
 		if !waiting {
-			// Otherwise a sweep would not see that room is missing.
+			// The next sweep must know that this room is missing.
 			waiting = true
 			k.want(size)
 			defer k.want(-size)
@@ -142,15 +142,16 @@ func (k *evictor) want(more int64) {
 	k.wanted += more
 }
 
-// tryReserve makes room for so many bytes if there is some. If there is none it
-// returns what is closed when there may be, or an error if waiting does not help.
+// tryReserve reserves room for size bytes if there is some now. Otherwise it
+// returns a channel that is closed after the next sweep, or an error if waiting
+// does not help.
 func (k *evictor) tryReserve(ctx context.Context, r *reservation, size int64) (wait <-chan struct{}, err error) {
 	disk := k.disk(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	held := k.groups[r.group]
 	if r.group != "" && held > r.bytes && held+size > k.capacity(disk)/groupShare {
-		return nil, fmt.Errorf("%w: other downloads of the group %s have %d bytes", errNoRoom, r.group, held-r.bytes)
+		return nil, fmt.Errorf("%w: other downloads of the group %s have reserved %d bytes", errNoRoom, r.group, held-r.bytes)
 	}
 	if k.limits.MaxSize > 0 && k.stored+k.reserved+size > k.limits.MaxSize {
 		return k.swept, nil
@@ -163,7 +164,8 @@ func (k *evictor) tryReserve(ctx context.Context, r *reservation, size int64) (w
 	return nil, nil
 }
 
-// count adds bytes to a reservation.
+// count adds n bytes, which may be negative, to a reservation. The caller holds
+// mu.
 func (k *evictor) count(r *reservation, n int64) {
 	r.bytes += n
 	k.reserved += n
@@ -172,17 +174,17 @@ func (k *evictor) count(r *reservation, n int64) {
 	}
 }
 
-// coming is how much of the disk the fills under way will still take, if so many
-// of their bytes were on it when its free space was measured. Fills that have
-// ended since had some of those.
+// coming returns the bytes that running fills have reserved but not written,
+// given that `written` bytes were already on disk when the free space was
+// measured.
 func (k *evictor) coming(written int64) int64 { return k.reserved - min(written, k.written.Load()) }
 
-// wrote hears of bytes of a fill that are on the disk now, or that have their
-// place on it.
+// wrote counts bytes that a fill has written to the disk or has allocated
+// there.
 func (k *evictor) wrote(n int64) { k.written.Add(n) }
 
-// settle ends a reservation, of which written bytes are on the disk. Stored is the
-// size of the content that was stored with it, 0 if none was.
+// settle ends a reservation of which `written` bytes are on the disk. Stored is
+// the size of the content that was stored, or 0.
 func (k *evictor) settle(r *reservation, written, stored int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -192,8 +194,8 @@ func (k *evictor) settle(r *reservation, written, stored int64) {
 	k.sweepIfHigh()
 }
 
-// sweepIfHigh wants a sweep if the stored and reserved bytes are near the limit.
-// The caller holds mu.
+// sweepIfHigh requests a sweep if the stored and reserved bytes are close to
+// MaxSize. The caller holds mu.
 func (k *evictor) sweepIfHigh() {
 	if k.limits.MaxSize > 0 && k.stored+k.reserved > k.high() {
 		k.wantSweep()

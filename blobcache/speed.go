@@ -5,28 +5,29 @@ import (
 	"time"
 )
 
-// A source is fast that sends so many bytes in such a time, some 160 MB/s.
+// A source is fast if it sends speedBytes per speedInterval, some 160 MB/s.
 const (
 	speedInterval = 100 * time.Millisecond
 	speedBytes    = 16 << 20
 )
 
 const (
-	// A connection dawdles that has sent so many times less than another one in
-	// such a time. All who read in order wait for what it has been asked for.
+	// A connection is slow if its rate over slowInterval is 1/slowFactor of
+	// another one's. Readers that read in order wait for what it has been asked
+	// for.
 	slowInterval = 3 * time.Second
 	slowFactor   = 16
 
-	// maxReplaced is how often a worker tries another connection for that.
+	// maxReplaced is how often a worker replaces a slow connection.
 	maxReplaced = 2
 )
 
 var errSlowConnection = errors.New("the connection is far slower than others")
 
-// needsWorkers waits until the first worker turns out to be slower than it need be, or
-// has ended, and tells whether there is something for another one to do. Of a
-// fast source, which may be held up by the hasher, several ranges at once bring
-// no more, only later in order.
+// needsWorkers waits until the first worker has ended or is slower than it need
+// be, and reports whether there is something left to fetch. Several ranges at
+// once do not speed up a fast source, or one that the hasher holds up; they
+// only come out of order.
 func (f *fill) needsWorkers(ended <-chan struct{}) bool {
 	ticker := time.NewTicker(speedInterval)
 	defer ticker.Stop()
@@ -47,7 +48,7 @@ func (f *fill) needsWorkers(ended <-chan struct{}) bool {
 	}
 }
 
-// speed is how fast a worker's connection has been lately.
+// speed measures the rate of a worker's connection.
 type speed struct {
 	since    time.Time
 	bytes    int64
@@ -56,8 +57,8 @@ type speed struct {
 
 func (p *speed) restart() { p.since, p.bytes = time.Now(), 0 }
 
-// tooSlow counts bytes that a worker's connection has sent, and tells whether
-// another one is to be tried.
+// tooSlow counts bytes of a worker's connection, and reports whether the
+// connection should be replaced.
 func (f *fill) tooSlow(w *worker, n int) bool {
 	p := &w.speed
 	p.bytes += int64(n)

@@ -8,12 +8,12 @@ import (
 	"sync"
 )
 
-// errSpool means that the spool failed while the source is fine.
+// errSpool means that the spool failed and the source did not.
 var errSpool = errors.New("spool")
 
-// spool is a temporary file that is filled, at one place or at several, while
-// others read it. All but the file itself is guarded by mu; file, size and limit
-// are set by start, before anybody reads or writes.
+// spool is a temporary file that is written, at one or several places, while
+// others read it. All fields except the file's content are guarded by mu. Start
+// sets file, size and limit before any read or write.
 type spool struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -62,7 +62,7 @@ func (s *spool) start(file *os.File, size int64, plain bool) {
 	s.changed.Broadcast()
 }
 
-// finish says that content of unknown size ends where the segment does.
+// finish sets the end of content of unknown size to where the segment ends.
 func (s *spool) finish(seg *segment) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,8 +82,8 @@ func (s *spool) yield(seg *segment) {
 	s.changed.Broadcast()
 }
 
-// complete releases the last byte to the readers: the content is verified, and
-// its size is what has been written.
+// complete releases the last byte to the readers. The content is verified, and
+// its size is the number of bytes written.
 func (s *spool) complete() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,15 +99,15 @@ func (s *spool) fail(err error) {
 	s.changed.Broadcast()
 }
 
-// exposed reports whether parts of it must not be handed out, since anybody may
-// have written them.
+// exposed reports whether anyone on the way may have written some of the bytes,
+// so that ranges must not be handed out.
 func (s *spool) exposed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.plain && !(s.ended && s.err == nil)
 }
 
-// verified reports whether the readers may have all of it.
+// verified reports whether readers may have all of it.
 func (s *spool) verified() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,9 +121,9 @@ func (s *spool) wake() {
 	s.chunks.room.Broadcast()
 }
 
-// available is how much readers may have from off on: what is there, but for
-// the content's last byte, which is worth a whole body, until the digest is
-// known to match. Of content of unknown size any byte may be the last.
+// available returns how many bytes readers may have from off on: all that are
+// there, except for the last byte of the content until the digest is known to
+// match. If the size is not known, any byte may be the last.
 func (s *spool) available(off int64) int64 {
 	n := s.segments.has(off)
 	switch {
@@ -141,7 +141,7 @@ func (s *spool) answered() bool {
 	return s.started
 }
 
-// missing is how much is not in the spool yet, if that is known.
+// missing returns how many bytes are not in the spool yet, if that is known.
 func (s *spool) missing() (n int64, known bool) {
 	if !s.started || s.size < 0 {
 		return 0, false
@@ -149,9 +149,9 @@ func (s *spool) missing() (n int64, known bool) {
 	return s.size - s.written, true
 }
 
-// awaitSize waits until the size of the content is known: as a rule when the
-// source has answered, at the end if it does not tell. Of empty content there
-// is no byte to hold back, so it waits for the end too.
+// awaitSize waits until the size of the content is known: usually when the
+// source has answered, otherwise at the end. Empty content has no byte to hold
+// back, so awaitSize waits for its end too.
 func (s *spool) awaitSize(ctx context.Context) (int64, error) {
 	defer context.AfterFunc(ctx, s.wake)()
 	s.mu.Lock()
@@ -165,7 +165,7 @@ func (s *spool) awaitSize(ctx context.Context) (int64, error) {
 	return s.size, s.err
 }
 
-// awaitEnd waits until all of the content is verified, or the spool has failed.
+// awaitEnd waits until the content is verified or the spool has failed.
 func (s *spool) awaitEnd(ctx context.Context) (int64, error) {
 	defer context.AfterFunc(ctx, s.wake)()
 	s.mu.Lock()
@@ -179,9 +179,9 @@ func (s *spool) awaitEnd(ctx context.Context) (int64, error) {
 	return s.size, s.err
 }
 
-// awaitBytes waits until there is something to read at off and returns how
-// much; io.EOF at the end of the content. An idle worker goes where somebody
-// waits. The end of ctx must wake the spool.
+// awaitBytes waits until there are bytes to read at off and returns their
+// number, or io.EOF at the end of the content. Idle workers fetch what readers
+// wait for. The end of ctx must wake the spool.
 func (s *spool) awaitBytes(ctx context.Context, off int64) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,27 +13,27 @@ import (
 )
 
 const (
-	// sweepVictims is how many entries a sweep holds in memory, some 10 MiB of
-	// them, before it removes these and walks again.
+	// sweepVictims is the number of entries that a sweep holds in memory, some
+	// 10 MiB. After removing them it walks again.
 	sweepVictims = 64 << 10
 
-	// sweepAhead is how many bytes more than are missing on a full disk go, or
-	// such a part of all content if that is less.
+	// A sweep of a full disk removes sweepAhead bytes more than are missing, or
+	// 1/sweepAheadShare of all content if that is less.
 	sweepAhead      = 1 << 30
 	sweepAheadShare = 64
 
-	// starvedShare is the part of all content that goes when the disk is full
-	// for another reason than its bytes.
+	// starvedShare: 1/starvedShare of all content is removed if the disk is
+	// full although it has free bytes.
 	starvedShare = 64
 
-	// futureSlack is how far ahead of the clock a time of use may be before it
-	// is set right.
+	// futureSlack is how far in the future a time of use may be before it is
+	// corrected.
 	futureSlack = time.Hour
 )
 
-// sweep removes what has not been used for too long, and as much of what was
-// used least recently as the limits want. It is stuck if something should have
-// been removed and nothing could.
+// sweep removes content that has not been used for too long, and the least
+// recently used content until the limits hold. It is stuck if content should
+// have been removed and none could be.
 func (k *evictor) sweep(ctx context.Context) (stuck bool, err error) {
 	defer k.announceSwept()
 	k.writeUses(ctx)
@@ -46,7 +46,7 @@ func (k *evictor) sweep(ctx context.Context) (stuck bool, err error) {
 			return false, err
 		}
 		if excess := k.excess(ctx, s.total); excess > s.excess {
-			// There was more than was known, as at the start.
+			// The total was not known before, for example at the start.
 			if s, err = k.survey(ctx, excess); err != nil {
 				return false, err
 			}
@@ -66,7 +66,7 @@ func (k *evictor) sweep(ctx context.Context) (stuck bool, err error) {
 	}
 }
 
-// announceSwept lets those who wait for room look again.
+// announceSwept wakes the fills that wait for room.
 func (k *evictor) announceSwept() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -74,7 +74,7 @@ func (k *evictor) announceSwept() {
 	k.swept = make(chan struct{})
 }
 
-// excess is how many of total stored bytes have to go.
+// excess returns how many of total stored bytes must be removed.
 func (k *evictor) excess(ctx context.Context, total int64) int64 {
 	disk := k.disk(ctx)
 	k.mu.Lock()
@@ -85,7 +85,7 @@ func (k *evictor) excess(ctx context.Context, total int64) int64 {
 		excess = total + needed - k.low()
 	}
 	if missing := k.coming(disk.written) + k.wanted - disk.spare; disk.kept && missing > 0 {
-		// Content that comes wants room step by step: each must not take a walk.
+		// A fill reserves room in steps; not every step should cause a walk.
 		excess = max(excess, missing+min(total/sweepAheadShare, sweepAhead))
 	}
 	if k.starved {
@@ -94,9 +94,9 @@ func (k *evictor) excess(ctx context.Context, total int64) int64 {
 	return excess
 }
 
-// survey is what a walk has found: the size of the whole in bytes, and the
-// entries that were used longest ago: those of excess bytes, and those that are
-// too old.
+// survey is the result of a walk: the total size, and the entries to remove.
+// These are the least recently used of at least excess bytes, and those that
+// have not been used for too long.
 type survey struct {
 	excess, total int64
 	victims       byUse
@@ -116,7 +116,7 @@ func (k *evictor) survey(ctx context.Context, excess int64) (*survey, error) {
 	err := k.blobs.Walk(ctx, store.Paced(ctx, store.WalkStride, func(e store.Entry) error {
 		s.total += e.Size
 		if e.Used.After(now) {
-			// The clock was wrong then, or it is now.
+			// The clock was wrong when the use was recorded, or is wrong now.
 			if trusted && time.Until(e.Used) > futureSlack {
 				_ = k.blobs.Touch(ctx, e.Digest, now)
 			}
@@ -126,7 +126,7 @@ func (k *evictor) survey(ctx context.Context, excess int64) (*survey, error) {
 		return nil
 	}))
 	if err != nil && ctx.Err() == nil {
-		// What can be seen is kept within bounds all the same.
+		// The content that can be seen is kept within the limits all the same.
 		k.hooks.storageError("walk", err)
 		s.partial, err = true, nil
 	}
@@ -144,7 +144,7 @@ func (s *survey) consider(e store.Entry) {
 	}
 	heap.Push(&s.victims, e)
 	s.chosen += e.Size
-	// The youngest is let go if the rest is enough.
+	// Drop the most recently used victim as long as the others are enough.
 	for len(s.victims) > 0 {
 		youngest := s.victims[0]
 		tooMany := len(s.victims) > sweepVictims
@@ -157,7 +157,7 @@ func (s *survey) consider(e store.Entry) {
 	}
 }
 
-// eviction removes what a survey has chosen.
+// eviction removes the victims of a survey.
 type eviction struct {
 	of      *evictor
 	removed int64
@@ -167,11 +167,13 @@ type eviction struct {
 	errors  int
 }
 
-// evictErrors is how many failures show that nothing can be removed at all.
+// evictErrors is the number of failures in a row after which nothing can be
+// removed at all.
 const evictErrors = 10
 
-// evict removes entries, the oldest first and each with its parts, until there
-// is no excess and nothing too old. What was used meanwhile stays.
+// evict removes entries, the least recently used first and each with its
+// children, until neither excess nor old content is left. Content that was used
+// since the survey stays.
 func (k *evictor) evict(ctx context.Context, s *survey) (removed int64) {
 	slices.SortFunc(s.victims, func(a, b store.Entry) int { return a.Used.Compare(b.Used) })
 	v := &eviction{of: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool)}
@@ -184,8 +186,8 @@ func (k *evictor) evict(ctx context.Context, s *survey) (removed int64) {
 	return v.removed
 }
 
-// image removes an entry, and with it those of its parts that were not used
-// later than by itself: so an image goes as a whole.
+// image removes an entry and those of its children that no later use of their
+// own protects, so that an image is removed as a whole.
 func (v *eviction) image(ctx context.Context, e store.Entry) {
 	var tree []node
 	if v.of.limits.Children != nil && e.Size <= treeContentSize {
@@ -229,14 +231,14 @@ func (v *eviction) one(ctx context.Context, e store.Entry) (ok bool) {
 	return true
 }
 
-// usedSince tells whether a use has been written down since the walk, by this
-// process or another. A time that has not come yet is no use.
+// usedSince reports whether a use has been written down since the walk, by this
+// or another process. A time in the future does not count.
 func (k *evictor) usedSince(ctx context.Context, e store.Entry) bool {
 	now, err := k.blobs.Stat(ctx, e.Digest)
 	return err == nil && now.Used.After(e.Used) && time.Until(now.Used) <= futureSlack
 }
 
-// byUse is a heap with the entry that was used last on top.
+// byUse is a heap with the most recently used entry on top.
 type byUse []store.Entry
 
 func (b byUse) Len() int           { return len(b) }

@@ -10,29 +10,30 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// What content may name is not known to be true: a tree is read with bounds.
+// A manifest may name anything, so these limits bound how much of a tree is
+// read.
 const (
 	treeContentSize = 4 << 20 // bytes of content that may name others
 	treeDepth       = 4       // levels: an index of indexes of images
 	treeCount       = 8 << 10
 )
 
-// node is content in a tree of what names what.
+// node is content in a tree of contents that name others.
 type node struct {
 	digest digest.Digest
 	height int // 0 for what names nothing
 }
 
-// tree is some content with all that it names, as far as that is stored, and
-// what those name. Names come last.
+// tree returns root and everything that it names, directly or not, as far as it
+// is stored. Content follows its children; root comes last.
 func (k *evictor) tree(ctx context.Context, root digest.Digest) []node {
 	t := treeReader{of: k, seen: make(map[digest.Digest]int)}
 	t.read(ctx, Child{Digest: root, Compound: true}, treeDepth)
 	return t.nodes
 }
 
-// latest is the last time at which parts of some content were used, if nothing
-// but the content itself has used them.
+// latest returns the latest time of use that the children of root have if they
+// were used by root's pull alone.
 func latest(root store.Entry, tree []node) time.Time {
 	height := tree[len(tree)-1].height
 	return root.Used.Add(childLead * time.Duration(height))
@@ -65,7 +66,8 @@ func (t *treeReader) read(ctx context.Context, part Child, depth int) (height in
 	return height
 }
 
-// childrenOf reads what stored content names: none if it cannot be read.
+// childrenOf returns what stored content names, or nothing if it cannot be
+// read.
 func (k *evictor) childrenOf(ctx context.Context, d digest.Digest) []Child {
 	if k.limits.Children == nil {
 		return nil

@@ -7,23 +7,23 @@ import (
 	"io"
 )
 
-// spans are the sizes of ranges in bytes.
+// spans are sizes of ranges in bytes.
 type spans struct {
 	first int64 // of the first request for content that may be fetched in ranges
 	least int64 // of those that follow
 	most  int64
 }
 
-// The first range is so large that most layers come whole with it, and that
-// asking for the others takes little beside it. The others get smaller towards
-// the end, so that all connections end at about the same time.
+// The first range is large enough for most layers, so that they need a single
+// request. The following ones get smaller towards the end, so that all
+// connections end at about the same time.
 var defaultSpans = spans{first: 32 << 20, least: 8 << 20, most: 64 << 20}
 
-// errNoRanges means that a source does not serve ranges of the content that
+// errNoRanges means that the source does not serve ranges of the content that
 // the fill began with.
 var errNoRanges = errors.New("the source answered another range than was asked for")
 
-// worker fetches segments of a fill one after another.
+// worker fetches segments of a fill, one after another.
 type worker struct {
 	fill    *fill
 	next    *segment // that it holds already, or nil
@@ -34,7 +34,8 @@ type worker struct {
 	speed   speed
 }
 
-// newWorker returns a worker that goes on with a body, or asks for one if it is nil.
+// newWorker returns a worker that reads body, or asks the source if body is
+// nil.
 func newWorker(f *fill, body *Body) *worker {
 	w := &worker{fill: f, body: body, retries: retries{meter: f.meter}}
 	if body != nil {
@@ -44,8 +45,8 @@ func newWorker(f *fill, body *Body) *worker {
 	return w
 }
 
-// run ends when there is nothing more to fetch, or when the source has failed
-// too often. What it leaves is for the other workers.
+// run returns when there is nothing left to fetch, or when the source has
+// failed too often. Other workers fetch what it leaves.
 func (w *worker) run(ctx context.Context) error {
 	defer w.drop()
 	for {
@@ -71,7 +72,7 @@ func (w *worker) run(ctx context.Context) error {
 	}
 }
 
-// final tells the errors that no source can mend.
+// final reports whether asking the source again cannot help.
 func final(err error) bool {
 	return errors.Is(err, errSpool) || errors.Is(err, ErrDigestMismatch) || errors.Is(err, ErrAbandoned) || errors.Is(err, ErrTooSlow)
 }
@@ -83,7 +84,7 @@ func (w *worker) drop() {
 	}
 }
 
-// fetch brings the rest of a segment into the spool.
+// fetch downloads the rest of a segment into the spool.
 func (w *worker) fetch(ctx context.Context, seg *segment) error {
 	for {
 		if w.body == nil || w.pos > seg.at || w.body.End > 0 && seg.at >= w.body.End {
@@ -102,7 +103,7 @@ func (w *worker) fetch(ctx context.Context, seg *segment) error {
 	}
 }
 
-// ask opens a body that has the segment's next byte.
+// ask opens a body that contains the segment's next byte.
 func (w *worker) ask(ctx context.Context, seg *segment) error {
 	w.drop()
 	f := w.fill
@@ -129,7 +130,7 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 		return nil
 	}
 	if changed || body.Offset != seg.at || body.End == 0 {
-		// The body may do all the same, for the one worker that goes on.
+		// The single remaining worker can use the body all the same.
 		if !f.withoutRanges(w) {
 			w.drop()
 		}
@@ -139,8 +140,8 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 	return nil
 }
 
-// copy moves bytes from the body to the spool until the segment is whole, or
-// the body has ended where it said that it would.
+// copy copies bytes from the body to the spool until the segment is whole or
+// the body has ended where it said it would.
 func (w *worker) copy(ctx context.Context, seg *segment) (whole bool, err error) {
 	buf := takeBuffer(false)
 	defer func() { buf.release() }()
