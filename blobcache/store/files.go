@@ -14,6 +14,7 @@ import (
 )
 
 // FileStore implements [Blobs] and [Records] in a directory:
+//
 //	blobs/sha256/ab/abcd…   content, by its digest
 //	links/…, refs/…, …      records, by their keys
 //	tmp/…                   spools, and values on their way
