@@ -40,10 +40,10 @@ func (f *fill) release() {
 	if !deserted {
 		return
 	}
-	if f.cache.stopAbandoned {
+	if f.table.config.StopAbandoned {
 		time.AfterFunc(abandonGrace, func() { f.abandon(joins) })
 	} else {
-		f.cache.hooks.abandoned(f.digest, written, size, true)
+		f.table.config.Hooks.abandoned(f.digest, written, size, true)
 	}
 }
 
@@ -60,7 +60,7 @@ func (f *fill) abandon(joins int) {
 	if !deserted {
 		return
 	}
-	f.cache.hooks.abandoned(f.digest, written, size, !far)
+	f.table.config.Hooks.abandoned(f.digest, written, size, !far)
 	if far {
 		f.stop(ErrAbandoned)
 	}

@@ -171,7 +171,7 @@ func TestFills(t *testing.T) {
 		}
 		go func() { _ = e.whole(other) }()
 		synctest.Wait()
-		want := []blobcache.Fill{
+		want := []blobcache.Progress{
 			{Digest: s.digest, Size: 200_000, Written: 1000, Readers: 3, Since: begin},
 			{Digest: other.digest, Size: -1, Written: 0, Readers: 1, Since: begin.Add(time.Second)},
 		}

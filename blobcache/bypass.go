@@ -34,23 +34,23 @@ type bypass struct {
 }
 
 // newBypass returns a bypass that has not asked the source yet.
-func newBypass(ctx context.Context, c *Cache, req Request, size int64) *bypass {
-	d := &bypass{slots: c.slots, req: req, size: size}
+func newBypass(ctx context.Context, t *Table, req Request, size int64) *bypass {
+	d := &bypass{slots: t.slots, req: req, size: size}
 	d.ctx, d.stop = context.WithCancelCause(ctx)
 	d.meter = newMeter(req.Source, d.stop, nil)
 	return d
 }
 
-// readBypass returns a reader that asks the source, or goes on with an answer
+// readBypass returns a bypass that asks the source, or goes on with an answer
 // if there is one. It takes a slot unless the caller passes one.
-func readBypass(ctx context.Context, c *Cache, req Request, answer *Body, taken *slot) (*Reader, error) {
+func readBypass(ctx context.Context, t *Table, req Request, answer *Body, taken *slot) (*bypass, error) {
 	if taken == nil {
 		var err error
-		if taken, err = c.slots.take(&req); err != nil {
+		if taken, err = t.slots.take(&req); err != nil {
 			return nil, err
 		}
 	}
-	d := newBypass(ctx, c, req, req.Size)
+	d := newBypass(ctx, t, req, req.Size)
 	d.slot = taken
 	if answer != nil {
 		attach(d.ctx, answer, d.meter)
@@ -59,7 +59,7 @@ func readBypass(ctx context.Context, c *Cache, req Request, answer *Body, taken 
 		_ = d.Close()
 		return nil, err
 	}
-	return &Reader{source: d, cancel: func() { d.stop(nil) }, size: d.size}, nil
+	return d, nil
 }
 
 // open starts again with a body from the first byte on: the given one, the
@@ -207,13 +207,13 @@ func (d *bypass) verify() error {
 	return nil
 }
 
-// parts implements [Reader.Parts].
+// parts implements [Follower.Parts].
 func (d *bypass) parts() bool {
 	d.parted = d.source != nil && !d.source.plain
 	return d.parted
 }
 
-// Seek implements io.Seeker. [Reader] passes absolute offsets only.
+// Seek implements io.Seeker. The caller passes absolute offsets only.
 func (d *bypass) Seek(offset int64, _ int) (int64, error) {
 	if offset != d.off {
 		d.sent = sent{}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"sync"
 	"time"
 
@@ -64,45 +63,17 @@ func (h Hooks) storageError(op string, err error) {
 	}
 }
 
-func (h Hooks) joined(d digest.Digest) {
-	if h.Joined != nil {
-		h.Joined(d)
-	}
-}
-
-func (h Hooks) resumed(d digest.Digest, offset int64, err error) {
-	if h.Resumed != nil {
-		h.Resumed(d, offset, err)
-	}
-}
-
-func (h Hooks) abandoned(d digest.Digest, written, size int64, goesOn bool) {
-	if h.Abandoned != nil {
-		h.Abandoned(d, written, size, goesOn)
-	}
-}
-
 // Cache answers requests for content by digest. It is safe for concurrent use.
 // It needs no closing, since a fill ends by itself, but a process should call
 // Flush before it exits.
 type Cache struct {
-	blobs         store.Blobs
-	evictor       *evictor
-	hooks         Hooks
-	spans         spans
-	slots         *slots
-	stopAbandoned bool
+	blobs    store.Blobs
+	evictor  *evictor
+	hooks    Hooks
+	fills    *Table
+	removing sync.Mutex // so that removed content is subtracted once
 
-	mu    sync.Mutex
-	fills map[fillKey]*fill
-	ended [256]uint64 // how many fills have left the map, by slot of their digest
-	seed  maphash.Seed
-
-	removing   sync.Mutex      // so that what goes is counted out once
-	committing [256]sync.Mutex // and what comes in once, by slot of its digest
-
-	small    *lru.Cache[digest.Digest, []byte]
-	noRanges *lru.Cache[fillKey, struct{}] // fetched in ranges that did not fit together
+	small *lru.Cache[digest.Digest, []byte]
 	// sizes remembers content that was verified although its size was not the
 	// expected one.
 	sizes *lru.Cache[digest.Digest, int64]
@@ -111,27 +82,59 @@ type Cache struct {
 // Manifests and indexes, of a few kilobytes each, are kept in memory: at most
 // 16 MiB in all.
 const (
-	smallEntries    = 256
-	smallLimit      = 64 << 10
-	noRangesEntries = 1024
-	sizesEntries    = 4 << 10
+	smallEntries = 256
+	smallLimit   = 64 << 10
+	sizesEntries = 4 << 10
 )
 
 // New returns a cache that stores content in blobs. It keeps the limits while
 // Keep runs.
 func New(blobs store.Blobs, limits Limits, hooks Hooks) *Cache {
 	small, err1 := lru.New[digest.Digest, []byte](smallEntries)
-	lied, err2 := lru.New[fillKey, struct{}](noRangesEntries)
-	sizes, err3 := lru.New[digest.Digest, int64](sizesEntries)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	sizes, err2 := lru.New[digest.Digest, int64](sizesEntries)
+	if err := errors.Join(err1, err2); err != nil {
 		panic(err) // the sizes are positive constants
 	}
-	return &Cache{
-		blobs: blobs, evictor: newEvictor(blobs, limits, hooks), hooks: hooks, stopAbandoned: limits.StopAbandoned,
-		spans: defaultSpans, slots: newSlots(), small: small, noRanges: lied, sizes: sizes,
-		fills: make(map[fillKey]*fill), seed: maphash.MakeSeed(),
-	}
+	c := &Cache{blobs: blobs, evictor: newEvictor(blobs, limits, hooks), hooks: hooks, small: small, sizes: sizes}
+	c.fills = c.newFills(DefaultSpans)
+	return c
 }
+
+// newFills returns a table of fills whose requests for ranges have these sizes.
+func (c *Cache) newFills(spans Spans) *Table {
+	return NewTable(Config{
+		Blobs:         c.blobs,
+		Room:          c.evictor,
+		IsStored:      c.isStored,
+		StopAbandoned: c.evictor.limits.StopAbandoned,
+		Spans:         spans,
+		Hooks: fillHooks{
+			Done:         c.hooks.FillDone,
+			Joined:       c.hooks.Joined,
+			Resumed:      c.hooks.Resumed,
+			Abandoned:    c.hooks.Abandoned,
+			StorageError: c.hooks.StorageError,
+		},
+	})
+}
+
+// isStored reports whether content of this size is stored, and counts it as used.
+func (c *Cache) isStored(ctx context.Context, d digest.Digest, size int64) bool {
+	r := c.open(ctx, d, size)
+	if r == nil {
+		return false
+	}
+	_ = r.Close()
+	c.evictor.used(d, false)
+	return true
+}
+
+// Fills returns the running downloads, the oldest first.
+func (c *Cache) Fills() []Progress { return c.fills.Fills() }
+
+// Flush waits until all verified content is stored, or until ctx ends. It does not
+// wait for running transfers.
+func (c *Cache) Flush(ctx context.Context) { c.fills.Flush(ctx) }
 
 // Keep keeps the cache within its limits until ctx ends. It walks the stored
 // content at once, whenever a download needs room, and every ten minutes. It also
@@ -212,48 +215,19 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 	if err := req.Digest.Validate(); err != nil {
 		return nil, Started, fmt.Errorf("%q: %w", req.Digest, err)
 	}
-	for share := always; ; {
-		ended := c.endedFills(req.Digest)
-		standing := req.standing(ctx)
-		if standing.Linked || standing.Delivered {
-			req.Size = standing.Size
-		}
-		if standing.Linked || standing.Delivered && share != never {
-			r, err := c.stored(ctx, req, standing)
-			if !errors.Is(err, ErrUnconfirmed) && (r != nil || err != nil) {
-				return r, Hit, err
-			}
-			if err != nil {
-				share = never
-			}
-		}
-		f, started, err := c.join(ctx, req, ended, share)
-		if err != nil {
-			return nil, Started, err
-		}
-		if f == nil {
-			continue
-		}
-		r, origin, err := f.reader(ctx, req, started)
-		if err == nil && origin == Joined {
-			if err = f.admit(ctx, req, standing); err == nil {
-				c.hooks.joined(req.Digest)
-				return r, origin, nil
-			}
-			_ = r.Close()
-			if !errors.Is(err, ErrUnconfirmed) {
-				return nil, origin, err
-			}
-			share = never
-			continue
-		}
-		if err == nil || origin == Started || f.scope == req.Scope || ctx.Err() != nil {
-			return r, origin, err
-		}
-		// Another scope's fill failed, perhaps because it lacks a right that
-		// this scope has. Waiting for one such failure is enough.
-		share = max(share, answered)
+	var hit *Reader
+	follower, origin, err := c.fills.Get(ctx, req, func(ctx context.Context, req Request, standing Standing) (bool, error) {
+		r, err := c.stored(ctx, req, standing)
+		hit = r
+		return r != nil, err
+	})
+	if err != nil {
+		return nil, origin, err
 	}
+	if origin == Hit {
+		return hit, origin, nil
+	}
+	return &Reader{source: follower, cancel: follower.Cancel, size: follower.Size()}, origin, nil
 }
 
 // stored opens stored content for a request that may have it. It returns nil if

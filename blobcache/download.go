@@ -40,7 +40,7 @@ func (f *fill) share(ctx context.Context, cancel context.CancelCauseFunc, first 
 	// The first body is being received already.
 	first.next = f.hold(0, first.body.End)
 	setIdleTimeout(first.body, sourceStall)
-	more := (f.size - first.body.End + f.cache.spans.least - 1) / f.cache.spans.least
+	more := (f.size - first.body.End + f.table.config.Spans.Least - 1) / f.table.config.Spans.Least
 	errs := make([]error, min(int64(f.connections), 1+more))
 	var all sync.WaitGroup
 	alone := make(chan struct{})
@@ -122,20 +122,20 @@ func (f *fill) claim(w *worker) *segment {
 // no worker fetches, or else at the beginning of the lowest gap, which is
 // passed in.
 func (f *fill) choose(from, to int64) (int64, int64) {
-	sizes := f.cache.spans
+	sizes := f.table.config.Spans
 	step := f.segments.left(f.limit) / int64(2*f.connections)
-	step = min(max(step, sizes.least), sizes.most)
+	step = min(max(step, sizes.Least), sizes.Most)
 	wanted := f.limit
 	for low, high := range f.segments.gaps(f.limit) {
 		for off := range f.waiting {
 			if low <= off && off < high && off < wanted {
 				wanted = off
 				// Readers of ranges usually wait close to each other.
-				from, to = max(low, min(off-off%(sizes.least/8), high-sizes.least)), high
+				from, to = max(low, min(off-off%(sizes.Least/8), high-sizes.Least)), high
 			}
 		}
 	}
-	if to-from > step+sizes.least/2 {
+	if to-from > step+sizes.Least/2 {
 		to = from + step
 	}
 	return from, to

@@ -86,10 +86,10 @@ func (k *evictor) reportEvicted(e store.Entry) {
 	k.hooks.Evicted(e, left)
 }
 
-// failed handles an error of storing content. If the disk is full although
+// Failed implements [Room]. It handles an error of storing content. If the disk is full although
 // there seemed to be room (it may have run out of files rather than bytes),
 // some content must go.
-func (k *evictor) failed(err error) {
+func (k *evictor) Failed(err error) {
 	if !store.IsFull(err) {
 		return
 	}

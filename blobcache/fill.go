@@ -18,7 +18,7 @@ import (
 type fill struct {
 	spool // what the readers see
 
-	cache       *Cache
+	table       *Table
 	key         fillKey
 	digest      digest.Digest
 	scope       string
@@ -32,7 +32,8 @@ type fill struct {
 	left        chan struct{} // closed when the cache has forgotten the fill
 
 	growing  *semaphore.Weighted // held while room is taken
-	reserved reservation         // what the keeper holds free for the fill
+	reserved Reservation         // the room for the content
+	held     int64               // its bytes
 	room     extents             // what of the content that is for
 	come     int64               // bytes that have come
 	noBlocks bool                // the disk takes none before they are written
@@ -49,15 +50,15 @@ type fill struct {
 
 // newFill returns a fill with two references: for its own run, and for the
 // first reader.
-func newFill(c *Cache, req Request) *fill {
+func newFill(t *Table, req Request) *fill {
 	f := &fill{
-		cache: c, digest: req.Digest, scope: req.Scope, req: req, connections: req.Connections, since: time.Now(),
+		table: t, digest: req.Digest, scope: req.Scope, req: req, connections: req.Connections, since: time.Now(),
 		hash: req.Digest.Algorithm().Hash(), left: make(chan struct{}), growing: semaphore.NewWeighted(1),
 	}
-	if c.noRanges.Contains(req.shared()) || c.evictor.tooLarge(req.Size) || req.tooLarge(req.Size) {
+	if t.noRanges.Contains(req.shared()) || req.Size > t.config.Room.Largest(req.Limit) {
 		f.connections = 1
 	}
-	f.reserved.group = req.Group
+	f.reserved = t.config.Room.Open(req.Group)
 	f.meter = newMeter(req.Source, func(err error) { f.stop(err) }, f.isRead)
 	f.spool.init(2)
 	return f
@@ -72,21 +73,21 @@ func (f *fill) run(ctx context.Context) {
 		f.complete()
 		f.claims.deliver(f.written)
 		f.commit(ctx)
-		f.cache.leave(f)
+		f.table.leave(f)
 	} else {
 		f.trim()
 		f.settle(0)
 		if errors.Is(err, errSpool) && !passedOn(err) {
-			f.cache.evictor.failed(err)
-			f.cache.storageError("spool "+f.digest.String(), err)
+			f.table.config.Room.Failed(err)
+			f.table.config.Hooks.storageError("spool "+f.digest.String(), err)
 		}
 		// A request that learns of the failure and asks again must not find
 		// this fill.
-		f.cache.leave(f)
+		f.table.leave(f)
 		f.fail(err)
 		store.Discard(f.file)
 	}
-	if done := f.cache.hooks.FillDone; done != nil {
+	if done := f.table.config.Hooks.Done; done != nil {
 		done(f.digest, f.written, time.Since(f.since), err)
 	}
 	f.release()
@@ -95,27 +96,22 @@ func (f *fill) run(ctx context.Context) {
 // commit stores the content unless it is stored already, for example by a fill
 // of another endpoint.
 func (f *fill) commit(ctx context.Context) {
-	one := &f.cache.committing[f.cache.slot(f.digest)]
-	one.Lock()
-	defer one.Unlock()
-	if r := f.cache.open(ctx, f.digest, f.written); r != nil {
-		_ = r.Close()
+	defer f.table.Lock(f.digest)()
+	if f.table.config.IsStored(ctx, f.digest, f.written) {
 		f.settle(0)
 		store.Discard(f.file)
-		f.cache.evictor.used(f.digest, false)
 		if f.req.Stored != nil {
 			f.req.Stored(f.written)
 		}
 		return
 	}
-	if err := f.cache.blobs.Commit(ctx, f.digest, f.file); err != nil {
+	if err := f.table.config.Blobs.Commit(ctx, f.digest, f.file); err != nil {
 		f.settle(0)
-		f.cache.evictor.failed(err)
-		f.cache.storageError("store "+f.digest.String(), err)
+		f.table.config.Room.Failed(err)
+		f.table.config.Hooks.storageError("store "+f.digest.String(), err)
 		store.Discard(f.file)
 		return
 	}
-	f.cache.evictor.used(f.digest, false) // before a sweep can find it
 	f.settle(f.written)
 	if f.req.Stored != nil {
 		f.req.Stored(f.written)
@@ -145,7 +141,7 @@ func (f *fill) isRead() bool {
 func (f *fill) transfer(ctx context.Context) error {
 	length := int64(-1)
 	if f.connections > 1 {
-		length = f.cache.spans.first
+		length = f.table.config.Spans.First
 	}
 	body, err := fetch(ctx, f.req, f.meter, 0, length, "")
 	if err != nil {
@@ -166,7 +162,7 @@ func (f *fill) transfer(ctx context.Context) error {
 	if errors.Is(err, ErrDigestMismatch) && several {
 		// The source may only get ranges wrong. The next fill does without
 		// them.
-		f.cache.noRanges.Add(f.req.shared(), struct{}{})
+		f.table.noRanges.Add(f.req.shared(), struct{}{})
 	}
 	return err
 }

@@ -2,13 +2,147 @@ package blobcache
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
+
+// Room reserves room for content that is being downloaded.
+type Room interface {
+	// Fits returns an error that is [ErrTooLarge] if content of this size could
+	// not be stored even if all other content were removed. A size of -1,
+	// unknown, fits.
+	Fits(ctx context.Context, size int64) error
+
+	// Largest returns the largest size that is stored, at most limit unless that
+	// is 0.
+	Largest(limit int64) int64
+
+	// Open returns an empty reservation for a group, which may be "".
+	Open(group string) Reservation
+
+	// Failed is called with an error of storing content.
+	Failed(err error)
+}
+
+// Reservation is the room of one fill. Its methods are called by one goroutine at
+// a time, except for Wrote.
+type Reservation interface {
+	// Try reserves n bytes if there is room now.
+	Try(ctx context.Context, n int64) (ok bool)
+
+	// Reserve reserves n bytes and waits for room for a while.
+	Reserve(ctx context.Context, n int64) error
+
+	// Wrote counts bytes that have been written or allocated on the disk.
+	Wrote(n int64)
+
+	// Close gives the room back. Stored is the size of the content if it has
+	// been stored with it, else 0.
+	Close(d digest.Digest, stored int64)
+}
+
+// Config is the configuration of a [Table].
+type Config struct {
+	Blobs store.Blobs
+	Room  Room
+	Hooks fillHooks
+	Spans Spans
+
+	// IsStored reports whether content of this size is stored by now, and counts
+	// it as used.
+	IsStored func(ctx context.Context, d digest.Digest, size int64) bool
+
+	// StopAbandoned ends a fill when its last reader has left, unless it is
+	// nearly done.
+	StopAbandoned bool
+}
+
+// fillHooks are called, if they are set, when something happens. They must not
+// block.
+type fillHooks struct {
+	// Done is called once for each fill. Err is nil if the content was verified.
+	// Size is the number of bytes that were fetched.
+	Done func(d digest.Digest, size int64, took time.Duration, err error)
+
+	// Joined is called for each request that follows another request's fill.
+	Joined func(d digest.Digest)
+
+	// Resumed is called before a fill asks the source again, which broke off or
+	// refused at an offset.
+	Resumed func(d digest.Digest, offset int64, err error)
+
+	// Abandoned is called when the last reader of a running fill leaves. Written
+	// is the number of bytes that have come, of size bytes in all, or -1 if that
+	// is not known. The fill goes on, or ends with [ErrAbandoned].
+	Abandoned func(d digest.Digest, written, size int64, goesOn bool)
+
+	// StorageError is called for an error of the storage that a request
+	// survives. Op says what was being done.
+	StorageError func(op string, err error)
+}
+
+func (h fillHooks) storageError(op string, err error) {
+	if h.StorageError != nil {
+		h.StorageError(op, err)
+	}
+}
+
+func (h fillHooks) joined(d digest.Digest) {
+	if h.Joined != nil {
+		h.Joined(d)
+	}
+}
+
+func (h fillHooks) resumed(d digest.Digest, offset int64, err error) {
+	if h.Resumed != nil {
+		h.Resumed(d, offset, err)
+	}
+}
+
+func (h fillHooks) abandoned(d digest.Digest, written, size int64, goesOn bool) {
+	if h.Abandoned != nil {
+		h.Abandoned(d, written, size, goesOn)
+	}
+}
+
+// Table holds the running fills of a cache. It is safe for concurrent use.
+type Table struct {
+	config   Config
+	slots    *slots
+	noRanges *lru.Cache[fillKey, struct{}] // fetched in ranges that did not fit together
+
+	committing [256]sync.Mutex // by slot of the digest
+
+	mu    sync.Mutex
+	fills map[fillKey]*fill
+	ended [256]uint64 // how many fills have ended, by slot of their digest
+	seed  maphash.Seed
+}
+
+// noRangesEntries is the number of contents that are remembered not to be fetched
+// in ranges.
+const noRangesEntries = 1024
+
+// NewTable returns a table without fills.
+func NewTable(config Config) *Table {
+	noRanges, err := lru.New[fillKey, struct{}](noRangesEntries)
+	if err != nil {
+		panic(err) // the size is a positive constant
+	}
+	return &Table{
+		config: config, slots: newSlots(), noRanges: noRanges,
+		fills: make(map[fillKey]*fill), seed: maphash.MakeSeed(),
+	}
+}
 
 // fillKey identifies a fill that all requests of an endpoint may share, or one
 // of a single scope.
@@ -28,33 +162,90 @@ const (
 	never
 )
 
+// Get returns a reader of the fill that downloads the content, which it starts if
+// there is none. Before that it calls stored for content that the request may have
+// without one; if that finds the content, the reader is nil and the origin [Hit].
+// The caller must close the reader. The error is the source's, ctx's, that of
+// stored, or [ErrBusy].
+func (t *Table) Get(ctx context.Context, req Request, stored func(context.Context, Request, Standing) (found bool, err error)) (*Follower, Origin, error) {
+	for share := always; ; {
+		ended := t.endedFills(req.Digest)
+		standing := req.standing(ctx)
+		if standing.Linked || standing.Delivered {
+			req.Size = standing.Size
+		}
+		if standing.Linked || standing.Delivered && share != never {
+			found, err := stored(ctx, req, standing)
+			if !errors.Is(err, ErrUnconfirmed) && (found || err != nil) {
+				return nil, Hit, err
+			}
+			if err != nil {
+				share = never
+			}
+		}
+		f, started, err := t.join(ctx, req, ended, share)
+		if err != nil {
+			return nil, Started, err
+		}
+		if f == nil {
+			continue
+		}
+		r, origin, err := f.reader(ctx, req, started)
+		if err == nil && origin == Joined {
+			if err = f.admit(ctx, req, standing); err == nil {
+				t.config.Hooks.joined(req.Digest)
+				return r, origin, nil
+			}
+			_ = r.Close()
+			if !errors.Is(err, ErrUnconfirmed) {
+				return nil, origin, err
+			}
+			share = never
+			continue
+		}
+		if err == nil || origin == Started || f.scope == req.Scope || ctx.Err() != nil {
+			return r, origin, err
+		}
+		// Another scope's fill failed, perhaps because it lacks a right that
+		// this scope has. Waiting for one such failure is enough.
+		share = max(share, answered)
+	}
+}
+
+// Lock locks the storing of content, so that the same content is stored once.
+func (t *Table) Lock(d digest.Digest) (unlock func()) {
+	one := &t.committing[t.slot(d)]
+	one.Lock()
+	return one.Unlock
+}
+
 // join returns the running fill for a request, or starts one. The caller gets a
 // reference to the fill, which its reader takes over. The result is nil if
 // fills have ended since the caller looked into the store, which may have the
 // content by now. A request that may not share another scope's fill gets one of
 // its own scope. The error is [ErrBusy] if no further fill may be started.
-func (c *Cache) join(ctx context.Context, req Request, ended uint64, share sharing) (f *fill, started bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (t *Table) join(ctx context.Context, req Request, ended uint64, share sharing) (f *fill, started bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	key := req.shared()
-	f = c.fills[key]
+	f = t.fills[key]
 	if f != nil && f.scope != req.Scope && (share == never || share == answered && !f.answered()) {
 		key.own, key.scope = true, req.Scope
-		f = c.fills[key]
+		f = t.fills[key]
 	}
 	if f != nil && f.acquire() {
 		return f, false, nil
 	}
-	if c.ended[c.slot(req.Digest)] != ended {
+	if t.ended[t.slot(req.Digest)] != ended {
 		return nil, false, nil
 	}
-	slot, err := c.slots.take(&req)
+	slot, err := t.slots.take(&req)
 	if err != nil {
 		return nil, false, err
 	}
-	f = newFill(c, req)
+	f = newFill(t, req)
 	f.key, f.slot = key, slot
-	c.fills[key] = f
+	t.fills[key] = f
 	// The fill serves all who request the digest, so it must not end with the
 	// first request.
 	ctx, f.stop = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -62,22 +253,22 @@ func (c *Cache) join(ctx context.Context, req Request, ended uint64, share shari
 	return f, true, nil
 }
 
-func (c *Cache) leave(f *fill) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ended[c.slot(f.digest)]++
-	if c.fills[f.key] == f { // and not one that has taken an abandoned one's place
-		delete(c.fills, f.key)
+func (t *Table) leave(f *fill) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended[t.slot(f.digest)]++
+	if t.fills[f.key] == f { // and not one that has taken an abandoned one's place
+		delete(t.fills, f.key)
 	}
 	close(f.left)
 }
 
-// filling reports whether content is being downloaded, or is verified and not
+// Filling reports whether content is being downloaded, or is verified and not
 // stored yet.
-func (c *Cache) filling(d digest.Digest) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key := range c.fills {
+func (t *Table) Filling(d digest.Digest) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key := range t.fills {
 		if key.digest == d {
 			return true
 		}
@@ -85,20 +276,20 @@ func (c *Cache) filling(d digest.Digest) bool {
 	return false
 }
 
-func (c *Cache) endedFills(d digest.Digest) uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ended[c.slot(d)]
+func (t *Table) endedFills(d digest.Digest) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended[t.slot(d)]
 }
 
 // slot maps a digest to one of a few counters, so that fills of other digests
 // rarely send a request back to the store.
-func (c *Cache) slot(d digest.Digest) uint64 {
-	return maphash.String(c.seed, string(d)) % uint64(len(c.ended))
+func (t *Table) slot(d digest.Digest) uint64 {
+	return maphash.String(t.seed, string(d)) % uint64(len(t.ended))
 }
 
-// Fill describes a running fill.
-type Fill struct {
+// Progress describes a running fill.
+type Progress struct {
 	Digest  digest.Digest
 	Size    int64 // of the content in bytes, -1 if not known
 	Written int64 // bytes that have come
@@ -108,26 +299,26 @@ type Fill struct {
 
 // Fills returns the running fills, the oldest first, including those that are
 // verified and not stored yet.
-func (c *Cache) Fills() []Fill {
-	c.mu.Lock()
-	fills := slices.Collect(maps.Values(c.fills))
-	c.mu.Unlock()
-	snapshots := make([]Fill, 0, len(fills))
+func (t *Table) Fills() []Progress {
+	t.mu.Lock()
+	fills := slices.Collect(maps.Values(t.fills))
+	t.mu.Unlock()
+	snapshots := make([]Progress, 0, len(fills))
 	for _, f := range fills {
 		f.mu.Lock()
-		snapshots = append(snapshots, Fill{f.digest, f.size, f.written, max(f.refs-1, 0), f.since})
+		snapshots = append(snapshots, Progress{f.digest, f.size, f.written, max(f.refs-1, 0), f.since})
 		f.mu.Unlock()
 	}
-	slices.SortFunc(snapshots, func(a, b Fill) int { return a.Since.Compare(b.Since) })
+	slices.SortFunc(snapshots, func(a, b Progress) int { return a.Since.Compare(b.Since) })
 	return snapshots
 }
 
 // Flush waits until all verified content is stored, or until ctx ends. It does
 // not wait for running transfers.
-func (c *Cache) Flush(ctx context.Context) {
-	c.mu.Lock()
-	fills := slices.Collect(maps.Values(c.fills))
-	c.mu.Unlock()
+func (t *Table) Flush(ctx context.Context) {
+	t.mu.Lock()
+	fills := slices.Collect(maps.Values(t.fills))
+	t.mu.Unlock()
 	for _, f := range fills {
 		if !f.verified() {
 			continue

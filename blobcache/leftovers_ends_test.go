@@ -90,14 +90,15 @@ var ends = map[string]func(s *site, b []byte){
 		_ = s.read(s.request("a", b, gives(bytes.NewReader(b), int64(len(b)))))
 	},
 	"abandoned": func(s *site, b []byte) {
-		s.cache.stopAbandoned = true
+		s.cache.evictor.limits.StopAbandoned = true
+		s.cache.fills = s.cache.newFills(DefaultSpans)
 		for range 2 {
 			s.leave(s.request("a", b, hangs(b[:len(b)/2], 60<<20)))
-			time.Sleep(abandonGrace + time.Nanosecond)
+			time.Sleep(10*time.Second + time.Nanosecond)
 		}
 	},
 	"in ranges": func(s *site, b []byte) {
-		s.cache.spans = spans{first: 50_000, least: 20_000, most: 40_000}
+		s.cache.SetSpans(50_000, 20_000, 40_000)
 		for _, good := range []int{0, 1, 3} {
 			req, asked := s.request("a", b, nil), 0
 			req.Connections = 4

@@ -95,8 +95,8 @@ func (s *site) nothingLeft() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k, c := s.cache.evictor, s.cache
-	if n := len(c.slots.endpoints); n != 0 {
-		s.Errorf("slots of %d endpoints are taken: %+v", n, c.slots.endpoints["hub"])
+	if n := len(c.fills.slots.endpoints); n != 0 {
+		s.Errorf("slots of %d endpoints are taken: %+v", n, c.fills.slots.endpoints["hub"])
 	}
 	if k.reserved != 0 || len(k.groups) != 0 || k.wanted != 0 || k.written.Load() != 0 {
 		s.Errorf("%d bytes stay reserved, %d written, %d wanted, groups %v", k.reserved, k.written.Load(), k.wanted, k.groups)
@@ -104,8 +104,8 @@ func (s *site) nothingLeft() {
 	if s.held != 0 {
 		s.Errorf("%d bytes are held of a quota", s.held)
 	}
-	if len(c.fills) != 0 || len(k.reading) != 0 {
-		s.Errorf("%d fills are known, and %d readers", len(c.fills), len(k.reading))
+	if len(c.Fills()) != 0 || len(k.reading) != 0 {
+		s.Errorf("%d fills are known, and %d readers", len(c.Fills()), len(k.reading))
 	}
 }
 

@@ -123,7 +123,7 @@ func (t *trimming) dropNow(d digest.Digest) (done bool) {
 	k := t.quotas.cache.evictor
 	k.writing.Lock()
 	defer k.writing.Unlock()
-	if t.ctx.Err() != nil || t.quotas.cache.filling(d) || k.busy(d) {
+	if t.ctx.Err() != nil || t.quotas.cache.fills.Filling(d) || k.busy(d) {
 		return false
 	}
 	e, err := k.blobs.Stat(t.ctx, d)

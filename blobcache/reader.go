@@ -41,11 +41,8 @@ func (r *Reader) Size() int64 { return r.size }
 func (r *Reader) Parts() bool {
 	r.using.Lock()
 	defer r.using.Unlock()
-	switch source := r.source.(type) {
-	case *follower:
-		return source.parts()
-	case *bypass:
-		return source.parts()
+	if f, ok := r.source.(*Follower); ok {
+		return f.Parts()
 	}
 	return true
 }
@@ -57,24 +54,15 @@ func (r *Reader) Parts() bool {
 func (r *Reader) AwaitWhole(ctx context.Context) error {
 	r.using.Lock()
 	defer r.using.Unlock()
-	exposed := false
-	switch source := r.source.(type) {
-	case *follower:
-		size, err := source.fill.awaitEnd(ctx)
-		if err == nil {
-			r.size = size
-			return nil
-		}
-		if exposed = source.fill.exposed(); !errors.Is(err, errSpool) {
-			return err
-		}
-	case *bypass:
-		exposed = source.source.plain
+	f, ok := r.source.(*Follower)
+	if !ok {
+		return nil
 	}
-	if exposed {
-		return ErrUnconfirmed
+	size, err := f.AwaitWhole(ctx)
+	if err == nil {
+		r.size = size
 	}
-	return nil
+	return err
 }
 
 // Err returns the first error other than io.EOF that a read has met. It tells a
@@ -201,8 +189,8 @@ func (r *Reader) next(buf []byte, most int64) (p []byte, back func(), err error)
 	if r.closed {
 		return nil, func() {}, fs.ErrClosed
 	}
-	if t, ok := r.source.(*follower); ok {
-		p, back, err = t.next(buf, most)
+	if f, ok := r.source.(*Follower); ok {
+		p, back, err = f.Next(buf, most)
 	} else {
 		var n int
 		n, err = r.source.Read(buf[:min(int64(len(buf)), most)])

@@ -20,6 +20,10 @@ const (
 	allocateFrom = 1 << 20
 )
 
+// ErrTooLarge means that content is too large to be stored, so that it is passed on
+// by design.
+var ErrTooLarge = errors.New("too large to store")
+
 // tooLarge reports whether content of this size exceeds the request's limit. A
 // size of -1, unknown, does not.
 func (r *Request) tooLarge(size int64) bool { return r.Limit > 0 && size > r.Limit }
@@ -31,12 +35,12 @@ func (r *Request) hold(n int64) (ok bool) { return r.Reserve == nil || r.Reserve
 // unless it can never be stored. Room is reserved later, as the bytes come.
 func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
 	if f.req.tooLarge(size) {
-		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", errTooLarge, size, f.req.Limit)
+		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, size, f.req.Limit)
 	}
-	if err := f.cache.evictor.fits(ctx, size); err != nil {
+	if err := f.table.config.Room.Fits(ctx, size); err != nil {
 		return nil, err
 	}
-	return f.cache.blobs.Spool(ctx)
+	return f.table.config.Blobs.Spool(ctx)
 }
 
 // makeRoom reserves room for n bytes that have come for a segment, and for some
@@ -48,9 +52,9 @@ func (f *fill) makeRoom(ctx context.Context, seg *segment, n int64) (bare int64,
 	}
 	defer f.growing.Release(1)
 	from, to := seg.at, seg.at+n
-	most := f.cache.evictor.largest(f.req.Limit)
+	most := f.table.config.Room.Largest(f.req.Limit)
 	if f.size < 0 && to > most {
-		return 0, fmt.Errorf("more than %d bytes came: %w", most, errTooLarge)
+		return 0, fmt.Errorf("more than %d bytes came: %w", most, ErrTooLarge)
 	}
 	f.come += n
 	gaps := f.room.gaps(from, to)
@@ -76,23 +80,25 @@ func (f *fill) tryRoom(ctx context.Context, n int64) (ok bool) {
 	if !f.req.hold(n) {
 		return false
 	}
-	if wait, err := f.cache.evictor.tryReserve(ctx, &f.reserved, n); err != nil || wait != nil {
+	if !f.reserved.Try(ctx, n) {
 		f.req.hold(-n)
 		return false
 	}
+	f.held += n
 	return true
 }
 
 // needRoom reserves room for n bytes and waits for it.
 func (f *fill) needRoom(ctx context.Context, n int64) error {
 	if !f.req.hold(n) {
-		return fmt.Errorf("%w: the quota has no room beside other downloads", errTooLarge)
+		return fmt.Errorf("%w: the quota has no room beside other downloads", ErrTooLarge)
 	}
-	err := f.cache.evictor.reserve(ctx, &f.reserved, n)
-	if err != nil {
+	if err := f.reserved.Reserve(ctx, n); err != nil {
 		f.req.hold(-n)
+		return err
 	}
-	return err
+	f.held += n
+	return nil
 }
 
 // takeBlocks allocates the disk's blocks for an extent before its bytes come,
@@ -119,7 +125,7 @@ func (f *fill) takeBlocks(x extent) (ok bool, err error) {
 // wrote counts bytes of the disk that the spool has taken.
 func (f *fill) wrote(n int64) {
 	f.onDisk.Add(n)
-	f.cache.evictor.wrote(n)
+	f.reserved.Wrote(n)
 }
 
 // trim frees allocated blocks for bytes that will not come. A reader may keep
@@ -136,11 +142,11 @@ func (f *fill) trim() {
 // settle gives back the reserved room, except for the `stored` bytes of content
 // that was stored.
 func (f *fill) settle(stored int64) {
-	reserved := f.reserved.bytes
-	f.cache.evictor.settle(&f.reserved, f.onDisk.Load(), stored)
-	f.req.hold(-reserved)
+	f.reserved.Close(f.digest, stored)
+	f.req.hold(-f.held)
+	f.held = 0
 }
 
 // passedOn reports whether content is passed on without being stored by design,
 // so that err is no storage error.
-func passedOn(err error) bool { return errors.Is(err, errTooLarge) }
+func passedOn(err error) bool { return errors.Is(err, ErrTooLarge) }

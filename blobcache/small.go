@@ -60,9 +60,7 @@ func (c *Cache) PutBytes(ctx context.Context, d digest.Digest, content []byte) e
 		return fmt.Errorf("%s: %w", d, ErrDigestMismatch)
 	}
 	c.remember(d, content)
-	one := &c.committing[c.slot(d)]
-	one.Lock()
-	defer one.Unlock()
+	defer c.fills.Lock(d)()
 	if _, ok := c.Has(ctx, d); ok {
 		c.evictor.used(d, true)
 		return nil
@@ -75,18 +73,18 @@ func (c *Cache) PutBytes(ctx context.Context, d digest.Digest, content []byte) e
 
 func (c *Cache) put(ctx context.Context, d digest.Digest, content []byte) (err error) {
 	size := int64(len(content))
-	if err := c.evictor.fits(ctx, size); err != nil {
+	if err := c.evictor.Fits(ctx, size); err != nil {
 		return err
 	}
-	var room reservation
-	if err := c.evictor.reserve(ctx, &room, size); err != nil {
+	room := c.evictor.Open("")
+	if err := room.Reserve(ctx, size); err != nil {
 		return err
 	}
 	var stored int64
 	defer func() {
 		c.evictor.used(d, true) // before a sweep can find it
-		c.evictor.settle(&room, 0, stored)
-		c.evictor.failed(err)
+		room.Close(d, stored)
+		c.evictor.Failed(err)
 	}()
 	spool, err := c.blobs.Spool(ctx)
 	if err != nil {

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 const (
@@ -18,16 +21,43 @@ const (
 	groupShare = 2
 )
 
-var (
-	errTooLarge = errors.New("too large to store")
-	errNoRoom   = errors.New("no room")
-)
+var errNoRoom = errors.New("no room")
 
 // reservation is the room that a fill has reserved, for bytes that have come or
 // are about to.
 type reservation struct {
-	group string // that asked for it, or empty
-	bytes int64
+	evictor *evictor
+	group   string       // that asked for it, or empty
+	bytes   int64        // guarded by the evictor's lock
+	written atomic.Int64 // bytes of it that are on the disk
+}
+
+// Open implements [Room].
+func (k *evictor) Open(group string) Reservation { return &reservation{evictor: k, group: group} }
+
+// Try implements [Reservation].
+func (r *reservation) Try(ctx context.Context, n int64) (ok bool) {
+	wait, err := r.evictor.tryReserve(ctx, r, n)
+	return err == nil && wait == nil
+}
+
+// Reserve implements [Reservation].
+func (r *reservation) Reserve(ctx context.Context, n int64) error {
+	return r.evictor.reserve(ctx, r, n)
+}
+
+// Wrote implements [Reservation].
+func (r *reservation) Wrote(n int64) {
+	r.written.Add(n)
+	r.evictor.written.Add(n)
+}
+
+// Close implements [Reservation].
+func (r *reservation) Close(d digest.Digest, stored int64) {
+	if stored > 0 {
+		r.evictor.used(d, false) // before a sweep can find it
+	}
+	r.evictor.settle(r, stored)
 }
 
 // disk describes the disk's space without the reserve, in bytes. Spare is
@@ -55,13 +85,8 @@ func (k *evictor) disk(ctx context.Context) disk {
 	return disk{known: true, kept: k.limits.Reserve >= 0, spare: free - reserve, total: total - reserve, written: written}
 }
 
-// tooLarge reports whether content of this size exceeds the configured limits.
-// A size of -1, unknown, does not.
-func (k *evictor) tooLarge(size int64) bool { return size > k.largest(0) }
-
-// largest returns the largest size that is stored, according to the
-// configuration and to the caller's limit; a limit of 0 means none.
-func (k *evictor) largest(limit int64) int64 {
+// Largest implements [Room].
+func (k *evictor) Largest(limit int64) int64 {
 	most := int64(math.MaxInt64)
 	if limit > 0 {
 		most = limit
@@ -76,21 +101,20 @@ func (k *evictor) largest(limit int64) int64 {
 	return most
 }
 
-// fits returns an error if content of this size could not be stored even if all
-// other content were removed. Such content must neither evict anything nor wait
-// for room. A size of -1, unknown, fits.
-func (k *evictor) fits(ctx context.Context, size int64) error {
+// Fits implements [Room]. Content that does not fit must neither evict anything
+// nor wait for room.
+func (k *evictor) Fits(ctx context.Context, size int64) error {
 	if size <= 0 {
 		return nil
 	}
-	if k.tooLarge(size) {
-		return fmt.Errorf("%w: %d bytes, the configuration allows %d", errTooLarge, size, k.largest(0))
+	if size > k.Largest(0) {
+		return fmt.Errorf("%w: %d bytes, the configuration allows %d", ErrTooLarge, size, k.Largest(0))
 	}
 	disk := k.disk(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if most := k.capacity(disk); size > most {
-		return fmt.Errorf("%w: %d bytes, the whole cache has room for %d", errTooLarge, size, most)
+		return fmt.Errorf("%w: %d bytes, the whole cache has room for %d", ErrTooLarge, size, most)
 	}
 	return nil
 }
@@ -179,17 +203,13 @@ func (k *evictor) count(r *reservation, n int64) {
 // measured.
 func (k *evictor) coming(written int64) int64 { return k.reserved - min(written, k.written.Load()) }
 
-// wrote counts bytes that a fill has written to the disk or has allocated
-// there.
-func (k *evictor) wrote(n int64) { k.written.Add(n) }
-
-// settle ends a reservation of which `written` bytes are on the disk. Stored is
-// the size of the content that was stored, or 0.
-func (k *evictor) settle(r *reservation, written, stored int64) {
+// settle ends a reservation. Stored is the size of the content that was stored,
+// or 0.
+func (k *evictor) settle(r *reservation, stored int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.count(r, -r.bytes)
-	k.written.Add(-written)
+	k.written.Add(-r.written.Load())
 	k.stored += stored
 	k.sweepIfHigh()
 }

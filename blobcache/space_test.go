@@ -104,7 +104,7 @@ func TestRoomAfterAFailure(t *testing.T) {
 			t.Errorf("%d bytes and no error", len(got))
 		}
 		synctest.Wait()
-		if info, err := r.source.(*follower).fill.file.Stat(); err != nil || taken(info) > 5_500_000 {
+		if info, err := r.source.(*Follower).fill.file.Stat(); err != nil || taken(info) > 5_500_000 {
 			t.Errorf("%d bytes of the disk are held for a reader of 5000000, %v", taken(info), err)
 		}
 		_ = r.Close()

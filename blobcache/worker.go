@@ -7,17 +7,17 @@ import (
 	"io"
 )
 
-// spans are sizes of ranges in bytes.
-type spans struct {
-	first int64 // of the first request for content that may be fetched in ranges
-	least int64 // of those that follow
-	most  int64
+// Spans are sizes of ranges in bytes.
+type Spans struct {
+	First int64 // of the first request for content that may be fetched in ranges
+	Least int64 // of those that follow
+	Most  int64
 }
 
-// The first range is large enough for most layers, so that they need a single
+// DefaultSpans are the sizes in use. The first range is large enough for most layers, so that they need a single
 // request. The following ones get smaller towards the end, so that all
 // connections end at about the same time.
-var defaultSpans = spans{first: 32 << 20, least: 8 << 20, most: 64 << 20}
+var DefaultSpans = Spans{First: 32 << 20, Least: 8 << 20, Most: 64 << 20}
 
 // errNoRanges means that the source does not serve ranges of the content that
 // the fill began with.
@@ -62,13 +62,13 @@ func (w *worker) run(ctx context.Context) error {
 		}
 		w.drop()
 		if err == errSlowConnection {
-			w.fill.cache.hooks.resumed(w.fill.digest, at, err)
+			w.fill.table.config.Hooks.resumed(w.fill.digest, at, err)
 			continue
 		}
 		if final(err) || ctx.Err() != nil || !w.retries.again(ctx, w.got) {
 			return err
 		}
-		w.fill.cache.hooks.resumed(w.fill.digest, at, err)
+		w.fill.table.config.Hooks.resumed(w.fill.digest, at, err)
 	}
 }
 

@@ -114,7 +114,7 @@ func TestFinishAbandoned(t *testing.T) {
 }
 
 // fills are those of the one storage in use.
-func (s *site) fills() (fills []blobcache.Fill) {
+func (s *site) fills() (fills []blobcache.Progress) {
 	vaults.Range(func(_, value any) bool {
 		fills = append(fills, value.(*vault).cache.Fills()...)
 		return true

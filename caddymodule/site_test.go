@@ -266,7 +266,7 @@ func (s *site) awaitStored(digests ...string) {
 		name := filepath.Join(s.cache, "blobs", algorithm, hex[:2], hex)
 		eventually(s.t, digest+" is stored", func() bool {
 			_, err := os.Stat(name)
-			return err == nil && !slices.ContainsFunc(s.fills(), func(f blobcache.Fill) bool { return string(f.Digest) == digest })
+			return err == nil && !slices.ContainsFunc(s.fills(), func(f blobcache.Progress) bool { return string(f.Digest) == digest })
 		})
 	}
 }
