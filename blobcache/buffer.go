@@ -78,3 +78,6 @@ func (b *buffer) fit(n int) *buffer {
 	}
 	return b
 }
+
+// LargeInUse returns the number of large buffers in use.
+func LargeInUse() int { return int(largeUsed.Load()) }

@@ -25,7 +25,7 @@ func freshSpool(t *testing.T, size int64, readers int) (*spool, *segment) {
 	t.Cleanup(func() {
 		s.dropChunks()
 		_ = file.Close()
-		if n := largeUsed.Load(); n != 0 {
+		if n := LargeInUse(); n != 0 {
 			t.Errorf("%d large buffers are not given back", n)
 		}
 	})

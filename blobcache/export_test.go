@@ -10,6 +10,3 @@ func (c *Cache) Counted() (stored, reserved int64, reading int) {
 	defer c.evictor.mu.Unlock()
 	return c.evictor.stored, c.evictor.reserved, len(c.evictor.reading)
 }
-
-// LargeBuffers is how many of them are in use.
-func LargeBuffers() int { return int(largeUsed.Load()) }

@@ -12,7 +12,7 @@ import (
 // buffers behind.
 func TestMain(m *testing.M) {
 	leaktest.Main(m, func() string {
-		if n := blobcache.LargeBuffers(); n != 0 {
+		if n := blobcache.LargeInUse(); n != 0 {
 			return fmt.Sprintf("\n%d large buffers are in use", n)
 		}
 		return ""

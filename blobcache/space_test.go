@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -83,6 +84,17 @@ func TestRoomBesideAFill(t *testing.T) {
 	}
 }
 
+// keptSpool remembers the latest spool.
+type keptSpool struct {
+	*smallDisk
+	spool *os.File
+}
+
+func (s *keptSpool) Spool(ctx context.Context) (spool *os.File, err error) {
+	s.spool, err = s.smallDisk.Spool(ctx)
+	return s.spool, err
+}
+
 // TestRoomAfterAFailure: a fill that breaks off gives back all that it had of the
 // disk, come or not.
 func TestRoomAfterAFailure(t *testing.T) {
@@ -92,7 +104,8 @@ func TestRoomAfterAFailure(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := New(&smallDisk{files, dirOf(files), 10_000_000}, Limits{Reserve: 1}, Hooks{})
+		disk := &keptSpool{smallDisk: &smallDisk{files, dirOf(files), 10_000_000}}
+		c := New(disk, Limits{Reserve: 1}, Hooks{})
 		large, d := content(1, 6_000_000)
 		r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
 			return &Body{ReadCloser: io.NopCloser(bytes.NewReader(large[:5_000_000])), Size: 6_000_000}, nil
@@ -104,7 +117,7 @@ func TestRoomAfterAFailure(t *testing.T) {
 			t.Errorf("%d bytes and no error", len(got))
 		}
 		synctest.Wait()
-		if info, err := r.source.(*Follower).fill.file.Stat(); err != nil || taken(info) > 5_500_000 {
+		if info, err := disk.spool.Stat(); err != nil || taken(info) > 5_500_000 {
 			t.Errorf("%d bytes of the disk are held for a reader of 5000000, %v", taken(info), err)
 		}
 		_ = r.Close()

@@ -42,7 +42,7 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 		return nil
 	}
 	stored, err := probe(file)
-	if err == nil && (size >= 0 && stored != size && !c.intact(file, d, stored) || stored == 0 && !isEmpty(d)) {
+	if err == nil && (size >= 0 && stored != size && !c.intact(file, d, stored) || stored == 0 && d != d.Algorithm().FromBytes(nil)) {
 		err = fmt.Errorf("got %d bytes, want %d", stored, size)
 	}
 	if err != nil {
@@ -101,10 +101,6 @@ func (c *Cache) intact(file io.ReadSeeker, d digest.Digest, size int64) bool {
 	c.sizes.Add(d, size)
 	return true
 }
-
-// isEmpty reports whether d is the digest of no bytes. Empty content has no
-// last byte to hold back, so it is verified before it is answered.
-func isEmpty(d digest.Digest) bool { return d == d.Algorithm().FromBytes(nil) }
 
 // heal removes damaged content and reports whether it could.
 func (c *Cache) heal(ctx context.Context, d digest.Digest, why error) (ok bool) {
