@@ -4,12 +4,20 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// randomBytes returns size bytes that are the same for a seed.
+func randomBytes(seed byte, size int) []byte {
+	b := make([]byte, size)
+	rand.NewChaCha8([32]byte{seed}).Read(b)
+	return b
+}
 
 // freshSpool is a spool for content of a size that nobody hashes yet, with so
 // many readers, and a segment for all of it.
@@ -51,7 +59,7 @@ func feed(ctx context.Context, t *testing.T, s *spool, seg *segment, content []b
 // TestLend: what has just come is there without a read of the file, up to the
 // last byte, which nobody may have before the end.
 func TestLend(t *testing.T) {
-	want, _ := content(1, 300_000)
+	want := randomBytes(1, 300_000)
 	s, seg := freshSpool(t, 300_000, 1)
 	feed(t.Context(), t, s, seg, want, 100_000)
 	for _, row := range []struct{ off, most, n int64 }{
@@ -88,7 +96,7 @@ func TestLend(t *testing.T) {
 
 // TestLendToFew: a crowd must not hold the memory of a fill.
 func TestLendToFew(t *testing.T) {
-	want, _ := content(2, 1000)
+	want := randomBytes(2, 1000)
 	s, seg := freshSpool(t, 1000, maxBorrowers)
 	feed(t.Context(), t, s, seg, want, 1000)
 	if p, back := s.lend(0, 10); p == nil {
@@ -109,7 +117,7 @@ func TestLendToFew(t *testing.T) {
 func TestHasherFallsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
-		want, _ := content(3, 2*maxChunks*n)
+		want := randomBytes(3, 2*maxChunks*n)
 		s, seg := freshSpool(t, int64(len(want)), 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer context.AfterFunc(ctx, s.wake)()
@@ -142,7 +150,7 @@ func TestHasherFallsBehind(t *testing.T) {
 // TestHashingBackAndForth: what came first somewhere else is read back, and what
 // comes after it is taken from memory again.
 func TestHashingBackAndForth(t *testing.T) {
-	want, _ := content(4, 3000)
+	want := randomBytes(4, 3000)
 	s, first := freshSpool(t, 3000, 1)
 	first.end = 1000
 	second := s.hold(1000, 2000)
@@ -172,36 +180,10 @@ func TestHashingBackAndForth(t *testing.T) {
 	}
 }
 
-// TestLargeBuffersAreFew: when they are all in use small ones do.
-func TestLargeBuffersAreFew(t *testing.T) {
-	held := make([]*buffer, 0, 2*largeBuffers)
-	large := 0
-	for range cap(held) {
-		buf := takeBuffer(true)
-		if held = append(held, buf); buf.large() {
-			large++
-		}
-	}
-	if large != largeBuffers {
-		t.Errorf("%d large buffers", large)
-	}
-	for _, buf := range held {
-		buf.release()
-	}
-	buf := takeBuffer(false).fit(smallBuffer)
-	if !buf.large() {
-		t.Error("what fills a small buffer gets no large one")
-	}
-	if buf = buf.fit(smallBuffer - 1); buf.large() {
-		t.Error("what does not fill a small buffer keeps a large one")
-	}
-	buf.release()
-}
-
 // TestNobodyHashesAnyMore: when a fill has ended while a connection still sends,
 // what that brings is not gathered in memory.
 func TestNobodyHashesAnyMore(t *testing.T) {
-	want, _ := content(5, 4*maxChunks*1000)
+	want := randomBytes(5, 4*maxChunks*1000)
 	s, seg := freshSpool(t, int64(len(want)), 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	feed(ctx, t, s, seg, want[:1000], 1000)
@@ -222,7 +204,7 @@ func TestNobodyHashesAnyMore(t *testing.T) {
 // TestFarBehind: what must be read back first keeps nobody waiting at the front.
 func TestFarBehind(t *testing.T) {
 	const late = readBack + 1000
-	want, _ := content(6, late+2*maxChunks*1000)
+	want := randomBytes(6, late+2*maxChunks*1000)
 	s, first := freshSpool(t, int64(len(want)), 1)
 	first.end = 1000
 	second := s.hold(1000, int64(len(want)))
