@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -103,7 +104,7 @@ func TestNoInodes(t *testing.T) {
 		age(t, opened, n, size, time.Duration(100-n)*time.Hour)
 	}
 	c.evictor.uses.take()
-	if pull(t, c, 100, size) != Started || has(t, c, 100, size) {
+	if pull(t, c, 100, size) != fill.Started || has(t, c, 100, size) {
 		t.Error("there is no room for it yet")
 	}
 	select {
@@ -157,7 +158,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	if !stuck || err != nil || shelf.removes != evictErrors {
 		t.Errorf("stuck: %v, %v after %d tries", stuck, err, shelf.removes)
 	}
-	if pull(t, c, 1, size) != Hit {
+	if pull(t, c, 1, size) != fill.Hit {
 		t.Error("what is there should be a hit")
 	}
 }

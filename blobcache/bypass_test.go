@@ -13,7 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // noSpool runs a test on a store that cannot create spools.
@@ -29,7 +29,7 @@ func TestDirect(t *testing.T) {
 	for _, size := range []int{0, 1, 2, 1000, 400_000} {
 		noSpool(t, func(t *testing.T, e *env) {
 			s := e.source(random(70, size))
-			if origin := e.whole(s); origin != blobcache.Started {
+			if origin := e.whole(s); origin != fill.Started {
 				t.Errorf("origin %v", origin)
 			}
 			synctest.Wait()
@@ -80,7 +80,7 @@ func TestDirectSeeks(t *testing.T) {
 		if n, err := r.Read(piece); n != 0 || err != io.EOF {
 			t.Errorf("beyond the end: %d bytes, %v", n, err)
 		}
-		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) { return nil, errSource }
+		s.answer = func(context.Context, int, int64) (*fill.Body, error) { return nil, errSource }
 		if _, err := r.Seek(0, io.SeekStart); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestDirectCorrupt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			noSpool(t, func(t *testing.T, e *env) {
 				s := e.source(random(73, 400_000))
-				s.answer = func(context.Context, int, int64) (*blobcache.Body, error) { return lie(s), nil }
+				s.answer = func(context.Context, int, int64) (*fill.Body, error) { return lie(s), nil }
 				r := e.mustGet(s)
 				// Also by its size, as a server of ranges reads it.
 				got, err := io.ReadAll(io.LimitReader(r, r.Size()))
@@ -113,7 +113,7 @@ func TestDirectCorrupt(t *testing.T) {
 func TestDirectMisannounced(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(77, 1000))
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			body := s.body(offset, s.from(offset))
 			body.Size = 1001
 			return body, nil
@@ -126,7 +126,7 @@ func TestDirectMisannounced(t *testing.T) {
 func TestDirectAfterTheEnd(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(78, 1000))
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			once := s.from(offset)
 			return s.body(offset, readFunc(func(p []byte) (int, error) {
 				n, err := once.Read(p)
@@ -156,14 +156,14 @@ func TestDirectEmptyAnswer(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(nil)
 		s.digest = digest.FromString("not empty")
-		e.refused(s, blobcache.ErrDigestMismatch)
+		e.refused(s, fill.ErrDigestMismatch)
 	})
 }
 
 func TestDirectUnknownSize(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(74, 300_000))
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			body := s.body(offset, s.from(offset))
 			body.Size = -1
 			return body, nil
@@ -182,9 +182,9 @@ func TestDirectUnknownSize(t *testing.T) {
 func TestDirectSourceErrors(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(75, 300_000))
-		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) { return nil, errSource }
+		s.answer = func(context.Context, int, int64) (*fill.Body, error) { return nil, errSource }
 		e.refused(s, errSource)
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, cut(s.from(offset), max(0, 1000-offset))), nil
 		}
 		r := e.mustGet(s)
@@ -220,14 +220,14 @@ func TestDirectDelivers(t *testing.T) {
 func TestDirectReadOn(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source([]byte("helll"))
-		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) {
+		s.answer = func(context.Context, int, int64) (*fill.Body, error) {
 			body := s.body(0, bytes.NewReader(s.content[:4]))
 			body.Size = -1
 			return body, nil
 		}
 		r := e.mustGet(s)
 		for range 2 {
-			if got, err := io.ReadAll(r); !errors.Is(err, blobcache.ErrDigestMismatch) {
+			if got, err := io.ReadAll(r); !errors.Is(err, fill.ErrDigestMismatch) {
 				t.Errorf("read %q, %v", got, err)
 			}
 		}

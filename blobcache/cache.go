@@ -10,12 +10,9 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
-
-// ErrDigestMismatch means that a source sent content with another digest than
-// the requested one. It is not stored, and its last byte is not delivered.
-var ErrDigestMismatch = errors.New("content does not match its digest")
 
 // Hooks are called, if they are set, when something happens. They must not
 // block.
@@ -70,7 +67,7 @@ type Cache struct {
 	blobs    store.Blobs
 	evictor  *evictor
 	hooks    Hooks
-	fills    *Table
+	fills    *fill.Table
 	removing sync.Mutex // so that removed content is subtracted once
 
 	small *lru.Cache[digest.Digest, []byte]
@@ -96,19 +93,19 @@ func New(blobs store.Blobs, limits Limits, hooks Hooks) *Cache {
 		panic(err) // the sizes are positive constants
 	}
 	c := &Cache{blobs: blobs, evictor: newEvictor(blobs, limits, hooks), hooks: hooks, small: small, sizes: sizes}
-	c.fills = c.newFills(DefaultSpans)
+	c.fills = c.newFills(fill.DefaultSpans)
 	return c
 }
 
 // newFills returns a table of fills whose requests for ranges have these sizes.
-func (c *Cache) newFills(spans Spans) *Table {
-	return NewTable(Config{
+func (c *Cache) newFills(spans fill.Spans) *fill.Table {
+	return fill.NewTable(fill.Config{
 		Blobs:         c.blobs,
 		Room:          c.evictor,
 		IsStored:      c.isStored,
 		StopAbandoned: c.evictor.limits.StopAbandoned,
 		Spans:         spans,
-		Hooks: fillHooks{
+		Hooks: fill.FillHooks{
 			Done:         c.hooks.FillDone,
 			Joined:       c.hooks.Joined,
 			Resumed:      c.hooks.Resumed,
@@ -130,7 +127,7 @@ func (c *Cache) isStored(ctx context.Context, d digest.Digest, size int64) bool 
 }
 
 // Fills returns the running downloads, the oldest first.
-func (c *Cache) Fills() []Progress { return c.fills.Fills() }
+func (c *Cache) Fills() []fill.Progress { return c.fills.Fills() }
 
 // Flush waits until all verified content is stored, or until ctx ends. It does not
 // wait for running transfers.
@@ -146,77 +143,15 @@ func (c *Cache) Keep(ctx context.Context) {
 	scrubbing.Wait()
 }
 
-// Origin says where the content of an answer comes from.
-type Origin int
-
-const (
-	// Hit means that the content was stored.
-	Hit Origin = iota
-	// Joined means that another request's fill is downloading the content.
-	Joined
-	// Started means that this request asked the source for the content.
-	Started
-)
-
-// Request asks for content.
-type Request struct {
-	Digest digest.Digest
-
-	// Size is the size in bytes, or -1 if it is not known. Stored content of
-	// another size is removed and downloaded again, unless its digest matches.
-	Size int64
-
-	// Limit is the size in bytes above which the content is passed on without
-	// being stored. Zero means no limit.
-	Limit int64
-
-	// Endpoint names the endpoint that Fetch asks. Running fills are shared
-	// only between requests of the same endpoint.
-	Endpoint string
-
-	// Scope names the authority that Fetch asks with. A request shares the
-	// failure of another request's fill only within a scope; in another scope
-	// it asks the source itself.
-	Scope string
-
-	// Claim, if not nil, decides which content the scope may have that the
-	// request does not fetch itself. Without a Claim it may have all.
-	Claim Claim
-
-	// Source bounds the transfers from the endpoint, for all scopes together.
-	Source SourceLimits
-
-	// Group is the group that a fill started by this request counts for, in
-	// number and in reserved room. It may be empty.
-	Group string
-
-	// Reserve, if not nil, is called with the number of bytes of room that a
-	// fill started by this request is about to take, and with a negative number
-	// when it gives them back, also those of content that has been stored. If
-	// Reserve returns false, the fill takes no room and its content is passed
-	// on without being stored.
-	Reserve func(bytes int64) (ok bool)
-
-	Fetch Fetch
-
-	// Connections is the number of ranges of large content that may be fetched
-	// at once. Below 2 the source is never asked for ranges.
-	Connections int
-
-	// Stored, if not nil, is called when a fill started by this request has
-	// been stored.
-	Stored func(size int64)
-}
-
 // Get returns the content and fills the cache on the way. It returns as soon as
 // the source has answered; the bytes follow as they come. The caller must close
 // the reader. The error is the source's, ctx's, or ErrBusy.
-func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
+func (c *Cache) Get(ctx context.Context, req fill.Request) (*Reader, fill.Origin, error) {
 	if err := req.Digest.Validate(); err != nil {
-		return nil, Started, fmt.Errorf("%q: %w", req.Digest, err)
+		return nil, fill.Started, fmt.Errorf("%q: %w", req.Digest, err)
 	}
 	var hit *Reader
-	follower, origin, err := c.fills.Get(ctx, req, func(ctx context.Context, req Request, standing Standing) (bool, error) {
+	follower, origin, err := c.fills.Get(ctx, req, func(ctx context.Context, req fill.Request, standing fill.Standing) (bool, error) {
 		r, err := c.stored(ctx, req, standing)
 		hit = r
 		return r != nil, err
@@ -224,7 +159,7 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 	if err != nil {
 		return nil, origin, err
 	}
-	if origin == Hit {
+	if origin == fill.Hit {
 		return hit, origin, nil
 	}
 	return &Reader{source: follower, cancel: follower.Cancel, size: follower.Size()}, origin, nil
@@ -232,7 +167,7 @@ func (c *Cache) Get(ctx context.Context, req Request) (*Reader, Origin, error) {
 
 // stored opens stored content for a request that may have it. It returns nil if
 // the content is not stored.
-func (c *Cache) stored(ctx context.Context, req Request, standing Standing) (*Reader, error) {
+func (c *Cache) stored(ctx context.Context, req fill.Request, standing fill.Standing) (*Reader, error) {
 	r := c.open(ctx, req.Digest, req.Size)
 	if r == nil {
 		return nil, nil
@@ -248,8 +183,5 @@ func (c *Cache) stored(ctx context.Context, req Request, standing Standing) (*Re
 	r.cancel = c.evictor.read(req.Digest)
 	return r, nil
 }
-
-// shared returns the key of the fill that the request shares with others.
-func (r *Request) shared() fillKey { return fillKey{endpoint: r.Endpoint, digest: r.Digest} }
 
 func (c *Cache) storageError(op string, err error) { c.hooks.storageError(op, err) }

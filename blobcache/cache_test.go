@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 func TestBadDigest(t *testing.T) {
@@ -71,7 +72,7 @@ func TestDamageHeals(t *testing.T) {
 				}
 				req := s.request("a")
 				req.Size = 200_000
-				for _, want := range []blobcache.Origin{blobcache.Started, blobcache.Hit} {
+				for _, want := range []fill.Origin{fill.Started, fill.Hit} {
 					r, origin, err := e.cache.Get(t.Context(), req)
 					if err != nil {
 						t.Fatal(err)
@@ -163,7 +164,7 @@ func TestFind(t *testing.T) {
 		if _, err := e.bytes(s.digest, 1000); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("never stored: %v", err)
 		}
-		if err := e.cache.PutBytes(t.Context(), s.digest, s.content[1:]); !errors.Is(err, blobcache.ErrDigestMismatch) {
+		if err := e.cache.PutBytes(t.Context(), s.digest, s.content[1:]); !errors.Is(err, fill.ErrDigestMismatch) {
 			t.Errorf("put: %v", err)
 		}
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil || !e.stored(s) {

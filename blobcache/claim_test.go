@@ -9,13 +9,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // claiming is a source that tells a size and sends one byte, then what gate lets
 // through.
-func claiming(content []byte, size int64, gate <-chan struct{}) Fetch {
-	return func(ctx context.Context, _, _ int64, _ string) (*Body, error) {
+func claiming(content []byte, size int64, gate <-chan struct{}) fill.Fetch {
+	return func(ctx context.Context, _, _ int64, _ string) (*fill.Body, error) {
 		rest := readFunc(func([]byte) (int, error) {
 			select {
 			case <-gate:
@@ -25,7 +26,7 @@ func claiming(content []byte, size int64, gate <-chan struct{}) Fetch {
 			}
 		})
 		r := io.MultiReader(bytes.NewReader(content[:1]), rest, bytes.NewReader(content[1:]))
-		return &Body{ReadCloser: io.NopCloser(r), Size: size}, nil
+		return &fill.Body{ReadCloser: io.NopCloser(r), Size: size}, nil
 	}
 }
 
@@ -67,7 +68,7 @@ func TestClaimedSizeEvictsNothing(t *testing.T) {
 				time.Sleep(2 * pullSpan) // it is not in use any more
 				blue, d := content(100, size)
 				gate := make(chan struct{})
-				r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Group: "blue", Fetch: claiming(blue, size, gate)})
+				r, _, err := c.Get(t.Context(), fill.Request{Digest: d, Size: -1, Group: "blue", Fetch: claiming(blue, size, gate)})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -129,10 +130,10 @@ func TestWhatNeverFits(t *testing.T) {
 				}
 				blue, d := content(100, 1_200_000)
 				begin := time.Now()
-				r, origin, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
-					return &Body{ReadCloser: io.NopCloser(bytes.NewReader(blue)), Size: test.size}, nil
+				r, origin, err := c.Get(t.Context(), fill.Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
+					return &fill.Body{ReadCloser: io.NopCloser(bytes.NewReader(blue)), Size: test.size}, nil
 				}})
-				if err != nil || origin != Started {
+				if err != nil || origin != fill.Started {
 					t.Fatalf("origin %v, %v", origin, err)
 				}
 				defer r.Close()
@@ -184,7 +185,7 @@ func TestSizesBesideWhatIsStored(t *testing.T) {
 		sweep(t, c)
 		// Blocks are a little more than bytes.
 		for size, want := range map[int64]bool{-1: true, 0: true, 600_000: true, 890_000: true, 901_000: false, 1_000_000: false} {
-			if err := c.evictor.Fits(t.Context(), size); (err == nil) != want || err != nil && !errors.Is(err, ErrTooLarge) {
+			if err := c.evictor.Fits(t.Context(), size); (err == nil) != want || err != nil && !errors.Is(err, fill.ErrTooLarge) {
 				t.Errorf("%d bytes: %v", size, err)
 			}
 		}

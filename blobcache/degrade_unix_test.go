@@ -16,11 +16,12 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // midway is a source whose first answer breaks the spool after n bytes.
-func midway(s *source, n int64, fault func()) func(context.Context, int, int64) (*blobcache.Body, error) {
-	return func(_ context.Context, call int, offset int64) (*blobcache.Body, error) {
+func midway(s *source, n int64, fault func()) func(context.Context, int, int64) (*fill.Body, error) {
+	return func(_ context.Context, call int, offset int64) (*fill.Body, error) {
 		if call > 0 {
 			return s.body(offset, s.from(offset)), nil
 		}
@@ -108,7 +109,7 @@ func TestDiskFailsAtManyPlaces(t *testing.T) {
 					spool = file
 					return nil
 				}
-				s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+				s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 					if n == 5 {
 						fault(t, spool)
 					}
@@ -142,18 +143,18 @@ func TestDiskFailsAtManyPlaces(t *testing.T) {
 // on without the spool.
 func TestSourceFailsToo(t *testing.T) {
 	const size = 400_000
-	for name, second := range map[string]func(s *source) (*blobcache.Body, error){
-		"refuses": func(*source) (*blobcache.Body, error) { return nil, errSource },
-		"breaks":  func(s *source) (*blobcache.Body, error) { return s.body(0, cut(s.from(0), 300_000)), nil },
-		"flips": func(s *source) (*blobcache.Body, error) {
+	for name, second := range map[string]func(s *source) (*fill.Body, error){
+		"refuses": func(*source) (*fill.Body, error) { return nil, errSource },
+		"breaks":  func(s *source) (*fill.Body, error) { return s.body(0, cut(s.from(0), 300_000)), nil },
+		"flips": func(s *source) (*fill.Body, error) {
 			return s.body(0, bytes.NewReader(flipped(s.content, 300_000))), nil
 		},
-		"too long":  func(s *source) (*blobcache.Body, error) { return sized(s, size, append(s.content[:size:size], 0)), nil },
-		"too short": func(s *source) (*blobcache.Body, error) { return sized(s, size, s.content[:size-1]), nil },
-		"longer": func(s *source) (*blobcache.Body, error) {
+		"too long":  func(s *source) (*fill.Body, error) { return sized(s, size, append(s.content[:size:size], 0)), nil },
+		"too short": func(s *source) (*fill.Body, error) { return sized(s, size, s.content[:size-1]), nil },
+		"longer": func(s *source) (*fill.Body, error) {
 			return sized(s, size+1, append(s.content[:size:size], 0)), nil
 		},
-		"unknown": func(s *source) (*blobcache.Body, error) { return sized(s, -1, append(s.content[:size:size], 0)), nil },
+		"unknown": func(s *source) (*fill.Body, error) { return sized(s, -1, append(s.content[:size:size], 0)), nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
@@ -168,7 +169,7 @@ func TestSourceFailsToo(t *testing.T) {
 					<-asked
 					readOnly(t, spool)
 				})
-				s.answer = func(ctx context.Context, n int, offset int64) (*blobcache.Body, error) {
+				s.answer = func(ctx context.Context, n int, offset int64) (*fill.Body, error) {
 					if n == 0 {
 						return first(ctx, n, offset)
 					}
@@ -194,7 +195,7 @@ func TestSourceFailsToo(t *testing.T) {
 	}
 }
 
-func sized(s *source, size int64, content []byte) *blobcache.Body {
+func sized(s *source, size int64, content []byte) *fill.Body {
 	body := s.body(0, bytes.NewReader(content))
 	body.Size = size
 	return body
@@ -258,7 +259,7 @@ func TestDiskFailsUnderSendfile(t *testing.T) {
 		if n, err := r.WriteTo(io.Discard); err == nil || n != 0 {
 			t.Errorf("sent %d bytes, %v", n, err)
 		}
-		if origin := e.whole(s); origin != blobcache.Started || len(e.troubled()) != 1 {
+		if origin := e.whole(s); origin != fill.Started || len(e.troubled()) != 1 {
 			t.Errorf("origin %v, troubles: %q", origin, e.troubled())
 		}
 		// A client that leaves is no reason to fetch anything again.

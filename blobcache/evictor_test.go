@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -41,11 +42,11 @@ func content(n, size int) ([]byte, digest.Digest) {
 }
 
 // pull reads content n through the cache and returns how it was come by.
-func pull(t *testing.T, c *Cache, n, size int) Origin {
+func pull(t *testing.T, c *Cache, n, size int) fill.Origin {
 	t.Helper()
 	want, d := content(n, size)
-	r, origin, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
-		return &Body{ReadCloser: io.NopCloser(bytes.NewReader(want)), Size: int64(len(want))}, nil
+	r, origin, err := c.Get(t.Context(), fill.Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
+		return &fill.Body{ReadCloser: io.NopCloser(bytes.NewReader(want)), Size: int64(len(want))}, nil
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +93,7 @@ func TestLeastRecentlyPulledGoesFirst(t *testing.T) {
 	for n := range 9 {
 		age(t, files, n, size, time.Duration(9-n)*time.Hour)
 	}
-	if origin := pull(t, c, 0, size); origin != Hit {
+	if origin := pull(t, c, 0, size); origin != fill.Hit {
 		t.Fatalf("the oldest was fetched again: %v", origin)
 	}
 	pull(t, c, 9, size)
@@ -146,7 +147,7 @@ func TestUnusedForSurvivesRestart(t *testing.T) {
 	for n := range 3 {
 		age(t, files, n, size, 25*time.Hour)
 	}
-	if pull(t, c, 1, size) != Hit {
+	if pull(t, c, 1, size) != fill.Hit {
 		t.Fatal("not a hit")
 	}
 	// The end of the process writes the use down; the next one reads it.
@@ -163,7 +164,7 @@ func TestUnusedForSurvivesRestart(t *testing.T) {
 func TestTooLargeIsPassedOn(t *testing.T) {
 	c, files := kept(t, t.TempDir(), Limits{MaxBlobSize: 500, MaxSize: 5000})
 	for range 2 {
-		if origin := pull(t, c, 1, 1000); origin != Started {
+		if origin := pull(t, c, 1, 1000); origin != fill.Started {
 			t.Errorf("origin %v, want Led", origin)
 		}
 	}
@@ -188,7 +189,7 @@ func TestReserveIsKept(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); c.Keep(ctx) }()
 	defer func() { cancel(); <-done }()
-	if pull(t, c, 1, 1000) != Started || has(t, c, 1, 1000) {
+	if pull(t, c, 1, 1000) != fill.Started || has(t, c, 1, 1000) {
 		t.Error("something was stored on a disk that is full")
 	}
 }
@@ -226,7 +227,7 @@ func TestScrubDropsDamage(t *testing.T) {
 				t.Errorf("content %d is there: %v", n, got)
 			}
 		}
-		if pull(t, c, 7, size) != Started {
+		if pull(t, c, 7, size) != fill.Started {
 			t.Error("the damaged content was not fetched again")
 		}
 	})
@@ -239,10 +240,10 @@ func TestWrongExpectationHarmsNobody(t *testing.T) {
 	c, _ := kept(t, t.TempDir(), Limits{})
 	pull(t, c, 1, size)
 	_, d := content(1, size)
-	r, origin, err := c.Get(t.Context(), Request{Digest: d, Size: size + 1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
+	r, origin, err := c.Get(t.Context(), fill.Request{Digest: d, Size: size + 1, Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
 		return nil, fs.ErrNotExist
 	}})
-	if err != nil || origin != Hit {
+	if err != nil || origin != fill.Hit {
 		t.Fatalf("origin %v, %v", origin, err)
 	}
 	defer r.Close()
@@ -256,7 +257,7 @@ func TestEvictedWhileRead(t *testing.T) {
 	c, files := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
 	pull(t, c, 1, size)
 	want, d := content(1, size)
-	r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
+	r, _, err := c.Get(t.Context(), fill.Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
 		return nil, fs.ErrNotExist
 	}})
 	if err != nil {

@@ -1,7 +1,11 @@
 package blobcache
 
+import "github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+
 // SetSpans makes ranges so small that tests need no large content.
-func (c *Cache) SetSpans(first, least, most int64) { c.fills = c.newFills(Spans{first, least, most}) }
+func (c *Cache) SetSpans(first, least, most int64) {
+	c.fills = c.newFills(fill.Spans{First: first, Least: least, Most: most})
+}
 
 // Counted is what a cache believes: how many bytes are stored and
 // reserved, and how many contents are being read.

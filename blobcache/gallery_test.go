@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -82,7 +83,7 @@ func (g *gallery) layer(name string, size int) (d digest.Digest) {
 	d = digest.FromBytes(content)
 	g.names[d] = name
 	g.at(func() {
-		r, _, err := g.cache.Get(g.t.Context(), Request{Digest: d, Size: int64(size), Fetch: fetchOf(content)})
+		r, _, err := g.cache.Get(g.t.Context(), fill.Request{Digest: d, Size: int64(size), Fetch: fetchOf(content)})
 		if err != nil {
 			g.t.Fatal(err)
 		}
@@ -95,9 +96,9 @@ func (g *gallery) layer(name string, size int) (d digest.Digest) {
 	return d
 }
 
-func fetchOf(content []byte) Fetch {
-	return func(context.Context, int64, int64, string) (*Body, error) {
-		return &Body{ReadCloser: io.NopCloser(strings.NewReader(string(content))), Size: int64(len(content))}, nil
+func fetchOf(content []byte) fill.Fetch {
+	return func(context.Context, int64, int64, string) (*fill.Body, error) {
+		return &fill.Body{ReadCloser: io.NopCloser(strings.NewReader(string(content))), Size: int64(len(content))}, nil
 	}
 }
 

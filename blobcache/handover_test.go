@@ -11,13 +11,14 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // TestDirectIdleSource is resumed, and a broken transfer in the end.
 func TestDirectIdleSource(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(79, 1000))
-		s.answer = func(ctx context.Context, n int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, n int, offset int64) (*fill.Body, error) {
 			if n == 0 {
 				return s.body(0, io.MultiReader(io.LimitReader(s.from(0), 10), stalled(ctx))), nil
 			}
@@ -41,7 +42,7 @@ func TestDirectResumes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			noSpool(t, func(t *testing.T, e *env) {
 				s := e.source(random(120, size))
-				s.answer = func(_ context.Context, n int, offset int64) (*blobcache.Body, error) {
+				s.answer = func(_ context.Context, n int, offset int64) (*fill.Body, error) {
 					offset = again(offset)
 					if n < 3 {
 						return s.body(offset, cut(s.from(offset), int64(n+1)*100_000-offset)), nil
@@ -65,7 +66,7 @@ func TestDirectCostsOneFetch(t *testing.T) {
 			noSpool(t, func(t *testing.T, e *env) {
 				s := e.source(random(121, 300_000))
 				s.connections = connections
-				if origin := e.whole(s); origin != blobcache.Started || s.fetches() != 1 {
+				if origin := e.whole(s); origin != fill.Started || s.fetches() != 1 {
 					t.Errorf("origin %v after %d fetches", origin, s.fetches())
 				}
 			})
@@ -109,12 +110,12 @@ func TestTooLargeIsAskedForWhole(t *testing.T) {
 func TestDirectIsNotForOthers(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(122, 300_000)), make(chan struct{})
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			<-gate
 			return s.body(offset, s.from(offset)), nil
 		}
 		other := s.request("b")
-		other.Fetch = func(context.Context, int64, int64, string) (*blobcache.Body, error) { return nil, errSource }
+		other.Fetch = func(context.Context, int64, int64, string) (*fill.Body, error) { return nil, errSource }
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		all.Go(func() {
@@ -140,7 +141,7 @@ func TestDirectIsNotForOthers(t *testing.T) {
 func TestDirectLeaderLeaves(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(123, 300_000))
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 1000), stalled(ctx))), nil
 		}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/leaktest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
@@ -152,7 +153,7 @@ func (e *env) resumes() int {
 }
 
 // get asks for a source's content on behalf of scope a.
-func (e *env) get(s *source) (*blobcache.Reader, blobcache.Origin, error) {
+func (e *env) get(s *source) (*blobcache.Reader, fill.Origin, error) {
 	return e.cache.Get(e.t.Context(), s.request("a"))
 }
 
@@ -167,7 +168,7 @@ func (e *env) mustGet(s *source) *blobcache.Reader {
 }
 
 // whole reads a source's content through the cache and compares it.
-func (e *env) whole(s *source) blobcache.Origin {
+func (e *env) whole(s *source) fill.Origin {
 	e.t.Helper()
 	r, origin, err := e.get(s)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // site serves a source's content as a registry does: whole bodies by io.Copy,
@@ -160,7 +160,7 @@ func TestHTTPManyRanges(t *testing.T) {
 func TestHTTPAsItComes(t *testing.T) {
 	s := serve(t, "cold", random(112, 300_000))
 	gate := make(chan struct{})
-	s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+	s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 		return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 2000), gated(ctx, gate, s.from(2000)))), nil
 	}
 	resp := s.ask(t, "GET")
@@ -179,7 +179,7 @@ func TestHTTPBroken(t *testing.T) {
 			t.Run(state+"/"+ranges, func(t *testing.T) {
 				s := serve(t, state, random(113, 300_000))
 				asked := make(chan struct{})
-				s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+				s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 					return s.body(0, gated(ctx, asked, bytes.NewReader(flipped(s.content, 299_999)))), nil
 				}
 				s.onGet = func() { close(asked) }
@@ -214,7 +214,7 @@ func TestServeContentLeavesARead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			run(t, func(t *testing.T, e *env) {
 				s, never := e.source(random(115, 1000)), make(chan struct{})
-				s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+				s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 					return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 100), gated(ctx, never, s.from(100)))), nil
 				}
 				r := e.mustGet(s)
@@ -237,7 +237,7 @@ func TestHTTPClientLeaves(t *testing.T) {
 		t.Run(state, func(t *testing.T) {
 			s := serve(t, state, random(114, 300_000))
 			gate := make(chan struct{})
-			s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 				return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 20_000), gated(ctx, gate, s.from(20_000)))), nil
 			}
 			resp := s.ask(t, "GET", "Range", "bytes=0-9999,200000-")

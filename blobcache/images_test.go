@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -77,7 +78,7 @@ func TestBlobInUseStays(t *testing.T) {
 	g := newGallery(t, Limits{UnusedFor: time.Hour})
 	d := g.layer("read", 1000)
 	g.layer("not read", 1000)
-	r, _, err := g.cache.Get(t.Context(), Request{Digest: d, Size: 1000})
+	r, _, err := g.cache.Get(t.Context(), fill.Request{Digest: d, Size: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // flipped is content with one other bit.
@@ -22,23 +23,23 @@ func flipped(content []byte, at int) []byte {
 }
 
 // lies are what a source may send in place of its content.
-var lies = map[string]func(s *source) *blobcache.Body{
-	"first byte": func(s *source) *blobcache.Body { return s.body(0, bytes.NewReader(flipped(s.content, 0))) },
-	"last byte": func(s *source) *blobcache.Body {
+var lies = map[string]func(s *source) *fill.Body{
+	"first byte": func(s *source) *fill.Body { return s.body(0, bytes.NewReader(flipped(s.content, 0))) },
+	"last byte": func(s *source) *fill.Body {
 		return s.body(0, bytes.NewReader(flipped(s.content, len(s.content)-1)))
 	},
-	"more than its size": func(s *source) *blobcache.Body {
+	"more than its size": func(s *source) *fill.Body {
 		return s.body(0, bytes.NewReader(append(flipped(s.content, 7), "more"...)))
 	},
-	"all but more": func(s *source) *blobcache.Body {
+	"all but more": func(s *source) *fill.Body {
 		return s.body(0, bytes.NewReader(append(bytes.Clone(s.content), "more"...)))
 	},
-	"less": func(s *source) *blobcache.Body {
+	"less": func(s *source) *fill.Body {
 		body := s.body(0, bytes.NewReader(s.content[:1000]))
 		body.Size = 1000
 		return body
 	},
-	"another size": func(s *source) *blobcache.Body {
+	"another size": func(s *source) *fill.Body {
 		body := s.body(0, s.from(0))
 		body.Size = 1000
 		return body
@@ -50,7 +51,7 @@ func TestCorruptSource(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s, asked := e.source(random(30, 400_000)), make(chan struct{})
-				s.answer = func(ctx context.Context, n int, offset int64) (*blobcache.Body, error) {
+				s.answer = func(ctx context.Context, n int, offset int64) (*fill.Body, error) {
 					if n == 0 {
 						body := lie(s)
 						body.ReadCloser = &sourceBody{gated(ctx, asked, body.ReadCloser), s}
@@ -65,18 +66,18 @@ func TestCorruptSource(t *testing.T) {
 				for _, r := range []*blobcache.Reader{r, again} {
 					all.Go(func() {
 						got, err := io.ReadAll(r)
-						if !errors.Is(err, blobcache.ErrDigestMismatch) || int64(len(got)) >= promised {
+						if !errors.Is(err, fill.ErrDigestMismatch) || int64(len(got)) >= promised {
 							t.Errorf("read %d of %d bytes, %v", len(got), promised, err)
 						}
 					})
 				}
 				all.Wait()
 				// Who has seen it break asks anew and is answered right.
-				if origin := e.whole(s); origin != blobcache.Started || s.fetches() != 2 {
+				if origin := e.whole(s); origin != fill.Started || s.fetches() != 2 {
 					t.Errorf("origin %v after %d fetches", origin, s.fetches())
 				}
 				synctest.Wait()
-				if got := <-e.ended; !errors.Is(got.err, blobcache.ErrDigestMismatch) || !e.stored(s) {
+				if got := <-e.ended; !errors.Is(got.err, fill.ErrDigestMismatch) || !e.stored(s) {
 					t.Errorf("hook: %+v", got)
 				}
 			})
@@ -88,10 +89,10 @@ func TestCorruptSource(t *testing.T) {
 func TestCorruptNeverStored(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(31, 1000))
-		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) {
+		s.answer = func(context.Context, int, int64) (*fill.Body, error) {
 			return s.body(0, bytes.NewReader(flipped(s.content, 500))), nil
 		}
-		e.fails(s, blobcache.ErrDigestMismatch)
+		e.fails(s, fill.ErrDigestMismatch)
 		synctest.Wait()
 		if e.stored(s) {
 			t.Error("stored")
@@ -108,11 +109,11 @@ func TestEmptyAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, end := e.source(nil), make(chan struct{})
 		s.digest = digest.FromString("not empty")
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, gated(ctx, end, s.from(0))), nil
 		}
 		var get sync.WaitGroup
-		get.Go(func() { e.refused(s, blobcache.ErrDigestMismatch) })
+		get.Go(func() { e.refused(s, fill.ErrDigestMismatch) })
 		synctest.Wait()
 		close(end)
 		get.Wait()
@@ -123,10 +124,10 @@ func TestEmptyAnswer(t *testing.T) {
 func TestExcessAfterWhole(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(32, 1000))
-		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) {
+		s.answer = func(context.Context, int, int64) (*fill.Body, error) {
 			return s.body(0, io.MultiReader(s.from(0), bytes.NewReader([]byte("more")))), nil
 		}
-		e.fails(s, blobcache.ErrDigestMismatch)
+		e.fails(s, fill.ErrDigestMismatch)
 		if n := s.fetches(); n != 1 {
 			t.Errorf("%d fetches", n)
 		}
@@ -137,7 +138,7 @@ func TestExcessAfterWhole(t *testing.T) {
 func TestErrorAfterWhole(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(33, 1000))
-		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) {
+		s.answer = func(context.Context, int, int64) (*fill.Body, error) {
 			return s.body(0, cut(s.from(0), 1000)), nil
 		}
 		if e.whole(s); s.fetches() != 1 {

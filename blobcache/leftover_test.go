@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
@@ -21,14 +22,14 @@ import (
 func TestPurgeOfWhatIsInUse(t *testing.T) {
 	e := newEstate(t, nil)
 	e.pull("acme/_/hub/a", "image", "layer")
-	r, _, err := e.cache.Get(t.Context(), Request{Digest: e.layer("layer", 10_000), Size: -1})
+	r, _, err := e.cache.Get(t.Context(), fill.Request{Digest: e.layer("layer", 10_000), Size: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	gate, text := make(chan struct{}), "on its way"
 	late := digest.FromString(text)
-	coming, _, err := e.cache.Get(t.Context(), Request{Digest: late, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
-		return &Body{ReadCloser: io.NopCloser(io.MultiReader(opened(gate), strings.NewReader(text))), Size: int64(len(text))}, nil
+	coming, _, err := e.cache.Get(t.Context(), fill.Request{Digest: late, Size: -1, Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
+		return &fill.Body{ReadCloser: io.NopCloser(io.MultiReader(opened(gate), strings.NewReader(text))), Size: int64(len(text))}, nil
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +206,7 @@ func TestDamageCountsOnce(t *testing.T) {
 	g.cache.evictor.blobs = hesitantShelf{g.store, make(chan struct{}, 2)}
 	var all sync.WaitGroup
 	for range 2 {
-		all.Go(func() { g.cache.heal(t.Context(), d, ErrDigestMismatch) })
+		all.Go(func() { g.cache.heal(t.Context(), d, fill.ErrDigestMismatch) })
 	}
 	all.Wait()
 	if k := g.cache.evictor; k.stored != 0 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"io"
 	"os"
 	"sync"
@@ -25,14 +26,14 @@ var ends = map[string]func(s *site, b []byte){
 	"no size": func(s *site, b []byte) { _ = s.read(s.request("a", b, gives(bytes.NewReader(b), -1))) },
 	"refused": func(s *site, b []byte) {
 		for range 20 {
-			err := s.read(s.request("a", b, func(context.Context, int64, int64) (*Body, error) { return nil, errRefused }))
+			err := s.read(s.request("a", b, func(context.Context, int64, int64) (*fill.Body, error) { return nil, errRefused }))
 			if !errors.Is(err, errRefused) {
 				s.Error(err)
 			}
 		}
 	},
 	"no answer": func(s *site, b []byte) {
-		_ = s.read(s.request("a", b, func(ctx context.Context, _, _ int64) (*Body, error) { <-ctx.Done(); return nil, ctx.Err() }))
+		_ = s.read(s.request("a", b, func(ctx context.Context, _, _ int64) (*fill.Body, error) { <-ctx.Done(); return nil, ctx.Err() }))
 	},
 	"other bytes": func(s *site, b []byte) {
 		_ = s.read(s.request("a", b, gives(bytes.NewReader(make([]byte, len(b))), int64(len(b)))))
@@ -91,7 +92,7 @@ var ends = map[string]func(s *site, b []byte){
 	},
 	"abandoned": func(s *site, b []byte) {
 		s.cache.evictor.limits.StopAbandoned = true
-		s.cache.fills = s.cache.newFills(DefaultSpans)
+		s.cache.fills = s.cache.newFills(fill.DefaultSpans)
 		for range 2 {
 			s.leave(s.request("a", b, hangs(b[:len(b)/2], 60<<20)))
 			time.Sleep(10*time.Second + time.Nanosecond)
@@ -102,14 +103,14 @@ var ends = map[string]func(s *site, b []byte){
 		for _, good := range []int{0, 1, 3} {
 			req, asked := s.request("a", b, nil), 0
 			req.Connections = 4
-			req.Fetch = func(_ context.Context, offset, length int64, _ string) (*Body, error) {
+			req.Fetch = func(_ context.Context, offset, length int64, _ string) (*fill.Body, error) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				if asked++; asked > good {
 					return nil, errRefused
 				}
 				end := min(offset+length, int64(len(b)))
-				return &Body{ReadCloser: io.NopCloser(bytes.NewReader(b[offset:end])), Size: int64(len(b)), Offset: offset, End: end}, nil
+				return &fill.Body{ReadCloser: io.NopCloser(bytes.NewReader(b[offset:end])), Size: int64(len(b)), Offset: offset, End: end}, nil
 			}
 			_ = s.read(req)
 		}
@@ -118,7 +119,7 @@ var ends = map[string]func(s *site, b []byte){
 	"other size": func(s *site, b []byte) {
 		req := s.request("a", b, gives(bytes.NewReader(b), int64(len(b))))
 		req.Claim = unsure{size: 5}
-		if err := s.read(req); !errors.Is(err, ErrDigestMismatch) {
+		if err := s.read(req); !errors.Is(err, fill.ErrDigestMismatch) {
 			s.Error(err)
 		}
 	},
@@ -157,17 +158,17 @@ func (f writeFunc) Write(p []byte) (int, error) { return f(p) }
 // unsure is a claim of which the source confirms nothing.
 type unsure struct{ size int64 }
 
-func (c unsure) Standing(context.Context) Standing {
-	return Standing{Delivered: c.size >= 0, Size: c.size}
+func (c unsure) Standing(context.Context) fill.Standing {
+	return fill.Standing{Delivered: c.size >= 0, Size: c.size}
 }
-func (unsure) Confirm(context.Context, int64) error { return ErrUnconfirmed }
+func (unsure) Confirm(context.Context, int64) error { return fill.ErrUnconfirmed }
 func (unsure) Delivered(int64)                      {}
 
 // leftAtOnce is a client that leaves before the source has answered.
 func leftAtOnce(s *site, b []byte) {
 	ctx, cancel := context.WithCancel(s.Context())
 	answer := make(chan struct{})
-	req := s.request("a", b, func(ctx context.Context, o, l int64) (*Body, error) {
+	req := s.request("a", b, func(ctx context.Context, o, l int64) (*fill.Body, error) {
 		<-answer
 		return hangs(b[:len(b)/2], int64(len(b)))(ctx, o, l)
 	})
@@ -201,5 +202,5 @@ func followed(s *site, b []byte) {
 
 type refusing struct{ unsure }
 
-func (refusing) Standing(context.Context) Standing    { return Standing{Size: -1} }
-func (refusing) Confirm(context.Context, int64) error { return errRefused }
+func (refusing) Standing(context.Context) fill.Standing { return fill.Standing{Size: -1} }
+func (refusing) Confirm(context.Context, int64) error   { return errRefused }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -44,10 +45,10 @@ func (s *oddShelf) Spool(ctx context.Context) (*os.File, error) {
 }
 
 // request asks for some bytes that come as answer says.
-func (s *site) request(scope string, content []byte, answer func(ctx context.Context, offset, length int64) (*Body, error)) Request {
-	return Request{
+func (s *site) request(scope string, content []byte, answer func(ctx context.Context, offset, length int64) (*fill.Body, error)) fill.Request {
+	return fill.Request{
 		Digest: digest.FromBytes(content), Size: -1, Endpoint: "hub", Scope: scope, Group: scope, Connections: 1,
-		Source: SourceLimits{Fills: 8, GroupFills: 4},
+		Source: fill.SourceLimits{Fills: 8, GroupFills: 4},
 		Reserve: func(n int64) bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -55,7 +56,7 @@ func (s *site) request(scope string, content []byte, answer func(ctx context.Con
 			s.held += n
 			return true
 		},
-		Fetch: func(ctx context.Context, offset, length int64, _ string) (*Body, error) {
+		Fetch: func(ctx context.Context, offset, length int64, _ string) (*fill.Body, error) {
 			return answer(ctx, offset, length)
 		},
 	}
@@ -68,7 +69,7 @@ func (s *site) holding() int64 {
 }
 
 // read takes what a request brings until it ends or fails.
-func (s *site) read(req Request) error {
+func (s *site) read(req fill.Request) error {
 	r, _, err := s.cache.Get(s.Context(), req)
 	if err != nil {
 		return err
@@ -79,7 +80,7 @@ func (s *site) read(req Request) error {
 }
 
 // leave reads a byte of a request and goes.
-func (s *site) leave(req Request) {
+func (s *site) leave(req fill.Request) {
 	r, _, err := s.cache.Get(s.Context(), req)
 	if err != nil {
 		s.Error(err)
@@ -93,8 +94,8 @@ func (s *site) leave(req Request) {
 func (s *site) nothingLeft() {
 	s.Helper()
 	// With a slot that is still taken this would be one download too many.
-	further := s.request("a", []byte("further"), func(context.Context, int64, int64) (*Body, error) { return nil, errRefused })
-	further.Source = SourceLimits{Fills: 1}
+	further := s.request("a", []byte("further"), func(context.Context, int64, int64) (*fill.Body, error) { return nil, errRefused })
+	further.Source = fill.SourceLimits{Fills: 1}
 	if _, _, err := s.cache.Get(s.Context(), further); !errors.Is(err, errRefused) {
 		s.Errorf("a further download: got %v, want %v", err, errRefused)
 	}
@@ -114,24 +115,24 @@ func (s *site) nothingLeft() {
 }
 
 // gives answers with a body of so many bytes, as it says.
-func gives(r io.Reader, size int64) func(context.Context, int64, int64) (*Body, error) {
-	return func(_ context.Context, offset, _ int64) (*Body, error) {
+func gives(r io.Reader, size int64) func(context.Context, int64, int64) (*fill.Body, error) {
+	return func(_ context.Context, offset, _ int64) (*fill.Body, error) {
 		if offset > 0 {
 			return nil, errRefused
 		}
-		return &Body{ReadCloser: io.NopCloser(r), Size: size}, nil
+		return &fill.Body{ReadCloser: io.NopCloser(r), Size: size}, nil
 	}
 }
 
 // hangs sends some bytes and then nothing, for ever.
-func hangs(b []byte, size int64) func(context.Context, int64, int64) (*Body, error) {
-	return func(ctx context.Context, offset, _ int64) (*Body, error) {
+func hangs(b []byte, size int64) func(context.Context, int64, int64) (*fill.Body, error) {
+	return func(ctx context.Context, offset, _ int64) (*fill.Body, error) {
 		if offset > 0 {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
 		rest := readFunc(func([]byte) (int, error) { <-ctx.Done(); return 0, ctx.Err() })
-		return &Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(b), rest)), Size: size}, nil
+		return &fill.Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(b), rest)), Size: size}, nil
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // TestReaderParts: parts of what came over plain HTTP are not handed out before the
@@ -15,7 +15,7 @@ import (
 func TestReaderParts(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(8, 90_000)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			body := s.body(offset, io.MultiReader(io.LimitReader(s.from(offset), 50_000), gated(ctx, gate, s.from(50_000))))
 			body.Plain = true
 			return body, nil
@@ -41,7 +41,7 @@ func TestReaderParts(t *testing.T) {
 func TestReaderPartsTurnPlain(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(9, 90_000))
-		s.answer = func(ctx context.Context, n int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, n int, offset int64) (*fill.Body, error) {
 			if n == 0 {
 				return s.body(offset, cut(s.from(offset), 50_000)), nil
 			}

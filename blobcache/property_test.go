@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
@@ -81,7 +82,7 @@ func (w *world) run() {
 		size := []int{0, 1, 2, 1000, 200_000, 1_500_000}[w.upTo(6)]
 		s := w.source(random(uint64(w.upTo(1000)), size))
 		s.connections = w.upTo(5)
-		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			return w.answer(ctx, s, offset, length)
 		}
 		for range 1 + w.upTo(12) {
@@ -141,7 +142,7 @@ func (w *world) vandal(s *source) {
 }
 
 // answer is what the source says this time.
-func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*blobcache.Body, error) {
+func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*fill.Body, error) {
 	time.Sleep(time.Duration(w.upTo(500)) * time.Millisecond)
 	if w.chance(12) {
 		return nil, errSource
@@ -219,7 +220,7 @@ func (w *world) client(s *source) {
 		return
 	}
 	defer r.Close()
-	if origin != blobcache.Started {
+	if origin != fill.Started {
 		w.link(req.Scope, s, r.Size())
 	}
 	for range 1 + w.upTo(3) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
@@ -32,18 +33,18 @@ func TestLargerThanQuota(t *testing.T) {
 	content := []byte(strings.Repeat("x", 1001))
 	d := digest.FromBytes(content)
 	g.names[d] = "large"
-	unsized := func(ctx context.Context, offset, length int64, etag string) (*Body, error) {
+	unsized := func(ctx context.Context, offset, length int64, etag string) (*fill.Body, error) {
 		body, err := fetchOf(content)(ctx, offset, length, etag)
 		body.Size = -1
 		return body, err
 	}
 	for _, try := range []struct {
 		limit int64
-		fetch Fetch
+		fetch fill.Fetch
 	}{{1000, fetchOf(content)}, {1000, unsized}, {1001, unsized}} {
 		limit, stored := try.limit, make(chan int64, 1)
-		r, origin, err := g.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: limit, Fetch: try.fetch, Stored: func(size int64) { stored <- size }})
-		if err != nil || origin != Started {
+		r, origin, err := g.cache.Get(t.Context(), fill.Request{Digest: d, Size: -1, Limit: limit, Fetch: try.fetch, Stored: func(size int64) { stored <- size }})
+		if err != nil || origin != fill.Started {
 			t.Fatalf("origin %v, %v", origin, err)
 		}
 		if got, err := io.ReadAll(r); err != nil || len(got) != len(content) {
@@ -150,7 +151,7 @@ func TestFillsCountAgainstQuota(t *testing.T) {
 	get := func(n, size int) (io.ReadCloser, []byte, chan struct{}) {
 		want, d := content(n, size)
 		gate := make(chan struct{})
-		r, _, err := e.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: claiming(want, int64(size), gate)})
+		r, _, err := e.cache.Get(t.Context(), fill.Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: claiming(want, int64(size), gate)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,9 +166,9 @@ func TestFillsCountAgainstQuota(t *testing.T) {
 	// One has all but its last byte, and so its room.
 	want, d := content(7, 40_000)
 	gate := make(chan struct{})
-	first, _, err := e.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
+	first, _, err := e.cache.Get(t.Context(), fill.Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
 		rest := readFunc(func([]byte) (int, error) { <-gate; return 0, io.EOF })
-		return &Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(want[:39_999]), rest, bytes.NewReader(want[39_999:]))), Size: 40_000}, nil
+		return &fill.Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(want[:39_999]), rest, bytes.NewReader(want[39_999:]))), Size: 40_000}, nil
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -8,64 +8,64 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // rangeless are sources that do not do what ranges need. Their content comes
 // all the same, and no reader notices.
-var rangeless = map[string]func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body{
-	"from the first request on": func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body {
+var rangeless = map[string]func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body{
+	"from the first request on": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		return s.slow(ctx, 0, -1)
 	},
-	"from the second on": func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body {
+	"from the second on": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		if n > 0 {
 			offset, length = 0, -1
 		}
 		return s.slow(ctx, offset, length)
 	},
-	"later": func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body {
+	"later": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		if n > 5 {
 			offset, length = 0, -1
 		}
 		return s.slow(ctx, offset, length)
 	},
-	"ranges without an end": func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body {
+	"ranges without an end": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		if n > 2 {
 			length = -1
 		}
 		return s.slow(ctx, offset, length)
 	},
-	"another validator": func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body {
+	"another validator": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		body := s.slow(ctx, offset, length)
 		if n > 2 {
 			body.ETag = `"v2"`
 		}
 		return body
 	},
-	"another validator each time": func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body {
+	"another validator each time": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		body := s.slow(ctx, offset, length)
 		body.ETag = string(rune('a' + n))
 		return body
 	},
-	"no validator": func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body {
+	"no validator": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		body := s.slow(ctx, offset, length)
 		body.ETag = ""
 		return body
 	},
-	"another range": func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body {
+	"another range": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		if n > 2 {
 			offset -= min(offset, 10_000)
 		}
 		return s.slow(ctx, offset, length)
 	},
-	"another size, once": func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body {
+	"another size, once": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		body := s.slow(ctx, offset, length)
 		if n == 3 {
 			body.Size++
 		}
 		return body
 	},
-	"an empty range, once": func(s *source, ctx context.Context, n int, offset, length int64) *blobcache.Body {
+	"an empty range, once": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		if n == 3 {
 			length = 0
 		}
@@ -77,7 +77,7 @@ func TestRangeless(t *testing.T) {
 	for name, answer := range rangeless {
 		t.Run(name, func(t *testing.T) {
 			ranges(t, func(t *testing.T, e *env, s *source) {
-				s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+				s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 					return answer(s, ctx, n, offset, length), nil
 				}
 				var all sync.WaitGroup
@@ -107,7 +107,7 @@ func TestRangeless(t *testing.T) {
 // TestRangelessBreaks has a source without ranges that breaks as well.
 func TestRangelessBreaks(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if n == 0 {
 				return s.slow(ctx, offset, length), nil
 			}
@@ -126,7 +126,7 @@ func TestRangelessBreaks(t *testing.T) {
 // stream.
 func TestRangesLie(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			body := s.slow(ctx, offset, length)
 			if offset > 0 {
 				body.ReadCloser = &sourceBody{io.LimitReader(s.from(offset-1), length), s}
@@ -138,8 +138,8 @@ func TestRangesLie(t *testing.T) {
 			t.Fatal(err)
 		}
 		var all sync.WaitGroup
-		all.Go(func() { e.broken(early, s, blobcache.ErrDigestMismatch) })
-		all.Go(func() { e.broken(late, s, blobcache.ErrDigestMismatch) })
+		all.Go(func() { e.broken(early, s, fill.ErrDigestMismatch) })
+		all.Go(func() { e.broken(late, s, fill.ErrDigestMismatch) })
 		all.Wait()
 		synctest.Wait()
 		if e.stored(s) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // TestRangesBreak has each third connection break; what came is not asked again.
@@ -14,7 +14,7 @@ func TestRangesBreak(t *testing.T) {
 	for name, cutOff := range map[string]func(io.Reader, int64) io.Reader{"error": cut, "end": io.LimitReader} {
 		t.Run(name, func(t *testing.T) {
 			ranges(t, func(t *testing.T, e *env, s *source) {
-				s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+				s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 					body := s.slow(ctx, offset, length)
 					if n%3 == 0 {
 						body.ReadCloser = &sourceBody{cutOff(body.ReadCloser, 70_000), s}
@@ -36,7 +36,7 @@ func TestRangesBreak(t *testing.T) {
 // TestRangesShort has a source that gives no more than it likes to at a time.
 func TestRangesShort(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if n > 0 {
 				length = min(length, 60_000)
 			}
@@ -53,7 +53,7 @@ func TestRangesShort(t *testing.T) {
 func TestRangesRefused(t *testing.T) {
 	for _, limit := range []int{1, 2, 3} {
 		ranges(t, func(t *testing.T, e *env, s *source) {
-			s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+			s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 				s.mu.Lock()
 				full := s.open >= limit
 				s.mu.Unlock()
@@ -75,7 +75,7 @@ func TestRangesRefused(t *testing.T) {
 func TestRangesLeftBehind(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		var failures int
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			s.mu.Lock()
 			alone := s.sent > 3_700_000
 			s.mu.Unlock()
@@ -98,7 +98,7 @@ func TestRangesLeftBehind(t *testing.T) {
 // TestRangesEndForGood has all connections fail for ever.
 func TestRangesEndForGood(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if n < 4 {
 				return s.span(offset, length, cut(s.from(offset), 30_000)), nil
 			}
@@ -118,7 +118,7 @@ func TestRangesEndForGood(t *testing.T) {
 // place long before a lone one would be given up.
 func TestRangesStall(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if n == 1 || n == 2 {
 				return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(offset), 1000), stalled(ctx))), nil
 			}
@@ -138,7 +138,7 @@ func TestRangesStall(t *testing.T) {
 // TestRangesTooLong has a source that goes on after the end of the content.
 func TestRangesTooLong(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if offset+length < rangedSize {
 				return s.slow(ctx, offset, length), nil
 			}
@@ -146,7 +146,7 @@ func TestRangesTooLong(t *testing.T) {
 			body.ReadCloser = &sourceBody{io.MultiReader(body.ReadCloser, s.from(0)), s}
 			return body, nil
 		}
-		e.fails(s, blobcache.ErrDigestMismatch)
+		e.fails(s, fill.ErrDigestMismatch)
 		e.whole(s) // in one stream, which is as long as it says
 	})
 }

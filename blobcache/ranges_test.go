@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 const rangedSize = 4_000_000
@@ -27,7 +27,7 @@ func ranges(t *testing.T, test func(t *testing.T, e *env, s *source)) {
 }
 
 // slow sends a range at a megabyte a second, and counts.
-func (s *source) slow(ctx context.Context, offset, length int64) *blobcache.Body {
+func (s *source) slow(ctx context.Context, offset, length int64) *fill.Body {
 	return s.span(offset, length, polite(ctx, s.counted(Paced(s.from(offset), 20_000, 20*time.Millisecond))))
 }
 
@@ -68,7 +68,7 @@ func (s *source) once(t *testing.T) {
 // byte once, with the validator of the first answer.
 func TestRangesAtOnce(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			return s.slow(ctx, offset, length), nil
 		}
 		begin := time.Now()
@@ -114,7 +114,7 @@ func TestRangesOfFastSource(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s := e.source(random(203, 128<<20))
 				s.connections = 4
-				s.ranged = func(_ context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+				s.ranged = func(_ context.Context, n int, offset, length int64) (*fill.Body, error) {
 					pause := test.pause
 					if n > 1 {
 						pause = test.later
@@ -159,7 +159,7 @@ func TestRangesJustOneMore(t *testing.T) {
 // comes before, nor does one that wants what another range has brought.
 func TestRangesFarAhead(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			return s.slow(ctx, offset, length), nil
 		}
 		var all sync.WaitGroup
@@ -187,7 +187,7 @@ func TestRangesFarAhead(t *testing.T) {
 func TestRangesLastByte(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		gate := make(chan struct{})
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if n == 0 {
 				return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(0), 1000), gated(ctx, gate, s.from(1000)))), nil
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"io"
 	"io/fs"
 	"math"
@@ -41,7 +43,7 @@ func (r *Reader) Size() int64 { return r.size }
 func (r *Reader) Parts() bool {
 	r.using.Lock()
 	defer r.using.Unlock()
-	if f, ok := r.source.(*Follower); ok {
+	if f, ok := r.source.(*fill.Follower); ok {
 		return f.Parts()
 	}
 	return true
@@ -54,7 +56,7 @@ func (r *Reader) Parts() bool {
 func (r *Reader) AwaitWhole(ctx context.Context) error {
 	r.using.Lock()
 	defer r.using.Unlock()
-	f, ok := r.source.(*Follower)
+	f, ok := r.source.(*fill.Follower)
 	if !ok {
 		return nil
 	}
@@ -149,11 +151,11 @@ func (r *Reader) WriteNext(w io.Writer, n int64) (int64, error) {
 // pass copies at most `most` bytes to w. It returns io.EOF only at the end of
 // the content.
 func (r *Reader) pass(w io.Writer, most int64) (written int64, err error) {
-	buf := takeBuffer(false)
-	defer buf.release()
+	buf := buffer.Take(false)
+	defer buf.Release()
 	for written < most && err == nil {
 		var n int
-		n, err = r.passPiece(w, buf.b, most-written)
+		n, err = r.passPiece(w, buf.B, most-written)
 		written += int64(n)
 	}
 	return written, err
@@ -189,7 +191,7 @@ func (r *Reader) next(buf []byte, most int64) (p []byte, back func(), err error)
 	if r.closed {
 		return nil, func() {}, fs.ErrClosed
 	}
-	if f, ok := r.source.(*Follower); ok {
+	if f, ok := r.source.(*fill.Follower); ok {
 		p, back, err = f.Next(buf, most)
 	} else {
 		var n int

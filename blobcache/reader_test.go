@@ -12,7 +12,7 @@ import (
 	"testing/iotest"
 	"testing/synctest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // TestReaderLikeAny holds readers to what io.Reader and io.Seeker promise.
@@ -33,7 +33,7 @@ func TestReaderLikeAny(t *testing.T) {
 func TestReaderSeeks(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(81, 10_000)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, gated(ctx, gate, s.from(offset))), nil
 		}
 		r := e.mustGet(s)
@@ -67,7 +67,7 @@ func TestReaderSeeks(t *testing.T) {
 func TestCloseEndsRead(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(82, 10_000)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 100), gated(ctx, gate, s.from(100)))), nil
 		}
 		r, other := e.mustGet(s), e.mustGet(s)
@@ -99,7 +99,7 @@ func TestCloseEndsRead(t *testing.T) {
 func TestCloseEndsDirectRead(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(83, 10_000))
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 100), stalled(ctx))), nil
 		}
 		r := e.mustGet(s)
@@ -138,7 +138,7 @@ func (f *flushes) Write(p []byte) (int, error) {
 func TestWriteToFlushes(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(84, 1<<20)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 5000), gated(ctx, gate, s.from(5000)))), nil
 		}
 		r, w := e.mustGet(s), &flushes{}
@@ -163,7 +163,7 @@ func TestWriteToFlushes(t *testing.T) {
 func TestWriteToFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(85, 300_000))
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, cut(s.from(offset), max(0, 100_000-offset))), nil
 		}
 		gone := errors.New("client is gone")
@@ -272,7 +272,7 @@ func (f failing) Write([]byte) (int, error) {
 func TestWriterFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(88, 2<<20)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 1<<20), gated(ctx, gate, s.from(1<<20)))), nil
 		}
 		for _, err := range []error{io.EOF, io.ErrClosedPipe, nil} {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -70,8 +71,8 @@ func grows(t *testing.T, c *Cache, size int) {
 	t.Helper()
 	want, d := content(1, size)
 	var sent int64
-	r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(_ context.Context, offset, _ int64, _ string) (*Body, error) {
-		return &Body{ReadCloser: reads{bytes.NewReader(want[offset:]), &sent}, Size: -1, Offset: offset}, nil
+	r, _, err := c.Get(t.Context(), fill.Request{Digest: d, Size: -1, Fetch: func(_ context.Context, offset, _ int64, _ string) (*fill.Body, error) {
+		return &fill.Body{ReadCloser: reads{bytes.NewReader(want[offset:]), &sent}, Size: -1, Offset: offset}, nil
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -10,14 +10,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 func TestResume(t *testing.T) {
 	const size = 300_000
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(20, size))
-		s.answer = func(_ context.Context, n int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, n int, offset int64) (*fill.Body, error) {
 			switch n {
 			case 0:
 				return s.body(offset, cut(s.from(offset), 100_000)), nil
@@ -50,7 +50,7 @@ func TestResume(t *testing.T) {
 func TestStartOver(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(21, 3_000_000))
-		s.answer = func(_ context.Context, n int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, n int, offset int64) (*fill.Body, error) {
 			if n == 0 {
 				return s.body(0, cut(s.from(0), 2_900_000)), nil
 			}
@@ -67,7 +67,7 @@ func TestSourceNeverAnswersAgain(t *testing.T) {
 	for _, sent := range []int64{100_000, 2 << 20} {
 		bubble(t, func(t *testing.T, e *env) {
 			s := e.source(random(22, 3<<20))
-			s.answer = func(_ context.Context, n int, _ int64) (*blobcache.Body, error) {
+			s.answer = func(_ context.Context, n int, _ int64) (*fill.Body, error) {
 				if n == 0 {
 					return s.body(0, cut(s.from(0), sent)), nil
 				}
@@ -92,7 +92,7 @@ func TestSourceNeverAnswersAgain(t *testing.T) {
 func TestProgressRenewsTries(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(23, 12<<20))
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, cut(s.from(offset), 1<<20)), nil
 		}
 		e.whole(s)
@@ -100,18 +100,18 @@ func TestProgressRenewsTries(t *testing.T) {
 }
 
 func TestIdleSource(t *testing.T) {
-	for name, stall := range map[string]func(s *source, ctx context.Context) (*blobcache.Body, error){
-		"in the middle": func(s *source, ctx context.Context) (*blobcache.Body, error) {
+	for name, stall := range map[string]func(s *source, ctx context.Context) (*fill.Body, error){
+		"in the middle": func(s *source, ctx context.Context) (*fill.Body, error) {
 			return s.body(0, io.MultiReader(io.LimitReader(s.from(0), 1000), stalled(ctx))), nil
 		},
-		"after the last byte": func(s *source, ctx context.Context) (*blobcache.Body, error) {
+		"after the last byte": func(s *source, ctx context.Context) (*fill.Body, error) {
 			return s.body(0, io.MultiReader(s.from(0), stalled(ctx))), nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s := e.source(random(24, 200_000))
-				s.answer = func(ctx context.Context, n int, offset int64) (*blobcache.Body, error) {
+				s.answer = func(ctx context.Context, n int, offset int64) (*fill.Body, error) {
 					if n == 0 {
 						return stall(s, ctx)
 					}
@@ -133,7 +133,7 @@ func TestIdleForGood(t *testing.T) {
 	for _, connections := range []int{1, 4} {
 		ranges(t, func(t *testing.T, e *env, s *source) {
 			s.connections = connections
-			s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+			s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 				if n == 0 {
 					return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(0), 1000), stalled(ctx))), nil
 				}
@@ -151,7 +151,7 @@ func TestIdleForGood(t *testing.T) {
 func TestSourceHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(25, 1000))
-		s.answer = func(ctx context.Context, _ int, _ int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, _ int64) (*fill.Body, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
@@ -170,7 +170,7 @@ func TestSourceHangs(t *testing.T) {
 func TestSlowSourceIsNotIdle(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(26, 10_000_000))
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			time.Sleep(50 * time.Second)
 			return s.body(offset, &bursts{r: s.from(offset), size: 600_000, pause: 29 * time.Second}), nil
 		}
@@ -200,20 +200,20 @@ func (b *bursts) Read(p []byte) (int, error) {
 
 // TestSourceChanges has a source that resumes with something else.
 func TestSourceChanges(t *testing.T) {
-	for name, change := range map[string]func(*blobcache.Body){
-		"size":       func(b *blobcache.Body) { b.Size++ },
-		"smaller":    func(b *blobcache.Body) { b.Size = 10 },
-		"too far":    func(b *blobcache.Body) { b.Offset++ },
-		"no content": func(b *blobcache.Body) { b.Offset = 0; b.ReadCloser = http.NoBody },
+	for name, change := range map[string]func(*fill.Body){
+		"size":       func(b *fill.Body) { b.Size++ },
+		"smaller":    func(b *fill.Body) { b.Size = 10 },
+		"too far":    func(b *fill.Body) { b.Offset++ },
+		"no content": func(b *fill.Body) { b.Offset = 0; b.ReadCloser = http.NoBody },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s := e.source(random(27, 10_000))
-				s.answer = func(_ context.Context, n int, offset int64) (*blobcache.Body, error) {
+				s.answer = func(_ context.Context, n int, offset int64) (*fill.Body, error) {
 					if n == 0 {
 						return s.body(0, cut(s.from(0), 5000)), nil
 					}
-					body := &blobcache.Body{ReadCloser: io.NopCloser(s.from(offset)), Size: 10_000, Offset: offset}
+					body := &fill.Body{ReadCloser: io.NopCloser(s.from(offset)), Size: 10_000, Offset: offset}
 					change(body)
 					return body, nil
 				}

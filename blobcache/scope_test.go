@@ -12,13 +12,13 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 func TestFailureIsSharedInScope(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(40, 1000))
-		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) {
+		s.answer = func(context.Context, int, int64) (*fill.Body, error) {
 			time.Sleep(time.Second)
 			return nil, errSource
 		}
@@ -44,7 +44,7 @@ func TestFailureIsSharedInScope(t *testing.T) {
 func TestOtherScopeAsksForItself(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(41, 1000))
-		s.answer = func(_ context.Context, n int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, n int, offset int64) (*fill.Body, error) {
 			time.Sleep(time.Second)
 			if n == 0 {
 				return nil, errSource // the first scope has no right to it
@@ -80,7 +80,7 @@ func TestOtherScopeAsksForItself(t *testing.T) {
 func TestDeadSourceOfManyScopes(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(42, 1000))
-		s.answer = func(ctx context.Context, _ int, _ int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, _ int64) (*fill.Body, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
@@ -104,7 +104,7 @@ func TestDeadSourceOfManyScopes(t *testing.T) {
 func TestOtherScopeLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(43, 1000))
-		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) {
+		s.answer = func(context.Context, int, int64) (*fill.Body, error) {
 			time.Sleep(time.Second)
 			return nil, errSource
 		}
@@ -175,7 +175,7 @@ func TestWindowBetweenLookAndJoin(t *testing.T) {
 		}
 		var all sync.WaitGroup
 		all.Go(func() {
-			if origin := e.whole(s); origin != blobcache.Hit {
+			if origin := e.whole(s); origin != fill.Hit {
 				t.Errorf("origin %v", origin)
 			}
 		})
@@ -202,7 +202,7 @@ func TestJoinDuringCommit(t *testing.T) {
 		e.whole(s)
 		synctest.Wait()
 		r, origin, err := e.get(s)
-		if err != nil || origin != blobcache.Joined {
+		if err != nil || origin != fill.Joined {
 			t.Fatalf("origin %v, %v", origin, err)
 		}
 		defer r.Close()

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/time/rate"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -63,7 +64,7 @@ func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(stor
 	if bytesPerSecond > 0 {
 		limit = rate.Limit(bytesPerSecond)
 	}
-	s := &scrub{cache: c, which: which, limiter: rate.NewLimiter(limit, smallBuffer)}
+	s := &scrub{cache: c, which: which, limiter: rate.NewLimiter(limit, buffer.Small)}
 	begin := time.Now()
 	err := s.run(ctx)
 	s.found.Took = time.Since(begin)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -41,7 +42,7 @@ func (c *Cache) Find(ctx context.Context, d digest.Digest, limit int64) (small [
 		return nil, nil, fmt.Errorf("%s cannot be read: %w", d, fs.ErrNotExist)
 	}
 	if d.Algorithm().FromBytes(small) != d {
-		c.heal(ctx, d, ErrDigestMismatch)
+		c.heal(ctx, d, fill.ErrDigestMismatch)
 		return nil, nil, fmt.Errorf("%s was damaged: %w", d, fs.ErrNotExist)
 	}
 	c.evictor.used(d, true)
@@ -57,7 +58,7 @@ func (c *Cache) PutBytes(ctx context.Context, d digest.Digest, content []byte) e
 		return fmt.Errorf("%q: %w", d, err)
 	}
 	if d.Algorithm().FromBytes(content) != d {
-		return fmt.Errorf("%s: %w", d, ErrDigestMismatch)
+		return fmt.Errorf("%s: %w", d, fill.ErrDigestMismatch)
 	}
 	c.remember(d, content)
 	defer c.fills.Lock(d)()

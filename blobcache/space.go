@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -33,7 +34,7 @@ type reservation struct {
 }
 
 // Open implements [Room].
-func (k *evictor) Open(group string) Reservation { return &reservation{evictor: k, group: group} }
+func (k *evictor) Open(group string) fill.Reservation { return &reservation{evictor: k, group: group} }
 
 // Try implements [Reservation].
 func (r *reservation) Try(ctx context.Context, n int64) (ok bool) {
@@ -108,13 +109,13 @@ func (k *evictor) Fits(ctx context.Context, size int64) error {
 		return nil
 	}
 	if size > k.Largest(0) {
-		return fmt.Errorf("%w: %d bytes, the configuration allows %d", ErrTooLarge, size, k.Largest(0))
+		return fmt.Errorf("%w: %d bytes, the configuration allows %d", fill.ErrTooLarge, size, k.Largest(0))
 	}
 	disk := k.disk(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if most := k.capacity(disk); size > most {
-		return fmt.Errorf("%w: %d bytes, the whole cache has room for %d", ErrTooLarge, size, most)
+		return fmt.Errorf("%w: %d bytes, the whole cache has room for %d", fill.ErrTooLarge, size, most)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -51,16 +52,16 @@ func TestRoomBesideAFill(t *testing.T) {
 			c := New(&smallDisk{files, dirOf(files), 10_000_000}, Limits{Reserve: 1}, Hooks{})
 			large, d := content(1, 6_000_000)
 			gate := make(chan struct{})
-			r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
+			r, _, err := c.Get(t.Context(), fill.Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
 				rest := readFunc(func(p []byte) (int, error) { <-gate; return 0, io.EOF })
-				return &Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(large[:5_000_000]), rest, bytes.NewReader(large[5_000_000:]))), Size: 6_000_000}, nil
+				return &fill.Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(large[:5_000_000]), rest, bytes.NewReader(large[5_000_000:]))), Size: 6_000_000}, nil
 			}})
 			if err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait() // with 5 MB written and 1 MB to come
 			small, other := content(2, test.beside)
-			beside, _, err := c.Get(t.Context(), Request{Digest: other, Size: -1, Fetch: fetchOf(small)})
+			beside, _, err := c.Get(t.Context(), fill.Request{Digest: other, Size: -1, Fetch: fetchOf(small)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,8 +108,8 @@ func TestRoomAfterAFailure(t *testing.T) {
 		disk := &keptSpool{smallDisk: &smallDisk{files, dirOf(files), 10_000_000}}
 		c := New(disk, Limits{Reserve: 1}, Hooks{})
 		large, d := content(1, 6_000_000)
-		r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
-			return &Body{ReadCloser: io.NopCloser(bytes.NewReader(large[:5_000_000])), Size: 6_000_000}, nil
+		r, _, err := c.Get(t.Context(), fill.Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
+			return &fill.Body{ReadCloser: io.NopCloser(bytes.NewReader(large[:5_000_000])), Size: 6_000_000}, nil
 		}})
 		if err != nil {
 			t.Fatal(err)

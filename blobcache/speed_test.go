@@ -6,14 +6,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // TestDawdlingConnection is exchanged for another one, with what it has brought
 // kept: the readers would wait ten minutes for it.
 func TestDawdlingConnection(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			pause := 10 * time.Millisecond
 			if n == 2 {
 				pause = time.Second
@@ -42,7 +42,7 @@ func TestSourceTurnsSlow(t *testing.T) {
 			s.connections = connections
 			s.limits.MinRate = -1
 			begin := time.Now()
-			s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+			s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 				rest := s.from(offset)
 				return s.span(offset, length, polite(ctx, readFunc(func(p []byte) (int, error) {
 					pause := time.Second

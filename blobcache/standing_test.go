@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // claim is a scope's, whose source has delivered nothing yet.
@@ -20,17 +21,17 @@ type claim struct {
 	answer func() error // of Confirm; nil confirms
 
 	mu        sync.Mutex
-	standing  blobcache.Standing
+	standing  fill.Standing
 	confirmed []int64
 	delivered []int64
 }
 
-func (c *claim) of(req blobcache.Request) blobcache.Request {
+func (c *claim) of(req fill.Request) fill.Request {
 	req.Claim = c
 	return req
 }
 
-func (c *claim) Standing(context.Context) blobcache.Standing {
+func (c *claim) Standing(context.Context) fill.Standing {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.standing
@@ -50,7 +51,7 @@ func (c *claim) Delivered(size int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.delivered = append(c.delivered, size)
-	c.standing = blobcache.Standing{Linked: true, Size: size, Delivered: true}
+	c.standing = fill.Standing{Linked: true, Size: size, Delivered: true}
 }
 
 // sizes are those of the deliveries that the claim has heard of.
@@ -67,12 +68,12 @@ func (c *claim) asked() []int64 {
 }
 
 // at makes a request one of an endpoint.
-func at(endpoint string, req blobcache.Request) blobcache.Request {
+func at(endpoint string, req fill.Request) fill.Request {
 	req.Endpoint = endpoint
 	return req
 }
 
-func (e *env) pull(req blobcache.Request, want []byte) blobcache.Origin {
+func (e *env) pull(req fill.Request, want []byte) fill.Origin {
 	e.t.Helper()
 	r, origin, err := e.cache.Get(e.t.Context(), req)
 	if err != nil {
@@ -94,7 +95,7 @@ func TestGetStoredOfOtherSource(t *testing.T) {
 		synctest.Wait()
 
 		c := &claim{}
-		if origin := e.pull(at("blue", c.of(blue.request("blue"))), red.content); origin != blobcache.Started || blue.fetches() != 1 {
+		if origin := e.pull(at("blue", c.of(blue.request("blue"))), red.content); origin != fill.Started || blue.fetches() != 1 {
 			t.Errorf("another source's content: origin %v after %d fetches, want a fetch", origin, blue.fetches())
 		}
 		synctest.Wait()
@@ -105,14 +106,14 @@ func TestGetStoredOfOtherSource(t *testing.T) {
 			t.Errorf("delivered %d, want once 50000", got)
 		}
 		// Another repository of the same source.
-		second := &claim{standing: blobcache.Standing{Delivered: true, Size: 50_000}}
-		if origin := e.pull(at("blue", second.of(blue.request("blue2"))), red.content); origin != blobcache.Hit || blue.fetches() != 1 {
+		second := &claim{standing: fill.Standing{Delivered: true, Size: 50_000}}
+		if origin := e.pull(at("blue", second.of(blue.request("blue2"))), red.content); origin != fill.Hit || blue.fetches() != 1 {
 			t.Errorf("what the source has delivered: origin %v after %d fetches, want a hit", origin, blue.fetches())
 		}
 		if got := second.asked(); !slices.Equal(got, []int64{50_000}) {
 			t.Errorf("confirmed %d, want once 50000", got)
 		}
-		denied := &claim{standing: blobcache.Standing{Delivered: true, Size: 50_000}, answer: func() error { return errSource }}
+		denied := &claim{standing: fill.Standing{Delivered: true, Size: 50_000}, answer: func() error { return errSource }}
 		if _, _, err := e.cache.Get(t.Context(), at("blue", denied.of(blue.request("blue3")))); !errors.Is(err, errSource) {
 			t.Errorf("what the source denies: %v, want %v", err, errSource)
 		}
@@ -150,7 +151,7 @@ func TestGetFillsOfEndpointsApart(t *testing.T) {
 		red := e.source(random(3, 100_000))
 		hostile := e.source(random(4, 100_000))
 		hostile.digest = red.digest
-		hostile.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		hostile.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			body := hostile.body(offset, io.MultiReader(bytes.NewReader(hostile.content[offset:99_999]), stalled(ctx)))
 			body.Size = 100_000
 			return body, nil
@@ -164,7 +165,7 @@ func TestGetFillsOfEndpointsApart(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		if origin := e.pull(at("red", (&claim{}).of(red.request("red"))), red.content); origin != blobcache.Started {
+		if origin := e.pull(at("red", (&claim{}).of(red.request("red"))), red.content); origin != fill.Started {
 			t.Errorf("origin %v, want a fill of its own", origin)
 		}
 		if took := time.Since(begin); took > time.Second {
@@ -181,7 +182,7 @@ func TestGetFillsOfEndpointsApart(t *testing.T) {
 func TestGetJoinsOfEndpoint(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(5, 80_000)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(offset), 40_000), gated(ctx, gate, s.from(40_000)))), nil
 		}
 		red, blue := &claim{}, &claim{}
@@ -228,7 +229,7 @@ func TestGetUnconfirmed(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s, other := e.source(random(6, 70_000)), e.source(random(6, 70_000))
 				if !stored {
-					s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+					s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 						return s.body(offset, io.MultiReader(io.LimitReader(s.from(offset), 40_000), stalled(ctx))), nil
 					}
 				}
@@ -238,9 +239,9 @@ func TestGetUnconfirmed(t *testing.T) {
 				}
 				defer first.Close()
 				synctest.Wait()
-				c := &claim{answer: func() error { return fmt.Errorf("%w: no", blobcache.ErrUnconfirmed) }}
-				c.standing = blobcache.Standing{Delivered: stored, Size: 70_000}
-				if origin := e.pull(at("hub", c.of(other.request("blue"))), s.content); origin != blobcache.Started || other.fetches() != 1 {
+				c := &claim{answer: func() error { return fmt.Errorf("%w: no", fill.ErrUnconfirmed) }}
+				c.standing = fill.Standing{Delivered: stored, Size: 70_000}
+				if origin := e.pull(at("hub", c.of(other.request("blue"))), s.content); origin != fill.Started || other.fetches() != 1 {
 					t.Errorf("origin %v after %d fetches, want a fetch of its own", origin, other.fetches())
 				}
 				synctest.Wait()
@@ -259,8 +260,8 @@ func TestGetContradictedSize(t *testing.T) {
 		s := e.source(random(7, 1000))
 		req := s.request("a")
 		req.Size = 999
-		if _, _, err := e.cache.Get(t.Context(), req); !errors.Is(err, blobcache.ErrDigestMismatch) {
-			t.Errorf("get: %v, want %v", err, blobcache.ErrDigestMismatch)
+		if _, _, err := e.cache.Get(t.Context(), req); !errors.Is(err, fill.ErrDigestMismatch) {
+			t.Errorf("get: %v, want %v", err, fill.ErrDigestMismatch)
 		}
 	})
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // countedFile counts what is read of it.
@@ -45,7 +45,7 @@ func TestWrongSizeIsReadOnce(t *testing.T) {
 		req.Size = 99_999
 		for range 5 {
 			r, origin, err := e.cache.Get(t.Context(), req)
-			if err != nil || origin != blobcache.Hit || r.Size() != 100_000 {
+			if err != nil || origin != fill.Hit || r.Size() != 100_000 {
 				t.Fatalf("origin %v, %v", origin, err)
 			}
 			_ = r.Close()
@@ -60,7 +60,7 @@ func TestWrongSizeIsReadOnce(t *testing.T) {
 		}
 		req.Size = -1
 		r, origin, err := e.cache.Get(t.Context(), req)
-		if err != nil || origin != blobcache.Started {
+		if err != nil || origin != fill.Started {
 			t.Fatalf("origin %v, %v", origin, err)
 		}
 		defer r.Close()
@@ -80,7 +80,7 @@ func TestUnreadableIsRefetched(t *testing.T) {
 			}
 			return nil, nil
 		}
-		if origin := e.whole(s); origin != blobcache.Started || s.fetches() != 2 {
+		if origin := e.whole(s); origin != fill.Started || s.fetches() != 2 {
 			t.Errorf("origin %v after %d fetches", origin, s.fetches())
 		}
 		if got := e.troubled(); len(got) != 1 || !strings.HasPrefix(got[0], "heal "+s.digest.String()) || !strings.Contains(got[0], "input/output") {
@@ -119,7 +119,7 @@ func TestUnreadableLater(t *testing.T) {
 		}
 		e.broken(e.mustGet(s), s, syscall.EIO)
 		synctest.Wait()
-		if origin := e.whole(s); origin != blobcache.Started {
+		if origin := e.whole(s); origin != fill.Started {
 			t.Errorf("origin %v", origin)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -49,7 +50,7 @@ func (p *repository) statBlob(ctx context.Context, d digest.Digest) (size int64,
 	} else {
 		size, err = c.ask(ctx, -1)
 	}
-	if errors.Is(err, blobcache.ErrUnconfirmed) || err == nil && size < 0 {
+	if errors.Is(err, fill.ErrUnconfirmed) || err == nil && size < 0 {
 		return p.fetchSize(ctx, d)
 	}
 	return size, statusMiss, err
@@ -71,7 +72,7 @@ func (p *repository) fetchSize(ctx context.Context, d digest.Digest) (size int64
 // blob returns a blob's bytes, from the cache or as they come.
 func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Reader, []string, error) {
 	c := &blobClaim{repository: p, digest: d}
-	r, origin, err := p.cache.Get(ctx, blobcache.Request{
+	r, origin, err := p.cache.Get(ctx, fill.Request{
 		Digest:   d,
 		Size:     -1,
 		Limit:    p.quotas.Limit(p.scope),
@@ -91,21 +92,21 @@ func (p *repository) blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	}
 	p.quotas.Used(p.scope, d, false)
 	switch {
-	case origin == blobcache.Joined:
+	case origin == fill.Joined:
 		return r, statusJoined, nil
-	case origin == blobcache.Hit && !c.asked:
+	case origin == fill.Hit && !c.asked:
 		return r, statusHit, nil
 	}
 	return r, statusMiss, nil
 }
 
-func (p *repository) fetchBlob(d digest.Digest) blobcache.Fetch {
-	return func(ctx context.Context, offset, length int64, etag string) (*blobcache.Body, error) {
+func (p *repository) fetchBlob(d digest.Digest) fill.Fetch {
+	return func(ctx context.Context, offset, length int64, etag string) (*fill.Body, error) {
 		body, err := p.registry.Blob(ctx, p.name, d, offset, length, etag)
 		if err != nil {
 			return nil, err
 		}
-		return &blobcache.Body{
+		return &fill.Body{
 			ReadCloser: body.ReadCloser, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain,
 		}, nil
 	}
@@ -122,14 +123,14 @@ type blobClaim struct {
 }
 
 // Standing implements [blobcache.Claim]. The size is -1 if it is not known.
-func (c *blobClaim) Standing(ctx context.Context) blobcache.Standing {
+func (c *blobClaim) Standing(ctx context.Context) fill.Standing {
 	if link, err := c.index.Link(ctx, c.scope, c.digest); err == nil {
-		return blobcache.Standing{Linked: true, Size: link.Size, Delivered: true}
+		return fill.Standing{Linked: true, Size: link.Size, Delivered: true}
 	}
 	if delivery, err := c.index.Delivery(ctx, c.scope, c.digest); err == nil {
-		return blobcache.Standing{Size: delivery.Size, Delivered: true}
+		return fill.Standing{Size: delivery.Size, Delivered: true}
 	}
-	return blobcache.Standing{Size: -1}
+	return fill.Standing{Size: -1}
 }
 
 // Confirm implements [blobcache.Claim].
@@ -151,7 +152,7 @@ func (c *blobClaim) ask(ctx context.Context, known int64) (int64, error) {
 			return c.registry.StatBlob(ctx, c.name, c.digest, known)
 		})
 		if errors.Is(err, upstream.ErrPlainHTTP) {
-			err = fmt.Errorf("%w: %w", blobcache.ErrUnconfirmed, err)
+			err = fmt.Errorf("%w: %w", fill.ErrUnconfirmed, err)
 		}
 		return size, err
 	})

@@ -9,7 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -114,7 +114,7 @@ func TestFinishAbandoned(t *testing.T) {
 }
 
 // fills are those of the one storage in use.
-func (s *site) fills() (fills []blobcache.Progress) {
+func (s *site) fills() (fills []fill.Progress) {
 	vaults.Range(func(_, value any) bool {
 		fills = append(fills, value.(*vault).cache.Fills()...)
 		return true

@@ -15,6 +15,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -195,7 +196,7 @@ var cacheHooks = blobcache.Hooks{
 
 func logFill(d digest.Digest, size int64, took time.Duration, err error) {
 	fields := []zap.Field{zap.String("digest", d.String()), zap.Int64("size", size), zap.Duration("duration", took)}
-	if errors.Is(err, blobcache.ErrAbandoned) {
+	if errors.Is(err, fill.ErrAbandoned) {
 		processLogger().Debug("blob was not cached", append(fields, zap.Error(err))...)
 		return
 	}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -30,7 +30,7 @@ type repository struct {
 	// connections is how many ranges of a blob are fetched at once.
 	connections int
 	share       string // the group that its downloads count for
-	limits      blobcache.SourceLimits
+	limits      fill.SourceLimits
 	busy        *rate.Sometimes
 	flights     *flights
 	logger      *zap.Logger

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package blobcache
+package fill
 
 import (
 	"errors"

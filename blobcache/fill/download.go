@@ -1,7 +1,8 @@
-package blobcache
+package fill
 
 import (
 	"context"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"slices"
 	"sync"
 )
@@ -86,7 +87,7 @@ func cancelIf(cancel context.CancelCauseFunc, err error) {
 
 // keepBytes writes the first n bytes of a buffer to the spool, where the
 // segment continues, and returns the buffer for the next ones.
-func (f *fill) keepBytes(ctx context.Context, seg *segment, buf *buffer, n int) (*buffer, error) {
+func (f *fill) keepBytes(ctx context.Context, seg *segment, buf *buffer.Buffer, n int) (*buffer.Buffer, error) {
 	bare, err := f.makeRoom(ctx, seg, int64(n))
 	if err != nil {
 		return buf, err

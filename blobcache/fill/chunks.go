@@ -1,7 +1,8 @@
-package blobcache
+package fill
 
 import (
 	"context"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"sync"
 	"time"
 )
@@ -26,7 +27,7 @@ const (
 // chunk is a part of the content that is in the spool and still in memory. It
 // holds its buffer.
 type chunk struct {
-	buf *buffer
+	buf *buffer.Buffer
 	off int64
 	n   int
 }
@@ -45,17 +46,17 @@ type chunks struct {
 // put writes the first n bytes of a buffer where a segment continues, and then
 // makes them available to readers. It returns the buffer for the next bytes; a
 // chunk that is to be hashed next keeps its buffer until then.
-func (s *spool) put(ctx context.Context, seg *segment, buf *buffer, n int) (*buffer, error) {
+func (s *spool) put(ctx context.Context, seg *segment, buf *buffer.Buffer, n int) (*buffer.Buffer, error) {
 	s.awaitRoom(ctx, seg)
 	for at := 0; at < n; at += writePiece {
-		if _, err := s.file.WriteAt(buf.b[at:min(n, at+writePiece)], seg.at+int64(at)); err != nil {
+		if _, err := s.file.WriteAt(buf.B[at:min(n, at+writePiece)], seg.at+int64(at)); err != nil {
 			return buf, err
 		}
 	}
 	if s.keep(seg, buf, n) {
-		return takeBuffer(n >= smallBuffer), nil
+		return buffer.Take(n >= buffer.Small), nil
 	}
-	return buf.fit(n), nil
+	return buf.Fit(n), nil
 }
 
 // awaitRoom waits until the next chunk to be hashed can be kept, if the segment
@@ -71,7 +72,7 @@ func (s *spool) awaitRoom(ctx context.Context, seg *segment) {
 
 // keep counts bytes that have been written, and reports whether it keeps the
 // buffer.
-func (s *spool) keep(seg *segment, buf *buffer, n int) (kept bool) {
+func (s *spool) keep(seg *segment, buf *buffer.Buffer, n int) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Without room the fill has ended, and nothing is hashed any more.
@@ -100,8 +101,8 @@ func (s *spool) lend(off, most int64) (p []byte, back func()) {
 			if n <= 0 {
 				break
 			}
-			c.buf.hold()
-			return c.buf.b[off-c.off:][:n], c.buf.release
+			c.buf.Hold()
+			return c.buf.B[off-c.off:][:n], c.buf.Release
 		}
 	}
 	return nil, nil
@@ -112,7 +113,7 @@ func (s *spool) dropChunks() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.chunks.list {
-		c.buf.release()
+		c.buf.Release()
 	}
 	s.chunks.list = nil
 }

@@ -1,29 +1,29 @@
-package blobcache
+package buffer
 
 import "testing"
 
 // TestLargeBuffersAreFew: when they are all in use small ones do.
 func TestLargeBuffersAreFew(t *testing.T) {
-	held := make([]*buffer, 0, 2*largeBuffers)
+	held := make([]*Buffer, 0, 2*MaxLarge)
 	large := 0
 	for range cap(held) {
-		buf := takeBuffer(true)
+		buf := Take(true)
 		if held = append(held, buf); buf.large() {
 			large++
 		}
 	}
-	if large != largeBuffers {
+	if large != MaxLarge {
 		t.Errorf("%d large buffers", large)
 	}
 	for _, buf := range held {
-		buf.release()
+		buf.Release()
 	}
-	buf := takeBuffer(false).fit(smallBuffer)
+	buf := Take(false).Fit(Small)
 	if !buf.large() {
 		t.Error("what fills a small buffer gets no large one")
 	}
-	if buf = buf.fit(smallBuffer - 1); buf.large() {
+	if buf = buf.Fit(Small - 1); buf.large() {
 		t.Error("what does not fill a small buffer keeps a large one")
 	}
-	buf.release()
+	buf.Release()
 }

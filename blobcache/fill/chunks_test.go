@@ -1,8 +1,9 @@
-package blobcache
+package fill
 
 import (
 	"bytes"
 	"context"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -33,7 +34,7 @@ func freshSpool(t *testing.T, size int64, readers int) (*spool, *segment) {
 	t.Cleanup(func() {
 		s.dropChunks()
 		_ = file.Close()
-		if n := LargeInUse(); n != 0 {
+		if n := buffer.LargeInUse(); n != 0 {
 			t.Errorf("%d large buffers are not given back", n)
 		}
 	})
@@ -44,10 +45,10 @@ func freshSpool(t *testing.T, size int64, readers int) (*spool, *segment) {
 // of a size.
 func feed(ctx context.Context, t *testing.T, s *spool, seg *segment, content []byte, size int) {
 	t.Helper()
-	buf := takeBuffer(size > smallBuffer)
-	defer func() { buf.release() }()
+	buf := buffer.Take(size > buffer.Small)
+	defer func() { buf.Release() }()
 	for len(content) > 0 && ctx.Err() == nil {
-		n := copy(buf.b, content[:min(size, len(content))])
+		n := copy(buf.B, content[:min(size, len(content))])
 		var err error
 		if buf, err = s.put(ctx, seg, buf, n); err != nil {
 			t.Fatal(err)
@@ -82,12 +83,12 @@ func TestLend(t *testing.T) {
 	// A chunk that is lent outlives its hashing.
 	p, back := s.lend(0, 10)
 	s.dropChunks()
-	other := takeBuffer(false)
-	clear(other.b)
+	other := buffer.Take(false)
+	clear(other.B)
 	if !bytes.Equal(p, want[:10]) {
 		t.Error("a buffer was given away while it was lent")
 	}
-	other.release()
+	other.Release()
 	back()
 	if p, _ := s.lend(0, 10); p != nil {
 		t.Error("lent what is no longer in memory")
@@ -132,10 +133,10 @@ func TestHasherFallsBehind(t *testing.T) {
 		}
 		for off := int64(0); off < 3*n; {
 			c, _, err := s.awaitHashing(ctx, off)
-			if err != nil || c.buf == nil || !bytes.Equal(c.buf.b[:c.n], want[off:][:n]) {
+			if err != nil || c.buf == nil || !bytes.Equal(c.buf.B[:c.n], want[off:][:n]) {
 				t.Fatalf("at %d: %d bytes from memory, %v", off, c.n, err)
 			}
-			c.buf.release()
+			c.buf.Release()
 			off = c.end()
 		}
 		synctest.Wait()
@@ -165,7 +166,7 @@ func TestHashingBackAndForth(t *testing.T) {
 	if err != nil || c.end() != 1000 {
 		t.Fatalf("first a chunk up to %d, %v", c.end(), err)
 	}
-	c.buf.release()
+	c.buf.Release()
 	c, have, err := s.awaitHashing(t.Context(), 1000)
 	if err != nil || c.buf != nil || have != 2000 {
 		t.Fatalf("then the file up to %d, %v", have, err)
@@ -174,7 +175,7 @@ func TestHashingBackAndForth(t *testing.T) {
 	if c, _, err = s.awaitHashing(t.Context(), 2000); err != nil || c.end() != 3000 {
 		t.Fatalf("at last a chunk up to %d, %v", c.end(), err)
 	}
-	c.buf.release()
+	c.buf.Release()
 	if _, _, err = s.awaitHashing(t.Context(), 3000); err != io.EOF {
 		t.Errorf("at the end: %v", err)
 	}
@@ -188,11 +189,11 @@ func TestNobodyHashesAnyMore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	feed(ctx, t, s, seg, want[:1000], 1000)
 	cancel()
-	buf := takeBuffer(false)
-	defer func() { buf.release() }()
+	buf := buffer.Take(false)
+	defer func() { buf.Release() }()
 	for off := 1000; off < len(want); off += 1000 {
 		var err error
-		if buf, err = s.put(ctx, seg, buf, copy(buf.b, want[off:][:1000])); err != nil {
+		if buf, err = s.put(ctx, seg, buf, copy(buf.B, want[off:][:1000])); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -215,7 +216,7 @@ func TestFarBehind(t *testing.T) {
 	if err != nil || c.end() != 1000 {
 		t.Fatalf("first a chunk up to %d, %v", c.end(), err)
 	}
-	c.buf.release()
+	c.buf.Release()
 	_, have, err := s.awaitHashing(t.Context(), 1000)
 	if err != nil || have != late {
 		t.Fatalf("then the file up to %d, %v", have, err)
@@ -251,7 +252,7 @@ func TestFastSourceIsHeldUp(t *testing.T) {
 			if err != nil || c.buf == nil {
 				t.Fatal(err)
 			}
-			c.buf.release()
+			c.buf.Release()
 		}
 		<-done
 		if slow < time.Second || slow > time.Second+2*speedInterval {

@@ -1,8 +1,9 @@
-package blobcache
+package fill
 
 import (
 	"bytes"
 	"fmt"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
 // sent is the range of bytes that a reader got from a spool since its last
@@ -19,9 +20,9 @@ func (s sent) check(spool *fill, p []byte, at int64) error {
 	if from >= to || spool.verified() {
 		return nil
 	}
-	had := takeBuffer(false)
-	defer had.release()
-	b := had.b[:to-from]
+	had := buffer.Take(false)
+	defer had.Release()
+	b := had.B[:to-from]
 	if _, err := spool.file.ReadAt(b, from); err != nil {
 		return fmt.Errorf("the bytes sent from %d to %d cannot be verified: %w", from, to, err)
 	}

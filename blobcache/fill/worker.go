@@ -1,9 +1,10 @@
-package blobcache
+package fill
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"io"
 )
 
@@ -143,11 +144,11 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 // copy copies bytes from the body to the spool until the segment is whole or
 // the body has ended where it said it would.
 func (w *worker) copy(ctx context.Context, seg *segment) (whole bool, err error) {
-	buf := takeBuffer(false)
-	defer func() { buf.release() }()
+	buf := buffer.Take(false)
+	defer func() { buf.Release() }()
 	f := w.fill
 	for {
-		room := buf.b
+		room := buf.B
 		if left := seg.end - seg.at; seg.end != f.size && left < int64(len(room)) {
 			if room = room[:left]; left == 0 {
 				return true, nil // what follows is not asked for, or there already

@@ -1,8 +1,9 @@
-package blobcache
+package fill
 
 import (
 	"context"
 	"fmt"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"io"
 )
 
@@ -23,8 +24,8 @@ func (f *fill) hashAll(ctx context.Context) error {
 		case err != nil:
 			return err
 		case c.buf != nil:
-			f.hash.Write(c.buf.b[:c.n])
-			c.buf.release()
+			f.hash.Write(c.buf.B[:c.n])
+			c.buf.Release()
 			off = c.end()
 		default:
 			if err := f.hashSpooled(off, have); err != nil {
@@ -37,14 +38,14 @@ func (f *fill) hashAll(ctx context.Context) error {
 
 // hashSpooled hashes the spool's bytes from off to end.
 func (f *fill) hashSpooled(off, end int64) error {
-	buf := takeBuffer(end-off >= smallBuffer)
-	defer buf.release()
+	buf := buffer.Take(end-off >= buffer.Small)
+	defer buf.Release()
 	for off < end {
-		n, err := f.file.ReadAt(buf.b[:min(int64(len(buf.b)), end-off)], off)
+		n, err := f.file.ReadAt(buf.B[:min(int64(len(buf.B)), end-off)], off)
 		if n == 0 {
 			return fmt.Errorf("%w: read back: %w", errSpool, err)
 		}
-		f.hash.Write(buf.b[:n])
+		f.hash.Write(buf.B[:n])
 		off += int64(n)
 	}
 	return nil

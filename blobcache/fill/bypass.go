@@ -1,4 +1,4 @@
-package blobcache
+package fill
 
 import (
 	"bufio"
@@ -7,6 +7,7 @@ import (
 	"hash"
 	"io"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -91,7 +92,7 @@ func (d *bypass) open(body *Body) (err error) {
 		return fmt.Errorf("the source has %d bytes from %d on instead of %d: %w", body.Size, body.Offset, d.size, ErrDigestMismatch)
 	}
 	d.source = resume(d.ctx, d.req, d.meter, d.size, body)
-	d.ahead = bufio.NewReaderSize(d.source, smallBuffer)
+	d.ahead = bufio.NewReaderSize(d.source, buffer.Small)
 	d.hash, d.pos, d.verified = d.req.Digest.Algorithm().Hash(), 0, false
 	return nil
 }
@@ -141,13 +142,13 @@ func (d *bypass) skip() error {
 	if d.pos == d.off {
 		return nil
 	}
-	buf := takeBuffer(false)
-	defer buf.release()
+	buf := buffer.Take(false)
+	defer buf.Release()
 	for d.pos < d.off {
 		at := d.pos
-		n, err := d.next(buf.b[:min(smallBuffer, d.off-at)])
+		n, err := d.next(buf.B[:min(buffer.Small, d.off-at)])
 		if err == nil {
-			err = d.sent.check(d.spool, buf.b[:n], at)
+			err = d.sent.check(d.spool, buf.B[:n], at)
 		}
 		if err != nil {
 			return err
