@@ -105,7 +105,7 @@ func (c *Cache) newFills(spans fill.Spans) *fill.Table {
 		IsStored:      c.isStored,
 		StopAbandoned: c.evictor.limits.StopAbandoned,
 		Spans:         spans,
-		Hooks: fill.FillHooks{
+		Hooks: fill.Hooks{
 			Done:         c.hooks.FillDone,
 			Joined:       c.hooks.Joined,
 			Resumed:      c.hooks.Resumed,

@@ -18,8 +18,8 @@
 // Damaged content is found by its size, by its first byte, by package store, or
 // by [Cache.Scrub]; it is removed and downloaded again.
 //
-// The package knows digests and no registries. A [Fetch] gets bytes from a
-// source. A [Claim] decides who may read them, as a rule by an [index.Index]. A
+// The package knows digests and no registries. A [fill.Fetch] gets bytes from a
+// source. A [fill.Claim] decides who may read them, as a rule by an [index.Index]. A
 // scope is never served stored content that its source has not delivered. A
 // storage error never fails a request that the source can answer.
 package blobcache

@@ -86,9 +86,8 @@ func (k *evictor) reportEvicted(e store.Entry) {
 	k.hooks.Evicted(e, left)
 }
 
-// Failed implements [Room]. It handles an error of storing content. If the disk is full although
-// there seemed to be room (it may have run out of files rather than bytes),
-// some content must go.
+// Failed implements [fill.Room]. If the disk is full although there seemed to be
+// room (it may have run out of files rather than bytes), some content must go.
 func (k *evictor) Failed(err error) {
 	if !store.IsFull(err) {
 		return

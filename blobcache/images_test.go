@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // TestImagesGoWhole: the room that is wanted is that of one layer, and goes

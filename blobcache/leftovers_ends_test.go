@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"io"
 	"os"
 	"sync"
 	"testing/synctest"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // ends are the ways in which a pull can come to its end.

@@ -86,7 +86,7 @@ func (q *Quotas) Totals() map[string]Total {
 }
 
 // Limit returns the size in bytes above which content exceeds a quota that
-// applies to the scope, or 0 if none does. It is meant for [Request.Limit].
+// applies to the scope, or 0 if none does. It is meant for [fill.Request.Limit].
 func (q *Quotas) Limit(scope string) (limit int64) {
 	if len(q.limits) == 0 {
 		return 0
@@ -112,7 +112,7 @@ func (q *Quotas) Used(scope string, d digest.Digest, compound bool) {
 // Reserve counts bytes that a fill of the scope is about to take, or gives back
 // if bytes is negative. It returns false, and counts nothing, if the running
 // fills of one of the scope's owners would then exceed its whole quota. It is
-// meant for [Request.Reserve].
+// meant for [fill.Request.Reserve].
 func (q *Quotas) Reserve(scope string, bytes int64) (ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

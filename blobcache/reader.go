@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"io"
 	"io/fs"
 	"math"
@@ -13,6 +11,9 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
 // Reader reads content from any offset and waits for bytes that are still being
@@ -37,7 +38,7 @@ type Reader struct {
 func (r *Reader) Size() int64 { return r.size }
 
 // Parts announces that ranges of the content will be read, and reports whether
-// they may be. They may not while some of the content is [Body.Plain] and the
+// they may be. They may not while some of the content is [fill.Body.Plain] and the
 // whole is not verified: then the caller must read all of it, from the first
 // byte.
 func (r *Reader) Parts() bool {
@@ -52,7 +53,7 @@ func (r *Reader) Parts() bool {
 // AwaitWhole waits until the whole content has come and is verified, so that
 // its size is known. It does not wait for content that cannot be stored: the
 // size is then the one that the source announced, or the error is
-// [ErrUnconfirmed] if that came by a [Body.Plain].
+// [fill.ErrUnconfirmed] if that came by a [fill.Body.Plain].
 func (r *Reader) AwaitWhole(ctx context.Context) error {
 	r.using.Lock()
 	defer r.using.Unlock()

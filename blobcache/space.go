@@ -8,8 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 const (
@@ -33,27 +34,27 @@ type reservation struct {
 	written atomic.Int64 // bytes of it that are on the disk
 }
 
-// Open implements [Room].
+// Open implements [fill.Room].
 func (k *evictor) Open(group string) fill.Reservation { return &reservation{evictor: k, group: group} }
 
-// Try implements [Reservation].
+// Try implements [fill.Reservation].
 func (r *reservation) Try(ctx context.Context, n int64) (ok bool) {
 	wait, err := r.evictor.tryReserve(ctx, r, n)
 	return err == nil && wait == nil
 }
 
-// Reserve implements [Reservation].
+// Reserve implements [fill.Reservation].
 func (r *reservation) Reserve(ctx context.Context, n int64) error {
 	return r.evictor.reserve(ctx, r, n)
 }
 
-// Wrote implements [Reservation].
+// Wrote implements [fill.Reservation].
 func (r *reservation) Wrote(n int64) {
 	r.written.Add(n)
 	r.evictor.written.Add(n)
 }
 
-// Close implements [Reservation].
+// Close implements [fill.Reservation].
 func (r *reservation) Close(d digest.Digest, stored int64) {
 	if stored > 0 {
 		r.evictor.used(d, false) // before a sweep can find it
@@ -86,7 +87,7 @@ func (k *evictor) disk(ctx context.Context) disk {
 	return disk{known: true, kept: k.limits.Reserve >= 0, spare: free - reserve, total: total - reserve, written: written}
 }
 
-// Largest implements [Room].
+// Largest implements [fill.Room].
 func (k *evictor) Largest(limit int64) int64 {
 	most := int64(math.MaxInt64)
 	if limit > 0 {
@@ -102,7 +103,7 @@ func (k *evictor) Largest(limit int64) int64 {
 	return most
 }
 
-// Fits implements [Room]. Content that does not fit must neither evict anything
+// Fits implements [fill.Room]. Content that does not fit must neither evict anything
 // nor wait for room.
 func (k *evictor) Fits(ctx context.Context, size int64) error {
 	if size <= 0 {

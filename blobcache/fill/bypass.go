@@ -7,8 +7,9 @@ import (
 	"hash"
 	"io"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
 // bypass reads content from its source without the cache, if there is no disk

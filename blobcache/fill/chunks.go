@@ -2,9 +2,10 @@ package fill
 
 import (
 	"context"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"sync"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
 const (

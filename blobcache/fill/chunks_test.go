@@ -3,7 +3,6 @@ package fill
 import (
 	"bytes"
 	"context"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
 // randomBytes returns size bytes that are the same for a seed.

@@ -2,9 +2,10 @@ package fill
 
 import (
 	"context"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"slices"
 	"sync"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
 // download fetches the content and hashes it at the same time. It returns when

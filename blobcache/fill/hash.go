@@ -3,8 +3,9 @@ package fill
 import (
 	"context"
 	"fmt"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"io"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
 // readBack is the number of bytes that are read back at once. If there are

@@ -2,6 +2,7 @@ package fill
 
 import (
 	"errors"
+
 	"github.com/opencontainers/go-digest"
 )
 

@@ -3,6 +3,7 @@ package fill
 import (
 	"bytes"
 	"fmt"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 

@@ -54,7 +54,7 @@ type Reservation interface {
 type Config struct {
 	Blobs store.Blobs
 	Room  Room
-	Hooks FillHooks
+	Hooks Hooks
 	Spans Spans
 
 	// IsStored reports whether content of this size is stored by now, and counts
@@ -66,9 +66,9 @@ type Config struct {
 	StopAbandoned bool
 }
 
-// FillHooks are called, if they are set, when something happens. They must not
+// Hooks are called, if they are set, when something happens. They must not
 // block.
-type FillHooks struct {
+type Hooks struct {
 	// Done is called once for each fill. Err is nil if the content was verified.
 	// Size is the number of bytes that were fetched.
 	Done func(d digest.Digest, size int64, took time.Duration, err error)
@@ -90,25 +90,25 @@ type FillHooks struct {
 	StorageError func(op string, err error)
 }
 
-func (h FillHooks) storageError(op string, err error) {
+func (h Hooks) storageError(op string, err error) {
 	if h.StorageError != nil {
 		h.StorageError(op, err)
 	}
 }
 
-func (h FillHooks) joined(d digest.Digest) {
+func (h Hooks) joined(d digest.Digest) {
 	if h.Joined != nil {
 		h.Joined(d)
 	}
 }
 
-func (h FillHooks) resumed(d digest.Digest, offset int64, err error) {
+func (h Hooks) resumed(d digest.Digest, offset int64, err error) {
 	if h.Resumed != nil {
 		h.Resumed(d, offset, err)
 	}
 }
 
-func (h FillHooks) abandoned(d digest.Digest, written, size int64, goesOn bool) {
+func (h Hooks) abandoned(d digest.Digest, written, size int64, goesOn bool) {
 	if h.Abandoned != nil {
 		h.Abandoned(d, written, size, goesOn)
 	}

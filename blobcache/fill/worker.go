@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"io"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
 // Spans are sizes of ranges in bytes.

@@ -1,3 +1,6 @@
+// Package buffer has pooled memory in two sizes: small buffers, of which there may
+// be any number, and a bounded number of large ones for fast connections. Buffers
+// count references, so that a writer and several readers can share one.
 package buffer
 
 import (
@@ -55,8 +58,10 @@ func Take(large bool) *Buffer {
 
 func (b *Buffer) large() bool { return len(b.B) > Small }
 
+// Hold adds a reference.
 func (b *Buffer) Hold() { b.refs.Add(1) }
 
+// Release gives up a reference.
 func (b *Buffer) Release() {
 	if b.refs.Add(-1) > 0 {
 		return
