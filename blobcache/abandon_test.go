@@ -46,8 +46,8 @@ func (e *env) desertions() []abandoned {
 	return slices.Clone(e.abandoned)
 }
 
-// TestFinishAbandoned is what no grace period cuts short.
-func TestFinishAbandoned(t *testing.T) {
+// TestFillFinishesAbandoned is what no grace period cuts short.
+func TestFillFinishesAbandoned(t *testing.T) {
 	deserted(t, false, func(t *testing.T, e *env, s *source) {
 		e.leave(s, 1<<20)
 		time.Sleep(time.Hour)
@@ -60,8 +60,8 @@ func TestFinishAbandoned(t *testing.T) {
 	})
 }
 
-// TestStopAbandoned asks again from the start when somebody comes too late.
-func TestStopAbandoned(t *testing.T) {
+// TestFillStopsAbandoned asks again from the start when somebody comes too late.
+func TestFillStopsAbandoned(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
 		e.leave(s, 1<<20)
 		time.Sleep(time.Minute)
@@ -79,8 +79,8 @@ func TestStopAbandoned(t *testing.T) {
 	})
 }
 
-// TestStopAbandonedWaits for a client that asks for one range after the other.
-func TestStopAbandonedWaits(t *testing.T) {
+// TestFillStopsAbandonedAfterGrace for a client that asks for one range after the other.
+func TestFillStopsAbandonedAfterGrace(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
 		for range 20 {
 			e.leave(s, 1000)
@@ -93,8 +93,8 @@ func TestStopAbandonedWaits(t *testing.T) {
 	})
 }
 
-// TestStopAbandonedNearlyDone goes on, since little is missing.
-func TestStopAbandonedNearlyDone(t *testing.T) {
+// TestFillFinishesAbandonedNearlyDone goes on, since little is missing.
+func TestFillFinishesAbandonedNearlyDone(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
 		e.leave(s, 1<<20)
 		e.leave(s, 8<<20)
@@ -108,9 +108,9 @@ func TestStopAbandonedNearlyDone(t *testing.T) {
 	})
 }
 
-// TestStopAbandonedUnanswered has nobody wait for a source that hangs, or whose
+// TestFillStopsAbandonedUnanswered has nobody wait for a source that hangs, or whose
 // content may be of any size.
-func TestStopAbandonedUnanswered(t *testing.T) {
+func TestFillStopsAbandonedUnanswered(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
 		s.answer = func(ctx context.Context, n int, _ int64) (*fill.Body, error) {
 			if n == 0 {
@@ -135,8 +135,8 @@ func TestStopAbandonedUnanswered(t *testing.T) {
 	})
 }
 
-// TestStopAbandonedRanges ends all connections.
-func TestStopAbandonedRanges(t *testing.T) {
+// TestFillStopsAbandonedRanges ends all connections.
+func TestFillStopsAbandonedRanges(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
 		e.cache.SetSpans(1<<20, 1<<20, 4<<20)
 		s.connections = 4
@@ -152,8 +152,8 @@ func TestStopAbandonedRanges(t *testing.T) {
 	})
 }
 
-// TestFills is what there is to see of them, and Joined what is told.
-func TestFills(t *testing.T) {
+// TestCacheFills is what there is to see of them, and Joined what is told.
+func TestCacheFills(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		if got := e.cache.Fills(); len(got) != 0 {
 			t.Errorf("fills: %+v", got)

@@ -15,9 +15,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// TestClockJumps: a clock that is wrong does not make everything old, and what
+// TestSweepWithJumpingClock: a clock that is wrong does not make everything old, and what
 // was used while it was wrong is not young for ever.
-func TestClockJumps(t *testing.T) {
+func TestSweepWithJumpingClock(t *testing.T) {
 	const size, day = 1000, 24 * time.Hour
 	c, opened := kept(t, t.TempDir(), Limits{UnusedFor: day})
 	for n := range 3 {
@@ -52,9 +52,9 @@ func TestClockJumps(t *testing.T) {
 	}
 }
 
-// TestRemovedCountsAtOnce: the room of what was damaged is there for others
+// TestCacheHealCountsAtOnce: the room of what was damaged is there for others
 // before the next walk.
-func TestRemovedCountsAtOnce(t *testing.T) {
+func TestCacheHealCountsAtOnce(t *testing.T) {
 	const size = 1000
 	c, opened := kept(t, t.TempDir(), Limits{MaxSize: 100 * size})
 	pull(t, c, 1, size)
@@ -90,9 +90,9 @@ func (s *fewFiles) Spool(ctx context.Context) (*os.File, error) {
 	return s.FileStore.Spool(ctx)
 }
 
-// TestNoInodes: bytes are free and files are not. Pulls go on, and old content
+// TestEvictorWithoutInodes: bytes are free and files are not. Pulls go on, and old content
 // makes way for new.
-func TestNoInodes(t *testing.T) {
+func TestEvictorWithoutInodes(t *testing.T) {
 	const size, most = 1000, 8
 	opened, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
@@ -140,8 +140,8 @@ func (s *stuckShelf) Remove(context.Context, digest.Digest) error {
 
 func (*stuckShelf) Touch(context.Context, digest.Digest, time.Time) error { return syscall.EROFS }
 
-// TestReadOnlyDisk: pulls go on, and a sweep does not try for ever.
-func TestReadOnlyDisk(t *testing.T) {
+// TestSweepOfReadOnlyDisk: pulls go on, and a sweep does not try for ever.
+func TestSweepOfReadOnlyDisk(t *testing.T) {
 	const size = 100
 	opened, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
@@ -178,9 +178,9 @@ func (s *dimFolders) Walk(ctx context.Context, visit func(store.Entry) error) er
 	}), syscall.EIO)
 }
 
-// TestSweepOfWhatIsSeen: a folder that cannot be read keeps nothing else from
+// TestSweepOfPartlyReadableStore: a folder that cannot be read keeps nothing else from
 // being swept, and makes no room of itself.
-func TestSweepOfWhatIsSeen(t *testing.T) {
+func TestSweepOfPartlyReadableStore(t *testing.T) {
 	const size = 1000
 	opened, err := store.OpenFileStore(t.TempDir())
 	if err != nil {

@@ -25,7 +25,7 @@ func noSpool(t *testing.T, test func(t *testing.T, e *env)) {
 	})
 }
 
-func TestDirect(t *testing.T) {
+func TestBypass(t *testing.T) {
 	for _, size := range []int{0, 1, 2, 1000, 400_000} {
 		noSpool(t, func(t *testing.T, e *env) {
 			s := e.source(random(70, size))
@@ -40,7 +40,7 @@ func TestDirect(t *testing.T) {
 	}
 }
 
-func TestDirectForMany(t *testing.T) {
+func TestBypassForManyReaders(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(71, 400_000))
 		var all sync.WaitGroup
@@ -57,7 +57,7 @@ func TestDirectForMany(t *testing.T) {
 	})
 }
 
-func TestDirectSeeks(t *testing.T) {
+func TestBypassSeeks(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(72, 400_000))
 		r := e.mustGet(s)
@@ -92,7 +92,7 @@ func TestDirectSeeks(t *testing.T) {
 	})
 }
 
-func TestDirectCorrupt(t *testing.T) {
+func TestBypassCorrupt(t *testing.T) {
 	for name, lie := range lies {
 		t.Run(name, func(t *testing.T) {
 			noSpool(t, func(t *testing.T, e *env) {
@@ -109,8 +109,8 @@ func TestDirectCorrupt(t *testing.T) {
 	}
 }
 
-// TestDirectMisannounced has the right bytes, but not as many as announced.
-func TestDirectMisannounced(t *testing.T) {
+// TestBypassMisannounced has the right bytes, but not as many as announced.
+func TestBypassMisannounced(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(77, 1000))
 		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -122,8 +122,8 @@ func TestDirectMisannounced(t *testing.T) {
 	})
 }
 
-// TestDirectAfterTheEnd has a source that goes on after its end.
-func TestDirectAfterTheEnd(t *testing.T) {
+// TestBypassAfterTheEnd has a source that goes on after its end.
+func TestBypassAfterTheEnd(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(78, 1000))
 		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -140,8 +140,8 @@ func TestDirectAfterTheEnd(t *testing.T) {
 	})
 }
 
-// TestDirectSlowClient takes longer than a source may.
-func TestDirectSlowClient(t *testing.T) {
+// TestBypassSlowClient takes longer than a source may.
+func TestBypassSlowClient(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(79, 500_000))
 		r := e.mustGet(s)
@@ -152,7 +152,7 @@ func TestDirectSlowClient(t *testing.T) {
 	})
 }
 
-func TestDirectEmptyAnswer(t *testing.T) {
+func TestBypassEmptyAnswer(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(nil)
 		s.digest = digest.FromString("not empty")
@@ -160,7 +160,7 @@ func TestDirectEmptyAnswer(t *testing.T) {
 	})
 }
 
-func TestDirectUnknownSize(t *testing.T) {
+func TestBypassUnknownSize(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(74, 300_000))
 		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -179,7 +179,7 @@ func TestDirectUnknownSize(t *testing.T) {
 	})
 }
 
-func TestDirectSourceErrors(t *testing.T) {
+func TestBypassSourceErrors(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(75, 300_000))
 		s.answer = func(context.Context, int, int64) (*fill.Body, error) { return nil, errSource }
@@ -195,9 +195,9 @@ func TestDirectSourceErrors(t *testing.T) {
 	})
 }
 
-// TestDirectDelivers: without a disk too, a claim hears of the delivery when the
+// TestBypassDelivers: without a disk too, a claim hears of the delivery when the
 // digest is known, and not before.
-func TestDirectDelivers(t *testing.T) {
+func TestBypassDelivers(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s, c := e.source(random(76, 1000)), &claim{}
 		r, _, err := e.cache.Get(t.Context(), c.of(s.request("a")))
@@ -215,9 +215,9 @@ func TestDirectDelivers(t *testing.T) {
 	})
 }
 
-// TestDirectReadOn has a client read on after an error: what was wrong stays so,
+// TestBypassReadOn has a client read on after an error: what was wrong stays so,
 // also where the last byte, taken into the digest twice, would make it right.
-func TestDirectReadOn(t *testing.T) {
+func TestBypassReadOn(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source([]byte("helll"))
 		s.answer = func(context.Context, int, int64) (*fill.Body, error) {

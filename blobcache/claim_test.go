@@ -48,9 +48,9 @@ func keeping(t *testing.T, size int64, limits Limits, test func(t *testing.T, c 
 	})
 }
 
-// TestClaimedSizeEvictsNothing: what a source says is to come makes no room. What
+// TestFillClaimedSizeEvictsNothing: what a source says is to come makes no room. What
 // has come does, and then the content is stored.
-func TestClaimedSizeEvictsNothing(t *testing.T) {
+func TestFillClaimedSizeEvictsNothing(t *testing.T) {
 	for name, test := range map[string]struct {
 		disk   int64
 		limits Limits
@@ -100,9 +100,9 @@ func TestClaimedSizeEvictsNothing(t *testing.T) {
 	}
 }
 
-// TestWhatNeverFits is passed on at once, and nothing makes way for it, whether or
+// TestFillThatNeverFits is passed on at once, and nothing makes way for it, whether or
 // not a walk has told what is stored.
-func TestWhatNeverFits(t *testing.T) {
+func TestFillThatNeverFits(t *testing.T) {
 	const disk, red = 800_000, 300_000
 	for name, test := range map[string]struct {
 		size    int64
@@ -152,9 +152,9 @@ func TestWhatNeverFits(t *testing.T) {
 	}
 }
 
-// TestNearlyMaxSize: what a sweep would take as soon as it is stored is passed on,
+// TestFillOfNearlyMaxSize: what a sweep would take as soon as it is stored is passed on,
 // and takes nothing else with it. What a sweep leaves is stored, and stays.
-func TestNearlyMaxSize(t *testing.T) {
+func TestFillOfNearlyMaxSize(t *testing.T) {
 	keeping(t, 1<<40, Limits{MaxSize: 1_300_000, Reserve: -1}, func(t *testing.T, c *Cache) {
 		pull(t, c, 1, 300_000)
 		synctest.Wait()
@@ -177,9 +177,9 @@ func TestNearlyMaxSize(t *testing.T) {
 	})
 }
 
-// TestSizesBesideWhatIsStored: the bound of what can ever fit is what is free and
+// TestEvictorFitsBesideStored: the bound of what can ever fit is what is free and
 // what the cache itself has of the disk.
-func TestSizesBesideWhatIsStored(t *testing.T) {
+func TestEvictorFitsBesideStored(t *testing.T) {
 	keeping(t, 1_000_000, Limits{Reserve: 100_000}, func(t *testing.T, c *Cache) {
 		pull(t, c, 1, 300_000)
 		sweep(t, c)
@@ -192,9 +192,9 @@ func TestSizesBesideWhatIsStored(t *testing.T) {
 	})
 }
 
-// TestGroupRoom: several downloads of one group get at most half of the room, so that
+// TestEvictorGroupShare: several downloads of one group get at most half of the room, so that
 // they cannot evict the content of all other groups. A single one may get all of it.
-func TestGroupRoom(t *testing.T) {
+func TestEvictorGroupShare(t *testing.T) {
 	k := newEvictor(new(paperShelf), Limits{MaxSize: 1000, Reserve: -1}, Hooks{})
 	a, b := reservation{group: "acme"}, reservation{group: "acme"}
 	other := reservation{group: "other"}

@@ -2,9 +2,9 @@ package blobcache
 
 import "testing"
 
-// TestSweptByAnother: what another process on the same directory has removed is
+// TestSweepAfterAnotherProcess: what another process on the same directory has removed is
 // not removed for a second time, of what is left.
-func TestSweptByAnother(t *testing.T) {
+func TestSweepAfterAnotherProcess(t *testing.T) {
 	const size = 1000
 	dir := t.TempDir()
 	one, store := kept(t, dir, Limits{MaxSize: 100 * size})
@@ -29,8 +29,8 @@ func TestSweptByAnother(t *testing.T) {
 	}
 }
 
-// TestStoredTwice: content that is stored again counts once.
-func TestStoredTwice(t *testing.T) {
+// TestPutBytesCountsOnce: content that is stored again counts once.
+func TestPutBytesCountsOnce(t *testing.T) {
 	c, _ := kept(t, t.TempDir(), Limits{MaxSize: 1_000_000})
 	b, d := content(1, 100_000)
 	for range 3 {

@@ -8,9 +8,9 @@ import (
 	"testing/synctest"
 )
 
-// TestCutWhileRead: content that the disk cuts under a reader ends in a failure,
+// TestReaderOfTruncatedFile: content that the disk cuts under a reader ends in a failure,
 // however it is read, and is fetched again.
-func TestCutWhileRead(t *testing.T) {
+func TestReaderOfTruncatedFile(t *testing.T) {
 	for name, read := range map[string]func(r io.Reader) error{
 		"sent": func(r io.Reader) error {
 			_, err := io.Copy(io.Discard, r)

@@ -33,7 +33,7 @@ func midway(s *source, n int64, fault func()) func(context.Context, int, int64) 
 	}
 }
 
-func TestDiskIsFull(t *testing.T) {
+func TestGetOnFullDisk(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(60, 300_000))
 		e.store.onSpool = func(spool *os.File) error {
@@ -55,8 +55,8 @@ func TestDiskIsFull(t *testing.T) {
 	})
 }
 
-// TestDiskFailsMidway has readers at several places when the spool fails.
-func TestDiskFailsMidway(t *testing.T) {
+// TestFillWhenDiskFailsMidway has readers at several places when the spool fails.
+func TestFillWhenDiskFailsMidway(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, asked := e.source(random(61, 400_000)), make(chan struct{})
 		var spool *os.File
@@ -97,10 +97,10 @@ func TestDiskFailsMidway(t *testing.T) {
 	})
 }
 
-// TestDiskFailsAtManyPlaces has several ranges under way when the spool fails. Where
+// TestFillWhenDiskFailsAnywhere has several ranges under way when the spool fails. Where
 // that cannot be read, what it has sent cannot be verified: only a reader that has got
 // nothing goes on then.
-func TestDiskFailsAtManyPlaces(t *testing.T) {
+func TestFillWhenDiskFailsAnywhere(t *testing.T) {
 	for name, fault := range map[string]func(testing.TB, *os.File){"writes": readOnly, "reads": unreadable} {
 		t.Run(name, func(t *testing.T) {
 			ranges(t, func(t *testing.T, e *env, s *source) {
@@ -139,9 +139,9 @@ func TestDiskFailsAtManyPlaces(t *testing.T) {
 	}
 }
 
-// TestSourceFailsToo has the source do all it can to a reader that has to go
+// TestFillWhenDiskAndSourceFail has the source do all it can to a reader that has to go
 // on without the spool.
-func TestSourceFailsToo(t *testing.T) {
+func TestFillWhenDiskAndSourceFail(t *testing.T) {
 	const size = 400_000
 	for name, second := range map[string]func(s *source) (*fill.Body, error){
 		"refuses": func(*source) (*fill.Body, error) { return nil, errSource },
@@ -201,7 +201,7 @@ func sized(s *source, size int64, content []byte) *fill.Body {
 	return body
 }
 
-func TestSpoolCannotBeRead(t *testing.T) {
+func TestFillWhenSpoolCannotBeRead(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(63, 300_000))
 		e.store.onSpool = func(spool *os.File) error {
@@ -238,9 +238,9 @@ func TestPutBytesOnFullDisk(t *testing.T) {
 	})
 }
 
-// TestDiskFailsUnderSendfile: what is handed to the connection as a file, and
+// TestReaderWhenDiskFailsUnderSendfile: what is handed to the connection as a file, and
 // cannot be read, breaks the transfer and is fetched again by the next request.
-func TestDiskFailsUnderSendfile(t *testing.T) {
+func TestReaderWhenDiskFailsUnderSendfile(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(65, 300_000))
 		e.whole(s)

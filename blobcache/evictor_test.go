@@ -83,7 +83,7 @@ func age(t *testing.T, s *store.FileStore, n, size int, by time.Duration) {
 	}
 }
 
-func TestLeastRecentlyPulledGoesFirst(t *testing.T) {
+func TestSweepRemovesLeastRecentlyUsed(t *testing.T) {
 	const size = 1000
 	c, files := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
 	for n := range 9 {
@@ -108,9 +108,9 @@ func TestLeastRecentlyPulledGoesFirst(t *testing.T) {
 	}
 }
 
-// TestNeverMoreThanMaxSize pulls ten times as much as there is room for, with
+// TestCacheStaysWithinMaxSize pulls ten times as much as there is room for, with
 // the keeper running as it does in life.
-func TestNeverMoreThanMaxSize(t *testing.T) {
+func TestCacheStaysWithinMaxSize(t *testing.T) {
 	const size, limit = 1000, 20_000
 	c, files := kept(t, t.TempDir(), Limits{MaxSize: limit})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -136,7 +136,7 @@ func TestNeverMoreThanMaxSize(t *testing.T) {
 	}
 }
 
-func TestUnusedForSurvivesRestart(t *testing.T) {
+func TestSweepUnusedForAfterRestart(t *testing.T) {
 	const size = 100
 	dir := t.TempDir()
 	c, files := kept(t, dir, Limits{UnusedFor: 24 * time.Hour})
@@ -161,7 +161,7 @@ func TestUnusedForSurvivesRestart(t *testing.T) {
 	}
 }
 
-func TestTooLargeIsPassedOn(t *testing.T) {
+func TestCachePassesOnTooLarge(t *testing.T) {
 	c, files := kept(t, t.TempDir(), Limits{MaxBlobSize: 500, MaxSize: 5000})
 	for range 2 {
 		if origin := pull(t, c, 1, 1000); origin != fill.Started {
@@ -177,8 +177,8 @@ func TestTooLargeIsPassedOn(t *testing.T) {
 	}
 }
 
-// TestReserveIsKept takes the disk for full.
-func TestReserveIsKept(t *testing.T) {
+// TestCacheKeepsReserve takes the disk for full.
+func TestCacheKeepsReserve(t *testing.T) {
 	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -233,9 +233,9 @@ func TestScrubDropsDamage(t *testing.T) {
 	})
 }
 
-// TestWrongExpectationHarmsNobody: a scope whose source lies about a size must
+// TestCacheKeepsContentOfUnexpectedSize: a scope whose source lies about a size must
 // not make the cache drop what another one stored.
-func TestWrongExpectationHarmsNobody(t *testing.T) {
+func TestCacheKeepsContentOfUnexpectedSize(t *testing.T) {
 	const size = 1000
 	c, _ := kept(t, t.TempDir(), Limits{})
 	pull(t, c, 1, size)
@@ -252,7 +252,7 @@ func TestWrongExpectationHarmsNobody(t *testing.T) {
 	}
 }
 
-func TestEvictedWhileRead(t *testing.T) {
+func TestReaderOfEvictedContent(t *testing.T) {
 	const size = 1000
 	c, files := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
 	pull(t, c, 1, size)

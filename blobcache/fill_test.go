@@ -55,7 +55,7 @@ func TestFillOtherAlgorithms(t *testing.T) {
 	}
 }
 
-func TestFiftyClientsOneFetch(t *testing.T) {
+func TestGetOfFiftyClientsFetchesOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(3, 2<<20))
 		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -91,8 +91,8 @@ func TestFiftyClientsOneFetch(t *testing.T) {
 	})
 }
 
-// TestLastByteIsHeldBack also proves that bytes are served as they come.
-func TestLastByteIsHeldBack(t *testing.T) {
+// TestFillHoldsBackLastByte also proves that bytes are served as they come.
+func TestFillHoldsBackLastByte(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, end := e.source(random(4, 10_000)), make(chan struct{})
 		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -124,7 +124,7 @@ func TestLastByteIsHeldBack(t *testing.T) {
 	})
 }
 
-func TestLeaderLeaves(t *testing.T) {
+func TestFillOutlivesItsStarter(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(5, 300_000)), make(chan struct{})
 		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -154,8 +154,8 @@ func TestLeaderLeaves(t *testing.T) {
 	})
 }
 
-// TestNobodyWaits has all clients leave before the source has answered.
-func TestNobodyWaits(t *testing.T) {
+// TestFillServesWhileDownloading has all clients leave before the source has answered.
+func TestFillServesWhileDownloading(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(6, 1000))
 		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -175,7 +175,7 @@ func TestNobodyWaits(t *testing.T) {
 	})
 }
 
-func TestSlowReader(t *testing.T) {
+func TestFillWithSlowReader(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(7, 5<<20))
 		slow := e.mustGet(s)
@@ -194,7 +194,7 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
-func TestUnknownSize(t *testing.T) {
+func TestFillOfUnknownSize(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(9, 200_000))
 		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -214,7 +214,7 @@ func TestUnknownSize(t *testing.T) {
 	})
 }
 
-func TestCommitFails(t *testing.T) {
+func TestFillWhenCommitFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(10, 200_000))
 		e.store.onCommit = func() error { return errors.New("no space left on device") }

@@ -14,8 +14,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestDirectIdleSource is resumed, and a broken transfer in the end.
-func TestDirectIdleSource(t *testing.T) {
+// TestBypassIdleSource is resumed, and a broken transfer in the end.
+func TestBypassIdleSource(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(79, 1000))
 		s.answer = func(ctx context.Context, n int, offset int64) (*fill.Body, error) {
@@ -32,8 +32,8 @@ func TestDirectIdleSource(t *testing.T) {
 	})
 }
 
-// TestDirectResumes has a source that breaks, and one that cannot resume.
-func TestDirectResumes(t *testing.T) {
+// TestBypassResumes has a source that breaks, and one that cannot resume.
+func TestBypassResumes(t *testing.T) {
 	const size = 400_000
 	for name, again := range map[string]func(offset int64) int64{
 		"from there":     func(offset int64) int64 { return offset },
@@ -59,8 +59,8 @@ func TestDirectResumes(t *testing.T) {
 	}
 }
 
-// TestDirectCostsOneFetch: what the fill was answered is the leader's.
-func TestDirectCostsOneFetch(t *testing.T) {
+// TestBypassCostsOneFetch: what the fill was answered is the leader's.
+func TestBypassCostsOneFetch(t *testing.T) {
 	for name, connections := range map[string]int{"one stream": 1, "ranges": 4} {
 		t.Run(name, func(t *testing.T) {
 			noSpool(t, func(t *testing.T, e *env) {
@@ -74,8 +74,8 @@ func TestDirectCostsOneFetch(t *testing.T) {
 	}
 }
 
-// TestTooLargeIsAskedForWhole: what will not be stored needs no ranges.
-func TestTooLargeIsAskedForWhole(t *testing.T) {
+// TestFillOfTooLargeAsksForWhole: what will not be stored needs no ranges.
+func TestFillOfTooLargeAsksForWhole(t *testing.T) {
 	for name, limits := range map[string]blobcache.Limits{
 		"max_blob_size": {MaxBlobSize: 299_999, Reserve: -1},
 		"max_size":      {MaxSize: 299_999, Reserve: -1},
@@ -105,9 +105,9 @@ func TestTooLargeIsAskedForWhole(t *testing.T) {
 	}
 }
 
-// TestDirectIsNotForOthers: who follows another one's fill asks for himself,
+// TestBypassIsNotForOthers: who follows another one's fill asks for himself,
 // since it may be that he is not allowed to have what that one got.
-func TestDirectIsNotForOthers(t *testing.T) {
+func TestBypassIsNotForOthers(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(122, 300_000)), make(chan struct{})
 		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -137,8 +137,8 @@ func TestDirectIsNotForOthers(t *testing.T) {
 	})
 }
 
-// TestDirectLeaderLeaves with the body of the fill in hand.
-func TestDirectLeaderLeaves(t *testing.T) {
+// TestBypassLeaderLeaves with the body of the fill in hand.
+func TestBypassLeaderLeaves(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(123, 300_000))
 		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {

@@ -11,9 +11,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestImagesGoWhole: the room that is wanted is that of one layer, and goes
+// TestSweepRemovesWholeImages: the room that is wanted is that of one layer, and goes
 // with the image that has it, but for what a later one has too.
-func TestImagesGoWhole(t *testing.T) {
+func TestSweepRemovesWholeImages(t *testing.T) {
 	g := newGallery(t, Limits{})
 	pull := func(name string, layers ...string) digest.Digest {
 		var parts []digest.Digest
@@ -39,9 +39,9 @@ func TestImagesGoWhole(t *testing.T) {
 	g.expect("a4 b4 c4 m4 a5 b5 m5 a6 b6 c6 m6")
 }
 
-// TestIndexIsUsed: who asks for nothing but an index's digest uses all that it
+// TestUseOfIndexSparesImages: who asks for nothing but an index's digest uses all that it
 // names, at any depth.
-func TestIndexIsUsed(t *testing.T) {
+func TestUseOfIndexSparesImages(t *testing.T) {
 	g := newGallery(t, Limits{UnusedFor: 90 * 24 * time.Hour})
 	g.now = time.Now().Add(-100 * 24 * time.Hour)
 	amd64 := g.naming("amd64", false, g.layer("la", 100), g.layer("ca", 20))
@@ -56,9 +56,9 @@ func TestIndexIsUsed(t *testing.T) {
 	g.expect("la ca amd64 lb arm64 index")
 }
 
-// TestUsedBetweenSurveyAndEviction: an image that is asked for while it is about
+// TestEvictSparesContentUsedSinceSurvey: an image that is asked for while it is about
 // to go stays, with its parts.
-func TestUsedBetweenSurveyAndEviction(t *testing.T) {
+func TestEvictSparesContentUsedSinceSurvey(t *testing.T) {
 	g := newGallery(t, Limits{MaxSize: 1_000_000})
 	one := g.naming("one", false, g.layer("l1", 1000))
 	g.now = g.now.Add(time.Hour)
@@ -74,8 +74,8 @@ func TestUsedBetweenSurveyAndEviction(t *testing.T) {
 	g.expect("one l1")
 }
 
-// TestBlobInUseStays: one that is being read, for however long.
-func TestBlobInUseStays(t *testing.T) {
+// TestEvictSparesContentInUse: one that is being read, for however long.
+func TestEvictSparesContentInUse(t *testing.T) {
 	g := newGallery(t, Limits{UnusedFor: time.Hour})
 	d := g.layer("read", 1000)
 	g.layer("not read", 1000)
@@ -106,9 +106,9 @@ func TestBlobInUseStays(t *testing.T) {
 	}
 }
 
-// TestHalfImages has images of shared layers pulled, asked for and evicted at
+// TestSweepLeavesNoHalfImages has images of shared layers pulled, asked for and evicted at
 // random: what is left of images is never less than it was.
-func TestHalfImages(t *testing.T) {
+func TestSweepLeavesNoHalfImages(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 7))

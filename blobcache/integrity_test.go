@@ -46,7 +46,7 @@ var lies = map[string]func(s *source) *fill.Body{
 	},
 }
 
-func TestCorruptSource(t *testing.T) {
+func TestFillRejectsCorruptSource(t *testing.T) {
 	for name, lie := range lies {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
@@ -85,8 +85,8 @@ func TestCorruptSource(t *testing.T) {
 	}
 }
 
-// TestCorruptNeverStored asks once only.
-func TestCorruptNeverStored(t *testing.T) {
+// TestFillNeverStoresCorruptContent asks once only.
+func TestFillNeverStoresCorruptContent(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(31, 1000))
 		s.answer = func(context.Context, int, int64) (*fill.Body, error) {
@@ -103,9 +103,9 @@ func TestCorruptNeverStored(t *testing.T) {
 	})
 }
 
-// TestEmptyAnswer is that of a source that has lost the content: there would
+// TestFillOfEmptyAnswerFails is that of a source that has lost the content: there would
 // be no last byte to hold back.
-func TestEmptyAnswer(t *testing.T) {
+func TestFillOfEmptyAnswerFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, end := e.source(nil), make(chan struct{})
 		s.digest = digest.FromString("not empty")
@@ -120,8 +120,8 @@ func TestEmptyAnswer(t *testing.T) {
 	})
 }
 
-// TestExcessAfterWhole has a source whose bytes go on at a read of their own.
-func TestExcessAfterWhole(t *testing.T) {
+// TestFillRejectsExcessBytes has a source whose bytes go on at a read of their own.
+func TestFillRejectsExcessBytes(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(32, 1000))
 		s.answer = func(context.Context, int, int64) (*fill.Body, error) {
@@ -134,8 +134,8 @@ func TestExcessAfterWhole(t *testing.T) {
 	})
 }
 
-// TestErrorAfterWhole has a source that has sent all when its line breaks.
-func TestErrorAfterWhole(t *testing.T) {
+// TestFillIgnoresErrorAfterWholeContent has a source that has sent all when its line breaks.
+func TestFillIgnoresErrorAfterWholeContent(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(33, 1000))
 		s.answer = func(context.Context, int, int64) (*fill.Body, error) {

@@ -17,9 +17,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// TestPurgeOfWhatIsInUse: content that is being read, or still on its way, when
+// TestQuotasPurgeKeepsContentInUse: content that is being read, or still on its way, when
 // its last link goes is removed when that is over.
-func TestPurgeOfWhatIsInUse(t *testing.T) {
+func TestQuotasPurgeKeepsContentInUse(t *testing.T) {
 	e := newEstate(t, nil)
 	e.pull("acme/_/hub/a", "image", "layer")
 	r, _, err := e.cache.Get(t.Context(), fill.Request{Digest: e.layer("layer", 10_000), Size: -1})
@@ -69,8 +69,8 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// TestPurgeOutlastsTrouble: what cannot be looked at now is looked at later.
-func TestPurgeOutlastsTrouble(t *testing.T) {
+// TestQuotasPurgeRetriesAfterStorageError: what cannot be looked at now is looked at later.
+func TestQuotasPurgeRetriesAfterStorageError(t *testing.T) {
 	e := newEstate(t, nil)
 	ledger := &brokenLedger{Records: e.store}
 	e.index = index.New(ledger)
@@ -101,9 +101,9 @@ func (s markedShelf) Touch(ctx context.Context, d digest.Digest, used time.Time)
 	return s.FileStore.Touch(ctx, d, used)
 }
 
-// TestUseOnItsWay: what was just used is not evicted while that is being written
+// TestEvictSparesUseBeingWritten: what was just used is not evicted while that is being written
 // down by somebody else.
-func TestUseOnItsWay(t *testing.T) {
+func TestEvictSparesUseBeingWritten(t *testing.T) {
 	g := newGallery(t, Limits{})
 	d := g.layer("layer", 1000)
 	g.cache.evictor.writeUses(t.Context())
@@ -129,8 +129,8 @@ func TestUseOnItsWay(t *testing.T) {
 	g.expect("layer")
 }
 
-// TestUseThatCannotBeWritten does not take others with it.
-func TestUseThatCannotBeWritten(t *testing.T) {
+// TestEvictorKeepsOtherUsesAfterFailedWrite does not take others with it.
+func TestEvictorKeepsOtherUsesAfterFailedWrite(t *testing.T) {
 	g := newGallery(t, Limits{})
 	var all []digest.Digest
 	for _, name := range []string{"a", "b", "c", "d"} {
@@ -150,9 +150,9 @@ func TestUseThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// TestRoomForTheLarge: content larger than what the water marks leave free is
+// TestEvictorMakesRoomForLargeContent: content larger than what the water marks leave free is
 // stored all the same, in the place of other content.
-func TestRoomForTheLarge(t *testing.T) {
+func TestEvictorMakesRoomForLargeContent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, store := kept(t, t.TempDir(), Limits{MaxSize: 10_000})
 		for n := range 9 {
@@ -199,8 +199,8 @@ func (s hesitantShelf) Remove(ctx context.Context, d digest.Digest) error {
 	return s.FileStore.Remove(ctx, d)
 }
 
-// TestDamageCountsOnce though two find it.
-func TestDamageCountsOnce(t *testing.T) {
+// TestCacheHealCountsOnce though two find it.
+func TestCacheHealCountsOnce(t *testing.T) {
 	g := newGallery(t, Limits{})
 	d := g.layer("layer", 1000)
 	g.cache.evictor.blobs = hesitantShelf{g.store, make(chan struct{}, 2)}

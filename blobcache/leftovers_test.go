@@ -136,9 +136,9 @@ func hangs(b []byte, size int64) func(context.Context, int64, int64) (*fill.Body
 	}
 }
 
-// TestNothingStaysTaken: whatever a pull ends with, it gives back its slot, its room
+// TestCacheReleasesAllThatFillsTake: whatever a pull ends with, it gives back its slot, its room
 // and what it holds of a quota.
-func TestNothingStaysTaken(t *testing.T) {
+func TestCacheReleasesAllThatFillsTake(t *testing.T) {
 	for name, end := range ends {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			dir := t.TempDir()

@@ -10,9 +10,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestDrip: a fill that brings too little ends, with readers and without. What
+// TestMeterEndsDrippingSource: a fill that brings too little ends, with readers and without. What
 // brings enough goes on for as long as it takes.
-func TestDrip(t *testing.T) {
+func TestMeterEndsDrippingSource(t *testing.T) {
 	const kib, lasts = 1 << 10, 12 * time.Minute
 	scaled := fill.SourceLimits{MinRate: 160, MinRateUnread: 2560}
 	for name, test := range map[string]struct {
@@ -56,9 +56,9 @@ func TestDrip(t *testing.T) {
 	}
 }
 
-// TestClientComesBack: what is fast enough for a reader is not ended for the time
+// TestMeterSparesReturningClient: what is fast enough for a reader is not ended for the time
 // in which there was none, if there is one again.
-func TestClientComesBack(t *testing.T) {
+func TestMeterSparesReturningClient(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		const rate = 20 << 10
 		s := e.source(random(4, rate*12*60))
@@ -75,9 +75,9 @@ func TestClientComesBack(t *testing.T) {
 	})
 }
 
-// TestDripOfAStream: what is passed on without being stored is held to the same,
+// TestMeterEndsDrippingBypass: what is passed on without being stored is held to the same,
 // but a slow client is not the source's fault.
-func TestDripOfAStream(t *testing.T) {
+func TestMeterEndsDrippingBypass(t *testing.T) {
 	for name, test := range map[string]struct {
 		rate, reads int // bytes a second
 		err         error
@@ -102,9 +102,9 @@ func TestDripOfAStream(t *testing.T) {
 	}
 }
 
-// TestStallAmongResumes: a source that answers each time it is asked to go on, and
+// TestMeterStallIncludesResumes: a source that answers each time it is asked to go on, and
 // then sends nothing, holds up nobody for longer than one that is silent.
-func TestStallAmongResumes(t *testing.T) {
+func TestMeterStallIncludesResumes(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(3, 300_000))
 		s.limits.Stall = 20 * time.Second

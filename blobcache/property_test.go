@@ -23,11 +23,11 @@ var (
 	worlds = flag.Uint64("worlds", 25, "how many seeds the property test tries")
 )
 
-// TestProperty has random clients of random sources on a random disk, beside
+// TestCacheProperty has random clients of random sources on a random disk, beside
 // evictions, purges and scrubs. A body that reads to its end has the digest, and
 // in the end nothing is left that is not accounted for: no room reserved, no
 // content that nobody has, no temporary file, no goroutine.
-func TestProperty(t *testing.T) {
+func TestCacheProperty(t *testing.T) {
 	first, whole := *seed, 0
 	if first == 0 {
 		first = rand.Uint64() >> 16
@@ -43,7 +43,7 @@ func TestProperty(t *testing.T) {
 			})
 		})
 		if !ok {
-			t.Fatalf("again with: go test -run TestProperty ./blobcache -seed %d -worlds 1", n)
+			t.Fatalf("again with: go test -run TestCacheProperty ./blobcache -seed %d -worlds 1", n)
 		}
 	}
 	if whole == 0 && *worlds > 1 {

@@ -16,7 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
-func TestQuotaLimit(t *testing.T) {
+func TestQuotasLimit(t *testing.T) {
 	q := NewQuotas(nil, nil, map[string]int64{"acme": 10, "acme/a": 20, "acme/b": 5})
 	for scope, want := range map[string]int64{
 		"acme/_/hub/x": 10, "acme/a/_/hub/x": 10, "acme/b/_/hub/x": 5, "acme/b/c/_/x": 5, "acme-x/_/x": 0, "other/_/acme": 0, "": 0,
@@ -27,8 +27,8 @@ func TestQuotaLimit(t *testing.T) {
 	}
 }
 
-// TestLargerThanQuota is passed on and not stored.
-func TestLargerThanQuota(t *testing.T) {
+// TestGetPassesOnLargerThanQuota is passed on and not stored.
+func TestGetPassesOnLargerThanQuota(t *testing.T) {
 	g := newGallery(t, Limits{})
 	content := []byte(strings.Repeat("x", 1001))
 	d := digest.FromBytes(content)
@@ -61,9 +61,9 @@ func TestLargerThanQuota(t *testing.T) {
 	g.expect("large")
 }
 
-// TestForget: what names content that has gone goes a day later, and nothing
+// TestQuotasForget: what names content that has gone goes a day later, and nothing
 // else does.
-func TestForget(t *testing.T) {
+func TestQuotasForget(t *testing.T) {
 	e := newEstate(t, nil)
 	old, gone := e.pull("acme/_/hub/one", "m1", "a1"), digest.FromString("gone")
 	fresh, lost := digest.FromString("fresh"), digest.FromString("lost")
@@ -112,9 +112,9 @@ func TestForget(t *testing.T) {
 	kept(map[string]bool{"old": true, "gone": false, "fresh": true})
 }
 
-// TestQuotaReserve: what fills under way have room for counts against the quota
+// TestQuotasReserve: what fills under way have room for counts against the quota
 // of each owner, and against nobody else's.
-func TestQuotaReserve(t *testing.T) {
+func TestQuotasReserve(t *testing.T) {
 	q := NewQuotas(nil, nil, map[string]int64{"acme": 100, "acme/a": 60})
 	for _, step := range []struct {
 		scope string
@@ -139,10 +139,10 @@ func TestQuotaReserve(t *testing.T) {
 	}
 }
 
-// TestFillsCountAgainstQuota: what is on its way to an owner pushes out what the
+// TestQuotasCountFills: what is on its way to an owner pushes out what the
 // owner had before. Two downloads that would have more than the quota between them
 // are not both stored, and both arrive.
-func TestFillsCountAgainstQuota(t *testing.T) {
+func TestQuotasCountFills(t *testing.T) {
 	e := newEstate(t, map[string]int64{"acme": 68_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1", "b1")
 	two := e.pull("acme/_/hub/two", "m2", "a2", "b2")
@@ -208,9 +208,9 @@ func TestFillsCountAgainstQuota(t *testing.T) {
 	}
 }
 
-// TestQuotaCountsRecordedSizes: an owner has what its links record, also of content
+// TestQuotasCountRecordedSizes: an owner has what its links record, also of content
 // that is not stored at present.
-func TestQuotaCountsRecordedSizes(t *testing.T) {
+func TestQuotasCountRecordedSizes(t *testing.T) {
 	e := newEstate(t, map[string]int64{"acme": 100_000})
 	d := digest.FromString("evicted")
 	for _, scope := range []string{"acme/_/hub/one", "acme/sub/_/hub/two"} {

@@ -92,9 +92,9 @@ func (e *estate) linked(scope string, d digest.Digest) bool {
 	return err == nil
 }
 
-// TestQuota: a group over its quota loses whole images, of its own alone, and
+// TestQuotasTrim: a group over its quota loses whole images, of its own alone, and
 // the least recently pulled first.
-func TestQuota(t *testing.T) {
+func TestQuotasTrim(t *testing.T) {
 	e := newEstate(t, map[string]int64{"acme": 65_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1", "b1")
 	two := e.pull("acme/_/hub/two", "m2", "a2", "b2")
@@ -134,8 +134,8 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-// TestQuotaOfSubgroups: what subgroups have counts once, and goes too.
-func TestQuotaOfSubgroups(t *testing.T) {
+// TestQuotasOfSubgroups: what subgroups have counts once, and goes too.
+func TestQuotasOfSubgroups(t *testing.T) {
 	e := newEstate(t, map[string]int64{"acme": 65_000, "acme/sub": 25_000})
 	e.pull("acme/_/hub/one", "m1", "a1", "b1")
 	e.pull("acme/sub/_/hub/one", "m1", "a1", "b1")
@@ -155,8 +155,8 @@ func TestQuotaOfSubgroups(t *testing.T) {
 	}
 }
 
-// TestQuotaSparesWhatIsUsed between the measure and the removal.
-func TestQuotaSparesWhatIsUsed(t *testing.T) {
+// TestQuotasTrimSparesUsedContent between the measure and the removal.
+func TestQuotasTrimSparesUsedContent(t *testing.T) {
 	e := newEstate(t, map[string]int64{"acme": 5_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1")
 	two := e.pull("acme/_/hub/two", "m2", "a2")
@@ -174,9 +174,9 @@ func TestQuotaSparesWhatIsUsed(t *testing.T) {
 	}
 }
 
-// TestKeepQuotas has a round come soon after the start, when a group may have
+// TestQuotasKeep has a round come soon after the start, when a group may have
 // too much, and when something was on its way.
-func TestKeepQuotas(t *testing.T) {
+func TestQuotasKeep(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		c, store := kept(t, dir, Limits{})
@@ -213,9 +213,9 @@ func TestKeepQuotas(t *testing.T) {
 	})
 }
 
-// TestQuotaOnBrokenDisk: records that cannot be listed, marked or removed are
+// TestQuotasOnBrokenDisk: records that cannot be listed, marked or removed are
 // trouble, and no more.
-func TestQuotaOnBrokenDisk(t *testing.T) {
+func TestQuotasOnBrokenDisk(t *testing.T) {
 	e := newEstate(t, map[string]int64{"acme": 15_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1")
 	two := e.pull("acme/_/hub/two", "m2", "a2")

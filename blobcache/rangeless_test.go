@@ -73,7 +73,7 @@ var rangeless = map[string]func(s *source, ctx context.Context, n int, offset, l
 	},
 }
 
-func TestRangeless(t *testing.T) {
+func TestFillWithoutRanges(t *testing.T) {
 	for name, answer := range rangeless {
 		t.Run(name, func(t *testing.T) {
 			ranges(t, func(t *testing.T, e *env, s *source) {
@@ -104,8 +104,8 @@ func TestRangeless(t *testing.T) {
 	}
 }
 
-// TestRangelessBreaks has a source without ranges that breaks as well.
-func TestRangelessBreaks(t *testing.T) {
+// TestFillWithoutRangesResumes has a source without ranges that breaks as well.
+func TestFillWithoutRangesResumes(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if n == 0 {
@@ -121,10 +121,10 @@ func TestRangelessBreaks(t *testing.T) {
 	})
 }
 
-// TestRangesLie has a source whose ranges hold other bytes than they say. Who
+// TestFillWithWrongRanges has a source whose ranges hold other bytes than they say. Who
 // asks is told by a broken transfer; who asks again gets the content, in one
 // stream.
-func TestRangesLie(t *testing.T) {
+func TestFillWithWrongRanges(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			body := s.slow(ctx, offset, length)

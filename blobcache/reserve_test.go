@@ -27,9 +27,9 @@ func (r reads) Read(p []byte) (int, error) {
 
 func (reads) Close() error { return nil }
 
-// TestUnknownSizeIsBounded has content that grows beyond each bound: it is
+// TestFillOfUnknownSizeIsBounded has content that grows beyond each bound: it is
 // passed on whole, for once its bytes, and leaves nothing behind.
-func TestUnknownSizeIsBounded(t *testing.T) {
+func TestFillOfUnknownSizeIsBounded(t *testing.T) {
 	const size = 400_000
 	for name, test := range map[string]struct {
 		limits Limits

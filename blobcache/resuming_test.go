@@ -13,7 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-func TestResume(t *testing.T) {
+func TestFillResumes(t *testing.T) {
 	const size = 300_000
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(20, size))
@@ -45,9 +45,9 @@ func TestResume(t *testing.T) {
 	})
 }
 
-// TestStartOver has a source that ignores ranges, and takes its time for the
+// TestFillResumesFromStart has a source that ignores ranges, and takes its time for the
 // bytes that are known already.
-func TestStartOver(t *testing.T) {
+func TestFillResumesFromStart(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(21, 3_000_000))
 		s.answer = func(_ context.Context, n int, offset int64) (*fill.Body, error) {
@@ -63,7 +63,7 @@ func TestStartOver(t *testing.T) {
 	})
 }
 
-func TestSourceNeverAnswersAgain(t *testing.T) {
+func TestFillWhenSourceNeverAnswersAgain(t *testing.T) {
 	for _, sent := range []int64{100_000, 2 << 20} {
 		bubble(t, func(t *testing.T, e *env) {
 			s := e.source(random(22, 3<<20))
@@ -88,8 +88,8 @@ func TestSourceNeverAnswersAgain(t *testing.T) {
 	}
 }
 
-// TestProgressRenewsTries has a source that drops each megabyte.
-func TestProgressRenewsTries(t *testing.T) {
+// TestFillProgressRenewsTries has a source that drops each megabyte.
+func TestFillProgressRenewsTries(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(23, 12<<20))
 		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -99,7 +99,7 @@ func TestProgressRenewsTries(t *testing.T) {
 	})
 }
 
-func TestIdleSource(t *testing.T) {
+func TestFillResumesIdleSource(t *testing.T) {
 	for name, stall := range map[string]func(s *source, ctx context.Context) (*fill.Body, error){
 		"in the middle": func(s *source, ctx context.Context) (*fill.Body, error) {
 			return s.body(0, io.MultiReader(io.LimitReader(s.from(0), 1000), stalled(ctx))), nil
@@ -127,9 +127,9 @@ func TestIdleSource(t *testing.T) {
 	}
 }
 
-// TestIdleForGood is a broken transfer after a minute, of one stream or of several,
+// TestFillEndsWhenSourceStaysIdle is a broken transfer after a minute, of one stream or of several,
 // however often the source is asked again in that time.
-func TestIdleForGood(t *testing.T) {
+func TestFillEndsWhenSourceStaysIdle(t *testing.T) {
 	for _, connections := range []int{1, 4} {
 		ranges(t, func(t *testing.T, e *env, s *source) {
 			s.connections = connections
@@ -148,7 +148,7 @@ func TestIdleForGood(t *testing.T) {
 	}
 }
 
-func TestSourceHangs(t *testing.T) {
+func TestFillEndsWhenSourceHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(25, 1000))
 		s.answer = func(ctx context.Context, _ int, _ int64) (*fill.Body, error) {
@@ -167,7 +167,7 @@ func TestSourceHangs(t *testing.T) {
 	})
 }
 
-func TestSlowSourceIsNotIdle(t *testing.T) {
+func TestFillAcceptsSlowSource(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(26, 10_000_000))
 		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -198,8 +198,8 @@ func (b *bursts) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestSourceChanges has a source that resumes with something else.
-func TestSourceChanges(t *testing.T) {
+// TestFillWhenSourceChanges has a source that resumes with something else.
+func TestFillWhenSourceChanges(t *testing.T) {
 	for name, change := range map[string]func(*fill.Body){
 		"size":       func(b *fill.Body) { b.Size++ },
 		"smaller":    func(b *fill.Body) { b.Size = 10 },

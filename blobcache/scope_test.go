@@ -15,7 +15,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-func TestFailureIsSharedInScope(t *testing.T) {
+func TestGetSharesFailureWithinScope(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(40, 1000))
 		s.answer = func(context.Context, int, int64) (*fill.Body, error) {
@@ -41,7 +41,7 @@ func TestFailureIsSharedInScope(t *testing.T) {
 	})
 }
 
-func TestOtherScopeAsksForItself(t *testing.T) {
+func TestGetOfOtherScopeAsksItself(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(41, 1000))
 		s.answer = func(_ context.Context, n int, offset int64) (*fill.Body, error) {
@@ -76,8 +76,8 @@ func TestOtherScopeAsksForItself(t *testing.T) {
 	})
 }
 
-// TestDeadSourceOfManyScopes proves that they do not time out one by one.
-func TestDeadSourceOfManyScopes(t *testing.T) {
+// TestGetOfManyScopesOfDeadSource proves that they do not time out one by one.
+func TestGetOfManyScopesOfDeadSource(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(42, 1000))
 		s.answer = func(ctx context.Context, _ int, _ int64) (*fill.Body, error) {
@@ -100,8 +100,8 @@ func TestDeadSourceOfManyScopes(t *testing.T) {
 	})
 }
 
-// TestOtherScopeLeaves has its client go while another scope's source fails.
-func TestOtherScopeLeaves(t *testing.T) {
+// TestGetWhenOtherScopeLeaves has its client go while another scope's source fails.
+func TestGetWhenOtherScopeLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(43, 1000))
 		s.answer = func(context.Context, int, int64) (*fill.Body, error) {
@@ -122,9 +122,9 @@ func TestOtherScopeLeaves(t *testing.T) {
 	})
 }
 
-// TestNoDoubleFetch has requests come at any moment around the end of a fill,
+// TestGetFetchesOnce has requests come at any moment around the end of a fill,
 // when content moves from the fill to the store.
-func TestNoDoubleFetch(t *testing.T) {
+func TestGetFetchesOnce(t *testing.T) {
 	e := newEnv(t, t.TempDir())
 	looked := make(chan struct{}, 1)
 	e.store.opened = func(digest.Digest) {
@@ -156,9 +156,9 @@ func TestNoDoubleFetch(t *testing.T) {
 	e.tidy(t)
 }
 
-// TestWindowBetweenLookAndJoin holds one request in the window while a whole
+// TestGetBetweenLookUpAndJoin holds one request in the window while a whole
 // fill goes by.
-func TestWindowBetweenLookAndJoin(t *testing.T) {
+func TestGetBetweenLookUpAndJoin(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, other := e.source(random(44, 1000)), e.source(random(45, 1000))
 		held, release := make(chan struct{}, 1), make(chan struct{})
@@ -191,8 +191,8 @@ func TestWindowBetweenLookAndJoin(t *testing.T) {
 	})
 }
 
-// TestJoinDuringCommit is served by the spool, since the store has nothing yet.
-func TestJoinDuringCommit(t *testing.T) {
+// TestGetDuringCommit is served by the spool, since the store has nothing yet.
+func TestGetDuringCommit(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, commit := e.source(random(46, 100_000)), make(chan struct{})
 		e.store.onCommit = func() error {

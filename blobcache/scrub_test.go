@@ -102,8 +102,8 @@ func pathOf(dir string, d digest.Digest) string {
 	return filepath.Join(dir, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
 }
 
-// TestScrubOfPart: a folder that cannot be read keeps no scrub from the rest.
-func TestScrubOfPart(t *testing.T) {
+// TestScrubOfPartlyReadableStore: a folder that cannot be read keeps no scrub from the rest.
+func TestScrubOfPartlyReadableStore(t *testing.T) {
 	dir := t.TempDir()
 	c, _ := kept(t, dir, Limits{})
 	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
@@ -119,8 +119,8 @@ func TestScrubOfPart(t *testing.T) {
 	}
 }
 
-// TestDoubtfulComesFirst in the background, and is counted.
-func TestDoubtfulComesFirst(t *testing.T) {
+// TestScrubVerifiesDoubtfulFirst in the background, and is counted.
+func TestScrubVerifiesDoubtfulFirst(t *testing.T) {
 	dir := t.TempDir()
 	s, err := store.OpenFileStore(dir)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestSpoolFailsUnderRange has a reader of a range that has got a wrong byte from
+// TestFollowerWhenSpoolFailsUnderRange has a reader of a range that has got a wrong byte from
 // the spool when that fails, and whose source is right when it is asked again.
-func TestSpoolFailsUnderRange(t *testing.T) {
+func TestFollowerWhenSpoolFailsUnderRange(t *testing.T) {
 	for name, wrong := range map[string]bool{"wrong": true, "right": false} {
 		t.Run(name, func(t *testing.T) {
 			ranges(t, func(t *testing.T, e *env, s *source) {

@@ -38,9 +38,9 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// TestFillsOfAGroup: a group that has all its downloads under way is refused the
+// TestSlotsOfGroup: a group that has all its downloads under way is refused the
 // next, and another group is not, until the endpoint has all that it may have.
-func TestFillsOfAGroup(t *testing.T) {
+func TestSlotsOfGroup(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		limits := fill.SourceLimits{Fills: 8} // 2 of a group
 		red, blue := e.asker("hub", "red", limits), e.asker("hub", "blue", limits)
@@ -109,9 +109,9 @@ func TestFillsOfAGroup(t *testing.T) {
 	})
 }
 
-// TestStreamsCount: what is passed on without being stored counts as well, and no
+// TestSlotsCountBypasses: what is passed on without being stored counts as well, and no
 // more once it is over, however it has ended.
-func TestStreamsCount(t *testing.T) {
+func TestSlotsCountBypasses(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		limits := fill.SourceLimits{Fills: 4, GroupFills: 2}
 		ask := e.asker("hub", "red", limits)

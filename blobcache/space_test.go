@@ -36,9 +36,9 @@ func (s *smallDisk) Free(context.Context) (free, total int64, err error) {
 	return free, s.size, err
 }
 
-// TestRoomBesideAFill: what a fill has of the disk is not free any more, and is
+// TestEvictorRoomBesideFill: what a fill has of the disk is not free any more, and is
 // not held free for it as well.
-func TestRoomBesideAFill(t *testing.T) {
+func TestEvictorRoomBesideFill(t *testing.T) {
 	for _, test := range []struct {
 		beside int
 		stored bool
@@ -96,9 +96,9 @@ func (s *keptSpool) Spool(ctx context.Context) (spool *os.File, err error) {
 	return s.spool, err
 }
 
-// TestRoomAfterAFailure: a fill that breaks off gives back all that it had of the
+// TestFillFailureReleasesRoom: a fill that breaks off gives back all that it had of the
 // disk, come or not.
-func TestRoomAfterAFailure(t *testing.T) {
+func TestFillFailureReleasesRoom(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		files, err := store.OpenFileStore(dir)

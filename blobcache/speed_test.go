@@ -9,9 +9,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestDawdlingConnection is exchanged for another one, with what it has brought
+// TestWorkerReplacesSlowConnection is exchanged for another one, with what it has brought
 // kept: the readers would wait ten minutes for it.
-func TestDawdlingConnection(t *testing.T) {
+func TestWorkerReplacesSlowConnection(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			pause := 10 * time.Millisecond
@@ -34,9 +34,9 @@ func TestDawdlingConnection(t *testing.T) {
 	})
 }
 
-// TestSourceTurnsSlow: other connections to a source that has become slow for all
+// TestFillAddsWorkersWhenSourceTurnsSlow: other connections to a source that has become slow for all
 // are no faster. Each is tried twice, and then the fill goes on with what there is.
-func TestSourceTurnsSlow(t *testing.T) {
+func TestFillAddsWorkersWhenSourceTurnsSlow(t *testing.T) {
 	for connections, most := range map[int]int{1: 0, 4: 8} {
 		ranges(t, func(t *testing.T, e *env, s *source) {
 			s.connections = connections

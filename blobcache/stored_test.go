@@ -31,9 +31,9 @@ func (f countedFile) Read(p []byte) (int, error) {
 
 func (countedFile) Close() error { return nil }
 
-// TestWrongSizeIsReadOnce: a scope that was told a wrong size does not have the
+// TestCacheVerifiesUnexpectedSizeOnce: a scope that was told a wrong size does not have the
 // whole read at each of its requests.
-func TestWrongSizeIsReadOnce(t *testing.T) {
+func TestCacheVerifiesUnexpectedSizeOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, read := e.source(random(90, 100_000)), int64(0)
 		e.whole(s)
@@ -68,8 +68,8 @@ func TestWrongSizeIsReadOnce(t *testing.T) {
 	})
 }
 
-// TestUnreadableIsRefetched in the request that finds it.
-func TestUnreadableIsRefetched(t *testing.T) {
+// TestCacheRefetchesUnreadableContent in the request that finds it.
+func TestCacheRefetchesUnreadableContent(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(91, 100_000))
 		e.whole(s)
@@ -105,8 +105,8 @@ func (b badSector) Read(p []byte) (int, error) {
 
 func (badSector) Close() error { return nil }
 
-// TestUnreadableLater breaks the transfer, and the next one is whole.
-func TestUnreadableLater(t *testing.T) {
+// TestReaderHealsUnreadableContent breaks the transfer, and the next one is whole.
+func TestReaderHealsUnreadableContent(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(92, 1000))
 		e.whole(s)

@@ -10,9 +10,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// TestAllocateMoreThanThereIs: a size that no disk has room for takes nothing of
+// TestAllocateBlocksBeyondDisk: a size that no disk has room for takes nothing of
 // this one, and counts as a full disk wherever blocks are taken at all.
-func TestAllocateMoreThanThereIs(t *testing.T) {
+func TestAllocateBlocksBeyondDisk(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "spool"))
 	if err != nil {
 		t.Fatal(err)

@@ -58,9 +58,9 @@ func feed(ctx context.Context, t *testing.T, s *spool, seg *segment, content []b
 	}
 }
 
-// TestLend: what has just come is there without a read of the file, up to the
+// TestSpoolLend: what has just come is there without a read of the file, up to the
 // last byte, which nobody may have before the end.
-func TestLend(t *testing.T) {
+func TestSpoolLend(t *testing.T) {
 	want := randomBytes(1, 300_000)
 	s, seg := freshSpool(t, 300_000, 1)
 	feed(t.Context(), t, s, seg, want, 100_000)
@@ -96,8 +96,8 @@ func TestLend(t *testing.T) {
 	}
 }
 
-// TestLendToFew: a crowd must not hold the memory of a fill.
-func TestLendToFew(t *testing.T) {
+// TestSpoolLendsToFewReaders: a crowd must not hold the memory of a fill.
+func TestSpoolLendsToFewReaders(t *testing.T) {
 	want := randomBytes(2, 1000)
 	s, seg := freshSpool(t, 1000, maxBorrowers)
 	feed(t.Context(), t, s, seg, want, 1000)
@@ -114,9 +114,9 @@ func TestLendToFew(t *testing.T) {
 	}
 }
 
-// TestHasherFallsBehind: a source waits for the hasher, with all that is kept in
+// TestSpoolWaitsForHasher: a source waits for the hasher, with all that is kept in
 // memory, and no longer than the fill lasts.
-func TestHasherFallsBehind(t *testing.T) {
+func TestSpoolWaitsForHasher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
 		want := randomBytes(3, 2*maxChunks*n)
@@ -149,9 +149,9 @@ func TestHasherFallsBehind(t *testing.T) {
 	})
 }
 
-// TestHashingBackAndForth: what came first somewhere else is read back, and what
+// TestSpoolHashesOutOfOrder: what came first somewhere else is read back, and what
 // comes after it is taken from memory again.
-func TestHashingBackAndForth(t *testing.T) {
+func TestSpoolHashesOutOfOrder(t *testing.T) {
 	want := randomBytes(4, 3000)
 	s, first := freshSpool(t, 3000, 1)
 	first.end = 1000
@@ -182,9 +182,9 @@ func TestHashingBackAndForth(t *testing.T) {
 	}
 }
 
-// TestNobodyHashesAnyMore: when a fill has ended while a connection still sends,
+// TestSpoolPutAfterHashingEnded: when a fill has ended while a connection still sends,
 // what that brings is not gathered in memory.
-func TestNobodyHashesAnyMore(t *testing.T) {
+func TestSpoolPutAfterHashingEnded(t *testing.T) {
 	want := randomBytes(5, 4*maxChunks*1000)
 	s, seg := freshSpool(t, int64(len(want)), 1)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -203,8 +203,8 @@ func TestNobodyHashesAnyMore(t *testing.T) {
 	}
 }
 
-// TestFarBehind: what must be read back first keeps nobody waiting at the front.
-func TestFarBehind(t *testing.T) {
+// TestSpoolReadsBackWhenFarBehind: what must be read back first keeps nobody waiting at the front.
+func TestSpoolReadsBackWhenFarBehind(t *testing.T) {
 	const late = readBack + 1000
 	want := randomBytes(6, late+2*maxChunks*1000)
 	s, first := freshSpool(t, int64(len(want)), 1)
@@ -224,9 +224,9 @@ func TestFarBehind(t *testing.T) {
 	}
 }
 
-// TestFastSourceIsHeldUp: while a source waits for the hasher it is not taken for
+// TestSpoolHoldsUpFastSource: while a source waits for the hasher it is not taken for
 // a slow one, of which more connections would bring more.
-func TestFastSourceIsHeldUp(t *testing.T) {
+func TestSpoolHoldsUpFastSource(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		file, err := os.Create(filepath.Join(dir, "spool"))

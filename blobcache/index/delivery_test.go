@@ -79,9 +79,9 @@ func (e *fixture) linked(scope string, d digest.Digest) bool {
 	return err == nil
 }
 
-// TestDelivery: what a source has delivered is known for all of its repositories
+// TestIndexDelivery: what a source has delivered is known for all of its repositories
 // and owners, and for no other source, also after a restart.
-func TestDelivery(t *testing.T) {
+func TestIndexDelivery(t *testing.T) {
 	e := newFixture(t)
 	d := e.layer("a", 10_000)
 	if _, err := e.index.Delivery(t.Context(), hubScope, d); !errors.Is(err, fs.ErrNotExist) {
@@ -108,8 +108,8 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
-// TestDeliveryIsForgotten a day after its content has gone.
-func TestDeliveryIsForgotten(t *testing.T) {
+// TestIndexForgetsDelivery a day after its content has gone.
+func TestIndexForgetsDelivery(t *testing.T) {
 	e := newFixture(t)
 	stays, gone := e.layer("stays", 10_000), digest.FromString("gone")
 	for _, d := range []digest.Digest{stays, gone} {
@@ -155,9 +155,9 @@ func (e *fixture) former(scope string, d digest.Digest, link Link) string {
 	return key
 }
 
-// TestAdopt: of the links of the former version those of a trusted source are kept,
+// TestIndexAdopt: of the links of the former version those of a trusted source are kept,
 // if their repository is of that source alone and nothing contradicts them.
-func TestAdopt(t *testing.T) {
+func TestIndexAdopt(t *testing.T) {
 	e := newFixture(t)
 	d, cut, gone := e.layer("a", 10_000), e.layer("cut", 10_000), digest.FromString("gone")
 	hex := cut.Encoded()
@@ -224,9 +224,9 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestAdoptGoesOn: what is interrupted begins anew; links that are kept in any case
+// TestIndexAdoptResumes: what is interrupted begins anew; links that are kept in any case
 // are believed meanwhile.
-func TestAdoptGoesOn(t *testing.T) {
+func TestIndexAdoptResumes(t *testing.T) {
 	e := newFixture(t)
 	var all []digest.Digest
 	for i := range 3 * adoptStride {
@@ -272,9 +272,9 @@ func (i *interrupted) Mark(ctx context.Context, key string, used time.Time) erro
 	return i.Records.Mark(ctx, key, used)
 }
 
-// TestAdoptGoesOnMixed: an adoption that is resumed knows that the links of a
+// TestIndexAdoptResumesMixed: an adoption that is resumed knows that the links of a
 // repository were of several sources, although those of the other source have gone.
-func TestAdoptGoesOnMixed(t *testing.T) {
+func TestIndexAdoptResumesMixed(t *testing.T) {
 	e := newFixture(t)
 	d := e.layer("a", 100)
 	scopes := []string{"acme/_/hub@1/team/moved", "other/_/hub@2/team/moved"}
@@ -312,8 +312,8 @@ func (i *interrupting) Delete(ctx context.Context, key string) error {
 	return i.Records.Delete(ctx, key)
 }
 
-// TestBlobLinkKeepsMediaType: a manifest that is fetched as a blob too stays one.
-func TestBlobLinkKeepsMediaType(t *testing.T) {
+// TestIndexLinkKeepsMediaType: a manifest that is fetched as a blob too stays one.
+func TestIndexLinkKeepsMediaType(t *testing.T) {
 	e := newFixture(t)
 	d := e.layer("a", 100)
 	manifest := Link{MediaType: "application/vnd.oci.image.manifest.v1+json", Size: 100}

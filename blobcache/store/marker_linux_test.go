@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUnmarkableIsVerifiedOnce: a file of another user, whose times cannot be set, is
+// TestOpenVerifiesUnmarkableOnce: a file of another user, whose times cannot be set, is
 // not read anew by each request, until somebody writes to it.
-func TestUnmarkableIsVerifiedOnce(t *testing.T) {
+func TestOpenVerifiesUnmarkableOnce(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can act for another user")
 	}

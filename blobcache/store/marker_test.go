@@ -77,8 +77,8 @@ func open(t *testing.T, s *FileStore, d digest.Digest) error {
 	return err
 }
 
-// TestMarkerStays where content is stored, used, and copied with its times.
-func TestMarkerStays(t *testing.T) {
+// TestMarkerSurvivesUseAndCopy where content is stored, used, and copied with its times.
+func TestMarkerSurvivesUseAndCopy(t *testing.T) {
 	s, d, name := shelved(t, 1000)
 	if doubtful(t, s, d) {
 		t.Error("what was just stored is doubtful")
@@ -104,8 +104,8 @@ func TestMarkerStays(t *testing.T) {
 	}
 }
 
-// TestUseDoesNotBless what was changed: neither a use nor its time makes it good.
-func TestUseDoesNotBless(t *testing.T) {
+// TestTouchKeepsDoubt what was changed: neither a use nor its time makes it good.
+func TestTouchKeepsDoubt(t *testing.T) {
 	s, d, name := shelved(t, 1000)
 	other, _ := verified(8, 1000)
 	if err := os.WriteFile(name, other, 0o600); err != nil {
@@ -122,9 +122,9 @@ func TestUseDoesNotBless(t *testing.T) {
 	}
 }
 
-// TestUnmarkedIsVerifiedOnce although many ask for it at the same time, and not
+// TestOpenVerifiesUnmarkedOnce although many ask for it at the same time, and not
 // again afterwards: then it is the time of the file that counts.
-func TestUnmarkedIsVerifiedOnce(t *testing.T) {
+func TestOpenVerifiesUnmarkedOnce(t *testing.T) {
 	const size = 8 << 20
 	s, d, name := shelved(t, size)
 	then := unmark(t, name)
@@ -165,8 +165,8 @@ func bytesRead(t *testing.T) (n int64, ok bool) {
 	return n, true
 }
 
-// TestWriteWhileVerified is noticed: what was read may not be what is there.
-func TestWriteWhileVerified(t *testing.T) {
+// TestCheckDetectsConcurrentWrite is noticed: what was read may not be what is there.
+func TestCheckDetectsConcurrentWrite(t *testing.T) {
 	s, d, name := shelved(t, 1<<20)
 	unmark(t, name)
 	other, _ := verified(8, 1<<20)
@@ -194,9 +194,9 @@ func TestWriteWhileVerified(t *testing.T) {
 	}
 }
 
-// TestWrittenJustNow is verified again a moment later: another write may leave
+// TestOpenWaitsForRecentWrites is verified again a moment later: another write may leave
 // the same time.
-func TestWrittenJustNow(t *testing.T) {
+func TestOpenWaitsForRecentWrites(t *testing.T) {
 	s, d, name := shelved(t, 1000)
 	bytes, _ := verified(7, 1000)
 	if err := os.WriteFile(name, bytes, 0o600); err != nil {
@@ -211,8 +211,8 @@ func TestWrittenJustNow(t *testing.T) {
 	}
 }
 
-// TestCoarseTimes have changes left to the scrub: the store says so, and serves.
-func TestCoarseTimes(t *testing.T) {
+// TestFileStoreWithCoarseTimes have changes left to the scrub: the store says so, and serves.
+func TestFileStoreWithCoarseTimes(t *testing.T) {
 	s, d, name := shelved(t, 1000)
 	s.coarse = true
 	unmark(t, name)
