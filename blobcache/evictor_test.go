@@ -27,9 +27,9 @@ func kept(t *testing.T, dir string, limits Limits) (*Cache, *store.FileStore) {
 	return keptOn(t, files, limits), files
 }
 
-func keptOn(t *testing.T, shelf store.Blobs, limits Limits) *Cache {
+func keptOn(t *testing.T, blobs store.Blobs, limits Limits) *Cache {
 	limits.Reserve = -1
-	c := New(shelf, limits, Hooks{StorageError: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
+	c := New(blobs, limits, Hooks{StorageError: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
 	c.evictor.clock.began = c.evictor.clock.began.Add(-clockGrace)
 	c.evictor.clock.wall = c.evictor.clock.wall.Add(-clockGrace)
 	return c
@@ -183,7 +183,7 @@ func TestCacheKeepsReserve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full := &fullShelf{FileStore: files}
+	full := &fullDisk{FileStore: files}
 	c := New(full, Limits{Reserve: 1 << 20}, Hooks{})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -194,9 +194,9 @@ func TestCacheKeepsReserve(t *testing.T) {
 	}
 }
 
-type fullShelf struct{ *store.FileStore }
+type fullDisk struct{ *store.FileStore }
 
-func (*fullShelf) Free(context.Context) (free, total int64, err error) { return 1 << 19, 1 << 30, nil }
+func (*fullDisk) Free(context.Context) (free, total int64, err error) { return 1 << 19, 1 << 30, nil }
 
 // TestScrubDropsDamage flips a byte, which changes no size.
 func TestScrubDropsDamage(t *testing.T) {

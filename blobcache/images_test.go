@@ -14,7 +14,7 @@ import (
 // TestSweepRemovesWholeImages: the room that is wanted is that of one layer, and goes
 // with the image that has it, but for what a later one has too.
 func TestSweepRemovesWholeImages(t *testing.T) {
-	g := newGallery(t, Limits{})
+	g := newImageFixture(t, Limits{})
 	pull := func(name string, layers ...string) digest.Digest {
 		var parts []digest.Digest
 		for _, layer := range layers {
@@ -42,7 +42,7 @@ func TestSweepRemovesWholeImages(t *testing.T) {
 // TestUseOfIndexSparesImages: who asks for nothing but an index's digest uses all that it
 // names, at any depth.
 func TestUseOfIndexSparesImages(t *testing.T) {
-	g := newGallery(t, Limits{UnusedFor: 90 * 24 * time.Hour})
+	g := newImageFixture(t, Limits{UnusedFor: 90 * 24 * time.Hour})
 	g.now = time.Now().Add(-100 * 24 * time.Hour)
 	amd64 := g.naming("amd64", false, g.layer("la", 100), g.layer("ca", 20))
 	arm64 := g.naming("arm64", false, g.layer("lb", 100))
@@ -59,7 +59,7 @@ func TestUseOfIndexSparesImages(t *testing.T) {
 // TestEvictSparesContentUsedSinceSurvey: an image that is asked for while it is about
 // to go stays, with its parts.
 func TestEvictSparesContentUsedSinceSurvey(t *testing.T) {
-	g := newGallery(t, Limits{MaxSize: 1_000_000})
+	g := newImageFixture(t, Limits{MaxSize: 1_000_000})
 	one := g.naming("one", false, g.layer("l1", 1000))
 	g.now = g.now.Add(time.Hour)
 	g.naming("two", false, g.layer("l2", 1000))
@@ -76,7 +76,7 @@ func TestEvictSparesContentUsedSinceSurvey(t *testing.T) {
 
 // TestEvictSparesContentInUse: one that is being read, for however long.
 func TestEvictSparesContentInUse(t *testing.T) {
-	g := newGallery(t, Limits{UnusedFor: time.Hour})
+	g := newImageFixture(t, Limits{UnusedFor: time.Hour})
 	d := g.layer("read", 1000)
 	g.layer("not read", 1000)
 	r, _, err := g.cache.Get(t.Context(), fill.Request{Digest: d, Size: 1000})
@@ -112,7 +112,7 @@ func TestSweepLeavesNoHalfImages(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 7))
-			g := newGallery(t, Limits{})
+			g := newImageFixture(t, Limits{})
 			var roots []digest.Digest
 			for range 60 {
 				g.now = g.now.Add(time.Duration(rnd.IntN(90*60)) * time.Second)
@@ -141,7 +141,7 @@ func TestSweepLeavesNoHalfImages(t *testing.T) {
 }
 
 // randomImage is an image, or an index of two, of new and known layers.
-func (g *gallery) randomImage(rnd *rand.Rand, n int) digest.Digest {
+func (g *imageFixture) randomImage(rnd *rand.Rand, n int) digest.Digest {
 	image := func(name string) digest.Digest {
 		var layers []digest.Digest
 		for range 1 + rnd.IntN(4) {

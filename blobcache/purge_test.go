@@ -12,7 +12,7 @@ import (
 // TestQuotasPurge: an owner loses all links and refs, its parts' too, and what nobody
 // else has goes from disk; a scope alone loses its own.
 func TestQuotasPurge(t *testing.T) {
-	e := newEstate(t, nil)
+	e := newQuotaFixture(t, nil)
 	scopes := []string{"acme/_/hub/a", "acme/sub/_/hub/a", "acme/_/hub/a/b", "acmeplus/_/hub/a", "other/_/hub/a"}
 	images := make(map[string]digest.Digest)
 	for _, scope := range scopes {

@@ -29,7 +29,7 @@ func TestQuotasLimit(t *testing.T) {
 
 // TestGetPassesOnLargerThanQuota is passed on and not stored.
 func TestGetPassesOnLargerThanQuota(t *testing.T) {
-	g := newGallery(t, Limits{})
+	g := newImageFixture(t, Limits{})
 	content := []byte(strings.Repeat("x", 1001))
 	d := digest.FromBytes(content)
 	g.names[d] = "large"
@@ -64,7 +64,7 @@ func TestGetPassesOnLargerThanQuota(t *testing.T) {
 // TestQuotasForget: what names content that has gone goes a day later, and nothing
 // else does.
 func TestQuotasForget(t *testing.T) {
-	e := newEstate(t, nil)
+	e := newQuotaFixture(t, nil)
 	old, gone := e.pull("acme/_/hub/one", "m1", "a1"), digest.FromString("gone")
 	fresh, lost := digest.FromString("fresh"), digest.FromString("lost")
 	for _, d := range []digest.Digest{gone, fresh, lost} {
@@ -143,7 +143,7 @@ func TestQuotasReserve(t *testing.T) {
 // owner had before. Two downloads that would have more than the quota between them
 // are not both stored, and both arrive.
 func TestQuotasCountFills(t *testing.T) {
-	e := newEstate(t, map[string]int64{"acme": 68_000})
+	e := newQuotaFixture(t, map[string]int64{"acme": 68_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1", "b1")
 	two := e.pull("acme/_/hub/two", "m2", "a2", "b2")
 	other := e.pull("other/_/hub/one", "m4", "a4", "b4")
@@ -211,7 +211,7 @@ func TestQuotasCountFills(t *testing.T) {
 // TestQuotasCountRecordedSizes: an owner has what its links record, also of content
 // that is not stored at present.
 func TestQuotasCountRecordedSizes(t *testing.T) {
-	e := newEstate(t, map[string]int64{"acme": 100_000})
+	e := newQuotaFixture(t, map[string]int64{"acme": 100_000})
 	d := digest.FromString("evicted")
 	for _, scope := range []string{"acme/_/hub/one", "acme/sub/_/hub/two"} {
 		if err := e.index.AddLink(t.Context(), scope, d, index.Link{Size: 12_345}); err != nil {

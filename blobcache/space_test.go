@@ -14,7 +14,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// smallDisk is a shelf on a disk of so many bytes that has nothing else on it.
+// smallDisk is a blobs on a disk of so many bytes that has nothing else on it.
 type smallDisk struct {
 	*store.FileStore
 	dir  string

@@ -17,7 +17,7 @@ func TestOpenVerifiesUnmarkableOnce(t *testing.T) {
 		t.Skip("only root can act for another user")
 	}
 	const nobody = 65534
-	s, d, name := shelved(t, 1<<20)
+	s, d, name := storedContent(t, 1<<20)
 	told := 0
 	s.StorageError = func(op string, err error) {
 		if told++; !strings.HasPrefix(op, "mark ") {

@@ -13,8 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// shelved is a store with one content of so many bytes.
-func shelved(t *testing.T, size int) (s *FileStore, d digest.Digest, name string) {
+// storedContent is a store with one content of so many bytes.
+func storedContent(t *testing.T, size int) (s *FileStore, d digest.Digest, name string) {
 	t.Helper()
 	s, err := OpenFileStore(t.TempDir())
 	if err != nil {
@@ -79,7 +79,7 @@ func open(t *testing.T, s *FileStore, d digest.Digest) error {
 
 // TestMarkerSurvivesUseAndCopy where content is stored, used, and copied with its times.
 func TestMarkerSurvivesUseAndCopy(t *testing.T) {
-	s, d, name := shelved(t, 1000)
+	s, d, name := storedContent(t, 1000)
 	if doubtful(t, s, d) {
 		t.Error("what was just stored is doubtful")
 	}
@@ -106,7 +106,7 @@ func TestMarkerSurvivesUseAndCopy(t *testing.T) {
 
 // TestTouchKeepsDoubt what was changed: neither a use nor its time makes it good.
 func TestTouchKeepsDoubt(t *testing.T) {
-	s, d, name := shelved(t, 1000)
+	s, d, name := storedContent(t, 1000)
 	other, _ := verified(8, 1000)
 	if err := os.WriteFile(name, other, 0o600); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestTouchKeepsDoubt(t *testing.T) {
 // again afterwards: then it is the time of the file that counts.
 func TestOpenVerifiesUnmarkedOnce(t *testing.T) {
 	const size = 8 << 20
-	s, d, name := shelved(t, size)
+	s, d, name := storedContent(t, size)
 	then := unmark(t, name)
 	before, counted := bytesRead(t)
 	var all sync.WaitGroup
@@ -167,7 +167,7 @@ func bytesRead(t *testing.T) (n int64, ok bool) {
 
 // TestCheckDetectsConcurrentWrite is noticed: what was read may not be what is there.
 func TestCheckDetectsConcurrentWrite(t *testing.T) {
-	s, d, name := shelved(t, 1<<20)
+	s, d, name := storedContent(t, 1<<20)
 	unmark(t, name)
 	other, _ := verified(8, 1<<20)
 	written := false
@@ -197,7 +197,7 @@ func TestCheckDetectsConcurrentWrite(t *testing.T) {
 // TestOpenWaitsForRecentWrites is verified again a moment later: another write may leave
 // the same time.
 func TestOpenWaitsForRecentWrites(t *testing.T) {
-	s, d, name := shelved(t, 1000)
+	s, d, name := storedContent(t, 1000)
 	bytes, _ := verified(7, 1000)
 	if err := os.WriteFile(name, bytes, 0o600); err != nil {
 		t.Fatal(err)
@@ -213,7 +213,7 @@ func TestOpenWaitsForRecentWrites(t *testing.T) {
 
 // TestFileStoreWithCoarseTimes have changes left to the scrub: the store says so, and serves.
 func TestFileStoreWithCoarseTimes(t *testing.T) {
-	s, d, name := shelved(t, 1000)
+	s, d, name := storedContent(t, 1000)
 	s.coarse = true
 	unmark(t, name)
 	if s.DetectsChanges() || doubtful(t, s, d) {

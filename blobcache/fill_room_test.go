@@ -195,7 +195,7 @@ func TestEvictorFitsBesideStored(t *testing.T) {
 // TestEvictorGroupShare: several downloads of one group get at most half of the room, so that
 // they cannot evict the content of all other groups. A single one may get all of it.
 func TestEvictorGroupShare(t *testing.T) {
-	k := newEvictor(new(paperShelf), Limits{MaxSize: 1000, Reserve: -1}, Hooks{})
+	k := newEvictor(new(fakeBlobs), Limits{MaxSize: 1000, Reserve: -1}, Hooks{})
 	a, b := reservation{group: "acme"}, reservation{group: "acme"}
 	other := reservation{group: "other"}
 	for _, step := range []struct {

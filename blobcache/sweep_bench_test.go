@@ -16,25 +16,25 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// paperDigest is the digest of nothing in particular, another one for each n.
-func paperDigest(n int) digest.Digest {
+// fakeDigest is the digest of nothing in particular, another one for each n.
+func fakeDigest(n int) digest.Digest {
 	var sum [32]byte
 	binary.BigEndian.PutUint64(sum[:], uint64(n)*0x9E3779B97F4A7C15)
 	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum[:]))
 }
 
-// paperShelf has n entries that it makes up, so that only the sweep's own work
+// fakeBlobs has n entries that it makes up, so that only the sweep's own work
 // is measured.
-type paperShelf struct {
+type fakeBlobs struct {
 	store.FileStore
 	n       int
 	visited func()
 }
 
-func (s *paperShelf) Walk(_ context.Context, visit func(store.Entry) error) error {
+func (s *fakeBlobs) Walk(_ context.Context, visit func(store.Entry) error) error {
 	now := time.Now()
 	for i := range s.n {
-		e := store.Entry{Digest: paperDigest(i), Size: 1000, Used: now.Add(-time.Duration(i*7919%s.n) * time.Second)}
+		e := store.Entry{Digest: fakeDigest(i), Size: 1000, Used: now.Add(-time.Duration(i*7919%s.n) * time.Second)}
 		if err := visit(e); err != nil {
 			return err
 		}
@@ -45,23 +45,23 @@ func (s *paperShelf) Walk(_ context.Context, visit func(store.Entry) error) erro
 	return nil
 }
 
-func (*paperShelf) Stat(context.Context, digest.Digest) (store.Entry, error) {
+func (*fakeBlobs) Stat(context.Context, digest.Digest) (store.Entry, error) {
 	return store.Entry{Size: 1000}, nil
 }
 
-func (*paperShelf) Remove(context.Context, digest.Digest) error { return nil }
+func (*fakeBlobs) Remove(context.Context, digest.Digest) error { return nil }
 
-// paperLedger is the same for links.
-type paperLedger struct {
+// fakeRecords is the same for links.
+type fakeRecords struct {
 	store.FileStore
 	n       int
 	visited func()
 }
 
-func (l *paperLedger) List(_ context.Context, _ string, visit func(store.Record) error) error {
+func (l *fakeRecords) List(_ context.Context, _ string, visit func(store.Record) error) error {
 	now := time.Now()
 	for i := range l.n {
-		r := store.Record{Key: "links/acme/_/docker.io/library/alpine/_/sha256/" + paperDigest(i).Encoded(), Used: now.Add(-time.Duration(i*7919%l.n) * time.Second)}
+		r := store.Record{Key: "links/acme/_/docker.io/library/alpine/_/sha256/" + fakeDigest(i).Encoded(), Used: now.Add(-time.Duration(i*7919%l.n) * time.Second)}
 		if err := visit(r); err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func (l *paperLedger) List(_ context.Context, _ string, visit func(store.Record)
 	return nil
 }
 
-func (*paperLedger) Load(context.Context, string) ([]byte, error) {
+func (*fakeRecords) Load(context.Context, string) ([]byte, error) {
 	return []byte(`{"size":1000,"proof":1}`), nil
 }
 
@@ -97,8 +97,8 @@ func BenchmarkSweep(b *testing.B) {
 	for _, n := range []int{1000, 100_000, 1_000_000} {
 		for name, size := range map[string]int64{"half": int64(n) * 1000 / 2, "none": int64(n) * 2000} {
 			b.Run(fmt.Sprintf("%d/%s", n, name), func(b *testing.B) {
-				shelf := &paperShelf{n: n}
-				k := newEvictor(shelf, Limits{MaxSize: size, Reserve: -1}, Hooks{})
+				blobs := &fakeBlobs{n: n}
+				k := newEvictor(blobs, Limits{MaxSize: size, Reserve: -1}, Hooks{})
 				b.ReportAllocs()
 				for b.Loop() {
 					s, err := k.survey(b.Context(), k.excess(b.Context(), int64(n)*1000))
@@ -108,7 +108,7 @@ func BenchmarkSweep(b *testing.B) {
 					k.evict(b.Context(), s)
 				}
 				b.ReportMetric(float64(peakOf(b, func(visit func()) {
-					shelf.visited = visit
+					blobs.visited = visit
 					if _, err := k.survey(b.Context(), k.excess(b.Context(), int64(n)*1000)); err != nil {
 						b.Fatal(err)
 					}
@@ -122,9 +122,9 @@ func BenchmarkSweep(b *testing.B) {
 func BenchmarkMeasure(b *testing.B) {
 	for _, n := range []int{1000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			shelf := &paperShelf{n: n}
-			c := New(shelf, Limits{Reserve: -1}, Hooks{})
-			q := NewQuotas(c, index.New(&paperLedger{n: n}), map[string]int64{"acme": 1 << 50})
+			blobs := &fakeBlobs{n: n}
+			c := New(blobs, Limits{Reserve: -1}, Hooks{})
+			q := NewQuotas(c, index.New(&fakeRecords{n: n}), map[string]int64{"acme": 1 << 50})
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := q.measure(b.Context()); err != nil {
@@ -132,7 +132,7 @@ func BenchmarkMeasure(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(peakOf(b, func(visit func()) {
-				m := &paperLedger{n: n, visited: visit}
+				m := &fakeRecords{n: n, visited: visit}
 				q.index = index.New(m)
 				if _, err := q.measure(b.Context()); err != nil {
 					b.Fatal(err)
@@ -142,27 +142,27 @@ func BenchmarkMeasure(b *testing.B) {
 	}
 }
 
-// brokenLedger fails where it is told to.
-type brokenLedger struct {
+// brokenRecords fails where it is told to.
+type brokenRecords struct {
 	store.Records
 	fail map[string]error
 }
 
-func (l *brokenLedger) List(ctx context.Context, prefix string, visit func(store.Record) error) error {
+func (l *brokenRecords) List(ctx context.Context, prefix string, visit func(store.Record) error) error {
 	if err := l.fail["list"]; err != nil {
 		return &fs.PathError{Op: "list", Path: prefix, Err: err}
 	}
 	return l.Records.List(ctx, prefix, visit)
 }
 
-func (l *brokenLedger) Mark(ctx context.Context, key string, used time.Time) error {
+func (l *brokenRecords) Mark(ctx context.Context, key string, used time.Time) error {
 	if err := l.fail["mark"]; err != nil {
 		return err
 	}
 	return l.Records.Mark(ctx, key, used)
 }
 
-func (l *brokenLedger) Delete(ctx context.Context, key string) error {
+func (l *brokenRecords) Delete(ctx context.Context, key string) error {
 	if err := l.fail["delete"]; err != nil {
 		return err
 	}

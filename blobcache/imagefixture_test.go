@@ -30,8 +30,8 @@ func testParts(content io.Reader) (parts []Child) {
 	return parts
 }
 
-// gallery is a cache of images, with a clock of its own for their use.
-type gallery struct {
+// imageFixture is a cache of images, with a clock of its own for their use.
+type imageFixture struct {
 	t     *testing.T
 	cache *Cache
 	store *store.FileStore
@@ -40,18 +40,18 @@ type gallery struct {
 	parts map[digest.Digest][]digest.Digest // of what names something
 }
 
-func newGallery(t *testing.T, limits Limits) *gallery {
+func newImageFixture(t *testing.T, limits Limits) *imageFixture {
 	limits.Children = testParts
 	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := keptOn(t, files, limits)
-	return &gallery{t, c, files, time.Now().Add(-1000 * time.Hour), map[digest.Digest]string{}, map[digest.Digest][]digest.Digest{}}
+	return &imageFixture{t, c, files, time.Now().Add(-1000 * time.Hour), map[digest.Digest]string{}, map[digest.Digest][]digest.Digest{}}
 }
 
-// at makes what is done now happen at the gallery's time.
-func (g *gallery) at(do func()) {
+// at makes what is done now happen at the imageFixture's time.
+func (g *imageFixture) at(do func()) {
 	g.t.Helper()
 	begin := time.Now()
 	do()
@@ -66,7 +66,7 @@ func (g *gallery) at(do func()) {
 	}
 }
 
-func (g *gallery) put(name string, content []byte) digest.Digest {
+func (g *imageFixture) put(name string, content []byte) digest.Digest {
 	g.t.Helper()
 	d := digest.FromBytes(content)
 	g.names[d] = name
@@ -77,7 +77,7 @@ func (g *gallery) put(name string, content []byte) digest.Digest {
 }
 
 // layer is a pull of a blob.
-func (g *gallery) layer(name string, size int) (d digest.Digest) {
+func (g *imageFixture) layer(name string, size int) (d digest.Digest) {
 	g.t.Helper()
 	content := []byte(name + strings.Repeat(".", size-len(name)))
 	d = digest.FromBytes(content)
@@ -103,7 +103,7 @@ func fetchOf(content []byte) fill.Fetch {
 }
 
 // naming puts content that names others: images, if it is an index.
-func (g *gallery) naming(name string, compound bool, parts ...digest.Digest) (d digest.Digest) {
+func (g *imageFixture) naming(name string, compound bool, parts ...digest.Digest) (d digest.Digest) {
 	g.t.Helper()
 	text := "parts\n"
 	for _, part := range parts {
@@ -117,9 +117,9 @@ func (g *gallery) naming(name string, compound bool, parts ...digest.Digest) (d 
 	return d
 }
 
-func (g *gallery) head(d digest.Digest) { g.at(func() { g.cache.Used(d) }) }
+func (g *imageFixture) head(d digest.Digest) { g.at(func() { g.cache.Used(d) }) }
 
-func (g *gallery) has(d digest.Digest) bool {
+func (g *imageFixture) has(d digest.Digest) bool {
 	g.t.Helper()
 	_, err := g.store.Stat(g.t.Context(), d)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -129,7 +129,7 @@ func (g *gallery) has(d digest.Digest) bool {
 }
 
 // expect checks what is stored by name.
-func (g *gallery) expect(names string) {
+func (g *imageFixture) expect(names string) {
 	g.t.Helper()
 	want := strings.Fields(names)
 	got := make(map[string]bool)
@@ -150,7 +150,7 @@ func (g *gallery) expect(names string) {
 }
 
 // squeeze sweeps with a limit that did not keep anything from being stored.
-func (g *gallery) squeeze(size int64) {
+func (g *imageFixture) squeeze(size int64) {
 	g.t.Helper()
 	g.cache.evictor.limits.MaxSize = size
 	sweep(g.t, g.cache)
@@ -158,7 +158,7 @@ func (g *gallery) squeeze(size int64) {
 }
 
 // images are those that are stored, and whether all of their parts are.
-func (g *gallery) images() map[digest.Digest]bool {
+func (g *imageFixture) images() map[digest.Digest]bool {
 	whole := make(map[digest.Digest]bool)
 	var check func(d digest.Digest) bool
 	check = func(d digest.Digest) bool {

@@ -24,20 +24,20 @@ var errRefused = errors.New("the source refuses")
 type site struct {
 	*testing.T
 	cache *Cache
-	shelf *oddShelf
+	blobs *spoolHookBlobs
 
 	mu    sync.Mutex
 	held  int64 // against quotas
 	holds int   // how often something was
 }
 
-// oddShelf fails where a test wants it.
-type oddShelf struct {
+// spoolHookBlobs fails where a test wants it.
+type spoolHookBlobs struct {
 	*smallDisk
 	spool func() (*os.File, error) // instead of a spool, if set
 }
 
-func (s *oddShelf) Spool(ctx context.Context) (*os.File, error) {
+func (s *spoolHookBlobs) Spool(ctx context.Context) (*os.File, error) {
 	if s.spool != nil {
 		return s.spool()
 	}
@@ -147,8 +147,8 @@ func TestCacheReleasesAllThatFillsTake(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				shelf := &oddShelf{smallDisk: &smallDisk{files, dirOf(files), 100 << 20}}
-				s := &site{T: t, shelf: shelf, cache: New(shelf, Limits{Reserve: 1}, Hooks{})}
+				blobs := &spoolHookBlobs{smallDisk: &smallDisk{files, dirOf(files), 100 << 20}}
+				s := &site{T: t, blobs: blobs, cache: New(blobs, Limits{Reserve: 1}, Hooks{})}
 				b, _ := content(1, 3_000_000)
 				end(s, b)
 				time.Sleep(24 * time.Hour)

@@ -74,14 +74,14 @@ func TestCacheHealCountsAtOnce(t *testing.T) {
 	}
 }
 
-// fewFiles is a disk on which there is room for a number of files, whatever
+// noInodesBlobs is a disk on which there is room for a number of files, whatever
 // their size.
-type fewFiles struct {
+type noInodesBlobs struct {
 	*store.FileStore
 	most int
 }
 
-func (s *fewFiles) Spool(ctx context.Context) (*os.File, error) {
+func (s *noInodesBlobs) Spool(ctx context.Context) (*os.File, error) {
 	files := 0
 	_ = s.Walk(ctx, func(store.Entry) error { files++; return nil })
 	if files >= s.most {
@@ -98,7 +98,7 @@ func TestEvictorWithoutInodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := keptOn(t, &fewFiles{opened, most}, Limits{})
+	c := keptOn(t, &noInodesBlobs{opened, most}, Limits{})
 	for n := range most {
 		pull(t, c, n, size)
 		age(t, opened, n, size, time.Duration(100-n)*time.Hour)
@@ -126,19 +126,19 @@ func TestEvictorWithoutInodes(t *testing.T) {
 	}
 }
 
-// stuckShelf neither removes nor records anything, as after a remount for
+// readOnlyBlobs neither removes nor records anything, as after a remount for
 // reading.
-type stuckShelf struct {
+type readOnlyBlobs struct {
 	*store.FileStore
 	removes int
 }
 
-func (s *stuckShelf) Remove(context.Context, digest.Digest) error {
+func (s *readOnlyBlobs) Remove(context.Context, digest.Digest) error {
 	s.removes++
 	return syscall.EROFS
 }
 
-func (*stuckShelf) Touch(context.Context, digest.Digest, time.Time) error { return syscall.EROFS }
+func (*readOnlyBlobs) Touch(context.Context, digest.Digest, time.Time) error { return syscall.EROFS }
 
 // TestSweepOfReadOnlyDisk: pulls go on, and a sweep does not try for ever.
 func TestSweepOfReadOnlyDisk(t *testing.T) {
@@ -147,29 +147,29 @@ func TestSweepOfReadOnlyDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shelf := &stuckShelf{FileStore: opened}
-	c := keptOn(t, shelf, Limits{})
+	blobs := &readOnlyBlobs{FileStore: opened}
+	c := keptOn(t, blobs, Limits{})
 	for n := range 3 * evictErrors {
 		pull(t, c, n, size)
 	}
 	c.evictor.limits.MaxSize = size
 	c.evictor.uses.take()
 	stuck, err := c.evictor.sweep(t.Context())
-	if !stuck || err != nil || shelf.removes != evictErrors {
-		t.Errorf("stuck: %v, %v after %d tries", stuck, err, shelf.removes)
+	if !stuck || err != nil || blobs.removes != evictErrors {
+		t.Errorf("stuck: %v, %v after %d tries", stuck, err, blobs.removes)
 	}
 	if pull(t, c, 1, size) != fill.Hit {
 		t.Error("what is there should be a hit")
 	}
 }
 
-// dimFolders has content that no walk sees.
-type dimFolders struct {
+// partlyReadableBlobs has content that no walk sees.
+type partlyReadableBlobs struct {
 	*store.FileStore
 	unseen map[digest.Digest]bool
 }
 
-func (s *dimFolders) Walk(ctx context.Context, visit func(store.Entry) error) error {
+func (s *partlyReadableBlobs) Walk(ctx context.Context, visit func(store.Entry) error) error {
 	return errors.Join(s.FileStore.Walk(ctx, func(e store.Entry) error {
 		if s.unseen[e.Digest] {
 			return nil
@@ -186,14 +186,14 @@ func TestSweepOfPartlyReadableStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shelf := &dimFolders{opened, make(map[digest.Digest]bool)}
-	c := keptOn(t, shelf, Limits{MaxSize: 20 * size})
+	blobs := &partlyReadableBlobs{opened, make(map[digest.Digest]bool)}
+	c := keptOn(t, blobs, Limits{MaxSize: 20 * size})
 	for n := range 10 {
 		pull(t, c, n, size)
 	}
 	for n := range 5 {
 		_, d := content(n, size)
-		shelf.unseen[d] = true
+		blobs.unseen[d] = true
 	}
 	sweep(t, c)
 	if c.evictor.stored != 10*size {
@@ -214,23 +214,23 @@ func TestSweepOfPartlyReadableStore(t *testing.T) {
 
 // TestSweepInRounds has more victims than are held at a time.
 func TestSweepInRounds(t *testing.T) {
-	shelf := &shrinkingShelf{paperShelf: paperShelf{n: 3 * sweepVictims}, gone: make(map[digest.Digest]bool)}
-	k := newEvictor(shelf, Limits{MaxSize: 1000 * sweepVictims / 2, Reserve: -1}, Hooks{})
+	blobs := &shrinkingBlobs{fakeBlobs: fakeBlobs{n: 3 * sweepVictims}, gone: make(map[digest.Digest]bool)}
+	k := newEvictor(blobs, Limits{MaxSize: 1000 * sweepVictims / 2, Reserve: -1}, Hooks{})
 	if stuck, err := k.sweep(t.Context()); stuck || err != nil {
 		t.Errorf("stuck: %v, %v", stuck, err)
 	}
-	if left := 3*sweepVictims - len(shelf.gone); left > sweepVictims/2*9/10 || left < sweepVictims/2*8/10 || k.stored != int64(left)*1000 {
+	if left := 3*sweepVictims - len(blobs.gone); left > sweepVictims/2*9/10 || left < sweepVictims/2*8/10 || k.stored != int64(left)*1000 {
 		t.Errorf("%d are left, %d bytes are counted", left, k.stored)
 	}
 }
 
-type shrinkingShelf struct {
-	paperShelf
+type shrinkingBlobs struct {
+	fakeBlobs
 	gone map[digest.Digest]bool
 }
 
-func (s *shrinkingShelf) Walk(ctx context.Context, visit func(store.Entry) error) error {
-	return s.paperShelf.Walk(ctx, func(e store.Entry) error {
+func (s *shrinkingBlobs) Walk(ctx context.Context, visit func(store.Entry) error) error {
+	return s.fakeBlobs.Walk(ctx, func(e store.Entry) error {
 		if s.gone[e.Digest] {
 			return nil
 		}
@@ -238,7 +238,7 @@ func (s *shrinkingShelf) Walk(ctx context.Context, visit func(store.Entry) error
 	})
 }
 
-func (s *shrinkingShelf) Remove(_ context.Context, d digest.Digest) error {
+func (s *shrinkingBlobs) Remove(_ context.Context, d digest.Digest) error {
 	s.gone[d] = true
 	return nil
 }

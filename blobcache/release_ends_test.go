@@ -63,15 +63,15 @@ var ends = map[string]func(s *site, b []byte){
 		_ = s.read(req)
 	},
 	"no spool": func(s *site, b []byte) {
-		s.shelf.spool = func() (*os.File, error) { return nil, errRefused }
+		s.blobs.spool = func() (*os.File, error) { return nil, errRefused }
 		_ = s.read(s.request("a", b, gives(bytes.NewReader(b), int64(len(b)))))
 		s.leave(s.request("a", b, hangs(b[:len(b)/2], int64(len(b)))))
 		leftAtOnce(s, b)
 		followed(s, b)
 	},
 	"spool breaks": func(s *site, b []byte) {
-		s.shelf.spool = func() (*os.File, error) {
-			file, err := s.shelf.smallDisk.Spool(s.Context())
+		s.blobs.spool = func() (*os.File, error) {
+			file, err := s.blobs.smallDisk.Spool(s.Context())
 			if err != nil {
 				return nil, err
 			}
@@ -82,8 +82,8 @@ var ends = map[string]func(s *site, b []byte){
 		followed(s, b)
 	},
 	"not committed": func(s *site, b []byte) {
-		s.shelf.spool = func() (*os.File, error) {
-			file, err := s.shelf.smallDisk.Spool(s.Context())
+		s.blobs.spool = func() (*os.File, error) {
+			file, err := s.blobs.smallDisk.Spool(s.Context())
 			if err == nil {
 				err = os.Remove(file.Name())
 			}

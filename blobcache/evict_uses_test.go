@@ -20,7 +20,7 @@ import (
 // TestQuotasPurgeKeepsContentInUse: content that is being read, or still on its way, when
 // its last link goes is removed when that is over.
 func TestQuotasPurgeKeepsContentInUse(t *testing.T) {
-	e := newEstate(t, nil)
+	e := newQuotaFixture(t, nil)
 	e.pull("acme/_/hub/a", "image", "layer")
 	r, _, err := e.cache.Get(t.Context(), fill.Request{Digest: e.layer("layer", 10_000), Size: -1})
 	if err != nil {
@@ -71,30 +71,30 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestQuotasPurgeRetriesAfterStorageError: what cannot be looked at now is looked at later.
 func TestQuotasPurgeRetriesAfterStorageError(t *testing.T) {
-	e := newEstate(t, nil)
-	ledger := &brokenLedger{Records: e.store}
-	e.index = index.New(ledger)
+	e := newQuotaFixture(t, nil)
+	records := &brokenRecords{Records: e.store}
+	e.index = index.New(records)
 	e.quotas.index = e.index
 	e.pull("acme/_/hub/a", "image", "layer")
 	if _, err := e.quotas.Purge(t.Context(), "acme"); err != nil {
 		t.Fatal(err)
 	}
-	ledger.fail = map[string]error{"list": errors.New("the disk is in trouble")}
+	records.fail = map[string]error{"list": errors.New("the disk is in trouble")}
 	if _, err := e.quotas.round(t.Context()); err == nil {
 		t.Error("trouble is not told")
 	}
-	ledger.fail = nil
+	records.fail = nil
 	e.round()
 	e.expect("")
 }
 
-// markedShelf calls back before a use is written down.
-type markedShelf struct {
+// touchedBlobs calls back before a use is written down.
+type touchedBlobs struct {
 	*store.FileStore
 	mark func(d digest.Digest) error
 }
 
-func (s markedShelf) Touch(ctx context.Context, d digest.Digest, used time.Time) error {
+func (s touchedBlobs) Touch(ctx context.Context, d digest.Digest, used time.Time) error {
 	if err := s.mark(d); err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (s markedShelf) Touch(ctx context.Context, d digest.Digest, used time.Time)
 // TestEvictSparesUseBeingWritten: what was just used is not evicted while that is being written
 // down by somebody else.
 func TestEvictSparesUseBeingWritten(t *testing.T) {
-	g := newGallery(t, Limits{})
+	g := newImageFixture(t, Limits{})
 	d := g.layer("layer", 1000)
 	g.cache.evictor.writeUses(t.Context())
 	entry, err := g.store.Stat(t.Context(), d)
@@ -112,7 +112,7 @@ func TestEvictSparesUseBeingWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	evicted := make(chan struct{})
-	g.cache.evictor.blobs = markedShelf{g.store, func(digest.Digest) error {
+	g.cache.evictor.blobs = touchedBlobs{g.store, func(digest.Digest) error {
 		go func() {
 			defer close(evicted)
 			g.cache.evictor.evict(t.Context(), &survey{excess: 1, victims: byUse{entry}})
@@ -131,13 +131,13 @@ func TestEvictSparesUseBeingWritten(t *testing.T) {
 
 // TestEvictorKeepsOtherUsesAfterFailedWrite does not take others with it.
 func TestEvictorKeepsOtherUsesAfterFailedWrite(t *testing.T) {
-	g := newGallery(t, Limits{})
+	g := newImageFixture(t, Limits{})
 	var all []digest.Digest
 	for _, name := range []string{"a", "b", "c", "d"} {
 		all = append(all, g.layer(name, 1000))
 	}
 	marked := 0
-	g.cache.evictor.blobs = markedShelf{g.store, func(d digest.Digest) error {
+	g.cache.evictor.blobs = touchedBlobs{g.store, func(d digest.Digest) error {
 		if d == all[1] {
 			return errors.New("the disk is in trouble")
 		}
@@ -176,20 +176,20 @@ func TestEvictorMakesRoomForLargeContent(t *testing.T) {
 	})
 }
 
-// hesitantShelf removes nothing before a second one has looked at it, or some
+// hesitantBlobs removes nothing before a second one has looked at it, or some
 // time has passed.
-type hesitantShelf struct {
+type hesitantBlobs struct {
 	*store.FileStore
 	seen chan struct{}
 }
 
-func (s hesitantShelf) Stat(ctx context.Context, d digest.Digest) (store.Entry, error) {
+func (s hesitantBlobs) Stat(ctx context.Context, d digest.Digest) (store.Entry, error) {
 	e, err := s.FileStore.Stat(ctx, d)
 	s.seen <- struct{}{}
 	return e, err
 }
 
-func (s hesitantShelf) Remove(ctx context.Context, d digest.Digest) error {
+func (s hesitantBlobs) Remove(ctx context.Context, d digest.Digest) error {
 	for range 2 {
 		select {
 		case <-s.seen:
@@ -201,9 +201,9 @@ func (s hesitantShelf) Remove(ctx context.Context, d digest.Digest) error {
 
 // TestCacheHealCountsOnce though two find it.
 func TestCacheHealCountsOnce(t *testing.T) {
-	g := newGallery(t, Limits{})
+	g := newImageFixture(t, Limits{})
 	d := g.layer("layer", 1000)
-	g.cache.evictor.blobs = hesitantShelf{g.store, make(chan struct{}, 2)}
+	g.cache.evictor.blobs = hesitantBlobs{g.store, make(chan struct{}, 2)}
 	var all sync.WaitGroup
 	for range 2 {
 		all.Go(func() { g.cache.heal(t.Context(), d, fill.ErrDigestMismatch) })
