@@ -62,7 +62,7 @@ type Quotas struct {
 	totals map[string]Total
 	added  map[string]int64       // bytes since then, at most
 	coming map[string]int64       // bytes that fills under way have room for
-	purged map[digest.Digest]bool // what may be nobody's any more
+	purged map[digest.Digest]bool // content that may have no link any more
 	making map[string]bool        // owners that have lost links for what was coming
 }
 

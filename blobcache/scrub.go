@@ -115,7 +115,7 @@ func (s *scrub) run(ctx context.Context) error {
 		}
 	}
 	if s.found.Checked == 0 {
-		return unseen // the disk reads nothing at all: that is no damage of contents
+		return unseen // the disk cannot be read at all, which says nothing about the content
 	}
 	for _, d := range s.doubts {
 		s.found.Damaged-- // it is counted again unless it was a bad moment

@@ -148,5 +148,5 @@ func (f *fill) settle(stored int64) {
 }
 
 // passedOn reports whether content is passed on without being stored by design,
-// so that err is no storage error.
+// so that err is not a storage error.
 func passedOn(err error) bool { return errors.Is(err, ErrTooLarge) }

@@ -23,7 +23,7 @@ type spool struct {
 	file     *os.File
 	started  bool
 	ended    bool
-	gone     bool // nobody may join any more
+	gone     bool // no further request may join
 	err      error
 	size     int64 // of the whole content, -1 until known
 	limit    int64 // where the content ends, as far as that is known
