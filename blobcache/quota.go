@@ -32,9 +32,8 @@ const (
 	quotaRestShare = 10
 )
 
-// Total is what the links of an owner name, including those of the owners below
-// it. It counts the sizes that the links record, also of content that has been
-// evicted, until its links are forgotten.
+// Total is what the links of an owner, and of the owners below it, name of the
+// stored content.
 type Total struct {
 	Bytes    int64 // of each content once, in however many scopes it is
 	Blobs    int   // contents
@@ -225,7 +224,7 @@ func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 			return false, err
 		}
 	}
-	return len(m.coming) > 0 || q.unfinished(), q.forget(ctx, m)
+	return m.pending || q.unfinished(), q.forget(ctx, m)
 }
 
 // writeUses marks the links that were used since the last call.

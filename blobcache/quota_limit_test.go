@@ -208,21 +208,19 @@ func TestQuotasCountFills(t *testing.T) {
 	}
 }
 
-// TestQuotasCountRecordedSizes: an owner has what its links record, also of content
-// that is not stored at present.
-func TestQuotasCountRecordedSizes(t *testing.T) {
+// TestQuotasDoNotCountUnstored: a link to content that was passed on without being
+// stored takes nothing of a quota, and so removes nothing.
+func TestQuotasDoNotCountUnstored(t *testing.T) {
 	e := newQuotaFixture(t, map[string]int64{"acme": 100_000})
-	d := digest.FromString("evicted")
-	for _, scope := range []string{"acme/_/hub/one", "acme/sub/_/hub/two"} {
-		if err := e.index.AddLink(t.Context(), scope, d, index.Link{Size: 12_345}); err != nil {
-			t.Fatal(err)
-		}
+	one := e.pull("acme/_/hub/one", "m1", "a1")
+	if err := e.index.AddLink(t.Context(), "acme/_/hub/one", digest.FromString("large"), index.Link{Size: 300_000}); err != nil {
+		t.Fatal(err)
 	}
-	e.quotas.index = index.New(e.store) // nothing is in memory
 	e.round()
-	for _, owner := range []string{"acme", "acme/sub"} {
-		if got := e.quotas.Totals()[owner]; got.Bytes != 12_345 || got.Blobs != 1 {
-			t.Errorf("%s: got %+v, want one content of 12345 bytes", owner, got)
-		}
+	if got := e.quotas.Totals()["acme"]; got.Blobs != 2 || got.Bytes > 100_000 {
+		t.Errorf("got %+v, want 2 contents of at most 100000 bytes", got)
+	}
+	if !e.linked("acme/_/hub/one", one) {
+		t.Error("the image has lost its link")
 	}
 }

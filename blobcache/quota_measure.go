@@ -34,8 +34,14 @@ func (s sum) sha256() digest.Digest {
 // holding is content as an owner has it.
 type holding struct {
 	used int64 // nanoseconds since 1970, by any of the owner's links
-	size int64 // in bytes, as a link records it
+	size int64 // in bytes, or absent
 }
+
+const (
+	absent     = -1 // not stored
+	unmeasured = -2 // not known yet
+	unreadable = -3 // the store cannot tell whether it is stored
+)
 
 // holdings are an owner's contents. Each takes some 100 bytes of memory while
 // the owners below one first component are measured.
@@ -55,7 +61,7 @@ type measurement struct {
 	totals  map[string]Total
 	over    map[string]victims
 	idle    []index.Linked   // old links whose content is gone
-	unread  error            // the first error of reading a link
+	pending bool             // content is about to be stored for an owner with a quota
 	coming  map[string]int64 // bytes that running fills have reserved, by owner
 }
 
@@ -69,15 +75,12 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	m := &measurement{
 		quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
 		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
-		coming: coming,
+		coming: coming, pending: len(coming) > 0,
 	}
 	if err := q.index.EachLink(ctx, m.visit); err != nil {
 		return nil, err
 	}
 	m.finish()
-	if m.unread != nil {
-		q.cache.storageError("read a link", m.unread)
-	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.totals = m.totals
@@ -102,35 +105,42 @@ func (m *measurement) visit(l index.Linked) error {
 		l.Used = m.began // the clock was wrong then
 		_ = m.quotas.index.MarkLink(m.ctx, scope, d, l.Used)
 	}
-	key, size := sumOf(d), int64(-1)
+	key, size := sumOf(d), int64(unmeasured)
 	index.Owners(scope, func(owner string) bool {
 		held, known := m.owners[owner][key]
-		if !known {
-			if size < 0 {
-				size = m.size(scope, d)
-			}
-			held.size = size
+		if known {
+			size = held.size
+		}
+		if size == unmeasured {
+			size = m.size(d)
+		}
+		if size < 0 && m.quotas.limits[owner] > 0 && m.began.Sub(l.Used) < pullSpan {
+			m.pending = true
 		}
 		if m.owners[owner] == nil {
 			m.owners[owner] = make(holdings)
 		}
-		held.used = max(held.used, l.Used.UnixNano())
-		m.owners[owner][key] = held
+		m.owners[owner][key] = holding{used: max(held.used, l.Used.UnixNano()), size: size}
 		return true
 	})
-	if m.trusted && m.began.Sub(l.Used) > idleAfter && len(m.idle) < idleLimit && m.quotas.isGone(m.ctx, d) {
+	if size == absent && m.trusted && m.began.Sub(l.Used) > idleAfter && len(m.idle) < idleLimit {
 		m.idle = append(m.idle, l)
 	}
 	return nil
 }
 
-// size returns the size that a link records, or 0 if it cannot be read.
-func (m *measurement) size(scope string, d digest.Digest) int64 {
-	size, err := m.quotas.index.LinkSize(m.ctx, scope, d)
-	if err != nil && m.unread == nil && !errors.Is(err, fs.ErrNotExist) {
-		m.unread = err
+// size returns the size of stored content. The size that a link records would also
+// count content that has been evicted, that was passed on without being stored, or
+// that is being stored and has its room reserved.
+func (m *measurement) size(d digest.Digest) int64 {
+	e, err := m.quotas.cache.blobs.Stat(m.ctx, d)
+	switch {
+	case err == nil:
+		return e.Size
+	case errors.Is(err, fs.ErrNotExist):
+		return absent
 	}
-	return max(size, 0)
+	return unreadable
 }
 
 // finish adds up the owners below one first component.
@@ -138,8 +148,10 @@ func (m *measurement) finish() {
 	for owner, held := range m.owners {
 		total := Total{Measured: m.began}
 		for _, h := range held {
-			total.Bytes += h.size
-			total.Blobs++
+			if h.size >= 0 {
+				total.Bytes += h.size
+				total.Blobs++
+			}
 		}
 		m.totals[owner] = total
 		if quota, all := m.quotas.limits[owner], total.Bytes+m.coming[owner]; quota > 0 && all > quota {
@@ -158,7 +170,9 @@ func (m *measurement) choose(held holdings, excess int64) victims {
 	}
 	var all []candidate
 	for key, h := range held {
-		all = append(all, candidate{key, h})
+		if h.size >= 0 {
+			all = append(all, candidate{key, h})
+		}
 	}
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.used, b.used) })
 	chosen := make(victims)

@@ -9,7 +9,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // trimming is a walk over all links that removes links of owners over their
@@ -159,8 +158,11 @@ const (
 // content is stored at all, a missing disk is more likely, so nothing is
 // forgotten.
 func (q *Quotas) forget(ctx context.Context, m *measurement) error {
-	due := m.began.Sub(q.swept) >= refsInterval
-	if !m.trusted || len(m.idle) == 0 && !due || !q.hasContent(ctx) {
+	stored := 0
+	for _, total := range m.totals {
+		stored += total.Blobs
+	}
+	if stored == 0 || !m.trusted {
 		return nil
 	}
 	for _, l := range m.idle {
@@ -168,7 +170,7 @@ func (q *Quotas) forget(ctx context.Context, m *measurement) error {
 			return err
 		}
 	}
-	if !due {
+	if m.began.Sub(q.swept) < refsInterval {
 		return nil
 	}
 	q.swept = m.began
@@ -179,11 +181,4 @@ func (q *Quotas) forget(ctx context.Context, m *measurement) error {
 func (q *Quotas) isGone(ctx context.Context, d digest.Digest) bool {
 	_, err := q.cache.blobs.Stat(ctx, d)
 	return errors.Is(err, fs.ErrNotExist)
-}
-
-// hasContent reports whether any content is stored.
-func (q *Quotas) hasContent(ctx context.Context) bool {
-	found := errors.New("found")
-	err := q.cache.blobs.Walk(ctx, func(store.Entry) error { return found })
-	return errors.Is(err, found)
 }

@@ -72,10 +72,6 @@ func (l *fakeRecords) List(_ context.Context, _ string, visit func(store.Record)
 	return nil
 }
 
-func (*fakeRecords) Load(context.Context, string) ([]byte, error) {
-	return []byte(`{"size":1000,"proof":1}`), nil
-}
-
 // peakOf is how many bytes of heap are in use at most when visit is called, more
 // than before.
 func peakOf(tb testing.TB, run func(visit func())) (peak uint64) {

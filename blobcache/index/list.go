@@ -3,8 +3,6 @@ package index
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io/fs"
 	"strings"
 	"time"
@@ -37,24 +35,6 @@ func (x *Index) eachLink(ctx context.Context, stride int, visit func(Linked) err
 		}
 		return visit(Linked{scope, d, r.Used})
 	}))
-}
-
-// LinkSize returns the size in bytes that a link records. It does not keep the
-// link in memory: a walk over all links must not displace those in use.
-func (x *Index) LinkSize(ctx context.Context, scope string, d digest.Digest) (int64, error) {
-	key := linkKey(scope, d)
-	if record, ok := x.links.Peek(key); ok {
-		return record.Size, nil
-	}
-	data, err := x.records.Load(ctx, key)
-	if err != nil {
-		return 0, err
-	}
-	var record linkRecord
-	if err := json.Unmarshal(data, &record); err != nil {
-		return 0, fmt.Errorf("record %s is damaged: %w", key, errors.Join(err, fs.ErrNotExist))
-	}
-	return record.Size, nil
 }
 
 // MarkLink sets when a link was last used. Marking an absent link is not an error.
