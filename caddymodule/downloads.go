@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
@@ -61,8 +61,8 @@ func (b *Downloads) check() error {
 	switch {
 	case b.Max < 0 || b.Max > mostDownloads:
 		return fmt.Errorf("downloads: max is a number from 1 to %d", mostDownloads)
-	case b.MaxPerGroup < 0 || b.MaxPerGroup > cmp.Or(b.Max, blobcache.DefaultFills):
-		return fmt.Errorf("downloads: max_per_group is a number from 1 to max, which is %d", cmp.Or(b.Max, blobcache.DefaultFills))
+	case b.MaxPerGroup < 0 || b.MaxPerGroup > cmp.Or(b.Max, fill.DefaultFills):
+		return fmt.Errorf("downloads: max_per_group is a number from 1 to max, which is %d", cmp.Or(b.Max, fill.DefaultFills))
 	case b.MinRate < -1 || b.MinRateUnread < -1:
 		return errors.New("downloads: min_rate and min_rate_unread are bytes a second, or -1 for none")
 	case b.RateWindow != 0 && time.Duration(b.RateWindow) < leastWindow || b.StallTimeout != 0 && time.Duration(b.StallTimeout) < leastWindow:
@@ -72,8 +72,8 @@ func (b *Downloads) check() error {
 }
 
 // limits returns what the cache is to keep to. What is 0 is the cache's default.
-func (b *Downloads) limits() blobcache.SourceLimits {
-	return blobcache.SourceLimits{
+func (b *Downloads) limits() fill.SourceLimits {
+	return fill.SourceLimits{
 		Fills:         b.Max,
 		GroupFills:    b.MaxPerGroup,
 		MinRate:       b.MinRate,

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -104,19 +104,19 @@ func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited prob
 	case upstream.Timeout:
 		return answer(gatewayTimeout, "%s did not respond in time", p.upstream)
 	}
-	if errors.Is(err, blobcache.ErrDigestMismatch) {
+	if errors.Is(err, fill.ErrDigestMismatch) {
 		return answer(badGateway, "%s sent content that does not match %s", p.upstream, ex.route.reference())
 	}
-	if errors.Is(err, blobcache.ErrUnconfirmed) {
+	if errors.Is(err, fill.ErrUnconfirmed) {
 		return answer(badGateway, "%s did not reliably confirm that it has %s", p.upstream, ex.route.reference())
 	}
 	if errors.Is(err, pullthrough.ErrTooManyQuestions) {
 		return ex.tooBusy(p, "questions", "to", err)
 	}
-	if errors.Is(err, blobcache.ErrBusy) {
+	if errors.Is(err, fill.ErrBusy) {
 		return ex.tooBusy(p, "downloads", "from", err)
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, blobcache.ErrTooSlow) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fill.ErrTooSlow) {
 		return answer(gatewayTimeout, "%s did not respond in time", p.upstream)
 	}
 	e := answer(unavailable, "%s cannot be reached", p.upstream)

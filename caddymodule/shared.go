@@ -94,7 +94,7 @@ func openCache(l *pool.Lease, place storage.Storage) (*sharedCache, error) {
 		}
 		ctx, stop := context.WithCancel(context.Background())
 		limits := place.Limits()
-		limits.Parts = pullthrough.Children
+		limits.Children = pullthrough.Children
 		c := &sharedCache{
 			name:  place.String(),
 			blobs: blobcache.New(blobs, limits, storage.LogHooks(processLogger)),

@@ -74,7 +74,7 @@ func (f *Filesystem) Open(logger func() *zap.Logger) (store.Blobs, store.Records
 	if err != nil {
 		return nil, nil, err
 	}
-	opened.Trouble = LogTrouble(logger)
+	opened.StorageError = LogTrouble(logger)
 	if !opened.DetectsChanges() {
 		logger().Warn("the file system of the cache does not keep times to the microsecond: "+
 			"stored files that something else has changed are only found by the scrub", zap.String("root", f.Root))
