@@ -58,7 +58,7 @@ func (d *Directory) checkDeploy(ctx context.Context, login directory.Login, hint
 		return c, err
 	}
 	if group == 0 {
-		return c, fmt.Errorf("%w: no group whose deploy tokens the service token may see has this one: %w: %w", directory.ErrWrongPassword, directory.ErrThisRequest, gitlabapi.ErrOnce)
+		return c, fmt.Errorf("%w: no group whose deploy tokens the service token may see has this one: %w", directory.ErrWrongPassword, directory.ErrThisRequest)
 	}
 	return credential{Kind: deployToken, ID: id, In: group, Seen: seen.Unix(), PullOnly: true}, nil
 }
@@ -66,7 +66,7 @@ func (d *Directory) checkDeploy(ctx context.Context, login directory.Login, hint
 // deployAccount is the account of a deploy token, if it is still good. Its name is
 // the one that GitLab makes: makers of tokens may choose another, a user's too.
 func (d *Directory) deployAccount(ctx context.Context, c credential) (directory.Account, error) {
-	token, err := gitlabapi.Ask(ctx, d.memory, "deploy token", fmt.Sprintf("%d/%d", c.In, c.ID), func(ctx context.Context) (gitlabapi.DeployToken, error) {
+	token, err := d.answers.deployTokens.Get(ctx, fmt.Sprintf("%d/%d", c.In, c.ID), func(ctx context.Context) (gitlabapi.DeployToken, error) {
 		return d.client.DeployToken(ctx, c.In, c.ID)
 	})
 	switch {
@@ -77,7 +77,7 @@ func (d *Directory) deployAccount(ctx context.Context, c credential) (directory.
 	case err != nil:
 		return directory.Account{}, err
 	}
-	group, err := gitlabapi.Ask(ctx, d.memory, "group", fmt.Sprintf("#%d", c.In), func(ctx context.Context) (gitlabapi.Group, error) {
+	group, err := d.answers.groups.Get(ctx, fmt.Sprintf("#%d", c.In), func(ctx context.Context) (gitlabapi.Group, error) {
 		return d.client.GroupByID(ctx, c.In)
 	})
 	if errors.Is(err, fs.ErrNotExist) {

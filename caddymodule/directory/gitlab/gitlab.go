@@ -89,9 +89,9 @@ const (
 var instances = pool.New[*instance](nil)
 
 type instance struct {
-	client *gitlabapi.Client
-	name   string // of the instance, in facts
-	memory *gitlabapi.Memory
+	client  *gitlabapi.Client
+	name    string // of the instance, in facts
+	answers *answers
 
 	// owners are the groups of deploy tokens, which do not move.
 	owners *lru.Cache[int64, deployOwner]
@@ -161,7 +161,7 @@ func (d *Directory) open(base *url.URL, token string, transport http.RoundTrippe
 		return &instance{
 			client:    gitlabapi.New(base, token, transport),
 			name:      instanceName(base),
-			memory:    gitlabapi.NewMemory(time.Duration(d.CacheFor), time.Duration(d.Grace)),
+			answers:   newAnswers(time.Duration(d.CacheFor), time.Duration(d.Grace)),
 			owners:    owners,
 			questions: newGroupQuestions(),
 		}, err
@@ -236,7 +236,7 @@ func (d *Directory) RoleIn(ctx context.Context, account directory.Account, path 
 	if err != nil {
 		return directory.NoRole, err
 	}
-	member, err := gitlabapi.Ask(ctx, d.memory, "member", fmt.Sprintf("%d/%d", group.ID, c.User), func(ctx context.Context) (gitlabapi.Member, error) {
+	member, err := d.answers.members.Get(ctx, fmt.Sprintf("%d/%d", group.ID, c.User), func(ctx context.Context) (gitlabapi.Member, error) {
 		return d.client.Member(ctx, group.ID, c.User)
 	})
 	switch {

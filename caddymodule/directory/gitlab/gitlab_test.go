@@ -10,7 +10,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
@@ -122,7 +121,7 @@ func BenchmarkGitLabRemembered(b *testing.B) {
 	alice := g.AddUser(24, "alice")
 	g.AddGroup(1, "acme", "private", 24)
 	d := open(b, g, "")
-	d.memory = gitlabapi.NewMemory(time.Hour, time.Hour)
+	d.answers = newAnswers(time.Hour, time.Hour)
 	account, err := d.Authenticate(b.Context(), directory.Login{Name: "alice", Password: alice})
 	if err != nil {
 		b.Fatal(err)

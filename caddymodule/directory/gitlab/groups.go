@@ -75,10 +75,10 @@ func (d *Directory) group(ctx context.Context, path string) (gitlabapi.Group, er
 	if !d.exists(path) {
 		return gitlabapi.Group{}, fmt.Errorf("group %s is not among the groups of the directory: %w", path, fs.ErrNotExist)
 	}
-	if !d.memory.Knows("group", path) && !d.questions.allow(ctx) {
+	if _, known := d.answers.groups.Peek(path); !known && !d.questions.allow(ctx) {
 		return gitlabapi.Group{}, &gitlabapi.Trouble{What: "group " + path, Err: errors.New("too many groups are asked for that nobody knows")}
 	}
-	return gitlabapi.Ask(ctx, d.memory, "group", path, func(ctx context.Context) (gitlabapi.Group, error) {
+	return d.answers.groups.Get(ctx, path, func(ctx context.Context) (gitlabapi.Group, error) {
 		return d.client.Group(ctx, path)
 	})
 }

@@ -101,9 +101,11 @@ func (d *Directory) Authenticate(ctx context.Context, login directory.Login) (di
 	if kind == deployToken {
 		among = fmt.Sprintf("%q", d.Groups) // where its group is looked for
 	}
-	question, key := "login with "+string(kind), password.Digest("gitlab", string(kind), login.Name, login.Password, among)
-	hints, known := login.Groups, d.memory.Knew(question, key)
-	c, err := gitlabapi.Ask(ctx, d.memory, question, key, func(ctx context.Context) (credential, error) {
+	logins, key := d.answers.logins[kind], password.Digest("gitlab", string(kind), login.Name, login.Password, among)
+	last, known := logins.Peek(key)
+	known = known && last.Err == nil && time.Since(last.At) < time.Duration(d.Grace)
+	hints := login.Groups
+	c, err := logins.Get(ctx, key, func(ctx context.Context) (credential, error) {
 		switch kind {
 		case jobToken:
 			return d.checkJob(ctx, login)
@@ -139,7 +141,7 @@ func (d *Directory) Feign(ctx context.Context, login directory.Login) error {
 		return nil
 	}
 	key := password.Digest("gitlab nobody", string(kind), login.Name, login.Password)
-	_, err := gitlabapi.Ask(ctx, d.memory, "login with "+string(kind), key, func(ctx context.Context) (none struct{}, err error) {
+	_, err := d.answers.logins[kind].Get(ctx, key, func(ctx context.Context) (none credential, err error) {
 		if kind == deployToken {
 			if _, err := d.deploys.take(login); err != nil {
 				return none, err
@@ -168,7 +170,7 @@ func (d *Directory) Lookup(ctx context.Context, name, facts string) (directory.A
 	if !userShape.MatchString(name) {
 		return directory.Account{}, directory.ErrUnknownAccount
 	}
-	user, err := gitlabapi.Ask(ctx, d.memory, "name", strings.ToLower(name), func(ctx context.Context) (gitlabapi.User, error) {
+	user, err := d.answers.names.Get(ctx, strings.ToLower(name), func(ctx context.Context) (gitlabapi.User, error) {
 		return d.client.UserNamed(ctx, name)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -201,7 +203,7 @@ func (d *Directory) account(ctx context.Context, c credential) (directory.Accoun
 
 // user asks for an active user.
 func (d *Directory) user(ctx context.Context, id int64) (gitlabapi.User, error) {
-	user, err := gitlabapi.Ask(ctx, d.memory, "user", fmt.Sprint(id), func(ctx context.Context) (gitlabapi.User, error) {
+	user, err := d.answers.users.Get(ctx, fmt.Sprint(id), func(ctx context.Context) (gitlabapi.User, error) {
 		return d.client.User(ctx, id)
 	})
 	switch {
@@ -221,13 +223,13 @@ func (d *Directory) stillGood(ctx context.Context, c credential) (err error) {
 		good = true
 	case accessToken:
 		var token gitlabapi.Token
-		token, err = gitlabapi.Ask(ctx, d.memory, "token", fmt.Sprint(c.ID), func(ctx context.Context) (gitlabapi.Token, error) {
+		token, err = d.answers.tokens.Get(ctx, fmt.Sprint(c.ID), func(ctx context.Context) (gitlabapi.Token, error) {
 			return d.client.Token(ctx, c.ID)
 		})
 		good = token.Active && token.UserID == c.User
 	case jobToken:
 		var job gitlabapi.Job
-		job, err = gitlabapi.Ask(ctx, d.memory, "job", fmt.Sprintf("%d/%d", c.In, c.ID), func(ctx context.Context) (gitlabapi.Job, error) {
+		job, err = d.answers.jobs.Get(ctx, fmt.Sprintf("%d/%d", c.In, c.ID), func(ctx context.Context) (gitlabapi.Job, error) {
 			return d.client.Job(ctx, c.In, c.ID)
 		})
 		good = job.Running() && job.User.ID == c.User

@@ -158,7 +158,7 @@ func (l *Directory) Provision(ctx caddy.Context) error {
 	if l.dialer, err = l.newDialer(ctx); err != nil {
 		return err
 	}
-	l.memory, err = memories.Acquire(&l.lease, string(key), newMemory)
+	l.memory, err = memories.Acquire(&l.lease, string(key), l.newMemory)
 	return err
 }
 

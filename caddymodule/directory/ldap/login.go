@@ -22,7 +22,7 @@ func (l *Directory) Authenticate(ctx context.Context, login directory.Login) (di
 	}
 	key := l.memory.loginKey(login.Name, login.Password)
 	for again := false; ; again = true {
-		known, err := l.memory.logins.get(ctx, key, l.patience(), func(ctx context.Context) (directory.Account, error) {
+		known, err := l.memory.logins.Get(ctx, key, func(ctx context.Context) (directory.Account, error) {
 			leave, err := l.dialer.enter(ctx, login.Friendly)
 			if err != nil {
 				return directory.Account{}, err
@@ -40,7 +40,7 @@ func (l *Directory) Authenticate(ctx context.Context, login directory.Login) (di
 		if err != nil || now.Version == known.Version {
 			return now, err
 		}
-		l.memory.logins.forget(key)
+		l.memory.logins.Forget(key)
 		if again || now.Facts != known.Facts { // the name is another's by now
 			return directory.Account{}, directory.ErrWrongPassword
 		}
@@ -97,7 +97,7 @@ func (l *Directory) searchAndBind(ctx context.Context, login directory.Login) (d
 		return directory.Account{}, fmt.Errorf("an account is found by %q, and not by the name that %s has, %q: user_filter must find it by both", login.Name, l.AccountAttr, entry.name)
 	}
 	if err == nil {
-		l.memory.accounts.learn(account.Name, account)
+		l.memory.accounts.Set(account.Name, account)
 	}
 	return account, err
 }
@@ -150,7 +150,7 @@ func (l *Directory) Lookup(ctx context.Context, name, facts string) (directory.A
 		account.Facts = facts
 		return account, err
 	}
-	account, err := l.memory.accounts.get(ctx, name, l.patience(), func(ctx context.Context) (directory.Account, error) {
+	account, err := l.memory.accounts.Get(ctx, name, func(ctx context.Context) (directory.Account, error) {
 		account, err := l.ask(ctx, name)
 		if err == nil && account.Name != name || errors.Is(err, errSeveralEntries) {
 			err = fmt.Errorf("%w: user_filter finds another account by its name, or more than one", directory.ErrUnknownAccount)
@@ -174,11 +174,6 @@ func (l *Directory) ask(ctx context.Context, name string) (account directory.Acc
 		return err
 	})
 	return account, err
-}
-
-func (l *Directory) patience() patience {
-	// Connecting, and a few questions.
-	return patience{fresh: time.Duration(l.CacheFor), grace: time.Duration(l.Grace), limit: 4 * time.Duration(l.Timeout)}
 }
 
 // validName tells whether a name can be that of an account here, and in

@@ -59,10 +59,10 @@ func TestDirectoryRemembersLogin(t *testing.T) {
 	login(nil, 1)
 	login(nil, 0)
 	put(ldaptest.PasswordOf("alice"), "2")
-	d.memory.accounts.forget("alice")
+	d.memory.accounts.Forget("alice")
 	login(nil, 1)
 	login(nil, 0)
 	put("another", "3")
-	d.memory.accounts.forget("alice")
+	d.memory.accounts.Forget("alice")
 	login(directory.ErrWrongPassword, 1)
 }

@@ -9,12 +9,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 )
@@ -27,23 +25,19 @@ const (
 	keysUsable    = time.Hour        // while that fails
 )
 
-// issuer are the keys of an issuer of id tokens, as it publishes them
-// (OpenID Connect Discovery 1.0). Logins ask for them, all that wait at once,
-// and no context but its own ends that.
+// issuer is an issuer of id tokens with the keys that it publishes (OpenID Connect
+// Discovery 1.0).
 type issuer struct {
 	url    string
 	client *http.Client
-	flight singleflight.Group
-
-	mu      sync.Mutex
-	keys    []jose.JSONWebKey
-	fetched time.Time // when the keys came; zero for never
-	asked   time.Time // when the issuer was asked last
-	err     error     // what came of it
+	keys   *memo.Cache[[]jose.JSONWebKey] // under an empty key
 }
 
 func newIssuer(url string, transport http.RoundTripper) *issuer {
-	i := &issuer{url: url}
+	i := &issuer{url: url, keys: memo.New(memo.Config[[]jose.JSONWebKey]{
+		Size: 1, Fresh: keysFresh, Stale: keysUsable, Timeout: issuerTimeout,
+		Judge: func(error) (memo.Verdict, time.Duration) { return memo.AllFailed, issuerAgain },
+	})}
 	i.client = &http.Client{
 		Transport: boundedAnswers{transport},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
@@ -56,61 +50,29 @@ func newIssuer(url string, transport http.RoundTripper) *issuer {
 	return i
 }
 
-// keysFor returns the keys that may have made a signature, none if the issuer
-// has none such. An error means that it cannot be told.
+// keysFor returns the keys that may have made a signature, or none if the issuer
+// publishes no such key. An error means that the issuer cannot be asked. A key that
+// is missing is asked for at most once in issuerAgain, since anybody can write a
+// token that names a key which does not exist.
 func (i *issuer) keysFor(ctx context.Context, header jose.Header) ([]jose.JSONWebKey, error) {
-	keys, fresh, _ := i.known(header)
-	if fresh && len(keys) > 0 {
-		return keys, nil
+	keys, err := i.keys.Get(ctx, "", i.fetch)
+	if matching := keysOf(keys, header); err != nil || len(matching) > 0 {
+		return matching, err
 	}
-	_, _, _ = i.flight.Do("", func() (any, error) {
-		i.ask(ctx)
-		return nil, nil
-	})
-	keys, _, err := i.known(header)
-	if len(keys) > 0 {
-		return keys, nil
-	}
-	return nil, err
+	keys, err = i.keys.Newer(ctx, "", issuerAgain, i.fetch)
+	return keysOf(keys, header), err
 }
 
-// known returns what is known without asking, and what came of asking last.
-func (i *issuer) known(header jose.Header) (keys []jose.JSONWebKey, fresh bool, err error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	age := time.Since(i.fetched)
-	if age > keysUsable {
-		return nil, false, i.err
-	}
-	for _, key := range i.keys {
-		// A token need not name the key where there is but one (OpenID Connect
-		// Core 1.0, section 10.1).
-		named := key.KeyID == header.KeyID || header.KeyID == "" && len(i.keys) == 1
+// keysOf returns the keys that fit a header. A token need not name the key if
+// there is only one (OpenID Connect Core 1.0, section 10.1).
+func keysOf(keys []jose.JSONWebKey, header jose.Header) (matching []jose.JSONWebKey) {
+	for _, key := range keys {
+		named := key.KeyID == header.KeyID || header.KeyID == "" && len(keys) == 1
 		if named && (key.Algorithm == "" || key.Algorithm == header.Algorithm) {
-			keys = append(keys, key)
+			matching = append(matching, key)
 		}
 	}
-	return keys, age <= keysFresh, i.err
-}
-
-// ask fetches the keys unless that was tried just now: whoever can write a
-// token with a key that is not there must not make us ask for it each time.
-func (i *issuer) ask(ctx context.Context) {
-	i.mu.Lock()
-	recent := !i.asked.IsZero() && time.Since(i.asked) < issuerAgain
-	i.mu.Unlock()
-	if recent {
-		return
-	}
-	ctx, cancel := memo.Background(ctx, issuerTimeout)
-	defer cancel()
-	keys, err := i.fetch(ctx)
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.asked, i.err = time.Now(), err
-	if err == nil {
-		i.keys, i.fetched = keys, i.asked
-	}
+	return matching
 }
 
 func (i *issuer) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
