@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds Caddy with this plugin, and runs the example.
+# Builds Caddy with this plugin and runs the example.
 #
-#   ./xcaddy.sh [build]   leaves ./caddy
-#   ./xcaddy.sh run       builds when needed, then runs Caddyfile.example
+#   ./xcaddy.sh [build]   builds ./caddy
+#   ./xcaddy.sh run       builds if necessary, then runs Caddyfile.example
 #
-# The Caddy version is the one that go.mod requires. xcaddy does the build where
-# it is on PATH (XCADDY names another one, an empty XCADDY means none); otherwise
-# the same main package is generated here and built with Go alone, which needs no
-# network once the modules are in Go's cache.
+# The Caddy version is the one that go.mod requires. If xcaddy is on PATH, it does
+# the build (XCADDY names another xcaddy; an empty XCADDY disables it). Otherwise
+# this script generates the same main package and builds it with Go, which does
+# not need the network once the modules are in Go's cache.
 set -eu
 
 cd "$(dirname "$0")"
@@ -25,8 +25,8 @@ build() {
 	xcaddy=${XCADDY-$(command -v xcaddy || true)}
 	echo "building ./caddy: Caddy $caddy_version with $module" >&2
 	if [ -n "$xcaddy" ]; then
-		# The version suffix keeps the local copy from being looked up in a module
-		# proxy; the path is absolute because xcaddy builds in a folder of its own.
+		# With a version, Go does not look up the local copy in a module proxy. The
+		# path is absolute because xcaddy builds in another folder.
 		CGO_ENABLED=0 "$xcaddy" build "$caddy_version" \
 			--with "$module@v0.0.0=$root" --output "$root/caddy"
 	else
@@ -34,9 +34,9 @@ build() {
 	fi
 }
 
-# build_with_go builds in a folder outside the tree, so that an interrupted build
-# leaves nothing behind in it, with this module's own requirements: what was
-# tested is what is built.
+# build_with_go builds with the module versions that go.mod requires, which are
+# the tested ones. It uses a folder outside of the tree, so that an interrupted
+# build does not leave files in it.
 build_with_go() {
 	work=$(mktemp -d)
 	trap 'rm -rf "$work"' EXIT
@@ -57,14 +57,14 @@ build_with_go() {
 	(
 		cd "$work"
 		go mod edit -require="$module@v0.0.0" -replace="$module=$root"
-		# -mod=mod: this go.mod is thrown away, Go may complete it.
+		# -mod=mod lets Go complete this temporary go.mod.
 		CGO_ENABLED=0 GOWORK=off go build -mod=mod -trimpath -ldflags '-s -w' -o "$root/caddy" .
 	)
 	rm -rf "$work"
 	trap - EXIT
 }
 
-# stale tells whether ./caddy is missing or older than what it is made of.
+# stale reports whether ./caddy is missing or older than its sources.
 stale() {
 	[ -x caddy ] || return 0
 	newer=$(find . -path "./.*" -prune -o -type f -newer caddy \
@@ -82,8 +82,8 @@ run() {
 		  docker login localhost:8443          (account demo, password demo)
 		  docker pull localhost:8443/demo/dependency_proxy/containers/alpine:3.20
 
-		Docker takes localhost as it is. Other clients want the certificate authority that
-		Caddy makes at its first start:
+		Docker does not verify certificates of localhost. Other clients need the certificate
+		authority that Caddy creates at its first start:
 		  $XDG_DATA_HOME/caddy/pki/authorities/local/root.crt
 		  crane, regctl, oras      SSL_CERT_FILE=<that file> crane auth login localhost:8443
 		  podman, skopeo, buildah  --cert-dir <a folder with a copy of that file>

@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# What bench/run starts and stops. It is sourced, and works on bench/run's
+# The servers of bench/run, which sources this file. The functions use its
 # variables.
 
-stop() { # PID: asks it to end and waits for it
+stop() { # PID: terminates it and waits
 	[ -n "$1" ] || return 0
 	kill "$1" 2>/dev/null || true
 	wait "$1" 2>/dev/null || true
 }
 
 finish() {
-	trap '' INT TERM # a second one must not leave anything behind
+	trap '' INT TERM # a second signal must not interrupt this
 	stop "$measure_pid"
 	stop "$caddy_pid"
 	stop "$nginx_pid"
@@ -17,7 +17,7 @@ finish() {
 	if [ -n "$keep" ]; then echo "left in $dir" >&2; else rm -rf "$dir"; fi
 }
 
-await() { # PORT PID NAME: waits until the process listens
+await() { # PORT PID NAME: waits until the process listens on the port
 	for _ in $(seq 600); do
 		! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null || return 0
 		kill -0 "$2" 2>/dev/null || break
@@ -27,13 +27,13 @@ await() { # PORT PID NAME: waits until the process listens
 	fail "$3 does not start"
 }
 
-idle() { # PORT...: somebody else's server must not be measured
+idle() { # PORT...: fails if a port is taken, so that no other server is measured
 	for p in "$@"; do
 		! (exec 3<>"/dev/tcp/127.0.0.1/$p") 2>/dev/null || fail "port $p is taken; choose another --port"
 	done
 }
 
-start_upstream() { # MIB/S for each connection
+start_upstream() { # MIB/S: the limit of each connection
 	"$dir/upstream" -listen "127.0.0.1:$upstream_port" -size "$size" -latency "$latency" -rate "$1" >"$dir/upstream.log" 2>&1 &
 	upstream_pid=$!
 	await "$upstream_port" "$upstream_pid" upstream
@@ -44,10 +44,10 @@ stop_upstream() {
 	upstream_pid=
 }
 
-write_caddyfile() { # CACHE [LINES of storage]; with the manifest as respond's body once it is known
+write_caddyfile() { # CACHE [STORAGE-LINES]: respond's body is the manifest, once it is known
 	local chunk='' front='' hash
 	[ -z "$caddy_chunk" ] || chunk=$(printf 'servers {\ntimeouts {\nwrite_max_chunk %s\n}\n}' "$caddy_chunk")
-	! wants_accounts || front=$(printf 'servers 127.0.0.1:%s {\ntrusted_proxies static 127.0.0.1/32\ntrusted_proxies_strict\n}' "$port") # logins from many addresses
+	! wants_accounts || front=$(printf 'servers 127.0.0.1:%s {\ntrusted_proxies static 127.0.0.1/32\ntrusted_proxies_strict\n}' "$port") # so that logins come from many addresses
 	hash=$("$caddy" hash-password --plaintext bench --bcrypt-cost 4)
 	cat >"$dir/Caddyfile" <<-END
 		{
@@ -102,7 +102,7 @@ stop_caddy() {
 	caddy_pid=
 }
 
-start_nginx() { # LINES of http, LINES of server
+start_nginx() { # HTTP-LINES SERVER-LINES
 	local user='' chunk=''
 	[ "$(id -u)" != 0 ] || user='user root;'
 	[ -z "$nginx_chunk" ] || chunk="sendfile_max_chunk $nginx_chunk;"
@@ -146,6 +146,6 @@ measure() {
 		-respond "http://127.0.0.1:$respond_port" -respond-plain "http://127.0.0.1:$plain_port" \
 		-wrk "$wrk" -rounds "$rounds" -seconds "$seconds" "${copy[@]}" "${@:2}" &
 	measure_pid=$!
-	wait "$measure_pid" # unlike a command in front, this ends when a signal comes
+	wait "$measure_pid" # unlike a foreground command, this is interrupted by a signal
 	measure_pid=
 }

@@ -117,21 +117,3 @@ func TestLongPasswords(t *testing.T) {
 		}
 	}
 }
-
-// TestCallerAsker checks that anonymous clients are told apart by IPv4 address
-// or /64, and accounts by directory and name.
-func TestCallerAsker(t *testing.T) {
-	for _, row := range []struct {
-		who     caller
-		address string
-		want    directory.Asker
-	}{
-		{caller{anonymous: true}, "192.0.2.1", directory.Asker{Subnet: "192.0.2.1"}},
-		{caller{anonymous: true}, "2001:db8::ffff", directory.Asker{Subnet: "2001:db8::/64"}},
-		{caller{directory: "ldap", Account: directory.Account{Name: "alice"}}, "192.0.2.1", directory.Asker{Directory: "ldap", Name: "alice"}},
-	} {
-		if got := row.who.asker(row.address); got != row.want {
-			t.Errorf("asker of %s: got %+v, want %+v", row.address, got, row.want)
-		}
-	}
-}

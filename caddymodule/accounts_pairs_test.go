@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
@@ -91,11 +92,11 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 								continue
 							}
 							succeeded[d.name+" "+what] = true
-							if who.directory != d.name || who.Admin != (i == 0 && who.Name == "root" && d.name == trusted.name) {
-								t.Errorf("%s: got %s, admin %v", text, who.id(), who.Admin)
+							if who.Directory != d.name || who.Admin != (i == 0 && who.Name == "root" && d.name == trusted.name) {
+								t.Errorf("%s: got %s, admin %v", text, who.ID(), who.Admin)
 							}
-							verdict, err := running.now()[0].access.decide(t.Context(), who, "secret", directory.Member)
-							if err != nil || verdict.ok && who.directory != trusted.name {
+							verdict, err := running.now()[0].access.Decide(t.Context(), who, "secret", directory.Member)
+							if err != nil || verdict.Ok && who.Directory != trusted.name {
 								t.Errorf("%s: got %+v, %v in the group of the other", text, verdict, err)
 							}
 						}
@@ -115,19 +116,19 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 
 // logsInAs is whom a login makes at the running site, by Basic and by the token that
 // it is given, which must be the same.
-func logsInAs(t *testing.T, text, name, secret string) (caller, bool) {
+func logsInAs(t *testing.T, text, name, secret string) (access.Caller, bool) {
 	t.Helper()
 	h := running.now()[0]
 	request := httptest.NewRequest(http.MethodGet, "/jwt/auth", nil)
-	who, err := h.accounts.authenticate(t.Context(), directory.Login{Name: name, Password: secret, Request: request, Subnet: text})
+	who, err := h.accounts.Authenticate(t.Context(), directory.Login{Name: name, Password: secret, Request: request, Subnet: text})
 	if err != nil {
 		if !directory.IsRefusal(err) {
 			t.Errorf("%s: got %v, want a refusal or an account", text, err)
 		}
-		return caller{}, false
+		return access.Caller{}, false
 	}
 	const origin = "https://registry.example.com"
-	token, err := h.issuer.Mint(t.Context(), tokenissuer.MintRequest{Issuer: origin, Identity: who.identity(), Lifetime: time.Minute, Use: tokenissuer.Access})
+	token, err := h.issuer.Mint(t.Context(), tokenissuer.MintRequest{Issuer: origin, Identity: who.Identity(), Lifetime: time.Minute, Use: tokenissuer.Access})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,12 +136,12 @@ func logsInAs(t *testing.T, text, name, secret string) (caller, bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bearer, err := h.accounts.current(t.Context(), id)
-	if err != nil || bearer.id() != who.id() || bearer.Admin != who.Admin {
-		t.Errorf("%s: got %s by Basic and %s, %v by the token", text, who.id(), bearer.id(), err)
+	bearer, err := h.accounts.Current(t.Context(), id)
+	if err != nil || bearer.ID() != who.ID() || bearer.Admin != who.Admin {
+		t.Errorf("%s: got %s by Basic and %s, %v by the token", text, who.ID(), bearer.ID(), err)
 	}
-	if accesstoken.IsOurs(secret) != (who.token != "") {
-		t.Errorf("%s: got the access token %q", text, who.token)
+	if accesstoken.IsOurs(secret) != (who.Token != "") {
+		t.Errorf("%s: got the access token %q", text, who.Token)
 	}
 	return who, true
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 )
 
 func init() { caddy.RegisterModule(adminAPI{}) }
@@ -95,7 +96,7 @@ func refuseAdmin(status int, format string, args ...any) error {
 // adminError gives an error its status.
 func adminError(err error) error {
 	var known caddy.APIError
-	var bad badOrder
+	var bad access.RequestError
 	switch {
 	case errors.As(err, &known):
 		return known
@@ -111,14 +112,14 @@ func adminError(err error) error {
 func adminQuery(r *http.Request, known ...string) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, badOrder("the query cannot be read")
+		return nil, access.RequestError("the query cannot be read")
 	}
 	for name, values := range query {
 		if !slices.Contains(known, name) {
-			return nil, badOrderf("the parameter '%s' is none of %s", name, strings.Join(known, ", "))
+			return nil, access.Errorf("the parameter '%s' is none of %s", name, strings.Join(known, ", "))
 		}
 		if len(values) > 1 {
-			return nil, badOrderf("the parameter '%s' is there twice", name)
+			return nil, access.Errorf("the parameter '%s' is there twice", name)
 		}
 	}
 	return query, nil
@@ -132,13 +133,13 @@ func readOrder(r *http.Request, into any) error {
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxAdminBody+1))
 	if err != nil {
-		return badOrder("the body cannot be read")
+		return access.RequestError("the body cannot be read")
 	}
 	if len(body) > maxAdminBody {
 		return refuseAdmin(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", maxAdminBody)
 	}
 	if err := caddy.StrictUnmarshalJSON(body, into); err != nil {
-		return badOrderf("the body is no such request: %v", err)
+		return access.Errorf("the body is no such request: %v", err)
 	}
 	return nil
 }
@@ -167,7 +168,7 @@ func adminSite(name *string) (*Handler, error) {
 	}
 	for _, h := range handlers {
 		if h.Name != handlers[0].Name {
-			return nil, badOrderf("several sites are running; say which by its name, as in '%s' or '%s'", handlers[0].Name, h.Name)
+			return nil, access.Errorf("several sites are running; say which by its name, as in '%s' or '%s'", handlers[0].Name, h.Name)
 		}
 	}
 	return handlers[0], nil

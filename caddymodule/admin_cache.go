@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 )
 
 // scrubs are the checks of a storage that somebody asked for: one at a time.
@@ -134,7 +135,7 @@ func adminScrub(r *http.Request) (int, any, error) {
 		return 0, nil, err
 	}
 	if order.Rate < 0 {
-		return 0, nil, badOrder("the rate is less than nothing")
+		return 0, nil, access.RequestError("the rate is less than nothing")
 	}
 	handlers, err := adminVaults()
 	if err != nil {

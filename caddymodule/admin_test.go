@@ -201,7 +201,7 @@ func TestAdminTokens(t *testing.T) {
 	if life := made[0].Expires.Sub(made[0].Created); life.Hours() != 12 {
 		t.Errorf("lives %s", life)
 	}
-	if life := made[1].Expires.Sub(made[1].Created); life != defaultTokenLife {
+	if life := made[1].Expires.Sub(made[1].Created); life != documentedTokenLife {
 		t.Errorf("lives %s", life)
 	}
 	for query, want := range map[string]int{"": 4, "?group=two": 2, "?account=alice": 1, "?group=acme": 2, "?account=bob": 0, "?site=": 4, "?site=x": 0} {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 )
 
 // byAdmin is who made or revoked a token through the admin API.
@@ -13,7 +14,7 @@ const byAdmin = "admin API"
 
 // adminTokenOrder is the body of a POST to /dependency_proxy/tokens.
 type adminTokenOrder struct {
-	tokenOrder
+	access.TokenRequest
 	// Site is the name of the site that the token is to be good at; it may be
 	// left out where all sites have the same.
 	Site *string `json:"site,omitempty"`
@@ -27,7 +28,7 @@ type madeToken struct {
 
 // tokenList is the answer to a GET of /dependency_proxy/tokens.
 type tokenList struct {
-	Tokens []listedToken `json:"tokens"`
+	Tokens []access.ListedToken `json:"tokens"`
 }
 
 func adminMakeToken(r *http.Request) (int, any, error) {
@@ -39,7 +40,7 @@ func adminMakeToken(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	token, secret, err := h.makeToken(r.Context(), order.tokenOrder, byAdmin)
+	token, secret, err := h.tokens.Create(r.Context(), order.TokenRequest, byAdmin)
 	return http.StatusCreated, madeToken{secret, token}, err
 }
 
@@ -56,13 +57,13 @@ func adminListTokens(r *http.Request) (int, any, error) {
 	site, account, group := siteOf(query), query.Get("account"), query.Get("group")
 	for _, name := range []string{"account", "group"} {
 		if query.Has(name) && query.Get(name) == "" {
-			return 0, nil, badOrderf("the parameter '%s' is empty; give it a value, or leave it out to list all", name)
+			return 0, nil, access.Errorf("the parameter '%s' is empty; give it a value, or leave it out to list all", name)
 		}
 	}
-	tokens, err := handlers[0].listTokens(r.Context(), func(t accesstoken.Token) bool {
-		return (site == nil || t.Site == *site) && (account == "" || t.Owner != nil && (t.Owner.Name == account || ownerID(t.Owner).String() == account)) &&
+	tokens, err := handlers[0].tokens.List(r.Context(), func(t accesstoken.Token) bool {
+		return (site == nil || t.Site == *site) && (account == "" || t.Owner != nil && (t.Owner.Name == account || access.OwnerID(t.Owner).String() == account)) &&
 			(group == "" || slices.Contains(t.Groups, group))
-	})
+	}, managersOf(handlers)...)
 	return http.StatusOK, tokenList{tokens}, err
 }
 
@@ -72,12 +73,19 @@ func adminRevokeToken(r *http.Request) (int, any, error) {
 	}
 	id := strings.TrimPrefix(r.URL.Path, tokensPath+"/")
 	if !accesstoken.IsID(id) {
-		return 0, nil, badOrder("an access token's id is 16 lower-case letters and digits; `caddy dependency-proxy token revoke` takes the token itself too")
+		return 0, nil, access.RequestError("an access token's id is 16 lower-case letters and digits; `caddy dependency-proxy token revoke` takes the token itself too")
 	}
 	handlers, err := adminSites(nil)
 	if err != nil {
 		return 0, nil, err
 	}
-	token, err := handlers[0].revokeToken(r.Context(), id, byAdmin, func(accesstoken.Token) bool { return true })
+	token, err := handlers[0].tokens.Revoke(r.Context(), id, byAdmin, func(accesstoken.Token) bool { return true })
 	return http.StatusOK, token, err
+}
+
+func managersOf(handlers []*Handler) (managers []*access.Tokens) {
+	for _, h := range handlers {
+		managers = append(managers, h.tokens)
+	}
+	return managers
 }

@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 // imagePattern is one pattern of a group's allow or deny line. It consists of
@@ -85,7 +85,7 @@ type pulledImage struct {
 // must not slip through a pattern that was written for the other.
 func imageOf(repo *repository, rt route) pulledImage {
 	image := pulledImage{names: []string{repo.upstream + "/" + repo.name}, tag: rt.tag}
-	if short, ok := strings.CutPrefix(repo.name, "library/"); ok && upstream.NormalizeRepository(repo.upstream, short) == repo.name {
+	if short, ok := strings.CutPrefix(repo.name, "library/"); ok && reference.NormalizeRepository(repo.upstream, short) == repo.name {
 		image.names = append(image.names, repo.upstream+"/"+short)
 	}
 	return image
@@ -200,7 +200,7 @@ func (ex *exchange) checkLimits(repo *repository) *apiError {
 	if v.ok {
 		return nil
 	}
-	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.directory, ex.caller.token, v.rule})
+	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.rule})
 	e := refuse(denied, "%s cannot be pulled through group %s: the limits of group %s exclude it; the owner of group %s decides what they allow",
 		image, ex.route.group, v.group, v.group)
 	if ex.insider {

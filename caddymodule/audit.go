@@ -1,18 +1,11 @@
 package caddymodule
 
 import (
-	"errors"
-	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
+	"net/http"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // The events of the audit log: its message and its field "event". Each line
@@ -21,7 +14,7 @@ import (
 // empty. Refusals are warnings.
 const (
 	auditLogin        = "login"         // info; debug where one repeats itself with each request
-	auditLoginRefused = "login refused" // the account as it was given, see [accounts.shownName]
+	auditLoginRefused = "login refused" // the account as it was given, see [accounts.ShownName]
 	auditThrottled    = "throttled"     // not checked: too many were wrong, or are being checked
 	auditTokenRefused = "token refused" // info if it is merely old
 	auditDenied       = "denied"        // known who, and not allowed
@@ -34,13 +27,23 @@ type auditLine struct {
 
 // record writes a line of the audit log, whose logger is the module's with
 // ".audit" behind it. No field may hold a secret.
-func (ex *exchange) record(level zapcore.Level, line auditLine) {
-	checked := ex.audit.Check(level, line.event)
+func (ex *exchange) record(level zapcore.Level, line auditLine) { ex.auditor().record(level, line) }
+
+// auditor writes the audit lines of a request, also after its end.
+type auditor struct {
+	logger        *zap.Logger
+	client, group string
+}
+
+func (ex *exchange) auditor() auditor { return auditor{ex.audit, ex.clientIP(), ex.route.group} }
+
+func (a auditor) record(level zapcore.Level, line auditLine) {
+	checked := a.logger.Check(level, line.event)
 	if checked == nil {
 		return
 	}
 	checked.Write(zap.String("event", line.event), zap.String("account", line.account), zap.String("directory", line.directory),
-		zap.String("access_token", line.token), zap.String("client_ip", ex.clientIP()), zap.String("group", ex.route.group), zap.String("reason", line.reason))
+		zap.String("access_token", line.token), zap.String("client_ip", a.client), zap.String("group", a.group), zap.String("reason", line.reason))
 }
 
 // clientIP is the client's address as Caddy determined it, from the headers of
@@ -50,90 +53,10 @@ func (ex *exchange) clientIP() string {
 	return address
 }
 
-// maxShownReason is how much of a reason is logged, in bytes.
-const maxShownReason = 300
-
-// refusalReason says why a login or a token was refused, as the directory that
-// the line names puts it. Directories do not tell secrets; that none quotes what
-// it was given as the password is seen to.
-func refusalReason(err error, in, secret string) string {
-	reason := strings.TrimPrefix(err.Error(), "directory "+in+": ")
-	if len(secret) >= 4 && strings.Contains(reason, secret) {
-		for _, plain := range []error{directory.ErrBlocked, directory.ErrWrongPassword, directory.ErrUnknownAccount} {
-			if errors.Is(err, plain) {
-				return plain.Error()
-			}
-		}
-		return "refused"
+// logAccessToken tells the access log which access token a request was made with.
+func logAccessToken(r *http.Request, id string) {
+	fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	if ok && id != "" {
+		fields.Set(zap.String("access_token", id))
 	}
-	return printable(reason, maxShownReason)
-}
-
-// troubleText is an error of a directory for the log. Guests that were not written
-// for this directive may quote what they were given as the password.
-func troubleText(trouble error, secret string) string {
-	if text := trouble.Error(); len(secret) < 4 || !strings.Contains(text, secret) {
-		return text
-	}
-	return "an error that quotes the password"
-}
-
-// maxShown is how much of a name that a stranger gives is logged, in bytes.
-const maxShown = 64
-
-// shownName is the name of a refused login as it is logged. People paste their
-// secret where the name belongs, so what looks like one and is no account of
-// the configuration is not shown, and neither is what is as well the password.
-func (a *accounts) shownName(name, password string) string {
-	if a.lists(name) {
-		return name
-	}
-	if looksGenerated(name) || strings.Contains(name, accesstoken.Prefix) || password != "" && strings.Contains(name, password) {
-		return "(" + strconv.Itoa(len(name)) + " bytes that may be a secret)"
-	}
-	return printable(name, maxShown)
-}
-
-// printable cuts a text to so many bytes and takes what a terminal would obey
-// out of it.
-func printable(text string, limit int) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, text)
-	if len(text) <= limit {
-		return text
-	}
-	for !utf8.RuneStart(text[limit]) {
-		limit--
-	}
-	return text[:limit] + "..."
-}
-
-// minGenerated is how long a generated secret is at least, in bytes.
-const minGenerated = 20
-
-// looksGenerated tells secrets that a machine has made, such as access tokens
-// and JSON Web Tokens, from what people choose: long, without a space, and with
-// digits or both cases among letters of the alphabets that are used for it.
-func looksGenerated(text string) bool {
-	if len(text) < minGenerated {
-		return false
-	}
-	var lower, upper, digit bool
-	for i := range len(text) {
-		switch c := text[i]; {
-		case 'a' <= c && c <= 'z':
-			lower = true
-		case 'A' <= c && c <= 'Z':
-			upper = true
-		case '0' <= c && c <= '9':
-			digit = true
-		case !strings.ContainsRune("-_.~+/=:", rune(c)):
-			return false
-		}
-	}
-	return (lower || upper) && digit || lower && upper
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
@@ -88,14 +89,14 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.PrivateGroups = &on
 			return err
 		},
-		"admins":  func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Admins, directoryList.account) },
-		"blocked": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Blocked, directoryList.blocked) },
+		"admins":  func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Admins, access.Directories.Account) },
+		"blocked": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Blocked, access.Directories.Blocked) },
 	}
 	if err := parse.Lines(d, "dependency_proxy", blocks); err != nil {
 		return err
 	}
 	h.DirectoriesRaw = h.withUsers(users)
-	directories, err := listDirectories(h.DirectoriesRaw)
+	directories, err := access.ListDirectories(h.DirectoriesRaw)
 	if err != nil {
 		return d.WrapErr(err)
 	}
@@ -116,7 +117,7 @@ func (h *Handler) withUsers(users *static.Directory) []json.RawMessage {
 
 // checkDirectories finds two directories of one name where the second one is.
 func (h *Handler) checkDirectories(users *static.Directory) error {
-	_, err := listDirectories(h.withUsers(users))
+	_, err := access.ListDirectories(h.withUsers(users))
 	return err
 }
 
@@ -172,11 +173,13 @@ func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
 			}
 			return parse.At(d, g.check())
 		},
-		"members":     func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &g.Members, directoryList.account) },
-		"maintainers": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &g.Maintainers, directoryList.account) },
-		"owners":      func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &g.Owners, directoryList.account) },
+		"members": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &g.Members, access.Directories.Account) },
+		"maintainers": func(d *caddyfile.Dispenser) error {
+			return h.accountArgs(d, &g.Maintainers, access.Directories.Account)
+		},
+		"owners": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &g.Owners, access.Directories.Account) },
 		"members_from": func(d *caddyfile.Dispenser) error {
-			return h.accountArgs(d, &g.MembersFrom, directoryList.memberDirectory)
+			return h.accountArgs(d, &g.MembersFrom, access.Directories.MemberDirectory)
 		},
 		"quota":    func(d *caddyfile.Dispenser) error { return parse.Size(d, &g.Quota) },
 		"allow":    func(d *caddyfile.Dispenser) error { return g.unmarshalPatterns(d, &g.Allow) },

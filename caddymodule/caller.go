@@ -6,6 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
@@ -16,7 +17,7 @@ type exchange struct {
 	r      *http.Request
 	route  route
 	origin origin
-	caller caller
+	caller access.Caller
 
 	insider bool // the caller may know which rule denies, see verdict
 }
@@ -71,9 +72,9 @@ func (ex *exchange) servePing() *apiError {
 }
 
 // identified puts the account where Caddy's access log looks for it.
-func (ex *exchange) identified(who caller) {
+func (ex *exchange) identified(who access.Caller) {
 	ex.caller = who
-	if repl, ok := ex.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok && !who.anonymous {
+	if repl, ok := ex.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok && !who.Anonymous {
 		repl.Set("http.auth.user.id", who.Name)
 	}
 }
@@ -84,23 +85,23 @@ var deeds = [...]string{directory.Member: "pull from it", directory.Maintainer: 
 // authorize decides whether the caller has a role in the group, now. Why not
 // is told to insiders alone.
 func (ex *exchange) authorize(want directory.Role) *apiError {
-	v, err := ex.access.decide(directory.WithAsker(ex.r.Context(), ex.caller.asker(ex.clientIP())), ex.caller, ex.route.group, want)
+	v, err := ex.access.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.clientIP())), ex.caller, ex.route.group, want)
 	if err != nil {
 		return ex.cannotTell("decide about a group", err)
 	}
-	if ex.insider = v.insider; v.ok {
+	if ex.insider = v.Insider; v.Ok {
 		return nil
 	}
-	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.directory, ex.caller.token, v.rule})
-	e := refuse(denied, "group %s does not exist, or you may not %s; ask its owner to make %s one of its %ss", ex.route.group, deeds[want], ex.caller.id(), want)
-	if ex.caller.token != "" {
-		e = refuse(denied, "group %s does not exist, or the access token %s may not %s", ex.route.group, ex.caller.token, deeds[want])
+	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})
+	e := refuse(denied, "group %s does not exist, or you may not %s; ask its owner to make %s one of its %ss", ex.route.group, deeds[want], ex.caller.ID(), want)
+	if ex.caller.Token != "" {
+		e = refuse(denied, "group %s does not exist, or the access token %s may not %s", ex.route.group, ex.caller.Token, deeds[want])
 	}
-	if ex.caller.anonymous {
+	if ex.caller.Anonymous {
 		e = refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.origin.registry)
 	}
 	if ex.insider {
-		e.detail = ruleDetail{v.rule}
+		e.detail = ruleDetail{v.Rule}
 	}
 	return e
 }
@@ -121,12 +122,4 @@ func (ex *exchange) refuse(e *apiError) {
 			zap.Int("status", e.status), zap.Error(e.cause))
 	}
 	writeError(ex.w, ex.r, e)
-}
-
-// asker returns the caller as directories count their questions by.
-func (c caller) asker(address string) directory.Asker {
-	if c.anonymous {
-		return directory.Asker{Subnet: subnetOf(address)}
-	}
-	return directory.Asker{Directory: c.directory, Name: c.Name}
 }

@@ -10,10 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // What is wrong with a configuration by itself is found here: when a Caddyfile
@@ -41,7 +42,7 @@ func (u *Upstream) check() error {
 	if u == nil {
 		return errors.New("an upstream is null")
 	}
-	if !upstream.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
+	if !reference.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
 		return fmt.Errorf("upstream '%s': the name is the first component of image names: lower-case letters and digits, separated by . _ __ or -", u.Name)
 	}
 	if !strings.Contains(u.Endpoint, "{") {
@@ -207,4 +208,29 @@ func (h *Handler) checkSomebodyMayPull() error {
 func notStatic(raw json.RawMessage) bool {
 	var module struct{ Type string }
 	return json.Unmarshal(raw, &module) == nil && module.Type != "static"
+}
+
+// checkNames is checkLines for those who write JSON.
+func (h *Handler) checkNames() error {
+	l, err := access.ListDirectories(h.DirectoriesRaw)
+	if err != nil {
+		return err
+	}
+	check := func(where, word string, entries []string, read resolver) {
+		for _, entry := range entries {
+			if _, wrong := read(l, word, entry); wrong != nil && err == nil {
+				err = fmt.Errorf("%s%w", where, wrong)
+			}
+		}
+	}
+	check("", "admins", h.Admins, access.Directories.Account)
+	check("", "blocked", h.Blocked, access.Directories.Blocked)
+	for _, g := range h.Groups {
+		where := "group " + g.Path + ": "
+		check(where, "members", g.Members, access.Directories.Account)
+		check(where, "maintainers", g.Maintainers, access.Directories.Account)
+		check(where, "owners", g.Owners, access.Directories.Account)
+		check(where, "members_from", g.MembersFrom, access.Directories.MemberDirectory)
+	}
+	return err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 )
 
 func tokenCreateCommand() *cobra.Command {
@@ -134,7 +135,7 @@ func listTokens(c command) (int, error) {
 	return caddy.ExitCodeSuccess, table.Flush()
 }
 
-func state(t listedToken) string {
+func state(t access.ListedToken) string {
 	switch err := t.Valid(time.Now()); {
 	case t.Ended != "":
 		return "ended: " + t.Ended
@@ -153,9 +154,9 @@ func holder(t accesstoken.Token) string {
 	case t.Owner == nil && t.Role != "":
 		groups = t.Role + " of " + groups
 	case t.Owner != nil && groups != "":
-		groups = ownerID(t.Owner).String() + " in " + groups
+		groups = access.OwnerID(t.Owner).String() + " in " + groups
 	case t.Owner != nil:
-		groups = ownerID(t.Owner).String()
+		groups = access.OwnerID(t.Owner).String()
 	}
 	if t.Site != "" {
 		groups += " at " + t.Site
@@ -184,7 +185,7 @@ func revokeTokens(c command) (int, error) {
 				return caddy.ExitCodeFailedStartup, errors.New("this is a mistyped or cut access token")
 			}
 		}
-		var token revokedToken
+		var token access.RevokedToken
 		answer, err := c.ask(http.MethodDelete, tokensPath+"/"+url.PathEscape(id), nil, &token)
 		if err != nil {
 			return caddy.ExitCodeFailedStartup, err

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
@@ -27,7 +28,7 @@ func TestLDAPTokensNotBound(t *testing.T) {
 			s.secret(ldaptest.ServicePassword)
 			s.load(directory, private("acme"))
 			l.Heard()
-			for i := range 3 * accountBurst {
+			for i := range 3 * documentedAccountBurst {
 				guess := basic("alice", fmt.Sprintf("ghp_%040d", i))
 				s.get(auth, guess, from(fmt.Sprint("198.51.100.", i/20))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			}
@@ -43,8 +44,8 @@ func TestLDAPTokensNotBound(t *testing.T) {
 // TestLDAPStormSparesMembers: while strangers' logins wait for the server, a member's
 // pull that has to ask it does not wait behind them.
 func TestLDAPStormSparesMembers(t *testing.T) {
-	defer func(before loginTimes) { answerLogins = before }(answerLogins)
-	answerLogins = loginTimes{time.Millisecond, time.Millisecond}
+	defer func(before access.Times) { answerLogins = before }(answerLogins)
+	answerLogins = access.Times{Failed: time.Millisecond, Checked: time.Millisecond}
 	l := ldaptest.New(t, true)
 	s := newSite(t)
 	s.globals = trustFront

@@ -1,63 +1,107 @@
 package caddymodule
 
 import (
+	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-// TestDocs: what the documentation shows of the Caddyfile is read without an
-// error, so that nobody copies what is not true any more.
-func TestDocs(t *testing.T) {
-	const bcrypt = "$2a$12$GdZKEFjGSS9j/oSlUJlJTOcpy7uak84CdUCLnzP6lEpi/bHWBv45W"
-	examples := 0
-	for _, name := range []string{"../README.md", "../docs/accounts.md"} {
+// documentation returns the user documentation by file name.
+func documentation(t *testing.T) map[string]string {
+	t.Helper()
+	names, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(names) < 6 {
+		t.Fatalf("found the pages %v in docs (error: %v), want at least 6", names, err)
+	}
+	pages := make(map[string]string)
+	for _, name := range append(names, "../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md", "../bench/README.md") {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, example := range caddyfilesIn(string(text)) {
-			examples++
-			example = strings.NewReplacer("$2a$14$...", bcrypt, "{ ... }", "{\n}", "hash scrypt", "hash bcrypt").Replace(example)
-			if !strings.Contains(example, "dependency_proxy {") {
-				example = "dependency_proxy {\n group acme {\n members alice\n }\n" + example + "}\n"
-			}
-			if strings.HasPrefix(example, "registry.example.com {") {
-				example = strings.TrimSuffix(strings.TrimSpace(strings.TrimPrefix(example, "registry.example.com {")), "}")
-			}
-			if got := adapt(example); !strings.HasPrefix(got, "{") {
-				t.Errorf("%s: %s\n%s", name, got, example)
+		pages[name] = string(text)
+	}
+	return pages
+}
+
+// shortened replaces what examples leave out.
+var shortened = strings.NewReplacer(
+	"$2a$14$...", "$2a$12$GdZKEFjGSS9j/oSlUJlJTOcpy7uak84CdUCLnzP6lEpi/bHWBv45W",
+	"provider example { ... }", "provider scribbler on", // a provider of the tests
+	"hash scrypt", "hash bcrypt", // which Caddy does not include
+)
+
+// TestDocumentationExamplesAreValid adapts every Caddyfile that the documentation
+// shows.
+func TestDocumentationExamplesAreValid(t *testing.T) {
+	pages := documentation(t)
+	examples := make(map[string]int)
+	for _, name := range slices.Sorted(maps.Keys(pages)) {
+		for _, example := range caddyfilesIn(pages[name]) {
+			examples[filepath.Base(name)]++
+			if err := adaptExample(example); err != "" {
+				t.Errorf("%s: %s\n%s", name, err, example)
 			}
 		}
 	}
-	if examples < 9 {
-		t.Errorf("only %d examples were found", examples)
+	for name, want := range map[string]int{"README.md": 2, "accounts.md": 9, "configuration.md": 5, "operations.md": 1} {
+		if examples[name] < want {
+			t.Errorf("found %d examples in %s, want at least %d", examples[name], name, want)
+		}
 	}
 }
 
+// adaptExample returns the error of an example: of a whole Caddyfile, of its
+// global options, or of lines of the directive.
+func adaptExample(example string) string {
+	directive := shortened.Replace(example)
+	switch {
+	case strings.HasPrefix(directive, "{"):
+		return adaptError(directive + "\n:80 {\n respond ok\n}\n")
+	case strings.HasPrefix(directive, "registry.example.com {"):
+		return adaptError(directive)
+	case !strings.HasPrefix(directive, "dependency_proxy {"):
+		directive = "dependency_proxy {\n group acme {\n  members alice\n }\n" + directive + "}\n"
+	}
+	return adaptError(":80 {\n" + directive + "}\n")
+}
+
+func adaptError(caddyfile string) string {
+	if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), nil); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 var (
-	codeBlock = regexp.MustCompile(`(?m)(^    .*\n(?:\n?    .*\n)*)`)
-	directive = regexp.MustCompile(`^(registry\.example\.com|dependency_proxy|user|directory)\b.*`)
+	codeBlock    = regexp.MustCompile(`(?m)(^    .*\n(?:\n?    .*\n)*)`)
+	exampleStart = regexp.MustCompile(`^user\b|\{\s*(#.*)?$`)
 )
 
-// caddyfilesIn returns what of the indented blocks of a Markdown text is
-// Caddyfile: other lines may stand between.
+// caddyfilesIn returns the Caddyfiles in the indented blocks of a Markdown text.
+// A block may also contain other lines, such as commands.
 func caddyfilesIn(text string) (found []string) {
 	for _, block := range codeBlock.FindAllString(text, -1) {
-		var part strings.Builder
-		depth := 0
+		var example strings.Builder
+		depth, empty := 0, true // but for comments
 		end := func() {
-			if strings.Contains(part.String(), "{") {
-				found = append(found, part.String())
+			if !empty {
+				found = append(found, example.String())
 			}
-			part.Reset()
+			example.Reset()
+			empty = true
 		}
 		for line := range strings.Lines(block) {
 			line = strings.TrimPrefix(line, "    ")
 			code, _, _ := strings.Cut(line, "#")
 			words := strings.Fields(code)
-			if depth == 0 && len(words) > 0 && !directive.MatchString(line) {
+			if depth == 0 && len(words) > 0 && !exampleStart.MatchString(strings.TrimSpace(line)) {
 				end()
 				continue
 			}
@@ -67,9 +111,90 @@ func caddyfilesIn(text string) (found []string) {
 			if len(words) == 1 && words[0] == "}" {
 				depth--
 			}
-			part.WriteString(line)
+			empty = empty && len(words) == 0
+			example.WriteString(line)
 		}
 		end()
 	}
 	return found
+}
+
+// TestConfigurationPageHasEveryLine compares docs/configuration.md with the
+// lines that each block of the directive accepts, which an unknown line lists.
+func TestConfigurationPageHasEveryLine(t *testing.T) {
+	accepted := regexp.MustCompile(`write one of (.*), at Caddyfile`)
+	page := documentation(t)["../docs/configuration.md"]
+	for block, lines := range map[string]string{
+		"## The site":        "unknown",
+		"## storage":         "storage filesystem {\n unknown\n}",
+		"### static":         "directory static {\n unknown\n}",
+		"### gitlab":         "directory gitlab https://gitlab.example.com {\n unknown\n}",
+		"### oidc":           "directory oidc https://issuer.example.com {\n unknown\n}",
+		"### ldap":           "directory ldap ldaps://ldap.example.com {\n unknown\n}",
+		"### authentication": "directory authentication {\n unknown\n}",
+		"## group":           "group acme {\n unknown\n}",
+		"## upstream":        "upstream docker.io {\n unknown\n}",
+		"### downloads":      "upstream docker.io {\n downloads {\n  unknown\n }\n}",
+		"## token":           "token {\n unknown\n}",
+	} {
+		found := accepted.FindStringSubmatch(adaptError(":80 {\ndependency_proxy {\n" + lines + "\n}\n}\n"))
+		if found == nil {
+			t.Errorf("%s: the error about an unknown line does not list the known ones", block)
+			continue
+		}
+		_, section, ok := strings.Cut(page, "\n"+block+"\n")
+		if !ok {
+			t.Errorf("configuration.md has no section %q", block)
+		}
+		if next := regexp.MustCompile(`(?m)^##`).FindStringIndex(section); next != nil {
+			section = section[:next[0]]
+		}
+		for _, line := range strings.Split(found[1], ", ") {
+			if !strings.Contains(section, "| `"+line+" ") && !strings.Contains(page, "\n## "+line+"\n") && line != "name" {
+				t.Errorf("%s in configuration.md does not document the line %q", block, line)
+			}
+		}
+	}
+}
+
+var (
+	pageLink = regexp.MustCompile(`\]\(([^):]*)\)`)
+	heading  = regexp.MustCompile(`(?m)^#+ (.*)$`)
+)
+
+// anchors returns the targets that GitHub makes of a page's headings.
+func anchors(page string) []string {
+	var all []string
+	for _, found := range heading.FindAllStringSubmatch(page, -1) {
+		all = append(all, strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case strings.ContainsRune(":,.'`()/", r):
+				return -1
+			}
+			return r
+		}, strings.ToLower(found[1])))
+	}
+	return all
+}
+
+// TestDocumentationLinksLeadSomewhere follows the links between the pages, with
+// their anchors, and to other files of the repository.
+func TestDocumentationLinksLeadSomewhere(t *testing.T) {
+	pages := documentation(t)
+	for name, text := range pages {
+		for _, link := range pageLink.FindAllStringSubmatch(text, -1) {
+			file, anchor, _ := strings.Cut(link[1], "#")
+			target := name
+			if file != "" {
+				target = filepath.Join(filepath.Dir(name), file)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: the link %s leads nowhere: %v", name, link[1], err)
+			} else if page, ok := pages[target]; ok && anchor != "" && !slices.Contains(anchors(page), anchor) {
+				t.Errorf("%s: the link %s names no heading of %s", name, link[1], target)
+			}
+		}
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -110,21 +109,6 @@ func (b *Downloads) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return err
 	}
 	return parse.At(d, b.check())
-}
-
-// shareOf returns the group that a group's downloads count for: the nearest one
-// that is declared, or else the first component.
-func (h *Handler) shareOf(group string) string {
-	for at := group; ; {
-		if h.access.groups[at] != nil {
-			return at
-		}
-		end := strings.LastIndexByte(at, '/')
-		if end < 0 {
-			return at
-		}
-		at = at[:end]
-	}
 }
 
 // tooBusy refuses a pull that would start one download too many, or ask one question

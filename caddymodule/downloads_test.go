@@ -137,20 +137,6 @@ func TestDownloadsAreReloaded(t *testing.T) {
 	})
 }
 
-// TestShareOf: subgroups that anybody may have made count for the group that the
-// configuration names, or for the first component.
-func TestShareOf(t *testing.T) {
-	h := &Handler{access: newAccess([]*Group{{Path: "red"}, {Path: "red/own"}, {Path: "blue/deep/er"}}, true, nil)}
-	for group, want := range map[string]string{
-		"red": "red", "red/a": "red", "red/a/b": "red", "red/own": "red/own", "red/own/x": "red/own", "red/owner": "red",
-		"blue/deep/er/x": "blue/deep/er", "blue/deep": "blue", "blue": "blue", "other/a/b": "other", "redder": "redder",
-	} {
-		if got := h.shareOf(group); got != want {
-			t.Errorf("%s: got %s, want %s", group, got, want)
-		}
-	}
-}
-
 // TestClaimedSize: what an upstream says is to come takes nothing from other
 // groups, be it more than there is or just about all.
 func TestClaimedSize(t *testing.T) {

@@ -97,17 +97,17 @@ func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited prob
 		}
 		return e
 	case upstream.Credentials:
-		return answer(badGateway, "the token service of %s refuses the login configured here; ask who runs this proxy", p.upstream)
+		return answer(badGateway, "%s rejected the login configured here; ask the administrator of this proxy", p.upstream)
 	case upstream.Invalid:
-		return answer(badGateway, "the answer of %s makes no sense", p.upstream)
+		return answer(badGateway, "%s sent an invalid response", p.upstream)
 	case upstream.Timeout:
-		return answer(gatewayTimeout, "%s does not answer in time", p.upstream)
+		return answer(gatewayTimeout, "%s did not respond in time", p.upstream)
 	}
 	if errors.Is(err, blobcache.ErrDigestMismatch) {
-		return answer(badGateway, "%s has sent something else than %s", p.upstream, ex.route.reference())
+		return answer(badGateway, "%s sent content that does not match %s", p.upstream, ex.route.reference())
 	}
 	if errors.Is(err, blobcache.ErrUnconfirmed) {
-		return answer(badGateway, "%s does not tell in a way that can be trusted whether it has %s", p.upstream, ex.route.reference())
+		return answer(badGateway, "%s did not reliably confirm that it has %s", p.upstream, ex.route.reference())
 	}
 	if errors.Is(err, errTooManyQuestions) {
 		return ex.tooBusy(p, "questions", "to", err)
@@ -116,7 +116,7 @@ func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited prob
 		return ex.tooBusy(p, "downloads", "from", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, blobcache.ErrTooSlow) {
-		return answer(gatewayTimeout, "%s does not answer in time", p.upstream)
+		return answer(gatewayTimeout, "%s did not respond in time", p.upstream)
 	}
 	e := answer(unavailable, "%s cannot be reached", p.upstream)
 	e.retryAfter = retrySoon

@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
@@ -106,12 +107,12 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 	}
 	repo, refusal := h.repository(rt, "")
 	if refusal != nil {
-		return explanation{}, badOrder(refusal.message)
+		return explanation{}, access.RequestError(refusal.message)
 	}
 	e := explanation{
 		Group: rt.group, Image: rt.image, Upstream: repo.upstream, Repository: repo.name, Reference: rt.reference(),
 	}
-	visibility, err := h.access.visibilityOf(ctx, rt.group)
+	visibility, err := h.access.VisibilityOf(ctx, rt.group)
 	if err == nil {
 		e.Visibility = cmp.Or(visibility, directory.Private)
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -122,9 +123,9 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 	if done || err != nil {
 		return e, err
 	}
-	v, err := h.access.decide(ctx, who, rt.group, directory.Member)
-	e.Allowed, e.Rule = v.ok, v.rule
-	if limit := h.limitOf(rt.group, imageOf(repo, rt)); v.ok {
+	v, err := h.access.Decide(ctx, who, rt.group, directory.Member)
+	e.Allowed, e.Rule = v.Ok, v.Rule
+	if limit := h.limitOf(rt.group, imageOf(repo, rt)); v.Ok {
 		e.Limits = limit.rules
 		if !limit.ok {
 			e.Allowed, e.Rule = false, limit.rule
@@ -134,11 +135,11 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 }
 
 // explainAccount finds out who somebody is. It is done if that decides already.
-func (h *Handler) explainAccount(ctx context.Context, e *explanation, name string) (who caller, done bool, err error) {
+func (h *Handler) explainAccount(ctx context.Context, e *explanation, name string) (who access.Caller, done bool, err error) {
 	if name == "" {
-		return caller{anonymous: true}, false, nil
+		return access.Caller{Anonymous: true}, false, nil
 	}
-	who, err = h.accounts.find(ctx, "--as", name)
+	who, err = h.accounts.Find(ctx, "--as", name)
 	switch {
 	case errors.Is(err, directory.ErrBlocked):
 		e.Rule = "blocked account"
@@ -154,16 +155,13 @@ func (h *Handler) explainAccount(ctx context.Context, e *explanation, name strin
 	}
 	role := directory.NoRole
 	if e.Visibility != "" {
-		if role, err = h.access.roleOf(ctx, who, e.Group); err != nil {
+		if role, err = h.access.RoleOf(ctx, who, e.Group); err != nil {
 			return who, true, err
 		}
 	}
 	e.Account = &explainedAccount{
-		Name: who.Name, Directory: who.directory, AccessToken: who.token, Admin: who.Admin,
-		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly,
-	}
-	for _, entry := range h.accounts.spellings.others(who.id()) {
-		e.Account.Misspelled = append(e.Account.Misspelled, entry.String())
+		Name: who.Name, Directory: who.Directory, AccessToken: who.Token, Admin: who.Admin,
+		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly, Misspelled: h.accounts.Misspelled(who.ID()),
 	}
 	return who, false, nil
 }
@@ -186,11 +184,11 @@ func (h *Handler) readImage(ctx context.Context, text string) (route, error) {
 		return route{}, err
 	}
 	if pinned && digest.Digest(reference).Validate() != nil {
-		return route{}, badOrderf("'%s' is not a digest", reference)
+		return route{}, access.Errorf("'%s' is not a digest", reference)
 	}
 	rt, refusal := parseResource(group, image+"/manifests/"+reference)
 	if refusal != nil {
-		return route{}, badOrderf("'%s' cannot be pulled: %s", text, refusal.message)
+		return route{}, access.Errorf("'%s' cannot be pulled: %s", text, refusal.message)
 	}
 	return rt, nil
 }
@@ -206,7 +204,7 @@ func (h *Handler) splitImage(ctx context.Context, name string) (group, image str
 	}
 	group, image, ok := strings.Cut(name, "/")
 	if !ok || group == "" || image == "" {
-		return "", "", badOrder("write the image with its group, as in acme/alpine:3.20")
+		return "", "", access.RequestError("write the image with its group, as in acme/alpine:3.20")
 	}
 	// The longest group that there is; the first component if there is none.
 	for i := len(name) - 1; i > 0; i-- {
@@ -220,6 +218,6 @@ func (h *Handler) splitImage(ctx context.Context, name string) (group, image str
 // exists tells of a group. What cannot be told now is found out again, and
 // reported, when the pull is decided about.
 func (h *Handler) exists(ctx context.Context, group string) bool {
-	_, err := h.access.visibilityOf(ctx, group)
+	_, err := h.access.VisibilityOf(ctx, group)
 	return err == nil
 }

@@ -83,7 +83,7 @@ func (ex *exchange) servePurge() *apiError {
 	}
 	ex.lists.forget(prefix)
 	ex.logger.Info("purged", zap.String("group", group), zap.String("image", image),
-		zap.String("account", ex.caller.Name), zap.String("directory", ex.caller.directory), zap.Int("links", links), zap.Error(err))
+		zap.String("account", ex.caller.Name), zap.String("directory", ex.caller.Directory), zap.Int("links", links), zap.Error(err))
 	if err != nil {
 		e := refuse(unavailable, "not all of it could be purged; try again")
 		e.cause, e.retryAfter = err, retrySoon

@@ -85,7 +85,7 @@ func (ex *exchange) servePage() *apiError {
 
 func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 	group := ex.route.group
-	visibility, err := ex.access.visibilityOf(ctx, group)
+	visibility, err := ex.access.VisibilityOf(ctx, group)
 	if err != nil {
 		return nil, err
 	}

@@ -62,8 +62,11 @@ func TestGroupTokens(t *testing.T) {
 	s := start(t, users("alice", "carol"), roles, "group other {\n owners alice\n}\n", hub(up))
 	path := "/acme/dependency_proxy/tokens"
 	made := s.get(path, as("carol"), sends(http.MethodPost, `{"name":"runner","lifetime":"24h"}`)).expect(t, http.StatusCreated, "")
-	var token struct{ Token, ID, Kind, Created_By string }
-	if err := json.Unmarshal(made.body, &token); err != nil || token.Kind != "deploy" || token.Created_By != "static:carol" {
+	var token struct {
+		Token, ID, Kind string
+		CreatedBy       string `json:"created_by"`
+	}
+	if err := json.Unmarshal(made.body, &token); err != nil || token.Kind != "deploy" || token.CreatedBy != "static:carol" {
 		t.Fatalf("%v: %s", err, made.body)
 	}
 	s.secret(token.Token)

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 )
 
 // groupTokenOrder is the body of a POST to /GROUP/dependency_proxy/tokens. The
@@ -24,10 +25,10 @@ type groupTokenOrder struct {
 
 // serveGroupTokens lets a group's owner list, make and revoke its tokens.
 func (ex *exchange) serveGroupTokens() *apiError {
-	ctx, by := ex.r.Context(), ex.caller.id().String()
+	ctx, by := ex.r.Context(), ex.caller.ID().String()
 	switch {
 	case ex.route.token != "":
-		token, err := ex.revokeToken(ctx, ex.route.token, by, ex.ofGroup)
+		token, err := ex.tokens.Revoke(ctx, ex.route.token, by, ex.ofGroup)
 		if err != nil {
 			return ex.fromOrder(err)
 		}
@@ -39,7 +40,7 @@ func (ex *exchange) serveGroupTokens() *apiError {
 		}
 		return ex.sendValue(http.StatusCreated, madeToken{secret, token})
 	}
-	tokens, err := ex.listTokens(ctx, ex.ofGroup)
+	tokens, err := ex.tokens.List(ctx, ex.ofGroup)
 	if err != nil {
 		return ex.fromOrder(err)
 	}
@@ -54,8 +55,8 @@ func (ex *exchange) ofGroup(t accesstoken.Token) bool {
 // orderGroupToken makes a token with at most the rights of its maker. A token that is
 // made with an access token ends with it, and a group's token cannot make any.
 func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
-	if ex.caller.token != "" && ex.caller.directory == TokensDirectory {
-		return accesstoken.Token{}, "", badOrder("an access token of a group cannot make others; log in as an owner")
+	if ex.caller.Token != "" && ex.caller.Directory == access.TokensDirectory {
+		return accesstoken.Token{}, "", access.RequestError("an access token of a group cannot make others; log in as an owner")
 	}
 	var order groupTokenOrder
 	if err := readOrder(ex.r, &order); err != nil {
@@ -65,29 +66,29 @@ func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
 		order.Kind = accesstoken.Deploy
 	}
 	if order.Kind != accesstoken.Deploy && order.Kind != accesstoken.Group {
-		return accesstoken.Token{}, "", badOrderf("the kind '%s' is neither deploy nor group", order.Kind)
+		return accesstoken.Token{}, "", access.Errorf("the kind '%s' is neither deploy nor group", order.Kind)
 	}
 	if err := ex.capLifetime(&order.Lifetime); err != nil {
 		return accesstoken.Token{}, "", err
 	}
-	return ex.makeToken(ex.r.Context(), tokenOrder{
+	return ex.tokens.Create(ex.r.Context(), access.TokenRequest{
 		Kind: order.Kind, Groups: []string{ex.route.group}, Role: order.Role,
 		Scopes: order.Scopes, Name: order.Name, Lifetime: order.Lifetime,
-		madeWith: ex.caller.token,
-	}, ex.caller.id().String())
+		MadeWith: ex.caller.Token,
+	}, ex.caller.ID().String())
 }
 
 // capLifetime ends what is made with an access token when that ends.
 func (ex *exchange) capLifetime(lifetime *caddy.Duration) error {
-	if ex.caller.token == "" {
+	if ex.caller.Token == "" {
 		return nil
 	}
-	left := time.Until(ex.caller.expires).Truncate(time.Second)
+	left := time.Until(ex.caller.Expires).Truncate(time.Second)
 	switch {
 	case *lifetime == 0:
-		*lifetime = caddy.Duration(max(min(left, defaultTokenLife), time.Second))
+		*lifetime = caddy.Duration(max(min(left, access.DefaultTokenLife), time.Second))
 	case time.Duration(*lifetime) > left:
-		return badOrderf("a token made with the access token %s cannot live longer than it, %v", ex.caller.token, left)
+		return access.Errorf("a token made with the access token %s cannot live longer than it, %v", ex.caller.Token, left)
 	}
 	return nil
 }
@@ -95,7 +96,7 @@ func (ex *exchange) capLifetime(lifetime *caddy.Duration) error {
 // fromOrder words what is wrong with a request about tokens.
 func (ex *exchange) fromOrder(err error) *apiError {
 	var known caddy.APIError
-	var bad badOrder
+	var bad access.RequestError
 	switch {
 	case errors.As(err, &known):
 		return refuse(problem{unsupported.code, known.HTTPStatus}, "%v", known.Err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
@@ -45,10 +46,10 @@ func TestHiddenRefusals(t *testing.T) {
 	if got := s.audited(&seen); !slices.Equal(got, slices.Repeat([]string{"warn|login refused|alice|static||wrong password"}, 3)) {
 		t.Errorf("the audit log tells %q", got)
 	}
-	for i := range 2 * (accountBurst + 5) {
+	for i := range 2 * (documentedAccountBurst + 5) {
 		name, i := []string{"alice", "nobody"}[i%2], i/2
 		want := http.StatusServiceUnavailable
-		if i >= accountBurst-2 { // one was above, and again at a tenth of the price
+		if i >= documentedAccountBurst-2 { // one was above, and again at a tenth of the price
 			want = http.StatusTooManyRequests
 		}
 		if a := s.get(auth, basic(name, fmt.Sprint("guess", i)), from(fmt.Sprint("198.51.100.", i))); a.StatusCode != want {
@@ -71,7 +72,7 @@ func TestGuessesWhileAway(t *testing.T) {
 	s.get(auth, as("alice"), home).expect(t, http.StatusOK, "")
 	elsewhereFails.Store(1)
 	defer elsewhereFails.Store(0)
-	for i := range addressBurst {
+	for i := range documentedAddressBurst {
 		s.get(auth, basic("alice", fmt.Sprint("guess", i)), home).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 		s.get(auth, basic(fmt.Sprint("user", i), "guess"), strange).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	}
@@ -117,8 +118,8 @@ func TestLDAPBehind(t *testing.T) {
 // time, whichever directory knows its name; when it answers again, all are told that
 // they are wrong, and one that was right meanwhile gets in at once.
 func TestLDAPSaturated(t *testing.T) {
-	defer func(before loginTimes) { answerLogins = before }(answerLogins)
-	answerLogins = loginTimes{100 * time.Millisecond, 100 * time.Millisecond}
+	defer func(before access.Times) { answerLogins = before }(answerLogins)
+	answerLogins = access.Times{Failed: 100 * time.Millisecond, Checked: 100 * time.Millisecond}
 	l := ldaptest.New(t, true)
 	s := ldapSite(t, users("dave"), l.Directory("pool 1", "cache_for 1h"))
 	hold := make(chan struct{})

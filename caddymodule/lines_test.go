@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -15,6 +16,16 @@ import (
 )
 
 // The lines of a directive.
+
+// What the documentation promises about logins and access tokens.
+const (
+	documentedAddressBurst = 30
+	documentedAddressEvery = 10 * time.Second
+	documentedAccountBurst = 20
+	documentedRefuseFor    = time.Minute
+	documentedTokenLife    = 90 * 24 * time.Hour
+	documentedMakers       = 8
+)
 
 // upstreamPassword is the password of the login "hub" at upstreams.
 const upstreamPassword = "upstream-password-that-must-not-leak"

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"fmt"
 	"maps"
-	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -36,7 +35,7 @@ func (d *desk) spray(names []string, password string) map[int]int {
 // each, whether or not there are such accounts.
 func TestFailedLoginsSprayed(t *testing.T) {
 	var known, unknown []string
-	for i := range accountBurst {
+	for i := range documentedAccountBurst {
 		known, unknown = append(known, fmt.Sprint("user", i)), append(unknown, fmt.Sprint("nobody", i))
 	}
 	var want map[int]int
@@ -47,8 +46,8 @@ func TestFailedLoginsSprayed(t *testing.T) {
 			if want == nil {
 				want = status
 			}
-			if !maps.Equal(status, want) || h.n.Load() != accountBurst {
-				t.Errorf("%s and others: got %v after %d hashes, want %v after %d", names[0], status, h.n.Load(), want, accountBurst)
+			if !maps.Equal(status, want) || h.n.Load() != documentedAccountBurst {
+				t.Errorf("%s and others: got %v after %d hashes, want %v after %d", names[0], status, h.n.Load(), want, documentedAccountBurst)
 			}
 		})
 	}
@@ -88,23 +87,6 @@ func TestHashPanics(t *testing.T) {
 	})
 }
 
-// TestBusyLoginsSpareTokens: while too many passwords of unknown clients are being
-// checked, an access token of our own is accepted, even at its first use.
-func TestBusyLoginsSpareTokens(t *testing.T) {
-	s := newSite(t)
-	s.globals = trustFront
-	s.openAdmin()
-	s.load(users("alice"), private("acme", "alice"))
-	secret, _ := s.create("--group", "acme", "--name", "ci")
-	for _, throttle := range throttles.All() {
-		for range cap(throttle.strangers) {
-			throttle.strangers <- struct{}{}
-		}
-	}
-	s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
-	s.get(auth, basic("ci", secret), from("192.0.2.2")).expect(t, http.StatusOK, "")
-}
-
 // TestTroubleQuotesNoPassword: what a guest says when it cannot answer goes to the
 // log without the password.
 func TestTroubleQuotesNoPassword(t *testing.T) {
@@ -124,7 +106,7 @@ func TestTroubleQuotesNoPassword(t *testing.T) {
 func TestEqualLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t, slowStatic(t, &slowHash{right: "right", takes: 250 * time.Millisecond}, "ann"))
-		d.throttle.strangers = make(chan struct{}, 10)
+		d.limit(10)
 		answers := make(chan answered)
 		const jobs = 400
 		for range jobs {
@@ -138,7 +120,7 @@ func TestEqualLogins(t *testing.T) {
 			t.Errorf("got answers %v, want %d times 200", status, jobs)
 		}
 		synctest.Wait()
-		if n := len(d.throttle.strangers) + len(d.throttle.equals); n != 0 {
+		if n := d.gate.Throttle.Checking(); n != 0 {
 			t.Errorf("%d places are still taken", n)
 		}
 	})

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
@@ -36,14 +37,14 @@ type desk struct {
 // newDesk is to be called in a bubble of synctest.
 func newDesk(t *testing.T, directories ...directory.Directory) *desk {
 	core, audited := observer.New(zapcore.DebugLevel)
-	h := &Handler{accounts: newAccounts(nil, []string{"blocked"}), throttle: newThrottle(), logger: zap.NewNop(), audit: zap.New(core)}
-	h.throttle.times = loginTimes{time.Second, time.Second}
+	h := &Handler{accounts: access.NewAccounts(access.Config{Blocked: []string{"blocked"}}), logger: zap.NewNop(), audit: zap.New(core)}
+	h.gate = &access.Gate{Accounts: h.accounts, Throttle: access.NewThrottle(access.Times{Failed: time.Second, Checked: time.Second}, 0)}
 	for _, d := range directories {
 		kind := "remote"
 		if _, ok := d.(*static.Directory); ok {
 			kind = "static"
 		}
-		h.accounts.add(kind, d)
+		h.accounts.Add(kind, d)
 	}
 	before := password.DefaultQueue
 	password.DefaultQueue = password.NewQueue(1, password.MaxWaiting, password.MaxWaiting)
@@ -52,6 +53,11 @@ func newDesk(t *testing.T, directories ...directory.Directory) *desk {
 		password.DefaultQueue = before
 	})
 	return &desk{h, t, audited}
+}
+
+// limit lets no more than so many logins be checked at once.
+func (d *desk) limit(checks int) {
+	d.gate = &access.Gate{Accounts: d.accounts, Throttle: access.NewThrottle(access.Times{Failed: time.Second, Checked: time.Second}, checks)}
 }
 
 // answered is the answer to a login, and how long after its arrival it came.
@@ -190,12 +196,12 @@ func TestFailedLoginsDeadline(t *testing.T) {
 		d.expect("a slow unknown name", d.login("nobody", "wrong too", "192.0.2.1"), 401, time.Second)
 
 		h.takes = 1100 * time.Millisecond
-		for i := range accountBurst - 1 { // one guess at ben was above
+		for i := range documentedAccountBurst - 1 { // one guess at ben was above
 			d.expect("what takes too long", d.login("ben", fmt.Sprint("guess", i), fmt.Sprint("198.51.100.", i)), 503, time.Second)
 			time.Sleep(200 * time.Millisecond)
 		}
-		if n := d.audited.FilterField(zap.String("reason", "wrong password")).FilterField(zap.String("account", "ben")).Len(); n != accountBurst {
-			t.Errorf("got %d guesses in the audit log, want %d", n, accountBurst)
+		if n := d.audited.FilterField(zap.String("reason", "wrong password")).FilterField(zap.String("account", "ben")).Len(); n != documentedAccountBurst {
+			t.Errorf("got %d guesses in the audit log, want %d", n, documentedAccountBurst)
 		}
 		d.expect("a guess too many", d.login("ben", "another", "203.0.113.1"), 429, 0)
 
@@ -225,10 +231,10 @@ func TestFailedLoginsAlike(t *testing.T) {
 					d := newDesk(t, slowStatic(t, h, "static"), newRemote(row.server, knows("remote")), slowStatic(t, h, "other"))
 					var got []answered
 					answers := make(chan answered)
-					for i := range accountBurst {
+					for i := range documentedAccountBurst {
 						go func() { answers <- d.login(name, fmt.Sprint("guess", i), fmt.Sprint("198.51.100.", i)) }()
 					}
-					for range accountBurst {
+					for range documentedAccountBurst {
 						got = append(got, <-answers)
 					}
 					time.Sleep(time.Minute)
@@ -239,8 +245,8 @@ func TestFailedLoginsAlike(t *testing.T) {
 					if !slices.Equal(got, want) {
 						t.Errorf("%s: got %v, want %v as for an unknown name", name, got, want)
 					}
-					if n := h.n.Load(); n != accountBurst && row.hash < time.Second { // else they give up waiting
-						t.Errorf("%s: got %d hashes, want one for each of %d logins", name, n, accountBurst)
+					if n := h.n.Load(); n != documentedAccountBurst && row.hash < time.Second { // else they give up waiting
+						t.Errorf("%s: got %d hashes, want one for each of %d logins", name, n, documentedAccountBurst)
 					}
 				})
 			}
@@ -296,22 +302,22 @@ func TestFailedLoginsBounded(t *testing.T) {
 		hang := newRemote(time.Hour, func(directory.Login) error { return nil })
 		d := newDesk(t, hang)
 		const places = 50 // the race detector does not bear the timers of very many
-		d.throttle.strangers = make(chan struct{}, places)
+		d.limit(places)
 		quick := newDesk(t, newRemote(0, func(directory.Login) error { return nil }))
-		quick.throttle = d.throttle
+		quick.gate = &access.Gate{Accounts: quick.accounts, Throttle: d.gate.Throttle}
 		quick.expect("a login", quick.login("ann", "right", "192.0.2.1"), 200, 0)
 		for i := range 2 * places {
 			go d.login(fmt.Sprint("user", i), "x", fmt.Sprintf("10.0.%d.%d", i>>8, i&255))
 		}
 		synctest.Wait()
-		if n := len(d.throttle.strangers); n != places {
+		if n := d.gate.Throttle.Checking(); n != places {
 			t.Errorf("got %d checks under way, want %d", n, places)
 		}
 		quick.expect("a stranger", quick.login("zoe", "right", "203.0.113.1"), 503, time.Second)
 		quick.expect("a colleague", quick.login("zoe", "right", "192.0.2.1"), 200, 0)
-		time.Sleep(checkLimit)
+		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if n := len(d.throttle.strangers); n > 1 { // the one that holds the server
+		if n := d.gate.Throttle.Checking(); n > 1 { // the one that holds the server
 			t.Errorf("got %d checks under way after their time, want none", n)
 		}
 		time.Sleep(2 * time.Hour)

@@ -4,14 +4,13 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -75,9 +74,10 @@ type Handler struct {
 	audit     *zap.Logger
 	realm     *url.URL // Realm, if there is one
 	who       string   // the accounts and groups, to compare sites by
-	accounts  *accounts
-	throttle  *throttle
-	access    *access
+	accounts  *access.Accounts
+	gate      *access.Gate
+	tokens    *access.Tokens
+	access    *access.Policy
 	upstreams map[string]*Upstream
 	issuer    *tokenissuer.Issuer
 	*vault
@@ -122,13 +122,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	h.access = newAccess(h.Groups, h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.directories)
+	h.access = access.NewPolicy(h.groupRules(), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
 	if h.imageLimits, err = newImageLimits(h.Groups); err != nil {
 		return err
 	}
-	h.warnOfStrangers()
+	h.warnOfUnknownMembers()
 	h.warnOfPublicLogins()
-	h.tellOfMembers()
+	h.logIgnoredMembers()
 	if h.vault, err = openVault(&h.lease, storage); err != nil {
 		return err
 	}
@@ -138,20 +138,25 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.issuer, err = openIssuer(&h.lease, ctx.Storage(), h.Token); err != nil {
 		return err
 	}
-	if h.throttle, err = openThrottle(&h.lease, ctx.Storage()); err != nil {
+	throttle, err := openThrottle(&h.lease, ctx.Storage())
+	if err != nil {
 		return err
 	}
-	if h.accounts.tokens.store, err = openTokens(&h.lease, ctx.Storage()); err != nil {
+	h.gate = &access.Gate{Accounts: h.accounts, Throttle: throttle}
+	h.tokens = &access.Tokens{Accounts: h.accounts, Access: h.access, Logger: h.logger}
+	store, err := openTokens(&h.lease, ctx.Storage())
+	if err != nil {
 		return err
 	}
+	h.accounts.UseTokens(store)
 	if err := h.openRegistries(); err != nil {
 		return err
 	}
 	h.vault.trust(h.firstSources())
 	if running.add(h, ctx.Done()) {
-		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(errAmbiguous))
+		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(access.ErrAmbiguous))
 	}
-	go h.tellEnded(ctx) // which may take its time, and ends with the configuration
+	go h.tokens.LogEnded(ctx) // which may take its time, and ends with the configuration
 	return nil
 }
 
@@ -163,12 +168,13 @@ func (h *Handler) Cleanup() error {
 }
 
 func (h *Handler) provisionDirectories(ctx caddy.Context) error {
-	h.accounts = newAccounts(h.Admins, h.Blocked)
-	h.accounts.tokens = accessTokens{site: h.Name, ambiguous: new(atomic.Bool)}
+	h.accounts = access.NewAccounts(access.Config{
+		Site: h.Name, Admins: h.Admins, Blocked: h.Blocked, Groups: h.groupRules(), Logger: h.logger,
+	})
 	if h.DirectoriesRaw == nil {
 		return nil
 	}
-	names, err := listDirectories(h.DirectoriesRaw) // which loading takes away
+	names, err := access.ListDirectories(h.DirectoriesRaw) // which loading takes away
 	if err != nil {
 		return err
 	}
@@ -177,9 +183,8 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 		return err
 	}
 	for i, mod := range mods.([]any) {
-		h.accounts.add(names[i].name, mod.(directory.Directory))
+		h.accounts.Add(names[i].Name, mod.(directory.Directory))
 	}
-	h.accounts.spellings = newSpellings(h.logger, h.accounts.names(), h.Admins, h.Groups)
 	return nil
 }
 
@@ -192,24 +197,6 @@ func (h *Handler) loadStorage(ctx caddy.Context) (Storage, error) {
 		return nil, err
 	}
 	return mod.(Storage), nil
-}
-
-// warnOfStrangers tells of members that nobody can log in as, if that can be
-// told: other directories than static ones need not list accounts.
-func (h *Handler) warnOfStrangers() {
-	names := h.accounts.names()
-	for _, g := range h.Groups {
-		for _, m := range slices.Concat(g.Members, g.Maintainers, g.Owners) {
-			id, err := names.account("members", m)
-			if err != nil {
-				continue
-			}
-			d, _ := h.accounts.named(id.directory)
-			if local, ok := d.Directory.(directory.Local); ok && !local.Knows(id.name) {
-				h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
-			}
-		}
-	}
 }
 
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].

@@ -191,7 +191,7 @@ func TestWrongCredentials(t *testing.T) {
 			for _, path := range []string{manifestPath("acme", "alpine", "3.20"), blobPath("acme", "alpine", image.Layers[0])} {
 				s.get(path, as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE").has(t, "WWW-Authenticate", "")
 			}
-			if logs := s.logs(); !strings.Contains(logs, `"level":"warn"`) || !strings.Contains(logs, "refuse") {
+			if logs := s.logs(); !strings.Contains(logs, `"level":"warn"`) || !strings.Contains(logs, "rejected the configured credentials") {
 				t.Error("no warning in the log")
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
 )
@@ -14,8 +15,8 @@ import (
 // exists or not, and none again within a minute; a right one costs one, and none from then on.
 func TestHashesPerLogin(t *testing.T) {
 	anns := rand.Text()
-	a := newAccounts(nil, nil)
-	a.add("static", hexStatic(t, &static.User{Name: "ann", Hash: hexOf(anns)}, &static.User{Name: "ben", Hash: hexOf("ben's")}))
+	a := access.NewAccounts(access.Config{})
+	a.Add("static", hexStatic(t, &static.User{Name: "ann", Hash: hexOf(anns)}, &static.User{Name: "ben", Hash: hexOf("ben's")}))
 	long := strings.Repeat("x", 73)
 	for _, row := range []struct {
 		name, password string
@@ -28,7 +29,7 @@ func TestHashesPerLogin(t *testing.T) {
 		{"ann", anns, nil, 1}, {"ann", anns, nil, 0}, {"ben", anns, directory.ErrWrongPassword, 1}, {"ann", "wrong too", directory.ErrWrongPassword, 1},
 	} {
 		hexCompared.Store(0)
-		_, err := a.authenticate(t.Context(), directory.Login{Name: row.name, Password: row.password})
+		_, err := a.Authenticate(t.Context(), directory.Login{Name: row.name, Password: row.password})
 		if !errors.Is(err, row.err) || hexCompared.Load() != row.hashes {
 			t.Errorf("%s with %.10q: %v after %d hashes, instead of %v after %d", row.name, row.password, err, hexCompared.Load(), row.err, row.hashes)
 		}

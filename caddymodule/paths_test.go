@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 const (
@@ -162,11 +162,11 @@ func FuzzParseRoute(f *testing.F) {
 		default:
 			return
 		}
-		if !upstream.ValidRepository(rt.group) || !upstream.ValidRepository(rt.image) || len(rt.name()) > maxName {
+		if !reference.ValidRepository(rt.group) || !reference.ValidRepository(rt.image) || len(rt.name()) > maxName {
 			t.Errorf("%q: group %q, image %q", path, rt.group, rt.image)
 		}
-		_, derr := upstream.ParseDigest(string(rt.digest))
-		if named := rt.kind == manifestKind && upstream.ValidTag(rt.tag) || derr == nil; named == (rt.kind == tagsKind) {
+		_, derr := reference.ParseDigest(string(rt.digest))
+		if named := rt.kind == manifestKind && reference.ValidTag(rt.tag) || derr == nil; named == (rt.kind == tagsKind) {
 			t.Errorf("%q: kind %d, tag %q, digest %q", path, rt.kind, rt.tag, rt.digest)
 		}
 		rest := strings.NewReplacer("%3A", "", "%3a", "").Replace(path)

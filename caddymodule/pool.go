@@ -14,6 +14,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -30,7 +31,7 @@ var (
 	issuers    = pool.New[*tokenissuer.Issuer](nil)
 	tokens     = pool.New[*accesstoken.Store](nil)
 	registries = pool.New[*upstream.Registry](nil)
-	throttles  = pool.New[*throttle](nil)
+	throttles  = pool.New[*access.Throttle](nil)
 )
 
 // vault is an open storage, and what was learnt about upstreams beside it.
@@ -191,10 +192,14 @@ func openIssuer(l *pool.Lease, storage certmagic.Storage, settings Token) (*toke
 	return issuers.Acquire(l, key, func() (*tokenissuer.Issuer, error) { return newIssuer(storage, settings), nil })
 }
 
+// answerLogins are the times of each new throttle. Both are the same, except in
+// tests, which must not wait for the one nor fail by the other.
+var answerLogins = access.Times{Failed: time.Second, Checked: time.Second}
+
 // openThrottle returns one for all sites whose keys are in one place, whatever else of
 // their configuration changes.
-func openThrottle(l *pool.Lease, storage certmagic.Storage) (*throttle, error) {
-	return throttles.Acquire(l, fmt.Sprint(storage), func() (*throttle, error) { return newThrottle(), nil })
+func openThrottle(l *pool.Lease, storage certmagic.Storage) (*access.Throttle, error) {
+	return throttles.Acquire(l, fmt.Sprint(storage), func() (*access.Throttle, error) { return access.NewThrottle(answerLogins, 0), nil })
 }
 
 // openTokens opens the access tokens in a storage. All sites on it share what is

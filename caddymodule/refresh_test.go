@@ -62,11 +62,11 @@ func TestRefreshTokensEnd(t *testing.T) {
 	if login != issued || expires != login.Add(refreshLifetime) {
 		t.Errorf("got a refresh token of a login at %s until %s, want one of %s for %s", login, expires, issued, refreshLifetime)
 	}
-	alice, err := running.now()[0].accounts.lookup(t.Context(), "alice", "static", "")
+	alice, err := running.now()[0].accounts.Find(t.Context(), "", "static:alice")
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := alice.identity()
+	id := alice.Identity()
 	old := s.refreshTokenOf(id, refreshLifetime-30*time.Minute)
 	for name, token := range map[string]string{"of now": first, "of long ago": old} {
 		last := time.Now().Add(refreshLifetime)
@@ -142,12 +142,12 @@ func TestLDAPPasswordChanged(t *testing.T) {
 			}
 			if !row.known {
 				// Also one that was made when more was known of the account.
-				who, err := running.now()[0].accounts.find(t.Context(), "account", "alice")
+				who, err := running.now()[0].accounts.Find(t.Context(), "account", "alice")
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.identity(), 24*time.Hour-time.Minute))).expect(t, http.StatusOK, "")
-				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.identity(), 24*time.Hour))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.Identity(), 24*time.Hour-time.Minute))).expect(t, http.StatusOK, "")
+				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.Identity(), 24*time.Hour))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			}
 
 			next := passwordOf("alice") + "-of-now"

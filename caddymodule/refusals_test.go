@@ -53,7 +53,7 @@ func TestRefusalsRemembered(t *testing.T) {
 				asked("again", "ann", "x", 0, again)
 				asked("another password", "ann", "y", 0, 1)
 				asked("another spelling", "Ann", "x", 0, 1)
-				asked("just within the time", "ann", "x", refuseFor-5*time.Second, again)
+				asked("just within the time", "ann", "x", documentedRefuseFor-5*time.Second, again)
 				asked("after it", "ann", "x", 6*time.Second, 1)
 			})
 		})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -58,7 +59,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			}
 		}
 	}
-	name = upstream.NormalizeRepository(u.Name, name)
+	name = reference.NormalizeRepository(u.Name, name)
 	from := u.sourceFor(rt.group)
 	return &repository{
 		vault:    h.vault,
@@ -71,7 +72,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		freshFor: time.Duration(u.FreshFor),
 
 		connections: u.Connections,
-		share:       h.shareOf(rt.group),
+		share:       h.access.ShareOf(rt.group),
 		limits:      u.Downloads.limits(),
 		busy:        &u.busy,
 		flights:     &h.flights,

@@ -8,8 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // kind is what a request asks for.
@@ -89,7 +89,7 @@ func parseRoute(path string) (route, *apiError) {
 //	/GROUP/dependency_proxy/tokens[/ID]  its tokens
 func parseGroupRoute(path string) route {
 	group, rest, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/dependency_proxy")
-	if !ok || !upstream.ValidRepository(group) || len(group) > maxName {
+	if !ok || !reference.ValidRepository(group) || len(group) > maxName {
 		return route{}
 	}
 	rt := route{group: group}
@@ -117,7 +117,7 @@ func (rt *route) aboutGroup() bool {
 // parseResource reads IMAGE/KIND/REFERENCE.
 func parseResource(group, rest string) (route, *apiError) {
 	rt := route{group: group}
-	rest, reference := cutLast(rest)
+	rest, ref := cutLast(rest)
 	rt.image, rest = cutLast(rest)
 	switch rest {
 	case "manifests":
@@ -131,7 +131,7 @@ func parseResource(group, rest string) (route, *apiError) {
 	default:
 		rt.kind = unknownKind
 	}
-	valid := len(rt.group)+len(infix)+len(rt.image) <= maxName && upstream.ValidRepository(rt.group) && upstream.ValidRepository(rt.image)
+	valid := len(rt.group)+len(infix)+len(rt.image) <= maxName && reference.ValidRepository(rt.group) && reference.ValidRepository(rt.image)
 	if rt.kind == unknownKind {
 		if !valid {
 			rt.group, rt.image = "", "" // they go into the challenge and the log
@@ -141,28 +141,28 @@ func parseResource(group, rest string) (route, *apiError) {
 	if !valid {
 		return route{}, refuse(nameInvalid, "the repository name is not valid: lower-case letters and digits, separated by . _ __ - or /, %d characters at most", maxName)
 	}
-	return rt, rt.parseReference(reference)
+	return rt, rt.parseReference(ref)
 }
 
-func (rt *route) parseReference(reference string) *apiError {
+func (rt *route) parseReference(ref string) *apiError {
 	switch {
 	case rt.kind == tagsKind:
-		if reference != "list" {
+		if ref != "list" {
 			rt.kind = unknownKind
 		}
 		return nil
-	case rt.kind == manifestKind && !strings.ContainsAny(reference, ":%"):
-		if !upstream.ValidTag(reference) {
+	case rt.kind == manifestKind && !strings.ContainsAny(ref, ":%"):
+		if !reference.ValidTag(ref) {
 			return refuse(tagInvalid, "the tag is not valid: letters, digits, . _ and -, 128 characters at most")
 		}
-		rt.tag = reference
+		rt.tag = ref
 		return nil
 	}
 	// Some clients escape the colon, which RFC 3986 allows and nothing hides behind.
-	if algorithm, rest, ok := strings.Cut(reference, "%"); ok && strings.HasPrefix(strings.ToUpper(rest), "3A") {
-		reference = algorithm + ":" + rest[2:]
+	if algorithm, rest, ok := strings.Cut(ref, "%"); ok && strings.HasPrefix(strings.ToUpper(rest), "3A") {
+		ref = algorithm + ":" + rest[2:]
 	}
-	d, err := upstream.ParseDigest(reference)
+	d, err := reference.ParseDigest(ref)
 	if err != nil {
 		return refuse(digestInvalid, "the digest is not valid: sha256: and 64 lower-case hexadecimal digits, or sha512: and 128")
 	}
@@ -214,12 +214,12 @@ func askedGroups(r *http.Request) (groups []string) {
 	if r == nil {
 		return nil
 	}
-	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && upstream.ValidRepository(rt.group) {
+	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && reference.ValidRepository(rt.group) {
 		return []string{rt.group}
 	}
 	scopes := append(r.URL.Query()["scope"], r.PostForm["scope"]...)
 	for _, scope := range tokenissuer.ParseScopes(scopes) {
-		if group, _, ok := strings.Cut(scope.Name, infix); ok && upstream.ValidRepository(group) && len(groups) < 4 {
+		if group, _, ok := strings.Cut(scope.Name, infix); ok && reference.ValidRepository(group) && len(groups) < 4 {
 			groups = append(groups, group)
 		}
 	}

@@ -95,7 +95,7 @@ func TestRealmHosts(t *testing.T) {
 	if asked.Load() != 0 {
 		t.Error("another host was given the login")
 	}
-	if !strings.Contains(s.logs(), "realm host") {
+	if !strings.Contains(s.logs(), "add the host to realm_hosts") {
 		t.Error("the log does not tell what is missing")
 	}
 	s.load(lines("realm_hosts other.example " + name)...)

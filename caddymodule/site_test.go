@@ -21,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
 		_ = os.Setenv(name, home)
 	}
-	answerLogins = loginTimes{failed: 2 * time.Millisecond, checked: 20 * time.Second}
+	answerLogins = access.Times{Failed: 2 * time.Millisecond, Checked: 20 * time.Second}
 	code := m.Run()
 	_ = os.RemoveAll(home)
 	if asked.Load() && code == 0 {

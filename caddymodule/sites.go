@@ -34,8 +34,8 @@ func (s *sites) add(h *Handler, load <-chan struct{}) (ambiguous bool) {
 			h.proxyWarning = other.proxyWarning
 		}
 		if other.load == load && other.Name == h.Name && other.who != h.who {
-			other.accounts.tokens.ambiguous.Store(true)
-			h.accounts.tokens.ambiguous.Store(true)
+			other.accounts.DisableTokens()
+			h.accounts.DisableTokens()
 			ambiguous = true
 		}
 	}

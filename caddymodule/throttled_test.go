@@ -30,7 +30,7 @@ func TestThrottledLogins(t *testing.T) {
 	wrong := func(name string, i int) with {
 		return func(r *http.Request) { r.SetBasicAuth(name, fmt.Sprint("wrong", i)) }
 	}
-	for i := range addressBurst {
+	for i := range documentedAddressBurst {
 		s.get([]string{auth, "/v2/"}[i%2], wrong(fmt.Sprint("zoe", i%3), i), from("192.0.2.1")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	s.load(append(lines, "token {\n lifetime 1h\n}")...) // a reload is no amnesty
@@ -41,7 +41,7 @@ func TestThrottledLogins(t *testing.T) {
 		s.get("/jwt/auth", form, from("192.0.2.1")), s.get(auth, as("bob"), from("192.0.2.1")),
 	} {
 		a.expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS").has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "")
-		if seconds, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || seconds < 1 || seconds > int(addressEvery/time.Second) {
+		if seconds, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || seconds < 1 || seconds > int(documentedAddressEvery/time.Second) {
 			t.Errorf("Retry-After: %q", a.Header.Get("Retry-After"))
 		}
 	}
@@ -82,8 +82,8 @@ func TestThrottledAccount(t *testing.T) {
 		return status
 	}
 	for _, name := range []string{"bob", "nobody"} {
-		status := guess(accountBurst+10, func(int) string { return name })
-		if status[401] != accountBurst || status[429] != 10 {
+		status := guess(documentedAccountBurst+10, func(int) string { return name })
+		if status[401] != documentedAccountBurst || status[429] != 10 {
 			t.Errorf("guesses at %s were answered %v", name, status)
 		}
 	}
@@ -94,8 +94,8 @@ func TestThrottledAccount(t *testing.T) {
 	// Without a proxy that is trusted its header says nothing.
 	s.globals = ""
 	s.load(lines...)
-	status := guess(2*addressBurst, func(i int) string { return fmt.Sprint("user", i) })
-	if status[401] != addressBurst || status[429] != addressBurst {
+	status := guess(2*documentedAddressBurst, func(i int) string { return fmt.Sprint("user", i) })
+	if status[401] != documentedAddressBurst || status[429] != documentedAddressBurst {
 		t.Errorf("guesses with a header for the address were answered %v", status)
 	}
 }
@@ -162,7 +162,7 @@ func TestAbandonedLogins(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		together(addressBurst, func(i int) {
+		together(documentedAddressBurst, func(i int) {
 			r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+auth, nil)
 			if err != nil {
 				t.Error(err)
@@ -175,15 +175,15 @@ func TestAbandonedLogins(t *testing.T) {
 			}
 		})
 	}()
-	eventually(t, "all wait", func() bool { return password.DefaultQueue.Waiting() == addressBurst })
+	eventually(t, "all wait", func() bool { return password.DefaultQueue.Waiting() == documentedAddressBurst })
 	cancel()
 	<-done
 	eventually(t, "the handlers have ended", func() bool {
-		return strings.Count(s.logs(), `"status":499`) == addressBurst
+		return strings.Count(s.logs(), `"status":499`) == documentedAddressBurst
 	})
 	close(hold)
 	eventually(t, "the guesses are checked", func() bool {
-		return strings.Count(s.logs(), `"reason":"wrong password"`) == addressBurst
+		return strings.Count(s.logs(), `"reason":"wrong password"`) == documentedAddressBurst
 	})
 	s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice")))).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
@@ -123,11 +124,11 @@ func checkService(values url.Values) *apiError {
 }
 
 // anonymous is who asks without a login, if there is anything for them.
-func (ex *exchange) anonymous() (caller, *apiError) {
-	if ex.r.Header.Get("Authorization") != "" || !ex.access.anyPublic {
-		return caller{}, refuse(unauthorized, "log in with: docker login %s", ex.origin.registry)
+func (ex *exchange) anonymous() (access.Caller, *apiError) {
+	if ex.r.Header.Get("Authorization") != "" || !ex.access.AllowsAnonymous() {
+		return access.Caller{}, refuse(unauthorized, "log in with: docker login %s", ex.origin.registry)
 	}
-	return caller{anonymous: true}, nil
+	return access.Caller{Anonymous: true}, nil
 }
 
 // tokenAnswer is what clients expect (distribution, "Token Authentication
@@ -146,11 +147,11 @@ type tokenAnswer struct {
 // what the caller may read is decided when it reads.
 func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *apiError {
 	lifetime := ex.Token.lifetime()
-	if refresh := ex.caller.refresh; refresh.raw != "" {
+	if refresh := ex.caller.Refresh; refresh.Raw != "" {
 		// What is bought with a refresh token does not outlive it.
-		lifetime = max(tokenissuer.MinLifetime, min(lifetime, time.Until(refresh.ends)).Truncate(time.Second))
+		lifetime = max(tokenissuer.MinLifetime, min(lifetime, time.Until(refresh.Ends)).Truncate(time.Second))
 	}
-	token, err := ex.mint(tokenissuer.Access, ex.caller.identity(), lifetime)
+	token, err := ex.mint(tokenissuer.Access, ex.caller.Identity(), lifetime)
 	if err != nil {
 		return err
 	}
@@ -162,7 +163,7 @@ func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *
 		TokenType:   tokenType,
 		Scope:       grantedScope(scopes),
 	}
-	if offline && ex.Token.RefreshTokens && !ex.caller.anonymous {
+	if offline && ex.Token.RefreshTokens && !ex.caller.Anonymous {
 		if answer.RefreshToken, err = ex.refreshToken(); err != nil {
 			return err
 		}
@@ -179,12 +180,12 @@ func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *
 // after a refresh the same one, so that none outlives the login by more than it
 // should.
 func (ex *exchange) refreshToken() (string, *apiError) {
-	if raw := ex.caller.refresh.raw; raw != "" {
+	if raw := ex.caller.Refresh.Raw; raw != "" {
 		return raw, nil
 	}
-	id := ex.caller.identity()
+	id := ex.caller.Identity()
 	id.AuthTime = time.Now().Unix()
-	token, err := ex.mint(tokenissuer.Refresh, id, ex.caller.refreshFor())
+	token, err := ex.mint(tokenissuer.Refresh, id, refreshFor(ex.caller))
 	return token.Raw, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
@@ -62,7 +63,7 @@ func TestTokensMadeWithOthers(t *testing.T) {
 		t.Errorf("token revoke prints %q, want %q in it", out, want)
 	}
 	status("after revoking", 401, 200)
-	var revoked revokedToken
+	var revoked access.RevokedToken
 	if a := s.ask(http.MethodDelete, tokensPath+"/"+id, ""); json.Unmarshal(a.body, &revoked) != nil || len(revoked.AlsoEnded) != 1 || revoked.AlsoEnded[0].ID != child.ID {
 		t.Errorf("the API tells %s", a.body)
 	}
@@ -81,8 +82,8 @@ func TestTokenChains(t *testing.T) {
 	h := running.now()[0]
 	_, first := s.create("--group", "acme")
 	ids := []string{first}
-	for range maxMakers + 1 {
-		made, _, err := h.makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: ids[len(ids)-1]}, "a test")
+	for range documentedMakers + 1 {
+		made, _, err := h.tokens.Create(t.Context(), access.TokenRequest{Kind: accesstoken.Deploy, Groups: []string{"acme"}, MadeWith: ids[len(ids)-1]}, "a test")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +91,7 @@ func TestTokenChains(t *testing.T) {
 	}
 	good := func() (n int) {
 		for _, id := range ids {
-			if _, err := h.accounts.find(t.Context(), "", tokenName+id); err == nil {
+			if _, err := h.accounts.Find(t.Context(), "", "token:"+id); err == nil {
 				n++
 			} else if !directory.IsRefusal(err) {
 				t.Error(err)
@@ -98,11 +99,11 @@ func TestTokenChains(t *testing.T) {
 		}
 		return n
 	}
-	if n := good(); n != maxMakers+1 {
-		t.Errorf("got %d good tokens of %d, want %d", n, len(ids), maxMakers+1)
+	if n := good(); n != documentedMakers+1 {
+		t.Errorf("got %d good tokens of %d, want %d", n, len(ids), documentedMakers+1)
 	}
-	revoked, err := h.revokeToken(t.Context(), first, "a test", func(accesstoken.Token) bool { return true })
-	if err != nil || len(revoked.AlsoEnded) != maxMakers || good() != 0 {
+	revoked, err := h.tokens.Revoke(t.Context(), first, "a test", func(accesstoken.Token) bool { return true })
+	if err != nil || len(revoked.AlsoEnded) != documentedMakers || good() != 0 {
 		t.Errorf("got %d tokens that end too and %d good ones, %v", len(revoked.AlsoEnded), good(), err)
 	}
 }
@@ -110,7 +111,7 @@ func TestTokenChains(t *testing.T) {
 // storedToken puts a personal token into the storage, as some version has made it.
 func (s *site) storedToken(owner accesstoken.Owner) (secret, id string) {
 	s.t.Helper()
-	token, secret, err := running.now()[0].accounts.tokens.store.Create(s.t.Context(), accesstoken.Token{
+	token, secret, err := tokens.All()[0].Create(s.t.Context(), accesstoken.Token{
 		Kind: accesstoken.Personal, Owner: &owner, Scopes: []accesstoken.Scope{accesstoken.Pull},
 	}, time.Hour)
 	if err != nil {
@@ -133,7 +134,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 		secret, id := s.storedToken(accesstoken.Owner{Name: "alice", Directory: directory})
 		tokens[directory] = [2]string{secret, id}
 	}
-	child, _, err := running.now()[0].makeToken(t.Context(), tokenOrder{Kind: accesstoken.Deploy, Groups: []string{"acme"}, madeWith: tokens["ldap"][1]}, "a test")
+	child, _, err := running.now()[0].tokens.Create(t.Context(), access.TokenRequest{Kind: accesstoken.Deploy, Groups: []string{"acme"}, MadeWith: tokens["ldap"][1]}, "a test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,14 +231,14 @@ func TestFormerNames(t *testing.T) {
 	s := start(t, issuer.Directory("map repository_owner acme -> acme"), private("acme"))
 	s.secret(raw)
 	h := running.now()[0]
-	who, err := h.accounts.authenticate(t.Context(), directory.Login{Name: "ci", Password: raw})
+	who, err := h.accounts.Authenticate(t.Context(), directory.Login{Name: "ci", Password: raw})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{who.Name: true, issuer.URL + "#" + who.Name: true, issuer.URL + "#other": false, "other": false, "https://else.example#" + who.Name: false} {
-		now, err := h.accounts.current(t.Context(), tokenissuer.Identity{Name: name, Directory: "oidc", Facts: who.Facts})
-		if (err == nil) != want || err == nil && now.id() != who.id() {
-			t.Errorf("%s: got %s, %v", name, now.id(), err)
+		now, err := h.accounts.Current(t.Context(), tokenissuer.Identity{Name: name, Directory: "oidc", Facts: who.Facts})
+		if (err == nil) != want || err == nil && now.ID() != who.ID() {
+			t.Errorf("%s: got %s, %v", name, now.ID(), err)
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// command carries out `caddy dependency-proxy` beside the proxy that runs, and
-// returns what it writes to the standard output alone.
+// command runs `caddy dependency-proxy` against the running proxy and returns its
+// standard output.
 func (p *proxy) command(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command(p.caddy, append([]string{"dependency-proxy"}, args...)...)
@@ -19,8 +19,8 @@ func (p *proxy) command(t *testing.T, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// TestAccessToken has a machine pull with a deploy token that the command made,
-// until the command revokes it.
+// TestAccessToken pulls with a deploy token that the command created, until the
+// command revokes it.
 func TestAccessToken(t *testing.T) {
 	img := lab.push.single(t, "library/access-token", "1", 1<<10)
 	p := startProxy(t, lab.mainBody())

@@ -11,14 +11,14 @@ import (
 	"testing"
 )
 
-// answer is a whole HTTP answer.
+// answer is an HTTP response that was read to its end.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// code is the first code of an OCI error, or nothing.
+// code returns the first code of an OCI error, or the empty string.
 func (a answer) code() string {
 	var errors struct {
 		Errors []struct{ Code, Message string }
@@ -29,7 +29,7 @@ func (a answer) code() string {
 	return errors.Errors[0].Code
 }
 
-// want fails the test unless the answer has the status and, for an error, the code.
+// want reports an error unless the answer has the status and, for an error, the code.
 func (a answer) want(t *testing.T, status int, code string) {
 	t.Helper()
 	if a.status != status || a.code() != code {
@@ -37,7 +37,7 @@ func (a answer) want(t *testing.T, status int, code string) {
 	}
 }
 
-// get asks for a path of the site, with a token unless it is empty.
+// get requests a path of the site, with a token unless it is empty.
 func (p *proxy) get(t *testing.T, token, path string) answer {
 	t.Helper()
 	request, err := http.NewRequest(http.MethodGet, "https://"+p.host+path, nil)
@@ -63,7 +63,7 @@ func readAll(t *testing.T, got *http.Response) []byte {
 	return body
 }
 
-// askToken asks the token service; without an account it asks for an anonymous token.
+// askToken requests a token; an empty account requests an anonymous one.
 func (p *proxy) askToken(t *testing.T, account, password string) answer {
 	t.Helper()
 	query := url.Values{"service": {"dependency_proxy"}}
@@ -75,7 +75,7 @@ func (p *proxy) askToken(t *testing.T, account, password string) answer {
 	return send(t, request)
 }
 
-// login returns a token of the account, or an anonymous one.
+// login returns a token for the account, or an anonymous one.
 func (p *proxy) login(t *testing.T, account string) string {
 	t.Helper()
 	got := p.askToken(t, account, password)
@@ -94,7 +94,7 @@ func blobPath(group, image, digest string) string {
 	return "/v2/" + group + "/dependency_proxy/containers/" + image + "/blobs/" + digest
 }
 
-// is tells what is wrong with the status, for those who wait for it.
+// is returns an error unless the answer has the status, for callers that poll.
 func (a answer) is(status int) error {
 	if a.status != status {
 		return fmt.Errorf("answered %d %s, want %d", a.status, a.body, status)

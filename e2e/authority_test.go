@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// authority signs the certificates of the servers that the tests bring along.
+// authority signs the certificates of the servers that the tests start.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -49,7 +49,7 @@ func certificate(name string) *x509.Certificate {
 	}
 }
 
-// issue makes a server certificate for host, which is a name or an address.
+// issue returns a server certificate for host, a name or an address.
 func (a *authority) issue(host string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -66,7 +66,7 @@ func (a *authority) issue(host string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
-// issueFiles is issue for a program that reads files.
+// issueFiles writes the result of issue to files.
 func (a *authority) issueFiles(dir, host string) (certFile, keyFile string, err error) {
 	cert, err := a.issue(host)
 	if err != nil {

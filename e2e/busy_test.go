@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestDockerTriesAgain: Docker wants more downloads at once than the upstream may
-// have, is told to come back, and does.
-func TestDockerTriesAgain(t *testing.T) {
+// TestDockerRetriesWhenBusy has Docker request more downloads at once than the
+// upstream's limit. Docker is refused with 503 and succeeds when it retries.
+func TestDockerRetriesWhenBusy(t *testing.T) {
 	img := lab.push.single(t, "library/busy", "1", 4<<20, 4<<20, 4<<20)
 	p := startProxy(t, lab.accounts()+standardGroups+upstreamBlock("docker.io", plainEndpoint, "downloads {\n max 1\n}"))
 	c := loggedIn(t, p)

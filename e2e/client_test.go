@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// patience is for one command of a client.
+// patience limits the run time of one client command.
 const patience = 2 * time.Minute
 
-// client is a person at a machine of their own: logins and images of one client
-// are unknown to the next, but for Docker Engine and containerd, which are shared.
+// client has a home directory of its own, so logins and images of one client are
+// unknown to the next. Docker Engine and containerd are shared by all clients.
 type client struct {
 	home string
 	env  []string
@@ -31,7 +31,7 @@ func newClient(t *testing.T, more ...string) *client {
 		"XDG_CONFIG_HOME=" + filepath.Join(home, ".config"), "XDG_DATA_HOME=" + filepath.Join(home, ".local"),
 		"XDG_CACHE_HOME=" + filepath.Join(home, ".cache"), "XDG_RUNTIME_DIR=" + t.TempDir(),
 	}, more...)
-	// podman stumbles over a login file that is named and not there.
+	// podman fails if the environment names a login file that does not exist.
 	must(t, os.WriteFile(filepath.Join(home, "auth.json"), []byte("{}"), 0o600))
 	lab.main.showOnFailure(t)
 	return c
@@ -47,7 +47,7 @@ func (c *client) run(t *testing.T, argv ...string) string {
 	return out
 }
 
-// refuses runs a command that must fail and returns what it says.
+// refuses runs a command that must fail and returns its output.
 func (c *client) refuses(t *testing.T, argv ...string) string {
 	t.Helper()
 	out, err := runFor(patience, c.env, argv...)
@@ -57,8 +57,8 @@ func (c *client) refuses(t *testing.T, argv ...string) string {
 	return out
 }
 
-// storageFlags make podman and buildah keep what they pull in a folder of its
-// own: one with a short name, of which they allow no more than 50 characters.
+// storageFlags returns flags that make podman and buildah use a storage folder of
+// their own. The path must be short: they allow no more than 50 characters.
 func storageFlags(t *testing.T) []string {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "p")

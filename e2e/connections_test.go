@@ -11,13 +11,13 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// hugeLayer is so large that it is fetched in several parts.
+// hugeLayer is large enough to be fetched over several connections.
 const hugeLayer = 200 << 20
 
-// TestConnections: three clients at once pull a layer that is fetched over
-// several connections. All get the right bytes, upstream sends each once, and
-// with one connection it is one request.
-func TestConnections(t *testing.T) {
+// TestParallelConnections has three clients pull a layer at once. With four
+// connections the upstream sends each byte once, and with one connection it
+// receives a single request.
+func TestParallelConnections(t *testing.T) {
 	img := lab.push.single(t, "library/huge", "1", hugeLayer)
 	big := img.layers[0].String()
 	size := storedSize(t, big)
@@ -57,7 +57,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// skopeoCopy is skopeoPull with a look at the layers.
+// skopeoCopy is skopeoPull and also compares the layers.
 func skopeoCopy(t *testing.T, c *client, reference string, img image) {
 	t.Helper()
 	folder := t.TempDir()
@@ -72,7 +72,7 @@ func skopeoCopy(t *testing.T, c *client, reference string, img image) {
 	}
 }
 
-// storedSize is a blob's in the upstream registry.
+// storedSize returns the size of a blob in the upstream registry.
 func storedSize(t *testing.T, blob string) int64 {
 	t.Helper()
 	hex := strings.TrimPrefix(blob, "sha256:")

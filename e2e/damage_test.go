@@ -14,7 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// damages are what may happen to a stored file and is noticed when it is opened.
+// damages are changes of a stored file that are noticed when it is opened.
 var damages = map[string]func(name string) error{
 	"cut":     func(name string) error { return os.Truncate(name, 100) },
 	"emptied": func(name string) error { return os.Truncate(name, 0) },
@@ -48,8 +48,8 @@ var damages = map[string]func(name string) error{
 	},
 }
 
-// TestDamagedBlob damages a stored layer between two pulls: the second is right
-// all the same, for one blob from upstream, and has mended the cache.
+// TestDamagedBlob damages a stored layer between two pulls. The second pull
+// succeeds, fetches one blob from upstream, and repairs the cache.
 func TestDamagedBlob(t *testing.T) {
 	p := startProxy(t, lab.mainBody())
 	c := loggedIn(t, p)
@@ -70,8 +70,8 @@ func TestDamagedBlob(t *testing.T) {
 	}
 }
 
-// TestDamagedManifest does the same to what a manifest is stored as, with a new
-// process, which has none in memory.
+// TestDamagedManifest damages a stored manifest and pulls through a new process,
+// which does not have the manifest in memory.
 func TestDamagedManifest(t *testing.T) {
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
@@ -90,10 +90,10 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestRottenBlob flips a bit of a stored layer as a bad disk does, which neither
-// size nor time tells. A new process reads all again, drops it, and fetches it when
-// it is asked for.
-func TestRottenBlob(t *testing.T) {
+// TestSilentlyDamagedBlob flips a bit of a stored layer as a failing disk does,
+// without a change of size or time. The scrub of a new process drops the layer,
+// and the next pull fetches it.
+func TestSilentlyDamagedBlob(t *testing.T) {
 	p := startProxy(t, lab.mainBody())
 	c := loggedIn(t, p)
 	img := lab.push.single(t, "library/rotten", "1", 1<<20, 2<<20)
@@ -119,7 +119,7 @@ func TestRottenBlob(t *testing.T) {
 	wantSound(t, p.cache)
 }
 
-// awaitStored waits until the cache has stored content, which may be a moment
+// awaitStored waits until the cache has stored content, which may happen shortly
 // after it was served, and returns the file.
 func awaitStored(t *testing.T, cache string, d digest.Digest) string {
 	t.Helper()

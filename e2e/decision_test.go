@@ -9,12 +9,12 @@ import (
 	"testing"
 )
 
-// TestDecision asks as each account in each kind of group.
-func TestDecision(t *testing.T) {
+// TestAuthorization pulls with each account from each kind of group.
+func TestAuthorization(t *testing.T) {
 	img := lab.push.index(t, "library/decision", "1", 1<<10)
 	denied := []int{http.StatusForbidden}
 	granted := []int{http.StatusOK}
-	// Somebody who has not logged in may be told to, or that it is denied.
+	// A client without a login may be asked to log in, or be denied.
 	loginFirst := []int{http.StatusUnauthorized, http.StatusForbidden}
 	for _, c := range []struct {
 		account, group string
@@ -48,8 +48,9 @@ func TestDecision(t *testing.T) {
 	}
 }
 
-// TestUnknownGroupIsForbiddenGroup: nobody learns which groups exist.
-func TestUnknownGroupIsForbiddenGroup(t *testing.T) {
+// TestUnknownGroupAnswersLikeForbiddenGroup verifies that a client cannot find out
+// which groups exist.
+func TestUnknownGroupAnswersLikeForbiddenGroup(t *testing.T) {
 	img := lab.push.index(t, "library/alike", "1", 1<<10)
 	for _, account := range []string{"carol", ""} {
 		token := lab.main.login(t, account)
@@ -70,8 +71,8 @@ func TestUnknownGroupIsForbiddenGroup(t *testing.T) {
 	}
 }
 
-// TestDeniedInWords: what people read when they may not pull.
-func TestDeniedInWords(t *testing.T) {
+// TestDenialMessage verifies the message that users see when a pull is denied.
+func TestDenialMessage(t *testing.T) {
 	img := lab.push.index(t, "library/denied", "1", 1<<10)
 	reference := lab.main.reference("acme", img)
 	c := newClient(t)
@@ -89,7 +90,7 @@ func TestDeniedInWords(t *testing.T) {
 	}
 }
 
-// TestPublicGroupWithoutLogin pulls as a client that never logged in.
+// TestPublicGroupWithoutLogin pulls with a client that has never logged in.
 func TestPublicGroupWithoutLogin(t *testing.T) {
 	img := lab.push.index(t, "library/public", "1", 1<<20)
 	c := newClient(t)
@@ -106,9 +107,10 @@ func TestPublicGroupWithoutLogin(t *testing.T) {
 	}
 }
 
-// TestBlobBelongsToGroup: a digest is no capability. What one group pulled is not
-// another's, and not of another repository of the same group.
-func TestBlobBelongsToGroup(t *testing.T) {
+// TestBlobBelongsToRepository verifies that a digest is not a capability: a blob
+// that one group has pulled is not served to another group, nor for another
+// repository of the same group.
+func TestBlobBelongsToRepository(t *testing.T) {
 	img := lab.push.index(t, "library/belongs", "1", 1<<10)
 	lab.push.index(t, "library/elsewhere", "1", 1<<10)
 	alice := lab.main.login(t, "alice")
@@ -125,7 +127,7 @@ func TestBlobBelongsToGroup(t *testing.T) {
 		want(t, http.StatusNotFound, "BLOB_UNKNOWN")
 }
 
-// TestKillSwitch: with private groups off only public ones are served.
+// TestKillSwitch turns private groups off, which leaves the public ones.
 func TestKillSwitch(t *testing.T) {
 	img := lab.push.index(t, "library/switch", "1", 1<<10)
 	p := startProxy(t, lab.mainBody())
@@ -142,7 +144,8 @@ func TestKillSwitch(t *testing.T) {
 	ask("acme").want(t, http.StatusOK, "")
 }
 
-// TestRemovedMember: a token says who, not what. It is refused from the reload on.
+// TestRemovedMember verifies that a token does not help an account after the
+// reload that removes it from the group, or from the site.
 func TestRemovedMember(t *testing.T) {
 	img := lab.push.index(t, "library/removed", "1", 1<<10)
 	p := startProxy(t, lab.mainBody())
@@ -155,7 +158,7 @@ func TestRemovedMember(t *testing.T) {
 	p.get(t, alice, blobPath("acme", shortName(img), img.config.String())).want(t, http.StatusForbidden, "DENIED")
 	p.get(t, p.login(t, "carol"), path).want(t, http.StatusOK, "")
 
-	// An account that is gone is nobody, whatever its token says.
+	// A token of a removed account is invalid.
 	gone := strings.Replace(lab.mainBody(), "user carol "+lab.hashes["carol"]+"\n", "", 1)
 	carol := p.login(t, "carol")
 	p.mustReload(t, gone)

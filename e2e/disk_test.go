@@ -15,11 +15,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// trouble is what the log says of a disk that does not do what it must.
+// trouble is the log message about a failing disk.
 const trouble = "cache storage is in trouble"
 
-// TestCacheOutgrowsDisk pulls more than the disk can hold, with nothing that
-// keeps the cache from using all of it.
+// TestCacheOutgrowsDisk pulls more than the disk can hold, without a reserve.
 func TestCacheOutgrowsDisk(t *testing.T) {
 	p := newProxy(t)
 	p.storage = "reserve off"
@@ -42,9 +41,9 @@ func TestCacheOutgrowsDisk(t *testing.T) {
 	}
 }
 
-// TestBlobOutgrowsDisk pulls a layer that does not fit on the disk, with nothing
-// that keeps the cache from trying. It shows before the first byte, so upstream
-// sends the layer once.
+// TestBlobOutgrowsDisk pulls a layer that does not fit on the disk, without a
+// reserve. This is known before the first byte is sent, so upstream sends the
+// layer once.
 func TestBlobOutgrowsDisk(t *testing.T) {
 	p := newProxy(t)
 	p.storage = "reserve off"
@@ -62,9 +61,9 @@ func TestBlobOutgrowsDisk(t *testing.T) {
 	}
 }
 
-// TestDiskFull has others take what the disk has left, bytes or inodes. Pulls
-// go on, also of what the cache may have given up to make room, and when there is
-// room again, so does the cache.
+// TestDiskFull fills the disk with other files, by bytes or by inodes. Pulls
+// continue, including those of content that was removed to make room, and the cache
+// is used again when there is space.
 func TestDiskFull(t *testing.T) {
 	for name, disk := range map[string]struct {
 		options, storage string
@@ -101,7 +100,7 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// fillBytes writes files, each time smaller ones, until not a byte is left.
+// fillBytes writes smaller and smaller files until the disk is full.
 func fillBytes(t *testing.T, folder string) {
 	t.Helper()
 	for size := 1 << 20; size > 0; size /= 16 {
@@ -127,7 +126,7 @@ func fillInodes(t *testing.T, folder string) {
 	}
 }
 
-// TestDiskTurnsReadOnly takes leave to write away and gives it back.
+// TestDiskTurnsReadOnly remounts the disk read-only and then writable again.
 func TestDiskTurnsReadOnly(t *testing.T) {
 	p := newProxy(t)
 	mountMemory(t, p.cache, "size=256m")
@@ -150,7 +149,7 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 	wantSound(t, p.cache)
 }
 
-// remount waits until nobody writes, which the kernel asks for.
+// remount retries until no file is open for writing, as the kernel requires.
 func remount(t *testing.T, folder string, flags uintptr) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
@@ -164,8 +163,8 @@ func remount(t *testing.T, folder string, flags uintptr) {
 	}
 }
 
-// TestDiskFails has a file system shut itself down, as ext4 does after an error,
-// while layers are written to it: what is under way ends well all the same.
+// TestDiskFails shuts a file system down while layers are written to it, as ext4
+// does after an error. The pulls in progress succeed.
 func TestDiskFails(t *testing.T) {
 	p := newProxy(t)
 	mountDisk(t, p, 256<<20)
@@ -198,14 +197,14 @@ func TestDiskFails(t *testing.T) {
 	}
 }
 
-// TestRenameFails runs Caddy on a disk that cannot give a file its name, once it
-// has its own files.
+// TestRenameFails runs Caddy on a disk on which rename fails, once Caddy has
+// created its own files.
 func TestRenameFails(t *testing.T) {
 	p := startProxy(t, lab.mainBody())
 	p.login(t, "alice")
 	p.stop()
 	const calls = "rename,renameat,renameat2"
-	// As a grandchild, strace leaves Caddy to be stopped as any process.
+	// strace -D runs strace as a grandchild, so Caddy can be stopped like any process.
 	p.wrap = []string{"strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null",
 		"-e", "trace=" + calls, "-e", "inject=" + calls + ":error=EIO"}
 	p.launch(t, lab.mainBody())
@@ -218,7 +217,7 @@ func TestRenameFails(t *testing.T) {
 	}
 }
 
-// mountDisk gives the proxy's cache a disk of its own until the test ends.
+// mountDisk mounts a disk for the proxy's cache until the test ends.
 func mountDisk(t *testing.T, p *proxy, size int64) {
 	t.Helper()
 	disk := filepath.Join(p.dir, "disk")

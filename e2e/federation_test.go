@@ -20,7 +20,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// issuer gives out id tokens, as a CI system does to its jobs.
+// issuer issues id tokens, as a CI system does for its jobs.
 type issuer struct {
 	*front
 	key *ecdsa.PrivateKey
@@ -28,7 +28,7 @@ type issuer struct {
 
 const audience = "registry.example.com"
 
-// newIssuer starts an issuer on a port of the loopback device.
+// newIssuer starts an issuer on a loopback port.
 func newIssuer(t *testing.T) *issuer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -57,7 +57,7 @@ func (i *issuer) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// idToken is what a job of an owner's repository gets for an audience.
+// idToken returns the id token of a job in a repository of the owner.
 func (i *issuer) idToken(t *testing.T, owner, audience string, key *ecdsa.PrivateKey) string {
 	t.Helper()
 	now := time.Now()
@@ -71,8 +71,8 @@ func (i *issuer) idToken(t *testing.T, owner, audience string, key *ecdsa.Privat
 	return raw
 }
 
-// TestIDToken: a job logs in with its id token as the password, and pulls what
-// the configuration maps its claims to.
+// TestIDToken logs in with the id token of a CI job as the password and pulls from
+// the group that the configuration maps its claims to.
 func TestIDToken(t *testing.T) {
 	img := lab.push.single(t, "library/id-token", "1", 1<<10)
 	i := newIssuer(t)
@@ -106,8 +106,8 @@ func TestIDToken(t *testing.T) {
 	}
 }
 
-// TestGitLab: GitLab's users log in with their access tokens and pull what they
-// may read there, as long as they may.
+// TestGitLab logs in with access tokens of GitLab users. They can pull from a group
+// as long as they may read it at GitLab.
 func TestGitLab(t *testing.T) {
 	img := lab.push.single(t, "library/gitlab", "1", 1<<10)
 	g := gitlabtest.New(t)

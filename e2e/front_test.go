@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// front stands before a server, writes down what it is asked, and can slow it.
+// front is a reverse proxy in front of a server. It records the requests and can
+// limit the rate of the answers.
 type front struct {
 	address string
 	server  *http.Server
@@ -32,8 +33,8 @@ type seenRequest struct {
 	method, path, authorization, span string
 }
 
-// newFront listens on address and hands on to target. With an authority it
-// speaks TLS, with a certificate for name.
+// newFront listens on address and forwards to target. With an authority it uses
+// TLS with a certificate for name.
 func newFront(address, target string, a *authority, name string) (*front, error) {
 	to, err := url.Parse(target)
 	if err != nil {
@@ -43,7 +44,7 @@ func newFront(address, target string, a *authority, name string) (*front, error)
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
-			// A registry writes its own address, as the client knows it, into Location.
+			// A registry puts its own address, as the client knows it, into Location.
 			r.Out.Host = r.In.Host
 			r.SetXForwarded()
 		},
@@ -56,7 +57,7 @@ func newFront(address, target string, a *authority, name string) (*front, error)
 	return f, f.listen(address, proxy, a, name)
 }
 
-// newRecorder is a front before a handler.
+// newRecorder returns a front for a handler.
 func newRecorder(address string, handler http.Handler, a *authority, name string) (*front, error) {
 	f := &front{}
 	return f, f.listen(address, handler, a, name)
@@ -91,14 +92,14 @@ func (f *front) listen(address string, handler http.Handler, a *authority, name 
 
 func (f *front) stop() { _ = f.server.Close() }
 
-// forget starts the count anew.
+// forget resets the recorded requests and counts.
 func (f *front) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.seen, f.sent = nil, nil
 }
 
-// counter counts what is sent of a blob.
+// counter counts the bytes sent of a blob.
 func (f *front) counter(path string) func(n int) {
 	_, digest, _ := strings.Cut(path, "/blobs/")
 	return func(n int) {
@@ -111,7 +112,7 @@ func (f *front) counter(path string) func(n int) {
 	}
 }
 
-// bytesOf tells how many bytes of a blob were sent, in however many parts.
+// bytesOf returns how many bytes of a blob were sent, over all requests.
 func (f *front) bytesOf(digest string) int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -124,8 +125,8 @@ func (f *front) requests() []seenRequest {
 	return append([]seenRequest(nil), f.seen...)
 }
 
-// blobs tells how often each blob was asked for, by digest. The parts of a large
-// one may be asked for at once: what counts is its beginning.
+// blobs returns how often each blob was requested, by digest. A large blob may be
+// requested in parts: only requests for its beginning count.
 func (f *front) blobs() map[string]int {
 	count := map[string]int{}
 	for _, r := range f.requests() {
@@ -140,7 +141,7 @@ func (f *front) blobs() map[string]int {
 	return count
 }
 
-// wantNoBlobs fails the test when upstream was asked for any blob.
+// wantNoBlobs reports an error if a blob was requested from upstream.
 func (f *front) wantNoBlobs(t *testing.T) {
 	t.Helper()
 	if blobs := f.blobs(); len(blobs) != 0 {
@@ -148,7 +149,8 @@ func (f *front) wantNoBlobs(t *testing.T) {
 	}
 }
 
-// wantOnce fails the test unless upstream was asked once for each of the blobs.
+// wantOnce reports an error unless each of the blobs was requested from upstream
+// once.
 func (f *front) wantOnce(t *testing.T, blobs []string) {
 	t.Helper()
 	asked := f.blobs()
@@ -163,7 +165,7 @@ func (f *front) wantOnce(t *testing.T, blobs []string) {
 	}
 }
 
-// slowBody hands out a body at the rate that holds at the moment.
+// slowBody limits the rate of a body to the front's current rate.
 type slowBody struct {
 	io.ReadCloser
 	rate  *atomic.Int64

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// roles is a configuration whose group acme has somebody in each role, and lines
-// of its own.
+// roles returns a configuration whose group acme has one account in each role, and
+// the given lines.
 func roles(lines string) string {
 	return lab.accounts() + upstreamBlock("docker.io", plainEndpoint) +
 		"group acme {\n\tmembers alice\n\tmaintainers bob\n\towners carol\n\t" + lines + "\n}\ngroup other {\n\tmembers alice\n}\n"
 }
 
-// ask asks as an account, by Basic, as people do with curl.
+// ask sends a request with Basic credentials, as curl does.
 func (p *proxy) ask(t *testing.T, account, method, path, body string) answer {
 	t.Helper()
 	request, err := http.NewRequest(method, "https://"+p.host+path, strings.NewReader(body))
@@ -35,14 +35,14 @@ func (p *proxy) ask(t *testing.T, account, method, path, body string) answer {
 	return send(t, request)
 }
 
-// into reads an answer that must have the status.
+// into decodes an answer that must have the status.
 func (a answer) into(t *testing.T, status int, value any) {
 	t.Helper()
 	a.want(t, status, "")
 	must(t, json.Unmarshal(a.body, value))
 }
 
-// overview is what a group's page tells a script.
+// overview is the JSON of a group's page.
 type overview struct {
 	Usage *struct {
 		Bytes, Quota int64
@@ -51,7 +51,8 @@ type overview struct {
 	Images []struct{ Name, Digest string }
 }
 
-// awaitOverview asks until the group has been measured and is as wanted.
+// awaitOverview requests the page until the group has been measured and wanted
+// returns true.
 func (p *proxy) awaitOverview(t *testing.T, as, group string, wanted func(overview) bool) (seen overview) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
@@ -66,8 +67,8 @@ func (p *proxy) awaitOverview(t *testing.T, as, group string, wanted func(overvi
 	}
 }
 
-// TestPurge: after a maintainer's purge the next pull asks upstream again, for
-// the image or for all of them.
+// TestPurge verifies that after a maintainer's purge of one image, or of all
+// images, the next pull asks upstream again.
 func TestPurge(t *testing.T) {
 	first := lab.push.single(t, "library/purged", "1", 1<<20)
 	second := lab.push.single(t, "library/purged-too", "1", 1<<20)
@@ -103,7 +104,7 @@ func TestPurge(t *testing.T) {
 	pull("acme", second, true)
 }
 
-// awaitGone waits until no content of the images is on disk.
+// awaitGone waits until the content of the images is removed from disk.
 func (p *proxy) awaitGone(t *testing.T, images ...image) {
 	t.Helper()
 	must(t, p.ready(func() error {
@@ -118,8 +119,9 @@ func (p *proxy) awaitGone(t *testing.T, images ...image) {
 	}))
 }
 
-// TestQuota: a group over its quota loses what was not pulled for longest, and
-// an image that never fits is passed on.
+// TestQuota exceeds the quota of a group: the least recently pulled image is
+// removed, and an image that is larger than the quota is served without being
+// stored.
 func TestQuota(t *testing.T) {
 	const layer, quota = 4 << 20, 10 << 20
 	images := make([]image, 3)
@@ -134,7 +136,7 @@ func TestQuota(t *testing.T) {
 		pull(img)
 	}
 	p.awaitGone(t, images[0])
-	// While the third was on its way it was not among what the group has.
+	// During its download the third image was not yet part of what the group has.
 	seen := p.awaitOverview(t, "bob", "acme", func(o overview) bool { return o.Usage.Bytes <= quota && o.Usage.Bytes >= 2*layer })
 	if seen.Usage.Quota != quota {
 		t.Errorf("the page tells %+v", seen.Usage)
@@ -154,9 +156,9 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-// TestOwnersToken: an owner makes a token over HTTP, a machine pulls with it
-// until the owner revokes it; nobody below may do either.
-func TestOwnersToken(t *testing.T) {
+// TestGroupTokenByOwner creates a token over HTTP as an owner and pulls with it
+// until the owner revokes it. Members and maintainers can do neither.
+func TestGroupTokenByOwner(t *testing.T) {
 	img := lab.push.single(t, "library/owners-token", "1", 1<<10)
 	p := startProxy(t, roles(""))
 	const tokens = "/acme/dependency_proxy/tokens"

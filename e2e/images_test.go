@@ -22,7 +22,7 @@ import (
 
 const dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 
-// image is what a test pushed to the upstream registry.
+// image is an image that a test has pushed to the upstream registry.
 type image struct {
 	repository, tag string
 	digest          digest.Digest // of the manifest or index behind the tag
@@ -31,7 +31,7 @@ type image struct {
 	layers          []digest.Digest
 }
 
-// blobs are the digests that a pull on this machine needs.
+// blobs returns the digests of the blobs that a pull on this machine needs.
 func (i image) blobs() []string {
 	all := []string{i.config.String()}
 	for _, layer := range i.layers {
@@ -40,7 +40,7 @@ func (i image) blobs() []string {
 	return all
 }
 
-// pusher writes images of random content into a registry.
+// pusher pushes images with random content to a registry.
 type pusher struct {
 	registry string // http://host:port
 }
@@ -55,7 +55,7 @@ func (p pusher) single(t *testing.T, repository, tag string, sizes ...int) image
 	return img
 }
 
-// index pushes an OCI index of an image for another machine and one for this.
+// index pushes an OCI index with an image for this machine and one for another.
 func (p pusher) index(t *testing.T, repository, tag string, sizes ...int) image {
 	t.Helper()
 	img := image{repository: repository, tag: tag}
@@ -75,7 +75,7 @@ func (p pusher) index(t *testing.T, repository, tag string, sizes ...int) image 
 	return img
 }
 
-// platform pushes configuration and layers, and returns the manifest.
+// platform pushes a configuration and layers, and returns the manifest.
 func (p pusher) platform(t *testing.T, img *image, arch, mediaType string, sizes []int) []byte {
 	t.Helper()
 	configType, layerType := v1.MediaTypeImageConfig, v1.MediaTypeImageLayerGzip
@@ -98,7 +98,7 @@ func (p pusher) platform(t *testing.T, img *image, arch, mediaType string, sizes
 	return asJSON(t, manifest)
 }
 
-// layer makes a compressed layer of one random file, so that no two are alike.
+// layer returns a compressed layer with one random file, so that layers differ.
 func layer(t *testing.T, name string, size int) (content []byte, diffID digest.Digest) {
 	t.Helper()
 	file := make([]byte, size)
@@ -135,7 +135,7 @@ func (p pusher) manifest(t *testing.T, repository, reference, mediaType string, 
 	return digest.FromBytes(content)
 }
 
-// send does one request and returns the Location of its answer.
+// send sends a request and returns the Location of the response.
 func (p pusher) send(t *testing.T, method, to, mediaType string, content []byte, want int) string {
 	t.Helper()
 	request, err := http.NewRequest(method, to, bytes.NewReader(content))

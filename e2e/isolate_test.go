@@ -11,9 +11,9 @@ import (
 	"syscall"
 )
 
-// Names and addresses of the run. All are on the loopback device of the network
-// namespace; the proxy has an address outside 127.0.0.0/8 because Docker does not
-// verify certificates inside it.
+// Names and addresses of the tests. All are on the loopback device of the network
+// namespace. The proxy has an address outside of 127.0.0.0/8, because Docker does
+// not verify certificates inside it.
 const (
 	proxyName = "registry.example.com"
 	proxyAddr = "192.0.2.10"
@@ -26,11 +26,11 @@ const (
 	cdnAddr  = "192.0.2.23"
 )
 
-// trustBundle is the file that every client here reads its trusted roots from.
+// trustBundle is the file from which all clients read their trusted roots.
 const trustBundle = "/etc/ssl/certs/ca-certificates.crt"
 
-// isolate gives this process, which is alone in its namespaces, files and
-// addresses of its own.
+// isolate sets up files and addresses for this process, which runs in its own
+// namespaces.
 func isolate(dir string) error {
 	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
@@ -44,7 +44,7 @@ func isolate(dir string) error {
 	if err := privateFolder(dir, "/etc", true); err != nil {
 		return err
 	}
-	// podman and skopeo remember here which blob they saw in which registry.
+	// podman and skopeo record here which blobs they have seen in which registry.
 	if err := privateFolder(dir, "/var/lib/containers", false); err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func isolate(dir string) error {
 	return addresses(proxyAddr, hubAddr, authAddr, cdnAddr)
 }
 
-// privateFolder puts a folder of the run, a copy or empty, over path.
+// privateFolder mounts a copy of a folder, or an empty folder, over path.
 func privateFolder(dir, path string, withContent bool) error {
 	own := filepath.Join(dir, "over", strings.ReplaceAll(path[1:], "/", "-"))
 	for _, folder := range []string{path, own} {
@@ -81,9 +81,9 @@ func privateEtc() error {
 	} {
 		fmt.Fprintf(&hosts, "%s %s\n", line[0], line[1])
 	}
-	// A machine's own Docker settings would rule the Engine of the tests too. A
-	// resolver that is nowhere would make a name that is not in the hosts file
-	// cost seconds.
+	// The machine's Docker settings would also apply to the tests' Docker Engine. An
+	// unreachable resolver would make a name that is not in the hosts file take
+	// seconds.
 	for _, path := range []string{"/etc/docker", "/etc/resolv.conf", trustBundle} {
 		if err := os.RemoveAll(path); err != nil {
 			return err

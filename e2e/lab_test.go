@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// lab is what all scenarios share.
+// lab is shared by all tests.
 var lab *laboratory
 
 // laboratory is the running stack: upstream registries, an ACME server, Docker
-// Engine, containerd, and one proxy that most scenarios use.
+// Engine, containerd, and the proxy that most tests use.
 type laboratory struct {
 	dir       string
 	caddy     string
@@ -35,13 +35,13 @@ type laboratory struct {
 	engine, containerd           *process
 }
 
-// password is every account's.
+// password is the password of all accounts.
 const password = "correct-horse"
 
 var accounts = []string{"alice", "bob", "carol"}
 
-// newLab starts the stack. What it has started is in the laboratory it returns,
-// with an error too.
+// newLab starts the stack. If it fails, it also returns the laboratory, so that the
+// caller can stop what has been started.
 func newLab(dir string) (*laboratory, error) {
 	l := &laboratory{dir: dir, caddy: os.Getenv(caddyVar), previous: os.Getenv(previousVar), hashes: map[string]string{}}
 	l.push = pusher{"http://" + plainRegistry}
@@ -66,7 +66,7 @@ func (l *laboratory) stop() {
 	}
 }
 
-// start starts a server that lives as long as the laboratory.
+// start starts a server that runs until the laboratory is stopped.
 func (l *laboratory) start(name string, env []string, argv ...string) (*process, error) {
 	p, err := startProcess(filepath.Join(l.dir, name), name, env, argv...)
 	if err == nil {
@@ -85,10 +85,9 @@ const pebbleConfig = `{"pebble": {
 	"profiles": {"default": {"description": "default", "validityPeriod": 86400}}
 }}`
 
-// startACME starts pebble, which really validates: names come from the hosts
-// file, and it asks the proxy on ports 80 and 443. Then all clients are told to
-// trust pebble's root and the tests' own authority, as they would trust any
-// public one.
+// startACME starts pebble. Pebble validates names for real: it resolves them with
+// the hosts file and connects to the proxy on ports 80 and 443. All clients then
+// trust pebble's root and the tests' own authority.
 func (l *laboratory) startACME() (err error) {
 	if l.authority, err = newAuthority(); err != nil {
 		return err
@@ -132,8 +131,8 @@ func (l *laboratory) trustRoots() error {
 	return os.WriteFile(trustBundle, append(l.authority.pem(), root...), 0o644)
 }
 
-// client makes the tests' own requests. It keeps no connection, so that the
-// certificate and the configuration of the moment are what it meets.
+// client is used for the tests' own requests. It does not reuse connections, so
+// each request uses the current certificate and configuration.
 func (l *laboratory) client() *http.Client {
 	return &http.Client{
 		Timeout: time.Minute,
@@ -145,7 +144,7 @@ func (l *laboratory) client() *http.Client {
 	}
 }
 
-// hashPasswords makes cheap hashes: the price of a login is not tested here.
+// hashPasswords computes hashes of the lowest cost, to keep the tests fast.
 func (l *laboratory) hashPasswords() error {
 	for _, account := range accounts {
 		out, err := runFor(time.Minute, plainEnv(l.dir),
@@ -158,7 +157,7 @@ func (l *laboratory) hashPasswords() error {
 	return nil
 }
 
-// startEngines starts Docker Engine and a containerd of our own.
+// startEngines starts Docker Engine and a containerd for the tests.
 func (l *laboratory) startEngines() (err error) {
 	docker := filepath.Join(l.dir, "docker")
 	l.engine, err = l.start("dockerd", plainEnv(docker), "dockerd",

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// How long the proxies here believe what slapd says, and how long they do
-// without it.
+// How long the proxies of these tests use an answer of slapd, and how long while
+// slapd is unavailable.
 const (
 	ldapCacheFor = 2 * time.Second
 	ldapGrace    = 8 * time.Second
@@ -24,13 +24,13 @@ const ldapGroups = `
 		map cn=platform,ou=groups,dc=example,dc=com -> acme
 		map CN=Leads,OU=groups,DC=example,DC=com -> acme/platform owner`
 
-// ldapBody is a configuration whose accounts are all in slapd.
+// ldapBody returns a configuration with all accounts in slapd.
 func ldapBody(url, lines string) string {
 	return fmt.Sprintf("directory ldap %s {\n%s%s\n\t\tcache_for %s\n\t\tgrace %s\n}\n", url, lines, ldapGroups, ldapCacheFor, ldapGrace) +
 		upstreamBlock("docker.io", plainEndpoint) + "group acme\ngroup acme/platform\n"
 }
 
-// ldapSearch are the lines for search then bind; the password is in a file.
+// ldapSearch returns the lines for search then bind; the password is in a file.
 func ldapSearch(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ldap-password")
@@ -42,7 +42,7 @@ func ldapSearch(t *testing.T) string {
 		user_filter (&(uid=%%s)(!(employeeType=disabled)))`, ldapReader, file)
 }
 
-// TestLDAP logs in with slapd's accounts in each way to bind and to encrypt.
+// TestLDAP logs in with each way to bind and to encrypt.
 func TestLDAP(t *testing.T) {
 	img := lab.push.single(t, "library/ldap", "1", 1<<10)
 	startSlapd(t)
@@ -83,16 +83,16 @@ func TestLDAP(t *testing.T) {
 	}
 }
 
-// TestLDAPClear: slapd refuses a password that comes in the clear, so those that
-// it takes have not. Here the configuration insists on it.
-func TestLDAPClear(t *testing.T) {
+// TestLDAPWithoutTLS verifies that slapd refuses passwords sent in the clear, so the
+// logins of TestLDAP were encrypted. This configuration sets `insecure on`.
+func TestLDAPWithoutTLS(t *testing.T) {
 	startSlapd(t)
 	p := startProxy(t, ldapBody(ldapURL, ldapSearch(t)+"\n\t\tinsecure on"))
 	p.askToken(t, "alice", password).want(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 }
 
-// TestLDAPChanges: who leaves a group, is disabled or removed in the directory
-// pulls nothing after cache_for.
+// TestLDAPChanges verifies that an account that is disabled, removed, or removed
+// from a group cannot pull after cache_for.
 func TestLDAPChanges(t *testing.T) {
 	img := lab.push.single(t, "library/ldap-changes", "1", 1<<10)
 	server := startSlapd(t)
@@ -128,9 +128,9 @@ func TestLDAPChanges(t *testing.T) {
 	refused("removed", p.login(t, "bob"), http.StatusUnauthorized, "dn: uid=bob,ou=people,dc=example,dc=com\nchangetype: delete\n")
 }
 
-// TestLDAPStopped: without slapd, who is known pulls on until the grace ends,
-// and nobody else gets in; with it again all do.
-func TestLDAPStopped(t *testing.T) {
+// TestLDAPUnavailable stops slapd: known accounts can pull until the grace period
+// ends, and other accounts cannot log in. When slapd is back, all can.
+func TestLDAPUnavailable(t *testing.T) {
 	img := lab.push.single(t, "library/ldap-stopped", "1", 1<<10)
 	server := startSlapd(t)
 	body := ldapBody(ldapURL, ldapSearch(t)+"\n\t\tstarttls on")

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// loginCommand is how a client logs in, with what it takes to trust Caddy's
-// internal authority where a name has no public certificate.
+// loginCommand is how a client logs in, with the options to trust Caddy's internal
+// authority for names without a public certificate.
 type loginCommand struct {
 	client string
 	argv   []string // the host comes last
@@ -37,11 +37,11 @@ var loginCommands = []loginCommand{
 	{"oras", []string{"oras", "login", "--plain-http=false"}, trustByVariable},
 }
 
-// refusal is what a person must be able to read when a login is refused.
+// refusal is the message that a user must see when a login is refused.
 var refusal = regexp.MustCompile(`(?i)unauthorized|invalid username/password|incorrect username or password`)
 
-// TestLogin has each client log in, with the certificate got by ACME and with
-// the one of Caddy's internal authority.
+// TestLogin logs in with each client, with the certificate from ACME and with the
+// one from Caddy's internal authority.
 func TestLogin(t *testing.T) {
 	root := internalRoot(t)
 	for _, host := range []string{proxyName, mainLocalhost} {
@@ -58,7 +58,7 @@ func TestLogin(t *testing.T) {
 				}
 				c := newClient(t, env...)
 				c.run(t, login("alice", password)...)
-				// A client that is logged in already may answer out of its own file.
+				// A client that is already logged in may not ask the registry.
 				for _, wrong := range [][2]string{{"alice", "wrong"}, {"nobody", password}} {
 					out := newClient(t, env...).refuses(t, login(wrong[0], wrong[1])...)
 					if !refusal.MatchString(out) {
@@ -70,8 +70,9 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-// internalRoot is a folder of its own with the root of the main proxy's internal
-// authority: podman and its family take all of a folder, keys too.
+// internalRoot returns a folder that contains only the root of the main proxy's
+// internal authority: podman, buildah and skopeo load every file of a folder,
+// including keys.
 func internalRoot(t *testing.T) string {
 	t.Helper()
 	from := filepath.Join(lab.main.dir, "data/caddy/pki/authorities/local/root.crt")
@@ -82,7 +83,8 @@ func internalRoot(t *testing.T) string {
 	return to
 }
 
-// TestLoginCrane proves crane's login by a request: it only writes a file.
+// TestLoginCrane verifies crane's login with a request, since crane only writes a
+// file.
 func TestLoginCrane(t *testing.T) {
 	img := lab.push.single(t, "library/crane-login", "1", 1<<10)
 	for _, login := range []struct {
@@ -100,7 +102,7 @@ func TestLoginCrane(t *testing.T) {
 	}
 }
 
-// TestLoginWithoutEngine has the docker command do the login itself.
+// TestLoginWithoutEngine runs `docker login` without a Docker Engine.
 func TestLoginWithoutEngine(t *testing.T) {
 	c := newClient(t, "DOCKER_HOST=unix:///run/no-engine-here.sock")
 	out := c.run(t, "docker", "login", "-u", "alice", "-p", password, proxyName)
@@ -113,8 +115,9 @@ func TestLoginWithoutEngine(t *testing.T) {
 	}
 }
 
-// TestDockerKeepsPassword: a refresh token that nobody asked to configure would
-// replace the password in Docker's file and lock podman out.
+// TestDockerKeepsPassword verifies that a refresh token is not issued unless it is
+// configured: it would replace the password in Docker's file, and podman could not
+// use it.
 func TestDockerKeepsPassword(t *testing.T) {
 	c := newClient(t)
 	c.run(t, "docker", "login", "-u", "alice", "-p", password, proxyName)
@@ -129,8 +132,8 @@ func TestDockerKeepsPassword(t *testing.T) {
 	}
 }
 
-// TestPing asks what the clients' logins are made of.
-func TestPing(t *testing.T) {
+// TestLoginRequests sends the requests that a client's login consists of.
+func TestLoginRequests(t *testing.T) {
 	got := lab.main.get(t, "", "/v2/")
 	got.want(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	want := `Bearer realm="https://` + proxyName + `/jwt/auth",service="dependency_proxy"`
@@ -142,8 +145,8 @@ func TestPing(t *testing.T) {
 	lab.main.askToken(t, "nobody", password).want(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestPage: the rest of the site is not the registry's.
-func TestPage(t *testing.T) {
+// TestOtherPathsReachNextHandler requests a page beside the registry.
+func TestOtherPathsReachNextHandler(t *testing.T) {
 	got := lab.main.get(t, "", "/")
 	if got.status != http.StatusOK || string(got.body) != pageText {
 		t.Errorf("the page answers %d %q", got.status, got.body)

@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// insideVar carries the run's folder to the test binary in its namespaces.
+	// insideVar passes the temporary folder to the test binary in its namespaces.
 	insideVar = "DEPENDENCY_PROXY_E2E_DIR"
-	// caddyVar names the Caddy to test.
+	// caddyVar names the Caddy binary to test.
 	caddyVar = "DEPENDENCY_PROXY_E2E_CADDY"
-	// previousVar names the Caddy to upgrade from; see [previousBinary].
+	// previousVar names the Caddy binary to upgrade from; see [previousBinary].
 	previousVar = "DEPENDENCY_PROXY_E2E_PREVIOUS"
 )
 
-// tools must all be there: a scenario that cannot run is a failure.
+// tools must all be installed: a test that cannot run is a failure.
 var tools = []string{
 	"registry", "pebble", "docker", "dockerd", "containerd", "ctr",
 	"podman", "buildah", "skopeo", "crane", "regctl", "oras", "conformance", "ip", "go",
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// runOutside builds what is tested and runs the tests in namespaces of their own.
+// runOutside builds the binaries and runs the tests in namespaces of their own.
 func runOutside() (int, error) {
 	if err := checkTools(); err != nil {
 		return 0, err
@@ -106,7 +106,7 @@ func caddyBinary() (string, error) {
 	return filepath.Abs("../caddy")
 }
 
-// runInside sets up what the scenarios share, runs them and takes it down.
+// runInside starts the shared stack, runs the tests and stops the stack.
 func runInside(m *testing.M, dir string) int {
 	if err := isolate(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: isolating:", err)

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// hostsFile sends a node's pulls from Docker Hub to the proxy. The server line is
-// where containerd would go next; nothing answers there.
+// hostsFile directs a node's pulls from Docker Hub to the proxy. The server line is
+// what containerd would try next; it does not answer.
 const hostsFile = `server = "https://127.0.0.1:9"
 
 [host."https://%s/v2/acme/dependency_proxy/containers"]
@@ -19,7 +19,7 @@ const hostsFile = `server = "https://127.0.0.1:9"
   override_path = true
 %s`
 
-// TestContainerdMirror pulls by Docker Hub's name through the proxy, with the
+// TestContainerdMirror pulls an image of Docker Hub through the proxy, with the
 // login in the node's configuration and with one given to the pull.
 func TestContainerdMirror(t *testing.T) {
 	basic := base64.StdEncoding.EncodeToString([]byte("alice:" + password))

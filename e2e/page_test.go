@@ -15,11 +15,11 @@ import (
 	"testing"
 )
 
-// picturesVar names a folder to keep the pictures of pages in.
+// picturesVar names a folder in which to keep the screenshots.
 const picturesVar = "DEPENDENCY_PROXY_E2E_PICTURES"
 
-// TestGroupPage has a maintainer look at the group in a browser: what real
-// clients have pulled, how much of the quota that is, by day and by night.
+// TestGroupPage opens the page of a group in a browser as a maintainer. It shows
+// what clients have pulled and the used part of the quota, in light and dark mode.
 func TestGroupPage(t *testing.T) {
 	first := lab.push.index(t, "library/alpine", "3.20", 3<<20)
 	second := lab.push.single(t, "team/tools/a-long-name-for-an-image-of-many-words", "2026.11.24-build.1234", 2<<20)
@@ -29,7 +29,7 @@ func TestGroupPage(t *testing.T) {
 	dockerPull(t, c, p.reference("acme", first), first)
 	dockerPull(t, c, p.reference("acme/platform", second), second)
 	dockerPull(t, c, p.reference("acme", purged), purged)
-	// What is measured some time after the start anyhow is measured at once.
+	// Usage is otherwise measured some time after the start.
 	p.ask(t, "bob", http.MethodDelete, "/acme/dependency_proxy/cache?image="+shortName(purged), "").want(t, http.StatusAccepted, "")
 	seen := p.awaitOverview(t, "bob", "acme", func(o overview) bool { return len(o.Images) == 2 })
 	if seen.Usage.Quota != 16<<20 || seen.Usage.Bytes < 5<<20 || seen.Usage.Bytes > 6<<20 {
@@ -59,8 +59,8 @@ func TestGroupPage(t *testing.T) {
 	}
 }
 
-// browse opens a page with an account's login in headless Chromium and returns
-// what that prints.
+// browse opens a page in headless Chromium, logged in as account, and returns what
+// Chromium prints.
 func (p *proxy) browse(t *testing.T, account, path string, flags ...string) string {
 	t.Helper()
 	page := url.URL{Scheme: "https", User: url.UserPassword(account, password), Host: p.host, Path: path}
@@ -74,8 +74,8 @@ func (p *proxy) browse(t *testing.T, account, path string, flags ...string) stri
 	return out
 }
 
-// picture takes a picture of acme's page as bob sees it and returns how bright
-// its background is.
+// picture takes a screenshot of acme's page as bob sees it and returns the
+// brightness of its background.
 func (p *proxy) picture(t *testing.T, name string, flags ...string) uint32 {
 	t.Helper()
 	folder := os.Getenv(picturesVar)
@@ -95,8 +95,8 @@ func (p *proxy) picture(t *testing.T, name string, flags ...string) uint32 {
 	return (r + g + b) / 3
 }
 
-// keyHash is the proxy's certificate as Chromium wants it named, which trusts
-// neither the system's roots nor a file.
+// keyHash returns the hash of the proxy's public key in the form that Chromium
+// accepts. Chromium uses neither the system's roots nor a file.
 func (p *proxy) keyHash(t *testing.T) string {
 	t.Helper()
 	conn, err := tls.Dial("tcp", p.host, &tls.Config{RootCAs: p.roots})

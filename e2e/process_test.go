@@ -23,7 +23,7 @@ type process struct {
 	done chan struct{}
 }
 
-// startProcess starts argv with env and nothing else in its environment.
+// startProcess starts argv with only env in its environment.
 func startProcess(dir, name string, env []string, argv ...string) (*process, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func startProcess(dir, name string, env []string, argv ...string) (*process, err
 	return p, nil
 }
 
-// stop asks the process to end and kills it when it does not.
+// stop asks the process to end and kills it if it does not.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -58,7 +58,7 @@ func (p *process) stop() {
 	}
 }
 
-// ready waits until check is content, the process ends, or a minute is over.
+// ready waits until check succeeds. It fails if the process ends or after a minute.
 func (p *process) ready(check func() error) error { return p.readyWithin(time.Minute, check) }
 
 func (p *process) readyWithin(limit time.Duration, check func() error) error {
@@ -79,7 +79,7 @@ func (p *process) readyWithin(limit time.Duration, check func() error) error {
 	}
 }
 
-// output is all that the process has written so far.
+// output returns what the process has written so far.
 func (p *process) output() string {
 	data, _ := os.ReadFile(p.log)
 	return string(data)
@@ -90,7 +90,7 @@ func (p *process) tail(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// showOnFailure prints the end of the process's output when the test failed.
+// showOnFailure prints the end of the process's output if the test fails.
 func (p *process) showOnFailure(t *testing.T) {
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -99,14 +99,14 @@ func (p *process) showOnFailure(t *testing.T) {
 	})
 }
 
-// runFor runs a program to its end and returns all it wrote.
+// runFor runs a program to its end and returns its output.
 func runFor(patience time.Duration, env []string, argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, &out, &out
-	// A grandchild may hold the output open after the program was killed.
+	// A grandchild may keep the output open after the program was killed.
 	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()
 	if ctx.Err() != nil {
@@ -115,7 +115,7 @@ func runFor(patience time.Duration, env []string, argv ...string) (string, error
 	return out.String(), err
 }
 
-// plainEnv is the environment of the servers: no proxies, no tokens, no home.
+// plainEnv returns the environment of the servers: no proxies, no tokens, no home.
 func plainEnv(dir string, more ...string) []string {
 	return append([]string{
 		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "HOME=" + dir,

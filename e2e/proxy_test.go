@@ -29,22 +29,22 @@ type proxy struct {
 	roots      *x509.CertPool
 }
 
-// pageText is what the page beside the registry says.
+// pageText is the text of the page beside the registry.
 const pageText = "a page on the same site"
 
-// Scenarios with a proxy of their own get the next pair of ports.
+// Tests with a proxy of their own use the next pair of ports.
 var nextPort atomic.Int32
 
 // mainLocalhost is the main proxy's other name, with Caddy's internal authority.
 const mainLocalhost = "localhost:8444"
 
-// startMain starts the proxy that most scenarios share: one name with a
-// certificate got by ACME, and localhost with Caddy's internal authority.
+// startMain starts the proxy that most tests share, with a name that has a
+// certificate from ACME, and localhost with Caddy's internal authority.
 func (l *laboratory) startMain() error {
 	l.main = &proxy{
 		dir: filepath.Join(l.dir, "main"), cache: filepath.Join(l.dir, "main", "cache"), caddy: l.caddy, roots: l.roots,
 		admin: "127.0.0.1:2020", host: proxyName,
-		// The other hosts of the run have their own servers on port 443.
+		// The other hosts of the tests have their own servers on port 443.
 		globals: "default_bind " + proxyAddr + " 127.0.0.1\n\tacme_ca https://127.0.0.1:14000/dir\n\tacme_ca_root " + l.authorityFile(),
 		sites:   fmt.Sprintf("%s, %s {\n\timport proxy\n}\n", proxyName, mainLocalhost),
 	}
@@ -55,8 +55,8 @@ func (l *laboratory) startMain() error {
 	return l.main.ready(l.main.answers)
 }
 
-// mainBody has a group of each kind, and is what scenarios with a proxy of their
-// own start from.
+// mainBody returns a configuration with one group of each kind. Tests with a proxy
+// of their own start from it.
 func (l *laboratory) mainBody() string {
 	return l.accounts() + upstreamBlock("docker.io", plainEndpoint) + standardGroups
 }
@@ -84,13 +84,13 @@ func (l *laboratory) accounts() string {
 	return out.String()
 }
 
-// upstreamBlock declares an upstream of this run, which has a loopback address.
+// upstreamBlock declares an upstream of the tests, which has a loopback address.
 func upstreamBlock(name, endpoint string, more ...string) string {
 	lines := append([]string{"endpoint " + endpoint, "allow_private on"}, more...)
 	return fmt.Sprintf("upstream %s {\n\t%s\n}\n", name, strings.Join(lines, "\n\t"))
 }
 
-// startProxy starts a proxy for one test, on a port of localhost and with a
+// startProxy starts a proxy for one test, on a port of localhost, with a
 // certificate that all clients trust.
 func startProxy(t *testing.T, body string) *proxy {
 	t.Helper()
@@ -99,7 +99,7 @@ func startProxy(t *testing.T, body string) *proxy {
 	return p
 }
 
-// newProxy is one that is yet to be launched.
+// newProxy returns a proxy that has not been started.
 func newProxy(t *testing.T) *proxy {
 	t.Helper()
 	n := int(nextPort.Add(2))
@@ -107,7 +107,7 @@ func newProxy(t *testing.T) *proxy {
 	p := &proxy{
 		dir: t.TempDir(), caddy: lab.caddy, roots: lab.roots,
 		admin: fmt.Sprintf("127.0.0.1:%d", 9001+n), host: host,
-		// Port 80 is the main proxy's.
+		// Port 80 is used by the main proxy.
 		globals: "auto_https disable_redirects",
 	}
 	p.cache = filepath.Join(p.dir, "cache")
@@ -117,7 +117,7 @@ func newProxy(t *testing.T) *proxy {
 	return p
 }
 
-// launch starts the proxy until the test ends.
+// launch starts the proxy, which runs until the test ends.
 func (p *proxy) launch(t *testing.T, body string) {
 	t.Helper()
 	must(t, p.start(body))
@@ -144,7 +144,7 @@ const caddyfile = `{
 }
 %s`
 
-// write writes the Caddyfile whose dependency_proxy block has the given body.
+// write writes a Caddyfile with the body of its dependency_proxy block.
 func (p *proxy) write(body string) error {
 	text := fmt.Sprintf(caddyfile, p.admin, p.globals, p.cache, p.storage, body, pageText, p.sites)
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
@@ -163,7 +163,8 @@ func (p *proxy) start(body string) (err error) {
 	return err
 }
 
-// answers tells whether the site can be reached with a certificate that verifies.
+// answers returns an error unless the site can be reached with a certificate that
+// verifies.
 func (p *proxy) answers() error {
 	address := p.host
 	if !strings.Contains(address, ":") {
@@ -177,7 +178,7 @@ func (p *proxy) answers() error {
 	return conn.Close()
 }
 
-// reload loads a new body as an operator does, and returns what Caddy said.
+// reload loads a new body with `caddy reload` and returns its output.
 func (p *proxy) reload(body string) (string, error) {
 	if err := p.write(body); err != nil {
 		return "", err
@@ -193,12 +194,12 @@ func (p *proxy) mustReload(t *testing.T, body string) {
 	}
 }
 
-// name is how a client writes an image.
+// name returns the name of an image as a client writes it.
 func (p *proxy) name(group string, img image) string {
 	return fmt.Sprintf("%s/%s/dependency_proxy/containers/%s", p.host, group, shortName(img))
 }
 
 func (p *proxy) reference(group string, img image) string { return p.name(group, img) + ":" + img.tag }
 
-// shortName leaves library/ away, as people do.
+// shortName returns the repository without library/.
 func shortName(img image) string { return strings.TrimPrefix(img.repository, "library/") }

@@ -12,8 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// puller is a client's way to pull an image, with nothing of it on its side yet,
-// and to tell that the right one came.
+// puller pulls an image with a client that does not have it yet and verifies the
+// result.
 type puller struct {
 	client string
 	login  []string
@@ -33,9 +33,9 @@ var pullers = []puller{
 	{"containerd", nil, containerdPull},
 }
 
-// TestPull has each client pull an index and a single image by tag, and one by
-// digest, cold and warm: the first pull asks upstream once for each blob, the
-// second for none.
+// TestPull pulls with each client: an index and a single image by tag, and one by
+// digest. The first pull requests each blob from upstream once, the second does
+// not request any.
 func TestPull(t *testing.T) {
 	for _, p := range pullers {
 		t.Run(p.client, func(t *testing.T) {
@@ -139,7 +139,7 @@ func inContainerd(t *testing.T, c *client, reference string, img image) {
 	}
 }
 
-// inLayout checks that a folder in OCI layout has the image for this machine.
+// inLayout verifies that a folder in OCI layout has the image for this machine.
 func inLayout(t *testing.T, folder string, img image) {
 	t.Helper()
 	for _, want := range append(img.blobs(), img.manifest.String()) {

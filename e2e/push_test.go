@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestPushIsRefused: a cache is pulled from, and says so.
+// TestPushIsRefused verifies that a push is refused with a message.
 func TestPushIsRefused(t *testing.T) {
 	img := lab.push.single(t, "library/pushed", "1", 1<<20)
 	c := newClient(t)

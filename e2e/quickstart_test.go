@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestQuickstart does what the README tells a stranger: a fresh tree, one
-// command, a login, a pull. Nothing outside the tree is written but Go's caches.
+// TestQuickstart follows the README with a fresh tree: one command, a login, a pull.
+// Nothing outside of the tree is written, except Go's caches.
 func TestQuickstart(t *testing.T) {
 	img := lab.push.index(t, "library/alpine", "3.20", 1<<20)
 	tree := t.TempDir()
@@ -23,15 +23,15 @@ func TestQuickstart(t *testing.T) {
 	server, err := startProcess(tree, "xcaddy.sh", []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + t.TempDir(),
 		"GOCACHE=" + cache, "GOMODCACHE=" + modules, "GOFLAGS=-buildvcs=false", "GOTOOLCHAIN=local",
-		// Nothing can be downloaded here, which xcaddy would want to.
+		// The tests have no network, from which xcaddy would download.
 		"GOPROXY=off", "GONOSUMDB=*", "XCADDY=",
 		"DEPENDENCY_PROXY_UPSTREAM=" + plainEndpoint, "DEPENDENCY_PROXY_ALLOW_PRIVATE=on",
 	}, "./xcaddy.sh", "run")
 	must(t, err)
 	t.Cleanup(server.stop)
 	server.showOnFailure(t)
-	// docker login is tried until the server answers, as a person would; the build
-	// before that takes its time on a small machine with a cold cache.
+	// The build may take minutes on a small machine with a cold cache. docker login is
+	// retried until the server answers.
 	c := newClient(t)
 	must(t, server.readyWithin(10*time.Minute, func() error {
 		out, err := runFor(patience, c.env, "docker", "login", "-u", "demo", "-p", "demo", "localhost:8443")
@@ -46,7 +46,7 @@ func TestQuickstart(t *testing.T) {
 			t.Errorf("the script does not say %q", line)
 		}
 	}
-	// Go's own counters are its affair.
+	// Go writes its telemetry counters elsewhere in the home folder.
 	for _, folder := range []string{".config/caddy", ".local", ".cache"} {
 		if _, err := os.Stat(filepath.Join(home, folder)); err == nil {
 			t.Errorf("%s was written into the home folder", folder)
@@ -54,7 +54,7 @@ func TestQuickstart(t *testing.T) {
 	}
 }
 
-// copyTree copies what a clone would have.
+// copyTree copies the files that a clone would contain.
 func copyTree(t *testing.T, from, to string) {
 	t.Helper()
 	must(t, filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
@@ -87,7 +87,7 @@ func copyTree(t *testing.T, from, to string) {
 	}))
 }
 
-// goFolders are Go's caches of whoever runs the tests.
+// goFolders returns Go's cache folders.
 func goFolders(t *testing.T) (cache, modules string) {
 	t.Helper()
 	out, err := runFor(patience, os.Environ(), "go", "env", "GOCACHE", "GOMODCACHE")

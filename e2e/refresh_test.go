@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// dockerAuth is what Docker keeps of a login.
+// dockerAuth is a login in Docker's configuration file.
 type dockerAuth struct{ Auth, IdentityToken string }
 
 func (c *client) dockerFile() string { return filepath.Join(c.home, ".docker", "config.json") }
@@ -26,9 +26,9 @@ func (c *client) dockerAuth(t *testing.T, host string) (auth dockerAuth, ok bool
 	return auth, ok
 }
 
-// TestRefreshTokens: with refresh tokens Docker keeps one and forgets the
-// password, and pulls with it; without them it keeps the password. A change of
-// the setting makes people log in again, and leaves nobody with what is stuck.
+// TestRefreshTokens verifies that with refresh tokens Docker stores one instead of
+// the password and pulls with it, and that without them it stores the password.
+// After a change of the setting users can log in again.
 func TestRefreshTokens(t *testing.T) {
 	img := lab.push.single(t, "library/refresh", "1", 1<<10)
 	on := lab.mainBody() + "token {\n\trefresh_tokens on\n}\n"
@@ -44,7 +44,7 @@ func TestRefreshTokens(t *testing.T) {
 		t.Errorf("with refresh tokens Docker keeps %+v", auth)
 	}
 	dockerPull(t, c, reference, img)
-	// Others that find Docker's file can POST the token as well.
+	// Clients that read Docker's file can POST the token too.
 	c.run(t, "skopeo", "inspect", "--authfile", c.dockerFile(), "docker://"+reference)
 	c.run(t, "docker", "logout", p.host)
 	if auth, ok := c.dockerAuth(t, p.host); ok {
@@ -65,8 +65,8 @@ func TestRefreshTokens(t *testing.T) {
 	}
 	dockerPull(t, c, reference, img)
 
-	// A login of before goes on with refresh tokens on, and an account that is
-	// gone has no use for its token.
+	// A login from before the change remains valid. The token of a removed account
+	// does not.
 	p.mustReload(t, on)
 	dockerPull(t, c, reference, img)
 	c.run(t, login...)

@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// Where the parts of the stack listen. The namespace is ours alone, so the ports
-// can be fixed.
+// Addresses of the stack. The network namespace is not shared, so the ports can be
+// fixed.
 const (
 	plainFront     = "127.0.0.1:5000"
 	plainRegistry  = "127.0.0.1:5001"
@@ -46,9 +46,9 @@ http:
 `
 )
 
-// startUpstream starts three distribution registries on one storage and what
-// stands before them: a plain one, one with a token service, and one that, as
-// Docker Hub does, also redirects blobs to a third host.
+// startUpstream starts three distribution registries with one storage, and their
+// fronts: one without a login, one with a token service, and one that also
+// redirects blobs to a third host, as Docker Hub does.
 func (l *laboratory) startUpstream() error {
 	service, err := newTokenService()
 	if err != nil {

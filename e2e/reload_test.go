@@ -11,14 +11,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// bigLayer at slowRate takes about eight seconds: a reload fits in.
+// bigLayer at slowRate takes about eight seconds, long enough for a reload.
 const (
 	bigLayer = 64 << 20
 	slowRate = 8 << 20
 )
 
-// TestReloadDuringPull reloads while a client downloads and Docker pulls: both
-// end whole, tokens from before still hold, and the cache is what it was.
+// TestReloadDuringPull reloads while a client downloads a blob and Docker pulls an
+// image. Both finish, earlier tokens remain valid, and the cache is kept.
 func TestReloadDuringPull(t *testing.T) {
 	img := lab.push.single(t, "library/big", "1", bigLayer)
 	p := startProxy(t, lab.mainBody())
@@ -76,7 +76,7 @@ func (p *proxy) open(t *testing.T, token, path string) io.ReadCloser {
 	return answer.Body
 }
 
-// TestBrokenReload: a configuration that is refused changes nothing.
+// TestBrokenReload verifies that an invalid configuration changes nothing.
 func TestBrokenReload(t *testing.T) {
 	img := lab.push.single(t, "library/unharmed", "1", 1<<20)
 	p := startProxy(t, lab.mainBody())
@@ -108,7 +108,7 @@ func TestBrokenReload(t *testing.T) {
 	}
 }
 
-// TestRestart: the cache and the signing keys outlive the process.
+// TestRestart verifies that the cache and the signing keys survive a restart.
 func TestRestart(t *testing.T) {
 	img := lab.push.single(t, "library/restarted", "1", 1<<20)
 	p := startProxy(t, lab.mainBody())

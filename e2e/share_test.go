@@ -15,8 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// TestTwoProcesses has two proxies on one cache directory pull the same images
-// at once. What one has stored the other serves.
+// TestTwoProcesses pulls the same images through two proxies with one cache
+// directory at once. Each serves what the other has stored.
 func TestTwoProcesses(t *testing.T) {
 	first := startProxy(t, lab.mainBody())
 	second := sharing(t, first)
@@ -46,10 +46,10 @@ func TestTwoProcesses(t *testing.T) {
 	wantSound(t, first.cache)
 }
 
-// TestHandover replaces a process by another one on the same directory, as an
-// upgrade does: a download that the first has under way is neither disturbed by
-// the start of the second nor by the end of the first.
-func TestHandover(t *testing.T) {
+// TestProcessReplacedDuringDownload starts a second process on the cache directory
+// and stops the first, as an upgrade does. A download of the first process is
+// affected neither by the start of the second nor by the end of the first.
+func TestProcessReplacedDuringDownload(t *testing.T) {
 	img := lab.push.single(t, "library/handed-over", "1", 32<<20)
 	small := lab.push.single(t, "library/handed-over", "2", 1<<20)
 	first := startProxy(t, lab.mainBody())
@@ -94,7 +94,7 @@ func sharing(t *testing.T, first *proxy) *proxy {
 	return p
 }
 
-// loggedInto is a client that has logged in to several proxies as alice.
+// loggedInto returns a client that has logged in to several proxies as alice.
 func loggedInto(t *testing.T, proxies ...*proxy) *client {
 	t.Helper()
 	c := newClient(t)
@@ -104,8 +104,8 @@ func loggedInto(t *testing.T, proxies ...*proxy) *client {
 	return c
 }
 
-// atOnce pulls an image through each of the proxies at once, of which some may
-// be the same.
+// atOnce pulls an image through each of the proxies at the same time. A proxy may
+// be listed more than once.
 func atOnce(t *testing.T, c *client, img image, proxies ...*proxy) {
 	t.Helper()
 	var group sync.WaitGroup
@@ -129,7 +129,7 @@ func atOnce(t *testing.T, c *client, img image, proxies ...*proxy) {
 	}
 }
 
-// copyTo copies n bytes, or all that are left if n is negative.
+// copyTo copies n bytes, or all remaining bytes if n is negative.
 func copyTo(t *testing.T, to io.Writer, from io.Reader, n int64) {
 	t.Helper()
 	var err error
@@ -141,13 +141,13 @@ func copyTo(t *testing.T, to io.Writer, from io.Reader, n int64) {
 	must(t, err)
 }
 
-// storedFile is where a cache keeps content.
+// storedFile returns the path at which a cache stores content.
 func storedFile(cache string, d digest.Digest) string {
 	return filepath.Join(cache, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
 }
 
-// wantSound fails the test unless all that the cache has stored, which must be
-// something, has its digest.
+// wantSound reports an error unless every stored blob, of which there must be at
+// least one, has its digest.
 func wantSound(t *testing.T, cache string) {
 	t.Helper()
 	count := 0
@@ -174,8 +174,8 @@ func wantSound(t *testing.T, cache string) {
 	}
 }
 
-// wantNothingLeft fails the test unless the temporary files go, when no
-// download is under way.
+// wantNothingLeft reports an error unless the temporary files are removed. There
+// must be no download in progress.
 func wantNothingLeft(t *testing.T, cache string) {
 	t.Helper()
 	var left []os.DirEntry

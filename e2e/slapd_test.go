@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Where slapd listens, and who may do what there.
+// Addresses of slapd, and its accounts.
 const (
 	ldapURL      = "ldap://localhost:3890"
 	ldapsURL     = "ldaps://localhost:6360"
@@ -21,7 +21,7 @@ const (
 	ldapPassword = "ldap-secret-of-this-run"
 )
 
-// slapdConfig refuses a password that comes without TLS.
+// slapdConfig refuses passwords that are sent without TLS.
 const slapdConfig = `include /etc/ldap/schema/core.schema
 include /etc/ldap/schema/cosine.schema
 include /etc/ldap/schema/inetorgperson.schema
@@ -77,8 +77,8 @@ objectClass: groupOfNames
 member: uid=carol,ou=people,dc=example,dc=com
 `
 
-// slapd is an OpenLDAP server with the accounts of the run: alice and bob are
-// the platform team, carol leads.
+// slapd is an OpenLDAP server with the tests' accounts: alice and bob are in the
+// group platform, carol is in leads.
 type slapd struct {
 	*process
 	dir string
@@ -124,13 +124,13 @@ func (s *slapd) start(t *testing.T) {
 	}))
 }
 
-// modify changes entries as an administrator does.
+// modify changes entries as an administrator.
 func (s *slapd) modify(t *testing.T, ldif string) {
 	t.Helper()
 	file := filepath.Join(s.dir, "change.ldif")
 	must(t, os.WriteFile(file, []byte(ldif), 0o600))
-	// OpenLDAP's tools put the machine's name in the place of localhost, which
-	// the certificate does not have.
+	// OpenLDAP's tools replace localhost by the machine's name, which the certificate
+	// does not contain.
 	out, err := runFor(time.Minute, plainEnv(s.dir, "LDAPTLS_REQCERT=never"),
 		"ldapmodify", "-x", "-ZZ", "-H", ldapURL, "-D", ldapAdmin, "-w", ldapPassword, "-f", file)
 	if err != nil {

@@ -16,14 +16,14 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// The account that the upstream's token service knows.
+// The account that the upstream's token service accepts.
 const (
 	robotName     = "robot"
 	robotPassword = "robot-secret"
 )
 
-// tokenService is an upstream's token service in Docker Hub's manner: anybody
-// may pull library/…, the robot may pull all, and wrong credentials get 401.
+// tokenService is a token service like that of Docker Hub: anonymous clients may
+// pull library/…, the robot may pull everything, and wrong credentials get 401.
 type tokenService struct {
 	key *ecdsa.PrivateKey
 }
@@ -39,7 +39,7 @@ func newTokenService() (*tokenService, error) {
 	return &tokenService{key}, err
 }
 
-// jwks is the public key in the form that the registry reads.
+// jwks returns the public key in the form that the registry reads.
 func (s *tokenService) jwks() []byte {
 	point, _ := s.key.PublicKey.Bytes() // 4, then x and y
 	coordinate := base64.RawURLEncoding.EncodeToString
@@ -75,7 +75,7 @@ func (s *tokenService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// granted is what a token may do: less than asked for is no error.
+// granted returns the access of a token. Less access than requested is not an error.
 func granted(scopes []string, all bool) []tokenAccess {
 	access := []tokenAccess{}
 	for _, scope := range scopes {

@@ -15,12 +15,12 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// previousCommit is the last one whose accounts were names without a directory,
-// and whose cache did not record which upstream had delivered what.
+// previousCommit is the last commit in which accounts were names without a
+// directory and the cache did not record which upstream had delivered what.
 const previousCommit = "b52afea"
 
-// previousBinary builds Caddy with the plugin as of previousCommit, unless the
-// environment names such a binary.
+// previousBinary builds Caddy with the plugin at previousCommit, unless the
+// environment names a binary.
 func previousBinary(dir string) (string, error) {
 	if path := os.Getenv(previousVar); path != "" {
 		return filepath.Abs(path)
@@ -37,11 +37,11 @@ func previousBinary(dir string) (string, error) {
 	return filepath.Join(tree, "caddy"), nil
 }
 
-// TestUpgrade starts the previous binary, then this one on its Caddyfile, its
-// cache and its tokens. What the first upstream has delivered is served from the
-// cache, what another one has is fetched again once. Clients that are logged in by
-// a password and access tokens go on; refresh tokens end, as they used to prolong
-// themselves without an end.
+// TestUpgrade starts the previous binary and then this one with the same
+// Caddyfile, cache and tokens. Content of the first upstream is served from the
+// cache; content of another one is fetched again once. Clients that are logged in
+// with a password, and access tokens, keep working. Refresh tokens end, since the
+// previous version prolonged them without a limit.
 func TestUpgrade(t *testing.T) {
 	first := lab.push.index(t, "library/upgrade", "1", 1<<20, 2<<20)
 	other := lab.push.single(t, "team/upgrade", "1", 1<<20)

@@ -11,15 +11,15 @@ import (
 	"testing"
 )
 
-// The proxies of the run have the passwords in their environment.
+// The environment of all proxies contains the passwords.
 const (
 	robotCredentials = "credentials " + robotName + " {env.ROBOT_PASSWORD}"
 	wrongCredentials = "credentials " + robotName + " {env.WRONG_PASSWORD}"
 	wrongPassword    = "robot-mistake"
 )
 
-// TestTokenService pulls from a registry with a token service in front: as the
-// account that the configuration gives, and as nobody what anybody may pull.
+// TestTokenService pulls from a registry with a token service, with the configured
+// account, and anonymously what anonymous clients may pull.
 func TestTokenService(t *testing.T) {
 	everybody := lab.push.index(t, "library/everybody", "1", 1<<20)
 	secret := lab.push.index(t, "secret/app", "1", 1<<20)
@@ -32,7 +32,7 @@ func TestTokenService(t *testing.T) {
 	t.Run("without credentials", func(t *testing.T) {
 		p := startProxy(t, lab.accounts()+standardGroups+upstreamBlock("docker.io", tokenEndpoint))
 		dockerPull(t, loggedIn(t, p), p.reference("acme", everybody), everybody)
-		// Not 401: the client's own login is right, and it would ask for another.
+		// Not 401: the client's own login is correct, and the client would ask for another.
 		p.get(t, p.login(t, "alice"), manifestPath("acme", "secret/app", "1")).
 			want(t, http.StatusNotFound, "NAME_UNKNOWN")
 	})
@@ -56,8 +56,8 @@ func TestTokenService(t *testing.T) {
 	})
 }
 
-// TestRedirectedBlobs pulls from a registry that, as Docker Hub does, has a token
-// service on another host and sends for its blobs to a third one.
+// TestRedirectedBlobs pulls from a registry with a token service on a second host
+// that redirects blobs to a third one, as Docker Hub does.
 func TestRedirectedBlobs(t *testing.T) {
 	img := lab.push.index(t, "secret/redirected", "1", 1<<20, 2<<20)
 	p := startProxy(t, lab.accounts()+standardGroups+upstreamBlock("docker.io", hubEndpoint, robotCredentials))
@@ -79,9 +79,9 @@ func TestRedirectedBlobs(t *testing.T) {
 	}
 }
 
-// TestUpstreamAway: what is in the cache is served on, and what is not fails with
-// upstream's fault and not with the client's.
-func TestUpstreamAway(t *testing.T) {
+// TestUpstreamUnavailable verifies that cached images are still served, and that
+// other pulls fail with a status that blames upstream and not the client.
+func TestUpstreamUnavailable(t *testing.T) {
 	cached := lab.push.index(t, "library/cached", "1", 1<<20)
 	missing := lab.push.index(t, "library/missing", "1", 1<<20)
 	own, err := newFront("127.0.0.1:0", "http://"+plainRegistry, nil, "")
@@ -112,9 +112,9 @@ func TestUpstreamAway(t *testing.T) {
 	}
 }
 
-// TestPrivateAddress: without leave, an upstream on a loopback address is refused
-// when it is dialled.
-func TestPrivateAddress(t *testing.T) {
+// TestPrivateAddressIsRefused verifies that an upstream at a loopback address is
+// refused when it is dialed, unless it is allowed.
+func TestPrivateAddressIsRefused(t *testing.T) {
 	img := lab.push.single(t, "library/near", "1", 1<<10)
 	p := startProxy(t, lab.accounts()+standardGroups+"upstream docker.io {\n\tendpoint "+plainEndpoint+"\n}\n")
 	lab.plain.forget()
@@ -127,7 +127,7 @@ func TestPrivateAddress(t *testing.T) {
 	}
 }
 
-// TestSecretFromFile reads upstream's credentials from files, as they are
+// TestSecretFromFile reads the upstream's credentials from files, as they are
 // mounted into a container.
 func TestSecretFromFile(t *testing.T) {
 	lab.push.single(t, "secret/by-file", "1", 1<<10)
@@ -143,7 +143,7 @@ func TestSecretFromFile(t *testing.T) {
 	}
 }
 
-// loggedIn is a client that has logged in to p as alice with Docker.
+// loggedIn returns a client that has logged in to p as alice with Docker.
 func loggedIn(t *testing.T, p *proxy) *client {
 	t.Helper()
 	c := newClient(t)

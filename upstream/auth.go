@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,51 +13,53 @@ import (
 	"golang.org/x/net/publicsuffix"
 )
 
-// accepted is a challenge that we can answer.
-type accepted struct {
+// acceptedChallenge is a Basic or Bearer challenge that the client can answer.
+type acceptedChallenge struct {
 	bearer  bool     // otherwise Basic
 	realm   *url.URL // of the token service
 	service string
 }
 
-// same reports whether two challenges ask for the same token.
-func (a *accepted) same(b *accepted) bool {
+// sameToken reports whether two challenges ask for the same token.
+func (a *acceptedChallenge) sameToken(b *acceptedChallenge) bool {
 	return a.bearer && b.bearer && a.service == b.service && a.realm.String() == b.realm.String()
 }
 
-// authorization is what a request carries, and how it was come by.
+// authorization is the Authorization header of a request and its origin.
 type authorization struct {
-	header string // "" for none
-	token  *token // nil unless a bearer token
-	fresh  bool   // the token was fetched for this very request
-	from   *accepted
+	header    string             // "" for none
+	token     *token             // nil unless header is a bearer token
+	fresh     bool               // the token was fetched for this request
+	challenge *acceptedChallenge // the challenge that the token answers
 }
 
-// authorization returns what to send first: nothing to a registry that has not
-// challenged us yet, else what its last challenge wanted.
-func (r *Registry) authorization(ctx context.Context, c *call) (authorization, error) {
-	known := r.challenge.Load()
-	if known == nil {
+// initialAuthorization returns the authorization for the first request of a
+// call: none if the registry has not sent a challenge yet, otherwise the answer
+// to its last challenge.
+func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authorization, error) {
+	challenge := r.challenge.Load()
+	if challenge == nil {
 		return authorization{}, nil
 	}
-	return r.authorize(ctx, c, known)
+	return r.authorize(ctx, c, challenge)
 }
 
-func (r *Registry) authorize(ctx context.Context, c *call, wanted *accepted) (authorization, error) {
-	if !wanted.bearer {
+// authorize returns the authorization that answers a challenge.
+func (r *Registry) authorize(ctx context.Context, c *call, challenge *acceptedChallenge) (authorization, error) {
+	if !challenge.bearer {
 		return authorization{header: r.basic()}, nil
 	}
-	t, fresh, err := r.token(ctx, c, wanted)
+	t, fresh, err := r.token(ctx, c, challenge)
 	if err != nil {
 		return authorization{}, err
 	}
-	return authorization{header: "Bearer " + t.value, token: t, fresh: fresh, from: wanted}, nil
+	return authorization{header: "Bearer " + t.value, token: t, fresh: fresh, challenge: challenge}, nil
 }
 
-// answerChallenge decides what to do about a 401 of the registry's own host
-// that came although used was sent.
+// answerChallenge returns the authorization for the next attempt after the
+// registry responded with 401 to a request that carried used.
 func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Header, used authorization) (authorization, error) {
-	wanted, err := r.accept(c, parseChallenges(header.Values("WWW-Authenticate")))
+	challenge, err := r.selectChallenge(c, parseChallenges(header.Values("WWW-Authenticate")))
 	if err != nil {
 		return authorization{}, err
 	}
@@ -64,73 +67,75 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 		r.tokens.drop(c.repository, used.token)
 	}
 	switch {
-	case used.fresh && wanted.same(used.from):
-		return authorization{}, r.fail(c, Denied, http.StatusUnauthorized, "denied: no such repository, or a private one")
-	case !wanted.bearer && r.basic() == "":
-		return authorization{}, r.fail(c, Denied, http.StatusUnauthorized, "denied: the registry wants a login, and none is configured")
-	case !wanted.bearer && used.header == r.basic():
-		return authorization{}, r.fail(c, Credentials, http.StatusUnauthorized, "the registry refused the credentials")
+	case used.fresh && challenge.sameToken(used.challenge):
+		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the repository does not exist or is private")
+	case !challenge.bearer && r.basic() == "":
+		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the registry requires a login, and none is configured")
+	case !challenge.bearer && used.header == r.basic():
+		return authorization{}, r.newError(c, Credentials, http.StatusUnauthorized, "the registry rejected the configured credentials")
 	}
-	r.challenge.Store(wanted)
-	return r.authorize(ctx, c, wanted)
+	r.challenge.Store(challenge)
+	return r.authorize(ctx, c, challenge)
 }
 
-// accept picks the first Bearer challenge that makes sense, else a Basic one.
-func (r *Registry) accept(c *call, offered []challenge) (*accepted, error) {
+// selectChallenge returns the first valid Bearer challenge, or a Basic one if
+// there is none.
+func (r *Registry) selectChallenge(c *call, challenges []challenge) (*acceptedChallenge, error) {
 	basic := false
-	var mistake error
-	for _, ch := range offered {
+	var invalid error
+	for _, ch := range challenges {
 		switch ch.scheme {
 		case "basic":
 			basic = true
 		case "bearer":
 			realm, err := parseRealm(ch.params["realm"])
 			if err != nil {
-				mistake = err
+				invalid = err
 				continue
 			}
 			if err := r.checkRealm(realm); err != nil {
-				return nil, r.fail(c, Credentials, http.StatusUnauthorized, err.Error())
+				return nil, r.newError(c, Credentials, http.StatusUnauthorized, err.Error())
 			}
-			return &accepted{bearer: true, realm: realm, service: ch.params["service"]}, nil
+			return &acceptedChallenge{bearer: true, realm: realm, service: ch.params["service"]}, nil
 		}
 	}
 	if basic {
-		return &accepted{}, nil
+		return &acceptedChallenge{}, nil
 	}
-	if mistake != nil {
-		return nil, r.fail(c, Invalid, http.StatusUnauthorized, mistake.Error())
+	if invalid != nil {
+		return nil, r.newError(c, Invalid, http.StatusUnauthorized, invalid.Error())
 	}
-	return nil, r.fail(c, Denied, http.StatusUnauthorized, "denied, without a challenge that this client can answer")
+	return nil, r.newError(c, Denied, http.StatusUnauthorized, "access denied without a supported challenge")
 }
 
-// parseRealm reads the address of a token service. Clients disagree about
-// anything but an absolute URL, so that is what it must be.
+// parseRealm parses the address of a token service. It requires an absolute URL,
+// because clients disagree about the meaning of any other.
 func parseRealm(text string) (*url.URL, error) {
 	realm, err := url.Parse(text)
 	if err != nil || realm.Host == "" || realm.User != nil || (realm.Scheme != "http" && realm.Scheme != "https") {
-		return nil, errors.New("the challenge's realm is not an absolute http or https URL")
+		return nil, errors.New("the realm of the challenge is not an absolute http or https URL")
 	}
 	realm.Fragment, realm.RawFragment = "", ""
 	return realm, nil
 }
 
-// checkRealm says whether we ask this token service at all. A registry that
-// speaks https cannot send us to plain http, not even for an anonymous token;
-// a login goes only to hosts that may have it.
+// checkRealm returns an error if the token service at realm must not be asked.
+// An https registry cannot refer to a token service on plain http, not even for
+// an anonymous token. The login is sent only to hosts that may receive it.
 func (r *Registry) checkRealm(realm *url.URL) error {
 	if r.endpoint.Scheme == "https" && realm.Scheme == "http" {
-		return fmt.Errorf("the token service at %s speaks plain http, the registry https", realm.Host)
+		return fmt.Errorf("the registry uses https, but its token service at %s uses plain http", realm.Host)
 	}
-	if r.basic() != "" && !r.trusted(realm) {
-		return fmt.Errorf("the credentials are not configured for the token service at %s; name it as a realm host to permit it", realm.Host)
+	if r.basic() != "" && !r.mayReceiveLogin(realm) {
+		return fmt.Errorf("the credentials must not be sent to the token service at %s; add the host to realm_hosts to permit it", realm.Host)
 	}
 	return nil
 }
 
-// trusted reports whether a realm may be given the login: the registry itself,
-// and over https its registrable domain and the configured hosts.
-func (r *Registry) trusted(realm *url.URL) bool {
+// mayReceiveLogin reports whether the login may be sent to realm: to the
+// registry's own origin, and over https to its registrable domain and the
+// configured hosts.
+func (r *Registry) mayReceiveLogin(realm *url.URL) bool {
 	if sameOrigin(r.endpoint, realm) {
 		return true
 	}
@@ -146,8 +151,9 @@ func (r *Registry) trusted(realm *url.URL) bool {
 	return own != "" && own == registrableDomain(realm.Hostname())
 }
 
-// registrableDomain returns "docker.io" for "registry-1.docker.io", and "" for
-// addresses and for names that are a public suffix themselves.
+// registrableDomain returns the domain below the public suffix, such as
+// "docker.io" for "registry-1.docker.io". It returns "" for an IP address and for
+// a public suffix.
 func registrableDomain(host string) string {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	if _, err := netip.ParseAddr(host); err == nil {
@@ -158,4 +164,18 @@ func registrableDomain(host string) string {
 		return ""
 	}
 	return domain
+}
+
+// basicHeader returns the Authorization header of a login (RFC 7617), or "" if
+// both arguments are empty.
+func basicHeader(username string, password Secret) (string, error) {
+	switch {
+	case username == "" && password == "":
+		return "", nil
+	case username == "" || password == "":
+		return "", errors.New("incomplete credentials; set both a user name and a password")
+	case strings.Contains(username, ":"):
+		return "", errors.New("the user name must not contain a colon")
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+string(password))), nil
 }

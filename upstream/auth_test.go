@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,7 +15,7 @@ import (
 
 var realmTests = []struct {
 	endpoint, realm  string
-	anonymous, login bool // whether the realm is asked
+	anonymous, login bool // whether a token may be requested without and with a login
 }{
 	{"https://registry-1.docker.io", "https://auth.docker.io/token", true, true},
 	{"https://ghcr.io", "https://ghcr.io/token", true, true},
@@ -41,7 +42,7 @@ var realmTests = []struct {
 	{"http://r.example.com", "https://a.example.com/token", true, true},
 }
 
-func TestRealm(t *testing.T) {
+func TestRegistryCheckRealm(t *testing.T) {
 	hosts := []string{"login.other.example", "login.other.example:8443"}
 	for _, test := range realmTests {
 		for _, login := range []bool{false, true} {
@@ -66,32 +67,31 @@ func TestRealm(t *testing.T) {
 				want = test.login
 			}
 			if err := r.checkRealm(realm); (err == nil) != want {
-				t.Errorf("%s to %s, login %v: %v", test.endpoint, test.realm, login, err)
+				t.Errorf("%s, realm %s, login %v: got %v, want permitted %v", test.endpoint, test.realm, login, err, want)
 			}
 		}
 	}
 	for _, text := range []string{"", "/token", "token", "//h/token", "ftp://h/token", "https://", "https://u:p@h/token", "https://h:port/", "%zz", "mailto:a@h"} {
 		if realm, err := parseRealm(text); err == nil {
-			t.Errorf("realm %q is %v", text, realm)
+			t.Errorf("parseRealm(%q) = %v, want an error", text, realm)
 		}
 	}
 }
 
-func TestTokenFlow(t *testing.T) {
+// TestRegistryRequestsTokenPerRepository checks that there is one 401 in all and one
+// token request per repository, and which headers are sent.
+func TestRegistryRequestsTokenPerRepository(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithToken(testUser, testPassword))
 	var mu sync.Mutex
 	var realms []string
-	var exchanges []Exchange
 	u := client(t, r, withLogin, func(c *Config) {
 		c.UserAgent = "agent/1"
 		c.Hooks.Token = func(host string, err error) { mu.Lock(); defer mu.Unlock(); realms = append(realms, host) }
-		c.Hooks.Request = func(e Exchange) { mu.Lock(); defer mu.Unlock(); exchanges = append(exchanges, e) }
 	})
 	r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
 		if req.Header.Get("User-Agent") != "agent/1" || req.Header.Get("Accept-Encoding") != "identity" {
-			t.Errorf("headers %v", req.Header)
+			t.Errorf("got headers %v, want User-Agent agent/1 and Accept-Encoding identity", req.Header)
 		}
-		w.Header().Set("RateLimit-Remaining", "76;w=21600")
 		return false
 	})
 	r.PutImage("a", "1", []byte("x"))
@@ -101,23 +101,18 @@ func TestTokenFlow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// One refusal in all, one token each.
 	want := registrytest.Counts{Challenged: 1, Token: 2, ManifestGet: 5}
 	if got := r.Counts(); got != want {
-		t.Errorf("counts %+v, want %+v", got, want)
+		t.Errorf("got requests %+v, want %+v", got, want)
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if strings.Join(realms, " ") != r.Host()+" "+r.Host() {
-		t.Errorf("realms %v", realms)
-	}
-	if len(exchanges) != 8 || exchanges[1].Operation != "token" || exchanges[1].Status != 200 || exchanges[0].Status != 401 ||
-		exchanges[2].Operation != "manifest" || exchanges[2].Host != r.Host() || exchanges[2].Method != "GET" || exchanges[2].Remaining != 76 {
-		t.Errorf("exchanges %+v", exchanges)
+	if want := []string{r.Host(), r.Host()}; !slices.Equal(realms, want) {
+		t.Errorf("Hooks.Token was called for %v, want %v", realms, want)
 	}
 }
 
-func TestBasic(t *testing.T) {
+func TestRegistryBasicAuthentication(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithBasic(testUser, testPassword), registrytest.WithBlobRedirect())
 	r.PutImage("a", "1", []byte("x"))
 	d := r.PutBlob("a", []byte("blob"))
@@ -128,9 +123,9 @@ func TestBasic(t *testing.T) {
 		}
 	}
 	if got := r.Counts(); got.Challenged != 1 || got.ManifestGet != 2 {
-		t.Errorf("counts %+v", got)
+		t.Errorf("got requests %+v, want one challenge and two GETs", got)
 	}
-	b, err := u.Blob(t.Context(), "a", d, 0, -1, "") // storage fails the test if it sees the login
+	b, err := u.Blob(t.Context(), "a", d, 0, -1, "") // the storage fails the test if it receives the login
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +137,7 @@ func TestBasic(t *testing.T) {
 	wantKind(t, err, Credentials)
 }
 
-var refusalTests = []struct {
+var authErrorTests = []struct {
 	name    string
 	options []registrytest.Option
 	prepare func(*registrytest.Registry)
@@ -154,11 +149,11 @@ var refusalTests = []struct {
 		Credentials, registrytest.Counts{Challenged: 1, Token: 1}},
 	{"no login", []registrytest.Option{registrytest.WithToken("other", "login")}, nil, false,
 		Denied, registrytest.Counts{Challenged: 1, Token: 1}},
-	{"realm elsewhere", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithRealm("http://127.0.0.1:1/token")}, nil, true,
+	{"realm on another host", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithRealm("http://127.0.0.1:1/token")}, nil, true,
 		Credentials, registrytest.Counts{Challenged: 1}},
 	{"relative realm", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithRealm("/token")}, nil, true,
 		Invalid, registrytest.Counts{Challenged: 1}},
-	{"token for nothing", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+	{"insufficient token", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
 		r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
 			if !strings.HasPrefix(req.Header.Get("Authorization"), "Bearer ") {
 				return false
@@ -179,25 +174,25 @@ var refusalTests = []struct {
 	{"401 without a challenge", nil, func(r *registrytest.Registry) {
 		r.Fail(registrytest.Failure{Status: 401})
 	}, true, Denied, registrytest.Counts{ManifestGet: 1}},
-	{"limited token service", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+	{"rate limit of token service", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
 		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 429, Header: http.Header{"Retry-After": {"5"}}})
 	}, false, RateLimited, registrytest.Counts{Challenged: 1, Token: 1}},
-	{"limited token service by code", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+	{"rate limit of token service by code", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
 		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 403, Header: http.Header{"Retry-After": {"5"}}, Body: `{"errors":[{"code":"TOOMANYREQUESTS"}]}`})
 	}, true, RateLimited, registrytest.Counts{Challenged: 1, Token: 1}},
-	{"broken token service", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+	{"failing token service", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
 		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 500, Body: "<html>"})
 	}, true, Unavailable, registrytest.Counts{Challenged: 1, Token: 1}},
-	{"lost token service", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+	{"missing token service", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
 		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 404, Body: `{"errors":[{"code":"NAME_UNKNOWN"}]}`})
 	}, true, Invalid, registrytest.Counts{Challenged: 1, Token: 1}},
-	{"huge token answer", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
-		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 200, Body: `{"token":"` + strings.Repeat("x", maxTokenAnswer) + `"}`})
+	{"large token response", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {
+		r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: 200, Body: `{"token":"` + strings.Repeat("x", maxTokenResponse) + `"}`})
 	}, false, Invalid, registrytest.Counts{Challenged: 1, Token: 1}},
 }
 
-func TestRefusals(t *testing.T) {
-	for _, test := range refusalTests {
+func TestRegistryAuthenticationErrors(t *testing.T) {
+	for _, test := range authErrorTests {
 		t.Run(test.name, func(t *testing.T) {
 			r := registrytest.New(t, test.options...)
 			r.PutImage("a", "1", []byte("x"))
@@ -211,21 +206,21 @@ func TestRefusals(t *testing.T) {
 			_, err := client(t, r, change...).Manifest(t.Context(), "a", "1")
 			e := wantKind(t, err, test.kind)
 			if test.kind == RateLimited && e.RetryAfter.Seconds() != 5 {
-				t.Errorf("retry after %v", e.RetryAfter)
+				t.Errorf("got RetryAfter %v, want 5s", e.RetryAfter)
 			}
 			if !strings.Contains(e.Error(), ": a: ") {
-				t.Errorf("text does not name the repository: %v", e)
+				t.Errorf("got %q, want the repository in it", e)
 			}
 			if got := r.Counts(); got != test.counts {
-				t.Errorf("counts %+v, want %+v", got, test.counts)
+				t.Errorf("got requests %+v, want %+v", got, test.counts)
 			}
 		})
 	}
 }
 
-// TestTokenRedirect checks that the login does not follow a redirect of the
-// token service to another port, nor comes back after one.
-func TestTokenRedirect(t *testing.T) {
+// TestRegistryTokenRedirectDropsLogin checks that the login is not sent after a
+// redirect of the token service to another port, nor after a redirect back.
+func TestRegistryTokenRedirectDropsLogin(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithToken("", ""))
 	r.PutImage("a", "1", []byte("x"))
 	var sent []string
@@ -252,6 +247,6 @@ func TestTokenRedirect(t *testing.T) {
 	}
 	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(testUser+":"+testPassword))
 	if len(sent) != 3 || sent[0] != basic || sent[1] != "" || sent[2] != "" || back != "" {
-		t.Errorf("sent %q", sent)
+		t.Errorf("got Authorization %q, want %q only in the first request", sent, basic)
 	}
 }

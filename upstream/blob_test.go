@@ -13,7 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-func TestBlob(t *testing.T) {
+func TestRegistryBlob(t *testing.T) {
 	content := bytes.Repeat([]byte("0123456789"), 1000)
 	d := digest.FromBytes(content)
 	etag := `"` + string(d) + `"`
@@ -21,62 +21,63 @@ func TestBlob(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		options []registrytest.Option
-		span    span
+		ask     byteRange
 		etag    string
-		want    Body
+		body    Body
 	}{
 		{"whole", nil, wholeBlob, "", Body{Size: size}},
-		{"from an offset", nil, span{4000, -1}, "", Body{Size: size, Offset: 4000, End: size}},
-		{"the same", nil, span{4000, -1}, etag, Body{Size: size, Offset: 4000, End: size}},
-		{"another", nil, span{4000, -1}, `"other"`, Body{Size: size}},
-		{"weak", nil, span{4000, -1}, `W/"other"`, Body{Size: size, Offset: 4000, End: size}},
-		{"no etag at all", nil, span{4000, -1}, "a\r\nb", Body{Size: size, Offset: 4000, End: size}},
-		{"offset at the end", nil, span{size, -1}, etag, Body{Size: size}},
-		{"offset beyond", nil, span{size + 5, -1}, "", Body{Size: size}},
-		{"no ranges", []registrytest.Option{registrytest.WithoutRanges()}, span{4000, -1}, etag, Body{Size: size}},
+		{"from an offset", nil, byteRange{4000, -1}, "", Body{Size: size, Offset: 4000, End: size}},
+		{"matching etag", nil, byteRange{4000, -1}, etag, Body{Size: size, Offset: 4000, End: size}},
+		{"other etag", nil, byteRange{4000, -1}, `"other"`, Body{Size: size}},
+		{"weak etag", nil, byteRange{4000, -1}, `W/"other"`, Body{Size: size, Offset: 4000, End: size}},
+		{"invalid etag", nil, byteRange{4000, -1}, "a\r\nb", Body{Size: size, Offset: 4000, End: size}},
+		{"offset at the end", nil, byteRange{size, -1}, etag, Body{Size: size}},
+		{"offset beyond", nil, byteRange{size + 5, -1}, "", Body{Size: size}},
+		{"no ranges", []registrytest.Option{registrytest.WithoutRanges()}, byteRange{4000, -1}, etag, Body{Size: size}},
 		{"no length", []registrytest.Option{registrytest.WithoutLength()}, wholeBlob, "", Body{Size: -1}},
-		{"no length, range", []registrytest.Option{registrytest.WithoutLength()}, span{4000, -1}, "", Body{Size: size, Offset: 4000, End: size}},
+		{"no length, range", []registrytest.Option{registrytest.WithoutLength()}, byteRange{4000, -1}, "", Body{Size: size, Offset: 4000, End: size}},
 		{"storage", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithBlobRedirect()}, wholeBlob, "", Body{Size: size}},
-		{"storage, range", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithBlobRedirect()}, span{4000, -1}, etag, Body{Size: size, Offset: 4000, End: size}},
-		{"first bytes", nil, span{0, 1000}, "", Body{Size: size, End: 1000}},
-		{"middle", nil, span{4000, 1000}, etag, Body{Size: size, Offset: 4000, End: 5000}},
-		{"more than all", nil, span{0, 2 * size}, "", Body{Size: size, End: size}},
-		{"middle of another", nil, span{4000, 1000}, `"other"`, Body{Size: size}},
-		{"first bytes, no ranges", []registrytest.Option{registrytest.WithoutRanges()}, span{0, 1000}, "", Body{Size: size}},
-		{"middle, no length", []registrytest.Option{registrytest.WithoutLength()}, span{4000, 1000}, "", Body{Size: size, Offset: 4000, End: 5000}},
-		{"middle, storage", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithBlobRedirect()}, span{4000, 1000}, etag, Body{Size: size, Offset: 4000, End: 5000}},
+		{"storage, range", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithBlobRedirect()}, byteRange{4000, -1}, etag, Body{Size: size, Offset: 4000, End: size}},
+		{"first bytes", nil, byteRange{0, 1000}, "", Body{Size: size, End: 1000}},
+		{"middle", nil, byteRange{4000, 1000}, etag, Body{Size: size, Offset: 4000, End: 5000}},
+		{"more than all", nil, byteRange{0, 2 * size}, "", Body{Size: size, End: size}},
+		{"middle, other etag", nil, byteRange{4000, 1000}, `"other"`, Body{Size: size}},
+		{"first bytes, no ranges", []registrytest.Option{registrytest.WithoutRanges()}, byteRange{0, 1000}, "", Body{Size: size}},
+		{"middle, no length", []registrytest.Option{registrytest.WithoutLength()}, byteRange{4000, 1000}, "", Body{Size: size, Offset: 4000, End: 5000}},
+		{"middle, storage", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithBlobRedirect()}, byteRange{4000, 1000}, etag, Body{Size: size, Offset: 4000, End: 5000}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := registrytest.New(t, test.options...)
 			r.PutBlob("a", content)
-			b, err := client(t, r).Blob(t.Context(), "a", d, test.span.offset, test.span.length, test.etag)
+			b, err := client(t, r).Blob(t.Context(), "a", d, test.ask.offset, test.ask.length, test.etag)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer b.Close()
 			got, err := io.ReadAll(b)
-			end := test.want.End
+			end := test.body.End
 			if end == 0 {
 				end = size
 			}
-			if err != nil || !bytes.Equal(got, content[test.want.Offset:end]) {
-				t.Errorf("%d bytes, %v", len(got), err)
+			if err != nil || !bytes.Equal(got, content[test.body.Offset:end]) {
+				t.Errorf("got %d bytes, %v, want bytes %d to %d", len(got), err, test.body.Offset, end)
 			}
-			if b.Size != test.want.Size || b.Offset != test.want.Offset || b.End != test.want.End || b.ETag != etag {
-				t.Errorf("%+v", b)
+			if b.Size != test.body.Size || b.Offset != test.body.Offset || b.End != test.body.End || b.ETag != etag {
+				t.Errorf("got %+v, want %+v with ETag %s", b, test.body, etag)
 			}
 		})
 	}
 }
 
-// TestBlobWithoutUse has ranges that tell nothing: the whole blob is asked for.
-func TestBlobWithoutUse(t *testing.T) {
+// TestRegistryBlobUnusableRange checks that the whole blob is requested if the
+// response to a range cannot be used.
+func TestRegistryBlobUnusableRange(t *testing.T) {
 	r := registrytest.New(t)
 	empty, d := r.PutBlob("a", nil), r.PutBlob("a", []byte("content"))
 	u := client(t, r)
 	b, err := u.Blob(t.Context(), "a", empty, 0, 1000, "")
 	if err != nil || b.Size != 0 || b.Offset != 0 || b.End != 0 {
-		t.Fatalf("the empty blob: %+v, %v", b, err)
+		t.Fatalf("range of an empty blob: got %+v, %v, want a whole blob of 0 bytes", b, err)
 	}
 	_ = b.Close()
 	r.Fail(registrytest.Failure{Op: registrytest.OpBlob, Status: 206, Times: 1,
@@ -87,7 +88,7 @@ func TestBlobWithoutUse(t *testing.T) {
 	got, err := io.ReadAll(b)
 	_ = b.Close()
 	if err != nil || string(got) != "content" || b.Size != 7 || b.End != 0 {
-		t.Errorf("a range of unknown size: %q, %+v, %v", got, b, err)
+		t.Errorf("range of a blob of unknown size: got %q, %+v, %v, want the whole blob", got, b, err)
 	}
 	r.Fail(registrytest.Failure{Op: registrytest.OpBlob, Status: 206, Times: 1,
 		Header: http.Header{"Content-Range": {"bytes 3-4/*"}}, Body: "te"})
@@ -95,7 +96,7 @@ func TestBlobWithoutUse(t *testing.T) {
 	wantKind(t, err, Invalid)
 }
 
-func TestBlobErrors(t *testing.T) {
+func TestRegistryBlobErrors(t *testing.T) {
 	r := registrytest.New(t)
 	d := r.PutBlob("a", []byte("content"))
 	u := client(t, r)
@@ -113,7 +114,7 @@ func TestBlobErrors(t *testing.T) {
 		func() error { _, err := u.Blob(t.Context(), "A", d, 0, -1, ""); return err },
 	} {
 		if err := bad(); err == nil || KindOf(err) != Other {
-			t.Errorf("%v", err)
+			t.Errorf("invalid arguments: got %v, want an error of kind other", err)
 		}
 	}
 
@@ -134,11 +135,11 @@ func TestBlobErrors(t *testing.T) {
 	_ = b.Close()
 	wantKind(t, err, Unavailable)
 	if string(got) != "con" || !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("%q, %v", got, err)
+		t.Errorf("interrupted transfer: got %q, %v, want %q, %v", got, err, "con", io.ErrUnexpectedEOF)
 	}
 }
 
-func TestBlobStorageErrors(t *testing.T) {
+func TestRegistryBlobStorageErrors(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithBlobRedirect())
 	d := r.PutBlob("a", []byte("content"))
 	u := client(t, r)
@@ -150,7 +151,7 @@ func TestBlobStorageErrors(t *testing.T) {
 	}
 }
 
-func TestBlobCancel(t *testing.T) {
+func TestRegistryBlobCanceled(t *testing.T) {
 	r := registrytest.New(t)
 	d := r.PutBlob("a", []byte("content"))
 	r.StallBlobs(3)
@@ -165,11 +166,11 @@ func TestBlobCancel(t *testing.T) {
 	}
 	cancel()
 	if _, err := b.Read(make([]byte, 1)); !errors.Is(err, context.Canceled) || KindOf(err) != Other {
-		t.Errorf("%v", err)
+		t.Errorf("got %v, want %v of kind other", err, context.Canceled)
 	}
 }
 
-func TestStatBlob(t *testing.T) {
+func TestRegistryStatBlob(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		options []registrytest.Option
@@ -188,10 +189,10 @@ func TestStatBlob(t *testing.T) {
 			d := r.PutBlob("a", []byte(test.content))
 			size, err := client(t, r).StatBlob(t.Context(), "a", d, -1)
 			if err != nil || size != int64(len(test.content)) {
-				t.Errorf("%d, %v", size, err)
+				t.Errorf("got %d, %v, want %d", size, err, len(test.content))
 			}
 			if got := r.Counts(); got.BlobHead != 1 || got.BlobGet != test.gets {
-				t.Errorf("counts %+v", got)
+				t.Errorf("got requests %+v, want 1 HEAD and %d GETs", got, test.gets)
 			}
 		})
 	}
@@ -199,51 +200,11 @@ func TestStatBlob(t *testing.T) {
 	d := r.PutBlob("a", []byte("content"))
 	r.Fail(registrytest.Failure{Method: http.MethodHead, Status: 200, Header: http.Header{"Content-Length": {"0"}}})
 	if size, err := client(t, r).StatBlob(t.Context(), "a", d, -1); err != nil || size != 7 {
-		t.Errorf("a HEAD that lies: %d, %v", size, err)
+		t.Errorf("HEAD with a wrong length: got %d, %v, want 7", size, err)
 	}
 	unknown := registrytest.New(t, registrytest.WithoutLength())
 	unknown.PutBlob("a", []byte("content"))
 	if size, err := client(t, unknown).StatBlob(t.Context(), "a", d, -1); err != nil || size != -1 {
-		t.Errorf("of unknown size: %d, %v", size, err)
-	}
-}
-
-func TestCheckRange(t *testing.T) {
-	for _, test := range []struct {
-		text   string
-		want   span
-		length int64 // of the body
-		size   int64 // 0: refused
-		end    int64
-	}{
-		{"bytes 5-9/10", span{5, -1}, 5, 10, 10},
-		{"Bytes 5-9/10", span{5, -1}, -1, 10, 10},
-		{"bytes 5-9/10", span{4, -1}, 5, 0, 0},
-		{"bytes 5-9/10", span{5, -1}, 4, 0, 0},
-		{"bytes 5-8/10", span{5, -1}, 4, 0, 0},
-		{"bytes 5-10/10", span{5, -1}, 6, 0, 0},
-		{"bytes 5-9/*", span{5, -1}, 5, 0, 0},
-		{"bytes */10", span{5, -1}, 5, 0, 0},
-		{"bytes 5-4/5", span{5, -1}, 0, 0, 0},
-		{"bytes +5-9/10", span{5, -1}, 5, 0, 0},
-		{"bytes 5--9/10", span{5, -1}, 5, 0, 0},
-		{"bytes 5-9/99999999999999999999", span{5, -1}, 5, 0, 0},
-		{"items 5-9/10", span{5, -1}, 5, 0, 0},
-		{"bytes=5-9/10", span{5, -1}, 5, 0, 0},
-		{"", span{5, -1}, 5, 0, 0},
-		{"bytes 5-6/10", span{5, 2}, 2, 10, 7},
-		{"bytes 5-6/10", span{5, 2}, -1, 10, 7},
-		{"bytes 5-9/10", span{5, 50}, 5, 10, 10},
-		{"bytes 5-6/10", span{5, 3}, 2, 10, 7}, // less than was asked for
-		{"bytes 5-7/10", span{5, 2}, 3, 0, 0},
-		{"bytes 6-7/10", span{5, 3}, 2, 0, 0},
-		{"bytes 5-6/10", span{5, 2}, 3, 0, 0},
-		{"bytes 5-10/10", span{5, 6}, 6, 0, 0},
-		{"bytes 0-4/*", span{0, 5}, 5, 0, 0},
-	} {
-		size, end, err := checkRange(test.text, test.want, test.length)
-		if size != test.size || end != test.end || (err == nil) != (test.size > 0) {
-			t.Errorf("%q to %v, length %d: %d, %d, %v", test.text, test.want, test.length, size, end, err)
-		}
+		t.Errorf("response without a length: got %d, %v, want -1", size, err)
 	}
 }

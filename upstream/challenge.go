@@ -2,23 +2,23 @@ package upstream
 
 import "strings"
 
-// Bounds on what is parsed of WWW-Authenticate. Our transport stops at 16 KiB
-// of headers, a foreign one may not.
+// Limits for WWW-Authenticate. A transport from NewTransport limits all headers
+// to 16 KiB; other transports may not.
 const (
-	maxChallengeLine = 8 << 10
+	maxChallengeLine = 8 << 10 // in bytes; longer lines are ignored
 	maxChallenges    = 16
 )
 
-// challenge is one challenge of WWW-Authenticate (RFC 9110, 11.6.1).
+// challenge is one challenge of WWW-Authenticate (RFC 9110, section 11.6.1).
 type challenge struct {
-	scheme string            // lower case
-	params map[string]string // keys in lower case, the first of equals wins
+	scheme string            // in lower case
+	params map[string]string // keys in lower case, with the first value of each
 }
 
-// parseChallenges reads all challenges of all WWW-Authenticate lines, in order.
-// A line may hold several. Where a line stops making sense, the rest of it is
-// dropped together with the challenge that was being read: half a realm is
-// worse than none.
+// parseChallenges returns the challenges of all WWW-Authenticate lines, in order.
+// A line may contain several. At a syntax error it drops the rest of the line and
+// the challenge that contains the error, because a truncated realm is worse than
+// none.
 func parseChallenges(lines []string) []challenge {
 	var found []challenge
 	for _, line := range lines {
@@ -37,11 +37,11 @@ func parseChallenges(lines []string) []challenge {
 	return found
 }
 
-// challengeScanner walks one header line.
+// challengeScanner scans one header line.
 type challengeScanner struct{ rest string }
 
-// challenge reads a scheme and its parameters. It reports false at the end of
-// the line and at a mistake.
+// challenge scans a scheme and its parameters. It reports false at the end of
+// the line and at a syntax error.
 func (s *challengeScanner) challenge() (challenge, bool) {
 	s.skip(" \t,")
 	scheme := s.token()
@@ -66,7 +66,7 @@ func (s *challengeScanner) challenge() (challenge, bool) {
 		key := s.token()
 		s.skip(" \t")
 		if key == "" || !strings.HasPrefix(s.rest, "=") {
-			// Not a parameter: the end, or the next challenge's scheme.
+			// Not a parameter but the end or the next scheme.
 			s.rest = before
 			return c, true
 		}
@@ -83,9 +83,9 @@ func (s *challengeScanner) challenge() (challenge, bool) {
 	}
 }
 
-// value reads a parameter's value and checks that a comma or the end follows.
-// Unquoted values run to the next comma or blank, which is more than the
-// grammar's token: some registries leave the quotes off a URL.
+// value scans the value of a parameter and reports whether a comma or the end
+// follows. An unquoted value extends to the next comma or blank, which is more
+// than the token of RFC 9110, because some registries omit the quotes of a URL.
 func (s *challengeScanner) value() (string, bool) {
 	s.skip(" \t")
 	var value string
@@ -105,7 +105,8 @@ func (s *challengeScanner) value() (string, bool) {
 	return value, s.rest == "" || s.rest[0] == ','
 }
 
-// quoted reads a quoted-string (RFC 9110, 5.6.4) and resolves its escapes.
+// quoted scans a quoted-string (RFC 9110, section 5.6.4) and returns it without
+// escapes.
 func (s *challengeScanner) quoted() (string, bool) {
 	var b strings.Builder
 	for i := 1; i < len(s.rest); i++ {
@@ -124,9 +125,9 @@ func (s *challengeScanner) quoted() (string, bool) {
 	return "", false
 }
 
-// token68 skips the other form of a challenge ("Negotiate YWJj=="), whose
-// content is of no use here. It reports whether there was one: a run of its
-// characters up to a comma or the end.
+// token68 skips a token68 (RFC 9110, section 11.2), which some schemes use
+// instead of parameters, as in "Negotiate YWJj==". It reports whether it found
+// one: a run of its characters up to a comma or the end.
 func (s *challengeScanner) token68() bool {
 	end := 0
 	for end < len(s.rest) && (isAlphanumeric(s.rest[end]) || strings.IndexByte("-._~+/", s.rest[end]) >= 0) {
@@ -143,7 +144,7 @@ func (s *challengeScanner) token68() bool {
 	return true
 }
 
-// token reads a token (RFC 9110, 5.6.2), possibly empty.
+// token scans a token (RFC 9110, section 5.6.2), which may be empty.
 func (s *challengeScanner) token() string {
 	end := 0
 	for end < len(s.rest) && (isAlphanumeric(s.rest[end]) || strings.IndexByte("!#$%&'*+-.^_`|~", s.rest[end]) >= 0) {
@@ -154,6 +155,7 @@ func (s *challengeScanner) token() string {
 	return token
 }
 
+// skip skips any of chars.
 func (s *challengeScanner) skip(chars string) { s.rest = strings.TrimLeft(s.rest, chars) }
 
 func isAlphanumeric(c byte) bool {

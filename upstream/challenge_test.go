@@ -24,11 +24,11 @@ func TestParseChallenges(t *testing.T) {
 		{"token68", []string{`Negotiate YWJj/+==, Bearer realm="r"`}, "negotiate{} bearer{realm=r}"},
 		{"empty elements", []string{`, ,Bearer realm="r",,service="s",`}, "bearer{realm=r|service=s}"},
 		{"unquoted URL", []string{`Bearer realm=https://h/t?x=1,service=s`}, "bearer{realm=https://h/t?x=1|service=s}"},
-		{"first of equals", []string{`Bearer realm="one",realm="two"`}, "bearer{realm=one}"},
+		{"repeated parameter", []string{`Bearer realm="one",realm="two"`}, "bearer{realm=one}"},
 		{"empty value", []string{`Bearer realm="",service=""`}, "bearer{realm=|service=}"},
 		{"unterminated", []string{`Basic realm="x", Bearer realm="r`, `Digest a=b`}, "basic{realm=x} digest{a=b}"},
 		{"escape at the end", []string{`Bearer realm="r\`}, ""},
-		{"garbage behind a value", []string{`Bearer realm="r"x`}, ""},
+		{"garbage after a value", []string{`Bearer realm="r"x`}, ""},
 		{"garbage", []string{`"Bearer" realm="r"`, `=`, `Bearer/x realm="r"`}, ""},
 		{"too long", []string{`Bearer realm="` + strings.Repeat("r", maxChallengeLine) + `"`, `Basic`}, "basic{}"},
 	} {
@@ -43,13 +43,13 @@ func TestParseChallenges(t *testing.T) {
 			got = append(got, c.scheme+"{"+strings.Join(pairs, "|")+"}")
 		}
 		if joined := strings.Join(got, " "); joined != test.want {
-			t.Errorf("%s: %s, want %s", test.name, joined, test.want)
+			t.Errorf("%s: got %s, want %s", test.name, joined, test.want)
 		}
 	}
 }
 
-// FuzzParseChallenges checks that any input ends in sane challenges, and that
-// these survive being written and read again.
+// FuzzParseChallenges checks that any input results in well-formed challenges, and
+// that these are parsed equally after being formatted.
 func FuzzParseChallenges(f *testing.F) {
 	f.Add(`Bearer realm="https://auth.docker.io/token",service="registry.docker.io"`)
 	f.Add(`Negotiate YWJj==, Basic realm="x, y\"", Bearer realm=r , service = "s"`)
@@ -58,12 +58,12 @@ func FuzzParseChallenges(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line string) {
 		found := parseChallenges([]string{line})
 		if len(found) > maxChallenges {
-			t.Fatalf("%d challenges", len(found))
+			t.Fatalf("got %d challenges, want at most %d", len(found), maxChallenges)
 		}
 		var b strings.Builder
 		for _, c := range found {
 			if c.scheme == "" || c.scheme != strings.ToLower(c.scheme) || c.params == nil {
-				t.Fatalf("challenge %+v", c)
+				t.Fatalf("got challenge %+v, want a scheme in lower case and parameters", c)
 			}
 			b.WriteString(c.scheme)
 			separator := " "
@@ -74,10 +74,10 @@ func FuzzParseChallenges(f *testing.F) {
 			b.WriteString(", ")
 		}
 		if b.Len() > maxChallengeLine {
-			t.Skip("escapes made it too long")
+			t.Skip("the line is too long with escapes")
 		}
 		if again := parseChallenges([]string{b.String()}); len(found)+len(again) > 0 && !reflect.DeepEqual(found, again) {
-			t.Fatalf("%q\n%+v\n%q\n%+v", line, found, b.String(), again)
+			t.Fatalf("parsing %q: got %+v, want %+v as for %q", b.String(), again, found, line)
 		}
 	})
 }

@@ -1,20 +1,20 @@
-// Package upstream is a pull-only client for one container registry, as the
-// OCI distribution specification v1.1 describes it.
+// Package upstream implements a pull-only client for one container registry,
+// according to the OCI distribution specification v1.1.
 //
-// A [Registry] asks for manifests, blobs, tag lists and referrers. The first
-// question goes out without a token; a 401 teaches it the registry's challenge,
-// which it remembers, so that every later repository costs one token request
-// and no refusal. Tokens are kept per repository for most of their life, and
-// many callers that need the same one share a single request.
+// A [Registry] fetches manifests, blobs, tag lists and referrers. Its first
+// request carries no token; the 401 response teaches it the registry's challenge,
+// which it remembers, so each further repository costs one token request and no
+// 401. Tokens are cached per repository for most of their lifetime, and
+// concurrent callers that need the same token share one request.
 //
-// What comes from upstream is not trusted: every body has a limit or is checked
-// by whoever knows its digest, redirects are counted and lose the credentials
-// as soon as they leave the registry, and a transport from [NewTransport] does
-// not connect to private addresses. Credentials go to the registry and to a
-// realm of its own domain, nowhere else.
+// The package does not trust the registry. Every response is limited in size or
+// checked against its digest by the caller. Redirects are limited in number and
+// lose the credentials when they leave the registry, and a transport from
+// [NewTransport] does not connect to private addresses. Credentials are sent only
+// to the registry and to a token service that may receive them.
 //
-// The package does not log, cache content or retry a failing upstream. It
-// returns an [*Error] whose [Kind] says whose fault it was, and whose text holds
-// no credential, token or URL. A caller's own cancellation comes back as the
-// context's error and never looks like an upstream's fault.
+// The package does not log, cache content or retry a failing registry. Failures
+// are returned as an [*Error], whose [Kind] tells the cause and whose text
+// contains no credential, token or URL. When the caller's context ends, the
+// error wraps the context's error and is not an [*Error].
 package upstream

@@ -5,88 +5,66 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Kind says what an error means to the caller.
+// Kind classifies an [Error] by its cause.
 type Kind uint8
 
-// The kinds of [Error].
+// The kinds of an [Error].
 const (
-	// Other is what [KindOf] answers for errors that are no [*Error]: the
-	// caller's own cancellation, or a reference that it should have checked.
+	// Other is the kind of every error that is not an [*Error]: the end of the
+	// caller's context, or invalid arguments.
 	Other Kind = iota
-	// NameUnknown: upstream has no such repository.
+
+	// NameUnknown means that the registry does not have the repository.
 	NameUnknown
-	// ManifestUnknown: upstream has no such tag or manifest. HEAD answers have
-	// no body, so a missing repository may look like this as well.
+
+	// ManifestUnknown means that the repository does not have the tag or
+	// manifest. A response to HEAD has no body, so it also stands for a missing
+	// repository.
 	ManifestUnknown
-	// BlobUnknown: upstream has no such blob in this repository.
+
+	// BlobUnknown means that the repository does not have the blob.
 	BlobUnknown
-	// Denied: the registry said 401 or 403 although nothing was wrong with the
-	// login: no such repository, or a private one.
+
+	// Denied means that the registry denied access, with 401 or 403, although it
+	// did not reject the login: the repository does not exist or is private.
 	Denied
-	// Credentials: the configured credentials were refused, or must not be
-	// sent where the registry wants them. For the administrator to mend.
+
+	// Credentials means that the configured login was rejected, or may not be
+	// sent to the token service that the registry uses. The administrator has to
+	// change the configuration.
 	Credentials
-	// RateLimited: the registry or its token service said 429. RetryAfter
-	// holds the wait that it asked for, if any.
+
+	// RateLimited means that the registry or its token service responded with
+	// 429. RetryAfter is the delay that it asked for, if any.
 	RateLimited
-	// Unavailable: no connection, a broken transfer, a 5xx.
+
+	// Unavailable means that no connection was made, a transfer broke off, or
+	// the registry responded with 5xx.
 	Unavailable
-	// Timeout: upstream took too long.
+
+	// Timeout means that the registry did not respond in time.
 	Timeout
-	// Invalid: upstream's answer makes no sense or breaks a limit.
+
+	// Invalid means that the response violates the specification or a limit.
 	Invalid
 )
 
 var kindNames = [...]string{"other", "name unknown", "manifest unknown", "blob unknown", "denied",
 	"credentials", "rate limited", "unavailable", "timeout", "invalid"}
 
-// String names the kind in lower case, "rate limited".
+// String returns the name of the kind in lower case, such as "rate limited".
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]
 	}
 	return "kind " + strconv.Itoa(int(k))
 }
-
-// Error is an upstream's fault or refusal. Its text names upstream, repository
-// and object; it never holds credentials, tokens or URLs, nor free text that
-// upstream chose.
-type Error struct {
-	Kind       Kind
-	Upstream   string        // the configured name
-	Repository string        // as upstream knows it; empty if none was concerned
-	Status     int           // upstream's HTTP status, 0 if there was no answer
-	RetryAfter time.Duration // how long upstream asks to be left alone, at most an hour, 0 if it did not say
-	Message    string        // what went wrong, without names
-	Err        error         // the cause, may be nil
-}
-
-// Error implements error.
-func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString("upstream " + e.Upstream)
-	if e.Repository != "" {
-		b.WriteString(": " + e.Repository)
-	}
-	b.WriteString(": " + e.Message)
-	if e.Status != 0 {
-		b.WriteString(" (HTTP " + strconv.Itoa(e.Status) + ")")
-	}
-	if e.Err != nil {
-		b.WriteString(": " + e.Err.Error())
-	}
-	return b.String()
-}
-
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
 
 // KindOf returns the kind of the first [*Error] in err's chain, or [Other].
 func KindOf(err error) Kind {
@@ -97,76 +75,91 @@ func KindOf(err error) Kind {
 	return Other
 }
 
-// ErrPlainHTTP is the cause of an [*Error] where an https registry has redirected
-// to plain http. What anybody on the way may have written confirms nothing; only
-// content that is checked against its digest may come from there.
-var ErrPlainHTTP = errors.New("redirected from https to plain http")
+// Error is a failure of the registry or a refusal by it. Its text names the
+// upstream, the repository and the object. It contains no credential, token or
+// URL, and no text from the registry except a well-formed error code.
+type Error struct {
+	// Kind is the cause.
+	Kind Kind
 
-// errTooSlow is the cause of the contexts that this package ends itself, which
-// is how its own limits are told from a caller's deadline.
-var errTooSlow = errors.New("no answer in time")
+	// RetryAfter is the delay that the registry asked for, at most one hour, or
+	// 0.
+	RetryAfter time.Duration
 
-// fail builds the error for a call.
-func (r *Registry) fail(c *call, kind Kind, status int, message string) *Error {
-	return &Error{Kind: kind, Upstream: r.name, Repository: c.repository, Status: status, Message: c.what + ": " + message}
+	upstream   string // Config.Name
+	repository string // as upstream knows it
+	status     int    // of the response, 0 without one
+	message    string
+	cause      error // may be nil
 }
 
-// broken turns an error of the transport, or of reading a body, into ours.
-func (r *Registry) broken(ctx context.Context, c *call, err error) error {
+// Error returns the text of the error.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("upstream " + e.upstream)
+	if e.repository != "" {
+		b.WriteString(": " + e.repository)
+	}
+	b.WriteString(": " + e.message)
+	if e.status != 0 {
+		b.WriteString(" (HTTP " + strconv.Itoa(e.status) + ")")
+	}
+	if e.cause != nil {
+		b.WriteString(": " + e.cause.Error())
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause of the error, or nil.
+func (e *Error) Unwrap() error { return e.cause }
+
+// ErrPlainHTTP is the cause of an [*Error] if an https registry redirected to
+// plain http. Anyone on the network path can forge such a response, so only
+// content that is checked against its digest is accepted from there.
+var ErrPlainHTTP = errors.New("redirected from https to plain http")
+
+// errTimeout is the cause of contexts that end because of Registry.timeout. It
+// distinguishes them from the caller's own deadline.
+var errTimeout = errors.New("no response in time")
+
+// newError returns an error of a call.
+func (r *Registry) newError(c *call, kind Kind, status int, message string) *Error {
+	return &Error{Kind: kind, upstream: r.name, repository: c.repository, status: status, message: c.object + ": " + message}
+}
+
+// transportError converts an error of the transport, or of reading a body, to an
+// [*Error], or to one that wraps ctx's error if the caller ended the context.
+func (r *Registry) transportError(ctx context.Context, c *call, err error) error {
 	if ctx.Err() != nil {
-		if !errors.Is(context.Cause(ctx), errTooSlow) {
-			return fmt.Errorf("upstream %s: %s: %s: %w", r.name, c.repository, c.what, ctx.Err())
+		if !errors.Is(context.Cause(ctx), errTimeout) {
+			return fmt.Errorf("upstream %s: %s: %s: %w", r.name, c.repository, c.object, ctx.Err())
 		}
-		return r.fail(c, Timeout, 0, fmt.Sprintf("no answer within %v", r.limit))
+		return r.newError(c, Timeout, 0, fmt.Sprintf("no response within %v", r.timeout))
 	}
 	var own *Error
 	if errors.As(err, &own) {
 		return err
 	}
-	// *url.Error prints the URL, and a presigned one is a capability.
+	// The text of a *url.Error contains the URL, which may be presigned.
 	for withURL := (*url.Error)(nil); errors.As(err, &withURL); {
 		err = withURL.Err
 	}
-	e := r.fail(c, Unavailable, 0, "no usable answer")
-	var refused *refusedAddressError
-	var slow net.Error
+	e := r.newError(c, Unavailable, 0, "request failed")
+	var blocked *blockedAddressError
+	var netError net.Error
 	switch {
-	case errors.As(err, &refused):
-		e.Message = c.what + ": not connected"
-		e.Err = refused
-	case errors.As(err, &slow) && slow.Timeout():
+	case errors.As(err, &blocked):
+		e.message = c.object + ": connection not permitted"
+		e.cause = blocked
+	case errors.As(err, &netError) && netError.Timeout():
 		e.Kind = Timeout
-		// Flattened: net's timeouts match context.DeadlineExceeded, and this
-		// is not the caller's deadline.
-		e.Err = errors.New(err.Error())
+		// Only the text is kept: timeouts of package net match
+		// context.DeadlineExceeded, which stands for the caller's deadline.
+		e.cause = errors.New(err.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		e.Err = errors.New(err.Error())
+		e.cause = errors.New(err.Error())
 	default:
-		e.Err = err
+		e.cause = err
 	}
 	return e
-}
-
-// maxRetryAfter bounds Retry-After, so that a nonsensical date does not switch
-// an upstream off for a week.
-const maxRetryAfter = time.Hour
-
-// retryAfter reads Retry-After (RFC 9110, 10.2.3), as seconds or as a date.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	value := strings.TrimSpace(h.Get("Retry-After"))
-	if value == "" {
-		return 0
-	}
-	if strings.Trim(value, "0123456789") == "" {
-		seconds, err := strconv.ParseUint(value, 10, 31)
-		if err != nil {
-			return maxRetryAfter // more digits than an int holds
-		}
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
-	}
-	at, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
-	return max(0, min(at.Sub(now), maxRetryAfter))
 }

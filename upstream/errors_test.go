@@ -1,116 +1,109 @@
 package upstream
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"testing"
 	"time"
 )
 
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for value, want := range map[string]time.Duration{
-		"":                                0,
-		"0":                               0,
-		"17":                              17 * time.Second,
-		" 17 ":                            17 * time.Second,
-		"86400":                           maxRetryAfter,
-		"99999999999999999999999999":      maxRetryAfter,
-		"-5":                              0,
-		"1.5":                             0,
-		"soon":                            0,
-		"Fri, 02 Jan 2026 03:05:05 GMT":   time.Minute,
-		"Fri, 02 Jan 2026 03:00:00 GMT":   0,
-		"Sat, 02 Jan 2027 03:00:00 GMT":   maxRetryAfter,
-		"Friday, 02-Jan-26 03:05:05 GMT":  time.Minute,
-		"Fri, 02 Jan 2026 03:05:05 +0100": 0, // no HTTP date
-	} {
-		if got := retryAfter(http.Header{"Retry-After": {value}}, now); got != want {
-			t.Errorf("Retry-After %q is %v, want %v", value, got, want)
-		}
-	}
-}
-
 func TestError(t *testing.T) {
-	e := &Error{Kind: Unavailable, Upstream: "docker.io", Repository: "library/alpine", Status: 503, Message: "manifest 3.20: upstream is in trouble", Err: io.ErrUnexpectedEOF}
-	wrapped := fmt.Errorf("while pulling: %w", e)
-	if want := "while pulling: upstream docker.io: library/alpine: manifest 3.20: upstream is in trouble (HTTP 503): unexpected EOF"; wrapped.Error() != want {
-		t.Error(wrapped)
+	e := &Error{Kind: Unavailable, upstream: "docker.io", repository: "library/alpine", status: 503, message: "manifest 3.20: server error", cause: io.ErrUnexpectedEOF}
+	wrapped := fmt.Errorf("pulling: %w", e)
+	if want := "pulling: upstream docker.io: library/alpine: manifest 3.20: server error (HTTP 503): unexpected EOF"; wrapped.Error() != want {
+		t.Errorf("got %q, want %q", wrapped, want)
 	}
-	if KindOf(wrapped) != Unavailable || !errors.Is(wrapped, io.ErrUnexpectedEOF) {
-		t.Error("kind or cause is lost")
+	if got := KindOf(wrapped); got != Unavailable {
+		t.Errorf("got kind %v, want %v", got, Unavailable)
 	}
-	if KindOf(nil) != Other || KindOf(io.EOF) != Other {
-		t.Error("other errors have a kind")
+	if !errors.Is(wrapped, io.ErrUnexpectedEOF) {
+		t.Errorf("%v does not wrap %v", wrapped, io.ErrUnexpectedEOF)
 	}
-	if RateLimited.String() != "rate limited" || Invalid.String() != "invalid" || Kind(200).String() != "kind 200" {
-		t.Error("names of kinds")
+	for _, err := range []error{nil, io.EOF} {
+		if got := KindOf(err); got != Other {
+			t.Errorf("KindOf(%v) = %v, want %v", err, got, Other)
+		}
 	}
-}
-
-func TestSecret(t *testing.T) {
-	config := Config{Name: "x", Username: testUser, Password: testPassword,
-		Endpoint: &url.URL{Scheme: "https", Host: "h"}, Transport: http.DefaultTransport}
-	registry, err := New(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var texts []string
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		texts = append(texts, fmt.Sprintf(verb, config.Password), fmt.Sprintf(verb, config), fmt.Sprintf(verb, &config), fmt.Sprintf(verb, registry))
-	}
-	content, err := json.Marshal(struct {
-		Password Secret
-		Empty    Secret `json:",omitempty"`
-	}{Password: config.Password})
-	if err != nil || string(content) != `{"Password":"*****"}` {
-		t.Errorf("JSON %s, %v", content, err)
-	}
-	for _, text := range texts {
-		for _, leak := range []string{testPassword, fmt.Sprintf("%x", testPassword), registry.basic()} {
-			if strings.Contains(text, leak) {
-				t.Errorf("printed: %s", text)
-			}
+	for kind, want := range map[Kind]string{Other: "other", RateLimited: "rate limited", Invalid: "invalid", 200: "kind 200"} {
+		if got := kind.String(); got != want {
+			t.Errorf("name of kind %d: got %q, want %q", uint8(kind), got, want)
 		}
 	}
 }
 
-func TestNew(t *testing.T) {
-	parse := func(s string) *url.URL {
-		u, err := url.Parse(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return u
+// TestRegistryTransportErrors checks that errors of a transport lose their URLs, and
+// that its timeouts are not taken for the caller's.
+func TestRegistryTransportErrors(t *testing.T) {
+	broken := errors.New("broken")
+	withURL := func(err error) error {
+		return fmt.Errorf("around http://h/?that-must-not-leak: %w", &url.Error{Op: "Get", URL: "http://h/?that-must-not-leak", Err: err})
 	}
-	good := func() Config {
-		return Config{Name: "x", Endpoint: parse("https://h"), Transport: http.DefaultTransport}
-	}
-	for name, change := range map[string]func(*Config){
-		"no transport":         func(c *Config) { c.Transport = nil },
-		"no endpoint":          func(c *Config) { c.Endpoint = nil },
-		"relative":             func(c *Config) { c.Endpoint = parse("/v2") },
-		"scheme":               func(c *Config) { c.Endpoint = parse("ftp://h") },
-		"user":                 func(c *Config) { c.Endpoint = parse("https://u:" + testPassword + "@h") },
-		"query":                func(c *Config) { c.Endpoint = parse("https://h?x=" + testPassword) },
-		"password only":        func(c *Config) { c.Password = testPassword },
-		"user only":            func(c *Config) { c.Username = "u" },
-		"colon":                func(c *Config) { c.Username, c.Password = "u:v", testPassword },
-		"realm host is an URL": func(c *Config) { c.RealmHosts = []string{"https://u:" + testPassword + "@h/"} },
-		"empty realm host":     func(c *Config) { c.RealmHosts = []string{""} },
+	for _, test := range []struct {
+		err  error
+		kind Kind
+	}{
+		{broken, Unavailable},
+		{withURL(broken), Unavailable},
+		{withURL(withURL(broken)), Unavailable},
+		{context.DeadlineExceeded, Timeout},
+		{context.Canceled, Unavailable},
+		{nil, Unavailable},
 	} {
-		config := good()
-		change(&config)
-		if _, err := New(config); err == nil || strings.Contains(err.Error(), testPassword) {
-			t.Errorf("%s: %v", name, err)
+		u := clientAt(t, "http://h", roundTripper(func(*http.Request) (*http.Response, error) { return nil, test.err }))
+		_, err := u.Manifest(t.Context(), "a", "1")
+		wantKind(t, err, test.kind)
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			t.Errorf("%v wraps a context error, want none", err)
+		}
+		if errors.Is(test.err, broken) && !errors.Is(err, broken) {
+			t.Errorf("%v does not wrap %v", err, broken)
 		}
 	}
-	if _, err := New(good()); err != nil {
-		t.Error(err)
+}
+
+// TestRegistryContextErrors checks that the end of the caller's context is
+// distinguished from the registry's own timeout.
+func TestRegistryContextErrors(t *testing.T) {
+	waiting := make(chan struct{}, 1)
+	u := clientAt(t, "http://h", roundTripper(func(r *http.Request) (*http.Response, error) {
+		waiting <- struct{}{}
+		<-r.Context().Done()
+		return nil, context.Cause(r.Context())
+	}))
+	calls := map[string]func(context.Context) error{
+		"manifest": func(ctx context.Context) error { _, err := u.Manifest(ctx, "a", "1"); return err },
+		"resolve":  func(ctx context.Context) error { _, err := u.ResolveManifest(ctx, "a", "1"); return err },
+		"stat":     func(ctx context.Context) error { _, err := u.StatBlob(ctx, "a", digestOf(""), -1); return err },
+		"blob":     func(ctx context.Context) error { _, err := u.Blob(ctx, "a", digestOf(""), 0, -1, ""); return err },
+		"tags":     func(ctx context.Context) error { _, err := u.Tags(ctx, "a", nil); return err },
+		"referrers": func(ctx context.Context) error {
+			_, err := u.Referrers(ctx, "a", digestOf(""), "")
+			return err
+		},
+	}
+	for name, call := range calls {
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { <-waiting; cancel() }()
+		if err := call(ctx); !errors.Is(err, context.Canceled) || KindOf(err) != Other {
+			t.Errorf("%s, canceled: got %v, want %v of kind other", name, err, context.Canceled)
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), time.Nanosecond)
+		if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) || KindOf(err) != Other {
+			t.Errorf("%s, caller's deadline: got %v, want %v of kind other", name, err, context.DeadlineExceeded)
+		}
+		cancel()
+		<-waiting
+	}
+	u.timeout = time.Nanosecond
+	for name, call := range calls {
+		err := call(t.Context())
+		if KindOf(err) != Timeout || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			t.Errorf("%s, own timeout: got %v, want kind %v without a context error", name, err, Timeout)
+		}
+		<-waiting
 	}
 }

@@ -14,7 +14,8 @@ const (
 	testPassword = "password-that-must-not-leak"
 )
 
-// client returns a client for a test registry; change may alter its configuration.
+// client returns a client for a test registry. Each change modifies its
+// configuration.
 func client(t *testing.T, r *registrytest.Registry, change ...func(*Config)) *Registry {
 	t.Helper()
 	transport := NewTransport(TransportConfig{AllowPrivate: true})
@@ -30,7 +31,7 @@ func client(t *testing.T, r *registrytest.Registry, change ...func(*Config)) *Re
 	return u
 }
 
-// clientAt is client for an address.
+// clientAt returns a client for an address.
 func clientAt(t *testing.T, endpoint string, transport http.RoundTripper) *Registry {
 	t.Helper()
 	u, err := url.Parse(endpoint)
@@ -44,29 +45,31 @@ func clientAt(t *testing.T, endpoint string, transport http.RoundTripper) *Regis
 	return r
 }
 
+// withLogin configures the test login.
 func withLogin(c *Config) { c.Username, c.Password = testUser, testPassword }
 
-// wantKind checks an error's kind, and that it can be shown to anyone.
+// wantKind checks the kind of an error, and that its text contains no secret.
 func wantKind(t *testing.T, err error, kind Kind) *Error {
 	t.Helper()
 	if err == nil {
-		t.Fatalf("no error, want %v", kind)
+		t.Fatalf("got no error, want kind %v", kind)
 	}
 	if got := KindOf(err); got != kind {
-		t.Fatalf("kind %v, want %v: %v", got, kind, err)
+		t.Fatalf("got %v of kind %v, want kind %v", err, got, kind)
 	}
 	for _, secret := range []string{testPassword, "token-", registrytest.Signature, "that-must-not-leak", "://", "Bearer", "Basic "} {
 		if strings.Contains(err.Error(), secret) {
-			t.Errorf("error text holds %q: %v", secret, err)
+			t.Errorf("got error %q, want no %q in it", err, secret)
 		}
 	}
 	e, _ := err.(*Error)
-	if e != nil && (e.Upstream != "test.example" || !strings.Contains(err.Error(), "test.example")) {
-		t.Errorf("error text does not name the upstream: %v", err)
+	if e != nil && (e.upstream != "test.example" || !strings.Contains(err.Error(), "test.example")) {
+		t.Errorf("got error %q, want the name of the upstream in it", err)
 	}
 	return e
 }
 
+// roundTripper implements [http.RoundTripper] by a function.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

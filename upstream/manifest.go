@@ -1,219 +1,162 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"mime"
 	"net/http"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
-// Media types that have no constant in image-spec.
-const (
-	dockerManifest      = "application/vnd.docker.distribution.manifest.v2+json"
-	dockerManifestList  = "application/vnd.docker.distribution.manifest.list.v2+json"
-	dockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
-	dockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
-	ociArtifact         = "application/vnd.oci.artifact.manifest.v1+json" // in no released specification, but pushed
-)
+// maxManifest is the maximum size of a manifest or list in bytes. Distribution-spec
+// v1.1 asks registries to accept manifests of at least this size, and clients
+// reject larger ones.
+const maxManifest = 4 << 20
 
-// manifestTypes is all that we ask for, whatever the client would take: what is
-// cached must be upstream's own choice, and an index stays an index. Schema 1 is
-// not among them.
-var manifestTypes = []string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, dockerManifestList, dockerManifest, ociArtifact}
-
+// acceptManifests is the Accept header for manifests. It does not depend on the
+// client, because the cached content must be the registry's own choice and an
+// index must stay an index. Schema 1 is not accepted.
 var acceptManifests = strings.Join(manifestTypes, ", ")
 
-// Descriptor names some content (image-spec v1.1, "Content Descriptors").
+// Descriptor describes content (image-spec v1.1, "Content Descriptors").
 type Descriptor struct {
 	Digest    digest.Digest
 	MediaType string // without parameters
-	Size      int64  // bytes
+	Size      int64  // in bytes
 }
 
-// Manifest is a manifest or index, byte for byte as upstream has it.
+// Manifest is a manifest or index, byte for byte as the registry sent it.
 type Manifest struct {
 	Descriptor
-	Content []byte // nil if only the descriptor was asked for
+	Content []byte // nil if only the descriptor is known
 }
 
-// ResolveManifest asks what a tag or digest stands for, with a HEAD (distribution-
-// spec v1.1, "Checking if content exists in the registry"), which Docker Hub does
-// not count. If that is refused, or answered without digest, length or type, a GET
-// decides; then the result has the content too, and its descriptor is computed.
-// What HEAD alone says of a digest is upstream's claim. Errors are as for
-// [Registry.Manifest].
-func (r *Registry) ResolveManifest(ctx context.Context, repository, reference string) (Manifest, error) {
-	c, wanted, err := manifestCall(repository, reference)
+// ResolveManifest returns the descriptor of the manifest to which a tag or digest
+// refers (distribution-spec v1.1, "Checking if content exists in the registry").
+// It sends a HEAD, which does not count towards Docker Hub's rate limit. If HEAD
+// is rejected, or its response lacks a digest, length or type, a GET decides; the
+// result then has the content and a computed descriptor. A descriptor from HEAD is
+// only the registry's claim. Errors are those of [Registry.Manifest].
+func (r *Registry) ResolveManifest(ctx context.Context, repository, ref string) (Manifest, error) {
+	c, wanted, err := newManifestCall(repository, ref)
 	if err != nil {
 		return Manifest{}, err
 	}
-	ctx, cancel := r.bounded(ctx)
+	ctx, cancel := r.withTimeout(ctx)
 	defer cancel()
-	heads := r.heads
+	history := r.manifestHeads
 	if wanted == "" {
-		heads = r.tagHeads
+		history = r.tagHeads
 	}
-	head := c.with(http.MethodHead)
-	a, err := r.do(ctx, head)
+	headCall := c.withMethod(http.MethodHead)
+	head, err := r.do(ctx, headCall)
 	if errors.Is(err, ErrPlainHTTP) && c.verified {
 		return r.manifest(ctx, c, wanted)
 	}
 	if err != nil {
 		return Manifest{}, err
 	}
-	reference = repository + ":" + reference
-	if a.StatusCode == http.StatusOK {
-		_ = a.Body.Close()
-		if d, ok := headDescriptor(a, wanted); ok {
-			heads.saidYes()
+	ref = repository + ":" + ref
+	if head.StatusCode == http.StatusOK {
+		_ = head.Body.Close()
+		if d, ok := headDescriptor(head, wanted); ok {
+			history.recordSuccess()
 			return Manifest{Descriptor: d}, nil
 		}
-	} else if err := r.refuse(heads, head, reference, a); err != nil {
+	} else if err := r.headError(history, headCall, ref, head); err != nil {
 		return Manifest{}, err
 	}
 	m, err := r.manifest(ctx, c, wanted)
-	heads.compare(reference, a, err, r.now())
+	history.recordGet(ref, head, err, r.now())
 	return m, err
 }
 
-// headDescriptor reads a descriptor from headers. It reports false if they are
-// incomplete or odd in any way: the GET that follows finds out, or says what is
-// wrong.
-func headDescriptor(a *answer, wanted digest.Digest) (Descriptor, bool) {
-	d, err := ParseDigest(a.Header.Get("Docker-Content-Digest"))
-	mediaType := headerType(a.Header)
-	ok := err == nil && (wanted == "" || d == wanted) && isManifestType(mediaType) &&
-		a.ContentLength > 0 && a.ContentLength <= maxManifest && !encoded(a.Response)
-	return Descriptor{Digest: d, MediaType: mediaType, Size: a.ContentLength}, ok
+// headDescriptor returns the descriptor in the headers of a HEAD response. It
+// reports false if they are incomplete, or not as wanted.
+func headDescriptor(resp *response, wanted digest.Digest) (Descriptor, bool) {
+	d, err := reference.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
+	t := mediaType(resp.Header)
+	ok := err == nil && (wanted == "" || d == wanted) && isManifestType(t) &&
+		resp.ContentLength > 0 && resp.ContentLength <= maxManifest && !isEncoded(resp.Response)
+	return Descriptor{Digest: d, MediaType: t, Size: resp.ContentLength}, ok
 }
 
 // Manifest fetches a manifest or index of at most 4 MiB by tag or digest
-// (distribution-spec v1.1, "Pulling manifests"). Content asked for by digest has
-// that digest; content asked for by tag gets its sha256, which must be what
-// Docker-Content-Digest says if that is a sha256. The media type is the header's,
-// or the content's own if the header names none of a manifest. An error is an
-// [*Error] (most often [ManifestUnknown], [NameUnknown], [Denied] or
-// [RateLimited]; [Invalid] for a schema 1 manifest), the context's error, or
-// neither for a repository or reference outside the grammar.
-func (r *Registry) Manifest(ctx context.Context, repository, reference string) (Manifest, error) {
-	c, wanted, err := manifestCall(repository, reference)
+// (distribution-spec v1.1, "Pulling manifests"). Content that is requested by
+// digest is checked against it. Content that is requested by tag gets its sha256
+// as digest, and must match Docker-Content-Digest if the response has a valid
+// one. The media type is that of the response, or is derived from the content if
+// the response does not name a manifest type.
+//
+// The error is an [*Error], most often of kind [ManifestUnknown], [NameUnknown],
+// [Denied] or [RateLimited], and [Invalid] for a schema 1 manifest; or the
+// context's error. An invalid repository or reference is neither.
+func (r *Registry) Manifest(ctx context.Context, repository, ref string) (Manifest, error) {
+	c, wanted, err := newManifestCall(repository, ref)
 	if err != nil {
 		return Manifest{}, err
 	}
-	ctx, cancel := r.bounded(ctx)
+	ctx, cancel := r.withTimeout(ctx)
 	defer cancel()
 	return r.manifest(ctx, c, wanted)
 }
 
-// manifestCall returns the call, and the digest if the reference is one.
-func manifestCall(repository, reference string) (*call, digest.Digest, error) {
-	c, err := newCall("manifest", repository)
+// newManifestCall returns the call for a reference, and the reference's digest, or
+// "" if it is a tag.
+func newManifestCall(repository, ref string) (*call, digest.Digest, error) {
+	var wanted digest.Digest
+	if !reference.ValidTag(ref) {
+		var err error
+		if wanted, err = reference.ParseDigest(ref); err != nil {
+			return nil, "", errors.New("invalid reference: neither a tag nor a digest")
+		}
+	}
+	c, err := newCall(repository, "manifests/"+ref, "manifest "+ref)
 	if err != nil {
 		return nil, "", err
 	}
-	var wanted digest.Digest
-	if !ValidTag(reference) {
-		if wanted, err = ParseDigest(reference); err != nil {
-			return nil, "", errors.New("reference is neither a tag nor a digest")
-		}
-	}
-	c.path = "manifests/" + reference
-	c.what = "manifest " + reference
-	c.unknown = ManifestUnknown
+	c.notFound = ManifestUnknown
 	c.verified = wanted != ""
 	c.header.Set("Accept", acceptManifests)
 	return c, wanted, nil
 }
 
+// manifest sends a GET for a manifest and checks the response.
 func (r *Registry) manifest(ctx context.Context, c *call, wanted digest.Digest) (Manifest, error) {
-	a, err := r.do(ctx, c)
+	resp, err := r.do(ctx, c)
 	if err != nil {
 		return Manifest{}, err
 	}
-	if a.StatusCode != http.StatusOK {
-		return Manifest{}, r.refusal(c, a)
+	if resp.StatusCode != http.StatusOK {
+		return Manifest{}, r.statusError(c, resp)
 	}
-	content, err := r.readAll(ctx, c, a, maxManifest)
+	content, err := r.readAll(ctx, c, resp, maxManifest)
 	if err != nil {
 		return Manifest{}, err
 	}
-	mediaType := headerType(a.Header)
-	if !isManifestType(mediaType) && !isSchema1(mediaType) {
-		mediaType = contentType(content)
+	t := mediaType(resp.Header)
+	if !isManifestType(t) && !isSchema1(t) {
+		t = detectManifestType(content)
 	}
 	switch {
-	case isSchema1(mediaType):
-		return Manifest{}, r.fail(c, Invalid, a.StatusCode, "a schema 1 manifest, which clients no longer take; push the image again with a current tool")
-	case mediaType == "":
-		return Manifest{}, r.fail(c, Invalid, a.StatusCode, "the answer is not a manifest")
+	case isSchema1(t):
+		return Manifest{}, r.newError(c, Invalid, resp.StatusCode, "schema 1 manifests are not supported; push the image again with a current tool")
+	case t == "":
+		return Manifest{}, r.newError(c, Invalid, resp.StatusCode, "the response is not a manifest")
 	}
 	if wanted != "" {
 		if wanted.Algorithm().FromBytes(content) != wanted {
-			return Manifest{}, r.fail(c, Invalid, a.StatusCode, "the content does not have this digest")
+			return Manifest{}, r.newError(c, Invalid, resp.StatusCode, "the content does not match the requested digest")
 		}
 	} else {
 		wanted = digest.FromBytes(content)
-		said, err := ParseDigest(a.Header.Get("Docker-Content-Digest"))
-		if err == nil && said.Algorithm().FromBytes(content) != said {
-			return Manifest{}, r.fail(c, Invalid, a.StatusCode, "the content does not have the digest that upstream gave")
+		sent, err := reference.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
+		if err == nil && sent.Algorithm().FromBytes(content) != sent {
+			return Manifest{}, r.newError(c, Invalid, resp.StatusCode, "the content does not match Docker-Content-Digest")
 		}
 	}
-	return Manifest{Descriptor{Digest: wanted, MediaType: mediaType, Size: int64(len(content))}, content}, nil
-}
-
-// headerType returns the media type without parameters, "" for none.
-func headerType(h http.Header) string {
-	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil {
-		return ""
-	}
-	return mediaType
-}
-
-func isManifestType(mediaType string) bool {
-	for _, t := range manifestTypes {
-		if t == mediaType {
-			return true
-		}
-	}
-	return false
-}
-
-func isSchema1(mediaType string) bool {
-	return mediaType == dockerSchema1 || mediaType == dockerSchema1Signed
-}
-
-// contentType guesses the media type of a manifest from what it says of itself
-// and from its shape; "" if it is none. OCI content need not have a mediaType.
-func contentType(content []byte) string {
-	var m struct {
-		SchemaVersion int             `json:"schemaVersion"`
-		MediaType     string          `json:"mediaType"`
-		Manifests     json.RawMessage `json:"manifests"`
-		Config        json.RawMessage `json:"config"`
-		Layers        json.RawMessage `json:"layers"`
-	}
-	if json.Unmarshal(content, &m) != nil {
-		return ""
-	}
-	isArray := func(raw json.RawMessage) bool { return bytes.HasPrefix(raw, []byte("[")) }
-	switch {
-	case isManifestType(m.MediaType):
-		return m.MediaType
-	case m.SchemaVersion == 1:
-		return dockerSchema1
-	case m.SchemaVersion != 2:
-		return ""
-	case isArray(m.Manifests) && m.Config == nil && m.Layers == nil:
-		return v1.MediaTypeImageIndex
-	case isArray(m.Layers) && m.Config != nil && m.Manifests == nil:
-		return v1.MediaTypeImageManifest
-	}
-	return ""
+	return Manifest{Descriptor{Digest: wanted, MediaType: t, Size: int64(len(content))}, content}, nil
 }

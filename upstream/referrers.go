@@ -2,22 +2,30 @@ package upstream
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// noReferrers is the index of a manifest that nothing refers to.
-const noReferrers = `{"schemaVersion":2,"mediaType":"` + v1.MediaTypeImageIndex + `","manifests":[]}`
+// maxReferrerPages is the number of pages of referrers that are merged.
+const maxReferrerPages = 16
 
-// Referrers fetches the index of what refers to a manifest (distribution-spec
-// v1.1, "Listing Referrers"), filtered by artifact type if that is not empty and
-// upstream can: FiltersApplied tells. Next is always nil. Where upstream has no
-// referrers API, the tag that stands in for it ("Referrers Tag Schema") is
-// asked, so that clients find signatures behind any registry; without such a
-// tag the index is empty. Errors are as for [Registry.Manifest].
+// emptyReferrers is the index for a manifest without referrers.
+const emptyReferrers = `{"schemaVersion":2,"mediaType":"` + v1.MediaTypeImageIndex + `","manifests":[]}`
+
+// Referrers fetches the index of the manifests that refer to digest d
+// (distribution-spec v1.1, "Listing Referrers"). If artifactType is not empty, the
+// registry may filter by it; FiltersApplied tells whether it did. Pages are merged,
+// so Next is always nil.
+//
+// If the registry has no referrers API, the fallback tag is used ("Referrers Tag
+// Schema"), so that clients find signatures behind any registry; without that tag
+// the index is empty. Errors are those of [Registry.Manifest].
 func (r *Registry) Referrers(ctx context.Context, repository string, d digest.Digest, artifactType string) (Page, error) {
-	page, err := r.referrersAPI(ctx, repository, d, artifactType)
+	page, err := r.referrers(ctx, repository, d, artifactType)
 	if KindOf(err) != ManifestUnknown {
 		return page, err
 	}
@@ -26,7 +34,92 @@ func (r *Registry) Referrers(ctx context.Context, repository string, d digest.Di
 	case err == nil && m.MediaType == v1.MediaTypeImageIndex:
 		return Page{MediaType: m.MediaType, Content: m.Content}, nil
 	case err == nil, KindOf(err) == ManifestUnknown:
-		return Page{MediaType: v1.MediaTypeImageIndex, Content: []byte(noReferrers)}, nil
+		return Page{MediaType: v1.MediaTypeImageIndex, Content: []byte(emptyReferrers)}, nil
 	}
 	return Page{}, err
+}
+
+// referrers fetches the index from the referrers API and merges its pages, at most
+// maxReferrerPages and 4 MiB. The error is of kind [ManifestUnknown] if the
+// registry has no such API.
+func (r *Registry) referrers(ctx context.Context, repository string, d digest.Digest, artifactType string) (Page, error) {
+	c, err := newDigestCall("referrers of", repository, "referrers", d)
+	if err != nil {
+		return Page{}, err
+	}
+	c.notFound = ManifestUnknown
+	c.query = url.Values{}
+	if artifactType != "" {
+		c.query.Set("artifactType", artifactType)
+	}
+	c.header.Set("Accept", v1.MediaTypeImageIndex)
+	ctx, cancel := r.withTimeout(ctx)
+	defer cancel()
+
+	page := Page{MediaType: v1.MediaTypeImageIndex}
+	var merged indexMerger
+	for pages := 1; ; pages++ {
+		resp, content, err := r.page(ctx, c)
+		if err != nil {
+			return Page{}, err
+		}
+		if mediaType(resp.Header) != v1.MediaTypeImageIndex {
+			// Some registries answer an unknown path with their front page.
+			return Page{}, r.newError(c, ManifestUnknown, resp.StatusCode, "the registry has no referrers API")
+		}
+		if err = merged.add(content); err != nil {
+			return Page{}, r.newError(c, Invalid, resp.StatusCode, err.Error())
+		}
+		if pages == 1 {
+			page.Content = content
+			if resp.Header.Get("OCI-Filters-Applied") == "artifactType" {
+				page.FiltersApplied = "artifactType"
+			}
+		}
+		next := nextLink(resp.Header)
+		if len(next) == 0 {
+			if pages > 1 {
+				page.Content, err = merged.encode()
+			}
+			return page, err
+		}
+		if pages == maxReferrerPages || merged.size > maxManifest {
+			// A truncated list would hide signatures.
+			return Page{}, r.newError(c, Invalid, resp.StatusCode, "the list of referrers is too long")
+		}
+		c.query = next
+	}
+}
+
+// indexMerger merges the pages of an image index. It keeps all fields but the
+// manifests from the first page. The zero value is ready for use.
+type indexMerger struct {
+	fields    map[string]json.RawMessage
+	manifests []json.RawMessage
+	size      int // bytes of all pages
+}
+
+// add appends the manifests of a page.
+func (m *indexMerger) add(content []byte) error {
+	var fields map[string]json.RawMessage
+	var manifests []json.RawMessage
+	if json.Unmarshal(content, &fields) != nil || fields == nil || json.Unmarshal(fields["manifests"], &manifests) != nil {
+		return errors.New("the response is not an image index")
+	}
+	if m.fields == nil {
+		m.fields = fields
+	}
+	m.manifests = append(m.manifests, manifests...)
+	m.size += len(content)
+	return nil
+}
+
+// encode returns the merged index.
+func (m *indexMerger) encode() ([]byte, error) {
+	manifests, err := json.Marshal(m.manifests)
+	if err != nil {
+		return nil, err
+	}
+	m.fields["manifests"] = manifests
+	return json.Marshal(m.fields)
 }

@@ -40,15 +40,15 @@ func TestParseToken(t *testing.T) {
 	} {
 		got, err := parseToken([]byte(test.content), now)
 		if (err == nil) != (test.value != "") {
-			t.Errorf("%.80s: %v", test.content, err)
+			t.Errorf("parseToken(%.80s): got %v, want valid %v", test.content, err, test.value != "")
 		}
 		if err == nil && (got.value != test.value || got.renewAt.Sub(now) != test.renew) {
-			t.Errorf("%s: %s, renewed after %v", test.content, got.value, got.renewAt.Sub(now))
+			t.Errorf("parseToken(%s): got %s, renewed after %v, want %s after %v", test.content, got.value, got.renewAt.Sub(now), test.value, test.renew)
 		}
 	}
 }
 
-func TestTokenLife(t *testing.T) {
+func TestRegistryRenewsTokens(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithToken("", ""))
 	r.SetTokenLife(5 * time.Minute)
 	r.PutImage("a", "1", []byte("x"))
@@ -62,7 +62,7 @@ func TestTokenLife(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := r.Counts().Token; got != want {
-			t.Errorf("%d tokens after %v, want %d", got, now.Sub(start), want)
+			t.Errorf("after %v: got %d token requests, want %d", now.Sub(start), got, want)
 		}
 	}
 	pull(1)
@@ -71,18 +71,18 @@ func TestTokenLife(t *testing.T) {
 	now = start.Add(240 * time.Second)
 	pull(2)
 
-	// A token that the registry refuses is replaced, once.
+	// A token that the registry rejects is replaced.
 	r.RevokeTokens()
 	r.Reset()
 	pull(1)
 	if got := r.Counts(); got.Challenged != 1 || got.ManifestGet != 1 {
-		t.Errorf("counts %+v", got)
+		t.Errorf("got requests %+v, want 1 challenge and 1 GET", got)
 	}
 }
 
-// TestTokenOnce checks that many who need the same token ask for it once, and
-// that one who leaves does not take it from the others.
-func TestTokenOnce(t *testing.T) {
+// TestRegistrySharesTokenRequest checks that concurrent callers share a token request,
+// and that it goes on if the caller that started it leaves.
+func TestRegistrySharesTokenRequest(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithToken("", ""))
 	r.PutImage("a", "1", []byte("x"))
 	asked, answer := make(chan struct{}), make(chan struct{})
@@ -112,18 +112,18 @@ func TestTokenOnce(t *testing.T) {
 	}
 	leave()
 	if err := <-left; !errors.Is(err, context.Canceled) || KindOf(err) != Other {
-		t.Errorf("the one who left got %v", err)
+		t.Errorf("canceled caller: got %v, want %v of kind other", err, context.Canceled)
 	}
 	close(answer)
 	wg.Wait()
 	if got := r.Counts(); got.Token != 1 || got.ManifestGet != 8 {
-		t.Errorf("counts %+v", got)
+		t.Errorf("got requests %+v, want 1 token request and 8 GETs", got)
 	}
 }
 
-// TestTokenFailureIsForgotten checks that a token service that failed is asked
-// again by the next request.
-func TestTokenFailureIsForgotten(t *testing.T) {
+// TestRegistryRetriesFailedTokenRequest checks that the failure of a token request is
+// not cached.
+func TestRegistryRetriesFailedTokenRequest(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithToken("", ""))
 	r.PutImage("a", "1", []byte("x"))
 	u := client(t, r)
@@ -131,6 +131,6 @@ func TestTokenFailureIsForgotten(t *testing.T) {
 	_, err := u.Manifest(t.Context(), "a", "1")
 	wantKind(t, err, Unavailable)
 	if _, err := u.Manifest(t.Context(), "a", "1"); err != nil {
-		t.Error(err)
+		t.Errorf("second request: %v", err)
 	}
 }

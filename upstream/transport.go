@@ -10,35 +10,34 @@ import (
 	"time"
 )
 
-// TransportConfig says what [NewTransport] may reach.
+// TransportConfig configures [NewTransport].
 type TransportConfig struct {
-	// AllowPrivate permits connections to addresses that are not public:
-	// a registry in the own network, or on this machine.
+	// AllowPrivate permits connections to addresses that are not public, such
+	// as those of a private network or of this machine.
 	AllowPrivate bool
 
-	// OnlyHTTP1 keeps from HTTP/2, so that requests at the same time are on
-	// connections of their own.
+	// OnlyHTTP1 disables HTTP/2, so that concurrent requests use separate
+	// connections.
 	OnlyHTTP1 bool
 }
 
-// NewTransport returns a transport for one upstream. It waits 10 s for a
-// connection, 10 s for TLS and 30 s for a response header, reads at most
-// 16 KiB of headers, speaks HTTP/2 where the other side does and the
-// configuration does not rule it out, uses no proxy
-// from the environment, and leaves encodings alone. Unless the configuration
-// says otherwise it refuses to connect to addresses that are not public,
-// however the name or the redirect that led there was written.
+// NewTransport returns a transport for one upstream. It waits at most 10 s for a
+// connection, 10 s for the TLS handshake and 30 s for a response header, and
+// reads at most 16 KiB of headers. It uses HTTP/2 if the server supports it,
+// unless OnlyHTTP1 is set. It ignores the proxy settings of the environment and
+// does not decompress responses. Unless AllowPrivate is set, it refuses to
+// connect to addresses that are not public, also if a redirect leads there.
 //
-// It does not bound the connections to one host: those that are one too many would
-// wait in a single queue, where slow downloads for one group would hold up all
-// others, and the parts of a download each other. The caller bounds its requests.
+// The number of connections to a host is not limited: requests beyond a limit
+// would wait in a single queue, in which slow downloads of one group delay those
+// of all others. The caller limits its requests.
 //
-// The caller owns it and calls CloseIdleConnections when done.
+// The caller owns the transport and calls CloseIdleConnections when done.
 func NewTransport(config TransportConfig) *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
 	if !config.AllowPrivate {
-		// Control runs after resolution, with the address that is about to be
-		// dialled: a name that resolves differently the second time gains nothing.
+		// ControlContext receives the resolved address that is about to be
+		// dialed, so a second resolution of the name cannot change the result.
 		dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
 			return checkAddress(address)
 		}
@@ -50,12 +49,12 @@ func NewTransport(config TransportConfig) *http.Transport {
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        90 * time.Second,
 		MaxIdleConns:           128,
-		MaxIdleConnsPerHost:    16, // a pull asks for a handful of layers at once, several pulls run side by side
+		MaxIdleConnsPerHost:    16, // several concurrent pulls with a handful of layers each
 		MaxResponseHeaderBytes: 16 << 10,
-		DisableCompression:     true, // content is addressed by the digest of its bytes
-		ForceAttemptHTTP2:      true, // net/http turns it off for transports with their own dialer
+		DisableCompression:     true, // digests are those of the bytes as sent
+		ForceAttemptHTTP2:      true, // net/http disables HTTP/2 for transports with their own dialer
 		HTTP2: &http.HTTP2Config{
-			// One dead connection would otherwise hold all blobs of an upstream.
+			// Detects a dead connection, which would stall all requests to an upstream.
 			SendPingTimeout: 15 * time.Second,
 			PingTimeout:     15 * time.Second,
 		},
@@ -67,11 +66,11 @@ func NewTransport(config TransportConfig) *http.Transport {
 	return transport
 }
 
-// GuardDial wraps the dial function of a transport that is not ours, so that it
-// hands out no connection to an address that is not public. Such a transport may
-// leave no hook before connecting, so the check comes after it, on the address of
-// the other side; the connection is closed before a byte is sent. Connections
-// that have no IP address at the other end, Unix sockets, are refused too.
+// GuardDial wraps the dial function of a transport that was not created by
+// [NewTransport]. The returned function fails if the remote address of the
+// connection is not a public IP address; Unix sockets are refused too. The check
+// runs after connecting, because such a transport may offer no hook before it,
+// and closes the connection before a byte is sent.
 func GuardDial(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
@@ -90,27 +89,27 @@ func GuardDial(dial func(ctx context.Context, network, addr string) (net.Conn, e
 	}
 }
 
-// refusedAddressError says that the dial guard did its work.
-type refusedAddressError struct{ address string }
+// blockedAddressError reports an address to which connections are not permitted.
+type blockedAddressError struct{ address string }
 
-func (e *refusedAddressError) Error() string {
+func (e *blockedAddressError) Error() string {
 	return fmt.Sprintf("%q is not a public address; set allow_private for this upstream to permit it", e.address)
 }
 
-// checkAddress refuses an "ip:port" that is not public, and anything else.
+// checkAddress returns an error unless address is IP:PORT with a public IP address.
 func checkAddress(address string) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return &refusedAddressError{address}
+		return &blockedAddressError{address}
 	}
 	if !isPublic(ap.Addr()) {
-		return &refusedAddressError{ap.Addr().String()}
+		return &blockedAddressError{ap.Addr().String()}
 	}
 	return nil
 }
 
-// Public IPv6 is 2000::/3 without the blocks below; everything outside it, ULA,
-// link-local, loopback, multicast and what is not assigned, is refused.
+// Public IPv6 addresses are those of 2000::/3 without the blocks below. This
+// excludes unique local, link-local, loopback, multicast and unassigned addresses.
 var (
 	globalUnicast6 = netip.MustParsePrefix("2000::/3")
 	nat64          = netip.MustParsePrefix("64:ff9b::/96")
@@ -119,7 +118,7 @@ var (
 		"10.0.0.0/8",      // private
 		"100.64.0.0/10",   // carrier-grade NAT
 		"127.0.0.0/8",     // loopback
-		"169.254.0.0/16",  // link-local, and the clouds' metadata services
+		"169.254.0.0/16",  // link-local, including metadata services of clouds
 		"172.16.0.0/12",   // private
 		"192.0.0.0/24",    // protocol assignments
 		"192.0.2.0/24",    // documentation
@@ -132,7 +131,7 @@ var (
 		"240.0.0.0/4",     // reserved, broadcast
 		"2001::/23",       // protocol assignments, Teredo
 		"2001:db8::/32",   // documentation
-		"2002::/16",       // 6to4, which embeds any IPv4 address
+		"2002::/16",       // 6to4, which can embed any IPv4 address
 		"3fff::/20",       // documentation
 	)
 )
@@ -146,8 +145,8 @@ func prefixes(texts ...string) []netip.Prefix {
 }
 
 // isPublic reports whether an address belongs to the public internet. A NAT64
-// address is as public as the IPv4 address inside: networks without IPv4 reach
-// every registry that has no IPv6 that way.
+// address is public if the IPv4 address that it embeds is: hosts without IPv4
+// reach registries without IPv6 through NAT64.
 func isPublic(a netip.Addr) bool {
 	a = a.WithZone("").Unmap()
 	if nat64.Contains(a) {

@@ -24,16 +24,16 @@ func TestIsPublic(t *testing.T) {
 	} {
 		for text := range strings.FieldsSeq(addresses) {
 			if got := isPublic(netip.MustParseAddr(text)); got != want {
-				t.Errorf("%s: %v", text, got)
+				t.Errorf("isPublic(%s) = %v, want %v", text, got, want)
 			}
 		}
 	}
 	if isPublic(netip.Addr{}) {
-		t.Error("no address is public")
+		t.Error("isPublic of the zero address = true, want false")
 	}
 }
 
-func TestDialGuard(t *testing.T) {
+func TestTransportRefusesPrivateAddresses(t *testing.T) {
 	r := registrytest.New(t)
 	d := r.PutBlob("a", []byte("x"))
 	guarded := NewTransport(TransportConfig{})
@@ -43,18 +43,18 @@ func TestDialGuard(t *testing.T) {
 			_, err := clientAt(t, "http://"+host, transport).Blob(t.Context(), "a", d, 0, -1, "")
 			e := wantKind(t, err, Unavailable)
 			if !strings.Contains(e.Error(), "allow_private") {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("%s transport: got %v, want allow_private in it", name, err)
 			}
 		}
 	}
 	if got := r.Counts(); got != (registrytest.Counts{}) {
-		t.Errorf("the registry was asked: %+v", got)
+		t.Errorf("got requests %+v, want none", got)
 	}
 }
 
-// TestDialGuardOnRedirect reaches the registry through a transport that permits
-// only its address, as a public one is permitted, and is sent elsewhere.
-func TestDialGuardOnRedirect(t *testing.T) {
+// TestGuardDialAfterRedirect uses a transport that permits only the address of the
+// registry, as if it were public, and a registry that redirects to another address.
+func TestGuardDialAfterRedirect(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithBlobRedirect())
 	d := r.PutBlob("a", []byte("x"))
 	guarded := GuardDial((&net.Dialer{}).DialContext)
@@ -68,10 +68,11 @@ func TestDialGuardOnRedirect(t *testing.T) {
 	_, err := clientAt(t, r.URL(), transport).Blob(t.Context(), "a", d, 0, -1, "")
 	wantKind(t, err, Unavailable)
 	if got := r.Counts(); got.BlobGet != 1 || got.Storage != 0 {
-		t.Errorf("counts %+v", got)
+		t.Errorf("got requests %+v, want 1 GET and none to the storage", got)
 	}
 }
 
+// closeConn is a connection to remote that records whether it was closed.
 type closeConn struct {
 	net.Conn
 	remote net.Addr
@@ -94,16 +95,16 @@ func TestGuardDial(t *testing.T) {
 		conn := &closeConn{remote: test.remote}
 		got, err := GuardDial(func(context.Context, string, string) (net.Conn, error) { return conn, nil })(t.Context(), "tcp", "h:1")
 		if (err == nil) != test.pass || conn.closed == test.pass || (got != nil) != test.pass {
-			t.Errorf("%v: %v, closed %v", test.remote, err, conn.closed)
+			t.Errorf("remote address %v: got %v, closed %v, want permitted %v", test.remote, err, conn.closed, test.pass)
 		}
 	}
 	broken := errors.New("broken")
 	if _, err := GuardDial(func(context.Context, string, string) (net.Conn, error) { return nil, broken })(t.Context(), "tcp", "h:1"); err != broken {
-		t.Errorf("error of the dial: %v", err)
+		t.Errorf("failing dial: got %v, want %v", err, broken)
 	}
 }
 
-func TestTransportLimits(t *testing.T) {
+func TestNewTransport(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/a/tags/list" {
 			w.Header().Set("X", strings.Repeat("x", 32<<10))
@@ -118,7 +119,7 @@ func TestTransportLimits(t *testing.T) {
 		transport.TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 		t.Cleanup(transport.CloseIdleConnections)
 		if transport.Proxy != nil {
-			t.Error("a proxy from somewhere")
+			t.Error("got a proxy, want none")
 		}
 		return transport
 	}
@@ -140,7 +141,7 @@ func TestTransportLimits(t *testing.T) {
 		}
 		proto := make([]byte, 8)
 		if n, _ := b.Read(proto); string(proto[:n]) != test.want {
-			t.Errorf("protocol %q instead of %q", proto[:n], test.want)
+			t.Errorf("length %d: got protocol %q, want %q", test.length, proto[:n], test.want)
 		}
 		_ = b.Close()
 	}

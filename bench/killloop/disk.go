@@ -11,15 +11,15 @@ import (
 	"syscall"
 )
 
-// stored is a file that has been checked: no other one has all three.
+// stored identifies a stored file that has been checked.
 type stored struct {
 	name  string
 	inode uint64
 	size  int64
 }
 
-// checkStored compares the files among the blobs that it has not seen yet with
-// their names. Nobody writes meanwhile.
+// checkStored hashes the stored blobs that have not been checked yet, and records
+// those whose digest is not their name. Caddy must not be running.
 func (l *loop) checkStored() error {
 	return filepath.WalkDir(filepath.Join(l.cache(), "blobs"), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -45,6 +45,7 @@ func (l *loop) checkStored() error {
 	})
 }
 
+// sumOf returns the SHA-256 of a file in hexadecimal.
 func sumOf(path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -58,7 +59,7 @@ func sumOf(path string) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-// temporary lists what is in the folder of temporary files.
+// temporary lists the temporary files of the cache.
 func (l *loop) temporary() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(l.cache(), "tmp"))
 	var names []string

@@ -1,16 +1,17 @@
-// Command killloop kills a real Caddy with SIGKILL, over and over, while it
-// fills its cache, and starts it again on the same one. Clients pull meanwhile:
-// whole blobs and parts of them, fast and slowly, some leave. Every body that
-// reads to its end must be right, and so must every file that is stored; a pull
-// may fail only because the process was killed; and after a start nothing may
-// be left of the downloads that were under way.
+// Command killloop repeatedly kills Caddy with SIGKILL while it fills its cache, and
+// starts it again on the same cache. Meanwhile clients pull whole blobs and ranges,
+// fast and slowly, and some of them leave early.
 //
 //	go run ./bench/killloop -caddy ./caddy -kills 200
 //
-// Upstream is made up content, of which there is always new, and the cache holds
-// only some of it, so that there are fills, hits and evictions until the end. It
-// runs on Linux only, and needs no root. With strace, some of the kills hit the
-// very moment of a rename or a sync.
+// It fails if a complete body or a stored file has wrong content, if a pull fails
+// although Caddy was not killed, or if temporary files of interrupted downloads
+// remain after a start.
+//
+// Upstream always has new content, and the cache holds only part of it, so fills,
+// hits and evictions occur until the end. If strace is installed, some of the kills
+// happen at a rename or a sync. The command runs on Linux only and does not need
+// root.
 package main
 
 import (
@@ -45,22 +46,23 @@ func main() {
 	var s settings
 	strace, _ := exec.LookPath("strace")
 	flag.StringVar(&s.caddy, "caddy", "./caddy", "the binary to kill")
-	flag.StringVar(&s.strace, "strace", strace, "strace, to kill at a rename or a sync; without, all kills are at a random moment")
-	flag.IntVar(&s.kills, "kills", 200, "how often it is killed while it fills")
-	flag.Uint64Var(&s.seed, "seed", rand.Uint64(), "what chooses moments and pulls")
-	flag.DurationVar(&s.limit, "limit", 20*time.Minute, "it fails if it takes longer")
-	flag.Float64Var(&s.rate, "rate", 40, "MiB/s of each connection upstream")
-	flag.IntVar(&s.clients, "clients", 6, "how many pull at once")
+	flag.StringVar(&s.strace, "strace", strace, "strace, to kill at a rename or a sync; if empty, all kills happen at a random moment")
+	flag.IntVar(&s.kills, "kills", 200, "number of kills while the cache is being filled")
+	flag.Uint64Var(&s.seed, "seed", rand.Uint64(), "seed of the random moments and pulls")
+	flag.DurationVar(&s.limit, "limit", 20*time.Minute, "time limit of the whole run")
+	flag.Float64Var(&s.rate, "rate", 40, "rate of each connection to upstream in MiB/s")
+	flag.IntVar(&s.clients, "clients", 6, "number of concurrent clients")
 	flag.Parse()
 	if err := run(&s); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// sizes are of the blobs, from one that comes in one go to one that takes more
-// than a second.
+// sizes are the sizes of the blobs in bytes, from one that is sent at once to one
+// that takes more than a second.
 var sizes = []int64{24<<20 + 13, 3 << 20, 48 << 20, 9<<20 + 1, 17<<20 - 5, 100<<10 + 1}
 
+// run prepares upstream and the cache, and runs the loop.
 func run(s *settings) error {
 	dir, err := os.MkdirTemp("", "killloop-")
 	if err != nil {
@@ -95,7 +97,7 @@ func run(s *settings) error {
 	return errors.Join(err, l.verdict())
 }
 
-// loop is the state from life to life.
+// loop is the state that outlives a process of Caddy.
 type loop struct {
 	*settings
 	dir      string
@@ -103,12 +105,12 @@ type loop struct {
 	upstream *registry.Registry
 	rand     *rand.Rand
 
-	newest                 atomic.Int64 // image that was asked for
-	midFill, other, byCall int          // kills
+	newest                 atomic.Int64 // the newest image that was requested
+	midFill, other, byCall int          // kills during a fill, at other times, and at a system call
 	checked                map[stored]bool
 	damaged                []string
-	leftovers              int // temporary files when the last life began
-	remaining              []string
+	leftovers              int      // temporary files before the last start
+	remaining              []string // temporary files after it
 	tally                  *tally
 }
 
@@ -135,6 +137,7 @@ http://%[2]s {
 }
 `
 
+// configure writes the Caddyfile.
 func (l *loop) configure(upstream string) error {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -154,11 +157,11 @@ func (l *loop) configure(upstream string) error {
 func (l *loop) config() string { return filepath.Join(l.dir, "Caddyfile") }
 func (l *loop) cache() string  { return filepath.Join(l.dir, "cache") }
 
-// until kills as often as is wanted.
+// until starts and kills Caddy until the number of kills is reached.
 func (l *loop) until(deadline time.Time) error {
 	for life := 1; l.midFill < l.kills; life++ {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("time is up after %d kills", l.midFill)
+			return fmt.Errorf("time limit exceeded after %d kills", l.midFill)
 		}
 		if err := l.live(life); err != nil {
 			return fmt.Errorf("life %d: %w", life, err)
@@ -172,7 +175,7 @@ func (l *loop) until(deadline time.Time) error {
 
 // live starts Caddy, pulls, and kills it.
 func (l *loop) live(life int) error {
-	at := 0 // the call that kills
+	at := 0 // the number of the system call that kills, 0 for none
 	if l.strace != "" && life%8 == 0 {
 		at = 1 + l.rand.IntN(3) // strace counts in each thread
 	}
@@ -183,7 +186,7 @@ func (l *loop) live(life int) error {
 	defer caddy.kill()
 	if err := caddy.await(l.address); err != nil {
 		if at > 0 && caddy.ended() {
-			l.byCall++ // one of Caddy's own
+			l.byCall++ // during the start of Caddy
 			return nil
 		}
 		return err
@@ -193,7 +196,7 @@ func (l *loop) live(life int) error {
 	return l.wait(caddy, at > 0)
 }
 
-// wait chooses the moment, and kills.
+// wait kills Caddy at a random moment, or waits until a system call does.
 func (l *loop) wait(caddy *process, byCall bool) error {
 	moment := time.After(time.Duration(l.rand.Int64N(int64(800 * time.Millisecond))))
 	if byCall {
@@ -203,13 +206,13 @@ func (l *loop) wait(caddy *process, byCall bool) error {
 	case <-moment:
 	case <-caddy.done:
 		if !byCall {
-			return fmt.Errorf("caddy has ended by itself:\n%s", caddy.tail())
+			return fmt.Errorf("caddy exited although it was not killed:\n%s", caddy.tail())
 		}
 		l.byCall++
 		return nil
 	}
 	if l.rand.IntN(5) > 0 {
-		for range 1000 { // until upstream is sending
+		for range 1000 { // at most a second, until upstream is sending
 			if l.upstream.Stats().Active > 0 {
 				break
 			}
@@ -226,8 +229,8 @@ func (l *loop) wait(caddy *process, byCall bool) error {
 	return nil
 }
 
-// last starts Caddy once more: the traces of the kills must go, and every pull
-// must succeed.
+// last starts Caddy once more and checks that it removes temporary files and that
+// every pull succeeds.
 func (l *loop) last() error {
 	before, err := l.temporary()
 	if err != nil {
@@ -256,7 +259,7 @@ func (l *loop) last() error {
 	return l.checkStored()
 }
 
-// verdict is an error unless all went as it must.
+// verdict returns an error for each requirement that was violated.
 func (l *loop) verdict() error {
 	var errs []error
 	for _, goal := range []struct {
@@ -264,9 +267,9 @@ func (l *loop) verdict() error {
 		what  string
 	}{
 		{l.tally.wrong, "bodies with wrong bytes"},
-		{l.tally.failed, "pulls failed that nobody killed"},
-		{len(l.damaged), "stored files do not have their digest"},
-		{len(l.remaining), "temporary files outlived a start"},
+		{l.tally.failed, "pulls failed without a kill"},
+		{len(l.damaged), "stored files do not match their digest"},
+		{len(l.remaining), "temporary files remained after a start"},
 	} {
 		if goal.count > 0 {
 			errs = append(errs, fmt.Errorf("%d %s", goal.count, goal.what))
@@ -275,14 +278,15 @@ func (l *loop) verdict() error {
 	return errors.Join(errs...)
 }
 
+// print prints the counts.
 func (l *loop) print(took time.Duration) {
 	t := l.tally
 	fmt.Printf("kills          %d while upstream was sending, %d otherwise, %d at a rename or a sync; %.0f s\n", l.midFill, l.other, l.byCall, took.Seconds())
-	fmt.Printf("bodies         %d complete (%d whole, %d from the cache), %.1f GB; %d broken by a kill, %d left by the client\n",
+	fmt.Printf("bodies         %d complete (%d whole, %d from the cache), %.1f GB; %d broken by a kill, %d abandoned by the client\n",
 		t.whole+t.parts, t.whole, t.hits, float64(t.bytes)/1e9, t.broken, t.left)
 	fmt.Printf("wrong          %d bodies with wrong bytes, %d pulls failed without a kill\n", t.wrong, t.failed)
 	fmt.Printf("stored         %d files checked in the end, %d wrong at any time\n", len(l.checked), len(l.damaged))
-	fmt.Printf("temporary      %d files before the last start, %d of them or others after it\n", l.leftovers, len(l.remaining))
+	fmt.Printf("temporary      %d files before the last start, %d after it\n", l.leftovers, len(l.remaining))
 	for _, what := range append(t.examples, l.damaged...) {
 		fmt.Println("  " + what)
 	}

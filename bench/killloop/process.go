@@ -14,17 +14,17 @@ import (
 	"time"
 )
 
-// process is one life of Caddy.
+// process is one process of Caddy.
 type process struct {
 	cmd    *exec.Cmd
 	log    string
-	done   chan struct{}
-	dying  atomic.Bool
-	byCall bool
+	done   chan struct{} // closed when the process has exited
+	dying  atomic.Bool   // kill or stop was called
+	byCall bool          // a system call kills the process
 }
 
-// start starts Caddy; with a number, so that its call of that number to rename or
-// to sync kills it, just before the kernel does what is asked.
+// start starts Caddy. If call is positive, the call with that number to rename or to
+// sync a file kills it before the kernel executes the call.
 func (l *loop) start(call int) (*process, error) {
 	argv := []string{l.caddy, "run", "--config", l.config(), "--adapter", "caddyfile"}
 	if call > 0 {
@@ -32,7 +32,7 @@ func (l *loop) start(call int) (*process, error) {
 		if l.rand.IntN(2) == 0 {
 			calls = "fsync,fdatasync"
 		}
-		// With --seccomp-bpf, strace injects no signals.
+		// strace does not inject signals with --seccomp-bpf.
 		argv = append([]string{
 			l.strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace=" + calls,
 			"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, call),
@@ -47,11 +47,11 @@ func (l *loop) start(call int) (*process, error) {
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+l.dir+"/data", "XDG_CONFIG_HOME="+l.dir+"/config")
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	// A group, since strace is not what has to die.
+	// A process group, so that a signal reaches Caddy and not only strace.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
-		// The death signal is sent when the starting thread ends, not the process.
+		// Pdeathsig is sent when the thread that started the process ends.
 		runtime.LockOSThread()
 		err := p.cmd.Start()
 		started <- err
@@ -63,7 +63,7 @@ func (l *loop) start(call int) (*process, error) {
 	return p, <-started
 }
 
-// kill ends the process in the middle of whatever it does.
+// kill kills the process and waits for its end.
 func (p *process) kill() {
 	p.dying.Store(true)
 	if !p.ended() {
@@ -72,7 +72,7 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// stop lets it end by itself.
+// stop shuts the process down, and kills it after 20 seconds.
 func (p *process) stop() {
 	p.dying.Store(true)
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
@@ -83,6 +83,7 @@ func (p *process) stop() {
 	}
 }
 
+// ended reports whether the process has exited.
 func (p *process) ended() bool {
 	select {
 	case <-p.done:
@@ -92,11 +93,12 @@ func (p *process) ended() bool {
 	}
 }
 
+// killed reports whether the process was killed or has exited.
 func (p *process) killed() bool { return p.dying.Load() || p.ended() }
 
-// diesNow tells whether a pull that has failed may have failed for that reason.
-// Where a call kills, the clients may see it first.
-func (p *process) diesNow() bool {
+// mayExplainFailure reports whether a pull may have failed because the process was
+// killed. If a system call kills the process, a client may notice before it does.
+func (p *process) mayExplainFailure() bool {
 	if p.byCall && !p.killed() {
 		select {
 		case <-p.done:
@@ -106,7 +108,7 @@ func (p *process) diesNow() bool {
 	return p.killed()
 }
 
-// await waits until Caddy listens.
+// await waits until Caddy accepts connections.
 func (p *process) await(address string) error {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		conn, err := net.Dial("tcp", address)
@@ -114,13 +116,13 @@ func (p *process) await(address string) error {
 			return conn.Close()
 		}
 		if p.ended() {
-			return fmt.Errorf("caddy ended at its start:\n%s", p.tail())
+			return fmt.Errorf("caddy exited during its start:\n%s", p.tail())
 		}
 	}
-	return errors.New("caddy does not listen")
+	return errors.New("caddy does not accept connections")
 }
 
-// tail is the end of what Caddy has written.
+// tail returns the last lines of Caddy's log.
 func (p *process) tail() string {
 	data, _ := os.ReadFile(p.log)
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")

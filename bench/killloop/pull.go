@@ -20,19 +20,19 @@ import (
 
 const password = "killer"
 
-// window is how many images are pulled at a time.
+// window is the number of newest images from which clients choose.
 const window = 8
 
-// tally counts what became of the pulls.
+// tally counts the outcomes of pulls.
 type tally struct {
 	mu           sync.Mutex
 	whole, parts int // complete bodies
-	hits         int // of them out of the cache
+	hits         int // complete bodies from the cache
 	bytes        int64
-	broken, left int
-	wrong        int
-	failed       int // without a kill
-	examples     []string
+	broken, left int      // interrupted by a kill, abandoned by the client
+	wrong        int      // with wrong bytes
+	failed       int      // without a kill
+	examples     []string // of wrong and failed pulls
 }
 
 var (
@@ -40,12 +40,13 @@ var (
 	errLeft  = errors.New("the client has left")
 )
 
-// outcome is a pull that has ended.
+// outcome describes a pull that has ended.
 type outcome struct {
 	whole, hit bool
 	bytes      int64
 }
 
+// add counts a pull. If killed is true, a kill may explain its error.
 func (t *tally) add(got outcome, err error, killed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,7 +73,7 @@ func (t *tally) add(got outcome, err error, killed bool) {
 	}
 }
 
-// pull has clients pull until stop is called.
+// pull starts clients that pull until stop is called, which also kills Caddy.
 func (l *loop) pull(caddy *process) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
@@ -84,7 +85,7 @@ func (l *loop) pull(caddy *process) (stop func()) {
 					l.newest.Add(1)
 				}
 				got, err := l.pullPart(ctx, l.recent(r.IntN(window)), r)
-				l.tally.add(got, err, err != nil && caddy.diesNow())
+				l.tally.add(got, err, err != nil && caddy.mayExplainFailure())
 			}
 		})
 	}
@@ -96,10 +97,11 @@ func (l *loop) pull(caddy *process) (stop func()) {
 	}
 }
 
-// recent is the image that was new so many images ago.
+// recent returns the number of the image that is the given number of images older
+// than the newest one.
 func (l *loop) recent(ago int) int { return max(0, int(l.newest.Load())-ago) }
 
-// pullPart pulls a manifest and what the dice say of its large blob.
+// pullPart pulls the manifest of image n and a random part of its large layer.
 func (l *loop) pullPart(ctx context.Context, n int, r *rand.Rand) (outcome, error) {
 	im, err := l.manifest(ctx, n)
 	if err != nil {
@@ -128,7 +130,7 @@ func (l *loop) pullPart(ctx context.Context, n int, r *rand.Rand) (outcome, erro
 	return l.blob(ctx, p)
 }
 
-// pullAll has several clients pull all that was pulled last, whole.
+// pullAll pulls the newest images completely, each with several clients.
 func (l *loop) pullAll(caddy *process) {
 	var group sync.WaitGroup
 	for i := range 3 * window {
@@ -138,12 +140,13 @@ func (l *loop) pullAll(caddy *process) {
 			if err == nil {
 				got, err = l.blob(context.Background(), part{im: im, to: im.Size, leaveAt: im.Size})
 			}
-			l.tally.add(got, err, err != nil && caddy.diesNow())
+			l.tally.add(got, err, err != nil && caddy.mayExplainFailure())
 		})
 	}
 	group.Wait()
 }
 
+// get requests a path below the repository, and checks the status.
 func (l *loop) get(ctx context.Context, path, span string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+l.address+"/v2/acme/dependency_proxy/containers/bench/"+path, nil)
 	if err != nil {
@@ -167,6 +170,7 @@ func (l *loop) get(ctx context.Context, path, span string) (*http.Response, erro
 	return resp, nil
 }
 
+// manifest pulls the manifest of image n and compares it.
 func (l *loop) manifest(ctx context.Context, n int) (*registry.Image, error) {
 	resp, err := l.get(ctx, "manifests/"+strconv.Itoa(n), "")
 	if err != nil {
@@ -184,16 +188,16 @@ func (l *loop) manifest(ctx context.Context, n int) (*registry.Image, error) {
 	return im, nil
 }
 
-// part is what a client wants of a blob, and how it behaves.
+// part describes the part of a blob that a client requests, and its behavior.
 type part struct {
 	im       *registry.Image
 	from, to int64
-	span     string
-	leaveAt  int64
-	pause    time.Duration
+	span     string        // the Range header, "" for the whole blob
+	leaveAt  int64         // the offset at which the client leaves, or to
+	pause    time.Duration // after each read
 }
 
-// blob reads a body to its end and compares it as it comes.
+// blob reads a body and compares it with the content of the image.
 func (l *loop) blob(ctx context.Context, p part) (outcome, error) {
 	got := outcome{whole: p.span == ""}
 	resp, err := l.get(ctx, "blobs/"+p.im.Digest, p.span)
@@ -204,13 +208,13 @@ func (l *loop) blob(ctx context.Context, p part) (outcome, error) {
 	got.hit = strings.HasSuffix(resp.Header.Get("Cache-Status"), "; hit")
 	here := fmt.Sprintf("%s %s", p.im.Digest, p.span)
 	if resp.ContentLength != p.to-p.from {
-		return got, fmt.Errorf("%s: %d bytes are announced instead of %d: %w", here, resp.ContentLength, p.to-p.from, errWrong)
+		return got, fmt.Errorf("%s: got Content-Length %d, want %d: %w", here, resp.ContentLength, p.to-p.from, errWrong)
 	}
 	hash := sha256.New()
 	buf, want := make([]byte, 64<<10), make([]byte, 64<<10)
 	for off := p.from; ; {
 		n, err := resp.Body.Read(buf)
-		_, _ = p.im.ReadAt(want[:n], off) // there is no more than was announced
+		_, _ = p.im.ReadAt(want[:n], off) // the body is not longer than its Content-Length
 		if !bytes.Equal(buf[:n], want[:n]) {
 			return got, fmt.Errorf("%s: after %d bytes of %s: %w", here, off-p.from, resp.Header.Get("Cache-Status"), errWrong)
 		}
@@ -229,7 +233,7 @@ func (l *loop) blob(ctx context.Context, p part) (outcome, error) {
 		time.Sleep(p.pause)
 	}
 	if got.whole && "sha256:"+hex.EncodeToString(hash.Sum(nil)) != p.im.Digest {
-		return got, fmt.Errorf("%s: the body has another digest: %w", here, errWrong)
+		return got, fmt.Errorf("%s: the body does not match the digest: %w", here, errWrong)
 	}
 	return got, nil
 }

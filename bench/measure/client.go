@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// accept is what Docker sends with a manifest request.
+// accept lists the media types that Docker accepts for a manifest.
 var accept = []string{
 	"application/vnd.docker.distribution.manifest.v2+json",
 	"application/vnd.docker.distribution.manifest.list.v2+json",
@@ -23,13 +23,13 @@ var accept = []string{
 	"*/*",
 }
 
-// image is what the proxy says about one of the upstream's images.
+// image describes an image of upstream, as pulled through the proxy.
 type image struct {
 	token    string
 	manifest []byte
-	digest   string // of the first layer
-	size     int64
-	small    []layer // the other ones
+	digest   string  // of the first layer, which is large
+	size     int64   // of the first layer in bytes
+	small    []layer // the other layers
 }
 
 type layer struct {
@@ -37,6 +37,7 @@ type layer struct {
 	Size   int64
 }
 
+// image requests a token and pulls the manifest of a tag through the proxy.
 func (s *settings) image(tag string) (*image, error) {
 	var answer struct{ Token string }
 	body, err := get(s.proxy+"/jwt/auth?service=dependency_proxy", func(r *http.Request) { r.SetBasicAuth(s.user, s.password) })
@@ -44,7 +45,7 @@ func (s *settings) image(tag string) (*image, error) {
 		err = json.Unmarshal(body, &answer)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("get a token: %w", err)
+		return nil, fmt.Errorf("requesting a token: %w", err)
 	}
 	im := &image{token: answer.Token}
 	im.manifest, err = get(s.proxy+"/v2/"+s.repository+"/manifests/"+tag, im.authorize)
@@ -53,20 +54,23 @@ func (s *settings) image(tag string) (*image, error) {
 		err = json.Unmarshal(im.manifest, &m)
 	}
 	if err == nil && len(m.Layers) == 0 {
-		err = errors.New("it has no layers")
+		err = errors.New("the image has no layers")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("get the manifest: %w", err)
+		return nil, fmt.Errorf("pulling the manifest: %w", err)
 	}
 	im.digest, im.size, im.small = m.Layers[0].Digest, m.Layers[0].Size, m.Layers[1:]
 	return im, nil
 }
 
+// authorize sets the headers of a request for a manifest or blob.
 func (im *image) authorize(r *http.Request) {
 	r.Header.Set("Authorization", "Bearer "+im.token)
 	r.Header.Set("Accept", strings.Join(accept, ", "))
 }
 
+// get sends a GET request and returns the body of the response, which must have
+// status 200.
 func get(address string, prepare func(*http.Request)) ([]byte, error) {
 	r, err := http.NewRequest(http.MethodGet, address, nil)
 	if err != nil {
@@ -85,29 +89,33 @@ func get(address string, prepare func(*http.Request)) ([]byte, error) {
 	return body, err
 }
 
-// request is one large download.
+// request describes the download of a large blob.
 type request struct {
 	base, path, token string
-	size              int64  // of what must come
-	span              string // a Range; without, the whole
+	size              int64  // the expected size of the body in bytes
+	span              string // the Range header, "" for the whole blob
 }
 
+// blob returns the request for the first layer to a registry.
 func (im *image) blob(base, repository string) request {
 	return request{base, "/v2/" + repository + "/blobs/" + im.digest, im.token, im.size, ""}
 }
 
-// file is the blob as it lies in the cache's folder of blobs.
+// file returns the request for the first layer to a server whose root is the
+// cache's folder of blobs.
 func (im *image) file(base string) request {
 	algorithm, hex, _ := strings.Cut(im.digest, ":")
 	return request{base, "/" + algorithm + "/" + hex[:2] + "/" + hex, "", im.size, ""}
 }
 
+// download is the result of a request.
 type download struct {
 	begun           time.Time
 	firstByte, took time.Duration
-	hit             bool
+	hit             bool // according to Cache-Status
 }
 
+// do downloads over a new connection.
 func (r request) do(copying bool) (download, error) {
 	conn, err := r.dial()
 	if err != nil {
@@ -117,6 +125,7 @@ func (r request) do(copying bool) (download, error) {
 	return r.on(conn, copying)
 }
 
+// dial opens a connection.
 func (r request) dial() (*net.TCPConn, error) {
 	u, err := url.Parse(r.base)
 	if err != nil {
@@ -129,8 +138,9 @@ func (r request) dial() (*net.TCPConn, error) {
 	return conn.(*net.TCPConn), nil
 }
 
-// on downloads over a fresh connection. The body is read with blocking system
-// calls and as little work as there can be: two cores are the servers' too.
+// on downloads over a connection that has not been used. It reads the body with
+// blocking system calls and little work, because clients and servers share the
+// cores.
 func (r request) on(conn *net.TCPConn, copying bool) (download, error) {
 	d, buffered, err := r.begin(conn)
 	if err != nil {
@@ -149,8 +159,8 @@ func (r request) on(conn *net.TCPConn, copying bool) (download, error) {
 	return d, nil
 }
 
-// begin asks, and returns when the first byte of the body has come, with as many
-// others as were there.
+// begin sends the request and waits for the first byte of the body. It returns the
+// number of bytes of the body that it has read.
 func (r request) begin(conn *net.TCPConn) (d download, buffered int, err error) {
 	head := "GET " + r.path + " HTTP/1.1\r\nHost: " + strings.TrimPrefix(r.base, "http://") + "\r\nUser-Agent: bench\r\n"
 	status := http.StatusOK
@@ -166,13 +176,13 @@ func (r request) begin(conn *net.TCPConn) (d download, buffered int, err error) 
 		return d, 0, err
 	}
 	reader := bufio.NewReader(conn)
-	// The response's own body stays unread and unclosed: closing would read it.
+	// The body is neither read nor closed, because Close would read it.
 	resp, err := http.ReadResponse(reader, nil)
 	if err != nil {
 		return d, 0, fmt.Errorf("%s: %w", r.path, err)
 	}
 	if resp.StatusCode != status || resp.ContentLength != r.size {
-		return d, 0, fmt.Errorf("%s %s: %s, %d bytes instead of %d", r.path, r.span, resp.Status, resp.ContentLength, r.size)
+		return d, 0, fmt.Errorf("%s %s: got %s with %d bytes, want %d with %d bytes", r.path, r.span, resp.Status, resp.ContentLength, status, r.size)
 	}
 	d.hit = strings.HasSuffix(resp.Header.Get("Cache-Status"), "; hit")
 	if _, err := reader.Peek(1); err != nil {
@@ -182,8 +192,8 @@ func (r request) begin(conn *net.TCPConn) (d download, buffered int, err error) 
 	return d, reader.Buffered(), nil
 }
 
-// drain reads exactly n bytes. With MSG_TRUNC the kernel drops what a TCP
-// socket has received instead of copying it (tcp(7)).
+// drain reads exactly n bytes from a socket. Unless copying is set, the kernel
+// discards the bytes instead of copying them (MSG_TRUNC, tcp(7)).
 func drain(fd int, n int64, copying bool) error {
 	if err := syscall.SetNonblock(fd, false); err != nil {
 		return err

@@ -9,9 +9,10 @@ import (
 	"time"
 )
 
-// counts is what the upstream has sent.
+// counts are the numbers of requests and bytes that upstream has served.
 type counts struct{ Requests, Bytes int64 }
 
+// counts requests the counts of upstream.
 func (s *settings) counts() (counts, error) {
 	var c counts
 	body, err := get(s.upstream+"/stats", func(*http.Request) {})
@@ -21,13 +22,13 @@ func (s *settings) counts() (counts, error) {
 	return c, err
 }
 
-// cold lets many clients ask at once for a blob that the proxy has not got.
+// cold measures many clients that request a blob at once that is not cached.
 func cold(s *settings) error {
 	im, err := s.image("latest")
 	if err != nil {
 		return err
 	}
-	// What the machine can do: one client at the upstream, and all of them.
+	// For comparison, one client and all clients pull directly from upstream.
 	direct := im.blob(s.upstream, s.upstreamFor)
 	one, err := s.race(direct, 1)
 	if err != nil {
@@ -56,29 +57,32 @@ func cold(s *settings) error {
 	}
 	fmt.Printf("cold, %d clients on one blob of %d MB:\n", s.clients, im.size/1e6)
 	fmt.Printf("  upstream     %.4f of the size, in %d request(s)\n", float64(after.Bytes-before.Bytes)/float64(im.size), after.Requests-before.Requests)
-	fmt.Printf("  first byte   worst %.1f ms, %.1f ms more than upstream gives one client (%.1f ms); median %.1f ms; as many clients at upstream: worst %.1f ms\n",
+	fmt.Printf("  first byte   worst %.1f ms, %.1f ms more than one client directly (%.1f ms); median %.1f ms; all clients directly: worst %.1f ms\n",
 		ms(got.worst()), ms(got.worst()-one.worst()), ms(one.worst()), ms(got.middle()), ms(all.worst()))
 	fmt.Printf("  memory       %.1f MiB anonymous above idle (%.1f), sampled; %.1f MiB resident above idle by VmHWM\n",
 		mib(use.anonymous-use.idleAnonymous), mib(use.idleAnonymous), mib(use.peak-use.idle))
-	fmt.Printf("  total        %.2f s; at upstream %.2f s for one client (%.2f times), %.2f s for as many (%.2f times); %s CPU s/GB delivered\n",
+	fmt.Printf("  total        %.2f s; directly %.2f s for one client (%.2f times), %.2f s for all (%.2f times); %s CPU s/GB delivered\n",
 		got.took.Seconds(), one.took.Seconds(), got.took.Seconds()/one.took.Seconds(),
 		all.took.Seconds(), got.took.Seconds()/all.took.Seconds(), perGB(use.cpu, im.size*int64(s.clients)))
 	return nil
 }
 
+// ms returns a duration in milliseconds.
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-func mib(bytes int64) float64    { return float64(bytes) / (1 << 20) }
 
-// race is what happened to clients that started at once.
+// mib returns a size in MiB.
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+// race is the result of clients that start at once.
 type race struct {
-	firstBytes []time.Duration // sorted
+	firstBytes []time.Duration // of the clients, sorted
 	took       time.Duration
 }
 
 func (r *race) worst() time.Duration  { return r.firstBytes[len(r.firstBytes)-1] }
 func (r *race) middle() time.Duration { return r.firstBytes[len(r.firstBytes)/2] }
 
-// race starts n clients over connections that are already open.
+// race starts n clients at once, over open connections.
 func (s *settings) race(blob request, n int) (*race, error) {
 	conns := make([]*net.TCPConn, n)
 	for i := range conns {
@@ -101,15 +105,17 @@ func (s *settings) race(blob request, n int) (*race, error) {
 	return r, err
 }
 
-// usage is what the proxy took meanwhile.
+// usage is the CPU time and memory of the proxy during a measurement. Memory is in
+// bytes: RssAnon sampled, and VmRSS and its peak.
 type usage struct {
 	cpu                      time.Duration
 	idleAnonymous, anonymous int64
 	idle, peak               int64
 }
 
+// watch calls a function and returns the usage of the proxy meanwhile.
 func (s *settings) watch(do func() error) (*usage, error) {
-	time.Sleep(time.Second) // idle
+	time.Sleep(time.Second) // until the proxy is idle
 	u := &usage{}
 	var err error
 	if u.idleAnonymous, err = memory(s.proxyPID, "RssAnon"); err != nil {

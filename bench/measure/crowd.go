@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// kinds are what the clients of a crowd want of a blob.
+// kinds are the kinds of clients in a crowd, with the part of a blob that each
+// requests.
 var kinds = []struct {
 	name string
 	span func(size int64, r *rand.Rand) (from, to int64)
@@ -22,9 +23,8 @@ var kinds = []struct {
 	{"suffix", func(size int64, r *rand.Rand) (from, to int64) { return size - 1 - r.Int64N(size/64), size }},
 }
 
-// crowd lets many clients come within a second and ask for the whole of a blob
-// that is not cached, for its rest from the middle on, for a short range
-// somewhere and for its end.
+// crowd measures many clients that arrive within a second and request different
+// parts of a blob that is not cached.
 func crowd(s *settings) error {
 	im, err := s.image("latest")
 	if err != nil {
@@ -32,7 +32,7 @@ func crowd(s *settings) error {
 	}
 	const arrival = time.Second
 	at := make([]time.Duration, s.clients)
-	r := rand.New(rand.NewPCG(1, 2)) // the same crowd each time
+	r := rand.New(rand.NewPCG(1, 2)) // the same crowd in every run
 	for i := range at {
 		at[i] = time.Duration(r.Int64N(int64(arrival)))
 	}
@@ -74,7 +74,7 @@ func crowd(s *settings) error {
 	fmt.Printf("  upstream     %.4f of the size, in %d request(s)\n", float64(after.Bytes-before.Bytes)/float64(im.size), after.Requests-before.Requests)
 	for i, kind := range kinds {
 		proxy, upstream := firstBytes(got, i), firstBytes(own, i)
-		fmt.Printf("  first byte   %-6s  median %8.1f ms, worst %8.1f ms; at upstream, which has it all: median %.1f ms, worst %.1f ms\n",
+		fmt.Printf("  first byte   %-6s  median %8.1f ms, worst %8.1f ms; directly: median %.1f ms, worst %.1f ms\n",
 			kind.name, median(proxy), slices.Max(proxy), median(upstream), slices.Max(upstream))
 	}
 	fmt.Printf("  memory       %.1f MiB anonymous above idle (%.1f), sampled; %.1f MiB resident above idle by VmHWM\n",
@@ -83,7 +83,8 @@ func crowd(s *settings) error {
 	return nil
 }
 
-// part asks for some of the blob only, in the way that fits.
+// part returns the request for a part of the blob: a suffix if it is short and at
+// the end, otherwise a range with or without an end.
 func (r request) part(from, to int64) request {
 	whole := r.size
 	r.size = to - from
@@ -99,8 +100,8 @@ func (r request) part(from, to int64) request {
 	return r
 }
 
-// arrive sends each client at its time, over a connection that is open already.
-// Those that only look hang up after the first byte.
+// arrive starts each client at its time, over an open connection. If look is set,
+// clients leave after the first byte.
 func (s *settings) arrive(at []time.Duration, asks []request, look bool) ([]download, error) {
 	conns := make([]*net.TCPConn, len(asks))
 	for i, ask := range asks {
@@ -125,7 +126,7 @@ func (s *settings) arrive(at []time.Duration, asks []request, look bool) ([]down
 	})
 }
 
-// firstBytes are the times in ms of the clients of one kind.
+// firstBytes returns the times to the first byte of the clients of one kind in ms.
 func firstBytes(all []download, kind int) []float64 {
 	var times []float64
 	for i := kind; i < len(all); i += len(kinds) {

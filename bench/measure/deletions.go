@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// deletions counts, by inotify, the blobs that are deleted from a cache: seen
-// from outside, and at no cost to whoever deletes.
+// deletions counts the blobs that are deleted from a cache, by inotify, which does
+// not slow down the process that deletes them.
 type deletions struct {
 	file  *os.File
 	count int
@@ -18,18 +18,19 @@ type deletions struct {
 	last  deletion
 }
 
-// deletion is the state when a blob was deleted.
+// deletion records the state when a blob was deleted.
 type deletion struct {
 	at  time.Time
 	cpu time.Duration // of the process
 }
 
+// watchDeletions starts to watch the folders of a cache.
 func watchDeletions(cache string) (*deletions, error) {
 	fd, err := syscall.InotifyInit1(syscall.IN_NONBLOCK | syscall.IN_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	// A descriptor that does not block is waited for by the runtime, with deadlines.
+	// The runtime polls a non-blocking descriptor and supports deadlines for it.
 	d := &deletions{file: os.NewFile(uintptr(fd), "inotify")}
 	folders, err := filepath.Glob(filepath.Join(cache, "blobs", "*", "*"))
 	for _, folder := range folders {
@@ -46,8 +47,8 @@ func watchDeletions(cache string) (*deletions, error) {
 
 func (d *deletions) close() { _ = d.file.Close() }
 
-// read takes what has been deleted by the process, and waits a while for it if
-// there is nothing.
+// read counts the deletions since the last call, and waits for one until the
+// patience is over. It records the CPU time of the process that deletes.
 func (d *deletions) read(pid int, patience time.Duration) error {
 	if err := d.file.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
@@ -67,7 +68,7 @@ func (d *deletions) read(pid int, patience time.Duration) error {
 	}
 	for event := buf[:n]; len(event) >= syscall.SizeofInotifyEvent; {
 		if mask := binary.NativeEndian.Uint32(event[4:]); mask&syscall.IN_Q_OVERFLOW != 0 {
-			return errors.New("blobs are deleted faster than they can be counted")
+			return errors.New("inotify lost events: blobs are deleted faster than they are counted")
 		}
 		if d.count++; d.count == 1 {
 			d.first = now

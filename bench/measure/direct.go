@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// puller is one of the ways to a blob that are compared.
+// puller is one of the compared ways to pull a blob.
 type puller struct {
 	name string
 	by   func(*image) request
-	done func(*image) error // after a pull: makes room for the next one
+	done func(*image) error // cleans up after a pull
 
 	took []float64 // seconds by round
 }
 
-// direct compares a blob's way through the proxy, through nginx's proxy_cache,
-// and straight from upstream, for one client. Each round has a blob of its own,
-// which neither cache has seen.
+// direct compares one client that pulls a blob through the proxy, through nginx's
+// proxy_cache and directly from upstream. Each round has its own blob, which is in
+// neither cache.
 func direct(s *settings) error {
 	pullers := []*puller{s.straight(), s.throughProxy(), {
 		name: "nginx",
@@ -41,8 +41,8 @@ func direct(s *settings) error {
 	return nil
 }
 
-// parallel compares the proxy with a pull straight from an upstream that limits
-// each connection, and what upstream has sent to it with the blob's size.
+// parallel compares the proxy with a direct pull from an upstream that limits the
+// rate of each connection, and the bytes that upstream sends with the blob's size.
 func parallel(s *settings) error {
 	pullers := []*puller{s.straight(), s.throughProxy()}
 	own := pullers[1]
@@ -58,7 +58,7 @@ func parallel(s *settings) error {
 	if err != nil {
 		return err
 	}
-	// The direct pulls, each of which is one request for the whole, are among it.
+	// The counts include the direct pulls, each one request for the whole blob.
 	rounds := float64(s.rounds)
 	sent := float64(after.Bytes-before.Bytes)/float64(size)/rounds - 1
 	requests := float64(after.Requests-before.Requests)/rounds - 1
@@ -69,6 +69,7 @@ func parallel(s *settings) error {
 	return nil
 }
 
+// straight pulls directly from upstream.
 func (s *settings) straight() *puller {
 	return &puller{
 		name: "direct",
@@ -77,6 +78,7 @@ func (s *settings) straight() *puller {
 	}
 }
 
+// throughProxy pulls through the proxy and deletes the blob from its cache.
 func (s *settings) throughProxy() *puller {
 	return &puller{
 		name: "proxy",
@@ -85,8 +87,8 @@ func (s *settings) throughProxy() *puller {
 	}
 }
 
-// forget waits until the cache has stored the blob, and takes it away: what a
-// cache does after the last byte must not run into the next round.
+// forget waits until the cache has stored the blob and deletes it, so that work
+// after the last byte does not disturb the next round.
 func (s *settings) forget(im *image) error {
 	name := filepath.Join(s.cache, "blobs", im.file("").path)
 	for range 600 {
@@ -96,11 +98,11 @@ func (s *settings) forget(im *image) error {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	return fmt.Errorf("the cache does not store %s", im.digest)
+	return fmt.Errorf("the cache has not stored %s", im.digest)
 }
 
-// pullInTurns has each side pull the blob of each round, in an order that
-// changes, and returns the blob's size.
+// pullInTurns lets each side pull the blob of each round, in a changing order, and
+// returns the blob's size.
 func (s *settings) pullInTurns(pullers []*puller) (size int64, err error) {
 	for round := range s.rounds {
 		im, err := s.image(strconv.Itoa(round + 1))
@@ -112,7 +114,7 @@ func (s *settings) pullInTurns(pullers []*puller) (size int64, err error) {
 			x := pullers[turn(round, i, len(pullers))]
 			got, err := x.by(im).do(s.copying)
 			if err == nil && got.hit {
-				err = errors.New("it was cached already")
+				err = errors.New("the blob is already cached")
 			}
 			if err == nil {
 				err = x.done(im)
@@ -126,9 +128,9 @@ func (s *settings) pullInTurns(pullers []*puller) (size int64, err error) {
 	return size, nil
 }
 
-// turn is whose turn it is in a round, of so many sides. In each six rounds of three
-// sides each one begins twice, and comes after each other one as often as before it:
-// a machine may be quicker with memory that has just been given back.
+// turn returns the index of the side that is the i-th of a round. In six rounds of
+// three sides, each side is first twice and follows each other side as often as it
+// precedes it, because a side may profit from memory that the previous one freed.
 func turn(round, i, sides int) int {
 	if round/sides%2 == 1 {
 		i = sides - i
@@ -136,7 +138,7 @@ func turn(round, i, sides int) int {
 	return (round + i) % sides
 }
 
-// printTurns prints the sides, the first being what the others are compared with.
+// printTurns prints the sides and compares them with the first one.
 func printTurns(pullers []*puller) {
 	base := pullers[0]
 	for _, x := range pullers {
@@ -148,9 +150,9 @@ func printTurns(pullers []*puller) {
 	}
 }
 
-// empty removes what is in a folder of a server that goes on using it: the files
-// and not their folders. nginx may still be renaming what it has sent to the last
-// byte, so a file that is gone has another name by now, and the folder is read again.
+// empty deletes the files in a folder that a server is using, but not its
+// subfolders. If a file disappears, nginx has renamed it after the transfer, and the
+// folder is read again.
 func empty(folder string) error {
 	for try := 1; ; try++ {
 		err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {

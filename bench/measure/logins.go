@@ -15,8 +15,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// users prints accounts for the Caddyfile, each with a hash of its own: what is
-// remembered of one login is nothing to the next.
+// users prints accounts for the Caddyfile. Each has its own hash, so that a cached
+// login does not help another account.
 func users(s *settings) error {
 	for i := range s.accounts {
 		hash, err := bcrypt.GenerateFromPassword([]byte(s.password), s.cost)
@@ -28,12 +28,13 @@ func users(s *settings) error {
 	return nil
 }
 
+// account returns the name of account i.
 func account(i int) string { return fmt.Sprintf("user%d", i) }
 
-// many is for requests that are sent by hundreds at once.
+// many is the client for hundreds of concurrent requests.
 var many = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 512, DisableCompression: true}, Timeout: time.Minute}
 
-// ask sends a request and returns the status, with the body read.
+// ask sends a GET request and returns the status and the body.
 func ask(address string, prepare func(*http.Request)) (int, []byte, error) {
 	r, err := http.NewRequest(http.MethodGet, address, nil)
 	if err != nil {
@@ -49,7 +50,8 @@ func ask(address string, prepare func(*http.Request)) (int, []byte, error) {
 	return resp.StatusCode, body, err
 }
 
-// login asks for a token, from an address that the proxy believes.
+// login requests a token. The proxy trusts X-Forwarded-For, so from counts as the
+// address of the client.
 func (s *settings) login(user, password, from string) (int, []byte, error) {
 	return ask(s.proxy+"/jwt/auth?service=dependency_proxy", func(r *http.Request) {
 		r.SetBasicAuth(user, password)
@@ -57,16 +59,16 @@ func (s *settings) login(user, password, from string) (int, []byte, error) {
 	})
 }
 
-// expect turns another status into an error.
+// expect returns an error if the request has failed or the status is not want.
 func expect(want, status int, body []byte, err error) error {
 	if err == nil && status != want {
-		err = fmt.Errorf("%d instead of %d: %s", status, want, body)
+		err = fmt.Errorf("got status %d, want %d: %s", status, want, body)
 	}
 	return err
 }
 
-// spread calls a function n times, so many at once, and returns how long each
-// call took, sorted, and all of them.
+// spread calls a function n times with the given number of concurrent clients. It
+// returns the durations of the calls, sorted, and the total duration.
 func spread(n, clients int, call func(i int) error) (each []time.Duration, all time.Duration, err error) {
 	var next atomic.Int64
 	var mu sync.Mutex
@@ -91,15 +93,16 @@ func spread(n, clients int, call func(i int) error) (each []time.Duration, all t
 	return each, all, err
 }
 
+// quantile returns a quantile of sorted durations in ms.
 func quantile(sorted []time.Duration, q float64) float64 {
 	return ms(sorted[min(int(q*float64(len(sorted))), len(sorted)-1)])
 }
 
-// logins measures what it takes to find out who is asking.
+// logins measures authentication and the effect of a reload that removes a member.
 func logins(s *settings) error {
 	each, all, err := spread(s.accounts, s.clients, func(i int) error {
 		for {
-			// A login that has waited a second for its turn is to be retried.
+			// A login that has waited a second to be hashed is answered 503.
 			status, body, err := s.login(account(i), s.password, "192.0.2.1")
 			if err != nil || status != http.StatusServiceUnavailable {
 				return expect(http.StatusOK, status, body, err)
@@ -109,7 +112,7 @@ func logins(s *settings) error {
 	if err != nil {
 		return fmt.Errorf("first logins: %w", err)
 	}
-	fmt.Printf("logins, bcrypt at cost %d, %d at once:\n  first     %8.1f a second, median %.1f ms\n", s.cost, s.clients, float64(s.accounts)/all.Seconds(), quantile(each, 0.5))
+	fmt.Printf("logins, bcrypt at cost %d, %d concurrent:\n  first     %8.1f per second, median %.1f ms\n", s.cost, s.clients, float64(s.accounts)/all.Seconds(), quantile(each, 0.5))
 	const repeats = 5000
 	each, all, err = spread(repeats, s.clients, func(i int) error {
 		status, body, err := s.login(account(i%s.accounts), s.password, "192.0.2.1")
@@ -118,7 +121,7 @@ func logins(s *settings) error {
 	if err != nil {
 		return fmt.Errorf("repeated logins: %w", err)
 	}
-	fmt.Printf("  repeated  %8.1f a second, median %.2f ms (a new token each)\n", repeats/all.Seconds(), quantile(each, 0.5))
+	fmt.Printf("  repeated  %8.1f per second, median %.2f ms (each with a new token)\n", repeats/all.Seconds(), quantile(each, 0.5))
 	if err := enumerate(s); err != nil {
 		return err
 	}
@@ -128,8 +131,8 @@ func logins(s *settings) error {
 	return s.removeMember()
 }
 
-// enumerate compares what a stranger can measure: an account that exists, with
-// a wrong password, and one that does not. Each answer takes a second.
+// enumerate compares the duration of a login with a wrong password to an account that
+// exists and to one that does not. Each takes a second.
 func enumerate(s *settings) error {
 	const guesses = 20
 	var known, unknown []time.Duration
@@ -144,7 +147,7 @@ func enumerate(s *settings) error {
 			if err == nil && status == http.StatusServiceUnavailable {
 				undecided[side.took == &known]++
 			} else if err := expect(http.StatusUnauthorized, status, body, err); err != nil {
-				return fmt.Errorf("wrong logins: %w", err)
+				return fmt.Errorf("failed logins: %w", err)
 			}
 			*side.took = append(*side.took, time.Since(began))
 		}
@@ -152,13 +155,13 @@ func enumerate(s *settings) error {
 	slices.Sort(known)
 	slices.Sort(unknown)
 	a, b := quantile(known, 0.5), quantile(unknown, 0.5)
-	fmt.Printf("wrong logins, %d of each: median %.1f ms for an account, %.1f ms for none: %+.1f %%; answered 503: %d and %d\n",
+	fmt.Printf("failed logins, %d of each: median %.1f ms to an account, %.1f ms to none: %+.1f %%; answered 503: %d and %d\n",
 		len(known), a, b, 100*(b/a-1), undecided[true], undecided[false])
 	return nil
 }
 
-// verify compares a manifest with a token that was seen before, with tokens
-// that are new, and without any check: the same bytes from respond.
+// verify compares a manifest with one token, with a new token for each request, and
+// the same bytes from respond without a token.
 func (s *settings) verify() error {
 	im, err := s.image("latest")
 	if err != nil {
@@ -178,13 +181,13 @@ func (s *settings) verify() error {
 		return fmt.Errorf("tokens: %w", err)
 	}
 	path := "/v2/" + s.repository + "/manifests/latest"
-	fmt.Printf("manifest of %d bytes by tag, %d at once:\n", len(im.manifest), s.clients)
+	fmt.Printf("manifest of %d bytes by tag, %d concurrent:\n", len(im.manifest), s.clients)
 	for _, side := range []struct {
 		name, base string
 		token      func(i int) string
 	}{
 		{"one token", s.proxy, func(int) string { return im.token }},
-		{"a new token each", s.proxy, func(i int) string { return fresh[i] }},
+		{"new tokens", s.proxy, func(i int) string { return fresh[i] }},
 		{"respond, no token", s.respond, func(int) string { return "" }},
 	} {
 		each, all, err := spread(requests, s.clients, func(i int) error {
@@ -199,8 +202,8 @@ func (s *settings) verify() error {
 	return nil
 }
 
-// removeMember takes the account out of its group by a reload, as an operator
-// does, and measures how long its token still pulls.
+// removeMember removes the account from its group by a reload and measures how long
+// its token can still pull.
 func (s *settings) removeMember() error {
 	im, err := s.image("latest")
 	if err != nil {
@@ -212,7 +215,7 @@ func (s *settings) removeMember() error {
 	}
 	member := []byte(`"members":["` + s.user + `",`)
 	if bytes.Count(config, member) != 1 {
-		return errors.New("the configuration does not have the member once")
+		return errors.New("the member is not exactly once in the configuration")
 	}
 	without := bytes.Replace(config, member, []byte(`"members":[`), 1)
 	loaded := make(chan error, 1)
@@ -230,9 +233,9 @@ func (s *settings) removeMember() error {
 	for time.Since(began) < time.Minute {
 		status, _, err := ask(s.proxy+"/v2/"+s.repository+"/manifests/latest", im.authorize)
 		if err == nil && status == http.StatusForbidden {
-			fmt.Printf("a member removed by a reload is refused after %.0f ms\n", ms(time.Since(began)))
+			fmt.Printf("a member that a reload removes is refused after %.0f ms\n", ms(time.Since(began)))
 			return <-loaded
 		}
 	}
-	return errors.New("the member still pulls")
+	return errors.New("the removed member can still pull after a minute")
 }

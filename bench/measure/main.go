@@ -1,20 +1,20 @@
-// Command measure asks servers that bench/run has started, and prints what
-// they did. It runs on Linux only.
+// Command measure measures servers that bench/run has started, and prints the
+// results. It runs on Linux only. Its subcommands are:
 //
-//	measure warm      a cached blob, against nginx
-//	measure manifest  a manifest by tag, against Caddy's own respond
-//	measure cold      many clients on one blob that is not cached
-//	measure logins    finding out who is asking, and that somebody may no longer
-//	measure enumerate what time tells of which accounts there are
-//	measure storm     pulls while many guess passwords
-//	measure direct    blobs that are not cached, against upstream itself and nginx
-//	measure parallel  the same with an upstream that limits each connection
-//	measure crowd     many clients that come one after the other and want ranges
-//	measure scale     start, sweep and latency of a large cache
-//	measure shelf     makes a large cache
-//	measure fetch     a manifest to standard output
-//	measure pull      the large blob, to have it cached
-//	measure users     accounts for the Caddyfile to standard output
+//	warm       a cached blob, compared with nginx
+//	manifest   a manifest by tag, compared with Caddy's respond
+//	cold       many clients and one blob that is not cached
+//	logins     authentication, and the removal of a member
+//	enumerate  the duration of failed logins
+//	storm      pulls during an attack on passwords
+//	direct     blobs that are not cached, compared with upstream and nginx
+//	parallel   the same with an upstream that limits each connection
+//	crowd      many clients that request ranges of one blob
+//	scale      start, sweep and latency of a large cache
+//	populate   creates a large cache
+//	fetch      prints a manifest
+//	pull       pulls the large blob until it is cached
+//	users      prints accounts for the Caddyfile
 package main
 
 import (
@@ -26,11 +26,11 @@ import (
 	"time"
 )
 
-// settings are what bench/run knows.
+// settings are the flags, which bench/run sets.
 type settings struct {
 	proxy, nginx, upstream  string // URLs
 	proxyPID, nginxPID      int
-	repository, upstreamFor string // through the proxy, and at the upstream
+	repository, upstreamFor string // through the proxy, and at upstream
 	user, password          string
 	clients, rounds, pulls  int
 	copying                 bool
@@ -50,12 +50,12 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("measure: ")
 	if len(os.Args) < 2 {
-		log.Fatal("usage: measure warm|manifest|cold|direct|parallel|crowd|scale|shelf|logins|enumerate|storm|fetch|pull|users [flags]")
+		log.Fatal("usage: measure warm|manifest|cold|direct|parallel|crowd|scale|populate|logins|enumerate|storm|fetch|pull|users [flags]")
 	}
 	s := parse(os.Args[2:])
 	commands := map[string]func(*settings) error{
 		"warm": warm, "manifest": manifest, "cold": cold, "direct": direct, "parallel": parallel,
-		"crowd": crowd, "scale": scale, "shelf": shelf, "logins": logins, "enumerate": enumerate,
+		"crowd": crowd, "scale": scale, "populate": populate, "logins": logins, "enumerate": enumerate,
 		"storm": storm, "fetch": fetch, "pull": pull, "users": users,
 	}
 	run := commands[os.Args[1]]
@@ -67,42 +67,43 @@ func main() {
 	}
 }
 
+// parse parses the flags of a subcommand.
 func parse(args []string) *settings {
 	var s settings
 	f := flag.NewFlagSet("measure", flag.ExitOnError)
-	f.StringVar(&s.proxy, "proxy", "http://127.0.0.1:18080", "the proxy")
-	f.IntVar(&s.proxyPID, "proxy-pid", 0, "its process")
-	f.StringVar(&s.repository, "repository", "acme/dependency_proxy/containers/bench", "what is pulled")
+	f.StringVar(&s.proxy, "proxy", "http://127.0.0.1:18080", "URL of the proxy")
+	f.IntVar(&s.proxyPID, "proxy-pid", 0, "process of the proxy")
+	f.StringVar(&s.repository, "repository", "acme/dependency_proxy/containers/bench", "repository at the proxy")
 	f.StringVar(&s.user, "user", "bench", "account")
-	f.StringVar(&s.password, "password", "bench", "its password")
-	f.StringVar(&s.nginx, "nginx", "http://127.0.0.1:18082", "nginx, with the cache's blobs as its root")
-	f.IntVar(&s.nginxPID, "nginx-pid", 0, "its master process")
-	f.StringVar(&s.upstream, "upstream", "http://127.0.0.1:18081", "the upstream registry")
-	f.StringVar(&s.upstreamFor, "upstream-repository", "bench", "the repository there")
-	f.StringVar(&s.respond, "respond", "http://127.0.0.1:18083", "a site that answers the manifest by respond")
-	f.StringVar(&s.respondPlain, "respond-plain", "http://127.0.0.1:18084", "the same with as many bytes and no braces")
-	f.IntVar(&s.clients, "clients", 1, "how many at once (warm, cold, manifest's connections)")
-	f.IntVar(&s.rounds, "rounds", 7, "how often each side is measured")
-	f.IntVar(&s.pulls, "pulls", 1, "how often each client pulls in a round (warm)")
-	f.BoolVar(&s.copying, "copy", false, "clients copy what they receive, as real ones do, instead of discarding it in the kernel")
-	f.StringVar(&s.wrk, "wrk", "wrk", "the load generator (manifest)")
-	f.IntVar(&s.wrkThreads, "wrk-threads", 1, "its threads")
-	f.IntVar(&s.seconds, "seconds", 4, "how long each side runs in a round (manifest)")
-	f.StringVar(&s.admin, "admin", "http://127.0.0.1:18085", "Caddy's admin API (logins)")
-	f.IntVar(&s.accounts, "accounts", 64, "how many more accounts there are, all with that password (logins, storm, users)")
-	f.IntVar(&s.cost, "cost", 10, "bcrypt's cost of their hashes")
-	f.StringVar(&s.cache, "cache", "", "the cache's folder (direct, parallel, scale, shelf)")
-	f.StringVar(&s.nginxCache, "nginx-cache", "", "the folder of nginx's proxy_cache (direct)")
-	f.IntVar(&s.count, "count", 1000, "how many blobs there are (scale, shelf)")
-	f.StringVar(&s.caddy, "caddy", "./caddy", "the binary that is started (scale)")
-	f.StringVar(&s.data, "data", "", "the folder of its own data (scale)")
-	f.StringVar(&s.unbounded, "caddyfile", "", "a Caddyfile that keeps all of the cache (scale)")
-	f.StringVar(&s.bounded, "caddyfile-bounded", "", "one that must evict (scale)")
+	f.StringVar(&s.password, "password", "bench", "password of the account")
+	f.StringVar(&s.nginx, "nginx", "http://127.0.0.1:18082", "URL of nginx, whose root is the cache's folder of blobs")
+	f.IntVar(&s.nginxPID, "nginx-pid", 0, "master process of nginx")
+	f.StringVar(&s.upstream, "upstream", "http://127.0.0.1:18081", "URL of upstream")
+	f.StringVar(&s.upstreamFor, "upstream-repository", "bench", "repository at upstream")
+	f.StringVar(&s.respond, "respond", "http://127.0.0.1:18083", "URL of a site that serves the manifest by respond")
+	f.StringVar(&s.respondPlain, "respond-plain", "http://127.0.0.1:18084", "URL of the same with other characters in place of braces")
+	f.IntVar(&s.clients, "clients", 1, "number of concurrent clients or connections")
+	f.IntVar(&s.rounds, "rounds", 7, "number of measurements of each side")
+	f.IntVar(&s.pulls, "pulls", 1, "number of pulls of each client in a round (warm)")
+	f.BoolVar(&s.copying, "copy", false, "clients copy the received bytes instead of discarding them in the kernel")
+	f.StringVar(&s.wrk, "wrk", "wrk", "load generator (manifest)")
+	f.IntVar(&s.wrkThreads, "wrk-threads", 1, "threads of the load generator")
+	f.IntVar(&s.seconds, "seconds", 4, "duration of a measurement in seconds (manifest)")
+	f.StringVar(&s.admin, "admin", "http://127.0.0.1:18085", "URL of Caddy's admin API (logins)")
+	f.IntVar(&s.accounts, "accounts", 64, "number of further accounts, all with the same password (logins, storm, users)")
+	f.IntVar(&s.cost, "cost", 10, "bcrypt cost of their hashes")
+	f.StringVar(&s.cache, "cache", "", "folder of the cache (direct, parallel, scale, populate)")
+	f.StringVar(&s.nginxCache, "nginx-cache", "", "folder of nginx's proxy_cache (direct)")
+	f.IntVar(&s.count, "count", 1000, "number of blobs (scale, populate)")
+	f.StringVar(&s.caddy, "caddy", "./caddy", "Caddy binary (scale)")
+	f.StringVar(&s.data, "data", "", "folder of Caddy's own data (scale)")
+	f.StringVar(&s.unbounded, "caddyfile", "", "Caddyfile without a size limit (scale)")
+	f.StringVar(&s.bounded, "caddyfile-bounded", "", "Caddyfile with a size limit that requires eviction (scale)")
 	_ = f.Parse(args) // exits
 	return &s
 }
 
-// fetch prints the manifest.
+// fetch prints the manifest of the tag latest.
 func fetch(s *settings) error {
 	image, err := s.image("latest")
 	if err == nil {
@@ -111,8 +112,8 @@ func fetch(s *settings) error {
 	return err
 }
 
-// pull has the large blob cached, and waits until the cache has it for good:
-// until an answer says that it was a hit.
+// pull pulls the large blob until the response is a hit, so that it is stored in the
+// cache.
 func pull(s *settings) error {
 	image, err := s.image("latest")
 	if err != nil {
@@ -128,11 +129,12 @@ func pull(s *settings) error {
 		}
 		time.Sleep(500 * time.Millisecond)
 	}
-	return errors.New("the blob does not stay in the cache")
+	return errors.New("the blob is not cached after 20 pulls")
 }
 
-const gb = 1e9
+const gb = 1e9 // bytes
 
+// perGB formats CPU time in seconds per GB.
 func perGB(cpu time.Duration, bytes int64) string {
 	return fmt.Sprintf("%.3f", cpu.Seconds()/(float64(bytes)/gb))
 }

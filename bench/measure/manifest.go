@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// target is one of the addresses that wrk is sent to.
+// target is one of the compared addresses.
 type target struct {
 	name, address string
 
-	rate, p99, cpu []float64 // requests/s, ms, and CPU µs a request, by round
+	rate, p99, cpu []float64 // requests/s, ms, and CPU µs per request, by round
 }
 
-// manifest compares the proxy's answer with Caddy's cheapest answer of the
-// same bytes, in the same process.
+// manifest compares a manifest from the proxy with the same bytes from Caddy's
+// respond in the same process.
 func manifest(s *settings) error {
 	im, err := s.image("latest")
 	if err != nil {
@@ -37,11 +37,11 @@ func manifest(s *settings) error {
 			return fmt.Errorf("%s: %w", x.name, err)
 		}
 		if len(body) != len(im.manifest) || i < 2 && !bytes.Equal(body, im.manifest) {
-			return fmt.Errorf("%s answers something else", x.name)
+			return fmt.Errorf("%s does not serve the manifest", x.name)
 		}
 	}
 	for round := range s.rounds {
-		for i := range targets { // each first in its turn
+		for i := range targets { // each is first in turn
 			x := targets[(i+round)%len(targets)]
 			if err := x.round(s, im); err != nil {
 				return fmt.Errorf("%s: %w", x.name, err)
@@ -51,9 +51,9 @@ func manifest(s *settings) error {
 	fmt.Printf("manifest of %d bytes by tag, %d connections, %d rounds of %d s, medians:\n", len(im.manifest), s.clients, s.rounds, s.seconds)
 	own := targets[0]
 	for _, x := range targets {
-		fmt.Printf("  %-20s %8.0f requests/s  p99 %6.2f ms  %6.1f µs CPU a request", x.name, median(x.rate), median(x.p99), median(x.cpu))
+		fmt.Printf("  %-20s %8.0f requests/s  p99 %6.2f ms  %6.1f µs CPU per request", x.name, median(x.rate), median(x.p99), median(x.cpu))
 		if x != own {
-			fmt.Printf("  the proxy is at %.3f of it (median of pairs %.3f; by CPU %.3f)",
+			fmt.Printf("  the proxy reaches %.3f of it (median of pairs %.3f; by CPU %.3f)",
 				median(own.rate)/median(x.rate), median(ratios(own.rate, x.rate)), median(x.cpu)/median(own.cpu))
 		}
 		fmt.Println()
@@ -67,6 +67,7 @@ var (
 	wrkP99   = regexp.MustCompile(`99%\s+([\d.]+)(us|ms|s)`)
 )
 
+// round runs wrk once.
 func (x *target) round(s *settings, im *image) error {
 	r, err := http.NewRequest(http.MethodGet, x.address, nil)
 	if err != nil {
@@ -92,10 +93,11 @@ func (x *target) round(s *settings, im *image) error {
 	return x.note(string(out), after-before)
 }
 
+// note parses the output of wrk and records the results.
 func (x *target) note(out string, cpu time.Duration) error {
 	rate, count, p99 := wrkRate.FindStringSubmatch(out), wrkCount.FindStringSubmatch(out), wrkP99.FindStringSubmatch(out)
 	if rate == nil || count == nil || p99 == nil || strings.Contains(out, "Non-2xx") || strings.Contains(out, "Socket errors") {
-		return fmt.Errorf("wrk says: %s", out)
+		return fmt.Errorf("wrk failed: %s", out)
 	}
 	perSecond, err1 := strconv.ParseFloat(rate[1], 64)
 	requests, err2 := strconv.ParseFloat(count[1], 64)

@@ -12,7 +12,7 @@ import (
 // tick is the unit of times in /proc (USER_HZ, on every Linux that Go runs on).
 const tick = time.Second / 100
 
-// family is a process and its children, such as nginx's workers.
+// family returns a process and its children, such as the workers of nginx.
 func family(pid int) ([]int, error) {
 	pids := []int{pid}
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
@@ -29,7 +29,7 @@ func family(pid int) ([]int, error) {
 	return pids, nil
 }
 
-// cpuTime is what the processes have used, user and system together.
+// cpuTime returns the user and system time of processes.
 func cpuTime(pids []int) (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range pids {
@@ -37,8 +37,8 @@ func cpuTime(pids []int) (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		// The fields after the name, which may contain anything: state is the
-		// third of proc(5), utime the fourteenth, stime the fifteenth.
+		// The name may contain any character, so the fields are counted from its
+		// end: state is the third of proc(5), utime the 14th, stime the 15th.
 		fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
 		for _, field := range fields[11:13] {
 			ticks, err := strconv.ParseInt(field, 10, 64)
@@ -51,7 +51,7 @@ func cpuTime(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
-// memory reads a field of /proc/PID/status, in bytes.
+// memory returns a field of /proc/PID/status in bytes.
 func memory(pid int, field string) (int64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -66,13 +66,13 @@ func memory(pid int, field string) (int64, error) {
 	return 0, fmt.Errorf("process %d has no %s", pid, field)
 }
 
-// resetPeak makes VmHWM start anew from the present size (proc(5), clear_refs).
+// resetPeak resets VmHWM to the current size (proc(5), clear_refs).
 func resetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 }
 
-// watchAnonymous samples a process's anonymous memory until stop is called,
-// which returns the most that was seen.
+// watchAnonymous samples the anonymous memory of a process until stop is called,
+// which returns the maximum in bytes.
 func watchAnonymous(pid int) (stop func() int64) {
 	done, result := make(chan struct{}), make(chan int64)
 	go func() {
@@ -94,7 +94,7 @@ func watchAnonymous(pid int) (stop func() int64) {
 	return func() int64 { close(done); return <-result }
 }
 
-// median of an odd or even number of figures; the input is left as it is.
+// median returns the median of figures, 0 if there are none.
 func median(figures []float64) float64 {
 	sorted := slices.Sorted(slices.Values(figures))
 	n := len(sorted)
@@ -104,8 +104,8 @@ func median(figures []float64) float64 {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// ratios divides pairwise: what was measured next to each other belongs
-// together, whatever else the machine was doing then.
+// ratios returns the ratios of pairs that were measured one after the other, so that
+// other load on the machine affects both.
 func ratios(a, b []float64) []float64 {
 	r := make([]float64, len(a))
 	for i := range a {

@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	starts     = 5     // how often the start is measured
-	latencies  = 10000 // how many requests the latency is taken from
-	quiet      = 2 * time.Second
+	starts     = 5               // measurements of the start
+	latencies  = 10000           // requests for the latency
+	quiet      = 2 * time.Second // without work, after which a process is at rest
 	sweepLimit = 15 * time.Minute
 )
 
-// scale measures a cache of many blobs, which measure shelf has made: the start,
-// how long a small blob takes when it is warm, and a sweep that has to evict.
+// scale measures a cache of many blobs that populate has created: the start, the
+// latency of a small cached blob, and a sweep that has to evict.
 func scale(s *settings) error {
 	fmt.Printf("scale, %d blobs:\n", s.count)
 	if err := s.stock(); err != nil {
@@ -32,7 +32,7 @@ func scale(s *settings) error {
 	return s.scaleSweep()
 }
 
-// stock pulls the small blobs through the proxy, so that they may be asked for.
+// stock pulls the small blobs through the proxy, so that they are cached.
 func (s *settings) stock() error {
 	caddy, im, err := s.launch(s.unbounded)
 	if err != nil {
@@ -47,12 +47,13 @@ func (s *settings) stock() error {
 	return nil
 }
 
+// small returns the URL of a small blob at the proxy.
 func (s *settings) small(im *image, blob layer) string {
 	r := im.blob(s.proxy, s.repository)
 	return r.base + r.path[:len(r.path)-len(im.digest)] + blob.Digest
 }
 
-// launch starts Caddy and returns it with an image, when it can be asked.
+// launch starts Caddy, waits until it responds, and returns it with an image.
 func (s *settings) launch(caddyfile string) (*server, *image, error) {
 	caddy, err := s.exec(caddyfile)
 	if err != nil {
@@ -69,8 +70,8 @@ func (s *settings) launch(caddyfile string) (*server, *image, error) {
 	return caddy, im, err
 }
 
-// scaleStart measures the time from exec to the first answer, which is a blob out
-// of the cache: a token from before is still good.
+// scaleStart measures the time from exec to the first response and to the first
+// cached blob. The token is from an earlier process, and still valid.
 func (s *settings) scaleStart() error {
 	caddy, im, err := s.launch(s.unbounded)
 	if err != nil {
@@ -95,13 +96,13 @@ func (s *settings) scaleStart() error {
 			return err
 		}
 	}
-	fmt.Printf("  start        %.0f ms from exec to the first answer, %.0f ms to the first blob; at worst %.0f ms (%d starts)\n",
+	fmt.Printf("  start        %.0f ms from exec to the first response, %.0f ms to the first blob; at worst %.0f ms (%d starts)\n",
 		median(page), median(took), slices.Max(took), starts)
 	return nil
 }
 
-// scaleLatency measures how long small blobs take, one after the other, when the
-// process has come to rest after its start.
+// scaleLatency measures the latency of small blobs that are requested one after the
+// other, when the process is at rest after its start.
 func (s *settings) scaleLatency() error {
 	caddy, im, err := s.launch(s.unbounded)
 	if err != nil {
@@ -142,14 +143,14 @@ func (s *settings) scaleLatency() error {
 	if !rests {
 		state = "still busy after a minute"
 	}
-	fmt.Printf("  idle         %.1f MiB anonymous, %s, after %.2f s of CPU for the start and what follows it\n", mib(anonymous), state, cpu.Seconds())
+	fmt.Printf("  idle         %.1f MiB anonymous, %s, after %.2f s of CPU since the start\n", mib(anonymous), state, cpu.Seconds())
 	fmt.Printf("  latency      p50 %.3f ms, p99 %.3f ms of a warm blob of some bytes (%d requests, one after the other)\n",
 		times[len(times)/2], times[len(times)*99/100], len(times))
 	return nil
 }
 
-// scaleSweep starts Caddy with a cache that is twice as large as it may be, and
-// follows what is deleted.
+// scaleSweep starts Caddy with a cache of twice the permitted size, and watches the
+// deletions.
 func (s *settings) scaleSweep() error {
 	deleted, err := watchDeletions(s.cache)
 	if err != nil {
@@ -165,16 +166,16 @@ func (s *settings) scaleSweep() error {
 	begin := time.Now()
 	least := s.count / 2
 	for {
-		// A sweep may look for what goes next more than once.
+		// A sweep may search for candidates more than once.
 		pause := max(quiet, 2*deleted.first.Sub(begin))
 		if deleted.count >= least && time.Since(deleted.last.at) > pause {
 			break
 		}
 		if caddy.ended() {
-			return errors.New("caddy has ended")
+			return errors.New("caddy has exited")
 		}
 		if time.Since(begin) > sweepLimit {
-			return fmt.Errorf("after %s, %d of at least %d blobs are deleted", sweepLimit, deleted.count, least)
+			return fmt.Errorf("after %s: %d blobs deleted, want at least %d", sweepLimit, deleted.count, least)
 		}
 		if err := deleted.read(caddy.pid(), 100*time.Millisecond); err != nil {
 			return err

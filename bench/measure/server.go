@@ -11,12 +11,13 @@ import (
 	"time"
 )
 
-// server is a Caddy that measure starts itself, to measure its start.
+// server is a Caddy process that measure has started.
 type server struct {
 	cmd  *exec.Cmd
-	done chan struct{}
+	done chan struct{} // closed when the process has exited
 }
 
+// exec starts Caddy with a Caddyfile.
 func (s *settings) exec(caddyfile string) (*server, error) {
 	log, err := os.OpenFile(filepath.Join(filepath.Dir(s.data), "caddy.log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -42,6 +43,7 @@ func (s *settings) exec(caddyfile string) (*server, error) {
 
 func (x *server) pid() int { return x.cmd.Process.Pid }
 
+// ended reports whether the process has exited.
 func (x *server) ended() bool {
 	select {
 	case <-x.done:
@@ -51,12 +53,13 @@ func (x *server) ended() bool {
 	}
 }
 
+// stop shuts the process down and waits for its end.
 func (x *server) stop() {
 	_ = x.cmd.Process.Signal(syscall.SIGTERM)
 	<-x.done
 }
 
-// await asks every millisecond until there is an answer, whatever it says.
+// await sends a request every millisecond until there is a response of any status.
 func (x *server) await(address string) error {
 	var err error
 	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(time.Millisecond) {
@@ -65,14 +68,14 @@ func (x *server) await(address string) error {
 			return resp.Body.Close()
 		}
 		if x.ended() {
-			return errors.New("caddy has ended")
+			return errors.New("caddy has exited")
 		}
 	}
-	return fmt.Errorf("caddy does not answer: %w", err)
+	return fmt.Errorf("caddy does not respond: %w", err)
 }
 
-// settle waits until the process uses no CPU to speak of, and returns what it has
-// used; after patience it tells that it has not come to rest.
+// settle waits until the process uses almost no CPU, and returns the CPU time that it
+// has used and whether it came to rest before the patience was over.
 func (x *server) settle(patience time.Duration) (used time.Duration, rests bool, err error) {
 	since := time.Now()
 	for begin := since; time.Since(begin) < patience; time.Sleep(50 * time.Millisecond) {
@@ -80,7 +83,7 @@ func (x *server) settle(patience time.Duration) (used time.Duration, rests bool,
 		if err != nil {
 			return 0, false, err
 		}
-		if now-used > 2*tick { // a timer now and then is no work
+		if now-used > 2*tick { // tolerates occasional timers
 			since, used = time.Now(), now
 		}
 		if time.Since(since) > quiet {

@@ -11,16 +11,16 @@ import (
 	"time"
 )
 
-// storm measures pulls without and with a hundred who guess passwords at the
-// same time, each from an address of its own, at accounts that exist and at
-// others; and what the owner of an account waits for a first login meanwhile.
+// storm measures pulls with and without a hundred clients that guess passwords, each
+// from its own address, for accounts that exist and for others. It also measures the
+// duration of legitimate logins meanwhile.
 func storm(s *settings) error {
 	const guessers = 100
 	im, err := s.image("latest")
 	if err != nil {
 		return err
 	}
-	// The owner's home is known to the proxy before.
+	// The proxy knows the address of the legitimate client from earlier logins.
 	for i := range 2 {
 		status, body, err := s.login(account(i), s.password, "192.0.2.1")
 		if err := expect(http.StatusOK, status, body, err); err != nil {
@@ -31,20 +31,21 @@ func storm(s *settings) error {
 		return err
 	}
 	end := s.guess(guessers)
-	time.Sleep(time.Second) // it takes a moment to be one
+	time.Sleep(time.Second) // until the storm has started
 	err = s.pullManifests(fmt.Sprintf("storm of %d", guessers), im)
-	for _, login := range []struct{ what, user string }{{"a repeated login", account(0)}, {"a first one", account(s.accounts - 1)}} {
+	for _, login := range []struct{ what, user string }{{"a repeated login", account(0)}, {"a first login", account(s.accounts - 1)}} {
 		began := time.Now()
 		status, _, lerr := s.login(login.user, s.password, "192.0.2.1")
-		fmt.Printf("  meanwhile %s is answered %d after %.1f ms\n", login.what, status, ms(time.Since(began)))
+		fmt.Printf("  meanwhile %s is answered with %d after %.1f ms\n", login.what, status, ms(time.Since(began)))
 		err = errors.Join(err, lerr)
 	}
-	fmt.Printf("  the guesses were answered%s\n", end())
+	fmt.Printf("  the guesses were answered with%s\n", end())
 	return err
 }
 
-// guess has passwords guessed until end is called, which tells the answers.
-// Half of it is at accounts that exist, but for the last one.
+// guess guesses passwords until end is called, which returns the number of responses
+// with each status. Half of the guesses are for accounts that exist, except the last
+// one.
 func (s *settings) guess(guessers int) (end func() string) {
 	var stop atomic.Bool
 	var mu sync.Mutex
@@ -57,7 +58,7 @@ func (s *settings) guess(guessers int) (end func() string) {
 				if g%2 == 0 {
 					name = fmt.Sprintf("nobody%d-%d", g, i)
 				}
-				// An address is good for so many guesses.
+				// The address changes before its guesses are throttled.
 				status, _, err := s.login(name, fmt.Sprint("wrong", i), fmt.Sprintf("198.%d.%d.1", 18+i/20%200, g))
 				if err != nil {
 					status = 0
@@ -68,17 +69,17 @@ func (s *settings) guess(guessers int) (end func() string) {
 			}
 		})
 	}
-	return func() (told string) {
+	return func() (summary string) {
 		stop.Store(true)
 		group.Wait()
 		for _, status := range slices.Sorted(maps.Keys(answers)) {
-			told += fmt.Sprintf(" %d: %d times", status, answers[status])
+			summary += fmt.Sprintf(" %d: %d times", status, answers[status])
 		}
-		return told
+		return summary
 	}
 }
 
-// pullManifests asks for the manifest over four connections.
+// pullManifests measures requests for the manifest over four connections.
 func (s *settings) pullManifests(what string, im *image) error {
 	const requests = 4000
 	each, all, err := spread(requests, 4, func(int) error {
@@ -88,7 +89,7 @@ func (s *settings) pullManifests(what string, im *image) error {
 	if err != nil {
 		return fmt.Errorf("pulls, %s: %w", what, err)
 	}
-	fmt.Printf("pulls of a manifest by tag with a token, 4 at once, %-13s p50 %6.2f ms  p99 %6.2f ms  %6.0f a second\n",
+	fmt.Printf("pulls of a manifest by tag with a token, 4 concurrent, %-13s p50 %6.2f ms  p99 %6.2f ms  %6.0f per second\n",
 		what+":", quantile(each, 0.5), quantile(each, 0.99), requests/all.Seconds())
 	return nil
 }

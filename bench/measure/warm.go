@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// side is one of the servers that are compared.
+// side is one of the compared servers.
 type side struct {
 	name string
 	pids []int
 	do   request
 
 	rate  []float64     // GB/s by round
-	cpu   time.Duration // of all rounds: the kernel counts in ticks
+	cpu   time.Duration // of all rounds, because the kernel counts in ticks
 	bytes int64
 }
 
-// warm compares how the proxy and nginx send the same file.
+// warm compares the proxy and nginx, which serve the same file.
 func warm(s *settings) error {
 	im, err := s.image("latest")
 	if err != nil {
@@ -51,11 +51,12 @@ func warm(s *settings) error {
 		fmt.Printf("  %-6s %6.2f GB/s  best %.2f  %s CPU s/GB\n", x.name, median(x.rate), slices.Max(x.rate), perGB(x.cpu, x.bytes))
 	}
 	pairs := slices.Sorted(slices.Values(ratios(a.rate, b.rate)))
-	fmt.Printf("  ratio  %6.3f of nginx's throughput (median of pairs %.3f, the middle half %.2f to %.2f), %.2f of its CPU\n",
+	fmt.Printf("  ratio  %6.3f of nginx's throughput (median of pairs %.3f, quartiles %.2f to %.2f), %.2f of its CPU\n",
 		median(a.rate)/median(b.rate), median(pairs), pairs[len(pairs)/4], pairs[(3*len(pairs)-1)/4], float64(a.cpu)/float64(b.cpu))
 	return nil
 }
 
+// round lets all clients pull and records the results.
 func (x *side) round(s *settings) error {
 	before, err := cpuTime(x.pids)
 	if err != nil {
@@ -84,7 +85,7 @@ func (x *side) round(s *settings) error {
 	return nil
 }
 
-// together does the same n times at once.
+// together calls a function n times concurrently.
 func together(n int, do func(i int) error) error {
 	errs := make([]error, n)
 	var group sync.WaitGroup

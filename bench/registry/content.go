@@ -7,13 +7,14 @@ import (
 
 const blockSize = 1 << 20
 
-// stamp writes what block n of the large layer begins with.
+// stamp writes the first bytes of block n of the large layer: the numbers of the
+// image and of the block.
 func (im *Image) stamp(block []byte, n int64) {
 	binary.BigEndian.PutUint64(block, uint64(im.number)<<40|uint64(n))
 }
 
-// write sends the bytes of the large layer from one offset up to another, at
-// most step of them in one go.
+// write writes the bytes of the large layer from offset from up to offset to, at
+// most step bytes at a time.
 func (im *Image) write(w io.Writer, from, to, step int64) error {
 	block := append([]byte(nil), im.block...)
 	for from < to {
@@ -28,7 +29,7 @@ func (im *Image) write(w io.Writer, from, to, step int64) error {
 	return nil
 }
 
-// ReadAt reads from the large layer, as [io.ReaderAt] has it.
+// ReadAt implements [io.ReaderAt] for the large layer.
 func (im *Image) ReadAt(p []byte, off int64) (int, error) {
 	var stamp [8]byte
 	done := 0

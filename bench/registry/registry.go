@@ -1,10 +1,13 @@
-// Package registry is a container registry with one repository, bench, of made
-// up images. Image 0 is bench:latest, image 7 is bench:7, and there are as many
-// as are asked for. The first layer of each is large and is computed as it is
-// sent: one random block over and over, with the image and the place in front,
-// so that any part can be told from any other. It is as cheap as a server can
-// be, since what stands before it is what is measured. It honours ranges with
-// a strong ETag, holds each connection to a rate, and counts.
+// Package registry implements a container registry for measurements. It has one
+// repository, bench, with generated images: image 0 has the tag latest, and every
+// image its number, such as bench:7. An image is generated when it is first
+// requested.
+//
+// The first layer of an image is large and is computed while it is sent. It repeats
+// one random block that begins with the numbers of the image and of the block, so
+// that no two parts are equal. The registry does as little work as possible,
+// because the server in front of it is measured. It supports ranges with a strong
+// ETag, limits the rate of each connection, and counts what it sends.
 package registry
 
 import (
@@ -22,22 +25,23 @@ import (
 	"time"
 )
 
-// Options are what a registry can do.
+// Options configures a registry.
 type Options struct {
-	Sizes   []int64       // bytes of the large layers: image n has that at n modulo their number
-	Latency time.Duration // before each answer
-	Rate    float64       // bytes a second of each connection, 0 for as fast as it goes
+	Sizes   []int64       // of the large layers in bytes; image n has size n modulo their number
+	Latency time.Duration // the delay of each response
+	Rate    float64       // the rate of each connection in bytes per second, 0 for no limit
 }
 
-// Images is how many there are.
-const Images = 1 << 16
+// maxImages is the number of images.
+const maxImages = 1 << 16
 
-// Registry is an [http.Handler]. [Registry.Server] makes it keep its rate.
+// Registry is an [http.Handler]. The rate applies only to servers that
+// [Registry.Server] returns.
 type Registry struct {
 	options Options
 	block   []byte
 	config  descriptor
-	layers  []descriptor // the small ones, of all images
+	layers  []descriptor // the small layers, which all images share
 
 	mu     sync.Mutex
 	images map[int]*Image
@@ -47,14 +51,14 @@ type Registry struct {
 	requests, bytes, active atomic.Int64
 }
 
-// Stats count what was sent of the large layers.
+// Stats counts the transfers of large layers.
 type Stats struct {
-	Requests int64 // answered with content
-	Bytes    int64
-	Active   int64 // answers under way
+	Requests int64 // responses with content
+	Bytes    int64 // of content sent
+	Active   int64 // responses in progress
 }
 
-// Image is one of the registry's.
+// Image is a generated image.
 type Image struct {
 	Manifest []byte
 	Digest   string // of the large layer
@@ -76,7 +80,7 @@ const (
 	layerType    = "application/vnd.oci.image.layer.v1.tar+gzip"
 )
 
-// New returns a registry whose images are made when they are first asked for.
+// New returns a registry. It generates no image yet.
 func New(options Options) *Registry {
 	r := &Registry{
 		options: options,
@@ -85,24 +89,27 @@ func New(options Options) *Registry {
 	}
 	_, _ = rand.NewChaCha8([32]byte{}).Read(r.block)
 	r.config = r.add(configType, []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`))
-	for i := range 7 { // as many as a common image has
+	for i := range 7 { // as many as a typical image has
 		r.layers = append(r.layers, r.add(layerType, fmt.Appendf(nil, "layer %d", i)))
 	}
 	return r
 }
 
+// digestOf returns the digest of content.
 func digestOf(content []byte) string {
 	sum := sha256.Sum256(content)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
+// add stores small content and returns its descriptor.
 func (r *Registry) add(mediaType string, content []byte) descriptor {
 	d := digestOf(content)
 	r.small[d] = content
 	return descriptor{mediaType, int64(len(content)), d}
 }
 
-// Image returns image n, which takes as long as hashing it when it is new.
+// Image returns image n. It hashes the large layer when the image is first
+// requested.
 func (r *Registry) Image(n int) *Image {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -111,7 +118,7 @@ func (r *Registry) Image(n int) *Image {
 	}
 	im := &Image{number: n, block: r.block, Size: r.options.Sizes[n%len(r.options.Sizes)]}
 	h := sha256.New()
-	_ = im.write(h, 0, im.Size, blockSize) // a hash takes everything
+	_ = im.write(h, 0, im.Size, blockSize) // a hash returns no error
 	im.Digest = "sha256:" + hex.EncodeToString(h.Sum(nil))
 	im.Manifest, _ = json.Marshal(map[string]any{ // plain values always marshal
 		"schemaVersion": 2,
@@ -123,12 +130,12 @@ func (r *Registry) Image(n int) *Image {
 	return im
 }
 
-// Stats returns the counts so far.
+// Stats returns the current counts.
 func (r *Registry) Stats() Stats {
 	return Stats{Requests: r.requests.Load(), Bytes: r.bytes.Load(), Active: r.active.Load()}
 }
 
-// Server returns a server of the registry in which the rate is each connection's.
+// Server returns a server of the registry that limits the rate of each connection.
 func (r *Registry) Server(address string) *http.Server {
 	return &http.Server{
 		Addr: address, Handler: r, ReadHeaderTimeout: time.Minute,
@@ -138,20 +145,20 @@ func (r *Registry) Server(address string) *http.Server {
 	}
 }
 
-// named returns the image of a tag, if it is one.
-func (r *Registry) named(tag string) *Image {
+// tagged returns the image with a tag, or nil.
+func (r *Registry) tagged(tag string) *Image {
 	if tag == "latest" {
 		return r.Image(0)
 	}
-	if n, err := strconv.Atoi(tag); err == nil && n >= 0 && n < Images {
+	if n, err := strconv.Atoi(tag); err == nil && n >= 0 && n < maxImages {
 		return r.Image(n)
 	}
 	return nil
 }
 
-// manifest returns what a tag or digest names, nil if there is none.
+// manifest returns the manifest with a tag or digest, or nil.
 func (r *Registry) manifest(reference string) []byte {
-	if im := r.named(reference); im != nil {
+	if im := r.tagged(reference); im != nil {
 		return im.Manifest
 	}
 	r.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"time"
 )
 
+// start serves a registry until the test ends or stop is called.
 func start(t *testing.T, options Options) (r *Registry, address string, stop func()) {
 	t.Helper()
 	r = New(options)
@@ -19,6 +20,7 @@ func start(t *testing.T, options Options) (r *Registry, address string, stop fun
 	return r, server.URL, server.Close
 }
 
+// ask sends a GET request and returns the response and its body.
 func ask(t *testing.T, address string, header ...string) (*http.Response, []byte) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodGet, address, nil)
@@ -40,12 +42,12 @@ func ask(t *testing.T, address string, header ...string) (*http.Response, []byte
 	return resp, body
 }
 
-func TestRanges(t *testing.T) {
+func TestRegistryServeRanges(t *testing.T) {
 	r, address, _ := start(t, Options{Sizes: []int64{3*blockSize + 5, 100}})
 	im := r.Image(0)
 	whole := make([]byte, im.Size)
 	if n, err := im.ReadAt(whole, 0); err != nil || digestOf(whole) != im.Digest {
-		t.Fatalf("ReadAt: %d, %v, %s, want %s", n, err, digestOf(whole), im.Digest)
+		t.Fatalf("ReadAt: got %d bytes, %v, digest %s, want %s", n, err, digestOf(whole), im.Digest)
 	}
 	etag := `"` + im.Digest + `"`
 	for _, test := range []struct {
@@ -69,34 +71,34 @@ func TestRanges(t *testing.T) {
 	} {
 		resp, body := ask(t, address+"/v2/bench/blobs/"+im.Digest, test.header...)
 		if resp.StatusCode != test.status || resp.Header.Get("ETag") != etag || !bytes.Equal(body, whole[test.from:test.to]) {
-			t.Errorf("%v: %s, ETag %s, %d bytes", test.header, resp.Status, resp.Header.Get("ETag"), len(body))
+			t.Errorf("%v: got %s, ETag %s, %d bytes, want %d, %s, bytes %d to %d", test.header, resp.Status, resp.Header.Get("ETag"), len(body), test.status, etag, test.from, test.to)
 		}
 	}
 	part := make([]byte, 10)
 	if n, err := im.ReadAt(part, im.Size-4); n != 4 || err != io.EOF {
-		t.Errorf("ReadAt at the end: %d, %v", n, err)
+		t.Errorf("ReadAt at the end: got %d, %v, want 4, %v", n, err, io.EOF)
 	}
 }
 
-func TestImagesDiffer(t *testing.T) {
+func TestRegistryImages(t *testing.T) {
 	r, address, _ := start(t, Options{Sizes: []int64{blockSize, 100}})
 	if r.Image(0).Digest == r.Image(2).Digest || r.Image(3).Size != 100 {
-		t.Error("images are alike")
+		t.Errorf("got digests %s and %s, size %d, want different digests and size 100", r.Image(0).Digest, r.Image(2).Digest, r.Image(3).Size)
 	}
 	if _, latest := ask(t, address+"/v2/bench/manifests/latest"); !bytes.Equal(latest, r.Image(0).Manifest) {
-		t.Errorf("latest is %s", latest)
+		t.Errorf("latest: got %s, want %s", latest, r.Image(0).Manifest)
 	}
 	if _, third := ask(t, address+"/v2/bench/manifests/3"); !bytes.Equal(third, r.Image(3).Manifest) {
-		t.Errorf("3 is %s", third)
+		t.Errorf("tag 3: got %s, want %s", third, r.Image(3).Manifest)
 	}
 	if resp, _ := ask(t, address+"/v2/bench/manifests/none"); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("none: %s", resp.Status)
+		t.Errorf("unknown tag: got %s, want 404", resp.Status)
 	}
 }
 
-// TestRate: a connection keeps its rate over several answers, and the bytes of
-// all are counted.
-func TestRate(t *testing.T) {
+// TestRegistryRate checks that a connection keeps its rate over several responses, and
+// that the bytes of all of them are counted.
+func TestRegistryRate(t *testing.T) {
 	const size, rate = 2 * blockSize, 20 << 20
 	r, address, stop := start(t, Options{Sizes: []int64{size}, Rate: rate})
 	blob := address + "/v2/bench/blobs/" + r.Image(0).Digest
@@ -104,12 +106,12 @@ func TestRate(t *testing.T) {
 	for range 2 {
 		ask(t, blob)
 	}
-	// What was sent last need not be paid for.
+	// The last step is not followed by a delay.
 	if took, least := time.Since(begin), (2*size-pacedStep)*time.Second/rate; took < least {
-		t.Errorf("two answers took %s, want at least %s", took, least)
+		t.Errorf("two responses took %s, want at least %s", took, least)
 	}
-	stop() // waits for the answers to be counted
-	if s := r.Stats(); s != (Stats{Requests: 2, Bytes: 2 * size}) {
-		t.Errorf("counts %+v", s)
+	stop() // waits for the end of the responses
+	if got, want := r.Stats(), (Stats{Requests: 2, Bytes: 2 * size}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// ServeHTTP answers the pull side of the distribution API, and GET /stats.
+// ServeHTTP serves manifests and blobs of the distribution API, and GET /stats.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	const repository = "/v2/bench/"
 	path := req.URL.Path
@@ -46,20 +46,23 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	http.NotFound(w, req)
 }
 
-func describe(h http.Header, d, mediaType string) {
+// setContentHeaders sets the headers of a response with the content of a digest.
+func setContentHeaders(h http.Header, d, mediaType string) {
 	h.Set("Content-Type", mediaType)
 	h.Set("Docker-Content-Digest", d)
 	h.Set("ETag", `"`+d+`"`)
 }
 
+// serveSmall serves a manifest, a configuration or a small layer.
 func serveSmall(w http.ResponseWriter, req *http.Request, d, mediaType string, content []byte) {
-	describe(w.Header(), d, mediaType)
+	setContentHeaders(w.Header(), d, mediaType)
 	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(content))
 }
 
+// serveLarge serves a large layer or a range of it.
 func (r *Registry) serveLarge(w http.ResponseWriter, req *http.Request, im *Image) {
 	h := w.Header()
-	describe(h, im.Digest, "application/octet-stream")
+	setContentHeaders(h, im.Digest, "application/octet-stream")
 	h.Set("Accept-Ranges", "bytes")
 	from, to, status := int64(0), im.Size, http.StatusOK
 	asked := req.Header.Get("Range")
@@ -87,11 +90,12 @@ func (r *Registry) serveLarge(w http.ResponseWriter, req *http.Request, im *Imag
 	if p, _ := req.Context().Value(pacerKey{}).(*pacer); p != nil && p.rate > 0 {
 		out, step = paced{out, p}, pacedStep
 	}
-	_ = im.write(out, from, to, step) // the client has left
+	_ = im.write(out, from, to, step) // fails if the client has left
 }
 
-// parseRange reads one range of bytes (RFC 9110, section 14.1.2), and returns
-// the whole and false for anything else: whoever sends a range must take that.
+// parseRange parses a Range header with one range of bytes (RFC 9110, section
+// 14.1.2). It returns the whole layer and false for any other header, which a
+// server may ignore.
 func parseRange(header string, size int64) (from, to int64, ok bool) {
 	spec, isBytes := strings.CutPrefix(header, "bytes=")
 	first, last, isRange := strings.Cut(spec, "-")
@@ -111,11 +115,13 @@ func parseRange(header string, size int64) (from, to int64, ok bool) {
 	return 0, size, false
 }
 
+// counted is a writer that adds the bytes written to n.
 type counted struct {
 	io.Writer
 	n *atomic.Int64
 }
 
+// Write implements [io.Writer].
 func (c counted) Write(p []byte) (int, error) {
 	n, err := c.Writer.Write(p)
 	c.n.Add(int64(n))
@@ -123,28 +129,32 @@ func (c counted) Write(p []byte) (int, error) {
 }
 
 const (
-	// pacedStep is how many bytes are sent in one go where there is a rate.
+	// pacedStep is the number of bytes that are written at a time if the rate is
+	// limited.
 	pacedStep = 128 << 10
-	// pacedSlack is how much of the rate is made up for after a step that came
-	// late. Sleeps end late, on some machines by more than a step takes.
+
+	// pacedSlack is the delay that is made up for after a late write. Sleeps end
+	// late, on some machines by more than a step takes.
 	pacedSlack = 5 * time.Millisecond
 )
 
-// pacer is one connection's rate, over all its answers.
+// pacer limits the rate of one connection, over all its responses.
 type pacer struct {
-	rate float64 // bytes a second
-	next time.Time
+	rate float64   // bytes per second
+	next time.Time // of the next write
 }
 
 type pacerKey struct{}
 
+// paced is a writer that keeps the rate of a pacer.
 type paced struct {
 	io.Writer
 	*pacer
 }
 
-// Write sends p when the bytes before it are paid for: the first at once. A
-// connection has one answer under way at a time.
+// Write implements [io.Writer]. It waits until the rate permits a write; the first
+// write is not delayed. A connection sends one response at a time, so Write needs
+// no lock.
 func (p paced) Write(b []byte) (int, error) {
 	now := time.Now()
 	if p.next.IsZero() {

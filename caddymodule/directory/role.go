@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 // Visibility says who may pull from a group.
@@ -52,7 +52,7 @@ func ParseRole(name string) (Role, bool) {
 // CheckGroupPath checks the path of a group of this site.
 func CheckGroupPath(path string) error {
 	switch {
-	case !upstream.ValidRepository(path):
+	case !reference.ValidRepository(path):
 		return fmt.Errorf("group '%s': a group's path is lower-case letters and digits, separated by . _ __ - or /", path)
 	case strings.Contains("/"+path+"/", Infix):
 		return fmt.Errorf("group %s: a group's path must not contain %s", path, strings.Trim(Infix, "/"))

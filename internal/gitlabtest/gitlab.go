@@ -1,11 +1,14 @@
-// Package gitlabtest is a GitLab for tests: the few endpoints of the REST API
-// that a registry asks, answering as GitLab's documentation says, with what a
-// test puts in, and with faults where a test wants them.
+// Package gitlabtest provides a GitLab instance for tests. It implements the few
+// endpoints of the REST API that a registry uses, and the token service, as GitLab
+// documents them.
 //
-// It is strict where GitLab is: a service token is an administrator's or sees
-// what its user may, a deploy token is no credential of the API, a job token is
-// one only while its job runs, deploy tokens are shown to maintainers alone. What
-// it is asked is counted, so that a test can tell what was remembered.
+// [New] starts an instance that ends with the test. A test adds users, groups and
+// tokens, changes them with Change while the instance runs, and sets Fault to
+// replace responses. Permissions are those of GitLab: the service token belongs to
+// an administrator or sees what its user may see, a deploy token is not a
+// credential of the API, a job token is valid only while its job runs, and deploy
+// tokens are visible only to maintainers. Requests are counted, so that a test can
+// check what was cached.
 package gitlabtest
 
 import (
@@ -18,17 +21,21 @@ import (
 	"testing"
 )
 
-// ServiceToken is the token of the instance's service user.
+// ServiceToken is the access token of the service user.
 const ServiceToken = "glpat-service-token-that-must-not-leak"
 
-// GitLab is an instance. Its fields are changed by Change.
+// GitLab is a running instance. Its exported fields are set before the first
+// request, or in a function that is passed to Change.
 type GitLab struct {
-	// Admin makes the service user an administrator, who sees all tokens, jobs
-	// and deploy tokens. Others see none of them.
+	// Admin reports whether the service user is an administrator. Only an
+	// administrator sees all tokens, jobs and deploy tokens. New sets it.
 	Admin bool
-	// Maintainer lets the service user see deploy tokens without that.
+
+	// Maintainer lets a service user that is not an administrator see deploy
+	// tokens.
 	Maintainer bool
-	// NoRegistry turns the container registry off.
+
+	// NoRegistry disables the container registry.
 	NoRegistry bool
 
 	Users  map[int64]*User
@@ -36,12 +43,13 @@ type GitLab struct {
 	Jobs   map[string]*Job   // by secret
 	Groups map[int64]*Group
 
-	// Fault answers instead, if it returns true.
+	// Fault handles each request first if it is not nil. If it returns true, it
+	// has responded.
 	Fault func(w http.ResponseWriter, r *http.Request) bool
 
 	mu     sync.Mutex
 	asked  map[string]int
-	seen   []string // credentials
+	seen   []string // the credentials of each request
 	server *httptest.Server
 }
 
@@ -66,10 +74,10 @@ type Job struct {
 	Status            string
 }
 
-// Group is a group with its direct members.
+// Group is a group with its direct members and its deploy tokens.
 type Group struct {
 	Path, Visibility string
-	Hidden           bool // from the service user
+	Hidden           bool // not visible to the service user
 	Members          map[int64]*Member
 	Deploy           map[int64]*DeployToken
 }
@@ -94,7 +102,7 @@ func New(t testing.TB) *GitLab {
 		asked: map[string]int{},
 	}
 	api := http.NewServeMux()
-	for pattern, answer := range map[string]http.HandlerFunc{
+	for pattern, handle := range map[string]http.HandlerFunc{
 		"GET /api/v4/personal_access_tokens/self":       g.self,
 		"GET /api/v4/personal_access_tokens/{id}":       g.service(g.token),
 		"GET /api/v4/job":                               g.ownJob,
@@ -118,7 +126,7 @@ func New(t testing.TB) *GitLab {
 			}
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			answer(w, r)
+			handle(w, r)
 		})
 	}
 	g.server = httptest.NewServer(api)
@@ -126,17 +134,19 @@ func New(t testing.TB) *GitLab {
 	return g
 }
 
-// URL is the instance's.
+// URL returns the address of the instance.
 func (g *GitLab) URL() string { return g.server.URL }
 
-// Change changes the instance while it runs.
+// Change calls a function that may change the fields of the instance and of what
+// they contain while no request is handled.
 func (g *GitLab) Change(change func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	change()
 }
 
-// Asked is how often the endpoints were asked whose path begins so.
+// Asked returns the number of requests to endpoints whose pattern has a prefix, such
+// as "/api/v4/users".
 func (g *GitLab) Asked(prefix string) (n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -148,14 +158,15 @@ func (g *GitLab) Asked(prefix string) (n int) {
 	return n
 }
 
-// Saw tells whether some text was among the credentials that came.
+// Saw reports whether the credentials of any request contain text.
 func (g *GitLab) Saw(text string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.ContainsFunc(g.seen, func(s string) bool { return strings.Contains(s, text) })
 }
 
-// AddUser adds an active user with a token of full scope, and returns the token.
+// AddUser adds an active user with an access token of scope api, and returns the
+// token.
 func (g *GitLab) AddUser(id int64, name string) (secret string) {
 	secret = "glpat-" + url.PathEscape(name) + "-secret-that-must-not-leak"
 	g.Change(func() {
@@ -165,7 +176,7 @@ func (g *GitLab) AddUser(id int64, name string) (secret string) {
 	return secret
 }
 
-// AddGroup adds a group with members as developers.
+// AddGroup adds a group whose members are developers.
 func (g *GitLab) AddGroup(id int64, path, visibility string, members ...int64) {
 	g.Change(func() {
 		group := &Group{Path: path, Visibility: visibility, Members: map[int64]*Member{}, Deploy: map[int64]*DeployToken{}}

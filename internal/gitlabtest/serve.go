@@ -11,17 +11,19 @@ import (
 	"strings"
 )
 
+// send sends a JSON response.
 func send(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-func no(w http.ResponseWriter, status int, message string) {
+// sendError sends an error response.
+func sendError(w http.ResponseWriter, status int, message string) {
 	send(w, status, map[string]string{"message": message})
 }
 
-// orNull is how GitLab writes what there is none of.
+// orNull returns s, or null in place of an empty string, as GitLab does.
 func orNull(s string) any {
 	if s == "" {
 		return nil
@@ -29,18 +31,20 @@ func orNull(s string) any {
 	return s
 }
 
+// number returns a number in the path of a request, 0 if it is invalid.
 func number(r *http.Request, name string) int64 {
 	n, _ := strconv.ParseInt(r.PathValue(name), 10, 64)
 	return n
 }
 
-func (g *GitLab) service(answer http.HandlerFunc) http.HandlerFunc {
+// service returns a handler that requires the service token.
+func (g *GitLab) service(handle http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("PRIVATE-TOKEN") != ServiceToken {
-			no(w, 401, "401 Unauthorized")
+			sendError(w, 401, "401 Unauthorized")
 			return
 		}
-		answer(w, r)
+		handle(w, r)
 	}
 }
 
@@ -48,9 +52,9 @@ func (g *GitLab) self(w http.ResponseWriter, r *http.Request) {
 	t := g.Tokens[r.Header.Get("PRIVATE-TOKEN")]
 	switch {
 	case t == nil || t.Revoked:
-		no(w, 401, "401 Unauthorized")
+		sendError(w, 401, "401 Unauthorized")
 	case g.Users[t.User].State != "active":
-		no(w, 403, "403 Forbidden - Your account has been blocked.")
+		sendError(w, 403, "403 Forbidden - Your account has been blocked.")
 	default:
 		g.sendToken(w, t)
 	}
@@ -63,7 +67,7 @@ func (g *GitLab) sendToken(w http.ResponseWriter, t *Token) {
 
 func (g *GitLab) token(w http.ResponseWriter, r *http.Request) {
 	if !g.Admin {
-		no(w, 401, "401 Unauthorized")
+		sendError(w, 401, "401 Unauthorized")
 		return
 	}
 	for _, t := range g.Tokens {
@@ -72,13 +76,13 @@ func (g *GitLab) token(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	no(w, 404, "404 Not found")
+	sendError(w, 404, "404 Not found")
 }
 
 func (g *GitLab) ownJob(w http.ResponseWriter, r *http.Request) {
 	j := g.Jobs[r.Header.Get("JOB-TOKEN")]
 	if j == nil || j.Status != "running" {
-		no(w, 401, "401 Unauthorized")
+		sendError(w, 401, "401 Unauthorized")
 		return
 	}
 	g.sendJob(w, j)
@@ -96,21 +100,21 @@ func (g *GitLab) job(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	no(w, 404, "404 Project Not Found")
+	sendError(w, 404, "404 Project Not Found")
 }
 
 func (g *GitLab) userFields(id int64) map[string]any {
 	u := g.Users[id]
 	fields := map[string]any{"id": id, "username": u.Name, "name": u.Name, "state": u.State, "locked": false, "bot": u.Bot, "web_url": g.server.URL + "/" + u.Name}
 	if g.Admin {
-		fields["external"] = u.External // not in answers to a service user who is none
+		fields["external"] = u.External // sent to administrators only
 	}
 	return fields
 }
 
 func (g *GitLab) user(w http.ResponseWriter, r *http.Request) {
 	if g.Users[number(r, "id")] == nil {
-		no(w, 404, "404 User Not Found")
+		sendError(w, 404, "404 User Not Found")
 		return
 	}
 	send(w, 200, g.userFields(number(r, "id")))
@@ -126,7 +130,7 @@ func (g *GitLab) userNamed(w http.ResponseWriter, r *http.Request) {
 	send(w, 200, found)
 }
 
-// find finds a group by number or else by path, as GitLab does.
+// find returns the group with the number or path in a request, or nil.
 func (g *GitLab) find(r *http.Request) (int64, *Group) {
 	for id, group := range g.Groups {
 		if !group.Hidden && (id == number(r, "group") || strings.EqualFold(group.Path, r.PathValue("group"))) {
@@ -143,7 +147,7 @@ func groupFields(id int64, group *Group) map[string]any {
 func (g *GitLab) group(w http.ResponseWriter, r *http.Request) {
 	id, group := g.find(r)
 	if group == nil {
-		no(w, 404, "404 Group Not Found")
+		sendError(w, 404, "404 Group Not Found")
 		return
 	}
 	send(w, 200, groupFields(id, group))
@@ -173,7 +177,7 @@ func (g *GitLab) member(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if best == nil {
-		no(w, 404, "404 Not found")
+		sendError(w, 404, "404 Not found")
 		return
 	}
 	fields := g.userFields(user)
@@ -189,18 +193,19 @@ func (g *GitLab) deployToken(w http.ResponseWriter, r *http.Request) {
 	id := number(r, "id")
 	switch {
 	case group == nil:
-		no(w, 404, "404 Group Not Found")
+		sendError(w, 404, "404 Group Not Found")
 	case !g.Admin && !g.Maintainer:
-		no(w, 403, "403 Forbidden")
+		sendError(w, 403, "403 Forbidden")
 	case group.Deploy[id] == nil:
-		no(w, 404, "404 Not found")
+		sendError(w, 404, "404 Not found")
 	default:
 		t := group.Deploy[id]
 		send(w, 200, map[string]any{"id": id, "name": "MyToken", "username": t.Name, "expires_at": nil, "revoked": t.Revoked, "expired": t.Expired, "scopes": t.Scopes})
 	}
 }
 
-// jwt is the token service of GitLab's registry and of its dependency proxy.
+// jwt handles requests to the token service of GitLab's registry and dependency
+// proxy.
 func (g *GitLab) jwt(w http.ResponseWriter, r *http.Request) {
 	name, secret, _ := r.BasicAuth()
 	service := r.URL.Query().Get("service")
@@ -228,7 +233,7 @@ func (g *GitLab) jwt(w http.ResponseWriter, r *http.Request) {
 	send(w, 401, map[string]any{"errors": []any{map[string]string{"code": "UNAUTHORIZED", "message": "HTTP Basic: Access denied"}}})
 }
 
-// sign makes what looks like a JWT.
+// sign returns claims in the form of a JWT with an invalid signature.
 func sign(claims any) string {
 	payload, err := json.Marshal(claims)
 	if err != nil {

@@ -5,20 +5,21 @@ import (
 	"time"
 )
 
-// blobWriter sends a body as planned, and counts it.
+// blobWriter sends the body of a blob with the faults of its plan, and counts the
+// bytes.
 type blobWriter struct {
 	http.ResponseWriter
 	registry *Registry
 	request  *http.Request
 	plan     plan
 	noLength bool
-	refused  bool // the body is an error's text
+	isError  bool // the body is that of an error response
 	sent     int64
 }
 
 // WriteHeader implements [http.ResponseWriter].
 func (w *blobWriter) WriteHeader(status int) {
-	w.refused = status >= http.StatusBadRequest
+	w.isError = status >= http.StatusBadRequest
 	if w.noLength {
 		w.Header().Del("Content-Length")
 		defer w.flush()
@@ -28,7 +29,7 @@ func (w *blobWriter) WriteHeader(status int) {
 
 // Write implements [http.ResponseWriter].
 func (w *blobWriter) Write(p []byte) (int, error) {
-	if w.refused {
+	if w.isError {
 		return w.ResponseWriter.Write(p)
 	}
 	if w.plan.corrupt && w.sent == 0 && len(p) > 0 {
@@ -50,7 +51,8 @@ func (w *blobWriter) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// wait does what is due before the next byte: cut, stall or slow down.
+// wait applies the faults that are due before the next byte: a cut, a stall or a
+// delay.
 func (w *blobWriter) wait() error {
 	gone := w.request.Context().Done()
 	if w.plan.cut && w.sent == w.plan.cutAfter && w.plan.faults.takeCut() {
@@ -76,7 +78,7 @@ func (w *blobWriter) wait() error {
 	return nil
 }
 
-// step returns how many of n bytes can be written before something is due.
+// step returns how many of n bytes can be written before the next fault is due.
 func (w *blobWriter) step(n int) int {
 	size := int64(n)
 	if w.plan.perSecond > 0 {

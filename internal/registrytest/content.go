@@ -8,14 +8,14 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Image is what PutImage put.
+// Image describes an image that PutImage has stored.
 type Image struct {
 	Manifest digest.Digest
 	Config   digest.Digest
 	Layers   []digest.Digest
 }
 
-// change runs f on a repository, which it makes if there is none.
+// change calls f with a repository, which it creates if necessary.
 func (r *Registry) change(repo string, f func(*repository)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -29,27 +29,23 @@ func (r *Registry) change(repo string, f func(*repository)) {
 	f(r.repos[repo])
 }
 
-// PutBlob puts a blob and returns its digest. The content must not change
+// PutBlob stores a blob and returns its digest. The content must not be modified
 // afterwards.
 func (r *Registry) PutBlob(repo string, content []byte) digest.Digest {
 	d := digest.FromBytes(content)
-	r.PutBlobAs(repo, d, content)
+	r.change(repo, func(x *repository) { x.blobs[d] = content })
 	return d
 }
 
-// PutBlobAs puts a blob under a digest of any kind, also a wrong one.
-func (r *Registry) PutBlobAs(repo string, d digest.Digest, content []byte) {
-	r.change(repo, func(x *repository) { x.blobs[d] = content })
-}
-
-// PutManifest puts a manifest under its digest and any number of tags.
+// PutManifest stores a manifest with any number of tags and returns its digest.
 func (r *Registry) PutManifest(repo, mediaType string, content []byte, tags ...string) digest.Digest {
 	d := digest.FromBytes(content)
 	r.PutManifestAs(repo, d, mediaType, content, tags...)
 	return d
 }
 
-// PutManifestAs puts a manifest under a digest of any kind, also a wrong one.
+// PutManifestAs stores a manifest under a digest of any algorithm, which may be
+// wrong.
 func (r *Registry) PutManifestAs(repo string, d digest.Digest, mediaType string, content []byte, tags ...string) {
 	r.change(repo, func(x *repository) {
 		x.manifests[d] = manifest{mediaType, content}
@@ -59,9 +55,9 @@ func (r *Registry) PutManifestAs(repo string, d digest.Digest, mediaType string,
 	})
 }
 
-// PutImage puts an OCI image of these layers, whose content may be anything, and
-// tags it unless the tag is empty. Images of one repository with equal layers
-// are one image.
+// PutImage stores an OCI image with the given layers, which may have any content,
+// and tags it unless the tag is empty. Images of one repository with equal layers
+// are the same image.
 func (r *Registry) PutImage(repo, tag string, layers ...[]byte) Image {
 	var image Image
 	config := v1.Image{Platform: v1.Platform{Architecture: "amd64", OS: "linux"}, RootFS: v1.RootFS{Type: "layers"}}
@@ -79,8 +75,9 @@ func (r *Registry) PutImage(repo, tag string, layers ...[]byte) Image {
 	return image
 }
 
-// PutIndex puts an OCI index of images that the repository has, one for each of
-// linux/amd64, arm64, arm, s390x, ppc64le and riscv64, in this order.
+// PutIndex stores an OCI index of images of the repository and tags it unless the
+// tag is empty. The images get the architectures amd64, arm64, arm, s390x, ppc64le
+// and riscv64 in this order.
 func (r *Registry) PutIndex(repo, tag string, images ...Image) digest.Digest {
 	architectures := []string{"amd64", "arm64", "arm", "s390x", "ppc64le", "riscv64"}
 	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex}
@@ -96,8 +93,8 @@ func (r *Registry) PutIndex(repo, tag string, images ...Image) digest.Digest {
 	return r.PutManifest(repo, v1.MediaTypeImageIndex, encode(index), tagsOf(tag)...)
 }
 
-// PutReferrer puts an artifact of this type that refers to a manifest of the
-// repository, and holds one blob of this content.
+// PutReferrer stores an artifact that refers to the manifest subject and has one
+// blob with the given content. It returns the artifact's digest.
 func (r *Registry) PutReferrer(repo string, subject digest.Digest, artifactType string, content []byte) digest.Digest {
 	layer := r.PutBlob(repo, content)
 	empty := r.PutBlob(repo, v1.DescriptorEmptyJSON.Data)
@@ -114,37 +111,15 @@ func (r *Registry) PutReferrer(repo string, subject digest.Digest, artifactType 
 	}))
 }
 
-// DeleteTag takes a tag away, and leaves its manifest.
-func (r *Registry) DeleteTag(repo, tag string) {
-	r.change(repo, func(x *repository) { delete(x.tags, tag) })
-}
-
-// DeleteManifest takes a manifest away, and its tags with it.
-func (r *Registry) DeleteManifest(repo string, d digest.Digest) {
-	r.change(repo, func(x *repository) {
-		delete(x.manifests, d)
-		for tag, tagged := range x.tags {
-			if tagged == d {
-				delete(x.tags, tag)
-			}
-		}
-	})
-}
-
-// DeleteBlob takes a blob away.
-func (r *Registry) DeleteBlob(repo string, d digest.Digest) {
-	r.change(repo, func(x *repository) { delete(x.blobs, d) })
-}
-
-// DeleteRepository takes a repository away.
+// DeleteRepository deletes a repository.
 func (r *Registry) DeleteRepository(repo string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.repos, repo)
 }
 
-// RawManifest returns a manifest as it was put, nil if there is none. It is not
-// counted.
+// RawManifest returns the content of a manifest, or nil if it does not exist. It
+// does not count as a request.
 func (r *Registry) RawManifest(repo string, d digest.Digest) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,6 +129,7 @@ func (r *Registry) RawManifest(repo string, d digest.Digest) []byte {
 	return nil
 }
 
+// tagsOf returns a list with the tag, or nil if it is empty.
 func tagsOf(tag string) []string {
 	if tag == "" {
 		return nil
@@ -161,10 +137,11 @@ func tagsOf(tag string) []string {
 	return []string{tag}
 }
 
+// encode returns v as JSON.
 func encode(v any) []byte {
 	content, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // none of the specification's types can fail
+		panic(err) // the types of image-spec always marshal
 	}
 	return content
 }

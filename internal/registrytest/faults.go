@@ -10,16 +10,17 @@ type Op int
 
 // The kinds of requests.
 const (
-	OpAny Op = iota // in a [Failure]: all of them
+	OpAny Op = iota // any kind; only in a [Failure]
 	OpPing
 	OpToken
 	OpManifest
 	OpBlob
 	OpTags
 	OpReferrers
-	OpStorage // to the server that blobs are redirected to
+	OpStorage // to the server to which blobs are redirected
 )
 
+// add counts a request.
 func (c *Counts) add(op Op, method string) {
 	counter := &c.Other
 	head := method == http.MethodHead
@@ -45,17 +46,17 @@ func (c *Counts) add(op Op, method string) {
 	*counter++
 }
 
-// Failure is an answer that requests get instead of what they asked for.
+// Failure is an error response to certain requests.
 type Failure struct {
-	Op     Op     // which requests
-	Method string // only this one; "" for all
+	Op     Op     // the kind of requests
+	Method string // the method of the requests, "" for any
 	Status int
 	Header http.Header
 	Body   string
-	Times  int // so often, then no more; 0 until [Registry.Heal]
+	Times  int // how many requests fail, 0 for all until [Registry.Heal]
 }
 
-// faults is what is wrong with a registry at the moment.
+// faults is the set of active faults.
 type faults struct {
 	mu        sync.Mutex
 	hook      func(http.ResponseWriter, *http.Request) bool
@@ -67,21 +68,21 @@ type faults struct {
 	stall     chan struct{} // open while bodies stall
 	perSecond int64
 	ranges    RangeFault
-	rangesIn  int // so many blobs are sent right before
+	rangesIn  int // GET requests for blobs before ranges is active
 }
 
-// SetFault installs a hook that sees every request, to either server, before
-// anything else does, and reports whether it answered it. It may set headers and
-// report false: the registry's own answer then carries them, unless it sets the
-// same. nil removes the hook.
+// SetFault sets a hook that receives every request to either server first, and
+// reports whether it has responded. A hook that sets headers and reports false
+// adds them to the registry's own response, except for those that this sets
+// itself. A nil hook removes the fault.
 func (r *Registry) SetFault(hook func(w http.ResponseWriter, req *http.Request) bool) {
 	r.faults.mu.Lock()
 	defer r.faults.mu.Unlock()
 	r.faults.hook = hook
 }
 
-// Fail makes requests fail from now on. Of several failures that fit, the oldest
-// counts.
+// Fail adds a failure. If several match a request, the one that was added first
+// applies.
 func (r *Registry) Fail(f Failure) {
 	r.faults.mu.Lock()
 	defer r.faults.mu.Unlock()
@@ -91,24 +92,24 @@ func (r *Registry) Fail(f Failure) {
 	r.faults.failures = append(r.faults.failures, &f)
 }
 
-// CutBlobs ends the connection after so many bytes of a blob's body, for the
-// next so many bodies that are longer than that.
+// CutBlobs closes the connection after the given number of bytes of a blob, for
+// the next bodies that are longer.
 func (r *Registry) CutBlobs(after int64, times int) {
 	r.faults.mu.Lock()
 	defer r.faults.mu.Unlock()
 	r.faults.cutAfter, r.faults.cuts = after, times
 }
 
-// CorruptBlobs turns the first byte of the next so many blob bodies into another.
+// CorruptBlobs changes the first byte of the next blob bodies.
 func (r *Registry) CorruptBlobs(times int) {
 	r.faults.mu.Lock()
 	defer r.faults.mu.Unlock()
 	r.faults.corrupt = times
 }
 
-// StallBlobs holds up every blob body that starts from now on after so many
-// bytes, which have reached the client then, until release is called, the
-// registry heals or the client leaves.
+// StallBlobs pauses every further blob body after the given number of bytes, which
+// are flushed to the client. The pause ends when release or [Registry.Heal] is
+// called or the client leaves.
 func (r *Registry) StallBlobs(after int64) (release func()) {
 	r.faults.mu.Lock()
 	defer r.faults.mu.Unlock()
@@ -124,8 +125,8 @@ func (r *Registry) StallBlobs(after int64) (release func()) {
 	}
 }
 
-// Throttle limits each blob body to so many bytes per second, in steps of a
-// fiftieth of that. 0 removes the limit.
+// Throttle limits the rate of each blob body, in steps of 20 ms. 0 removes the
+// limit.
 func (r *Registry) Throttle(bytesPerSecond int64) {
 	r.faults.mu.Lock()
 	defer r.faults.mu.Unlock()
@@ -141,7 +142,7 @@ func (r *Registry) Heal() {
 	f.hook, f.failures, f.cuts, f.corrupt, f.perSecond, f.ranges = nil, nil, 0, 0, 0, RangesRight
 }
 
-// release lets stalled bodies go on. The caller holds the lock.
+// release resumes stalled bodies. The caller holds the lock.
 func (f *faults) release() {
 	if f.stall != nil {
 		close(f.stall)
@@ -149,12 +150,13 @@ func (f *faults) release() {
 	}
 }
 
-// answer lets the hook or a failure answer a request.
+// answer lets the hook or a failure respond to a request, and reports whether one
+// did.
 func (f *faults) answer(op Op, w http.ResponseWriter, req *http.Request) bool {
 	f.mu.Lock()
 	hook := f.hook
 	f.mu.Unlock()
-	// Outside the lock: a hook may wait, and may change the faults.
+	// The lock is not held, because a hook may wait or change the faults.
 	if hook != nil && hook(w, req) {
 		return true
 	}
@@ -170,12 +172,13 @@ func (f *faults) answer(op Op, w http.ResponseWriter, req *http.Request) bool {
 	return true
 }
 
+// failure returns the failure for a request, if any, and counts it.
 func (f *faults) failure(op Op, method string) (Failure, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, failure := range f.failures {
-		fits := (failure.Op == OpAny || failure.Op == op) && (failure.Method == "" || failure.Method == method)
-		if fits && failure.Times != 0 {
+		matches := (failure.Op == OpAny || failure.Op == op) && (failure.Method == "" || failure.Method == method)
+		if matches && failure.Times != 0 {
 			failure.Times--
 			return *failure, true
 		}
@@ -183,19 +186,19 @@ func (f *faults) failure(op Op, method string) (Failure, bool) {
 	return Failure{}, false
 }
 
-// plan is what happens to one blob body.
+// plan is the set of faults of one blob body.
 type plan struct {
 	faults    *faults
-	cut       bool // if it comes to cutAfter
+	cut       bool // at cutAfter, if the body is longer
 	cutAfter  int64
 	corrupt   bool
-	stall     <-chan struct{} // nil: no stall
+	stall     <-chan struct{} // nil for no stall
 	stallAt   int64
 	perSecond int64
 }
 
-// plan takes the faults for a body that is about to be sent. Cuts are only
-// taken off the count when they happen.
+// plan returns the faults for the next body. A cut is counted only when it
+// happens, by takeCut.
 func (f *faults) plan(method string) plan {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -210,7 +213,7 @@ func (f *faults) plan(method string) plan {
 	return p
 }
 
-// takeCut reports whether a cut is still due, and counts it.
+// takeCut reports whether another cut is due, and counts it.
 func (f *faults) takeCut() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -5,26 +5,28 @@ import (
 	"net/http"
 )
 
-// RangeFault is what may be wrong with the ranges of blobs.
+// RangeFault is a fault in responses to range requests for blobs.
 type RangeFault int
 
-// The faults of ranges.
+// The faults of range requests.
 const (
-	RangesRight   RangeFault = iota
-	RangesIgnored            // the whole blob is the answer
-	RangesRenamed            // each answer has another ETag, so that no If-Range fits
-	RangesShifted            // the bytes are those from one further on
+	RangesRight   RangeFault = iota // no fault
+	RangesIgnored                   // the response is the whole blob
+	RangesRenamed                   // each response has another ETag, which no If-Range matches
+	RangesShifted                   // the content is shifted by one byte
 )
 
-// FaultRanges makes the ranges of blobs go wrong, after the next so many.
+// FaultRanges sets a fault of range requests, which applies after the given number
+// of further GET requests for blobs.
 func (r *Registry) FaultRanges(fault RangeFault, after int) {
 	r.faults.mu.Lock()
 	defer r.faults.mu.Unlock()
 	r.faults.ranges, r.faults.rangesIn = fault, after
 }
 
-// mangle applies the fault of the ranges, and returns the content to send.
-func (f *faults) mangle(w http.ResponseWriter, req *http.Request, content []byte) []byte {
+// applyRangeFault applies the fault to a GET request for a blob, and returns the
+// content to send.
+func (f *faults) applyRangeFault(w http.ResponseWriter, req *http.Request, content []byte) []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.rangesIn--

@@ -1,10 +1,12 @@
-// Package registrytest is a container registry in memory, for tests: pull only,
-// strict, and with faults that can be switched on while it runs.
+// Package registrytest provides a container registry in memory for tests. It is
+// pull-only and strict, and has faults that can be set while it runs.
 //
-// Content belongs to the repository that it was put to and to no other. What
-// the registry was asked is counted, and what it can do is set by options: a
-// token service, blobs behind a redirect to other storage, no HEAD, no ranges.
-// Everything listens on the loopback and ends with the test.
+// [New] starts a registry on the loopback interface that ends with the test. An
+// [Option] selects its features, such as a token service, a redirect of blobs to
+// another server, or missing support for HEAD or ranges. Methods such as PutImage
+// store content, which belongs to one repository and is not found in any other.
+// Methods such as Fail and CutBlobs set faults until Heal is called. Counts returns
+// the number of requests of each kind.
 package registrytest
 
 import (
@@ -19,13 +21,12 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Registry is a running registry. Its methods may be called at any time, from
-// any goroutine.
+// Registry is a running registry. Its methods are safe for concurrent use.
 type Registry struct {
 	t       testing.TB
 	options options
 	server  *httptest.Server
-	storage *httptest.Server // blobs behind a redirect, nil without that option
+	storage *httptest.Server // serves redirected blobs; nil without WithBlobRedirect
 	faults  faults
 	tokens  tokens
 
@@ -63,64 +64,64 @@ type options struct {
 	pageSize      int
 }
 
-// Option changes what a registry can do.
+// Option selects a feature of a registry.
 type Option func(*options)
 
-// WithToken makes the registry ask for a bearer token, which its own token
-// service at /token hands out to this login, or to everyone if user is empty.
-// A token is good for one repository.
+// WithToken makes the registry require a bearer token. Its token service at /token
+// issues tokens for one repository to the given login, or to every client if user
+// is empty.
 func WithToken(user, pass string) Option {
 	return func(o *options) { o.auth, o.user, o.pass = "bearer", user, pass }
 }
 
-// WithBasic makes the registry ask for this login itself.
+// WithBasic makes the registry require the given login with Basic authentication.
 func WithBasic(user, pass string) Option {
 	return func(o *options) { o.auth, o.user, o.pass = "basic", user, pass }
 }
 
-// WithRealm puts another realm than /token into the challenges of WithToken.
+// WithRealm sets the realm in the challenges of WithToken. The default is /token.
 func WithRealm(realm string) Option { return func(o *options) { o.realm = realm } }
 
-// WithPrefix puts the registry below a path: prefix + "/v2/".
+// WithPrefix serves the registry below prefix + "/v2/".
 func WithPrefix(prefix string) Option {
 	return func(o *options) { o.prefix = strings.TrimSuffix(prefix, "/") }
 }
 
-// WithTLS makes the registry speak https; see [Registry.Transport].
+// WithTLS makes the registry use https. [Registry.Transport] trusts its certificate.
 func WithTLS() Option { return func(o *options) { o.tls = true } }
 
-// WithBlobRedirect answers blobs with a 307 to another server, with a signature
-// in the query. The test fails if that server is ever sent Authorization or a
-// Referer.
+// WithBlobRedirect redirects requests for blobs to another server with 307 and a
+// signature in the query. The test fails if that server receives Authorization, a
+// Referer or a cookie.
 func WithBlobRedirect() Option { return func(o *options) { o.redirect = true } }
 
-// WithBlobRedirectGetOnly is WithBlobRedirect where the signature is for GET, so
-// that the other server refuses HEAD with 403.
+// WithBlobRedirectGetOnly is WithBlobRedirect with a signature that is valid for
+// GET only, so that the other server responds to HEAD with 403.
 func WithBlobRedirectGetOnly() Option {
 	return func(o *options) { o.redirect, o.signedGetOnly = true, true }
 }
 
-// WithoutHead answers every HEAD with 405.
+// WithoutHead makes the registry respond to every HEAD with 405.
 func WithoutHead() Option { return func(o *options) { o.noHead = true } }
 
-// WithoutRanges ignores Range.
+// WithoutRanges makes the registry ignore Range.
 func WithoutRanges() Option { return func(o *options) { o.noRanges = true } }
 
-// WithoutDigestHeader leaves out Docker-Content-Digest.
+// WithoutDigestHeader omits Docker-Content-Digest.
 func WithoutDigestHeader() Option { return func(o *options) { o.noDigest = true } }
 
-// WithoutLength leaves out Content-Length on manifests and blobs.
+// WithoutLength omits the Content-Length of manifests and blobs.
 func WithoutLength() Option { return func(o *options) { o.noLength = true } }
 
-// WithoutReferrers has no referrers API.
+// WithoutReferrers disables the referrers API.
 func WithoutReferrers() Option { return func(o *options) { o.noReferrers = true } }
 
-// WithManifestType sends this Content-Type with every manifest.
+// WithManifestType sets the Content-Type of every manifest.
 func WithManifestType(mediaType string) Option {
 	return func(o *options) { o.manifestType = mediaType }
 }
 
-// WithPageSize makes referrers come in pages of n.
+// WithPageSize splits lists of referrers into pages of n.
 func WithPageSize(n int) Option { return func(o *options) { o.pageSize = n } }
 
 // New starts a registry that ends with the test.
@@ -145,8 +146,8 @@ func New(t testing.TB, opts ...Option) *Registry {
 	return r
 }
 
-// Close ends the servers, and first whatever a fault holds up in them: from then
-// on nobody listens there.
+// Close removes all faults and stops the servers. Connections to them are refused
+// afterwards.
 func (r *Registry) Close() {
 	r.Heal()
 	for _, s := range []*httptest.Server{r.server, r.storage} {
@@ -157,10 +158,10 @@ func (r *Registry) Close() {
 	}
 }
 
-// URL returns the registry's address, with the prefix and without "/v2/".
+// URL returns the registry's address with the prefix, but without "/v2/".
 func (r *Registry) URL() string { return r.server.URL + r.options.prefix }
 
-// Endpoint returns URL, parsed.
+// Endpoint returns the parsed URL of the registry.
 func (r *Registry) Endpoint() *url.URL {
 	u, err := url.Parse(r.URL())
 	if err != nil {
@@ -172,50 +173,50 @@ func (r *Registry) Endpoint() *url.URL {
 // Host returns the registry's host:port.
 func (r *Registry) Host() string { return r.server.Listener.Addr().String() }
 
-// StorageHost returns the host:port that blobs are redirected to.
+// StorageHost returns the host:port to which blobs are redirected.
 func (r *Registry) StorageHost() string { return r.storage.Listener.Addr().String() }
 
-// Transport returns a transport that trusts the registry's certificate and ends
-// with it.
+// Transport returns a transport that trusts the registry's certificate. Its
+// connections are closed with the registry.
 func (r *Registry) Transport() http.RoundTripper { return r.server.Client().Transport }
 
-// Counts is what a registry was asked since it started or was reset. Requests
-// that were turned away with a challenge count as Challenged and nowhere else;
-// those that a fault answered count as what they asked for.
+// Counts is the number of requests since the start or the last Reset. A request
+// that was answered with a challenge counts as Challenged only. A request that a
+// fault answered counts as its own kind.
 type Counts struct {
 	Ping, Token               int
 	ManifestHead, ManifestGet int
 	BlobHead, BlobGet         int
 	Tags, Referrers           int
-	Storage                   int // requests to the server that blobs are redirected to
+	Storage                   int // requests to the server to which blobs are redirected
 	Challenged                int
 	Other                     int
 	BlobBytes                 int64 // bytes of blobs written, by either server
 }
 
-// Counts returns a snapshot.
+// Counts returns the current counts.
 func (r *Registry) Counts() Counts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.counts
 }
 
-// Reset sets all counters to zero, and forgets the ranges.
+// Reset sets the counts to zero and clears the ranges.
 func (r *Registry) Reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counts, r.ranges = Counts{}, nil
 }
 
-// Ranges returns what GET requests for blobs had as Range, in their order; ""
-// stands for none.
+// Ranges returns the Range headers of the GET requests for blobs in their order, ""
+// for a request without one.
 func (r *Registry) Ranges() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.ranges)
 }
 
-func (r *Registry) noteRange(text string) {
+func (r *Registry) recordRange(text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ranges = append(r.ranges, text)

@@ -15,20 +15,20 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Signature is the query parameter that makes a redirect to storage good. Its
-// value is a secret that no error text and no log should show.
+// Signature is the query parameter that authorizes a redirected request for a
+// blob. Its value is a secret and must not appear in an error text or a log.
 const Signature = "X-Amz-Signature"
 
 const signatureValue = "signature-that-must-not-leak"
 
-// target is what a request is about.
+// target describes the object of a request.
 type target struct {
 	kind      Op
 	repo      string
 	reference string
 }
 
-// parse reads a path below the prefix.
+// parse parses the path of a request, and reports whether the registry serves it.
 func (r *Registry) parse(req *http.Request) (target, bool) {
 	path, found := strings.CutPrefix(req.URL.Path, r.options.prefix)
 	if !found {
@@ -55,7 +55,7 @@ func (r *Registry) parse(req *http.Request) (target, bool) {
 	return target{}, false
 }
 
-// serve is the registry's handler.
+// serve handles requests to the registry.
 func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	what, ok := r.parse(req)
 	head := req.Method == http.MethodHead
@@ -93,11 +93,11 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// fail writes an error answer of the distribution specification.
+// fail sends an error response according to the distribution specification.
 func fail(w http.ResponseWriter, status int, code string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"as the registry puts it"}]}`, code)
+	_, _ = fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"free text of the registry"}]}`, code)
 }
 
 func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, what target) {
@@ -130,7 +130,7 @@ func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, what 
 		w.Header().Set("Docker-Content-Digest", string(d))
 	}
 	if r.options.noLength {
-		// Flushing before the handler ends is what leaves the length out.
+		// A flush before the handler returns omits the length.
 		w.(http.Flusher).Flush()
 	} else {
 		w.Header().Set("Content-Length", strconv.Itoa(len(m.content)))
@@ -166,12 +166,12 @@ func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, what targ
 	}
 }
 
-// serveStorage is the handler of the server that blobs are redirected to.
+// serveStorage handles requests to the server to which blobs are redirected.
 func (r *Registry) serveStorage(w http.ResponseWriter, req *http.Request) {
 	r.count(func(c *Counts) { c.Storage++ })
 	for _, name := range []string{"Authorization", "Referer", "Cookie"} {
 		if req.Header.Get(name) != "" {
-			r.t.Errorf("storage behind a redirect was sent %s", name)
+			r.t.Errorf("got %s in a request to the storage, want none", name)
 		}
 	}
 	if r.faults.answer(OpStorage, w, req) {
@@ -199,7 +199,7 @@ func (r *Registry) serveStorage(w http.ResponseWriter, req *http.Request) {
 	r.sendBlob(w, req, d, content)
 }
 
-// sendBlob sends content, with ranges, through the faults.
+// sendBlob sends the content of a blob, or a range of it, with the current faults.
 func (r *Registry) sendBlob(w http.ResponseWriter, req *http.Request, d digest.Digest, content []byte) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("ETag", `"`+string(d)+`"`)
@@ -207,8 +207,8 @@ func (r *Registry) sendBlob(w http.ResponseWriter, req *http.Request, d digest.D
 		req.Header.Del("Range")
 	}
 	if req.Method == http.MethodGet {
-		r.noteRange(req.Header.Get("Range"))
-		content = r.faults.mangle(w, req, content)
+		r.recordRange(req.Header.Get("Range"))
+		content = r.faults.applyRangeFault(w, req, content)
 	}
 	body := &blobWriter{ResponseWriter: w, registry: r, request: req, plan: r.faults.plan(req.Method), noLength: r.options.noLength}
 	http.ServeContent(body, req, "", time.Time{}, bytes.NewReader(content))
@@ -275,7 +275,7 @@ func (r *Registry) serveReferrers(w http.ResponseWriter, req *http.Request, what
 	_, _ = w.Write(encode(index))
 }
 
-// referrers lists the manifests of a repository that have this subject.
+// referrers returns the manifests of a repository with the given subject.
 func (r *Registry) referrers(repo string, subject digest.Digest) []v1.Descriptor {
 	r.mu.Lock()
 	defer r.mu.Unlock()

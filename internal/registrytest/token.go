@@ -11,7 +11,7 @@ import (
 // tokens is the state of the token service.
 type tokens struct {
 	mu     sync.Mutex
-	life   time.Duration // 0: the default
+	life   time.Duration // 0 for the default
 	issued map[string]issued
 }
 
@@ -20,25 +20,25 @@ type issued struct {
 	expires time.Time
 }
 
-// defaultTokenLife is as short as the specification lets a token be.
+// DefaultTokenLife is the shortest lifetime that the token specification permits.
 const defaultTokenLife = time.Minute
 
-// SetTokenLife changes how long the tokens last that are handed out from now on.
+// SetTokenLife sets the lifetime of the tokens that are issued from now on.
 func (r *Registry) SetTokenLife(life time.Duration) {
 	r.tokens.mu.Lock()
 	defer r.tokens.mu.Unlock()
 	r.tokens.life = life
 }
 
-// RevokeTokens makes every token that was handed out worthless.
+// RevokeTokens invalidates all tokens that were issued.
 func (r *Registry) RevokeTokens() {
 	r.tokens.mu.Lock()
 	defer r.tokens.mu.Unlock()
 	clear(r.tokens.issued)
 }
 
-// serveToken is the token service. It checks the login and not the repository,
-// as Docker Hub's does: a token for what is not there says nothing about it.
+// serveToken handles requests to the token service. Like Docker Hub's, it checks
+// the login, but not whether the repository exists.
 func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
 	if r.options.auth != "bearer" || req.Method != http.MethodGet {
 		http.NotFound(w, req)
@@ -68,7 +68,7 @@ func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
 	_, _ = w.Write(encode(map[string]any{"token": value, "expires_in": int(life.Seconds())}))
 }
 
-// authorized checks a request to the registry itself.
+// authorized reports whether a request may access a repository.
 func (r *Registry) authorized(repo string, req *http.Request) bool {
 	switch r.options.auth {
 	case "basic":
@@ -84,7 +84,7 @@ func (r *Registry) authorized(repo string, req *http.Request) bool {
 	return true
 }
 
-// challenge writes a 401.
+// challenge sends a 401 with a challenge.
 func (r *Registry) challenge(w http.ResponseWriter, _ *http.Request, what target) {
 	value := `Basic realm="registrytest"`
 	if r.options.auth == "bearer" {

@@ -20,8 +20,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 func init() { caddy.RegisterModule(new(Directory)) }
@@ -226,7 +226,7 @@ func (a *Directory) groupsOf(user caddyauth.User) []string {
 		return nil
 	}
 	groups := strings.FieldsFunc(user.Metadata[a.Groups], func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
-	groups = slices.DeleteFunc(groups, func(group string) bool { return !upstream.ValidRepository(group) })
+	groups = slices.DeleteFunc(groups, func(group string) bool { return !reference.ValidRepository(group) })
 	slices.Sort(groups)
 	return slices.Compact(groups)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 	"go.uber.org/zap"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
 )
 
 const (
@@ -30,7 +30,7 @@ type dialer struct {
 	startTLS     bool
 	tls          *tls.Config // nil for the default
 	bindDN       string
-	bindPassword upstream.Secret
+	bindPassword secret.String
 	timeout      time.Duration
 	slots        chan struct{}
 	strangers    chan struct{} // holds one for each of their logins that may ask

@@ -13,7 +13,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
 )
 
 func init() { caddy.RegisterModule(new(Directory)) }
@@ -233,7 +233,7 @@ func (l *Directory) newDialer(ctx caddy.Context) (*dialer, error) {
 	if err != nil || password == "" {
 		return nil, fmt.Errorf("the bind_password placeholder %s is empty, or its file cannot be read", l.BindPassword)
 	}
-	d.bindPassword = upstream.Secret(password)
+	d.bindPassword = secret.String(password)
 	return d, nil
 }
 

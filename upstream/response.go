@@ -1,0 +1,104 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+)
+
+const (
+	// smallRead is the part of a response in bytes that is read without
+	// waiting for largeReads.
+	smallRead = 64 << 10
+
+	// maxLargeReads is the number of responses larger than smallRead that are
+	// read at a time. It bounds the memory that an upstream can occupy by
+	// sending many of them slowly.
+	maxLargeReads = 16
+)
+
+// response is the response to a call after redirects.
+type response struct {
+	*http.Response
+	foreign bool // a redirect has left the origin of the request
+	plain   bool // a redirect has led from https to plain http
+}
+
+// readAll reads the whole body of a response, at most limit bytes, and closes
+// it.
+func (r *Registry) readAll(ctx context.Context, c *call, resp *response, limit int64) ([]byte, error) {
+	defer resp.Body.Close()
+	if err := r.checkEncoding(c, resp); err != nil {
+		return nil, err
+	}
+	if resp.ContentLength > limit {
+		return nil, r.tooLarge(c, resp, limit)
+	}
+	content, err := r.readBody(ctx, io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return nil, r.transportError(ctx, c, err)
+	}
+	if int64(len(content)) > limit {
+		return nil, r.tooLarge(c, resp, limit)
+	}
+	return content, nil
+}
+
+func (r *Registry) tooLarge(c *call, resp *response, limit int64) *Error {
+	return r.newError(c, Invalid, resp.StatusCode, fmt.Sprintf("the response is larger than %d bytes", limit))
+}
+
+// readBody reads body to its end. Beyond smallRead it waits for one of the
+// registry's large reads.
+func (r *Registry) readBody(ctx context.Context, body io.Reader) ([]byte, error) {
+	var content bytes.Buffer
+	if _, err := io.CopyN(&content, body, smallRead); err == io.EOF {
+		return content.Bytes(), nil
+	} else if err != nil {
+		return nil, err
+	}
+	select {
+	case r.largeReads <- struct{}{}:
+		defer func() { <-r.largeReads }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	_, err := content.ReadFrom(body)
+	return content.Bytes(), err
+}
+
+// checkEncoding returns an error if the body is encoded although the request
+// excluded that.
+func (r *Registry) checkEncoding(c *call, resp *response) error {
+	if isEncoded(resp.Response) {
+		return r.newError(c, Invalid, resp.StatusCode, "unexpected Content-Encoding")
+	}
+	return nil
+}
+
+// isEncoded reports whether a body is not the content itself: its digest and
+// length are then those of the encoded form.
+func isEncoded(resp *http.Response) bool {
+	coding := resp.Header.Get("Content-Encoding")
+	return resp.Uncompressed || coding != "" && coding != "identity"
+}
+
+// mediaType returns the media type of a Content-Type header without parameters,
+// or "" if it is missing or invalid.
+func mediaType(h http.Header) string {
+	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return mediaType
+}
+
+// discard closes a body after reading up to 4 KiB of it, so that the connection
+// can be reused.
+func discard(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, 4<<10)
+	_ = body.Close()
+}

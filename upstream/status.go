@@ -1,0 +1,115 @@
+package upstream
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxErrorBody is the part of an error response in bytes that is read for
+	// its code.
+	maxErrorBody = 64 << 10
+
+	// maxRetryAfter limits Retry-After, so that an absurd date does not disable
+	// an upstream for days.
+	maxRetryAfter = time.Hour
+)
+
+// codeKinds maps the error codes of distribution-spec v1.1 that are more specific
+// than a status to kinds.
+var codeKinds = map[string]Kind{
+	"NAME_UNKNOWN":     NameUnknown,
+	"NAME_INVALID":     NameUnknown,
+	"MANIFEST_UNKNOWN": ManifestUnknown,
+	"TAG_INVALID":      ManifestUnknown,
+	"BLOB_UNKNOWN":     BlobUnknown,
+	"TOOMANYREQUESTS":  RateLimited,
+	"DENIED":           Denied,
+	"UNAUTHORIZED":     Denied,
+}
+
+// statusError converts a response with an unexpected status to an error, and
+// closes it.
+func (r *Registry) statusError(c *call, resp *response) *Error {
+	code := errorCode(resp.Body)
+	_ = resp.Body.Close()
+	kind, message := classify(c, resp, code)
+	if code != "" {
+		message += ": " + code
+	}
+	e := r.newError(c, kind, resp.StatusCode, message)
+	e.RetryAfter = retryAfter(resp.Header, r.now())
+	return e
+}
+
+// classify returns the kind and the message for a status and an error code, which
+// is "" if the response had none.
+func classify(c *call, resp *response, code string) (Kind, string) {
+	kind, known := codeKinds[code]
+	switch status := resp.StatusCode; {
+	case status == http.StatusTooManyRequests || known && kind == RateLimited:
+		return RateLimited, "rate limit exceeded"
+	case status >= 500:
+		return Unavailable, "server error"
+	case status == http.StatusRequestTimeout:
+		return Timeout, "request timeout"
+	case resp.foreign && (status == http.StatusUnauthorized || status == http.StatusForbidden):
+		// The storage rejects the registry's redirect: an expired signature.
+		return Unavailable, "access denied after a redirect"
+	case status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusUnavailableForLegalReasons:
+		return Denied, "access denied; the repository does not exist or is private"
+	case status == http.StatusNotFound || status == http.StatusGone:
+		if known {
+			return kind, "not found"
+		}
+		return c.notFound, "not found"
+	case status == http.StatusBadRequest && known:
+		return kind, "bad request"
+	}
+	return Invalid, "unexpected status"
+}
+
+// errorCode reads the first code of an error response (distribution-spec v1.1,
+// "Error Codes"), or returns "". It ignores the message, which is free text.
+func errorCode(body io.Reader) string {
+	var response struct {
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
+	}
+	content, err := io.ReadAll(io.LimitReader(body, maxErrorBody))
+	if err != nil || json.Unmarshal(content, &response) != nil || len(response.Errors) == 0 {
+		return ""
+	}
+	code := response.Errors[0].Code
+	if len(code) > 40 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {
+		return ""
+	}
+	return code
+}
+
+// retryAfter parses Retry-After (RFC 9110, section 10.2.3), which holds seconds
+// or a date. It returns 0 if the header is missing or invalid, and at most
+// maxRetryAfter.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	value := strings.TrimSpace(h.Get("Retry-After"))
+	if value == "" {
+		return 0
+	}
+	if strings.Trim(value, "0123456789") == "" {
+		seconds, err := strconv.ParseUint(value, 10, 31)
+		if err != nil {
+			return maxRetryAfter // out of range
+		}
+		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	return max(0, min(at.Sub(now), maxRetryAfter))
+}
