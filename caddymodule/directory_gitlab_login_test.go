@@ -57,7 +57,7 @@ func TestGitLabLogins(t *testing.T) {
 	if g.Saw("password-that-must-not-leak") {
 		t.Error("a password was sent to GitLab")
 	}
-	for _, reason := range []string{"has not the scopes", "another user", "is blocked", "unknown account"} {
+	for _, reason := range []string{"lacks a required scope", "another user", "is blocked", "unknown account"} {
 		if !strings.Contains(s.logs(), reason) {
 			t.Errorf("the log does not say %q", reason)
 		}
@@ -98,7 +98,7 @@ func TestGitLabDeployTokens(t *testing.T) {
 	if n := g.Asked("/api/v4/groups/{group}/deploy_tokens") - asked; n != 157 {
 		t.Errorf("a deploy token of nowhere made %d questions, want one for each group, once, and one for the group that a request names", n)
 	}
-	if !strings.Contains(s.logs(), "no group whose deploy tokens") {
+	if !strings.Contains(s.logs(), "no group with this deploy token") {
 		t.Error("the log does not say why")
 	}
 	// A user of that name is somebody else.

@@ -108,7 +108,7 @@ func TestLDAPNames(t *testing.T) {
 			t.Errorf("%s: %d instead of %d", name, a.StatusCode, status)
 		}
 	}
-	for _, message := range []string{"has 2 values of uid", "user_filter finds more than one entry", "must find it by both"} {
+	for _, message := range []string{"has 2 values of uid", "user_filter finds more than one entry", "finds it by both"} {
 		if !strings.Contains(s.logs(), message) {
 			t.Errorf("the log does not say %q", message)
 		}

@@ -158,10 +158,10 @@ func TestBadUsersFile(t *testing.T) {
 		"dave:" + good + "\n\n#\nerin":                      "line 4: write NAME:HASH",
 		"dave:" + good + "\nerin:\n":                        "line 2: user erin: the password hash is neither",
 		"dave:" + good + "\nerin:{SHA}x\n":                  "line 2: user erin: the password hash is neither",
-		"dave:" + good + "\ndave:" + good + "\n":            "line 2: user dave is there twice",
-		"dave:" + good + "\nbob:" + good + "\n":             "line 2: user bob is there twice",
+		"dave:" + good + "\ndave:" + good + "\n":            "line 2: duplicate user 'dave'",
+		"dave:" + good + "\nbob:" + good + "\n":             "line 2: duplicate user 'bob'",
 		good + ":dave\n":                                    "line 1: write NAME:HASH",
-		"dave " + good + ":x\n":                             "line 1: a user's name",
+		"dave " + good + ":x\n":                             "line 1: the name of a user",
 		"":                                                  "is empty",
 		"dave:" + argon2id[:len(argon2id)-24] + "\n":        "line 1: user dave: the argon2id hash is damaged: it is cut off",
 		"dave:" + argon2id[:50]:                             "line 1: user dave: the argon2id hash is damaged",
@@ -187,7 +187,7 @@ func TestBadUsersFile(t *testing.T) {
 		for _, name := range []string{"alice", "bob"} {
 			s.get("/v2/", as(name)).expect(t, http.StatusOK, "")
 		}
-		if n := strings.Count(s.logs()[before:], "cannot be used"); n != 1 {
+		if n := strings.Count(s.logs()[before:], "cannot use"); n != 1 {
 			t.Errorf("%s: logged %d times", what, n)
 		}
 		err := s.tryLoad(append(lines, "blocked carol")...)

@@ -230,8 +230,14 @@ func (a *Accounts) isBlocked(id ID) bool {
 func (a *Accounts) lists(name string) bool {
 	return slices.ContainsFunc(a.directories, func(d Named) bool {
 		local, ok := d.Directory.(directory.Local)
-		return ok && local.Knows(name)
+		return ok && holds(local, name)
 	})
+}
+
+// holds reports whether a local directory has an account with a name.
+func holds(d directory.Local, name string) bool {
+	_, err := d.Lookup(context.Background(), name, "")
+	return err == nil
 }
 
 // within reports whether a group is another one or below it.
@@ -250,7 +256,7 @@ func (a *Accounts) Unknown(entries []string) (unknown []string) {
 			continue
 		}
 		d, _ := a.named(id.directory)
-		if local, ok := d.Directory.(directory.Local); ok && !local.Knows(id.name) {
+		if local, ok := d.Directory.(directory.Local); ok && !holds(local, id.name) {
 			unknown = append(unknown, entry)
 		}
 	}

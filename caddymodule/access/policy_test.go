@@ -33,6 +33,8 @@ func (foreign) VisibilityOf(_ context.Context, group string) (directory.Visibili
 	return "", fs.ErrNotExist
 }
 
+func (foreign) MayBePublic() bool { return true }
+
 // TestDecide holds each rule, and who learns its name.
 func TestDecide(t *testing.T) {
 	theirs, static := Named{"foreign", foreign{}}, Named{"static", staticOf("alice", "mia", "olaf", "carol")}

@@ -24,7 +24,7 @@ func TestGitLabStrangers(t *testing.T) {
 	d.questions.accounts.SetLimit(0)
 	refused := 0
 	for i := range 200 {
-		if _, err := d.VisibilityOf(t.Context(), "none-"+strings.Repeat("x", i)); err != nil && strings.Contains(err.Error(), "too many groups") {
+		if _, err := d.VisibilityOf(t.Context(), "none-"+strings.Repeat("x", i)); err != nil && strings.Contains(err.Error(), "too many unknown groups") {
 			refused++
 		}
 	}

@@ -14,17 +14,16 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 )
 
-// memories outlive a configuration: a reload while no server can be reached
-// must not lock everybody out. They are kept by what the directory is
-// configured to ask.
+// memories are the memories in use, by the configuration of the directory. They outlive
+// a configuration, so that a reload while no server can be reached denies nobody.
 var memories = pool.New[*memory](nil)
 
-// memory is what an LDAP directory has learnt.
+// memory is what an LDAP directory remembers.
 type memory struct {
 	accounts *memo.Cache[directory.Account] // by name
 	logins   *memo.Cache[directory.Account] // by loginKey; refusals are not remembered
 	key      [32]byte
-	binds    atomic.Int64 // how long a bind takes about, in nanoseconds
+	binds    atomic.Int64 // the usual duration of a bind, in nanoseconds
 }
 
 func (l *Directory) newMemory() (*memory, error) {
@@ -54,14 +53,14 @@ func judge(remember time.Duration) func(error) (memo.Verdict, time.Duration) {
 	}
 }
 
-// digestKey is what a login is remembered by, which does not tell its password.
+// loginKey returns the key of a login, which does not reveal the password.
 func (m *memory) loginKey(name, password string) string {
 	mac := hmac.New(sha256.New, m.key[:])
 	_, _ = fmt.Fprintf(mac, "%s\x00%s", name, password)
 	return string(mac.Sum(nil))
 }
 
-// bindTook learns how long it takes to check a password.
+// bindTook records the duration of a bind.
 func (m *memory) bindTook(d time.Duration) {
 	before := m.binds.Load()
 	if before == 0 {
@@ -70,7 +69,7 @@ func (m *memory) bindTook(d time.Duration) {
 	m.binds.Store(before + (int64(d)-before)/8)
 }
 
-// pause takes the time of a bind, for a name that there is nothing to bind as.
+// pause waits for the usual duration of a bind.
 func (m *memory) pause(ctx context.Context) {
 	timer := time.NewTimer(time.Duration(m.binds.Load()))
 	defer timer.Stop()

@@ -19,10 +19,10 @@ import (
 
 const (
 	issuerTimeout = 10 * time.Second // for the discovery document and the keys together
-	issuerAnswer  = 512 << 10        // bytes of either that are read
-	issuerAgain   = 10 * time.Second // between two times that an issuer is asked
-	keysFresh     = 15 * time.Minute // after which they are asked for again
-	keysUsable    = time.Hour        // while that fails
+	issuerAnswer  = 512 << 10        // limit on either of them, in bytes
+	issuerAgain   = 10 * time.Second // between two questions
+	keysFresh     = 15 * time.Minute // age at which the keys are asked for again
+	keysUsable    = time.Hour        // age up to which they are used if that fails
 )
 
 // issuer is an issuer of id tokens with the keys that it publishes (OpenID Connect
@@ -78,17 +78,17 @@ func keysOf(keys []jose.JSONWebKey, header jose.Header) (matching []jose.JSONWeb
 func (i *issuer) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
 	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, i.client), i.url)
 	if err != nil {
-		return nil, fmt.Errorf("read the discovery document of %s: %.*s", i.url, maxReason, err) // it may quote all of it
+		return nil, fmt.Errorf("reading the discovery document of %s: %.*s", i.url, maxReason, err) // the error may quote it all
 	}
 	var document struct {
 		KeySet string `json:"jwks_uri"`
 	}
 	if err := provider.Claims(&document); err != nil {
-		return nil, fmt.Errorf("read the discovery document of %s: %.*s", i.url, maxReason, err)
+		return nil, fmt.Errorf("reading the discovery document of %s: %.*s", i.url, maxReason, err)
 	}
 	keys, err := i.fetchKeys(ctx, document.KeySet)
 	if err != nil {
-		return nil, fmt.Errorf("read the keys of %s: %w", i.url, err)
+		return nil, fmt.Errorf("reading the keys of %s: %w", i.url, err)
 	}
 	return keys, nil
 }
@@ -107,7 +107,7 @@ func (i *issuer) fetchKeys(ctx context.Context, location string) ([]jose.JSONWeb
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answers with status %d", location, response.StatusCode)
+		return nil, fmt.Errorf("%s returned status %d", location, response.StatusCode)
 	}
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
@@ -120,8 +120,8 @@ func (i *issuer) fetchKeys(ctx context.Context, location string) ([]jose.JSONWeb
 	return keys, nil
 }
 
-// usableKeys reads a key set (RFC 7517) and leaves out what cannot be used:
-// keys of an unknown kind, for encryption, or that are not public.
+// usableKeys returns the keys of a key set (RFC 7517), without those of an unknown
+// kind, those for encryption and those that are not public.
 func usableKeys(keySet []byte) ([]jose.JSONWebKey, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -140,12 +140,13 @@ func usableKeys(keySet []byte) ([]jose.JSONWebKey, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("there is no key in it that can be used")
+		return nil, errors.New("it has no key that can be used")
 	}
 	return keys, nil
 }
 
-// permit keeps what decides who gets in on encrypted connections.
+// permit rejects a URL that is not https: whoever controls the answer decides which
+// logins succeed. An issuer on a loopback address may use http.
 func (i *issuer) permit(u *url.URL) error {
 	if u.Scheme == "https" && u.Host != "" {
 		return nil
@@ -161,9 +162,10 @@ func isLoopback(u *url.URL) bool {
 	return u.Hostname() == "localhost" || err == nil && address.IsLoopback()
 }
 
-// boundedAnswers lets no answer be read beyond issuerAnswer.
+// boundedAnswers limits the bodies of answers to issuerAnswer.
 type boundedAnswers struct{ http.RoundTripper }
 
+// RoundTrip implements [http.RoundTripper].
 func (b boundedAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := b.RoundTripper.RoundTrip(r)
 	if err == nil {
@@ -172,20 +174,20 @@ func (b boundedAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// CloseIdleConnections is what [http.Client.CloseIdleConnections] looks for.
+// CloseIdleConnections is called by [http.Client.CloseIdleConnections].
 func (b boundedAnswers) CloseIdleConnections() {
 	if closer, ok := b.RoundTripper.(interface{ CloseIdleConnections() }); ok {
 		closer.CloseIdleConnections()
 	}
 }
 
-// tokenKeys verifies one token with the keys that may have signed it.
+// tokenKeys is a token with the keys that may have signed it.
 type tokenKeys struct {
 	token *jose.JSONWebSignature
 	keys  []jose.JSONWebKey
 }
 
-// VerifySignature implements [oidc.KeySet] for the token that it was made for.
+// VerifySignature implements [oidc.KeySet] for this token alone.
 func (t tokenKeys) VerifySignature(context.Context, string) ([]byte, error) {
 	if len(t.keys) == 0 {
 		header := t.token.Signatures[0].Header
@@ -196,5 +198,5 @@ func (t tokenKeys) VerifySignature(context.Context, string) ([]byte, error) {
 			return payload, nil
 		}
 	}
-	return nil, errors.New("the signature is not by a key of the issuer")
+	return nil, errors.New("no key of the issuer matches the signature")
 }
