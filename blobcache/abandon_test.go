@@ -17,10 +17,10 @@ import (
 func deserted(t *testing.T, stop bool, test func(t *testing.T, e *env, s *source)) {
 	t.Helper()
 	bubble(t, func(t *testing.T, e *env) {
-		e.cache = blobcache.NewBounded(e.store, blobcache.Limits{StopAbandoned: stop, Reserve: -1}, e.hooks())
+		e.cache = blobcache.New(e.store, blobcache.Limits{StopAbandoned: stop, Reserve: -1}, e.hooks())
 		s := e.source(random(210, 40<<20))
 		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
-			return s.body(offset, polite(ctx, s.counted(paced(s.from(offset), 64<<10, time.Second/4)))), nil
+			return s.body(offset, polite(ctx, s.counted(Paced(s.from(offset), 64<<10, time.Second/4)))), nil
 		}
 		test(t, e, s)
 	})
@@ -140,7 +140,7 @@ func TestStopAbandonedRanges(t *testing.T) {
 		e.cache.SetSpans(1<<20, 1<<20, 4<<20)
 		s.connections = 4
 		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
-			return s.span(offset, length, polite(ctx, paced(s.from(offset), 1000, time.Second))), nil
+			return s.span(offset, length, polite(ctx, Paced(s.from(offset), 1000, time.Second))), nil
 		}
 		e.leave(s, 1000)
 		if got := <-e.ended; !errors.Is(got.err, blobcache.ErrAbandoned) {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // TestAllocateMoreThanThereIs: a size that no disk has room for takes nothing of
@@ -15,7 +17,7 @@ func TestAllocateMoreThanThereIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if err := allocateBlocks(file, 0, 1<<60); !diskFull(err) && !errors.Is(err, errors.ErrUnsupported) {
+	if err := allocateBlocks(file, 0, 1<<60); !store.IsFull(err) && !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("error is %v", err)
 	}
 	if info, err := file.Stat(); err != nil || taken(info) != 0 {

@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // sink takes bytes as a connection without sendfile(2) does.
@@ -100,7 +102,7 @@ func BenchmarkRanges(b *testing.B) {
 			s := e.source(random(4, size))
 			s.connections = connections
 			s.ranged = func(_ context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
-				return s.span(offset, length, paced(s.from(offset), 100_000, 2*time.Millisecond)), nil
+				return s.span(offset, length, Paced(s.from(offset), 100_000, 2*time.Millisecond)), nil
 			}
 			b.SetBytes(size)
 			for b.Loop() {
@@ -160,11 +162,11 @@ var files = flag.Int("files", 5000, "how many contents and links the benchmark o
 // real directory and without rests.
 func BenchmarkDirectory(b *testing.B) {
 	dir := b.TempDir()
-	store, err := blobcache.OpenFileStore(dir)
+	opened, err := store.OpenFileStore(dir)
 	if err != nil {
 		b.Fatal(err)
 	}
-	index := blobcache.NewIndex(store)
+	known := index.New(opened)
 	for n := range *files {
 		d := digest.FromString(fmt.Sprint(n))
 		name := filepath.Join(dir, "blobs", "sha256", d.Encoded()[:2], d.Encoded())
@@ -172,28 +174,28 @@ func BenchmarkDirectory(b *testing.B) {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, fmt.Append(nil, n), 0o600))
 		}
-		if err := errors.Join(err, index.AddLink(b.Context(), "acme/_/docker.io/library/alpine", d, blobcache.Link{Size: 1})); err != nil {
+		if err := errors.Join(err, known.AddLink(b.Context(), "acme/_/docker.io/library/alpine", d, index.Link{Size: 1})); err != nil {
 			b.Fatal(err)
 		}
 	}
-	cache := blobcache.NewBounded(store, blobcache.Limits{}, blobcache.Hooks{})
+	cache := blobcache.New(opened, blobcache.Limits{}, blobcache.Hooks{})
 	b.Run("open", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := blobcache.OpenFileStore(dir); err != nil {
+			if _, err := store.OpenFileStore(dir); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("walk", func(b *testing.B) {
 		for b.Loop() {
-			if err := store.Walk(b.Context(), func(blobcache.Entry) error { return nil }); err != nil {
+			if err := opened.Walk(b.Context(), func(store.Entry) error { return nil }); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("list", func(b *testing.B) {
 		for b.Loop() {
-			if err := store.List(b.Context(), "links", func(blobcache.Record) error { return nil }); err != nil {
+			if err := opened.List(b.Context(), "links", func(store.Record) error { return nil }); err != nil {
 				b.Fatal(err)
 			}
 		}

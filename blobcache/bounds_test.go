@@ -10,20 +10,22 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // TestClockJumps: a clock that is wrong does not make everything old, and what
 // was used while it was wrong is not young for ever.
 func TestClockJumps(t *testing.T) {
 	const size, day = 1000, 24 * time.Hour
-	c, store := kept(t, t.TempDir(), Limits{UnusedFor: day})
+	c, opened := kept(t, t.TempDir(), Limits{UnusedFor: day})
 	for n := range 3 {
 		pull(t, c, n, size)
 	}
 	k := c.keeper
 	k.writeUses(t.Context())
-	age(t, store, 0, size, 23*time.Hour)
-	age(t, store, 2, size, -1000*day) // the clock was in the future
+	age(t, opened, 0, size, 23*time.Hour)
+	age(t, opened, 2, size, -1000*day) // the clock was in the future
 
 	k.clock.wall = k.clock.wall.Add(-100 * day) // has jumped ahead since the start
 	sweep(t, c)
@@ -32,19 +34,19 @@ func TestClockJumps(t *testing.T) {
 	}
 	k.clock.wall = k.clock.wall.Add(100 * day)
 	k.clock.began = time.Now() // the process has just started
-	age(t, store, 0, size, 100*day)
+	age(t, opened, 0, size, 100*day)
 	sweep(t, c)
 	if !has(t, c, 0, size) {
 		t.Error("content is old before the clock can have been set")
 	}
 	k.clock.began = time.Now().Add(-clockGrace)
-	age(t, store, 2, size, -1000*day)
+	age(t, opened, 2, size, -1000*day)
 	sweep(t, c)
 	if has(t, c, 0, size) || !has(t, c, 1, size) || !has(t, c, 2, size) {
 		t.Error("what is old should be gone, and nothing else")
 	}
 	_, d := content(2, size)
-	if e, err := store.Stat(t.Context(), d); err != nil || time.Until(e.Used) > time.Minute {
+	if e, err := opened.Stat(t.Context(), d); err != nil || time.Until(e.Used) > time.Minute {
 		t.Errorf("used in the future: %+v, %v", e, err)
 	}
 }
@@ -53,15 +55,12 @@ func TestClockJumps(t *testing.T) {
 // before the next walk.
 func TestRemovedCountsAtOnce(t *testing.T) {
 	const size = 1000
-	c, store := kept(t, t.TempDir(), Limits{MaxSize: 100 * size})
+	c, opened := kept(t, t.TempDir(), Limits{MaxSize: 100 * size})
 	pull(t, c, 1, size)
 	pull(t, c, 2, size)
 	sweep(t, c)
 	_, d := content(1, size)
-	name, err := store.content(d)
-	if err != nil {
-		t.Fatal(err)
-	}
+	name := pathOf(dirOf(opened), d)
 	damaged, _ := content(3, size)
 	if err := os.WriteFile(name, damaged, 0o600); err != nil {
 		t.Fatal(err)
@@ -77,13 +76,13 @@ func TestRemovedCountsAtOnce(t *testing.T) {
 // fewFiles is a disk on which there is room for a number of files, whatever
 // their size.
 type fewFiles struct {
-	*FileStore
+	*store.FileStore
 	most int
 }
 
 func (s *fewFiles) Spool(ctx context.Context) (*os.File, error) {
 	files := 0
-	_ = s.Walk(ctx, func(Entry) error { files++; return nil })
+	_ = s.Walk(ctx, func(store.Entry) error { files++; return nil })
 	if files >= s.most {
 		return nil, &fs.PathError{Op: "open", Path: "tmp", Err: syscall.ENOSPC}
 	}
@@ -94,14 +93,14 @@ func (s *fewFiles) Spool(ctx context.Context) (*os.File, error) {
 // makes way for new.
 func TestNoInodes(t *testing.T) {
 	const size, most = 1000, 8
-	store, err := OpenFileStore(t.TempDir())
+	opened, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := keptOn(t, &fewFiles{store, most}, Limits{})
+	c := keptOn(t, &fewFiles{opened, most}, Limits{})
 	for n := range most {
 		pull(t, c, n, size)
-		age(t, store, n, size, time.Duration(100-n)*time.Hour)
+		age(t, opened, n, size, time.Duration(100-n)*time.Hour)
 	}
 	c.keeper.uses.take()
 	if pull(t, c, 100, size) != Led || has(t, c, 100, size) {
@@ -129,7 +128,7 @@ func TestNoInodes(t *testing.T) {
 // stuckShelf neither removes nor records anything, as after a remount for
 // reading.
 type stuckShelf struct {
-	*FileStore
+	*store.FileStore
 	removes int
 }
 
@@ -143,11 +142,11 @@ func (*stuckShelf) Touch(context.Context, digest.Digest, time.Time) error { retu
 // TestReadOnlyDisk: pulls go on, and a sweep does not try for ever.
 func TestReadOnlyDisk(t *testing.T) {
 	const size = 100
-	store, err := OpenFileStore(t.TempDir())
+	opened, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	shelf := &stuckShelf{FileStore: store}
+	shelf := &stuckShelf{FileStore: opened}
 	c := keptOn(t, shelf, Limits{})
 	for n := range 3 * evictErrors {
 		pull(t, c, n, size)
@@ -165,12 +164,12 @@ func TestReadOnlyDisk(t *testing.T) {
 
 // dimFolders has content that no walk sees.
 type dimFolders struct {
-	*FileStore
+	*store.FileStore
 	unseen map[digest.Digest]bool
 }
 
-func (s *dimFolders) Walk(ctx context.Context, visit func(Entry) error) error {
-	return errors.Join(s.FileStore.Walk(ctx, func(e Entry) error {
+func (s *dimFolders) Walk(ctx context.Context, visit func(store.Entry) error) error {
+	return errors.Join(s.FileStore.Walk(ctx, func(e store.Entry) error {
 		if s.unseen[e.Digest] {
 			return nil
 		}
@@ -182,11 +181,11 @@ func (s *dimFolders) Walk(ctx context.Context, visit func(Entry) error) error {
 // being swept, and makes no room of itself.
 func TestSweepOfWhatIsSeen(t *testing.T) {
 	const size = 1000
-	store, err := OpenFileStore(t.TempDir())
+	opened, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	shelf := &dimFolders{store, make(map[digest.Digest]bool)}
+	shelf := &dimFolders{opened, make(map[digest.Digest]bool)}
 	c := keptOn(t, shelf, Limits{MaxSize: 20 * size})
 	for n := range 10 {
 		pull(t, c, n, size)
@@ -229,8 +228,8 @@ type shrinkingShelf struct {
 	gone map[digest.Digest]bool
 }
 
-func (s *shrinkingShelf) Walk(ctx context.Context, visit func(Entry) error) error {
-	return s.paperShelf.Walk(ctx, func(e Entry) error {
+func (s *shrinkingShelf) Walk(ctx context.Context, visit func(store.Entry) error) error {
+	return s.paperShelf.Walk(ctx, func(e store.Entry) error {
 		if s.gone[e.Digest] {
 			return nil
 		}

@@ -2,8 +2,6 @@ package blobcache
 
 import (
 	"context"
-	_ "crypto/sha256" // the digest algorithms that can be verified
-	_ "crypto/sha512"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -12,6 +10,8 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // ErrDigestMismatch means that a source sent bytes that do not have the digest
@@ -38,7 +38,7 @@ type Hooks struct {
 
 	// Evicted is called for content that was removed to keep the limits; left
 	// is how many bytes are stored without it.
-	Evicted func(e Entry, left int64)
+	Evicted func(e store.Entry, left int64)
 
 	// Healed is called for stored content that was found cut, damaged or
 	// unreadable, and dropped: the next request, which may be the one that has
@@ -85,7 +85,7 @@ func (h Hooks) abandoned(d digest.Digest, written, size int64, goesOn bool) {
 // It needs no closing, since a fill ends by itself, but a process that is about
 // to exit should Flush.
 type Cache struct {
-	store  Store
+	blobs  store.Blobs
 	keeper *keeper
 	hooks  Hooks
 	spans  spans
@@ -117,8 +117,9 @@ const (
 	sizesEntries = 4 << 10
 )
 
-// New returns a cache over a store, without bounds.
-func New(store Store, hooks Hooks) *Cache {
+// New returns a cache that stores content in blobs. It keeps the limits while
+// Keep runs.
+func New(blobs store.Blobs, limits Limits, hooks Hooks) *Cache {
 	small, err1 := lru.New[digest.Digest, []byte](smallEntries)
 	lied, err2 := lru.New[fillKey, struct{}](liedEntries)
 	sizes, err3 := lru.New[digest.Digest, int64](sizesEntries)
@@ -126,26 +127,16 @@ func New(store Store, hooks Hooks) *Cache {
 		panic(err) // the sizes are positive constants
 	}
 	return &Cache{
-		store: store, hooks: hooks, spans: defaultSpans, slots: newSlots(), small: small, lied: lied, sizes: sizes,
+		blobs: blobs, keeper: newKeeper(blobs, limits, hooks), hooks: hooks, stopAbandoned: limits.StopAbandoned,
+		spans: defaultSpans, slots: newSlots(), small: small, lied: lied, sizes: sizes,
 		fills: make(map[fillKey]*fill), seed: maphash.MakeSeed(),
 	}
 }
 
-// NewBounded returns a cache over a shelf. The limits are kept while Keep runs.
-func NewBounded(shelf Shelf, limits Limits, hooks Hooks) *Cache {
-	c := New(shelf, hooks)
-	c.keeper = newKeeper(shelf, limits, hooks)
-	c.stopAbandoned = limits.StopAbandoned
-	return c
-}
-
-// Keep keeps a bounded cache within its limits until ctx ends: it walks the
-// shelf now, whenever room is wanted and every ten minutes. Beside that it reads
-// all content at a low rate and drops what has been damaged.
+// Keep keeps the cache within its limits until ctx ends. It walks the stored
+// content at once, whenever a download needs room, and every ten minutes. It also
+// reads all content at a low rate and removes damaged content.
 func (c *Cache) Keep(ctx context.Context) {
-	if c.keeper == nil {
-		return
-	}
 	var scrubbing sync.WaitGroup
 	scrubbing.Go(func() { c.keepScrubbing(ctx) })
 	c.keeper.run(ctx)

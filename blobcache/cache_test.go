@@ -150,7 +150,7 @@ func TestStoreCannotRemove(t *testing.T) {
 
 func TestNoHooks(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
-		e.cache = blobcache.New(e.store, blobcache.Hooks{})
+		e.cache = blobcache.New(e.store, blobcache.Limits{Reserve: -1}, blobcache.Hooks{})
 		s := e.source(random(97, 1000))
 		e.store.onCommit = func() error { return syscall.ENOSPC }
 		e.whole(s)
@@ -174,7 +174,7 @@ func TestFind(t *testing.T) {
 				t.Errorf("%d bytes, %v", len(got), err)
 			}
 			// Another cache has it from the disk.
-			e.cache = blobcache.New(e.store, blobcache.Hooks{})
+			e.cache = blobcache.New(e.store, blobcache.Limits{Reserve: -1}, blobcache.Hooks{})
 			if _, err := e.bytes(s.digest, 999); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("longer than the limit: %v", err)
 			}

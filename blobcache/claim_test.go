@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // claiming is a source that tells a size and sends one byte, then what gate lets
@@ -31,11 +33,11 @@ func keeping(t *testing.T, size int64, limits Limits, test func(t *testing.T, c 
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenFileStore(dir)
+		files, err := store.OpenFileStore(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := NewBounded(&smallDisk{store, size}, limits, Hooks{})
+		c := New(&smallDisk{files, dirOf(files), size}, limits, Hooks{})
 		ctx, cancel := context.WithCancel(t.Context())
 		kept := make(chan struct{})
 		go func() { defer close(kept); c.Keep(ctx) }()

@@ -3,9 +3,7 @@
 package blobcache_test
 
 import (
-	"bytes"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // damages are what accidents do to the file of stored content.
@@ -66,7 +65,7 @@ func TestDamagedFileIsRefetched(t *testing.T) {
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
-				e.cache = blobcache.NewBounded(e.store, blobcache.Limits{Reserve: -1}, e.hooks())
+				e.cache = blobcache.New(e.store, blobcache.Limits{Reserve: -1}, e.hooks())
 				s := e.source(random(95, 100_000))
 				e.whole(s)
 				synctest.Wait() // until it is stored
@@ -115,7 +114,7 @@ func TestLinkedFolderIsLeftAlone(t *testing.T) {
 			"touch":  func() error { return e.files.Touch(t.Context(), s.digest, then) },
 			"put":    func() error { return e.cache.PutBytes(t.Context(), s.digest, s.content) },
 			"walk": func() error {
-				return e.files.Walk(t.Context(), func(got blobcache.Entry) error {
+				return e.files.Walk(t.Context(), func(got store.Entry) error {
 					t.Errorf("visited %+v", got)
 					return nil
 				})
@@ -137,76 +136,6 @@ func TestLinkedFolderIsLeftAlone(t *testing.T) {
 	})
 }
 
-// TestRecordsOfAnotherKind are absent, and make room for what is saved.
-func TestRecordsOfAnotherKind(t *testing.T) {
-	const key = "links/acme/_/sha256/ab"
-	for name, put := range map[string]func(name string) error{
-		"symbolic link": func(name string) error {
-			other := name + ".other"
-			return errors.Join(os.WriteFile(other, []byte("1"), 0o600), os.Symlink(other, name))
-		},
-		"named pipe": func(name string) error { return syscall.Mkfifo(name, 0o600) },
-		"folder":     func(name string) error { return os.MkdirAll(filepath.Join(name, "deep"), 0o700) },
-		"symbolic link in place of a folder": func(name string) error {
-			folder, elsewhere := filepath.Dir(filepath.Dir(name)), filepath.Join(t.TempDir(), "elsewhere")
-			err := errors.Join(os.RemoveAll(folder), os.MkdirAll(filepath.Join(elsewhere, "sha256"), 0o700), os.Symlink(elsewhere, folder))
-			return errors.Join(err, os.WriteFile(name, []byte("1"), 0o600))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			s := openStore(t, dir)
-			var told []string
-			s.Trouble = func(op string, err error) { told = append(told, op+": "+err.Error()) }
-			if err := os.MkdirAll(filepath.Join(dir, "links/acme/_/sha256"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := put(filepath.Join(dir, key)); err != nil {
-				t.Fatal(err)
-			}
-			if got, err := s.Load(t.Context(), key); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("load: got %q, %v; want %v", got, err, fs.ErrNotExist)
-			}
-			if len(told) != 1 || !strings.Contains(told[0], "folder") && !strings.Contains(told[0], "link") && !strings.Contains(told[0], "pipe") {
-				t.Errorf("told: got %q, want what was removed", told)
-			}
-			if err := s.Save(t.Context(), key, []byte("2")); err != nil {
-				t.Errorf("save: %v", err)
-			}
-			if got, err := s.Load(t.Context(), key); err != nil || !bytes.Equal(got, []byte("2")) {
-				t.Errorf("load what was saved: got %q, %v", got, err)
-			}
-			found := 0
-			if err := s.List(t.Context(), "links", func(blobcache.Record) error { found++; return nil }); err != nil || found == 0 {
-				t.Errorf("list: %d records, %v", found, err)
-			}
-		})
-	}
-}
-
-// TestSweepOfAnotherKind has no regular file among the temporary ones, and a
-// symbolic link in place of their folder.
-func TestSweepOfAnotherKind(t *testing.T) {
-	dir, elsewhere := t.TempDir(), t.TempDir()
-	kept := filepath.Join(elsewhere, "spool-of-somebody")
-	err := errors.Join(os.WriteFile(kept, []byte("kept"), 0o600), os.Symlink(elsewhere, filepath.Join(dir, "tmp")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	openStore(t, dir)
-	if _, err := os.Lstat(kept); err != nil {
-		t.Errorf("what a link leads to: %v", err)
-	}
-	pipe, link := filepath.Join(dir, "tmp", "spool-pipe"), filepath.Join(dir, "tmp", "spool-link")
-	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink(kept, link)); err != nil {
-		t.Fatal(err)
-	}
-	openStore(t, dir)
-	if got, err := os.ReadFile(kept); err != nil || string(got) != "kept" {
-		t.Errorf("what a link leads to: %q, %v", got, err)
-	}
-}
-
 // TestRootMayBeLink: only what is below the root is held to be the store's own.
 func TestRootMayBeLink(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "cache")
@@ -221,8 +150,8 @@ func TestRootMayBeLink(t *testing.T) {
 	if err := os.WriteFile(e.path(s.digest), flipped(s.content, 500), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.files.Open(t.Context(), s.digest); !errors.Is(err, blobcache.ErrDamaged) {
-		t.Errorf("open what was changed: got %v, want %v", err, blobcache.ErrDamaged)
+	if _, err := e.files.Open(t.Context(), s.digest); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("open what was changed: got %v, want %v", err, store.ErrDamaged)
 	}
 	if got := e.troubled(); len(got) != 0 {
 		t.Errorf("troubles: %q", got)

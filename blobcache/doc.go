@@ -1,6 +1,6 @@
 // Package blobcache keeps immutable content by its digest and fills itself.
 //
-// A request for a digest is answered from the [Store] when the content is
+// A request for a digest is answered from the [Blobs] when the content is
 // there. When it is not, the first request starts one detached fill: it
 // fetches the content once, in several ranges at a time if it is large, spools
 // it to a temporary file and hashes it as it comes. Every request for the same
@@ -10,7 +10,7 @@
 // file is synced and renamed into the store. A range that ends before the last
 // byte is not held back: until the fill has ended, it is only what the endpoint sent.
 //
-// A [Shelf] is kept within [Limits] by [Cache.Keep]: what was least recently
+// A [Blobs] is kept within [Limits] by [Cache.Keep]: what was least recently
 // asked for goes first, and what it names goes with it, so that no image is left
 // half. [Quotas] do the same for owners, by their links. What the disk has
 // damaged is found by its size, its first byte, or a [Cache.Scrub], dropped and

@@ -3,7 +3,7 @@ package blobcache
 // SetSpans makes ranges so small that tests need no large content.
 func (c *Cache) SetSpans(first, least, most int64) { c.spans = spans{first, least, most} }
 
-// Counted is what a bounded cache believes: how many bytes are stored and
+// Counted is what a cache believes: how many bytes are stored and
 // reserved, and how many contents are being read.
 func (c *Cache) Counted() (stored, reserved int64, reading int) {
 	c.keeper.mu.Lock()

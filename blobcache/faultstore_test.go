@@ -7,12 +7,12 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // faultStore is a FileStore that fails, or waits, where it is told to.
 type faultStore struct {
-	*blobcache.FileStore
+	*store.FileStore
 
 	onOpen   func(d digest.Digest) (io.ReadSeekCloser, error) // nil and nil: as usual
 	opened   func(d digest.Digest)                            // after a look, before its answer

@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // fill is one transfer of one digest into a spool that many readers follow.
@@ -79,7 +81,7 @@ func (f *fill) run(ctx context.Context) {
 		// Whoever learns of the failure and asks again must not find it here.
 		f.cache.leave(f)
 		f.end(err)
-		discard(f.file)
+		store.Discard(f.file)
 	}
 	if done := f.cache.hooks.FillDone; done != nil {
 		done(f.digest, f.written, time.Since(f.since), err)
@@ -96,18 +98,18 @@ func (f *fill) commit(ctx context.Context) {
 	if r := f.cache.open(ctx, f.digest, f.written); r != nil {
 		_ = r.Close()
 		f.settle(0)
-		discard(f.file)
+		store.Discard(f.file)
 		f.cache.keeper.used(f.digest, false)
 		if f.req.Stored != nil {
 			f.req.Stored(f.written)
 		}
 		return
 	}
-	if err := f.cache.store.Commit(ctx, f.digest, f.file); err != nil {
+	if err := f.cache.blobs.Commit(ctx, f.digest, f.file); err != nil {
 		f.settle(0)
 		f.cache.keeper.failed(err)
 		f.cache.trouble("store "+f.digest.String(), err)
-		discard(f.file)
+		store.Discard(f.file)
 		return
 	}
 	f.settle(f.written)

@@ -59,7 +59,7 @@ func TestFiftyClientsOneFetch(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(3, 2<<20))
 		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
-			return s.body(offset, paced(s.from(offset), 20_000, time.Millisecond)), nil
+			return s.body(offset, Paced(s.from(offset), 20_000, time.Millisecond)), nil
 		}
 		rnd := rand.New(rand.NewPCG(3, 3))
 		var all sync.WaitGroup

@@ -6,12 +6,13 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // testParts reads content of a line "parts" and then one digest a line, with a
@@ -32,7 +33,7 @@ func testParts(content io.Reader) (parts []Part) {
 type gallery struct {
 	t     *testing.T
 	cache *Cache
-	store *FileStore
+	store *store.FileStore
 	now   time.Time
 	names map[digest.Digest]string
 	parts map[digest.Digest][]digest.Digest // of what names something
@@ -40,12 +41,12 @@ type gallery struct {
 
 func newGallery(t *testing.T, limits Limits) *gallery {
 	limits.Parts = testParts
-	store, err := OpenFileStore(t.TempDir())
+	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := keptOn(t, hastyShelf{store}, limits)
-	return &gallery{t, c, store, time.Now().Add(-1000 * time.Hour), map[digest.Digest]string{}, map[digest.Digest][]digest.Digest{}}
+	c := keptOn(t, files, limits)
+	return &gallery{t, c, files, time.Now().Add(-1000 * time.Hour), map[digest.Digest]string{}, map[digest.Digest][]digest.Digest{}}
 }
 
 // at makes what is done now happen at the gallery's time.
@@ -62,17 +63,6 @@ func (g *gallery) at(do func()) {
 			u.last[it] = use
 		}
 	}
-}
-
-// hastyShelf syncs nothing, for tests of many contents.
-type hastyShelf struct{ *FileStore }
-
-func (s hastyShelf) Commit(_ context.Context, d digest.Digest, spool *os.File) error {
-	name, err := s.content(d)
-	if err != nil {
-		return err
-	}
-	return s.keep(d, spool, name)
 }
 
 func (g *gallery) put(name string, content []byte) digest.Digest {

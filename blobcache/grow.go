@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
@@ -33,7 +35,7 @@ func (f *fill) openSpool(ctx context.Context, size int64) (*os.File, error) {
 	if err := f.cache.keeper.fits(ctx, size); err != nil {
 		return nil, err
 	}
-	return f.cache.store.Spool(ctx)
+	return f.cache.blobs.Spool(ctx)
 }
 
 // makeRoom takes room for n bytes that have come for a segment, and for some of
@@ -102,7 +104,7 @@ func (f *fill) takeBlocks(x extent) (ok bool, err error) {
 		return false, nil
 	}
 	err = allocateBlocks(f.file, x.from, n)
-	if diskFull(err) {
+	if store.IsFull(err) {
 		return false, fmt.Errorf("allocate %d bytes: %w", n, err)
 	}
 	if err != nil {

@@ -5,8 +5,11 @@ import (
 	"context"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // reads counts what is read of a source.
@@ -45,16 +48,16 @@ func TestUnknownSizeIsBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				store, err := OpenFileStore(dir)
+				files, err := store.OpenFileStore(dir)
 				if err != nil {
 					t.Fatal(err)
 				}
-				c := NewBounded(&smallDisk{store, test.free}, test.limits, Hooks{})
+				c := New(&smallDisk{files, dirOf(files), test.free}, test.limits, Hooks{})
 				grows(t, c, size)
 				if stored := has(t, c, 1, size); stored != test.stored {
 					t.Errorf("stored: %v", stored)
 				}
-				if entries, err := os.ReadDir(store.temp()); err != nil || len(entries) != 0 {
+				if entries, err := os.ReadDir(filepath.Join(dirOf(files), "tmp")); err != nil || len(entries) != 0 {
 					t.Errorf("left in the temporary folder: %v, %v", entries, err)
 				}
 			})

@@ -81,7 +81,7 @@ func TestTooLargeIsAskedForWhole(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
-				e.cache = blobcache.NewBounded(e.store, limits, e.hooks())
+				e.cache = blobcache.New(e.store, limits, e.hooks())
 				e.cache.SetSpans(1000, 1000, 1000)
 				s := e.source(random(124, 300_000))
 				s.connections = 4

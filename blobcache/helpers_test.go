@@ -18,6 +18,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/leaktest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // random is some bytes that are always the same for a seed.
@@ -38,7 +40,7 @@ type ended struct {
 type env struct {
 	t     testing.TB
 	dir   string
-	files *blobcache.FileStore
+	files *store.FileStore
 	store *faultStore
 	cache *blobcache.Cache
 	ended chan ended
@@ -58,12 +60,12 @@ type abandoned struct {
 }
 
 func newEnv(t testing.TB, dir string) *env {
-	files, err := blobcache.OpenFileStore(dir)
+	files, err := store.OpenFileStore(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := &env{t: t, dir: dir, files: files, store: &faultStore{FileStore: files}, ended: make(chan ended, 4096)}
-	e.cache = blobcache.New(e.store, e.hooks())
+	e.cache = blobcache.New(e.store, blobcache.Limits{Reserve: -1}, e.hooks())
 	return e
 }
 
@@ -102,7 +104,7 @@ func bubble(t *testing.T, test func(t *testing.T, e *env)) {
 		test(t, e)
 	})
 	e.tidy(t)
-	for name := range openFiles() {
+	for name := range leaktest.OpenFiles() {
 		if strings.HasPrefix(name, dir) {
 			t.Errorf("still open: %s", name)
 		}

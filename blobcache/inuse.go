@@ -10,16 +10,13 @@ import (
 // used remembers that content was asked for, and with compound content what it
 // names. It is written down later, so that a pull costs no write.
 func (k *keeper) used(d digest.Digest, compound bool) {
-	if k != nil && k.uses.add(item{digest: d}, compound) {
+	if k.uses.add(item{digest: d}, compound) {
 		wake(k.full)
 	}
 }
 
 // read remembers that stored content is being read, until done is called.
 func (k *keeper) read(d digest.Digest) (done func()) {
-	if k == nil {
-		return nil
-	}
 	k.used(d, false)
 	k.mu.Lock()
 	k.reading[d]++
@@ -49,7 +46,7 @@ func (k *keeper) writeUses(ctx context.Context) {
 	defer k.writing.Unlock()
 	tree := func(d digest.Digest) []node { return k.tree(ctx, d) }
 	if err := writeDown(spread(k.uses.take(), tree), func(use dated) error {
-		return k.shelf.Touch(ctx, use.digest, use.at)
+		return k.blobs.Touch(ctx, use.digest, use.at)
 	}); err != nil {
 		k.hooks.trouble("record a use", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
@@ -19,12 +21,11 @@ const (
 	keepRest = 5 * time.Second
 )
 
-// keeper keeps a shelf within its limits. What it knows of the size of the
+// keeper keeps a blobs within its limits. What it knows of the size of the
 // whole comes from walking, in the background, and from what this process
-// stores since; other processes on the same shelf show at the next walk. A nil
-// keeper has no limits.
+// stores since; other processes on the same blobs show at the next walk.
 type keeper struct {
-	shelf  Shelf
+	blobs  store.Blobs
 	limits Limits
 	hooks  Hooks
 	clock  clock
@@ -34,7 +35,7 @@ type keeper struct {
 
 	written atomic.Int64 // bytes of the disk that fills under way have taken
 
-	// writing is held while uses are on their way to the shelf, when neither
+	// writing is held while uses are on their way to the blobs, when neither
 	// tells of them, and while content is removed that nobody has used.
 	writing sync.Mutex
 
@@ -49,9 +50,9 @@ type keeper struct {
 	reading  map[digest.Digest]int // how many read stored content
 }
 
-func newKeeper(shelf Shelf, limits Limits, hooks Hooks) *keeper {
+func newKeeper(blobs store.Blobs, limits Limits, hooks Hooks) *keeper {
 	return &keeper{
-		shelf: shelf, limits: limits, hooks: hooks,
+		blobs: blobs, limits: limits, hooks: hooks,
 		clock:   newClock(),
 		kick:    make(chan struct{}, 1),
 		full:    make(chan struct{}, 1),
@@ -66,7 +67,7 @@ func (k *keeper) low() int64  { return k.limits.MaxSize / 10 * 9 }
 
 // drop removes content and counts it out.
 func (k *keeper) drop(ctx context.Context, d digest.Digest, size int64) error {
-	if err := k.shelf.Remove(ctx, d); err != nil {
+	if err := k.blobs.Remove(ctx, d); err != nil {
 		return err
 	}
 	k.mu.Lock()
@@ -75,7 +76,7 @@ func (k *keeper) drop(ctx context.Context, d digest.Digest, size int64) error {
 	return nil
 }
 
-func (k *keeper) tellEvicted(e Entry) {
+func (k *keeper) tellEvicted(e store.Entry) {
 	if k.hooks.Evicted == nil {
 		return
 	}
@@ -88,7 +89,7 @@ func (k *keeper) tellEvicted(e Entry) {
 // failed hears of what could not be stored. If the disk was full although there
 // seemed to be room, of files perhaps and not of bytes, some content has to go.
 func (k *keeper) failed(err error) {
-	if k == nil || !diskFull(err) {
+	if !store.IsFull(err) {
 		return
 	}
 	k.mu.Lock()
@@ -117,7 +118,7 @@ func (k *keeper) run(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			k.hooks.trouble("sweep", err)
 		}
-		if stuck && !pause(ctx, keepRest) {
+		if stuck && !store.Pause(ctx, keepRest) {
 			return
 		}
 		for wanted := false; !wanted; {
@@ -132,17 +133,5 @@ func (k *keeper) run(ctx context.Context) {
 				k.writeUses(ctx)
 			}
 		}
-	}
-}
-
-// pause waits for some time and tells whether ctx has not ended meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -6,26 +6,29 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// kept is a bounded cache on a directory, swept by hand.
-func kept(t *testing.T, dir string, limits Limits) (*Cache, *FileStore) {
+// kept is a cache on a directory, swept by hand.
+func kept(t *testing.T, dir string, limits Limits) (*Cache, *store.FileStore) {
 	t.Helper()
-	store, err := OpenFileStore(dir)
+	files, err := store.OpenFileStore(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keptOn(t, store, limits), store
+	return keptOn(t, files, limits), files
 }
 
-func keptOn(t *testing.T, shelf Shelf, limits Limits) *Cache {
+func keptOn(t *testing.T, shelf store.Blobs, limits Limits) *Cache {
 	limits.Reserve = -1
-	c := NewBounded(shelf, limits, Hooks{Trouble: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
+	c := New(shelf, limits, Hooks{Trouble: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
 	c.keeper.clock.began = c.keeper.clock.began.Add(-clockGrace)
 	c.keeper.clock.wall = c.keeper.clock.wall.Add(-clockGrace)
 	return c
@@ -71,7 +74,7 @@ func has(t *testing.T, c *Cache, n, size int) bool {
 }
 
 // age makes content look as if it had last been pulled some time ago.
-func age(t *testing.T, s *FileStore, n, size int, by time.Duration) {
+func age(t *testing.T, s *store.FileStore, n, size int, by time.Duration) {
 	t.Helper()
 	_, d := content(n, size)
 	if err := s.Touch(t.Context(), d, time.Now().Add(-by)); err != nil {
@@ -81,13 +84,13 @@ func age(t *testing.T, s *FileStore, n, size int, by time.Duration) {
 
 func TestLeastRecentlyPulledGoesFirst(t *testing.T) {
 	const size = 1000
-	c, store := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
+	c, files := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
 	for n := range 9 {
 		pull(t, c, n, size)
 	}
 	sweep(t, c)
 	for n := range 9 {
-		age(t, store, n, size, time.Duration(9-n)*time.Hour)
+		age(t, files, n, size, time.Duration(9-n)*time.Hour)
 	}
 	if origin := pull(t, c, 0, size); origin != Hit {
 		t.Fatalf("the oldest was fetched again: %v", origin)
@@ -108,17 +111,17 @@ func TestLeastRecentlyPulledGoesFirst(t *testing.T) {
 // the keeper running as it does in life.
 func TestNeverMoreThanMaxSize(t *testing.T) {
 	const size, limit = 1000, 20_000
-	c, store := kept(t, t.TempDir(), Limits{MaxSize: limit})
+	c, files := kept(t, t.TempDir(), Limits{MaxSize: limit})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); c.Keep(ctx) }()
 	for n := range 200 {
 		if n == 199 { // stored times of use are whole seconds, and the last one is to be the latest
-			time.Sleep(time.Until(wholeSecond(time.Now()).Add(time.Second)))
+			time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 		}
 		pull(t, c, n, size)
 		var total int64
-		if err := store.Walk(t.Context(), func(e Entry) error { total += e.Size; return nil }); err != nil {
+		if err := files.Walk(t.Context(), func(e store.Entry) error { total += e.Size; return nil }); err != nil {
 			t.Fatal(err)
 		}
 		if total > limit {
@@ -135,13 +138,13 @@ func TestNeverMoreThanMaxSize(t *testing.T) {
 func TestUnusedForSurvivesRestart(t *testing.T) {
 	const size = 100
 	dir := t.TempDir()
-	c, store := kept(t, dir, Limits{UnusedFor: 24 * time.Hour})
+	c, files := kept(t, dir, Limits{UnusedFor: 24 * time.Hour})
 	for n := range 3 {
 		pull(t, c, n, size)
 	}
 	sweep(t, c)
 	for n := range 3 {
-		age(t, store, n, size, 25*time.Hour)
+		age(t, files, n, size, 25*time.Hour)
 	}
 	if pull(t, c, 1, size) != Hit {
 		t.Fatal("not a hit")
@@ -158,7 +161,7 @@ func TestUnusedForSurvivesRestart(t *testing.T) {
 }
 
 func TestTooLargeIsPassedOn(t *testing.T) {
-	c, store := kept(t, t.TempDir(), Limits{MaxBlobSize: 500, MaxSize: 5000})
+	c, files := kept(t, t.TempDir(), Limits{MaxBlobSize: 500, MaxSize: 5000})
 	for range 2 {
 		if origin := pull(t, c, 1, 1000); origin != Led {
 			t.Errorf("origin %v, want Led", origin)
@@ -167,7 +170,7 @@ func TestTooLargeIsPassedOn(t *testing.T) {
 	if has(t, c, 1, 1000) {
 		t.Error("it was stored")
 	}
-	entries, err := os.ReadDir(store.temp())
+	entries, err := os.ReadDir(filepath.Join(dirOf(files), "tmp"))
 	if err != nil || len(entries) != 0 {
 		t.Errorf("left in the temporary folder: %v, %v", entries, err)
 	}
@@ -175,12 +178,12 @@ func TestTooLargeIsPassedOn(t *testing.T) {
 
 // TestReserveIsKept takes the disk for full.
 func TestReserveIsKept(t *testing.T) {
-	store, err := OpenFileStore(t.TempDir())
+	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	full := &fullShelf{FileStore: store}
-	c := NewBounded(full, Limits{Reserve: 1 << 20}, Hooks{})
+	full := &fullShelf{FileStore: files}
+	c := New(full, Limits{Reserve: 1 << 20}, Hooks{})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); c.Keep(ctx) }()
@@ -190,7 +193,7 @@ func TestReserveIsKept(t *testing.T) {
 	}
 }
 
-type fullShelf struct{ *FileStore }
+type fullShelf struct{ *store.FileStore }
 
 func (*fullShelf) Free(context.Context) (free, total int64, err error) { return 1 << 19, 1 << 30, nil }
 
@@ -199,15 +202,12 @@ func TestScrubDropsDamage(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		const size = 1000
-		c, store := kept(t, dir, Limits{})
+		c, files := kept(t, dir, Limits{})
 		for n := range 20 {
 			pull(t, c, n, size)
 		}
 		_, d := content(7, size)
-		name, err := store.content(d)
-		if err != nil {
-			t.Fatal(err)
-		}
+		name := pathOf(dirOf(files), d)
 		damaged, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -253,7 +253,7 @@ func TestWrongExpectationHarmsNobody(t *testing.T) {
 
 func TestEvictedWhileRead(t *testing.T) {
 	const size = 1000
-	c, store := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
+	c, files := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
 	pull(t, c, 1, size)
 	want, d := content(1, size)
 	r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
@@ -263,7 +263,7 @@ func TestEvictedWhileRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if err := store.Remove(t.Context(), d); err != nil {
+	if err := files.Remove(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(r)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +11,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // TestPurgeOfWhatIsInUse: content that is being read, or still on its way, when
@@ -32,7 +34,7 @@ func TestPurgeOfWhatIsInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.names[late] = text
-	if err := e.index.AddLink(t.Context(), "acme/_/hub/a", late, Link{Size: -1}); err != nil {
+	if err := e.index.AddLink(t.Context(), "acme/_/hub/a", late, index.Link{Size: -1}); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := e.quotas.Purge(t.Context(), "acme"); n != 3 || err != nil {
@@ -69,8 +71,9 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // TestPurgeOutlastsTrouble: what cannot be looked at now is looked at later.
 func TestPurgeOutlastsTrouble(t *testing.T) {
 	e := newEstate(t, nil)
-	ledger := &brokenLedger{Ledger: e.store}
-	e.index.records = ledger
+	ledger := &brokenLedger{Records: e.store}
+	e.index = index.New(ledger)
+	e.quotas.index = e.index
 	e.pull("acme/_/hub/a", "image", "layer")
 	if _, err := e.quotas.Purge(t.Context(), "acme"); err != nil {
 		t.Fatal(err)
@@ -84,42 +87,9 @@ func TestPurgeOutlastsTrouble(t *testing.T) {
 	e.expect("")
 }
 
-// watchedLedger calls back when a record has been read.
-type watchedLedger struct {
-	Ledger
-	loaded func()
-}
-
-func (l *watchedLedger) Load(ctx context.Context, key string) ([]byte, error) {
-	value, err := l.Ledger.Load(ctx, key)
-	if loaded := l.loaded; loaded != nil {
-		l.loaded = nil
-		loaded()
-	}
-	return value, err
-}
-
-// TestLinkDroppedWhileRead must not live on in memory.
-func TestLinkDroppedWhileRead(t *testing.T) {
-	e := newEstate(t, nil)
-	d := e.pull("acme/_/hub/a", "image", "layer")
-	e.index = NewIndex(&watchedLedger{e.store, func() {
-		if _, err := e.quotas.Purge(t.Context(), "acme"); err != nil {
-			t.Error(err)
-		}
-	}})
-	e.quotas.index = e.index
-	if _, err := e.index.Link(t.Context(), "acme/_/hub/a", d); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := e.index.Link(t.Context(), "acme/_/hub/a", d); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("it is still there: %v", err)
-	}
-}
-
 // markedShelf calls back before a use is written down.
 type markedShelf struct {
-	hastyShelf
+	*store.FileStore
 	mark func(d digest.Digest) error
 }
 
@@ -127,7 +97,7 @@ func (s markedShelf) Touch(ctx context.Context, d digest.Digest, used time.Time)
 	if err := s.mark(d); err != nil {
 		return err
 	}
-	return s.hastyShelf.Touch(ctx, d, used)
+	return s.FileStore.Touch(ctx, d, used)
 }
 
 // TestUseOnItsWay: what was just used is not evicted while that is being written
@@ -141,7 +111,7 @@ func TestUseOnItsWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	evicted := make(chan struct{})
-	g.cache.keeper.shelf = markedShelf{hastyShelf{g.store}, func(digest.Digest) error {
+	g.cache.keeper.blobs = markedShelf{g.store, func(digest.Digest) error {
 		go func() {
 			defer close(evicted)
 			g.cache.keeper.evict(t.Context(), &survey{excess: 1, victims: byUse{entry}})
@@ -166,7 +136,7 @@ func TestUseThatCannotBeWritten(t *testing.T) {
 		all = append(all, g.layer(name, 1000))
 	}
 	marked := 0
-	g.cache.keeper.shelf = markedShelf{hastyShelf{g.store}, func(d digest.Digest) error {
+	g.cache.keeper.blobs = markedShelf{g.store, func(d digest.Digest) error {
 		if d == all[1] {
 			return errors.New("the disk is in trouble")
 		}
@@ -208,12 +178,12 @@ func TestRoomForTheLarge(t *testing.T) {
 // hesitantShelf removes nothing before a second one has looked at it, or some
 // time has passed.
 type hesitantShelf struct {
-	hastyShelf
+	*store.FileStore
 	seen chan struct{}
 }
 
-func (s hesitantShelf) Stat(ctx context.Context, d digest.Digest) (Entry, error) {
-	e, err := s.hastyShelf.Stat(ctx, d)
+func (s hesitantShelf) Stat(ctx context.Context, d digest.Digest) (store.Entry, error) {
+	e, err := s.FileStore.Stat(ctx, d)
 	s.seen <- struct{}{}
 	return e, err
 }
@@ -225,14 +195,14 @@ func (s hesitantShelf) Remove(ctx context.Context, d digest.Digest) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return s.hastyShelf.Remove(ctx, d)
+	return s.FileStore.Remove(ctx, d)
 }
 
 // TestDamageCountsOnce though two find it.
 func TestDamageCountsOnce(t *testing.T) {
 	g := newGallery(t, Limits{})
 	d := g.layer("layer", 1000)
-	g.cache.keeper.shelf = hesitantShelf{hastyShelf{g.store}, make(chan struct{}, 2)}
+	g.cache.keeper.blobs = hesitantShelf{g.store, make(chan struct{}, 2)}
 	var all sync.WaitGroup
 	for range 2 {
 		all.Go(func() { g.cache.heal(t.Context(), d, ErrDigestMismatch) })

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 var errRefused = errors.New("the source refuses")
@@ -136,12 +138,12 @@ func TestNothingStaysTaken(t *testing.T) {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				store, err := OpenFileStore(dir)
+				files, err := store.OpenFileStore(dir)
 				if err != nil {
 					t.Fatal(err)
 				}
-				shelf := &oddShelf{smallDisk: &smallDisk{store, 100 << 20}}
-				s := &site{T: t, shelf: shelf, cache: NewBounded(shelf, Limits{Reserve: 1}, Hooks{})}
+				shelf := &oddShelf{smallDisk: &smallDisk{files, dirOf(files), 100 << 20}}
+				s := &site{T: t, shelf: shelf, cache: New(shelf, Limits{Reserve: 1}, Hooks{})}
 				b, _ := content(1, 3_000_000)
 				end(s, b)
 				time.Sleep(24 * time.Hour)

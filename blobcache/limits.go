@@ -1,7 +1,6 @@
 package blobcache
 
 import (
-	"context"
 	"io"
 	"time"
 
@@ -48,40 +47,3 @@ type Part struct {
 }
 
 const maxDefaultReserve = 1 << 30
-
-// Entry is stored content as a sweep sees it.
-type Entry struct {
-	Digest digest.Digest
-	Size   int64 // in bytes
-	Used   time.Time
-
-	// Doubtful says that the content may have been changed since it was
-	// verified, so that Open will verify it.
-	Doubtful bool
-}
-
-// Shelf is a [Store] whose content can be kept within bounds.
-type Shelf interface {
-	Store
-	Checker
-
-	// Walk visits all stored content in any order, without holding it all
-	// in memory, and stops at the first error that visit returns. What
-	// comes or goes meanwhile may be visited or not. An error of the shelf's
-	// own means that there is more: the rest has been visited.
-	Walk(ctx context.Context, visit func(Entry) error) error
-
-	// Stat returns what Walk would tell of some content; an error that is
-	// fs.ErrNotExist when it is not stored, and ErrDamaged as well when
-	// something else stands in its place.
-	Stat(ctx context.Context, d digest.Digest) (Entry, error)
-
-	// Touch records when content was last used, so that a later Walk, also
-	// of another process, tells it. Content that is not there, or that has to be
-	// verified first, is left alone without an error.
-	Touch(ctx context.Context, d digest.Digest, used time.Time) error
-
-	// Free returns how many bytes of disk are free, and how many there are;
-	// zeros if that is not known.
-	Free(ctx context.Context) (free, total int64, err error)
-}

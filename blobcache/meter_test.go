@@ -35,7 +35,7 @@ func TestDrip(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s := e.source(random(1, test.rate*int(lasts/time.Second)))
 				s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
-					return s.body(offset, polite(ctx, paced(s.from(offset), test.rate, time.Second))), nil
+					return s.body(offset, polite(ctx, Paced(s.from(offset), test.rate, time.Second))), nil
 				}
 				s.limits = test.limits
 				begin := time.Now()
@@ -63,7 +63,7 @@ func TestClientComesBack(t *testing.T) {
 		const rate = 20 << 10
 		s := e.source(random(4, rate*12*60))
 		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
-			return s.body(offset, polite(ctx, paced(s.from(offset), rate, time.Second))), nil
+			return s.body(offset, polite(ctx, Paced(s.from(offset), rate, time.Second))), nil
 		}
 		r := e.mustGet(s)
 		time.Sleep(time.Minute)
@@ -89,11 +89,11 @@ func TestDripOfAStream(t *testing.T) {
 			noSpool(t, func(t *testing.T, e *env) {
 				s := e.source(random(2, 1_000_000))
 				s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
-					return s.body(offset, polite(ctx, paced(s.from(offset), test.rate, time.Second))), nil
+					return s.body(offset, polite(ctx, Paced(s.from(offset), test.rate, time.Second))), nil
 				}
 				begin := time.Now()
 				r := e.mustGet(s)
-				n, err := io.Copy(io.Discard, paced(struct{ io.Reader }{r}, test.reads, time.Second))
+				n, err := io.Copy(io.Discard, Paced(struct{ io.Reader }{r}, test.reads, time.Second))
 				if took := time.Since(begin); !errors.Is(err, test.err) || took < 5*time.Minute {
 					t.Errorf("read %d bytes, %v after %v; want %v", n, err, took, test.err)
 				}

@@ -18,7 +18,7 @@ func TestDawdlingConnection(t *testing.T) {
 			if n == 2 {
 				pause = time.Second
 			}
-			return s.span(offset, length, polite(ctx, s.counted(paced(s.from(offset), 1000, pause)))), nil
+			return s.span(offset, length, polite(ctx, s.counted(Paced(s.from(offset), 1000, pause)))), nil
 		}
 		begin := time.Now()
 		e.whole(s)

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // paperDigest is the digest of nothing in particular, another one for each n.
@@ -23,15 +26,15 @@ func paperDigest(n int) digest.Digest {
 // paperShelf has n entries that it makes up, so that only the sweep's own work
 // is measured.
 type paperShelf struct {
-	FileStore
+	store.FileStore
 	n       int
 	visited func()
 }
 
-func (s *paperShelf) Walk(_ context.Context, visit func(Entry) error) error {
+func (s *paperShelf) Walk(_ context.Context, visit func(store.Entry) error) error {
 	now := time.Now()
 	for i := range s.n {
-		e := Entry{Digest: paperDigest(i), Size: 1000, Used: now.Add(-time.Duration(i*7919%s.n) * time.Second)}
+		e := store.Entry{Digest: paperDigest(i), Size: 1000, Used: now.Add(-time.Duration(i*7919%s.n) * time.Second)}
 		if err := visit(e); err != nil {
 			return err
 		}
@@ -42,23 +45,23 @@ func (s *paperShelf) Walk(_ context.Context, visit func(Entry) error) error {
 	return nil
 }
 
-func (*paperShelf) Stat(context.Context, digest.Digest) (Entry, error) {
-	return Entry{Size: 1000}, nil
+func (*paperShelf) Stat(context.Context, digest.Digest) (store.Entry, error) {
+	return store.Entry{Size: 1000}, nil
 }
 
 func (*paperShelf) Remove(context.Context, digest.Digest) error { return nil }
 
 // paperLedger is the same for links.
 type paperLedger struct {
-	FileStore
+	store.FileStore
 	n       int
 	visited func()
 }
 
-func (l *paperLedger) List(_ context.Context, _ string, visit func(Record) error) error {
+func (l *paperLedger) List(_ context.Context, _ string, visit func(store.Record) error) error {
 	now := time.Now()
 	for i := range l.n {
-		r := Record{linkKey("acme/_/docker.io/library/alpine", paperDigest(i)), now.Add(-time.Duration(i*7919%l.n) * time.Second)}
+		r := store.Record{Key: "links/acme/_/docker.io/library/alpine/_/sha256/" + paperDigest(i).Encoded(), Used: now.Add(-time.Duration(i*7919%l.n) * time.Second)}
 		if err := visit(r); err != nil {
 			return err
 		}
@@ -116,8 +119,8 @@ func BenchmarkMeasure(b *testing.B) {
 	for _, n := range []int{1000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			shelf := &paperShelf{n: n}
-			c := NewBounded(shelf, Limits{Reserve: -1}, Hooks{})
-			q := NewQuotas(c, NewIndex(&paperLedger{n: n}), map[string]int64{"acme": 1 << 50})
+			c := New(shelf, Limits{Reserve: -1}, Hooks{})
+			q := NewQuotas(c, index.New(&paperLedger{n: n}), map[string]int64{"acme": 1 << 50})
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := q.measure(b.Context()); err != nil {
@@ -126,7 +129,7 @@ func BenchmarkMeasure(b *testing.B) {
 			}
 			b.ReportMetric(float64(peakOf(b, func(visit func()) {
 				m := &paperLedger{n: n, visited: visit}
-				q.index.records = m
+				q.index = index.New(m)
 				if _, err := q.measure(b.Context()); err != nil {
 					b.Fatal(err)
 				}
@@ -137,27 +140,27 @@ func BenchmarkMeasure(b *testing.B) {
 
 // brokenLedger fails where it is told to.
 type brokenLedger struct {
-	Ledger
+	store.Records
 	fail map[string]error
 }
 
-func (l *brokenLedger) List(ctx context.Context, prefix string, visit func(Record) error) error {
+func (l *brokenLedger) List(ctx context.Context, prefix string, visit func(store.Record) error) error {
 	if err := l.fail["list"]; err != nil {
 		return &fs.PathError{Op: "list", Path: prefix, Err: err}
 	}
-	return l.Ledger.List(ctx, prefix, visit)
+	return l.Records.List(ctx, prefix, visit)
 }
 
 func (l *brokenLedger) Mark(ctx context.Context, key string, used time.Time) error {
 	if err := l.fail["mark"]; err != nil {
 		return err
 	}
-	return l.Ledger.Mark(ctx, key, used)
+	return l.Records.Mark(ctx, key, used)
 }
 
 func (l *brokenLedger) Delete(ctx context.Context, key string) error {
 	if err := l.fail["delete"]; err != nil {
 		return err
 	}
-	return l.Ledger.Delete(ctx, key)
+	return l.Records.Delete(ctx, key)
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // What content may name is not known to be true: a tree is read with bounds.
@@ -31,7 +33,7 @@ func (k *keeper) tree(ctx context.Context, root digest.Digest) []node {
 
 // latest is the last time at which parts of some content were used, if nothing
 // but the content itself has used them.
-func latest(root Entry, tree []node) time.Time {
+func latest(root store.Entry, tree []node) time.Time {
 	height := tree[len(tree)-1].height
 	return root.Used.Add(partLead * time.Duration(height))
 }
@@ -68,7 +70,7 @@ func (k *keeper) partsOf(ctx context.Context, d digest.Digest) []Part {
 	if k.limits.Parts == nil {
 		return nil
 	}
-	file, err := k.shelf.Open(ctx, d)
+	file, err := k.blobs.Open(ctx, d)
 	if err != nil {
 		return nil
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // owners are those on whose behalf a world's clients ask.
@@ -30,9 +32,9 @@ func (w *world) bound() {
 			quotas[string(owner)] = 1 + int64(w.upTo(2_000_000))
 		}
 	}
-	w.cache = blobcache.NewBounded(w.store, w.limits, w.hooks())
+	w.cache = blobcache.New(w.store, w.limits, w.hooks())
 	w.cache.SetSpans(1+int64(w.upTo(400_000)), 8+int64(w.upTo(100_000)), 200_000)
-	w.index = blobcache.NewIndex(w.files)
+	w.index = index.New(w.files)
 	w.quotas = blobcache.NewQuotas(w.cache, w.index, quotas)
 }
 
@@ -105,7 +107,7 @@ func (w *world) atRest() {
 
 // size is how many bytes are stored.
 func (w *world) size() (size int64) {
-	if err := w.files.Walk(w.t.Context(), func(e blobcache.Entry) error {
+	if err := w.files.Walk(w.t.Context(), func(e store.Entry) error {
 		size += e.Size
 		return nil
 	}); err != nil {
@@ -140,7 +142,7 @@ func (worldClaim) Confirm(context.Context, int64) error { return nil }
 func (c worldClaim) Delivered(size int64)               { c.link(c.scope, c.source, size) }
 
 func (w *world) link(scope string, s *source, size int64) {
-	if err := w.index.AddLink(context.Background(), scope, s.digest, blobcache.Link{Size: size}); err != nil {
+	if err := w.index.AddLink(context.Background(), scope, s.digest, index.Link{Size: size}); err != nil {
 		w.trouble("link", fmt.Errorf("%s: %w", scope, err))
 	}
 	w.quotas.Used(scope, s.digest, false)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 var (
@@ -54,7 +55,7 @@ func TestProperty(t *testing.T) {
 type world struct {
 	*env
 	limits  blobcache.Limits
-	index   *blobcache.Index
+	index   *index.Index
 	quotas  *blobcache.Quotas
 	vandals bool // the store was changed by others
 	worn    bool // spools fail in the middle
@@ -172,7 +173,7 @@ func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*b
 	}
 	var r io.Reader = bytes.NewReader(content)
 	if w.chance(2) {
-		r = paced(r, 10_000+w.upTo(400_000), time.Duration(w.upTo(100))*time.Millisecond)
+		r = Paced(r, 10_000+w.upTo(400_000), time.Duration(w.upTo(100))*time.Millisecond)
 	}
 	switch at := int64(w.upTo(len(content) + 1)); w.upTo(8) {
 	case 0, 1:
@@ -261,7 +262,7 @@ func (w *world) slow(r io.Reader) io.Reader {
 	if w.chance(2) {
 		return r
 	}
-	return paced(r, 10_000+w.upTo(400_000), time.Duration(w.upTo(200))*time.Millisecond)
+	return Paced(r, 10_000+w.upTo(400_000), time.Duration(w.upTo(200))*time.Millisecond)
 }
 
 func (w *world) judge(got []byte, err error, s *source, from int, r *blobcache.Reader) {

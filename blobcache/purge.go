@@ -2,13 +2,8 @@ package blobcache
 
 import (
 	"context"
-	"encoding/json"
-	"io/fs"
 	"maps"
-	"strings"
-	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -31,31 +26,7 @@ func (q *Quotas) purge(ctx context.Context, prefix string) (links int, err error
 			wake(q.kick)
 		}
 	}()
-	err = q.index.records.List(ctx, linksFolder+"/"+prefix, func(r Record) error {
-		_, d, ok := parseLinkKey(r.Key)
-		if !ok {
-			return nil
-		}
-		links++
-		lost[d] = true
-		return q.index.dropLink(ctx, r.Key)
-	})
-	if err != nil {
-		return links, err
-	}
-	err = q.index.records.List(ctx, refsFolder+"/"+prefix, func(r Record) error { return q.index.dropRef(ctx, r.Key) })
-	// What could not be written is in memory alone.
-	forgetBelow(q.index.links, linksFolder+"/"+prefix+"/")
-	forgetBelow(q.index.refs, refsFolder+"/"+prefix+"/")
-	return links, err
-}
-
-func forgetBelow[T any](memory *lru.Cache[string, T], prefix string) {
-	for _, key := range memory.Keys() {
-		if strings.HasPrefix(key, prefix) {
-			memory.Remove(key)
-		}
-	}
+	return q.index.Purge(ctx, prefix, func(d digest.Digest) { lost[d] = true })
 }
 
 // dropLater has the next round look at content that may be nobody's any more.
@@ -88,40 +59,10 @@ func (q *Quotas) dropPurged(ctx context.Context) error {
 	for d := range lost {
 		t.wanted[sumOf(d)] = true
 	}
-	if err := q.index.eachLink(ctx, sweepStride, t.visit); err != nil {
+	if err := q.index.EachLink(ctx, t.visit); err != nil {
 		q.dropLater(lost)
 		return err
 	}
 	t.dropUnnamed()
 	return nil
-}
-
-// Named is what a name in a scope stands for.
-type Named struct {
-	Scope, Name string
-	Ref
-	Since time.Time // when that was learnt
-}
-
-// EachRef visits what the names in an owner's scopes stand for, its parts
-// included, until visit returns an error, which it returns unless it is
-// [fs.SkipAll].
-func (x *Index) EachRef(ctx context.Context, owner string, visit func(Named) error) error {
-	err := x.records.List(ctx, refsFolder+"/"+owner, func(r Record) error {
-		rest, name, ok := cutLast(strings.TrimPrefix(r.Key, refsFolder+"/"), "/")
-		scope, inScope := strings.CutSuffix(rest, "/_")
-		if !ok || !inScope {
-			return nil
-		}
-		named := Named{Scope: scope, Name: name, Since: r.Used}
-		data, err := x.records.Load(ctx, r.Key)
-		if err != nil || json.Unmarshal(data, &named.Ref) != nil || named.Digest.Validate() != nil {
-			return nil // gone meanwhile, or damaged: as good as absent
-		}
-		return visit(named)
-	})
-	if err == fs.SkipAll {
-		return nil
-	}
-	return err
 }

@@ -1,12 +1,12 @@
 package blobcache
 
 import (
-	"errors"
-	"io/fs"
 	"slices"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 // TestPurge: an owner loses all links and refs, its parts' too, and what nobody
@@ -17,14 +17,14 @@ func TestPurge(t *testing.T) {
 	images := make(map[string]digest.Digest)
 	for _, scope := range scopes {
 		images[scope] = e.pull(scope, "image of "+scope, "layer of "+scope, "shared")
-		if err := e.index.SetRef(t.Context(), scope, "latest", Ref{Digest: images[scope]}); err != nil {
+		if err := e.index.SetRef(t.Context(), scope, "latest", index.Ref{Digest: images[scope]}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	has := func(scope string) (linked, named, stored bool) {
 		t.Helper()
 		_, err := e.index.Ref(t.Context(), scope, "latest")
-		_, disk := NewIndex(e.store).Ref(t.Context(), scope, "latest")
+		_, disk := index.New(e.store).Ref(t.Context(), scope, "latest")
 		if (err == nil) != (disk == nil) {
 			t.Errorf("%s has a ref in memory: %v, on disk: %v", scope, err, disk)
 		}
@@ -55,37 +55,5 @@ func TestPurge(t *testing.T) {
 	check("acme/_/hub/a", "acme/sub/_/hub/a", "acme/_/hub/a/b")
 	if n, err := e.quotas.Purge(t.Context(), "nobody"); n != 0 || err != nil {
 		t.Errorf("%d links, %v", n, err)
-	}
-}
-
-// TestEachRef: names with their scopes, of an owner and its parts alone, until
-// the visitor has seen enough.
-func TestEachRef(t *testing.T) {
-	e := newEstate(t, nil)
-	d := digest.FromString("x")
-	for _, scope := range []string{"acme/_/hub/a", "acme/sub/_/hub/b", "acmeplus/_/hub/c"} {
-		if err := e.index.SetRef(t.Context(), scope, "1.0", Ref{Digest: d}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := e.store.Save(t.Context(), "refs/acme/_/hub/a/_/broken", []byte("{")); err != nil {
-		t.Fatal(err)
-	}
-	var seen []string
-	visit := func(n Named) error {
-		seen = append(seen, n.Scope+":"+n.Name)
-		if n.Digest != d || n.Since.IsZero() {
-			t.Errorf("%+v", n)
-		}
-		return nil
-	}
-	if err := e.index.EachRef(t.Context(), "acme", visit); err != nil || !slices.Equal(seen, []string{"acme/_/hub/a:1.0", "acme/sub/_/hub/b:1.0"}) {
-		t.Errorf("%v, %v", seen, err)
-	}
-	for _, stop := range []error{fs.SkipAll, errors.New("enough")} {
-		err := e.index.EachRef(t.Context(), "acme", func(Named) error { return stop })
-		if stop == fs.SkipAll && err != nil || stop != fs.SkipAll && err != stop {
-			t.Errorf("%v stops with %v", stop, err)
-		}
 	}
 }

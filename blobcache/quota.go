@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
@@ -45,7 +48,7 @@ type Total struct {
 // content has gone for another reason are forgotten after a day.
 type Quotas struct {
 	cache  *Cache
-	index  *Index
+	index  *index.Index
 	limits map[string]int64
 	uses   uses
 	kick   chan struct{} // a round is wanted now
@@ -62,10 +65,10 @@ type Quotas struct {
 }
 
 // NewQuotas returns the quotas, in bytes by owner, of what an index says of a
-// bounded cache. They are kept while Keep runs.
-func NewQuotas(cache *Cache, index *Index, limits map[string]int64) *Quotas {
+// cache. They are kept while Keep runs.
+func NewQuotas(cache *Cache, x *index.Index, limits map[string]int64) *Quotas {
 	return &Quotas{
-		cache: cache, index: index, limits: maps.Clone(limits),
+		cache: cache, index: x, limits: maps.Clone(limits),
 		kick: make(chan struct{}, 1), full: make(chan struct{}, 1),
 		added: make(map[string]int64), coming: make(map[string]int64), purged: make(map[digest.Digest]bool),
 		making: make(map[string]bool),
@@ -85,7 +88,7 @@ func (q *Quotas) Limit(scope string) (limit int64) {
 	if len(q.limits) == 0 {
 		return 0
 	}
-	owners(scope, func(owner string) bool {
+	index.Owners(scope, func(owner string) bool {
 		if quota := q.limits[owner]; quota > 0 && (limit == 0 || quota < limit) {
 			limit = quota
 		}
@@ -111,7 +114,7 @@ func (q *Quotas) Reserve(scope string, bytes int64) (ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	ok = true
-	owners(scope, func(owner string) bool {
+	index.Owners(scope, func(owner string) bool {
 		quota := q.limits[owner]
 		ok = quota <= 0 || bytes <= 0 || q.coming[owner]+bytes <= quota
 		return ok
@@ -119,7 +122,7 @@ func (q *Quotas) Reserve(scope string, bytes int64) (ok bool) {
 	if !ok {
 		return false
 	}
-	owners(scope, func(owner string) bool {
+	index.Owners(scope, func(owner string) bool {
 		if q.limits[owner] > 0 {
 			if q.coming[owner] += bytes; q.coming[owner] == 0 {
 				delete(q.coming, owner)
@@ -138,7 +141,7 @@ func (q *Quotas) Reserve(scope string, bytes int64) (ok bool) {
 func (q *Quotas) Added(scope string, size int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	owners(scope, func(owner string) bool {
+	index.Owners(scope, func(owner string) bool {
 		if q.limits[owner] > 0 {
 			q.added[owner] += max(size, 0)
 			q.weigh(owner)
@@ -170,7 +173,7 @@ func (q *Quotas) Keep(ctx context.Context) {
 			q.cache.trouble("measure what owners have", err)
 		}
 		took := time.Since(begin)
-		if !pause(ctx, max(quotaRest, quotaRestShare*took)) {
+		if !store.Pause(ctx, max(quotaRest, quotaRestShare*took)) {
 			return
 		}
 		if wait = max(quotaInterval, quotaShare*took); pending {
@@ -225,7 +228,7 @@ func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 func (q *Quotas) writeUses(ctx context.Context) {
 	tree := func(d digest.Digest) []node { return q.cache.keeper.tree(ctx, d) }
 	if err := writeDown(spread(q.uses.take(), tree), func(use dated) error {
-		return q.index.records.Mark(ctx, linkKey(use.scope, use.digest), use.at)
+		return q.index.MarkLink(ctx, use.scope, use.digest, use.at)
 	}); err != nil {
 		q.cache.trouble("record an owner's use", err)
 	}

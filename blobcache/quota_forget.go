@@ -2,10 +2,11 @@ package blobcache
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 const (
@@ -31,8 +32,8 @@ func (q *Quotas) forget(ctx context.Context, m *measurement) error {
 	if stored == 0 || !m.trusted {
 		return nil
 	}
-	for _, key := range m.idle {
-		if err := q.index.dropLink(ctx, key); err != nil {
+	for _, l := range m.idle {
+		if err := q.index.DropLink(ctx, l.Scope, l.Digest); err != nil {
 			return err
 		}
 	}
@@ -40,28 +41,11 @@ func (q *Quotas) forget(ctx context.Context, m *measurement) error {
 		return nil
 	}
 	q.swept = m.began
-	if err := q.forgetDeliveries(ctx, m); err != nil {
-		return err
-	}
-	visited := 0
-	return q.index.records.List(ctx, refsFolder, func(r Record) error {
-		if visited++; visited%sweepStride == 0 && !pause(ctx, sweepPause) {
-			return ctx.Err()
-		}
-		if m.began.Sub(r.Used) <= idleAfter || !q.idleRef(ctx, r.Key) {
-			return nil
-		}
-		return q.index.dropRef(ctx, r.Key)
-	})
+	return q.index.Forget(ctx, m.began.Add(-idleAfter), func(d digest.Digest) bool { return q.isGone(ctx, d) })
 }
 
-// idleRef tells whether a ref stands for content that has gone.
-func (q *Quotas) idleRef(ctx context.Context, key string) bool {
-	data, err := q.index.records.Load(ctx, key)
-	var ref Ref
-	if err != nil || json.Unmarshal(data, &ref) != nil || ref.Digest.Validate() != nil {
-		return err == nil // what cannot be read stands for nothing
-	}
-	_, err = q.cache.keeper.shelf.Stat(ctx, ref.Digest)
+// isGone reports whether content is certainly not stored.
+func (q *Quotas) isGone(ctx context.Context, d digest.Digest) bool {
+	_, err := q.cache.blobs.Stat(ctx, d)
 	return errors.Is(err, fs.ErrNotExist)
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 func TestQuotaLimit(t *testing.T) {
@@ -65,18 +67,18 @@ func TestForget(t *testing.T) {
 	old, gone := e.pull("acme/_/hub/one", "m1", "a1"), digest.FromString("gone")
 	fresh, lost := digest.FromString("fresh"), digest.FromString("lost")
 	for _, d := range []digest.Digest{gone, fresh, lost} {
-		if err := e.index.AddLink(t.Context(), "acme/_/hub/one", d, Link{Size: 1}); err != nil {
+		if err := e.index.AddLink(t.Context(), "acme/_/hub/one", d, index.Link{Size: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for name, d := range map[string]digest.Digest{"old": old, "gone": gone, "fresh": fresh} {
-		if err := e.index.SetRef(t.Context(), "acme/_/hub/one", name, Ref{Digest: d}); err != nil {
+		if err := e.index.SetRef(t.Context(), "acme/_/hub/one", name, index.Ref{Digest: d}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, key := range []string{
-		linkKey("acme/_/hub/one", old), linkKey("acme/_/hub/one", gone), linkKey("acme/_/hub/one", lost),
-		refKey("acme/_/hub/one", "old"), refKey("acme/_/hub/one", "gone"),
+		"links/acme/_/hub/one/_/sha256/" + old.Encoded(), "links/acme/_/hub/one/_/sha256/" + gone.Encoded(), "links/acme/_/hub/one/_/sha256/" + lost.Encoded(),
+		"refs/acme/_/hub/one/_/old", "refs/acme/_/hub/one/_/gone",
 	} {
 		if err := e.store.Mark(t.Context(), key, time.Now().Add(-2*idleAfter)); err != nil {
 			t.Fatal(err)
@@ -86,7 +88,7 @@ func TestForget(t *testing.T) {
 		t.Helper()
 		e.round()
 		for name, want := range want {
-			for where, x := range map[string]*Index{"memory": e.index, "disk": NewIndex(e.store)} {
+			for where, x := range map[string]*index.Index{"memory": e.index, "disk": index.New(e.store)} {
 				if _, err := x.Ref(t.Context(), "acme/_/hub/one", name); (err == nil) != want {
 					t.Errorf("ref %s in %s: %v", name, where, err)
 				}
@@ -98,7 +100,7 @@ func TestForget(t *testing.T) {
 			}
 		}
 	}
-	blobs := filepath.Join(e.store.root, "blobs")
+	blobs := filepath.Join(dirOf(e.store), "blobs")
 	if err := os.Rename(blobs, blobs+".away"); err != nil { // a disk is missing
 		t.Fatal(err)
 	}

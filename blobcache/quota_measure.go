@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // sum stands for a digest in the memory of a measure: its first 32 bytes.
@@ -56,8 +59,8 @@ type measurement struct {
 	owners  map[string]holdings
 	totals  map[string]Total
 	over    map[string]victims
-	idle    []string // keys of links that name nothing any more
-	pending bool     // something is about to be stored for an owner with a quota
+	idle    []index.Linked // whose content is gone
+	pending bool           // something is about to be stored for an owner with a quota
 	coming  map[string]int64
 }
 
@@ -73,7 +76,7 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
 		coming: coming, pending: len(coming) > 0,
 	}
-	if err := q.index.eachLink(ctx, sweepStride, m.visit); err != nil {
+	if err := q.index.EachLink(ctx, m.visit); err != nil {
 		return nil, err
 	}
 	m.finish()
@@ -91,32 +94,18 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	return m, nil
 }
 
-// eachLink visits all links, with a rest after so many.
-func (x *Index) eachLink(ctx context.Context, stride int, visit func(r Record, scope string, d digest.Digest) error) error {
-	visited := 0
-	return x.records.List(ctx, linksFolder, func(r Record) error {
-		if visited++; visited%stride == 0 && !pause(ctx, sweepPause) {
-			return ctx.Err()
-		}
-		scope, d, ok := parseLinkKey(r.Key)
-		if !ok {
-			return nil
-		}
-		return visit(r, scope, d)
-	})
-}
-
-func (m *measurement) visit(r Record, scope string, d digest.Digest) error {
+func (m *measurement) visit(l index.Linked) error {
+	scope, d := l.Scope, l.Digest
 	if top, _, _ := strings.Cut(scope, "/"); top != m.top {
 		m.finish()
 		m.top = top
 	}
-	if m.trusted && time.Until(r.Used) > futureSlack {
-		r.Used = m.began // the clock was wrong then
-		_ = m.index.records.Mark(m.ctx, r.Key, r.Used)
+	if m.trusted && time.Until(l.Used) > futureSlack {
+		l.Used = m.began // the clock was wrong then
+		_ = m.index.MarkLink(m.ctx, scope, d, l.Used)
 	}
 	key, size := sumOf(d), int64(unmeasured)
-	owners(scope, func(owner string) bool {
+	index.Owners(scope, func(owner string) bool {
 		held, known := m.owners[owner][key]
 		if known {
 			size = held.size
@@ -124,23 +113,23 @@ func (m *measurement) visit(r Record, scope string, d digest.Digest) error {
 		if size == unmeasured {
 			size = m.size(d)
 		}
-		if size < 0 && m.limits[owner] > 0 && m.began.Sub(r.Used) < pullSpan {
+		if size < 0 && m.limits[owner] > 0 && m.began.Sub(l.Used) < pullSpan {
 			m.pending = true
 		}
 		if m.owners[owner] == nil {
 			m.owners[owner] = make(holdings)
 		}
-		m.owners[owner][key] = holding{used: max(held.used, r.Used.UnixNano()), size: size}
+		m.owners[owner][key] = holding{used: max(held.used, l.Used.UnixNano()), size: size}
 		return true
 	})
-	if size == absent && m.trusted && m.began.Sub(r.Used) > idleAfter && len(m.idle) < idleLimit {
-		m.idle = append(m.idle, r.Key)
+	if size == absent && m.trusted && m.began.Sub(l.Used) > idleAfter && len(m.idle) < idleLimit {
+		m.idle = append(m.idle, l)
 	}
 	return nil
 }
 
 func (m *measurement) size(d digest.Digest) int64 {
-	e, err := m.cache.keeper.shelf.Stat(m.ctx, d)
+	e, err := m.cache.blobs.Stat(m.ctx, d)
 	switch {
 	case err == nil:
 		return e.Size
@@ -201,7 +190,7 @@ func (m *measurement) choose(held holdings, excess int64) victims {
 			continue
 		}
 		tree := m.cache.keeper.tree(m.ctx, c.sha256())
-		last := latest(Entry{Used: time.Unix(0, c.used)}, tree).UnixNano()
+		last := latest(store.Entry{Used: time.Unix(0, c.used)}, tree).UnixNano()
 		for _, n := range tree {
 			if key := sumOf(n.digest); held[key].used <= last && held[key].size > 0 {
 				take(key, held[key])

@@ -10,19 +10,21 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 // estate is a gallery with owners.
 type estate struct {
 	*gallery
-	index   *Index
+	index   *index.Index
 	quotas  *Quotas
 	trimmed map[string]int64 // bytes by owner
 }
 
 func newEstate(t *testing.T, limits map[string]int64) *estate {
 	g := newGallery(t, Limits{})
-	e := &estate{gallery: g, index: NewIndex(g.store), trimmed: make(map[string]int64)}
+	e := &estate{gallery: g, index: index.New(g.store), trimmed: make(map[string]int64)}
 	g.cache.hooks.Trimmed = func(owner string, links int, size int64) {
 		if links == 0 {
 			t.Errorf("%s lost %d bytes with no link", owner, size)
@@ -42,7 +44,7 @@ func (e *estate) pull(scope, name string, layers ...string) digest.Digest {
 	}
 	m := e.naming(name, false, parts...)
 	for _, d := range append(parts, m) {
-		if err := e.index.AddLink(e.t.Context(), scope, d, Link{Size: 1}); err != nil {
+		if err := e.index.AddLink(e.t.Context(), scope, d, index.Link{Size: 1}); err != nil {
 			e.t.Fatal(err)
 		}
 	}
@@ -73,7 +75,7 @@ func (e *estate) round() {
 
 func (e *estate) linked(scope string, d digest.Digest) bool {
 	_, err := e.index.Link(e.t.Context(), scope, d)
-	_, disk := NewIndex(e.store).Link(e.t.Context(), scope, d)
+	_, disk := index.New(e.store).Link(e.t.Context(), scope, d)
 	if (err == nil) != (disk == nil) {
 		e.t.Errorf("%s has %s in memory: %v, on disk: %v", scope, e.names[d], err, disk)
 	}
@@ -168,13 +170,13 @@ func TestKeepQuotas(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		c, store := kept(t, dir, Limits{})
-		index := NewIndex(store)
-		q := NewQuotas(c, index, map[string]int64{"acme": 2500})
+		known := index.New(store)
+		q := NewQuotas(c, known, map[string]int64{"acme": 2500})
 		done := make(chan struct{})
 		go func() { defer close(done); q.Keep(t.Context()) }()
 		link := func(n int) {
 			_, d := content(n, 1000)
-			if err := index.AddLink(t.Context(), "acme/_/x", d, Link{Size: 1000}); err != nil {
+			if err := known.AddLink(t.Context(), "acme/_/x", d, index.Link{Size: 1000}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -209,8 +211,9 @@ func TestQuotaOnBrokenDisk(t *testing.T) {
 	two := e.pull("acme/_/hub/two", "m2", "a2")
 	var troubles []string
 	e.cache.hooks.Trouble = func(op string, err error) { troubles = append(troubles, op) }
-	broken := &brokenLedger{Ledger: e.store, fail: map[string]error{"delete": fs.ErrPermission, "mark": fs.ErrPermission}}
-	e.index.records = broken
+	broken := &brokenLedger{Records: e.store, fail: map[string]error{"delete": fs.ErrPermission, "mark": fs.ErrPermission}}
+	e.index = index.New(broken)
+	e.quotas.index = e.index
 	e.quotas.Used("acme/_/hub/one", one, true)
 	e.round()
 	e.expect("m1 a1 m2 a2")

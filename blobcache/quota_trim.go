@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 // trimming is a walk over all links that removes those of owners over their
@@ -39,7 +41,7 @@ func (q *Quotas) trim(ctx context.Context, m *measurement) error {
 			t.wanted[key] = true
 		}
 	}
-	if err := q.index.eachLink(ctx, sweepStride, t.visit); err != nil {
+	if err := q.index.EachLink(ctx, t.visit); err != nil {
 		return err
 	}
 	t.dropUnnamed()
@@ -55,18 +57,19 @@ func (q *Quotas) trim(ctx context.Context, m *measurement) error {
 	return nil
 }
 
-func (t *trimming) visit(r Record, scope string, d digest.Digest) error {
+func (t *trimming) visit(l index.Linked) error {
+	scope, d := l.Scope, l.Digest
 	key := sumOf(d)
 	if !t.wanted[key] {
 		return nil
 	}
 	owner, h, doomed := t.loser(scope, key)
 	// A link that was saved or marked since has been used since.
-	if !doomed || r.Used.UnixNano() > h.used || t.usedSince(item{scope, d}) {
+	if !doomed || l.Used.UnixNano() > h.used || t.usedSince(item{scope, d}) {
 		t.named[key] = true
 		return nil
 	}
-	if err := t.index.dropLink(t.ctx, r.Key); err != nil {
+	if err := t.index.DropLink(t.ctx, scope, d); err != nil {
 		t.named[key] = true
 		t.cache.trouble("remove a link", err)
 		return nil
@@ -83,7 +86,7 @@ func (t *trimming) visit(r Record, scope string, d digest.Digest) error {
 // loser is the owner of a scope, or one that it is a part of, that is to lose
 // some content.
 func (t *trimming) loser(scope string, key sum) (loser string, h holding, ok bool) {
-	owners(scope, func(owner string) bool {
+	index.Owners(scope, func(owner string) bool {
 		h, ok = t.over[owner][key]
 		loser = owner
 		return !ok
@@ -122,7 +125,7 @@ func (t *trimming) dropNow(d digest.Digest) (done bool) {
 	if t.ctx.Err() != nil || t.cache.filling(d) || k.busy(d) {
 		return false
 	}
-	e, err := k.shelf.Stat(t.ctx, d)
+	e, err := k.blobs.Stat(t.ctx, d)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
 	}

@@ -84,7 +84,7 @@ func TestRangesLeftBehind(t *testing.T) {
 				return nil, errSource
 			}
 			if n == 1 { // never gets far
-				return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(offset), 10), paced(cut(s.from(offset), 0), 1, 5*time.Second))), nil
+				return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(offset), 10), Paced(cut(s.from(offset), 0), 1, 5*time.Second))), nil
 			}
 			return s.slow(ctx, offset, length), nil
 		}

@@ -28,7 +28,7 @@ func ranges(t *testing.T, test func(t *testing.T, e *env, s *source)) {
 
 // slow sends a range at a megabyte a second, and counts.
 func (s *source) slow(ctx context.Context, offset, length int64) *blobcache.Body {
-	return s.span(offset, length, polite(ctx, s.counted(paced(s.from(offset), 20_000, 20*time.Millisecond))))
+	return s.span(offset, length, polite(ctx, s.counted(Paced(s.from(offset), 20_000, 20*time.Millisecond))))
 }
 
 func (s *source) counted(r io.Reader) io.Reader {
@@ -119,7 +119,7 @@ func TestRangesOfFastSource(t *testing.T) {
 					if n > 1 {
 						pause = test.later
 					}
-					return s.span(offset, length, paced(s.from(offset), 128<<10, pause)), nil
+					return s.span(offset, length, Paced(s.from(offset), 128<<10, pause)), nil
 				}
 				if e.whole(s); s.most != test.most {
 					t.Errorf("%d connections at once", s.most)

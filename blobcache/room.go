@@ -43,7 +43,7 @@ type disk struct {
 
 func (k *keeper) disk(ctx context.Context) disk {
 	written := k.written.Load()
-	free, total, err := k.shelf.Free(ctx)
+	free, total, err := k.blobs.Free(ctx)
 	if err != nil {
 		k.hooks.trouble("measure free disk space", err)
 	}
@@ -68,9 +68,6 @@ func (k *keeper) largest(limit int64) int64 {
 	if limit > 0 {
 		most = limit
 	}
-	if k == nil {
-		return most
-	}
 	if k.limits.MaxBlobSize > 0 {
 		most = min(most, k.limits.MaxBlobSize)
 	}
@@ -85,7 +82,7 @@ func (k *keeper) largest(limit int64) int64 {
 // be stored even if all else were removed. What can never fit must not make
 // anything go, nor wait for it.
 func (k *keeper) fits(ctx context.Context, size int64) error {
-	if k == nil || size <= 0 {
+	if size <= 0 {
 		return nil
 	}
 	if k.tooLarge(size) {
@@ -119,9 +116,6 @@ func (k *keeper) capacity(disk disk) int64 {
 
 // reserve makes room for so many bytes, and waits for it if need be.
 func (k *keeper) reserve(ctx context.Context, r *reservation, size int64) error {
-	if k == nil {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, roomPatience)
 	defer cancel()
 	for waiting := false; ; {
@@ -153,10 +147,6 @@ func (k *keeper) want(more int64) {
 // tryReserve makes room for so many bytes if there is some. If there is none it
 // returns what is closed when there may be, or an error if waiting does not help.
 func (k *keeper) tryReserve(ctx context.Context, r *reservation, size int64) (wait <-chan struct{}, err error) {
-	if k == nil {
-		r.bytes += size
-		return nil, nil
-	}
 	disk := k.disk(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -193,18 +183,11 @@ func (k *keeper) coming(written int64) int64 { return k.reserved - min(written, 
 
 // wrote hears of bytes of a fill that are on the disk now, or that have their
 // place on it.
-func (k *keeper) wrote(n int64) {
-	if k != nil {
-		k.written.Add(n)
-	}
-}
+func (k *keeper) wrote(n int64) { k.written.Add(n) }
 
 // settle ends a reservation of which so much is on the disk: with the content
 // stored, or with nothing.
 func (k *keeper) settle(r *reservation, written int64, d digest.Digest, stored int64) {
-	if k == nil {
-		return
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.count(r, -r.bytes)

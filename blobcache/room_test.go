@@ -8,17 +8,20 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // smallDisk is a shelf on a disk of so many bytes that has nothing else on it.
 type smallDisk struct {
-	*FileStore
+	*store.FileStore
+	dir  string
 	size int64
 }
 
 func (s *smallDisk) Free(context.Context) (free, total int64, err error) {
 	free = s.size
-	err = filepath.WalkDir(filepath.Dir(s.temp()), func(_ string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(s.dir, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
@@ -40,11 +43,11 @@ func TestRoomBesideAFill(t *testing.T) {
 	}{{3_900_000, true}, {4_100_000, false}} {
 		dir := t.TempDir()
 		synctest.Test(t, func(t *testing.T) {
-			store, err := OpenFileStore(dir)
+			files, err := store.OpenFileStore(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := NewBounded(&smallDisk{store, 10_000_000}, Limits{Reserve: 1}, Hooks{})
+			c := New(&smallDisk{files, dirOf(files), 10_000_000}, Limits{Reserve: 1}, Hooks{})
 			large, d := content(1, 6_000_000)
 			gate := make(chan struct{})
 			r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
@@ -85,11 +88,11 @@ func TestRoomBesideAFill(t *testing.T) {
 func TestRoomAfterAFailure(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		store, err := OpenFileStore(dir)
+		files, err := store.OpenFileStore(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := NewBounded(&smallDisk{store, 10_000_000}, Limits{Reserve: 1}, Hooks{})
+		c := New(&smallDisk{files, dirOf(files), 10_000_000}, Limits{Reserve: 1}, Hooks{})
 		large, d := content(1, 6_000_000)
 		r, _, err := c.Get(t.Context(), Request{Digest: d, Size: -1, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
 			return &Body{ReadCloser: io.NopCloser(bytes.NewReader(large[:5_000_000])), Size: 6_000_000}, nil
@@ -109,7 +112,7 @@ func TestRoomAfterAFailure(t *testing.T) {
 		if written := c.keeper.written.Load(); c.keeper.reserved != 0 || written != 0 {
 			t.Errorf("%d bytes stay reserved, %d written", c.keeper.reserved, written)
 		}
-		if free, total, err := c.keeper.shelf.Free(t.Context()); free != total || err != nil {
+		if free, total, err := c.blobs.Free(t.Context()); free != total || err != nil {
 			t.Errorf("%d of %d bytes are free, %v", free, total, err)
 		}
 	})

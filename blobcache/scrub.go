@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/time/rate"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
@@ -37,16 +39,13 @@ type Scrubbing struct {
 	Took    time.Duration
 }
 
-// Scrub reads all stored content of a bounded cache, at most so many bytes a
+// Scrub reads all stored content, at most so many bytes a
 // second or at any rate if that is 0, and drops what has lost its digest or
 // cannot be read: the next pull fetches it again. Each scrub begins somewhere
 // else, so that what a restart keeps it from reaching is not always the same.
 // An error is ctx's, or the shelf's where it cannot be walked.
 func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64) (Scrubbing, error) {
-	if c.keeper == nil {
-		return Scrubbing{}, fmt.Errorf("scrub a cache without bounds: %w", errors.ErrUnsupported)
-	}
-	found, err := c.scrub(ctx, bytesPerSecond, func(Entry) bool { return true })
+	found, err := c.scrub(ctx, bytesPerSecond, func(store.Entry) bool { return true })
 	c.tellScrubbed(found)
 	return found, err
 }
@@ -57,7 +56,7 @@ func (c *Cache) tellScrubbed(found Scrubbing) {
 	}
 }
 
-func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(Entry) bool) (Scrubbing, error) {
+func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(store.Entry) bool) (Scrubbing, error) {
 	limit := rate.Inf
 	if bytesPerSecond > 0 {
 		limit = rate.Limit(bytesPerSecond)
@@ -73,7 +72,7 @@ func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(Entr
 // verified when it is asked for comes first: all of a cache that an earlier
 // version has written.
 func (c *Cache) keepScrubbing(ctx context.Context) {
-	found, err := c.scrub(ctx, scrubRate, func(e Entry) bool { return e.Doubtful })
+	found, err := c.scrub(ctx, scrubRate, func(e store.Entry) bool { return e.Doubtful })
 	if err != nil && ctx.Err() == nil {
 		c.trouble("verify stored content", err)
 	}
@@ -84,7 +83,7 @@ func (c *Cache) keepScrubbing(ctx context.Context) {
 		if _, err := c.Scrub(ctx, scrubRate); err != nil && ctx.Err() == nil {
 			c.trouble("scrub", err)
 		}
-		if !pause(ctx, scrubRest) {
+		if !store.Pause(ctx, scrubRest) {
 			return
 		}
 	}
@@ -92,7 +91,7 @@ func (c *Cache) keepScrubbing(ctx context.Context) {
 
 type scrub struct {
 	cache   *Cache
-	which   func(Entry) bool
+	which   func(store.Entry) bool
 	limiter *rate.Limiter
 	found   Scrubbing
 	doubts  []digest.Digest // what could not be read
@@ -102,7 +101,7 @@ func (s *scrub) run(ctx context.Context) error {
 	start := fmt.Sprintf("%02x", rand.IntN(256))
 	var unseen error
 	for _, second := range []bool{false, true} {
-		unseen = s.cache.keeper.shelf.Walk(ctx, func(e Entry) error {
+		unseen = s.cache.blobs.Walk(ctx, func(e store.Entry) error {
 			if (e.Digest.Encoded() < start) == second && s.which(e) {
 				s.check(ctx, e.Digest, s.doubt)
 			}
@@ -129,13 +128,13 @@ func (s *scrub) check(ctx context.Context, d digest.Digest, unreadable func(cont
 		return
 	}
 	var size int64
-	err := s.cache.keeper.shelf.Check(ctx, d, func(ctx context.Context, n int) error {
+	err := s.cache.blobs.Check(ctx, d, func(ctx context.Context, n int) error {
 		if size += int64(n); size <= scrubSeek {
 			return nil
 		}
 		return s.limiter.WaitN(ctx, n)
 	})
-	damaged := errors.Is(err, ErrDamaged)
+	damaged := errors.Is(err, store.ErrDamaged)
 	switch {
 	case ctx.Err() != nil || !damaged && errors.Is(err, fs.ErrNotExist):
 		return

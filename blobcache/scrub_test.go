@@ -5,15 +5,20 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // dimShelf cannot read some of its content.
 type dimShelf struct {
-	*FileStore
+	*store.FileStore
 	unreadable map[digest.Digest]int // how often yet
 }
 
@@ -29,11 +34,11 @@ func (s *dimShelf) Check(ctx context.Context, d digest.Digest, wait func(context
 // from damage.
 func TestScrub(t *testing.T) {
 	const size = 1000
-	store, err := OpenFileStore(t.TempDir())
+	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	shelf := &dimShelf{store, make(map[digest.Digest]int)}
+	shelf := &dimShelf{files, make(map[digest.Digest]int)}
 	c := keptOn(t, shelf, Limits{})
 	var healed []digest.Digest
 	var told Scrubbing
@@ -45,10 +50,7 @@ func TestScrub(t *testing.T) {
 		_, d := content(n, size)
 		digests = append(digests, d)
 	}
-	name, err := store.content(digests[3])
-	if err != nil {
-		t.Fatal(err)
-	}
+	name := pathOf(dirOf(files), digests[3])
 	other, _ := content(4, size)
 	if err := os.WriteFile(name, other, 0o600); err != nil {
 		t.Fatal(err)
@@ -82,7 +84,83 @@ func TestScrub(t *testing.T) {
 	if _, err := c.Scrub(ctx, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	if _, err := New(store, Hooks{}).Scrub(t.Context(), 0); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("without bounds: %v", err)
+}
+
+// dirOf is the directory of a store.
+func dirOf(s *store.FileStore) string {
+	spool, err := s.Spool(context.Background())
+	if err != nil {
+		panic(err)
 	}
+	defer spool.Close()
+	defer os.Remove(spool.Name())
+	return filepath.Dir(filepath.Dir(spool.Name()))
+}
+
+// pathOf is where a store in a directory has some content.
+func pathOf(dir string, d digest.Digest) string {
+	return filepath.Join(dir, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
+}
+
+// TestScrubOfPart: a folder that cannot be read keeps no scrub from the rest.
+func TestScrubOfPart(t *testing.T) {
+	dir := t.TempDir()
+	c, _ := kept(t, dir, Limits{})
+	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		if err := c.PutBytes(t.Context(), algorithm.FromString("x"), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "blobs", "sha384"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := c.Scrub(t.Context(), 0); err == nil || found.Checked != 2 {
+		t.Errorf("got %+v, %v; want 2 checked and an error", found, err)
+	}
+}
+
+// TestDoubtfulComesFirst in the background, and is counted.
+func TestDoubtfulComesFirst(t *testing.T) {
+	dir := t.TempDir()
+	s, err := store.OpenFileStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.DetectsChanges() {
+		t.Skip("the file system does not keep markers")
+	}
+	c := keptOn(t, s, Limits{})
+	told := make(chan Scrubbing, 2)
+	c.hooks.Scrubbed = func(found Scrubbing) { told <- found }
+	for n := range 10 {
+		pull(t, c, n, 1000)
+	}
+	var old []digest.Digest
+	for n := range 4 {
+		_, d := content(n, 1000)
+		then := time.Now().Add(-100 * time.Hour)
+		if err := os.Chtimes(pathOf(dir, d), then, then); err != nil {
+			t.Fatal(err)
+		}
+		old = append(old, d)
+	}
+	if err := os.Truncate(pathOf(dir, old[0]), 999); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var keeping sync.WaitGroup
+	keeping.Go(func() { c.keepScrubbing(ctx) })
+	if found := <-told; found.Checked != 4 || found.Damaged != 1 || found.Healed != 1 {
+		t.Errorf("first: got %+v, want 4 checked and 1 of them healed", found)
+	}
+	for _, d := range old[1:] {
+		if e, err := s.Stat(t.Context(), d); err != nil || e.Doubtful {
+			t.Errorf("%s: got %+v, %v; want it verified", d, e, err)
+		}
+	}
+	if found := <-told; found.Checked != 9 || found.Damaged != 0 {
+		t.Errorf("then: got %+v, want 9 checked", found)
+	}
+	cancel()
+	keeping.Wait()
 }

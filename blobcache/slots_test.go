@@ -21,12 +21,13 @@ func (e *env) asker(endpoint, group string, limits blobcache.SourceLimits) func(
 	}
 }
 
-// dripping is a source that sends so many bytes each second, for ever.
+// dripping is a source that sends so many bytes each second, for longer than any
+// test lasts. The disk has room for all of them.
 func (e *env) dripping(seed uint64, rate int) *source {
 	s := e.source(random(seed, 1<<20))
 	s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
-		body := s.body(offset, polite(ctx, paced(endless{}, rate, time.Second)))
-		body.Size = 1 << 40
+		body := s.body(offset, polite(ctx, Paced(endless{}, rate, time.Second)))
+		body.Size = 1 << 30
 		return body, nil
 	}
 	return s

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // Find returns stored content of at most limit bytes, all that it names counting as
@@ -87,16 +89,16 @@ func (c *Cache) put(ctx context.Context, d digest.Digest, content []byte) (err e
 		c.keeper.failed(err)
 		c.keeper.used(d, true)
 	}()
-	spool, err := c.store.Spool(ctx)
+	spool, err := c.blobs.Spool(ctx)
 	if err != nil {
 		return err
 	}
 	defer spool.Close()
 	if _, err = spool.Write(content); err == nil {
-		err = c.store.Commit(ctx, d, spool)
+		err = c.blobs.Commit(ctx, d, spool)
 	}
 	if err != nil {
-		discard(spool)
+		store.Discard(spool)
 		return err
 	}
 	stored = size

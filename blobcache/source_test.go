@@ -144,8 +144,8 @@ func gated(ctx context.Context, gate <-chan struct{}, r io.Reader) io.Reader {
 	})
 }
 
-// paced is r in pieces, with a pause before each.
-func paced(r io.Reader, piece int, pause time.Duration) io.Reader {
+// Paced is r in pieces, with a pause before each.
+func Paced(r io.Reader, piece int, pause time.Duration) io.Reader {
 	return readFunc(func(p []byte) (int, error) {
 		time.Sleep(pause)
 		return r.Read(p[:min(len(p), piece)])

@@ -197,10 +197,3 @@ func (s *spool) awaitBytes(ctx context.Context, off int64) (int64, error) {
 		}
 	}
 }
-
-// discard removes a spool's temporary file; whoever reads it may go on.
-func discard(file *os.File) {
-	if file != nil {
-		_ = os.Remove(file.Name())
-	}
-}

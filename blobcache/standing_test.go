@@ -125,7 +125,7 @@ func TestGetStoredOfOtherSource(t *testing.T) {
 // TestGetStoresOnce: content of several sources is stored and counted once.
 func TestGetStoresOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
-		c := blobcache.NewBounded(e.store, blobcache.Limits{Reserve: -1}, e.hooks())
+		c := blobcache.New(e.store, blobcache.Limits{Reserve: -1}, e.hooks())
 		content := random(2, 60_000)
 		for i := range 3 {
 			s := e.source(content)

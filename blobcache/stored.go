@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // Has reports whether the content is stored, and its size.
@@ -29,10 +31,10 @@ func (c *Cache) Used(d digest.Digest) { c.keeper.used(d, true) }
 // open returns a reader of stored content, or nil. Storage that fails is as
 // good as storage that is empty.
 func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
-	file, err := c.store.Open(ctx, d)
+	file, err := c.blobs.Open(ctx, d)
 	if err != nil {
 		switch {
-		case errors.Is(err, ErrDamaged):
+		case errors.Is(err, store.ErrDamaged):
 			c.replace(ctx, d, err)
 		case !errors.Is(err, fs.ErrNotExist):
 			c.trouble("open stored content", err)
@@ -117,11 +119,9 @@ func (c *Cache) heal(ctx context.Context, d digest.Digest, why error) (ok bool) 
 func (c *Cache) replace(ctx context.Context, d digest.Digest, why error) {
 	c.removing.Lock()
 	defer c.removing.Unlock()
-	if c.keeper != nil {
-		e, err := c.keeper.shelf.Stat(ctx, d)
-		if err == nil && !e.Doubtful || errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrDamaged) {
-			return
-		}
+	e, err := c.blobs.Stat(ctx, d)
+	if err == nil && !e.Doubtful || errors.Is(err, fs.ErrNotExist) && !errors.Is(err, store.ErrDamaged) {
+		return
 	}
 	c.healed(ctx, d, why)
 }
@@ -140,10 +140,7 @@ func (c *Cache) healed(ctx context.Context, d digest.Digest, why error) (ok bool
 }
 
 func (c *Cache) remove(ctx context.Context, d digest.Digest) error {
-	if c.keeper == nil {
-		return c.store.Remove(ctx, d)
-	}
-	e, err := c.keeper.shelf.Stat(ctx, d)
+	e, err := c.blobs.Stat(ctx, d)
 	if errors.Is(err, fs.ErrNotExist) {
 		e.Size = 0 // gone meanwhile, or no content
 	}

@@ -8,14 +8,11 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
-	// sweepPause is what a walk rests after sweepStride entries, so that a
-	// million of them take neither the processor nor the disk from pulls.
-	sweepStride = 1024
-	sweepPause  = 2 * time.Millisecond
-
 	// sweepVictims is how many entries a sweep holds in memory, some 10 MiB of
 	// them, before it removes these and walks again.
 	sweepVictims = 64 << 10
@@ -116,22 +113,18 @@ func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
 	if k.limits.UnusedFor > 0 && trusted {
 		s.aged = now.Add(-k.limits.UnusedFor)
 	}
-	visited := 0
-	err := k.shelf.Walk(ctx, func(e Entry) error {
-		if visited++; visited%sweepStride == 0 && !pause(ctx, sweepPause) {
-			return ctx.Err()
-		}
+	err := k.blobs.Walk(ctx, store.Paced(ctx, store.WalkStride, func(e store.Entry) error {
 		s.total += e.Size
 		if e.Used.After(now) {
 			// The clock was wrong then, or it is now.
 			if trusted && time.Until(e.Used) > futureSlack {
-				_ = k.shelf.Touch(ctx, e.Digest, now)
+				_ = k.blobs.Touch(ctx, e.Digest, now)
 			}
 			e.Used = now
 		}
 		s.consider(e)
 		return nil
-	})
+	}))
 	if err != nil && ctx.Err() == nil {
 		// What can be seen is kept within bounds all the same.
 		k.hooks.trouble("walk", err)
@@ -140,9 +133,9 @@ func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
 	return s, err
 }
 
-func (s *survey) tooOld(e Entry) bool { return e.Used.Before(s.aged) }
+func (s *survey) tooOld(e store.Entry) bool { return e.Used.Before(s.aged) }
 
-func (s *survey) consider(e Entry) {
+func (s *survey) consider(e store.Entry) {
 	if s.excess <= 0 && !s.tooOld(e) {
 		return
 	}
@@ -180,7 +173,7 @@ const evictErrors = 10
 // evict removes entries, the oldest first and each with its parts, until there
 // is no excess and nothing too old. What was used meanwhile stays.
 func (k *keeper) evict(ctx context.Context, s *survey) (removed int64) {
-	slices.SortFunc(s.victims, func(a, b Entry) int { return a.Used.Compare(b.Used) })
+	slices.SortFunc(s.victims, func(a, b store.Entry) int { return a.Used.Compare(b.Used) })
 	v := &eviction{keeper: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool)}
 	for _, e := range s.victims {
 		if ctx.Err() != nil || v.errors >= evictErrors || v.removed >= s.excess && !s.tooOld(e) {
@@ -193,7 +186,7 @@ func (k *keeper) evict(ctx context.Context, s *survey) (removed int64) {
 
 // image removes an entry, and with it those of its parts that were not used
 // later than by itself: so an image goes as a whole.
-func (v *eviction) image(ctx context.Context, e Entry) {
+func (v *eviction) image(ctx context.Context, e store.Entry) {
 	var tree []node
 	if v.limits.Parts != nil && e.Size <= partsSize {
 		tree = v.tree(ctx, e.Digest)
@@ -204,14 +197,14 @@ func (v *eviction) image(ctx context.Context, e Entry) {
 	last := latest(e, tree)
 	slices.SortFunc(tree, func(a, b node) int { return cmp.Compare(b.height, a.height) })
 	for _, n := range tree {
-		part, err := v.shelf.Stat(ctx, n.digest)
+		part, err := v.blobs.Stat(ctx, n.digest)
 		if err == nil && !part.Used.After(last) {
 			v.one(ctx, part)
 		}
 	}
 }
 
-func (v *eviction) one(ctx context.Context, e Entry) (ok bool) {
+func (v *eviction) one(ctx context.Context, e store.Entry) (ok bool) {
 	v.writing.Lock()
 	defer v.writing.Unlock()
 	var roots []item
@@ -238,18 +231,18 @@ func (v *eviction) one(ctx context.Context, e Entry) (ok bool) {
 
 // usedSince tells whether a use has been written down since the walk, by this
 // process or another. A time that has not come yet is no use.
-func (k *keeper) usedSince(ctx context.Context, e Entry) bool {
-	now, err := k.shelf.Stat(ctx, e.Digest)
+func (k *keeper) usedSince(ctx context.Context, e store.Entry) bool {
+	now, err := k.blobs.Stat(ctx, e.Digest)
 	return err == nil && now.Used.After(e.Used) && time.Until(now.Used) <= futureSlack
 }
 
 // byUse is a heap with the entry that was used last on top.
-type byUse []Entry
+type byUse []store.Entry
 
 func (b byUse) Len() int           { return len(b) }
 func (b byUse) Less(i, j int) bool { return b[i].Used.After(b[j].Used) }
 func (b byUse) Swap(i, j int)      { b[i], b[j] = b[j], b[i] }
-func (b *byUse) Push(e any)        { *b = append(*b, e.(Entry)) }
+func (b *byUse) Push(e any)        { *b = append(*b, e.(store.Entry)) }
 func (b *byUse) Pop() any {
 	last := len(*b) - 1
 	e := (*b)[last]

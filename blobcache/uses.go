@@ -2,11 +2,14 @@ package blobcache
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
@@ -141,15 +144,13 @@ func spread(taken map[item]use, tree func(digest.Digest) []node) []dated {
 	return all
 }
 
-// writeDown has uses marked, resting now and then. Those that cannot be marked
-// are passed over, so that the others are not forgotten with them, unless none
-// can be. It returns the first error.
+// writeDown calls mark for all uses, resting now and then, and returns the first
+// error. It goes on after an error, so that one use that cannot be marked does not
+// lose the others, but gives up after evictErrors failures in a row.
 func writeDown(uses []dated, mark func(dated) error) (first error) {
+	mark = store.Paced(context.Background(), store.WalkStride, mark) // also after the cache's context has ended
 	failures := 0
-	for i, use := range uses {
-		if i%sweepStride == sweepStride-1 {
-			time.Sleep(sweepPause) // also at the end, when the context has ended
-		}
+	for _, use := range uses {
 		err := mark(use)
 		if err == nil {
 			failures = 0

@@ -33,10 +33,10 @@ func TestAnonymous(t *testing.T) {
 func TestForeignTokens(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
 	mint := func(storage, prefix string, now time.Time) string {
-		ring := tokenissuer.NewKeyRing(tokenissuer.KeyRingConfig{
+		issuer := tokenissuer.New(tokenissuer.Config{
 			Storage: &certmagic.FileStorage{Path: storage}, Prefix: prefix, Now: func() time.Time { return now },
 		})
-		token, err := tokenissuer.New(tokenissuer.Config{KeyRing: ring}).Mint(t.Context(), tokenissuer.MintRequest{
+		token, err := issuer.Mint(t.Context(), tokenissuer.MintRequest{
 			Issuer: s.url, Identity: tokenissuer.Identity{Name: "alice", Directory: "static"}, Lifetime: time.Minute, Use: tokenissuer.Access,
 		})
 		if err != nil {

@@ -8,13 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // rootOf is a directory in which somebody is called root.
@@ -95,7 +95,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 							if who.Directory != d.name || who.Admin != (i == 0 && who.Name == "root" && d.name == trusted.name) {
 								t.Errorf("%s: got %s, admin %v", text, who.ID(), who.Admin)
 							}
-							verdict, err := running.now()[0].access.Decide(t.Context(), who, "secret", directory.Member)
+							verdict, err := runningHandler(t).access.Decide(t.Context(), who, "secret", directory.Member)
 							if err != nil || verdict.Ok && who.Directory != trusted.name {
 								t.Errorf("%s: got %+v, %v in the group of the other", text, verdict, err)
 							}
@@ -118,7 +118,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 // it is given, which must be the same.
 func logsInAs(t *testing.T, text, name, secret string) (access.Caller, bool) {
 	t.Helper()
-	h := running.now()[0]
+	h := runningHandler(t)
 	request := httptest.NewRequest(http.MethodGet, "/jwt/auth", nil)
 	who, err := h.accounts.Authenticate(t.Context(), directory.Login{Name: name, Password: secret, Request: request, Subnet: text})
 	if err != nil {
@@ -140,7 +140,7 @@ func logsInAs(t *testing.T, text, name, secret string) (access.Caller, bool) {
 	if err != nil || bearer.ID() != who.ID() || bearer.Admin != who.Admin {
 		t.Errorf("%s: got %s by Basic and %s, %v by the token", text, who.ID(), bearer.ID(), err)
 	}
-	if accesstoken.IsOurs(secret) != (who.Token != "") {
+	if _, isToken := accesstoken.Parse(secret); isToken != (who.Token != "") {
 		t.Errorf("%s: got the access token %q", text, who.Token)
 	}
 	return who, true

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -24,9 +25,9 @@ func TestCacheStatus(t *testing.T) {
 	defer release()
 	body := s.open(blobPath("acme", "alpine", slow), as("alice")).Body
 	defer body.Close()
-	var all cacheStatuses
+	var all admin.CacheList
 	eventually(t, "the groups are measured and the fill is seen", func() bool {
-		a := s.ask("GET", cachePath, "").expect(t, http.StatusOK, "")
+		a := s.ask("GET", adminCacheStatus, "").expect(t, http.StatusOK, "")
 		if err := json.Unmarshal(a.body, &all); err != nil || len(all.Caches) != 1 {
 			t.Fatalf("%v: %s", err, a.body)
 		}
@@ -42,8 +43,8 @@ func TestCacheStatus(t *testing.T) {
 			t.Errorf("the table lacks %q:\n%s", what, table)
 		}
 	}
-	s.ask("GET", cachePath+"?x=1", "").expect(t, http.StatusBadRequest, "")
-	s.ask("DELETE", cachePath, "").expect(t, http.StatusMethodNotAllowed, "")
+	s.ask("GET", adminCacheStatus+"?x=1", "").expect(t, http.StatusBadRequest, "")
+	s.ask("DELETE", adminCacheStatus, "").expect(t, http.StatusMethodNotAllowed, "")
 }
 
 // TestScrubCommand: it finds what the disk has damaged, and the next pull is
@@ -77,6 +78,6 @@ func TestScrubCommand(t *testing.T) {
 			t.Errorf("the rate %s is taken", rate)
 		}
 	}
-	s.ask("POST", scrubPath, `{"rate":-1}`).expect(t, http.StatusBadRequest, "")
-	s.ask("POST", scrubPath, `{"else":1}`).expect(t, http.StatusBadRequest, "")
+	s.ask("POST", adminCacheScrub, `{"rate":-1}`).expect(t, http.StatusBadRequest, "")
+	s.ask("POST", adminCacheScrub, `{"else":1}`).expect(t, http.StatusBadRequest, "")
 }

@@ -12,7 +12,16 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
+)
+
+// The paths of the admin API.
+const (
+	adminTokens      = "/dependency_proxy/tokens"
+	adminExplainPull = "/dependency_proxy/explain"
+	adminCacheStatus = "/dependency_proxy/cache"
+	adminCacheScrub  = "/dependency_proxy/cache/scrub"
 )
 
 // startWithAdmin is start with an admin endpoint.
@@ -105,7 +114,7 @@ func (s *site) create(args ...string) (secret, id string) {
 	s.t.Helper()
 	stdout, stderr, err := s.commandParts(append([]string{"token", "create"}, args...)...)
 	secret = strings.TrimSuffix(stdout, "\n")
-	id = accesstoken.IDOf(secret)
+	id, _ = accesstoken.Parse(secret)
 	if err != nil || id == "" || !strings.Contains(stderr, id) {
 		s.t.Fatalf("%v: %v: %q, %q", args, err, stdout, stderr)
 	}
@@ -131,44 +140,44 @@ func TestAdminErrors(t *testing.T) {
 		status int
 		text   string
 	}{
-		"PUT":               {s.ask("PUT", tokensPath, order), 405, "GET, POST"},
-		"DELETE all":        {s.ask("DELETE", tokensPath, ""), 405, "GET, POST"},
-		"GET one":           {s.ask("GET", tokensPath+none, ""), 405, "DELETE"},
-		"POST explain":      {s.ask("POST", explainPath, "{}"), 405, "GET"},
-		"HEAD":              {s.ask("HEAD", tokensPath, ""), 405, ""},
-		"form":              {s.ask("POST", tokensPath, order, noJSON), 415, "application/json"},
-		"not JSON":          {s.ask("POST", tokensPath, "kind=deploy"), 400, "no such request"},
-		"unknown field":     {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"admin":true}`), 400, "admin"},
-		"long":              {s.ask("POST", tokensPath, `"`+strings.Repeat("x", maxAdminBody)+`"`), 413, "65536"},
-		"empty":             {s.ask("POST", tokensPath, `{}`), 400, "kind"},
-		"no group":          {s.ask("POST", tokensPath, `{"kind":"deploy"}`), 400, "one group"},
-		"unknown group":     {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acmee"]}`), 400, "no group 'acmee'"},
-		"upper case":        {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["Acme"]}`), 400, "lower case"},
-		"unknown role":      {s.ask("POST", tokensPath, `{"kind":"group","groups":["acme"],"role":"root"}`), 400, "maintainer"},
-		"deploy manages":    {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"scopes":["manage"]}`), 400, "pulling only"},
-		"unknown scope":     {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"scopes":["push"]}`), 400, "scopes"},
-		"unknown account":   {s.ask("POST", tokensPath, `{"kind":"personal","account":"zoe"}`), 400, "no account 'zoe'"},
-		"blocked account":   {s.ask("POST", tokensPath, `{"kind":"personal","account":"bob"}`), 400, "blocked"},
-		"no account":        {s.ask("POST", tokensPath, `{"kind":"personal"}`), 400, "owner"},
-		"too long a life":   {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"lifetime":"400d"}`), 400, "366 days"},
-		"too short a life":  {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"lifetime":"1s"}`), 400, "lifetime"},
-		"no such site":      {s.ask("POST", tokensPath, `{"kind":"deploy","groups":["acme"],"site":"x"}`), 404, "'x'"},
-		"revoke none":       {s.ask("DELETE", tokensPath+none, ""), 404, "access token"},
-		"revoke no id":      {s.ask("DELETE", tokensPath+"/..%2f..%2fcertificates", ""), 400, "16 lower-case"},
-		"unknown parameter": {s.ask("GET", tokensPath+"?user=x", ""), 400, "'user'"},
-		"twice":             {s.ask("GET", explainPath+"?as=a&as=b", ""), 400, "twice"},
-		"no image":          {s.ask("GET", explainPath+"?as=alice", ""), 400, "acme/alpine:3.20"},
-		"bad image":         {s.ask("GET", explainPath+"?as=alice&pull=acme/Alpine", ""), 400, "lower-case"},
-		"bad digest":        {s.ask("GET", explainPath+"?pull=acme/alpine@sha256:12", ""), 400, "not a digest"},
-		"explain no site":   {s.ask("GET", explainPath+"?pull=acme/alpine&site=x", ""), 404, "'x'"},
-		"wrong origin":      {s.ask("POST", tokensPath, order, header("Origin", "https://evil.example")), 403, "origin"},
-		"wrong host":        {s.ask("POST", tokensPath, order, host("evil.example")), 403, "host"},
+		"PUT":               {s.ask("PUT", adminTokens, order), 405, "GET, POST"},
+		"DELETE all":        {s.ask("DELETE", adminTokens, ""), 405, "GET, POST"},
+		"GET one":           {s.ask("GET", adminTokens+none, ""), 405, "DELETE"},
+		"POST explain":      {s.ask("POST", adminExplainPull, "{}"), 405, "GET"},
+		"HEAD":              {s.ask("HEAD", adminTokens, ""), 405, ""},
+		"form":              {s.ask("POST", adminTokens, order, noJSON), 415, "application/json"},
+		"not JSON":          {s.ask("POST", adminTokens, "kind=deploy"), 400, "no such request"},
+		"unknown field":     {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acme"],"admin":true}`), 400, "admin"},
+		"long":              {s.ask("POST", adminTokens, `"`+strings.Repeat("x", 64<<10)+`"`), 413, "65536"},
+		"empty":             {s.ask("POST", adminTokens, `{}`), 400, "kind"},
+		"no group":          {s.ask("POST", adminTokens, `{"kind":"deploy"}`), 400, "one group"},
+		"unknown group":     {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acmee"]}`), 400, "no group 'acmee'"},
+		"upper case":        {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["Acme"]}`), 400, "lower case"},
+		"unknown role":      {s.ask("POST", adminTokens, `{"kind":"group","groups":["acme"],"role":"root"}`), 400, "maintainer"},
+		"deploy manages":    {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acme"],"scopes":["manage"]}`), 400, "pulling only"},
+		"unknown scope":     {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acme"],"scopes":["push"]}`), 400, "scopes"},
+		"unknown account":   {s.ask("POST", adminTokens, `{"kind":"personal","account":"zoe"}`), 400, "no account 'zoe'"},
+		"blocked account":   {s.ask("POST", adminTokens, `{"kind":"personal","account":"bob"}`), 400, "blocked"},
+		"no account":        {s.ask("POST", adminTokens, `{"kind":"personal"}`), 400, "owner"},
+		"too long a life":   {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acme"],"lifetime":"400d"}`), 400, "366 days"},
+		"too short a life":  {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acme"],"lifetime":"1s"}`), 400, "lifetime"},
+		"no such site":      {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acme"],"site":"x"}`), 404, "'x'"},
+		"revoke none":       {s.ask("DELETE", adminTokens+none, ""), 404, "access token"},
+		"revoke no id":      {s.ask("DELETE", adminTokens+"/..%2f..%2fcertificates", ""), 400, "16 lower-case"},
+		"unknown parameter": {s.ask("GET", adminTokens+"?user=x", ""), 400, "'user'"},
+		"twice":             {s.ask("GET", adminExplainPull+"?as=a&as=b", ""), 400, "twice"},
+		"no image":          {s.ask("GET", adminExplainPull+"?as=alice", ""), 400, "acme/alpine:3.20"},
+		"bad image":         {s.ask("GET", adminExplainPull+"?as=alice&pull=acme/Alpine", ""), 400, "lower-case"},
+		"bad digest":        {s.ask("GET", adminExplainPull+"?pull=acme/alpine@sha256:12", ""), 400, "not a digest"},
+		"explain no site":   {s.ask("GET", adminExplainPull+"?pull=acme/alpine&site=x", ""), 404, "'x'"},
+		"wrong origin":      {s.ask("POST", adminTokens, order, header("Origin", "https://evil.example")), 403, "origin"},
+		"wrong host":        {s.ask("POST", adminTokens, order, host("evil.example")), 403, "host"},
 	} {
 		if row.a.StatusCode != row.status || !strings.Contains(row.a.adminMessage(), row.text) {
 			t.Errorf("%s: %d %s instead of %d and %q", name, row.a.StatusCode, row.a.body, row.status, row.text)
 		}
 	}
-	list := s.ask("GET", tokensPath, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store")
+	list := s.ask("GET", adminTokens, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store")
 	if string(list.body) != `{"tokens":[]}`+"\n" {
 		t.Errorf("after all that there is %s", list.body)
 	}
@@ -178,16 +187,17 @@ func TestAdminErrors(t *testing.T) {
 // one alone.
 func TestAdminTokens(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"), private("two"))
-	var made []madeToken
+	var made []admin.CreatedToken
 	for _, order := range []string{
 		`{"kind":"deploy","groups":["acme"],"name":"x","lifetime":"12h"}`,
 		`{"kind":"group","groups":["two"],"role":"maintainer"}`,
 		`{"kind":"group","groups":["two"]}`,
 		`{"kind":"personal","account":"alice","groups":["acme"],"scopes":["manage"]}`,
 	} {
-		var m madeToken
-		a := s.ask("POST", tokensPath, order)
-		if err := json.Unmarshal(a.body, &m); err != nil || a.StatusCode != http.StatusCreated || accesstoken.IDOf(m.Secret) != m.ID {
+		var m admin.CreatedToken
+		a := s.ask("POST", adminTokens, order)
+		err := json.Unmarshal(a.body, &m)
+		if id, _ := accesstoken.Parse(m.Secret); err != nil || a.StatusCode != http.StatusCreated || id != m.ID {
 			t.Fatalf("%s: %d %s, %v", order, a.StatusCode, a.body, err)
 		}
 		s.secret(m.Secret)
@@ -205,14 +215,14 @@ func TestAdminTokens(t *testing.T) {
 		t.Errorf("lives %s", life)
 	}
 	for query, want := range map[string]int{"": 4, "?group=two": 2, "?account=alice": 1, "?group=acme": 2, "?account=bob": 0, "?site=": 4, "?site=x": 0} {
-		a := s.ask("GET", tokensPath+query, "")
-		var list tokenList
+		a := s.ask("GET", adminTokens+query, "")
+		var list admin.TokenList
 		if err := json.Unmarshal(a.body, &list); err != nil || len(list.Tokens) != want || strings.Contains(string(a.body), accesstoken.Prefix) || strings.Contains(string(a.body), "sha256") {
 			t.Errorf("%s: %d tokens, %v: %s", query, len(list.Tokens), err, a.body)
 		}
 	}
 	for range 2 {
-		a := s.ask("DELETE", tokensPath+"/"+made[0].ID, "")
+		a := s.ask("DELETE", adminTokens+"/"+made[0].ID, "")
 		if a.StatusCode != http.StatusOK || !strings.Contains(string(a.body), `"revoked_by":"admin API"`) {
 			t.Errorf("%d %s", a.StatusCode, a.body)
 		}
@@ -242,7 +252,7 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	stdout, stderr, err := s.commandParts("token", "create", "--account", "alice", "--scope", "manage", "--json")
-	var made madeToken
+	var made admin.CreatedToken
 	if err != nil || stderr != "" || json.Unmarshal([]byte(stdout), &made) != nil || !made.MayManage() || made.Owner.Name != "alice" {
 		t.Errorf("%s, %s, %v", stdout, stderr, err)
 	}
@@ -253,7 +263,7 @@ func TestCommands(t *testing.T) {
 	}
 	s.get("/v2/", basic("", made.Secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	_, id := s.create("--group", "acme", "--role", "maintainer", "--name", "robot")
-	var list tokenList
+	var list admin.TokenList
 	if out := s.mustCommand("token", "list", "--json"); json.Unmarshal([]byte(out), &list) != nil || len(list.Tokens) != 2 {
 		t.Errorf("%s", out)
 	}

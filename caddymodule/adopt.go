@@ -7,7 +7,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // adoptDelay is how long after the last site has named its first upstream a cache
@@ -43,7 +44,7 @@ func (a *adoption) ready() []string {
 }
 
 // run goes through the links in the background.
-func (a *adoption) run(ctx context.Context, cache *blobcache.Cache, index *blobcache.Index) {
+func (a *adoption) run(ctx context.Context, blobs store.Blobs, known *index.Index) {
 	ticker := time.NewTicker(adoptDelay / 4)
 	defer ticker.Stop()
 	trusted := a.ready()
@@ -54,12 +55,12 @@ func (a *adoption) run(ctx context.Context, cache *blobcache.Cache, index *blobc
 		case <-ticker.C:
 		}
 	}
-	done, err := cache.Adopt(ctx, index, trusted)
+	done, err := known.Adopt(ctx, blobs, trusted)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
 		processLogger().Warn("a cache of the former version could not be gone through; the next start goes on", zap.Error(err))
-	case done != blobcache.Adopted{}:
+	case done != index.Adopted{}:
 		processLogger().Info("the cache is of the former version: links that are not sure to be proved are dropped; the next pull fetches their content again",
 			zap.Int("kept", done.Kept), zap.Int("dropped", done.Dropped))
 	}

@@ -83,7 +83,7 @@ func TestCacheOfFormerVersion(t *testing.T) {
 	costs(t, red, "what was kept", registrytest.Counts{ManifestHead: 1})
 	pull(t, s, "blue", blue+"/x/y", "1", as("bob"))
 	costs(t, evil, "what was dropped", registrytest.Counts{ManifestHead: 1, ManifestGet: 1, BlobGet: 2})
-	s.get(blobPath("blue", blue+"/x/y", own.Layers[0]), as("bob")).expect(t, http.StatusOK, "").has(t, "Cache-Status", statusHit[0])
+	s.get(blobPath("blue", blue+"/x/y", own.Layers[0]), as("bob")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
 
 	s.restart(lines...)
 	pull(t, s, "red", "team/app", "1", as("alice"))

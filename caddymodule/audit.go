@@ -35,7 +35,7 @@ type auditor struct {
 	client, group string
 }
 
-func (ex *exchange) auditor() auditor { return auditor{ex.audit, ex.clientIP(), ex.route.group} }
+func (ex *exchange) auditor() auditor { return auditor{ex.h.audit, ex.clientIP(), ex.route.group} }
 
 func (a auditor) record(level zapcore.Level, line auditLine) {
 	checked := a.logger.Check(level, line.event)

@@ -136,11 +136,11 @@ func TestPurgeQuery(t *testing.T) {
 func TestEmptyParameters(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
 	for _, query := range []string{"?account=", "?group=", "?account=alice&group="} {
-		if a := s.ask(http.MethodGet, tokensPath+query, ""); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.adminMessage(), "is empty") {
+		if a := s.ask(http.MethodGet, adminTokens+query, ""); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.adminMessage(), "is empty") {
 			t.Errorf("%s: got %d %s, want 400", query, a.StatusCode, a.body)
 		}
 	}
-	if a := s.ask(http.MethodPost, tokensPath, `{"kind":"personal","account":"alice","groups":[]}`); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.adminMessage(), "list of groups is empty") {
+	if a := s.ask(http.MethodPost, adminTokens, `{"kind":"personal","account":"alice","groups":[]}`); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.adminMessage(), "list of groups is empty") {
 		t.Errorf("a token limited to no group: got %d %s, want 400", a.StatusCode, a.body)
 	}
 	for _, args := range [][]string{

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -105,7 +106,7 @@ func TestFinishAbandoned(t *testing.T) {
 		line string
 		stop bool
 	}{{"", false}, {"finish_abandoned on", false}, {"finish_abandoned off", true}} {
-		var f FilesystemStorage
+		var f storage.Filesystem
 		d := caddyfile.NewTestDispenser("filesystem {\n" + test.line + "\n}")
 		if err := f.UnmarshalCaddyfile(d); err != nil || f.Limits().StopAbandoned != test.stop {
 			t.Errorf("%q: %+v, %v", test.line, f.Limits(), err)
@@ -115,8 +116,8 @@ func TestFinishAbandoned(t *testing.T) {
 
 // fills are those of the one storage in use.
 func (s *site) fills() (fills []blobcache.Fill) {
-	for _, v := range vaults.All() {
-		fills = append(fills, v.cache.Fills()...)
+	for _, c := range caches.All() {
+		fills = append(fills, c.blobs.Fills()...)
 	}
 	return fills
 }

@@ -111,14 +111,14 @@ func (b *Downloads) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return parse.At(d, b.check())
 }
 
-// tooBusy refuses a pull that would start one download too many, or ask one question
-// too many, and logs now and then that it does.
-func (ex *exchange) tooBusy(p *repository, what, preposition string, err error) *apiError {
-	p.busy.Do(func() {
-		p.logger.Warn("too many "+what+" are under way; pulls of what is not stored are refused",
-			zap.String("upstream", p.upstream), zap.String("group", ex.route.group), zap.Error(err))
+// tooBusy rejects a pull that would start one download or ask one question too
+// many, and logs that from time to time.
+func (ex *exchange) tooBusy(repo *repository, what, preposition string, err error) *apiError {
+	repo.busy.Do(func() {
+		ex.h.logger.Warn("too many "+what+" are under way; pulls of what is not stored are refused",
+			zap.String("upstream", repo.upstream), zap.String("group", ex.route.group), zap.Error(err))
 	})
-	e := refuse(unavailable, "too many %s %s %s are under way; try again later", what, preposition, p.upstream)
+	e := refuse(unavailable, "too many %s %s %s are under way; try again later", what, preposition, repo.upstream)
 	e.retryAfter = retrySoon
 	return e
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -109,7 +110,7 @@ func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited prob
 	if errors.Is(err, blobcache.ErrUnconfirmed) {
 		return answer(badGateway, "%s did not reliably confirm that it has %s", p.upstream, ex.route.reference())
 	}
-	if errors.Is(err, errTooManyQuestions) {
+	if errors.Is(err, pullthrough.ErrTooManyQuestions) {
 		return ex.tooBusy(p, "questions", "to", err)
 	}
 	if errors.Is(err, blobcache.ErrBusy) {

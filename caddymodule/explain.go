@@ -5,111 +5,27 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"net/http"
-	"reflect"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// explanation is what a site would do about a pull, and why.
-type explanation struct {
-	// Sites are the names of the sites that would do so.
-	Sites []string `json:"sites"`
-
-	Allowed bool `json:"allowed"`
-	// Rule is what decides; it is the rule that denials name, or one of
-	// "unknown account" and "blocked account".
-	Rule string `json:"rule"`
-
-	// Limits are the allow patterns that permit the image, of the group and of
-	// the groups above it.
-	Limits []string `json:"limits,omitempty"`
-
-	// Warning tells that the group lets anybody use an upstream login.
-	Warning string `json:"warning,omitempty"`
-
-	// Account is who the name is to the site; nil for nobody.
-	Account *explainedAccount `json:"account,omitempty"`
-
-	Group string `json:"group"`
-	// Visibility is empty if there is no such group.
-	Visibility directory.Visibility `json:"visibility,omitempty"`
-
-	Image      string `json:"image"`
-	Upstream   string `json:"upstream"`
-	Repository string `json:"repository"`
-	Reference  string `json:"reference"`
-}
-
-type explainedAccount struct {
-	Name        string   `json:"name"`
-	Directory   string   `json:"directory"`
-	AccessToken string   `json:"access_token,omitempty"`
-	Admin       bool     `json:"admin,omitempty"`
-	Role        string   `json:"role"`
-	OnlyGroups  []string `json:"only_groups,omitempty"`
-	PullOnly    bool     `json:"pull_only,omitempty"`
-	// Misspelled are entries of the configuration that differ from the account
-	// in spelling alone, and so mean another one.
-	Misspelled []string `json:"misspelled,omitempty"`
-}
-
-// explanations are the answer to a GET of /dependency_proxy/explain. Sites that
-// would do the same are in one.
-type explanations struct {
-	Answers []explanation `json:"answers"`
-}
-
-func adminExplain(r *http.Request) (int, any, error) {
-	query, err := adminQuery(r, "as", "pull", "site")
-	if err != nil {
-		return 0, nil, err
-	}
-	handlers, err := adminSites(siteOf(query))
-	if err != nil {
-		return 0, nil, err
-	}
-	var all explanations
-	for _, h := range handlers {
-		one, err := h.explain(r.Context(), query.Get("as"), query.Get("pull"))
-		if err != nil {
-			return 0, nil, err
-		}
-		all.add(one, h.Name)
-	}
-	return http.StatusOK, all, nil
-}
-
-// add joins an explanation with an equal one of another site.
-func (e *explanations) add(one explanation, site string) {
-	for i := range e.Answers {
-		other := &e.Answers[i]
-		one.Sites = other.Sites
-		if reflect.DeepEqual(one, *other) {
-			other.Sites = append(other.Sites, site)
-			return
-		}
-	}
-	one.Sites = []string{site}
-	e.Answers = append(e.Answers, one)
-}
-
 // explain decides about a pull as if somebody had asked for it; an empty name
 // is nobody. It goes the way that a request goes, and asks no upstream.
-func (h *Handler) explain(ctx context.Context, name, image string) (explanation, error) {
+func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explanation, error) {
 	rt, err := h.readImage(ctx, image)
 	if err != nil {
-		return explanation{}, err
+		return admin.Explanation{}, err
 	}
 	repo, refusal := h.repository(rt, "")
 	if refusal != nil {
-		return explanation{}, access.RequestError(refusal.message)
+		return admin.Explanation{}, access.RequestError(refusal.message)
 	}
-	e := explanation{
+	e := admin.Explanation{
 		Group: rt.group, Image: rt.image, Upstream: repo.upstream, Repository: repo.name, Reference: rt.reference(),
 	}
 	visibility, err := h.access.VisibilityOf(ctx, rt.group)
@@ -125,17 +41,17 @@ func (h *Handler) explain(ctx context.Context, name, image string) (explanation,
 	}
 	v, err := h.access.Decide(ctx, who, rt.group, directory.Member)
 	e.Allowed, e.Rule = v.Ok, v.Rule
-	if limit := h.limitOf(rt.group, imageOf(repo, rt)); v.Ok {
-		e.Limits = limit.rules
-		if !limit.ok {
-			e.Allowed, e.Rule = false, limit.rule
+	if limit := h.limits.Decide(rt.group, access.NewImage(repo.upstream, repo.name, rt.tag)); v.Ok {
+		e.Limits = limit.Rules
+		if !limit.OK {
+			e.Allowed, e.Rule = false, limit.Rule
 		}
 	}
 	return e, err
 }
 
 // explainAccount finds out who somebody is. It is done if that decides already.
-func (h *Handler) explainAccount(ctx context.Context, e *explanation, name string) (who access.Caller, done bool, err error) {
+func (h *Handler) explainAccount(ctx context.Context, e *admin.Explanation, name string) (who access.Caller, done bool, err error) {
 	if name == "" {
 		return access.Caller{Anonymous: true}, false, nil
 	}
@@ -159,7 +75,7 @@ func (h *Handler) explainAccount(ctx context.Context, e *explanation, name strin
 			return who, true, err
 		}
 	}
-	e.Account = &explainedAccount{
+	e.Account = &admin.ExplainedAccount{
 		Name: who.Name, Directory: who.Directory, AccessToken: who.Token, Admin: who.Admin,
 		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly, Misspelled: h.accounts.Misspelled(who.ID()),
 	}

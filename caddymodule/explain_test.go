@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -44,13 +45,13 @@ func TestExplain(t *testing.T) {
 		{"token:" + revoked, "acme/alpine:1", "false the access token has been revoked; acme private; docker.io library/alpine 1; "},
 		{"token:aaaaaaaaaaaaaaaa", "acme/alpine:1", "false no such access token: file does not exist; acme private; docker.io library/alpine 1; "},
 	} {
-		a := s.ask(http.MethodGet, explainPath+"?"+url.Values{"as": {row.as}, "pull": {row.pull}}.Encode(), "")
-		var all explanations
+		a := s.ask(http.MethodGet, adminExplainPull+"?"+url.Values{"as": {row.as}, "pull": {row.pull}}.Encode(), "")
+		var all admin.ExplanationList
 		if err := json.Unmarshal(a.body, &all); err != nil || len(all.Answers) != 1 {
 			t.Errorf("%s, %s: %d %s", row.as, row.pull, a.StatusCode, a.body)
 			continue
 		}
-		if got := all.Answers[0].line(); got != row.want {
+		if got := lineOf(all.Answers[0]); got != row.want {
 			t.Errorf("%s, %s:\n%s\ninstead of\n%s", row.as, row.pull, got, row.want)
 		}
 		out, err := s.command("explain", "--as", row.as, "--pull", row.pull)
@@ -66,7 +67,7 @@ func TestExplain(t *testing.T) {
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
 		t.Errorf("upstream was asked %+v", counts)
 	}
-	list := string(s.ask(http.MethodGet, tokensPath, "").body)
+	list := string(s.ask(http.MethodGet, adminTokens, "").body)
 	if strings.Contains(list, "last_used") {
 		t.Errorf("explaining has used a token: %s", list)
 	}
@@ -78,13 +79,13 @@ func TestExplain(t *testing.T) {
 	s.load("directory elsewhere", private("acme", "zoe"), hub(up))
 	elsewhereFails.Store(1)
 	defer elsewhereFails.Store(0)
-	if a := s.ask(http.MethodGet, explainPath+"?as=zoe&pull=acme/x", ""); a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.adminMessage(), "directory elsewhere") {
+	if a := s.ask(http.MethodGet, adminExplainPull+"?as=zoe&pull=acme/x", ""); a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.adminMessage(), "directory elsewhere") {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 }
 
-// line is an explanation in short.
-func (e explanation) line() string {
+// lineOf returns an explanation in short.
+func lineOf(e admin.Explanation) string {
 	text := fmt.Sprintf("%v %s; %s %s; %s %s %s; ", e.Allowed, e.Rule, e.Group, e.Visibility, e.Upstream, e.Repository, e.Reference)
 	if a := e.Account; a != nil {
 		text += fmt.Sprintf("%s of %s, %s", a.Name, a.Directory, a.Role)
@@ -115,13 +116,13 @@ func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string
 
 // explained is what the admin API explains of one pull, at the sites named or
 // at all of them.
-func (s *site) explained(site ...string) []explanation {
+func (s *site) explained(site ...string) []admin.Explanation {
 	s.t.Helper()
-	path := explainPath + "?as=alice&pull=acme/alpine"
+	path := adminExplainPull + "?as=alice&pull=acme/alpine"
 	for _, name := range site {
 		path += "&site=" + name
 	}
-	var all explanations
+	var all admin.ExplanationList
 	if a := s.ask(http.MethodGet, path, ""); json.Unmarshal(a.body, &all) != nil || len(all.Answers) == 0 {
 		s.t.Fatalf("%d %s", a.StatusCode, a.body)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
@@ -57,7 +58,7 @@ func (ex *exchange) serveGroup() *apiError {
 // exactly one image or nothing is refused: what a script meant as one image must
 // not become the whole group.
 func (ex *exchange) servePurge() *apiError {
-	query, err := adminQuery(ex.r, "image")
+	query, err := admin.ParseQuery(ex.r, "image")
 	if err != nil {
 		return ex.fromOrder(err)
 	}
@@ -66,23 +67,22 @@ func (ex *exchange) servePurge() *apiError {
 		return refuse(badRequest, "the parameter image is empty; name an image, or leave the parameter out to purge all images of the group")
 	}
 	var links int
-	prefix := group + "/"
 	if image == "" {
-		links, err = ex.quotas.Purge(ctx, group)
+		links, err = ex.h.quotas.Purge(ctx, group)
+		ex.h.cache.lists.ForgetGroup(group)
 	} else {
 		rt, refusal := parseResource(group, image+"/tags/list")
 		if refusal != nil {
 			return refusal
 		}
-		repo, refusal := ex.repository(rt, "")
+		repo, refusal := ex.h.repository(rt, "")
 		if refusal != nil {
 			return refusal
 		}
-		prefix = repo.scope + " "
-		links, err = ex.quotas.PurgeScope(ctx, repo.scope)
+		links, err = ex.h.quotas.PurgeScope(ctx, repo.scope)
+		ex.h.cache.lists.ForgetScope(repo.scope)
 	}
-	ex.lists.forget(prefix)
-	ex.logger.Info("purged", zap.String("group", group), zap.String("image", image),
+	ex.h.logger.Info("purged", zap.String("group", group), zap.String("image", image),
 		zap.String("account", ex.caller.Name), zap.String("directory", ex.caller.Directory), zap.Int("links", links), zap.Error(err))
 	if err != nil {
 		e := refuse(unavailable, "not all of it could be purged; try again")

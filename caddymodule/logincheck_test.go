@@ -69,7 +69,7 @@ type answered struct {
 
 func (d *desk) login(name, password, address string) answered {
 	ctx := context.WithValue(context.Background(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: address})
-	ex := &exchange{Handler: d.Handler, r: httptest.NewRequestWithContext(ctx, http.MethodGet, "/jwt/auth", nil), route: route{kind: authKind}}
+	ex := &exchange{h: d.Handler, r: httptest.NewRequestWithContext(ctx, http.MethodGet, "/jwt/auth", nil), route: route{kind: authKind}}
 	began := time.Now()
 	_, err := ex.login(name, password)
 	if err == nil {

@@ -79,7 +79,7 @@ func TestAccountsByName(t *testing.T) {
 	_, own := s.create("--account", "alice")
 	_, theirs := s.create("--account", "ldap:alice")
 	for query, want := range map[string][2]bool{"static:alice": {true, false}, "ldap:alice": {false, true}, "alice": {true, true}, "ldap:bob": {false, false}} {
-		list := string(s.ask(http.MethodGet, tokensPath+"?account="+url.QueryEscape(query), "").body)
+		list := string(s.ask(http.MethodGet, adminTokens+"?account="+url.QueryEscape(query), "").body)
 		if got := [2]bool{strings.Contains(list, own), strings.Contains(list, theirs)}; got != want {
 			t.Errorf("tokens of %s: got %v, want %v", query, got, want)
 		}

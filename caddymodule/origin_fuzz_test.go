@@ -15,8 +15,8 @@ func FuzzChallenge(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, authority string) {
-		ex := &exchange{Handler: new(Handler), r: &http.Request{Host: authority}}
-		o, refusal := ex.findOrigin(ex.r)
+		ex := &exchange{h: new(Handler), r: &http.Request{Host: authority}}
+		o, refusal := ex.h.findOrigin(ex.r)
 		if refusal != nil {
 			return
 		}

@@ -140,7 +140,7 @@ func TestPatience(t *testing.T) {
 		begin := time.Now()
 		a := s.get(path, as("alice")).content(t, up.RawManifest("library/alpine", image.Manifest))
 		a.has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
-		if took := time.Since(begin); took > 2*stalePatience {
+		if took := time.Since(begin); took > 10*time.Second {
 			t.Errorf("after %v", took)
 		}
 	})
@@ -149,14 +149,10 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// ageLists makes all lists that are remembered too old to be believed.
+// ageLists makes all lists that are remembered stale.
 func ageLists() {
-	for _, v := range vaults.All() {
-		v.lists.mu.Lock()
-		for _, known := range v.lists.known.Values() {
-			known.at = known.at.Add(-listFresh)
-		}
-		v.lists.mu.Unlock()
+	for _, c := range caches.All() {
+		c.lists.FreshFor = 0
 	}
 }
 

@@ -43,7 +43,7 @@ func timesOf(t *testing.T, raw string) (issued, login, expires time.Time) {
 func (s *site) refreshTokenOf(id tokenissuer.Identity, ago time.Duration) string {
 	s.t.Helper()
 	id.AuthTime = time.Now().Add(-ago).Unix()
-	token, err := running.now()[0].issuer.Mint(s.t.Context(), tokenissuer.MintRequest{
+	token, err := runningHandler(s.t).issuer.Mint(s.t.Context(), tokenissuer.MintRequest{
 		Issuer: s.url, Identity: id, Lifetime: refreshLifetime, Use: tokenissuer.Refresh,
 	})
 	if err != nil {
@@ -62,7 +62,7 @@ func TestRefreshTokensEnd(t *testing.T) {
 	if login != issued || expires != login.Add(refreshLifetime) {
 		t.Errorf("got a refresh token of a login at %s until %s, want one of %s for %s", login, expires, issued, refreshLifetime)
 	}
-	alice, err := running.now()[0].accounts.Find(t.Context(), "", "static:alice")
+	alice, err := runningHandler(t).accounts.Find(t.Context(), "", "static:alice")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestLDAPPasswordChanged(t *testing.T) {
 			}
 			if !row.known {
 				// Also one that was made when more was known of the account.
-				who, err := running.now()[0].accounts.Find(t.Context(), "account", "alice")
+				who, err := runningHandler(t).accounts.Find(t.Context(), "account", "alice")
 				if err != nil {
 					t.Fatal(err)
 				}

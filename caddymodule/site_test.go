@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
@@ -195,13 +196,45 @@ func (s *site) stop() {
 		return err != nil || len(files) == 0
 	})
 	for name, held := range map[string]int{
-		"storage": len(vaults.All()), "quotas": len(quotas.All()), "keys": len(issuers.All()), "access tokens": len(tokens.All()),
+		"storage": len(caches.All()), "quotas": len(quotas.All()), "keys": len(issuers.All()), "access tokens": len(tokens.All()),
 		"upstream": len(registries.All()), "throttle": len(throttles.All()),
 	} {
 		if held != 0 {
 			s.t.Errorf("after Caddy has stopped, %d values of the pool %s are held, want none", held, name)
 		}
 	}
+}
+
+// runningHandler returns the first handler of the configuration that runs.
+func runningHandler(t testing.TB) *Handler {
+	t.Helper()
+	app, err := caddy.ActiveContext().App("http")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range app.(*caddyhttp.App).Servers {
+		if h := handlerIn(server.Routes); h != nil {
+			return h
+		}
+	}
+	t.Fatal("no handler is running")
+	return nil
+}
+
+func handlerIn(routes caddyhttp.RouteList) *Handler {
+	for _, route := range routes {
+		for _, handler := range route.Handlers {
+			switch h := handler.(type) {
+			case *Handler:
+				return h
+			case *caddyhttp.Subroute:
+				if h := handlerIn(h.Routes); h != nil {
+					return h
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // restart is a stop and a start with the same folders.

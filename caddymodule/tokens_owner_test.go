@@ -9,14 +9,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // TestTokensMadeWithOthers: a token that was made with another one is good only as
@@ -27,9 +28,9 @@ func TestTokensMadeWithOthers(t *testing.T) {
 	lines := []string{users("alice", "bob"), "group acme {\n owners alice\n}\n", hub(up)}
 	s := startWithAdmin(t, lines...)
 	personal, id := s.create("--account", "static:alice", "--scope", "manage", "--lifetime", "2h")
-	make := func(who with) madeToken {
+	make := func(who with) admin.CreatedToken {
 		t.Helper()
-		var made madeToken
+		var made admin.CreatedToken
 		a := s.get("/acme/dependency_proxy/tokens", who, sends(http.MethodPost, `{"kind":"group","role":"owner","lifetime":"1h"}`)).expect(t, http.StatusCreated, "")
 		if err := json.Unmarshal(a.body, &made); err != nil {
 			t.Fatal(err)
@@ -64,7 +65,7 @@ func TestTokensMadeWithOthers(t *testing.T) {
 	}
 	status("after revoking", 401, 200)
 	var revoked access.RevokedToken
-	if a := s.ask(http.MethodDelete, tokensPath+"/"+id, ""); json.Unmarshal(a.body, &revoked) != nil || len(revoked.AlsoEnded) != 1 || revoked.AlsoEnded[0].ID != child.ID {
+	if a := s.ask(http.MethodDelete, adminTokens+"/"+id, ""); json.Unmarshal(a.body, &revoked) != nil || len(revoked.AlsoEnded) != 1 || revoked.AlsoEnded[0].ID != child.ID {
 		t.Errorf("the API tells %s", a.body)
 	}
 	if table := s.mustCommand("token", "list"); !strings.Contains(table, "ended: it was made with "+id+": the access token has been revoked") {
@@ -79,7 +80,7 @@ func TestTokensMadeWithOthers(t *testing.T) {
 // not be any number of them.
 func TestTokenChains(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
-	h := running.now()[0]
+	h := runningHandler(t)
 	_, first := s.create("--group", "acme")
 	ids := []string{first}
 	for range documentedMakers + 1 {
@@ -134,7 +135,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 		secret, id := s.storedToken(accesstoken.Owner{Name: "alice", Directory: directory})
 		tokens[directory] = [2]string{secret, id}
 	}
-	child, _, err := running.now()[0].tokens.Create(t.Context(), access.TokenRequest{Kind: accesstoken.Deploy, Groups: []string{"acme"}, MadeWith: tokens["ldap"][1]}, "a test")
+	child, _, err := runningHandler(t).tokens.Create(t.Context(), access.TokenRequest{Kind: accesstoken.Deploy, Groups: []string{"acme"}, MadeWith: tokens["ldap"][1]}, "a test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +231,7 @@ func TestFormerNames(t *testing.T) {
 	raw := issuer.Token()
 	s := start(t, issuer.Directory("map repository_owner acme -> acme"), private("acme"))
 	s.secret(raw)
-	h := running.now()[0]
+	h := runningHandler(t)
 	who, err := h.accounts.Authenticate(t.Context(), directory.Login{Name: "ci", Password: raw})
 	if err != nil {
 		t.Fatal(err)

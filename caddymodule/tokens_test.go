@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // TestDeployToken: made by the command, it pulls from its group by each way to
@@ -150,7 +150,7 @@ func TestTokenStorage(t *testing.T) {
 	s.restart(lines...)
 	token := s.get(auth, basic("ci", secret)).expect(t, http.StatusOK, "").tokens().Token
 	s.restart(lines...)
-	folder := filepath.Join(s.dir, "storage", accesstoken.DefaultPrefix)
+	folder := filepath.Join(s.dir, "storage", "dependency_proxy/tokens")
 	away := folder + "-away"
 	if err := errors.Join(os.Rename(folder, away), os.WriteFile(folder, nil, 0o600)); err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestTokenStorage(t *testing.T) {
 	}
 	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 	for _, a := range []answer{
-		s.ask(http.MethodPost, tokensPath, `{"kind":"deploy","groups":["acme"]}`), s.ask(http.MethodDelete, tokensPath+"/"+id, ""),
+		s.ask(http.MethodPost, adminTokens, `{"kind":"deploy","groups":["acme"]}`), s.ask(http.MethodDelete, adminTokens+"/"+id, ""),
 	} {
 		if a.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("%s: %d %s", a.Request.Method, a.StatusCode, a.body)

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/bmatcuk/doublestar/v4"
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
@@ -29,30 +28,6 @@ func (h *Handler) loginHolder(group string, u *Upstream) string {
 	return ""
 }
 
-// mayReach reports whether the limits of a group leave anything of an upstream.
-func (h *Handler) mayReach(group, upstream string) bool {
-	of := func(p imagePattern) bool {
-		first, _, _ := strings.Cut(p.name, "/")
-		return doublestar.MatchUnvalidated(first, upstream)
-	}
-	for ; group != ""; group = group[:max(strings.LastIndexByte(group, '/'), 0)] {
-		limits := h.imageLimits[group]
-		if limits == nil {
-			continue
-		}
-		if limits.allow != nil && !slices.ContainsFunc(limits.allow, of) {
-			return false
-		}
-		if slices.ContainsFunc(limits.deny, func(p imagePattern) bool {
-			_, rest, _ := strings.Cut(p.name, "/")
-			return p.tag == "" && of(p) && (rest == "**" || p.name == "**")
-		}) {
-			return false
-		}
-	}
-	return true
-}
-
 // warnOfPublicLogins logs each group that lets anybody pull with a login: a
 // public one, and those of a directory that can become public at any time.
 func (h *Handler) warnOfPublicLogins() {
@@ -64,7 +39,7 @@ func (h *Handler) warnOfPublicLogins() {
 			if anyLogin == "" {
 				anyLogin = holder
 			}
-			if g.Visibility == directory.Public && holder != "" && h.mayReach(g.Path, u.Name) {
+			if g.Visibility == directory.Public && holder != "" && h.limits.MayReach(g.Path, u.Name) {
 				h.logger.Warn("public group: "+message, zap.String("group", g.Path), zap.String("upstream", u.Name), zap.String("login_of", holder))
 			}
 		}
@@ -86,7 +61,7 @@ func (h *Handler) warnOfPublicLogins() {
 func (h *Handler) publicLogin(group string, visibility directory.Visibility, upstream string) string {
 	u := h.upstreams[upstream]
 	holder := h.loginHolder(group, u)
-	if holder == "" || visibility == "" || !h.mayReach(group, upstream) {
+	if holder == "" || visibility == "" || !h.limits.MayReach(group, upstream) {
 		return ""
 	}
 	declared := slices.ContainsFunc(h.Groups, func(g *Group) bool { return g.Path == group })
@@ -99,16 +74,22 @@ func (h *Handler) publicLogin(group string, visibility directory.Visibility, ups
 	return ""
 }
 
-// Group returns the groups of the configuration.
+// groupRules returns the groups of the configuration.
 func (h *Handler) groupRules() []access.Group {
 	rules := make([]access.Group, len(h.Groups))
 	for i, g := range h.Groups {
-		rules[i] = access.Group{
-			Path: g.Path, Visibility: g.Visibility,
-			Members: g.Members, Maintainers: g.Maintainers, Owners: g.Owners, MembersFrom: g.MembersFrom,
-		}
+		rules[i] = g.rules()
 	}
 	return rules
+}
+
+// rules returns what the configuration says of a group.
+func (g *Group) rules() access.Group {
+	return access.Group{
+		Path: g.Path, Visibility: g.Visibility,
+		Members: g.Members, Maintainers: g.Maintainers, Owners: g.Owners, MembersFrom: g.MembersFrom,
+		Allow: g.Allow, Deny: g.Deny,
+	}
 }
 
 // warnOfUnknownMembers logs the members that do not exist, where the directory

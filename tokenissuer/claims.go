@@ -7,8 +7,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// claims is a token's payload. The times are in seconds since 1970; absent
-// ones read as zero, which no token of ours has.
+// claims is the payload of a token. Times are in seconds since 1970. Missing
+// times are zero, which Validate rejects.
 type claims struct {
 	Issuer    string `json:"iss"`
 	Audience  string `json:"aud"`
@@ -22,11 +22,11 @@ type claims struct {
 	Directory string `json:"dir,omitempty"`
 	Facts     string `json:"fct,omitempty"`
 	AuthTime  int64  `json:"auth_time,omitempty"`
-	// Anonymous is said in so many words: that sub is empty, as the token
-	// specification of registries has it, would be too easy to come by.
+	// Anonymous is explicit. In the token specification of registries an empty
+	// sub means the same, but a mistake could easily produce that.
 	Anonymous bool `json:"anonymous,omitempty"`
 
-	// want is what the verifier demands; the payload cannot reach it.
+	// want is what the verifier requires. It is not part of the payload.
 	want expectation
 }
 
@@ -40,8 +40,8 @@ func (c *claims) identity() Identity {
 	return Identity{Name: c.Subject, Version: c.Version, Directory: c.Directory, Facts: c.Facts, Anonymous: c.Anonymous, AuthTime: c.AuthTime}
 }
 
-// Validate is called by the parser after its own checks of exp, nbf and iat
-// against the clock.
+// Validate implements jwt.ClaimsValidator. The parser also compares exp, nbf and
+// iat with the clock.
 func (c *claims) Validate() error {
 	longest := int64(c.want.lifetime / time.Second)
 	switch {
@@ -59,7 +59,7 @@ func (c *claims) Validate() error {
 	return nil
 }
 
-// The methods of jwt.Claims.
+// The following methods implement jwt.Claims.
 
 func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) { return date(c.ExpiresAt), nil }
 func (c *claims) GetIssuedAt() (*jwt.NumericDate, error)       { return date(c.IssuedAt), nil }
@@ -75,7 +75,7 @@ func date(seconds int64) *jwt.NumericDate {
 	return jwt.NewNumericDate(time.Unix(seconds, 0))
 }
 
-// newParser is the parser with all that can be fixed beforehand.
+// newParser returns a parser with the rules that apply to all tokens.
 func newParser(now func() time.Time) *jwt.Parser {
 	return jwt.NewParser(
 		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
@@ -88,14 +88,13 @@ func newParser(now func() time.Time) *jwt.Parser {
 	)
 }
 
-// reason translates the parser's error into one of ours. Its texts quote the
-// token in places; ours never do.
+// reason converts an error of the parser, which may quote the token, into one
+// that does not.
 func reason(err error) error {
 	var own *invalid
 	switch {
 	case errors.As(err, &own):
-		// A contradiction weighs more than the age: "expired" is said only of
-		// tokens that are good but for that.
+		// ErrTokenExpired is only for tokens that are otherwise valid.
 		return own
 	case errors.Is(err, jwt.ErrTokenMalformed):
 		return errMalformed

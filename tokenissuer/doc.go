@@ -1,17 +1,22 @@
-// Package tokenissuer answers one question for a registry: who is it?
+// Package tokenissuer issues and verifies the tokens with which clients of a
+// registry prove their identity.
 //
-// A client that has proved who it is gets a short-lived JSON Web Token
-// (RFC 7519) that says so, and shows it with each request. An [Issuer] mints
-// and verifies these tokens; what their bearer may do is not its business, so
-// a token carries a name and no rights, and no secret of any kind.
+// After a login, a client gets a short-lived JSON Web Token (RFC 7519), which it
+// sends with each request. [Issuer.Mint] creates these tokens and
+// [Issuer.Verify] checks them. A token contains an [Identity]. It contains no
+// permissions and no secret: what the client may do is decided for each request.
 //
-// Tokens are signed with Ed25519 (RFC 8037) by a [KeyRing]. Its keys are files
-// in a storage that any number of nodes share: content-addressed, written once
-// and never overwritten, so that nodes need neither locks nor each other. Each
-// node that lists the same keys picks the same signer; keys rotate, and an old
-// one goes on verifying until the last token that it may have signed is dead.
+// Tokens are signed with Ed25519 (RFC 8037). The signing keys are files in a
+// [Storage] that all nodes of a cluster share. A file is named after its
+// content, written once and never overwritten, so the nodes need no locks and no
+// connection to each other. All nodes that have listed the same keys sign with
+// the same one. Keys are rotated, and an old key verifies tokens until the last
+// token that it may have signed has expired. To revoke a key and all tokens that
+// it signed, delete its file.
 //
-// [ParseScopes] reads what clients ask for in a token request. The package
-// reads no environment, writes no log and starts no goroutine: it returns
-// errors and calls optional [Hooks].
+// [ParseScopes] parses the scopes of a token request.
+//
+// The package does not log and reads no environment variables: it returns errors
+// and calls optional [Hooks]. Its goroutines only access the storage for callers
+// that wait for it, with a timeout.
 package tokenissuer

@@ -2,25 +2,24 @@ package tokenissuer
 
 import "errors"
 
-// ErrInvalidToken is what every refused token is, whatever the reason: forged,
-// cut, expired, for somebody else, or signed by a key nobody knows. The text
-// of the wrapping error names the reason and nothing out of the token, so it
-// is safe to log; it is not meant for the client.
+// ErrInvalidToken is the error of each rejected token: forged, truncated,
+// expired, issued for another purpose, or signed by an unknown key. The text of
+// the error that wraps it contains the reason and nothing from the token, so it
+// can be logged. It is not meant for the client.
 var ErrInvalidToken = errors.New("invalid token")
 
-// ErrTokenExpired is, besides [ErrInvalidToken], the error of a token that was
-// genuine in every respect and is merely too old.
+// ErrTokenExpired is, in addition to [ErrInvalidToken], the error of a token that
+// is valid except that it has expired.
 var ErrTokenExpired = errors.New("token expired")
 
-// ErrKeysUnavailable says that the keys' storage did not answer when it had to
-// be asked: a token could be neither minted nor judged. It is never an
-// [ErrInvalidToken], because the token may well be good: answer with a 503 that
-// invites a retry rather than with a 401, which makes clients throw a good
-// token away. Nobody has been authenticated either way.
+// ErrKeysUnavailable means that the storage of the keys did not answer, so that
+// a token could not be minted or verified. The token may be valid, so the error
+// is never an [ErrInvalidToken]: answer with a 503 that invites a retry, because
+// a 401 makes clients discard the token. The client is not authenticated.
 var ErrKeysUnavailable = errors.New("signing keys unavailable")
 
-// invalid is an [ErrInvalidToken] with its reason. The values below are made
-// once, so refusing a token costs no allocation.
+// invalid is an [ErrInvalidToken] with its reason. All values are declared below,
+// so that rejecting a token does not allocate.
 type invalid struct {
 	reason  string
 	expired bool
@@ -33,16 +32,16 @@ func (e *invalid) Is(target error) bool {
 }
 
 var (
-	errTooLong    = &invalid{reason: "longer than a token may be"}
+	errTooLong    = &invalid{reason: "too long"}
 	errMalformed  = &invalid{reason: "malformed"}
-	errHeader     = &invalid{reason: "header other than alg EdDSA, typ JWT and kid"}
-	errUnknownKey = &invalid{reason: "signed by no known key"}
+	errHeader     = &invalid{reason: "the header is not alg EdDSA, typ JWT and kid"}
+	errUnknownKey = &invalid{reason: "unknown signing key"}
 	errSignature  = &invalid{reason: "wrong signature"}
 	errExpired    = &invalid{reason: "expired", expired: true}
 	errNotYet     = &invalid{reason: "not valid yet"}
-	errTimes      = &invalid{reason: "iat, nbf or exp missing, or too far apart"}
-	errIssuer     = &invalid{reason: "other issuer"}
-	errAudience   = &invalid{reason: "other audience"}
-	errIdentity   = &invalid{reason: "contradictory identity"}
-	errClaims     = &invalid{reason: "claims refused"}
+	errTimes      = &invalid{reason: "iat, nbf, exp or auth_time is missing or out of range"}
+	errIssuer     = &invalid{reason: "wrong issuer"}
+	errAudience   = &invalid{reason: "wrong audience"}
+	errIdentity   = &invalid{reason: "inconsistent identity"}
+	errClaims     = &invalid{reason: "invalid claims"}
 )

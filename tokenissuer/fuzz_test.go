@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record/recordtest"
 )
 
 func FuzzParseScopes(f *testing.F) {
@@ -16,21 +18,21 @@ func FuzzParseScopes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, one, two string) {
 		for _, scope := range ParseScopes([]string{one, two, one}) {
 			text := scope.String()
-			if strings.ContainsFunc(text, isNoScopeChar) || scope.Type == "" || scope.Name == "" || len(scope.Actions) == 0 {
-				t.Fatalf("%q out of %q, %q", text, one, two)
+			if strings.ContainsFunc(text, isInvalidInScope) || scope.Type == "" || scope.Name == "" || len(scope.Actions) == 0 {
+				t.Fatalf("got scope %q from %q, %q", text, one, two)
 			}
 			if len(text) > maxScopeBytes {
-				continue // two joined
+				continue // two scopes, merged
 			}
 			again := ParseScopes([]string{text})
 			if len(again) != 1 || again[0].String() != text {
-				t.Fatalf("%q is read as %v", text, again)
+				t.Fatalf("got %v, want %q", again, text)
 			}
 		}
 	})
 }
 
-// FuzzVerify: whatever is not exactly the token that was minted is refused.
+// FuzzVerify checks that only the token that was minted is accepted.
 func FuzzVerify(f *testing.F) {
 	node, k, header, payload := target(f)
 	good := mint(f, node, request("alice")).Raw
@@ -50,14 +52,13 @@ func FuzzVerify(f *testing.F) {
 		if id == (Identity{}) && errors.Is(err, ErrInvalidToken) {
 			return
 		}
-		// The seeds that this key signed are not to be accepted either.
-		t.Fatalf("%q: %+v, %v", raw, id, err)
+		t.Fatalf("%q: got identity %+v, error %v, want ErrInvalidToken", raw, id, err)
 	})
 }
 
-// FuzzSigned signs what it is given, so that parsing goes all the way: nothing
-// panics, and who is accepted has a name, or is anonymous in so many words.
-func FuzzSigned(f *testing.F) {
+// FuzzVerifySigned signs its input, so that Verify parses all of it, and checks
+// that an accepted identity is valid.
+func FuzzVerifySigned(f *testing.F) {
 	node, k, header, payload := target(f)
 	f.Add(object(header), object(payload))
 	f.Add(object(header), `{"sub":"","anonymous":true}`)
@@ -66,13 +67,13 @@ func FuzzSigned(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header, payload string) {
 		id, err := node.Verify(t.Context(), forge(header, payload, k.private), testIssuer, Access)
 		if err == nil && id.check() != nil || err != nil && !errors.Is(err, ErrInvalidToken) {
-			t.Fatalf("%q %q: %+v, %v", header, payload, id, err)
+			t.Fatalf("%q %q: got identity %+v, error %v", header, payload, id, err)
 		}
 	})
 }
 
 func FuzzDecodeKey(f *testing.F) {
-	k, err := newKey(newClock().now(), newClock().now())
+	k, err := newKey(recordtest.NewClock().Now(), recordtest.NewClock().Now())
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -85,7 +86,7 @@ func FuzzDecodeKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string, content []byte) {
 		got, err := decodeKey(name, content)
 		if err == nil && thumbprint(got.public) != got.kid {
-			t.Fatalf("%q %q", name, content)
+			t.Fatalf("%q %q: got kid %s, want %s", name, content, got.kid, thumbprint(got.public))
 		}
 	})
 }

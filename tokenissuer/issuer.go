@@ -1,152 +1,121 @@
 package tokenissuer
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record"
 )
 
 const (
-	// DefaultAudience is the audience of access tokens unless configured
-	// otherwise, and the `service` of the bearer challenge.
-	DefaultAudience = "dependency_proxy"
-	// MinLifetime is the shortest lifetime of a token. Container clients
-	// believe any token for 60 seconds and do not ask for a new one earlier.
+	// MinLifetime is the shortest lifetime of a token. Container clients assume
+	// that a token is valid for 60 seconds and do not request a new one earlier.
 	MinLifetime = 60 * time.Second
-	// Leeway is the difference between two nodes' clocks that is forgiven when
-	// iat, nbf and exp are checked. It also covers the last request of a
-	// client that uses its token up to the last second.
+	// Leeway is the tolerated difference between the clocks of two nodes when
+	// iat, nbf and exp are checked. It also covers the last request of a client
+	// that uses its token until it expires.
 	Leeway = 60 * time.Second
-	// MaxTokenBytes is the length in bytes beyond which a token is refused
-	// unread. Tokens of ours have 500 to 600.
-	MaxTokenBytes = 8 << 10
-	// DefaultCacheSize is how many verified tokens are remembered unless
-	// configured otherwise. Each takes about 300 bytes.
-	DefaultCacheSize = 4096
 
-	// Limits of what goes into a token, in bytes; they keep it far below what
-	// clients and proxies allow for a header.
-	maxText   = 255
-	maxFacts  = 1024
-	maxIssuer = 512
+	defaultPrefix        = "dependency_proxy/keys"
+	defaultAudience      = "dependency_proxy"
+	defaultTokenLifetime = 24 * time.Hour
+
+	// maxTokenBytes is the length beyond which a token is rejected unparsed.
+	// Tokens of this package have 500 to 600 bytes.
+	maxTokenBytes = 8 << 10
+	// verifiedTokens is the number of verified tokens that are remembered.
+	// Each takes about 300 bytes.
+	verifiedTokens = 4096
 )
 
-// Use is what a token is for.
-type Use uint8
+// Storage is where the signing keys are stored. It is a subset of
+// certmagic.Storage, so any Caddy storage implements it.
+type Storage = record.Storage
 
-const (
-	// Access tokens open the registry's resources.
-	Access Use = iota + 1
-	// Refresh tokens buy access tokens, and open nothing.
-	Refresh
-)
-
-// Identity is who a token speaks of. It holds no rights and no secrets, and
-// is comparable.
-type Identity struct {
-	// Name is the account's name: at most 255 bytes of UTF-8 without control
-	// characters. It is empty for an anonymous identity, and only for that.
-	Name string
-	// Version is the generation of the account's credentials, opaque here, at
-	// most 255 bytes. A verifier that compares it with the account as it is
-	// now ends all tokens of a password that has been changed. The payload of
-	// a token can be read by anyone who holds it, so do not put there what
-	// helps to guess a password, such as an unkeyed hash of it.
-	Version string
-	// Directory names the source that knows the account, at most 255 bytes;
-	// may be empty. With it, alice of one directory is not alice of another.
-	Directory string
-	// Facts are what the directory wants to hear again when it looks the
-	// account up, such as the claims of an id token: who, never what, and no
-	// secret. Opaque here, at most 1 KiB; may be empty.
-	Facts string
-	// Anonymous marks somebody who did not say who it is. The other fields
-	// are empty then.
-	Anonymous bool
-	// AuthTime is the time of the login that the token goes back to, in seconds
-	// since 1970. A refresh token must have it, and ends with the key ring's
-	// TokenLifetime after it; 0 for others.
-	AuthTime int64
+// Hooks report what the methods of an [Issuer] do not return as an error. Each
+// hook is optional, must return quickly, and may be called concurrently. No
+// argument contains a secret.
+type Hooks struct {
+	// BadKey reports a key file that is ignored because it is damaged or may
+	// not be read. It is called once per file, and again if the file was valid
+	// or absent in between.
+	BadKey func(name string, err error)
+	// StorageError reports a failure of the storage, even if a known key made
+	// the call succeed. While the storage is away this happens every ten
+	// seconds on a node that mints tokens, and up to once a second if tokens
+	// with unknown keys arrive.
+	StorageError func(err error)
+	// KeyCreated reports that this node has created a key.
+	KeyCreated func(kid string)
 }
 
-// check refuses what would not come back from a token as it went in, such as
-// invalid UTF-8, which JSON replaces and could turn into another's name.
-func (id Identity) check() error {
-	if id.Anonymous {
-		if id != (Identity{Anonymous: true}) {
-			return errors.New("an anonymous identity has no name, version, directory or facts")
-		}
-		return nil
-	}
-	if id.Name == "" {
-		return errors.New("the identity has no name")
-	}
-	for _, text := range []string{id.Name, id.Version, id.Directory} {
-		if !isText(text, maxText) {
-			return fmt.Errorf("name, version or directory is longer than %d bytes, not UTF-8, or has control characters", maxText)
-		}
-	}
-	if !isText(id.Facts, maxFacts) {
-		return fmt.Errorf("the facts are longer than %d bytes, not UTF-8, or have control characters", maxFacts)
-	}
-	return nil
-}
-
-func isText(s string, limit int) bool {
-	if len(s) > limit || !utf8.ValidString(s) {
-		return false
-	}
-	for _, r := range s {
-		if unicode.IsControl(r) {
-			return false
-		}
-	}
-	return true
-}
-
-// Config are the settings of an [Issuer]. Only KeyRing is required.
+// Config configures an [Issuer]. Only Storage is required.
 type Config struct {
-	KeyRing *KeyRing
-	// Audience is the aud claim of access tokens; empty means
-	// [DefaultAudience]. That of refresh tokens is the same with "/refresh"
-	// behind it, so neither passes for the other.
+	Storage Storage
+	// Prefix is the storage path of the key files, "dependency_proxy/keys" if
+	// empty. It must not contain other files.
+	Prefix string
+	// Audience is the aud claim of access tokens, "dependency_proxy" if empty.
+	// Refresh tokens have the same with "/refresh" appended, so that neither
+	// is accepted in place of the other.
 	Audience string
-	// CacheSize is how many verified tokens are remembered; 0 means
-	// [DefaultCacheSize].
-	CacheSize int
+	// Rotate is the age at which a key gets a successor. 0 means never: a key
+	// created with this setting verifies tokens until its file is deleted,
+	// even if the setting changes.
+	Rotate time.Duration
+	// TokenLifetime is the longest lifetime of a token, refresh tokens
+	// included. 0 means 24 hours, and less than [MinLifetime] means that.
+	// Tokens with a longer lifetime are neither minted nor accepted, so a
+	// shorter setting ends tokens that were issued before.
+	TokenLifetime time.Duration
+	// Now returns the current time; time.Now if nil.
+	Now   func() time.Time
+	Hooks Hooks
 }
 
-// Issuer mints and verifies tokens. Several may share a [KeyRing]; each has
-// its own memory of verified tokens. The methods may be called concurrently.
+// Issuer mints and verifies tokens. Its methods may be called concurrently.
+//
+// While the storage is away, known keys continue to sign and verify. Verifying
+// a token of a known key never waits for the storage. Once a minute, one call
+// of Mint waits while the storage is listed, but not longer than the storage's
+// time limits of five seconds or the caller's context allow. It then uses the
+// known keys, as all other calls do meanwhile.
 type Issuer struct {
-	ring     *KeyRing
+	ring     *keyRing
 	audience string
 	parser   *jwt.Parser
-	verified *verifiedCache
+	// verified contains tokens by their SHA-256. Rejected tokens are not
+	// remembered, because anyone could fill the memory with them.
+	verified *lru.Cache[[sha256.Size]byte, *verified]
 }
 
-// New makes an issuer. Like [NewKeyRing] it touches no storage.
+// New returns an issuer. It does not access the storage: the first key is
+// created with the first token.
 func New(c Config) *Issuer {
-	if c.Audience == "" {
-		c.Audience = DefaultAudience
+	if c.Now == nil {
+		c.Now = time.Now
 	}
-	if c.CacheSize <= 0 {
-		c.CacheSize = DefaultCacheSize
+	cache, err := lru.New[[sha256.Size]byte, *verified](verifiedTokens)
+	if err != nil {
+		panic(err) // the size is a positive constant
 	}
 	return &Issuer{
-		ring:     c.KeyRing,
-		audience: c.Audience,
-		parser:   newParser(c.KeyRing.now),
-		verified: newVerifiedCache(c.CacheSize),
+		ring:     newKeyRing(c),
+		audience: cmp.Or(c.Audience, defaultAudience),
+		parser:   newParser(c.Now),
+		verified: cache,
 	}
 }
 
+// audienceOf returns the aud claim of tokens for a use, "" for an unknown use.
 func (i *Issuer) audienceOf(use Use) string {
 	switch use {
 	case Access:
@@ -157,34 +126,33 @@ func (i *Issuer) audienceOf(use Use) string {
 	return ""
 }
 
-// MintRequest says what token is wanted. Every field is required.
+// MintRequest describes a token to mint. All fields are required.
 type MintRequest struct {
 	// Issuer is the iss claim: the origin that the client used, such as
-	// "https://registry.example.com", at most 512 bytes. A token is accepted
-	// only where Verify is given the same.
+	// "https://registry.example.com", in at most 512 bytes. Verify accepts the
+	// token only with the same value.
 	Issuer   string
 	Identity Identity
-	// Lifetime is cut to whole seconds. At least [MinLifetime], at most the
-	// TokenLifetime of the key ring.
+	// Lifetime is truncated to seconds. It must be at least [MinLifetime] and
+	// at most [Config.TokenLifetime].
 	Lifetime time.Duration
 	Use      Use
 }
 
-// Token is a minted token. Both times are in UTC and whole seconds, as in the
-// iat and exp claims.
+// Token is a minted token.
 type Token struct {
-	Raw       string
-	IssuedAt  time.Time
-	ExpiresAt time.Time
+	Raw string
+	// IssuedAt is the iat claim: UTC, in whole seconds.
+	IssuedAt time.Time
 }
 
-// Mint makes a token: a JWS in compact serialisation (RFC 7515 section 7.1)
-// with alg EdDSA and the claims iss, aud, sub, iat, nbf, exp and jti of RFC
-// 7519, and user_id, which is the same as sub. The first Mint on a storage
-// makes the first key.
+// Mint creates a token: a JWS in compact serialization (RFC 7515 section 7.1)
+// with alg EdDSA, the claims iss, aud, sub, iat, nbf, exp and jti of RFC 7519,
+// and user_id, which equals sub. The first call on an empty storage also creates
+// the signing key.
 //
-// [ErrKeysUnavailable] means that there is no key to sign with and storage
-// could not provide one; any other error is a request that can never succeed.
+// It returns an [ErrKeysUnavailable] if there is no key to sign with and the
+// storage cannot provide one. Any other error means that the request is invalid.
 func (i *Issuer) Mint(ctx context.Context, r MintRequest) (Token, error) {
 	if err := i.checkRequest(r); err != nil {
 		return Token{}, fmt.Errorf("minting a token: %w", err)
@@ -192,7 +160,7 @@ func (i *Issuer) Mint(ctx context.Context, r MintRequest) (Token, error) {
 	issued := i.ring.now().UTC().Truncate(time.Second)
 	expires := issued.Add(r.Lifetime.Truncate(time.Second))
 	if last := time.Unix(r.Identity.AuthTime, 0).Add(i.ring.schedule.lifetime); r.Use == Refresh && expires.After(last) {
-		expires = last.UTC()
+		expires = last
 	}
 	k, err := i.ring.signer(ctx, expires)
 	if err != nil {
@@ -218,27 +186,31 @@ func (i *Issuer) Mint(ctx context.Context, r MintRequest) (Token, error) {
 	if err != nil {
 		return Token{}, fmt.Errorf("signing a token: %w", err)
 	}
-	return Token{Raw: raw, IssuedAt: issued, ExpiresAt: expires}, nil
+	return Token{Raw: raw, IssuedAt: issued}, nil
 }
 
 func (i *Issuer) checkRequest(r MintRequest) error {
-	if r.Issuer == "" || !isText(r.Issuer, maxIssuer) {
-		return fmt.Errorf("the issuer is empty, longer than %d bytes, not UTF-8, or has control characters", maxIssuer)
+	longest := i.ring.schedule.lifetime
+	if r.Issuer == "" || !record.IsText(r.Issuer, maxIssuer) {
+		return fmt.Errorf("the issuer is empty, is longer than %d bytes, is not UTF-8, or contains control characters", maxIssuer)
 	}
 	if i.audienceOf(r.Use) == "" {
-		return errors.New("the token is for neither access nor refresh")
+		return fmt.Errorf("unknown use %d; use Access or Refresh", r.Use)
 	}
-	if r.Lifetime < MinLifetime || r.Lifetime > i.ring.schedule.lifetime {
-		return fmt.Errorf("a lifetime of %s is not between %s and %s", r.Lifetime, MinLifetime, i.ring.schedule.lifetime)
+	if r.Lifetime < MinLifetime || r.Lifetime > longest {
+		return fmt.Errorf("lifetime %s is not between %s and %s", r.Lifetime, MinLifetime, longest)
 	}
 	if r.Identity.Anonymous && r.Use == Refresh {
-		return errors.New("nobody can refresh an anonymous token")
+		return errors.New("an anonymous identity cannot have a refresh token")
 	}
-	if age := i.ring.now().Sub(time.Unix(r.Identity.AuthTime, 0)); r.Use == Refresh && (age < 0 || age > i.ring.schedule.lifetime-MinLifetime) {
-		return fmt.Errorf("AuthTime was %s ago, and a refresh token ends %s after it", age, i.ring.schedule.lifetime)
+	if age := i.ring.now().Sub(time.Unix(r.Identity.AuthTime, 0)); r.Use == Refresh && (age < 0 || age > longest-MinLifetime) {
+		return fmt.Errorf("the login was %s ago, and a refresh token expires %s after it; log in again", age, longest)
 	}
 	return r.Identity.check()
 }
 
-// JWKS is the key set of the issuer's ring: see [KeyRing.JWKS].
-func (i *Issuer) JWKS(ctx context.Context) ([]byte, error) { return i.ring.JWKS(ctx) }
+// JWKS returns the JSON Web Key Set (RFC 7517 section 5) of the public keys that
+// verify tokens, oldest first. It is empty before the first token. JWKS lists
+// the storage at most once a minute, and returns an [ErrKeysUnavailable] only if
+// the listing fails and no key is known.
+func (i *Issuer) JWKS(ctx context.Context) ([]byte, error) { return i.ring.jwks(ctx) }

@@ -7,31 +7,33 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record/recordtest"
 )
 
-func TestFirstKeyIsMadeByTheFirstMint(t *testing.T) {
-	s, c := newStorage(t), newClock()
+func TestKeyRingCreatesFirstKeyOnMint(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c, 0)
-	if s.listed() != 0 {
-		t.Error("making a ring touched storage")
+	if n := s.Listed(); n != 0 {
+		t.Errorf("got %d listings by New, want 0", n)
 	}
 	jwks, err := node.JWKS(t.Context())
 	if err != nil || string(jwks) != `{"keys":[]}` {
-		t.Errorf("got %s, %v", jwks, err)
+		t.Errorf("got key set %s, error %v, want an empty one", jwks, err)
 	}
-	stranger := mint(t, newNode(newStorage(t), c, 0), request("alice")).Raw
+	stranger := mint(t, newNode(recordtest.NewStorage(t), c, 0), request("alice")).Raw
 	refuse(t, node, stranger, ErrInvalidToken)
-	if len(s.names()) != 0 {
-		t.Fatal("a key was made before a token")
+	if keys := s.Keys(); len(keys) != 0 {
+		t.Fatalf("got keys %v before the first token, want none", keys)
 	}
 	accept(t, node, mint(t, node, request("alice")).Raw)
-	if names := s.names(); len(names) != 1 || !strings.HasPrefix(names[0], "dependency_proxy/keys/20261123T120000.000Z-") {
-		t.Errorf("got %v", names)
+	if names := s.Keys(); len(names) != 1 || !strings.HasPrefix(names[0], "dependency_proxy/keys/20261123T123000.000Z-") {
+		t.Errorf("got keys %v, want one of now", names)
 	}
 }
 
 func TestJWKS(t *testing.T) {
-	s, c := newStorage(t), newClock()
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	node := newNode(s, c, 0)
 	mint(t, node, request("alice"))
 	raw, err := newNode(s, c, 0).JWKS(t.Context())
@@ -40,126 +42,112 @@ func TestJWKS(t *testing.T) {
 	}
 	var set struct{ Keys []map[string]string }
 	if err := json.Unmarshal(raw, &set); err != nil || len(set.Keys) != 1 {
-		t.Fatalf("got %s, %v", raw, err)
+		t.Fatalf("got key set %s, error %v, want one key", raw, err)
 	}
-	k := node.ring.keys.Load().sorted[0]
+	k := keysOf(node)[0]
 	for member, want := range map[string]string{
 		"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": k.kid, "x": b64.EncodeToString(k.public),
 	} {
 		if set.Keys[0][member] != want {
-			t.Errorf("%s is %q, want %q", member, set.Keys[0][member], want)
+			t.Errorf("got %s %q, want %q", member, set.Keys[0][member], want)
 		}
 	}
 	if len(set.Keys[0]) != 6 {
-		t.Errorf("more than the public key: %s", raw)
+		t.Errorf("got %s, want only the six members of the public key", raw)
 	}
 }
 
-// The example of RFC 8037, appendix A.3.
+// The key is the example in RFC 8037 appendix A.3.
 func TestThumbprint(t *testing.T) {
 	public, err := b64.DecodeString("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := thumbprint(public); got != "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k" {
-		t.Error(got)
+	if got, want := thumbprint(public), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
-// TestTwoNodesAtOnce: each makes a key before it sees the other's.
-func TestTwoNodesAtOnce(t *testing.T) {
-	s, c := newStorage(t), newClock()
+// TestKeyRingWithTwoFirstKeys has two nodes create a key each before they see
+// the other's.
+func TestKeyRingWithTwoFirstKeys(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	a, b := newNode(s, c, 0), newNode(s, c, 0)
-	s.hidden = true
+	s.Unlisted = true
 	byA, byB := mint(t, a, request("alice")).Raw, mint(t, b, request("alice")).Raw
-	s.hidden = false
-	if len(s.names()) != 2 {
-		t.Fatalf("%d keys", len(s.names()))
+	s.Unlisted = false
+	if len(s.Keys()) != 2 {
+		t.Fatalf("got keys %v, want 2", s.Keys())
 	}
 	accept(t, a, byB)
 	accept(t, b, byA)
 	for range 12 {
-		c.advance(RefreshInterval)
+		c.Advance(refreshInterval)
 		mint(t, a, request("alice"))
 		mint(t, b, request("alice"))
-		if kidOf(t, a) != kidOf(t, b) {
-			t.Error("the nodes sign with different keys")
+		if byA, byB := signerOf(t, a), signerOf(t, b); byA != byB {
+			t.Errorf("got signers %s and %s, want the same", byA, byB)
 		}
 	}
-	if len(s.names()) != 2 {
-		t.Errorf("%d keys", len(s.names()))
+	if len(s.Keys()) != 2 {
+		t.Errorf("got keys %v, want 2", s.Keys())
 	}
 }
 
-// kidOf is the key that i signs with now.
-func kidOf(t *testing.T, i *Issuer) string {
-	t.Helper()
-	raw := mint(t, i, request("alice")).Raw
-	header, err := b64.DecodeString(strings.Split(raw, ".")[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	var h struct{ Kid string }
-	if err := json.Unmarshal(header, &h); err != nil {
-		t.Fatal(err)
-	}
-	return h.Kid
-}
-
-// TestDifferentSettings: two sites with different lifetimes share a storage.
-// Neither deletes the keys that the other needs, and neither signs with a key
-// that ends before its token.
-func TestDifferentSettings(t *testing.T) {
-	s, c := newStorage(t), newClock()
-	short := New(Config{KeyRing: NewKeyRing(KeyRingConfig{Storage: s, Rotate: time.Hour, TokenLifetime: time.Hour, Now: c.now})})
-	long := New(Config{KeyRing: NewKeyRing(KeyRingConfig{Storage: s, Rotate: time.Hour, TokenLifetime: 30 * 24 * time.Hour, Now: c.now})})
+// TestKeyRingWithDifferentSettings has two sites with different lifetimes share a
+// storage. Neither deletes the keys that the other needs, nor signs with a key
+// that expires before the token.
+func TestKeyRingWithDifferentSettings(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
+	short := New(Config{Storage: s, Rotate: time.Hour, TokenLifetime: time.Hour, Now: c.Now})
+	long := New(Config{Storage: s, Rotate: time.Hour, TokenLifetime: 30 * 24 * time.Hour, Now: c.Now})
 	mint(t, short, request("alice"))
 	r := request("alice")
-	r.Lifetime, r.Use, r.Identity.AuthTime = 30*24*time.Hour, Refresh, c.now().Unix()
+	r.Lifetime, r.Use, r.Identity.AuthTime = 30*24*time.Hour, Refresh, c.Now().Unix()
 	token := mint(t, long, r)
-	for c.advance(time.Hour); c.now().Before(token.ExpiresAt); c.advance(6 * time.Hour) {
+	for c.Advance(time.Hour); c.Now().Before(expiry(t, token.Raw)); c.Advance(6 * time.Hour) {
 		mint(t, short, request("alice"))
 		mint(t, long, request("alice"))
 		if _, err := long.Verify(t.Context(), token.Raw, testIssuer, Refresh); err != nil {
-			t.Fatalf("%s: %v", c.now(), err)
+			t.Fatalf("at %s: got error %v, want none", c.Now(), err)
 		}
 	}
 }
 
-// TestKeyFromTheFuture: a node whose clock is years ahead leaves a key. It
-// signs nothing elsewhere and does not stop the rotation.
-func TestKeyFromTheFuture(t *testing.T) {
-	s, c, ahead := newStorage(t), newClock(), newClock()
+// TestKeyRingIgnoresKeyFromTheFuture stores a key of a node whose clock is years
+// ahead. Other nodes do not sign with it and continue to rotate.
+func TestKeyRingIgnoresKeyFromTheFuture(t *testing.T) {
+	s, c, ahead := recordtest.NewStorage(t), recordtest.NewClock(), recordtest.NewClock()
 	node := newNode(s, c, 24*time.Hour)
-	first := kidOf(t, node)
-	ahead.advance(5 * 365 * 24 * time.Hour)
-	strange := newNode(newStorage(t), ahead, 24*time.Hour)
+	first := signerOf(t, node)
+	ahead.Advance(5 * 365 * 24 * time.Hour)
+	strange := newNode(recordtest.NewStorage(t), ahead, 24*time.Hour)
 	mint(t, strange, request("alice"))
-	k := strange.ring.keys.Load().sorted[0]
+	k := keysOf(strange)[0]
 	content, _ := k.encode()
-	s.files[strange.ring.path(k)] = content
+	s.Files[defaultPrefix+"/"+k.name()] = content
 
-	c.advance(time.Hour)
-	if kidOf(t, node) != first {
-		t.Error("signs with another key")
+	c.Advance(time.Hour)
+	if got := signerOf(t, node); got != first {
+		t.Errorf("got signer %s, want %s", got, first)
 	}
-	c.advance(24 * time.Hour)
+	c.Advance(24 * time.Hour)
 	mint(t, node, request("alice"))
-	c.advance(PublishLead)
-	if kid := kidOf(t, node); kid == first || kid == k.kid {
-		t.Error("does not rotate")
+	c.Advance(publishLead)
+	if got := signerOf(t, node); got == first || got == k.kid {
+		t.Errorf("got signer %s after the rotation, want a new key", got)
 	}
 }
 
-func TestConcurrentUse(t *testing.T) {
-	s, c := newStorage(t), newClock()
+func TestKeyRingConcurrentUse(t *testing.T) {
+	s, c := recordtest.NewStorage(t), recordtest.NewClock()
 	nodes := []*Issuer{newNode(s, c, time.Hour), newNode(s, c, time.Hour), newNode(s, c, time.Hour)}
 	var group sync.WaitGroup
 	for w := range 12 {
 		group.Go(func() {
 			for n := range 60 {
 				raw := mint(t, nodes[w%3], request("alice")).Raw
-				// A burst of first keys may be more than the lookups allow.
+				// The first keys of all nodes may exceed the limit of lookups.
 				_, err := nodes[(w+n)%3].Verify(t.Context(), raw, testIssuer, Access)
 				if err != nil && !errors.Is(err, ErrInvalidToken) {
 					t.Error(err)
@@ -170,12 +158,12 @@ func TestConcurrentUse(t *testing.T) {
 				if _, err := nodes[n%3].JWKS(t.Context()); err != nil {
 					t.Error(err)
 				}
-				c.advance(10 * time.Second / 12)
+				c.Advance(10 * time.Second / 12)
 			}
 		})
 	}
 	group.Wait()
-	if n := len(s.names()); n > 3 {
-		t.Errorf("%d keys, though each node makes at most one", n)
+	if keys := s.Keys(); len(keys) > 3 {
+		t.Errorf("got keys %v, want at most one per node", keys)
 	}
 }

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// keySet is what a node knows of the keys at one moment. It never changes:
-// readers take it without a lock, and who learns something replaces it.
+// keySet contains the keys that a node knows. It is immutable: readers need no
+// lock, and a change replaces it.
 type keySet struct {
 	byKid  map[string]*key
-	sorted []*key // by creation, ties by kid: the same on every node
+	sorted []*key // by creation time and kid, so the same on all nodes
 }
 
 func newKeySet(keys []*key) *keySet {
@@ -24,45 +24,43 @@ func newKeySet(keys []*key) *keySet {
 	return s
 }
 
-// with is the set without the keys in drop and with those in add.
-func (s *keySet) with(add, drop []*key) *keySet {
+// with returns a copy of the set with and without the given keys.
+func (s *keySet) with(add, remove []*key) *keySet {
 	keys := slices.DeleteFunc(slices.Clone(s.sorted), func(k *key) bool {
-		return slices.Contains(drop, k)
+		return slices.Contains(remove, k)
 	})
 	for _, k := range add {
-		if old := s.byKid[k.kid]; old == nil || slices.Contains(drop, old) {
+		if old := s.byKid[k.kid]; old == nil || slices.Contains(remove, old) {
 			keys = append(keys, k)
 		}
 	}
 	return newKeySet(keys)
 }
 
-// verifier is the key that verifies tokens of kid at now, or nil.
+// verifier returns the key with the given kid if it verifies tokens at now, or
+// nil.
 func (s *keySet) verifier(kid string, now time.Time) *key {
-	if k := s.byKid[kid]; k != nil && k.alive(now) {
+	if k := s.byKid[kid]; k != nil && k.usable(now) {
 		return k
 	}
 	return nil
 }
 
-// schedule is when keys come and go. All nodes that compute it from the same
-// keys and the same settings come to the same signer.
+// schedule determines when keys are created, sign and expire. All nodes with the
+// same keys and the same settings choose the same signer.
 type schedule struct {
 	rotate   time.Duration // 0: never
-	lead     time.Duration // from the publication of a key to its first signature
-	lifetime time.Duration // of the longest-lived token
-	refresh  time.Duration // after which storage is listed again; at most lead
+	lead     time.Duration // from the creation of a key to its first signature
+	lifetime time.Duration // longest lifetime of a token
+	refresh  time.Duration // interval of listings; at most lead
 }
 
 func newSchedule(rotate, lifetime time.Duration) schedule {
-	if lifetime == 0 {
-		lifetime = DefaultTokenLifetime
-	}
 	p := schedule{
 		rotate:   max(rotate, 0),
-		lead:     PublishLead,
-		lifetime: max(lifetime, MinLifetime),
-		refresh:  RefreshInterval,
+		lead:     publishLead,
+		lifetime: max(cmp.Or(lifetime, defaultTokenLifetime), MinLifetime),
+		refresh:  refreshInterval,
 	}
 	if p.rotate > 0 {
 		p.lead = min(p.lead, p.rotate/4)
@@ -71,10 +69,10 @@ func newSchedule(rotate, lifetime time.Duration) schedule {
 	return p
 }
 
-// end is the end of a key made at created. Its successor is made at rotate and
-// signs a lead later; the second lead is for a successor that comes late. The
-// leeway counts twice: once for the verification, once for a difference
-// between the nodes' clocks.
+// end returns the time at which a key created at created expires. Its successor
+// is created after rotate and signs one lead later. The second lead is a reserve
+// for a successor that is created late. One leeway is for the verification, the
+// other for the difference between the nodes' clocks.
 func (p schedule) end(created time.Time) time.Time {
 	if p.rotate == 0 {
 		return time.Time{}
@@ -82,52 +80,52 @@ func (p schedule) end(created time.Time) time.Time {
 	return created.Add(p.rotate + 2*p.lead + p.lifetime + 2*Leeway)
 }
 
-// signer chooses the key for a token that expires at exp, or nil:
+// signer returns the key that signs a token which expires at exp, or nil if
+// there is none. It chooses
 //
-//   - the newest key that has been published for a lead. Every node has listed
-//     it by now, so nobody meets an unknown kid. It may be past its rotation,
-//     while its successor is just published or cannot be stored;
-//   - else the oldest of those just published: it is the one that most nodes
-//     know.
+//   - the newest key that has been published for the lead, because all nodes have
+//     listed it by then. The rotation of that key may be overdue, if its
+//     successor has just been published or cannot be stored;
+//   - otherwise the oldest of the newer keys, because most nodes know it.
 //
-// Whatever the choice, a key signs only what dies before it does. A key from
-// the future signs nothing: a node whose clock is far ahead must not decide
-// for all.
+// A key must outlive the tokens that it signs. A key whose creation time is in
+// the future does not sign: a node whose clock is far ahead must not decide for
+// the others.
 func (s *keySet) signer(p schedule, now, exp time.Time) *key {
-	var settled, fresh *key
+	var published, recent *key
 	for _, k := range s.sorted {
 		age := now.Sub(k.created)
-		if !k.alive(now) || age < -p.lead || !k.end.IsZero() && exp.Add(Leeway).After(k.end) {
+		if !k.usable(now) || age < -p.lead || !k.end.IsZero() && exp.Add(Leeway).After(k.end) {
 			continue
 		}
 		if age >= p.lead {
-			settled = k
-		} else if fresh == nil {
-			fresh = k
+			published = k
+		} else if recent == nil {
+			recent = k
 		}
 	}
-	return cmp.Or(settled, fresh)
+	return cmp.Or(published, recent)
 }
 
-// rotationDue says whether the newest key is as old as it may get.
+// rotationDue reports whether the newest key has reached the age of rotation.
 func (s *keySet) rotationDue(p schedule, now time.Time) bool {
 	if p.rotate == 0 {
 		return false
 	}
 	return !slices.ContainsFunc(s.sorted, func(k *key) bool {
 		age := now.Sub(k.created)
-		return k.alive(now) && age < p.rotate && age >= -p.lead
+		return k.usable(now) && age < p.rotate && age >= -p.lead
 	})
 }
 
-// dead lists the keys that are of no use to anyone, not even to a node whose
-// clock is an hour late.
-func (s *keySet) dead(now time.Time) []*key {
-	var dead []*key
+// expired returns the keys that expired more than an hour ago, so that even a
+// node whose clock is an hour late does not need them.
+func (s *keySet) expired(now time.Time) []*key {
+	var expired []*key
 	for _, k := range s.sorted {
 		if !k.end.IsZero() && now.After(k.end.Add(time.Hour)) {
-			dead = append(dead, k)
+			expired = append(expired, k)
 		}
 	}
-	return dead
+	return expired
 }

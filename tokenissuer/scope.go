@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Bounds of what one token request may ask for. Clients send one or two scopes
-// of less than 300 bytes.
+// Limits of a token request. Clients send one or two scopes of less than 300
+// bytes.
 const (
 	maxScopes      = 64
 	maxScopeBytes  = 1024
@@ -14,31 +14,33 @@ const (
 	maxActionBytes = 64
 )
 
-// Scope is what a client wants to do with a resource: type:name:actions, such
-// as "repository:acme/dependency_proxy/containers/alpine:pull".
+// Scope names a resource and what a client wants to do with it, in the form
+// type:name:actions, such as
+// "repository:acme/dependency_proxy/containers/alpine:pull".
 type Scope struct {
-	// Type is "repository", "registry" or anything else, with its class if it
+	// Type is "repository", "registry" or any other type, with its class if it
 	// has one: "repository(plugin)".
 	Type string
 	// Name may contain colons: "registry.example.com:5000/acme/alpine".
 	Name string
-	// Actions has no duplicates and keeps the order in which they were asked
-	// for. There are 1 to 16, of at most 64 bytes.
+	// Actions contains 1 to 16 actions of at most 64 bytes, in the order of the
+	// request and without duplicates.
 	Actions []string
 }
 
-// String is the scope as a client would write it. All its characters are fit
-// for a quoted parameter of a challenge (RFC 6750 section 3).
+// String returns the scope in the form in which clients send it. It contains
+// only characters that are allowed in a quoted parameter of a challenge (RFC 6750
+// section 3).
 func (s Scope) String() string {
 	return s.Type + ":" + s.Name + ":" + strings.Join(s.Actions, ",")
 }
 
-// ParseScopes reads the values of the scope parameter: clients repeat it, or
-// put several scopes with spaces between them into one value. Scopes of the
-// same type and name are joined. Types and actions that mean nothing here are
-// kept; what is not type:name:actions in printable ASCII, is longer than 1 KiB
-// or comes after 64 others is left out, and so are actions beyond their bounds. Nothing is an error, because clients
-// ask for scopes of other registries in the same breath.
+// ParseScopes parses the values of the scope parameter. Clients repeat the
+// parameter, or separate several scopes by spaces. Scopes with the same type and
+// name are merged. Unknown types and actions are kept. Because clients also send
+// scopes of other registries, nothing is an error: a scope that is not
+// type:name:actions in printable ASCII or is longer than 1 KiB, all scopes after
+// the 64th, and actions beyond the limits of [Scope] are ignored.
 func ParseScopes(values []string) []Scope {
 	var scopes []Scope
 	for _, value := range values {
@@ -62,7 +64,7 @@ func ParseScopes(values []string) []Scope {
 }
 
 func parseScope(text string) (Scope, bool) {
-	if len(text) > maxScopeBytes || strings.ContainsFunc(text, isNoScopeChar) {
+	if len(text) > maxScopeBytes || strings.ContainsFunc(text, isInvalidInScope) {
 		return Scope{}, false
 	}
 	kind, rest, _ := strings.Cut(text, ":")
@@ -77,12 +79,14 @@ func parseScope(text string) (Scope, bool) {
 	return Scope{Type: kind, Name: rest[:end], Actions: actions}, true
 }
 
-// isNoScopeChar follows the scope-token of RFC 6749 section 3.3.
-func isNoScopeChar(r rune) bool {
+// isInvalidInScope reports whether r is not allowed in a scope-token (RFC 6749
+// section 3.3).
+func isInvalidInScope(r rune) bool {
 	return r <= ' ' || r >= 0x7f || r == '"' || r == '\\'
 }
 
-// union is list with those of more that are new, not empty and within bounds.
+// union appends those actions of more to list that are not empty, not in the
+// list yet, and within the limits.
 func union(list, more []string) []string {
 	for _, action := range more {
 		if len(list) == maxActions {

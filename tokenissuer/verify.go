@@ -4,54 +4,53 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// Verify says who raw speaks of. It is meant for each request: a token that
-// was verified before costs one hash of it and a look-up.
+// Verify returns the identity in a token. It is fast enough for each request: a
+// token that was verified before costs one hash and one lookup.
 //
-// iss and use must be those that the token was minted with. Every refusal is
-// an [ErrInvalidToken], and [ErrTokenExpired] too where age is the only fault.
-// Only an [ErrKeysUnavailable] is neither: the token names a key that is not
-// known here, and storage could not be asked for it. Nobody is authenticated
-// then, but the client's token may be good.
+// iss and use must be the values that the token was minted with. Verify returns
+// an [ErrInvalidToken] for each token that it rejects; it is an [ErrTokenExpired]
+// too if the token is otherwise valid. It returns an [ErrKeysUnavailable], which
+// is neither, if the signing key is not known and the storage cannot be asked
+// for it. The token may be valid then.
 //
-// Accepted is what Mint makes and nothing else: alg EdDSA, typ JWT and kid in
-// the header and no other member (RFC 7515 section 4.1: no jwk, jku, x5c,
-// crit), the signature of a known key, canonical base64url (section 2), all of
-// iss, aud, iat, nbf and exp, times within [Leeway], and no longer a lifetime
-// than the key ring allows, which for a refresh token counts from its auth_time.
+// Verify accepts exactly what Mint creates. The header has the members alg
+// (EdDSA), typ (JWT) and kid and no others, such as jwk, jku, x5c or crit (RFC
+// 7515 section 4.1). The signature is of a known key, in canonical base64url
+// (RFC 7515 section 2). The claims iss, aud, iat, nbf and exp are present, the
+// times are valid within [Leeway], and the lifetime is at most
+// [Config.TokenLifetime], which for a refresh token counts from its auth_time.
 func (i *Issuer) Verify(ctx context.Context, raw, iss string, use Use) (Identity, error) {
-	if len(raw) > MaxTokenBytes {
+	if len(raw) > maxTokenBytes {
 		return Identity{}, errTooLong
 	}
-	// The token itself is a credential; only its hash stays in memory.
-	var buf [1024]byte // room for all tokens of ours, without an allocation
+	// A token is a credential, so only its hash is kept in memory.
+	var buf [1024]byte // large enough to hash tokens without an allocation
 	sum := sha256.Sum256(append(buf[:0], raw...))
-	if v, ok := i.verified.get(sum); ok {
+	if v, ok := i.verified.Get(sum); ok {
 		now := i.ring.now()
-		if v.key.alive(now) {
+		if v.key.usable(now) {
 			if err := v.check(now, iss, use); err != nil {
 				return Identity{}, err
 			}
 			return v.id, nil
 		}
-		i.verified.remove(sum)
+		i.verified.Remove(sum)
 	}
 	v, err := i.verify(ctx, raw, iss, use)
 	if err != nil {
 		return Identity{}, err
 	}
-	i.verified.add(sum, v)
+	i.verified.Add(sum, v)
 	return v.id, nil
 }
 
-// verify is the long way: parse, find the key, check.
+// verify verifies a token that is not remembered.
 func (i *Issuer) verify(ctx context.Context, raw, iss string, use Use) (*verified, error) {
 	if !isCompact(raw) {
 		return nil, errMalformed
@@ -81,9 +80,10 @@ func (i *Issuer) verify(ctx context.Context, raw, iss string, use Use) (*verifie
 	}, nil
 }
 
-// keyOf is the key that must have signed a token with this header.
+// keyOf returns the key that is named in the header of a token.
 func (i *Issuer) keyOf(ctx context.Context, header map[string]any, c *claims) (*key, error) {
-	// Three members and these three: there is no room for a jwk or a crit.
+	// With exactly these three members, the header cannot contain a jwk or a
+	// crit.
 	kid, isString := header["kid"].(string)
 	if len(header) != 3 || header["alg"] != jwt.SigningMethodEdDSA.Alg() || header["typ"] != "JWT" || !isString {
 		return nil, errHeader
@@ -91,7 +91,7 @@ func (i *Issuer) keyOf(ctx context.Context, header map[string]any, c *claims) (*
 	if k := i.ring.keys.Load().verifier(kid, i.ring.now()); k != nil {
 		return k, nil
 	}
-	// A token that no key could make good is not worth a look into storage.
+	// Do not list the storage for a token that no signature can make valid.
 	validator := jwt.NewValidator(jwt.WithLeeway(Leeway), jwt.WithTimeFunc(i.ring.now))
 	if validator.Validate(c) != nil {
 		return nil, errUnknownKey
@@ -106,9 +106,9 @@ func (i *Issuer) keyOf(ctx context.Context, header map[string]any, c *claims) (*
 	return k, nil
 }
 
-// isCompact says whether raw consists of three parts of base64url, the last of
-// the length of a signature. Go's decoder skips line breaks even when strict,
-// which would give each token any number of spellings.
+// isCompact reports whether raw consists of three parts in base64url, of which
+// the last has the length of a signature. Go's decoder ignores line breaks even
+// in strict mode, which would give a token any number of encodings.
 func isCompact(raw string) bool {
 	dots, last := 0, 0
 	for i := range len(raw) {
@@ -124,16 +124,17 @@ func isCompact(raw string) bool {
 	return dots == 2 && len(raw)-last-1 == b64.EncodedLen(ed25519.SignatureSize)
 }
 
-// verified is what is remembered of a token that was found good.
+// verified is the result of a successful verification.
 type verified struct {
 	id      Identity
 	issuer  string
 	use     Use
-	expires time.Time // leeway included
+	expires time.Time // including the leeway
 	key     *key
 }
 
-// check is what of a verification depends on the moment and on the question.
+// check repeats the checks whose result depends on the time and on the arguments
+// of Verify.
 func (v *verified) check(now time.Time, iss string, use Use) error {
 	switch {
 	case v.issuer != iss:
@@ -145,28 +146,3 @@ func (v *verified) check(now time.Time, iss string, use Use) error {
 	}
 	return nil
 }
-
-// verifiedCache remembers verified tokens by their SHA-256. Refused ones are
-// not remembered: anyone could fill the memory with them. The shards spread
-// the lock that each hit takes.
-type verifiedCache [16]*lru.Cache[[sha256.Size]byte, *verified]
-
-func newVerifiedCache(size int) *verifiedCache {
-	var c verifiedCache
-	for i := range c {
-		shard, err := lru.New[[sha256.Size]byte, *verified](max(size/len(c), 1))
-		if err != nil {
-			panic(errors.Join(errors.New("making a cache of a positive size"), err))
-		}
-		c[i] = shard
-	}
-	return &c
-}
-
-func (c *verifiedCache) shard(sum [sha256.Size]byte) *lru.Cache[[sha256.Size]byte, *verified] {
-	return c[int(sum[0])%len(c)]
-}
-
-func (c *verifiedCache) get(sum [sha256.Size]byte) (*verified, bool) { return c.shard(sum).Get(sum) }
-func (c *verifiedCache) add(sum [sha256.Size]byte, v *verified)      { c.shard(sum).Add(sum, v) }
-func (c *verifiedCache) remove(sum [sha256.Size]byte)                { c.shard(sum).Remove(sum) }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
@@ -35,7 +35,7 @@ func populate(s *settings) error {
 			return err
 		}
 	}
-	store, err := blobcache.OpenFileStore(s.cache)
+	files, err := store.OpenFileStore(s.cache)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func populate(s *settings) error {
 			if err := os.Chtimes(path, used, used); err != nil {
 				return err
 			}
-			if err := store.Check(context.Background(), digest.NewDigestFromEncoded(digest.SHA256, name), nil); err != nil {
+			if err := files.Check(context.Background(), digest.NewDigestFromEncoded(digest.SHA256, name), nil); err != nil {
 				return err
 			}
 		}

@@ -10,10 +10,10 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 const (
@@ -109,7 +109,8 @@ func (g *Gate) check(attempt *attempt, l Login, settled func(Outcome)) <-chan Ou
 		settled(outcome)
 		done <- outcome
 	}
-	leave, err := attempt.beginCheck(accesstoken.IsOurs(l.Password))
+	_, isToken := accesstoken.Parse(l.Password)
+	leave, err := attempt.beginCheck(isToken)
 	if err != nil {
 		finish(Caller{}, err)
 		attempt.release()

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // TestThrottleHomeNames: a login of another directory's account, or with a token, does

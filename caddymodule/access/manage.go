@@ -12,9 +12,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // DefaultTokenLife is how long an access token lives if nothing is said.
@@ -196,14 +196,8 @@ type RevokedToken struct {
 // holds here too.
 func (m *Tokens) Revoke(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (RevokedToken, error) {
 	store := m.Accounts.tokens.store
-	token, err := store.Get(ctx, id)
-	if err == nil && !wanted(token) {
-		err = fmt.Errorf("no such access token: %w", fs.ErrNotExist)
-	}
+	token, err := store.Revoke(ctx, id, by, wanted)
 	if err != nil {
-		return RevokedToken{}, err
-	}
-	if token, err = store.Revoke(ctx, id, by); err != nil {
 		return RevokedToken{}, err
 	}
 	m.Logger.Info("access token revoked", append(tokenFields(token), zap.String("by", by))...)

@@ -34,6 +34,7 @@ type Group struct {
 	Visibility                   directory.Visibility
 	Members, Maintainers, Owners []string
 	MembersFrom                  []string // names of directories
+	Allow, Deny                  []string // patterns of images
 }
 
 // NewPolicy returns what a configuration says. With privateGroups off only public

@@ -10,9 +10,9 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // refuseFor is how long a wrong login is remembered. The same login is refused within
@@ -70,7 +70,7 @@ func (a *Accounts) refusalKey(name, secret string) (key sum) {
 // access token of our own is not shown to any directory, whatever user name it comes
 // with.
 func (a *Accounts) Authenticate(ctx context.Context, login directory.Login) (Caller, error) {
-	if accesstoken.IsOurs(login.Password) {
+	if _, isToken := accesstoken.Parse(login.Password); isToken {
 		token, err := a.tokens.store.Verify(ctx, login.Password)
 		return a.byToken(ctx, token, err)
 	}

@@ -12,8 +12,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
 // TestTokenRights: what each kind of token may do, as the rules see it; and that

@@ -1,0 +1,178 @@
+// Package index records which content a repository is known to contain, what its
+// tags stood for, and what a source has delivered.
+//
+// A [Link] lets a scope have stored content. It exists only where the scope's own
+// source has delivered the content, or has delivered it to another scope and
+// confirmed it for this one: the same digest from another source does not count. A
+// [Delivery] says that a source has delivered content to any of its scopes. A
+// [Ref] is what a tag stood for when the source was last asked.
+//
+// All of them are records in a [store.Records], with the recent ones in memory. A
+// lost record costs a question to the source, never a wrong answer.
+package index
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+)
+
+// Link says that a scope is known to contain some content. It exists only
+// where the scope's own source has delivered it, or has delivered it to another
+// scope and confirmed it for this one. Content of another source with the same
+// digest, or a manifest that names the digest, does not create a link.
+type Link struct {
+	// MediaType as the source gave it; empty for a blob.
+	MediaType string `json:"mediaType,omitempty"`
+	// Size in bytes.
+	Size int64 `json:"size"`
+}
+
+// Ref is what a tag stood for when the source was last asked.
+type Ref struct {
+	Digest    digest.Digest `json:"digest"`
+	MediaType string        `json:"mediaType"`
+	Size      int64         `json:"size"`
+	// Checked is when the source last confirmed the ref. It is not kept on
+	// disk: after a restart a tag counts as stale, not as gone.
+	Checked time.Time `json:"-"`
+	// NotBefore is when the source may be asked again after it failed.
+	NotBefore time.Time `json:"-"`
+
+	linked *atomic.Bool // nil for a ref that the index does not know
+}
+
+// Linked reports whether SetLinked has been called for the ref since the process
+// began.
+func (r Ref) Linked() bool { return r.linked != nil && r.linked.Load() }
+
+// SetLinked remembers that the scope has a link to what the ref stands for, so
+// that its use takes one look-up and not two.
+func (r Ref) SetLinked() {
+	if r.linked != nil {
+		r.linked.Store(true)
+	}
+}
+
+// Index remembers which content a scope contains and what its tags stand for.
+// A scope is a slash-separated path OWNER/_/SOURCE/REPOSITORY that names a
+// repository of a source and on whose behalf it is asked. SOURCE is one component,
+// and none of the others may be "_". Owners may have several components: a/b is a
+// part of a. It is safe for concurrent use.
+//
+// A link that is lost costs a question to the source, and refs are
+// last-writer-wins, so processes that share the records need not agree on
+// anything.
+type Index struct {
+	records store.Records
+	links   *lru.Cache[string, linkRecord]
+	refs    *lru.Cache[string, Ref]
+	drops   atomic.Uint64 // how many records have been removed
+
+	deliveries *lru.Cache[string, Delivery]
+	adoption   atomic.Pointer[adoption] // under way, else nil
+}
+
+// indexEntries bounds each of the three memories: some 30 MiB when full.
+const indexEntries = 64 << 10
+
+// New returns the index over records.
+func New(records store.Records) *Index {
+	links, err1 := lru.New[string, linkRecord](indexEntries)
+	refs, err2 := lru.New[string, Ref](indexEntries)
+	deliveries, err3 := lru.New[string, Delivery](indexEntries)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		panic(err) // the size is a positive constant
+	}
+	return &Index{records: records, links: links, refs: refs, deliveries: deliveries}
+}
+
+// Link returns the link from a scope to content; an error that is
+// fs.ErrNotExist if the scope is not known to contain it.
+func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, error) {
+	record, err := recall(ctx, x, x.links, linkKey(scope, d), func(r linkRecord) error { return x.proofOf(scope, r) })
+	return record.Link, err
+}
+
+// AddLink records that the scope contains content which its source has delivered.
+// A link without a media type leaves one that is known as it is: manifests can be
+// fetched as blobs too. An error means that the link is not on disk; until the
+// process ends it holds all the same.
+func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link Link) error {
+	key := linkKey(scope, d)
+	record := linkRecord{link, proved}
+	known, err := recall(ctx, x, x.links, key, func(r linkRecord) error { return x.proofOf(scope, r) })
+	if err == nil && link.MediaType == "" {
+		record.MediaType = known.MediaType
+	}
+	if err == nil && known == record {
+		return nil
+	}
+	x.links.Add(key, record)
+	return save(ctx, x.records, key, record)
+}
+
+// Ref returns what a name in the scope stands for; an error that is
+// fs.ErrNotExist if that was never known.
+func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
+	return recall(ctx, x, x.refs, refKey(scope, name), func(ref Ref) error { return ref.Digest.Validate() })
+}
+
+// SetRef records what a name stands for. Disk is written only if that has
+// changed; an error means that it could not be.
+func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
+	key := refKey(scope, name)
+	old, err := x.Ref(ctx, scope, name)
+	if ref.linked = new(atomic.Bool); err == nil && old.linked != nil && old.Digest == ref.Digest {
+		ref.linked = old.linked
+	}
+	x.refs.Add(key, ref)
+	old.Checked, old.NotBefore, old.linked = ref.Checked, ref.NotBefore, ref.linked
+	if err == nil && old == ref {
+		return nil
+	}
+	return save(ctx, x.records, key, ref)
+}
+
+func recall[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string, check func(T) error) (T, error) {
+	if value, ok := memory.Get(key); ok {
+		return value, nil
+	}
+	var value T
+	drops := x.drops.Load()
+	data, err := x.records.Load(ctx, key)
+	if err != nil {
+		return value, err
+	}
+	err = json.Unmarshal(data, &value)
+	if err == nil {
+		err = check(value)
+	}
+	if err != nil {
+		return *new(T), fmt.Errorf("record %s is damaged: %w", key, errors.Join(err, fs.ErrNotExist))
+	}
+	if newer, ok, _ := memory.PeekOrAdd(key, value); ok {
+		return newer, nil // it was set meanwhile
+	}
+	if x.drops.Load() != drops {
+		memory.Remove(key) // it may have been dropped meanwhile, and must not outlive that
+	}
+	return value, nil
+}
+
+func save(ctx context.Context, records store.Records, key string, value any) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	return records.Save(ctx, key, data)
+}

@@ -1,0 +1,72 @@
+package index
+
+import (
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const linksFolder = "links"
+
+func linkKey(scope string, d digest.Digest) string {
+	return linksFolder + "/" + scope + "/_/" + d.Algorithm().String() + "/" + d.Encoded()
+}
+
+// parseLinkKey is the reverse of linkKey.
+func parseLinkKey(key string) (scope string, d digest.Digest, ok bool) {
+	rest, hex, ok1 := cutLast(key, "/")
+	rest, algorithm, ok2 := cutLast(rest, "/")
+	scope, ok3 := strings.CutPrefix(rest, linksFolder+"/")
+	scope, ok4 := strings.CutSuffix(scope, "/_")
+	if !ok1 || !ok2 || !ok3 || !ok4 {
+		return "", "", false
+	}
+	d = digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
+	return scope, d, d.Validate() == nil
+}
+
+func cutLast(s, separator string) (before, after string, ok bool) {
+	i := strings.LastIndex(s, separator)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(separator):], true
+}
+
+// Owners visits the owner of a scope and those that it is a part of, the
+// nearest first, until visit returns false.
+func Owners(scope string, visit func(owner string) bool) {
+	owner, _, _ := strings.Cut(scope, "/_/")
+	for more := true; more && owner != "" && visit(owner); {
+		owner, _, more = cutLast(owner, "/")
+	}
+}
+
+const refsFolder = "refs"
+
+func refKey(scope, name string) string { return refsFolder + "/" + scope + "/_/" + name }
+
+const deliveriesFolder = "deliveries"
+
+// deliveryKey spreads the records over folders as content is: a source may have
+// delivered all of it.
+func deliveryKey(source string, d digest.Digest) string {
+	hex := d.Encoded()
+	return deliveriesFolder + "/" + source + "/_/" + d.Algorithm().String() + "/" + hex[:2] + "/" + hex
+}
+
+// parseDeliveryKey returns the digest in a key of deliveryKey.
+func parseDeliveryKey(key string) (d digest.Digest, ok bool) {
+	rest, hex, ok1 := cutLast(key, "/")
+	rest, _, ok2 := cutLast(rest, "/")
+	_, algorithm, ok3 := cutLast(rest, "/")
+	d = digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
+	return d, ok1 && ok2 && ok3 && d.Validate() == nil
+}
+
+// sourceOf returns the source of a scope, without the repository.
+func sourceOf(scope string) (source, repository string) {
+	_, rest, _ := strings.Cut(scope, "/_/")
+	source, repository, _ = strings.Cut(rest, "/")
+	return source, repository
+}

@@ -1,0 +1,147 @@
+package index
+
+import (
+	"context"
+	"encoding/json"
+	"io/fs"
+	"strings"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+)
+
+// Linked describes a link without its value.
+type Linked struct {
+	Scope  string
+	Digest digest.Digest
+	Used   time.Time // when it was last saved or marked
+}
+
+// EachLink visits all links until visit returns an error, which it returns. Links
+// of scopes with the same first component are visited one after the other. The
+// walk rests now and then.
+func (x *Index) EachLink(ctx context.Context, visit func(Linked) error) error {
+	return x.eachLink(ctx, store.WalkStride, visit)
+}
+
+func (x *Index) eachLink(ctx context.Context, stride int, visit func(Linked) error) error {
+	return x.records.List(ctx, linksFolder, store.Paced(ctx, stride, func(r store.Record) error {
+		scope, d, ok := parseLinkKey(r.Key)
+		if !ok {
+			return nil
+		}
+		return visit(Linked{scope, d, r.Used})
+	}))
+}
+
+// MarkLink sets when a link was last used. Marking an absent link is not an error.
+func (x *Index) MarkLink(ctx context.Context, scope string, d digest.Digest, used time.Time) error {
+	return x.records.Mark(ctx, linkKey(scope, d), used)
+}
+
+// DropLink removes a link. Removing an absent link is not an error.
+func (x *Index) DropLink(ctx context.Context, scope string, d digest.Digest) error {
+	return drop(ctx, x, x.links, linkKey(scope, d))
+}
+
+// drop removes a record from disk and from memory.
+func drop[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string) error {
+	err := x.records.Delete(ctx, key)
+	x.drops.Add(1)
+	memory.Remove(key)
+	return err
+}
+
+// Purge removes all links and refs whose keys begin with the components of
+// prefix: an owner, or a scope followed by "/_". It calls lost for each link and
+// returns their number.
+func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Digest)) (links int, err error) {
+	err = x.records.List(ctx, linksFolder+"/"+prefix, func(r store.Record) error {
+		_, d, ok := parseLinkKey(r.Key)
+		if !ok {
+			return nil
+		}
+		links++
+		lost(d)
+		return drop(ctx, x, x.links, r.Key)
+	})
+	if err != nil {
+		return links, err
+	}
+	err = x.records.List(ctx, refsFolder+"/"+prefix, func(r store.Record) error { return drop(ctx, x, x.refs, r.Key) })
+	// Records that could not be written are in memory alone.
+	forgetBelow(x.links, linksFolder+"/"+prefix+"/")
+	forgetBelow(x.refs, refsFolder+"/"+prefix+"/")
+	return links, err
+}
+
+func forgetBelow[T any](memory *lru.Cache[string, T], prefix string) {
+	for _, key := range memory.Keys() {
+		if strings.HasPrefix(key, prefix) {
+			memory.Remove(key)
+		}
+	}
+}
+
+// Forget removes the deliveries and refs that were saved or marked before a time
+// and whose content is gone. It reads each such ref.
+func (x *Index) Forget(ctx context.Context, before time.Time, gone func(digest.Digest) bool) error {
+	err := x.records.List(ctx, deliveriesFolder, store.Paced(ctx, store.WalkStride, func(r store.Record) error {
+		d, ok := parseDeliveryKey(r.Key)
+		if !ok || !r.Used.Before(before) || !gone(d) {
+			return nil
+		}
+		return drop(ctx, x, x.deliveries, r.Key)
+	}))
+	if err != nil {
+		return err
+	}
+	return x.records.List(ctx, refsFolder, store.Paced(ctx, store.WalkStride, func(r store.Record) error {
+		if !r.Used.Before(before) {
+			return nil
+		}
+		data, err := x.records.Load(ctx, r.Key)
+		if err != nil {
+			return nil
+		}
+		var ref Ref
+		readable := json.Unmarshal(data, &ref) == nil && ref.Digest.Validate() == nil
+		if readable && !gone(ref.Digest) {
+			return nil
+		}
+		return drop(ctx, x, x.refs, r.Key)
+	}))
+}
+
+// Named is what a name in a scope stands for.
+type Named struct {
+	Scope, Name string
+	Ref
+	Since time.Time // when that was learnt
+}
+
+// EachRef visits what the names in an owner's scopes stand for, its parts
+// included, until visit returns an error, which it returns unless it is
+// [fs.SkipAll].
+func (x *Index) EachRef(ctx context.Context, owner string, visit func(Named) error) error {
+	err := x.records.List(ctx, refsFolder+"/"+owner, func(r store.Record) error {
+		rest, name, ok := cutLast(strings.TrimPrefix(r.Key, refsFolder+"/"), "/")
+		scope, inScope := strings.CutSuffix(rest, "/_")
+		if !ok || !inScope {
+			return nil
+		}
+		named := Named{Scope: scope, Name: name, Since: r.Used}
+		data, err := x.records.Load(ctx, r.Key)
+		if err != nil || json.Unmarshal(data, &named.Ref) != nil || named.Digest.Validate() != nil {
+			return nil // gone meanwhile, or damaged: as good as absent
+		}
+		return visit(named)
+	})
+	if err == fs.SkipAll {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,235 @@
+package store_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store/storetest"
+)
+
+func openStore(t *testing.T, dir string) *store.FileStore {
+	t.Helper()
+	s, err := store.OpenFileStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestFileStoreConforms(t *testing.T) {
+	storetest.RunBlobs(t, func(t *testing.T) store.Blobs { return openStore(t, t.TempDir()) })
+	storetest.RunRecords(t, func(t *testing.T) store.Records { return openStore(t, t.TempDir()) })
+}
+
+// TestOpenFileStore has a directory that does not exist yet, nor its parents.
+func TestOpenFileStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "var", "cache")
+	openStore(t, dir)
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "tmp"))
+	if err != nil || len(entries) != 0 {
+		t.Errorf("the probe is left: %v, %v", entries, err)
+	}
+}
+
+func TestOpenFileStoreFails(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.OpenFileStore(file); err == nil {
+		t.Error("opened a file")
+	}
+	if os.Geteuid() == 0 {
+		return // may write anywhere
+	}
+	dir := t.TempDir()
+	openStore(t, dir)
+	if err := os.Chmod(filepath.Join(dir, "tmp"), 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.OpenFileStore(dir); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("opened without a right to write: %v", err)
+	}
+}
+
+// TestOrphansAreSwept keeps what this process is writing.
+func TestOrphansAreSwept(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	living, err := s.Spool(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer living.Close()
+	orphan := filepath.Join(dir, "tmp", "spool-orphan")
+	folder := filepath.Join(dir, "tmp", "folder")
+	err = errors.Join(os.WriteFile(orphan, []byte("half"), 0o600), os.MkdirAll(filepath.Join(folder, "deep"), 0o700))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Where there are no locks, age tells.
+	old := time.Now().Add(-2 * time.Hour)
+	if err := errors.Join(os.Chtimes(orphan, old, old), os.Chtimes(folder, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	openStore(t, dir)
+	for _, name := range []string{orphan, folder} {
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Lstat(living.Name()); err != nil {
+		t.Errorf("the living spool: %v", err)
+	}
+}
+
+func TestDirectoryInPlaceOfFile(t *testing.T) {
+	dir := t.TempDir()
+	s, d := openStore(t, dir), digest.FromString("content")
+	hex := d.Encoded()
+	name := filepath.Join(dir, "blobs", "sha256", hex[:2], hex)
+	if err := os.MkdirAll(filepath.Join(name, "deep"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(t.Context(), d); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("open: %v", err)
+	}
+	spool, err := s.Spool(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spool.Close()
+	if _, err := spool.WriteString("content"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), d, spool); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(name); err != nil || string(got) != "content" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := s.Remove(t.Context(), d); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCommitFailsCleanly has a file stand where a folder belongs.
+func TestCommitFailsCleanly(t *testing.T) {
+	dir := t.TempDir()
+	s, d := openStore(t, dir), digest.FromString("content")
+	if err := os.WriteFile(filepath.Join(dir, "blobs"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spool, err := s.Spool(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(t.Context(), d, spool); err == nil {
+		t.Error("committed")
+	}
+	if _, err := os.Lstat(spool.Name()); err != nil {
+		t.Errorf("the spool is its owner's to remove: %v", err)
+	}
+	_ = spool.Close()
+	if err := s.Commit(t.Context(), d, spool); err == nil {
+		t.Error("committed a closed spool")
+	}
+	if _, err := s.Open(t.Context(), d); err == nil {
+		t.Error("opened")
+	}
+}
+
+func TestSaveFailsCleanly(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	if err := os.WriteFile(filepath.Join(dir, "refs"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(t.Context(), "refs/a/latest", []byte("x")); err == nil {
+		t.Error("saved")
+	}
+	if entries, _ := os.ReadDir(filepath.Join(dir, "tmp")); len(entries) != 0 {
+		t.Errorf("left behind: %v", entries)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(t.Context(), "links/a", []byte("x")); err == nil {
+		t.Error("saved without a place for temporary files")
+	}
+	if _, err := s.Spool(t.Context()); err == nil {
+		t.Error("spooled without a place for temporary files")
+	}
+}
+
+// TestRecordsKeepOut proves that no key reaches content.
+func TestRecordsKeepOut(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	for _, key := range []string{"blobs/sha256/ab/abcd", "blobs", "tmp/x", "Blobs/x", "TMP"} {
+		if err := s.Save(t.Context(), key, []byte("x")); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("save %q: %v", key, err)
+		}
+		if _, err := s.Load(t.Context(), key); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("load %q: %v", key, err)
+		}
+	}
+}
+
+// TestWalkPassesOver what is none of the store's.
+func TestWalkPassesOver(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	err := errors.Join(
+		os.MkdirAll(filepath.Join(dir, "blobs", "sha256", "ab", digest.FromString("x").Encoded()), 0o700),
+		os.WriteFile(filepath.Join(dir, "blobs", "sha256", "ab", "notes.txt"), nil, 0o600),
+		os.WriteFile(filepath.Join(dir, "blobs", "sha256", "stray"), nil, 0o600),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Walk(t.Context(), func(e store.Entry) error {
+		t.Errorf("visited %+v", e)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWalkGoesOn has one part of the directory that cannot be read, which keeps
+// no sweep from the rest.
+func TestWalkGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		spool, err := s.Spool(t.Context())
+		if err == nil {
+			defer spool.Close()
+			_, err = spool.WriteString("x")
+		}
+		if err == nil {
+			err = s.Commit(t.Context(), algorithm.FromString("x"), spool)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "blobs", "sha384"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	visits := 0
+	err := s.Walk(t.Context(), func(store.Entry) error { visits++; return nil })
+	if err == nil || visits != 2 {
+		t.Errorf("%d visits, %v", visits, err)
+	}
+}

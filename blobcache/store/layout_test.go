@@ -1,0 +1,85 @@
+package store
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// FuzzRecord has no key name a file outside of the root, among the content or
+// the temporary files, or the file of another key.
+func FuzzRecord(f *testing.F) {
+	for _, key := range []string{"refs/a/_/latest", "links/a/b/_/sha256/ff", "", ".", "..", "a/..", "../a", "/a", "a//b", "a/", "a\x00", `a\..\b`, "blobs/x", "TMP/x", "a/./b", "C:/x"} {
+		f.Add(key)
+	}
+	s := &FileStore{root: filepath.FromSlash("/var/cache")}
+	f.Fuzz(func(t *testing.T, key string) {
+		name, err := s.record(key)
+		if err != nil {
+			return
+		}
+		rel := within(t, s, name)
+		if back := filepath.ToSlash(rel); back != key {
+			t.Errorf("%q and %q are one file", key, back)
+		}
+		for _, reserved := range []string{"blobs", "tmp"} {
+			if top, _, _ := strings.Cut(filepath.ToSlash(rel), "/"); strings.EqualFold(top, reserved) {
+				t.Errorf("%q is among the %s", key, reserved)
+			}
+		}
+	})
+}
+
+// FuzzContent is the same for digests.
+func FuzzContent(f *testing.F) {
+	for _, d := range []string{digest.FromString("x").String(), digest.SHA512.FromString("x").String(), "", "sha256", "sha256:", "sha256:a", "sha256:../..", "../x:ab", "sha256:" + strings.Repeat("/", 64)} {
+		f.Add(d)
+	}
+	s := &FileStore{root: filepath.FromSlash("/var/cache")}
+	f.Fuzz(func(t *testing.T, text string) {
+		d := digest.Digest(text)
+		name, err := s.content(d)
+		if err != nil {
+			return
+		}
+		rel := within(t, s, name)
+		parts := strings.Split(filepath.ToSlash(rel), "/")
+		if len(parts) != 4 || parts[0] != "blobs" || parts[1]+":"+parts[3] != text || !strings.HasPrefix(parts[3], parts[2]) {
+			t.Errorf("%q is at %s", text, name)
+		}
+	})
+}
+
+// FuzzParseContent has no file taken for content that is not found under its
+// digest.
+func FuzzParseContent(f *testing.F) {
+	hex := digest.FromString("x").Encoded()
+	f.Add("sha256", hex[:2], hex)
+	f.Add("sha256", "zz", hex)
+	f.Add("sha512", hex[:2], hex)
+	f.Add("sha512", "", digest.SHA512.FromString("x").Encoded())
+	f.Add("md5", "..", "..")
+	f.Add("sha256", "", "")
+	s := &FileStore{root: filepath.FromSlash("/var/cache")}
+	f.Fuzz(func(t *testing.T, algorithm, folder, name string) {
+		d, ok := parseContent(digest.Algorithm(algorithm), folder, name)
+		if !ok {
+			return
+		}
+		path, err := s.content(d)
+		if want := filepath.Join(s.root, "blobs", algorithm, folder, name); err != nil || path != want {
+			t.Errorf("%s is at %s, not at %s: %v", d, path, want, err)
+		}
+	})
+}
+
+func within(t *testing.T, s *FileStore, name string) string {
+	t.Helper()
+	rel, err := filepath.Rel(s.root, name)
+	if err != nil || !filepath.IsLocal(rel) || rel == "." {
+		t.Fatalf("%s leaves the root: %v", name, err)
+	}
+	return rel
+}

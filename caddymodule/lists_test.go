@@ -1,0 +1,170 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+type tagList struct {
+	Name string   `json:"name"`
+	Tags []string `json:"tags"`
+}
+
+// list returns a page of tags and the path of the next page, if there is one.
+func (s *site) list(path string, who with) (page tagList, next string) {
+	s.t.Helper()
+	a := s.get(path, who).expect(s.t, http.StatusOK, "").has(s.t, "Content-Type", "application/json").has(s.t, "Cache-Control", "no-transform")
+	if err := json.Unmarshal(a.body, &page); err != nil {
+		s.t.Fatal(err)
+	}
+	sameHeaders(s.t, s.get(path, who), s.head(path, who))
+	link := a.Header.Get("Link")
+	if link == "" {
+		return page, ""
+	}
+	next, ok := strings.CutSuffix(strings.TrimPrefix(link, "<"), `>; rel="next"`)
+	if !ok || !strings.HasPrefix(next, "/v2/"+page.Name+"/tags/list?") {
+		s.t.Fatalf("got the link %q, want one to the next page of the same list", link)
+	}
+	return page, next
+}
+
+// all returns the tags of all pages of a list.
+func (s *site) all(path string, who with) (tags []string, pages int) {
+	s.t.Helper()
+	for path != "" && pages < 20 {
+		var page tagList
+		page, path = s.list(path, who)
+		tags = append(tags, page.Tags...)
+		pages++
+	}
+	return tags, pages
+}
+
+// Upstream's list is served under the client's name for the repository, page by
+// page.
+func TestServeTags(t *testing.T) {
+	up := registrytest.New(t)
+	for _, tag := range []string{"a", "B", "c", "d", "3.20"} {
+		up.PutImage("library/alpine", tag, []byte(tag))
+	}
+	want := []string{"3.20", "B", "a", "c", "d"}
+	s := start(t, users("alice"), private("acme/sub", "alice"), hub(up))
+	path := "/v2/acme/sub" + infix + "alpine/tags/list"
+	page, next := s.list(path, as("alice"))
+	if page.Name != "acme/sub"+infix+"alpine" || !slices.Equal(page.Tags, want) || next != "" {
+		t.Errorf("got %+v and the next page %q, want %q and none", page, next, want)
+	}
+	if counts := up.Counts(); counts.Tags != 1 {
+		t.Errorf("got requests %+v, want one for the tags", counts)
+	}
+	for query, pages := range map[string]int{"?n=2": 3, "?n=1": 5, "?n=5": 1, "?n=100": 1, "?n=2&x=y&ns=docker.io": 3, "?n=&last=": 1} {
+		if tags, n := s.all(path+query, as("alice")); !slices.Equal(tags, want) || n != pages {
+			t.Errorf("%s: got %q in %d pages, want %q in %d", query, tags, n, want, pages)
+		}
+	}
+	if tags, _ := s.all(path+"?last=a", as("alice")); !slices.Equal(tags, []string{"c", "d"}) {
+		t.Errorf("got %q after a, want c and d", tags)
+	}
+	if tags, n := s.all("/acme/sub"+infix+"v2/library/alpine/tags/list?n=3", as("alice")); !slices.Equal(tags, want) || n != 2 {
+		t.Errorf("by a mirror's path: got %q in %d pages, want %q in 2", tags, n, want)
+	}
+	for _, n := range []string{"-1", "x", "1.5", "99999999999"} {
+		s.get(path+"?n="+n, as("alice")).expect(t, http.StatusBadRequest, "UNSUPPORTED")
+	}
+	up.PutManifest("library/untagged", v1.MediaTypeImageManifest, []byte("{}"))
+	if a := s.get("/v2/acme/sub"+infix+"untagged/tags/list", as("alice")); !strings.Contains(string(a.body), `"tags":[]`) {
+		t.Errorf("got %s, want an empty array", a.body)
+	}
+}
+
+// Some registries answer with null, with their own parameters or with links to
+// other hosts.
+func TestServeTagsOfOtherRegistries(t *testing.T) {
+	up := registrytest.New(t)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	serve := func(answers map[string][2]string) {
+		up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+			answer := answers[r.URL.RawQuery]
+			if answer[1] != "" {
+				w.Header().Set("Link", answer[1])
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write([]byte(answer[0]))
+			return true
+		})
+	}
+	for name, row := range map[string]struct {
+		answers map[string][2]string
+		want    []string
+	}{
+		"null": {map[string][2]string{"": {`{"name":"x","tags":null}`, ""}}, nil},
+		// Quay names pages by an opaque parameter of its own.
+		"quay": {map[string][2]string{
+			"":                   {`{"tags":["a"]}`, `</v2/library/quay/tags/list?next_page=x%3D&n=1>; rel="next"`},
+			"n=1&next_page=x%3D": {`{"tags":["b"]}`, ""},
+		}, []string{"a", "b"}},
+		"evil": {map[string][2]string{
+			"":       {`{"tags":["a"]}`, `<https://evil.example/v2/x/tags/list?last=a&secret=1>; rel="next"`},
+			"last=a": {`{"tags":["b"]}`, `<//evil.example/>; rel="next"`},
+		}, []string{"a", "b"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			serve(row.answers)
+			if tags, _ := s.all("/v2/acme"+infix+name+"/tags/list", as("alice")); !slices.Equal(tags, row.want) {
+				t.Errorf("got %q, want %q", tags, row.want)
+			}
+		})
+	}
+}
+
+func TestServeReferrers(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithPageSize(2))
+	image := up.PutImage("library/alpine", "3.20", random(1, 100))
+	var all, signatures []string
+	for i, artifactType := range []string{"application/signature", "application/sbom", "application/signature", "application/other", "application/sbom"} {
+		d := string(up.PutReferrer("library/alpine", image.Manifest, artifactType, []byte{byte(i)}))
+		if all = append(all, d); artifactType == "application/signature" {
+			signatures = append(signatures, d)
+		}
+	}
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	path := "/v2/acme" + infix + "alpine/referrers/" + string(image.Manifest)
+	for query, want := range map[string][]string{"": all, "?artifactType=application/signature": signatures, "?artifactType=none": nil} {
+		a := s.get(path+query, as("alice")).expect(t, http.StatusOK, "").has(t, "Content-Type", v1.MediaTypeImageIndex).has(t, "Link", "")
+		filters := ""
+		if query != "" {
+			filters = "artifactType"
+		}
+		a.has(t, "OCI-Filters-Applied", filters)
+		var index v1.Index
+		if err := json.Unmarshal(a.body, &index); err != nil || index.MediaType != v1.MediaTypeImageIndex {
+			t.Fatalf("got %s, error %v; want an index", a.body, err)
+		}
+		var got []string
+		for _, m := range index.Manifests {
+			got = append(got, string(m.Digest))
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: got %q, want %q", query, got, want)
+		}
+		sameHeaders(t, s.get(path+query, as("alice")), s.head(path+query, as("alice")))
+	}
+	// A referrer can be pulled.
+	pull(t, s, "acme", "alpine", signatures[0], as("alice"))
+	for _, d := range []string{zeros, "sha512:" + strings.Repeat("0", 128)} {
+		a := s.get("/v2/acme"+infix+"alpine/referrers/"+d, as("alice")).expect(t, http.StatusOK, "")
+		if !strings.Contains(string(a.body), `"manifests":[]`) {
+			t.Errorf("got %s, want an empty index", a.body)
+		}
+	}
+}

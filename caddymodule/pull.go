@@ -1,0 +1,143 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
+)
+
+// repository is the repository of an upstream that a request is about.
+type repository struct {
+	upstream string // its name
+	name     string // at the upstream
+	scope    string // of what the index knows about it
+	content  *pullthrough.Repository
+	busy     *rate.Sometimes // of the upstream
+}
+
+// repository returns the repository of a route. If the first component of the
+// image is an upstream's name, the repository is there; otherwise at the upstream
+// that the mirror protocol's parameter ns names, or at the first one.
+func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
+	first, name, _ := strings.Cut(rt.image, "/")
+	u := h.upstreams[first]
+	if u == nil || name == "" {
+		u, name = h.Upstreams[0], rt.image
+		if ns != "" {
+			// Another registry's image of the same name would be the wrong one.
+			if u = h.upstreams[ns]; u == nil {
+				return nil, refuse(nameUnknown, "the registry %s is not an upstream of this proxy", ns)
+			}
+		}
+	}
+	name = reference.NormalizeRepository(u.Name, name)
+	from := u.sourceFor(rt.group)
+	scope := rt.group + "/_/" + from.name + "/" + name
+	return &repository{
+		upstream: u.Name,
+		name:     name,
+		scope:    scope,
+		busy:     &u.busy,
+		content: pullthrough.New(pullthrough.Config{
+			Cache:       h.cache.blobs,
+			Index:       h.cache.index,
+			Quotas:      h.quotas,
+			Lists:       h.cache.lists,
+			Questions:   &h.cache.questions,
+			Flights:     &h.flights,
+			Registry:    from.Registry,
+			Name:        name,
+			Scope:       scope,
+			Endpoint:    from.endpoint,
+			Group:       h.access.ShareOf(rt.group),
+			FreshFor:    time.Duration(u.FreshFor),
+			Connections: u.Connections,
+			Downloads:   u.Downloads.limits(),
+			Hooks:       h.pullHooks,
+		}),
+	}, nil
+}
+
+// newPullHooks returns hooks that log what does not fail a pull.
+func newPullHooks(logger *zap.Logger) pullthrough.Hooks {
+	return pullthrough.Hooks{
+		Stale: func(scope, tag string, err error) {
+			logger.Warn("upstream cannot be asked about a tag; serving what is cached",
+				zap.String("repository", scope), zap.String("tag", tag), zap.Error(err))
+		},
+		RecordFailed: func(scope string, err error) {
+			logger.Warn("cannot record the content of a repository; pulls go on",
+				zap.String("repository", scope), zap.Error(err))
+		},
+	}
+}
+
+func (ex *exchange) serveManifest(repo *repository) *apiError {
+	ctx := ex.r.Context()
+	var m pullthrough.Manifest
+	var err error
+	if ex.route.tag != "" {
+		m, err = repo.content.ManifestByTag(ctx, ex.route.tag, ex.wantsBody())
+	} else {
+		m, err = repo.content.ManifestByDigest(ctx, ex.route.digest, ex.wantsBody())
+	}
+	if err != nil {
+		return ex.fromUpstream(repo, err, manifestUnknown, tooManyRequests)
+	}
+	defer m.Content.Close()
+	return ex.sendManifest(m)
+}
+
+// sendManifest sends a manifest from memory, or from its file as a blob is sent.
+func (ex *exchange) sendManifest(m pullthrough.Manifest) *apiError {
+	content := m.Content
+	if content == nil {
+		content = new(pullthrough.Content)
+	}
+	shared, done, refusal := ex.takeAnswer(m.Digest, content.Bytes)
+	// While it is being sent, only the shared copy stays in memory.
+	if content.Bytes = shared; refusal != nil {
+		return refusal
+	}
+	defer done()
+	if ex.notModified(ex.setContentHeaders([]string{m.MediaType}, m.Digest, m.Status)) {
+		return nil
+	}
+	ex.setLength(m.Size)
+	if content.File == nil {
+		ex.w.WriteHeader(http.StatusOK)
+		_, _ = ex.w.Write(shared) // a client that has left needs no error
+		return nil
+	}
+	defer ex.widenChunks()()
+	ex.w.WriteHeader(http.StatusOK)
+	if _, err := content.File.WriteTo(ex.w); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+func (ex *exchange) serveBlob(repo *repository) *apiError {
+	ctx, d := ex.r.Context(), ex.route.digest
+	if !ex.wantsBody() {
+		size, status, err := repo.content.StatBlob(ctx, d)
+		if err != nil {
+			return ex.fromUpstream(repo, err, blobUnknown, unavailable)
+		}
+		ex.sendBlobHead(d, size, status)
+		return nil
+	}
+	r, status, err := repo.content.Blob(ctx, d)
+	if err != nil {
+		return ex.fromUpstream(repo, err, blobUnknown, unavailable)
+	}
+	defer r.Close()
+	ex.sendBlob(d, r, status)
+	return nil
+}

@@ -1,0 +1,153 @@
+package pullthrough
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// Blob returns a blob's content, from the cache or while it is being downloaded.
+// The caller must close the reader. An error is upstream's, an
+// [*upstream.Error], or one of [blobcache.Cache.Get].
+func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Reader, Status, error) {
+	c := &r.config
+	claim := &blobClaim{repository: r, digest: d}
+	reader, origin, err := c.Cache.Get(ctx, blobcache.Request{
+		Digest:   d,
+		Size:     -1,
+		Limit:    c.Quotas.Limit(c.Scope),
+		Endpoint: c.Endpoint,
+		Scope:    c.Scope,
+		Claim:    claim,
+		Fetch:    r.fetchBlob(d),
+
+		Source:      c.Downloads,
+		Group:       c.Group,
+		Reserve:     func(bytes int64) bool { return c.Quotas.Reserve(c.Scope, bytes) },
+		Connections: c.Connections,
+		Stored:      func(size int64) { c.Quotas.Added(c.Scope, size) },
+	})
+	if err != nil {
+		return nil, Miss, err
+	}
+	c.Quotas.Used(c.Scope, d, false)
+	switch {
+	case origin == blobcache.Joined:
+		return reader, Joined, nil
+	case origin == blobcache.Hit && !claim.asked:
+		return reader, Hit, nil
+	}
+	return reader, Miss, nil
+}
+
+func (r *Repository) fetchBlob(d digest.Digest) blobcache.Fetch {
+	return func(ctx context.Context, offset, length int64, etag string) (*blobcache.Body, error) {
+		body, err := r.config.Registry.Blob(ctx, r.config.Name, d, offset, length, etag)
+		if err != nil {
+			return nil, err
+		}
+		return &blobcache.Body{
+			ReadCloser: body.ReadCloser, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain,
+		}, nil
+	}
+}
+
+// StatBlob returns the size in bytes of a blob that the repository contains. What
+// upstream says about a blob that it has not delivered is passed on and not
+// recorded. If upstream does not tell the size, or only over plain HTTP, the blob
+// is downloaded; the size is -1 if it cannot be stored either. Errors are those
+// of [Repository.Blob].
+func (r *Repository) StatBlob(ctx context.Context, d digest.Digest) (size int64, status Status, err error) {
+	claim := &blobClaim{repository: r, digest: d}
+	standing := claim.Standing(ctx)
+	if standing.Linked {
+		return standing.Size, Hit, nil
+	}
+	if standing.Delivered {
+		size = standing.Size
+		if err = claim.Confirm(ctx, size); err == nil {
+			claim.Delivered(size)
+		}
+	} else {
+		size, err = claim.ask(ctx, -1)
+	}
+	if errors.Is(err, blobcache.ErrUnconfirmed) || err == nil && size < 0 {
+		return r.fetchSize(ctx, d)
+	}
+	return size, Miss, err
+}
+
+// fetchSize downloads a blob to learn its size, and waits until it is complete.
+func (r *Repository) fetchSize(ctx context.Context, d digest.Digest) (size int64, status Status, err error) {
+	reader, status, err := r.Blob(ctx, d)
+	if err != nil {
+		return 0, Miss, err
+	}
+	defer reader.Close()
+	if err := reader.AwaitWhole(ctx); err != nil {
+		return 0, Miss, err
+	}
+	return reader.Size(), status, nil
+}
+
+// blobClaim decides whether a repository may have a stored blob: upstream must
+// have delivered the blob to it, or have delivered it to another repository and
+// confirm that this one contains it. Otherwise the blob is downloaded. It
+// implements [blobcache.Claim].
+type blobClaim struct {
+	repository *Repository
+	digest     digest.Digest
+	asked      bool // whether Confirm was called
+}
+
+// Standing implements [blobcache.Claim]. The size is -1 if it is not known.
+func (c *blobClaim) Standing(ctx context.Context) blobcache.Standing {
+	config := &c.repository.config
+	if link, err := config.Index.Link(ctx, config.Scope, c.digest); err == nil {
+		return blobcache.Standing{Linked: true, Size: link.Size, Delivered: true}
+	}
+	if delivery, err := config.Index.Delivery(ctx, config.Scope, c.digest); err == nil {
+		return blobcache.Standing{Size: delivery.Size, Delivered: true}
+	}
+	return blobcache.Standing{Size: -1}
+}
+
+// Confirm implements [blobcache.Claim].
+func (c *blobClaim) Confirm(ctx context.Context, size int64) error {
+	c.asked = true
+	size, err := c.ask(ctx, size)
+	if err == nil {
+		c.repository.config.Quotas.Added(c.repository.config.Scope, size)
+	}
+	return err
+}
+
+// ask returns the size that upstream tells, -1 if it tells none. It must be the
+// known size unless that is -1.
+func (c *blobClaim) ask(ctx context.Context, known int64) (int64, error) {
+	r := c.repository
+	question := fmt.Sprintf("blob %s %d", c.digest, known)
+	return once(ctx, r, question, func(ctx context.Context) (int64, error) {
+		size, err := inTurn(ctx, r, func() (int64, error) {
+			return r.config.Registry.StatBlob(ctx, r.config.Name, c.digest, known)
+		})
+		if errors.Is(err, upstream.ErrPlainHTTP) {
+			err = fmt.Errorf("%w: %w", blobcache.ErrUnconfirmed, err)
+		}
+		return size, err
+	})
+}
+
+// Delivered implements [blobcache.Claim]. The request that the claim is for may
+// have ended by then.
+func (c *blobClaim) Delivered(size int64) {
+	ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)
+	defer cancel()
+	c.repository.recordDelivery(ctx, c.digest, index.Link{Size: size})
+}

@@ -1,0 +1,139 @@
+package pullthrough
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// Config says what a repository is and what it is served from. Unless noted
+// otherwise, all fields are required.
+type Config struct {
+	// Cache holds content by digest, Index what each repository is known to
+	// contain, and Quotas what each group may keep of it.
+	Cache  *blobcache.Cache
+	Index  *index.Index
+	Quotas *blobcache.Quotas
+
+	// Lists, Questions and Flights are common to all repositories that are
+	// served from Cache. Two repositories with the same Scope must not share
+	// Flights if their Registry differs.
+	Lists     *Lists
+	Questions *Questions
+	Flights   *Flights
+
+	// Registry is the upstream, asked with one login.
+	Registry *upstream.Registry
+
+	// Name is the repository's name at the registry, as in library/alpine.
+	Name string
+
+	// Scope names the repository, its source and the group in Index; see
+	// [index.Index] for its form.
+	Scope string
+
+	// Endpoint identifies where downloads come from. Repositories of one
+	// endpoint share downloads in progress.
+	Endpoint string
+
+	// Group is the group that downloads and questions count for.
+	Group string
+
+	// FreshFor is how long a tag is served from Index without asking upstream.
+	FreshFor time.Duration
+
+	// Connections is how many ranges of a blob are fetched at once.
+	Connections int
+
+	// Downloads limits the downloads from Endpoint; its zero fields mean the
+	// defaults of [blobcache.SourceLimits].
+	Downloads blobcache.SourceLimits
+
+	// Hooks are optional.
+	Hooks Hooks
+}
+
+// Hooks report problems that do not fail a pull. Each may be nil.
+type Hooks struct {
+	// Stale is called when upstream cannot be asked about a tag and the last
+	// known answer is served.
+	Stale func(scope, tag string, err error)
+
+	// RecordFailed is called when the index cannot write a record. The index
+	// keeps it in memory.
+	RecordFailed func(scope string, err error)
+}
+
+// Repository is one repository of an upstream as one group sees it. It is safe
+// for concurrent use, and holds nothing that must be closed.
+type Repository struct{ config Config }
+
+// New returns a repository.
+func New(config Config) *Repository { return &Repository{config} }
+
+// Status says where an answer comes from.
+type Status int
+
+const (
+	Hit         Status = iota // from the cache
+	Miss                      // upstream was asked
+	Joined                    // from a download that another request has started
+	Revalidated               // upstream was asked again, and has answered
+	Stale                     // from the cache, since upstream could not be asked again
+)
+
+// Flights joins concurrent requests that would ask upstream the same question.
+// Its zero value is ready for use.
+type Flights struct{ group singleflight.Group }
+
+// metadataLimit bounds a question to upstream that several requests wait for. It
+// does not end when one of them leaves.
+const metadataLimit = time.Minute
+
+// once runs ask for all concurrent callers that name the same question about the
+// repository. It returns early, with the cause, if ctx ends.
+func once[T any](ctx context.Context, r *Repository, question string, ask func(context.Context) (T, error)) (T, error) {
+	result := r.config.Flights.group.DoChan(r.config.Scope+" "+question, func() (any, error) {
+		ctx, cancel := memo.Background(ctx, metadataLimit)
+		defer cancel()
+		return ask(ctx)
+	})
+	select {
+	case answer := <-result:
+		value, _ := answer.Val.(T)
+		return value, answer.Err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
+}
+
+// recordDelivery records that upstream has delivered content and that the
+// repository contains it. A failed write does not fail the pull.
+func (r *Repository) recordDelivery(ctx context.Context, d digest.Digest, link index.Link) {
+	if err := r.config.Index.AddDelivery(ctx, r.config.Scope, d, link); err != nil {
+		r.recordFailed(fmt.Errorf("recording the content %s: %w", d, err))
+	}
+}
+
+// recordRef records what a tag stands for. A failed write does not fail the
+// pull.
+func (r *Repository) recordRef(ctx context.Context, tag string, ref index.Ref) {
+	if err := r.config.Index.SetRef(ctx, r.config.Scope, tag, ref); err != nil {
+		r.recordFailed(fmt.Errorf("recording the tag %s: %w", tag, err))
+	}
+}
+
+func (r *Repository) recordFailed(err error) {
+	if report := r.config.Hooks.RecordFailed; report != nil {
+		report(r.config.Scope, err)
+	}
+}
