@@ -127,7 +127,7 @@ func TestGitLabRedirects(t *testing.T) {
 		if thief.Asked("/") != 0 || g.Asked("/") != asked+1 {
 			t.Errorf("%s: a redirect was followed", name)
 		}
-		if !strings.Contains(s.logs(), "it redirects elsewhere") {
+		if !strings.Contains(s.logs(), "it redirects") {
 			t.Error("the log does not tell")
 		}
 		s.stop()
