@@ -154,7 +154,7 @@ func TestGitLabServiceToken(t *testing.T) {
 	s.get(auth, basic("alice", alice)).expect(t, http.StatusOK, "")
 	for wrong, line := range map[string]string{
 		"is empty, or its file cannot be read": strings.Replace(line, "GITLAB_TOKEN", "GITLAB_TOKEN_THAT_IS_NOT_SET", 1),
-		"invalid URL":                     strings.Replace(line, g.URL(), "{env.GITLAB_TOKEN}", 1),
+		"invalid URL":                          strings.Replace(line, g.URL(), "{env.GITLAB_TOKEN}", 1),
 		"URL: ":                                strings.Replace(line, g.URL(), "{env.GITLAB_URL_THAT_IS_NOT_SET}", 1),
 		"shorter than cache_for":               "directory gitlab " + g.URL() + " {\n token {env.GITLAB_TOKEN}\n cache_for 1h\n grace 59m\n}",
 	} {
@@ -168,10 +168,10 @@ func TestGitLabServiceToken(t *testing.T) {
 // Caddyfile too, and GitLab is not asked for that.
 func TestGitLabInJSON(t *testing.T) {
 	for wrong, d := range map[string]*gitlab.Directory{
-		"invalid URL":              {URL: "gitlab.example.com", Token: "{env.X}"},
-		"missing service token":     {URL: "https://gitlab.example.com"},
-		"must be a placeholder":   {URL: "https://gitlab.example.com", Token: "glpat-xyz"},
-		"grace 1s must not be shorter":       {URL: "https://gitlab.example.com", Token: "{env.X}", Grace: caddy.Duration(time.Second)},
+		"invalid URL":                   {URL: "gitlab.example.com", Token: "{env.X}"},
+		"missing service token":         {URL: "https://gitlab.example.com"},
+		"must be a placeholder":         {URL: "https://gitlab.example.com", Token: "glpat-xyz"},
+		"grace 1s must not be shorter":  {URL: "https://gitlab.example.com", Token: "{env.X}", Grace: caddy.Duration(time.Second)},
 		"the token placeholder {env.X}": {URL: "https://gitlab.example.com", Token: "{env.X}"},
 	} {
 		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})

@@ -21,16 +21,16 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 )
 
-// TestAuthenticationFacts: what a provider said ages, and facts that it did not
-// say know nobody.
-func TestAuthenticationFacts(t *testing.T) {
+// TestDirectoryLookupFacts: facts are valid until max_age, and facts that the provider
+// cannot have given are refused.
+func TestDirectoryLookupFacts(t *testing.T) {
 	a := &Directory{source: "scribbler", MaxAge: caddy.Duration(time.Hour)}
 	facts := func(age time.Duration) string {
 		return fmt.Sprintf(`{"at":%d,"groups":["acme"],"provider":"scribbler"}`, oidctest.Ago(age))
 	}
 	account, err := a.Lookup(t.Context(), "zoe", facts(59*time.Minute))
 	if err != nil || account.Roles["acme"] != directory.Member || account.Name != "zoe" {
-		t.Errorf("%+v, %v", account, err)
+		t.Errorf("got %+v, %v, want zoe, a member of acme", account, err)
 	}
 	for name, facts := range map[string]string{
 		"old": facts(61 * time.Minute), "future": facts(-2 * time.Minute), "": facts(0), "a\nb": facts(0),
@@ -38,19 +38,19 @@ func TestAuthenticationFacts(t *testing.T) {
 		strings.Repeat("x", directory.MaxName+1): facts(0), "kind": strings.Replace(facts(0), `["acme"]`, `"acme"`, 1),
 	} {
 		if account, err := a.Lookup(t.Context(), name, facts); !errors.Is(err, directory.ErrUnknownAccount) {
-			t.Errorf("%q: %+v, %v", name, account, err)
+			t.Errorf("%q: got %+v, %v, want %v", name, account, err, directory.ErrUnknownAccount)
 		}
 	}
 }
 
-// FuzzProviderFacts: whatever stands in facts, reading them ends well.
-func FuzzProviderFacts(f *testing.F) {
+// FuzzDirectoryLookup: any facts can be read.
+func FuzzDirectoryLookup(f *testing.F) {
 	a := &Directory{source: "scribbler", MaxAge: caddy.Duration(time.Hour)}
 	f.Add("zoe", `{"at":1800000000,"groups":["acme"],"provider":"scribbler"}`)
 	f.Fuzz(func(t *testing.T, name, facts string) {
 		account, err := a.Lookup(t.Context(), name, facts)
 		if err == nil && (account.Name != name || name == "" || account.Admin) {
-			t.Errorf("%q %q: %+v", name, facts, account)
+			t.Errorf("%q %q: got %+v, want an account of that name", name, facts, account)
 		}
 	})
 }

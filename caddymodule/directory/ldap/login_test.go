@@ -12,7 +12,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
-// provisionLDAP opens a directory at the server.
+// provisionLDAP returns a directory that searches a server, with further lines.
 func provisionLDAP(t *testing.T, l *ldaptest.Server, lines ...string) *Directory {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
@@ -36,8 +36,8 @@ func provisionLDAP(t *testing.T, l *ldaptest.Server, lines ...string) *Directory
 	return dir
 }
 
-// TestDirectoryRemembersLogin checks that a login that was right and is
-// remembered is checked again when the password has changed.
+// TestDirectoryRemembersLogin: a remembered login is checked again when the password has
+// changed.
 func TestDirectoryRemembersLogin(t *testing.T) {
 	l := ldaptest.New(t, true)
 	put := func(secret, changed string) {

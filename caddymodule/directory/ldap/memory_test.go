@@ -43,9 +43,9 @@ func TestMemoryRefusals(t *testing.T) {
 	ask(memory.accounts, directory.ErrUnknownAccount, 1)
 }
 
-// TestLDAPPause: a name that there is nothing to bind as takes the time of a bind
-// as binds go now, and no longer than its client waits.
-func TestLDAPPause(t *testing.T) {
+// TestMemoryPause: the pause follows the duration of recent binds, and ends with its
+// context.
+func TestMemoryPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory, err := new(Directory).newMemory()
 		if err != nil {
@@ -58,22 +58,22 @@ func TestLDAPPause(t *testing.T) {
 		}
 		memory.bindTook(80 * time.Millisecond)
 		if took := pauses(t.Context()); took != 80*time.Millisecond {
-			t.Errorf("after one bind it pauses for %v", took)
+			t.Errorf("after one bind: got a pause of %v, want 80ms", took)
 		}
 		memory.bindTook(160 * time.Millisecond)
 		if took := pauses(t.Context()); took != 90*time.Millisecond {
-			t.Errorf("after a slow one it pauses for %v", took)
+			t.Errorf("after a slow bind: got a pause of %v, want 90ms", took)
 		}
 		for range 100 {
 			memory.bindTook(20 * time.Millisecond)
 		}
 		if took := pauses(t.Context()); took < 20*time.Millisecond || took > 21*time.Millisecond {
-			t.Errorf("after many quick ones it pauses for %v", took)
+			t.Errorf("after many quick binds: got a pause of %v, want 20ms to 21ms", took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		if took := pauses(ctx); took != time.Millisecond {
-			t.Errorf("its client has left, and it pauses for %v", took)
+			t.Errorf("after the end of the context: got a pause of %v, want 1ms", took)
 		}
 	})
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// TestLDAPInJSON: what only JSON can say wrong is refused too.
-func TestLDAPInJSON(t *testing.T) {
+// TestDirectoryCheck: mistakes that are possible only in JSON are rejected.
+func TestDirectoryCheck(t *testing.T) {
 	good := Directory{Servers: []string{"ldaps://ldap.example.com"}, UserDN: "uid=%s,dc=x", GroupBaseDN: "dc=x"}
 	if err := good.check(); err != nil {
 		t.Fatal(err)
@@ -26,7 +26,7 @@ func TestLDAPInJSON(t *testing.T) {
 		bad := Directory{Servers: good.Servers, UserDN: good.UserDN, GroupBaseDN: good.GroupBaseDN}
 		change(&bad)
 		if err := bad.check(); err == nil || !strings.Contains(err.Error(), what) {
-			t.Errorf("%s: %v", what, err)
+			t.Errorf("got %v, want %q", err, what)
 		}
 	}
 }

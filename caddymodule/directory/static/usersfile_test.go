@@ -11,8 +11,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// TestUsersFileBeingWritten: a version is taken only when its last change is
-// a while ago.
+// TestUsersFileBeingWritten: a version is read only a while after its last change.
 func TestUsersFileBeingWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "users")
 	taken := 0
@@ -26,7 +25,7 @@ func TestUsersFileBeingWritten(t *testing.T) {
 	}
 	write("a", 0)
 	if err := f.open(); err != nil || taken != 1 {
-		t.Fatalf("%d, %v", taken, err)
+		t.Fatalf("taken %d times, %v, want once", taken, err)
 	}
 	write("ab", 0)
 	if err := f.renew(); !errors.Is(err, errUnsettled) || taken != 1 {
