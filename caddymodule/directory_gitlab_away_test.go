@@ -9,9 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/gitlab"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
@@ -161,23 +158,5 @@ func TestGitLabServiceToken(t *testing.T) {
 		if err := s.tryLoad(line); err == nil || !strings.Contains(err.Error(), wrong) {
 			t.Errorf("%s: %v", wrong, err)
 		}
-	}
-}
-
-// TestGitLabInJSON: what is wrong with a configuration is found without a
-// Caddyfile too, and GitLab is not asked for that.
-func TestGitLabInJSON(t *testing.T) {
-	for wrong, d := range map[string]*gitlab.Directory{
-		"invalid URL":                   {URL: "gitlab.example.com", Token: "{env.X}"},
-		"missing service token":         {URL: "https://gitlab.example.com"},
-		"must be a placeholder":         {URL: "https://gitlab.example.com", Token: "glpat-xyz"},
-		"grace 1s must not be shorter":  {URL: "https://gitlab.example.com", Token: "{env.X}", Grace: caddy.Duration(time.Second)},
-		"the token placeholder {env.X}": {URL: "https://gitlab.example.com", Token: "{env.X}"},
-	} {
-		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
-		if err := d.Provision(ctx); err == nil || !strings.Contains(err.Error(), wrong) {
-			t.Errorf("%s: %v", wrong, err)
-		}
-		cancel()
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -53,67 +52,6 @@ func TestLDAPAway(t *testing.T) {
 	if !strings.Contains(s.logs(), "answers again") {
 		t.Error("the log does not tell that it is back")
 	}
-}
-
-// TestLDAPGraceEnds: no known answer outlives the grace.
-func TestLDAPGraceEnds(t *testing.T) {
-	l := ldaptest.New(t, true)
-	s := ldapSite(t, l.Directory(ldapMapped, "cache_for 1ns", "grace 300ms"))
-	token := s.token("alice")
-	l.Stop()
-	begin := time.Now()
-	for _, who := range []with{bearer(token), as("alice")} {
-		eventually(t, "the grace ends", func() bool { return s.get("/v2/", who).StatusCode == http.StatusServiceUnavailable })
-	}
-	if took := time.Since(begin); took > 2*time.Second {
-		t.Errorf("the grace has taken %v", took)
-	}
-}
-
-// TestLDAPConnections checks that there are never more connections than the pool
-// allows, and that none is left when its question is answered or has failed.
-func TestLDAPConnections(t *testing.T) {
-	l := ldaptest.New(t, true)
-	l.Set(func() { l.Fault = func(uint64) { time.Sleep(2 * time.Millisecond) } })
-	s := ldapSite(t, l.Directory(ldapMapped, "cache_for 1ns", "grace 1ms", "pool 3"))
-	noneLeft := func() {
-		t.Helper()
-		eventually(t, "the connections are closed", func() bool {
-			l.Mu.Lock()
-			defer l.Mu.Unlock()
-			return len(l.Conns) == 0
-		})
-	}
-	together(30, func(i int) {
-		name := []string{"alice", "bob", "carol"}[i%3]
-		status := http.StatusOK
-		who := as(name)
-		if i%2 == 0 {
-			who, status = loginAs(name, fmt.Sprint("wrong", i)), http.StatusUnauthorized
-		}
-		s.get("/v2/", who).expect(t, status, "UNAUTHORIZED"[:len("UNAUTHORIZED")*(status/401)])
-	})
-	noneLeft()
-	l.Set(func() {
-		if l.Most > 3 {
-			t.Errorf("got %d connections at once, want at most 3", l.Most)
-		}
-		var once sync.Once
-		l.Fault = func(tag uint64) {
-			if tag == ldap.ApplicationSearchRequest {
-				once.Do(func() { // cut in the middle of an answer
-					l.Set(func() {
-						for conn := range l.Conns {
-							_ = conn.Close()
-						}
-					})
-				})
-			}
-		}
-	})
-	s.get("/v2/", as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
-	eventually(t, "the server is asked again", func() bool { return s.get("/v2/", as("alice")).StatusCode == http.StatusOK })
-	noneLeft()
 }
 
 // TestLDAPFaults: whatever is wrong with the server or with what is configured,
@@ -170,19 +108,6 @@ func TestLDAPFaults(t *testing.T) {
 	}
 }
 
-// TestLDAPRefusals: answers of the server that say no, in its own ways.
-func TestLDAPRefusals(t *testing.T) {
-	l := ldaptest.New(t, true)
-	s := ldapSite(t, l.Directory(ldapMapped))
-	for _, code := range []uint16{
-		ldap.LDAPResultInvalidCredentials, ldap.LDAPResultInappropriateAuthentication, ldap.LDAPResultNoSuchObject,
-		ldap.LDAPResultInsufficientAccessRights, ldap.LDAPResultConstraintViolation, ldap.LDAPResultUnwillingToPerform,
-	} {
-		l.Set(func() { l.Refuse["uid=alice,"+ldaptest.People] = code })
-		s.get("/v2/", as("alice")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	}
-}
-
 // TestLDAPStartTLS: without encryption nothing is said, by whoever's fault.
 func TestLDAPStartTLS(t *testing.T) {
 	l := ldaptest.New(t, false)
@@ -206,21 +131,6 @@ func TestLDAPStartTLS(t *testing.T) {
 	}
 	s.load(strings.Replace(l.Directory("insecure on", ldapMapped), "tls_trust_pool file "+l.Ca, "", 1))
 	s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
-}
-
-// TestLDAPServers: the next server is asked where one is away.
-func TestLDAPServers(t *testing.T) {
-	l, away := ldaptest.New(t, true), ldaptest.New(t, true)
-	away.Stop()
-	s := ldapSite(t, strings.Replace(l.Directory(ldapMapped, "cache_for 1ns"), "directory ldap", "directory ldap "+away.URL(), 1))
-	for range 3 {
-		s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
-		l.Set(func() {
-			for conn := range l.Conns {
-				_ = conn.Close()
-			}
-		})
-	}
 }
 
 // TestLDAPSecret: a password that cannot be had is found before any login.

@@ -9,10 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/oidc"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -198,20 +195,5 @@ func TestOIDCPrivateCA(t *testing.T) {
 	s.get("/v2/", idToken(raw)).expect(t, http.StatusOK, "")
 	if !strings.Contains(s.logs(), `"account":"repo:acme/app:ref:refs/heads/main","directory":"oidc"`) {
 		t.Error("the log does not tell the account and its directory")
-	}
-}
-
-// BenchmarkOIDCLogin is what a login with an id token pays once keys are known.
-func BenchmarkOIDCLogin(b *testing.B) {
-	issuer := oidctest.New(b)
-	o := &oidc.Directory{Issuer: issuer.URL, Audiences: []string{"registry.example.com"}, Maps: []*oidc.Map{{Claim: "repository_owner", Value: "acme", Group: "acme"}}}
-	if err := o.Provision(caddy.Context{}); err != nil {
-		b.Fatal(err)
-	}
-	login := directory.Login{Name: "ci", Password: issuer.Token()}
-	for b.Loop() {
-		if _, err := o.Authenticate(b.Context(), login); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

@@ -11,8 +11,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 )
 
@@ -154,4 +156,19 @@ func TestIssuerTimeout(t *testing.T) {
 			t.Errorf("waited for %v and asked %d times, want 4s and once", took, issuer.Asked)
 		}
 	})
+}
+
+// BenchmarkDirectoryAuthenticate measures a login with an id token, with remembered keys.
+func BenchmarkDirectoryAuthenticate(b *testing.B) {
+	issuer := oidctest.New(b)
+	o := &Directory{Issuer: issuer.URL, Audiences: []string{"registry.example.com"}, Maps: []*Map{{Claim: "repository_owner", Value: "acme", Group: "acme"}}}
+	if err := o.Provision(caddy.Context{}); err != nil {
+		b.Fatal(err)
+	}
+	login := directory.Login{Name: "ci", Password: issuer.Token()}
+	for b.Loop() {
+		if _, err := o.Authenticate(b.Context(), login); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
