@@ -14,7 +14,7 @@ import (
 // empty. Refusals are warnings.
 const (
 	auditLogin        = "login"         // info; debug where one repeats itself with each request
-	auditLoginRefused = "login refused" // the account as it was given, see [accounts.ShownName]
+	auditLoginRefused = "login refused" // the account as it was given, see [access.Accounts.ShownName]
 	auditThrottled    = "throttled"     // not checked: too many were wrong, or are being checked
 	auditTokenRefused = "token refused" // info if it is merely old
 	auditDenied       = "denied"        // known who, and not allowed

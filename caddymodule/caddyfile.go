@@ -270,28 +270,3 @@ func unmarshalCredentials(d *caddyfile.Dispenser, to **Credentials) error {
 	*to = c
 	return parse.At(d, c.check())
 }
-
-// UnmarshalCaddyfile reads
-//
-//	token {
-//		lifetime       <duration>
-//		rotate         <duration>
-//		refresh_tokens on|off
-//	}
-func (t *Token) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if err := parse.End(d); err != nil {
-		return err
-	}
-	err := parse.Lines(d, "token", map[string]func(*caddyfile.Dispenser) error{
-		"lifetime": func(d *caddyfile.Dispenser) error { return parse.Duration(d, &t.Lifetime) },
-		"rotate":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &t.Rotate) },
-		"refresh_tokens": func(d *caddyfile.Dispenser) (err error) {
-			t.RefreshTokens, err = parse.OnOff(d)
-			return err
-		},
-	})
-	if err != nil {
-		return err
-	}
-	return parse.At(d, t.check())
-}

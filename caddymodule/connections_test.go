@@ -99,7 +99,7 @@ func TestFinishAbandoned(t *testing.T) {
 	})
 	release()
 	s.awaitStored(string(d))
-	if logs := s.logs(); !strings.Contains(logs, "nobody reads a fetch under way any more") || !strings.Contains(logs, `"goes_on":true`) {
+	if logs := s.logs(); !strings.Contains(logs, "the last reader of a fetch under way has left") || !strings.Contains(logs, `"goes_on":true`) {
 		t.Error("the log does not tell")
 	}
 	for _, test := range []struct {

@@ -130,8 +130,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	h.access = access.NewPolicy(h.groupRules(), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
-	if h.limits, err = access.NewImageLimits(h.groupRules()); err != nil {
+	h.access = access.NewPolicy(accessGroups(h.Groups...), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
+	if h.limits, err = access.NewImageLimits(accessGroups(h.Groups...)); err != nil {
 		return err
 	}
 	h.warnOfUnknownMembers()
@@ -151,7 +151,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.gate = &access.Gate{Accounts: h.accounts, Throttle: throttle}
-	h.tokens = &access.Tokens{Accounts: h.accounts, Access: h.access, Logger: h.logger}
+	h.tokens = &access.Tokens{Accounts: h.accounts, Policy: h.access, Logger: h.logger}
 	store, err := openTokens(&h.lease, ctx.Storage())
 	if err != nil {
 		return err
@@ -160,7 +160,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.openRegistries(); err != nil {
 		return err
 	}
-	h.cache.adoption.trust(h.firstSources())
 	key := fmt.Sprintf("%p", ctx.Done()) // all sites of the configuration
 	if h.proxyWarning, err = proxyWarnings.Acquire(&h.lease, key, func() (*sync.Once, error) { return new(sync.Once), nil }); err != nil {
 		return err
@@ -182,7 +181,7 @@ func (h *Handler) Cleanup() error {
 
 func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	h.accounts = access.NewAccounts(access.Config{
-		Site: h.Name, Admins: h.Admins, Blocked: h.Blocked, Groups: h.groupRules(), Logger: h.logger,
+		Site: h.Name, Admins: h.Admins, Blocked: h.Blocked, Groups: accessGroups(h.Groups...), Logger: h.logger,
 	})
 	if h.DirectoriesRaw == nil {
 		return nil

@@ -54,17 +54,17 @@ func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 
 // loginSettled logs the outcome of a login. Repeated ones have their own level.
 func (h *Handler) loginSettled(o access.Outcome, audit auditor, line auditLine, secret string, repeated zapcore.Level) {
-	line.directory = o.Who.Directory
-	trouble := o.Trouble
+	line.directory = o.Caller.Directory
+	trouble := o.HiddenBy
 	switch {
 	case o.Err == nil && o.Repeated:
-		audit.record(repeated, auditLine{auditLogin, o.Who.Name, o.Who.Directory, o.Who.Token, "password as before"})
+		audit.record(repeated, auditLine{auditLogin, o.Caller.Name, o.Caller.Directory, o.Caller.Token, "password as before"})
 		return
 	case o.Err == nil:
-		audit.record(zap.InfoLevel, auditLine{auditLogin, o.Who.Name, o.Who.Directory, o.Who.Token, "password"})
+		audit.record(zap.InfoLevel, auditLine{auditLogin, o.Caller.Name, o.Caller.Directory, o.Caller.Token, "password"})
 		return
 	case directory.IsRefusal(o.Err):
-		line.reason = access.RefusalReason(o.Err, o.Who.Directory, secret)
+		line.reason = access.RefusalReason(o.Err, o.Caller.Directory, secret)
 		audit.record(zap.WarnLevel, line)
 	case errors.Is(o.Err, password.ErrBusy):
 		line.event, line.reason = auditThrottled, password.ErrBusy.Error()
@@ -73,7 +73,7 @@ func (h *Handler) loginSettled(o access.Outcome, audit auditor, line auditLine, 
 		trouble = o.Err
 	}
 	if trouble != nil && !errors.Is(trouble, password.ErrBusy) {
-		h.logger.Error("cannot check a login", zap.String("error", access.TroubleText(trouble, secret)))
+		h.logger.Error("cannot check a login", zap.String("error", access.ErrorText(trouble, secret)))
 	}
 }
 
@@ -95,7 +95,7 @@ func (ex *exchange) refresh(raw string) (access.Caller, *apiError) {
 		return access.Caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
 	}
 	who, id, err := ex.bearer(raw, tokenissuer.Refresh)
-	if who.Refresh = (access.Refresh{Raw: raw, Ends: time.Unix(id.AuthTime, 0).Add(refreshFor(who))}); err == nil && !time.Now().Before(who.Refresh.Ends) {
+	if who.Refresh = (access.RefreshToken{Raw: raw, Ends: time.Unix(id.AuthTime, 0).Add(refreshFor(who))}); err == nil && !time.Now().Before(who.Refresh.Ends) {
 		err = fmt.Errorf("%w: its login is too long ago", directory.ErrUnknownAccount)
 	}
 	switch {

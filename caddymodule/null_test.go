@@ -32,7 +32,7 @@ func TestNullJSON(t *testing.T) {
 		`{"directories":[{"type":"oidc","issuer":"https://i.example","audiences":["a"],"require":[null]}],` + group + `}`:   "a requirement is null",
 		`{"directories":[{"type":"gitlab","url":"https://g.example","token":"{env.HOME}","transport":null}],` + group + `}`: "module name not specified",
 		`{"token":null,"private_groups":null,"admins":null,"blocked":null,` + group + `}`:                                   "",
-		`{"blocked":[null],` + group + `}`:                                                                                  "it names no account",
+		`{"blocked":[null],` + group + `}`:                                                                                  "missing account name",
 		`{"directories":null,"upstreams":null,` + group + `}`:                                                               "",
 	} {
 		raw := strings.Replace(config, "{", `{"handler":"dependency_proxy",`, 1)

@@ -1,11 +1,15 @@
 package caddymodule
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
 // Group is a namespace of images with its own readers.
@@ -73,3 +77,53 @@ const (
 	defaultRotate   = 30 * 24 * time.Hour
 	refreshLifetime = 30 * 24 * time.Hour
 )
+
+// UnmarshalCaddyfile reads
+//
+//	token {
+//		lifetime       <duration>
+//		rotate         <duration>
+//		refresh_tokens on|off
+//	}
+func (t *Token) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if err := parse.End(d); err != nil {
+		return err
+	}
+	err := parse.Lines(d, "token", map[string]func(*caddyfile.Dispenser) error{
+		"lifetime": func(d *caddyfile.Dispenser) error { return parse.Duration(d, &t.Lifetime) },
+		"rotate":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &t.Rotate) },
+		"refresh_tokens": func(d *caddyfile.Dispenser) (err error) {
+			t.RefreshTokens, err = parse.OnOff(d)
+			return err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return parse.At(d, t.check())
+}
+
+func (t *Token) check() error {
+	lifetime, rotate := t.lifetime(), t.rotate()
+	switch {
+	case lifetime < tokenissuer.MinLifetime || lifetime > refreshLifetime:
+		return fmt.Errorf("token lifetime %v: write a duration from %v to %v", lifetime, tokenissuer.MinLifetime, refreshLifetime)
+	case rotate < lifetime:
+		return fmt.Errorf("token rotate %v is shorter than the lifetime of a token, %v", rotate, lifetime)
+	}
+	return nil
+}
+
+func (t *Token) lifetime() time.Duration {
+	if t.Lifetime == 0 {
+		return defaultLifetime
+	}
+	return time.Duration(t.Lifetime)
+}
+
+func (t *Token) rotate() time.Duration {
+	if t.Rotate == 0 {
+		return defaultRotate
+	}
+	return time.Duration(t.Rotate)
+}

@@ -2,20 +2,19 @@ package caddymodule
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
-	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -47,8 +46,8 @@ type sharedCache struct {
 	lists     *pullthrough.Lists
 	questions pullthrough.Questions
 	outgoing  pullthrough.Outgoing
-	scrubs    scrubs
-	adoption  adoption
+	scrubs    admin.Scrubber
+	adoption  pullthrough.Adoption
 
 	stop context.CancelFunc // ends the upkeep of the cache
 	kept chan struct{}      // closed when the upkeep and the adoption have ended
@@ -89,7 +88,7 @@ func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.depen
 
 func openCache(l *pool.Lease, place storage.Storage) (*sharedCache, error) {
 	return caches.Acquire(l, place.Identity(), func() (*sharedCache, error) {
-		blobs, records, err := place.Open(processLogger())
+		blobs, records, err := place.Open(processLogger)
 		if err != nil {
 			return nil, err
 		}
@@ -98,22 +97,35 @@ func openCache(l *pool.Lease, place storage.Storage) (*sharedCache, error) {
 		limits.Parts = pullthrough.Children
 		c := &sharedCache{
 			name:  place.String(),
-			blobs: blobcache.New(blobs, limits, cacheHooks),
+			blobs: blobcache.New(blobs, limits, storage.LogHooks(processLogger)),
 			index: index.New(records),
 			lists: pullthrough.NewLists(),
 			stop:  stop,
 			kept:  make(chan struct{}),
 		}
-		c.scrubs.scrub = func(rate int64) (blobcache.Scrubbing, error) { return c.blobs.Scrub(ctx, rate) }
+		c.scrubs.Scrub = func(rate int64) (blobcache.Scrubbing, error) { return c.blobs.Scrub(ctx, rate) }
 		go func() {
 			defer close(c.kept)
 			var adopting sync.WaitGroup
-			adopting.Go(func() { c.adoption.run(ctx, blobs, c.index) })
+			adopting.Go(func() { c.adopt(ctx, blobs) })
 			c.blobs.Keep(ctx)
 			adopting.Wait()
 		}()
 		return c, nil
 	})
+}
+
+// adopt takes over a cache of the former version in the background.
+func (c *sharedCache) adopt(ctx context.Context, blobs store.Blobs) {
+	done, err := c.adoption.Run(ctx, blobs, c.index)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		processLogger().Warn("a cache of the former version could not be gone through; the next start goes on", zap.Error(err))
+	case done != index.Adopted{}:
+		processLogger().Info("the cache is of the former version: links that are not sure to be proved are dropped; the next pull fetches their content again",
+			zap.Int("kept", done.Kept), zap.Int("dropped", done.Dropped))
+	}
 }
 
 // openQuotas must be called after openCache, so that the quotas are released before
@@ -139,57 +151,6 @@ func openQuotas(l *pool.Lease, place storage.Storage, c *sharedCache, groups []*
 		return nil, err
 	}
 	return kept.quotas, nil
-}
-
-var cacheHooks = blobcache.Hooks{
-	FillDone:  logFill,
-	Joined:    logJoin,
-	Resumed:   logResume,
-	Abandoned: logAbandoned,
-	Evicted: func(e store.Entry, left int64) {
-		processLogger().Debug("blob evicted", zap.String("digest", e.Digest.String()),
-			zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.Int64("stored", left))
-	},
-	Healed: func(d digest.Digest, why error) {
-		processLogger().Warn("stored blob was damaged and is dropped; the next pull fetches it again",
-			zap.String("digest", d.String()), zap.Error(why))
-	},
-	Scrubbed: func(s blobcache.Scrubbing) {
-		processLogger().Info("stored blobs were checked", zap.Int("checked", s.Checked), zap.Int64("size", s.Bytes),
-			zap.Int("damaged", s.Damaged), zap.Int("healed", s.Healed), zap.Duration("duration", s.Took))
-	},
-	Trimmed: func(group string, links int, size int64) {
-		processLogger().Info("group was over its quota", zap.String("group", group),
-			zap.Int("evicted", links), zap.Int64("size", size))
-	},
-	Trouble: func(op string, err error) { storage.LogTrouble(processLogger())(op, err) },
-}
-
-func logFill(d digest.Digest, size int64, took time.Duration, err error) {
-	fields := []zap.Field{zap.String("digest", d.String()), zap.Int64("size", size), zap.Duration("duration", took)}
-	if errors.Is(err, blobcache.ErrAbandoned) {
-		processLogger().Debug("blob was not cached", append(fields, zap.Error(err))...)
-		return
-	}
-	if err != nil {
-		processLogger().Warn("blob was not cached", append(fields, zap.Error(err))...)
-		return
-	}
-	processLogger().Debug("blob cached", fields...)
-}
-
-func logJoin(d digest.Digest) {
-	processLogger().Debug("request follows a fetch under way", zap.String("digest", d.String()))
-}
-
-func logResume(d digest.Digest, offset int64, err error) {
-	processLogger().Debug("upstream broke off; the fetch is resumed",
-		zap.String("digest", d.String()), zap.Int64("offset", offset), zap.Error(err))
-}
-
-func logAbandoned(d digest.Digest, written, size int64, goesOn bool) {
-	processLogger().Debug("nobody reads a fetch under way any more", zap.String("digest", d.String()),
-		zap.Int64("fetched", written), zap.Int64("size", size), zap.Bool("goes_on", goesOn))
 }
 
 // keyPrefix is where the signing keys live in Caddy's storage.

@@ -2,8 +2,6 @@ package caddymodule
 
 import (
 	"slices"
-	"sync"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -11,52 +9,16 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 )
 
-// scrubs are the checks of a storage that somebody asked for: one at a time.
-type scrubs struct {
-	scrub func(rate int64) (blobcache.Scrubbing, error) // ends with the storage
-
-	mu    sync.Mutex
-	state admin.ScrubState
-}
-
-// start begins a check unless one is running already.
-func (s *scrubs) start(rate int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state.Running {
-		return
-	}
-	s.state = admin.ScrubState{Running: true, Since: time.Now().UTC()}
-	go func() {
-		r, err := s.scrub(rate)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.state.Running = false
-		s.state.Result = &admin.ScrubResult{
-			Checked: r.Checked, Bytes: r.Bytes, Damaged: r.Damaged, Healed: r.Healed, Seconds: r.Took.Seconds(),
-		}
-		if err != nil {
-			s.state.Error = err.Error()
-		}
-	}()
-}
-
-func (s *scrubs) now() admin.ScrubState {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state
-}
-
 // site returns the handler as the admin API sees it.
 func (h *Handler) site(ctx caddy.Context) *admin.Site {
 	return &admin.Site{
 		Name: h.Name, Configuration: ctx.Done(), Identity: h.who, Tokens: h.tokens, Explain: h.explain,
-		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.start,
+		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start,
 	}
 }
 
 func (h *Handler) cacheStatus() admin.CacheStatus {
-	status := admin.CacheStatus{Storage: h.cache.name, Groups: make(map[string]admin.GroupUsage), Fills: []admin.FillStatus{}, Scrub: h.cache.scrubs.now()}
+	status := admin.CacheStatus{Storage: h.cache.name, Groups: make(map[string]admin.GroupUsage), Fills: []admin.FillStatus{}, Scrub: h.cache.scrubs.State()}
 	for group, total := range h.quotas.Totals() {
 		status.Groups[group] = h.usageOf(group, total)
 	}

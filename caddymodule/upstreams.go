@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -182,7 +182,8 @@ func (c *Credentials) resolve() (login, error) {
 	return login{username, upstream.Secret(password)}, nil
 }
 
-// openRegistries makes a client for each login at each upstream.
+// openRegistries makes a client for each login at each upstream. A cache of an
+// earlier version keeps what it has of the first one.
 func (h *Handler) openRegistries() error {
 	for _, u := range h.Upstreams {
 		common, err := h.openRegistry(u, u.login)
@@ -203,6 +204,11 @@ func (h *Handler) openRegistries() error {
 			}
 		}
 	}
+	var first []string
+	for _, from := range h.Upstreams[0].sources {
+		first = append(first, from.name)
+	}
+	h.cache.adoption.Trust(first)
 	return nil
 }
 
@@ -215,7 +221,13 @@ func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 		RealmHosts: u.RealmHosts,
 		Transport:  u.transport,
 		UserAgent:  "caddy-dependency-proxy",
-		Hooks:      upstream.Hooks{Token: logToken(u.Name)},
+	}
+	name := u.Name // the client may outlive u
+	config.Hooks.Token = func(realmHost string, err error) {
+		if upstream.KindOf(err) == upstream.Credentials {
+			processLogger().Warn("upstream refuses the configured credentials",
+				zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
+		}
 	}
 	// A guest transport belongs to this configuration, and so does its client.
 	key := fmt.Sprintf("%s %s %q %q %q %v %p", u.Name, u.endpoint, login.username, string(login.password), u.RealmHosts, u.AllowPrivate, u.transport)
@@ -243,31 +255,13 @@ func fingerprint(settings string, addresses ...*url.URL) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// firstSources returns the names of the first upstream with each of its logins.
-func (h *Handler) firstSources() (names []string) {
-	for _, from := range h.Upstreams[0].sources {
-		names = append(names, from.name)
-	}
-	return names
-}
-
-func logToken(name string) func(realmHost string, err error) {
-	return func(realmHost string, err error) {
-		if upstream.KindOf(err) == upstream.Credentials {
-			processLogger().Warn("upstream refuses the configured credentials",
-				zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
-		}
-	}
-}
-
 // sourceFor returns what is asked on a group's behalf: with the login of
 // the nearest group that has one.
 func (u *Upstream) sourceFor(group string) *source {
-	for group != "" {
-		if own := u.sources[group]; own != nil {
+	for path := range access.Upwards(group) {
+		if own := u.sources[path]; own != nil {
 			return own
 		}
-		group = group[:max(strings.LastIndexByte(group, '/'), 0)]
 	}
 	return u.sources[""]
 }

@@ -8,13 +8,13 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
-	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
 // What is wrong with a configuration by itself is found here: when a Caddyfile
@@ -99,31 +99,6 @@ func (c *Credentials) check() error {
 		return errors.New("the password of the credentials stands in the configuration, where the admin API shows it; write a placeholder as in {env.HUB_TOKEN} or {file./run/secrets/hub_token}")
 	}
 	return nil
-}
-
-func (t *Token) check() error {
-	lifetime, rotate := t.lifetime(), t.rotate()
-	switch {
-	case lifetime < tokenissuer.MinLifetime || lifetime > refreshLifetime:
-		return fmt.Errorf("token lifetime %v: write a duration from %v to %v", lifetime, tokenissuer.MinLifetime, refreshLifetime)
-	case rotate < lifetime:
-		return fmt.Errorf("token rotate %v is shorter than the lifetime of a token, %v", rotate, lifetime)
-	}
-	return nil
-}
-
-func (t *Token) lifetime() time.Duration {
-	if t.Lifetime == 0 {
-		return defaultLifetime
-	}
-	return time.Duration(t.Lifetime)
-}
-
-func (t *Token) rotate() time.Duration {
-	if t.Rotate == 0 {
-		return defaultRotate
-	}
-	return time.Duration(t.Rotate)
 }
 
 func checkRealm(realm string) error {
@@ -242,7 +217,7 @@ func (g *Group) checkPatterns() error {
 			return fmt.Errorf("group %s: %s is empty; write patterns, or leave it out", g.Path, line)
 		}
 	}
-	_, err := access.NewImageLimits([]access.Group{g.rules()})
+	_, err := access.NewImageLimits(accessGroups(g))
 	return err
 }
 
@@ -255,6 +230,39 @@ func (h *Handler) checkPatternUpstreams() error {
 			declared = append(declared, u.Name)
 		}
 	}
-	limits, err := access.NewImageLimits(h.groupRules())
+	limits, err := access.NewImageLimits(accessGroups(h.Groups...))
 	return cmp.Or(err, limits.CheckUpstreams(declared))
+}
+
+// resolver is how the entries of a line are read.
+type resolver func(l access.Directories, word, entry string) (access.ID, error)
+
+// accountLine is an entry of a Caddyfile's line that names accounts or a
+// directory. What it means is known when all of the directive has been read.
+type accountLine struct {
+	at          caddyfile.Dispenser
+	word, entry string
+	read        resolver
+}
+
+// accountArgs reads a line of accounts, to be checked by checkLines.
+func (h *Handler) accountArgs(d *caddyfile.Dispenser, to *[]string, read resolver) error {
+	word, before := d.Val(), len(*to)
+	if err := parse.Args(d, to); err != nil {
+		return err
+	}
+	for _, entry := range (*to)[before:] {
+		h.lines = append(h.lines, accountLine{*d, word, entry, read})
+	}
+	return nil
+}
+
+// checkLines checks the lines that name accounts, each at its place in the file.
+func (h *Handler) checkLines(l access.Directories) error {
+	for _, line := range h.lines {
+		if _, err := line.read(l, line.word, line.entry); err != nil {
+			return line.at.WrapErr(err)
+		}
+	}
+	return nil
 }

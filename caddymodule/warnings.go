@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 
@@ -15,7 +14,7 @@ import (
 // "group PATH" of the nearest group that has one, else "upstream NAME"; empty
 // if pulls are anonymous there.
 func (h *Handler) loginHolder(group string, u *Upstream) string {
-	for path := group; path != ""; path = path[:max(strings.LastIndexByte(path, '/'), 0)] {
+	for path := range access.Upwards(group) {
 		for _, g := range h.Groups {
 			if g.Path == path && slices.ContainsFunc(g.Upstreams, func(gu *GroupUpstream) bool { return gu.Name == u.Name }) {
 				return "group " + path
@@ -74,22 +73,17 @@ func (h *Handler) publicLogin(group string, visibility directory.Visibility, ups
 	return ""
 }
 
-// groupRules returns the groups of the configuration.
-func (h *Handler) groupRules() []access.Group {
-	rules := make([]access.Group, len(h.Groups))
-	for i, g := range h.Groups {
-		rules[i] = g.rules()
+// accessGroups returns what the configuration says of groups.
+func accessGroups(groups ...*Group) []access.Group {
+	rules := make([]access.Group, len(groups))
+	for i, g := range groups {
+		rules[i] = access.Group{
+			Path: g.Path, Visibility: g.Visibility,
+			Members: g.Members, Maintainers: g.Maintainers, Owners: g.Owners, MembersFrom: g.MembersFrom,
+			Allow: g.Allow, Deny: g.Deny,
+		}
 	}
 	return rules
-}
-
-// rules returns what the configuration says of a group.
-func (g *Group) rules() access.Group {
-	return access.Group{
-		Path: g.Path, Visibility: g.Visibility,
-		Members: g.Members, Maintainers: g.Maintainers, Owners: g.Owners, MembersFrom: g.MembersFrom,
-		Allow: g.Allow, Deny: g.Deny,
-	}
 }
 
 // warnOfUnknownMembers logs the members that do not exist, where the directory

@@ -69,14 +69,14 @@ func (f *Filesystem) Provision(caddy.Context) error {
 }
 
 // Open implements [Storage].
-func (f *Filesystem) Open(logger *zap.Logger) (store.Blobs, store.Records, error) {
+func (f *Filesystem) Open(logger func() *zap.Logger) (store.Blobs, store.Records, error) {
 	opened, err := store.OpenFileStore(f.Root)
 	if err != nil {
 		return nil, nil, err
 	}
 	opened.Trouble = LogTrouble(logger)
 	if !opened.DetectsChanges() {
-		logger.Warn("the file system of the cache does not keep times to the microsecond: "+
+		logger().Warn("the file system of the cache does not keep times to the microsecond: "+
 			"stored files that something else has changed are only found by the scrub", zap.String("root", f.Root))
 	}
 	return opened, opened, nil

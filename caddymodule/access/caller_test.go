@@ -6,8 +6,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// TestCallerAsker checks that anonymous clients are told apart by IPv4 address
-// or /64, and accounts by directory and name.
+// TestCallerAsker checks that an anonymous client is identified by its IPv4
+// address or /64, and an account by directory and name.
 func TestCallerAsker(t *testing.T) {
 	for _, row := range []struct {
 		who     Caller

@@ -3,37 +3,12 @@ package access
 import (
 	"encoding/base64"
 	"strings"
-	"unicode"
-
-	"golang.org/x/text/cases"
-	"golang.org/x/text/unicode/norm"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// maxFolded is how long a name may be to be folded, in bytes. Longer ones belong to no
-// account.
-const maxFolded = 1 << 10
-
-// looseName returns the same for all ways to write a name that some directory takes for
-// one account: in whatever case, with whatever white space, marks, and compatible
-// forms of its letters (NFKC). Other names may share it; use it for limits, never
-// to tell who somebody is.
-func looseName(name string) string {
-	if len(name) > maxFolded {
-		return name
-	}
-	name = strings.Map(func(r rune) rune {
-		if unicode.In(r, unicode.Mn, unicode.Cf) || r == '\u1806' || r == '\ufffc' {
-			return -1 // LDAP servers pass over some of these (RFC 4518, section 2.2)
-		}
-		return r
-	}, norm.NFKD.String(name))
-	return strings.Join(strings.Fields(norm.NFKC.String(cases.Fold().String(name))), " ")
-}
-
-// tokenPrefixes begin the secrets of known token services.
+// tokenPrefixes are the prefixes of tokens of known services.
 var tokenPrefixes = []string{
 	accesstoken.Prefix,
 	"glpat-", "gldt-", "glcbt-", "glrt-", "glptt-", "glft-", "glsoat-", "gloas-", // GitLab
@@ -41,9 +16,9 @@ var tokenPrefixes = []string{
 	"dckr_pat_", "dckr_oat_", // Docker Hub
 }
 
-// isToken reports whether a password has the shape of a token, which a machine has
-// made and nobody guesses: the prefix of a known service, or of a GitLab directory
-// here; a JSON Web Token; or what a CI job sends under GitLab's name for it.
+// isToken reports whether a password has the form of a generated token, which
+// cannot be guessed: it has a prefix of a known service, is a JSON Web Token, or
+// is recognized by a directory from its form and the user name.
 func (a *Accounts) isToken(name, password string) bool {
 	if !directory.HasTokenForm(password) {
 		return isJWT(password)

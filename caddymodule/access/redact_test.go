@@ -14,14 +14,14 @@ func TestLooksGenerated(t *testing.T) {
 		"": false, "alice": false, "hunter2": false, "alice@example.com": false, "someone.with.a.long.name": false, "a1b2c3d4e5f6g7h8i9j": false,
 		"correct horse battery staple 1": false, "correct-horse-battery-staple": false, "01234567890123456789": false, "Überlanges-Passwort-123": false,
 	} {
-		if looksGenerated(text) != want {
-			t.Errorf("%q", text)
+		if got := looksGenerated(text); got != want {
+			t.Errorf("looksGenerated(%q): got %t, want %t", text, got, want)
 		}
 	}
 }
 
-// FuzzShownName: what is logged of a stranger's name is short, harmless and not
-// the password.
+// FuzzShownName checks that the name of a failed login is logged in a form that is
+// short, printable, and without the password.
 func FuzzShownName(f *testing.F) {
 	f.Add("alice", "x")
 	f.Add("pässword", "ssword")
@@ -30,11 +30,11 @@ func FuzzShownName(f *testing.F) {
 	a := NewAccounts(Config{})
 	f.Fuzz(func(t *testing.T, name, password string) {
 		shown := a.ShownName(name, password)
-		if len(shown) > 3*maxShown || !utf8.ValidString(shown) || strings.ContainsFunc(shown, unicode.IsControl) {
-			t.Errorf("%q is shown as %q", name, shown)
+		if len(shown) > 3*maxShownName || !utf8.ValidString(shown) || strings.ContainsFunc(shown, unicode.IsControl) {
+			t.Errorf("ShownName(%q): got %q, want at most %d printable bytes", name, shown, 3*maxShownName)
 		}
 		if password != "" && strings.Contains(name, password) && !strings.HasSuffix(shown, " bytes that may be a secret)") {
-			t.Errorf("%q with %q is shown as %q", name, password, shown)
+			t.Errorf("ShownName(%q, %q): got %q, want it redacted", name, password, shown)
 		}
 	})
 }

@@ -1,0 +1,69 @@
+package storage
+
+import (
+	"errors"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+)
+
+// LogHooks returns hooks that log what happens in a cache. The cache outlives
+// configurations, so the logger is asked for each time.
+func LogHooks(logger func() *zap.Logger) blobcache.Hooks {
+	return blobcache.Hooks{
+		FillDone: func(d digest.Digest, size int64, took time.Duration, err error) {
+			logFill(logger(), d, size, took, err)
+		},
+		Joined: func(d digest.Digest) {
+			logger().Debug("request follows a fetch under way", zap.String("digest", d.String()))
+		},
+		Resumed: func(d digest.Digest, offset int64, err error) {
+			logger().Debug("upstream broke off; the fetch is resumed",
+				zap.String("digest", d.String()), zap.Int64("offset", offset), zap.Error(err))
+		},
+		Abandoned: func(d digest.Digest, written, size int64, goesOn bool) {
+			logger().Debug("the last reader of a fetch under way has left", zap.String("digest", d.String()),
+				zap.Int64("fetched", written), zap.Int64("size", size), zap.Bool("goes_on", goesOn))
+		},
+		Evicted: func(e store.Entry, left int64) {
+			logger().Debug("blob evicted", zap.String("digest", e.Digest.String()),
+				zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.Int64("stored", left))
+		},
+		Healed: func(d digest.Digest, why error) {
+			logger().Warn("stored blob was damaged and is dropped; the next pull fetches it again",
+				zap.String("digest", d.String()), zap.Error(why))
+		},
+		Scrubbed: func(s blobcache.Scrubbing) {
+			logger().Info("stored blobs were checked", zap.Int("checked", s.Checked), zap.Int64("size", s.Bytes),
+				zap.Int("damaged", s.Damaged), zap.Int("healed", s.Healed), zap.Duration("duration", s.Took))
+		},
+		Trimmed: func(group string, links int, size int64) {
+			logger().Info("group was over its quota", zap.String("group", group),
+				zap.Int("evicted", links), zap.Int64("size", size))
+		},
+		Trouble: LogTrouble(logger),
+	}
+}
+
+func logFill(logger *zap.Logger, d digest.Digest, size int64, took time.Duration, err error) {
+	fields := []zap.Field{zap.String("digest", d.String()), zap.Int64("size", size), zap.Duration("duration", took)}
+	switch {
+	case errors.Is(err, blobcache.ErrAbandoned):
+		logger.Debug("blob was not cached", append(fields, zap.Error(err))...)
+	case err != nil:
+		logger.Warn("blob was not cached", append(fields, zap.Error(err))...)
+	default:
+		logger.Debug("blob cached", fields...)
+	}
+}
+
+// LogTrouble returns a hook that logs an operation on a storage that has failed.
+func LogTrouble(logger func() *zap.Logger) func(op string, err error) {
+	return func(op string, err error) {
+		logger().Warn("cache storage is in trouble; pulls go on", zap.String("operation", op), zap.Error(err))
+	}
+}
