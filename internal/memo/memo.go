@@ -8,11 +8,12 @@
 // service is left alone for a while, and callers with a usable answer do not wait
 // for the next attempt. The number of answers is bounded.
 //
-// It is built on golang-lru and singleflight. A cache with loading and refresh
-// such as otter v2 does not fit: a refresh there returns the old value first,
-// without a bound, whereas an account that has been removed must be refused as
-// soon as its answer is no longer fresh. It also remembers no errors, knows no
-// pause after a failure, and ties a load to the context of its first caller.
+// It is built on golang-lru and singleflight. A cache with loading and refresh such as
+// otter v2 does not fit: after the refresh time it still returns the old value, and asks
+// in the background, whereas here an account that has been removed must be refused as
+// soon as its answer is no longer fresh. It also remembers no refusals, knows no pause for
+// all keys, ends a load with the context of its first caller, and has a goroutine with a
+// ticker for each cache, which does not end within a testing/synctest bubble.
 package memo
 
 import (
