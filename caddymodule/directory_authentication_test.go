@@ -76,9 +76,9 @@ func (s *scribbler) Authenticate(w http.ResponseWriter, r *http.Request) (caddya
 	return user, given == passwordOf("scribbler"), nil
 }
 
-// TestAuthentication: a provider checks logins, what it says of groups holds,
-// and nothing that it writes gets out.
-func TestAuthentication(t *testing.T) {
+// TestAuthenticationDirectory: a provider checks logins, the groups that it
+// names count, and nothing that it writes reaches the client.
+func TestAuthenticationDirectory(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	a := func(lines string) string {
@@ -94,29 +94,29 @@ func TestAuthentication(t *testing.T) {
 	clean := func(a answer) answer {
 		t.Helper()
 		if text := string(a.body); strings.Contains(text, "scribble") || strings.Contains(a.Header.Get("WWW-Authenticate"), "scribble") || a.Header.Get("Set-Cookie")+a.Header.Get("Location") != "" {
-			t.Errorf("the provider's answer gets out: %v %s", a.Header, text)
+			t.Errorf("the client got the answer of the provider: %v %s", a.Header, text)
 		}
 		return a
 	}
 	tokens := clean(s.get(auth+"&offline_token=true", as("zoe"))).expect(t, http.StatusOK, "").tokens()
 	posted := clean(s.get("/jwt/auth", form(loginForm("zoe", passwordOf("scribbler"))))).expect(t, http.StatusOK, "").tokens()
 	if body := scribblerBody.Load(); body != "" {
-		t.Errorf("the provider could read %q", body)
+		t.Errorf("the provider got the body %q, want none", body)
 	}
 	if heard := scribblerHeard.Load(); heard != "zoe" {
-		t.Errorf("the provider has heard of %q", heard)
+		t.Errorf("the provider got the name %q, want another", heard)
 	}
 	// A name of the configuration's is none of its business, whatever it would say.
 	clean(s.get("/jwt/auth", form(loginForm("alice", passwordOf("scribbler"))))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if heard := scribblerHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") || strings.Contains(heard, "alice") {
-		t.Errorf("the provider has heard of %q", heard)
+		t.Errorf("the provider got the name %q, want another", heard)
 	}
 	refresh := form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens.RefreshToken}})
 	refreshed := s.get("/jwt/auth", refresh).expect(t, http.StatusOK, "").tokens()
 	for _, who := range []with{as("zoe"), bearer(tokens.Token), bearer(posted.Token), bearer(refreshed.Token)} {
 		for group, status := range map[string]int{"acme": 200, "acme/platform": 200, "tools": 200, "other": 200, "secret": 403, "x": 403} {
 			if a := clean(s.get(manifestPath(group, "alpine", "3.20"), who)); a.StatusCode != status {
-				t.Errorf("%s: %d instead of %d", group, a.StatusCode, status)
+				t.Errorf("%s: got status %d, want %d", group, a.StatusCode, status)
 			}
 		}
 	}
@@ -129,7 +129,7 @@ func TestAuthentication(t *testing.T) {
 	clean(s.get(manifestPath("acme", "alpine", "3.20"), as("Alice"))).expect(t, http.StatusOK, "")
 	clean(s.get(manifestPath("secret", "alpine", "3.20"), as("Alice"))).expect(t, http.StatusForbidden, "DENIED")
 	if logs := s.logs(); !strings.Contains(logs, `"account":"alice","directory":"authentication"`) || !strings.Contains(logs, "broken its pen") || !strings.Contains(logs, "longer than 1024") {
-		t.Error("the log does not tell why")
+		t.Error("the log does not say why")
 	}
 	s.load(load(users("alice") + a(""))...)
 	clean(s.get(manifestPath("acme", "alpine", "3.20"), as("zoe"))).expect(t, http.StatusForbidden, "DENIED")

@@ -10,8 +10,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// TestGitLabLogins: which credential gets in under which name, and that nothing
-// which may be a password is sent to GitLab.
+// TestGitLabLogins: which credentials are accepted with which user names, and
+// that nothing that may be a password is sent to GitLab.
 func TestGitLabLogins(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	token := func(id int64, user int64, name string, expires string, scopes ...string) string {
@@ -64,8 +64,8 @@ func TestGitLabLogins(t *testing.T) {
 	}
 }
 
-// TestGitLabDeployTokens: one pulls from its group and below, and nowhere else but
-// where everybody may, whatever its maker called it.
+// TestGitLabDeployTokens: a deploy token pulls from its group, the subgroups
+// and public groups only, whatever its name is.
 func TestGitLabDeployTokens(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	scopes := []string{"read_registry", "read_virtual_registry"}
@@ -129,9 +129,9 @@ func TestGitLabDeployTokens(t *testing.T) {
 	s.get(auth, basic("gitlab+deploy-token-12", secret("child"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestSeveralGitLabs: a token that one instance does not know may be another's,
-// unless it bears the instance's own prefix.
-func TestSeveralGitLabs(t *testing.T) {
+// TestGitLabSeveralInstances: a token that one instance refuses is tried at the
+// next, unless it has the prefix of the first.
+func TestGitLabSeveralInstances(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	other := gitlabtest.New(t)
 	zoe := other.AddUser(1, "zoe")
@@ -160,8 +160,9 @@ func TestSeveralGitLabs(t *testing.T) {
 	}
 }
 
-// TestOtherGitLab: numbers and names of one instance are nobody's at another.
-func TestOtherGitLab(t *testing.T) {
+// TestGitLabOtherInstance: ids and names of one instance mean nothing at
+// another.
+func TestGitLabOtherInstance(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	other := gitlabtest.New(t)
 	other.AddUser(24, "alice") // who has the same first number, as roots do

@@ -15,9 +15,9 @@ import (
 // ldapMapped is a line that makes groups count.
 const ldapMapped = "map cn=platform,ou=groups,dc=example,dc=com -> acme"
 
-// TestLDAPAway: while the server is away, what is known stands for the grace,
-// over a reload too, and nothing else gets in. When it is back, all is as it
-// is there.
+// TestLDAPAway: while the server is away, remembered answers serve for the
+// grace, also over a reload, and all other logins fail. When it is back, its
+// present state applies.
 func TestLDAPAway(t *testing.T) {
 	l := ldaptest.New(t, true)
 	l.Group("platform", "alice")
@@ -39,7 +39,7 @@ func TestLDAPAway(t *testing.T) {
 		s.load(append(lines, "blocked dave")...)
 	}
 	if n := strings.Count(s.logs(), "the LDAP server cannot be asked"); n == 0 || n > 4 {
-		t.Errorf("it is logged %d times that the server is away", n) // once for each configuration
+		t.Errorf("logged %d times that the server is away, want 1 to 4", n) // once for each configuration
 	}
 	// Another grace, another memory: nothing is known by it.
 	s.load(l.Directory(ldapMapped, "cache_for 1ns", "grace 1ms"), private("acme"))
@@ -54,8 +54,8 @@ func TestLDAPAway(t *testing.T) {
 	}
 }
 
-// TestLDAPFaults: whatever is wrong with the server or with what is configured,
-// nobody gets in, it does not take long, and the log tells.
+// TestLDAPFaults: with any fault of the server or mistake in the configuration,
+// logins fail soon, and the log tells why.
 func TestLDAPFaults(t *testing.T) {
 	other := ldaptest.New(t, true)
 	for name, row := range map[string]struct {
@@ -108,7 +108,8 @@ func TestLDAPFaults(t *testing.T) {
 	}
 }
 
-// TestLDAPStartTLS: without encryption nothing is said, by whoever's fault.
+// TestLDAPStartTLS: nothing is sent without encryption, whichever side fails to
+// encrypt.
 func TestLDAPStartTLS(t *testing.T) {
 	l := ldaptest.New(t, false)
 	s := ldapSite(t, l.Directory("starttls on", ldapMapped))
@@ -122,28 +123,29 @@ func TestLDAPStartTLS(t *testing.T) {
 		s.load(l.Directory("starttls on", ldapMapped, "grace 1h"), private(map[bool]string{true: "a", false: "b"}[what == "refused"]))
 		s.get("/v2/", as("bob")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 		if dns, _ := l.Heard(); len(dns) > 0 {
-			t.Errorf("%s: bound as %q", what, dns)
+			t.Errorf("%s: got binds as %q, want none", what, dns)
 		}
 		l.Set(func() { delete(l.Refuse, "") })
 	}
 	if len(l.Clear) > 0 {
-		t.Errorf("not encrypted: %q", l.Clear)
+		t.Errorf("got operations %q without encryption, want none", l.Clear)
 	}
 	s.load(strings.Replace(l.Directory("insecure on", ldapMapped), "tls_trust_pool file "+l.Ca, "", 1))
 	s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
 }
 
-// TestLDAPSecret: a password that cannot be had is found before any login.
+// TestLDAPSecret: a password that cannot be read is an error at load, and is
+// never shown.
 func TestLDAPSecret(t *testing.T) {
 	l := ldaptest.New(t, true)
 	s := newSite(t)
 	for placeholder, what := range map[string]string{"{env.NOT_SET}": "NOT_SET", "{file./none}": "/none", ldaptest.ServicePassword: "placeholder"} {
 		err := s.tryLoad(strings.Replace(l.Directory(ldapMapped), "{env.LDAP_PASSWORD}", placeholder, 1), private("acme"))
 		if err == nil || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), ldaptest.ServicePassword) {
-			t.Errorf("%s: %v", placeholder, err)
+			t.Errorf("%s: got %v, want %q and no password", placeholder, err, what)
 		}
 	}
 	if config, err := s.adapt(l.Directory(ldapMapped), private("acme")); err != nil || strings.Contains(string(config), ldaptest.ServicePassword) {
-		t.Errorf("%v, or the password is in %s", err, config)
+		t.Errorf("got %v and %s, want no error and no password", err, config)
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 )
 
-// TestOIDCRefused: an id token that is not just right gets nobody in. The log
-// has the reason, the client has not, and no other directory is asked.
+// TestOIDCRefused: an id token with any fault is refused. The log has the
+// reason, the client does not get it, and no other directory is asked.
 func TestOIDCRefused(t *testing.T) {
 	issuer := oidctest.New(t)
 	s := newSite(t)
@@ -78,7 +78,7 @@ func TestOIDCRefused(t *testing.T) {
 		}
 		logs := s.logs()[known:]
 		if !strings.Contains(logs, c.reason) || !strings.Contains(logs, "the id token is refused") || len(logs) > 10_000 {
-			t.Errorf("%s: the log does not tell of %q: %.2000s", name, c.reason, logs)
+			t.Errorf("%s: the log does not contain %q: %.2000s", name, c.reason, logs)
 		}
 		if heard := elsewhereHeard.Load().(string); c.raw != "" && strings.Contains(heard, c.raw) || !strings.HasPrefix(heard, "nobody-") {
 			t.Errorf("%s: another directory has heard %q", name, heard)
@@ -92,9 +92,9 @@ func TestOIDCRefused(t *testing.T) {
 	}
 }
 
-// TestOIDCNotMine: what is no token of the issuer's is left to the directories
-// after, without a word to the issuer.
-func TestOIDCNotMine(t *testing.T) {
+// TestOIDCOtherIssuer: a password that is not a token of the issuer goes to the
+// next directory, and the issuer is not asked.
+func TestOIDCOtherIssuer(t *testing.T) {
 	issuer := oidctest.New(t)
 	s := start(t, issuer.Directory("map repository_owner acme -> acme"), "directory elsewhere", private("acme"))
 	s.secret(passwordOf("elsewhere"))

@@ -36,8 +36,8 @@ func write(t *testing.T, name, text string) {
 	}
 }
 
-// TestUsersFile: whatever way a users file is replaced, the accounts are those
-// of its last whole version, in under a second, and a reload changes nothing.
+// TestUsersFile: however a users file is replaced, the accounts are those of
+// its last complete version within a second, and a reload changes nothing.
 func TestUsersFile(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
@@ -80,7 +80,7 @@ func TestUsersFile(t *testing.T) {
 		return is("alice", 200) && strings.Contains(s.logs(), "no such file")
 	})
 	if err := s.tryLoad(append(lines, "blocked dave")...); err == nil || !strings.Contains(err.Error(), file) {
-		t.Errorf("a configuration with a lost file: %v", err)
+		t.Errorf("a configuration with a lost file: got %v, want an error with the file", err)
 	}
 	if !is("alice", 200) {
 		t.Error("a failed reload has changed the accounts")
@@ -93,7 +93,7 @@ func TestUsersFile(t *testing.T) {
 	}
 }
 
-// TestUsersFileOfTwoSites: each site reads a file that they share for itself.
+// TestUsersFileOfTwoSites: two sites with the same file read it independently.
 func TestUsersFileOfTwoSites(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
