@@ -7,8 +7,8 @@
 // credential and its user are still active (login.go), whether the group exists, who
 // may see it and which role the user has in it (groups.go). Answers are remembered for
 // CacheFor, and up to Grace while GitLab cannot be asked (answers.go); they survive a
-// reload. Limits keep strangers from using up GitLab's patience: budget.go for deploy
-// tokens, groups.go for names of groups.
+// reload. Unknown clients cannot use up the questions and logins that GitLab permits:
+// budget.go limits deploy tokens, groups.go limits names of groups.
 package gitlab
 
 import (
