@@ -116,8 +116,8 @@ func TestNamesInJSON(t *testing.T) {
 	for config, want := range map[string]string{
 		`{"directories":[{"type":"static","users":[{"name":"alice"}]},{"type":"elsewhere"}],"groups":[{"path":"acme","owners":["bob"]}]}`:                                 "group acme: owners bob: ambiguous, because the site has several directories",
 		`{"directories":[{"type":"elsewhere"},{"type":"elsewhere"}],"groups":[{"path":"acme"}]}`:                                                                          "duplicate directory name 'elsewhere'",
-		`{"directories":[{"type":"static","name":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                  "cannot be called tokens",
-		`{"directories":[{"type":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                                  "cannot be called tokens",
+		`{"directories":[{"type":"static","name":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                  "name 'tokens' is reserved",
+		`{"directories":[{"type":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                                  "name 'tokens' is reserved",
 		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"blocked":["ci.example.com#7"]}`:                                   "blocked ci.example.com#7: names of accounts from ID tokens no longer begin with the issuer; write `blocked oidc:7`",
 		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"admins":["ci.example.com#7"]}`:                                    "write `admins oidc:7`",
 		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"admins":["elsewhere.example.com#7"]}`:                             "",

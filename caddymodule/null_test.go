@@ -18,7 +18,7 @@ func TestNullJSON(t *testing.T) {
 		`{"directories":[{"type":null}],` + group + `}`:                                                                     "module name not specified",
 		`{"groups":[null]}`:                                                                                                 "a group is null",
 		`{"groups":null}`:                                                                                                   "there is no group",
-		`{"groups":[{"path":null}]}`:                                                                                        "a group's path",
+		`{"groups":[{"path":null}]}`:                                                                                        "invalid group ''",
 		`{"groups":[{"path":"acme","upstreams":[null]}]}`:                                                                   "upstream",
 		`{"upstreams":[null],` + group + `}`:                                                                                "an upstream is null",
 		`{"directories":[{"type":"static","users":[null]}],` + group + `}`:                                                  "a user is null",

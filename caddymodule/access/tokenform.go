@@ -29,7 +29,7 @@ func (a *Accounts) isToken(name, password string) bool {
 		}
 	}
 	for _, d := range a.directories {
-		if tokens, ok := d.Directory.(directory.Tokens); ok && tokens.IsToken(name, password) {
+		if tokens, ok := d.Directory.(directory.TokenDirectory); ok && tokens.IsToken(name, password) {
 			return true
 		}
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 )
 
-// TestHashesGivenUp: a client that leaves the queue leaves nothing behind, and
-// one that waits too long is told so rather than that its password is wrong.
-func TestHashesGivenUp(t *testing.T) {
+// TestUserMatchesWaiting: a client that leaves the queue leaves nothing behind, and one that
+// waits too long gets an error that does not say that its password is wrong.
+func TestUserMatchesWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := password.DefaultQueue
 		password.DefaultQueue = password.NewQueue(1, password.MaxWaiting, password.MaxWaiting)
@@ -37,19 +37,19 @@ func TestHashesGivenUp(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if ok, err := u.matches(ctx, directory.Login{Password: secret}); ok || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%t, %v", ok, err)
+			t.Errorf("a client that has left: got %t, %v, want %v", ok, err, context.DeadlineExceeded)
 		}
 		synctest.Wait()
 		if n := password.DefaultQueue.Waiting(); n != 0 {
-			t.Errorf("%d still wait", n)
+			t.Errorf("got %d waiting logins, want none", n)
 		}
 		began := time.Now()
 		if ok, err := u.matches(t.Context(), directory.Login{Password: secret}); ok || !errors.Is(err, password.ErrBusy) || time.Since(began) != password.Patience {
-			t.Errorf("%t, %v after %s", ok, err, time.Since(began))
+			t.Errorf("got %t, %v after %s, want %v after %s", ok, err, time.Since(began), password.ErrBusy, password.Patience)
 		}
 		leave()
 		if ok, err := u.matches(t.Context(), directory.Login{Password: secret}); !ok || err != nil {
-			t.Errorf("%t, %v", ok, err)
+			t.Errorf("got %t, %v, want a match", ok, err)
 		}
 	})
 }
