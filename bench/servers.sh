@@ -65,7 +65,6 @@ write_caddyfile() { # CACHE [STORAGE-LINES]: respond's body is the manifest, onc
 				}
 				user bench $hash
 				$(! wants_accounts || cat "$dir/users")
-				$behind
 				group acme {
 					members bench $(! wants_accounts || echo user0)
 				}
@@ -91,8 +90,11 @@ write_caddyfile() { # CACHE [STORAGE-LINES]: respond's body is the manifest, onc
 
 start_caddy() { # CACHE
 	write_caddyfile "$1"
+	# A further directory follows the users. http_basic has no Caddyfile form.
+	"$caddy" adapt --config "$dir/Caddyfile" --adapter caddyfile |
+		sed "s|\(\"users\":\[[^]]*]}\)]|\1${behind:+,$behind}]|" >"$dir/caddy.json"
 	XDG_DATA_HOME=$dir/data XDG_CONFIG_HOME=$dir/config \
-		"$caddy" run --config "$dir/Caddyfile" --adapter caddyfile >>"$dir/caddy.log" 2>&1 &
+		"$caddy" run --config "$dir/caddy.json" >>"$dir/caddy.log" 2>&1 &
 	caddy_pid=$!
 	await "$port" "$caddy_pid" caddy
 }

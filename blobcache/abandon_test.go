@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // deserted runs a test with a cache that ends what nobody reads, or does not,
@@ -19,7 +20,7 @@ func deserted(t *testing.T, stop bool, test func(t *testing.T, e *env, s *source
 	bubble(t, func(t *testing.T, e *env) {
 		e.cache = blobcache.New(e.store, blobcache.Limits{StopAbandoned: stop, Reserve: -1}, e.hooks())
 		s := e.source(random(210, 40<<20))
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, polite(ctx, s.counted(Paced(s.from(offset), 64<<10, time.Second/4)))), nil
 		}
 		test(t, e, s)
@@ -45,8 +46,8 @@ func (e *env) desertions() []abandoned {
 	return slices.Clone(e.abandoned)
 }
 
-// TestFinishAbandoned is what no grace period cuts short.
-func TestFinishAbandoned(t *testing.T) {
+// TestFillFinishesAbandoned is what no grace period cuts short.
+func TestFillFinishesAbandoned(t *testing.T) {
 	deserted(t, false, func(t *testing.T, e *env, s *source) {
 		e.leave(s, 1<<20)
 		time.Sleep(time.Hour)
@@ -59,12 +60,12 @@ func TestFinishAbandoned(t *testing.T) {
 	})
 }
 
-// TestStopAbandoned asks again from the start when somebody comes too late.
-func TestStopAbandoned(t *testing.T) {
+// TestFillStopsAbandoned asks again from the start when somebody comes too late.
+func TestFillStopsAbandoned(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
 		e.leave(s, 1<<20)
 		time.Sleep(time.Minute)
-		if got := <-e.ended; !errors.Is(got.err, blobcache.ErrAbandoned) || got.size > 4<<20 || s.sent > 4<<20 {
+		if got := <-e.ended; !errors.Is(got.err, fill.ErrAbandoned) || got.size > 4<<20 || s.sent > 4<<20 {
 			t.Errorf("hook: %+v after %d bytes", got, s.sent)
 		}
 		if got := e.desertions(); len(got) != 1 || got[0].goesOn {
@@ -78,8 +79,8 @@ func TestStopAbandoned(t *testing.T) {
 	})
 }
 
-// TestStopAbandonedWaits for a client that asks for one range after the other.
-func TestStopAbandonedWaits(t *testing.T) {
+// TestFillStopsAbandonedAfterGrace for a client that asks for one range after the other.
+func TestFillStopsAbandonedAfterGrace(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
 		for range 20 {
 			e.leave(s, 1000)
@@ -92,8 +93,8 @@ func TestStopAbandonedWaits(t *testing.T) {
 	})
 }
 
-// TestStopAbandonedNearlyDone goes on, since little is missing.
-func TestStopAbandonedNearlyDone(t *testing.T) {
+// TestFillFinishesAbandonedNearlyDone goes on, since little is missing.
+func TestFillFinishesAbandonedNearlyDone(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
 		e.leave(s, 1<<20)
 		e.leave(s, 8<<20)
@@ -107,11 +108,11 @@ func TestStopAbandonedNearlyDone(t *testing.T) {
 	})
 }
 
-// TestStopAbandonedUnanswered has nobody wait for a source that hangs, or whose
+// TestFillStopsAbandonedUnanswered has nobody wait for a source that hangs, or whose
 // content may be of any size.
-func TestStopAbandonedUnanswered(t *testing.T) {
+func TestFillStopsAbandonedUnanswered(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
-		s.answer = func(ctx context.Context, n int, _ int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, n int, _ int64) (*fill.Body, error) {
 			if n == 0 {
 				<-ctx.Done()
 				return nil, ctx.Err()
@@ -127,23 +128,23 @@ func TestStopAbandonedUnanswered(t *testing.T) {
 			if _, _, err := e.cache.Get(ctx, s.request("a")); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("get: %v", err)
 			}
-			if got := <-e.ended; !errors.Is(got.err, blobcache.ErrAbandoned) || time.Since(begin) != 11*time.Second {
+			if got := <-e.ended; !errors.Is(got.err, fill.ErrAbandoned) || time.Since(begin) != 11*time.Second {
 				t.Errorf("hook: %+v after %v", got, time.Since(begin))
 			}
 		}
 	})
 }
 
-// TestStopAbandonedRanges ends all connections.
-func TestStopAbandonedRanges(t *testing.T) {
+// TestFillStopsAbandonedRanges ends all connections.
+func TestFillStopsAbandonedRanges(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
 		e.cache.SetSpans(1<<20, 1<<20, 4<<20)
 		s.connections = 4
-		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			return s.span(offset, length, polite(ctx, Paced(s.from(offset), 1000, time.Second))), nil
 		}
 		e.leave(s, 1000)
-		if got := <-e.ended; !errors.Is(got.err, blobcache.ErrAbandoned) {
+		if got := <-e.ended; !errors.Is(got.err, fill.ErrAbandoned) {
 			t.Errorf("hook: %+v", got)
 		}
 		s.ranged = nil
@@ -151,27 +152,27 @@ func TestStopAbandonedRanges(t *testing.T) {
 	})
 }
 
-// TestFills is what there is to see of them, and Joined what is told.
-func TestFills(t *testing.T) {
+// TestCacheFills is what there is to see of them, and Joined what is told.
+func TestCacheFills(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		if got := e.cache.Fills(); len(got) != 0 {
 			t.Errorf("fills: %+v", got)
 		}
 		begin := time.Now()
 		s, gate := e.source(random(211, 200_000)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 1000), gated(ctx, gate, s.from(1000)))), nil
 		}
 		readers := []*blobcache.Reader{e.mustGet(s), e.mustGet(s), e.mustGet(s)}
 		time.Sleep(time.Second)
 		other := e.source(random(212, 1000))
-		other.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		other.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			<-gate
 			return other.body(offset, other.from(offset)), nil
 		}
 		go func() { _ = e.whole(other) }()
 		synctest.Wait()
-		want := []blobcache.Fill{
+		want := []fill.Progress{
 			{Digest: s.digest, Size: 200_000, Written: 1000, Readers: 3, Since: begin},
 			{Digest: other.digest, Size: -1, Written: 0, Readers: 1, Since: begin.Add(time.Second)},
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
@@ -45,7 +46,7 @@ func BenchmarkWarm1MiB(b *testing.B) {
 		w := &sink{make([]byte, 1<<20)}
 		for pb.Next() {
 			r, origin, err := e.cache.Get(b.Context(), req)
-			if err != nil || origin != blobcache.Hit {
+			if err != nil || origin != fill.Hit {
 				b.Errorf("origin %v, %v", origin, err)
 				return
 			}
@@ -81,7 +82,7 @@ func BenchmarkWarm1GiB(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r, origin, err := e.cache.Get(b.Context(), req)
-		if err != nil || origin != blobcache.Hit {
+		if err != nil || origin != fill.Hit {
 			b.Fatalf("origin %v, %v", origin, err)
 		}
 		if n, err := io.Copy(&sink{make([]byte, 1<<20)}, r); err != nil || n != size {
@@ -101,7 +102,7 @@ func BenchmarkRanges(b *testing.B) {
 			e.cache.SetSpans(4<<20, 1<<20, 8<<20)
 			s := e.source(random(4, size))
 			s.connections = connections
-			s.ranged = func(_ context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+			s.ranged = func(_ context.Context, _ int, offset, length int64) (*fill.Body, error) {
 				return s.span(offset, length, Paced(s.from(offset), 100_000, 2*time.Millisecond)), nil
 			}
 			b.SetBytes(size)

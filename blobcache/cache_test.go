@@ -14,9 +14,10 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-func TestBadDigest(t *testing.T) {
+func TestGetRejectsBadDigest(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		for _, d := range []digest.Digest{"", "sha256", "sha256:", "sha256:ab", "md5:d41d8cd98f00b204e9800998ecf8427e", "../../etc"} {
 			s := e.source(random(90, 100))
@@ -37,7 +38,7 @@ func TestBadDigest(t *testing.T) {
 	})
 }
 
-func TestHas(t *testing.T) {
+func TestCacheHas(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(91, 1234))
 		if _, ok := e.cache.Has(t.Context(), s.digest); ok {
@@ -51,9 +52,9 @@ func TestHas(t *testing.T) {
 	})
 }
 
-// TestDamageHeals has something happen to a stored file; the next request
+// TestCacheHealsDamage has something happen to a stored file; the next request
 // gets the right bytes, and the one after it gets them from the store.
-func TestDamageHeals(t *testing.T) {
+func TestCacheHealsDamage(t *testing.T) {
 	for name, damage := range map[string]func(path string) error{
 		"cut":       func(path string) error { return os.Truncate(path, 1000) },
 		"cut short": func(path string) error { return os.Truncate(path, 0) },
@@ -71,7 +72,7 @@ func TestDamageHeals(t *testing.T) {
 				}
 				req := s.request("a")
 				req.Size = 200_000
-				for _, want := range []blobcache.Origin{blobcache.Led, blobcache.Hit} {
+				for _, want := range []fill.Origin{fill.Started, fill.Hit} {
 					r, origin, err := e.cache.Get(t.Context(), req)
 					if err != nil {
 						t.Fatal(err)
@@ -88,8 +89,8 @@ func TestDamageHeals(t *testing.T) {
 	}
 }
 
-// TestEmptyFileHeals needs no size to see that a file was cut.
-func TestEmptyFileHeals(t *testing.T) {
+// TestCacheHealsEmptyFile needs no size to see that a file was cut.
+func TestCacheHealsEmptyFile(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(93, 1000))
 		e.whole(s)
@@ -101,7 +102,7 @@ func TestEmptyFileHeals(t *testing.T) {
 	})
 }
 
-func TestStoreCannotOpen(t *testing.T) {
+func TestGetWhenStoreCannotOpen(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(94, 1000))
 		e.store.onOpen = func(digest.Digest) (io.ReadSeekCloser, error) { return nil, syscall.EIO }
@@ -118,7 +119,7 @@ func TestStoreCannotOpen(t *testing.T) {
 	})
 }
 
-func TestStoreCannotSeek(t *testing.T) {
+func TestGetWhenStoreCannotSeek(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(95, 1000))
 		e.store.onOpen = func(digest.Digest) (io.ReadSeekCloser, error) {
@@ -131,8 +132,8 @@ func TestStoreCannotSeek(t *testing.T) {
 	})
 }
 
-// TestStoreCannotRemove has damage stay in place; it is not served for that.
-func TestStoreCannotRemove(t *testing.T) {
+// TestGetWhenStoreCannotRemove has damage stay in place; it is not served for that.
+func TestGetWhenStoreCannotRemove(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(96, 1000))
 		e.whole(s)
@@ -148,7 +149,7 @@ func TestStoreCannotRemove(t *testing.T) {
 	})
 }
 
-func TestNoHooks(t *testing.T) {
+func TestCacheWithoutHooks(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		e.cache = blobcache.New(e.store, blobcache.Limits{Reserve: -1}, blobcache.Hooks{})
 		s := e.source(random(97, 1000))
@@ -157,13 +158,13 @@ func TestNoHooks(t *testing.T) {
 	})
 }
 
-func TestFind(t *testing.T) {
+func TestCacheFind(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(98, 1000))
 		if _, err := e.bytes(s.digest, 1000); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("never stored: %v", err)
 		}
-		if err := e.cache.PutBytes(t.Context(), s.digest, s.content[1:]); !errors.Is(err, blobcache.ErrDigestMismatch) {
+		if err := e.cache.PutBytes(t.Context(), s.digest, s.content[1:]); !errors.Is(err, fill.ErrDigestMismatch) {
 			t.Errorf("put: %v", err)
 		}
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil || !e.stored(s) {
@@ -188,7 +189,7 @@ func TestFind(t *testing.T) {
 	})
 }
 
-func TestFindKeepsNothingLarge(t *testing.T) {
+func TestCacheFindKeepsNothingLarge(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(99, 100_000))
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil {
@@ -203,7 +204,7 @@ func TestFindKeepsNothingLarge(t *testing.T) {
 	})
 }
 
-func TestFindHealsDamage(t *testing.T) {
+func TestCacheFindHealsDamage(t *testing.T) {
 	for name, damage := range map[string]func(e *env, s *source) error{
 		"flipped": func(e *env, s *source) error {
 			return os.WriteFile(e.path(s.digest), flipped(s.content, 500), 0o600)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -78,8 +79,8 @@ func TestDamagedFileIsRefetched(t *testing.T) {
 				}
 				all.Wait()
 				synctest.Wait()
-				if origin := e.whole(s); origin != blobcache.Hit || s.fetches() != 2 {
-					t.Errorf("afterwards: origin %v after %d fetches, want %v after 2", origin, s.fetches(), blobcache.Hit)
+				if origin := e.whole(s); origin != fill.Hit || s.fetches() != 2 {
+					t.Errorf("afterwards: origin %v after %d fetches, want %v after 2", origin, s.fetches(), fill.Hit)
 				}
 				if got := e.troubled(); len(got) != 1 || !strings.HasPrefix(got[0], "heal "+s.digest.String()) {
 					t.Errorf("troubles: got %q, want one about the damage", got)

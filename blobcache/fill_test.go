@@ -13,7 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 func TestFillServesAndStores(t *testing.T) {
@@ -21,14 +21,14 @@ func TestFillServesAndStores(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s := e.source(random(1, size))
-				if origin := e.whole(s); origin != blobcache.Led {
+				if origin := e.whole(s); origin != fill.Started {
 					t.Errorf("origin %v", origin)
 				}
 				synctest.Wait()
 				if !e.stored(s) {
 					t.Error("not stored")
 				}
-				if origin := e.whole(s); origin != blobcache.Hit || s.fetches() != 1 {
+				if origin := e.whole(s); origin != fill.Hit || s.fetches() != 1 {
 					t.Errorf("origin %v after %d fetches", origin, s.fetches())
 				}
 				if got := <-e.ended; got != (ended{s.digest, int64(size), nil}) {
@@ -50,15 +50,15 @@ func TestFillOtherAlgorithms(t *testing.T) {
 				t.Error("not stored")
 			}
 			s.digest = algorithm.FromString("something else")
-			e.fails(s, blobcache.ErrDigestMismatch)
+			e.fails(s, fill.ErrDigestMismatch)
 		})
 	}
 }
 
-func TestFiftyClientsOneFetch(t *testing.T) {
+func TestGetOfFiftyClientsFetchesOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(3, 2<<20))
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, Paced(s.from(offset), 20_000, time.Millisecond)), nil
 		}
 		rnd := rand.New(rand.NewPCG(3, 3))
@@ -91,11 +91,11 @@ func TestFiftyClientsOneFetch(t *testing.T) {
 	})
 }
 
-// TestLastByteIsHeldBack also proves that bytes are served as they come.
-func TestLastByteIsHeldBack(t *testing.T) {
+// TestFillHoldsBackLastByte also proves that bytes are served as they come.
+func TestFillHoldsBackLastByte(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, end := e.source(random(4, 10_000)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(s.from(offset), gated(ctx, end, bytes.NewReader(nil)))), nil
 		}
 		r := e.mustGet(s)
@@ -124,10 +124,10 @@ func TestLastByteIsHeldBack(t *testing.T) {
 	})
 }
 
-func TestLeaderLeaves(t *testing.T) {
+func TestFillOutlivesItsStarter(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(5, 300_000)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, gated(ctx, gate, s.from(offset))), nil
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -154,11 +154,11 @@ func TestLeaderLeaves(t *testing.T) {
 	})
 }
 
-// TestNobodyWaits has all clients leave before the source has answered.
-func TestNobodyWaits(t *testing.T) {
+// TestFillServesWhileDownloading has all clients leave before the source has answered.
+func TestFillServesWhileDownloading(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(6, 1000))
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			time.Sleep(time.Second)
 			return s.body(offset, s.from(offset)), nil
 		}
@@ -175,7 +175,7 @@ func TestNobodyWaits(t *testing.T) {
 	})
 }
 
-func TestSlowReader(t *testing.T) {
+func TestFillWithSlowReader(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(7, 5<<20))
 		slow := e.mustGet(s)
@@ -194,10 +194,10 @@ func TestSlowReader(t *testing.T) {
 	})
 }
 
-func TestUnknownSize(t *testing.T) {
+func TestFillOfUnknownSize(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(9, 200_000))
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			body := s.body(offset, s.from(offset))
 			body.Size = -1
 			return body, nil
@@ -214,7 +214,7 @@ func TestUnknownSize(t *testing.T) {
 	})
 }
 
-func TestCommitFails(t *testing.T) {
+func TestFillWhenCommitFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(10, 200_000))
 		e.store.onCommit = func() error { return errors.New("no space left on device") }

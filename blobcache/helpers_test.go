@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/leaktest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
@@ -71,9 +72,9 @@ func newEnv(t testing.TB, dir string) *env {
 
 func (e *env) hooks() blobcache.Hooks {
 	return blobcache.Hooks{
-		FillDone: func(d digest.Digest, size int64, _ time.Duration, err error) { e.ended <- ended{d, size, err} },
-		Healed:   func(d digest.Digest, why error) { e.trouble("heal "+d.String(), why) },
-		Trouble:  e.trouble,
+		FillDone:     func(d digest.Digest, size int64, _ time.Duration, err error) { e.ended <- ended{d, size, err} },
+		Healed:       func(d digest.Digest, why error) { e.trouble("heal "+d.String(), why) },
+		StorageError: e.trouble,
 		Joined: func(digest.Digest) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
@@ -152,7 +153,7 @@ func (e *env) resumes() int {
 }
 
 // get asks for a source's content on behalf of scope a.
-func (e *env) get(s *source) (*blobcache.Reader, blobcache.Origin, error) {
+func (e *env) get(s *source) (*blobcache.Reader, fill.Origin, error) {
 	return e.cache.Get(e.t.Context(), s.request("a"))
 }
 
@@ -167,7 +168,7 @@ func (e *env) mustGet(s *source) *blobcache.Reader {
 }
 
 // whole reads a source's content through the cache and compares it.
-func (e *env) whole(s *source) blobcache.Origin {
+func (e *env) whole(s *source) fill.Origin {
 	e.t.Helper()
 	r, origin, err := e.get(s)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // site serves a source's content as a registry does: whole bodies by io.Copy,
@@ -103,7 +103,7 @@ func (s *site) asking(t *testing.T, method string, header ...string) *http.Reque
 	return req
 }
 
-func TestHTTP(t *testing.T) {
+func TestReaderServesHTTP(t *testing.T) {
 	content := random(110, 300_000)
 	for name, want := range map[string]struct {
 		method string
@@ -134,7 +134,7 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-func TestHTTPManyRanges(t *testing.T) {
+func TestReaderServesManyRanges(t *testing.T) {
 	content := random(111, 300_000)
 	for _, state := range []string{"cold", "ranges", "warm", "direct"} {
 		t.Run(state, func(t *testing.T) {
@@ -156,11 +156,11 @@ func TestHTTPManyRanges(t *testing.T) {
 	}
 }
 
-// TestHTTPAsItComes has a client read what the source has sent so far.
-func TestHTTPAsItComes(t *testing.T) {
+// TestReaderFlushesToHTTP has a client read what the source has sent so far.
+func TestReaderFlushesToHTTP(t *testing.T) {
 	s := serve(t, "cold", random(112, 300_000))
 	gate := make(chan struct{})
-	s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+	s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 		return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 2000), gated(ctx, gate, s.from(2000)))), nil
 	}
 	resp := s.ask(t, "GET")
@@ -172,14 +172,14 @@ func TestHTTPAsItComes(t *testing.T) {
 	s.same(resp.Body, s.content[1999:])
 }
 
-// TestHTTPBroken has every kind of client see that its body is not whole.
-func TestHTTPBroken(t *testing.T) {
+// TestReaderBreaksHTTP has every kind of client see that its body is not whole.
+func TestReaderBreaksHTTP(t *testing.T) {
 	for _, state := range []string{"cold", "direct"} {
 		for _, ranges := range []string{"", "bytes=0-", "bytes=5-", "bytes=0-9,200-"} {
 			t.Run(state+"/"+ranges, func(t *testing.T) {
 				s := serve(t, state, random(113, 300_000))
 				asked := make(chan struct{})
-				s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+				s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 					return s.body(0, gated(ctx, asked, bytes.NewReader(flipped(s.content, 299_999)))), nil
 				}
 				s.onGet = func() { close(asked) }
@@ -207,14 +207,14 @@ func (d deaf) Write(p []byte) (int, error) {
 	return d.ResponseWriter.Write(p)
 }
 
-// TestServeContentLeavesARead behind, in a goroutine of its own, that Close
+// TestReaderCloseDuringServeContent behind, in a goroutine of its own, that Close
 // must end.
-func TestServeContentLeavesARead(t *testing.T) {
+func TestReaderCloseDuringServeContent(t *testing.T) {
 	for name, run := range map[string]func(*testing.T, func(*testing.T, *env)){"cold": bubble, "direct": noSpool} {
 		t.Run(name, func(t *testing.T) {
 			run(t, func(t *testing.T, e *env) {
 				s, never := e.source(random(115, 1000)), make(chan struct{})
-				s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+				s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 					return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 100), gated(ctx, never, s.from(100)))), nil
 				}
 				r := e.mustGet(s)
@@ -230,14 +230,14 @@ func TestServeContentLeavesARead(t *testing.T) {
 	}
 }
 
-// TestHTTPClientLeaves while the server waits for bytes of the second range,
+// TestReaderHTTPClientLeaves while the server waits for bytes of the second range,
 // which http.ServeContent reads in a goroutine of its own.
-func TestHTTPClientLeaves(t *testing.T) {
+func TestReaderHTTPClientLeaves(t *testing.T) {
 	for _, state := range []string{"cold", "direct"} {
 		t.Run(state, func(t *testing.T) {
 			s := serve(t, state, random(114, 300_000))
 			gate := make(chan struct{})
-			s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+			s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 				return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 20_000), gated(ctx, gate, s.from(20_000)))), nil
 			}
 			resp := s.ask(t, "GET", "Range", "bytes=0-9999,200000-")

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestImagesGoWhole: the room that is wanted is that of one layer, and goes
+// TestSweepRemovesWholeImages: the room that is wanted is that of one layer, and goes
 // with the image that has it, but for what a later one has too.
-func TestImagesGoWhole(t *testing.T) {
-	g := newGallery(t, Limits{})
+func TestSweepRemovesWholeImages(t *testing.T) {
+	g := newImageFixture(t, Limits{})
 	pull := func(name string, layers ...string) digest.Digest {
 		var parts []digest.Digest
 		for _, layer := range layers {
@@ -37,31 +39,31 @@ func TestImagesGoWhole(t *testing.T) {
 	g.expect("a4 b4 c4 m4 a5 b5 m5 a6 b6 c6 m6")
 }
 
-// TestIndexIsUsed: who asks for nothing but an index's digest uses all that it
+// TestUseOfIndexSparesImages: who asks for nothing but an index's digest uses all that it
 // names, at any depth.
-func TestIndexIsUsed(t *testing.T) {
-	g := newGallery(t, Limits{UnusedFor: 90 * 24 * time.Hour})
+func TestUseOfIndexSparesImages(t *testing.T) {
+	g := newImageFixture(t, Limits{UnusedFor: 90 * 24 * time.Hour})
 	g.now = time.Now().Add(-100 * 24 * time.Hour)
 	amd64 := g.naming("amd64", false, g.layer("la", 100), g.layer("ca", 20))
 	arm64 := g.naming("arm64", false, g.layer("lb", 100))
 	index := g.naming("index", true, amd64, arm64, digest.FromString("never pulled"))
 	g.naming("other", false, g.layer("lo", 100))
 	g.naming("nested", true, g.naming("inner", true, index))
-	g.cache.keeper.writeUses(t.Context())
+	g.cache.evictor.writeUses(t.Context())
 	g.now = time.Now().Add(-time.Hour)
 	g.head(index)
 	sweep(t, g.cache)
 	g.expect("la ca amd64 lb arm64 index")
 }
 
-// TestUsedBetweenSurveyAndEviction: an image that is asked for while it is about
+// TestEvictSparesContentUsedSinceSurvey: an image that is asked for while it is about
 // to go stays, with its parts.
-func TestUsedBetweenSurveyAndEviction(t *testing.T) {
-	g := newGallery(t, Limits{MaxSize: 1_000_000})
+func TestEvictSparesContentUsedSinceSurvey(t *testing.T) {
+	g := newImageFixture(t, Limits{MaxSize: 1_000_000})
 	one := g.naming("one", false, g.layer("l1", 1000))
 	g.now = g.now.Add(time.Hour)
 	g.naming("two", false, g.layer("l2", 1000))
-	k := g.cache.keeper
+	k := g.cache.evictor
 	k.writeUses(t.Context())
 	s, err := k.survey(t.Context(), 1_000_000)
 	if err != nil {
@@ -72,16 +74,16 @@ func TestUsedBetweenSurveyAndEviction(t *testing.T) {
 	g.expect("one l1")
 }
 
-// TestBlobInUseStays: one that is being read, for however long.
-func TestBlobInUseStays(t *testing.T) {
-	g := newGallery(t, Limits{UnusedFor: time.Hour})
+// TestEvictSparesContentInUse: one that is being read, for however long.
+func TestEvictSparesContentInUse(t *testing.T) {
+	g := newImageFixture(t, Limits{UnusedFor: time.Hour})
 	d := g.layer("read", 1000)
 	g.layer("not read", 1000)
-	r, _, err := g.cache.Get(t.Context(), Request{Digest: d, Size: 1000})
+	r, _, err := g.cache.Get(t.Context(), fill.Request{Digest: d, Size: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.cache.keeper.writeUses(t.Context())
+	g.cache.evictor.writeUses(t.Context())
 	for d := range g.names {
 		if err := g.store.Touch(t.Context(), d, g.now); err != nil {
 			t.Fatal(err)
@@ -99,18 +101,18 @@ func TestBlobInUseStays(t *testing.T) {
 	}
 	sweep(t, g.cache)
 	g.expect("")
-	if n := len(g.cache.keeper.reading); n != 0 {
+	if n := len(g.cache.evictor.reading); n != 0 {
 		t.Errorf("%d are being read", n)
 	}
 }
 
-// TestHalfImages has images of shared layers pulled, asked for and evicted at
+// TestSweepLeavesNoHalfImages has images of shared layers pulled, asked for and evicted at
 // random: what is left of images is never less than it was.
-func TestHalfImages(t *testing.T) {
+func TestSweepLeavesNoHalfImages(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(seed, 7))
-			g := newGallery(t, Limits{})
+			g := newImageFixture(t, Limits{})
 			var roots []digest.Digest
 			for range 60 {
 				g.now = g.now.Add(time.Duration(rnd.IntN(90*60)) * time.Second)
@@ -123,7 +125,7 @@ func TestHalfImages(t *testing.T) {
 					continue
 				}
 				if rnd.IntN(2) == 0 {
-					g.cache.keeper.writeUses(t.Context())
+					g.cache.evictor.writeUses(t.Context())
 					continue
 				}
 				before := g.images()
@@ -139,7 +141,7 @@ func TestHalfImages(t *testing.T) {
 }
 
 // randomImage is an image, or an index of two, of new and known layers.
-func (g *gallery) randomImage(rnd *rand.Rand, n int) digest.Digest {
+func (g *imageFixture) randomImage(rnd *rand.Rand, n int) digest.Digest {
 	image := func(name string) digest.Digest {
 		var layers []digest.Digest
 		for range 1 + rnd.IntN(4) {

@@ -7,42 +7,41 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Limits bound what a cache keeps. A zero is no bound, but for Reserve.
+// Limits bound what a cache stores. Zero means no bound, except for Reserve.
 type Limits struct {
-	// MaxSize is of all stored content and all that is being stored, in
-	// bytes. Above nine tenths and a half of it, what was least recently
-	// used goes, down to nine tenths. Content that is larger than these is
-	// passed on without being stored.
+	// MaxSize bounds the stored content and the content that is being stored,
+	// in bytes. Above 95% of it the least recently used content is evicted,
+	// down to 90%. Content larger than that is passed on without being stored.
 	MaxSize int64
 
-	// UnusedFor is how long content that nobody asks for is kept. Nothing goes
-	// for it in the first minutes of a process, nor while the clock is
+	// UnusedFor is how long content that is not requested is kept. Nothing is
+	// removed for it in the first minutes of a process, nor while the clock is
 	// obviously wrong.
 	UnusedFor time.Duration
 
-	// MaxBlobSize is the size in bytes above which content is passed on
-	// without being stored.
+	// MaxBlobSize is the size in bytes above which content is passed on without
+	// being stored.
 	MaxBlobSize int64
 
-	// Reserve is how many bytes of the disk are left free for others. Zero
-	// is a twentieth of the disk and at most 1 GiB; a negative number none.
+	// Reserve is the number of bytes of the disk that are left free. Zero means
+	// 5% of the disk, at most 1 GiB; a negative number means none.
 	Reserve int64
 
-	// StopAbandoned ends a fill that nobody reads any more, unless it is
+	// StopAbandoned ends a fill when its last reader has left, unless it is
 	// nearly done. By default every fill goes on to its end.
 	StopAbandoned bool
 
-	// Parts, if set, returns what some content names; nothing if it is of a
-	// kind that names nothing, which it should find out from the first bytes.
-	// Content and its parts are used together, and go together.
-	Parts func(content io.Reader) []Part
+	// Children, if not nil, returns what content names; nothing if the content
+	// is of a kind that names nothing, which it should detect from the first
+	// bytes. Content and its children are used and evicted together.
+	Children func(content io.Reader) []Child
 }
 
-// Part is content that other content names.
-type Part struct {
+// Child is content that other content names.
+type Child struct {
 	Digest digest.Digest
 
-	// Compound says that it may name content in turn.
+	// Compound is set if it may name content in turn.
 	Compound bool
 }
 

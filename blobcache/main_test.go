@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/leaktest"
 )
 
@@ -12,7 +12,7 @@ import (
 // buffers behind.
 func TestMain(m *testing.M) {
 	leaktest.Main(m, func() string {
-		if n := blobcache.LargeBuffers(); n != 0 {
+		if n := buffer.LargeInUse(); n != 0 {
 			return fmt.Sprintf("\n%d large buffers are in use", n)
 		}
 		return ""

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
@@ -118,7 +119,7 @@ func (w *world) size() (size int64) {
 
 // request asks for a source's content as one of its owners, of whom the index
 // hears what the source has confirmed.
-func (w *world) request(s *source) blobcache.Request {
+func (w *world) request(s *source) fill.Request {
 	scope := scopeOf(owners[w.upTo(len(owners))])
 	req := s.request(scope)
 	req.Size = int64(len(s.content)) // damage of the store shows by the size alone
@@ -135,8 +136,8 @@ type worldClaim struct {
 	source *source
 }
 
-func (c worldClaim) Standing(context.Context) blobcache.Standing {
-	return blobcache.Standing{Linked: true, Size: int64(len(c.source.content)), Delivered: true}
+func (c worldClaim) Standing(context.Context) fill.Standing {
+	return fill.Standing{Linked: true, Size: int64(len(c.source.content)), Delivered: true}
 }
 func (worldClaim) Confirm(context.Context, int64) error { return nil }
 func (c worldClaim) Delivered(size int64)               { c.link(c.scope, c.source, size) }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
@@ -22,11 +23,11 @@ var (
 	worlds = flag.Uint64("worlds", 25, "how many seeds the property test tries")
 )
 
-// TestProperty has random clients of random sources on a random disk, beside
+// TestCacheProperty has random clients of random sources on a random disk, beside
 // evictions, purges and scrubs. A body that reads to its end has the digest, and
 // in the end nothing is left that is not accounted for: no room reserved, no
 // content that nobody has, no temporary file, no goroutine.
-func TestProperty(t *testing.T) {
+func TestCacheProperty(t *testing.T) {
 	first, whole := *seed, 0
 	if first == 0 {
 		first = rand.Uint64() >> 16
@@ -42,7 +43,7 @@ func TestProperty(t *testing.T) {
 			})
 		})
 		if !ok {
-			t.Fatalf("again with: go test -run TestProperty ./blobcache -seed %d -worlds 1", n)
+			t.Fatalf("again with: go test -run TestCacheProperty ./blobcache -seed %d -worlds 1", n)
 		}
 	}
 	if whole == 0 && *worlds > 1 {
@@ -81,7 +82,7 @@ func (w *world) run() {
 		size := []int{0, 1, 2, 1000, 200_000, 1_500_000}[w.upTo(6)]
 		s := w.source(random(uint64(w.upTo(1000)), size))
 		s.connections = w.upTo(5)
-		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			return w.answer(ctx, s, offset, length)
 		}
 		for range 1 + w.upTo(12) {
@@ -141,7 +142,7 @@ func (w *world) vandal(s *source) {
 }
 
 // answer is what the source says this time.
-func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*blobcache.Body, error) {
+func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*fill.Body, error) {
 	time.Sleep(time.Duration(w.upTo(500)) * time.Millisecond)
 	if w.chance(12) {
 		return nil, errSource
@@ -219,7 +220,7 @@ func (w *world) client(s *source) {
 		return
 	}
 	defer r.Close()
-	if origin != blobcache.Led {
+	if origin != fill.Started {
 		w.link(req.Scope, s, r.Size())
 	}
 	for range 1 + w.upTo(3) {

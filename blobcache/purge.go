@@ -7,14 +7,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Purge forgets what an owner has, its parts included, and returns how many
-// links that were. From then on its sources are asked again for all of it. The
-// content that nobody else's link names is removed in the next round.
+// Purge removes all links and refs of an owner and of the owners below it, and
+// returns the number of links. From then on its sources are asked again. The
+// next round removes the content that no other link names.
 func (q *Quotas) Purge(ctx context.Context, owner string) (links int, err error) {
 	return q.purge(ctx, owner)
 }
 
-// PurgeScope is a Purge of a single scope.
+// PurgeScope does the same for a single scope.
 func (q *Quotas) PurgeScope(ctx context.Context, scope string) (links int, err error) {
 	return q.purge(ctx, scope+"/_")
 }
@@ -29,21 +29,22 @@ func (q *Quotas) purge(ctx context.Context, prefix string) (links int, err error
 	return q.index.Purge(ctx, prefix, func(d digest.Digest) { lost[d] = true })
 }
 
-// dropLater has the next round look at content that may be nobody's any more.
+// dropLater makes the next round look at content that may not have a link any
+// more.
 func (q *Quotas) dropLater(lost map[digest.Digest]bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	maps.Copy(q.purged, lost)
 }
 
-// unfinished tells whether there is such content.
+// unfinished reports whether there is such content.
 func (q *Quotas) unfinished() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.purged) > 0
 }
 
-// dropPurged removes the content that has been purged and that no link names.
+// dropPurged removes such content unless a link names it.
 func (q *Quotas) dropPurged(ctx context.Context) error {
 	q.mu.Lock()
 	lost := q.purged
@@ -53,7 +54,7 @@ func (q *Quotas) dropPurged(ctx context.Context) error {
 		return nil
 	}
 	t := &trimming{
-		Quotas: q, ctx: ctx, began: q.cache.keeper.clock.now(), lost: lost,
+		quotas: q, ctx: ctx, began: q.cache.evictor.clock.now(), lost: lost,
 		wanted: make(map[sum]bool, len(lost)), named: make(map[sum]bool),
 	}
 	for d := range lost {

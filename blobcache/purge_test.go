@@ -9,10 +9,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
-// TestPurge: an owner loses all links and refs, its parts' too, and what nobody
+// TestQuotasPurge: an owner loses all links and refs, its parts' too, and what nobody
 // else has goes from disk; a scope alone loses its own.
-func TestPurge(t *testing.T) {
-	e := newEstate(t, nil)
+func TestQuotasPurge(t *testing.T) {
+	e := newQuotaFixture(t, nil)
 	scopes := []string{"acme/_/hub/a", "acme/sub/_/hub/a", "acme/_/hub/a/b", "acmeplus/_/hub/a", "other/_/hub/a"}
 	images := make(map[string]digest.Digest)
 	for _, scope := range scopes {

@@ -13,39 +13,40 @@ import (
 )
 
 const (
-	// quotaDelay is how long after the start owners are measured first, which
-	// leaves the disk to the sweep and to pulls.
+	// quotaDelay is the time from the start to the first measurement. It leaves
+	// the disk to the sweep and to pulls.
 	quotaDelay = 30 * time.Second
 
-	// quotaInterval is how often they are measured where nothing happens, but
-	// for those so large that this would be more than a fiftieth of the time.
+	// quotaInterval is the time between measurements if nothing happens. It is
+	// longer if a measurement takes more than 1/quotaShare of it.
 	quotaInterval = 10 * time.Minute
 	quotaShare    = 50
 
-	// quotaPending is the same while content is on its way to an owner with a
-	// quota.
+	// quotaPending replaces quotaInterval while content is being stored for an
+	// owner with a quota.
 	quotaPending = time.Minute
 
-	// quotaRest is the least time between two rounds, and quotaRestShare how
-	// many times as long as a round the rest after it is.
+	// quotaRest is the shortest time between two rounds. The rest after a round
+	// is at least quotaRestShare times as long as the round.
 	quotaRest      = 5 * time.Second
 	quotaRestShare = 10
 )
 
-// Total is what an owner's links name of what is stored, its parts included.
+// Total is what the links of an owner, and of the owners below it, name of the
+// stored content.
 type Total struct {
 	Bytes    int64 // of each content once, in however many scopes it is
 	Blobs    int   // contents
 	Measured time.Time
 }
 
-// Quotas measure what the links of an index name, owner by owner, and keep
-// owners within bounds of their own. An owner over its quota loses its links,
-// the least recently used first, down to nine tenths. Content that no other
-// owner's link names goes with them. What fills under way have room for counts as
-// well. A quota is kept to within a fill and the time of a round: it may be exceeded
-// for that long. Links and refs whose
-// content has gone for another reason are forgotten after a day.
+// Quotas measures what the links of an index name, by owner, and keeps owners
+// within quotas. An owner over its quota loses its links, the least recently
+// used first, until it has nine tenths of the quota. Content that no link of
+// another owner names is removed with them. The room that running fills have
+// reserved counts as well. A quota may be exceeded for the duration of a fill
+// and a round. A day after content has gone for another reason, its links and
+// refs are forgotten.
 type Quotas struct {
 	cache  *Cache
 	index  *index.Index
@@ -60,12 +61,12 @@ type Quotas struct {
 	totals map[string]Total
 	added  map[string]int64       // bytes since then, at most
 	coming map[string]int64       // bytes that fills under way have room for
-	purged map[digest.Digest]bool // what may be nobody's any more
+	purged map[digest.Digest]bool // content that may have no link any more
 	making map[string]bool        // owners that have lost links for what was coming
 }
 
-// NewQuotas returns the quotas, in bytes by owner, of what an index says of a
-// cache. They are kept while Keep runs.
+// NewQuotas returns the quotas of the owners of an index over a cache. Limits
+// are in bytes by owner. They are kept while Keep runs.
 func NewQuotas(cache *Cache, x *index.Index, limits map[string]int64) *Quotas {
 	return &Quotas{
 		cache: cache, index: x, limits: maps.Clone(limits),
@@ -75,15 +76,16 @@ func NewQuotas(cache *Cache, x *index.Index, limits map[string]int64) *Quotas {
 	}
 }
 
-// Totals are what owners have, as last measured: nil if they have not been yet.
+// Totals returns what owners have, as last measured, or nil before the first
+// measurement.
 func (q *Quotas) Totals() map[string]Total {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return maps.Clone(q.totals)
 }
 
-// Limit is the size in bytes above which content does not fit into a quota of
-// the scope's, 0 if it has none. It is a Request's Limit.
+// Limit returns the size in bytes above which content exceeds a quota that
+// applies to the scope, or 0 if none does. It is meant for [fill.Request.Limit].
 func (q *Quotas) Limit(scope string) (limit int64) {
 	if len(q.limits) == 0 {
 		return 0
@@ -97,8 +99,8 @@ func (q *Quotas) Limit(scope string) (limit int64) {
 	return limit
 }
 
-// Used remembers that content of a scope was asked for, and with compound
-// content what it names. It is written down later, so that a pull costs no
+// Used records that content of a scope was requested and, if it is compound,
+// its children too. The use is written down later, so a pull costs no disk
 // write.
 func (q *Quotas) Used(scope string, d digest.Digest, compound bool) {
 	if q.Limit(scope) > 0 && q.uses.add(item{scope, d}, compound) {
@@ -106,10 +108,10 @@ func (q *Quotas) Used(scope string, d digest.Digest, compound bool) {
 	}
 }
 
-// Reserve counts room that a fill of a scope is about to take, or gives back where
-// bytes is negative. It returns false, and counts nothing, if the fills under way
-// of one of the scope's owners would then have more than its whole quota. It is a
-// Request's Reserve.
+// Reserve counts bytes that a fill of the scope is about to take, or gives back
+// if bytes is negative. It returns false, and counts nothing, if the running
+// fills of one of the scope's owners would then exceed its whole quota. It is
+// meant for [fill.Request.Reserve].
 func (q *Quotas) Reserve(scope string, bytes int64) (ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -128,7 +130,7 @@ func (q *Quotas) Reserve(scope string, bytes int64) (ok bool) {
 				delete(q.coming, owner)
 			}
 			if bytes > 0 {
-				q.weigh(owner)
+				q.wakeIfOver(owner)
 			}
 		}
 		return true
@@ -136,17 +138,17 @@ func (q *Quotas) Reserve(scope string, bytes int64) (ok bool) {
 	return true
 }
 
-// Added hears of content that a scope has more, or may have. Owners are measured
-// anew when one might be over its quota.
+// Added records that a scope may have more content, of this size in bytes.
+// Owners that may be over their quota are measured again.
 func (q *Quotas) Added(scope string, size int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	index.Owners(scope, func(owner string) bool {
 		if q.limits[owner] > 0 {
 			q.added[owner] += max(size, 0)
-			q.weigh(owner)
+			q.wakeIfOver(owner)
 			if q.making[owner] {
-				// What was coming is there, and what has gone for it too.
+				// The content that links were removed for has been stored.
 				delete(q.making, owner)
 				wake(q.kick)
 			}
@@ -155,14 +157,15 @@ func (q *Quotas) Added(scope string, size int64) {
 	})
 }
 
-// weigh wants a round if an owner might be over its quota with what is coming.
-func (q *Quotas) weigh(owner string) {
+// wakeIfOver requests a round if an owner may be over its quota with what
+// running fills will add. The caller holds mu.
+func (q *Quotas) wakeIfOver(owner string) {
 	if q.totals[owner].Bytes+q.added[owner]+q.coming[owner] > q.limits[owner] {
 		wake(q.kick)
 	}
 }
 
-// Keep measures the owners soon, every so often, and when one may be over its
+// Keep measures the owners soon, at intervals, and when one may be over its
 // quota, until ctx ends. Then it writes the last uses down.
 func (q *Quotas) Keep(ctx context.Context) {
 	defer func() { q.writeUses(context.WithoutCancel(ctx)) }()
@@ -170,7 +173,7 @@ func (q *Quotas) Keep(ctx context.Context) {
 		begin := time.Now()
 		pending, err := q.round(ctx)
 		if err != nil && ctx.Err() == nil {
-			q.cache.trouble("measure what owners have", err)
+			q.cache.storageError("measure owners", err)
 		}
 		took := time.Since(begin)
 		if !store.Pause(ctx, max(quotaRest, quotaRestShare*took)) {
@@ -182,7 +185,7 @@ func (q *Quotas) Keep(ctx context.Context) {
 	}
 }
 
-// await waits for some time, or until a round is wanted, and tells whether ctx
+// await waits for a time or until a round is requested. It reports whether ctx
 // has not ended meanwhile.
 func (q *Quotas) await(ctx context.Context, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
@@ -201,11 +204,11 @@ func (q *Quotas) await(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
-// round measures all owners, trims those over their quota, and measures again
-// what that has left. It tells whether more is about to be stored.
+// round measures all owners, trims those over their quota, and measures again.
+// It reports whether more content is about to be stored.
 func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 	q.writeUses(ctx)
-	q.cache.keeper.writeUses(ctx) // what was just pulled is not in use for ever
+	q.cache.evictor.writeUses(ctx) // what was just pulled is not in use for ever
 	if err := q.dropPurged(ctx); err != nil {
 		return false, err
 	}
@@ -224,12 +227,12 @@ func (q *Quotas) round(ctx context.Context) (pending bool, err error) {
 	return m.pending || q.unfinished(), q.forget(ctx, m)
 }
 
-// writeUses tells the records what was used since the last time.
+// writeUses marks the links that were used since the last call.
 func (q *Quotas) writeUses(ctx context.Context) {
-	tree := func(d digest.Digest) []node { return q.cache.keeper.tree(ctx, d) }
+	tree := func(d digest.Digest) []node { return q.cache.evictor.tree(ctx, d) }
 	if err := writeDown(spread(q.uses.take(), tree), func(use dated) error {
 		return q.index.MarkLink(ctx, use.scope, use.digest, use.at)
 	}); err != nil {
-		q.cache.trouble("record an owner's use", err)
+		q.cache.storageError("record an owner's use", err)
 	}
 }

@@ -12,10 +12,11 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
-func TestQuotaLimit(t *testing.T) {
+func TestQuotasLimit(t *testing.T) {
 	q := NewQuotas(nil, nil, map[string]int64{"acme": 10, "acme/a": 20, "acme/b": 5})
 	for scope, want := range map[string]int64{
 		"acme/_/hub/x": 10, "acme/a/_/hub/x": 10, "acme/b/_/hub/x": 5, "acme/b/c/_/x": 5, "acme-x/_/x": 0, "other/_/acme": 0, "": 0,
@@ -26,24 +27,24 @@ func TestQuotaLimit(t *testing.T) {
 	}
 }
 
-// TestLargerThanQuota is passed on and not stored.
-func TestLargerThanQuota(t *testing.T) {
-	g := newGallery(t, Limits{})
+// TestGetPassesOnLargerThanQuota is passed on and not stored.
+func TestGetPassesOnLargerThanQuota(t *testing.T) {
+	g := newImageFixture(t, Limits{})
 	content := []byte(strings.Repeat("x", 1001))
 	d := digest.FromBytes(content)
 	g.names[d] = "large"
-	unsized := func(ctx context.Context, offset, length int64, etag string) (*Body, error) {
+	unsized := func(ctx context.Context, offset, length int64, etag string) (*fill.Body, error) {
 		body, err := fetchOf(content)(ctx, offset, length, etag)
 		body.Size = -1
 		return body, err
 	}
 	for _, try := range []struct {
 		limit int64
-		fetch Fetch
+		fetch fill.Fetch
 	}{{1000, fetchOf(content)}, {1000, unsized}, {1001, unsized}} {
 		limit, stored := try.limit, make(chan int64, 1)
-		r, origin, err := g.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: limit, Fetch: try.fetch, Stored: func(size int64) { stored <- size }})
-		if err != nil || origin != Led {
+		r, origin, err := g.cache.Get(t.Context(), fill.Request{Digest: d, Size: -1, Limit: limit, Fetch: try.fetch, Stored: func(size int64) { stored <- size }})
+		if err != nil || origin != fill.Started {
 			t.Fatalf("origin %v, %v", origin, err)
 		}
 		if got, err := io.ReadAll(r); err != nil || len(got) != len(content) {
@@ -60,10 +61,10 @@ func TestLargerThanQuota(t *testing.T) {
 	g.expect("large")
 }
 
-// TestForget: what names content that has gone goes a day later, and nothing
+// TestQuotasForget: what names content that has gone goes a day later, and nothing
 // else does.
-func TestForget(t *testing.T) {
-	e := newEstate(t, nil)
+func TestQuotasForget(t *testing.T) {
+	e := newQuotaFixture(t, nil)
 	old, gone := e.pull("acme/_/hub/one", "m1", "a1"), digest.FromString("gone")
 	fresh, lost := digest.FromString("fresh"), digest.FromString("lost")
 	for _, d := range []digest.Digest{gone, fresh, lost} {
@@ -111,9 +112,9 @@ func TestForget(t *testing.T) {
 	kept(map[string]bool{"old": true, "gone": false, "fresh": true})
 }
 
-// TestQuotaReserve: what fills under way have room for counts against the quota
+// TestQuotasReserve: what fills under way have room for counts against the quota
 // of each owner, and against nobody else's.
-func TestQuotaReserve(t *testing.T) {
+func TestQuotasReserve(t *testing.T) {
 	q := NewQuotas(nil, nil, map[string]int64{"acme": 100, "acme/a": 60})
 	for _, step := range []struct {
 		scope string
@@ -138,11 +139,11 @@ func TestQuotaReserve(t *testing.T) {
 	}
 }
 
-// TestFillsCountAgainstQuota: what is on its way to an owner pushes out what the
+// TestQuotasCountFills: what is on its way to an owner pushes out what the
 // owner had before. Two downloads that would have more than the quota between them
 // are not both stored, and both arrive.
-func TestFillsCountAgainstQuota(t *testing.T) {
-	e := newEstate(t, map[string]int64{"acme": 68_000})
+func TestQuotasCountFills(t *testing.T) {
+	e := newQuotaFixture(t, map[string]int64{"acme": 68_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1", "b1")
 	two := e.pull("acme/_/hub/two", "m2", "a2", "b2")
 	other := e.pull("other/_/hub/one", "m4", "a4", "b4")
@@ -150,7 +151,7 @@ func TestFillsCountAgainstQuota(t *testing.T) {
 	get := func(n, size int) (io.ReadCloser, []byte, chan struct{}) {
 		want, d := content(n, size)
 		gate := make(chan struct{})
-		r, _, err := e.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: claiming(want, int64(size), gate)})
+		r, _, err := e.cache.Get(t.Context(), fill.Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: claiming(want, int64(size), gate)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,9 +166,9 @@ func TestFillsCountAgainstQuota(t *testing.T) {
 	// One has all but its last byte, and so its room.
 	want, d := content(7, 40_000)
 	gate := make(chan struct{})
-	first, _, err := e.cache.Get(t.Context(), Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: func(context.Context, int64, int64, string) (*Body, error) {
+	first, _, err := e.cache.Get(t.Context(), fill.Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
 		rest := readFunc(func([]byte) (int, error) { <-gate; return 0, io.EOF })
-		return &Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(want[:39_999]), rest, bytes.NewReader(want[39_999:]))), Size: 40_000}, nil
+		return &fill.Body{ReadCloser: io.NopCloser(io.MultiReader(bytes.NewReader(want[:39_999]), rest, bytes.NewReader(want[39_999:]))), Size: 40_000}, nil
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -204,5 +205,22 @@ func TestFillsCountAgainstQuota(t *testing.T) {
 	}
 	if len(e.quotas.coming) != 0 {
 		t.Errorf("%v stays reserved", e.quotas.coming)
+	}
+}
+
+// TestQuotasDoNotCountUnstored: a link to content that was passed on without being
+// stored takes nothing of a quota, and so removes nothing.
+func TestQuotasDoNotCountUnstored(t *testing.T) {
+	e := newQuotaFixture(t, map[string]int64{"acme": 100_000})
+	one := e.pull("acme/_/hub/one", "m1", "a1")
+	if err := e.index.AddLink(t.Context(), "acme/_/hub/one", digest.FromString("large"), index.Link{Size: 300_000}); err != nil {
+		t.Fatal(err)
+	}
+	e.round()
+	if got := e.quotas.Totals()["acme"]; got.Blobs != 2 || got.Bytes > 100_000 {
+		t.Errorf("got %+v, want 2 contents of at most 100000 bytes", got)
+	}
+	if !e.linked("acme/_/hub/one", one) {
+		t.Error("the image has lost its link")
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// sum stands for a digest in the memory of a measure: its first 32 bytes.
+// sum stands for a digest in the memory of a measurement: its first 32 bytes.
 type sum [32]byte
 
 func sumOf(d digest.Digest) (s sum) {
@@ -25,12 +25,13 @@ func sumOf(d digest.Digest) (s sum) {
 	return s
 }
 
-// sha256 is the digest again, if it was one of 32 bytes; else nothing has it.
+// sha256 returns the digest, if it is a SHA-256 digest. For other digests it
+// returns one that no content has.
 func (s sum) sha256() digest.Digest {
 	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(s[:]))
 }
 
-// holding is a content as an owner has it.
+// holding is content as an owner has it.
 type holding struct {
 	used int64 // nanoseconds since 1970, by any of the owner's links
 	size int64 // in bytes, or absent
@@ -38,20 +39,20 @@ type holding struct {
 
 const (
 	absent     = -1 // not stored
-	unmeasured = -2 // not yet
-	unreadable = -3 // whether it is stored cannot be told
+	unmeasured = -2 // not known yet
+	unreadable = -3 // the store cannot tell whether it is stored
 )
 
-// holdings are the contents of an owner: some 100 bytes of memory each, while
+// holdings are an owner's contents. Each takes some 100 bytes of memory while
 // the owners below one first component are measured.
 type holdings map[sum]holding
 
-// victims are the contents whose links an owner is to lose.
+// victims are the contents whose links an owner will lose.
 type victims map[sum]holding
 
-// measurement is a walk over all links.
+// measurement is a walk over all links that adds up what owners have.
 type measurement struct {
-	*Quotas
+	quotas  *Quotas
 	ctx     context.Context
 	began   time.Time
 	trusted bool   // the clock is
@@ -59,20 +60,20 @@ type measurement struct {
 	owners  map[string]holdings
 	totals  map[string]Total
 	over    map[string]victims
-	idle    []index.Linked // whose content is gone
-	pending bool           // something is about to be stored for an owner with a quota
-	coming  map[string]int64
+	idle    []index.Linked   // old links whose content is gone
+	pending bool             // content is about to be stored for an owner with a quota
+	coming  map[string]int64 // bytes that running fills have reserved, by owner
 }
 
-// measure measures all owners and finds those over their quota, with what they
-// are to lose.
+// measure measures all owners and chooses what those over their quota will
+// lose.
 func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	q.mu.Lock()
 	added, coming := maps.Clone(q.added), maps.Clone(q.coming)
 	q.mu.Unlock()
-	clock := q.cache.keeper.clock
+	clock := q.cache.evictor.clock
 	m := &measurement{
-		Quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
+		quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
 		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
 		coming: coming, pending: len(coming) > 0,
 	}
@@ -102,7 +103,7 @@ func (m *measurement) visit(l index.Linked) error {
 	}
 	if m.trusted && time.Until(l.Used) > futureSlack {
 		l.Used = m.began // the clock was wrong then
-		_ = m.index.MarkLink(m.ctx, scope, d, l.Used)
+		_ = m.quotas.index.MarkLink(m.ctx, scope, d, l.Used)
 	}
 	key, size := sumOf(d), int64(unmeasured)
 	index.Owners(scope, func(owner string) bool {
@@ -113,7 +114,7 @@ func (m *measurement) visit(l index.Linked) error {
 		if size == unmeasured {
 			size = m.size(d)
 		}
-		if size < 0 && m.limits[owner] > 0 && m.began.Sub(l.Used) < pullSpan {
+		if size < 0 && m.quotas.limits[owner] > 0 && m.began.Sub(l.Used) < pullSpan {
 			m.pending = true
 		}
 		if m.owners[owner] == nil {
@@ -128,8 +129,11 @@ func (m *measurement) visit(l index.Linked) error {
 	return nil
 }
 
+// size returns the size of stored content. The size that a link records would also
+// count content that has been evicted, that was passed on without being stored, or
+// that is being stored and has its room reserved.
 func (m *measurement) size(d digest.Digest) int64 {
-	e, err := m.cache.blobs.Stat(m.ctx, d)
+	e, err := m.quotas.cache.blobs.Stat(m.ctx, d)
 	switch {
 	case err == nil:
 		return e.Size
@@ -150,15 +154,15 @@ func (m *measurement) finish() {
 			}
 		}
 		m.totals[owner] = total
-		if quota, all := m.limits[owner], total.Bytes+m.coming[owner]; quota > 0 && all > quota {
+		if quota, all := m.quotas.limits[owner], total.Bytes+m.coming[owner]; quota > 0 && all > quota {
 			m.over[owner] = m.choose(held, all-quota/10*9)
 		}
 	}
 	clear(m.owners)
 }
 
-// choose returns what was used longest ago, at least so many bytes of it: whole
-// images as far as nothing later has used their parts.
+// choose returns the least recently used contents, of at least excess bytes. An
+// image is chosen with those of its children that no later use protects.
 func (m *measurement) choose(held holdings, excess int64) victims {
 	type candidate struct {
 		sum
@@ -186,10 +190,10 @@ func (m *measurement) choose(held holdings, excess int64) victims {
 			continue
 		}
 		take(c.sum, c.holding)
-		if c.size > partsSize {
+		if c.size > treeContentSize {
 			continue
 		}
-		tree := m.cache.keeper.tree(m.ctx, c.sha256())
+		tree := m.quotas.cache.evictor.tree(m.ctx, c.sha256())
 		last := latest(store.Entry{Used: time.Unix(0, c.used)}, tree).UnixNano()
 		for _, n := range tree {
 			if key := sumOf(n.digest); held[key].used <= last && held[key].size > 0 {

@@ -14,17 +14,17 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
-// estate is a gallery with owners.
-type estate struct {
-	*gallery
+// quotaFixture is a imageFixture with owners.
+type quotaFixture struct {
+	*imageFixture
 	index   *index.Index
 	quotas  *Quotas
 	trimmed map[string]int64 // bytes by owner
 }
 
-func newEstate(t *testing.T, limits map[string]int64) *estate {
-	g := newGallery(t, Limits{})
-	e := &estate{gallery: g, index: index.New(g.store), trimmed: make(map[string]int64)}
+func newQuotaFixture(t *testing.T, limits map[string]int64) *quotaFixture {
+	g := newImageFixture(t, Limits{})
+	e := &quotaFixture{imageFixture: g, index: index.New(g.store), trimmed: make(map[string]int64)}
 	g.cache.hooks.Trimmed = func(owner string, links int, size int64) {
 		if links == 0 {
 			t.Errorf("%s lost %d bytes with no link", owner, size)
@@ -36,7 +36,7 @@ func newEstate(t *testing.T, limits map[string]int64) *estate {
 }
 
 // pull has a scope link an image of layers, and use it.
-func (e *estate) pull(scope, name string, layers ...string) digest.Digest {
+func (e *quotaFixture) pull(scope, name string, layers ...string) digest.Digest {
 	e.t.Helper()
 	var parts []digest.Digest
 	for _, layer := range layers {
@@ -44,7 +44,7 @@ func (e *estate) pull(scope, name string, layers ...string) digest.Digest {
 	}
 	m := e.naming(name, false, parts...)
 	for _, d := range append(parts, m) {
-		if err := e.index.AddLink(e.t.Context(), scope, d, index.Link{Size: 1}); err != nil {
+		if err := e.index.AddLink(e.t.Context(), scope, d, index.Link{Size: e.size(d)}); err != nil {
 			e.t.Fatal(err)
 		}
 	}
@@ -53,8 +53,18 @@ func (e *estate) pull(scope, name string, layers ...string) digest.Digest {
 	return m
 }
 
+// size is the size of stored content in bytes.
+func (e *quotaFixture) size(d digest.Digest) int64 {
+	e.t.Helper()
+	entry, err := e.store.Stat(e.t.Context(), d)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return entry.Size
+}
+
 // use is the HEAD of an image. All that was done up to now is written down.
-func (e *estate) use(scope string, d digest.Digest) {
+func (e *quotaFixture) use(scope string, d digest.Digest) {
 	e.t.Helper()
 	e.quotas.Used(scope, d, true)
 	u := &e.quotas.uses
@@ -63,17 +73,17 @@ func (e *estate) use(scope string, d digest.Digest) {
 		u.last[it] = use
 	}
 	e.quotas.writeUses(e.t.Context())
-	e.cache.keeper.writeUses(e.t.Context())
+	e.cache.evictor.writeUses(e.t.Context())
 }
 
-func (e *estate) round() {
+func (e *quotaFixture) round() {
 	e.t.Helper()
 	if _, err := e.quotas.round(e.t.Context()); err != nil {
 		e.t.Fatal(err)
 	}
 }
 
-func (e *estate) linked(scope string, d digest.Digest) bool {
+func (e *quotaFixture) linked(scope string, d digest.Digest) bool {
 	_, err := e.index.Link(e.t.Context(), scope, d)
 	_, disk := index.New(e.store).Link(e.t.Context(), scope, d)
 	if (err == nil) != (disk == nil) {
@@ -82,10 +92,10 @@ func (e *estate) linked(scope string, d digest.Digest) bool {
 	return err == nil
 }
 
-// TestQuota: a group over its quota loses whole images, of its own alone, and
+// TestQuotasTrim: a group over its quota loses whole images, of its own alone, and
 // the least recently pulled first.
-func TestQuota(t *testing.T) {
-	e := newEstate(t, map[string]int64{"acme": 65_000})
+func TestQuotasTrim(t *testing.T) {
+	e := newQuotaFixture(t, map[string]int64{"acme": 65_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1", "b1")
 	two := e.pull("acme/_/hub/two", "m2", "a2", "b2")
 	shared := e.pull("acme/_/hub/three", "m3", "a3", "b3")
@@ -124,9 +134,9 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-// TestQuotaOfSubgroups: what subgroups have counts once, and goes too.
-func TestQuotaOfSubgroups(t *testing.T) {
-	e := newEstate(t, map[string]int64{"acme": 65_000, "acme/sub": 25_000})
+// TestQuotasOfSubgroups: what subgroups have counts once, and goes too.
+func TestQuotasOfSubgroups(t *testing.T) {
+	e := newQuotaFixture(t, map[string]int64{"acme": 65_000, "acme/sub": 25_000})
 	e.pull("acme/_/hub/one", "m1", "a1", "b1")
 	e.pull("acme/sub/_/hub/one", "m1", "a1", "b1")
 	e.pull("acme/sub/deep/_/hub/two", "m2", "a2")
@@ -145,9 +155,9 @@ func TestQuotaOfSubgroups(t *testing.T) {
 	}
 }
 
-// TestQuotaSparesWhatIsUsed between the measure and the removal.
-func TestQuotaSparesWhatIsUsed(t *testing.T) {
-	e := newEstate(t, map[string]int64{"acme": 5_000})
+// TestQuotasTrimSparesUsedContent between the measure and the removal.
+func TestQuotasTrimSparesUsedContent(t *testing.T) {
+	e := newQuotaFixture(t, map[string]int64{"acme": 5_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1")
 	two := e.pull("acme/_/hub/two", "m2", "a2")
 	m, err := e.quotas.measure(t.Context())
@@ -164,9 +174,9 @@ func TestQuotaSparesWhatIsUsed(t *testing.T) {
 	}
 }
 
-// TestKeepQuotas has a round come soon after the start, when a group may have
+// TestQuotasKeep has a round come soon after the start, when a group may have
 // too much, and when something was on its way.
-func TestKeepQuotas(t *testing.T) {
+func TestQuotasKeep(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		c, store := kept(t, dir, Limits{})
@@ -203,15 +213,15 @@ func TestKeepQuotas(t *testing.T) {
 	})
 }
 
-// TestQuotaOnBrokenDisk: records that cannot be listed, marked or removed are
+// TestQuotasOnBrokenDisk: records that cannot be listed, marked or removed are
 // trouble, and no more.
-func TestQuotaOnBrokenDisk(t *testing.T) {
-	e := newEstate(t, map[string]int64{"acme": 15_000})
+func TestQuotasOnBrokenDisk(t *testing.T) {
+	e := newQuotaFixture(t, map[string]int64{"acme": 15_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1")
 	two := e.pull("acme/_/hub/two", "m2", "a2")
 	var troubles []string
-	e.cache.hooks.Trouble = func(op string, err error) { troubles = append(troubles, op) }
-	broken := &brokenLedger{Records: e.store, fail: map[string]error{"delete": fs.ErrPermission, "mark": fs.ErrPermission}}
+	e.cache.hooks.StorageError = func(op string, err error) { troubles = append(troubles, op) }
+	broken := &brokenRecords{Records: e.store, fail: map[string]error{"delete": fs.ErrPermission, "mark": fs.ErrPermission}}
 	e.index = index.New(broken)
 	e.quotas.index = e.index
 	e.quotas.Used("acme/_/hub/one", one, true)

@@ -11,10 +11,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
-// trimming is a walk over all links that removes those of owners over their
-// quota, and finds out what other links name.
+// trimming is a walk over all links that removes links of owners over their
+// quota, and notes which content other links name.
 type trimming struct {
-	*Quotas
+	quotas *Quotas
 	ctx    context.Context
 	began  time.Time // of the measure
 	over   map[string]victims
@@ -27,12 +27,11 @@ type trimming struct {
 	roots  int                      // whose parts are in spared
 }
 
-// trim removes links, and then the content that nobody's link names any more.
-// A link that comes meanwhile may lose its content all the same, which costs a
-// fetch.
+// trim removes links, and then the content that no link names any more. A link
+// that is added meanwhile may lose its content, which costs a download.
 func (q *Quotas) trim(ctx context.Context, m *measurement) error {
 	t := &trimming{
-		Quotas: q, ctx: ctx, began: m.began, over: m.over,
+		quotas: q, ctx: ctx, began: m.began, over: m.over,
 		wanted: make(map[sum]bool), named: make(map[sum]bool), lost: make(map[digest.Digest]bool),
 		links: make(map[string]int), freed: make(map[string]map[sum]int64), spared: make(map[item]bool),
 	}
@@ -64,14 +63,15 @@ func (t *trimming) visit(l index.Linked) error {
 		return nil
 	}
 	owner, h, doomed := t.loser(scope, key)
-	// A link that was saved or marked since has been used since.
+	// A link that was saved or marked since the measurement has been used
+	// since.
 	if !doomed || l.Used.UnixNano() > h.used || t.usedSince(item{scope, d}) {
 		t.named[key] = true
 		return nil
 	}
-	if err := t.index.DropLink(t.ctx, scope, d); err != nil {
+	if err := t.quotas.index.DropLink(t.ctx, scope, d); err != nil {
 		t.named[key] = true
-		t.cache.trouble("remove a link", err)
+		t.quotas.cache.storageError("remove a link", err)
 		return nil
 	}
 	t.lost[d] = true
@@ -83,8 +83,8 @@ func (t *trimming) visit(l index.Linked) error {
 	return nil
 }
 
-// loser is the owner of a scope, or one that it is a part of, that is to lose
-// some content.
+// loser returns the owner, of those that the scope belongs to, that will lose
+// this content.
 func (t *trimming) loser(scope string, key sum) (loser string, h holding, ok bool) {
 	index.Owners(scope, func(owner string) bool {
 		h, ok = t.over[owner][key]
@@ -96,18 +96,18 @@ func (t *trimming) loser(scope string, key sum) (loser string, h holding, ok boo
 
 func (t *trimming) usedSince(it item) bool {
 	var roots []item
-	roots, t.roots = t.uses.rootsFrom(t.roots)
+	roots, t.roots = t.quotas.uses.rootsFrom(t.roots)
 	for _, root := range roots {
-		for _, n := range t.cache.keeper.tree(t.ctx, root.digest) {
+		for _, n := range t.quotas.cache.evictor.tree(t.ctx, root.digest) {
 			t.spared[item{root.scope, n.digest}] = true
 		}
 	}
-	return t.spared[it] || t.uses.has(it)
+	return t.spared[it] || t.quotas.uses.has(it)
 }
 
-// dropUnnamed removes the content that has lost a link and that none names. What
-// must stay for now, since it is in use, or still on its way, is left to the next
-// round: without a link nothing else would ever look at it.
+// dropUnnamed removes content that has lost a link and that no other link
+// names. Content that is in use or still being stored is left to the next
+// round; without a link nothing else would look at it.
 func (t *trimming) dropUnnamed() {
 	later := make(map[digest.Digest]bool)
 	for d := range t.lost {
@@ -115,14 +115,14 @@ func (t *trimming) dropUnnamed() {
 			later[d] = true
 		}
 	}
-	t.dropLater(later)
+	t.quotas.dropLater(later)
 }
 
 func (t *trimming) dropNow(d digest.Digest) (done bool) {
-	k := t.cache.keeper
+	k := t.quotas.cache.evictor
 	k.writing.Lock()
 	defer k.writing.Unlock()
-	if t.ctx.Err() != nil || t.cache.filling(d) || k.busy(d) {
+	if t.ctx.Err() != nil || t.quotas.cache.fills.Filling(d) || k.busy(d) {
 		return false
 	}
 	e, err := k.blobs.Stat(t.ctx, d)
@@ -133,9 +133,52 @@ func (t *trimming) dropNow(d digest.Digest) (done bool) {
 		return false
 	}
 	if err := k.drop(t.ctx, d, e.Size); err != nil {
-		t.cache.trouble("remove what nobody has any more", err)
+		t.quotas.cache.storageError("remove content without links", err)
 		return false
 	}
-	k.tellEvicted(e)
+	k.reportEvicted(e)
 	return true
+}
+
+const (
+	// idleAfter is how long a link, ref or delivery is kept after its content
+	// has gone. A request must ask the source again in any case, and records
+	// that stayed for ever would fill the disk.
+	idleAfter = 24 * time.Hour
+
+	// idleLimit is the number of links that one round forgets at most.
+	idleLimit = 16 << 10
+
+	// refsInterval is how often refs and deliveries are checked. Each ref must
+	// be read.
+	refsInterval = 24 * time.Hour
+)
+
+// forget removes the links, refs and deliveries of content that has gone. If no
+// content is stored at all, a missing disk is more likely, so nothing is
+// forgotten.
+func (q *Quotas) forget(ctx context.Context, m *measurement) error {
+	stored := 0
+	for _, total := range m.totals {
+		stored += total.Blobs
+	}
+	if stored == 0 || !m.trusted {
+		return nil
+	}
+	for _, l := range m.idle {
+		if err := q.index.DropLink(ctx, l.Scope, l.Digest); err != nil {
+			return err
+		}
+	}
+	if m.began.Sub(q.swept) < refsInterval {
+		return nil
+	}
+	q.swept = m.began
+	return q.index.Forget(ctx, m.began.Add(-idleAfter), func(d digest.Digest) bool { return q.isGone(ctx, d) })
+}
+
+// isGone reports whether content is known not to be stored.
+func (q *Quotas) isGone(ctx context.Context, d digest.Digest) bool {
+	_, err := q.cache.blobs.Stat(ctx, d)
+	return errors.Is(err, fs.ErrNotExist)
 }

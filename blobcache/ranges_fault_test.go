@@ -6,15 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestRangesBreak has each third connection break; what came is not asked again.
-func TestRangesBreak(t *testing.T) {
+// TestFillRangesBreak has each third connection break; what came is not asked again.
+func TestFillRangesBreak(t *testing.T) {
 	for name, cutOff := range map[string]func(io.Reader, int64) io.Reader{"error": cut, "end": io.LimitReader} {
 		t.Run(name, func(t *testing.T) {
 			ranges(t, func(t *testing.T, e *env, s *source) {
-				s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+				s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 					body := s.slow(ctx, offset, length)
 					if n%3 == 0 {
 						body.ReadCloser = &sourceBody{cutOff(body.ReadCloser, 70_000), s}
@@ -33,10 +33,10 @@ func TestRangesBreak(t *testing.T) {
 	}
 }
 
-// TestRangesShort has a source that gives no more than it likes to at a time.
-func TestRangesShort(t *testing.T) {
+// TestFillRangesShort has a source that gives no more than it likes to at a time.
+func TestFillRangesShort(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if n > 0 {
 				length = min(length, 60_000)
 			}
@@ -49,11 +49,11 @@ func TestRangesShort(t *testing.T) {
 	})
 }
 
-// TestRangesRefused has a source that lets only some connections in.
-func TestRangesRefused(t *testing.T) {
+// TestFillRangesRefused has a source that lets only some connections in.
+func TestFillRangesRefused(t *testing.T) {
 	for _, limit := range []int{1, 2, 3} {
 		ranges(t, func(t *testing.T, e *env, s *source) {
-			s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+			s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 				s.mu.Lock()
 				full := s.open >= limit
 				s.mu.Unlock()
@@ -70,12 +70,12 @@ func TestRangesRefused(t *testing.T) {
 	}
 }
 
-// TestRangesLeftBehind: what the slowest connection drops at the very end, when
+// TestFillRangesLeftBehind: what the slowest connection drops at the very end, when
 // the others have nothing more to do, and for longer than it is patient.
-func TestRangesLeftBehind(t *testing.T) {
+func TestFillRangesLeftBehind(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		var failures int
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			s.mu.Lock()
 			alone := s.sent > 3_700_000
 			s.mu.Unlock()
@@ -95,10 +95,10 @@ func TestRangesLeftBehind(t *testing.T) {
 	})
 }
 
-// TestRangesEndForGood has all connections fail for ever.
-func TestRangesEndForGood(t *testing.T) {
+// TestFillRangesEndForGood has all connections fail for ever.
+func TestFillRangesEndForGood(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if n < 4 {
 				return s.span(offset, length, cut(s.from(offset), 30_000)), nil
 			}
@@ -114,11 +114,11 @@ func TestRangesEndForGood(t *testing.T) {
 	})
 }
 
-// TestRangesStall has some connections send nothing any more: others take their
+// TestFillRangesStall has some connections send nothing any more: others take their
 // place long before a lone one would be given up.
-func TestRangesStall(t *testing.T) {
+func TestFillRangesStall(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if n == 1 || n == 2 {
 				return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(offset), 1000), stalled(ctx))), nil
 			}
@@ -135,10 +135,10 @@ func TestRangesStall(t *testing.T) {
 	})
 }
 
-// TestRangesTooLong has a source that goes on after the end of the content.
-func TestRangesTooLong(t *testing.T) {
+// TestFillRangesTooLong has a source that goes on after the end of the content.
+func TestFillRangesTooLong(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if offset+length < rangedSize {
 				return s.slow(ctx, offset, length), nil
 			}
@@ -146,7 +146,7 @@ func TestRangesTooLong(t *testing.T) {
 			body.ReadCloser = &sourceBody{io.MultiReader(body.ReadCloser, s.from(0)), s}
 			return body, nil
 		}
-		e.fails(s, blobcache.ErrDigestMismatch)
+		e.fails(s, fill.ErrDigestMismatch)
 		e.whole(s) // in one stream, which is as long as it says
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 const rangedSize = 4_000_000
@@ -27,7 +27,7 @@ func ranges(t *testing.T, test func(t *testing.T, e *env, s *source)) {
 }
 
 // slow sends a range at a megabyte a second, and counts.
-func (s *source) slow(ctx context.Context, offset, length int64) *blobcache.Body {
+func (s *source) slow(ctx context.Context, offset, length int64) *fill.Body {
 	return s.span(offset, length, polite(ctx, s.counted(Paced(s.from(offset), 20_000, 20*time.Millisecond))))
 }
 
@@ -64,11 +64,11 @@ func (s *source) once(t *testing.T) {
 	}
 }
 
-// TestRangesAtOnce is faster than one connection, in order, and asks for each
+// TestFillFetchesRangesAtOnce is faster than one connection, in order, and asks for each
 // byte once, with the validator of the first answer.
-func TestRangesAtOnce(t *testing.T) {
+func TestFillFetchesRangesAtOnce(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			return s.slow(ctx, offset, length), nil
 		}
 		begin := time.Now()
@@ -99,9 +99,9 @@ func TestRangesAtOnce(t *testing.T) {
 	})
 }
 
-// TestRangesOfFastSource are asked for one after the other, unless it turns slow
+// TestFillRangesOfFastSource are asked for one after the other, unless it turns slow
 // on the way.
-func TestRangesOfFastSource(t *testing.T) {
+func TestFillRangesOfFastSource(t *testing.T) {
 	for name, test := range map[string]struct {
 		pause, later time.Duration // for 128 KiB
 		most         int
@@ -114,7 +114,7 @@ func TestRangesOfFastSource(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s := e.source(random(203, 128<<20))
 				s.connections = 4
-				s.ranged = func(_ context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+				s.ranged = func(_ context.Context, n int, offset, length int64) (*fill.Body, error) {
 					pause := test.pause
 					if n > 1 {
 						pause = test.later
@@ -129,8 +129,8 @@ func TestRangesOfFastSource(t *testing.T) {
 	}
 }
 
-// TestRangesOfLittle come whole with the first answer.
-func TestRangesOfLittle(t *testing.T) {
+// TestFillRangesOfSmallContent come whole with the first answer.
+func TestFillRangesOfSmallContent(t *testing.T) {
 	for _, size := range []int{0, 1, 399_999, 400_000} {
 		bubble(t, func(t *testing.T, e *env) {
 			e.cache.SetSpans(400_000, 100_000, 800_000)
@@ -143,8 +143,8 @@ func TestRangesOfLittle(t *testing.T) {
 	}
 }
 
-// TestRangesJustOneMore is the smallest content of two ranges.
-func TestRangesJustOneMore(t *testing.T) {
+// TestFillRangesJustOneMore is the smallest content of two ranges.
+func TestFillRangesJustOneMore(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		e.cache.SetSpans(400_000, 100_000, 800_000)
 		s := e.source(random(202, 400_001))
@@ -155,11 +155,11 @@ func TestRangesJustOneMore(t *testing.T) {
 	})
 }
 
-// TestRangesFarAhead: a client that wants the end does not wait for all that
+// TestFillFetchesRangeThatReaderWaitsFor: a client that wants the end does not wait for all that
 // comes before, nor does one that wants what another range has brought.
-func TestRangesFarAhead(t *testing.T) {
+func TestFillFetchesRangeThatReaderWaitsFor(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
-		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			return s.slow(ctx, offset, length), nil
 		}
 		var all sync.WaitGroup
@@ -183,11 +183,11 @@ func TestRangesFarAhead(t *testing.T) {
 	})
 }
 
-// TestRangesLastByte is held back, also when its range is there long before.
-func TestRangesLastByte(t *testing.T) {
+// TestFillHoldsBackLastByteOfRanges is held back, also when its range is there long before.
+func TestFillHoldsBackLastByteOfRanges(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		gate := make(chan struct{})
-		s.ranged = func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 			if n == 0 {
 				return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(0), 1000), gated(ctx, gate, s.from(1000)))), nil
 			}

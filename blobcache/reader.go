@@ -11,13 +11,16 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
-// Reader reads content from its first byte or any other, waiting for bytes
-// that are still on their way. A read that reaches the end of the content has
-// delivered bytes of the right digest. It is for one goroutine, except that
-// Close and Err may be called while another one reads: [http.ServeContent]
-// leaves such a one behind if a client leaves in the middle of several ranges.
+// Reader reads content from any offset and waits for bytes that are still being
+// downloaded. A read that reaches the end of the content has delivered bytes of
+// the right digest. A Reader is for one goroutine, except that Close and Err
+// may be called during a Read: [http.ServeContent] leaves a goroutine behind if
+// a client leaves in the middle of several ranges.
 type Reader struct {
 	source io.ReadSeekCloser  // an absolute Seek is enough
 	cancel context.CancelFunc // called when the reader is closed; ends a read that waits
@@ -30,53 +33,43 @@ type Reader struct {
 	closed bool
 }
 
-// Size is the length of the content in bytes, or -1 in the rare case that
-// neither disk nor source can tell.
+// Size returns the size of the content in bytes, or -1 if neither the disk nor
+// the source tells it.
 func (r *Reader) Size() int64 { return r.size }
 
-// Parts announces that parts of the content will be read, and reports whether
-// they may be. They may not while any of it is [Body.Plain] and the whole is not
-// verified: then the whole is to be read, from its first byte.
+// Parts announces that ranges of the content will be read, and reports whether
+// they may be. They may not while some of the content is [fill.Body.Plain] and the
+// whole is not verified: then the caller must read all of it, from the first
+// byte.
 func (r *Reader) Parts() bool {
 	r.using.Lock()
 	defer r.using.Unlock()
-	switch source := r.source.(type) {
-	case *tail:
-		return source.parts()
-	case *direct:
-		return source.parts()
+	if f, ok := r.source.(*fill.Follower); ok {
+		return f.Parts()
 	}
 	return true
 }
 
-// AwaitWhole waits until all of the content has come and is verified, and so its
-// size is known. Content that cannot be stored is not waited for: its size is the
-// one that the source announced, which is an error if that is [Body.Plain].
+// AwaitWhole waits until the whole content has come and is verified, so that
+// its size is known. It does not wait for content that cannot be stored: the
+// size is then the one that the source announced, or the error is
+// [fill.ErrUnconfirmed] if that came by a [fill.Body.Plain].
 func (r *Reader) AwaitWhole(ctx context.Context) error {
 	r.using.Lock()
 	defer r.using.Unlock()
-	exposed := false
-	switch source := r.source.(type) {
-	case *tail:
-		size, err := source.fill.awaitEnd(ctx)
-		if err == nil {
-			r.size = size
-			return nil
-		}
-		if exposed = source.fill.exposed(); !errors.Is(err, errSpool) {
-			return err
-		}
-	case *direct:
-		exposed = source.source.plain
+	f, ok := r.source.(*fill.Follower)
+	if !ok {
+		return nil
 	}
-	if exposed {
-		return ErrUnconfirmed
+	size, err := f.AwaitWhole(ctx)
+	if err == nil {
+		r.size = size
 	}
-	return nil
+	return err
 }
 
-// Err is the first error other than io.EOF that a read met. It lets a caller
-// that handed the reader to somebody else tell a whole body from a broken one.
+// Err returns the first error other than io.EOF that a read has met. It tells a
+// caller that handed the reader on whether the body was whole.
 func (r *Reader) Err() error {
 	if err := r.err.Load(); err != nil {
 		return *err
@@ -98,7 +91,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, r.took(n, err)
 }
 
-// took counts what a read of the source has given.
+// took counts the bytes of a read and handles its error.
 func (r *Reader) took(n int, err error) error {
 	r.off += int64(n)
 	if err == io.EOF {
@@ -133,9 +126,9 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	return r.off, r.note(err)
 }
 
-// WriteTo implements io.WriterTo. A stored file is handed to w as it is, so
-// that an HTTP server can send it by sendfile(2); bytes that are still coming
-// are flushed as they come.
+// WriteTo implements io.WriterTo. It hands a stored file to w itself, so that
+// an HTTP server can use sendfile(2), and flushes bytes that are still being
+// downloaded as they come.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	if file, ok := r.source.(*os.File); ok {
 		return r.send(w, file)
@@ -147,8 +140,8 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
-// WriteNext writes the next n bytes to w as [Reader.WriteTo] writes all of them.
-// If there are fewer it ends with io.EOF.
+// WriteNext writes the next n bytes to w in the same way as [Reader.WriteTo].
+// It returns io.EOF if there are fewer.
 func (r *Reader) WriteNext(w io.Writer, n int64) (int64, error) {
 	if file, ok := r.source.(*os.File); ok && r.off+n == r.size {
 		return r.send(w, file)
@@ -156,14 +149,14 @@ func (r *Reader) WriteNext(w io.Writer, n int64) (int64, error) {
 	return r.pass(w, n)
 }
 
-// pass writes the next bytes, at most so many, by way of memory. It ends with
-// io.EOF only at the end of the content.
+// pass copies at most `most` bytes to w. It returns io.EOF only at the end of
+// the content.
 func (r *Reader) pass(w io.Writer, most int64) (written int64, err error) {
-	buf := takeBuffer(false)
-	defer buf.release()
+	buf := buffer.Take(false)
+	defer buf.Release()
 	for written < most && err == nil {
 		var n int
-		n, err = r.passPiece(w, buf.b, most-written)
+		n, err = r.passPiece(w, buf.B, most-written)
 		written += int64(n)
 	}
 	return written, err
@@ -185,22 +178,22 @@ func (r *Reader) passPiece(w io.Writer, buf []byte, most int64) (n int, err erro
 		return n, werr
 	}
 	if rw, ok := w.(http.ResponseWriter); ok && len(p) != len(buf) {
-		// Somebody waits for each byte; a failure shows at the next write.
+		// The client may wait for each byte. The next write reports a failure.
 		_ = http.NewResponseController(rw).Flush()
 	}
 	return n, err
 }
 
-// next returns what comes next, at most so many bytes, in memory of its own or
-// read into buf. It is to be given back.
+// next returns the next bytes, at most `most`, in memory of their own or in
+// buf. The caller must call back when it has used them.
 func (r *Reader) next(buf []byte, most int64) (p []byte, back func(), err error) {
 	r.using.Lock()
 	defer r.using.Unlock()
 	if r.closed {
 		return nil, func() {}, fs.ErrClosed
 	}
-	if t, ok := r.source.(*tail); ok {
-		p, back, err = t.next(buf, most)
+	if f, ok := r.source.(*fill.Follower); ok {
+		p, back, err = f.Next(buf, most)
 	} else {
 		var n int
 		n, err = r.source.Read(buf[:min(int64(len(buf)), most)])
@@ -219,7 +212,7 @@ func (r *Reader) send(w io.Writer, file *os.File) (n int64, err error) {
 		err = r.short()
 		r.failed(err)
 	default:
-		// The client has left, or the disk cannot read on from here.
+		// The client has left, or the disk cannot be read from here on.
 		if at, serr := file.Seek(0, io.SeekCurrent); serr == nil {
 			if rerr := readable(file, at); rerr != nil {
 				r.failed(rerr)
@@ -229,7 +222,7 @@ func (r *Reader) send(w io.Writer, file *os.File) (n int64, err error) {
 	return n, r.note(err)
 }
 
-// Close gives up the content. A fill that it followed goes on.
+// Close releases the content. A fill that the reader followed goes on.
 func (r *Reader) Close() error {
 	if r.cancel != nil {
 		r.cancel()
@@ -243,7 +236,7 @@ func (r *Reader) Close() error {
 	return r.source.Close()
 }
 
-// short is what an end here is: io.EOF, or the failure of content that was cut
+// short returns io.EOF if the content ends here, or an error if it was cut
 // since it was opened.
 func (r *Reader) short() error {
 	if r.off < r.size {

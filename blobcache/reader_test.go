@@ -12,11 +12,11 @@ import (
 	"testing/iotest"
 	"testing/synctest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestReaderLikeAny holds readers to what io.Reader and io.Seeker promise.
-func TestReaderLikeAny(t *testing.T) {
+// TestReaderConforms holds readers to what io.Reader and io.Seeker promise.
+func TestReaderConforms(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(80, 10_000))
 		filling := e.mustGet(s)
@@ -33,7 +33,7 @@ func TestReaderLikeAny(t *testing.T) {
 func TestReaderSeeks(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(81, 10_000)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, gated(ctx, gate, s.from(offset))), nil
 		}
 		r := e.mustGet(s)
@@ -63,11 +63,11 @@ func TestReaderSeeks(t *testing.T) {
 	})
 }
 
-// TestCloseEndsRead is what a server of several ranges relies on.
-func TestCloseEndsRead(t *testing.T) {
+// TestReaderCloseEndsRead is what a server of several ranges relies on.
+func TestReaderCloseEndsRead(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(82, 10_000)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 100), gated(ctx, gate, s.from(100)))), nil
 		}
 		r, other := e.mustGet(s), e.mustGet(s)
@@ -95,11 +95,11 @@ func TestCloseEndsRead(t *testing.T) {
 	})
 }
 
-// TestCloseEndsDirectRead is the same without a spool.
-func TestCloseEndsDirectRead(t *testing.T) {
+// TestReaderCloseEndsBypass is the same without a spool.
+func TestReaderCloseEndsBypass(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(83, 10_000))
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 100), stalled(ctx))), nil
 		}
 		r := e.mustGet(s)
@@ -135,10 +135,10 @@ func (f *flushes) Write(p []byte) (int, error) {
 	return f.Buffer.Write(p)
 }
 
-func TestWriteToFlushes(t *testing.T) {
+func TestReaderWriteToFlushes(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(84, 1<<20)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 5000), gated(ctx, gate, s.from(5000)))), nil
 		}
 		r, w := e.mustGet(s), &flushes{}
@@ -160,10 +160,10 @@ func TestWriteToFlushes(t *testing.T) {
 	})
 }
 
-func TestWriteToFails(t *testing.T) {
+func TestReaderWriteToFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(85, 300_000))
-		s.answer = func(_ context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, cut(s.from(offset), max(0, 100_000-offset))), nil
 		}
 		gone := errors.New("client is gone")
@@ -188,9 +188,9 @@ func (f *fromReader) ReadFrom(r io.Reader) (int64, error) {
 	return f.Buffer.ReadFrom(r)
 }
 
-// TestWriteToSendsFiles proves that a stored file reaches the connection as a
+// TestReaderWriteToSendsFiles proves that a stored file reaches the connection as a
 // file, which sendfile(2) wants, also from the middle.
-func TestWriteToSendsFiles(t *testing.T) {
+func TestReaderWriteToSendsFiles(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(86, 300_000))
 		e.whole(s)
@@ -217,9 +217,9 @@ func TestWriteToSendsFiles(t *testing.T) {
 	})
 }
 
-// TestWriteNext: a range is written as the whole is, from the spool and from the
+// TestReaderWriteNext: a range is written as the whole is, from the spool and from the
 // store.
-func TestWriteNext(t *testing.T) {
+func TestReaderWriteNext(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(87, 300_000))
 		for _, origin := range []string{"spool", "store"} {
@@ -267,12 +267,12 @@ func (f failing) Write([]byte) (int, error) {
 	return 0, f.err
 }
 
-// TestWriterFails: whatever a writer makes of it, a body is not taken for whole,
+// TestReaderWhenWriterFails: whatever a writer makes of it, a body is not taken for whole,
 // and nothing that was lent to it stays away.
-func TestWriterFails(t *testing.T) {
+func TestReaderWhenWriterFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(88, 2<<20)), make(chan struct{})
-		s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 			return s.body(offset, io.MultiReader(io.LimitReader(s.from(0), 1<<20), gated(ctx, gate, s.from(1<<20)))), nil
 		}
 		for _, err := range []error{io.EOF, io.ErrClosedPipe, nil} {

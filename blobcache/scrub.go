@@ -11,26 +11,29 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/time/rate"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
-	// scrubRate is how many bytes a second are read to look for damage: a
-	// terabyte in a day and a half.
+	// scrubRate is the number of bytes read per second to look for damage: a
+	// terabyte takes a day and a half.
 	scrubRate = 8 << 20
 
-	// scrubRest is how long after one scrub the next one begins.
+	// scrubRest is the time between two scrubs.
 	scrubRest = 7 * 24 * time.Hour
 
-	// scrubSeek is what one content costs at least, in bytes: to find a file is
-	// as much work as to read some of it. A million small ones take two hours.
+	// scrubSeek is the least cost of one content, in bytes: finding a file
+	// takes as long as reading some of it. A million small files take two
+	// hours.
 	scrubSeek = 64 << 10
 
-	// scrubDoubts is how many unreadable contents a scrub looks at again.
+	// scrubDoubts is the number of unreadable contents that a scrub checks
+	// again.
 	scrubDoubts = 1024
 )
 
-// Scrubbing is what a scrub has found.
+// Scrubbing is the result of a scrub.
 type Scrubbing struct {
 	Checked int   // contents that were read to their end
 	Bytes   int64 // of them
@@ -39,18 +42,18 @@ type Scrubbing struct {
 	Took    time.Duration
 }
 
-// Scrub reads all stored content, at most so many bytes a
-// second or at any rate if that is 0, and drops what has lost its digest or
-// cannot be read: the next pull fetches it again. Each scrub begins somewhere
-// else, so that what a restart keeps it from reaching is not always the same.
-// An error is ctx's, or the shelf's where it cannot be walked.
+// Scrub reads all stored content, at most bytesPerSecond bytes a second or
+// without a limit if that is 0. It removes content that is damaged or cannot be
+// read, so that the next pull fetches it again. Each scrub starts at a random
+// place, so restarts do not always cut off the same content. An error is ctx's,
+// or that of a walk that could not see everything.
 func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64) (Scrubbing, error) {
 	found, err := c.scrub(ctx, bytesPerSecond, func(store.Entry) bool { return true })
-	c.tellScrubbed(found)
+	c.reportScrubbed(found)
 	return found, err
 }
 
-func (c *Cache) tellScrubbed(found Scrubbing) {
+func (c *Cache) reportScrubbed(found Scrubbing) {
 	if c.hooks.Scrubbed != nil {
 		c.hooks.Scrubbed(found)
 	}
@@ -61,27 +64,27 @@ func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(stor
 	if bytesPerSecond > 0 {
 		limit = rate.Limit(bytesPerSecond)
 	}
-	s := &scrub{cache: c, which: which, limiter: rate.NewLimiter(limit, smallBuffer)}
+	s := &scrub{cache: c, which: which, limiter: rate.NewLimiter(limit, buffer.Small)}
 	begin := time.Now()
 	err := s.run(ctx)
 	s.found.Took = time.Since(begin)
 	return s.found, err
 }
 
-// keepScrubbing scrubs in the background until ctx ends. What would have to be
-// verified when it is asked for comes first: all of a cache that an earlier
-// version has written.
+// keepScrubbing scrubs in the background until ctx ends. It starts with the
+// content that must be verified before it is opened: after an upgrade that may
+// be all of it.
 func (c *Cache) keepScrubbing(ctx context.Context) {
 	found, err := c.scrub(ctx, scrubRate, func(e store.Entry) bool { return e.Doubtful })
 	if err != nil && ctx.Err() == nil {
-		c.trouble("verify stored content", err)
+		c.storageError("verify stored content", err)
 	}
 	if found.Checked+found.Damaged > 0 {
-		c.tellScrubbed(found)
+		c.reportScrubbed(found)
 	}
 	for ctx.Err() == nil {
 		if _, err := c.Scrub(ctx, scrubRate); err != nil && ctx.Err() == nil {
-			c.trouble("scrub", err)
+			c.storageError("scrub", err)
 		}
 		if !store.Pause(ctx, scrubRest) {
 			return
@@ -112,7 +115,7 @@ func (s *scrub) run(ctx context.Context) error {
 		}
 	}
 	if s.found.Checked == 0 {
-		return unseen // the disk reads nothing at all: that is no damage of contents
+		return unseen // the disk cannot be read at all, which says nothing about the content
 	}
 	for _, d := range s.doubts {
 		s.found.Damaged-- // it is counted again unless it was a bad moment
@@ -121,8 +124,8 @@ func (s *scrub) run(ctx context.Context) error {
 	return errors.Join(unseen, ctx.Err())
 }
 
-// check compares stored content with its digest, and tells of what cannot be
-// read.
+// check compares stored content with its digest, and calls unreadable if it
+// cannot be read.
 func (s *scrub) check(ctx context.Context, d digest.Digest, unreadable func(context.Context, digest.Digest, error)) {
 	if s.limiter.WaitN(ctx, scrubSeek) != nil {
 		return
@@ -149,14 +152,14 @@ func (s *scrub) check(ctx context.Context, d digest.Digest, unreadable func(cont
 	}
 }
 
-// doubt puts off what cannot be read until it is known that the disk does not
-// just have a bad moment.
+// doubt puts unreadable content off until the end of the scrub, in case the
+// disk only has a moment of trouble.
 func (s *scrub) doubt(_ context.Context, d digest.Digest, err error) {
 	s.found.Damaged++
 	if len(s.doubts) < scrubDoubts {
 		s.doubts = append(s.doubts, d)
 	}
-	s.cache.trouble("scrub "+d.String(), err)
+	s.cache.storageError("scrub "+d.String(), err)
 }
 
 func (s *scrub) drop(ctx context.Context, d digest.Digest, why error) {

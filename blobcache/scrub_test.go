@@ -16,13 +16,13 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// dimShelf cannot read some of its content.
-type dimShelf struct {
+// unreadableBlobs cannot read some of its content.
+type unreadableBlobs struct {
 	*store.FileStore
 	unreadable map[digest.Digest]int // how often yet
 }
 
-func (s *dimShelf) Check(ctx context.Context, d digest.Digest, wait func(context.Context, int) error) error {
+func (s *unreadableBlobs) Check(ctx context.Context, d digest.Digest, wait func(context.Context, int) error) error {
 	if s.unreadable[d] > 0 {
 		s.unreadable[d]--
 		return &fs.PathError{Op: "read", Path: d.String(), Err: syscall.EIO}
@@ -38,8 +38,8 @@ func TestScrub(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shelf := &dimShelf{files, make(map[digest.Digest]int)}
-	c := keptOn(t, shelf, Limits{})
+	blobs := &unreadableBlobs{files, make(map[digest.Digest]int)}
+	c := keptOn(t, blobs, Limits{})
 	var healed []digest.Digest
 	var told Scrubbing
 	c.hooks.Healed = func(d digest.Digest, _ error) { healed = append(healed, d) }
@@ -55,8 +55,8 @@ func TestScrub(t *testing.T) {
 	if err := os.WriteFile(name, other, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	shelf.unreadable[digests[5]] = 1 // a bad moment
-	shelf.unreadable[digests[6]] = 100
+	blobs.unreadable[digests[5]] = 1 // a bad moment
+	blobs.unreadable[digests[6]] = 100
 	found, err := c.Scrub(t.Context(), 0)
 	if err != nil || found != told {
 		t.Errorf("%+v, %v; the hook was told %+v", found, err, told)
@@ -71,7 +71,7 @@ func TestScrub(t *testing.T) {
 
 	// A disk that reads nothing loses nothing.
 	for _, d := range digests {
-		shelf.unreadable[d] = 1
+		blobs.unreadable[d] = 1
 	}
 	if found, err := c.Scrub(t.Context(), 0); err != nil || found.Checked != 0 || found.Damaged != 18 || found.Healed != 0 {
 		t.Errorf("%+v, %v", found, err)
@@ -102,8 +102,8 @@ func pathOf(dir string, d digest.Digest) string {
 	return filepath.Join(dir, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
 }
 
-// TestScrubOfPart: a folder that cannot be read keeps no scrub from the rest.
-func TestScrubOfPart(t *testing.T) {
+// TestScrubOfPartlyReadableStore: a folder that cannot be read keeps no scrub from the rest.
+func TestScrubOfPartlyReadableStore(t *testing.T) {
 	dir := t.TempDir()
 	c, _ := kept(t, dir, Limits{})
 	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
@@ -119,8 +119,8 @@ func TestScrubOfPart(t *testing.T) {
 	}
 }
 
-// TestDoubtfulComesFirst in the background, and is counted.
-func TestDoubtfulComesFirst(t *testing.T) {
+// TestScrubVerifiesDoubtfulFirst in the background, and is counted.
+func TestScrubVerifiesDoubtfulFirst(t *testing.T) {
 	dir := t.TempDir()
 	s, err := store.OpenFileStore(dir)
 	if err != nil {

@@ -10,12 +10,12 @@ import (
 	"os"
 	"testing"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestSpoolFailsUnderRange has a reader of a range that has got a wrong byte from
+// TestFollowerWhenSpoolFailsUnderRange has a reader of a range that has got a wrong byte from
 // the spool when that fails, and whose source is right when it is asked again.
-func TestSpoolFailsUnderRange(t *testing.T) {
+func TestFollowerWhenSpoolFailsUnderRange(t *testing.T) {
 	for name, wrong := range map[string]bool{"wrong": true, "right": false} {
 		t.Run(name, func(t *testing.T) {
 			ranges(t, func(t *testing.T, e *env, s *source) {
@@ -25,7 +25,7 @@ func TestSpoolFailsUnderRange(t *testing.T) {
 					return nil
 				}
 				broken := make(chan struct{})
-				s.ranged = func(ctx context.Context, call int, offset, length int64) (*blobcache.Body, error) {
+				s.ranged = func(ctx context.Context, call int, offset, length int64) (*fill.Body, error) {
 					switch {
 					case call == 0: // brings nothing before the spool is broken
 						return s.span(offset, length, gated(ctx, broken, s.from(offset))), nil
@@ -48,10 +48,10 @@ func TestSpoolFailsUnderRange(t *testing.T) {
 					e.same(r, s.content[550_000:])
 					return
 				}
-				if n, err := io.Copy(io.Discard, r); !errors.Is(err, blobcache.ErrDigestMismatch) {
-					t.Errorf("after %d more bytes: %v, want %v", n, err, blobcache.ErrDigestMismatch)
+				if n, err := io.Copy(io.Discard, r); !errors.Is(err, fill.ErrDigestMismatch) {
+					t.Errorf("after %d more bytes: %v, want %v", n, err, fill.ErrDigestMismatch)
 				}
-				if n, err := io.Copy(io.Discard, r); n != 0 || !errors.Is(err, blobcache.ErrDigestMismatch) {
+				if n, err := io.Copy(io.Discard, r); n != 0 || !errors.Is(err, fill.ErrDigestMismatch) {
 					t.Errorf("read on after the error: %d bytes, %v", n, err)
 				}
 				_ = r.Close()

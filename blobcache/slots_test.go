@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // asker asks for sources on behalf of a group.
-func (e *env) asker(endpoint, group string, limits blobcache.SourceLimits) func(*source) (*blobcache.Reader, error) {
+func (e *env) asker(endpoint, group string, limits fill.SourceLimits) func(*source) (*blobcache.Reader, error) {
 	return func(s *source) (*blobcache.Reader, error) {
 		req := s.request(group)
 		req.Endpoint, req.Group, req.Source = endpoint, group, limits
@@ -25,7 +26,7 @@ func (e *env) asker(endpoint, group string, limits blobcache.SourceLimits) func(
 // test lasts. The disk has room for all of them.
 func (e *env) dripping(seed uint64, rate int) *source {
 	s := e.source(random(seed, 1<<20))
-	s.answer = func(ctx context.Context, _ int, offset int64) (*blobcache.Body, error) {
+	s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
 		body := s.body(offset, polite(ctx, Paced(endless{}, rate, time.Second)))
 		body.Size = 1 << 30
 		return body, nil
@@ -37,15 +38,15 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// TestFillsOfAGroup: a group that has all its downloads under way is refused the
+// TestSlotsOfGroup: a group that has all its downloads under way is refused the
 // next, and another group is not, until the endpoint has all that it may have.
-func TestFillsOfAGroup(t *testing.T) {
+func TestSlotsOfGroup(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
-		limits := blobcache.SourceLimits{Fills: 8} // 2 of a group
+		limits := fill.SourceLimits{Fills: 8} // 2 of a group
 		red, blue := e.asker("hub", "red", limits), e.asker("hub", "blue", limits)
 		refused := func(ask func(*source) (*blobcache.Reader, error), s *source) {
 			t.Helper()
-			if r, err := ask(s); !errors.Is(err, blobcache.ErrBusy) {
+			if r, err := ask(s); !errors.Is(err, fill.ErrBusy) {
 				t.Errorf("one too many: %v", err)
 				if err == nil {
 					_ = r.Close()
@@ -108,11 +109,11 @@ func TestFillsOfAGroup(t *testing.T) {
 	})
 }
 
-// TestStreamsCount: what is passed on without being stored counts as well, and no
+// TestSlotsCountBypasses: what is passed on without being stored counts as well, and no
 // more once it is over, however it has ended.
-func TestStreamsCount(t *testing.T) {
+func TestSlotsCountBypasses(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
-		limits := blobcache.SourceLimits{Fills: 4, GroupFills: 2}
+		limits := fill.SourceLimits{Fills: 4, GroupFills: 2}
 		ask := e.asker("hub", "red", limits)
 		for round := range uint64(3) {
 			var readers []*blobcache.Reader
@@ -123,7 +124,7 @@ func TestStreamsCount(t *testing.T) {
 				}
 				readers = append(readers, r)
 			}
-			if r, err := ask(e.dripping(10*round+5, 100_000)); !errors.Is(err, blobcache.ErrBusy) {
+			if r, err := ask(e.dripping(10*round+5, 100_000)); !errors.Is(err, fill.ErrBusy) {
 				t.Errorf("a third stream: %v", err)
 				if err == nil {
 					_ = r.Close()
@@ -136,7 +137,7 @@ func TestStreamsCount(t *testing.T) {
 			synctest.Wait()
 		}
 		s := e.source(random(50, 1000))
-		s.answer = func(context.Context, int, int64) (*blobcache.Body, error) { return nil, errSource }
+		s.answer = func(context.Context, int, int64) (*fill.Body, error) { return nil, errSource }
 		for range 5 {
 			if _, err := ask(s); !errors.Is(err, errSource) {
 				t.Errorf("a source that refuses: %v", err)

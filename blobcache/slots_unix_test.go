@@ -8,7 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // TestReadersTakeTurns: readers that lose their spool in the middle go on from the
@@ -25,7 +25,7 @@ func TestReadersTakeTurns(t *testing.T) {
 			<-gate
 			readOnly(t, spool)
 		})
-		ask := e.asker("hub", "red", blobcache.SourceLimits{Fills: 4, GroupFills: 2})
+		ask := e.asker("hub", "red", fill.SourceLimits{Fills: 4, GroupFills: 2})
 		var all sync.WaitGroup
 		for range 7 {
 			all.Go(func() {

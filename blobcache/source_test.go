@@ -11,7 +11,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 var errSource = errors.New("the source is in trouble")
@@ -26,12 +26,12 @@ type source struct {
 	content []byte
 	digest  digest.Digest
 	// answer is to the n-th call, from 0 on; nil for a source without faults.
-	answer func(ctx context.Context, n int, offset int64) (*blobcache.Body, error)
+	answer func(ctx context.Context, n int, offset int64) (*fill.Body, error)
 	// ranged is answer for those that care how much was asked for.
-	ranged func(ctx context.Context, n int, offset, length int64) (*blobcache.Body, error)
+	ranged func(ctx context.Context, n int, offset, length int64) (*fill.Body, error)
 	// connections is how many ranges may be fetched at once.
 	connections int
-	limits      blobcache.SourceLimits
+	limits      fill.SourceLimits
 
 	mu    sync.Mutex
 	calls []call
@@ -49,11 +49,11 @@ func (e *env) source(content []byte) *source {
 	return s
 }
 
-func (s *source) request(scope string) blobcache.Request {
-	return blobcache.Request{Digest: s.digest, Size: -1, Scope: scope, Source: s.limits, Fetch: s.fetch, Connections: s.connections}
+func (s *source) request(scope string) fill.Request {
+	return fill.Request{Digest: s.digest, Size: -1, Scope: scope, Source: s.limits, Fetch: s.fetch, Connections: s.connections}
 }
 
-func (s *source) fetch(ctx context.Context, offset, length int64, etag string) (*blobcache.Body, error) {
+func (s *source) fetch(ctx context.Context, offset, length int64, etag string) (*fill.Body, error) {
 	s.mu.Lock()
 	n := len(s.calls)
 	s.calls, s.asked = append(s.calls, call{offset, etag}), append(s.asked, length)
@@ -75,16 +75,16 @@ func (s *source) fetches() int {
 
 func (s *source) from(offset int64) io.Reader { return bytes.NewReader(s.content[offset:]) }
 
-func (s *source) body(offset int64, r io.Reader) *blobcache.Body {
+func (s *source) body(offset int64, r io.Reader) *fill.Body {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open++
 	s.most = max(s.most, s.open)
-	return &blobcache.Body{ReadCloser: &sourceBody{r, s}, Size: int64(len(s.content)), Offset: offset, ETag: `"v1"`}
+	return &fill.Body{ReadCloser: &sourceBody{r, s}, Size: int64(len(s.content)), Offset: offset, ETag: `"v1"`}
 }
 
 // span is a body of the range that was asked for.
-func (s *source) span(offset, length int64, r io.Reader) *blobcache.Body {
+func (s *source) span(offset, length int64, r io.Reader) *fill.Body {
 	body := s.body(offset, r)
 	if length >= 0 && body.Size > 0 {
 		body.End = min(offset+length, body.Size)

@@ -13,7 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// Has reports whether the content is stored, and its size.
+// Has reports whether content is stored, and its size in bytes.
 func (c *Cache) Has(ctx context.Context, d digest.Digest) (size int64, ok bool) {
 	r := c.open(ctx, d, -1)
 	if r == nil {
@@ -23,13 +23,13 @@ func (c *Cache) Has(ctx context.Context, d digest.Digest) (size int64, ok bool) 
 	return r.Size(), true
 }
 
-// Used records that content was asked for although none of it was read here: a
-// client that is told the digest may have it already. What the content names
-// counts as used too.
-func (c *Cache) Used(d digest.Digest) { c.keeper.used(d, true) }
+// Used records that content was requested although none of it was read here,
+// since a client that is told a digest may have the content. Its children count
+// as used too.
+func (c *Cache) Used(d digest.Digest) { c.evictor.used(d, true) }
 
-// open returns a reader of stored content, or nil. Storage that fails is as
-// good as storage that is empty.
+// open returns a reader of stored content, or nil if it is absent, damaged, or
+// cannot be opened.
 func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 	file, err := c.blobs.Open(ctx, d)
 	if err != nil {
@@ -37,13 +37,13 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 		case errors.Is(err, store.ErrDamaged):
 			c.replace(ctx, d, err)
 		case !errors.Is(err, fs.ErrNotExist):
-			c.trouble("open stored content", err)
+			c.storageError("open stored content", err)
 		}
 		return nil
 	}
 	stored, err := probe(file)
-	if err == nil && (size >= 0 && stored != size && !c.intact(file, d, stored) || stored == 0 && !isEmpty(d)) {
-		err = fmt.Errorf("it has %d bytes instead of %d", stored, size)
+	if err == nil && (size >= 0 && stored != size && !c.intact(file, d, stored) || stored == 0 && d != d.Algorithm().FromBytes(nil)) {
+		err = fmt.Errorf("got %d bytes, want %d", stored, size)
 	}
 	if err != nil {
 		_ = file.Close()
@@ -53,8 +53,8 @@ func (c *Cache) open(ctx context.Context, d digest.Digest, size int64) *Reader {
 	return &Reader{source: file, size: stored, failed: func(err error) { c.heal(context.WithoutCancel(ctx), d, err) }}
 }
 
-// probe measures stored content and reads its first byte: what the disk cannot
-// read is best noticed while it can still be fetched instead.
+// probe measures stored content and reads its first byte: a read error is best
+// noticed while the content can still be downloaded instead.
 func probe(file io.ReadSeeker) (size int64, err error) {
 	if f, ok := file.(*os.File); ok {
 		info, err := f.Stat()
@@ -75,8 +75,8 @@ func probe(file io.ReadSeeker) (size int64, err error) {
 	return size, err
 }
 
-// readable tells whether the disk can read a file at an offset, which does not
-// move the file's own. Its end is readable.
+// readable returns the error of reading one byte at an offset, nil at the end
+// of the file. It does not move the file's own offset.
 func readable(file *os.File, offset int64) error {
 	if _, err := file.ReadAt(make([]byte, 1), offset); err != io.EOF {
 		return err
@@ -84,9 +84,9 @@ func readable(file *os.File, offset int64) error {
 	return nil
 }
 
-// intact reads content that has another size than was expected: the one who
-// expects may have been told wrong, and has no say over what others stored. It
-// is read once, not at each request.
+// intact reports whether content of an unexpected size has its digest. The
+// expected size may have been wrong, and must not remove content of others.
+// Content is read once, not for each request.
 func (c *Cache) intact(file io.ReadSeeker, d digest.Digest, size int64) bool {
 	if known, ok := c.sizes.Get(d); ok && known == size {
 		return true
@@ -102,20 +102,16 @@ func (c *Cache) intact(file io.ReadSeeker, d digest.Digest, size int64) bool {
 	return true
 }
 
-// isEmpty tells whether d is the digest of no bytes at all. Empty content has
-// no last byte to hold back, so it is looked at before it is answered.
-func isEmpty(d digest.Digest) bool { return d == d.Algorithm().FromBytes(nil) }
-
-// heal drops content that must not be found again, and tells whether it could.
+// heal removes damaged content and reports whether it could.
 func (c *Cache) heal(ctx context.Context, d digest.Digest, why error) (ok bool) {
-	// All who find the same damage come here at the same time.
+	// Several readers may find the same damage at the same time.
 	c.removing.Lock()
 	defer c.removing.Unlock()
 	return c.healed(ctx, d, why)
 }
 
-// replace heals what the store has found damaged, unless that is gone by now, or
-// fetched again already: others may have found it as well.
+// replace heals content that the store has found damaged, unless another
+// request has removed or replaced it meanwhile.
 func (c *Cache) replace(ctx context.Context, d digest.Digest, why error) {
 	c.removing.Lock()
 	defer c.removing.Unlock()
@@ -130,7 +126,7 @@ func (c *Cache) healed(ctx context.Context, d digest.Digest, why error) (ok bool
 	c.small.Remove(d)
 	c.sizes.Remove(d)
 	if err := c.remove(ctx, d); err != nil {
-		c.trouble("remove content", fmt.Errorf("%s: %w; %w", d, why, err))
+		c.storageError("remove content", fmt.Errorf("%s: %w; %w", d, why, err))
 		return false
 	}
 	if c.hooks.Healed != nil {
@@ -144,5 +140,5 @@ func (c *Cache) remove(ctx context.Context, d digest.Digest) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		e.Size = 0 // gone meanwhile, or no content
 	}
-	return c.keeper.drop(ctx, d, e.Size)
+	return c.evictor.drop(ctx, d, e.Size)
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
 // countedFile counts what is read of it.
@@ -31,9 +31,9 @@ func (f countedFile) Read(p []byte) (int, error) {
 
 func (countedFile) Close() error { return nil }
 
-// TestWrongSizeIsReadOnce: a scope that was told a wrong size does not have the
+// TestCacheVerifiesUnexpectedSizeOnce: a scope that was told a wrong size does not have the
 // whole read at each of its requests.
-func TestWrongSizeIsReadOnce(t *testing.T) {
+func TestCacheVerifiesUnexpectedSizeOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, read := e.source(random(90, 100_000)), int64(0)
 		e.whole(s)
@@ -45,7 +45,7 @@ func TestWrongSizeIsReadOnce(t *testing.T) {
 		req.Size = 99_999
 		for range 5 {
 			r, origin, err := e.cache.Get(t.Context(), req)
-			if err != nil || origin != blobcache.Hit || r.Size() != 100_000 {
+			if err != nil || origin != fill.Hit || r.Size() != 100_000 {
 				t.Fatalf("origin %v, %v", origin, err)
 			}
 			_ = r.Close()
@@ -60,7 +60,7 @@ func TestWrongSizeIsReadOnce(t *testing.T) {
 		}
 		req.Size = -1
 		r, origin, err := e.cache.Get(t.Context(), req)
-		if err != nil || origin != blobcache.Led {
+		if err != nil || origin != fill.Started {
 			t.Fatalf("origin %v, %v", origin, err)
 		}
 		defer r.Close()
@@ -68,8 +68,8 @@ func TestWrongSizeIsReadOnce(t *testing.T) {
 	})
 }
 
-// TestUnreadableIsRefetched in the request that finds it.
-func TestUnreadableIsRefetched(t *testing.T) {
+// TestCacheRefetchesUnreadableContent in the request that finds it.
+func TestCacheRefetchesUnreadableContent(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(91, 100_000))
 		e.whole(s)
@@ -80,7 +80,7 @@ func TestUnreadableIsRefetched(t *testing.T) {
 			}
 			return nil, nil
 		}
-		if origin := e.whole(s); origin != blobcache.Led || s.fetches() != 2 {
+		if origin := e.whole(s); origin != fill.Started || s.fetches() != 2 {
 			t.Errorf("origin %v after %d fetches", origin, s.fetches())
 		}
 		if got := e.troubled(); len(got) != 1 || !strings.HasPrefix(got[0], "heal "+s.digest.String()) || !strings.Contains(got[0], "input/output") {
@@ -105,8 +105,8 @@ func (b badSector) Read(p []byte) (int, error) {
 
 func (badSector) Close() error { return nil }
 
-// TestUnreadableLater breaks the transfer, and the next one is whole.
-func TestUnreadableLater(t *testing.T) {
+// TestReaderHealsUnreadableContent breaks the transfer, and the next one is whole.
+func TestReaderHealsUnreadableContent(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(92, 1000))
 		e.whole(s)
@@ -119,7 +119,7 @@ func TestUnreadableLater(t *testing.T) {
 		}
 		e.broken(e.mustGet(s), s, syscall.EIO)
 		synctest.Wait()
-		if origin := e.whole(s); origin != blobcache.Led {
+		if origin := e.whole(s); origin != fill.Started {
 			t.Errorf("origin %v", origin)
 		}
 	})

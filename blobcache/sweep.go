@@ -13,29 +13,29 @@ import (
 )
 
 const (
-	// sweepVictims is how many entries a sweep holds in memory, some 10 MiB of
-	// them, before it removes these and walks again.
+	// sweepVictims is the number of entries that a sweep holds in memory, some
+	// 10 MiB. After removing them it walks again.
 	sweepVictims = 64 << 10
 
-	// sweepAhead is how many bytes more than are missing on a full disk go, or
-	// such a part of all content if that is less.
+	// A sweep of a full disk removes sweepAhead bytes more than are missing, or
+	// 1/sweepAheadShare of all content if that is less.
 	sweepAhead      = 1 << 30
 	sweepAheadShare = 64
 
-	// starvedShare is the part of all content that goes when the disk is full
-	// for another reason than its bytes.
+	// starvedShare: 1/starvedShare of all content is removed if the disk is
+	// full although it has free bytes.
 	starvedShare = 64
 
-	// futureSlack is how far ahead of the clock a time of use may be before it
-	// is set right.
+	// futureSlack is how far in the future a time of use may be before it is
+	// corrected.
 	futureSlack = time.Hour
 )
 
-// sweep removes what has not been used for too long, and as much of what was
-// used least recently as the limits want. It is stuck if something should have
-// been removed and nothing could.
-func (k *keeper) sweep(ctx context.Context) (stuck bool, err error) {
-	defer k.tellSwept()
+// sweep removes content that has not been used for too long, and the least
+// recently used content until the limits hold. It is stuck if content should
+// have been removed and none could be.
+func (k *evictor) sweep(ctx context.Context) (stuck bool, err error) {
+	defer k.announceSwept()
 	k.writeUses(ctx)
 	for round := 1; ; round++ {
 		k.mu.Lock()
@@ -46,7 +46,7 @@ func (k *keeper) sweep(ctx context.Context) (stuck bool, err error) {
 			return false, err
 		}
 		if excess := k.excess(ctx, s.total); excess > s.excess {
-			// There was more than was known, as at the start.
+			// The total was not known before, for example at the start.
 			if s, err = k.survey(ctx, excess); err != nil {
 				return false, err
 			}
@@ -66,16 +66,16 @@ func (k *keeper) sweep(ctx context.Context) (stuck bool, err error) {
 	}
 }
 
-// tellSwept lets those who wait for room look again.
-func (k *keeper) tellSwept() {
+// announceSwept wakes the fills that wait for room.
+func (k *evictor) announceSwept() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	close(k.swept)
 	k.swept = make(chan struct{})
 }
 
-// excess is how many of total stored bytes have to go.
-func (k *keeper) excess(ctx context.Context, total int64) int64 {
+// excess returns how many of total stored bytes must be removed.
+func (k *evictor) excess(ctx context.Context, total int64) int64 {
 	disk := k.disk(ctx)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -85,7 +85,7 @@ func (k *keeper) excess(ctx context.Context, total int64) int64 {
 		excess = total + needed - k.low()
 	}
 	if missing := k.coming(disk.written) + k.wanted - disk.spare; disk.kept && missing > 0 {
-		// Content that comes wants room step by step: each must not take a walk.
+		// A fill reserves room in steps; not every step should cause a walk.
 		excess = max(excess, missing+min(total/sweepAheadShare, sweepAhead))
 	}
 	if k.starved {
@@ -94,9 +94,9 @@ func (k *keeper) excess(ctx context.Context, total int64) int64 {
 	return excess
 }
 
-// survey is what a walk has found: the size of the whole in bytes, and the
-// entries that were used longest ago: those of excess bytes, and those that are
-// too old.
+// survey is the result of a walk: the total size, and the entries to remove.
+// These are the least recently used of at least excess bytes, and those that
+// have not been used for too long.
 type survey struct {
 	excess, total int64
 	victims       byUse
@@ -106,7 +106,7 @@ type survey struct {
 	aged          time.Time
 }
 
-func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
+func (k *evictor) survey(ctx context.Context, excess int64) (*survey, error) {
 	now := k.clock.now()
 	s := &survey{excess: excess}
 	trusted := k.clock.trusted()
@@ -116,7 +116,7 @@ func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
 	err := k.blobs.Walk(ctx, store.Paced(ctx, store.WalkStride, func(e store.Entry) error {
 		s.total += e.Size
 		if e.Used.After(now) {
-			// The clock was wrong then, or it is now.
+			// The clock was wrong when the use was recorded, or is wrong now.
 			if trusted && time.Until(e.Used) > futureSlack {
 				_ = k.blobs.Touch(ctx, e.Digest, now)
 			}
@@ -126,8 +126,8 @@ func (k *keeper) survey(ctx context.Context, excess int64) (*survey, error) {
 		return nil
 	}))
 	if err != nil && ctx.Err() == nil {
-		// What can be seen is kept within bounds all the same.
-		k.hooks.trouble("walk", err)
+		// The content that can be seen is kept within the limits all the same.
+		k.hooks.storageError("walk", err)
 		s.partial, err = true, nil
 	}
 	return s, err
@@ -144,7 +144,7 @@ func (s *survey) consider(e store.Entry) {
 	}
 	heap.Push(&s.victims, e)
 	s.chosen += e.Size
-	// The youngest is let go if the rest is enough.
+	// Drop the most recently used victim as long as the others are enough.
 	for len(s.victims) > 0 {
 		youngest := s.victims[0]
 		tooMany := len(s.victims) > sweepVictims
@@ -157,9 +157,9 @@ func (s *survey) consider(e store.Entry) {
 	}
 }
 
-// eviction removes what a survey has chosen.
+// eviction removes the victims of a survey.
 type eviction struct {
-	*keeper
+	of      *evictor
 	removed int64
 	gone    map[digest.Digest]bool
 	spared  map[digest.Digest]bool // parts of what was used since the survey
@@ -167,14 +167,16 @@ type eviction struct {
 	errors  int
 }
 
-// evictErrors is how many failures show that nothing can be removed at all.
+// evictErrors is the number of failures in a row after which nothing can be
+// removed at all.
 const evictErrors = 10
 
-// evict removes entries, the oldest first and each with its parts, until there
-// is no excess and nothing too old. What was used meanwhile stays.
-func (k *keeper) evict(ctx context.Context, s *survey) (removed int64) {
+// evict removes entries, the least recently used first and each with its
+// children, until neither excess nor old content is left. Content that was used
+// since the survey stays.
+func (k *evictor) evict(ctx context.Context, s *survey) (removed int64) {
 	slices.SortFunc(s.victims, func(a, b store.Entry) int { return a.Used.Compare(b.Used) })
-	v := &eviction{keeper: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool)}
+	v := &eviction{of: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool)}
 	for _, e := range s.victims {
 		if ctx.Err() != nil || v.errors >= evictErrors || v.removed >= s.excess && !s.tooOld(e) {
 			break
@@ -184,12 +186,12 @@ func (k *keeper) evict(ctx context.Context, s *survey) (removed int64) {
 	return v.removed
 }
 
-// image removes an entry, and with it those of its parts that were not used
-// later than by itself: so an image goes as a whole.
+// image removes an entry and those of its children that no later use of their
+// own protects, so that an image is removed as a whole.
 func (v *eviction) image(ctx context.Context, e store.Entry) {
 	var tree []node
-	if v.limits.Parts != nil && e.Size <= partsSize {
-		tree = v.tree(ctx, e.Digest)
+	if v.of.limits.Children != nil && e.Size <= treeContentSize {
+		tree = v.of.tree(ctx, e.Digest)
 	}
 	if !v.one(ctx, e) || len(tree) < 2 {
 		return
@@ -197,7 +199,7 @@ func (v *eviction) image(ctx context.Context, e store.Entry) {
 	last := latest(e, tree)
 	slices.SortFunc(tree, func(a, b node) int { return cmp.Compare(b.height, a.height) })
 	for _, n := range tree {
-		part, err := v.blobs.Stat(ctx, n.digest)
+		part, err := v.of.blobs.Stat(ctx, n.digest)
 		if err == nil && !part.Used.After(last) {
 			v.one(ctx, part)
 		}
@@ -205,38 +207,38 @@ func (v *eviction) image(ctx context.Context, e store.Entry) {
 }
 
 func (v *eviction) one(ctx context.Context, e store.Entry) (ok bool) {
-	v.writing.Lock()
-	defer v.writing.Unlock()
+	v.of.writing.Lock()
+	defer v.of.writing.Unlock()
 	var roots []item
-	roots, v.roots = v.uses.rootsFrom(v.roots)
+	roots, v.roots = v.of.uses.rootsFrom(v.roots)
 	for _, root := range roots {
-		for _, n := range v.tree(ctx, root.digest) {
+		for _, n := range v.of.tree(ctx, root.digest) {
 			v.spared[n.digest] = true
 		}
 	}
-	if v.gone[e.Digest] || v.spared[e.Digest] || v.busy(e.Digest) || v.usedSince(ctx, e) {
+	if v.gone[e.Digest] || v.spared[e.Digest] || v.of.busy(e.Digest) || v.of.usedSince(ctx, e) {
 		return false
 	}
-	if err := v.drop(ctx, e.Digest, e.Size); err != nil {
+	if err := v.of.drop(ctx, e.Digest, e.Size); err != nil {
 		v.errors++
-		v.hooks.trouble("evict", err)
+		v.of.hooks.storageError("evict", err)
 		return false
 	}
 	v.errors = 0
 	v.gone[e.Digest] = true
 	v.removed += e.Size
-	v.tellEvicted(e)
+	v.of.reportEvicted(e)
 	return true
 }
 
-// usedSince tells whether a use has been written down since the walk, by this
-// process or another. A time that has not come yet is no use.
-func (k *keeper) usedSince(ctx context.Context, e store.Entry) bool {
+// usedSince reports whether a use has been written down since the walk, by this
+// or another process. A time in the future does not count.
+func (k *evictor) usedSince(ctx context.Context, e store.Entry) bool {
 	now, err := k.blobs.Stat(ctx, e.Digest)
 	return err == nil && now.Used.After(e.Used) && time.Until(now.Used) <= futureSlack
 }
 
-// byUse is a heap with the entry that was used last on top.
+// byUse is a heap with the most recently used entry on top.
 type byUse []store.Entry
 
 func (b byUse) Len() int           { return len(b) }

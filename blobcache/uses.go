@@ -13,36 +13,36 @@ import (
 )
 
 const (
-	// usesLimit and rootsLimit are how many uses, and of those how many of
-	// compound content, are remembered before they are written down early:
-	// some 16 MiB.
+	// usesLimit and rootsLimit are the numbers of uses, and of uses of compound
+	// content, that are kept in memory (some 16 MiB) before they are written
+	// down early.
 	usesLimit  = 64 << 10
 	rootsLimit = 4 << 10
 
-	// pullSpan is how long one pull may last from the use of what names a part
-	// to that of the part.
+	// pullSpan is the longest time in one pull between the use of a manifest
+	// and the use of its children.
 	pullSpan = time.Hour
 
-	// partLead is how much earlier than its parts content is said to have been
-	// used: so it is always the first of them to go, and what has lost a part
-	// is never what is left. Whole seconds survive on any disk.
-	partLead = 2 * time.Second
+	// childLead is how much earlier than its children compound content is
+	// recorded as used, so that it is evicted first and content never loses a
+	// child while it is stored itself. Every file system stores whole seconds.
+	childLead = 2 * time.Second
 )
 
-// item is content, or what the links of a scope say of it.
+// item is content itself or, with a scope, the scope's link to it.
 type item struct {
 	scope  string // empty for the content itself
 	digest digest.Digest
 }
 
-// use is when an item was last asked for.
+// use records when an item was last requested.
 type use struct {
 	at       time.Time
 	compound bool // and it may have parts, which have been used as well
 }
 
-// uses are remembered until they are written down, so that a pull costs no
-// write.
+// uses keeps the latest uses in memory until they are written down, so that a
+// pull costs no disk write.
 type uses struct {
 	mu    sync.Mutex
 	last  map[item]use
@@ -50,8 +50,7 @@ type uses struct {
 	taken int    // roots before these
 }
 
-// add remembers a use that happens now, and tells whether it is time to write
-// them down.
+// add records a use now. It reports whether the uses should be written down.
 func (u *uses) add(it item, compound bool) (full bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -73,8 +72,8 @@ func (u *uses) has(it item) bool {
 	return ok
 }
 
-// rootsFrom returns the compound uses since an earlier call returned next, as
-// far as they have not been taken; 0 is before all.
+// rootsFrom returns the uses of compound content since the call that returned
+// `from` as next, without those that take has removed. The first call passes 0.
 func (u *uses) rootsFrom(from int) (roots []item, next int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -82,7 +81,7 @@ func (u *uses) rootsFrom(from int) (roots []item, next int) {
 	return slices.Clone(u.roots[known:]), u.taken + len(u.roots)
 }
 
-// take returns the uses and forgets them.
+// take removes and returns all uses.
 func (u *uses) take() map[item]use {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -92,16 +91,17 @@ func (u *uses) take() map[item]use {
 	return last
 }
 
-// dated is when an item will be said to have been used.
+// dated is an item with the time of use to be written down.
 type dated struct {
 	item
 	at     time.Time
 	height int // of the tree below it
 }
 
-// spread turns uses into times to write down, parts before what names them. All
-// of a tree gets the time of the use of its root, also what was asked for a
-// little later by the same pull; a part of several trees, that of the latest.
+// spread computes the times to write down, children before the content that
+// names them. A whole tree gets the time of its root's use, including children
+// that the same pull requested a little later. A child of several trees gets
+// the latest time.
 func spread(taken map[item]use, tree func(digest.Digest) []node) []dated {
 	trees := make(map[item][]item)
 	heights := make(map[item]int)
@@ -138,15 +138,15 @@ func spread(taken map[item]use, tree func(digest.Digest) []node) []dated {
 	all := make([]dated, 0, len(times))
 	for it, at := range times {
 		height := heights[it]
-		all = append(all, dated{it, at.Add(-partLead * time.Duration(height)), height})
+		all = append(all, dated{it, at.Add(-childLead * time.Duration(height)), height})
 	}
 	slices.SortFunc(all, func(a, b dated) int { return cmp.Compare(a.height, b.height) })
 	return all
 }
 
-// writeDown calls mark for all uses, resting now and then, and returns the first
-// error. It goes on after an error, so that one use that cannot be marked does not
-// lose the others, but gives up after evictErrors failures in a row.
+// writeDown calls mark for all uses, with rests in between, and returns the
+// first error. One use that cannot be marked does not lose the others; after
+// evictErrors failures in a row writeDown gives up.
 func writeDown(uses []dated, mark func(dated) error) (first error) {
 	mark = store.Paced(context.Background(), store.WalkStride, mark) // also after the cache's context has ended
 	failures := 0
@@ -166,6 +166,51 @@ func writeDown(uses []dated, mark func(dated) error) (first error) {
 	return first
 }
 
-// inPull tells whether a part that was used at a time may belong to a pull of
-// what names it.
+// inPull reports whether a use at time part can belong to the pull that used
+// the manifest at time root.
 func inPull(root, part time.Time) bool { return part.Sub(root) <= pullSpan }
+
+// used records that content was requested and, if it is compound, its children
+// too. The use is written down later.
+func (k *evictor) used(d digest.Digest, compound bool) {
+	if k.uses.add(item{digest: d}, compound) {
+		wake(k.full)
+	}
+}
+
+// read records that stored content is being read, until the caller calls done.
+func (k *evictor) read(d digest.Digest) (done func()) {
+	k.used(d, false)
+	k.mu.Lock()
+	k.reading[d]++
+	k.mu.Unlock()
+	return sync.OnceFunc(func() {
+		k.used(d, false)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.reading[d]--; k.reading[d] == 0 {
+			delete(k.reading, d)
+		}
+	})
+}
+
+// busy reports whether content is being read, or was used since uses were last
+// written down.
+func (k *evictor) busy(d digest.Digest) bool {
+	k.mu.Lock()
+	reading := k.reading[d] > 0
+	k.mu.Unlock()
+	return reading || k.uses.has(item{digest: d})
+}
+
+// writeUses writes down the uses since the last call.
+func (k *evictor) writeUses(ctx context.Context) {
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	tree := func(d digest.Digest) []node { return k.tree(ctx, d) }
+	if err := writeDown(spread(k.uses.take(), tree), func(use dated) error {
+		return k.blobs.Touch(ctx, use.digest, use.at)
+	}); err != nil {
+		k.hooks.storageError("record a use", err)
+	}
+}

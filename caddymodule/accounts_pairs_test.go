@@ -96,7 +96,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 								t.Errorf("%s: got %s, admin %v", text, who.ID(), who.Admin)
 							}
 							verdict, err := runningHandler(t).policy.Decide(t.Context(), who, "secret", directory.Member)
-							if err != nil || verdict.Ok && who.Directory != trusted.name {
+							if err != nil || verdict.Allowed && who.Directory != trusted.name {
 								t.Errorf("%s: got %+v, %v in the group of the other", text, verdict, err)
 							}
 						}

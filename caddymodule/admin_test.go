@@ -151,12 +151,12 @@ func TestAdminErrors(t *testing.T) {
 		"long":              {s.ask("POST", adminTokens, `"`+strings.Repeat("x", 64<<10)+`"`), 413, "65536"},
 		"empty":             {s.ask("POST", adminTokens, `{}`), 400, "kind"},
 		"no group":          {s.ask("POST", adminTokens, `{"kind":"deploy"}`), 400, "one group"},
-		"unknown group":     {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acmee"]}`), 400, "no group 'acmee'"},
+		"unknown group":     {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acmee"]}`), 400, "group 'acmee' does not exist"},
 		"upper case":        {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["Acme"]}`), 400, "lower case"},
 		"unknown role":      {s.ask("POST", adminTokens, `{"kind":"group","groups":["acme"],"role":"root"}`), 400, "maintainer"},
 		"deploy manages":    {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acme"],"scopes":["manage"]}`), 400, "pulling only"},
 		"unknown scope":     {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acme"],"scopes":["push"]}`), 400, "scopes"},
-		"unknown account":   {s.ask("POST", adminTokens, `{"kind":"personal","account":"zoe"}`), 400, "no account 'zoe'"},
+		"unknown account":   {s.ask("POST", adminTokens, `{"kind":"personal","account":"zoe"}`), 400, "account 'zoe' does not exist"},
 		"blocked account":   {s.ask("POST", adminTokens, `{"kind":"personal","account":"bob"}`), 400, "blocked"},
 		"no account":        {s.ask("POST", adminTokens, `{"kind":"personal"}`), 400, "owner"},
 		"too long a life":   {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acme"],"lifetime":"400d"}`), 400, "366 days"},
@@ -235,16 +235,16 @@ func TestAdminTokens(t *testing.T) {
 func TestCommands(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
 	for want, args := range map[string][]string{
-		"--account NAME":      {"token", "create"},
-		"invalid duration":    {"token", "create", "--group", "acme", "--lifetime", "soon"},
-		"no group 'acmee'":    {"token", "create", "--group", "acmee"},
-		"unknown flag":        {"token", "create", "--user", "alice"},
-		"malformed":           {"token", "revoke", "dpxy_00000000000000000000000000000000000000"},
-		"16 lower-case":       {"token", "revoke", "x/../y"},
-		"HTTP 404":            {"token", "revoke", strings.Repeat("a", 16)},
-		"requires at least 1": {"token", "revoke"},
-		"--pull GROUP/IMAGE":  {"explain", "--as", "alice"},
-		"unknown command":     {"token", "steal", "it"},
+		"--account NAME":               {"token", "create"},
+		"invalid duration":             {"token", "create", "--group", "acme", "--lifetime", "soon"},
+		"group 'acmee' does not exist": {"token", "create", "--group", "acmee"},
+		"unknown flag":                 {"token", "create", "--user", "alice"},
+		"malformed":                    {"token", "revoke", "dpxy_00000000000000000000000000000000000000"},
+		"16 lower-case":                {"token", "revoke", "x/../y"},
+		"HTTP 404":                     {"token", "revoke", strings.Repeat("a", 16)},
+		"requires at least 1":          {"token", "revoke"},
+		"--pull GROUP/IMAGE":           {"explain", "--as", "alice"},
+		"unknown command":              {"token", "steal", "it"},
 	} {
 		out, err := s.command(args...)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -14,7 +14,7 @@ import (
 // Refusals are warnings.
 const (
 	auditLogin        = "login"         // info; debug for a login that each request repeats
-	auditLoginRefused = "login refused" // the account as it was given, see [accounts.ShownName]
+	auditLoginRefused = "login refused" // the account as it was given, see [access.Accounts.ShownName]
 	auditThrottled    = "throttled"     // not checked: too many failed, or are being checked
 	auditTokenRefused = "token refused" // info if the token has expired
 	auditDenied       = "denied"        // an authenticated or anonymous caller lacks the right

@@ -9,7 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -115,7 +115,7 @@ func TestFinishAbandoned(t *testing.T) {
 }
 
 // fills are those of the one storage in use.
-func (s *site) fills() (fills []blobcache.Fill) {
+func (s *site) fills() (fills []fill.Progress) {
 	for _, c := range caches.All() {
 		fills = append(fills, c.blobs.Fills()...)
 	}

@@ -44,7 +44,7 @@ func TestBadJSON(t *testing.T) {
 		{`"name":"docker.io"`, `"name":"docker.io","credentials":{"username":"u","password":"secret"}`, "placeholder"},
 		{`"name":"docker.io"`, `"name":"docker.io","endpoint":"{env.NOT_SET}"`, "NOT_SET"},
 		{`"name":"docker.io"`, `"name":"docker.io","endpoint":"ftp://x"`, "invalid endpoint"},
-		{`"name":"docker.io"`, `"name":"docker.io"},{"name":"docker.io"`, "twice"},
+		{`"name":"docker.io"`, `"name":"docker.io"},{"name":"docker.io"`, "duplicate upstream"},
 		{`"upstreams":`, `"realm":"x","upstreams":`, "realm 'x'"},
 		{`"upstreams":`, `"token":{"lifetime":1},"upstreams":`, "token lifetime"},
 		{`"name":"alice"`, `"name":"a:b"`, "colon"},

@@ -9,9 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/gitlab"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
@@ -43,8 +40,9 @@ func status(code int, mediaType, body string) func(w http.ResponseWriter, r *htt
 	}
 }
 
-// TestGitLabAway: while GitLab cannot tell, what was known holds for the grace,
-// and all else is denied, without a word that a password is wrong.
+// TestGitLabAway: while GitLab cannot be asked, remembered answers serve for
+// the grace, everything else is denied, and no answer says that a password is
+// wrong.
 func TestGitLabAway(t *testing.T) {
 	for name, fault := range gitlabFaults {
 		t.Run(name, func(t *testing.T) {
@@ -73,8 +71,8 @@ func TestGitLabAway(t *testing.T) {
 	}
 }
 
-// TestGitLabAwayForLong: the grace ends.
-func TestGitLabAwayForLong(t *testing.T) {
+// TestGitLabGraceEnds: no answer is used for longer than the grace.
+func TestGitLabGraceEnds(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "grace 1s"))
 	start := time.Now()
@@ -86,7 +84,7 @@ func TestGitLabAwayForLong(t *testing.T) {
 		return s.get(manifestPath("acme", "alpine", "3.20"), a).StatusCode == http.StatusServiceUnavailable
 	})
 	if took := time.Since(start); took < time.Second {
-		t.Errorf("the grace ended after %v", took)
+		t.Errorf("the grace ended after %v, want at least 1s", took)
 	}
 	s.get(auth, basic("alice", alice)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	if !strings.Contains(s.logs(), "asking GitLab for user 24: status 503") {
@@ -94,8 +92,8 @@ func TestGitLabAwayForLong(t *testing.T) {
 	}
 }
 
-// TestGitLabReloadWhileAway: what is known outlives the configuration, unless
-// GitLab or the service token is another.
+// TestGitLabReloadWhileAway: remembered answers survive a reload, unless the
+// instance or the transport changes.
 func TestGitLabReloadWhileAway(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"))
@@ -110,7 +108,7 @@ func TestGitLabReloadWhileAway(t *testing.T) {
 	eventually(t, "GitLab is asked through another transport", func() bool { return s.get("/v2/", a).StatusCode == http.StatusOK })
 }
 
-// TestGitLabRedirects: no token goes where GitLab's answers point.
+// TestGitLabRedirects: no token is sent to where an answer of GitLab redirects.
 func TestGitLabRedirects(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	thief := gitlabtest.New(t)
@@ -127,15 +125,15 @@ func TestGitLabRedirects(t *testing.T) {
 		if thief.Asked("/") != 0 || g.Asked("/") != asked+1 {
 			t.Errorf("%s: a redirect was followed", name)
 		}
-		if !strings.Contains(s.logs(), "it redirects elsewhere") {
-			t.Error("the log does not tell")
+		if !strings.Contains(s.logs(), "it redirects") {
+			t.Error("the log does not say so")
 		}
 		s.stop()
 	}
 }
 
-// TestGitLabServiceToken: one that GitLab does not take, or that may not ask,
-// denies, and the log says so.
+// TestGitLabServiceToken: a service token that GitLab refuses denies access,
+// and the log says so.
 func TestGitLabServiceToken(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	line := gitlabAt(t, g, quickly)
@@ -144,7 +142,7 @@ func TestGitLabServiceToken(t *testing.T) {
 	s.secret("glpat-old-service-token")
 	s.get(auth, basic("alice", alice)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	if !strings.Contains(s.logs(), "refuses the service token") {
-		t.Error("the log does not tell")
+		t.Error("the log does not say so")
 	}
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(gitlabtest.ServiceToken+"\n"), 0o600); err != nil {
@@ -154,30 +152,12 @@ func TestGitLabServiceToken(t *testing.T) {
 	s.get(auth, basic("alice", alice)).expect(t, http.StatusOK, "")
 	for wrong, line := range map[string]string{
 		"is empty, or its file cannot be read": strings.Replace(line, "GITLAB_TOKEN", "GITLAB_TOKEN_THAT_IS_NOT_SET", 1),
-		"is not one as in":                     strings.Replace(line, g.URL(), "{env.GITLAB_TOKEN}", 1),
+		"invalid URL":                          strings.Replace(line, g.URL(), "{env.GITLAB_TOKEN}", 1),
 		"URL: ":                                strings.Replace(line, g.URL(), "{env.GITLAB_URL_THAT_IS_NOT_SET}", 1),
 		"shorter than cache_for":               "directory gitlab " + g.URL() + " {\n token {env.GITLAB_TOKEN}\n cache_for 1h\n grace 59m\n}",
 	} {
 		if err := s.tryLoad(line); err == nil || !strings.Contains(err.Error(), wrong) {
-			t.Errorf("%s: %v", wrong, err)
+			t.Errorf("got %v, want %q", err, wrong)
 		}
-	}
-}
-
-// TestGitLabInJSON: what is wrong with a configuration is found without a
-// Caddyfile too, and GitLab is not asked for that.
-func TestGitLabInJSON(t *testing.T) {
-	for wrong, d := range map[string]*gitlab.Directory{
-		"is not one as in":              {URL: "gitlab.example.com", Token: "{env.X}"},
-		"there is no service token":     {URL: "https://gitlab.example.com"},
-		"stands in the configuration":   {URL: "https://gitlab.example.com", Token: "glpat-xyz"},
-		"the grace 1s is shorter":       {URL: "https://gitlab.example.com", Token: "{env.X}", Grace: caddy.Duration(time.Second)},
-		"the token placeholder {env.X}": {URL: "https://gitlab.example.com", Token: "{env.X}"},
-	} {
-		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
-		if err := d.Provision(ctx); err == nil || !strings.Contains(err.Error(), wrong) {
-			t.Errorf("%s: %v", wrong, err)
-		}
-		cancel()
 	}
 }

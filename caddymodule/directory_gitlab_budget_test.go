@@ -9,9 +9,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// TestDeployTokensGuessed: an attacker with a hundred addresses does not get this
-// one banned at GitLab, keeps out no token that is known, and a new one at a place
-// that is known for no longer than the window, however long it goes on.
+// TestDeployTokensGuessed: guesses from a hundred addresses do not get this
+// address banned at GitLab, do not keep out a known token, and keep out a new
+// one from a known address for no longer than the window.
 func TestDeployTokensGuessed(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	secret := func(name string) string { return "gldt-" + name + "-secret-that-must-not-leak" }
@@ -56,8 +56,8 @@ func TestDeployTokensGuessed(t *testing.T) {
 	s.get(auth, basic("new", secret("new")), from("203.0.113.1")).expect(t, http.StatusOK, "") // it is known by now
 }
 
-// TestDeployTokensAlike: guesses at a name that another directory knows take places
-// as those at other names do, so that no answer tells which names there are.
+// TestDeployTokensAlike: guesses at a name of another directory are counted
+// like those at other names, so that no answer reveals which names exist.
 func TestDeployTokensAlike(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	s := newSite(t)
@@ -79,8 +79,8 @@ func TestDeployTokensAlike(t *testing.T) {
 	}
 }
 
-// TestDeployTokenHints: that the group of a deploy token was not found does not keep
-// a request from finding it that names the group.
+// TestDeployTokenHints: a deploy token whose group was not found is found by a
+// request that names the group.
 func TestDeployTokenHints(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	const secret = "gldt-ci-secret-that-must-not-leak"

@@ -13,8 +13,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestGitLabMembersOnly: by default, creating a public group at GitLab does not give
-// anybody access here, and anonymous callers get no token and cause no question.
+// TestGitLabMembersOnly: by default, a public group at GitLab gives nobody
+// access here, and anonymous clients get no token and cause no question.
 func TestGitLabMembersOnly(t *testing.T) {
 	g, alice, bob := gitlabtest.NewAcme(t)
 	up := registrytest.New(t)
@@ -49,8 +49,8 @@ func TestGitLabMembersOnly(t *testing.T) {
 	}
 }
 
-// TestGitLabGroupPatterns: only the groups that match exist here; GitLab is not
-// asked about others, and what GitLab gives in them counts for nothing.
+// TestGitLabGroupPatterns: only matching groups exist here. GitLab is not asked
+// about others, and roles in them do not count.
 func TestGitLabGroupPatterns(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	carol := g.AddUser(26, "carol")
@@ -91,9 +91,9 @@ func TestGitLabGroupPatterns(t *testing.T) {
 	s.get(auth, basic("out", "gldt-out-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestGitLabGroupPatternsAnew: which groups exist is a site's own decision, and one
-// of a moment: what a deploy token was refused for is not remembered beyond it.
-func TestGitLabGroupPatternsAnew(t *testing.T) {
+// TestGitLabGroupPatternsReload: each site has patterns of its own, and a
+// deploy token that was refused because of them is accepted when they change.
+func TestGitLabGroupPatternsReload(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	g.Groups[3].Deploy[12] = &gitlabtest.DeployToken{Name: "out", Secret: "gldt-out-secret-that-must-not-leak", Scopes: []string{"read_registry", "write_registry"}}
 	out := basic("out", "gldt-out-secret-that-must-not-leak")
@@ -107,8 +107,8 @@ func TestGitLabGroupPatternsAnew(t *testing.T) {
 	s.get(auth, out).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestGitLabGroupQuestions: neither anonymous callers nor one account use up the
-// questions about groups that others need.
+// TestGitLabGroupQuestions: neither anonymous clients nor one account use up
+// the questions about groups of the others.
 func TestGitLabGroupQuestions(t *testing.T) {
 	g, alice, bob := gitlabtest.NewAcme(t)
 	for i := range 40 {
@@ -139,7 +139,7 @@ func TestGitLabGroupQuestions(t *testing.T) {
 }
 
 // TestGitLabPublicLoginWarning: with members_only off, users of GitLab can open
-// the site's login to everybody; the log and explain say so.
+// an upstream login to everybody. The log and explain say so.
 func TestGitLabPublicLoginWarning(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))

@@ -10,8 +10,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// TestGitLabLogins: which credential gets in under which name, and that nothing
-// which may be a password is sent to GitLab.
+// TestGitLabLogins: which credentials are accepted with which user names, and
+// that nothing that may be a password is sent to GitLab.
 func TestGitLabLogins(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	token := func(id int64, user int64, name string, expires string, scopes ...string) string {
@@ -57,15 +57,15 @@ func TestGitLabLogins(t *testing.T) {
 	if g.Saw("password-that-must-not-leak") {
 		t.Error("a password was sent to GitLab")
 	}
-	for _, reason := range []string{"has not the scopes", "another user", "is blocked", "unknown account"} {
+	for _, reason := range []string{"lacks a required scope", "another user", "is blocked", "unknown account"} {
 		if !strings.Contains(s.logs(), reason) {
 			t.Errorf("the log does not say %q", reason)
 		}
 	}
 }
 
-// TestGitLabDeployTokens: one pulls from its group and below, and nowhere else but
-// where everybody may, whatever its maker called it.
+// TestGitLabDeployTokens: a deploy token pulls from its group, the subgroups
+// and public groups only, whatever its name is.
 func TestGitLabDeployTokens(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	scopes := []string{"read_registry", "read_virtual_registry"}
@@ -98,7 +98,7 @@ func TestGitLabDeployTokens(t *testing.T) {
 	if n := g.Asked("/api/v4/groups/{group}/deploy_tokens") - asked; n != 157 {
 		t.Errorf("a deploy token of nowhere made %d questions, want one for each group, once, and one for the group that a request names", n)
 	}
-	if !strings.Contains(s.logs(), "no group whose deploy tokens") {
+	if !strings.Contains(s.logs(), "no group with this deploy token") {
 		t.Error("the log does not say why")
 	}
 	// A user of that name is somebody else.
@@ -129,9 +129,9 @@ func TestGitLabDeployTokens(t *testing.T) {
 	s.get(auth, basic("gitlab+deploy-token-12", secret("child"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestSeveralGitLabs: a token that one instance does not know may be another's,
-// unless it bears the instance's own prefix.
-func TestSeveralGitLabs(t *testing.T) {
+// TestGitLabSeveralInstances: a token that one instance refuses is tried at the
+// next, unless it has the prefix of the first.
+func TestGitLabSeveralInstances(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	other := gitlabtest.New(t)
 	zoe := other.AddUser(1, "zoe")
@@ -160,8 +160,9 @@ func TestSeveralGitLabs(t *testing.T) {
 	}
 }
 
-// TestOtherGitLab: numbers and names of one instance are nobody's at another.
-func TestOtherGitLab(t *testing.T) {
+// TestGitLabOtherInstance: ids and names of one instance mean nothing at
+// another.
+func TestGitLabOtherInstance(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	other := gitlabtest.New(t)
 	other.AddUser(24, "alice") // who has the same first number, as roots do

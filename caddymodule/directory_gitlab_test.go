@@ -48,7 +48,8 @@ func (s *site) may(group string, status int, changes ...with) {
 	s.get(manifestPath(group, "alpine", "3.20"), changes...).expect(s.t, status, code)
 }
 
-// TestGitLabGroups: membership and visibility are GitLab's, subgroups and all.
+// TestGitLabGroups: membership and visibility are those at GitLab, including
+// subgroups.
 func TestGitLabGroups(t *testing.T) {
 	g, alice, bob := gitlabtest.NewAcme(t)
 	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off"))
@@ -84,8 +85,8 @@ func TestGitLabGroups(t *testing.T) {
 	}
 }
 
-// TestGitLabChanges: what changes at GitLab comes through when the remembered
-// answer is old, for tokens of before too.
+// TestGitLabChanges: changes at GitLab apply as soon as remembered answers are
+// no longer fresh, also to tokens issued before.
 func TestGitLabChanges(t *testing.T) {
 	g, alice, bob := gitlabtest.NewAcme(t)
 	g.Jobs["glcbt-64_job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 7, Project: 70, User: 24, Status: "running"}

@@ -13,9 +13,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
-// TestLDAPTokensNotBound: what has the shape of a token counts against the address
-// alone, so the server is not asked to take it for the password of an account: else
-// guesses of that shape could lock the account there.
+// TestLDAPTokensNotBound: a password with the form of a token is counted only
+// by address, so it is never sent to the server, where many guesses could lock
+// the account.
 func TestLDAPTokensNotBound(t *testing.T) {
 	l := ldaptest.New(t, true)
 	for name, directory := range map[string]string{
@@ -41,9 +41,9 @@ func TestLDAPTokensNotBound(t *testing.T) {
 	}
 }
 
-// TestLDAPStormSparesMembers: while strangers' logins wait for the server, a member's
-// pull that has to ask it does not wait behind them.
-func TestLDAPStormSparesMembers(t *testing.T) {
+// TestLDAPFloodSparesMembers: questions about a member do not wait behind a
+// flood of logins from unknown addresses.
+func TestLDAPFloodSparesMembers(t *testing.T) {
 	defer func(before access.Times) { answerLogins = before }(answerLogins)
 	answerLogins = access.Times{Failed: time.Millisecond, Checked: time.Millisecond}
 	l := ldaptest.New(t, true)
@@ -73,7 +73,7 @@ func TestLDAPStormSparesMembers(t *testing.T) {
 	before := asked.Load()
 	s.get("/v2/", bearer(token), from("192.0.2.1")).expect(t, http.StatusOK, "")
 	if n := asked.Load() - before; n > 20 {
-		t.Errorf("the server was asked %d questions before the member's", n)
+		t.Errorf("the server was asked %d questions before the one of the member, want at most 20", n)
 	}
 	l.Set(func() { l.Fault = nil })
 }

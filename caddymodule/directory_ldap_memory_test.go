@@ -7,8 +7,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
-// TestLDAPRecycledName: an access token is that of an entry, not of whoever gets
-// its name later.
+// TestLDAPRecycledName: an access token belongs to an entry, and ends when
+// another entry gets its name.
 func TestLDAPRecycledName(t *testing.T) {
 	l := ldaptest.New(t, true)
 	s := startWithAdmin(t, l.Directory("cache_for 1ns"), private("acme"))

@@ -33,9 +33,9 @@ func pulls(s *site, group string, who with) int {
 	return s.get(manifestPath(group, "alpine", "3.20"), who).StatusCode
 }
 
-// TestLDAP: a login by search and bind, roles by groups, and at each request
-// the directory as it was cache_for ago at most.
-func TestLDAP(t *testing.T) {
+// TestLDAPDirectory: logins by search and bind, roles by groups, and changes
+// that apply at the next request after cache_for.
+func TestLDAPDirectory(t *testing.T) {
 	up := registrytest.New(t)
 	l := ldaptest.New(t, true)
 	l.Group("platform", "alice", "bob")
@@ -80,13 +80,12 @@ func TestLDAP(t *testing.T) {
 	s.load(append(lines, private("acme"), private("tools"), "blocked carol")...)
 	s.get("/v2/", bearer(tokens["carol"])).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if n := len(l.Clear); n > 0 {
-		t.Errorf("%d operations were not encrypted", n)
+		t.Errorf("got %d operations without encryption, want none", n)
 	}
 }
 
-// TestLDAPNames: names are compared as LDAP does, the account is called what
-// the entry says, and whatever a name is made of, it is not part of a filter or
-// of a DN.
+// TestLDAPNames: names are compared as LDAP does, the account has the name in
+// its entry, and no name changes a filter or a DN.
 func TestLDAPNames(t *testing.T) {
 	l := ldaptest.New(t, true)
 	l.Put("uid=Zoe,"+ldaptest.People, "uid", "Zoe", "mail", "zoe@example.com", "userPassword", passwordOf("Zoe"))
@@ -108,7 +107,7 @@ func TestLDAPNames(t *testing.T) {
 			t.Errorf("%s: %d instead of %d", name, a.StatusCode, status)
 		}
 	}
-	for _, message := range []string{"has 2 values of uid", "user_filter finds more than one entry", "must find it by both"} {
+	for _, message := range []string{"has 2 values of uid", "user_filter finds more than one entry", "finds it by both"} {
 		if !strings.Contains(s.logs(), message) {
 			t.Errorf("the log does not say %q", message)
 		}
@@ -134,8 +133,8 @@ func TestLDAPNames(t *testing.T) {
 	}
 }
 
-// TestLDAPBindAlone: without a service account a login tells all, and a name
-// cannot lead to another DN than its own.
+// TestLDAPBindAlone: without a service account, roles are those of the login,
+// and no name leads to the DN of another.
 func TestLDAPBindAlone(t *testing.T) {
 	up := registrytest.New(t)
 	l := ldaptest.New(t, false)
@@ -184,12 +183,12 @@ func TestLDAPBindAlone(t *testing.T) {
 		t.Errorf("bound as %q without a password", dns)
 	}
 	if len(l.Clear) > 0 {
-		t.Errorf("not encrypted: %q", l.Clear)
+		t.Errorf("got operations %q without encryption, want none", l.Clear)
 	}
 }
 
-// TestLDAPTime: an unknown name takes no less than the price of a wrong password,
-// and a good password is not asked about again.
+// TestLDAPTime: an unknown name takes no less than a wrong password, and a
+// right password is remembered.
 func TestLDAPTime(t *testing.T) {
 	const price = 30 * time.Millisecond // of the server's hash
 	l := ldaptest.New(t, true)

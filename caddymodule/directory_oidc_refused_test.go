@@ -16,8 +16,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 )
 
-// TestOIDCRefused: an id token that is not just right gets nobody in. The log
-// has the reason, the client has not, and no other directory is asked.
+// TestOIDCRefused: an id token with any fault is refused. The log has the
+// reason, the client does not get it, and no other directory is asked.
 func TestOIDCRefused(t *testing.T) {
 	issuer := oidctest.New(t)
 	s := newSite(t)
@@ -41,7 +41,7 @@ func TestOIDCRefused(t *testing.T) {
 		"other audiences":        {issuer.Token(oidctest.Claim("aud", []string{"a", "b"})), "claim aud"},
 		"no audience":            {issuer.Token(oidctest.Claim("aud", nil)), "claim aud"},
 		"audience begins":        {issuer.Token(oidctest.Claim("aud", "registry.example.com.evil")), "claim aud"},
-		"required is other":      {issuer.Token(oidctest.Claim("ref", "refs/heads/mainly")), "claim ref is not refs/heads/main but"},
+		"required is other":      {issuer.Token(oidctest.Claim("ref", "refs/heads/mainly")), "claim ref must be refs/heads/main, not"},
 		"required is away":       {issuer.Token(oidctest.Claim("ref", nil)), "claim ref"},
 		"required is case":       {issuer.Token(oidctest.Claim("ref", "refs/heads/Main")), "claim ref"},
 		"required is other kind": {issuer.Token(oidctest.Claim("ref", map[string]string{"refs/heads/main": "refs/heads/main"})), "claim ref"},
@@ -53,15 +53,15 @@ func TestOIDCRefused(t *testing.T) {
 		"alg none":               {issuer.Sign(issuer.Unsigned(jwt.SigningMethodNone), jwt.UnsafeAllowNoneSignatureType), "algorithm"},
 		"HS256, PEM":             {issuer.Sign(issuer.Unsigned(jwt.SigningMethodHS256), publicPEM(t, issuer.Key)), "algorithm"},
 		"HS256, JWK":             {issuer.Sign(issuer.Unsigned(jwt.SigningMethodHS256), publicJWK(t, issuer)), "algorithm"},
-		"ES384 of a P-256":       {parts[0] + "." + parts[1] + "." + parts[2] + parts[2], "not by a key"},
+		"ES384 of a P-256":       {parts[0] + "." + parts[1] + "." + parts[2] + parts[2], "matches the signature"},
 		"cut":                    {parts[0] + "." + parts[1] + ".", "refused"},
-		"of another token":       {parts[0] + "." + other[1] + "." + parts[2], "not by a key"},
-		"another's key":          {foreign.Token(), "not by a key"},
-		"another's, in jwk":      {foreign.Token(headerField("jwk", json.RawMessage(publicJWK(t, foreign)))), "not by a key"},
-		"another's, at jku":      {foreign.Token(headerField("jku", "http://127.0.0.1:1/keys")), "not by a key"},
+		"of another token":       {parts[0] + "." + other[1] + "." + parts[2], "matches the signature"},
+		"another's key":          {foreign.Token(), "matches the signature"},
+		"another's, in jwk":      {foreign.Token(headerField("jwk", json.RawMessage(publicJWK(t, foreign)))), "matches the signature"},
+		"another's, at jku":      {foreign.Token(headerField("jku", "http://127.0.0.1:1/keys")), "matches the signature"},
 		"another's kid":          {issuer.Token(headerField("kid", "../../one")), "no key"},
-		"no kid, another's":      {foreign.Token(headerField("kid", nil)), "not by a key"},
-		"crit":                   {issuer.Token(headerField("crit", []string{"exp"}), headerField("exp", 1)), "not by a key"},
+		"no kid, another's":      {foreign.Token(headerField("kid", nil)), "matches the signature"},
+		"crit":                   {issuer.Token(headerField("crit", []string{"exp"}), headerField("exp", 1)), "matches the signature"},
 		"kid is a number":        {issuer.Token(headerField("kid", 7)), "refused"},
 		"long algorithm":         {issuer.Token(headerField("alg", strings.Repeat("ES256", 1000))), "algorithm"},
 	} {
@@ -78,7 +78,7 @@ func TestOIDCRefused(t *testing.T) {
 		}
 		logs := s.logs()[known:]
 		if !strings.Contains(logs, c.reason) || !strings.Contains(logs, "the id token is refused") || len(logs) > 10_000 {
-			t.Errorf("%s: the log does not tell of %q: %.2000s", name, c.reason, logs)
+			t.Errorf("%s: the log does not contain %q: %.2000s", name, c.reason, logs)
 		}
 		if heard := elsewhereHeard.Load().(string); c.raw != "" && strings.Contains(heard, c.raw) || !strings.HasPrefix(heard, "nobody-") {
 			t.Errorf("%s: another directory has heard %q", name, heard)
@@ -92,9 +92,9 @@ func TestOIDCRefused(t *testing.T) {
 	}
 }
 
-// TestOIDCNotMine: what is no token of the issuer's is left to the directories
-// after, without a word to the issuer.
-func TestOIDCNotMine(t *testing.T) {
+// TestOIDCOtherIssuer: a password that is not a token of the issuer goes to the
+// next directory, and the issuer is not asked.
+func TestOIDCOtherIssuer(t *testing.T) {
 	issuer := oidctest.New(t)
 	s := start(t, issuer.Directory("map repository_owner acme -> acme"), "directory elsewhere", private("acme"))
 	s.secret(passwordOf("elsewhere"))

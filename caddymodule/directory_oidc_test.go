@@ -9,16 +9,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/oidc"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestOIDC: an id token is a login, at the token service and at the registry.
-func TestOIDC(t *testing.T) {
+// TestOIDCDirectory: an id token is accepted as a login, by the token service
+// and by the registry.
+func TestOIDCDirectory(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	issuer := oidctest.New(t)
@@ -51,8 +49,8 @@ func TestOIDC(t *testing.T) {
 	}
 }
 
-// TestOIDCNames: what an issuer calls an account is a name in its directory, and
-// no other directory's account.
+// TestOIDCNames: the name that an issuer gives an account is a name in its
+// directory, and not the account of another directory.
 func TestOIDCNames(t *testing.T) {
 	issuer := oidctest.New(t)
 	raw := issuer.Token(oidctest.Claim("sub", "alice"))
@@ -76,8 +74,7 @@ func TestOIDCNames(t *testing.T) {
 	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestOIDCReload: the rules that are configured now decide over what was given
-// for id tokens before.
+// TestOIDCReload: the present rules apply to tokens that were issued before.
 func TestOIDCReload(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
@@ -123,8 +120,8 @@ func TestOIDCReload(t *testing.T) {
 	}
 }
 
-// TestOIDCAway: an issuer that cannot be asked lets nobody in who is not in
-// already, and says so rather than that the login is wrong.
+// TestOIDCAway: while the issuer cannot be asked, new logins fail as
+// unavailable rather than as wrong, and tokens issued before stay valid.
 func TestOIDCAway(t *testing.T) {
 	issuer := oidctest.New(t)
 	other := httptest.NewServer(oidctest.Says(200, `{"keys":[]}`))
@@ -166,7 +163,7 @@ func TestOIDCAway(t *testing.T) {
 		s.get(auth, as("alice")).expect(t, http.StatusOK, "")
 		logs := s.logs()[known:]
 		if !strings.Contains(logs, reason) {
-			t.Errorf("the log does not tell of %q: %.1000s", reason, logs)
+			t.Errorf("the log does not contain %q: %.1000s", reason, logs)
 		}
 		if strings.Contains(logs, strings.Repeat("page ", 60)) {
 			t.Error("the log holds the issuer's whole answer")
@@ -177,8 +174,7 @@ func TestOIDCAway(t *testing.T) {
 	s.get(auth, idToken(raw)).expect(t, http.StatusOK, "")
 }
 
-// TestOIDCPrivateCA: an issuer whose certificate is not the public's takes a
-// transport.
+// TestOIDCPrivateCA: an issuer with a private CA needs a transport.
 func TestOIDCPrivateCA(t *testing.T) {
 	issuer := oidctest.New(t)
 	server := httptest.NewTLSServer(issuer)
@@ -198,20 +194,5 @@ func TestOIDCPrivateCA(t *testing.T) {
 	s.get("/v2/", idToken(raw)).expect(t, http.StatusOK, "")
 	if !strings.Contains(s.logs(), `"account":"repo:acme/app:ref:refs/heads/main","directory":"oidc"`) {
 		t.Error("the log does not tell the account and its directory")
-	}
-}
-
-// BenchmarkOIDCLogin is what a login with an id token pays once keys are known.
-func BenchmarkOIDCLogin(b *testing.B) {
-	issuer := oidctest.New(b)
-	o := &oidc.Directory{Issuer: issuer.URL, Audiences: []string{"registry.example.com"}, Maps: []*oidc.Map{{Claim: "repository_owner", Value: "acme", Group: "acme"}}}
-	if err := o.Provision(caddy.Context{}); err != nil {
-		b.Fatal(err)
-	}
-	login := directory.Login{Name: "ci", Password: issuer.Token()}
-	for b.Loop() {
-		if _, err := o.Authenticate(b.Context(), login); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

@@ -53,8 +53,8 @@ func hexStatic(t *testing.T, users ...*static.User) *static.Directory {
 	return d
 }
 
-// TestHashModule: a hash that is neither bcrypt nor argon2id is for the module,
-// and only such a one.
+// TestHashModule: the hash module compares hashes that are neither bcrypt nor
+// argon2id, and no others.
 func TestHashModule(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
@@ -68,14 +68,14 @@ func TestHashModule(t *testing.T) {
 		s.get("/v2/", loginAs(name, "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if n := hexCompared.Load(); n != 4 {
-		t.Errorf("the module has compared %d times", n)
+		t.Errorf("the module compared %d times, want 4", n)
 	}
 }
 
-// TestDecoys: an unknown name costs one comparison with the hash of an account,
-// the same for each try, and over many names as often with each kind of hash as
-// there are accounts of the kind, in whatever directory they are.
-func TestDecoys(t *testing.T) {
+// TestFeignLocally: an unknown name costs one comparison with the hash of an
+// account: the same for each attempt, and over many names with each kind of
+// hash in proportion to its accounts.
+func TestFeignLocally(t *testing.T) {
 	cheap, err := bcrypt.GenerateFromPassword([]byte("x"), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +114,7 @@ func TestDecoys(t *testing.T) {
 		other += first
 	}
 	if other < 50 || other > 160 {
-		t.Errorf("%d of 400 names were compared with the hash of a quarter of the accounts", other)
+		t.Errorf("got %d of 400 names compared with the hash of a quarter of the accounts, want about 100", other)
 	}
 	hexCompared.Store(0)
 	for i := range 50 {
@@ -123,6 +123,6 @@ func TestDecoys(t *testing.T) {
 		}
 	}
 	if n := hexCompared.Load(); n == 0 || n == 50 {
-		t.Errorf("%d of 50 logins were compared with the module's hash", n)
+		t.Errorf("got %d of 50 logins compared by the module, want some", n)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
@@ -62,8 +62,8 @@ func (l *Downloads) check() error {
 	switch {
 	case l.Max < 0 || l.Max > maxDownloads:
 		return fmt.Errorf("downloads: max must be a number from 1 to %d", maxDownloads)
-	case l.MaxPerGroup < 0 || l.MaxPerGroup > cmp.Or(l.Max, blobcache.DefaultFills):
-		return fmt.Errorf("downloads: max_per_group must be a number from 1 to max, which is %d", cmp.Or(l.Max, blobcache.DefaultFills))
+	case l.MaxPerGroup < 0 || l.MaxPerGroup > cmp.Or(l.Max, fill.DefaultFills):
+		return fmt.Errorf("downloads: max_per_group must be a number from 1 to max, which is %d", cmp.Or(l.Max, fill.DefaultFills))
 	case l.MinRate < -1 || l.MinRateUnread < -1:
 		return errors.New("downloads: min_rate and min_rate_unread must be a number of bytes per second, or -1 for no minimum")
 	case l.RateWindow != 0 && time.Duration(l.RateWindow) < minWindow || l.StallTimeout != 0 && time.Duration(l.StallTimeout) < minWindow:
@@ -73,8 +73,8 @@ func (l *Downloads) check() error {
 }
 
 // limits returns the limits for the cache, in which 0 means the default.
-func (l *Downloads) limits() blobcache.SourceLimits {
-	return blobcache.SourceLimits{
+func (l *Downloads) limits() fill.SourceLimits {
+	return fill.SourceLimits{
 		Fills:         l.Max,
 		GroupFills:    l.MaxPerGroup,
 		MinRate:       l.MinRate,

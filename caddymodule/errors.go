@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -106,19 +106,19 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case upstream.Timeout:
 		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
-	if errors.Is(err, blobcache.ErrDigestMismatch) {
+	if errors.Is(err, fill.ErrDigestMismatch) {
 		return fail(badGateway, "%s sent content that does not match %s", repo.upstream, ex.route.reference())
 	}
-	if errors.Is(err, blobcache.ErrUnconfirmed) {
+	if errors.Is(err, fill.ErrUnconfirmed) {
 		return fail(badGateway, "%s did not reliably confirm that it has %s", repo.upstream, ex.route.reference())
 	}
 	if errors.Is(err, pullthrough.ErrTooManyQuestions) {
 		return ex.tooBusy(repo, "questions", "to", err)
 	}
-	if errors.Is(err, blobcache.ErrBusy) {
+	if errors.Is(err, fill.ErrBusy) {
 		return ex.tooBusy(repo, "downloads", "from", err)
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, blobcache.ErrTooSlow) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fill.ErrTooSlow) {
 		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
 	e := fail(unavailable, "%s cannot be reached", repo.upstream)

@@ -80,7 +80,7 @@ func (ex *exchange) authorize(role directory.Role) *apiError {
 	if err != nil {
 		return ex.handler.unavailable("decide about a group", err)
 	}
-	if ex.insider = v.Insider; v.Ok {
+	if ex.insider = v.Insider; v.Allowed {
 		return nil
 	}
 	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})
@@ -111,7 +111,7 @@ func (ex *exchange) checkLimits(repo *repository) *apiError {
 	}
 	image := access.NewImage(repo.upstream, repo.name, ex.route.tag)
 	v := ex.handler.limits.Decide(ex.route.group, image)
-	if v.OK {
+	if v.Allowed {
 		return nil
 	}
 	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})

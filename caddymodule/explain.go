@@ -40,10 +40,10 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 		return e, err
 	}
 	v, err := h.policy.Decide(ctx, caller, rt.group, directory.Member)
-	e.Allowed, e.Rule = v.Ok, v.Rule
-	if limit := h.limits.Decide(rt.group, access.NewImage(repo.upstream, repo.name, rt.tag)); v.Ok {
+	e.Allowed, e.Rule = v.Allowed, v.Rule
+	if limit := h.limits.Decide(rt.group, access.NewImage(repo.upstream, repo.name, rt.tag)); v.Allowed {
 		e.Limits = limit.Rules
-		if !limit.OK {
+		if !limit.Allowed {
 			e.Allowed, e.Rule = false, limit.Rule
 		}
 	}

@@ -153,7 +153,7 @@ func TestSites(t *testing.T) {
 		here.get("/v2/", basic("", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		here.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 	}
-	if out, err := s.command("token", "create", "--group", "acme"); err == nil || !strings.Contains(err.Error(), "give each a name") {
+	if out, err := s.command("token", "create", "--group", "acme"); err == nil || !strings.Contains(err.Error(), "give each site its own name") {
 		t.Errorf("%v, %s", err, out)
 	}
 	if !strings.Contains(s.logs(), "access tokens are off") {

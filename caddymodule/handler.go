@@ -179,7 +179,7 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 		return err
 	}
 	h.gate = &access.Gate{Accounts: h.accounts, Throttle: throttle}
-	h.tokens = &access.Tokens{Accounts: h.accounts, Access: h.policy, Logger: h.logger}
+	h.tokens = &access.Tokens{Accounts: h.accounts, Policy: h.policy, Logger: h.logger}
 	store, err := openTokens(&h.lease, ctx.Storage())
 	if err != nil {
 		return err

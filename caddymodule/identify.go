@@ -55,26 +55,26 @@ func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 // logLogin logs the outcome of a login, possibly after the end of its request. A
 // login that is repeated has a level of its own.
 func (h *Handler) logLogin(o access.Outcome, audit auditor, line auditLine, secret string, repeated zapcore.Level) {
-	line.directory = o.Who.Directory
-	trouble := o.Trouble
+	line.directory = o.Caller.Directory
+	failure := o.HiddenBy
 	switch {
 	case o.Err == nil && o.Repeated:
-		audit.record(repeated, auditLine{auditLogin, o.Who.Name, o.Who.Directory, o.Who.Token, "password as before"})
+		audit.record(repeated, auditLine{auditLogin, o.Caller.Name, o.Caller.Directory, o.Caller.Token, "password as before"})
 		return
 	case o.Err == nil:
-		audit.record(zap.InfoLevel, auditLine{auditLogin, o.Who.Name, o.Who.Directory, o.Who.Token, "password"})
+		audit.record(zap.InfoLevel, auditLine{auditLogin, o.Caller.Name, o.Caller.Directory, o.Caller.Token, "password"})
 		return
 	case directory.IsRefusal(o.Err):
-		line.reason = access.RefusalReason(o.Err, o.Who.Directory, secret)
+		line.reason = access.RefusalReason(o.Err, o.Caller.Directory, secret)
 		audit.record(zap.WarnLevel, line)
 	case errors.Is(o.Err, password.ErrBusy):
 		line.event, line.reason = auditThrottled, password.ErrBusy.Error()
 		audit.record(zap.WarnLevel, line)
 	default:
-		trouble = o.Err
+		failure = o.Err
 	}
-	if trouble != nil && !errors.Is(trouble, password.ErrBusy) {
-		h.logger.Error("cannot check a login", zap.String("error", access.TroubleText(trouble, secret)))
+	if failure != nil && !errors.Is(failure, password.ErrBusy) {
+		h.logger.Error("cannot check a login", zap.String("error", access.ErrorText(failure, secret)))
 	}
 }
 
@@ -97,7 +97,7 @@ func (ex *exchange) refresh(raw string) (access.Caller, *apiError) {
 		return access.Caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
 	}
 	caller, id, err := ex.bearer(raw, tokenissuer.Refresh)
-	if caller.Refresh = (access.Refresh{Raw: raw, Ends: time.Unix(id.AuthTime, 0).Add(refreshFor(caller))}); err == nil && !time.Now().Before(caller.Refresh.Ends) {
+	if caller.Refresh = (access.RefreshToken{Raw: raw, Ends: time.Unix(id.AuthTime, 0).Add(refreshFor(caller))}); err == nil && !time.Now().Before(caller.Refresh.Ends) {
 		err = fmt.Errorf("%w: its login is too long ago", directory.ErrUnknownAccount)
 	}
 	switch {

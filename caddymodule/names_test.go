@@ -69,7 +69,7 @@ func TestAccountsByName(t *testing.T) {
 	for as, want := range map[string]string{
 		"alice": "allowed: member", "static:alice": "allowed: member", "ldap:alice": "denied: not a member", "ldap:nobody": "denied: unknown account",
 		"static:bob": "denied: unknown account", "ldap:bob": "denied: not a member",
-		"bob": "write `--as static:bob` or `--as ldap:bob`", "corp:bob": "no directory is called 'corp'; write `--as static:bob` or `--as ldap:bob`", "ldap:": "names no account",
+		"bob": "write `--as static:bob` or `--as ldap:bob`", "corp:bob": "unknown directory 'corp'; write `--as static:bob` or `--as ldap:bob`", "ldap:": "missing account name",
 	} {
 		out, err := s.command("explain", "--as", as, "--pull", "acme/alpine")
 		if text := fmt.Sprint(out, err); !strings.Contains(text, want) {
@@ -114,11 +114,11 @@ func TestTokenEntries(t *testing.T) {
 // TestNamesInJSON: what a Caddyfile says with a line is said of JSON too.
 func TestNamesInJSON(t *testing.T) {
 	for config, want := range map[string]string{
-		`{"directories":[{"type":"static","users":[{"name":"alice"}]},{"type":"elsewhere"}],"groups":[{"path":"acme","owners":["bob"]}]}`:                                 "group acme: owners bob: there are several directories",
-		`{"directories":[{"type":"elsewhere"},{"type":"elsewhere"}],"groups":[{"path":"acme"}]}`:                                                                          "two directories are called elsewhere",
-		`{"directories":[{"type":"static","name":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                  "cannot be called tokens",
-		`{"directories":[{"type":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                                  "cannot be called tokens",
-		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"blocked":["ci.example.com#7"]}`:                                   "blocked ci.example.com#7: accounts of id tokens have no issuer before their names any more; write `blocked oidc:7`",
+		`{"directories":[{"type":"static","users":[{"name":"alice"}]},{"type":"elsewhere"}],"groups":[{"path":"acme","owners":["bob"]}]}`:                                 "group acme: owners bob: ambiguous, because the site has several directories",
+		`{"directories":[{"type":"elsewhere"},{"type":"elsewhere"}],"groups":[{"path":"acme"}]}`:                                                                          "duplicate directory name 'elsewhere'",
+		`{"directories":[{"type":"static","name":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                  "name 'tokens' is reserved",
+		`{"directories":[{"type":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                                  "name 'tokens' is reserved",
+		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"blocked":["ci.example.com#7"]}`:                                   "blocked ci.example.com#7: names of accounts from ID tokens no longer begin with the issuer; write `blocked oidc:7`",
 		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"admins":["ci.example.com#7"]}`:                                    "write `admins oidc:7`",
 		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"admins":["elsewhere.example.com#7"]}`:                             "",
 		`{"directories":[{"type":"static"},{"type":"oidc","name":"ci","issuer":"http://[::1]:81/x"}],"groups":[{"path":"acme","owners":["http://[::1]:81/x#repo:a/b"]}]}`: "write `owners ci:repo:a/b`",
@@ -126,8 +126,8 @@ func TestNamesInJSON(t *testing.T) {
 		`{"directories":[{"type":"oidc","prefix":""}],"groups":[{"path":"acme"}]}`:                                                                                        "prefix has been removed",
 		`{"directories":[{"type":"authentication","prefix":"x"}],"groups":[{"path":"acme"}]}`:                                                                             "prefix has been removed",
 		`{"directories":[{"type":"static"}],"groups":[{"path":"acme","members_from":["gitlab"]}]}`:                                                                        "group acme: members_from gitlab",
-		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"admins":["ldap:root"]}`:                                                                           "admins ldap:root: no directory is called 'ldap'",
-		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"blocked":["ldap:root"]}`:                                                                          "blocked ldap:root: no directory is called 'ldap'",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"admins":["ldap:root"]}`:                                                                           "admins ldap:root: unknown directory 'ldap'",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"blocked":["ldap:root"]}`:                                                                          "blocked ldap:root: unknown directory 'ldap'",
 		`{"directories":[{"type":"static"}],"groups":[{"path":"acme","members":["alice"]}],"admins":["static:root"],"blocked":["any"]}`:                                   "",
 	} {
 		h := new(Handler)

@@ -18,7 +18,7 @@ func TestNullJSON(t *testing.T) {
 		`{"directories":[{"type":null}],` + group + `}`:                                                                     "module name not specified",
 		`{"groups":[null]}`:                                                                                                 "a group is null",
 		`{"groups":null}`:                                                                                                   "there is no group",
-		`{"groups":[{"path":null}]}`:                                                                                        "a group's path",
+		`{"groups":[{"path":null}]}`:                                                                                        "invalid group ''",
 		`{"groups":[{"path":"acme","upstreams":[null]}]}`:                                                                   "upstream",
 		`{"upstreams":[null],` + group + `}`:                                                                                "an upstream is null",
 		`{"directories":[{"type":"static","users":[null]}],` + group + `}`:                                                  "a user is null",
@@ -32,7 +32,7 @@ func TestNullJSON(t *testing.T) {
 		`{"directories":[{"type":"oidc","issuer":"https://i.example","audiences":["a"],"require":[null]}],` + group + `}`:   "a requirement is null",
 		`{"directories":[{"type":"gitlab","url":"https://g.example","token":"{env.HOME}","transport":null}],` + group + `}`: "module name not specified",
 		`{"token":null,"private_groups":null,"admins":null,"blocked":null,` + group + `}`:                                   "",
-		`{"blocked":[null],` + group + `}`:                                                                                  "it names no account",
+		`{"blocked":[null],` + group + `}`:                                                                                  "missing account name",
 		`{"directories":null,"upstreams":null,` + group + `}`:                                                               "",
 	} {
 		raw := strings.Replace(config, "{", `{"handler":"dependency_proxy",`, 1)

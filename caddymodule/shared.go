@@ -94,7 +94,7 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 		}
 		ctx, stop := context.WithCancel(context.Background())
 		limits := module.Limits()
-		limits.Parts = pullthrough.Children
+		limits.Children = pullthrough.Children
 		c := &sharedCache{
 			name:  module.String(),
 			blobs: blobcache.New(blobs, limits, storage.LogHooks(processLogger)),

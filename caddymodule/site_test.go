@@ -21,7 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -300,7 +300,7 @@ func (s *site) awaitStored(digests ...string) {
 		name := filepath.Join(s.cache, "blobs", algorithm, hex[:2], hex)
 		eventually(s.t, digest+" is stored", func() bool {
 			_, err := os.Stat(name)
-			return err == nil && !slices.ContainsFunc(s.fills(), func(f blobcache.Fill) bool { return string(f.Digest) == digest })
+			return err == nil && !slices.ContainsFunc(s.fills(), func(f fill.Progress) bool { return string(f.Digest) == digest })
 		})
 	}
 }

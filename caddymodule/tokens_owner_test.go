@@ -143,7 +143,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 		t.Helper()
 		table := s.mustCommand("token", "list")
 		for directory, token := range tokens {
-			want, state := http.StatusUnauthorized, "it was made before directories had names"
+			want, state := http.StatusUnauthorized, "it was created before directories had names"
 			for _, name := range good {
 				if name == directory {
 					want, state = http.StatusOK, "valid"
@@ -218,7 +218,7 @@ func TestTokenSources(t *testing.T) {
 		}
 		status("as it was", row[0], 200, "valid")
 		status("from elsewhere", row[1], 401, "ended: the directory "+name+" has another URL")
-		status("with another name", strings.Replace(row[0], "{\n", "{\n name corp\n", 1), 401, "ended: no directory is called "+name)
+		status("with another name", strings.Replace(row[0], "{\n", "{\n name corp\n", 1), 401, "ended: the directory "+name+" no longer exists")
 		status("another's name", strings.Replace(row[0], "{\n", "{\n name corp\n", 1)+"directory authentication {\n name "+name+"\n provider scribbler on\n}\n", 401, "ended: the directory "+name+" has another URL")
 		status("as it was again", row[0], 200, "valid")
 	}

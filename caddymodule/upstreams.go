@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -259,11 +259,10 @@ func fingerprint(settings string, addresses ...*url.URL) string {
 // sourceFor returns the source for the pulls of a group: with the credentials of the
 // nearest group that has some, or with those of the upstream.
 func (u *Upstream) sourceFor(group string) *source {
-	for group != "" {
-		if own := u.sources[group]; own != nil {
+	for path := range access.Upwards(group) {
+		if own := u.sources[path]; own != nil {
 			return own
 		}
-		group = group[:max(strings.LastIndexByte(group, '/'), 0)]
 	}
 	return u.sources[""]
 }

@@ -95,7 +95,7 @@ func (c *Credentials) check() error {
 		return nil
 	case c.Username == "":
 		return errors.New("the user name of the credentials is empty")
-	case !strings.HasPrefix(c.Password, "{") || !strings.HasSuffix(c.Password, "}"):
+	case !parse.IsPlaceholder(c.Password):
 		return errors.New("the password of the credentials must not be in the configuration, where the admin API shows it; write a placeholder such as {env.HUB_TOKEN} or {file./run/secrets/hub_token}")
 	}
 	return nil

@@ -3,17 +3,17 @@ package caddymodule
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
 // loginHolder returns where the credentials are configured with which a group pulls
 // from an upstream: "group PATH", "upstream NAME" or, for anonymous pulls, "".
 func (h *Handler) loginHolder(group string, u *Upstream) string {
-	for path := group; path != ""; path = path[:max(strings.LastIndexByte(path, '/'), 0)] {
+	for path := range access.Upwards(group) {
 		for _, g := range h.Groups {
 			if g.Path == path && slices.ContainsFunc(g.Upstreams, func(gu *GroupUpstream) bool { return gu.Name == u.Name }) {
 				return "group " + path

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -18,7 +19,7 @@ import (
 func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Reader, Status, error) {
 	c := &r.config
 	claim := &blobClaim{repository: r, digest: d}
-	reader, origin, err := c.Cache.Get(ctx, blobcache.Request{
+	reader, origin, err := c.Cache.Get(ctx, fill.Request{
 		Digest:   d,
 		Size:     -1,
 		Limit:    c.Quotas.Limit(c.Scope),
@@ -38,21 +39,21 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	}
 	c.Quotas.Used(c.Scope, d, false)
 	switch {
-	case origin == blobcache.Joined:
+	case origin == fill.Joined:
 		return reader, Joined, nil
-	case origin == blobcache.Hit && !claim.asked:
+	case origin == fill.Hit && !claim.asked:
 		return reader, Hit, nil
 	}
 	return reader, Miss, nil
 }
 
-func (r *Repository) fetchBlob(d digest.Digest) blobcache.Fetch {
-	return func(ctx context.Context, offset, length int64, etag string) (*blobcache.Body, error) {
+func (r *Repository) fetchBlob(d digest.Digest) fill.Fetch {
+	return func(ctx context.Context, offset, length int64, etag string) (*fill.Body, error) {
 		body, err := r.config.Registry.Blob(ctx, r.config.Name, d, offset, length, etag)
 		if err != nil {
 			return nil, err
 		}
-		return &blobcache.Body{
+		return &fill.Body{
 			ReadCloser: body.ReadCloser, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain,
 		}, nil
 	}
@@ -77,7 +78,7 @@ func (r *Repository) StatBlob(ctx context.Context, d digest.Digest) (size int64,
 	} else {
 		size, err = claim.ask(ctx, -1)
 	}
-	if errors.Is(err, blobcache.ErrUnconfirmed) || err == nil && size < 0 {
+	if errors.Is(err, fill.ErrUnconfirmed) || err == nil && size < 0 {
 		return r.fetchSize(ctx, d)
 	}
 	return size, Miss, err
@@ -99,26 +100,26 @@ func (r *Repository) fetchSize(ctx context.Context, d digest.Digest) (size int64
 // blobClaim decides whether a repository may have a stored blob: upstream must
 // have delivered the blob to it, or have delivered it to another repository and
 // confirm that this one contains it. Otherwise the blob is downloaded. It
-// implements [blobcache.Claim].
+// implements [fill.Claim].
 type blobClaim struct {
 	repository *Repository
 	digest     digest.Digest
 	asked      bool // whether Confirm was called
 }
 
-// Standing implements [blobcache.Claim]. The size is -1 if it is not known.
-func (c *blobClaim) Standing(ctx context.Context) blobcache.Standing {
+// Standing implements [fill.Claim]. The size is -1 if it is not known.
+func (c *blobClaim) Standing(ctx context.Context) fill.Standing {
 	config := &c.repository.config
 	if link, err := config.Index.Link(ctx, config.Scope, c.digest); err == nil {
-		return blobcache.Standing{Linked: true, Size: link.Size, Delivered: true}
+		return fill.Standing{Linked: true, Size: link.Size, Delivered: true}
 	}
 	if delivery, err := config.Index.Delivery(ctx, config.Scope, c.digest); err == nil {
-		return blobcache.Standing{Size: delivery.Size, Delivered: true}
+		return fill.Standing{Size: delivery.Size, Delivered: true}
 	}
-	return blobcache.Standing{Size: -1}
+	return fill.Standing{Size: -1}
 }
 
-// Confirm implements [blobcache.Claim].
+// Confirm implements [fill.Claim].
 func (c *blobClaim) Confirm(ctx context.Context, size int64) error {
 	c.asked = true
 	size, err := c.ask(ctx, size)
@@ -138,13 +139,13 @@ func (c *blobClaim) ask(ctx context.Context, known int64) (int64, error) {
 			return r.config.Registry.StatBlob(ctx, r.config.Name, c.digest, known)
 		})
 		if errors.Is(err, upstream.ErrPlainHTTP) {
-			err = fmt.Errorf("%w: %w", blobcache.ErrUnconfirmed, err)
+			err = fmt.Errorf("%w: %w", fill.ErrUnconfirmed, err)
 		}
 		return size, err
 	})
 }
 
-// Delivered implements [blobcache.Claim]. The request that the claim is for may
+// Delivered implements [fill.Claim]. The request that the claim is for may
 // have ended by then.
 func (c *blobClaim) Delivered(size int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)

@@ -13,7 +13,7 @@ import (
 // its manifests (OCI image specification, "Image Manifest" and "Image Index", and
 // Docker's formats before them). Content that names nothing, such as a layer or a
 // config, has no children.
-func Children(content io.Reader) []blobcache.Part {
+func Children(content io.Reader) []blobcache.Child {
 	type descriptor struct {
 		Digest digest.Digest `json:"digest"`
 	}
@@ -29,10 +29,10 @@ func Children(content io.Reader) []blobcache.Part {
 	if json.NewDecoder(content).Decode(&m) != nil {
 		return nil // a layer is not JSON, which its first bytes tell
 	}
-	var children []blobcache.Part
+	var children []blobcache.Child
 	add := func(d digest.Digest, compound bool) {
 		if d != "" {
-			children = append(children, blobcache.Part{Digest: d, Compound: compound})
+			children = append(children, blobcache.Child{Digest: d, Compound: compound})
 		}
 	}
 	for _, manifest := range m.Manifests {

@@ -11,10 +11,10 @@ import (
 
 func TestChildren(t *testing.T) {
 	a, b, c := digest.FromString("a"), digest.FromString("b"), digest.FromString("c")
-	leaf, node := func(d digest.Digest) blobcache.Part { return blobcache.Part{Digest: d} }, func(d digest.Digest) blobcache.Part {
-		return blobcache.Part{Digest: d, Compound: true}
+	leaf, node := func(d digest.Digest) blobcache.Child { return blobcache.Child{Digest: d} }, func(d digest.Digest) blobcache.Child {
+		return blobcache.Child{Digest: d, Compound: true}
 	}
-	for content, want := range map[string][]blobcache.Part{
+	for content, want := range map[string][]blobcache.Child{
 		`{"schemaVersion":2,"config":{"digest":"` + string(a) + `"},"layers":[{"digest":"` + string(b) + `"},{"digest":"` + string(c) + `"}],"subject":{"digest":"x"}}`: {leaf(b), leaf(c), leaf(a)},
 		`{"manifests":[{"digest":"` + string(a) + `","platform":{}},{"digest":"` + string(b) + `"}]}`:                                                                   {node(a), node(b)},
 		`{"blobs":[{"digest":"` + string(a) + `"}]}`:                                                                    {leaf(a)},

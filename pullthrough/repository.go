@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -54,8 +55,8 @@ type Config struct {
 	Connections int
 
 	// Downloads limits the downloads from Endpoint; its zero fields mean the
-	// defaults of [blobcache.SourceLimits].
-	Downloads blobcache.SourceLimits
+	// defaults of [fill.SourceLimits].
+	Downloads fill.SourceLimits
 
 	// Hooks are optional.
 	Hooks Hooks

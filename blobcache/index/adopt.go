@@ -10,46 +10,45 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// proved is the value of linkRecord.Proof of links whose source has delivered the
-// content. Links without it are of a version that linked whatever a source said
-// that it had.
+// proved is the value of linkRecord.Proof for links to content that the source
+// has delivered. Former versions linked what a source only claimed to have, and
+// did not write the field.
 const proved = 1
 
-// linkRecord is a link as it is kept.
+// linkRecord is a link as it is stored.
 type linkRecord struct {
 	Link
 	Proof int `json:"proof"`
 }
 
-// adoptedKey is the record that says that the links of the former version have
-// been looked through.
+// adoptedKey is the record that is saved when the links of a former version
+// have been adopted.
 const adoptedKey = "format/links"
 
-// mixedKey is the record of the repositories whose links of the former version are of
-// several sources. It is written before a link is dropped: afterwards the links no longer
-// show it to an adoption that is resumed, or that runs at the same time.
+// mixedKey is the record of the repositories whose former links are of several
+// sources. It is saved before the first link is dropped: after that, the links
+// no longer show it to an adoption that resumes or runs at the same time.
 const mixedKey = "format/mixed"
 
-// adoptStride is how many links are adopted between two rests: each is written.
+// adoptStride is the number of links between two rests. Each link is written.
 const adoptStride = 64
 
-// adoption decides about the links of the former version while they are looked
-// through.
+// adoption decides about former links while they are adopted.
 type adoption struct {
 	trusted map[string]bool   // sources
 	source  map[string]string // of each repository's links, "" where there are several
 }
 
-// Adopted is what has become of the links of the former version.
+// Adopted counts the links of a former version that were kept and dropped.
 type Adopted struct{ Kept, Dropped int }
 
-// Adopt goes through the links of the former version, which linked what a source
-// only said that it had, once for all who share the records. Links of trusted
-// sources are kept, and count as deliveries, if all links of their repository are
-// of one source, and their content is stored with the size that they tell, or with
-// the right digest if they tell none. Others are dropped: the next download proves
-// them again. Until a link has been looked at, it counts as absent, except those that
-// are kept in any case.
+// Adopt adopts the links of a former version, which linked what a source only
+// claimed to have, once for all processes that share the records. It keeps a
+// link, and counts it as a delivery, if its source is trusted, all links of its
+// repository are of that source, and its content is stored with the recorded
+// size, or with the right digest if no size is recorded. It drops other links;
+// the next download proves them again. Links count as absent until they are
+// adopted, except those of trusted sources.
 func (x *Index) Adopt(ctx context.Context, blobs store.Blobs, trusted []string) (done Adopted, err error) {
 	if _, err := x.records.Load(ctx, adoptedKey); !errors.Is(err, fs.ErrNotExist) {
 		return done, err
@@ -81,8 +80,8 @@ func (x *Index) Adopt(ctx context.Context, blobs store.Blobs, trusted []string) 
 	return done, x.records.Delete(ctx, mixedKey)
 }
 
-// note remembers that a repository of an upstream has links of a source, whoever
-// the owner is.
+// note records that a repository of an upstream has links of a source, for any
+// owner.
 func (a *adoption) note(scope string) {
 	repository, source := a.repository(scope)
 	if known, ok := a.source[repository]; ok && known != source {
@@ -91,8 +90,8 @@ func (a *adoption) note(scope string) {
 	a.source[repository] = source
 }
 
-// agree adds the repositories of several sources that an adoption which has been
-// interrupted, or is under way elsewhere, has found, and records those of both.
+// agree adds the repositories of several sources that an interrupted or
+// concurrent adoption has found, and saves all of them.
 func (a *adoption) agree(ctx context.Context, records store.Records) error {
 	var known []string
 	data, err := records.Load(ctx, mixedKey)
@@ -117,8 +116,8 @@ func (a *adoption) agree(ctx context.Context, records store.Records) error {
 	return save(ctx, records, mixedKey, mixed)
 }
 
-// repository returns the repository of a scope, which is the same whatever address
-// or login its upstream's name stands for, and the source.
+// repository returns the source of a scope, and its repository, which does not
+// depend on the address or login of the upstream.
 func (a *adoption) repository(scope string) (repository, source string) {
 	source, repository = sourceOf(scope)
 	name, _, _ := cutLast(source, "@")
@@ -151,7 +150,7 @@ func (x *Index) adopt(ctx context.Context, blobs store.Blobs, a *adoption, done 
 	}
 	drop := bad || err != nil || !a.keeps(scope) || old.Size >= 0 && old.Size != e.Size
 	if !drop && old.Size < 0 {
-		// The size of a file that has been cut must not become what is known.
+		// The size of a damaged file must not be recorded.
 		drop = blobs.Check(ctx, d, nil) != nil
 	}
 	if ctx.Err() != nil {
@@ -170,8 +169,8 @@ func (x *Index) adopt(ctx context.Context, blobs store.Blobs, a *adoption, done 
 	return x.records.Mark(ctx, key, l.Used) // it has not been used by that
 }
 
-// proofOf accepts a link whose content its source has delivered, or one of the
-// former version that is kept.
+// proofOf returns an error unless the source has delivered the link's content,
+// or the link is a former one that will be kept.
 func (x *Index) proofOf(scope string, r linkRecord) error {
 	if r.Proof == proved {
 		return nil

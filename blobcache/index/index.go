@@ -26,14 +26,14 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// Link says that a scope is known to contain some content. It exists only
-// where the scope's own source has delivered it, or has delivered it to another
-// scope and confirmed it for this one. Content of another source with the same
-// digest, or a manifest that names the digest, does not create a link.
+// Link says that a scope contains content. It exists only where the scope's own
+// source has delivered the content, or has delivered it to another scope and
+// confirmed it for this one. Content of another source with the same digest, or
+// a manifest that names the digest, does not create a link.
 type Link struct {
-	// MediaType as the source gave it; empty for a blob.
+	// MediaType is the source's media type. It is empty for a blob.
 	MediaType string `json:"mediaType,omitempty"`
-	// Size in bytes.
+	// Size is the size in bytes.
 	Size int64 `json:"size"`
 }
 
@@ -42,36 +42,35 @@ type Ref struct {
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"mediaType"`
 	Size      int64         `json:"size"`
-	// Checked is when the source last confirmed the ref. It is not kept on
-	// disk: after a restart a tag counts as stale, not as gone.
+	// Checked is when the source last confirmed the ref. It is not stored:
+	// after a restart a tag is stale, not absent.
 	Checked time.Time `json:"-"`
-	// NotBefore is when the source may be asked again after it failed.
+	// NotBefore is the earliest time to ask the source again after it failed.
 	NotBefore time.Time `json:"-"`
 
 	linked *atomic.Bool // nil for a ref that the index does not know
 }
 
-// Linked reports whether SetLinked has been called for the ref since the process
-// began.
+// Linked reports whether SetLinked has been called for the ref since the
+// process started.
 func (r Ref) Linked() bool { return r.linked != nil && r.linked.Load() }
 
-// SetLinked remembers that the scope has a link to what the ref stands for, so
-// that its use takes one look-up and not two.
+// SetLinked records that the scope has a link to the ref's content, so that its
+// next use needs one look-up instead of two.
 func (r Ref) SetLinked() {
 	if r.linked != nil {
 		r.linked.Store(true)
 	}
 }
 
-// Index remembers which content a scope contains and what its tags stand for.
-// A scope is a slash-separated path OWNER/_/SOURCE/REPOSITORY that names a
-// repository of a source and on whose behalf it is asked. SOURCE is one component,
-// and none of the others may be "_". Owners may have several components: a/b is a
-// part of a. It is safe for concurrent use.
+// Index records which content a scope contains, and what its tags stand for. A
+// scope is a slash-separated path OWNER/_/SOURCE/REPOSITORY: a repository of a
+// source, and the owner on whose behalf it is asked. SOURCE is a single
+// component, and no other component may be "_". An owner may have several
+// components; a/b belongs to a. Index is safe for concurrent use.
 //
-// A link that is lost costs a question to the source, and refs are
-// last-writer-wins, so processes that share the records need not agree on
-// anything.
+// A lost link costs a question to the source, and the last writer of a ref
+// wins, so processes that share the records need no agreement.
 type Index struct {
 	records store.Records
 	links   *lru.Cache[string, linkRecord]
@@ -82,10 +81,11 @@ type Index struct {
 	adoption   atomic.Pointer[adoption] // under way, else nil
 }
 
-// indexEntries bounds each of the three memories: some 30 MiB when full.
+// indexEntries bounds each of the three memories. They take some 30 MiB when
+// full.
 const indexEntries = 64 << 10
 
-// New returns the index over records.
+// New returns an index that stores its records in records.
 func New(records store.Records) *Index {
 	links, err1 := lru.New[string, linkRecord](indexEntries)
 	refs, err2 := lru.New[string, Ref](indexEntries)
@@ -96,17 +96,17 @@ func New(records store.Records) *Index {
 	return &Index{records: records, links: links, refs: refs, deliveries: deliveries}
 }
 
-// Link returns the link from a scope to content; an error that is
-// fs.ErrNotExist if the scope is not known to contain it.
+// Link returns the link from a scope to content. If the scope is not known to
+// contain it, the error is fs.ErrNotExist.
 func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, error) {
 	record, err := recall(ctx, x, x.links, linkKey(scope, d), func(r linkRecord) error { return x.proofOf(scope, r) })
 	return record.Link, err
 }
 
-// AddLink records that the scope contains content which its source has delivered.
-// A link without a media type leaves one that is known as it is: manifests can be
-// fetched as blobs too. An error means that the link is not on disk; until the
-// process ends it holds all the same.
+// AddLink records that the scope contains content that its source has
+// delivered. A link without a media type keeps the known one, since manifests
+// can be fetched as blobs too. After an error the link is not on disk, but
+// holds until the process ends.
 func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link Link) error {
 	key := linkKey(scope, d)
 	record := linkRecord{link, proved}
@@ -121,14 +121,14 @@ func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link
 	return save(ctx, x.records, key, record)
 }
 
-// Ref returns what a name in the scope stands for; an error that is
-// fs.ErrNotExist if that was never known.
+// Ref returns what a name in the scope stands for. If it is not known, the
+// error is fs.ErrNotExist.
 func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 	return recall(ctx, x, x.refs, refKey(scope, name), func(ref Ref) error { return ref.Digest.Validate() })
 }
 
-// SetRef records what a name stands for. Disk is written only if that has
-// changed; an error means that it could not be.
+// SetRef records what a name stands for. It writes to disk only if that has
+// changed; after an error the ref holds until the process ends.
 func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	key := refKey(scope, name)
 	old, err := x.Ref(ctx, scope, name)

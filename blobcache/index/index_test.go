@@ -52,7 +52,7 @@ var (
 	aLink   = index.Link{MediaType: "application/json", Size: 123}
 )
 
-func TestLinks(t *testing.T) {
+func TestIndexLinks(t *testing.T) {
 	records := &countedRecords{Records: openIndexed(t, t.TempDir())}
 	x := index.New(records)
 	if _, err := x.Link(t.Context(), "acme/hub/alpine", aDigest); !errors.Is(err, fs.ErrNotExist) {
@@ -81,7 +81,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-func TestRefs(t *testing.T) {
+func TestIndexRefs(t *testing.T) {
 	records := &countedRecords{Records: openIndexed(t, t.TempDir())}
 	x := index.New(records)
 	if _, err := x.Ref(t.Context(), "acme/hub/alpine", "latest"); !errors.Is(err, fs.ErrNotExist) {
@@ -117,7 +117,7 @@ func sameRef(a, b index.Ref) bool {
 	return a.Digest == b.Digest && a.MediaType == b.MediaType && a.Size == b.Size && a.Checked.Equal(b.Checked) && a.NotBefore.Equal(b.NotBefore)
 }
 
-func TestDamagedRecords(t *testing.T) {
+func TestIndexDamagedRecords(t *testing.T) {
 	records := openIndexed(t, t.TempDir())
 	for _, value := range []string{"", "{", "\x00\x00", `{"digest":"sha256:ab"}`, "{}", `{"digest":7}`} {
 		if err := records.Save(t.Context(), "refs/acme/_/latest", []byte(value)); err != nil {
@@ -136,8 +136,8 @@ func TestDamagedRecords(t *testing.T) {
 	}
 }
 
-// TestRecordsFail has what was learned hold until the process ends.
-func TestRecordsFail(t *testing.T) {
+// TestIndexWhenRecordsFail has what was learned hold until the process ends.
+func TestIndexWhenRecordsFail(t *testing.T) {
 	records := &countedRecords{Records: openIndexed(t, t.TempDir()), fail: syscall.EIO}
 	x := index.New(records)
 	if _, err := x.Link(t.Context(), "acme", aDigest); !errors.Is(err, syscall.EIO) || errors.Is(err, fs.ErrNotExist) {
@@ -158,7 +158,7 @@ func TestRecordsFail(t *testing.T) {
 	}
 }
 
-func TestScopeThatIsNoPath(t *testing.T) {
+func TestIndexRejectsInvalidScopes(t *testing.T) {
 	x := index.New(openIndexed(t, t.TempDir()))
 	for _, scope := range []string{"", "a//b", "../a", "a/../../..", "/a", "a/"} {
 		if err := x.AddLink(t.Context(), scope, aDigest, aLink); err == nil {

@@ -33,8 +33,8 @@ func cutLast(s, separator string) (before, after string, ok bool) {
 	return s[:i], s[i+len(separator):], true
 }
 
-// Owners visits the owner of a scope and those that it is a part of, the
-// nearest first, until visit returns false.
+// Owners calls visit for the owner of a scope and for those that the owner
+// belongs to, the nearest first, until visit returns false.
 func Owners(scope string, visit func(owner string) bool) {
 	owner, _, _ := strings.Cut(scope, "/_/")
 	for more := true; more && owner != "" && visit(owner); {
@@ -48,14 +48,14 @@ func refKey(scope, name string) string { return refsFolder + "/" + scope + "/_/"
 
 const deliveriesFolder = "deliveries"
 
-// deliveryKey spreads the records over folders as content is: a source may have
-// delivered all of it.
+// deliveryKey returns the key of a delivery. Deliveries are spread over folders
+// in the same way as content, since one source may have delivered all of it.
 func deliveryKey(source string, d digest.Digest) string {
 	hex := d.Encoded()
 	return deliveriesFolder + "/" + source + "/_/" + d.Algorithm().String() + "/" + hex[:2] + "/" + hex
 }
 
-// parseDeliveryKey returns the digest in a key of deliveryKey.
+// parseDeliveryKey returns the digest of a key that deliveryKey has made.
 func parseDeliveryKey(key string) (d digest.Digest, ok bool) {
 	rest, hex, ok1 := cutLast(key, "/")
 	rest, _, ok2 := cutLast(rest, "/")
@@ -64,7 +64,7 @@ func parseDeliveryKey(key string) (d digest.Digest, ok bool) {
 	return d, ok1 && ok2 && ok3 && d.Validate() == nil
 }
 
-// sourceOf returns the source of a scope, without the repository.
+// sourceOf returns the source and the repository of a scope.
 func sourceOf(scope string) (source, repository string) {
 	_, rest, _ := strings.Cut(scope, "/_/")
 	source, repository, _ = strings.Cut(rest, "/")

@@ -20,9 +20,9 @@ type Linked struct {
 	Used   time.Time // when it was last saved or marked
 }
 
-// EachLink visits all links until visit returns an error, which it returns. Links
-// of scopes with the same first component are visited one after the other. The
-// walk rests now and then.
+// EachLink calls visit for all links until it returns an error, which EachLink
+// returns. Links of scopes with the same first component are visited one after
+// the other. The walk rests now and then.
 func (x *Index) EachLink(ctx context.Context, visit func(Linked) error) error {
 	return x.eachLink(ctx, store.WalkStride, visit)
 }
@@ -56,8 +56,8 @@ func drop[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], ke
 }
 
 // Purge removes all links and refs whose keys begin with the components of
-// prefix: an owner, or a scope followed by "/_". It calls lost for each link and
-// returns their number.
+// prefix: an owner, or a scope followed by "/_". It calls lost for each link
+// and returns their number.
 func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Digest)) (links int, err error) {
 	err = x.records.List(ctx, linksFolder+"/"+prefix, func(r store.Record) error {
 		_, d, ok := parseLinkKey(r.Key)
@@ -72,7 +72,7 @@ func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Diges
 		return links, err
 	}
 	err = x.records.List(ctx, refsFolder+"/"+prefix, func(r store.Record) error { return drop(ctx, x, x.refs, r.Key) })
-	// Records that could not be written are in memory alone.
+	// Records that could not be saved are in memory only.
 	forgetBelow(x.links, linksFolder+"/"+prefix+"/")
 	forgetBelow(x.refs, refsFolder+"/"+prefix+"/")
 	return links, err
@@ -86,8 +86,8 @@ func forgetBelow[T any](memory *lru.Cache[string, T], prefix string) {
 	}
 }
 
-// Forget removes the deliveries and refs that were saved or marked before a time
-// and whose content is gone. It reads each such ref.
+// Forget removes deliveries and refs that were last saved or marked before a
+// time and whose content is gone. It reads each such ref.
 func (x *Index) Forget(ctx context.Context, before time.Time, gone func(digest.Digest) bool) error {
 	err := x.records.List(ctx, deliveriesFolder, store.Paced(ctx, store.WalkStride, func(r store.Record) error {
 		d, ok := parseDeliveryKey(r.Key)
@@ -116,16 +116,16 @@ func (x *Index) Forget(ctx context.Context, before time.Time, gone func(digest.D
 	}))
 }
 
-// Named is what a name in a scope stands for.
+// Named is a ref with its scope and name.
 type Named struct {
 	Scope, Name string
 	Ref
 	Since time.Time // when that was learnt
 }
 
-// EachRef visits what the names in an owner's scopes stand for, its parts
-// included, until visit returns an error, which it returns unless it is
-// [fs.SkipAll].
+// EachRef calls visit for the refs in all scopes of an owner, and of those that
+// belong to it, until visit returns an error. EachRef returns that error unless
+// it is [fs.SkipAll].
 func (x *Index) EachRef(ctx context.Context, owner string, visit func(Named) error) error {
 	err := x.records.List(ctx, refsFolder+"/"+owner, func(r store.Record) error {
 		rest, name, ok := cutLast(strings.TrimPrefix(r.Key, refsFolder+"/"), "/")

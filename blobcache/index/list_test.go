@@ -12,9 +12,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// TestEachRef: names with their scopes, of an owner and its parts alone, until
+// TestIndexEachRef: names with their scopes, of an owner and its parts alone, until
 // the visitor has seen enough.
-func TestEachRef(t *testing.T) {
+func TestIndexEachRef(t *testing.T) {
 	store := newStore(t)
 	x := New(store)
 	d := digest.FromString("x")
@@ -60,8 +60,8 @@ func (l *watchedRecords) Load(ctx context.Context, key string) ([]byte, error) {
 	return value, err
 }
 
-// TestLinkDroppedWhileRead must not live on in memory.
-func TestLinkDroppedWhileRead(t *testing.T) {
+// TestIndexLinkDroppedDuringRead must not live on in memory.
+func TestIndexLinkDroppedDuringRead(t *testing.T) {
 	store := newStore(t)
 	d := digest.FromString("layer")
 	if err := New(store).AddLink(t.Context(), "acme/_/hub/a", d, Link{Size: 5}); err != nil {

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// settled is how long nobody must have written to a file before it is read
-	// to be marked as verified: file systems count time in steps, so that two
-	// writes at the same moment may leave the same time.
+	// settled is how long a file must not have been written to before it is
+	// marked as verified. File systems count time in steps, so two writes at
+	// the same moment may leave the same time.
 	settled = time.Second
 
-	// openTries is how often content that changes while it is being verified is
-	// verified before it is given up for this time.
+	// openTries is how often Open verifies content that changes meanwhile
+	// before it gives up.
 	openTries = 3
 )
 
@@ -38,8 +38,9 @@ func (s *FileStore) Open(_ context.Context, d digest.Digest) (io.ReadSeekCloser,
 		if s.intact(d, info) || s.wasVerified(d, info) {
 			return file, nil
 		}
-		// It was written to, or is of a time without markers. The context of
-		// one who waits must not decide over the others.
+		// The file was written to, or a version without markers stored it. The
+		// context of one waiting caller must not end the verification for the
+		// others.
 		checked, err, _ := s.checks.Do(d.String(), func() (any, error) {
 			return s.check(context.Background(), d, nil)
 		})
@@ -53,7 +54,7 @@ func (s *FileStore) Open(_ context.Context, d digest.Digest) (io.ReadSeekCloser,
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("%s is being changed all the time", name)
+	return nil, fmt.Errorf("%s keeps changing while it is verified", name)
 }
 
 // Check implements [Blobs].
@@ -62,8 +63,8 @@ func (s *FileStore) Check(ctx context.Context, d digest.Digest, wait func(contex
 	return err
 }
 
-// check reads content against its digest, marks it as verified unless it is, and
-// describes the file as it then is.
+// check compares content with its digest, marks it as verified if it is not
+// marked, and returns the file's description after that.
 func (s *FileStore) check(ctx context.Context, d digest.Digest, wait func(context.Context, int) error) (fs.FileInfo, error) {
 	name, err := s.content(d)
 	if err != nil {
@@ -100,14 +101,14 @@ func (s *FileStore) check(ctx context.Context, d digest.Digest, wait func(contex
 		}
 	}
 	if err := setTimes(file, stamped(before.ModTime(), d, before.Size())); err != nil {
-		s.trouble("mark "+d.String()+" as verified", err)
+		s.storageError("mark "+d.String()+" as verified", err)
 		s.unmarked.Add(d, after)
 	}
 	return file.Stat()
 }
 
-// wasVerified reports whether a file that cannot be marked is as it was when it was
-// verified.
+// wasVerified reports whether a file that cannot be marked is unchanged since
+// it was verified.
 func (s *FileStore) wasVerified(d digest.Digest, info fs.FileInfo) bool {
 	known, ok := s.unmarked.Get(d)
 	return ok && same(known, info)
@@ -142,13 +143,13 @@ func verify(ctx context.Context, d digest.Digest, content io.Reader, wait func(c
 	}
 }
 
-// same reports whether a file is still as it was.
+// same reports whether a file is unchanged.
 func same(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-func (s *FileStore) trouble(op string, err error) {
-	if s.Trouble != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.Trouble(op, err)
+func (s *FileStore) storageError(op string, err error) {
+	if s.StorageError != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.StorageError(op, err)
 	}
 }

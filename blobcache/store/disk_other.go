@@ -4,11 +4,12 @@ package store
 
 import "os"
 
-// freeSpace is not known here.
+// freeSpace is not supported on this platform.
 func freeSpace(string) (free, total int64, err error) { return 0, 0, nil }
 
-// lockFile knows no locks here: orphans are told by their age.
+// lockFile is not supported on this platform: orphans are recognized by their
+// age.
 func lockFile(*os.File) lockState { return lockUnknown }
 
-// IsFull is not known here.
+// IsFull is not supported on this platform. It returns false.
 func IsFull(error) bool { return false }

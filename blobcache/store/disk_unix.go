@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// freeSpace is what a process without privileges may still write, and the size
-// of the disk, in bytes.
+// freeSpace returns the bytes that an unprivileged process may still write, and
+// the size of the disk.
 func freeSpace(path string) (free, total int64, err error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(path, &stat); err != nil {
@@ -20,8 +20,8 @@ func freeSpace(path string) (free, total int64, err error) {
 	return int64(stat.Bavail) * int64(stat.Bsize), int64(stat.Blocks) * int64(stat.Bsize), nil
 }
 
-// lockFile tries to lock a file until it is closed, without waiting. A lock is
-// of the opening, so it keeps out others in this process as well.
+// lockFile tries to lock a file until it is closed, and does not wait. The lock
+// belongs to the open file, so it also excludes others in this process.
 func lockFile(file *os.File) (state lockState) {
 	state = lockUnknown
 	conn, err := file.SyscallConn()
@@ -39,7 +39,8 @@ func lockFile(file *os.File) (state lockState) {
 	return state
 }
 
-// IsFull tells that an error is for want of space, of files or of quota.
+// IsFull reports whether an error is due to a lack of space, of inodes, or of
+// quota.
 func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -13,36 +13,36 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// FileStore is a [Blobs] and a [Records] in a directory:
+// FileStore implements [Blobs] and [Records] in a directory:
 //
 //	blobs/sha256/ab/abcd…   content, by its digest
 //	links/…, refs/…, …      records, by their keys
 //	tmp/…                   spools, and values on their way
 //
-// Names appear by rename only, so several processes may share the directory. Only
-// regular files in it are opened: what else stands in the place of a file or a
-// folder, a symbolic link for instance, is removed where it is met. Content that
-// somebody else has written to is noticed by the time of its file and read against
-// its digest before it is opened.
+// Names appear by rename only, so several processes may share the directory.
+// FileStore opens regular files only and removes anything else, such as a
+// symbolic link, that it finds in the place of a file or folder. Content that
+// something else has written to is recognized by the time of its file, and
+// verified before it is opened.
 type FileStore struct {
-	// Trouble, if set, is told of what the store mends by itself or cannot
-	// mend. It is to be set before the store is used.
-	Trouble func(op string, err error)
+	// StorageError, if not nil, is called for what the store repairs itself and
+	// for what it cannot repair. It must be set before the store is used.
+	StorageError func(op string, err error)
 
 	root string
-	// coarse says that the file system drops the marker of verified content.
+	// coarse is set if the file system drops the marker of verified content.
 	coarse bool
 	checks singleflight.Group
-	// unmarked are files that have been verified and that cannot be marked, as they
-	// then were: those of another user, for instance.
+	// unmarked describes verified files that cannot be marked, for example
+	// those of another user.
 	unmarked *lru.Cache[digest.Digest, fs.FileInfo]
 }
 
-// unmarkedEntries is how many files are remembered that cannot be marked.
+// unmarkedEntries is the number of such files that are remembered.
 const unmarkedEntries = 4 << 10
 
-// OpenFileStore makes the directory if need be, proves that it can be written
-// to, and removes what a crash has left in it.
+// OpenFileStore creates the directory if it does not exist, checks that it is
+// writable, and removes temporary files that a crash has left.
 func OpenFileStore(root string) (*FileStore, error) {
 	unmarked, err := lru.New[digest.Digest, fs.FileInfo](unmarkedEntries)
 	if err != nil {
@@ -71,14 +71,16 @@ func OpenFileStore(root string) (*FileStore, error) {
 	return s, s.sweepTemp()
 }
 
-// DetectsChanges reports whether content that somebody else has written to is
-// noticed when it is opened: the file system keeps times to the microsecond. Where
-// it does not, such changes are left to the size and to [Cache.Scrub].
+// DetectsChanges reports whether the file system keeps times to the
+// microsecond, so that content that something else has written to is recognized
+// when it is opened. Otherwise only its size and [FileStore.Check] show such
+// changes.
 func (s *FileStore) DetectsChanges() bool { return !s.coarse }
 
 func (s *FileStore) temp() string { return filepath.Join(s.root, "tmp") }
 
-// content is the only place that knows where a digest lives.
+// content returns the file of a digest. No other function knows where content
+// is stored.
 func (s *FileStore) content(d digest.Digest) (string, error) {
 	if err := d.Validate(); err != nil {
 		return "", fmt.Errorf("content %q: %w", d, err)
@@ -92,8 +94,8 @@ func (s *FileStore) Spool(context.Context) (*os.File, error) {
 	return s.create("spool-")
 }
 
-// Commit implements [Blobs]. The bytes are synced before the name appears, so
-// a crash leaves either nothing or the whole.
+// Commit implements [Blobs]. It syncs the bytes before the name appears, so
+// after a crash the content is whole or absent.
 func (s *FileStore) Commit(_ context.Context, d digest.Digest, spool *os.File) error {
 	name, err := s.content(d)
 	if err != nil {
@@ -105,7 +107,7 @@ func (s *FileStore) Commit(_ context.Context, d digest.Digest, spool *os.File) e
 	return s.keep(d, spool, name)
 }
 
-// keep marks a spool as verified and gives it its name.
+// keep marks a spool as verified and renames it.
 func (s *FileStore) keep(d digest.Digest, spool *os.File, name string) error {
 	info, err := spool.Stat()
 	if err != nil {
@@ -126,12 +128,12 @@ func (s *FileStore) Remove(_ context.Context, d digest.Digest) error {
 	return s.unlink(name)
 }
 
-// placeTries is how often a folder is made for a name: others may remove it
-// again while it is empty.
+// placeTries is how often the folder of a name is created. Others may remove it
+// while it is empty.
 const placeTries = 100
 
-// place renames a file to a name whose folder may not exist yet, or which
-// something that is no file stands in the way of.
+// place renames a file. It creates the folder of the new name, and removes what
+// stands in the way and is not a file.
 func (s *FileStore) place(from, to string) error {
 	for try := 1; ; try++ {
 		err := s.rename(from, to)

@@ -62,8 +62,8 @@ func TestOpenFileStoreFails(t *testing.T) {
 	}
 }
 
-// TestOrphansAreSwept keeps what this process is writing.
-func TestOrphansAreSwept(t *testing.T) {
+// TestOpenRemovesOrphans keeps what this process is writing.
+func TestOpenRemovesOrphans(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	living, err := s.Spool(t.Context())
@@ -93,7 +93,7 @@ func TestOrphansAreSwept(t *testing.T) {
 	}
 }
 
-func TestDirectoryInPlaceOfFile(t *testing.T) {
+func TestCommitReplacesDirectory(t *testing.T) {
 	dir := t.TempDir()
 	s, d := openStore(t, dir), digest.FromString("content")
 	hex := d.Encoded()
@@ -172,8 +172,8 @@ func TestSaveFailsCleanly(t *testing.T) {
 	}
 }
 
-// TestRecordsKeepOut proves that no key reaches content.
-func TestRecordsKeepOut(t *testing.T) {
+// TestRecordsRejectReservedKeys proves that no key reaches content.
+func TestRecordsRejectReservedKeys(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	for _, key := range []string{"blobs/sha256/ab/abcd", "blobs", "tmp/x", "Blobs/x", "TMP"} {
 		if err := s.Save(t.Context(), key, []byte("x")); !errors.Is(err, fs.ErrInvalid) {
@@ -185,8 +185,8 @@ func TestRecordsKeepOut(t *testing.T) {
 	}
 }
 
-// TestWalkPassesOver what is none of the store's.
-func TestWalkPassesOver(t *testing.T) {
+// TestWalkIgnoresForeignFiles what is none of the store's.
+func TestWalkIgnoresForeignFiles(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	err := errors.Join(
@@ -206,9 +206,9 @@ func TestWalkPassesOver(t *testing.T) {
 	}
 }
 
-// TestWalkGoesOn has one part of the directory that cannot be read, which keeps
+// TestWalkContinuesAfterError has one part of the directory that cannot be read, which keeps
 // no sweep from the rest.
-func TestWalkGoesOn(t *testing.T) {
+func TestWalkContinuesAfterError(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {

@@ -11,9 +11,10 @@ import (
 	"syscall"
 )
 
-// irregular is the error for a path of the store at which something stands that
-// the store has not made: not a regular file in the place of a file, not a
-// folder in the place of a folder. A symbolic link is neither, wherever it leads.
+// irregular is the error for a path at which the store finds something that it
+// has not created: anything but a regular file in the place of a file, or but a
+// folder in the place of a folder. A symbolic link is neither, wherever it
+// leads.
 type irregular struct {
 	path string
 	mode fs.FileMode
@@ -21,7 +22,7 @@ type irregular struct {
 
 func (e *irregular) Error() string { return e.path + " is " + kindOf(e.mode) }
 
-// Is reports that what should be there is damaged.
+// Is makes the error an [ErrDamaged].
 func (e *irregular) Is(target error) bool { return target == ErrDamaged }
 
 func kindOf(mode fs.FileMode) string {
@@ -40,10 +41,9 @@ func kindOf(mode fs.FileMode) string {
 	return "a device"
 }
 
-// irregularAt returns an error that names the kind of file at a path if that is
-// neither a regular file nor, where one is wanted, a folder. Otherwise it returns
-// err, the error of opening it. A regular file in the place of a folder is not
-// reported as irregular.
+// irregularAt returns an irregular error if the path is neither a regular file
+// nor, if wantFolder is set, a folder. Otherwise it returns err, the error of
+// opening it. A regular file in the place of a folder is not irregular.
 func irregularAt(path string, wantFolder bool, err error) error {
 	info, lerr := os.Lstat(path)
 	if lerr == nil && !info.Mode().IsRegular() && !(wantFolder && info.IsDir()) {
@@ -55,11 +55,11 @@ func irregularAt(path string, wantFolder bool, err error) error {
 	return &fs.PathError{Op: "open", Path: path, Err: err}
 }
 
-// kindErrors are what opening gives for what is not of the kind that is wanted.
+// kindErrors are the errors of opening a path of the wrong kind.
 var kindErrors = []error{syscall.ELOOP, syscall.EMLINK, syscall.ENXIO, syscall.ENOTDIR}
 
-// folder opens the folder of a path below the root, without following a symbolic
-// link below it. The root itself may be one.
+// folder opens the folder at a path, without following symbolic links below the
+// root. The root itself may be one.
 func (s *FileStore) folder(path string) (*folder, error) {
 	rel, err := filepath.Rel(s.root, path)
 	if err != nil {
@@ -71,8 +71,8 @@ func (s *FileStore) folder(path string) (*folder, error) {
 	return openFolder(s.root, strings.Split(rel, string(filepath.Separator)))
 }
 
-// open opens a regular file below the root as it is, without following a symbolic
-// link and without waiting for the other end of a pipe.
+// open opens a regular file below the root, without following symbolic links
+// and without waiting for the other end of a pipe.
 func (s *FileStore) open(path string, flag int) (*os.File, fs.FileInfo, error) {
 	if file, info, err := openAtOnce(path, flag); !errors.Is(err, errors.ErrUnsupported) {
 		return file, info, err
@@ -94,8 +94,8 @@ func (s *FileStore) lstat(path string) (fs.FileInfo, error) {
 	return info, file.Close()
 }
 
-// unlink removes what stands at a path below the root, if anything does, or the
-// symbolic link that stands in the place of one of its folders.
+// unlink removes what is at a path below the root, or the symbolic link that is
+// in the place of one of its folders.
 func (s *FileStore) unlink(path string) error {
 	f, err := s.folder(filepath.Dir(path))
 	var other *irregular
@@ -116,16 +116,16 @@ func (s *FileStore) unlink(path string) error {
 	return unlessAbsent(err)
 }
 
-// clear removes what an error says to stand in the place of a file or folder of
-// the store, and tells of it. It reports whether that was all that was wrong.
+// clear removes what an irregular error names, and reports it to StorageError.
+// It returns true if err was such an error and the removal succeeded.
 func (s *FileStore) clear(err error) bool {
 	var other *irregular
 	if !errors.As(err, &other) {
 		return false
 	}
 	rerr := s.unlink(other.path)
-	if s.Trouble != nil {
-		s.Trouble("remove what is not of the cache", errors.Join(fmt.Errorf("%w", other), rerr))
+	if s.StorageError != nil {
+		s.StorageError("remove a foreign file", errors.Join(fmt.Errorf("%w", other), rerr))
 	}
 	return rerr == nil
 }

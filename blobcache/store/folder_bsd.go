@@ -11,15 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// folderFlags opens a folder for what is done in it by name, or a file to look at it.
+// folderFlags are the flags to open a folder for access to its entries, or a
+// file to describe it.
 const folderFlags = unix.O_RDONLY
 
-// openAtOnce is unsupported: each folder is opened in turn.
+// openAtOnce is unsupported on this platform: each folder is opened in turn.
 func openAtOnce(string, int) (*os.File, fs.FileInfo, error) {
 	return nil, nil, errors.ErrUnsupported
 }
 
-// setTimes sets the times of an open file, whatever its name stands for by now.
+// setTimes sets the times of an open file, whether or not it still has its
+// name.
 func setTimes(file *os.File, at time.Time) error {
 	conn, err := file.SyscallConn()
 	if err != nil {

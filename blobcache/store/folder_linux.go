@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// folderFlags opens a folder for what is done in it by name, or a file to look at it.
+// folderFlags are the flags to open a folder for access to its entries, or a
+// file to describe it.
 const folderFlags = unix.O_PATH
 
-// openAtOnce opens a regular file if no folder of its path is a symbolic link, not
-// even one above the root. It is faster than to open each folder in turn, which is
-// to be done where it is unsupported: also by kernels before 5.6, and in containers
-// that forbid it.
+// openAtOnce opens a regular file unless a folder of its path is a symbolic
+// link, even above the root. That is faster than opening each folder in turn.
+// It returns [errors.ErrUnsupported] for symbolic links, on kernels before 5.6,
+// and in containers that forbid the call.
 func openAtOnce(path string, flag int) (*os.File, fs.FileInfo, error) {
 	how := unix.OpenHow{Flags: uint64(flag | unix.O_NOFOLLOW | unix.O_CLOEXEC), Resolve: unix.RESOLVE_NO_SYMLINKS}
 	if flag&unix.O_PATH == 0 { // with which the kernel refuses them
@@ -32,8 +33,8 @@ func openAtOnce(path string, flag int) (*os.File, fs.FileInfo, error) {
 	return nil, nil, errors.ErrUnsupported
 }
 
-// setTimes sets the times of an open file, whatever its name stands for by now:
-// futimens(2), which the package unix has only for names.
+// setTimes sets the times of an open file, whether or not it still has its
+// name. Package unix has futimens(2) only for names.
 func setTimes(file *os.File, at time.Time) error {
 	conn, err := file.SyscallConn()
 	if err != nil {

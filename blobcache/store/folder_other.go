@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// folderFlags opens a file to look at it.
+// folderFlags are the flags to open a file to describe it.
 const folderFlags = os.O_RDONLY
 
-// openAtOnce is unsupported: each folder is looked at in turn.
+// openAtOnce is unsupported on this platform: each folder is checked in turn.
 func openAtOnce(string, int) (*os.File, fs.FileInfo, error) {
 	return nil, nil, errors.ErrUnsupported
 }
 
-// folder is a folder of a store, which was looked at. Here it is not held open:
-// what is put in its place at the same moment is followed.
+// folder is a folder of a store that has been checked. On this platform it is
+// not held open, so a link that replaces it at the same moment is followed.
 type folder struct{ path string }
 
-// openFolder looks at the folders below a root that have so many names in turn.
-// Only the root may be a symbolic link.
+// openFolder checks the folders below a root, given by their names. Only the
+// root may be a symbolic link.
 func openFolder(root string, names []string) (*folder, error) {
 	if _, err := os.Stat(root); err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func (f *folder) open(name string, flag int) (*os.File, fs.FileInfo, error) {
 	return file, opened, nil
 }
 
-// create makes a file in the folder, for reading and writing.
+// create creates a file in the folder for reading and writing.
 func (f *folder) create(name string) (*os.File, error) {
 	return os.OpenFile(filepath.Join(f.path, name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }

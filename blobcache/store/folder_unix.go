@@ -16,7 +16,7 @@ type folder struct {
 	path string
 }
 
-// openFolder opens the folder below a root that has so many names in turn. Only
+// openFolder opens a folder below a root, given by the names on the way. Only
 // the root may be a symbolic link.
 func openFolder(root string, names []string) (*folder, error) {
 	fd, err := again(func() (int, error) {
@@ -54,7 +54,7 @@ func (f *folder) open(name string, flag int) (*os.File, fs.FileInfo, error) {
 	return regularFile(fd, path)
 }
 
-// regularFile is what was opened at a path, if it is a regular file.
+// regularFile returns what was opened at a path, if it is a regular file.
 func regularFile(fd int, path string) (*os.File, fs.FileInfo, error) {
 	file := os.NewFile(uintptr(fd), path)
 	info, err := file.Stat()
@@ -68,7 +68,7 @@ func regularFile(fd int, path string) (*os.File, fs.FileInfo, error) {
 	return file, info, nil
 }
 
-// create makes a file in the folder, for reading and writing.
+// create creates a file in the folder for reading and writing.
 func (f *folder) create(name string) (*os.File, error) {
 	path := filepath.Join(f.path, name)
 	fd, err := again(func() (int, error) {
@@ -93,7 +93,7 @@ func (f *folder) entries() ([]fs.DirEntry, error) {
 	return file.ReadDir(-1)
 }
 
-// rename gives the file at a path a name in the folder.
+// rename moves the file at a path to a name in the folder.
 func (f *folder) rename(from, name string) error {
 	if err := unix.Renameat(unix.AT_FDCWD, from, f.fd, name); err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: filepath.Join(f.path, name), Err: err}
@@ -101,7 +101,7 @@ func (f *folder) rename(from, name string) error {
 	return nil
 }
 
-// unlink removes a name that is not a folder's.
+// unlink removes a name that is not a folder.
 func (f *folder) unlink(name string) error {
 	if err := unix.Unlinkat(f.fd, name, 0); err != nil {
 		return &fs.PathError{Op: "remove", Path: filepath.Join(f.path, name), Err: err}
@@ -109,7 +109,7 @@ func (f *folder) unlink(name string) error {
 	return nil
 }
 
-// again calls what a signal has interrupted again.
+// again repeats a call that a signal has interrupted.
 func again(call func() (int, error)) (n int, err error) {
 	for {
 		if n, err = call(); err != unix.EINTR {

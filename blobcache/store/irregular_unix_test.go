@@ -15,8 +15,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// TestRecordsOfAnotherKind are absent, and make room for what is saved.
-func TestRecordsOfAnotherKind(t *testing.T) {
+// TestRecordsReplaceIrregularFiles are absent, and make room for what is saved.
+func TestRecordsReplaceIrregularFiles(t *testing.T) {
 	const key = "links/acme/_/sha256/ab"
 	for name, put := range map[string]func(name string) error{
 		"symbolic link": func(name string) error {
@@ -35,7 +35,7 @@ func TestRecordsOfAnotherKind(t *testing.T) {
 			dir := t.TempDir()
 			s := openStore(t, dir)
 			var told []string
-			s.Trouble = func(op string, err error) { told = append(told, op+": "+err.Error()) }
+			s.StorageError = func(op string, err error) { told = append(told, op+": "+err.Error()) }
 			if err := os.MkdirAll(filepath.Join(dir, "links/acme/_/sha256"), 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -62,9 +62,9 @@ func TestRecordsOfAnotherKind(t *testing.T) {
 	}
 }
 
-// TestSweepOfAnotherKind has no regular file among the temporary ones, and a
+// TestOpenWithIrregularTemporaryFiles has no regular file among the temporary ones, and a
 // symbolic link in place of their folder.
-func TestSweepOfAnotherKind(t *testing.T) {
+func TestOpenWithIrregularTemporaryFiles(t *testing.T) {
 	dir, elsewhere := t.TempDir(), t.TempDir()
 	kept := filepath.Join(elsewhere, "spool-of-somebody")
 	err := errors.Join(os.WriteFile(kept, []byte("kept"), 0o600), os.Symlink(elsewhere, filepath.Join(dir, "tmp")))

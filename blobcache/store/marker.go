@@ -10,23 +10,23 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// The time of a stored file is the time of its last use in whole seconds, and
-// below them a marker: a number of microseconds that follows from the content's
-// digest and size. The store sets it when the content has been verified, and again
-// when it records a use, if it is still there. Any other write to the file makes
-// the file system replace it by the time of the write. So the size and time of a
-// file, as fstat returns them, show whether it was modified since it was verified.
-// If so, the store verifies the content again before it is served. A copy that
-// keeps times keeps the marker.
+// The time of a stored file is the time of its last use in whole seconds plus a
+// marker: a number of microseconds that depends on the content's digest and
+// size. The store sets it when it has verified the content, and again when it
+// records a use, if the marker is still there. Any other write to the file
+// replaces it with the time of the write. So the size and time of a file show
+// whether it was modified since it was verified; if it was, the store verifies
+// the content again before it is served. A copy that keeps times keeps the
+// marker.
 //
-// This detects accidents, not an attacker, who can set times as well. It does not
-// see what changes without a write: what the disk has damaged is found by a
-// [Cache.Scrub]. Nor does it see a write that happens while the content is being
-// sent, or in the microseconds between the look and the setting of the time when a
-// use is recorded.
+// This detects accidents, not an attacker, who can set times too. It does not
+// detect changes without a write, such as those of a failing disk, which a
+// scrub finds. Nor does it detect a write while the content is being sent, or
+// in the microseconds between the check and the setting of the time when a use
+// is recorded.
 
-// mark is the marker of content. It is never zero, which is what file systems
-// without fractions of seconds have.
+// mark returns the marker of content. It is never zero, which is what file
+// systems without fractions of seconds store.
 func mark(d digest.Digest, size int64) time.Duration {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(d))
@@ -34,7 +34,7 @@ func mark(d digest.Digest, size int64) time.Duration {
 	return time.Duration(1+h.Sum64()%999_999) * time.Microsecond
 }
 
-// stamped is a time of use with the marker of content.
+// stamped returns a time of use with the marker of content.
 func stamped(used time.Time, d digest.Digest, size int64) time.Time {
 	return wholeSecond(used).Add(mark(d, size))
 }
@@ -46,8 +46,8 @@ func marked(d digest.Digest, info fs.FileInfo) bool {
 	return time.Duration(info.ModTime().Nanosecond()) == mark(d, info.Size())
 }
 
-// intact reports whether a file is as it was when it was verified, as far as the
-// file system can tell.
+// intact reports whether a file is unchanged since it was verified, as far as
+// the file system tells.
 func (s *FileStore) intact(d digest.Digest, info fs.FileInfo) bool {
 	return s.coarse || marked(d, info)
 }

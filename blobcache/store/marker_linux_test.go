@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUnmarkableIsVerifiedOnce: a file of another user, whose times cannot be set, is
+// TestOpenVerifiesUnmarkableOnce: a file of another user, whose times cannot be set, is
 // not read anew by each request, until somebody writes to it.
-func TestUnmarkableIsVerifiedOnce(t *testing.T) {
+func TestOpenVerifiesUnmarkableOnce(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can act for another user")
 	}
 	const nobody = 65534
-	s, d, name := shelved(t, 1<<20)
+	s, d, name := storedContent(t, 1<<20)
 	told := 0
-	s.Trouble = func(op string, err error) {
+	s.StorageError = func(op string, err error) {
 		if told++; !strings.HasPrefix(op, "mark ") {
 			t.Errorf("trouble: %s: %v", op, err)
 		}

@@ -13,14 +13,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// shelved is a store with one content of so many bytes.
-func shelved(t *testing.T, size int) (s *FileStore, d digest.Digest, name string) {
+// storedContent is a store with one content of so many bytes.
+func storedContent(t *testing.T, size int) (s *FileStore, d digest.Digest, name string) {
 	t.Helper()
 	s, err := OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Trouble = func(op string, err error) { t.Errorf("trouble: %s: %v", op, err) }
+	s.StorageError = func(op string, err error) { t.Errorf("trouble: %s: %v", op, err) }
 	if !s.DetectsChanges() {
 		t.Skip("the file system does not keep markers")
 	}
@@ -77,9 +77,9 @@ func open(t *testing.T, s *FileStore, d digest.Digest) error {
 	return err
 }
 
-// TestMarkerStays where content is stored, used, and copied with its times.
-func TestMarkerStays(t *testing.T) {
-	s, d, name := shelved(t, 1000)
+// TestMarkerSurvivesUseAndCopy where content is stored, used, and copied with its times.
+func TestMarkerSurvivesUseAndCopy(t *testing.T) {
+	s, d, name := storedContent(t, 1000)
 	if doubtful(t, s, d) {
 		t.Error("what was just stored is doubtful")
 	}
@@ -104,9 +104,9 @@ func TestMarkerStays(t *testing.T) {
 	}
 }
 
-// TestUseDoesNotBless what was changed: neither a use nor its time makes it good.
-func TestUseDoesNotBless(t *testing.T) {
-	s, d, name := shelved(t, 1000)
+// TestTouchKeepsDoubt what was changed: neither a use nor its time makes it good.
+func TestTouchKeepsDoubt(t *testing.T) {
+	s, d, name := storedContent(t, 1000)
 	other, _ := verified(8, 1000)
 	if err := os.WriteFile(name, other, 0o600); err != nil {
 		t.Fatal(err)
@@ -122,11 +122,11 @@ func TestUseDoesNotBless(t *testing.T) {
 	}
 }
 
-// TestUnmarkedIsVerifiedOnce although many ask for it at the same time, and not
+// TestOpenVerifiesUnmarkedOnce although many ask for it at the same time, and not
 // again afterwards: then it is the time of the file that counts.
-func TestUnmarkedIsVerifiedOnce(t *testing.T) {
+func TestOpenVerifiesUnmarkedOnce(t *testing.T) {
 	const size = 8 << 20
-	s, d, name := shelved(t, size)
+	s, d, name := storedContent(t, size)
 	then := unmark(t, name)
 	before, counted := bytesRead(t)
 	var all sync.WaitGroup
@@ -165,9 +165,9 @@ func bytesRead(t *testing.T) (n int64, ok bool) {
 	return n, true
 }
 
-// TestWriteWhileVerified is noticed: what was read may not be what is there.
-func TestWriteWhileVerified(t *testing.T) {
-	s, d, name := shelved(t, 1<<20)
+// TestCheckDetectsConcurrentWrite is noticed: what was read may not be what is there.
+func TestCheckDetectsConcurrentWrite(t *testing.T) {
+	s, d, name := storedContent(t, 1<<20)
 	unmark(t, name)
 	other, _ := verified(8, 1<<20)
 	written := false
@@ -194,10 +194,10 @@ func TestWriteWhileVerified(t *testing.T) {
 	}
 }
 
-// TestWrittenJustNow is verified again a moment later: another write may leave
+// TestOpenWaitsForRecentWrites is verified again a moment later: another write may leave
 // the same time.
-func TestWrittenJustNow(t *testing.T) {
-	s, d, name := shelved(t, 1000)
+func TestOpenWaitsForRecentWrites(t *testing.T) {
+	s, d, name := storedContent(t, 1000)
 	bytes, _ := verified(7, 1000)
 	if err := os.WriteFile(name, bytes, 0o600); err != nil {
 		t.Fatal(err)
@@ -211,9 +211,9 @@ func TestWrittenJustNow(t *testing.T) {
 	}
 }
 
-// TestCoarseTimes have changes left to the scrub: the store says so, and serves.
-func TestCoarseTimes(t *testing.T) {
-	s, d, name := shelved(t, 1000)
+// TestFileStoreWithCoarseTimes have changes left to the scrub: the store says so, and serves.
+func TestFileStoreWithCoarseTimes(t *testing.T) {
+	s, d, name := storedContent(t, 1000)
 	s.coarse = true
 	unmark(t, name)
 	if s.DetectsChanges() || doubtful(t, s, d) {

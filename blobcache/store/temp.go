@@ -9,17 +9,16 @@ import (
 	"time"
 )
 
-// Temporary files are locked as long as they are open, by flock(2) where there
-// is one: the lock ends with the process, however that ends. So what a crash
-// has left is known from what is being written, also by another process that
-// shares the directory. Nothing else hangs on these locks.
+// Temporary files are locked while they are open, by flock(2) where it exists.
+// The lock ends with the process, however that ends, so what a crash has left
+// differs from what is being written, also by other processes that share the
+// directory. The locks serve no other purpose.
 
-// orphanAge is how long a temporary file must not have been written to before
-// it is taken for the remains of a crash where there are no locks. A living
-// fill writes within minutes or ends.
+// orphanAge is the age at which a temporary file counts as left by a crash on
+// platforms without locks. A running fill writes within minutes, or ends.
 const orphanAge = time.Hour
 
-// lockState is what came of trying to lock a temporary file.
+// lockState is the result of trying to lock a temporary file.
 type lockState int
 
 const (
@@ -28,11 +27,11 @@ const (
 	lockUnknown                  // there are no locks here
 )
 
-// createTries is how often a temporary file may be swept away by a process that
-// starts just between its creation and its lock.
+// createTries is how often a temporary file may be removed by a process that
+// starts between its creation and its lock.
 const createTries = 10
 
-// create makes a temporary file that no sweep takes for an orphan.
+// create creates a temporary file that sweepTemp does not take for an orphan.
 func (s *FileStore) create(prefix string) (*os.File, error) {
 	for range createTries {
 		f, err := s.folder(s.temp())
@@ -54,10 +53,10 @@ func (s *FileStore) create(prefix string) (*os.File, error) {
 		}
 		_ = file.Close()
 	}
-	return nil, errors.New("temporary files do not last")
+	return nil, errors.New("another process keeps removing temporary files")
 }
 
-// named tells whether a file still has its name.
+// named reports whether a file still has its name.
 func named(file *os.File) bool {
 	ours, err := file.Stat()
 	if err != nil {
@@ -67,7 +66,7 @@ func named(file *os.File) bool {
 	return err == nil && os.SameFile(ours, there)
 }
 
-// sweepTemp removes what no living process writes to.
+// sweepTemp removes temporary files that no running process writes to.
 func (s *FileStore) sweepTemp() error {
 	entries, err := s.list(s.temp())
 	if err != nil {
@@ -84,8 +83,8 @@ func (s *FileStore) sweepTemp() error {
 	return nil
 }
 
-// sweepFile removes a file while it holds its lock: whoever has just made it
-// finds out when it gets the lock.
+// sweepFile removes a file while it holds its lock. A process that has just
+// created the file notices when it gets the lock.
 func (s *FileStore) sweepFile(name string) {
 	file, info, err := s.open(name, os.O_RDWR)
 	if err != nil {

@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// TestOrphansOfTheKilled has another process killed while it writes: what it
+// TestOpenRemovesOrphansOfKilledProcess has another process killed while it writes: what it
 // leaves stays as long as it lives, and no longer.
-func TestOrphansOfTheKilled(t *testing.T) {
+func TestOpenRemovesOrphansOfKilledProcess(t *testing.T) {
 	dir := t.TempDir()
-	child := exec.Command(os.Args[0], "-test.run=TestWriterToBeKilled", "-test.v")
+	child := exec.Command(os.Args[0], "-test.run=TestWriterProcess", "-test.v")
 	child.Env = append(os.Environ(), "BLOBCACHE_TEST_DIR="+dir)
 	out, err := child.StdoutPipe()
 	if err != nil {
@@ -61,11 +61,11 @@ func TestOrphansOfTheKilled(t *testing.T) {
 	}
 }
 
-// TestWriterToBeKilled is the other process.
-func TestWriterToBeKilled(t *testing.T) {
+// TestWriterProcess is the other process.
+func TestWriterProcess(t *testing.T) {
 	dir := os.Getenv("BLOBCACHE_TEST_DIR")
 	if dir == "" {
-		t.Skip("run by TestOrphansOfTheKilled")
+		t.Skip("run by TestOpenRemovesOrphansOfKilledProcess")
 	}
 	spool, err := openStore(t, dir).Spool(t.Context())
 	if err != nil {
@@ -76,9 +76,9 @@ func TestWriterToBeKilled(t *testing.T) {
 	_ = spool.Close()
 }
 
-// TestSweepAtWork has stores opened all the time while others write: none of
+// TestOpenDuringWrites has stores opened all the time while others write: none of
 // what they write is lost.
-func TestSweepAtWork(t *testing.T) {
+func TestOpenDuringWrites(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	var writers, sweepers sync.WaitGroup

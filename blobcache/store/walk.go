@@ -12,8 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Walk implements [Blobs]. One folder's names are in memory at a time: four
-// thousand for a million digests.
+// Walk implements [Blobs]. It has the names of one folder in memory at a time:
+// four thousand for a million digests.
 func (s *FileStore) Walk(ctx context.Context, visit func(Entry) error) error {
 	var unread error
 	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
@@ -34,8 +34,8 @@ func (s *FileStore) Walk(ctx context.Context, visit func(Entry) error) error {
 	return unread
 }
 
-// list lists a folder below the root, which need not exist. What stands in its
-// place is removed.
+// list lists a folder below the root, which need not exist. It removes what is
+// in its place and not a folder.
 func (s *FileStore) list(path string) ([]fs.DirEntry, error) {
 	f, err := s.folder(path)
 	if s.clear(err) {
@@ -48,8 +48,8 @@ func (s *FileStore) list(path string) ([]fs.DirEntry, error) {
 	return f.entries()
 }
 
-// regular describes a file as a walk sees it. What stands in the place of one is
-// removed.
+// regular describes a file of a walk. It removes what is in its place and not a
+// regular file.
 func (s *FileStore) regular(folder string, entry fs.DirEntry) (fs.FileInfo, bool) {
 	info, err := entry.Info()
 	if err != nil {
@@ -93,8 +93,8 @@ func unlessAbsent(err error) error {
 	return err
 }
 
-// parseContent is the reverse of content: it reads the digest from where a file
-// lives, unless it cannot be found there by its digest.
+// parseContent is the reverse of content: it returns the digest of a file, if
+// content would return that file for it.
 func parseContent(algorithm digest.Algorithm, folder, name string) (digest.Digest, bool) {
 	d := digest.NewDigestFromEncoded(algorithm, name)
 	return d, d.Validate() == nil && folder == name[:2]
@@ -116,9 +116,8 @@ func (s *FileStore) Stat(_ context.Context, d digest.Digest) (Entry, error) {
 	return s.entry(d, info), nil
 }
 
-// Touch implements [Blobs]. The time of last use is the file's own, in whole
-// seconds. A file without its marker keeps its times: it has to be verified first,
-// which marks it.
+// Touch implements [Blobs]. It sets the file's time, in whole seconds. A file
+// without its marker keeps its time until it has been verified.
 func (s *FileStore) Touch(_ context.Context, d digest.Digest, used time.Time) error {
 	name, err := s.content(d)
 	if err != nil {

@@ -2,11 +2,9 @@ package access
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -15,65 +13,46 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// Caller is who is asking, as the directories know it at this moment.
-type Caller struct {
-	directory.Account
-	Anonymous bool
-	Directory string              // which one knows the account
-	source    directory.Directory // the same
-	Token     string              // the id of the access token that stands for it, if any
-	Expires   time.Time           // when that ends
-	Refresh   Refresh             // the refresh token that stands for it, if any
-}
-
-// Refresh is a refresh token that was good a moment ago.
-type Refresh struct {
-	Raw  string
-	Ends time.Time
-}
-
-// ID returns the account as the configuration lists it.
-func (c Caller) ID() ID { return ID{c.Directory, c.Name} }
-
-// Identity is what of the caller goes into a token.
-func (c Caller) Identity() tokenissuer.Identity {
-	if c.Anonymous {
-		return tokenissuer.Identity{Anonymous: true}
-	}
-	if c.Token != "" {
-		// The access token's life counts, not that of the account's password.
-		return tokenissuer.Identity{Name: c.Name, Directory: TokensDirectory, Facts: c.Token}
-	}
-	return tokenissuer.Identity{Name: c.Name, Version: c.Version, Directory: c.Directory, Facts: c.Facts}
-}
-
-// Accounts are the directories of a site, asked in the order of the
-// configuration, and what the configuration says of single accounts beside.
+// Accounts finds the accounts of a site: those of its directories, which are
+// asked in the order of the configuration, and those of its access tokens.
 type Accounts struct {
 	directories []Named
 	config      Config
 	admins      map[ID]bool
-	blocked     map[ID]bool // by folded names; of no directory means of each
+	blocked     map[ID]bool // names are folded; an empty directory means all of them
 	spellings   *spellings
-	tokens      siteTokens // asked before all directories
-	refused     refusals   // what the directories have refused just now
+	tokens      siteTokens
+	refused     refusals
 }
 
-// Named is a directory under the name that the configuration and tokens
-// know it by.
+// Named is a directory and its name in the configuration and in tokens.
 type Named struct {
 	Name string
 	directory.Directory
 }
 
-// Config is what the configuration says of accounts, as it lists them.
+// Config is the part of the configuration that is about accounts. Accounts are
+// written as in the Caddyfile; see [Directories.Account].
 type Config struct {
-	Site            string // the name of the site
-	Admins, Blocked []string
-	Groups          []Group
-	Logger          *zap.Logger // nil for none
+	// Site is the name of the site, for access tokens. It may be empty.
+	Site string
+
+	// Admins lists the accounts that may do everything on the site.
+	Admins []string
+
+	// Blocked lists the accounts that must not log in; see [Directories.Blocked].
+	Blocked []string
+
+	// Groups are the declared groups. They are used to find misspelled entries.
+	Groups []Group
+
+	// Logger logs misspelled entries; nil for none.
+	Logger *zap.Logger
 }
 
+// NewAccounts returns the accounts of a site without directories. Entries of the
+// configuration that name no account are ignored: they are expected to have been
+// rejected before.
 func NewAccounts(c Config) *Accounts {
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
@@ -81,22 +60,25 @@ func NewAccounts(c Config) *Accounts {
 	return &Accounts{config: c, tokens: siteTokens{site: c.Site}, refused: newRefusals()}
 }
 
-// UseTokens sets the access tokens.
+// UseTokens sets the store of the access tokens. It must be called before any
+// access token is used.
 func (a *Accounts) UseTokens(store *accesstoken.Store) { a.tokens.store = store }
 
-// DisableTokens makes all access tokens invalid, since another site has the same
-// name and other accounts or groups: a token could be meant for either.
+// DisableTokens makes all access tokens of the site invalid with [ErrAmbiguous].
+// It is for two sites of one name with different accounts or groups, since a
+// token could be meant for either.
 func (a *Accounts) DisableTokens() { a.tokens.ambiguous.Store(true) }
 
 // Directories returns the directories in their order.
 func (a *Accounts) Directories() []Named { return a.directories }
 
-// Add appends a directory. What the listed names mean depends on which there are,
-// so it is found out anew; names that mean nothing were refused before.
+// Add appends a directory. It must not be called concurrently with any other
+// method.
 func (a *Accounts) Add(name string, d directory.Directory) {
 	a.directories = append(a.directories, Named{name, d})
+	// The account of a bare name depends on all directories.
 	a.admins, a.blocked = make(map[ID]bool), make(map[ID]bool)
-	names := namesOf(a.directories)
+	names := a.names()
 	for _, entry := range a.config.Admins {
 		if id, err := names.Account("admins", entry); err == nil {
 			a.admins[id] = true
@@ -110,6 +92,7 @@ func (a *Accounts) Add(name string, d directory.Directory) {
 	a.spellings = newSpellings(a.config.Logger, names, a.config.Admins, a.config.Groups)
 }
 
+// named returns the directory with a name.
 func (a *Accounts) named(name string) (Named, bool) {
 	for _, d := range a.directories {
 		if d.Name == name {
@@ -119,17 +102,22 @@ func (a *Accounts) named(name string) (Named, bool) {
 	return Named{}, false
 }
 
-// names returns how the directories are called, to read names of accounts by.
+// names returns the names of the directories, to resolve entries with.
 func (a *Accounts) names() Directories { return namesOf(a.directories) }
 
-// Find looks up an account as an administrator names it, which is as in the
-// configuration. A bare name that could be several accounts' is a RequestError.
-func (a *Accounts) Find(ctx context.Context, word, name string) (Caller, error) {
+// Find returns the account that an administrator has written as in the
+// configuration, such as DIRECTORY:NAME or token:ID. The option names the flag
+// or field that it was written in, for error texts.
+//
+// The error is a [RequestError] if the name is ambiguous or has an unknown
+// directory, and a refusal (see [directory.IsRefusal]) if there is no such
+// account or it is blocked. With any other error the directory could not answer.
+func (a *Accounts) Find(ctx context.Context, option, name string) (Caller, error) {
 	if id, ok := strings.CutPrefix(name, tokenName); ok && accesstoken.IsID(id) {
 		token, err := a.tokens.store.Peek(ctx, id)
 		return a.byToken(ctx, token, err)
 	}
-	id, err := a.names().Account(word, name)
+	id, err := a.names().Account(option, name)
 	if err != nil {
 		return Caller{}, RequestError(err.Error())
 	}
@@ -138,32 +126,10 @@ func (a *Accounts) Find(ctx context.Context, word, name string) (Caller, error) 
 	return a.admit(d, account, err)
 }
 
-// first asks the directories in order, and tells which of them has decided. If
-// none knows the account, that is the one behind the last, and the error has
-// what they say of it for the audit log.
-func (a *Accounts) first(ask func(directory.Directory) (directory.Account, error)) (at int, who Caller, err error) {
-	var reasons []string
-	for at, d := range a.directories {
-		account, err := ask(d.Directory)
-		if !errors.Is(err, directory.ErrUnknownAccount) {
-			who, err := a.admit(d, account, err)
-			return at, who, err
-		}
-		if err != directory.ErrUnknownAccount { // which says no more than that
-			reason := strings.TrimPrefix(err.Error(), directory.ErrUnknownAccount.Error()+": ")
-			reasons = append(reasons, "directory "+d.Name+": "+reason)
-		}
-	}
-	err = directory.ErrUnknownAccount
-	if reasons != nil {
-		err = fmt.Errorf("%w: %s", directory.ErrUnknownAccount, strings.Join(reasons, "; "))
-	}
-	return len(a.directories), Caller{}, err
-}
-
-// Current holds a token's identity against the directories as they are now: an
-// account that is gone, blocked, of a directory that is not here or of another
-// password has no valid tokens.
+// Current returns the account that a token identifies as it is now. The error is
+// a refusal (see [directory.IsRefusal]) if the account no longer exists or is
+// blocked, if its directory is not part of the site, or if its password has
+// changed. With any other error the directory could not answer.
 func (a *Accounts) Current(ctx context.Context, id tokenissuer.Identity) (Caller, error) {
 	if id.Anonymous {
 		return Caller{Anonymous: true}, nil
@@ -176,23 +142,20 @@ func (a *Accounts) Current(ctx context.Context, id tokenissuer.Identity) (Caller
 		}
 		return who, err
 	}
-	who, err := a.lookup(ctx, id.Name, id.Directory, id.Facts)
+	d, ok := a.named(id.Directory)
+	if !ok {
+		return Caller{Directory: id.Directory}, fmt.Errorf("%w: the site has no directory %s", directory.ErrUnknownAccount, id.Directory)
+	}
+	who, err := a.lookup(ctx, d, id.Name, id.Facts)
 	if err == nil && who.Version != id.Version {
 		return Caller{}, directory.ErrUnknownAccount
 	}
 	return who, err
 }
 
-// lookup finds an account in the directory that it is of, and in no other.
-func (a *Accounts) lookup(ctx context.Context, name, in, facts string) (Caller, error) {
-	d, ok := a.named(in)
-	if !ok {
-		return Caller{Directory: in}, fmt.Errorf("%w: no directory is called %s", directory.ErrUnknownAccount, in)
-	}
-	return a.lookupIn(ctx, d, name, facts)
-}
-
-func (a *Accounts) lookupIn(ctx context.Context, d Named, name, facts string) (Caller, error) {
+// lookup returns an account of a directory. The directory must return it under
+// the name that was asked for: another name would be another account.
+func (a *Accounts) lookup(ctx context.Context, d Named, name, facts string) (Caller, error) {
 	if renamed, ok := d.Directory.(directory.Renamed); ok {
 		name = renamed.FormerName(name, facts)
 	}
@@ -203,8 +166,8 @@ func (a *Accounts) lookupIn(ctx context.Context, d Named, name, facts string) (C
 	return a.admit(d, account, err)
 }
 
-// admit applies what the configuration says of an account. With an error, the
-// caller is no more than the directory's name.
+// admit returns the caller for the answer of a directory, with the rights that
+// the configuration gives or takes. Next to an error it only has the directory.
 func (a *Accounts) admit(d Named, account directory.Account, err error) (Caller, error) {
 	if err != nil {
 		return Caller{Directory: d.Name}, fmt.Errorf("directory %s: %w", d.Name, err)
@@ -226,22 +189,8 @@ func (a *Accounts) isBlocked(id ID) bool {
 	return a.blocked[id] || a.blocked[ID{name: id.name}]
 }
 
-// lists tells whether the configuration itself has an account of this name.
-func (a *Accounts) lists(name string) bool {
-	return slices.ContainsFunc(a.directories, func(d Named) bool {
-		local, ok := d.Directory.(directory.Local)
-		return ok && local.Knows(name)
-	})
-}
-
-// within reports whether a group is another one or below it.
-func within(group, above string) bool {
-	rest, ok := strings.CutPrefix(group, above)
-	return ok && (rest == "" || rest[0] == '/')
-}
-
-// Unknown returns the entries that name an account of a directory which lists all
-// of its accounts and does not have this one.
+// Unknown returns those of the given entries that name an account which does not
+// exist. Only directories that hold their accounts in memory are asked.
 func (a *Accounts) Unknown(entries []string) (unknown []string) {
 	names := a.names()
 	for _, entry := range entries {
@@ -250,26 +199,33 @@ func (a *Accounts) Unknown(entries []string) (unknown []string) {
 			continue
 		}
 		d, _ := a.named(id.directory)
-		if local, ok := d.Directory.(directory.Local); ok && !local.Knows(id.name) {
+		if local, ok := d.Directory.(directory.Local); ok && !holds(local, id.name) {
 			unknown = append(unknown, entry)
 		}
 	}
 	return unknown
 }
 
-// Misspelled returns the entries of the configuration that differ from an account
-// in spelling alone, and so mean another one.
+// isLocalName reports whether a directory that holds its accounts in memory has
+// an account with a name.
+func (a *Accounts) isLocalName(name string) bool {
+	return slices.ContainsFunc(a.directories, func(d Named) bool {
+		local, ok := d.Directory.(directory.Local)
+		return ok && holds(local, name)
+	})
+}
+
+// holds reports whether a local directory has an account with a name.
+func holds(d directory.Local, name string) bool {
+	_, err := d.Lookup(context.Background(), name, "")
+	return err == nil
+}
+
+// Misspelled returns the entries of the configuration that differ from an
+// account only in spelling, and so do not apply to it.
 func (a *Accounts) Misspelled(id ID) (entries []string) {
 	for _, entry := range a.spellings.others(id) {
 		entries = append(entries, entry.String())
 	}
 	return entries
-}
-
-// Asker returns the caller as directories count their questions by.
-func (c Caller) Asker(address string) directory.Asker {
-	if c.Anonymous {
-		return directory.Asker{Subnet: subnetOf(address)}
-	}
-	return directory.Asker{Directory: c.Directory, Name: c.Name}
 }

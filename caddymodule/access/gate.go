@@ -11,38 +11,35 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-const (
-	// checkLimit bounds the check of a login, whether or not a client waits for it.
-	checkLimit = 30 * time.Second
+// checkLimit is the longest time that a login is checked for, whether or not a
+// client waits.
+const checkLimit = 30 * time.Second
 
-	// maxChecks is how many logins of unknown clients are checked at once, how many
-	// with access tokens of the site, which wait for no directory, and how many from
-	// addresses that an account has logged in from.
-	maxChecks = 1024
-
-	// maxEqual is how many more logins are checked that are equal to one.
-	maxEqual = 4 * maxChecks
-)
-
-// Times are when a login is answered, counted from its arrival.
+// Times says when a login is answered, counted from its arrival. [Throttled]
+// errors are returned at once.
 type Times struct {
-	Failed  time.Duration // the answer to a failed login comes no earlier
-	Checked time.Duration // no client waits longer for the check
+	// Failed is the earliest time at which a failed login is answered. It should
+	// be no shorter than Checked: a later answer would show how long the check
+	// took.
+	Failed time.Duration
+
+	// Checked is how long a client waits for the check. A login that has not
+	// been checked by then is answered as one that cannot be checked now.
+	Checked time.Duration
 }
 
-// Gate checks logins: it asks the throttle, then the access tokens or the
-// directories, and charges the outcome.
+// Gate limits and checks logins. It asks the throttle, then the accounts, and
+// tells the throttle the outcome.
 //
-// A failed login is answered at a fixed time after its arrival, so that the time
-// of the answer tells nothing about the name. The check runs beside the request.
-// If it takes longer, it goes on without the request, and the answer is that the
-// login cannot be checked now, whatever name it has. A login that turns out to be
-// right is remembered, so that it succeeds at once when the client tries again.
+// A failed login is answered at a fixed time after its arrival, so the time does
+// not tell whether the account exists. The check runs beside the request. If it
+// takes too long, it continues without the request, and the answer is that the
+// login cannot be checked now, whatever the name. If the login then turns out to
+// be right, that is remembered, and it succeeds when the client tries again.
 type Gate struct {
 	Accounts *Accounts
 	Throttle *Throttle
@@ -50,26 +47,50 @@ type Gate struct {
 
 // Login is a login to be checked.
 type Login struct {
+	// Name and Password are as the client sent them. The password may be a token.
 	Name, Password string
-	Address        string // the client's, as Caddy determined it
-	Request        *http.Request
-	Groups         []string // that the request is about
+
+	// Address is the IP address of the client, as Caddy determined it.
+	Address string
+
+	// Request is the request that carries the login.
+	Request *http.Request
+
+	// Groups are the paths of the groups that the request is about; at most four.
+	Groups []string
 }
 
 // Outcome is the outcome of a check, which may end after the request.
 type Outcome struct {
-	Who      Caller // of a failed login no more than the directory that decided
-	Err      error
-	Trouble  error // why the client is not told that the login is wrong, or nil
-	Repeated bool  // the login was right when it was last checked
+	// Caller is the account. Next to an error it has at most the name of the
+	// directory that returned it.
+	Caller Caller
+
+	// Err is nil if the login is right, a refusal (see [directory.IsRefusal]) if
+	// it is wrong, and otherwise says why it could not be checked.
+	Err error
+
+	// HiddenBy is nil, or says why the client is not told of a refusal: at the
+	// same time, a login with an unknown name could not have been refused.
+	HiddenBy error
+
+	// Repeated reports whether the login was right when it was last checked.
+	Repeated bool
 }
 
-// errUnfinished is the answer while the check goes on.
-var errUnfinished = errors.New("the check of the login has not finished in time")
+// errUnfinished is the error of a login that is still being checked when the
+// client has waited long enough.
+var errUnfinished = errors.New("the login check did not finish in time")
 
-// Login checks a login, and calls settled once when the check has ended, unless
-// the error is a *throttled: then nothing was checked. The error is a refusal (see
-// [directory.IsRefusal]), or says why the login cannot be checked now.
+// Login checks a login and returns its account. The error is
+//
+//   - a *[Throttled], at once, if there were too many failed logins;
+//   - a refusal (see [directory.IsRefusal]) if the login is wrong;
+//   - the cause of the request's context if the client has left;
+//   - any other error if the login cannot be checked now.
+//
+// Unless the error is a *Throttled, Login calls settled once with the outcome
+// when the check has ended, possibly after Login has returned.
 func (g *Gate) Login(l Login, settled func(Outcome)) (Caller, error) {
 	late := time.NewTimer(g.Throttle.times.Checked)
 	defer late.Stop()
@@ -84,7 +105,7 @@ func (g *Gate) Login(l Login, settled func(Outcome)) (Caller, error) {
 	select {
 	case outcome = <-g.check(attempt, l, settled):
 		if outcome.Err == nil {
-			return outcome.Who, nil
+			return outcome.Caller, nil
 		}
 	case <-late.C:
 		outcome.Err = errUnfinished
@@ -95,13 +116,14 @@ func (g *Gate) Login(l Login, settled func(Outcome)) (Caller, error) {
 	case <-failing.C:
 	case <-gone:
 	}
-	if outcome.Trouble != nil {
-		return outcome.Who, outcome.Trouble
+	if outcome.HiddenBy != nil {
+		return outcome.Caller, outcome.HiddenBy
 	}
-	return outcome.Who, outcome.Err
+	return outcome.Caller, outcome.Err
 }
 
-// check checks a login in the background, and releases the attempt at the end.
+// check checks a login in the background and then releases the attempt. The
+// outcome is sent to the channel, which has room for it.
 func (g *Gate) check(attempt *attempt, l Login, settled func(Outcome)) <-chan Outcome {
 	done := make(chan Outcome, 1)
 	finish := func(who Caller, err error) {
@@ -110,7 +132,7 @@ func (g *Gate) check(attempt *attempt, l Login, settled func(Outcome)) <-chan Ou
 		done <- outcome
 	}
 	_, isToken := accesstoken.Parse(l.Password)
-	leave, err := attempt.beginCheck(isToken)
+	leave, err := attempt.takeSlot(isToken)
 	if err != nil {
 		finish(Caller{}, err)
 		attempt.release()
@@ -118,18 +140,18 @@ func (g *Gate) check(attempt *attempt, l Login, settled func(Outcome)) <-chan Ou
 	}
 	request, cancel := detached(l.Request)
 	login := directory.Login{Name: l.Name, Password: l.Password, Request: request, Groups: l.Groups,
-		Friendly: attempt.friendly, Subnet: attempt.subnet, Token: !attempt.guessable}
+		Friendly: attempt.addressKnown, Subnet: attempt.subnet, Token: !attempt.guessable}
 	go func() {
 		defer cancel()
 		defer leave()
 		defer attempt.release()
-		finish(g.ask(request.Context(), login))
+		finish(g.authenticate(request.Context(), login))
 	}()
 	return done
 }
 
-// detached returns a request that may outlast the original: with a context of its
-// own, and with copies of what the request's other handlers may change.
+// detached returns a request that may outlast the original: it has a context of
+// its own, and copies of what other handlers of the request may change.
 func detached(r *http.Request) (*http.Request, context.CancelFunc) {
 	ctx, cancel := memo.Background(r.Context(), checkLimit)
 	if vars, ok := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
@@ -138,63 +160,13 @@ func detached(r *http.Request) (*http.Request, context.CancelFunc) {
 	return r.Clone(ctx), cancel
 }
 
-// ask asks the directories. A panic of a guest fails the login, as it would fail
-// the request if the request waited for it.
-func (g *Gate) ask(ctx context.Context, login directory.Login) (who Caller, err error) {
+// authenticate is [Accounts.Authenticate], with a panic of a directory as an
+// error: outside of the request's goroutine it would end the process.
+func (g *Gate) authenticate(ctx context.Context, login directory.Login) (who Caller, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			who, err = Caller{}, fmt.Errorf("checking a login: panic: %v", cause)
 		}
 	}()
 	return g.Accounts.Authenticate(ctx, login)
-}
-
-// beginCheck takes a place for a check until leave is called, or returns
-// [password.ErrBusy]. Equal logins of one address at a time, as of a CI's jobs,
-// have places of their own, since they share what checking costs.
-func (a *attempt) beginCheck(ours bool) (leave func(), err error) {
-	places := []chan struct{}{a.strangers}
-	switch {
-	case a.friendly:
-		places[0] = a.friends
-	case ours:
-		places[0] = a.bearers
-	}
-	if a.hasEqual() {
-		places = []chan struct{}{a.equals, places[0]}
-	}
-	for _, place := range places {
-		select {
-		case place <- struct{}{}:
-			return func() { <-place }, nil
-		default:
-		}
-	}
-	return nil, password.ErrBusy
-}
-
-// hasEqual reports whether the same login of the same address is being checked.
-func (a *attempt) hasEqual() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.flights[0] != nil && a.flights[0].flying[a.login] > 1
-}
-
-// settle charges the outcome of a check.
-func (a *attempt) settle(who Caller, err error) Outcome {
-	o := Outcome{Who: who, Err: err, Repeated: a.repeated}
-	if hidden := (*hiddenRefusal)(nil); errors.As(err, &hidden) {
-		o.Trouble = hidden.trouble
-	}
-	switch {
-	case err == nil:
-		a.accepted()
-	// An address that has logged in to the account knows that it exists, so its
-	// guesses count in full.
-	case directory.IsRefusal(err) && (o.Trouble == nil || a.known):
-		a.refused()
-	default:
-		a.undecided()
-	}
-	return o
 }

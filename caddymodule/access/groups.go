@@ -12,62 +12,67 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// A user who may create groups in a directory chooses their paths, and so could claim
-// a path that the configuration means for others. So a directory's groups and the
-// roles in them count here only where the configuration leaves room for them:
+// A user who may create groups in a directory chooses their paths, and could
+// claim a path that the configuration means for others. So the groups of a
+// directory, and the roles in them, only count where the configuration permits:
 //
-//   - Where the nearest declared group has `members_from`, at or above a path, the
+//   - If the nearest declared group at or above a path has members_from, the
 //     directories that it names count there.
-//   - Elsewhere no directory counts if the declared group at the path, or any
-//     declared one above it, lists accounts, or has some by a directory's map line.
-//   - Of the others, one alone counts: the first that has the group. One that
-//     cannot be asked which groups it has is taken to have all that are declared.
+//   - Otherwise no directory counts if a declared group at or above the path
+//     lists accounts, or a directory maps accounts to it.
+//   - Otherwise one directory counts: the first that has the group. A directory
+//     that cannot be asked which groups it has is taken to have all declared ones.
 
-// upwards returns a group's path and those of the groups above it.
-func upwards(group string) iter.Seq[string] {
+// Upwards returns the path of a group, followed by those of the groups above it.
+func Upwards(group string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for path := group; path != "" && yield(path); path = path[:max(strings.LastIndexByte(path, '/'), 0)] {
 		}
 	}
 }
 
-// admits reports whether the configuration leaves room for groups of a directory
-// at a path.
-func (a *Policy) admits(holder, group string) bool {
-	if nearest := a.nearest(group); nearest != nil && len(nearest.from) > 0 {
-		return slices.Contains(nearest.from, holder)
+// within reports whether a group is the other group or below it.
+func within(group, other string) bool {
+	rest, ok := strings.CutPrefix(group, other)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+// permits reports whether the groups of a directory may count at a path.
+func (p *Policy) permits(name, group string) bool {
+	if nearest := p.nearest(group); nearest != nil && len(nearest.from) > 0 {
+		return slices.Contains(nearest.from, name)
 	}
-	for path := range upwards(group) {
-		if g := a.groups[path]; g != nil && g.lists {
+	for path := range Upwards(group) {
+		if g := p.groups[path]; g != nil && g.hasList {
 			return false
 		}
 	}
 	return true
 }
 
-// nearest returns the nearest declared group at or above a path, nil if there is none.
-func (a *Policy) nearest(group string) *groupPolicy {
-	for path := range upwards(group) {
-		if g := a.groups[path]; g != nil {
+// nearest returns the nearest declared group at or above a path, or nil.
+func (p *Policy) nearest(group string) *groupPolicy {
+	for path := range Upwards(group) {
+		if g := p.groups[path]; g != nil {
 			return g
 		}
 	}
 	return nil
 }
 
-// holderOf returns the first directory that has a group, and the visibility that
-// it gives it; fs.ErrNotExist if none has it. If one cannot tell, those after it
-// are not asked.
-func (a *Policy) holderOf(ctx context.Context, group string) (holder string, visibility directory.Visibility, err error) {
-	nearest := a.nearest(group)
-	for _, d := range a.directories {
+// holderOf returns the first directory that has a group, and the visibility
+// there. The error is [fs.ErrNotExist] if no directory has it. If one cannot
+// answer, those after it are not asked.
+func (p *Policy) holderOf(ctx context.Context, group string) (holder string, visibility directory.Visibility, err error) {
+	nearest := p.nearest(group)
+	for _, d := range p.directories {
 		groups, ok := d.Directory.(directory.GroupDirectory)
 		naming := !ok && directory.NamesGroups(d.Directory) && nearest != nil && len(nearest.from) == 0
-		if !ok && !naming || !a.admits(d.Name, group) {
+		if !ok && !naming || !p.permits(d.Name, group) {
 			continue
 		}
-		if naming && a.groups[group] == nil {
-			break // it is below a group of this directory's, which has none of its own
+		if naming && p.groups[group] == nil {
+			break // the nearest declared group belongs to d, which has none below it
 		}
 		if naming {
 			return d.Name, "", nil
@@ -84,30 +89,30 @@ func (a *Policy) holderOf(ctx context.Context, group string) (holder string, vis
 	return "", "", fs.ErrNotExist
 }
 
-// counts reports whether the roles that a directory gives in a group count here.
-func (a *Policy) counts(ctx context.Context, name, group string) (bool, error) {
-	if !a.admits(name, group) {
+// counts reports whether the roles that a directory gives in a group count.
+func (p *Policy) counts(ctx context.Context, name, group string) (bool, error) {
+	if !p.permits(name, group) {
 		return false, nil
 	}
-	declared := a.groups[group]
+	declared := p.groups[group]
 	if declared != nil && len(declared.from) > 0 {
 		return true, nil
 	}
-	holder, _, err := a.holderOf(ctx, group)
+	holder, _, err := p.holderOf(ctx, group)
 	if errors.Is(err, fs.ErrNotExist) {
 		return declared != nil, nil
 	}
 	return holder == name, err
 }
 
-// Ignored returns the declared groups in which the roles that a directory gives do
-// not count, though it may have a group of the same path.
-func (a *Policy) Ignored(d Named) (groups []string) {
+// Ignored returns the sorted paths of the declared groups in which the roles of
+// a directory do not count, although the directory may have a group of that path.
+func (p *Policy) Ignored(d Named) (groups []string) {
 	if _, ok := d.Directory.(directory.GroupDirectory); !ok {
 		return nil
 	}
-	for path := range a.groups {
-		if !a.admits(d.Name, path) {
+	for path := range p.groups {
+		if !p.permits(d.Name, path) {
 			groups = append(groups, path)
 		}
 	}
@@ -115,9 +120,10 @@ func (a *Policy) Ignored(d Named) (groups []string) {
 	return groups
 }
 
-// OpenDirectories returns the names of the directories whose groups may be public.
-func (a *Policy) OpenDirectories() (names []string) {
-	for _, d := range a.directories {
+// OpenDirectories returns the names of the directories whose groups can be
+// public.
+func (p *Policy) OpenDirectories() (names []string) {
+	for _, d := range p.directories {
 		if directory.GroupsMayBePublic(d.Directory) {
 			names = append(names, d.Name)
 		}
@@ -125,17 +131,16 @@ func (a *Policy) OpenDirectories() (names []string) {
 	return names
 }
 
-// ShareOf returns the group that a group's downloads count for: the nearest one
-// that is declared, or else the first component.
-func (a *Policy) ShareOf(group string) string {
-	for at := group; ; {
-		if a.groups[at] != nil {
-			return at
+// ShareOf returns the group whose share of the downloads a group uses: the
+// nearest declared group at or above it, or else the first component of its
+// path. So creating subgroups does not add to a share.
+func (p *Policy) ShareOf(group string) string {
+	top := group
+	for path := range Upwards(group) {
+		if p.groups[path] != nil {
+			return path
 		}
-		end := strings.LastIndexByte(at, '/')
-		if end < 0 {
-			return at
-		}
-		at = at[:end]
+		top = path
 	}
+	return top
 }

@@ -7,14 +7,15 @@ import (
 	"strings"
 )
 
-// ImageLimits are the allow and deny lines of groups. They hold for administrators
-// too, and whether or not an image is cached.
-type ImageLimits map[string]groupLimits // by path; without the groups that have none
+// ImageLimits are the allow and deny patterns of groups by path. They limit which
+// images can be pulled through a group, whoever pulls them, and whether or not an
+// image is cached. A group without patterns has no entry.
+type ImageLimits map[string]groupLimits
 
 type groupLimits struct{ allow, deny []pattern }
 
-// NewImageLimits reads the lines of all groups. The error says which pattern cannot
-// be read.
+// NewImageLimits parses the patterns of all groups. The error names the group and
+// the invalid pattern, and says what to write.
 func NewImageLimits(groups []Group) (ImageLimits, error) {
 	all := make(ImageLimits)
 	for _, g := range groups {
@@ -36,7 +37,8 @@ func NewImageLimits(groups []Group) (ImageLimits, error) {
 	return all, nil
 }
 
-// CheckUpstreams rejects a pattern that begins with none of the declared upstreams.
+// CheckUpstreams rejects a pattern that begins with none of the declared upstreams,
+// of which there must be at least one.
 func (l ImageLimits) CheckUpstreams(declared []string) error {
 	for _, group := range slices.Sorted(maps.Keys(l)) {
 		limits := l[group]
@@ -49,19 +51,26 @@ func (l ImageLimits) CheckUpstreams(declared []string) error {
 	return nil
 }
 
-// LimitVerdict is the verdict of the limits of a group and of the groups above it.
+// LimitVerdict is a decision of [ImageLimits].
 type LimitVerdict struct {
-	OK    bool
-	Group string   // whose limits exclude the image
-	Rule  string   // the pattern that does, for the log and for insiders
-	Rules []string // that permit it, one for each group that has allow lines
+	// Allowed is the decision.
+	Allowed bool
+
+	// Group is the group whose limits exclude the image, and Rule the reason, for
+	// the log and for insiders. Both are empty if the image is allowed.
+	Group, Rule string
+
+	// Rules are the allow patterns that include the image, one for each group
+	// that has any. It is only set if the image is allowed.
+	Rules []string
 }
 
-// Decide decides about an image by the limits of a group and of all groups above
-// it: each of them must permit it, so a subgroup can only narrow.
+// Decide reports whether an image can be pulled through a group. The limits of
+// the group and of each group above it must allow the image, so a subgroup can only
+// narrow them.
 func (l ImageLimits) Decide(group string, image Image) LimitVerdict {
-	v := LimitVerdict{OK: true}
-	for path := range upwards(group) {
+	v := LimitVerdict{Allowed: true}
+	for path := range Upwards(group) {
 		limits := l[path]
 		if i := slices.IndexFunc(limits.deny, func(p pattern) bool { return p.denies(image) }); i >= 0 {
 			return LimitVerdict{Group: path, Rule: "group " + path + ": deny " + limits.deny[i].text}
@@ -78,8 +87,8 @@ func (l ImageLimits) Decide(group string, image Image) LimitVerdict {
 	return v
 }
 
-// Lines returns the allow and deny lines that hold in a group, as in "group acme:
-// allow docker.io/library/*", those of the group itself first.
+// Lines returns the patterns that apply to a group in the form "group acme: allow
+// docker.io/library/*", first those of the group itself.
 func (l ImageLimits) Lines(group string) (lines []string) {
 	line := func(path, word string, patterns []pattern) {
 		if len(patterns) == 0 {
@@ -91,17 +100,17 @@ func (l ImageLimits) Lines(group string) (lines []string) {
 		}
 		lines = append(lines, "group "+path+": "+word+" "+strings.Join(texts, " "))
 	}
-	for path := range upwards(group) {
+	for path := range Upwards(group) {
 		line(path, "allow", l[path].allow)
 		line(path, "deny", l[path].deny)
 	}
 	return lines
 }
 
-// MayReach reports whether the limits of a group leave any image of an upstream.
+// MayReach reports whether the limits of a group may allow any image of an upstream.
 func (l ImageLimits) MayReach(group, upstream string) bool {
 	of := func(p pattern) bool { return p.ofUpstream(upstream) }
-	for path := range upwards(group) {
+	for path := range Upwards(group) {
 		limits := l[path]
 		if limits.allow != nil && !slices.ContainsFunc(limits.allow, of) {
 			return false

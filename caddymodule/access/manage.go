@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -17,88 +16,64 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// DefaultTokenLife is how long an access token lives if nothing is said.
+// DefaultTokenLife is the lifetime of an access token for which none is
+// requested.
 const DefaultTokenLife = 90 * 24 * time.Hour
 
-// TokenRequest says what access token is wanted.
+// TokenRequest describes an access token to be created.
 type TokenRequest struct {
+	// Kind is required.
 	Kind accesstoken.Kind `json:"kind"`
 
-	// Account is whom a personal token stands for, as the configuration lists
-	// accounts.
+	// Account is the account that a personal token stands for, written as in the
+	// configuration.
 	Account string `json:"account,omitempty"`
 
-	// Groups are the one of a group or deploy token, or those that a personal
-	// one is limited to; none means no limit.
+	// Groups has the group of a group or deploy token. For a personal token it
+	// has the groups that the token is limited to; nil means no limit.
 	Groups []string `json:"groups,omitempty"`
 
-	// Role is that of a group token: member by default.
+	// Role is the role of a group token: member (the default), maintainer or
+	// owner.
 	Role string `json:"role,omitempty"`
 
-	// Scopes are pull and manage. The default is pull, and manage too for a
-	// group token whose role is more than member.
+	// Scopes are pull, which is always included, and manage. The default is
+	// pull, and also manage for a group token with a role above member.
 	Scopes []accesstoken.Scope `json:"scopes,omitempty"`
 
-	// Name is what the token is for, for people.
+	// Name describes the purpose of the token.
 	Name string `json:"name,omitempty"`
 
-	// Lifetime is 90d by default, and at most 366d.
+	// Lifetime is 90 days by default, at least a minute and at most 366 days.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 
-	// MadeWith is the id of the access token that it is made with, if any.
+	// MadeWith is the ID of the access token that the request was made with, if
+	// any. The new token ends with it.
 	MadeWith string `json:"-"`
 }
 
-// RequestError is what is wrong with a request of somebody who may know it.
-type RequestError string
-
-func (e RequestError) Error() string { return string(e) }
-
-func Errorf(format string, args ...any) error { return RequestError(fmt.Sprintf(format, args...)) }
-
-// Tokens makes, lists and revokes the access tokens of a site.
+// Tokens creates, lists and revokes the access tokens of a site.
 type Tokens struct {
 	Accounts *Accounts
-	Access   *Policy
+	Policy   *Policy
 	Logger   *zap.Logger
 }
 
-// Create makes an access token for this site, and returns the secret, which
-// is nowhere else. Whether who asks may have it is for the caller to decide; by
-// says in the records who it was. An error is a RequestError, or an
-// [accesstoken.ErrUnavailable], or a directory's that cannot answer.
-func (m *Tokens) Create(ctx context.Context, order TokenRequest, by string) (accesstoken.Token, string, error) {
+// Create creates an access token for the site and returns it with its secret,
+// which is stored nowhere. The caller must have checked that the client may have
+// the token. The parameter by names the client, for the records. The error is a
+// [RequestError] if the request is invalid, an [accesstoken.ErrUnavailable] if the
+// token cannot be stored, or that of a directory that could not answer.
+func (m *Tokens) Create(ctx context.Context, request TokenRequest, by string) (accesstoken.Token, string, error) {
 	if m.Accounts.tokens.ambiguous.Load() {
 		return accesstoken.Token{}, "", RequestError(ErrAmbiguous.Error())
 	}
-	token := accesstoken.Token{
-		Kind: order.Kind, Name: order.Name, Site: m.Accounts.tokens.site, Role: order.Role, Scopes: order.scopes(), CreatedBy: by, MadeWith: order.MadeWith,
+	token, err := m.requested(ctx, request)
+	if err != nil {
+		return token, "", err
 	}
-	if order.Groups != nil {
-		if len(order.Groups) == 0 {
-			return token, "", RequestError("the list of groups is empty; name groups, or leave it out for a token that is not limited to any")
-		}
-		token.Groups = order.Groups
-	}
-	if order.Kind == accesstoken.Group && order.Role == "" {
-		token.Role = directory.Member.String()
-	}
-	if _, ok := directory.ParseRole(token.Role); !ok && token.Role != "" {
-		return token, "", Errorf("the role '%s' is none of member, maintainer and owner", token.Role)
-	}
-	for _, group := range token.Groups {
-		if err := m.checkGroup(ctx, group); err != nil {
-			return token, "", err
-		}
-	}
-	if order.Account != "" {
-		owner, err := m.ownerOf(ctx, order.Account)
-		if err != nil {
-			return token, "", err
-		}
-		token.Owner = owner
-	}
-	lifetime := time.Duration(order.Lifetime)
+	token.Site, token.CreatedBy = m.Accounts.tokens.site, by
+	lifetime := time.Duration(request.Lifetime)
 	if lifetime == 0 {
 		lifetime = DefaultTokenLife
 	}
@@ -109,14 +84,43 @@ func (m *Tokens) Create(ctx context.Context, order TokenRequest, by string) (acc
 		}
 		return token, "", err
 	}
-	m.Logger.Info("access token made", append(tokenFields(token), zap.String("by", by))...)
+	m.Logger.Info("access token created", append(tokenFields(token), zap.String("by", by))...)
 	return token, secret, nil
 }
 
-// scopes are those asked for, or the default; managing includes pulling.
-func (o *TokenRequest) scopes() []accesstoken.Scope {
-	scopes := slices.Clone(o.Scopes)
-	if role, _ := directory.ParseRole(o.Role); len(scopes) == 0 && o.Kind == accesstoken.Group && role > directory.Member {
+// requested returns the token that a request describes. It checks what the store
+// of the tokens cannot know: the role, the groups and the account.
+func (m *Tokens) requested(ctx context.Context, request TokenRequest) (accesstoken.Token, error) {
+	token := accesstoken.Token{
+		Kind: request.Kind, Name: request.Name, Groups: request.Groups, Role: request.Role,
+		Scopes: request.scopes(), MadeWith: request.MadeWith,
+	}
+	if request.Groups != nil && len(request.Groups) == 0 {
+		return token, RequestError("the list of groups is empty; name a group, or omit the list for a token that is not limited to groups")
+	}
+	if request.Kind == accesstoken.Group && request.Role == "" {
+		token.Role = directory.Member.String()
+	}
+	if _, ok := directory.ParseRole(token.Role); !ok && token.Role != "" {
+		return token, Errorf("unknown role '%s'; use member, maintainer or owner", token.Role)
+	}
+	for _, group := range token.Groups {
+		if err := m.checkGroup(ctx, group); err != nil {
+			return token, err
+		}
+	}
+	if request.Account == "" {
+		return token, nil
+	}
+	var err error
+	token.Owner, err = m.ownerOf(ctx, request.Account)
+	return token, err
+}
+
+// scopes returns the requested scopes or the default, always with pull.
+func (r *TokenRequest) scopes() []accesstoken.Scope {
+	scopes := slices.Clone(r.Scopes)
+	if role, _ := directory.ParseRole(r.Role); len(scopes) == 0 && r.Kind == accesstoken.Group && role > directory.Member {
 		scopes = append(scopes, accesstoken.Manage)
 	}
 	if !slices.Contains(scopes, accesstoken.Pull) {
@@ -125,90 +129,65 @@ func (o *TokenRequest) scopes() []accesstoken.Scope {
 	return scopes
 }
 
-// checkGroup finds typos: a token of a group that does not exist is no use.
+// checkGroup rejects a group that does not exist, which is probably a typo.
 func (m *Tokens) checkGroup(ctx context.Context, group string) error {
 	if !reference.ValidRepository(group) {
-		return Errorf("'%s' is not a group's path as images have it, in lower case", group)
+		return Errorf("invalid group path '%s'; write it in lower case as in image names, such as acme/platform", group)
 	}
-	_, err := m.Access.VisibilityOf(ctx, group)
+	_, err := m.Policy.VisibilityOf(ctx, group)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Errorf("there is no group '%s'", group)
+		return Errorf("group '%s' does not exist", group)
 	}
 	return err
 }
 
-// ownerOf is an account as a token remembers it.
+// ownerOf returns an account in the form that is stored in a token.
 func (m *Tokens) ownerOf(ctx context.Context, name string) (*accesstoken.Owner, error) {
 	who, err := m.Accounts.Find(ctx, "--account", name)
 	switch {
 	case err == nil && who.Token != "":
-		return nil, Errorf("'%s' is an access token itself", name)
+		return nil, Errorf("'%s' is an access token; name an account of a directory", name)
 	case err == nil:
 		d, _ := m.Accounts.named(who.Directory)
 		return &accesstoken.Owner{Name: who.Name, Directory: who.Directory, Source: d.fingerprint(), Facts: who.Facts}, nil
 	case directory.IsRefusal(err):
-		return nil, Errorf("there is no account '%s' that may get in: %v", name, err)
+		return nil, Errorf("account '%s' does not exist or cannot log in: %v", name, err)
 	}
 	return nil, err
 }
 
-// ListedToken is an access token in a list.
-type ListedToken struct {
-	accesstoken.Token
-	// Ended is why the token is good no more, though it is neither revoked nor
-	// expired. It is not asked whether a directory still knows the owner.
-	Ended string `json:"ended,omitempty"`
-}
-
-// List lists the access tokens that are wanted, the newest first. All
-// sites' are there, those of sites that are gone too: who answers for one group
-// of this site wants only those with its name and not of an account, too. The
-// other sites are those that can tell whether their tokens have ended.
-func (m *Tokens) List(ctx context.Context, wanted func(accesstoken.Token) bool, others ...*Tokens) ([]ListedToken, error) {
-	all, err := m.Accounts.tokens.store.List(ctx)
-	byID := tokensByID(all)
-	sites := make(map[string]*Accounts)
-	for _, site := range append(others, m) {
-		sites[site.Accounts.tokens.site] = site.Accounts
-	}
-	tokens := []ListedToken{}
-	for _, t := range all {
-		if !wanted(t) {
-			continue
-		}
-		listed := ListedToken{Token: t}
-		if site := sites[t.Site]; site != nil && t.Valid(time.Now()) == nil {
-			listed.Ended = site.ended(t, byID)
-		}
-		tokens = append(tokens, listed)
-	}
-	return tokens, err
-}
-
-// RevokedToken is a token that has been revoked, and what ends with it.
+// RevokedToken is a token that has been revoked.
 type RevokedToken struct {
 	accesstoken.Token
+
+	// AlsoEnded are the tokens that have ended with it, because they were made
+	// with it, directly or through others.
 	AlsoEnded []accesstoken.Token `json:"also_ended,omitempty"`
 }
 
-// Revoke ends an access token, if it is wanted; else it is an
-// [fs.ErrNotExist], as if it did not exist. What List says of other sites
-// holds here too.
-func (m *Tokens) Revoke(ctx context.Context, id, by string, wanted func(accesstoken.Token) bool) (RevokedToken, error) {
+// Revoke revokes an access token of any site. The parameter by names the client,
+// for the records. The error is [fs.ErrNotExist] if the token does not exist or
+// visible returns false for it: the client must not learn the difference. It is
+// an [accesstoken.ErrUnavailable] if the storage fails; the token may be revoked
+// nevertheless.
+//
+// Tokens of all sites share a storage. For the owner of a group of this site,
+// visible must check the site and the kind of a token, too.
+func (m *Tokens) Revoke(ctx context.Context, id, by string, visible func(accesstoken.Token) bool) (RevokedToken, error) {
 	store := m.Accounts.tokens.store
-	token, err := store.Revoke(ctx, id, by, wanted)
+	token, err := store.Revoke(ctx, id, by, visible)
 	if err != nil {
 		return RevokedToken{}, err
 	}
 	m.Logger.Info("access token revoked", append(tokenFields(token), zap.String("by", by))...)
 	all, err := store.List(ctx)
 	if err != nil {
-		return RevokedToken{}, fmt.Errorf("the access token is revoked, but what ends with it cannot be listed: %w", err)
+		return RevokedToken{}, fmt.Errorf("the access token is revoked, but the tokens that end with it cannot be listed: %w", err)
 	}
 	revoked := RevokedToken{Token: token}
 	for _, other := range madeWith(id, all) {
-		m.Logger.Info("access token ends with the one that it was made with", append(tokenFields(other), zap.String("made_with", other.MadeWith))...)
-		if wanted(other) {
+		m.Logger.Info("access token ended with the token that it was made with", append(tokenFields(other), zap.String("made_with", other.MadeWith))...)
+		if visible(other) {
 			revoked.AlsoEnded = append(revoked.AlsoEnded, other)
 		}
 	}
@@ -224,32 +203,4 @@ func tokenFields(token accesstoken.Token) []zap.Field {
 		fields = append(fields, zap.String("account", token.Owner.Name), zap.String("directory", token.Owner.Directory))
 	}
 	return fields
-}
-
-// endedTokens are the tokens whose end this process has logged.
-var endedTokens sync.Map
-
-// LogEnded logs, once each, the tokens that are good no more though they are
-// neither revoked nor expired: the directory of their owner, or of that of the
-// token that they were made with, is not what it was.
-func (m *Tokens) LogEnded(ctx context.Context) {
-	all, err := m.Accounts.tokens.store.List(ctx)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		m.Logger.Warn("access tokens cannot be listed, so it is not known whether some have ended", zap.Error(err))
-		return
-	}
-	byID := tokensByID(all)
-	for _, t := range all {
-		if t.Site != m.Accounts.tokens.site || t.Valid(time.Now()) != nil {
-			continue
-		}
-		if why := m.Accounts.ended(t, byID); why != "" {
-			if _, told := endedTokens.LoadOrStore(t.ID, true); !told {
-				m.Logger.Warn("access token has ended", append(tokenFields(t), zap.String("reason", why))...)
-			}
-		}
-	}
 }

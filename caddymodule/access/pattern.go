@@ -11,21 +11,21 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
-// pattern is one pattern of a group's allow or deny line. It consists of
-// UPSTREAM/REPOSITORY and an optional :TAG, each of which matches as a whole and
-// case-sensitively, with the syntax of doublestar: * matches within a component,
-// ** any number of components.
+// pattern is a pattern of the allow or deny line of a group. It consists of
+// UPSTREAM/REPOSITORY and an optional :TAG. Each must match as a whole and
+// case-sensitively, in the syntax of doublestar: * matches within a component, **
+// matches any number of components.
 type pattern struct {
 	text string // as it was written
 	name string // UPSTREAM/REPOSITORY
 	tag  string // empty: any tag
 }
 
-// patternSyntax ends an error about a pattern that cannot be read.
+// patternSyntax ends the text of an error about an invalid pattern.
 const patternSyntax = "write UPSTREAM/REPOSITORY[:TAG], as in docker.io/library/* or ghcr.io/acme/**"
 
-// parsePattern reads a pattern and rejects what could never match an image.
-// Whether its upstream exists is checked by [pattern.checkUpstream].
+// parsePattern parses a pattern and rejects one that can never match an image. It
+// does not check whether the upstream exists; see [pattern.checkUpstream].
 func parsePattern(text string) (pattern, error) {
 	if name, _, ok := strings.Cut(text, "@"); ok {
 		return pattern{}, fmt.Errorf("pattern '%s': a pattern must not contain a digest; write the repository, as in %s", text, name)
@@ -56,15 +56,15 @@ func parsePattern(text string) (pattern, error) {
 	return pattern{text, name, tag}, nil
 }
 
-// checkUpstream rejects a pattern whose first component is not, or matches none,
-// of the declared upstreams.
+// checkUpstream rejects a pattern whose first component matches none of the
+// declared upstreams.
 func (p pattern) checkUpstream(declared []string) error {
 	first, _, more := strings.Cut(p.name, "/")
 	switch {
 	case first == "**":
 		return nil
 	case strings.Contains(first, "{"):
-		return fmt.Errorf("pattern '%s': alternatives are not possible in the name of the upstream; write a pattern for each upstream", p.text)
+		return fmt.Errorf("pattern '%s': the name of the upstream must not contain alternatives; write a pattern for each upstream", p.text)
 	case !slices.ContainsFunc(declared, func(name string) bool { return doublestar.MatchUnvalidated(first, name) }):
 		return fmt.Errorf("pattern '%s': the upstream %s is not declared; write %s/%s, or `upstream %s` beside the groups", p.text, first, declared[0], p.text, first)
 	case !more:
@@ -79,23 +79,25 @@ func (p pattern) ofUpstream(upstream string) bool {
 	return doublestar.MatchUnvalidated(first, upstream)
 }
 
-// all reports whether the pattern matches all images of each upstream that it is
-// of.
+// all reports whether the pattern matches all images of the upstreams that its
+// first component matches.
 func (p pattern) all() bool {
 	_, rest, _ := strings.Cut(p.name, "/")
 	return p.tag == "" && (rest == "**" || p.name == "**")
 }
 
-// Image is the image of a request as patterns are matched against it.
+// Image is an image in the form that patterns are matched with.
 type Image struct {
-	names []string // UPSTREAM/REPOSITORY
+	names []string // UPSTREAM/REPOSITORY; more than one for an image with an alias
 	tag   string
 }
 
-// NewImage returns an image of an upstream. The tag is empty for a request by
-// digest, of a blob or of a list. An official image of Docker Hub has two names,
-// docker.io/library/alpine and docker.io/alpine: the short one must not slip
-// through a pattern that was written for the other.
+// NewImage returns an image of an upstream. The tag is empty for a request of a
+// manifest by digest, of a blob, or of a list.
+//
+// An official image of Docker Hub has two names, such as docker.io/library/alpine
+// and docker.io/alpine. It matches a pattern if either does, so that a deny
+// pattern cannot be avoided by using the other name.
 func NewImage(upstream, repository, tag string) Image {
 	image := Image{names: []string{upstream + "/" + repository}, tag: tag}
 	if short, ok := strings.CutPrefix(repository, "library/"); ok && reference.NormalizeRepository(upstream, short) == repository {
@@ -116,14 +118,14 @@ func (p pattern) matchesName(image Image) bool {
 	return slices.ContainsFunc(image.names, func(name string) bool { return doublestar.MatchUnvalidated(p.name, name) })
 }
 
-// allows reports whether the pattern permits an image. Without a tag in the
-// request the tag of the pattern does not count.
+// allows reports whether the pattern, as an allow pattern, includes an image. The
+// tag of the pattern is ignored for a request without a tag.
 func (p pattern) allows(image Image) bool {
 	return p.matchesName(image) && (p.tag == "" || image.tag == "" || doublestar.MatchUnvalidated(p.tag, image.tag))
 }
 
-// denies reports whether the pattern excludes an image. A pattern with a tag
-// excludes requests for that tag alone.
+// denies reports whether the pattern, as a deny pattern, excludes an image. A
+// pattern with a tag excludes only requests of a matching tag.
 func (p pattern) denies(image Image) bool {
 	return p.matchesName(image) && (p.tag == "" || image.tag != "" && doublestar.MatchUnvalidated(p.tag, image.tag))
 }

@@ -1,12 +1,11 @@
 package access
 
-import (
-	"testing"
-)
+import "testing"
 
-// TestImagePattern: which requests a pattern allows and denies. An image with a
-// tag is a manifest by tag; without one it is a digest, a blob or a list.
-func TestImagePattern(t *testing.T) {
+// TestPatternAllowsAndDenies checks which requests a pattern allows and denies. A
+// request of a manifest by tag has a tag; one by digest, of a blob or of a list
+// has none.
+func TestPatternAllowsAndDenies(t *testing.T) {
 	for _, row := range []struct {
 		pattern, upstream, repository, tag string
 		allows, denies                     bool
@@ -38,7 +37,7 @@ func TestImagePattern(t *testing.T) {
 		{"ghcr.io/acme/{app,web}-?", "ghcr.io", "acme/web-11", "1", false, false},
 		{"ghcr.io/acme/v[0-9]", "ghcr.io", "acme/v3", "1", true, true},
 		{"ghcr.io/acme/[!v]*", "ghcr.io", "acme/v3", "1", false, false},
-		// A tag: the whole of it, and case counts.
+		// A tag must match as a whole, and case-sensitively.
 		{"ghcr.io/acme/app:1.*", "ghcr.io", "acme/app", "1.2", true, true},
 		{"ghcr.io/acme/app:1.*", "ghcr.io", "acme/app", "11.2", false, false},
 		{"ghcr.io/acme/app:1.*", "ghcr.io", "acme/app", "1", false, false},
@@ -46,7 +45,7 @@ func TestImagePattern(t *testing.T) {
 		{"ghcr.io/acme/app:RC", "ghcr.io", "acme/app", "rc", false, false},
 		{"ghcr.io/acme/**:latest", "ghcr.io", "acme/a/b", "latest", true, true},
 		{"ghcr.io/acme/*latest*", "ghcr.io", "acme/a", "latest", false, false},
-		// Without a tag: allow does not look at that of the pattern, deny is skipped.
+		// Without a tag, allow ignores the tag of the pattern, and deny the pattern.
 		{"ghcr.io/acme/app:1.*", "ghcr.io", "acme/app", "", true, false},
 		{"ghcr.io/acme/app:1.*", "ghcr.io", "acme/web", "", false, false},
 	} {

@@ -10,115 +10,141 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// Policy decides what an account may do in a group. It is made anew with each
-// configuration and asked at each request; a token decides nothing.
+// Policy decides what an account may do in a group. Each configuration has its
+// own.
 type Policy struct {
-	groups        map[string]*groupPolicy
-	privateGroups bool // false: the kill switch, only public groups are served
-	anyPublic     bool // group, or one that may be
-	foreignPublic bool // group of a directory may be public
+	groups        map[string]*groupPolicy // the declared groups by path
+	privateGroups bool                    // if false, only public groups are served
+	anyPublic     bool                    // a group is or can become public
+	foreignPublic bool                    // a group of a directory can become public
 	directories   []Named
 }
 
 type groupPolicy struct {
 	visibility directory.Visibility
 	roles      map[ID]directory.Role
-	lists      bool     // it lists accounts, or a directory's map line leads to it or above
-	from       []string // the directories whose members are the group's too
+	hasList    bool     // lists accounts, or a directory maps accounts to it or above
+	from       []string // names of the directories in members_from
 }
 
-// Group is a group of the configuration. Entries of accounts are as the
-// configuration lists them.
+// Group is a declared group. Accounts are written as in the Caddyfile; see
+// [Directories.Account].
 type Group struct {
-	Path                         string
-	Visibility                   directory.Visibility
+	// Path is one or more path components separated by slashes.
+	Path string
+
+	// Visibility says who may pull; empty means [directory.Private].
+	Visibility directory.Visibility
+
+	// Members, Maintainers and Owners list the accounts that have a role in the
+	// group and in the groups below it. Of several roles the highest counts.
 	Members, Maintainers, Owners []string
-	MembersFrom                  []string // names of directories
-	Allow, Deny                  []string // patterns of images
+
+	// MembersFrom names the directories whose roles in the group of the same
+	// path count.
+	MembersFrom []string
+
+	// Allow and Deny are patterns of the images that can, or cannot, be pulled
+	// through the group and the groups below it; see [ImageLimits].
+	Allow, Deny []string
 }
 
-// NewPolicy returns what a configuration says. With privateGroups off only public
-// groups are served.
+// NewPolicy returns the policy of a configuration. If privateGroups is false,
+// only public groups are served. Entries that name no account are ignored: they
+// are expected to have been rejected before.
 func NewPolicy(groups []Group, privateGroups bool, directories []Named) *Policy {
-	a := &Policy{groups: make(map[string]*groupPolicy, len(groups)), privateGroups: privateGroups, directories: directories}
+	p := &Policy{groups: make(map[string]*groupPolicy, len(groups)), privateGroups: privateGroups, directories: directories}
 	names := namesOf(directories)
 	for _, g := range groups {
-		ga := &groupPolicy{visibility: g.Visibility, roles: make(map[ID]directory.Role), from: g.MembersFrom}
-		for role, entries := range map[directory.Role][]string{directory.Member: g.Members, directory.Maintainer: g.Maintainers, directory.Owner: g.Owners} {
-			ga.lists = ga.lists || len(entries) > 0
-			for _, entry := range entries {
-				if id, err := names.Account("members", entry); err == nil { // others were refused before
-					ga.roles[id] = max(ga.roles[id], role)
-				}
-			}
-		}
-		a.groups[g.Path] = ga
-		a.anyPublic = a.anyPublic || g.Visibility == directory.Public
+		p.groups[g.Path] = newGroupPolicy(g, names)
+		p.anyPublic = p.anyPublic || g.Visibility == directory.Public
 	}
 	for _, d := range directories {
-		a.foreignPublic = a.foreignPublic || directory.GroupsMayBePublic(d.Directory)
+		p.foreignPublic = p.foreignPublic || directory.GroupsMayBePublic(d.Directory)
 		if mapping, ok := d.Directory.(directory.Mapping); ok {
-			a.addMapped(mapping.MappedGroups())
+			p.addMapped(mapping.MappedGroups())
 		}
 	}
-	a.anyPublic = a.anyPublic || a.foreignPublic
-	return a
+	p.anyPublic = p.anyPublic || p.foreignPublic
+	return p
 }
 
-// AllowsAnonymous reports whether an anonymous client can have any business here.
-func (a *Policy) AllowsAnonymous() bool { return a.anyPublic }
+func newGroupPolicy(g Group, names Directories) *groupPolicy {
+	p := &groupPolicy{visibility: g.Visibility, roles: make(map[ID]directory.Role), from: g.MembersFrom}
+	for role, entries := range map[directory.Role][]string{directory.Member: g.Members, directory.Maintainer: g.Maintainers, directory.Owner: g.Owners} {
+		p.hasList = p.hasList || len(entries) > 0
+		for _, entry := range entries {
+			if id, err := names.Account("members", entry); err == nil {
+				p.roles[id] = max(p.roles[id], role)
+			}
+		}
+	}
+	return p
+}
 
-// addMapped notes the groups that map lines lead to: accounts have roles in them,
-// and in those below, as if the groups listed them.
-func (a *Policy) addMapped(groups []string) {
-	for path, g := range a.groups {
-		g.lists = g.lists || slices.ContainsFunc(groups, func(mapped string) bool { return within(path, mapped) })
+// addMapped marks the groups that a directory maps accounts to, and those below
+// them, as groups that list accounts.
+func (p *Policy) addMapped(groups []string) {
+	for path, g := range p.groups {
+		g.hasList = g.hasList || slices.ContainsFunc(groups, func(mapped string) bool { return within(path, mapped) })
 	}
 }
 
-// Verdict is a decision and the rule that made it, for the log and for those
-// who may know it: who has any part in the group, or runs the site.
+// AllowsAnonymous reports whether an anonymous client may be able to pull
+// anything.
+func (p *Policy) AllowsAnonymous() bool { return p.anyPublic }
+
+// Verdict is a decision of a [Policy].
 type Verdict struct {
-	Ok      bool
-	Rule    string
+	// Allowed is the decision.
+	Allowed bool
+
+	// Rule names the rule that decided, such as "not a member". It is for the
+	// log, and for insiders.
+	Rule string
+
+	// Insider reports whether the caller may know the rule: it has a role in the
+	// group or is an admin, and is not limited to other groups.
 	Insider bool
 }
 
-// Decide says whether somebody may do in a group what takes a role. A group
-// that does not exist and one that is out of bounds must look alike to the
-// caller. An error means that it cannot be told now, and denies.
-func (a *Policy) Decide(ctx context.Context, who Caller, group string, want directory.Role) (Verdict, error) {
-	if rule := a.deniedUnasked(who, group); rule != "" {
+// Decide reports whether a caller may do what requires a role in a group. The
+// answer to the client must be the same for a group that does not exist and one
+// that the caller may not use. An error means that a directory could not answer;
+// access must then be denied.
+func (p *Policy) Decide(ctx context.Context, who Caller, group string, required directory.Role) (Verdict, error) {
+	if rule := p.deniedUnasked(who, group); rule != "" {
 		return Verdict{Rule: rule}, nil
 	}
-	visibility, err := a.VisibilityOf(ctx, group)
+	visibility, err := p.VisibilityOf(ctx, group)
 	known := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Verdict{}, err
 	}
 	switch {
-	case visibility == directory.Public && want <= directory.Member:
-		return Verdict{Ok: true, Rule: "public group"}, nil
+	case visibility == directory.Public && required <= directory.Member:
+		return Verdict{Allowed: true, Rule: "public group"}, nil
 	case !known:
 		return Verdict{Rule: "unknown group", Insider: who.Admin && who.reaches(group)}, nil
 	case who.Anonymous:
 		return Verdict{Rule: "anonymous"}, nil
 	}
-	role, err := a.RoleOf(ctx, who, group)
+	role, err := p.RoleOf(ctx, who, group)
 	if err != nil {
 		return Verdict{}, err
 	}
 	v := Verdict{Insider: (who.Admin || role > directory.NoRole) && who.reaches(group)}
-	v.Ok, v.Rule = a.judge(who, group, visibility, role, want)
+	v.Allowed, v.Rule = p.judge(who, group, visibility, role, required)
 	return v, nil
 }
 
-// deniedUnasked returns the rule that denies a caller who cannot be a member of a group
-// that only a directory may know and that cannot be public, so that no directory is
-// asked about invented names.
-func (a *Policy) deniedUnasked(who Caller, group string) string {
+// deniedUnasked returns the rule that denies access without asking a directory,
+// or "". It applies to a group that is not declared and cannot be public, and to
+// a caller who cannot be a member of it, so that such callers cannot make the
+// site ask directories about invented names.
+func (p *Policy) deniedUnasked(who Caller, group string) string {
 	switch {
-	case a.groups[group] != nil || a.foreignPublic:
+	case p.groups[group] != nil || p.foreignPublic:
 		return ""
 	case who.Anonymous:
 		return "anonymous"
@@ -128,26 +154,20 @@ func (a *Policy) deniedUnasked(who Caller, group string) string {
 	return ""
 }
 
-// reaches tells whether the account has any business in a group. Beyond that
-// its roles are not to be told either: a token that is limited must not find
-// out where else its owner is a member.
-func (c Caller) reaches(group string) bool {
-	return c.Only == nil || slices.ContainsFunc(c.Only, func(above string) bool { return within(group, above) })
-}
-
-func (a *Policy) judge(who Caller, group string, visibility directory.Visibility, role, want directory.Role) (ok bool, rule string) {
+// judge decides about an account and a group that exists.
+func (p *Policy) judge(who Caller, group string, visibility directory.Visibility, role, required directory.Role) (allowed bool, rule string) {
 	switch {
-	case !a.privateGroups && visibility != directory.Public:
+	case !p.privateGroups && visibility != directory.Public:
 		return false, "private groups are off"
 	case !who.reaches(group):
 		return false, "token of other groups"
-	case who.PullOnly && want > directory.Member:
+	case who.PullOnly && required > directory.Member:
 		return false, "token for pulling only"
 	case who.Admin:
 		return true, "admin"
-	case role >= want:
+	case role >= required:
 		return true, role.String()
-	case visibility == directory.Internal && want <= directory.Member && !who.External:
+	case visibility == directory.Internal && required <= directory.Member && !who.External:
 		return true, "internal group"
 	case role > directory.NoRole:
 		return false, role.String() + " only"
@@ -155,22 +175,26 @@ func (a *Policy) judge(who Caller, group string, visibility directory.Visibility
 	return false, "not a member"
 }
 
-// VisibilityOf asks the configuration first, then the directories that know
-// groups.
-func (a *Policy) VisibilityOf(ctx context.Context, group string) (directory.Visibility, error) {
-	if g := a.groups[group]; g != nil {
+// VisibilityOf returns the visibility of a group: as declared, or of the first
+// directory that has the group. It may be empty, which means private. The error
+// is [fs.ErrNotExist] if the group does not exist; with any other error a
+// directory could not answer.
+func (p *Policy) VisibilityOf(ctx context.Context, group string) (directory.Visibility, error) {
+	if g := p.groups[group]; g != nil {
 		return g.visibility, nil
 	}
-	_, visibility, err := a.holderOf(ctx, group)
+	_, visibility, err := p.holderOf(ctx, group)
 	return visibility, err
 }
 
-// RoleOf returns the highest of the account's roles in the group and in those
-// above it, by the configuration and, where it counts, by the account's directory.
-func (a *Policy) RoleOf(ctx context.Context, who Caller, group string) (directory.Role, error) {
+// RoleOf returns the highest role of an account in a group and in the groups
+// above it. The configuration gives roles, and so does the directory of the
+// account where its groups count. An error means that a directory could not
+// answer.
+func (p *Policy) RoleOf(ctx context.Context, who Caller, group string) (directory.Role, error) {
 	role, own, declared := directory.NoRole, directory.NoRole, false
-	for path := range upwards(group) {
-		if g := a.groups[path]; g != nil {
+	for path := range Upwards(group) {
+		if g := p.groups[path]; g != nil {
 			role, declared = max(role, g.roles[who.ID()]), true
 		}
 		if declared {
@@ -179,13 +203,13 @@ func (a *Policy) RoleOf(ctx context.Context, who Caller, group string) (director
 		own = max(own, who.Roles[path])
 	}
 	if who.Directory == TokensDirectory {
-		return max(role, own), nil // which a token of ours has by itself
+		return max(role, own), nil // own is the role of the access token itself
 	}
 	groups, asks := who.source.(directory.GroupDirectory)
 	if role == directory.Owner || own == directory.NoRole && !asks {
 		return role, nil
 	}
-	counts, err := a.counts(ctx, who.Directory, group)
+	counts, err := p.counts(ctx, who.Directory, group)
 	if err != nil || !counts {
 		return role, err
 	}

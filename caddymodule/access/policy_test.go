@@ -1,41 +1,14 @@
 package access
 
 import (
-	"context"
-	"errors"
-	"io/fs"
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
 )
 
-// foreign is a directory that knows groups of its own: theirs, private, where
-// erin maintains, and their-open, public. Asked about broken it cannot answer.
-type foreign struct{ directory.Directory }
-
-func (foreign) RoleIn(_ context.Context, account directory.Account, group string) (directory.Role, error) {
-	if account.Name == "erin" && within(group, "theirs") {
-		return directory.Maintainer, nil
-	}
-	return directory.NoRole, nil
-}
-
-func (foreign) VisibilityOf(_ context.Context, group string) (directory.Visibility, error) {
-	switch group {
-	case "theirs", "theirs/sub":
-		return directory.Private, nil
-	case "their-open":
-		return directory.Public, nil
-	case "broken":
-		return "", errors.New("away")
-	}
-	return "", fs.ErrNotExist
-}
-
-// TestDecide holds each rule, and who learns its name.
-func TestDecide(t *testing.T) {
-	theirs, static := Named{"foreign", foreign{}}, Named{"static", staticOf("alice", "mia", "olaf", "carol")}
+// TestPolicyDecide checks each rule, and who may know which one has decided.
+func TestPolicyDecide(t *testing.T) {
+	theirs, static := Named{"foreign", groupDirectory{}}, Named{"static", staticDirectory("alice", "mia", "olaf", "carol")}
 	directories := []Named{static, theirs}
 	groups := []Group{
 		{Path: "acme", Members: []string{"alice"}, Maintainers: []string{"mia"}, Owners: []string{"olaf"}},
@@ -61,12 +34,12 @@ func TestDecide(t *testing.T) {
 	external := who("bob")
 	external.External = true
 	for _, row := range []struct {
-		who     Caller
-		group   string
-		want    directory.Role
-		ok      bool
-		rule    string
-		insider bool
+		who      Caller
+		group    string
+		required directory.Role
+		allowed  bool
+		rule     string
+		insider  bool
 	}{
 		{Caller{Anonymous: true}, "open", directory.Member, true, "public group", false},
 		{Caller{Anonymous: true}, "open", directory.Maintainer, false, "anonymous", false},
@@ -81,7 +54,7 @@ func TestDecide(t *testing.T) {
 		{who("alice"), "acme", directory.Maintainer, false, "member only", true},
 		{who("alice"), "acme/none", directory.Member, false, "unknown group", false},
 		{who("carol"), "acme", directory.Member, false, "not a member", false},
-		{who("mia"), "acme/sub", directory.Maintainer, true, "maintainer", true}, // from above, though a member there
+		{who("mia"), "acme/sub", directory.Maintainer, true, "maintainer", true}, // the higher role in acme
 		{who("mia"), "acme", directory.Owner, false, "maintainer only", true},
 		{who("olaf"), "acme/sub", directory.Owner, true, "owner", true},
 		{limited, "acme", directory.Member, false, "token of other groups", false},
@@ -93,8 +66,8 @@ func TestDecide(t *testing.T) {
 		{admin, "none", directory.Member, false, "unknown group", true},
 		{given, "acme/sub", directory.Member, true, "member", true},
 		{given, "tools", directory.Maintainer, false, "not a member", false},
-		{named, "acme/sub", directory.Member, false, "not a member", false}, // which lists others
-		{mapped, "theirs", directory.Member, false, "not a member", false},  // which is not declared
+		{named, "acme/sub", directory.Member, false, "not a member", false}, // acme lists other accounts
+		{mapped, "theirs", directory.Member, false, "not a member", false},  // theirs is not declared
 		{alice, "acme", directory.Member, false, "not a member", false},
 		{external, "tools", directory.Member, false, "not a member", false},
 		{external, "open", directory.Member, true, "public group", false},
@@ -104,40 +77,17 @@ func TestDecide(t *testing.T) {
 		{who("bob"), "theirs", directory.Member, false, "not a member", false},
 		{Caller{Anonymous: true}, "their-open", directory.Member, true, "public group", false},
 	} {
-		a := NewPolicy(groups, true, directories)
-		v, err := a.Decide(t.Context(), row.who, row.group, row.want)
-		if want := (Verdict{row.ok, row.rule, row.insider}); err != nil || v != want {
-			t.Errorf("%s as %v in %s: %+v, %v instead of %+v", row.who.Name, row.want, row.group, v, err, want)
+		p := NewPolicy(groups, true, directories)
+		v, err := p.Decide(t.Context(), row.who, row.group, row.required)
+		if want := (Verdict{row.allowed, row.rule, row.insider}); err != nil || v != want {
+			t.Errorf("%s as %v in %s: got %+v, %v, want %+v", row.who.Name, row.required, row.group, v, err, want)
 		}
 		off := NewPolicy(groups, false, directories)
-		if v, err := off.Decide(t.Context(), row.who, row.group, row.want); err != nil || v.Ok && v.Rule != "public group" {
-			t.Errorf("%s in %s with private groups off: %+v, %v", row.who.Name, row.group, v, err)
+		if v, err := off.Decide(t.Context(), row.who, row.group, row.required); err != nil || v.Allowed && v.Rule != "public group" {
+			t.Errorf("%s in %s with private groups off: got %+v, %v, want it denied unless the group is public", row.who.Name, row.group, v, err)
 		}
 	}
-	if v, err := NewPolicy(groups, true, directories).Decide(t.Context(), admin, "broken", directory.Member); err == nil || v.Ok {
-		t.Errorf("a directory that cannot answer: %+v, %v", v, err)
-	}
-}
-
-// staticOf is a static directory that lists accounts of these names.
-func staticOf(names ...string) *static.Directory {
-	s := new(static.Directory)
-	for _, name := range names {
-		s.Users = append(s.Users, &static.User{Name: name})
-	}
-	return s
-}
-
-// TestShareOf: subgroups that anybody may have made count for the group that the
-// configuration names, or for the first component.
-func TestShareOf(t *testing.T) {
-	rules := NewPolicy([]Group{{Path: "red"}, {Path: "red/own"}, {Path: "blue/deep/er"}}, true, nil)
-	for group, want := range map[string]string{
-		"red": "red", "red/a": "red", "red/a/b": "red", "red/own": "red/own", "red/own/x": "red/own", "red/owner": "red",
-		"blue/deep/er/x": "blue/deep/er", "blue/deep": "blue", "blue": "blue", "other/a/b": "other", "redder": "redder",
-	} {
-		if got := rules.ShareOf(group); got != want {
-			t.Errorf("%s: got %s, want %s", group, got, want)
-		}
+	if v, err := NewPolicy(groups, true, directories).Decide(t.Context(), admin, "broken", directory.Member); err == nil || v.Allowed {
+		t.Errorf("with a directory that cannot answer: got %+v, %v, want an error", v, err)
 	}
 }

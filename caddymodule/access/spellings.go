@@ -7,13 +7,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// spellings finds entries of the configuration that were meant for an account
-// and are spelled otherwise, in case or in the form of a character. Such an entry
-// gives nobody anything, since roles are given to names as they are.
+// spellings finds entries of the configuration that differ from an account only
+// in case or in the form of a character. Such an entry grants nothing, since
+// roles belong to exact names.
 type spellings struct {
-	entries map[ID][]ID // by what they are when folded
+	entries map[ID][]ID // by folded name
 	logger  *zap.Logger
-	told    sync.Map // of the entries, those that the log has
+	logged  sync.Map // the entries that have been logged
 }
 
 func newSpellings(logger *zap.Logger, names Directories, admins []string, groups []Group) *spellings {
@@ -40,7 +40,7 @@ func (s *spellings) add(names Directories, entries []string) {
 	}
 }
 
-// others returns the entries that differ from an account in nothing but spelling.
+// others returns the entries that differ from an account only in spelling.
 func (s *spellings) others(id ID) (others []ID) {
 	if s == nil || len(s.entries) == 0 {
 		return nil
@@ -53,11 +53,11 @@ func (s *spellings) others(id ID) (others []ID) {
 	return others
 }
 
-// seen logs each such entry once.
+// seen logs the entries that differ from an account only in spelling, each once.
 func (s *spellings) seen(id ID) {
 	for _, entry := range s.others(id) {
-		if _, told := s.told.LoadOrStore(entry, true); !told {
-			s.logger.Warn("an account of the configuration is spelled otherwise by its directory, and names are compared as they are",
+		if _, logged := s.logged.LoadOrStore(entry, true); !logged {
+			s.logger.Warn("configured account differs in spelling from the account in the directory; names must match exactly",
 				zap.Stringer("entry", entry), zap.Stringer("account", id))
 		}
 	}

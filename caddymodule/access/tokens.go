@@ -2,7 +2,6 @@ package access
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -12,38 +11,40 @@ import (
 )
 
 const (
-	// TokensDirectory is what tokens call the directory that access tokens of
-	// our own are. It is always there, and asked first for what is its own.
+	// TokensDirectory is the [Caller.Directory] of an access token that stands
+	// for a group. No directory of a configuration can have this name.
 	TokensDirectory = directory.AccessTokens
-	// tokenName, with the id behind it, names the account that a token of a
-	// group is. No user of the configuration has a colon in its name.
+
+	// tokenName, followed by the ID of the token, is the account name of an
+	// access token that stands for a group. No configured user has a colon in
+	// the name.
 	tokenName = "token:"
+
+	// maxParents is the number of tokens before the last one in a chain of
+	// tokens that were each made with the one before.
+	maxParents = 8
+
+	tooManyParents = "too many access tokens were made with each other"
 )
 
-// siteTokens are the access tokens that are good at a site.
+// siteTokens are the access tokens that a site accepts.
 type siteTokens struct {
-	store *accesstoken.Store
-	site  string
-	// ambiguous is set when another site has the same name and other accounts
-	// or groups. Then a token could be meant for either, and is good at none.
-	ambiguous atomic.Bool
+	store     *accesstoken.Store
+	site      string
+	ambiguous atomic.Bool // see [Accounts.DisableTokens]
 }
 
-var ErrAmbiguous = errors.New("sites of the same name differ in accounts or groups; give each a name of its own for access tokens")
-
-// byToken is who an access token stands for: a group's token for itself, and a
-// personal one for its owner as the owner's directory has it now.
+// byToken returns the account that an access token stands for. That of a
+// personal token is its owner, as the directory of the owner knows it now; any
+// other token is an account itself. The parameter err is the error of the store,
+// if the token could not be found.
 func (a *Accounts) byToken(ctx context.Context, token accesstoken.Token, err error) (Caller, error) {
-	return a.byMadeToken(ctx, token, err, maxMakers)
+	return a.byChildToken(ctx, token, err, maxParents)
 }
 
-// maxMakers is how many tokens there may be before one, each made with the one
-// before it.
-const maxMakers = 8
-
-// byMadeToken is byToken for a token that may have so many makers. It is good
-// only as long as the one that it was made with.
-func (a *Accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err error, makers int) (Caller, error) {
+// byChildToken is byToken for a token in a chain of at most so many parents. A
+// token is only valid as long as its parent, the token that it was made with.
+func (a *Accounts) byChildToken(ctx context.Context, token accesstoken.Token, err error, parents int) (Caller, error) {
 	switch {
 	case accesstoken.IsRefusal(err):
 		return Caller{}, fmt.Errorf("%w: %w", directory.ErrWrongPassword, err)
@@ -53,11 +54,11 @@ func (a *Accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err
 		return Caller{}, fmt.Errorf("%w: the access token is for another site", directory.ErrWrongPassword)
 	case a.tokens.ambiguous.Load():
 		return Caller{}, fmt.Errorf("%w: %w", directory.ErrWrongPassword, ErrAmbiguous)
-	case token.MadeWith != "" && makers == 0:
-		return Caller{}, fmt.Errorf("%w: too many access tokens were made one with the other", directory.ErrWrongPassword)
+	case token.MadeWith != "" && parents == 0:
+		return Caller{}, fmt.Errorf("%w: %s", directory.ErrWrongPassword, tooManyParents)
 	case token.MadeWith != "":
-		maker, err := a.tokens.store.Peek(ctx, token.MadeWith)
-		if _, err = a.byMadeToken(ctx, maker, err, makers-1); err != nil {
+		parent, err := a.tokens.store.Peek(ctx, token.MadeWith)
+		if _, err = a.byChildToken(ctx, parent, err, parents-1); err != nil {
 			return Caller{Directory: TokensDirectory}, fmt.Errorf("access token %s was made with %s: %w", token.ID, token.MadeWith, err)
 		}
 	}
@@ -76,11 +77,11 @@ func (a *Accounts) byMadeToken(ctx context.Context, token accesstoken.Token, err
 	return who, nil
 }
 
-// groupAccount is the account that a group's token is.
+// groupAccount returns the account of a token that stands for a group.
 func groupAccount(token accesstoken.Token) directory.Account {
 	role, ok := directory.ParseRole(token.Role)
 	if !ok {
-		role = directory.Member // of a deploy token
+		role = directory.Member // a deploy token has no role
 	}
 	roles := make(map[string]directory.Role, 1)
 	for _, group := range token.Groups {
@@ -89,17 +90,18 @@ func groupAccount(token accesstoken.Token) directory.Account {
 	return directory.Account{Name: tokenName + token.ID, Roles: roles}
 }
 
-// intersect is what two limits to groups leave together; nil is no limit.
-func intersect(only, by []string) []string {
-	if only == nil {
-		return by
+// intersect returns the groups that both limits allow, with their subgroups; nil
+// is no limit.
+func intersect(a, b []string) []string {
+	if a == nil {
+		return b
 	}
-	if by == nil {
-		return only
+	if b == nil {
+		return a
 	}
 	both := []string{}
-	for _, one := range only {
-		for _, other := range by {
+	for _, one := range a {
+		for _, other := range b {
 			switch {
 			case within(one, other):
 				both = append(both, one)

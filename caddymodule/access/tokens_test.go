@@ -1,7 +1,6 @@
 package access
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -16,15 +15,16 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// TestTokenRights: what each kind of token may do, as the rules see it; and that
-// an owner's own limits, and its directory's groups, count too.
-func TestTokenRights(t *testing.T) {
+// TestAccessTokenRights checks what each kind of token may do, including through
+// the roles of its owner, that the account which a login returns is the one that
+// [Accounts.Current] finds again, and that tokens expire.
+func TestAccessTokenRights(t *testing.T) {
 	now := time.Now()
 	store := accesstoken.New(accesstoken.Config{Storage: &certmagic.FileStorage{Path: t.TempDir()}, Now: func() time.Time { return now }})
 	a := NewAccounts(Config{Admins: []string{"root"}})
 	a.UseTokens(store)
-	a.Add("foreign", foreign{erins{}})
-	rules := NewPolicy([]Group{{Path: "acme", Maintainers: []string{"erin"}}, {Path: "acme/sub"}, {Path: "tools", Visibility: directory.Internal}}, true, a.directories)
+	a.Add("foreign", groupDirectory{})
+	policy := NewPolicy([]Group{{Path: "acme", Maintainers: []string{"erin"}}, {Path: "acme/sub"}, {Path: "tools", Visibility: directory.Internal}}, true, a.directories)
 	pull, manage := []accesstoken.Scope{accesstoken.Pull}, []accesstoken.Scope{accesstoken.Pull, accesstoken.Manage}
 	erin, root := &accesstoken.Owner{Name: "erin", Directory: "foreign", Facts: "facts"}, &accesstoken.Owner{Name: "root", Directory: "foreign"}
 	for name, row := range map[string]struct {
@@ -48,52 +48,41 @@ func TestTokenRights(t *testing.T) {
 	} {
 		token, secret, err := store.Create(t.Context(), row.token, time.Hour)
 		if err != nil {
-			t.Fatal(name, err)
+			t.Fatalf("creating %s: %v", name, err)
 		}
 		who, err := a.Authenticate(t.Context(), directory.Login{Password: secret})
 		again, err2 := a.Current(t.Context(), who.Identity())
 		if err != nil {
 			if !directory.IsRefusal(err) || !strings.Contains(err.Error(), row.may) {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("%s: got %v, want a refusal with %q", name, err, row.may)
 			}
 			continue
 		}
 		if err2 != nil || !reflect.DeepEqual(who, again) || who.Token != token.ID {
-			t.Errorf("%s: %+v and then %+v, %v", name, who, again, err2)
+			t.Errorf("%s: got %+v from Current and %v, want %+v with token %s", name, again, err2, who, token.ID)
 		}
-		if got := mayDo(t, rules, who); got != row.may {
-			t.Errorf("%s may %s instead of %s", name, got, row.may)
+		if got := mayDo(t, policy, who); got != row.may {
+			t.Errorf("%s: got %s, want %s", name, got, row.may)
 		}
 		now = now.Add(time.Hour)
 		if _, err := a.Current(t.Context(), who.Identity()); !directory.IsRefusal(err) || !errors.Is(err, accesstoken.ErrExpired) {
-			t.Errorf("%s after its time: %v", name, err)
+			t.Errorf("%s after it has expired: got %v, want ErrExpired", name, err)
 		}
 	}
 }
 
-// erins is a directory with two accounts; erin's has facts, without which
-// nothing is known of her groups.
-type erins struct{ directory.Directory }
-
-func (erins) Lookup(_ context.Context, name, facts string) (directory.Account, error) {
-	if name == "nobody" || name == "erin" && facts == "" {
-		return directory.Account{}, directory.ErrUnknownAccount
-	}
-	return directory.Account{Name: name, Facts: facts, Version: "7"}, nil
-}
-
-// mayDo is the highest role that somebody has in each group.
-func mayDo(t *testing.T, rules *Policy, who Caller) string {
+// mayDo returns the highest role that a caller has in each group.
+func mayDo(t *testing.T, policy *Policy, who Caller) string {
 	t.Helper()
 	var may []string
 	for _, group := range []string{"acme", "acme/sub", "theirs", "theirs/sub", "tools"} {
-		for want := directory.Owner; want > directory.NoRole; want-- {
-			v, err := rules.Decide(t.Context(), who, group, want)
+		for role := directory.Owner; role > directory.NoRole; role-- {
+			v, err := policy.Decide(t.Context(), who, group, role)
 			if err != nil {
-				t.Error(err)
+				t.Errorf("%s in %s: %v", role, group, err)
 			}
-			if v.Ok {
-				may = append(may, fmt.Sprintf("%s %s", group, want))
+			if v.Allowed {
+				may = append(may, fmt.Sprintf("%s %s", group, role))
 				break
 			}
 		}
@@ -101,8 +90,7 @@ func mayDo(t *testing.T, rules *Policy, who Caller) string {
 	return strings.Join(may, ", ")
 }
 
-// TestNarrow: two limits together allow what both allow.
-func TestNarrow(t *testing.T) {
+func TestIntersect(t *testing.T) {
 	for _, row := range []struct{ a, b, want []string }{
 		{nil, nil, nil},
 		{nil, []string{"a"}, []string{"a"}},
@@ -115,7 +103,7 @@ func TestNarrow(t *testing.T) {
 	} {
 		for _, got := range [][]string{intersect(row.a, row.b), intersect(row.b, row.a)} {
 			if !slices.Equal(got, row.want) || (got == nil) != (row.want == nil) {
-				t.Errorf("%v and %v: %v instead of %v", row.a, row.b, got, row.want)
+				t.Errorf("intersect %v and %v: got %v, want %v", row.a, row.b, got, row.want)
 			}
 		}
 	}

@@ -9,17 +9,17 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
-// AccessTokens is the name by which access tokens of the site are told from the
+// AccessTokens is the name that sets access tokens of the site apart from the
 // accounts of directories. No directory can have it.
 const AccessTokens = "tokens"
 
 var directoryNames = regexp.MustCompile(`^[a-z0-9-]+$`)
 
-// CheckName checks what a `name` line of a directory says.
+// CheckName checks the name of a directory.
 func CheckName(name string) error {
 	switch {
 	case name == "token" || name == AccessTokens:
-		return fmt.Errorf("a directory cannot be called %s, which is what access tokens are called; write another name", name)
+		return fmt.Errorf("the directory name '%s' is reserved for access tokens; write another name", name)
 	case !directoryNames.MatchString(name):
 		return fmt.Errorf("invalid directory name '%s'; use lower-case letters, digits and hyphens, as in `name corp-ldap`", name)
 	}
@@ -28,10 +28,7 @@ func CheckName(name string) error {
 
 // ReadName reads the `name` line of a directory.
 func ReadName(d *caddyfile.Dispenser, to *string) error {
-	if *to != "" {
-		return d.Err("name is there twice")
-	}
-	if err := parse.Arg(d, to); err != nil {
+	if err := parse.ArgOnce(d, to); err != nil {
 		return err
 	}
 	return parse.At(d, CheckName(*to))

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -45,14 +46,14 @@ func LogHooks(logger func() *zap.Logger) blobcache.Hooks {
 			logger().Info("group was over its quota", zap.String("group", group),
 				zap.Int("evicted", links), zap.Int64("size", size))
 		},
-		Trouble: LogTrouble(logger),
+		StorageError: LogTrouble(logger),
 	}
 }
 
 func logFill(logger *zap.Logger, d digest.Digest, size int64, took time.Duration, err error) {
 	fields := []zap.Field{zap.String("digest", d.String()), zap.Int64("size", size), zap.Duration("duration", took)}
 	switch {
-	case errors.Is(err, blobcache.ErrAbandoned):
+	case errors.Is(err, fill.ErrAbandoned):
 		logger.Debug("blob was not cached", append(fields, zap.Error(err))...)
 	case err != nil:
 		logger.Warn("blob was not cached", append(fields, zap.Error(err))...)

@@ -24,8 +24,8 @@ func client(t *testing.T, instance string) *Client {
 	return New(u, gitlabtest.ServiceToken, transport)
 }
 
-// TestAnswers holds what each answer means.
-func TestAnswers(t *testing.T) {
+// TestClientErrors: which errors the answers of GitLab lead to.
+func TestClientErrors(t *testing.T) {
 	g := gitlabtest.New(t)
 	alice := g.AddUser(24, "Alice")
 	g.AddGroup(1, "Acme", "private", 24)
@@ -46,13 +46,13 @@ func TestAnswers(t *testing.T) {
 	ask(c.DeployLogin(ctx, "puller", "gldt-x"))
 	for i, err := range errs {
 		if err != nil {
-			t.Errorf("%d: %v", i, err)
+			t.Errorf("question %d: got %v, want no error", i, err)
 		}
 	}
 	refuse := func(want error, _ any, err error) {
 		t.Helper()
 		if !errors.Is(err, want) {
-			t.Errorf("%v instead of %v", err, want)
+			t.Errorf("got %v, want %v", err, want)
 		}
 	}
 	token, err := c.TokenOf(ctx, "glpat-other")
@@ -85,8 +85,9 @@ func TestAnswers(t *testing.T) {
 	refuse(ErrForbidden, id, err)
 }
 
-// TestTrouble: whatever is no answer is trouble, and its text holds no secret.
-func TestTrouble(t *testing.T) {
+// TestClientTrouble: anything but a definite answer is a Trouble, whose text holds no
+// secret.
+func TestClientTrouble(t *testing.T) {
 	g := gitlabtest.New(t)
 	alice := g.AddUser(24, "alice")
 	c := client(t, g.URL())
@@ -100,7 +101,7 @@ func TestTrouble(t *testing.T) {
 		"odd limit": {429, "text/plain", "Retry later", true, "Wed, 21 Oct 2015 07:28:00 GMT", "rate limit"},
 		"huge":      {200, "application/json", `"` + strings.Repeat("x", 1<<20) + `"`, true, "", "longer than"},
 		"huge no":   {404, "application/json", strings.Repeat("x", 2<<20), true, "", "longer than"},
-		"no JSON":   {200, "application/json", "{", true, "", "not the JSON"},
+		"no JSON":   {200, "application/json", "{", true, "", "not valid JSON"},
 		"too long":  {400, "text/html", "Request Header Or Cookie Too Large", false, "", "status 400"},
 		"in repair": {503, "text/html", "", true, "7", "status 503"},
 		"a page":    {404, "text/html", "no such site", true, "", "status 404"},
@@ -121,19 +122,19 @@ func TestTrouble(t *testing.T) {
 		_, err := c.TokenOf(t.Context(), alice)
 		var trouble *Trouble
 		if !errors.As(err, &trouble) || trouble.Away != row.away || !strings.Contains(err.Error(), row.wants) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: %#v: %v", name, err, err)
+			t.Errorf("%s: got %#v, want Trouble with %q, away %v", name, err, row.wants, row.away)
 			continue
 		}
 		want := map[string]time.Duration{"42": 42 * time.Second, "7": 7 * time.Second}[row.retryAfter]
 		if trouble.RetryAfter != want {
-			t.Errorf("%s: retry after %v", name, trouble.RetryAfter)
+			t.Errorf("%s: got retry after %v, want %v", name, trouble.RetryAfter, want)
 		}
 	}
 }
 
-// TestSlow: neither the head of an answer nor its body is waited for without end,
-// and a caller that leaves is not kept.
-func TestSlow(t *testing.T) {
+// TestClientTimeout: the client waits neither for the header of a response nor for its body
+// without limit.
+func TestClientTimeout(t *testing.T) {
 	g := gitlabtest.New(t)
 	release := make(chan struct{})
 	for name, begin := range map[string]func(http.ResponseWriter){
@@ -154,13 +155,13 @@ func TestSlow(t *testing.T) {
 		c.timeout = 50 * time.Millisecond
 		var trouble *Trouble
 		if _, err := c.User(t.Context(), 1); !errors.As(err, &trouble) || !trouble.Away || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want a Trouble about the deadline", name, err)
 		}
 	}
 	close(release)
 }
 
-// TestMayPull holds the scopes that GitLab's dependency proxy wants.
+// TestMayPull: the scopes that GitLab's dependency proxy requires.
 func TestMayPull(t *testing.T) {
 	for scopes, want := range map[string]bool{
 		"api": true, "read_registry write_registry": true, "read_virtual_registry read_registry": true, "write_virtual_registry write_registry": true,
@@ -169,7 +170,7 @@ func TestMayPull(t *testing.T) {
 		"write_virtual_registry": false, "write_virtual_registry read_registry": false, "read_user read_repository": false,
 	} {
 		if got := MayPull(strings.Fields(scopes)); got != want {
-			t.Errorf("%q: %v", scopes, got)
+			t.Errorf("%q: got %v, want %v", scopes, got, want)
 		}
 	}
 }
@@ -179,7 +180,7 @@ func TestPassed(t *testing.T) {
 	now := time.Date(2026, 5, 9, 23, 59, 0, 0, time.UTC)
 	for date, want := range map[string]bool{"": false, "2026-05-09": true, "2026-05-10": false, "2025-12-31": true, "2026-05-09T00:00:00.000Z": true, "2026-05-10T00:00:00.000Z": false} {
 		if got := Passed(date, now); got != want {
-			t.Errorf("%q: %v", date, got)
+			t.Errorf("%q: got %v, want %v", date, got, want)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Token is a personal access token, or one of the bot user of a group
+// Token is a personal access token, or an access token of a group, whose user is a bot
 // ("Personal access tokens API").
 type Token struct {
 	ID     int64    `json:"id"`
@@ -23,9 +23,9 @@ type Token struct {
 	UserID int64    `json:"user_id"`
 	Scopes []string `json:"scopes"`
 
-	// Active is false for what is revoked or has expired.
+	// Active is false if the token is revoked or has expired.
 	Active bool `json:"active"`
-	// ExpiresAt is the date on which it does, as in 2026-01-31, or empty.
+	// ExpiresAt is the date on which the token expires, as in 2026-01-31, or empty.
 	ExpiresAt string `json:"expires_at"`
 }
 
@@ -33,16 +33,16 @@ type Token struct {
 type User struct {
 	ID       int64  `json:"id"`
 	Username string `json:"username"`
-	// State is "active", or what keeps the user out.
+	// State is "active", or the reason why the user may not log in.
 	State string `json:"state"`
-	// Bot marks the user that GitLab makes for an access token of a group.
+	// Bot marks a user that GitLab has created for an access token of a group.
 	Bot bool `json:"bot"`
-	// External users see no internal groups. GitLab tells it to administrators
-	// alone, so to others nobody is.
+	// External users do not see internal groups. GitLab reports this only to
+	// administrators; it is false for all others.
 	External bool `json:"external"`
 }
 
-// Job is a run of a CI job ("Jobs API").
+// Job is a CI job ("Jobs API").
 type Job struct {
 	ID       int64  `json:"id"`
 	Status   string `json:"status"`
@@ -52,7 +52,7 @@ type Job struct {
 	} `json:"pipeline"`
 }
 
-// Running tells whether the job's token is still good.
+// Running reports whether the token of the job is still valid.
 func (j Job) Running() bool { return j.Status == "running" || j.Status == "canceling" }
 
 // Group is a group or a subgroup ("Groups API").
@@ -62,13 +62,13 @@ type Group struct {
 	Visibility string `json:"visibility"`
 }
 
-// Member is a membership, an inherited one too ("Group members API").
+// Member is a direct or inherited membership ("Group members API").
 type Member struct {
 	ID          int64  `json:"id"`
 	AccessLevel int    `json:"access_level"`
 	ExpiresAt   string `json:"expires_at"` // a date, or empty
-	// State is "awaiting" for who is no member yet; empty where GitLab has no
-	// such notion.
+	// State is "awaiting" for a membership that is not active yet. It is empty in
+	// editions of GitLab without this state.
 	State string `json:"membership_state"`
 }
 
@@ -81,7 +81,7 @@ type DeployToken struct {
 	Scopes   []string `json:"scopes"`
 }
 
-// MayPull tells whether a token with these scopes may pull through GitLab's own
+// MayPull reports whether a token with these scopes may pull through GitLab's own
 // dependency proxy ("Authenticate with the dependency proxy").
 func MayPull(scopes []string) bool {
 	has := func(scope string) bool { return slices.Contains(scopes, scope) }
@@ -89,27 +89,28 @@ func MayPull(scopes []string) bool {
 		has("write_virtual_registry") && (has("write_registry") || has("read_virtual_registry"))
 }
 
-// Passed tells whether a date in GitLab's form has come. What expires on a day
-// does so at its beginning. GitLab counts in its own time zone; this is UTC.
+// Passed reports whether a date, as GitLab writes it, has begun. It uses UTC, although
+// GitLab uses its own time zone. An empty date never begins.
 func Passed(date string, now time.Time) bool {
 	day, _, _ := strings.Cut(date, "T")
 	return day != "" && day <= now.UTC().Format(time.DateOnly)
 }
 
-// TokenOf asks what a token is, with that token. Any scope is enough for this.
+// TokenOf returns the access token with a secret. It asks with that token, for which any
+// scope is sufficient. The error is ErrRefused if the token is invalid.
 func (c *Client) TokenOf(ctx context.Context, secret string) (t Token, err error) {
 	err = c.get(ctx, "a token", "/api/v4/personal_access_tokens/self", login{"PRIVATE-TOKEN", secret}, &t)
 	return t, ofUser("a token", err, t.ID > 0 && t.UserID > 0)
 }
 
-// JobOf asks what job a job token is of, with that token. It is good only while
-// the job runs.
+// JobOf returns the job of a job token. It asks with that token, which is valid only while
+// the job runs. The error is ErrRefused if the token is invalid.
 func (c *Client) JobOf(ctx context.Context, secret string) (j Job, err error) {
 	err = c.get(ctx, "a job", "/api/v4/job", login{"JOB-TOKEN", secret}, &j)
 	return j, ofUser("a job", err, j.ID > 0 && j.User.ID > 0 && j.Pipeline.ProjectID > 0)
 }
 
-// ofUser words what came of a question that was asked with a user's credential.
+// ofUser returns the error of a question that was asked with the credential of a user.
 func ofUser(what string, err error, whole bool) error {
 	switch {
 	case is(err, http.StatusUnauthorized, http.StatusNotFound):
@@ -120,50 +121,38 @@ func ofUser(what string, err error, whole bool) error {
 	return complete(what, err, whole)
 }
 
-// complete refuses an answer that is JSON and yet not what was asked for.
+// complete returns an error if a response is JSON but lacks required fields.
 func complete(what string, err error, whole bool) error {
 	if err == nil && !whole {
-		return &Trouble{What: what, Err: errors.New("the answer lacks what it should have")}
+		return &Trouble{What: what, Err: errors.New("the response lacks required fields")}
 	}
 	return err
 }
 
-// Token asks about a token by its number. GitLab tells administrators alone;
-// others get ErrHidden.
+// Token returns the access token with an id. The error is ErrHidden unless the service
+// token belongs to an administrator.
 func (c *Client) Token(ctx context.Context, id int64) (t Token, err error) {
 	what := fmt.Sprintf("token %d", id)
-	err = c.get(ctx, what, fmt.Sprintf("/api/v4/personal_access_tokens/%d", id), c.service(), &t)
-	switch {
-	case is(err, http.StatusUnauthorized, http.StatusForbidden):
-		return t, fmt.Errorf("%s: %w", what, ErrHidden)
-	case is(err, http.StatusNotFound):
-		return t, fmt.Errorf("%s: %w", what, fs.ErrNotExist)
-	}
+	err = c.ask(ctx, what, fmt.Sprintf("/api/v4/personal_access_tokens/%d", id), &t, http.StatusUnauthorized, http.StatusForbidden)
 	return t, complete(what, err, t.ID == id && t.UserID > 0)
 }
 
-// Job asks about a job of a project by its number. A project that the service
-// token does not see is ErrHidden.
+// Job returns a job of a project. The error is ErrHidden if the service token cannot see
+// the project.
 func (c *Client) Job(ctx context.Context, project, id int64) (j Job, err error) {
 	what := fmt.Sprintf("job %d", id)
-	err = c.get(ctx, what, fmt.Sprintf("/api/v4/projects/%d/jobs/%d", project, id), c.service(), &j)
-	if is(err, http.StatusForbidden, http.StatusNotFound) {
-		return j, fmt.Errorf("%s: %w", what, ErrHidden)
-	}
-	if is(err, http.StatusUnauthorized) {
-		return j, &Trouble{What: what, Away: true, Err: errRefusesService}
-	}
+	err = c.ask(ctx, what, fmt.Sprintf("/api/v4/projects/%d/jobs/%d", project, id), &j, http.StatusForbidden, http.StatusNotFound)
 	return j, complete(what, err, j.ID == id && j.Status != "")
 }
 
-// User asks about a user by the number.
+// User returns the user with an id.
 func (c *Client) User(ctx context.Context, id int64) (u User, err error) {
 	what := fmt.Sprintf("user %d", id)
 	err = c.ask(ctx, what, fmt.Sprintf("/api/v4/users/%d", id), &u)
 	return u, complete(what, err, u.ID == id && u.Username != "" && u.State != "")
 }
 
-// UserNamed asks about a user by the name, of which case does not matter.
+// UserNamed returns the user with a name, compared without regard to case.
 func (c *Client) UserNamed(ctx context.Context, name string) (User, error) {
 	what := "a user by name"
 	var users []User
@@ -178,9 +167,9 @@ func (c *Client) UserNamed(ctx context.Context, name string) (User, error) {
 	return User{}, fmt.Errorf("%s: %w", what, fs.ErrNotExist)
 }
 
-// Group asks about a group by its full path, of which case does not matter. One
-// that has another path by now, or that GitLab found by reading the path as a
-// number, is not it.
+// Group returns the group with a full path, compared without regard to case. The error is
+// fs.ErrNotExist too if GitLab returns a group with another path: it follows renames, and
+// takes a numeric path for an id.
 func (c *Client) Group(ctx context.Context, path string) (g Group, err error) {
 	what := "group " + path
 	err = c.ask(ctx, what, "/api/v4/groups/"+url.PathEscape(path)+"?with_projects=false", &g)
@@ -193,57 +182,49 @@ func (c *Client) Group(ctx context.Context, path string) (g Group, err error) {
 	return g, nil
 }
 
-// GroupByID asks about a group by its number.
+// GroupByID returns the group with an id.
 func (c *Client) GroupByID(ctx context.Context, id int64) (g Group, err error) {
 	what := fmt.Sprintf("group %d", id)
 	err = c.ask(ctx, what, fmt.Sprintf("/api/v4/groups/%d?with_projects=false", id), &g)
 	return g, complete(what, err, g.ID == id && g.FullPath != "" && g.Visibility != "")
 }
 
-// GroupsPage is how many groups there are on a page of Groups.
+// GroupsPage is the number of groups on a full page of Groups.
 const GroupsPage = 100
 
-// Groups lists the groups that the service token sees, by pages from 1 on.
+// Groups returns a page of the groups that the service token can see. The first page is 1.
 func (c *Client) Groups(ctx context.Context, page int) (list []Group, err error) {
 	path := fmt.Sprintf("/api/v4/groups?order_by=id&per_page=%d&page=%d", GroupsPage, page)
 	return list, c.ask(ctx, "the groups", path, &list)
 }
 
-// Member asks for a user's membership in a group or in one above it.
+// Member returns the membership of a user in a group, or in a group above it.
 func (c *Client) Member(ctx context.Context, group, user int64) (m Member, err error) {
 	what := fmt.Sprintf("member %d of group %d", user, group)
 	err = c.ask(ctx, what, fmt.Sprintf("/api/v4/groups/%d/members/all/%d", group, user), &m)
 	return m, complete(what, err, m.ID == user)
 }
 
-// DeployToken asks about a group's own deploy token. A group whose deploy tokens
-// the service token may not see, not being a maintainer, is ErrHidden.
+// DeployToken returns a deploy token of a group. The error is ErrHidden if the service
+// token may not see the deploy tokens of the group, for which it must be a maintainer.
 func (c *Client) DeployToken(ctx context.Context, group, id int64) (t DeployToken, err error) {
 	what := fmt.Sprintf("deploy token %d of group %d", id, group)
-	err = c.get(ctx, what, fmt.Sprintf("/api/v4/groups/%d/deploy_tokens/%d", group, id), c.service(), &t)
-	switch {
-	case is(err, http.StatusForbidden):
-		return t, fmt.Errorf("%s: %w", what, ErrHidden)
-	case is(err, http.StatusNotFound):
-		return t, fmt.Errorf("%s: %w", what, fs.ErrNotExist)
-	case is(err, http.StatusUnauthorized):
-		return t, &Trouble{What: what, Away: true, Err: errRefusesService}
-	}
+	err = c.ask(ctx, what, fmt.Sprintf("/api/v4/groups/%d/deploy_tokens/%d", group, id), &t, http.StatusForbidden)
 	return t, complete(what, err, t.ID == id && t.Username != "")
 }
 
-// deployName is the user name that GitLab gives a deploy token if its maker does
-// not, though makers may choose such a name too; one of a user cannot have a plus
-// sign.
+// deployName matches the user name that GitLab generates for a deploy token. A deploy
+// token may have been given such a name, or any other; the name of a user cannot contain a
+// plus sign.
 var deployName = regexp.MustCompile(`^gitlab\+deploy-token-([1-9][0-9]{0,17})$`)
 
-// IsDeployName tells whether a user name can only be a deploy token's.
+// IsDeployName reports whether a user name can only be that of a deploy token.
 func IsDeployName(name string) bool { return deployName.MatchString(name) }
 
-// DeployLogin logs in with a deploy token, which the API does not accept, at the
-// token service of GitLab's registry, and returns the token's number. Where there
-// is no registry, or the token has nothing to do there, that of GitLab's own
-// dependency proxy is asked.
+// DeployLogin logs in with a deploy token at the token service of GitLab's registry, since
+// the API does not accept deploy tokens, and returns the id of the token. If there is no
+// registry, or the token may not use it, it asks the token service of GitLab's own
+// dependency proxy.
 func (c *Client) DeployLogin(ctx context.Context, name, secret string) (id int64, err error) {
 	basic := login{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+secret))}
 	for _, service := range []string{"container_registry", "dependency_proxy"} {
@@ -263,10 +244,10 @@ func (c *Client) DeployLogin(ctx context.Context, name, secret string) (id int64
 	return 0, ErrForbidden
 }
 
-// deployTokenID finds the number in the registry's token, where it is in a token
-// in the token. The token came from GitLab itself just now, so its signature is
-// of no interest. The user name tells nothing, even if it has a number in it:
-// makers of tokens choose it, and may choose that of another group's token.
+// deployTokenID returns the id of a deploy token, which is in a token within the token of
+// the registry. GitLab itself has just sent that token, so its signature need not be
+// checked. The user name does not tell the id, even if it contains a number: it can be
+// chosen, and may be the name of another group's token.
 func deployTokenID(token string) (int64, error) {
 	var outer struct {
 		User string `json:"user"`
@@ -279,9 +260,10 @@ func deployTokenID(token string) (int64, error) {
 	if claims(token, &outer) && claims(outer.User, &inner) && inner.Info.DeployTokenID > 0 {
 		return inner.Info.DeployTokenID, nil
 	}
-	return 0, &Trouble{What: "a deploy token", Err: errors.New("GitLab does not tell its number, since its registry is off; use an access token of the group, or turn GitLab's container registry on")}
+	return 0, &Trouble{What: "a deploy token", Err: errors.New("GitLab does not report its id, since the container registry is off; use an access token of the group, or turn the container registry of GitLab on")}
 }
 
+// claims reads the payload of a JSON Web Token without verifying it.
 func claims(token string, into any) bool {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

@@ -1,12 +1,10 @@
 package gitlabtest
 
-import (
-	"testing"
-)
+import "testing"
 
-// NewAcme is an instance with alice, a developer of acme, and bob, who is
-// nobody's member. The groups are acme and acme/Sub, private, others, private,
-// inner, internal, and open, public.
+// NewAcme returns an instance with the users alice, a developer of acme, and bob, a member
+// of no group, and their tokens. The groups acme, acme/Sub and others are private, inner is
+// internal, and open is public.
 func NewAcme(t *testing.T) (g *GitLab, alice, bob string) {
 	g = New(t)
 	alice, bob = g.AddUser(24, "alice"), g.AddUser(25, "bob")

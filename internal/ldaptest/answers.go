@@ -92,7 +92,7 @@ func (l *Server) search(id int64, op *ber.Packet, bound string) []byte {
 	return append(answer, result(id, ldap.ApplicationSearchResultDone, code)...)
 }
 
-// ValueKey is the same for values that servers take to be equal.
+// ValueKey returns the same text for all values that servers consider equal.
 func ValueKey(v string) string {
 	return cases.Fold().String(norm.NFKC.String(strings.Join(strings.Fields(v), " ")))
 }
@@ -109,8 +109,9 @@ func dnKey(dn string) string {
 // SameDN reports whether two texts are spellings of one DN.
 func SameDN(a, b string) bool { return dnKey(a) == dnKey(b) }
 
-// matches knows and, or, not, presence and equality as that of names is: without
-// regard to case, to white space at the ends and to compatible characters.
+// matches reports whether an entry matches a filter of and, or, not, presence and equality.
+// Values are compared like names: without regard to case, white space at the ends and
+// compatible characters.
 func matches(e *ldap.Entry, filter *ber.Packet) bool {
 	match := func(f *ber.Packet) bool { return matches(e, f) }
 	switch filter.Tag {

@@ -1,3 +1,10 @@
+// Package ldaptest provides an LDAP server for tests. It implements binds, searches and
+// StartTLS, and no other operation.
+//
+// [New] starts a server on the loopback interface that ends with the test, with a service
+// account, three accounts and a certificate. A test adds entries with Put and Group, and
+// changes the exported fields within Set to refuse binds, to delay responses or to see which
+// connections and operations there were.
 package ldaptest
 
 import (
@@ -23,12 +30,11 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// Server is as much of an LDAP server as the directory asks for, with the
-// faults of one.
+// Server is a running server. Its exported fields are used within Set, or with Mu held.
 type Server struct {
 	t    testing.TB
 	Cert tls.Certificate
-	Ca   string // PEM file
+	Ca   string // path of a PEM file
 	addr string
 
 	Mu       sync.Mutex
@@ -45,17 +51,18 @@ type Server struct {
 	Refuse   map[string]uint16 // result codes of binds by DN, and of StartTLS by ""
 }
 
+// The service account, its password, and the subtree of the accounts.
 const (
 	ServiceDN       = "cn=caddy,dc=example,dc=com"
 	ServicePassword = "ldap-password-that-must-not-leak"
 	People          = "ou=people,dc=example,dc=com"
 )
 
-// PasswordOf returns the password of an account that the server begins with.
+// PasswordOf returns the password of one of the first accounts: alice, bob and carol.
 func PasswordOf(name string) string { return name + "-password-that-must-not-leak" }
 
-// New starts a server on the loopback with some accounts, each of which has
-// its password, and groups.
+// New starts a server, for LDAPS if secure is set. It has the service account and the
+// accounts alice, bob and carol.
 func New(t testing.TB, secure bool) *Server {
 	t.Helper()
 	l := &Server{t: t, secure: secure, Conns: make(map[net.Conn]bool), Refuse: make(map[string]uint16), Ca: filepath.Join(t.TempDir(), "ca.pem")}
@@ -95,13 +102,14 @@ func (l *Server) Put(dn string, attributes ...string) {
 	l.Entries = append(slices.DeleteFunc(l.Entries, func(e *ldap.Entry) bool { return e.DN == dn }), ldap.NewEntry(dn, values))
 }
 
+// Remove removes an entry.
 func (l *Server) Remove(dn string) {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	l.Entries = slices.DeleteFunc(l.Entries, func(e *ldap.Entry) bool { return e.DN == dn })
 }
 
-// Group makes a group of these accounts.
+// Group adds a group with accounts as members, or replaces it.
 func (l *Server) Group(name string, members ...string) {
 	attributes := []string{"cn", name}
 	for _, m := range members {
@@ -110,6 +118,7 @@ func (l *Server) Group(name string, members ...string) {
 	l.Put("cn="+name+",ou=groups,dc=example,dc=com", attributes...)
 }
 
+// Start starts the server again, at the same address, after Stop.
 func (l *Server) Start() {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
@@ -138,7 +147,7 @@ func (l *Server) Start() {
 	}()
 }
 
-// Stop ends the server and all connections.
+// Stop stops the server and closes all connections.
 func (l *Server) Stop() {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
@@ -148,6 +157,7 @@ func (l *Server) Stop() {
 	}
 }
 
+// URL returns the URL of the server.
 func (l *Server) URL() string {
 	if l.secure {
 		return "ldaps://" + l.addr
@@ -155,8 +165,8 @@ func (l *Server) URL() string {
 	return "ldap://" + l.addr
 }
 
-// Directory is a block that searches here and trusts the certificate, with more
-// lines.
+// Directory returns a `directory ldap` block that searches this server and trusts its
+// certificate, with further lines.
 func (l *Server) Directory(lines ...string) string {
 	l.t.Helper()
 	l.t.(*testing.T).Setenv("LDAP_PASSWORD", ServicePassword)
@@ -166,13 +176,14 @@ func (l *Server) Directory(lines ...string) string {
 	return "directory ldap " + l.URL() + " {\n" + strings.Join(lines, "\n") + "\n}\n"
 }
 
+// Set calls a function that uses the exported fields.
 func (l *Server) Set(change func()) {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	change()
 }
 
-// Heard returns the DNs of the binds and the filters since it was called last.
+// Heard returns the DNs of the binds and the filters of the searches since the last call.
 func (l *Server) Heard() (dns, filters []string) {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()

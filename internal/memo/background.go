@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Background is the context of work that several requests wait for.
+// Background returns a context for work that several requests wait for. It has
+// the values of ctx but not its end, and ends after limit.
 func Background(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), limit)
 }

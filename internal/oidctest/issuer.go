@@ -1,3 +1,10 @@
+// Package oidctest provides an issuer of id tokens for tests, with a discovery document
+// and a key set (OpenID Connect Discovery 1.0).
+//
+// [New] starts an issuer on the loopback interface that ends with the test; [NewAt] returns
+// one without a listener, for tests with a fake clock. Token returns a signed id token, as
+// a CI job would get it, with changes; Rotate replaces the signing key; Fail replaces the
+// responses.
 package oidctest
 
 import (
@@ -16,8 +23,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Issuer is an issuer of id tokens on the loopback, with a discovery document,
-// keys that change, and faults.
+// Issuer is an issuer of id tokens.
 type Issuer struct {
 	t   testing.TB
 	URL string
@@ -31,6 +37,7 @@ type Issuer struct {
 	Asked  int              // for keys
 }
 
+// New starts an issuer. Its first key has the id one.
 func New(t testing.TB) *Issuer {
 	t.Helper()
 	i := new(Issuer)
@@ -39,8 +46,7 @@ func New(t testing.TB) *Issuer {
 	return i.begin(t, server.URL)
 }
 
-// NewAt returns an issuer that listens nowhere: its ServeHTTP is to be
-// called.
+// NewAt returns an issuer without a listener. The test calls its ServeHTTP.
 func NewAt(t testing.TB, url string) *Issuer { return new(Issuer).begin(t, url) }
 
 func (i *Issuer) begin(t testing.TB, url string) *Issuer {
@@ -50,7 +56,7 @@ func (i *Issuer) begin(t testing.TB, url string) *Issuer {
 	return i
 }
 
-// Rotate signs with a new key from now on. The old ones stay published.
+// Rotate makes a new signing key with an id. The earlier keys stay published.
 func (i *Issuer) Rotate(kid string) {
 	i.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -63,6 +69,7 @@ func (i *Issuer) Rotate(kid string) {
 	i.Public = append(i.Public, jose.JSONWebKey{Key: key.Public(), KeyID: kid, Algorithm: "ES256", Use: "sig"})
 }
 
+// ServeHTTP implements [http.Handler].
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -88,20 +95,21 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
+// KeysAsked returns the number of requests for the key set.
 func (i *Issuer) KeysAsked() int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.Asked
 }
 
-// Fail puts faults in the place of the documents, nil for none.
+// Fail replaces the discovery document and the key set, unless the handlers are nil.
 func (i *Issuer) Fail(found, keys http.HandlerFunc) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.found, i.fault = found, keys
 }
 
-// Says answers with a text and a status.
+// Says returns a handler that sends a status and a text as JSON.
 func Says(status int, text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -110,10 +118,10 @@ func Says(status int, text string) http.HandlerFunc {
 	}
 }
 
-// Change alters the claims of a token, or its header.
+// Change changes the header or the claims of a token.
 type Change func(header map[string]any, claims jwt.MapClaims)
 
-// Claim sets one, or takes it away.
+// Claim returns a Change that sets a claim, or removes it if the value is nil.
 func Claim(name string, value any) Change {
 	return func(_ map[string]any, claims jwt.MapClaims) {
 		if claims[name] = value; value == nil {
@@ -122,10 +130,10 @@ func Claim(name string, value any) Change {
 	}
 }
 
-// Ago is a time claim.
+// Ago returns the time a duration ago in Unix seconds, as in a claim.
 func Ago(d time.Duration) int64 { return time.Now().Add(-d).Unix() }
 
-// Unsigned is a token such as a CI job of acme gets.
+// Unsigned returns a token that a CI job of acme might get, without a signature.
 func (i *Issuer) Unsigned(method jwt.SigningMethod, changes ...Change) *jwt.Token {
 	token := jwt.NewWithClaims(method, jwt.MapClaims{
 		"iss": i.URL, "aud": "registry.example.com", "sub": "repo:acme/app:ref:refs/heads/main",
@@ -140,12 +148,13 @@ func (i *Issuer) Unsigned(method jwt.SigningMethod, changes ...Change) *jwt.Toke
 	return token
 }
 
-// Token is a signed one.
+// Token returns such a token with a signature by the current key.
 func (i *Issuer) Token(changes ...Change) string {
 	i.t.Helper()
 	return i.Sign(i.Unsigned(jwt.SigningMethodES256, changes...), i.Key)
 }
 
+// Sign returns a token signed with a key.
 func (i *Issuer) Sign(token *jwt.Token, key any) string {
 	i.t.Helper()
 	raw, err := token.SignedString(key)
@@ -155,7 +164,8 @@ func (i *Issuer) Sign(token *jwt.Token, key any) string {
 	return raw
 }
 
-// Directory is the directive, with an audience and more lines.
+// Directory returns a `directory oidc` block for the issuer, with an audience and further
+// lines.
 func (i *Issuer) Directory(lines ...string) string {
 	return "directory oidc " + i.URL + " {\n audience registry.example.com\n" + strings.Join(lines, "\n") + "\n}\n"
 }

@@ -11,26 +11,25 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 )
 
-// GitLab may ban an address for an hour after 30 failed logins at its token
-// service in three minutes, and all deploy tokens go there from this one address.
-// So it is shown fewer logins of which it is not known that they are right.
+// GitLab may ban an address for an hour after 30 failed logins at its token service in
+// three minutes, and all deploy tokens are sent from this one address. So fewer logins are
+// sent that are not known to be right.
 const (
 	deployWindow = 3 * time.Minute
-	// deployLogins is how many unknown logins it is shown within the window.
+	// deployLogins is the number of such logins within the window.
 	deployLogins = 20
 	// deployStrangers is how many of them may come from addresses without an earlier
-	// login. The rest is for new tokens from known addresses, which unknown addresses
-	// cannot use up.
+	// login. These cannot use up the rest, which is for new tokens from known
+	// addresses.
 	deployStrangers = 15
-	// deployEach is how many of them come from one address.
+	// deployEach is how many of them may come from one address.
 	deployEach = 5
 )
 
-// budgets are by instance, whatever else a directory is configured to ask
-// there, and outlive a configuration.
+// budgets are the budgets in use, by instance. They outlive a configuration.
 var budgets = pool.New[*budget](nil)
 
-// budget counts the unknown logins that an instance has been shown.
+// budget counts the logins that were sent to an instance and not accepted.
 type budget struct {
 	now func() time.Time
 
@@ -64,7 +63,7 @@ func (b *budget) take(login directory.Login) (right func(), err error) {
 	}, nil
 }
 
-// check looks for a place; b.mu is held.
+// check returns an error if the login exceeds a limit. The caller holds b.mu.
 func (b *budget) check(login directory.Login) error {
 	now := b.now()
 	b.shown = slices.DeleteFunc(b.shown, func(s *deployShown) bool { return now.Sub(s.at) >= deployWindow })
@@ -75,7 +74,7 @@ func (b *budget) check(login directory.Login) error {
 			if !counts(s) {
 				continue
 			}
-			if n++; n == limit { // the first of the last so many has to go
+			if n++; n == limit { // the budget is used up until the oldest of them leaves the window
 				wait = max(wait, s.at.Add(deployWindow).Sub(now))
 			}
 		}
@@ -86,7 +85,7 @@ func (b *budget) check(login directory.Login) error {
 		full(deployStrangers, func(s *deployShown) bool { return !s.friendly })
 	}
 	if wait > 0 {
-		return &gitlabapi.Trouble{What: "a deploy token", RetryAfter: wait, Err: errors.New("too many deploy tokens that nobody knows were tried")}
+		return &gitlabapi.Trouble{What: "a deploy token", RetryAfter: wait, Err: errors.New("too many unknown deploy tokens were tried")}
 	}
 	return nil
 }

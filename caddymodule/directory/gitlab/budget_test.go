@@ -10,7 +10,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 )
 
-// testBudget is a budget with a clock that a test sets.
+// testBudget returns a budget with a fake clock.
 func testBudget(t *testing.T) (b *budget, clock *time.Time) {
 	t.Helper()
 	b, err := newBudget()
@@ -22,9 +22,9 @@ func testBudget(t *testing.T) (b *budget, clock *time.Time) {
 	return b, &now
 }
 
-// TestDeployBudget: how many unknown logins there are within the window, in all, of
-// one address and of strangers, and when the next one may be shown.
-func TestDeployBudget(t *testing.T) {
+// TestBudgetTake: the limits on unknown logins within the window, in all, from one address
+// and from unknown addresses, and the time until the next one is possible.
+func TestBudgetTake(t *testing.T) {
 	b, now := testBudget(t)
 	take := func(n int, subnet string, friendly bool) (taken int, wait time.Duration) {
 		for range n {

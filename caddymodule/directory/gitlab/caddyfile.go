@@ -7,7 +7,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
-// UnmarshalCaddyfile reads
+// UnmarshalCaddyfile sets up the directory from Caddyfile tokens. The token is required:
 //
 //	directory gitlab <url> {
 //		name         <name>
@@ -52,9 +52,8 @@ func (d *Directory) UnmarshalCaddyfile(disp *caddyfile.Dispenser) error {
 			}
 			return parse.At(disp, d.checkGroups())
 		},
-		"transport": func(disp *caddyfile.Dispenser) (err error) {
-			d.TransportRaw, err = parse.Module(disp, "http.reverse_proxy.transport.", "protocol")
-			return err
+		"transport": func(disp *caddyfile.Dispenser) error {
+			return parse.ModuleOnce(disp, "http.reverse_proxy.transport.", "protocol", &d.TransportRaw)
 		},
 	}); err != nil {
 		return err

@@ -15,26 +15,26 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 )
 
-// A deploy token is of one group for ever, and GitLab does not say of which: each
-// group can be asked whether it has a token of some number. Those that the login's
-// request is about are asked first, then all that the service token sees.
+// A deploy token belongs to one group for ever, but GitLab does not say to which: one has
+// to ask for the token in each group. The groups that the request is about come first,
+// then all groups that the service token can see.
 
-// What bounds the search: pages of groups, and time.
+// The limits on the search.
 const (
 	maxGroupPages = 10
 	maxSearch     = time.Minute
 )
 
-// deployOwner is the group of a deploy token, 0 if none was found at that time
-// among the groups of some patterns.
+// deployOwner is the group of a deploy token. It is 0 if the token was not found, at that
+// time, among the groups of some patterns.
 type deployOwner struct {
 	group int64
 	at    time.Time
 	among string
 }
 
-// checkDeploy checks a login with a deploy token. One that was not right within
-// the grace takes a place among those that GitLab may be shown.
+// checkDeploy checks a login with a deploy token. Unless the login is known to be right, it
+// is counted in the budget.
 func (d *Directory) checkDeploy(ctx context.Context, login directory.Login, hints []string, known bool) (c credential, err error) {
 	right := func() {}
 	if !known {
@@ -58,15 +58,16 @@ func (d *Directory) checkDeploy(ctx context.Context, login directory.Login, hint
 		return c, err
 	}
 	if group == 0 {
-		return c, fmt.Errorf("%w: no group whose deploy tokens the service token may see has this one: %w: %w", directory.ErrWrongPassword, directory.ErrThisRequest, gitlabapi.ErrOnce)
+		return c, fmt.Errorf("%w: the service token sees no group with this deploy token: %w", directory.ErrWrongPassword, directory.ErrThisRequest)
 	}
 	return credential{Kind: deployToken, ID: id, In: group, Seen: seen.Unix(), PullOnly: true}, nil
 }
 
-// deployAccount is the account of a deploy token, if it is still good. Its name is
-// the one that GitLab makes: makers of tokens may choose another, a user's too.
+// deployAccount returns the account of a deploy token, if it is still valid. Its name is
+// the one that GitLab generates: a token may have been given another name, even that of a
+// user.
 func (d *Directory) deployAccount(ctx context.Context, c credential) (directory.Account, error) {
-	token, err := gitlabapi.Ask(ctx, d.memory, "deploy token", fmt.Sprintf("%d/%d", c.In, c.ID), func(ctx context.Context) (gitlabapi.DeployToken, error) {
+	token, err := d.answers.deployTokens.Get(ctx, fmt.Sprintf("%d/%d", c.In, c.ID), func(ctx context.Context) (gitlabapi.DeployToken, error) {
 		return d.client.DeployToken(ctx, c.In, c.ID)
 	})
 	switch {
@@ -77,7 +78,7 @@ func (d *Directory) deployAccount(ctx context.Context, c credential) (directory.
 	case err != nil:
 		return directory.Account{}, err
 	}
-	group, err := gitlabapi.Ask(ctx, d.memory, "group", fmt.Sprintf("#%d", c.In), func(ctx context.Context) (gitlabapi.Group, error) {
+	group, err := d.answers.groups.Get(ctx, fmt.Sprintf("#%d", c.In), func(ctx context.Context) (gitlabapi.Group, error) {
 		return d.client.GroupByID(ctx, c.In)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -96,14 +97,15 @@ func (d *Directory) deployAccount(ctx context.Context, c credential) (directory.
 	}, nil
 }
 
-// ownerOf finds the group of a deploy token, 0 if the service token sees none.
+// ownerOf returns the group of a deploy token, or 0 if the service token sees no group
+// with it.
 func (d *Directory) ownerOf(ctx context.Context, id int64, hints []string) (int64, error) {
 	among := fmt.Sprintf("%q", d.Groups)
 	owner, ok := d.owners.Get(id)
 	if ok && owner.group != 0 {
 		return owner.group, nil
 	}
-	// Another request may be about another group than those that were searched.
+	// This request may be about other groups than those that were searched.
 	searched := ok && owner.among == among && time.Since(owner.at) < time.Duration(d.Grace)
 	ctx, cancel := context.WithTimeout(ctx, maxSearch)
 	defer cancel()
@@ -124,7 +126,7 @@ func (d *Directory) ownerOf(ctx context.Context, id int64, hints []string) (int6
 	return group, err
 }
 
-// hintedOwner looks among some groups and those above them.
+// hintedOwner searches some groups and the groups above them.
 func (d *Directory) hintedOwner(ctx context.Context, id int64, hints []string) (int64, error) {
 	for _, path := range hints {
 		for ; path != ""; path = path[:max(strings.LastIndexByte(path, '/'), 0)] {
@@ -143,7 +145,7 @@ func (d *Directory) hintedOwner(ctx context.Context, id int64, hints []string) (
 	return 0, nil
 }
 
-// ownerAmong asks some groups, a few at a time.
+// ownerAmong searches some groups, a few at a time.
 func (d *Directory) ownerAmong(ctx context.Context, id int64, groups []gitlabapi.Group) (int64, error) {
 	var owner atomic.Int64
 	asking, ctx := errgroup.WithContext(ctx)

@@ -1,14 +1,22 @@
+// Package gitlab is the directory of a GitLab instance: the module
+// http.dependency_proxy.directory.gitlab.
+//
+// A login is an access token, a deploy token or a CI job token, which GitLab itself
+// checks; GitLab passwords are never sent. The facts of an account say which credential
+// was shown, without the secret. At each request GitLab's answers decide whether the
+// credential and its user are still active (login.go), whether the group exists, who
+// may see it and which role the user has in it (groups.go). Answers are remembered for
+// CacheFor, and up to Grace while GitLab cannot be asked (answers.go); they survive a
+// reload. Unknown clients cannot use up the questions and logins that GitLab permits:
+// budget.go limits deploy tokens, groups.go limits names of groups.
 package gitlab
 
 import (
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"strings"
@@ -19,59 +27,59 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 func init() { caddy.RegisterModule(new(Directory)) }
 
-// Directory knows the users and groups of a GitLab instance. A login is a
-// personal access token with its user's name, a group's access token, a deploy
-// token of a group, or a CI job token; GitLab passwords are neither asked for nor
-// sent. Who may pull from a group is asked for when somebody does: at GitLab,
-// guests and above are members, maintainers maintainers and owners owners, all
-// with what flows down from the groups above.
+// Directory knows the users and groups of a GitLab instance. A login is a personal
+// access token with the name of its user, an access token of a group, a deploy token of
+// a group, or a CI job token. GitLab passwords are neither asked for nor sent.
 //
-// A deploy token pulls from its group and from the groups below it. A job token
-// pulls from wherever the user whose job it is may, while the job runs. Who has
-// only a token without the scope api does nothing but pull.
+// Roles in groups are those at GitLab, including inherited ones: guests and above are
+// members, maintainers are maintainers, and owners are owners. A deploy token may pull
+// from its group and the subgroups. A job token may pull from wherever the user of the
+// job may, while the job runs. A token without the scope api permits nothing but
+// pulling.
 type Directory struct {
-	// Name names the directory where its accounts are listed, as in NAME:alice. The
-	// default is gitlab.
+	// Name is the name by which the configuration lists accounts of this directory,
+	// as in NAME:alice. The default is gitlab.
 	Name string `json:"name,omitempty"`
 
-	// URL is the instance's, as in https://gitlab.example.com.
+	// URL is the URL of the instance, as in https://gitlab.example.com. It may
+	// contain placeholders.
 	URL string `json:"url"`
 
-	// Token is the service token that all but logins is asked with. It must be
-	// a placeholder, as in {file./run/secrets/gitlab}.
+	// Token is the service token, with which everything but logins is asked. It must
+	// be a placeholder, as in {file./run/secrets/gitlab}.
 	Token string `json:"token"`
 
-	// CacheFor is how long an answer of GitLab's is believed: 30s by default.
+	// CacheFor is how long an answer of GitLab is used. The default is 30s.
 	CacheFor caddy.Duration `json:"cache_for,omitempty"`
 
-	// Grace is how old an answer may be while GitLab cannot be asked: 10m by
-	// default. What has no such answer is denied then.
+	// Grace is the age up to which an answer is used while GitLab cannot be asked.
+	// Without such an answer access is denied. The default is 10m, or CacheFor if that
+	// is longer.
 	Grace caddy.Duration `json:"grace,omitempty"`
 
-	// TokenPrefix is the prefix of the instance's tokens, if it has one of its
-	// own. Tokens that begin with it are nobody else's: if GitLab refuses one,
-	// no further directory is asked.
+	// TokenPrefix is the prefix of the instance's tokens, if it has one of its own. If
+	// GitLab refuses a token with this prefix, no other directory is asked.
 	TokenPrefix string `json:"token_prefix,omitempty"`
 
-	// MembersOnly limits public and internal groups to their members too, as GitLab's
-	// own dependency proxy does. The default is true. With false, every user who may
-	// create groups at GitLab decides who may use the upstreams' logins.
+	// MembersOnly limits public and internal groups to their members, as GitLab's own
+	// dependency proxy does. The default is true. If it is false, every user who may
+	// create groups at GitLab decides who may use the logins at upstreams.
 	MembersOnly *bool `json:"members_only,omitempty"`
 
-	// Groups are patterns of the groups of GitLab that exist here: acme/* are
-	// the subgroups of acme, acme/** is acme and everything below it. None means
-	// all groups that the service token can see.
+	// Groups are patterns of the groups of GitLab that exist here: acme/* matches the
+	// subgroups of acme, acme/** matches acme and everything below it. By default all
+	// groups exist that the service token can see.
 	Groups []string `json:"groups,omitempty"`
 
-	// Transport makes the connections; by default a plain one over HTTP/1.1
-	// and HTTP/2 that uses no proxy.
+	// TransportRaw makes the connections. The default is a plain transport over
+	// HTTP/1.1 and HTTP/2 without a proxy.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	*instance
@@ -84,18 +92,16 @@ const (
 	defaultGrace    = 10 * time.Minute
 )
 
-// instances are the instances in use, with what is remembered of them, so that a
-// reload while one is away denies nobody.
+// instances are the instances in use. They outlive a configuration, so that a reload
+// while GitLab cannot be asked denies nobody.
 var instances = pool.New[*instance](nil)
 
+// instance is a GitLab instance, with what is remembered about it.
 type instance struct {
-	client *gitlabapi.Client
-	name   string // of the instance, in facts
-	memory *gitlabapi.Memory
-
-	// owners are the groups of deploy tokens, which do not move.
-	owners *lru.Cache[int64, deployOwner]
-
+	client    *gitlabapi.Client
+	name      string // in facts
+	answers   *answers
+	owners    *lru.Cache[int64, deployOwner] // the groups of deploy tokens, which never change
 	questions *groupQuestions
 }
 
@@ -107,15 +113,14 @@ func (*Directory) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision reads the service token. GitLab is not asked before it is needed.
+// Provision reads the service token. It does not connect to GitLab.
 func (d *Directory) Provision(ctx caddy.Context) error {
 	d.CacheFor = cmp.Or(d.CacheFor, caddy.Duration(defaultCacheFor))
 	d.Grace = cmp.Or(d.Grace, max(d.CacheFor, caddy.Duration(defaultGrace)))
 	if err := d.check(); err != nil {
 		return err
 	}
-	repl := caddy.NewReplacer()
-	instance, err := repl.ReplaceOrErr(d.URL, true, true)
+	instance, err := caddy.NewReplacer().ReplaceOrErr(d.URL, true, true)
 	if err != nil {
 		return fmt.Errorf("directory gitlab: URL: %w", err)
 	}
@@ -124,44 +129,37 @@ func (d *Directory) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if base.Scheme == "http" {
-		ctx.Logger().Warn("GitLab is asked over plain http, tokens and all", zap.String("host", base.Host))
+		ctx.Logger().Warn("GitLab is asked over plain HTTP, which does not protect the tokens", zap.String("host", base.Host))
 	}
-	token, err := repl.ReplaceOrErr(d.Token, true, true)
-	if token = strings.TrimSpace(token); err != nil || token == "" {
-		return fmt.Errorf("directory gitlab: the token placeholder %s is empty, or its file cannot be read", d.Token)
+	token, err := parse.Secret("token", d.Token)
+	if err != nil {
+		return fmt.Errorf("directory gitlab: %w", err)
 	}
-	var transport http.RoundTripper
-	if d.TransportRaw != nil {
-		mod, err := ctx.LoadModule(d, "TransportRaw")
-		if err != nil {
-			return err
-		}
-		var ok bool
-		if transport, ok = mod.(http.RoundTripper); !ok {
-			return fmt.Errorf("directory gitlab: transport %T cannot be used here", mod)
-		}
+	guest := d.TransportRaw != nil
+	transport, err := directory.LoadTransport(ctx, d, guest)
+	if err != nil {
+		return fmt.Errorf("directory gitlab: %w", err)
 	}
-	return d.open(base, token, transport)
+	return d.open(base, strings.TrimSpace(token), transport, guest)
 }
 
-func (d *Directory) open(base *url.URL, token string, transport http.RoundTripper) error {
-	// A guest transport belongs to this configuration, and so does its client.
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q %v %v %p", base, token, d.CacheFor, d.Grace, transport))
-	if transport == nil {
-		// Where GitLab is says who writes the configuration, and no answer of
-		// GitLab's leads elsewhere.
-		transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true})
+// open acquires the instance. A guest transport belongs to one configuration, and so
+// does an instance that uses it.
+func (d *Directory) open(base *url.URL, token string, transport http.RoundTripper, guest bool) (err error) {
+	key := fmt.Appendf(nil, "%s %q %v %v", base, token, d.CacheFor, d.Grace)
+	if guest {
+		key = fmt.Appendf(key, " %p", transport)
 	}
-	var err error
 	if d.deploys, err = budgets.Acquire(&d.lease, instanceName(base), newBudget); err != nil {
 		return err
 	}
+	sum := sha256.Sum256(key)
 	d.instance, err = instances.Acquire(&d.lease, string(sum[:]), func() (*instance, error) {
 		owners, err := lru.New[int64, deployOwner](1024)
 		return &instance{
 			client:    gitlabapi.New(base, token, transport),
 			name:      instanceName(base),
-			memory:    gitlabapi.NewMemory(time.Duration(d.CacheFor), time.Duration(d.Grace)),
+			answers:   newAnswers(time.Duration(d.CacheFor), time.Duration(d.Grace)),
 			owners:    owners,
 			questions: newGroupQuestions(),
 		}, err
@@ -169,115 +167,20 @@ func (d *Directory) open(base *url.URL, token string, transport http.RoundTrippe
 	return err
 }
 
-// instanceName is short, and another for each instance: numbers of users and
-// tokens mean others elsewhere.
+// instanceName returns a short name that differs between instances, since the ids of
+// users and tokens mean others elsewhere.
 func instanceName(base *url.URL) string {
 	sum := sha256.Sum256([]byte(strings.TrimSuffix(base.String(), "/")))
 	return base64.RawURLEncoding.EncodeToString(sum[:6])
 }
 
-// Source implements [Sourced]: the accounts are those of the instance.
+// Source implements [directory.Sourced]. It names the instance.
 func (d *Directory) Source() string { return d.instance.name }
 
-// Cleanup gives up the instance. Requests that still use it go on.
+// Cleanup releases the instance. Requests of the old configuration may still use it.
 func (d *Directory) Cleanup() error {
 	d.lease.Release()
 	return nil
-}
-
-func (d *Directory) check() error {
-	if err := d.checkURL(); err != nil {
-		return err
-	}
-	if d.Grace != 0 && d.Grace < cmp.Or(d.CacheFor, caddy.Duration(defaultCacheFor)) {
-		return fmt.Errorf("directory gitlab: the grace %v is shorter than cache_for", time.Duration(d.Grace))
-	}
-	return cmp.Or(d.checkGroups(), d.checkServiceToken())
-}
-
-func (d *Directory) checkURL() error {
-	if strings.Contains(d.URL, "{") {
-		return nil // which its placeholders decide
-	}
-	_, err := parseURL(d.URL)
-	return err
-}
-
-func (d *Directory) checkServiceToken() error {
-	switch {
-	case d.Token == "":
-		return errors.New("directory gitlab: there is no service token; write `token {file./run/secrets/gitlab}`")
-	case !strings.HasPrefix(d.Token, "{") || !strings.HasSuffix(d.Token, "}"):
-		return errors.New("directory gitlab: the token stands in the configuration, where the admin API shows it; write a placeholder as in {env.GITLAB_TOKEN} or {file./run/secrets/gitlab}")
-	}
-	return nil
-}
-
-// parseURL does not show the URL in its error, since it may be wrong by
-// having a password in it.
-func parseURL(text string) (*url.URL, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, errors.New("directory gitlab: the URL is not one as in https://gitlab.example.com")
-	}
-	return u, nil
-}
-
-// RoleIn implements [GroupDirectory].
-func (d *Directory) RoleIn(ctx context.Context, account directory.Account, path string) (directory.Role, error) {
-	c, err := parseCredential(account.Facts)
-	if err != nil || c.User == 0 {
-		return directory.NoRole, nil // deploy tokens have theirs already
-	}
-	group, err := d.group(ctx, path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return directory.NoRole, nil
-	}
-	if err != nil {
-		return directory.NoRole, err
-	}
-	member, err := gitlabapi.Ask(ctx, d.memory, "member", fmt.Sprintf("%d/%d", group.ID, c.User), func(ctx context.Context) (gitlabapi.Member, error) {
-		return d.client.Member(ctx, group.ID, c.User)
-	})
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return directory.NoRole, nil
-	case err != nil:
-		return directory.NoRole, err
-	case gitlabapi.Passed(member.ExpiresAt, time.Now()), member.State != "" && member.State != "active":
-		return directory.NoRole, nil
-	}
-	return roleOfLevel(member.AccessLevel), nil
-}
-
-// roleOfLevel reads GitLab's access levels ("Roles and permissions"). Below a
-// guest there is minimal access, which is that to the group's name.
-func roleOfLevel(level int) directory.Role {
-	switch {
-	case level >= 50:
-		return directory.Owner
-	case level >= 40:
-		return directory.Maintainer
-	case level >= 10:
-		return directory.Member
-	}
-	return directory.NoRole
-}
-
-// VisibilityOf implements [GroupDirectory].
-func (d *Directory) VisibilityOf(ctx context.Context, path string) (directory.Visibility, error) {
-	group, err := d.group(ctx, path)
-	switch {
-	case err != nil:
-		return "", err
-	case !d.MayBePublic():
-		return directory.Private, nil
-	}
-	switch v := directory.Visibility(group.Visibility); v {
-	case directory.Public, directory.Internal:
-		return v, nil
-	}
-	return directory.Private, nil
 }
 
 // Interface guards
@@ -286,6 +189,6 @@ var (
 	_ caddy.CleanerUpper       = (*Directory)(nil)
 	_ directory.GroupDirectory = (*Directory)(nil)
 	_ directory.Sourced        = (*Directory)(nil)
-	_ directory.Closed         = (*Directory)(nil)
 	_ directory.Costly         = (*Directory)(nil)
+	_ directory.TokenDirectory = (*Directory)(nil)
 )

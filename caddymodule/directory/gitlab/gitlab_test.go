@@ -10,11 +10,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// open is the directory by itself.
+// open returns a directory at an instance.
 func open(t testing.TB, g *gitlabtest.GitLab, prefix string) *Directory {
 	t.Setenv("GITLAB_TOKEN", gitlabtest.ServiceToken)
 	d := &Directory{URL: g.URL() + "/", Token: "{env.GITLAB_TOKEN}", TokenPrefix: prefix}
@@ -27,9 +26,9 @@ func open(t testing.TB, g *gitlabtest.GitLab, prefix string) *Directory {
 	return d
 }
 
-// TestGitLabRoles: GitLab's access levels are our roles, the highest that flows
-// down, and only a token of full scope may do more than pull.
-func TestGitLabRoles(t *testing.T) {
+// TestDirectoryRoles: the role is that of the highest access level, inherited ones
+// included, and only a token with the scope api permits more than pulling.
+func TestDirectoryRoles(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	g.Tokens["glpat-weak-token-that-must-not-leak"] = &gitlabtest.Token{ID: 2, User: 24, Scopes: []string{"read_registry", "write_registry"}}
 	g.Jobs["64_job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 8, Project: 70, User: 24, Status: "running"}
@@ -37,7 +36,7 @@ func TestGitLabRoles(t *testing.T) {
 	ctx := t.Context()
 	named, err := d.Lookup(ctx, "ALICE", "")
 	if err != nil || named.Name != "alice" || named.PullOnly {
-		t.Fatalf("%+v, %v", named, err)
+		t.Fatalf("got %+v, %v, want alice", named, err)
 	}
 	for id, level := range []int{0, 5, 10, 15, 20, 30, 40, 50, 60} {
 		user := int64(100 + id)
@@ -49,10 +48,10 @@ func TestGitLabRoles(t *testing.T) {
 		want := [...]directory.Role{directory.NoRole, directory.NoRole, directory.Member, directory.Member, directory.Member, directory.Member, directory.Maintainer, directory.Owner, directory.Owner}[id]
 		account := directory.Account{Facts: credential{User: user}.facts()}
 		if role, err := d.RoleIn(ctx, account, "acme"); err != nil || role != want {
-			t.Errorf("level %d: %v, %v", level, role, err)
+			t.Errorf("level %d: got %v, %v, want %v", level, role, err, want)
 		}
 		if role, err := d.RoleIn(ctx, account, "acme/sub"); err != nil || role != max(want, directory.Member) {
-			t.Errorf("level %d in the subgroup: %v, %v", level, role, err)
+			t.Errorf("level %d in the subgroup: got %v, %v, want at least a member and %v", level, role, err, want)
 		}
 	}
 	for name, row := range map[string]struct {
@@ -65,31 +64,31 @@ func TestGitLabRoles(t *testing.T) {
 	} {
 		account, err := d.Authenticate(ctx, row.login)
 		if err != nil || account.Name != "alice" || account.PullOnly != row.pullOnly || strings.Contains(account.Facts, "secret") {
-			t.Errorf("%s: %+v, %v", name, account, err)
+			t.Errorf("%s: got %+v, %v, want alice, pull only %v, and no secret", name, account, err, row.pullOnly)
 		}
 		again, err := d.Lookup(ctx, account.Name, account.Facts)
 		if err != nil || again.PullOnly != row.pullOnly || again.Facts != account.Facts {
-			t.Errorf("%s: %+v, %v", name, again, err)
+			t.Errorf("%s: looked up %+v, %v, want the same account", name, again, err)
 		}
 	}
 	for _, name := range []string{"nobody", "", "al*ce", "gitlab+deploy-token-1", "a b"} {
 		if _, err := d.Lookup(ctx, name, ""); !errors.Is(err, directory.ErrUnknownAccount) {
-			t.Errorf("%q: %v", name, err)
+			t.Errorf("%q: got %v, want %v", name, err, directory.ErrUnknownAccount)
 		}
 	}
 	for _, facts := range []string{"{", `{"kind":"other","user":24}`, `{"user":99}`, `{"kind":"deploy","id":1,"in":1}`, `{"kind":"job","id":8,"in":70,"user":25}`} {
 		if account, err := d.Lookup(ctx, "alice", facts); !errors.Is(err, directory.ErrUnknownAccount) {
-			t.Errorf("%s: %+v, %v", facts, account, err)
+			t.Errorf("%s: got %+v, %v, want %v", facts, account, err, directory.ErrUnknownAccount)
 		}
 	}
 	if _, err := d.VisibilityOf(ctx, "none"); !errors.Is(err, fs.ErrNotExist) {
-		t.Error(err)
+		t.Errorf("got %v, want %v", err, fs.ErrNotExist)
 	}
 }
 
-// TestGitLabUnseen: what a service token that is no administrator's may not ask
-// about is believed for a while after the login, and no longer.
-func TestGitLabUnseen(t *testing.T) {
+// TestDirectoryHiddenCredentials: a credential that the service token may not ask about is
+// valid for a while after the login.
+func TestDirectoryHiddenCredentials(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	g.Admin = false
 	g.Jobs["glcbt-job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 8, Project: 70, User: 24, Status: "running"}
@@ -106,23 +105,23 @@ func TestGitLabUnseen(t *testing.T) {
 		}
 		c.Seen -= int64((unseenFor - 10*time.Second) / time.Second)
 		if _, err := d.Lookup(ctx, "alice", c.facts()); err != nil {
-			t.Error(err)
+			t.Errorf("%s, 10 s before the end: got %v, want no error", name, err)
 		}
 		c.Seen -= 11
 		if _, err := d.Lookup(ctx, "alice", c.facts()); !errors.Is(err, directory.ErrUnknownAccount) {
-			t.Error(err)
+			t.Errorf("%s, after the end: got %v, want %v", name, err, directory.ErrUnknownAccount)
 		}
 	}
 }
 
-// BenchmarkGitLabRemembered is what a pull's decision costs while GitLab need not
-// be asked.
-func BenchmarkGitLabRemembered(b *testing.B) {
+// BenchmarkDirectoryRemembered measures the decision about a pull while all answers are
+// remembered.
+func BenchmarkDirectoryRemembered(b *testing.B) {
 	g := gitlabtest.New(b)
 	alice := g.AddUser(24, "alice")
 	g.AddGroup(1, "acme", "private", 24)
 	d := open(b, g, "")
-	d.memory = gitlabapi.NewMemory(time.Hour, time.Hour)
+	d.answers = newAnswers(time.Hour, time.Hour)
 	account, err := d.Authenticate(b.Context(), directory.Login{Name: "alice", Password: alice})
 	if err != nil {
 		b.Fatal(err)

@@ -11,9 +11,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// TestGitLabStrangers: names of groups that nobody knows are asked for at a
-// bounded rate, known ones at any time.
-func TestGitLabStrangers(t *testing.T) {
+// TestDirectoryLimitsGroupQuestions: questions about unknown groups are limited, those about
+// known ones are not.
+func TestDirectoryLimitsGroupQuestions(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	d := open(t, g, "")
 	for range 2 {
@@ -24,21 +24,21 @@ func TestGitLabStrangers(t *testing.T) {
 	d.questions.accounts.SetLimit(0)
 	refused := 0
 	for i := range 200 {
-		if _, err := d.VisibilityOf(t.Context(), "none-"+strings.Repeat("x", i)); err != nil && strings.Contains(err.Error(), "too many groups") {
+		if _, err := d.VisibilityOf(t.Context(), "none-"+strings.Repeat("x", i)); err != nil && strings.Contains(err.Error(), "too many unknown groups") {
 			refused++
 		}
 	}
 	if asked := g.Asked("/api/v4/groups/{group}"); refused < 100 || refused+asked != 201 {
-		t.Errorf("%d refused and %d asked", refused, asked)
+		t.Errorf("got %d refused and %d asked, want at least 100 refused and 201 in all", refused, asked)
 	}
 	if v, err := d.VisibilityOf(t.Context(), "acme"); err != nil || v != directory.Private {
-		t.Error(v, err)
+		t.Errorf("a known group: got %q, %v, want private", v, err)
 	}
 }
 
-// TestGroupQuestions: many addresses of anonymous callers leave the accounts'
-// share, and are bounded together.
-func TestGroupQuestions(t *testing.T) {
+// TestGroupQuestionsAllow: anonymous clients at many addresses are limited together, and
+// leave the share of the accounts.
+func TestGroupQuestionsAllow(t *testing.T) {
 	q := newGroupQuestions()
 	allowed := func(a directory.Asker) bool { return q.allow(directory.WithAsker(t.Context(), a)) }
 	passed := 0
@@ -69,24 +69,8 @@ func TestGroupQuestions(t *testing.T) {
 	}
 }
 
-// TestGitLabGroupsRefused: a pattern that cannot match is an error.
-func TestGitLabGroupsRefused(t *testing.T) {
-	for pattern, want := range map[string]string{
-		"Acme/*": "write acme/*", "acme/": "empty component", "/acme": "empty component", "acme**": "must be a whole component", "a,b": "separated by spaces", "acme:1": "unexpected character ':'", "[a": "unbalanced",
-	} {
-		d := &Directory{URL: "https://gitlab.example.com", Token: "{env.X}", Groups: []string{pattern}}
-		if err := d.check(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %q", pattern, err, want)
-		}
-	}
-	d := &Directory{URL: "https://gitlab.example.com", Token: "{env.X}", Groups: []string{}}
-	if err := d.check(); err == nil {
-		t.Error("an empty list is accepted")
-	}
-}
-
-// TestGitLabGroupsHidden checks that a group outside the patterns does not exist.
-func TestGitLabGroupsHidden(t *testing.T) {
+// TestDirectoryExcludesGroups checks that a group outside the patterns does not exist.
+func TestDirectoryExcludesGroups(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	d := open(t, g, "")
 	d.Groups = []string{"acme"}

@@ -15,7 +15,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 )
 
-// kind is a kind of credential that GitLab gives out.
+// kind is a kind of credential of GitLab.
 type kind string
 
 const (
@@ -24,26 +24,26 @@ const (
 	deployToken kind = "deploy"
 )
 
-// credential is what an account was recognised by, without the secret. It
-// is an account's facts. Without a kind it is a user whom somebody has named.
+// credential identifies the credential with which an account has logged in, without the
+// secret. It is the facts of the account. Without a kind it is a user that was looked up
+// by name.
 type credential struct {
 	At   string `json:"at,omitempty"` // the instance
 	Kind kind   `json:"kind,omitempty"`
 	ID   int64  `json:"id,omitempty"`   // of the token or of the job
-	User int64  `json:"user,omitempty"` // whose it is
+	User int64  `json:"user,omitempty"` // the owner
 	In   int64  `json:"in,omitempty"`   // the job's project, the deploy token's group
 
-	// Seen is when GitLab accepted it, in Unix seconds, and Expires the day from
-	// which it is not valid any more.
+	// Seen is the time at which GitLab accepted it, in Unix seconds. Expires is the
+	// date from which it is no longer valid.
 	Seen    int64  `json:"seen,omitempty"`
 	Expires string `json:"expires,omitempty"`
 
 	PullOnly bool `json:"pull_only,omitempty"`
 }
 
-// unseenFor is how long a credential is believed that the service token may not
-// ask about: as long as a token of this site's lives by default. After that it
-// has to be shown again.
+// unseenFor is how long a credential is valid after a login if the service token may not
+// ask about it. It is the default lifetime of a token of this site.
 const unseenFor = 15 * time.Minute
 
 func (c credential) facts() string {
@@ -58,11 +58,11 @@ func parseCredential(facts string) (c credential, err error) {
 	return c, json.Unmarshal([]byte(facts), &c)
 }
 
-// jobName is what a job token is used with.
+// jobName is the user name for job tokens.
 const jobName = "gitlab-ci-token"
 
-// kindOf tells what kind of credential a login is by its shape alone, and whether
-// it can be nobody else's. It is "" for what may be a password.
+// kindOf returns the kind of credential that a login has by its form, or "" if it may be a
+// password. It also reports whether the credential can belong to no other service.
 func (d *Directory) kindOf(login directory.Login) (kind kind, surely bool) {
 	if !directory.HasTokenForm(login.Password) {
 		return "", false
@@ -75,7 +75,7 @@ func (d *Directory) kindOf(login directory.Login) (kind kind, surely bool) {
 	case login.Name == jobName:
 		return jobToken, surely
 	case strings.HasPrefix(rest, "glcbt-"):
-		return "", false // with a wrong name
+		return "", false // a job token with a wrong name
 	case strings.HasPrefix(rest, "gldt-"), gitlabapi.IsDeployName(login.Name):
 		return deployToken, surely
 	case surely, strings.HasPrefix(rest, "glpat-"):
@@ -84,14 +84,14 @@ func (d *Directory) kindOf(login directory.Login) (kind kind, surely bool) {
 	return "", false
 }
 
-// IsToken implements [Tokens].
+// IsToken implements [directory.TokenDirectory].
 func (d *Directory) IsToken(name, password string) bool {
 	kind, surely := d.kindOf(directory.Login{Name: name, Password: password})
 	return surely || kind == jobToken
 }
 
-// Authenticate implements [Directory]. The login itself is remembered as long as
-// any answer, by a keyed digest.
+// Authenticate implements [directory.Directory]. A login is remembered like any other
+// answer, by a keyed digest.
 func (d *Directory) Authenticate(ctx context.Context, login directory.Login) (directory.Account, error) {
 	kind, surely := d.kindOf(login)
 	if kind == "" {
@@ -99,11 +99,13 @@ func (d *Directory) Authenticate(ctx context.Context, login directory.Login) (di
 	}
 	among := ""
 	if kind == deployToken {
-		among = fmt.Sprintf("%q", d.Groups) // where its group is looked for
+		among = fmt.Sprintf("%q", d.Groups) // its group is searched among these
 	}
-	question, key := "login with "+string(kind), password.Digest("gitlab", string(kind), login.Name, login.Password, among)
-	hints, known := login.Groups, d.memory.Knew(question, key)
-	c, err := gitlabapi.Ask(ctx, d.memory, question, key, func(ctx context.Context) (credential, error) {
+	logins, key := d.answers.logins[kind], password.Digest("gitlab", string(kind), login.Name, login.Password, among)
+	last, known := logins.Peek(key)
+	known = known && last.Err == nil && time.Since(last.At) < time.Duration(d.Grace)
+	hints := login.Groups
+	c, err := logins.Get(ctx, key, func(ctx context.Context) (credential, error) {
 		switch kind {
 		case jobToken:
 			return d.checkJob(ctx, login)
@@ -120,7 +122,7 @@ func (d *Directory) Authenticate(ctx context.Context, login directory.Login) (di
 	case errors.Is(err, gitlabapi.ErrForbidden):
 		return directory.Account{}, fmt.Errorf("%w: %w", directory.ErrBlocked, err)
 	case errors.Is(err, gitlabapi.ErrRefused), errors.Is(err, directory.ErrUnknownAccount):
-		// Instances make tokens that look alike, so another one may know it.
+		// Tokens of another instance look alike, so that one may know it.
 		if surely {
 			return directory.Account{}, fmt.Errorf("%w: %w", directory.ErrWrongPassword, gitlabapi.ErrRefused)
 		}
@@ -129,17 +131,17 @@ func (d *Directory) Authenticate(ctx context.Context, login directory.Login) (di
 	return account, err
 }
 
-// Feign implements [Costly]. What GitLab is asked about a login is the
-// same for all names, so it is enough to see whether it answers. A deploy token
-// takes a place as if it were shown: otherwise an address had places left after
-// some guesses at a name that a directory before this one knows, and none else.
+// Feign implements [directory.Costly]. GitLab is asked the same about a login whatever the
+// name is, so it is enough to know whether it answers. A deploy token is counted as if it
+// were sent to GitLab: otherwise the rest of the budget of an address would reveal which
+// names an earlier directory knows.
 func (d *Directory) Feign(ctx context.Context, login directory.Login) error {
 	kind, _ := d.kindOf(login)
 	if kind == "" {
 		return nil
 	}
 	key := password.Digest("gitlab nobody", string(kind), login.Name, login.Password)
-	_, err := gitlabapi.Ask(ctx, d.memory, "login with "+string(kind), key, func(ctx context.Context) (none struct{}, err error) {
+	_, err := d.answers.logins[kind].Get(ctx, key, func(ctx context.Context) (none credential, err error) {
 		if kind == deployToken {
 			if _, err := d.deploys.take(login); err != nil {
 				return none, err
@@ -156,19 +158,19 @@ func (d *Directory) Feign(ctx context.Context, login directory.Login) error {
 	return err
 }
 
-// Lookup implements [Directory].
+// Lookup implements [directory.Directory].
 func (d *Directory) Lookup(ctx context.Context, name, facts string) (directory.Account, error) {
 	if facts != "" {
 		c, err := parseCredential(facts)
 		if err != nil || c.At != d.name {
-			return directory.Account{}, fmt.Errorf("%w: it is known at another instance", directory.ErrUnknownAccount)
+			return directory.Account{}, fmt.Errorf("%w: it belongs to another instance", directory.ErrUnknownAccount)
 		}
 		return d.account(ctx, c)
 	}
 	if !userShape.MatchString(name) {
 		return directory.Account{}, directory.ErrUnknownAccount
 	}
-	user, err := gitlabapi.Ask(ctx, d.memory, "name", strings.ToLower(name), func(ctx context.Context) (gitlabapi.User, error) {
+	user, err := d.answers.names.Get(ctx, strings.ToLower(name), func(ctx context.Context) (gitlabapi.User, error) {
 		return d.client.UserNamed(ctx, name)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -180,10 +182,10 @@ func (d *Directory) Lookup(ctx context.Context, name, facts string) (directory.A
 	return d.account(ctx, credential{User: user.ID})
 }
 
-// userShape is that of GitLab's user names.
+// userShape matches the user names of GitLab.
 var userShape = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
 
-// account is whose a credential is, if both are still good.
+// account returns the account of a credential, if both are still valid.
 func (d *Directory) account(ctx context.Context, c credential) (directory.Account, error) {
 	c.At = d.name
 	if c.Kind == deployToken {
@@ -199,9 +201,9 @@ func (d *Directory) account(ctx context.Context, c credential) (directory.Accoun
 	return directory.Account{Name: user.Username, Facts: c.facts(), PullOnly: c.PullOnly, External: user.External}, nil
 }
 
-// user asks for an active user.
+// user returns an active user.
 func (d *Directory) user(ctx context.Context, id int64) (gitlabapi.User, error) {
-	user, err := gitlabapi.Ask(ctx, d.memory, "user", fmt.Sprint(id), func(ctx context.Context) (gitlabapi.User, error) {
+	user, err := d.answers.users.Get(ctx, fmt.Sprint(id), func(ctx context.Context) (gitlabapi.User, error) {
 		return d.client.User(ctx, id)
 	})
 	switch {
@@ -213,7 +215,8 @@ func (d *Directory) user(ctx context.Context, id int64) (gitlabapi.User, error) 
 	return user, err
 }
 
-// stillGood asks whether a token is neither revoked nor expired, or a job runs.
+// stillGood reports why a credential is not valid: the token is revoked or has expired,
+// or the job has ended.
 func (d *Directory) stillGood(ctx context.Context, c credential) (err error) {
 	good := false
 	switch c.Kind {
@@ -221,13 +224,13 @@ func (d *Directory) stillGood(ctx context.Context, c credential) (err error) {
 		good = true
 	case accessToken:
 		var token gitlabapi.Token
-		token, err = gitlabapi.Ask(ctx, d.memory, "token", fmt.Sprint(c.ID), func(ctx context.Context) (gitlabapi.Token, error) {
+		token, err = d.answers.tokens.Get(ctx, fmt.Sprint(c.ID), func(ctx context.Context) (gitlabapi.Token, error) {
 			return d.client.Token(ctx, c.ID)
 		})
 		good = token.Active && token.UserID == c.User
 	case jobToken:
 		var job gitlabapi.Job
-		job, err = gitlabapi.Ask(ctx, d.memory, "job", fmt.Sprintf("%d/%d", c.In, c.ID), func(ctx context.Context) (gitlabapi.Job, error) {
+		job, err = d.answers.jobs.Get(ctx, fmt.Sprintf("%d/%d", c.In, c.ID), func(ctx context.Context) (gitlabapi.Job, error) {
 			return d.client.Job(ctx, c.In, c.ID)
 		})
 		good = job.Running() && job.User.ID == c.User
@@ -246,8 +249,8 @@ func (d *Directory) stillGood(ctx context.Context, c credential) (err error) {
 	return nil
 }
 
-// checkToken checks a login with an access token. The user name has to be that of
-// its user; for a bot, whose name nobody can remember, the token's name does too.
+// checkToken checks a login with an access token. The user name must be that of its user;
+// for a bot, whose name is generated, the name of the token is accepted too.
 func (d *Directory) checkToken(ctx context.Context, login directory.Login) (c credential, err error) {
 	seen := time.Now()
 	token, err := d.client.TokenOf(ctx, login.Password)
@@ -264,7 +267,7 @@ func (d *Directory) checkToken(ctx context.Context, login directory.Login) (c cr
 		return c, err
 	}
 	if !strings.EqualFold(login.Name, user.Username) && (!user.Bot || !strings.EqualFold(login.Name, token.Name)) {
-		return c, fmt.Errorf("%w: it is the token of another user", directory.ErrWrongPassword)
+		return c, fmt.Errorf("%w: the token belongs to another user", directory.ErrWrongPassword)
 	}
 	pullOnly := true
 	for _, scope := range token.Scopes {
@@ -275,7 +278,7 @@ func (d *Directory) checkToken(ctx context.Context, login directory.Login) (c cr
 	}, nil
 }
 
-var errScopes = fmt.Errorf("%w: the token has not the scopes that it takes: api, or read_registry and one of write_registry and read_virtual_registry", directory.ErrWrongPassword)
+var errScopes = fmt.Errorf("%w: the token lacks a required scope: api, or read_registry and one of write_registry and read_virtual_registry", directory.ErrWrongPassword)
 
 // checkJob checks a login with a CI job token.
 func (d *Directory) checkJob(ctx context.Context, login directory.Login) (c credential, err error) {

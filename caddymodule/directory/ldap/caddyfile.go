@@ -1,8 +1,6 @@
 package ldap
 
 import (
-	"strconv"
-
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -10,8 +8,11 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
-// UnmarshalCaddyfile reads the directory. map may be repeated; all else but how
-// to bind has a default:
+// maxPool is the number of ports from which one address can connect to a server.
+const maxPool = 65535
+
+// UnmarshalCaddyfile sets up the directory from Caddyfile tokens. bind_dn with
+// bind_password and base_dn, or user_dn, are required. map and admins may be repeated:
 //
 //	directory ldap <url>... {
 //		name             <name>
@@ -37,52 +38,28 @@ import (
 //		pool             <connections>
 //	}
 //
-// A DN with blanks is put in quotation marks. Search then bind, as most
-// directories want it:
-//
-//	directory ldap ldaps://ldap.example.com {
-//		bind_dn       cn=caddy,dc=example,dc=com
-//		bind_password {file./run/secrets/ldap}
-//		base_dn       ou=people,dc=example,dc=com
-//		group_base_dn ou=groups,dc=example,dc=com
-//		map           cn=platform,ou=groups,dc=example,dc=com -> acme
-//	}
-//
-// With Active Directory, where disabled accounts stay out and nested groups
-// count:
-//
-//	user_filter  (&(sAMAccountName=%s)(!(userAccountControl:1.2.840.113556.1.4.803:=2)))
-//	account_attr sAMAccountName
-//	group_filter (member:1.2.840.113556.1.4.1941:=%s)
-//
-// Bind as the account, without a service account. What is known of an account
-// is then what its login told, for a day at most; every name is taken for one
-// of the directory's, so it comes after all others:
-//
-//	directory ldap ldap://ldap.example.com {
-//		starttls      on
-//		user_dn       uid=%s,ou=people,dc=example,dc=com
-//		group_base_dn ou=groups,dc=example,dc=com
-//		map           cn=platform,ou=groups,dc=example,dc=com -> acme
-//	}
+// A DN with spaces needs quotation marks. docs/accounts.md has examples: with a service
+// account, with Active Directory, and without a service account.
 func (l *Directory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
 	if l.Servers = d.RemainingArgs(); len(l.Servers) == 0 {
 		return d.WrapErr(l.checkServers())
 	}
 	lines := map[string]func(*caddyfile.Dispenser) error{
-		"name":            func(d *caddyfile.Dispenser) error { return directory.ReadName(d, &l.Name) },
-		"map":             l.unmarshalMap,
-		"admins":          func(d *caddyfile.Dispenser) error { return parse.Args(d, &l.Admins) },
-		"starttls":        func(d *caddyfile.Dispenser) (err error) { l.StartTLS, err = parse.OnOff(d); return err },
-		"insecure":        func(d *caddyfile.Dispenser) (err error) { l.Insecure, err = parse.OnOff(d); return err },
-		"tls_trust_pool":  l.unmarshalTrustPool,
+		"name":     func(d *caddyfile.Dispenser) error { return directory.ReadName(d, &l.Name) },
+		"map":      l.unmarshalMap,
+		"admins":   func(d *caddyfile.Dispenser) error { return parse.Args(d, &l.Admins) },
+		"starttls": func(d *caddyfile.Dispenser) (err error) { l.StartTLS, err = parse.OnOff(d); return err },
+		"insecure": func(d *caddyfile.Dispenser) (err error) { l.Insecure, err = parse.OnOff(d); return err },
+		"tls_trust_pool": func(d *caddyfile.Dispenser) error {
+			return parse.ModuleOnce(d, "tls.ca_pool.source.", "provider", &l.tls().CARaw)
+		},
 		"tls_server_name": func(d *caddyfile.Dispenser) error { return parse.Arg(d, &l.tls().ServerName) },
 		"tls_client_auth": l.unmarshalClientAuth,
 		"cache_for":       func(d *caddyfile.Dispenser) error { return parse.Duration(d, &l.CacheFor) },
 		"grace":           func(d *caddyfile.Dispenser) error { return parse.Duration(d, &l.Grace) },
 		"timeout":         func(d *caddyfile.Dispenser) error { return parse.Duration(d, &l.Timeout) },
-		"pool":            l.unmarshalPool,
+		"pool":            func(d *caddyfile.Dispenser) error { return parse.Int(d, maxPool, &l.Pool) },
 	}
 	for word, to := range map[string]*string{
 		"bind_dn": &l.BindDN, "bind_password": &l.BindPassword, "base_dn": &l.BaseDN, "user_filter": &l.UserFilter, "user_dn": &l.UserDN,
@@ -97,14 +74,11 @@ func (l *Directory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (l *Directory) unmarshalMap(d *caddyfile.Dispenser) error {
-	args := d.RemainingArgs()
-	if len(args) < 3 || len(args) > 4 || args[1] != "->" {
-		return d.Err("write `map GROUP-DN -> GROUP [member|maintainer|owner]`, a DN with blanks in quotation marks")
+	args, g := d.RemainingArgs(), new(Group)
+	if len(args) == 0 || !directory.ReadMapping(args[1:], &g.Group, &g.Role) {
+		return d.Err("write `map GROUP-DN -> GROUP [member|maintainer|owner]`, with quotation marks around a DN with spaces")
 	}
-	g := &Group{DN: args[0], Group: args[2]}
-	if len(args) == 4 {
-		g.Role = args[3]
-	}
+	g.DN = args[0]
 	l.Map = append(l.Map, g)
 	return parse.At(d, g.check())
 }
@@ -116,14 +90,6 @@ func (l *Directory) tls() *reverseproxy.TLSConfig {
 	return l.TLS
 }
 
-func (l *Directory) unmarshalTrustPool(d *caddyfile.Dispenser) (err error) {
-	if l.tls().CARaw != nil {
-		return d.Err("tls_trust_pool is there twice")
-	}
-	l.TLS.CARaw, err = parse.Module(d, "tls.ca_pool.source.", "provider")
-	return err
-}
-
 func (l *Directory) unmarshalClientAuth(d *caddyfile.Dispenser) error {
 	if !d.AllArgs(&l.tls().ClientCertificateFile, &l.TLS.ClientCertificateKeyFile) {
 		return d.Err("write `tls_client_auth CERTIFICATE-FILE KEY-FILE`")
@@ -131,13 +97,4 @@ func (l *Directory) unmarshalClientAuth(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (l *Directory) unmarshalPool(d *caddyfile.Dispenser) (err error) {
-	value := ""
-	if err := parse.Arg(d, &value); err != nil {
-		return err
-	}
-	if l.Pool, err = strconv.Atoi(value); err != nil || l.Pool < 1 {
-		return d.Errf("pool: '%s' is not a number of connections", value)
-	}
-	return nil
-}
+var _ caddyfile.Unmarshaler = (*Directory)(nil)

@@ -18,7 +18,7 @@ type conn struct {
 
 func (c *conn) bindService(d *dialer) error {
 	if err := c.bind(d.bindDN, string(d.bindPassword)); err != nil {
-		c.broken = true // nothing can be asked, as if there were no server
+		c.broken = true // as if there were no server
 		return fmt.Errorf("binding as bind_dn: %w", err)
 	}
 	return nil
@@ -34,14 +34,14 @@ func (c *conn) search(base string, scope, limit int, filter string, attributes [
 	request.EnforceSizeLimit = true
 	result, err := c.Search(request)
 	if errors.Is(err, ldap.ErrSizeLimitExceeded) {
-		c.broken = true // more is to come that nobody reads
+		c.broken = true // the rest of the answer is not read
 		return result, &ldap.Error{ResultCode: ldap.LDAPResultSizeLimitExceeded, Err: err}
 	}
 	return result, c.check(err)
 }
 
-// check notes whether an error is the connection's, or that of a server that is
-// about to go.
+// check records whether an error means that the connection has failed, or that the server
+// is unavailable.
 func (c *conn) check(err error) error {
 	var answer *ldap.Error
 	if err != nil && (!errors.As(err, &answer) || answer.ResultCode >= ldap.ErrorNetwork ||
@@ -51,7 +51,7 @@ func (c *conn) check(err error) error {
 	return err
 }
 
-// close ends the connection at once: what is written may hang.
+// close closes the connection at once. Closing it properly would write, which may block.
 func (c *conn) close() {
 	_ = c.raw.Close()
 	if c.Conn != nil {
@@ -59,7 +59,7 @@ func (c *conn) close() {
 	}
 }
 
-// meteredConn fails when more than a number of bytes was read.
+// meteredConn fails when more than a number of bytes have been read.
 type meteredConn struct {
 	net.Conn
 	left int
@@ -68,7 +68,7 @@ type meteredConn struct {
 func (m *meteredConn) Read(to []byte) (int, error) {
 	n, err := m.Conn.Read(to)
 	if m.left -= n; m.left < 0 {
-		return 0, errors.New("the server sends too much")
+		return 0, errors.New("the answer of the server is too long")
 	}
 	return n, err
 }

@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// retryAfter is how long after a failure no server is tried again.
+	// retryAfter is the time after a failure in which no server is tried.
 	retryAfter = time.Second
-	// maxAnswer is how much a server may send for one question, in bytes.
+	// maxAnswer is the limit on what a server sends for one question, in bytes.
 	maxAnswer = 4 << 20
 )
 
@@ -33,7 +33,7 @@ type dialer struct {
 	bindPassword secret.String
 	timeout      time.Duration
 	slots        chan struct{}
-	strangers    chan struct{} // holds one for each of their logins that may ask
+	strangers    chan struct{} // holds one for each login from an unknown address
 	logger       *zap.Logger
 
 	mu       sync.Mutex
@@ -42,9 +42,9 @@ type dialer struct {
 	failedAt time.Time
 }
 
-// enter waits for the turn of a login, which lasts until leave is called. Strangers
-// take half of the connections at most, so that however many of them try, what is
-// asked about members does not wait behind them.
+// enter waits for the turn of a login, which lasts until leave is called. Logins from
+// unknown addresses get at most half of the connections, so a flood of them does not
+// delay questions about members.
 func (d *dialer) enter(ctx context.Context, friendly bool) (leave func(), err error) {
 	if friendly {
 		return func() {}, nil
@@ -57,8 +57,8 @@ func (d *dialer) enter(ctx context.Context, friendly bool) (leave func(), err er
 	}
 }
 
-// use calls op with a connection, which is bound as the service account if
-// service is set.
+// use calls op with a new connection, which is bound as the service account if service is
+// set.
 func (d *dialer) use(ctx context.Context, service bool, op func(*conn) error) error {
 	select {
 	case d.slots <- struct{}{}:
@@ -90,8 +90,8 @@ func (d *dialer) use(ctx context.Context, service bool, op func(*conn) error) er
 	return err
 }
 
-// next returns the index of the server to try first, or the last failure if it
-// is not long ago.
+// next returns the index of the server to try first, or the last failure if that was less
+// than retryAfter ago.
 func (d *dialer) next() (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,13 +114,13 @@ func (d *dialer) failed(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.failure == nil {
-		d.logger.Warn("the LDAP server cannot be asked; known answers stand for a while", zap.Error(err))
+		d.logger.Warn("the LDAP server cannot be asked; remembered answers are used for a while", zap.Error(err))
 	}
 	d.failure, d.failedAt = err, time.Now()
 	d.first = (d.first + 1) % len(d.servers)
 }
 
-// dial connects to the first server that can be reached, from the index on.
+// dial connects to the first server that can be reached, beginning with an index.
 func (d *dialer) dial(ctx context.Context, first int) (*conn, error) {
 	var failures []error
 	for i := range d.servers {
@@ -143,7 +143,7 @@ func (d *dialer) dialServer(ctx context.Context, server *url.URL) (*conn, error)
 		return nil, err
 	}
 	c := &conn{raw: raw, server: server.Host}
-	// The handshakes take no context of their own.
+	// StartTLS takes no context.
 	if err := raw.SetDeadline(time.Now().Add(d.timeout)); err != nil {
 		c.close()
 		return nil, err
@@ -155,7 +155,7 @@ func (d *dialer) dialServer(ctx context.Context, server *url.URL) (*conn, error)
 	return c, raw.SetDeadline(time.Time{})
 }
 
-// begin performs the TLS handshake where one is wanted, and starts LDAP.
+// begin performs the TLS handshake, if one is configured, and starts LDAP.
 func (d *dialer) begin(ctx context.Context, c *conn, server *url.URL) error {
 	config := d.tls.Clone()
 	if config == nil {

@@ -1,3 +1,14 @@
+// Package ldap is the directory of an LDAP server: the module
+// http.dependency_proxy.directory.ldap.
+//
+// A login is a bind as the account (RFC 4513). With a service account (bind_dn), the
+// entry and the groups of an account are searched for, at a login and again at each
+// request (search.go); the version of an account changes with its password, if the
+// server tells (marker.go). Without a service account only the account itself can be
+// asked: what its login told are its facts, for a day. Answers are remembered for
+// CacheFor, and up to Grace while no server can be asked (memory.go); they survive a
+// reload. Each question has a connection of its own, of which there are at most Pool
+// (dial.go).
 package ldap
 
 import (
@@ -12,114 +23,112 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
 )
 
 func init() { caddy.RegisterModule(new(Directory)) }
 
-// Directory knows the accounts of an LDAP server: OpenLDAP, Active
-// Directory, 389 and others. With BindDN it searches for an account and then
-// binds as it to check the password; at each request the account and its
-// groups are those of a search at most CacheFor ago. With UserDN alone it binds
-// as the account, whose groups are then those of its last login, for a day at
-// most, since nobody else can ask for them.
+// Directory knows the accounts of an LDAP server: OpenLDAP, Active Directory, 389 and
+// others. With BindDN it searches for an account and then binds as it to check the
+// password; at each request, the account and its groups are those of a search at most
+// CacheFor ago. With UserDN alone it binds as the account; its groups are then those of
+// its last login, for a day at most, since nothing else can ask for them.
 //
-// LDAP compares without regard to case; the account has the name that the
-// entry has, whatever way it was written at the login. Referrals are not
-// followed.
+// LDAP compares names without regard to case. The account has the name in its entry,
+// however it was written at the login. Referrals are not followed.
 type Directory struct {
-	// Name names the directory where its accounts are listed, as in NAME:alice. The
-	// default is ldap.
+	// Name is the name by which the configuration lists accounts of this directory,
+	// as in NAME:alice. The default is ldap.
 	Name string `json:"name,omitempty"`
 
-	// Servers are URLs as in ldaps://ldap.example.com or ldap://…, asked in
-	// order until one can be reached.
+	// Servers are URLs such as ldaps://ldap.example.com, tried in order until one can
+	// be reached.
 	Servers []string `json:"servers"`
 
-	// StartTLS begins TLS on ldap:// before anything else is said.
+	// StartTLS starts TLS on ldap:// connections before anything else is sent.
 	StartTLS bool `json:"starttls,omitempty"`
 
-	// Insecure lets passwords go over ldap:// without TLS.
+	// Insecure permits ldap:// without TLS, which sends passwords unencrypted.
 	Insecure bool `json:"insecure,omitempty"`
 
-	// TLS are settings such as the certificate authorities to trust. The
-	// server's certificate is always verified.
+	// TLS are settings such as the certificate authorities to trust. The certificate
+	// of the server is always verified.
 	TLS *reverseproxy.TLSConfig `json:"tls,omitempty"`
 
-	// BindDN is what to search as. It may be a placeholder, and whatever the
-	// server takes for a name.
+	// BindDN is the service account that searches, which may be any name that the
+	// server accepts. It may be a placeholder.
 	BindDN string `json:"bind_dn,omitempty"`
 
-	// BindPassword must be a placeholder, as in {file./run/secrets/ldap}.
+	// BindPassword is the password of the service account. It must be a placeholder,
+	// as in {file./run/secrets/ldap}.
 	BindPassword string `json:"bind_password,omitempty"`
 
-	// BaseDN is the subtree that accounts are searched in.
+	// BaseDN is the subtree with the accounts.
 	BaseDN string `json:"base_dn,omitempty"`
 
-	// UserFilter finds the one entry of an account, %s being the name: by
-	// default (ATTR=%s) where AccountAttr is ATTR. It must find the account by
-	// AccountAttr too, and must not find who may not log in.
+	// UserFilter finds the one entry of an account; %s stands for the name. The
+	// default is (ATTR=%s), where ATTR is AccountAttr. It must find the account by
+	// AccountAttr too, and must not find accounts that may not log in.
 	UserFilter string `json:"user_filter,omitempty"`
 
-	// UserDN, as in uid=%s,ou=people,dc=example,dc=com, is the entry of an
-	// account where that needs no search. UserFilter, if there is one, must
-	// match it.
+	// UserDN, as in uid=%s,ou=people,dc=example,dc=com, is the DN of an account, if no
+	// search is needed to find it. If there is a UserFilter, the entry must match it.
 	UserDN string `json:"user_dn,omitempty"`
 
-	// AccountAttr is the attribute with the account's name: uid by default. An
-	// entry must have just one value of it.
+	// AccountAttr is the attribute with the name of the account. An entry must have
+	// one value of it. The default is uid.
 	AccountAttr string `json:"account_attr,omitempty"`
 
-	// PasswordChanged is the attribute that changes when an account's password
-	// does, if that is neither pwdChangedTime nor pwdLastSet, of which the one
-	// that an entry has is used by default. Its change ends refresh tokens;
-	// those of an account without it end 24 hours after the login.
+	// PasswordChanged is the attribute that changes when the password of an account
+	// changes, which ends refresh tokens. The default is pwdChangedTime or
+	// pwdLastSet, whichever an entry has. Refresh tokens of an account without the
+	// attribute end 24 hours after the login.
 	PasswordChanged string `json:"password_changed,omitempty"`
 
-	// GroupBaseDN is the subtree that groups are searched in: BaseDN by
-	// default.
+	// GroupBaseDN is the subtree with the groups. The default is BaseDN.
 	GroupBaseDN string `json:"group_base_dn,omitempty"`
 
-	// GroupFilter finds the groups of an account, at most 1000, %s being its
-	// DN and %u its name: (member=%s) by default. Nested groups are the
-	// server's to resolve, with Active Directory by
+	// GroupFilter finds the groups of an account, at most 1000; %s stands for its DN
+	// and %u for its name. The default is (member=%s). The server has to resolve
+	// nested groups, as Active Directory does with
 	// (member:1.2.840.113556.1.4.1941:=%s).
 	GroupFilter string `json:"group_filter,omitempty"`
 
-	// Map gives roles to members of groups.
+	// Map gives roles to the members of groups.
 	Map []*Group `json:"map,omitempty"`
 
-	// Admins are DNs of groups whose members may do everything on the site.
+	// Admins are the DNs of groups whose members may do everything on the site.
 	Admins []string `json:"admins,omitempty"`
 
-	// CacheFor is how long an answer is believed: 30s by default.
+	// CacheFor is how long an answer is used. The default is 30s.
 	CacheFor caddy.Duration `json:"cache_for,omitempty"`
 
-	// Grace is how old an answer may get while no server can be asked: 10m by
-	// default. After it nobody gets in.
+	// Grace is the age up to which an answer is used while no server can be asked.
+	// Without such an answer access is denied. The default is 10m.
 	Grace caddy.Duration `json:"grace,omitempty"`
 
-	// Timeout bounds connecting, and each question: 5s by default.
+	// Timeout limits connecting, and each question. The default is 5s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// Pool is how many connections there are at most: 4 by default.
+	// Pool is the largest number of connections at a time. The default is 4.
 	Pool int `json:"pool,omitempty"`
 
 	dialer *dialer
 	memory *memory
 	roles  roles
-	source string   // names the servers in facts
-	marked sync.Map // attributes that were logged to tell of password changes
+	source string   // identifies the servers in facts
+	marked sync.Map // attributes that were logged to change with passwords
 	lease  pool.Lease
 }
 
-// Group gives the members of a group in the directory a role.
+// Group gives the members of a group of the LDAP server a role.
 type Group struct {
-	// DN is that of the group.
+	// DN is the DN of the group of the server.
 	DN string `json:"dn"`
 
-	// Group is the path of the group that it is about here.
+	// Group is the path of the group of this site.
 	Group string `json:"group"`
 
 	// Role is member (the default), maintainer or owner.
@@ -127,10 +136,10 @@ type Group struct {
 }
 
 const (
-	defaultLDAPCacheFor = 30 * time.Second
-	defaultLDAPGrace    = 10 * time.Minute
-	defaultLDAPTimeout  = 5 * time.Second
-	defaultLDAPPool     = 4
+	defaultCacheFor = 30 * time.Second
+	defaultGrace    = 10 * time.Minute
+	defaultTimeout  = 5 * time.Second
+	defaultPool     = 4
 )
 
 // CaddyModule returns the Caddy module information.
@@ -141,14 +150,14 @@ func (*Directory) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision makes the directory ready. It connects to nothing, so that Caddy
-// starts without the server too.
+// Provision reads the password of the service account. It does not connect to a server,
+// so Caddy starts while there is none.
 func (l *Directory) Provision(ctx caddy.Context) error {
 	l.setDefaults()
 	if err := l.check(); err != nil {
 		return err
 	}
-	// Of a placeholder the key has the name only.
+	// The key has the placeholder of the password, not the password.
 	key, err := json.Marshal(l)
 	if err != nil {
 		return err
@@ -158,44 +167,39 @@ func (l *Directory) Provision(ctx caddy.Context) error {
 	if l.dialer, err = l.newDialer(ctx); err != nil {
 		return err
 	}
-	l.memory, err = memories.Acquire(&l.lease, string(key), newMemory)
+	l.memory, err = memories.Acquire(&l.lease, string(key), l.newMemory)
 	return err
 }
 
-// Cleanup releases what is remembered. Requests that are still served may ask on.
+// Cleanup releases the memory. Requests of the old configuration may still use it.
 func (l *Directory) Cleanup() error {
 	l.lease.Release()
 	return nil
 }
 
-// Source implements [Sourced]: the accounts are those of a subtree,
-// whichever servers tell it.
+// Source implements [directory.Sourced]. It is the subtree of the accounts, whichever
+// servers have it.
 func (l *Directory) Source() string { return dnKey(cmp.Or(l.BaseDN, l.UserDN)) }
 
+// MappedGroups implements [directory.Mapping].
+func (l *Directory) MappedGroups() (groups []string) {
+	for _, g := range l.Map {
+		groups = append(groups, g.Group)
+	}
+	return groups
+}
+
 func (l *Directory) setDefaults() {
-	for _, d := range []struct {
-		to *caddy.Duration
-		by time.Duration
-	}{{&l.CacheFor, defaultLDAPCacheFor}, {&l.Grace, defaultLDAPGrace}, {&l.Timeout, defaultLDAPTimeout}} {
-		if *d.to == 0 {
-			*d.to = caddy.Duration(d.by)
-		}
+	l.CacheFor = cmp.Or(l.CacheFor, caddy.Duration(defaultCacheFor))
+	l.Grace = cmp.Or(l.Grace, caddy.Duration(defaultGrace))
+	l.Timeout = cmp.Or(l.Timeout, caddy.Duration(defaultTimeout))
+	l.Pool = cmp.Or(l.Pool, defaultPool)
+	l.AccountAttr = cmp.Or(l.AccountAttr, "uid")
+	if l.UserDN == "" {
+		l.UserFilter = cmp.Or(l.UserFilter, "("+l.AccountAttr+"=%s)")
 	}
-	if l.Pool == 0 {
-		l.Pool = defaultLDAPPool
-	}
-	if l.AccountAttr == "" {
-		l.AccountAttr = "uid"
-	}
-	if l.UserFilter == "" && l.UserDN == "" {
-		l.UserFilter = "(" + l.AccountAttr + "=%s)"
-	}
-	if l.GroupBaseDN == "" {
-		l.GroupBaseDN = l.BaseDN
-	}
-	if l.GroupFilter == "" {
-		l.GroupFilter = "(member=%s)"
-	}
+	l.GroupBaseDN = cmp.Or(l.GroupBaseDN, l.BaseDN)
+	l.GroupFilter = cmp.Or(l.GroupFilter, "(member=%s)")
 }
 
 func (l *Directory) newDialer(ctx caddy.Context) (*dialer, error) {
@@ -224,14 +228,13 @@ func (l *Directory) newDialer(ctx caddy.Context) (*dialer, error) {
 	if l.BindDN == "" {
 		return d, nil
 	}
-	repl := caddy.NewReplacer()
-	d.bindDN, err = repl.ReplaceOrErr(l.BindDN, true, true)
+	d.bindDN, err = caddy.NewReplacer().ReplaceOrErr(l.BindDN, true, true)
 	if err != nil || d.bindDN == "" {
 		return nil, errors.Join(errors.New("bind_dn is empty"), err)
 	}
-	password, err := repl.ReplaceOrErr(l.BindPassword, true, true)
-	if err != nil || password == "" {
-		return nil, fmt.Errorf("the bind_password placeholder %s is empty, or its file cannot be read", l.BindPassword)
+	password, err := parse.Secret("bind_password", l.BindPassword)
+	if err != nil {
+		return nil, err
 	}
 	d.bindPassword = secret.String(password)
 	return d, nil
@@ -243,4 +246,5 @@ var (
 	_ caddy.CleanerUpper = (*Directory)(nil)
 	_ directory.Sourced  = (*Directory)(nil)
 	_ directory.Costly   = (*Directory)(nil)
+	_ directory.Mapping  = (*Directory)(nil)
 )

@@ -12,12 +12,18 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
-// provisionLDAP opens a directory at the server.
+// provisionLDAP returns a directory that searches a server, with further lines.
 func provisionLDAP(t *testing.T, l *ldaptest.Server, lines ...string) *Directory {
+	t.Helper()
+	return provisionBlock(t, l.Directory(lines...))
+}
+
+// provisionBlock returns the directory of a block.
+func provisionBlock(t *testing.T, block string) *Directory {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
 	t.Cleanup(cancel)
-	d := caddyfile.NewTestDispenser(strings.TrimPrefix(l.Directory(lines...), "directory "))
+	d := caddyfile.NewTestDispenser(strings.TrimPrefix(block, "directory "))
 	dir := new(Directory)
 	if err := dir.UnmarshalCaddyfile(d); err != nil {
 		t.Fatal(err)
@@ -36,8 +42,8 @@ func provisionLDAP(t *testing.T, l *ldaptest.Server, lines ...string) *Directory
 	return dir
 }
 
-// TestDirectoryRemembersLogin checks that a login that was right and is
-// remembered is checked again when the password has changed.
+// TestDirectoryRemembersLogin: a remembered login is checked again when the password has
+// changed.
 func TestDirectoryRemembersLogin(t *testing.T) {
 	l := ldaptest.New(t, true)
 	put := func(secret, changed string) {
@@ -45,7 +51,7 @@ func TestDirectoryRemembersLogin(t *testing.T) {
 	}
 	put(ldaptest.PasswordOf("alice"), "1")
 	d := provisionLDAP(t, l, "cache_for 1h")
-	login := func(want error, binds int) {
+	expect := func(want error, binds int) {
 		t.Helper()
 		l.Heard()
 		if _, err := d.Authenticate(t.Context(), directory.Login{Name: "alice", Password: ldaptest.PasswordOf("alice")}); !errors.Is(err, want) {
@@ -56,13 +62,13 @@ func TestDirectoryRemembersLogin(t *testing.T) {
 			t.Errorf("got %d binds, want %d", n, binds)
 		}
 	}
-	login(nil, 1)
-	login(nil, 0)
+	expect(nil, 1)
+	expect(nil, 0)
 	put(ldaptest.PasswordOf("alice"), "2")
-	d.memory.accounts.forget("alice")
-	login(nil, 1)
-	login(nil, 0)
+	d.memory.accounts.Forget("alice")
+	expect(nil, 1)
+	expect(nil, 0)
 	put("another", "3")
-	d.memory.accounts.forget("alice")
-	login(directory.ErrWrongPassword, 1)
+	d.memory.accounts.Forget("alice")
+	expect(directory.ErrWrongPassword, 1)
 }

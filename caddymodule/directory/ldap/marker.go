@@ -1,26 +1,22 @@
 package ldap
 
 import (
-	"errors"
-	"fmt"
-	"regexp"
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
 	"go.uber.org/zap"
 )
 
-// unmarkedRefresh is how long refresh tokens of an account are good for whose
-// directory does not tell when a password changes.
+// unmarkedRefresh is how long refresh tokens of an account are valid if the server does
+// not tell when its password changes.
 const unmarkedRefresh = 24 * time.Hour
 
-// defaultMarkers are the attributes by which servers tell when a password was
-// changed: those with a password policy after draft-behera-ldap-password-policy,
-// and Active Directory.
+// defaultMarkers are the attributes that tell when a password was changed: of servers with
+// a password policy after draft-behera-ldap-password-policy, and of Active Directory.
 var defaultMarkers = []string{"pwdChangedTime", "pwdLastSet"}
 
-// markers are the attributes to look at, the first that an entry has counting.
-// There are none where an account cannot be looked up again after its login.
+// markers returns the attributes to look at, of which the first that an entry has counts.
+// It returns none without a service account, since the account is not looked up again.
 func (l *Directory) markers() []string {
 	switch {
 	case l.BindDN == "":
@@ -31,8 +27,8 @@ func (l *Directory) markers() []string {
 	return defaultMarkers
 }
 
-// readMarker returns what of an entry changes with its password, and logs once
-// for each attribute that it is the one.
+// readMarker returns a text that changes with the password of an entry, or an empty text.
+// It logs each attribute that serves for this once.
 func (l *Directory) readMarker(found *ldap.Entry) string {
 	for _, attr := range l.markers() {
 		if value := found.GetEqualFoldRawAttributeValue(attr); len(value) > 0 {
@@ -47,20 +43,4 @@ func (l *Directory) readMarker(found *ldap.Entry) string {
 			zap.Strings("attributes", l.markers()))
 	}
 	return ""
-}
-
-// attributeName is that of an attribute: a short name or a numeric OID (RFC 4512,
-// section 1.4).
-var attributeName = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9-]*|[0-9]+(\.[0-9]+)+)$`)
-
-func (l *Directory) checkMarker() error {
-	switch {
-	case l.PasswordChanged == "":
-		return nil
-	case !attributeName.MatchString(l.PasswordChanged):
-		return fmt.Errorf("password_changed '%.100s' is not an attribute; write its name, as in `password_changed shadowLastChange`", l.PasswordChanged)
-	case l.BindDN == "":
-		return errors.New("password_changed is without a bind_dn; write one, since the attribute is looked up at each request")
-	}
-	return nil
 }

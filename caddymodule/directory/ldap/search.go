@@ -15,27 +15,27 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// maxGroups is how many groups an account may be in; Active Directory tells
-// no more at once.
+// maxGroups is the limit on the groups of an account. Active Directory returns no more in
+// one answer.
 const maxGroups = 1000
 
-// errSeveralEntries is about a name that is not one account's.
+// errSeveralEntries means that a name is ambiguous.
 var errSeveralEntries = errors.New("user_filter finds more than one entry")
 
 // entry is the entry of an account.
 type entry struct {
 	dn   string
 	name string
-	id   string // stays the same while it is the same entry
+	id   string // of the entry, whatever its name is
 
-	// marker changes with the password; empty if nothing tells of that.
+	// marker changes with the password. It is empty if no attribute tells.
 	marker string
 }
 
-// same is equal for the same entry: it changes when another one has got the name.
+// same returns a text that is the same as long as the name belongs to this entry.
 func (e entry) same() string { return digestOf("ldap account\x00" + e.id) }
 
-// version changes with the entry and with its password.
+// version returns a text that changes with the entry and with its password.
 func (e entry) version() string {
 	if e.marker == "" {
 		return e.same()
@@ -61,7 +61,7 @@ func (l *Directory) userDN(name string) string {
 	return strings.ReplaceAll(l.UserDN, "%s", ldap.EscapeDN(name))
 }
 
-// idAttrs are what servers tell entries apart by, whatever their names.
+// idAttrs are the attributes that identify an entry, whatever its name is.
 var idAttrs = []string{"entryUUID", "objectGUID", "nsUniqueId"}
 
 func (l *Directory) findWith(c *conn, name string) (entry, error) {
@@ -73,7 +73,7 @@ func (l *Directory) findWith(c *conn, name string) (entry, error) {
 	if l.UserFilter != "" {
 		filter = strings.ReplaceAll(l.UserFilter, "%s", ldap.EscapeFilter(name))
 	}
-	// Servers tell operational attributes only to those who name them.
+	// Servers return operational attributes only if the search names them.
 	result, err := c.search(base, scope, 2, filter, slices.Concat([]string{l.AccountAttr}, idAttrs, l.markers()))
 	switch {
 	case scope == ldap.ScopeBaseObject && ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject):
@@ -93,11 +93,11 @@ func (l *Directory) readEntry(found *ldap.Entry, name string) (entry, error) {
 	names := found.GetEqualFoldAttributeValues(l.AccountAttr)
 	switch {
 	case len(names) != 1:
-		return entry, fmt.Errorf("the entry %s has %d values of %s instead of one", found.DN, len(names), l.AccountAttr)
+		return entry, fmt.Errorf("the entry %s has %d values of %s, want one", found.DN, len(names), l.AccountAttr)
 	case !validName(names[0]):
-		return entry, fmt.Errorf("the entry %s has a name that cannot be used: %q", found.DN, names[0])
+		return entry, fmt.Errorf("the entry %s has an invalid name %q", found.DN, names[0])
 	case l.UserDN != "" && !strings.EqualFold(names[0], name):
-		return entry, fmt.Errorf("user_dn leads from %q to the account %q", name, names[0])
+		return entry, fmt.Errorf("user_dn for %q resolves to the entry of %q", name, names[0])
 	}
 	entry.name = names[0]
 	for _, attr := range idAttrs {
@@ -110,10 +110,10 @@ func (l *Directory) readEntry(found *ldap.Entry, name string) (entry, error) {
 	return entry, nil
 }
 
-// withGroups makes an account of its entry and the groups that it is in, and
-// returns the ids of those that matter.
+// withGroups returns the account of an entry with its roles, and the ids of its mapped
+// groups.
 func (l *Directory) withGroups(c *conn, entry entry) (account directory.Account, ids []string, err error) {
-	// As a fact it binds access tokens too to the entry, not to whoever gets its name.
+	// Access tokens store the facts, so they end when another entry gets the name.
 	account = directory.Account{Name: entry.name, Version: entry.version(), Facts: entry.same()}
 	if entry.marker == "" {
 		account.RefreshFor = unmarkedRefresh
@@ -124,7 +124,7 @@ func (l *Directory) withGroups(c *conn, entry entry) (account directory.Account,
 	filter := strings.NewReplacer("%s", ldap.EscapeFilter(entry.dn), "%u", ldap.EscapeFilter(entry.name)).Replace(l.GroupFilter)
 	result, err := c.search(l.GroupBaseDN, ldap.ScopeWholeSubtree, maxGroups, filter, []string{"1.1"}) // no attributes
 	if ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded) {
-		return directory.Account{}, nil, fmt.Errorf("%s is in more than %d groups; narrow group_filter or group_base_dn", entry.name, maxGroups)
+		return directory.Account{}, nil, fmt.Errorf("%s is in more than %d groups; write a narrower group_filter or group_base_dn", entry.name, maxGroups)
 	}
 	if err != nil {
 		return directory.Account{}, nil, fmt.Errorf("searching for the groups of an account: %w", err)
@@ -137,7 +137,7 @@ func (l *Directory) withGroups(c *conn, entry entry) (account directory.Account,
 	return account, ids, nil
 }
 
-// bind checks a password, and goes on as the account if there is more to do.
+// bind checks a password, and then calls more, unless it is nil, on the same connection.
 func (l *Directory) bind(ctx context.Context, dn, password string, more func(*conn) error) error {
 	return l.dialer.use(ctx, false, func(c *conn) error {
 		begin := time.Now()
@@ -147,7 +147,7 @@ func (l *Directory) bind(ctx context.Context, dn, password string, more func(*co
 			ldap.LDAPResultNoSuchObject, ldap.LDAPResultInsufficientAccessRights, ldap.LDAPResultConstraintViolation):
 			err = directory.ErrWrongPassword
 		case ldap.IsErrorWithCode(err, ldap.LDAPResultUnwillingToPerform):
-			err = directory.ErrBlocked // as servers say of accounts that are locked
+			err = directory.ErrBlocked // the answer for a locked account
 		case err != nil:
 			return fmt.Errorf("binding as an account: %w", err)
 		}
@@ -159,7 +159,7 @@ func (l *Directory) bind(ctx context.Context, dn, password string, more func(*co
 	})
 }
 
-// dnKey is the same for all ways to write a DN. What is none is its own key.
+// dnKey returns the same text for all spellings of a DN. It returns any other text as it is.
 func dnKey(dn string) string {
 	parsed, err := ldap.ParseDN(dn)
 	if err != nil {

@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
-// check finds what is wrong with the directory by itself, defaults or not.
+// check checks the whole configuration, before and after the defaults are set.
 func (l *Directory) check() error {
 	err := cmp.Or(l.checkServers(), l.checkBind(), l.checkSearch())
 	if err != nil {
@@ -25,7 +27,7 @@ func (l *Directory) check() error {
 	}
 	for _, dn := range l.Admins {
 		if err := checkDN("admins", dn); err != nil || dn == "" {
-			return cmp.Or(err, errors.New("a DN of admins is empty"))
+			return cmp.Or(err, errors.New("admins has an empty DN"))
 		}
 	}
 	switch {
@@ -39,7 +41,7 @@ func (l *Directory) check() error {
 
 func (l *Directory) checkServers() error {
 	if len(l.Servers) == 0 {
-		return errors.New("write the server, as in `directory ldap ldaps://ldap.example.com`")
+		return errors.New("missing server; write `directory ldap ldaps://ldap.example.com`")
 	}
 	for _, server := range l.Servers {
 		u, err := parseServer(server)
@@ -47,23 +49,23 @@ func (l *Directory) checkServers() error {
 		case err != nil:
 			return err
 		case l.StartTLS && u.Scheme == "ldaps":
-			return fmt.Errorf("%s has TLS from the start; leave starttls away, or write ldap://", server)
+			return fmt.Errorf("%s uses TLS from the start; leave out starttls, or write ldap://", server)
 		case u.Scheme == "ldap" && !l.StartTLS && !l.Insecure:
-			return fmt.Errorf("to %s all passwords would go unencrypted; write ldaps:// or `starttls on`, or else `insecure on`", server)
+			return fmt.Errorf("passwords would be sent to %s unencrypted; write ldaps:// or `starttls on`, or else `insecure on`", server)
 		}
 	}
 	if l.TLS != nil && l.TLS.InsecureSkipVerify {
-		return errors.New("the certificate of an LDAP server is always verified; write `tls_trust_pool file /path/to/ca.pem`")
+		return errors.New("the certificate of an LDAP server must be verified; write `tls_trust_pool file /path/to/ca.pem`")
 	}
 	return nil
 }
 
-// parseServer reads a server's URL. There may be a password in it by
-// mistake, so errors do not show it.
+// parseServer parses the URL of a server. Its error does not show the URL, which may hold
+// a password by mistake.
 func parseServer(server string) (*url.URL, error) {
-	u, err := url.Parse(server)
-	if err != nil || u.Hostname() == "" || (u.Scheme != "ldap" && u.Scheme != "ldaps") || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, errors.New("a server is not a URL as in ldaps://ldap.example.com or ldap://ldap.example.com:389")
+	u, ok := parse.URL(server, "ldap", "ldaps")
+	if !ok || strings.Trim(u.Path, "/") != "" {
+		return nil, errors.New("invalid server; use a URL such as ldaps://ldap.example.com or ldap://ldap.example.com:389")
 	}
 	return u, nil
 }
@@ -71,13 +73,13 @@ func parseServer(server string) (*url.URL, error) {
 func (l *Directory) checkBind() error {
 	switch {
 	case l.BindDN == "" && l.BindPassword != "":
-		return errors.New("bind_password is without a bind_dn")
+		return errors.New("bind_password needs bind_dn")
 	case l.BindDN == "" && l.UserDN == "":
-		return errors.New("write bind_dn and bind_password for searching for accounts, or user_dn for binding as them without")
+		return errors.New("missing bind_dn; write bind_dn and bind_password to search for accounts, or user_dn to bind as them without a search")
 	case l.BindDN == "":
 		return nil
-	case !strings.HasPrefix(l.BindPassword, "{") || !strings.HasSuffix(l.BindPassword, "}"):
-		return errors.New("bind_password must be a placeholder, as in {file./run/secrets/ldap} or {env.LDAP_PASSWORD}: the admin API shows what stands in the configuration")
+	case !parse.IsPlaceholder(l.BindPassword):
+		return errors.New("bind_password must be a placeholder, since the admin API shows the configuration; write {file./run/secrets/ldap} or {env.LDAP_PASSWORD}")
 	}
 	return nil
 }
@@ -85,26 +87,42 @@ func (l *Directory) checkBind() error {
 func (l *Directory) checkSearch() error {
 	if l.UserDN != "" {
 		if !strings.Contains(l.UserDN, "%s") {
-			return errors.New("user_dn must have %s where the account's name goes")
+			return errors.New("user_dn must contain %s for the name of the account")
 		}
 		if err := checkDN("user_dn", strings.ReplaceAll(l.UserDN, "%s", "x")); err != nil {
 			return err
 		}
 	} else if l.BaseDN == "" {
-		return errors.New("write base_dn, the subtree that accounts are searched in")
+		return errors.New("missing base_dn; write the subtree with the accounts")
 	}
 	if len(l.Map)+len(l.Admins) > 0 && l.BaseDN == "" && l.GroupBaseDN == "" {
-		return errors.New("write group_base_dn, the subtree that groups are searched in")
+		return errors.New("missing group_base_dn; write the subtree with the groups")
 	}
 	if l.UserFilter != "" && !strings.Contains(l.UserFilter, "%s") && l.UserDN == "" {
-		return errors.New("user_filter must have %s where the account's name goes, as in (uid=%s)")
+		return errors.New("user_filter must contain %s for the name of the account, as in (uid=%s)")
 	}
 	if l.GroupFilter != "" && !strings.Contains(l.GroupFilter, "%s") && !strings.Contains(l.GroupFilter, "%u") {
-		return errors.New("group_filter must have %s where the account's DN goes, or %u for its name, as in (member=%s)")
+		return errors.New("group_filter must contain %s for the DN of the account, or %u for its name, as in (member=%s)")
 	}
 	return cmp.Or(checkDN("base_dn", l.BaseDN), checkDN("group_base_dn", l.GroupBaseDN),
 		checkFilter("user_filter", l.UserFilter), checkFilter("group_filter", l.GroupFilter),
 		l.checkMarker())
+}
+
+// attributeName matches the name of an attribute: a short name or a numeric OID (RFC 4512,
+// section 1.4).
+var attributeName = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9-]*|[0-9]+(\.[0-9]+)+)$`)
+
+func (l *Directory) checkMarker() error {
+	switch {
+	case l.PasswordChanged == "":
+		return nil
+	case !attributeName.MatchString(l.PasswordChanged):
+		return fmt.Errorf("invalid attribute '%.100s' of password_changed; write a name, as in `password_changed shadowLastChange`", l.PasswordChanged)
+	case l.BindDN == "":
+		return errors.New("password_changed needs bind_dn, since the attribute is looked up at each request")
+	}
+	return nil
 }
 
 func checkDN(what, dn string) error {
@@ -112,7 +130,7 @@ func checkDN(what, dn string) error {
 		return nil
 	}
 	if parsed, err := ldap.ParseDN(dn); err != nil || len(parsed.RDNs) == 0 {
-		return fmt.Errorf("%s '%s' is not a DN as in dc=example,dc=com", what, dn)
+		return fmt.Errorf("%s: invalid DN '%s'; write one as in dc=example,dc=com", what, dn)
 	}
 	return nil
 }
@@ -122,23 +140,23 @@ func checkFilter(what, filter string) error {
 		return nil
 	}
 	if _, err := ldap.CompileFilter(strings.NewReplacer("%s", "x", "%u", "x").Replace(filter)); err != nil {
-		return fmt.Errorf("%s '%s' is not a filter as in (uid=%%s): %w", what, filter, err)
+		return fmt.Errorf("%s: invalid filter '%s'; write one as in (uid=%%s): %w", what, filter, err)
 	}
 	return nil
 }
 
 func (g *Group) check() error {
 	if g == nil {
-		return errors.New("a mapping of an LDAP directory is null")
+		return errors.New("a map is null")
 	}
 	if g.DN == "" {
-		return errors.New("a mapping has no DN")
+		return errors.New("a map has no DN")
 	}
-	if err := cmp.Or(checkDN("map", g.DN), directory.CheckGroupPath(g.Group)); err != nil {
+	if err := checkDN("map", g.DN); err != nil {
 		return err
 	}
-	if _, ok := directory.ParseRole(cmp.Or(g.Role, "member")); !ok {
-		return fmt.Errorf("map %s: role '%s': write member, maintainer or owner", g.DN, g.Role)
+	if err := directory.CheckMapping(g.Group, g.Role); err != nil {
+		return fmt.Errorf("map %s: %w", g.DN, err)
 	}
 	return nil
 }

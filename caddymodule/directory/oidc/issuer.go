@@ -9,41 +9,35 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 )
 
 const (
 	issuerTimeout = 10 * time.Second // for the discovery document and the keys together
-	issuerAnswer  = 512 << 10        // bytes of either that are read
-	issuerAgain   = 10 * time.Second // between two times that an issuer is asked
-	keysFresh     = 15 * time.Minute // after which they are asked for again
-	keysUsable    = time.Hour        // while that fails
+	issuerAnswer  = 512 << 10        // limit on either of them, in bytes
+	issuerAgain   = 10 * time.Second // between two questions
+	keysFresh     = 15 * time.Minute // age at which the keys are asked for again
+	keysUsable    = time.Hour        // age up to which they are used if that fails
 )
 
-// issuer are the keys of an issuer of id tokens, as it publishes them
-// (OpenID Connect Discovery 1.0). Logins ask for them, all that wait at once,
-// and no context but its own ends that.
+// issuer is an issuer of id tokens with the keys that it publishes (OpenID Connect
+// Discovery 1.0).
 type issuer struct {
 	url    string
 	client *http.Client
-	flight singleflight.Group
-
-	mu      sync.Mutex
-	keys    []jose.JSONWebKey
-	fetched time.Time // when the keys came; zero for never
-	asked   time.Time // when the issuer was asked last
-	err     error     // what came of it
+	keys   *memo.Cache[[]jose.JSONWebKey] // under an empty key
 }
 
 func newIssuer(url string, transport http.RoundTripper) *issuer {
-	i := &issuer{url: url}
+	i := &issuer{url: url, keys: memo.New(memo.Config[[]jose.JSONWebKey]{
+		Size: 1, Fresh: keysFresh, Stale: keysUsable, Timeout: issuerTimeout,
+		Judge: func(error) (memo.Verdict, time.Duration) { return memo.AllFailed, issuerAgain },
+	})}
 	i.client = &http.Client{
 		Transport: boundedAnswers{transport},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
@@ -56,77 +50,45 @@ func newIssuer(url string, transport http.RoundTripper) *issuer {
 	return i
 }
 
-// keysFor returns the keys that may have made a signature, none if the issuer
-// has none such. An error means that it cannot be told.
+// keysFor returns the keys that may have made a signature, or none if the issuer
+// publishes no such key. An error means that the issuer cannot be asked. A key that
+// is missing is asked for at most once in issuerAgain, since anybody can write a
+// token that names a key which does not exist.
 func (i *issuer) keysFor(ctx context.Context, header jose.Header) ([]jose.JSONWebKey, error) {
-	keys, fresh, _ := i.known(header)
-	if fresh && len(keys) > 0 {
-		return keys, nil
+	keys, err := i.keys.Get(ctx, "", i.fetch)
+	if matching := keysOf(keys, header); err != nil || len(matching) > 0 {
+		return matching, err
 	}
-	_, _, _ = i.flight.Do("", func() (any, error) {
-		i.ask(ctx)
-		return nil, nil
-	})
-	keys, _, err := i.known(header)
-	if len(keys) > 0 {
-		return keys, nil
-	}
-	return nil, err
+	keys, err = i.keys.Newer(ctx, "", issuerAgain, i.fetch)
+	return keysOf(keys, header), err
 }
 
-// known returns what is known without asking, and what came of asking last.
-func (i *issuer) known(header jose.Header) (keys []jose.JSONWebKey, fresh bool, err error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	age := time.Since(i.fetched)
-	if age > keysUsable {
-		return nil, false, i.err
-	}
-	for _, key := range i.keys {
-		// A token need not name the key where there is but one (OpenID Connect
-		// Core 1.0, section 10.1).
-		named := key.KeyID == header.KeyID || header.KeyID == "" && len(i.keys) == 1
+// keysOf returns the keys that fit a header. A token need not name the key if
+// there is only one (OpenID Connect Core 1.0, section 10.1).
+func keysOf(keys []jose.JSONWebKey, header jose.Header) (matching []jose.JSONWebKey) {
+	for _, key := range keys {
+		named := key.KeyID == header.KeyID || header.KeyID == "" && len(keys) == 1
 		if named && (key.Algorithm == "" || key.Algorithm == header.Algorithm) {
-			keys = append(keys, key)
+			matching = append(matching, key)
 		}
 	}
-	return keys, age <= keysFresh, i.err
-}
-
-// ask fetches the keys unless that was tried just now: whoever can write a
-// token with a key that is not there must not make us ask for it each time.
-func (i *issuer) ask(ctx context.Context) {
-	i.mu.Lock()
-	recent := !i.asked.IsZero() && time.Since(i.asked) < issuerAgain
-	i.mu.Unlock()
-	if recent {
-		return
-	}
-	ctx, cancel := memo.Background(ctx, issuerTimeout)
-	defer cancel()
-	keys, err := i.fetch(ctx)
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.asked, i.err = time.Now(), err
-	if err == nil {
-		i.keys, i.fetched = keys, i.asked
-	}
+	return matching
 }
 
 func (i *issuer) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
 	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, i.client), i.url)
 	if err != nil {
-		return nil, fmt.Errorf("read the discovery document of %s: %.*s", i.url, maxReason, err) // it may quote all of it
+		return nil, fmt.Errorf("reading the discovery document of %s: %.*s", i.url, maxReason, err) // the error may quote it all
 	}
 	var document struct {
 		KeySet string `json:"jwks_uri"`
 	}
 	if err := provider.Claims(&document); err != nil {
-		return nil, fmt.Errorf("read the discovery document of %s: %.*s", i.url, maxReason, err)
+		return nil, fmt.Errorf("reading the discovery document of %s: %.*s", i.url, maxReason, err)
 	}
 	keys, err := i.fetchKeys(ctx, document.KeySet)
 	if err != nil {
-		return nil, fmt.Errorf("read the keys of %s: %w", i.url, err)
+		return nil, fmt.Errorf("reading the keys of %s: %w", i.url, err)
 	}
 	return keys, nil
 }
@@ -145,7 +107,7 @@ func (i *issuer) fetchKeys(ctx context.Context, location string) ([]jose.JSONWeb
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answers with status %d", location, response.StatusCode)
+		return nil, fmt.Errorf("%s returned status %d", location, response.StatusCode)
 	}
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
@@ -158,8 +120,8 @@ func (i *issuer) fetchKeys(ctx context.Context, location string) ([]jose.JSONWeb
 	return keys, nil
 }
 
-// usableKeys reads a key set (RFC 7517) and leaves out what cannot be used:
-// keys of an unknown kind, for encryption, or that are not public.
+// usableKeys returns the keys of a key set (RFC 7517), without those of an unknown
+// kind, those for encryption and those that are not public.
 func usableKeys(keySet []byte) ([]jose.JSONWebKey, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -178,12 +140,13 @@ func usableKeys(keySet []byte) ([]jose.JSONWebKey, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, errors.New("there is no key in it that can be used")
+		return nil, errors.New("it has no key that can be used")
 	}
 	return keys, nil
 }
 
-// permit keeps what decides who gets in on encrypted connections.
+// permit rejects a URL that is not https: whoever controls the answer decides which
+// logins succeed. An issuer on a loopback address may use http.
 func (i *issuer) permit(u *url.URL) error {
 	if u.Scheme == "https" && u.Host != "" {
 		return nil
@@ -199,9 +162,10 @@ func isLoopback(u *url.URL) bool {
 	return u.Hostname() == "localhost" || err == nil && address.IsLoopback()
 }
 
-// boundedAnswers lets no answer be read beyond issuerAnswer.
+// boundedAnswers limits the bodies of answers to issuerAnswer.
 type boundedAnswers struct{ http.RoundTripper }
 
+// RoundTrip implements [http.RoundTripper].
 func (b boundedAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := b.RoundTripper.RoundTrip(r)
 	if err == nil {
@@ -210,20 +174,20 @@ func (b boundedAnswers) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// CloseIdleConnections is what [http.Client.CloseIdleConnections] looks for.
+// CloseIdleConnections is called by [http.Client.CloseIdleConnections].
 func (b boundedAnswers) CloseIdleConnections() {
 	if closer, ok := b.RoundTripper.(interface{ CloseIdleConnections() }); ok {
 		closer.CloseIdleConnections()
 	}
 }
 
-// tokenKeys verifies one token with the keys that may have signed it.
+// tokenKeys is a token with the keys that may have signed it.
 type tokenKeys struct {
 	token *jose.JSONWebSignature
 	keys  []jose.JSONWebKey
 }
 
-// VerifySignature implements [oidc.KeySet] for the token that it was made for.
+// VerifySignature implements [oidc.KeySet] for this token alone.
 func (t tokenKeys) VerifySignature(context.Context, string) ([]byte, error) {
 	if len(t.keys) == 0 {
 		header := t.token.Signatures[0].Header
@@ -234,5 +198,5 @@ func (t tokenKeys) VerifySignature(context.Context, string) ([]byte, error) {
 			return payload, nil
 		}
 	}
-	return nil, errors.New("the signature is not by a key of the issuer")
+	return nil, errors.New("no key of the issuer matches the signature")
 }

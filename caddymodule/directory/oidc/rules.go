@@ -13,19 +13,18 @@ import (
 	"unicode"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
-// rules say who gets in with an id token, and as what.
+// rules decide which id tokens are accepted, and which roles they give.
 type rules struct {
 	account string
 	maxAge  time.Duration
-	require []*Requirement // issuer and audiences among them
+	require []*Requirement // including the issuer and the audiences
 	maps    []*Map
 }
 
-// claimSet are claims as text, by the names that the rules give them. Each
-// has a value, and a list several.
+// claimSet has the values of claims as text, by the names that the rules give them. A
+// claim that is a list has several values.
 type claimSet map[string][]string
 
 func (o *Directory) compile() rules {
@@ -34,77 +33,60 @@ func (o *Directory) compile() rules {
 		rules.account = "sub"
 	}
 	if rules.maxAge == 0 {
-		rules.maxAge = defaultOIDCMaxAge
+		rules.maxAge = defaultMaxAge
 	}
-	// Neither ends in *, and like the others they are judged at each pull: what
-	// was given to tokens of an issuer or for an audience that is no longer
-	// configured ends.
+	// Neither ends in *. Like the other requirements they are judged at each pull,
+	// so tokens end if their issuer or audience is no longer configured.
 	rules.require = append([]*Requirement{
 		{Claim: "iss", Values: []string{o.Issuer}}, {Claim: "aud", Values: o.Audiences},
 	}, o.Require...)
 	return rules
 }
 
-// MappedGroups implements Mapping.
-func (o *Directory) MappedGroups() (groups []string) {
-	for _, m := range o.Maps {
-		groups = append(groups, m.Group)
-	}
-	return groups
-}
-
-// judge applies the rules. The account's facts are the claims again.
+// judge applies the rules to claims, which become the facts of the account.
 func (r *rules) judge(claims claimSet, now time.Time) (directory.Account, error) {
 	if err := r.admit(claims, now); err != nil {
 		return directory.Account{}, err
 	}
-	roles := make(map[string]directory.Role)
-	for _, m := range r.maps {
-		if anyMatches(claims[m.Claim], m.Value) {
-			role, _ := directory.ParseRole(cmp.Or(m.Role, "member"))
-			roles[m.Group] = max(roles[m.Group], role)
-		}
-	}
-	if len(r.maps) > 0 && len(roles) == 0 {
-		return directory.Account{}, errors.New("no map fits its claims")
-	}
 	name := claims[r.account]
 	if len(name) != 1 || name[0] == "" {
-		return directory.Account{}, fmt.Errorf("it has no claim %s to name the account", r.account)
+		return directory.Account{}, fmt.Errorf("the claim %s, which names the account, is missing", r.account)
 	}
-	account := directory.Account{Name: name[0], Facts: claims.encode(), Mapped: roles}
-	if len(account.Name) > directory.MaxName {
-		return directory.Account{}, fmt.Errorf("the account's name is longer than %d bytes", directory.MaxName)
+	account := directory.Account{Name: name[0], Facts: claims.encode()}
+	for _, m := range r.maps {
+		if anyMatches(claims[m.Claim], m.Value) {
+			account.Map(m.Group, m.Role)
+		}
 	}
-	if len(account.Facts) > directory.MaxFacts {
-		return directory.Account{}, fmt.Errorf("the claims that rules look at are longer than %d bytes", directory.MaxFacts)
+	if len(r.maps) > 0 && len(account.Mapped) == 0 {
+		return directory.Account{}, errors.New("no map rule matches the token's claims")
+	}
+	if err := cmp.Or(directory.CheckAccountName(account.Name), directory.CheckFacts(account.Facts)); err != nil {
+		return directory.Account{}, err
 	}
 	return account, nil
 }
 
 func (r *rules) admit(claims claimSet, now time.Time) error {
 	if len(claims["iat"]) != 1 {
-		return errors.New("it does not say when it was issued (iat)")
+		return errors.New("the claim iat, the time at which it was issued, is missing")
 	}
 	seconds, err := strconv.ParseInt(claims["iat"][0], 10, 64)
 	if err != nil {
-		return errors.New("when it was issued (iat) is not a time")
+		return errors.New("the claim iat is not a time")
 	}
-	switch age := now.Sub(time.Unix(seconds, 0)); {
-	case age > r.maxAge:
-		return fmt.Errorf("it was issued %v ago, and max_age is %v", age.Round(time.Second), r.maxAge)
-	case age < -tokenissuer.Leeway:
-		return errors.New("it was issued in the future (iat); a clock is wrong")
+	if err := directory.CheckAge("the id token", time.Unix(seconds, 0), "max_age", r.maxAge, now); err != nil {
+		return err
 	}
 	for _, required := range r.require {
 		if !anyMatches(claims[required.Claim], required.Values...) {
-			return fmt.Errorf("the claim %s is not %s but %.100q", required.Claim, strings.Join(required.Values, " or "), claims[required.Claim])
+			return fmt.Errorf("the claim %s must be %s, not %.100q", required.Claim, strings.Join(required.Values, " or "), claims[required.Claim])
 		}
 	}
 	return nil
 }
 
-// facts picks from all claims of a token those that the rules look at.
+// facts returns the claims of a token that the rules look at.
 func (r *rules) facts(token map[string]any, issued time.Time) claimSet {
 	patterns := map[string][]string{r.account: nil}
 	for _, required := range r.require {
@@ -121,7 +103,7 @@ func (r *rules) facts(token map[string]any, issued time.Time) claimSet {
 			list = []any{value}
 		}
 		for _, element := range list {
-			// A list may be of hundreds of groups, so only what matters is kept.
+			// A list may have hundreds of groups, so only those that matter are kept.
 			if text, ok := claimText(element); ok && (!isList || anyMatches([]string{text}, wanted...)) {
 				facts[claim] = append(facts[claim], text)
 			}
@@ -140,7 +122,7 @@ func (r *rules) facts(token map[string]any, issued time.Time) claimSet {
 
 var unescapePointer = strings.NewReplacer("~1", "/", "~0", "~")
 
-// claimAt returns the claim of a name, or that at a JSON pointer.
+// claimAt returns the claim with a name, or at a JSON pointer.
 func claimAt(token map[string]any, claim string) any {
 	path, isPointer := strings.CutPrefix(claim, "/")
 	if !isPointer {
@@ -154,8 +136,8 @@ func claimAt(token map[string]any, claim string) any {
 	return value
 }
 
-// claimText is a claim's value as rules compare it. What cannot go into a token
-// of ours, or is an object, is no value.
+// claimText returns the value of a claim as rules compare it. It reports false for an
+// object, and for text that cannot go into a token of this site.
 func claimText(value any) (string, bool) {
 	switch value := value.(type) {
 	case string:
@@ -168,7 +150,7 @@ func claimText(value any) (string, bool) {
 	return "", false
 }
 
-// anyMatches tells whether one of the values is one of the patterns, which may
+// anyMatches reports whether one of the values matches one of the patterns, which may
 // end in *.
 func anyMatches(values []string, patterns ...string) bool {
 	for _, pattern := range patterns {
@@ -182,8 +164,8 @@ func anyMatches(values []string, patterns ...string) bool {
 	return false
 }
 
-// encode writes the claims as compact JSON, always alike: sorted by name, a
-// single value as a string.
+// encode returns the claims as compact JSON, which is the same for equal claims: sorted
+// by name, and a single value as a string.
 func (c claimSet) encode() string {
 	object := make(map[string]any, len(c))
 	for claim, values := range c {
@@ -200,10 +182,10 @@ func (c claimSet) encode() string {
 	return strings.TrimSuffix(out.String(), "\n")
 }
 
-// parseClaims reads what encode has written, by this version or another.
+// parseClaims reads claims as this or an earlier version has encoded them.
 func parseClaims(facts string) (claimSet, error) {
-	if len(facts) > directory.MaxFacts {
-		return nil, errors.New("the facts are too long")
+	if err := directory.CheckFacts(facts); err != nil {
+		return nil, err
 	}
 	var object map[string]any
 	if err := json.Unmarshal([]byte(facts), &object); err != nil {
@@ -218,7 +200,7 @@ func parseClaims(facts string) (claimSet, error) {
 		for _, element := range list {
 			text, ok := element.(string)
 			if !ok {
-				return nil, errors.New("the facts are of another kind")
+				return nil, errors.New("the facts are not those of an id token")
 			}
 			claims[claim] = append(claims[claim], text)
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// rulesOf reads the lines of a directive.
+// rulesOf returns the rules of the lines of a block.
 func rulesOf(t testing.TB, lines string) rules {
 	t.Helper()
 	o := new(Directory)
@@ -24,8 +24,7 @@ func rulesOf(t testing.TB, lines string) rules {
 	return o.compile()
 }
 
-// judgeToken applies rules to an id token's claims, and then to the facts that
-// came of it.
+// judgeToken applies rules to the claims of an id token, and then to the resulting facts.
 func judgeToken(t testing.TB, rules rules, payload string) (directory.Account, error) {
 	t.Helper()
 	var token map[string]any
@@ -46,16 +45,16 @@ func judgeToken(t testing.TB, rules rules, payload string) (directory.Account, e
 	}
 	again, err := rules.judge(claims, now.Add(rules.maxAge))
 	if err != nil || again.Name != account.Name || again.Facts != account.Facts || !maps.Equal(again.Mapped, account.Mapped) {
-		t.Errorf("from the facts it is %+v, %v", again, err)
+		t.Errorf("from the facts: got %+v, %v, want %+v", again, err, account)
 	}
 	if _, err := rules.judge(claims, now.Add(rules.maxAge+time.Second)); err == nil {
-		t.Error("the facts do not age")
+		t.Error("the facts are accepted after max_age")
 	}
 	return account, nil
 }
 
-// TestOIDCRules: which claims give which roles, and what of them travels.
-func TestOIDCRules(t *testing.T) {
+// TestRulesJudge: which claims give which roles, and which of them become facts.
+func TestRulesJudge(t *testing.T) {
 	const pod = `{"sub":"system:serviceaccount:build:runner","kubernetes.io":{"namespace":"build","serviceaccount":{"name":"runner"},"a/b~c":"x"}}`
 	const lists = `{"sub":"7","groups":["everyone","team/platform","team/web","team/web"],"deep":{"x":1,"y":[true,null,{},2.50]},"https://example.com/role":"dev"}`
 	for _, c := range []struct{ lines, token, roles, facts string }{
@@ -89,21 +88,21 @@ func TestOIDCRules(t *testing.T) {
 			}
 		}
 		if got := strings.Join(roles, " "); got != strings.TrimPrefix(c.roles, "none") || len(roles) != len(account.Mapped) || (err == nil) != (c.roles != "") {
-			t.Errorf("%s: %q, %v", c.lines, got, err)
+			t.Errorf("%s: got roles %q, %v, want %q", c.lines, got, err, c.roles)
 		}
 		want, _ := parseClaims(`{"aud":"registry","iat":"1800000000","iss":"https://issuer.example",` + c.facts + `}`)
 		if c.facts != "" && account.Facts != want.encode() {
-			t.Errorf("%s: the facts are %s", c.lines, account.Facts)
+			t.Errorf("%s: got facts %s, want %s", c.lines, account.Facts, want.encode())
 		}
 	}
 }
 
-// TestOIDCFactsAlone: facts that no login of ours can have made know nobody.
-func TestOIDCFactsAlone(t *testing.T) {
+// TestDirectoryLookupFacts: facts that cannot come from a login are refused.
+func TestDirectoryLookupFacts(t *testing.T) {
 	o := &Directory{rules: rulesOf(t, "map sub * -> acme")}
 	whole := `{"aud":"registry","iat":"` + fmt.Sprint(time.Now().Unix()) + `","iss":"https://issuer.example","sub":"x"}`
 	if account, err := o.Lookup(t.Context(), "x", whole); err != nil || account.Mapped["acme"] != directory.Member || account.Facts != whole {
-		t.Errorf("%+v, %v", account, err)
+		t.Errorf("got %+v, %v, want a member of acme", account, err)
 	}
 	for _, facts := range []string{"", "{}", "null", "[]", "x", whole + "x", whole[:len(whole)-1], `{"groups":["acme"]}`,
 		strings.Replace(whole, `"x"`, `7`, 1), strings.Replace(whole, `"x"`, `["x",["y"]]`, 1), strings.Replace(whole, `"x"`, `["x","y"]`, 1),
@@ -111,16 +110,16 @@ func TestOIDCFactsAlone(t *testing.T) {
 		strings.Replace(whole, `"iat":"`, `"iat":"99999999`, 1), strings.Replace(whole, `"x"`, `"`+strings.Repeat("x", directory.MaxFacts)+`"`, 1),
 	} {
 		if account, err := o.Lookup(t.Context(), "x", facts); err == nil || !directory.IsRefusal(err) {
-			t.Errorf("%.200s: %+v, %v", facts, account, err)
+			t.Errorf("%.200s: got %+v, %v, want a refusal", facts, account, err)
 		}
 	}
 	if _, err := o.Lookup(t.Context(), "y", whole); err == nil {
-		t.Error("the facts are another account's")
+		t.Error("the facts of another account are accepted")
 	}
 }
 
-// BenchmarkOIDCLookup is what a pull with a token of an id token's account pays.
-func BenchmarkOIDCLookup(b *testing.B) {
+// BenchmarkDirectoryLookup measures the part of a pull that judges the facts.
+func BenchmarkDirectoryLookup(b *testing.B) {
 	o := &Directory{rules: rulesOf(b, "map sub * -> acme\n map ref refs/heads/* -> other\n require repository_owner acme")}
 	facts := `{"aud":"registry","iat":"` + fmt.Sprint(time.Now().Unix()) + `","iss":"https://issuer.example","ref":"refs/heads/main","repository_owner":"acme","sub":"repo:acme/app:ref:refs/heads/main"}`
 	for b.Loop() {
@@ -130,9 +129,9 @@ func BenchmarkOIDCLookup(b *testing.B) {
 	}
 }
 
-// FuzzOIDCFacts: whatever stands in facts, reading and judging them ends well,
-// and what is read is written the same way ever after.
-func FuzzOIDCFacts(f *testing.F) {
+// FuzzParseClaims: any facts can be read and judged, and claims that were read are always
+// encoded in the same way.
+func FuzzParseClaims(f *testing.F) {
 	f.Add(`{"aud":"registry","iat":"1800000000","iss":"https://issuer.example","sub":"x"}`)
 	f.Add(`{"aud":["registry","b"],"iat":"1800000000","iss":"https://issuer.example","sub":"\u0000<","x":[]}`)
 	rules := rulesOf(f, "map sub * -> acme")
@@ -143,21 +142,21 @@ func FuzzOIDCFacts(f *testing.F) {
 		}
 		written := claims.encode()
 		if again, err := parseClaims(written); len(written) <= directory.MaxFacts && (err != nil || again.encode() != written) {
-			t.Errorf("%q is written as %q and read as %v, %v", facts, written, again, err)
+			t.Errorf("%q is encoded as %q and read again as %v, %v", facts, written, again, err)
 		}
 		account, err := rules.judge(claims, time.Unix(1_800_000_000, 0))
 		if err == nil && (account.Mapped["acme"] != directory.Member || account.Name == "" || len(account.Facts) > directory.MaxFacts || !utf8.ValidString(account.Facts)) {
-			t.Errorf("%q: %+v", facts, account)
+			t.Errorf("%q: got the account %+v, want a valid one", facts, account)
 		}
 	})
 }
 
-// FuzzIssuerOf: what is no token has no issuer.
+// FuzzIssuerOf: a password without the form of a token has no issuer.
 func FuzzIssuerOf(f *testing.F) {
 	f.Add("e30.eyJpc3MiOiJ4In0.x")
 	f.Fuzz(func(t *testing.T, password string) {
 		if issuer := issuerOf(password); issuer != "" && strings.Count(password, ".") != 2 {
-			t.Errorf("%q is of %q", password, issuer)
+			t.Errorf("%q: got issuer %q, want none", password, issuer)
 		}
 	})
 }

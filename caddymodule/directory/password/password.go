@@ -1,3 +1,12 @@
+// Package password limits and shares the work of comparing passwords with hashes, for
+// the directories static and authentication.
+//
+// CI jobs log in with the same password all day, and a hash takes up to a second of a
+// core. So [Once] remembers for the life of the process which passwords have matched,
+// as keyed digests of hash and password, shares one comparison between equal logins,
+// and never uses all cores, which pulls need. Wrong passwords are not remembered here.
+// [InTurn] waits for a turn in the [Queue] of the process, in which logins from known
+// addresses go first.
 package password
 
 import (
@@ -6,11 +15,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"runtime"
-	"sync/atomic"
-	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
@@ -18,10 +23,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// A CI logs in with the same password all day and a hash takes up to a second
-// of a core, so what matched is remembered for the life of the process, as a
-// keyed digest of hash and password; equal logins at the same time are one,
-// and hashing never takes all cores from the pulls.
+// BcryptLen is the number of bytes of a password that bcrypt reads. A longer password
+// is refused: cut off, it would match for everybody who knows its beginning.
+const BcryptLen = 72
+
 var (
 	digestKey = func() []byte { key := make([]byte, 32); _, _ = rand.Read(key); return key }()
 	matches   = func() *lru.Cache[string, struct{}] {
@@ -32,33 +37,14 @@ var (
 		return cache
 	}()
 	flights singleflight.Group
-
-	// DefaultQueue is the queue of this process.
-	DefaultQueue = NewQueue(max(1, runtime.GOMAXPROCS(0)/2), MaxWaiting, MaxWaiting)
 )
 
-const (
-	// BcryptLen is how much of a password bcrypt reads. More is refused: cut,
-	// it would let in whoever knows the beginning.
-	BcryptLen = 72
-
-	// MaxWaiting is how many strangers may wait for their hash, and how many
-	// of the others.
-	MaxWaiting = 256
-
-	// Patience is how long one waits for a core.
-	Patience = 10 * time.Second
-)
-
-// ErrBusy says that so many passwords are being checked that this one would
-// wait too long. Nobody has been told right or wrong.
-var ErrBusy = errors.New("too many passwords are being checked")
-
-// Once checks a password against something, unless it is known to match
-// that; equal logins at the same time share one turn. It waits its turn no longer
-// than its context, and not for long: an error that is ErrBusy ends that.
-func Once(ctx context.Context, login directory.Login, against string, compare func() (bool, error)) (bool, error) {
-	key := Digest(against, login.Password)
+// Once reports whether the password of a login matches a hash, as compare says. It
+// does not call compare if the password is known to match. Equal logins at the same
+// time share one turn. It waits no longer than its context and [Patience]; the error is
+// [ErrBusy] if there is no turn.
+func Once(ctx context.Context, login directory.Login, hash string, compare func() (bool, error)) (bool, error) {
+	key := Digest(hash, login.Password)
 	if _, ok := matches.Get(key); ok {
 		return true, nil
 	}
@@ -71,7 +57,7 @@ func Once(ctx context.Context, login directory.Login, against string, compare fu
 	})
 }
 
-// Digest is a keyed digest of texts.
+// Digest returns a digest of texts, keyed with a secret of this process.
 func Digest(texts ...string) string {
 	mac := hmac.New(sha256.New, digestKey)
 	for _, text := range texts {
@@ -81,7 +67,7 @@ func Digest(texts ...string) string {
 	return string(mac.Sum(nil))
 }
 
-// InTurn compares when it is its turn, which those with the same key share.
+// InTurn calls compare when the login has a turn. Logins with the same key share it.
 func InTurn(ctx context.Context, login directory.Login, key string, compare func() (bool, error)) (bool, error) {
 	flight := flights.DoChan(key, func() (ok any, err error) {
 		leave, err := DefaultQueue.Enter(ctx, login.Friendly)
@@ -89,7 +75,7 @@ func InTurn(ctx context.Context, login directory.Login, key string, compare func
 			return false, err
 		}
 		defer leave()
-		// A guest's panic here would end the process, not the login alone.
+		// Here, a panic of a guest module would end the process.
 		defer func() {
 			if cause := recover(); cause != nil {
 				ok, err = false, fmt.Errorf("comparing a password: panic: %v", cause)
@@ -102,59 +88,5 @@ func InTurn(ctx context.Context, login directory.Login, key string, compare func
 		return result.Val.(bool), result.Err
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
-	}
-}
-
-// Queue bounds how many passwords are hashed at once and how many wait for
-// it. Those go first who come from where somebody has logged in before, so that
-// a storm of strangers does not keep them out.
-type Queue struct {
-	slots              chan struct{} // holds one for each hash under way
-	gate               chan struct{} // holds one for the stranger who is next
-	strangers, friends waiting
-}
-
-type waiting struct {
-	n    atomic.Int32
-	most int32
-}
-
-// NewQueue returns a queue with so many turns at a time, and so many
-// places for strangers and for friends to wait.
-func NewQueue(slots, strangers, friends int) *Queue {
-	q := &Queue{slots: make(chan struct{}, slots), gate: make(chan struct{}, 1)}
-	q.strangers.most, q.friends.most = int32(strangers), int32(friends)
-	return q
-}
-
-// Waiting returns the number of logins that wait for a turn.
-func (q *Queue) Waiting() int { return int(q.strangers.n.Load() + q.friends.n.Load()) }
-
-// Enter waits for a turn, which lasts until leave is called. An error that is
-// ErrBusy says that there are too many, or that it has taken too long.
-func (q *Queue) Enter(ctx context.Context, friendly bool) (leave func(), err error) {
-	kind := &q.strangers
-	if friendly {
-		kind = &q.friends
-	}
-	defer kind.n.Add(-1)
-	if kind.n.Add(1) > kind.most {
-		return nil, ErrBusy
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, Patience, ErrBusy)
-	defer cancel()
-	if !friendly {
-		select {
-		case q.gate <- struct{}{}:
-			defer func() { <-q.gate }()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-	select {
-	case q.slots <- struct{}{}:
-		return func() { <-q.slots }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TestHashQueue: no more at once than there are slots, those from where
-// somebody has logged in first, and neither many nor long to wait.
-func TestHashQueue(t *testing.T) {
+// TestQueueEnter: there are no more turns than slots, logins from known addresses go first,
+// and both the number of waiting logins and their time are limited.
+func TestQueueEnter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(1, MaxWaiting, MaxWaiting)
 		leave, err := q.Enter(t.Context(), false)
@@ -19,7 +19,7 @@ func TestHashQueue(t *testing.T) {
 		}
 		began := time.Now()
 		if _, err := q.Enter(t.Context(), false); !errors.Is(err, ErrBusy) || time.Since(began) != Patience {
-			t.Errorf("after %s: %v", time.Since(began), err)
+			t.Errorf("got %v after %s, want %v after %s", err, time.Since(began), ErrBusy, Patience)
 		}
 		var order []string
 		wait := func(name string, friendly bool) {
@@ -40,13 +40,13 @@ func TestHashQueue(t *testing.T) {
 		wait("friend", true)
 		wait("last stranger", false)
 		if _, err := q.Enter(t.Context(), false); !errors.Is(err, ErrBusy) {
-			t.Errorf("one too many: %v", err)
+			t.Errorf("one too many: got %v, want %v", err, ErrBusy)
 		}
 		leave()
 		synctest.Wait()
-		// One stranger stood at the slot already.
+		// One login from an unknown address is next already.
 		if len(order) != MaxWaiting+1 || order[1] != "friend" {
-			t.Errorf("order: %v", order)
+			t.Errorf("got the order %v, want the friend second of %d", order, MaxWaiting+1)
 		}
 	})
 }

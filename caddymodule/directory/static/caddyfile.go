@@ -2,7 +2,6 @@ package static
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 
 	"github.com/caddyserver/caddy/v2"
@@ -13,8 +12,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
-// UnmarshalCaddyfile reads accounts beside which other directories may stand,
-// each line optional and user repeatable:
+// UnmarshalCaddyfile sets up the directory from Caddyfile tokens. All lines are
+// optional, and user may be repeated:
 //
 //	directory static {
 //		name       <name>
@@ -23,14 +22,14 @@ import (
 //		hash       <module> ...
 //	}
 //
-// hash names a module of http.authentication.hashes for the hashes that are
-// neither bcrypt nor argon2id.
+// hash is a module of http.authentication.hashes for hashes that are neither bcrypt
+// nor argon2id.
 func (s *Directory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
 	if err := parse.End(d); err != nil {
 		return err
 	}
-	var unknown error // of the first user whose hash is for the module
+	var unknown error // for the first hash of an unknown kind
 	err := parse.Lines(d, "directory static", map[string]func(*caddyfile.Dispenser) error{
 		"name": func(d *caddyfile.Dispenser) error { return directory.ReadName(d, &s.Name) },
 		"user": func(d *caddyfile.Dispenser) error {
@@ -41,13 +40,8 @@ func (s *Directory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			return err
 		},
-		"users_file": func(d *caddyfile.Dispenser) error {
-			if s.UsersFile != "" {
-				return d.Err("users_file is there twice")
-			}
-			return parse.Arg(d, &s.UsersFile)
-		},
-		"hash": s.unmarshalHash,
+		"users_file": func(d *caddyfile.Dispenser) error { return parse.ArgOnce(d, &s.UsersFile) },
+		"hash":       s.unmarshalHash,
 	})
 	if err == nil && s.HashRaw == nil {
 		err = unknown
@@ -55,30 +49,25 @@ func (s *Directory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return err
 }
 
-func (s *Directory) unmarshalHash(d *caddyfile.Dispenser) (err error) {
-	if s.HashRaw != nil {
-		return d.Err("hash is there twice")
-	}
-	s.HashRaw, err = moduleOrBare(d, "http.authentication.hashes.", "algorithm")
-	return err
-}
-
-// moduleOrBare is guest for modules of which some read no Caddyfile, since they
-// have nothing to be set.
-func moduleOrBare(d *caddyfile.Dispenser, namespace, key string) (json.RawMessage, error) {
-	if d.NextArg() {
+// unmarshalHash reads the `hash` line. A module without settings may lack a Caddyfile
+// form.
+func (s *Directory) unmarshalHash(d *caddyfile.Dispenser) error {
+	const namespace, key = "http.authentication.hashes.", "algorithm"
+	if s.HashRaw == nil && d.NextArg() {
 		name := d.Val()
 		if info, err := caddy.GetModule(namespace + name); err == nil {
 			module := info.New()
 			if _, reads := module.(caddyfile.Unmarshaler); !reads {
-				return caddyconfig.JSONModuleObject(module, key, name, nil), parse.End(d)
+				s.HashRaw = caddyconfig.JSONModuleObject(module, key, name, nil)
+				return parse.End(d)
 			}
 		}
 		d.Prev()
 	}
-	return parse.Module(d, namespace, key)
+	return parse.ModuleOnce(d, namespace, key, &s.HashRaw)
 }
 
+// UnmarshalUser reads a `user` line.
 func (s *Directory) UnmarshalUser(d *caddyfile.Dispenser) error {
 	u := new(User)
 	if !d.AllArgs(&u.Name, &u.Hash) {
@@ -87,3 +76,5 @@ func (s *Directory) UnmarshalUser(d *caddyfile.Dispenser) error {
 	s.Users = append(s.Users, u)
 	return parse.At(d, cmp.Or(u.Check(), parse.Unique("user", s.Users, userName)))
 }
+
+var _ caddyfile.Unmarshaler = (*Directory)(nil)

@@ -1,20 +1,21 @@
 package static
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"golang.org/x/crypto/bcrypt"
-) // ErrUnknownHash is about a hash that nothing in front tells the kind of.
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+)
+
+// ErrUnknownHash is the error for a hash whose prefix is of no known kind.
 var ErrUnknownHash = errors.New("the password hash is neither bcrypt nor argon2id")
 
-// comparerOr is comparer with one for the hashes that it does not know, if any.
+// comparerOr is Comparer with another one, unless it is nil, for unknown hashes.
 func comparerOr(other caddyauth.Comparer, hash string) (caddyauth.Comparer, int, error) {
 	c, maxLen, err := Comparer(hash)
 	if errors.Is(err, ErrUnknownHash) && other != nil && hash != "" {
@@ -23,8 +24,8 @@ func comparerOr(other caddyauth.Comparer, hash string) (caddyauth.Comparer, int,
 	return c, maxLen, err
 }
 
-// Comparer returns what compares a password with a hash, and how many bytes of
-// password it takes at most, 0 being any number.
+// Comparer returns a comparer for a hash, and the limit on the length of a password in
+// bytes; 0 is no limit.
 func Comparer(hash string) (caddyauth.Comparer, int, error) {
 	switch {
 	case strings.HasPrefix(hash, "$argon2id$"):
@@ -45,7 +46,7 @@ func Comparer(hash string) (caddyauth.Comparer, int, error) {
 	return nil, 0, ErrUnknownHash
 }
 
-// What a hash may cost. A login that is compared with it holds one of the few
+// The limits on the cost of a hash. A login that is compared with it holds one of few
 // turns, and so does an unknown name now and then.
 const (
 	maxBcryptCost    = 16
@@ -54,14 +55,14 @@ const (
 	maxArgon2Threads = 64
 )
 
-// checkArgon2id refuses what would end the process when it is compared, what
-// takes too long, and a key so short that it was cut off, which many passwords
-// would match. Its errors go on after "the argon2id hash".
+// checkArgon2id rejects a hash that would end the process when it is compared, that
+// takes too long, or whose key is so short that it was cut off, so that many passwords
+// would match it. Its errors continue the words "the argon2id hash".
 func checkArgon2id(hash string) error {
 	_, key, err := caddyauth.DecodeHash([]byte(hash))
 	var number *strconv.NumError
 	switch {
-	case errors.As(err, &number): // which shows what it is about
+	case errors.As(err, &number): // whose text quotes the hash
 		return errors.New("is damaged: a parameter is not a number")
 	case err != nil:
 		return fmt.Errorf("is damaged: %w", err)
@@ -83,29 +84,4 @@ func checkArgon2id(hash string) error {
 		return errors.New("takes more than 64 threads; use --argon2id-threads 4")
 	}
 	return nil
-}
-
-// matches compares a password with the hash.
-func (u *User) matches(ctx context.Context, login directory.Login) (bool, error) {
-	return password.Once(ctx, login, u.Hash, func() (bool, error) { return u.compare(login.Password) })
-}
-
-// feign makes the login of an unknown name wait for the turn in the queue that it would
-// take if this account had the name. As with a wrong password, no result is remembered
-// beforehand, and only an equal login shares the turn: otherwise an unknown name would
-// be refused sooner than others.
-func (u *User) feign(ctx context.Context, login directory.Login) error {
-	key := password.Digest("nobody", login.Name, u.Hash, login.Password)
-	_, err := password.InTurn(ctx, login, key, func() (bool, error) { return u.compare(login.Password) })
-	return err
-}
-
-// compare takes its time also for a password that is too long to be right.
-func (u *User) compare(password string) (bool, error) {
-	tooLong := u.maxLen > 0 && len(password) > u.maxLen
-	if tooLong {
-		password = password[:u.maxLen]
-	}
-	ok, err := u.comparer.Compare([]byte(u.Hash), []byte(password))
-	return ok && !tooLong, err
 }

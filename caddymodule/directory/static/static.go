@@ -1,7 +1,16 @@
+// Package static is the directory of accounts with passwords that are listed in the
+// configuration or in a file: the module http.dependency_proxy.directory.static.
+//
+// It knows exactly the accounts of its user lines and of its users file, and compares
+// a password with the hash of the account: bcrypt, argon2id, or what a module of
+// http.authentication.hashes reads. It looks at the file when it is asked, at most a
+// few times a second, and replaces all accounts if the file has changed; a version
+// that is damaged or half-written changes nothing. It remembers nothing else. Which
+// passwords have matched is remembered by package password, which also limits how
+// many are hashed at once.
 package static
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -16,32 +25,32 @@ import (
 
 func init() { caddy.RegisterModule(new(Directory)) }
 
-// Directory holds accounts with passwords: those that the configuration
-// itself lists and those of a file.
+// Directory is a directory of accounts with passwords, in the configuration and in a
+// file.
 type Directory struct {
-	// Name names the directory where its accounts are listed, as in NAME:alice. The
-	// default is static.
+	// Name is the name by which the configuration lists accounts of this directory,
+	// as in NAME:alice. The default is static.
 	Name string `json:"name,omitempty"`
 
-	// Users are the accounts of the configuration.
+	// Users are the accounts in the configuration.
 	Users []*User `json:"users,omitempty"`
 
-	// UsersFile is a file of more accounts, one NAME:HASH a line as htpasswd
-	// writes them; empty lines and lines that begin with # do not count, and a
-	// name must not be in Users too. It may hold 16 MiB. The path may have
-	// placeholders. The file is read when the configuration is loaded, which
-	// fails if it cannot be, and whenever it has changed, which has effect in
-	// under a second. Of a version that is bad, half-written or gone nothing is
-	// taken: the accounts stay as they were, and the log tells the line.
+	// UsersFile is the path of a file with more accounts, which may contain
+	// placeholders. Each line is NAME:HASH, as htpasswd writes it; empty lines and
+	// lines that begin with # are ignored. A name must not be in Users too. The file
+	// may have up to 16 MiB. It is read when the configuration is loaded, which fails
+	// if the file cannot be read, and again within a second when it has changed. If
+	// the new version is damaged, half-written or missing, the accounts stay as they
+	// were, and the log names the line.
 	UsersFile string `json:"users_file,omitempty"`
 
-	// HashRaw compares passwords with hashes that are neither bcrypt nor
-	// argon2id. Without it there must be none.
+	// HashRaw is the module that compares passwords with hashes that are neither
+	// bcrypt nor argon2id. Without it such hashes are rejected.
 	HashRaw json.RawMessage `json:"hash,omitempty" caddy:"namespace=http.authentication.hashes inline_key=algorithm"`
 
 	accounts atomic.Pointer[accounts]
-	file     *usersFile         // of UsersFile, else nil
-	hash     caddyauth.Comparer // of HashRaw, else nil
+	file     *usersFile         // of UsersFile, or nil
+	hash     caddyauth.Comparer // of HashRaw, or nil
 }
 
 // accounts are all accounts of a directory at one time.
@@ -53,12 +62,11 @@ type accounts struct {
 
 // User is an account with a password.
 type User struct {
-	// Name is what the user logs in as.
+	// Name is the user name to log in with.
 	Name string `json:"name"`
 
-	// Hash is the hashed password as `caddy hash-password` prints it: bcrypt
-	// or argon2id, which are told by their prefix, or what the directory's
-	// hash module reads.
+	// Hash is the hash of the password as `caddy hash-password` prints it: bcrypt or
+	// argon2id, or what the hash module of the directory reads.
 	Hash string `json:"hash"`
 
 	comparer caddyauth.Comparer
@@ -74,7 +82,7 @@ func (*Directory) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision checks the accounts and indexes them.
+// Provision checks the accounts and reads the users file.
 func (s *Directory) Provision(ctx caddy.Context) error {
 	if s.HashRaw != nil {
 		mod, err := ctx.LoadModule(s, "HashRaw")
@@ -101,18 +109,18 @@ func (s *Directory) Provision(ctx caddy.Context) error {
 	return s.file.open()
 }
 
-// add checks an account and makes it one of some accounts.
+// add checks an account and adds it to others.
 func (s *Directory) add(to *accounts, u *User) (err error) {
 	if err := u.checkName(); err != nil {
 		return err
 	}
 	if to.byName[u.Name] != nil {
-		return fmt.Errorf("user %s is there twice", u.Name)
+		return fmt.Errorf("duplicate user '%s'", u.Name)
 	}
 	if u.comparer, u.maxLen, err = comparerOr(s.hash, u.Hash); err != nil {
 		return u.badHash(err)
 	}
-	// The salt in the hash makes this tell nothing about the password.
+	// Because of the salt in the hash, the version reveals nothing about the password.
 	sum := sha256.Sum256([]byte("account version\x00" + u.Hash))
 	u.version = base64.RawURLEncoding.EncodeToString(sum[:9])
 	to.byName[u.Name] = u
@@ -120,7 +128,7 @@ func (s *Directory) add(to *accounts, u *User) (err error) {
 	return nil
 }
 
-// now are the accounts, after a look at the file.
+// now returns the accounts, after it has looked at the file.
 func (s *Directory) now() *accounts {
 	if s.file != nil {
 		s.file.look()
@@ -128,33 +136,7 @@ func (s *Directory) now() *accounts {
 	return s.accounts.Load()
 }
 
-// Authenticate implements [Directory]. An unknown name takes no time here: if it
-// is not another directory's account either, a password is hashed for it at the
-// end, one for all such directories; see [accounts.feign].
-func (s *Directory) Authenticate(ctx context.Context, login directory.Login) (directory.Account, error) {
-	u := s.now().byName[login.Name]
-	if u == nil {
-		return directory.Account{}, directory.ErrUnknownAccount
-	}
-	ok, err := u.matches(ctx, login)
-	if err != nil {
-		return directory.Account{}, err
-	}
-	if !ok {
-		return directory.Account{}, directory.ErrWrongPassword
-	}
-	return directory.Account{Name: u.Name, Version: u.version}, nil
-}
-
-// Lookup implements [Directory].
-func (s *Directory) Lookup(_ context.Context, name, _ string) (directory.Account, error) {
-	if u := s.now().byName[name]; u != nil {
-		return directory.Account{Name: u.Name, Version: u.version}, nil
-	}
-	return directory.Account{}, directory.ErrUnknownAccount
-}
-
-// Source implements [Sourced]: the accounts are those of the users file.
+// Source implements [directory.Sourced]. It is the path of the users file.
 func (s *Directory) Source() string {
 	if s.file == nil {
 		return ""
@@ -162,7 +144,7 @@ func (s *Directory) Source() string {
 	return s.file.path
 }
 
-// Listed implements [Local].
+// Listed implements [directory.Local].
 func (s *Directory) Listed() []string {
 	names := make([]string, len(s.Users))
 	for i, u := range s.Users {
@@ -171,23 +153,11 @@ func (s *Directory) Listed() []string {
 	return names
 }
 
-// Knows implements [Local].
-func (s *Directory) Knows(name string) bool { return s.now().byName[name] != nil }
-
-// Generation implements [Local].
+// Generation implements [directory.Local].
 func (s *Directory) Generation() uint64 { return s.now().generation }
 
-// Len implements [Local].
+// Len implements [directory.Local].
 func (s *Directory) Len() int { return len(s.accounts.Load().list) }
-
-// FeignAs implements [Local].
-func (s *Directory) FeignAs(ctx context.Context, login directory.Login, i int) error {
-	list := s.accounts.Load().list
-	if len(list) == 0 {
-		return nil
-	}
-	return list[i%len(list)].feign(ctx, login)
-}
 
 // Interface guards
 var (

@@ -16,20 +16,20 @@ import (
 )
 
 const (
-	// usersLook is how often a users file is looked at, at most.
+	// usersLook is the shortest time between two looks at a users file.
 	usersLook = 250 * time.Millisecond
-	// usersSettle is how long after its last change a users file is left alone,
-	// since whoever writes it may not have finished. It is longer than the
-	// coarsest clock that file systems take times from, so that a change after
-	// the file was read is always seen.
+	// usersSettle is the time after a change in which a users file is not read, since
+	// its writer may not have finished. It is longer than the coarsest clock from
+	// which file systems take times, so that a change after the file was read is
+	// always seen.
 	usersSettle = 200 * time.Millisecond
-	// usersLimit is how much a users file may hold, in bytes.
+	// usersLimit is the limit on the size of a users file, in bytes.
 	usersLimit = 16 << 20
 )
 
-// usersFile is a file that is read when it is opened, and again when it has
-// changed: looked at by the requests that need it, one at a time and not too
-// often, so that nothing has to be stopped.
+// usersFile is a file that is read at the start, and again when it has changed. The
+// requests that need it look at it, one at a time and not too often, so there is
+// nothing to stop.
 type usersFile struct {
 	path   string
 	logger *zap.Logger
@@ -38,16 +38,21 @@ type usersFile struct {
 	looked atomic.Pointer[time.Time]
 
 	mu      sync.Mutex
-	seen    os.FileInfo // of the version that was taken or found bad
-	content [sha256.Size]byte
-	trouble string // what was logged last
+	seen    os.FileInfo       // the version that was read last, nil if it must be read again
+	problem error             // with that version
+	content [sha256.Size]byte // of the version that was taken last
+	logged  string            // the problem that was logged last
 }
 
 var errUnsettled = errors.New("the file is being written")
 
 // open reads the file for the first time.
 func (f *usersFile) open() error {
-	content, info, err := f.read()
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return fmt.Errorf("users file: %w", err)
+	}
+	content, err := f.read(info)
 	if err != nil {
 		return fmt.Errorf("users file: %w", err)
 	}
@@ -75,39 +80,37 @@ func (f *usersFile) look() {
 	f.looked.Store(&now)
 	switch {
 	case err == nil:
-		f.trouble = ""
-	case err.Error() != f.trouble:
-		f.trouble = err.Error()
-		f.logger.Error("the users file cannot be used; the accounts stay as they were", zap.String("file", f.path), zap.Error(err))
+		f.logged = ""
+	case err.Error() != f.logged:
+		f.logged = err.Error()
+		f.logger.Error("cannot use the users file; the accounts stay as they were", zap.String("file", f.path), zap.Error(err))
 	}
 }
 
+// renew takes the present version of the file, unless it was read before.
 func (f *usersFile) renew() error {
 	info, err := os.Stat(f.path)
-	if err != nil {
+	switch {
+	case err != nil:
 		f.seen = nil
 		return err
-	}
-	if f.seen != nil && sameVersion(f.seen, info) {
-		if f.trouble != "" {
-			return errors.New(f.trouble) // as before
-		}
-		return nil
-	}
-	if unsettled(info) {
+	case f.seen != nil && sameVersion(f.seen, info):
+		return f.problem
+	case unsettled(info):
 		return errUnsettled
 	}
-	content, info, err := f.read()
+	content, err := f.read(info)
 	if err != nil {
 		return err
 	}
-	f.seen, f.trouble = info, "" // what is wrong with this version is news
+	f.seen, f.problem, f.logged = info, nil, ""
 	sum := sha256.Sum256(content)
 	if sum == f.content {
 		return nil
 	}
 	n, err := f.take(content)
 	if err != nil {
+		f.problem = err
 		return err
 	}
 	f.content = sum
@@ -115,51 +118,45 @@ func (f *usersFile) renew() error {
 	return nil
 }
 
-// read returns a whole version of the file, or an error that has its path.
-func (f *usersFile) read() ([]byte, os.FileInfo, error) {
-	// A pipe would be waited for when it is opened.
-	if info, err := os.Stat(f.path); err == nil && !info.Mode().IsRegular() {
-		return nil, nil, fmt.Errorf("%s is not a regular file", f.path)
+// read returns the content of a version of the file. Its errors name the file.
+func (f *usersFile) read(version os.FileInfo) ([]byte, error) {
+	if !version.Mode().IsRegular() { // to open a pipe would block
+		return nil, fmt.Errorf("%s is not a regular file", f.path)
 	}
 	file, err := os.Open(f.path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer file.Close()
-	before, err := file.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
 	content, err := io.ReadAll(io.LimitReader(file, usersLimit+1))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if len(content) > usersLimit {
-		return nil, nil, fmt.Errorf("%s is larger than %d MiB", f.path, usersLimit>>20)
+		return nil, fmt.Errorf("%s is larger than %d MiB", f.path, usersLimit>>20)
 	}
 	after, err := file.Stat()
-	if err == nil && !sameVersion(before, after) {
-		err = errUnsettled
+	if err == nil && !sameVersion(version, after) {
+		err = fmt.Errorf("%s: %w", f.path, errUnsettled)
 	}
-	return content, after, err
+	return content, err
 }
 
-// sameVersion compares what changes with a file in place of another one, and
-// with one that is written to.
+// sameVersion reports whether a file was neither replaced nor written to.
 func sameVersion(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 func unsettled(info os.FileInfo) bool {
 	age := time.Since(info.ModTime())
-	return age >= 0 && age < usersSettle // a time to come tells nothing
+	return age >= 0 && age < usersSettle // a time in the future means nothing
 }
 
-// takeFile replaces the accounts by those of the configuration and of the
-// file's content.
+// takeFile replaces the accounts by those of the configuration and those in the
+// content of the file.
 func (s *Directory) takeFile(content []byte) (int, error) {
 	if len(content) == 0 {
-		return 0, errors.New("it is empty; if there shall be no accounts, leave a line with # in it")
+		return 0, errors.New("the file is empty; if no accounts are intended, write a line with # in it")
 	}
 	all := &accounts{byName: make(map[string]*User), generation: s.accounts.Load().generation + 1}
 	for _, u := range s.Users {
@@ -173,8 +170,7 @@ func (s *Directory) takeFile(content []byte) (int, error) {
 		if text == "" || text[0] == '#' {
 			continue
 		}
-		// The line may have the hash where the name should be, and no error
-		// shows a hash.
+		// The hash may stand where the name should be, and no error may show a hash.
 		name, hash, ok := strings.Cut(text, ":")
 		if !ok || strings.ContainsAny(name[:min(len(name), 1)], "${") {
 			return 0, fmt.Errorf("line %d: write NAME:HASH", n)

@@ -6,6 +6,8 @@ import (
 	"strings"
 )
 
+// Check reports what is wrong with the name or the hash of a user. A hash of an
+// unknown kind is an [ErrUnknownHash].
 func (u *User) Check() error {
 	if err := u.checkName(); err != nil {
 		return err
@@ -21,7 +23,7 @@ func (u *User) checkName() error {
 		return errors.New("a user is null")
 	}
 	if u.Name == "" || strings.ContainsAny(u.Name, ": \t\r\n") {
-		return errors.New("a user's name must not be empty nor contain a colon or white space")
+		return errors.New("the name of a user must not be empty or contain a colon or white space")
 	}
 	return nil
 }

@@ -1,11 +1,8 @@
 package parse
 
-import (
-	"fmt"
-)
+import "fmt"
 
-// Unique finds a name that the last of some named things shares with one
-// before it.
+// Unique reports whether the last of some things shares its name with an earlier one.
 func Unique[T any](what string, things []T, name func(T) string) error {
 	if len(things) == 0 {
 		return nil
@@ -13,13 +10,14 @@ func Unique[T any](what string, things []T, name func(T) string) error {
 	last := name(things[len(things)-1])
 	for _, other := range things[:len(things)-1] {
 		if name(other) == last {
-			return fmt.Errorf("%s %s is there twice", what, last)
+			return fmt.Errorf("duplicate %s '%s'", what, last)
 		}
 	}
 	return nil
 }
 
-// Each checks some named things in the order in which they were written.
+// Each checks each thing, and that their names are unique. The error is that of the
+// first thing that is wrong.
 func Each[T any](what string, things []T, name func(T) string, check func(T) error) error {
 	for i, thing := range things {
 		if err := check(thing); err != nil {

@@ -8,8 +8,9 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// Pattern checks the pattern of one component of a name: a typing error in a
-// deny line must not make it match nothing.
+// Pattern checks the pattern of one component of a name, of whose characters literal
+// reports which stand for themselves. It is strict because a mistyped pattern of a
+// deny line would match nothing.
 func Pattern(component string, literal func(byte) bool) error {
 	if component == "" {
 		return errors.New("empty component")
@@ -39,8 +40,10 @@ func Pattern(component string, literal func(byte) bool) error {
 	return nil
 }
 
+// IsNameByte reports whether c can be in the name of a group or a repository.
 func IsNameByte(c byte) bool {
 	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-'
 }
 
+// IsTagByte reports whether c can be in a tag.
 func IsTagByte(c byte) bool { return IsNameByte(c) || 'A' <= c && c <= 'Z' }

@@ -1,12 +1,12 @@
 // Package pool shares values between the configurations of a process.
 //
-// Caddy provisions a new configuration before it cleans up the old one. A value
-// that both acquire under one key lives on: it is opened by the first and
-// stopped when the last has released it. That is how fills under way, keys and
-// what is remembered about guessed passwords survive a reload.
+// Caddy provisions a new configuration before it cleans up the old one. A value that
+// both acquire under one key lives on: the first acquisition opens it, and the
+// release of the last one stops it. That is how running downloads, keys and the
+// counts of failed logins survive a reload.
 //
-// A [Lease] belongs to one module of one configuration. Its Cleanup releases
-// exactly what its Provision acquired, also if Provision failed half-way.
+// A [Lease] belongs to one module of one configuration. Cleanup releases exactly
+// what Provision has acquired, even if Provision failed half-way.
 package pool
 
 import (
@@ -15,19 +15,20 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Pool holds values by key while at least one lease has them.
+// Pool holds values by key as long as at least one lease has them.
 type Pool[T any] struct {
 	values *caddy.UsagePool
 	stop   func(T)
 }
 
-// New returns a pool that calls stop, unless it is nil, with each value that no
-// lease has any more. Requests of an old configuration may still use the value.
+// New returns a pool that calls stop, unless it is nil, with a value when the last
+// lease releases it. Requests of an old configuration may still use the value then.
 func New[T any](stop func(T)) *Pool[T] {
 	return &Pool[T]{caddy.NewUsagePool(), stop}
 }
 
-// Acquire returns the value of a key, and calls open if there is none.
+// Acquire returns the value for a key, which open makes if no lease has it, and adds
+// it to the lease.
 func (p *Pool[T]) Acquire(l *Lease, key string, open func() (T, error)) (T, error) {
 	held, _, err := p.values.LoadOrNew(key, func() (caddy.Destructor, error) {
 		value, err := open()
@@ -41,7 +42,7 @@ func (p *Pool[T]) Acquire(l *Lease, key string, open func() (T, error)) (T, erro
 	return held.(*pooled[T]).value, nil
 }
 
-// All returns the values that are held.
+// All returns the values that leases have.
 func (p *Pool[T]) All() (values []T) {
 	p.values.Range(func(_, held any) bool {
 		values = append(values, held.(*pooled[T]).value)
@@ -63,10 +64,10 @@ func (p *pooled[T]) Destruct() error {
 	return nil
 }
 
-// Lease holds what a module has acquired. The zero value is ready to use.
+// Lease records what a module has acquired. The zero value is ready to use.
 type Lease []func()
 
-// Release gives everything back, the last acquired first.
+// Release releases everything, in reverse order.
 func (l *Lease) Release() {
 	for _, release := range slices.Backward(*l) {
 		release()

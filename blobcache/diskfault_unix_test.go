@@ -1,0 +1,276 @@
+//go:build unix
+
+package blobcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+)
+
+// midway is a source whose first answer breaks the spool after n bytes.
+func midway(s *source, n int64, fault func()) func(context.Context, int, int64) (*fill.Body, error) {
+	return func(_ context.Context, call int, offset int64) (*fill.Body, error) {
+		if call > 0 {
+			return s.body(offset, s.from(offset)), nil
+		}
+		broken := sync.OnceFunc(fault)
+		return s.body(0, io.MultiReader(io.LimitReader(s.from(0), n), readFunc(func(p []byte) (int, error) {
+			broken()
+			return 0, io.EOF
+		}), s.from(n))), nil
+	}
+}
+
+func TestGetOnFullDisk(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(60, 300_000))
+		e.store.onSpool = func(spool *os.File) error {
+			full(t, spool)
+			return nil
+		}
+		var all sync.WaitGroup
+		for range 5 {
+			all.Go(func() { e.whole(s) })
+		}
+		all.Wait()
+		synctest.Wait()
+		if got := e.troubled(); len(got) == 0 || !strings.Contains(got[0], "no space left") {
+			t.Errorf("troubles: %q", got)
+		}
+		if e.stored(s) {
+			t.Error("stored")
+		}
+	})
+}
+
+// TestFillWhenDiskFailsMidway has readers at several places when the spool fails.
+func TestFillWhenDiskFailsMidway(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s, asked := e.source(random(61, 400_000)), make(chan struct{})
+		var spool *os.File
+		e.store.onSpool = func(file *os.File) error {
+			spool = file
+			return nil
+		}
+		s.answer = midway(s, 200_000, func() {
+			<-asked
+			readOnly(t, spool)
+		})
+		var readers []*blobcache.Reader
+		for _, at := range []int64{0, 1000, 199_999, 300_000, 399_999} {
+			r := e.mustGet(s)
+			if _, err := r.Seek(at, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			readers = append(readers, r)
+		}
+		if _, err := io.CopyN(io.Discard, readers[0], 150_000); err != nil {
+			t.Fatal(err)
+		}
+		close(asked)
+		e.same(readers[0], s.content[150_000:])
+		e.same(readers[1], s.content[1000:])
+		e.same(readers[2], s.content[199_999:])
+		e.same(readers[3], s.content[300_000:])
+		e.same(readers[4], s.content[399_999:])
+		// They go on from the source, backwards too.
+		if _, err := readers[0].Seek(-10, io.SeekEnd); err != nil {
+			t.Fatal(err)
+		}
+		e.same(readers[0], s.content[399_990:])
+		synctest.Wait()
+		if e.stored(s) || len(e.troubled()) != 1 {
+			t.Errorf("stored, or troubles: %q", e.troubled())
+		}
+	})
+}
+
+// TestFillWhenDiskFailsAnywhere has several ranges under way when the spool fails. Where
+// that cannot be read, what it has sent cannot be verified: only a reader that has got
+// nothing goes on then.
+func TestFillWhenDiskFailsAnywhere(t *testing.T) {
+	for name, fault := range map[string]func(testing.TB, *os.File){"writes": readOnly, "reads": unreadable} {
+		t.Run(name, func(t *testing.T) {
+			ranges(t, func(t *testing.T, e *env, s *source) {
+				var spool *os.File
+				e.store.onSpool = func(file *os.File) error {
+					spool = file
+					return nil
+				}
+				s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
+					if n == 5 {
+						fault(t, spool)
+					}
+					return s.slow(ctx, offset, length), nil
+				}
+				var all sync.WaitGroup
+				for _, at := range []int64{0, 0, 300_000, 2_000_000, rangedSize - 1} {
+					all.Go(func() {
+						r := e.mustGet(s)
+						if _, err := r.Seek(at, io.SeekStart); err != nil {
+							t.Error(err)
+						}
+						got, err := io.ReadAll(r)
+						if right := bytes.Equal(got, s.content[at:]); err == nil && !right || err != nil && (name == "writes" || right) {
+							t.Errorf("from %d: read %d bytes, %v", at, len(got), err)
+						}
+					})
+				}
+				all.Wait()
+				synctest.Wait()
+				if e.stored(s) || len(e.troubled()) == 0 {
+					t.Errorf("stored, or troubles: %q", e.troubled())
+				}
+				e.whole(s) // by another spool
+			})
+		})
+	}
+}
+
+// TestFillWhenDiskAndSourceFail has the source do all it can to a reader that has to go
+// on without the spool.
+func TestFillWhenDiskAndSourceFail(t *testing.T) {
+	const size = 400_000
+	for name, second := range map[string]func(s *source) (*fill.Body, error){
+		"refuses": func(*source) (*fill.Body, error) { return nil, errSource },
+		"breaks":  func(s *source) (*fill.Body, error) { return s.body(0, cut(s.from(0), 300_000)), nil },
+		"flips": func(s *source) (*fill.Body, error) {
+			return s.body(0, bytes.NewReader(flipped(s.content, 300_000))), nil
+		},
+		"too long":  func(s *source) (*fill.Body, error) { return sized(s, size, append(s.content[:size:size], 0)), nil },
+		"too short": func(s *source) (*fill.Body, error) { return sized(s, size, s.content[:size-1]), nil },
+		"longer": func(s *source) (*fill.Body, error) {
+			return sized(s, size+1, append(s.content[:size:size], 0)), nil
+		},
+		"unknown": func(s *source) (*fill.Body, error) { return sized(s, -1, append(s.content[:size:size], 0)), nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, e *env) {
+				s := e.source(random(62, size))
+				var spool *os.File
+				e.store.onSpool = func(file *os.File) error {
+					spool = file
+					return nil
+				}
+				asked := make(chan struct{})
+				first := midway(s, 200_000, func() {
+					<-asked
+					readOnly(t, spool)
+				})
+				s.answer = func(ctx context.Context, n int, offset int64) (*fill.Body, error) {
+					if n == 0 {
+						return first(ctx, n, offset)
+					}
+					return second(s)
+				}
+				r := e.mustGet(s)
+				close(asked)
+				// By the promised size too, as a server of ranges reads it.
+				if got, err := io.ReadAll(io.LimitReader(r, size)); err == nil || len(got) == size {
+					t.Errorf("read %d bytes, %v", len(got), err)
+				}
+				if r.Err() == nil {
+					t.Error("no error is kept")
+				}
+				if _, err := r.Read(make([]byte, 10)); err == nil {
+					t.Error("read on after an error")
+				}
+				if err := r.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func sized(s *source, size int64, content []byte) *fill.Body {
+	body := s.body(0, bytes.NewReader(content))
+	body.Size = size
+	return body
+}
+
+func TestFillWhenSpoolCannotBeRead(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(63, 300_000))
+		e.store.onSpool = func(spool *os.File) error {
+			unreadable(t, spool)
+			return nil
+		}
+		e.whole(s)
+		synctest.Wait()
+		if got := e.troubled(); len(got) != 1 || !strings.HasPrefix(got[0], "read spool") {
+			t.Errorf("troubles: %q", got)
+		}
+	})
+}
+
+func TestPutBytesOnFullDisk(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(64, 1000))
+		e.store.onSpool = func(spool *os.File) error {
+			full(t, spool)
+			return nil
+		}
+		if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil {
+			t.Error(err)
+		}
+		if got, err := e.bytes(s.digest, 1000); err != nil || !bytes.Equal(got, s.content) {
+			t.Errorf("%d bytes from memory, %v", len(got), err)
+		}
+		if len(e.troubled()) != 1 {
+			t.Errorf("troubles: %q", e.troubled())
+		}
+		if _, err := e.files.Open(t.Context(), s.digest); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("stored: %v", err)
+		}
+	})
+}
+
+// TestReaderWhenDiskFailsUnderSendfile: what is handed to the connection as a file, and
+// cannot be read, breaks the transfer and is fetched again by the next request.
+func TestReaderWhenDiskFailsUnderSendfile(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		s := e.source(random(65, 300_000))
+		e.whole(s)
+		synctest.Wait()
+		var file *os.File
+		e.store.onOpen = func(d digest.Digest) (io.ReadSeekCloser, error) {
+			opened, err := e.files.Open(t.Context(), d)
+			if err != nil {
+				return nil, err
+			}
+			file = opened.(*os.File)
+			return file, nil
+		}
+		r := e.mustGet(s)
+		unreadable(t, file)
+		if n, err := r.WriteTo(io.Discard); err == nil || n != 0 {
+			t.Errorf("sent %d bytes, %v", n, err)
+		}
+		if origin := e.whole(s); origin != fill.Started || len(e.troubled()) != 1 {
+			t.Errorf("origin %v, troubles: %q", origin, e.troubled())
+		}
+		// A client that leaves is no reason to fetch anything again.
+		synctest.Wait()
+		client, conn := io.Pipe()
+		_ = client.Close()
+		if _, err := e.mustGet(s).WriteTo(conn); err == nil {
+			t.Error("sent to nobody")
+		}
+		if !e.stored(s) || len(e.troubled()) != 1 {
+			t.Errorf("troubles: %q", e.troubled())
+		}
+	})
+}

@@ -1,0 +1,16 @@
+// Package fill downloads content that a cache does not have, once for all who
+// request it.
+//
+// A [Table] holds the running fills. [Table.Get] returns a [Follower] of the fill
+// that downloads the requested content and starts it if there is none. A fill
+// belongs to an endpoint and a digest and outlives the request that started it. It
+// asks the source for ranges through several workers if the content is large,
+// resumes where the source breaks off, writes to a spool, and hashes the content
+// in order. Followers read the spool from any offset; they get the last byte when
+// the digest matches. Then the fill commits the spool to the store.
+//
+// A request follows the fill of another scope only if its [Claim] lets it have the
+// content. Without room, or if the spool fails, requests go on with bytes from the
+// source, under the same rule for the last byte. [SourceLimits] bound what slow or
+// hostile sources take, and a [Room] what fills take of the disk.
+package fill

@@ -1,0 +1,154 @@
+package fill
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+)
+
+const (
+	// sourceStall is how long one of several connections may send nothing, at
+	// first. The others go on, but readers in order wait for this one.
+	sourceStall = 5 * time.Second
+
+	// sourceTries is how often in a row a transfer is resumed without getting
+	// sourceProgress bytes further.
+	sourceTries    = 5
+	sourceProgress = 1 << 20
+
+	// The pause before a resume starts at sourcePause and doubles up to
+	// sourceMaxPause.
+	sourcePause    = 200 * time.Millisecond
+	sourceMaxPause = 5 * time.Second
+)
+
+// fetch calls the request's Fetch. The call, and each read of the body, fails
+// if the source sends nothing for too long; for the body the limit is shorter,
+// so that there is time to ask again.
+func fetch(ctx context.Context, req Request, m *meter, offset, length int64, etag string) (*Body, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &watchedBody{ctx: ctx, cancel: cancel, meter: m, limit: m.limits.Stall}
+	w.idle = time.AfterFunc(w.limit, w.giveUp)
+	m.begin()
+	body, err := req.Fetch(ctx, offset, length, etag)
+	m.end(0)
+	w.idle.Stop()
+	if err != nil {
+		err = w.explain(err)
+		cancel(nil)
+		return nil, err
+	}
+	m.answered()
+	w.body, w.limit = body.ReadCloser, m.limits.Stall/2
+	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain}, nil
+}
+
+// watchedBody is a body with an idle timer that runs during reads only, since a
+// disk or a client may take its time.
+type watchedBody struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	meter  *meter
+	idle   *time.Timer
+	limit  time.Duration
+	body   io.ReadCloser
+}
+
+func (w *watchedBody) giveUp() {
+	w.cancel(fmt.Errorf("the source sent nothing for %v: %w", w.limit, context.DeadlineExceeded))
+}
+
+func (w *watchedBody) Read(p []byte) (int, error) {
+	w.idle.Reset(w.limit)
+	w.meter.begin()
+	n, err := w.body.Read(p)
+	w.meter.end(n)
+	w.idle.Stop()
+	if err != nil && err != io.EOF {
+		err = w.explain(err)
+	}
+	return n, err
+}
+
+func (w *watchedBody) Close() error {
+	err := w.body.Close()
+	w.cancel(nil)
+	return err
+}
+
+// explain returns the reason for which the timer or the fill ended the
+// transfer, if it did, instead of err.
+func (w *watchedBody) explain(err error) error {
+	if cause := context.Cause(w.ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// attach makes the end of ctx end a body that was fetched under another
+// context, and has m measure it. It must be called before the first Read.
+func attach(ctx context.Context, body *Body, m *meter) {
+	if w, ok := body.ReadCloser.(*watchedBody); ok {
+		w.meter = m
+		m.answered()
+		context.AfterFunc(ctx, func() { w.cancel(context.Cause(ctx)) })
+	}
+}
+
+// setIdleTimeout shortens the body's idle timeout. It must be called before the
+// first Read.
+func setIdleTimeout(body *Body, limit time.Duration) {
+	if w, ok := body.ReadCloser.(*watchedBody); ok {
+		w.limit = min(w.limit, limit)
+	}
+}
+
+// continues returns an error unless the body continues content of this size, -1
+// if it is not known, at or before offset off.
+func (b *Body) continues(off, size int64) error {
+	if b.Size != size && b.Size >= 0 && size >= 0 || b.Offset > off || b.End > 0 && b.End <= off {
+		return fmt.Errorf("the source resumed byte %d of %d at %d of %d", off, size, b.Offset, b.Size)
+	}
+	return nil
+}
+
+// retries decides how long and how often a source that breaks off is asked
+// again.
+type retries struct {
+	meter *meter
+	tries int
+	mark  int64
+	pause time.Duration
+}
+
+// stall returns how long one of several connections may send nothing. It
+// doubles with each failure, for sources that are slow to answer.
+func (p *retries) stall(got int64) time.Duration {
+	if got-p.mark >= sourceProgress {
+		return sourceStall
+	}
+	return sourceStall << p.tries
+}
+
+// again waits and reports whether a source that has sent `got` bytes so far
+// should be asked once more.
+func (p *retries) again(ctx context.Context, got int64) bool {
+	if got-p.mark >= sourceProgress || p.tries == 0 {
+		p.tries, p.mark, p.pause = 0, got, sourcePause
+	}
+	if p.tries++; p.tries > sourceTries {
+		return false
+	}
+	p.meter.begin()
+	defer p.meter.end(0)
+	timer := time.NewTimer(p.pause)
+	defer timer.Stop()
+	p.pause = min(2*p.pause, sourceMaxPause)
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,76 @@
+package fill
+
+import (
+	"errors"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// ErrDigestMismatch means that a source sent content with another digest than
+// the requested one. It is not stored, and its last byte is not delivered.
+var ErrDigestMismatch = errors.New("content does not match its digest")
+
+// Origin says where the content of an answer comes from.
+type Origin int
+
+const (
+	// Hit means that the content was stored.
+	Hit Origin = iota
+	// Joined means that another request's fill is downloading the content.
+	Joined
+	// Started means that this request asked the source for the content.
+	Started
+)
+
+// Request asks for content.
+type Request struct {
+	Digest digest.Digest
+
+	// Size is the size in bytes, or -1 if it is not known. Stored content of
+	// another size is removed and downloaded again, unless its digest matches.
+	Size int64
+
+	// Limit is the size in bytes above which the content is passed on without
+	// being stored. Zero means no limit.
+	Limit int64
+
+	// Endpoint names the endpoint that Fetch asks. Running fills are shared
+	// only between requests of the same endpoint.
+	Endpoint string
+
+	// Scope names the authority that Fetch asks with. A request shares the
+	// failure of another request's fill only within a scope; in another scope
+	// it asks the source itself.
+	Scope string
+
+	// Claim, if not nil, decides which content the scope may have that the
+	// request does not fetch itself. Without a Claim it may have all.
+	Claim Claim
+
+	// Source bounds the transfers from the endpoint, for all scopes together.
+	Source SourceLimits
+
+	// Group is the group that a fill started by this request counts for, in
+	// number and in reserved room. It may be empty.
+	Group string
+
+	// Reserve, if not nil, is called with the number of bytes of room that a
+	// fill started by this request is about to take, and with a negative number
+	// when it gives them back, also those of content that has been stored. If
+	// Reserve returns false, the fill takes no room and its content is passed
+	// on without being stored.
+	Reserve func(bytes int64) (ok bool)
+
+	Fetch Fetch
+
+	// Connections is the number of ranges of large content that may be fetched
+	// at once. Below 2 the source is never asked for ranges.
+	Connections int
+
+	// Stored, if not nil, is called when a fill started by this request has
+	// been stored.
+	Stored func(size int64)
+}
+
+// shared returns the key of the fill that the request shares with others.
+func (r *Request) shared() fillKey { return fillKey{endpoint: r.Endpoint, digest: r.Digest} }

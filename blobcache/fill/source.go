@@ -1,0 +1,58 @@
+package fill
+
+import (
+	"cmp"
+	"time"
+)
+
+// SourceLimits bounds what the transfers from an endpoint may take of this
+// process, for all requests together and however slow or hostile the endpoint
+// is. Zeros stand for the defaults.
+type SourceLimits struct {
+	// Fills is the number of concurrent transfers from the endpoint: fills, and
+	// content that is passed on without being stored. The default is 256.
+	Fills int
+
+	// GroupFills is the number of them that one group may have started. The
+	// default is a quarter of Fills.
+	GroupFills int
+
+	// MinRate is the average rate in bytes per second, over RateWindow, below
+	// which a transfer with readers is ended. A negative number means no
+	// minimum. The default is 16 KiB.
+	MinRate int64
+
+	// MinRateUnread is the same for a transfer without readers. The default is
+	// 256 KiB.
+	MinRateUnread int64
+
+	// RateWindow is the time over which rates are averaged. The default is 5
+	// minutes.
+	RateWindow time.Duration
+
+	// Stall is how long a transfer may receive nothing, resumes included. The
+	// default is a minute. A connection that is silent for half of that is
+	// replaced.
+	Stall time.Duration
+}
+
+// Defaults of [SourceLimits].
+const (
+	DefaultFills         = 256
+	DefaultGroupShare    = 4
+	DefaultMinRate       = 16 << 10
+	DefaultMinRateUnread = 256 << 10
+	DefaultRateWindow    = 5 * time.Minute
+	DefaultStall         = time.Minute
+)
+
+// withDefaults returns the limits with defaults in place of zeros.
+func (l SourceLimits) withDefaults() SourceLimits {
+	l.Fills = cmp.Or(l.Fills, DefaultFills)
+	l.GroupFills = cmp.Or(l.GroupFills, max(l.Fills/DefaultGroupShare, 1))
+	l.MinRate = cmp.Or(l.MinRate, DefaultMinRate)
+	l.MinRateUnread = cmp.Or(l.MinRateUnread, DefaultMinRateUnread)
+	l.RateWindow = cmp.Or(l.RateWindow, DefaultRateWindow)
+	l.Stall = cmp.Or(l.Stall, DefaultStall)
+	return l
+}

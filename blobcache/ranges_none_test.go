@@ -1,0 +1,153 @@
+package blobcache_test
+
+import (
+	"context"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+)
+
+// rangeless are sources that do not do what ranges need. Their content comes
+// all the same, and no reader notices.
+var rangeless = map[string]func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body{
+	"from the first request on": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
+		return s.slow(ctx, 0, -1)
+	},
+	"from the second on": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
+		if n > 0 {
+			offset, length = 0, -1
+		}
+		return s.slow(ctx, offset, length)
+	},
+	"later": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
+		if n > 5 {
+			offset, length = 0, -1
+		}
+		return s.slow(ctx, offset, length)
+	},
+	"ranges without an end": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
+		if n > 2 {
+			length = -1
+		}
+		return s.slow(ctx, offset, length)
+	},
+	"another validator": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
+		body := s.slow(ctx, offset, length)
+		if n > 2 {
+			body.ETag = `"v2"`
+		}
+		return body
+	},
+	"another validator each time": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
+		body := s.slow(ctx, offset, length)
+		body.ETag = string(rune('a' + n))
+		return body
+	},
+	"no validator": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
+		body := s.slow(ctx, offset, length)
+		body.ETag = ""
+		return body
+	},
+	"another range": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
+		if n > 2 {
+			offset -= min(offset, 10_000)
+		}
+		return s.slow(ctx, offset, length)
+	},
+	"another size, once": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
+		body := s.slow(ctx, offset, length)
+		if n == 3 {
+			body.Size++
+		}
+		return body
+	},
+	"an empty range, once": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
+		if n == 3 {
+			length = 0
+		}
+		return s.slow(ctx, offset, length)
+	},
+}
+
+func TestFillWithoutRanges(t *testing.T) {
+	for name, answer := range rangeless {
+		t.Run(name, func(t *testing.T) {
+			ranges(t, func(t *testing.T, e *env, s *source) {
+				s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
+					return answer(s, ctx, n, offset, length), nil
+				}
+				var all sync.WaitGroup
+				for i := range int64(5) {
+					all.Go(func() {
+						time.Sleep(time.Duration(i) * 100 * time.Millisecond)
+						r := e.mustGet(s)
+						if _, err := r.Seek(i*900_000, io.SeekStart); err != nil {
+							t.Error(err)
+						}
+						e.same(r, s.content[i*900_000:])
+					})
+				}
+				all.Wait()
+				synctest.Wait()
+				if !e.stored(s) {
+					t.Error("not stored")
+				}
+				if got := <-e.ended; got.err != nil || s.fetches() > 40 {
+					t.Errorf("hook: %+v after %d fetches", got, s.fetches())
+				}
+			})
+		})
+	}
+}
+
+// TestFillWithoutRangesResumes has a source without ranges that breaks as well.
+func TestFillWithoutRangesResumes(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
+			if n == 0 {
+				return s.slow(ctx, offset, length), nil
+			}
+			body := s.slow(ctx, 0, -1)
+			if n < 9 {
+				body.ReadCloser = &sourceBody{cut(body.ReadCloser, int64(n)*400_000), s}
+			}
+			return body, nil
+		}
+		e.whole(s)
+	})
+}
+
+// TestFillWithWrongRanges has a source whose ranges hold other bytes than they say. Who
+// asks is told by a broken transfer; who asks again gets the content, in one
+// stream.
+func TestFillWithWrongRanges(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
+			body := s.slow(ctx, offset, length)
+			if offset > 0 {
+				body.ReadCloser = &sourceBody{io.LimitReader(s.from(offset-1), length), s}
+			}
+			return body, nil
+		}
+		early, late := e.mustGet(s), e.mustGet(s)
+		if _, err := late.Seek(2_000_000, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		all.Go(func() { e.broken(early, s, fill.ErrDigestMismatch) })
+		all.Go(func() { e.broken(late, s, fill.ErrDigestMismatch) })
+		all.Wait()
+		synctest.Wait()
+		if e.stored(s) {
+			t.Error("stored")
+		}
+		before := s.fetches()
+		if e.whole(s); s.fetches() != before+1 {
+			t.Errorf("%d more fetches", s.fetches()-before)
+		}
+	})
+}

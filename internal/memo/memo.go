@@ -1,0 +1,252 @@
+// Package memo remembers the answers of a service that can be away, such as an
+// LDAP server, a REST API or an issuer of tokens.
+//
+// A [Cache] returns an answer without asking while it is fresh. Then it asks
+// again and waits; if that fails, the old answer still serves until it is stale.
+// Refusals are answers too. Callers that need the same answer share one question,
+// and a caller that leaves does not end it for the others. After a failure the
+// service is left alone for a while, and callers with a usable answer do not wait
+// for the next attempt. The number of answers is bounded.
+//
+// It is built on golang-lru and singleflight. A cache with loading and refresh such as
+// otter v2 does not fit: after the refresh time it still returns the old value, and asks
+// in the background, whereas here an account that has been removed must be refused as
+// soon as its answer is no longer fresh. It also remembers no refusals, knows no pause for
+// all keys, ends a load with the context of its first caller, and has a goroutine with a
+// ticker for each cache, which does not end within a testing/synctest bubble.
+package memo
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/sync/singleflight"
+)
+
+// unwaited is how long after a pause callers with a usable answer do not wait for
+// the next attempt.
+const unwaited = 10 * time.Second
+
+// Question asks the service. Its context ends after the timeout of the cache.
+type Question[V any] func(context.Context) (V, error)
+
+// Cache remembers answers by key. Its methods may be called concurrently.
+type Cache[V any] struct {
+	config  Config[V]
+	flights singleflight.Group
+
+	mu       sync.Mutex
+	values   *simplelru.LRU[string, Answer[V]]
+	refusals *simplelru.LRU[string, Answer[V]]
+	weight   int
+	failure  error     // of the last question that was AllFailed
+	paused   time.Time // the end of the pause after it
+}
+
+// New returns an empty cache. It panics if the size is not positive.
+func New[V any](config Config[V]) *Cache[V] {
+	c := &Cache[V]{config: config}
+	var err error
+	if c.values, err = simplelru.NewLRU(config.Size, func(_ string, old Answer[V]) { c.weight -= c.weigh(old.Value) }); err != nil {
+		panic(err)
+	}
+	if c.refusals, err = simplelru.NewLRU[string, Answer[V]](config.Size, nil); err != nil {
+		panic(err)
+	}
+	return c
+}
+
+func (c *Cache[V]) weigh(v V) int {
+	if c.config.Weigh == nil {
+		return 0
+	}
+	return c.config.Weigh(v)
+}
+
+// Get returns the answer for a key: a fresh one, else what ask returns, else one
+// that is not stale. If ctx ends first, it returns the cause.
+func (c *Cache[V]) Get(ctx context.Context, key string, ask Question[V]) (V, error) {
+	value, _, err := c.Ask(ctx, key, ask)
+	return value, err
+}
+
+// Newer is Get for an answer that is younger than age: an older one is not used,
+// even if asking fails.
+func (c *Cache[V]) Newer(ctx context.Context, key string, age time.Duration, ask Question[V]) (V, error) {
+	a, _, err := c.get(ctx, key, ask, func(Answer[V]) time.Duration { return age }, age)
+	if err != nil {
+		return a.Value, err
+	}
+	return a.Value, a.Err
+}
+
+// Ask is Get, and says where the answer comes from.
+func (c *Cache[V]) Ask(ctx context.Context, key string, ask Question[V]) (V, Source, error) {
+	a, source, err := c.get(ctx, key, ask, func(a Answer[V]) time.Duration { return a.fresh }, c.config.Stale)
+	if err != nil {
+		return a.Value, source, err
+	}
+	return a.Value, source, a.Err
+}
+
+func (c *Cache[V]) get(ctx context.Context, key string, ask Question[V], fresh func(Answer[V]) time.Duration, stale time.Duration) (Answer[V], Source, error) {
+	known, ok, paused, failure := c.state(key)
+	now := time.Now()
+	age := now.Sub(known.At)
+	usable := ok && age < stale
+	switch {
+	case ok && age < fresh(known):
+		return known, Fresh, nil
+	case usable && now.Before(paused):
+		return known, Stale, nil
+	case now.Before(paused) && failure != nil:
+		return Answer[V]{}, Asked, fmt.Errorf("not asked again yet: %w", failure)
+	}
+	flight := c.ask(ctx, key, ask, fresh)
+	if usable && now.Before(paused.Add(unwaited)) {
+		return known, Stale, nil
+	}
+	select {
+	case result := <-flight:
+		if result.Err == nil {
+			return result.Val.(Answer[V]), Asked, nil
+		}
+		if known, ok := c.Peek(key); ok && time.Since(known.At) < stale {
+			return known, Stale, nil
+		}
+		return Answer[V]{}, Asked, result.Err
+	case <-ctx.Done():
+		return Answer[V]{}, Asked, context.Cause(ctx)
+	}
+}
+
+// state returns the answer for a key and the end of its pause. The failure is set
+// if the pause is that of all keys.
+func (c *Cache[V]) state(key string) (known Answer[V], ok bool, paused time.Time, failure error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known, ok = c.peek(key)
+	if c.paused.After(known.paused) {
+		return known, ok, c.paused, c.failure
+	}
+	return known, ok, known.paused, nil
+}
+
+// ask starts a question, or joins the one that is under way for the key.
+func (c *Cache[V]) ask(ctx context.Context, key string, ask Question[V], fresh func(Answer[V]) time.Duration) <-chan singleflight.Result {
+	return c.flights.DoChan(key, func() (any, error) {
+		// The caller may have looked just before another question ended.
+		if known, ok := c.Peek(key); ok && time.Since(known.At) < fresh(known) {
+			return known, nil
+		}
+		ctx, cancel := Background(ctx, c.config.Timeout)
+		defer cancel()
+		at := time.Now() // a change during the question may be missed
+		value, err := ask(ctx)
+		a := Answer[V]{Value: value, Err: err, At: at, fresh: c.config.Fresh}
+		verdict, pause := Failed, time.Duration(0)
+		if err != nil && c.config.Judge != nil {
+			verdict, pause = c.config.Judge(err)
+		}
+		if err != nil && verdict != Refused {
+			c.failed(key, err, verdict, pause)
+			return nil, err
+		}
+		if err != nil {
+			a = Answer[V]{Err: err, At: at, fresh: pause}
+		}
+		c.learn(key, a)
+		return a, nil
+	})
+}
+
+// failed remembers a failure. Without a pause there is nothing to remember.
+func (c *Cache[V]) failed(key string, err error, verdict Verdict, pause time.Duration) {
+	if pause <= 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	until := time.Now().Add(pause)
+	if verdict == AllFailed {
+		c.failure, c.paused = err, until
+		return
+	}
+	for _, answers := range []*simplelru.LRU[string, Answer[V]]{c.values, c.refusals} {
+		if a, ok := answers.Peek(key); ok {
+			a.paused = until
+			c.add(answers, key, a)
+		}
+	}
+}
+
+func (c *Cache[V]) learn(key string, a Answer[V]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failure, c.paused = nil, time.Time{}
+	if a.Err == nil {
+		c.refusals.Remove(key)
+		c.add(c.values, key, a)
+		return
+	}
+	c.values.Remove(key)
+	c.refusals.Remove(key)
+	if a.fresh > 0 {
+		c.refusals.Add(key, a)
+	}
+}
+
+// add replaces an answer. The old one goes first, so that its weight does.
+func (c *Cache[V]) add(answers *simplelru.LRU[string, Answer[V]], key string, a Answer[V]) {
+	answers.Remove(key)
+	answers.Add(key, a)
+	if answers != c.values || c.config.Weigh == nil {
+		return
+	}
+	for c.weight += c.weigh(a.Value); c.weight > c.config.MaxWeight; {
+		c.values.RemoveOldest()
+	}
+}
+
+// Peek returns the remembered answer for a key, whatever its age, without asking.
+func (c *Cache[V]) Peek(key string) (Answer[V], bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peek(key)
+}
+
+func (c *Cache[V]) peek(key string) (Answer[V], bool) {
+	if a, ok := c.values.Get(key); ok {
+		return a, true
+	}
+	return c.refusals.Get(key)
+}
+
+// Set remembers a value that was learnt now without a question.
+func (c *Cache[V]) Set(key string, value V) {
+	c.learn(key, Answer[V]{Value: value, At: time.Now(), fresh: c.config.Fresh})
+}
+
+// Forget forgets the answer for a key.
+func (c *Cache[V]) Forget(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.values.Remove(key)
+	c.refusals.Remove(key)
+}
+
+// ForgetFunc forgets the answers for the keys that match.
+func (c *Cache[V]) ForgetFunc(match func(key string) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, answers := range []*simplelru.LRU[string, Answer[V]]{c.values, c.refusals} {
+		for _, key := range answers.Keys() {
+			if match(key) {
+				answers.Remove(key)
+			}
+		}
+	}
+}
