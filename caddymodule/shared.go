@@ -53,6 +53,10 @@ type sharedCache struct {
 	kept chan struct{}      // closed when the upkeep and the adoption have ended
 }
 
+// listsFreshFor is how long a list of tags or referrers is believed without asking
+// upstream again.
+const listsFreshFor = 30 * time.Second
+
 // flushLimit bounds how long the end of the last configuration waits for disk.
 const flushLimit = 10 * time.Second
 
@@ -99,7 +103,7 @@ func openCache(l *pool.Lease, place storage.Storage) (*sharedCache, error) {
 			name:  place.String(),
 			blobs: blobcache.New(blobs, limits, storage.LogHooks(processLogger)),
 			index: index.New(records),
-			lists: pullthrough.NewLists(),
+			lists: pullthrough.NewLists(listsFreshFor),
 			stop:  stop,
 			kept:  make(chan struct{}),
 		}
