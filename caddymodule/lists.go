@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 func (ex *exchange) serveTags(repo *repository) *apiError {
@@ -49,7 +50,7 @@ func (ex *exchange) serveReferrers(repo *repository) *apiError {
 }
 
 // sendList sends a list, with text before and after it.
-func (ex *exchange) sendList(before string, list *pullthrough.List, after string, status pullthrough.Status) *apiError {
+func (ex *exchange) sendList(before string, list *upstream.Page, after string, status pullthrough.Status) *apiError {
 	_, done, refusal := ex.takeAnswer(list, list.Content)
 	if refusal != nil {
 		return refusal

@@ -52,6 +52,10 @@ type sharedCache struct {
 	done chan struct{}      // closed when both have ended
 }
 
+// listsFreshFor is how long a list of tags or referrers is used without asking the
+// upstream again.
+const listsFreshFor = 30 * time.Second
+
 // flushLimit is how long the end of the last configuration waits for the disk.
 const flushLimit = 10 * time.Second
 
@@ -99,7 +103,7 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			name:  module.String(),
 			blobs: blobcache.New(blobs, limits, storage.LogHooks(processLogger)),
 			index: index.New(records),
-			lists: pullthrough.NewLists(),
+			lists: pullthrough.NewLists(listsFreshFor),
 			stop:  stop,
 			done:  make(chan struct{}),
 		}
