@@ -17,6 +17,92 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
+// identify sets the caller from the Authorization header.
+func (ex *exchange) identify() *apiError {
+	header := ex.r.Header.Get("Authorization")
+	if header == "" {
+		return ex.challenge("", "log in with: docker login %s", ex.origin.registry)
+	}
+	scheme, token, _ := strings.Cut(header, " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return ex.identifyToken(strings.TrimSpace(token))
+	}
+	name, secret, ok := ex.r.BasicAuth()
+	if !ok {
+		return ex.challenge("", "invalid Authorization header; use Basic or Bearer")
+	}
+	caller, err := ex.login(name, secret)
+	if err != nil {
+		if err.problem == unauthorized {
+			return ex.challenge("", "%s", err.message)
+		}
+		return err
+	}
+	ex.setCaller(caller)
+	return nil
+}
+
+// identifyToken sets the caller from a token of the token service.
+func (ex *exchange) identifyToken(raw string) *apiError {
+	caller, _, err := ex.bearer(raw, tokenissuer.Access)
+	line := auditLine{auditTokenRefused, caller.Name, caller.Directory, caller.Token, ""}
+	switch {
+	case err == nil:
+		ex.setCaller(caller)
+		return nil
+	case errors.Is(err, tokenissuer.ErrTokenExpired):
+		line.reason = "expired"
+		ex.record(zap.InfoLevel, line)
+		return ex.challenge("invalid_token", "the token has expired")
+	case directory.IsRefusal(err):
+		line.reason = access.RefusalReason(err, caller.Directory, raw)
+		ex.record(zap.WarnLevel, line)
+		return ex.challenge("invalid_token", "the token is not valid for this registry")
+	}
+	return ex.handler.unavailable("verify a token", err)
+}
+
+// bearer returns the present account of a token and the identity in the token. With
+// an error about the account of a genuine token, the caller has the name that the
+// token says.
+func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, tokenissuer.Identity, error) {
+	id, err := ex.handler.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
+	if err != nil {
+		return access.Caller{}, id, err
+	}
+	caller, err := ex.handler.accounts.Current(ex.r.Context(), id)
+	if err != nil {
+		caller = access.Caller{Account: directory.Account{Name: id.Name}, Directory: id.Directory}
+		if id.Directory == access.TokensDirectory {
+			caller.Token = id.Facts
+		}
+	}
+	logAccessToken(ex.r, caller.Token)
+	return caller, id, err
+}
+
+// challenge returns a 401 that tells the client where to get a token (RFC 6750,
+// section 3). Every path sends it, because many clients do not request /v2/ first.
+// The code must be empty unless the client sent a token: clients that receive a code
+// do not try again.
+func (ex *exchange) challenge(code, format string, args ...any) *apiError {
+	c := fmt.Sprintf("Bearer realm=%q,service=%q", ex.origin.realm, service)
+	if ex.route.image != "" {
+		c += fmt.Sprintf(",scope=%q", "repository:"+ex.route.name()+":pull")
+	}
+	if code != "" {
+		c += fmt.Sprintf(",error=%q", code)
+	}
+	ex.w.Header()["Www-Authenticate"] = []string{c}
+	return refuse(unauthorized, format, args...)
+}
+
+// basicChallenge requests a user name and a password, for paths that clients open
+// without a token. A 401 requires a challenge (RFC 9110, section 15.5.2).
+func (ex *exchange) basicChallenge() {
+	ex.w.Header()["Www-Authenticate"] = []string{`Basic realm="dependency proxy", charset="UTF-8"`}
+}
+
 // login authenticates a name and a password. The error does not reveal whether the
 // name exists. All failures to check the login have the same text too, because the
 // kind of failure could reveal which directory knows the name.
@@ -111,25 +197,6 @@ func (ex *exchange) refresh(raw string) (access.Caller, *apiError) {
 	return caller, ex.handler.unavailable("verify a refresh token", err)
 }
 
-// bearer returns the present account of a token and the identity in the token. With
-// an error about the account of a genuine token, the caller has the name that the
-// token says.
-func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, tokenissuer.Identity, error) {
-	id, err := ex.handler.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
-	if err != nil {
-		return access.Caller{}, id, err
-	}
-	caller, err := ex.handler.accounts.Current(ex.r.Context(), id)
-	if err != nil {
-		caller = access.Caller{Account: directory.Account{Name: id.Name}, Directory: id.Directory}
-		if id.Directory == access.TokensDirectory {
-			caller.Token = id.Facts
-		}
-	}
-	logAccessToken(ex.r, caller.Token)
-	return caller, id, err
-}
-
 // refreshFor returns how long after a login the refresh tokens of the caller are
 // valid. The limit of a directory does not apply to logins with an access token,
 // which has a lifetime of its own.
@@ -155,70 +222,4 @@ func authUnavailable(err error) *apiError {
 		e.retryAfter = trouble.RetryAfter
 	}
 	return e
-}
-
-// identify sets the caller from the Authorization header.
-func (ex *exchange) identify() *apiError {
-	header := ex.r.Header.Get("Authorization")
-	if header == "" {
-		return ex.challenge("", "log in with: docker login %s", ex.origin.registry)
-	}
-	scheme, token, _ := strings.Cut(header, " ")
-	if strings.EqualFold(scheme, "Bearer") {
-		return ex.identifyToken(strings.TrimSpace(token))
-	}
-	name, secret, ok := ex.r.BasicAuth()
-	if !ok {
-		return ex.challenge("", "invalid Authorization header; use Basic or Bearer")
-	}
-	caller, err := ex.login(name, secret)
-	if err != nil {
-		if err.problem == unauthorized {
-			return ex.challenge("", "%s", err.message)
-		}
-		return err
-	}
-	ex.setCaller(caller)
-	return nil
-}
-
-func (ex *exchange) identifyToken(raw string) *apiError {
-	caller, _, err := ex.bearer(raw, tokenissuer.Access)
-	line := auditLine{auditTokenRefused, caller.Name, caller.Directory, caller.Token, ""}
-	switch {
-	case err == nil:
-		ex.setCaller(caller)
-		return nil
-	case errors.Is(err, tokenissuer.ErrTokenExpired):
-		line.reason = "expired"
-		ex.record(zap.InfoLevel, line)
-		return ex.challenge("invalid_token", "the token has expired")
-	case directory.IsRefusal(err):
-		line.reason = access.RefusalReason(err, caller.Directory, raw)
-		ex.record(zap.WarnLevel, line)
-		return ex.challenge("invalid_token", "the token is not valid for this registry")
-	}
-	return ex.handler.unavailable("verify a token", err)
-}
-
-// challenge returns a 401 that tells the client where to get a token (RFC 6750,
-// section 3). Every path sends it, because many clients do not request /v2/ first.
-// The code must be empty unless the client sent a token: clients that receive a code
-// do not try again.
-func (ex *exchange) challenge(code, format string, args ...any) *apiError {
-	c := fmt.Sprintf("Bearer realm=%q,service=%q", ex.origin.realm, service)
-	if ex.route.image != "" {
-		c += fmt.Sprintf(",scope=%q", "repository:"+ex.route.name()+":pull")
-	}
-	if code != "" {
-		c += fmt.Sprintf(",error=%q", code)
-	}
-	ex.w.Header()["Www-Authenticate"] = []string{c}
-	return refuse(unauthorized, format, args...)
-}
-
-// basicChallenge requests a user name and a password, for paths that clients open
-// without a token. A 401 requires a challenge (RFC 9110, section 15.5.2).
-func (ex *exchange) basicChallenge() {
-	ex.w.Header()["Www-Authenticate"] = []string{`Basic realm="dependency proxy", charset="UTF-8"`}
 }

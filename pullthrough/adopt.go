@@ -14,13 +14,13 @@ import (
 const adoptDelay = 2 * time.Second
 
 // Adoption migrates a cache of an earlier version, which linked content that an
-// upstream had confirmed only once. It keeps links to the trusted sources and drops
+// upstream had confirmed only once. It keeps links of the trusted sources and drops
 // others that are not proven; see [index.Index.Adopt]. The zero value is ready to
 // use.
 type Adoption struct {
-	mu      sync.Mutex
-	trusted []string
-	named   time.Time // of the last call of Trust
+	mu        sync.Mutex
+	trusted   []string
+	lastTrust time.Time
 }
 
 // Trust adds the sources of the first upstream of a site.
@@ -28,14 +28,14 @@ func (a *Adoption) Trust(sources []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.trusted = append(a.trusted, sources...)
-	a.named = time.Now()
+	a.lastTrust = time.Now()
 }
 
 // ready returns the trusted sources, or nil if some were added within adoptDelay.
 func (a *Adoption) ready() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.named.IsZero() || time.Since(a.named) < adoptDelay {
+	if a.lastTrust.IsZero() || time.Since(a.lastTrust) < adoptDelay {
 		return nil
 	}
 	return a.trusted
