@@ -12,7 +12,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
@@ -218,8 +217,9 @@ func (h *Handler) unavailable(action string, err error) *apiError {
 func authUnavailable(err error) *apiError {
 	e := refuse(unavailable, "authentication is temporarily unavailable; try again later")
 	e.cause, e.retryAfter = err, retrySoon
-	if trouble := (*gitlabapi.Trouble)(nil); errors.As(err, &trouble) && trouble.RetryAfter > 0 {
-		e.retryAfter = trouble.RetryAfter
+	var waits interface{ RetryAfter() time.Duration } // see directory.Directory
+	if errors.As(err, &waits) && waits.RetryAfter() > 0 {
+		e.retryAfter = waits.RetryAfter()
 	}
 	return e
 }
