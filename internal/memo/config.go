@@ -29,6 +29,10 @@ type Config[V any] struct {
 	// asked. The default is not to use it.
 	Stale time.Duration
 
+	// Unwaited is how long after a pause callers with an answer that is not stale
+	// do not wait for the next attempt: they get that answer. By default they wait.
+	Unwaited time.Duration
+
 	// Timeout bounds a question.
 	Timeout time.Duration
 

@@ -5,9 +5,8 @@
 // again and waits; if that fails, the old answer still serves until it is stale.
 // Refusals are answers too. Callers that need the same answer share one question,
 // and a caller that leaves does not end it for the others. After a failure the
-// service is left alone for a while, and callers with a usable answer do not wait
-// for the next attempt. The number of answers is bounded, and if need be their
-// weight.
+// service is left alone for a while. The number of answers is bounded, and if need
+// be their weight.
 //
 // A caller that asks by other means, such as in a queue of its own, uses
 // [Cache.Peek] and [Cache.Set].
@@ -23,7 +22,9 @@ package memo
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -31,11 +32,8 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// unwaited is how long after a pause callers with a usable answer do not wait for
-// the next attempt.
-const unwaited = 10 * time.Second
-
-// Question asks the service. Its context ends after the timeout of the cache.
+// Question asks the service. Its context ends after the timeout of the cache. If it
+// panics, all callers that wait for it panic.
 type Question[V any] func(context.Context) (V, error)
 
 // Cache remembers answers by key. Its methods may be called concurrently.
@@ -95,11 +93,14 @@ func (c *Cache[V]) get(ctx context.Context, key string, ask Question[V], fresh f
 		return none, fmt.Errorf("not asked again yet: %w", failure)
 	}
 	flight := c.ask(ctx, key, ask, fresh)
-	if usable && now.Before(paused.Add(unwaited)) {
+	if usable && now.Before(paused.Add(c.config.Unwaited)) {
 		return known.Value, known.Err
 	}
 	select {
 	case result := <-flight:
+		if p := (*panicked)(nil); errors.As(result.Err, &p) {
+			panic(p)
+		}
 		if result.Err == nil {
 			answer := result.Val.(Answer[V])
 			return answer.Value, answer.Err
@@ -127,7 +128,12 @@ func (c *Cache[V]) state(key string) (known Answer[V], ok bool, paused time.Time
 
 // ask starts a question, or joins the one that is under way for the key.
 func (c *Cache[V]) ask(ctx context.Context, key string, ask Question[V], fresh func(Answer[V]) bool) <-chan singleflight.Result {
-	return c.flights.DoChan(key, func() (any, error) {
+	return c.flights.DoChan(key, func() (_ any, err error) {
+		defer func() {
+			if value := recover(); value != nil { // singleflight would end the process
+				err = &panicked{value, debug.Stack()}
+			}
+		}()
 		// The caller may have looked just before another question ended.
 		if known, ok := c.Peek(key); ok && fresh(known) {
 			return known, nil
@@ -152,6 +158,14 @@ func (c *Cache[V]) ask(ctx context.Context, key string, ask Question[V], fresh f
 		return a, nil
 	})
 }
+
+// panicked carries the panic of a question to the callers that wait for it.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("%v\n\n%s", p.value, p.stack) }
 
 // failed remembers a failure. Without a pause there is nothing to remember.
 func (c *Cache[V]) failed(key string, err error, verdict Verdict, pause time.Duration) {

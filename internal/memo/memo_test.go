@@ -107,6 +107,7 @@ func TestCacheGetWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const takes = 5 * time.Second
 		c, s := newTestCache(), &fakeService{value: "alice", takes: takes}
+		c.config.Unwaited = 10 * time.Second
 		step := func(after time.Duration, wantErr error, wantTook time.Duration, wantAsked int32) {
 			t.Helper()
 			time.Sleep(after)

@@ -66,17 +66,17 @@ func judge(err error, cacheFor time.Duration) (memo.Verdict, time.Duration) {
 	switch {
 	case errors.As(err, &trouble):
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return memo.Failed, wait
+		return memo.Failed, 0
 	case errors.Is(err, directory.ErrThisRequest):
 		return memo.Refused, 0
 	default:
 		return memo.Refused, cacheFor
 	}
+	if !trouble.Away {
+		return memo.Failed, 0
+	}
 	if trouble.Wait > 0 {
 		wait = min(trouble.Wait, maxPause)
 	}
-	if trouble.Away {
-		return memo.AllFailed, wait
-	}
-	return memo.Failed, wait
+	return memo.AllFailed, wait
 }

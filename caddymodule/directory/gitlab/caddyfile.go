@@ -52,8 +52,9 @@ func (d *Directory) UnmarshalCaddyfile(disp *caddyfile.Dispenser) error {
 			}
 			return parse.At(disp, d.checkGroups())
 		},
-		"transport": func(disp *caddyfile.Dispenser) error {
-			return parse.ModuleOnce(disp, "http.reverse_proxy.transport.", "protocol", &d.TransportRaw)
+		"transport": func(disp *caddyfile.Dispenser) (err error) {
+			d.TransportRaw, err = parse.Module(disp, "http.reverse_proxy.transport.", "protocol")
+			return err
 		},
 	}); err != nil {
 		return err

@@ -14,6 +14,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 )
 
+// unwaited is how long after a failure known accounts do not wait for the server,
+// which may not respond again.
+const unwaited = 10 * time.Second
+
 // memories are the memories in use, by the configuration of the directory. They outlive
 // a configuration, so that a reload while no server can be reached denies nobody.
 var memories = pool.New[*memory](nil)
@@ -33,7 +37,8 @@ func (l *Directory) newMemory() (*memory, error) {
 	}
 	config := memo.Config[directory.Account]{
 		Size: 10_000, Fresh: time.Duration(l.CacheFor), Stale: time.Duration(l.Grace),
-		Timeout: 4 * time.Duration(l.Timeout), // to connect, and for a few questions
+		Timeout:  4 * time.Duration(l.Timeout), // to connect, and for a few questions
+		Unwaited: unwaited,
 	}
 	config.Judge = judge(config.Fresh)
 	m.accounts = memo.New(config)

@@ -38,8 +38,9 @@ func (o *Directory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"require":  o.unmarshalRequire,
 		"map":      o.unmarshalMap,
 		"max_age":  func(d *caddyfile.Dispenser) error { return parse.Duration(d, &o.MaxAge) },
-		"transport": func(d *caddyfile.Dispenser) error {
-			return parse.ModuleOnce(d, "http.reverse_proxy.transport.", "protocol", &o.TransportRaw)
+		"transport": func(d *caddyfile.Dispenser) (err error) {
+			o.TransportRaw, err = parse.Module(d, "http.reverse_proxy.transport.", "protocol")
+			return err
 		},
 	})
 	if err != nil {

@@ -48,11 +48,14 @@ var errUnsettled = errors.New("the file is being written")
 
 // open reads the file for the first time.
 func (f *usersFile) open() error {
-	info, err := os.Stat(f.path)
-	if err != nil {
-		return fmt.Errorf("users file: %w", err)
+	var info os.FileInfo
+	var content []byte
+	err := errUnsettled
+	for tries := 0; errors.Is(err, errUnsettled) && tries < 10; tries++ { // it may be replaced meanwhile
+		if info, err = os.Stat(f.path); err == nil {
+			content, err = f.read(info)
+		}
 	}
-	content, err := f.read(info)
 	if err != nil {
 		return fmt.Errorf("users file: %w", err)
 	}
