@@ -38,29 +38,6 @@ func TestBlockedNames(t *testing.T) {
 	}
 }
 
-// TestMisspelledEntries: roles are given to names as they are, and an entry that an
-// account differs from in spelling alone is told of: by the log once, and by explain.
-func TestMisspelledEntries(t *testing.T) {
-	l := ldaptest.New(t, true)
-	s := startWithAdmin(t, l.Directory(), users("zoe"), private("acme", "ldap:Alice", "ldap:bob", "zoe"), "admins ldap:ALICE static:alice")
-	for range 2 {
-		s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusForbidden, "DENIED")
-		s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
-	}
-	out, _ := s.command("explain", "--as", "ldap:alice", "--pull", "acme/alpine")
-	for _, entry := range []string{"ldap:Alice", "ldap:ALICE"} {
-		if n := strings.Count(s.logs(), `"entry":"`+entry+`","account":"ldap:alice"`); n != 1 {
-			t.Errorf("the log tells of %s %d times", entry, n)
-		}
-		if !strings.Contains(out, "the configuration lists "+entry) {
-			t.Errorf("explain prints %q", out)
-		}
-	}
-	if logs := s.logs(); strings.Contains(logs, `"entry":"ldap:bob"`) || strings.Contains(logs, `"entry":"static:alice"`) {
-		t.Error("the log tells of an entry that is as it should be, or of another directory")
-	}
-}
-
 // TestAccountsByName: commands name accounts as the configuration does, and a bare
 // name that could be several accounts' is an error that shows what to write.
 func TestAccountsByName(t *testing.T) {

@@ -1,133 +1,15 @@
 package caddymodule
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-	"github.com/spf13/cobra"
-
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
-
-// The paths of the admin API.
-const (
-	adminTokens      = "/dependency_proxy/tokens"
-	adminExplainPull = "/dependency_proxy/explain"
-	adminCacheStatus = "/dependency_proxy/cache"
-	adminCacheScrub  = "/dependency_proxy/cache/scrub"
-)
-
-// startWithAdmin is start with an admin endpoint.
-func startWithAdmin(t testing.TB, lines ...string) *site {
-	t.Helper()
-	s := newSite(t)
-	s.openAdmin()
-	s.load(lines...)
-	return s
-}
-
-// openAdmin makes the site's Caddy have an admin endpoint.
-func (s *site) openAdmin() {
-	s.t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	_ = free.Close()
-	s.admin = free.Addr().String()
-}
-
-// ask sends a request to the admin endpoint.
-func (s *site) ask(method, path, body string, changes ...with) answer {
-	s.t.Helper()
-	for tries := 0; ; tries++ {
-		request, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+s.admin+path, strings.NewReader(body))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if body != "" {
-			request.Header.Set("Content-Type", "application/json")
-		}
-		for _, change := range changes {
-			change(request)
-		}
-		response, err := client.Do(request)
-		if err == nil {
-			return s.finish(response)
-		}
-		if tries == 5 || !closing(err) {
-			s.t.Fatal(err)
-		}
-	}
-}
-
-// closing tells of a connection that the admin endpoint of the configuration
-// before has taken with it: after a reload it shares the port for a moment.
-func closing(err error) bool {
-	return err != nil && (strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer"))
-}
-
-// command carries out `caddy dependency-proxy` in this process, and returns what
-// it writes to the standard output and then to the standard error.
-func (s *site) command(args ...string) (string, error) {
-	s.t.Helper()
-	stdout, stderr, err := s.commandParts(args...)
-	return stdout + stderr, err
-}
-
-func (s *site) commandParts(args ...string) (stdout, stderr string, err error) {
-	s.t.Helper()
-	registered := caddycmd.Commands()["dependency-proxy"]
-	for tries := 0; ; tries++ {
-		root := &cobra.Command{Use: registered.Name}
-		registered.CobraFunc(root)
-		var out, errs bytes.Buffer
-		root.SetOut(&out)
-		root.SetErr(&errs)
-		root.SetArgs(append(args, "--address", s.admin))
-		err = root.ExecuteContext(s.t.Context())
-		if tries == 5 || !closing(err) {
-			return out.String(), errs.String(), err
-		}
-	}
-}
-
-func (s *site) mustCommand(args ...string) string {
-	s.t.Helper()
-	out, err := s.command(args...)
-	if err != nil {
-		s.t.Fatalf("%v: %v: %s", args, err, out)
-	}
-	return out
-}
-
-// create makes an access token by the command and returns it with its id. No
-// log may hold it.
-func (s *site) create(args ...string) (secret, id string) {
-	s.t.Helper()
-	stdout, stderr, err := s.commandParts(append([]string{"token", "create"}, args...)...)
-	secret = strings.TrimSuffix(stdout, "\n")
-	id, _ = accesstoken.Parse(secret)
-	if err != nil || id == "" || !strings.Contains(stderr, id) {
-		s.t.Fatalf("%v: %v: %q, %q", args, err, stdout, stderr)
-	}
-	s.secret(secret, secret[len(accesstoken.Prefix):])
-	return secret, id
-}
-
-// adminMessage is the error that the admin endpoint tells.
-func (a answer) adminMessage() string {
-	var body struct{ Error string }
-	_ = json.Unmarshal(a.body, &body)
-	return body.Error
-}
 
 // TestAdminErrors: what is wrong with a request is said, and changes nothing.
 func TestAdminErrors(t *testing.T) {
@@ -282,4 +164,30 @@ func TestCommands(t *testing.T) {
 		t.Errorf("nobody answers, and yet: %s", out)
 	}
 	s.admin = address
+}
+
+// TestEmptyParameters: a parameter or a flag that is there without a value, as of
+// a script whose variable is not set, does not mean everything.
+func TestEmptyParameters(t *testing.T) {
+	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
+	for _, query := range []string{"?account=", "?group=", "?account=alice&group="} {
+		if a := s.ask(http.MethodGet, adminTokens+query, ""); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.adminMessage(), "is empty") {
+			t.Errorf("%s: got %d %s, want 400", query, a.StatusCode, a.body)
+		}
+	}
+	if a := s.ask(http.MethodPost, adminTokens, `{"kind":"personal","account":"alice","groups":[]}`); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.adminMessage(), "list of groups is empty") {
+		t.Errorf("a token limited to no group: got %d %s, want 400", a.StatusCode, a.body)
+	}
+	for _, args := range [][]string{
+		{"token", "create", "--account", "alice", "--group", ""}, {"token", "create", "--account", "", "--group", "acme"},
+		{"token", "create", "--group", "acme", "--role", ""}, {"token", "create", "--group", "acme", "--lifetime", ""}, {"token", "create", "--group", "acme", "--scope", ""},
+		{"token", "list", "--account", ""}, {"token", "list", "--group", ""},
+	} {
+		if out, err := s.command(args...); err == nil || !strings.Contains(err.Error()+out, "is empty") {
+			t.Errorf("%q: got %v %s, want an error", args, err, out)
+		}
+	}
+	if list := s.mustCommand("token", "list"); strings.Count(list, "\n") != 1 {
+		t.Errorf("tokens were made: %s", list)
+	}
 }

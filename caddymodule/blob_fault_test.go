@@ -1,8 +1,6 @@
 package caddymodule
 
 import (
-	"errors"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,35 +9,6 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
-
-// breaks checks that a transfer visibly ends before its end, or at once. A
-// connection of its own keeps the client from trying again by itself.
-func (s *site) breaks(path string, changes ...with) {
-	s.t.Helper()
-	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+path, nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, change := range append(changes, as("alice")) {
-		change(request)
-	}
-	request.Close = true
-	client.CloseIdleConnections()
-	response, err := client.Do(request)
-	if errors.Is(err, io.EOF) {
-		return
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if response.StatusCode == http.StatusBadGateway { // it was found out before there was a header
-		s.finish(response).expect(s.t, http.StatusBadGateway, "UNAVAILABLE")
-		return
-	}
-	if a := s.finish(response); !errors.Is(a.err, io.ErrUnexpectedEOF) || int64(len(a.body)) >= response.ContentLength {
-		s.t.Errorf("%s: %d, %d of %d bytes, %v", path, a.StatusCode, len(a.body), response.ContentLength, a.err)
-	}
-}
 
 // TestCorruptBlob: bytes that are not what was asked for end in a broken
 // transfer and are not kept.
@@ -148,4 +117,67 @@ func TestDamagedCache(t *testing.T) {
 	s.load(lines...)
 	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).content(t, up.RawManifest("library/alpine", image.Manifest))
 	s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, layer)
+}
+
+// TestTruncatedFile: a file that the disk has cut is not served to a group that is
+// told its size only while it is asked for.
+func TestTruncatedFile(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 100_000)
+	d := up.PutBlob("library/alpine", layer)
+	s := start(t, users("alice"), private("red", "alice"), private("blue", "alice"), hub(up))
+	s.get(blobPath("red", "alpine", d), as("alice")).content(t, layer)
+	for _, group := range []string{"blue", "red"} {
+		s.awaitStored(string(d))
+		if err := os.Truncate(s.blobFile(d), 50_000); err != nil {
+			t.Fatal(err)
+		}
+		s.get(blobPath(group, "alpine", d), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; fwd=miss")
+	}
+	if !strings.Contains(s.logs(), "was damaged and is dropped") {
+		t.Error("not a word in the log")
+	}
+}
+
+// TestWrongSize: a HEAD that contradicts the known size of a blob confirms nothing.
+// A GET decides: if it is right the blob is served from what is here, else refused.
+func TestWrongSize(t *testing.T) {
+	for name, get := range map[string]bool{"HEAD lies": false, "both lie": true} {
+		t.Run(name, func(t *testing.T) {
+			up := registrytest.New(t)
+			layer := random(1, 100_000)
+			d := up.PutBlob("library/alpine", layer)
+			s := start(t, users("alice"), private("acme", "alice"), private("blue", "alice"), hub(up))
+			s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
+			s.awaitStored(string(d))
+			up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodHead && !get {
+					return false
+				}
+				w.Header().Set("Content-Length", "99999")
+				w.WriteHeader(http.StatusOK)
+				if r.Method != http.MethodHead {
+					_, _ = w.Write(layer[:99_999])
+				}
+				return true
+			})
+			up.Reset()
+			path := blobPath("blue", "alpine", d)
+			if get {
+				s.get(path, as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
+				s.head(path, as("alice")).expect(t, http.StatusBadGateway, "")
+				s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; hit")
+				return
+			}
+			s.get(path, as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; fwd=miss")
+			costs(t, up, "a lying HEAD", registrytest.Counts{BlobHead: 1, BlobGet: 1})
+			links, err := filepath.Glob(filepath.Join(s.cache, "links/blue/_/*/library/alpine/_/sha256", d.Encoded()))
+			if err != nil || len(links) != 1 {
+				t.Fatalf("links: %v, %v", links, err)
+			}
+			if got, err := os.ReadFile(links[0]); err != nil || string(got) != `{"size":100000,"proof":1}` {
+				t.Errorf("the link is %s, %v", got, err)
+			}
+		})
+	}
 }

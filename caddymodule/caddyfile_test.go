@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
 
 var update = flag.Bool("update", false, "write what is read from the Caddyfiles into the golden files")
@@ -76,17 +75,4 @@ func adapt(directive string) string {
 		return err.Error()
 	}
 	return strings.TrimSpace(out.String())
-}
-
-// TestNullInJSON: a null in a list is an error, not the end of the process.
-func TestNullInJSON(t *testing.T) {
-	for name, h := range map[string]*Handler{
-		"group":          {Groups: []*Group{nil}},
-		"upstream":       {Upstreams: []*Upstream{nil}},
-		"group upstream": {Groups: []*Group{{Path: "acme", Upstreams: []*GroupUpstream{nil}}}},
-	} {
-		if err := h.check(); err == nil || !strings.Contains(err.Error(), "is null") {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
 }

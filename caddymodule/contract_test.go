@@ -52,30 +52,6 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// sameHeaders checks that HEAD says what GET says.
-func sameHeaders(t testing.TB, get, head answer) {
-	t.Helper()
-	if len(head.body) > 0 {
-		t.Errorf("HEAD %s has a body", head.Request.URL)
-	}
-	if get.StatusCode != head.StatusCode {
-		t.Errorf("%s: GET is %d, HEAD %d", get.Request.URL, get.StatusCode, head.StatusCode)
-	}
-	for name := range merged(get.Header, head.Header) {
-		if g, h := get.Header.Get(name), head.Header.Get(name); name != "Date" && g != h {
-			t.Errorf("%s: GET has %s %q, HEAD %q", get.Request.URL, name, g, h)
-		}
-	}
-}
-
-func merged(a, b http.Header) http.Header {
-	c := a.Clone()
-	for name := range b {
-		c[name] = b[name]
-	}
-	return c
-}
-
 // TestUpstreamHeaders: of upstream's headers none is relayed but those that
 // the contract names.
 func TestUpstreamHeaders(t *testing.T) {
@@ -222,12 +198,5 @@ func TestUnknown(t *testing.T) {
 	// The GET that decides tells what is missing, and so do later HEADs that are believed.
 	for range 2 {
 		s.get(base+"none/manifests/latest", as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
-	}
-}
-
-func sameStatus(t *testing.T, get, head answer) {
-	t.Helper()
-	if head.StatusCode != get.StatusCode || len(head.body) != 0 {
-		t.Errorf("%s: GET is %d, HEAD %d with %d bytes", get.Request.URL, get.StatusCode, head.StatusCode, len(head.body))
 	}
 }

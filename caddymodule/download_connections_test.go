@@ -9,7 +9,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -112,12 +111,4 @@ func TestFinishAbandoned(t *testing.T) {
 			t.Errorf("%q: %+v, %v", test.line, f.Limits(), err)
 		}
 	}
-}
-
-// fills are those of the one storage in use.
-func (s *site) fills() (fills []fill.Progress) {
-	for _, c := range caches.All() {
-		fills = append(fills, c.blobs.Fills()...)
-	}
-	return fills
 }

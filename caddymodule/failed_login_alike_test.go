@@ -16,21 +16,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 )
 
-// spray tries one password with names at once, each from an address of its own, and
-// counts the answers.
-func (d *desk) spray(names []string, password string) map[int]int {
-	answers := make(chan answered)
-	for i, name := range names {
-		go func() { answers <- d.login(name, password, fmt.Sprint("198.51.100.", i)) }()
-	}
-	status := map[int]int{}
-	for range names {
-		status[(<-answers).status]++
-	}
-	time.Sleep(time.Minute)
-	return status
-}
-
 // TestFailedLoginsSprayed: one password tried with many names takes a hash for
 // each, whether or not there are such accounts.
 func TestFailedLoginsSprayed(t *testing.T) {

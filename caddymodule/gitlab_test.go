@@ -1,52 +1,11 @@
 package caddymodule
 
 import (
-	"encoding/base64"
 	"net/http"
-	"strings"
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
-
-// gitlabAt is the directive for an instance.
-func gitlabAt(t *testing.T, g *gitlabtest.GitLab, lines ...string) string {
-	t.Setenv("GITLAB_TOKEN", gitlabtest.ServiceToken)
-	return "directory gitlab " + g.URL() + " {\n token {env.GITLAB_TOKEN}\n" + strings.Join(lines, "\n") + "\n}\n"
-}
-
-// quickly makes changes at GitLab come through at once, as tests go.
-const quickly = "cache_for 20ms"
-
-// gitlabSite is a site that only GitLab's users log in to.
-func gitlabSite(t *testing.T, g *gitlabtest.GitLab, lines ...string) *site {
-	t.Helper()
-	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := newSite(t)
-	s.secret(gitlabtest.ServiceToken, "secret-that-must-not-leak")
-	s.load(append(lines, hub(up))...)
-	return s
-}
-
-func basic(name, secret string) with {
-	return func(r *http.Request) { r.SetBasicAuth(name, secret) }
-}
-
-// login gets a token for a GitLab credential.
-func (s *site) login(name, secret string) string {
-	s.t.Helper()
-	s.secret(base64.StdEncoding.EncodeToString([]byte(name + ":" + secret)))
-	return s.get(auth, basic(name, secret)).expect(s.t, http.StatusOK, "").tokens().Token
-}
-
-// may tells the status of a pull from each group.
-func (s *site) may(group string, status int, changes ...with) {
-	s.t.Helper()
-	code := map[int]string{200: "", 401: "UNAUTHORIZED", 403: "DENIED", 503: "UNAVAILABLE"}[status]
-	s.get(manifestPath(group, "alpine", "3.20"), changes...).expect(s.t, status, code)
-}
 
 // TestGitLabGroups: membership and visibility are those at GitLab, including
 // subgroups.

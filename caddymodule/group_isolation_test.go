@@ -6,8 +6,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -43,22 +41,6 @@ func TestDigestIsNoCapability(t *testing.T) {
 	pull(t, s, "blue", "team/secret", "1", as("bob"))
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
 		t.Errorf("and is asked about again: %+v", counts)
-	}
-}
-
-// pull gets an image as a client does, by tag, and checks it.
-func pull(t testing.TB, s *site, group, image, tag string, who with) {
-	t.Helper()
-	m := s.get(manifestPath(group, image, tag), who).expect(t, http.StatusOK, "")
-	if d := digest.FromBytes(m.body); string(d) != m.Header.Get("Docker-Content-Digest") {
-		t.Errorf("the manifest of %s has the digest %s and not %s", image, d, m.Header.Get("Docker-Content-Digest"))
-	}
-	for _, d := range blobsOf(t, m.body) {
-		b := s.get(blobPath(group, image, d), who).expect(t, http.StatusOK, "")
-		if digest.FromBytes(b.body) != d {
-			t.Errorf("%d bytes are not %s", len(b.body), d)
-		}
-		s.awaitStored(string(d))
 	}
 }
 

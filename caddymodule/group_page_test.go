@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"bytes"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -128,4 +130,35 @@ func TestPurgeFreesDisk(t *testing.T) {
 	if counts := up.Counts(); counts != (registrytest.Counts{}) || !s.isStored(shared.Layers[0]) {
 		t.Errorf("another group's have gone too: %+v", counts)
 	}
+}
+
+// TestPurgeQuery: only an image that is named, or no parameter at all, purges
+// anything.
+func TestPurgeQuery(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	s := start(t, users("alice", "bob"), roles, hub(up))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	links := func() int { return strings.Count(strings.Join(s.stored(), "\n"), "links/") }
+	before := links()
+	purge := func(query string, status int) answer {
+		t.Helper()
+		return s.get("/acme/dependency_proxy/cache"+query, method(http.MethodDelete), as("bob")).
+			expect(t, status, map[int]string{400: "UNSUPPORTED", 202: ""}[status])
+	}
+	for query, want := range map[string]string{
+		"?image=": "the parameter image is empty", "?image": "the parameter image is empty",
+		"?Image=alpine": "'Image'", "?images=alpine": "'images'", "?image=alpine&image=": "twice", "?image=&x=1": "'x'", "?image=%zz": "cannot be read", "?image=alpine;x=1": "cannot be read",
+	} {
+		if _, message := purge(query, 400).problem(); !strings.Contains(message, want) {
+			t.Errorf("%s: got %q, want %q", query, message, want)
+		}
+	}
+	if n := links(); n != before || before == 0 {
+		t.Errorf("%d links are left of %d", n, before)
+	}
+	if a := purge("?image=alpine", 202); bytes.Contains(a.body, []byte(`:0}`)) {
+		t.Errorf("an image is not purged: %s", a.body)
+	}
+	purge("", 202)
 }

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,16 +10,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
-
-// sends makes a request one with a body of JSON.
-func sends(verb, body string) with {
-	return func(r *http.Request) {
-		r.Method, r.Body, r.ContentLength = verb, io.NopCloser(strings.NewReader(body)), int64(len(body))
-		r.Header.Set("Content-Type", "application/json")
-	}
-}
-
-const roles = "group acme {\n members alice\n maintainers bob\n owners carol\n}\n"
 
 // TestGroupPaths: who is asked for a login how, and who may do what.
 func TestGroupPaths(t *testing.T) {

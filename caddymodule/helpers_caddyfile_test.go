@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"os"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -123,4 +125,33 @@ func jsonWithout(t *testing.T, config []byte, field string) []byte {
 		t.Fatal(err)
 	}
 	return out
+}
+
+const roles = "group acme {\n members alice\n maintainers bob\n owners carol\n}\n"
+
+const trustFront = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
+
+// usersText is a users file of these accounts.
+func usersText(names ...string) string {
+	var text strings.Builder
+	for _, name := range names {
+		text.WriteString(name + ":" + hash(passwordOf(name)) + "\n")
+	}
+	return text.String()
+}
+
+// settled makes a file look as if nobody were still writing it.
+func settled(t *testing.T, name string) {
+	t.Helper()
+	past := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(name, past, past); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

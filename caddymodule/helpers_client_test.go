@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -202,4 +203,69 @@ func blobPath[D ~string](group, image string, digest D) string {
 // idToken logs in with an id token.
 func idToken(raw string) with {
 	return func(r *http.Request) { r.SetBasicAuth("ci", raw) }
+}
+
+// sameHeaders checks that HEAD says what GET says.
+func sameHeaders(t testing.TB, get, head answer) {
+	t.Helper()
+	if len(head.body) > 0 {
+		t.Errorf("HEAD %s has a body", head.Request.URL)
+	}
+	if get.StatusCode != head.StatusCode {
+		t.Errorf("%s: GET is %d, HEAD %d", get.Request.URL, get.StatusCode, head.StatusCode)
+	}
+	for name := range merged(get.Header, head.Header) {
+		if g, h := get.Header.Get(name), head.Header.Get(name); name != "Date" && g != h {
+			t.Errorf("%s: GET has %s %q, HEAD %q", get.Request.URL, name, g, h)
+		}
+	}
+}
+
+func merged(a, b http.Header) http.Header {
+	c := a.Clone()
+	for name := range b {
+		c[name] = b[name]
+	}
+	return c
+}
+
+func sameStatus(t *testing.T, get, head answer) {
+	t.Helper()
+	if head.StatusCode != get.StatusCode || len(head.body) != 0 {
+		t.Errorf("%s: GET is %d, HEAD %d with %d bytes", get.Request.URL, get.StatusCode, head.StatusCode, len(head.body))
+	}
+}
+
+func basic(name, secret string) with {
+	return func(r *http.Request) { r.SetBasicAuth(name, secret) }
+}
+
+// login gets a token for a GitLab credential.
+func (s *site) login(name, secret string) string {
+	s.t.Helper()
+	s.secret(base64.StdEncoding.EncodeToString([]byte(name + ":" + secret)))
+	return s.get(auth, basic(name, secret)).expect(s.t, http.StatusOK, "").tokens().Token
+}
+
+// from gives a request the address that a trusted proxy in front tells.
+func from(address string) with { return header("X-Forwarded-For", address) }
+
+// auth is the URL of the token service with the service's name.
+const auth = "/jwt/auth?service=dependency_proxy"
+
+// loginForm returns the form of the password grant with more fields.
+func loginForm(name, password string, more ...string) url.Values {
+	fields := url.Values{"grant_type": {"password"}, "service": {service}, "client_id": {"docker"}, "username": {name}, "password": {password}}
+	for i := 0; i < len(more); i += 2 {
+		fields.Add(more[i], more[i+1])
+	}
+	return fields
+}
+
+// sends makes a request one with a body of JSON.
+func sends(verb, body string) with {
+	return func(r *http.Request) {
+		r.Method, r.Body, r.ContentLength = verb, io.NopCloser(strings.NewReader(body)), int64(len(body))
+		r.Header.Set("Content-Type", "application/json")
+	}
 }

@@ -1,19 +1,15 @@
 package caddymodule
 
 import (
-	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,36 +17,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
-
-// TestMain keeps Caddy out of the home of whoever runs the tests, and the tests
-// off the network: they name hosts by loopback addresses, so whoever asks for
-// the address of a name is about to leave the machine.
-func TestMain(m *testing.M) {
-	var asked atomic.Bool
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-		asked.Store(true)
-		return nil, errors.New("tests look up no names")
-	}}
-	home, err := os.MkdirTemp("", "caddy-home-")
-	if err != nil {
-		panic(err)
-	}
-	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
-		_ = os.Setenv(name, home)
-	}
-	answerLogins = access.Times{Failed: 2 * time.Millisecond, Checked: 20 * time.Second}
-	code := m.Run()
-	_ = os.RemoveAll(home)
-	if asked.Load() && code == 0 {
-		fmt.Fprintln(os.Stderr, "a test has looked up a host name")
-		code = 1
-	}
-	os.Exit(code)
-}
 
 // site is a Caddy that runs in this process with one site on the loopback.
 // There is one at a time, so tests that use it are not parallel.
@@ -271,37 +239,6 @@ func (s *site) checkLogs() {
 	}
 	if found := upstreamToken.FindString(logs); found != "" {
 		s.t.Errorf("the log shows a token of upstream's: %s", found)
-	}
-}
-
-// stored lists the files below the cache.
-func (s *site) stored() []string {
-	s.t.Helper()
-	var names []string
-	err := filepath.WalkDir(s.cache, func(name string, entry os.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() {
-			name, err = filepath.Rel(s.cache, name)
-			names = append(names, name)
-		}
-		return err
-	})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return names
-}
-
-// awaitStored waits until content is on disk, which is after clients have got
-// it, and its fill has ended: until then a request may join that.
-func (s *site) awaitStored(digests ...string) {
-	s.t.Helper()
-	for _, digest := range digests {
-		algorithm, hex, _ := strings.Cut(digest, ":")
-		name := filepath.Join(s.cache, "blobs", algorithm, hex[:2], hex)
-		eventually(s.t, digest+" is stored", func() bool {
-			_, err := os.Stat(name)
-			return err == nil && !slices.ContainsFunc(s.fills(), func(f fill.Progress) bool { return string(f.Digest) == digest })
-		})
 	}
 }
 

@@ -14,23 +14,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// ldapSite starts a site with groups that nobody is a member of but by LDAP.
-func ldapSite(t testing.TB, lines ...string) *site {
-	s := newSite(t)
-	s.secret(ldaptest.ServicePassword)
-	s.load(append(lines, private("acme"), private("tools"))...)
-	return s
-}
-
 func loginAs(name, password string) with {
 	return func(r *http.Request) { r.SetBasicAuth(name, password) }
-}
-
-// status of what a request to the registry gets that goes no further than the
-// decision: 404 for an image that a group may pull and upstream does not have.
-func pulls(s *site, group string, who with) int {
-	s.t.Helper()
-	return s.get(manifestPath(group, "alpine", "3.20"), who).StatusCode
 }
 
 // TestLDAPDirectory: logins by search and bind, roles by groups, and changes
@@ -217,4 +202,17 @@ func TestLDAPTime(t *testing.T) {
 	if dns, filters := l.Heard(); len(dns)+len(filters) > 0 {
 		t.Errorf("asked again: %q, %q", dns, filters)
 	}
+}
+
+// TestLDAPRecycledName: an access token belongs to an entry, and ends when
+// another entry gets its name.
+func TestLDAPRecycledName(t *testing.T) {
+	l := ldaptest.New(t, true)
+	s := startWithAdmin(t, l.Directory("cache_for 1ns"), private("acme"))
+	secret, _ := s.create("--account", "bob")
+	s.get("/v2/", loginAs("x", secret)).expect(t, http.StatusOK, "")
+	l.Remove("uid=bob," + ldaptest.People)
+	s.get("/v2/", loginAs("x", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	l.Put("uid=bob,"+ldaptest.People, "uid", "bob", "userPassword", "another", "entryUUID", "uuid-other")
+	s.get("/v2/", loginAs("x", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }

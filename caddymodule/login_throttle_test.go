@@ -13,11 +13,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 )
 
-// from gives a request the address that a trusted proxy in front tells.
-func from(address string) with { return header("X-Forwarded-For", address) }
-
-const trustFront = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
-
 // TestThrottledLogins: what clients are told, at all places where they log in,
 // and who is not affected.
 func TestThrottledLogins(t *testing.T) {
@@ -136,13 +131,6 @@ func TestBusyLogins(t *testing.T) {
 	}
 }
 
-// useQueue sets the queue of the process.
-func useQueue(q *password.Queue) (restore func()) {
-	before := password.DefaultQueue
-	password.DefaultQueue = q
-	return func() { password.DefaultQueue = before }
-}
-
 // TestAbandonedLogins: a client that does not stay for the answer pays for its
 // guess all the same.
 func TestAbandonedLogins(t *testing.T) {
@@ -186,37 +174,4 @@ func TestAbandonedLogins(t *testing.T) {
 		return strings.Count(s.logs(), `"reason":"wrong password"`) == documentedAddressBurst
 	})
 	s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice")))).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
-}
-
-// TestProxyWarning: behind a trusted proxy whose X-Forwarded-For clients may begin
-// themselves, the log says once for each configuration what to write.
-func TestProxyWarning(t *testing.T) {
-	s := newSite(t)
-	other := newSite(t)
-	_, port, _ := strings.Cut(other.host, ":")
-	s.after = "http://:" + port + " {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem " + s.cache + " {\n reserve off\n}\n" + users("alice") + private("acme", "alice") + "}\n}\n"
-	lines := []string{users("alice"), private("acme", "alice")}
-	warned := func() int { return strings.Count(s.logs(), "write trusted_proxies_strict") }
-	for _, row := range []struct {
-		globals string
-		more    int // warnings
-	}{
-		{"", 0}, {trustFront, 1}, {"servers {\n trusted_proxies static 192.0.2.1/32\n}", 0},
-		{"servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n}", 0}, {trustFront, 1},
-	} {
-		before := warned()
-		s.globals = row.globals
-		s.load(lines...)
-		if got := warned() - before; got != 0 {
-			t.Errorf("%q: got %d warnings before any request", row.globals, got)
-		}
-		for range 3 {
-			s.get("/v2/").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-			s.get(auth, as("alice"), from("192.0.2.7")).expect(t, http.StatusOK, "")
-			other.get("/v2/").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-		}
-		if got := warned() - before; got != row.more {
-			t.Errorf("%q: got %d warnings, want %d", row.globals, got, row.more)
-		}
-	}
 }

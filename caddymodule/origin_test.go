@@ -118,3 +118,27 @@ func TestConfiguredRealm(t *testing.T) {
 		s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
 	}
 }
+
+// TestForwardedLast: of several values, in one header or in several, that of the
+// proxy next to the site counts.
+func TestForwardedLast(t *testing.T) {
+	s := newSite(t)
+	s.globals = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
+	s.load(users("alice"), private("acme", "alice"))
+	for _, row := range []struct {
+		hosts, schemes []string
+		want           string
+	}{
+		{[]string{"evil.example", "registry.example.com"}, []string{"http", "https"}, "https://registry.example.com/jwt/auth"},
+		{[]string{"evil.example, evil.example", "registry.example.com"}, []string{"http, https"}, "https://registry.example.com/jwt/auth"},
+		{[]string{"evil.example", "evil.example,registry.example.com"}, []string{"https", "http"}, "http://registry.example.com/jwt/auth"},
+		{[]string{"evil.example", ""}, []string{"https"}, "https://" + s.host + "/jwt/auth"},
+	} {
+		a := s.get("/v2/", func(r *http.Request) {
+			r.Header["X-Forwarded-Host"], r.Header["X-Forwarded-Proto"] = row.hosts, row.schemes
+		})
+		if got := realmOf(a.expect(t, http.StatusUnauthorized, "UNAUTHORIZED")); got != row.want {
+			t.Errorf("%q, %q: got realm %q, want %q", row.hosts, row.schemes, got, row.want)
+		}
+	}
+}

@@ -1,39 +1,14 @@
 package caddymodule
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
-
-func blobsOf(t testing.TB, manifest []byte) []digest.Digest {
-	t.Helper()
-	var m v1.Manifest
-	if err := json.Unmarshal(manifest, &m); err != nil {
-		t.Fatal(err)
-	}
-	blobs := []digest.Digest{m.Config.Digest}
-	for _, layer := range m.Layers {
-		blobs = append(blobs, layer.Digest)
-	}
-	return blobs
-}
-
-// costs checks what upstream was asked since the last time.
-func costs(t *testing.T, up *registrytest.Registry, what string, want registrytest.Counts) {
-	t.Helper()
-	got := up.Counts()
-	up.Reset()
-	if got.BlobBytes = 0; got != want {
-		t.Errorf("%s costs %+v instead of %+v", what, got, want)
-	}
-}
 
 // TestColdAndWarm: what a pull costs upstream.
 func TestColdAndWarm(t *testing.T) {

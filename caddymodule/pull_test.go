@@ -9,6 +9,11 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"context"
+	"strings"
+	"sync/atomic"
+	"time"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -84,4 +89,92 @@ func TestPullFromWebPage(t *testing.T) {
 		up.Heal()
 	}
 	pull(t, s, "blue", "team/app", "1", as("alice"))
+}
+
+// An upstream that does not answer is asked a limited number of questions at a time
+// for a group, even if the clients do not wait. Another group's pull is not delayed.
+func TestPullQuestionsAreLimitedByGroup(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 50_000))
+	s := start(t, users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(up))
+	token := s.token("alice")
+	const atOnce = 64 // as pullthrough.Questions has it
+	var now, most atomic.Int32
+	gate := make(chan struct{})
+	up.SetFault(func(_ http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "library/odd") {
+			return false
+		}
+		n := now.Add(1)
+		for was := most.Load(); n > was && !most.CompareAndSwap(was, n); was = most.Load() {
+		}
+		select {
+		case <-gate:
+		case <-r.Context().Done():
+		}
+		now.Add(-1)
+		return false
+	})
+	together(200, func(i int) {
+		d := digest.FromString(fmt.Sprint(i))
+		path := []string{manifestPath("red", "odd", string(d)), blobPath("red", "odd", d), "/v2/red" + infix + "odd/referrers/" + string(d)}[i%3]
+		r, err := http.NewRequestWithContext(t.Context(), []string{http.MethodGet, http.MethodHead, http.MethodGet}[i%3], s.url+path, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		bearer(token)(r)
+		if response, err := http.DefaultClient.Do(r.WithContext(ctx)); err == nil {
+			_ = response.Body.Close()
+		}
+	})
+	if n := most.Load(); n != atOnce {
+		t.Errorf("got %d questions at once, want %d", n, atOnce)
+	}
+	begin := time.Now()
+	pull(t, s, "blue", "alpine", "3.20", as("bob"))
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("the other group's pull took %v, want less than 10s", took)
+	}
+	close(gate)
+	eventually(t, "no question waits", func() bool { return now.Load() == 0 })
+	pull(t, s, "red", "alpine", "3.20", bearer(token))
+}
+
+// If upstream does not tell the size of a blob, the blob is downloaded once to learn
+// it. Each group then gets the size by HEAD and by GET if its own repository contains
+// the blob.
+func TestPullBlobOfUnknownSize(t *testing.T) {
+	const size = 300_000
+	layer := random(2, size)
+	// Beside the GET that downloads the blob, a HEAD for an unknown size makes one
+	// that is closed at once.
+	for first, gets := range map[string]int{"head": 2, "get": 1} {
+		t.Run(first, func(t *testing.T) {
+			up := registrytest.New(t, registrytest.WithoutLength())
+			d := string(up.PutBlob("library/alpine", layer))
+			s := start(t, users("alice"), private("acme", "alice"), private("other", "alice"), hub(up))
+			length := strconv.Itoa(size)
+			for _, group := range []string{"acme", "other"} {
+				path := blobPath(group, "alpine", d)
+				if first == "get" {
+					s.get(path, as("alice")).content(t, layer).has(t, "Content-Length", length)
+				}
+				s.head(path, as("alice")).expect(t, 200, "").has(t, "Content-Length", length)
+				s.get(path, as("alice")).content(t, layer).has(t, "Content-Length", length)
+				s.awaitStored(d)
+			}
+			if got := up.Counts().BlobGet; got != gets {
+				t.Errorf("got %d GETs, want %d", got, gets)
+			}
+			up.Reset()
+			s.head(blobPath("other", "alpine", d), as("alice")).has(t, "Content-Length", length).has(t, "Cache-Status", "dependency-proxy; hit")
+			if counts := up.Counts(); counts != (registrytest.Counts{}) {
+				t.Errorf("got requests %+v for a known size, want none", counts)
+			}
+			s.head(blobPath("acme", "other", d), as("alice")).expect(t, 404, "")
+		})
+	}
 }

@@ -8,29 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/go-digest"
+	"strconv"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
-
-// blobFile is where content is.
-func (s *site) blobFile(d digest.Digest) string {
-	return filepath.Join(s.cache, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
-}
-
-func (s *site) isStored(d digest.Digest) bool {
-	_, err := os.Stat(s.blobFile(d))
-	return err == nil
-}
-
-// totals are what groups have, as last measured.
-func totals() (totals map[string]blobcache.Total) {
-	for _, q := range quotas.All() {
-		totals = q.quotas.Totals()
-	}
-	return totals
-}
 
 // TestQuota: a group that has too much loses what it pulled least recently, and
 // another group that has the same does not.
@@ -114,65 +95,50 @@ func TestHeadIsAUse(t *testing.T) {
 	}
 }
 
-// TestTruncatedFile: a file that the disk has cut is not served to a group that is
-// told its size only while it is asked for.
-func TestTruncatedFile(t *testing.T) {
-	up := registrytest.New(t)
-	layer := random(1, 100_000)
-	d := up.PutBlob("library/alpine", layer)
-	s := start(t, users("alice"), private("red", "alice"), private("blue", "alice"), hub(up))
-	s.get(blobPath("red", "alpine", d), as("alice")).content(t, layer)
-	for _, group := range []string{"blue", "red"} {
-		s.awaitStored(string(d))
-		if err := os.Truncate(s.blobFile(d), 50_000); err != nil {
-			t.Fatal(err)
+// TestClaimIsNoUse: a tag of an upstream that names content of another upstream does
+// not keep that content from being evicted. A pull of the content does.
+func TestClaimIsNoUse(t *testing.T) {
+	red, evil := registrytest.New(t), registrytest.New(t)
+	lines := []string{users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), at(blue, evil.URL())}
+	s := start(t, lines...)
+	image := red.PutImage("team/secret", "1", random(1, 5000))
+	pull(t, s, "red", "team/secret", "1", as("alice"))
+	evil.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Docker-Content-Digest", string(image.Manifest))
+		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(red.RawManifest("team/secret", image.Manifest))))
+		return true
+	})
+	idle := func(path, name string) bool {
+		t.Helper()
+		s.stop()
+		then := make(map[string]time.Time)
+		for _, d := range append(image.Layers, image.Manifest) {
+			info, err := os.Stat(s.blobFile(d))
+			if err != nil {
+				t.Fatal(err)
+			}
+			then[s.blobFile(d)] = info.ModTime().Add(-48 * time.Hour)
+			if err := os.Chtimes(s.blobFile(d), time.Time{}, then[s.blobFile(d)]); err != nil {
+				t.Fatal(err)
+			}
 		}
-		s.get(blobPath(group, "alpine", d), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; fwd=miss")
+		s.load(lines...)
+		s.head(path, as(name)).expect(t, http.StatusOK, "")
+		s.stop()
+		for name, at := range then {
+			if info, err := os.Stat(name); err != nil || !info.ModTime().Equal(at) {
+				return false
+			}
+		}
+		return true
 	}
-	if !strings.Contains(s.logs(), "was damaged and is dropped") {
-		t.Error("not a word in the log")
-	}
-}
-
-// TestWrongSize: a HEAD that contradicts the known size of a blob confirms nothing.
-// A GET decides: if it is right the blob is served from what is here, else refused.
-func TestWrongSize(t *testing.T) {
-	for name, get := range map[string]bool{"HEAD lies": false, "both lie": true} {
-		t.Run(name, func(t *testing.T) {
-			up := registrytest.New(t)
-			layer := random(1, 100_000)
-			d := up.PutBlob("library/alpine", layer)
-			s := start(t, users("alice"), private("acme", "alice"), private("blue", "alice"), hub(up))
-			s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
-			s.awaitStored(string(d))
-			up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
-				if r.Method != http.MethodHead && !get {
-					return false
-				}
-				w.Header().Set("Content-Length", "99999")
-				w.WriteHeader(http.StatusOK)
-				if r.Method != http.MethodHead {
-					_, _ = w.Write(layer[:99_999])
-				}
-				return true
-			})
-			up.Reset()
-			path := blobPath("blue", "alpine", d)
-			if get {
-				s.get(path, as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
-				s.head(path, as("alice")).expect(t, http.StatusBadGateway, "")
-				s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; hit")
-				return
-			}
-			s.get(path, as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; fwd=miss")
-			costs(t, up, "a lying HEAD", registrytest.Counts{BlobHead: 1, BlobGet: 1})
-			links, err := filepath.Glob(filepath.Join(s.cache, "links/blue/_/*/library/alpine/_/sha256", d.Encoded()))
-			if err != nil || len(links) != 1 {
-				t.Fatalf("links: %v, %v", links, err)
-			}
-			if got, err := os.ReadFile(links[0]); err != nil || string(got) != `{"size":100000,"proof":1}` {
-				t.Errorf("the link is %s, %v", got, err)
-			}
-		})
+	for _, reference := range []string{"1", string(image.Manifest)} {
+		if !idle(manifestPath("blue", blue+"/x/y", reference), "bob") {
+			t.Errorf("%s: what an upstream only says to have counts as used", reference)
+		}
+		if idle(manifestPath("red", "team/secret", reference), "alice") {
+			t.Errorf("%s: what was asked for does not count as used", reference)
+		}
 	}
 }

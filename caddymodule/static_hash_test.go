@@ -15,6 +15,11 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"golang.org/x/crypto/bcrypt"
 
+	"encoding/base64"
+	"strings"
+
+	"golang.org/x/crypto/argon2"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
@@ -124,5 +129,52 @@ func TestFeignLocally(t *testing.T) {
 	}
 	if n := hexCompared.Load(); n == 0 || n == 50 {
 		t.Errorf("got %d of 50 logins compared by the module, want some", n)
+	}
+}
+
+// TestLongPasswords: bcrypt reads 72 bytes, so more than that is no password
+// of a bcrypt hash, whatever it begins with; argon2id reads all.
+func TestLongPasswords(t *testing.T) {
+	long := strings.Repeat("p", 72)
+	salt := []byte("sixteen bytes...")
+	key := argon2.IDKey([]byte(long+"p"), salt, 1, 8, 1, 32)
+	argon2id := fmt.Sprintf("$argon2id$v=19$m=8,t=1,p=1$%s$%s", base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+	s := start(t, "user alice "+hash(long), "user bob "+argon2id, private("acme", "alice", "bob"))
+	s.secret(long)
+	for _, row := range []struct {
+		name, password string
+		status         int
+	}{
+		{"alice", long, 200}, {"alice", long + "p", 401}, {"alice", long + strings.Repeat("x", 1000), 401}, {"alice", long[1:], 401},
+		{"bob", long + "p", 200}, {"bob", long, 401}, {"bob", long + "pp", 401}, {"bob", long + "p", 200},
+	} {
+		if a := s.get("/jwt/auth", form(loginForm(row.name, row.password))); a.StatusCode != row.status {
+			t.Errorf("%s with %d bytes: %d instead of %d", row.name, len(row.password), a.StatusCode, row.status)
+		}
+	}
+}
+
+// TestHashesPerLogin: a wrong password costs one hash whether the account
+// exists or not, and none again within a minute; a right one costs one, and none from then on.
+func TestHashesPerLogin(t *testing.T) {
+	anns := rand.Text()
+	a := access.NewAccounts(access.Config{})
+	a.Add("static", hexStatic(t, &static.User{Name: "ann", Hash: hexOf(anns)}, &static.User{Name: "ben", Hash: hexOf("ben's")}))
+	long := strings.Repeat("x", 73)
+	for _, row := range []struct {
+		name, password string
+		err            error
+		hashes         int32
+	}{
+		{"ann", "wrong", directory.ErrWrongPassword, 1}, {"ann", "wrong", directory.ErrWrongPassword, 0}, // that it is wrong is remembered
+		{"nobody", "wrong", directory.ErrUnknownAccount, 1}, {"nobody", "wrong", directory.ErrUnknownAccount, 0}, {"", "", directory.ErrUnknownAccount, 1},
+		{"ann", long, directory.ErrWrongPassword, 1}, {"nobody", long, directory.ErrUnknownAccount, 1},
+		{"ann", anns, nil, 1}, {"ann", anns, nil, 0}, {"ben", anns, directory.ErrWrongPassword, 1}, {"ann", "wrong too", directory.ErrWrongPassword, 1},
+	} {
+		hexCompared.Store(0)
+		_, err := a.Authenticate(t.Context(), directory.Login{Name: row.name, Password: row.password})
+		if !errors.Is(err, row.err) || hexCompared.Load() != row.hashes {
+			t.Errorf("%s with %.10q: %v after %d hashes, instead of %v after %d", row.name, row.password, err, hexCompared.Load(), row.err, row.hashes)
+		}
 	}
 }

@@ -11,31 +11,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// usersText is a users file of these accounts.
-func usersText(names ...string) string {
-	var text strings.Builder
-	for _, name := range names {
-		text.WriteString(name + ":" + hash(passwordOf(name)) + "\n")
-	}
-	return text.String()
-}
-
-// settled makes a file look as if nobody were still writing it.
-func settled(t *testing.T, name string) {
-	t.Helper()
-	past := time.Now().Add(-time.Minute)
-	if err := os.Chtimes(name, past, past); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func write(t *testing.T, name, text string) {
-	t.Helper()
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestUsersFile: however a users file is replaced, the accounts are those of
 // its last complete version within a second, and a reload changes nothing.
 func TestUsersFile(t *testing.T) {

@@ -195,32 +195,3 @@ func TestSequences(t *testing.T) {
 		}
 	}
 }
-
-// TestKeysAreMadeLate: a configuration that is only looked at, or loaded and
-// never asked for a token, leaves no key behind.
-func TestKeysAreMadeLate(t *testing.T) {
-	s := newSite(t)
-	lines := []string{users("alice"), private("acme", "alice")}
-	if err := s.validate(lines...); err != nil {
-		t.Fatal(err)
-	}
-	if keys := s.keys(); len(keys) > 0 {
-		t.Errorf("validating has made %v", keys)
-	}
-	s.load(lines...)
-	s.get("/jwt/keys").content(t, []byte(`{"keys":[]}`))
-	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
-	s.get("/v2/", bearer("a.b.c")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	if keys := s.keys(); len(keys) > 0 {
-		t.Errorf("nobody has asked for a token, and there are %v", keys)
-	}
-	first := s.token("alice")
-	s.load(append(lines, "token {\n rotate 1d\n}")...)
-	s.get("/v2/", bearer(first)).expect(t, http.StatusOK, "")
-	s.restart(lines...)
-	s.get("/v2/", bearer(first)).expect(t, http.StatusOK, "")
-	s.token("alice")
-	if keys := s.keys(); len(keys) != 1 {
-		t.Errorf("keys: %v", keys)
-	}
-}

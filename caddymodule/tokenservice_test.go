@@ -9,20 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"fmt"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
-
-const auth = "/jwt/auth?service=dependency_proxy"
-
-// login is the form of the password grant.
-func loginForm(name, password string, more ...string) url.Values {
-	fields := url.Values{"grant_type": {"password"}, "service": {service}, "client_id": {"docker"}, "username": {name}, "password": {password}}
-	for i := 0; i < len(more); i += 2 {
-		fields.Add(more[i], more[i+1])
-	}
-	return fields
-}
 
 // TestTokenAnswer: the fields that clients read, and of which type.
 func TestTokenAnswer(t *testing.T) {
@@ -245,23 +236,32 @@ func TestRefreshTokens(t *testing.T) {
 	s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusOK, "")
 }
 
-// TestKeys: the public keys are there for others to verify tokens with, and
-// only the public ones.
-func TestKeys(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"))
-	raw := s.token("alice")
-	a := s.get("/jwt/keys").expect(t, http.StatusOK, "").has(t, "Content-Type", "application/jwk-set+json")
-	var set struct{ Keys []map[string]string }
-	if err := json.Unmarshal(a.body, &set); err != nil || len(set.Keys) != 1 {
-		t.Fatalf("%v: %s", err, a.body)
+// TestTokenServiceChallenge: every 401 of the token service, and no other answer
+// of it, has a Basic challenge; the body is what it was without.
+func TestTokenServiceChallenge(t *testing.T) {
+	s := start(t, users("alice", "bob"), private("acme", "alice"), "blocked bob", "token {\n refresh_tokens on\n}")
+	const wrong = `{"errors":[{"code":"UNAUTHORIZED","message":"wrong user name or password","detail":null}]}`
+	for name, row := range map[string]struct {
+		changes []with
+		body    string
+	}{
+		"no login":         {nil, `{"errors":[{"code":"UNAUTHORIZED","message":"log in with: docker login ` + s.host + `","detail":null}]}`},
+		"wrong password":   {[]with{basic("alice", "wrong")}, wrong},
+		"unknown":          {[]with{basic("zoe", "wrong")}, wrong},
+		"blocked":          {[]with{as("bob")}, wrong},
+		"a bearer token":   {[]with{bearer("x.y.z")}, ""},
+		"no scheme":        {[]with{header("Authorization", "x")}, ""},
+		"POST":             {[]with{form(loginForm("alice", "wrong"))}, wrong},
+		"POST unknown":     {[]with{form(loginForm("zoe", "wrong"))}, wrong},
+		"POST bad refresh": {[]with{form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y.z"}})}, ""},
+	} {
+		a := s.get(auth, row.changes...).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", basicChallenge)
+		a.has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store").has(t, "Content-Length", fmt.Sprint(len(a.body)))
+		if row.body != "" && string(a.body) != row.body {
+			t.Errorf("%s: got %s, want %s", name, a.body, row.body)
+		}
 	}
-	key := set.Keys[0]
-	if key["kty"] != "OKP" || key["crv"] != "Ed25519" || key["x"] == "" || key["d"] != "" {
-		t.Errorf("key: %v", key)
-	}
-	head, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[0])
-	if err != nil || !strings.Contains(string(head), key["kid"]) {
-		t.Errorf("kid %q is not in %s", key["kid"], head)
-	}
-	sameHeaders(t, a, s.head("/jwt/keys"))
+	s.get(auth, as("alice")).expect(t, http.StatusOK, "").has(t, "WWW-Authenticate", "")
+	s.get("/jwt/auth", form(url.Values{"grant_type": {"other"}})).expect(t, http.StatusBadRequest, "UNSUPPORTED").has(t, "WWW-Authenticate", "")
+	s.get("/jwt/keys").expect(t, http.StatusOK, "").has(t, "WWW-Authenticate", "")
 }

@@ -15,9 +15,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
 // TestGuardedTransport: what of Caddy's transport cannot be kept from private
@@ -122,49 +119,4 @@ func TestGuardedProxy(t *testing.T) {
 	if _, err := transport.RoundTrip(request); !errors.Is(err, errProxied) {
 		t.Errorf("got %v, want %v", err, errProxied)
 	}
-}
-
-// TestPublicLoginWarning: a group that anybody may pull from with a login of the
-// configuration is told of at load and by explain, unless its limits keep it from
-// the upstream.
-func TestPublicLoginWarning(t *testing.T) {
-	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
-	login := hubLogin(t)
-	own := "upstream docker.io {\n " + login + "\n}\n"
-	const mark = "anybody can pull what"
-	for name, row := range map[string]struct {
-		lines  []string
-		pull   string
-		holder string // empty: no warning
-	}{
-		"upstream's login":     {[]string{hub(up, login), visible("open", directory.Public)}, "open/x", "upstream docker.io"},
-		"no login":             {[]string{hub(up), visible("open", directory.Public)}, "open/x", ""},
-		"private":              {[]string{hub(up, login), private("open", "alice")}, "open/x", ""},
-		"internal":             {[]string{hub(up, login), visible("open", directory.Internal)}, "open/x", ""},
-		"own login":            {[]string{hub(up), "group open {\n visibility public\n " + own + "}"}, "open/x", "group open"},
-		"inherited login":      {[]string{hub(up), "group acme {\n members alice\n " + own + "}", visible("acme/open", directory.Public)}, "acme/open/x", "group acme"},
-		"limited elsewhere":    {[]string{hub(up, login), at("ghcr.io", up.URL()), "group open {\n visibility public\n allow ghcr.io/**\n}"}, "open/ghcr.io/x", ""},
-		"limited above":        {[]string{hub(up, login), at("ghcr.io", up.URL()), "group acme {\n members alice\n allow ghcr.io/**\n}", visible("acme/open", directory.Public)}, "acme/open/x", ""},
-		"denied":               {[]string{hub(up, login), "group open {\n visibility public\n deny docker.io/**\n}"}, "open/x", ""},
-		"limited to a part":    {[]string{hub(up, login), "group open {\n visibility public\n allow docker.io/library/*\n}"}, "open/x", "upstream docker.io"},
-		"denied by a tag":      {[]string{hub(up, login), "group open {\n visibility public\n deny docker.io/**:latest\n}"}, "open/x", "upstream docker.io"},
-		"the other's no login": {[]string{hub(up), at("ghcr.io", up.URL(), login), visible("open", directory.Public)}, "open/ghcr.io/x", "upstream ghcr.io"},
-	} {
-		s := startWithAdmin(t, append(row.lines, users("alice"))...)
-		logs, out := s.logs(), s.mustCommandAny("explain", "--pull", row.pull)
-		if got := strings.Contains(logs, mark); got != (row.holder != "") || row.holder != "" && !strings.Contains(logs, `"login_of":"`+row.holder+`"`) {
-			t.Errorf("%s: the log warns: %v, want login_of %q", name, got, row.holder)
-		}
-		if got := strings.Contains(out, "warning:     the group is public: "+mark+" the login of "+row.holder); got != (row.holder != "") {
-			t.Errorf("%s: explain prints %s", name, out)
-		}
-		s.stop()
-	}
-}
-
-// mustCommandAny runs a command that may end with another status than 0.
-func (s *site) mustCommandAny(args ...string) string {
-	s.t.Helper()
-	out, _ := s.command(args...)
-	return out
 }

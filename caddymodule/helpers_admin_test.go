@@ -1,0 +1,135 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
+)
+
+// The paths of the admin API.
+const (
+	adminTokens      = "/dependency_proxy/tokens"
+	adminExplainPull = "/dependency_proxy/explain"
+	adminCacheStatus = "/dependency_proxy/cache"
+	adminCacheScrub  = "/dependency_proxy/cache/scrub"
+)
+
+// startWithAdmin is start with an admin endpoint.
+func startWithAdmin(t testing.TB, lines ...string) *site {
+	t.Helper()
+	s := newSite(t)
+	s.openAdmin()
+	s.load(lines...)
+	return s
+}
+
+// openAdmin makes the site's Caddy have an admin endpoint.
+func (s *site) openAdmin() {
+	s.t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_ = free.Close()
+	s.admin = free.Addr().String()
+}
+
+// ask sends a request to the admin endpoint.
+func (s *site) ask(method, path, body string, changes ...with) answer {
+	s.t.Helper()
+	for tries := 0; ; tries++ {
+		request, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+s.admin+path, strings.NewReader(body))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if body != "" {
+			request.Header.Set("Content-Type", "application/json")
+		}
+		for _, change := range changes {
+			change(request)
+		}
+		response, err := client.Do(request)
+		if err == nil {
+			return s.finish(response)
+		}
+		if tries == 5 || !closing(err) {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// closing tells of a connection that the admin endpoint of the configuration
+// before has taken with it: after a reload it shares the port for a moment.
+func closing(err error) bool {
+	return err != nil && (strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer"))
+}
+
+// command carries out `caddy dependency-proxy` in this process, and returns what
+// it writes to the standard output and then to the standard error.
+func (s *site) command(args ...string) (string, error) {
+	s.t.Helper()
+	stdout, stderr, err := s.commandParts(args...)
+	return stdout + stderr, err
+}
+
+func (s *site) commandParts(args ...string) (stdout, stderr string, err error) {
+	s.t.Helper()
+	registered := caddycmd.Commands()["dependency-proxy"]
+	for tries := 0; ; tries++ {
+		root := &cobra.Command{Use: registered.Name}
+		registered.CobraFunc(root)
+		var out, errs bytes.Buffer
+		root.SetOut(&out)
+		root.SetErr(&errs)
+		root.SetArgs(append(args, "--address", s.admin))
+		err = root.ExecuteContext(s.t.Context())
+		if tries == 5 || !closing(err) {
+			return out.String(), errs.String(), err
+		}
+	}
+}
+
+func (s *site) mustCommand(args ...string) string {
+	s.t.Helper()
+	out, err := s.command(args...)
+	if err != nil {
+		s.t.Fatalf("%v: %v: %s", args, err, out)
+	}
+	return out
+}
+
+// create makes an access token by the command and returns it with its id. No
+// log may hold it.
+func (s *site) create(args ...string) (secret, id string) {
+	s.t.Helper()
+	stdout, stderr, err := s.commandParts(append([]string{"token", "create"}, args...)...)
+	secret = strings.TrimSuffix(stdout, "\n")
+	id, _ = accesstoken.Parse(secret)
+	if err != nil || id == "" || !strings.Contains(stderr, id) {
+		s.t.Fatalf("%v: %v: %q, %q", args, err, stdout, stderr)
+	}
+	s.secret(secret, secret[len(accesstoken.Prefix):])
+	return secret, id
+}
+
+// adminMessage is the error that the admin endpoint tells.
+func (a answer) adminMessage() string {
+	var body struct{ Error string }
+	_ = json.Unmarshal(a.body, &body)
+	return body.Error
+}
+
+// mustCommandAny runs a command that may end with another status than 0.
+func (s *site) mustCommandAny(args ...string) string {
+	s.t.Helper()
+	out, _ := s.command(args...)
+	return out
+}

@@ -1,0 +1,98 @@
+package caddymodule
+
+import (
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"encoding/json"
+	"errors"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// pull gets an image as a client does, by tag, and checks it.
+func pull(t testing.TB, s *site, group, image, tag string, who with) {
+	t.Helper()
+	m := s.get(manifestPath(group, image, tag), who).expect(t, http.StatusOK, "")
+	if d := digest.FromBytes(m.body); string(d) != m.Header.Get("Docker-Content-Digest") {
+		t.Errorf("the manifest of %s has the digest %s and not %s", image, d, m.Header.Get("Docker-Content-Digest"))
+	}
+	for _, d := range blobsOf(t, m.body) {
+		b := s.get(blobPath(group, image, d), who).expect(t, http.StatusOK, "")
+		if digest.FromBytes(b.body) != d {
+			t.Errorf("%d bytes are not %s", len(b.body), d)
+		}
+		s.awaitStored(string(d))
+	}
+}
+
+func blobsOf(t testing.TB, manifest []byte) []digest.Digest {
+	t.Helper()
+	var m v1.Manifest
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		t.Fatal(err)
+	}
+	blobs := []digest.Digest{m.Config.Digest}
+	for _, layer := range m.Layers {
+		blobs = append(blobs, layer.Digest)
+	}
+	return blobs
+}
+
+// costs checks what upstream was asked since the last time.
+func costs(t *testing.T, up *registrytest.Registry, what string, want registrytest.Counts) {
+	t.Helper()
+	got := up.Counts()
+	up.Reset()
+	if got.BlobBytes = 0; got != want {
+		t.Errorf("%s costs %+v instead of %+v", what, got, want)
+	}
+}
+
+// breaks checks that a transfer visibly ends before its end, or at once. A
+// connection of its own keeps the client from trying again by itself.
+func (s *site) breaks(path string, changes ...with) {
+	s.t.Helper()
+	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, change := range append(changes, as("alice")) {
+		change(request)
+	}
+	request.Close = true
+	client.CloseIdleConnections()
+	response, err := client.Do(request)
+	if errors.Is(err, io.EOF) {
+		return
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if response.StatusCode == http.StatusBadGateway { // it was found out before there was a header
+		s.finish(response).expect(s.t, http.StatusBadGateway, "UNAVAILABLE")
+		return
+	}
+	if a := s.finish(response); !errors.Is(a.err, io.ErrUnexpectedEOF) || int64(len(a.body)) >= response.ContentLength {
+		s.t.Errorf("%s: %d, %d of %d bytes, %v", path, a.StatusCode, len(a.body), response.ContentLength, a.err)
+	}
+}
+
+// may tells the status of a pull from each group.
+func (s *site) may(group string, status int, changes ...with) {
+	s.t.Helper()
+	code := map[int]string{200: "", 401: "UNAUTHORIZED", 403: "DENIED", 503: "UNAVAILABLE"}[status]
+	s.get(manifestPath(group, "alpine", "3.20"), changes...).expect(s.t, status, code)
+}
+
+// status of what a request to the registry gets that goes no further than the
+// decision: 404 for an image that a group may pull and upstream does not have.
+func pulls(s *site, group string, who with) int {
+	s.t.Helper()
+	return s.get(manifestPath(group, "alpine", "3.20"), who).StatusCode
+}

@@ -1,0 +1,126 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
+)
+
+// twoSites are two sites of one Caddy with an admin endpoint. What is returned
+// is the second one, and what puts it into the first one's configuration.
+func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string) {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = free.Close()
+	s = newSite(t)
+	s.openAdmin()
+	other = &site{t: t, url: "http://" + free.Addr().String(), host: free.Addr().String(), admin: s.admin}
+	_, port, _ := net.SplitHostPort(other.host)
+	return s, other, func(lines ...string) string {
+		return fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}", port, s.cache, strings.Join(lines, "\n"))
+	}
+}
+
+// explained is what the admin API explains of one pull, at the sites named or
+// at all of them.
+func (s *site) explained(site ...string) []admin.Explanation {
+	s.t.Helper()
+	path := adminExplainPull + "?as=alice&pull=acme/alpine"
+	for _, name := range site {
+		path += "&site=" + name
+	}
+	var all admin.ExplanationList
+	if a := s.ask(http.MethodGet, path, ""); json.Unmarshal(a.body, &all) != nil || len(all.Answers) == 0 {
+		s.t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	return all.Answers
+}
+
+// TestSites: with several sites, each has its own access tokens if it has its
+// own name, and the admin API tells them apart.
+func TestSites(t *testing.T) {
+	s, other, second := twoSites(t)
+	same := []string{users("alice"), private("acme", "alice")}
+
+	// Two that are the same are one to a token, and answer as one.
+	s.after = second(same...)
+	s.load(same...)
+	secret, _ := s.create("--group", "acme")
+	s.get("/v2/", basic("", secret)).expect(t, http.StatusOK, "")
+	other.get("/v2/", basic("", secret)).expect(t, http.StatusOK, "")
+	if all := s.explained(); len(all) != 1 || fmt.Sprint(all[0].Sites) != "[ ]" {
+		t.Errorf("%+v", all)
+	}
+
+	// Two that differ need names; until then no token is good at either.
+	different := []string{users("alice", "bob"), private("acme", "bob")}
+	s.after = second(different...)
+	s.load(same...)
+	for _, here := range []*site{s, other} {
+		here.get("/v2/", basic("", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		here.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
+	}
+	if out, err := s.command("token", "create", "--group", "acme"); err == nil || !strings.Contains(err.Error(), "give each site its own name") {
+		t.Errorf("%v, %s", err, out)
+	}
+	if !strings.Contains(s.logs(), "access tokens are off") {
+		t.Error("the log does not tell why")
+	}
+	if all := s.explained(); len(all) != 2 || all[0].Allowed == all[1].Allowed {
+		t.Errorf("%+v", all)
+	}
+
+	s.after = second(append(different, "name two")...)
+	s.load(append(same, "name one")...)
+	if out, err := s.command("token", "create", "--group", "acme"); err == nil || !strings.Contains(err.Error(), "several sites") {
+		t.Errorf("%v, %s", err, out)
+	}
+	one, _ := s.create("--group", "acme", "--site", "one")
+	two, _ := s.create("--account", "bob", "--site", "two")
+	s.get("/v2/", basic("", one)).expect(t, http.StatusOK, "")
+	s.get("/v2/", basic("", two)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/v2/", basic("", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // of no name
+	other.get("/v2/", basic("", one)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	other.get("/v2/", basic("", two)).expect(t, http.StatusOK, "")
+	if all := s.explained("two"); len(all) != 1 || all[0].Allowed || fmt.Sprint(all[0].Sites) != "[two]" {
+		t.Errorf("%+v", all)
+	}
+	if out := s.mustCommand("token", "list", "--site", "two"); !strings.Contains(out, "bob at two") || strings.Count(out, "\n") != 2 {
+		t.Errorf("%s", out)
+	}
+}
+
+// TestSitesReloaded: a configuration that is refused leaves the running one
+// within reach, and one that is not replaces it.
+func TestSitesReloaded(t *testing.T) {
+	s, _, second := twoSites(t)
+	same := []string{users("alice"), private("acme", "alice")}
+	s.after = second(users("bob"), private("acme", "bob"), "name two")
+	s.load(append(same, "name one")...)
+	_, id := s.create("--account", "bob", "--site", "two")
+	s.after = ""
+	for range 2 {
+		if err := s.tryLoad(users("alice"), private("acme", "alice"), "upstream docker.io\n nonsense"); err == nil {
+			t.Error("nonsense is accepted")
+		}
+		if err := s.tryLoad(users("alice"), private("acme", "alice"), "upstream docker.io {\n realm_hosts https://x/\n}"); err == nil {
+			t.Error("nonsense is accepted")
+		}
+		if all := s.explained(); len(all) != 2 {
+			t.Errorf("%+v", all)
+		}
+	}
+	s.mustCommand("token", "revoke", id)
+	s.load(append(same, "name one")...)
+	if all := s.explained(); len(all) != 1 || fmt.Sprint(all[0].Sites) != "[one]" {
+		t.Errorf("%+v", all)
+	}
+}

@@ -1,0 +1,86 @@
+package caddymodule
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"os"
+	"path/filepath"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestKeys: the public keys are there for others to verify tokens with, and
+// only the public ones.
+func TestKeys(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"))
+	raw := s.token("alice")
+	a := s.get("/jwt/keys").expect(t, http.StatusOK, "").has(t, "Content-Type", "application/jwk-set+json")
+	var set struct{ Keys []map[string]string }
+	if err := json.Unmarshal(a.body, &set); err != nil || len(set.Keys) != 1 {
+		t.Fatalf("%v: %s", err, a.body)
+	}
+	key := set.Keys[0]
+	if key["kty"] != "OKP" || key["crv"] != "Ed25519" || key["x"] == "" || key["d"] != "" {
+		t.Errorf("key: %v", key)
+	}
+	head, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[0])
+	if err != nil || !strings.Contains(string(head), key["kid"]) {
+		t.Errorf("kid %q is not in %s", key["kid"], head)
+	}
+	sameHeaders(t, a, s.head("/jwt/keys"))
+}
+
+// TestKeysAreMadeLate: a configuration that is only looked at, or loaded and
+// never asked for a token, leaves no key behind.
+func TestKeysAreMadeLate(t *testing.T) {
+	s := newSite(t)
+	lines := []string{users("alice"), private("acme", "alice")}
+	if err := s.validate(lines...); err != nil {
+		t.Fatal(err)
+	}
+	if keys := s.keys(); len(keys) > 0 {
+		t.Errorf("validating has made %v", keys)
+	}
+	s.load(lines...)
+	s.get("/jwt/keys").content(t, []byte(`{"keys":[]}`))
+	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
+	s.get("/v2/", bearer("a.b.c")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	if keys := s.keys(); len(keys) > 0 {
+		t.Errorf("nobody has asked for a token, and there are %v", keys)
+	}
+	first := s.token("alice")
+	s.load(append(lines, "token {\n rotate 1d\n}")...)
+	s.get("/v2/", bearer(first)).expect(t, http.StatusOK, "")
+	s.restart(lines...)
+	s.get("/v2/", bearer(first)).expect(t, http.StatusOK, "")
+	s.token("alice")
+	if keys := s.keys(); len(keys) != 1 {
+		t.Errorf("keys: %v", keys)
+	}
+}
+
+// TestKeysAway: without a place for its keys the token service gives no tokens,
+// and a login that needs none goes on.
+func TestKeysAway(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	s := newSite(t)
+	keys := filepath.Join(s.dir, "storage", filepath.Dir(keyPrefix))
+	if err := os.MkdirAll(filepath.Dir(keys), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(keys, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.load(users("alice"), private("acme", "alice"), hub(up))
+	s.get(auth, as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "Cache-Control", "no-store")
+	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+	if err := os.Remove(keys); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "tokens are given again", func() bool { return s.get(auth, as("alice")).StatusCode == http.StatusOK })
+}

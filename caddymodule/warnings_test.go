@@ -1,0 +1,114 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestMistakesInTheLog: what is legal and yet most likely a mistake.
+func TestMistakesInTheLog(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice", "alcie"))
+	if logs := s.logs(); !strings.Contains(logs, "group member has no account") || !strings.Contains(logs, "alcie") || strings.Contains(logs, `"member":"alice"`) {
+		t.Error("no warning of a member without an account")
+	}
+	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
+}
+
+// TestPublicLoginWarning: a group that anybody may pull from with a login of the
+// configuration is told of at load and by explain, unless its limits keep it from
+// the upstream.
+func TestPublicLoginWarning(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
+	login := hubLogin(t)
+	own := "upstream docker.io {\n " + login + "\n}\n"
+	const mark = "anybody can pull what"
+	for name, row := range map[string]struct {
+		lines  []string
+		pull   string
+		holder string // empty: no warning
+	}{
+		"upstream's login":     {[]string{hub(up, login), visible("open", directory.Public)}, "open/x", "upstream docker.io"},
+		"no login":             {[]string{hub(up), visible("open", directory.Public)}, "open/x", ""},
+		"private":              {[]string{hub(up, login), private("open", "alice")}, "open/x", ""},
+		"internal":             {[]string{hub(up, login), visible("open", directory.Internal)}, "open/x", ""},
+		"own login":            {[]string{hub(up), "group open {\n visibility public\n " + own + "}"}, "open/x", "group open"},
+		"inherited login":      {[]string{hub(up), "group acme {\n members alice\n " + own + "}", visible("acme/open", directory.Public)}, "acme/open/x", "group acme"},
+		"limited elsewhere":    {[]string{hub(up, login), at("ghcr.io", up.URL()), "group open {\n visibility public\n allow ghcr.io/**\n}"}, "open/ghcr.io/x", ""},
+		"limited above":        {[]string{hub(up, login), at("ghcr.io", up.URL()), "group acme {\n members alice\n allow ghcr.io/**\n}", visible("acme/open", directory.Public)}, "acme/open/x", ""},
+		"denied":               {[]string{hub(up, login), "group open {\n visibility public\n deny docker.io/**\n}"}, "open/x", ""},
+		"limited to a part":    {[]string{hub(up, login), "group open {\n visibility public\n allow docker.io/library/*\n}"}, "open/x", "upstream docker.io"},
+		"denied by a tag":      {[]string{hub(up, login), "group open {\n visibility public\n deny docker.io/**:latest\n}"}, "open/x", "upstream docker.io"},
+		"the other's no login": {[]string{hub(up), at("ghcr.io", up.URL(), login), visible("open", directory.Public)}, "open/ghcr.io/x", "upstream ghcr.io"},
+	} {
+		s := startWithAdmin(t, append(row.lines, users("alice"))...)
+		logs, out := s.logs(), s.mustCommandAny("explain", "--pull", row.pull)
+		if got := strings.Contains(logs, mark); got != (row.holder != "") || row.holder != "" && !strings.Contains(logs, `"login_of":"`+row.holder+`"`) {
+			t.Errorf("%s: the log warns: %v, want login_of %q", name, got, row.holder)
+		}
+		if got := strings.Contains(out, "warning:     the group is public: "+mark+" the login of "+row.holder); got != (row.holder != "") {
+			t.Errorf("%s: explain prints %s", name, out)
+		}
+		s.stop()
+	}
+}
+
+// TestProxyWarning: behind a trusted proxy whose X-Forwarded-For clients may begin
+// themselves, the log says once for each configuration what to write.
+func TestProxyWarning(t *testing.T) {
+	s := newSite(t)
+	other := newSite(t)
+	_, port, _ := strings.Cut(other.host, ":")
+	s.after = "http://:" + port + " {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem " + s.cache + " {\n reserve off\n}\n" + users("alice") + private("acme", "alice") + "}\n}\n"
+	lines := []string{users("alice"), private("acme", "alice")}
+	warned := func() int { return strings.Count(s.logs(), "write trusted_proxies_strict") }
+	for _, row := range []struct {
+		globals string
+		more    int // warnings
+	}{
+		{"", 0}, {trustFront, 1}, {"servers {\n trusted_proxies static 192.0.2.1/32\n}", 0},
+		{"servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n}", 0}, {trustFront, 1},
+	} {
+		before := warned()
+		s.globals = row.globals
+		s.load(lines...)
+		if got := warned() - before; got != 0 {
+			t.Errorf("%q: got %d warnings before any request", row.globals, got)
+		}
+		for range 3 {
+			s.get("/v2/").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+			s.get(auth, as("alice"), from("192.0.2.7")).expect(t, http.StatusOK, "")
+			other.get("/v2/").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		}
+		if got := warned() - before; got != row.more {
+			t.Errorf("%q: got %d warnings, want %d", row.globals, got, row.more)
+		}
+	}
+}
+
+// TestMisspelledEntries: roles are given to names as they are, and an entry that an
+// account differs from in spelling alone is told of: by the log once, and by explain.
+func TestMisspelledEntries(t *testing.T) {
+	l := ldaptest.New(t, true)
+	s := startWithAdmin(t, l.Directory(), users("zoe"), private("acme", "ldap:Alice", "ldap:bob", "zoe"), "admins ldap:ALICE static:alice")
+	for range 2 {
+		s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusForbidden, "DENIED")
+		s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
+	}
+	out, _ := s.command("explain", "--as", "ldap:alice", "--pull", "acme/alpine")
+	for _, entry := range []string{"ldap:Alice", "ldap:ALICE"} {
+		if n := strings.Count(s.logs(), `"entry":"`+entry+`","account":"ldap:alice"`); n != 1 {
+			t.Errorf("the log tells of %s %d times", entry, n)
+		}
+		if !strings.Contains(out, "the configuration lists "+entry) {
+			t.Errorf("explain prints %q", out)
+		}
+	}
+	if logs := s.logs(); strings.Contains(logs, `"entry":"ldap:bob"`) || strings.Contains(logs, `"entry":"static:alice"`) {
+		t.Error("the log tells of an entry that is as it should be, or of another directory")
+	}
+}
