@@ -1,14 +1,12 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
-
-	"encoding/json"
-
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )

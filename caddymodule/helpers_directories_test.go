@@ -1,12 +1,11 @@
 package caddymodule
 
 import (
-	"strings"
-	"testing"
-
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"

@@ -1,15 +1,13 @@
 package caddymodule
 
 import (
+	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
-
-	"encoding/json"
-	"errors"
-
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"

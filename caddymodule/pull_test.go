@@ -2,17 +2,16 @@ package caddymodule
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
-	"testing"
-
-	"github.com/opencontainers/go-digest"
-
-	"context"
 	"strings"
 	"sync/atomic"
+	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )

@@ -4,11 +4,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"strconv"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
