@@ -10,16 +10,17 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestDecision: who may pull from what. alice is a member of acme, carol of
-// acme/platform, bob of nothing, and nobody has not logged in.
-func TestDecision(t *testing.T) {
+// TestAccessDecision checks that each caller pulls from exactly the groups that
+// the configuration gives it. alice is a member of acme, carol of
+// acme/platform, bob of no group, and the anonymous caller has not logged in.
+func TestAccessDecision(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 	groups := users("alice", "bob", "carol") + private("acme", "alice") + private("acme/platform", "carol") + private("acme/platform/deep") +
 		visible("acme/open", directory.Public) + visible("tools", directory.Internal) + visible("open", directory.Public) + private("open/closed", "carol") + private("empty") + private("acmeplus")
 	s := start(t, groups, hub(up))
 	anonymous := s.get(auth).tokens().Token
-	callers := map[string]with{"nobody": bearer(anonymous)}
+	callers := map[string]requestOption{"nobody": bearer(anonymous)}
 	for _, name := range []string{"alice", "bob", "carol"} {
 		callers[name] = bearer(s.token(name))
 	}
@@ -54,16 +55,16 @@ func TestDecision(t *testing.T) {
 	}
 }
 
-// TestUnknownGroup: a group that is out of bounds and one that does not exist
-// look alike, to whoever asks.
-func TestUnknownGroup(t *testing.T) {
+// TestUnknownGroupLooksForbidden checks that callers without access get the
+// same answer for a group that exists and for one that does not.
+func TestUnknownGroupLooksForbidden(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 1000))
 	s := start(t, users("alice", "bob"), private("secret", "alice"), visible("open", directory.Public), hub(up))
 	s.get(manifestPath("secret", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
 	up.Reset()
-	for _, who := range []with{as("bob"), bearer(s.token("bob")), bearer(s.get(auth).tokens().Token)} {
-		for _, rest := range []string{"alpine/manifests/3.20", "alpine/manifests/none", "alpine/blobs/" + zeros, "none/tags/list", "alpine/referrers/" + zeros} {
+	for _, who := range []requestOption{as("bob"), bearer(s.token("bob")), bearer(s.get(auth).tokens().Token)} {
+		for _, rest := range []string{"alpine/manifests/3.20", "alpine/manifests/none", "alpine/blobs/" + zeroDigest, "none/tags/list", "alpine/referrers/" + zeroDigest} {
 			there := s.get("/v2/secret"+infix+rest, who).expect(t, http.StatusForbidden, "DENIED")
 			not := s.get("/v2/nogood"+infix+rest, who).expect(t, http.StatusForbidden, "DENIED")
 			if a, b := string(there.body), strings.ReplaceAll(string(not.body), "nogood", "secret"); a != b {
@@ -84,8 +85,9 @@ func TestUnknownGroup(t *testing.T) {
 	}
 }
 
-// TestBasic: a login straight at the resource is as good as a token.
-func TestBasic(t *testing.T) {
+// TestBasicLoginAtRegistry checks that the registry accepts Basic credentials
+// as well as a token.
+func TestBasicLoginAtRegistry(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 	s := start(t, users("alice", "bob"), private("acme", "alice"), hub(up))
@@ -98,10 +100,10 @@ func TestBasic(t *testing.T) {
 	}
 }
 
-// TestBlocked: an account that the configuration blocks is refused at once,
-// with its password and with a token of before, and learns no more than that
-// of a wrong one.
-func TestBlocked(t *testing.T) {
+// TestBlockedAccountRefused checks that a blocked account is refused at once,
+// with its password and with a token issued before, and that the answer is the
+// same as for a wrong password.
+func TestBlockedAccountRefused(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	lines := []string{users("alice", "bob"), private("acme", "alice", "bob"), hub(up)}
@@ -122,9 +124,9 @@ func TestBlocked(t *testing.T) {
 	}
 }
 
-// TestDenialDetail: the rule that decided is for those who have a part in the
-// group, and for admins.
-func TestDenialDetail(t *testing.T) {
+// TestDenialDetailForInsiders checks that a denial names the rule that decided
+// only to members of the group and to admins.
+func TestDenialDetailForInsiders(t *testing.T) {
 	s := start(t, users("alice", "bob", "carol"), private("acme", "alice"), "private_groups off", "admins carol")
 	for name, rule := range map[string]string{"alice": `{"rule":"private groups are off"}`, "carol": `{"rule":"private groups are off"}`, "bob": "null"} {
 		a := s.get(manifestPath("acme", "alpine", "3.20"), as(name)).expect(t, http.StatusForbidden, "DENIED")

@@ -20,22 +20,22 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// TestTokensMadeWithOthers: a token that was made with another one is good only as
-// long as that is, and revoking that one tells what else ends.
-func TestTokensMadeWithOthers(t *testing.T) {
+// TestTokenEndsWithItsMaker checks that a token created with another token ends
+// when that one does, and that revoking the other one lists it.
+func TestTokenEndsWithItsMaker(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	lines := []string{users("alice", "bob"), "group acme {\n owners alice\n}\n", hub(up)}
 	s := startWithAdmin(t, lines...)
-	personal, id := s.create("--account", "static:alice", "--scope", "manage", "--lifetime", "2h")
-	make := func(who with) admin.CreatedToken {
+	personal, id := s.createToken("--account", "static:alice", "--scope", "manage", "--lifetime", "2h")
+	make := func(who requestOption) admin.CreatedToken {
 		t.Helper()
 		var made admin.CreatedToken
-		a := s.get("/acme/dependency_proxy/tokens", who, sends(http.MethodPost, `{"kind":"group","role":"owner","lifetime":"1h"}`)).expect(t, http.StatusCreated, "")
+		a := s.get("/acme/dependency_proxy/tokens", who, jsonBody(http.MethodPost, `{"kind":"group","role":"owner","lifetime":"1h"}`)).expect(t, http.StatusCreated, "")
 		if err := json.Unmarshal(a.body, &made); err != nil {
 			t.Fatal(err)
 		}
-		s.secret(made.Secret)
+		s.addSecrets(made.Secret)
 		return made
 	}
 	child, own := make(basic("", personal)), make(as("alice"))
@@ -45,7 +45,7 @@ func TestTokensMadeWithOthers(t *testing.T) {
 	bought := bearer(s.get(auth, basic("", child.Secret)).expect(t, http.StatusOK, "").tokens().Token)
 	status := func(what string, want, wantOwn int) {
 		t.Helper()
-		for name, who := range map[string]with{"Basic": basic("", child.Secret), "Bearer": bought} {
+		for name, who := range map[string]requestOption{"Basic": basic("", child.Secret), "Bearer": bought} {
 			if got := s.get(manifestPath("acme", "alpine", "3.20"), who).StatusCode; got != want {
 				t.Errorf("%s, by %s: got %d, want %d", what, name, got, want)
 			}
@@ -76,12 +76,13 @@ func TestTokensMadeWithOthers(t *testing.T) {
 	}
 }
 
-// TestTokenChains: tokens made one with the other end with the first, and there may
-// not be any number of them.
-func TestTokenChains(t *testing.T) {
+// TestTokenChainIsLimited checks that all tokens of a chain, each created with
+// the one before, end with the first, and that the length of a chain is
+// limited.
+func TestTokenChainIsLimited(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
 	h := runningHandler(t)
-	_, first := s.create("--group", "acme")
+	_, first := s.createToken("--group", "acme")
 	ids := []string{first}
 	for range documentedMakers + 1 {
 		made, _, err := h.tokens.Create(t.Context(), access.TokenRequest{Kind: accesstoken.Deploy, Groups: []string{"acme"}, MadeWith: ids[len(ids)-1]}, "a test")
@@ -110,7 +111,7 @@ func TestTokenChains(t *testing.T) {
 }
 
 // storedToken puts a personal token into the storage, as some version has made it.
-func (s *site) storedToken(owner accesstoken.Owner) (secret, id string) {
+func (s *site) storeToken(owner accesstoken.Owner) (secret, id string) {
 	s.t.Helper()
 	token, secret, err := tokens.All()[0].Create(s.t.Context(), accesstoken.Token{
 		Kind: accesstoken.Personal, Owner: &owner, Scopes: []accesstoken.Scope{accesstoken.Pull},
@@ -118,13 +119,14 @@ func (s *site) storedToken(owner accesstoken.Owner) (secret, id string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.secret(secret)
+	s.addSecrets(secret)
 	return secret, token.ID
 }
 
-// TestTokensOfEarlierVersions: a personal token that says the module of its owner's
-// directory alone goes on where that is plain, and ends elsewhere, which is logged
-// once and shown by the list.
+// TestTokensOfEarlierVersions checks that a personal token of an earlier
+// version, which names only the type of its owner's directory, stays valid if
+// that directory is unambiguous and ends otherwise, which is logged once and
+// shown by the list.
 func TestTokensOfEarlierVersions(t *testing.T) {
 	l, g := ldaptest.New(t, true), gitlabtest.New(t)
 	g.AddUser(1, "alice")
@@ -132,7 +134,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 	s := startWithAdmin(t, append(fixed, l.Directory())...)
 	tokens := map[string][2]string{}
 	for _, directory := range []string{"static", "ldap", "gitlab", "ldap-2", "elsewhere"} {
-		secret, id := s.storedToken(accesstoken.Owner{Name: "alice", Directory: directory})
+		secret, id := s.storeToken(accesstoken.Owner{Name: "alice", Directory: directory})
 		tokens[directory] = [2]string{secret, id}
 	}
 	child, _, err := runningHandler(t).tokens.Create(t.Context(), access.TokenRequest{Kind: accesstoken.Deploy, Groups: []string{"acme"}, MadeWith: tokens["ldap"][1]}, "a test")
@@ -152,7 +154,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 			if got := s.get("/v2/", basic("x", token[0])).StatusCode; got != want {
 				t.Errorf("%s, a token of %s: got %d, want %d", what, directory, got, want)
 			}
-			if line := lineWith(table, token[1]); !strings.Contains(line, state) {
+			if line := lineContaining(table, token[1]); !strings.Contains(line, state) {
 				t.Errorf("%s, a token of %s: it is listed as %q, want %q", what, directory, line, state)
 			}
 		}
@@ -176,7 +178,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 	}
 }
 
-func lineWith(text, part string) string {
+func lineContaining(text, part string) string {
 	for line := range strings.Lines(text) {
 		if strings.Contains(line, part) {
 			return line
@@ -185,9 +187,10 @@ func lineWith(text, part string) string {
 	return ""
 }
 
-// TestTokenSources: a personal token ends when its owner's directory is another one
-// under the same name, and goes on when the old one is back.
-func TestTokenSources(t *testing.T) {
+// TestTokenEndsWithDirectory checks that a personal token ends when its owner's
+// directory is replaced by another one of the same name, and is valid again
+// when the old one is back.
+func TestTokenEndsWithDirectory(t *testing.T) {
 	l, g, other := ldaptest.New(t, true), gitlabtest.New(t), gitlabtest.New(t)
 	g.AddUser(1, "alice")
 	other.AddUser(1, "alice")
@@ -195,8 +198,8 @@ func TestTokenSources(t *testing.T) {
 	s.openAdmin()
 	files := [2]string{filepath.Join(s.dir, "one"), filepath.Join(s.dir, "two")}
 	for _, file := range files {
-		write(t, file, usersText("alice"))
-		settled(t, file)
+		writeFile(t, file, usersText("alice"))
+		backdate(t, file)
 	}
 	static := func(i int) string { return "directory static {\n users_file " + files[i] + "\n}\n" }
 	for name, row := range map[string][2]string{
@@ -205,14 +208,14 @@ func TestTokenSources(t *testing.T) {
 		"gitlab": {gitlabAt(t, g), gitlabAt(t, other)},
 	} {
 		s.load(row[0], private("acme"))
-		secret, id := s.create("--account", name+":alice")
+		secret, id := s.createToken("--account", name+":alice")
 		status := func(what, lines string, want int, state string) {
 			t.Helper()
 			s.load(lines, private("acme"))
 			if got := s.get("/v2/", basic("x", secret)).StatusCode; got != want {
 				t.Errorf("%s, %s: got %d, want %d", name, what, got, want)
 			}
-			if line := lineWith(s.mustCommand("token", "list"), id); !strings.Contains(line, state) {
+			if line := lineContaining(s.mustCommand("token", "list"), id); !strings.Contains(line, state) {
 				t.Errorf("%s, %s: it is listed as %q, want %q", name, what, line, state)
 			}
 		}
@@ -224,13 +227,13 @@ func TestTokenSources(t *testing.T) {
 	}
 }
 
-// TestFormerNames: what was given to an account while names had the issuer before
-// them is still the account's.
-func TestFormerNames(t *testing.T) {
+// TestOIDCFormerAccountNames checks that an account keeps what was given to its
+// former name, which began with the issuer.
+func TestOIDCFormerAccountNames(t *testing.T) {
 	issuer := oidctest.New(t)
 	raw := issuer.Token()
 	s := start(t, issuer.Directory("map repository_owner acme -> acme"), private("acme"))
-	s.secret(raw)
+	s.addSecrets(raw)
 	h := runningHandler(t)
 	who, err := h.accounts.Authenticate(t.Context(), directory.Login{Name: "ci", Password: raw})
 	if err != nil {
@@ -244,24 +247,25 @@ func TestFormerNames(t *testing.T) {
 	}
 }
 
-// TestTokensOverGitLab: a personal token is what its owner is at GitLab at this
-// moment, and a group that only GitLab knows can have tokens of ours.
-func TestTokensOverGitLab(t *testing.T) {
+// TestTokenOfGitLabAccount checks that a personal token has the current rights
+// of its owner at GitLab, and that a group that exists only at GitLab can have
+// tokens of this site.
+func TestTokenOfGitLabAccount(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := startWithAdmin(t, gitlabAt(t, g, quickly, "members_only off"), hub(up))
-	s.secret(gitlabtest.ServiceToken)
-	secret, _ := s.create("--account", "Alice")
-	limited, _ := s.create("--account", "alice", "--group", "acme/sub")
-	deploy, _ := s.create("--group", "others")
+	s := startWithAdmin(t, gitlabAt(t, g, shortCacheFor, "members_only off"), hub(up))
+	s.addSecrets(gitlabtest.ServiceToken)
+	secret, _ := s.createToken("--account", "Alice")
+	limited, _ := s.createToken("--account", "alice", "--group", "acme/sub")
+	deploy, _ := s.createToken("--group", "others")
 	personal := basic("x", secret)
 	for group, status := range map[string][3]int{
 		"acme": {200, 403, 403}, "acme/sub": {200, 200, 403}, "inner": {200, 403, 403}, "open": {200, 200, 200}, "others": {403, 403, 200}, "none": {403, 403, 403},
 	} {
-		s.may(group, status[0], personal)
-		s.may(group, status[1], basic("x", limited))
-		s.may(group, status[2], basic("x", deploy))
+		s.expectPull(group, status[0], personal)
+		s.expectPull(group, status[1], basic("x", limited))
+		s.expectPull(group, status[2], basic("x", deploy))
 	}
 	awaits := func(what, group string, status int) {
 		t.Helper()
@@ -273,5 +277,5 @@ func TestTokensOverGitLab(t *testing.T) {
 	awaits("who is back is not", "acme", 200)
 	g.Change(func() { g.Users[24].State = "blocked" })
 	awaits("who is blocked at GitLab is nobody", "open", 401)
-	s.may("others", 200, basic("x", deploy))
+	s.expectPull("others", 200, basic("x", deploy))
 }

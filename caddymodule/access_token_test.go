@@ -13,16 +13,16 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// TestDeployToken: made by the command, it pulls from its group by each way to
-// log in, whatever the user name, and from no other group; revoked, neither it
-// nor what it has bought opens anything.
+// TestDeployToken checks that a deploy token pulls from its group with each way
+// to log in, with any user name and from no other group, and that neither it
+// nor a token bought with it is accepted after it was revoked.
 func TestDeployToken(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"), private("acme/sub"), private("other"), visible("tools", directory.Internal),
 		visible("open", directory.Public), hub(up), "token {\n refresh_tokens on\n}")
-	secret, id := s.create("--group", "acme", "--name", "runner 7")
-	logins := map[string]with{"Basic": basic("ci", secret), "another name": basic("alice", secret), "no name": basic("", secret)}
+	secret, id := s.createToken("--group", "acme", "--name", "runner 7")
+	logins := map[string]requestOption{"Basic": basic("ci", secret), "another name": basic("alice", secret), "no name": basic("", secret)}
 	for name, a := range map[string]answer{
 		"GET": s.get(auth+"&account=ci", basic("ci", secret)), "POST": s.get("/jwt/auth", form(loginForm("x", secret))),
 	} {
@@ -67,17 +67,18 @@ func TestDeployToken(t *testing.T) {
 	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
 }
 
-// TestPersonalToken: it is what its owner is at this moment, within its limits.
-func TestPersonalToken(t *testing.T) {
+// TestPersonalTokenFollowsOwner checks that a personal token has the current
+// rights of its owner, within its own limits.
+func TestPersonalTokenFollowsOwner(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	groups := []string{private("acme", "alice"), private("acme/sub"), private("two", "alice", "bob"), hub(up)}
 	lines := func(more ...string) []string { return append(more, groups...) }
 	s := startWithAdmin(t, lines(users("alice", "bob"))...)
-	secret, id := s.create("--account", "alice")
-	limited, _ := s.create("--account", "alice", "--group", "acme/sub,two")
+	secret, id := s.createToken("--account", "alice")
+	limited, _ := s.createToken("--account", "alice", "--group", "acme/sub,two")
 	token := s.get(auth, basic("x", secret)).expect(t, http.StatusOK, "").tokens().Token
-	check := func(what string, who with, may map[string]int) {
+	check := func(what string, who requestOption, may map[string]int) {
 		t.Helper()
 		for group, status := range may {
 			code := map[int]string{200: "", 401: "UNAUTHORIZED", 403: "DENIED"}[status]
@@ -114,11 +115,11 @@ func TestPersonalToken(t *testing.T) {
 	}
 }
 
-// TestBadTokens: what is not exactly a token that is good is a wrong password,
-// and no other directory hears of it.
-func TestBadTokens(t *testing.T) {
+// TestMalformedAccessTokens checks that a malformed or unknown access token is
+// refused like a wrong password, and that no other directory is asked about it.
+func TestMalformedAccessTokens(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), "directory elsewhere", private("acme", "alice"))
-	secret, _ := s.create("--group", "acme")
+	secret, _ := s.createToken("--group", "acme")
 	typo := secret[:20] + string('a'+(secret[20]-'a'+1)%26) + secret[21:]
 	elsewhereAsked.Store(0)
 	for name, password := range map[string]string{
@@ -141,12 +142,12 @@ func TestBadTokens(t *testing.T) {
 	s.get("/v2/", bearer(secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestTokenStorage: the tokens are there after a restart, and while they cannot
-// be read they are neither good nor wrong.
-func TestTokenStorage(t *testing.T) {
+// TestAccessTokenStorage checks that access tokens survive a restart, and that
+// they are neither accepted nor refused while their storage cannot be read.
+func TestAccessTokenStorage(t *testing.T) {
 	lines := []string{users("alice"), private("acme", "alice")}
 	s := startWithAdmin(t, lines...)
-	secret, id := s.create("--group", "acme", "--role", "owner")
+	secret, id := s.createToken("--group", "acme", "--role", "owner")
 	s.restart(lines...)
 	token := s.get(auth, basic("ci", secret)).expect(t, http.StatusOK, "").tokens().Token
 	s.restart(lines...)

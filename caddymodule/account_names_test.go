@@ -11,15 +11,16 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
-// TestBlockedNames: a bare name is blocked in every directory and in every spelling,
-// by Basic and with a token of before; one of a directory is blocked there.
+// TestBlockedNames checks that a bare name is blocked in each directory and in
+// each spelling, with Basic credentials and with a token issued before, and
+// that a name with a directory is blocked only there.
 func TestBlockedNames(t *testing.T) {
 	l := ldaptest.New(t, true)
 	l.Put("uid=\uff2d\u00e4x,"+ldaptest.People, "uid", "\uff2d\u00e4x", "userPassword", "secret-of-max", "entryUUID", "uuid-max")
 	lines := []string{"user m\u00e4x " + hash(passwordOf("alice")), l.Directory(), private("acme")}
 	s := start(t, lines...)
-	of := map[string]with{"static": basic("m\u00e4x", passwordOf("alice")), "ldap": basic("\uff2d\u00e4x", "secret-of-max")}
-	tokens := map[string]with{}
+	of := map[string]requestOption{"static": basic("m\u00e4x", passwordOf("alice")), "ldap": basic("\uff2d\u00e4x", "secret-of-max")}
+	tokens := map[string]requestOption{}
 	for directory, who := range of {
 		tokens[directory] = bearer(s.get(auth, who).expect(t, http.StatusOK, "").tokens().Token)
 	}
@@ -29,7 +30,7 @@ func TestBlockedNames(t *testing.T) {
 	} {
 		s.load(append(lines, "blocked "+blocked)...)
 		for i, directory := range []string{"static", "ldap"} {
-			for _, who := range []with{of[directory], tokens[directory]} {
+			for _, who := range []requestOption{of[directory], tokens[directory]} {
 				if got := s.get("/v2/", who).StatusCode; got != want[i] {
 					t.Errorf("with %q blocked, %s: got %d, want %d", blocked, directory, got, want[i])
 				}
@@ -38,9 +39,10 @@ func TestBlockedNames(t *testing.T) {
 	}
 }
 
-// TestAccountsByName: commands name accounts as the configuration does, and a bare
-// name that could be several accounts' is an error that shows what to write.
-func TestAccountsByName(t *testing.T) {
+// TestCommandsNameAccounts checks that commands name accounts as the
+// configuration does, and that the error about an ambiguous bare name shows
+// what to write.
+func TestCommandsNameAccounts(t *testing.T) {
 	l := ldaptest.New(t, true)
 	s := startWithAdmin(t, users("alice"), l.Directory(), private("acme", "alice"))
 	for as, want := range map[string]string{
@@ -53,15 +55,15 @@ func TestAccountsByName(t *testing.T) {
 			t.Errorf("%s: got %q, want %q in it", as, text, want)
 		}
 	}
-	_, own := s.create("--account", "alice")
-	_, theirs := s.create("--account", "ldap:alice")
+	_, own := s.createToken("--account", "alice")
+	_, theirs := s.createToken("--account", "ldap:alice")
 	for query, want := range map[string][2]bool{"static:alice": {true, false}, "ldap:alice": {false, true}, "alice": {true, true}, "ldap:bob": {false, false}} {
 		list := string(s.ask(http.MethodGet, adminTokens+"?account="+url.QueryEscape(query), "").body)
 		if got := [2]bool{strings.Contains(list, own), strings.Contains(list, theirs)}; got != want {
 			t.Errorf("tokens of %s: got %v, want %v", query, got, want)
 		}
 	}
-	if table := s.mustCommand("token", "list"); !strings.Contains(lineWith(table, own), " static:alice ") || !strings.Contains(lineWith(table, theirs), " ldap:alice ") {
+	if table := s.mustCommand("token", "list"); !strings.Contains(lineContaining(table, own), " static:alice ") || !strings.Contains(lineContaining(table, theirs), " ldap:alice ") {
 		t.Errorf("token list prints %s", table)
 	}
 	if out, err := s.command("token", "create", "--account", "bob"); err == nil || !strings.Contains(err.Error(), "write `--account static:bob` or `--account ldap:bob`") {
@@ -74,10 +76,11 @@ func TestAccountsByName(t *testing.T) {
 	}
 }
 
-// TestTokenEntries: a token of a group is listed, and blocked, as token:ID.
-func TestTokenEntries(t *testing.T) {
+// TestGroupTokenAsMember checks that a group's token can be given roles and
+// blocked as token:ID.
+func TestGroupTokenAsMember(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
-	secret, id := s.create("--group", "acme", "--role", "member", "--scope", "manage")
+	secret, id := s.createToken("--group", "acme", "--role", "member", "--scope", "manage")
 	page := func(want int, lines ...string) {
 		t.Helper()
 		s.load(append(lines, users("alice"))...)
@@ -88,8 +91,9 @@ func TestTokenEntries(t *testing.T) {
 	page(401, private("acme"), "blocked token:"+id)
 }
 
-// TestNamesInJSON: what a Caddyfile says with a line is said of JSON too.
-func TestNamesInJSON(t *testing.T) {
+// TestAccountNamesInJSON checks that names of directories and accounts in JSON
+// are validated as those in a Caddyfile are.
+func TestAccountNamesInJSON(t *testing.T) {
 	for config, want := range map[string]string{
 		`{"directories":[{"type":"static","users":[{"name":"alice"}]},{"type":"elsewhere"}],"groups":[{"path":"acme","owners":["bob"]}]}`:                                 "group acme: owners bob: ambiguous, because the site has several directories",
 		`{"directories":[{"type":"elsewhere"},{"type":"elsewhere"}],"groups":[{"path":"acme"}]}`:                                                                          "duplicate directory name 'elsewhere'",

@@ -11,8 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestCacheStatus: what groups have and what is under way, from the admin API
-// and by the command.
+// TestCacheStatus checks that the admin API and the command report what groups
+// have stored and which downloads are running.
 func TestCacheStatus(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 2000))
@@ -47,8 +47,8 @@ func TestCacheStatus(t *testing.T) {
 	s.ask("DELETE", adminCacheStatus, "").expect(t, http.StatusMethodNotAllowed, "")
 }
 
-// TestScrubCommand: it finds what the disk has damaged, and the next pull is
-// right.
+// TestScrubCommand checks that scrubbing finds and removes a blob that was
+// damaged on disk, so that the next pull is right.
 func TestScrubCommand(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 5000))

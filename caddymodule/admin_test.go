@@ -11,7 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// TestAdminErrors: what is wrong with a request is said, and changes nothing.
+// TestAdminErrors checks that the answer to a bad request says what is wrong
+// with it, and that the request changes nothing.
 func TestAdminErrors(t *testing.T) {
 	s := startWithAdmin(t, users("alice", "bob"), private("acme", "alice"), "blocked bob")
 	noJSON := header("Content-Type", "application/x-www-form-urlencoded")
@@ -65,8 +66,8 @@ func TestAdminErrors(t *testing.T) {
 	}
 }
 
-// TestAdminTokens: the answers are what scripts read, with a secret in the first
-// one alone.
+// TestAdminTokens checks that scripts can create, list and revoke access
+// tokens, and that only the answer to the creation contains the secret.
 func TestAdminTokens(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"), private("two"))
 	var made []admin.CreatedToken
@@ -82,7 +83,7 @@ func TestAdminTokens(t *testing.T) {
 		if id, _ := accesstoken.Parse(m.Secret); err != nil || a.StatusCode != http.StatusCreated || id != m.ID {
 			t.Fatalf("%s: %d %s, %v", order, a.StatusCode, a.body, err)
 		}
-		s.secret(m.Secret)
+		s.addSecrets(m.Secret)
 		made = append(made, m)
 	}
 	for i, want := range []string{"deploy [acme]  [pull]", "group [two] maintainer [pull manage]", "group [two] member [pull]", "personal [acme]  [pull manage]"} {
@@ -113,8 +114,9 @@ func TestAdminTokens(t *testing.T) {
 	s.get("/v2/", basic("", made[3].Secret)).expect(t, http.StatusOK, "")
 }
 
-// TestCommands: what they print, where, and how they end.
-func TestCommands(t *testing.T) {
+// TestTokenCommands checks that each command prints the expected output or
+// fails with the expected error.
+func TestTokenCommands(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
 	for want, args := range map[string][]string{
 		"whom the token is for":        {"token", "create"},
@@ -133,18 +135,18 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%v: %v, %s", args, err, out)
 		}
 	}
-	stdout, stderr, err := s.commandParts("token", "create", "--account", "alice", "--scope", "manage", "--json")
+	stdout, stderr, err := s.commandOutputs("token", "create", "--account", "alice", "--scope", "manage", "--json")
 	var made admin.CreatedToken
 	if err != nil || stderr != "" || json.Unmarshal([]byte(stdout), &made) != nil || !made.MayManage() || made.Owner.Name != "alice" {
 		t.Errorf("%s, %s, %v", stdout, stderr, err)
 	}
-	s.secret(made.Secret)
-	stdout, stderr, err = s.commandParts("token", "revoke", made.Secret) // the token itself
+	s.addSecrets(made.Secret)
+	stdout, stderr, err = s.commandOutputs("token", "revoke", made.Secret) // the token itself
 	if err != nil || stdout != "" || !strings.Contains(stderr, made.ID) || strings.Contains(stderr, made.Secret) {
 		t.Errorf("%s, %s, %v", stdout, stderr, err)
 	}
 	s.get("/v2/", basic("", made.Secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	_, id := s.create("--group", "acme", "--role", "maintainer", "--name", "robot")
+	_, id := s.createToken("--group", "acme", "--role", "maintainer", "--name", "robot")
 	var list admin.TokenList
 	if out := s.mustCommand("token", "list", "--json"); json.Unmarshal([]byte(out), &list) != nil || len(list.Tokens) != 2 {
 		t.Errorf("%s", out)
@@ -166,9 +168,10 @@ func TestCommands(t *testing.T) {
 	s.admin = address
 }
 
-// TestEmptyParameters: a parameter or a flag that is there without a value, as of
-// a script whose variable is not set, does not mean everything.
-func TestEmptyParameters(t *testing.T) {
+// TestAdminRejectsEmptyParameters checks that an empty parameter or flag, as a
+// script sends if its variable is not set, is an error and does not select
+// everything.
+func TestAdminRejectsEmptyParameters(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
 	for _, query := range []string{"?account=", "?group=", "?account=alice&group="} {
 		if a := s.ask(http.MethodGet, adminTokens+query, ""); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.adminMessage(), "is empty") {

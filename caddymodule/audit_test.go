@@ -15,7 +15,7 @@ import (
 
 // audited returns the audit lines that have come since the last call, as level,
 // event, account, directory, group and reason.
-func (s *site) audited(seen *int) (lines []string) {
+func (s *site) auditLines(seen *int) (lines []string) {
 	s.t.Helper()
 	all := strings.Split(strings.TrimSpace(s.logs()), "\n")
 	for _, text := range all[*seen:] {
@@ -46,21 +46,23 @@ func (s *site) audited(seen *int) (lines []string) {
 	return lines
 }
 
-// TestAudit: a line for each login and each refusal, with the same fields, and
-// without secrets.
-func TestAudit(t *testing.T) {
+// TestAuditLog checks that each login and each refusal is logged once, with the
+// same fields and without secrets.
+func TestAuditLog(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	lines := []string{users("alice", "bob"), private("acme", "alice"), hub(up), visible("open", directory.Public), "token {\n refresh_tokens on\n}"}
 	s := start(t, append(lines, "blocked bob")...)
 	pasted := "glpat-Zx81kPq27RtmVb3sN4yd"
-	s.secret(pasted, "swapped-by-mistake")
+	s.addSecrets(pasted, "swapped-by-mistake")
 	token := s.token("alice")
 	offline := s.get(auth+"&offline_token=1", as("alice")).tokens().RefreshToken
 	seen := 0
-	s.audited(&seen)
-	login := func(name, password string) with { return func(r *http.Request) { r.SetBasicAuth(name, password) } }
-	grant := func(token string) with {
+	s.auditLines(&seen)
+	login := func(name, password string) requestOption {
+		return func(r *http.Request) { r.SetBasicAuth(name, password) }
+	}
+	grant := func(token string) requestOption {
 		return form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}})
 	}
 	path := manifestPath("acme", "alpine", "3.20")
@@ -92,7 +94,7 @@ func TestAudit(t *testing.T) {
 		if row.want != "" {
 			want = []string{row.want}
 		}
-		if got := s.audited(&seen); !slices.Equal(got, want) {
+		if got := s.auditLines(&seen); !slices.Equal(got, want) {
 			t.Errorf("%s: %q instead of %q", name, got, want)
 		}
 	}
@@ -103,7 +105,7 @@ func TestAudit(t *testing.T) {
 	s.get(path, bearer(token)).expect(t, http.StatusForbidden, "DENIED")
 	s.get(path, bearer(s.get(auth).tokens().Token)).expect(t, http.StatusForbidden, "DENIED")
 	want := []string{"warn|token refused|alice|static|acme|the account is blocked", "warn|denied|alice|static|acme|private groups are off", "warn|denied|||acme|anonymous"}
-	if got := s.audited(&seen); !slices.Equal(got, want) {
+	if got := s.auditLines(&seen); !slices.Equal(got, want) {
 		t.Errorf("after reloads: %q instead of %q", got, want)
 	}
 }

@@ -76,8 +76,9 @@ func (s *scribbler) Authenticate(w http.ResponseWriter, r *http.Request) (caddya
 	return user, given == passwordOf("scribbler"), nil
 }
 
-// TestAuthenticationDirectory: a provider checks logins, the groups that it
-// names count, and nothing that it writes reaches the client.
+// TestAuthenticationDirectory checks that an authentication provider checks
+// logins, that the groups it reports apply, and that nothing it writes reaches
+// the client.
 func TestAuthenticationDirectory(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
@@ -87,8 +88,8 @@ func TestAuthenticationDirectory(t *testing.T) {
 	rest := []string{private("acme"), private("acme/platform"), private("tools"), private("other", "authentication:zoe"), private("secret", "static:alice"), hub(up), "token {\n refresh_tokens on\n}"}
 	load := func(directories string) []string { return append([]string{directories}, rest...) }
 	s := start(t, load(users("alice")+a("groups teams"))...)
-	s.secret(passwordOf("scribbler"))
-	as := func(name string) with {
+	s.addSecrets(passwordOf("scribbler"))
+	as := func(name string) requestOption {
 		return func(r *http.Request) { r.SetBasicAuth(name, passwordOf("scribbler")) }
 	}
 	clean := func(a answer) answer {
@@ -113,7 +114,7 @@ func TestAuthenticationDirectory(t *testing.T) {
 	}
 	refresh := form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens.RefreshToken}})
 	refreshed := s.get("/jwt/auth", refresh).expect(t, http.StatusOK, "").tokens()
-	for _, who := range []with{as("zoe"), bearer(tokens.Token), bearer(posted.Token), bearer(refreshed.Token)} {
+	for _, who := range []requestOption{as("zoe"), bearer(tokens.Token), bearer(posted.Token), bearer(refreshed.Token)} {
 		for group, status := range map[string]int{"acme": 200, "acme/platform": 200, "tools": 200, "other": 200, "secret": 403, "x": 403} {
 			if a := clean(s.get(manifestPath(group, "alpine", "3.20"), who)); a.StatusCode != status {
 				t.Errorf("%s: got status %d, want %d", group, a.StatusCode, status)

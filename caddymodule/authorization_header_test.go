@@ -10,12 +10,13 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestSeveralAuthorizations: a request with two logins is refused wherever a
-// login counts, whichever of them is good.
-func TestSeveralAuthorizations(t *testing.T) {
+// TestSeveralAuthorizationHeaders checks that a request with two Authorization
+// headers is refused at each endpoint with a login, even if one of them is
+// valid.
+func TestSeveralAuthorizationHeaders(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice", "bob"), roles, private("team", "alice"), visible("open", directory.Public), hub(up))
+	s := start(t, users("alice", "bob"), acmeRoles, private("team", "alice"), visible("open", directory.Public), hub(up))
 	token, other := "Bearer "+s.token("alice"), "Bearer x.y.z"
 	_, login, _ := strings.Cut(fmt.Sprint(basicHeader("alice")), " ")
 	login = "Basic " + login

@@ -14,9 +14,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
-// TestAnonymous: without a login there is a token only where there is something
-// to pull with it.
-func TestAnonymous(t *testing.T) {
+// TestAnonymousToken checks that a client without a login gets a token only if
+// there is a public group.
+func TestAnonymousToken(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"), visible("tools", directory.Internal))
 	s.get(auth).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "Cache-Control", "no-store").has(t, "Content-Type", "application/json")
 	s.load(users("alice"), private("acme", "alice"), visible("open", directory.Public))
@@ -27,8 +27,9 @@ func TestAnonymous(t *testing.T) {
 	s.get(manifestPath("open", "alpine", "3.20"), bearer(token)).expect(t, http.StatusForbidden, "DENIED")
 }
 
-// TestForeignTokens: only this site's own, unspoilt and young tokens count.
-func TestForeignTokens(t *testing.T) {
+// TestForeignTokensRefused checks that only intact, unexpired tokens of this
+// site are accepted.
+func TestForeignTokensRefused(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
 	mint := func(storage, prefix string, now time.Time) string {
 		issuer := tokenissuer.New(tokenissuer.Config{
@@ -66,8 +67,9 @@ func TestForeignTokens(t *testing.T) {
 	s.get("/v2/", header("Authorization", "bearer  "+good)).expect(t, http.StatusOK, "")
 }
 
-// TestAccountsNow: the directory as it is now decides over tokens of before.
-func TestAccountsNow(t *testing.T) {
+// TestTokenFollowsAccount checks that the current state of an account decides
+// about tokens issued before.
+func TestTokenFollowsAccount(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"), hub(up))

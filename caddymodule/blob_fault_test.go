@@ -10,9 +10,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestCorruptBlob: bytes that are not what was asked for end in a broken
-// transfer and are not kept.
-func TestCorruptBlob(t *testing.T) {
+// TestCorruptBlobIsNotStored checks that a blob with a wrong digest ends in a
+// broken transfer and is not stored.
+func TestCorruptBlobIsNotStored(t *testing.T) {
 	up := registrytest.New(t)
 	for seed, size := range []int{1, 2, 100_000, 1_000_000} {
 		layer := random(byte(seed), size)
@@ -20,9 +20,9 @@ func TestCorruptBlob(t *testing.T) {
 		s := start(t, users("alice"), private("acme", "alice"), hub(up))
 		up.CorruptBlobs(1)
 		if seed%2 == 0 {
-			s.breaks(blobPath("acme", "alpine", d))
+			s.expectBroken(blobPath("acme", "alpine", d))
 		} else {
-			s.breaks(blobPath("acme", "alpine", d), header("Range", "bytes=0-"))
+			s.expectBroken(blobPath("acme", "alpine", d), header("Range", "bytes=0-"))
 		}
 		eventually(t, "the fill's end is logged", func() bool { return strings.Contains(s.logs(), "blob was not cached") })
 		for _, name := range s.stored() {
@@ -36,8 +36,9 @@ func TestCorruptBlob(t *testing.T) {
 	}
 }
 
-// TestCutBlob: a transfer that breaks off goes on where it was.
-func TestCutBlob(t *testing.T) {
+// TestBrokenTransferResumes checks that a transfer from upstream that breaks
+// off resumes where it ended.
+func TestBrokenTransferResumes(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 300_000)
 	d := up.PutBlob("library/alpine", layer)
@@ -50,19 +51,20 @@ func TestCutBlob(t *testing.T) {
 	s.awaitStored(string(d))
 }
 
-// TestRedirectedBlob: blobs that upstream keeps elsewhere come from there, and
-// where that is stays between us and upstream.
-func TestRedirectedBlob(t *testing.T) {
+// TestBlobRedirectIsHidden checks that a blob is downloaded from where upstream
+// redirects to, and that the client does not learn the location.
+func TestBlobRedirectIsHidden(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword), registrytest.WithBlobRedirectGetOnly())
 	image := up.PutImage("library/alpine", "3.20", random(1, 10_000))
-	s := start(t, users("alice"), private("acme", "alice"), private("other", "alice"), hub(up, hubLogin(t)))
+	s := start(t, users("alice"), private("acme", "alice"), private("other", "alice"), hub(up, hubCredentials(t)))
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 	pull(t, s, "other", "alpine", "3.20", as("alice"))
 	s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).has(t, "Location", "")
 }
 
-// TestCacheTrouble: without a disk to write to it is still a proxy.
-func TestCacheTrouble(t *testing.T) {
+// TestUnwritableCache checks that pulls succeed without caching while the disk
+// cannot be written to.
+func TestUnwritableCache(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 100_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
@@ -85,7 +87,7 @@ func TestCacheTrouble(t *testing.T) {
 		s.get("/v2/acme"+infix+"alpine/tags/list", as("alice")).expect(t, http.StatusOK, "")
 	}
 	up.CorruptBlobs(100)
-	s.breaks(blobPath("acme", "alpine", image.Layers[0]))
+	s.expectBroken(blobPath("acme", "alpine", image.Layers[0]))
 	up.Heal()
 	if !strings.Contains(s.logs(), "cache storage is in trouble") {
 		t.Error("the log does not tell")
@@ -99,9 +101,9 @@ func TestCacheTrouble(t *testing.T) {
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 }
 
-// TestDamagedCache: what has become of the files while Caddy was away is not
-// served.
-func TestDamagedCache(t *testing.T) {
+// TestDamagedCacheIsRefetched checks that files that were damaged while Caddy
+// was stopped are not served.
+func TestDamagedCacheIsRefetched(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 100_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
@@ -119,9 +121,10 @@ func TestDamagedCache(t *testing.T) {
 	s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, layer)
 }
 
-// TestTruncatedFile: a file that the disk has cut is not served to a group that is
-// told its size only while it is asked for.
-func TestTruncatedFile(t *testing.T) {
+// TestTruncatedBlobIsRefetched checks that a blob file that was truncated is
+// not served, even to a group that learns the size of the blob only by this
+// request.
+func TestTruncatedBlobIsRefetched(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 100_000)
 	d := up.PutBlob("library/alpine", layer)
@@ -139,9 +142,10 @@ func TestTruncatedFile(t *testing.T) {
 	}
 }
 
-// TestWrongSize: a HEAD that contradicts the known size of a blob confirms nothing.
-// A GET decides: if it is right the blob is served from what is here, else refused.
-func TestWrongSize(t *testing.T) {
+// TestUpstreamClaimsWrongSize checks that a HEAD that contradicts the known
+// size of a blob confirms nothing, and that a GET decides: the blob is served
+// from the cache if the GET is right, and refused otherwise.
+func TestUpstreamClaimsWrongSize(t *testing.T) {
 	for name, get := range map[string]bool{"HEAD lies": false, "both lie": true} {
 		t.Run(name, func(t *testing.T) {
 			up := registrytest.New(t)
@@ -170,7 +174,7 @@ func TestWrongSize(t *testing.T) {
 				return
 			}
 			s.get(path, as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; fwd=miss")
-			costs(t, up, "a lying HEAD", registrytest.Counts{BlobHead: 1, BlobGet: 1})
+			expectRequests(t, up, "a lying HEAD", registrytest.Counts{BlobHead: 1, BlobGet: 1})
 			links, err := filepath.Glob(filepath.Join(s.cache, "links/blue/_/*/library/alpine/_/sha256", d.Encoded()))
 			if err != nil || len(links) != 1 {
 				t.Fatalf("links: %v, %v", links, err)

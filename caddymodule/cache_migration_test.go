@@ -15,7 +15,7 @@ var proof = regexp.MustCompile(`,"proof":1`)
 
 // age makes the cache of a site that is not running one of the former version,
 // which knew no deliveries.
-func (s *site) age() {
+func (s *site) makeCacheOfFormerVersion() {
 	s.t.Helper()
 	for _, folder := range []string{"deliveries", "format"} {
 		if err := os.RemoveAll(filepath.Join(s.cache, folder)); err != nil {
@@ -40,20 +40,21 @@ func (s *site) age() {
 	}
 }
 
-// TestCacheOfFormerVersion: of a cache whose links are what upstreams only said,
-// those of the first upstream are kept and the others proved by the next download.
+// TestCacheOfFormerVersion checks that of the links in a cache of the former
+// version, which upstreams had only claimed, those of the first upstream are
+// kept, and the others are confirmed by the next download.
 func TestCacheOfFormerVersion(t *testing.T) {
 	red, evil := registrytest.New(t), registrytest.New(t)
 	image := red.PutImage("team/app", "1", random(1, 5000))
 	own := evil.PutImage("x/y", "1", random(2, 5000))
-	lines := []string{users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), at(blue, evil.URL())}
+	lines := []string{users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), upstreamAt(blueUpstream, evil.URL())}
 	s := start(t, lines...)
 	pull(t, s, "red", "team/app", "1", as("alice"))
-	pull(t, s, "blue", blue+"/x/y", "1", as("bob"))
+	pull(t, s, "blue", blueUpstream+"/x/y", "1", as("bob"))
 	s.stop()
-	s.age()
+	s.makeCacheOfFormerVersion()
 	// What the HEADs of a lying upstream left behind.
-	folders, err := filepath.Glob(filepath.Join(s.cache, "links/blue/_/"+blue+"@*/x/y/_/sha256"))
+	folders, err := filepath.Glob(filepath.Join(s.cache, "links/blue/_/"+blueUpstream+"@*/x/y/_/sha256"))
 	if err != nil || len(folders) != 1 {
 		t.Fatalf("links: %v, %v", folders, err)
 	}
@@ -68,7 +69,7 @@ func TestCacheOfFormerVersion(t *testing.T) {
 	s.load(lines...)
 	stolen := func() {
 		t.Helper()
-		for _, path := range []string{blobPath("blue", blue+"/x/y", image.Layers[0]), manifestPath("blue", blue+"/x/y", string(image.Manifest))} {
+		for _, path := range []string{blobPath("blue", blueUpstream+"/x/y", image.Layers[0]), manifestPath("blue", blueUpstream+"/x/y", string(image.Manifest))} {
 			if a := s.get(path, as("bob")); a.StatusCode != http.StatusNotFound {
 				t.Errorf("%s: %d with %d bytes, want 404", path, a.StatusCode, len(a.body))
 			}
@@ -80,14 +81,14 @@ func TestCacheOfFormerVersion(t *testing.T) {
 	red.Reset()
 	evil.Reset()
 	pull(t, s, "red", "team/app", "1", as("alice"))
-	costs(t, red, "what was kept", registrytest.Counts{ManifestHead: 1})
-	pull(t, s, "blue", blue+"/x/y", "1", as("bob"))
-	costs(t, evil, "what was dropped", registrytest.Counts{ManifestHead: 1, ManifestGet: 1, BlobGet: 2})
-	s.get(blobPath("blue", blue+"/x/y", own.Layers[0]), as("bob")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
+	expectRequests(t, red, "what was kept", registrytest.Counts{ManifestHead: 1})
+	pull(t, s, "blue", blueUpstream+"/x/y", "1", as("bob"))
+	expectRequests(t, evil, "what was dropped", registrytest.Counts{ManifestHead: 1, ManifestGet: 1, BlobGet: 2})
+	s.get(blobPath("blue", blueUpstream+"/x/y", own.Layers[0]), as("bob")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
 
 	s.restart(lines...)
 	pull(t, s, "red", "team/app", "1", as("alice"))
-	costs(t, red, "a later start", registrytest.Counts{ManifestHead: 1})
+	expectRequests(t, red, "a later start", registrytest.Counts{ManifestHead: 1})
 	if n := strings.Count(s.logs(), `"kept":`); n != 1 {
 		t.Errorf("the log tells of the links %d times, want once", n)
 	}

@@ -13,8 +13,8 @@ import (
 
 var update = flag.Bool("update", false, "write what is read from the Caddyfiles into the golden files")
 
-// TestCaddyfile holds each subdirective and each error: a golden file is the
-// directive, a line of dashes, and the handler's JSON or the error.
+// TestCaddyfile checks that each directive of the golden files becomes the JSON
+// or the error that the same file contains after a line of dashes.
 func TestCaddyfile(t *testing.T) {
 	names, err := filepath.Glob("testdata/caddyfile/*.caddyfiletest")
 	if err != nil || len(names) < 40 {

@@ -11,8 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestDefaultStorage: without a word about storage the cache is in Caddy's own
-// folder.
+// TestDefaultStorage checks that the cache is in Caddy's data directory if the
+// configuration has no storage.
 func TestDefaultStorage(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
@@ -21,7 +21,7 @@ func TestDefaultStorage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	without := jsonWithout(t, config, "storage")
+	without := jsonWithoutField(t, config, "storage")
 	if err := caddy.Load(without, true); err != nil {
 		t.Fatal(err)
 	}
@@ -29,8 +29,9 @@ func TestDefaultStorage(t *testing.T) {
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 }
 
-// TestBadJSON: what a Caddyfile cannot say is refused where modules are made.
-func TestBadJSON(t *testing.T) {
+// TestInvalidJSON checks that mistakes that a Caddyfile cannot contain are
+// errors when the JSON is loaded.
+func TestInvalidJSON(t *testing.T) {
 	s := newSite(t)
 	config, err := s.adapt(users("alice"), private("acme", "alice"), "upstream docker.io")
 	if err != nil {
@@ -60,9 +61,9 @@ func TestBadJSON(t *testing.T) {
 	}
 }
 
-// TestNullJSON: null where something should be is refused, or is as good as
-// nothing, and never a panic.
-func TestNullJSON(t *testing.T) {
+// TestNullInJSONConfig checks that null in any place of the JSON is either an
+// error or the same as no value, and never a panic.
+func TestNullInJSONConfig(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	const group = `"groups":[{"path":"acme"}]`
 	for config, want := range map[string]string{
@@ -100,8 +101,8 @@ func TestNullJSON(t *testing.T) {
 	}
 }
 
-// TestNullInJSON: a null in a list is an error, not the end of the process.
-func TestNullInJSON(t *testing.T) {
+// TestCheckRejectsNull checks that null in a list is an error and not a panic.
+func TestCheckRejectsNull(t *testing.T) {
 	for name, h := range map[string]*Handler{
 		"group":          {Groups: []*Group{nil}},
 		"upstream":       {Upstreams: []*Upstream{nil}},

@@ -18,7 +18,7 @@ import (
 )
 
 // rootOf is a directory in which somebody is called root.
-type rootOf struct {
+type rootDirectory struct {
 	name, lines string
 	credentials map[string]string // by what they are
 	names       []string          // that they come with beside spellings of root
@@ -28,7 +28,7 @@ type rootOf struct {
 var rootSpellings = []string{"root", "ROOT", "Root", " root", "root ", "  root  ", "\uff52oot", "\uff32\uff2f\uff2f\uff34", "r\u00f6ot", "ro\u0308ot"}
 
 // roots starts a directory of each kind.
-func roots(t *testing.T) []rootOf {
+func newRootDirectories(t *testing.T) []rootDirectory {
 	l := ldaptest.New(t, true)
 	l.Put("uid=root,"+ldaptest.People, "uid", "root", "userPassword", "root-of-ldap", "entryUUID", "uuid-root")
 	g := gitlabtest.New(t)
@@ -42,7 +42,7 @@ func roots(t *testing.T) []rootOf {
 		g.Jobs["glcbt-job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 4, Project: 70, User: 1, Status: "running"}
 	})
 	issuer := oidctest.New(t)
-	return []rootOf{
+	return []rootDirectory{
 		{"static", "user root " + hash("root-of-static") + "\n", map[string]string{"password": "root-of-static"}, nil},
 		{"ldap", l.Directory(), map[string]string{"password": "root-of-ldap"}, nil},
 		{"gitlab", gitlabAt(t, g, "cache_for 1m"), map[string]string{
@@ -54,11 +54,11 @@ func roots(t *testing.T) []rootOf {
 	}
 }
 
-// TestLoginOfAnotherDirectory: whatever name and credential of one directory somebody
-// logs in with, in whichever order the directories are, it makes no account of the
-// other one, which has somebody of that name too who runs the site.
+// TestLoginOfAnotherDirectory checks that a login of one directory never
+// becomes the account of the same name in another one, whatever name and
+// credential is sent and in whichever order the directories are.
 func TestLoginOfAnotherDirectory(t *testing.T) {
-	all := roots(t)
+	all := newRootDirectories(t)
 	s := startWithAdmin(t, private("acme"))
 	succeeded := make(map[string]bool)
 	for at := range all {
@@ -68,26 +68,26 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 			}
 			for swapped := range 2 {
 				// Each time other servers: GitLab is shown so many wrong deploy tokens only.
-				fresh := roots(t)
+				fresh := newRootDirectories(t)
 				trusted, other := fresh[at], fresh[beside]
-				order := [2]rootOf{trusted, other}
+				order := [2]rootDirectory{trusted, other}
 				if swapped == 1 {
-					order = [2]rootOf{other, trusted}
+					order = [2]rootDirectory{other, trusted}
 				}
 				s.load(order[0].lines, order[1].lines, private("secret", trusted.name+":root"), "admins "+trusted.name+":root")
 				// The same two with tokens of ours for the accounts that can have one.
-				for i, d := range []*rootOf{&trusted, &other} {
+				for i, d := range []*rootDirectory{&trusted, &other} {
 					credentials := map[string]string{}
 					for what, secret := range d.credentials {
 						credentials[what] = secret
 					}
 					if slices.Contains([]string{"static", "ldap", "gitlab"}, d.name) {
-						credentials["access token"], _ = s.create("--account", d.name+":root", "--scope", "manage")
+						credentials["access token"], _ = s.createToken("--account", d.name+":root", "--scope", "manage")
 					}
 					for what, secret := range credentials {
 						for _, name := range append(d.names, rootSpellings...) {
 							text := fmt.Sprintf("%s before %s: %q with a %s of %s", order[0].name, order[1].name, name, what, d.name)
-							who, ok := logsInAs(t, text, name, secret)
+							who, ok := callerOf(t, text, name, secret)
 							if !ok {
 								continue
 							}
@@ -116,7 +116,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 
 // logsInAs is whom a login makes at the running site, by Basic and by the token that
 // it is given, which must be the same.
-func logsInAs(t *testing.T, text, name, secret string) (access.Caller, bool) {
+func callerOf(t *testing.T, text, name, secret string) (access.Caller, bool) {
 	t.Helper()
 	h := runningHandler(t)
 	request := httptest.NewRequest(http.MethodGet, "/jwt/auth", nil)

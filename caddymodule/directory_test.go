@@ -10,21 +10,21 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestDirectoryAway: a directory that cannot answer lets nobody in, tokens of
-// before included, and says so rather than that the password is wrong.
-func TestDirectoryAway(t *testing.T) {
+// TestDirectoryOutage checks that logins and tokens issued before are answered
+// with 503 while their directory cannot answer.
+func TestDirectoryOutage(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	s := start(t, "directory elsewhere", private("acme", "zoe"), visible("open", directory.Public), hub(up), "token {\n refresh_tokens on\n}")
-	s.secret(passwordOf("elsewhere"))
+	s.addSecrets(passwordOf("elsewhere"))
 	zoe := func(r *http.Request) { r.SetBasicAuth("zoe", passwordOf("elsewhere")) }
 	path := manifestPath("acme", "alpine", "3.20")
 	tokens := s.get(auth+"&offline_token=true", zoe).expect(t, http.StatusOK, "").tokens()
 	token := tokens.Token
 	s.get(path, bearer(token)).expect(t, http.StatusOK, "")
 
-	elsewhereFails.Store(1)
-	defer elsewhereFails.Store(0)
+	elsewhereAway.Store(true)
+	defer elsewhereAway.Store(false)
 	for _, a := range []answer{
 		s.get(auth, zoe), s.get("/jwt/auth", form(loginForm("zoe", passwordOf("elsewhere")))), s.get("/v2/", zoe),
 		s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tokens.RefreshToken}})),
@@ -40,15 +40,15 @@ func TestDirectoryAway(t *testing.T) {
 	}
 	// Who is nobody needs no directory.
 	s.get(manifestPath("open", "alpine", "3.20"), bearer(s.get(auth).tokens().Token)).expect(t, http.StatusOK, "")
-	elsewhereFails.Store(0)
+	elsewhereAway.Store(false)
 	s.get(path, bearer(token)).expect(t, http.StatusOK, "")
 }
 
-// TestDirectories: they are asked in order, and the first that knows an account
-// decides.
-func TestDirectories(t *testing.T) {
+// TestDirectoryOrder checks that directories are asked in order, and that the
+// first one that knows an account decides.
+func TestDirectoryOrder(t *testing.T) {
 	s := start(t, users("alice"), "directory elsewhere", private("acme", "alice", "elsewhere:zoe"))
-	s.secret(passwordOf("elsewhere"))
+	s.addSecrets(passwordOf("elsewhere"))
 	login := func(name, password string, status int, asked int32) {
 		t.Helper()
 		elsewhereAsked.Store(0)
@@ -65,8 +65,8 @@ func TestDirectories(t *testing.T) {
 	login("zoe", passwordOf("elsewhere"), 200, 1)
 	login("zoe", "wrong", 401, 1)
 	login("nobody", passwordOf("elsewhere"), 401, 1)
-	elsewhereFails.Store(1)
-	defer elsewhereFails.Store(0)
+	elsewhereAway.Store(true)
+	defer elsewhereAway.Store(false)
 	login("alice", passwordOf("alice"), 200, 0)
 	login("zoe", passwordOf("elsewhere"), 503, 1)
 }

@@ -37,8 +37,8 @@ var shortened = strings.NewReplacer(
 	"hash scrypt", "hash bcrypt", // which Caddy does not include
 )
 
-// TestDocumentationExamplesAreValid adapts every Caddyfile that the documentation
-// shows.
+// TestDocumentationExamplesAreValid checks that each Caddyfile that the
+// documentation shows can be adapted.
 func TestDocumentationExamplesAreValid(t *testing.T) {
 	pages := documentation(t)
 	examples := make(map[string]int)
@@ -119,8 +119,9 @@ func caddyfilesIn(text string) (found []string) {
 	return found
 }
 
-// TestConfigurationPageHasEveryLine compares docs/configuration.md with the
-// lines that each block of the directive accepts, which an unknown line lists.
+// TestConfigurationPageHasEveryLine checks that docs/configuration.md has each
+// line that a block of the directive accepts. The error about an unknown line
+// lists them.
 func TestConfigurationPageHasEveryLine(t *testing.T) {
 	accepted := regexp.MustCompile(`write one of (.*), at Caddyfile`)
 	page := documentation(t)["../docs/configuration.md"]
@@ -179,8 +180,8 @@ func anchors(page string) []string {
 	return all
 }
 
-// TestDocumentationLinksLeadSomewhere follows the links between the pages, with
-// their anchors, and to other files of the repository.
+// TestDocumentationLinksLeadSomewhere checks that the links between the pages,
+// with their anchors, and to other files of the repository have a target.
 func TestDocumentationLinksLeadSomewhere(t *testing.T) {
 	pages := documentation(t)
 	for name, text := range pages {

@@ -14,16 +14,17 @@ import (
 )
 
 // large is more than comes with the first range.
-const large = 36 << 20
+const largeSize = 36 << 20
 
 var largeLayer = sync.OnceValues(func() ([]byte, digest.Digest) {
-	content := random(7, large)
+	content := random(7, largeSize)
 	return content, digest.FromBytes(content)
 })
 
-// TestConnections: a large blob is asked for in ranges, once each, also when
-// upstream breaks off; with one connection, or without ranges, as a whole.
-func TestConnections(t *testing.T) {
+// TestLargeBlobIsDownloadedInRanges checks that a large blob is requested in
+// ranges, each once, even if upstream breaks off, and as a whole with one
+// connection or without ranges.
+func TestLargeBlobIsDownloadedInRanges(t *testing.T) {
 	content, d := largeLayer()
 	for _, row := range []struct {
 		name   string
@@ -51,7 +52,7 @@ func TestConnections(t *testing.T) {
 				}
 			}
 			counts, ranges := up.Counts(), up.Ranges()
-			if row.once && counts.BlobBytes != large || counts.BlobBytes < large {
+			if row.once && counts.BlobBytes != largeSize || counts.BlobBytes < largeSize {
 				t.Errorf("%d bytes were sent: %q", counts.BlobBytes, ranges)
 			}
 			if row.ranges != nil && len(ranges) != len(row.ranges) {
@@ -66,9 +67,10 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// TestConnectionsLie: what does not fit together is a broken transfer, and is
-// asked for as a whole the next time.
-func TestConnectionsLie(t *testing.T) {
+// TestMismatchedRangeBreaksTransfer checks that a range that does not fit the
+// others breaks the transfer, and that the blob is requested as a whole the
+// next time.
+func TestMismatchedRangeBreaksTransfer(t *testing.T) {
 	content, d := largeLayer()
 	up := registrytest.New(t)
 	up.PutBlob("library/alpine", content)
@@ -82,8 +84,8 @@ func TestConnectionsLie(t *testing.T) {
 	}
 }
 
-// TestFinishAbandoned: a client that leaves early costs nothing that was begun,
-// unless the configuration says so.
+// TestFinishAbandoned checks that a download continues after its last client
+// has left, unless the configuration says otherwise.
 func TestFinishAbandoned(t *testing.T) {
 	up := registrytest.New(t)
 	content, d := largeLayer()
@@ -94,7 +96,7 @@ func TestFinishAbandoned(t *testing.T) {
 	_ = response.Body.Close()
 	eventually(t, "the fetch has no reader", func() bool {
 		fills := s.fills()
-		return len(fills) == 1 && fills[0].Readers == 0 && fills[0].Size == large
+		return len(fills) == 1 && fills[0].Readers == 0 && fills[0].Size == largeSize
 	})
 	release()
 	s.awaitStored(string(d))

@@ -13,9 +13,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestTooManyDownloads: a group that has all its downloads under way is told when
-// to come back. What another group wants comes as ever, and so does what is stored.
-func TestTooManyDownloads(t *testing.T) {
+// TestDownloadsPerGroupLimit checks that a group at its limit of downloads gets
+// 503 with Retry-After, and that other groups and stored content are not
+// affected.
+func TestDownloadsPerGroupLimit(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 50_000))
 	var slow []digest.Digest
@@ -65,8 +66,9 @@ func TestTooManyDownloads(t *testing.T) {
 	})
 }
 
-// TestHeadsCountAsDownloads where it takes a download to tell the size.
-func TestHeadsCountAsDownloads(t *testing.T) {
+// TestHeadCountsAsDownload checks that a HEAD counts as a download if the size
+// of the blob has to be learned by a download.
+func TestHeadCountsAsDownload(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithoutLength())
 	var blobs []digest.Digest
 	for i := range 3 {
@@ -87,9 +89,9 @@ func TestHeadsCountAsDownloads(t *testing.T) {
 	s.head(blobPath("red", "alpine", blobs[2]), as("alice")).expect(t, http.StatusOK, "").has(t, "Content-Length", "200000")
 }
 
-// TestDownloadsAreReloaded: limits that change count what is under way already, and
-// a configuration that is wrong changes none.
-func TestDownloadsAreReloaded(t *testing.T) {
+// TestDownloadLimitsReload checks that changed limits apply to downloads that
+// are already running, and that an invalid configuration changes no limit.
+func TestDownloadLimitsReload(t *testing.T) {
 	up := registrytest.New(t)
 	var slow []digest.Digest
 	for i := range 5 {
@@ -137,9 +139,10 @@ func TestDownloadsAreReloaded(t *testing.T) {
 	})
 }
 
-// TestClaimedSize: what an upstream says is to come takes nothing from other
-// groups, be it more than there is or just about all.
-func TestClaimedSize(t *testing.T) {
+// TestClaimedSizeReservesNothing checks that the size that an upstream
+// announces evicts nothing of other groups, whether it exceeds the cache or
+// nearly fills it.
+func TestClaimedSizeReservesNothing(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 3_200_000)
 	red := up.PutBlob("library/alpine", layer)
@@ -174,15 +177,15 @@ func TestClaimedSize(t *testing.T) {
 	up.Heal()
 }
 
-// TestSlowDownloadEnds: an upstream that drips is given up, and the next pull may
-// begin anew.
+// TestSlowDownloadEnds checks that a download below the minimal rate is
+// aborted, and that the next pull can start again.
 func TestSlowDownloadEnds(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 500_000)
 	d := up.PutBlob("library/alpine", layer)
 	s := start(t, users("alice"), private("acme", "alice"), hub(up, "downloads {\n min_rate 1MB\n rate_window 1s\n}"))
 	up.Throttle(20_000)
-	s.breaks(blobPath("acme", "alpine", d))
+	s.expectBroken(blobPath("acme", "alpine", d))
 	eventually(t, "the log says why", func() bool { return strings.Contains(s.logs(), "the source is too slow") })
 	up.Throttle(0)
 	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)

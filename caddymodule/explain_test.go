@@ -13,22 +13,22 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestExplain: the rule that decides, who it is to whom, and what the name
-// means, without asking an upstream.
+// TestExplain checks that explain shows the rule that decides, the caller with
+// its role, and the meaning of the image name, without asking an upstream.
 func TestExplain(t *testing.T) {
 	up := registrytest.New(t)
 	lines := []string{users("alice", "bob", "carol", "dave"), private("acme", "alice"), private("acme/platform", "carol"),
-		visible("tools", directory.Internal), visible("open", directory.Public), hub(up), at("ghcr.io", up.URL()), "admins carol", "blocked dave"}
+		visible("tools", directory.Internal), visible("open", directory.Public), hub(up), upstreamAt("ghcr.io", up.URL()), "admins carol", "blocked dave"}
 	s := startWithAdmin(t, lines...)
 	up.Reset()
-	_, deploy := s.create("--group", "acme/platform")
-	_, revoked := s.create("--group", "acme")
+	_, deploy := s.createToken("--group", "acme/platform")
+	_, revoked := s.createToken("--group", "acme")
 	s.mustCommand("token", "revoke", revoked)
 	for _, row := range []struct{ as, pull, want string }{
 		{"alice", "acme/alpine:3.20", "true member; acme private; docker.io library/alpine 3.20; alice of static, member"},
 		{"alice", "acme/platform/alpine", "true member; acme/platform private; docker.io library/alpine latest; alice of static, member"},
-		{"alice", "acme/other/alpine@" + zeros, "true member; acme private; docker.io other/alpine " + zeros + "; alice of static, member"},
-		{"alice", "acme/ghcr.io/org/app:1@" + zeros, "true member; acme private; ghcr.io org/app " + zeros + "; alice of static, member"},
+		{"alice", "acme/other/alpine@" + zeroDigest, "true member; acme private; docker.io other/alpine " + zeroDigest + "; alice of static, member"},
+		{"alice", "acme/ghcr.io/org/app:1@" + zeroDigest, "true member; acme private; ghcr.io org/app " + zeroDigest + "; alice of static, member"},
 		{"alice", "acme/dependency_proxy/containers/platform/app:1", "true member; acme private; docker.io platform/app 1; alice of static, member"},
 		{"alice", s.host + "/acme/platform/dependency_proxy/containers/app:1", "true member; acme/platform private; docker.io library/app 1; alice of static, member"},
 		{"alice", "none/alpine:1", "false unknown group; none ; docker.io library/alpine 1; alice of static, no role"},
@@ -50,7 +50,7 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s, %s: %d %s", row.as, row.pull, a.StatusCode, a.body)
 			continue
 		}
-		if got := lineOf(all.Answers[0]); got != row.want {
+		if got := summaryOf(all.Answers[0]); got != row.want {
 			t.Errorf("%s, %s:\n%s\ninstead of\n%s", row.as, row.pull, got, row.want)
 		}
 		out, err := s.command("explain", "--as", row.as, "--pull", row.pull)
@@ -76,15 +76,15 @@ func TestExplain(t *testing.T) {
 	}
 	// What cannot be told now is neither allowed nor denied.
 	s.load("directory elsewhere", private("acme", "zoe"), hub(up))
-	elsewhereFails.Store(1)
-	defer elsewhereFails.Store(0)
+	elsewhereAway.Store(true)
+	defer elsewhereAway.Store(false)
 	if a := s.ask(http.MethodGet, adminExplainPull+"?as=zoe&pull=acme/x", ""); a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.adminMessage(), "directory elsewhere") {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 }
 
 // lineOf returns an explanation in short.
-func lineOf(e admin.Explanation) string {
+func summaryOf(e admin.Explanation) string {
 	text := fmt.Sprintf("%v %s; %s %s; %s %s %s; ", e.Allowed, e.Rule, e.Group, e.Visibility, e.Upstream, e.Repository, e.Reference)
 	if a := e.Account; a != nil {
 		text += fmt.Sprintf("%s of %s, %s", a.Name, a.Directory, a.Role)

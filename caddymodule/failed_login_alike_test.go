@@ -16,9 +16,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 )
 
-// TestFailedLoginsSprayed: one password tried with many names takes a hash for
-// each, whether or not there are such accounts.
-func TestFailedLoginsSprayed(t *testing.T) {
+// TestSprayedPasswordCost checks that one password tried with many names costs
+// one hash for each, whether or not the accounts exist.
+func TestSprayedPasswordCost(t *testing.T) {
 	var known, unknown []string
 	for i := range documentedAccountBurst {
 		known, unknown = append(known, fmt.Sprint("user", i)), append(unknown, fmt.Sprint("nobody", i))
@@ -27,7 +27,7 @@ func TestFailedLoginsSprayed(t *testing.T) {
 	for _, names := range [][]string{known, unknown} {
 		synctest.Test(t, func(t *testing.T) {
 			h := &slowHash{takes: 150 * time.Millisecond}
-			status := newDesk(t, slowStatic(t, h, known...)).spray(names, "wrong")
+			status := newLoginTest(t, staticWithSlowHash(t, h, known...)).loginEach(names, "wrong")
 			if want == nil {
 				want = status
 			}
@@ -38,16 +38,16 @@ func TestFailedLoginsSprayed(t *testing.T) {
 	}
 }
 
-// TestFailedLoginsOwnPassword: a caller who sends the password of an own account with
-// another name gets the same answer whether that name exists or not, while hashing is
-// slow.
-func TestFailedLoginsOwnPassword(t *testing.T) {
+// TestOwnPasswordWithOtherName checks that a caller who sends the password of
+// an own account with another name gets the same answer whether that name
+// exists or not, while hashing is slow.
+func TestOwnPasswordWithOtherName(t *testing.T) {
 	for _, name := range []string{"ann", "nobody", "noone"} {
 		synctest.Test(t, func(t *testing.T) {
 			h := &slowHash{right: "eve's"}
-			d := newDesk(t, slowStatic(t, h, "eve")) // whom all unknown names are compared with
+			d := newLoginTest(t, staticWithSlowHash(t, h, "eve")) // whom all unknown names are compared with
 			if name == "ann" {
-				d = newDesk(t, slowStatic(t, h, "ann"))
+				d = newLoginTest(t, staticWithSlowHash(t, h, "ann"))
 			} else {
 				d.expect("eve", d.login("eve", "eve's", "192.0.2.1"), 200, 0)
 			}
@@ -58,10 +58,11 @@ func TestFailedLoginsOwnPassword(t *testing.T) {
 	}
 }
 
-// TestHashPanics: a hash module that panics fails the login and nothing else.
-func TestHashPanics(t *testing.T) {
+// TestHashModulePanics checks that a hash module that panics fails only the
+// login.
+func TestHashModulePanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDesk(t, slowStatic(t, nil, "ann"))
+		d := newLoginTest(t, staticWithSlowHash(t, nil, "ann"))
 		d.expect("a login", d.login("ann", "x", "192.0.2.1"), 503, time.Second)
 		d.expect("an unknown name", d.login("nobody", "x", "192.0.2.1"), 503, time.Second)
 		leave, err := password.DefaultQueue.Enter(t.Context(), true)
@@ -72,12 +73,12 @@ func TestHashPanics(t *testing.T) {
 	})
 }
 
-// TestTroubleQuotesNoPassword: what a guest says when it cannot answer goes to the
-// log without the password.
-func TestTroubleQuotesNoPassword(t *testing.T) {
+// TestDirectoryErrorIsRedacted checks that the error of a directory is logged
+// without the password of the login.
+func TestDirectoryErrorIsRedacted(t *testing.T) {
 	core, logged := observer.New(zapcore.DebugLevel)
 	synctest.Test(t, func(t *testing.T) {
-		d := newDesk(t, newRemote(0, func(l directory.Login) error { return fmt.Errorf("cannot parse %q", l.Password) }))
+		d := newLoginTest(t, newRemoteDirectory(0, func(l directory.Login) error { return fmt.Errorf("cannot parse %q", l.Password) }))
 		d.logger = zap.New(core)
 		d.expect("a login", d.login("ann", "hunter22", "192.0.2.1"), 503, time.Second)
 	})
@@ -86,13 +87,13 @@ func TestTroubleQuotesNoPassword(t *testing.T) {
 	}
 }
 
-// TestEqualLogins: more jobs than there are places log in at once with one password
-// that is right, and all get in.
-func TestEqualLogins(t *testing.T) {
+// TestConcurrentEqualLogins checks that more clients than there are places log
+// in at once with one right password, and all succeed.
+func TestConcurrentEqualLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDesk(t, slowStatic(t, &slowHash{right: "right", takes: 250 * time.Millisecond}, "ann"))
+		d := newLoginTest(t, staticWithSlowHash(t, &slowHash{right: "right", takes: 250 * time.Millisecond}, "ann"))
 		d.limit(10)
-		answers := make(chan answered)
+		answers := make(chan loginAnswer)
 		const jobs = 400
 		for range jobs {
 			go func() { answers <- d.login("ann", "right", "192.0.2.1") }()

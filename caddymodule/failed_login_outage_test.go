@@ -13,17 +13,18 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
-// TestHiddenRefusals: while a directory is away, or too many passwords are being
-// checked, a wrong login of the configuration's is answered as any other. It
-// counts as the guess that it is, and the log tells of it.
-func TestHiddenRefusals(t *testing.T) {
+// TestWrongLoginDuringOutage checks that a wrong login of an account of the
+// configuration is answered like any other while a directory is away or too
+// many passwords are being checked, and that it is counted as a guess and
+// logged.
+func TestWrongLoginDuringOutage(t *testing.T) {
 	s := newSite(t)
-	s.globals = trustFront
+	s.globals = trustedProxies
 	s.load(users("alice"), "directory elsewhere", private("acme", "alice"))
 	seen := 0
-	elsewhereFails.Store(1)
-	defer elsewhereFails.Store(0)
-	s.audited(&seen)
+	elsewhereAway.Store(true)
+	defer elsewhereAway.Store(false)
+	s.auditLines(&seen)
 	alike := func() {
 		t.Helper()
 		for _, how := range []func(name string) answer{
@@ -43,7 +44,7 @@ func TestHiddenRefusals(t *testing.T) {
 		}
 	}
 	alike()
-	if got := s.audited(&seen); !slices.Equal(got, slices.Repeat([]string{"warn|login refused|alice|static||wrong password"}, 3)) {
+	if got := s.auditLines(&seen); !slices.Equal(got, slices.Repeat([]string{"warn|login refused|alice|static||wrong password"}, 3)) {
 		t.Errorf("the audit log tells %q", got)
 	}
 	for i := range 2 * (documentedAccountBurst + 5) {
@@ -52,26 +53,27 @@ func TestHiddenRefusals(t *testing.T) {
 		if i >= documentedAccountBurst-2 { // one was above, and again at a tenth of the price
 			want = http.StatusTooManyRequests
 		}
-		if a := s.get(auth, basic(name, fmt.Sprint("guess", i)), from(fmt.Sprint("198.51.100.", i))); a.StatusCode != want {
+		if a := s.get(auth, basic(name, fmt.Sprint("guess", i)), forwardedFor(fmt.Sprint("198.51.100.", i))); a.StatusCode != want {
 			t.Errorf("%s, guess %d: %d instead of %d", name, i, a.StatusCode, want)
 		}
 	}
 	s.restart(users("alice"), "directory elsewhere", private("acme", "alice")) // forgets the guesses
-	elsewhereFails.Store(0)
-	t.Cleanup(useQueue(password.NewQueue(1, 0, password.MaxWaiting)))
+	elsewhereAway.Store(false)
+	t.Cleanup(setPasswordQueue(password.NewQueue(1, 0, password.MaxWaiting)))
 	alike()
 }
 
-// TestGuessesWhileAway: an outage gives nobody more guesses, neither where the
-// account has been logged in to nor from one address at many accounts.
-func TestGuessesWhileAway(t *testing.T) {
+// TestThrottleDuringOutage checks that an outage permits no more guesses,
+// neither from an address with an earlier login nor from one address at many
+// accounts.
+func TestThrottleDuringOutage(t *testing.T) {
 	s := newSite(t)
-	s.globals = trustFront
+	s.globals = trustedProxies
 	s.load(users("alice"), "directory elsewhere", private("acme", "alice"))
-	home, strange := from("198.51.100.1"), from("198.51.100.2")
+	home, strange := forwardedFor("198.51.100.1"), forwardedFor("198.51.100.2")
 	s.get(auth, as("alice"), home).expect(t, http.StatusOK, "")
-	elsewhereFails.Store(1)
-	defer elsewhereFails.Store(0)
+	elsewhereAway.Store(true)
+	defer elsewhereAway.Store(false)
 	for i := range documentedAddressBurst {
 		s.get(auth, basic("alice", fmt.Sprint("guess", i)), home).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 		s.get(auth, basic(fmt.Sprint("user", i), "guess"), strange).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
@@ -81,9 +83,10 @@ func TestGuessesWhileAway(t *testing.T) {
 	s.get(auth, as("alice"), home).expect(t, http.StatusOK, "") // the owner gets in
 }
 
-// TestLDAPBehind: a wrong password for a name of the configuration's costs at the
-// LDAP server what an unknown name does, and no account of that name is tried there.
-func TestLDAPBehind(t *testing.T) {
+// TestLDAPBehindStatic checks that a wrong password for a name of the
+// configuration costs the LDAP server as much as an unknown name, and that the
+// account of that name is not tried there.
+func TestLDAPBehindStatic(t *testing.T) {
 	for name, block := range map[string]func(*ldaptest.Server) string{
 		"search": func(l *ldaptest.Server) string { return l.Directory() },
 		"no service account": func(l *ldaptest.Server) string {
@@ -96,7 +99,7 @@ func TestLDAPBehind(t *testing.T) {
 			s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
 			ask := func(name, password string) (dns, filters []string) {
 				l.Heard()
-				s.get("/v2/", loginAs(name, password)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+				s.get("/v2/", basic(name, password)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 				return l.Heard()
 			}
 			for i := range 3 {
@@ -114,9 +117,9 @@ func TestLDAPBehind(t *testing.T) {
 	}
 }
 
-// TestLDAPSaturated: while the server answers nobody, a wrong login is answered one
-// time, whichever directory knows its name; when it answers again, all are told that
-// they are wrong, and one that was right meanwhile gets in at once.
+// TestLDAPSaturated checks that wrong logins are answered after the same time
+// while the server does not answer, whichever directory knows their names, and
+// that afterwards all are refused and a right one succeeds at once.
 func TestLDAPSaturated(t *testing.T) {
 	defer func(before access.Times) { answerLogins = before }(answerLogins)
 	answerLogins = access.Times{Failed: 100 * time.Millisecond, Checked: 100 * time.Millisecond}
@@ -125,7 +128,7 @@ func TestLDAPSaturated(t *testing.T) {
 	hold := make(chan struct{})
 	l.Set(func() { l.Fault = func(uint64) { <-hold } })
 	names := []string{"dave", "bob", "nobody"}
-	together(len(names)+1, func(i int) {
+	concurrently(len(names)+1, func(i int) {
 		name, password, began := "alice", passwordOf("alice"), time.Now()
 		if i < len(names) {
 			name, password = names[i], "wrong"

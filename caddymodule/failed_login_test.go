@@ -15,13 +15,13 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 )
 
-// TestFailedLoginsDeadline: a failed login is answered one second after it came,
-// with whatever is known then, and a right one at once. What comes of a check later
-// counts and is logged, and makes the next try succeed at once.
-func TestFailedLoginsDeadline(t *testing.T) {
+// TestFailedLoginDeadline checks that a failed login is answered after one
+// second with what is known then, and a right one at once. The result of a
+// later check counts, is logged, and makes the next attempt succeed at once.
+func TestFailedLoginDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &slowHash{right: "right"}
-		d := newDesk(t, slowStatic(t, h, "ann", "ben", "cleo", "blocked"))
+		d := newLoginTest(t, staticWithSlowHash(t, h, "ann", "ben", "cleo", "blocked"))
 		d.expect("a wrong password", d.login("ann", "wrong", "192.0.2.1"), 401, time.Second)
 		d.expect("again", d.login("ann", "wrong", "192.0.2.1"), 401, time.Second)
 		d.expect("an unknown name", d.login("nobody", "wrong", "192.0.2.1"), 401, time.Second)
@@ -49,10 +49,10 @@ func TestFailedLoginsDeadline(t *testing.T) {
 	})
 }
 
-// TestFailedLoginsAlike: with the queue for hashes and the server of a directory
-// saturated, no name is answered otherwise or at another time than others,
-// whichever directory knows it.
-func TestFailedLoginsAlike(t *testing.T) {
+// TestFailedLoginsAnsweredAlike checks that all names get the same answers at
+// the same times, whichever directory knows them, while the queue for hashes
+// and the server of a directory are saturated.
+func TestFailedLoginsAnsweredAlike(t *testing.T) {
 	for name, row := range map[string]struct{ hash, server time.Duration }{
 		"idle":             {time.Millisecond, time.Millisecond},
 		"busy with hashes": {300 * time.Millisecond, 10 * time.Millisecond},
@@ -61,13 +61,13 @@ func TestFailedLoginsAlike(t *testing.T) {
 		"both hopelessly":  {2 * time.Second, 2 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var want []answered
+			var want []loginAnswer
 			for _, name := range []string{"nobody", "static", "remote", "other"} {
 				synctest.Test(t, func(t *testing.T) {
 					h := &slowHash{takes: row.hash}
-					d := newDesk(t, slowStatic(t, h, "static"), newRemote(row.server, knows("remote")), slowStatic(t, h, "other"))
-					var got []answered
-					answers := make(chan answered)
+					d := newLoginTest(t, staticWithSlowHash(t, h, "static"), newRemoteDirectory(row.server, knowsOnly("remote")), staticWithSlowHash(t, h, "other"))
+					var got []loginAnswer
+					answers := make(chan loginAnswer)
 					for i := range documentedAccountBurst {
 						go func() { answers <- d.login(name, fmt.Sprint("guess", i), fmt.Sprint("198.51.100.", i)) }()
 					}
@@ -75,7 +75,7 @@ func TestFailedLoginsAlike(t *testing.T) {
 						got = append(got, <-answers)
 					}
 					time.Sleep(time.Minute)
-					slices.SortFunc(got, func(a, b answered) int { return a.status - b.status })
+					slices.SortFunc(got, func(a, b loginAnswer) int { return a.status - b.status })
 					if want == nil {
 						want = got
 					}
@@ -91,29 +91,29 @@ func TestFailedLoginsAlike(t *testing.T) {
 	}
 }
 
-// TestFailedLoginsCost: whichever directory has refused a login, all others are
-// asked too, and one password is hashed. None of them hears the name or the
-// password; and none lets anybody in.
-func TestFailedLoginsCost(t *testing.T) {
+// TestFailedLoginCost checks that each failed login costs one hash and one
+// question to each directory. None but the first that knows the name gets the
+// name or the password, and none of the others accepts the login.
+func TestFailedLoginCost(t *testing.T) {
 	away := errors.New("away")
 	always := func(err error) func(directory.Login) error { return func(directory.Login) error { return err } }
 	for name, row := range map[string]struct {
 		first, second func(directory.Login) error
 		status        int
 	}{
-		"all answer":       {knows("first"), knows("second"), 401},
-		"one is away":      {knows("first"), always(away), 503},
-		"one is busy":      {knows("first"), always(password.ErrBusy), 503},
-		"one lets them in": {knows("first"), always(nil), 401},
+		"all answer":       {knowsOnly("first"), knowsOnly("second"), 401},
+		"one is away":      {knowsOnly("first"), always(away), 503},
+		"one is busy":      {knowsOnly("first"), always(password.ErrBusy), 503},
+		"one lets them in": {knowsOnly("first"), always(nil), 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, name := range []string{"ann", "first", "nobody"} {
 				synctest.Test(t, func(t *testing.T) {
 					h := new(slowHash)
-					first, second := newRemote(0, row.first), newRemote(0, row.second)
-					d := newDesk(t, slowStatic(t, h, "ann"), first, second)
+					first, second := newRemoteDirectory(0, row.first), newRemoteDirectory(0, row.second)
+					d := newLoginTest(t, staticWithSlowHash(t, h, "ann"), first, second)
 					if name == "nobody" && row.status == 401 {
-						second.says = knows("second")
+						second.says = knowsOnly("second")
 					}
 					got := d.login(name, "wrong", "192.0.2.1")
 					d.expect(name, got, row.status, time.Second)
@@ -132,15 +132,16 @@ func TestFailedLoginsCost(t *testing.T) {
 	}
 }
 
-// TestFailedLoginsBounded: the number of checks under way is bounded, and some places
-// are kept for addresses with an earlier right login.
-func TestFailedLoginsBounded(t *testing.T) {
+// TestLoginChecksAreBounded checks that the number of running checks is
+// bounded, and that some places are reserved for addresses with an earlier
+// right login.
+func TestLoginChecksAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hang := newRemote(time.Hour, func(directory.Login) error { return nil })
-		d := newDesk(t, hang)
+		hang := newRemoteDirectory(time.Hour, func(directory.Login) error { return nil })
+		d := newLoginTest(t, hang)
 		const places = 50 // the race detector does not bear the timers of very many
 		d.limit(places)
-		quick := newDesk(t, newRemote(0, func(directory.Login) error { return nil }))
+		quick := newLoginTest(t, newRemoteDirectory(0, func(directory.Login) error { return nil }))
 		quick.gate = &access.Gate{Accounts: quick.accounts, Throttle: d.gate.Throttle}
 		quick.expect("a login", quick.login("ann", "right", "192.0.2.1"), 200, 0)
 		for i := range 2 * places {
@@ -161,10 +162,10 @@ func TestFailedLoginsBounded(t *testing.T) {
 	})
 }
 
-// TestLoginPanics: a guest that panics fails the login and nothing else.
-func TestLoginPanics(t *testing.T) {
+// TestDirectoryPanics checks that a directory that panics fails only the login.
+func TestDirectoryPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDesk(t, newRemote(0, func(directory.Login) error { panic("a bug") }))
+		d := newLoginTest(t, newRemoteDirectory(0, func(directory.Login) error { panic("a bug") }))
 		d.expect("a login", d.login("ann", "x", "192.0.2.1"), 503, time.Second)
 	})
 }

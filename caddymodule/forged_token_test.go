@@ -22,12 +22,12 @@ import (
 
 // smith makes tokens with a site's own key, as somebody who had stolen it would,
 // or with other keys.
-type smith struct {
+type forger struct {
 	private         ed25519.PrivateKey
 	header, payload map[string]any // of a good token
 }
 
-func newSmith(t *testing.T, s *site, good string) *smith {
+func newForger(t *testing.T, s *site, good string) *forger {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(s.dir, "storage", keyPrefix, "*.json"))
 	if err != nil || len(files) != 1 {
@@ -45,8 +45,8 @@ func newSmith(t *testing.T, s *site, good string) *smith {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.secret(file.D)
-	k := &smith{private: ed25519.NewKeyFromSeed(seed)}
+	s.addSecrets(file.D)
+	k := &forger{private: ed25519.NewKeyFromSeed(seed)}
 	for i, part := range strings.Split(good, ".")[:2] {
 		text, err := base64.RawURLEncoding.DecodeString(part)
 		if err == nil {
@@ -60,7 +60,7 @@ func newSmith(t *testing.T, s *site, good string) *smith {
 }
 
 // text is header and payload with these changes; nil takes a member away.
-func (k *smith) text(header, payload map[string]any) string {
+func (k *forger) unsigned(header, payload map[string]any) string {
 	var parts []string
 	for _, of := range [][2]map[string]any{{k.header, header}, {k.payload, payload}} {
 		changed := maps.Clone(of[0])
@@ -79,53 +79,53 @@ func (k *smith) text(header, payload map[string]any) string {
 	return strings.Join(parts, ".")
 }
 
-func sign(text string, private ed25519.PrivateKey) string {
+func signToken(text string, private ed25519.PrivateKey) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(private, []byte(text)))
 }
 
-func (k *smith) forge(header, payload map[string]any) string {
-	return sign(k.text(header, payload), k.private)
+func (k *forger) forge(header, payload map[string]any) string {
+	return signToken(k.unsigned(header, payload), k.private)
 }
 
-type object = map[string]any
+type jsonObject = map[string]any
 
 // forgeries are tokens that look like the good one and are not. All but the
 // ones about keys and signatures are signed with the right key.
-func (k *smith) forgeries(t *testing.T, good string) map[string]string {
+func (k *forger) forgeries(t *testing.T, good string) map[string]string {
 	now := time.Now().Unix()
 	public, stranger, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	own := k.private.Public().(ed25519.PublicKey)
-	jwk := object{"kty": "OKP", "crv": "Ed25519", "x": base64.RawURLEncoding.EncodeToString(public)}
+	jwk := jsonObject{"kty": "OKP", "crv": "Ed25519", "x": base64.RawURLEncoding.EncodeToString(public)}
 	kid := k.header["kid"].(string)
 	parts := strings.Split(good, ".")
 	forged := map[string]string{
-		"alg none": k.forge(object{"alg": "none"}, nil), "alg none, unsigned": k.text(object{"alg": "none"}, nil) + ".",
-		"alg HS256 signed as EdDSA": k.forge(object{"alg": "HS256"}, nil), "alg RS256": k.forge(object{"alg": "RS256"}, nil),
-		"jwk": sign(k.text(object{"jwk": jwk}, nil), stranger), "jku": k.forge(object{"jku": "https://192.0.2.1/keys"}, nil),
-		"x5c": k.forge(object{"x5c": []string{"MII="}}, nil), "x5u": k.forge(object{"x5u": "https://192.0.2.1/"}, nil),
-		"crit": k.forge(object{"crit": []string{"exp"}}, nil), "typ": k.forge(object{"typ": "at+jwt"}, nil),
-		"no kid": k.forge(object{"kid": nil}, nil), "kid a path": k.forge(object{"kid": "../../" + kid}, nil),
-		"kid a list": k.forge(object{"kid": []string{kid}}, nil), "kid unknown": k.forge(object{"kid": strings.Repeat("A", 43)}, nil),
-		"kid of another": sign(k.text(nil, nil), stranger),
+		"alg none": k.forge(jsonObject{"alg": "none"}, nil), "alg none, unsigned": k.unsigned(jsonObject{"alg": "none"}, nil) + ".",
+		"alg HS256 signed as EdDSA": k.forge(jsonObject{"alg": "HS256"}, nil), "alg RS256": k.forge(jsonObject{"alg": "RS256"}, nil),
+		"jwk": signToken(k.unsigned(jsonObject{"jwk": jwk}, nil), stranger), "jku": k.forge(jsonObject{"jku": "https://192.0.2.1/keys"}, nil),
+		"x5c": k.forge(jsonObject{"x5c": []string{"MII="}}, nil), "x5u": k.forge(jsonObject{"x5u": "https://192.0.2.1/"}, nil),
+		"crit": k.forge(jsonObject{"crit": []string{"exp"}}, nil), "typ": k.forge(jsonObject{"typ": "at+jwt"}, nil),
+		"no kid": k.forge(jsonObject{"kid": nil}, nil), "kid a path": k.forge(jsonObject{"kid": "../../" + kid}, nil),
+		"kid a list": k.forge(jsonObject{"kid": []string{kid}}, nil), "kid unknown": k.forge(jsonObject{"kid": strings.Repeat("A", 43)}, nil),
+		"kid of another": signToken(k.unsigned(nil, nil), stranger),
 		"cut":            good[:len(good)-1], "half a signature": good[:len(good)-43], "longer": good + "A", "padded": good + "==",
 		"two parts": parts[0] + "." + parts[1], "four parts": good + "." + parts[2], "spaces": "  .  .  ", "empty": "",
-		"signature of another": strings.Join([]string{parts[0], strings.Split(k.text(nil, object{"sub": "bob", "user_id": "bob"}), ".")[1], parts[2]}, "."),
-		"no exp":               k.forge(nil, object{"exp": nil}), "exp as text": k.forge(nil, object{"exp": "9999999999"}), "exp far": k.forge(nil, object{"exp": now + 100*365*86400}),
-		"no nbf": k.forge(nil, object{"nbf": nil}), "not yet": k.forge(nil, object{"nbf": now + 900}), "no iat": k.forge(nil, object{"iat": nil}),
-		"other iss": k.forge(nil, object{"iss": "https://other.example"}), "no iss": k.forge(nil, object{"iss": nil}),
-		"other aud": k.forge(nil, object{"aud": "registry"}), "aud of refresh tokens": k.forge(nil, object{"aud": service + "/refresh"}),
-		"no aud": k.forge(nil, object{"aud": nil}), "aud a list": k.forge(nil, object{"aud": []string{service, "x"}}),
-		"no sub": k.forge(nil, object{"sub": nil}), "sub and user_id": k.forge(nil, object{"sub": "bob"}),
-		"unknown account": k.forge(nil, object{"sub": "nobody", "user_id": "nobody"}),
-		"other directory": k.forge(nil, object{"dir": "ldap"}), "other password": k.forge(nil, object{"ver": "0"}),
-		"name and anonymous":         k.forge(nil, object{"anonymous": true}),
-		"as long as a header may be": k.forge(nil, object{"x": strings.Repeat("x", 9000)}),
+		"signature of another": strings.Join([]string{parts[0], strings.Split(k.unsigned(nil, jsonObject{"sub": "bob", "user_id": "bob"}), ".")[1], parts[2]}, "."),
+		"no exp":               k.forge(nil, jsonObject{"exp": nil}), "exp as text": k.forge(nil, jsonObject{"exp": "9999999999"}), "exp far": k.forge(nil, jsonObject{"exp": now + 100*365*86400}),
+		"no nbf": k.forge(nil, jsonObject{"nbf": nil}), "not yet": k.forge(nil, jsonObject{"nbf": now + 900}), "no iat": k.forge(nil, jsonObject{"iat": nil}),
+		"other iss": k.forge(nil, jsonObject{"iss": "https://other.example"}), "no iss": k.forge(nil, jsonObject{"iss": nil}),
+		"other aud": k.forge(nil, jsonObject{"aud": "registry"}), "aud of refresh tokens": k.forge(nil, jsonObject{"aud": service + "/refresh"}),
+		"no aud": k.forge(nil, jsonObject{"aud": nil}), "aud a list": k.forge(nil, jsonObject{"aud": []string{service, "x"}}),
+		"no sub": k.forge(nil, jsonObject{"sub": nil}), "sub and user_id": k.forge(nil, jsonObject{"sub": "bob"}),
+		"unknown account": k.forge(nil, jsonObject{"sub": "nobody", "user_id": "nobody"}),
+		"other directory": k.forge(nil, jsonObject{"dir": "ldap"}), "other password": k.forge(nil, jsonObject{"ver": "0"}),
+		"name and anonymous":         k.forge(nil, jsonObject{"anonymous": true}),
+		"as long as a header may be": k.forge(nil, jsonObject{"x": strings.Repeat("x", 9000)}),
 	}
 	for name, secret := range map[string][]byte{"raw": own, "as text": []byte(base64.RawURLEncoding.EncodeToString(own))} {
-		text := k.text(object{"alg": "HS256"}, nil)
+		text := k.unsigned(jsonObject{"alg": "HS256"}, nil)
 		mac := hmac.New(sha256.New, secret)
 		mac.Write([]byte(text))
 		forged["HS256 with the public key "+name] = text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
@@ -133,14 +133,14 @@ func (k *smith) forgeries(t *testing.T, good string) map[string]string {
 	return forged
 }
 
-// TestForgedAlike: whatever is wrong with a token, and whatever is asked for
-// with it, cached or not, the answer is the same, and tells nothing.
-func TestForgedAlike(t *testing.T) {
+// TestForgedTokensAnsweredAlike checks that all forged tokens get the same
+// answer, whatever is wrong with them and whatever is requested, cached or not.
+func TestForgedTokensAnsweredAlike(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"), hub(up), visible("open", directory.Public), "token {\n refresh_tokens on\n}")
 	good := s.token("alice")
-	k := newSmith(t, s, good)
+	k := newForger(t, s, good)
 	paths := []string{
 		"/v2/", manifestPath("acme", "alpine", "3.20"), manifestPath("acme", "alpine", string(image.Manifest)),
 		blobPath("acme", "alpine", image.Layers[0]), manifestPath("acme", "uncached", "1"), manifestPath("nowhere", "alpine", "3.20"),
@@ -155,7 +155,7 @@ func TestForgedAlike(t *testing.T) {
 	for _, path := range paths {
 		want := s.get(path, bearer("x.y.z")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		for name, token := range k.forgeries(t, good) {
-			if a := s.get(path, bearer(token)); !alike(a, want) {
+			if a := s.get(path, bearer(token)); !sameAnswer(a, want) {
 				t.Errorf("%s: %s: %d %v %s instead of %v", path, name, a.StatusCode, a.Header, a.body, want.Header)
 			}
 		}
@@ -183,9 +183,10 @@ func TestForgedAlike(t *testing.T) {
 	s.get("/v2/", bearer(good)).expect(t, http.StatusOK, "")
 }
 
-// TestWrongLoginsAlike: nothing in an answer tells an account that exists, or
-// is blocked, or has a password that bcrypt cannot read, from one that does not.
-func TestWrongLoginsAlike(t *testing.T) {
+// TestWrongLoginsAnsweredAlike checks that no answer distinguishes an account
+// that exists, is blocked, or got a password too long for bcrypt from one that
+// does not exist.
+func TestWrongLoginsAnsweredAlike(t *testing.T) {
 	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"), "blocked bob", visible("open", directory.Public))
 	logins := [][2]string{
 		{"nobody", "wrong"}, {"alice", "wrong"}, {"bob", "wrong"}, {"bob", passwordOf("bob")},
@@ -202,7 +203,7 @@ func TestWrongLoginsAlike(t *testing.T) {
 		want := ask(logins[0][0], logins[0][1]).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		for _, login := range logins[1:] {
 			a := ask(login[0], login[1])
-			if !alike(a, want) {
+			if !sameAnswer(a, want) {
 				t.Errorf("%s: %s with %.20q: %d %v %s", place, login[0], login[1], a.StatusCode, a.Header, a.body)
 			}
 		}
@@ -210,7 +211,7 @@ func TestWrongLoginsAlike(t *testing.T) {
 }
 
 // alike compares answers byte for byte, but for the time of day.
-func alike(a, b answer) bool {
+func sameAnswer(a, b answer) bool {
 	delete(a.Header, "Date")
 	delete(b.Header, "Date")
 	return a.StatusCode == b.StatusCode && string(a.body) == string(b.body) &&

@@ -9,10 +9,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// TestDeployTokensGuessed: guesses from a hundred addresses do not get this
-// address banned at GitLab, do not keep out a known token, and keep out a new
-// one from a known address for no longer than the window.
-func TestDeployTokensGuessed(t *testing.T) {
+// TestGitLabDeployTokenGuesses checks that guesses from a hundred addresses do
+// not get this site banned at GitLab, do not lock out a known token, and lock
+// out a new one from a known address for no longer than the window.
+func TestGitLabDeployTokenGuesses(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	secret := func(name string) string { return "gldt-" + name + "-secret-that-must-not-leak" }
 	scopes := []string{"read_registry", "read_virtual_registry"}
@@ -20,18 +20,18 @@ func TestDeployTokensGuessed(t *testing.T) {
 		g.Groups[1].Deploy[int64(11+i)] = &gitlabtest.DeployToken{Name: name, Secret: secret(name), Scopes: scopes}
 	}
 	s := newSite(t)
-	s.globals = trustFront
-	s.secret("secret-that-must-not-leak")
+	s.globals = trustedProxies
+	s.addSecrets("secret-that-must-not-leak")
 	s.load(gitlabAt(t, g, "cache_for 1ns"))
 	const ci, elsewhere = "192.0.2.1", "192.0.2.2"
-	s.get(auth, basic("known", secret("known")), from(ci)).expect(t, http.StatusOK, "")
+	s.get(auth, basic("known", secret("known")), forwardedFor(ci)).expect(t, http.StatusOK, "")
 
 	guesses := 0
 	attack := func() map[int]int {
 		status := map[int]int{}
 		for i := range 100 {
 			guesses++
-			a := s.get(auth, basic(fmt.Sprint("user", guesses), secret(fmt.Sprint("guess", guesses))), from(fmt.Sprint("198.51.100.", i)))
+			a := s.get(auth, basic(fmt.Sprint("user", guesses), secret(fmt.Sprint("guess", guesses))), forwardedFor(fmt.Sprint("198.51.100.", i)))
 			if status[a.StatusCode]++; a.StatusCode == http.StatusServiceUnavailable {
 				if seconds, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || seconds < 1 || seconds > 180 {
 					t.Fatalf("got Retry-After %q, want up to 180", a.Header.Get("Retry-After"))
@@ -48,21 +48,22 @@ func TestDeployTokensGuessed(t *testing.T) {
 		t.Errorf("GitLab was shown %d logins, want at most 20", asked)
 	}
 	for range 30 {
-		s.get(auth, basic("known", secret("known")), from(ci)).expect(t, http.StatusOK, "")
-		s.get(auth, basic("known", secret("known")), from(elsewhere)).expect(t, http.StatusOK, "")
+		s.get(auth, basic("known", secret("known")), forwardedFor(ci)).expect(t, http.StatusOK, "")
+		s.get(auth, basic("known", secret("known")), forwardedFor(elsewhere)).expect(t, http.StatusOK, "")
 	}
-	s.get(auth, basic("new", secret("new")), from("203.0.113.1")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
-	s.get(auth, basic("new", secret("new")), from(ci)).expect(t, http.StatusOK, "")
-	s.get(auth, basic("new", secret("new")), from("203.0.113.1")).expect(t, http.StatusOK, "") // it is known by now
+	s.get(auth, basic("new", secret("new")), forwardedFor("203.0.113.1")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	s.get(auth, basic("new", secret("new")), forwardedFor(ci)).expect(t, http.StatusOK, "")
+	s.get(auth, basic("new", secret("new")), forwardedFor("203.0.113.1")).expect(t, http.StatusOK, "") // it is known by now
 }
 
-// TestDeployTokensAlike: guesses at a name of another directory are counted
-// like those at other names, so that no answer reveals which names exist.
-func TestDeployTokensAlike(t *testing.T) {
+// TestGitLabDeployTokensAlike checks that guesses at a name of another
+// directory are counted like those at other names, so that no answer reveals
+// which names exist.
+func TestGitLabDeployTokensAlike(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	s := newSite(t)
-	s.globals = trustFront
-	s.secret("secret-that-must-not-leak")
+	s.globals = trustedProxies
+	s.addSecrets("secret-that-must-not-leak")
 	s.load(users("carol"), gitlabAt(t, g, "cache_for 1ns"))
 	for i, name := range []string{"carol", "nobody"} {
 		for n := range 5 + 3 {
@@ -71,7 +72,7 @@ func TestDeployTokensAlike(t *testing.T) {
 				status, code = http.StatusServiceUnavailable, "UNAVAILABLE"
 			}
 			secret := fmt.Sprint("gldt-", name, n, "-secret-that-must-not-leak")
-			s.get(auth, basic(name, secret), from(fmt.Sprint("198.51.100.", i))).expect(t, status, code)
+			s.get(auth, basic(name, secret), forwardedFor(fmt.Sprint("198.51.100.", i))).expect(t, status, code)
 		}
 	}
 	if g.Saw("gldt-carol") {
@@ -79,9 +80,9 @@ func TestDeployTokensAlike(t *testing.T) {
 	}
 }
 
-// TestDeployTokenHints: a deploy token whose group was not found is found by a
-// request that names the group.
-func TestDeployTokenHints(t *testing.T) {
+// TestGitLabDeployTokenFoundByGroup checks that a request that names a group
+// finds the deploy token of that group, even if the search has not found it.
+func TestGitLabDeployTokenFoundByGroup(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	const secret = "gldt-ci-secret-that-must-not-leak"
 	g.Groups[1].Deploy[11] = &gitlabtest.DeployToken{Name: "ci", Secret: secret, Scopes: []string{"read_registry", "read_virtual_registry"}}

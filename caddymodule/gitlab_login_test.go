@@ -10,8 +10,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// TestGitLabLogins: which credentials are accepted with which user names, and
-// that nothing that may be a password is sent to GitLab.
+// TestGitLabLogins checks that each kind of credential is accepted only with
+// its user names, and that nothing that may be a password is sent to GitLab.
 func TestGitLabLogins(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	token := func(id int64, user int64, name string, expires string, scopes ...string) string {
@@ -64,8 +64,8 @@ func TestGitLabLogins(t *testing.T) {
 	}
 }
 
-// TestGitLabDeployTokens: a deploy token pulls from its group, the subgroups
-// and public groups only, whatever its name is.
+// TestGitLabDeployTokens checks that a deploy token pulls only from its group,
+// the subgroups and public groups, whatever its name is.
 func TestGitLabDeployTokens(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	scopes := []string{"read_registry", "read_virtual_registry"}
@@ -82,16 +82,16 @@ func TestGitLabDeployTokens(t *testing.T) {
 	g.Groups[301].Deploy[15] = &gitlabtest.DeployToken{Name: "unseen", Secret: secret("unseen"), Scopes: scopes}
 	g.Groups[301].Hidden = true
 	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off"), private("team", "alice"), visible("tools", directory.Internal))
-	parent, child := bearer(s.login("alice", secret("parent"))), bearer(s.login("gitlab+deploy-token-12", secret("child")))
+	parent, child := bearer(s.tokenFor("alice", secret("parent"))), bearer(s.tokenFor("gitlab+deploy-token-12", secret("child")))
 	for group, status := range map[string][2]int{
 		"acme": {200, 403}, "acme/sub": {200, 200}, "others": {403, 403}, "inner": {403, 403}, "tools": {403, 403}, "team": {403, 403}, "open": {200, 200}, "none": {403, 403},
 	} {
-		s.may(group, status[0], parent)
-		s.may(group, status[1], child)
+		s.expectPull(group, status[0], parent)
+		s.expectPull(group, status[1], child)
 	}
-	late := bearer(s.login("late", secret("late")))
-	s.may("late", 200, late)
-	s.may("acme", 403, late)
+	late := bearer(s.tokenFor("late", secret("late")))
+	s.expectPull("late", 200, late)
+	s.expectPull("acme", 403, late)
 	asked := g.Asked("/api/v4/groups/{group}/deploy_tokens")
 	s.get(auth, basic("unseen", secret("unseen"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.get(auth+"&scope="+url.QueryEscape("repository:acme/dependency_proxy/containers/alpine:pull"), basic("unseen", secret("unseen"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -115,7 +115,7 @@ func TestGitLabDeployTokens(t *testing.T) {
 	g.Change(func() {
 		g.Groups[3].Deploy[15] = &gitlabtest.DeployToken{Name: "gitlab+deploy-token-12", Secret: secret("forged"), Scopes: append(scopes, "write_registry")}
 	})
-	forged := s.login("gitlab+deploy-token-12", secret("forged"))
+	forged := s.tokenFor("gitlab+deploy-token-12", secret("forged"))
 	s.get(manifestPath("acme/sub", "alpine", "3.20"), bearer(forged)).expect(t, http.StatusForbidden, "DENIED")
 	// Without GitLab's registry nothing but the name is left.
 	g.Change(func() { g.NoRegistry = true })
@@ -129,17 +129,17 @@ func TestGitLabDeployTokens(t *testing.T) {
 	s.get(auth, basic("gitlab+deploy-token-12", secret("child"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestGitLabSeveralInstances: a token that one instance refuses is tried at the
-// next, unless it has the prefix of the first.
+// TestGitLabSeveralInstances checks that a token that one instance refuses is
+// tried at the next one, unless it has the prefix of the first.
 func TestGitLabSeveralInstances(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	other := gitlabtest.New(t)
 	zoe := other.AddUser(1, "zoe")
 	g.Tokens["corp-token-secret-that-must-not-leak"] = &gitlabtest.Token{ID: 9, User: 24, Scopes: []string{"api"}}
 	s := gitlabSite(t, g, users("carol"), gitlabAt(t, g, "token_prefix corp-"), gitlabAt(t, other, "name gitlab-2"), "directory elsewhere")
-	s.login("alice", alice)
-	s.login("zoe", zoe)
-	s.login("alice", "corp-token-secret-that-must-not-leak")
+	s.tokenFor("alice", alice)
+	s.tokenFor("zoe", zoe)
+	s.tokenFor("alice", "corp-token-secret-that-must-not-leak")
 	asked := other.Asked("/")
 	elsewhereAsked.Store(0)
 	s.get(auth, basic("alice", "corp-other-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -160,14 +160,14 @@ func TestGitLabSeveralInstances(t *testing.T) {
 	}
 }
 
-// TestGitLabOtherInstance: ids and names of one instance mean nothing at
-// another.
+// TestGitLabOtherInstance checks that IDs and names of one instance do not
+// apply at another.
 func TestGitLabOtherInstance(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	other := gitlabtest.New(t)
 	other.AddUser(24, "alice") // who has the same first number, as roots do
 	s := gitlabSite(t, g, gitlabAt(t, g))
-	token := s.login("alice", alice)
+	token := s.tokenFor("alice", alice)
 	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
 	other.Tokens[alice] = &gitlabtest.Token{ID: g.Tokens[alice].ID, User: 24, Scopes: []string{"api"}}
 	s.load(gitlabAt(t, other))

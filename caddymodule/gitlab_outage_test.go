@@ -15,15 +15,15 @@ import (
 // gitlabFaults are the ways in which GitLab cannot tell.
 var gitlabFaults = map[string]func(w http.ResponseWriter, r *http.Request) bool{
 	"down":       func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
-	"500":        status(500, "application/json", `{"message":"500 Internal Server Error"}`),
-	"503":        status(503, "text/html", "<html>GitLab is not responding</html>"),
-	"limited":    status(429, "text/plain", "Retry later"),
-	"a balancer": status(404, "text/html", "<html>no such site</html>"),
-	"banned":     status(403, "text/plain", "Forbidden"),
-	"garbage":    status(200, "application/json", "{"),
-	"something":  status(200, "application/json", "{}"),
-	"a page":     status(200, "text/html", "<html>sign in</html>"),
-	"huge":       status(200, "application/json", `"`+strings.Repeat("x", 1<<20)+`"`),
+	"500":        respond(500, "application/json", `{"message":"500 Internal Server Error"}`),
+	"503":        respond(503, "text/html", "<html>GitLab is not responding</html>"),
+	"limited":    respond(429, "text/plain", "Retry later"),
+	"a balancer": respond(404, "text/html", "<html>no such site</html>"),
+	"banned":     respond(403, "text/plain", "Forbidden"),
+	"garbage":    respond(200, "application/json", "{"),
+	"something":  respond(200, "application/json", "{}"),
+	"a page":     respond(200, "text/html", "<html>sign in</html>"),
+	"huge":       respond(200, "application/json", `"`+strings.Repeat("x", 1<<20)+`"`),
 	"cut off": func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Content-Length", "100")
 		_, _ = io.WriteString(w, "{")
@@ -31,7 +31,7 @@ var gitlabFaults = map[string]func(w http.ResponseWriter, r *http.Request) bool{
 	},
 }
 
-func status(code int, mediaType, body string) func(w http.ResponseWriter, r *http.Request) bool {
+func respond(code int, mediaType, body string) func(w http.ResponseWriter, r *http.Request) bool {
 	return func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Content-Type", mediaType)
 		w.WriteHeader(code)
@@ -40,29 +40,29 @@ func status(code int, mediaType, body string) func(w http.ResponseWriter, r *htt
 	}
 }
 
-// TestGitLabAway: while GitLab cannot be asked, remembered answers serve for
-// the grace, everything else is denied, and no answer says that a password is
-// wrong.
-func TestGitLabAway(t *testing.T) {
+// TestGitLabOutage checks that during an outage of GitLab remembered answers
+// are used for the grace period, everything else is denied, and no answer says
+// that a password is wrong.
+func TestGitLabOutage(t *testing.T) {
 	for name, fault := range gitlabFaults {
 		t.Run(name, func(t *testing.T) {
 			g, alice, bob := gitlabtest.NewAcme(t)
-			s := gitlabSite(t, g, gitlabAt(t, g, quickly, "grace 1m"))
-			a := bearer(s.login("alice", alice))
-			s.may("acme", 200, a)
-			s.may("none", 403, a)
+			s := gitlabSite(t, g, gitlabAt(t, g, shortCacheFor, "grace 1m"))
+			a := bearer(s.tokenFor("alice", alice))
+			s.expectPull("acme", 200, a)
+			s.expectPull("none", 403, a)
 			g.Change(func() { g.Fault = fault })
 			asked := g.Asked("/")
 			eventually(t, "GitLab is asked in vain", func() bool {
-				s.may("acme", 200, a)
-				s.may("none", 403, a)
+				s.expectPull("acme", 200, a)
+				s.expectPull("none", 403, a)
 				return g.Asked("/") > asked
 			})
-			s.may("acme", 200, a)
+			s.expectPull("acme", 200, a)
 			s.get(auth, basic("alice", alice)).expect(t, http.StatusOK, "")
 			s.get(auth, basic("bob", bob)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "WWW-Authenticate", "")
-			s.may("others", 503, a)
-			s.may("unknown", 503, a)
+			s.expectPull("others", 503, a)
+			s.expectPull("unknown", 503, a)
 			g.Change(func() { g.Fault = nil })
 			eventually(t, "GitLab is asked again", func() bool {
 				return s.get(auth, basic("bob", bob)).StatusCode == http.StatusOK && s.get(manifestPath("unknown", "alpine", "3.20"), a).StatusCode == http.StatusForbidden
@@ -71,15 +71,16 @@ func TestGitLabAway(t *testing.T) {
 	}
 }
 
-// TestGitLabGraceEnds: no answer is used for longer than the grace.
+// TestGitLabGraceEnds checks that no answer is used for longer than the grace
+// period.
 func TestGitLabGraceEnds(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
-	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "grace 1s"))
+	s := gitlabSite(t, g, gitlabAt(t, g, shortCacheFor, "grace 1s"))
 	start := time.Now()
-	a := bearer(s.login("alice", alice))
-	s.may("acme", 200, a)
+	a := bearer(s.tokenFor("alice", alice))
+	s.expectPull("acme", 200, a)
 	g.Change(func() { g.Fault = gitlabFaults["503"] })
-	s.may("acme", 200, a)
+	s.expectPull("acme", 200, a)
 	eventually(t, "the grace ends", func() bool {
 		return s.get(manifestPath("acme", "alpine", "3.20"), a).StatusCode == http.StatusServiceUnavailable
 	})
@@ -92,28 +93,29 @@ func TestGitLabGraceEnds(t *testing.T) {
 	}
 }
 
-// TestGitLabReloadWhileAway: remembered answers survive a reload, unless the
-// instance or the transport changes.
-func TestGitLabReloadWhileAway(t *testing.T) {
+// TestGitLabReloadDuringOutage checks that remembered answers survive a reload,
+// unless the instance or the transport changes.
+func TestGitLabReloadDuringOutage(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
-	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"))
-	a := bearer(s.login("alice", alice))
-	s.may("open", 200, a)
+	s := gitlabSite(t, g, gitlabAt(t, g, shortCacheFor, "members_only off"))
+	a := bearer(s.tokenFor("alice", alice))
+	s.expectPull("open", 200, a)
 	g.Change(func() { g.Fault = gitlabFaults["503"] })
-	s.load(gitlabAt(t, g, quickly, "members_only off"), "private_groups on")
+	s.load(gitlabAt(t, g, shortCacheFor, "members_only off"), "private_groups on")
 	s.get("/v2/", a).expect(t, http.StatusOK, "")
-	s.load(gitlabAt(t, g, quickly, "members_only off", "transport http"), "private_groups on")
+	s.load(gitlabAt(t, g, shortCacheFor, "members_only off", "transport http"), "private_groups on")
 	s.get("/v2/", a).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	g.Change(func() { g.Fault = nil })
 	eventually(t, "GitLab is asked through another transport", func() bool { return s.get("/v2/", a).StatusCode == http.StatusOK })
 }
 
-// TestGitLabRedirects: no token is sent to where an answer of GitLab redirects.
+// TestGitLabRedirects checks that no token is sent to the target of a redirect
+// by GitLab.
 func TestGitLabRedirects(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	thief := gitlabtest.New(t)
 	for name, where := range map[string]string{"elsewhere": thief.URL(), "here": ""} {
-		s := gitlabSite(t, g, gitlabAt(t, g, quickly))
+		s := gitlabSite(t, g, gitlabAt(t, g, shortCacheFor))
 		g.Change(func() {
 			g.Fault = func(w http.ResponseWriter, r *http.Request) bool {
 				http.Redirect(w, r, where+r.URL.Path, http.StatusTemporaryRedirect)
@@ -132,14 +134,14 @@ func TestGitLabRedirects(t *testing.T) {
 	}
 }
 
-// TestGitLabServiceToken: a service token that GitLab refuses denies access,
-// and the log says so.
+// TestGitLabServiceToken checks that a service token that GitLab refuses denies
+// access, and that the log says so.
 func TestGitLabServiceToken(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
-	line := gitlabAt(t, g, quickly)
+	line := gitlabAt(t, g, shortCacheFor)
 	t.Setenv("GITLAB_TOKEN", "glpat-old-service-token-that-must-not-leak")
 	s := gitlabSite(t, g, line)
-	s.secret("glpat-old-service-token")
+	s.addSecrets("glpat-old-service-token")
 	s.get(auth, basic("alice", alice)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	if !strings.Contains(s.logs(), "refuses the service token") {
 		t.Error("the log does not say so")

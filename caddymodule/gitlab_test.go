@@ -7,12 +7,12 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// TestGitLabGroups: membership and visibility are those at GitLab, including
-// subgroups.
+// TestGitLabGroups checks that membership and visibility are those at GitLab,
+// including subgroups.
 func TestGitLabGroups(t *testing.T) {
 	g, alice, bob := gitlabtest.NewAcme(t)
 	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off"))
-	a, b, nobody := bearer(s.login("alice", alice)), bearer(s.login("Bob", bob)), bearer(s.get(auth).tokens().Token)
+	a, b, nobody := bearer(s.tokenFor("alice", alice)), bearer(s.tokenFor("Bob", bob)), bearer(s.get(auth).tokens().Token)
 	for _, row := range []struct {
 		group               string
 		alice, bob, whoever int
@@ -20,9 +20,9 @@ func TestGitLabGroups(t *testing.T) {
 		{"acme", 200, 403, 403}, {"acme/sub", 200, 403, 403}, {"others", 403, 403, 403}, {"inner", 200, 200, 403},
 		{"open", 200, 200, 200}, {"none", 403, 403, 403}, {"acme/none", 403, 403, 403}, {"1", 403, 403, 403},
 	} {
-		s.may(row.group, row.alice, a)
-		s.may(row.group, row.bob, b)
-		s.may(row.group, row.whoever, nobody)
+		s.expectPull(row.group, row.alice, a)
+		s.expectPull(row.group, row.bob, b)
+		s.expectPull(row.group, row.whoever, nobody)
 	}
 	// Each was asked for once: users and tokens by two logins, eight groups, and
 	// two memberships in each of four that are there and not public.
@@ -31,32 +31,32 @@ func TestGitLabGroups(t *testing.T) {
 			t.Errorf("%s was asked %d times instead of %d", path, n, times)
 		}
 	}
-	s.may("acme", 200, basic("alice", alice))
+	s.expectPull("acme", 200, basic("alice", alice))
 	if n := g.Asked("/api/v4/personal_access_tokens/self"); n != 2 {
 		t.Errorf("a login is not remembered: %d", n)
 	}
 	for _, line := range []string{"", "members_only", "members_only on"} {
 		s.load(gitlabAt(t, g, line), "token {\n lifetime 5m\n}")
-		s.may("open", 403, b)
-		s.may("inner", 403, b)
-		s.may("open", 403, nobody)
+		s.expectPull("open", 403, b)
+		s.expectPull("inner", 403, b)
+		s.expectPull("open", 403, nobody)
 		s.get(auth).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 }
 
-// TestGitLabChanges: changes at GitLab apply as soon as remembered answers are
-// no longer fresh, also to tokens issued before.
+// TestGitLabChanges checks that changes at GitLab apply as soon as remembered
+// answers are no longer fresh, even to tokens issued before.
 func TestGitLabChanges(t *testing.T) {
 	g, alice, bob := gitlabtest.NewAcme(t)
 	g.Jobs["glcbt-64_job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 7, Project: 70, User: 24, Status: "running"}
 	g.Groups[1].Deploy[11] = &gitlabtest.DeployToken{Name: "puller", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: []string{"read_registry", "write_registry"}}
-	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"))
-	a, b := bearer(s.login("alice", alice)), bearer(s.login("bob", bob))
-	job := bearer(s.login("gitlab-ci-token", "glcbt-64_job-secret-that-must-not-leak"))
-	deploy := bearer(s.login("puller", "gldt-deploy-secret-that-must-not-leak"))
+	s := gitlabSite(t, g, gitlabAt(t, g, shortCacheFor, "members_only off"))
+	a, b := bearer(s.tokenFor("alice", alice)), bearer(s.tokenFor("bob", bob))
+	job := bearer(s.tokenFor("gitlab-ci-token", "glcbt-64_job-secret-that-must-not-leak"))
+	deploy := bearer(s.tokenFor("puller", "gldt-deploy-secret-that-must-not-leak"))
 	group := g.Groups[1]
 	for name, row := range map[string]struct {
-		who            with
+		who            requestOption
 		group          string
 		change, undo   func()
 		before, during int

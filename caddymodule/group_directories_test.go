@@ -13,7 +13,7 @@ import (
 
 // newEve is an instance of GitLab where eve has made some groups, which she owns,
 // and a deploy token of the first.
-func newEve(t *testing.T, groups ...string) (g *gitlabtest.GitLab, eve, deploy with) {
+func newGitLabWithEve(t *testing.T, groups ...string) (g *gitlabtest.GitLab, eve, deploy requestOption) {
 	g = gitlabtest.New(t)
 	secret := g.AddUser(66, "eve")
 	for i, path := range groups {
@@ -32,7 +32,7 @@ func newEve(t *testing.T, groups ...string) (g *gitlabtest.GitLab, eve, deploy w
 
 // does tells the statuses of all that there is to do in a group: pull, see its page,
 // purge it, list its tokens.
-func (s *site) does(group string, who ...with) (statuses []int) {
+func (s *site) groupStatuses(group string, who ...requestOption) (statuses []int) {
 	s.t.Helper()
 	for _, request := range []struct{ path, method string }{
 		{manifestPath(group, "alpine", "3.20"), http.MethodGet}, {"/" + group + "/dependency_proxy", http.MethodGet},
@@ -43,10 +43,11 @@ func (s *site) does(group string, who ...with) (statuses []int) {
 	return statuses
 }
 
-// TestDeclaredGroups: who makes a group at GitLab with the path of a declared group,
-// or below one, has nothing of it, unless the configuration says so.
-func TestDeclaredGroups(t *testing.T) {
-	g, eve, deploy := newEve(t, "ops", "ops/sub", "ops/open")
+// TestGitLabOwnsNoDeclaredGroup checks that a user who creates a group at
+// GitLab with the path of a declared group, or below one, gets no access to it
+// unless the configuration says so.
+func TestGitLabOwnsNoDeclaredGroup(t *testing.T) {
+	g, eve, deploy := newGitLabWithEve(t, "ops", "ops/sub", "ops/open")
 	owner, nothing, pulls := []int{200, 200, 202, 200}, []int{403, 403, 403, 403}, []int{200, 403, 403, 403}
 	for name, row := range map[string]struct {
 		ops                   string // what stands in the declared group
@@ -70,10 +71,10 @@ func TestDeclaredGroups(t *testing.T) {
 			s := gitlabSite(t, g, users("alice"), gitlabAt(t, g, "cache_for 1m", "members_only off"), "group ops {\n "+row.ops+"\n}\n", row.more)
 			for _, check := range []struct {
 				group string
-				who   with
+				who   requestOption
 				want  []int
 			}{{"ops", eve, row.top}, {"ops/sub", eve, row.sub}, {"ops/open", eve, row.open}, {"ops", deploy, row.token}} {
-				if got := s.does(check.group, check.who); !slices.Equal(got, check.want) {
+				if got := s.groupStatuses(check.group, check.who); !slices.Equal(got, check.want) {
 					t.Errorf("in %s: got %d, want %d", check.group, got, check.want)
 				}
 			}
@@ -85,10 +86,10 @@ func TestDeclaredGroups(t *testing.T) {
 	}
 }
 
-// TestMappedGroups: a map line says who is in a group, so it leaves GitLab's users
-// as little room as a list of accounts does.
-func TestMappedGroups(t *testing.T) {
-	g, eve, _ := newEve(t, "ops", "ops/sub", "ops/open")
+// TestGitLabOwnsNoMappedGroup checks that a group with a map line is protected
+// from users of GitLab like one with a list of accounts.
+func TestGitLabOwnsNoMappedGroup(t *testing.T) {
+	g, eve, _ := newGitLabWithEve(t, "ops", "ops/sub", "ops/open")
 	owner, nothing := []int{200, 200, 202, 200}, []int{403, 403, 403, 403}
 	for name, row := range map[string]struct {
 		to, groups string
@@ -103,7 +104,7 @@ func TestMappedGroups(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := gitlabSite(t, g, "directory oidc https://ci.example.com {\n audience here\n map sub ops -> "+row.to+"\n}\n", gitlabAt(t, g, "cache_for 1m"), row.groups)
 			for group, want := range map[string][]int{"ops": row.top, "ops/sub": row.sub} {
-				if got := s.does(group, eve); !slices.Equal(got, want) {
+				if got := s.groupStatuses(group, eve); !slices.Equal(got, want) {
 					t.Errorf("in %s: got %d, want %d", group, got, want)
 				}
 			}
@@ -111,10 +112,10 @@ func TestMappedGroups(t *testing.T) {
 	}
 }
 
-// TestProviderGroups: a group of an authentication provider before GitLab is not for
-// GitLab's users to take, nor what they make below it.
-func TestProviderGroups(t *testing.T) {
-	g, eve, _ := newEve(t, "tools", "tools/sub", "hers")
+// TestGitLabOwnsNoProviderGroup checks that users of GitLab get no access to a
+// group of an authentication provider that comes before GitLab, nor below it.
+func TestGitLabOwnsNoProviderGroup(t *testing.T) {
+	g, eve, _ := newGitLabWithEve(t, "tools", "tools/sub", "hers")
 	provider := "directory authentication {\n provider scribbler on\n groups teams\n}\n"
 	zoe := basic("zoe", passwordOf("scribbler"))
 	s := gitlabSite(t, g, gitlabAt(t, g))
@@ -130,23 +131,24 @@ func TestProviderGroups(t *testing.T) {
 		{gitlabAt(t, g, "groups hers"), provider, "quota 1GiB", 404, 403, 403, 404},
 	} {
 		s.load(hub(up), row.first, row.second, "group tools {\n "+row.tools+"\n}\n")
-		got := [4]int{pulls(s, "tools", zoe), pulls(s, "tools", eve), pulls(s, "tools/sub", eve), pulls(s, "hers", eve)}
+		got := [4]int{pullStatus(s, "tools", zoe), pullStatus(s, "tools", eve), pullStatus(s, "tools/sub", eve), pullStatus(s, "hers", eve)}
 		if want := [4]int{row.zoe, row.eve, row.sub, row.hers}; got != want {
 			t.Errorf("with %s before %s: got %d, want %d", row.first, row.tools, got, want)
 		}
 	}
 }
 
-// TestSameGroupAtTwoGitLabs: a group of two instances is the first one's, as long as
-// that can say so, and the other one's where the configuration says so.
-func TestSameGroupAtTwoGitLabs(t *testing.T) {
+// TestGroupAtTwoGitLabs checks that a group that exists at two instances
+// belongs to the first one, and access to it is refused while that one cannot
+// answer, unless the configuration names the other.
+func TestGroupAtTwoGitLabs(t *testing.T) {
 	first := gitlabtest.New(t)
 	bob := basic("bob", first.AddUser(1, "bob"))
 	first.AddGroup(1, "team", "private", 1)
-	second, eve, deploy := newEve(t, "team", "team/sub", "hers")
+	second, eve, deploy := newGitLabWithEve(t, "team", "team/sub", "hers")
 	up := registrytest.New(t) // which has no image: what may be pulled is 404
 	two := func(lines ...string) []string {
-		return append([]string{hub(up), gitlabAt(t, first, quickly, "grace 20ms", "members_only off"), gitlabAt(t, second, "name other", "cache_for 1m", "members_only off")}, lines...)
+		return append([]string{hub(up), gitlabAt(t, first, shortCacheFor, "grace 20ms", "members_only off"), gitlabAt(t, second, "name other", "cache_for 1m", "members_only off")}, lines...)
 	}
 	s := gitlabSite(t, first, gitlabAt(t, first, "members_only off"))
 	s.load(two()...)
@@ -154,18 +156,18 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 		t.Error("the log tells of a group that is nobody's by the configuration")
 	}
 	for group, want := range map[string][3]int{"team": {404, 403, 403}, "team/sub": {403, 404, 404}, "hers": {404, 404, 404}} {
-		for i, who := range []with{bob, eve, deploy} {
-			if got := pulls(s, group, who); got != want[i] {
+		for i, who := range []requestOption{bob, eve, deploy} {
+			if got := pullStatus(s, group, who); got != want[i] {
 				t.Errorf("%d in %s: got %d, want %d", i, group, got, want[i])
 			}
 		}
 	}
 	s.load(two("group team {\n quota 1GiB\n}\n")...)
-	if got := [3]int{pulls(s, "team", bob), pulls(s, "team", eve), pulls(s, "team", deploy)}; got != [3]int{404, 403, 403} {
+	if got := [3]int{pullStatus(s, "team", bob), pullStatus(s, "team", eve), pullStatus(s, "team", deploy)}; got != [3]int{404, 403, 403} {
 		t.Errorf("in team, which is declared and lists nobody: got %d", got)
 	}
 	s.load(two("group team {\n members_from other\n}\n")...)
-	if got := [3]int{pulls(s, "team", bob), pulls(s, "team", eve), pulls(s, "team", deploy)}; got != [3]int{403, 404, 404} {
+	if got := [3]int{pullStatus(s, "team", bob), pullStatus(s, "team", eve), pullStatus(s, "team", deploy)}; got != [3]int{403, 404, 404} {
 		t.Errorf("in team, which takes the other one's: got %d", got)
 	}
 	for directory, n := range map[string]int{"gitlab": 1, "other": 0} {
@@ -180,21 +182,21 @@ func TestSameGroupAtTwoGitLabs(t *testing.T) {
 			return true
 		}
 	})
-	eventually(t, "it cannot be told whose the group is", func() bool { return pulls(s, "team", eve) == http.StatusServiceUnavailable })
+	eventually(t, "it cannot be told whose the group is", func() bool { return pullStatus(s, "team", eve) == http.StatusServiceUnavailable })
 }
 
-// TestExternalUsers: GitLab's external users have nothing of internal groups, as far
-// as the service token is told who they are.
-func TestExternalUsers(t *testing.T) {
+// TestGitLabExternalUsers checks that external users of GitLab have no access
+// to internal groups, provided that the service token may see who is external.
+func TestGitLabExternalUsers(t *testing.T) {
 	g, alice, bob := gitlabtest.NewAcme(t)
-	s := gitlabSite(t, g, gitlabAt(t, g, quickly, "members_only off"), visible("tools", directory.Internal))
+	s := gitlabSite(t, g, gitlabAt(t, g, shortCacheFor, "members_only off"), visible("tools", directory.Internal))
 	g.Change(func() {
 		g.Users[24].External, g.Users[25].External = true, true
 		g.Groups[4].Members[24] = &gitlabtest.Member{Level: 10}
 	})
 	for group, want := range map[string][2]int{"inner": {200, 403}, "tools": {403, 403}, "open": {200, 200}, "acme": {200, 403}} {
-		s.may(group, want[0], basic("alice", alice))
-		s.may(group, want[1], basic("bob", bob))
+		s.expectPull(group, want[0], basic("alice", alice))
+		s.expectPull(group, want[1], basic("bob", bob))
 	}
 	g.Change(func() { g.Admin = false })
 	eventually(t, "who is not known to be external counts", func() bool {

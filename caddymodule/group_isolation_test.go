@@ -9,9 +9,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestDigestIsNoCapability: what one repository has is not answered for
-// another, although the bytes are here.
-func TestDigestIsNoCapability(t *testing.T) {
+// TestDigestGrantsNoAccess checks that content of one repository is not served
+// as that of another one, even if it is cached.
+func TestDigestGrantsNoAccess(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("team/secret", "1", random(1, 5000))
 	up.PutImage("team/other", "1", random(2, 5000))
@@ -19,7 +19,7 @@ func TestDigestIsNoCapability(t *testing.T) {
 	pull(t, s, "red", "team/secret", "1", as("alice"))
 
 	for _, caller := range []struct{ group, name string }{{"blue", "bob"}, {"blue", "alice"}, {"red", "alice"}} {
-		for _, change := range []with{method(http.MethodGet), method(http.MethodHead), header("Range", "bytes=0-9")} {
+		for _, change := range []requestOption{method(http.MethodGet), method(http.MethodHead), header("Range", "bytes=0-9")} {
 			for _, d := range append(slices.Clone(image.Layers), image.Config) {
 				a := s.get(blobPath(caller.group, "team/other", d), as(caller.name), change)
 				a.expect(t, http.StatusNotFound, "BLOB_UNKNOWN").has(t, "Docker-Content-Digest", "")
@@ -44,9 +44,9 @@ func TestDigestIsNoCapability(t *testing.T) {
 	}
 }
 
-// TestOwnLogin: what a group may read with its own login at upstream, others do
-// not get from the cache.
-func TestOwnLogin(t *testing.T) {
+// TestGroupCredentialsStayPrivate checks that content that a group reads with
+// its own credentials at upstream is not served to others from the cache.
+func TestGroupCredentialsStayPrivate(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
 	image := up.PutImage("team/secret", "1", random(1, 5000))
 	t.Setenv("HUB_PASSWORD", upstreamPassword)
@@ -68,9 +68,9 @@ func TestOwnLogin(t *testing.T) {
 	}
 }
 
-// TestOtherLogin: a login that upstream does not take, and a fault of another
-// group's that a fill is shared with, are nobody else's.
-func TestOtherLogin(t *testing.T) {
+// TestWrongGroupCredentials checks that wrong credentials of one group do not
+// affect another one, even if both share a download.
+func TestWrongGroupCredentials(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
 	layer := random(1, 50_000)
 	d := up.PutBlob("team/app", layer)
@@ -80,7 +80,7 @@ func TestOtherLogin(t *testing.T) {
 		return "group " + path + " {\n members alice\n upstream docker.io {\n credentials hub {env." + variable + "}\n }\n}\n"
 	}
 	s := start(t, users("alice"), group("good", "HUB_PASSWORD"), group("bad", "BAD_PASSWORD"), hub(up))
-	together(20, func(i int) {
+	concurrently(20, func(i int) {
 		if i%2 == 0 {
 			s.get(blobPath("good", "team/app", d), as("alice")).content(t, layer)
 			return
@@ -89,9 +89,9 @@ func TestOtherLogin(t *testing.T) {
 	})
 }
 
-// TestJoin: who comes while another group's pull is under way shares its bytes
-// only if upstream confirms the blob for its own repository.
-func TestJoin(t *testing.T) {
+// TestDownloadSharedBetweenGroups checks that a group shares a running download
+// of another group only if upstream confirms the blob for its own repository.
+func TestDownloadSharedBetweenGroups(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 200_000)
 	d := up.PutBlob("team/secret", layer)
@@ -128,9 +128,9 @@ func TestJoin(t *testing.T) {
 	s.awaitStored(string(d))
 }
 
-// TestNoConfirmation: as long as upstream does not confirm it, another group's
-// content is not answered.
-func TestNoConfirmation(t *testing.T) {
+// TestUnconfirmedContentIsRefused checks that content of another group is not
+// served unless upstream confirms it.
+func TestUnconfirmedContentIsRefused(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("team/app", "1", random(1, 5000))
 	s := start(t, users("alice"), private("red", "alice"), private("blue", "alice"), hub(up))
@@ -145,7 +145,7 @@ func TestNoConfirmation(t *testing.T) {
 		"nothing":  {registrytest.Failure{Status: 404}, 404},
 	} {
 		up.Fail(row.failure)
-		for _, change := range []with{method(http.MethodGet), method(http.MethodHead), header("Range", "bytes=0-9"), header("If-None-Match", "*")} {
+		for _, change := range []requestOption{method(http.MethodGet), method(http.MethodHead), header("Range", "bytes=0-9"), header("If-None-Match", "*")} {
 			for _, path := range []string{
 				manifestPath("blue", "team/app", "1"), manifestPath("blue", "team/app", string(image.Manifest)), blobPath("blue", "team/app", image.Layers[0]),
 			} {
@@ -160,9 +160,10 @@ func TestNoConfirmation(t *testing.T) {
 	pull(t, s, "blue", "team/app", "1", as("alice"))
 }
 
-// TestLoginsApart: what upstream has confirmed to one login is not known to
-// another one, of a former configuration or of a site on the same storage.
-func TestLoginsApart(t *testing.T) {
+// TestUpstreamLoginsAreSeparate checks that what upstream has confirmed to one
+// login is not used for another login, of a former configuration or of a site
+// on the same storage.
+func TestUpstreamLoginsAreSeparate(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
 	image := up.PutImage("team/secret", "1", random(1, 5000))
 	t.Setenv("HUB_PASSWORD", upstreamPassword)
@@ -184,10 +185,11 @@ func TestLoginsApart(t *testing.T) {
 	}
 }
 
-// TestLoginsDeliverApart: what an upstream has delivered to one login, another login
-// fetches itself, once; then a HEAD does for its other repositories. A download under
-// way is shared between logins, if upstream confirms it to each.
-func TestLoginsDeliverApart(t *testing.T) {
+// TestUpstreamLoginsDownloadSeparately checks that each login downloads a blob
+// itself, once, and that a HEAD is enough afterwards for its other
+// repositories. Logins share a running download if upstream confirms the blob
+// to each.
+func TestUpstreamLoginsDownloadSeparately(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 200_000)
 	d := up.PutBlob("team/app", layer)
@@ -200,13 +202,13 @@ func TestLoginsDeliverApart(t *testing.T) {
 	for _, group := range []string{"red", "blue"} {
 		s.get(blobPath(group, "team/app", d), as("alice")).content(t, layer)
 		s.awaitStored(string(d))
-		costs(t, up, group+"'s first pull", registrytest.Counts{BlobGet: 1})
+		expectRequests(t, up, group+"'s first pull", registrytest.Counts{BlobGet: 1})
 		eventually(t, "the delivery is recorded", func() bool {
 			return s.head(blobPath(group, "team/app", d), as("alice")).Header.Get("Cache-Status") == "dependency-proxy; hit"
 		})
 		up.Reset()
 		s.get(blobPath(group, "team/copy", d), as("alice")).content(t, layer)
-		costs(t, up, group+"'s other repository", registrytest.Counts{BlobHead: 1})
+		expectRequests(t, up, group+"'s other repository", registrytest.Counts{BlobHead: 1})
 	}
 	release := up.StallBlobs(100_000)
 	first := s.open(blobPath("red", "team/app", late), as("alice"))
@@ -215,10 +217,10 @@ func TestLoginsDeliverApart(t *testing.T) {
 	for _, r := range []*http.Response{first, second} {
 		s.finish(r).content(t, random(2, 200_000))
 	}
-	costs(t, up, "a shared download", registrytest.Counts{BlobHead: 1, BlobGet: 1})
+	expectRequests(t, up, "a shared download", registrytest.Counts{BlobHead: 1, BlobGet: 1})
 	s.awaitStored(string(late))
 	for _, group := range []string{"red", "blue"} {
 		s.get(blobPath(group, "team/copy", late), as("alice")).content(t, random(2, 200_000))
 	}
-	costs(t, up, "other repositories of both logins", registrytest.Counts{BlobHead: 2})
+	expectRequests(t, up, "other repositories of both logins", registrytest.Counts{BlobHead: 2})
 }

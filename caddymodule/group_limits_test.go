@@ -11,9 +11,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestImagePatternRefused: a pattern that could never match is an error that says
-// what to write.
-func TestImagePatternRefused(t *testing.T) {
+// TestInvalidImagePattern checks that a pattern that could never match is an
+// error that says what to write.
+func TestInvalidImagePattern(t *testing.T) {
 	for pattern, want := range map[string]string{
 		"":                           "empty component",
 		"docker.io/app@sha256:00":    "must not contain a digest; write the repository, as in docker.io/app",
@@ -60,7 +60,7 @@ func TestImagePatternRefused(t *testing.T) {
 
 // limitedSite has alice as a member of acme, which is limited, root as an admin,
 // and bob as nobody's member.
-func limitedSite(t *testing.T) (*site, *registrytest.Registry, registrytest.Image) {
+func startWithLimits(t *testing.T) (*site, *registrytest.Registry, registrytest.Image) {
 	t.Helper()
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
@@ -68,7 +68,7 @@ func limitedSite(t *testing.T) (*site, *registrytest.Registry, registrytest.Imag
 		up.PutImage(name, "1", random(2, 1000))
 		up.PutImage(name, "beta", random(3, 1000))
 	}
-	s := start(t, users("alice", "bob", "carol"), "admins carol", hub(up), at("ghcr.io", up.URL()),
+	s := start(t, users("alice", "bob", "carol"), "admins carol", hub(up), upstreamAt("ghcr.io", up.URL()),
 		"group acme {\n members alice\n allow docker.io/library/* docker.io/team/app:1\n allow ghcr.io/team/**\n deny docker.io/*/evil ghcr.io/**:beta\n}",
 		"group acme/narrow {\n allow docker.io/library/alpine docker.io/team/app/sub\n}",
 		"group acme/wide {\n allow **\n}", private("acme/plain"),
@@ -76,10 +76,11 @@ func limitedSite(t *testing.T) (*site, *registrytest.Registry, registrytest.Imag
 	return s, up, image
 }
 
-// TestLimits: a group's limits hold in it and below, for members and admins, by
-// all names of an image, and nothing is sent upstream for what they exclude.
-func TestLimits(t *testing.T) {
-	s, up, _ := limitedSite(t)
+// TestGroupLimits checks that the limits of a group apply to it and to its
+// subgroups, to members and admins, and to all names of an image, and that
+// excluded images cause no requests to upstream.
+func TestGroupLimits(t *testing.T) {
+	s, up, _ := startWithLimits(t)
 	for _, row := range []struct {
 		group, image, tag string
 		status            int
@@ -106,10 +107,10 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestLimitsByKind: the limits apply to manifests by digest, blobs, lists and the paths
-// of mirrors too, and to cached content.
-func TestLimitsByKind(t *testing.T) {
-	s, up, image := limitedSite(t)
+// TestGroupLimitsByResource checks that limits also apply to manifests by
+// digest, blobs, lists, the paths of mirrors, and cached content.
+func TestGroupLimitsByResource(t *testing.T) {
+	s, up, image := startWithLimits(t)
 	evil := up.PutImage("library/evil", "1", random(2, 1000))
 	app := up.PutImage("team/app", "1", random(2, 1000))
 	for _, group := range []string{"acme", "free"} {
@@ -148,10 +149,10 @@ func TestLimitsByKind(t *testing.T) {
 	pull(t, s, "free", "alpine", "3.20", as("alice"))
 }
 
-// TestLimitsAnswer: the answer names the group that limits, to those who may pull
-// from the group; others learn nothing.
-func TestLimitsAnswer(t *testing.T) {
-	s, _, _ := limitedSite(t)
+// TestGroupLimitsDenial checks that the answer names the group with the limit
+// to callers who may pull from the group, and reveals nothing to others.
+func TestGroupLimitsDenial(t *testing.T) {
+	s, _, _ := startWithLimits(t)
 	path := manifestPath("acme/wide", "evil", "1")
 	for who, detail := range map[string]string{"alice": `{"rule":"group acme: deny docker.io/*/evil"}`, "carol": `{"rule":"group acme: deny docker.io/*/evil"}`} {
 		a := s.get(path, as(who)).expect(t, http.StatusForbidden, "DENIED")
@@ -169,7 +170,7 @@ func TestLimitsAnswer(t *testing.T) {
 	if a := s.get(manifestPath("open", "team/app", "1"), anonymous).expect(t, http.StatusForbidden, "DENIED"); !strings.Contains(string(a.body), "the limits of group open exclude it") || !strings.Contains(string(a.body), `"detail":null`) {
 		t.Errorf("an anonymous caller of a public group reads %s", a.body)
 	}
-	for _, who := range []with{as("bob"), anonymous} {
+	for _, who := range []requestOption{as("bob"), anonymous} {
 		want := s.get(manifestPath("nothere", "evil", "1"), who).expect(t, http.StatusForbidden, "DENIED")
 		for _, image := range []string{"evil", "alpine"} {
 			got := s.get(manifestPath("acme", image, "1"), who)
@@ -180,9 +181,10 @@ func TestLimitsAnswer(t *testing.T) {
 	}
 }
 
-// TestLimitsOnPage: the group's page shows the limits that hold there.
-func TestLimitsOnPage(t *testing.T) {
-	s, _, _ := limitedSite(t)
+// TestGroupLimitsOnPage checks that the page of a group shows the limits that
+// apply to it.
+func TestGroupLimitsOnPage(t *testing.T) {
+	s, _, _ := startWithLimits(t)
 	want := `"limits":["group acme/narrow: allow docker.io/library/alpine docker.io/team/app/sub","group acme: allow docker.io/library/* docker.io/team/app:1 ghcr.io/team/**","group acme: deny docker.io/*/evil ghcr.io/**:beta"]`
 	if a := s.get("/acme/narrow/dependency_proxy", as("carol")).expect(t, http.StatusOK, ""); !strings.Contains(string(a.body), want) {
 		t.Errorf("got %s, want %s", a.body, want)
@@ -195,8 +197,8 @@ func TestLimitsOnPage(t *testing.T) {
 	}
 }
 
-// TestLimitsExplained: explain names the pattern that decides.
-func TestLimitsExplained(t *testing.T) {
+// TestGroupLimitsExplained checks that explain names the pattern that decides.
+func TestGroupLimitsExplained(t *testing.T) {
 	up := registrytest.New(t)
 	s := startWithAdmin(t, users("alice", "bob"), hub(up), "group acme {\n members alice\n allow docker.io/library/* docker.io/team/app:1.*\n deny docker.io/*:beta\n}",
 		"group acme/sub {\n allow docker.io/team/**\n}")
@@ -206,7 +208,7 @@ func TestLimitsExplained(t *testing.T) {
 		{"alice", "acme/sub/team/app:1.2", "true member [group acme/sub: allow docker.io/team/** group acme: allow docker.io/team/app:1.*]"},
 		{"alice", "acme/sub/alpine:1", "false group acme/sub: no allow pattern matches docker.io/library/alpine:1 []"},
 		{"alice", "acme/team/app:2", "false group acme: no allow pattern matches docker.io/team/app:2 []"},
-		{"alice", "acme/team/app@" + zeros, "true member [group acme: allow docker.io/team/app:1.*]"},
+		{"alice", "acme/team/app@" + zeroDigest, "true member [group acme: allow docker.io/team/app:1.*]"},
 		{"alice", "acme/alpine:beta", "false group acme: deny docker.io/*:beta []"},
 		{"bob", "acme/alpine:beta", "false not a member []"},
 	} {

@@ -12,14 +12,14 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestGroupPage: what has been pulled through a group and those below it, by the
-// names to pull it by, for scripts and for browsers.
+// TestGroupPage checks that the page of a group lists, as JSON and as HTML,
+// what was pulled through it and its subgroups by the names to pull it by.
 func TestGroupPage(t *testing.T) {
 	up, second := registrytest.New(t), registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 2000))
 	up.PutImage("team/app", "1.0", random(2, 2000))
 	second.PutImage("tools/lint", "v2", random(3, 2000))
-	s := start(t, users("alice", "bob", "carol", "dave"), roles, "admins dave", "group acme/sub {\n quota 1MiB\n}\n", private("other", "carol"), hub(up), at("second.example", second.URL()))
+	s := start(t, users("alice", "bob", "carol", "dave"), acmeRoles, "admins dave", "group acme/sub {\n quota 1MiB\n}\n", private("other", "carol"), hub(up), upstreamAt("second.example", second.URL()))
 	for group, names := range map[string][]string{"acme": {"alpine:3.20", "second.example/tools/lint:v2"}, "acme/sub": {"team/app:1.0"}, "other": {"team/app:1.0"}} {
 		for _, name := range names {
 			repository, tag, _ := strings.Cut(name, ":")
@@ -27,8 +27,8 @@ func TestGroupPage(t *testing.T) {
 		}
 	}
 	s.get("/other/dependency_proxy/cache", method(http.MethodDelete), as("dave")).expect(t, http.StatusAccepted, "") // has all groups measured
-	eventually(t, "the groups are measured", func() bool { return totals() != nil })
-	look := func(group string, more ...with) answer {
+	eventually(t, "the groups are measured", func() bool { return groupTotals() != nil })
+	look := func(group string, more ...requestOption) answer {
 		return s.get("/"+group+"/dependency_proxy", append(more, as("bob"))...).expect(t, http.StatusOK, "")
 	}
 	var page groupPage
@@ -62,19 +62,20 @@ func TestGroupPage(t *testing.T) {
 		t.Errorf("the policy is %q", policy)
 	}
 	// The names of another login's are not this one's to show.
-	s.load(users("alice", "bob", "carol"), roles, at("docker.io", second.URL()))
+	s.load(users("alice", "bob", "carol"), acmeRoles, upstreamAt("docker.io", second.URL()))
 	if a := look("acme"); strings.Contains(string(a.body), "alpine") {
 		t.Errorf("%s", a.body)
 	}
 }
 
-// TestPurge: a maintainer's purge has upstream asked again, for an image or for
-// all of the group, and leaves other groups alone.
+// TestPurge checks that a maintainer can purge one image or the whole group,
+// that upstream is asked again afterwards, and that other groups are not
+// affected.
 func TestPurge(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 2000))
 	up.PutImage("team/app", "1.0", random(2, 2000))
-	s := start(t, users("alice", "bob", "carol"), roles, private("other", "alice"), hub(up))
+	s := start(t, users("alice", "bob", "carol"), acmeRoles, private("other", "alice"), hub(up))
 	cache := "/acme/dependency_proxy/cache"
 	pullAll := func() {
 		t.Helper()
@@ -111,12 +112,13 @@ func TestPurge(t *testing.T) {
 	}
 }
 
-// TestPurgeFreesDisk of what no other group has.
+// TestPurgeFreesDisk checks that a purge removes from disk what no other group
+// has.
 func TestPurgeFreesDisk(t *testing.T) {
 	up := registrytest.New(t)
 	shared := up.PutImage("library/alpine", "3.20", random(1, 2000))
 	own := up.PutImage("team/app", "1.0", random(2, 2000))
-	s := start(t, users("alice", "bob"), roles, private("other", "alice"), hub(up))
+	s := start(t, users("alice", "bob"), acmeRoles, private("other", "alice"), hub(up))
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 	pull(t, s, "acme", "team/app", "1.0", as("alice"))
 	pull(t, s, "other", "alpine", "3.20", as("alice"))
@@ -131,12 +133,12 @@ func TestPurgeFreesDisk(t *testing.T) {
 	}
 }
 
-// TestPurgeQuery: only an image that is named, or no parameter at all, purges
-// anything.
+// TestPurgeQuery checks that a purge requires either a named image or no
+// parameter at all.
 func TestPurgeQuery(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice", "bob"), roles, hub(up))
+	s := start(t, users("alice", "bob"), acmeRoles, hub(up))
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 	links := func() int { return strings.Count(strings.Join(s.stored(), "\n"), "links/") }
 	before := links()

@@ -43,7 +43,7 @@ func (s *site) openAdmin() {
 }
 
 // ask sends a request to the admin endpoint.
-func (s *site) ask(method, path, body string, changes ...with) answer {
+func (s *site) ask(method, path, body string, changes ...requestOption) answer {
 	s.t.Helper()
 	for tries := 0; ; tries++ {
 		request, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+s.admin+path, strings.NewReader(body))
@@ -60,7 +60,7 @@ func (s *site) ask(method, path, body string, changes ...with) answer {
 		if err == nil {
 			return s.finish(response)
 		}
-		if tries == 5 || !closing(err) {
+		if tries == 5 || !isConnectionClosed(err) {
 			s.t.Fatal(err)
 		}
 	}
@@ -68,7 +68,7 @@ func (s *site) ask(method, path, body string, changes ...with) answer {
 
 // closing tells of a connection that the admin endpoint of the configuration
 // before has taken with it: after a reload it shares the port for a moment.
-func closing(err error) bool {
+func isConnectionClosed(err error) bool {
 	return err != nil && (strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer"))
 }
 
@@ -76,11 +76,11 @@ func closing(err error) bool {
 // it writes to the standard output and then to the standard error.
 func (s *site) command(args ...string) (string, error) {
 	s.t.Helper()
-	stdout, stderr, err := s.commandParts(args...)
+	stdout, stderr, err := s.commandOutputs(args...)
 	return stdout + stderr, err
 }
 
-func (s *site) commandParts(args ...string) (stdout, stderr string, err error) {
+func (s *site) commandOutputs(args ...string) (stdout, stderr string, err error) {
 	s.t.Helper()
 	registered := caddycmd.Commands()["dependency-proxy"]
 	for tries := 0; ; tries++ {
@@ -91,7 +91,7 @@ func (s *site) commandParts(args ...string) (stdout, stderr string, err error) {
 		root.SetErr(&errs)
 		root.SetArgs(append(args, "--address", s.admin))
 		err = root.ExecuteContext(s.t.Context())
-		if tries == 5 || !closing(err) {
+		if tries == 5 || !isConnectionClosed(err) {
 			return out.String(), errs.String(), err
 		}
 	}
@@ -108,15 +108,15 @@ func (s *site) mustCommand(args ...string) string {
 
 // create makes an access token by the command and returns it with its id. No
 // log may hold it.
-func (s *site) create(args ...string) (secret, id string) {
+func (s *site) createToken(args ...string) (secret, id string) {
 	s.t.Helper()
-	stdout, stderr, err := s.commandParts(append([]string{"token", "create"}, args...)...)
+	stdout, stderr, err := s.commandOutputs(append([]string{"token", "create"}, args...)...)
 	secret = strings.TrimSuffix(stdout, "\n")
 	id, _ = accesstoken.Parse(secret)
 	if err != nil || id == "" || !strings.Contains(stderr, id) {
 		s.t.Fatalf("%v: %v: %q, %q", args, err, stdout, stderr)
 	}
-	s.secret(secret, secret[len(accesstoken.Prefix):])
+	s.addSecrets(secret, secret[len(accesstoken.Prefix):])
 	return secret, id
 }
 
@@ -128,7 +128,7 @@ func (a answer) adminMessage() string {
 }
 
 // mustCommandAny runs a command that may end with another status than 0.
-func (s *site) mustCommandAny(args ...string) string {
+func (s *site) commandOutput(args ...string) string {
 	s.t.Helper()
 	out, _ := s.command(args...)
 	return out

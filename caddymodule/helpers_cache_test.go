@@ -54,7 +54,7 @@ func (s *site) isStored(d digest.Digest) bool {
 }
 
 // totals are what groups have, as last measured.
-func totals() (totals map[string]blobcache.Total) {
+func groupTotals() (totals map[string]blobcache.Total) {
 	for _, q := range quotas.All() {
 		totals = q.quotas.Totals()
 	}

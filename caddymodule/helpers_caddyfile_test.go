@@ -33,17 +33,17 @@ const upstreamPassword = "upstream-password-that-must-not-leak"
 
 func passwordOf(name string) string { return name + "-password-that-must-not-leak" }
 
-var hashes sync.Map // bcrypt is slow even at its lowest cost
+var bcryptHashes sync.Map // bcrypt is slow even at its lowest cost
 
 func hash(password string) string {
-	if known, ok := hashes.Load(password); ok {
+	if known, ok := bcryptHashes.Load(password); ok {
 		return known.(string)
 	}
 	made, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 	if err != nil {
 		panic(err)
 	}
-	hashes.Store(password, string(made))
+	bcryptHashes.Store(password, string(made))
 	return string(made)
 }
 
@@ -70,16 +70,16 @@ func visible(path string, visibility directory.Visibility) string {
 
 // hub puts a registry in the place of Docker Hub, with more lines if need be.
 func hub(registry *registrytest.Registry, lines ...string) string {
-	return at("docker.io", registry.URL(), lines...)
+	return upstreamAt("docker.io", registry.URL(), lines...)
 }
 
 // at declares an upstream.
-func at(name, endpoint string, lines ...string) string {
+func upstreamAt(name, endpoint string, lines ...string) string {
 	return "upstream " + name + " {\n endpoint " + endpoint + "\n allow_private\n" + strings.Join(lines, "\n") + "\n}\n"
 }
 
 // hubLogin is a line for upstreams that want a login.
-func hubLogin(t *testing.T) string {
+func hubCredentials(t *testing.T) string {
 	t.Setenv("HUB_PASSWORD", upstreamPassword)
 	return "credentials hub {env.HUB_PASSWORD}"
 }
@@ -96,7 +96,7 @@ func random(seed byte, size int) []byte {
 }
 
 // jsonWithout takes a field of the handler out of a configuration.
-func jsonWithout(t *testing.T, config []byte, field string) []byte {
+func jsonWithoutField(t *testing.T, config []byte, field string) []byte {
 	t.Helper()
 	var whole any
 	if err := json.Unmarshal(config, &whole); err != nil {
@@ -126,9 +126,9 @@ func jsonWithout(t *testing.T, config []byte, field string) []byte {
 	return out
 }
 
-const roles = "group acme {\n members alice\n maintainers bob\n owners carol\n}\n"
+const acmeRoles = "group acme {\n members alice\n maintainers bob\n owners carol\n}\n"
 
-const trustFront = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
+const trustedProxies = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
 
 // usersText is a users file of these accounts.
 func usersText(names ...string) string {
@@ -140,7 +140,7 @@ func usersText(names ...string) string {
 }
 
 // settled makes a file look as if nobody were still writing it.
-func settled(t *testing.T, name string) {
+func backdate(t *testing.T, name string) {
 	t.Helper()
 	past := time.Now().Add(-time.Minute)
 	if err := os.Chtimes(name, past, past); err != nil {
@@ -148,7 +148,7 @@ func settled(t *testing.T, name string) {
 	}
 }
 
-func write(t *testing.T, name, text string) {
+func writeFile(t *testing.T, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

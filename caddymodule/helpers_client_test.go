@@ -25,24 +25,24 @@ type answer struct {
 }
 
 // with changes a request.
-type with func(*http.Request)
+type requestOption func(*http.Request)
 
-func as(name string) with {
+func as(name string) requestOption {
 	return func(r *http.Request) { r.SetBasicAuth(name, passwordOf(name)) }
 }
 
-func bearer(token string) with { return header("Authorization", "Bearer "+token) }
+func bearer(token string) requestOption { return header("Authorization", "Bearer "+token) }
 
-func method(name string) with { return func(r *http.Request) { r.Method = name } }
+func method(name string) requestOption { return func(r *http.Request) { r.Method = name } }
 
-func host(name string) with { return func(r *http.Request) { r.Host = name } }
+func host(name string) requestOption { return func(r *http.Request) { r.Host = name } }
 
-func header(name, value string) with {
+func header(name, value string) requestOption {
 	return func(r *http.Request) { r.Header.Set(name, value) }
 }
 
 // form makes a request a POST of these fields.
-func form(fields url.Values) with {
+func form(fields url.Values) requestOption {
 	return func(r *http.Request) {
 		body := fields.Encode()
 		r.Method, r.Body, r.ContentLength = http.MethodPost, io.NopCloser(strings.NewReader(body)), int64(len(body))
@@ -59,7 +59,7 @@ var client = &http.Client{
 
 // open sends a request and returns the response with its body still to come.
 // The path is sent as it is written.
-func (s *site) open(path string, changes ...with) *http.Response {
+func (s *site) open(path string, changes ...requestOption) *http.Response {
 	s.t.Helper()
 	for tries := 0; ; tries++ {
 		request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+path, nil)
@@ -83,13 +83,13 @@ func (s *site) open(path string, changes ...with) *http.Response {
 }
 
 // get sends a request and reads the answer.
-func (s *site) get(path string, changes ...with) answer {
+func (s *site) get(path string, changes ...requestOption) answer {
 	s.t.Helper()
 	response := s.open(path, changes...)
 	return s.finish(response)
 }
 
-func (s *site) head(path string, changes ...with) answer {
+func (s *site) head(path string, changes ...requestOption) answer {
 	s.t.Helper()
 	return s.get(path, append(changes, method(http.MethodHead))...)
 }
@@ -102,7 +102,7 @@ func (s *site) finish(response *http.Response) answer {
 		tokens := a.tokens()
 		for _, token := range []string{tokens.Token, tokens.RefreshToken} {
 			if token != "" {
-				s.secret(token)
+				s.addSecrets(token)
 			}
 		}
 	}
@@ -182,7 +182,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 }
 
 // together runs as many of a function at once, and waits for all.
-func together(n int, f func(i int)) {
+func concurrently(n int, f func(i int)) {
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() { f(i) })
@@ -201,7 +201,7 @@ func blobPath[D ~string](group, image string, digest D) string {
 }
 
 // idToken logs in with an id token.
-func idToken(raw string) with {
+func idToken(raw string) requestOption {
 	return func(r *http.Request) { r.SetBasicAuth("ci", raw) }
 }
 
@@ -214,14 +214,14 @@ func sameHeaders(t testing.TB, get, head answer) {
 	if get.StatusCode != head.StatusCode {
 		t.Errorf("%s: GET is %d, HEAD %d", get.Request.URL, get.StatusCode, head.StatusCode)
 	}
-	for name := range merged(get.Header, head.Header) {
+	for name := range allHeaders(get.Header, head.Header) {
 		if g, h := get.Header.Get(name), head.Header.Get(name); name != "Date" && g != h {
 			t.Errorf("%s: GET has %s %q, HEAD %q", get.Request.URL, name, g, h)
 		}
 	}
 }
 
-func merged(a, b http.Header) http.Header {
+func allHeaders(a, b http.Header) http.Header {
 	c := a.Clone()
 	for name := range b {
 		c[name] = b[name]
@@ -236,19 +236,19 @@ func sameStatus(t *testing.T, get, head answer) {
 	}
 }
 
-func basic(name, secret string) with {
+func basic(name, secret string) requestOption {
 	return func(r *http.Request) { r.SetBasicAuth(name, secret) }
 }
 
 // login gets a token for a GitLab credential.
-func (s *site) login(name, secret string) string {
+func (s *site) tokenFor(name, secret string) string {
 	s.t.Helper()
-	s.secret(base64.StdEncoding.EncodeToString([]byte(name + ":" + secret)))
+	s.addSecrets(base64.StdEncoding.EncodeToString([]byte(name + ":" + secret)))
 	return s.get(auth, basic(name, secret)).expect(s.t, http.StatusOK, "").tokens().Token
 }
 
 // from gives a request the address that a trusted proxy in front tells.
-func from(address string) with { return header("X-Forwarded-For", address) }
+func forwardedFor(address string) requestOption { return header("X-Forwarded-For", address) }
 
 // auth is the URL of the token service with the service's name.
 const auth = "/jwt/auth?service=dependency_proxy"
@@ -263,7 +263,7 @@ func loginForm(name, password string, more ...string) url.Values {
 }
 
 // sends makes a request one with a body of JSON.
-func sends(verb, body string) with {
+func jsonBody(verb, body string) requestOption {
 	return func(r *http.Request) {
 		r.Method, r.Body, r.ContentLength = verb, io.NopCloser(strings.NewReader(body)), int64(len(body))
 		r.Header.Set("Content-Type", "application/json")

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -25,7 +24,7 @@ func gitlabAt(t *testing.T, g *gitlabtest.GitLab, lines ...string) string {
 }
 
 // quickly makes changes at GitLab come through at once, as tests go.
-const quickly = "cache_for 20ms"
+const shortCacheFor = "cache_for 20ms"
 
 // gitlabSite is a site that only GitLab's users log in to.
 func gitlabSite(t *testing.T, g *gitlabtest.GitLab, lines ...string) *site {
@@ -33,7 +32,7 @@ func gitlabSite(t *testing.T, g *gitlabtest.GitLab, lines ...string) *site {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	s := newSite(t)
-	s.secret(gitlabtest.ServiceToken, "secret-that-must-not-leak")
+	s.addSecrets(gitlabtest.ServiceToken, "secret-that-must-not-leak")
 	s.load(append(lines, hub(up))...)
 	return s
 }
@@ -41,33 +40,34 @@ func gitlabSite(t *testing.T, g *gitlabtest.GitLab, lines ...string) *site {
 // ldapSite starts a site with groups that nobody is a member of but by LDAP.
 func ldapSite(t testing.TB, lines ...string) *site {
 	s := newSite(t)
-	s.secret(ldaptest.ServicePassword)
+	s.addSecrets(ldaptest.ServicePassword)
 	s.load(append(lines, private("acme"), private("tools"))...)
 	return s
 }
 
-func init() { caddy.RegisterModule(new(elsewhere)) }
+func init() { caddy.RegisterModule(new(elsewhereDirectory)) }
 
 // elsewhere is a directory that is not in the configuration: it knows whoever
 // gives a password for "elsewhere", and fails as it is told to.
-type elsewhere struct{}
+type elsewhereDirectory struct{}
 
 var (
-	elsewhereFails, elsewhereAsked atomic.Int32
-	elsewhereFriendly              atomic.Bool  // of the last login
-	elsewhereHeard                 atomic.Value // the name and the password in it
+	elsewhereAway     atomic.Bool // whether it fails
+	elsewhereAsked    atomic.Int32
+	elsewhereFriendly atomic.Bool  // of the last login
+	elsewhereHeard    atomic.Value // the name and the password in it
 )
 
-func (*elsewhere) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "http.dependency_proxy.directory.elsewhere", New: func() caddy.Module { return new(elsewhere) }}
+func (*elsewhereDirectory) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.dependency_proxy.directory.elsewhere", New: func() caddy.Module { return new(elsewhereDirectory) }}
 }
 
-func (*elsewhere) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func (*elsewhereDirectory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	return parse.End(d)
 }
 
-func (e *elsewhere) Authenticate(ctx context.Context, login directory.Login) (directory.Account, error) {
+func (e *elsewhereDirectory) Authenticate(ctx context.Context, login directory.Login) (directory.Account, error) {
 	elsewhereFriendly.Store(login.Friendly)
 	elsewhereHeard.Store(login.Name + " " + login.Password)
 	account, err := e.Lookup(ctx, login.Name, "")
@@ -77,25 +77,17 @@ func (e *elsewhere) Authenticate(ctx context.Context, login directory.Login) (di
 	return account, err
 }
 
-func (e *elsewhere) Feign(ctx context.Context, login directory.Login) error {
+func (e *elsewhereDirectory) Feign(ctx context.Context, login directory.Login) error {
 	if _, err := e.Authenticate(ctx, login.Unknown()); err != nil && !directory.IsRefusal(err) {
 		return err
 	}
 	return nil
 }
 
-func (*elsewhere) Lookup(ctx context.Context, name, _ string) (directory.Account, error) {
+func (*elsewhereDirectory) Lookup(_ context.Context, name, _ string) (directory.Account, error) {
 	elsewhereAsked.Add(1)
-	switch elsewhereFails.Load() {
-	case 1:
+	if elsewhereAway.Load() {
 		return directory.Account{}, errors.New("the directory is away")
-	case 2: // and does not even say so
-		for elsewhereFails.Load() == 2 && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		if ctx.Err() != nil {
-			return directory.Account{}, ctx.Err()
-		}
 	}
 	if strings.HasPrefix(name, "nobody") {
 		return directory.Account{}, directory.ErrUnknownAccount

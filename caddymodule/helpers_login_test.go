@@ -26,14 +26,14 @@ import (
 
 // desk is where logins are checked without a Caddy around, by a clock that a test
 // advances.
-type desk struct {
+type loginTest struct {
 	*Handler
 	t       *testing.T
 	audited *observer.ObservedLogs
 }
 
 // newDesk is to be called in a bubble of synctest.
-func newDesk(t *testing.T, directories ...directory.Directory) *desk {
+func newLoginTest(t *testing.T, directories ...directory.Directory) *loginTest {
 	core, audited := observer.New(zapcore.DebugLevel)
 	h := &Handler{accounts: access.NewAccounts(access.Config{Blocked: []string{"blocked"}}), logger: zap.NewNop(), audit: zap.New(core)}
 	h.gate = &access.Gate{Accounts: h.accounts, Throttle: access.NewThrottle(access.Times{Failed: time.Second, Checked: time.Second}, 0)}
@@ -50,34 +50,34 @@ func newDesk(t *testing.T, directories ...directory.Directory) *desk {
 		synctest.Wait() // until the last check has seen this queue
 		password.DefaultQueue = before
 	})
-	return &desk{h, t, audited}
+	return &loginTest{h, t, audited}
 }
 
 // limit lets no more than so many logins be checked at once.
-func (d *desk) limit(checks int) {
+func (d *loginTest) limit(checks int) {
 	d.gate = &access.Gate{Accounts: d.accounts, Throttle: access.NewThrottle(access.Times{Failed: time.Second, Checked: time.Second}, checks)}
 }
 
 // answered is the answer to a login, and how long after its arrival it came.
-type answered struct {
+type loginAnswer struct {
 	status  int
 	took    time.Duration
 	message string
 }
 
-func (d *desk) login(name, password, address string) answered {
+func (d *loginTest) login(name, password, address string) loginAnswer {
 	ctx := context.WithValue(context.Background(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: address})
 	ex := &exchange{h: d.Handler, r: httptest.NewRequestWithContext(ctx, http.MethodGet, "/jwt/auth", nil), route: route{kind: authKind}}
 	began := time.Now()
 	_, err := ex.login(name, password)
 	if err == nil {
-		return answered{200, time.Since(began), ""}
+		return loginAnswer{200, time.Since(began), ""}
 	}
-	return answered{err.status, time.Since(began), err.message}
+	return loginAnswer{err.status, time.Since(began), err.message}
 }
 
 // expect logs in and checks when which answer comes.
-func (d *desk) expect(what string, got answered, status int, took time.Duration) {
+func (d *loginTest) expect(what string, got loginAnswer, status int, took time.Duration) {
 	d.t.Helper()
 	if got.status != status || got.took != took {
 		d.t.Errorf("%s: got %d after %s, want %d after %s", what, got.status, got.took, status, took)
@@ -116,7 +116,7 @@ func (m *slowModule) Compare(hashed, plaintext []byte) (bool, error) {
 	return h.(*slowHash).Compare(hashed, plaintext)
 }
 
-func slowStatic(t *testing.T, h *slowHash, names ...string) *static.Directory {
+func staticWithSlowHash(t *testing.T, h *slowHash, names ...string) *static.Directory {
 	t.Helper()
 	slowHashes.Store(t.Name(), h)
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
@@ -132,19 +132,19 @@ func slowStatic(t *testing.T, h *slowHash, names ...string) *static.Directory {
 }
 
 // remote is a directory at a server that answers one question at a time.
-type remote struct {
+type remoteDirectory struct {
 	takes time.Duration
 	slot  chan struct{}
 	says  func(directory.Login) error
 	heard []string
 }
 
-func newRemote(takes time.Duration, says func(directory.Login) error) *remote {
-	return &remote{takes: takes, slot: make(chan struct{}, 1), says: says}
+func newRemoteDirectory(takes time.Duration, says func(directory.Login) error) *remoteDirectory {
+	return &remoteDirectory{takes: takes, slot: make(chan struct{}, 1), says: says}
 }
 
 // knows is a directory that knows one name and no password of it.
-func knows(name string) func(directory.Login) error {
+func knowsOnly(name string) func(directory.Login) error {
 	return func(login directory.Login) error {
 		if login.Name == name {
 			return directory.ErrWrongPassword
@@ -153,7 +153,7 @@ func knows(name string) func(directory.Login) error {
 	}
 }
 
-func (r *remote) Authenticate(ctx context.Context, login directory.Login) (directory.Account, error) {
+func (r *remoteDirectory) Authenticate(ctx context.Context, login directory.Login) (directory.Account, error) {
 	select {
 	case r.slot <- struct{}{}:
 	case <-ctx.Done():
@@ -165,11 +165,11 @@ func (r *remote) Authenticate(ctx context.Context, login directory.Login) (direc
 	return directory.Account{Name: login.Name}, r.says(login)
 }
 
-func (r *remote) Lookup(context.Context, string, string) (directory.Account, error) {
+func (r *remoteDirectory) Lookup(context.Context, string, string) (directory.Account, error) {
 	return directory.Account{}, directory.ErrUnknownAccount
 }
 
-func (r *remote) Feign(ctx context.Context, login directory.Login) error {
+func (r *remoteDirectory) Feign(ctx context.Context, login directory.Login) error {
 	if _, err := r.Authenticate(ctx, login.Unknown()); err != nil && !directory.IsRefusal(err) {
 		return err
 	}
@@ -178,8 +178,8 @@ func (r *remote) Feign(ctx context.Context, login directory.Login) error {
 
 // spray tries one password with names at once, each from an address of its own, and
 // counts the answers.
-func (d *desk) spray(names []string, password string) map[int]int {
-	answers := make(chan answered)
+func (d *loginTest) loginEach(names []string, password string) map[int]int {
+	answers := make(chan loginAnswer)
 	for i, name := range names {
 		go func() { answers <- d.login(name, password, fmt.Sprint("198.51.100.", i)) }()
 	}
@@ -192,7 +192,7 @@ func (d *desk) spray(names []string, password string) map[int]int {
 }
 
 // useQueue sets the queue of the process.
-func useQueue(q *password.Queue) (restore func()) {
+func setPasswordQueue(q *password.Queue) (restore func()) {
 	before := password.DefaultQueue
 	password.DefaultQueue = q
 	return func() { password.DefaultQueue = before }

@@ -14,13 +14,13 @@ import (
 )
 
 // pull gets an image as a client does, by tag, and checks it.
-func pull(t testing.TB, s *site, group, image, tag string, who with) {
+func pull(t testing.TB, s *site, group, image, tag string, who requestOption) {
 	t.Helper()
 	m := s.get(manifestPath(group, image, tag), who).expect(t, http.StatusOK, "")
 	if d := digest.FromBytes(m.body); string(d) != m.Header.Get("Docker-Content-Digest") {
 		t.Errorf("the manifest of %s has the digest %s and not %s", image, d, m.Header.Get("Docker-Content-Digest"))
 	}
-	for _, d := range blobsOf(t, m.body) {
+	for _, d := range blobsIn(t, m.body) {
 		b := s.get(blobPath(group, image, d), who).expect(t, http.StatusOK, "")
 		if digest.FromBytes(b.body) != d {
 			t.Errorf("%d bytes are not %s", len(b.body), d)
@@ -29,7 +29,7 @@ func pull(t testing.TB, s *site, group, image, tag string, who with) {
 	}
 }
 
-func blobsOf(t testing.TB, manifest []byte) []digest.Digest {
+func blobsIn(t testing.TB, manifest []byte) []digest.Digest {
 	t.Helper()
 	var m v1.Manifest
 	if err := json.Unmarshal(manifest, &m); err != nil {
@@ -43,7 +43,7 @@ func blobsOf(t testing.TB, manifest []byte) []digest.Digest {
 }
 
 // costs checks what upstream was asked since the last time.
-func costs(t *testing.T, up *registrytest.Registry, what string, want registrytest.Counts) {
+func expectRequests(t *testing.T, up *registrytest.Registry, what string, want registrytest.Counts) {
 	t.Helper()
 	got := up.Counts()
 	up.Reset()
@@ -54,7 +54,7 @@ func costs(t *testing.T, up *registrytest.Registry, what string, want registryte
 
 // breaks checks that a transfer visibly ends before its end, or at once. A
 // connection of its own keeps the client from trying again by itself.
-func (s *site) breaks(path string, changes ...with) {
+func (s *site) expectBroken(path string, changes ...requestOption) {
 	s.t.Helper()
 	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+path, nil)
 	if err != nil {
@@ -82,7 +82,7 @@ func (s *site) breaks(path string, changes ...with) {
 }
 
 // may tells the status of a pull from each group.
-func (s *site) may(group string, status int, changes ...with) {
+func (s *site) expectPull(group string, status int, changes ...requestOption) {
 	s.t.Helper()
 	code := map[int]string{200: "", 401: "UNAUTHORIZED", 403: "DENIED", 503: "UNAVAILABLE"}[status]
 	s.get(manifestPath(group, "alpine", "3.20"), changes...).expect(s.t, status, code)
@@ -90,7 +90,7 @@ func (s *site) may(group string, status int, changes ...with) {
 
 // status of what a request to the registry gets that goes no further than the
 // decision: 404 for an image that a group may pull and upstream does not have.
-func pulls(s *site, group string, who with) int {
+func pullStatus(s *site, group string, who requestOption) int {
 	s.t.Helper()
 	return s.get(manifestPath(group, "alpine", "3.20"), who).StatusCode
 }

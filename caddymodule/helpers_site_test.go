@@ -58,9 +58,9 @@ func newSite(t testing.TB) *site {
 	_ = free.Close()
 	s := &site{t: t, dir: t.TempDir(), host: free.Addr().String(), admin: "off"}
 	s.url, s.cache = "http://"+s.host, filepath.Join(s.dir, "cache")
-	s.secret(upstreamPassword, registrytest.Signature+"=")
+	s.addSecrets(upstreamPassword, registrytest.Signature+"=")
 	for _, name := range []string{"alice", "bob", "carol", "dave"} {
-		s.secret(passwordOf(name), base64.StdEncoding.EncodeToString([]byte(name+":"+passwordOf(name))))
+		s.addSecrets(passwordOf(name), base64.StdEncoding.EncodeToString([]byte(name+":"+passwordOf(name))))
 	}
 	t.Cleanup(func() {
 		s.stop()
@@ -213,7 +213,7 @@ func (s *site) restart(lines ...string) {
 }
 
 // secret names what no log may hold.
-func (s *site) secret(values ...string) {
+func (s *site) addSecrets(values ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.secrets = append(s.secrets, values...)
@@ -256,7 +256,7 @@ func (s *site) validate(lines ...string) error {
 }
 
 // keys are the files of the signing keys.
-func (s *site) keys() []string {
+func (s *site) keyFiles() []string {
 	s.t.Helper()
 	keys, err := filepath.Glob(filepath.Join(s.dir, "storage", keyPrefix, "*"))
 	if err != nil {

@@ -13,15 +13,15 @@ import (
 )
 
 // ldapMapped is a line that makes groups count.
-const ldapMapped = "map cn=platform,ou=groups,dc=example,dc=com -> acme"
+const ldapMap = "map cn=platform,ou=groups,dc=example,dc=com -> acme"
 
-// TestLDAPAway: while the server is away, remembered answers serve for the
-// grace, also over a reload, and all other logins fail. When it is back, its
-// present state applies.
-func TestLDAPAway(t *testing.T) {
+// TestLDAPOutage checks that during an outage of the server remembered answers
+// are used for the grace period, even after a reload, and all other logins
+// fail. When the server is back, its current state applies.
+func TestLDAPOutage(t *testing.T) {
 	l := ldaptest.New(t, true)
 	l.Group("platform", "alice")
-	lines := []string{l.Directory(ldapMapped, "cache_for 1ns", "grace 1h")}
+	lines := []string{l.Directory(ldapMap, "cache_for 1ns", "grace 1h")}
 	s := ldapSite(t, lines...)
 	token := s.token("alice")
 	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
@@ -35,27 +35,27 @@ func TestLDAPAway(t *testing.T) {
 		s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 		s.get("/v2/", bearer(bob)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		s.get("/v2/", as("carol")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
-		s.get("/v2/", loginAs("alice", "wrong")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		s.get("/v2/", basic("alice", "wrong")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 		s.load(append(lines, "blocked dave")...)
 	}
 	if n := strings.Count(s.logs(), "the LDAP server cannot be asked"); n == 0 || n > 4 {
 		t.Errorf("logged %d times that the server is away, want 1 to 4", n) // once for each configuration
 	}
 	// Another grace, another memory: nothing is known by it.
-	s.load(l.Directory(ldapMapped, "cache_for 1ns", "grace 1ms"), private("acme"))
+	s.load(l.Directory(ldapMap, "cache_for 1ns", "grace 1ms"), private("acme"))
 	s.get("/v2/", bearer(token)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10")
 
 	l.Start()
 	eventually(t, "the server is asked again", func() bool { return s.get("/v2/", bearer(token)).StatusCode == http.StatusOK })
 	s.get("/v2/", as("carol")).expect(t, http.StatusOK, "")
-	s.get("/v2/", loginAs("alice", "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/v2/", basic("alice", "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if !strings.Contains(s.logs(), "answers again") {
 		t.Error("the log does not tell that it is back")
 	}
 }
 
-// TestLDAPFaults: with any fault of the server or mistake in the configuration,
-// logins fail soon, and the log tells why.
+// TestLDAPFaults checks that with any fault of the server or mistake in the
+// configuration logins fail soon, and that the log says why.
 func TestLDAPFaults(t *testing.T) {
 	other := ldaptest.New(t, true)
 	for name, row := range map[string]struct {
@@ -92,7 +92,7 @@ func TestLDAPFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := ldaptest.New(t, true)
 			l.Set(func() { row.change(l) })
-			s := ldapSite(t, l.Directory(ldapMapped, row.lines))
+			s := ldapSite(t, l.Directory(ldapMap, row.lines))
 			begin := time.Now()
 			s.get("/v2/", as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 			if took := time.Since(begin); took > 3*time.Second {
@@ -108,11 +108,11 @@ func TestLDAPFaults(t *testing.T) {
 	}
 }
 
-// TestLDAPStartTLS: nothing is sent without encryption, whichever side fails to
-// encrypt.
+// TestLDAPStartTLS checks that nothing is sent without encryption, whichever
+// side fails to encrypt.
 func TestLDAPStartTLS(t *testing.T) {
 	l := ldaptest.New(t, false)
-	s := ldapSite(t, l.Directory("starttls on", ldapMapped))
+	s := ldapSite(t, l.Directory("starttls on", ldapMap))
 	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 	for what, change := range map[string]func(){
 		"refused":             func() { l.Refuse[""] = ldap.LDAPResultProtocolError },
@@ -120,7 +120,7 @@ func TestLDAPStartTLS(t *testing.T) {
 	} {
 		l.Set(change)
 		l.Heard()
-		s.load(l.Directory("starttls on", ldapMapped, "grace 1h"), private(map[bool]string{true: "a", false: "b"}[what == "refused"]))
+		s.load(l.Directory("starttls on", ldapMap, "grace 1h"), private(map[bool]string{true: "a", false: "b"}[what == "refused"]))
 		s.get("/v2/", as("bob")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 		if dns, _ := l.Heard(); len(dns) > 0 {
 			t.Errorf("%s: got binds as %q, want none", what, dns)
@@ -130,22 +130,22 @@ func TestLDAPStartTLS(t *testing.T) {
 	if len(l.Clear) > 0 {
 		t.Errorf("got operations %q without encryption, want none", l.Clear)
 	}
-	s.load(strings.Replace(l.Directory("insecure on", ldapMapped), "tls_trust_pool file "+l.Ca, "", 1))
+	s.load(strings.Replace(l.Directory("insecure on", ldapMap), "tls_trust_pool file "+l.Ca, "", 1))
 	s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
 }
 
-// TestLDAPSecret: a password that cannot be read is an error at load, and is
-// never shown.
+// TestLDAPSecret checks that a password that cannot be read is an error at
+// load, and that it is never shown.
 func TestLDAPSecret(t *testing.T) {
 	l := ldaptest.New(t, true)
 	s := newSite(t)
 	for placeholder, what := range map[string]string{"{env.NOT_SET}": "NOT_SET", "{file./none}": "/none", ldaptest.ServicePassword: "placeholder"} {
-		err := s.tryLoad(strings.Replace(l.Directory(ldapMapped), "{env.LDAP_PASSWORD}", placeholder, 1), private("acme"))
+		err := s.tryLoad(strings.Replace(l.Directory(ldapMap), "{env.LDAP_PASSWORD}", placeholder, 1), private("acme"))
 		if err == nil || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), ldaptest.ServicePassword) {
 			t.Errorf("%s: got %v, want %q and no password", placeholder, err, what)
 		}
 	}
-	if config, err := s.adapt(l.Directory(ldapMapped), private("acme")); err != nil || strings.Contains(string(config), ldaptest.ServicePassword) {
+	if config, err := s.adapt(l.Directory(ldapMap), private("acme")); err != nil || strings.Contains(string(config), ldaptest.ServicePassword) {
 		t.Errorf("got %v and %s, want no error and no password", err, config)
 	}
 }

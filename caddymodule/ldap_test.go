@@ -14,12 +14,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-func loginAs(name, password string) with {
-	return func(r *http.Request) { r.SetBasicAuth(name, password) }
-}
-
-// TestLDAPDirectory: logins by search and bind, roles by groups, and changes
-// that apply at the next request after cache_for.
+// TestLDAPDirectory checks that users log in by search and bind, that groups
+// give roles, and that changes apply at the next request after cache_for.
 func TestLDAPDirectory(t *testing.T) {
 	up := registrytest.New(t)
 	l := ldaptest.New(t, true)
@@ -41,27 +37,27 @@ func TestLDAPDirectory(t *testing.T) {
 		{"alice", "acme", 404}, {"alice", "acme/sub", 403}, {"alice", "tools", 403}, {"bob", "acme", 404}, {"bob", "tools", 404},
 		{"carol", "acme", 404}, {"carol", "tools", 404}, {"carol", "none", 403},
 	} {
-		for _, who := range []with{bearer(tokens[row.name]), as(row.name)} {
-			if status := pulls(s, row.group, who); status != row.status {
+		for _, who := range []requestOption{bearer(tokens[row.name]), as(row.name)} {
+			if status := pullStatus(s, row.group, who); status != row.status {
 				t.Errorf("%s in %s: %d instead of %d", row.name, row.group, status, row.status)
 			}
 		}
 	}
-	for _, who := range []with{loginAs("alice", "wrong"), loginAs("nobody", passwordOf("alice")), loginAs("alice", passwordOf("bob")), loginAs("*", passwordOf("alice"))} {
+	for _, who := range []requestOption{basic("alice", "wrong"), basic("nobody", passwordOf("alice")), basic("alice", passwordOf("bob")), basic("*", passwordOf("alice"))} {
 		s.get("/v2/", who).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 
 	l.Group("platform", "bob") // alice leaves the group
-	if status := pulls(s, "acme", bearer(tokens["alice"])); status != http.StatusForbidden {
+	if status := pullStatus(s, "acme", bearer(tokens["alice"])); status != http.StatusForbidden {
 		t.Errorf("alice has left, and gets %d", status)
 	}
 	l.Remove("uid=bob," + ldaptest.People) // bob leaves
-	for _, who := range []with{bearer(tokens["bob"]), as("bob")} {
+	for _, who := range []requestOption{bearer(tokens["bob"]), as("bob")} {
 		s.get("/v2/", who).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	l.Put("uid=bob,"+ldaptest.People, "uid", "bob", "userPassword", "another", "entryUUID", "uuid-other") // another bob comes
 	s.get("/v2/", bearer(tokens["bob"])).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get("/v2/", loginAs("bob", "another")).expect(t, http.StatusOK, "")
+	s.get("/v2/", basic("bob", "another")).expect(t, http.StatusOK, "")
 	s.load(append(lines, private("acme"), private("tools"), "blocked carol")...)
 	s.get("/v2/", bearer(tokens["carol"])).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if n := len(l.Clear); n > 0 {
@@ -69,8 +65,8 @@ func TestLDAPDirectory(t *testing.T) {
 	}
 }
 
-// TestLDAPNames: names are compared as LDAP does, the account has the name in
-// its entry, and no name changes a filter or a DN.
+// TestLDAPNames checks that names are compared as LDAP does, that the account
+// has the name in its entry, and that no name changes a filter or a DN.
 func TestLDAPNames(t *testing.T) {
 	l := ldaptest.New(t, true)
 	l.Put("uid=Zoe,"+ldaptest.People, "uid", "Zoe", "mail", "zoe@example.com", "userPassword", passwordOf("Zoe"))
@@ -80,15 +76,15 @@ func TestLDAPNames(t *testing.T) {
 	l.Put("cn=twin2,"+ldaptest.People, "uid", "twin", "userPassword", "x")
 	l.Put("cn=moved,"+ldaptest.People, "uid", "twin", "mail", "moved@example.com", "userPassword", "x")
 	s := ldapSite(t, l.Directory("user_filter (|(uid=%s)(mail=%s))", "map cn=x,dc=example,dc=com -> acme"))
-	s.secret(passwordOf("Zoe"))
+	s.addSecrets(passwordOf("Zoe"))
 	for _, name := range []string{"Zoe", "zoe", "ZOE", "zoe@example.com"} {
-		s.get("/v2/", loginAs(name, passwordOf("Zoe"))).expect(t, http.StatusOK, "")
+		s.get("/v2/", basic(name, passwordOf("Zoe"))).expect(t, http.StatusOK, "")
 	}
 	if !strings.Contains(s.logs(), `"user_id":"Zoe"`) || strings.Contains(s.logs(), `"user_id":"zoe`) {
 		t.Error("the account is not called Zoe")
 	}
 	for name, status := range map[string]int{"two": 503, "bad": 401, "twin": 401, "moved@example.com": 503} {
-		if a := s.get("/v2/", loginAs(name, "x")); a.StatusCode != status {
+		if a := s.get("/v2/", basic(name, "x")); a.StatusCode != status {
 			t.Errorf("%s: %d instead of %d", name, a.StatusCode, status)
 		}
 	}
@@ -101,15 +97,15 @@ func TestLDAPNames(t *testing.T) {
 	for name, escaped := range map[string]string{
 		"*": `\2a`, "a*": `a\2a`, "alice)(uid=*": `alice\29\28uid=\2a`, `alice)(|(uid=*`: `alice\29\28|\28uid=\2a`, `a\2a`: `a\5c2a`, "%s": "%s", "é": `\c3\a9`,
 	} {
-		s.get("/v2/", loginAs(name, passwordOf("alice"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.get("/v2/", basic(name, passwordOf("alice"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		dns, filters := l.Heard()
 		if want := []string{"(|(uid=" + escaped + ")(mail=" + escaped + "))"}; !slices.Equal(filters, want) || slices.ContainsFunc(dns, func(dn string) bool { return dn != ldaptest.ServiceDN }) {
 			t.Errorf("%s: searched for %q instead of %q, bound as %q", name, filters, want, dns)
 		}
 	}
-	for _, bad := range []with{
-		loginAs("alice", ""), loginAs("", "x"), loginAs("alice\x00", passwordOf("alice")), loginAs("alice", "\x00"), loginAs("alice", passwordOf("alice")+"\x00"),
-		loginAs("al\nice", "x"), loginAs("\xff", "x"), loginAs(strings.Repeat("a", 257), "x"),
+	for _, bad := range []requestOption{
+		basic("alice", ""), basic("", "x"), basic("alice\x00", passwordOf("alice")), basic("alice", "\x00"), basic("alice", passwordOf("alice")+"\x00"),
+		basic("al\nice", "x"), basic("\xff", "x"), basic(strings.Repeat("a", 257), "x"),
 	} {
 		s.get("/v2/", bad).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
@@ -118,9 +114,9 @@ func TestLDAPNames(t *testing.T) {
 	}
 }
 
-// TestLDAPBindAlone: without a service account, roles are those of the login,
-// and no name leads to the DN of another.
-func TestLDAPBindAlone(t *testing.T) {
+// TestLDAPWithoutServiceAccount checks that without a service account roles are
+// those of the login, and that no name leads to the DN of another account.
+func TestLDAPWithoutServiceAccount(t *testing.T) {
 	up := registrytest.New(t)
 	l := ldaptest.New(t, false)
 	l.Group("platform", "alice")
@@ -131,24 +127,24 @@ func TestLDAPBindAlone(t *testing.T) {
 	mapped := directory("group_base_dn ou=groups,dc=example,dc=com", "map cn=platform,ou=groups,dc=example,dc=com -> acme", "cache_for 1ns")
 	s := ldapSite(t, hub(up), mapped)
 	token := s.token("alice")
-	for _, who := range []with{bearer(token), as("alice"), loginAs("ALICE", passwordOf("alice"))} {
-		if status := pulls(s, "acme", who); status != http.StatusNotFound {
+	for _, who := range []requestOption{bearer(token), as("alice"), basic("ALICE", passwordOf("alice"))} {
+		if status := pullStatus(s, "acme", who); status != http.StatusNotFound {
 			t.Errorf("alice gets %d", status)
 		}
 	}
-	if status := pulls(s, "acme", as("bob")); status != http.StatusForbidden {
+	if status := pullStatus(s, "acme", as("bob")); status != http.StatusForbidden {
 		t.Errorf("bob gets %d", status)
 	}
 	l.Group("platform") // the token knows no better, a login does
-	if status := pulls(s, "acme", bearer(token)); status != http.StatusNotFound {
+	if status := pullStatus(s, "acme", bearer(token)); status != http.StatusNotFound {
 		t.Errorf("alice gets %d by her token", status)
 	}
-	if status := pulls(s, "acme", as("alice")); status != http.StatusForbidden {
+	if status := pullStatus(s, "acme", as("alice")); status != http.StatusForbidden {
 		t.Errorf("alice gets %d by her login", status)
 	}
 	// What a group is good for is the configuration's to say.
 	s.load(hub(up), directory(), private("acme"), private("tools"))
-	if status := pulls(s, "acme", bearer(token)); status != http.StatusForbidden {
+	if status := pullStatus(s, "acme", bearer(token)); status != http.StatusForbidden {
 		t.Errorf("alice gets %d where her group is not mapped", status)
 	}
 	l.Heard()
@@ -156,12 +152,12 @@ func TestLDAPBindAlone(t *testing.T) {
 		"alice,dc=example": `uid=alice\,dc=example,` + ldaptest.People, "alice+cn=x": `uid=alice\+cn\=x,` + ldaptest.People, " alice ": `uid=\ alice\ ,` + ldaptest.People,
 		`a"b\c<d>;#`: `uid=a\"b\\c\<d\>\;#,` + ldaptest.People, "%s": "uid=%s," + ldaptest.People,
 	} {
-		s.get("/v2/", loginAs(name, passwordOf("alice"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.get("/v2/", basic(name, passwordOf("alice"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		if dns, _ := l.Heard(); len(dns) != 1 || !ldaptest.SameDN(dns[0], dn) {
 			t.Errorf("%s: bound as %q instead of %q", name, dns, dn)
 		}
 	}
-	for _, bad := range []with{loginAs("alice", ""), loginAs("alice", "\x00"), loginAs("", "x")} {
+	for _, bad := range []requestOption{basic("alice", ""), basic("alice", "\x00"), basic("", "x")} {
 		s.get("/v2/", bad).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if dns, _ := l.Heard(); len(dns) > 0 {
@@ -172,9 +168,9 @@ func TestLDAPBindAlone(t *testing.T) {
 	}
 }
 
-// TestLDAPTime: an unknown name takes no less than a wrong password, and a
-// right password is remembered.
-func TestLDAPTime(t *testing.T) {
+// TestLDAPLoginTime checks that an unknown name takes as long as a wrong
+// password, and that a right password is remembered.
+func TestLDAPLoginTime(t *testing.T) {
 	const price = 30 * time.Millisecond // of the server's hash
 	l := ldaptest.New(t, true)
 	l.Set(func() {
@@ -188,7 +184,7 @@ func TestLDAPTime(t *testing.T) {
 	for i := range 5 {
 		for _, name := range []string{"alice", "nobody"} {
 			begin := time.Now()
-			s.get("/v2/", loginAs(name, fmt.Sprint("wrong", i))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+			s.get("/v2/", basic(name, fmt.Sprint("wrong", i))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			if took := time.Since(begin); took < price {
 				t.Errorf("%s is refused after %v already", name, took)
 			}
@@ -204,15 +200,15 @@ func TestLDAPTime(t *testing.T) {
 	}
 }
 
-// TestLDAPRecycledName: an access token belongs to an entry, and ends when
-// another entry gets its name.
+// TestLDAPRecycledName checks that an access token belongs to an entry, and
+// ends when another entry gets its name.
 func TestLDAPRecycledName(t *testing.T) {
 	l := ldaptest.New(t, true)
 	s := startWithAdmin(t, l.Directory("cache_for 1ns"), private("acme"))
-	secret, _ := s.create("--account", "bob")
-	s.get("/v2/", loginAs("x", secret)).expect(t, http.StatusOK, "")
+	secret, _ := s.createToken("--account", "bob")
+	s.get("/v2/", basic("x", secret)).expect(t, http.StatusOK, "")
 	l.Remove("uid=bob," + ldaptest.People)
-	s.get("/v2/", loginAs("x", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/v2/", basic("x", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	l.Put("uid=bob,"+ldaptest.People, "uid", "bob", "userPassword", "another", "entryUUID", "uuid-other")
-	s.get("/v2/", loginAs("x", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/v2/", basic("x", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }

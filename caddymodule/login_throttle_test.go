@@ -13,27 +13,28 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 )
 
-// TestThrottledLogins: what clients are told, at all places where they log in,
-// and who is not affected.
-func TestThrottledLogins(t *testing.T) {
+// TestThrottledAddress checks that a throttled address gets 429 at each
+// endpoint with a login, and that valid tokens and other addresses are not
+// affected.
+func TestThrottledAddress(t *testing.T) {
 	s := newSite(t)
-	s.globals = trustFront
-	s.secret(passwordOf("elsewhere"))
+	s.globals = trustedProxies
+	s.addSecrets(passwordOf("elsewhere"))
 	lines := []string{users("alice", "bob"), "directory elsewhere", private("acme", "alice", "bob", "elsewhere:zoe")}
 	s.load(lines...)
-	token := s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusOK, "").tokens().Token
-	wrong := func(name string, i int) with {
+	token := s.get(auth, as("alice"), forwardedFor("192.0.2.1")).expect(t, http.StatusOK, "").tokens().Token
+	wrong := func(name string, i int) requestOption {
 		return func(r *http.Request) { r.SetBasicAuth(name, fmt.Sprint("wrong", i)) }
 	}
 	for i := range documentedAddressBurst {
-		s.get([]string{auth, "/v2/"}[i%2], wrong(fmt.Sprint("zoe", i%3), i), from("192.0.2.1")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.get([]string{auth, "/v2/"}[i%2], wrong(fmt.Sprint("zoe", i%3), i), forwardedFor("192.0.2.1")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	s.load(append(lines, "token {\n lifetime 1h\n}")...) // a reload is no amnesty
 	elsewhereAsked.Store(0)
 	form := form(loginForm("zoe", passwordOf("elsewhere")))
 	for _, a := range []answer{
-		s.get(auth, wrong("zoe", 0), from("192.0.2.1")), s.get("/v2/", wrong("zoe", 0), from("192.0.2.1")),
-		s.get("/jwt/auth", form, from("192.0.2.1")), s.get(auth, as("bob"), from("192.0.2.1")),
+		s.get(auth, wrong("zoe", 0), forwardedFor("192.0.2.1")), s.get("/v2/", wrong("zoe", 0), forwardedFor("192.0.2.1")),
+		s.get("/jwt/auth", form, forwardedFor("192.0.2.1")), s.get(auth, as("bob"), forwardedFor("192.0.2.1")),
 	} {
 		a.expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS").has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "")
 		if seconds, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || seconds < 1 || seconds > int(documentedAddressEvery/time.Second) {
@@ -43,16 +44,16 @@ func TestThrottledLogins(t *testing.T) {
 	if n := elsewhereAsked.Load(); n != 0 {
 		t.Errorf("the directory was asked %d times", n)
 	}
-	s.get("/v2/", bearer(token), from("192.0.2.1")).expect(t, http.StatusOK, "")
-	s.get(auth, as("alice"), from("192.0.2.1")).expect(t, http.StatusOK, "")
-	s.get(auth, as("bob"), from("192.0.2.2")).expect(t, http.StatusOK, "")
+	s.get("/v2/", bearer(token), forwardedFor("192.0.2.1")).expect(t, http.StatusOK, "")
+	s.get(auth, as("alice"), forwardedFor("192.0.2.1")).expect(t, http.StatusOK, "")
+	s.get(auth, as("bob"), forwardedFor("192.0.2.2")).expect(t, http.StatusOK, "")
 	for _, row := range []struct {
-		how    with
+		how    requestOption
 		from   string
 		status int
 		friend bool
 	}{{form, "192.0.2.5", 200, false}, {form, "192.0.2.5", 200, true}, {wrong("zoe", 90), "192.0.2.2", 401, true}, {wrong("zoe", 91), "192.0.2.3", 401, false}} {
-		if a := s.get("/jwt/auth", row.how, from(row.from)); a.StatusCode != row.status || elsewhereFriendly.Load() != row.friend {
+		if a := s.get("/jwt/auth", row.how, forwardedFor(row.from)); a.StatusCode != row.status || elsewhereFriendly.Load() != row.friend {
 			t.Errorf("from %s: %d, a friend: %t", row.from, a.StatusCode, elsewhereFriendly.Load())
 		}
 	}
@@ -61,18 +62,19 @@ func TestThrottledLogins(t *testing.T) {
 	}
 }
 
-// TestThrottledAccount: strangers are kept from an account that is guessed at,
-// its owner is not, and nobody chooses an address by a header.
+// TestThrottledAccount checks that unknown addresses are locked out of an
+// account that is being guessed at, that its owner is not, and that clients
+// cannot choose an address by a header.
 func TestThrottledAccount(t *testing.T) {
 	s := newSite(t)
-	s.globals = trustFront
+	s.globals = trustedProxies
 	lines := []string{users("alice", "bob"), private("acme", "alice", "bob")}
 	s.load(lines...)
-	s.get(auth, as("bob"), from("192.0.2.2")).expect(t, http.StatusOK, "")
+	s.get(auth, as("bob"), forwardedFor("192.0.2.2")).expect(t, http.StatusOK, "")
 	guess := func(n int, name func(i int) string) map[int]int {
 		status := map[int]int{}
 		for i := range n {
-			status[s.get(auth, basic(name(i), fmt.Sprint("guess", i)), from(fmt.Sprint("198.51.100.", i))).StatusCode]++
+			status[s.get(auth, basic(name(i), fmt.Sprint("guess", i)), forwardedFor(fmt.Sprint("198.51.100.", i))).StatusCode]++
 		}
 		return status
 	}
@@ -82,9 +84,9 @@ func TestThrottledAccount(t *testing.T) {
 			t.Errorf("guesses at %s were answered %v", name, status)
 		}
 	}
-	s.get(auth, basic("bob", "wrong"), from("192.0.2.2")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get(auth, as("bob"), from("203.0.113.1")).expect(t, http.StatusOK, "")
-	s.get(auth, as("alice"), from("203.0.113.1")).expect(t, http.StatusOK, "")
+	s.get(auth, basic("bob", "wrong"), forwardedFor("192.0.2.2")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get(auth, as("bob"), forwardedFor("203.0.113.1")).expect(t, http.StatusOK, "")
+	s.get(auth, as("alice"), forwardedFor("203.0.113.1")).expect(t, http.StatusOK, "")
 
 	// Without a proxy that is trusted its header says nothing.
 	s.globals = ""
@@ -95,29 +97,30 @@ func TestThrottledAccount(t *testing.T) {
 	}
 }
 
-// TestBusyLogins: where too many wait already, one more is sent away, whether
-// there is such an account or not; who needs no hash is not.
-func TestBusyLogins(t *testing.T) {
+// TestFullHashQueue checks that a login that finds the queue for hashes full
+// gets 503 whether or not the account exists, and that logins without a hash
+// succeed.
+func TestFullHashQueue(t *testing.T) {
 	s := newSite(t)
-	s.globals = trustFront
+	s.globals = trustedProxies
 	lines := []string{private("acme", "alice", "bob"), users("bob")}
 	s.load(append(lines, users("alice"))...)
 	const home, away = "192.0.2.1", "198.51.100.1"
-	s.get(auth, as("alice"), from(home)).expect(t, http.StatusOK, "")
+	s.get(auth, as("alice"), forwardedFor(home)).expect(t, http.StatusOK, "")
 	// Another password, and one that nothing is remembered of.
 	next := rand.Text()
 	s.load(append(lines, "user alice "+hash(next))...)
-	s.secret(next)
+	s.addSecrets(next)
 	login := func(name, password, address string, status int) {
 		t.Helper()
-		a := s.get("/jwt/auth", form(loginForm(name, password)), from(address))
+		a := s.get("/jwt/auth", form(loginForm(name, password)), forwardedFor(address))
 		if status != http.StatusServiceUnavailable {
 			a.expect(t, status, map[int]string{401: "UNAUTHORIZED"}[status])
 			return
 		}
 		a.expect(t, status, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "Content-Type", "application/json")
 	}
-	restore := useQueue(password.NewQueue(1, 0, password.MaxWaiting))
+	restore := setPasswordQueue(password.NewQueue(1, 0, password.MaxWaiting))
 	login("bob", "wrong", away, 503)
 	login("nobody", "wrong", away, 503)
 	login("alice", next, away, 503)
@@ -131,12 +134,12 @@ func TestBusyLogins(t *testing.T) {
 	}
 }
 
-// TestAbandonedLogins: a client that does not stay for the answer pays for its
-// guess all the same.
-func TestAbandonedLogins(t *testing.T) {
+// TestAbandonedLoginIsCounted checks that the login of a client that does not
+// wait for the answer is checked and counted.
+func TestAbandonedLoginIsCounted(t *testing.T) {
 	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"))
 	hold := make(chan struct{})
-	t.Cleanup(useQueue(password.NewQueue(1, password.MaxWaiting, password.MaxWaiting)))
+	t.Cleanup(setPasswordQueue(password.NewQueue(1, password.MaxWaiting, password.MaxWaiting)))
 	leave, err := password.DefaultQueue.Enter(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +153,7 @@ func TestAbandonedLogins(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		together(documentedAddressBurst, func(i int) {
+		concurrently(documentedAddressBurst, func(i int) {
 			r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+auth, nil)
 			if err != nil {
 				t.Error(err)

@@ -22,7 +22,7 @@ import (
 // unread sends requests whose answers nobody reads beyond the first status. Each
 // connection asks often enough to fill the buffers of the kernel, and the server
 // waits in the middle of some answer. They end when done is called.
-func (s *site) unread(n int, path string, changes ...with) (done func()) {
+func (s *site) openUnread(n int, path string, changes ...requestOption) (done func()) {
 	s.t.Helper()
 	const asked = 4
 	var connections []net.Conn
@@ -65,7 +65,7 @@ func (s *site) unread(n int, path string, changes ...with) (done func()) {
 }
 
 // heap is how many bytes are in use, after what is not has been given back.
-func heap() int64 {
+func heapInUse() int64 {
 	runtime.GC()
 	runtime.GC()
 	var stats runtime.MemStats
@@ -79,7 +79,7 @@ func largeManifest(n int) []byte {
 }
 
 // tagLists has upstream answer with lists of tags of nearly the greatest length.
-func tagLists(up *registrytest.Registry) {
+func serveLargeTagLists(up *registrytest.Registry) {
 	tags := make([]string, 40_000)
 	for i := range tags {
 		tags[i] = fmt.Sprintf("%s-%d", strings.Repeat("t", 90), i)
@@ -94,12 +94,12 @@ func tagLists(up *registrytest.Registry) {
 	})
 }
 
-// TestUnreadAnswersShareMemory: clients that do not read what they have asked for
-// take no memory of its size.
-func TestUnreadAnswersShareMemory(t *testing.T) {
+// TestUnreadResponsesShareMemory checks that clients that do not read their
+// responses take no memory of the size of the content.
+func TestUnreadResponsesShareMemory(t *testing.T) {
 	const clients, most = 100, 64 << 20 // they would take 400 MiB
 	up := registrytest.New(t)
-	tagLists(up)
+	serveLargeTagLists(up)
 	manifest := largeManifest(1)
 	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, manifest, "1")
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
@@ -114,9 +114,9 @@ func TestUnreadAnswersShareMemory(t *testing.T) {
 			if strings.HasPrefix(name, "manifest") && !bytes.Equal(whole.body, manifest) {
 				t.Errorf("got %d bytes, want %d others", len(whole.body), len(manifest))
 			}
-			before := heap()
-			done := s.unread(clients, path, bearer(token))
-			if grown := heap() - before; grown > most {
+			before := heapInUse()
+			done := s.openUnread(clients, path, bearer(token))
+			if grown := heapInUse() - before; grown > most {
 				t.Errorf("the heap has grown by %d MiB, want %d at most", grown>>20, most>>20)
 			}
 			done()
@@ -124,16 +124,16 @@ func TestUnreadAnswersShareMemory(t *testing.T) {
 	}
 }
 
-// TestUnreadColdManifest: those who wait for the same fetch have it in memory once,
-// and not while it is sent.
+// TestUnreadColdManifest checks that requests that wait for the same fetch have
+// the manifest in memory once, and not while it is sent.
 func TestUnreadColdManifest(t *testing.T) {
 	const clients, most = 50, 64 << 20
 	up := registrytest.New(t)
 	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, largeManifest(1), "1")
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	token, before := s.token("alice"), heap()
-	done := s.unread(clients, manifestPath("acme", "large", string(d)), bearer(token))
-	if grown := heap() - before; grown > most {
+	token, before := s.token("alice"), heapInUse()
+	done := s.openUnread(clients, manifestPath("acme", "large", string(d)), bearer(token))
+	if grown := heapInUse() - before; grown > most {
 		t.Errorf("the heap has grown by %d MiB, want %d at most", grown>>20, most>>20)
 	}
 	if counts := up.Counts(); counts.ManifestGet != 1 {
@@ -142,7 +142,8 @@ func TestUnreadColdManifest(t *testing.T) {
 	done()
 }
 
-// TestLargeManifestIsSentAsFile, as blobs are, to those who have waited for it too.
+// TestLargeManifestIsSentAsFile checks that a large manifest is sent as a file,
+// like blobs, even to requests that have waited for it.
 func TestLargeManifestIsSentAsFile(t *testing.T) {
 	up := registrytest.New(t)
 	manifest := largeManifest(1)
@@ -164,7 +165,8 @@ func TestLargeManifestIsSentAsFile(t *testing.T) {
 	}
 }
 
-// TestChangedManifestIsRefetched in the request that finds it.
+// TestChangedManifestIsRefetched checks that the request that finds a stored
+// manifest changed fetches it again.
 func TestChangedManifestIsRefetched(t *testing.T) {
 	up := registrytest.New(t)
 	manifest := largeManifest(1)
@@ -188,14 +190,14 @@ func TestChangedManifestIsRefetched(t *testing.T) {
 	}
 }
 
-// TestTooManyLargeAnswers: what is sent from memory is bounded in all, and who comes
-// too late is told to come back.
-func TestTooManyLargeAnswers(t *testing.T) {
+// TestTooManyLargeResponses checks that the memory of responses is bounded in
+// total, and that a request beyond the bound gets 503.
+func TestTooManyLargeResponses(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/small", "1", random(1, 100))
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
 	s.get("/v2/acme"+infix+"small/tags/list", as("alice")).expect(t, http.StatusOK, "")
-	tagLists(up)
+	serveLargeTagLists(up)
 	large := "/v2/acme" + infix + "large/tags/list"
 	var done func()
 	for _, c := range caches.All() {

@@ -16,12 +16,12 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
 )
 
-// TestOIDCRefused: an id token with any fault is refused. The log has the
-// reason, the client does not get it, and no other directory is asked.
+// TestOIDCRefused checks that an ID token with any fault is refused. The log
+// has the reason, the client does not get it, and no other directory is asked.
 func TestOIDCRefused(t *testing.T) {
 	issuer := oidctest.New(t)
 	s := newSite(t)
-	s.globals = trustFront // each from an address of its own, as so many would be throttled
+	s.globals = trustedProxies // each from an address of its own, as so many would be throttled
 	s.load(users("alice"), issuer.Directory("map repository_owner acme -> acme", "require ref refs/heads/main", "max_age 30m"), "directory elsewhere", private("acme"))
 	foreign := oidctest.New(t)
 	foreign.URL = issuer.URL // says that it is the other, with a key of the same name
@@ -65,10 +65,10 @@ func TestOIDCRefused(t *testing.T) {
 		"kid is a number":        {issuer.Token(headerField("kid", 7)), "refused"},
 		"long algorithm":         {issuer.Token(headerField("alg", strings.Repeat("ES256", 1000))), "algorithm"},
 	} {
-		s.secret(c.raw)
+		s.addSecrets(c.raw)
 		elsewhereHeard.Store("")
 		known := len(s.logs())
-		address := from(fmt.Sprint("198.51.100.", addresses))
+		address := forwardedFor(fmt.Sprint("198.51.100.", addresses))
 		addresses++
 		for _, a := range []answer{s.get(auth, idToken(c.raw), address), s.get("/jwt/auth", form(loginForm("ci", c.raw)), address)} {
 			a.expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -92,12 +92,12 @@ func TestOIDCRefused(t *testing.T) {
 	}
 }
 
-// TestOIDCOtherIssuer: a password that is not a token of the issuer goes to the
-// next directory, and the issuer is not asked.
+// TestOIDCOtherIssuer checks that a password that is not a token of the issuer
+// goes to the next directory, and that the issuer is not asked.
 func TestOIDCOtherIssuer(t *testing.T) {
 	issuer := oidctest.New(t)
 	s := start(t, issuer.Directory("map repository_owner acme -> acme"), "directory elsewhere", private("acme"))
-	s.secret(passwordOf("elsewhere"))
+	s.addSecrets(passwordOf("elsewhere"))
 	for _, raw := range []string{
 		"wrong", "", "a.b.c", "..", issuer.Token(oidctest.Claim("iss", issuer.URL+"/")), issuer.Token(oidctest.Claim("iss", nil)), issuer.Token(oidctest.Claim("iss", 7)),
 		issuer.Token(oidctest.Claim("iss", strings.ToUpper(issuer.URL))), issuer.Token() + ".x", "e30.e30.e30", "e30.W10.e30",

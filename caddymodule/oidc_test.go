@@ -14,8 +14,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestOIDCDirectory: an id token is accepted as a login, by the token service
-// and by the registry.
+// TestOIDCDirectory checks that the token service and the registry accept an ID
+// token as a login.
 func TestOIDCDirectory(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
@@ -23,7 +23,7 @@ func TestOIDCDirectory(t *testing.T) {
 	s := start(t, users("alice"), issuer.Directory("map repository_owner acme -> acme", "require ref refs/heads/*"),
 		private("acme", "alice"), private("acme/platform"), private("other"), hub(up), "token {\n refresh_tokens on\n}")
 	raw := issuer.Token()
-	s.secret(raw, base64.StdEncoding.EncodeToString([]byte("ci:"+raw)), strings.Split(raw, ".")[2])
+	s.addSecrets(raw, base64.StdEncoding.EncodeToString([]byte("ci:"+raw)), strings.Split(raw, ".")[2])
 	if issuer.KeysAsked() != 0 {
 		t.Error("the issuer was asked before anybody logged in")
 	}
@@ -31,7 +31,7 @@ func TestOIDCDirectory(t *testing.T) {
 	offline := s.get(auth+"&offline_token=true", idToken(raw)).expect(t, http.StatusOK, "").tokens()
 	refreshed := s.get("/jwt/auth", form(map[string][]string{"grant_type": {"refresh_token"}, "refresh_token": {offline.RefreshToken}})).
 		expect(t, http.StatusOK, "").tokens()
-	for _, who := range []with{idToken(raw), bearer(posted.Token), bearer(offline.Token), bearer(refreshed.Token)} {
+	for _, who := range []requestOption{idToken(raw), bearer(posted.Token), bearer(offline.Token), bearer(refreshed.Token)} {
 		s.get("/v2/", who).content(t, []byte("{}"))
 		pull(t, s, "acme", "alpine", "3.20", who)
 		pull(t, s, "acme/platform", "alpine", "3.20", who)
@@ -49,14 +49,14 @@ func TestOIDCDirectory(t *testing.T) {
 	}
 }
 
-// TestOIDCNames: the name that an issuer gives an account is a name in its
-// directory, and not the account of another directory.
+// TestOIDCNames checks that the name that an issuer gives an account is a name
+// in its directory, and not the account of another directory.
 func TestOIDCNames(t *testing.T) {
 	issuer := oidctest.New(t)
 	raw := issuer.Token(oidctest.Claim("sub", "alice"))
 	open := "map repository_owner acme -> acme"
 	s := start(t, users("alice"), issuer.Directory(open), private("acme"), private("secret", "alice"), "admins static:alice")
-	s.secret(raw)
+	s.addSecrets(raw)
 	s.get(manifestPath("secret", "alpine", "3.20"), idToken(raw)).expect(t, http.StatusForbidden, "DENIED")
 	s.load(users("alice"), issuer.Directory(open), private("acme"), private("secret", "oidc:alice"), "upstream docker.io {\n endpoint http://127.0.0.1:1\n}")
 	s.get(manifestPath("secret", "alpine", "3.20"), idToken(raw)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE") // may, and nothing is there
@@ -74,7 +74,8 @@ func TestOIDCNames(t *testing.T) {
 	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestOIDCReload: the present rules apply to tokens that were issued before.
+// TestOIDCReload checks that the current rules apply to tokens that were issued
+// before.
 func TestOIDCReload(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
@@ -84,7 +85,7 @@ func TestOIDCReload(t *testing.T) {
 	before := issuer.Directory("map repository_owner acme -> acme", "map groups team/* -> acme", "require ref refs/heads/main")
 	s := start(t, load(before)...)
 	raw := issuer.Token()
-	s.secret(raw)
+	s.addSecrets(raw)
 	token := s.get(auth, idToken(raw)).expect(t, http.StatusOK, "").tokens().Token
 	expect := func(acme, other int) {
 		t.Helper()
@@ -120,16 +121,16 @@ func TestOIDCReload(t *testing.T) {
 	}
 }
 
-// TestOIDCAway: while the issuer cannot be asked, new logins fail as
-// unavailable rather than as wrong, and tokens issued before stay valid.
-func TestOIDCAway(t *testing.T) {
+// TestOIDCOutage checks that during an outage of the issuer new logins get 503
+// and not 401, and tokens issued before stay valid.
+func TestOIDCOutage(t *testing.T) {
 	issuer := oidctest.New(t)
 	other := httptest.NewServer(oidctest.Says(200, `{"keys":[]}`))
 	t.Cleanup(other.Close)
 	lines := []string{users("alice"), issuer.Directory("map repository_owner acme -> acme"), private("acme")}
 	s := start(t, lines...)
 	raw := issuer.Token()
-	s.secret(raw)
+	s.addSecrets(raw)
 	token := s.get(auth, idToken(raw)).expect(t, http.StatusOK, "").tokens().Token
 	document := func(keys string) http.HandlerFunc {
 		return oidctest.Says(200, `{"issuer":"`+issuer.URL+`","jwks_uri":"`+keys+`"}`)
@@ -174,7 +175,7 @@ func TestOIDCAway(t *testing.T) {
 	s.get(auth, idToken(raw)).expect(t, http.StatusOK, "")
 }
 
-// TestOIDCPrivateCA: an issuer with a private CA needs a transport.
+// TestOIDCPrivateCA checks that an issuer with a private CA needs a transport.
 func TestOIDCPrivateCA(t *testing.T) {
 	issuer := oidctest.New(t)
 	server := httptest.NewTLSServer(issuer)
@@ -187,7 +188,7 @@ func TestOIDCPrivateCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw := issuer.Token()
-	s.secret(raw)
+	s.addSecrets(raw)
 	s.load(issuer.Directory("map repository_owner acme -> acme"), private("acme"))
 	s.get("/v2/", idToken(raw)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	s.load(issuer.Directory("map repository_owner acme -> acme", "transport http {\n tls_trust_pool file "+ca+"\n}"), private("acme"))

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// FuzzChallenge: whatever host a client or a proxy in front names, a challenge
-// sends the password to a host and a port and nothing else, and its parameters
-// cannot be broken out of.
+// FuzzChallenge checks that a challenge sends the password to a host and port
+// only, whatever host a client or a proxy names, and that its parameters cannot
+// be escaped.
 func FuzzChallenge(f *testing.F) {
 	for _, seed := range []string{"registry.example.com", "[::1]:5000", "a:1", `x",realm="y`, "a@b", "a/b", "a?b", "a#b", "a\\b", "ä.example", "a b", "1.2.3.4:0", "[::1%25eth0]"} {
 		f.Add(seed)

@@ -13,9 +13,9 @@ func realmOf(a answer) string {
 	return realm
 }
 
-// TestRealm: clients are sent back to the host that they asked, and nowhere
-// else by whatever a request says.
-func TestRealm(t *testing.T) {
+// TestRealmIsRequestedHost checks that clients are sent to the host that they
+// requested, and nowhere else.
+func TestRealmIsRequestedHost(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
 	for name, realm := range map[string]string{
 		"registry.example.com": "http://registry.example.com/jwt/auth", "Registry.Example.COM:8443": "http://registry.example.com:8443/jwt/auth",
@@ -42,8 +42,9 @@ func TestRealm(t *testing.T) {
 	}
 }
 
-// TestAuthorities are those that no Go client sends.
-func TestAuthorities(t *testing.T) {
+// TestValidAuthority checks that authorities that no Go client sends are
+// rejected.
+func TestValidAuthority(t *testing.T) {
 	for _, name := range []string{"", "exämple", "[fe80::1%eth0]", "[fe80::1%25eth0]", "[10.0.0.1]", "a b", "a\nb", "a/b", "a?b", "a#b", "a\\b", "A", "::1", "a:+80"} {
 		if validAuthority(name) {
 			t.Errorf("%q is accepted", name)
@@ -51,9 +52,10 @@ func TestAuthorities(t *testing.T) {
 	}
 }
 
-// TestForwardedRealm: a proxy in front is believed if Caddy trusts it.
+// TestForwardedRealm checks that the headers of a proxy in front determine the
+// realm only if Caddy trusts the proxy.
 func TestForwardedRealm(t *testing.T) {
-	forwarded := func(scheme, name string) with {
+	forwarded := func(scheme, name string) requestOption {
 		return func(r *http.Request) {
 			r.Header.Set("X-Forwarded-For", "192.0.2.1")
 			r.Header.Set("X-Forwarded-Proto", scheme)
@@ -76,7 +78,7 @@ func TestForwardedRealm(t *testing.T) {
 		t.Errorf("a proxy that is not trusted is believed: %q", got)
 	}
 
-	s.globals = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
+	s.globals = trustedProxies
 	s.load(lines...)
 	for _, row := range [][3]string{
 		{"https", "registry.example.com", "https://registry.example.com/jwt/auth"},
@@ -104,12 +106,12 @@ func TestForwardedRealm(t *testing.T) {
 	}
 }
 
-// TestConfiguredRealm: the configuration has the last word.
+// TestConfiguredRealm checks that the configured realm takes precedence.
 func TestConfiguredRealm(t *testing.T) {
 	s := newSite(t)
-	s.globals = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
+	s.globals = trustedProxies
 	s.load(users("alice"), private("acme", "alice"), "realm https://login.example.com:8443/jwt/auth")
-	for _, changes := range [][]with{
+	for _, changes := range [][]requestOption{
 		nil, {host("forged.example")}, {header("X-Forwarded-Host", "forged.example")}, {host("forged_example:1")},
 	} {
 		a := s.get("/v2/", changes...).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -119,11 +121,12 @@ func TestConfiguredRealm(t *testing.T) {
 	}
 }
 
-// TestForwardedLast: of several values, in one header or in several, that of the
-// proxy next to the site counts.
-func TestForwardedLast(t *testing.T) {
+// TestForwardedRealmLastValue checks that the last of several forwarded values
+// counts, which is that of the proxy next to the site, in one header or in
+// several.
+func TestForwardedRealmLastValue(t *testing.T) {
 	s := newSite(t)
-	s.globals = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
+	s.globals = trustedProxies
 	s.load(users("alice"), private("acme", "alice"))
 	for _, row := range []struct {
 		hosts, schemes []string

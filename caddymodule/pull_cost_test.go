@@ -10,29 +10,31 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestColdAndWarm: what a pull costs upstream.
-func TestColdAndWarm(t *testing.T) {
+// TestPullCost checks that a pull makes no more requests to upstream than
+// necessary, from a cold and from a warm cache.
+func TestPullCost(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 50_000), random(2, 50_000))
 	lines := []string{users("alice", "bob"), private("acme", "alice"), private("other", "bob"), hub(up)}
 	s := start(t, lines...)
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
-	costs(t, up, "the first pull", registrytest.Counts{ManifestHead: 1, ManifestGet: 1, BlobGet: 3})
+	expectRequests(t, up, "the first pull", registrytest.Counts{ManifestHead: 1, ManifestGet: 1, BlobGet: 3})
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 	pull(t, s, "acme", "docker.io/library/alpine", "3.20", as("alice"))
-	costs(t, up, "a second pull", registrytest.Counts{})
+	expectRequests(t, up, "a second pull", registrytest.Counts{})
 	pull(t, s, "other", "alpine", "3.20", as("bob"))
-	costs(t, up, "another group's first pull", registrytest.Counts{ManifestHead: 1, BlobHead: 3})
+	expectRequests(t, up, "another group's first pull", registrytest.Counts{ManifestHead: 1, BlobHead: 3})
 	s.load(lines...)
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
-	costs(t, up, "a pull after a reload", registrytest.Counts{})
+	expectRequests(t, up, "a pull after a reload", registrytest.Counts{})
 	s.restart(lines...)
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
-	costs(t, up, "a pull after a restart", registrytest.Counts{ManifestHead: 1})
+	expectRequests(t, up, "a pull after a restart", registrytest.Counts{ManifestHead: 1})
 }
 
-// TestManifestCosts: the requests that upstreams count are not wasted.
-func TestManifestCosts(t *testing.T) {
+// TestManifestCost checks that requests of manifests, which upstreams count,
+// are not repeated.
+func TestManifestCost(t *testing.T) {
 	up := registrytest.New(t)
 	a, b := up.PutImage("library/alpine", "a", random(1, 10)), up.PutImage("library/alpine", "b", random(2, 10))
 	index := up.PutIndex("library/alpine", "multi", a, b)
@@ -56,12 +58,13 @@ func TestManifestCosts(t *testing.T) {
 		{http.MethodGet, path("a"), registrytest.Counts{ManifestHead: 1}},
 	} {
 		s.get(step.path, as("alice"), method(step.method)).expect(t, http.StatusOK, "")
-		costs(t, up, step.method+" "+step.path, step.want)
+		expectRequests(t, up, step.method+" "+step.path, step.want)
 	}
 }
 
-// TestTogether: those who want the same at the same time ask upstream once.
-func TestTogether(t *testing.T) {
+// TestConcurrentPullsShareRequests checks that concurrent requests of the same
+// content make one request to upstream.
+func TestConcurrentPullsShareRequests(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 500_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
@@ -70,12 +73,12 @@ func TestTogether(t *testing.T) {
 	for i := range 20 { // the gap between looking and asking is small
 		name := fmt.Sprintf("image%d", i)
 		image := up.PutImage("library/"+name, "3.20", []byte(name))
-		together(20, func(int) {
+		concurrently(20, func(int) {
 			s.get(manifestPath("acme", name, "3.20"), bearer(token)).content(t, up.RawManifest("library/"+name, image.Manifest))
 		})
-		costs(t, up, "20 manifests at once", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
+		expectRequests(t, up, "20 manifests at once", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
 	}
-	together(20, func(i int) {
+	concurrently(20, func(i int) {
 		if i%4 == 0 {
 			a := s.get(blobPath("acme", "alpine", image.Layers[0]), bearer(token), header("Range", "bytes=400000-400099"))
 			if a.StatusCode != http.StatusPartialContent || string(a.body) != string(layer[400_000:400_100]) {
@@ -85,11 +88,11 @@ func TestTogether(t *testing.T) {
 		}
 		s.get(blobPath("acme", "alpine", image.Layers[0]), bearer(token)).content(t, layer)
 	})
-	costs(t, up, "20 blobs at once", registrytest.Counts{BlobGet: 1})
+	expectRequests(t, up, "20 blobs at once", registrytest.Counts{BlobGet: 1})
 }
 
-// TestMovedTag: a tag is asked about again when it is not fresh any more, and
-// the old image stays where it is wanted by digest.
+// TestMovedTag checks that upstream is asked about a tag again when it is no
+// longer fresh, and that the old image can still be pulled by digest.
 func TestMovedTag(t *testing.T) {
 	up := registrytest.New(t)
 	first := up.PutImage("library/alpine", "3.20", random(1, 1000))
@@ -108,9 +111,9 @@ func TestMovedTag(t *testing.T) {
 	s.load(stale...)
 	up.Reset()
 	expect(second, "dependency-proxy; fwd=stale; fwd-status=200")
-	costs(t, up, "a tag that has moved", registrytest.Counts{ManifestHead: 2, ManifestGet: 1})
+	expectRequests(t, up, "a tag that has moved", registrytest.Counts{ManifestHead: 2, ManifestGet: 1})
 	expect(second, "dependency-proxy; fwd=stale; fwd-status=200")
-	costs(t, up, "a tag that has not", registrytest.Counts{ManifestHead: 2})
+	expectRequests(t, up, "a tag that has not", registrytest.Counts{ManifestHead: 2})
 
 	// Moved to an image that upstream does not give: the old one can be pulled.
 	third := up.PutImage("library/alpine", "3.20", random(3, 1000))

@@ -16,8 +16,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// An upstream that rejects HEAD for content that it has does not fail a pull, of the
-// first repository or of the second.
+// TestPullFromUpstreamThatRejectsHead checks that an upstream that rejects HEAD
+// for content that it has does not fail a pull, of the first repository or of
+// the second.
 func TestPullFromUpstreamThatRejectsHead(t *testing.T) {
 	for _, status := range []int{400, 403, 404, 405, 406, 500} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
@@ -42,9 +43,10 @@ func TestPullFromUpstreamThatRejectsHead(t *testing.T) {
 	}
 }
 
-// A tag that does not exist costs one GET, which counts as a pull. From then on HEAD
-// is trusted, also about other tags.
-func TestPullOfMissingTagCosts(t *testing.T) {
+// TestMissingTagCost checks that a tag that does not exist costs one GET, which
+// counts as a pull, and that HEAD is trusted from then on, also about other
+// tags.
+func TestMissingTagCost(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("team/app", "1", random(1, 100))
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
@@ -53,16 +55,17 @@ func TestPullOfMissingTagCosts(t *testing.T) {
 		s.get(manifestPath("acme", "team/app", tag), as("alice")).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
 	}
 	missing("none")
-	costs(t, up, "a missing tag", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
+	expectRequests(t, up, "a missing tag", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
 	missing("none")
-	costs(t, up, "the same again", registrytest.Counts{ManifestHead: 1})
+	expectRequests(t, up, "the same again", registrytest.Counts{ManifestHead: 1})
 	pull(t, s, "acme", "team/app", "1", as("alice"))
 	up.Reset()
 	missing("other")
-	costs(t, up, "another one", registrytest.Counts{ManifestHead: 1})
+	expectRequests(t, up, "another one", registrytest.Counts{ManifestHead: 1})
 }
 
-// An upstream that answers every request with a web page confirms nothing.
+// TestPullFromWebPage checks that an upstream that answers every request with a
+// web page confirms nothing.
 func TestPullFromWebPage(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("team/app", "1", random(1, 5000))
@@ -90,8 +93,9 @@ func TestPullFromWebPage(t *testing.T) {
 	pull(t, s, "blue", "team/app", "1", as("alice"))
 }
 
-// An upstream that does not answer is asked a limited number of questions at a time
-// for a group, even if the clients do not wait. Another group's pull is not delayed.
+// TestPullQuestionsAreLimitedByGroup checks that an upstream that does not
+// answer is asked a limited number of questions at a time for a group, even if
+// the clients do not wait, and that the pull of another group is not delayed.
 func TestPullQuestionsAreLimitedByGroup(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 50_000))
@@ -114,7 +118,7 @@ func TestPullQuestionsAreLimitedByGroup(t *testing.T) {
 		now.Add(-1)
 		return false
 	})
-	together(200, func(i int) {
+	concurrently(200, func(i int) {
 		d := digest.FromString(fmt.Sprint(i))
 		path := []string{manifestPath("red", "odd", string(d)), blobPath("red", "odd", d), "/v2/red" + infix + "odd/referrers/" + string(d)}[i%3]
 		r, err := http.NewRequestWithContext(t.Context(), []string{http.MethodGet, http.MethodHead, http.MethodGet}[i%3], s.url+path, nil)
@@ -142,9 +146,9 @@ func TestPullQuestionsAreLimitedByGroup(t *testing.T) {
 	pull(t, s, "red", "alpine", "3.20", bearer(token))
 }
 
-// If upstream does not tell the size of a blob, the blob is downloaded once to learn
-// it. Each group then gets the size by HEAD and by GET if its own repository contains
-// the blob.
+// TestPullBlobOfUnknownSize checks that a blob whose size upstream does not
+// tell is downloaded once to learn it, and that each group gets the size by
+// HEAD and by GET if its own repository contains the blob.
 func TestPullBlobOfUnknownSize(t *testing.T) {
 	const size = 300_000
 	layer := random(2, size)

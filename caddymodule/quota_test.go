@@ -12,8 +12,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestQuota: a group that has too much loses what it pulled least recently, and
-// another group that has the same does not.
+// TestQuota checks that a group over its quota loses what it pulled least
+// recently, and that another group with the same content does not.
 func TestQuota(t *testing.T) {
 	up := registrytest.New(t)
 	var images []registrytest.Image
@@ -29,7 +29,7 @@ func TestQuota(t *testing.T) {
 		pull(t, s, []string{"acme", "acme/sub"}[i%2], name, "1", as("alice"))
 		if i == 2 {
 			eventually(t, "the first image has gone from the group", func() bool {
-				acme := totals()["acme"]
+				acme := groupTotals()["acme"]
 				return acme.Blobs == 6 && acme.Bytes < 250_000
 			})
 		}
@@ -49,15 +49,15 @@ func TestQuota(t *testing.T) {
 	}
 	up.Reset()
 	pull(t, s, "other", "a", "1", as("bob"))
-	costs(t, up, "what another group has", registrytest.Counts{})
+	expectRequests(t, up, "what another group has", registrytest.Counts{})
 	s.get(blobPath("acme", "a", large), as("alice")).content(t, random(9, 300_000))
 	s.get(blobPath("acme", "a", large), as("alice")).content(t, random(9, 300_000)).has(t, "Cache-Status", "dependency-proxy; fwd=miss")
 	pull(t, s, "acme", "a", "1", as("alice")) // what was taken from it can be pulled again
 }
 
-// TestHeadIsAUse: Docker pulls an image that it has by a HEAD of its tag, which
-// keeps all that the image is made of from growing old.
-func TestHeadIsAUse(t *testing.T) {
+// TestHeadCountsAsUse checks that a HEAD of a tag, which is how Docker pulls an
+// image that it has, marks all parts of the image as used.
+func TestHeadCountsAsUse(t *testing.T) {
 	up := registrytest.New(t)
 	one, two := up.PutImage("library/alpine", "", random(1, 1000)), up.PutImage("library/alpine", "", random(2, 1000))
 	index := up.PutIndex("library/alpine", "3.20", one, two)
@@ -94,11 +94,12 @@ func TestHeadIsAUse(t *testing.T) {
 	}
 }
 
-// TestClaimIsNoUse: a tag of an upstream that names content of another upstream does
-// not keep that content from being evicted. A pull of the content does.
+// TestClaimIsNoUse checks that a tag of one upstream that names content of
+// another one does not keep that content from being evicted, and that a pull of
+// the content does.
 func TestClaimIsNoUse(t *testing.T) {
 	red, evil := registrytest.New(t), registrytest.New(t)
-	lines := []string{users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), at(blue, evil.URL())}
+	lines := []string{users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), upstreamAt(blueUpstream, evil.URL())}
 	s := start(t, lines...)
 	image := red.PutImage("team/secret", "1", random(1, 5000))
 	pull(t, s, "red", "team/secret", "1", as("alice"))
@@ -133,7 +134,7 @@ func TestClaimIsNoUse(t *testing.T) {
 		return true
 	}
 	for _, reference := range []string{"1", string(image.Manifest)} {
-		if !idle(manifestPath("blue", blue+"/x/y", reference), "bob") {
+		if !idle(manifestPath("blue", blueUpstream+"/x/y", reference), "bob") {
 			t.Errorf("%s: what an upstream only says to have counts as used", reference)
 		}
 		if idle(manifestPath("red", "team/secret", reference), "alice") {

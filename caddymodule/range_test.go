@@ -12,9 +12,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestRanges: parts of a blob and the conditions of RFC 9110, from a cold
-// cache and from a warm one.
-func TestRanges(t *testing.T) {
+// TestBlobRanges checks that parts of a blob and the conditions of RFC 9110 are
+// served from a cold and from a warm cache.
+func TestBlobRanges(t *testing.T) {
 	const size = 300_000
 	for _, row := range []struct {
 		name         string
@@ -46,7 +46,7 @@ func TestRanges(t *testing.T) {
 			layer := random(2, size)
 			d := string(up.PutBlob("library/alpine", layer))
 			s := start(t, users("alice"), private("acme", "alice"), hub(up))
-			path, changes := blobPath("acme", "alpine", d), []with{as("alice")}
+			path, changes := blobPath("acme", "alpine", d), []requestOption{as("alice")}
 			for _, h := range row.headers {
 				changes = append(changes, header(h[0], strings.ReplaceAll(h[1], "ETAG", `"`+d+`"`)))
 			}
@@ -70,8 +70,8 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-// TestRangesTogether: several ranges in one answer.
-func TestRangesTogether(t *testing.T) {
+// TestMultipleRanges checks that several ranges are served in one response.
+func TestMultipleRanges(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(3, 10_000)
 	d := up.PutBlob("library/alpine", layer)
@@ -97,7 +97,7 @@ func TestRangesTogether(t *testing.T) {
 	}
 }
 
-// TestConditionalManifest: who has a manifest is not sent it again.
+// TestConditionalManifest checks that a client that has a manifest gets 304.
 func TestConditionalManifest(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 100))
@@ -116,9 +116,9 @@ func TestConditionalManifest(t *testing.T) {
 	s.head(blobPath("acme", "alpine", d), as("alice"), etag).expect(t, http.StatusNotModified, "").has(t, "ETag", fmt.Sprintf("%q", d))
 }
 
-// TestRangesComePromptly: what has come of a range is sent on while upstream
-// pauses, also of several in one answer.
-func TestRangesComePromptly(t *testing.T) {
+// TestRangeIsSentDuringStall checks that the available part of a range is sent
+// while upstream stalls, also with several ranges in one response.
+func TestRangeIsSentDuringStall(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(4, 300_000)
 	d := up.PutBlob("library/alpine", layer)

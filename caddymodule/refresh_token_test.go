@@ -13,16 +13,16 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
-const refreshOn = "token {\n lifetime 1h\n refresh_tokens on\n}"
+const refreshTokensOn = "token {\n lifetime 1h\n refresh_tokens on\n}"
 
 // refreshGrant is the form that buys a token with a refresh token, and asks for
 // another refresh token.
-func refreshGrant(token string) with {
+func refreshGrant(token string) requestOption {
 	return form(url.Values{"grant_type": {"refresh_token"}, "service": {service}, "refresh_token": {token}, "access_type": {"offline"}})
 }
 
 // timesOf reads iat, auth_time and exp of a token.
-func timesOf(t *testing.T, raw string) (issued, login, expires time.Time) {
+func tokenTimes(t *testing.T, raw string) (issued, login, expires time.Time) {
 	t.Helper()
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1])
 	if err != nil {
@@ -40,7 +40,7 @@ func timesOf(t *testing.T, raw string) (issued, login, expires time.Time) {
 }
 
 // refreshTokenOf mints a refresh token of alice's whose login was so long ago.
-func (s *site) refreshTokenOf(id tokenissuer.Identity, ago time.Duration) string {
+func (s *site) mintRefreshToken(id tokenissuer.Identity, ago time.Duration) string {
 	s.t.Helper()
 	id.AuthTime = time.Now().Add(-ago).Unix()
 	token, err := runningHandler(s.t).issuer.Mint(s.t.Context(), tokenissuer.MintRequest{
@@ -49,16 +49,16 @@ func (s *site) refreshTokenOf(id tokenissuer.Identity, ago time.Duration) string
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.secret(token.Raw)
+	s.addSecrets(token.Raw)
 	return token.Raw
 }
 
-// TestRefreshTokensEnd: nothing that a refresh token buys, another refresh token or
-// an access token, is good for longer than 30 days after the login.
-func TestRefreshTokensEnd(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"), refreshOn)
+// TestRefreshTokenLifetime checks that no refresh token or access token bought
+// with a refresh token is valid for longer than 30 days after the login.
+func TestRefreshTokenLifetime(t *testing.T) {
+	s := start(t, users("alice"), private("acme", "alice"), refreshTokensOn)
 	first := s.get(auth+"&offline_token=true", as("alice")).expect(t, http.StatusOK, "").tokens().RefreshToken
-	issued, login, expires := timesOf(t, first)
+	issued, login, expires := tokenTimes(t, first)
 	if login != issued || expires != login.Add(refreshLifetime) {
 		t.Errorf("got a refresh token of a login at %s until %s, want one of %s for %s", login, expires, issued, refreshLifetime)
 	}
@@ -67,7 +67,7 @@ func TestRefreshTokensEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := alice.Identity()
-	old := s.refreshTokenOf(id, refreshLifetime-30*time.Minute)
+	old := s.mintRefreshToken(id, refreshLifetime-30*time.Minute)
 	for name, token := range map[string]string{"of now": first, "of long ago": old} {
 		last := time.Now().Add(refreshLifetime)
 		if name == "of long ago" {
@@ -76,14 +76,14 @@ func TestRefreshTokensEnd(t *testing.T) {
 		for range 3 {
 			a := s.get("/jwt/auth", refreshGrant(token)).expect(t, http.StatusOK, "").tokens()
 			for _, bought := range []string{a.Token, a.RefreshToken} {
-				if _, _, expires := timesOf(t, bought); expires.After(last.Add(time.Second)) {
+				if _, _, expires := tokenTimes(t, bought); expires.After(last.Add(time.Second)) {
 					t.Errorf("%s: got a token until %s, want one until %s at most", name, expires, last)
 				}
 			}
-			if _, login, _ := timesOf(t, a.RefreshToken); time.Since(login) < refreshLifetime-time.Hour && name == "of long ago" {
+			if _, login, _ := tokenTimes(t, a.RefreshToken); time.Since(login) < refreshLifetime-time.Hour && name == "of long ago" {
 				t.Errorf("%s: the refresh token has forgotten its login: %s", name, login)
 			}
-			if issued, _, expires := timesOf(t, a.Token); a.ExpiresIn != int(expires.Sub(issued)/time.Second) {
+			if issued, _, expires := tokenTimes(t, a.Token); a.ExpiresIn != int(expires.Sub(issued)/time.Second) {
 				t.Errorf("%s: got expires_in %d, want %s", name, a.ExpiresIn, expires.Sub(issued))
 			}
 			token = a.RefreshToken
@@ -91,19 +91,19 @@ func TestRefreshTokensEnd(t *testing.T) {
 	}
 	// As the password of nobody, for clients that find no POST, it is the same.
 	a := s.get(auth+"&offline_token=true", basic("", old)).expect(t, http.StatusOK, "").tokens()
-	if _, _, expires := timesOf(t, a.RefreshToken); expires.After(time.Now().Add(30 * time.Minute)) {
+	if _, _, expires := tokenTimes(t, a.RefreshToken); expires.After(time.Now().Add(30 * time.Minute)) {
 		t.Errorf("got a refresh token until %s", expires)
 	}
 	// One that does not tell its login, as older versions made them, is refused.
-	k := newSmith(t, s, first)
+	k := newForger(t, s, first)
 	s.get("/jwt/auth", refreshGrant(k.forge(nil, nil))).expect(t, http.StatusOK, "")
-	s.get("/jwt/auth", refreshGrant(k.forge(nil, object{"auth_time": nil}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get("/jwt/auth", refreshGrant(k.forge(nil, object{"auth_time": time.Now().Unix() - 86400}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/jwt/auth", refreshGrant(k.forge(nil, jsonObject{"auth_time": nil}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/jwt/auth", refreshGrant(k.forge(nil, jsonObject{"auth_time": time.Now().Unix() - 86400}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestLDAPPasswordChanged: a changed password ends what was taken with the old one,
-// where an attribute tells of it, and access tokens go on. Where none does, refresh
-// tokens end a day after the login.
+// TestLDAPPasswordChanged checks that a changed password ends refresh tokens
+// issued with the old one if an attribute shows the change, and that refresh
+// tokens otherwise end a day after the login. Access tokens stay valid.
 func TestLDAPPasswordChanged(t *testing.T) {
 	for name, row := range map[string]struct {
 		lines    string
@@ -125,16 +125,16 @@ func TestLDAPPasswordChanged(t *testing.T) {
 			put(passwordOf("alice"), "20260101000000Z")
 			s := newSite(t)
 			s.openAdmin()
-			s.secret(ldaptest.ServicePassword)
-			s.load(l.Directory("cache_for 1ns", row.lines), private("acme"), refreshOn)
+			s.addSecrets(ldaptest.ServicePassword)
+			s.load(l.Directory("cache_for 1ns", row.lines), private("acme"), refreshTokensOn)
 			tokens := s.get(auth+"&offline_token=true", as("alice")).expect(t, http.StatusOK, "").tokens()
-			secret, _ := s.create("--account", "alice")
+			secret, _ := s.createToken("--account", "alice")
 			s.get("/jwt/auth", refreshGrant(tokens.RefreshToken)).expect(t, http.StatusOK, "")
 			limit := refreshLifetime
 			if !row.known {
 				limit = 24 * time.Hour
 			}
-			if _, login, expires := timesOf(t, tokens.RefreshToken); expires != login.Add(limit) {
+			if _, login, expires := tokenTimes(t, tokens.RefreshToken); expires != login.Add(limit) {
 				t.Errorf("got a refresh token for %s, want %s", expires.Sub(login), limit)
 			}
 			if !strings.Contains(s.logs(), row.inTheLog) {
@@ -146,12 +146,12 @@ func TestLDAPPasswordChanged(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.Identity(), 24*time.Hour-time.Minute))).expect(t, http.StatusOK, "")
-				s.get("/jwt/auth", refreshGrant(s.refreshTokenOf(who.Identity(), 24*time.Hour))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+				s.get("/jwt/auth", refreshGrant(s.mintRefreshToken(who.Identity(), 24*time.Hour-time.Minute))).expect(t, http.StatusOK, "")
+				s.get("/jwt/auth", refreshGrant(s.mintRefreshToken(who.Identity(), 24*time.Hour))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			}
 
 			next := passwordOf("alice") + "-of-now"
-			s.secret(next)
+			s.addSecrets(next)
 			put(next, "20260202000000Z")
 			want := map[bool]int{true: 401, false: 200}[row.known]
 			if a := s.get("/jwt/auth", refreshGrant(tokens.RefreshToken)); a.StatusCode != want {

@@ -16,9 +16,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
-// TestRefusalsRemembered: a login that all directories have answered, and refused,
-// is refused for a minute without a question; any other is asked about each time.
-func TestRefusalsRemembered(t *testing.T) {
+// TestRefusalIsRemembered checks that a login that all directories have refused
+// is refused for a minute without asking them, and that any other one is
+// checked each time.
+func TestRefusalIsRemembered(t *testing.T) {
 	for name, row := range map[string]struct {
 		says      error
 		remembers bool
@@ -34,8 +35,8 @@ func TestRefusalsRemembered(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server := newRemote(10*time.Millisecond, func(directory.Login) error { return row.says })
-				d := newDesk(t, server)
+				server := newRemoteDirectory(10*time.Millisecond, func(directory.Login) error { return row.says })
+				d := newLoginTest(t, server)
 				asked := func(what, name, password string, wait time.Duration, want int) {
 					t.Helper()
 					time.Sleep(wait)
@@ -60,13 +61,13 @@ func TestRefusalsRemembered(t *testing.T) {
 	}
 }
 
-// TestRefusalsWhileAway: a refusal that the client was not told, since another
-// directory could not be asked, is not remembered.
-func TestRefusalsWhileAway(t *testing.T) {
+// TestRefusalDuringOutage checks that a refusal that the client was not told,
+// because another directory could not be asked, is not remembered.
+func TestRefusalDuringOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var away error
-		first, second := newRemote(0, knows("ann")), newRemote(0, func(directory.Login) error { return away })
-		d := newDesk(t, first, second)
+		first, second := newRemoteDirectory(0, knowsOnly("ann")), newRemoteDirectory(0, func(directory.Login) error { return away })
+		d := newLoginTest(t, first, second)
 		away = errors.New("away")
 		d.expect("while it is away", d.login("ann", "x", "192.0.2.1"), 503, time.Second)
 		away = directory.ErrUnknownAccount
@@ -78,13 +79,14 @@ func TestRefusalsWhileAway(t *testing.T) {
 	})
 }
 
-// TestRefusalsForgotten: a reload and a change of the users file make a password
-// right at once that was wrong a moment ago, and no site speaks for another.
-func TestRefusalsForgotten(t *testing.T) {
+// TestRefusalIsForgotten checks that a password that was wrong a moment ago is
+// accepted at once after a reload or a change of the users file makes it right,
+// and that sites remember refusals separately.
+func TestRefusalIsForgotten(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
-	write(t, file, usersText("bob"))
-	settled(t, file)
+	writeFile(t, file, usersText("bob"))
+	backdate(t, file)
 	lines := []string{"directory static {\n name file\n users_file " + file + "\n}", visible("acme", directory.Internal)}
 	other := newSite(t)
 	_, port, _ := strings.Cut(other.host, ":")
@@ -94,8 +96,8 @@ func TestRefusalsForgotten(t *testing.T) {
 	wrong(s).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	other.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 	wrong(s).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	write(t, file, usersText("bob", "alice"))
-	settled(t, file)
+	writeFile(t, file, usersText("bob", "alice"))
+	backdate(t, file)
 	time.Sleep(250 * time.Millisecond)
 	wrong(s).expect(t, http.StatusOK, "")
 
@@ -104,13 +106,14 @@ func TestRefusalsForgotten(t *testing.T) {
 	s.get("/v2/", as("carol")).expect(t, http.StatusOK, "")
 }
 
-// TestRefusalsSpareLDAP: a wrong login that is repeated reaches the server once.
-func TestRefusalsSpareLDAP(t *testing.T) {
+// TestRefusalSparesLDAP checks that a wrong login that is repeated reaches the
+// server once.
+func TestRefusalSparesLDAP(t *testing.T) {
 	l := ldaptest.New(t, true)
 	s := ldapSite(t, l.Directory("cache_for 1ns"))
 	l.Heard()
 	for range 150 {
-		s.get("/v2/", loginAs("alice", "last month's")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.get("/v2/", basic("alice", "last month's")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	binds := 0
 	dns, _ := l.Heard()
@@ -125,9 +128,9 @@ func TestRefusalsSpareLDAP(t *testing.T) {
 	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 }
 
-// TestRefusalsSpareGitLab: the same there, beyond the time that GitLab's own answers
-// are believed for.
-func TestRefusalsSpareGitLab(t *testing.T) {
+// TestRefusalSparesGitLab checks that a wrong token that is repeated reaches
+// GitLab once, even when GitLab's own answers are no longer cached.
+func TestRefusalSparesGitLab(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1ns"))
 	for range 50 {
@@ -138,13 +141,14 @@ func TestRefusalsSpareGitLab(t *testing.T) {
 	}
 }
 
-// TestHiddenRefusalsGitLab: a wrong login that looks like a token is answered alike
-// while GitLab is away, whether or not the configuration has the name.
-func TestHiddenRefusalsGitLab(t *testing.T) {
+// TestWrongTokenDuringGitLabOutage checks that a wrong token is answered in the
+// same way during an outage of GitLab, whether or not the configuration has an
+// account of that name.
+func TestWrongTokenDuringGitLabOutage(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	s := newSite(t)
-	s.globals = trustFront
-	s.secret("secret-that-must-not-leak")
+	s.globals = trustedProxies
+	s.addSecrets("secret-that-must-not-leak")
 	s.load(users("carol"), gitlabAt(t, g, "cache_for 1ns"))
 	away := func(w http.ResponseWriter, _ *http.Request) bool {
 		http.Error(w, "down", http.StatusBadGateway)
@@ -159,7 +163,7 @@ func TestHiddenRefusalsGitLab(t *testing.T) {
 		for _, kind := range []string{"glpat-", "gldt-"} {
 			for _, name := range []string{"carol", "nobody"} {
 				secret := fmt.Sprint(kind, name, "s-", i, "-secret-that-must-not-leak")
-				s.get(auth, basic(name, secret), from(fmt.Sprint("198.51.100.", i))).expect(t, status, code)
+				s.get(auth, basic(name, secret), forwardedFor(fmt.Sprint("198.51.100.", i))).expect(t, status, code)
 			}
 		}
 		for _, name := range []string{"carol", "nobody"} { // GitLab is asked only about tokens

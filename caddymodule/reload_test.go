@@ -12,9 +12,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestReloadInPull: a pull that is under way when the configuration changes
-// ends whole, and the new one has what it brought.
-func TestReloadInPull(t *testing.T) {
+// TestReloadDuringPull checks that a pull that is running during a reload is
+// completed, and that the new configuration has its content.
+func TestReloadDuringPull(t *testing.T) {
 	for name, change := range map[string]string{
 		"another account":    users("bob"),
 		"another key age":    "token {\n rotate 1d\n}",
@@ -63,8 +63,9 @@ func TestReloadInPull(t *testing.T) {
 	}
 }
 
-// TestStorageChangedInPull: the same, where the old cache is closed meanwhile.
-func TestStorageChangedInPull(t *testing.T) {
+// TestStorageChangeDuringPull checks that a pull is completed even if a reload
+// closes its cache.
+func TestStorageChangeDuringPull(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 400_000)
 	d := up.PutBlob("library/alpine", layer)
@@ -80,8 +81,9 @@ func TestStorageChangedInPull(t *testing.T) {
 	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; hit")
 }
 
-// TestBadReload: a configuration that is refused changes nothing.
-func TestBadReload(t *testing.T) {
+// TestInvalidReload checks that a configuration that is refused changes
+// nothing.
+func TestInvalidReload(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 300_000))
 	lines := []string{users("alice"), private("acme", "alice"), hub(up)}
@@ -120,8 +122,8 @@ func TestBadReload(t *testing.T) {
 	}
 }
 
-// TestTwoHandlers: two sites with one storage are one cache.
-func TestTwoHandlers(t *testing.T) {
+// TestSitesShareCache checks that two sites with one storage share one cache.
+func TestSitesShareCache(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 400_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
@@ -136,7 +138,7 @@ func TestTwoHandlers(t *testing.T) {
 	lines := []string{users("alice"), private("acme", "alice"), hub(up)}
 	s.after = fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}", port, s.cache, strings.Join(lines, "\n"))
 	s.load(lines...)
-	together(10, func(i int) {
+	concurrently(10, func(i int) {
 		here := []*site{s, other}[i%2]
 		here.get(manifestPath("acme", "alpine", "3.20"), as("alice")).content(t, up.RawManifest("library/alpine", image.Manifest))
 		here.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, layer)
@@ -148,7 +150,7 @@ func TestTwoHandlers(t *testing.T) {
 	// A token is good at the host that issued it.
 	s.get("/v2/", bearer(s.token("alice"))).expect(t, http.StatusOK, "")
 	token := other.token("alice")
-	s.secret(token)
+	s.addSecrets(token)
 	other.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
 	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	// And one of them alone goes on.

@@ -56,8 +56,8 @@ func (w probedWriter) ReadFrom(r io.Reader) (int64, error) {
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// TestSendfile: what is stored reaches Caddy's writer as a file, which is what
-// lets the kernel send it, and in chunks that are worth that.
+// TestSendfile checks that a stored blob reaches Caddy's writer as a file, so
+// that the kernel can send it, and in chunks that are large enough.
 func TestSendfile(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 2_000_000)
@@ -82,8 +82,9 @@ func TestSendfile(t *testing.T) {
 	}
 }
 
-// TestRangeCopies: the rest of what is stored is sent as a file too. Other ranges
-// are not left to io.Copy, which makes a buffer for each of Caddy's chunks.
+// TestRangeCopies checks that a range to the end of a stored blob is sent as a
+// file too, and that other ranges do not use io.Copy, which allocates a buffer
+// for each of Caddy's chunks.
 func TestRangeCopies(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(2, 2_000_000)

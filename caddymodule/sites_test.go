@@ -31,7 +31,7 @@ func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string
 
 // explained is what the admin API explains of one pull, at the sites named or
 // at all of them.
-func (s *site) explained(site ...string) []admin.Explanation {
+func (s *site) explain(site ...string) []admin.Explanation {
 	s.t.Helper()
 	path := adminExplainPull + "?as=alice&pull=acme/alpine"
 	for _, name := range site {
@@ -44,19 +44,19 @@ func (s *site) explained(site ...string) []admin.Explanation {
 	return all.Answers
 }
 
-// TestSites: with several sites, each has its own access tokens if it has its
-// own name, and the admin API tells them apart.
-func TestSites(t *testing.T) {
+// TestSitesHaveOwnTokens checks that each of several sites has its own access
+// tokens if it has its own name, and that the admin API distinguishes them.
+func TestSitesHaveOwnTokens(t *testing.T) {
 	s, other, second := twoSites(t)
 	same := []string{users("alice"), private("acme", "alice")}
 
 	// Two that are the same are one to a token, and answer as one.
 	s.after = second(same...)
 	s.load(same...)
-	secret, _ := s.create("--group", "acme")
+	secret, _ := s.createToken("--group", "acme")
 	s.get("/v2/", basic("", secret)).expect(t, http.StatusOK, "")
 	other.get("/v2/", basic("", secret)).expect(t, http.StatusOK, "")
-	if all := s.explained(); len(all) != 1 || fmt.Sprint(all[0].Sites) != "[ ]" {
+	if all := s.explain(); len(all) != 1 || fmt.Sprint(all[0].Sites) != "[ ]" {
 		t.Errorf("%+v", all)
 	}
 
@@ -74,7 +74,7 @@ func TestSites(t *testing.T) {
 	if !strings.Contains(s.logs(), "access tokens are off") {
 		t.Error("the log does not tell why")
 	}
-	if all := s.explained(); len(all) != 2 || all[0].Allowed == all[1].Allowed {
+	if all := s.explain(); len(all) != 2 || all[0].Allowed == all[1].Allowed {
 		t.Errorf("%+v", all)
 	}
 
@@ -83,14 +83,14 @@ func TestSites(t *testing.T) {
 	if out, err := s.command("token", "create", "--group", "acme"); err == nil || !strings.Contains(err.Error(), "several sites") {
 		t.Errorf("%v, %s", err, out)
 	}
-	one, _ := s.create("--group", "acme", "--site", "one")
-	two, _ := s.create("--account", "bob", "--site", "two")
+	one, _ := s.createToken("--group", "acme", "--site", "one")
+	two, _ := s.createToken("--account", "bob", "--site", "two")
 	s.get("/v2/", basic("", one)).expect(t, http.StatusOK, "")
 	s.get("/v2/", basic("", two)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.get("/v2/", basic("", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // of no name
 	other.get("/v2/", basic("", one)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	other.get("/v2/", basic("", two)).expect(t, http.StatusOK, "")
-	if all := s.explained("two"); len(all) != 1 || all[0].Allowed || fmt.Sprint(all[0].Sites) != "[two]" {
+	if all := s.explain("two"); len(all) != 1 || all[0].Allowed || fmt.Sprint(all[0].Sites) != "[two]" {
 		t.Errorf("%+v", all)
 	}
 	if out := s.mustCommand("token", "list", "--site", "two"); !strings.Contains(out, "bob at two") || strings.Count(out, "\n") != 2 {
@@ -98,14 +98,14 @@ func TestSites(t *testing.T) {
 	}
 }
 
-// TestSitesReloaded: a configuration that is refused leaves the running one
-// within reach, and one that is not replaces it.
-func TestSitesReloaded(t *testing.T) {
+// TestSitesReload checks that a configuration that is refused leaves the
+// running one in place, and that a valid one replaces it.
+func TestSitesReload(t *testing.T) {
 	s, _, second := twoSites(t)
 	same := []string{users("alice"), private("acme", "alice")}
 	s.after = second(users("bob"), private("acme", "bob"), "name two")
 	s.load(append(same, "name one")...)
-	_, id := s.create("--account", "bob", "--site", "two")
+	_, id := s.createToken("--account", "bob", "--site", "two")
 	s.after = ""
 	for range 2 {
 		if err := s.tryLoad(users("alice"), private("acme", "alice"), "upstream docker.io\n nonsense"); err == nil {
@@ -114,13 +114,13 @@ func TestSitesReloaded(t *testing.T) {
 		if err := s.tryLoad(users("alice"), private("acme", "alice"), "upstream docker.io {\n realm_hosts https://x/\n}"); err == nil {
 			t.Error("nonsense is accepted")
 		}
-		if all := s.explained(); len(all) != 2 {
+		if all := s.explain(); len(all) != 2 {
 			t.Errorf("%+v", all)
 		}
 	}
 	s.mustCommand("token", "revoke", id)
 	s.load(append(same, "name one")...)
-	if all := s.explained(); len(all) != 1 || fmt.Sprint(all[0].Sites) != "[one]" {
+	if all := s.explain(); len(all) != 1 || fmt.Sprint(all[0].Sites) != "[one]" {
 		t.Errorf("%+v", all)
 	}
 }

@@ -56,29 +56,29 @@ func hexStatic(t *testing.T, users ...*static.User) *static.Directory {
 	return d
 }
 
-// TestHashModule: the hash module compares hashes that are neither bcrypt nor
-// argon2id, and no others.
+// TestHashModule checks that the hash module compares hashes that are neither
+// bcrypt nor argon2id, and no others.
 func TestHashModule(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
 	secret := rand.Text() // of which no run before has remembered that it is right
-	s.secret(secret)
-	write(t, file, "bob:"+hexOf(secret+"bob")+"\ncarol:"+hash(secret+"carol")+"\n")
+	s.addSecrets(secret)
+	writeFile(t, file, "bob:"+hexOf(secret+"bob")+"\ncarol:"+hash(secret+"carol")+"\n")
 	s.load("directory static {\n user alice "+hexOf(secret+"alice")+"\n users_file "+file+"\n hash hex\n}", visible("acme", directory.Internal))
 	hexCompared.Store(0)
 	for _, name := range []string{"alice", "bob", "carol"} {
-		s.get("/v2/", loginAs(name, secret+name)).expect(t, http.StatusOK, "")
-		s.get("/v2/", loginAs(name, "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.get("/v2/", basic(name, secret+name)).expect(t, http.StatusOK, "")
+		s.get("/v2/", basic(name, "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if n := hexCompared.Load(); n != 4 {
 		t.Errorf("the module compared %d times, want 4", n)
 	}
 }
 
-// TestFeignLocally: an unknown name costs one comparison with the hash of an
-// account: the same for each attempt, and over many names with each kind of
-// hash in proportion to its accounts.
-func TestFeignLocally(t *testing.T) {
+// TestUnknownNameCost checks that an unknown name costs one comparison with the
+// hash of an account: the same one for each attempt, and over many names with
+// each kind of hash in proportion to its accounts.
+func TestUnknownNameCost(t *testing.T) {
 	cheap, err := bcrypt.GenerateFromPassword([]byte("x"), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
@@ -130,15 +130,16 @@ func TestFeignLocally(t *testing.T) {
 	}
 }
 
-// TestLongPasswords: bcrypt reads 72 bytes, so more than that is no password
-// of a bcrypt hash, whatever it begins with; argon2id reads all.
+// TestLongPasswords checks that a password of more than 72 bytes, which bcrypt
+// would truncate, does not match a bcrypt hash, and that argon2id reads all of
+// it.
 func TestLongPasswords(t *testing.T) {
 	long := strings.Repeat("p", 72)
 	salt := []byte("sixteen bytes...")
 	key := argon2.IDKey([]byte(long+"p"), salt, 1, 8, 1, 32)
 	argon2id := fmt.Sprintf("$argon2id$v=19$m=8,t=1,p=1$%s$%s", base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
 	s := start(t, "user alice "+hash(long), "user bob "+argon2id, private("acme", "alice", "bob"))
-	s.secret(long)
+	s.addSecrets(long)
 	for _, row := range []struct {
 		name, password string
 		status         int
@@ -152,8 +153,9 @@ func TestLongPasswords(t *testing.T) {
 	}
 }
 
-// TestHashesPerLogin: a wrong password costs one hash whether the account
-// exists or not, and none again within a minute; a right one costs one, and none from then on.
+// TestHashesPerLogin checks that a wrong password costs one hash whether or not
+// the account exists, and none if it is repeated within a minute, and that a
+// right one costs one and none from then on.
 func TestHashesPerLogin(t *testing.T) {
 	anns := rand.Text()
 	a := access.NewAccounts(access.Config{})

@@ -11,12 +11,13 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// TestUsersFile: however a users file is replaced, the accounts are those of
-// its last complete version within a second, and a reload changes nothing.
+// TestUsersFile checks that the accounts are those of the last complete version
+// of a users file within a second, however it is replaced, and that a reload
+// changes nothing.
 func TestUsersFile(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
-	write(t, file, "\ufeff# the team\r\n\n  alice: "+hash(passwordOf("alice"))+"\r\n"+strings.Replace(usersText("bob"), "$2a$", "$2y$", 1))
+	writeFile(t, file, "\ufeff# the team\r\n\n  alice: "+hash(passwordOf("alice"))+"\r\n"+strings.Replace(usersText("bob"), "$2a$", "$2y$", 1))
 	lines := []string{users("carol"), "directory static {\n name more\n users_file " + file + "\n}", visible("acme", directory.Internal)}
 	s.load(lines...)
 	is := func(name string, status int) bool { return s.get("/v2/", as(name)).StatusCode == status }
@@ -33,12 +34,12 @@ func TestUsersFile(t *testing.T) {
 	}
 	token := s.token("alice")
 
-	write(t, file, usersText("bob", "dave")) // in place
+	writeFile(t, file, usersText("bob", "dave")) // in place
 	become("dave is read", "dave", 200)
 	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 
-	write(t, file+".new", usersText("alice", "bob")) // renamed over, and with an old time
-	settled(t, file+".new")
+	writeFile(t, file+".new", usersText("alice", "bob")) // renamed over, and with an old time
+	backdate(t, file+".new")
 	if err := os.Rename(file+".new", file); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +61,7 @@ func TestUsersFile(t *testing.T) {
 	if !is("alice", 200) {
 		t.Error("a failed reload has changed the accounts")
 	}
-	write(t, file, usersText("dave"))
+	writeFile(t, file, usersText("dave"))
 	become("the file is back", "dave", 200)
 	s.load(append(lines, "blocked bob")...)
 	if !is("dave", 200) || !is("alice", 401) {
@@ -68,16 +69,17 @@ func TestUsersFile(t *testing.T) {
 	}
 }
 
-// TestUsersFileOfTwoSites: two sites with the same file read it independently.
+// TestUsersFileOfTwoSites checks that two sites with the same users file read
+// it independently.
 func TestUsersFileOfTwoSites(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
-	write(t, file, usersText("alice"))
+	writeFile(t, file, usersText("alice"))
 	directive := "directory static {\n users_file " + file + "\n}\n" + visible("acme", directory.Internal)
 	s.before = "handle_path /two/* {\n dependency_proxy {\n" + directive + "}\n}"
 	s.load(directive)
 	for _, names := range [][2]string{{"alice", "bob"}, {"bob", "alice"}} {
-		write(t, file, usersText(names[0]))
+		writeFile(t, file, usersText(names[0]))
 		for _, path := range []string{"/v2/", "/two/v2/"} {
 			eventually(t, names[0]+" is read", func() bool { return s.get(path, as(names[0])).StatusCode == http.StatusOK })
 			s.get(path, as(names[1])).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")

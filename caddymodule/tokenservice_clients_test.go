@@ -79,9 +79,9 @@ func (q tokenRequest) send(s *site, secrets *strings.Replacer) answer {
 	})
 }
 
-// TestTokenRequests: what each client sends gets what it can read, with refresh
-// tokens on and off.
-func TestTokenRequests(t *testing.T) {
+// TestClientTokenRequests checks that each known client gets a token that it
+// can read, with refresh tokens enabled and disabled.
+func TestClientTokenRequests(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	lines := []string{users("alice"), private("acme", "alice"), visible("open", directory.Public), hub(up)}
@@ -102,7 +102,7 @@ func TestTokenRequests(t *testing.T) {
 			if !refresh {
 				what += ", refresh tokens off"
 			}
-			checkTokens(t, what, a, q.offline && refresh)
+			checkTokenAnswer(t, what, a, q.offline && refresh)
 			if got := a.tokens().Scope; got != q.scope {
 				t.Errorf("%s: %q is granted instead of %q", what, got, q.scope)
 			}
@@ -119,7 +119,7 @@ func TestTokenRequests(t *testing.T) {
 }
 
 // checkTokens: the types that clients insist on.
-func checkTokens(t *testing.T, what string, a answer, refresh bool) {
+func checkTokenAnswer(t *testing.T, what string, a answer, refresh bool) {
 	t.Helper()
 	a.expect(t, http.StatusOK, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store").has(t, "WWW-Authenticate", "")
 	var fields map[string]any
@@ -142,9 +142,9 @@ func checkTokens(t *testing.T, what string, a answer, refresh bool) {
 	}
 }
 
-// TestTokenRefusals: clients that POST fall back to GET on 401 and on 404, and
-// on 400 not all of them; they read messages out of JSON alone.
-func TestTokenRefusals(t *testing.T) {
+// TestClientTokenRefusals checks that clients get 401 and a JSON message where
+// they would otherwise not fall back from POST to GET.
+func TestClientTokenRefusals(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public))
 	secrets := strings.NewReplacer("ALICE", "wrong", "REFRESH", "x.y.z")
 	for _, q := range tokenRequests {
@@ -164,9 +164,9 @@ func TestTokenRefusals(t *testing.T) {
 	s.get("/jwt/auth", form(loginForm("alice", "wrong")), as("alice")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
-// TestSequences: clients find the token service from the ping or from the
-// resource that they want, and come back with what they got.
-func TestSequences(t *testing.T) {
+// TestClientPullSequences checks that each known client finds the token service
+// from its first request and can pull with the token.
+func TestClientPullSequences(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 100))
 	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public), hub(up))

@@ -12,9 +12,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestKeys: the public keys are there for others to verify tokens with, and
-// only the public ones.
-func TestKeys(t *testing.T) {
+// TestPublicKeys checks that the public keys, and only those, are published for
+// others to verify tokens.
+func TestPublicKeys(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
 	raw := s.token("alice")
 	a := s.get("/jwt/keys").expect(t, http.StatusOK, "").has(t, "Content-Type", "application/jwk-set+json")
@@ -33,22 +33,22 @@ func TestKeys(t *testing.T) {
 	sameHeaders(t, a, s.head("/jwt/keys"))
 }
 
-// TestKeysAreMadeLate: a configuration that is only looked at, or loaded and
-// never asked for a token, leaves no key behind.
-func TestKeysAreMadeLate(t *testing.T) {
+// TestKeysAreCreatedOnDemand checks that neither validating a configuration nor
+// loading it creates a signing key before a token is requested.
+func TestKeysAreCreatedOnDemand(t *testing.T) {
 	s := newSite(t)
 	lines := []string{users("alice"), private("acme", "alice")}
 	if err := s.validate(lines...); err != nil {
 		t.Fatal(err)
 	}
-	if keys := s.keys(); len(keys) > 0 {
+	if keys := s.keyFiles(); len(keys) > 0 {
 		t.Errorf("validating has made %v", keys)
 	}
 	s.load(lines...)
 	s.get("/jwt/keys").content(t, []byte(`{"keys":[]}`))
 	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 	s.get("/v2/", bearer("a.b.c")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	if keys := s.keys(); len(keys) > 0 {
+	if keys := s.keyFiles(); len(keys) > 0 {
 		t.Errorf("nobody has asked for a token, and there are %v", keys)
 	}
 	first := s.token("alice")
@@ -57,14 +57,14 @@ func TestKeysAreMadeLate(t *testing.T) {
 	s.restart(lines...)
 	s.get("/v2/", bearer(first)).expect(t, http.StatusOK, "")
 	s.token("alice")
-	if keys := s.keys(); len(keys) != 1 {
+	if keys := s.keyFiles(); len(keys) != 1 {
 		t.Errorf("keys: %v", keys)
 	}
 }
 
-// TestKeysAway: without a place for its keys the token service gives no tokens,
-// and a login that needs none goes on.
-func TestKeysAway(t *testing.T) {
+// TestKeyStorageOutage checks that the token service issues no tokens while its
+// keys cannot be stored, and that logins without a token go on.
+func TestKeyStorageOutage(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	s := newSite(t)

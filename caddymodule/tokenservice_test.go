@@ -14,8 +14,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestTokenAnswer: the fields that clients read, and of which type.
-func TestTokenAnswer(t *testing.T) {
+// TestTokenResponse checks that the token response has the fields and types
+// that clients read.
+func TestTokenResponse(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"), "token {\n lifetime 5m\n}")
 	scope := "repository:acme/dependency_proxy/containers/alpine:pull"
 	get := s.get(auth+"&account=alice&client_id=docker&offline_token=true&scope="+url.QueryEscape(scope), as("alice"))
@@ -47,8 +48,9 @@ func TestTokenAnswer(t *testing.T) {
 	}
 }
 
-// TestTokenSaysWho: a token holds the identity and nothing that it may do.
-func TestTokenSaysWho(t *testing.T) {
+// TestTokenContainsIdentityOnly checks that a token contains the identity and
+// no permissions.
+func TestTokenContainsIdentityOnly(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
 	raw := s.get(auth+"&scope=repository:acme/dependency_proxy/containers/alpine:pull,push", as("alice")).tokens().Token
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1])
@@ -69,8 +71,9 @@ func TestTokenSaysWho(t *testing.T) {
 	}
 }
 
-// TestWrongLogins: wrong name and wrong password cannot be told apart.
-func TestWrongLogins(t *testing.T) {
+// TestWrongLoginMessages checks that a wrong name and a wrong password get the
+// same answer.
+func TestWrongLoginMessages(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public))
 	text := ""
 	for _, login := range [][2]string{{"alice", "wrong"}, {"nobody", passwordOf("alice")}, {"", ""}, {"alice", ""}, {"ALICE", passwordOf("alice")}, {"alice\x00", passwordOf("alice")}} {
@@ -93,9 +96,9 @@ func TestWrongLogins(t *testing.T) {
 	}
 }
 
-// TestBadTokenRequests: what is no login gets no token, and does not fall back
-// to being nobody.
-func TestBadTokenRequests(t *testing.T) {
+// TestInvalidTokenRequests checks that a request that is not a valid login gets
+// no token, not even an anonymous one.
+func TestInvalidTokenRequests(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public))
 	big := loginForm("alice", passwordOf("alice"), "scope", strings.Repeat("x", maxForm))
 	without := func(field string) url.Values {
@@ -118,7 +121,7 @@ func TestBadTokenRequests(t *testing.T) {
 		"too much":              {s.get("/jwt/auth", form(big)), 400},
 		"JSON":                  {s.get("/jwt/auth", form(without("")), header("Content-Type", "application/json")), 400},
 		"no type":               {s.get("/jwt/auth", form(without("")), func(r *http.Request) { r.Header.Del("Content-Type") }), 400},
-		"bad escape":            {s.get("/jwt/auth", form(without("")), func(r *http.Request) { *r = *broken(r) }), 400},
+		"bad escape":            {s.get("/jwt/auth", form(without("")), func(r *http.Request) { *r = *withBadEscape(r) }), 400},
 		"refresh without token": {s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}})), 401},
 		"other scheme":          {s.get(auth, header("Authorization", "Digest x")), 401},
 		"broken Basic":          {s.get(auth, header("Authorization", "Basic !!!")), 401},
@@ -131,7 +134,7 @@ func TestBadTokenRequests(t *testing.T) {
 	}
 }
 
-func broken(r *http.Request) *http.Request {
+func withBadEscape(r *http.Request) *http.Request {
 	r = r.Clone(r.Context())
 	form(nil)(r)
 	body := "grant_type=password&username=%zz"
@@ -140,7 +143,7 @@ func broken(r *http.Request) *http.Request {
 	return r
 }
 
-// TestScopes: what is asked for decides nothing, and nothing that is asked for
+// TestScopes checks that the requested scope decides nothing, and that no scope
 // is an error.
 func TestScopes(t *testing.T) {
 	up := registrytest.New(t)
@@ -173,8 +176,8 @@ func TestScopes(t *testing.T) {
 	}
 }
 
-// TestRefreshTokens: given only if they are enabled and asked for, good for new
-// tokens and for nothing else.
+// TestRefreshTokens checks that refresh tokens are issued only if they are
+// enabled and requested, and can only buy new tokens.
 func TestRefreshTokens(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
@@ -192,7 +195,7 @@ func TestRefreshTokens(t *testing.T) {
 			t.Errorf("%s: a refresh token all the same", name)
 		}
 	}
-	refreshForm := func(token string, more ...string) with {
+	refreshForm := func(token string, more ...string) requestOption {
 		fields := url.Values{"grant_type": {"refresh_token"}, "service": {service}, "client_id": {"docker"}, "refresh_token": {token}}
 		for i := 0; i < len(more); i += 2 {
 			fields.Set(more[i], more[i+1])
@@ -235,24 +238,24 @@ func TestRefreshTokens(t *testing.T) {
 	s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusOK, "")
 }
 
-// TestTokenServiceChallenge: every 401 of the token service, and no other answer
-// of it, has a Basic challenge; the body is what it was without.
+// TestTokenServiceChallenge checks that each 401 of the token service, and no
+// other response of it, has a Basic challenge and an unchanged body.
 func TestTokenServiceChallenge(t *testing.T) {
 	s := start(t, users("alice", "bob"), private("acme", "alice"), "blocked bob", "token {\n refresh_tokens on\n}")
 	const wrong = `{"errors":[{"code":"UNAUTHORIZED","message":"wrong user name or password","detail":null}]}`
 	for name, row := range map[string]struct {
-		changes []with
+		changes []requestOption
 		body    string
 	}{
 		"no login":         {nil, `{"errors":[{"code":"UNAUTHORIZED","message":"log in with: docker login ` + s.host + `","detail":null}]}`},
-		"wrong password":   {[]with{basic("alice", "wrong")}, wrong},
-		"unknown":          {[]with{basic("zoe", "wrong")}, wrong},
-		"blocked":          {[]with{as("bob")}, wrong},
-		"a bearer token":   {[]with{bearer("x.y.z")}, ""},
-		"no scheme":        {[]with{header("Authorization", "x")}, ""},
-		"POST":             {[]with{form(loginForm("alice", "wrong"))}, wrong},
-		"POST unknown":     {[]with{form(loginForm("zoe", "wrong"))}, wrong},
-		"POST bad refresh": {[]with{form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y.z"}})}, ""},
+		"wrong password":   {[]requestOption{basic("alice", "wrong")}, wrong},
+		"unknown":          {[]requestOption{basic("zoe", "wrong")}, wrong},
+		"blocked":          {[]requestOption{as("bob")}, wrong},
+		"a bearer token":   {[]requestOption{bearer("x.y.z")}, ""},
+		"no scheme":        {[]requestOption{header("Authorization", "x")}, ""},
+		"POST":             {[]requestOption{form(loginForm("alice", "wrong"))}, wrong},
+		"POST unknown":     {[]requestOption{form(loginForm("zoe", "wrong"))}, wrong},
+		"POST bad refresh": {[]requestOption{form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y.z"}})}, ""},
 	} {
 		a := s.get(auth, row.changes...).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", basicChallenge)
 		a.has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store").has(t, "Content-Length", fmt.Sprint(len(a.body)))

@@ -17,8 +17,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// TestGuardedTransport: what of Caddy's transport cannot be kept from private
-// addresses is an error at load, which allow_private, before or after it, lifts.
+// TestGuardedTransport checks that options of Caddy's transport that would
+// bypass the check of private addresses are errors at load unless allow_private
+// is set, before or after them.
 func TestGuardedTransport(t *testing.T) {
 	s := newSite(t)
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -62,7 +63,7 @@ func TestGuardedTransport(t *testing.T) {
 	}
 }
 
-// TestGuardedH2C: HTTP/2 without TLS goes through the checked dialer.
+// TestGuardedH2C checks that HTTP/2 without TLS uses the checked dialer.
 func TestGuardedH2C(t *testing.T) {
 	var asked atomic.Int32
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
@@ -77,7 +78,8 @@ func TestGuardedH2C(t *testing.T) {
 	}
 }
 
-// TestGuardedProxy: a proxy that the environment names is not used past the check.
+// TestGuardedProxy checks that a proxy of the environment is not used to bypass
+// the check of private addresses.
 func TestGuardedProxy(t *testing.T) {
 	const again = "DEPENDENCY_PROXY_TEST_PROXY"
 	if os.Getenv(again) == "" {

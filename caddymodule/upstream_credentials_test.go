@@ -12,9 +12,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestSecretSources: passwords for upstreams come from the environment or from
-// files, and the configuration that others can read names the place only.
-func TestSecretSources(t *testing.T) {
+// TestUpstreamPasswordSources checks that passwords for upstreams come from the
+// environment or from files, and that the configuration contains only their
+// placeholders.
+func TestUpstreamPasswordSources(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	s := newSite(t)
@@ -60,8 +61,9 @@ func TestSecretSources(t *testing.T) {
 	}
 }
 
-// TestRealmHosts: the login goes to the registry's own host and to those that
-// the configuration names, and to no other that a challenge names.
+// TestRealmHosts checks that credentials are sent to the host of the registry
+// and to the configured realm hosts, and to no other host that a challenge
+// names.
 func TestRealmHosts(t *testing.T) {
 	var up *registrytest.Registry
 	var asked atomic.Int32
@@ -85,7 +87,7 @@ func TestRealmHosts(t *testing.T) {
 	up = registrytest.New(t, registrytest.WithTLS(), registrytest.WithToken("hub", upstreamPassword), registrytest.WithRealm(realm.URL+"/token"))
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	lines := func(realmHosts string) []string {
-		return []string{users("alice"), private("acme", "alice"), hub(up, hubLogin(t), realmHosts, "transport http {\n tls_insecure_skip_verify\n}")}
+		return []string{users("alice"), private("acme", "alice"), hub(up, hubCredentials(t), realmHosts, "transport http {\n tls_insecure_skip_verify\n}")}
 	}
 	s := start(t, lines("")...)
 	for _, hosts := range []string{"", "realm_hosts other.example", "realm_hosts 127.0.0.1"} {
@@ -105,8 +107,8 @@ func TestRealmHosts(t *testing.T) {
 	}
 }
 
-// TestPrivateAddresses: an upstream on a private address has to be permitted,
-// whoever makes the connections.
+// TestPrivateAddresses checks that an upstream on a private address must be
+// allowed, whichever transport connects to it.
 func TestPrivateAddresses(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))

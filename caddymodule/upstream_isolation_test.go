@@ -14,20 +14,20 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-const blue = "blue.example"
+const blueUpstream = "blue.example"
 
 // hostile puts a second upstream beside Docker Hub, for the group blue, and
 // returns the site and both registries.
-func hostile(t *testing.T) (s *site, red, evil *registrytest.Registry) {
+func startWithTwoUpstreams(t *testing.T) (s *site, red, evil *registrytest.Registry) {
 	t.Helper()
 	red, evil = registrytest.New(t), registrytest.New(t)
-	s = start(t, users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), at(blue, evil.URL()))
+	s = start(t, users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), upstreamAt(blueUpstream, evil.URL()))
 	return s, red, evil
 }
 
 // withhold answers a GET of any blob with the first bytes of some content, and with
 // the others when the test ends.
-func withhold(t *testing.T, evil *registrytest.Registry, content []byte, first int) {
+func withholdContent(t *testing.T, evil *registrytest.Registry, content []byte, first int) {
 	t.Helper()
 	end := make(chan struct{})
 	t.Cleanup(func() { close(end) })
@@ -51,7 +51,7 @@ func withhold(t *testing.T, evil *registrytest.Registry, content []byte, first i
 
 // siblingOf adds a second site, with these lines and the same storage, to what the
 // first one loads next.
-func siblingOf(t *testing.T, s *site, lines ...string) *site {
+func addSecondSite(t *testing.T, s *site, lines ...string) *site {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -64,9 +64,9 @@ func siblingOf(t *testing.T, s *site, lines ...string) *site {
 	return &site{t: t, url: "http://" + host, host: host}
 }
 
-// TestUpstreamsFillApart: what one upstream sends of a digest, or claims, is not
-// felt by pulls of the same digest from another.
-func TestUpstreamsFillApart(t *testing.T) {
+// TestUpstreamsDownloadSeparately checks that what one upstream sends or claims
+// for a digest does not affect pulls of the same digest from another upstream.
+func TestUpstreamsDownloadSeparately(t *testing.T) {
 	const size = 1 << 20
 	layer, forged := random(1, size), bytes.Repeat([]byte("forged! "), size/8)
 	for name, row := range map[string]struct {
@@ -78,10 +78,10 @@ func TestUpstreamsFillApart(t *testing.T) {
 		"short":    {forged[:10], 9},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, red, evil := hostile(t)
+			s, red, evil := startWithTwoUpstreams(t)
 			d := red.PutBlob("team/app", layer)
-			withhold(t, evil, row.content, row.first)
-			first := s.open(blobPath("blue", blue+"/x/y", d), as("bob"))
+			withholdContent(t, evil, row.content, row.first)
+			first := s.open(blobPath("blue", blueUpstream+"/x/y", d), as("bob"))
 			if _, err := io.ReadFull(first.Body, make([]byte, row.first/2)); err != nil {
 				t.Fatal(err)
 			}
@@ -102,10 +102,10 @@ func TestUpstreamsFillApart(t *testing.T) {
 	}
 }
 
-// TestUpstreamHeadIsNoPossession: an upstream that says yes to every HEAD does not
-// open what another one has delivered.
-func TestUpstreamHeadIsNoPossession(t *testing.T) {
-	s, red, evil := hostile(t)
+// TestUpstreamHeadGrantsNoAccess checks that an upstream that accepts every
+// HEAD gives no access to content of another upstream.
+func TestUpstreamHeadGrantsNoAccess(t *testing.T) {
+	s, red, evil := startWithTwoUpstreams(t)
 	image := red.PutImage("team/secret", "1", random(1, 5000))
 	pull(t, s, "red", "team/secret", "1", as("alice"))
 	evil.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
@@ -124,11 +124,11 @@ func TestUpstreamHeadIsNoPossession(t *testing.T) {
 		return true
 	})
 	paths := []string{
-		manifestPath("blue", blue+"/x/y", string(image.Manifest)), manifestPath("blue", blue+"/x/y", "1"),
-		blobPath("blue", blue+"/x/y", image.Config), blobPath("blue", blue+"/x/y", image.Layers[0]),
+		manifestPath("blue", blueUpstream+"/x/y", string(image.Manifest)), manifestPath("blue", blueUpstream+"/x/y", "1"),
+		blobPath("blue", blueUpstream+"/x/y", image.Config), blobPath("blue", blueUpstream+"/x/y", image.Layers[0]),
 	}
 	for _, path := range paths {
-		for _, change := range []with{method(http.MethodHead), method(http.MethodGet), header("Range", "bytes=0-9"), method(http.MethodHead), method(http.MethodGet)} {
+		for _, change := range []requestOption{method(http.MethodHead), method(http.MethodGet), header("Range", "bytes=0-9"), method(http.MethodHead), method(http.MethodGet)} {
 			a := s.get(path, as("bob"), change)
 			if a.Request.Method == http.MethodGet {
 				a.expect(t, http.StatusNotFound, "NAME_UNKNOWN").has(t, "Docker-Content-Digest", "")
@@ -143,10 +143,10 @@ func TestUpstreamHeadIsNoPossession(t *testing.T) {
 		t.Fatal("the layers differ, so that the test proves nothing")
 	}
 	evil.Reset()
-	pull(t, s, "blue", blue+"/x/y", "2", as("bob"))
-	costs(t, evil, "what only another upstream has delivered", registrytest.Counts{ManifestHead: 1, ManifestGet: 1, BlobGet: 2})
-	pull(t, s, "blue", blue+"/x/z", "2", as("bob"))
-	costs(t, evil, "another repository", registrytest.Counts{ManifestHead: 1, BlobHead: 2})
+	pull(t, s, "blue", blueUpstream+"/x/y", "2", as("bob"))
+	expectRequests(t, evil, "what only another upstream has delivered", registrytest.Counts{ManifestHead: 1, ManifestGet: 1, BlobGet: 2})
+	pull(t, s, "blue", blueUpstream+"/x/z", "2", as("bob"))
+	expectRequests(t, evil, "another repository", registrytest.Counts{ManifestHead: 1, BlobHead: 2})
 	files := 0
 	for _, name := range s.stored() {
 		if strings.HasPrefix(name, "blobs/") {
@@ -158,13 +158,13 @@ func TestUpstreamHeadIsNoPossession(t *testing.T) {
 	}
 }
 
-// TestUpstreamAddressesApart: sites on one storage with different addresses for an
-// upstream's name do not see each other's content.
-func TestUpstreamAddressesApart(t *testing.T) {
+// TestUpstreamAddressesAreSeparate checks that sites on one storage with
+// different addresses for the same upstream name do not share content.
+func TestUpstreamAddressesAreSeparate(t *testing.T) {
 	good, evil := registrytest.New(t), registrytest.New(t)
 	image := good.PutImage("team/secret", "1", random(1, 5000))
 	s := newSite(t)
-	second := siblingOf(t, s, users("bob"), private("acme", "bob"), "name two", hub(evil))
+	second := addSecondSite(t, s, users("bob"), private("acme", "bob"), "name two", hub(evil))
 	s.load(users("alice"), private("acme", "alice"), hub(good))
 	pull(t, s, "acme", "team/secret", "1", as("alice"))
 	evil.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
@@ -187,8 +187,8 @@ func TestUpstreamAddressesApart(t *testing.T) {
 	s.get(manifestPath("acme", "team/secret", "1"), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
 }
 
-// TestUpstreamPlainRedirect: where an https registry redirects to plain http, only
-// the whole content, checked against its digest, is served.
+// TestUpstreamPlainRedirect checks that only verified whole content is served
+// if an https registry redirects to plain http.
 func TestUpstreamPlainRedirect(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithTLS(), registrytest.WithBlobRedirect())
 	layer := random(1, 300_000)
@@ -231,8 +231,9 @@ func TestUpstreamPlainRedirect(t *testing.T) {
 	}
 }
 
-// TestEndpointFingerprint: what decides whose bytes come from an endpoint tells it
-// from others, and the login does not.
+// TestEndpointFingerprint checks that all options that decide where the content
+// of an endpoint comes from are part of its fingerprint, and that its
+// credentials are not.
 func TestEndpointFingerprint(t *testing.T) {
 	t.Setenv("HUB_PASSWORD", upstreamPassword)
 	const address = "http://127.0.0.1:1"

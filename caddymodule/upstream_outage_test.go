@@ -11,7 +11,7 @@ import (
 )
 
 // hangUp ends the connection instead of an answer.
-func hangUp(w http.ResponseWriter, _ *http.Request) bool {
+func closeConnection(w http.ResponseWriter, _ *http.Request) bool {
 	conn, _, err := w.(http.Hijacker).Hijack()
 	if err == nil {
 		_ = conn.Close()
@@ -20,7 +20,7 @@ func hangUp(w http.ResponseWriter, _ *http.Request) bool {
 }
 
 // silence answers nothing until the client gives up.
-func silence(_ http.ResponseWriter, r *http.Request) bool {
+func neverAnswer(_ http.ResponseWriter, r *http.Request) bool {
 	<-r.Context().Done()
 	return true
 }
@@ -49,23 +49,24 @@ var outages = map[string]struct {
 	"login refused":               {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 401}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
 	"without sense":               {fail: registrytest.Failure{Status: 202, Body: "hello"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
 	"redirects in a ring":         {fail: registrytest.Failure{Status: 302, Header: http.Header{"Location": {"/v2/"}}}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
-	"hangs up":                    {hook: hangUp, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
-	"silent":                      {hook: silence, manifest: 504, blob: 504, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"hangs up":                    {hook: closeConnection, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
+	"silent":                      {hook: neverAnswer, manifest: 504, blob: 504, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
 	// Docker Hub's way to say that there is no such repository, or a private one.
 	"denied":    {fail: registrytest.Failure{Status: 403}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
 	"challenge": {fail: registrytest.Failure{Status: 401}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
 }
 
-// TestOutages: what is here is served whatever becomes of upstream, and what is
-// not is refused so that a client knows whose fault it is and when to return.
-func TestOutages(t *testing.T) {
+// TestUpstreamOutages checks that cached content is served during an outage of
+// upstream, and that the errors for other content say whose fault it is and
+// when to retry.
+func TestUpstreamOutages(t *testing.T) {
 	for name, row := range outages {
 		t.Run(name, func(t *testing.T) {
 			up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
 			image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 			cold := up.PutBlob("library/alpine", random(2, 1000))
 			s := start(t, users("alice"), private("acme", "alice"),
-				hub(up, hubLogin(t), "fresh_for 1ns", "transport http {\n response_header_timeout 300ms\n}"))
+				hub(up, hubCredentials(t), "fresh_for 1ns", "transport http {\n response_header_timeout 300ms\n}"))
 			pull(t, s, "acme", "alpine", "3.20", as("alice"))
 			list := "/v2/acme" + infix + "alpine/tags/list"
 			tags := s.get(list, as("alice")).expect(t, http.StatusOK, "").body
@@ -111,19 +112,20 @@ func TestOutages(t *testing.T) {
 	}
 }
 
-// TestPatience: who can have a stale answer does not wait for upstream as long
-// as upstream can be waited for, and who leaves meanwhile is told nothing.
-func TestPatience(t *testing.T) {
+// TestStaleAnswerDuringStall checks that a client that can get a stale answer
+// does not wait for upstream until its timeout, and that a client that leaves
+// meanwhile gets no answer.
+func TestStaleAnswerDuringStall(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 100))
 	s := start(t, users("alice"), private("acme", "alice"), hub(up, "fresh_for 1ns"))
 	path := manifestPath("acme", "alpine", "3.20")
 	s.get(path, as("alice")).expect(t, http.StatusOK, "")
-	up.SetFault(silence)
+	up.SetFault(neverAnswer)
 	defer up.Heal()
 	leaving, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer leave()
-	together(3, func(i int) {
+	concurrently(3, func(i int) {
 		if i == 0 {
 			request, err := http.NewRequestWithContext(leaving, http.MethodGet, s.url+path, nil)
 			if err != nil {
@@ -160,8 +162,9 @@ func asked(c registrytest.Counts) int {
 	return c.Token + c.ManifestHead + c.ManifestGet + c.BlobHead + c.BlobGet + c.Tags + c.Referrers + c.Challenged + c.Other
 }
 
-// TestUpstreamAway: nobody listens there.
-func TestUpstreamAway(t *testing.T) {
+// TestUpstreamUnreachable checks that cached content is served while nothing
+// listens at the address of upstream.
+func TestUpstreamUnreachable(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 	s := start(t, users("alice"), private("acme", "alice"), private("other", "alice"), hub(up))
@@ -174,16 +177,16 @@ func TestUpstreamAway(t *testing.T) {
 	}
 }
 
-// TestWrongCredentials: an operator's mistake is the operator's to see, not a
-// client's.
-func TestWrongCredentials(t *testing.T) {
+// TestWrongUpstreamCredentials checks that credentials that upstream rejects
+// are logged and answered with 502, without a challenge.
+func TestWrongUpstreamCredentials(t *testing.T) {
 	for name, option := range map[string]registrytest.Option{
 		"token service": registrytest.WithToken("hub", "another"), "registry": registrytest.WithBasic("hub", "another"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			up := registrytest.New(t, option)
 			image := up.PutImage("library/alpine", "3.20", random(1, 1000))
-			s := start(t, users("alice"), private("acme", "alice"), hub(up, hubLogin(t)))
+			s := start(t, users("alice"), private("acme", "alice"), hub(up, hubCredentials(t)))
 			for _, path := range []string{manifestPath("acme", "alpine", "3.20"), blobPath("acme", "alpine", image.Layers[0])} {
 				s.get(path, as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE").has(t, "WWW-Authenticate", "")
 			}

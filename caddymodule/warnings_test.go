@@ -10,8 +10,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestMistakesInTheLog: what is legal and yet most likely a mistake.
-func TestMistakesInTheLog(t *testing.T) {
+// TestMemberWithoutAccountWarning checks that a group member without an account
+// is logged.
+func TestMemberWithoutAccountWarning(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice", "alcie"))
 	if logs := s.logs(); !strings.Contains(logs, "group member has no account") || !strings.Contains(logs, "alcie") || strings.Contains(logs, `"member":"alice"`) {
 		t.Error("no warning of a member without an account")
@@ -19,12 +20,12 @@ func TestMistakesInTheLog(t *testing.T) {
 	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 }
 
-// TestPublicLoginWarning: a group that anybody may pull from with a login of the
-// configuration is told of at load and by explain, unless its limits keep it from
-// the upstream.
+// TestPublicLoginWarning checks that the log and explain warn of a group that
+// anybody may pull from with the credentials of the configuration, unless its
+// limits exclude the upstream.
 func TestPublicLoginWarning(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
-	login := hubLogin(t)
+	login := hubCredentials(t)
 	own := "upstream docker.io {\n " + login + "\n}\n"
 	const mark = "anybody can pull what"
 	for name, row := range map[string]struct {
@@ -38,15 +39,15 @@ func TestPublicLoginWarning(t *testing.T) {
 		"internal":             {[]string{hub(up, login), visible("open", directory.Internal)}, "open/x", ""},
 		"own login":            {[]string{hub(up), "group open {\n visibility public\n " + own + "}"}, "open/x", "group open"},
 		"inherited login":      {[]string{hub(up), "group acme {\n members alice\n " + own + "}", visible("acme/open", directory.Public)}, "acme/open/x", "group acme"},
-		"limited elsewhere":    {[]string{hub(up, login), at("ghcr.io", up.URL()), "group open {\n visibility public\n allow ghcr.io/**\n}"}, "open/ghcr.io/x", ""},
-		"limited above":        {[]string{hub(up, login), at("ghcr.io", up.URL()), "group acme {\n members alice\n allow ghcr.io/**\n}", visible("acme/open", directory.Public)}, "acme/open/x", ""},
+		"limited elsewhere":    {[]string{hub(up, login), upstreamAt("ghcr.io", up.URL()), "group open {\n visibility public\n allow ghcr.io/**\n}"}, "open/ghcr.io/x", ""},
+		"limited above":        {[]string{hub(up, login), upstreamAt("ghcr.io", up.URL()), "group acme {\n members alice\n allow ghcr.io/**\n}", visible("acme/open", directory.Public)}, "acme/open/x", ""},
 		"denied":               {[]string{hub(up, login), "group open {\n visibility public\n deny docker.io/**\n}"}, "open/x", ""},
 		"limited to a part":    {[]string{hub(up, login), "group open {\n visibility public\n allow docker.io/library/*\n}"}, "open/x", "upstream docker.io"},
 		"denied by a tag":      {[]string{hub(up, login), "group open {\n visibility public\n deny docker.io/**:latest\n}"}, "open/x", "upstream docker.io"},
-		"the other's no login": {[]string{hub(up), at("ghcr.io", up.URL(), login), visible("open", directory.Public)}, "open/ghcr.io/x", "upstream ghcr.io"},
+		"the other's no login": {[]string{hub(up), upstreamAt("ghcr.io", up.URL(), login), visible("open", directory.Public)}, "open/ghcr.io/x", "upstream ghcr.io"},
 	} {
 		s := startWithAdmin(t, append(row.lines, users("alice"))...)
-		logs, out := s.logs(), s.mustCommandAny("explain", "--pull", row.pull)
+		logs, out := s.logs(), s.commandOutput("explain", "--pull", row.pull)
 		if got := strings.Contains(logs, mark); got != (row.holder != "") || row.holder != "" && !strings.Contains(logs, `"login_of":"`+row.holder+`"`) {
 			t.Errorf("%s: the log warns: %v, want login_of %q", name, got, row.holder)
 		}
@@ -57,8 +58,8 @@ func TestPublicLoginWarning(t *testing.T) {
 	}
 }
 
-// TestProxyWarning: behind a trusted proxy whose X-Forwarded-For clients may begin
-// themselves, the log says once for each configuration what to write.
+// TestProxyWarning checks that the log says once for each configuration what to
+// write if clients may forge the X-Forwarded-For of a trusted proxy.
 func TestProxyWarning(t *testing.T) {
 	s := newSite(t)
 	other := newSite(t)
@@ -70,8 +71,8 @@ func TestProxyWarning(t *testing.T) {
 		globals string
 		more    int // warnings
 	}{
-		{"", 0}, {trustFront, 1}, {"servers {\n trusted_proxies static 192.0.2.1/32\n}", 0},
-		{"servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n}", 0}, {trustFront, 1},
+		{"", 0}, {trustedProxies, 1}, {"servers {\n trusted_proxies static 192.0.2.1/32\n}", 0},
+		{"servers {\n trusted_proxies static 127.0.0.1/32\n trusted_proxies_strict\n}", 0}, {trustedProxies, 1},
 	} {
 		before := warned()
 		s.globals = row.globals
@@ -81,7 +82,7 @@ func TestProxyWarning(t *testing.T) {
 		}
 		for range 3 {
 			s.get("/v2/").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-			s.get(auth, as("alice"), from("192.0.2.7")).expect(t, http.StatusOK, "")
+			s.get(auth, as("alice"), forwardedFor("192.0.2.7")).expect(t, http.StatusOK, "")
 			other.get("/v2/").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		}
 		if got := warned() - before; got != row.more {
@@ -90,9 +91,10 @@ func TestProxyWarning(t *testing.T) {
 	}
 }
 
-// TestMisspelledEntries: roles are given to names as they are, and an entry that an
-// account differs from in spelling alone is told of: by the log once, and by explain.
-func TestMisspelledEntries(t *testing.T) {
+// TestMisspelledEntryWarning checks that roles are given to exact names only,
+// and that the log, once, and explain report an entry that differs from an
+// account only in spelling.
+func TestMisspelledEntryWarning(t *testing.T) {
 	l := ldaptest.New(t, true)
 	s := startWithAdmin(t, l.Directory(), users("zoe"), private("acme", "ldap:Alice", "ldap:bob", "zoe"), "admins ldap:ALICE static:alice")
 	for range 2 {
