@@ -110,7 +110,8 @@ func TestTokenChainIsLimited(t *testing.T) {
 	}
 }
 
-// storedToken puts a personal token into the storage, as some version has made it.
+// storeToken writes a personal token into the storage, as an earlier version
+// has created it.
 func (s *site) storeToken(owner accesstoken.Owner) (secret, id string) {
 	s.t.Helper()
 	token, secret, err := tokens.All()[0].Create(s.t.Context(), accesstoken.Token{
@@ -178,6 +179,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 	}
 }
 
+// lineContaining returns the first line of text that contains part.
 func lineContaining(text, part string) string {
 	for line := range strings.Lines(text) {
 		if strings.Contains(line, part) {

@@ -13,8 +13,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// audited returns the audit lines that have come since the last call, as level,
-// event, account, directory, group and reason.
+// auditLines returns the audit lines since the last call as level, event,
+// account, directory, group and reason. It checks the other fields.
 func (s *site) auditLines(seen *int) (lines []string) {
 	s.t.Helper()
 	all := strings.Split(strings.TrimSpace(s.logs()), "\n")

@@ -21,8 +21,8 @@ import (
 
 func init() { caddy.RegisterModule(new(scribbler)) }
 
-// scribbler is an authentication provider that writes all over the response,
-// whatever it finds.
+// scribbler is an authentication provider that writes headers and a body of its
+// own to each response.
 type scribbler struct {
 	Mode string `json:"mode,omitempty"`
 	Word string `json:"word,omitempty"`

@@ -38,7 +38,7 @@ func TestSeveralAuthorizationHeaders(t *testing.T) {
 	}
 }
 
-// basicHeader is the value of an account's Authorization header.
+// basicHeader returns the Authorization header of an account.
 func basicHeader(name string) string {
 	r := &http.Request{Header: make(http.Header)}
 	as(name)(r)

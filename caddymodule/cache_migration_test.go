@@ -13,8 +13,8 @@ import (
 
 var proof = regexp.MustCompile(`,"proof":1`)
 
-// age makes the cache of a site that is not running one of the former version,
-// which knew no deliveries.
+// makeCacheOfFormerVersion turns the cache of a stopped site into one of the
+// former version, which recorded no deliveries.
 func (s *site) makeCacheOfFormerVersion() {
 	s.t.Helper()
 	for _, folder := range []string{"deliveries", "format"} {

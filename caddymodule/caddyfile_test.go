@@ -47,7 +47,7 @@ func TestCaddyfile(t *testing.T) {
 	}
 }
 
-// adapt returns the handler's JSON, or the error's text.
+// adapt returns the JSON of the handler, or the text of the error.
 func adapt(directive string) string {
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(":80 {\n"+directive+"}\n"), nil)
 	if err != nil {

@@ -17,17 +17,17 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// rootOf is a directory in which somebody is called root.
+// rootDirectory is a directory with an account named root.
 type rootDirectory struct {
 	name, lines string
 	credentials map[string]string // by what they are
 	names       []string          // that they come with beside spellings of root
 }
 
-// rootSpellings are ways to write root that some directory takes for it.
+// rootSpellings are spellings of root that some directory accepts for it.
 var rootSpellings = []string{"root", "ROOT", "Root", " root", "root ", "  root  ", "\uff52oot", "\uff32\uff2f\uff2f\uff34", "r\u00f6ot", "ro\u0308ot"}
 
-// roots starts a directory of each kind.
+// newRootDirectories starts a directory of each kind.
 func newRootDirectories(t *testing.T) []rootDirectory {
 	l := ldaptest.New(t, true)
 	l.Put("uid=root,"+ldaptest.People, "uid", "root", "userPassword", "root-of-ldap", "entryUUID", "uuid-root")
@@ -114,8 +114,9 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 	}
 }
 
-// logsInAs is whom a login makes at the running site, by Basic and by the token that
-// it is given, which must be the same.
+// callerOf returns the caller of a login at the running site and whether the
+// login is accepted. It checks that the token issued for the login is of the
+// same caller.
 func callerOf(t *testing.T, text, name, secret string) (access.Caller, bool) {
 	t.Helper()
 	h := runningHandler(t)

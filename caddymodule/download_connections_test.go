@@ -13,7 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// large is more than comes with the first range.
+// largeSize is larger than the first range that a download requests.
 const largeSize = 36 << 20
 
 var largeLayer = sync.OnceValues(func() ([]byte, digest.Digest) {

@@ -83,7 +83,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// lineOf returns an explanation in short.
+// summaryOf returns an explanation in one line.
 func summaryOf(e admin.Explanation) string {
 	text := fmt.Sprintf("%v %s; %s %s; %s %s %s; ", e.Allowed, e.Rule, e.Group, e.Visibility, e.Upstream, e.Repository, e.Reference)
 	if a := e.Account; a != nil {

@@ -20,13 +20,15 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// smith makes tokens with a site's own key, as somebody who had stolen it would,
-// or with other keys.
+// forger makes tokens with the key of a site, as a thief of the key could, or
+// with other keys.
 type forger struct {
 	private         ed25519.PrivateKey
 	header, payload map[string]any // of a good token
 }
 
+// newForger returns a forger with the only key of the site and with the header
+// and the payload of a valid token.
 func newForger(t *testing.T, s *site, good string) *forger {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(s.dir, "storage", keyPrefix, "*.json"))
@@ -59,7 +61,8 @@ func newForger(t *testing.T, s *site, good string) *forger {
 	return k
 }
 
-// text is header and payload with these changes; nil takes a member away.
+// unsigned returns the encoded header and payload with the given changes. A nil
+// value removes a member.
 func (k *forger) unsigned(header, payload map[string]any) string {
 	var parts []string
 	for _, of := range [][2]map[string]any{{k.header, header}, {k.payload, payload}} {
@@ -89,8 +92,8 @@ func (k *forger) forge(header, payload map[string]any) string {
 
 type jsonObject = map[string]any
 
-// forgeries are tokens that look like the good one and are not. All but the
-// ones about keys and signatures are signed with the right key.
+// forgeries returns invalid tokens that resemble a valid one. All but the ones
+// about keys and signatures are signed with the right key.
 func (k *forger) forgeries(t *testing.T, good string) map[string]string {
 	now := time.Now().Unix()
 	public, stranger, err := ed25519.GenerateKey(rand.Reader)
@@ -210,7 +213,7 @@ func TestWrongLoginsAnsweredAlike(t *testing.T) {
 	}
 }
 
-// alike compares answers byte for byte, but for the time of day.
+// sameAnswer reports whether two answers are equal but for the Date header.
 func sameAnswer(a, b answer) bool {
 	delete(a.Header, "Date")
 	delete(b.Header, "Date")

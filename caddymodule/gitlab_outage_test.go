@@ -12,7 +12,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// gitlabFaults are the ways in which GitLab cannot tell.
+// gitlabFaults are answers that do not tell whether GitLab accepts a request.
 var gitlabFaults = map[string]func(w http.ResponseWriter, r *http.Request) bool{
 	"down":       func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
 	"500":        respond(500, "application/json", `{"message":"500 Internal Server Error"}`),
@@ -31,6 +31,7 @@ var gitlabFaults = map[string]func(w http.ResponseWriter, r *http.Request) bool{
 	},
 }
 
+// respond returns a fault that answers each request with the given response.
 func respond(code int, mediaType, body string) func(w http.ResponseWriter, r *http.Request) bool {
 	return func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Content-Type", mediaType)

@@ -11,8 +11,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// newEve is an instance of GitLab where eve has made some groups, which she owns,
-// and a deploy token of the first.
+// newGitLabWithEve returns an instance of GitLab with groups that eve owns, and
+// the logins of eve and of a deploy token of the first group. The last of
+// several groups is public.
 func newGitLabWithEve(t *testing.T, groups ...string) (g *gitlabtest.GitLab, eve, deploy requestOption) {
 	g = gitlabtest.New(t)
 	secret := g.AddUser(66, "eve")
@@ -30,8 +31,8 @@ func newGitLabWithEve(t *testing.T, groups ...string) (g *gitlabtest.GitLab, eve
 	return g, basic("eve", secret), basic("puller", "gldt-deploy-secret-that-must-not-leak")
 }
 
-// does tells the statuses of all that there is to do in a group: pull, see its page,
-// purge it, list its tokens.
+// groupStatuses returns the statuses of pulling from a group, reading its page,
+// purging it and listing its tokens.
 func (s *site) groupStatuses(group string, who ...requestOption) (statuses []int) {
 	s.t.Helper()
 	for _, request := range []struct{ path, method string }{

@@ -58,8 +58,8 @@ func TestInvalidImagePattern(t *testing.T) {
 	}
 }
 
-// limitedSite has alice as a member of acme, which is limited, root as an admin,
-// and bob as nobody's member.
+// startWithLimits starts a site where alice is a member of acme, which has
+// limits, and of free, carol is an admin, and bob is a member of no group.
 func startWithLimits(t *testing.T) (*site, *registrytest.Registry, registrytest.Image) {
 	t.Helper()
 	up := registrytest.New(t)

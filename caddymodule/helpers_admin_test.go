@@ -22,7 +22,7 @@ const (
 	adminCacheScrub  = "/dependency_proxy/cache/scrub"
 )
 
-// startWithAdmin is start with an admin endpoint.
+// startWithAdmin starts a site like start, with an admin endpoint.
 func startWithAdmin(t testing.TB, lines ...string) *site {
 	t.Helper()
 	s := newSite(t)
@@ -31,7 +31,7 @@ func startWithAdmin(t testing.TB, lines ...string) *site {
 	return s
 }
 
-// openAdmin makes the site's Caddy have an admin endpoint.
+// openAdmin gives the site an admin endpoint from the next load on.
 func (s *site) openAdmin() {
 	s.t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -66,20 +66,23 @@ func (s *site) ask(method, path, body string, changes ...requestOption) answer {
 	}
 }
 
-// closing tells of a connection that the admin endpoint of the configuration
-// before has taken with it: after a reload it shares the port for a moment.
+// isConnectionClosed reports whether err is of a connection that the admin
+// endpoint of the former configuration has closed. Both share the port for a
+// moment after a reload.
 func isConnectionClosed(err error) bool {
 	return err != nil && (strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer"))
 }
 
-// command carries out `caddy dependency-proxy` in this process, and returns what
-// it writes to the standard output and then to the standard error.
+// command runs `caddy dependency-proxy` in this process and returns the
+// standard output followed by the standard error.
 func (s *site) command(args ...string) (string, error) {
 	s.t.Helper()
 	stdout, stderr, err := s.commandOutputs(args...)
 	return stdout + stderr, err
 }
 
+// commandOutputs runs a command like command and returns its two outputs
+// separately.
 func (s *site) commandOutputs(args ...string) (stdout, stderr string, err error) {
 	s.t.Helper()
 	registered := caddycmd.Commands()["dependency-proxy"]
@@ -97,6 +100,7 @@ func (s *site) commandOutputs(args ...string) (stdout, stderr string, err error)
 	}
 }
 
+// mustCommand runs a command that must succeed and returns its output.
 func (s *site) mustCommand(args ...string) string {
 	s.t.Helper()
 	out, err := s.command(args...)
@@ -106,8 +110,8 @@ func (s *site) mustCommand(args ...string) string {
 	return out
 }
 
-// create makes an access token by the command and returns it with its id. No
-// log may hold it.
+// createToken creates an access token by the command and returns it with its
+// ID. No log may contain the token.
 func (s *site) createToken(args ...string) (secret, id string) {
 	s.t.Helper()
 	stdout, stderr, err := s.commandOutputs(append([]string{"token", "create"}, args...)...)
@@ -120,14 +124,14 @@ func (s *site) createToken(args ...string) (secret, id string) {
 	return secret, id
 }
 
-// adminMessage is the error that the admin endpoint tells.
+// adminMessage returns the error message of the admin endpoint.
 func (a answer) adminMessage() string {
 	var body struct{ Error string }
 	_ = json.Unmarshal(a.body, &body)
 	return body.Error
 }
 
-// mustCommandAny runs a command that may end with another status than 0.
+// commandOutput returns the output of a command that may fail.
 func (s *site) commandOutput(args ...string) string {
 	s.t.Helper()
 	out, _ := s.command(args...)

@@ -12,7 +12,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// stored lists the files below the cache.
+// stored returns the names of all files below the cache directory.
 func (s *site) stored() []string {
 	s.t.Helper()
 	var names []string
@@ -29,8 +29,8 @@ func (s *site) stored() []string {
 	return names
 }
 
-// awaitStored waits until content is on disk, which is after clients have got
-// it, and its fill has ended: until then a request may join that.
+// awaitStored waits until blobs are on disk and their fills have ended. Clients
+// get a blob before that, and a request may still join the fill.
 func (s *site) awaitStored(digests ...string) {
 	s.t.Helper()
 	for _, digest := range digests {
@@ -43,17 +43,18 @@ func (s *site) awaitStored(digests ...string) {
 	}
 }
 
-// blobFile is where content is.
+// blobFile returns the name of the file with the blob.
 func (s *site) blobFile(d digest.Digest) string {
 	return filepath.Join(s.cache, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
 }
 
+// isStored reports whether the blob is on disk.
 func (s *site) isStored(d digest.Digest) bool {
 	_, err := os.Stat(s.blobFile(d))
 	return err == nil
 }
 
-// totals are what groups have, as last measured.
+// groupTotals returns what each group has stored, as last measured.
 func groupTotals() (totals map[string]blobcache.Total) {
 	for _, q := range quotas.All() {
 		totals = q.quotas.Totals()
@@ -61,7 +62,7 @@ func groupTotals() (totals map[string]blobcache.Total) {
 	return totals
 }
 
-// fills are those of the one storage in use.
+// fills returns the running fills of the storage.
 func (s *site) fills() (fills []fill.Progress) {
 	for _, c := range caches.All() {
 		fills = append(fills, c.blobs.Fills()...)

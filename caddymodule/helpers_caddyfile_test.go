@@ -28,13 +28,15 @@ const (
 	documentedMakers       = 8
 )
 
-// upstreamPassword is the password of the login "hub" at upstreams.
+// upstreamPassword is the password of the account "hub" at upstreams.
 const upstreamPassword = "upstream-password-that-must-not-leak"
 
+// passwordOf returns the password of an account in tests.
 func passwordOf(name string) string { return name + "-password-that-must-not-leak" }
 
 var bcryptHashes sync.Map // bcrypt is slow even at its lowest cost
 
+// hash returns a bcrypt hash of the password.
 func hash(password string) string {
 	if known, ok := bcryptHashes.Load(password); ok {
 		return known.(string)
@@ -47,6 +49,7 @@ func hash(password string) string {
 	return string(made)
 }
 
+// users returns the lines of static users with the passwords of passwordOf.
 func users(names ...string) string {
 	var lines strings.Builder
 	for _, name := range names {
@@ -55,7 +58,7 @@ func users(names ...string) string {
 	return lines.String()
 }
 
-// private is a group of these members.
+// private returns the lines of a private group with the given members.
 func private(path string, members ...string) string {
 	if len(members) == 0 {
 		return "group " + path + "\n"
@@ -63,28 +66,30 @@ func private(path string, members ...string) string {
 	return "group " + path + " {\n members " + strings.Join(members, " ") + "\n}\n"
 }
 
-// visible is a group without members.
+// visible returns the lines of a group with a visibility and no members.
 func visible(path string, visibility directory.Visibility) string {
 	return "group " + path + " {\n visibility " + string(visibility) + "\n}\n"
 }
 
-// hub puts a registry in the place of Docker Hub, with more lines if need be.
+// hub returns the lines of the upstream docker.io at a test registry, with more
+// lines in its block.
 func hub(registry *registrytest.Registry, lines ...string) string {
 	return upstreamAt("docker.io", registry.URL(), lines...)
 }
 
-// at declares an upstream.
+// upstreamAt returns the lines of an upstream.
 func upstreamAt(name, endpoint string, lines ...string) string {
 	return "upstream " + name + " {\n endpoint " + endpoint + "\n allow_private\n" + strings.Join(lines, "\n") + "\n}\n"
 }
 
-// hubLogin is a line for upstreams that want a login.
+// hubCredentials returns the line with the credentials of the account "hub",
+// and sets its password in the environment.
 func hubCredentials(t *testing.T) string {
 	t.Setenv("HUB_PASSWORD", upstreamPassword)
 	return "credentials hub {env.HUB_PASSWORD}"
 }
 
-// random is content that no compression makes smaller and that differs by seed.
+// random returns content that cannot be compressed and depends on the seed.
 func random(seed byte, size int) []byte {
 	content := bytes.Repeat([]byte{seed}, size)
 	state := uint32(seed) + 1
@@ -95,7 +100,7 @@ func random(seed byte, size int) []byte {
 	return content
 }
 
-// jsonWithout takes a field of the handler out of a configuration.
+// jsonWithoutField removes a field of the handler from a configuration.
 func jsonWithoutField(t *testing.T, config []byte, field string) []byte {
 	t.Helper()
 	var whole any
@@ -126,11 +131,14 @@ func jsonWithoutField(t *testing.T, config []byte, field string) []byte {
 	return out
 }
 
+// acmeRoles is the group acme with an account for each role.
 const acmeRoles = "group acme {\n members alice\n maintainers bob\n owners carol\n}\n"
 
+// trustedProxies makes the site trust X-Forwarded-For and the like from the
+// clients of the tests.
 const trustedProxies = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
 
-// usersText is a users file of these accounts.
+// usersText returns a users file with the given accounts.
 func usersText(names ...string) string {
 	var text strings.Builder
 	for _, name := range names {
@@ -139,7 +147,8 @@ func usersText(names ...string) string {
 	return text.String()
 }
 
-// settled makes a file look as if nobody were still writing it.
+// backdate sets the time of a file into the past, so that it counts as
+// completely written.
 func backdate(t *testing.T, name string) {
 	t.Helper()
 	past := time.Now().Add(-time.Minute)
@@ -148,6 +157,7 @@ func backdate(t *testing.T, name string) {
 	}
 }
 
+// writeFile writes a file and fails the test on an error.
 func writeFile(t *testing.T, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {

@@ -14,19 +14,20 @@ import (
 	"time"
 )
 
-// basicChallenge is that of every 401 which no token helps against.
+// basicChallenge is the challenge of each 401 where a token would not help.
 const basicChallenge = `Basic realm="dependency proxy", charset="UTF-8"`
 
-// answer is a response and its whole body, or what came of it before err.
+// answer is a response with its body, which is incomplete if err is set.
 type answer struct {
 	*http.Response
 	body []byte
 	err  error // of reading the body
 }
 
-// with changes a request.
+// requestOption changes a request before it is sent.
 type requestOption func(*http.Request)
 
+// as logs in as an account with the password of passwordOf.
 func as(name string) requestOption {
 	return func(r *http.Request) { r.SetBasicAuth(name, passwordOf(name)) }
 }
@@ -41,7 +42,7 @@ func header(name, value string) requestOption {
 	return func(r *http.Request) { r.Header.Set(name, value) }
 }
 
-// form makes a request a POST of these fields.
+// form makes the request a POST of the given fields.
 func form(fields url.Values) requestOption {
 	return func(r *http.Request) {
 		body := fields.Encode()
@@ -50,15 +51,16 @@ func form(fields url.Values) requestOption {
 	}
 }
 
-// client follows nothing, decodes nothing and gives up before a test does.
+// client follows no redirects, decodes no content and gives up before the test
+// times out.
 var client = &http.Client{
 	Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 32},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	Timeout:       40 * time.Second,
 }
 
-// open sends a request and returns the response with its body still to come.
-// The path is sent as it is written.
+// open sends a request and returns the response without reading its body. The
+// path is sent as written.
 func (s *site) open(path string, changes ...requestOption) *http.Response {
 	s.t.Helper()
 	for tries := 0; ; tries++ {
@@ -82,18 +84,20 @@ func (s *site) open(path string, changes ...requestOption) *http.Response {
 	}
 }
 
-// get sends a request and reads the answer.
+// get sends a request and reads the response.
 func (s *site) get(path string, changes ...requestOption) answer {
 	s.t.Helper()
 	response := s.open(path, changes...)
 	return s.finish(response)
 }
 
+// head sends a HEAD request.
 func (s *site) head(path string, changes ...requestOption) answer {
 	s.t.Helper()
 	return s.get(path, append(changes, method(http.MethodHead))...)
 }
 
+// finish reads the body of a response. Tokens in it become secrets of the site.
 func (s *site) finish(response *http.Response) answer {
 	body, err := io.ReadAll(response.Body)
 	_ = response.Body.Close()
@@ -109,15 +113,16 @@ func (s *site) finish(response *http.Response) answer {
 	return a
 }
 
-// tokens reads the answer of a token service.
+// tokens decodes the answer of the token service.
 func (a answer) tokens() (tokens tokenAnswer) {
 	_ = json.Unmarshal(a.body, &tokens)
 	return tokens
 }
 
-// code is the code of the only error in the answer.
+// code returns the code of the only error in the answer.
 func (a answer) code() string { code, _ := a.problem(); return code }
 
+// problem returns the code and the message of the only error in the answer.
 func (a answer) problem() (code, message string) {
 	var body struct {
 		Errors []struct{ Code, Message string }
@@ -128,7 +133,7 @@ func (a answer) problem() (code, message string) {
 	return body.Errors[0].Code, body.Errors[0].Message
 }
 
-// token logs in.
+// token returns a token of an account with the password of passwordOf.
 func (s *site) token(name string) string {
 	s.t.Helper()
 	a := s.get("/jwt/auth?service=dependency_proxy", as(name))
@@ -138,7 +143,7 @@ func (s *site) token(name string) string {
 	return a.tokens().Token
 }
 
-// expect checks the status, and the code of a refusal.
+// expect checks the status, and the code of an error.
 func (a answer) expect(t testing.TB, status int, code string) answer {
 	t.Helper()
 	if a.err != nil {
@@ -153,7 +158,7 @@ func (a answer) expect(t testing.TB, status int, code string) answer {
 	return a
 }
 
-// content checks that a 200 has just this body.
+// content checks that the answer is a 200 with this body.
 func (a answer) content(t testing.TB, want []byte) answer {
 	t.Helper()
 	if a.StatusCode != http.StatusOK || a.err != nil || string(a.body) != string(want) {
@@ -162,7 +167,8 @@ func (a answer) content(t testing.TB, want []byte) answer {
 	return a
 }
 
-// has checks a header, "" meaning that there is none.
+// has checks the value of a header. An empty value means that there is no such
+// header.
 func (a answer) has(t testing.TB, name, want string) answer {
 	t.Helper()
 	if got := strings.Join(a.Header.Values(name), "\n"); got != want {
@@ -171,7 +177,8 @@ func (a answer) has(t testing.TB, name, want string) answer {
 	return a
 }
 
-// eventually waits for what nothing tells us of.
+// eventually polls until done reports true, and fails the test after 20
+// seconds.
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
@@ -181,7 +188,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 	}
 }
 
-// together runs as many of a function at once, and waits for all.
+// concurrently runs f n times at once and waits for all.
 func concurrently(n int, f func(i int)) {
 	var all sync.WaitGroup
 	for i := range n {
@@ -200,12 +207,12 @@ func blobPath[D ~string](group, image string, digest D) string {
 	return "/v2/" + group + "/dependency_proxy/containers/" + image + "/blobs/" + string(digest)
 }
 
-// idToken logs in with an id token.
+// idToken logs in with an ID token.
 func idToken(raw string) requestOption {
 	return func(r *http.Request) { r.SetBasicAuth("ci", raw) }
 }
 
-// sameHeaders checks that HEAD says what GET says.
+// sameHeaders checks that HEAD and GET have the same status and headers.
 func sameHeaders(t testing.TB, get, head answer) {
 	t.Helper()
 	if len(head.body) > 0 {
@@ -221,6 +228,7 @@ func sameHeaders(t testing.TB, get, head answer) {
 	}
 }
 
+// allHeaders returns a header with the fields of both.
 func allHeaders(a, b http.Header) http.Header {
 	c := a.Clone()
 	for name := range b {
@@ -229,6 +237,7 @@ func allHeaders(a, b http.Header) http.Header {
 	return c
 }
 
+// sameStatus checks that HEAD has the same status as GET and no body.
 func sameStatus(t *testing.T, get, head answer) {
 	t.Helper()
 	if head.StatusCode != get.StatusCode || len(head.body) != 0 {
@@ -236,24 +245,25 @@ func sameStatus(t *testing.T, get, head answer) {
 	}
 }
 
+// basic logs in with the given name and secret.
 func basic(name, secret string) requestOption {
 	return func(r *http.Request) { r.SetBasicAuth(name, secret) }
 }
 
-// login gets a token for a GitLab credential.
+// tokenFor returns a token for a name and a secret.
 func (s *site) tokenFor(name, secret string) string {
 	s.t.Helper()
 	s.addSecrets(base64.StdEncoding.EncodeToString([]byte(name + ":" + secret)))
 	return s.get(auth, basic(name, secret)).expect(s.t, http.StatusOK, "").tokens().Token
 }
 
-// from gives a request the address that a trusted proxy in front tells.
+// forwardedFor sets the client address that a proxy in front reports.
 func forwardedFor(address string) requestOption { return header("X-Forwarded-For", address) }
 
-// auth is the URL of the token service with the service's name.
+// auth is the path of the token service with the service's name.
 const auth = "/jwt/auth?service=dependency_proxy"
 
-// loginForm returns the form of the password grant with more fields.
+// loginForm returns the form of the password grant, with more fields as pairs.
 func loginForm(name, password string, more ...string) url.Values {
 	fields := url.Values{"grant_type": {"password"}, "service": {service}, "client_id": {"docker"}, "username": {name}, "password": {password}}
 	for i := 0; i < len(more); i += 2 {
@@ -262,7 +272,7 @@ func loginForm(name, password string, more ...string) url.Values {
 	return fields
 }
 
-// sends makes a request one with a body of JSON.
+// jsonBody sets the method and a JSON body.
 func jsonBody(verb, body string) requestOption {
 	return func(r *http.Request) {
 		r.Method, r.Body, r.ContentLength = verb, io.NopCloser(strings.NewReader(body)), int64(len(body))

@@ -17,16 +17,16 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// gitlabAt is the directive for an instance.
+// gitlabAt returns the directory block of an instance of GitLab.
 func gitlabAt(t *testing.T, g *gitlabtest.GitLab, lines ...string) string {
 	t.Setenv("GITLAB_TOKEN", gitlabtest.ServiceToken)
 	return "directory gitlab " + g.URL() + " {\n token {env.GITLAB_TOKEN}\n" + strings.Join(lines, "\n") + "\n}\n"
 }
 
-// quickly makes changes at GitLab come through at once, as tests go.
+// shortCacheFor makes changes at GitLab apply soon.
 const shortCacheFor = "cache_for 20ms"
 
-// gitlabSite is a site that only GitLab's users log in to.
+// gitlabSite starts a site where users log in with GitLab credentials.
 func gitlabSite(t *testing.T, g *gitlabtest.GitLab, lines ...string) *site {
 	t.Helper()
 	up := registrytest.New(t)
@@ -37,7 +37,7 @@ func gitlabSite(t *testing.T, g *gitlabtest.GitLab, lines ...string) *site {
 	return s
 }
 
-// ldapSite starts a site with groups that nobody is a member of but by LDAP.
+// ldapSite starts a site whose groups have members only by LDAP.
 func ldapSite(t testing.TB, lines ...string) *site {
 	s := newSite(t)
 	s.addSecrets(ldaptest.ServicePassword)
@@ -47,8 +47,9 @@ func ldapSite(t testing.TB, lines ...string) *site {
 
 func init() { caddy.RegisterModule(new(elsewhereDirectory)) }
 
-// elsewhere is a directory that is not in the configuration: it knows whoever
-// gives a password for "elsewhere", and fails as it is told to.
+// elsewhereDirectory is a directory module for tests, named elsewhere. It
+// accepts each name that does not begin with nobody, with
+// passwordOf("elsewhere").
 type elsewhereDirectory struct{}
 
 var (

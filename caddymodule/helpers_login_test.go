@@ -24,15 +24,15 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
 )
 
-// desk is where logins are checked without a Caddy around, by a clock that a test
-// advances.
+// loginTest checks logins without a running Caddy, with the clock of a synctest
+// bubble.
 type loginTest struct {
 	*Handler
 	t       *testing.T
 	audited *observer.ObservedLogs
 }
 
-// newDesk is to be called in a bubble of synctest.
+// newLoginTest must be called in a synctest bubble.
 func newLoginTest(t *testing.T, directories ...directory.Directory) *loginTest {
 	core, audited := observer.New(zapcore.DebugLevel)
 	h := &Handler{accounts: access.NewAccounts(access.Config{Blocked: []string{"blocked"}}), logger: zap.NewNop(), audit: zap.New(core)}
@@ -53,18 +53,19 @@ func newLoginTest(t *testing.T, directories ...directory.Directory) *loginTest {
 	return &loginTest{h, t, audited}
 }
 
-// limit lets no more than so many logins be checked at once.
+// limit sets the number of logins that may be checked at once.
 func (d *loginTest) limit(checks int) {
 	d.gate = &access.Gate{Accounts: d.accounts, Throttle: access.NewThrottle(access.Times{Failed: time.Second, Checked: time.Second}, checks)}
 }
 
-// answered is the answer to a login, and how long after its arrival it came.
+// loginAnswer is the answer to a login and the time that it took.
 type loginAnswer struct {
 	status  int
 	took    time.Duration
 	message string
 }
 
+// login checks a login from a client address.
 func (d *loginTest) login(name, password, address string) loginAnswer {
 	ctx := context.WithValue(context.Background(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: address})
 	ex := &exchange{h: d.Handler, r: httptest.NewRequestWithContext(ctx, http.MethodGet, "/jwt/auth", nil), route: route{kind: authKind}}
@@ -76,7 +77,7 @@ func (d *loginTest) login(name, password, address string) loginAnswer {
 	return loginAnswer{err.status, time.Since(began), err.message}
 }
 
-// expect logs in and checks when which answer comes.
+// expect checks the status of an answer and the time that it took.
 func (d *loginTest) expect(what string, got loginAnswer, status int, took time.Duration) {
 	d.t.Helper()
 	if got.status != status || got.took != took {
@@ -84,7 +85,7 @@ func (d *loginTest) expect(what string, got loginAnswer, status int, took time.D
 	}
 }
 
-// slowHash is a comparer that takes its time.
+// slowHash is a comparer that takes a given time.
 type slowHash struct {
 	takes time.Duration
 	right string
@@ -97,10 +98,11 @@ func (s *slowHash) Compare(_, password []byte) (bool, error) {
 	return string(password) == s.right, nil
 }
 
-// slowHashes has the slowHash of each test.
+// slowHashes contains the slowHash of each test by name.
 var slowHashes sync.Map
 
-// slowModule is a module of http.authentication.hashes that is a slowHash.
+// slowModule is the module http.authentication.hashes.slow, which uses the
+// slowHash of a test.
 type slowModule struct {
 	Test string `json:"test"`
 }
@@ -116,6 +118,8 @@ func (m *slowModule) Compare(hashed, plaintext []byte) (bool, error) {
 	return h.(*slowHash).Compare(hashed, plaintext)
 }
 
+// staticWithSlowHash returns a static directory with the given accounts, whose
+// hashes h compares.
 func staticWithSlowHash(t *testing.T, h *slowHash, names ...string) *static.Directory {
 	t.Helper()
 	slowHashes.Store(t.Name(), h)
@@ -131,7 +135,8 @@ func staticWithSlowHash(t *testing.T, h *slowHash, names ...string) *static.Dire
 	return d
 }
 
-// remote is a directory at a server that answers one question at a time.
+// remoteDirectory is a directory at a server that answers one question at a
+// time.
 type remoteDirectory struct {
 	takes time.Duration
 	slot  chan struct{}
@@ -139,11 +144,14 @@ type remoteDirectory struct {
 	heard []string
 }
 
+// newRemoteDirectory returns a directory whose answers take some time and have
+// the given error.
 func newRemoteDirectory(takes time.Duration, says func(directory.Login) error) *remoteDirectory {
 	return &remoteDirectory{takes: takes, slot: make(chan struct{}, 1), says: says}
 }
 
-// knows is a directory that knows one name and no password of it.
+// knowsOnly returns the answers of a directory with one account, for which each
+// password is wrong.
 func knowsOnly(name string) func(directory.Login) error {
 	return func(login directory.Login) error {
 		if login.Name == name {
@@ -176,8 +184,8 @@ func (r *remoteDirectory) Feign(ctx context.Context, login directory.Login) erro
 	return nil
 }
 
-// spray tries one password with names at once, each from an address of its own, and
-// counts the answers.
+// loginEach tries one password with all names at once, each from its own
+// address, and counts the answers by status.
 func (d *loginTest) loginEach(names []string, password string) map[int]int {
 	answers := make(chan loginAnswer)
 	for i, name := range names {
@@ -191,7 +199,7 @@ func (d *loginTest) loginEach(names []string, password string) map[int]int {
 	return status
 }
 
-// useQueue sets the queue of the process.
+// setPasswordQueue replaces the queue for hashes of the process.
 func setPasswordQueue(q *password.Queue) (restore func()) {
 	before := password.DefaultQueue
 	password.DefaultQueue = q

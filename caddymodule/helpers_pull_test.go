@@ -13,7 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// pull gets an image as a client does, by tag, and checks it.
+// pull pulls an image by tag, as a client does, and checks its digests.
 func pull(t testing.TB, s *site, group, image, tag string, who requestOption) {
 	t.Helper()
 	m := s.get(manifestPath(group, image, tag), who).expect(t, http.StatusOK, "")
@@ -29,6 +29,7 @@ func pull(t testing.TB, s *site, group, image, tag string, who requestOption) {
 	}
 }
 
+// blobsIn returns the config and the layers of a manifest.
 func blobsIn(t testing.TB, manifest []byte) []digest.Digest {
 	t.Helper()
 	var m v1.Manifest
@@ -42,7 +43,8 @@ func blobsIn(t testing.TB, manifest []byte) []digest.Digest {
 	return blobs
 }
 
-// costs checks what upstream was asked since the last time.
+// expectRequests checks the requests to upstream since the last call, and
+// resets them.
 func expectRequests(t *testing.T, up *registrytest.Registry, what string, want registrytest.Counts) {
 	t.Helper()
 	got := up.Counts()
@@ -52,8 +54,9 @@ func expectRequests(t *testing.T, up *registrytest.Registry, what string, want r
 	}
 }
 
-// breaks checks that a transfer visibly ends before its end, or at once. A
-// connection of its own keeps the client from trying again by itself.
+// expectBroken checks that a transfer fails visibly, before or after the
+// header. It uses a new connection, since the client would repeat a request on
+// a reused one.
 func (s *site) expectBroken(path string, changes ...requestOption) {
 	s.t.Helper()
 	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+path, nil)
@@ -81,15 +84,15 @@ func (s *site) expectBroken(path string, changes ...requestOption) {
 	}
 }
 
-// may tells the status of a pull from each group.
+// expectPull checks the status of a pull from a group.
 func (s *site) expectPull(group string, status int, changes ...requestOption) {
 	s.t.Helper()
 	code := map[int]string{200: "", 401: "UNAUTHORIZED", 403: "DENIED", 503: "UNAVAILABLE"}[status]
 	s.get(manifestPath(group, "alpine", "3.20"), changes...).expect(s.t, status, code)
 }
 
-// status of what a request to the registry gets that goes no further than the
-// decision: 404 for an image that a group may pull and upstream does not have.
+// pullStatus returns the status of a pull from a group: 404 if the pull is
+// allowed and upstream does not have the image.
 func pullStatus(s *site, group string, who requestOption) int {
 	s.t.Helper()
 	return s.get(manifestPath(group, "alpine", "3.20"), who).StatusCode

@@ -21,7 +21,7 @@ import (
 )
 
 // site is a Caddy that runs in this process with one site on the loopback.
-// There is one at a time, so tests that use it are not parallel.
+// There is one at a time, so tests with a site must not be parallel.
 type site struct {
 	t       testing.TB
 	url     string // without a slash at the end
@@ -39,8 +39,8 @@ type site struct {
 	secrets []string // none of which a log may hold
 }
 
-// start runs Caddy with a site whose directive has these lines, besides those
-// for storage. What a test stores goes with it.
+// start runs Caddy with a site whose directive has the given lines and a
+// storage, which is removed after the test.
 func start(t testing.TB, lines ...string) *site {
 	t.Helper()
 	s := newSite(t)
@@ -48,7 +48,7 @@ func start(t testing.TB, lines ...string) *site {
 	return s
 }
 
-// newSite is a site that is not running yet.
+// newSite returns a site that is not running yet.
 func newSite(t testing.TB) *site {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -69,7 +69,7 @@ func newSite(t testing.TB) *site {
 	return s
 }
 
-// load makes Caddy run this configuration, by a reload if it runs already.
+// load makes Caddy run a configuration, by a reload if it is already running.
 func (s *site) load(lines ...string) {
 	s.t.Helper()
 	if err := s.tryLoad(lines...); err != nil {
@@ -77,6 +77,7 @@ func (s *site) load(lines ...string) {
 	}
 }
 
+// tryLoad loads a configuration and returns the error.
 func (s *site) tryLoad(lines ...string) error {
 	config, err := s.adapt(lines...)
 	if err == nil {
@@ -92,9 +93,9 @@ func (s *site) tryLoad(lines ...string) error {
 	return err
 }
 
-// awaitHandover waits until the old configuration has stopped listening. Caddy
-// goes on when its end has begun, and for a moment both may be given a new
-// connection. It can be seen on Linux alone.
+// awaitHandover waits until the former configuration no longer listens. Caddy
+// returns before that, and for a moment both accept connections. This can be
+// observed on Linux only.
 func (s *site) awaitHandover(port uint64) {
 	s.t.Helper()
 	listening := fmt.Sprintf(":%04X 00000000:0000 0A ", port)
@@ -151,6 +152,7 @@ $AFTER
 	return config, err
 }
 
+// stop stops Caddy and checks that nothing of the site is left.
 func (s *site) stop() {
 	if !s.running {
 		return
@@ -173,7 +175,7 @@ func (s *site) stop() {
 	}
 }
 
-// runningHandler returns the first handler of the configuration that runs.
+// runningHandler returns the first handler of the running configuration.
 func runningHandler(t testing.TB) *Handler {
 	t.Helper()
 	app, err := caddy.ActiveContext().App("http")
@@ -205,21 +207,21 @@ func handlerIn(routes caddyhttp.RouteList) *Handler {
 	return nil
 }
 
-// restart is a stop and a start with the same folders.
+// restart stops Caddy and starts it with the same directories.
 func (s *site) restart(lines ...string) {
 	s.t.Helper()
 	s.stop()
 	s.load(lines...)
 }
 
-// secret names what no log may hold.
+// addSecrets adds values that no log may contain.
 func (s *site) addSecrets(values ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.secrets = append(s.secrets, values...)
 }
 
-// logs returns all that Caddy has logged.
+// logs returns the whole log.
 func (s *site) logs() string {
 	content, err := os.ReadFile(filepath.Join(s.dir, "caddy.log"))
 	if err != nil && !os.IsNotExist(err) {
@@ -230,6 +232,7 @@ func (s *site) logs() string {
 
 var upstreamToken = regexp.MustCompile(`token-[A-Z2-7]{26}`)
 
+// checkLogs checks that the log contains no secret.
 func (s *site) checkLogs() {
 	logs := s.logs()
 	for _, secret := range s.secrets {
@@ -242,7 +245,7 @@ func (s *site) checkLogs() {
 	}
 }
 
-// validate does what `caddy validate` does: everything but to run it.
+// validate does the same as `caddy validate`.
 func (s *site) validate(lines ...string) error {
 	config, err := s.adapt(lines...)
 	if err != nil {
@@ -255,7 +258,7 @@ func (s *site) validate(lines ...string) error {
 	return caddy.Validate(&parsed)
 }
 
-// keys are the files of the signing keys.
+// keyFiles returns the names of the files with signing keys.
 func (s *site) keyFiles() []string {
 	s.t.Helper()
 	keys, err := filepath.Glob(filepath.Join(s.dir, "storage", keyPrefix, "*"))

@@ -12,7 +12,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
-// ldapMapped is a line that makes groups count.
+// ldapMap is a line that gives a group a role.
 const ldapMap = "map cn=platform,ou=groups,dc=example,dc=com -> acme"
 
 // TestLDAPOutage checks that during an outage of the server remembered answers

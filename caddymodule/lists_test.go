@@ -17,7 +17,7 @@ type tagList struct {
 	Tags []string `json:"tags"`
 }
 
-// list returns a page of tags and the path of the next page, if there is one.
+// tagPage returns a page of tags and the path of the next page, if any.
 func (s *site) tagPage(path string, who requestOption) (page tagList, next string) {
 	s.t.Helper()
 	a := s.get(path, who).expect(s.t, http.StatusOK, "").has(s.t, "Content-Type", "application/json").has(s.t, "Cache-Control", "no-transform")
@@ -36,7 +36,7 @@ func (s *site) tagPage(path string, who requestOption) (page tagList, next strin
 	return page, next
 }
 
-// all returns the tags of all pages of a list.
+// allTags returns the tags of all pages of a list and the number of pages.
 func (s *site) allTags(path string, who requestOption) (tags []string, pages int) {
 	s.t.Helper()
 	for path != "" && pages < 20 {

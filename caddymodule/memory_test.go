@@ -19,9 +19,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// unread sends requests whose answers nobody reads beyond the first status. Each
-// connection asks often enough to fill the buffers of the kernel, and the server
-// waits in the middle of some answer. They end when done is called.
+// openUnread sends requests on n connections and reads only the first status
+// line. Each connection requests enough to fill the buffers of the kernel, so
+// the server waits in the middle of a response. Calling done closes the
+// connections.
 func (s *site) openUnread(n int, path string, changes ...requestOption) (done func()) {
 	s.t.Helper()
 	const asked = 4
@@ -64,7 +65,7 @@ func (s *site) openUnread(n int, path string, changes ...requestOption) (done fu
 	return done
 }
 
-// heap is how many bytes are in use, after what is not has been given back.
+// heapInUse returns the bytes in use on the heap after a garbage collection.
 func heapInUse() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -73,12 +74,13 @@ func heapInUse() int64 {
 	return int64(stats.HeapAlloc)
 }
 
-// largeManifest is a manifest of nearly the greatest length.
+// largeManifest returns a manifest of nearly the greatest length.
 func largeManifest(n int) []byte {
 	return fmt.Appendf(nil, `{"schemaVersion":2,"n":%d,"pad":%q}`, n, strings.Repeat("x", 4<<20-1000))
 }
 
-// tagLists has upstream answer with lists of tags of nearly the greatest length.
+// serveLargeTagLists makes upstream answer with lists of tags of nearly the
+// greatest length.
 func serveLargeTagLists(up *registrytest.Registry) {
 	tags := make([]string, 40_000)
 	for i := range tags {

@@ -115,7 +115,7 @@ func TestOIDCOtherIssuer(t *testing.T) {
 	}
 }
 
-// headerField sets a field of a token's header, or takes it away.
+// headerField sets a field of a token's header, or removes it if value is nil.
 func headerField(name string, value any) oidctest.Change {
 	return func(header map[string]any, _ jwt.MapClaims) {
 		if header[name] = value; value == nil {

@@ -35,7 +35,7 @@ func FuzzChallenge(f *testing.F) {
 	})
 }
 
-// headerOnly is a response of which only the header is looked at.
+// headerOnly is a response of which only the header is used.
 type headerOnly struct {
 	http.ResponseWriter
 	header http.Header

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// realmOf is where an answer's challenge sends passwords to.
+// realmOf returns the realm of the answer's challenge.
 func realmOf(a answer) string {
 	_, rest, _ := strings.Cut(a.Header.Get("WWW-Authenticate"), `realm="`)
 	realm, _, _ := strings.Cut(rest, `"`)

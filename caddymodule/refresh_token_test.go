@@ -15,13 +15,13 @@ import (
 
 const refreshTokensOn = "token {\n lifetime 1h\n refresh_tokens on\n}"
 
-// refreshGrant is the form that buys a token with a refresh token, and asks for
+// refreshGrant is the form that exchanges a refresh token for a token and
 // another refresh token.
 func refreshGrant(token string) requestOption {
 	return form(url.Values{"grant_type": {"refresh_token"}, "service": {service}, "refresh_token": {token}, "access_type": {"offline"}})
 }
 
-// timesOf reads iat, auth_time and exp of a token.
+// tokenTimes returns the claims iat, auth_time and exp of a token.
 func tokenTimes(t *testing.T, raw string) (issued, login, expires time.Time) {
 	t.Helper()
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1])
@@ -39,7 +39,7 @@ func tokenTimes(t *testing.T, raw string) (issued, login, expires time.Time) {
 	return time.Unix(claims.Issued, 0), time.Unix(claims.Login, 0), time.Unix(claims.Expires, 0)
 }
 
-// refreshTokenOf mints a refresh token of alice's whose login was so long ago.
+// mintRefreshToken mints a refresh token of a login that was some time ago.
 func (s *site) mintRefreshToken(id tokenissuer.Identity, ago time.Duration) string {
 	s.t.Helper()
 	id.AuthTime = time.Now().Add(-ago).Unix()

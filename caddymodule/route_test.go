@@ -16,7 +16,7 @@ const (
 	latestPath = "/manifests/latest"
 )
 
-// malformed are paths by the code that refuses them, whoever asks.
+// malformedPaths are paths by the code that refuses them, whoever sends them.
 var malformedPaths = map[string][]string{
 	"NAME_INVALID": {
 		acmePath + "../alpine" + latestPath, acmePath + "a/../b" + latestPath, acmePath + "./alpine" + latestPath, acmePath + "alpine/." + latestPath,

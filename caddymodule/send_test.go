@@ -21,7 +21,7 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("copy_probe", httpcaddyfile.Before, "handle")
 }
 
-// copyProbe sees how the handler behind it sends what it copies.
+// copyProbe observes how the handler behind it sends content.
 type copyProbe struct{}
 
 // What was copied last, and in chunks of what size Caddy was to send it.

@@ -11,8 +11,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 )
 
-// twoSites are two sites of one Caddy with an admin endpoint. What is returned
-// is the second one, and what puts it into the first one's configuration.
+// twoSites returns two sites of one Caddy with an admin endpoint, and a
+// function that returns the block of the second site for the configuration of
+// the first.
 func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string) {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -29,8 +30,8 @@ func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string
 	}
 }
 
-// explained is what the admin API explains of one pull, at the sites named or
-// at all of them.
+// explain returns what the admin API explains about one pull, at the named
+// sites or at all.
 func (s *site) explain(site ...string) []admin.Explanation {
 	s.t.Helper()
 	path := adminExplainPull + "?as=alice&pull=acme/alpine"

@@ -25,7 +25,7 @@ import (
 
 func init() { caddy.RegisterModule(hexHash{}) }
 
-// hexHash is a guest that reads hashes which nothing in front tells the kind of.
+// hexHash is a hash module for hashes that have no prefix.
 type hexHash struct{}
 
 var hexCompared atomic.Int32
@@ -39,12 +39,13 @@ func (hexHash) Compare(hashed, plaintext []byte) (bool, error) {
 	return string(hashed) == hexOf(string(plaintext)), nil
 }
 
+// hexOf returns the hash that hexHash compares with.
 func hexOf(password string) string {
 	sum := sha256.Sum256([]byte(password))
 	return hex.EncodeToString(sum[:])
 }
 
-// hexStatic is a directory of users whose hashes are hexHash's.
+// hexStatic returns a static directory with hashes of hexHash.
 func hexStatic(t *testing.T, users ...*static.User) *static.Directory {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})

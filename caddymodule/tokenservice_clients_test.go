@@ -13,8 +13,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// What clients send to the token service, word for word; ALICE, WRONG and
-// REFRESH stand for secrets. A form is a POST.
+// tokenRequest is a request that a client sends to the token service, verbatim.
+// ALICE and REFRESH are placeholders for secrets.
 type tokenRequest struct {
 	client      string
 	query       string // of a GET
@@ -59,7 +59,7 @@ var tokenRequests = []tokenRequest{
 	{client: "another account than it logs in as", query: "account=bob&service=dependency_proxy", user: "alice:ALICE"},
 }
 
-// send sends a token request with these secrets.
+// send sends the request with the given secrets.
 func (q tokenRequest) send(s *site, secrets *strings.Replacer) answer {
 	s.t.Helper()
 	if q.form != "" {
@@ -118,7 +118,8 @@ func TestClientTokenRequests(t *testing.T) {
 	}
 }
 
-// checkTokens: the types that clients insist on.
+// checkTokenAnswer checks the fields of a token response and their types, which
+// clients require.
 func checkTokenAnswer(t *testing.T, what string, a answer, refresh bool) {
 	t.Helper()
 	a.expect(t, http.StatusOK, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store").has(t, "WWW-Authenticate", "")

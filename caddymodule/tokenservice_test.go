@@ -134,6 +134,7 @@ func TestInvalidTokenRequests(t *testing.T) {
 	}
 }
 
+// withBadEscape returns a request whose form has an invalid escape.
 func withBadEscape(r *http.Request) *http.Request {
 	r = r.Clone(r.Context())
 	form(nil)(r)

@@ -16,8 +16,8 @@ import (
 
 const blueUpstream = "blue.example"
 
-// hostile puts a second upstream beside Docker Hub, for the group blue, and
-// returns the site and both registries.
+// startWithTwoUpstreams starts a site with a second upstream beside Docker Hub,
+// for the group blue, and returns both registries.
 func startWithTwoUpstreams(t *testing.T) (s *site, red, evil *registrytest.Registry) {
 	t.Helper()
 	red, evil = registrytest.New(t), registrytest.New(t)
@@ -25,8 +25,8 @@ func startWithTwoUpstreams(t *testing.T) (s *site, red, evil *registrytest.Regis
 	return s, red, evil
 }
 
-// withhold answers a GET of any blob with the first bytes of some content, and with
-// the others when the test ends.
+// withholdContent makes the registry answer each GET of a blob with the first
+// bytes of content only, and with the rest when the test ends.
 func withholdContent(t *testing.T, evil *registrytest.Registry, content []byte, first int) {
 	t.Helper()
 	end := make(chan struct{})
@@ -49,8 +49,8 @@ func withholdContent(t *testing.T, evil *registrytest.Registry, content []byte, 
 	})
 }
 
-// siblingOf adds a second site, with these lines and the same storage, to what the
-// first one loads next.
+// addSecondSite adds a site with the given lines and the same storage to the
+// next configuration of s.
 func addSecondSite(t *testing.T, s *site, lines ...string) *site {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")

@@ -10,7 +10,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// hangUp ends the connection instead of an answer.
+// closeConnection closes the connection instead of answering.
 func closeConnection(w http.ResponseWriter, _ *http.Request) bool {
 	conn, _, err := w.(http.Hijacker).Hijack()
 	if err == nil {
@@ -19,14 +19,14 @@ func closeConnection(w http.ResponseWriter, _ *http.Request) bool {
 	return true
 }
 
-// silence answers nothing until the client gives up.
+// neverAnswer does not answer until the client gives up.
 func neverAnswer(_ http.ResponseWriter, r *http.Request) bool {
 	<-r.Context().Done()
 	return true
 }
 
-// outages are upstream's faults and what clients are told of them where there
-// is nothing stale to answer with.
+// outages are faults of upstream and the answers to clients where no stale
+// content is available.
 var outages = map[string]struct {
 	fail           registrytest.Failure
 	hook           func(http.ResponseWriter, *http.Request) bool
@@ -151,13 +151,14 @@ func TestStaleAnswerDuringStall(t *testing.T) {
 	}
 }
 
-// ageLists makes all lists that are remembered stale.
+// ageLists makes all remembered lists stale.
 func ageLists() {
 	for _, c := range caches.All() {
 		c.lists.FreshFor = 0
 	}
 }
 
+// asked returns the number of all requests.
 func asked(c registrytest.Counts) int {
 	return c.Token + c.ManifestHead + c.ManifestGet + c.BlobHead + c.BlobGet + c.Tags + c.Referrers + c.Challenged + c.Other
 }
