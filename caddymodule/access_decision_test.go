@@ -51,7 +51,7 @@ func TestAccessDecision(t *testing.T) {
 	s.load(groups, hub(up), "private_groups off")
 	check(map[string]string{"acme": "", "acme/platform": "", "acme/open": all, "tools": "", "open": all, "open/closed": "", "none": ""})
 	if !strings.Contains(s.logs(), "private groups are off") {
-		t.Error("the log does not tell why")
+		t.Error("the log lacks \"private groups are off\"")
 	}
 }
 
@@ -68,20 +68,20 @@ func TestUnknownGroupLooksForbidden(t *testing.T) {
 			there := s.get("/v2/secret"+infix+rest, who).expect(t, http.StatusForbidden, "DENIED")
 			not := s.get("/v2/nogood"+infix+rest, who).expect(t, http.StatusForbidden, "DENIED")
 			if a, b := string(there.body), strings.ReplaceAll(string(not.body), "nogood", "secret"); a != b {
-				t.Errorf("%s: %s and %s", rest, a, b)
+				t.Errorf("%s: got the body %s for an existing group, want %s as for another", rest, a, b)
 			}
 			there.Header.Del("Date")
 			not.Header.Del("Date")
 			if a, b := fmt.Sprint(there.Header), fmt.Sprint(not.Header); a != b {
-				t.Errorf("%s: %s and %s", rest, a, b)
+				t.Errorf("%s: got the header %s for an existing group, want %s as for another", rest, a, b)
 			}
 			if _, message := there.problem(); !strings.Contains(message, "ask") && !strings.Contains(message, "docker login "+s.host) {
-				t.Errorf("the message does not say what to do: %s", message)
+				t.Errorf("got the message %q, want one that says what to do", message)
 			}
 		}
 	}
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("upstream was asked: %+v", counts)
+		t.Errorf("got requests %+v to upstream, want none", counts)
 	}
 }
 
@@ -96,7 +96,7 @@ func TestBasicLoginAtRegistry(t *testing.T) {
 	s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, random(1, 1000))
 	s.get(blobPath("acme", "alpine", image.Layers[0]), as("bob")).expect(t, http.StatusForbidden, "DENIED")
 	if !strings.Contains(s.logs(), `"user_id":"alice"`) {
-		t.Error("the access log does not tell who it was")
+		t.Error("the access log lacks the user alice")
 	}
 }
 
@@ -116,11 +116,11 @@ func TestBlockedAccountRefused(t *testing.T) {
 	blocked := s.get(auth, as("alice")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	wrong := s.get(auth, func(r *http.Request) { r.SetBasicAuth("bob", "wrong") }).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if string(blocked.body) != string(wrong.body) {
-		t.Errorf("%s and %s", blocked.body, wrong.body)
+		t.Errorf("got %s for a blocked account, want %s as for a wrong password", blocked.body, wrong.body)
 	}
 	s.get(path, as("bob")).expect(t, http.StatusOK, "")
 	if !strings.Contains(s.logs(), "the account is blocked") {
-		t.Error("the log does not tell why")
+		t.Error("the log lacks \"the account is blocked\"")
 	}
 }
 
@@ -131,7 +131,7 @@ func TestDenialDetailForInsiders(t *testing.T) {
 	for name, rule := range map[string]string{"alice": `{"rule":"private groups are off"}`, "carol": `{"rule":"private groups are off"}`, "bob": "null"} {
 		a := s.get(manifestPath("acme", "alpine", "3.20"), as(name)).expect(t, http.StatusForbidden, "DENIED")
 		if !strings.Contains(string(a.body), `"detail":`+rule+`}`) {
-			t.Errorf("%s is told %s", name, a.body)
+			t.Errorf("%s: got %s, want the detail %s", name, a.body, rule)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func TestTokenEndsWithItsMaker(t *testing.T) {
 	}
 	child, own := make(basic("", personal)), make(as("alice"))
 	if child.MadeWith != id || own.MadeWith != "" || child.CreatedBy != "static:alice" {
-		t.Errorf("got tokens made with %q and %q by %q", child.MadeWith, own.MadeWith, child.CreatedBy)
+		t.Errorf("got tokens created with %q and %q by %q, want %q, none and static:alice", child.MadeWith, own.MadeWith, child.CreatedBy, id)
 	}
 	bought := bearer(s.get(auth, basic("", child.Secret)).expect(t, http.StatusOK, "").tokens().Token)
 	status := func(what string, want, wantOwn int) {
@@ -66,13 +66,13 @@ func TestTokenEndsWithItsMaker(t *testing.T) {
 	status("after revoking", 401, 200)
 	var revoked access.RevokedToken
 	if a := s.ask(http.MethodDelete, adminTokens+"/"+id, ""); json.Unmarshal(a.body, &revoked) != nil || len(revoked.AlsoEnded) != 1 || revoked.AlsoEnded[0].ID != child.ID {
-		t.Errorf("the API tells %s", a.body)
+		t.Errorf("got %s, want the token %s as the only one that ends too", a.body, child.ID)
 	}
 	if table := s.mustCommand("token", "list"); !strings.Contains(table, "ended: it was made with "+id+": the access token has been revoked") {
-		t.Errorf("token list prints %s", table)
+		t.Errorf("token list prints %s, want the token that the ended one was created with", table)
 	}
 	if logs := s.logs(); !strings.Contains(logs, "was made with "+id) {
-		t.Error("the log does not say why the token is refused")
+		t.Errorf("the log lacks %q", "was made with "+id)
 	}
 }
 
@@ -106,7 +106,7 @@ func TestTokenChainIsLimited(t *testing.T) {
 	}
 	revoked, err := h.tokens.Revoke(t.Context(), first, "a test", func(accesstoken.Token) bool { return true })
 	if err != nil || len(revoked.AlsoEnded) != documentedMakers || good() != 0 {
-		t.Errorf("got %d tokens that end too and %d good ones, %v", len(revoked.AlsoEnded), good(), err)
+		t.Errorf("got %d tokens that end too, %d good ones and error %v, want %d, none and none", len(revoked.AlsoEnded), good(), err, documentedMakers)
 	}
 }
 
@@ -244,7 +244,7 @@ func TestOIDCFormerAccountNames(t *testing.T) {
 	for name, want := range map[string]bool{who.Name: true, issuer.URL + "#" + who.Name: true, issuer.URL + "#other": false, "other": false, "https://else.example#" + who.Name: false} {
 		now, err := h.accounts.Current(t.Context(), tokenissuer.Identity{Name: name, Directory: "oidc", Facts: who.Facts})
 		if (err == nil) != want || err == nil && now.ID() != who.ID() {
-			t.Errorf("%s: got %s, %v", name, now.ID(), err)
+			t.Errorf("%s: got account %s, error %v; want one of %s: %v", name, now.ID(), err, who.ID(), want)
 		}
 	}
 }

@@ -48,7 +48,7 @@ func TestDeployToken(t *testing.T) {
 		}
 	}
 	if table, err := s.command("token", "list"); err != nil || !strings.Contains(table, id) || strings.Contains(table, "never") || !strings.Contains(table, "good") {
-		t.Errorf("%v: %s", err, table)
+		t.Errorf("got error %v and %s, want the token %s, used and good", err, table, id)
 	}
 	s.mustCommand("token", "revoke", id)
 	check(map[string]int{"acme": 401, "open": 401})
@@ -58,10 +58,10 @@ func TestDeployToken(t *testing.T) {
 		a.expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if table, err := s.command("token", "list"); err != nil || !strings.Contains(table, "revoked") {
-		t.Errorf("%v: %s", err, table)
+		t.Errorf("got error %v and %s, want a revoked token", err, table)
 	}
 	if config := s.ask(http.MethodGet, "/config/", ""); strings.Contains(string(config.body), accesstoken.Prefix) {
-		t.Error("the configuration shows a token")
+		t.Error("got a token in the configuration, want none")
 	}
 	// The owner's password is as good as ever, and a token is asked for only by its form.
 	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
@@ -84,7 +84,7 @@ func TestPersonalTokenFollowsOwner(t *testing.T) {
 			code := map[int]string{200: "", 401: "UNAUTHORIZED", 403: "DENIED"}[status]
 			a := s.get(manifestPath(group, "alpine", "3.20"), who)
 			if a.StatusCode != status || a.code() != code {
-				t.Errorf("%s in %s: %d %s instead of %d %s", what, group, a.StatusCode, a.code(), status, code)
+				t.Errorf("%s in %s: got %d %s, want %d %s", what, group, a.StatusCode, a.code(), status, code)
 			}
 		}
 	}
@@ -96,7 +96,7 @@ func TestPersonalTokenFollowsOwner(t *testing.T) {
 	both("as it is", map[string]int{"acme": 200, "acme/sub": 200, "two": 200})
 	check("limited", basic("x", limited), map[string]int{"acme": 403, "acme/sub": 200, "two": 200})
 	if a := s.get(manifestPath("acme", "alpine", "3.20"), basic("x", limited)); strings.Contains(string(a.body), "rule") || !strings.Contains(s.logs(), "token of other groups") { // it must not tell where else its owner is
-		t.Errorf("%s", a.body)
+		t.Errorf("got %s, want no rule in it and one in the log", a.body)
 	}
 	s.load(lines(users("alice", "bob"), "blocked alice")...)
 	both("blocked", map[string]int{"acme": 401, "two": 401})
@@ -111,7 +111,7 @@ func TestPersonalTokenFollowsOwner(t *testing.T) {
 	s.load("directory elsewhere", private("acme", "alice"), hub(up))
 	both("of a directory that is gone, though another has the name", map[string]int{"acme": 401})
 	if logs := s.logs(); !strings.Contains(logs, `"user_id":"alice"`) || !strings.Contains(logs, `"access_token":"`+id+`"`) || !strings.Contains(logs, "the account is blocked") {
-		t.Error("the log does not tell who it was")
+		t.Error("the log lacks the account, the token or the reason")
 	}
 }
 
@@ -129,12 +129,12 @@ func TestMalformedAccessTokens(t *testing.T) {
 		for _, a := range []answer{s.get(auth, basic("zoe", password)), s.get("/v2/", basic("alice", password)), s.get("/jwt/auth", form(loginForm("zoe", password)))} {
 			a.expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			if _, message := a.problem(); message != "wrong user name or password" {
-				t.Errorf("%s: %s", name, message)
+				t.Errorf("%s: got the message %q, want that of a wrong password", name, message)
 			}
 		}
 	}
 	if elsewhereAsked.Load() != 0 {
-		t.Error("another directory was asked")
+		t.Errorf("got %d questions to another directory, want none", elsewhereAsked.Load())
 	}
 	// People mistake one field for the other; the log must not show it.
 	s.get(auth, basic(secret, "x")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -164,7 +164,7 @@ func TestAccessTokenStorage(t *testing.T) {
 		s.ask(http.MethodPost, adminTokens, `{"kind":"deploy","groups":["acme"]}`), s.ask(http.MethodDelete, adminTokens+"/"+id, ""),
 	} {
 		if a.StatusCode != http.StatusServiceUnavailable {
-			t.Errorf("%s: %d %s", a.Request.Method, a.StatusCode, a.body)
+			t.Errorf("%s: got status %d with %s, want 503", a.Request.Method, a.StatusCode, a.body)
 		}
 	}
 	if err := errors.Join(os.Remove(folder), os.Rename(away, folder)); err != nil {
@@ -174,6 +174,6 @@ func TestAccessTokenStorage(t *testing.T) {
 	// The file itself holds no secret.
 	content, err := os.ReadFile(filepath.Join(folder, id+".json"))
 	if err != nil || strings.Contains(string(content), secret[5:]) || !strings.Contains(string(content), `"role":"owner"`) {
-		t.Errorf("%v: %s", err, content)
+		t.Errorf("got error %v and %s, want a file with the role and without the secret", err, content)
 	}
 }

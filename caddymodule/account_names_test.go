@@ -64,10 +64,10 @@ func TestCommandsNameAccounts(t *testing.T) {
 		}
 	}
 	if table := s.mustCommand("token", "list"); !strings.Contains(lineContaining(table, own), " static:alice ") || !strings.Contains(lineContaining(table, theirs), " ldap:alice ") {
-		t.Errorf("token list prints %s", table)
+		t.Errorf("token list prints %s, want the accounts with their directories", table)
 	}
 	if out, err := s.command("token", "create", "--account", "bob"); err == nil || !strings.Contains(err.Error(), "write `--account static:bob` or `--account ldap:bob`") {
-		t.Errorf("%v, %s", err, out)
+		t.Errorf("got error %v and %s, want an error with what to write", err, out)
 	}
 	for _, account := range []string{"static", "ldap"} {
 		if line := `"account":"alice","directory":"` + account + `","by":"admin API"`; !strings.Contains(s.logs(), line) {

@@ -57,12 +57,12 @@ func TestAdminErrors(t *testing.T) {
 		"wrong host":        {s.ask("POST", adminTokens, order, host("evil.example")), 403, "host"},
 	} {
 		if row.a.StatusCode != row.status || !strings.Contains(row.a.adminMessage(), row.text) {
-			t.Errorf("%s: %d %s instead of %d and %q", name, row.a.StatusCode, row.a.body, row.status, row.text)
+			t.Errorf("%s: got %d %s, want %d and %q", name, row.a.StatusCode, row.a.body, row.status, row.text)
 		}
 	}
 	list := s.ask("GET", adminTokens, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store")
 	if string(list.body) != `{"tokens":[]}`+"\n" {
-		t.Errorf("after all that there is %s", list.body)
+		t.Errorf("got the list %s after bad requests, want no tokens", list.body)
 	}
 }
 
@@ -81,33 +81,33 @@ func TestAdminTokens(t *testing.T) {
 		a := s.ask("POST", adminTokens, order)
 		err := json.Unmarshal(a.body, &m)
 		if id, _ := accesstoken.Parse(m.Secret); err != nil || a.StatusCode != http.StatusCreated || id != m.ID {
-			t.Fatalf("%s: %d %s, %v", order, a.StatusCode, a.body, err)
+			t.Fatalf("%s: got %d %s, error %v; want 201 with a token", order, a.StatusCode, a.body, err)
 		}
 		s.addSecrets(m.Secret)
 		made = append(made, m)
 	}
 	for i, want := range []string{"deploy [acme]  [pull]", "group [two] maintainer [pull manage]", "group [two] member [pull]", "personal [acme]  [pull manage]"} {
 		if got := fmt.Sprint(made[i].Kind, " ", made[i].Groups, " ", made[i].Role, " ", made[i].Scopes); got != want {
-			t.Errorf("%s instead of %s", got, want)
+			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 	if life := made[0].Expires.Sub(made[0].Created); life.Hours() != 12 {
-		t.Errorf("lives %s", life)
+		t.Errorf("got a lifetime of %s, want 12h", life)
 	}
 	if life := made[1].Expires.Sub(made[1].Created); life != documentedTokenLife {
-		t.Errorf("lives %s", life)
+		t.Errorf("got a lifetime of %s, want %s", life, documentedTokenLife)
 	}
 	for query, want := range map[string]int{"": 4, "?group=two": 2, "?account=alice": 1, "?group=acme": 2, "?account=bob": 0, "?site=": 4, "?site=x": 0} {
 		a := s.ask("GET", adminTokens+query, "")
 		var list admin.TokenList
 		if err := json.Unmarshal(a.body, &list); err != nil || len(list.Tokens) != want || strings.Contains(string(a.body), accesstoken.Prefix) || strings.Contains(string(a.body), "sha256") {
-			t.Errorf("%s: %d tokens, %v: %s", query, len(list.Tokens), err, a.body)
+			t.Errorf("%s: got %d tokens, error %v, in %s; want %d and no secrets", query, len(list.Tokens), err, a.body, want)
 		}
 	}
 	for range 2 {
 		a := s.ask("DELETE", adminTokens+"/"+made[0].ID, "")
 		if a.StatusCode != http.StatusOK || !strings.Contains(string(a.body), `"revoked_by":"admin API"`) {
-			t.Errorf("%d %s", a.StatusCode, a.body)
+			t.Errorf("got %d %s, want 200 and who has revoked the token", a.StatusCode, a.body)
 		}
 	}
 	s.get("/v2/", basic("", made[0].Secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -132,24 +132,24 @@ func TestTokenCommands(t *testing.T) {
 	} {
 		out, err := s.command(args...)
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v: %v, %s", args, err, out)
+			t.Errorf("%v: got error %v and %s, want %q", args, err, out, want)
 		}
 	}
 	stdout, stderr, err := s.commandOutputs("token", "create", "--account", "alice", "--scope", "manage", "--json")
 	var made admin.CreatedToken
 	if err != nil || stderr != "" || json.Unmarshal([]byte(stdout), &made) != nil || !made.MayManage() || made.Owner.Name != "alice" {
-		t.Errorf("%s, %s, %v", stdout, stderr, err)
+		t.Errorf("got %s, %s, error %v; want JSON of a token of alice and nothing else", stdout, stderr, err)
 	}
 	s.addSecrets(made.Secret)
 	stdout, stderr, err = s.commandOutputs("token", "revoke", made.Secret) // the token itself
 	if err != nil || stdout != "" || !strings.Contains(stderr, made.ID) || strings.Contains(stderr, made.Secret) {
-		t.Errorf("%s, %s, %v", stdout, stderr, err)
+		t.Errorf("got %s, %s, error %v; want the ID on the standard error", stdout, stderr, err)
 	}
 	s.get("/v2/", basic("", made.Secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	_, id := s.createToken("--group", "acme", "--role", "maintainer", "--name", "robot")
 	var list admin.TokenList
 	if out := s.mustCommand("token", "list", "--json"); json.Unmarshal([]byte(out), &list) != nil || len(list.Tokens) != 2 {
-		t.Errorf("%s", out)
+		t.Errorf("got %s, want JSON of 2 tokens", out)
 	}
 	out := s.mustCommand("token", "list", "--group", "acme")
 	for _, what := range []string{"ID", id, "group", "maintainer of acme", "robot", "never", "good"} {
@@ -158,12 +158,12 @@ func TestTokenCommands(t *testing.T) {
 		}
 	}
 	if lines := strings.Count(out, "\n"); lines != 2 {
-		t.Errorf("%d lines: %s", lines, out)
+		t.Errorf("got %d lines, want 2: %s", lines, out)
 	}
 	address := s.admin
 	s.admin = "127.0.0.1:1"
 	if out, err := s.command("token", "list"); err == nil {
-		t.Errorf("nobody answers, and yet: %s", out)
+		t.Errorf("got %s without an admin endpoint, want an error", out)
 	}
 	s.admin = address
 }
@@ -191,6 +191,6 @@ func TestAdminRejectsEmptyParameters(t *testing.T) {
 		}
 	}
 	if list := s.mustCommand("token", "list"); strings.Count(list, "\n") != 1 {
-		t.Errorf("tokens were made: %s", list)
+		t.Errorf("got the tokens %s, want none", list)
 	}
 }

@@ -33,12 +33,12 @@ func (s *site) auditLines(seen *int) (lines []string) {
 		_ = json.Unmarshal([]byte(text), &fields)
 		for _, name := range []string{"ts", "level", "logger", "msg", "event", "account", "directory", "access_token", "client_ip", "group", "reason"} {
 			if _, ok := fields[name].(string); !ok && name != "ts" {
-				s.t.Errorf("%s is %v in %s", name, fields[name], text)
+				s.t.Errorf("got %v for %s, want a string in %s", fields[name], name, text)
 			}
 			delete(fields, name)
 		}
 		if len(fields) > 0 || line.Msg != line.Event || line.ClientIP != "127.0.0.1" {
-			s.t.Errorf("audit line: %s", text)
+			s.t.Errorf("got the audit line %s, want msg like event, client_ip 127.0.0.1 and no other fields", text)
 		}
 		lines = append(lines, strings.Join([]string{line.Level, line.Event, line.Account, line.Directory, line.Group, line.Reason}, "|"))
 	}
@@ -95,7 +95,7 @@ func TestAuditLog(t *testing.T) {
 			want = []string{row.want}
 		}
 		if got := s.auditLines(&seen); !slices.Equal(got, want) {
-			t.Errorf("%s: %q instead of %q", name, got, want)
+			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
 	// The name in a genuine token is known, also when its account is no more.
@@ -106,6 +106,6 @@ func TestAuditLog(t *testing.T) {
 	s.get(path, bearer(s.get(auth).tokens().Token)).expect(t, http.StatusForbidden, "DENIED")
 	want := []string{"warn|token refused|alice|static|acme|the account is blocked", "warn|denied|alice|static|acme|private groups are off", "warn|denied|||acme|anonymous"}
 	if got := s.auditLines(&seen); !slices.Equal(got, want) {
-		t.Errorf("after reloads: %q instead of %q", got, want)
+		t.Errorf("after reloads: got %q, want %q", got, want)
 	}
 }

@@ -95,7 +95,7 @@ func TestAuthenticationDirectory(t *testing.T) {
 	clean := func(a answer) answer {
 		t.Helper()
 		if text := string(a.body); strings.Contains(text, "scribble") || strings.Contains(a.Header.Get("WWW-Authenticate"), "scribble") || a.Header.Get("Set-Cookie")+a.Header.Get("Location") != "" {
-			t.Errorf("the client got the answer of the provider: %v %s", a.Header, text)
+			t.Errorf("got the response of the provider, want none of it: %v %s", a.Header, text)
 		}
 		return a
 	}
@@ -130,7 +130,7 @@ func TestAuthenticationDirectory(t *testing.T) {
 	clean(s.get(manifestPath("acme", "alpine", "3.20"), as("Alice"))).expect(t, http.StatusOK, "")
 	clean(s.get(manifestPath("secret", "alpine", "3.20"), as("Alice"))).expect(t, http.StatusForbidden, "DENIED")
 	if logs := s.logs(); !strings.Contains(logs, `"account":"alice","directory":"authentication"`) || !strings.Contains(logs, "broken its pen") || !strings.Contains(logs, "longer than 1024") {
-		t.Error("the log does not say why")
+		t.Error("the log lacks the account or the reasons of the failures")
 	}
 	s.load(load(users("alice") + a(""))...)
 	clean(s.get(manifestPath("acme", "alpine", "3.20"), as("zoe"))).expect(t, http.StatusForbidden, "DENIED")

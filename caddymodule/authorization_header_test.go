@@ -26,7 +26,7 @@ func TestSeveralAuthorizationHeaders(t *testing.T) {
 		for _, path := range []string{"/v2/", manifestPath("team", "alpine", "3.20"), manifestPath("open", "alpine", "3.20"), auth, "/acme/dependency_proxy", "/acme/dependency_proxy/tokens"} {
 			a := s.get(path, both).expect(t, http.StatusBadRequest, "UNSUPPORTED").has(t, "WWW-Authenticate", "").has(t, "Content-Type", "application/json")
 			if _, message := a.problem(); !strings.Contains(message, "several Authorization headers") {
-				t.Errorf("%s: the message is %q", path, message)
+				t.Errorf("%s: got the message %q, want one about several headers", path, message)
 			}
 		}
 		s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice"))), both).expect(t, http.StatusBadRequest, "UNSUPPORTED")
@@ -34,7 +34,7 @@ func TestSeveralAuthorizationHeaders(t *testing.T) {
 	}
 	s.get("/v2/", header("Authorization", token)).expect(t, http.StatusOK, "")
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("upstream was asked: %+v", counts)
+		t.Errorf("got requests %+v to upstream, want none", counts)
 	}
 }
 

@@ -56,10 +56,10 @@ func TestForeignTokensRefused(t *testing.T) {
 	} {
 		a := s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		if !strings.HasSuffix(a.Header.Get("WWW-Authenticate"), `,error="invalid_token"`) {
-			t.Errorf("%s: %s", name, a.Header.Get("WWW-Authenticate"))
+			t.Errorf("%s: got the challenge %q, want invalid_token at its end", name, a.Header.Get("WWW-Authenticate"))
 		}
 		if _, message := a.problem(); strings.Contains(message, "expired") != (name == "expired") {
-			t.Errorf("%s: %s", name, message)
+			t.Errorf("%s: got the message %q, want expired in it for an expired token only", name, message)
 		}
 	}
 	s.get("/v2/", bearer(good), host("other.example")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")

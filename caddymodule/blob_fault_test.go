@@ -27,7 +27,7 @@ func TestCorruptBlobIsNotStored(t *testing.T) {
 		eventually(t, "the fill's end is logged", func() bool { return strings.Contains(s.logs(), "blob was not cached") })
 		for _, name := range s.stored() {
 			if strings.HasPrefix(name, "blobs/") || strings.HasPrefix(name, "tmp/") {
-				t.Errorf("%s is left", name)
+				t.Errorf("got the file %s after a corrupt transfer, want none", name)
 			}
 		}
 		s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
@@ -46,7 +46,7 @@ func TestBrokenTransferResumes(t *testing.T) {
 	up.CutBlobs(100_000, 1)
 	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
 	if counts := up.Counts(); counts.BlobGet != 2 || counts.BlobBytes != int64(len(layer)) {
-		t.Errorf("upstream was asked %+v", counts)
+		t.Errorf("got requests %+v, want 2 GETs and each byte once", counts)
 	}
 	s.awaitStored(string(d))
 }
@@ -82,7 +82,7 @@ func TestUnwritableCache(t *testing.T) {
 		s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, layer)
 		part := s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice"), header("Range", "bytes=50000-50009")).expect(t, http.StatusPartialContent, "")
 		if string(part.body) != string(layer[50_000:50_010]) {
-			t.Error("a wrong part")
+			t.Errorf("got the range %.40q, want %.40q", part.body, layer[50_000:50_010])
 		}
 		s.get("/v2/acme"+infix+"alpine/tags/list", as("alice")).expect(t, http.StatusOK, "")
 	}
@@ -90,7 +90,7 @@ func TestUnwritableCache(t *testing.T) {
 	s.expectBroken(blobPath("acme", "alpine", image.Layers[0]))
 	up.Heal()
 	if !strings.Contains(s.logs(), "cache storage is in trouble") {
-		t.Error("the log does not tell")
+		t.Error("the log lacks the error of the storage")
 	}
 	if err := os.Remove(temp); err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func TestTruncatedBlobIsRefetched(t *testing.T) {
 		s.get(blobPath(group, "alpine", d), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; fwd=miss")
 	}
 	if !strings.Contains(s.logs(), "was damaged and is dropped") {
-		t.Error("not a word in the log")
+		t.Error("the log lacks the damaged blob")
 	}
 }
 
@@ -177,10 +177,10 @@ func TestUpstreamClaimsWrongSize(t *testing.T) {
 			expectRequests(t, up, "a lying HEAD", registrytest.Counts{BlobHead: 1, BlobGet: 1})
 			links, err := filepath.Glob(filepath.Join(s.cache, "links/blue/_/*/library/alpine/_/sha256", d.Encoded()))
 			if err != nil || len(links) != 1 {
-				t.Fatalf("links: %v, %v", links, err)
+				t.Fatalf("got the links %v, error %v; want one", links, err)
 			}
 			if got, err := os.ReadFile(links[0]); err != nil || string(got) != `{"size":100000,"proof":1}` {
-				t.Errorf("the link is %s, %v", got, err)
+				t.Errorf("got the link %s, error %v; want the size and a proof", got, err)
 			}
 		})
 	}

@@ -29,7 +29,7 @@ func (s *site) makeCacheOfFormerVersion() {
 		name = filepath.Join(s.cache, name)
 		link, err := os.ReadFile(name)
 		if err == nil && !proof.Match(link) {
-			s.t.Errorf("the link %s has no proof", link)
+			s.t.Errorf("got the link %s, want one with a proof", link)
 		}
 		if err == nil {
 			err = os.WriteFile(name, proof.ReplaceAll(link, nil), 0o600)
@@ -56,7 +56,7 @@ func TestCacheOfFormerVersion(t *testing.T) {
 	// What the HEADs of a lying upstream left behind.
 	folders, err := filepath.Glob(filepath.Join(s.cache, "links/blue/_/"+blueUpstream+"@*/x/y/_/sha256"))
 	if err != nil || len(folders) != 1 {
-		t.Fatalf("links: %v, %v", folders, err)
+		t.Fatalf("got the folders %v, error %v; want one", folders, err)
 	}
 	for d, link := range map[string]string{
 		image.Layers[0].Encoded(): `{"size":5000}`,
@@ -71,7 +71,7 @@ func TestCacheOfFormerVersion(t *testing.T) {
 		t.Helper()
 		for _, path := range []string{blobPath("blue", blueUpstream+"/x/y", image.Layers[0]), manifestPath("blue", blueUpstream+"/x/y", string(image.Manifest))} {
 			if a := s.get(path, as("bob")); a.StatusCode != http.StatusNotFound {
-				t.Errorf("%s: %d with %d bytes, want 404", path, a.StatusCode, len(a.body))
+				t.Errorf("%s: got %d with %d bytes, want 404", path, a.StatusCode, len(a.body))
 			}
 		}
 	}
@@ -90,6 +90,6 @@ func TestCacheOfFormerVersion(t *testing.T) {
 	pull(t, s, "red", "team/app", "1", as("alice"))
 	expectRequests(t, red, "a later start", registrytest.Counts{ManifestHead: 1})
 	if n := strings.Count(s.logs(), `"kept":`); n != 1 {
-		t.Errorf("the log tells of the links %d times, want once", n)
+		t.Errorf("got %d log lines about the links, want 1", n)
 	}
 }

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write what is read from the Caddyfiles 
 func TestCaddyfile(t *testing.T) {
 	names, err := filepath.Glob("testdata/caddyfile/*.caddyfiletest")
 	if err != nil || len(names) < 40 {
-		t.Fatalf("golden files: %d, %v", len(names), err)
+		t.Fatalf("got %d golden files, error %v; want at least 40", len(names), err)
 	}
 	for _, name := range names {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".caddyfiletest"), func(t *testing.T) {
@@ -41,7 +41,7 @@ func TestCaddyfile(t *testing.T) {
 				t.Errorf("got:\n%s\nwant:\n%s", got, want)
 			}
 			if isError := strings.Contains(got, "at Caddyfile:"); isError != strings.HasPrefix(filepath.Base(name), "error_") {
-				t.Errorf("the file's name does not say what it holds: %s", got)
+				t.Errorf("got %s, want an error if and only if the file's name begins with error_", got)
 			}
 		})
 	}

@@ -52,11 +52,11 @@ func TestInvalidJSON(t *testing.T) {
 		{`"upstreams":`, `"upstream":`, "unknown field"},
 	} {
 		if !strings.Contains(string(config), row[0]) {
-			t.Fatalf("%s is not in %s", row[0], config)
+			t.Fatalf("the configuration lacks %s, which the test replaces: %s", row[0], config)
 		}
 		err := caddy.Load([]byte(strings.Replace(string(config), row[0], row[1], 1)), true)
 		if s.running = s.running || err == nil; err == nil || !strings.Contains(err.Error(), row[2]) {
-			t.Errorf("%s: %v", row[1], err)
+			t.Errorf("%s: got error %v, want %q", row[1], err, row[2])
 		}
 	}
 }
@@ -96,7 +96,7 @@ func TestNullInJSONConfig(t *testing.T) {
 		}
 		err := caddy.Validate(&parsed)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", config, err)
+			t.Errorf("%s: got error %v, want %q", config, err, want)
 		}
 	}
 }
@@ -109,7 +109,7 @@ func TestCheckRejectsNull(t *testing.T) {
 		"group upstream": {Groups: []*Group{{Path: "acme", Upstreams: []*GroupUpstream{nil}}}},
 	} {
 		if err := h.check(); err == nil || !strings.Contains(err.Error(), "is null") {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got error %v, want one about null", name, err)
 		}
 	}
 }

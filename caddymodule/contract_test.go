@@ -78,7 +78,7 @@ func TestUpstreamHeadersAreNotRelayed(t *testing.T) {
 		a := s.get(path, as("alice")).expect(t, http.StatusOK, "")
 		for name, values := range a.Header {
 			if !strings.Contains(" "+known+" ", " "+name+" ") || strings.Contains(strings.Join(values, " "), "evil") {
-				t.Errorf("%s: %s: %q", path, name, values)
+				t.Errorf("%s: got %s %q, want only headers of the contract", path, name, values)
 			}
 		}
 		a.has(t, "Cache-Control", "no-transform")
@@ -169,7 +169,7 @@ func TestPushIsRefused(t *testing.T) {
 		s.get(path, method(http.MethodPut)).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").has(t, "Allow", allow)
 	}
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("upstream was asked: %+v", counts)
+		t.Errorf("got requests %+v to upstream, want none", counts)
 	}
 }
 

@@ -93,11 +93,11 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 							}
 							succeeded[d.name+" "+what] = true
 							if who.Directory != d.name || who.Admin != (i == 0 && who.Name == "root" && d.name == trusted.name) {
-								t.Errorf("%s: got %s, admin %v", text, who.ID(), who.Admin)
+								t.Errorf("%s: got %s, admin %v; want an account of %s, and an admin only if it is the trusted root", text, who.ID(), who.Admin, d.name)
 							}
 							verdict, err := runningHandler(t).access.Decide(t.Context(), who, "secret", directory.Member)
 							if err != nil || verdict.Allowed && who.Directory != trusted.name {
-								t.Errorf("%s: got %+v, %v in the group of the other", text, verdict, err)
+								t.Errorf("%s: got %+v, error %v in the group of the other directory, want a denial", text, verdict, err)
 							}
 						}
 					}
@@ -108,7 +108,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 	for _, d := range all {
 		for what := range d.credentials {
 			if !succeeded[d.name+" "+what] {
-				t.Errorf("no login with a %s of %s has succeeded, so this shows nothing of it", what, d.name)
+				t.Errorf("got no login with a %s of %s, want one, or else the test shows nothing about it", what, d.name)
 			}
 		}
 	}
@@ -139,10 +139,10 @@ func callerOf(t *testing.T, text, name, secret string) (access.Caller, bool) {
 	}
 	bearer, err := h.accounts.Current(t.Context(), id)
 	if err != nil || bearer.ID() != who.ID() || bearer.Admin != who.Admin {
-		t.Errorf("%s: got %s by Basic and %s, %v by the token", text, who.ID(), bearer.ID(), err)
+		t.Errorf("%s: got %s by the token, error %v; want %s as by Basic", text, bearer.ID(), err, who.ID())
 	}
 	if _, isToken := accesstoken.Parse(secret); isToken != (who.Token != "") {
-		t.Errorf("%s: got the access token %q", text, who.Token)
+		t.Errorf("%s: got the access token %q, want one only if the secret is one", text, who.Token)
 	}
 	return who, true
 }

@@ -32,11 +32,11 @@ func TestDirectoryOutage(t *testing.T) {
 	} {
 		a.expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10").has(t, "WWW-Authenticate", "")
 		if _, message := a.problem(); strings.Contains(message, "away") {
-			t.Errorf("the client is told %q", message)
+			t.Errorf("got the message %q, want none of the directory's error", message)
 		}
 	}
 	if !strings.Contains(s.logs(), "the directory is away") {
-		t.Error("the log does not tell")
+		t.Error("the log lacks \"the directory is away\"")
 	}
 	// Who is nobody needs no directory.
 	s.get(manifestPath("open", "alpine", "3.20"), bearer(s.get(auth).tokens().Token)).expect(t, http.StatusOK, "")
@@ -54,13 +54,13 @@ func TestDirectoryOrder(t *testing.T) {
 		elsewhereAsked.Store(0)
 		a := s.get("/jwt/auth", form(loginForm(name, password)))
 		if a.StatusCode != status || elsewhereAsked.Load() != asked {
-			t.Errorf("%s: %d, and the second directory was asked %d times", name, a.StatusCode, elsewhereAsked.Load())
+			t.Errorf("%s: got %d and %d questions to the second directory, want %d and %d", name, a.StatusCode, elsewhereAsked.Load(), status, asked)
 		}
 	}
 	login("alice", passwordOf("alice"), 200, 0)
 	login("alice", passwordOf("elsewhere"), 401, 1) // nobody is asked about there, not another alice
 	if heard := elsewhereHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") || strings.Contains(heard, passwordOf("elsewhere")) {
-		t.Errorf("the second directory has heard of %q", heard)
+		t.Errorf("the second directory got %q, want neither the name nor the password", heard)
 	}
 	login("zoe", passwordOf("elsewhere"), 200, 1)
 	login("zoe", "wrong", 401, 1)

@@ -46,7 +46,7 @@ func TestDocumentationExamplesAreValid(t *testing.T) {
 		for _, example := range caddyfilesIn(pages[name]) {
 			examples[filepath.Base(name)]++
 			if err := adaptExample(example); err != "" {
-				t.Errorf("%s: %s\n%s", name, err, example)
+				t.Errorf("%s: got error %s, want none\n%s", name, err, example)
 			}
 		}
 	}
@@ -140,7 +140,7 @@ func TestConfigurationPageHasEveryLine(t *testing.T) {
 	} {
 		found := accepted.FindStringSubmatch(adaptError(":80 {\ndependency_proxy {\n" + lines + "\n}\n}\n"))
 		if found == nil {
-			t.Errorf("%s: the error about an unknown line does not list the known ones", block)
+			t.Errorf("%s: got no list of lines in the error about an unknown line, want one", block)
 			continue
 		}
 		_, section, ok := strings.Cut(page, "\n"+block+"\n")

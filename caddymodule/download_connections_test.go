@@ -48,19 +48,19 @@ func TestLargeBlobIsDownloadedInRanges(t *testing.T) {
 			for range 2 { // the second time from the store
 				a := s.get(blobPath("acme", "alpine", string(d)), as("alice")).expect(t, http.StatusOK, "")
 				if a.err != nil || digest.FromBytes(a.body) != d {
-					t.Fatalf("%d bytes, %v", len(a.body), a.err)
+					t.Fatalf("got %d bytes, error %v; want the blob of %d bytes", len(a.body), a.err, largeSize)
 				}
 			}
 			counts, ranges := up.Counts(), up.Ranges()
 			if row.once && counts.BlobBytes != largeSize || counts.BlobBytes < largeSize {
-				t.Errorf("%d bytes were sent: %q", counts.BlobBytes, ranges)
+				t.Errorf("got %d bytes from upstream for the ranges %q, want %d, or more if repeated", counts.BlobBytes, ranges, largeSize)
 			}
 			if row.ranges != nil && len(ranges) != len(row.ranges) {
-				t.Fatalf("asked for %q", ranges)
+				t.Fatalf("got requests of the ranges %q, want %q", ranges, row.ranges)
 			}
 			for i, want := range row.ranges {
 				if want != "*" && ranges[i] != want {
-					t.Errorf("asked for %q instead of %q", ranges, row.ranges)
+					t.Errorf("got requests of the ranges %q, want %q", ranges, row.ranges)
 				}
 			}
 		})
@@ -77,10 +77,10 @@ func TestMismatchedRangeBreaksTransfer(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
 	up.FaultRanges(registrytest.RangesShifted, 1)
 	if a := s.get(blobPath("acme", "alpine", string(d)), as("alice")); a.err == nil {
-		t.Errorf("%d bytes without an error", len(a.body))
+		t.Errorf("got %d bytes without an error, want a broken transfer", len(a.body))
 	}
 	if a := s.get(blobPath("acme", "alpine", string(d)), as("alice")); a.err != nil || digest.FromBytes(a.body) != d {
-		t.Errorf("%d bytes, %v", len(a.body), a.err)
+		t.Errorf("got %d bytes, error %v; want the blob of %d bytes", len(a.body), a.err, largeSize)
 	}
 }
 
@@ -101,7 +101,7 @@ func TestFinishAbandoned(t *testing.T) {
 	release()
 	s.awaitStored(string(d))
 	if logs := s.logs(); !strings.Contains(logs, "the last reader of a fetch under way has left") || !strings.Contains(logs, `"goes_on":true`) {
-		t.Error("the log does not tell")
+		t.Error("the log lacks the download that goes on")
 	}
 	for _, test := range []struct {
 		line string
@@ -110,7 +110,7 @@ func TestFinishAbandoned(t *testing.T) {
 		var f storage.Filesystem
 		d := caddyfile.NewTestDispenser("filesystem {\n" + test.line + "\n}")
 		if err := f.UnmarshalCaddyfile(d); err != nil || f.Limits().StopAbandoned != test.stop {
-			t.Errorf("%q: %+v, %v", test.line, f.Limits(), err)
+			t.Errorf("%q: got %+v, error %v; want StopAbandoned %v", test.line, f.Limits(), err, test.stop)
 		}
 	}
 }

@@ -32,7 +32,7 @@ func TestDownloadsPerGroupLimit(t *testing.T) {
 	for i := range 2 {
 		response := s.open(blobPath("red", "alpine", slow[i]), as("alice"))
 		if response.StatusCode != http.StatusOK {
-			t.Fatalf("download %d: %d", i, response.StatusCode)
+			t.Fatalf("download %d: got %d, want 200", i, response.StatusCode)
 		}
 		_ = response.Body.Close() // a download that its client has left counts on
 	}
@@ -40,23 +40,23 @@ func TestDownloadsPerGroupLimit(t *testing.T) {
 		a := s.get(blobPath("red", "alpine", slow[2]), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 		a.has(t, "Retry-After", "10")
 		if _, message := a.problem(); !strings.Contains(message, "too many downloads from docker.io") {
-			t.Errorf("the client is told %q", message)
+			t.Errorf("got the message %q, want \"too many downloads\" in it", message)
 		}
 	}
 	begin := time.Now()
 	pull(t, s, "blue", "alpine", "3.21", as("bob"))
 	if took := time.Since(begin); took > 20*time.Second {
-		t.Errorf("the other group's pull took %v", took)
+		t.Errorf("the pull of the other group took %v, want at most 20s", took)
 	}
 	s.awaitStored(string(small.Layers[0]))
 	// A subgroup that the configuration declares counts for itself.
 	if response := s.open(blobPath("red/own", "alpine", slow[3]), as("alice")); response.StatusCode != http.StatusOK {
-		t.Errorf("a declared subgroup: %d", response.StatusCode)
+		t.Errorf("a declared subgroup: got %d, want 200", response.StatusCode)
 	}
 	up.Reset()
 	s.get(blobPath("blue", "alpine", image.Layers[0]), as("bob")).expect(t, http.StatusOK, "")
 	if n := strings.Count(s.logs(), "too many downloads are under way; pulls"); n != 1 {
-		t.Errorf("the log says so %d times, want 1", n)
+		t.Errorf("got %d log lines about too many downloads, want 1", n)
 	}
 	release()
 	eventually(t, "the group may download again", func() bool {
@@ -106,7 +106,7 @@ func TestDownloadLimitsReload(t *testing.T) {
 		response := s.open(blobPath("red", "alpine", slow[i]), as("alice"))
 		_ = response.Body.Close()
 		if response.StatusCode != status {
-			t.Errorf("download %d: %d, want %d", i, response.StatusCode, status)
+			t.Errorf("download %d: got %d, want %d", i, response.StatusCode, status)
 		}
 	}
 	if err := load("max_per_group 2"); err != nil {
@@ -118,7 +118,7 @@ func TestDownloadLimitsReload(t *testing.T) {
 	ask(1, http.StatusOK)
 	ask(2, http.StatusServiceUnavailable)
 	if err := load("max 2\n max_per_group 3"); err == nil {
-		t.Error("a group may have more than all")
+		t.Error("got no error for a group with more downloads than the upstream, want one")
 	}
 	ask(2, http.StatusServiceUnavailable)
 	if err := load("max_per_group 3"); err != nil {
@@ -166,11 +166,11 @@ func TestClaimedSizeReservesNothing(t *testing.T) {
 		begin := time.Now()
 		response := s.open(blobPath("blue", "alpine", claim), as("bob"))
 		if took := time.Since(begin); response.ContentLength != claimed || took > 1900*time.Millisecond {
-			t.Errorf("%d bytes are announced after %v, want %d at once", response.ContentLength, took, claimed)
+			t.Errorf("got %d announced bytes after %v, want %d within 1.9s", response.ContentLength, took, claimed)
 		}
 		time.Sleep(500 * time.Millisecond)
 		if !s.isStored(red) {
-			t.Fatalf("a claim of %d bytes has taken what another group had stored", claimed)
+			t.Fatalf("a claim of %d bytes has evicted the content of another group, want it stored", claimed)
 		}
 		_ = response.Body.Close()
 	}

@@ -47,39 +47,39 @@ func TestExplain(t *testing.T) {
 		a := s.ask(http.MethodGet, adminExplainPull+"?"+url.Values{"as": {row.as}, "pull": {row.pull}}.Encode(), "")
 		var all admin.ExplanationList
 		if err := json.Unmarshal(a.body, &all); err != nil || len(all.Answers) != 1 {
-			t.Errorf("%s, %s: %d %s", row.as, row.pull, a.StatusCode, a.body)
+			t.Errorf("%s, %s: got %d %s, want one answer", row.as, row.pull, a.StatusCode, a.body)
 			continue
 		}
 		if got := summaryOf(all.Answers[0]); got != row.want {
-			t.Errorf("%s, %s:\n%s\ninstead of\n%s", row.as, row.pull, got, row.want)
+			t.Errorf("%s, %s: got\n%s\nwant\n%s", row.as, row.pull, got, row.want)
 		}
 		out, err := s.command("explain", "--as", row.as, "--pull", row.pull)
 		if (err == nil) != all.Answers[0].Allowed || err != nil && !strings.Contains(err.Error(), "status 3") {
-			t.Errorf("%s, %s: %v", row.as, row.pull, err)
+			t.Errorf("%s, %s: got error %v, want one with status 3 if and only if the pull is denied", row.as, row.pull, err)
 		}
 		for _, what := range []string{all.Answers[0].Rule, all.Answers[0].Group + ", ", all.Answers[0].Repository + " at "} {
 			if !strings.Contains(out, what) {
-				t.Errorf("%q is not in %s", what, out)
+				t.Errorf("the output lacks %q: %s", what, out)
 			}
 		}
 	}
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("upstream was asked %+v", counts)
+		t.Errorf("got requests %+v to upstream, want none", counts)
 	}
 	list := string(s.ask(http.MethodGet, adminTokens, "").body)
 	if strings.Contains(list, "last_used") {
-		t.Errorf("explaining has used a token: %s", list)
+		t.Errorf("got the tokens %s, want none marked as used", list)
 	}
 	s.load(append(lines, "private_groups off")...)
 	if out, err := s.command("explain", "--as", "alice", "--pull", "acme/x"); err == nil || !strings.Contains(out, "private groups are off") {
-		t.Errorf("%v, %s", err, out)
+		t.Errorf("got error %v and %s, want a denial with the rule", err, out)
 	}
 	// What cannot be told now is neither allowed nor denied.
 	s.load("directory elsewhere", private("acme", "zoe"), hub(up))
 	elsewhereAway.Store(true)
 	defer elsewhereAway.Store(false)
 	if a := s.ask(http.MethodGet, adminExplainPull+"?as=zoe&pull=acme/x", ""); a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.adminMessage(), "directory elsewhere") {
-		t.Errorf("%d %s", a.StatusCode, a.body)
+		t.Errorf("got %d %s, want 503 and the directory's name", a.StatusCode, a.body)
 	}
 }
 

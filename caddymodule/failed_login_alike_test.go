@@ -67,7 +67,7 @@ func TestHashModulePanics(t *testing.T) {
 		d.expect("an unknown name", d.login("nobody", "x", "192.0.2.1"), 503, time.Second)
 		leave, err := password.DefaultQueue.Enter(t.Context(), true)
 		if err != nil {
-			t.Fatalf("the turn of the panic is still taken: %v", err)
+			t.Fatalf("got error %v, want a place in the queue after the panic", err)
 		}
 		leave()
 	})
@@ -83,7 +83,7 @@ func TestDirectoryErrorIsRedacted(t *testing.T) {
 		d.expect("a login", d.login("ann", "hunter22", "192.0.2.1"), 503, time.Second)
 	})
 	if text := fmt.Sprint(logged.All()); logged.Len() != 1 || strings.Contains(text, "hunter22") {
-		t.Errorf("got the log lines %s", text)
+		t.Errorf("got the log lines %s, want one without the password", text)
 	}
 }
 
@@ -107,7 +107,7 @@ func TestConcurrentEqualLogins(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := d.gate.Throttle.Checking(); n != 0 {
-			t.Errorf("%d places are still taken", n)
+			t.Errorf("got %d places still taken, want none", n)
 		}
 	})
 }

@@ -39,13 +39,13 @@ func TestWrongLoginDuringOutage(t *testing.T) {
 				answers = append(answers, fmt.Sprintf("%d %v %s", a.StatusCode, a.Header, a.body))
 			}
 			if answers[0] != answers[1] {
-				t.Errorf("%s for an account, %s for none", answers[0], answers[1])
+				t.Errorf("got %s for an account, want %s as for an unknown name", answers[0], answers[1])
 			}
 		}
 	}
 	alike()
 	if got := s.auditLines(&seen); !slices.Equal(got, slices.Repeat([]string{"warn|login refused|alice|static||wrong password"}, 3)) {
-		t.Errorf("the audit log tells %q", got)
+		t.Errorf("got the audit lines %q, want 3 wrong passwords of alice", got)
 	}
 	for i := range 2 * (documentedAccountBurst + 5) {
 		name, i := []string{"alice", "nobody"}[i%2], i/2
@@ -54,7 +54,7 @@ func TestWrongLoginDuringOutage(t *testing.T) {
 			want = http.StatusTooManyRequests
 		}
 		if a := s.get(auth, basic(name, fmt.Sprint("guess", i)), forwardedFor(fmt.Sprint("198.51.100.", i))); a.StatusCode != want {
-			t.Errorf("%s, guess %d: %d instead of %d", name, i, a.StatusCode, want)
+			t.Errorf("%s, guess %d: got %d, want %d", name, i, a.StatusCode, want)
 		}
 	}
 	s.restart(users("alice"), "directory elsewhere", private("acme", "alice")) // forgets the guesses
@@ -107,10 +107,10 @@ func TestLDAPBehindStatic(t *testing.T) {
 				dns, filters := ask("alice", wrong)
 				dnsUnknown, filtersUnknown := ask("stranger", wrong)
 				if len(dns) != len(dnsUnknown) || len(filters) != len(filtersUnknown) || len(dns)+len(filters) == 0 {
-					t.Errorf("for an account: %q, %q; for none: %q, %q", dns, filters, dnsUnknown, filtersUnknown)
+					t.Errorf("got binds %q and searches %q for an account, want as many as for an unknown name: %q, %q", dns, filters, dnsUnknown, filtersUnknown)
 				}
 				if asked := fmt.Sprint(dns, filters); strings.Contains(asked, "alice") || !strings.Contains(asked, "nobody-") {
-					t.Errorf("the server was asked %s", asked)
+					t.Errorf("got the questions %s to the server, want an invented name", asked)
 				}
 			}
 		})

@@ -121,7 +121,7 @@ func TestFailedLoginCost(t *testing.T) {
 						t.Errorf("%s: the directories heard %q and %q, want one name each", name, first.heard, second.heard)
 					}
 					if name != "nobody" && slices.Contains(second.heard, name) {
-						t.Errorf("%s: the directory behind has heard of it", name)
+						t.Errorf("%s: got the name at the second directory, want an invented one", name)
 					}
 					if n := h.n.Load(); n > 1 || row.status == 401 && n != 1 {
 						t.Errorf("%s: got %d hashes, want 1", name, n)

@@ -33,7 +33,7 @@ func newForger(t *testing.T, s *site, good string) *forger {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(s.dir, "storage", keyPrefix, "*.json"))
 	if err != nil || len(files) != 1 {
-		t.Fatalf("keys: %v, %v", files, err)
+		t.Fatalf("got the key files %v, error %v; want one", files, err)
 	}
 	content, err := os.ReadFile(files[0])
 	if err != nil {
@@ -159,12 +159,12 @@ func TestForgedTokensAnsweredAlike(t *testing.T) {
 		want := s.get(path, bearer("x.y.z")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		for name, token := range k.forgeries(t, good) {
 			if a := s.get(path, bearer(token)); !sameAnswer(a, want) {
-				t.Errorf("%s: %s: %d %v %s instead of %v", path, name, a.StatusCode, a.Header, a.body, want.Header)
+				t.Errorf("%s: %s: got %d %v %s, want %d %v %s", path, name, a.StatusCode, a.Header, a.body, want.StatusCode, want.Header, want.body)
 			}
 		}
 	}
 	if now := up.Counts(); now != asked {
-		t.Errorf("upstream was asked: %+v and %+v", asked, now)
+		t.Errorf("got requests %+v to upstream, want %+v as before", now, asked)
 	}
 	// Nor do they buy anything at the token service.
 	refuse := s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y.z"}})).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -174,13 +174,13 @@ func TestForgedTokensAnsweredAlike(t *testing.T) {
 		}
 		a := s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}}))
 		if a.StatusCode != refuse.StatusCode || string(a.body) != string(refuse.body) {
-			t.Errorf("refresh: %s: %d %s", name, a.StatusCode, a.body)
+			t.Errorf("refresh: %s: got %d %s, want %d %s", name, a.StatusCode, a.body, refuse.StatusCode, refuse.body)
 		}
 	}
 	// So long a header does not reach any handler, so long a form is not read.
 	long := good + strings.Repeat("A", 200<<10)
 	if a := s.get("/v2/", bearer(long)); a.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-		t.Errorf("200 kB: %d", a.StatusCode)
+		t.Errorf("a header of 200 kB: got %d, want 431", a.StatusCode)
 	}
 	s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {long}})).expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	s.get("/v2/", bearer(good)).expect(t, http.StatusOK, "")
@@ -207,7 +207,7 @@ func TestWrongLoginsAnsweredAlike(t *testing.T) {
 		for _, login := range logins[1:] {
 			a := ask(login[0], login[1])
 			if !sameAnswer(a, want) {
-				t.Errorf("%s: %s with %.20q: %d %v %s", place, login[0], login[1], a.StatusCode, a.Header, a.body)
+				t.Errorf("%s: %s with %.20q: got %d %v %s, want %d %v %s", place, login[0], login[1], a.StatusCode, a.Header, a.body, want.StatusCode, want.Header, want.body)
 			}
 		}
 	}

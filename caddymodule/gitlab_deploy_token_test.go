@@ -45,7 +45,7 @@ func TestGitLabDeployTokenGuesses(t *testing.T) {
 		t.Errorf("got answers %v, want 15 times 401 and 85 times 503", status)
 	}
 	if asked := g.Asked("/jwt/auth") - before; asked > 20 {
-		t.Errorf("GitLab was shown %d logins, want at most 20", asked)
+		t.Errorf("got %d logins at GitLab, want at most 20", asked)
 	}
 	for range 30 {
 		s.get(auth, basic("known", secret("known")), forwardedFor(ci)).expect(t, http.StatusOK, "")
@@ -76,7 +76,7 @@ func TestGitLabDeployTokensAlike(t *testing.T) {
 		}
 	}
 	if g.Saw("gldt-carol") {
-		t.Error("GitLab was shown a password of an account of the configuration")
+		t.Error("GitLab got a password of an account of the configuration, want none")
 	}
 }
 
@@ -99,6 +99,6 @@ func TestGitLabDeployTokenFoundByGroup(t *testing.T) {
 	s.get(auth+"&scope=repository:acme"+infix+"alpine:pull", basic("ci", secret)).expect(t, http.StatusOK, "")
 	s.get(auth, basic("ci", secret)).expect(t, http.StatusOK, "") // it is known by now
 	if n := g.Asked("/api/v4/groups"); n < 1 {
-		t.Error("the list was not asked for")
+		t.Error("got no request of the list of groups, want one")
 	}
 }

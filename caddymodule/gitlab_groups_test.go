@@ -46,7 +46,7 @@ func TestGitLabMembersOnly(t *testing.T) {
 	}
 	s.expectPull("free", 200, nobody)
 	if n := g.Asked("/api") - asked; n != 0 {
-		t.Errorf("GitLab was asked %d times about groups that anonymous callers named", n)
+		t.Errorf("got %d questions to GitLab about groups that anonymous callers named, want none", n)
 	}
 }
 
@@ -77,7 +77,7 @@ func TestGitLabGroupPatterns(t *testing.T) {
 		s.expectPull(group, status[0], a)
 		s.expectPull(group, status[1], nobody)
 		if n := g.Asked("/api/v4/groups") - before; n > 0 && slices.Contains([]string{"team", "team/one/two", "inner", "none"}, group) {
-			t.Errorf("GitLab was asked %d times about %s", n, group)
+			t.Errorf("got %d questions to GitLab about %s, want none", n, group)
 		}
 	}
 	// Its owner at GitLab owns nothing in a declared group that GitLab has too.
@@ -128,7 +128,7 @@ func TestGitLabGroupQuestionsAreLimited(t *testing.T) {
 		}
 		most := questions + int(time.Since(start)/time.Second+1)*2
 		if asked := g.Asked("/api/v4/groups/{group}") - before; asked > most || asked+refused != 400 {
-			t.Errorf("%s: 400 invented groups made %d questions and %d refusals, want %d questions at most", name, asked, refused, most)
+			t.Errorf("%s: got %d questions and %d refusals for 400 invented groups, want at most %d questions and a refusal for each other group", name, asked, refused, most)
 		}
 	}
 	storm("anonymous", nobody, 30)
@@ -152,7 +152,7 @@ func TestGitLabPublicLoginWarning(t *testing.T) {
 		s := startWithAdmin(t, gitlabAt(t, g, "cache_for 1m", line), hub(up, login))
 		s.addSecrets(gitlabtest.ServiceToken)
 		if got := strings.Contains(s.logs(), "groups that are public in a directory: anybody can pull"); got != (line != "") {
-			t.Errorf("%q: the log warns: %v", line, got)
+			t.Errorf("%q: got a warning in the log: %v, want %v", line, got, line != "")
 		}
 		for group, text := range want {
 			out := s.commandOutput("explain", "--pull", group+"/alpine")

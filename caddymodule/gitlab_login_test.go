@@ -44,7 +44,7 @@ func TestGitLabLogins(t *testing.T) {
 		{"alice", "gldt-none-secret-that-must-not-leak", 401},
 	} {
 		if a := s.get("/jwt/auth", form(loginForm(row.name, row.secret))); a.StatusCode != row.status {
-			t.Errorf("%s with %s: %d instead of %d", row.name, row.secret, a.StatusCode, row.status)
+			t.Errorf("%s with %s: got %d, want %d", row.name, row.secret, a.StatusCode, row.status)
 		}
 	}
 	asked := g.Asked("/")
@@ -52,10 +52,10 @@ func TestGitLabLogins(t *testing.T) {
 		s.get(auth, basic("alice", password)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if n := g.Asked("/"); n != asked {
-		t.Errorf("GitLab was asked about passwords, %d times", n-asked)
+		t.Errorf("got %d questions to GitLab about passwords, want none", n-asked)
 	}
 	if g.Saw("password-that-must-not-leak") {
-		t.Error("a password was sent to GitLab")
+		t.Error("GitLab got a password, want none")
 	}
 	for _, reason := range []string{"lacks a required scope", "another user", "is blocked", "unknown account"} {
 		if !strings.Contains(s.logs(), reason) {
@@ -96,10 +96,10 @@ func TestGitLabDeployTokens(t *testing.T) {
 	s.get(auth, basic("unseen", secret("unseen"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.get(auth+"&scope="+url.QueryEscape("repository:acme/dependency_proxy/containers/alpine:pull"), basic("unseen", secret("unseen"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if n := g.Asked("/api/v4/groups/{group}/deploy_tokens") - asked; n != 157 {
-		t.Errorf("a deploy token of nowhere made %d questions, want one for each group, once, and one for the group that a request names", n)
+		t.Errorf("got %d questions about a deploy token of no visible group, want 157: one for each group, once, and one for the group that a request names", n)
 	}
 	if !strings.Contains(s.logs(), "no group with this deploy token") {
-		t.Error("the log does not say why")
+		t.Error("the log lacks \"no group with this deploy token\"")
 	}
 	// A user of that name is somebody else.
 	s.load(gitlabAt(t, g, "cache_for 1m", "members_only off"), private("team", "alice"), visible("tools", directory.Internal), "blocked alice")
@@ -109,7 +109,7 @@ func TestGitLabDeployTokens(t *testing.T) {
 	asked = g.Asked("/api/v4/groups")
 	s.get(auth+"&scope="+url.QueryEscape("repository:acme/sub/dependency_proxy/containers/alpine:pull"), basic("alice", secret("parent"))).expect(t, http.StatusOK, "")
 	if n := g.Asked("/api/v4/groups") - asked; n != 6 {
-		t.Errorf("GitLab was asked %d questions instead of two for each group and two about the token", n)
+		t.Errorf("got %d questions to GitLab, want 6: two for each group and two about the token", n)
 	}
 	// A token's maker chooses its user name, so that of another token is no proof.
 	g.Change(func() {
@@ -144,11 +144,11 @@ func TestGitLabSeveralInstances(t *testing.T) {
 	elsewhereAsked.Store(0)
 	s.get(auth, basic("alice", "corp-other-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if heard := elsewhereHeard.Load().(string); other.Asked("/") != asked || !strings.HasPrefix(heard, "nobody-") || strings.Contains(heard, "corp-other") {
-		t.Error("a token of one instance went on to another directory")
+		t.Error("another directory got a token with the prefix of the first instance, want it to stay there")
 	}
 	s.get(auth, basic("alice", "glpat-nobodys-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if other.Asked("/") != asked+1 || elsewhereAsked.Load() != 2 {
-		t.Error("a token that the first instance does not know was not tried at the next")
+		t.Errorf("got %d questions to the next instance and %d to the directory behind, want 1 and 2", other.Asked("/")-asked, elsewhereAsked.Load())
 	}
 	// Under a name of the configuration's nobody else's token gets in.
 	s.get(auth, basic("carol", alice)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -156,7 +156,7 @@ func TestGitLabSeveralInstances(t *testing.T) {
 	s.load(gitlabAt(t, g), gitlabAt(t, other, "name gitlab-2"))
 	s.get(auth, basic("alice", "glpat-nobodys-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if want := `"reason":"unknown account: directory gitlab: GitLab refuses the token; directory gitlab-2: GitLab refuses the token"`; !strings.Contains(s.logs(), want) {
-		t.Error("the log does not say why each directory refused")
+		t.Errorf("the log lacks %q", want)
 	}
 }
 

@@ -90,7 +90,7 @@ func TestGitLabGraceEnds(t *testing.T) {
 	}
 	s.get(auth, basic("alice", alice)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	if !strings.Contains(s.logs(), "asking GitLab for user 24: status 503") {
-		t.Error("the log does not say why")
+		t.Error("the log lacks the status of GitLab")
 	}
 }
 
@@ -126,10 +126,10 @@ func TestGitLabRedirects(t *testing.T) {
 		asked := g.Asked("/")
 		s.get(auth, basic("alice", alice)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 		if thief.Asked("/") != 0 || g.Asked("/") != asked+1 {
-			t.Errorf("%s: a redirect was followed", name)
+			t.Errorf("%s: got %d requests at the target and %d at GitLab, want none and 1", name, thief.Asked("/"), g.Asked("/")-asked)
 		}
 		if !strings.Contains(s.logs(), "it redirects") {
-			t.Error("the log does not say so")
+			t.Error("the log lacks the redirect")
 		}
 		s.stop()
 	}
@@ -145,7 +145,7 @@ func TestGitLabServiceToken(t *testing.T) {
 	s.addSecrets("glpat-old-service-token")
 	s.get(auth, basic("alice", alice)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	if !strings.Contains(s.logs(), "refuses the service token") {
-		t.Error("the log does not say so")
+		t.Error("the log lacks the refused service token")
 	}
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(gitlabtest.ServiceToken+"\n"), 0o600); err != nil {

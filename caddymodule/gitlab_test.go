@@ -28,12 +28,12 @@ func TestGitLabGroups(t *testing.T) {
 	// two memberships in each of four that are there and not public.
 	for path, times := range map[string]int{"/api/v4/users": 2, "/api/v4/personal_access_tokens/{id}": 2, "/api/v4/groups/{group}": 8 + 8, "/api/v4/groups/{group}/members": 8} {
 		if n := g.Asked(path); n != times {
-			t.Errorf("%s was asked %d times instead of %d", path, n, times)
+			t.Errorf("%s: got %d questions, want %d", path, n, times)
 		}
 	}
 	s.expectPull("acme", 200, basic("alice", alice))
 	if n := g.Asked("/api/v4/personal_access_tokens/self"); n != 2 {
-		t.Errorf("a login is not remembered: %d", n)
+		t.Errorf("got %d questions about a remembered login, want 2 as before", n)
 	}
 	for _, line := range []string{"", "members_only", "members_only on"} {
 		s.load(gitlabAt(t, g, line), "token {\n lifetime 5m\n}")

@@ -154,7 +154,7 @@ func TestGroupAtTwoGitLabs(t *testing.T) {
 	s := gitlabSite(t, first, gitlabAt(t, first, "members_only off"))
 	s.load(two()...)
 	if strings.Contains(s.logs(), "do not count") {
-		t.Error("the log tells of a group that is nobody's by the configuration")
+		t.Error("got a warning about a group that the configuration gives to nobody, want none")
 	}
 	for group, want := range map[string][3]int{"team": {404, 403, 403}, "team/sub": {403, 404, 404}, "hers": {404, 404, 404}} {
 		for i, who := range []requestOption{bob, eve, deploy} {
@@ -165,15 +165,15 @@ func TestGroupAtTwoGitLabs(t *testing.T) {
 	}
 	s.load(two("group team {\n quota 1GiB\n}\n")...)
 	if got := [3]int{pullStatus(s, "team", bob), pullStatus(s, "team", eve), pullStatus(s, "team", deploy)}; got != [3]int{404, 403, 403} {
-		t.Errorf("in team, which is declared and lists nobody: got %d", got)
+		t.Errorf("in team, which is declared and lists nobody: got %d, want [404 403 403]", got)
 	}
 	s.load(two("group team {\n members_from other\n}\n")...)
 	if got := [3]int{pullStatus(s, "team", bob), pullStatus(s, "team", eve), pullStatus(s, "team", deploy)}; got != [3]int{403, 404, 404} {
-		t.Errorf("in team, which takes the other one's: got %d", got)
+		t.Errorf("in team, which takes the members of the second instance: got %d, want [403 404 404]", got)
 	}
 	for directory, n := range map[string]int{"gitlab": 1, "other": 0} {
 		if got := strings.Count(s.logs(), `members_from in those where they should","directory":"`+directory+`","groups":["team"]`); got != n {
-			t.Errorf("the log tells %d times that members of %s do not count", got, directory)
+			t.Errorf("got %d log lines that members of %s do not count, want %d", got, directory, n)
 		}
 	}
 	s.load(two()...)

@@ -35,12 +35,12 @@ func TestDigestGrantsNoAccess(t *testing.T) {
 	up.Reset()
 	pull(t, s, "blue", "team/secret", "1", as("bob"))
 	if counts := up.Counts(); counts.BlobGet != 0 || counts.ManifestGet != 0 || counts.BlobBytes != 0 || counts.BlobHead != 2 || counts.ManifestHead != 1 {
-		t.Errorf("the second group costs %+v", counts)
+		t.Errorf("got requests %+v for the second group, want 2 HEADs of blobs and 1 of the manifest", counts)
 	}
 	up.Reset()
 	pull(t, s, "blue", "team/secret", "1", as("bob"))
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("and is asked about again: %+v", counts)
+		t.Errorf("got requests %+v for the next pull, want none", counts)
 	}
 }
 
@@ -112,18 +112,18 @@ func TestDownloadSharedBetweenGroups(t *testing.T) {
 	}
 	part := s.get(blobPath("blue", "team/secret", d), as("bob"), header("Range", "bytes=10-19")).expect(t, http.StatusPartialContent, "")
 	if string(part.body) != string(layer[10:20]) {
-		t.Error("a wrong part")
+		t.Errorf("got the range %q, want %q", part.body, layer[10:20])
 	}
 	release()
 	for _, r := range []*http.Response{first, second} {
 		if rest, err := io.ReadAll(r.Body); err != nil || string(rest) != string(layer[99_000:]) {
-			t.Errorf("%d bytes, %v", len(rest), err)
+			t.Errorf("got %d more bytes, error %v; want the rest of %d", len(rest), err, len(layer)-99_000)
 		}
 	}
 	answer{Response: second}.has(t, "Cache-Status", "dependency-proxy; fwd=miss; collapsed")
 	if counts := up.Counts(); counts.BlobGet != 2 || counts.BlobBytes != int64(len(layer)) {
 		// One GET was to see that there is nothing, as HEAD had said.
-		t.Errorf("upstream was asked %+v, want 2 GETs and the blob once", counts)
+		t.Errorf("got requests %+v, want 2 GETs and the blob once", counts)
 	}
 	s.awaitStored(string(d))
 }
@@ -151,7 +151,7 @@ func TestUnconfirmedContentIsRefused(t *testing.T) {
 			} {
 				a := s.get(path, as("alice"), change)
 				if a.StatusCode != row.status || a.Header.Get("Docker-Content-Digest") != "" {
-					t.Errorf("%s: %s %s: %d, %d bytes", name, a.Request.Method, path, a.StatusCode, len(a.body))
+					t.Errorf("%s: %s %s: got %d with %d bytes, want %d without a digest", name, a.Request.Method, path, a.StatusCode, len(a.body), row.status)
 				}
 			}
 		}
@@ -181,7 +181,7 @@ func TestUpstreamLoginsAreSeparate(t *testing.T) {
 	up.Reset()
 	pull(t, s, "red", "team/secret", "1", as("alice"))
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("the first login's links are lost: %+v", counts)
+		t.Errorf("got requests %+v for the first login, want none", counts)
 	}
 }
 

@@ -101,7 +101,7 @@ func TestGroupLimits(t *testing.T) {
 			s.get(manifestPath(row.group, row.image, row.tag), as(name)).expect(t, row.status, code)
 			s.head(manifestPath(row.group, row.image, row.tag), as(name)).expect(t, row.status, code)
 			if counts := up.Counts(); row.status == 403 && counts != (registrytest.Counts{}) {
-				t.Errorf("%v: upstream was asked: %+v", row, counts)
+				t.Errorf("%v: got requests %+v to upstream, want none", row, counts)
 			}
 		}
 	}
@@ -137,7 +137,7 @@ func TestGroupLimitsByResource(t *testing.T) {
 	// ns names the upstream: docker.io's team/app:beta is not allowed, ghcr.io's is denied by tag.
 	s.get(manifestPath("acme", "library/alpine", "3.20")+"?ns=ghcr.io", as("alice")).expect(t, http.StatusForbidden, "DENIED")
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("upstream was asked: %+v", counts)
+		t.Errorf("got requests %+v to upstream, want none", counts)
 	}
 	s.get(manifestPath("acme", "team/app/sub", "1")+"?ns=ghcr.io", as("alice")).expect(t, http.StatusOK, "")
 
@@ -157,25 +157,25 @@ func TestGroupLimitsDenial(t *testing.T) {
 	for who, detail := range map[string]string{"alice": `{"rule":"group acme: deny docker.io/*/evil"}`, "carol": `{"rule":"group acme: deny docker.io/*/evil"}`} {
 		a := s.get(path, as(who)).expect(t, http.StatusForbidden, "DENIED")
 		if _, message := a.problem(); !strings.Contains(message, "docker.io/library/evil:1 cannot be pulled through group acme/wide") || !strings.Contains(message, "the owner of group acme decides") {
-			t.Errorf("%s: the message is %q", who, message)
+			t.Errorf("%s: got the message %q, want the image, the group and who decides", who, message)
 		}
 		if !strings.Contains(string(a.body), detail) {
-			t.Errorf("%s: %s has no detail %s", who, a.body, detail)
+			t.Errorf("%s: got %s, want the detail %s", who, a.body, detail)
 		}
 	}
 	if logs := s.logs(); !strings.Contains(logs, `"reason":"group acme: deny docker.io/*/evil"`) {
-		t.Error("the audit log does not name the pattern")
+		t.Error("the audit log lacks the pattern")
 	}
 	anonymous := bearer(s.get(auth).tokens().Token)
 	if a := s.get(manifestPath("open", "team/app", "1"), anonymous).expect(t, http.StatusForbidden, "DENIED"); !strings.Contains(string(a.body), "the limits of group open exclude it") || !strings.Contains(string(a.body), `"detail":null`) {
-		t.Errorf("an anonymous caller of a public group reads %s", a.body)
+		t.Errorf("got %s for an anonymous caller of a public group, want the group's limits without a detail", a.body)
 	}
 	for _, who := range []requestOption{as("bob"), anonymous} {
 		want := s.get(manifestPath("nothere", "evil", "1"), who).expect(t, http.StatusForbidden, "DENIED")
 		for _, image := range []string{"evil", "alpine"} {
 			got := s.get(manifestPath("acme", image, "1"), who)
 			if strings.ReplaceAll(string(got.body), "acme", "nothere") != string(want.body) || got.StatusCode != want.StatusCode {
-				t.Errorf("an outsider reads %s, want %s", got.body, want.body)
+				t.Errorf("got %s for a caller without access, want %s", got.body, want.body)
 			}
 		}
 	}
@@ -190,10 +190,10 @@ func TestGroupLimitsOnPage(t *testing.T) {
 		t.Errorf("got %s, want %s", a.body, want)
 	}
 	if a := s.get("/acme/narrow/dependency_proxy", as("carol"), header("Accept", "text/html")); !strings.Contains(string(a.body), "<code>group acme: deny docker.io/*/evil ghcr.io/**:beta</code>") {
-		t.Errorf("the page is %s", a.body)
+		t.Errorf("got the page %s, want the limits on it", a.body)
 	}
 	if a := s.get("/free/dependency_proxy", as("carol")).expect(t, http.StatusOK, ""); strings.Contains(string(a.body), "limits") {
-		t.Errorf("a group without limits shows %s", a.body)
+		t.Errorf("got %s for a group without limits, want none", a.body)
 	}
 }
 
@@ -215,7 +215,7 @@ func TestGroupLimitsExplained(t *testing.T) {
 		a := s.ask(http.MethodGet, adminExplainPull+"?"+url.Values{"as": {row.as}, "pull": {row.pull}}.Encode(), "")
 		var all admin.ExplanationList
 		if err := json.Unmarshal(a.body, &all); err != nil || len(all.Answers) != 1 {
-			t.Fatalf("%s: %d %s", row.pull, a.StatusCode, a.body)
+			t.Fatalf("%s: got %d %s, want one answer", row.pull, a.StatusCode, a.body)
 		}
 		e := all.Answers[0]
 		verdict := map[bool]string{true: "true ", false: "false "}[e.Allowed]
@@ -224,9 +224,9 @@ func TestGroupLimitsExplained(t *testing.T) {
 		}
 	}
 	if out := s.mustCommand("explain", "--as", "alice", "--pull", "acme/alpine:1"); !strings.Contains(out, "limit:       group acme: allow docker.io/library/*\n") {
-		t.Errorf("the command prints %s", out)
+		t.Errorf("the command prints %s, want the limit", out)
 	}
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("upstream was asked: %+v", counts)
+		t.Errorf("got requests %+v to upstream, want none", counts)
 	}
 }

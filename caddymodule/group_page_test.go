@@ -40,17 +40,17 @@ func TestGroupPage(t *testing.T) {
 	for _, im := range page.Images {
 		names = append(names, im.Name)
 		if im.Since.IsZero() || strings.Contains(im.Name, "alpine") && im.Digest != string(image.Manifest) {
-			t.Errorf("%+v", im)
+			t.Errorf("got %+v, want an image with its time and digest", im)
 		}
 	}
 	slices.Sort(names)
 	prefix := infix
 	want := []string{"acme" + prefix + "alpine:3.20", "acme" + prefix + "second.example/tools/lint:v2", "acme/sub" + prefix + "team/app:1.0"}
 	if !slices.Equal(names, want) || page.Visibility != directory.Private || page.Prefix != s.host+"/acme/dependency_proxy/containers" || page.Usage == nil || page.Usage.Blobs != 3 || page.Usage.Bytes < 300 {
-		t.Errorf("%s", a.body)
+		t.Errorf("got %s, want the images %q and 3 blobs of a private group", a.body, want)
 	}
 	if err := json.Unmarshal(look("acme/sub").body, &page); err != nil || page.Usage.Quota != 1<<20 || page.Usage.Blobs != 1 {
-		t.Errorf("%v, %+v", err, page)
+		t.Errorf("got %+v, error %v; want 1 blob and the quota of 1 MiB", page, err)
 	}
 	html := look("acme", header("Accept", "text/html,*/*")).has(t, "Content-Type", "text/html; charset=utf-8")
 	for _, what := range []string{"docker login " + s.host, s.host + "/acme" + infix + "alpine:3.20", "private group", "docker.io, second.example", "in 3 blobs"} {
@@ -59,12 +59,12 @@ func TestGroupPage(t *testing.T) {
 		}
 	}
 	if policy := html.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'") {
-		t.Errorf("the policy is %q", policy)
+		t.Errorf("got the policy %q, want one that begins with default-src 'none'", policy)
 	}
 	// The names of another login's are not this one's to show.
 	s.load(users("alice", "bob", "carol"), acmeRoles, upstreamAt("docker.io", second.URL()))
 	if a := look("acme"); strings.Contains(string(a.body), "alpine") {
-		t.Errorf("%s", a.body)
+		t.Errorf("got %s, want no image of another login", a.body)
 	}
 }
 
@@ -90,25 +90,25 @@ func TestPurge(t *testing.T) {
 		up.Reset()
 		pullAll()
 		if counts := up.Counts(); counts.ManifestHead != want {
-			t.Errorf("upstream is asked about %d tags instead of %d: %+v", counts.ManifestHead, want, counts)
+			t.Errorf("got requests about %d tags, want %d: %+v", counts.ManifestHead, want, counts)
 		}
 	}
 	asks(0)
 	a := s.get(cache+"?image=alpine", method(http.MethodDelete), as("bob")).expect(t, http.StatusAccepted, "")
 	if string(a.body) != `{"purged":3}` { // manifest, config and layer
-		t.Errorf("%s", a.body)
+		t.Errorf("got %s, want 3 purged", a.body)
 	}
 	asks(1)
 	s.get(cache, method(http.MethodDelete), as("bob")).expect(t, http.StatusAccepted, "")
 	up.Reset()
 	s.get("/v2/acme"+infix+"alpine/tags/list", as("alice")).expect(t, http.StatusOK, "")
 	if up.Counts().Tags != 1 {
-		t.Error("the list of tags was not purged")
+		t.Errorf("got %d requests of the list of tags, want 1 after the purge", up.Counts().Tags)
 	}
 	asks(2)
 	s.get(cache+"?image=Alpine", method(http.MethodDelete), as("bob")).expect(t, http.StatusBadRequest, "NAME_INVALID")
 	if !strings.Contains(s.logs(), `"msg":"purged"`) {
-		t.Error("the log does not tell")
+		t.Error("the log lacks the purge")
 	}
 }
 
@@ -129,7 +129,7 @@ func TestPurgeFreesDisk(t *testing.T) {
 	up.Reset()
 	pull(t, s, "other", "alpine", "3.20", as("alice"))
 	if counts := up.Counts(); counts != (registrytest.Counts{}) || !s.isStored(shared.Layers[0]) {
-		t.Errorf("another group's have gone too: %+v", counts)
+		t.Errorf("got requests %+v by the other group, want none and its blob still stored", counts)
 	}
 }
 
@@ -156,10 +156,10 @@ func TestPurgeQuery(t *testing.T) {
 		}
 	}
 	if n := links(); n != before || before == 0 {
-		t.Errorf("%d links are left of %d", n, before)
+		t.Errorf("got %d links, want all %d still there", n, before)
 	}
 	if a := purge("?image=alpine", 202); bytes.Contains(a.body, []byte(`:0}`)) {
-		t.Errorf("an image is not purged: %s", a.body)
+		t.Errorf("got %s, want a purged image", a.body)
 	}
 	purge("", 202)
 }

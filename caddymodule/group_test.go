@@ -57,7 +57,7 @@ func TestGroupTokens(t *testing.T) {
 		CreatedBy       string `json:"created_by"`
 	}
 	if err := json.Unmarshal(made.body, &token); err != nil || token.Kind != "deploy" || token.CreatedBy != "static:carol" {
-		t.Fatalf("%v: %s", err, made.body)
+		t.Fatalf("got %s, error %v; want a deploy token created by static:carol", made.body, err)
 	}
 	s.addSecrets(token.Token)
 	pull := func(group string) answer {
@@ -67,10 +67,10 @@ func TestGroupTokens(t *testing.T) {
 	pull("other").expect(t, http.StatusForbidden, "DENIED")
 	s.get(path, basic("ci", token.Token)).expect(t, http.StatusForbidden, "DENIED") // it pulls and nothing else
 	if list := s.get(path, as("carol")).expect(t, http.StatusOK, ""); !strings.Contains(string(list.body), token.ID) || strings.Contains(string(list.body), token.Token) {
-		t.Errorf("the list is %s", list.body)
+		t.Errorf("got the list %s, want the ID and not the token", list.body)
 	}
 	if list := s.get("/other/dependency_proxy/tokens", as("alice")).expect(t, http.StatusOK, ""); strings.Contains(string(list.body), token.ID) {
-		t.Errorf("another owner sees %s", list.body)
+		t.Errorf("got the list %s for another owner, want no token of acme", list.body)
 	}
 	s.get("/other/dependency_proxy/tokens/"+token.ID, method(http.MethodDelete), as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	pull("acme").expect(t, http.StatusOK, "")
@@ -107,7 +107,7 @@ func TestGroupTokenCreatesNoMore(t *testing.T) {
 			Expires time.Time
 		}
 		if err := json.Unmarshal(a.body, &made); err != nil || time.Until(made.Expires) > 2*time.Hour {
-			t.Errorf("%v: %s", err, a.body)
+			t.Errorf("got %s, error %v; want a token for 2h at most", a.body, err)
 		}
 		s.addSecrets(made.Token)
 	}

@@ -105,7 +105,7 @@ func (s *site) mustCommand(args ...string) string {
 	s.t.Helper()
 	out, err := s.command(args...)
 	if err != nil {
-		s.t.Fatalf("%v: %v: %s", args, err, out)
+		s.t.Fatalf("%v: got error %v and %s, want no error", args, err, out)
 	}
 	return out
 }
@@ -118,7 +118,7 @@ func (s *site) createToken(args ...string) (secret, id string) {
 	secret = strings.TrimSuffix(stdout, "\n")
 	id, _ = accesstoken.Parse(secret)
 	if err != nil || id == "" || !strings.Contains(stderr, id) {
-		s.t.Fatalf("%v: %v: %q, %q", args, err, stdout, stderr)
+		s.t.Fatalf("%v: got error %v, %q and %q, want a token and its ID", args, err, stdout, stderr)
 	}
 	s.addSecrets(secret, secret[len(accesstoken.Prefix):])
 	return secret, id

@@ -138,7 +138,7 @@ func (s *site) token(name string) string {
 	s.t.Helper()
 	a := s.get("/jwt/auth?service=dependency_proxy", as(name))
 	if a.StatusCode != http.StatusOK {
-		s.t.Fatalf("login of %s: %d %s", name, a.StatusCode, a.body)
+		s.t.Fatalf("login of %s: got %d %s, want 200", name, a.StatusCode, a.body)
 	}
 	return a.tokens().Token
 }
@@ -147,13 +147,13 @@ func (s *site) token(name string) string {
 func (a answer) expect(t testing.TB, status int, code string) answer {
 	t.Helper()
 	if a.err != nil {
-		t.Errorf("%s %s: the body breaks off: %v", a.Request.Method, a.Request.URL, a.err)
+		t.Errorf("%s %s: got a body that breaks off: %v", a.Request.Method, a.Request.URL, a.err)
 	}
 	if a.StatusCode != status {
-		t.Errorf("%s %s: status %d instead of %d: %s", a.Request.Method, a.Request.URL, a.StatusCode, status, a.body)
+		t.Errorf("%s %s: got status %d, want %d: %s", a.Request.Method, a.Request.URL, a.StatusCode, status, a.body)
 	}
 	if a.Request.Method != http.MethodHead && a.code() != code {
-		t.Errorf("%s %s: code %q instead of %q: %.200s", a.Request.Method, a.Request.URL, a.code(), code, a.body)
+		t.Errorf("%s %s: got code %q, want %q: %.200s", a.Request.Method, a.Request.URL, a.code(), code, a.body)
 	}
 	return a
 }
@@ -162,7 +162,7 @@ func (a answer) expect(t testing.TB, status int, code string) answer {
 func (a answer) content(t testing.TB, want []byte) answer {
 	t.Helper()
 	if a.StatusCode != http.StatusOK || a.err != nil || string(a.body) != string(want) {
-		t.Errorf("%s: %d, %d bytes, %v instead of 200 and %d bytes: %.200s", a.Request.URL, a.StatusCode, len(a.body), a.err, len(want), a.body)
+		t.Errorf("%s: got %d with %d bytes, error %v; want 200 with %d bytes: %.200s", a.Request.URL, a.StatusCode, len(a.body), a.err, len(want), a.body)
 	}
 	return a
 }
@@ -172,7 +172,7 @@ func (a answer) content(t testing.TB, want []byte) answer {
 func (a answer) has(t testing.TB, name, want string) answer {
 	t.Helper()
 	if got := strings.Join(a.Header.Values(name), "\n"); got != want {
-		t.Errorf("%s %s: %s is %q instead of %q", a.Request.Method, a.Request.URL, name, got, want)
+		t.Errorf("%s %s: got %s %q, want %q", a.Request.Method, a.Request.URL, name, got, want)
 	}
 	return a
 }
@@ -183,7 +183,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("this does not happen: " + what)
+			t.Fatal("got no end after 20s, want this: " + what)
 		}
 	}
 }
@@ -216,14 +216,14 @@ func idToken(raw string) requestOption {
 func sameHeaders(t testing.TB, get, head answer) {
 	t.Helper()
 	if len(head.body) > 0 {
-		t.Errorf("HEAD %s has a body", head.Request.URL)
+		t.Errorf("HEAD %s: got a body of %d bytes, want none", head.Request.URL, len(head.body))
 	}
 	if get.StatusCode != head.StatusCode {
-		t.Errorf("%s: GET is %d, HEAD %d", get.Request.URL, get.StatusCode, head.StatusCode)
+		t.Errorf("%s: got status %d for HEAD, want %d as for GET", get.Request.URL, head.StatusCode, get.StatusCode)
 	}
 	for name := range allHeaders(get.Header, head.Header) {
 		if g, h := get.Header.Get(name), head.Header.Get(name); name != "Date" && g != h {
-			t.Errorf("%s: GET has %s %q, HEAD %q", get.Request.URL, name, g, h)
+			t.Errorf("%s: got %s %q for HEAD, want %q as for GET", get.Request.URL, name, h, g)
 		}
 	}
 }
@@ -241,7 +241,7 @@ func allHeaders(a, b http.Header) http.Header {
 func sameStatus(t *testing.T, get, head answer) {
 	t.Helper()
 	if head.StatusCode != get.StatusCode || len(head.body) != 0 {
-		t.Errorf("%s: GET is %d, HEAD %d with %d bytes", get.Request.URL, get.StatusCode, head.StatusCode, len(head.body))
+		t.Errorf("%s: got status %d and %d bytes for HEAD, want %d as for GET and none", get.Request.URL, head.StatusCode, len(head.body), get.StatusCode)
 	}
 }
 

@@ -18,12 +18,12 @@ func pull(t testing.TB, s *site, group, image, tag string, who requestOption) {
 	t.Helper()
 	m := s.get(manifestPath(group, image, tag), who).expect(t, http.StatusOK, "")
 	if d := digest.FromBytes(m.body); string(d) != m.Header.Get("Docker-Content-Digest") {
-		t.Errorf("the manifest of %s has the digest %s and not %s", image, d, m.Header.Get("Docker-Content-Digest"))
+		t.Errorf("manifest of %s: got content with the digest %s, want %s", image, d, m.Header.Get("Docker-Content-Digest"))
 	}
 	for _, d := range blobsIn(t, m.body) {
 		b := s.get(blobPath(group, image, d), who).expect(t, http.StatusOK, "")
 		if digest.FromBytes(b.body) != d {
-			t.Errorf("%d bytes are not %s", len(b.body), d)
+			t.Errorf("got %d bytes with the digest %s, want %s", len(b.body), digest.FromBytes(b.body), d)
 		}
 		s.awaitStored(string(d))
 	}
@@ -50,7 +50,7 @@ func expectRequests(t *testing.T, up *registrytest.Registry, what string, want r
 	got := up.Counts()
 	up.Reset()
 	if got.BlobBytes = 0; got != want {
-		t.Errorf("%s costs %+v instead of %+v", what, got, want)
+		t.Errorf("%s: got requests %+v, want %+v", what, got, want)
 	}
 }
 
@@ -80,7 +80,7 @@ func (s *site) expectBroken(path string, changes ...requestOption) {
 		return
 	}
 	if a := s.finish(response); !errors.Is(a.err, io.ErrUnexpectedEOF) || int64(len(a.body)) >= response.ContentLength {
-		s.t.Errorf("%s: %d, %d of %d bytes, %v", path, a.StatusCode, len(a.body), response.ContentLength, a.err)
+		s.t.Errorf("%s: got %d, %d of %d bytes, error %v; want a transfer that breaks off", path, a.StatusCode, len(a.body), response.ContentLength, a.err)
 	}
 }
 

@@ -105,7 +105,7 @@ func (s *site) awaitHandover(port uint64) {
 			return
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatal("the old configuration goes on listening")
+			s.t.Fatal("the former configuration still listens after 10s")
 		}
 	}
 }
@@ -170,7 +170,7 @@ func (s *site) stop() {
 		"upstream": len(registries.All()), "throttle": len(throttles.All()),
 	} {
 		if held != 0 {
-			s.t.Errorf("after Caddy has stopped, %d values of the pool %s are held, want none", held, name)
+			s.t.Errorf("pool %s: got %d values held after Caddy has stopped, want none", name, held)
 		}
 	}
 }
@@ -187,7 +187,7 @@ func runningHandler(t testing.TB) *Handler {
 			return h
 		}
 	}
-	t.Fatal("no handler is running")
+	t.Fatal("got no running handler, want one")
 	return nil
 }
 
@@ -237,11 +237,11 @@ func (s *site) checkLogs() {
 	logs := s.logs()
 	for _, secret := range s.secrets {
 		if i := strings.Index(logs, secret); i >= 0 {
-			s.t.Errorf("the log shows a secret: %.400s", logs[max(0, i-200):])
+			s.t.Errorf("got a secret in the log, want none: %.400s", logs[max(0, i-200):])
 		}
 	}
 	if found := upstreamToken.FindString(logs); found != "" {
-		s.t.Errorf("the log shows a token of upstream's: %s", found)
+		s.t.Errorf("got a token of an upstream in the log, want none: %s", found)
 	}
 }
 

@@ -73,7 +73,7 @@ func TestLDAPFloodSparesMembers(t *testing.T) {
 	before := asked.Load()
 	s.get("/v2/", bearer(token), forwardedFor("192.0.2.1")).expect(t, http.StatusOK, "")
 	if n := asked.Load() - before; n > 20 {
-		t.Errorf("the server was asked %d questions before the one of the member, want at most 20", n)
+		t.Errorf("got %d questions before the one of the member, want at most 20", n)
 	}
 	l.Set(func() { l.Fault = nil })
 }

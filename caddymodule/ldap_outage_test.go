@@ -39,7 +39,7 @@ func TestLDAPOutage(t *testing.T) {
 		s.load(append(lines, "blocked dave")...)
 	}
 	if n := strings.Count(s.logs(), "the LDAP server cannot be asked"); n == 0 || n > 4 {
-		t.Errorf("logged %d times that the server is away, want 1 to 4", n) // once for each configuration
+		t.Errorf("got %d log lines that the server is away, want 1 to 4", n) // once for each configuration
 	}
 	// Another grace, another memory: nothing is known by it.
 	s.load(l.Directory(ldapMap, "cache_for 1ns", "grace 1ms"), private("acme"))
@@ -50,7 +50,7 @@ func TestLDAPOutage(t *testing.T) {
 	s.get("/v2/", as("carol")).expect(t, http.StatusOK, "")
 	s.get("/v2/", basic("alice", "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if !strings.Contains(s.logs(), "answers again") {
-		t.Error("the log does not tell that it is back")
+		t.Error("the log lacks that the server is back")
 	}
 }
 
@@ -96,13 +96,13 @@ func TestLDAPFaults(t *testing.T) {
 			begin := time.Now()
 			s.get("/v2/", as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 			if took := time.Since(begin); took > 3*time.Second {
-				t.Errorf("it has taken %v", took)
+				t.Errorf("the login took %v, want at most 3s", took)
 			}
 			if !strings.Contains(s.logs(), row.log) {
 				t.Errorf("the log does not say %q", row.log)
 			}
 			if dns, _ := l.Heard(); strings.Contains(name, "another") && len(dns) > 0 {
-				t.Errorf("bound as %q", dns)
+				t.Errorf("got binds as %q, want none", dns)
 			}
 		})
 	}

@@ -39,7 +39,7 @@ func TestLDAPDirectory(t *testing.T) {
 	} {
 		for _, who := range []requestOption{bearer(tokens[row.name]), as(row.name)} {
 			if status := pullStatus(s, row.group, who); status != row.status {
-				t.Errorf("%s in %s: %d instead of %d", row.name, row.group, status, row.status)
+				t.Errorf("%s in %s: got %d, want %d", row.name, row.group, status, row.status)
 			}
 		}
 	}
@@ -49,7 +49,7 @@ func TestLDAPDirectory(t *testing.T) {
 
 	l.Group("platform", "bob") // alice leaves the group
 	if status := pullStatus(s, "acme", bearer(tokens["alice"])); status != http.StatusForbidden {
-		t.Errorf("alice has left, and gets %d", status)
+		t.Errorf("alice, who has left the group: got %d, want 403", status)
 	}
 	l.Remove("uid=bob," + ldaptest.People) // bob leaves
 	for _, who := range []requestOption{bearer(tokens["bob"]), as("bob")} {
@@ -81,11 +81,11 @@ func TestLDAPNames(t *testing.T) {
 		s.get("/v2/", basic(name, passwordOf("Zoe"))).expect(t, http.StatusOK, "")
 	}
 	if !strings.Contains(s.logs(), `"user_id":"Zoe"`) || strings.Contains(s.logs(), `"user_id":"zoe`) {
-		t.Error("the account is not called Zoe")
+		t.Error("the log lacks the user Zoe, or has one of another spelling")
 	}
 	for name, status := range map[string]int{"two": 503, "bad": 401, "twin": 401, "moved@example.com": 503} {
 		if a := s.get("/v2/", basic(name, "x")); a.StatusCode != status {
-			t.Errorf("%s: %d instead of %d", name, a.StatusCode, status)
+			t.Errorf("%s: got %d, want %d", name, a.StatusCode, status)
 		}
 	}
 	for _, message := range []string{"has 2 values of uid", "user_filter finds more than one entry", "finds it by both"} {
@@ -100,7 +100,7 @@ func TestLDAPNames(t *testing.T) {
 		s.get("/v2/", basic(name, passwordOf("alice"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		dns, filters := l.Heard()
 		if want := []string{"(|(uid=" + escaped + ")(mail=" + escaped + "))"}; !slices.Equal(filters, want) || slices.ContainsFunc(dns, func(dn string) bool { return dn != ldaptest.ServiceDN }) {
-			t.Errorf("%s: searched for %q instead of %q, bound as %q", name, filters, want, dns)
+			t.Errorf("%s: got searches %q and binds %q, want searches %q and binds of the service", name, filters, dns, want)
 		}
 	}
 	for _, bad := range []requestOption{
@@ -110,7 +110,7 @@ func TestLDAPNames(t *testing.T) {
 		s.get("/v2/", bad).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if dns, filters := l.Heard(); len(dns)+len(filters) > 0 {
-		t.Errorf("the server was asked %q, and to bind as %q", filters, dns)
+		t.Errorf("got searches %q and binds %q, want none", filters, dns)
 	}
 }
 
@@ -129,23 +129,23 @@ func TestLDAPWithoutServiceAccount(t *testing.T) {
 	token := s.token("alice")
 	for _, who := range []requestOption{bearer(token), as("alice"), basic("ALICE", passwordOf("alice"))} {
 		if status := pullStatus(s, "acme", who); status != http.StatusNotFound {
-			t.Errorf("alice gets %d", status)
+			t.Errorf("alice: got %d, want 404", status)
 		}
 	}
 	if status := pullStatus(s, "acme", as("bob")); status != http.StatusForbidden {
-		t.Errorf("bob gets %d", status)
+		t.Errorf("bob: got %d, want 403", status)
 	}
 	l.Group("platform") // the token knows no better, a login does
 	if status := pullStatus(s, "acme", bearer(token)); status != http.StatusNotFound {
-		t.Errorf("alice gets %d by her token", status)
+		t.Errorf("alice by her token: got %d, want 404", status)
 	}
 	if status := pullStatus(s, "acme", as("alice")); status != http.StatusForbidden {
-		t.Errorf("alice gets %d by her login", status)
+		t.Errorf("alice by her login: got %d, want 403", status)
 	}
 	// What a group is good for is the configuration's to say.
 	s.load(hub(up), directory(), private("acme"), private("tools"))
 	if status := pullStatus(s, "acme", bearer(token)); status != http.StatusForbidden {
-		t.Errorf("alice gets %d where her group is not mapped", status)
+		t.Errorf("alice, whose group is not mapped: got %d, want 403", status)
 	}
 	l.Heard()
 	for name, dn := range map[string]string{
@@ -154,14 +154,14 @@ func TestLDAPWithoutServiceAccount(t *testing.T) {
 	} {
 		s.get("/v2/", basic(name, passwordOf("alice"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		if dns, _ := l.Heard(); len(dns) != 1 || !ldaptest.SameDN(dns[0], dn) {
-			t.Errorf("%s: bound as %q instead of %q", name, dns, dn)
+			t.Errorf("%s: got binds as %q, want %q", name, dns, dn)
 		}
 	}
 	for _, bad := range []requestOption{basic("alice", ""), basic("alice", "\x00"), basic("", "x")} {
 		s.get("/v2/", bad).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if dns, _ := l.Heard(); len(dns) > 0 {
-		t.Errorf("bound as %q without a password", dns)
+		t.Errorf("got binds as %q without a password, want none", dns)
 	}
 	if len(l.Clear) > 0 {
 		t.Errorf("got operations %q without encryption, want none", l.Clear)
@@ -186,7 +186,7 @@ func TestLDAPLoginTime(t *testing.T) {
 			begin := time.Now()
 			s.get("/v2/", basic(name, fmt.Sprint("wrong", i))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			if took := time.Since(begin); took < price {
-				t.Errorf("%s is refused after %v already", name, took)
+				t.Errorf("%s: got a refusal after %v, want at least %v", name, took, price)
 			}
 		}
 	}
@@ -196,7 +196,7 @@ func TestLDAPLoginTime(t *testing.T) {
 		s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 	}
 	if dns, filters := l.Heard(); len(dns)+len(filters) > 0 {
-		t.Errorf("asked again: %q, %q", dns, filters)
+		t.Errorf("got binds %q and searches %q for a remembered login, want none", dns, filters)
 	}
 }
 

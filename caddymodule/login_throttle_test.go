@@ -38,11 +38,11 @@ func TestThrottledAddress(t *testing.T) {
 	} {
 		a.expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS").has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "")
 		if seconds, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || seconds < 1 || seconds > int(documentedAddressEvery/time.Second) {
-			t.Errorf("Retry-After: %q", a.Header.Get("Retry-After"))
+			t.Errorf("got Retry-After %q, want 1 to %d", a.Header.Get("Retry-After"), int(documentedAddressEvery/time.Second))
 		}
 	}
 	if n := elsewhereAsked.Load(); n != 0 {
-		t.Errorf("the directory was asked %d times", n)
+		t.Errorf("got %d questions to the directory, want none", n)
 	}
 	s.get("/v2/", bearer(token), forwardedFor("192.0.2.1")).expect(t, http.StatusOK, "")
 	s.get(auth, as("alice"), forwardedFor("192.0.2.1")).expect(t, http.StatusOK, "")
@@ -54,11 +54,11 @@ func TestThrottledAddress(t *testing.T) {
 		friend bool
 	}{{form, "192.0.2.5", 200, false}, {form, "192.0.2.5", 200, true}, {wrong("zoe", 90), "192.0.2.2", 401, true}, {wrong("zoe", 91), "192.0.2.3", 401, false}} {
 		if a := s.get("/jwt/auth", row.how, forwardedFor(row.from)); a.StatusCode != row.status || elsewhereFriendly.Load() != row.friend {
-			t.Errorf("from %s: %d, a friend: %t", row.from, a.StatusCode, elsewhereFriendly.Load())
+			t.Errorf("from %s: got %d, friendly %t; want %d, %t", row.from, a.StatusCode, elsewhereFriendly.Load(), row.status, row.friend)
 		}
 	}
 	if !strings.Contains(s.logs(), `"event":"throttled"`) {
-		t.Error("the log does not tell")
+		t.Error("the audit log lacks the throttled logins")
 	}
 }
 
@@ -81,7 +81,7 @@ func TestThrottledAccount(t *testing.T) {
 	for _, name := range []string{"bob", "nobody"} {
 		status := guess(documentedAccountBurst+10, func(int) string { return name })
 		if status[401] != documentedAccountBurst || status[429] != 10 {
-			t.Errorf("guesses at %s were answered %v", name, status)
+			t.Errorf("guesses at %s: got %v, want %d times 401 and 10 times 429", name, status, documentedAccountBurst)
 		}
 	}
 	s.get(auth, basic("bob", "wrong"), forwardedFor("192.0.2.2")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -93,7 +93,7 @@ func TestThrottledAccount(t *testing.T) {
 	s.load(lines...)
 	status := guess(2*documentedAddressBurst, func(i int) string { return fmt.Sprint("user", i) })
 	if status[401] != documentedAddressBurst || status[429] != documentedAddressBurst {
-		t.Errorf("guesses with a header for the address were answered %v", status)
+		t.Errorf("guesses with forged addresses: got %v, want %d times 401 and as many times 429", status, documentedAddressBurst)
 	}
 }
 
@@ -130,7 +130,7 @@ func TestFullHashQueue(t *testing.T) {
 	login("bob", "wrong", "198.51.100.2", 401)
 	login("bob", passwordOf("bob"), "198.51.100.2", 200)
 	if !strings.Contains(s.logs(), `"reason":"`+password.ErrBusy.Error()) {
-		t.Error("the log does not tell")
+		t.Error("the log lacks that the queue is full")
 	}
 }
 
@@ -162,7 +162,7 @@ func TestAbandonedLoginIsCounted(t *testing.T) {
 			r.SetBasicAuth([]string{"alice", "bob"}[i%2], fmt.Sprint("abandoned", i))
 			if response, err := client.Do(r); err == nil {
 				_ = response.Body.Close()
-				t.Errorf("an answer: %s", response.Status)
+				t.Errorf("got the answer %s to an abandoned login, want none", response.Status)
 			}
 		})
 	}()

@@ -119,7 +119,7 @@ func TestUnreadResponsesShareMemory(t *testing.T) {
 			before := heapInUse()
 			done := s.openUnread(clients, path, bearer(token))
 			if grown := heapInUse() - before; grown > most {
-				t.Errorf("the heap has grown by %d MiB, want %d at most", grown>>20, most>>20)
+				t.Errorf("got a heap that is %d MiB larger, want %d at most", grown>>20, most>>20)
 			}
 			done()
 		})
@@ -136,10 +136,10 @@ func TestUnreadColdManifest(t *testing.T) {
 	token, before := s.token("alice"), heapInUse()
 	done := s.openUnread(clients, manifestPath("acme", "large", string(d)), bearer(token))
 	if grown := heapInUse() - before; grown > most {
-		t.Errorf("the heap has grown by %d MiB, want %d at most", grown>>20, most>>20)
+		t.Errorf("got a heap that is %d MiB larger, want %d at most", grown>>20, most>>20)
 	}
 	if counts := up.Counts(); counts.ManifestGet != 1 {
-		t.Errorf("upstream was asked %+v, want one GET of the manifest", counts)
+		t.Errorf("got requests %+v, want one GET of the manifest", counts)
 	}
 	done()
 }
@@ -157,7 +157,7 @@ func TestLargeManifestIsSentAsFile(t *testing.T) {
 		copiedFile.Store(false)
 		s.get(manifestPath("acme", "large", reference), as("alice")).content(t, manifest).has(t, "Content-Type", v1.MediaTypeImageManifest).has(t, "Docker-Content-Digest", string(d)).has(t, "Content-Length", fmt.Sprint(len(manifest)))
 		if !copiedFile.Load() || copyChunk.Load() != sendChunk {
-			t.Errorf("%s: sent as a file: %v, in chunks of %d", reference, copiedFile.Load(), copyChunk.Load())
+			t.Errorf("%s: got a file %v in chunks of %d, want a file in chunks of %d", reference, copiedFile.Load(), copyChunk.Load(), sendChunk)
 		}
 	}
 	path := manifestPath("acme", "large", "1")
@@ -182,13 +182,13 @@ func TestChangedManifestIsRefetched(t *testing.T) {
 	}
 	s.get(manifestPath("acme", "large", "1"), as("alice")).content(t, manifest)
 	if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, manifest) {
-		t.Errorf("stored: %d bytes, %v", len(got), err)
+		t.Errorf("got %d stored bytes, error %v; want the manifest", len(got), err)
 	}
 	if counts := up.Counts(); counts.ManifestGet != 2 {
-		t.Errorf("upstream was asked %+v, want two GETs of the manifest", counts)
+		t.Errorf("got requests %+v, want two GETs of the manifest", counts)
 	}
 	if !strings.Contains(s.logs(), "stored blob was damaged and is dropped") {
-		t.Error("nothing is logged")
+		t.Error("the log lacks the damaged manifest")
 	}
 }
 
@@ -210,12 +210,12 @@ func TestTooManyLargeResponses(t *testing.T) {
 	}
 	refused := s.get(large, as("alice"))
 	if refused.StatusCode != http.StatusServiceUnavailable || refused.code() != "UNAVAILABLE" || refused.Header.Get("Retry-After") != "10" {
-		t.Errorf("got status %d, code %q, Retry-After %q", refused.StatusCode, refused.code(), refused.Header.Get("Retry-After"))
+		t.Errorf("got status %d, code %q, Retry-After %q; want 503, UNAVAILABLE and 10", refused.StatusCode, refused.code(), refused.Header.Get("Retry-After"))
 	}
 	s.get("/v2/acme"+infix+"small/tags/list", as("alice")).expect(t, http.StatusOK, "")
 	s.head(large, as("alice")).expect(t, http.StatusOK, "")
 	done()
 	if a := s.get(large, as("alice")); a.StatusCode != http.StatusOK || len(a.body) < 1<<20 {
-		t.Errorf("got status %d and %d bytes", a.StatusCode, len(a.body))
+		t.Errorf("got status %d and %d bytes, want 200 and the list", a.StatusCode, len(a.body))
 	}
 }

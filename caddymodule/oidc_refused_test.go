@@ -73,7 +73,7 @@ func TestOIDCRefused(t *testing.T) {
 		for _, a := range []answer{s.get(auth, idToken(c.raw), address), s.get("/jwt/auth", form(loginForm("ci", c.raw)), address)} {
 			a.expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			if _, message := a.problem(); message != "wrong user name or password" {
-				t.Errorf("%s: the client is told %q", name, message)
+				t.Errorf("%s: got the message %q, want that of a wrong password", name, message)
 			}
 		}
 		logs := s.logs()[known:]
@@ -81,14 +81,14 @@ func TestOIDCRefused(t *testing.T) {
 			t.Errorf("%s: the log does not contain %q: %.2000s", name, c.reason, logs)
 		}
 		if heard := elsewhereHeard.Load().(string); c.raw != "" && strings.Contains(heard, c.raw) || !strings.HasPrefix(heard, "nobody-") {
-			t.Errorf("%s: another directory has heard %q", name, heard)
+			t.Errorf("%s: another directory got %q, want neither the name nor the token", name, heard)
 		}
 	}
 	s.get(auth, idToken(good)).expect(t, http.StatusOK, "")
 	s.get(auth, idToken(issuer.Token(oidctest.Claim("aud", []string{"a", "registry.example.com"})))).expect(t, http.StatusOK, "")
 	s.get(auth, idToken(issuer.Token(headerField("kid", nil)))).expect(t, http.StatusOK, "") // there is but one
 	if asked := issuer.KeysAsked(); asked > 2 {
-		t.Errorf("the issuer was asked for its keys %d times", asked)
+		t.Errorf("got %d requests of the issuer's keys, want at most 2", asked)
 	}
 }
 
@@ -106,12 +106,12 @@ func TestOIDCOtherIssuer(t *testing.T) {
 		elsewhereAsked.Store(0)
 		s.get("/jwt/auth", form(loginForm("ci", raw))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		if elsewhereAsked.Load() != 1 {
-			t.Errorf("the next directory was asked %d times about %.100q", elsewhereAsked.Load(), raw)
+			t.Errorf("got %d questions to the next directory about %.100q, want 1", elsewhereAsked.Load(), raw)
 		}
 	}
 	s.get("/jwt/auth", form(loginForm("ci", passwordOf("elsewhere")))).expect(t, http.StatusOK, "")
 	if asked := issuer.KeysAsked(); asked != 0 {
-		t.Errorf("the issuer was asked for its keys %d times", asked)
+		t.Errorf("got %d requests of the issuer's keys, want none", asked)
 	}
 }
 

@@ -25,7 +25,7 @@ func TestOIDCDirectory(t *testing.T) {
 	raw := issuer.Token()
 	s.addSecrets(raw, base64.StdEncoding.EncodeToString([]byte("ci:"+raw)), strings.Split(raw, ".")[2])
 	if issuer.KeysAsked() != 0 {
-		t.Error("the issuer was asked before anybody logged in")
+		t.Error("got a request of the issuer's keys before the first login, want none")
 	}
 	posted := s.get("/jwt/auth", form(loginForm("whoever", raw))).expect(t, http.StatusOK, "").tokens()
 	offline := s.get(auth+"&offline_token=true", idToken(raw)).expect(t, http.StatusOK, "").tokens()
@@ -39,13 +39,13 @@ func TestOIDCDirectory(t *testing.T) {
 	}
 	payload, _ := base64.RawURLEncoding.DecodeString(strings.Split(posted.Token, ".")[1])
 	if text := string(payload); !strings.Contains(text, `\"ref\":\"refs/heads/main\"`) || strings.Contains(text, "f0c1") || strings.Contains(text, "team/platform") {
-		t.Errorf("the token holds other claims than those of rules: %s", text)
+		t.Errorf("got the token %s, want only claims of rules", text)
 	}
 	if logs := s.logs(); !strings.Contains(logs, `"user_id":"repo:acme/app:ref:refs/heads/main"`) {
-		t.Error("the access log does not tell who it was")
+		t.Error("the access log lacks the account")
 	}
 	if asked := issuer.KeysAsked(); asked != 1 {
-		t.Errorf("the issuer was asked for its keys %d times", asked)
+		t.Errorf("got %d requests of the issuer's keys, want 1", asked)
 	}
 }
 
@@ -91,7 +91,7 @@ func TestOIDCReload(t *testing.T) {
 		t.Helper()
 		for group, status := range map[string]int{"acme": acme, "other": other} {
 			if a := s.get(manifestPath(group, "alpine", "3.20"), bearer(token)); a.StatusCode != status {
-				t.Errorf("%s: %d instead of %d: %s", group, a.StatusCode, status, a.body)
+				t.Errorf("%s: got %d, want %d: %s", group, a.StatusCode, status, a.body)
 			}
 		}
 	}
@@ -117,7 +117,7 @@ func TestOIDCReload(t *testing.T) {
 		expect(step.acme, step.other)
 	}
 	if strings.Contains(s.logs(), "cannot verify") {
-		t.Error("the issuer was asked about a token of ours")
+		t.Error("got a question to the issuer about a token of this site, want none")
 	}
 }
 
@@ -167,7 +167,7 @@ func TestOIDCOutage(t *testing.T) {
 			t.Errorf("the log does not contain %q: %.1000s", reason, logs)
 		}
 		if strings.Contains(logs, strings.Repeat("page ", 60)) {
-			t.Error("the log holds the issuer's whole answer")
+			t.Error("got the whole response of the issuer in the log, want a part of it")
 		}
 	}
 	issuer.Fail(nil, nil)
@@ -194,6 +194,6 @@ func TestOIDCPrivateCA(t *testing.T) {
 	s.load(issuer.Directory("map repository_owner acme -> acme", "transport http {\n tls_trust_pool file "+ca+"\n}"), private("acme"))
 	s.get("/v2/", idToken(raw)).expect(t, http.StatusOK, "")
 	if !strings.Contains(s.logs(), `"account":"repo:acme/app:ref:refs/heads/main","directory":"oidc"`) {
-		t.Error("the log does not tell the account and its directory")
+		t.Error("the log lacks the account and its directory")
 	}
 }

@@ -27,10 +27,10 @@ func FuzzChallenge(f *testing.F) {
 		realm, rest, ok := strings.Cut(strings.TrimPrefix(challenge, `Bearer realm="`), `",service="dependency_proxy"`)
 		u, err := url.Parse(realm)
 		if !ok || rest != "" || err != nil || u.Scheme != "http" || u.Path != "/jwt/auth" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			t.Fatalf("%q: %s", authority, challenge)
+			t.Fatalf("%q: got %s, want a realm with a host and a port only", authority, challenge)
 		}
 		if u.Host != strings.ToLower(authority) {
-			t.Fatalf("%q becomes %q", authority, u.Host)
+			t.Fatalf("%q: got the host %q, want it in lower case", authority, u.Host)
 		}
 	})
 }

@@ -22,7 +22,7 @@ func TestRealmIsRequestedHost(t *testing.T) {
 		"[::1]:80": "http://[::1]:80/jwt/auth", "10.0.0.1": "http://10.0.0.1/jwt/auth", "a_b-c.d": "http://a_b-c.d/jwt/auth",
 	} {
 		if got := realmOf(s.get("/v2/", host(name)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")); got != realm {
-			t.Errorf("Host %s: realm %q", name, got)
+			t.Errorf("host %s: got realm %q, want %q", name, got, realm)
 		}
 		token := s.get(auth, as("alice"), host(name)).expect(t, http.StatusOK, "").tokens().Token
 		s.get("/v2/", bearer(token), host(name)).expect(t, http.StatusOK, "")
@@ -36,7 +36,7 @@ func TestRealmIsRequestedHost(t *testing.T) {
 			// Some of these are refused by the server before us.
 			a := s.get(path, host(name), as("alice"))
 			if a.StatusCode != http.StatusBadRequest || a.Header.Get("WWW-Authenticate") != "" || a.tokens().Token != "" {
-				t.Errorf("Host %q, %s: %d %v", name, path, a.StatusCode, a.Header)
+				t.Errorf("host %q, %s: got %d %v, want 400 without a challenge and a token", name, path, a.StatusCode, a.Header)
 			}
 		}
 	}
@@ -47,7 +47,7 @@ func TestRealmIsRequestedHost(t *testing.T) {
 func TestValidAuthority(t *testing.T) {
 	for _, name := range []string{"", "exämple", "[fe80::1%eth0]", "[fe80::1%25eth0]", "[10.0.0.1]", "a b", "a\nb", "a/b", "a?b", "a#b", "a\\b", "A", "::1", "a:+80"} {
 		if validAuthority(name) {
-			t.Errorf("%q is accepted", name)
+			t.Errorf("%q: got a valid authority, want an invalid one", name)
 		}
 	}
 }
@@ -68,14 +68,14 @@ func TestForwardedRealm(t *testing.T) {
 	lines := []string{users("alice"), private("acme", "alice")}
 	s.load(lines...)
 	if got := realmOf(s.get("/v2/", forwarded("https", "forged.example"))); got != s.url+"/jwt/auth" {
-		t.Errorf("anybody may say where the realm is: %q", got)
+		t.Errorf("headers of a client: got realm %q, want %q", got, s.url+"/jwt/auth")
 	}
 	s.get(auth, forwarded("https", "forged.example/"), as("alice")).expect(t, http.StatusOK, "")
 
 	s.globals = "servers {\n trusted_proxies static 192.0.2.0/24\n}"
 	s.load(lines...)
 	if got := realmOf(s.get("/v2/", forwarded("https", "forged.example"))); got != s.url+"/jwt/auth" {
-		t.Errorf("a proxy that is not trusted is believed: %q", got)
+		t.Errorf("headers of a proxy that is not trusted: got realm %q, want %q", got, s.url+"/jwt/auth")
 	}
 
 	s.globals = trustedProxies
@@ -92,14 +92,14 @@ func TestForwardedRealm(t *testing.T) {
 	} {
 		a := s.get("/v2/", forwarded(row[0], row[1])).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		if realmOf(a) != row[2] {
-			t.Errorf("%q: realm %q", row, realmOf(a))
+			t.Errorf("%q: got realm %q, want %q", row[:2], realmOf(a), row[2])
 		}
 		token := s.get(auth, forwarded(row[0], row[1]), as("alice")).expect(t, http.StatusOK, "").tokens().Token
 		s.get("/v2/", forwarded(row[0], row[1]), bearer(token)).expect(t, http.StatusOK, "")
 	}
 	_, message := s.get("/v2/", forwarded("https", "registry.example.com")).problem()
 	if !strings.HasSuffix(message, "docker login registry.example.com") {
-		t.Errorf("the client is told %q", message)
+		t.Errorf("got the message %q, want the forwarded host in it", message)
 	}
 	for _, name := range []string{"evil.example/x", `evil.example"`, "user@evil.example", "evil.example:x"} {
 		s.get("/v2/", forwarded("https", name)).expect(t, http.StatusBadRequest, "UNSUPPORTED").has(t, "WWW-Authenticate", "")

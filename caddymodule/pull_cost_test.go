@@ -82,7 +82,7 @@ func TestConcurrentPullsShareRequests(t *testing.T) {
 		if i%4 == 0 {
 			a := s.get(blobPath("acme", "alpine", image.Layers[0]), bearer(token), header("Range", "bytes=400000-400099"))
 			if a.StatusCode != http.StatusPartialContent || string(a.body) != string(layer[400_000:400_100]) {
-				t.Errorf("range: %d, %d bytes, %v", a.StatusCode, len(a.body), a.err)
+				t.Errorf("range: got %d with %d bytes, error %v; want 206 with 100 bytes", a.StatusCode, len(a.body), a.err)
 			}
 			return
 		}

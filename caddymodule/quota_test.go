@@ -40,12 +40,12 @@ func TestQuota(t *testing.T) {
 	for i, want := range []bool{true, false, true, true} {
 		for _, d := range append(images[i].Layers, images[i].Manifest, images[i].Config) {
 			if s.isStored(d) != want {
-				t.Errorf("%s of image %s is stored: %v", d, names[i], !want)
+				t.Errorf("%s of image %s: got stored %v, want %v", d, names[i], !want, want)
 			}
 		}
 	}
 	if !strings.Contains(s.logs(), "group was over its quota") {
-		t.Error("not a word in the log")
+		t.Error("the log lacks that the group was over its quota")
 	}
 	up.Reset()
 	pull(t, s, "other", "a", "1", as("bob"))
@@ -72,7 +72,7 @@ func TestHeadCountsAsUse(t *testing.T) {
 		}
 	}
 	if len(files) != 2*4 {
-		t.Fatalf("%d files", len(files))
+		t.Fatalf("got %d files, want 8", len(files))
 	}
 	for _, name := range files {
 		info, err := os.Stat(name)
@@ -89,7 +89,7 @@ func TestHeadCountsAsUse(t *testing.T) {
 	s.stop()
 	for _, name := range files {
 		if info, err := os.Stat(name); err != nil || time.Since(info.ModTime()) > time.Hour {
-			t.Errorf("%s was used %v ago, %v", name, time.Since(info.ModTime()), err)
+			t.Errorf("%s: got a use %v ago, error %v; want one within the hour", name, time.Since(info.ModTime()), err)
 		}
 	}
 }
@@ -135,10 +135,10 @@ func TestClaimIsNoUse(t *testing.T) {
 	}
 	for _, reference := range []string{"1", string(image.Manifest)} {
 		if !idle(manifestPath("blue", blueUpstream+"/x/y", reference), "bob") {
-			t.Errorf("%s: what an upstream only says to have counts as used", reference)
+			t.Errorf("%s: got a use by the claim of another upstream, want none", reference)
 		}
 		if idle(manifestPath("red", "team/secret", reference), "alice") {
-			t.Errorf("%s: what was asked for does not count as used", reference)
+			t.Errorf("%s: got no use by a request, want one", reference)
 		}
 	}
 }

@@ -53,10 +53,10 @@ func TestBlobRanges(t *testing.T) {
 			for _, temperature := range []string{"cold", "warm"} {
 				a := s.get(path, changes...)
 				if a.StatusCode != row.status || a.Header.Get("Content-Range") != row.contentRange {
-					t.Errorf("%s: %d %q instead of %d %q", temperature, a.StatusCode, a.Header.Get("Content-Range"), row.status, row.contentRange)
+					t.Errorf("%s: got %d %q, want %d %q", temperature, a.StatusCode, a.Header.Get("Content-Range"), row.status, row.contentRange)
 				}
 				if row.status < 300 && string(a.body) != string(layer[row.from:row.to]) {
-					t.Errorf("%s: %d bytes, not the right ones", temperature, len(a.body))
+					t.Errorf("%s: got %d bytes, want the %d bytes of the range", temperature, len(a.body), row.to-row.from)
 				}
 				if row.status != 416 && row.status != 412 {
 					a.has(t, "ETag", `"`+d+`"`).has(t, "Docker-Content-Digest", d).has(t, "Cache-Control", "no-transform")
@@ -64,7 +64,7 @@ func TestBlobRanges(t *testing.T) {
 				s.awaitStored(d) // also by a part: the fill is of the whole
 			}
 			if counts := up.Counts(); counts.BlobGet != 1 || counts.BlobHead != 0 {
-				t.Errorf("upstream was asked %+v", counts)
+				t.Errorf("got requests %+v, want one GET of the blob", counts)
 			}
 		})
 	}
@@ -91,7 +91,7 @@ func TestMultipleRanges(t *testing.T) {
 			}
 			got, err := io.ReadAll(part)
 			if err != nil || string(got) != string(want) || part.Header.Get("Content-Type") != "application/octet-stream" {
-				t.Errorf("part of %d bytes: %d bytes, %v, %v", len(want), len(got), part.Header, err)
+				t.Errorf("got a part of %d bytes with %v, error %v; want %d bytes of application/octet-stream", len(got), part.Header, err, len(want))
 			}
 		}
 	}
@@ -134,7 +134,7 @@ func TestRangeIsSentDuringStall(t *testing.T) {
 		for !strings.HasSuffix(seen, string(layer[99_000:99_900])) && len(seen) < 10_000 {
 			n, err := response.Body.Read(piece[:1])
 			if seen += string(piece[:n]); err != nil {
-				t.Fatalf("%s: after %d bytes: %v", asked, len(seen), err)
+				t.Fatalf("%s: got error %v after %d bytes, want the available part", asked, err, len(seen))
 			}
 		}
 		_ = response.Body.Close()

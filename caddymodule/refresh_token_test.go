@@ -81,7 +81,7 @@ func TestRefreshTokenLifetime(t *testing.T) {
 				}
 			}
 			if _, login, _ := tokenTimes(t, a.RefreshToken); time.Since(login) < refreshLifetime-time.Hour && name == "of long ago" {
-				t.Errorf("%s: the refresh token has forgotten its login: %s", name, login)
+				t.Errorf("%s: got a login at %s, want that of the first refresh token", name, login)
 			}
 			if issued, _, expires := tokenTimes(t, a.Token); a.ExpiresIn != int(expires.Sub(issued)/time.Second) {
 				t.Errorf("%s: got expires_in %d, want %s", name, a.ExpiresIn, expires.Sub(issued))
@@ -92,7 +92,7 @@ func TestRefreshTokenLifetime(t *testing.T) {
 	// As the password of nobody, for clients that find no POST, it is the same.
 	a := s.get(auth+"&offline_token=true", basic("", old)).expect(t, http.StatusOK, "").tokens()
 	if _, _, expires := tokenTimes(t, a.RefreshToken); expires.After(time.Now().Add(30 * time.Minute)) {
-		t.Errorf("got a refresh token until %s", expires)
+		t.Errorf("got a refresh token until %s, want one for 30 minutes at most", expires)
 	}
 	// One that does not tell its login, as older versions made them, is refused.
 	k := newForger(t, s, first)

@@ -43,10 +43,10 @@ func TestRefusalIsRemembered(t *testing.T) {
 					server.heard = nil
 					first := d.login(name, password, "192.0.2.1")
 					if len(server.heard) != want {
-						t.Errorf("%s: the directory was asked %d times, want %d", what, len(server.heard), want)
+						t.Errorf("%s: got %d questions to the directory, want %d", what, len(server.heard), want)
 					}
 					if row.says != nil && first.took != time.Second {
-						t.Errorf("%s: answered after %s, want 1s", what, first.took)
+						t.Errorf("%s: got an answer after %s, want 1s", what, first.took)
 					}
 				}
 				again := map[bool]int{true: 0, false: 1}[row.remembers]
@@ -74,7 +74,7 @@ func TestRefusalDuringOutage(t *testing.T) {
 		d.expect("when it is back", d.login("ann", "x", "192.0.2.1"), 401, time.Second)
 		d.expect("again", d.login("ann", "x", "192.0.2.1"), 401, time.Second)
 		if len(first.heard) != 2 {
-			t.Errorf("the first directory was asked %d times, want 2", len(first.heard))
+			t.Errorf("got %d questions to the first directory, want 2", len(first.heard))
 		}
 	})
 }
@@ -137,7 +137,7 @@ func TestRefusalSparesGitLab(t *testing.T) {
 		s.get(auth, basic("alice", alice+"x")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if n := g.Asked("/api/v4/personal_access_tokens/self"); n != 1 {
-		t.Errorf("GitLab was asked %d times about one wrong token, want 1", n)
+		t.Errorf("got %d questions to GitLab about one wrong token, want 1", n)
 	}
 }
 
@@ -171,6 +171,6 @@ func TestWrongTokenDuringGitLabOutage(t *testing.T) {
 		}
 	}
 	if g.Saw("glpat-carols-") || !g.Saw("glpat-nobodys-") {
-		t.Error("GitLab was shown a password of an account of the configuration, or none of others")
+		t.Error("GitLab got a password of an account of the configuration, or none of others")
 	}
 }

@@ -50,14 +50,14 @@ func TestReloadDuringPull(t *testing.T) {
 			for _, pull := range pulls {
 				rest, err := io.ReadAll(pull.Body)
 				if err != nil || string(rest) != string(layer[150_000:]) {
-					t.Errorf("%d bytes, %v", len(rest), err)
+					t.Errorf("got %d more bytes, error %v; want the rest of %d", len(rest), err, len(layer)-150_000)
 				}
 			}
 			s.awaitStored(string(d))
 			s.load(lines...)
 			s.get(blobPath("acme", "alpine", d), bearer(token)).content(t, layer).has(t, "Cache-Status", "dependency-proxy; hit")
 			if counts := up.Counts(); counts.BlobGet != 1 {
-				t.Errorf("upstream was asked %+v", counts)
+				t.Errorf("got requests %+v, want one GET of the blob", counts)
 			}
 		})
 	}
@@ -109,7 +109,7 @@ func TestInvalidReload(t *testing.T) {
 		}
 		err := s.tryLoad(bad...)
 		if err == nil || !strings.Contains(err.Error(), what) {
-			t.Errorf("%s: %v", what, err)
+			t.Errorf("got error %v, want %q", err, what)
 		}
 		s.cache = s.dir + "/cache"
 		s.get(manifestPath("acme", "alpine", "3.20"), bearer(token)).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
@@ -118,7 +118,7 @@ func TestInvalidReload(t *testing.T) {
 	s.finish(pull).content(t, random(1, 300_000))
 	s.awaitStored(string(image.Layers[0]))
 	if got := up.Counts(); got.BlobGet != 1 || got.ManifestGet != 1 || got.ManifestHead != 1 {
-		t.Errorf("upstream was asked %+v", got)
+		t.Errorf("got requests %+v, want one GET of the blob, and one HEAD and one GET of the manifest", got)
 	}
 }
 
@@ -144,7 +144,7 @@ func TestSitesShareCache(t *testing.T) {
 		here.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, layer)
 	})
 	if counts := up.Counts(); counts.BlobGet != 1 || counts.ManifestGet > 2 || counts.ManifestHead > 2 {
-		t.Errorf("upstream was asked %+v", counts)
+		t.Errorf("got requests %+v, want one GET of the blob and at most two HEADs and GETs of the manifest", counts)
 	}
 	s.awaitStored(string(image.Layers[0]))
 	// A token is good at the host that issued it.

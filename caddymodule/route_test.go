@@ -80,10 +80,10 @@ func TestMalformedPaths(t *testing.T) {
 		s.get(path, as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	}
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("upstream was asked: %+v", counts)
+		t.Errorf("got requests %+v to upstream, want none", counts)
 	}
 	if after := s.stored(); !slices.Equal(before, after) {
-		t.Errorf("the cache has become %q, was %q", after, before)
+		t.Errorf("got the cache files %q, want %q as before", after, before)
 	}
 }
 
@@ -153,12 +153,12 @@ func FuzzParseRoute(f *testing.F) {
 		rt, err := parseRoute(path)
 		if err != nil {
 			if err.status != http.StatusBadRequest || err.message == "" || err.code == "" {
-				t.Errorf("%q: %d %q %q", path, err.status, err.code, err.message)
+				t.Errorf("%q: got %d %q %q, want 400 with a code and a message", path, err.status, err.code, err.message)
 			}
 			return
 		}
 		if strings.HasPrefix(path, "/v2/") == (rt.kind == notOurs) && strings.HasPrefix(path, "/v2/") {
-			t.Errorf("%q is under /v2/ and not ours", path)
+			t.Errorf("%q: got a path for the next handler, want one of the registry", path)
 		}
 		switch rt.kind {
 		case manifestKind, blobKind, tagsKind, referrersKind:
@@ -166,15 +166,15 @@ func FuzzParseRoute(f *testing.F) {
 			return
 		}
 		if !reference.ValidRepository(rt.group) || !reference.ValidRepository(rt.image) || len(rt.name()) > maxName {
-			t.Errorf("%q: group %q, image %q", path, rt.group, rt.image)
+			t.Errorf("%q: got group %q and image %q, want valid names", path, rt.group, rt.image)
 		}
 		_, derr := reference.ParseDigest(string(rt.digest))
 		if named := rt.kind == manifestKind && reference.ValidTag(rt.tag) || derr == nil; named == (rt.kind == tagsKind) {
-			t.Errorf("%q: kind %d, tag %q, digest %q", path, rt.kind, rt.tag, rt.digest)
+			t.Errorf("%q: got kind %d, tag %q and digest %q, want a valid tag or digest unless it is a list of tags", path, rt.kind, rt.tag, rt.digest)
 		}
 		rest := strings.NewReplacer("%3A", "", "%3a", "").Replace(path)
 		if strings.Contains(rest, "%") || strings.Contains(path, "..") || strings.Contains(path, "//") || strings.ContainsRune(path, 0) {
-			t.Errorf("%q was understood as %+v", path, rt)
+			t.Errorf("%q: got the route %+v, want an error", path, rt)
 		}
 	})
 }

@@ -75,7 +75,7 @@ func TestSendfile(t *testing.T) {
 		chunkAfter.Store(0)
 		s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
 		if !copiedFile.Load() || copyChunk.Load() != chunks.used {
-			t.Errorf("%q: a file: %v, in chunks of %d", timeouts, copiedFile.Load(), copyChunk.Load())
+			t.Errorf("%q: got a file %v in chunks of %d, want a file in chunks of %d", timeouts, copiedFile.Load(), copyChunk.Load(), chunks.used)
 		}
 		eventually(t, "the chunks are as they were", func() bool { return chunkAfter.Load() == chunks.configured })
 		s.stop()
@@ -107,10 +107,10 @@ func TestRangeCopies(t *testing.T) {
 		copiedFile.Store(false)
 		a := s.get(path, as("alice"), header("Range", row.asked))
 		if a.StatusCode != http.StatusPartialContent || !bytes.Equal(a.body, row.want) {
-			t.Errorf("%s: %d with %d bytes", row.asked, a.StatusCode, len(a.body))
+			t.Errorf("%s: got %d with %d bytes, want 206 with %d bytes", row.asked, a.StatusCode, len(a.body), len(row.want))
 		}
 		if n := copies.Load(); n != row.copies || n > 0 && !copiedFile.Load() {
-			t.Errorf("%s: copied %d times, a file: %v", row.asked, n, copiedFile.Load())
+			t.Errorf("%s: got %d copies, a file %v; want %d, each of a file", row.asked, n, copiedFile.Load(), row.copies)
 		}
 		s.awaitStored(string(d))
 	}

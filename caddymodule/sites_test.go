@@ -40,7 +40,7 @@ func (s *site) explain(site ...string) []admin.Explanation {
 	}
 	var all admin.ExplanationList
 	if a := s.ask(http.MethodGet, path, ""); json.Unmarshal(a.body, &all) != nil || len(all.Answers) == 0 {
-		s.t.Fatalf("%d %s", a.StatusCode, a.body)
+		s.t.Fatalf("got %d %s, want an answer", a.StatusCode, a.body)
 	}
 	return all.Answers
 }
@@ -58,7 +58,7 @@ func TestSitesHaveOwnTokens(t *testing.T) {
 	s.get("/v2/", basic("", secret)).expect(t, http.StatusOK, "")
 	other.get("/v2/", basic("", secret)).expect(t, http.StatusOK, "")
 	if all := s.explain(); len(all) != 1 || fmt.Sprint(all[0].Sites) != "[ ]" {
-		t.Errorf("%+v", all)
+		t.Errorf("got %+v, want one answer for both sites", all)
 	}
 
 	// Two that differ need names; until then no token is good at either.
@@ -70,19 +70,19 @@ func TestSitesHaveOwnTokens(t *testing.T) {
 		here.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 	}
 	if out, err := s.command("token", "create", "--group", "acme"); err == nil || !strings.Contains(err.Error(), "give each site its own name") {
-		t.Errorf("%v, %s", err, out)
+		t.Errorf("got error %v and %s, want an error about names", err, out)
 	}
 	if !strings.Contains(s.logs(), "access tokens are off") {
-		t.Error("the log does not tell why")
+		t.Error("the log lacks \"access tokens are off\"")
 	}
 	if all := s.explain(); len(all) != 2 || all[0].Allowed == all[1].Allowed {
-		t.Errorf("%+v", all)
+		t.Errorf("got %+v, want two different answers", all)
 	}
 
 	s.after = second(append(different, "name two")...)
 	s.load(append(same, "name one")...)
 	if out, err := s.command("token", "create", "--group", "acme"); err == nil || !strings.Contains(err.Error(), "several sites") {
-		t.Errorf("%v, %s", err, out)
+		t.Errorf("got error %v and %s, want an error about several sites", err, out)
 	}
 	one, _ := s.createToken("--group", "acme", "--site", "one")
 	two, _ := s.createToken("--account", "bob", "--site", "two")
@@ -92,10 +92,10 @@ func TestSitesHaveOwnTokens(t *testing.T) {
 	other.get("/v2/", basic("", one)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	other.get("/v2/", basic("", two)).expect(t, http.StatusOK, "")
 	if all := s.explain("two"); len(all) != 1 || all[0].Allowed || fmt.Sprint(all[0].Sites) != "[two]" {
-		t.Errorf("%+v", all)
+		t.Errorf("got %+v, want a denial at the site two", all)
 	}
 	if out := s.mustCommand("token", "list", "--site", "two"); !strings.Contains(out, "bob at two") || strings.Count(out, "\n") != 2 {
-		t.Errorf("%s", out)
+		t.Errorf("got %s, want the only token of the site two", out)
 	}
 }
 
@@ -110,18 +110,18 @@ func TestSitesReload(t *testing.T) {
 	s.after = ""
 	for range 2 {
 		if err := s.tryLoad(users("alice"), private("acme", "alice"), "upstream docker.io\n nonsense"); err == nil {
-			t.Error("nonsense is accepted")
+			t.Error("got no error for an unknown line, want one")
 		}
 		if err := s.tryLoad(users("alice"), private("acme", "alice"), "upstream docker.io {\n realm_hosts https://x/\n}"); err == nil {
-			t.Error("nonsense is accepted")
+			t.Error("got no error for an invalid realm host, want one")
 		}
 		if all := s.explain(); len(all) != 2 {
-			t.Errorf("%+v", all)
+			t.Errorf("got %+v, want answers of two sites", all)
 		}
 	}
 	s.mustCommand("token", "revoke", id)
 	s.load(append(same, "name one")...)
 	if all := s.explain(); len(all) != 1 || fmt.Sprint(all[0].Sites) != "[one]" {
-		t.Errorf("%+v", all)
+		t.Errorf("got %+v, want the answer of the site one", all)
 	}
 }

@@ -72,7 +72,7 @@ func TestHashModule(t *testing.T) {
 		s.get("/v2/", basic(name, "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if n := hexCompared.Load(); n != 4 {
-		t.Errorf("the module compared %d times, want 4", n)
+		t.Errorf("got %d comparisons by the module, want 4", n)
 	}
 }
 
@@ -113,7 +113,7 @@ func TestUnknownNameCost(t *testing.T) {
 		name := fmt.Sprint("nobody", i)
 		first := feigned(name)
 		if again := feigned(name); again != first {
-			t.Fatalf("%s was compared with the module's hash %d times, then %d times", name, first, again)
+			t.Fatalf("%s: got %d comparisons by the module, want %d as at first", name, again, first)
 		}
 		other += first
 	}
@@ -149,7 +149,7 @@ func TestLongPasswords(t *testing.T) {
 		{"bob", long + "p", 200}, {"bob", long, 401}, {"bob", long + "pp", 401}, {"bob", long + "p", 200},
 	} {
 		if a := s.get("/jwt/auth", form(loginForm(row.name, row.password))); a.StatusCode != row.status {
-			t.Errorf("%s with %d bytes: %d instead of %d", row.name, len(row.password), a.StatusCode, row.status)
+			t.Errorf("%s with %d bytes: got %d, want %d", row.name, len(row.password), a.StatusCode, row.status)
 		}
 	}
 }
@@ -175,7 +175,7 @@ func TestHashesPerLogin(t *testing.T) {
 		hexCompared.Store(0)
 		_, err := a.Authenticate(t.Context(), directory.Login{Name: row.name, Password: row.password})
 		if !errors.Is(err, row.err) || hexCompared.Load() != row.hashes {
-			t.Errorf("%s with %.10q: %v after %d hashes, instead of %v after %d", row.name, row.password, err, hexCompared.Load(), row.err, row.hashes)
+			t.Errorf("%s with %.10q: got %v after %d hashes, want %v after %d", row.name, row.password, err, hexCompared.Load(), row.err, row.hashes)
 		}
 	}
 }

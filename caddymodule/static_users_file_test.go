@@ -26,11 +26,11 @@ func TestUsersFile(t *testing.T) {
 		begin := time.Now()
 		eventually(t, what, func() bool { return is(name, status) })
 		if took := time.Since(begin); took > time.Second {
-			t.Errorf("%s took %v", what, took)
+			t.Errorf("%s: took %v, want at most 1s", what, took)
 		}
 	}
 	if !is("alice", 200) || !is("bob", 200) || !is("carol", 200) || !is("dave", 401) {
-		t.Error("the accounts are not those of the file and the configuration")
+		t.Error("got other accounts, want those of the file and of the configuration")
 	}
 	token := s.token("alice")
 
@@ -46,7 +46,7 @@ func TestUsersFile(t *testing.T) {
 	become("alice is back", "alice", 200)
 	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
 	if !is("dave", 401) {
-		t.Error("dave is still there")
+		t.Error("got a login of dave, who is no longer in the file, want a refusal")
 	}
 
 	if err := os.Remove(file); err != nil { // gone
@@ -59,13 +59,13 @@ func TestUsersFile(t *testing.T) {
 		t.Errorf("a configuration with a lost file: got %v, want an error with the file", err)
 	}
 	if !is("alice", 200) {
-		t.Error("a failed reload has changed the accounts")
+		t.Error("got other accounts after a failed reload, want the same")
 	}
 	writeFile(t, file, usersText("dave"))
 	become("the file is back", "dave", 200)
 	s.load(append(lines, "blocked bob")...)
 	if !is("dave", 200) || !is("alice", 401) {
-		t.Error("after a reload the accounts are others")
+		t.Error("got other accounts after a reload, want those of the file that are not blocked")
 	}
 }
 

@@ -104,7 +104,7 @@ func TestClientTokenRequests(t *testing.T) {
 			}
 			checkTokenAnswer(t, what, a, q.offline && refresh)
 			if got := a.tokens().Scope; got != q.scope {
-				t.Errorf("%s: %q is granted instead of %q", what, got, q.scope)
+				t.Errorf("%s: got scope %q, want %q", what, got, q.scope)
 			}
 			token := bearer(a.tokens().Token)
 			s.get("/v2/", token).expect(t, http.StatusOK, "")
@@ -125,21 +125,21 @@ func checkTokenAnswer(t *testing.T, what string, a answer, refresh bool) {
 	a.expect(t, http.StatusOK, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store").has(t, "WWW-Authenticate", "")
 	var fields map[string]any
 	if err := json.Unmarshal(a.body, &fields); err != nil {
-		t.Fatalf("%s: %v", what, err)
+		t.Fatalf("%s: got error %v, want JSON: %.200s", what, err, a.body)
 	}
 	token, _ := fields["token"].(string)
 	if token == "" || fields["access_token"] != token {
-		t.Errorf("%s: token and access_token are %T and %T", what, fields["token"], fields["access_token"])
+		t.Errorf("%s: got token %T and access_token %T, want the same string", what, fields["token"], fields["access_token"])
 	}
 	if n, ok := fields["expires_in"].(float64); !ok || n < 60 || n != float64(int(n)) || strings.Contains(string(a.body), `"expires_in":"`) {
-		t.Errorf("%s: expires_in is %v", what, fields["expires_in"])
+		t.Errorf("%s: got expires_in %v, want an integer of at least 60", what, fields["expires_in"])
 	}
 	text, _ := fields["issued_at"].(string)
 	if at, err := time.Parse(time.RFC3339, text); err != nil || time.Since(at).Abs() > time.Minute {
-		t.Errorf("%s: issued_at is %v", what, fields["issued_at"])
+		t.Errorf("%s: got issued_at %v, want the present time", what, fields["issued_at"])
 	}
 	if _, ok := fields["refresh_token"]; ok != refresh {
-		t.Errorf("%s: refresh token: %t", what, ok)
+		t.Errorf("%s: got a refresh token: %t, want %t", what, ok, refresh)
 	}
 }
 
@@ -187,7 +187,7 @@ func TestClientPullSequences(t *testing.T) {
 		realm, rest, _ := strings.Cut(strings.TrimPrefix(challenge, `Bearer realm="`), `",service="`)
 		name, scope, _ := strings.Cut(strings.TrimSuffix(rest, `"`), `",scope="`)
 		if strings.Contains(challenge, "error=") || name != service || (scope == "") != (path == "/v2/") {
-			t.Fatalf("%s: %s", client, challenge)
+			t.Fatalf("%s: got the challenge %s, want the service, and a scope unless the path is /v2/", client, challenge)
 		}
 		token := s.get(strings.TrimPrefix(realm, s.url)+"?"+url.Values{"service": {name}, "scope": {scope}}.Encode(), as("alice")).tokens().Token
 		for _, step := range steps {

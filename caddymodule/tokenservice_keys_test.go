@@ -20,15 +20,15 @@ func TestPublicKeys(t *testing.T) {
 	a := s.get("/jwt/keys").expect(t, http.StatusOK, "").has(t, "Content-Type", "application/jwk-set+json")
 	var set struct{ Keys []map[string]string }
 	if err := json.Unmarshal(a.body, &set); err != nil || len(set.Keys) != 1 {
-		t.Fatalf("%v: %s", err, a.body)
+		t.Fatalf("got %s, error %v; want one key", a.body, err)
 	}
 	key := set.Keys[0]
 	if key["kty"] != "OKP" || key["crv"] != "Ed25519" || key["x"] == "" || key["d"] != "" {
-		t.Errorf("key: %v", key)
+		t.Errorf("got the key %v, want a public Ed25519 key", key)
 	}
 	head, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[0])
 	if err != nil || !strings.Contains(string(head), key["kid"]) {
-		t.Errorf("kid %q is not in %s", key["kid"], head)
+		t.Errorf("got the token header %s, error %v; want kid %q", head, err, key["kid"])
 	}
 	sameHeaders(t, a, s.head("/jwt/keys"))
 }
@@ -42,14 +42,14 @@ func TestKeysAreCreatedOnDemand(t *testing.T) {
 		t.Fatal(err)
 	}
 	if keys := s.keyFiles(); len(keys) > 0 {
-		t.Errorf("validating has made %v", keys)
+		t.Errorf("got the keys %v after validating, want none", keys)
 	}
 	s.load(lines...)
 	s.get("/jwt/keys").content(t, []byte(`{"keys":[]}`))
 	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 	s.get("/v2/", bearer("a.b.c")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if keys := s.keyFiles(); len(keys) > 0 {
-		t.Errorf("nobody has asked for a token, and there are %v", keys)
+		t.Errorf("got the keys %v before any token, want none", keys)
 	}
 	first := s.token("alice")
 	s.load(append(lines, "token {\n rotate 1d\n}")...)
@@ -58,7 +58,7 @@ func TestKeysAreCreatedOnDemand(t *testing.T) {
 	s.get("/v2/", bearer(first)).expect(t, http.StatusOK, "")
 	s.token("alice")
 	if keys := s.keyFiles(); len(keys) != 1 {
-		t.Errorf("keys: %v", keys)
+		t.Errorf("got the keys %v, want one", keys)
 	}
 }
 

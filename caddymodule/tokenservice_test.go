@@ -29,22 +29,22 @@ func TestTokenResponse(t *testing.T) {
 			t.Fatal(err)
 		}
 		if string(fields["expires_in"]) != "300" {
-			t.Errorf("expires_in is %s", fields["expires_in"])
+			t.Errorf("got expires_in %s, want 300", fields["expires_in"])
 		}
 		if string(fields["token"]) != string(fields["access_token"]) || strings.Count(string(fields["token"]), ".") != 2 {
-			t.Errorf("token and access_token: %d and %d bytes", len(fields["token"]), len(fields["access_token"]))
+			t.Errorf("got token and access_token of %d and %d bytes, want the same JWT", len(fields["token"]), len(fields["access_token"]))
 		}
 		if _, ok := fields["refresh_token"]; ok {
-			t.Error("a refresh token that is not enabled")
+			t.Error("got a refresh token, want none unless enabled")
 		}
 		at, err := time.Parse(time.RFC3339, a.tokens().IssuedAt)
 		if err != nil || time.Since(at) > time.Minute || time.Until(at) > 0 || at.Location() != time.UTC {
-			t.Errorf("issued_at %s: %v", fields["issued_at"], err)
+			t.Errorf("got issued_at %s, error %v; want the present time in UTC", fields["issued_at"], err)
 		}
 		s.get("/v2/", bearer(a.tokens().Token)).expect(t, http.StatusOK, "")
 	}
 	if p := post.tokens(); p.TokenType != "Bearer" || p.Scope != scope {
-		t.Errorf("by POST: type %q, scope %q", p.TokenType, p.Scope)
+		t.Errorf("by POST: got type %q and scope %q, want Bearer and %q", p.TokenType, p.Scope, scope)
 	}
 }
 
@@ -62,11 +62,11 @@ func TestTokenContainsIdentityOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	if claims["sub"] != "alice" || claims["aud"] != service || claims["iss"] != s.url {
-		t.Errorf("claims: %v", claims)
+		t.Errorf("got the claims %v, want sub alice, aud %s and iss %s", claims, service, s.url)
 	}
 	for _, word := range []string{"acme", "access", "pull", hash(passwordOf("alice")), passwordOf("alice")} {
 		if strings.Contains(string(payload), word) {
-			t.Errorf("the token tells %q: %s", word, payload)
+			t.Errorf("got %q in the token, want the identity only: %s", word, payload)
 		}
 	}
 }
@@ -83,7 +83,7 @@ func TestWrongLoginMessages(t *testing.T) {
 		} {
 			a.expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			if _, message := a.problem(); text != "" && message != text {
-				t.Errorf("%q: %q and %q", login, message, text)
+				t.Errorf("%q: got the message %q, want %q", login, message, text)
 			} else {
 				text = message
 			}
@@ -92,7 +92,7 @@ func TestWrongLoginMessages(t *testing.T) {
 		s.get("/jwt/auth", form(loginForm(login[0], login[1]))).has(t, "WWW-Authenticate", basicChallenge)
 	}
 	if !strings.Contains(s.logs(), "login refused") {
-		t.Error("the log does not tell of refused logins")
+		t.Error("the log lacks the refused logins")
 	}
 }
 
@@ -172,7 +172,7 @@ func TestScopes(t *testing.T) {
 		fields := loginForm("alice", passwordOf("alice"))
 		fields["scope"] = query["scope"]
 		if got := s.get("/jwt/auth", form(fields)).expect(t, http.StatusOK, "").tokens().Scope; got != granted {
-			t.Errorf("%q: %q is granted instead of %q", scopes, got, granted)
+			t.Errorf("%q: got scope %q, want %q", scopes, got, granted)
 		}
 	}
 }
@@ -193,7 +193,7 @@ func TestRefreshTokens(t *testing.T) {
 		"nobody's":              s.get(auth + "&offline_token=true"),
 	} {
 		if a.expect(t, http.StatusOK, ""); a.tokens().RefreshToken != "" {
-			t.Errorf("%s: a refresh token all the same", name)
+			t.Errorf("%s: got a refresh token, want none", name)
 		}
 	}
 	refreshForm := func(token string, more ...string) requestOption {
@@ -209,23 +209,23 @@ func TestRefreshTokens(t *testing.T) {
 		s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice"), "access_type", "offline"))),
 	} {
 		if last = a.tokens().RefreshToken; last == "" {
-			t.Fatalf("no refresh token: %.100s", a.body)
+			t.Fatalf("got %.100s, want a refresh token", a.body)
 		}
 		s.get("/v2/", bearer(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		s.get(manifestPath("acme", "alpine", "3.20"), bearer(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		fresh := s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusOK, "").tokens()
 		if fresh.RefreshToken != "" || fresh.Token == last {
-			t.Error("more than what was asked for")
+			t.Error("got a refresh token or the old token, want a new token only")
 		}
 		s.get(manifestPath("acme", "alpine", "3.20"), bearer(fresh.Token)).expect(t, http.StatusOK, "")
 		if s.get("/jwt/auth", refreshForm(last, "access_type", "offline")).tokens().RefreshToken == "" {
-			t.Error("no new refresh token")
+			t.Error("got no new refresh token, want one")
 		}
 	}
 	for name, token := range map[string]string{"an access token": s.token("alice"), "garbage": "x", "nothing": "", "cut": last[:len(last)-1]} {
 		a := s.get("/jwt/auth", refreshForm(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		if a.tokens().Token != "" {
-			t.Errorf("%s has bought a token", name)
+			t.Errorf("%s: got a token, want none", name)
 		}
 	}
 	s.get("/jwt/auth", refreshForm(last), host("other.example")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")

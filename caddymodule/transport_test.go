@@ -44,11 +44,11 @@ func TestGuardedTransport(t *testing.T) {
 			t.Errorf("%q: got %v, want %q", lines, err, want)
 		}
 		if want != "" && err != nil && !strings.Contains(err.Error(), "Caddyfile:") {
-			t.Errorf("%q: the error has no line: %v", lines, err)
+			t.Errorf("%q: got error %v, want one with a line of the Caddyfile", lines, err)
 		}
 		for _, whole := range []string{upstream + "allow_private\n" + block + "}", upstream + block + "allow_private\n}"} {
 			if err := s.validate(private("acme"), whole); err != nil {
-				t.Errorf("%q with allow_private: %v", lines, err)
+				t.Errorf("%q with allow_private: got error %v, want none", lines, err)
 			}
 		}
 	}
@@ -74,7 +74,7 @@ func TestGuardedH2C(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"), "upstream docker.io {\n endpoint "+server.URL+"\n transport http {\n versions h2c\n}\n}")
 	s.get(manifestPath("acme", "alpine", "1"), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	if n := asked.Load(); n != 0 || !strings.Contains(s.logs(), "not a public address") {
-		t.Errorf("the server was asked %d times", n)
+		t.Errorf("got %d requests at the server, want none and the reason in the log", n)
 	}
 }
 
@@ -86,7 +86,7 @@ func TestGuardedProxy(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestGuardedProxy$")
 		cmd.Env = append(os.Environ(), again+"=1", "HTTPS_PROXY=http://192.0.2.1:3128", "NO_PROXY=direct.example.com")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s", err, out)
+			t.Errorf("got error %v, want none:\n%s", err, out)
 		}
 		return
 	}
@@ -101,7 +101,7 @@ func TestGuardedProxy(t *testing.T) {
 		"allowed": block("registry.example.com", "allow_private", ""), "no proxy": block("registry.example.com", "", "network_proxy none"), "excepted": block("direct.example.com", "", ""),
 	} {
 		if err := s.validate(private("acme"), whole); err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got error %v, want none", name, err)
 		}
 	}
 	// A redirect elsewhere would be to a host that is not excepted.

@@ -29,11 +29,11 @@ func TestUpstreamPasswordSources(t *testing.T) {
 		lines := []string{users("alice"), private("acme", "alice"), hub(up, "credentials "+credentials)}
 		config, err := s.adapt(lines...)
 		if err != nil || strings.Contains(string(config), upstreamPassword) {
-			t.Errorf("%s: %v, or the password is in %s", credentials, err, config)
+			t.Errorf("%s: got error %v, want none and no password in %s", credentials, err, config)
 		}
 		for _, placeholder := range strings.Fields(credentials) {
 			if !strings.Contains(string(config), `"`+placeholder+`"`) {
-				t.Errorf("%s is not in %s", placeholder, config)
+				t.Errorf("the configuration lacks %s: %s", placeholder, config)
 			}
 		}
 		s.load(lines...)
@@ -56,7 +56,7 @@ func TestUpstreamPasswordSources(t *testing.T) {
 	} {
 		err := s.tryLoad(users("alice"), private("acme", "alice"), hub(up, "credentials "+credentials))
 		if err == nil || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), upstreamPassword) {
-			t.Errorf("%s: %v", credentials, err)
+			t.Errorf("%s: got error %v, want %q and no password", credentials, err, what)
 		}
 	}
 }
@@ -95,15 +95,15 @@ func TestRealmHosts(t *testing.T) {
 		s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
 	}
 	if asked.Load() != 0 {
-		t.Error("another host was given the login")
+		t.Errorf("got %d requests at a host that is not configured, want none", asked.Load())
 	}
 	if !strings.Contains(s.logs(), "add the host to realm_hosts") {
-		t.Error("the log does not tell what is missing")
+		t.Error("the log lacks the line to add")
 	}
 	s.load(lines("realm_hosts other.example " + name)...)
 	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
 	if asked.Load() != 1 {
-		t.Errorf("the token service was asked %d times", asked.Load())
+		t.Errorf("got %d requests at the token service, want 1", asked.Load())
 	}
 }
 
@@ -118,10 +118,10 @@ func TestPrivateAddresses(t *testing.T) {
 		s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	}
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("upstream was asked %+v", counts)
+		t.Errorf("got requests %+v, want none", counts)
 	}
 	if !strings.Contains(s.logs(), "allow_private") {
-		t.Error("the log does not tell what to write")
+		t.Error("the log lacks the line to add")
 	}
 	for _, line := range []string{"allow_private", "allow_private on\n transport http"} {
 		s.load(users("alice"), private("acme", "alice"), "upstream docker.io {\n endpoint "+up.URL()+"\n "+line+"\n}")

@@ -88,14 +88,14 @@ func TestUpstreamsDownloadSeparately(t *testing.T) {
 			begin := time.Now()
 			part := s.get(blobPath("red", "team/app", d), as("alice"), header("Range", "bytes=4096-8191")).expect(t, http.StatusPartialContent, "")
 			if !bytes.Equal(part.body, layer[4096:8192]) {
-				t.Errorf("the range is %.40q", part.body)
+				t.Errorf("got the range %.40q, want %.40q", part.body, layer[4096:8192])
 			}
 			s.get(blobPath("red", "team/app", d), as("alice")).content(t, layer).has(t, "Content-Length", strconv.Itoa(size))
 			if took := time.Since(begin); took > 10*time.Second {
-				t.Errorf("the pulls took %v", took)
+				t.Errorf("the pulls took %v, want at most 10s", took)
 			}
 			if counts := red.Counts(); counts.BlobGet != 1 {
-				t.Errorf("docker.io was asked %+v, want one GET", counts)
+				t.Errorf("got requests %+v to docker.io, want one GET", counts)
 			}
 			_ = first.Body.Close()
 		})
@@ -140,7 +140,7 @@ func TestUpstreamHeadGrantsNoAccess(t *testing.T) {
 	own := evil.PutImage("x/y", "2", random(1, 5000))
 	evil.PutImage("x/z", "2", random(1, 5000))
 	if own.Layers[0] != image.Layers[0] {
-		t.Fatal("the layers differ, so that the test proves nothing")
+		t.Fatal("got different layers, want equal ones, or else the test proves nothing")
 	}
 	evil.Reset()
 	pull(t, s, "blue", blueUpstream+"/x/y", "2", as("bob"))
@@ -154,7 +154,7 @@ func TestUpstreamHeadGrantsNoAccess(t *testing.T) {
 		}
 	}
 	if files != 3 {
-		t.Errorf("%d contents are stored, want each of 3 once", files)
+		t.Errorf("got %d stored blobs, want 3", files)
 	}
 }
 
@@ -181,7 +181,7 @@ func TestUpstreamAddressesAreSeparate(t *testing.T) {
 		blobPath("acme", "team/secret", image.Config), blobPath("acme", "team/secret", image.Layers[0]),
 	} {
 		if a := second.get(path, as("bob")); a.StatusCode != http.StatusNotFound && a.StatusCode != http.StatusBadGateway {
-			t.Errorf("%s: %d with %d bytes, want 404 or 502", path, a.StatusCode, len(a.body))
+			t.Errorf("%s: got %d with %d bytes, want 404 or 502", path, a.StatusCode, len(a.body))
 		}
 	}
 	s.get(manifestPath("acme", "team/secret", "1"), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
@@ -201,32 +201,32 @@ func TestUpstreamPlainRedirect(t *testing.T) {
 	release := up.StallBlobs(200_000)
 	cold := s.open(path, as("alice"), header("Range", "bytes=10-19"))
 	if cold.StatusCode != http.StatusOK {
-		t.Errorf("a range of what cannot be verified yet: %d, want the whole with 200", cold.StatusCode)
+		t.Errorf("a range of unverified content: got %d, want the whole with 200", cold.StatusCode)
 	}
 	if _, err := io.ReadFull(cold.Body, make([]byte, 100_000)); err != nil {
 		t.Fatal(err)
 	}
 	release()
 	if rest, err := io.ReadAll(cold.Body); err != nil || !bytes.Equal(rest, layer[100_000:]) {
-		t.Errorf("the rest of the whole is %d bytes, %v", len(rest), err)
+		t.Errorf("got %d more bytes, error %v; want the rest of %d", len(rest), err, len(layer)-100_000)
 	}
 	s.awaitStored(string(d))
 	part := s.get(path, as("alice"), header("Range", "bytes=10-19")).expect(t, http.StatusPartialContent, "")
 	if !bytes.Equal(part.body, layer[10:20]) {
-		t.Error("the range of what is stored is wrong")
+		t.Errorf("got the range %q, want %q", part.body, layer[10:20])
 	}
 	up.Reset()
 	// Neither a HEAD nor the header of a GET confirms it for another repository.
 	s.get(blobPath("blue", "team/other", d), as("bob")).content(t, layer)
 	if counts := up.Counts(); counts.BlobBytes != int64(len(layer)) {
-		t.Errorf("the second repository costs %+v, want a whole download", counts)
+		t.Errorf("got requests %+v for the second repository, want a whole download", counts)
 	}
 	s.head(blobPath("blue", "team/other", d), as("bob")).expect(t, http.StatusOK, "").has(t, "Content-Length", strconv.Itoa(len(layer)))
 	s.head(blobPath("blue", "team/app", d), as("bob")).expect(t, http.StatusOK, "").has(t, "Content-Length", strconv.Itoa(len(layer)))
 	up.Fail(registrytest.Failure{Op: registrytest.OpStorage, Status: http.StatusOK, Header: http.Header{"Content-Length": {"300000"}}, Body: strings.Repeat("x", 300_000)})
 	for _, verb := range []string{http.MethodHead, http.MethodGet} {
 		if a := s.get(blobPath("red", "team/other", d), as("alice"), method(verb)); a.StatusCode == http.StatusOK && a.err == nil {
-			t.Errorf("%s of what somebody on the way has written: 200 with %d bytes", verb, len(a.body))
+			t.Errorf("%s of forged content: got 200 with %d bytes, want an error", verb, len(a.body))
 		}
 	}
 }
@@ -256,16 +256,16 @@ func TestEndpointFingerprint(t *testing.T) {
 			name = row.shared
 		}
 		if other, ok := seen[endpoint]; ok && other != name {
-			t.Errorf("%s and %s share downloads", other, name)
+			t.Errorf("got the same endpoint for %s and %s, want different ones", other, name)
 		}
 		for known, other := range seen {
 			if other == name && known != endpoint {
-				t.Errorf("%s: downloads are not shared with another login", name)
+				t.Errorf("%s: got another endpoint with other credentials, want the same", name)
 			}
 		}
 		seen[endpoint] = name
 	}
 	if len(seen) != 5 {
-		t.Errorf("%d endpoints, want 5", len(seen))
+		t.Errorf("got %d endpoints, want 5", len(seen))
 	}
 }

@@ -91,7 +91,7 @@ func TestUpstreamOutages(t *testing.T) {
 			ageLists()
 			s.get(list, as("alice")).content(t, tags).has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
 			if n := asked(up.Counts()); n > 40 {
-				t.Errorf("upstream was asked %d times", n)
+				t.Errorf("got %d requests, want at most 40", n)
 			}
 
 			get := s.get(manifestPath("acme", "alpine", "other"), as("alice")).expect(t, row.manifest, row.code)
@@ -100,10 +100,10 @@ func TestUpstreamOutages(t *testing.T) {
 			s.get(blobPath("acme", "alpine", cold), as("alice")).expect(t, row.blob, row.blobCode).has(t, "Retry-After", row.wait).has(t, "WWW-Authenticate", "")
 			s.get("/v2/acme"+infix+"alpine/tags/list?n=1", as("alice")).expect(t, row.manifest, row.code)
 			if _, message := get.problem(); strings.Contains(message, "secret") || !strings.Contains(message, "docker.io") {
-				t.Errorf("the message is %q", message)
+				t.Errorf("got the message %q, want the upstream and no secret", message)
 			}
 			if row.manifest == http.StatusBadGateway && !strings.Contains(s.logs(), `"level":"warn"`) {
-				t.Error("no warning in the log")
+				t.Error("the log lacks a warning")
 			}
 			up.Heal()
 			s.get(blobPath("acme", "alpine", cold), as("alice")).content(t, random(2, 1000))
@@ -135,7 +135,7 @@ func TestStaleAnswerDuringStall(t *testing.T) {
 			as("alice")(request)
 			if response, err := client.Do(request); err == nil {
 				_ = response.Body.Close()
-				t.Errorf("an answer at once: %d", response.StatusCode)
+				t.Errorf("got status %d at once, want no answer", response.StatusCode)
 			}
 			return
 		}
@@ -143,11 +143,11 @@ func TestStaleAnswerDuringStall(t *testing.T) {
 		a := s.get(path, as("alice")).content(t, up.RawManifest("library/alpine", image.Manifest))
 		a.has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
 		if took := time.Since(begin); took > 10*time.Second {
-			t.Errorf("after %v", took)
+			t.Errorf("got an answer after %v, want one within 10s", took)
 		}
 	})
 	if counts := up.Counts(); counts.ManifestGet != 1 || counts.ManifestHead != 1 {
-		t.Errorf("upstream was asked %+v", counts) // those that hang count when they end
+		t.Errorf("got requests %+v, want one HEAD and one GET of the manifest", counts) // those that hang count when they end
 	}
 }
 
@@ -192,7 +192,7 @@ func TestWrongUpstreamCredentials(t *testing.T) {
 				s.get(path, as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE").has(t, "WWW-Authenticate", "")
 			}
 			if logs := s.logs(); !strings.Contains(logs, `"level":"warn"`) || !strings.Contains(logs, "rejected the configured credentials") {
-				t.Error("no warning in the log")
+				t.Error("the log lacks a warning about the credentials")
 			}
 		})
 	}

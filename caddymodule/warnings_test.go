@@ -15,7 +15,7 @@ import (
 func TestMemberWithoutAccountWarning(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice", "alcie"))
 	if logs := s.logs(); !strings.Contains(logs, "group member has no account") || !strings.Contains(logs, "alcie") || strings.Contains(logs, `"member":"alice"`) {
-		t.Error("no warning of a member without an account")
+		t.Error("the log lacks a warning about alcie, or has one about alice")
 	}
 	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
 }
@@ -49,10 +49,10 @@ func TestPublicLoginWarning(t *testing.T) {
 		s := startWithAdmin(t, append(row.lines, users("alice"))...)
 		logs, out := s.logs(), s.commandOutput("explain", "--pull", row.pull)
 		if got := strings.Contains(logs, mark); got != (row.holder != "") || row.holder != "" && !strings.Contains(logs, `"login_of":"`+row.holder+`"`) {
-			t.Errorf("%s: the log warns: %v, want login_of %q", name, got, row.holder)
+			t.Errorf("%s: got a warning in the log: %v, want one with login_of %q", name, got, row.holder)
 		}
 		if got := strings.Contains(out, "warning:     the group is public: "+mark+" the login of "+row.holder); got != (row.holder != "") {
-			t.Errorf("%s: explain prints %s", name, out)
+			t.Errorf("%s: explain prints %s, want a warning: %v", name, out, row.holder != "")
 		}
 		s.stop()
 	}
@@ -78,7 +78,7 @@ func TestProxyWarning(t *testing.T) {
 		s.globals = row.globals
 		s.load(lines...)
 		if got := warned() - before; got != 0 {
-			t.Errorf("%q: got %d warnings before any request", row.globals, got)
+			t.Errorf("%q: got %d warnings before any request, want none", row.globals, got)
 		}
 		for range 3 {
 			s.get("/v2/").expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -104,13 +104,13 @@ func TestMisspelledEntryWarning(t *testing.T) {
 	out, _ := s.command("explain", "--as", "ldap:alice", "--pull", "acme/alpine")
 	for _, entry := range []string{"ldap:Alice", "ldap:ALICE"} {
 		if n := strings.Count(s.logs(), `"entry":"`+entry+`","account":"ldap:alice"`); n != 1 {
-			t.Errorf("the log tells of %s %d times", entry, n)
+			t.Errorf("got %d log lines about %s, want 1", n, entry)
 		}
 		if !strings.Contains(out, "the configuration lists "+entry) {
-			t.Errorf("explain prints %q", out)
+			t.Errorf("explain prints %q, want the entry %s", out, entry)
 		}
 	}
 	if logs := s.logs(); strings.Contains(logs, `"entry":"ldap:bob"`) || strings.Contains(logs, `"entry":"static:alice"`) {
-		t.Error("the log tells of an entry that is as it should be, or of another directory")
+		t.Error("got a log line about a correct entry or another directory, want none")
 	}
 }
