@@ -63,7 +63,8 @@ func TestDeployToken(t *testing.T) {
 	if config := s.ask(http.MethodGet, "/config/", ""); strings.Contains(string(config.body), accesstoken.Prefix) {
 		t.Error("got a token in the configuration, want none")
 	}
-	// The owner's password is as good as ever, and a token is asked for only by its form.
+	// The owner's password is still accepted, because only its form makes a
+	// password a token.
 	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
 }
 
@@ -95,7 +96,7 @@ func TestPersonalTokenFollowsOwner(t *testing.T) {
 	}
 	both("as it is", map[string]int{"acme": 200, "acme/sub": 200, "two": 200})
 	check("limited", basic("x", limited), map[string]int{"acme": 403, "acme/sub": 200, "two": 200})
-	if a := s.get(manifestPath("acme", "alpine", "3.20"), basic("x", limited)); strings.Contains(string(a.body), "rule") || !strings.Contains(s.logs(), "token of other groups") { // it must not tell where else its owner is
+	if a := s.get(manifestPath("acme", "alpine", "3.20"), basic("x", limited)); strings.Contains(string(a.body), "rule") || !strings.Contains(s.logs(), "token of other groups") { // the answer must not reveal the owner's other groups
 		t.Errorf("got %s, want no rule in it and one in the log", a.body)
 	}
 	s.load(lines(users("alice", "bob"), "blocked alice")...)
@@ -136,9 +137,10 @@ func TestMalformedAccessTokens(t *testing.T) {
 	if elsewhereAsked.Load() != 0 {
 		t.Errorf("got %d questions to another directory, want none", elsewhereAsked.Load())
 	}
-	// People mistake one field for the other; the log must not show it.
+	// Users mistake one field for the other. The log must not contain the
+	// token.
 	s.get(auth, basic(secret, "x")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	// A token of ours is no JWT.
+	// An access token is not a JWT.
 	s.get("/v2/", bearer(secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
@@ -171,7 +173,7 @@ func TestAccessTokenStorage(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
-	// The file itself holds no secret.
+	// The file does not contain the secret.
 	content, err := os.ReadFile(filepath.Join(folder, id+".json"))
 	if err != nil || strings.Contains(string(content), secret[5:]) || !strings.Contains(string(content), `"role":"owner"`) {
 		t.Errorf("got error %v and %s, want a file with the role and without the secret", err, content)

@@ -20,7 +20,7 @@ func TestCacheStatus(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), "group acme {\n owners alice\n quota 1MiB\n}\n", private("other", "alice"), hub(up), "admins alice")
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 	pull(t, s, "other", "alpine", "3.20", as("alice"))
-	s.get("/other/dependency_proxy/cache", method(http.MethodDelete), as("alice")) // has all groups measured
+	s.get("/other/dependency_proxy/cache", method(http.MethodDelete), as("alice")) // measures all groups
 	release := up.StallBlobs(1000)
 	defer release()
 	body := s.open(blobPath("acme", "alpine", slow), as("alice")).Body

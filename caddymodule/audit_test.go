@@ -98,7 +98,8 @@ func TestAuditLog(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
-	// The name in a genuine token is known, also when its account is no more.
+	// The name in a valid token is logged even if its account no longer
+	// exists.
 	s.load(append(lines, "blocked alice")...)
 	s.get(path, bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.load(append(lines, "private_groups off")...)

@@ -29,8 +29,8 @@ type scribbler struct {
 }
 
 var (
-	scribblerBody  atomic.Value // what it could read of the last request
-	scribblerHeard atomic.Value // the names in it
+	scribblerBody  atomic.Value // body of the last request, as far as it could be read
+	scribblerHeard atomic.Value // names in the last request
 )
 
 func (*scribbler) CaddyModule() caddy.ModuleInfo {
@@ -107,7 +107,7 @@ func TestAuthenticationDirectory(t *testing.T) {
 	if heard := scribblerHeard.Load(); heard != "zoe" {
 		t.Errorf("the provider got the name %q, want another", heard)
 	}
-	// A name of the configuration's is none of its business, whatever it would say.
+	// The provider does not get the name of a configured account.
 	clean(s.get("/jwt/auth", form(loginForm("alice", passwordOf("scribbler"))))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	if heard := scribblerHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") || strings.Contains(heard, "alice") {
 		t.Errorf("the provider got the name %q, want another", heard)
@@ -126,7 +126,7 @@ func TestAuthenticationDirectory(t *testing.T) {
 	clean(s.get(auth, as("many"))).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	clean(s.get(auth, as("empty"))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	clean(s.get("/jwt/auth", form(loginForm("zoe:x", passwordOf("scribbler"))))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	// The provider calls her as the configuration's own alice is called.
+	// The provider returns the name of the configured account alice.
 	clean(s.get(manifestPath("acme", "alpine", "3.20"), as("Alice"))).expect(t, http.StatusOK, "")
 	clean(s.get(manifestPath("secret", "alpine", "3.20"), as("Alice"))).expect(t, http.StatusForbidden, "DENIED")
 	if logs := s.logs(); !strings.Contains(logs, `"account":"alice","directory":"authentication"`) || !strings.Contains(logs, "broken its pen") || !strings.Contains(logs, "longer than 1024") {
@@ -134,7 +134,7 @@ func TestAuthenticationDirectory(t *testing.T) {
 	}
 	s.load(load(users("alice") + a(""))...)
 	clean(s.get(manifestPath("acme", "alpine", "3.20"), as("zoe"))).expect(t, http.StatusForbidden, "DENIED")
-	clean(s.get(manifestPath("acme", "alpine", "3.20"), bearer(tokens.Token))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // of groups, which count no more
+	clean(s.get(manifestPath("acme", "alpine", "3.20"), bearer(tokens.Token))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // its groups no longer count
 	s.load(load(users("alice") + "directory authentication {\n provider scribbler off\n groups teams\n}\n")...)
-	s.get("/v2/", bearer(tokens.Token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // another provider said it
+	s.get("/v2/", bearer(tokens.Token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // issued with another provider
 }

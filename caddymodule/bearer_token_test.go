@@ -22,7 +22,8 @@ func TestAnonymousToken(t *testing.T) {
 	s.load(users("alice"), private("acme", "alice"), visible("open", directory.Public))
 	token := s.get(auth).expect(t, http.StatusOK, "").tokens().Token
 	s.get("/v2/", bearer(token)).content(t, []byte("{}"))
-	// What is public no more is nobody's.
+	// An anonymous token gives no access to a group that is no longer
+	// public.
 	s.load(users("alice"), private("acme", "alice"))
 	s.get(manifestPath("open", "alpine", "3.20"), bearer(token)).expect(t, http.StatusForbidden, "DENIED")
 }
@@ -44,7 +45,7 @@ func TestForeignTokensRefused(t *testing.T) {
 		return token.Raw
 	}
 	expired := mint(s.dir+"/storage", keyPrefix, time.Now().Add(-time.Hour))
-	good := s.token("alice") // by the same key, since it is there
+	good := s.token("alice") // signed with the same key, which already exists
 	parts := strings.Split(good, ".")
 	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
 	for name, token := range map[string]string{
@@ -52,7 +53,7 @@ func TestForeignTokensRefused(t *testing.T) {
 		"other payload": parts[0] + "." + parts[1] + "x." + parts[2], "too long": good + strings.Repeat("x", 9000),
 		"another's keys":  mint(t.TempDir(), keyPrefix, time.Now()),
 		"expired":         expired,
-		"no such account": mint(s.dir+"/storage", keyPrefix, time.Now()), // of this version
+		"no such account": mint(s.dir+"/storage", keyPrefix, time.Now()), // with the version of the present account
 	} {
 		a := s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		if !strings.HasSuffix(a.Header.Get("WWW-Authenticate"), `,error="invalid_token"`) {
@@ -82,12 +83,12 @@ func TestTokenFollowsAccount(t *testing.T) {
 		}
 	}
 	expect(http.StatusOK, "")
-	s.load(users("alice", "bob"), private("acme", "bob"), hub(up)) // not a member any more
+	s.load(users("alice", "bob"), private("acme", "bob"), hub(up)) // no longer a member
 	expect(http.StatusForbidden, "DENIED")
 	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
 	s.load(users("alice", "bob"), private("acme", "alice"), hub(up))
 	expect(http.StatusOK, "")
-	s.load(users("bob"), private("acme", "alice", "bob"), hub(up)) // no account any more
+	s.load(users("bob"), private("acme", "alice", "bob"), hub(up)) // no longer an account
 	expect(http.StatusUnauthorized, "UNAUTHORIZED")
 	s.load("user alice "+hash("another-password"), private("acme", "alice"), hub(up)) // another password
 	expect(http.StatusUnauthorized, "UNAUTHORIZED")

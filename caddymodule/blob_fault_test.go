@@ -69,7 +69,8 @@ func TestUnwritableCache(t *testing.T) {
 	layer := random(1, 100_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	// As root there is no directory that cannot be written to.
+	// A file in place of the directory, because root can write to each
+	// directory.
 	temp := filepath.Join(s.cache, "tmp")
 	if err := os.RemoveAll(temp); err != nil {
 		t.Fatal(err)

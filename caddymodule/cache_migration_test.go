@@ -53,7 +53,7 @@ func TestCacheOfFormerVersion(t *testing.T) {
 	pull(t, s, "blue", blueUpstream+"/x/y", "1", as("bob"))
 	s.stop()
 	s.makeCacheOfFormerVersion()
-	// What the HEADs of a lying upstream left behind.
+	// Links as the false HEADs of an upstream would have left them.
 	folders, err := filepath.Glob(filepath.Join(s.cache, "links/blue/_/"+blueUpstream+"@*/x/y/_/sha256"))
 	if err != nil || len(folders) != 1 {
 		t.Fatalf("got the folders %v, error %v; want one", folders, err)

@@ -37,7 +37,7 @@ func TestPullResponse(t *testing.T) {
 		warm := s.get(row.path, bearer(token)).content(t, row.body)
 		head := s.head(row.path, bearer(token)).expect(t, http.StatusOK, "")
 		warm.has(t, "Cache-Status", "dependency-proxy; hit")
-		if row.path != ours("manifests/"+string(image.Manifest)) { // the tag has brought that one
+		if row.path != ours("manifests/"+string(image.Manifest)) { // the request by tag has fetched it
 			cold.has(t, "Cache-Status", "dependency-proxy; fwd=miss")
 		}
 		for _, a := range []answer{cold, warm, head} {
@@ -198,7 +198,8 @@ func TestNotFound(t *testing.T) {
 		get.has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-transform").has(t, "WWW-Authenticate", "")
 		sameStatus(t, get, s.head(path, as("alice")))
 	}
-	// The GET that decides tells what is missing, and so do later HEADs that are believed.
+	// Both the GET that decides and later trusted HEADs tell what is
+	// missing.
 	for range 2 {
 		s.get(base+"none/manifests/latest", as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	}

@@ -20,8 +20,8 @@ import (
 // rootDirectory is a directory with an account named root.
 type rootDirectory struct {
 	name, lines string
-	credentials map[string]string // by what they are
-	names       []string          // that they come with beside spellings of root
+	credentials map[string]string // by kind
+	names       []string          // user names for them besides the spellings of root
 }
 
 // rootSpellings are spellings of root that some directory accepts for it.
@@ -67,7 +67,8 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 				continue
 			}
 			for swapped := range 2 {
-				// Each time other servers: GitLab is shown so many wrong deploy tokens only.
+				// New servers each time, because the number of wrong deploy
+				// tokens sent to GitLab is limited.
 				fresh := newRootDirectories(t)
 				trusted, other := fresh[at], fresh[beside]
 				order := [2]rootDirectory{trusted, other}
@@ -75,7 +76,8 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 					order = [2]rootDirectory{other, trusted}
 				}
 				s.load(order[0].lines, order[1].lines, private("secret", trusted.name+":root"), "admins "+trusted.name+":root")
-				// The same two with tokens of ours for the accounts that can have one.
+				// Both directories, with access tokens for the accounts
+				// that can have one.
 				for i, d := range []*rootDirectory{&trusted, &other} {
 					credentials := map[string]string{}
 					for what, secret := range d.credentials {

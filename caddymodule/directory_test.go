@@ -38,7 +38,7 @@ func TestDirectoryOutage(t *testing.T) {
 	if !strings.Contains(s.logs(), "the directory is away") {
 		t.Error("the log lacks \"the directory is away\"")
 	}
-	// Who is nobody needs no directory.
+	// An anonymous caller needs no directory.
 	s.get(manifestPath("open", "alpine", "3.20"), bearer(s.get(auth).tokens().Token)).expect(t, http.StatusOK, "")
 	elsewhereAway.Store(false)
 	s.get(path, bearer(token)).expect(t, http.StatusOK, "")
@@ -58,7 +58,7 @@ func TestDirectoryOrder(t *testing.T) {
 		}
 	}
 	login("alice", passwordOf("alice"), 200, 0)
-	login("alice", passwordOf("elsewhere"), 401, 1) // nobody is asked about there, not another alice
+	login("alice", passwordOf("elsewhere"), 401, 1) // asked with an invented name, not about another alice
 	if heard := elsewhereHeard.Load().(string); !strings.HasPrefix(heard, "nobody-") || strings.Contains(heard, passwordOf("elsewhere")) {
 		t.Errorf("the second directory got %q, want neither the name nor the password", heard)
 	}

@@ -33,7 +33,7 @@ func documentation(t *testing.T) map[string]string {
 // shortened replaces what examples leave out.
 var shortened = strings.NewReplacer(
 	"$2a$14$...", "$2a$12$GdZKEFjGSS9j/oSlUJlJTOcpy7uak84CdUCLnzP6lEpi/bHWBv45W",
-	"provider example { ... }", "provider scribbler on", // a provider of the tests
+	"provider example { ... }", "provider scribbler on", // a provider for tests
 	"hash scrypt", "hash bcrypt", // which Caddy does not include
 )
 
@@ -89,7 +89,7 @@ var (
 func caddyfilesIn(text string) (found []string) {
 	for _, block := range codeBlock.FindAllString(text, -1) {
 		var example strings.Builder
-		depth, empty := 0, true // but for comments
+		depth, empty := 0, true // except for comments
 		end := func() {
 			if !empty {
 				found = append(found, example.String())

@@ -30,7 +30,7 @@ func TestLargeBlobIsDownloadedInRanges(t *testing.T) {
 		name   string
 		lines  []string
 		fault  func(up *registrytest.Registry)
-		ranges []string // that are asked for, "*" for any; nil if that depends
+		ranges []string // requested ranges, "*" for any; nil if they vary
 		once   bool     // each byte is sent once
 	}{
 		{"four", nil, func(*registrytest.Registry) {}, []string{"bytes=0-33554431", "bytes=33554432-37748735"}, true},
@@ -45,7 +45,7 @@ func TestLargeBlobIsDownloadedInRanges(t *testing.T) {
 			up.PutBlob("library/alpine", content)
 			s := start(t, users("alice"), private("acme", "alice"), hub(up, row.lines...))
 			row.fault(up)
-			for range 2 { // the second time from the store
+			for range 2 { // the second time from the cache
 				a := s.get(blobPath("acme", "alpine", string(d)), as("alice")).expect(t, http.StatusOK, "")
 				if a.err != nil || digest.FromBytes(a.body) != d {
 					t.Fatalf("got %d bytes, error %v; want the blob of %d bytes", len(a.body), a.err, largeSize)

@@ -34,7 +34,7 @@ func TestDownloadsPerGroupLimit(t *testing.T) {
 		if response.StatusCode != http.StatusOK {
 			t.Fatalf("download %d: got %d, want 200", i, response.StatusCode)
 		}
-		_ = response.Body.Close() // a download that its client has left counts on
+		_ = response.Body.Close() // a download without a client still counts
 	}
 	for range 3 {
 		a := s.get(blobPath("red", "alpine", slow[2]), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
@@ -49,7 +49,7 @@ func TestDownloadsPerGroupLimit(t *testing.T) {
 		t.Errorf("the pull of the other group took %v, want at most 20s", took)
 	}
 	s.awaitStored(string(small.Layers[0]))
-	// A subgroup that the configuration declares counts for itself.
+	// A declared subgroup is counted separately.
 	if response := s.open(blobPath("red/own", "alpine", slow[3]), as("alice")); response.StatusCode != http.StatusOK {
 		t.Errorf("a declared subgroup: got %d, want 200", response.StatusCode)
 	}
@@ -81,7 +81,7 @@ func TestHeadCountsAsDownload(t *testing.T) {
 	for _, d := range blobs[:2] {
 		all.Go(func() { s.head(blobPath("red", "alpine", d), as("alice")).expect(t, http.StatusOK, "") })
 	}
-	// For each of them a HEAD, a GET that is not read, and the download.
+	// Two GETs for each: one that is not read, and the download.
 	eventually(t, "both are being downloaded", func() bool { return up.Counts().BlobGet == 4 })
 	s.head(blobPath("red", "alpine", blobs[2]), as("alice")).expect(t, http.StatusServiceUnavailable, "").has(t, "Retry-After", "10")
 	release()
@@ -130,7 +130,7 @@ func TestDownloadLimitsReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask(3, http.StatusServiceUnavailable)
-	ask(0, http.StatusOK) // who follows one starts none
+	ask(0, http.StatusOK) // follows a running download
 	release()
 	eventually(t, "there is room again", func() bool {
 		response := s.open(blobPath("red", "alpine", slow[4]), as("alice"))

@@ -74,7 +74,7 @@ func TestExplain(t *testing.T) {
 	if out, err := s.command("explain", "--as", "alice", "--pull", "acme/x"); err == nil || !strings.Contains(out, "private groups are off") {
 		t.Errorf("got error %v and %s, want a denial with the rule", err, out)
 	}
-	// What cannot be told now is neither allowed nor denied.
+	// If a directory is away the pull is neither allowed nor denied.
 	s.load("directory elsewhere", private("acme", "zoe"), hub(up))
 	elsewhereAway.Store(true)
 	defer elsewhereAway.Store(false)

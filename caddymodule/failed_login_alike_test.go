@@ -45,7 +45,7 @@ func TestOwnPasswordWithOtherName(t *testing.T) {
 	for _, name := range []string{"ann", "nobody", "noone"} {
 		synctest.Test(t, func(t *testing.T) {
 			h := &slowHash{right: "eve's"}
-			d := newLoginTest(t, staticWithSlowHash(t, h, "eve")) // whom all unknown names are compared with
+			d := newLoginTest(t, staticWithSlowHash(t, h, "eve")) // all unknown names are compared with eve's hash
 			if name == "ann" {
 				d = newLoginTest(t, staticWithSlowHash(t, h, "ann"))
 			} else {

@@ -50,7 +50,7 @@ func TestWrongLoginDuringOutage(t *testing.T) {
 	for i := range 2 * (documentedAccountBurst + 5) {
 		name, i := []string{"alice", "nobody"}[i%2], i/2
 		want := http.StatusServiceUnavailable
-		if i >= documentedAccountBurst-2 { // one was above, and again at a tenth of the price
+		if i >= documentedAccountBurst-2 { // one guess was above, and repetitions count a tenth
 			want = http.StatusTooManyRequests
 		}
 		if a := s.get(auth, basic(name, fmt.Sprint("guess", i)), forwardedFor(fmt.Sprint("198.51.100.", i))); a.StatusCode != want {

@@ -82,7 +82,7 @@ func TestFailedLoginsAnsweredAlike(t *testing.T) {
 					if !slices.Equal(got, want) {
 						t.Errorf("%s: got %v, want %v as for an unknown name", name, got, want)
 					}
-					if n := h.n.Load(); n != documentedAccountBurst && row.hash < time.Second { // else they give up waiting
+					if n := h.n.Load(); n != documentedAccountBurst && row.hash < time.Second { // otherwise the logins give up waiting
 						t.Errorf("%s: got %d hashes, want one for each of %d logins", name, n, documentedAccountBurst)
 					}
 				})
@@ -139,7 +139,7 @@ func TestLoginChecksAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := newRemoteDirectory(time.Hour, func(directory.Login) error { return nil })
 		d := newLoginTest(t, hang)
-		const places = 50 // the race detector does not bear the timers of very many
+		const places = 50 // few enough timers for the race detector
 		d.limit(places)
 		quick := newLoginTest(t, newRemoteDirectory(0, func(directory.Login) error { return nil }))
 		quick.gate = &access.Gate{Accounts: quick.accounts, Throttle: d.gate.Throttle}
@@ -155,7 +155,7 @@ func TestLoginChecksAreBounded(t *testing.T) {
 		quick.expect("a colleague", quick.login("zoe", "right", "192.0.2.1"), 200, 0)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if n := d.gate.Throttle.Checking(); n > 1 { // the one that holds the server
+		if n := d.gate.Throttle.Checking(); n > 1 { // the check that occupies the server
 			t.Errorf("got %d checks under way after their time, want none", n)
 		}
 		time.Sleep(2 * time.Hour)

@@ -24,7 +24,7 @@ import (
 // with other keys.
 type forger struct {
 	private         ed25519.PrivateKey
-	header, payload map[string]any // of a good token
+	header, payload map[string]any // of a valid token
 }
 
 // newForger returns a forger with the only key of the site and with the header
@@ -48,24 +48,24 @@ func newForger(t *testing.T, s *site, good string) *forger {
 		t.Fatal(err)
 	}
 	s.addSecrets(file.D)
-	k := &forger{private: ed25519.NewKeyFromSeed(seed)}
+	f := &forger{private: ed25519.NewKeyFromSeed(seed)}
 	for i, part := range strings.Split(good, ".")[:2] {
 		text, err := base64.RawURLEncoding.DecodeString(part)
 		if err == nil {
-			err = json.Unmarshal(text, []*map[string]any{&k.header, &k.payload}[i])
+			err = json.Unmarshal(text, []*map[string]any{&f.header, &f.payload}[i])
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	return k
+	return f
 }
 
 // unsigned returns the encoded header and payload with the given changes. A nil
 // value removes a member.
-func (k *forger) unsigned(header, payload map[string]any) string {
+func (f *forger) unsigned(header, payload map[string]any) string {
 	var parts []string
-	for _, of := range [][2]map[string]any{{k.header, header}, {k.payload, payload}} {
+	for _, of := range [][2]map[string]any{{f.header, header}, {f.payload, payload}} {
 		changed := maps.Clone(of[0])
 		maps.Copy(changed, of[1])
 		for member, value := range changed {
@@ -86,49 +86,49 @@ func signToken(text string, private ed25519.PrivateKey) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(private, []byte(text)))
 }
 
-func (k *forger) forge(header, payload map[string]any) string {
-	return signToken(k.unsigned(header, payload), k.private)
+func (f *forger) forge(header, payload map[string]any) string {
+	return signToken(f.unsigned(header, payload), f.private)
 }
 
 type jsonObject = map[string]any
 
 // forgeries returns invalid tokens that resemble a valid one. All but the ones
 // about keys and signatures are signed with the right key.
-func (k *forger) forgeries(t *testing.T, good string) map[string]string {
+func (f *forger) forgeries(t *testing.T, good string) map[string]string {
 	now := time.Now().Unix()
 	public, stranger, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := k.private.Public().(ed25519.PublicKey)
+	own := f.private.Public().(ed25519.PublicKey)
 	jwk := jsonObject{"kty": "OKP", "crv": "Ed25519", "x": base64.RawURLEncoding.EncodeToString(public)}
-	kid := k.header["kid"].(string)
+	kid := f.header["kid"].(string)
 	parts := strings.Split(good, ".")
 	forged := map[string]string{
-		"alg none": k.forge(jsonObject{"alg": "none"}, nil), "alg none, unsigned": k.unsigned(jsonObject{"alg": "none"}, nil) + ".",
-		"alg HS256 signed as EdDSA": k.forge(jsonObject{"alg": "HS256"}, nil), "alg RS256": k.forge(jsonObject{"alg": "RS256"}, nil),
-		"jwk": signToken(k.unsigned(jsonObject{"jwk": jwk}, nil), stranger), "jku": k.forge(jsonObject{"jku": "https://192.0.2.1/keys"}, nil),
-		"x5c": k.forge(jsonObject{"x5c": []string{"MII="}}, nil), "x5u": k.forge(jsonObject{"x5u": "https://192.0.2.1/"}, nil),
-		"crit": k.forge(jsonObject{"crit": []string{"exp"}}, nil), "typ": k.forge(jsonObject{"typ": "at+jwt"}, nil),
-		"no kid": k.forge(jsonObject{"kid": nil}, nil), "kid a path": k.forge(jsonObject{"kid": "../../" + kid}, nil),
-		"kid a list": k.forge(jsonObject{"kid": []string{kid}}, nil), "kid unknown": k.forge(jsonObject{"kid": strings.Repeat("A", 43)}, nil),
-		"kid of another": signToken(k.unsigned(nil, nil), stranger),
+		"alg none": f.forge(jsonObject{"alg": "none"}, nil), "alg none, unsigned": f.unsigned(jsonObject{"alg": "none"}, nil) + ".",
+		"alg HS256 signed as EdDSA": f.forge(jsonObject{"alg": "HS256"}, nil), "alg RS256": f.forge(jsonObject{"alg": "RS256"}, nil),
+		"jwk": signToken(f.unsigned(jsonObject{"jwk": jwk}, nil), stranger), "jku": f.forge(jsonObject{"jku": "https://192.0.2.1/keys"}, nil),
+		"x5c": f.forge(jsonObject{"x5c": []string{"MII="}}, nil), "x5u": f.forge(jsonObject{"x5u": "https://192.0.2.1/"}, nil),
+		"crit": f.forge(jsonObject{"crit": []string{"exp"}}, nil), "typ": f.forge(jsonObject{"typ": "at+jwt"}, nil),
+		"no kid": f.forge(jsonObject{"kid": nil}, nil), "kid a path": f.forge(jsonObject{"kid": "../../" + kid}, nil),
+		"kid a list": f.forge(jsonObject{"kid": []string{kid}}, nil), "kid unknown": f.forge(jsonObject{"kid": strings.Repeat("A", 43)}, nil),
+		"kid of another": signToken(f.unsigned(nil, nil), stranger),
 		"cut":            good[:len(good)-1], "half a signature": good[:len(good)-43], "longer": good + "A", "padded": good + "==",
 		"two parts": parts[0] + "." + parts[1], "four parts": good + "." + parts[2], "spaces": "  .  .  ", "empty": "",
-		"signature of another": strings.Join([]string{parts[0], strings.Split(k.unsigned(nil, jsonObject{"sub": "bob", "user_id": "bob"}), ".")[1], parts[2]}, "."),
-		"no exp":               k.forge(nil, jsonObject{"exp": nil}), "exp as text": k.forge(nil, jsonObject{"exp": "9999999999"}), "exp far": k.forge(nil, jsonObject{"exp": now + 100*365*86400}),
-		"no nbf": k.forge(nil, jsonObject{"nbf": nil}), "not yet": k.forge(nil, jsonObject{"nbf": now + 900}), "no iat": k.forge(nil, jsonObject{"iat": nil}),
-		"other iss": k.forge(nil, jsonObject{"iss": "https://other.example"}), "no iss": k.forge(nil, jsonObject{"iss": nil}),
-		"other aud": k.forge(nil, jsonObject{"aud": "registry"}), "aud of refresh tokens": k.forge(nil, jsonObject{"aud": service + "/refresh"}),
-		"no aud": k.forge(nil, jsonObject{"aud": nil}), "aud a list": k.forge(nil, jsonObject{"aud": []string{service, "x"}}),
-		"no sub": k.forge(nil, jsonObject{"sub": nil}), "sub and user_id": k.forge(nil, jsonObject{"sub": "bob"}),
-		"unknown account": k.forge(nil, jsonObject{"sub": "nobody", "user_id": "nobody"}),
-		"other directory": k.forge(nil, jsonObject{"dir": "ldap"}), "other password": k.forge(nil, jsonObject{"ver": "0"}),
-		"name and anonymous":         k.forge(nil, jsonObject{"anonymous": true}),
-		"as long as a header may be": k.forge(nil, jsonObject{"x": strings.Repeat("x", 9000)}),
+		"signature of another": strings.Join([]string{parts[0], strings.Split(f.unsigned(nil, jsonObject{"sub": "bob", "user_id": "bob"}), ".")[1], parts[2]}, "."),
+		"no exp":               f.forge(nil, jsonObject{"exp": nil}), "exp as text": f.forge(nil, jsonObject{"exp": "9999999999"}), "exp far": f.forge(nil, jsonObject{"exp": now + 100*365*86400}),
+		"no nbf": f.forge(nil, jsonObject{"nbf": nil}), "not yet": f.forge(nil, jsonObject{"nbf": now + 900}), "no iat": f.forge(nil, jsonObject{"iat": nil}),
+		"other iss": f.forge(nil, jsonObject{"iss": "https://other.example"}), "no iss": f.forge(nil, jsonObject{"iss": nil}),
+		"other aud": f.forge(nil, jsonObject{"aud": "registry"}), "aud of refresh tokens": f.forge(nil, jsonObject{"aud": service + "/refresh"}),
+		"no aud": f.forge(nil, jsonObject{"aud": nil}), "aud a list": f.forge(nil, jsonObject{"aud": []string{service, "x"}}),
+		"no sub": f.forge(nil, jsonObject{"sub": nil}), "sub and user_id": f.forge(nil, jsonObject{"sub": "bob"}),
+		"unknown account": f.forge(nil, jsonObject{"sub": "nobody", "user_id": "nobody"}),
+		"other directory": f.forge(nil, jsonObject{"dir": "ldap"}), "other password": f.forge(nil, jsonObject{"ver": "0"}),
+		"name and anonymous":         f.forge(nil, jsonObject{"anonymous": true}),
+		"as long as a header may be": f.forge(nil, jsonObject{"x": strings.Repeat("x", 9000)}),
 	}
 	for name, secret := range map[string][]byte{"raw": own, "as text": []byte(base64.RawURLEncoding.EncodeToString(own))} {
-		text := k.unsigned(jsonObject{"alg": "HS256"}, nil)
+		text := f.unsigned(jsonObject{"alg": "HS256"}, nil)
 		mac := hmac.New(sha256.New, secret)
 		mac.Write([]byte(text))
 		forged["HS256 with the public key "+name] = text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
@@ -143,13 +143,13 @@ func TestForgedTokensAnsweredAlike(t *testing.T) {
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"), hub(up), visible("open", directory.Public), "token {\n refresh_tokens on\n}")
 	good := s.token("alice")
-	k := newForger(t, s, good)
+	f := newForger(t, s, good)
 	paths := []string{
 		"/v2/", manifestPath("acme", "alpine", "3.20"), manifestPath("acme", "alpine", string(image.Manifest)),
 		blobPath("acme", "alpine", image.Layers[0]), manifestPath("acme", "uncached", "1"), manifestPath("nowhere", "alpine", "3.20"),
 		"/v2/acme" + infix + "alpine/tags/list", "/v2/elsewhere",
 	}
-	s.get("/v2/", bearer(k.forge(nil, nil))).expect(t, http.StatusOK, "") // what is changed below is what is refused
+	s.get("/v2/", bearer(f.forge(nil, nil))).expect(t, http.StatusOK, "") // an unchanged token is accepted
 	for _, path := range paths[1:4] {
 		s.get(path, bearer(good)).expect(t, http.StatusOK, "")
 	}
@@ -157,7 +157,7 @@ func TestForgedTokensAnsweredAlike(t *testing.T) {
 	asked := up.Counts()
 	for _, path := range paths {
 		want := s.get(path, bearer("x.y.z")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-		for name, token := range k.forgeries(t, good) {
+		for name, token := range f.forgeries(t, good) {
 			if a := s.get(path, bearer(token)); !sameAnswer(a, want) {
 				t.Errorf("%s: %s: got %d %v %s, want %d %v %s", path, name, a.StatusCode, a.Header, a.body, want.StatusCode, want.Header, want.body)
 			}
@@ -166,18 +166,19 @@ func TestForgedTokensAnsweredAlike(t *testing.T) {
 	if now := up.Counts(); now != asked {
 		t.Errorf("got requests %+v to upstream, want %+v as before", now, asked)
 	}
-	// Nor do they buy anything at the token service.
+	// The token service does not accept them as refresh tokens either.
 	refuse := s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y.z"}})).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	for name, token := range k.forgeries(t, good) {
+	for name, token := range f.forgeries(t, good) {
 		if name == "aud of refresh tokens" {
-			continue // with the right key it is one
+			continue // with the right key it is a refresh token
 		}
 		a := s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}}))
 		if a.StatusCode != refuse.StatusCode || string(a.body) != string(refuse.body) {
 			t.Errorf("refresh: %s: got %d %s, want %d %s", name, a.StatusCode, a.body, refuse.StatusCode, refuse.body)
 		}
 	}
-	// So long a header does not reach any handler, so long a form is not read.
+	// Such a long header does not reach a handler, and such a long form is
+	// not read.
 	long := good + strings.Repeat("A", 200<<10)
 	if a := s.get("/v2/", bearer(long)); a.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("a header of 200 kB: got %d, want 431", a.StatusCode)

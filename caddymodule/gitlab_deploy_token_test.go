@@ -53,7 +53,7 @@ func TestGitLabDeployTokenGuesses(t *testing.T) {
 	}
 	s.get(auth, basic("new", secret("new")), forwardedFor("203.0.113.1")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	s.get(auth, basic("new", secret("new")), forwardedFor(ci)).expect(t, http.StatusOK, "")
-	s.get(auth, basic("new", secret("new")), forwardedFor("203.0.113.1")).expect(t, http.StatusOK, "") // it is known by now
+	s.get(auth, basic("new", secret("new")), forwardedFor("203.0.113.1")).expect(t, http.StatusOK, "") // it is known from the request before
 }
 
 // TestGitLabDeployTokensAlike checks that guesses at a name of another
@@ -87,7 +87,7 @@ func TestGitLabDeployTokenFoundByGroup(t *testing.T) {
 	const secret = "gldt-ci-secret-that-must-not-leak"
 	g.Groups[1].Deploy[11] = &gitlabtest.DeployToken{Name: "ci", Secret: secret, Scopes: []string{"read_registry", "read_virtual_registry"}}
 	g.Fault = func(w http.ResponseWriter, r *http.Request) bool {
-		if r.URL.Path != "/api/v4/groups" { // the list, which is too long to have it
+		if r.URL.Path != "/api/v4/groups" { // the list of groups, which lacks the group of the token
 			return false
 		}
 		_, _ = w.Write([]byte("[]"))
@@ -97,7 +97,7 @@ func TestGitLabDeployTokenFoundByGroup(t *testing.T) {
 	s.get(auth, basic("ci", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.get(auth, basic("ci", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.get(auth+"&scope=repository:acme"+infix+"alpine:pull", basic("ci", secret)).expect(t, http.StatusOK, "")
-	s.get(auth, basic("ci", secret)).expect(t, http.StatusOK, "") // it is known by now
+	s.get(auth, basic("ci", secret)).expect(t, http.StatusOK, "") // it is known from the request before
 	if n := g.Asked("/api/v4/groups"); n < 1 {
 		t.Error("got no request of the list of groups, want one")
 	}

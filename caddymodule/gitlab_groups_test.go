@@ -80,10 +80,10 @@ func TestGitLabGroupPatterns(t *testing.T) {
 			t.Errorf("got %d questions to GitLab about %s, want none", n, group)
 		}
 	}
-	// Its owner at GitLab owns nothing in a declared group that GitLab has too.
+	// The owner at GitLab has no role in a declared group of the same path.
 	s.expectPull("others", 403, c)
 	s.get("/others/dependency_proxy", c).expect(t, http.StatusForbidden, "DENIED")
-	// The answer is that to a group that does not exist.
+	// The answer is the same as for a group that does not exist.
 	got, want := s.get(manifestPath("inner", "alpine", "3.20"), a), s.get(manifestPath("nogrp", "alpine", "3.20"), a)
 	if strings.ReplaceAll(string(got.body), "inner", "nogrp") != string(want.body) {
 		t.Errorf("got %s, want %s", got.body, want.body)

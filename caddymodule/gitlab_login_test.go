@@ -35,7 +35,7 @@ func TestGitLabLogins(t *testing.T) {
 		{"alice", token(31, 24, "registry", "", "read_registry", "write_registry"), 200},
 		{"alice", token(32, 24, "virtual", "2999-01-01", "read_registry", "read_virtual_registry"), 200},
 		{"alice", token(33, 24, "weak", "", "read_api", "read_registry"), 401},
-		{"alice", token(34, 24, "old", "2020-01-01", "api"), 401}, // though GitLab still says that it is active
+		{"alice", token(34, 24, "old", "2020-01-01", "api"), 401}, // even though GitLab reports it as active
 		{"group_1_bot_4f2a", token(35, 26, "deployer", "", "api"), 200}, {"deployer", token(35, 26, "deployer", "", "api"), 200},
 		{"alice", token(35, 26, "deployer", "", "api"), 401},
 		{"mallory", token(36, 27, "blocked", "", "api"), 401},
@@ -101,23 +101,24 @@ func TestGitLabDeployTokens(t *testing.T) {
 	if !strings.Contains(s.logs(), "no group with this deploy token") {
 		t.Error("the log lacks \"no group with this deploy token\"")
 	}
-	// A user of that name is somebody else.
+	// A user of the same name is another account.
 	s.load(gitlabAt(t, g, "cache_for 1m", "members_only off"), private("team", "alice"), visible("tools", directory.Internal), "blocked alice")
 	s.get("/v2/", parent).expect(t, http.StatusOK, "")
-	// A login that is about a group needs no search.
+	// A login that names a group needs no search.
 	s.load(gitlabAt(t, g, "cache_for 2m", "members_only off"), "token {\n lifetime 5m\n}")
 	asked = g.Asked("/api/v4/groups")
 	s.get(auth+"&scope="+url.QueryEscape("repository:acme/sub/dependency_proxy/containers/alpine:pull"), basic("alice", secret("parent"))).expect(t, http.StatusOK, "")
 	if n := g.Asked("/api/v4/groups") - asked; n != 6 {
 		t.Errorf("got %d questions to GitLab, want 6: two for each group and two about the token", n)
 	}
-	// A token's maker chooses its user name, so that of another token is no proof.
+	// The user name proves nothing, because the creator of a token chooses
+	// it.
 	g.Change(func() {
 		g.Groups[3].Deploy[15] = &gitlabtest.DeployToken{Name: "gitlab+deploy-token-12", Secret: secret("forged"), Scopes: append(scopes, "write_registry")}
 	})
 	forged := s.tokenFor("gitlab+deploy-token-12", secret("forged"))
 	s.get(manifestPath("acme/sub", "alpine", "3.20"), bearer(forged)).expect(t, http.StatusForbidden, "DENIED")
-	// Without GitLab's registry nothing but the name is left.
+	// Without GitLab's registry, only the name is left to compare.
 	g.Change(func() { g.NoRegistry = true })
 	s.load(gitlabAt(t, g, "cache_for 3m", "members_only off"), "token {\n lifetime 5m\n}")
 	for _, name := range []string{"child", "forged"} {
@@ -150,7 +151,8 @@ func TestGitLabSeveralInstances(t *testing.T) {
 	if other.Asked("/") != asked+1 || elsewhereAsked.Load() != 2 {
 		t.Errorf("got %d questions to the next instance and %d to the directory behind, want 1 and 2", other.Asked("/")-asked, elsewhereAsked.Load())
 	}
-	// Under a name of the configuration's nobody else's token gets in.
+	// A token of another user is refused with the name of a configured
+	// account.
 	s.get(auth, basic("carol", alice)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.get(auth, basic("carol", "corp-token-secret-that-must-not-leak")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.load(gitlabAt(t, g), gitlabAt(t, other, "name gitlab-2"))
@@ -165,7 +167,7 @@ func TestGitLabSeveralInstances(t *testing.T) {
 func TestGitLabOtherInstance(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
 	other := gitlabtest.New(t)
-	other.AddUser(24, "alice") // who has the same first number, as roots do
+	other.AddUser(24, "alice") // with the same ID as the other alice
 	s := gitlabSite(t, g, gitlabAt(t, g))
 	token := s.tokenFor("alice", alice)
 	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")

@@ -24,8 +24,10 @@ func TestGitLabGroups(t *testing.T) {
 		s.expectPull(row.group, row.bob, b)
 		s.expectPull(row.group, row.whoever, nobody)
 	}
-	// Each was asked for once: users and tokens by two logins, eight groups, and
-	// two memberships in each of four that are there and not public.
+	// Each was requested once: users and tokens by two logins, eight groups,
+	// and
+	// two memberships in each of the four existing groups that are not
+	// public.
 	for path, times := range map[string]int{"/api/v4/users": 2, "/api/v4/personal_access_tokens/{id}": 2, "/api/v4/groups/{group}": 8 + 8, "/api/v4/groups/{group}/members": 8} {
 		if n := g.Asked(path); n != times {
 			t.Errorf("%s: got %d questions, want %d", path, n, times)

@@ -51,9 +51,9 @@ func TestGitLabOwnsNoDeclaredGroup(t *testing.T) {
 	g, eve, deploy := newGitLabWithEve(t, "ops", "ops/sub", "ops/open")
 	owner, nothing, pulls := []int{200, 200, 202, 200}, []int{403, 403, 403, 403}, []int{200, 403, 403, 403}
 	for name, row := range map[string]struct {
-		ops                   string // what stands in the declared group
+		ops                   string // lines of the declared group
 		more                  string
-		top, sub, open, token []int // of eve, and of the deploy token in ops
+		top, sub, open, token []int // statuses for eve, and for the deploy token in ops
 		anonymous             int   // in ops/open
 	}{
 		"it lists accounts":              {"members alice", "", nothing, nothing, nothing, nothing, 403},
@@ -94,7 +94,7 @@ func TestGitLabOwnsNoMappedGroup(t *testing.T) {
 	owner, nothing := []int{200, 200, 202, 200}, []int{403, 403, 403, 403}
 	for name, row := range map[string]struct {
 		to, groups string
-		top, sub   []int // of eve, in ops and below
+		top, sub   []int // statuses for eve, in ops and below
 	}{
 		"to the group":               {"ops", "group ops {\n quota 1GiB\n}\n", nothing, nothing},
 		"to a subgroup":              {"ops/sub", "group ops {\n quota 1GiB\n}\ngroup ops/sub {\n quota 1GiB\n}\n", owner, nothing},
@@ -120,7 +120,7 @@ func TestGitLabOwnsNoProviderGroup(t *testing.T) {
 	provider := "directory authentication {\n provider scribbler on\n groups teams\n}\n"
 	zoe := basic("zoe", passwordOf("scribbler"))
 	s := gitlabSite(t, g, gitlabAt(t, g))
-	up := registrytest.New(t) // which has no image: what may be pulled is 404
+	up := registrytest.New(t) // without images: an allowed pull gets 404
 	for _, row := range []struct {
 		first, second, tools string
 		zoe, eve, sub, hers  int // in tools, and eve in tools/sub and hers
@@ -147,7 +147,7 @@ func TestGroupAtTwoGitLabs(t *testing.T) {
 	bob := basic("bob", first.AddUser(1, "bob"))
 	first.AddGroup(1, "team", "private", 1)
 	second, eve, deploy := newGitLabWithEve(t, "team", "team/sub", "hers")
-	up := registrytest.New(t) // which has no image: what may be pulled is 404
+	up := registrytest.New(t) // without images: an allowed pull gets 404
 	two := func(lines ...string) []string {
 		return append([]string{hub(up), gitlabAt(t, first, shortCacheFor, "grace 20ms", "members_only off"), gitlabAt(t, second, "name other", "cache_for 1m", "members_only off")}, lines...)
 	}

@@ -26,12 +26,12 @@ func TestDigestGrantsNoAccess(t *testing.T) {
 			}
 			a := s.get(manifestPath(caller.group, "team/other", string(image.Manifest)), as(caller.name), change)
 			a.expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN").has(t, "Docker-Content-Digest", "")
-			// A blob is no manifest either.
+			// A blob is not served as a manifest either.
 			s.get(manifestPath(caller.group, "team/secret", string(image.Layers[0])), as(caller.name), change).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
 			s.get(blobPath(caller.group, "team/none", image.Layers[0]), as(caller.name), change).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 		}
 	}
-	// Whose repository has it is served from what is here.
+	// A group whose repository has the content gets it from the cache.
 	up.Reset()
 	pull(t, s, "blue", "team/secret", "1", as("bob"))
 	if counts := up.Counts(); counts.BlobGet != 0 || counts.ManifestGet != 0 || counts.BlobBytes != 0 || counts.BlobHead != 2 || counts.ManifestHead != 1 {
@@ -122,7 +122,7 @@ func TestDownloadSharedBetweenGroups(t *testing.T) {
 	}
 	answer{Response: second}.has(t, "Cache-Status", "dependency-proxy; fwd=miss; collapsed")
 	if counts := up.Counts(); counts.BlobGet != 2 || counts.BlobBytes != int64(len(layer)) {
-		// One GET was to see that there is nothing, as HEAD had said.
+		// One GET was to confirm the absence that HEAD had reported.
 		t.Errorf("got requests %+v, want 2 GETs and the blob once", counts)
 	}
 	s.awaitStored(string(d))

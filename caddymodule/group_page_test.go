@@ -26,7 +26,7 @@ func TestGroupPage(t *testing.T) {
 			s.get(manifestPath(group, repository, tag), as("carol")).expect(t, http.StatusOK, "")
 		}
 	}
-	s.get("/other/dependency_proxy/cache", method(http.MethodDelete), as("dave")).expect(t, http.StatusAccepted, "") // has all groups measured
+	s.get("/other/dependency_proxy/cache", method(http.MethodDelete), as("dave")).expect(t, http.StatusAccepted, "") // measures all groups
 	eventually(t, "the groups are measured", func() bool { return groupTotals() != nil })
 	look := func(group string, more ...requestOption) answer {
 		return s.get("/"+group+"/dependency_proxy", append(more, as("bob"))...).expect(t, http.StatusOK, "")
@@ -61,7 +61,7 @@ func TestGroupPage(t *testing.T) {
 	if policy := html.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'") {
 		t.Errorf("got the policy %q, want one that begins with default-src 'none'", policy)
 	}
-	// The names of another login's are not this one's to show.
+	// The names of images of another upstream login are not shown.
 	s.load(users("alice", "bob", "carol"), acmeRoles, upstreamAt("docker.io", second.URL()))
 	if a := look("acme"); strings.Contains(string(a.body), "alpine") {
 		t.Errorf("got %s, want no image of another login", a.body)

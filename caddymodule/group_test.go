@@ -65,7 +65,7 @@ func TestGroupTokens(t *testing.T) {
 	}
 	pull("acme").expect(t, http.StatusOK, "")
 	pull("other").expect(t, http.StatusForbidden, "DENIED")
-	s.get(path, basic("ci", token.Token)).expect(t, http.StatusForbidden, "DENIED") // it pulls and nothing else
+	s.get(path, basic("ci", token.Token)).expect(t, http.StatusForbidden, "DENIED") // a deploy token can only pull
 	if list := s.get(path, as("carol")).expect(t, http.StatusOK, ""); !strings.Contains(string(list.body), token.ID) || strings.Contains(string(list.body), token.Token) {
 		t.Errorf("got the list %s, want the ID and not the token", list.body)
 	}

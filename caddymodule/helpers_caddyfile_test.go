@@ -16,9 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// The lines of a directive.
-
-// What the documentation promises about logins and access tokens.
+// Limits that the documentation promises for logins and access tokens.
 const (
 	documentedAddressBurst = 30
 	documentedAddressEvery = 10 * time.Second

@@ -21,7 +21,7 @@ const basicChallenge = `Basic realm="dependency proxy", charset="UTF-8"`
 type answer struct {
 	*http.Response
 	body []byte
-	err  error // of reading the body
+	err  error // from reading the body
 }
 
 // requestOption changes a request before it is sent.
@@ -76,8 +76,9 @@ func (s *site) open(path string, changes ...requestOption) *http.Response {
 			s.t.Cleanup(func() { _ = response.Body.Close() })
 			return response
 		}
-		// After a reload the old configuration's socket, which shares the port,
-		// may take new connections with it when it closes.
+		// After a reload the socket of the former configuration shares
+		// the port and
+		// may reset new connections when it closes.
 		if tries == 5 || !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
 			s.t.Fatal(err)
 		}
@@ -197,12 +198,12 @@ func concurrently(n int, f func(i int)) {
 	all.Wait()
 }
 
-// Paths of images that acme, or another group, pulls from Docker Hub.
-
+// manifestPath returns the path of a manifest by tag or digest.
 func manifestPath(group, image, reference string) string {
 	return "/v2/" + group + "/dependency_proxy/containers/" + image + "/manifests/" + reference
 }
 
+// blobPath returns the path of a blob.
 func blobPath[D ~string](group, image string, digest D) string {
 	return "/v2/" + group + "/dependency_proxy/containers/" + image + "/blobs/" + string(digest)
 }

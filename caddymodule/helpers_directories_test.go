@@ -53,10 +53,10 @@ func init() { caddy.RegisterModule(new(elsewhereDirectory)) }
 type elsewhereDirectory struct{}
 
 var (
-	elsewhereAway     atomic.Bool // whether it fails
+	elsewhereAway     atomic.Bool // whether all questions fail
 	elsewhereAsked    atomic.Int32
-	elsewhereFriendly atomic.Bool  // of the last login
-	elsewhereHeard    atomic.Value // the name and the password in it
+	elsewhereFriendly atomic.Bool  // Login.Friendly of the last login
+	elsewhereHeard    atomic.Value // name and password of the last login
 )
 
 func (*elsewhereDirectory) CaddyModule() caddy.ModuleInfo {

@@ -47,7 +47,7 @@ func newLoginTest(t *testing.T, directories ...directory.Directory) *loginTest {
 	before := password.DefaultQueue
 	password.DefaultQueue = password.NewQueue(1, password.MaxWaiting, password.MaxWaiting)
 	t.Cleanup(func() {
-		synctest.Wait() // until the last check has seen this queue
+		synctest.Wait() // until the last check has used this queue
 		password.DefaultQueue = before
 	})
 	return &loginTest{h, t, audited}

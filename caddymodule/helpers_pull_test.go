@@ -75,7 +75,7 @@ func (s *site) expectBroken(path string, changes ...requestOption) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if response.StatusCode == http.StatusBadGateway { // it was found out before there was a header
+	if response.StatusCode == http.StatusBadGateway { // detected before the header was sent
 		s.finish(response).expect(s.t, http.StatusBadGateway, "UNAVAILABLE")
 		return
 	}

@@ -27,16 +27,16 @@ type site struct {
 	url     string // without a slash at the end
 	host    string // with the port
 	dir     string // everything that Caddy writes
-	cache   string // of it, the proxy's
-	globals string // more of the server options
+	cache   string // the cache directory in dir
+	globals string // more global options
 	limits  string // more lines of the storage
-	before  string // a directive before ours
+	before  string // a directive before dependency_proxy
 	after   string // more sites
 	admin   string // the admin endpoint's address, or off
 	running bool
 
 	mu      sync.Mutex
-	secrets []string // none of which a log may hold
+	secrets []string // which no log may contain
 }
 
 // start runs Caddy with a site whose directive has the given lines and a
@@ -87,7 +87,8 @@ func (s *site) tryLoad(lines ...string) error {
 	if err == nil {
 		s.awaitHandover(portOf(s.host))
 	}
-	// A connection that the old configuration is about to close would fail
+	// A connection that the former configuration is about to close would
+	// fail
 	// the next request that cannot be repeated.
 	client.CloseIdleConnections()
 	return err

@@ -41,7 +41,7 @@ func TestLDAPOutage(t *testing.T) {
 	if n := strings.Count(s.logs(), "the LDAP server cannot be asked"); n == 0 || n > 4 {
 		t.Errorf("got %d log lines that the server is away, want 1 to 4", n) // once for each configuration
 	}
-	// Another grace, another memory: nothing is known by it.
+	// Answers remembered with another grace period are not used.
 	s.load(l.Directory(ldapMap, "cache_for 1ns", "grace 1ms"), private("acme"))
 	s.get("/v2/", bearer(token)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10")
 

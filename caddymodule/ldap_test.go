@@ -135,14 +135,14 @@ func TestLDAPWithoutServiceAccount(t *testing.T) {
 	if status := pullStatus(s, "acme", as("bob")); status != http.StatusForbidden {
 		t.Errorf("bob: got %d, want 403", status)
 	}
-	l.Group("platform") // the token knows no better, a login does
+	l.Group("platform") // the token has the former groups, a new login the current ones
 	if status := pullStatus(s, "acme", bearer(token)); status != http.StatusNotFound {
 		t.Errorf("alice by her token: got %d, want 404", status)
 	}
 	if status := pullStatus(s, "acme", as("alice")); status != http.StatusForbidden {
 		t.Errorf("alice by her login: got %d, want 403", status)
 	}
-	// What a group is good for is the configuration's to say.
+	// The current map lines apply to tokens issued before.
 	s.load(hub(up), directory(), private("acme"), private("tools"))
 	if status := pullStatus(s, "acme", bearer(token)); status != http.StatusForbidden {
 		t.Errorf("alice, whose group is not mapped: got %d, want 403", status)

@@ -29,7 +29,7 @@ func TestThrottledAddress(t *testing.T) {
 	for i := range documentedAddressBurst {
 		s.get([]string{auth, "/v2/"}[i%2], wrong(fmt.Sprint("zoe", i%3), i), forwardedFor("192.0.2.1")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
-	s.load(append(lines, "token {\n lifetime 1h\n}")...) // a reload is no amnesty
+	s.load(append(lines, "token {\n lifetime 1h\n}")...) // a reload does not reset the throttle
 	elsewhereAsked.Store(0)
 	form := form(loginForm("zoe", passwordOf("elsewhere")))
 	for _, a := range []answer{
@@ -88,7 +88,7 @@ func TestThrottledAccount(t *testing.T) {
 	s.get(auth, as("bob"), forwardedFor("203.0.113.1")).expect(t, http.StatusOK, "")
 	s.get(auth, as("alice"), forwardedFor("203.0.113.1")).expect(t, http.StatusOK, "")
 
-	// Without a proxy that is trusted its header says nothing.
+	// Without a trusted proxy the header is ignored.
 	s.globals = ""
 	s.load(lines...)
 	status := guess(2*documentedAddressBurst, func(i int) string { return fmt.Sprint("user", i) })
@@ -107,7 +107,7 @@ func TestFullHashQueue(t *testing.T) {
 	s.load(append(lines, users("alice"))...)
 	const home, away = "192.0.2.1", "198.51.100.1"
 	s.get(auth, as("alice"), forwardedFor(home)).expect(t, http.StatusOK, "")
-	// Another password, and one that nothing is remembered of.
+	// A new password, about which nothing is remembered.
 	next := rand.Text()
 	s.load(append(lines, "user alice "+hash(next))...)
 	s.addSecrets(next)
@@ -124,8 +124,8 @@ func TestFullHashQueue(t *testing.T) {
 	login("bob", "wrong", away, 503)
 	login("nobody", "wrong", away, 503)
 	login("alice", next, away, 503)
-	login("alice", next, home, 200) // needs a hash, and does not wait behind strangers
-	login("alice", next, away, 200) // needs none any more
+	login("alice", next, home, 200) // needs a hash, and takes precedence over unknown addresses
+	login("alice", next, away, 200) // no longer needs a hash
 	restore()
 	login("bob", "wrong", "198.51.100.2", 401)
 	login("bob", passwordOf("bob"), "198.51.100.2", 200)

@@ -22,9 +22,9 @@ import (
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 )
 
-// TestMain keeps Caddy out of the home of whoever runs the tests, and the tests
-// off the network: they name hosts by loopback addresses, so whoever asks for
-// the address of a name is about to leave the machine.
+// TestMain gives Caddy a temporary home directory and makes name look-ups fail. The
+// tests use loopback addresses only, so a look-up would be the start of a request
+// to the network, and fails the run.
 func TestMain(m *testing.M) {
 	var asked atomic.Bool
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {

@@ -61,7 +61,7 @@ func (s *site) openUnread(n int, path string, changes ...requestOption) (done fu
 			s.t.Fatalf("got %q, %v; want status 200", line, err)
 		}
 	}
-	time.Sleep(500 * time.Millisecond) // until nobody gets any further
+	time.Sleep(500 * time.Millisecond) // until all connections are blocked
 	return done
 }
 
@@ -99,7 +99,7 @@ func serveLargeTagLists(up *registrytest.Registry) {
 // TestUnreadResponsesShareMemory checks that clients that do not read their
 // responses take no memory of the size of the content.
 func TestUnreadResponsesShareMemory(t *testing.T) {
-	const clients, most = 100, 64 << 20 // they would take 400 MiB
+	const clients, most = 100, 64 << 20 // a copy for each client would take 400 MiB
 	up := registrytest.New(t)
 	serveLargeTagLists(up)
 	manifest := largeManifest(1)

@@ -21,10 +21,10 @@ import (
 func TestOIDCRefused(t *testing.T) {
 	issuer := oidctest.New(t)
 	s := newSite(t)
-	s.globals = trustedProxies // each from an address of its own, as so many would be throttled
+	s.globals = trustedProxies // one address for each login, or else they would be throttled
 	s.load(users("alice"), issuer.Directory("map repository_owner acme -> acme", "require ref refs/heads/main", "max_age 30m"), "directory elsewhere", private("acme"))
 	foreign := oidctest.New(t)
-	foreign.URL = issuer.URL // says that it is the other, with a key of the same name
+	foreign.URL = issuer.URL // claims to be the issuer, with another key of the same name
 	good := issuer.Token()
 	parts := strings.Split(good, ".")
 	other := strings.Split(issuer.Token(oidctest.Claim("repository_owner", "evil")), ".")
@@ -86,7 +86,7 @@ func TestOIDCRefused(t *testing.T) {
 	}
 	s.get(auth, idToken(good)).expect(t, http.StatusOK, "")
 	s.get(auth, idToken(issuer.Token(oidctest.Claim("aud", []string{"a", "registry.example.com"})))).expect(t, http.StatusOK, "")
-	s.get(auth, idToken(issuer.Token(headerField("kid", nil)))).expect(t, http.StatusOK, "") // there is but one
+	s.get(auth, idToken(issuer.Token(headerField("kid", nil)))).expect(t, http.StatusOK, "") // there is only one key
 	if asked := issuer.KeysAsked(); asked > 2 {
 		t.Errorf("got %d requests of the issuer's keys, want at most 2", asked)
 	}

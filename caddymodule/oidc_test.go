@@ -59,14 +59,14 @@ func TestOIDCNames(t *testing.T) {
 	s.addSecrets(raw)
 	s.get(manifestPath("secret", "alpine", "3.20"), idToken(raw)).expect(t, http.StatusForbidden, "DENIED")
 	s.load(users("alice"), issuer.Directory(open), private("acme"), private("secret", "oidc:alice"), "upstream docker.io {\n endpoint http://127.0.0.1:1\n}")
-	s.get(manifestPath("secret", "alpine", "3.20"), idToken(raw)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE") // may, and nothing is there
+	s.get(manifestPath("secret", "alpine", "3.20"), idToken(raw)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE") // allowed, but nothing listens there
 	for blocked, status := range map[string]int{"alice": 401, "ALICE": 401, "oidc:alice": 401, "static:alice": 200} {
 		s.load(users("alice"), issuer.Directory(open), private("acme"), "blocked "+blocked)
 		if a := s.get("/v2/", idToken(raw)); a.StatusCode != status {
 			t.Errorf("with %s blocked: got %d, want %d", blocked, a.StatusCode, status)
 		}
 	}
-	// Another name of the directory makes it another account.
+	// With another name of the directory it is another account.
 	s.load(issuer.Directory(open), private("acme"))
 	token := s.get(auth, idToken(raw)).expect(t, http.StatusOK, "").tokens().Token
 	s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
@@ -96,7 +96,7 @@ func TestOIDCReload(t *testing.T) {
 		}
 	}
 	expect(200, 403)
-	issuer.Fail(oidctest.Says(500, ""), oidctest.Says(500, "")) // none of it takes the issuer
+	issuer.Fail(oidctest.Says(500, ""), oidctest.Says(500, "")) // nothing below asks the issuer
 	for _, step := range []struct {
 		lines       string
 		acme, other int
@@ -155,7 +155,7 @@ func TestOIDCOutage(t *testing.T) {
 		"refers to \\\"http://192.0.2.1/\\\"": {nil, redirect("http://192.0.2.1/")},
 	} {
 		issuer.Fail(fault[0], fault[1])
-		s.load(lines...) // and nothing is known
+		s.load(lines...) // without a cached key
 		known := len(s.logs())
 		for range 3 {
 			s.get(auth, idToken(raw)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10")

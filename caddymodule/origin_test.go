@@ -26,14 +26,14 @@ func TestRealmIsRequestedHost(t *testing.T) {
 		}
 		token := s.get(auth, as("alice"), host(name)).expect(t, http.StatusOK, "").tokens().Token
 		s.get("/v2/", bearer(token), host(name)).expect(t, http.StatusOK, "")
-		s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // good where it was issued
+		s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // valid only at the host that issued it
 	}
 	for _, name := range []string{
 		"evil.example/x", "user@evil.example", "evil.example:0", "evil.example:65536", "evil.example:x", "evil.example:", ":80", "[::1", "[::1]x",
 		"[evil]", "[]", "a,b", "a;b", "a%20b", `a"b`, "a'b", strings.Repeat("a", 254),
 	} {
 		for _, path := range []string{"/v2/", auth, manifestPath("acme", "alpine", "3.20")} {
-			// Some of these are refused by the server before us.
+			// The HTTP server refuses some of these before the handler.
 			a := s.get(path, host(name), as("alice"))
 			if a.StatusCode != http.StatusBadRequest || a.Header.Get("WWW-Authenticate") != "" || a.tokens().Token != "" {
 				t.Errorf("host %q, %s: got %d %v, want 400 without a challenge and a token", name, path, a.StatusCode, a.Header)

@@ -70,7 +70,7 @@ func TestConcurrentPullsShareRequests(t *testing.T) {
 	image := up.PutImage("library/alpine", "3.20", layer)
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
 	token := s.token("alice")
-	for i := range 20 { // the gap between looking and asking is small
+	for i := range 20 { // because the race window is small
 		name := fmt.Sprintf("image%d", i)
 		image := up.PutImage("library/"+name, "3.20", []byte(name))
 		concurrently(20, func(int) {
@@ -115,7 +115,8 @@ func TestMovedTag(t *testing.T) {
 	expect(second, "dependency-proxy; fwd=stale; fwd-status=200")
 	expectRequests(t, up, "a tag that has not", registrytest.Counts{ManifestHead: 2})
 
-	// Moved to an image that upstream does not give: the old one can be pulled.
+	// Moved to an image that upstream does not serve: the old one can be
+	// pulled.
 	third := up.PutImage("library/alpine", "3.20", random(3, 1000))
 	up.Fail(registrytest.Failure{Op: registrytest.OpManifest, Method: http.MethodGet, Status: http.StatusTooManyRequests})
 	expect(second, "dependency-proxy; fwd=stale; detail=stale-if-error")
@@ -123,7 +124,7 @@ func TestMovedTag(t *testing.T) {
 	s.restart(stale...) // a while later
 	expect(third, "dependency-proxy; fwd=stale; fwd-status=200")
 
-	// Deleted upstream: what somebody depends on stays.
+	// Deleted upstream: cached images stay.
 	content := up.RawManifest("library/alpine", third.Manifest)
 	up.DeleteRepository("library/alpine")
 	for _, path := range []string{tag, manifestPath("acme", "alpine", string(first.Manifest)), manifestPath("acme", "alpine", string(third.Manifest))} {

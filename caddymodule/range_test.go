@@ -61,7 +61,7 @@ func TestBlobRanges(t *testing.T) {
 				if row.status != 416 && row.status != 412 {
 					a.has(t, "ETag", `"`+d+`"`).has(t, "Docker-Content-Digest", d).has(t, "Cache-Control", "no-transform")
 				}
-				s.awaitStored(d) // also by a part: the fill is of the whole
+				s.awaitStored(d) // a request of a part also stores the whole
 			}
 			if counts := up.Counts(); counts.BlobGet != 1 || counts.BlobHead != 0 {
 				t.Errorf("got requests %+v, want one GET of the blob", counts)
@@ -110,7 +110,7 @@ func TestConditionalManifest(t *testing.T) {
 			sameStatus(t, get, s.head(path, as("alice"), header("If-None-Match", etag)))
 		}
 	}
-	// And so with a blob, by HEAD.
+	// HEAD of a blob is conditional too.
 	d := image.Layers[0]
 	etag := header("If-None-Match", fmt.Sprintf("%q", d))
 	s.head(blobPath("acme", "alpine", d), as("alice"), etag).expect(t, http.StatusNotModified, "").has(t, "ETag", fmt.Sprintf("%q", d))

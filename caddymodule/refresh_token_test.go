@@ -89,16 +89,18 @@ func TestRefreshTokenLifetime(t *testing.T) {
 			token = a.RefreshToken
 		}
 	}
-	// As the password of nobody, for clients that find no POST, it is the same.
+	// The same applies to a refresh token sent as the password of an empty
+	// name.
 	a := s.get(auth+"&offline_token=true", basic("", old)).expect(t, http.StatusOK, "").tokens()
 	if _, _, expires := tokenTimes(t, a.RefreshToken); expires.After(time.Now().Add(30 * time.Minute)) {
 		t.Errorf("got a refresh token until %s, want one for 30 minutes at most", expires)
 	}
-	// One that does not tell its login, as older versions made them, is refused.
-	k := newForger(t, s, first)
-	s.get("/jwt/auth", refreshGrant(k.forge(nil, nil))).expect(t, http.StatusOK, "")
-	s.get("/jwt/auth", refreshGrant(k.forge(nil, jsonObject{"auth_time": nil}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get("/jwt/auth", refreshGrant(k.forge(nil, jsonObject{"auth_time": time.Now().Unix() - 86400}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	// A refresh token without the time of its login, as in older versions,
+	// is refused.
+	f := newForger(t, s, first)
+	s.get("/jwt/auth", refreshGrant(f.forge(nil, nil))).expect(t, http.StatusOK, "")
+	s.get("/jwt/auth", refreshGrant(f.forge(nil, jsonObject{"auth_time": nil}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get("/jwt/auth", refreshGrant(f.forge(nil, jsonObject{"auth_time": time.Now().Unix() - 86400}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
 // TestLDAPPasswordChanged checks that a changed password ends refresh tokens
@@ -108,7 +110,7 @@ func TestLDAPPasswordChanged(t *testing.T) {
 	for name, row := range map[string]struct {
 		lines    string
 		attr     string // changes with the password
-		known    bool   // by it a change is seen
+		known    bool   // whether the change is noticed
 		inTheLog string
 	}{
 		"a password policy": {"", "pwdChangedTime", true, `"attribute":"pwdChangedTime"`},
@@ -141,7 +143,7 @@ func TestLDAPPasswordChanged(t *testing.T) {
 				t.Errorf("the log does not tell %q", row.inTheLog)
 			}
 			if !row.known {
-				// Also one that was made when more was known of the account.
+				// The limit also applies to a token minted without it.
 				who, err := runningHandler(t).accounts.Find(t.Context(), "account", "alice")
 				if err != nil {
 					t.Fatal(err)

@@ -38,7 +38,7 @@ func TestReloadDuringPull(t *testing.T) {
 			}
 			s.load(append(lines, change)...)
 			if change != "private_groups off" {
-				late := s.open(blobPath("acme", "alpine", d), bearer(token)) // joins the fill that the old one has started
+				late := s.open(blobPath("acme", "alpine", d), bearer(token)) // joins the fill of the former configuration
 				defer func() {
 					s.finish(late).content(t, layer).has(t, "Cache-Status", "dependency-proxy; fwd=miss; collapsed")
 				}()
@@ -147,13 +147,13 @@ func TestSitesShareCache(t *testing.T) {
 		t.Errorf("got requests %+v, want one GET of the blob and at most two HEADs and GETs of the manifest", counts)
 	}
 	s.awaitStored(string(image.Layers[0]))
-	// A token is good at the host that issued it.
+	// A token is valid only at the host that issued it.
 	s.get("/v2/", bearer(s.token("alice"))).expect(t, http.StatusOK, "")
 	token := other.token("alice")
 	s.addSecrets(token)
 	other.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
 	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	// And one of them alone goes on.
+	// One of the sites can go on alone.
 	s.after = ""
 	s.load(lines...)
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))

@@ -69,7 +69,7 @@ func TestMalformedPaths(t *testing.T) {
 			}
 		}
 	}
-	// Of no shape of ours: they could be known to nobody.
+	// Paths of no known form.
 	for _, path := range []string{
 		"/v2/..", "/v2/../", "/v2/%2e%2e/%2e%2e/etc/passwd", "/v2/..%2f..%2fetc%2fpasswd", "/v2//", "/v2/%00", "/v2/acme", acmePath + "..", acmePath + "%00",
 		"/v2/acme%2fdependency_proxy%2fcontainers%2falpine/manifests/latest", "/v2/acme/dependency_proxy%2fcontainers/alpine" + latestPath,
@@ -125,11 +125,12 @@ func TestRoutesAccepted(t *testing.T) {
 	} {
 		s.get(path, as("alice")).content(t, other.RawManifest("acme/app", app.Manifest))
 	}
-	// Another registry's image of the same name would be the wrong one.
+	// The image of the same name at another registry is not served.
 	for _, ns := range []string{"quay.io", "DOCKER.IO", "docker.io:443", "..", "127.0.0.1"} {
 		s.get(acmePath+"library/alpine/manifests/3.20?ns="+ns, as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	}
-	// A name that is an upstream's and nothing else is an image of the first one.
+	// A name that consists of an upstream only is an image of the first
+	// upstream.
 	s.get(acmePath+"ghcr.io/manifests/1", as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	for _, path := range []string{"/acme" + infix + "v2", "/acme" + infix + "v2/"} {
 		s.get(path, as("alice")).content(t, []byte("{}"))

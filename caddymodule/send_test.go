@@ -24,7 +24,8 @@ func init() {
 // copyProbe observes how the handler behind it sends content.
 type copyProbe struct{}
 
-// What was copied last, and in chunks of what size Caddy was to send it.
+// The number of copies, whether the last one was of a file, and Caddy's chunk
+// size during and after the last request.
 var (
 	copies     atomic.Int64
 	copiedFile atomic.Bool
@@ -50,7 +51,7 @@ type probedWriter struct {
 
 func (w probedWriter) ReadFrom(r io.Reader) (int64, error) {
 	copies.Add(1)
-	_, file := r.(syscall.Conn) // an *os.File, or what it makes of itself
+	_, file := r.(syscall.Conn) // an *os.File, or a wrapper of one
 	copiedFile.Store(file)
 	copyChunk.Store(int64(w.idle.MaxChunk))
 	return w.ResponseWriterWrapper.ReadFrom(r)

@@ -51,7 +51,7 @@ func TestSitesHaveOwnTokens(t *testing.T) {
 	s, other, second := twoSites(t)
 	same := []string{users("alice"), private("acme", "alice")}
 
-	// Two that are the same are one to a token, and answer as one.
+	// Two equal sites share their tokens and have one answer.
 	s.after = second(same...)
 	s.load(same...)
 	secret, _ := s.createToken("--group", "acme")
@@ -61,7 +61,7 @@ func TestSitesHaveOwnTokens(t *testing.T) {
 		t.Errorf("got %+v, want one answer for both sites", all)
 	}
 
-	// Two that differ need names; until then no token is good at either.
+	// Two different sites need names. Until then neither accepts a token.
 	different := []string{users("alice", "bob"), private("acme", "bob")}
 	s.after = second(different...)
 	s.load(same...)
@@ -88,7 +88,7 @@ func TestSitesHaveOwnTokens(t *testing.T) {
 	two, _ := s.createToken("--account", "bob", "--site", "two")
 	s.get("/v2/", basic("", one)).expect(t, http.StatusOK, "")
 	s.get("/v2/", basic("", two)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get("/v2/", basic("", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // of no name
+	s.get("/v2/", basic("", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // of the site without a name
 	other.get("/v2/", basic("", one)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	other.get("/v2/", basic("", two)).expect(t, http.StatusOK, "")
 	if all := s.explain("two"); len(all) != 1 || all[0].Allowed || fmt.Sprint(all[0].Sites) != "[two]" {

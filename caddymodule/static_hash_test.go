@@ -62,7 +62,7 @@ func hexStatic(t *testing.T, users ...*static.User) *static.Directory {
 func TestHashModule(t *testing.T) {
 	s := newSite(t)
 	file := filepath.Join(s.dir, "users")
-	secret := rand.Text() // of which no run before has remembered that it is right
+	secret := rand.Text() // new in each run, so that no earlier success is remembered
 	s.addSecrets(secret)
 	writeFile(t, file, "bob:"+hexOf(secret+"bob")+"\ncarol:"+hash(secret+"carol")+"\n")
 	s.load("directory static {\n user alice "+hexOf(secret+"alice")+"\n users_file "+file+"\n hash hex\n}", visible("acme", directory.Internal))
@@ -167,7 +167,7 @@ func TestHashesPerLogin(t *testing.T) {
 		err            error
 		hashes         int32
 	}{
-		{"ann", "wrong", directory.ErrWrongPassword, 1}, {"ann", "wrong", directory.ErrWrongPassword, 0}, // that it is wrong is remembered
+		{"ann", "wrong", directory.ErrWrongPassword, 1}, {"ann", "wrong", directory.ErrWrongPassword, 0}, // the refusal is remembered
 		{"nobody", "wrong", directory.ErrUnknownAccount, 1}, {"nobody", "wrong", directory.ErrUnknownAccount, 0}, {"", "", directory.ErrUnknownAccount, 1},
 		{"ann", long, directory.ErrWrongPassword, 1}, {"nobody", long, directory.ErrUnknownAccount, 1},
 		{"ann", anns, nil, 1}, {"ann", anns, nil, 0}, {"ben", anns, directory.ErrWrongPassword, 1}, {"ann", "wrong too", directory.ErrWrongPassword, 1},

@@ -22,8 +22,8 @@ type tokenRequest struct {
 	user        string // of Basic credentials, with the password behind a colon
 	chunked     bool
 	offline     bool   // the client asks for a refresh token
-	needRefresh bool   // and here it sends one
-	scope       string // that is granted
+	needRefresh bool   // the client sends a refresh token
+	scope       string // the granted scope
 }
 
 const (
@@ -159,9 +159,9 @@ func TestClientTokenRefusals(t *testing.T) {
 		a := s.get(auth, method(verb), as("alice")).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED")
 		a.has(t, "Content-Type", "application/json").has(t, "Allow", "GET, POST")
 	}
-	// Nobody is told to POST; a form without a login is no login.
+	// A form without a login is invalid.
 	s.get("/jwt/auth", form(url.Values{"service": {service}, "scope": {pullScope}})).expect(t, http.StatusBadRequest, "UNSUPPORTED")
-	// Basic credentials beside a form are not what is asked for.
+	// Basic credentials beside a form are ignored.
 	s.get("/jwt/auth", form(loginForm("alice", "wrong")), as("alice")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 

@@ -126,7 +126,7 @@ func TestInvalidTokenRequests(t *testing.T) {
 		"other scheme":          {s.get(auth, header("Authorization", "Digest x")), 401},
 		"broken Basic":          {s.get(auth, header("Authorization", "Basic !!!")), 401},
 		"a token":               {s.get(auth, bearer(s.token("alice"))), 401},
-		"login in the query":    {s.get(auth + "&grant_type=password&username=alice&password=x"), 200}, // that is nobody
+		"login in the query":    {s.get(auth + "&grant_type=password&username=alice&password=x"), 200}, // an anonymous token
 		"HEAD":                  {s.head(auth, as("alice")), 405},
 	} {
 		code := map[int]string{200: "", 400: "UNSUPPORTED", 401: "UNAUTHORIZED", 405: "UNSUPPORTED"}[row.status]
@@ -230,7 +230,7 @@ func TestRefreshTokens(t *testing.T) {
 	}
 	s.get("/jwt/auth", refreshForm(last), host("other.example")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 
-	// The account as it is now decides, and so does the configuration.
+	// The current state of the account and of the configuration decides.
 	s.load(append([]string{"token {\n refresh_tokens on\n}", "user alice " + hash("another-password")}, lines...)...)
 	s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.load(append([]string{users("alice")}, lines...)...)

@@ -52,7 +52,7 @@ func TestGuardedTransport(t *testing.T) {
 			}
 		}
 	}
-	// In JSON, where a version stands in no Caddyfile.
+	// In JSON the same options are errors.
 	h := &Handler{Groups: []*Group{{Path: "acme"}}, Upstreams: []*Upstream{{Name: "docker.io", TransportRaw: []byte(`{"protocol":"http","versions":["3"]}`)}}}
 	if err := h.check(); err == nil || !strings.Contains(err.Error(), "HTTP/3") {
 		t.Errorf("in JSON: got %v, want an error", err)

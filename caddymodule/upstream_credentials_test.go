@@ -45,7 +45,7 @@ func TestUpstreamPasswordSources(t *testing.T) {
 	}
 	for credentials, what := range map[string]string{
 		"hub " + upstreamPassword:       "placeholder",
-		"hub {$HUB_PASSWORD}":           "placeholder", // is replaced before it gets here
+		"hub {$HUB_PASSWORD}":           "placeholder", // replaced by the Caddyfile adapter
 		"hub x{env.HUB_PASSWORD}":       "placeholder",
 		"hub {env.NOT_SET}":             "NOT_SET",
 		"hub {file." + file + "}":       "empty",

@@ -135,7 +135,8 @@ func TestUpstreamHeadGrantsNoAccess(t *testing.T) {
 			}
 		}
 	}
-	// What the upstream itself delivers is served, and from then on a HEAD does.
+	// Content that the upstream delivers itself is served, and then a HEAD
+	// is enough.
 	evil.Heal()
 	own := evil.PutImage("x/y", "2", random(1, 5000))
 	evil.PutImage("x/z", "2", random(1, 5000))
@@ -240,7 +241,7 @@ func TestEndpointFingerprint(t *testing.T) {
 	s, seen := newSite(t), make(map[string]string)
 	for name, row := range map[string]struct {
 		lines  string
-		shared string // with which other row
+		shared string // the row with the same endpoint
 	}{
 		"plain":             {"endpoint " + address + "\n allow_private", "plain"},
 		"another address":   {"endpoint http://127.0.0.1:2\n allow_private", ""},

@@ -51,7 +51,8 @@ var outages = map[string]struct {
 	"redirects in a ring":         {fail: registrytest.Failure{Status: 302, Header: http.Header{"Location": {"/v2/"}}}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
 	"hangs up":                    {hook: closeConnection, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
 	"silent":                      {hook: neverAnswer, manifest: 504, blob: 504, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
-	// Docker Hub's way to say that there is no such repository, or a private one.
+	// Docker Hub's answers for a repository that does not exist or is
+	// private.
 	"denied":    {fail: registrytest.Failure{Status: 403}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
 	"challenge": {fail: registrytest.Failure{Status: 401}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
 }
@@ -147,7 +148,7 @@ func TestStaleAnswerDuringStall(t *testing.T) {
 		}
 	})
 	if counts := up.Counts(); counts.ManifestGet != 1 || counts.ManifestHead != 1 {
-		t.Errorf("got requests %+v, want one HEAD and one GET of the manifest", counts) // those that hang count when they end
+		t.Errorf("got requests %+v, want one HEAD and one GET of the manifest", counts) // hanging requests are counted when they end
 	}
 }
 
