@@ -7,43 +7,114 @@ import (
 	"testing"
 )
 
-// TestImports holds the shape of the code. What knows registries, tokens and
-// content can be used, read and tested without Caddy, and each package without
-// the others, except for what permitted lists: caddymodule alone joins them, so
-// that a change of Caddy's API, or of one of them, stays in one place. They
-// report by errors and hooks, so none has a logger either.
+const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
+
+// permitted lists the packages of this module and what each may import of the
+// others. The edges lead one way: from Caddy's handler, through what it asks, to
+// the engines, which know nothing of it and little of each other. A new edge is
+// a decision about the layout.
+var permitted = map[string]string{
+	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
+		"caddymodule/access caddymodule/admin caddymodule/directory caddymodule/directory/password caddymodule/directory/static " +
+		"caddymodule/internal/parse caddymodule/internal/pool caddymodule/storage " +
+		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
+	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse internal/memo reference tokenissuer tokenissuer/accesstoken",
+	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory tokenissuer/accesstoken",
+	"caddymodule/directory":                "caddymodule/internal/parse reference tokenissuer upstream",
+	"caddymodule/directory/authentication": "caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/internal/parse reference",
+	"caddymodule/directory/gitlab":         "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/internal/pool internal/gitlabapi internal/memo",
+	"caddymodule/directory/ldap":           "caddymodule/directory caddymodule/internal/parse caddymodule/internal/pool internal/memo internal/secret",
+	"caddymodule/directory/oidc":           "caddymodule/directory caddymodule/internal/parse internal/memo",
+	"caddymodule/directory/password":       "caddymodule/directory",
+	"caddymodule/directory/static":         "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse",
+	"caddymodule/internal/parse":           "",
+	"caddymodule/internal/pool":            "",
+	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
+
+	"pullthrough": "blobcache blobcache/fill blobcache/index blobcache/store internal/memo upstream",
+
+	"blobcache":                              "blobcache/fill blobcache/index blobcache/internal/buffer blobcache/store",
+	"blobcache/fill":                         "blobcache/internal/buffer blobcache/store",
+	"blobcache/index":                        "blobcache/store",
+	"blobcache/internal/buffer":              "",
+	"blobcache/internal/leaktest":            "",
+	"blobcache/store":                        "",
+	"blobcache/store/storetest":              "blobcache/store",
+	"reference":                              "",
+	"tokenissuer":                            "tokenissuer/internal/record",
+	"tokenissuer/accesstoken":                "tokenissuer/internal/record",
+	"tokenissuer/internal/record":            "",
+	"upstream":                               "internal/secret reference",
+	"internal/gitlabapi":                     "",
+	"internal/gitlabtest":                    "",
+	"internal/ldaptest":                      "",
+	"internal/memo":                          "",
+	"internal/oidctest":                      "",
+	"internal/registrytest":                  "",
+	"internal/secret":                        "",
+	"tokenissuer/internal/record/recordtest": "",
+}
+
+// engines work without Caddy: they can be used, read and tested alone. They
+// report by errors and hooks, so they have no logger either.
+var engines = []string{"blobcache", "pullthrough", "reference", "tokenissuer", "upstream"}
+
+// TestImports checks which packages import each other.
 func TestImports(t *testing.T) {
-	const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
-	permitted := map[string][]string{ // with the packages below them
-		"blobcache":               {"blobcache"},
-		"pullthrough":             {"blobcache", "internal/memo", "internal/secret", "reference", "upstream"},
-		"tokenissuer":             {"tokenissuer/internal/record"},
-		"tokenissuer/accesstoken": {"tokenissuer/internal/record"},
-		"upstream":                {"internal/secret", "reference"},
-	}
-	for _, part := range []string{"blobcache", "pullthrough", "reference", "tokenissuer", "tokenissuer/accesstoken", "upstream"} {
-		output, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./"+part).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, output)
+	seen := make(map[string]bool)
+	for line := range strings.Lines(list(t, "./...")) {
+		imports := strings.Fields(line)
+		name, ours := strings.CutPrefix(imports[0], module)
+		if !ours || name == "e2e" || strings.HasPrefix(name, "bench/") {
+			continue // this package, and programs
 		}
-		for line := range strings.Lines(string(output)) {
+		allowed, known := permitted[name]
+		if !known {
+			t.Errorf("package %s is not in the table of permitted imports", name)
+		}
+		seen[name] = true
+		for _, imported := range imports[1:] {
+			if other, ours := strings.CutPrefix(imported, module); ours && !slices.Contains(strings.Fields(allowed), other) {
+				t.Errorf("%s imports %s, which is not permitted", name, other)
+			}
+		}
+		for _, other := range strings.Fields(allowed) {
+			if !slices.Contains(imports[1:], module+other) {
+				t.Errorf("%s does not import %s, which is permitted; remove it from the table", name, other)
+			}
+		}
+	}
+	for name := range permitted {
+		if !seen[name] {
+			t.Errorf("package %s of the table does not exist", name)
+		}
+	}
+}
+
+// TestEnginesWithoutCaddy checks that no engine depends on Caddy or has a logger.
+func TestEnginesWithoutCaddy(t *testing.T) {
+	for _, engine := range engines {
+		for line := range strings.Lines(list(t, "-deps", "./"+engine+"/...")) {
 			imports := strings.Fields(line)
-			dependency := imports[0]
-			for _, banned := range []string{"github.com/caddyserver/", "go.uber.org/"} {
-				if strings.HasPrefix(dependency, banned) {
-					t.Errorf("%s depends on %s", part, dependency)
+			for _, banned := range []string{"github.com/caddyserver/", "go.uber.org/zap"} {
+				if strings.HasPrefix(imports[0], banned) {
+					t.Errorf("%s depends on %s", engine, imports[0])
 				}
 			}
-			own, ok := strings.CutPrefix(dependency, module)
-			if !ok {
-				continue
-			}
-			if own != part && !slices.ContainsFunc(permitted[part], func(p string) bool { return own == p || strings.HasPrefix(own, p+"/") }) {
-				t.Errorf("%s depends on %s", part, own)
-			}
-			if slices.Contains(imports, "log") || slices.Contains(imports, "log/slog") {
-				t.Errorf("%s logs", part)
+			if strings.HasPrefix(imports[0], module) && (slices.Contains(imports, "log") || slices.Contains(imports, "log/slog")) {
+				t.Errorf("%s logs", imports[0])
 			}
 		}
 	}
+}
+
+// list returns a line for each package: its path, and those of its imports.
+func list(t *testing.T, args ...string) string {
+	t.Helper()
+	args = append([]string{"list", "-f", `{{.ImportPath}} {{join .Imports " "}}`}, args...)
+	output, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v: %s", err, output)
+	}
+	return string(output)
 }

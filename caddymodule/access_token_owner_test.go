@@ -60,7 +60,7 @@ func TestTokenEndsWithItsMaker(t *testing.T) {
 	s.load(lines...)
 	status("when it is not any more", 200, 200)
 	out := s.mustCommand("token", "revoke", id)
-	if want := fmt.Sprintf("group token %s for owner of acme ends too, since it was made with %s.", child.ID, id); !strings.Contains(out, want) || strings.Contains(out, own.ID) {
+	if want := fmt.Sprintf("group token %s for owner of acme ends too, because it was created with %s.", child.ID, id); !strings.Contains(out, want) || strings.Contains(out, own.ID) {
 		t.Errorf("token revoke prints %q, want %q in it", out, want)
 	}
 	status("after revoking", 401, 200)
@@ -149,7 +149,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 			want, state := http.StatusUnauthorized, "it was created before directories had names"
 			for _, name := range good {
 				if name == directory {
-					want, state = http.StatusOK, "good"
+					want, state = http.StatusOK, "valid"
 				}
 			}
 			if got := s.get("/v2/", basic("x", token[0])).StatusCode; got != want {
@@ -221,11 +221,11 @@ func TestTokenEndsWithDirectory(t *testing.T) {
 				t.Errorf("%s, %s: it is listed as %q, want %q", name, what, line, state)
 			}
 		}
-		status("as it was", row[0], 200, "good")
+		status("as it was", row[0], 200, "valid")
 		status("from elsewhere", row[1], 401, "ended: the directory "+name+" has another URL")
 		status("with another name", strings.Replace(row[0], "{\n", "{\n name corp\n", 1), 401, "ended: the directory "+name+" no longer exists")
 		status("another's name", strings.Replace(row[0], "{\n", "{\n name corp\n", 1)+"directory authentication {\n name "+name+"\n provider scribbler on\n}\n", 401, "ended: the directory "+name+" has another URL")
-		status("as it was again", row[0], 200, "good")
+		status("as it was again", row[0], 200, "valid")
 	}
 }
 

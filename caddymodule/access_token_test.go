@@ -47,8 +47,8 @@ func TestDeployToken(t *testing.T) {
 			t.Errorf("the log lacks %s", what)
 		}
 	}
-	if table, err := s.command("token", "list"); err != nil || !strings.Contains(table, id) || strings.Contains(table, "never") || !strings.Contains(table, "good") {
-		t.Errorf("got error %v and %s, want the token %s, used and good", err, table, id)
+	if table, err := s.command("token", "list"); err != nil || !strings.Contains(table, id) || strings.Contains(table, "never") || !strings.Contains(table, "valid") {
+		t.Errorf("got error %v and %s, want the token %s, used and valid", err, table, id)
 	}
 	s.mustCommand("token", "revoke", id)
 	check(map[string]int{"acme": 401, "open": 401})

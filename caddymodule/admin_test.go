@@ -29,7 +29,7 @@ func TestAdminErrors(t *testing.T) {
 		"POST explain":      {s.ask("POST", adminExplainPull, "{}"), 405, "GET"},
 		"HEAD":              {s.ask("HEAD", adminTokens, ""), 405, ""},
 		"form":              {s.ask("POST", adminTokens, order, noJSON), 415, "application/json"},
-		"not JSON":          {s.ask("POST", adminTokens, "kind=deploy"), 400, "no such request"},
+		"not JSON":          {s.ask("POST", adminTokens, "kind=deploy"), 400, "invalid request body"},
 		"unknown field":     {s.ask("POST", adminTokens, `{"kind":"deploy","groups":["acme"],"admin":true}`), 400, "admin"},
 		"long":              {s.ask("POST", adminTokens, `"`+strings.Repeat("x", 64<<10)+`"`), 413, "65536"},
 		"empty":             {s.ask("POST", adminTokens, `{}`), 400, "kind"},
@@ -48,10 +48,10 @@ func TestAdminErrors(t *testing.T) {
 		"revoke none":       {s.ask("DELETE", adminTokens+none, ""), 404, "access token"},
 		"revoke no id":      {s.ask("DELETE", adminTokens+"/..%2f..%2fcertificates", ""), 400, "16 lower-case"},
 		"unknown parameter": {s.ask("GET", adminTokens+"?user=x", ""), 400, "'user'"},
-		"twice":             {s.ask("GET", adminExplainPull+"?as=a&as=b", ""), 400, "twice"},
+		"twice":             {s.ask("GET", adminExplainPull+"?as=a&as=b", ""), 400, "duplicate"},
 		"no image":          {s.ask("GET", adminExplainPull+"?as=alice", ""), 400, "acme/alpine:3.20"},
 		"bad image":         {s.ask("GET", adminExplainPull+"?as=alice&pull=acme/Alpine", ""), 400, "lower-case"},
-		"bad digest":        {s.ask("GET", adminExplainPull+"?pull=acme/alpine@sha256:12", ""), 400, "not a digest"},
+		"bad digest":        {s.ask("GET", adminExplainPull+"?pull=acme/alpine@sha256:12", ""), 400, "invalid digest"},
 		"explain no site":   {s.ask("GET", adminExplainPull+"?pull=acme/alpine&site=x", ""), 404, "'x'"},
 		"wrong origin":      {s.ask("POST", adminTokens, order, header("Origin", "https://evil.example")), 403, "origin"},
 		"wrong host":        {s.ask("POST", adminTokens, order, host("evil.example")), 403, "host"},
@@ -119,11 +119,11 @@ func TestAdminTokens(t *testing.T) {
 func TestTokenCommands(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
 	for want, args := range map[string][]string{
-		"whom the token is for":        {"token", "create"},
-		"not a lifetime":               {"token", "create", "--group", "acme", "--lifetime", "soon"},
+		"--account NAME":               {"token", "create"},
+		"invalid duration":             {"token", "create", "--group", "acme", "--lifetime", "soon"},
 		"group 'acmee' does not exist": {"token", "create", "--group", "acmee"},
 		"unknown flag":                 {"token", "create", "--user", "alice"},
-		"mistyped or cut":              {"token", "revoke", "dpxy_00000000000000000000000000000000000000"},
+		"malformed":                    {"token", "revoke", "dpxy_00000000000000000000000000000000000000"},
 		"16 lower-case":                {"token", "revoke", "x/../y"},
 		"HTTP 404":                     {"token", "revoke", strings.Repeat("a", 16)},
 		"requires at least 1":          {"token", "revoke"},
@@ -152,7 +152,7 @@ func TestTokenCommands(t *testing.T) {
 		t.Errorf("got %s, want JSON of 2 tokens", out)
 	}
 	out := s.mustCommand("token", "list", "--group", "acme")
-	for _, what := range []string{"ID", id, "group", "maintainer of acme", "robot", "never", "good"} {
+	for _, what := range []string{"ID", id, "group", "maintainer of acme", "robot", "never", "valid"} {
 		if !strings.Contains(out, what) {
 			t.Errorf("the list lacks %q: %s", what, out)
 		}

@@ -8,34 +8,37 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// The events of the audit log: its message and its field "event". Each line
-// has the same fields: event, account, directory, access_token (its id),
-// client_ip, group (of a path under /v2/) and reason; what is not known is
-// empty. Refusals are warnings.
+// The events of the audit log, which are the message and the field "event" of a
+// line. All lines have the same fields: event, account, directory, access_token (its
+// ID), client_ip, group (of a path below /v2/) and reason. Unknown values are empty.
+// Refusals are warnings.
 const (
-	auditLogin        = "login"         // info; debug where one repeats itself with each request
+	auditLogin        = "login"         // info; debug for a login that each request repeats
 	auditLoginRefused = "login refused" // the account as it was given, see [access.Accounts.ShownName]
-	auditThrottled    = "throttled"     // not checked: too many were wrong, or are being checked
-	auditTokenRefused = "token refused" // info if it is merely old
-	auditDenied       = "denied"        // known who, and not allowed
+	auditThrottled    = "throttled"     // not checked: too many failed, or are being checked
+	auditTokenRefused = "token refused" // info if the token has expired
+	auditDenied       = "denied"        // an authenticated or anonymous caller lacks the right
 )
 
-// auditLine is one line of the audit log, but for what the request tells.
+// auditLine has the fields of a line that do not depend on the request alone.
 type auditLine struct {
 	event, account, directory, token, reason string
 }
 
-// record writes a line of the audit log, whose logger is the module's with
-// ".audit" behind it. No field may hold a secret.
+// record writes a line of the audit log, which is the logger of the module with the
+// suffix ".audit". No field may contain a secret.
 func (ex *exchange) record(level zapcore.Level, line auditLine) { ex.auditor().record(level, line) }
 
-// auditor writes the audit lines of a request, also after its end.
+// auditor writes the audit lines of a request. It can be used after the end of the
+// request.
 type auditor struct {
 	logger        *zap.Logger
 	client, group string
 }
 
-func (ex *exchange) auditor() auditor { return auditor{ex.h.audit, ex.clientIP(), ex.route.group} }
+func (ex *exchange) auditor() auditor {
+	return auditor{ex.handler.audit, ex.clientIP(), ex.route.group}
+}
 
 func (a auditor) record(level zapcore.Level, line auditLine) {
 	checked := a.logger.Check(level, line.event)
@@ -46,14 +49,14 @@ func (a auditor) record(level zapcore.Level, line auditLine) {
 		zap.String("access_token", line.token), zap.String("client_ip", a.client), zap.String("group", a.group), zap.String("reason", line.reason))
 }
 
-// clientIP is the client's address as Caddy determined it, from the headers of
-// a proxy in front too if Caddy trusts it.
+// clientIP returns the address of the client that Caddy has determined, possibly
+// from the headers of a trusted proxy.
 func (ex *exchange) clientIP() string {
 	address, _ := caddyhttp.GetVar(ex.r.Context(), caddyhttp.ClientIPVarKey).(string)
 	return address
 }
 
-// logAccessToken tells the access log which access token a request was made with.
+// logAccessToken adds the ID of the access token of a request to the access log.
 func logAccessToken(r *http.Request, id string) {
 	fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
 	if ok && id != "" {

@@ -90,7 +90,7 @@ func TestUnwritableCache(t *testing.T) {
 	up.CorruptBlobs(100)
 	s.expectBroken(blobPath("acme", "alpine", image.Layers[0]))
 	up.Heal()
-	if !strings.Contains(s.logs(), "cache storage is in trouble") {
+	if !strings.Contains(s.logs(), "cache storage error") {
 		t.Error("the log lacks the error of the storage")
 	}
 	if err := os.Remove(temp); err != nil {

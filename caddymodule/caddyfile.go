@@ -16,7 +16,7 @@ import (
 
 func init() {
 	httpcaddyfile.RegisterHandlerDirective("dependency_proxy", parseCaddyfile)
-	// Whatever answers everything must come after what answers only its own.
+	// Directives that answer all requests must come after this one.
 	httpcaddyfile.RegisterDirectiveOrder("dependency_proxy", httpcaddyfile.Before, "respond")
 }
 
@@ -25,8 +25,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
 }
 
-// UnmarshalCaddyfile reads the directive. Each line may be left out but for a
-// group; user, directory, group and upstream may be repeated:
+// UnmarshalCaddyfile parses the directive. All lines are optional, except for a group.
+// The lines user, directory, group and upstream can be repeated:
 //
 //	dependency_proxy {
 //		name           <site>
@@ -42,13 +42,13 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		blocked        <account>...
 //	}
 //
-// The user lines are the directory static; a block `directory static` beside
-// them needs a name of its own. An account is DIRECTORY:NAME, or a bare name,
-// which is that of a user line or one of the only directory. A bare name in
-// blocked is that name in every directory.
+// The user lines form the directory static; a block `directory static` in addition
+// needs another name. An account is written as DIRECTORY:NAME, or as a bare name for
+// an account of a user line or of the only directory. A bare name in blocked means
+// that name in every directory.
 //
-// [Handler.unmarshalGroup], [Handler.unmarshalUpstream] and
-// [Token.UnmarshalCaddyfile] have the blocks.
+// The blocks are described at [Handler.unmarshalGroup], [Handler.unmarshalUpstream]
+// and [Token.UnmarshalCaddyfile].
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive
 	if err := parse.End(d); err != nil {
@@ -106,7 +106,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return parse.At(d, h.checkWhole())
 }
 
-// withUsers returns the directories with that of the user lines before them.
+// withUsers returns the directories, the first of which is that of the user lines.
 func (h *Handler) withUsers(users *static.Directory) []json.RawMessage {
 	if len(users.Users) == 0 {
 		return h.DirectoriesRaw
@@ -115,25 +115,26 @@ func (h *Handler) withUsers(users *static.Directory) []json.RawMessage {
 	return append([]json.RawMessage{raw}, h.DirectoriesRaw...)
 }
 
-// checkDirectories finds two directories of one name where the second one is.
+// checkDirectories returns an error if two directories have the same name. It is
+// called after each directory, so that the error has the line of the second one.
 func (h *Handler) checkDirectories(users *static.Directory) error {
 	_, err := access.ListDirectories(h.withUsers(users))
 	return err
 }
 
-// unmarshalStorage reads
+// unmarshalStorage parses
 //
 //	storage <module> ...
 func (h *Handler) unmarshalStorage(d *caddyfile.Dispenser) error {
 	if h.StorageRaw != nil {
-		return d.Err("storage is there twice")
+		return d.Err("storage is already set")
 	}
 	raw, err := parse.Module(d, "http.dependency_proxy.storage.", "type")
 	h.StorageRaw = raw
 	return err
 }
 
-// unmarshalDirectory reads
+// unmarshalDirectory parses
 //
 //	directory <module> ...
 func (h *Handler) unmarshalDirectory(d *caddyfile.Dispenser) error {
@@ -142,7 +143,7 @@ func (h *Handler) unmarshalDirectory(d *caddyfile.Dispenser) error {
 	return err
 }
 
-// unmarshalGroup reads
+// unmarshalGroup parses
 //
 //	group <path> {
 //		visibility   private|internal|public
@@ -210,7 +211,7 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	return parse.At(d, cmp.Or(u.check(), parse.Unique("group "+g.Path+": upstream", g.Upstreams, groupUpstreamName)))
 }
 
-// unmarshalUpstream reads
+// unmarshalUpstream parses
 //
 //	upstream <name> {
 //		endpoint      <url>
@@ -223,7 +224,7 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 //		transport     <module> ...
 //	}
 //
-// [Downloads.UnmarshalCaddyfile] has the block of downloads.
+// The block downloads is described at [Downloads.UnmarshalCaddyfile].
 func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	u := new(Upstream)
 	if err := parse.Arg(d, &u.Name); err != nil {
@@ -259,7 +260,7 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	if err != nil {
 		return err
 	}
-	return parse.At(d, u.checkTransport()) // allow_private may come last
+	return parse.At(d, u.checkTransport()) // at the end, because it depends on allow_private
 }
 
 func unmarshalCredentials(d *caddyfile.Dispenser, to **Credentials) error {

@@ -40,11 +40,11 @@ func TestInvalidJSON(t *testing.T) {
 	for _, row := range [][3]string{
 		{`"members":["alice"]`, `"visibility":"secret"`, "visibility 'secret'"},
 		{`"path":"acme"`, `"path":"Acme"`, "group 'Acme'"},
-		{`"members":["alice"]`, `"upstreams":[{"name":"docker.io"}]`, "nothing of its own"},
+		{`"members":["alice"]`, `"upstreams":[{"name":"docker.io"}]`, "no credentials"},
 		{`"members":["alice"]`, `"members":["alice"],"upstreams":[{"name":"x","credentials":{"username":"u","password":"{env.X}"}}]`, "not declared"},
 		{`"name":"docker.io"`, `"name":"docker.io","credentials":{"username":"u","password":"secret"}`, "placeholder"},
 		{`"name":"docker.io"`, `"name":"docker.io","endpoint":"{env.NOT_SET}"`, "NOT_SET"},
-		{`"name":"docker.io"`, `"name":"docker.io","endpoint":"ftp://x"`, "not a URL"},
+		{`"name":"docker.io"`, `"name":"docker.io","endpoint":"ftp://x"`, "invalid endpoint"},
 		{`"name":"docker.io"`, `"name":"docker.io"},{"name":"docker.io"`, "duplicate upstream"},
 		{`"upstreams":`, `"realm":"x","upstreams":`, "realm 'x'"},
 		{`"upstreams":`, `"token":{"lifetime":1},"upstreams":`, "token lifetime"},

@@ -97,7 +97,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 							if who.Directory != d.name || who.Admin != (i == 0 && who.Name == "root" && d.name == trusted.name) {
 								t.Errorf("%s: got %s, admin %v; want an account of %s, and an admin only if it is the trusted root", text, who.ID(), who.Admin, d.name)
 							}
-							verdict, err := runningHandler(t).access.Decide(t.Context(), who, "secret", directory.Member)
+							verdict, err := runningHandler(t).policy.Decide(t.Context(), who, "secret", directory.Member)
 							if err != nil || verdict.Allowed && who.Directory != trusted.name {
 								t.Errorf("%s: got %+v, error %v in the group of the other directory, want a denial", text, verdict, err)
 							}

@@ -1,20 +1,16 @@
-// Package caddymodule is the Caddy side of the dependency proxy, and the only
-// package that knows Caddy.
+// Package caddymodule has the Caddy module http.handlers.dependency_proxy, an
+// authenticated pull-through cache for container images.
 //
-// A pull walks through it in the order of its files: [Handler] takes the
-// request, route.go reads its path into a typed value, login.go asks who it
-// is (a token, a login, or nobody) behind throttle.go and password.go, which
-// bear those who guess, access.go decides whether that account may read the
-// group, repository.go turns group and image into one repository of one
-// upstream, manifest.go and blob.go answer from the cache or fill it, and
-// errors.go words every refusal; audit.go writes down who got in and who did
-// not. token.go is the token service that clients are sent to, tokens.go lets
-// access tokens of our own in. Storage and directories of accounts are guest
-// modules; what outlives a configuration is in pool.go: the open storage, and
-// beside it what each group has of it and may have.
+// [Handler] parses the path of a request (route.go), finds out who sends it
+// (identify.go), decides whether that account may read the group (exchange.go)
+// and answers from the cache or from the upstream (pull.go, lists.go). It also
+// serves the token service (tokenservice.go) and the page, the purge and the
+// access tokens of a group (group.go). Errors are worded in errors.go, and
+// shared.go has what outlives a configuration.
 //
-// Beside the pulls, group.go has what is about a group: its page, its purge and
-// its tokens. admin.go answers Caddy's admin endpoint about the sites that
-// sites.go knows to run: access tokens, decisions explained, the cache and its
-// checks; command.go has the commands that ask it.
+// Package access authenticates and authorizes; the modules below directory know
+// the accounts, and those in storage open the cache. Package admin extends Caddy's
+// admin API and its commands. Package pullthrough decides what a pull receives,
+// with blobcache as its cache and upstream as its client of registries. Package
+// tokenissuer issues the tokens of the token service.
 package caddymodule

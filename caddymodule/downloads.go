@@ -8,82 +8,83 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
-// Downloads bound the blobs that are being fetched from an upstream. A pull that
-// would start one download too many is refused with 503 and Retry-After; a pull of
-// what is stored, or of what is being fetched already, is not.
+// Downloads limits the downloads of blobs from an upstream. A pull that would start
+// one download too many is rejected with 503 and Retry-After. The limits do not
+// apply to pulls of blobs that are stored or are being downloaded already.
 type Downloads struct {
-	// Max is how many there may be at a time, those that are passed on without
-	// being stored included: 256 by default.
+	// Max is the number of downloads at a time, including those of blobs that
+	// are not stored: from 1 to 100000, by default 256.
 	Max int `json:"max,omitempty"`
 
-	// MaxPerGroup is how many of them one group may have started: by default a
-	// quarter of Max. A group that is not declared counts as the nearest declared
-	// group above it, or as its first component if there is none, so that creating
-	// subgroups does not raise the limit.
+	// MaxPerGroup is the number of downloads at a time that one group may have
+	// started: from 1 to Max, by default a quarter of Max. A group that is not
+	// declared counts as the nearest declared group above it or, without one, as
+	// its first component, so that creating subgroups does not raise the limit.
 	MaxPerGroup int `json:"max_per_group,omitempty"`
 
-	// MinRate is how many bytes a second a download must bring on average while
-	// clients wait for it, or else it ends: 16 KiB by default. -1 means no minimum.
+	// MinRate is the average rate, in bytes per second, below which a download
+	// ends while clients wait for it. The default is 16 KiB; -1 means no minimum.
 	MinRate int64 `json:"min_rate,omitempty"`
 
-	// MinRateUnread is the same for a download that all clients have left: 256 KiB
-	// by default.
+	// MinRateUnread is the average rate, in bytes per second, below which a
+	// download ends after all of its clients have left. The default is 256 KiB;
+	// -1 means no minimum.
 	MinRateUnread int64 `json:"min_rate_unread,omitempty"`
 
-	// RateWindow is the time over which both are averaged: 5m by default.
+	// RateWindow is the time over which the rates are averaged: at least 1s, by
+	// default 5m.
 	RateWindow caddy.Duration `json:"rate_window,omitempty"`
 
-	// StallTimeout is how long a download may bring nothing at all, however often
-	// the upstream is asked to go on, before it ends: 1m by default. After half of
-	// that another connection is tried.
+	// StallTimeout is the time after which a download that receives no bytes
+	// ends: at least 1s, by default 1m. After half of it, the download continues
+	// on a new connection.
 	StallTimeout caddy.Duration `json:"stall_timeout,omitempty"`
 }
 
 const (
-	// mostDownloads bounds what can be configured: each takes two descriptors.
-	mostDownloads = 100_000
+	// maxDownloads is the limit of Max. Each download takes two file descriptors.
+	maxDownloads = 100_000
 
-	// leastWindow is the shortest time that says anything about an upstream.
-	leastWindow = time.Second
+	// minWindow is the limit of RateWindow and StallTimeout.
+	minWindow = time.Second
 
-	// busyInterval is how often an upstream that has too many downloads under way
-	// is logged at most.
+	// busyInterval is the time between two log lines about an upstream with too
+	// many downloads.
 	busyInterval = time.Minute
 )
 
-func (b *Downloads) check() error {
+func (l *Downloads) check() error {
 	switch {
-	case b.Max < 0 || b.Max > mostDownloads:
-		return fmt.Errorf("downloads: max is a number from 1 to %d", mostDownloads)
-	case b.MaxPerGroup < 0 || b.MaxPerGroup > cmp.Or(b.Max, fill.DefaultFills):
-		return fmt.Errorf("downloads: max_per_group is a number from 1 to max, which is %d", cmp.Or(b.Max, fill.DefaultFills))
-	case b.MinRate < -1 || b.MinRateUnread < -1:
-		return errors.New("downloads: min_rate and min_rate_unread are bytes a second, or -1 for none")
-	case b.RateWindow != 0 && time.Duration(b.RateWindow) < leastWindow || b.StallTimeout != 0 && time.Duration(b.StallTimeout) < leastWindow:
-		return fmt.Errorf("downloads: rate_window and stall_timeout are at least %v", leastWindow)
+	case l.Max < 0 || l.Max > maxDownloads:
+		return fmt.Errorf("downloads: max must be a number from 1 to %d", maxDownloads)
+	case l.MaxPerGroup < 0 || l.MaxPerGroup > cmp.Or(l.Max, fill.DefaultFills):
+		return fmt.Errorf("downloads: max_per_group must be a number from 1 to max, which is %d", cmp.Or(l.Max, fill.DefaultFills))
+	case l.MinRate < -1 || l.MinRateUnread < -1:
+		return errors.New("downloads: min_rate and min_rate_unread must be a number of bytes per second, or -1 for no minimum")
+	case l.RateWindow != 0 && time.Duration(l.RateWindow) < minWindow || l.StallTimeout != 0 && time.Duration(l.StallTimeout) < minWindow:
+		return fmt.Errorf("downloads: rate_window and stall_timeout must be at least %v", minWindow)
 	}
 	return nil
 }
 
-// limits returns what the cache is to keep to. What is 0 is the cache's default.
-func (b *Downloads) limits() fill.SourceLimits {
+// limits returns the limits for the cache, in which 0 means the default.
+func (l *Downloads) limits() fill.SourceLimits {
 	return fill.SourceLimits{
-		Fills:         b.Max,
-		GroupFills:    b.MaxPerGroup,
-		MinRate:       b.MinRate,
-		MinRateUnread: b.MinRateUnread,
-		RateWindow:    time.Duration(b.RateWindow),
-		Stall:         time.Duration(b.StallTimeout),
+		Fills:         l.Max,
+		GroupFills:    l.MaxPerGroup,
+		MinRate:       l.MinRate,
+		MinRateUnread: l.MinRateUnread,
+		RateWindow:    time.Duration(l.RateWindow),
+		Stall:         time.Duration(l.StallTimeout),
 	}
 }
 
-// UnmarshalCaddyfile reads
+// UnmarshalCaddyfile parses
 //
 //	downloads {
 //		max             <number>
@@ -93,32 +94,20 @@ func (b *Downloads) limits() fill.SourceLimits {
 //		rate_window     <duration>
 //		stall_timeout   <duration>
 //	}
-func (b *Downloads) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func (l *Downloads) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := parse.End(d); err != nil {
 		return err
 	}
 	err := parse.Lines(d, "downloads", map[string]func(*caddyfile.Dispenser) error{
-		"max":             func(d *caddyfile.Dispenser) error { return parse.Int(d, mostDownloads, &b.Max) },
-		"max_per_group":   func(d *caddyfile.Dispenser) error { return parse.Int(d, mostDownloads, &b.MaxPerGroup) },
-		"min_rate":        func(d *caddyfile.Dispenser) error { return parse.SizeOrOff(d, &b.MinRate) },
-		"min_rate_unread": func(d *caddyfile.Dispenser) error { return parse.SizeOrOff(d, &b.MinRateUnread) },
-		"rate_window":     func(d *caddyfile.Dispenser) error { return parse.Duration(d, &b.RateWindow) },
-		"stall_timeout":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &b.StallTimeout) },
+		"max":             func(d *caddyfile.Dispenser) error { return parse.Int(d, maxDownloads, &l.Max) },
+		"max_per_group":   func(d *caddyfile.Dispenser) error { return parse.Int(d, maxDownloads, &l.MaxPerGroup) },
+		"min_rate":        func(d *caddyfile.Dispenser) error { return parse.SizeOrOff(d, &l.MinRate) },
+		"min_rate_unread": func(d *caddyfile.Dispenser) error { return parse.SizeOrOff(d, &l.MinRateUnread) },
+		"rate_window":     func(d *caddyfile.Dispenser) error { return parse.Duration(d, &l.RateWindow) },
+		"stall_timeout":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &l.StallTimeout) },
 	})
 	if err != nil {
 		return err
 	}
-	return parse.At(d, b.check())
-}
-
-// tooBusy rejects a pull that would start one download or ask one question too
-// many, and logs that from time to time.
-func (ex *exchange) tooBusy(repo *repository, what, preposition string, err error) *apiError {
-	repo.busy.Do(func() {
-		ex.h.logger.Warn("too many "+what+" are under way; pulls of what is not stored are refused",
-			zap.String("upstream", repo.upstream), zap.String("group", ex.route.group), zap.Error(err))
-	})
-	e := refuse(unavailable, "too many %s %s %s are under way; try again later", what, preposition, repo.upstream)
-	e.retryAfter = retrySoon
-	return e
+	return parse.At(d, l.check())
 }

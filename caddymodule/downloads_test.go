@@ -55,7 +55,7 @@ func TestDownloadsPerGroupLimit(t *testing.T) {
 	}
 	up.Reset()
 	s.get(blobPath("blue", "alpine", image.Layers[0]), as("bob")).expect(t, http.StatusOK, "")
-	if n := strings.Count(s.logs(), "too many downloads are under way; pulls"); n != 1 {
+	if n := strings.Count(s.logs(), "too many downloads are under way; rejecting pulls"); n != 1 {
 		t.Errorf("got %d log lines about too many downloads, want 1", n)
 	}
 	release()

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -10,13 +9,15 @@ import (
 	"strconv"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // problem is an error code of the OCI distribution specification ("Error
-// Codes") with the status that it is sent with.
+// Codes"), with the HTTP status that it is sent with.
 type problem struct {
 	code   string
 	status int
@@ -35,24 +36,24 @@ var (
 	badRequest      = problem{"UNSUPPORTED", http.StatusBadRequest}
 	tooManyRequests = problem{"TOOMANYREQUESTS", http.StatusTooManyRequests}
 
-	// The specification has no code for trouble behind the registry; this
-	// one is common, and clients decide on the status.
+	// The specification has no code for failures of an upstream. UNAVAILABLE is
+	// common, and clients decide on the status.
 	badGateway     = problem{"UNAVAILABLE", http.StatusBadGateway}
 	unavailable    = problem{"UNAVAILABLE", http.StatusServiceUnavailable}
 	gatewayTimeout = problem{"UNAVAILABLE", http.StatusGatewayTimeout}
 
-	// clientGone is read by nobody but the access log, where Caddy's own
-	// proxy writes the same.
+	// clientGone appears only in the access log, with the status that Caddy's
+	// reverse proxy uses.
 	clientGone = problem{"UNAVAILABLE", 499}
 )
 
-// apiError is a refusal as the client will read it.
+// apiError is an error response.
 type apiError struct {
 	problem
 	message    string
 	retryAfter time.Duration
-	allow      string // methods, with unsupported
-	detail     any    // as JSON, for whoever may know it
+	allow      string // the allowed methods, with unsupported
+	detail     any    // JSON, for insiders only
 	cause      error  // for the log only
 }
 
@@ -65,82 +66,96 @@ func (e *apiError) Error() string {
 
 func (e *apiError) Unwrap() error { return e.cause }
 
+// refuse returns an error response with a message for the client.
 func refuse(p problem, format string, args ...any) *apiError {
 	return &apiError{problem: p, message: fmt.Sprintf(format, args...)}
 }
 
-// retrySoon is what a client is told to wait where upstream did not say.
+// retrySoon is the Retry-After of failures that are likely to be short.
 const retrySoon = 10 * time.Second
 
-// fromUpstream words an upstream's failure for the client. Unknown is the code
-// for what was asked for and is not there; limited the one for a rate limit,
-// which clients treat differently for manifests and blobs.
-func (ex *exchange) fromUpstream(p *repository, err error, unknown, limited problem) *apiError {
+// upstreamError returns the response to a pull that an upstream has failed. The
+// problem unknown is that of content that does not exist, and limited that of a
+// rate limit, which clients treat differently for manifests and for blobs.
+func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited problem) *apiError {
 	if ex.r.Context().Err() != nil {
-		return refuse(clientGone, "the client has left")
+		return refuse(clientGone, "the client has closed the connection")
 	}
-	answer := func(problem problem, format string, args ...any) *apiError {
+	fail := func(problem problem, format string, args ...any) *apiError {
 		return &apiError{problem: problem, message: fmt.Sprintf(format, args...), cause: err}
 	}
 	switch upstream.KindOf(err) {
 	case upstream.NameUnknown:
-		return answer(nameUnknown, "%s has no repository %s", p.upstream, p.name)
+		return fail(nameUnknown, "%s has no repository %s", repo.upstream, repo.name)
 	case upstream.Denied:
-		return answer(nameUnknown, "%s has no repository %s, or it is private and the login configured here may not read it", p.upstream, p.name)
+		return fail(nameUnknown, "%s has no repository %s, or it is private and the login configured here may not read it", repo.upstream, repo.name)
 	case upstream.ManifestUnknown, upstream.BlobUnknown:
-		return answer(unknown, "%s has no %s in the repository %s", p.upstream, ex.route.reference(), p.name)
+		return fail(unknown, "%s has no %s in the repository %s", repo.upstream, ex.route.reference(), repo.name)
 	case upstream.RateLimited:
-		e := answer(limited, "the rate limit of %s is reached; try again later", p.upstream)
-		var up *upstream.Error
+		e := fail(limited, "the rate limit of %s is reached; try again later", repo.upstream)
+		var failure *upstream.Error
 		e.retryAfter = time.Minute
-		if errors.As(err, &up) && up.RetryAfter > 0 {
-			e.retryAfter = up.RetryAfter
+		if errors.As(err, &failure) && failure.RetryAfter > 0 {
+			e.retryAfter = failure.RetryAfter
 		}
 		return e
 	case upstream.Credentials:
-		return answer(badGateway, "%s rejected the login configured here; ask the administrator of this proxy", p.upstream)
+		return fail(badGateway, "%s rejected the login configured here; ask the administrator of this proxy", repo.upstream)
 	case upstream.Invalid:
-		return answer(badGateway, "%s sent an invalid response", p.upstream)
+		return fail(badGateway, "%s sent an invalid response", repo.upstream)
 	case upstream.Timeout:
-		return answer(gatewayTimeout, "%s did not respond in time", p.upstream)
+		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
 	if errors.Is(err, fill.ErrDigestMismatch) {
-		return answer(badGateway, "%s sent content that does not match %s", p.upstream, ex.route.reference())
+		return fail(badGateway, "%s sent content that does not match %s", repo.upstream, ex.route.reference())
 	}
 	if errors.Is(err, fill.ErrUnconfirmed) {
-		return answer(badGateway, "%s did not reliably confirm that it has %s", p.upstream, ex.route.reference())
+		return fail(badGateway, "%s did not reliably confirm that it has %s", repo.upstream, ex.route.reference())
 	}
 	if errors.Is(err, pullthrough.ErrTooManyQuestions) {
-		return ex.tooBusy(p, "questions", "to", err)
+		return ex.tooBusy(repo, "questions", "to", err)
 	}
 	if errors.Is(err, fill.ErrBusy) {
-		return ex.tooBusy(p, "downloads", "from", err)
+		return ex.tooBusy(repo, "downloads", "from", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fill.ErrTooSlow) {
-		return answer(gatewayTimeout, "%s did not respond in time", p.upstream)
+		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
-	e := answer(unavailable, "%s cannot be reached", p.upstream)
+	e := fail(unavailable, "%s cannot be reached", repo.upstream)
 	e.retryAfter = retrySoon
 	return e
 }
 
-// writeError is the one place that sends a refusal. Clients read the code and
-// the message from the body, so it is never left to an error route.
-func writeError(w http.ResponseWriter, r *http.Request, e *apiError) {
+// tooBusy rejects a pull that would start one download or ask one question too
+// many, and logs that at intervals.
+func (ex *exchange) tooBusy(repo *repository, what, preposition string, err error) *apiError {
+	repo.busy.Do(func() {
+		ex.handler.logger.Warn("too many "+what+" are under way; rejecting pulls of content that is not stored",
+			zap.String("upstream", repo.upstream), zap.String("group", ex.route.group), zap.Error(err))
+	})
+	e := refuse(unavailable, "too many %s %s %s are under way; try again later", what, preposition, repo.upstream)
+	e.retryAfter = retrySoon
+	return e
+}
+
+// sendError sends an error response and logs its cause, which clients must not
+// learn. It does not leave the response to Caddy's error routes, because clients
+// read the code and the message from the body.
+func (ex *exchange) sendError(e *apiError) {
+	if e.cause != nil {
+		level := zap.InfoLevel
+		if e.problem == badGateway {
+			level = zap.WarnLevel
+		}
+		ex.handler.logger.Log(level, "pull failed", zap.String("group", ex.route.group), zap.String("image", ex.route.image),
+			zap.Int("status", e.status), zap.Error(e.cause))
+	}
 	type entry struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 		Detail  any    `json:"detail"`
 	}
-	body, err := json.Marshal(struct {
-		Errors []entry `json:"errors"`
-	}{[]entry{{e.code, e.message, e.detail}}})
-	if err != nil {
-		panic(err) // strings always marshal
-	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h := ex.w.Header()
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-transform")
 	}
@@ -150,8 +165,7 @@ func writeError(w http.ResponseWriter, r *http.Request, e *apiError) {
 	if e.status == http.StatusMethodNotAllowed {
 		h.Set("Allow", e.allow)
 	}
-	w.WriteHeader(e.status)
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // a client that has left needs no error
-	}
+	ex.sendValue(e.status, struct {
+		Errors []entry `json:"errors"`
+	}{[]entry{{e.code, e.message, e.detail}}})
 }

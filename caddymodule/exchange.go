@@ -10,21 +10,21 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// exchange is one request and what has become known about it.
+// exchange is a request in progress.
 type exchange struct {
-	h      *Handler
-	w      http.ResponseWriter
-	r      *http.Request
-	route  route
-	origin origin
-	caller access.Caller
+	handler *Handler
+	w       http.ResponseWriter
+	r       *http.Request
+	route   route
+	origin  origin        // set by locate
+	caller  access.Caller // set by identify, or by the token service
 
-	insider bool // the caller may know which rule denies, see verdict
+	insider bool // set by authorize: the caller may know which rule denies access
 }
 
 var apiVersion = []string{"registry/2.0"}
 
-// serveRegistry answers what is under /v2/: first who, then whether, then what.
+// serveRegistry answers requests below /v2/.
 func (ex *exchange) serveRegistry() *apiError {
 	if err := ex.locate(); err != nil {
 		return err
@@ -34,14 +34,16 @@ func (ex *exchange) serveRegistry() *apiError {
 	}
 	switch ex.route.kind {
 	case pingKind:
-		return ex.servePing()
+		ex.w.Header()["Cache-Control"] = noTransform
+		ex.send(http.StatusOK, jsonType, []byte("{}"))
+		return nil
 	case unknownKind:
 		return refuse(nameUnknown, "this registry has no such path; images are at %s/GROUP%sIMAGE", ex.origin.registry, infix)
 	}
 	if err := ex.authorize(directory.Member); err != nil {
 		return err
 	}
-	repo, err := ex.h.repository(ex.route, ex.r.URL.Query().Get("ns"))
+	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"))
 	if err != nil {
 		return err
 	}
@@ -59,43 +61,32 @@ func (ex *exchange) serveRegistry() *apiError {
 	return ex.serveReferrers(repo)
 }
 
-func (ex *exchange) servePing() *apiError {
-	h := ex.w.Header()
-	h["Content-Type"] = jsonType
-	h["Content-Length"] = []string{"2"}
-	h["Cache-Control"] = noTransform
-	ex.w.WriteHeader(http.StatusOK)
-	if ex.r.Method != http.MethodHead {
-		_, _ = ex.w.Write([]byte("{}"))
-	}
-	return nil
-}
-
-// identified puts the account where Caddy's access log looks for it.
-func (ex *exchange) identified(who access.Caller) {
-	ex.caller = who
-	if repl, ok := ex.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok && !who.Anonymous {
-		repl.Set("http.auth.user.id", who.Name)
+// setCaller sets the caller, and the placeholder from which Caddy's access log takes
+// the account.
+func (ex *exchange) setCaller(caller access.Caller) {
+	ex.caller = caller
+	if repl, ok := ex.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok && !caller.Anonymous {
+		repl.Set("http.auth.user.id", caller.Name)
 	}
 }
 
-// deeds are what takes a role, in the words of a denial.
-var deeds = [...]string{directory.Member: "pull from it", directory.Maintainer: "see its page or purge its cache", directory.Owner: "manage its access tokens"}
+// actions describe, in a denial, what a role is required for.
+var actions = [...]string{directory.Member: "pull from it", directory.Maintainer: "see its page or purge its cache", directory.Owner: "manage its access tokens"}
 
-// authorize decides whether the caller has a role in the group, now. Why not
-// is told to insiders alone.
-func (ex *exchange) authorize(want directory.Role) *apiError {
-	v, err := ex.h.access.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.clientIP())), ex.caller, ex.route.group, want)
+// authorize returns an error unless the caller has at least the role in the group.
+// Only insiders learn which rule denies access.
+func (ex *exchange) authorize(role directory.Role) *apiError {
+	v, err := ex.handler.policy.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.clientIP())), ex.caller, ex.route.group, role)
 	if err != nil {
-		return ex.h.cannotTell("decide about a group", err)
+		return ex.handler.unavailable("decide about a group", err)
 	}
 	if ex.insider = v.Insider; v.Allowed {
 		return nil
 	}
 	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})
-	e := refuse(denied, "group %s does not exist, or you may not %s; ask its owner to make %s one of its %ss", ex.route.group, deeds[want], ex.caller.ID(), want)
+	e := refuse(denied, "group %s does not exist, or you may not %s; ask its owner to make %s one of its %ss", ex.route.group, actions[role], ex.caller.ID(), role)
 	if ex.caller.Token != "" {
-		e = refuse(denied, "group %s does not exist, or the access token %s may not %s", ex.route.group, ex.caller.Token, deeds[want])
+		e = refuse(denied, "group %s does not exist, or the access token %s may not %s", ex.route.group, ex.caller.Token, actions[role])
 	}
 	if ex.caller.Anonymous {
 		e = refuse(denied, "you are not logged in, or group %s does not exist; log in with: docker login %s", ex.route.group, ex.origin.registry)
@@ -106,33 +97,20 @@ func (ex *exchange) authorize(want directory.Role) *apiError {
 	return e
 }
 
-// ruleDetail is the detail of a denial for those who may know it.
+// ruleDetail is the detail of a denial that insiders receive.
 type ruleDetail struct {
 	Rule string `json:"rule"`
 }
 
-// refuse sends an error and logs what only the operator should know.
-func (ex *exchange) refuse(e *apiError) {
-	if e.cause != nil {
-		level := zap.InfoLevel
-		if e.problem == badGateway {
-			level = zap.WarnLevel
-		}
-		ex.h.logger.Log(level, "pull failed", zap.String("group", ex.route.group), zap.String("image", ex.route.image),
-			zap.Int("status", e.status), zap.Error(e.cause))
-	}
-	writeError(ex.w, ex.r, e)
-}
-
-// checkLimits denies what the limits exclude, to admins too and whether or not it
-// is cached. The caller is known to be allowed to pull from the group, so it may
-// learn which group excludes the image.
+// checkLimits returns an error if the allow and deny patterns exclude the image,
+// for admins and for cached images too. The caller may pull from the group, so it
+// may learn which group excludes the image.
 func (ex *exchange) checkLimits(repo *repository) *apiError {
-	if len(ex.h.limits) == 0 {
+	if len(ex.handler.limits) == 0 {
 		return nil
 	}
 	image := access.NewImage(repo.upstream, repo.name, ex.route.tag)
-	v := ex.h.limits.Decide(ex.route.group, image)
+	v := ex.handler.limits.Decide(ex.route.group, image)
 	if v.Allowed {
 		return nil
 	}

@@ -14,10 +14,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// explain decides about a pull as if somebody had asked for it; an empty name
-// is nobody. It goes the way that a request goes, and asks no upstream.
+// explain decides about a pull as the handler decides about a request, without
+// asking an upstream. The empty name stands for an anonymous client.
 func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explanation, error) {
-	rt, err := h.readImage(ctx, image)
+	rt, err := h.parseImage(ctx, image)
 	if err != nil {
 		return admin.Explanation{}, err
 	}
@@ -28,18 +28,18 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 	e := admin.Explanation{
 		Group: rt.group, Image: rt.image, Upstream: repo.upstream, Repository: repo.name, Reference: rt.reference(),
 	}
-	visibility, err := h.access.VisibilityOf(ctx, rt.group)
+	visibility, err := h.policy.VisibilityOf(ctx, rt.group)
 	if err == nil {
 		e.Visibility = cmp.Or(visibility, directory.Private)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return e, err
 	}
-	e.Warning = h.publicLogin(rt.group, e.Visibility, repo.upstream)
-	who, done, err := h.explainAccount(ctx, &e, name)
+	e.Warning = h.publicLoginWarning(rt.group, e.Visibility, repo.upstream)
+	caller, done, err := h.explainAccount(ctx, &e, name)
 	if done || err != nil {
 		return e, err
 	}
-	v, err := h.access.Decide(ctx, who, rt.group, directory.Member)
+	v, err := h.policy.Decide(ctx, caller, rt.group, directory.Member)
 	e.Allowed, e.Rule = v.Allowed, v.Rule
 	if limit := h.limits.Decide(rt.group, access.NewImage(repo.upstream, repo.name, rt.tag)); v.Allowed {
 		e.Limits = limit.Rules
@@ -50,42 +50,43 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 	return e, err
 }
 
-// explainAccount finds out who somebody is. It is done if that decides already.
-func (h *Handler) explainAccount(ctx context.Context, e *admin.Explanation, name string) (who access.Caller, done bool, err error) {
+// explainAccount looks up an account and describes it. It reports done if the
+// account alone decides about the pull.
+func (h *Handler) explainAccount(ctx context.Context, e *admin.Explanation, name string) (caller access.Caller, done bool, err error) {
 	if name == "" {
 		return access.Caller{Anonymous: true}, false, nil
 	}
-	who, err = h.accounts.Find(ctx, "--as", name)
+	caller, err = h.accounts.Find(ctx, "--as", name)
 	switch {
 	case errors.Is(err, directory.ErrBlocked):
 		e.Rule = "blocked account"
-		return who, true, nil
+		return caller, true, nil
 	case errors.Is(err, directory.ErrWrongPassword):
 		e.Rule = strings.TrimPrefix(err.Error(), directory.ErrWrongPassword.Error()+": ") // of an access token
-		return who, true, nil
+		return caller, true, nil
 	case errors.Is(err, directory.ErrUnknownAccount):
 		e.Rule = "unknown account"
-		return who, true, nil
+		return caller, true, nil
 	case err != nil:
-		return who, true, err
+		return caller, true, err
 	}
 	role := directory.NoRole
 	if e.Visibility != "" {
-		if role, err = h.access.RoleOf(ctx, who, e.Group); err != nil {
-			return who, true, err
+		if role, err = h.policy.RoleOf(ctx, caller, e.Group); err != nil {
+			return caller, true, err
 		}
 	}
 	e.Account = &admin.ExplainedAccount{
-		Name: who.Name, Directory: who.Directory, AccessToken: who.Token, Admin: who.Admin,
-		Role: role.String(), OnlyGroups: who.Only, PullOnly: who.PullOnly, Misspelled: h.accounts.Misspelled(who.ID()),
+		Name: caller.Name, Directory: caller.Directory, AccessToken: caller.Token, Admin: caller.Admin,
+		Role: role.String(), OnlyGroups: caller.Only, PullOnly: caller.PullOnly, Misspelled: h.accounts.Misspelled(caller.ID()),
 	}
-	return who, false, nil
+	return caller, false, nil
 }
 
-// readImage reads an image as people write it: GROUP/IMAGE[:TAG|@DIGEST], with
-// /dependency_proxy/containers/ between the two or a slash, and with the site's
-// host before it or without.
-func (h *Handler) readImage(ctx context.Context, text string) (route, error) {
+// parseImage parses the name of an image, GROUP/IMAGE[:TAG|@DIGEST]. The group may
+// have a host before it, and /dependency_proxy/containers/ after it instead of the
+// slash.
+func (h *Handler) parseImage(ctx context.Context, text string) (route, error) {
 	name, reference, pinned := strings.Cut(text, "@")
 	if tag := strings.LastIndexByte(name, ':'); tag > strings.LastIndexByte(name, '/') {
 		if !pinned {
@@ -100,7 +101,7 @@ func (h *Handler) readImage(ctx context.Context, text string) (route, error) {
 		return route{}, err
 	}
 	if pinned && digest.Digest(reference).Validate() != nil {
-		return route{}, access.Errorf("'%s' is not a digest", reference)
+		return route{}, access.Errorf("invalid digest '%s'", reference)
 	}
 	rt, refusal := parseResource(group, image+"/manifests/"+reference)
 	if refusal != nil {
@@ -113,27 +114,27 @@ func (h *Handler) splitImage(ctx context.Context, name string) (group, image str
 	group, image, full := strings.Cut(name, infix)
 	if full {
 		host, rest, ok := strings.Cut(group, "/")
-		if ok && (strings.ContainsAny(host, ".:") || host == "localhost") && !h.exists(ctx, group) {
+		if ok && (strings.ContainsAny(host, ".:") || host == "localhost") && !h.groupExists(ctx, group) {
 			group = rest
 		}
 		return group, image, nil
 	}
 	group, image, ok := strings.Cut(name, "/")
 	if !ok || group == "" || image == "" {
-		return "", "", access.RequestError("write the image with its group, as in acme/alpine:3.20")
+		return "", "", access.RequestError("the image has no group; write one, as in acme/alpine:3.20")
 	}
-	// The longest group that there is; the first component if there is none.
+	// The group is the longest one that exists or else the first component.
 	for i := len(name) - 1; i > 0; i-- {
-		if name[i] == '/' && h.exists(ctx, name[:i]) {
+		if name[i] == '/' && h.groupExists(ctx, name[:i]) {
 			return name[:i], name[i+1:], nil
 		}
 	}
 	return group, image, nil
 }
 
-// exists tells of a group. What cannot be told now is found out again, and
-// reported, when the pull is decided about.
-func (h *Handler) exists(ctx context.Context, group string) bool {
-	_, err := h.access.VisibilityOf(ctx, group)
+// groupExists reports whether a group exists. It ignores failures to find out, which
+// the decision about the pull meets and reports again.
+func (h *Handler) groupExists(ctx context.Context, group string) bool {
+	_, err := h.policy.VisibilityOf(ctx, group)
 	return err == nil
 }

@@ -153,7 +153,7 @@ func TestGroupAtTwoGitLabs(t *testing.T) {
 	}
 	s := gitlabSite(t, first, gitlabAt(t, first, "members_only off"))
 	s.load(two()...)
-	if strings.Contains(s.logs(), "do not count") {
+	if strings.Contains(s.logs(), "ignoring the members") {
 		t.Error("got a warning about a group that the configuration gives to nobody, want none")
 	}
 	for group, want := range map[string][3]int{"team": {404, 403, 403}, "team/sub": {403, 404, 404}, "hers": {404, 404, 404}} {
@@ -172,7 +172,7 @@ func TestGroupAtTwoGitLabs(t *testing.T) {
 		t.Errorf("in team, which takes the members of the second instance: got %d, want [403 404 404]", got)
 	}
 	for directory, n := range map[string]int{"gitlab": 1, "other": 0} {
-		if got := strings.Count(s.logs(), `members_from in those where they should","directory":"`+directory+`","groups":["team"]`); got != n {
+		if got := strings.Count(s.logs(), `members_from in groups that should have both","directory":"`+directory+`","groups":["team"]`); got != n {
 			t.Errorf("got %d log lines that members of %s do not count, want %d", got, directory, n)
 		}
 	}

@@ -149,7 +149,7 @@ func TestPurgeQuery(t *testing.T) {
 	}
 	for query, want := range map[string]string{
 		"?image=": "the parameter image is empty", "?image": "the parameter image is empty",
-		"?Image=alpine": "'Image'", "?images=alpine": "'images'", "?image=alpine&image=": "twice", "?image=&x=1": "'x'", "?image=%zz": "cannot be read", "?image=alpine;x=1": "cannot be read",
+		"?Image=alpine": "'Image'", "?images=alpine": "'images'", "?image=alpine&image=": "duplicate", "?image=&x=1": "'x'", "?image=%zz": "invalid query", "?image=alpine;x=1": "invalid query",
 	} {
 		if _, message := purge(query, 400).problem(); !strings.Contains(message, want) {
 			t.Errorf("%s: got %q, want %q", query, message, want)

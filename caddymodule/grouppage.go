@@ -17,34 +17,34 @@ import (
 )
 
 const (
-	// pageImages is how many images a group's page shows, the newest.
+	// pageImages is the number of images on the page of a group.
 	pageImages = 100
-	// pageRefs is how many are looked at to find those.
+	// pageRefs is the number of tags among which the newest images are found.
 	pageRefs = 10_000
 )
 
-// groupPage is what maintainers see of a group, as a page or as JSON.
+// groupPage is the page of a group, as HTML or as JSON.
 type groupPage struct {
 	Group      string               `json:"group"`
 	Visibility directory.Visibility `json:"visibility"`
 	Registry   string               `json:"registry"`
 	Prefix     string               `json:"prefix"` // of image names
 	Upstreams  []string             `json:"upstreams"`
-	// Limits are the allow and deny lines that hold in the group, its own and
-	// those of the groups above it.
+	// Limits are the allow and deny lines of the group and of the groups above
+	// it.
 	Limits []string `json:"limits,omitempty"`
-	// Usage is what is stored for the group and its subgroups, if it has been
-	// measured yet.
+	// Usage is the storage that the group and its subgroups use, as last
+	// measured. It is nil before the first measurement.
 	Usage  *admin.GroupUsage `json:"usage"`
-	Images []groupImage      `json:"images"`
-	More   bool              `json:"more,omitempty"` // images than are listed
+	Images []groupImage      `json:"images"`         // the newest
+	More   bool              `json:"more,omitempty"` // whether the group has more images
 }
 
 // groupImage is a tag that has been pulled.
 type groupImage struct {
-	Name   string    `json:"name"` // to be pulled by
+	Name   string    `json:"name"` // after the name of the registry
 	Digest string    `json:"digest"`
-	Since  time.Time `json:"since"` // when it began to stand for the digest
+	Since  time.Time `json:"since"` // since when the tag has the digest
 }
 
 //go:embed group.html
@@ -54,15 +54,15 @@ var groupTemplate = template.Must(template.New("group").Funcs(template.FuncMap{
 	"size": admin.FormatSize,
 }).Parse(groupHTML))
 
-// servePage shows a group to its maintainers.
+// servePage sends the page of a group.
 func (ex *exchange) servePage() *apiError {
 	page, err := ex.describeGroup(ex.r.Context())
 	if err != nil {
-		e := refuse(unavailable, "the group cannot be looked at now; try again")
+		e := refuse(unavailable, "the page of the group is temporarily unavailable; try again later")
 		e.cause, e.retryAfter = err, retrySoon
 		return e
 	}
-	// A browser asks for HTML by name, a script for anything.
+	// Browsers accept HTML by name, scripts any type.
 	if !strings.Contains(strings.Join(ex.r.Header.Values("Accept"), ","), "text/html") {
 		return ex.sendValue(http.StatusOK, page)
 	}
@@ -73,13 +73,14 @@ func (ex *exchange) servePage() *apiError {
 	h := ex.w.Header()
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 	h.Set("Referrer-Policy", "no-referrer")
-	ex.sendJSON(http.StatusOK, body.Bytes(), "text/html; charset=utf-8")
+	ex.send(http.StatusOK, "text/html; charset=utf-8", body.Bytes())
 	return nil
 }
 
+// describeGroup returns the page of the group.
 func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 	group := ex.route.group
-	visibility, err := ex.h.access.VisibilityOf(ctx, group)
+	visibility, err := ex.handler.policy.VisibilityOf(ctx, group)
 	if err != nil {
 		return nil, err
 	}
@@ -90,24 +91,24 @@ func (ex *exchange) describeGroup(ctx context.Context) (*groupPage, error) {
 	if page.Visibility == "" {
 		page.Visibility = directory.Private
 	}
-	for _, u := range ex.h.Upstreams {
+	for _, u := range ex.handler.Upstreams {
 		page.Upstreams = append(page.Upstreams, u.Name)
 	}
-	page.Limits = ex.h.limits.Lines(group)
-	if total, ok := ex.h.quotas.Totals()[group]; ok {
-		usage := ex.h.usageOf(group, total)
+	page.Limits = ex.handler.limits.Lines(group)
+	if total, ok := ex.handler.quotas.Totals()[group]; ok {
+		usage := ex.handler.usageOf(group, total)
 		page.Usage = &usage
 	}
 	page.Images, page.More, err = ex.imagesOf(ctx, group)
 	return page, err
 }
 
-// imagesOf lists the tags that have been pulled through a group and those below
-// it, the newest first, as far as they belong to what is configured now.
+// imagesOf returns the tags that have been pulled through a group and its subgroups
+// from the upstreams that are configured now, the newest first.
 func (ex *exchange) imagesOf(ctx context.Context, group string) (images []groupImage, more bool, err error) {
 	images = []groupImage{}
 	seen := 0
-	err = ex.h.cache.index.EachRef(ctx, group, func(n index.Named) error {
+	err = ex.handler.cache.index.EachRef(ctx, group, func(n index.Named) error {
 		if seen++; seen > pageRefs {
 			more = true
 			return fs.SkipAll
@@ -124,14 +125,14 @@ func (ex *exchange) imagesOf(ctx context.Context, group string) (images []groupI
 	return images, more, err
 }
 
-// pullName is the reverse of [Handler.repository]: what a client pulls to get
-// what the index has under a name. It is false for what an upstream or a login
-// had that is not configured any more.
+// pullName returns the name by which clients pull a tag of the index; it is the
+// reverse of [Handler.repository]. It reports false if the upstream or the login
+// that the tag was pulled with is not configured any more.
 func (ex *exchange) pullName(n index.Named) (string, bool) {
 	group, rest, _ := strings.Cut(n.Scope, "/_/")
-	from, repository, _ := strings.Cut(rest, "/")
-	for i, u := range ex.h.Upstreams {
-		if u.sourceFor(group).name != from {
+	src, repository, _ := strings.Cut(rest, "/")
+	for i, u := range ex.handler.Upstreams {
+		if u.sourceFor(group).name != src {
 			continue
 		}
 		if i > 0 {

@@ -1,8 +1,6 @@
 package caddymodule
 
 import (
-	"errors"
-	"io/fs"
 	"net/http"
 	"slices"
 	"time"
@@ -14,73 +12,75 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// groupTokenOrder is the body of a POST to /GROUP/dependency_proxy/tokens. The
-// group is that of the path.
-type groupTokenOrder struct {
-	Kind     accesstoken.Kind    `json:"kind,omitempty"` // deploy by default, or group
+// groupTokenRequest is the body of a POST to /GROUP/dependency_proxy/tokens.
+type groupTokenRequest struct {
+	Kind     accesstoken.Kind    `json:"kind,omitempty"` // deploy (the default) or group
 	Role     string              `json:"role,omitempty"` // of a group token
 	Scopes   []accesstoken.Scope `json:"scopes,omitempty"`
 	Name     string              `json:"name,omitempty"`
 	Lifetime caddy.Duration      `json:"lifetime,omitempty"`
 }
 
-// serveGroupTokens lets a group's owner list, make and revoke its tokens.
+// serveGroupTokens lists, creates and revokes the access tokens of a group, for its
+// owners.
 func (ex *exchange) serveGroupTokens() *apiError {
 	ctx, by := ex.r.Context(), ex.caller.ID().String()
 	switch {
 	case ex.route.token != "":
-		token, err := ex.h.tokens.Revoke(ctx, ex.route.token, by, ex.ofGroup)
+		token, err := ex.handler.tokens.Revoke(ctx, ex.route.token, by, ex.isGroupToken)
 		if err != nil {
-			return ex.fromOrder(err)
+			return ex.requestError(err)
 		}
 		return ex.sendValue(http.StatusOK, token)
 	case ex.r.Method == http.MethodPost:
-		token, secret, err := ex.orderGroupToken()
+		token, secret, err := ex.createGroupToken()
 		if err != nil {
-			return ex.fromOrder(err)
+			return ex.requestError(err)
 		}
 		return ex.sendValue(http.StatusCreated, admin.CreatedToken{Secret: secret, Token: token})
 	}
-	tokens, err := ex.h.tokens.List(ctx, ex.ofGroup)
+	tokens, err := ex.handler.tokens.List(ctx, ex.isGroupToken)
 	if err != nil {
-		return ex.fromOrder(err)
+		return ex.requestError(err)
 	}
 	return ex.sendValue(http.StatusOK, admin.TokenList{Tokens: tokens})
 }
 
-// ofGroup tells the tokens that the owner of the group may see and revoke.
-func (ex *exchange) ofGroup(t accesstoken.Token) bool {
-	return t.Site == ex.h.Name && t.Kind != accesstoken.Personal && slices.Contains(t.Groups, ex.route.group)
+// isGroupToken reports whether the owners of the group may see and revoke a token.
+func (ex *exchange) isGroupToken(t accesstoken.Token) bool {
+	return t.Site == ex.handler.Name && t.Kind != accesstoken.Personal && slices.Contains(t.Groups, ex.route.group)
 }
 
-// orderGroupToken makes a token with at most the rights of its maker. A token that is
-// made with an access token ends with it, and a group's token cannot make any.
-func (ex *exchange) orderGroupToken() (accesstoken.Token, string, error) {
+// createGroupToken creates a token with at most the rights of the caller. If the
+// caller uses an access token, the new token ends with it. Tokens of a group cannot
+// create tokens.
+func (ex *exchange) createGroupToken() (accesstoken.Token, string, error) {
 	if ex.caller.Token != "" && ex.caller.Directory == access.TokensDirectory {
-		return accesstoken.Token{}, "", access.RequestError("an access token of a group cannot make others; log in as an owner")
+		return accesstoken.Token{}, "", access.RequestError("an access token of a group cannot create tokens; log in as an owner")
 	}
-	var order groupTokenOrder
-	if err := admin.ReadRequest(ex.r, &order); err != nil {
+	var request groupTokenRequest
+	if err := admin.ReadRequest(ex.r, &request); err != nil {
 		return accesstoken.Token{}, "", err
 	}
-	if order.Kind == "" {
-		order.Kind = accesstoken.Deploy
+	if request.Kind == "" {
+		request.Kind = accesstoken.Deploy
 	}
-	if order.Kind != accesstoken.Deploy && order.Kind != accesstoken.Group {
-		return accesstoken.Token{}, "", access.Errorf("the kind '%s' is neither deploy nor group", order.Kind)
+	if request.Kind != accesstoken.Deploy && request.Kind != accesstoken.Group {
+		return accesstoken.Token{}, "", access.Errorf("unknown kind '%s'; use deploy or group", request.Kind)
 	}
-	if err := ex.capLifetime(&order.Lifetime); err != nil {
+	if err := ex.limitLifetime(&request.Lifetime); err != nil {
 		return accesstoken.Token{}, "", err
 	}
-	return ex.h.tokens.Create(ex.r.Context(), access.TokenRequest{
-		Kind: order.Kind, Groups: []string{ex.route.group}, Role: order.Role,
-		Scopes: order.Scopes, Name: order.Name, Lifetime: order.Lifetime,
+	return ex.handler.tokens.Create(ex.r.Context(), access.TokenRequest{
+		Kind: request.Kind, Groups: []string{ex.route.group}, Role: request.Role,
+		Scopes: request.Scopes, Name: request.Name, Lifetime: request.Lifetime,
 		MadeWith: ex.caller.Token,
 	}, ex.caller.ID().String())
 }
 
-// capLifetime ends what is made with an access token when that ends.
-func (ex *exchange) capLifetime(lifetime *caddy.Duration) error {
+// limitLifetime limits the lifetime of a token that the caller creates to that of
+// the access token that the caller uses, if any.
+func (ex *exchange) limitLifetime(lifetime *caddy.Duration) error {
 	if ex.caller.Token == "" {
 		return nil
 	}
@@ -89,22 +89,20 @@ func (ex *exchange) capLifetime(lifetime *caddy.Duration) error {
 	case *lifetime == 0:
 		*lifetime = caddy.Duration(max(min(left, access.DefaultTokenLife), time.Second))
 	case time.Duration(*lifetime) > left:
-		return access.Errorf("a token made with the access token %s cannot live longer than it, %v", ex.caller.Token, left)
+		return access.Errorf("a token created with the access token %s must not outlive it; use a lifetime of at most %v", ex.caller.Token, left)
 	}
 	return nil
 }
 
-// fromOrder words what is wrong with a request about tokens.
-func (ex *exchange) fromOrder(err error) *apiError {
-	var known caddy.APIError
-	var bad access.RequestError
-	switch {
-	case errors.As(err, &known):
-		return refuse(problem{unsupported.code, known.HTTPStatus}, "%v", known.Err)
-	case errors.As(err, &bad):
-		return refuse(badRequest, "%v", bad)
-	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, accesstoken.ErrUnavailable):
+// requestError returns the response to an invalid or failed request about access
+// tokens or the cache.
+func (ex *exchange) requestError(err error) *apiError {
+	e := admin.StatusOf(err)
+	switch e.HTTPStatus {
+	case http.StatusNotFound:
 		return refuse(nameUnknown, "group %s has no such access token", ex.route.group)
+	case http.StatusServiceUnavailable:
+		return ex.handler.unavailable("manage access tokens", err)
 	}
-	return ex.h.cannotTell("keep access tokens", err)
+	return refuse(problem{badRequest.code, e.HTTPStatus}, "%v", e.Err)
 }

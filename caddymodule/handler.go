@@ -23,67 +23,71 @@ import (
 
 func init() { caddy.RegisterModule(new(Handler)) }
 
-// Handler turns a site into an authenticated pull-through cache for container
-// images. It answers under /v2/ and /jwt/; everything else goes to the next
-// handler. Images are pulled as
+// Handler makes a site an authenticated pull-through cache for container images.
+// Accounts that may read a group pull images as
 //
 //	HOST/GROUP/dependency_proxy/containers/IMAGE
 //
-// by accounts that may read the group.
+// The handler answers requests below /v2/ and /jwt/, and those for the pages of
+// groups. It passes all others to the next handler.
 type Handler struct {
-	// Name tells the site from others, so that an access token made for one is
-	// no good at another. Sites of the same name share their access tokens, and
-	// must have the same accounts and groups for that. Another name ends the
-	// tokens of the old one.
+	// Name identifies the site: an access token is valid only at sites with the
+	// name that it was created for. Sites with the same name share their access
+	// tokens and must have the same accounts and groups. Renaming a site ends
+	// its tokens. A name has at most 255 printable ASCII characters and no
+	// spaces. The default is the empty name.
 	Name string `json:"name,omitempty"`
 
-	// Storage is where cached content is kept; by default a folder in
-	// Caddy's data directory.
+	// Storage keeps the cached content. The default is the module filesystem
+	// with a folder in Caddy's data directory.
 	StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=http.dependency_proxy.storage inline_key=type"`
 
-	// Directories know the accounts. They are asked in order.
+	// Directories authenticate accounts. They are asked in order. Without any,
+	// only access tokens and public groups give access.
 	DirectoriesRaw []json.RawMessage `json:"directories,omitempty" caddy:"namespace=http.dependency_proxy.directory inline_key=type"`
 
-	// Groups are what images are pulled through.
+	// Groups are the namespaces that images are pulled through. At least one is
+	// required, unless a directory other than static has groups of its own.
 	Groups []*Group `json:"groups,omitempty"`
 
-	// Upstreams are the registries behind the proxy. An image whose first
-	// component is an upstream's name is pulled from there, all others from
-	// the first one. None means Docker Hub.
+	// Upstreams are the registries that images are pulled from. An image whose
+	// first component is the name of an upstream is pulled from that upstream,
+	// any other image from the first one. The default is Docker Hub.
 	Upstreams []*Upstream `json:"upstreams,omitempty"`
 
-	// Token are the settings of the token service.
+	// Token configures the token service.
 	Token Token `json:"token,omitzero"`
 
-	// Realm is the URL of the token service as clients reach it, if that is
-	// not /jwt/auth on the host that they ask.
+	// Realm is the absolute URL of the token service as clients reach it. The
+	// default is /jwt/auth on the host that the client sends its request to.
 	Realm string `json:"realm,omitempty"`
 
-	// PrivateGroups is true by default. False is the kill switch: no group is
-	// served but the public ones.
+	// PrivateGroups can be set to false to serve public groups only. The default
+	// is true.
 	PrivateGroups *bool `json:"private_groups,omitempty"`
 
-	// Admins are accounts that may do everything on the site. Here and in
-	// groups an account is listed as DIRECTORY:NAME. A bare name is that of one
-	// of the users that a static directory lists, or, if there is just one
-	// directory, one of its accounts. Names are compared as they are.
+	// Admins are accounts that may do everything on the site. Here and in groups
+	// an account is written as DIRECTORY:NAME. A bare name means a user that a
+	// static directory lists or, if the site has a single directory, an account
+	// of that directory. Names are compared exactly.
 	Admins []string `json:"admins,omitempty"`
 
-	// Blocked are accounts that do not get in, whatever a directory says. A bare
-	// name blocks all accounts of that name, whichever directory they are of.
-	// Neither case nor compatible forms of a character (NFKC) make a difference.
+	// Blocked are accounts that are denied access, whatever their directory
+	// says. A bare name blocks the accounts of that name in all directories.
+	// Names are compared without regard to case and to compatible forms of
+	// characters (NFKC).
 	Blocked []string `json:"blocked,omitempty"`
 
-	lines      []accountLine // of a Caddyfile that is being read
+	lines      []accountLine // of the Caddyfile that is being parsed
 	logger     *zap.Logger
 	audit      *zap.Logger
-	realm      *url.URL // Realm, if there is one
-	who        string   // the accounts and groups, to compare sites by
+	realm      *url.URL // the parsed Realm, nil if it is empty
+	identity   string   // see accessFingerprint
 	accounts   *access.Accounts
 	gate       *access.Gate
 	tokens     *access.Tokens
 	registered *admin.Site
-	access     *access.Policy
+	policy     *access.Policy
 	upstreams  map[string]*Upstream
 	issuer     *tokenissuer.Issuer
 	cache      *sharedCache
@@ -93,7 +97,7 @@ type Handler struct {
 	lease      pool.Lease
 
 	limits       access.ImageLimits
-	proxyWarning *sync.Once // of all sites of the configuration
+	proxyWarning *sync.Once // shared by the sites of the configuration
 }
 
 // CaddyModule returns the Caddy module information.
@@ -104,8 +108,8 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision makes the handler ready. What outlives a configuration is acquired
-// last, so that a configuration that is refused has touched nothing.
+// Provision implements [caddy.Provisioner]. It acquires shared values last, so
+// that a configuration that is rejected for another reason does not touch them.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.audit = h.logger.Named("audit")
@@ -113,7 +117,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	h.who = h.accessFingerprint()
+	h.identity = h.accessFingerprint()
 	if h.Realm != "" {
 		var err error
 		if h.realm, err = url.Parse(h.Realm); err != nil {
@@ -130,13 +134,37 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
-	h.access = access.NewPolicy(accessGroups(h.Groups...), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
+	h.policy = access.NewPolicy(accessGroups(h.Groups...), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
 	if h.limits, err = access.NewImageLimits(accessGroups(h.Groups...)); err != nil {
 		return err
 	}
-	h.warnOfUnknownMembers()
-	h.warnOfPublicLogins()
+	h.warnUnknownMembers()
+	h.warnPublicLogins()
 	h.logIgnoredMembers()
+	if err := h.openShared(ctx, storage); err != nil {
+		return err
+	}
+	h.registered = h.site(ctx)
+	if admin.Register(h.registered) {
+		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(access.ErrAmbiguous))
+	}
+	go h.tokens.LogEnded(ctx) // it may ask directories, and ends with the configuration
+	return nil
+}
+
+// accessFingerprint returns a text that is equal for sites at which an access token
+// has the same rights. It must be called before the guest modules are loaded, which
+// clears their configuration.
+func (h *Handler) accessFingerprint() string {
+	text, err := json.Marshal([]any{h.DirectoriesRaw, h.Groups, h.Admins, h.Blocked, h.PrivateGroups})
+	if err != nil {
+		panic(err) // all of it was decoded from JSON
+	}
+	return string(text)
+}
+
+// openShared acquires the values that outlive the configuration.
+func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err error) {
 	if h.cache, err = openCache(&h.lease, storage); err != nil {
 		return err
 	}
@@ -151,7 +179,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.gate = &access.Gate{Accounts: h.accounts, Throttle: throttle}
-	h.tokens = &access.Tokens{Accounts: h.accounts, Policy: h.access, Logger: h.logger}
+	h.tokens = &access.Tokens{Accounts: h.accounts, Policy: h.policy, Logger: h.logger}
 	store, err := openTokens(&h.lease, ctx.Storage())
 	if err != nil {
 		return err
@@ -160,19 +188,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.openRegistries(); err != nil {
 		return err
 	}
-	key := fmt.Sprintf("%p", ctx.Done()) // all sites of the configuration
-	if h.proxyWarning, err = proxyWarnings.Acquire(&h.lease, key, func() (*sync.Once, error) { return new(sync.Once), nil }); err != nil {
-		return err
-	}
-	h.registered = h.site(ctx)
-	if admin.Register(h.registered) {
-		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(access.ErrAmbiguous))
-	}
-	go h.tokens.LogEnded(ctx) // which may take its time, and ends with the configuration
-	return nil
+	key := fmt.Sprintf("%p", ctx.Done()) // identifies the configuration
+	h.proxyWarning, err = proxyWarnings.Acquire(&h.lease, key, func() (*sync.Once, error) { return new(sync.Once), nil })
+	return err
 }
 
-// Cleanup gives up what the handler holds. Requests that it still serves go on.
+// Cleanup implements [caddy.CleanerUpper]. Requests in progress may still use the
+// shared values that it releases.
 func (h *Handler) Cleanup() error {
 	admin.Unregister(h.registered)
 	h.lease.Release()
@@ -186,7 +208,7 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	if h.DirectoriesRaw == nil {
 		return nil
 	}
-	names, err := access.ListDirectories(h.DirectoriesRaw) // which loading takes away
+	names, err := access.ListDirectories(h.DirectoriesRaw) // before loading clears them
 	if err != nil {
 		return err
 	}
@@ -217,12 +239,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err == nil && rt.kind == notOurs {
 		return next.ServeHTTP(w, r)
 	}
-	// A push is refused as one before anything is found wrong with its path.
+	// A push is rejected as such, even if its path is invalid too.
 	if refusal := checkMethod(rt, r.Method); refusal != nil {
 		err = refusal
 	}
-	ex := &exchange{h: h, w: w, r: r, route: rt}
-	ex.warnOfProxy()
+	ex := &exchange{handler: h, w: w, r: r, route: rt}
+	ex.warnTrustedProxy()
 	serve := ex.serveRegistry
 	switch {
 	case rt.kind == authKind || rt.kind == keysKind:
@@ -236,7 +258,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		err = serve()
 	}
 	if err != nil {
-		ex.refuse(err)
+		ex.sendError(err)
 	}
 	return nil
 }
@@ -247,13 +269,3 @@ var (
 	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )
-
-// accessFingerprint is equal for two sites at which an access token means the same.
-// It is called before the guests are loaded, which clears their configuration.
-func (h *Handler) accessFingerprint() string {
-	text, err := json.Marshal([]any{h.DirectoriesRaw, h.Groups, h.Admins, h.Blocked, h.PrivateGroups})
-	if err != nil {
-		panic(err) // it was JSON a moment ago
-	}
-	return string(text)
-}

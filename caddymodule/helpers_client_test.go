@@ -115,7 +115,7 @@ func (s *site) finish(response *http.Response) answer {
 }
 
 // tokens decodes the answer of the token service.
-func (a answer) tokens() (tokens tokenAnswer) {
+func (a answer) tokens() (tokens tokenResponse) {
 	_ = json.Unmarshal(a.body, &tokens)
 	return tokens
 }

@@ -12,50 +12,136 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabapi"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// login checks a name and a password. The answer to a wrong name is that to a
-// wrong password. If the login cannot be checked, there is one text for whatever
-// trouble there is, since the trouble could tell which directory knows the name.
+// identify sets the caller from the Authorization header.
+func (ex *exchange) identify() *apiError {
+	header := ex.r.Header.Get("Authorization")
+	if header == "" {
+		return ex.challenge("", "log in with: docker login %s", ex.origin.registry)
+	}
+	scheme, token, _ := strings.Cut(header, " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return ex.identifyToken(strings.TrimSpace(token))
+	}
+	name, secret, ok := ex.r.BasicAuth()
+	if !ok {
+		return ex.challenge("", "invalid Authorization header; use Basic or Bearer")
+	}
+	caller, err := ex.login(name, secret)
+	if err != nil {
+		if err.problem == unauthorized {
+			return ex.challenge("", "%s", err.message)
+		}
+		return err
+	}
+	ex.setCaller(caller)
+	return nil
+}
+
+// identifyToken sets the caller from a token of the token service.
+func (ex *exchange) identifyToken(raw string) *apiError {
+	caller, _, err := ex.bearer(raw, tokenissuer.Access)
+	line := auditLine{auditTokenRefused, caller.Name, caller.Directory, caller.Token, ""}
+	switch {
+	case err == nil:
+		ex.setCaller(caller)
+		return nil
+	case errors.Is(err, tokenissuer.ErrTokenExpired):
+		line.reason = "expired"
+		ex.record(zap.InfoLevel, line)
+		return ex.challenge("invalid_token", "the token has expired")
+	case directory.IsRefusal(err):
+		line.reason = access.RefusalReason(err, caller.Directory, raw)
+		ex.record(zap.WarnLevel, line)
+		return ex.challenge("invalid_token", "the token is not valid for this registry")
+	}
+	return ex.handler.unavailable("verify a token", err)
+}
+
+// bearer returns the present account of a token and the identity in the token. With
+// an error about the account of a genuine token, the caller has the name that the
+// token says.
+func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, tokenissuer.Identity, error) {
+	id, err := ex.handler.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
+	if err != nil {
+		return access.Caller{}, id, err
+	}
+	caller, err := ex.handler.accounts.Current(ex.r.Context(), id)
+	if err != nil {
+		caller = access.Caller{Account: directory.Account{Name: id.Name}, Directory: id.Directory}
+		if id.Directory == access.TokensDirectory {
+			caller.Token = id.Facts
+		}
+	}
+	logAccessToken(ex.r, caller.Token)
+	return caller, id, err
+}
+
+// challenge returns a 401 that tells the client where to get a token (RFC 6750,
+// section 3). Every path sends it, because many clients do not request /v2/ first.
+// The code must be empty unless the client sent a token: clients that receive a code
+// do not try again.
+func (ex *exchange) challenge(code, format string, args ...any) *apiError {
+	c := fmt.Sprintf("Bearer realm=%q,service=%q", ex.origin.realm, service)
+	if ex.route.image != "" {
+		c += fmt.Sprintf(",scope=%q", "repository:"+ex.route.name()+":pull")
+	}
+	if code != "" {
+		c += fmt.Sprintf(",error=%q", code)
+	}
+	ex.w.Header()["Www-Authenticate"] = []string{c}
+	return refuse(unauthorized, format, args...)
+}
+
+// basicChallenge requests a user name and a password, for paths that clients open
+// without a token. A 401 requires a challenge (RFC 9110, section 15.5.2).
+func (ex *exchange) basicChallenge() {
+	ex.w.Header()["Www-Authenticate"] = []string{`Basic realm="dependency proxy", charset="UTF-8"`}
+}
+
+// login authenticates a name and a password. The error does not reveal whether the
+// name exists. All failures to check the login have the same text too, because the
+// kind of failure could reveal which directory knows the name.
 func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 	id, _ := accesstoken.Parse(secret)
-	line := auditLine{auditLoginRefused, ex.h.accounts.ShownName(name, secret), "", id, ""}
+	line := auditLine{auditLoginRefused, ex.handler.accounts.ShownName(name, secret), "", id, ""}
 	level := zap.InfoLevel
 	if ex.route.kind != authKind {
-		level = zap.DebugLevel // the access log has each request
+		level = zap.DebugLevel // repeated with each request, which the access log has
 	}
-	h, audit := ex.h, ex.auditor()
-	who, err := ex.h.gate.Login(access.Login{
-		Name: name, Password: secret, Address: ex.clientIP(), Request: ex.r, Groups: askedGroups(ex.r),
+	h, audit := ex.handler, ex.auditor()
+	caller, err := h.gate.Login(access.Login{
+		Name: name, Password: secret, Address: ex.clientIP(), Request: ex.r, Groups: requestedGroups(ex.r),
 	}, func(o access.Outcome) {
-		h.loginSettled(o, audit, line, secret, level)
+		h.logLogin(o, audit, line, secret, level)
 	})
 	limited := (*access.Throttled)(nil)
 	switch {
 	case err == nil:
-		logAccessToken(ex.r, who.Token)
-		return who, nil
+		logAccessToken(ex.r, caller.Token)
+		return caller, nil
 	case errors.As(err, &limited):
 		line.event, line.reason = auditThrottled, limited.Reason
 		audit.record(zap.WarnLevel, line)
 		e := refuse(tooManyRequests, "%s; try again later", limited.Reason)
 		e.retryAfter = max(limited.Wait, time.Second)
-		return who, e
+		return caller, e
 	case ex.r.Context().Err() != nil:
-		return who, refuse(clientGone, "the client has left")
+		return caller, refuse(clientGone, "the client has closed the connection")
 	case directory.IsRefusal(err):
-		return who, refuse(unauthorized, "wrong user name or password")
+		return caller, refuse(unauthorized, "wrong user name or password")
 	}
-	return who, undecided(err)
+	return caller, authUnavailable(err)
 }
 
-// loginSettled logs the outcome of a login. Repeated ones have their own level.
-func (h *Handler) loginSettled(o access.Outcome, audit auditor, line auditLine, secret string, repeated zapcore.Level) {
+// logLogin logs the outcome of a login, possibly after the end of its request. A
+// login that is repeated has a level of its own.
+func (h *Handler) logLogin(o access.Outcome, audit auditor, line auditLine, secret string, repeated zapcore.Level) {
 	line.directory = o.Caller.Directory
-	trouble := o.HiddenBy
+	failure := o.HiddenBy
 	switch {
 	case o.Err == nil && o.Repeated:
 		audit.record(repeated, auditLine{auditLogin, o.Caller.Name, o.Caller.Directory, o.Caller.Token, "password as before"})
@@ -70,128 +156,70 @@ func (h *Handler) loginSettled(o access.Outcome, audit auditor, line auditLine, 
 		line.event, line.reason = auditThrottled, password.ErrBusy.Error()
 		audit.record(zap.WarnLevel, line)
 	default:
-		trouble = o.Err
+		failure = o.Err
 	}
-	if trouble != nil && !errors.Is(trouble, password.ErrBusy) {
-		h.logger.Error("cannot check a login", zap.String("error", access.ErrorText(trouble, secret)))
+	if failure != nil && !errors.Is(failure, password.ErrBusy) {
+		h.logger.Error("cannot check a login", zap.String("error", access.ErrorText(failure, secret)))
 	}
 }
 
-// basic is the login of an Authorization header at the token service. Clients
-// that keep a refresh token and find no POST send it as the password of nobody.
-func (ex *exchange) basic(name, secret string) (access.Caller, *apiError) {
-	if name == "" && ex.h.Token.RefreshTokens && strings.Count(secret, ".") == 2 {
-		who, err := ex.refresh(secret)
+// basicLogin authenticates the Authorization header of a request to the token
+// service. Some clients send a refresh token there, as the password of the empty
+// name.
+func (ex *exchange) basicLogin(name, secret string) (access.Caller, *apiError) {
+	if name == "" && ex.handler.Token.RefreshTokens && strings.Count(secret, ".") == 2 {
+		caller, err := ex.refresh(secret)
 		if err == nil || err.problem != unauthorized {
-			return who, err
+			return caller, err
 		}
 	}
 	return ex.login(name, secret)
 }
 
-// refresh turns a refresh token back into the account that it was issued to.
+// refresh returns the account that a refresh token was issued to.
 func (ex *exchange) refresh(raw string) (access.Caller, *apiError) {
-	if !ex.h.Token.RefreshTokens {
+	if !ex.handler.Token.RefreshTokens {
 		return access.Caller{}, refuse(unauthorized, "refresh tokens are off; log in again with: docker login %s", ex.origin.registry)
 	}
-	who, id, err := ex.bearer(raw, tokenissuer.Refresh)
-	if who.Refresh = (access.RefreshToken{Raw: raw, Ends: time.Unix(id.AuthTime, 0).Add(refreshFor(who))}); err == nil && !time.Now().Before(who.Refresh.Ends) {
+	caller, id, err := ex.bearer(raw, tokenissuer.Refresh)
+	if caller.Refresh = (access.RefreshToken{Raw: raw, Ends: time.Unix(id.AuthTime, 0).Add(refreshFor(caller))}); err == nil && !time.Now().Before(caller.Refresh.Ends) {
 		err = fmt.Errorf("%w: its login is too long ago", directory.ErrUnknownAccount)
 	}
 	switch {
 	case err == nil:
-		ex.record(zap.InfoLevel, auditLine{auditLogin, who.Name, who.Directory, who.Token, "refresh token"})
-		return who, nil
+		ex.record(zap.InfoLevel, auditLine{auditLogin, caller.Name, caller.Directory, caller.Token, "refresh token"})
+		return caller, nil
 	case directory.IsRefusal(err):
-		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, who.Name, who.Directory, who.Token, "refresh token: " + access.RefusalReason(err, who.Directory, raw)})
-		return who, refuse(unauthorized, "the refresh token is not valid, or no longer; log in again with: docker login %s", ex.origin.registry)
+		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, caller.Name, caller.Directory, caller.Token, "refresh token: " + access.RefusalReason(err, caller.Directory, raw)})
+		return caller, refuse(unauthorized, "the refresh token is invalid or has expired; log in again with: docker login %s", ex.origin.registry)
 	}
-	return who, ex.h.cannotTell("verify a refresh token", err)
+	return caller, ex.handler.unavailable("verify a refresh token", err)
 }
 
-// bearer is the account of a token as it is now, and what the token says. With a refusal it has the
-// name that is in the token, if that is genuine.
-func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, tokenissuer.Identity, error) {
-	id, err := ex.h.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
-	if err != nil {
-		return access.Caller{}, id, err
-	}
-	who, err := ex.h.accounts.Current(ex.r.Context(), id)
-	if err != nil {
-		who = access.Caller{Account: directory.Account{Name: id.Name}, Directory: id.Directory}
-		if id.Directory == access.TokensDirectory {
-			who.Token = id.Facts
-		}
-	}
-	logAccessToken(ex.r, who.Token)
-	return who, id, err
-}
-
-// refreshFor is how long after its login a refresh token of the caller is good
-// for. That of an access token goes by the access token, not by a password.
-func refreshFor(who access.Caller) time.Duration {
-	if who.RefreshFor == 0 || who.Token != "" {
+// refreshFor returns how long after a login the refresh tokens of the caller are
+// valid. The limit of a directory does not apply to logins with an access token,
+// which has a lifetime of its own.
+func refreshFor(caller access.Caller) time.Duration {
+	if caller.RefreshFor == 0 || caller.Token != "" {
 		return refreshLifetime
 	}
-	return min(who.RefreshFor, refreshLifetime)
+	return min(caller.RefreshFor, refreshLifetime)
 }
 
-// cannotTell fails closed: without an answer nobody gets in.
-func (h *Handler) cannotTell(what string, err error) *apiError {
-	h.logger.Error("cannot "+what, zap.Error(err))
-	return undecided(err)
+// unavailable logs that an action failed and returns a 503. Access is denied while
+// credentials or rights cannot be checked.
+func (h *Handler) unavailable(action string, err error) *apiError {
+	h.logger.Error("cannot "+action, zap.Error(err))
+	return authUnavailable(err)
 }
 
-// undecided is the answer where it cannot be told who the client is.
-func undecided(err error) *apiError {
-	e := refuse(unavailable, "it cannot be checked now who you are; try again")
+// authUnavailable returns the 503 of all failures to check credentials or rights.
+func authUnavailable(err error) *apiError {
+	e := refuse(unavailable, "authentication is temporarily unavailable; try again later")
 	e.cause, e.retryAfter = err, retrySoon
-	if trouble := (*gitlabapi.Trouble)(nil); errors.As(err, &trouble) && trouble.RetryAfter > 0 {
-		e.retryAfter = trouble.RetryAfter
+	var waits interface{ RetryAfter() time.Duration } // see directory.Directory
+	if errors.As(err, &waits) && waits.RetryAfter() > 0 {
+		e.retryAfter = waits.RetryAfter()
 	}
 	return e
-}
-
-// identify finds out who is asking, from a token or a login.
-func (ex *exchange) identify() *apiError {
-	header := ex.r.Header.Get("Authorization")
-	if header == "" {
-		return ex.challenge("", "log in with: docker login %s", ex.origin.registry)
-	}
-	scheme, token, _ := strings.Cut(header, " ")
-	if strings.EqualFold(scheme, "Bearer") {
-		return ex.identifyToken(strings.TrimSpace(token))
-	}
-	name, secret, ok := ex.r.BasicAuth()
-	if !ok {
-		return ex.challenge("", "the Authorization header is neither Bearer nor Basic")
-	}
-	caller, err := ex.login(name, secret)
-	if err != nil {
-		if err.problem == unauthorized {
-			return ex.challenge("", "%s", err.message)
-		}
-		return err
-	}
-	ex.identified(caller)
-	return nil
-}
-
-func (ex *exchange) identifyToken(raw string) *apiError {
-	who, _, err := ex.bearer(raw, tokenissuer.Access)
-	line := auditLine{auditTokenRefused, who.Name, who.Directory, who.Token, ""}
-	switch {
-	case err == nil:
-		ex.identified(who)
-		return nil
-	case errors.Is(err, tokenissuer.ErrTokenExpired):
-		line.reason = "expired"
-		ex.record(zap.InfoLevel, line)
-		return ex.challenge("invalid_token", "the token has expired")
-	case directory.IsRefusal(err):
-		line.reason = access.RefusalReason(err, who.Directory, raw)
-		ex.record(zap.WarnLevel, line)
-		return ex.challenge("invalid_token", "the token is not valid here, or no longer")
-	}
-	return ex.h.cannotTell("verify a token", err)
 }

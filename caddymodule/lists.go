@@ -7,23 +7,24 @@ import (
 	"strconv"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 func (ex *exchange) serveTags(repo *repository) *apiError {
 	query := url.Values{}
-	for _, name := range []string{"n", "last", "next_page"} { // the third is Quay's
+	for _, name := range []string{"n", "last", "next_page"} { // next_page is Quay's
 		if value := ex.r.URL.Query().Get(name); value != "" {
 			query.Set(name, value)
 		}
 	}
 	if n := query.Get("n"); n != "" {
 		if _, err := strconv.ParseUint(n, 10, 31); err != nil {
-			return refuse(badRequest, "n is not a number of tags")
+			return refuse(badRequest, "invalid parameter n; use a number of tags")
 		}
 	}
 	list, status, err := repo.content.Tags(ex.r.Context(), query)
 	if err != nil {
-		return ex.fromUpstream(repo, err, nameUnknown, tooManyRequests)
+		return ex.upstreamError(repo, err, nameUnknown, tooManyRequests)
 	}
 	name := ex.route.name()
 	if list.Next != nil {
@@ -40,7 +41,7 @@ func (ex *exchange) serveTags(repo *repository) *apiError {
 func (ex *exchange) serveReferrers(repo *repository) *apiError {
 	list, status, err := repo.content.Referrers(ex.r.Context(), ex.route.digest, ex.r.URL.Query().Get("artifactType"))
 	if err != nil {
-		return ex.fromUpstream(repo, err, manifestUnknown, tooManyRequests)
+		return ex.upstreamError(repo, err, manifestUnknown, tooManyRequests)
 	}
 	if list.FiltersApplied != "" {
 		ex.w.Header().Set("OCI-Filters-Applied", list.FiltersApplied)
@@ -48,8 +49,8 @@ func (ex *exchange) serveReferrers(repo *repository) *apiError {
 	return ex.sendList("", list, "", status)
 }
 
-// sendList sends a list between two strings.
-func (ex *exchange) sendList(before string, list *pullthrough.List, after string, status pullthrough.Status) *apiError {
+// sendList sends a list, with text before and after it.
+func (ex *exchange) sendList(before string, list *upstream.Page, after string, status pullthrough.Status) *apiError {
 	_, done, refusal := ex.takeAnswer(list, list.Content)
 	if refusal != nil {
 		return refusal
@@ -58,28 +59,6 @@ func (ex *exchange) sendList(before string, list *pullthrough.List, after string
 	h := ex.w.Header()
 	h["Cache-Control"] = noTransform
 	h["Cache-Status"] = cacheStatusValues[status]
-	h["Content-Type"] = []string{list.MediaType}
-	ex.setLength(int64(len(before) + len(list.Content) + len(after)))
-	ex.w.WriteHeader(http.StatusOK)
-	if ex.wantsBody() {
-		for _, part := range [][]byte{[]byte(before), list.Content, []byte(after)} {
-			_, _ = ex.w.Write(part) // a client that has left needs no error
-		}
-	}
+	ex.send(http.StatusOK, list.MediaType, []byte(before), list.Content, []byte(after))
 	return nil
-}
-
-// takeAnswer reserves memory for a large answer that is sent from memory, and
-// returns the content to send; see [pullthrough.Outgoing.Take]. An answer to HEAD
-// takes none.
-func (ex *exchange) takeAnswer(key any, content []byte) (shared []byte, done func(), refusal *apiError) {
-	if !ex.wantsBody() {
-		content = nil
-	}
-	shared, done, err := ex.h.cache.outgoing.Take(key, content)
-	if err != nil {
-		refusal = refuse(unavailable, "too many large answers are being sent at this moment; try again")
-		refusal.cause, refusal.retryAfter = err, retrySoon
-	}
-	return shared, done, refusal
 }

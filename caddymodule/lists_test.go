@@ -62,6 +62,7 @@ func TestServeTags(t *testing.T) {
 	if page.Name != "acme/sub"+infix+"alpine" || !slices.Equal(page.Tags, want) || next != "" {
 		t.Errorf("got %+v and the next page %q, want %q and none", page, next, want)
 	}
+	s.get(path, as("alice")).has(t, "Cache-Status", "dependency-proxy; hit")
 	if counts := up.Counts(); counts.Tags != 1 {
 		t.Errorf("got requests %+v, want one for the tags", counts)
 	}

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -10,34 +9,30 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// service is what the token service calls this registry.
-const service = "dependency_proxy"
-
-// origin is where the client believes it is, or what the configuration says.
+// origin is the address under which a client reaches the site.
 type origin struct {
-	scheme, host string
-	realm        string // of the token service
-	registry     string // the host that the client asks, for messages
+	scheme, host string // those of the configured realm, if any
+	realm        string // the URL of the token service
+	registry     string // the host that the client sends its request to
 }
 
-// issuer is the iss claim of tokens: a token is good where it was issued.
+// issuer returns the iss claim of tokens, which are valid only where they were
+// issued.
 func (o origin) issuer() string { return o.scheme + "://" + o.host }
 
-// locate finds out where the client believes it is. A request with several
-// Authorization headers is refused: a proxy in front and this handler could
-// otherwise each believe another one.
+// locate sets the origin. It rejects a request with several Authorization headers,
+// because a proxy in front could use another one than this handler.
 func (ex *exchange) locate() (err *apiError) {
 	if len(ex.r.Header.Values("Authorization")) > 1 {
 		return refuse(badRequest, "the request has several Authorization headers; send one")
 	}
-	ex.origin, err = ex.h.findOrigin(ex.r)
+	ex.origin, err = ex.handler.findOrigin(ex.r)
 	return err
 }
 
-// findOrigin takes the scheme and host from the request, or from the headers
-// of a proxy in front that Caddy trusts. What it returns goes into a challenge
-// that clients send their password to, so it is checked to be no more than a
-// host and a port.
+// findOrigin takes scheme and host from the request, or from the headers of a proxy
+// that Caddy trusts. Clients send their password to the realm that it returns, so
+// the host must be a plain host and port.
 func (h *Handler) findOrigin(r *http.Request) (origin, *apiError) {
 	o := origin{scheme: "http", host: strings.ToLower(r.Host)}
 	if r.TLS != nil {
@@ -52,14 +47,14 @@ func (h *Handler) findOrigin(r *http.Request) (origin, *apiError) {
 		return o, nil
 	}
 	if !validAuthority(o.host) {
-		return o, refuse(badRequest, "the Host header is not a host and port")
+		return o, refuse(badRequest, "invalid Host header; use a host name or an IP address, and optionally a port")
 	}
 	o.realm = o.scheme + "://" + o.host + "/jwt/auth"
 	return o, nil
 }
 
-// forwarded takes the last of several values: it is the one that the proxy next
-// to us has added, while those before it may be the client's own.
+// forwarded uses the last of several values, which the nearest proxy has added. The
+// client may have chosen those before it.
 func (o *origin) forwarded(h http.Header) {
 	last := func(name string) string {
 		values := h.Values(name)
@@ -77,11 +72,11 @@ func (o *origin) forwarded(h http.Header) {
 	}
 }
 
-// warnOfProxy tells, once for a configuration, that a proxy in front may let
-// clients choose their address. Most proxies append the client's address to what
-// X-Forwarded-For says already, of which Caddy takes the first one by default. It
-// is not known before a request comes, since handlers do not see their server.
-func (ex *exchange) warnOfProxy() {
+// warnTrustedProxy logs, once for a configuration, that clients behind a trusted
+// proxy may forge their address. Most proxies append the client's address to
+// X-Forwarded-For, of which Caddy uses the first address by default. The handler
+// learns the settings of its server only from a request.
+func (ex *exchange) warnTrustedProxy() {
 	if trusted, _ := caddyhttp.GetVar(ex.r.Context(), caddyhttp.TrustedProxyVarKey).(bool); !trusted {
 		return
 	}
@@ -89,13 +84,13 @@ func (ex *exchange) warnOfProxy() {
 	if !ok || server.TrustedProxiesStrict > 0 {
 		return
 	}
-	ex.h.proxyWarning.Do(func() {
-		ex.h.logger.Warn("clients behind the trusted proxy may choose the address that wrong logins are counted by; write trusted_proxies_strict beside trusted_proxies in the server options")
+	ex.handler.proxyWarning.Do(func() {
+		ex.handler.logger.Warn("clients behind the trusted proxy may forge the address that failed logins are counted by; write trusted_proxies_strict beside trusted_proxies in the server options")
 	})
 }
 
-// validAuthority accepts a DNS name or an IP address, and a port if there is
-// one (RFC 3986, section 3.2, without user information).
+// validAuthority reports whether a string is a DNS name or an IP address with an
+// optional port (RFC 3986, section 3.2, without user information).
 func validAuthority(authority string) bool {
 	host := authority
 	if i := strings.LastIndexByte(authority, ':'); i >= 0 && !strings.HasSuffix(authority, "]") {
@@ -119,25 +114,4 @@ func validAuthority(authority string) bool {
 		}
 	}
 	return true
-}
-
-// challenge refuses with the whole of what a client needs to get a token (RFC
-// 6750, section 3), on every path, since many clients do not ping first. The
-// code is empty unless a token was shown: clients take it for final.
-func (ex *exchange) challenge(code, format string, args ...any) *apiError {
-	c := fmt.Sprintf("Bearer realm=%q,service=%q", ex.origin.realm, service)
-	if ex.route.image != "" {
-		c += fmt.Sprintf(",scope=%q", "repository:"+ex.route.name()+":pull")
-	}
-	if code != "" {
-		c += fmt.Sprintf(",error=%q", code)
-	}
-	ex.w.Header()["Www-Authenticate"] = []string{c}
-	return refuse(unauthorized, format, args...)
-}
-
-// basicChallenge asks for a user name and a password, where no token helps: a 401
-// has to have a challenge (RFC 9110, section 15.5.2).
-func (ex *exchange) basicChallenge() {
-	ex.w.Header()["Www-Authenticate"] = []string{`Basic realm="dependency proxy", charset="UTF-8"`}
 }

@@ -15,8 +15,8 @@ func FuzzChallenge(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, authority string) {
-		ex := &exchange{h: new(Handler), r: &http.Request{Host: authority}}
-		o, refusal := ex.h.findOrigin(ex.r)
+		ex := &exchange{handler: new(Handler), r: &http.Request{Host: authority}}
+		o, refusal := ex.handler.findOrigin(ex.r)
 		if refusal != nil {
 			return
 		}

@@ -14,31 +14,31 @@ import (
 
 // repository is the repository of an upstream that a request is about.
 type repository struct {
-	upstream string // its name
-	name     string // at the upstream
-	scope    string // of what the index knows about it
+	upstream string // the name of the upstream
+	name     string // the name of the repository at the upstream
+	scope    string // the scope of its links in the index
 	content  *pullthrough.Repository
-	busy     *rate.Sometimes // of the upstream
+	busy     *rate.Sometimes // limits the log lines of tooBusy about the upstream
 }
 
-// repository returns the repository of a route. If the first component of the
-// image is an upstream's name, the repository is there; otherwise at the upstream
-// that the mirror protocol's parameter ns names, or at the first one.
+// repository returns the repository of a route. Its upstream is the one that the
+// first component of the image names or else the one that ns names, which is the
+// parameter of the mirror protocol. Without either, it is the first upstream.
 func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
 	if u == nil || name == "" {
 		u, name = h.Upstreams[0], rt.image
 		if ns != "" {
-			// Another registry's image of the same name would be the wrong one.
+			// An image of the same name from another registry would be wrong.
 			if u = h.upstreams[ns]; u == nil {
 				return nil, refuse(nameUnknown, "the registry %s is not an upstream of this proxy", ns)
 			}
 		}
 	}
 	name = reference.NormalizeRepository(u.Name, name)
-	from := u.sourceFor(rt.group)
-	scope := rt.group + "/_/" + from.name + "/" + name
+	src := u.sourceFor(rt.group)
+	scope := rt.group + "/_/" + src.name + "/" + name
 	return &repository{
 		upstream: u.Name,
 		name:     name,
@@ -51,11 +51,11 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			Lists:       h.cache.lists,
 			Questions:   &h.cache.questions,
 			Flights:     &h.flights,
-			Registry:    from.Registry,
+			Registry:    src.Registry,
 			Name:        name,
 			Scope:       scope,
-			Endpoint:    from.endpoint,
-			Group:       h.access.ShareOf(rt.group),
+			Endpoint:    src.endpoint,
+			Group:       h.policy.ShareOf(rt.group),
 			FreshFor:    time.Duration(u.FreshFor),
 			Connections: u.Connections,
 			Downloads:   u.Downloads.limits(),
@@ -64,15 +64,15 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 	}, nil
 }
 
-// newPullHooks returns hooks that log what does not fail a pull.
+// newPullHooks returns hooks that log failures in spite of which a pull succeeds.
 func newPullHooks(logger *zap.Logger) pullthrough.Hooks {
 	return pullthrough.Hooks{
 		Stale: func(scope, tag string, err error) {
-			logger.Warn("upstream cannot be asked about a tag; serving what is cached",
+			logger.Warn("cannot ask the upstream about a tag; serving the cached manifest",
 				zap.String("repository", scope), zap.String("tag", tag), zap.Error(err))
 		},
 		RecordFailed: func(scope string, err error) {
-			logger.Warn("cannot record the content of a repository; pulls go on",
+			logger.Warn("cannot record the content of a repository; pulls continue",
 				zap.String("repository", scope), zap.Error(err))
 		},
 	}
@@ -88,7 +88,7 @@ func (ex *exchange) serveManifest(repo *repository) *apiError {
 		m, err = repo.content.ManifestByDigest(ctx, ex.route.digest, ex.wantsBody())
 	}
 	if err != nil {
-		return ex.fromUpstream(repo, err, manifestUnknown, tooManyRequests)
+		return ex.upstreamError(repo, err, manifestUnknown, tooManyRequests)
 	}
 	defer m.Content.Close()
 	return ex.sendManifest(m)
@@ -101,7 +101,7 @@ func (ex *exchange) sendManifest(m pullthrough.Manifest) *apiError {
 		content = new(pullthrough.Content)
 	}
 	shared, done, refusal := ex.takeAnswer(m.Digest, content.Bytes)
-	// While it is being sent, only the shared copy stays in memory.
+	// Only the shared copy stays in memory while it is being sent.
 	if content.Bytes = shared; refusal != nil {
 		return refusal
 	}
@@ -112,7 +112,7 @@ func (ex *exchange) sendManifest(m pullthrough.Manifest) *apiError {
 	ex.setLength(m.Size)
 	if content.File == nil {
 		ex.w.WriteHeader(http.StatusOK)
-		_, _ = ex.w.Write(shared) // a client that has left needs no error
+		_, _ = ex.w.Write(shared) // an error means that the client has left
 		return nil
 	}
 	defer ex.widenChunks()()
@@ -128,14 +128,14 @@ func (ex *exchange) serveBlob(repo *repository) *apiError {
 	if !ex.wantsBody() {
 		size, status, err := repo.content.StatBlob(ctx, d)
 		if err != nil {
-			return ex.fromUpstream(repo, err, blobUnknown, unavailable)
+			return ex.upstreamError(repo, err, blobUnknown, unavailable)
 		}
 		ex.sendBlobHead(d, size, status)
 		return nil
 	}
 	r, status, err := repo.content.Blob(ctx, d)
 	if err != nil {
-		return ex.fromUpstream(repo, err, blobUnknown, unavailable)
+		return ex.upstreamError(repo, err, blobUnknown, unavailable)
 	}
 	defer r.Close()
 	ex.sendBlob(d, r, status)

@@ -12,7 +12,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
-// kind is what a request asks for.
+// kind is the kind of resource that a path names.
 type kind int
 
 const (
@@ -24,35 +24,34 @@ const (
 	blobKind
 	tagsKind
 	referrersKind
-	pageKind // of a group, as are the next two
+	pageKind // the page of a group
 	purgeKind
 	tokensKind
-	unknownKind // under /v2/, yet not of this proxy's shape
+	unknownKind // below /v2/, but not a resource of this registry
 )
 
-// infix splits the group from the image.
+// infix separates the group from the image.
 const infix = directory.Infix
 
-// maxName is the longest repository name that clients accept, group, infix and
-// image together.
+// maxName is the length limit of the repository names of clients, in characters.
+// Such a name consists of the group, the infix and the image.
 const maxName = 255
 
-// route is the path of a request, read once and checked.
+// route is the parsed and validated path of a request.
 type route struct {
 	kind   kind
 	group  string
 	image  string
-	tag    string        // of a manifest, unless it is asked for by digest
-	digest digest.Digest // of a manifest, blob, or the subject of referrers
-	token  string        // the id of one of a group's tokens
+	tag    string        // of a manifest that is requested by its tag
+	digest digest.Digest // of a manifest or a blob, or the subject of referrers
+	token  string        // ID of an access token of the group
 }
 
-// name is the repository as the client calls it.
+// name returns the repository name that the client uses.
 func (rt *route) name() string { return rt.group + infix + rt.image }
 
-// parseRoute reads the escaped path, so that no encoding hides what a name
-// is made of. An error is the answer; paths that are not the proxy's own have
-// none.
+// parseRoute parses the escaped path of a request, so that an encoding cannot hide
+// the characters of a name. It returns an error only for paths of the proxy.
 func parseRoute(path string) (route, *apiError) {
 	switch path {
 	case "/v2", "/v2/":
@@ -63,14 +62,14 @@ func parseRoute(path string) (route, *apiError) {
 		return route{kind: keysKind}, nil
 	}
 	if rest, ok := strings.CutPrefix(path, "/v2/"); ok {
-		// The slash before the group lets the infix match a missing group.
+		// With a slash before it, an empty group is followed by the infix too.
 		group, rest, ok := strings.Cut("/"+rest, infix)
 		if !ok {
 			return route{kind: unknownKind}, nil
 		}
 		return parseResource(strings.TrimPrefix(group, "/"), rest)
 	}
-	// Mirrors that are configured with a path append the API's to it.
+	// Clients append the path of the API to that of a mirror.
 	if group, rest, ok := strings.Cut(path, infix+"v2"); ok {
 		switch {
 		case rest == "" || rest == "/":
@@ -82,11 +81,11 @@ func parseRoute(path string) (route, *apiError) {
 	return parseGroupRoute(path), nil
 }
 
-// parseGroupRoute reads the paths that are about a group and not about images:
+// parseGroupRoute parses the paths of a group that do not name an image:
 //
-//	/GROUP/dependency_proxy            its page
-//	/GROUP/dependency_proxy/cache      what is cached for it
-//	/GROUP/dependency_proxy/tokens[/ID]  its tokens
+//	/GROUP/dependency_proxy              its page
+//	/GROUP/dependency_proxy/cache        its cached content
+//	/GROUP/dependency_proxy/tokens[/ID]  its access tokens
 func parseGroupRoute(path string) route {
 	group, rest, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/dependency_proxy")
 	if !ok || !reference.ValidRepository(group) || len(group) > maxName {
@@ -109,12 +108,12 @@ func parseGroupRoute(path string) route {
 	return rt
 }
 
-// aboutGroup tells a group's own paths from those of a registry.
+// aboutGroup reports whether the path is one of [parseGroupRoute].
 func (rt *route) aboutGroup() bool {
 	return rt.kind == pageKind || rt.kind == purgeKind || rt.kind == tokensKind
 }
 
-// parseResource reads IMAGE/KIND/REFERENCE.
+// parseResource parses IMAGE/KIND/REFERENCE.
 func parseResource(group, rest string) (route, *apiError) {
 	rt := route{group: group}
 	rest, ref := cutLast(rest)
@@ -134,12 +133,12 @@ func parseResource(group, rest string) (route, *apiError) {
 	valid := len(rt.group)+len(infix)+len(rt.image) <= maxName && reference.ValidRepository(rt.group) && reference.ValidRepository(rt.image)
 	if rt.kind == unknownKind {
 		if !valid {
-			rt.group, rt.image = "", "" // they go into the challenge and the log
+			rt.group, rt.image = "", "" // the challenge and the log show valid names only
 		}
 		return rt, nil
 	}
 	if !valid {
-		return route{}, refuse(nameInvalid, "the repository name is not valid: lower-case letters and digits, separated by . _ __ - or /, %d characters at most", maxName)
+		return route{}, refuse(nameInvalid, "invalid repository name; use lower-case letters and digits, separated by . _ __ - or /, and at most %d characters", maxName)
 	}
 	return rt, rt.parseReference(ref)
 }
@@ -153,30 +152,30 @@ func (rt *route) parseReference(ref string) *apiError {
 		return nil
 	case rt.kind == manifestKind && !strings.ContainsAny(ref, ":%"):
 		if !reference.ValidTag(ref) {
-			return refuse(tagInvalid, "the tag is not valid: letters, digits, . _ and -, 128 characters at most")
+			return refuse(tagInvalid, "invalid tag; use letters, digits, . _ and -, and at most 128 characters")
 		}
 		rt.tag = ref
 		return nil
 	}
-	// Some clients escape the colon, which RFC 3986 allows and nothing hides behind.
+	// Some clients escape the colon, which RFC 3986 allows.
 	if algorithm, rest, ok := strings.Cut(ref, "%"); ok && strings.HasPrefix(strings.ToUpper(rest), "3A") {
 		ref = algorithm + ":" + rest[2:]
 	}
 	d, err := reference.ParseDigest(ref)
 	if err != nil {
-		return refuse(digestInvalid, "the digest is not valid: sha256: and 64 lower-case hexadecimal digits, or sha512: and 128")
+		return refuse(digestInvalid, "invalid digest; use sha256: and 64 lower-case hexadecimal digits, or sha512: and 128")
 	}
 	rt.digest = d
 	return nil
 }
 
-// cutLast splits at the last slash; without one, all of it is the last part.
+// cutLast splits a string at its last slash. Without a slash, before is empty.
 func cutLast(s string) (before, after string) {
 	i := strings.LastIndexByte(s, '/')
 	return s[:max(i, 0)], s[i+1:]
 }
 
-// reference is how the client named what it wants.
+// reference returns the tag or the digest that the client requests.
 func (rt *route) reference() string {
 	if rt.tag != "" {
 		return rt.tag
@@ -184,7 +183,7 @@ func (rt *route) reference() string {
 	return rt.digest.String()
 }
 
-// methods are what a path answers to.
+// methods returns the methods that a path supports.
 func (rt *route) methods() []string {
 	switch {
 	case rt.kind == authKind, rt.kind == tokensKind && rt.token == "":
@@ -195,22 +194,31 @@ func (rt *route) methods() []string {
 	return []string{http.MethodGet, http.MethodHead}
 }
 
-// checkMethod refuses what would change a registry.
+// requiredRole returns the role that a path of a group requires.
+func (rt *route) requiredRole() directory.Role {
+	if rt.kind == tokensKind {
+		return directory.Owner
+	}
+	return directory.Maintainer
+}
+
+// checkMethod rejects methods that the path does not support.
 func checkMethod(rt route, method string) *apiError {
 	allowed := rt.methods()
 	if slices.Contains(allowed, method) {
 		return nil
 	}
-	e := refuse(unsupported, "the method %s is not supported here", method)
+	e := refuse(unsupported, "method %s is not supported; use %s", method, strings.Join(allowed, " or "))
 	if rt.kind != authKind && rt.kind != keysKind && !rt.aboutGroup() {
-		e = refuse(unsupported, "this registry is a pull-through cache: images can be pulled from it, but not pushed to it nor deleted")
+		e = refuse(unsupported, "this registry is a pull-through cache: images can be pulled from it, but not pushed to it or deleted from it")
 	}
 	e.allow = strings.Join(allowed, ", ")
 	return e
 }
 
-// askedGroups are the groups that a request for a token, or for content, is about.
-func askedGroups(r *http.Request) (groups []string) {
+// requestedGroups returns the groups that a request for content, or the scopes of a
+// request for a token, name: at most four.
+func requestedGroups(r *http.Request) (groups []string) {
 	if r == nil {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"strconv"
@@ -14,9 +15,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 )
 
+const jsonType = "application/json"
+
 // Header values that are the same in all responses.
 var (
-	jsonType    = []string{"application/json"}
 	blobType    = []string{"application/octet-stream"}
 	byteRanges  = []string{"bytes"}
 	noTransform = []string{"no-transform"}
@@ -31,13 +33,56 @@ var cacheStatusValues = [...][]string{
 	pullthrough.Stale:       {"dependency-proxy; fwd=stale; detail=stale-if-error"},
 }
 
-// sendChunk is how many bytes of a blob one sendfile(2) or one write sends, after
-// which Caddy resets its idle timer. Caddy's default of 64 KiB means 16,000 resets
-// for a gigabyte; larger chunks than this are not faster, since the kernel then
-// hands them over later. A client needs 5 kB/s to receive a chunk in a minute.
+// sendChunk is the number of bytes of a blob that one sendfile(2) or one write
+// sends, after which Caddy resets its idle timer. Caddy's default of 64 KiB means
+// 16,000 resets for a gigabyte. Chunks above 256 KiB are not faster. A client needs
+// 5 kB/s to receive a chunk in a minute.
 const sendChunk = 256 << 10
 
 func (ex *exchange) wantsBody() bool { return ex.r.Method != http.MethodHead }
+
+// send sends a response whose body, in one or several parts, is in memory. A
+// response to HEAD has the length, but no body.
+func (ex *exchange) send(status int, mediaType string, parts ...[]byte) {
+	var size int64
+	for _, part := range parts {
+		size += int64(len(part))
+	}
+	ex.w.Header()["Content-Type"] = []string{mediaType}
+	ex.setLength(size)
+	ex.w.WriteHeader(status)
+	if !ex.wantsBody() {
+		return
+	}
+	for _, part := range parts {
+		_, _ = ex.w.Write(part) // an error means that the client has left
+	}
+}
+
+// sendValue sends a value as JSON. It always returns nil.
+func (ex *exchange) sendValue(status int, value any) *apiError {
+	body, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // numbers, strings and times always marshal
+	}
+	ex.send(status, jsonType, body)
+	return nil
+}
+
+// takeAnswer reserves memory for a large response that is sent from memory, and
+// returns the content to send; see [pullthrough.Outgoing.Take]. A response to HEAD
+// needs none.
+func (ex *exchange) takeAnswer(key any, content []byte) (shared []byte, done func(), refusal *apiError) {
+	if !ex.wantsBody() {
+		content = nil
+	}
+	shared, done, err := ex.handler.cache.outgoing.Take(key, content)
+	if err != nil {
+		refusal = refuse(unavailable, "too many large responses are being sent; try again later")
+		refusal.cause, refusal.retryAfter = err, retrySoon
+	}
+	return shared, done, refusal
+}
 
 // setContentHeaders sets the headers common to all responses with content.
 func (ex *exchange) setContentHeaders(mediaType []string, d digest.Digest, status pullthrough.Status) (etag string) {
@@ -51,8 +96,8 @@ func (ex *exchange) setContentHeaders(mediaType []string, d digest.Digest, statu
 	return etag
 }
 
-// notModified responds with 304 and reports true if the client has the content
-// already.
+// notModified reports whether the client has the content already, and responds
+// with 304 if so.
 func (ex *exchange) notModified(etag string) bool {
 	known := ex.r.Header.Get("If-None-Match")
 	if known != "*" && !strings.Contains(known, etag) {
@@ -99,9 +144,9 @@ func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullth
 	}
 }
 
-// ranges is the response writer that [http.ServeContent] writes the ranges of a blob
-// to. It lets the reader write them, since io.Copy would allocate a buffer for each
-// of Caddy's chunks.
+// ranges is the response writer for [http.ServeContent]. It lets the reader of the
+// blob write the ranges, because io.Copy would allocate a buffer for each of Caddy's
+// chunks.
 type ranges struct {
 	http.ResponseWriter
 	of *blobcache.Reader

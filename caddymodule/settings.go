@@ -7,68 +7,84 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
-// Group is a namespace of images with its own readers.
+// Group is a namespace of images, with the accounts that may use it.
 type Group struct {
-	// Path is one or more components separated by slashes: acme, or
-	// acme/platform, which is a subgroup of acme.
+	// Path has one or more components separated by slashes: acme/platform is a
+	// subgroup of acme.
 	Path string `json:"path"`
 
-	// Visibility is private (the default), internal or public.
+	// Visibility is private (the default: members only), internal (all accounts)
+	// or public (everybody, without a login).
 	Visibility directory.Visibility `json:"visibility,omitempty"`
 
-	// Members may pull from the group and from its subgroups.
+	// Members may pull from the group and its subgroups.
 	Members []string `json:"members,omitempty"`
 
-	// Maintainers are members who also see the group's page and purge what is
-	// cached for it.
+	// Maintainers are members who may also see the page of the group and purge
+	// its cache.
 	Maintainers []string `json:"maintainers,omitempty"`
 
-	// Owners are maintainers who also make and revoke the group's tokens.
+	// Owners are maintainers who may also manage the access tokens of the group.
 	Owners []string `json:"owners,omitempty"`
 
-	// MembersFrom are directories, by their names, whose groups of the same path
-	// have their members here too, with their roles, and whose groups below it
-	// exist here. A group that lists accounts has no others without it, and the
-	// groups below it neither. A group that lists none, and is not below one
-	// that does, has the members of the first directory that has the group.
+	// MembersFrom names directories whose group of the same path adds its
+	// members, with their roles, and its subgroups. Without MembersFrom, a group
+	// that lists accounts has these accounts only, and so have its subgroups. A
+	// group that lists none, and is not below one that does, has the members of
+	// the first directory with a group of the same path.
 	MembersFrom []string `json:"members_from,omitempty"`
 
-	// Quota bounds what is stored for the group and its subgroups, in bytes:
-	// above it, what they pulled least recently goes. Content that
-	// another group has too counts for both. The default, 0, sets no bound.
+	// Quota limits what is stored for the group and its subgroups, in bytes.
+	// Above it, the least recently pulled content is evicted. Content that two
+	// groups pulled counts for both. The default, 0, means no limit.
 	Quota int64 `json:"quota,omitempty"`
 
-	// Allow are patterns of the images that can be pulled through the group and
-	// its subgroups, as UPSTREAM/REPOSITORY or UPSTREAM/REPOSITORY:TAG. A *
-	// matches within a component, ** across components. None means all images.
-	// What a request asks for by its digest is compared without the tag.
+	// Allow has patterns of the images that can be pulled through the group and
+	// its subgroups: UPSTREAM/REPOSITORY or UPSTREAM/REPOSITORY:TAG, in which *
+	// matches within a component and ** across components. Requests by digest
+	// are matched without the tag. The default is all images.
 	Allow []string `json:"allow,omitempty"`
 
-	// Deny are patterns of images that cannot be pulled, whatever Allow says.
+	// Deny has patterns of images that cannot be pulled, even if Allow matches.
 	Deny []string `json:"deny,omitempty"`
 
-	// Upstreams are logins that the group and its subgroups use at an
-	// upstream instead of the common one.
+	// Upstreams has the credentials that the group and its subgroups use at an
+	// upstream instead of the upstream's own.
 	Upstreams []*GroupUpstream `json:"upstreams,omitempty"`
 }
 
-// Token are the settings of the token service.
+// accessGroups converts groups for package access.
+func accessGroups(groups ...*Group) []access.Group {
+	converted := make([]access.Group, len(groups))
+	for i, g := range groups {
+		converted[i] = access.Group{
+			Path: g.Path, Visibility: g.Visibility,
+			Members: g.Members, Maintainers: g.Maintainers, Owners: g.Owners, MembersFrom: g.MembersFrom,
+			Allow: g.Allow, Deny: g.Deny,
+		}
+	}
+	return converted
+}
+
+// Token configures the token service.
 type Token struct {
-	// Lifetime is how long a token is good for: 15m by default, at least 1m,
-	// since clients rely on a minute.
+	// Lifetime is the lifetime of a token: 15m by default, at least 1m (clients
+	// assume a minute) and at most 30d.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 
-	// Rotate is the age at which a signing key is replaced: 30d by default.
+	// Rotate is the age at which a signing key is replaced: 30d by default, at
+	// least Lifetime.
 	Rotate caddy.Duration `json:"rotate,omitempty"`
 
-	// RefreshTokens lets `docker login` store a refresh token, good for 30
-	// days after the login, instead of the password. Some clients can then do
-	// nothing else.
+	// RefreshTokens lets clients exchange a login for a refresh token, which is
+	// valid for 30 days. `docker login` then stores it instead of the password.
+	// Some clients cannot use it.
 	RefreshTokens bool `json:"refresh_tokens,omitempty"`
 }
 
@@ -78,7 +94,7 @@ const (
 	refreshLifetime = 30 * 24 * time.Hour
 )
 
-// UnmarshalCaddyfile reads
+// UnmarshalCaddyfile parses
 //
 //	token {
 //		lifetime       <duration>
@@ -109,7 +125,7 @@ func (t *Token) check() error {
 	case lifetime < tokenissuer.MinLifetime || lifetime > refreshLifetime:
 		return fmt.Errorf("token lifetime %v: write a duration from %v to %v", lifetime, tokenissuer.MinLifetime, refreshLifetime)
 	case rotate < lifetime:
-		return fmt.Errorf("token rotate %v is shorter than the lifetime of a token, %v", rotate, lifetime)
+		return fmt.Errorf("token rotate %v must not be shorter than the token lifetime %v", rotate, lifetime)
 	}
 	return nil
 }

@@ -23,14 +23,13 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
-// What outlives a configuration: fills in flight, keys, upstream tokens and who
-// has guessed at passwords. A
-// reload takes its references before the old configuration gives its own up,
-// so values with the same key live on. None of them needs stopping: requests
-// of an old configuration may go on with them after the last reference.
+// These values outlive a configuration. During a reload, the new configuration
+// acquires its references before the old one releases its own, so values with the
+// same key survive. Requests of an old configuration may continue to use them after
+// the last reference is released.
 var (
 	caches        = pool.New((*sharedCache).close)
-	quotas        = pool.New((*keptQuotas).close)
+	quotas        = pool.New((*sharedQuotas).close)
 	issuers       = pool.New[*tokenissuer.Issuer](nil)
 	tokens        = pool.New[*accesstoken.Store](nil)
 	registries    = pool.New[*upstream.Registry](nil)
@@ -38,9 +37,9 @@ var (
 	proxyWarnings = pool.New[*sync.Once](nil) // by configuration
 )
 
-// sharedCache is the cache in one storage, with what all sites that use it share.
+// sharedCache is the cache in one storage, shared by all sites that use the storage.
 type sharedCache struct {
-	name      string // of the storage, for people
+	name      string // of the storage, for messages
 	blobs     *blobcache.Cache
 	index     *index.Index
 	lists     *pullthrough.Lists
@@ -49,11 +48,15 @@ type sharedCache struct {
 	scrubs    admin.Scrubber
 	adoption  pullthrough.Adoption
 
-	stop context.CancelFunc // ends the upkeep of the cache
-	kept chan struct{}      // closed when the upkeep and the adoption have ended
+	stop context.CancelFunc // ends upkeep and adoption
+	done chan struct{}      // closed when both have ended
 }
 
-// flushLimit bounds how long the end of the last configuration waits for disk.
+// listsFreshFor is how long a list of tags or referrers is used without asking the
+// upstream again.
+const listsFreshFor = 30 * time.Second
+
+// flushLimit is how long the end of the last configuration waits for the disk.
 const flushLimit = 10 * time.Second
 
 func (c *sharedCache) close() {
@@ -62,50 +65,51 @@ func (c *sharedCache) close() {
 	c.blobs.Flush(ctx)
 	c.stop()
 	select {
-	case <-c.kept:
+	case <-c.done:
 	case <-ctx.Done():
 	}
 }
 
-// keptQuotas are the quotas of a cache, with their upkeep. They are apart from
-// the cache, since a configuration may change nothing but the quotas.
-type keptQuotas struct {
+// sharedQuotas has the quotas of a cache. They are not part of the cache, because a
+// new configuration may change the quotas alone.
+type sharedQuotas struct {
 	quotas *blobcache.Quotas
 	stop   context.CancelFunc // ends the upkeep
-	kept   chan struct{}      // closed when the upkeep has ended
+	done   chan struct{}      // closed when the upkeep has ended
 }
 
-func (q *keptQuotas) close() {
+func (q *sharedQuotas) close() {
 	q.stop()
 	select {
-	case <-q.kept:
+	case <-q.done:
 	case <-time.After(flushLimit):
 	}
 }
 
-// processLogger is for what outlives the configuration that started it.
+// processLogger returns the present logger of the process, for values that outlive a
+// configuration.
 func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
 
-func openCache(l *pool.Lease, place storage.Storage) (*sharedCache, error) {
-	return caches.Acquire(l, place.Identity(), func() (*sharedCache, error) {
-		blobs, records, err := place.Open(processLogger)
+func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) {
+	return caches.Acquire(lease, module.Identity(), func() (*sharedCache, error) {
+		blobs, records, err := module.Open(processLogger)
 		if err != nil {
 			return nil, err
 		}
 		ctx, stop := context.WithCancel(context.Background())
-		limits := place.Limits()
+		limits := module.Limits()
 		limits.Children = pullthrough.Children
 		c := &sharedCache{
-			name:  place.String(),
+			name:  module.String(),
 			blobs: blobcache.New(blobs, limits, storage.LogHooks(processLogger)),
 			index: index.New(records),
-			lists: pullthrough.NewLists(),
+			lists: pullthrough.NewLists(listsFreshFor),
 			stop:  stop,
-			kept:  make(chan struct{}),
+			done:  make(chan struct{}),
 		}
 		c.scrubs.Scrub = func(rate int64) (blobcache.Scrubbing, error) { return c.blobs.Scrub(ctx, rate) }
 		go func() {
-			defer close(c.kept)
+			defer close(c.done)
 			var adopting sync.WaitGroup
 			adopting.Go(func() { c.adopt(ctx, blobs) })
 			c.blobs.Keep(ctx)
@@ -115,34 +119,35 @@ func openCache(l *pool.Lease, place storage.Storage) (*sharedCache, error) {
 	})
 }
 
-// adopt takes over a cache of the former version in the background.
+// adopt drops links of an earlier version that are not proven, see
+// [pullthrough.Adoption].
 func (c *sharedCache) adopt(ctx context.Context, blobs store.Blobs) {
 	done, err := c.adoption.Run(ctx, blobs, c.index)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		processLogger().Warn("a cache of the former version could not be gone through; the next start goes on", zap.Error(err))
+		processLogger().Warn("cannot migrate the cache of an earlier version; the next start continues", zap.Error(err))
 	case done != index.Adopted{}:
-		processLogger().Info("the cache is of the former version: links that are not sure to be proved are dropped; the next pull fetches their content again",
+		processLogger().Info("migrated the cache of an earlier version: dropped the links that may not be proven; the next pull fetches their content again",
 			zap.Int("kept", done.Kept), zap.Int("dropped", done.Dropped))
 	}
 }
 
-// openQuotas must be called after openCache, so that the quotas are released before
-// the cache that they are of.
-func openQuotas(l *pool.Lease, place storage.Storage, c *sharedCache, groups []*Group) (*blobcache.Quotas, error) {
+// openQuotas must be called after openCache, so that the lease releases the quotas
+// before their cache.
+func openQuotas(lease *pool.Lease, module storage.Storage, c *sharedCache, groups []*Group) (*blobcache.Quotas, error) {
 	limits := make(map[string]int64)
 	for _, g := range groups {
 		if g.Quota > 0 {
 			limits[g.Path] = g.Quota
 		}
 	}
-	key := fmt.Sprintf("%s %v", place.Identity(), limits)
-	kept, err := quotas.Acquire(l, key, func() (*keptQuotas, error) {
+	key := fmt.Sprintf("%s %v", module.Identity(), limits)
+	shared, err := quotas.Acquire(lease, key, func() (*sharedQuotas, error) {
 		ctx, stop := context.WithCancel(context.Background())
-		q := &keptQuotas{blobcache.NewQuotas(c.blobs, c.index, limits), stop, make(chan struct{})}
+		q := &sharedQuotas{blobcache.NewQuotas(c.blobs, c.index, limits), stop, make(chan struct{})}
 		go func() {
-			defer close(q.kept)
+			defer close(q.done)
 			q.quotas.Keep(ctx)
 		}()
 		return q, nil
@@ -150,44 +155,61 @@ func openQuotas(l *pool.Lease, place storage.Storage, c *sharedCache, groups []*
 	if err != nil {
 		return nil, err
 	}
-	return kept.quotas, nil
+	return shared.quotas, nil
 }
 
-// keyPrefix is where the signing keys live in Caddy's storage.
+// keyPrefix is the folder of the signing keys in Caddy's storage.
 const keyPrefix = "dependency_proxy/keys"
 
-func openIssuer(l *pool.Lease, storage certmagic.Storage, settings Token) (*tokenissuer.Issuer, error) {
+func openIssuer(lease *pool.Lease, storage certmagic.Storage, settings Token) (*tokenissuer.Issuer, error) {
 	key := fmt.Sprintf("%v %v", storage, settings.rotate())
-	return issuers.Acquire(l, key, func() (*tokenissuer.Issuer, error) { return newIssuer(storage, settings), nil })
+	return issuers.Acquire(lease, key, func() (*tokenissuer.Issuer, error) {
+		return tokenissuer.New(tokenissuer.Config{
+			Storage:       storage,
+			Prefix:        keyPrefix,
+			Audience:      service,
+			Rotate:        settings.rotate(),
+			TokenLifetime: refreshLifetime,
+			Hooks: tokenissuer.Hooks{
+				BadKey: func(name string, err error) {
+					processLogger().Error("signing key is unusable", zap.String("key", name), zap.Error(err))
+				},
+				StorageError: func(err error) {
+					processLogger().Warn("cannot list the signing keys; using the known ones", zap.Error(err))
+				},
+				KeyCreated: func(kid string) { processLogger().Info("signing key created", zap.String("kid", kid)) },
+			},
+		}), nil
+	})
 }
 
-// answerLogins are the times of each new throttle. Both are the same, except in
-// tests, which must not wait for the one nor fail by the other.
+// answerLogins are the times of new throttles. They are equal, except in tests,
+// which must neither wait for failed logins nor fail because checks take long.
 var answerLogins = access.Times{Failed: time.Second, Checked: time.Second}
 
-// openThrottle returns one for all sites whose keys are in one place, whatever else of
-// their configuration changes.
-func openThrottle(l *pool.Lease, storage certmagic.Storage) (*access.Throttle, error) {
-	return throttles.Acquire(l, fmt.Sprint(storage), func() (*access.Throttle, error) { return access.NewThrottle(answerLogins, 0), nil })
+// openThrottle returns the throttle of all sites with the same storage, however
+// their configurations differ.
+func openThrottle(lease *pool.Lease, storage certmagic.Storage) (*access.Throttle, error) {
+	return throttles.Acquire(lease, fmt.Sprint(storage), func() (*access.Throttle, error) { return access.NewThrottle(answerLogins, 0), nil })
 }
 
-// openTokens opens the access tokens in a storage. All sites on it share what is
-// known, so that what one revokes is over at the others at once.
-func openTokens(l *pool.Lease, storage certmagic.Storage) (*accesstoken.Store, error) {
-	return tokens.Acquire(l, fmt.Sprint(storage), func() (*accesstoken.Store, error) {
+// openTokens returns the access tokens in a storage. All sites with the same storage
+// share them, so that a token that is revoked ends at all sites at once.
+func openTokens(lease *pool.Lease, storage certmagic.Storage) (*accesstoken.Store, error) {
+	return tokens.Acquire(lease, fmt.Sprint(storage), func() (*accesstoken.Store, error) {
 		return accesstoken.New(accesstoken.Config{Storage: storage, Hooks: accesstoken.Hooks{
 			BadFile: func(id string, err error) {
 				processLogger().Error("access token is unusable", zap.String("access_token", id), zap.Error(err))
 			},
 			StorageError: func(err error) {
-				processLogger().Warn("access tokens are not looked after; they are good all the same", zap.Error(err))
+				processLogger().Warn("cannot maintain the access tokens; they remain valid", zap.Error(err))
 			},
 		}}), nil
 	})
 }
 
-func openRegistry(l *pool.Lease, key string, config upstream.Config) (*upstream.Registry, error) {
-	return registries.Acquire(l, key, func() (*upstream.Registry, error) { return upstream.New(config) })
+func openRegistry(lease *pool.Lease, key string, config upstream.Config) (*upstream.Registry, error) {
+	return registries.Acquire(lease, key, func() (*upstream.Registry, error) { return upstream.New(config) })
 }
 
 var (

@@ -9,14 +9,15 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 )
 
-// site returns the handler as the admin API sees it.
+// site returns the site that the handler registers with the admin API.
 func (h *Handler) site(ctx caddy.Context) *admin.Site {
 	return &admin.Site{
-		Name: h.Name, Configuration: ctx.Done(), Identity: h.who, Tokens: h.tokens, Explain: h.explain,
+		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain,
 		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start,
 	}
 }
 
+// cacheStatus returns the state of the storage for the admin API.
 func (h *Handler) cacheStatus() admin.CacheStatus {
 	status := admin.CacheStatus{Storage: h.cache.name, Groups: make(map[string]admin.GroupUsage), Fills: []admin.FillStatus{}, Scrub: h.cache.scrubs.State()}
 	for group, total := range h.quotas.Totals() {
@@ -30,6 +31,7 @@ func (h *Handler) cacheStatus() admin.CacheStatus {
 	return status
 }
 
+// usageOf adds the quota of a group, if it has one, to what is measured for it.
 func (h *Handler) usageOf(group string, total blobcache.Total) admin.GroupUsage {
 	usage := admin.GroupUsage{Bytes: total.Bytes, Blobs: total.Blobs, Measured: total.Measured.UTC()}
 	if i := slices.IndexFunc(h.Groups, func(g *Group) bool { return g.Path == group }); i >= 0 {

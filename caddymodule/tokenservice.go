@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"encoding/json"
 	"mime"
 	"net/http"
 	"net/url"
@@ -10,50 +9,18 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/certmagic"
-	"go.uber.org/zap"
-
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
-// grantedScope words which of the scopes asked for this service has: pulling
-// from what is its own. Clients ask for others in the same breath.
-func grantedScope(asked []string) string {
-	var granted []string
-	for _, scope := range tokenissuer.ParseScopes(asked) {
-		if scope.Type == "repository" && strings.Contains(scope.Name, infix) && slices.Contains(scope.Actions, "pull") {
-			scope.Actions = []string{"pull"}
-			granted = append(granted, scope.String())
-		}
-	}
-	return strings.Join(granted, " ")
-}
+// service is the name of this registry at its token service.
+const service = "dependency_proxy"
 
-// maxForm is how much of a token request's body is read, in bytes.
+// maxForm is the size limit of the body of a token request, in bytes.
 const maxForm = 64 << 10
 
-func newIssuer(storage certmagic.Storage, settings Token) *tokenissuer.Issuer {
-	return tokenissuer.New(tokenissuer.Config{
-		Storage:       storage,
-		Prefix:        keyPrefix,
-		Audience:      service,
-		Rotate:        settings.rotate(),
-		TokenLifetime: refreshLifetime,
-		Hooks: tokenissuer.Hooks{
-			BadKey: func(name string, err error) {
-				processLogger().Error("signing key is unusable", zap.String("key", name), zap.Error(err))
-			},
-			StorageError: func(err error) {
-				processLogger().Warn("signing keys cannot be listed; the known ones serve on", zap.Error(err))
-			},
-			KeyCreated: func(kid string) { processLogger().Info("signing key made", zap.String("kid", kid)) },
-		},
-	})
-}
-
-// serveTokens is the token service: the Docker registry's token protocol by
-// GET, its OAuth2 form by POST, and the public keys.
+// serveTokens is the token service: the token protocol of the Docker registry for
+// GET, its OAuth2 form for POST, and the public keys.
 func (ex *exchange) serveTokens() *apiError {
 	ex.w.Header().Set("Cache-Control", "no-store")
 	if ex.route.kind == keysKind {
@@ -73,14 +40,14 @@ func (ex *exchange) serveTokens() *apiError {
 	return err
 }
 
-// serveQuery answers the Docker registry's form of a token request.
+// serveQuery answers a token request in the form of the Docker registry.
 func (ex *exchange) serveQuery() (err *apiError) {
 	query := ex.r.URL.Query()
 	if err := checkService(query); err != nil {
 		return err
 	}
 	if name, password, ok := ex.r.BasicAuth(); ok {
-		ex.caller, err = ex.basic(name, password)
+		ex.caller, err = ex.basicLogin(name, password)
 	} else {
 		ex.caller, err = ex.anonymous()
 	}
@@ -92,23 +59,23 @@ func (ex *exchange) serveQuery() (err *apiError) {
 }
 
 func (ex *exchange) serveKeys() *apiError {
-	keys, err := ex.h.issuer.JWKS(ex.r.Context())
+	keys, err := ex.handler.issuer.JWKS(ex.r.Context())
 	if err != nil {
-		return ex.h.cannotTell("read the signing keys", err)
+		return ex.handler.unavailable("read the signing keys", err)
 	}
-	ex.sendJSON(http.StatusOK, keys, "application/jwk-set+json")
+	ex.send(http.StatusOK, "application/jwk-set+json", keys)
 	return nil
 }
 
-// serveGrant answers the OAuth2 form of a token request.
+// serveGrant answers a token request in the form of OAuth2.
 func (ex *exchange) serveGrant() *apiError {
 	mediaType, _, err := mime.ParseMediaType(ex.r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/x-www-form-urlencoded" {
-		return refuse(badRequest, "the token request is not a form")
+		return refuse(badRequest, "the token request must be application/x-www-form-urlencoded")
 	}
 	ex.r.Body = http.MaxBytesReader(ex.w, ex.r.Body, maxForm)
 	if err := ex.r.ParseForm(); err != nil {
-		return refuse(badRequest, "the token request's form cannot be read")
+		return refuse(badRequest, "invalid form in the token request; it may have at most %d bytes", maxForm)
 	}
 	form := ex.r.PostForm
 	if err := checkService(form); err != nil {
@@ -122,7 +89,7 @@ func (ex *exchange) serveGrant() *apiError {
 	case "refresh_token":
 		ex.caller, refusal = ex.refresh(form.Get("refresh_token"))
 	default:
-		refusal = refuse(badRequest, "the grant type is neither password nor refresh_token")
+		refusal = refuse(badRequest, "invalid grant_type; use password or refresh_token")
 	}
 	if refusal != nil {
 		return refusal
@@ -130,25 +97,26 @@ func (ex *exchange) serveGrant() *apiError {
 	return ex.sendToken(form["scope"], offline, "Bearer")
 }
 
-// checkService refuses a request that was meant for another registry.
+// checkService rejects a token request for another registry.
 func checkService(values url.Values) *apiError {
 	if s := values.Get("service"); s != "" && s != service {
-		return refuse(badRequest, "this token service is for the service %s", service)
+		return refuse(badRequest, "unknown service; this token service issues tokens for %s", service)
 	}
 	return nil
 }
 
-// anonymous is who asks without a login, if there is anything for them.
+// anonymous returns an anonymous caller if the site may have public groups.
 func (ex *exchange) anonymous() (access.Caller, *apiError) {
-	if ex.r.Header.Get("Authorization") != "" || !ex.h.access.AllowsAnonymous() {
+	if ex.r.Header.Get("Authorization") != "" || !ex.handler.policy.AllowsAnonymous() {
 		return access.Caller{}, refuse(unauthorized, "log in with: docker login %s", ex.origin.registry)
 	}
 	return access.Caller{Anonymous: true}, nil
 }
 
-// tokenAnswer is what clients expect (distribution, "Token Authentication
-// Specification" and "OAuth2"). ExpiresIn must be an integer.
-type tokenAnswer struct {
+// tokenResponse is the response to a token request (distribution, "Token
+// Authentication Specification" and "OAuth2"). ExpiresIn is in seconds and must be
+// an integer.
+type tokenResponse struct {
 	Token        string `json:"token"`
 	AccessToken  string `json:"access_token"`
 	TokenType    string `json:"token_type,omitempty"`
@@ -158,19 +126,19 @@ type tokenAnswer struct {
 	Scope        string `json:"scope,omitempty"`
 }
 
-// sendToken issues a token that says who the caller is. Scopes are not judged:
-// what the caller may read is decided when it reads.
+// sendToken issues a token that identifies the caller. It grants nothing: the rights
+// of the caller are checked with each pull.
 func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *apiError {
-	lifetime := ex.h.Token.lifetime()
+	lifetime := ex.handler.Token.lifetime()
 	if refresh := ex.caller.Refresh; refresh.Raw != "" {
-		// What is bought with a refresh token does not outlive it.
+		// The token must not outlive the refresh token.
 		lifetime = max(tokenissuer.MinLifetime, min(lifetime, time.Until(refresh.Ends)).Truncate(time.Second))
 	}
 	token, err := ex.mint(tokenissuer.Access, ex.caller.Identity(), lifetime)
 	if err != nil {
 		return err
 	}
-	answer := tokenAnswer{
+	response := tokenResponse{
 		Token:       token.Raw,
 		AccessToken: token.Raw,
 		ExpiresIn:   int(lifetime / time.Second),
@@ -178,22 +146,29 @@ func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *
 		TokenType:   tokenType,
 		Scope:       grantedScope(scopes),
 	}
-	if offline && ex.h.Token.RefreshTokens && !ex.caller.Anonymous {
-		if answer.RefreshToken, err = ex.refreshToken(); err != nil {
+	if offline && ex.handler.Token.RefreshTokens && !ex.caller.Anonymous {
+		if response.RefreshToken, err = ex.refreshToken(); err != nil {
 			return err
 		}
 	}
-	body, jerr := json.Marshal(answer)
-	if jerr != nil {
-		panic(jerr) // strings and an integer always marshal
-	}
-	ex.sendJSON(http.StatusOK, body, "application/json")
-	return nil
+	return ex.sendValue(http.StatusOK, response)
 }
 
-// refreshToken returns the caller's refresh token: a new one after a login, and
-// after a refresh the same one, so that none outlives the login by more than it
-// should.
+// grantedScope returns the requested scopes that this registry can grant: pulling
+// from its repositories. Clients may request others too.
+func grantedScope(requested []string) string {
+	var granted []string
+	for _, scope := range tokenissuer.ParseScopes(requested) {
+		if scope.Type == "repository" && strings.Contains(scope.Name, infix) && slices.Contains(scope.Actions, "pull") {
+			scope.Actions = []string{"pull"}
+			granted = append(granted, scope.String())
+		}
+	}
+	return strings.Join(granted, " ")
+}
+
+// refreshToken returns a new refresh token after a login. After a refresh it returns
+// the same one, so that no refresh token is valid for longer than the login allows.
 func (ex *exchange) refreshToken() (string, *apiError) {
 	if raw := ex.caller.Refresh.Raw; raw != "" {
 		return raw, nil
@@ -205,21 +180,11 @@ func (ex *exchange) refreshToken() (string, *apiError) {
 }
 
 func (ex *exchange) mint(use tokenissuer.Use, id tokenissuer.Identity, lifetime time.Duration) (tokenissuer.Token, *apiError) {
-	token, err := ex.h.issuer.Mint(ex.r.Context(), tokenissuer.MintRequest{
+	token, err := ex.handler.issuer.Mint(ex.r.Context(), tokenissuer.MintRequest{
 		Issuer: ex.origin.issuer(), Identity: id, Lifetime: lifetime, Use: use,
 	})
 	if err != nil {
-		return token, ex.h.cannotTell("issue a token", err)
+		return token, ex.handler.unavailable("issue a token", err)
 	}
 	return token, nil
-}
-
-func (ex *exchange) sendJSON(status int, body []byte, mediaType string) {
-	h := ex.w.Header()
-	h.Set("Content-Type", mediaType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	ex.w.WriteHeader(status)
-	if ex.r.Method != http.MethodHead {
-		_, _ = ex.w.Write(body)
-	}
 }

@@ -14,12 +14,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
-// Without allow_private a guest transport may only make connections that the
-// plugin can check before a byte is sent. What makes others is rejected, either
-// here, by the transport's configuration, or by guardTransport, by what became of it.
-
-// checkTransport rejects a transport's configuration that leads past the check
-// of addresses.
+// checkTransport rejects the configuration of a transport that could connect to
+// private addresses without allow_private: the plugin must be able to check the
+// address of each connection before a byte is sent. guardTransport checks the
+// transport that is made from the configuration.
 func (u *Upstream) checkTransport() error {
 	var t struct {
 		Protocol        string   `json:"protocol"`
@@ -48,19 +46,20 @@ func (u *Upstream) checkTransport() error {
 	default:
 		return nil
 	}
-	return fmt.Errorf("upstream %s: transport http: connections with %s cannot be kept from private addresses; %s, or write `allow_private` if they need not be", u.Name, what, instead)
+	return fmt.Errorf("upstream %s: transport http: connections with %s cannot be kept from private addresses; %s, or write `allow_private` to permit private addresses", u.Name, what, instead)
 }
 
-// errProxied is the error of a request that would go through a proxy.
-var errProxied = errors.New("the environment (HTTP_PROXY, HTTPS_PROXY) names a proxy, through which connections cannot be kept from private addresses; write `network_proxy none` in the transport, or `allow_private` if they need not be")
+// errProxied is the error of a request that a transport would send through a proxy.
+var errProxied = errors.New("the environment (HTTP_PROXY, HTTPS_PROXY) names a proxy, through which connections cannot be kept from private addresses; write `network_proxy none` in the transport, or `allow_private` to permit private addresses")
 
-// guardTransport makes a transport refuse connections to private addresses. By default
-// Caddy's transport takes a proxy from the environment; what it would use for
-// the endpoint is an error at once, and any other use one of the request.
+// guardTransport makes a transport reject connections to private addresses. Caddy's
+// transport takes a proxy from the environment by default: guardTransport returns an
+// error if the transport would use one for the endpoint, and lets other requests
+// through a proxy fail.
 func guardTransport(transport http.RoundTripper, endpoint *url.URL) error {
 	t, ok := transport.(*reverseproxy.HTTPTransport)
 	if !ok {
-		return fmt.Errorf("transport %T cannot be kept from private addresses; write `allow_private` if it need not be", transport)
+		return fmt.Errorf("transport %T cannot be kept from private addresses; write `allow_private` to permit private addresses", transport)
 	}
 	t.Transport.DialContext = upstream.GuardDial(t.Transport.DialContext)
 	if dialTLS := t.Transport.DialTLSContext; dialTLS != nil {

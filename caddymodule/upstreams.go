@@ -18,89 +18,90 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
-// Upstream is a registry behind the proxy.
+// Upstream is a registry that images are pulled from.
 type Upstream struct {
-	// Name is how image names and groups refer to it, as in docker.io.
+	// Name identifies the upstream in image names and in groups. It is usually
+	// the host of the registry, as in docker.io.
 	Name string `json:"name"`
 
-	// Endpoint is the URL of its API: https://NAME by default, and Docker
-	// Hub's for docker.io.
+	// Endpoint is the URL of the registry. The default is https://NAME and, for
+	// docker.io, that of Docker Hub.
 	Endpoint string `json:"endpoint,omitempty"`
 
-	// Credentials are the login there. Without, pulls are anonymous.
+	// Credentials are used for all pulls from the upstream. Without them, pulls
+	// are anonymous.
 	Credentials *Credentials `json:"credentials,omitempty"`
 
-	// FreshFor is how long what a tag stands for is believed without asking
-	// again: 5m by default.
+	// FreshFor is how long the digest of a tag is used without asking the
+	// upstream again: 5m by default.
 	FreshFor caddy.Duration `json:"fresh_for,omitempty"`
 
-	// Connections is how many connections a blob of more than 32 MiB is
-	// fetched with at once, a range each, where one of them is slow: 4 by
-	// default, 16 at most. 1 is for upstreams that should not be asked for
-	// ranges. A transport other than the default one may put them all on one
-	// connection.
+	// Connections is the number of connections, from 1 to 16, with which a blob
+	// of more than 32 MiB is downloaded in ranges if a single one is slow. The
+	// default is 4. Use 1 if the upstream should not be asked for ranges. A
+	// transport other than the default one may use one connection for all.
 	Connections int `json:"connections,omitempty"`
 
-	// Downloads bound what is fetched from the upstream at a time, and how slowly.
+	// Downloads limits the downloads from the upstream.
 	Downloads Downloads `json:"downloads,omitzero"`
 
-	// AllowPrivate lets connections go to private, loopback and link-local
-	// addresses.
+	// AllowPrivate permits connections to private, loopback and link-local
+	// addresses. The default is false.
 	AllowPrivate bool `json:"allow_private,omitempty"`
 
-	// RealmHosts are hosts of token services that may be given the
-	// credentials, besides those of the endpoint's own domain.
+	// RealmHosts are the hosts of token services that may receive the
+	// credentials, in addition to those in the domain of the endpoint.
 	RealmHosts []string `json:"realm_hosts,omitempty"`
 
-	// Transport makes the connections; by default a plain one over HTTP/1.1
-	// and HTTP/2 that uses no proxy.
+	// Transport makes the connections. The default is a transport for HTTP/1.1
+	// and HTTP/2 without a proxy.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
 	endpoint  *url.URL
-	settings  string // of the endpoint, in a fingerprint
+	settings  string // the settings that belong to the fingerprint of the endpoint
 	login     login
-	transport http.RoundTripper // of a guest, else nil
-	// sources are by group where a group has a login of its own, and the
-	// common one is under the empty path.
+	transport http.RoundTripper // nil for the default transport
+	// sources are by the path of the group whose credentials they use. The path
+	// is empty for the credentials of the upstream.
 	sources map[string]*source
-	busy    rate.Sometimes // that it is busy is logged so often
+	busy    rate.Sometimes // limits the log lines of tooBusy
 }
 
-// source is an upstream that is asked with one login.
+// source is an upstream together with the credentials that are used there.
 type source struct {
 	*upstream.Registry
 
-	// name stands for endpoint and login in what the index records. What was
-	// confirmed to one login is not known to another, be it that of a former
-	// configuration or of another site on the same storage.
+	// name represents the endpoint and the user name in the index. Content that
+	// was confirmed to one login is not served to another, even if that is of
+	// another configuration or another site with the same storage.
 	name string
 
-	// endpoint stands for the endpoint with all that decides whose bytes come
-	// from there, whatever the login. Downloads under way are shared within it.
+	// endpoint represents the endpoint and the settings that determine which
+	// server answers there. Sources with the same endpoint share downloads.
 	endpoint string
 }
 
-// GroupUpstream is a group's own login at an upstream.
+// GroupUpstream has the credentials of a group at an upstream.
 type GroupUpstream struct {
-	// Name is that of a declared upstream.
+	// Name is the name of a declared upstream.
 	Name string `json:"name"`
 
-	// Credentials replace the upstream's own for the group.
+	// Credentials replace those of the upstream.
 	Credentials *Credentials `json:"credentials,omitempty"`
 }
 
 // Credentials are a login at an upstream.
 type Credentials struct {
-	// Username may be a placeholder.
+	// Username can contain placeholders.
 	Username string `json:"username"`
 
-	// Password must be a placeholder, as in {env.HUB_TOKEN} or
-	// {file./run/secrets/hub}: the configuration can be read by whoever may
-	// reach the admin API, and is written to disk.
+	// Password must be a placeholder, such as {env.HUB_TOKEN} or
+	// {file./run/secrets/hub}, because the admin API shows the configuration and
+	// Caddy saves it to disk.
 	Password string `json:"password"`
 }
 
-// login are credentials with their placeholders filled in.
+// login has credentials whose placeholders are replaced.
 type login struct {
 	username string
 	password upstream.Secret
@@ -143,7 +144,7 @@ func (u *Upstream) provision(ctx caddy.Context) error {
 	if u.endpoint, err = parseEndpoint(u.Name, endpoint); err != nil {
 		return err
 	}
-	// Loading the transport takes its configuration away.
+	// Loading the transport clears its configuration.
 	u.settings = fmt.Sprintf("%v %q", u.AllowPrivate, u.TransportRaw)
 	if u.login, err = u.Credentials.resolve(); err != nil || u.TransportRaw == nil {
 		return err
@@ -158,7 +159,7 @@ func (u *Upstream) loadTransport(ctx caddy.Context) error {
 	}
 	var ok bool
 	if u.transport, ok = mod.(http.RoundTripper); !ok {
-		return fmt.Errorf("transport %T cannot be used here", mod)
+		return fmt.Errorf("transport %T is not an http.RoundTripper", mod)
 	}
 	if u.AllowPrivate {
 		return nil
@@ -182,8 +183,8 @@ func (c *Credentials) resolve() (login, error) {
 	return login{username, upstream.Secret(password)}, nil
 }
 
-// openRegistries makes a client for each login at each upstream. A cache of an
-// earlier version keeps what it has of the first one.
+// openRegistries opens a registry for each login at each upstream. The content that
+// a cache of an earlier version has from the first upstream is kept.
 func (h *Handler) openRegistries() error {
 	for _, u := range h.Upstreams {
 		common, err := h.openRegistry(u, u.login)
@@ -205,8 +206,8 @@ func (h *Handler) openRegistries() error {
 		}
 	}
 	var first []string
-	for _, from := range h.Upstreams[0].sources {
-		first = append(first, from.name)
+	for _, src := range h.Upstreams[0].sources {
+		first = append(first, src.name)
 	}
 	h.cache.adoption.Trust(first)
 	return nil
@@ -222,16 +223,16 @@ func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 		Transport:  u.transport,
 		UserAgent:  "caddy-dependency-proxy",
 	}
-	name := u.Name // the client may outlive u
+	name := u.Name // the registry may outlive u
 	config.Hooks.Token = func(realmHost string, err error) {
 		if upstream.KindOf(err) == upstream.Credentials {
-			processLogger().Warn("upstream refuses the configured credentials",
+			processLogger().Warn("upstream rejected the configured credentials",
 				zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
 		}
 	}
-	// A guest transport belongs to this configuration, and so does its client.
+	// A transport module belongs to this configuration, and so does its registry.
 	key := fmt.Sprintf("%s %s %q %q %q %v %p", u.Name, u.endpoint, login.username, string(login.password), u.RealmHosts, u.AllowPrivate, u.transport)
-	sum := sha256.Sum256([]byte(key)) // pool keys can be listed
+	sum := sha256.Sum256([]byte(key)) // the keys of a pool are not secret
 	if config.Transport == nil {
 		config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
 		config.Ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
@@ -248,15 +249,15 @@ func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 	}, nil
 }
 
-// fingerprint tells endpoints apart by all of their addresses and by how they are
-// connected to.
+// fingerprint returns a text that is equal for endpoints with the same addresses and
+// the same settings of their connections.
 func fingerprint(settings string, addresses ...*url.URL) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q", settings, addresses))
 	return hex.EncodeToString(sum[:])
 }
 
-// sourceFor returns what is asked on a group's behalf: with the login of
-// the nearest group that has one.
+// sourceFor returns the source for the pulls of a group: with the credentials of the
+// nearest group that has some, or with those of the upstream.
 func (u *Upstream) sourceFor(group string) *source {
 	for path := range access.Upwards(group) {
 		if own := u.sources[path]; own != nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
-// What is wrong with a configuration by itself is found here: when a Caddyfile
-// is read, so that the error has a line, and when a module is provisioned, for
-// those who write JSON. What depends on the machine is found by Provision.
+// The checks in this file need nothing but the configuration. They are made when a
+// Caddyfile is parsed, so that errors have a line, and again when the module is
+// provisioned, for configurations in JSON.
 
 func (g *Group) check() error {
 	if g == nil {
@@ -29,13 +29,13 @@ func (g *Group) check() error {
 		return err
 	}
 	if g.Quota < 0 {
-		return fmt.Errorf("group %s: the quota is less than nothing; write a number of bytes", g.Path)
+		return fmt.Errorf("group %s: quota must not be negative; write a number of bytes", g.Path)
 	}
 	switch g.Visibility {
 	case "", directory.Private, directory.Internal, directory.Public:
 		return g.checkPatterns()
 	}
-	return fmt.Errorf("group %s: visibility '%s': write private, internal or public", g.Path, g.Visibility)
+	return fmt.Errorf("group %s: unknown visibility '%s'; use private, internal or public", g.Path, g.Visibility)
 }
 
 func (u *Upstream) check() error {
@@ -43,7 +43,7 @@ func (u *Upstream) check() error {
 		return errors.New("an upstream is null")
 	}
 	if !reference.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
-		return fmt.Errorf("upstream '%s': the name is the first component of image names: lower-case letters and digits, separated by . _ __ or -", u.Name)
+		return fmt.Errorf("upstream '%s': invalid name; use lower-case letters and digits, separated by . _ __ or -, as in ghcr.io", u.Name)
 	}
 	if !strings.Contains(u.Endpoint, "{") {
 		if _, err := parseEndpoint(u.Name, u.Endpoint); err != nil {
@@ -51,7 +51,7 @@ func (u *Upstream) check() error {
 		}
 	}
 	if u.Connections < 0 || u.Connections > maxConnections {
-		return fmt.Errorf("upstream %s: connections are a number from 1 to %d", u.Name, maxConnections)
+		return fmt.Errorf("upstream %s: connections must be a number from 1 to %d", u.Name, maxConnections)
 	}
 	if err := cmp.Or(u.Downloads.check(), u.Credentials.check()); err != nil {
 		return fmt.Errorf("upstream %s: %w", u.Name, err)
@@ -59,8 +59,8 @@ func (u *Upstream) check() error {
 	return nil
 }
 
-// parseEndpoint fills in what is known about a registry by its name. The
-// endpoint may be wrong by having a password in it, so errors do not show it.
+// parseEndpoint parses the endpoint of an upstream. An empty endpoint is derived from
+// the name. Errors do not show the endpoint, because it may contain a password.
 func parseEndpoint(name, endpoint string) (*url.URL, error) {
 	switch {
 	case endpoint != "":
@@ -71,7 +71,7 @@ func parseEndpoint(name, endpoint string) (*url.URL, error) {
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("upstream %s: the endpoint is not a URL as in https://registry.example.com", name)
+		return nil, fmt.Errorf("upstream %s: invalid endpoint; use a URL such as https://registry.example.com", name)
 	}
 	return u, nil
 }
@@ -81,7 +81,7 @@ func (u *GroupUpstream) check() error {
 		return errors.New("an upstream of a group is null")
 	}
 	if u.Credentials == nil {
-		return fmt.Errorf("upstream %s of a group has nothing of its own; write `credentials USERNAME {env.PASSWORD}` in it", u.Name)
+		return fmt.Errorf("upstream %s of a group has no credentials; write `credentials USERNAME {env.PASSWORD}` in it", u.Name)
 	}
 	if err := u.Credentials.check(); err != nil {
 		return fmt.Errorf("upstream %s: %w", u.Name, err)
@@ -96,7 +96,7 @@ func (c *Credentials) check() error {
 	case c.Username == "":
 		return errors.New("the user name of the credentials is empty")
 	case !parse.IsPlaceholder(c.Password):
-		return errors.New("the password of the credentials stands in the configuration, where the admin API shows it; write a placeholder as in {env.HUB_TOKEN} or {file./run/secrets/hub_token}")
+		return errors.New("the password of the credentials must not be in the configuration, where the admin API shows it; write a placeholder such as {env.HUB_TOKEN} or {file./run/secrets/hub_token}")
 	}
 	return nil
 }
@@ -107,14 +107,14 @@ func checkRealm(realm string) error {
 	}
 	u, err := url.Parse(realm)
 	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || !validAuthority(u.Host) || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("realm '%s': write an absolute URL as in https://registry.example.com/jwt/auth", realm)
+		return fmt.Errorf("invalid realm '%s'; use an absolute URL such as https://registry.example.com/jwt/auth", realm)
 	}
 	return nil
 }
 
 func checkSiteName(name string) error {
 	if len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return errors.New("the site's name must be printable ASCII without spaces, 255 characters at most")
+		return errors.New("the site's name must be printable ASCII without spaces, at most 255 characters")
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func groupPath(g *Group) string                 { return g.Path }
 func upstreamName(u *Upstream) string           { return u.Name }
 func groupUpstreamName(u *GroupUpstream) string { return u.Name }
 
-// check is all of it, for those who write JSON.
+// check checks the whole configuration.
 func (h *Handler) check() error {
 	err := cmp.Or(h.Token.check(), checkRealm(h.Realm), checkSiteName(h.Name),
 		parse.Each("group", h.Groups, groupPath, (*Group).check), parse.Each("upstream", h.Upstreams, upstreamName, (*Upstream).check))
@@ -138,11 +138,11 @@ func (h *Handler) check() error {
 	return cmp.Or(h.checkNames(), h.checkWhole())
 }
 
-// checkWhole checks what only the whole configuration can tell.
+// checkWhole makes the checks that need more than one line of a Caddyfile.
 func (h *Handler) checkWhole() error {
 	for _, g := range h.Groups {
 		for _, gu := range g.Upstreams {
-			if h.declared(gu.Name) == nil {
+			if h.declaredUpstream(gu.Name) == nil {
 				return fmt.Errorf("group %s: the upstream %s is not declared; write `upstream %s` beside the groups", g.Path, gu.Name, gu.Name)
 			}
 		}
@@ -155,7 +155,8 @@ func (h *Handler) checkWhole() error {
 	return cmp.Or(h.checkPatternUpstreams(), h.checkSomebodyMayPull())
 }
 
-func (h *Handler) declared(name string) *Upstream {
+// declaredUpstream returns the upstream with a name, or nil.
+func (h *Handler) declaredUpstream(name string) *Upstream {
 	for _, u := range h.Upstreams {
 		if u.Name == name {
 			return u
@@ -167,10 +168,10 @@ func (h *Handler) declared(name string) *Upstream {
 	return nil
 }
 
-// checkSomebodyMayPull refuses a configuration that can only have been meant
-// otherwise. A group is enough: it may have no member and the site no account,
-// since access tokens of the group are made while it runs. What groups other
-// directories than the configuration's own know cannot be told beforehand.
+// checkSomebodyMayPull rejects a configuration in which no request could ever be
+// allowed. A group is sufficient, even without members and accounts, because access
+// tokens of the group can be created later. Directories other than static may have
+// groups of their own.
 func (h *Handler) checkSomebodyMayPull() error {
 	if len(h.Groups) == 0 && !slices.ContainsFunc(h.DirectoriesRaw, notStatic) {
 		return errors.New("nobody can ever pull: there is no group; write `group NAME { members NAME... }`")
@@ -178,39 +179,39 @@ func (h *Handler) checkSomebodyMayPull() error {
 	return nil
 }
 
-// notStatic tells whether a directory's accounts are elsewhere than in the
-// configuration.
+// notStatic reports whether a directory is of another type than static.
 func notStatic(raw json.RawMessage) bool {
 	var module struct{ Type string }
 	return json.Unmarshal(raw, &module) == nil && module.Type != "static"
 }
 
-// checkNames is checkLines for those who write JSON.
+// checkNames checks the names of accounts and directories, as checkLines does for a
+// Caddyfile.
 func (h *Handler) checkNames() error {
 	l, err := access.ListDirectories(h.DirectoriesRaw)
 	if err != nil {
 		return err
 	}
-	check := func(where, word string, entries []string, read resolver) {
+	check := func(prefix, option string, entries []string, resolve resolver) {
 		for _, entry := range entries {
-			if _, wrong := read(l, word, entry); wrong != nil && err == nil {
-				err = fmt.Errorf("%s%w", where, wrong)
+			if _, invalid := resolve(l, option, entry); invalid != nil && err == nil {
+				err = fmt.Errorf("%s%w", prefix, invalid)
 			}
 		}
 	}
 	check("", "admins", h.Admins, access.Directories.Account)
 	check("", "blocked", h.Blocked, access.Directories.Blocked)
 	for _, g := range h.Groups {
-		where := "group " + g.Path + ": "
-		check(where, "members", g.Members, access.Directories.Account)
-		check(where, "maintainers", g.Maintainers, access.Directories.Account)
-		check(where, "owners", g.Owners, access.Directories.Account)
-		check(where, "members_from", g.MembersFrom, access.Directories.MemberDirectory)
+		prefix := "group " + g.Path + ": "
+		check(prefix, "members", g.Members, access.Directories.Account)
+		check(prefix, "maintainers", g.Maintainers, access.Directories.Account)
+		check(prefix, "owners", g.Owners, access.Directories.Account)
+		check(prefix, "members_from", g.MembersFrom, access.Directories.MemberDirectory)
 	}
 	return err
 }
 
-// checkPatterns checks the syntax of the allow and deny lines.
+// checkPatterns checks the syntax of the allow and deny patterns.
 func (g *Group) checkPatterns() error {
 	for line, patterns := range map[string][]string{"allow": g.Allow, "deny": g.Deny} {
 		if patterns != nil && len(patterns) == 0 {
@@ -221,7 +222,7 @@ func (g *Group) checkPatterns() error {
 	return err
 }
 
-// checkPatternUpstreams checks that each pattern begins with a declared upstream.
+// checkPatternUpstreams checks that each pattern starts with a declared upstream.
 func (h *Handler) checkPatternUpstreams() error {
 	declared := []string{dockerHub}
 	if len(h.Upstreams) > 0 {
@@ -234,33 +235,34 @@ func (h *Handler) checkPatternUpstreams() error {
 	return cmp.Or(err, limits.CheckUpstreams(declared))
 }
 
-// resolver is how the entries of a line are read.
-type resolver func(l access.Directories, word, entry string) (access.ID, error)
+// resolver finds the account or the directory that an entry of a line names. The
+// option is the name of the line.
+type resolver func(l access.Directories, option, entry string) (access.ID, error)
 
-// accountLine is an entry of a Caddyfile's line that names accounts or a
-// directory. What it means is known when all of the directive has been read.
+// accountLine is an entry of a Caddyfile's line that names accounts or directories.
+// It can be resolved when all directories are known.
 type accountLine struct {
-	at          caddyfile.Dispenser
-	word, entry string
-	read        resolver
+	at            caddyfile.Dispenser // the position, for errors
+	option, entry string
+	resolve       resolver
 }
 
-// accountArgs reads a line of accounts, to be checked by checkLines.
-func (h *Handler) accountArgs(d *caddyfile.Dispenser, to *[]string, read resolver) error {
-	word, before := d.Val(), len(*to)
+// accountArgs parses a line of accounts or directories and keeps it for checkLines.
+func (h *Handler) accountArgs(d *caddyfile.Dispenser, to *[]string, resolve resolver) error {
+	option, before := d.Val(), len(*to)
 	if err := parse.Args(d, to); err != nil {
 		return err
 	}
 	for _, entry := range (*to)[before:] {
-		h.lines = append(h.lines, accountLine{*d, word, entry, read})
+		h.lines = append(h.lines, accountLine{*d, option, entry, resolve})
 	}
 	return nil
 }
 
-// checkLines checks the lines that name accounts, each at its place in the file.
+// checkLines resolves the lines that name accounts. Errors have their position.
 func (h *Handler) checkLines(l access.Directories) error {
 	for _, line := range h.lines {
-		if _, err := line.read(l, line.word, line.entry); err != nil {
+		if _, err := line.resolve(l, line.option, line.entry); err != nil {
 			return line.at.WrapErr(err)
 		}
 	}

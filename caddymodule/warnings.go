@@ -10,9 +10,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// loginHolder returns whose login is used when a group pulls from an upstream:
-// "group PATH" of the nearest group that has one, else "upstream NAME"; empty
-// if pulls are anonymous there.
+// loginHolder returns where the credentials are configured with which a group pulls
+// from an upstream: "group PATH", "upstream NAME" or, for anonymous pulls, "".
 func (h *Handler) loginHolder(group string, u *Upstream) string {
 	for path := range access.Upwards(group) {
 		for _, g := range h.Groups {
@@ -27,9 +26,9 @@ func (h *Handler) loginHolder(group string, u *Upstream) string {
 	return ""
 }
 
-// warnOfPublicLogins logs each group that lets anybody pull with a login: a
-// public one, and those of a directory that can become public at any time.
-func (h *Handler) warnOfPublicLogins() {
+// warnPublicLogins logs the groups through which anybody can pull with a login: those
+// that are public, and those of a directory that can become public at any time.
+func (h *Handler) warnPublicLogins() {
 	const message = "anybody can pull what this upstream login can read; limit it with allow, or make the group private"
 	for _, u := range h.Upstreams {
 		anyLogin := ""
@@ -48,16 +47,16 @@ func (h *Handler) warnOfPublicLogins() {
 		if anyLogin == "" {
 			continue
 		}
-		for _, name := range h.access.OpenDirectories() {
+		for _, name := range h.policy.OpenDirectories() {
 			h.logger.Warn("groups that are public in a directory: "+message+" with members_only on",
 				zap.String("directory", name), zap.String("upstream", u.Name), zap.String("login_of", anyLogin))
 		}
 	}
 }
 
-// publicLogin returns the warning of [Handler.warnOfPublicLogins] about one group
-// and upstream, or "".
-func (h *Handler) publicLogin(group string, visibility directory.Visibility, upstream string) string {
+// publicLoginWarning returns the warning of [Handler.warnPublicLogins] about a group
+// and an upstream, or "".
+func (h *Handler) publicLoginWarning(group string, visibility directory.Visibility, upstream string) string {
 	u := h.upstreams[upstream]
 	holder := h.loginHolder(group, u)
 	if holder == "" || visibility == "" || !h.limits.MayReach(group, upstream) {
@@ -67,28 +66,15 @@ func (h *Handler) publicLogin(group string, visibility directory.Visibility, ups
 	switch {
 	case visibility == directory.Public:
 		return fmt.Sprintf("the group is public: anybody can pull what the login of %s can read", holder)
-	case !declared && len(h.access.OpenDirectories()) > 0:
-		return fmt.Sprintf("the group can become public in the directory %s: then anybody can pull what the login of %s can read", h.access.OpenDirectories()[0], holder)
+	case !declared && len(h.policy.OpenDirectories()) > 0:
+		return fmt.Sprintf("the group can become public in the directory %s: then anybody can pull what the login of %s can read", h.policy.OpenDirectories()[0], holder)
 	}
 	return ""
 }
 
-// accessGroups returns what the configuration says of groups.
-func accessGroups(groups ...*Group) []access.Group {
-	rules := make([]access.Group, len(groups))
-	for i, g := range groups {
-		rules[i] = access.Group{
-			Path: g.Path, Visibility: g.Visibility,
-			Members: g.Members, Maintainers: g.Maintainers, Owners: g.Owners, MembersFrom: g.MembersFrom,
-			Allow: g.Allow, Deny: g.Deny,
-		}
-	}
-	return rules
-}
-
-// warnOfUnknownMembers logs the members that do not exist, where the directory
-// lists all of its accounts.
-func (h *Handler) warnOfUnknownMembers() {
+// warnUnknownMembers logs members that do not exist in a directory that lists all of
+// its accounts.
+func (h *Handler) warnUnknownMembers() {
 	for _, g := range h.Groups {
 		for _, m := range h.accounts.Unknown(slices.Concat(g.Members, g.Maintainers, g.Owners)) {
 			h.logger.Warn("group member has no account", zap.String("group", g.Path), zap.String("member", m))
@@ -96,12 +82,12 @@ func (h *Handler) warnOfUnknownMembers() {
 	}
 }
 
-// logIgnoredMembers logs in which groups the members that a directory may have in a
-// group of the same path do not count: earlier versions counted them.
+// logIgnoredMembers logs groups whose members in a directory are ignored, because the
+// configuration lists their members. Earlier versions did not ignore them.
 func (h *Handler) logIgnoredMembers() {
 	for _, d := range h.accounts.Directories() {
-		if groups := h.access.Ignored(d); groups != nil {
-			h.logger.Info("the directory's members of these groups do not count, since the configuration says who is in them; write members_from in those where they should",
+		if groups := h.policy.Ignored(d); groups != nil {
+			h.logger.Info("ignoring the members that the directory has in these groups, because the configuration lists their members; write members_from in groups that should have both",
 				zap.String("directory", d.Name), zap.Strings("groups", groups))
 		}
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // trouble is the log message about a failing disk.
-const trouble = "cache storage is in trouble"
+const trouble = "cache storage error"
 
 // TestCacheOutgrowsDisk pulls more than the disk can hold, without a reserve.
 func TestCacheOutgrowsDisk(t *testing.T) {

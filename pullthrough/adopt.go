@@ -9,40 +9,40 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// adoptDelay is how long after the last site has named its first upstream a cache
-// of the former version is gone through: all sites of a configuration are ready
-// by then.
+// adoptDelay is the time between the last call of Trust and the start of an
+// adoption. All sites of a configuration are provisioned within it.
 const adoptDelay = 2 * time.Second
 
-// Adoption goes through the links of a cache of the former version, which linked
-// content that an upstream had only confirmed once. Those of the first upstream of
-// a site are kept. The zero value is ready to use.
+// Adoption migrates a cache of an earlier version, which linked content that an
+// upstream had confirmed only once. It keeps links of the trusted sources and drops
+// others that are not proven; see [index.Index.Adopt]. The zero value is ready to
+// use.
 type Adoption struct {
-	mu      sync.Mutex
-	trusted []string
-	named   time.Time
+	mu        sync.Mutex
+	trusted   []string
+	lastTrust time.Time
 }
 
-// Trust adds the sources of a site's first upstream.
+// Trust adds the sources of the first upstream of a site.
 func (a *Adoption) Trust(sources []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.trusted = append(a.trusted, sources...)
-	a.named = time.Now()
+	a.lastTrust = time.Now()
 }
 
-// ready returns the sources once no site has added any for a while, nil before.
+// ready returns the trusted sources, or nil if some were added within adoptDelay.
 func (a *Adoption) ready() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.named.IsZero() || time.Since(a.named) < adoptDelay {
+	if a.lastTrust.IsZero() || time.Since(a.lastTrust) < adoptDelay {
 		return nil
 	}
 	return a.trusted
 }
 
-// Run waits for the sources of all sites, and goes through the links. It returns
-// early, with the context's error, when the context ends.
+// Run waits until all sites have called Trust, and migrates the links. It returns
+// the error of the context if that ends first.
 func (a *Adoption) Run(ctx context.Context, blobs store.Blobs, records *index.Index) (index.Adopted, error) {
 	ticker := time.NewTicker(adoptDelay / 4)
 	defer ticker.Stop()

@@ -48,7 +48,7 @@ func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
 	cache, known := blobcache.New(files, blobcache.Limits{Reserve: -1}, blobcache.Hooks{}), index.New(f.records)
 	f.config = Config{
 		Cache: cache, Index: known, Quotas: blobcache.NewQuotas(cache, known, nil),
-		Lists: NewLists(), Questions: new(Questions), Flights: new(Flights),
+		Lists: NewLists(time.Hour), Questions: new(Questions), Flights: new(Flights),
 		Registry: registry, Endpoint: "hub", FreshFor: time.Hour, Connections: 1,
 		Hooks: Hooks{
 			Stale: func(_, tag string, _ error) {

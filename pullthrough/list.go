@@ -6,66 +6,30 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 const (
-	defaultListsFresh = 30 * time.Second
-
 	maxLists     = 1024
 	maxListBytes = 32 << 20
 )
 
-// List is one page of a list that upstream has sent. All requests that are
-// answered with it share it, so it must not be changed.
-type List struct {
-	upstream.Page
-	at time.Time
-}
+// Lists remembers the pages of lists that were asked for last, at most 1024 and
+// 32 MiB.
+type Lists struct{ pages *memo.Cache[*upstream.Page] }
 
-// Lists remembers the lists that were asked for last, at most 1024 and 32 MiB.
-type Lists struct {
-	// FreshFor is how long a list is served without asking upstream again. After
-	// that it is served only while upstream fails.
-	FreshFor time.Duration
-
-	mu    sync.Mutex
-	known *simplelru.LRU[string, *List]
-	bytes int
-}
-
-// NewLists returns an empty Lists, whose lists are fresh for 30 seconds.
-func NewLists() *Lists {
-	l := &Lists{FreshFor: defaultListsFresh}
-	known, err := simplelru.NewLRU(maxLists, func(_ string, old *List) { l.bytes -= len(old.Content) })
-	if err != nil {
-		panic(err) // the size is a positive constant
-	}
-	l.known = known
-	return l
-}
-
-func (l *Lists) get(key string) (list *List, fresh bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	list, ok := l.known.Get(key)
-	return list, ok && time.Since(list.at) < l.FreshFor
-}
-
-func (l *Lists) add(key string, list *List) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.known.Remove(key)
-	l.known.Add(key, list)
-	for l.bytes += len(list.Content); l.bytes > maxListBytes; {
-		l.known.RemoveOldest()
-	}
+// NewLists returns an empty Lists. A list is served for freshFor without asking
+// upstream again. After that it is served only while upstream fails.
+func NewLists(freshFor time.Duration) *Lists {
+	return &Lists{memo.New(memo.Config[*upstream.Page]{
+		Size: maxLists, Fresh: freshFor,
+		Weigh: func(page *upstream.Page) int { return len(page.Content) }, MaxWeight: maxListBytes,
+	})}
 }
 
 // ForgetGroup forgets the lists of a group and its subgroups.
@@ -75,13 +39,7 @@ func (l *Lists) ForgetGroup(group string) { l.forget(group + "/") }
 func (l *Lists) ForgetScope(scope string) { l.forget(listKey(scope, "")) }
 
 func (l *Lists) forget(prefix string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, key := range l.known.Keys() {
-		if strings.HasPrefix(key, prefix) {
-			l.known.Remove(key)
-		}
-	}
+	l.pages.ForgetFunc(func(key string) bool { return strings.HasPrefix(key, prefix) })
 }
 
 // listKey begins with the scope, which begins with the group.
@@ -90,8 +48,9 @@ func listKey(scope, question string) string { return scope + " " + question }
 // Tags returns one page of the repository's tags as a JSON array, the value of
 // "tags" in a tag list. The object around it depends on the name that the client
 // has for the repository. The query holds the parameters of paging; see
-// [upstream.Registry.Tags]. Errors are those of [Repository.ManifestByTag].
-func (r *Repository) Tags(ctx context.Context, query url.Values) (*List, Status, error) {
+// [upstream.Registry.Tags]. Other requests share the page, so it must not be
+// changed. Errors are those of [Repository.ManifestByTag].
+func (r *Repository) Tags(ctx context.Context, query url.Values) (*upstream.Page, Status, error) {
 	return r.list(ctx, "tags "+query.Encode(), func(ctx context.Context) (upstream.Page, error) {
 		page, err := r.config.Registry.Tags(ctx, r.config.Name, query)
 		if err == nil {
@@ -116,36 +75,37 @@ func tagsOf(content []byte) ([]byte, error) {
 }
 
 // Referrers returns the index of what refers to a manifest, of one artifact type
-// unless that is empty; see [upstream.Registry.Referrers]. Errors are those of
+// unless that is empty; see [upstream.Registry.Referrers]. Other requests share
+// the page, so it must not be changed. Errors are those of
 // [Repository.ManifestByTag].
-func (r *Repository) Referrers(ctx context.Context, d digest.Digest, artifactType string) (*List, Status, error) {
+func (r *Repository) Referrers(ctx context.Context, d digest.Digest, artifactType string) (*upstream.Page, Status, error) {
 	return r.list(ctx, "referrers "+d.String()+" "+artifactType, func(ctx context.Context) (upstream.Page, error) {
 		return r.config.Registry.Referrers(ctx, r.config.Name, d, artifactType)
 	})
 }
 
 // list returns the known answer to a question while it is fresh, otherwise
-// upstream's, and the known one again if upstream fails.
-func (r *Repository) list(ctx context.Context, question string, ask func(context.Context) (upstream.Page, error)) (*List, Status, error) {
-	key := listKey(r.config.Scope, question)
-	known, fresh := r.config.Lists.get(key)
-	if fresh {
-		return known, Hit, nil
+// upstream's, and the known one again if upstream fails. It does not ask by
+// [memo.Cache.Get], since repositories that share Lists need not share Flights.
+func (r *Repository) list(ctx context.Context, question string, ask func(context.Context) (upstream.Page, error)) (*upstream.Page, Status, error) {
+	pages, key := r.config.Lists.pages, listKey(r.config.Scope, question)
+	known, ok := pages.Peek(key)
+	if ok && known.IsFresh() {
+		return known.Value, Hit, nil
 	}
-	list, err := once(ctx, r, question, func(ctx context.Context) (*List, error) {
+	page, err := once(ctx, r, question, func(ctx context.Context) (*upstream.Page, error) {
 		page, err := inTurn(ctx, r, func() (upstream.Page, error) { return ask(ctx) })
 		if err != nil {
 			return nil, err
 		}
-		list := &List{page, time.Now()}
-		r.config.Lists.add(key, list)
-		return list, nil
+		pages.Set(key, &page)
+		return &page, nil
 	})
 	switch {
 	case err == nil:
-		return list, Miss, nil
-	case known != nil && ctx.Err() == nil:
-		return known, Stale, nil
+		return page, Miss, nil
+	case ok && ctx.Err() == nil:
+		return known.Value, Stale, nil
 	}
 	return nil, Miss, err
 }

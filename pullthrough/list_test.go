@@ -1,6 +1,8 @@
 package pullthrough
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"testing"
@@ -15,7 +17,7 @@ func TestRepositoryTags(t *testing.T) {
 	f.up.PutImage("team/app", "a", random(1, 100))
 	f.up.PutImage("team/app", "b", random(1, 100))
 	r := f.repository("red", "team/app")
-	expect := func(query url.Values, content string, want Status) *List {
+	expect := func(query url.Values, content string, want Status) *upstream.Page {
 		t.Helper()
 		list, status, err := r.Tags(t.Context(), query)
 		if err != nil {
@@ -33,13 +35,65 @@ func TestRepositoryTags(t *testing.T) {
 	}
 	f.expectCounts("a fresh list", registrytest.Counts{Tags: 2})
 
-	f.config.Lists.FreshFor = 0
 	f.up.Fail(registrytest.Failure{Status: http.StatusInternalServerError})
-	expect(nil, `["a","b"]`, Stale)
+	expect(nil, `["a","b"]`, Hit)
+	f.expectCounts("a fresh list while upstream fails", registrytest.Counts{})
+}
+
+// A list that is no longer fresh is served while upstream fails, whatever fails.
+func TestRepositoryTagsStale(t *testing.T) {
+	f := newFixture(t)
+	f.config.Lists = NewLists(0)
+	f.up.PutImage("team/app", "a", random(1, 100))
+	r := f.repository("red", "team/app")
+	expect := func(what string, want Status) {
+		t.Helper()
+		list, status, err := r.Tags(t.Context(), nil)
+		if err != nil || string(list.Content) != `["a"]` || status != want {
+			t.Errorf("%s: got status %d, error %v; want the tag a with status %d", what, status, err, want)
+		}
+	}
+	expect("at first", Miss)
+	for _, status := range []int{http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests, http.StatusInternalServerError} {
+		f.up.Heal()
+		f.up.Fail(registrytest.Failure{Status: status})
+		expect(http.StatusText(status), Stale)
+	}
 	_, _, err := r.Tags(t.Context(), url.Values{"n": {"2"}})
 	expectKind(t, err, upstream.Unavailable)
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	if _, _, err := r.Tags(left, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got error %v for a client that has left, want that of its context", err)
+	}
 	f.up.Heal()
-	expect(nil, `["a","b"]`, Miss)
+	expect("afterwards", Miss)
+}
+
+// A question in progress is not that of a repository with other Flights, which
+// may have another registry, such as after a change of the configuration.
+func TestRepositoryTagsOfTwoConfigurations(t *testing.T) {
+	before, after := newFixture(t), newFixture(t)
+	after.config.Lists = before.config.Lists
+	after.up.PutImage("team/app", "a", random(1, 100))
+	asked, release, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	before.up.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
+		close(asked)
+		<-release
+		w.WriteHeader(http.StatusInternalServerError)
+		return true
+	})
+	go func() {
+		_, _, err := before.repository("red", "team/app").Tags(t.Context(), nil)
+		done <- err
+	}()
+	<-asked
+	list, status, err := after.repository("red", "team/app").Tags(t.Context(), nil)
+	if err != nil || string(list.Content) != `["a"]` || status != Miss {
+		t.Errorf("got status %d, error %v; want the tag a with status %d", status, err, Miss)
+	}
+	close(release)
+	expectKind(t, <-done, upstream.Unavailable)
 }
 
 func TestRepositoryReferrers(t *testing.T) {
@@ -68,36 +122,42 @@ func TestTagsOf(t *testing.T) {
 
 // The least recently used lists go first.
 func TestListsAreBoundedInBytes(t *testing.T) {
-	l := NewLists()
+	l := NewLists(time.Hour)
 	add := func(key string) {
-		list := &List{at: time.Now()}
-		list.Content = make([]byte, maxListBytes/4)
-		l.add(key, list)
+		l.pages.Set(key, &upstream.Page{Content: make([]byte, maxListBytes/4)})
+	}
+	expect := func(want map[string]bool) {
+		t.Helper()
+		for key, want := range want {
+			if _, got := l.pages.Peek(key); got != want {
+				t.Errorf("%s: got known %v, want %v", key, got, want)
+			}
+		}
 	}
 	for _, key := range []string{"a 1", "a 2", "b 1", "b 2"} {
 		add(key)
 	}
-	_, _ = l.get("a 1")
+	_, _ = l.pages.Peek("a 1")
 	add("b 2") // a second time
 	add("b 3")
-	for key, want := range map[string]bool{"a 1": true, "a 2": false, "b 1": true, "b 2": true, "b 3": true} {
-		if _, got := l.get(key); got != want {
-			t.Errorf("%s: got known %v, want %v", key, got, want)
-		}
-	}
+	expect(map[string]bool{"a 1": true, "a 2": false, "b 1": true, "b 2": true, "b 3": true})
 	l.ForgetScope("b")
-	if _, ok := l.get("a 1"); !ok || l.bytes != maxListBytes/4 || l.known.Len() != 1 {
-		t.Errorf("got %d lists of %d bytes, want a 1 alone", l.known.Len(), l.bytes)
+	expect(map[string]bool{"a 1": true, "b 1": false, "b 2": false, "b 3": false})
+	for _, key := range []string{"c 1", "c 2", "c 3"} {
+		add(key)
 	}
+	expect(map[string]bool{"a 1": true, "c 1": true, "c 2": true, "c 3": true})
 }
 
 func TestListsForgetGroup(t *testing.T) {
-	l := NewLists()
-	for _, key := range []string{"acme/_/hub@1/app tags ", "acme/sub/_/hub@1/app tags ", "acme2/_/hub@1/app tags "} {
-		l.add(key, &List{at: time.Now()})
-	}
-	l.ForgetGroup("acme")
-	if got := l.known.Keys(); len(got) != 1 || got[0] != "acme2/_/hub@1/app tags " {
-		t.Errorf("got %q, want the list of acme2 alone", got)
+	l := NewLists(time.Hour)
+	for key, want := range map[string]bool{
+		"acme/_/hub@1/app tags ": false, "acme/sub/_/hub@1/app tags ": false, "acme2/_/hub@1/app tags ": true,
+	} {
+		l.pages.Set(key, new(upstream.Page))
+		l.ForgetGroup("acme")
+		if _, got := l.pages.Peek(key); got != want {
+			t.Errorf("%s: got known %v, want %v", key, got, want)
+		}
 	}
 }

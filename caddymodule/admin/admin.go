@@ -21,16 +21,14 @@ import (
 
 func init() { caddy.RegisterModule(api{}) }
 
-// api is what Caddy's admin endpoint answers about the sites that run. The
-// endpoint is for whoever may do everything; it checks nobody.
+// api extends Caddy's admin API, which does not authenticate its clients.
 type api struct{}
 
-// call answers a request. What is no [caddy.APIError] is turned into one
-// by statusOf.
-type call func(r *http.Request) (status int, answer any, err error)
+// call handles a request to the admin API. [StatusOf] gives its error a status.
+type call func(r *http.Request) (status int, response any, err error)
 
-// calls are the paths, with what each does by method. One that ends with
-// a slash has an argument behind it.
+// calls has the calls by path and method. A path that ends with a slash is followed
+// by an argument.
 var calls = map[string]map[string]call{
 	tokensPath:       {http.MethodGet: listTokens, http.MethodPost: createToken},
 	tokensPath + "/": {http.MethodDelete: revokeToken},
@@ -45,7 +43,7 @@ const (
 	cachePath   = "/dependency_proxy/cache"
 	scrubPath   = "/dependency_proxy/cache/scrub"
 
-	// maxBody is how much of a request is read, in bytes.
+	// maxBody is the size limit of the body of a request, in bytes.
 	maxBody = 64 << 10
 )
 
@@ -62,26 +60,26 @@ func (api) Routes() []caddy.AdminRoute {
 	var routes []caddy.AdminRoute
 	for pattern, byMethod := range calls {
 		routes = append(routes, caddy.AdminRoute{Pattern: pattern, Handler: caddy.AdminHandlerFunc(
-			func(w http.ResponseWriter, r *http.Request) error { return serveAdmin(w, r, byMethod) })})
+			func(w http.ResponseWriter, r *http.Request) error { return serve(w, r, byMethod) })})
 	}
 	return routes
 }
 
-func serveAdmin(w http.ResponseWriter, r *http.Request, calls map[string]call) error {
+func serve(w http.ResponseWriter, r *http.Request, byMethod map[string]call) error {
 	w.Header().Set("Cache-Control", "no-store")
-	call := calls[r.Method]
+	call := byMethod[r.Method]
 	if call == nil {
-		allowed := strings.Join(slices.Sorted(maps.Keys(calls)), ", ")
+		allowed := strings.Join(slices.Sorted(maps.Keys(byMethod)), ", ")
 		w.Header().Set("Allow", allowed)
-		return refuse(http.StatusMethodNotAllowed, "the method %s is not one of %s", r.Method, allowed)
+		return refuse(http.StatusMethodNotAllowed, "method %s is not supported; use %s", r.Method, allowed)
 	}
-	status, answer, err := call(r)
+	status, response, err := call(r)
 	if err != nil {
-		return statusOf(err)
+		return StatusOf(err)
 	}
-	body, err := json.Marshal(answer)
+	body, err := json.Marshal(response)
 	if err != nil {
-		return fmt.Errorf("encoding the answer: %w", err)
+		return fmt.Errorf("encoding the response: %w", err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -93,14 +91,16 @@ func refuse(status int, format string, args ...any) error {
 	return caddy.APIError{HTTPStatus: status, Err: fmt.Errorf(format, args...)}
 }
 
-// statusOf gives an error its status.
-func statusOf(err error) error {
-	var known caddy.APIError
-	var bad access.RequestError
+// StatusOf returns the HTTP status of an error about access tokens or a request: that
+// of a [caddy.APIError], 400 for an [access.RequestError], 404 for a token that does
+// not exist, and 503 for any other failure.
+func StatusOf(err error) caddy.APIError {
+	var apiError caddy.APIError
+	var invalid access.RequestError
 	switch {
-	case errors.As(err, &known):
-		return known
-	case errors.As(err, &bad):
+	case errors.As(err, &apiError):
+		return apiError
+	case errors.As(err, &invalid):
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, accesstoken.ErrUnavailable):
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
@@ -108,43 +108,48 @@ func statusOf(err error) error {
 	return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 }
 
-// ParseQuery are the parameters of a request, of which each may be there once.
+// ParseQuery returns the parameters of a request. It returns an error for one that is
+// not known and for one that occurs more than once.
 func ParseQuery(r *http.Request, known ...string) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, access.RequestError("the query cannot be read")
+		return nil, access.RequestError("invalid query")
 	}
 	for name, values := range query {
+		if len(known) == 0 {
+			return nil, access.Errorf("unexpected parameter '%s'; leave it out", name)
+		}
 		if !slices.Contains(known, name) {
-			return nil, access.Errorf("the parameter '%s' is none of %s", name, strings.Join(known, ", "))
+			return nil, access.Errorf("unknown parameter '%s'; use %s", name, strings.Join(known, ", "))
 		}
 		if len(values) > 1 {
-			return nil, access.Errorf("the parameter '%s' is there twice", name)
+			return nil, access.Errorf("duplicate parameter '%s'", name)
 		}
 	}
 	return query, nil
 }
 
-// ReadRequest reads a body of JSON without a field that means nothing. A browser
-// sends no JSON to elsewhere without asking first.
+// ReadRequest decodes the body of a request, which must be JSON without unknown
+// fields. The media type protects from forged requests: a browser does not send JSON
+// to another site without asking that site first.
 func ReadRequest(r *http.Request, into any) error {
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
-		return refuse(http.StatusUnsupportedMediaType, "the body must be application/json")
+		return refuse(http.StatusUnsupportedMediaType, "the request body must be application/json")
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	if err != nil {
-		return access.RequestError("the body cannot be read")
+		return access.RequestError("cannot read the request body")
 	}
 	if len(body) > maxBody {
-		return refuse(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", maxBody)
+		return refuse(http.StatusRequestEntityTooLarge, "the request body is longer than %d bytes", maxBody)
 	}
 	if err := caddy.StrictUnmarshalJSON(body, into); err != nil {
-		return access.Errorf("the body is no such request: %v", err)
+		return access.Errorf("invalid request body: %v", err)
 	}
 	return nil
 }
 
-// sitesNamed are the running sites of a name, or all of them if name is nil.
+// sitesNamed returns the running sites with a name, or all of them if name is nil.
 func sitesNamed(name *string) ([]*Site, error) {
 	sites := running()
 	if len(sites) == 0 {
@@ -155,12 +160,13 @@ func sitesNamed(name *string) ([]*Site, error) {
 	}
 	sites = slices.DeleteFunc(sites, func(s *Site) bool { return s.Name != *name })
 	if len(sites) == 0 {
-		return nil, refuse(http.StatusNotFound, "no site of the name '%s' is running", *name)
+		return nil, refuse(http.StatusNotFound, "no site named '%s' is running", *name)
 	}
 	return sites, nil
 }
 
-// siteNamed is the running site that an access token is to be made for.
+// siteNamed returns the running site for which an access token is to be created. The
+// name can be nil if all sites have the same one.
 func siteNamed(name *string) (*Site, error) {
 	sites, err := sitesNamed(name)
 	if err != nil {
@@ -168,13 +174,13 @@ func siteNamed(name *string) (*Site, error) {
 	}
 	for _, s := range sites {
 		if s.Name != sites[0].Name {
-			return nil, access.Errorf("several sites are running; say which by its name, as in '%s' or '%s'", sites[0].Name, s.Name)
+			return nil, access.Errorf("several sites are running; name one of them, such as '%s' or '%s'", sites[0].Name, s.Name)
 		}
 	}
 	return sites[0], nil
 }
 
-// siteParameter is the site that a query names, if it names one.
+// siteParameter returns the site that a query names, or nil.
 func siteParameter(query url.Values) *string {
 	if !query.Has("site") {
 		return nil

@@ -8,53 +8,55 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 )
 
-// ScrubState is what is known of the last check that was asked for.
+// ScrubState is the state of the last check that was requested.
 type ScrubState struct {
 	Running bool         `json:"running"`
 	Since   time.Time    `json:"since,omitzero"`
-	Result  *ScrubResult `json:"result,omitempty"` // of the last one that has ended
+	Result  *ScrubResult `json:"result,omitempty"` // nil until the check has ended
 	Error   string       `json:"error,omitempty"`
 }
 
+// ScrubResult is the result of a check of the storage.
 type ScrubResult struct {
-	Checked int     `json:"checked"` // blobs
-	Bytes   int64   `json:"bytes"`
-	Damaged int     `json:"damaged"`
-	Healed  int     `json:"healed"`  // of those: dropped, to be fetched again
-	Seconds float64 `json:"seconds"` // that it took
+	Checked int     `json:"checked"` // number of blobs
+	Bytes   int64   `json:"bytes"`   // their size
+	Damaged int     `json:"damaged"` // number of damaged blobs
+	Healed  int     `json:"healed"`  // number of damaged blobs that were dropped
+	Seconds float64 `json:"seconds"` // duration of the check
 }
 
-// CacheStatus is a storage as the admin API shows it.
+// CacheStatus is the state of a storage.
 type CacheStatus struct {
 	Storage string                `json:"storage"`
-	Groups  map[string]GroupUsage `json:"groups"` // as last measured
-	Fills   []FillStatus          `json:"fills"`  // under way, the oldest first
+	Groups  map[string]GroupUsage `json:"groups"`
+	Fills   []FillStatus          `json:"fills"` // the oldest first
 	Scrub   ScrubState            `json:"scrub"`
 }
 
-// GroupUsage is what a group has stored, as last measured.
+// GroupUsage is the storage that a group and its subgroups use, as last measured.
 type GroupUsage struct {
 	Bytes    int64     `json:"bytes"`
 	Blobs    int       `json:"blobs"`
-	Quota    int64     `json:"quota,omitempty"` // in bytes
+	Quota    int64     `json:"quota,omitempty"` // in bytes, 0 means no limit
 	Measured time.Time `json:"measured"`
 }
 
+// FillStatus is the state of a running download.
 type FillStatus struct {
 	Digest  string    `json:"digest"`
-	Size    int64     `json:"size"` // in bytes, -1 if not known
-	Written int64     `json:"written"`
-	Readers int       `json:"readers"`
+	Size    int64     `json:"size"`    // in bytes, -1 if unknown
+	Written int64     `json:"written"` // in bytes
+	Readers int       `json:"readers"` // number of clients
 	Since   time.Time `json:"since"`
 }
 
-// CacheList is the answer to a GET of /dependency_proxy/cache, and to a POST
-// to /dependency_proxy/cache/scrub.
+// CacheList is the response to a GET of /dependency_proxy/cache, and to a POST to
+// /dependency_proxy/cache/scrub.
 type CacheList struct {
 	Caches []CacheStatus `json:"caches"`
 }
 
-// storages returns the running sites, one for each storage.
+// storages returns one running site for each storage.
 func storages() ([]*Site, error) {
 	sites, err := sitesNamed(nil)
 	if err != nil {
@@ -76,36 +78,37 @@ func cacheStatus(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	all := CacheList{}
+	list := CacheList{}
 	for _, s := range sites {
-		all.Caches = append(all.Caches, s.Status())
+		list.Caches = append(list.Caches, s.Status())
 	}
-	return http.StatusOK, all, nil
+	return http.StatusOK, list, nil
 }
 
 // scrubRequest is the body of a POST to /dependency_proxy/cache/scrub.
 type scrubRequest struct {
-	// Rate is how many bytes a second are read at most; 0 is no bound.
+	// Rate is the limit of the reading, in bytes per second; 0 means no limit.
 	Rate int64 `json:"rate,omitempty"`
 }
 
-// scrub begins to check all that is stored. How that goes the status tells.
+// scrub starts a check of all stored blobs in each storage. The status of the cache
+// has its progress and its result.
 func scrub(r *http.Request) (int, any, error) {
-	var order scrubRequest
-	if err := ReadRequest(r, &order); err != nil {
+	var request scrubRequest
+	if err := ReadRequest(r, &request); err != nil {
 		return 0, nil, err
 	}
-	if order.Rate < 0 {
-		return 0, nil, access.RequestError("the rate is less than nothing")
+	if request.Rate < 0 {
+		return 0, nil, access.RequestError("rate must not be negative")
 	}
 	sites, err := storages()
 	if err != nil {
 		return 0, nil, err
 	}
-	all := CacheList{}
+	list := CacheList{}
 	for _, s := range sites {
-		s.Scrub(order.Rate)
-		all.Caches = append(all.Caches, s.Status())
+		s.Scrub(request.Rate)
+		list.Caches = append(list.Caches, s.Status())
 	}
-	return http.StatusAccepted, all, nil
+	return http.StatusAccepted, list, nil
 }

@@ -17,24 +17,24 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:      "dependency-proxy",
 		Usage:     "<command>",
-		Short:     "Makes access tokens for the dependency proxy, looks after its cache and explains its decisions",
+		Short:     "Manages the access tokens and the cache of the dependency proxy, and explains its decisions",
 		Long:      commandLong,
 		CobraFunc: addCommands,
 	})
 }
 
 var commandLong = `
-Commands for sites that run dependency_proxy. They ask the Caddy that runs,
-through its admin API at '` + caddy.DefaultAdminListen + `'. You may give another address
-with --address, or the configuration that has it with --config.
+Commands for sites with dependency_proxy. They use the admin API of the running
+Caddy at '` + caddy.DefaultAdminListen + `'. Use --address to set another address, or
+--config to take the address from a configuration file.
 
-A command ends with status 0 if it has done what it was told, and with 1 if
-not; 3 is the bad news of explain, that the pull would be denied, and of cache
-scrub, that something was damaged.`
+The exit status is 0 on success and 1 on failure. It is 3 if explain finds that
+the pull would be denied, or if cache scrub has found damaged content.`
 
-// exitNo is the status of a command that has done its work and has bad news: a
-// pull that would be denied, damaged content. Caddy has a meaning for 1 and 2.
-const exitNo = 3
+// exitNegative is the exit status of a command that has succeeded with a negative
+// result: a pull that would be denied, or damaged content. Caddy uses 1 and 2 for
+// other purposes.
+const exitNegative = 3
 
 // addCommands adds the commands below `caddy dependency-proxy`.
 func addCommands(root *cobra.Command) {
@@ -42,12 +42,12 @@ func addCommands(root *cobra.Command) {
 	flags.String("address", "", "Address of the administration API listener (if --config is not used)")
 	flags.StringP("config", "c", "", "Configuration file (if --address is not used)")
 	flags.StringP("adapter", "a", "", "Name of config adapter to apply (if --config is used)")
-	flags.String("site", "", "Name of the site, where several sites with different names are running")
-	flags.Bool("json", false, "Print what the admin API answers")
-	token := &cobra.Command{Use: "token", Short: "Makes, lists and revokes access tokens"}
-	cache := &cobra.Command{Use: "cache", Short: "Shows what is cached, and checks it"}
+	flags.String("site", "", "Name of the site (if sites with different names are running)")
+	flags.Bool("json", false, "Print the response of the admin API")
+	token := &cobra.Command{Use: "token", Short: "Creates, lists and revokes access tokens"}
+	cache := &cobra.Command{Use: "cache", Short: "Shows and checks the cache"}
 	for _, parent := range []*cobra.Command{root, token, cache} {
-		// Without these a mistyped command would print help and succeed.
+		// Otherwise a mistyped command would print help and succeed.
 		parent.Args = cobra.NoArgs
 		parent.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}
@@ -56,26 +56,26 @@ func addCommands(root *cobra.Command) {
 	root.AddCommand(token, cache, explainCommand())
 }
 
-// command is one command being carried out.
+// command is a command that is being run.
 type command struct {
 	*cobra.Command
 	flags caddycmd.Flags
 	args  []string
 }
 
-// runs makes a function what a command does. It returns the exit status.
-func runs(cmd *cobra.Command, do func(command) (int, error)) *cobra.Command {
+// withRun sets the function that runs a command and returns the exit status.
+func withRun(cmd *cobra.Command, run func(command) (int, error)) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cmd.SilenceErrors, cmd.SilenceUsage = true, true // a status is no error to be told
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true // Caddy prints errors itself
 		return caddycmd.WrapCommandFuncForCobra(func(flags caddycmd.Flags) (int, error) {
-			return do(command{cmd, flags, args})
+			return run(command{cmd, flags, args})
 		})(cmd, args)
 	}
 	return cmd
 }
 
-// given is a flag's value, or nil if it is not there.
-func (c command) given(flag string) *string {
+// flagIfSet returns the value of a flag, or nil if the flag is not set.
+func (c command) flagIfSet(flag string) *string {
 	if !c.Flags().Changed(flag) {
 		return nil
 	}
@@ -83,9 +83,9 @@ func (c command) given(flag string) *string {
 	return &value
 }
 
-// notEmpty rejects flags that are given without a value, as a script does with a
-// variable that is not set: a default would then be wider than what was meant.
-func (c command) notEmpty(flags ...string) error {
+// rejectEmpty returns an error if one of the flags is set to an empty value. A script
+// does so with an unset variable, and the default would be wider than it intended.
+func (c command) rejectEmpty(flags ...string) error {
 	for _, name := range flags {
 		if f := c.Flags().Lookup(name); f != nil && f.Changed && (f.Value.String() == "" || f.Value.String() == "[]") {
 			return fmt.Errorf("--%s is empty; give it a value, or leave it out", name)
@@ -94,11 +94,12 @@ func (c command) notEmpty(flags ...string) error {
 	return nil
 }
 
-// ask sends a request to the admin API, decodes the answer and returns it.
-func (c command) ask(method, uri string, body, into any) ([]byte, error) {
+// request sends a request to the admin API. It decodes the response and returns it as
+// it was received.
+func (c command) request(method, uri string, body, into any) ([]byte, error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(c.flags.String("address"), nil, c.flags.String("config"), c.flags.String("adapter"))
 	if err != nil {
-		return nil, fmt.Errorf("couldn't determine admin API address: %w", err)
+		return nil, fmt.Errorf("determining the admin API address: %w", err)
 	}
 	var reader io.Reader
 	if body != nil {
@@ -115,25 +116,24 @@ func (c command) ask(method, uri string, body, into any) ([]byte, error) {
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
+		return nil, fmt.Errorf("reading the response: %w", err)
 	}
 	if err := json.Unmarshal(content, into); err != nil {
-		return nil, errors.New("the answer is not from a dependency proxy of this version")
+		return nil, errors.New("unexpected response: the admin API is not that of a dependency proxy of this version")
 	}
 	return content, nil
 }
 
-// printJSON prints an answer as it came, if that is wanted.
-func (c command) printJSON(answer []byte) bool {
-	wanted := c.flags.Bool("json")
-	if wanted {
-		_, _ = c.OutOrStdout().Write(answer)
+// printJSON prints the response if the flag json is set, and reports whether it is.
+func (c command) printJSON(response []byte) bool {
+	set := c.flags.Bool("json")
+	if set {
+		_, _ = c.OutOrStdout().Write(response)
 	}
-	return wanted
+	return set
 }
 
-// say prints for people, on the standard error, so that what scripts read
-// stands alone on the standard output.
-func (c command) say(format string, args ...any) {
+// notify prints a message to standard error, since scripts read standard output.
+func (c command) notify(format string, args ...any) {
 	_, _ = fmt.Fprintf(c.ErrOrStderr(), format+"\n", args...)
 }

@@ -15,23 +15,23 @@ import (
 )
 
 func cacheStatusCommand() *cobra.Command {
-	return runs(&cobra.Command{
+	return withRun(&cobra.Command{
 		Use:   "status",
-		Short: "Shows what groups have in the cache, and the downloads under way",
+		Short: "Shows how much of the cache groups use, and the running downloads",
 		Args:  cobra.NoArgs,
-	}, showCache)
+	}, runCacheStatus)
 }
 
-func showCache(c command) (int, error) {
-	var all CacheList
-	answer, err := c.ask(http.MethodGet, cachePath, nil, &all)
+func runCacheStatus(c command) (int, error) {
+	var list CacheList
+	response, err := c.request(http.MethodGet, cachePath, nil, &list)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	if c.printJSON(answer) {
+	if c.printJSON(response) {
 		return caddy.ExitCodeSuccess, nil
 	}
-	for _, cache := range all.Caches {
+	for _, cache := range list.Caches {
 		table := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
 		_, _ = fmt.Fprintf(table, "%s\n\nGROUP\tSIZE\tQUOTA\tBLOBS\tMEASURED\n", cache.Storage)
 		for _, group := range slices.Sorted(maps.Keys(cache.Groups)) {
@@ -42,7 +42,7 @@ func showCache(c command) (int, error) {
 			}
 			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", group, FormatSize(u.Bytes), quota, u.Blobs, u.Measured.Format(time.DateTime))
 		}
-		_, _ = fmt.Fprint(table, "\nDOWNLOAD\tSIZE\tHERE\tREADERS\tSINCE\n")
+		_, _ = fmt.Fprint(table, "\nDOWNLOAD\tSIZE\tRECEIVED\tREADERS\tSINCE\n")
 		for _, f := range cache.Fills {
 			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", f.Digest, FormatSize(f.Size), FormatSize(f.Written), f.Readers, f.Since.Format(time.DateTime))
 		}
@@ -54,49 +54,49 @@ func showCache(c command) (int, error) {
 func cacheScrubCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "scrub [--rate <size>]",
-		Short: "Reads all that is cached and drops what the disk has damaged",
+		Short: "Reads all cached content and drops damaged blobs",
 		Long: `
-Reads all that is cached and drops what the disk has damaged, so that the next
-pull fetches it again. It waits for the end; interrupted, the check goes on. It
-ends with 3 if something was damaged.`,
+Reads all cached content and drops damaged blobs, which the next pull fetches
+again. The command waits for the end of the check. If the command is interrupted,
+the check continues. The exit status is 3 if blobs were damaged.`,
 		Example: "  $ caddy dependency-proxy cache scrub --rate 200MiB",
 		Args:    cobra.NoArgs,
 	}
-	cmd.Flags().String("rate", "", "How much is read each second at most, as in 200MiB; no bound if empty")
-	return runs(cmd, scrubCache)
+	cmd.Flags().String("rate", "", "Limit of the bytes read per second, as in 200MiB; no limit if empty")
+	return withRun(cmd, runCacheScrub)
 }
 
-// scrubPoll is how often a command that waits for a check asks how it goes.
+// scrubPoll is the interval at which a command requests the state of a check.
 const scrubPoll = 500 * time.Millisecond
 
-func scrubCache(c command) (int, error) {
-	var order scrubRequest
+func runCacheScrub(c command) (int, error) {
+	var request scrubRequest
 	if rate := c.flags.String("rate"); rate != "" {
 		parsed, err := humanize.ParseBytes(rate)
 		if err != nil || parsed == 0 || parsed > 1<<50 {
-			return caddy.ExitCodeFailedStartup, fmt.Errorf("--rate: '%s' is not a size; write one as in 200MiB", rate)
+			return caddy.ExitCodeFailedStartup, fmt.Errorf("--rate: invalid size '%s'; write one as in 200MiB", rate)
 		}
-		order.Rate = int64(parsed)
+		request.Rate = int64(parsed)
 	}
-	var all CacheList
-	answer, err := c.ask(http.MethodPost, scrubPath, order, &all)
-	for err == nil && slices.ContainsFunc(all.Caches, func(s CacheStatus) bool { return s.Scrub.Running }) {
+	var list CacheList
+	response, err := c.request(http.MethodPost, scrubPath, request, &list)
+	for err == nil && slices.ContainsFunc(list.Caches, func(s CacheStatus) bool { return s.Scrub.Running }) {
 		time.Sleep(scrubPoll)
-		all = CacheList{}
-		answer, err = c.ask(http.MethodGet, cachePath, nil, &all)
+		list = CacheList{}
+		response, err = c.request(http.MethodGet, cachePath, nil, &list)
 	}
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	asJSON := c.printJSON(answer)
+	asJSON := c.printJSON(response)
 	status := caddy.ExitCodeSuccess
-	for _, cache := range all.Caches {
+	for _, cache := range list.Caches {
 		r := cache.Scrub.Result
 		if r == nil || cache.Scrub.Error != "" {
-			return caddy.ExitCodeFailedStartup, errors.New("the check has not come to its end: " + cache.Scrub.Error)
+			return caddy.ExitCodeFailedStartup, errors.New("the check did not finish: " + cache.Scrub.Error)
 		}
 		if r.Damaged > 0 {
-			status = exitNo
+			status = exitNegative
 		}
 		if !asJSON {
 			_, _ = fmt.Fprintf(c.OutOrStdout(), "%d blobs, %s checked in %.0f s: %d damaged, %d of them dropped\n", r.Checked, FormatSize(r.Bytes), r.Seconds, r.Damaged, r.Healed)
@@ -105,6 +105,8 @@ func scrubCache(c command) (int, error) {
 	return status, nil
 }
 
+// FormatSize returns a size in bytes with a binary unit, as in "1.5 GiB". A negative
+// size is unknown.
 func FormatSize(n int64) string {
 	if n < 0 {
 		return "?"

@@ -15,50 +15,52 @@ import (
 func explainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain [--as <account>] --pull <image>",
-		Short: "Tells whether an account may pull an image, and why",
+		Short: "Explains whether an account may pull an image",
 		Long: `
-Tells whether an account may pull an image now, which rule decides, and what the
-image's name means. Without --as, it tells about somebody who is not logged in.
-An account is DIRECTORY:NAME; the name alone is enough for one of a user line,
-or where there is one directory. token:ID stands for the access token of that id.
+Explains whether an account may pull an image now, which rule decides, and which
+repository the name of the image means. Without --as, the client is anonymous.
 
-The image is a group and an image, as in acme/alpine:3.20, or the whole name
-that is pulled. Of the groups that fit a name, the longest is meant.`,
+Write an account as DIRECTORY:NAME. The name alone is enough for an account of a
+user line, and if the site has a single directory. Write token:ID for an access
+token.
+
+Write the image with its group, as in acme/alpine:3.20, or the whole name that is
+pulled. If several groups match the name, the longest one is used.`,
 		Example: "  $ caddy dependency-proxy explain --as ldap:alice --pull acme/alpine:3.20",
 		Args:    cobra.NoArgs,
 	}
-	cmd.Flags().String("as", "", "Account that pulls; nobody if empty")
+	cmd.Flags().String("as", "", "Account that pulls; anonymous if empty")
 	cmd.Flags().String("pull", "", "Image that is pulled")
-	return runs(cmd, explainCommandRun)
+	return withRun(cmd, runExplain)
 }
 
-func explainCommandRun(c command) (int, error) {
+func runExplain(c command) (int, error) {
 	if c.flags.String("pull") == "" {
-		return caddy.ExitCodeFailedStartup, errors.New("say what is pulled: --pull GROUP/IMAGE")
+		return caddy.ExitCodeFailedStartup, errors.New("missing image; use --pull GROUP/IMAGE")
 	}
 	query := url.Values{"as": {c.flags.String("as")}, "pull": {c.flags.String("pull")}}
-	if site := c.given("site"); site != nil {
+	if site := c.flagIfSet("site"); site != nil {
 		query.Set("site", *site)
 	}
-	var all ExplanationList
-	answer, err := c.ask(http.MethodGet, explainPath+"?"+query.Encode(), nil, &all)
+	var list ExplanationList
+	response, err := c.request(http.MethodGet, explainPath+"?"+query.Encode(), nil, &list)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	status := caddy.ExitCodeSuccess
-	asJSON := c.printJSON(answer)
-	for _, e := range all.Answers {
+	asJSON := c.printJSON(response)
+	for _, e := range list.Answers {
 		if !e.Allowed {
-			status = exitNo
+			status = exitNegative
 		}
 		if !asJSON {
-			_, _ = fmt.Fprint(c.OutOrStdout(), e.text(c.flags.String("as"), len(all.Answers) > 1))
+			_, _ = fmt.Fprint(c.OutOrStdout(), e.text(c.flags.String("as"), len(list.Answers) > 1))
 		}
 	}
 	return status, nil
 }
 
-// text is an explanation for people.
+// text formats an explanation.
 func (e Explanation) text(name string, severalSites bool) string {
 	var out strings.Builder
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(&out, format+"\n", args...) }
@@ -82,6 +84,7 @@ func (e Explanation) text(name string, severalSites bool) string {
 	return out.String()
 }
 
+// text describes an account. A nil account is described by its name.
 func (a *ExplainedAccount) text(name string) string {
 	if a == nil {
 		return name

@@ -20,110 +20,111 @@ import (
 func tokenCreateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create (--account <name> [--group <path>]... | --group <path> [--role <role>]) [--scope <scope>]... [--name <text>] [--lifetime <duration>]",
-		Short: "Makes an access token and prints it",
+		Short: "Creates an access token and prints it",
 		Long: `
-Makes an access token, to be used as a password with any user name, and prints
-it. It is shown this once and kept nowhere.
+Creates an access token and prints it. The token is the password of a login with
+any user name. It is not stored and cannot be shown again.
 
-With --account, the token stands for that account, in the groups given, or in
-all of its groups. With --group alone, it is a deploy token, which pulls from
-that group and its subgroups. With --group and --role, it has that role there:
-member, maintainer or owner.
+With --account, the token stands for that account, limited to the groups of
+--group if there are any. With --group alone, it is a deploy token, which can pull
+from that group and its subgroups. With --group and --role, it has that role in
+the group: member, maintainer or owner.
 
-A token for pulling does nothing else. With --scope manage, the token of an
-account can do all that the account can.`,
+With the scope pull, a token can only pull. With the scope manage, it can do
+everything that its account or role can. The default is pull, and manage for a
+token with the role maintainer or owner.`,
 		Example: `  $ caddy dependency-proxy token create --group acme --name "runner 7" | docker login registry.example.com -u ci --password-stdin
   $ caddy dependency-proxy token create --account alice --lifetime 30d`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().String("account", "", "Account that the token stands for: DIRECTORY:NAME, or a name as in the configuration")
-	cmd.Flags().StringSlice("group", nil, "Group of the token, or that it is limited to")
+	cmd.Flags().StringSlice("group", nil, "Group of the token, or groups that it is limited to")
 	cmd.Flags().String("role", "", "Role in the group: member, maintainer or owner")
-	cmd.Flags().StringSlice("scope", nil, "What the token is for: pull (the default) or manage")
-	cmd.Flags().String("name", "", "What the token is for, for people")
-	cmd.Flags().String("lifetime", "", "How long the token lives: 90d by default, 366d at most")
-	return runs(cmd, tokenCreate)
+	cmd.Flags().StringSlice("scope", nil, "Scope of the token: pull or manage")
+	cmd.Flags().String("name", "", "Description of the token")
+	cmd.Flags().String("lifetime", "", "Lifetime of the token: 90d by default, at most 366d")
+	return withRun(cmd, runTokenCreate)
 }
 
-func tokenCreate(c command) (int, error) {
-	order, err := orderOf(c)
+func runTokenCreate(c command) (int, error) {
+	request, err := requestOf(c)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	var made CreatedToken
-	answer, err := c.ask(http.MethodPost, tokensPath, order, &made)
+	var created CreatedToken
+	response, err := c.request(http.MethodPost, tokensPath, request, &created)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	if c.printJSON(answer) {
+	if c.printJSON(response) {
 		return caddy.ExitCodeSuccess, nil
 	}
-	c.say("%s token %s for %s, good until %s. It is shown this once:", made.Kind, made.ID, holder(made.Token), made.Expires.Format(time.DateOnly))
-	_, err = fmt.Fprintln(c.OutOrStdout(), made.Secret)
+	c.notify("%s token %s for %s, valid until %s. It is shown only once:", created.Kind, created.ID, holder(created.Token), created.Expires.Format(time.DateOnly))
+	_, err = fmt.Fprintln(c.OutOrStdout(), created.Secret)
 	return caddy.ExitCodeSuccess, err
 }
 
-// orderOf reads the flags of create.
-func orderOf(c command) (createRequest, error) {
-	order := createRequest{Site: c.given("site")}
-	order.Account, order.Role, order.Name = c.flags.String("account"), c.flags.String("role"), c.flags.String("name")
-	order.Groups, _ = c.Flags().GetStringSlice("group")
-	if err := c.notEmpty("account", "group", "role", "scope", "lifetime"); err != nil {
-		return order, err
+// requestOf returns the request that the flags of create describe.
+func requestOf(c command) (createRequest, error) {
+	request := createRequest{Site: c.flagIfSet("site")}
+	request.Account, request.Role, request.Name = c.flags.String("account"), c.flags.String("role"), c.flags.String("name")
+	request.Groups, _ = c.Flags().GetStringSlice("group")
+	if err := c.rejectEmpty("account", "group", "role", "scope", "lifetime"); err != nil {
+		return request, err
 	}
 	scopes, _ := c.Flags().GetStringSlice("scope")
 	for _, scope := range scopes {
-		order.Scopes = append(order.Scopes, accesstoken.Scope(scope))
+		request.Scopes = append(request.Scopes, accesstoken.Scope(scope))
 	}
 	switch {
-	case order.Account != "":
-		order.Kind = accesstoken.Personal
-	case len(order.Groups) == 0:
-		return order, errors.New("say whom the token is for: --account NAME, or --group PATH")
-	case order.Role != "":
-		order.Kind = accesstoken.Group
+	case request.Account != "":
+		request.Kind = accesstoken.Personal
+	case len(request.Groups) == 0:
+		return request, errors.New("missing account or group; use --account NAME or --group PATH")
+	case request.Role != "":
+		request.Kind = accesstoken.Group
 	default:
-		order.Kind = accesstoken.Deploy
+		request.Kind = accesstoken.Deploy
 	}
 	if text := c.flags.String("lifetime"); text != "" {
 		lifetime, err := caddy.ParseDuration(text)
 		if err != nil || lifetime <= 0 {
-			return order, fmt.Errorf("'%s' is not a lifetime; write one as in 12h or 30d", text)
+			return request, fmt.Errorf("--lifetime: invalid duration '%s'; write one as in 12h or 30d", text)
 		}
-		order.Lifetime = caddy.Duration(lifetime)
+		request.Lifetime = caddy.Duration(lifetime)
 	}
-	return order, nil
+	return request, nil
 }
 
 func tokenListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [--account <name>] [--group <path>]",
 		Short: "Lists access tokens",
-		Long:  "Lists the access tokens, the newest first, without what they are. Expired ones are listed for 30 days.",
+		Long:  "Lists access tokens without their secrets, the newest first. Expired tokens are listed for 30 days.",
 		Args:  cobra.NoArgs,
 	}
-	cmd.Flags().String("account", "", "Only those that stand for this account: DIRECTORY:NAME, or a name of any directory")
-	cmd.Flags().String("group", "", "Only those of this group, or limited to it")
-	return runs(cmd, tokenList)
+	cmd.Flags().String("account", "", "Only tokens of this account: DIRECTORY:NAME, or a name in any directory")
+	cmd.Flags().String("group", "", "Only tokens of this group or limited to it")
+	return withRun(cmd, runTokenList)
 }
 
-func tokenList(c command) (int, error) {
+func runTokenList(c command) (int, error) {
 	query := url.Values{}
 	for _, name := range []string{"site", "account", "group"} {
-		if value := c.given(name); value != nil {
+		if value := c.flagIfSet(name); value != nil {
 			query.Set(name, *value)
 		}
 	}
 	var list TokenList
-	answer, err := c.ask(http.MethodGet, tokensPath+"?"+query.Encode(), nil, &list)
+	response, err := c.request(http.MethodGet, tokensPath+"?"+query.Encode(), nil, &list)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	if c.printJSON(answer) {
+	if c.printJSON(response) {
 		return caddy.ExitCodeSuccess, nil
 	}
 	table := tabwriter.NewWriter(c.OutOrStdout(), 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "ID\tKIND\tFOR\tNAME\tMADE\tEXPIRES\tLAST USED\tSTATE")
+	_, _ = fmt.Fprintln(table, "ID\tKIND\tFOR\tNAME\tCREATED\tEXPIRES\tLAST USED\tSTATE")
 	for _, t := range list.Tokens {
 		used := "never"
 		if !t.LastUsed.IsZero() {
@@ -135,6 +136,7 @@ func tokenList(c command) (int, error) {
 	return caddy.ExitCodeSuccess, table.Flush()
 }
 
+// state describes whether a token is valid.
 func state(t access.ListedToken) string {
 	switch err := t.Valid(time.Now()); {
 	case t.Ended != "":
@@ -144,10 +146,10 @@ func state(t access.ListedToken) string {
 	case err != nil:
 		return "expired"
 	}
-	return "good"
+	return "valid"
 }
 
-// holder is whom a token stands for, and where.
+// holder describes the account or the role of a token, and its groups and site.
 func holder(t accesstoken.Token) string {
 	groups := strings.Join(t.Groups, ",")
 	switch {
@@ -165,36 +167,37 @@ func holder(t accesstoken.Token) string {
 }
 
 func tokenRevokeCommand() *cobra.Command {
-	return runs(&cobra.Command{
+	return withRun(&cobra.Command{
 		Use:   "revoke <id or token>...",
 		Short: "Revokes access tokens",
 		Long: `
-Revokes access tokens, which are named by their id or are given themselves. The
-node that is asked refuses them at once, others that share its storage within
-30 seconds. What was made with a token ends with it, and is listed.`,
+Revokes access tokens, each given by its ID or as the token itself. The node that
+receives the request rejects them at once, other nodes with the same storage
+within 30 seconds. Tokens that were created with a revoked token end too and are
+listed.`,
 		Args: cobra.MinimumNArgs(1),
-	}, tokenRevoke)
+	}, runTokenRevoke)
 }
 
-func tokenRevoke(c command) (int, error) {
+func runTokenRevoke(c command) (int, error) {
 	for _, arg := range c.args {
-		// The token itself goes nowhere: addresses are logged.
+		// The token itself must not be in the URL, which is logged.
 		id, isToken := accesstoken.Parse(arg)
 		if isToken && id == "" {
-			return caddy.ExitCodeFailedStartup, errors.New("this is a mistyped or cut access token")
+			return caddy.ExitCodeFailedStartup, errors.New("malformed access token; give its ID or the whole token")
 		}
 		if !isToken {
 			id = arg
 		}
 		var token access.RevokedToken
-		answer, err := c.ask(http.MethodDelete, tokensPath+"/"+url.PathEscape(id), nil, &token)
+		response, err := c.request(http.MethodDelete, tokensPath+"/"+url.PathEscape(id), nil, &token)
 		if err != nil {
 			return caddy.ExitCodeFailedStartup, err
 		}
-		if !c.printJSON(answer) {
-			c.say("%s token %s for %s is revoked.", token.Kind, token.ID, holder(token.Token))
+		if !c.printJSON(response) {
+			c.notify("%s token %s for %s is revoked.", token.Kind, token.ID, holder(token.Token))
 			for _, other := range token.AlsoEnded {
-				c.say("%s token %s for %s ends too, since it was made with %s.", other.Kind, other.ID, holder(other), other.MadeWith)
+				c.notify("%s token %s for %s ends too, because it was created with %s.", other.Kind, other.ID, holder(other), other.MadeWith)
 			}
 		}
 	}

@@ -1,12 +1,11 @@
-// Package admin is the administration of sites with dependency_proxy: the module
-// admin.api.dependency_proxy, which extends Caddy's admin API, and the commands
-// `caddy dependency-proxy`, which are its clients.
+// Package admin has the module admin.api.dependency_proxy, which extends Caddy's
+// admin API, and the commands `caddy dependency-proxy`, which are its clients.
 //
-// Through it access tokens are created, listed and revoked, the decision about a
-// pull is explained, and the cache is shown and checked. Caddy's admin endpoint
-// authenticates nobody: whoever can reach it may do all of this.
+// They create, list and revoke access tokens, explain the decision about a pull,
+// and show and check the cache. Caddy's admin API does not authenticate its clients:
+// everybody who can reach it can do all of this.
 //
-// The admin API exists once in a process, without regard to configurations. A
-// handler therefore registers itself as a [Site] when it is provisioned, and
-// unregisters when it is cleaned up.
+// A process has one admin API, which does not belong to a configuration. A handler
+// therefore calls [Register] with a [Site] when it is provisioned, and [Unregister]
+// when it is cleaned up.
 package admin

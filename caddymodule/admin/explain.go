@@ -7,28 +7,30 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 )
 
-// Explanation is what a site would do about a pull, and why.
+// Explanation is the decision of sites about a pull, with its reason.
 type Explanation struct {
-	// Sites are the names of the sites that would do so.
+	// Sites are the names of the sites that decide so.
 	Sites []string `json:"sites"`
 
 	Allowed bool `json:"allowed"`
-	// Rule is what decides; it is the rule that denials name, or one of
-	// "unknown account" and "blocked account".
+	// Rule is the rule that decides, as in a denial, or one of "unknown
+	// account" and "blocked account".
 	Rule string `json:"rule"`
 
 	// Limits are the allow patterns that permit the image, of the group and of
 	// the groups above it.
 	Limits []string `json:"limits,omitempty"`
 
-	// Warning tells that the group lets anybody use an upstream login.
+	// Warning says that anybody can pull through the group with an upstream
+	// login. It is empty otherwise.
 	Warning string `json:"warning,omitempty"`
 
-	// Account is who the name is to the site; nil for nobody.
+	// Account is nil for an anonymous client, and for an account that is unknown
+	// or blocked.
 	Account *ExplainedAccount `json:"account,omitempty"`
 
 	Group string `json:"group"`
-	// Visibility is empty if there is no such group.
+	// Visibility is empty if the group does not exist.
 	Visibility directory.Visibility `json:"visibility,omitempty"`
 
 	Image      string `json:"image"`
@@ -37,6 +39,7 @@ type Explanation struct {
 	Reference  string `json:"reference"`
 }
 
+// ExplainedAccount is an account as a site sees it.
 type ExplainedAccount struct {
 	Name        string   `json:"name"`
 	Directory   string   `json:"directory"`
@@ -46,12 +49,12 @@ type ExplainedAccount struct {
 	OnlyGroups  []string `json:"only_groups,omitempty"`
 	PullOnly    bool     `json:"pull_only,omitempty"`
 	// Misspelled are entries of the configuration that differ from the account
-	// in spelling alone, and so mean another one.
+	// in spelling only, and therefore mean another account.
 	Misspelled []string `json:"misspelled,omitempty"`
 }
 
-// ExplanationList are the answer to a GET of /dependency_proxy/explain. Sites that
-// would do the same are in one.
+// ExplanationList is the response to a GET of /dependency_proxy/explain. Sites that
+// decide alike share an explanation.
 type ExplanationList struct {
 	Answers []Explanation `json:"answers"`
 }
@@ -65,18 +68,18 @@ func explain(r *http.Request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	var all ExplanationList
+	var list ExplanationList
 	for _, s := range sites {
 		one, err := s.Explain(r.Context(), query.Get("as"), query.Get("pull"))
 		if err != nil {
 			return 0, nil, err
 		}
-		all.add(one, s.Name)
+		list.add(one, s.Name)
 	}
-	return http.StatusOK, all, nil
+	return http.StatusOK, list, nil
 }
 
-// add joins an explanation with an equal one of another site.
+// add adds the explanation of a site, or adds the site to an equal explanation.
 func (e *ExplanationList) add(one Explanation, site string) {
 	for i := range e.Answers {
 		other := &e.Answers[i]

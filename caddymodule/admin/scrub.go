@@ -7,17 +7,17 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 )
 
-// Scrubber runs the checks of a storage that the admin API asks for, one at a time.
+// Scrubber runs the requested checks of a storage, one at a time.
 type Scrubber struct {
-	// Scrub checks all that is stored, reading at most rate bytes a second; 0 is no
-	// bound. It ends with the storage.
+	// Scrub checks all stored blobs. It reads at most rate bytes per second, where
+	// 0 means no limit, and ends when the storage is closed.
 	Scrub func(rate int64) (blobcache.Scrubbing, error)
 
 	mu    sync.Mutex
 	state ScrubState
 }
 
-// Start begins a check unless one is running already.
+// Start starts a check unless one is running.
 func (s *Scrubber) Start(rate int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,7 +39,7 @@ func (s *Scrubber) Start(rate int64) {
 	}()
 }
 
-// State returns the state of the last check that was asked for.
+// State returns the state of the last check that was requested.
 func (s *Scrubber) State() ScrubState {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,42 +8,47 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 )
 
-// Site is a running site as the admin API sees it.
+// Site has what the admin API needs to know of a running site.
 type Site struct {
 	// Name is the name of the site, which may be empty.
 	Name string
 
-	// Configuration is the configuration that the site is of; it only needs to be comparable.
+	// Configuration identifies the configuration of the site. It must be
+	// comparable.
 	Configuration any
 
-	// Identity is equal for two sites at which an access token means the same.
+	// Identity is equal for two sites at which an access token has the same
+	// rights.
 	Identity string
 
+	// Tokens creates, lists and revokes the access tokens of the site.
 	Tokens *access.Tokens
 
-	// Explain decides about the pull of an image by the account as, and asks no
-	// upstream; an empty name is an anonymous client.
+	// Explain decides about the pull of an image by the account as, without
+	// asking an upstream. An empty account is an anonymous client.
 	Explain func(ctx context.Context, as, image string) (Explanation, error)
 
-	// Storage is equal for two sites with the same storage; it only needs to be
-	// comparable. Status and Scrub are about the storage.
+	// Storage identifies the storage of the site. It must be comparable.
 	Storage any
-	Status  func() CacheStatus
-	Scrub   func(rate int64)
+	// Status returns the state of the storage.
+	Status func() CacheStatus
+	// Scrub starts a check of the storage, see [Scrubber.Start].
+	Scrub func(rate int64)
 }
 
-// The admin API is set up without a configuration; it finds the sites here.
-// During a reload those of both configurations are listed, and those of the newest
-// count. If the new one is rejected, its sites are unregistered, and those of the
-// old one count again.
+// The admin API does not belong to a configuration and finds the sites here. During
+// a reload, the list has the sites of both configurations, and the API uses those of
+// the newer one. If that configuration is rejected, its sites are unregistered and
+// the API uses those of the old one again.
 var (
 	sitesMu sync.Mutex
 	sites   []*Site // in the order of provisioning
 )
 
-// Register lists a site until Unregister is called. If another site of the same
-// configuration has its name and another identity, an access token could be meant
-// for either: then Register disables the tokens of both, and reports that.
+// Register makes a site known to the admin API until Unregister is called. If another
+// site of the same configuration has the same name and another identity, an access
+// token could belong to either: Register then disables the tokens of both sites and
+// reports that they are ambiguous.
 func Register(s *Site) (ambiguous bool) {
 	sitesMu.Lock()
 	defer sitesMu.Unlock()
@@ -58,7 +63,7 @@ func Register(s *Site) (ambiguous bool) {
 	return ambiguous
 }
 
-// Unregister removes a site from the list. It does nothing for nil.
+// Unregister removes a site that Register has added. It ignores nil.
 func Unregister(s *Site) {
 	sitesMu.Lock()
 	defer sitesMu.Unlock()

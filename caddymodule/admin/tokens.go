@@ -9,48 +9,51 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// byAdmin is who made or revoked a token through the admin API.
+// byAdmin is recorded as the creator of a token that is created through the admin
+// API, and likewise for revocations.
 const byAdmin = "admin API"
 
 // createRequest is the body of a POST to /dependency_proxy/tokens.
 type createRequest struct {
 	access.TokenRequest
-	// Site is the name of the site that the token is to be good at; it may be
-	// left out where all sites have the same.
+	// Site is the name of the site at which the token will be valid. It can be
+	// left out if all sites have the same name.
 	Site *string `json:"site,omitempty"`
 }
 
-// CreatedToken is the answer: the only one that has a secret in it.
+// CreatedToken is the response to a createRequest: the only response that contains
+// the secret of a token.
 type CreatedToken struct {
 	Secret string `json:"token"`
 	accesstoken.Token
 }
 
-// TokenList is the answer to a GET of /dependency_proxy/tokens.
+// TokenList is the response to a GET of /dependency_proxy/tokens.
 type TokenList struct {
 	Tokens []access.ListedToken `json:"tokens"`
 }
 
 func createToken(r *http.Request) (int, any, error) {
-	var order createRequest
-	if err := ReadRequest(r, &order); err != nil {
+	var request createRequest
+	if err := ReadRequest(r, &request); err != nil {
 		return 0, nil, err
 	}
-	site, err := siteNamed(order.Site)
+	site, err := siteNamed(request.Site)
 	if err != nil {
 		return 0, nil, err
 	}
-	token, secret, err := site.Tokens.Create(r.Context(), order.TokenRequest, byAdmin)
+	token, secret, err := site.Tokens.Create(r.Context(), request.TokenRequest, byAdmin)
 	return http.StatusCreated, CreatedToken{secret, token}, err
 }
 
-// listTokens lists the tokens of all sites, those that are gone too.
+// listTokens lists the tokens of all sites, including sites that are not configured
+// any more.
 func listTokens(r *http.Request) (int, any, error) {
 	query, err := ParseQuery(r, "site", "account", "group")
 	if err != nil {
 		return 0, nil, err
 	}
-	sites, err := sitesNamed(nil) // they share their storage
+	sites, err := sitesNamed(nil) // they share Caddy's storage
 	if err != nil {
 		return 0, nil, err
 	}
@@ -73,7 +76,7 @@ func revokeToken(r *http.Request) (int, any, error) {
 	}
 	id := strings.TrimPrefix(r.URL.Path, tokensPath+"/")
 	if !accesstoken.IsID(id) {
-		return 0, nil, access.RequestError("an access token's id is 16 lower-case letters and digits; `caddy dependency-proxy token revoke` takes the token itself too")
+		return 0, nil, access.RequestError("invalid ID of an access token; use its 16 lower-case letters and digits, or give `caddy dependency-proxy token revoke` the token itself")
 	}
 	sites, err := sitesNamed(nil)
 	if err != nil {
@@ -83,6 +86,7 @@ func revokeToken(r *http.Request) (int, any, error) {
 	return http.StatusOK, token, err
 }
 
+// managersOf returns the token managers of sites.
 func managersOf(sites []*Site) (managers []*access.Tokens) {
 	for _, s := range sites {
 		managers = append(managers, s.Tokens)

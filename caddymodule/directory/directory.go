@@ -25,7 +25,8 @@ import (
 // A login or an account is refused with [ErrUnknownAccount], [ErrWrongPassword] or
 // [ErrBlocked]. Any other error means that the directory cannot answer, and denies
 // access. The text of an error goes to the audit log but not to the client; it
-// must hold no secret.
+// must hold no secret. An error with a method RetryAfter() time.Duration sets the
+// Retry-After header of the response.
 type Directory interface {
 	// Authenticate checks a login. An unknown account should need as much of each
 	// scarce resource as a wrong password: although failed logins are answered one

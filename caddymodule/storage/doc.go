@@ -1,8 +1,8 @@
-// Package storage has the places in which a cache can be: the guest modules of
-// the namespace http.dependency_proxy.storage. A storage holds blobs by their
-// digests, and records of which repository may be served which of them.
+// Package storage has the modules of the namespace http.dependency_proxy.storage,
+// which keep the cached content. A storage has blobs by their digests, and records
+// of the repositories that may be served each blob.
 //
-// [Filesystem] is the default. Another storage is a type that implements
-// [Storage] and registers itself with Caddy; the conformance suites in
-// blobcache/store/storetest tell whether what it opens is right.
+// [Filesystem] is the default. Other storages implement [Storage] and register
+// themselves with Caddy. The suites in blobcache/store/storetest test what a storage
+// opens.
 package storage

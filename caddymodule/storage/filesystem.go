@@ -16,34 +16,35 @@ import (
 
 func init() { caddy.RegisterModule(new(Filesystem)) }
 
-// Filesystem keeps the cache in a directory. Several processes may
-// share it. The directory itself may be a symbolic link; those in it are not
-// followed. A stored file that something else has written to is read against its
-// digest before it is served, if the file system keeps times to the microsecond.
+// Filesystem keeps the cache in a directory, which several processes can share. The
+// directory can be a symbolic link, but links in it are not followed. If another
+// program has written to a stored file, the digest of the file is verified before it
+// is served. This requires a file system that keeps times to the microsecond.
 type Filesystem struct {
-	// Root is the directory. It is made if it does not exist. The default is
-	// the folder dependency_proxy in Caddy's data directory.
+	// Root is the path of the directory, which is created if it does not exist.
+	// The default is the folder dependency_proxy in Caddy's data directory.
 	Root string `json:"root,omitempty"`
 
-	// MaxSize bounds the stored images, in bytes: what was least recently
-	// pulled goes first, and a blob larger than nine tenths of it is passed
-	// on without being stored. The default, 0, sets no bound.
+	// MaxSize limits the size of the stored blobs, in bytes. The least recently
+	// pulled blobs are evicted first. A blob of more than nine tenths of it is
+	// passed to the client without being stored. The default, 0, means no limit.
 	MaxSize int64 `json:"max_size,omitempty"`
 
-	// UnusedFor is how long what nobody pulls is kept; by default for ever.
+	// UnusedFor is the time after its last pull at which a blob is evicted. The
+	// default, 0, means never.
 	UnusedFor caddy.Duration `json:"unused_for,omitempty"`
 
-	// MaxBlobSize is the size in bytes above which a blob is passed on
-	// without being stored; by default none is too large.
+	// MaxBlobSize is the size in bytes above which a blob is passed to the
+	// client without being stored. The default, 0, means no limit.
 	MaxBlobSize int64 `json:"max_blob_size,omitempty"`
 
-	// Reserve is how many bytes of the disk are left free for others: by
-	// default a twentieth of the disk and at most 1 GiB; -1 for none.
+	// Reserve is the free space in bytes that the cache leaves on the disk. The
+	// default is a twentieth of the disk, at most 1 GiB; -1 means none.
 	Reserve int64 `json:"reserve,omitempty"`
 
-	// FinishAbandoned is true by default: what has been begun to fetch is
-	// fetched to its end, and stored, though all who wanted it have left.
-	// False ends that after ten seconds, unless it is nearly done.
+	// FinishAbandoned is true by default: a download is finished and stored
+	// after all of its clients have left. If it is false, such a download ends
+	// after ten seconds, unless it is nearly finished.
 	FinishAbandoned *bool `json:"finish_abandoned,omitempty"`
 }
 
@@ -55,7 +56,7 @@ func (*Filesystem) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision resolves the directory's name.
+// Provision implements [caddy.Provisioner]. It makes Root an absolute path.
 func (f *Filesystem) Provision(caddy.Context) error {
 	root, err := caddy.NewReplacer().ReplaceOrErr(f.Root, true, true)
 	if err != nil {
@@ -77,7 +78,7 @@ func (f *Filesystem) Open(logger func() *zap.Logger) (store.Blobs, store.Records
 	opened.StorageError = LogTrouble(logger)
 	if !opened.DetectsChanges() {
 		logger().Warn("the file system of the cache does not keep times to the microsecond: "+
-			"stored files that something else has changed are only found by the scrub", zap.String("root", f.Root))
+			"only the scrub finds stored files that another program has changed", zap.String("root", f.Root))
 	}
 	return opened, opened, nil
 }
@@ -102,7 +103,7 @@ func (f *Filesystem) Identity() string {
 	return fmt.Sprintf("filesystem %q %+v", f.Root, f.Limits())
 }
 
-// UnmarshalCaddyfile reads
+// UnmarshalCaddyfile parses
 //
 //	filesystem [<directory>] {
 //		max_size         <size>

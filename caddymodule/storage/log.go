@@ -12,8 +12,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// LogHooks returns hooks that log what happens in a cache. The cache outlives
-// configurations, so the logger is asked for each time.
+// LogHooks returns hooks that log the events of a cache. They call logger for each
+// event, because a cache outlives configurations.
 func LogHooks(logger func() *zap.Logger) blobcache.Hooks {
 	return blobcache.Hooks{
 		FillDone: func(d digest.Digest, size int64, took time.Duration, err error) {
@@ -23,7 +23,7 @@ func LogHooks(logger func() *zap.Logger) blobcache.Hooks {
 			logger().Debug("request follows a fetch under way", zap.String("digest", d.String()))
 		},
 		Resumed: func(d digest.Digest, offset int64, err error) {
-			logger().Debug("upstream broke off; the fetch is resumed",
+			logger().Debug("upstream closed the connection; resuming the fetch",
 				zap.String("digest", d.String()), zap.Int64("offset", offset), zap.Error(err))
 		},
 		Abandoned: func(d digest.Digest, written, size int64, goesOn bool) {
@@ -62,9 +62,9 @@ func logFill(logger *zap.Logger, d digest.Digest, size int64, took time.Duration
 	}
 }
 
-// LogTrouble returns a hook that logs an operation on a storage that has failed.
+// LogTrouble returns a hook that logs failed operations on a storage.
 func LogTrouble(logger func() *zap.Logger) func(op string, err error) {
 	return func(op string, err error) {
-		logger().Warn("cache storage is in trouble; pulls go on", zap.String("operation", op), zap.Error(err))
+		logger().Warn("cache storage error; pulls continue", zap.String("operation", op), zap.Error(err))
 	}
 }

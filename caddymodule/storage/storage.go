@@ -7,20 +7,20 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// Storage is a guest module in the namespace http.dependency_proxy.storage: a
-// place for cached content and for the records of what may be served to whom.
+// Storage is a module of the namespace http.dependency_proxy.storage.
 type Storage interface {
-	// Open is called once for all configurations with the same identity. What it
-	// returns outlives the configuration, so the logger is asked for each time.
+	// Open opens the storage. It is called once for all configurations with the
+	// same identity. The results outlive the configuration, so they must call
+	// logger for each message.
 	Open(logger func() *zap.Logger) (store.Blobs, store.Records, error)
 
-	// Limits are what is kept in the place.
+	// Limits returns the limits of the cache in the storage.
 	Limits() blobcache.Limits
 
-	// Identity is equal for two configurations that may share what Open
-	// returns: the same place with the same settings.
+	// Identity returns a text that is equal for configurations that may share
+	// the results of Open: those with the same location and settings.
 	Identity() string
 
-	// String names the place for people.
+	// String describes the location, for messages.
 	String() string
 }

@@ -46,13 +46,16 @@ var (
 type Trouble struct {
 	// What names the question.
 	What string
-	// RetryAfter is the time after which GitLab may be asked again; 0 if it did not say.
-	RetryAfter time.Duration
+	// Wait is the time after which GitLab may be asked again; 0 if it did not say.
+	Wait time.Duration
 	// Away reports whether other questions of this kind would fail as well.
 	Away bool
 	// Err is the cause.
 	Err error
 }
+
+// RetryAfter returns Wait: a site can tell its clients when to try again.
+func (t *Trouble) RetryAfter() time.Duration { return t.Wait }
 
 // Error implements [error]. The text contains no token.
 func (t *Trouble) Error() string { return fmt.Sprintf("asking GitLab for %s: %v", t.What, t.Err) }

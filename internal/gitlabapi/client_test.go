@@ -126,8 +126,8 @@ func TestClientTrouble(t *testing.T) {
 			continue
 		}
 		want := map[string]time.Duration{"42": 42 * time.Second, "7": 7 * time.Second}[row.retryAfter]
-		if trouble.RetryAfter != want {
-			t.Errorf("%s: got retry after %v, want %v", name, trouble.RetryAfter, want)
+		if trouble.Wait != want {
+			t.Errorf("%s: got retry after %v, want %v", name, trouble.Wait, want)
 		}
 	}
 }

@@ -15,18 +15,6 @@ const (
 	Refused
 )
 
-// Source says where an answer comes from.
-type Source int
-
-const (
-	// Fresh is a remembered answer that is fresh.
-	Fresh Source = iota
-	// Asked is an answer that was asked for now.
-	Asked
-	// Stale is a remembered answer that is used because there is no newer one.
-	Stale
-)
-
 // Config describes a cache.
 type Config[V any] struct {
 	// Size is how many values are remembered, and how many refusals. The least
@@ -63,3 +51,6 @@ type Answer[V any] struct {
 	fresh  time.Duration
 	paused time.Time // the end of the pause after the last failure
 }
+
+// IsFresh reports whether the answer can be used without asking again.
+func (a Answer[V]) IsFresh() bool { return time.Since(a.At) < a.fresh }

@@ -1,19 +1,24 @@
 // Package memo remembers the answers of a service that can be away, such as an
-// LDAP server, a REST API or an issuer of tokens.
+// LDAP server, a REST API, a registry or an issuer of tokens.
 //
 // A [Cache] returns an answer without asking while it is fresh. Then it asks
 // again and waits; if that fails, the old answer still serves until it is stale.
 // Refusals are answers too. Callers that need the same answer share one question,
 // and a caller that leaves does not end it for the others. After a failure the
 // service is left alone for a while, and callers with a usable answer do not wait
-// for the next attempt. The number of answers is bounded.
+// for the next attempt. The number of answers is bounded, and if need be their
+// weight.
 //
-// It is built on golang-lru and singleflight. A cache with loading and refresh such as
-// otter v2 does not fit: after the refresh time it still returns the old value, and asks
-// in the background, whereas here an account that has been removed must be refused as
-// soon as its answer is no longer fresh. It also remembers no refusals, knows no pause for
-// all keys, ends a load with the context of its first caller, and has a goroutine with a
-// ticker for each cache, which does not end within a testing/synctest bubble.
+// A caller that asks by other means, such as in a queue of its own, uses
+// [Cache.Peek] and [Cache.Set].
+//
+// It is built on golang-lru and singleflight. A cache with loading and refresh
+// such as otter v2 does not fit: after the refresh time it still returns the old
+// value, and asks in the background, whereas here an account that has been removed
+// must be refused as soon as its answer is no longer fresh. It also remembers no
+// refusals, knows no pause for all keys, ends a load with the context of its first
+// caller, and has a goroutine with a ticker for each cache, which does not end
+// within a testing/synctest bubble.
 package memo
 
 import (
@@ -69,57 +74,42 @@ func (c *Cache[V]) weigh(v V) int {
 // Get returns the answer for a key: a fresh one, else what ask returns, else one
 // that is not stale. If ctx ends first, it returns the cause.
 func (c *Cache[V]) Get(ctx context.Context, key string, ask Question[V]) (V, error) {
-	value, _, err := c.Ask(ctx, key, ask)
-	return value, err
+	return c.get(ctx, key, ask, Answer[V].IsFresh, c.config.Stale)
 }
 
 // Newer is Get for an answer that is younger than age: an older one is not used,
 // even if asking fails.
 func (c *Cache[V]) Newer(ctx context.Context, key string, age time.Duration, ask Question[V]) (V, error) {
-	a, _, err := c.get(ctx, key, ask, func(Answer[V]) time.Duration { return age }, age)
-	if err != nil {
-		return a.Value, err
-	}
-	return a.Value, a.Err
+	return c.get(ctx, key, ask, func(a Answer[V]) bool { return time.Since(a.At) < age }, age)
 }
 
-// Ask is Get, and says where the answer comes from.
-func (c *Cache[V]) Ask(ctx context.Context, key string, ask Question[V]) (V, Source, error) {
-	a, source, err := c.get(ctx, key, ask, func(a Answer[V]) time.Duration { return a.fresh }, c.config.Stale)
-	if err != nil {
-		return a.Value, source, err
-	}
-	return a.Value, source, a.Err
-}
-
-func (c *Cache[V]) get(ctx context.Context, key string, ask Question[V], fresh func(Answer[V]) time.Duration, stale time.Duration) (Answer[V], Source, error) {
+func (c *Cache[V]) get(ctx context.Context, key string, ask Question[V], fresh func(Answer[V]) bool, stale time.Duration) (V, error) {
 	known, ok, paused, failure := c.state(key)
 	now := time.Now()
-	age := now.Sub(known.At)
-	usable := ok && age < stale
+	usable := ok && now.Sub(known.At) < stale
+	var none V
 	switch {
-	case ok && age < fresh(known):
-		return known, Fresh, nil
-	case usable && now.Before(paused):
-		return known, Stale, nil
+	case ok && fresh(known), usable && now.Before(paused):
+		return known.Value, known.Err
 	case now.Before(paused) && failure != nil:
-		return Answer[V]{}, Asked, fmt.Errorf("not asked again yet: %w", failure)
+		return none, fmt.Errorf("not asked again yet: %w", failure)
 	}
 	flight := c.ask(ctx, key, ask, fresh)
 	if usable && now.Before(paused.Add(unwaited)) {
-		return known, Stale, nil
+		return known.Value, known.Err
 	}
 	select {
 	case result := <-flight:
 		if result.Err == nil {
-			return result.Val.(Answer[V]), Asked, nil
+			answer := result.Val.(Answer[V])
+			return answer.Value, answer.Err
 		}
 		if known, ok := c.Peek(key); ok && time.Since(known.At) < stale {
-			return known, Stale, nil
+			return known.Value, known.Err
 		}
-		return Answer[V]{}, Asked, result.Err
+		return none, result.Err
 	case <-ctx.Done():
-		return Answer[V]{}, Asked, context.Cause(ctx)
+		return none, context.Cause(ctx)
 	}
 }
 
@@ -136,10 +126,10 @@ func (c *Cache[V]) state(key string) (known Answer[V], ok bool, paused time.Time
 }
 
 // ask starts a question, or joins the one that is under way for the key.
-func (c *Cache[V]) ask(ctx context.Context, key string, ask Question[V], fresh func(Answer[V]) time.Duration) <-chan singleflight.Result {
+func (c *Cache[V]) ask(ctx context.Context, key string, ask Question[V], fresh func(Answer[V]) bool) <-chan singleflight.Result {
 	return c.flights.DoChan(key, func() (any, error) {
 		// The caller may have looked just before another question ended.
-		if known, ok := c.Peek(key); ok && time.Since(known.At) < fresh(known) {
+		if known, ok := c.Peek(key); ok && fresh(known) {
 			return known, nil
 		}
 		ctx, cancel := Background(ctx, c.config.Timeout)
@@ -212,6 +202,7 @@ func (c *Cache[V]) add(answers *simplelru.LRU[string, Answer[V]], key string, a 
 }
 
 // Peek returns the remembered answer for a key, whatever its age, without asking.
+// It counts as a use of the answer.
 func (c *Cache[V]) Peek(key string) (Answer[V], bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -3,9 +3,7 @@ package memo
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -210,88 +208,52 @@ func TestCacheSharesQuestions(t *testing.T) {
 	})
 }
 
-// TestCacheBounds: neither values nor refusals exceed the size, and refusals do not
-// displace values.
-func TestCacheBounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, s := newTestCache(), &fakeService{value: "yes"}
-		s.expect(t, c, "yes", nil, 1)
-		s.err = fs.ErrNotExist
-		for i := range 20 {
-			s.expectKey(t, c, fmt.Sprint("none", i), "", s.err, 1)
-		}
-		if n := c.refusals.Len(); n != 10 {
-			t.Errorf("%d refusals are remembered, want 10", n)
-		}
-		s.expect(t, c, "yes", nil, 0)
-		_, last := c.Peek("none19")
-		if _, first := c.Peek("none0"); !last || first {
-			t.Errorf("got first %v and last %v, want only the last", first, last)
-		}
-		s.err = fs.ErrInvalid // is not remembered
-		s.expectKey(t, c, "x", "", s.err, 1)
-		s.expectKey(t, c, "x", "", s.err, 1)
-	})
-}
-
-// TestCacheWeight: the values together are no heavier than permitted, whichever way
-// they were replaced, forgotten or displaced.
-func TestCacheWeight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := New(Config[string]{Size: 3, Fresh: time.Hour, Stale: time.Hour, Weigh: func(s string) int { return len(s) }, MaxWeight: 100})
-		for i := range 50 {
-			c.Set(fmt.Sprint(i%7), strings.Repeat("x", 10*(i%6)))
-			sum := 0
-			for _, a := range c.values.Values() {
-				sum += len(a.Value)
-			}
-			if c.weight != sum || sum > 100 {
-				t.Fatalf("got weight %d of %d bytes, want the same and at most 100", c.weight, sum)
-			}
-		}
-		c.ForgetFunc(func(key string) bool { return key != "0" })
-		c.Forget("0")
-		if c.weight != 0 || c.values.Len() != 0 {
-			t.Errorf("got weight %d of %d values, want none", c.weight, c.values.Len())
-		}
-		c.Set("heavy", strings.Repeat("x", 101))
-		if _, ok := c.Peek("heavy"); ok || c.weight != 0 {
-			t.Error("a value is remembered that is too heavy")
-		}
-	})
-}
-
-// TestCacheSource: each answer says where it comes from, and Newer does not accept
-// one that is too old.
-func TestCacheSource(t *testing.T) {
+// TestCacheNewer: Newer does not accept an answer that is too old, even if there
+// is none that is newer.
+func TestCacheNewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s := newTestCache(), &fakeService{value: "one"}
-		expect := func(want string, wantFrom Source) {
-			t.Helper()
-			if got, from, err := c.Ask(t.Context(), "key", s.ask); got != want || from != wantFrom || err != nil {
-				t.Errorf("got %q from %d, %v, want %q from %d", got, from, err, want, wantFrom)
-			}
-		}
 		newer := func(want string, wantErr error) {
 			t.Helper()
 			if got, err := c.Newer(t.Context(), "key", 10*time.Second, s.ask); got != want || !errors.Is(err, wantErr) {
 				t.Errorf("got %q, %v, want %q, %v", got, err, want, wantErr)
 			}
 		}
-		expect("one", Asked)
+		s.expect(t, c, "one", nil, 1)
 		s.value = "two"
 		time.Sleep(10*time.Second - 1)
-		expect("one", Fresh)
+		s.expect(t, c, "one", nil, 0)
 		newer("one", nil)
 		time.Sleep(time.Nanosecond)
-		expect("one", Fresh)
+		s.expect(t, c, "one", nil, 0)
 		newer("two", nil)
-		expect("two", Fresh)
+		s.expect(t, c, "two", nil, 0)
 		s.err = away{time.Second, true}
 		time.Sleep(10 * time.Second)
 		newer("", s.err)
-		expect("two", Fresh)
+		s.expect(t, c, "two", nil, 0)
 		time.Sleep(20 * time.Second)
-		expect("two", Stale)
+		s.expect(t, c, "two", nil, 1) // in vain
+	})
+}
+
+// TestCachePeek: what was learnt without a question is fresh for its time, and is
+// found after that too.
+func TestCachePeek(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestCache()
+		if _, ok := c.Peek("key"); ok {
+			t.Error("an empty cache has an answer")
+		}
+		c.Set("key", "yes")
+		for _, step := range []struct {
+			after time.Duration
+			fresh bool
+		}{{30*time.Second - 1, true}, {1, false}, {time.Hour, false}} {
+			time.Sleep(step.after)
+			if a, ok := c.Peek("key"); !ok || a.Value != "yes" || a.IsFresh() != step.fresh {
+				t.Errorf("%v later: got %+v, known %v, want yes, fresh %v", step.after, a, ok, step.fresh)
+			}
+		}
 	})
 }

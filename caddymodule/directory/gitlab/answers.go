@@ -72,8 +72,8 @@ func judge(err error, cacheFor time.Duration) (memo.Verdict, time.Duration) {
 	default:
 		return memo.Refused, cacheFor
 	}
-	if trouble.RetryAfter > 0 {
-		wait = min(trouble.RetryAfter, maxPause)
+	if trouble.Wait > 0 {
+		wait = min(trouble.Wait, maxPause)
 	}
 	if trouble.Away {
 		return memo.AllFailed, wait

@@ -18,7 +18,7 @@ import (
 func TestJudge(t *testing.T) {
 	const cacheFor = 30 * time.Second
 	away := func(retryAfter time.Duration) error {
-		return fmt.Errorf("wrapped: %w", &gitlabapi.Trouble{What: "it", Away: true, RetryAfter: retryAfter, Err: errors.New("its rate limit is reached")})
+		return fmt.Errorf("wrapped: %w", &gitlabapi.Trouble{What: "it", Away: true, Wait: retryAfter, Err: errors.New("its rate limit is reached")})
 	}
 	for _, row := range []struct {
 		err         error

@@ -85,7 +85,7 @@ func (b *budget) check(login directory.Login) error {
 		full(deployStrangers, func(s *deployShown) bool { return !s.friendly })
 	}
 	if wait > 0 {
-		return &gitlabapi.Trouble{What: "a deploy token", RetryAfter: wait, Err: errors.New("too many unknown deploy tokens were tried")}
+		return &gitlabapi.Trouble{What: "a deploy token", Wait: wait, Err: errors.New("too many unknown deploy tokens were tried")}
 	}
 	return nil
 }

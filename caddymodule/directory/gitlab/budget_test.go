@@ -30,7 +30,7 @@ func TestBudgetTake(t *testing.T) {
 		for range n {
 			_, err := b.take(directory.Login{Subnet: subnet, Friendly: friendly})
 			if trouble := (*gitlabapi.Trouble)(nil); errors.As(err, &trouble) {
-				wait = trouble.RetryAfter
+				wait = trouble.Wait
 				if trouble.Away {
 					t.Error("GitLab would be left alone by all, want only this login refused")
 				}

@@ -1,0 +1,61 @@
+package memo
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestCacheBounds: neither values nor refusals exceed the size, and refusals do not
+// displace values.
+func TestCacheBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := newTestCache(), &fakeService{value: "yes"}
+		s.expect(t, c, "yes", nil, 1)
+		s.err = fs.ErrNotExist
+		for i := range 20 {
+			s.expectKey(t, c, fmt.Sprint("none", i), "", s.err, 1)
+		}
+		if n := c.refusals.Len(); n != 10 {
+			t.Errorf("%d refusals are remembered, want 10", n)
+		}
+		s.expect(t, c, "yes", nil, 0)
+		_, last := c.Peek("none19")
+		if _, first := c.Peek("none0"); !last || first {
+			t.Errorf("got first %v and last %v, want only the last", first, last)
+		}
+		s.err = fs.ErrInvalid // is not remembered
+		s.expectKey(t, c, "x", "", s.err, 1)
+		s.expectKey(t, c, "x", "", s.err, 1)
+	})
+}
+
+// TestCacheWeight: the values together are no heavier than permitted, whichever way
+// they were replaced, forgotten or displaced.
+func TestCacheWeight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Config[string]{Size: 3, Fresh: time.Hour, Stale: time.Hour, Weigh: func(s string) int { return len(s) }, MaxWeight: 100})
+		for i := range 50 {
+			c.Set(fmt.Sprint(i%7), strings.Repeat("x", 10*(i%6)))
+			sum := 0
+			for _, a := range c.values.Values() {
+				sum += len(a.Value)
+			}
+			if c.weight != sum || sum > 100 {
+				t.Fatalf("got weight %d of %d bytes, want the same and at most 100", c.weight, sum)
+			}
+		}
+		c.ForgetFunc(func(key string) bool { return key != "0" })
+		c.Forget("0")
+		if c.weight != 0 || c.values.Len() != 0 {
+			t.Errorf("got weight %d of %d values, want none", c.weight, c.values.Len())
+		}
+		c.Set("heavy", strings.Repeat("x", 101))
+		if _, ok := c.Peek("heavy"); ok || c.weight != 0 {
+			t.Error("a value is remembered that is too heavy")
+		}
+	})
+}
