@@ -184,7 +184,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("got no end after 20s, want this: " + what)
+			t.Fatalf("got nothing within 20s, want: %s", what)
 		}
 	}
 }

@@ -94,10 +94,10 @@ func TestHeadCountsAsUse(t *testing.T) {
 	}
 }
 
-// TestClaimIsNoUse checks that a tag of one upstream that names content of
+// TestClaimDoesNotCountAsUse checks that a tag of one upstream that names content of
 // another one does not keep that content from being evicted, and that a pull of
 // the content does.
-func TestClaimIsNoUse(t *testing.T) {
+func TestClaimDoesNotCountAsUse(t *testing.T) {
 	red, evil := registrytest.New(t), registrytest.New(t)
 	lines := []string{users("alice", "bob"), private("red", "alice"), private("blue", "bob"), hub(red), upstreamAt(blueUpstream, evil.URL())}
 	s := start(t, lines...)
