@@ -72,7 +72,7 @@ func (e Explanation) text(name string, severalSites bool) string {
 		verdict = "allowed"
 	}
 	line("%s: %s", verdict, e.Rule)
-	line("account:     %s", e.Account.text(cmp.Or(name, "nobody")))
+	line("account:     %s", e.Account.text(cmp.Or(name, "anonymous")))
 	line("group:       %s, %s", e.Group, cmp.Or(string(e.Visibility), "which does not exist"))
 	line("image:       %s at %s, %s", e.Repository, e.Upstream, e.Reference)
 	for _, limit := range e.Limits {
