@@ -11,8 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestCacheStatus: what groups have and what is under way, from the admin API
-// and by the command.
+// TestCacheStatus checks that the admin API and the command report what groups
+// have stored and which downloads are running.
 func TestCacheStatus(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 2000))
@@ -20,7 +20,7 @@ func TestCacheStatus(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), "group acme {\n owners alice\n quota 1MiB\n}\n", private("other", "alice"), hub(up), "admins alice")
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 	pull(t, s, "other", "alpine", "3.20", as("alice"))
-	s.get("/other/dependency_proxy/cache", method(http.MethodDelete), as("alice")) // has all groups measured
+	s.get("/other/dependency_proxy/cache", method(http.MethodDelete), as("alice")) // measures all groups
 	release := up.StallBlobs(1000)
 	defer release()
 	body := s.open(blobPath("acme", "alpine", slow), as("alice")).Body
@@ -29,13 +29,13 @@ func TestCacheStatus(t *testing.T) {
 	eventually(t, "the groups are measured and the fill is seen", func() bool {
 		a := s.ask("GET", adminCacheStatus, "").expect(t, http.StatusOK, "")
 		if err := json.Unmarshal(a.body, &all); err != nil || len(all.Caches) != 1 {
-			t.Fatalf("%v: %s", err, a.body)
+			t.Fatalf("got %s, error %v; want one cache", a.body, err)
 		}
 		return all.Caches[0].Groups["acme"].Blobs >= 3 && len(all.Caches[0].Fills) == 1 && all.Caches[0].Fills[0].Written >= 1000
 	})
 	c := all.Caches[0]
 	if f := c.Fills[0]; f.Digest != string(slow) || f.Size != 300_000 || f.Readers != 1 || f.Since.IsZero() || c.Groups["acme"].Quota != 1<<20 || c.Storage != "filesystem "+s.cache {
-		t.Errorf("%+v", c)
+		t.Errorf("got %+v, want the fill of %s with one reader, the quota and the storage", c, slow)
 	}
 	table := s.mustCommand("cache", "status")
 	for _, what := range []string{"acme", "1.0 MiB", "DOWNLOAD", string(slow), "293 KiB"} {
@@ -47,15 +47,15 @@ func TestCacheStatus(t *testing.T) {
 	s.ask("DELETE", adminCacheStatus, "").expect(t, http.StatusMethodNotAllowed, "")
 }
 
-// TestScrubCommand: it finds what the disk has damaged, and the next pull is
-// right.
+// TestScrubCommand checks that scrubbing finds and removes a blob that was
+// damaged on disk, so that the next pull is right.
 func TestScrubCommand(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 5000))
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"), hub(up))
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 	if out, err := s.command("cache", "scrub"); err != nil || !strings.Contains(out, "3 blobs") || !strings.Contains(out, "0 damaged") {
-		t.Errorf("%v: %s", err, out)
+		t.Errorf("got error %v and %s, want 3 blobs and none damaged", err, out)
 	}
 	file, err := os.OpenFile(s.blobFile(image.Layers[0]), os.O_RDWR, 0)
 	if err == nil {
@@ -67,15 +67,15 @@ func TestScrubCommand(t *testing.T) {
 	}
 	out, err := s.command("cache", "scrub", "--rate", "100MiB")
 	if err == nil || !strings.Contains(out, "1 damaged, 1 of them dropped") {
-		t.Errorf("%v: %s", err, out)
+		t.Errorf("got error %v and %s, want an error and one blob dropped", err, out)
 	}
 	if s.isStored(image.Layers[0]) {
-		t.Error("it is still there")
+		t.Error("the damaged blob is still stored")
 	}
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 	for _, rate := range []string{"x", "0", "-1"} {
 		if _, err := s.command("cache", "scrub", "--rate="+rate); err == nil {
-			t.Errorf("the rate %s is taken", rate)
+			t.Errorf("got no error for the rate %s, want one", rate)
 		}
 	}
 	s.ask("POST", adminCacheScrub, `{"rate":-1}`).expect(t, http.StatusBadRequest, "")

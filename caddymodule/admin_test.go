@@ -1,135 +1,18 @@
 package caddymodule
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
-
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-	"github.com/spf13/cobra"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// The paths of the admin API.
-const (
-	adminTokens      = "/dependency_proxy/tokens"
-	adminExplainPull = "/dependency_proxy/explain"
-	adminCacheStatus = "/dependency_proxy/cache"
-	adminCacheScrub  = "/dependency_proxy/cache/scrub"
-)
-
-// startWithAdmin is start with an admin endpoint.
-func startWithAdmin(t testing.TB, lines ...string) *site {
-	t.Helper()
-	s := newSite(t)
-	s.openAdmin()
-	s.load(lines...)
-	return s
-}
-
-// openAdmin makes the site's Caddy have an admin endpoint.
-func (s *site) openAdmin() {
-	s.t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	_ = free.Close()
-	s.admin = free.Addr().String()
-}
-
-// ask sends a request to the admin endpoint.
-func (s *site) ask(method, path, body string, changes ...with) answer {
-	s.t.Helper()
-	for tries := 0; ; tries++ {
-		request, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+s.admin+path, strings.NewReader(body))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if body != "" {
-			request.Header.Set("Content-Type", "application/json")
-		}
-		for _, change := range changes {
-			change(request)
-		}
-		response, err := client.Do(request)
-		if err == nil {
-			return s.finish(response)
-		}
-		if tries == 5 || !closing(err) {
-			s.t.Fatal(err)
-		}
-	}
-}
-
-// closing tells of a connection that the admin endpoint of the configuration
-// before has taken with it: after a reload it shares the port for a moment.
-func closing(err error) bool {
-	return err != nil && (strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer"))
-}
-
-// command carries out `caddy dependency-proxy` in this process, and returns what
-// it writes to the standard output and then to the standard error.
-func (s *site) command(args ...string) (string, error) {
-	s.t.Helper()
-	stdout, stderr, err := s.commandParts(args...)
-	return stdout + stderr, err
-}
-
-func (s *site) commandParts(args ...string) (stdout, stderr string, err error) {
-	s.t.Helper()
-	registered := caddycmd.Commands()["dependency-proxy"]
-	for tries := 0; ; tries++ {
-		root := &cobra.Command{Use: registered.Name}
-		registered.CobraFunc(root)
-		var out, errs bytes.Buffer
-		root.SetOut(&out)
-		root.SetErr(&errs)
-		root.SetArgs(append(args, "--address", s.admin))
-		err = root.ExecuteContext(s.t.Context())
-		if tries == 5 || !closing(err) {
-			return out.String(), errs.String(), err
-		}
-	}
-}
-
-func (s *site) mustCommand(args ...string) string {
-	s.t.Helper()
-	out, err := s.command(args...)
-	if err != nil {
-		s.t.Fatalf("%v: %v: %s", args, err, out)
-	}
-	return out
-}
-
-// create makes an access token by the command and returns it with its id. No
-// log may hold it.
-func (s *site) create(args ...string) (secret, id string) {
-	s.t.Helper()
-	stdout, stderr, err := s.commandParts(append([]string{"token", "create"}, args...)...)
-	secret = strings.TrimSuffix(stdout, "\n")
-	id, _ = accesstoken.Parse(secret)
-	if err != nil || id == "" || !strings.Contains(stderr, id) {
-		s.t.Fatalf("%v: %v: %q, %q", args, err, stdout, stderr)
-	}
-	s.secret(secret, secret[len(accesstoken.Prefix):])
-	return secret, id
-}
-
-// adminMessage is the error that the admin endpoint tells.
-func (a answer) adminMessage() string {
-	var body struct{ Error string }
-	_ = json.Unmarshal(a.body, &body)
-	return body.Error
-}
-
-// TestAdminErrors: what is wrong with a request is said, and changes nothing.
+// TestAdminErrors checks that the answer to a bad request says what is wrong
+// with it, and that the request changes nothing.
 func TestAdminErrors(t *testing.T) {
 	s := startWithAdmin(t, users("alice", "bob"), private("acme", "alice"), "blocked bob")
 	noJSON := header("Content-Type", "application/x-www-form-urlencoded")
@@ -174,17 +57,17 @@ func TestAdminErrors(t *testing.T) {
 		"wrong host":        {s.ask("POST", adminTokens, order, host("evil.example")), 403, "host"},
 	} {
 		if row.a.StatusCode != row.status || !strings.Contains(row.a.adminMessage(), row.text) {
-			t.Errorf("%s: %d %s instead of %d and %q", name, row.a.StatusCode, row.a.body, row.status, row.text)
+			t.Errorf("%s: got %d %s, want %d and %q", name, row.a.StatusCode, row.a.body, row.status, row.text)
 		}
 	}
 	list := s.ask("GET", adminTokens, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store")
 	if string(list.body) != `{"tokens":[]}`+"\n" {
-		t.Errorf("after all that there is %s", list.body)
+		t.Errorf("got the list %s after bad requests, want no tokens", list.body)
 	}
 }
 
-// TestAdminTokens: the answers are what scripts read, with a secret in the first
-// one alone.
+// TestAdminTokens checks that scripts can create, list and revoke access
+// tokens, and that only the answer to the creation contains the secret.
 func TestAdminTokens(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"), private("two"))
 	var made []admin.CreatedToken
@@ -198,41 +81,42 @@ func TestAdminTokens(t *testing.T) {
 		a := s.ask("POST", adminTokens, order)
 		err := json.Unmarshal(a.body, &m)
 		if id, _ := accesstoken.Parse(m.Secret); err != nil || a.StatusCode != http.StatusCreated || id != m.ID {
-			t.Fatalf("%s: %d %s, %v", order, a.StatusCode, a.body, err)
+			t.Fatalf("%s: got %d %s, error %v; want 201 with a token", order, a.StatusCode, a.body, err)
 		}
-		s.secret(m.Secret)
+		s.addSecrets(m.Secret)
 		made = append(made, m)
 	}
 	for i, want := range []string{"deploy [acme]  [pull]", "group [two] maintainer [pull manage]", "group [two] member [pull]", "personal [acme]  [pull manage]"} {
 		if got := fmt.Sprint(made[i].Kind, " ", made[i].Groups, " ", made[i].Role, " ", made[i].Scopes); got != want {
-			t.Errorf("%s instead of %s", got, want)
+			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 	if life := made[0].Expires.Sub(made[0].Created); life.Hours() != 12 {
-		t.Errorf("lives %s", life)
+		t.Errorf("got a lifetime of %s, want 12h", life)
 	}
 	if life := made[1].Expires.Sub(made[1].Created); life != documentedTokenLife {
-		t.Errorf("lives %s", life)
+		t.Errorf("got a lifetime of %s, want %s", life, documentedTokenLife)
 	}
 	for query, want := range map[string]int{"": 4, "?group=two": 2, "?account=alice": 1, "?group=acme": 2, "?account=bob": 0, "?site=": 4, "?site=x": 0} {
 		a := s.ask("GET", adminTokens+query, "")
 		var list admin.TokenList
 		if err := json.Unmarshal(a.body, &list); err != nil || len(list.Tokens) != want || strings.Contains(string(a.body), accesstoken.Prefix) || strings.Contains(string(a.body), "sha256") {
-			t.Errorf("%s: %d tokens, %v: %s", query, len(list.Tokens), err, a.body)
+			t.Errorf("%s: got %d tokens, error %v, in %s; want %d and no secrets", query, len(list.Tokens), err, a.body, want)
 		}
 	}
 	for range 2 {
 		a := s.ask("DELETE", adminTokens+"/"+made[0].ID, "")
 		if a.StatusCode != http.StatusOK || !strings.Contains(string(a.body), `"revoked_by":"admin API"`) {
-			t.Errorf("%d %s", a.StatusCode, a.body)
+			t.Errorf("got %d %s, want 200 and who has revoked the token", a.StatusCode, a.body)
 		}
 	}
 	s.get("/v2/", basic("", made[0].Secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.get("/v2/", basic("", made[3].Secret)).expect(t, http.StatusOK, "")
 }
 
-// TestCommands: what they print, where, and how they end.
-func TestCommands(t *testing.T) {
+// TestTokenCommands checks that each command prints the expected output or
+// fails with the expected error.
+func TestTokenCommands(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
 	for want, args := range map[string][]string{
 		"--account NAME":               {"token", "create"},
@@ -248,24 +132,24 @@ func TestCommands(t *testing.T) {
 	} {
 		out, err := s.command(args...)
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v: %v, %s", args, err, out)
+			t.Errorf("%v: got error %v and %s, want %q", args, err, out, want)
 		}
 	}
-	stdout, stderr, err := s.commandParts("token", "create", "--account", "alice", "--scope", "manage", "--json")
+	stdout, stderr, err := s.commandOutputs("token", "create", "--account", "alice", "--scope", "manage", "--json")
 	var made admin.CreatedToken
 	if err != nil || stderr != "" || json.Unmarshal([]byte(stdout), &made) != nil || !made.MayManage() || made.Owner.Name != "alice" {
-		t.Errorf("%s, %s, %v", stdout, stderr, err)
+		t.Errorf("got %s, %s, error %v; want JSON of a token of alice and nothing else", stdout, stderr, err)
 	}
-	s.secret(made.Secret)
-	stdout, stderr, err = s.commandParts("token", "revoke", made.Secret) // the token itself
+	s.addSecrets(made.Secret)
+	stdout, stderr, err = s.commandOutputs("token", "revoke", made.Secret) // the token itself
 	if err != nil || stdout != "" || !strings.Contains(stderr, made.ID) || strings.Contains(stderr, made.Secret) {
-		t.Errorf("%s, %s, %v", stdout, stderr, err)
+		t.Errorf("got %s, %s, error %v; want the ID on the standard error", stdout, stderr, err)
 	}
 	s.get("/v2/", basic("", made.Secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	_, id := s.create("--group", "acme", "--role", "maintainer", "--name", "robot")
+	_, id := s.createToken("--group", "acme", "--role", "maintainer", "--name", "robot")
 	var list admin.TokenList
 	if out := s.mustCommand("token", "list", "--json"); json.Unmarshal([]byte(out), &list) != nil || len(list.Tokens) != 2 {
-		t.Errorf("%s", out)
+		t.Errorf("got %s, want JSON of 2 tokens", out)
 	}
 	out := s.mustCommand("token", "list", "--group", "acme")
 	for _, what := range []string{"ID", id, "group", "maintainer of acme", "robot", "never", "valid"} {
@@ -274,12 +158,39 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	if lines := strings.Count(out, "\n"); lines != 2 {
-		t.Errorf("%d lines: %s", lines, out)
+		t.Errorf("got %d lines, want 2: %s", lines, out)
 	}
 	address := s.admin
 	s.admin = "127.0.0.1:1"
 	if out, err := s.command("token", "list"); err == nil {
-		t.Errorf("nobody answers, and yet: %s", out)
+		t.Errorf("got %s without an admin endpoint, want an error", out)
 	}
 	s.admin = address
+}
+
+// TestAdminRejectsEmptyParameters checks that an empty parameter or flag, as a
+// script sends if its variable is not set, is an error and does not select
+// everything.
+func TestAdminRejectsEmptyParameters(t *testing.T) {
+	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
+	for _, query := range []string{"?account=", "?group=", "?account=alice&group="} {
+		if a := s.ask(http.MethodGet, adminTokens+query, ""); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.adminMessage(), "is empty") {
+			t.Errorf("%s: got %d %s, want 400", query, a.StatusCode, a.body)
+		}
+	}
+	if a := s.ask(http.MethodPost, adminTokens, `{"kind":"personal","account":"alice","groups":[]}`); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.adminMessage(), "list of groups is empty") {
+		t.Errorf("a token limited to no group: got %d %s, want 400", a.StatusCode, a.body)
+	}
+	for _, args := range [][]string{
+		{"token", "create", "--account", "alice", "--group", ""}, {"token", "create", "--account", "", "--group", "acme"},
+		{"token", "create", "--group", "acme", "--role", ""}, {"token", "create", "--group", "acme", "--lifetime", ""}, {"token", "create", "--group", "acme", "--scope", ""},
+		{"token", "list", "--account", ""}, {"token", "list", "--group", ""},
+	} {
+		if out, err := s.command(args...); err == nil || !strings.Contains(err.Error()+out, "is empty") {
+			t.Errorf("%q: got %v %s, want an error", args, err, out)
+		}
+	}
+	if list := s.mustCommand("token", "list"); strings.Count(list, "\n") != 1 {
+		t.Errorf("got the tokens %s, want none", list)
+	}
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// audited returns the audit lines that have come since the last call, as level,
-// event, account, directory, group and reason.
-func (s *site) audited(seen *int) (lines []string) {
+// auditLines returns the audit lines since the last call as level, event,
+// account, directory, group and reason. It checks the other fields.
+func (s *site) auditLines(seen *int) (lines []string) {
 	s.t.Helper()
 	all := strings.Split(strings.TrimSpace(s.logs()), "\n")
 	for _, text := range all[*seen:] {
@@ -33,12 +33,12 @@ func (s *site) audited(seen *int) (lines []string) {
 		_ = json.Unmarshal([]byte(text), &fields)
 		for _, name := range []string{"ts", "level", "logger", "msg", "event", "account", "directory", "access_token", "client_ip", "group", "reason"} {
 			if _, ok := fields[name].(string); !ok && name != "ts" {
-				s.t.Errorf("%s is %v in %s", name, fields[name], text)
+				s.t.Errorf("got %v for %s, want a string in %s", fields[name], name, text)
 			}
 			delete(fields, name)
 		}
 		if len(fields) > 0 || line.Msg != line.Event || line.ClientIP != "127.0.0.1" {
-			s.t.Errorf("audit line: %s", text)
+			s.t.Errorf("got the audit line %s, want msg like event, client_ip 127.0.0.1 and no other fields", text)
 		}
 		lines = append(lines, strings.Join([]string{line.Level, line.Event, line.Account, line.Directory, line.Group, line.Reason}, "|"))
 	}
@@ -46,21 +46,23 @@ func (s *site) audited(seen *int) (lines []string) {
 	return lines
 }
 
-// TestAudit: a line for each login and each refusal, with the same fields, and
-// without secrets.
-func TestAudit(t *testing.T) {
+// TestAuditLog checks that each login and each refusal is logged once, with the
+// same fields and without secrets.
+func TestAuditLog(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
 	lines := []string{users("alice", "bob"), private("acme", "alice"), hub(up), visible("open", directory.Public), "token {\n refresh_tokens on\n}"}
 	s := start(t, append(lines, "blocked bob")...)
 	pasted := "glpat-Zx81kPq27RtmVb3sN4yd"
-	s.secret(pasted, "swapped-by-mistake")
+	s.addSecrets(pasted, "swapped-by-mistake")
 	token := s.token("alice")
 	offline := s.get(auth+"&offline_token=1", as("alice")).tokens().RefreshToken
 	seen := 0
-	s.audited(&seen)
-	login := func(name, password string) with { return func(r *http.Request) { r.SetBasicAuth(name, password) } }
-	grant := func(token string) with {
+	s.auditLines(&seen)
+	login := func(name, password string) requestOption {
+		return func(r *http.Request) { r.SetBasicAuth(name, password) }
+	}
+	grant := func(token string) requestOption {
 		return form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}})
 	}
 	path := manifestPath("acme", "alpine", "3.20")
@@ -92,18 +94,19 @@ func TestAudit(t *testing.T) {
 		if row.want != "" {
 			want = []string{row.want}
 		}
-		if got := s.audited(&seen); !slices.Equal(got, want) {
-			t.Errorf("%s: %q instead of %q", name, got, want)
+		if got := s.auditLines(&seen); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
-	// The name in a genuine token is known, also when its account is no more.
+	// The name in a valid token is logged even if its account no longer
+	// exists.
 	s.load(append(lines, "blocked alice")...)
 	s.get(path, bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	s.load(append(lines, "private_groups off")...)
 	s.get(path, bearer(token)).expect(t, http.StatusForbidden, "DENIED")
 	s.get(path, bearer(s.get(auth).tokens().Token)).expect(t, http.StatusForbidden, "DENIED")
 	want := []string{"warn|token refused|alice|static|acme|the account is blocked", "warn|denied|alice|static|acme|private groups are off", "warn|denied|||acme|anonymous"}
-	if got := s.audited(&seen); !slices.Equal(got, want) {
-		t.Errorf("after reloads: %q instead of %q", got, want)
+	if got := s.auditLines(&seen); !slices.Equal(got, want) {
+		t.Errorf("after reloads: got %q, want %q", got, want)
 	}
 }

@@ -9,17 +9,16 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
 
 var update = flag.Bool("update", false, "write what is read from the Caddyfiles into the golden files")
 
-// TestCaddyfile holds each subdirective and each error: a golden file is the
-// directive, a line of dashes, and the handler's JSON or the error.
+// TestCaddyfile checks that each directive of the golden files becomes the JSON
+// or the error that the same file contains after a line of dashes.
 func TestCaddyfile(t *testing.T) {
 	names, err := filepath.Glob("testdata/caddyfile/*.caddyfiletest")
 	if err != nil || len(names) < 40 {
-		t.Fatalf("golden files: %d, %v", len(names), err)
+		t.Fatalf("got %d golden files, error %v; want at least 40", len(names), err)
 	}
 	for _, name := range names {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".caddyfiletest"), func(t *testing.T) {
@@ -42,13 +41,13 @@ func TestCaddyfile(t *testing.T) {
 				t.Errorf("got:\n%s\nwant:\n%s", got, want)
 			}
 			if isError := strings.Contains(got, "at Caddyfile:"); isError != strings.HasPrefix(filepath.Base(name), "error_") {
-				t.Errorf("the file's name does not say what it holds: %s", got)
+				t.Errorf("got %s, want an error if and only if the file's name begins with error_", got)
 			}
 		})
 	}
 }
 
-// adapt returns the handler's JSON, or the error's text.
+// adapt returns the JSON of the handler, or the text of the error.
 func adapt(directive string) string {
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(":80 {\n"+directive+"}\n"), nil)
 	if err != nil {
@@ -76,17 +75,4 @@ func adapt(directive string) string {
 		return err.Error()
 	}
 	return strings.TrimSpace(out.String())
-}
-
-// TestNullInJSON: a null in a list is an error, not the end of the process.
-func TestNullInJSON(t *testing.T) {
-	for name, h := range map[string]*Handler{
-		"group":          {Groups: []*Group{nil}},
-		"upstream":       {Upstreams: []*Upstream{nil}},
-		"group upstream": {Groups: []*Group{{Path: "acme", Upstreams: []*GroupUpstream{nil}}}},
-	} {
-		if err := h.check(); err == nil || !strings.Contains(err.Error(), "is null") {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
 }

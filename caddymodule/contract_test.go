@@ -11,8 +11,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestContract goes through what the HTTP contract says of each resource.
-func TestContract(t *testing.T) {
+// TestPullResponse checks that the responses to manifests and blobs have the
+// headers of the HTTP contract, from a cold and from a warm cache.
+func TestPullResponse(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 100_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
@@ -36,7 +37,7 @@ func TestContract(t *testing.T) {
 		warm := s.get(row.path, bearer(token)).content(t, row.body)
 		head := s.head(row.path, bearer(token)).expect(t, http.StatusOK, "")
 		warm.has(t, "Cache-Status", "dependency-proxy; hit")
-		if row.path != ours("manifests/"+string(image.Manifest)) { // the tag has brought that one
+		if row.path != ours("manifests/"+string(image.Manifest)) { // the request by tag has fetched it
 			cold.has(t, "Cache-Status", "dependency-proxy; fwd=miss")
 		}
 		for _, a := range []answer{cold, warm, head} {
@@ -52,33 +53,9 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// sameHeaders checks that HEAD says what GET says.
-func sameHeaders(t testing.TB, get, head answer) {
-	t.Helper()
-	if len(head.body) > 0 {
-		t.Errorf("HEAD %s has a body", head.Request.URL)
-	}
-	if get.StatusCode != head.StatusCode {
-		t.Errorf("%s: GET is %d, HEAD %d", get.Request.URL, get.StatusCode, head.StatusCode)
-	}
-	for name := range merged(get.Header, head.Header) {
-		if g, h := get.Header.Get(name), head.Header.Get(name); name != "Date" && g != h {
-			t.Errorf("%s: GET has %s %q, HEAD %q", get.Request.URL, name, g, h)
-		}
-	}
-}
-
-func merged(a, b http.Header) http.Header {
-	c := a.Clone()
-	for name := range b {
-		c[name] = b[name]
-	}
-	return c
-}
-
-// TestUpstreamHeaders: of upstream's headers none is relayed but those that
-// the contract names.
-func TestUpstreamHeaders(t *testing.T) {
+// TestUpstreamHeadersAreNotRelayed checks that only those headers of upstream
+// reach the client that the contract names.
+func TestUpstreamHeadersAreNotRelayed(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 	up.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
@@ -101,16 +78,16 @@ func TestUpstreamHeaders(t *testing.T) {
 		a := s.get(path, as("alice")).expect(t, http.StatusOK, "")
 		for name, values := range a.Header {
 			if !strings.Contains(" "+known+" ", " "+name+" ") || strings.Contains(strings.Join(values, " "), "evil") {
-				t.Errorf("%s: %s: %q", path, name, values)
+				t.Errorf("%s: got %s %q, want only headers of the contract", path, name, values)
 			}
 		}
 		a.has(t, "Cache-Control", "no-transform")
 	}
 }
 
-// TestPing: /v2/ is where clients ask whether this is a registry and whether a
-// login is good.
-func TestPing(t *testing.T) {
+// TestAPIVersionCheck checks that /v2/ tells clients that this is a registry
+// and whether their login is valid.
+func TestAPIVersionCheck(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
 	challenge := `Bearer realm="` + s.url + `/jwt/auth",service="dependency_proxy"`
 	for _, path := range []string{"/v2/", "/v2", "/v2/?ns=docker.io&x=%zz;y"} {
@@ -126,9 +103,9 @@ func TestPing(t *testing.T) {
 	}
 }
 
-// TestChallenge: each 401 below /v2/ says all that a client needs, since many
-// do not ask /v2/ first.
-func TestChallenge(t *testing.T) {
+// TestRegistryChallenge checks that each 401 below /v2/ contains everything
+// that a client needs to log in, as many clients do not request /v2/ first.
+func TestRegistryChallenge(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
 	base := `Bearer realm="` + s.url + `/jwt/auth",service="dependency_proxy"`
 	scope := `,scope="repository:acme/platform/dependency_proxy/containers/library/alpine:pull"`
@@ -151,8 +128,9 @@ func TestChallenge(t *testing.T) {
 	}
 }
 
-// TestNextHandler: the site can serve what it likes beside the registry.
-func TestNextHandler(t *testing.T) {
+// TestOtherPathsReachNextHandler checks that paths outside the registry are
+// left to the site.
+func TestOtherPathsReachNextHandler(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
 	for _, path := range []string{
 		"/", "/index.html", "/v1/", "/v22/", "/V2/", "/v2x", "//v2/", "/jwt", "/jwt/", "/jwt/auth/", "/jwt/keys/", "/jwt/authx",
@@ -166,9 +144,10 @@ func TestNextHandler(t *testing.T) {
 	}
 }
 
-// TestPush: what would change a registry is refused, whoever asks and however
-// the path is made, so that a client does not look for a login that helps.
-func TestPush(t *testing.T) {
+// TestPushIsRefused checks that requests that would change a registry are
+// refused with 405 and no challenge, whoever sends them and whatever their
+// path.
+func TestPushIsRefused(t *testing.T) {
 	up := registrytest.New(t)
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
 	image := "/v2/acme/dependency_proxy/containers/alpine"
@@ -180,7 +159,7 @@ func TestPush(t *testing.T) {
 		image + "/tags/list": "POST", "/v2/UPPER/dependency_proxy/containers/x/manifests/y": "PUT",
 	} {
 		for verb := range strings.FieldsSeq(methods) {
-			for _, who := range []with{as("alice"), func(*http.Request) {}} {
+			for _, who := range []requestOption{as("alice"), func(*http.Request) {}} {
 				a := s.get(path, method(verb), who).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED")
 				a.has(t, "Allow", "GET, HEAD").has(t, "WWW-Authenticate", "").has(t, "Docker-Distribution-Api-Version", "registry/2.0")
 			}
@@ -190,13 +169,13 @@ func TestPush(t *testing.T) {
 		s.get(path, method(http.MethodPut)).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").has(t, "Allow", allow)
 	}
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("upstream was asked: %+v", counts)
+		t.Errorf("got requests %+v to upstream, want none", counts)
 	}
 }
 
-// TestUnknown: what upstream does not have is 404 with the code for what was
-// asked, and so is what this registry does not have by itself.
-func TestUnknown(t *testing.T) {
+// TestNotFound checks that what upstream does not have, or this registry
+// itself, is answered with 404 and the code for its kind.
+func TestNotFound(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 1000))
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
@@ -219,15 +198,9 @@ func TestUnknown(t *testing.T) {
 		get.has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-transform").has(t, "WWW-Authenticate", "")
 		sameStatus(t, get, s.head(path, as("alice")))
 	}
-	// The GET that decides tells what is missing, and so do later HEADs that are believed.
+	// Both the GET that decides and later trusted HEADs tell what is
+	// missing.
 	for range 2 {
 		s.get(base+"none/manifests/latest", as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
-	}
-}
-
-func sameStatus(t *testing.T, get, head answer) {
-	t.Helper()
-	if head.StatusCode != get.StatusCode || len(head.body) != 0 {
-		t.Errorf("%s: GET is %d, HEAD %d with %d bytes", get.Request.URL, get.StatusCode, head.StatusCode, len(head.body))
 	}
 }

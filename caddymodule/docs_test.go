@@ -33,12 +33,12 @@ func documentation(t *testing.T) map[string]string {
 // shortened replaces what examples leave out.
 var shortened = strings.NewReplacer(
 	"$2a$14$...", "$2a$12$GdZKEFjGSS9j/oSlUJlJTOcpy7uak84CdUCLnzP6lEpi/bHWBv45W",
-	"provider example { ... }", "provider scribbler on", // a provider of the tests
+	"provider example { ... }", "provider scribbler on", // a provider for tests
 	"hash scrypt", "hash bcrypt", // which Caddy does not include
 )
 
-// TestDocumentationExamplesAreValid adapts every Caddyfile that the documentation
-// shows.
+// TestDocumentationExamplesAreValid checks that each Caddyfile that the
+// documentation shows can be adapted.
 func TestDocumentationExamplesAreValid(t *testing.T) {
 	pages := documentation(t)
 	examples := make(map[string]int)
@@ -46,7 +46,7 @@ func TestDocumentationExamplesAreValid(t *testing.T) {
 		for _, example := range caddyfilesIn(pages[name]) {
 			examples[filepath.Base(name)]++
 			if err := adaptExample(example); err != "" {
-				t.Errorf("%s: %s\n%s", name, err, example)
+				t.Errorf("%s: got error %s, want none\n%s", name, err, example)
 			}
 		}
 	}
@@ -89,7 +89,7 @@ var (
 func caddyfilesIn(text string) (found []string) {
 	for _, block := range codeBlock.FindAllString(text, -1) {
 		var example strings.Builder
-		depth, empty := 0, true // but for comments
+		depth, empty := 0, true // except for comments
 		end := func() {
 			if !empty {
 				found = append(found, example.String())
@@ -119,8 +119,9 @@ func caddyfilesIn(text string) (found []string) {
 	return found
 }
 
-// TestConfigurationPageHasEveryLine compares docs/configuration.md with the
-// lines that each block of the directive accepts, which an unknown line lists.
+// TestConfigurationPageHasEveryLine checks that docs/configuration.md has each
+// line that a block of the directive accepts. The error about an unknown line
+// lists them.
 func TestConfigurationPageHasEveryLine(t *testing.T) {
 	accepted := regexp.MustCompile(`write one of (.*), at Caddyfile`)
 	page := documentation(t)["../docs/configuration.md"]
@@ -139,7 +140,7 @@ func TestConfigurationPageHasEveryLine(t *testing.T) {
 	} {
 		found := accepted.FindStringSubmatch(adaptError(":80 {\ndependency_proxy {\n" + lines + "\n}\n}\n"))
 		if found == nil {
-			t.Errorf("%s: the error about an unknown line does not list the known ones", block)
+			t.Errorf("%s: got no list of lines in the error about an unknown line, want one", block)
 			continue
 		}
 		_, section, ok := strings.Cut(page, "\n"+block+"\n")
@@ -179,8 +180,8 @@ func anchors(page string) []string {
 	return all
 }
 
-// TestDocumentationLinksLeadSomewhere follows the links between the pages, with
-// their anchors, and to other files of the repository.
+// TestDocumentationLinksLeadSomewhere checks that the links between the pages,
+// with their anchors, and to other files of the repository have a target.
 func TestDocumentationLinksLeadSomewhere(t *testing.T) {
 	pages := documentation(t)
 	for name, text := range pages {

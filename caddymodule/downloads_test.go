@@ -13,9 +13,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestTooManyDownloads: a group that has all its downloads under way is told when
-// to come back. What another group wants comes as ever, and so does what is stored.
-func TestTooManyDownloads(t *testing.T) {
+// TestDownloadsPerGroupLimit checks that a group at its limit of downloads gets
+// 503 with Retry-After, and that other groups and stored content are not
+// affected.
+func TestDownloadsPerGroupLimit(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 50_000))
 	var slow []digest.Digest
@@ -31,31 +32,31 @@ func TestTooManyDownloads(t *testing.T) {
 	for i := range 2 {
 		response := s.open(blobPath("red", "alpine", slow[i]), as("alice"))
 		if response.StatusCode != http.StatusOK {
-			t.Fatalf("download %d: %d", i, response.StatusCode)
+			t.Fatalf("download %d: got %d, want 200", i, response.StatusCode)
 		}
-		_ = response.Body.Close() // a download that its client has left counts on
+		_ = response.Body.Close() // a download without a client still counts
 	}
 	for range 3 {
 		a := s.get(blobPath("red", "alpine", slow[2]), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 		a.has(t, "Retry-After", "10")
 		if _, message := a.problem(); !strings.Contains(message, "too many downloads from docker.io") {
-			t.Errorf("the client is told %q", message)
+			t.Errorf("got the message %q, want \"too many downloads\" in it", message)
 		}
 	}
 	begin := time.Now()
 	pull(t, s, "blue", "alpine", "3.21", as("bob"))
 	if took := time.Since(begin); took > 20*time.Second {
-		t.Errorf("the other group's pull took %v", took)
+		t.Errorf("the pull of the other group took %v, want at most 20s", took)
 	}
 	s.awaitStored(string(small.Layers[0]))
-	// A subgroup that the configuration declares counts for itself.
+	// A declared subgroup is counted separately.
 	if response := s.open(blobPath("red/own", "alpine", slow[3]), as("alice")); response.StatusCode != http.StatusOK {
-		t.Errorf("a declared subgroup: %d", response.StatusCode)
+		t.Errorf("a declared subgroup: got %d, want 200", response.StatusCode)
 	}
 	up.Reset()
 	s.get(blobPath("blue", "alpine", image.Layers[0]), as("bob")).expect(t, http.StatusOK, "")
 	if n := strings.Count(s.logs(), "too many downloads are under way; rejecting pulls"); n != 1 {
-		t.Errorf("the log says so %d times, want 1", n)
+		t.Errorf("got %d log lines about too many downloads, want 1", n)
 	}
 	release()
 	eventually(t, "the group may download again", func() bool {
@@ -65,8 +66,9 @@ func TestTooManyDownloads(t *testing.T) {
 	})
 }
 
-// TestHeadsCountAsDownloads where it takes a download to tell the size.
-func TestHeadsCountAsDownloads(t *testing.T) {
+// TestHeadCountsAsDownload checks that a HEAD counts as a download if the size
+// of the blob has to be learned by a download.
+func TestHeadCountsAsDownload(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithoutLength())
 	var blobs []digest.Digest
 	for i := range 3 {
@@ -79,7 +81,7 @@ func TestHeadsCountAsDownloads(t *testing.T) {
 	for _, d := range blobs[:2] {
 		all.Go(func() { s.head(blobPath("red", "alpine", d), as("alice")).expect(t, http.StatusOK, "") })
 	}
-	// For each of them a HEAD, a GET that is not read, and the download.
+	// Two GETs for each: one that is not read, and the download.
 	eventually(t, "both are being downloaded", func() bool { return up.Counts().BlobGet == 4 })
 	s.head(blobPath("red", "alpine", blobs[2]), as("alice")).expect(t, http.StatusServiceUnavailable, "").has(t, "Retry-After", "10")
 	release()
@@ -87,9 +89,9 @@ func TestHeadsCountAsDownloads(t *testing.T) {
 	s.head(blobPath("red", "alpine", blobs[2]), as("alice")).expect(t, http.StatusOK, "").has(t, "Content-Length", "200000")
 }
 
-// TestDownloadsAreReloaded: limits that change count what is under way already, and
-// a configuration that is wrong changes none.
-func TestDownloadsAreReloaded(t *testing.T) {
+// TestDownloadLimitsReload checks that changed limits apply to downloads that
+// are already running, and that an invalid configuration changes no limit.
+func TestDownloadLimitsReload(t *testing.T) {
 	up := registrytest.New(t)
 	var slow []digest.Digest
 	for i := range 5 {
@@ -104,7 +106,7 @@ func TestDownloadsAreReloaded(t *testing.T) {
 		response := s.open(blobPath("red", "alpine", slow[i]), as("alice"))
 		_ = response.Body.Close()
 		if response.StatusCode != status {
-			t.Errorf("download %d: %d, want %d", i, response.StatusCode, status)
+			t.Errorf("download %d: got %d, want %d", i, response.StatusCode, status)
 		}
 	}
 	if err := load("max_per_group 2"); err != nil {
@@ -116,7 +118,7 @@ func TestDownloadsAreReloaded(t *testing.T) {
 	ask(1, http.StatusOK)
 	ask(2, http.StatusServiceUnavailable)
 	if err := load("max 2\n max_per_group 3"); err == nil {
-		t.Error("a group may have more than all")
+		t.Error("got no error for a group with more downloads than the upstream, want one")
 	}
 	ask(2, http.StatusServiceUnavailable)
 	if err := load("max_per_group 3"); err != nil {
@@ -128,7 +130,7 @@ func TestDownloadsAreReloaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask(3, http.StatusServiceUnavailable)
-	ask(0, http.StatusOK) // who follows one starts none
+	ask(0, http.StatusOK) // follows a running download
 	release()
 	eventually(t, "there is room again", func() bool {
 		response := s.open(blobPath("red", "alpine", slow[4]), as("alice"))
@@ -137,9 +139,10 @@ func TestDownloadsAreReloaded(t *testing.T) {
 	})
 }
 
-// TestClaimedSize: what an upstream says is to come takes nothing from other
-// groups, be it more than there is or just about all.
-func TestClaimedSize(t *testing.T) {
+// TestClaimedSizeReservesNothing checks that the size that an upstream
+// announces evicts nothing of other groups, whether it exceeds the cache or
+// nearly fills it.
+func TestClaimedSizeReservesNothing(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 3_200_000)
 	red := up.PutBlob("library/alpine", layer)
@@ -163,26 +166,26 @@ func TestClaimedSize(t *testing.T) {
 		begin := time.Now()
 		response := s.open(blobPath("blue", "alpine", claim), as("bob"))
 		if took := time.Since(begin); response.ContentLength != claimed || took > 1900*time.Millisecond {
-			t.Errorf("%d bytes are announced after %v, want %d at once", response.ContentLength, took, claimed)
+			t.Errorf("got %d announced bytes after %v, want %d within 1.9s", response.ContentLength, took, claimed)
 		}
 		time.Sleep(500 * time.Millisecond)
 		if !s.isStored(red) {
-			t.Fatalf("a claim of %d bytes has taken what another group had stored", claimed)
+			t.Fatalf("a claim of %d bytes has evicted the content of another group, want it stored", claimed)
 		}
 		_ = response.Body.Close()
 	}
 	up.Heal()
 }
 
-// TestSlowDownloadEnds: an upstream that drips is given up, and the next pull may
-// begin anew.
+// TestSlowDownloadEnds checks that a download below the minimal rate is
+// aborted, and that the next pull can start again.
 func TestSlowDownloadEnds(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 500_000)
 	d := up.PutBlob("library/alpine", layer)
 	s := start(t, users("alice"), private("acme", "alice"), hub(up, "downloads {\n min_rate 1MB\n rate_window 1s\n}"))
 	up.Throttle(20_000)
-	s.breaks(blobPath("acme", "alpine", d))
+	s.expectBroken(blobPath("acme", "alpine", d))
 	eventually(t, "the log says why", func() bool { return strings.Contains(s.logs(), "the source is too slow") })
 	up.Throttle(0)
 	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -14,22 +13,22 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestExplain: the rule that decides, who it is to whom, and what the name
-// means, without asking an upstream.
+// TestExplain checks that explain shows the rule that decides, the caller with
+// its role, and the meaning of the image name, without asking an upstream.
 func TestExplain(t *testing.T) {
 	up := registrytest.New(t)
 	lines := []string{users("alice", "bob", "carol", "dave"), private("acme", "alice"), private("acme/platform", "carol"),
-		visible("tools", directory.Internal), visible("open", directory.Public), hub(up), at("ghcr.io", up.URL()), "admins carol", "blocked dave"}
+		visible("tools", directory.Internal), visible("open", directory.Public), hub(up), upstreamAt("ghcr.io", up.URL()), "admins carol", "blocked dave"}
 	s := startWithAdmin(t, lines...)
 	up.Reset()
-	_, deploy := s.create("--group", "acme/platform")
-	_, revoked := s.create("--group", "acme")
+	_, deploy := s.createToken("--group", "acme/platform")
+	_, revoked := s.createToken("--group", "acme")
 	s.mustCommand("token", "revoke", revoked)
 	for _, row := range []struct{ as, pull, want string }{
 		{"alice", "acme/alpine:3.20", "true member; acme private; docker.io library/alpine 3.20; alice of static, member"},
 		{"alice", "acme/platform/alpine", "true member; acme/platform private; docker.io library/alpine latest; alice of static, member"},
-		{"alice", "acme/other/alpine@" + zeros, "true member; acme private; docker.io other/alpine " + zeros + "; alice of static, member"},
-		{"alice", "acme/ghcr.io/org/app:1@" + zeros, "true member; acme private; ghcr.io org/app " + zeros + "; alice of static, member"},
+		{"alice", "acme/other/alpine@" + zeroDigest, "true member; acme private; docker.io other/alpine " + zeroDigest + "; alice of static, member"},
+		{"alice", "acme/ghcr.io/org/app:1@" + zeroDigest, "true member; acme private; ghcr.io org/app " + zeroDigest + "; alice of static, member"},
 		{"alice", "acme/dependency_proxy/containers/platform/app:1", "true member; acme private; docker.io platform/app 1; alice of static, member"},
 		{"alice", s.host + "/acme/platform/dependency_proxy/containers/app:1", "true member; acme/platform private; docker.io library/app 1; alice of static, member"},
 		{"alice", "none/alpine:1", "false unknown group; none ; docker.io library/alpine 1; alice of static, no role"},
@@ -48,44 +47,44 @@ func TestExplain(t *testing.T) {
 		a := s.ask(http.MethodGet, adminExplainPull+"?"+url.Values{"as": {row.as}, "pull": {row.pull}}.Encode(), "")
 		var all admin.ExplanationList
 		if err := json.Unmarshal(a.body, &all); err != nil || len(all.Answers) != 1 {
-			t.Errorf("%s, %s: %d %s", row.as, row.pull, a.StatusCode, a.body)
+			t.Errorf("%s, %s: got %d %s, want one answer", row.as, row.pull, a.StatusCode, a.body)
 			continue
 		}
-		if got := lineOf(all.Answers[0]); got != row.want {
-			t.Errorf("%s, %s:\n%s\ninstead of\n%s", row.as, row.pull, got, row.want)
+		if got := summaryOf(all.Answers[0]); got != row.want {
+			t.Errorf("%s, %s: got\n%s\nwant\n%s", row.as, row.pull, got, row.want)
 		}
 		out, err := s.command("explain", "--as", row.as, "--pull", row.pull)
 		if (err == nil) != all.Answers[0].Allowed || err != nil && !strings.Contains(err.Error(), "status 3") {
-			t.Errorf("%s, %s: %v", row.as, row.pull, err)
+			t.Errorf("%s, %s: got error %v, want one with status 3 if and only if the pull is denied", row.as, row.pull, err)
 		}
 		for _, what := range []string{all.Answers[0].Rule, all.Answers[0].Group + ", ", all.Answers[0].Repository + " at "} {
 			if !strings.Contains(out, what) {
-				t.Errorf("%q is not in %s", what, out)
+				t.Errorf("the output lacks %q: %s", what, out)
 			}
 		}
 	}
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
-		t.Errorf("upstream was asked %+v", counts)
+		t.Errorf("got requests %+v to upstream, want none", counts)
 	}
 	list := string(s.ask(http.MethodGet, adminTokens, "").body)
 	if strings.Contains(list, "last_used") {
-		t.Errorf("explaining has used a token: %s", list)
+		t.Errorf("got the tokens %s, want none marked as used", list)
 	}
 	s.load(append(lines, "private_groups off")...)
 	if out, err := s.command("explain", "--as", "alice", "--pull", "acme/x"); err == nil || !strings.Contains(out, "private groups are off") {
-		t.Errorf("%v, %s", err, out)
+		t.Errorf("got error %v and %s, want a denial with the rule", err, out)
 	}
-	// What cannot be told now is neither allowed nor denied.
+	// If a directory is away the pull is neither allowed nor denied.
 	s.load("directory elsewhere", private("acme", "zoe"), hub(up))
-	elsewhereFails.Store(1)
-	defer elsewhereFails.Store(0)
+	elsewhereAway.Store(true)
+	defer elsewhereAway.Store(false)
 	if a := s.ask(http.MethodGet, adminExplainPull+"?as=zoe&pull=acme/x", ""); a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.adminMessage(), "directory elsewhere") {
-		t.Errorf("%d %s", a.StatusCode, a.body)
+		t.Errorf("got %d %s, want 503 and the directory's name", a.StatusCode, a.body)
 	}
 }
 
-// lineOf returns an explanation in short.
-func lineOf(e admin.Explanation) string {
+// summaryOf returns an explanation in one line.
+func summaryOf(e admin.Explanation) string {
 	text := fmt.Sprintf("%v %s; %s %s; %s %s %s; ", e.Allowed, e.Rule, e.Group, e.Visibility, e.Upstream, e.Repository, e.Reference)
 	if a := e.Account; a != nil {
 		text += fmt.Sprintf("%s of %s, %s", a.Name, a.Directory, a.Role)
@@ -94,118 +93,4 @@ func lineOf(e admin.Explanation) string {
 		}
 	}
 	return text
-}
-
-// twoSites are two sites of one Caddy with an admin endpoint. What is returned
-// is the second one, and what puts it into the first one's configuration.
-func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string) {
-	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
-	s = newSite(t)
-	s.openAdmin()
-	other = &site{t: t, url: "http://" + free.Addr().String(), host: free.Addr().String(), admin: s.admin}
-	_, port, _ := net.SplitHostPort(other.host)
-	return s, other, func(lines ...string) string {
-		return fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}", port, s.cache, strings.Join(lines, "\n"))
-	}
-}
-
-// explained is what the admin API explains of one pull, at the sites named or
-// at all of them.
-func (s *site) explained(site ...string) []admin.Explanation {
-	s.t.Helper()
-	path := adminExplainPull + "?as=alice&pull=acme/alpine"
-	for _, name := range site {
-		path += "&site=" + name
-	}
-	var all admin.ExplanationList
-	if a := s.ask(http.MethodGet, path, ""); json.Unmarshal(a.body, &all) != nil || len(all.Answers) == 0 {
-		s.t.Fatalf("%d %s", a.StatusCode, a.body)
-	}
-	return all.Answers
-}
-
-// TestSites: with several sites, each has its own access tokens if it has its
-// own name, and the admin API tells them apart.
-func TestSites(t *testing.T) {
-	s, other, second := twoSites(t)
-	same := []string{users("alice"), private("acme", "alice")}
-
-	// Two that are the same are one to a token, and answer as one.
-	s.after = second(same...)
-	s.load(same...)
-	secret, _ := s.create("--group", "acme")
-	s.get("/v2/", basic("", secret)).expect(t, http.StatusOK, "")
-	other.get("/v2/", basic("", secret)).expect(t, http.StatusOK, "")
-	if all := s.explained(); len(all) != 1 || fmt.Sprint(all[0].Sites) != "[ ]" {
-		t.Errorf("%+v", all)
-	}
-
-	// Two that differ need names; until then no token is good at either.
-	different := []string{users("alice", "bob"), private("acme", "bob")}
-	s.after = second(different...)
-	s.load(same...)
-	for _, here := range []*site{s, other} {
-		here.get("/v2/", basic("", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-		here.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
-	}
-	if out, err := s.command("token", "create", "--group", "acme"); err == nil || !strings.Contains(err.Error(), "give each site its own name") {
-		t.Errorf("%v, %s", err, out)
-	}
-	if !strings.Contains(s.logs(), "access tokens are off") {
-		t.Error("the log does not tell why")
-	}
-	if all := s.explained(); len(all) != 2 || all[0].Allowed == all[1].Allowed {
-		t.Errorf("%+v", all)
-	}
-
-	s.after = second(append(different, "name two")...)
-	s.load(append(same, "name one")...)
-	if out, err := s.command("token", "create", "--group", "acme"); err == nil || !strings.Contains(err.Error(), "several sites") {
-		t.Errorf("%v, %s", err, out)
-	}
-	one, _ := s.create("--group", "acme", "--site", "one")
-	two, _ := s.create("--account", "bob", "--site", "two")
-	s.get("/v2/", basic("", one)).expect(t, http.StatusOK, "")
-	s.get("/v2/", basic("", two)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get("/v2/", basic("", secret)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // of no name
-	other.get("/v2/", basic("", one)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	other.get("/v2/", basic("", two)).expect(t, http.StatusOK, "")
-	if all := s.explained("two"); len(all) != 1 || all[0].Allowed || fmt.Sprint(all[0].Sites) != "[two]" {
-		t.Errorf("%+v", all)
-	}
-	if out := s.mustCommand("token", "list", "--site", "two"); !strings.Contains(out, "bob at two") || strings.Count(out, "\n") != 2 {
-		t.Errorf("%s", out)
-	}
-}
-
-// TestSitesReloaded: a configuration that is refused leaves the running one
-// within reach, and one that is not replaces it.
-func TestSitesReloaded(t *testing.T) {
-	s, _, second := twoSites(t)
-	same := []string{users("alice"), private("acme", "alice")}
-	s.after = second(users("bob"), private("acme", "bob"), "name two")
-	s.load(append(same, "name one")...)
-	_, id := s.create("--account", "bob", "--site", "two")
-	s.after = ""
-	for range 2 {
-		if err := s.tryLoad(users("alice"), private("acme", "alice"), "upstream docker.io\n nonsense"); err == nil {
-			t.Error("nonsense is accepted")
-		}
-		if err := s.tryLoad(users("alice"), private("acme", "alice"), "upstream docker.io {\n realm_hosts https://x/\n}"); err == nil {
-			t.Error("nonsense is accepted")
-		}
-		if all := s.explained(); len(all) != 2 {
-			t.Errorf("%+v", all)
-		}
-	}
-	s.mustCommand("token", "revoke", id)
-	s.load(append(same, "name one")...)
-	if all := s.explained(); len(all) != 1 || fmt.Sprint(all[0].Sites) != "[one]" {
-		t.Errorf("%+v", all)
-	}
 }

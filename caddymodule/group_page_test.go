@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -11,23 +12,23 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestGroupPage: what has been pulled through a group and those below it, by the
-// names to pull it by, for scripts and for browsers.
+// TestGroupPage checks that the page of a group lists, as JSON and as HTML,
+// what was pulled through it and its subgroups by the names to pull it by.
 func TestGroupPage(t *testing.T) {
 	up, second := registrytest.New(t), registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 2000))
 	up.PutImage("team/app", "1.0", random(2, 2000))
 	second.PutImage("tools/lint", "v2", random(3, 2000))
-	s := start(t, users("alice", "bob", "carol", "dave"), roles, "admins dave", "group acme/sub {\n quota 1MiB\n}\n", private("other", "carol"), hub(up), at("second.example", second.URL()))
+	s := start(t, users("alice", "bob", "carol", "dave"), acmeRoles, "admins dave", "group acme/sub {\n quota 1MiB\n}\n", private("other", "carol"), hub(up), upstreamAt("second.example", second.URL()))
 	for group, names := range map[string][]string{"acme": {"alpine:3.20", "second.example/tools/lint:v2"}, "acme/sub": {"team/app:1.0"}, "other": {"team/app:1.0"}} {
 		for _, name := range names {
 			repository, tag, _ := strings.Cut(name, ":")
 			s.get(manifestPath(group, repository, tag), as("carol")).expect(t, http.StatusOK, "")
 		}
 	}
-	s.get("/other/dependency_proxy/cache", method(http.MethodDelete), as("dave")).expect(t, http.StatusAccepted, "") // has all groups measured
-	eventually(t, "the groups are measured", func() bool { return totals() != nil })
-	look := func(group string, more ...with) answer {
+	s.get("/other/dependency_proxy/cache", method(http.MethodDelete), as("dave")).expect(t, http.StatusAccepted, "") // measures all groups
+	eventually(t, "the groups are measured", func() bool { return groupTotals() != nil })
+	look := func(group string, more ...requestOption) answer {
 		return s.get("/"+group+"/dependency_proxy", append(more, as("bob"))...).expect(t, http.StatusOK, "")
 	}
 	var page groupPage
@@ -39,17 +40,17 @@ func TestGroupPage(t *testing.T) {
 	for _, im := range page.Images {
 		names = append(names, im.Name)
 		if im.Since.IsZero() || strings.Contains(im.Name, "alpine") && im.Digest != string(image.Manifest) {
-			t.Errorf("%+v", im)
+			t.Errorf("got %+v, want an image with its time and digest", im)
 		}
 	}
 	slices.Sort(names)
 	prefix := infix
 	want := []string{"acme" + prefix + "alpine:3.20", "acme" + prefix + "second.example/tools/lint:v2", "acme/sub" + prefix + "team/app:1.0"}
 	if !slices.Equal(names, want) || page.Visibility != directory.Private || page.Prefix != s.host+"/acme/dependency_proxy/containers" || page.Usage == nil || page.Usage.Blobs != 3 || page.Usage.Bytes < 300 {
-		t.Errorf("%s", a.body)
+		t.Errorf("got %s, want the images %q and 3 blobs of a private group", a.body, want)
 	}
 	if err := json.Unmarshal(look("acme/sub").body, &page); err != nil || page.Usage.Quota != 1<<20 || page.Usage.Blobs != 1 {
-		t.Errorf("%v, %+v", err, page)
+		t.Errorf("got %+v, error %v; want 1 blob and the quota of 1 MiB", page, err)
 	}
 	html := look("acme", header("Accept", "text/html,*/*")).has(t, "Content-Type", "text/html; charset=utf-8")
 	for _, what := range []string{"docker login " + s.host, s.host + "/acme" + infix + "alpine:3.20", "private group", "docker.io, second.example", "in 3 blobs"} {
@@ -58,22 +59,23 @@ func TestGroupPage(t *testing.T) {
 		}
 	}
 	if policy := html.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'") {
-		t.Errorf("the policy is %q", policy)
+		t.Errorf("got the policy %q, want one that begins with default-src 'none'", policy)
 	}
-	// The names of another login's are not this one's to show.
-	s.load(users("alice", "bob", "carol"), roles, at("docker.io", second.URL()))
+	// The names of images of another upstream login are not shown.
+	s.load(users("alice", "bob", "carol"), acmeRoles, upstreamAt("docker.io", second.URL()))
 	if a := look("acme"); strings.Contains(string(a.body), "alpine") {
-		t.Errorf("%s", a.body)
+		t.Errorf("got %s, want no image of another login", a.body)
 	}
 }
 
-// TestPurge: a maintainer's purge has upstream asked again, for an image or for
-// all of the group, and leaves other groups alone.
+// TestPurge checks that a maintainer can purge one image or the whole group,
+// that upstream is asked again afterwards, and that other groups are not
+// affected.
 func TestPurge(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 2000))
 	up.PutImage("team/app", "1.0", random(2, 2000))
-	s := start(t, users("alice", "bob", "carol"), roles, private("other", "alice"), hub(up))
+	s := start(t, users("alice", "bob", "carol"), acmeRoles, private("other", "alice"), hub(up))
 	cache := "/acme/dependency_proxy/cache"
 	pullAll := func() {
 		t.Helper()
@@ -88,34 +90,35 @@ func TestPurge(t *testing.T) {
 		up.Reset()
 		pullAll()
 		if counts := up.Counts(); counts.ManifestHead != want {
-			t.Errorf("upstream is asked about %d tags instead of %d: %+v", counts.ManifestHead, want, counts)
+			t.Errorf("got requests about %d tags, want %d: %+v", counts.ManifestHead, want, counts)
 		}
 	}
 	asks(0)
 	a := s.get(cache+"?image=alpine", method(http.MethodDelete), as("bob")).expect(t, http.StatusAccepted, "")
 	if string(a.body) != `{"purged":3}` { // manifest, config and layer
-		t.Errorf("%s", a.body)
+		t.Errorf("got %s, want 3 purged", a.body)
 	}
 	asks(1)
 	s.get(cache, method(http.MethodDelete), as("bob")).expect(t, http.StatusAccepted, "")
 	up.Reset()
 	s.get("/v2/acme"+infix+"alpine/tags/list", as("alice")).expect(t, http.StatusOK, "")
 	if up.Counts().Tags != 1 {
-		t.Error("the list of tags was not purged")
+		t.Errorf("got %d requests of the list of tags, want 1 after the purge", up.Counts().Tags)
 	}
 	asks(2)
 	s.get(cache+"?image=Alpine", method(http.MethodDelete), as("bob")).expect(t, http.StatusBadRequest, "NAME_INVALID")
 	if !strings.Contains(s.logs(), `"msg":"purged"`) {
-		t.Error("the log does not tell")
+		t.Error("the log lacks the purge")
 	}
 }
 
-// TestPurgeFreesDisk of what no other group has.
+// TestPurgeFreesDisk checks that a purge removes from disk what no other group
+// has.
 func TestPurgeFreesDisk(t *testing.T) {
 	up := registrytest.New(t)
 	shared := up.PutImage("library/alpine", "3.20", random(1, 2000))
 	own := up.PutImage("team/app", "1.0", random(2, 2000))
-	s := start(t, users("alice", "bob"), roles, private("other", "alice"), hub(up))
+	s := start(t, users("alice", "bob"), acmeRoles, private("other", "alice"), hub(up))
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 	pull(t, s, "acme", "team/app", "1.0", as("alice"))
 	pull(t, s, "other", "alpine", "3.20", as("alice"))
@@ -126,6 +129,37 @@ func TestPurgeFreesDisk(t *testing.T) {
 	up.Reset()
 	pull(t, s, "other", "alpine", "3.20", as("alice"))
 	if counts := up.Counts(); counts != (registrytest.Counts{}) || !s.isStored(shared.Layers[0]) {
-		t.Errorf("another group's have gone too: %+v", counts)
+		t.Errorf("got requests %+v by the other group, want none and its blob still stored", counts)
 	}
+}
+
+// TestPurgeQuery checks that a purge requires either a named image or no
+// parameter at all.
+func TestPurgeQuery(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	s := start(t, users("alice", "bob"), acmeRoles, hub(up))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	links := func() int { return strings.Count(strings.Join(s.stored(), "\n"), "links/") }
+	before := links()
+	purge := func(query string, status int) answer {
+		t.Helper()
+		return s.get("/acme/dependency_proxy/cache"+query, method(http.MethodDelete), as("bob")).
+			expect(t, status, map[int]string{400: "UNSUPPORTED", 202: ""}[status])
+	}
+	for query, want := range map[string]string{
+		"?image=": "the parameter image is empty", "?image": "the parameter image is empty",
+		"?Image=alpine": "'Image'", "?images=alpine": "'images'", "?image=alpine&image=": "duplicate", "?image=&x=1": "'x'", "?image=%zz": "invalid query", "?image=alpine;x=1": "invalid query",
+	} {
+		if _, message := purge(query, 400).problem(); !strings.Contains(message, want) {
+			t.Errorf("%s: got %q, want %q", query, message, want)
+		}
+	}
+	if n := links(); n != before || before == 0 {
+		t.Errorf("got %d links, want all %d still there", n, before)
+	}
+	if a := purge("?image=alpine", 202); bytes.Contains(a.body, []byte(`:0}`)) {
+		t.Errorf("got %s, want a purged image", a.body)
+	}
+	purge("", 202)
 }

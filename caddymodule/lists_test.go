@@ -17,8 +17,8 @@ type tagList struct {
 	Tags []string `json:"tags"`
 }
 
-// list returns a page of tags and the path of the next page, if there is one.
-func (s *site) list(path string, who with) (page tagList, next string) {
+// tagPage returns a page of tags and the path of the next page, if any.
+func (s *site) tagPage(path string, who requestOption) (page tagList, next string) {
 	s.t.Helper()
 	a := s.get(path, who).expect(s.t, http.StatusOK, "").has(s.t, "Content-Type", "application/json").has(s.t, "Cache-Control", "no-transform")
 	if err := json.Unmarshal(a.body, &page); err != nil {
@@ -36,20 +36,20 @@ func (s *site) list(path string, who with) (page tagList, next string) {
 	return page, next
 }
 
-// all returns the tags of all pages of a list.
-func (s *site) all(path string, who with) (tags []string, pages int) {
+// allTags returns the tags of all pages of a list and the number of pages.
+func (s *site) allTags(path string, who requestOption) (tags []string, pages int) {
 	s.t.Helper()
 	for path != "" && pages < 20 {
 		var page tagList
-		page, path = s.list(path, who)
+		page, path = s.tagPage(path, who)
 		tags = append(tags, page.Tags...)
 		pages++
 	}
 	return tags, pages
 }
 
-// Upstream's list is served under the client's name for the repository, page by
-// page.
+// TestServeTags checks that upstream's list is served under the client's name
+// for the repository, page by page.
 func TestServeTags(t *testing.T) {
 	up := registrytest.New(t)
 	for _, tag := range []string{"a", "B", "c", "d", "3.20"} {
@@ -58,7 +58,7 @@ func TestServeTags(t *testing.T) {
 	want := []string{"3.20", "B", "a", "c", "d"}
 	s := start(t, users("alice"), private("acme/sub", "alice"), hub(up))
 	path := "/v2/acme/sub" + infix + "alpine/tags/list"
-	page, next := s.list(path, as("alice"))
+	page, next := s.tagPage(path, as("alice"))
 	if page.Name != "acme/sub"+infix+"alpine" || !slices.Equal(page.Tags, want) || next != "" {
 		t.Errorf("got %+v and the next page %q, want %q and none", page, next, want)
 	}
@@ -67,14 +67,14 @@ func TestServeTags(t *testing.T) {
 		t.Errorf("got requests %+v, want one for the tags", counts)
 	}
 	for query, pages := range map[string]int{"?n=2": 3, "?n=1": 5, "?n=5": 1, "?n=100": 1, "?n=2&x=y&ns=docker.io": 3, "?n=&last=": 1} {
-		if tags, n := s.all(path+query, as("alice")); !slices.Equal(tags, want) || n != pages {
+		if tags, n := s.allTags(path+query, as("alice")); !slices.Equal(tags, want) || n != pages {
 			t.Errorf("%s: got %q in %d pages, want %q in %d", query, tags, n, want, pages)
 		}
 	}
-	if tags, _ := s.all(path+"?last=a", as("alice")); !slices.Equal(tags, []string{"c", "d"}) {
+	if tags, _ := s.allTags(path+"?last=a", as("alice")); !slices.Equal(tags, []string{"c", "d"}) {
 		t.Errorf("got %q after a, want c and d", tags)
 	}
-	if tags, n := s.all("/acme/sub"+infix+"v2/library/alpine/tags/list?n=3", as("alice")); !slices.Equal(tags, want) || n != 2 {
+	if tags, n := s.allTags("/acme/sub"+infix+"v2/library/alpine/tags/list?n=3", as("alice")); !slices.Equal(tags, want) || n != 2 {
 		t.Errorf("by a mirror's path: got %q in %d pages, want %q in 2", tags, n, want)
 	}
 	for _, n := range []string{"-1", "x", "1.5", "99999999999"} {
@@ -86,8 +86,8 @@ func TestServeTags(t *testing.T) {
 	}
 }
 
-// Some registries answer with null, with their own parameters or with links to
-// other hosts.
+// TestServeTagsOfOtherRegistries checks that lists with null, with the
+// registry's own parameters or with links to other hosts are served.
 func TestServeTagsOfOtherRegistries(t *testing.T) {
 	up := registrytest.New(t)
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
@@ -119,13 +119,15 @@ func TestServeTagsOfOtherRegistries(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			serve(row.answers)
-			if tags, _ := s.all("/v2/acme"+infix+name+"/tags/list", as("alice")); !slices.Equal(tags, row.want) {
+			if tags, _ := s.allTags("/v2/acme"+infix+name+"/tags/list", as("alice")); !slices.Equal(tags, row.want) {
 				t.Errorf("got %q, want %q", tags, row.want)
 			}
 		})
 	}
 }
 
+// TestServeReferrers checks that referrers are served in one index, filtered by
+// artifact type, and can be pulled.
 func TestServeReferrers(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithPageSize(2))
 	image := up.PutImage("library/alpine", "3.20", random(1, 100))
@@ -162,7 +164,7 @@ func TestServeReferrers(t *testing.T) {
 	}
 	// A referrer can be pulled.
 	pull(t, s, "acme", "alpine", signatures[0], as("alice"))
-	for _, d := range []string{zeros, "sha512:" + strings.Repeat("0", 128)} {
+	for _, d := range []string{zeroDigest, "sha512:" + strings.Repeat("0", 128)} {
 		a := s.get("/v2/acme"+infix+"alpine/referrers/"+d, as("alice")).expect(t, http.StatusOK, "")
 		if !strings.Contains(string(a.body), `"manifests":[]`) {
 			t.Errorf("got %s, want an empty index", a.body)

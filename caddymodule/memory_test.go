@@ -19,10 +19,11 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// unread sends requests whose answers nobody reads beyond the first status. Each
-// connection asks often enough to fill the buffers of the kernel, and the server
-// waits in the middle of some answer. They end when done is called.
-func (s *site) unread(n int, path string, changes ...with) (done func()) {
+// openUnread sends requests on n connections and reads only the first status
+// line. Each connection requests enough to fill the buffers of the kernel, so
+// the server waits in the middle of a response. Calling done closes the
+// connections.
+func (s *site) openUnread(n int, path string, changes ...requestOption) (done func()) {
 	s.t.Helper()
 	const asked = 4
 	var connections []net.Conn
@@ -60,12 +61,12 @@ func (s *site) unread(n int, path string, changes ...with) (done func()) {
 			s.t.Fatalf("got %q, %v; want status 200", line, err)
 		}
 	}
-	time.Sleep(500 * time.Millisecond) // until nobody gets any further
+	time.Sleep(500 * time.Millisecond) // until all connections are blocked
 	return done
 }
 
-// heap is how many bytes are in use, after what is not has been given back.
-func heap() int64 {
+// heapInUse returns the bytes in use on the heap after a garbage collection.
+func heapInUse() int64 {
 	runtime.GC()
 	runtime.GC()
 	var stats runtime.MemStats
@@ -73,13 +74,14 @@ func heap() int64 {
 	return int64(stats.HeapAlloc)
 }
 
-// largeManifest is a manifest of nearly the greatest length.
+// largeManifest returns a manifest of nearly the greatest length.
 func largeManifest(n int) []byte {
 	return fmt.Appendf(nil, `{"schemaVersion":2,"n":%d,"pad":%q}`, n, strings.Repeat("x", 4<<20-1000))
 }
 
-// tagLists has upstream answer with lists of tags of nearly the greatest length.
-func tagLists(up *registrytest.Registry) {
+// serveLargeTagLists makes upstream answer with lists of tags of nearly the
+// greatest length.
+func serveLargeTagLists(up *registrytest.Registry) {
 	tags := make([]string, 40_000)
 	for i := range tags {
 		tags[i] = fmt.Sprintf("%s-%d", strings.Repeat("t", 90), i)
@@ -94,12 +96,12 @@ func tagLists(up *registrytest.Registry) {
 	})
 }
 
-// TestUnreadAnswersShareMemory: clients that do not read what they have asked for
-// take no memory of its size.
-func TestUnreadAnswersShareMemory(t *testing.T) {
-	const clients, most = 100, 64 << 20 // they would take 400 MiB
+// TestUnreadResponsesShareMemory checks that clients that do not read their
+// responses take no memory of the size of the content.
+func TestUnreadResponsesShareMemory(t *testing.T) {
+	const clients, most = 100, 64 << 20 // a copy for each client would take 400 MiB
 	up := registrytest.New(t)
-	tagLists(up)
+	serveLargeTagLists(up)
 	manifest := largeManifest(1)
 	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, manifest, "1")
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
@@ -114,35 +116,36 @@ func TestUnreadAnswersShareMemory(t *testing.T) {
 			if strings.HasPrefix(name, "manifest") && !bytes.Equal(whole.body, manifest) {
 				t.Errorf("got %d bytes, want %d others", len(whole.body), len(manifest))
 			}
-			before := heap()
-			done := s.unread(clients, path, bearer(token))
-			if grown := heap() - before; grown > most {
-				t.Errorf("the heap has grown by %d MiB, want %d at most", grown>>20, most>>20)
+			before := heapInUse()
+			done := s.openUnread(clients, path, bearer(token))
+			if grown := heapInUse() - before; grown > most {
+				t.Errorf("got a heap that is %d MiB larger, want %d at most", grown>>20, most>>20)
 			}
 			done()
 		})
 	}
 }
 
-// TestUnreadColdManifest: those who wait for the same fetch have it in memory once,
-// and not while it is sent.
+// TestUnreadColdManifest checks that requests that wait for the same fetch have
+// the manifest in memory once, and not while it is sent.
 func TestUnreadColdManifest(t *testing.T) {
 	const clients, most = 50, 64 << 20
 	up := registrytest.New(t)
 	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, largeManifest(1), "1")
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	token, before := s.token("alice"), heap()
-	done := s.unread(clients, manifestPath("acme", "large", string(d)), bearer(token))
-	if grown := heap() - before; grown > most {
-		t.Errorf("the heap has grown by %d MiB, want %d at most", grown>>20, most>>20)
+	token, before := s.token("alice"), heapInUse()
+	done := s.openUnread(clients, manifestPath("acme", "large", string(d)), bearer(token))
+	if grown := heapInUse() - before; grown > most {
+		t.Errorf("got a heap that is %d MiB larger, want %d at most", grown>>20, most>>20)
 	}
 	if counts := up.Counts(); counts.ManifestGet != 1 {
-		t.Errorf("upstream was asked %+v, want one GET of the manifest", counts)
+		t.Errorf("got requests %+v, want one GET of the manifest", counts)
 	}
 	done()
 }
 
-// TestLargeManifestIsSentAsFile, as blobs are, to those who have waited for it too.
+// TestLargeManifestIsSentAsFile checks that a large manifest is sent as a file,
+// like blobs, even to requests that have waited for it.
 func TestLargeManifestIsSentAsFile(t *testing.T) {
 	up := registrytest.New(t)
 	manifest := largeManifest(1)
@@ -154,7 +157,7 @@ func TestLargeManifestIsSentAsFile(t *testing.T) {
 		copiedFile.Store(false)
 		s.get(manifestPath("acme", "large", reference), as("alice")).content(t, manifest).has(t, "Content-Type", v1.MediaTypeImageManifest).has(t, "Docker-Content-Digest", string(d)).has(t, "Content-Length", fmt.Sprint(len(manifest)))
 		if !copiedFile.Load() || copyChunk.Load() != sendChunk {
-			t.Errorf("%s: sent as a file: %v, in chunks of %d", reference, copiedFile.Load(), copyChunk.Load())
+			t.Errorf("%s: got a file %v in chunks of %d, want a file in chunks of %d", reference, copiedFile.Load(), copyChunk.Load(), sendChunk)
 		}
 	}
 	path := manifestPath("acme", "large", "1")
@@ -164,7 +167,8 @@ func TestLargeManifestIsSentAsFile(t *testing.T) {
 	}
 }
 
-// TestChangedManifestIsRefetched in the request that finds it.
+// TestChangedManifestIsRefetched checks that the request that finds a stored
+// manifest changed fetches it again.
 func TestChangedManifestIsRefetched(t *testing.T) {
 	up := registrytest.New(t)
 	manifest := largeManifest(1)
@@ -178,24 +182,24 @@ func TestChangedManifestIsRefetched(t *testing.T) {
 	}
 	s.get(manifestPath("acme", "large", "1"), as("alice")).content(t, manifest)
 	if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, manifest) {
-		t.Errorf("stored: %d bytes, %v", len(got), err)
+		t.Errorf("got %d stored bytes, error %v; want the manifest", len(got), err)
 	}
 	if counts := up.Counts(); counts.ManifestGet != 2 {
-		t.Errorf("upstream was asked %+v, want two GETs of the manifest", counts)
+		t.Errorf("got requests %+v, want two GETs of the manifest", counts)
 	}
 	if !strings.Contains(s.logs(), "stored blob was damaged and is dropped") {
-		t.Error("nothing is logged")
+		t.Error("the log lacks the damaged manifest")
 	}
 }
 
-// TestTooManyLargeAnswers: what is sent from memory is bounded in all, and who comes
-// too late is told to come back.
-func TestTooManyLargeAnswers(t *testing.T) {
+// TestTooManyLargeResponses checks that the memory of responses is bounded in
+// total, and that a request beyond the bound gets 503.
+func TestTooManyLargeResponses(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/small", "1", random(1, 100))
 	s := start(t, users("alice"), private("acme", "alice"), hub(up))
 	s.get("/v2/acme"+infix+"small/tags/list", as("alice")).expect(t, http.StatusOK, "")
-	tagLists(up)
+	serveLargeTagLists(up)
 	large := "/v2/acme" + infix + "large/tags/list"
 	var done func()
 	for _, c := range caches.All() {
@@ -206,12 +210,12 @@ func TestTooManyLargeAnswers(t *testing.T) {
 	}
 	refused := s.get(large, as("alice"))
 	if refused.StatusCode != http.StatusServiceUnavailable || refused.code() != "UNAVAILABLE" || refused.Header.Get("Retry-After") != "10" {
-		t.Errorf("got status %d, code %q, Retry-After %q", refused.StatusCode, refused.code(), refused.Header.Get("Retry-After"))
+		t.Errorf("got status %d, code %q, Retry-After %q; want 503, UNAVAILABLE and 10", refused.StatusCode, refused.code(), refused.Header.Get("Retry-After"))
 	}
 	s.get("/v2/acme"+infix+"small/tags/list", as("alice")).expect(t, http.StatusOK, "")
 	s.head(large, as("alice")).expect(t, http.StatusOK, "")
 	done()
 	if a := s.get(large, as("alice")); a.StatusCode != http.StatusOK || len(a.body) < 1<<20 {
-		t.Errorf("got status %d and %d bytes", a.StatusCode, len(a.body))
+		t.Errorf("got status %d and %d bytes, want 200 and the list", a.StatusCode, len(a.body))
 	}
 }

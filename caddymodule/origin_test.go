@@ -6,54 +6,56 @@ import (
 	"testing"
 )
 
-// realmOf is where an answer's challenge sends passwords to.
+// realmOf returns the realm of the answer's challenge.
 func realmOf(a answer) string {
 	_, rest, _ := strings.Cut(a.Header.Get("WWW-Authenticate"), `realm="`)
 	realm, _, _ := strings.Cut(rest, `"`)
 	return realm
 }
 
-// TestRealm: clients are sent back to the host that they asked, and nowhere
-// else by whatever a request says.
-func TestRealm(t *testing.T) {
+// TestRealmIsRequestedHost checks that clients are sent to the host that they
+// requested, and nowhere else.
+func TestRealmIsRequestedHost(t *testing.T) {
 	s := start(t, users("alice"), private("acme", "alice"))
 	for name, realm := range map[string]string{
 		"registry.example.com": "http://registry.example.com/jwt/auth", "Registry.Example.COM:8443": "http://registry.example.com:8443/jwt/auth",
 		"[::1]:80": "http://[::1]:80/jwt/auth", "10.0.0.1": "http://10.0.0.1/jwt/auth", "a_b-c.d": "http://a_b-c.d/jwt/auth",
 	} {
 		if got := realmOf(s.get("/v2/", host(name)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")); got != realm {
-			t.Errorf("Host %s: realm %q", name, got)
+			t.Errorf("host %s: got realm %q, want %q", name, got, realm)
 		}
 		token := s.get(auth, as("alice"), host(name)).expect(t, http.StatusOK, "").tokens().Token
 		s.get("/v2/", bearer(token), host(name)).expect(t, http.StatusOK, "")
-		s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // good where it was issued
+		s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED") // valid only at the host that issued it
 	}
 	for _, name := range []string{
 		"evil.example/x", "user@evil.example", "evil.example:0", "evil.example:65536", "evil.example:x", "evil.example:", ":80", "[::1", "[::1]x",
 		"[evil]", "[]", "a,b", "a;b", "a%20b", `a"b`, "a'b", strings.Repeat("a", 254),
 	} {
 		for _, path := range []string{"/v2/", auth, manifestPath("acme", "alpine", "3.20")} {
-			// Some of these are refused by the server before us.
+			// The HTTP server refuses some of these before the handler.
 			a := s.get(path, host(name), as("alice"))
 			if a.StatusCode != http.StatusBadRequest || a.Header.Get("WWW-Authenticate") != "" || a.tokens().Token != "" {
-				t.Errorf("Host %q, %s: %d %v", name, path, a.StatusCode, a.Header)
+				t.Errorf("host %q, %s: got %d %v, want 400 without a challenge and a token", name, path, a.StatusCode, a.Header)
 			}
 		}
 	}
 }
 
-// TestAuthorities are those that no Go client sends.
-func TestAuthorities(t *testing.T) {
+// TestValidAuthority checks that authorities that no Go client sends are
+// rejected.
+func TestValidAuthority(t *testing.T) {
 	for _, name := range []string{"", "exämple", "[fe80::1%eth0]", "[fe80::1%25eth0]", "[10.0.0.1]", "a b", "a\nb", "a/b", "a?b", "a#b", "a\\b", "A", "::1", "a:+80"} {
 		if validAuthority(name) {
-			t.Errorf("%q is accepted", name)
+			t.Errorf("%q: got a valid authority, want an invalid one", name)
 		}
 	}
 }
 
-// TestForwardedRealm: a proxy in front is believed if Caddy trusts it.
+// TestForwardedRealm checks that the headers of a proxy in front determine the
+// realm only if Caddy trusts the proxy.
 func TestForwardedRealm(t *testing.T) {
-	forwarded := func(scheme, name string) with {
+	forwarded := func(scheme, name string) requestOption {
 		return func(r *http.Request) {
 			r.Header.Set("X-Forwarded-For", "192.0.2.1")
 			r.Header.Set("X-Forwarded-Proto", scheme)
@@ -66,17 +68,17 @@ func TestForwardedRealm(t *testing.T) {
 	lines := []string{users("alice"), private("acme", "alice")}
 	s.load(lines...)
 	if got := realmOf(s.get("/v2/", forwarded("https", "forged.example"))); got != s.url+"/jwt/auth" {
-		t.Errorf("anybody may say where the realm is: %q", got)
+		t.Errorf("headers of a client: got realm %q, want %q", got, s.url+"/jwt/auth")
 	}
 	s.get(auth, forwarded("https", "forged.example/"), as("alice")).expect(t, http.StatusOK, "")
 
 	s.globals = "servers {\n trusted_proxies static 192.0.2.0/24\n}"
 	s.load(lines...)
 	if got := realmOf(s.get("/v2/", forwarded("https", "forged.example"))); got != s.url+"/jwt/auth" {
-		t.Errorf("a proxy that is not trusted is believed: %q", got)
+		t.Errorf("headers of a proxy that is not trusted: got realm %q, want %q", got, s.url+"/jwt/auth")
 	}
 
-	s.globals = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
+	s.globals = trustedProxies
 	s.load(lines...)
 	for _, row := range [][3]string{
 		{"https", "registry.example.com", "https://registry.example.com/jwt/auth"},
@@ -90,31 +92,56 @@ func TestForwardedRealm(t *testing.T) {
 	} {
 		a := s.get("/v2/", forwarded(row[0], row[1])).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		if realmOf(a) != row[2] {
-			t.Errorf("%q: realm %q", row, realmOf(a))
+			t.Errorf("%q: got realm %q, want %q", row[:2], realmOf(a), row[2])
 		}
 		token := s.get(auth, forwarded(row[0], row[1]), as("alice")).expect(t, http.StatusOK, "").tokens().Token
 		s.get("/v2/", forwarded(row[0], row[1]), bearer(token)).expect(t, http.StatusOK, "")
 	}
 	_, message := s.get("/v2/", forwarded("https", "registry.example.com")).problem()
 	if !strings.HasSuffix(message, "docker login registry.example.com") {
-		t.Errorf("the client is told %q", message)
+		t.Errorf("got the message %q, want the forwarded host in it", message)
 	}
 	for _, name := range []string{"evil.example/x", `evil.example"`, "user@evil.example", "evil.example:x"} {
 		s.get("/v2/", forwarded("https", name)).expect(t, http.StatusBadRequest, "UNSUPPORTED").has(t, "WWW-Authenticate", "")
 	}
 }
 
-// TestConfiguredRealm: the configuration has the last word.
+// TestConfiguredRealm checks that the configured realm takes precedence.
 func TestConfiguredRealm(t *testing.T) {
 	s := newSite(t)
-	s.globals = "servers {\n trusted_proxies static 127.0.0.1/32\n}"
+	s.globals = trustedProxies
 	s.load(users("alice"), private("acme", "alice"), "realm https://login.example.com:8443/jwt/auth")
-	for _, changes := range [][]with{
+	for _, changes := range [][]requestOption{
 		nil, {host("forged.example")}, {header("X-Forwarded-Host", "forged.example")}, {host("forged_example:1")},
 	} {
 		a := s.get("/v2/", changes...).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		a.has(t, "WWW-Authenticate", `Bearer realm="https://login.example.com:8443/jwt/auth",service="dependency_proxy"`)
 		token := s.get(auth, append(changes, as("alice"))...).expect(t, http.StatusOK, "").tokens().Token
 		s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
+	}
+}
+
+// TestForwardedRealmLastValue checks that the last of several forwarded values
+// counts, which is that of the proxy next to the site, in one header or in
+// several.
+func TestForwardedRealmLastValue(t *testing.T) {
+	s := newSite(t)
+	s.globals = trustedProxies
+	s.load(users("alice"), private("acme", "alice"))
+	for _, row := range []struct {
+		hosts, schemes []string
+		want           string
+	}{
+		{[]string{"evil.example", "registry.example.com"}, []string{"http", "https"}, "https://registry.example.com/jwt/auth"},
+		{[]string{"evil.example, evil.example", "registry.example.com"}, []string{"http, https"}, "https://registry.example.com/jwt/auth"},
+		{[]string{"evil.example", "evil.example,registry.example.com"}, []string{"https", "http"}, "http://registry.example.com/jwt/auth"},
+		{[]string{"evil.example", ""}, []string{"https"}, "https://" + s.host + "/jwt/auth"},
+	} {
+		a := s.get("/v2/", func(r *http.Request) {
+			r.Header["X-Forwarded-Host"], r.Header["X-Forwarded-Proto"] = row.hosts, row.schemes
+		})
+		if got := realmOf(a.expect(t, http.StatusUnauthorized, "UNAUTHORIZED")); got != row.want {
+			t.Errorf("%q, %q: got realm %q, want %q", row.hosts, row.schemes, got, row.want)
+		}
 	}
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestRanges: parts of a blob and the conditions of RFC 9110, from a cold
-// cache and from a warm one.
-func TestRanges(t *testing.T) {
+// TestBlobRanges checks that parts of a blob and the conditions of RFC 9110 are
+// served from a cold and from a warm cache.
+func TestBlobRanges(t *testing.T) {
 	const size = 300_000
 	for _, row := range []struct {
 		name         string
@@ -46,32 +46,32 @@ func TestRanges(t *testing.T) {
 			layer := random(2, size)
 			d := string(up.PutBlob("library/alpine", layer))
 			s := start(t, users("alice"), private("acme", "alice"), hub(up))
-			path, changes := blobPath("acme", "alpine", d), []with{as("alice")}
+			path, changes := blobPath("acme", "alpine", d), []requestOption{as("alice")}
 			for _, h := range row.headers {
 				changes = append(changes, header(h[0], strings.ReplaceAll(h[1], "ETAG", `"`+d+`"`)))
 			}
 			for _, temperature := range []string{"cold", "warm"} {
 				a := s.get(path, changes...)
 				if a.StatusCode != row.status || a.Header.Get("Content-Range") != row.contentRange {
-					t.Errorf("%s: %d %q instead of %d %q", temperature, a.StatusCode, a.Header.Get("Content-Range"), row.status, row.contentRange)
+					t.Errorf("%s: got %d %q, want %d %q", temperature, a.StatusCode, a.Header.Get("Content-Range"), row.status, row.contentRange)
 				}
 				if row.status < 300 && string(a.body) != string(layer[row.from:row.to]) {
-					t.Errorf("%s: %d bytes, not the right ones", temperature, len(a.body))
+					t.Errorf("%s: got %d bytes, want the %d bytes of the range", temperature, len(a.body), row.to-row.from)
 				}
 				if row.status != 416 && row.status != 412 {
 					a.has(t, "ETag", `"`+d+`"`).has(t, "Docker-Content-Digest", d).has(t, "Cache-Control", "no-transform")
 				}
-				s.awaitStored(d) // also by a part: the fill is of the whole
+				s.awaitStored(d) // a request of a part also stores the whole
 			}
 			if counts := up.Counts(); counts.BlobGet != 1 || counts.BlobHead != 0 {
-				t.Errorf("upstream was asked %+v", counts)
+				t.Errorf("got requests %+v, want one GET of the blob", counts)
 			}
 		})
 	}
 }
 
-// TestRangesTogether: several ranges in one answer.
-func TestRangesTogether(t *testing.T) {
+// TestMultipleRanges checks that several ranges are served in one response.
+func TestMultipleRanges(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(3, 10_000)
 	d := up.PutBlob("library/alpine", layer)
@@ -91,13 +91,13 @@ func TestRangesTogether(t *testing.T) {
 			}
 			got, err := io.ReadAll(part)
 			if err != nil || string(got) != string(want) || part.Header.Get("Content-Type") != "application/octet-stream" {
-				t.Errorf("part of %d bytes: %d bytes, %v, %v", len(want), len(got), part.Header, err)
+				t.Errorf("got a part of %d bytes with %v, error %v; want %d bytes of application/octet-stream", len(got), part.Header, err, len(want))
 			}
 		}
 	}
 }
 
-// TestConditionalManifest: who has a manifest is not sent it again.
+// TestConditionalManifest checks that a client that has a manifest gets 304.
 func TestConditionalManifest(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 100))
@@ -110,15 +110,15 @@ func TestConditionalManifest(t *testing.T) {
 			sameStatus(t, get, s.head(path, as("alice"), header("If-None-Match", etag)))
 		}
 	}
-	// And so with a blob, by HEAD.
+	// HEAD of a blob is conditional too.
 	d := image.Layers[0]
 	etag := header("If-None-Match", fmt.Sprintf("%q", d))
 	s.head(blobPath("acme", "alpine", d), as("alice"), etag).expect(t, http.StatusNotModified, "").has(t, "ETag", fmt.Sprintf("%q", d))
 }
 
-// TestRangesComePromptly: what has come of a range is sent on while upstream
-// pauses, also of several in one answer.
-func TestRangesComePromptly(t *testing.T) {
+// TestRangeIsSentDuringStall checks that the available part of a range is sent
+// while upstream stalls, also with several ranges in one response.
+func TestRangeIsSentDuringStall(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(4, 300_000)
 	d := up.PutBlob("library/alpine", layer)
@@ -134,7 +134,7 @@ func TestRangesComePromptly(t *testing.T) {
 		for !strings.HasSuffix(seen, string(layer[99_000:99_900])) && len(seen) < 10_000 {
 			n, err := response.Body.Read(piece[:1])
 			if seen += string(piece[:n]); err != nil {
-				t.Fatalf("%s: after %d bytes: %v", asked, len(seen), err)
+				t.Fatalf("%s: got error %v after %d bytes, want the available part", asked, err, len(seen))
 			}
 		}
 		_ = response.Body.Close()

@@ -12,9 +12,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestReloadInPull: a pull that is under way when the configuration changes
-// ends whole, and the new one has what it brought.
-func TestReloadInPull(t *testing.T) {
+// TestReloadDuringPull checks that a pull that is running during a reload is
+// completed, and that the new configuration has its content.
+func TestReloadDuringPull(t *testing.T) {
 	for name, change := range map[string]string{
 		"another account":    users("bob"),
 		"another key age":    "token {\n rotate 1d\n}",
@@ -38,7 +38,7 @@ func TestReloadInPull(t *testing.T) {
 			}
 			s.load(append(lines, change)...)
 			if change != "private_groups off" {
-				late := s.open(blobPath("acme", "alpine", d), bearer(token)) // joins the fill that the old one has started
+				late := s.open(blobPath("acme", "alpine", d), bearer(token)) // joins the fill of the former configuration
 				defer func() {
 					s.finish(late).content(t, layer).has(t, "Cache-Status", "dependency-proxy; fwd=miss; collapsed")
 				}()
@@ -50,21 +50,22 @@ func TestReloadInPull(t *testing.T) {
 			for _, pull := range pulls {
 				rest, err := io.ReadAll(pull.Body)
 				if err != nil || string(rest) != string(layer[150_000:]) {
-					t.Errorf("%d bytes, %v", len(rest), err)
+					t.Errorf("got %d more bytes, error %v; want the rest of %d", len(rest), err, len(layer)-150_000)
 				}
 			}
 			s.awaitStored(string(d))
 			s.load(lines...)
 			s.get(blobPath("acme", "alpine", d), bearer(token)).content(t, layer).has(t, "Cache-Status", "dependency-proxy; hit")
 			if counts := up.Counts(); counts.BlobGet != 1 {
-				t.Errorf("upstream was asked %+v", counts)
+				t.Errorf("got requests %+v, want one GET of the blob", counts)
 			}
 		})
 	}
 }
 
-// TestStorageChangedInPull: the same, where the old cache is closed meanwhile.
-func TestStorageChangedInPull(t *testing.T) {
+// TestStorageChangeDuringPull checks that a pull is completed even if a reload
+// closes its cache.
+func TestStorageChangeDuringPull(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 400_000)
 	d := up.PutBlob("library/alpine", layer)
@@ -80,8 +81,9 @@ func TestStorageChangedInPull(t *testing.T) {
 	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; hit")
 }
 
-// TestBadReload: a configuration that is refused changes nothing.
-func TestBadReload(t *testing.T) {
+// TestInvalidReload checks that a configuration that is refused changes
+// nothing.
+func TestInvalidReload(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 300_000))
 	lines := []string{users("alice"), private("acme", "alice"), hub(up)}
@@ -107,7 +109,7 @@ func TestBadReload(t *testing.T) {
 		}
 		err := s.tryLoad(bad...)
 		if err == nil || !strings.Contains(err.Error(), what) {
-			t.Errorf("%s: %v", what, err)
+			t.Errorf("got error %v, want %q", err, what)
 		}
 		s.cache = s.dir + "/cache"
 		s.get(manifestPath("acme", "alpine", "3.20"), bearer(token)).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
@@ -116,12 +118,12 @@ func TestBadReload(t *testing.T) {
 	s.finish(pull).content(t, random(1, 300_000))
 	s.awaitStored(string(image.Layers[0]))
 	if got := up.Counts(); got.BlobGet != 1 || got.ManifestGet != 1 || got.ManifestHead != 1 {
-		t.Errorf("upstream was asked %+v", got)
+		t.Errorf("got requests %+v, want one GET of the blob, and one HEAD and one GET of the manifest", got)
 	}
 }
 
-// TestTwoHandlers: two sites with one storage are one cache.
-func TestTwoHandlers(t *testing.T) {
+// TestSitesShareCache checks that two sites with one storage share one cache.
+func TestSitesShareCache(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 400_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
@@ -136,22 +138,22 @@ func TestTwoHandlers(t *testing.T) {
 	lines := []string{users("alice"), private("acme", "alice"), hub(up)}
 	s.after = fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}", port, s.cache, strings.Join(lines, "\n"))
 	s.load(lines...)
-	together(10, func(i int) {
+	concurrently(10, func(i int) {
 		here := []*site{s, other}[i%2]
 		here.get(manifestPath("acme", "alpine", "3.20"), as("alice")).content(t, up.RawManifest("library/alpine", image.Manifest))
 		here.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, layer)
 	})
 	if counts := up.Counts(); counts.BlobGet != 1 || counts.ManifestGet > 2 || counts.ManifestHead > 2 {
-		t.Errorf("upstream was asked %+v", counts)
+		t.Errorf("got requests %+v, want one GET of the blob and at most two HEADs and GETs of the manifest", counts)
 	}
 	s.awaitStored(string(image.Layers[0]))
-	// A token is good at the host that issued it.
+	// A token is valid only at the host that issued it.
 	s.get("/v2/", bearer(s.token("alice"))).expect(t, http.StatusOK, "")
 	token := other.token("alice")
-	s.secret(token)
+	s.addSecrets(token)
 	other.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
 	s.get("/v2/", bearer(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	// And one of them alone goes on.
+	// One of the sites can go on alone.
 	s.after = ""
 	s.load(lines...)
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))

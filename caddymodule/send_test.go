@@ -21,10 +21,11 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("copy_probe", httpcaddyfile.Before, "handle")
 }
 
-// copyProbe sees how the handler behind it sends what it copies.
+// copyProbe observes how the handler behind it sends content.
 type copyProbe struct{}
 
-// What was copied last, and in chunks of what size Caddy was to send it.
+// The number of copies, whether the last one was of a file, and Caddy's chunk
+// size during and after the last request.
 var (
 	copies     atomic.Int64
 	copiedFile atomic.Bool
@@ -50,14 +51,14 @@ type probedWriter struct {
 
 func (w probedWriter) ReadFrom(r io.Reader) (int64, error) {
 	copies.Add(1)
-	_, file := r.(syscall.Conn) // an *os.File, or what it makes of itself
+	_, file := r.(syscall.Conn) // an *os.File, or a wrapper of one
 	copiedFile.Store(file)
 	copyChunk.Store(int64(w.idle.MaxChunk))
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// TestSendfile: what is stored reaches Caddy's writer as a file, which is what
-// lets the kernel send it, and in chunks that are worth that.
+// TestSendfile checks that a stored blob reaches Caddy's writer as a file, so
+// that the kernel can send it, and in chunks that are large enough.
 func TestSendfile(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 2_000_000)
@@ -75,15 +76,16 @@ func TestSendfile(t *testing.T) {
 		chunkAfter.Store(0)
 		s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
 		if !copiedFile.Load() || copyChunk.Load() != chunks.used {
-			t.Errorf("%q: a file: %v, in chunks of %d", timeouts, copiedFile.Load(), copyChunk.Load())
+			t.Errorf("%q: got a file %v in chunks of %d, want a file in chunks of %d", timeouts, copiedFile.Load(), copyChunk.Load(), chunks.used)
 		}
 		eventually(t, "the chunks are as they were", func() bool { return chunkAfter.Load() == chunks.configured })
 		s.stop()
 	}
 }
 
-// TestRangeCopies: the rest of what is stored is sent as a file too. Other ranges
-// are not left to io.Copy, which makes a buffer for each of Caddy's chunks.
+// TestRangeCopies checks that a range to the end of a stored blob is sent as a
+// file too, and that other ranges do not use io.Copy, which allocates a buffer
+// for each of Caddy's chunks.
 func TestRangeCopies(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(2, 2_000_000)
@@ -106,10 +108,10 @@ func TestRangeCopies(t *testing.T) {
 		copiedFile.Store(false)
 		a := s.get(path, as("alice"), header("Range", row.asked))
 		if a.StatusCode != http.StatusPartialContent || !bytes.Equal(a.body, row.want) {
-			t.Errorf("%s: %d with %d bytes", row.asked, a.StatusCode, len(a.body))
+			t.Errorf("%s: got %d with %d bytes, want 206 with %d bytes", row.asked, a.StatusCode, len(a.body), len(row.want))
 		}
 		if n := copies.Load(); n != row.copies || n > 0 && !copiedFile.Load() {
-			t.Errorf("%s: copied %d times, a file: %v", row.asked, n, copiedFile.Load())
+			t.Errorf("%s: got %d copies, a file %v; want %d, each of a file", row.asked, n, copiedFile.Load(), row.copies)
 		}
 		s.awaitStored(string(d))
 	}

@@ -1,0 +1,122 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
+)
+
+// TestBlockedNames checks that a bare name is blocked in each directory and in
+// each spelling, with Basic credentials and with a token issued before, and
+// that a name with a directory is blocked only there.
+func TestBlockedNames(t *testing.T) {
+	l := ldaptest.New(t, true)
+	l.Put("uid=\uff2d\u00e4x,"+ldaptest.People, "uid", "\uff2d\u00e4x", "userPassword", "secret-of-max", "entryUUID", "uuid-max")
+	lines := []string{"user m\u00e4x " + hash(passwordOf("alice")), l.Directory(), private("acme")}
+	s := start(t, lines...)
+	of := map[string]requestOption{"static": basic("m\u00e4x", passwordOf("alice")), "ldap": basic("\uff2d\u00e4x", "secret-of-max")}
+	tokens := map[string]requestOption{}
+	for directory, who := range of {
+		tokens[directory] = bearer(s.get(auth, who).expect(t, http.StatusOK, "").tokens().Token)
+	}
+	for blocked, want := range map[string][2]int{ // static, ldap
+		"m\u00e4x": {401, 401}, "MA\u0308X": {401, 401}, "\uff2d\u00c4\uff38": {401, 401}, "max": {200, 200},
+		"ldap:m\u00e4x": {200, 401}, "static:M\u00c4X": {401, 200}, "static:max": {200, 200},
+	} {
+		s.load(append(lines, "blocked "+blocked)...)
+		for i, directory := range []string{"static", "ldap"} {
+			for _, who := range []requestOption{of[directory], tokens[directory]} {
+				if got := s.get("/v2/", who).StatusCode; got != want[i] {
+					t.Errorf("with %q blocked, %s: got %d, want %d", blocked, directory, got, want[i])
+				}
+			}
+		}
+	}
+}
+
+// TestCommandsNameAccounts checks that commands name accounts as the
+// configuration does, and that the error about an ambiguous bare name shows
+// what to write.
+func TestCommandsNameAccounts(t *testing.T) {
+	l := ldaptest.New(t, true)
+	s := startWithAdmin(t, users("alice"), l.Directory(), private("acme", "alice"))
+	for as, want := range map[string]string{
+		"alice": "allowed: member", "static:alice": "allowed: member", "ldap:alice": "denied: not a member", "ldap:nobody": "denied: unknown account",
+		"static:bob": "denied: unknown account", "ldap:bob": "denied: not a member",
+		"bob": "write `--as static:bob` or `--as ldap:bob`", "corp:bob": "unknown directory 'corp'; write `--as static:bob` or `--as ldap:bob`", "ldap:": "missing account name",
+	} {
+		out, err := s.command("explain", "--as", as, "--pull", "acme/alpine")
+		if text := fmt.Sprint(out, err); !strings.Contains(text, want) {
+			t.Errorf("%s: got %q, want %q in it", as, text, want)
+		}
+	}
+	_, own := s.createToken("--account", "alice")
+	_, theirs := s.createToken("--account", "ldap:alice")
+	for query, want := range map[string][2]bool{"static:alice": {true, false}, "ldap:alice": {false, true}, "alice": {true, true}, "ldap:bob": {false, false}} {
+		list := string(s.ask(http.MethodGet, adminTokens+"?account="+url.QueryEscape(query), "").body)
+		if got := [2]bool{strings.Contains(list, own), strings.Contains(list, theirs)}; got != want {
+			t.Errorf("tokens of %s: got %v, want %v", query, got, want)
+		}
+	}
+	if table := s.mustCommand("token", "list"); !strings.Contains(lineContaining(table, own), " static:alice ") || !strings.Contains(lineContaining(table, theirs), " ldap:alice ") {
+		t.Errorf("token list prints %s, want the accounts with their directories", table)
+	}
+	if out, err := s.command("token", "create", "--account", "bob"); err == nil || !strings.Contains(err.Error(), "write `--account static:bob` or `--account ldap:bob`") {
+		t.Errorf("got error %v and %s, want an error with what to write", err, out)
+	}
+	for _, account := range []string{"static", "ldap"} {
+		if line := `"account":"alice","directory":"` + account + `","by":"admin API"`; !strings.Contains(s.logs(), line) {
+			t.Errorf("the log lacks %s", line)
+		}
+	}
+}
+
+// TestGroupTokenAsMember checks that a group's token can be given roles and
+// blocked as token:ID.
+func TestGroupTokenAsMember(t *testing.T) {
+	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
+	secret, id := s.createToken("--group", "acme", "--role", "member", "--scope", "manage")
+	page := func(want int, lines ...string) {
+		t.Helper()
+		s.load(append(lines, users("alice"))...)
+		s.get("/acme/dependency_proxy", basic("", secret)).expect(t, want, map[int]string{401: "UNAUTHORIZED", 403: "DENIED"}[want])
+	}
+	page(403, private("acme"))
+	page(200, "group acme {\n maintainers token:"+id+"\n}\n")
+	page(401, private("acme"), "blocked token:"+id)
+}
+
+// TestAccountNamesInJSON checks that names of directories and accounts in JSON
+// are validated as those in a Caddyfile are.
+func TestAccountNamesInJSON(t *testing.T) {
+	for config, want := range map[string]string{
+		`{"directories":[{"type":"static","users":[{"name":"alice"}]},{"type":"elsewhere"}],"groups":[{"path":"acme","owners":["bob"]}]}`:                                 "group acme: owners bob: ambiguous, because the site has several directories",
+		`{"directories":[{"type":"elsewhere"},{"type":"elsewhere"}],"groups":[{"path":"acme"}]}`:                                                                          "duplicate directory name 'elsewhere'",
+		`{"directories":[{"type":"static","name":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                  "name 'tokens' is reserved",
+		`{"directories":[{"type":"tokens"}],"groups":[{"path":"acme"}]}`:                                                                                                  "name 'tokens' is reserved",
+		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"blocked":["ci.example.com#7"]}`:                                   "blocked ci.example.com#7: names of accounts from ID tokens no longer begin with the issuer; write `blocked oidc:7`",
+		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"admins":["ci.example.com#7"]}`:                                    "write `admins oidc:7`",
+		`{"directories":[{"type":"oidc","issuer":"https://ci.example.com"}],"groups":[{"path":"acme"}],"admins":["elsewhere.example.com#7"]}`:                             "",
+		`{"directories":[{"type":"static"},{"type":"oidc","name":"ci","issuer":"http://[::1]:81/x"}],"groups":[{"path":"acme","owners":["http://[::1]:81/x#repo:a/b"]}]}`: "write `owners ci:repo:a/b`",
+		`{"directories":[{"type":"static","name":"a:b"}],"groups":[{"path":"acme"}]}`:                                                                                     "invalid directory name 'a:b'",
+		`{"directories":[{"type":"oidc","prefix":""}],"groups":[{"path":"acme"}]}`:                                                                                        "prefix has been removed",
+		`{"directories":[{"type":"authentication","prefix":"x"}],"groups":[{"path":"acme"}]}`:                                                                             "prefix has been removed",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme","members_from":["gitlab"]}]}`:                                                                        "group acme: members_from gitlab",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"admins":["ldap:root"]}`:                                                                           "admins ldap:root: unknown directory 'ldap'",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme"}],"blocked":["ldap:root"]}`:                                                                          "blocked ldap:root: unknown directory 'ldap'",
+		`{"directories":[{"type":"static"}],"groups":[{"path":"acme","members":["alice"]}],"admins":["static:root"],"blocked":["any"]}`:                                   "",
+	} {
+		h := new(Handler)
+		if err := json.Unmarshal([]byte(config), h); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.check(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", config, err, want)
+		}
+	}
+}

@@ -1,0 +1,270 @@
+package caddymodule
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// site is a Caddy that runs in this process with one site on the loopback.
+// There is one at a time, so tests with a site must not be parallel.
+type site struct {
+	t       testing.TB
+	url     string // without a slash at the end
+	host    string // with the port
+	dir     string // everything that Caddy writes
+	cache   string // the cache directory in dir
+	globals string // more global options
+	limits  string // more lines of the storage
+	before  string // a directive before dependency_proxy
+	after   string // more sites
+	admin   string // the admin endpoint's address, or off
+	running bool
+
+	mu      sync.Mutex
+	secrets []string // which no log may contain
+}
+
+// start runs Caddy with a site whose directive has the given lines and a
+// storage, which is removed after the test.
+func start(t testing.TB, lines ...string) *site {
+	t.Helper()
+	s := newSite(t)
+	s.load(lines...)
+	return s
+}
+
+// newSite returns a site that is not running yet.
+func newSite(t testing.TB) *site {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = free.Close()
+	s := &site{t: t, dir: t.TempDir(), host: free.Addr().String(), admin: "off"}
+	s.url, s.cache = "http://"+s.host, filepath.Join(s.dir, "cache")
+	s.addSecrets(upstreamPassword, registrytest.Signature+"=")
+	for _, name := range []string{"alice", "bob", "carol", "dave"} {
+		s.addSecrets(passwordOf(name), base64.StdEncoding.EncodeToString([]byte(name+":"+passwordOf(name))))
+	}
+	t.Cleanup(func() {
+		s.stop()
+		s.checkLogs()
+	})
+	return s
+}
+
+// load makes Caddy run a configuration, by a reload if it is already running.
+func (s *site) load(lines ...string) {
+	s.t.Helper()
+	if err := s.tryLoad(lines...); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// tryLoad loads a configuration and returns the error.
+func (s *site) tryLoad(lines ...string) error {
+	config, err := s.adapt(lines...)
+	if err == nil {
+		err = caddy.Load(config, true)
+	}
+	s.running = s.running || err == nil
+	if err == nil {
+		s.awaitHandover(portOf(s.host))
+	}
+	// A connection that the former configuration is about to close would
+	// fail
+	// the next request that cannot be repeated.
+	client.CloseIdleConnections()
+	return err
+}
+
+// awaitHandover waits until the former configuration no longer listens. Caddy
+// returns before that, and for a moment both accept connections. This can be
+// observed on Linux only.
+func (s *site) awaitHandover(port uint64) {
+	s.t.Helper()
+	listening := fmt.Sprintf(":%04X 00000000:0000 0A ", port)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		sockets, err := os.ReadFile("/proc/self/net/tcp")
+		if err != nil || strings.Count(string(sockets), listening) <= 1 {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal("the former configuration still listens after 10s")
+		}
+	}
+}
+
+func portOf(host string) uint64 {
+	_, text, _ := net.SplitHostPort(host)
+	port, _ := strconv.ParseUint(text, 10, 16)
+	return port
+}
+
+// adapt returns the JSON of the whole configuration.
+func (s *site) adapt(lines ...string) ([]byte, error) {
+	_, port, _ := net.SplitHostPort(s.host)
+	text := strings.NewReplacer("$DIR", s.dir, "$PORT", port, "$CACHE", s.cache, "$GLOBALS", s.globals, "$ADMIN", s.admin,
+		"$LIMITS", s.limits, "$BEFORE", s.before, "$AFTER", s.after, "$LINES", strings.Join(lines, "\n")).Replace(`{
+	admin $ADMIN
+	persist_config off
+	auto_https off
+	storage file_system $DIR/storage
+	storage_check off
+	storage_clean_interval off
+	log {
+		output file $DIR/caddy.log
+		level DEBUG
+	}
+	$GLOBALS
+}
+http://:$PORT {
+	bind 127.0.0.1
+	log
+	$BEFORE
+	dependency_proxy {
+		storage filesystem $CACHE {
+			reserve off
+			$LIMITS
+		}
+		$LINES
+	}
+	respond "next handler"
+}
+$AFTER
+`)
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
+	return config, err
+}
+
+// stop stops Caddy and checks that nothing of the site is left.
+func (s *site) stop() {
+	if !s.running {
+		return
+	}
+	s.running = false
+	if err := caddy.Stop(); err != nil {
+		s.t.Error(err)
+	}
+	eventually(s.t, "fills end", func() bool {
+		files, err := os.ReadDir(filepath.Join(s.cache, "tmp"))
+		return err != nil || len(files) == 0
+	})
+	for name, held := range map[string]int{
+		"storage": len(caches.All()), "quotas": len(quotas.All()), "keys": len(issuers.All()), "access tokens": len(tokens.All()),
+		"upstream": len(registries.All()), "throttle": len(throttles.All()),
+	} {
+		if held != 0 {
+			s.t.Errorf("pool %s: got %d values held after Caddy has stopped, want none", name, held)
+		}
+	}
+}
+
+// runningHandler returns the first handler of the running configuration.
+func runningHandler(t testing.TB) *Handler {
+	t.Helper()
+	app, err := caddy.ActiveContext().App("http")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range app.(*caddyhttp.App).Servers {
+		if h := handlerIn(server.Routes); h != nil {
+			return h
+		}
+	}
+	t.Fatal("got no running handler, want one")
+	return nil
+}
+
+func handlerIn(routes caddyhttp.RouteList) *Handler {
+	for _, route := range routes {
+		for _, handler := range route.Handlers {
+			switch h := handler.(type) {
+			case *Handler:
+				return h
+			case *caddyhttp.Subroute:
+				if h := handlerIn(h.Routes); h != nil {
+					return h
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// restart stops Caddy and starts it with the same directories.
+func (s *site) restart(lines ...string) {
+	s.t.Helper()
+	s.stop()
+	s.load(lines...)
+}
+
+// addSecrets adds values that no log may contain.
+func (s *site) addSecrets(values ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secrets = append(s.secrets, values...)
+}
+
+// logs returns the whole log.
+func (s *site) logs() string {
+	content, err := os.ReadFile(filepath.Join(s.dir, "caddy.log"))
+	if err != nil && !os.IsNotExist(err) {
+		s.t.Error(err)
+	}
+	return string(content)
+}
+
+var upstreamToken = regexp.MustCompile(`token-[A-Z2-7]{26}`)
+
+// checkLogs checks that the log contains no secret.
+func (s *site) checkLogs() {
+	logs := s.logs()
+	for _, secret := range s.secrets {
+		if i := strings.Index(logs, secret); i >= 0 {
+			s.t.Errorf("got a secret in the log, want none: %.400s", logs[max(0, i-200):])
+		}
+	}
+	if found := upstreamToken.FindString(logs); found != "" {
+		s.t.Errorf("got a token of an upstream in the log, want none: %s", found)
+	}
+}
+
+// validate does the same as `caddy validate`.
+func (s *site) validate(lines ...string) error {
+	config, err := s.adapt(lines...)
+	if err != nil {
+		return err
+	}
+	var parsed caddy.Config
+	if err := caddy.StrictUnmarshalJSON(config, &parsed); err != nil {
+		return err
+	}
+	return caddy.Validate(&parsed)
+}
+
+// keyFiles returns the names of the files with signing keys.
+func (s *site) keyFiles() []string {
+	s.t.Helper()
+	keys, err := filepath.Glob(filepath.Join(s.dir, "storage", keyPrefix, "*"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return keys
+}

@@ -1,0 +1,79 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
+)
+
+// TestLDAPTokensAreNotBound checks that a password in the form of a token, which
+// is counted by address only, is never sent to the server, where many guesses
+// could lock the account.
+func TestLDAPTokensAreNotBound(t *testing.T) {
+	l := ldaptest.New(t, true)
+	for name, directory := range map[string]string{
+		"by search": l.Directory(),
+		"alone":     "directory ldap " + l.URL() + " {\n tls_trust_pool file " + l.Ca + "\n user_dn uid=%s," + ldaptest.People + "\n}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.globals = trustedProxies
+			s.addSecrets(ldaptest.ServicePassword)
+			s.load(directory, private("acme"))
+			l.Heard()
+			for i := range 3 * documentedAccountBurst {
+				guess := basic("alice", fmt.Sprintf("ghp_%040d", i))
+				s.get(auth, guess, forwardedFor(fmt.Sprint("198.51.100.", i/20))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+			}
+			dns, _ := l.Heard()
+			if n := strings.Count(strings.Join(dns, "\n"), "uid=alice"); n != 0 {
+				t.Errorf("got %d binds as alice, want none", n)
+			}
+			s.get(auth, as("alice"), forwardedFor("203.0.113.1")).expect(t, http.StatusOK, "")
+		})
+	}
+}
+
+// TestLDAPFloodSparesMembers checks that questions about a member do not wait
+// behind a flood of logins from unknown addresses.
+func TestLDAPFloodSparesMembers(t *testing.T) {
+	defer func(before access.Times) { answerLogins = before }(answerLogins)
+	answerLogins = access.Times{Failed: time.Millisecond, Checked: time.Millisecond}
+	l := ldaptest.New(t, true)
+	s := newSite(t)
+	s.globals = trustedProxies
+	s.addSecrets(ldaptest.ServicePassword)
+	s.load(l.Directory("pool 2", "cache_for 1ns"), visible("acme", directory.Internal))
+	var token string
+	eventually(t, "alice has logged in", func() bool {
+		a := s.get(auth, as("alice"), forwardedFor("192.0.2.1"))
+		if a.StatusCode == http.StatusOK {
+			token = a.tokens().Token
+		}
+		return token != ""
+	})
+	var asked atomic.Int64
+	l.Set(func() {
+		l.Fault = func(uint64) {
+			asked.Add(1)
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	const storm = 150
+	concurrently(storm, func(i int) {
+		s.get(auth, basic(fmt.Sprint("user", i), "wrong"), forwardedFor(fmt.Sprint("198.51.100.", i))).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	})
+	before := asked.Load()
+	s.get("/v2/", bearer(token), forwardedFor("192.0.2.1")).expect(t, http.StatusOK, "")
+	if n := asked.Load() - before; n > 20 {
+		t.Errorf("got %d questions before the one of the member, want at most 20", n)
+	}
+	l.Set(func() { l.Fault = nil })
+}

@@ -1,0 +1,151 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
+)
+
+// ldapMap is a line that gives a group a role.
+const ldapMap = "map cn=platform,ou=groups,dc=example,dc=com -> acme"
+
+// TestLDAPOutage checks that during an outage of the server remembered answers
+// are used for the grace period, even after a reload, and all other logins
+// fail. When the server is back, its current state applies.
+func TestLDAPOutage(t *testing.T) {
+	l := ldaptest.New(t, true)
+	l.Group("platform", "alice")
+	lines := []string{l.Directory(ldapMap, "cache_for 1ns", "grace 1h")}
+	s := ldapSite(t, lines...)
+	token := s.token("alice")
+	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
+	bob := s.token("bob")
+	l.Remove("uid=bob," + ldaptest.People)
+	s.get("/v2/", bearer(bob)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+
+	l.Stop()
+	for range 3 {
+		s.get("/v2/", bearer(token)).expect(t, http.StatusOK, "")
+		s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
+		s.get("/v2/", bearer(bob)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.get("/v2/", as("carol")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		s.get("/v2/", basic("alice", "wrong")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		s.load(append(lines, "blocked dave")...)
+	}
+	if n := strings.Count(s.logs(), "the LDAP server cannot be asked"); n == 0 || n > 4 {
+		t.Errorf("got %d log lines that the server is away, want 1 to 4", n) // once for each configuration
+	}
+	// Answers remembered with another grace period are not used.
+	s.load(l.Directory(ldapMap, "cache_for 1ns", "grace 1ms"), private("acme"))
+	s.get("/v2/", bearer(token)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10")
+
+	l.Start()
+	eventually(t, "the server is asked again", func() bool { return s.get("/v2/", bearer(token)).StatusCode == http.StatusOK })
+	s.get("/v2/", as("carol")).expect(t, http.StatusOK, "")
+	s.get("/v2/", basic("alice", "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	if !strings.Contains(s.logs(), "answers again") {
+		t.Error("the log lacks that the server is back")
+	}
+}
+
+// TestLDAPFaults checks that with any fault of the server or mistake in the
+// configuration logins fail soon, and that the log says why.
+func TestLDAPFaults(t *testing.T) {
+	other := ldaptest.New(t, true)
+	for name, row := range map[string]struct {
+		change func(l *ldaptest.Server)
+		lines  string
+		log    string
+	}{
+		"slow": {func(l *ldaptest.Server) {
+			l.Fault = func(uint64) { time.Sleep(time.Second) }
+		}, "timeout 50ms", "timed out"},
+		"cut": {func(l *ldaptest.Server) {
+			l.Fault = func(uint64) {
+				l.Set(func() {
+					for conn := range l.Conns {
+						_ = conn.Close()
+					}
+				})
+			}
+		}, "", "unable to read"},
+		"wrong password of the service": {func(l *ldaptest.Server) { l.Refuse[ldaptest.ServiceDN] = ldap.LDAPResultInvalidCredentials }, "", "binding as bind_dn"},
+		"a referral":                    {func(l *ldaptest.Server) { l.Refuse["uid=alice,"+ldaptest.People] = ldap.LDAPResultReferral }, "", "Referral"},
+		"busy":                          {func(l *ldaptest.Server) { l.Refuse["uid=alice,"+ldaptest.People] = ldap.LDAPResultBusy }, "", "Busy"},
+		"another certificate":           {func(l *ldaptest.Server) { l.Cert = other.Cert }, "", "certificate"},
+		"another name":                  {func(*ldaptest.Server) {}, "tls_server_name ldap.example.com", "certificate"},
+		"too many groups": {func(l *ldaptest.Server) {
+			for i := range 1001 {
+				l.Entries = append(l.Entries, ldap.NewEntry(fmt.Sprintf("cn=g%d,ou=groups,dc=example,dc=com", i), map[string][]string{"member": {"uid=alice," + ldaptest.People}}))
+			}
+		}, "", "more than 1000 groups"},
+		"too much": {func(l *ldaptest.Server) {
+			l.Entries = append(l.Entries, ldap.NewEntry("uid=alice,ou=more,"+ldaptest.People, map[string][]string{"uid": {"alice"}, "entryUUID": {strings.Repeat("x", 4<<20)}}))
+		}, "", "unable to read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := ldaptest.New(t, true)
+			l.Set(func() { row.change(l) })
+			s := ldapSite(t, l.Directory(ldapMap, row.lines))
+			begin := time.Now()
+			s.get("/v2/", as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+			if took := time.Since(begin); took > 3*time.Second {
+				t.Errorf("the login took %v, want at most 3s", took)
+			}
+			if !strings.Contains(s.logs(), row.log) {
+				t.Errorf("the log does not say %q", row.log)
+			}
+			if dns, _ := l.Heard(); strings.Contains(name, "another") && len(dns) > 0 {
+				t.Errorf("got binds as %q, want none", dns)
+			}
+		})
+	}
+}
+
+// TestLDAPStartTLS checks that nothing is sent without encryption, whichever
+// side fails to encrypt.
+func TestLDAPStartTLS(t *testing.T) {
+	l := ldaptest.New(t, false)
+	s := ldapSite(t, l.Directory("starttls on", ldapMap))
+	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
+	for what, change := range map[string]func(){
+		"refused":             func() { l.Refuse[""] = ldap.LDAPResultProtocolError },
+		"another certificate": func() { l.Cert = ldaptest.New(t, true).Cert },
+	} {
+		l.Set(change)
+		l.Heard()
+		s.load(l.Directory("starttls on", ldapMap, "grace 1h"), private(map[bool]string{true: "a", false: "b"}[what == "refused"]))
+		s.get("/v2/", as("bob")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		if dns, _ := l.Heard(); len(dns) > 0 {
+			t.Errorf("%s: got binds as %q, want none", what, dns)
+		}
+		l.Set(func() { delete(l.Refuse, "") })
+	}
+	if len(l.Clear) > 0 {
+		t.Errorf("got operations %q without encryption, want none", l.Clear)
+	}
+	s.load(strings.Replace(l.Directory("insecure on", ldapMap), "tls_trust_pool file "+l.Ca, "", 1))
+	s.get("/v2/", as("bob")).expect(t, http.StatusOK, "")
+}
+
+// TestLDAPSecret checks that a password that cannot be read is an error at
+// load, and that it is never shown.
+func TestLDAPSecret(t *testing.T) {
+	l := ldaptest.New(t, true)
+	s := newSite(t)
+	for placeholder, what := range map[string]string{"{env.NOT_SET}": "NOT_SET", "{file./none}": "/none", ldaptest.ServicePassword: "placeholder"} {
+		err := s.tryLoad(strings.Replace(l.Directory(ldapMap), "{env.LDAP_PASSWORD}", placeholder, 1), private("acme"))
+		if err == nil || !strings.Contains(err.Error(), what) || strings.Contains(err.Error(), ldaptest.ServicePassword) {
+			t.Errorf("%s: got %v, want %q and no password", placeholder, err, what)
+		}
+	}
+	if config, err := s.adapt(l.Directory(ldapMap), private("acme")); err != nil || strings.Contains(string(config), ldaptest.ServicePassword) {
+		t.Errorf("got %v and %s, want no error and no password", err, config)
+	}
+}

@@ -1,0 +1,181 @@
+package caddymodule
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
+)
+
+const (
+	zeroDigest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+	acmePath   = "/v2/acme/dependency_proxy/containers/"
+	latestPath = "/manifests/latest"
+)
+
+// malformedPaths are paths by the code that refuses them, whoever sends them.
+var malformedPaths = map[string][]string{
+	"NAME_INVALID": {
+		acmePath + "../alpine" + latestPath, acmePath + "a/../b" + latestPath, acmePath + "./alpine" + latestPath, acmePath + "alpine/." + latestPath,
+		acmePath + "/alpine" + latestPath, acmePath + "a//b" + latestPath, acmePath + "alpine/" + latestPath, acmePath + latestPath[1:],
+		acmePath + "a%2fb" + latestPath, acmePath + "a%2Fb" + latestPath, acmePath + "a%00" + latestPath, acmePath + "%61lpine" + latestPath, acmePath + "%2e%2e/x" + latestPath,
+		acmePath + "a%5cb" + latestPath, acmePath + "a%20b" + latestPath, acmePath + "Alpine" + latestPath, acmePath + "alpi%C3%A9" + latestPath, acmePath + "-a" + latestPath,
+		acmePath + "a-" + latestPath, acmePath + "a..b" + latestPath, acmePath + "a___b" + latestPath, acmePath + "_a" + latestPath, acmePath + "a:1" + latestPath,
+		acmePath + strings.Repeat("a", 226) + latestPath, acmePath + strings.Repeat("a/", 120) + "a" + latestPath,
+		acmePath + strings.Repeat("a", 256) + "/blobs/" + zeroDigest, acmePath + strings.Repeat("a", 5000) + "/tags/list",
+		"/v2/" + strings.Repeat("a", 228) + infix + "a" + latestPath,
+		"/v2" + infix + "alpine" + latestPath, "/v2/" + infix + "alpine" + latestPath, "/v2//acme" + infix + "alpine" + latestPath,
+		"/v2/acme/" + infix + "alpine" + latestPath, "/v2/../acme" + infix + "alpine" + latestPath, "/v2/acme/.." + infix + "alpine" + latestPath,
+		"/v2/ACME" + infix + "alpine" + latestPath, "/v2/acme%2fplatform" + infix + "alpine" + latestPath, "/v2/%61cme" + infix + "alpine" + latestPath,
+		"/v2/acme%00" + infix + "alpine" + latestPath, "/v2/_" + infix + "alpine" + latestPath,
+		infix + "v2/alpine" + latestPath, "/acme/" + infix + "v2/alpine" + latestPath, "/..%2facme" + infix + "v2/alpine" + latestPath,
+		"/acme" + infix + "v2//alpine" + latestPath, "/acme" + infix + "v2/../alpine" + latestPath, "//acme" + infix + "v2/alpine" + latestPath,
+	},
+	"TAG_INVALID": {
+		acmePath + "alpine/manifests/", acmePath + "alpine/manifests/.", acmePath + "alpine/manifests/..", acmePath + "alpine/manifests/.hidden",
+		acmePath + "alpine/manifests/-x", acmePath + "alpine/manifests/a+b", acmePath + "alpine/manifests/a@b", acmePath + "alpine/manifests/a,b",
+		acmePath + "alpine/manifests/" + strings.Repeat("a", 129), acmePath + "alpine/manifests/" + strings.Repeat("a", 5000),
+	},
+	"DIGEST_INVALID": {
+		acmePath + "alpine/manifests/a%00", acmePath + "alpine/manifests/a%2fb", acmePath + "alpine/manifests/%2e%2e", acmePath + "alpine/manifests/a%20b",
+		acmePath + "alpine/manifests/sha256:", acmePath + "alpine/manifests/sha256:ab", acmePath + "alpine/manifests/" + zeroDigest[:70],
+		acmePath + "alpine/manifests/" + zeroDigest + "0", acmePath + "alpine/manifests/" + strings.ToUpper(zeroDigest),
+		acmePath + "alpine/manifests/sha256:" + strings.Repeat("A", 64), acmePath + "alpine/manifests/sha256:" + strings.Repeat("g", 64),
+		acmePath + "alpine/manifests/md5:" + strings.Repeat("0", 32), acmePath + "alpine/manifests/sha512:" + strings.Repeat("0", 64),
+		acmePath + "alpine/manifests/sha256%3a" + strings.Repeat("0", 62) + "%3A", acmePath + "alpine/manifests/sha256%3A%3A" + strings.Repeat("0", 63),
+		acmePath + "alpine/manifests/sha256%253A" + strings.Repeat("0", 64), acmePath + "alpine/manifests/%73ha256:" + strings.Repeat("0", 64),
+		acmePath + "alpine/blobs/", acmePath + "alpine/blobs/latest", acmePath + "alpine/blobs/..", acmePath + "alpine/blobs/sha256:..%2f..%2fetc",
+		acmePath + "alpine/blobs/sha256:%2e%2e", acmePath + "alpine/blobs/" + zeroDigest + "%00", acmePath + "alpine/referrers/latest", acmePath + "alpine/referrers/",
+	},
+}
+
+// TestMalformedPaths checks that malformed paths in any encoding are refused
+// before upstream, the disk or a directory is asked.
+func TestMalformedPaths(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "latest", random(1, 100))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	before := s.stored()
+	for code, paths := range malformedPaths {
+		for _, path := range paths {
+			for _, who := range []requestOption{as("alice"), func(*http.Request) {}} {
+				get := s.get(path, who).expect(t, http.StatusBadRequest, code)
+				get.has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "")
+				get.has(t, "Docker-Distribution-Api-Version", "registry/2.0")
+				sameHeaders(t, get, s.head(path, who))
+			}
+		}
+	}
+	// Paths of no known form.
+	for _, path := range []string{
+		"/v2/..", "/v2/../", "/v2/%2e%2e/%2e%2e/etc/passwd", "/v2/..%2f..%2fetc%2fpasswd", "/v2//", "/v2/%00", "/v2/acme", acmePath + "..", acmePath + "%00",
+		"/v2/acme%2fdependency_proxy%2fcontainers%2falpine/manifests/latest", "/v2/acme/dependency_proxy%2fcontainers/alpine" + latestPath,
+		"/v2/acme/Dependency_Proxy/containers/alpine" + latestPath, acmePath + "alpine/Manifests/latest", acmePath + "alpine/manifests", acmePath + "alpine/tags/",
+		acmePath + "alpine" + latestPath + "/", acmePath + "alpine/blobs/" + zeroDigest + "/..", "/acme" + infix + "v2/../..",
+	} {
+		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.get(path, as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
+	}
+	if counts := up.Counts(); counts != (registrytest.Counts{}) {
+		t.Errorf("got requests %+v to upstream, want none", counts)
+	}
+	if after := s.stored(); !slices.Equal(before, after) {
+		t.Errorf("got the cache files %q, want %q as before", after, before)
+	}
+}
+
+// TestLongestNames checks that names of the greatest permitted length are
+// served.
+func TestLongestNames(t *testing.T) {
+	up := registrytest.New(t)
+	long := strings.Repeat("a", maxName-len("acme")-len(infix)-2) + "/b"
+	tag := strings.Repeat("T", 128)
+	image := up.PutImage(long, tag, random(1, 100))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	s.get(manifestPath("acme", long, tag), as("alice")).content(t, up.RawManifest(long, image.Manifest))
+	s.get(blobPath("acme", long, image.Layers[0]), as("alice")).content(t, random(1, 100))
+	s.get(manifestPath("acme", "a"+long, tag), as("alice")).expect(t, http.StatusBadRequest, "NAME_INVALID")
+}
+
+// TestRoutesAccepted checks that all forms of a path that mirrors send name the
+// same content.
+func TestRoutesAccepted(t *testing.T) {
+	up, other := registrytest.New(t), registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 100))
+	manifest := up.RawManifest("library/alpine", image.Manifest)
+	app := other.PutImage("acme/app", "1", random(2, 100))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up), upstreamAt("ghcr.io", other.URL()))
+
+	for _, path := range []string{
+		acmePath + "alpine/manifests/3.20", acmePath + "library/alpine/manifests/3.20", acmePath + "docker.io/alpine/manifests/3.20",
+		acmePath + "docker.io/library/alpine/manifests/3.20", "/acme" + infix + "v2/library/alpine/manifests/3.20",
+		"/acme" + infix + "v2/docker.io/library/alpine/manifests/3.20",
+		acmePath + "library/alpine/manifests/3.20?ns=docker.io", "/acme" + infix + "v2/library/alpine/manifests/3.20?ns=docker.io",
+		acmePath + "alpine/manifests/3.20?ns=", acmePath + "alpine/manifests/3.20?foo=bar&ns=docker.io&foo", acmePath + "alpine/manifests/3.20?%zz;&=",
+		acmePath + "alpine/manifests/sha256%3A" + image.Manifest.Encoded(), acmePath + "alpine/manifests/sha256%3a" + image.Manifest.Encoded(),
+	} {
+		s.get(path, as("alice")).content(t, manifest)
+	}
+	for _, path := range []string{
+		acmePath + "ghcr.io/acme/app/manifests/1", acmePath + "acme/app/manifests/1?ns=ghcr.io", acmePath + "ghcr.io/acme/app/manifests/1?ns=docker.io",
+		"/acme" + infix + "v2/acme/app/manifests/1?ns=ghcr.io",
+	} {
+		s.get(path, as("alice")).content(t, other.RawManifest("acme/app", app.Manifest))
+	}
+	// The image of the same name at another registry is not served.
+	for _, ns := range []string{"quay.io", "DOCKER.IO", "docker.io:443", "..", "127.0.0.1"} {
+		s.get(acmePath+"library/alpine/manifests/3.20?ns="+ns, as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
+	}
+	// A name that consists of an upstream only is an image of the first
+	// upstream.
+	s.get(acmePath+"ghcr.io/manifests/1", as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
+	for _, path := range []string{"/acme" + infix + "v2", "/acme" + infix + "v2/"} {
+		s.get(path, as("alice")).content(t, []byte("{}"))
+		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	}
+}
+
+// FuzzParseRoute checks that each part of a route that parseRoute returns is
+// valid, whatever the path.
+func FuzzParseRoute(f *testing.F) {
+	for _, paths := range malformedPaths {
+		for _, path := range paths {
+			f.Add(path)
+		}
+	}
+	for _, path := range []string{"/v2/", "/jwt/auth", acmePath + "alpine/manifests/3.20", acmePath + "a/b/blobs/" + zeroDigest, acmePath + "a/tags/list",
+		acmePath + "a/referrers/sha256%3A" + zeroDigest[7:], "/a/b" + infix + "v2/c/manifests/d", "/index.html", acmePath + "a/blobs/uploads/"} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		rt, err := parseRoute(path)
+		if err != nil {
+			if err.status != http.StatusBadRequest || err.message == "" || err.code == "" {
+				t.Errorf("%q: got %d %q %q, want 400 with a code and a message", path, err.status, err.code, err.message)
+			}
+			return
+		}
+		if strings.HasPrefix(path, "/v2/") == (rt.kind == notOurs) && strings.HasPrefix(path, "/v2/") {
+			t.Errorf("%q: got a path for the next handler, want one of the registry", path)
+		}
+		switch rt.kind {
+		case manifestKind, blobKind, tagsKind, referrersKind:
+		default:
+			return
+		}
+		if !reference.ValidRepository(rt.group) || !reference.ValidRepository(rt.image) || len(rt.name()) > maxName {
+			t.Errorf("%q: got group %q and image %q, want valid names", path, rt.group, rt.image)
+		}
+		_, derr := reference.ParseDigest(string(rt.digest))
+		if named := rt.kind == manifestKind && reference.ValidTag(rt.tag) || derr == nil; named == (rt.kind == tagsKind) {
+			t.Errorf("%q: got kind %d, tag %q and digest %q, want a valid tag or digest unless it is a list of tags", path, rt.kind, rt.tag, rt.digest)
+		}
+		rest := strings.NewReplacer("%3A", "", "%3a", "").Replace(path)
+		if strings.Contains(rest, "%") || strings.Contains(path, "..") || strings.Contains(path, "//") || strings.ContainsRune(path, 0) {
+			t.Errorf("%q: got the route %+v, want an error", path, rt)
+		}
+	})
+}

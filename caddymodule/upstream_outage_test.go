@@ -1,0 +1,200 @@
+package caddymodule
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
+)
+
+// closeConnection closes the connection instead of answering.
+func closeConnection(w http.ResponseWriter, _ *http.Request) bool {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err == nil {
+		_ = conn.Close()
+	}
+	return true
+}
+
+// neverAnswer does not answer until the client gives up.
+func neverAnswer(_ http.ResponseWriter, r *http.Request) bool {
+	<-r.Context().Done()
+	return true
+}
+
+// outages are faults of upstream and the answers to clients where no stale
+// content is available.
+var outages = map[string]struct {
+	fail           registrytest.Failure
+	hook           func(http.ResponseWriter, *http.Request) bool
+	manifest, blob int
+	code, wait     string // of manifests
+	blobCode       string
+}{
+	"rate limit": {fail: registrytest.Failure{Status: 429, Header: http.Header{"Retry-After": {"7"}}},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE"},
+	"rate limit for ever": {fail: registrytest.Failure{Status: 429, Header: http.Header{"Retry-After": {"999999999"}}},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "3600", blobCode: "UNAVAILABLE"},
+	"rate limit without a time": {fail: registrytest.Failure{Status: 429},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "60", blobCode: "UNAVAILABLE"},
+	"rate limit of the token service": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 429, Header: http.Header{"Retry-After": {"7"}}},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE"},
+	"broken":                      {fail: registrytest.Failure{Status: 500, Body: "<html>secret</html>"}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
+	"overloaded":                  {fail: registrytest.Failure{Status: 503}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
+	"token service broken":        {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 500}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
+	"token service without sense": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 200, Body: "{}"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"login refused":               {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 401}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"without sense":               {fail: registrytest.Failure{Status: 202, Body: "hello"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"redirects in a ring":         {fail: registrytest.Failure{Status: 302, Header: http.Header{"Location": {"/v2/"}}}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"hangs up":                    {hook: closeConnection, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
+	"silent":                      {hook: neverAnswer, manifest: 504, blob: 504, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	// Docker Hub's answers for a repository that does not exist or is
+	// private.
+	"denied":    {fail: registrytest.Failure{Status: 403}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
+	"challenge": {fail: registrytest.Failure{Status: 401}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
+}
+
+// TestUpstreamOutages checks that cached content is served during an outage of
+// upstream, and that the errors for other content say whose fault it is and
+// when to retry.
+func TestUpstreamOutages(t *testing.T) {
+	for name, row := range outages {
+		t.Run(name, func(t *testing.T) {
+			up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
+			image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+			cold := up.PutBlob("library/alpine", random(2, 1000))
+			s := start(t, users("alice"), private("acme", "alice"),
+				hub(up, hubCredentials(t), "fresh_for 1ns", "transport http {\n response_header_timeout 300ms\n}"))
+			pull(t, s, "acme", "alpine", "3.20", as("alice"))
+			expireLists()
+			list := "/v2/acme" + infix + "alpine/tags/list"
+			tags := s.get(list, as("alice")).expect(t, http.StatusOK, "").body
+			if row.fail.Op == registrytest.OpToken {
+				up.RevokeTokens()
+			}
+			if row.hook != nil {
+				up.SetFault(row.hook)
+			} else {
+				up.Fail(row.fail)
+			}
+
+			content := up.RawManifest("library/alpine", image.Manifest)
+			path := manifestPath("acme", "alpine", "3.20")
+			for range 2 {
+				s.get(path, as("alice")).content(t, content).has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
+				s.head(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Docker-Content-Digest", string(image.Manifest))
+			}
+			s.get(manifestPath("acme", "alpine", string(image.Manifest)), as("alice")).content(t, content)
+			s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, random(1, 1000))
+			s.get(list, as("alice")).content(t, tags).has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
+			if n := asked(up.Counts()); n > 40 {
+				t.Errorf("got %d requests, want at most 40", n)
+			}
+
+			get := s.get(manifestPath("acme", "alpine", "other"), as("alice")).expect(t, row.manifest, row.code)
+			get.has(t, "Retry-After", row.wait).has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "").has(t, "Cache-Control", "no-transform")
+			sameStatus(t, get, s.head(manifestPath("acme", "alpine", "other"), as("alice")))
+			s.get(blobPath("acme", "alpine", cold), as("alice")).expect(t, row.blob, row.blobCode).has(t, "Retry-After", row.wait).has(t, "WWW-Authenticate", "")
+			s.get("/v2/acme"+infix+"alpine/tags/list?n=1", as("alice")).expect(t, row.manifest, row.code)
+			if _, message := get.problem(); strings.Contains(message, "secret") || !strings.Contains(message, "docker.io") {
+				t.Errorf("got the message %q, want the upstream and no secret", message)
+			}
+			if row.manifest == http.StatusBadGateway && !strings.Contains(s.logs(), `"level":"warn"`) {
+				t.Error("the log lacks a warning")
+			}
+			up.Heal()
+			s.get(blobPath("acme", "alpine", cold), as("alice")).content(t, random(2, 1000))
+			s.awaitStored(string(cold))
+		})
+	}
+}
+
+// TestStaleAnswerDuringStall checks that a client that can get a stale answer
+// does not wait for upstream until its timeout, and that a client that leaves
+// meanwhile gets no answer.
+func TestStaleAnswerDuringStall(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 100))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up, "fresh_for 1ns"))
+	path := manifestPath("acme", "alpine", "3.20")
+	s.get(path, as("alice")).expect(t, http.StatusOK, "")
+	up.SetFault(neverAnswer)
+	defer up.Heal()
+	leaving, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer leave()
+	concurrently(3, func(i int) {
+		if i == 0 {
+			request, err := http.NewRequestWithContext(leaving, http.MethodGet, s.url+path, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			as("alice")(request)
+			if response, err := client.Do(request); err == nil {
+				_ = response.Body.Close()
+				t.Errorf("got status %d at once, want no answer", response.StatusCode)
+			}
+			return
+		}
+		begin := time.Now()
+		a := s.get(path, as("alice")).content(t, up.RawManifest("library/alpine", image.Manifest))
+		a.has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("got an answer after %v, want one within 10s", took)
+		}
+	})
+	if counts := up.Counts(); counts.ManifestGet != 1 || counts.ManifestHead != 1 {
+		t.Errorf("got requests %+v, want one HEAD and one GET of the manifest", counts) // hanging requests are counted when they end
+	}
+}
+
+// expireLists makes lists stale as soon as they are fetched from now on.
+func expireLists() {
+	for _, c := range caches.All() {
+		c.lists = pullthrough.NewLists(0)
+	}
+}
+
+// asked returns the number of all requests.
+func asked(c registrytest.Counts) int {
+	return c.Token + c.ManifestHead + c.ManifestGet + c.BlobHead + c.BlobGet + c.Tags + c.Referrers + c.Challenged + c.Other
+}
+
+// TestUpstreamUnreachable checks that cached content is served while nothing
+// listens at the address of upstream.
+func TestUpstreamUnreachable(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+	s := start(t, users("alice"), private("acme", "alice"), private("other", "alice"), hub(up))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	up.Close()
+	s.restart(users("alice"), private("acme", "alice"), private("other", "alice"), hub(up))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	for _, path := range []string{manifestPath("other", "alpine", "3.20"), manifestPath("other", "alpine", string(image.Manifest)), blobPath("other", "alpine", image.Layers[0])} {
+		s.get(path, as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10")
+	}
+}
+
+// TestWrongUpstreamCredentials checks that credentials that upstream rejects
+// are logged and answered with 502, without a challenge.
+func TestWrongUpstreamCredentials(t *testing.T) {
+	for name, option := range map[string]registrytest.Option{
+		"token service": registrytest.WithToken("hub", "another"), "registry": registrytest.WithBasic("hub", "another"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := registrytest.New(t, option)
+			image := up.PutImage("library/alpine", "3.20", random(1, 1000))
+			s := start(t, users("alice"), private("acme", "alice"), hub(up, hubCredentials(t)))
+			for _, path := range []string{manifestPath("acme", "alpine", "3.20"), blobPath("acme", "alpine", image.Layers[0])} {
+				s.get(path, as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE").has(t, "WWW-Authenticate", "")
+			}
+			if logs := s.logs(); !strings.Contains(logs, `"level":"warn"`) || !strings.Contains(logs, "rejected the configured credentials") {
+				t.Error("the log lacks a warning about the credentials")
+			}
+		})
+	}
+}
