@@ -1,14 +1,15 @@
 package ldap
 
 import (
-	"math"
-
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
+
+// maxPool is the number of ports from which one address can connect to a server.
+const maxPool = 65535
 
 // UnmarshalCaddyfile sets up the directory from Caddyfile tokens. bind_dn with
 // bind_password and base_dn, or user_dn, are required. map and admins may be repeated:
@@ -58,7 +59,7 @@ func (l *Directory) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"cache_for":       func(d *caddyfile.Dispenser) error { return parse.Duration(d, &l.CacheFor) },
 		"grace":           func(d *caddyfile.Dispenser) error { return parse.Duration(d, &l.Grace) },
 		"timeout":         func(d *caddyfile.Dispenser) error { return parse.Duration(d, &l.Timeout) },
-		"pool":            func(d *caddyfile.Dispenser) error { return parse.Int(d, math.MaxInt32, &l.Pool) },
+		"pool":            func(d *caddyfile.Dispenser) error { return parse.Int(d, maxPool, &l.Pool) },
 	}
 	for word, to := range map[string]*string{
 		"bind_dn": &l.BindDN, "bind_password": &l.BindPassword, "base_dn": &l.BaseDN, "user_filter": &l.UserFilter, "user_dn": &l.UserDN,
