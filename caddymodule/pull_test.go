@@ -164,6 +164,7 @@ func TestPullBlobOfUnknownSize(t *testing.T) {
 				path := blobPath(group, "alpine", d)
 				if first == "get" {
 					s.get(path, as("alice")).content(t, layer).has(t, "Content-Length", length)
+					s.awaitStored(d) // and its size is recorded
 				}
 				s.head(path, as("alice")).expect(t, 200, "").has(t, "Content-Length", length)
 				s.get(path, as("alice")).content(t, layer).has(t, "Content-Length", length)
