@@ -2,7 +2,7 @@ package blobcache
 
 import "time"
 
-// clock tells the time by which content ages. A wrong clock of the machine must
+// clock measures the age of content. A wrong clock of the machine must
 // not make all content old at once.
 type clock struct {
 	began time.Time // as time goes by

@@ -32,8 +32,8 @@ const (
 	quotaRestShare = 10
 )
 
-// Total is what the links of an owner, and of the owners below it, name of the
-// stored content.
+// Total is the stored content that the links of an owner, and of the owners below
+// it, name.
 type Total struct {
 	Bytes    int64 // of each content once, in however many scopes it is
 	Blobs    int   // contents

@@ -35,7 +35,7 @@ type Claim interface {
 	Delivered(size int64)
 }
 
-// Standing is what is known about a scope and content.
+// Standing describes the relation of a scope to content.
 type Standing struct {
 	// Linked is set if the scope contains the content.
 	Linked bool

@@ -19,7 +19,7 @@ const rateSamples = 10
 // transfer waits for the source, since a disk or a client may take its time.
 type meter struct {
 	limits  SourceLimits // without zeros
-	readers func() bool  // reports whether somebody reads; nil: somebody does
+	readers func() bool  // reports whether there are readers; nil means yes
 	fail    context.CancelCauseFunc
 
 	mu      sync.Mutex

@@ -1,11 +1,11 @@
-// Package index records which content a repository is known to contain, what its
-// tags stood for, and what a source has delivered.
+// Package index records which content a repository is known to contain, which
+// manifests its tags named, and what a source has delivered.
 //
 // A [Link] lets a scope have stored content. It exists only where the scope's own
 // source has delivered the content, or has delivered it to another scope and
 // confirmed it for this one: the same digest from another source does not count. A
 // [Delivery] says that a source has delivered content to any of its scopes. A
-// [Ref] is what a tag stood for when the source was last asked.
+// [Ref] records the manifest that a tag named when the source was last asked.
 //
 // All of them are records in a [store.Records], with the recent ones in memory. A
 // lost record costs a question to the source, never a wrong answer.
@@ -37,7 +37,7 @@ type Link struct {
 	Size int64 `json:"size"`
 }
 
-// Ref is what a tag stood for when the source was last asked.
+// Ref records the manifest that a tag named when the source was last asked.
 type Ref struct {
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"mediaType"`

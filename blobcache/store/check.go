@@ -86,7 +86,7 @@ func (s *FileStore) check(ctx context.Context, d digest.Digest, wait func(contex
 			return after, err
 		}
 		if !same(before, after) {
-			return before, nil // somebody writes to it
+			return before, nil // the file is being written to
 		}
 		if began.Sub(before.ModTime()).Abs() >= settled {
 			break

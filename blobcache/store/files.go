@@ -149,7 +149,7 @@ func (s *FileStore) place(from, to string) error {
 			}
 			err := os.MkdirAll(filepath.Dir(to), 0o700)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
-				return err // not one that somebody's removal explains
+				return err // a concurrent removal does not explain it
 			}
 		} else if isFolder(to) {
 			if err := s.unlink(to); err != nil {

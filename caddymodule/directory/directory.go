@@ -90,8 +90,8 @@ type Local interface {
 	FeignAs(ctx context.Context, login Login, i int) error
 }
 
-// TokenDirectory is a Directory whose accounts log in with tokens, which nobody can
-// guess.
+// TokenDirectory is a Directory whose accounts log in with tokens, which cannot be
+// guessed.
 type TokenDirectory interface {
 	Directory
 

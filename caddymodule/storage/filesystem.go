@@ -75,7 +75,7 @@ func (f *Filesystem) Open(logger func() *zap.Logger) (store.Blobs, store.Records
 	if err != nil {
 		return nil, nil, err
 	}
-	opened.StorageError = LogTrouble(logger)
+	opened.StorageError = logTrouble(logger)
 	if !opened.DetectsChanges() {
 		logger().Warn("the file system of the cache does not keep times to the microsecond: "+
 			"only the scrub finds stored files that another program has changed", zap.String("root", f.Root))

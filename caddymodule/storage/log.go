@@ -46,7 +46,7 @@ func LogHooks(logger func() *zap.Logger) blobcache.Hooks {
 			logger().Info("group was over its quota", zap.String("group", group),
 				zap.Int("evicted", links), zap.Int64("size", size))
 		},
-		StorageError: LogTrouble(logger),
+		StorageError: logTrouble(logger),
 	}
 }
 
@@ -62,8 +62,8 @@ func logFill(logger *zap.Logger, d digest.Digest, size int64, took time.Duration
 	}
 }
 
-// LogTrouble returns a hook that logs failed operations on a storage.
-func LogTrouble(logger func() *zap.Logger) func(op string, err error) {
+// logTrouble returns a hook that logs failed operations on a storage.
+func logTrouble(logger func() *zap.Logger) func(op string, err error) {
 	return func(op string, err error) {
 		logger().Warn("cache storage error; pulls continue", zap.String("operation", op), zap.Error(err))
 	}

@@ -15,7 +15,7 @@ import (
 
 func testList(t *testing.T, l store.Records) {
 	if got := listed(t, l, "links"); len(got) != 0 {
-		t.Errorf("an empty ledger has %v", got)
+		t.Errorf("List of an empty store: got %v, want nothing", got)
 	}
 	keys := []string{"links/a/x", "links/a/b/x", "links/a/b/y", "links/a-b/x", "links/a.b/x", "links/ab/x", "links/b", "refs/a/x"}
 	for _, key := range keys {

@@ -59,7 +59,7 @@ func newCache[V any](cacheFor, grace time.Duration) *memo.Cache[V] {
 	})
 }
 
-// judge tells a definite answer of GitLab from trouble.
+// judge distinguishes a definite answer of GitLab from a failure to get one.
 func judge(err error, cacheFor time.Duration) (memo.Verdict, time.Duration) {
 	wait := min(pause, cacheFor)
 	trouble := (*gitlabapi.Trouble)(nil)

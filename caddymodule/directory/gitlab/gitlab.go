@@ -93,7 +93,7 @@ const (
 )
 
 // instances are the instances in use. They outlive a configuration, so that a reload
-// while GitLab cannot be asked denies nobody.
+// while GitLab cannot be asked does not lock accounts out.
 var instances = pool.New[*instance](nil)
 
 // instance is a GitLab instance, with what is remembered about it.

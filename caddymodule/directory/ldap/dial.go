@@ -33,7 +33,7 @@ type dialer struct {
 	bindPassword secret.String
 	timeout      time.Duration
 	slots        chan struct{}
-	strangers    chan struct{} // holds one for each login from an unknown address
+	unknown      chan struct{} // holds one for each login from an unknown address
 	logger       *zap.Logger
 
 	mu       sync.Mutex
@@ -50,8 +50,8 @@ func (d *dialer) enter(ctx context.Context, friendly bool) (leave func(), err er
 		return func() {}, nil
 	}
 	select {
-	case d.strangers <- struct{}{}:
-		return func() { <-d.strangers }, nil
+	case d.unknown <- struct{}{}:
+		return func() { <-d.unknown }, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("waiting for a turn: %w", ctx.Err())
 	}

@@ -4,8 +4,8 @@
 // A login is a bind as the account (RFC 4513). With a service account (bind_dn), the
 // entry and the groups of an account are searched for, at a login and again at each
 // request (search.go); the version of an account changes with its password, if the
-// server tells (marker.go). Without a service account only the account itself can be
-// asked: what its login told are its facts, for a day. Answers are remembered for
+// server has an attribute for that (marker.go). Without a service account the directory
+// can only search as the account itself, so its groups are those of the login, for a day. Answers are remembered for
 // CacheFor, and up to Grace while no server can be asked (memory.go); they survive a
 // reload. Each question has a connection of its own, of which there are at most Pool
 // (dial.go).
@@ -204,11 +204,11 @@ func (l *Directory) setDefaults() {
 
 func (l *Directory) newDialer(ctx caddy.Context) (*dialer, error) {
 	d := &dialer{
-		startTLS:  l.StartTLS,
-		timeout:   time.Duration(l.Timeout),
-		slots:     make(chan struct{}, l.Pool),
-		strangers: make(chan struct{}, max(1, l.Pool/2)),
-		logger:    ctx.Logger(),
+		startTLS: l.StartTLS,
+		timeout:  time.Duration(l.Timeout),
+		slots:    make(chan struct{}, l.Pool),
+		unknown:  make(chan struct{}, max(1, l.Pool/2)),
+		logger:   ctx.Logger(),
 	}
 	for _, server := range l.Servers {
 		u, err := parseServer(server)

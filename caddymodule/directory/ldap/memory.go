@@ -19,10 +19,10 @@ import (
 const unwaited = 10 * time.Second
 
 // memories are the memories in use, by the configuration of the directory. They outlive
-// a configuration, so that a reload while no server can be reached denies nobody.
+// a configuration, so that a reload while no server can be reached does not lock accounts out.
 var memories = pool.New[*memory](nil)
 
-// memory is what an LDAP directory remembers.
+// memory holds the answers that an LDAP directory remembers.
 type memory struct {
 	accounts *memo.Cache[directory.Account] // by name
 	logins   *memo.Cache[directory.Account] // by loginKey; refusals are not remembered

@@ -28,9 +28,9 @@ var DefaultQueue = NewQueue(max(1, runtime.GOMAXPROCS(0)/2), MaxWaiting, MaxWait
 // Logins from addresses with an earlier success take precedence, so that a flood from
 // unknown addresses cannot keep them out.
 type Queue struct {
-	slots              chan struct{} // holds one for each turn
-	gate               chan struct{} // holds one for the next login from an unknown address
-	strangers, friends waiting
+	slots          chan struct{} // holds one for each turn
+	gate           chan struct{} // holds one for the next login from an unknown address
+	unknown, known waiting
 }
 
 type waiting struct {
@@ -40,21 +40,21 @@ type waiting struct {
 
 // NewQueue returns a queue with a number of turns at a time, and limits on the waiting
 // logins from unknown and from known addresses.
-func NewQueue(slots, strangers, friends int) *Queue {
+func NewQueue(slots, unknown, known int) *Queue {
 	q := &Queue{slots: make(chan struct{}, slots), gate: make(chan struct{}, 1)}
-	q.strangers.most, q.friends.most = int32(strangers), int32(friends)
+	q.unknown.most, q.known.most = int32(unknown), int32(known)
 	return q
 }
 
 // Waiting returns the number of logins that wait for a turn.
-func (q *Queue) Waiting() int { return int(q.strangers.n.Load() + q.friends.n.Load()) }
+func (q *Queue) Waiting() int { return int(q.unknown.n.Load() + q.known.n.Load()) }
 
-// Enter waits for a turn, which lasts until leave is called. Friendly says that the
-// login comes from an address with an earlier success.
+// Enter waits for a turn, which lasts until leave is called. Friendly reports
+// whether the login comes from an address with an earlier success.
 func (q *Queue) Enter(ctx context.Context, friendly bool) (leave func(), err error) {
-	kind := &q.strangers
+	kind := &q.unknown
 	if friendly {
-		kind = &q.friends
+		kind = &q.known
 	}
 	defer kind.n.Add(-1)
 	if kind.n.Add(1) > kind.most {
