@@ -26,15 +26,13 @@ func (b *slowBody) Read(p []byte) (int, error) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+	if err == io.EOF && b.read > smallRead {
+		b.current.Add(-1)
+	}
 	return n, err
 }
 
-func (b *slowBody) Close() error {
-	if b.read > smallRead {
-		b.current.Add(-1)
-	}
-	return nil
-}
+func (b *slowBody) Close() error { return nil }
 
 // TestRegistryLimitsLargeReads checks that the number of large responses that are read
 // at a time is limited, and that all of them complete.
