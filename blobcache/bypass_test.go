@@ -16,7 +16,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// noSpool runs a test on a store that cannot create spools.
+// noSpool runs a test with a store that cannot create spools, so that the cache passes
+// content on without storing it.
 func noSpool(t *testing.T, test func(t *testing.T, e *env)) {
 	t.Helper()
 	bubble(t, func(t *testing.T, e *env) {
@@ -25,21 +26,25 @@ func noSpool(t *testing.T, test func(t *testing.T, e *env)) {
 	})
 }
 
+// TestBypass checks that content of any size is delivered without a spool, is not stored,
+// and that the failure is reported once.
 func TestBypass(t *testing.T) {
 	for _, size := range []int{0, 1, 2, 1000, 400_000} {
 		noSpool(t, func(t *testing.T, e *env) {
 			s := e.source(random(70, size))
 			if origin := e.whole(s); origin != fill.Started {
-				t.Errorf("origin %v", origin)
+				t.Errorf("size %d: got the origin %v, want %v", size, origin, fill.Started)
 			}
 			synctest.Wait()
 			if e.stored(s) || len(e.troubled()) != 1 {
-				t.Errorf("stored, or troubles: %q", e.troubled())
+				t.Errorf("size %d: stored is %v and the troubles are %q, want false and one trouble", size, e.stored(s), e.troubled())
 			}
 		})
 	}
 }
 
+// TestBypassForManyReaders checks that several clients at once read different parts of
+// content that is not stored.
 func TestBypassForManyReaders(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(71, 400_000))
@@ -57,6 +62,8 @@ func TestBypassForManyReaders(t *testing.T) {
 	})
 }
 
+// TestBypassSeeks checks that a reader of content that is not stored can seek, and asks
+// the source again only to go back.
 func TestBypassSeeks(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(72, 400_000))
@@ -65,20 +72,20 @@ func TestBypassSeeks(t *testing.T) {
 		piece := make([]byte, 1000)
 		for _, at := range []int64{0, 1000, 300_000, 399_000, 5, 5, 200_000, 100_000} {
 			if off, err := r.Seek(at, io.SeekStart); err != nil || off != at {
-				t.Fatalf("seek: %d, %v", off, err)
+				t.Fatalf("Seek: got %d and the error %v, want %d and none", off, err, at)
 			}
 			if _, err := io.ReadFull(r, piece); err != nil || string(piece) != string(s.content[at:at+1000]) {
-				t.Fatalf("at %d: %v", at, err)
+				t.Fatalf("reading at %d: got wrong bytes or the error %v, want the content and none", at, err)
 			}
 		}
 		if again := s.fetches() - before; again != 3 {
-			t.Errorf("asked %d times again, once for each way back", again)
+			t.Errorf("got %d further fetches, want 3: one for each seek backward", again)
 		}
 		if _, err := r.Seek(10, io.SeekEnd); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := r.Read(piece); n != 0 || err != io.EOF {
-			t.Errorf("beyond the end: %d bytes, %v", n, err)
+			t.Errorf("reading beyond the end: got %d bytes and the error %v, want 0 and %v", n, err, io.EOF)
 		}
 		s.answer = func(context.Context, int, int64) (*fill.Body, error) { return nil, errSource }
 		if _, err := r.Seek(0, io.SeekStart); err != nil {
@@ -86,12 +93,14 @@ func TestBypassSeeks(t *testing.T) {
 		}
 		for range 2 {
 			if _, err := r.Read(piece); !errors.Is(err, errSource) {
-				t.Errorf("the source is gone: %v", err)
+				t.Errorf("reading while the source fails: got the error %v, want %v", err, errSource)
 			}
 		}
 	})
 }
 
+// TestBypassCorrupt checks that a reader gets an error, and not all bytes, when the source
+// sends wrong content.
 func TestBypassCorrupt(t *testing.T) {
 	for name, lie := range lies {
 		t.Run(name, func(t *testing.T) {
@@ -99,17 +108,18 @@ func TestBypassCorrupt(t *testing.T) {
 				s := e.source(random(73, 400_000))
 				s.answer = func(context.Context, int, int64) (*fill.Body, error) { return lie(s), nil }
 				r := e.mustGet(s)
-				// Also by its size, as a server of ranges reads it.
+				// An HTTP server that answers range requests stops reading at the size.
 				got, err := io.ReadAll(io.LimitReader(r, r.Size()))
 				if err == nil || int64(len(got)) >= r.Size() {
-					t.Errorf("read %d of %d bytes, %v", len(got), r.Size(), err)
+					t.Errorf("read %d of %d bytes and got the error %v, want fewer bytes and an error", len(got), r.Size(), err)
 				}
 			})
 		})
 	}
 }
 
-// TestBypassMisannounced has the right bytes, but not as many as announced.
+// TestBypassMisannounced checks that a reader gets an error when the source announces more
+// bytes than it sends, even if the bytes match the digest.
 func TestBypassMisannounced(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(77, 1000))
@@ -122,7 +132,7 @@ func TestBypassMisannounced(t *testing.T) {
 	})
 }
 
-// TestBypassAfterTheEnd has a source that goes on after its end.
+// TestBypassAfterTheEnd checks that bytes that a body returns after io.EOF are ignored.
 func TestBypassAfterTheEnd(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(78, 1000))
@@ -140,7 +150,8 @@ func TestBypassAfterTheEnd(t *testing.T) {
 	})
 }
 
-// TestBypassSlowClient takes longer than a source may.
+// TestBypassSlowClient checks that a client may pause for longer than the time limit of a
+// source.
 func TestBypassSlowClient(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(79, 500_000))
@@ -152,6 +163,7 @@ func TestBypassSlowClient(t *testing.T) {
 	})
 }
 
+// TestBypassEmptyAnswer checks that an empty body for the digest of other content is refused.
 func TestBypassEmptyAnswer(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(nil)
@@ -160,6 +172,8 @@ func TestBypassEmptyAnswer(t *testing.T) {
 	})
 }
 
+// TestBypassUnknownSize checks that content of unknown size is delivered, and that seeking
+// from its end fails.
 func TestBypassUnknownSize(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(74, 300_000))
@@ -170,15 +184,17 @@ func TestBypassUnknownSize(t *testing.T) {
 		}
 		r := e.mustGet(s)
 		if r.Size() != -1 {
-			t.Errorf("size %d", r.Size())
+			t.Errorf("got the size %d, want -1", r.Size())
 		}
 		if _, err := r.Seek(0, io.SeekEnd); err == nil {
-			t.Error("sought from an unknown end")
+			t.Error("Seek from an unknown end: got no error, want one")
 		}
 		e.same(r, s.content)
 	})
 }
 
+// TestBypassSourceErrors checks that a client gets the error of a source that refuses or
+// breaks off.
 func TestBypassSourceErrors(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(75, 300_000))
@@ -195,8 +211,8 @@ func TestBypassSourceErrors(t *testing.T) {
 	})
 }
 
-// TestBypassDelivers: without a disk too, a claim hears of the delivery when the
-// digest is known, and not before.
+// TestBypassDelivers checks that a claim is told of the delivery of content that is not
+// stored once the digest is verified, and not before.
 func TestBypassDelivers(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s, c := e.source(random(76, 1000)), &claim{}
@@ -206,17 +222,17 @@ func TestBypassDelivers(t *testing.T) {
 		}
 		defer r.Close()
 		if got := c.sizes(); len(got) != 0 {
-			t.Errorf("delivered %d before a byte was read", got)
+			t.Errorf("got the deliveries %d before a byte was read, want none", got)
 		}
 		e.same(r, s.content)
 		if got := c.sizes(); len(got) != 1 || got[0] != 1000 {
-			t.Errorf("delivered %d, want once 1000 bytes", got)
+			t.Errorf("got the deliveries %d, want [1000]", got)
 		}
 	})
 }
 
-// TestBypassReadOn has a client read on after an error: what was wrong stays so,
-// also where the last byte, taken into the digest twice, would make it right.
+// TestBypassReadOn checks that a client that reads on after a digest mismatch gets the
+// same error, even where hashing the last byte twice would give the right digest.
 func TestBypassReadOn(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source([]byte("helll"))
@@ -228,10 +244,10 @@ func TestBypassReadOn(t *testing.T) {
 		r := e.mustGet(s)
 		for range 2 {
 			if got, err := io.ReadAll(r); !errors.Is(err, fill.ErrDigestMismatch) {
-				t.Errorf("read %q, %v", got, err)
+				t.Errorf("read %q and got the error %v, want %v", got, err, fill.ErrDigestMismatch)
 			}
 		}
-		// From another place it is asked again.
+		// After a seek the reader asks the source again.
 		s.answer = nil
 		if _, err := r.Seek(1, io.SeekStart); err != nil {
 			t.Fatal(err)

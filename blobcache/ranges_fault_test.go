@@ -9,7 +9,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestFillRangesBreak has each third connection break; what came is not asked again.
+// TestFillRangesBreak checks that a fill completes when every third connection breaks,
+// and does not fetch the received bytes again.
 func TestFillRangesBreak(t *testing.T) {
 	for name, cutOff := range map[string]func(io.Reader, int64) io.Reader{"error": cut, "end": io.LimitReader} {
 		t.Run(name, func(t *testing.T) {
@@ -23,17 +24,18 @@ func TestFillRangesBreak(t *testing.T) {
 				}
 				e.whole(s)
 				if s.sent != rangedSize {
-					t.Errorf("%d bytes were sent", s.sent)
+					t.Errorf("the source sent %d bytes, want %d", s.sent, rangedSize)
 				}
 				if got := e.resumes(); got == 0 {
-					t.Error("no hook")
+					t.Error("the hook got 0 resumes, want at least 1")
 				}
 			})
 		})
 	}
 }
 
-// TestFillRangesShort has a source that gives no more than it likes to at a time.
+// TestFillRangesShort checks that a fill completes without a resume when the source
+// answers with shorter ranges than it was asked for.
 func TestFillRangesShort(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
@@ -44,12 +46,13 @@ func TestFillRangesShort(t *testing.T) {
 		}
 		e.whole(s)
 		if s.sent != rangedSize || e.resumes() != 0 {
-			t.Errorf("%d bytes were sent, %d resumes", s.sent, e.resumes())
+			t.Errorf("the source sent %d bytes with %d resumes, want %d bytes and no resume", s.sent, e.resumes(), rangedSize)
 		}
 	})
 }
 
-// TestFillRangesRefused has a source that lets only some connections in.
+// TestFillRangesRefused checks that a fill completes when the source refuses some of the
+// connections.
 func TestFillRangesRefused(t *testing.T) {
 	for _, limit := range []int{1, 2, 3} {
 		ranges(t, func(t *testing.T, e *env, s *source) {
@@ -64,14 +67,14 @@ func TestFillRangesRefused(t *testing.T) {
 			}
 			e.whole(s)
 			if s.sent != rangedSize {
-				t.Errorf("%d bytes were sent", s.sent)
+				t.Errorf("the source sent %d bytes, want %d", s.sent, rangedSize)
 			}
 		})
 	}
 }
 
-// TestFillRangesLeftBehind: what the slowest connection drops at the very end, when
-// the others have nothing more to do, and for longer than it is patient.
+// TestFillRangesLeftBehind checks that a fill completes when its slowest connection breaks
+// at the end, while the others have no range left, and the next fetches are refused.
 func TestFillRangesLeftBehind(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		var failures int
@@ -83,19 +86,20 @@ func TestFillRangesLeftBehind(t *testing.T) {
 				failures++
 				return nil, errSource
 			}
-			if n == 1 { // never gets far
+			if n == 1 { // sends 10 bytes and breaks
 				return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(offset), 10), Paced(cut(s.from(offset), 0), 1, 5*time.Second))), nil
 			}
 			return s.slow(ctx, offset, length), nil
 		}
 		e.whole(s)
 		if failures == 0 {
-			t.Error("nothing failed at the end")
+			t.Error("got 0 failures at the end, want at least 1")
 		}
 	})
 }
 
-// TestFillRangesEndForGood has all connections fail for ever.
+// TestFillRangesEndForGood checks that a fill fails when all connections break and the
+// source refuses every later request.
 func TestFillRangesEndForGood(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
@@ -107,15 +111,15 @@ func TestFillRangesEndForGood(t *testing.T) {
 		begin := time.Now()
 		e.broken(e.mustGet(s), s, errSource)
 		if took := time.Since(begin); took > 10*time.Second || s.fetches() > 24 {
-			t.Errorf("gave up after %v and %d fetches", took, s.fetches())
+			t.Errorf("the fill failed after %v and %d fetches, want at most 10s and 24 fetches", took, s.fetches())
 		}
 		s.ranged = nil
 		e.whole(s)
 	})
 }
 
-// TestFillRangesStall has some connections send nothing any more: others take their
-// place long before a lone one would be given up.
+// TestFillRangesStall checks that a fill replaces connections that send nothing after five
+// to seven seconds, long before a single connection would fail.
 func TestFillRangesStall(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
@@ -127,15 +131,16 @@ func TestFillRangesStall(t *testing.T) {
 		begin := time.Now()
 		e.whole(s)
 		if took := time.Since(begin); took < 5*time.Second || took > 7*time.Second {
-			t.Errorf("took %v", took)
+			t.Errorf("the fill took %v, want 5s to 7s", took)
 		}
 		if lost := rangedSize - s.sent; lost < 0 || lost > 2000 {
-			t.Errorf("%d bytes were sent beside the two beginnings", s.sent)
+			t.Errorf("the replacing connections sent %d bytes, want %d to %d", s.sent, rangedSize-2000, rangedSize)
 		}
 	})
 }
 
-// TestFillRangesTooLong has a source that goes on after the end of the content.
+// TestFillRangesTooLong checks that a fill fails when the source sends more bytes than the
+// content has, and that the next one succeeds.
 func TestFillRangesTooLong(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
@@ -147,6 +152,6 @@ func TestFillRangesTooLong(t *testing.T) {
 			return body, nil
 		}
 		e.fails(s, fill.ErrDigestMismatch)
-		e.whole(s) // in one stream, which is as long as it says
+		e.whole(s) // over one connection, with a body of the announced size
 	})
 }

@@ -15,7 +15,7 @@ import (
 
 const rangedSize = 4_000_000
 
-// ranges runs a test with content that is fetched over four connections.
+// ranges runs a test with a source that allows four connections at once.
 func ranges(t *testing.T, test func(t *testing.T, e *env, s *source)) {
 	t.Helper()
 	bubble(t, func(t *testing.T, e *env) {
@@ -26,11 +26,12 @@ func ranges(t *testing.T, test func(t *testing.T, e *env, s *source)) {
 	})
 }
 
-// slow sends a range at a megabyte a second, and counts.
+// slow answers with a range at a megabyte a second and counts the bytes sent.
 func (s *source) slow(ctx context.Context, offset, length int64) *fill.Body {
 	return s.span(offset, length, polite(ctx, s.counted(Paced(s.from(offset), 20_000, 20*time.Millisecond))))
 }
 
+// counted adds the bytes that are read from r to s.sent.
 func (s *source) counted(r io.Reader) io.Reader {
 	return readFunc(func(p []byte) (int, error) {
 		n, err := r.Read(p)
@@ -41,7 +42,7 @@ func (s *source) counted(r io.Reader) io.Reader {
 	})
 }
 
-// once fails if what was asked for is not each byte once.
+// once fails the test unless the fetches asked for each byte exactly once.
 func (s *source) once(t *testing.T) {
 	t.Helper()
 	s.mu.Lock()
@@ -55,17 +56,18 @@ func (s *source) once(t *testing.T) {
 	var end int64
 	for _, span := range spans {
 		if span.from != end {
-			t.Fatalf("asked for %v", spans)
+			t.Fatalf("the fetches asked for %v, want each byte of %d once", spans, rangedSize)
 		}
 		end = span.to
 	}
 	if end != rangedSize {
-		t.Errorf("asked for %v", spans)
+		t.Errorf("the fetches asked for %v, want each byte of %d once", spans, rangedSize)
 	}
 }
 
-// TestFillFetchesRangesAtOnce is faster than one connection, in order, and asks for each
-// byte once, with the validator of the first answer.
+// TestFillFetchesRangesAtOnce checks that a fill over several connections is faster than
+// over one, delivers the bytes in order, asks for each byte once and sends the validator
+// of the first answer.
 func TestFillFetchesRangesAtOnce(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
@@ -77,34 +79,34 @@ func TestFillFetchesRangesAtOnce(t *testing.T) {
 			t.Error(err)
 		}
 		if took := time.Since(begin); took > 20*time.Millisecond {
-			t.Errorf("the first bytes took %v", took)
+			t.Errorf("the first bytes took %v, want at most 20ms", took)
 		}
 		e.same(r, s.content[20_000:])
 		if took := time.Since(begin); took > 1250*time.Millisecond {
-			t.Errorf("took %v; one connection takes 4s", took)
+			t.Errorf("the content took %v, want at most 1.25s; one connection takes 4s", took)
 		}
 		s.once(t)
 		for i, call := range s.calls {
 			if (call.etag == "") != (i == 0) {
-				t.Errorf("call %d says %q", i, call.etag)
+				t.Errorf("call %d has the validator %q, want none on the first call only", i, call.etag)
 			}
 		}
 		synctest.Wait()
 		if !e.stored(s) {
-			t.Error("not stored")
+			t.Error("the content is not stored, want it stored")
 		}
 		if got := <-e.ended; got != (ended{s.digest, rangedSize, nil}) {
-			t.Errorf("hook: %+v", got)
+			t.Errorf("the hook got %+v, want %+v", got, ended{s.digest, rangedSize, nil})
 		}
 	})
 }
 
-// TestFillRangesOfFastSource are asked for one after the other, unless it turns slow
-// on the way.
+// TestFillRangesOfFastSource checks that a fill uses one connection to a fast source and
+// several as soon as the source becomes slow.
 func TestFillRangesOfFastSource(t *testing.T) {
 	for name, test := range map[string]struct {
-		pause, later time.Duration // for 128 KiB
-		most         int
+		pause, later time.Duration // for each 128 KiB, of the first two ranges and of later ones
+		most         int // connections at once
 	}{
 		"320 MB/s":             {400 * time.Microsecond, 400 * time.Microsecond, 1},
 		"80 MB/s":              {1600 * time.Microsecond, 1600 * time.Microsecond, 4},
@@ -122,14 +124,14 @@ func TestFillRangesOfFastSource(t *testing.T) {
 					return s.span(offset, length, Paced(s.from(offset), 128<<10, pause)), nil
 				}
 				if e.whole(s); s.most != test.most {
-					t.Errorf("%d connections at once", s.most)
+					t.Errorf("got %d connections at once, want %d", s.most, test.most)
 				}
 			})
 		})
 	}
 }
 
-// TestFillRangesOfSmallContent come whole with the first answer.
+// TestFillRangesOfSmallContent checks that content of at most one range takes one fetch.
 func TestFillRangesOfSmallContent(t *testing.T) {
 	for _, size := range []int{0, 1, 399_999, 400_000} {
 		bubble(t, func(t *testing.T, e *env) {
@@ -137,26 +139,27 @@ func TestFillRangesOfSmallContent(t *testing.T) {
 			s := e.source(random(201, size))
 			s.connections = 4
 			if e.whole(s); s.fetches() != 1 || s.asked[0] != 400_000 {
-				t.Errorf("asked %v", s.asked)
+				t.Errorf("size %d: the fetches asked for %v bytes, want one fetch of 400000", size, s.asked)
 			}
 		})
 	}
 }
 
-// TestFillRangesJustOneMore is the smallest content of two ranges.
+// TestFillRangesJustOneMore checks that content of one range and a byte takes two fetches.
 func TestFillRangesJustOneMore(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		e.cache.SetSpans(400_000, 100_000, 800_000)
 		s := e.source(random(202, 400_001))
 		s.connections = 4
 		if e.whole(s); !slices.Equal(s.asked, []int64{400_000, 1}) {
-			t.Errorf("asked %v", s.asked)
+			t.Errorf("the fetches asked for %v bytes, want [400000 1]", s.asked)
 		}
 	})
 }
 
-// TestFillFetchesRangeThatReaderWaitsFor: a client that wants the end does not wait for all that
-// comes before, nor does one that wants what another range has brought.
+// TestFillFetchesRangeThatReaderWaitsFor checks that a client that reads the end of the
+// content does not wait for all bytes before it, and that a client that reads bytes of a
+// range already fetched does not wait either.
 func TestFillFetchesRangeThatReaderWaitsFor(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
@@ -174,7 +177,7 @@ func TestFillFetchesRangeThatReaderWaitsFor(t *testing.T) {
 				}
 				e.same(io.LimitReader(r, 50_000), s.content[at:at+50_000])
 				if took := time.Since(begin); took > 600*time.Millisecond {
-					t.Errorf("byte %d took %v", at, took)
+					t.Errorf("reading at byte %d took %v, want at most 600ms", at, took)
 				}
 			})
 		}
@@ -183,7 +186,8 @@ func TestFillFetchesRangeThatReaderWaitsFor(t *testing.T) {
 	})
 }
 
-// TestFillHoldsBackLastByteOfRanges is held back, also when its range is there long before.
+// TestFillHoldsBackLastByteOfRanges checks that the last byte is held back until the
+// digest is verified, even if its range arrives long before the others.
 func TestFillHoldsBackLastByteOfRanges(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		gate := make(chan struct{})
@@ -209,12 +213,12 @@ func TestFillHoldsBackLastByteOfRanges(t *testing.T) {
 		})
 		synctest.Wait()
 		if len(last) != 0 {
-			t.Error("the last byte came before the digest was known to match")
+			t.Error("the reader got the last byte before the digest was verified")
 		}
 		close(gate)
 		all.Wait()
 		if rest := <-last; len(rest) != 1 {
-			t.Errorf("the end is %d bytes", len(rest))
+			t.Errorf("got %d bytes after the digest was verified, want 1", len(rest))
 		}
 	})
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
+// TestFillResumes checks that a fill continues at the byte where the source broke off,
+// with the latest validator, and stores the content.
 func TestFillResumes(t *testing.T) {
 	const size = 300_000
 	bubble(t, func(t *testing.T, e *env) {
@@ -21,13 +23,13 @@ func TestFillResumes(t *testing.T) {
 			switch n {
 			case 0:
 				return s.body(offset, cut(s.from(offset), 100_000)), nil
-			case 1: // ends too early
+			case 1: // the body ends before its announced size
 				body := s.body(offset, io.LimitReader(s.from(offset), 50_000))
 				body.ETag = `"v2"`
 				return body, nil
 			case 2:
 				return nil, errSource
-			default: // tells no more than it must
+			default: // the answer has neither a validator nor a size
 				body := s.body(offset, s.from(offset))
 				body.ETag, body.Size = "", -1
 				return body, nil
@@ -36,17 +38,17 @@ func TestFillResumes(t *testing.T) {
 		e.whole(s)
 		want := []call{{0, ""}, {100_000, `"v1"`}, {150_000, `"v2"`}, {150_000, `"v2"`}}
 		if !slices.Equal(s.calls, want) {
-			t.Errorf("asked %v instead of %v", s.calls, want)
+			t.Errorf("got the calls %v, want %v", s.calls, want)
 		}
 		synctest.Wait()
 		if !e.stored(s) {
-			t.Error("not stored")
+			t.Error("the content is not stored, want it stored")
 		}
 	})
 }
 
-// TestFillResumesFromStart has a source that ignores ranges, and takes its time for the
-// bytes that are known already.
+// TestFillResumesFromStart checks that a fill resumes from a source that ignores ranges
+// and sends the bytes that the cache already has slowly.
 func TestFillResumesFromStart(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(21, 3_000_000))
@@ -58,11 +60,13 @@ func TestFillResumesFromStart(t *testing.T) {
 		}
 		e.whole(s)
 		if n := s.fetches(); n != 2 {
-			t.Errorf("%d fetches", n)
+			t.Errorf("got %d fetches, want 2", n)
 		}
 	})
 }
 
+// TestFillWhenSourceNeverAnswersAgain checks that a fill fails after six fetches when the
+// source breaks off and refuses every later request.
 func TestFillWhenSourceNeverAnswersAgain(t *testing.T) {
 	for _, sent := range []int64{100_000, 2 << 20} {
 		bubble(t, func(t *testing.T, e *env) {
@@ -76,11 +80,11 @@ func TestFillWhenSourceNeverAnswersAgain(t *testing.T) {
 			begin := time.Now()
 			e.broken(e.mustGet(s), s, errSource)
 			if took := time.Since(begin); s.fetches() != 6 || took > 10*time.Second {
-				t.Errorf("gave up after %d fetches and %v", s.fetches(), took)
+				t.Errorf("the fill failed after %d fetches and %v, want 6 fetches and at most 10s", s.fetches(), took)
 			}
 			synctest.Wait()
 			if got := <-e.ended; got.size != sent || !errors.Is(got.err, errSource) || e.stored(s) {
-				t.Errorf("hook: %+v", got)
+				t.Errorf("the hook got %+v (stored: %v), want size %d, the error %v and nothing stored", got, e.stored(s), sent, errSource)
 			}
 			s.answer = nil
 			e.whole(s)
@@ -88,7 +92,8 @@ func TestFillWhenSourceNeverAnswersAgain(t *testing.T) {
 	}
 }
 
-// TestFillProgressRenewsTries has a source that drops each megabyte.
+// TestFillProgressRenewsTries checks that a fill completes from a source that breaks off
+// after each mebibyte.
 func TestFillProgressRenewsTries(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(23, 12<<20))
@@ -99,6 +104,8 @@ func TestFillProgressRenewsTries(t *testing.T) {
 	})
 }
 
+// TestFillResumesIdleSource checks that a fill asks the source again after 30 seconds
+// without a byte.
 func TestFillResumesIdleSource(t *testing.T) {
 	for name, stall := range map[string]func(s *source, ctx context.Context) (*fill.Body, error){
 		"in the middle": func(s *source, ctx context.Context) (*fill.Body, error) {
@@ -120,15 +127,15 @@ func TestFillResumesIdleSource(t *testing.T) {
 				begin := time.Now()
 				e.whole(s)
 				if took := time.Since(begin); took < 30*time.Second || took > 31*time.Second {
-					t.Errorf("took %v", took)
+					t.Errorf("the fill took %v, want 30s to 31s", took)
 				}
 			})
 		})
 	}
 }
 
-// TestFillEndsWhenSourceStaysIdle is a broken transfer after a minute, of one stream or of several,
-// however often the source is asked again in that time.
+// TestFillEndsWhenSourceStaysIdle checks that a fill over one connection or several fails
+// after a minute without a byte, however often it asks the source again in that time.
 func TestFillEndsWhenSourceStaysIdle(t *testing.T) {
 	for _, connections := range []int{1, 4} {
 		ranges(t, func(t *testing.T, e *env, s *source) {
@@ -142,12 +149,14 @@ func TestFillEndsWhenSourceStaysIdle(t *testing.T) {
 			begin := time.Now()
 			e.broken(e.mustGet(s), s, context.DeadlineExceeded)
 			if took := time.Since(begin); took != time.Minute {
-				t.Errorf("%d connections: gave up after %v", connections, took)
+				t.Errorf("with %d connections the fill failed after %v, want 1m0s", connections, took)
 			}
 		})
 	}
 }
 
+// TestFillEndsWhenSourceHangs checks that a fill fails after a minute, without a second
+// fetch, when the source does not answer.
 func TestFillEndsWhenSourceHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(25, 1000))
@@ -157,16 +166,18 @@ func TestFillEndsWhenSourceHangs(t *testing.T) {
 		}
 		begin := time.Now()
 		_, _, err := e.get(s)
-		// To the client that waits it is a timeout and no cancellation.
+		// The waiting client gets a timeout, not a cancellation.
 		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-			t.Errorf("get: %v", err)
+			t.Errorf("Get: got the error %v, want %v", err, context.DeadlineExceeded)
 		}
 		if took := time.Since(begin); took != time.Minute || s.fetches() != 1 {
-			t.Errorf("took %v and %d fetches", took, s.fetches())
+			t.Errorf("Get took %v and %d fetches, want 1m0s and 1 fetch", took, s.fetches())
 		}
 	})
 }
 
+// TestFillAcceptsSlowSource checks that a source whose pauses stay below the time limits
+// is fetched from once.
 func TestFillAcceptsSlowSource(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(26, 10_000_000))
@@ -175,12 +186,12 @@ func TestFillAcceptsSlowSource(t *testing.T) {
 			return s.body(offset, &bursts{r: s.from(offset), size: 600_000, pause: 29 * time.Second}), nil
 		}
 		if e.whole(s); s.fetches() != 1 {
-			t.Errorf("%d fetches", s.fetches())
+			t.Errorf("got %d fetches, want 1", s.fetches())
 		}
 	})
 }
 
-// bursts are pieces of a size with a pause before each.
+// bursts reads r in pieces of size bytes and sleeps before each piece.
 type bursts struct {
 	r     io.Reader
 	size  int
@@ -198,7 +209,8 @@ func (b *bursts) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestFillWhenSourceChanges has a source that resumes with something else.
+// TestFillWhenSourceChanges checks that a fill fails when the source resumes with an
+// answer that does not fit the first one.
 func TestFillWhenSourceChanges(t *testing.T) {
 	for name, change := range map[string]func(*fill.Body){
 		"size":       func(b *fill.Body) { b.Size++ },
@@ -219,10 +231,10 @@ func TestFillWhenSourceChanges(t *testing.T) {
 				}
 				r := e.mustGet(s)
 				if got, err := io.ReadAll(r); err == nil || len(got) > 5000 {
-					t.Errorf("read %d bytes, %v", len(got), err)
+					t.Errorf("read %d bytes and got the error %v, want at most 5000 bytes and an error", len(got), err)
 				}
 				if n := s.fetches(); n != 6 {
-					t.Errorf("%d fetches", n)
+					t.Errorf("got %d fetches, want 6", n)
 				}
 			})
 		})
