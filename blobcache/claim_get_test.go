@@ -16,9 +16,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// claim is a scope's, whose source has delivered nothing yet.
+// claim is the [fill.Claim] of a scope. Its zero value is that of a source that has
+// delivered nothing.
 type claim struct {
-	answer func() error // of Confirm; nil confirms
+	answer func() error // returns the result of Confirm; if nil, Confirm returns nil
 
 	mu        sync.Mutex
 	standing  fill.Standing
@@ -26,6 +27,7 @@ type claim struct {
 	delivered []int64
 }
 
+// of returns req with c as its claim.
 func (c *claim) of(req fill.Request) fill.Request {
 	req.Claim = c
 	return req
@@ -54,30 +56,32 @@ func (c *claim) Delivered(size int64) {
 	c.standing = fill.Standing{Linked: true, Size: size, Delivered: true}
 }
 
-// sizes are those of the deliveries that the claim has heard of.
+// sizes returns the sizes with which Delivered was called.
 func (c *claim) sizes() []int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.delivered)
 }
 
+// asked returns the sizes with which Confirm was called.
 func (c *claim) asked() []int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.confirmed)
 }
 
-// at makes a request one of an endpoint.
+// at returns req with its endpoint set.
 func at(endpoint string, req fill.Request) fill.Request {
 	req.Endpoint = endpoint
 	return req
 }
 
+// pull reads the content of req to its end and checks that it equals want.
 func (e *env) pull(req fill.Request, want []byte) fill.Origin {
 	e.t.Helper()
 	r, origin, err := e.cache.Get(e.t.Context(), req)
 	if err != nil {
-		e.t.Errorf("get: %v", err)
+		e.t.Errorf("Get: got the error %v, want none", err)
 		return origin
 	}
 	defer r.Close()
@@ -85,8 +89,8 @@ func (e *env) pull(req fill.Request, want []byte) fill.Origin {
 	return origin
 }
 
-// TestGetStoredOfOtherSource: what is stored is served to a scope only if its
-// source has delivered it, and then only if it confirms it.
+// TestGetStoredOfOtherSource checks that stored content is served to a scope only if the
+// scope's source has delivered it before and confirms it for the scope.
 func TestGetStoredOfOtherSource(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		red := e.source(random(1, 50_000))
@@ -96,34 +100,35 @@ func TestGetStoredOfOtherSource(t *testing.T) {
 
 		c := &claim{}
 		if origin := e.pull(at("blue", c.of(blue.request("blue"))), red.content); origin != fill.Started || blue.fetches() != 1 {
-			t.Errorf("another source's content: origin %v after %d fetches, want a fetch", origin, blue.fetches())
+			t.Errorf("content of another source: got the origin %v after %d fetches, want %v after 1", origin, blue.fetches(), fill.Started)
 		}
 		synctest.Wait()
 		if got := c.asked(); len(got) != 0 {
-			t.Errorf("the source was asked to confirm %d instead of delivering", got)
+			t.Errorf("the source was asked to confirm the sizes %d, want none", got)
 		}
 		if got := c.sizes(); !slices.Equal(got, []int64{50_000}) {
-			t.Errorf("delivered %d, want once 50000", got)
+			t.Errorf("got the deliveries %d, want [50000]", got)
 		}
-		// Another repository of the same source.
+		// The second scope is another repository of the same source.
 		second := &claim{standing: fill.Standing{Delivered: true, Size: 50_000}}
 		if origin := e.pull(at("blue", second.of(blue.request("blue2"))), red.content); origin != fill.Hit || blue.fetches() != 1 {
-			t.Errorf("what the source has delivered: origin %v after %d fetches, want a hit", origin, blue.fetches())
+			t.Errorf("content that the source has delivered: got the origin %v after %d fetches, want %v after 1", origin, blue.fetches(), fill.Hit)
 		}
 		if got := second.asked(); !slices.Equal(got, []int64{50_000}) {
-			t.Errorf("confirmed %d, want once 50000", got)
+			t.Errorf("the source was asked to confirm the sizes %d, want [50000]", got)
 		}
 		denied := &claim{standing: fill.Standing{Delivered: true, Size: 50_000}, answer: func() error { return errSource }}
 		if _, _, err := e.cache.Get(t.Context(), at("blue", denied.of(blue.request("blue3")))); !errors.Is(err, errSource) {
-			t.Errorf("what the source denies: %v, want %v", err, errSource)
+			t.Errorf("content that the source denies: got the error %v, want %v", err, errSource)
 		}
 		if got := denied.sizes(); len(got) != 0 {
-			t.Errorf("what the source denies is delivered: %d", got)
+			t.Errorf("content that the source denies: got the deliveries %d, want none", got)
 		}
 	})
 }
 
-// TestGetStoresOnce: content of several sources is stored and counted once.
+// TestGetStoresOnce checks that content that several sources deliver is stored and counted
+// once.
 func TestGetStoresOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		c := blobcache.New(e.store, blobcache.Limits{Reserve: -1}, e.hooks())
@@ -138,14 +143,14 @@ func TestGetStoresOnce(t *testing.T) {
 			_ = r.Close()
 			synctest.Wait()
 			if stored, reserved, _ := c.Counted(); stored != 60_000 || reserved != 0 || s.fetches() != 1 {
-				t.Errorf("source %d: %d bytes are counted, %d reserved, %d fetches; want 60000, 0, 1", i, stored, reserved, s.fetches())
+				t.Errorf("source %d: got %d stored bytes, %d reserved bytes and %d fetches, want 60000, 0 and 1", i, stored, reserved, s.fetches())
 			}
 		}
 	})
 }
 
-// TestGetFillsOfEndpointsApart: what one endpoint sends, or does not, is not felt by
-// a request of another.
+// TestGetFillsOfEndpointsApart checks that a request of one endpoint does not wait for a
+// fill of another, and gets none of its bytes.
 func TestGetFillsOfEndpointsApart(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		red := e.source(random(3, 100_000))
@@ -166,19 +171,20 @@ func TestGetFillsOfEndpointsApart(t *testing.T) {
 		}
 		begin := time.Now()
 		if origin := e.pull(at("red", (&claim{}).of(red.request("red"))), red.content); origin != fill.Started {
-			t.Errorf("origin %v, want a fill of its own", origin)
+			t.Errorf("got the origin %v, want %v", origin, fill.Started)
 		}
 		if took := time.Since(begin); took > time.Second {
-			t.Errorf("the pull took %v", took)
+			t.Errorf("the pull took %v, want at most 1s", took)
 		}
 		if len(e.cache.Fills()) == 0 {
-			t.Error("the other endpoint's fill is over, so that the test proves nothing")
+			t.Error("got no fill of the other endpoint during the pull, want one")
 		}
 	})
 }
 
-// TestGetJoinsOfEndpoint: a fill is shared between the scopes of an endpoint, each
-// of which is confirmed once, and all of which hear of the delivery.
+// TestGetJoinsOfEndpoint checks that the scopes of an endpoint share a fill, that the
+// source confirms each further scope once, and that all of their claims are told of the
+// delivery.
 func TestGetJoinsOfEndpoint(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(5, 80_000)), make(chan struct{})
@@ -196,33 +202,33 @@ func TestGetJoinsOfEndpoint(t *testing.T) {
 			synctest.Wait()
 		}
 		if _, _, err := e.cache.Get(t.Context(), at("hub", green.of(s.request("green")))); !errors.Is(err, errSource) {
-			t.Errorf("what the source denies: %v, want %v", err, errSource)
+			t.Errorf("content that the source denies: got the error %v, want %v", err, errSource)
 		}
 		if got := len(blue.sizes()) + len(red.sizes()); got != 0 {
-			t.Errorf("%d deliveries before the digest was known", got)
+			t.Errorf("got %d deliveries before the digest was verified, want 0", got)
 		}
 		close(gate)
 		all.Wait()
 		synctest.Wait()
 		if got := red.asked(); len(got) != 0 {
-			t.Errorf("the scope of the fill was asked to confirm %d", got)
+			t.Errorf("red, which started the fill: the source was asked to confirm the sizes %d, want none", got)
 		}
 		if got := blue.asked(); !slices.Equal(got, []int64{-1}) {
-			t.Errorf("the other scope was asked to confirm %d, want once an unknown size", got)
+			t.Errorf("blue: the source was asked to confirm the sizes %d, want [-1]", got)
 		}
 		for name, c := range map[string]*claim{"red": red, "blue": blue} {
 			if got := c.sizes(); !slices.Equal(got, []int64{80_000}) {
-				t.Errorf("%s: delivered %d, want once 80000", name, got)
+				t.Errorf("%s: got the deliveries %d, want [80000]", name, got)
 			}
 		}
 		if got := green.sizes(); len(got) != 0 || s.fetches() != 1 {
-			t.Errorf("green: delivered %d, want nothing; %d fetches, want 1", got, s.fetches())
+			t.Errorf("green: got the deliveries %d and %d fetches, want none and 1", got, s.fetches())
 		}
 	})
 }
 
-// TestGetUnconfirmed: where an answer confirms nothing, the scope fetches the
-// content itself, whether it is stored or on its way.
+// TestGetUnconfirmed checks that a scope fetches the content itself if the source neither
+// confirms nor denies it, whether the content is stored or being fetched.
 func TestGetUnconfirmed(t *testing.T) {
 	for _, stored := range []bool{true, false} {
 		t.Run(fmt.Sprintf("stored %v", stored), func(t *testing.T) {
@@ -242,26 +248,26 @@ func TestGetUnconfirmed(t *testing.T) {
 				c := &claim{answer: func() error { return fmt.Errorf("%w: no", fill.ErrUnconfirmed) }}
 				c.standing = fill.Standing{Delivered: stored, Size: 70_000}
 				if origin := e.pull(at("hub", c.of(other.request("blue"))), s.content); origin != fill.Started || other.fetches() != 1 {
-					t.Errorf("origin %v after %d fetches, want a fetch of its own", origin, other.fetches())
+					t.Errorf("got the origin %v after %d fetches, want %v after 1", origin, other.fetches(), fill.Started)
 				}
 				synctest.Wait()
 				if got := c.sizes(); !slices.Equal(got, []int64{70_000}) {
-					t.Errorf("delivered %d, want once 70000", got)
+					t.Errorf("got the deliveries %d, want [70000]", got)
 				}
 			})
 		})
 	}
 }
 
-// TestGetContradictedSize: a source that says another size than is known is refused
-// before a byte is handed out.
+// TestGetContradictedSize checks that Get fails, before the client gets a byte, when the
+// source announces another size than the request.
 func TestGetContradictedSize(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(7, 1000))
 		req := s.request("a")
 		req.Size = 999
 		if _, _, err := e.cache.Get(t.Context(), req); !errors.Is(err, fill.ErrDigestMismatch) {
-			t.Errorf("get: %v, want %v", err, fill.ErrDigestMismatch)
+			t.Errorf("Get: got the error %v, want %v", err, fill.ErrDigestMismatch)
 		}
 	})
 }

@@ -106,7 +106,7 @@ func TestFillFetchesRangesAtOnce(t *testing.T) {
 func TestFillRangesOfFastSource(t *testing.T) {
 	for name, test := range map[string]struct {
 		pause, later time.Duration // for each 128 KiB, of the first two ranges and of later ones
-		most         int // connections at once
+		most         int           // connections at once
 	}{
 		"320 MB/s":             {400 * time.Microsecond, 400 * time.Microsecond, 1},
 		"80 MB/s":              {1600 * time.Microsecond, 1600 * time.Microsecond, 4},

@@ -15,8 +15,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// TestSweepWithJumpingClock: a clock that is wrong does not make everything old, and what
-// was used while it was wrong is not young for ever.
+// TestSweepWithJumpingClock checks that a jump of the clock does not make all content old,
+// and that a time of use in the future is corrected.
 func TestSweepWithJumpingClock(t *testing.T) {
 	const size, day = 1000, 24 * time.Hour
 	c, opened := kept(t, t.TempDir(), Limits{UnusedFor: day})
@@ -26,34 +26,34 @@ func TestSweepWithJumpingClock(t *testing.T) {
 	k := c.evictor
 	k.writeUses(t.Context())
 	age(t, opened, 0, size, 23*time.Hour)
-	age(t, opened, 2, size, -1000*day) // the clock was in the future
+	age(t, opened, 2, size, -1000*day) // used while the clock was ahead
 
-	k.clock.wall = k.clock.wall.Add(-100 * day) // has jumped ahead since the start
+	k.clock.wall = k.clock.wall.Add(-100 * day) // the clock has jumped ahead since the start
 	sweep(t, c)
 	if !has(t, c, 0, size) || !has(t, c, 1, size) {
-		t.Error("a jump of the clock made content old")
+		t.Error("a sweep after a jump of the clock removed content 0 or 1, want both stored")
 	}
 	k.clock.wall = k.clock.wall.Add(100 * day)
 	k.clock.began = time.Now() // the process has just started
 	age(t, opened, 0, size, 100*day)
 	sweep(t, c)
 	if !has(t, c, 0, size) {
-		t.Error("content is old before the clock can have been set")
+		t.Error("a sweep just after the start removed content 0, want it stored")
 	}
 	k.clock.began = time.Now().Add(-clockGrace)
 	age(t, opened, 2, size, -1000*day)
 	sweep(t, c)
 	if has(t, c, 0, size) || !has(t, c, 1, size) || !has(t, c, 2, size) {
-		t.Error("what is old should be gone, and nothing else")
+		t.Errorf("contents 0, 1 and 2: got stored %v, %v, %v, want false, true, true", has(t, c, 0, size), has(t, c, 1, size), has(t, c, 2, size))
 	}
 	_, d := content(2, size)
 	if e, err := opened.Stat(t.Context(), d); err != nil || time.Until(e.Used) > time.Minute {
-		t.Errorf("used in the future: %+v, %v", e, err)
+		t.Errorf("Stat: got the entry %+v and the error %v, want a time of use that is not in the future and no error", e, err)
 	}
 }
 
-// TestCacheHealCountsAtOnce: the room of what was damaged is there for others
-// before the next walk.
+// TestCacheHealCountsAtOnce checks that the size of damaged content is subtracted when it
+// is removed, not only at the next walk.
 func TestCacheHealCountsAtOnce(t *testing.T) {
 	const size = 1000
 	c, opened := kept(t, t.TempDir(), Limits{MaxSize: 100 * size})
@@ -67,15 +67,14 @@ func TestCacheHealCountsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, err := c.Find(t.Context(), d, size); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("read what was damaged: %v", err)
+		t.Errorf("Find of damaged content: got the error %v, want %v", err, fs.ErrNotExist)
 	}
 	if got := c.evictor.stored; got != size {
-		t.Errorf("%d bytes are counted", got)
+		t.Errorf("got %d stored bytes, want %d", got, size)
 	}
 }
 
-// noInodesBlobs is a disk on which there is room for a number of files, whatever
-// their size.
+// noInodesBlobs is a store on a disk that has room for most files, whatever their size.
 type noInodesBlobs struct {
 	*store.FileStore
 	most int
@@ -90,8 +89,8 @@ func (s *noInodesBlobs) Spool(ctx context.Context) (*os.File, error) {
 	return s.FileStore.Spool(ctx)
 }
 
-// TestEvictorWithoutInodes: bytes are free and files are not. Pulls go on, and old content
-// makes way for new.
+// TestEvictorWithoutInodes checks that pulls succeed on a disk that has free bytes but no
+// free inodes, and that a sweep removes the oldest content to store new content.
 func TestEvictorWithoutInodes(t *testing.T) {
 	const size, most = 1000, 8
 	opened, err := store.OpenFileStore(t.TempDir())
@@ -105,29 +104,28 @@ func TestEvictorWithoutInodes(t *testing.T) {
 	}
 	c.evictor.uses.take()
 	if pull(t, c, 100, size) != fill.Started || has(t, c, 100, size) {
-		t.Error("there is no room for it yet")
+		t.Error("content 100 was served from the store or stored before the sweep, want it fetched and not stored")
 	}
 	select {
 	case <-c.evictor.kick:
 	default:
-		t.Fatal("no sweep is wanted")
+		t.Fatal("got no request for a sweep, want one")
 	}
 	sweep(t, c)
 	if has(t, c, 0, size) || !has(t, c, 1, size) {
-		t.Error("the oldest should have made way")
+		t.Errorf("contents 0 and 1 after the sweep: got stored %v and %v, want false and true", has(t, c, 0, size), has(t, c, 1, size))
 	}
 	pull(t, c, 100, size)
 	if !has(t, c, 100, size) {
-		t.Error("not stored although there is room")
+		t.Error("content 100 is not stored after the sweep, want it stored")
 	}
 	sweep(t, c)
 	if !has(t, c, 1, size) {
-		t.Error("a sweep removes more although nothing is wanted")
+		t.Error("the second sweep removed content 1, want it stored")
 	}
 }
 
-// readOnlyBlobs neither removes nor records anything, as after a remount for
-// reading.
+// readOnlyBlobs is a store whose Remove and Touch fail, as after a read-only remount.
 type readOnlyBlobs struct {
 	*store.FileStore
 	removes int
@@ -140,7 +138,8 @@ func (s *readOnlyBlobs) Remove(context.Context, digest.Digest) error {
 
 func (*readOnlyBlobs) Touch(context.Context, digest.Digest, time.Time) error { return syscall.EROFS }
 
-// TestSweepOfReadOnlyDisk: pulls go on, and a sweep does not try for ever.
+// TestSweepOfReadOnlyDisk checks that a sweep gives up after evictErrors failed removals
+// and that stored content is still served.
 func TestSweepOfReadOnlyDisk(t *testing.T) {
 	const size = 100
 	opened, err := store.OpenFileStore(t.TempDir())
@@ -156,14 +155,14 @@ func TestSweepOfReadOnlyDisk(t *testing.T) {
 	c.evictor.uses.take()
 	stuck, err := c.evictor.sweep(t.Context())
 	if !stuck || err != nil || blobs.removes != evictErrors {
-		t.Errorf("stuck: %v, %v after %d tries", stuck, err, blobs.removes)
+		t.Errorf("sweep: got stuck %v and the error %v after %d removals, want true and none after %d", stuck, err, blobs.removes, evictErrors)
 	}
 	if pull(t, c, 1, size) != fill.Hit {
-		t.Error("what is there should be a hit")
+		t.Error("the stored content was fetched, want a hit")
 	}
 }
 
-// partlyReadableBlobs has content that no walk sees.
+// partlyReadableBlobs is a store whose Walk skips the unseen content and returns an error.
 type partlyReadableBlobs struct {
 	*store.FileStore
 	unseen map[digest.Digest]bool
@@ -178,8 +177,8 @@ func (s *partlyReadableBlobs) Walk(ctx context.Context, visit func(store.Entry) 
 	}), syscall.EIO)
 }
 
-// TestSweepOfPartlyReadableStore: a folder that cannot be read keeps nothing else from
-// being swept, and makes no room of itself.
+// TestSweepOfPartlyReadableStore checks that a sweep goes on when a folder cannot be read,
+// and counts the content of that folder as stored.
 func TestSweepOfPartlyReadableStore(t *testing.T) {
 	const size = 1000
 	opened, err := store.OpenFileStore(t.TempDir())
@@ -197,7 +196,7 @@ func TestSweepOfPartlyReadableStore(t *testing.T) {
 	}
 	sweep(t, c)
 	if c.evictor.stored != 10*size {
-		t.Errorf("%d bytes are counted", c.evictor.stored)
+		t.Errorf("got %d stored bytes, want %d", c.evictor.stored, 10*size)
 	}
 	c.evictor.limits.MaxSize = 8 * size
 	sweep(t, c)
@@ -208,22 +207,24 @@ func TestSweepOfPartlyReadableStore(t *testing.T) {
 		}
 	}
 	if left != 7 || c.evictor.stored != 7*size {
-		t.Errorf("%d are left, %d bytes are counted", left, c.evictor.stored)
+		t.Errorf("got %d contents of %d bytes left, want 7 of %d", left, c.evictor.stored, 7*size)
 	}
 }
 
-// TestSweepInRounds has more victims than are held at a time.
+// TestSweepInRounds checks that a sweep reaches the limit when it must remove more contents
+// than it holds at a time.
 func TestSweepInRounds(t *testing.T) {
 	blobs := &shrinkingBlobs{fakeBlobs: fakeBlobs{n: 3 * sweepVictims}, gone: make(map[digest.Digest]bool)}
 	k := newEvictor(blobs, Limits{MaxSize: 1000 * sweepVictims / 2, Reserve: -1}, Hooks{})
 	if stuck, err := k.sweep(t.Context()); stuck || err != nil {
-		t.Errorf("stuck: %v, %v", stuck, err)
+		t.Errorf("sweep: got stuck %v and the error %v, want false and none", stuck, err)
 	}
 	if left := 3*sweepVictims - len(blobs.gone); left > sweepVictims/2*9/10 || left < sweepVictims/2*8/10 || k.stored != int64(left)*1000 {
-		t.Errorf("%d are left, %d bytes are counted", left, k.stored)
+		t.Errorf("got %d contents of %d bytes left, want %d to %d contents of 1000 bytes each", left, k.stored, sweepVictims/2*8/10, sweepVictims/2*9/10)
 	}
 }
 
+// shrinkingBlobs is a fakeBlobs from which content can be removed.
 type shrinkingBlobs struct {
 	fakeBlobs
 	gone map[digest.Digest]bool
