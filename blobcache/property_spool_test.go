@@ -7,15 +7,16 @@ import (
 	"time"
 )
 
-// spoolFaults are what a disk may do to a spool that is in use already; none where
-// that cannot be brought about.
+// spoolFaults are functions that make an open spool fail. There are none on systems where
+// a test cannot do that.
 var spoolFaults []func(spool *os.File)
 
-// fullSpool is a disk that is full from the first byte on, or nil.
+// fullSpool makes every write to a new spool fail as on a full disk. It is nil on systems
+// where a test cannot do that.
 var fullSpool func(spool *os.File)
 
-// wear has some spools fail at once or at a random moment, and notes the spool for
-// those that fail at a random byte.
+// wear makes some spools fail at once or at a random time. It records each spool for
+// wearing, which makes one fail at a random byte.
 func (w *world) wear(spool *os.File) {
 	w.mu.Lock()
 	w.spools = append(w.spools, spool)
@@ -31,7 +32,8 @@ func (w *world) wear(spool *os.File) {
 	}
 }
 
-// wearing is r, but at a byte of it the disk fails under one of the latest spools.
+// wearing returns a reader of r that makes one of the latest three spools fail when it has
+// returned at bytes.
 func (w *world) wearing(r io.Reader, at int64) io.Reader {
 	fails := sync.OnceFunc(func() {
 		w.mu.Lock()
@@ -47,6 +49,7 @@ func (w *world) wearing(r io.Reader, at int64) io.Reader {
 	}), r)
 }
 
+// spoil makes the spool fail in a random way.
 func (w *world) spoil(spool *os.File) {
 	if len(spoolFaults) > 0 {
 		spoolFaults[w.upTo(len(spoolFaults))](spool)

@@ -19,14 +19,14 @@ import (
 )
 
 var (
-	seed   = flag.Uint64("seed", 0, "of the property test, as a failure has logged it; 0 for a new one")
-	worlds = flag.Uint64("worlds", 25, "how many seeds the property test tries")
+	seed   = flag.Uint64("seed", 0, "first seed of the property test, as logged by a failure; 0 for a random one")
+	worlds = flag.Uint64("worlds", 25, "number of seeds that the property test tries")
 )
 
-// TestCacheProperty has random clients of random sources on a random disk, beside
-// evictions, purges and scrubs. A body that reads to its end has the digest, and
-// in the end nothing is left that is not accounted for: no room reserved, no
-// content that nobody has, no temporary file, no goroutine.
+// TestCacheProperty checks the cache with random clients, sources and disk faults, during
+// evictions, purges and scrubs. A body that a client reads to its end without an error must
+// be the content. When all clients are done, no reserved space, no content without an
+// owner, no temporary file and no goroutine may be left.
 func TestCacheProperty(t *testing.T) {
 	first, whole := *seed, 0
 	if first == 0 {
@@ -43,39 +43,42 @@ func TestCacheProperty(t *testing.T) {
 			})
 		})
 		if !ok {
-			t.Fatalf("again with: go test -run TestCacheProperty ./blobcache -seed %d -worlds 1", n)
+			t.Fatalf("seed %d failed; run it again with: go test -run TestCacheProperty ./blobcache -seed %d -worlds 1", n, n)
 		}
 	}
 	if whole == 0 && *worlds > 1 {
-		t.Error("nothing was ever read to its end")
+		t.Error("got 0 bodies read to their end, want at least 1")
 	}
 }
 
-// world is an env in which anything may fail. Chance is shared by all of its
-// goroutines, so a seed gives the same faults but not the same order.
+// world is an env whose sources, clients and disk fail at random. All of its goroutines
+// share one random generator, so a seed gives the same numbers, but not always to the same
+// goroutine.
 type world struct {
 	*env
 	limits  blobcache.Limits
 	index   *index.Index
 	quotas  *blobcache.Quotas
-	vandals bool // the store was changed by others
-	worn    bool // spools fail in the middle
+	vandals bool // content is removed or cut without the cache
+	worn    bool // spools may fail while they are written or read
 
 	mu     sync.Mutex
 	rnd    *rand.Rand
 	whole  int        // bodies that were read to their end
-	spools []*os.File // that have been opened
+	spools []*os.File // all spools that were opened
 }
 
-// chance is true once in n times.
+// chance returns true once in n calls, on average.
 func (w *world) chance(n int) bool { return w.upTo(n) == 0 }
 
+// upTo returns a random number in [0,n).
 func (w *world) upTo(n int) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.rnd.IntN(n)
 }
 
+// run starts the clients of three sources and waits for them.
 func (w *world) run() {
 	var all sync.WaitGroup
 	for range 3 {
@@ -100,7 +103,7 @@ func (w *world) run() {
 	all.Wait()
 }
 
-// breakDisk makes some disks fail at some calls.
+// breakDisk makes some calls of the store fail, in some worlds.
 func (w *world) breakDisk() {
 	if w.chance(4) {
 		w.store.onCommit = func() error { return w.maybe(2) }
@@ -121,14 +124,15 @@ func (w *world) breakDisk() {
 	}
 }
 
+// maybe returns an error once in n calls, on average.
 func (w *world) maybe(n int) error {
 	if w.chance(n) {
-		return errors.New("the disk is in trouble")
+		return errors.New("disk error of the test")
 	}
 	return nil
 }
 
-// vandal removes or cuts what is stored.
+// vandal removes or truncates the stored content of s, bypassing the cache.
 func (w *world) vandal(s *source) {
 	for range 5 {
 		time.Sleep(time.Duration(w.upTo(2000)) * time.Millisecond)
@@ -141,30 +145,31 @@ func (w *world) vandal(s *source) {
 	}
 }
 
-// answer is what the source says this time.
+// answer returns a random answer of the source: the range asked for, wrong bytes or an
+// error.
 func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*fill.Body, error) {
 	time.Sleep(time.Duration(w.upTo(500)) * time.Millisecond)
 	if w.chance(12) {
 		return nil, errSource
 	}
 	if w.chance(6) {
-		offset, length = 0, -1 // knows no ranges
+		offset, length = 0, -1 // does not support ranges
 	}
 	if length > 0 && w.chance(6) {
-		length = 1 + int64(w.upTo(int(length))) // knows no large ones
+		length = 1 + int64(w.upTo(int(length))) // sends a shorter range
 	}
 	if length > 0 && w.chance(15) {
-		length = -1 // knows no end
+		length = -1 // ignores the end of the range
 	}
 	if offset > int64(len(s.content)) {
-		return nil, errSource // there is no such range
+		return nil, errSource // the range is beyond the content
 	}
 	content := s.content[offset:]
 	if length >= 0 {
 		content = content[:min(length, int64(len(content)))]
 	}
 	if offset > 0 && w.chance(20) {
-		content = s.content[offset-1:][:len(content)] // knows no arithmetic
+		content = s.content[offset-1:][:len(content)] // is off by one
 	}
 	if len(content) > 0 && w.chance(10) {
 		content = flipped(content, w.upTo(len(content)))
@@ -206,7 +211,7 @@ func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*f
 	return body, nil
 }
 
-// client reads something, as patiently as chance has it.
+// client reads random parts of the content, in some cases with a timeout.
 func (w *world) client(s *source) {
 	ctx := w.t.Context()
 	if w.chance(4) {
@@ -226,10 +231,10 @@ func (w *world) client(s *source) {
 	for range 1 + w.upTo(3) {
 		from := 0
 		if end := min(r.Size(), int64(len(s.content))); end > 0 && w.chance(2) {
-			from = w.upTo(int(end)) // no server asks for what lies beyond
+			from = w.upTo(int(end)) // a server does not seek beyond the end
 		}
 		if _, err := r.Seek(int64(from), io.SeekStart); err != nil {
-			w.t.Errorf("seek: %v", err)
+			w.t.Errorf("Seek to %d: got the error %v, want none", from, err)
 		}
 		if w.chance(2) {
 			w.read(r, s, from)
@@ -239,7 +244,7 @@ func (w *world) client(s *source) {
 	}
 }
 
-// read is what a server of ranges does: it stops at the size.
+// read reads from r like an HTTP server that answers range requests: up to the size.
 func (w *world) read(r *blobcache.Reader, s *source, from int) {
 	var got bytes.Buffer
 	var err error
@@ -251,14 +256,14 @@ func (w *world) read(r *blobcache.Reader, s *source, from int) {
 	w.judge(got.Bytes(), err, s, from, r)
 }
 
-// copy is what a server of whole bodies does.
+// copy reads from r like an HTTP server that sends the whole body: until io.EOF.
 func (w *world) copy(r *blobcache.Reader, s *source, from int) {
 	var got bytes.Buffer
 	_, err := io.Copy(&got, r)
 	w.judge(got.Bytes(), err, s, from, r)
 }
 
-// slow is r as some clients read it.
+// slow returns r, or in half of the calls a slower reader of r.
 func (w *world) slow(r io.Reader) io.Reader {
 	if w.chance(2) {
 		return r
@@ -266,15 +271,16 @@ func (w *world) slow(r io.Reader) io.Reader {
 	return Paced(r, 10_000+w.upTo(400_000), time.Duration(w.upTo(200))*time.Millisecond)
 }
 
+// judge checks the bytes and the error that a client got when it read s from an offset.
 func (w *world) judge(got []byte, err error, s *source, from int, r *blobcache.Reader) {
 	if err != nil {
 		if n, again := r.Read(make([]byte, 1)); n > 0 || again == nil || again == io.EOF {
-			w.t.Errorf("read on after an error, %v: %d bytes, %v", err, n, again)
+			w.t.Errorf("reading on after the error %v: got %d bytes and the error %v, want 0 bytes and an error other than io.EOF", err, n, again)
 		}
 		return
 	}
 	if !bytes.Equal(got, s.content[from:]) {
-		w.t.Errorf("a body of %d bytes from %d of %d (%d announced) ended well but is wrong", len(got), from, len(s.content), r.Size())
+		w.t.Errorf("got a wrong body of %d bytes from offset %d without an error, want the content from there; the content has %d bytes, %d were announced", len(got), from, len(s.content), r.Size())
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

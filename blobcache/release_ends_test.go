@@ -13,15 +13,15 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// ends are the ways in which a pull can come to its end.
+// ends maps the names of the ways in which a pull can end to functions that cause them.
 var ends = map[string]func(s *site, b []byte){
 	"well": func(s *site, b []byte) {
 		if err := s.read(s.request("a", b, gives(bytes.NewReader(b), int64(len(b))))); err != nil {
-			s.Error(err)
+			s.Errorf("pull: got the error %v, want none", err)
 		}
 		synctest.Wait()
 		if s.holds < 2 {
-			s.Errorf("a quota was asked %d times", s.holds)
+			s.Errorf("got %d calls of Reserve, want at least 2", s.holds)
 		}
 	},
 	"no size": func(s *site, b []byte) { _ = s.read(s.request("a", b, gives(bytes.NewReader(b), -1))) },
@@ -29,7 +29,7 @@ var ends = map[string]func(s *site, b []byte){
 		for range 20 {
 			err := s.read(s.request("a", b, func(context.Context, int64, int64) (*fill.Body, error) { return nil, errRefused }))
 			if !errors.Is(err, errRefused) {
-				s.Error(err)
+				s.Errorf("pull: got the error %v, want %v", err, errRefused)
 			}
 		}
 	},
@@ -121,7 +121,7 @@ var ends = map[string]func(s *site, b []byte){
 		req := s.request("a", b, gives(bytes.NewReader(b), int64(len(b))))
 		req.Claim = unsure{size: 5}
 		if err := s.read(req); !errors.Is(err, fill.ErrDigestMismatch) {
-			s.Error(err)
+			s.Errorf("pull: got the error %v, want %v", err, fill.ErrDigestMismatch)
 		}
 	},
 	"two endpoints": func(s *site, b []byte) {
@@ -131,14 +131,14 @@ var ends = map[string]func(s *site, b []byte){
 				req := s.request("a", b, gives(bytes.NewReader(b), int64(len(b))))
 				req.Endpoint = endpoint
 				if err := s.read(req); err != nil {
-					s.Error(err)
+					s.Errorf("pull of %s: got the error %v, want none", endpoint, err)
 				}
 			})
 		}
 		all.Wait()
 		synctest.Wait()
 		if s.cache.evictor.stored != int64(len(b)) {
-			s.Errorf("%d bytes count as stored", s.cache.evictor.stored)
+			s.Errorf("got %d stored bytes, want %d", s.cache.evictor.stored, len(b))
 		}
 	},
 	"a client panics": func(s *site, b []byte) {
@@ -148,15 +148,16 @@ var ends = map[string]func(s *site, b []byte){
 			s.Fatal(err)
 		}
 		defer r.Close()
-		_, _ = r.WriteTo(writeFunc(func([]byte) (int, error) { panic("gone") }))
+		_, _ = r.WriteTo(writeFunc(func([]byte) (int, error) { panic("the client panics") }))
 	},
 }
 
+// writeFunc is a function as an [io.Writer].
 type writeFunc func(p []byte) (int, error)
 
 func (f writeFunc) Write(p []byte) (int, error) { return f(p) }
 
-// unsure is a claim of which the source confirms nothing.
+// unsure is a claim that the source neither confirms nor denies.
 type unsure struct{ size int64 }
 
 func (c unsure) Standing(context.Context) fill.Standing {
@@ -165,7 +166,7 @@ func (c unsure) Standing(context.Context) fill.Standing {
 func (unsure) Confirm(context.Context, int64) error { return fill.ErrUnconfirmed }
 func (unsure) Delivered(int64)                      {}
 
-// leftAtOnce is a client that leaves before the source has answered.
+// leftAtOnce pulls b for a client that leaves before the source answers.
 func leftAtOnce(s *site, b []byte) {
 	ctx, cancel := context.WithCancel(s.Context())
 	answer := make(chan struct{})
@@ -175,14 +176,14 @@ func leftAtOnce(s *site, b []byte) {
 	})
 	time.AfterFunc(time.Second, cancel)
 	if r, _, err := s.cache.Get(ctx, req); err == nil {
-		s.Error("an answer that never came")
+		s.Error("Get of a client that left: got no error, want one")
 		_ = r.Close()
 	}
 	close(answer)
 }
 
-// followed is a fill with readers of several scopes, of which some are refused and
-// some must fetch for themselves, that breaks off.
+// followed pulls b for clients of several scopes that join a fill that stalls. The source
+// refuses scope d and confirms nothing to b and c, which fetch the content themselves.
 func followed(s *site, b []byte) {
 	var all sync.WaitGroup
 	for i, scope := range []string{"a", "b", "a", "c", "b", "d"} {
@@ -201,6 +202,7 @@ func followed(s *site, b []byte) {
 	all.Wait()
 }
 
+// refusing is a claim that the source denies.
 type refusing struct{ unsure }
 
 func (refusing) Standing(context.Context) fill.Standing { return fill.Standing{Size: -1} }

@@ -20,21 +20,21 @@ import (
 
 var errRefused = errors.New("the source refuses")
 
-// site is a cache of which a test counts what is taken.
+// site is a test with a cache; it counts the bytes that fills hold of quotas.
 type site struct {
 	*testing.T
 	cache *Cache
 	blobs *spoolHookBlobs
 
 	mu    sync.Mutex
-	held  int64 // against quotas
-	holds int   // how often something was
+	held  int64 // bytes held of quotas
+	holds int   // number of calls of Reserve
 }
 
-// spoolHookBlobs fails where a test wants it.
+// spoolHookBlobs is a smallDisk whose Spool a test can replace.
 type spoolHookBlobs struct {
 	*smallDisk
-	spool func() (*os.File, error) // instead of a spool, if set
+	spool func() (*os.File, error) // replaces Spool, if set
 }
 
 func (s *spoolHookBlobs) Spool(ctx context.Context) (*os.File, error) {
@@ -44,7 +44,7 @@ func (s *spoolHookBlobs) Spool(ctx context.Context) (*os.File, error) {
 	return s.smallDisk.Spool(ctx)
 }
 
-// request asks for some bytes that come as answer says.
+// request returns a request of a scope for content, whose source calls answer.
 func (s *site) request(scope string, content []byte, answer func(ctx context.Context, offset, length int64) (*fill.Body, error)) fill.Request {
 	return fill.Request{
 		Digest: digest.FromBytes(content), Size: -1, Endpoint: "hub", Scope: scope, Group: scope, Connections: 1,
@@ -62,13 +62,14 @@ func (s *site) request(scope string, content []byte, answer func(ctx context.Con
 	}
 }
 
+// holding returns the bytes that fills hold of quotas.
 func (s *site) holding() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.held
 }
 
-// read takes what a request brings until it ends or fails.
+// read reads the content of a request to its end or to an error.
 func (s *site) read(req fill.Request) error {
 	r, _, err := s.cache.Get(s.Context(), req)
 	if err != nil {
@@ -79,7 +80,7 @@ func (s *site) read(req fill.Request) error {
 	return err
 }
 
-// leave reads a byte of a request and goes.
+// leave reads at most one byte of the content of a request and closes the reader.
 func (s *site) leave(req fill.Request) {
 	r, _, err := s.cache.Get(s.Context(), req)
 	if err != nil {
@@ -90,10 +91,11 @@ func (s *site) leave(req fill.Request) {
 	_ = r.Close()
 }
 
-// nothingLeft fails if anything is still taken although all is over.
+// nothingLeft fails the test if a slot, space or a quota is still held after all fills
+// have ended.
 func (s *site) nothingLeft() {
 	s.Helper()
-	// With a slot that is still taken this would be one download too many.
+	// This download is refused with another error if a slot is still held.
 	further := s.request("a", []byte("further"), func(context.Context, int64, int64) (*fill.Body, error) { return nil, errRefused })
 	further.Source = fill.SourceLimits{Fills: 1}
 	if _, _, err := s.cache.Get(s.Context(), further); !errors.Is(err, errRefused) {
@@ -104,17 +106,17 @@ func (s *site) nothingLeft() {
 	defer s.mu.Unlock()
 	k, c := s.cache.evictor, s.cache
 	if k.reserved != 0 || len(k.groups) != 0 || k.wanted != 0 || k.written.Load() != 0 {
-		s.Errorf("%d bytes stay reserved, %d written, %d wanted, groups %v", k.reserved, k.written.Load(), k.wanted, k.groups)
+		s.Errorf("got %d bytes reserved, %d written, %d wanted and the groups %v, want 0, 0, 0 and none", k.reserved, k.written.Load(), k.wanted, k.groups)
 	}
 	if s.held != 0 {
-		s.Errorf("%d bytes are held of a quota", s.held)
+		s.Errorf("got %d bytes held of quotas, want 0", s.held)
 	}
 	if len(c.Fills()) != 0 || len(k.reading) != 0 {
-		s.Errorf("%d fills are known, and %d readers", len(c.Fills()), len(k.reading))
+		s.Errorf("got %d fills and %d contents being read, want 0 and 0", len(c.Fills()), len(k.reading))
 	}
 }
 
-// gives answers with a body of so many bytes, as it says.
+// gives returns a source that answers with r and announces the size.
 func gives(r io.Reader, size int64) func(context.Context, int64, int64) (*fill.Body, error) {
 	return func(_ context.Context, offset, _ int64) (*fill.Body, error) {
 		if offset > 0 {
@@ -124,7 +126,7 @@ func gives(r io.Reader, size int64) func(context.Context, int64, int64) (*fill.B
 	}
 }
 
-// hangs sends some bytes and then nothing, for ever.
+// hangs returns a source that announces the size, sends b and then stalls.
 func hangs(b []byte, size int64) func(context.Context, int64, int64) (*fill.Body, error) {
 	return func(ctx context.Context, offset, _ int64) (*fill.Body, error) {
 		if offset > 0 {
@@ -136,8 +138,8 @@ func hangs(b []byte, size int64) func(context.Context, int64, int64) (*fill.Body
 	}
 }
 
-// TestCacheReleasesAllThatFillsTake: whatever a pull ends with, it gives back its slot, its room
-// and what it holds of a quota.
+// TestCacheReleasesAllThatFillsTake checks that a pull releases its slot, its space and its
+// part of a quota however it ends.
 func TestCacheReleasesAllThatFillsTake(t *testing.T) {
 	for name, end := range ends {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
