@@ -16,8 +16,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// testParts reads content of a line "parts" and then one digest a line, with a
-// star before those that have parts in turn.
+// testParts is a [Limits.Children]. It reads content that has the line "parts" and then
+// one digest on each line, with a star before the digests that may have parts themselves.
 func testParts(content io.Reader) (parts []Child) {
 	lines := bufio.NewScanner(content)
 	if !lines.Scan() || lines.Text() != "parts" {
@@ -30,14 +30,15 @@ func testParts(content io.Reader) (parts []Child) {
 	return parts
 }
 
-// imageFixture is a cache of images, with a clock of its own for their use.
+// imageFixture is a cache of images. The time at which they are used is now, not that of
+// the system clock.
 type imageFixture struct {
 	t     *testing.T
 	cache *Cache
 	store *store.FileStore
 	now   time.Time
-	names map[digest.Digest]string
-	parts map[digest.Digest][]digest.Digest // of what names something
+	names map[digest.Digest]string          // of all content that the test has stored
+	parts map[digest.Digest][]digest.Digest // of images and indexes
 }
 
 func newImageFixture(t *testing.T, limits Limits) *imageFixture {
@@ -50,7 +51,7 @@ func newImageFixture(t *testing.T, limits Limits) *imageFixture {
 	return &imageFixture{t, c, files, time.Now().Add(-1000 * time.Hour), map[digest.Digest]string{}, map[digest.Digest][]digest.Digest{}}
 }
 
-// at makes what is done now happen at the imageFixture's time.
+// at calls do and changes the time of the uses that do records to g.now.
 func (g *imageFixture) at(do func()) {
 	g.t.Helper()
 	begin := time.Now()
@@ -66,6 +67,7 @@ func (g *imageFixture) at(do func()) {
 	}
 }
 
+// put stores content under a name.
 func (g *imageFixture) put(name string, content []byte) digest.Digest {
 	g.t.Helper()
 	d := digest.FromBytes(content)
@@ -76,7 +78,7 @@ func (g *imageFixture) put(name string, content []byte) digest.Digest {
 	return d
 }
 
-// layer is a pull of a blob.
+// layer pulls a blob of that name and size.
 func (g *imageFixture) layer(name string, size int) (d digest.Digest) {
 	g.t.Helper()
 	content := []byte(name + strings.Repeat(".", size-len(name)))
@@ -96,13 +98,14 @@ func (g *imageFixture) layer(name string, size int) (d digest.Digest) {
 	return d
 }
 
+// fetchOf returns a source of content.
 func fetchOf(content []byte) fill.Fetch {
 	return func(context.Context, int64, int64, string) (*fill.Body, error) {
 		return &fill.Body{ReadCloser: io.NopCloser(strings.NewReader(string(content))), Size: int64(len(content))}, nil
 	}
 }
 
-// naming puts content that names others: images, if it is an index.
+// naming stores an image with those parts or, if compound is set, an index of images.
 func (g *imageFixture) naming(name string, compound bool, parts ...digest.Digest) (d digest.Digest) {
 	g.t.Helper()
 	text := "parts\n"
@@ -117,8 +120,10 @@ func (g *imageFixture) naming(name string, compound bool, parts ...digest.Digest
 	return d
 }
 
+// head records a use of d without a pull, as a HEAD request does.
 func (g *imageFixture) head(d digest.Digest) { g.at(func() { g.cache.Used(d) }) }
 
+// has reports whether d is stored.
 func (g *imageFixture) has(d digest.Digest) bool {
 	g.t.Helper()
 	_, err := g.store.Stat(g.t.Context(), d)
@@ -128,7 +133,7 @@ func (g *imageFixture) has(d digest.Digest) bool {
 	return err == nil
 }
 
-// expect checks what is stored by name.
+// expect checks that the content of these names is stored, and no other content.
 func (g *imageFixture) expect(names string) {
 	g.t.Helper()
 	want := strings.Fields(names)
@@ -140,16 +145,16 @@ func (g *imageFixture) expect(names string) {
 	}
 	for _, name := range want {
 		if !got[name] {
-			g.t.Errorf("%s is not there", name)
+			g.t.Errorf("%s is not stored, want it stored", name)
 		}
 		delete(got, name)
 	}
 	if len(got) > 0 {
-		g.t.Errorf("still there: %v", got)
+		g.t.Errorf("got %v stored beside %q, want nothing else", got, names)
 	}
 }
 
-// squeeze sweeps with a limit that did not keep anything from being stored.
+// squeeze sweeps with a size limit that applies to this sweep only.
 func (g *imageFixture) squeeze(size int64) {
 	g.t.Helper()
 	g.cache.evictor.limits.MaxSize = size
@@ -157,7 +162,8 @@ func (g *imageFixture) squeeze(size int64) {
 	g.cache.evictor.limits.MaxSize = 0
 }
 
-// images are those that are stored, and whether all of their parts are.
+// images returns the stored images and indexes; the value is true if all of their parts
+// are stored too.
 func (g *imageFixture) images() map[digest.Digest]bool {
 	whole := make(map[digest.Digest]bool)
 	var check func(d digest.Digest) bool

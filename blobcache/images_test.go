@@ -11,8 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestSweepRemovesWholeImages: the room that is wanted is that of one layer, and goes
-// with the image that has it, but for what a later one has too.
+// TestSweepRemovesWholeImages checks that a sweep that needs the space of one layer removes
+// the whole image of that layer, except the layers that a later image uses.
 func TestSweepRemovesWholeImages(t *testing.T) {
 	g := newImageFixture(t, Limits{})
 	pull := func(name string, layers ...string) digest.Digest {
@@ -29,7 +29,7 @@ func TestSweepRemovesWholeImages(t *testing.T) {
 	pull("m2", "a2", "b2")
 	pull("m3", "base", "a3", "b3")
 	g.expect("base a1 b1 m1 a2 b2 m2 a3 b3 m3")
-	g.head(first) // Docker's second pull
+	g.head(first) // as Docker does for a second pull
 	g.now = g.now.Add(time.Minute)
 	pull("m4", "a4", "b4", "c4")
 	g.expect("base a1 b1 m1 a3 b3 m3 a4 b4 c4 m4")
@@ -39,8 +39,8 @@ func TestSweepRemovesWholeImages(t *testing.T) {
 	g.expect("a4 b4 c4 m4 a5 b5 m5 a6 b6 c6 m6")
 }
 
-// TestUseOfIndexSparesImages: who asks for nothing but an index's digest uses all that it
-// names, at any depth.
+// TestUseOfIndexSparesImages checks that a request for the digest of an index alone is a
+// use of everything that the index names, at any depth.
 func TestUseOfIndexSparesImages(t *testing.T) {
 	g := newImageFixture(t, Limits{UnusedFor: 90 * 24 * time.Hour})
 	g.now = time.Now().Add(-100 * 24 * time.Hour)
@@ -56,8 +56,8 @@ func TestUseOfIndexSparesImages(t *testing.T) {
 	g.expect("la ca amd64 lb arm64 index")
 }
 
-// TestEvictSparesContentUsedSinceSurvey: an image that is asked for while it is about
-// to go stays, with its parts.
+// TestEvictSparesContentUsedSinceSurvey checks that evict keeps an image, with its parts,
+// that a client has asked for since the survey.
 func TestEvictSparesContentUsedSinceSurvey(t *testing.T) {
 	g := newImageFixture(t, Limits{MaxSize: 1_000_000})
 	one := g.naming("one", false, g.layer("l1", 1000))
@@ -74,7 +74,8 @@ func TestEvictSparesContentUsedSinceSurvey(t *testing.T) {
 	g.expect("one l1")
 }
 
-// TestEvictSparesContentInUse: one that is being read, for however long.
+// TestEvictSparesContentInUse checks that a sweep keeps content while a client reads it,
+// however long that takes.
 func TestEvictSparesContentInUse(t *testing.T) {
 	g := newImageFixture(t, Limits{UnusedFor: time.Hour})
 	d := g.layer("read", 1000)
@@ -95,19 +96,19 @@ func TestEvictSparesContentInUse(t *testing.T) {
 		_ = r.Close()
 	}
 	sweep(t, g.cache)
-	g.expect("read") // until just now
+	g.expect("read") // used until the reader was closed
 	if err := g.store.Touch(t.Context(), d, g.now); err != nil {
 		t.Fatal(err)
 	}
 	sweep(t, g.cache)
 	g.expect("")
 	if n := len(g.cache.evictor.reading); n != 0 {
-		t.Errorf("%d are being read", n)
+		t.Errorf("got %d contents being read, want 0", n)
 	}
 }
 
-// TestSweepLeavesNoHalfImages has images of shared layers pulled, asked for and evicted at
-// random: what is left of images is never less than it was.
+// TestSweepLeavesNoHalfImages checks that a sweep never removes only some of the parts of a
+// complete image. It pulls, asks for and evicts images that share layers at random.
 func TestSweepLeavesNoHalfImages(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -132,7 +133,7 @@ func TestSweepLeavesNoHalfImages(t *testing.T) {
 				g.squeeze(int64(20_000 + rnd.IntN(40_000)))
 				for d, whole := range g.images() {
 					if before[d] && !whole {
-						t.Fatalf("half of %s is left", g.names[d])
+						t.Fatalf("the sweep removed a part of %s, want all of its parts stored", g.names[d])
 					}
 				}
 			}
@@ -140,7 +141,7 @@ func TestSweepLeavesNoHalfImages(t *testing.T) {
 	}
 }
 
-// randomImage is an image, or an index of two, of new and known layers.
+// randomImage pulls an image, or an index of two images, of new and stored layers.
 func (g *imageFixture) randomImage(rnd *rand.Rand, n int) digest.Digest {
 	image := func(name string) digest.Digest {
 		var layers []digest.Digest

@@ -13,7 +13,7 @@ import (
 func TestMain(m *testing.M) {
 	leaktest.Main(m, func() string {
 		if n := buffer.LargeInUse(); n != 0 {
-			return fmt.Sprintf("\n%d large buffers are in use", n)
+			return fmt.Sprintf("\ngot %d large buffers in use, want 0", n)
 		}
 		return ""
 	})

@@ -10,8 +10,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestReaderParts: parts of what came over plain HTTP are not handed out before the
-// digest is known, and the whole only with its last byte held back.
+// TestReaderParts checks that a client may not read ranges of content that came over plain
+// HTTP before the digest is verified, but may read the content from its start.
 func TestReaderParts(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(8, 90_000)), make(chan struct{})
@@ -22,22 +22,22 @@ func TestReaderParts(t *testing.T) {
 		}
 		r := e.mustGet(s)
 		if r.Parts() {
-			t.Error("parts may be read of what anybody may have written")
+			t.Error("Parts before the digest is verified: got true, want false")
 		}
 		if _, err := io.ReadFull(r, make([]byte, 50_000)); err != nil {
-			t.Errorf("the whole cannot be read: %v", err)
+			t.Errorf("reading from the start: got the error %v, want none", err)
 		}
 		close(gate)
 		synctest.Wait()
 		if !r.Parts() {
-			t.Error("parts may not be read although the digest is known")
+			t.Error("Parts after the digest is verified: got false, want true")
 		}
 		e.same(r, s.content[50_000:])
 	})
 }
 
-// TestReaderPartsTurnPlain: a reader of parts breaks off when the source is resumed
-// over plain HTTP.
+// TestReaderPartsTurnPlain checks that a reader of ranges fails when the fill resumes over
+// plain HTTP.
 func TestReaderPartsTurnPlain(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(9, 90_000))
@@ -51,14 +51,14 @@ func TestReaderPartsTurnPlain(t *testing.T) {
 		}
 		r := e.mustGet(s)
 		if !r.Parts() {
-			t.Fatal("parts may not be read over HTTPS")
+			t.Fatal("Parts over HTTPS: got false, want true")
 		}
 		if _, err := r.Seek(40_000, io.SeekStart); err != nil {
 			t.Fatal(err)
 		}
 		got, err := io.ReadAll(io.LimitReader(r, 20_000))
 		if err == nil || len(got) > 10_000 || !bytes.Equal(got, s.content[40_000:40_000+len(got)]) {
-			t.Errorf("read %d bytes, %v; want at most 10000 and a failure", len(got), err)
+			t.Errorf("read %d bytes and got the error %v, want at most 10000 bytes of the content and an error", len(got), err)
 		}
 	})
 }

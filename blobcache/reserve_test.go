@@ -13,7 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// reads counts what is read of a source.
+// reads is the body of a source; it adds the bytes read to sent.
 type reads struct {
 	*bytes.Reader
 	sent *int64
@@ -27,8 +27,9 @@ func (r reads) Read(p []byte) (int, error) {
 
 func (reads) Close() error { return nil }
 
-// TestFillOfUnknownSizeIsBounded has content that grows beyond each bound: it is
-// passed on whole, for once its bytes, and leaves nothing behind.
+// TestFillOfUnknownSizeIsBounded checks that content of unknown size that exceeds a limit
+// is delivered whole without being stored, that the source sends its bytes only once, and
+// that no temporary file and no reserved space are left.
 func TestFillOfUnknownSizeIsBounded(t *testing.T) {
 	const size = 400_000
 	for name, test := range map[string]struct {
@@ -56,17 +57,17 @@ func TestFillOfUnknownSizeIsBounded(t *testing.T) {
 				c := New(&smallDisk{files, dirOf(files), test.free}, test.limits, Hooks{})
 				grows(t, c, size)
 				if stored := has(t, c, 1, size); stored != test.stored {
-					t.Errorf("stored: %v", stored)
+					t.Errorf("got stored %v, want %v", stored, test.stored)
 				}
 				if entries, err := os.ReadDir(filepath.Join(dirOf(files), "tmp")); err != nil || len(entries) != 0 {
-					t.Errorf("left in the temporary folder: %v, %v", entries, err)
+					t.Errorf("the temporary folder: got the files %v and the error %v, want none", entries, err)
 				}
 			})
 		})
 	}
 }
 
-// grows reads content whose source does not tell its size.
+// grows gets content of that size from a source that does not announce the size.
 func grows(t *testing.T, c *Cache, size int) {
 	t.Helper()
 	want, d := content(1, size)
@@ -79,16 +80,16 @@ func grows(t *testing.T, c *Cache, size int) {
 	}
 	got, err := io.ReadAll(r)
 	if cerr := r.Close(); err != nil || cerr != nil || !bytes.Equal(got, want) {
-		t.Errorf("%d bytes, %v", len(got), err)
+		t.Errorf("got %d bytes, the error %v and the error %v of Close, want the %d bytes of the content and no error", len(got), err, cerr, size)
 	}
 	c.Flush(t.Context())
-	// What was in hand when the bound was met is sent a second time.
+	// The bytes in the buffer when the limit is reached are fetched a second time.
 	if sent < int64(size) || sent > int64(size)+64<<10 {
-		t.Errorf("%d bytes were sent", sent)
+		t.Errorf("the source sent %d bytes, want %d to %d", sent, size, size+64<<10)
 	}
 	c.evictor.mu.Lock()
 	defer c.evictor.mu.Unlock()
 	if c.evictor.reserved != 0 {
-		t.Errorf("%d bytes stay reserved", c.evictor.reserved)
+		t.Errorf("got %d bytes reserved, want 0", c.evictor.reserved)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// asker asks for sources on behalf of a group.
+// asker returns a function that gets the content of a source for a group.
 func (e *env) asker(endpoint, group string, limits fill.SourceLimits) func(*source) (*blobcache.Reader, error) {
 	return func(s *source) (*blobcache.Reader, error) {
 		req := s.request(group)
@@ -22,8 +22,8 @@ func (e *env) asker(endpoint, group string, limits fill.SourceLimits) func(*sour
 	}
 }
 
-// dripping is a source that sends so many bytes each second, for longer than any
-// test lasts. The disk has room for all of them.
+// dripping returns a source that sends rate bytes a second for longer than any test lasts.
+// The disk has space for all of them.
 func (e *env) dripping(seed uint64, rate int) *source {
 	s := e.source(random(seed, 1<<20))
 	s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
@@ -34,20 +34,21 @@ func (e *env) dripping(seed uint64, rate int) *source {
 	return s
 }
 
+// endless is a reader that never ends.
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// TestSlotsOfGroup: a group that has all its downloads under way is refused the
-// next, and another group is not, until the endpoint has all that it may have.
+// TestSlotsOfGroup checks that the cache refuses a further download to a group that has as
+// many as it may have, and to every group when the endpoint has as many as it may have.
 func TestSlotsOfGroup(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
-		limits := fill.SourceLimits{Fills: 8} // 2 of a group
+		limits := fill.SourceLimits{Fills: 8} // which allows 2 of a group
 		red, blue := e.asker("hub", "red", limits), e.asker("hub", "blue", limits)
 		refused := func(ask func(*source) (*blobcache.Reader, error), s *source) {
 			t.Helper()
 			if r, err := ask(s); !errors.Is(err, fill.ErrBusy) {
-				t.Errorf("one too many: %v", err)
+				t.Errorf("a download over the limit: got the error %v, want %v", err, fill.ErrBusy)
 				if err == nil {
 					_ = r.Close()
 				}
@@ -59,36 +60,36 @@ func TestSlotsOfGroup(t *testing.T) {
 			if r, err := red(slow[i]); err != nil {
 				t.Fatal(err)
 			} else {
-				_ = r.Close() // a deserted fill counts on
+				_ = r.Close() // a fill without readers still counts
 			}
 		}
 		refused(red, e.dripping(2, 1000))
-		// Who follows a fill starts none.
+		// A request that joins a fill needs no download.
 		if r, err := red(slow[0]); err != nil {
-			t.Error(err)
+			t.Errorf("joining a fill: got the error %v, want none", err)
 		} else {
 			_ = r.Close()
 		}
 		quick := e.source(random(3, 300_000))
 		if r, err := blue(quick); err != nil {
-			t.Errorf("the other group: %v", err)
+			t.Errorf("the other group: got the error %v, want none", err)
 		} else {
 			e.same(r, quick.content)
 			_ = r.Close()
 		}
 		synctest.Wait()
 		if !e.stored(quick) {
-			t.Error("what the other group has pulled is not stored")
+			t.Error("the content that the other group pulled is not stored, want it stored")
 		}
-		// What is stored takes no download.
+		// Stored content needs no download.
 		if r, err := red(quick); err != nil {
-			t.Errorf("stored content: %v", err)
+			t.Errorf("stored content: got the error %v, want none", err)
 		} else {
 			_ = r.Close()
 		}
-		// Another endpoint counts for itself.
+		// The downloads of another endpoint are counted separately.
 		if r, err := e.asker("other", "red", limits)(e.dripping(4, 1000)); err != nil {
-			t.Errorf("another endpoint: %v", err)
+			t.Errorf("another endpoint: got the error %v, want none", err)
 		} else {
 			_ = r.Close()
 		}
@@ -100,17 +101,17 @@ func TestSlotsOfGroup(t *testing.T) {
 			_ = r.Close()
 		}
 		refused(blue, e.dripping(20, 1000))
-		time.Sleep(10 * time.Minute) // all of them are too slow
+		time.Sleep(10 * time.Minute) // all downloads end because they are too slow
 		if r, err := red(e.dripping(21, 1000)); err != nil {
-			t.Errorf("after they have ended: %v", err)
+			t.Errorf("after the downloads have ended: got the error %v, want none", err)
 		} else {
 			_ = r.Close()
 		}
 	})
 }
 
-// TestSlotsCountBypasses: what is passed on without being stored counts as well, and no
-// more once it is over, however it has ended.
+// TestSlotsCountBypasses checks that a download that is passed on without being stored
+// counts until it ends, however it ends.
 func TestSlotsCountBypasses(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		limits := fill.SourceLimits{Fills: 4, GroupFills: 2}
@@ -125,7 +126,7 @@ func TestSlotsCountBypasses(t *testing.T) {
 				readers = append(readers, r)
 			}
 			if r, err := ask(e.dripping(10*round+5, 100_000)); !errors.Is(err, fill.ErrBusy) {
-				t.Errorf("a third stream: %v", err)
+				t.Errorf("a third download: got the error %v, want %v", err, fill.ErrBusy)
 				if err == nil {
 					_ = r.Close()
 				}
@@ -140,7 +141,7 @@ func TestSlotsCountBypasses(t *testing.T) {
 		s.answer = func(context.Context, int, int64) (*fill.Body, error) { return nil, errSource }
 		for range 5 {
 			if _, err := ask(s); !errors.Is(err, errSource) {
-				t.Errorf("a source that refuses: %v", err)
+				t.Errorf("a source that refuses: got the error %v, want %v", err, errSource)
 			}
 		}
 	})

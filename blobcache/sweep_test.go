@@ -2,8 +2,8 @@ package blobcache
 
 import "testing"
 
-// TestSweepAfterAnotherProcess: what another process on the same directory has removed is
-// not removed for a second time, of what is left.
+// TestSweepAfterAnotherProcess checks that a sweep notices content that another process has
+// removed from the same directory, and removes nothing if the rest is within the limit.
 func TestSweepAfterAnotherProcess(t *testing.T) {
 	const size = 1000
 	dir := t.TempDir()
@@ -12,7 +12,7 @@ func TestSweepAfterAnotherProcess(t *testing.T) {
 		pull(t, one, n, size)
 	}
 	sweep(t, one)
-	for n := range 20 { // by another one
+	for n := range 20 { // as another process does
 		_, d := content(n, size)
 		if err := store.Remove(t.Context(), d); err != nil {
 			t.Fatal(err)
@@ -24,12 +24,12 @@ func TestSweepAfterAnotherProcess(t *testing.T) {
 	sweep(t, one)
 	for n := 20; n < 98; n++ {
 		if !has(t, one, n, size) {
-			t.Fatalf("content %d has gone although there was room for it", n)
+			t.Fatalf("the sweep removed content %d, want it stored: the limit is not reached", n)
 		}
 	}
 }
 
-// TestPutBytesCountsOnce: content that is stored again counts once.
+// TestPutBytesCountsOnce checks that content that is stored several times is counted once.
 func TestPutBytesCountsOnce(t *testing.T) {
 	c, _ := kept(t, t.TempDir(), Limits{MaxSize: 1_000_000})
 	b, d := content(1, 100_000)
@@ -39,6 +39,6 @@ func TestPutBytesCountsOnce(t *testing.T) {
 		}
 	}
 	if c.evictor.stored != 100_000 {
-		t.Errorf("%d bytes are counted", c.evictor.stored)
+		t.Errorf("got %d stored bytes, want 100000", c.evictor.stored)
 	}
 }
