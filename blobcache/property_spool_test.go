@@ -32,8 +32,8 @@ func (w *world) wear(spool *os.File) {
 	}
 }
 
-// wearing returns a reader of r that makes one of the latest three spools fail when it has
-// returned at bytes.
+// wearing returns a reader of r that makes one of the latest three spools fail at the byte
+// with the offset at.
 func (w *world) wearing(r io.Reader, at int64) io.Reader {
 	fails := sync.OnceFunc(func() {
 		w.mu.Lock()

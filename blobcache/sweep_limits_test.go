@@ -74,7 +74,8 @@ func TestCacheHealCountsAtOnce(t *testing.T) {
 	}
 }
 
-// noInodesBlobs is a store on a disk that has room for most files, whatever their size.
+// noInodesBlobs is a store whose Spool fails as on a full disk once the number of stored
+// files reaches the field most, whatever their size.
 type noInodesBlobs struct {
 	*store.FileStore
 	most int
