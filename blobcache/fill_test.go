@@ -107,7 +107,7 @@ func TestFillHoldsBackLastByte(t *testing.T) {
 		r := e.mustGet(s)
 		got := make([]byte, 9_999)
 		if _, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, s.content[:9_999]) {
-			t.Fatalf("the bytes before the last: got the error %v (equal to the content: %t), want equal bytes and no error", err, bytes.Equal(got, s.content[:9_999]))
+			t.Fatal("the bytes before the last: got other bytes or the error", err, "- want the content and no error")
 		}
 		var read sync.WaitGroup
 		last := make(chan []byte, 1)

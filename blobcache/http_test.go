@@ -176,7 +176,7 @@ func TestReaderFlushesToHTTP(t *testing.T) {
 	resp := s.ask(t, "GET")
 	first := make([]byte, 1999)
 	if _, err := io.ReadFull(resp.Body, first); err != nil || !bytes.Equal(first, s.content[:1999]) {
-		t.Fatalf("the first bytes: got the error %v (equal to the content: %t), want equal bytes and no error", err, bytes.Equal(first, s.content[:1999]))
+		t.Fatal("the first bytes: got other bytes or the error", err, "- want the content and no error")
 	}
 	close(gate)
 	s.same(resp.Body, s.content[1999:])
