@@ -18,7 +18,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// damages are what accidents do to the file of stored content.
+// damages holds functions that damage the file of stored content, by the name of the damage.
 var damages = map[string]func(name string, content []byte) error{
 	"other bytes of the same length": func(name string, content []byte) error {
 		return os.WriteFile(name, flipped(content, 500), 0o600)
@@ -60,8 +60,8 @@ var damages = map[string]func(name string, content []byte) error{
 	},
 }
 
-// TestDamagedFileIsRefetched in the request that finds it, without a scrub, and
-// once for all who find it at the same time.
+// TestDamagedFileIsRefetched checks that a request that finds a damaged file fetches the
+// content again, without a scrub, and that concurrent requests share one fetch.
 func TestDamagedFileIsRefetched(t *testing.T) {
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
@@ -83,18 +83,18 @@ func TestDamagedFileIsRefetched(t *testing.T) {
 					t.Errorf("afterwards: origin %v after %d fetches, want %v after 2", origin, s.fetches(), fill.Hit)
 				}
 				if got := e.troubled(); len(got) != 1 || !strings.HasPrefix(got[0], "heal "+s.digest.String()) {
-					t.Errorf("troubles: got %q, want one about the damage", got)
+					t.Errorf("got the storage errors %q, want one about the damage", got)
 				}
 				if info, err := os.Lstat(e.path(s.digest)); err != nil || !info.Mode().IsRegular() {
-					t.Errorf("in its place: %v, %v", info, err)
+					t.Errorf("the file after the new fetch: got %v and the error %v, want a regular file and no error", info, err)
 				}
 			})
 		})
 	}
 }
 
-// TestLinkedFolderIsLeftAlone: what a symbolic link in the cache leads to is not
-// the cache's, whatever is done by way of its name.
+// TestLinkedFolderIsLeftAlone checks that the store does not change or visit files that a
+// symbolic link in the cache leads to, since they do not belong to the cache.
 func TestLinkedFolderIsLeftAlone(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(96, 1000))
@@ -116,7 +116,7 @@ func TestLinkedFolderIsLeftAlone(t *testing.T) {
 			"put":    func() error { return e.cache.PutBytes(t.Context(), s.digest, s.content) },
 			"walk": func() error {
 				return e.files.Walk(t.Context(), func(got store.Entry) error {
-					t.Errorf("visited %+v", got)
+					t.Errorf("Walk visited %+v, want no visit", got)
 					return nil
 				})
 			},
@@ -127,17 +127,18 @@ func TestLinkedFolderIsLeftAlone(t *testing.T) {
 				err = deed()
 			}
 			if err != nil {
-				t.Errorf("%s: %v", what, err)
+				t.Errorf("%s: got the error %v, want none", what, err)
 			}
 			after, err := os.Stat(name)
 			if err != nil || !os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime()) {
-				t.Errorf("%s has changed what the link leads to: %v", what, err)
+				t.Errorf("%s: the file that the link leads to was changed or removed (error %v), want it unchanged", what, err)
 			}
 		}
 	})
 }
 
-// TestRootMayBeLink: only what is below the root is held to be the store's own.
+// TestRootMayBeLink checks that the root of a store may be a symbolic link, and that damage is
+// found below it as usual.
 func TestRootMayBeLink(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "cache")
 	if err := os.Symlink(t.TempDir(), root); err != nil {
@@ -146,15 +147,15 @@ func TestRootMayBeLink(t *testing.T) {
 	e := newEnv(t, root)
 	s := e.source(random(97, 1000))
 	if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil || !e.stored(s) {
-		t.Errorf("put: %v", err)
+		t.Errorf("put: got the error %v, want none and the content stored", err)
 	}
 	if err := os.WriteFile(e.path(s.digest), flipped(s.content, 500), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := e.files.Open(t.Context(), s.digest); !errors.Is(err, store.ErrDamaged) {
-		t.Errorf("open what was changed: got %v, want %v", err, store.ErrDamaged)
+		t.Errorf("open the changed file: got the error %v, want %v", err, store.ErrDamaged)
 	}
 	if got := e.troubled(); len(got) != 0 {
-		t.Errorf("troubles: %q", got)
+		t.Errorf("got the storage errors %q, want none", got)
 	}
 }

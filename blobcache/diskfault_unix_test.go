@@ -19,7 +19,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// midway is a source whose first answer breaks the spool after n bytes.
+// midway returns an answer function for s. Its first answer calls fault after n bytes,
+// and its later answers have no faults.
 func midway(s *source, n int64, fault func()) func(context.Context, int, int64) (*fill.Body, error) {
 	return func(_ context.Context, call int, offset int64) (*fill.Body, error) {
 		if call > 0 {
@@ -33,6 +34,8 @@ func midway(s *source, n int64, fault func()) func(context.Context, int, int64) 
 	}
 }
 
+// TestGetOnFullDisk checks that clients get the whole content when the disk is full from
+// the start, that the storage error is reported and that nothing is stored.
 func TestGetOnFullDisk(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(60, 300_000))
@@ -47,15 +50,16 @@ func TestGetOnFullDisk(t *testing.T) {
 		all.Wait()
 		synctest.Wait()
 		if got := e.troubled(); len(got) == 0 || !strings.Contains(got[0], "no space left") {
-			t.Errorf("troubles: %q", got)
+			t.Errorf("got the storage errors %q, want the first to contain %q", got, "no space left")
 		}
 		if e.stored(s) {
-			t.Error("stored")
+			t.Error("the content is stored, want it not stored")
 		}
 	})
 }
 
-// TestFillWhenDiskFailsMidway has readers at several places when the spool fails.
+// TestFillWhenDiskFailsMidway checks that readers at several offsets get the rest of the
+// content when writes to the spool start to fail in the middle of a fill.
 func TestFillWhenDiskFailsMidway(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, asked := e.source(random(61, 400_000)), make(chan struct{})
@@ -85,21 +89,22 @@ func TestFillWhenDiskFailsMidway(t *testing.T) {
 		e.same(readers[2], s.content[199_999:])
 		e.same(readers[3], s.content[300_000:])
 		e.same(readers[4], s.content[399_999:])
-		// They go on from the source, backwards too.
+		// A reader that continues from the source can also seek backwards.
 		if _, err := readers[0].Seek(-10, io.SeekEnd); err != nil {
 			t.Fatal(err)
 		}
 		e.same(readers[0], s.content[399_990:])
 		synctest.Wait()
 		if e.stored(s) || len(e.troubled()) != 1 {
-			t.Errorf("stored, or troubles: %q", e.troubled())
+			t.Errorf("got stored %t and the storage errors %q, want stored false and one error", e.stored(s), e.troubled())
 		}
 	})
 }
 
-// TestFillWhenDiskFailsAnywhere has several ranges under way when the spool fails. Where
-// that cannot be read, what it has sent cannot be verified: only a reader that has got
-// nothing goes on then.
+// TestFillWhenDiskFailsAnywhere checks what readers get when the spool fails while several
+// ranges are being fetched. If writes fail, all readers get the rest of the content from
+// the source. If reads fail, the bytes that a reader has already got cannot be verified,
+// so only a reader that has got no bytes yet may continue.
 func TestFillWhenDiskFailsAnywhere(t *testing.T) {
 	for name, fault := range map[string]func(testing.TB, *os.File){"writes": readOnly, "reads": unreadable} {
 		t.Run(name, func(t *testing.T) {
@@ -124,23 +129,24 @@ func TestFillWhenDiskFailsAnywhere(t *testing.T) {
 						}
 						got, err := io.ReadAll(r)
 						if right := bytes.Equal(got, s.content[at:]); err == nil && !right || err != nil && (name == "writes" || right) {
-							t.Errorf("from %d: read %d bytes, %v", at, len(got), err)
+							t.Errorf("read from offset %d: got %d bytes (equal to the content: %t) and the error %v, want %d equal bytes and no error, or fewer and an error if reads of the spool fail",
+								at, len(got), right, err, len(s.content[at:]))
 						}
 					})
 				}
 				all.Wait()
 				synctest.Wait()
 				if e.stored(s) || len(e.troubled()) == 0 {
-					t.Errorf("stored, or troubles: %q", e.troubled())
+					t.Errorf("got stored %t and the storage errors %q, want stored false and at least one error", e.stored(s), e.troubled())
 				}
-				e.whole(s) // by another spool
+				e.whole(s) // through a new spool
 			})
 		})
 	}
 }
 
-// TestFillWhenDiskAndSourceFail has the source do all it can to a reader that has to go
-// on without the spool.
+// TestFillWhenDiskAndSourceFail checks that a reader gets an error if its spool fails and
+// the second answer of the source, which it continues from, is wrong as well.
 func TestFillWhenDiskAndSourceFail(t *testing.T) {
 	const size = 400_000
 	for name, second := range map[string]func(s *source) (*fill.Body, error){
@@ -177,15 +183,15 @@ func TestFillWhenDiskAndSourceFail(t *testing.T) {
 				}
 				r := e.mustGet(s)
 				close(asked)
-				// By the promised size too, as a server of ranges reads it.
+				// Read no more than the announced size, as http.ServeContent does.
 				if got, err := io.ReadAll(io.LimitReader(r, size)); err == nil || len(got) == size {
-					t.Errorf("read %d bytes, %v", len(got), err)
+					t.Errorf("got %d bytes and the error %v, want fewer than %d bytes and an error", len(got), err, size)
 				}
 				if r.Err() == nil {
-					t.Error("no error is kept")
+					t.Error("Err: got nil after a failed read, want its error")
 				}
 				if _, err := r.Read(make([]byte, 10)); err == nil {
-					t.Error("read on after an error")
+					t.Error("Read after a failed read: got no error, want one")
 				}
 				if err := r.Close(); err != nil {
 					t.Error(err)
@@ -195,12 +201,15 @@ func TestFillWhenDiskAndSourceFail(t *testing.T) {
 	}
 }
 
+// sized returns a body of s with the given content that announces the given size.
 func sized(s *source, size int64, content []byte) *fill.Body {
 	body := s.body(0, bytes.NewReader(content))
 	body.Size = size
 	return body
 }
 
+// TestFillWhenSpoolCannotBeRead checks that a reader gets the whole content when the spool
+// cannot be read, and that the storage error is reported once.
 func TestFillWhenSpoolCannotBeRead(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(63, 300_000))
@@ -211,11 +220,13 @@ func TestFillWhenSpoolCannotBeRead(t *testing.T) {
 		e.whole(s)
 		synctest.Wait()
 		if got := e.troubled(); len(got) != 1 || !strings.HasPrefix(got[0], "read spool") {
-			t.Errorf("troubles: %q", got)
+			t.Errorf("got the storage errors %q, want one that begins with %q", got, "read spool")
 		}
 	})
 }
 
+// TestPutBytesOnFullDisk checks that PutBytes keeps the content in memory when the disk is
+// full, and that the storage error is reported once.
 func TestPutBytesOnFullDisk(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(64, 1000))
@@ -227,19 +238,20 @@ func TestPutBytesOnFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 		if got, err := e.bytes(s.digest, 1000); err != nil || !bytes.Equal(got, s.content) {
-			t.Errorf("%d bytes from memory, %v", len(got), err)
+			t.Errorf("from memory: got %d bytes and the error %v, want the %d bytes that were put", len(got), err, len(s.content))
 		}
 		if len(e.troubled()) != 1 {
-			t.Errorf("troubles: %q", e.troubled())
+			t.Errorf("got the storage errors %q, want one", e.troubled())
 		}
 		if _, err := e.files.Open(t.Context(), s.digest); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("stored: %v", err)
+			t.Errorf("open in the store: got the error %v, want %v", err, os.ErrNotExist)
 		}
 	})
 }
 
-// TestReaderWhenDiskFailsUnderSendfile: what is handed to the connection as a file, and
-// cannot be read, breaks the transfer and is fetched again by the next request.
+// TestReaderWhenDiskFailsUnderSendfile checks that WriteTo fails if the stored file, which
+// it hands to the connection, cannot be read, and that the next request fetches the
+// content again. A failure of the client must not cause a new fetch.
 func TestReaderWhenDiskFailsUnderSendfile(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(65, 300_000))
@@ -257,20 +269,20 @@ func TestReaderWhenDiskFailsUnderSendfile(t *testing.T) {
 		r := e.mustGet(s)
 		unreadable(t, file)
 		if n, err := r.WriteTo(io.Discard); err == nil || n != 0 {
-			t.Errorf("sent %d bytes, %v", n, err)
+			t.Errorf("WriteTo: sent %d bytes and got the error %v, want 0 bytes and an error", n, err)
 		}
 		if origin := e.whole(s); origin != fill.Started || len(e.troubled()) != 1 {
-			t.Errorf("origin %v, troubles: %q", origin, e.troubled())
+			t.Errorf("got the origin %v and the storage errors %q, want the origin %v and one error", origin, e.troubled(), fill.Started)
 		}
-		// A client that leaves is no reason to fetch anything again.
+		// The client disconnects: the stored content must stay.
 		synctest.Wait()
 		client, conn := io.Pipe()
 		_ = client.Close()
 		if _, err := e.mustGet(s).WriteTo(conn); err == nil {
-			t.Error("sent to nobody")
+			t.Error("WriteTo to a closed connection: got no error, want one")
 		}
 		if !e.stored(s) || len(e.troubled()) != 1 {
-			t.Errorf("troubles: %q", e.troubled())
+			t.Errorf("got stored %t and the storage errors %q, want stored true and one error", e.stored(s), e.troubled())
 		}
 	})
 }

@@ -17,8 +17,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// TestQuotasPurgeKeepsContentInUse: content that is being read, or still on its way, when
-// its last link goes is removed when that is over.
+// TestQuotasPurgeKeepsContentInUse checks that content that is being read or fetched when
+// Purge removes its last link is kept for the moment, and removed when the read or the
+// fetch has ended.
 func TestQuotasPurgeKeepsContentInUse(t *testing.T) {
 	e := newQuotaFixture(t, nil)
 	e.pull("acme/_/hub/a", "image", "layer")
@@ -39,25 +40,25 @@ func TestQuotasPurgeKeepsContentInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n, err := e.quotas.Purge(t.Context(), "acme"); n != 3 || err != nil {
-		t.Fatalf("%d links, %v", n, err)
+		t.Fatalf("Purge: got %d links and the error %v, want 3 and no error", n, err)
 	}
 	if pending, err := e.quotas.round(t.Context()); !pending || err != nil {
-		t.Errorf("nothing is left to do: %v", err)
+		t.Errorf("round while content is in use: got pending %t and the error %v, want true and no error", pending, err)
 	}
 	e.expect("layer")
 	close(gate)
 	if got, err := io.ReadAll(coming); string(got) != text || err != nil {
-		t.Errorf("%q, %v", got, err)
+		t.Errorf("the content being fetched: got %q and the error %v, want %q and no error", got, err, text)
 	}
 	e.cache.Flush(t.Context())
 	_, _ = r.Close(), coming.Close()
 	if pending, err := e.quotas.round(t.Context()); pending || err != nil {
-		t.Errorf("pending: %v, %v", pending, err)
+		t.Errorf("round after the last use: got pending %t and the error %v, want false and no error", pending, err)
 	}
 	e.expect("")
 }
 
-// opened is no bytes, once the gate is open.
+// opened returns a reader that waits until the gate is open and then reports io.EOF.
 func opened(gate <-chan struct{}) io.Reader {
 	return readerFunc(func([]byte) (int, error) {
 		<-gate
@@ -69,7 +70,8 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// TestQuotasPurgeRetriesAfterStorageError: what cannot be looked at now is looked at later.
+// TestQuotasPurgeRetriesAfterStorageError checks that a round reports an error of the store,
+// and that the next round removes the purged content.
 func TestQuotasPurgeRetriesAfterStorageError(t *testing.T) {
 	e := newQuotaFixture(t, nil)
 	records := &brokenRecords{Records: e.store}
@@ -81,14 +83,14 @@ func TestQuotasPurgeRetriesAfterStorageError(t *testing.T) {
 	}
 	records.fail = map[string]error{"list": errors.New("the disk is in trouble")}
 	if _, err := e.quotas.round(t.Context()); err == nil {
-		t.Error("trouble is not told")
+		t.Error("round when records cannot be listed: got no error, want one")
 	}
 	records.fail = nil
 	e.round()
 	e.expect("")
 }
 
-// touchedBlobs calls back before a use is written down.
+// touchedBlobs calls mark before it writes a use to the store.
 type touchedBlobs struct {
 	*store.FileStore
 	mark func(d digest.Digest) error
@@ -101,8 +103,8 @@ func (s touchedBlobs) Touch(ctx context.Context, d digest.Digest, used time.Time
 	return s.FileStore.Touch(ctx, d, used)
 }
 
-// TestEvictSparesUseBeingWritten: what was just used is not evicted while that is being written
-// down by somebody else.
+// TestEvictSparesUseBeingWritten checks that content that was just used is not evicted while
+// another goroutine writes that use to the store.
 func TestEvictSparesUseBeingWritten(t *testing.T) {
 	g := newImageFixture(t, Limits{})
 	d := g.layer("layer", 1000)
@@ -119,7 +121,7 @@ func TestEvictSparesUseBeingWritten(t *testing.T) {
 		}()
 		select {
 		case <-evicted:
-		case <-time.After(50 * time.Millisecond): // it waits, as it should
+		case <-time.After(50 * time.Millisecond): // evict waits, as wanted
 		}
 		return nil
 	}}
@@ -129,7 +131,8 @@ func TestEvictSparesUseBeingWritten(t *testing.T) {
 	g.expect("layer")
 }
 
-// TestEvictorKeepsOtherUsesAfterFailedWrite does not take others with it.
+// TestEvictorKeepsOtherUsesAfterFailedWrite checks that writeUses writes all other uses if the
+// write of one fails.
 func TestEvictorKeepsOtherUsesAfterFailedWrite(t *testing.T) {
 	g := newImageFixture(t, Limits{})
 	var all []digest.Digest
@@ -146,12 +149,12 @@ func TestEvictorKeepsOtherUsesAfterFailedWrite(t *testing.T) {
 	}}
 	g.cache.evictor.writeUses(t.Context())
 	if marked != 3 {
-		t.Errorf("%d uses were written down instead of 3", marked)
+		t.Errorf("got %d uses written, want 3", marked)
 	}
 }
 
-// TestEvictorMakesRoomForLargeContent: content larger than what the water marks leave free is
-// stored all the same, in the place of other content.
+// TestEvictorMakesRoomForLargeContent checks that content larger than the room that the water
+// marks leave free is stored, and that other content is evicted for it.
 func TestEvictorMakesRoomForLargeContent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, store := kept(t, t.TempDir(), Limits{MaxSize: 10_000})
@@ -169,15 +172,15 @@ func TestEvictorMakesRoomForLargeContent(t *testing.T) {
 		begin := time.Now()
 		pull(t, c, 100, 5000)
 		if took := time.Since(begin); took > time.Second || !has(t, c, 100, 5000) {
-			t.Errorf("it is not stored after %v", took)
+			t.Errorf("the pull took %v, or the content is not stored; want it stored after at most %v", took, time.Second)
 		}
 		cancel()
 		<-kept
 	})
 }
 
-// hesitantBlobs removes nothing before a second one has looked at it, or some
-// time has passed.
+// hesitantBlobs delays each removal until Stat has been called twice, or some time has
+// passed.
 type hesitantBlobs struct {
 	*store.FileStore
 	seen chan struct{}
@@ -199,7 +202,8 @@ func (s hesitantBlobs) Remove(ctx context.Context, d digest.Digest) error {
 	return s.FileStore.Remove(ctx, d)
 }
 
-// TestCacheHealCountsOnce though two find it.
+// TestCacheHealCountsOnce checks that the size of damaged content is subtracted once if two
+// goroutines heal it at the same time.
 func TestCacheHealCountsOnce(t *testing.T) {
 	g := newImageFixture(t, Limits{})
 	d := g.layer("layer", 1000)
@@ -210,6 +214,6 @@ func TestCacheHealCountsOnce(t *testing.T) {
 	}
 	all.Wait()
 	if k := g.cache.evictor; k.stored != 0 {
-		t.Errorf("%d bytes are counted", k.stored)
+		t.Errorf("got %d bytes counted as stored, want 0", k.stored)
 	}
 }

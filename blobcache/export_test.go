@@ -2,13 +2,13 @@ package blobcache
 
 import "github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 
-// SetSpans makes ranges so small that tests need no large content.
+// SetSpans sets the sizes of ranges, so that tests can fetch in ranges without large content.
 func (c *Cache) SetSpans(first, least, most int64) {
 	c.fills = c.newFills(fill.Spans{First: first, Least: least, Most: most})
 }
 
-// Counted is what a cache believes: how many bytes are stored and
-// reserved, and how many contents are being read.
+// Counted returns the cache's own counts: of the bytes stored and reserved, and of the
+// contents that are being read.
 func (c *Cache) Counted() (stored, reserved int64, reading int) {
 	c.evictor.mu.Lock()
 	defer c.evictor.mu.Unlock()

@@ -10,12 +10,13 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// faultStore is a FileStore that fails, or waits, where it is told to.
+// faultStore is a FileStore whose operations first call the function of a test, if it is
+// set, which can wait or make the operation fail.
 type faultStore struct {
 	*store.FileStore
 
-	onOpen   func(d digest.Digest) (io.ReadSeekCloser, error) // nil and nil: as usual
-	opened   func(d digest.Digest)                            // after a look, before its answer
+	onOpen   func(d digest.Digest) (io.ReadSeekCloser, error) // opens the file as usual if it returns nil, nil
+	opened   func(d digest.Digest)                            // called by Open before it returns
 	onSpool  func(spool *os.File) error
 	onCommit func() error
 	onRemove func() error
@@ -64,7 +65,7 @@ func (s *faultStore) Remove(ctx context.Context, d digest.Digest) error {
 	return s.FileStore.Remove(ctx, d)
 }
 
-// faultFile is stored content that the disk cannot read any more.
+// faultFile is an opened file whose Read and Seek fail if their errors are set.
 type faultFile struct {
 	io.ReadSeeker
 	readErr, seekErr error

@@ -16,29 +16,32 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
+// TestFillServesAndStores checks that a fill serves content of several sizes and stores it,
+// so that the next request is served from the store.
 func TestFillServesAndStores(t *testing.T) {
 	for name, size := range map[string]int{"empty": 0, "one byte": 1, "small": 1000, "large": 3<<20 + 7} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s := e.source(random(1, size))
 				if origin := e.whole(s); origin != fill.Started {
-					t.Errorf("origin %v", origin)
+					t.Errorf("first request: got the origin %v, want %v", origin, fill.Started)
 				}
 				synctest.Wait()
 				if !e.stored(s) {
-					t.Error("not stored")
+					t.Error("the content is not stored, want it stored")
 				}
 				if origin := e.whole(s); origin != fill.Hit || s.fetches() != 1 {
-					t.Errorf("origin %v after %d fetches", origin, s.fetches())
+					t.Errorf("second request: got the origin %v after %d fetches, want %v after 1", origin, s.fetches(), fill.Hit)
 				}
 				if got := <-e.ended; got != (ended{s.digest, int64(size), nil}) {
-					t.Errorf("hook: %+v", got)
+					t.Errorf("FillDone: got %+v, want %+v", got, ended{s.digest, int64(size), nil})
 				}
 			})
 		})
 	}
 }
 
+// TestFillOtherAlgorithms checks that content is verified by SHA-384 and SHA-512 digests too.
 func TestFillOtherAlgorithms(t *testing.T) {
 	for _, algorithm := range []digest.Algorithm{digest.SHA384, digest.SHA512} {
 		bubble(t, func(t *testing.T, e *env) {
@@ -47,7 +50,7 @@ func TestFillOtherAlgorithms(t *testing.T) {
 			e.whole(s)
 			synctest.Wait()
 			if !e.stored(s) {
-				t.Error("not stored")
+				t.Error("the content is not stored, want it stored")
 			}
 			s.digest = algorithm.FromString("something else")
 			e.fails(s, fill.ErrDigestMismatch)
@@ -55,6 +58,8 @@ func TestFillOtherAlgorithms(t *testing.T) {
 	}
 }
 
+// TestGetOfFiftyClientsFetchesOnce checks that 50 clients, half of which read a range only,
+// get right bytes from one fetch.
 func TestGetOfFiftyClientsFetchesOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(3, 2<<20))
@@ -86,12 +91,13 @@ func TestGetOfFiftyClientsFetchesOnce(t *testing.T) {
 		}
 		all.Wait()
 		if n := s.fetches(); n != 1 {
-			t.Errorf("%d fetches", n)
+			t.Errorf("got %d fetches, want 1", n)
 		}
 	})
 }
 
-// TestFillHoldsBackLastByte also proves that bytes are served as they come.
+// TestFillHoldsBackLastByte checks that a reader gets all bytes but the last as they come
+// from the source, and the last one only when the digest is known to match.
 func TestFillHoldsBackLastByte(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, end := e.source(random(4, 10_000)), make(chan struct{})
@@ -101,7 +107,7 @@ func TestFillHoldsBackLastByte(t *testing.T) {
 		r := e.mustGet(s)
 		got := make([]byte, 9_999)
 		if _, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, s.content[:9_999]) {
-			t.Fatal(err)
+			t.Fatal("the bytes before the last: got other bytes or the error", err, "- want the content and no error")
 		}
 		var read sync.WaitGroup
 		last := make(chan []byte, 1)
@@ -114,16 +120,18 @@ func TestFillHoldsBackLastByte(t *testing.T) {
 		})
 		synctest.Wait()
 		if len(last) != 0 {
-			t.Error("the last byte came before the digest was known to match")
+			t.Error("the reader got the last byte before the digest was known to match")
 		}
 		close(end)
 		read.Wait()
 		if rest := <-last; !bytes.Equal(rest, s.content[9_999:]) {
-			t.Errorf("the end is %d bytes", len(rest))
+			t.Errorf("the end of the content: got %d bytes, want the last byte", len(rest))
 		}
 	})
 }
 
+// TestFillOutlivesItsStarter checks that a fill continues for other readers, and is stored,
+// when the client that started it has left.
 func TestFillOutlivesItsStarter(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(5, 300_000)), make(chan struct{})
@@ -149,12 +157,13 @@ func TestFillOutlivesItsStarter(t *testing.T) {
 		all.Wait()
 		synctest.Wait()
 		if !e.stored(s) || s.fetches() != 1 {
-			t.Errorf("stored %v after %d fetches", e.stored(s), s.fetches())
+			t.Errorf("got stored %t after %d fetches, want true after 1", e.stored(s), s.fetches())
 		}
 	})
 }
 
-// TestFillServesWhileDownloading has all clients leave before the source has answered.
+// TestFillServesWhileDownloading checks that a fill is finished and stored if its only
+// client leaves before the source has answered.
 func TestFillServesWhileDownloading(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(6, 1000))
@@ -165,16 +174,18 @@ func TestFillServesWhileDownloading(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		if _, _, err := e.cache.Get(ctx, s.request("a")); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("get: %v", err)
+			t.Errorf("get: got the error %v, want %v", err, context.DeadlineExceeded)
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if !e.stored(s) {
-			t.Error("the fill ended with its leader")
+			t.Error("the content is not stored after its client has left, want it stored")
 		}
 	})
 }
 
+// TestFillWithSlowReader checks that a slow reader does not delay the fill, and that it gets
+// the whole content even if that is removed from the store meanwhile.
 func TestFillWithSlowReader(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(7, 5<<20))
@@ -185,7 +196,7 @@ func TestFillWithSlowReader(t *testing.T) {
 		e.whole(s)
 		synctest.Wait()
 		if !e.stored(s) {
-			t.Error("a slow reader slows the fill")
+			t.Error("the content is not stored while a slow reader reads it, want it stored")
 		}
 		if err := e.files.Remove(t.Context(), s.digest); err != nil {
 			t.Fatal(err)
@@ -194,6 +205,7 @@ func TestFillWithSlowReader(t *testing.T) {
 	})
 }
 
+// TestFillOfUnknownSize checks that a reader has the right size if the source announces none.
 func TestFillOfUnknownSize(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(9, 200_000))
@@ -204,26 +216,28 @@ func TestFillOfUnknownSize(t *testing.T) {
 		}
 		r := e.mustGet(s)
 		if r.Size() != 200_000 {
-			t.Errorf("size %d once it is known", r.Size())
+			t.Errorf("Size: got %d, want %d", r.Size(), 200_000)
 		}
 		e.same(r, s.content)
 		synctest.Wait()
 		if !e.stored(s) {
-			t.Error("not stored")
+			t.Error("the content is not stored, want it stored")
 		}
 	})
 }
 
+// TestFillWhenCommitFails checks that readers get the whole content when the commit fails,
+// that one storage error is reported and that the next request fetches the content again.
 func TestFillWhenCommitFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(10, 200_000))
 		e.store.onCommit = func() error { return errors.New("no space left on device") }
 		e.whole(s)
 		if got := <-e.ended; got.err != nil || len(e.troubled()) != 1 {
-			t.Errorf("hooks: %+v, %q", got, e.troubled())
+			t.Errorf("FillDone got %+v and the storage errors are %q, want no fill error and one storage error", got, e.troubled())
 		}
 		if e.whole(s); s.fetches() != 2 {
-			t.Errorf("%d fetches", s.fetches())
+			t.Errorf("got %d fetches, want 2", s.fetches())
 		}
 	})
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
+// TestGetSharesFailureWithinScope checks that concurrent requests of one scope share one
+// failed fetch, and that a failure of the source is not reported as a storage error.
 func TestGetSharesFailureWithinScope(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(40, 1000))
@@ -26,35 +28,37 @@ func TestGetSharesFailureWithinScope(t *testing.T) {
 		for range 20 {
 			all.Go(func() {
 				if _, _, err := e.get(s); !errors.Is(err, errSource) {
-					t.Errorf("get: %v", err)
+					t.Errorf("get: got the error %v, want %v", err, errSource)
 				}
 			})
 		}
 		all.Wait()
 		if n := s.fetches(); n != 1 {
-			t.Errorf("%d fetches", n)
+			t.Errorf("got %d fetches, want 1", n)
 		}
 		synctest.Wait()
 		if len(e.troubled()) != 0 {
-			t.Errorf("storage is in trouble: %q", e.troubled())
+			t.Errorf("got the storage errors %q, want none", e.troubled())
 		}
 	})
 }
 
+// TestGetOfOtherScopeAsksItself checks that requests of a second scope, which wait for a
+// fill of the first, ask the source themselves when that fill fails.
 func TestGetOfOtherScopeAsksItself(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(41, 1000))
 		s.answer = func(_ context.Context, n int, offset int64) (*fill.Body, error) {
 			time.Sleep(time.Second)
 			if n == 0 {
-				return nil, errSource // the first scope has no right to it
+				return nil, errSource // the source denies the content to the first scope
 			}
 			return s.body(offset, s.from(offset)), nil
 		}
 		var all sync.WaitGroup
 		all.Go(func() {
 			if _, _, err := e.get(s); !errors.Is(err, errSource) {
-				t.Errorf("get: %v", err)
+				t.Errorf("get: got the error %v, want %v", err, errSource)
 			}
 		})
 		synctest.Wait()
@@ -71,12 +75,13 @@ func TestGetOfOtherScopeAsksItself(t *testing.T) {
 		}
 		all.Wait()
 		if n := s.fetches(); n != 2 {
-			t.Errorf("%d fetches", n)
+			t.Errorf("got %d fetches, want 2", n)
 		}
 	})
 }
 
-// TestGetOfManyScopesOfDeadSource proves that they do not time out one by one.
+// TestGetOfManyScopesOfDeadSource checks that the requests of many scopes to a source that
+// does not answer time out at the same time and not one after the other.
 func TestGetOfManyScopesOfDeadSource(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(42, 1000))
@@ -89,18 +94,19 @@ func TestGetOfManyScopesOfDeadSource(t *testing.T) {
 		for i := range 30 {
 			all.Go(func() {
 				if _, _, err := e.cache.Get(t.Context(), s.request(fmt.Sprint(i%10))); !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("get: %v", err)
+					t.Errorf("get: got the error %v, want %v", err, context.DeadlineExceeded)
 				}
 			})
 		}
 		all.Wait()
 		if took := time.Since(begin); took > 2*time.Minute || s.fetches() != 10 {
-			t.Errorf("took %v and %d fetches", took, s.fetches())
+			t.Errorf("the requests took %v and %d fetches, want at most %v and 10 fetches", took, s.fetches(), 2*time.Minute)
 		}
 	})
 }
 
-// TestGetWhenOtherScopeLeaves has its client go while another scope's source fails.
+// TestGetWhenOtherScopeLeaves checks that a client that leaves while it waits for the fill
+// of another scope gets the error of its context, and that no fetch is made for it.
 func TestGetWhenOtherScopeLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(43, 1000))
@@ -113,22 +119,22 @@ func TestGetWhenOtherScopeLeaves(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		if _, _, err := e.cache.Get(ctx, s.request("b")); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("get: %v", err)
+			t.Errorf("get: got the error %v, want %v", err, context.DeadlineExceeded)
 		}
 		time.Sleep(time.Second)
 		if n := s.fetches(); n != 1 {
-			t.Errorf("%d fetches", n)
+			t.Errorf("got %d fetches, want 1", n)
 		}
 	})
 }
 
-// TestGetFetchesOnce has requests come at any moment around the end of a fill,
-// when content moves from the fill to the store.
+// TestGetFetchesOnce checks that content is fetched once although requests come at any
+// moment around the end of a fill, when the content moves from the fill to the store.
 func TestGetFetchesOnce(t *testing.T) {
 	e := newEnv(t, t.TempDir())
 	looked := make(chan struct{}, 1)
 	e.store.opened = func(digest.Digest) {
-		// Some dawdle between their look into the store and the join.
+		// Delay some requests between the lookup in the store and the join of a fill.
 		select {
 		case looked <- struct{}{}:
 		case <-looked:
@@ -147,7 +153,7 @@ func TestGetFetchesOnce(t *testing.T) {
 		}
 		all.Wait()
 		if n := s.fetches(); n != 1 {
-			t.Fatalf("%d fetches in round %d", n, round)
+			t.Fatalf("round %d: got %d fetches, want 1", round, n)
 		}
 	}
 	for range rounds {
@@ -156,8 +162,8 @@ func TestGetFetchesOnce(t *testing.T) {
 	e.tidy(t)
 }
 
-// TestGetBetweenLookUpAndJoin holds one request in the window while a whole
-// fill goes by.
+// TestGetBetweenLookUpAndJoin checks that a request is served from the store if a whole
+// fill begins and ends between the request's lookup in the store and its join of a fill.
 func TestGetBetweenLookUpAndJoin(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, other := e.source(random(44, 1000)), e.source(random(45, 1000))
@@ -176,7 +182,7 @@ func TestGetBetweenLookUpAndJoin(t *testing.T) {
 		var all sync.WaitGroup
 		all.Go(func() {
 			if origin := e.whole(s); origin != fill.Hit {
-				t.Errorf("origin %v", origin)
+				t.Errorf("got the origin %v, want %v", origin, fill.Hit)
 			}
 		})
 		synctest.Wait()
@@ -186,12 +192,13 @@ func TestGetBetweenLookUpAndJoin(t *testing.T) {
 		close(release)
 		all.Wait()
 		if s.fetches() != 1 || other.fetches() != 1 {
-			t.Errorf("%d and %d fetches", s.fetches(), other.fetches())
+			t.Errorf("got %d fetches of the content and %d of the other, want 1 of each", s.fetches(), other.fetches())
 		}
 	})
 }
 
-// TestGetDuringCommit is served by the spool, since the store has nothing yet.
+// TestGetDuringCommit checks that a request during the commit is served from the spool, and
+// that Flush waits for the commit or for the end of its context.
 func TestGetDuringCommit(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, commit := e.source(random(46, 100_000)), make(chan struct{})
@@ -203,7 +210,7 @@ func TestGetDuringCommit(t *testing.T) {
 		synctest.Wait()
 		r, origin, err := e.get(s)
 		if err != nil || origin != fill.Joined {
-			t.Fatalf("origin %v, %v", origin, err)
+			t.Fatalf("get: got the origin %v and the error %v, want %v and no error", origin, err, fill.Joined)
 		}
 		defer r.Close()
 		if _, err := r.Seek(-1, io.SeekEnd); err != nil {
@@ -219,16 +226,16 @@ func TestGetDuringCommit(t *testing.T) {
 		synctest.Wait()
 		select {
 		case <-flushed:
-			t.Error("flushed before the commit")
+			t.Error("Flush returned before the commit, want it to wait")
 		default:
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		e.cache.Flush(ctx) // gives up in time
+		e.cache.Flush(ctx) // returns when ctx ends
 		close(commit)
 		<-flushed
 		if !e.stored(s) {
-			t.Error("not stored")
+			t.Error("the content is not stored, want it stored")
 		}
 	})
 }

@@ -23,21 +23,21 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// random is some bytes that are always the same for a seed.
+// random returns size pseudo-random bytes, which are the same for the same seed.
 func random(seed uint64, size int) []byte {
 	content := make([]byte, size)
 	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)}).Read(content)
 	return content
 }
 
-// ended is what Hooks.FillDone was told.
+// ended holds the arguments of a call of Hooks.FillDone.
 type ended struct {
 	digest digest.Digest
 	size   int64
 	err    error
 }
 
-// env is a cache on a directory, and what its hooks were told.
+// env is a cache whose store is in a directory. It records the calls of the cache's hooks.
 type env struct {
 	t     testing.TB
 	dir   string
@@ -54,12 +54,13 @@ type env struct {
 	abandoned []abandoned
 }
 
-// abandoned is what Hooks.Abandoned was told.
+// abandoned holds the arguments of a call of Hooks.Abandoned.
 type abandoned struct {
 	written, size int64
 	goesOn        bool
 }
 
+// newEnv returns an env whose store is in dir.
 func newEnv(t testing.TB, dir string) *env {
 	files, err := store.OpenFileStore(dir)
 	if err != nil {
@@ -70,6 +71,7 @@ func newEnv(t testing.TB, dir string) *env {
 	return e
 }
 
+// hooks returns hooks that record their calls in e.
 func (e *env) hooks() blobcache.Hooks {
 	return blobcache.Hooks{
 		FillDone:     func(d digest.Digest, size int64, _ time.Duration, err error) { e.ended <- ended{d, size, err} },
@@ -93,26 +95,28 @@ func (e *env) hooks() blobcache.Hooks {
 	}
 }
 
-// bubble runs a test on a fake clock; it ends when all goroutines have ended,
-// and fails if a temporary file or an open body is left.
+// bubble runs a test in a synctest bubble and waits until all its goroutines have ended.
+// The test fails if it leaves a temporary file, an open file or an open body.
 func bubble(t *testing.T, test func(t *testing.T, e *env)) {
 	t.Helper()
 	dir := t.TempDir()
 	var e *env
 	synctest.Test(t, func(t *testing.T) {
 		e = newEnv(t, dir)
-		defer time.Sleep(24 * time.Hour) // the clock stops with the test
+		// The fake clock stops when the test function returns: let all timers expire first.
+		defer time.Sleep(24 * time.Hour)
 		test(t, e)
 	})
 	e.tidy(t)
 	for name := range leaktest.OpenFiles() {
 		if strings.HasPrefix(name, dir) {
-			t.Errorf("still open: %s", name)
+			t.Errorf("the file %s is still open, want it closed", name)
 		}
 	}
 }
 
-// tidy fails if something is left behind although all fills have ended.
+// tidy reports an error for each temporary file that is left in the store, and for each
+// source with bodies that are still open or were closed twice. All fills must have ended.
 func (e *env) tidy(t testing.TB) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(e.dir, "tmp"))
@@ -120,32 +124,35 @@ func (e *env) tidy(t testing.TB) {
 		t.Error(err)
 	}
 	for _, entry := range entries {
-		t.Errorf("left behind: %s", entry.Name())
+		t.Errorf("the temporary file %s is left, want none", entry.Name())
 	}
 	for _, s := range e.sources {
 		if s.open != 0 {
-			t.Errorf("%d bodies were not closed once", s.open)
+			t.Errorf("got %d bodies opened and not closed (negative: closed twice), want 0", s.open)
 		}
 	}
 }
 
-// path is where a digest is stored.
+// path returns the name of the file in which the content with digest d is stored.
 func (e *env) path(d digest.Digest) string {
 	return filepath.Join(e.dir, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
 }
 
+// trouble records a storage error.
 func (e *env) trouble(op string, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.troubles = append(e.troubles, fmt.Sprintf("%s: %v", op, err))
 }
 
+// troubled returns the storage errors recorded so far.
 func (e *env) troubled() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.troubles
 }
 
+// resumes returns how often Hooks.Resumed was called.
 func (e *env) resumes() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -157,6 +164,7 @@ func (e *env) get(s *source) (*blobcache.Reader, fill.Origin, error) {
 	return e.cache.Get(e.t.Context(), s.request("a"))
 }
 
+// mustGet is like get, but ends the test on an error. The reader is closed after the test.
 func (e *env) mustGet(s *source) *blobcache.Reader {
 	e.t.Helper()
 	r, _, err := e.get(s)
@@ -167,7 +175,7 @@ func (e *env) mustGet(s *source) *blobcache.Reader {
 	return r
 }
 
-// whole reads a source's content through the cache and compares it.
+// whole reads a source's content through the cache, compares it and returns its origin.
 func (e *env) whole(s *source) fill.Origin {
 	e.t.Helper()
 	r, origin, err := e.get(s)
@@ -179,7 +187,7 @@ func (e *env) whole(s *source) fill.Origin {
 	return origin
 }
 
-// bytes reads what [blobcache.Cache.Find] has found.
+// bytes returns the content that [blobcache.Cache.Find] finds.
 func (e *env) bytes(d digest.Digest, limit int64) ([]byte, error) {
 	small, large, err := e.cache.Find(e.t.Context(), d, limit)
 	if large == nil {
@@ -189,23 +197,24 @@ func (e *env) bytes(d digest.Digest, limit int64) ([]byte, error) {
 	return io.ReadAll(large)
 }
 
+// same reads r to its end and reports an error if the bytes read differ from want.
 func (e *env) same(r io.Reader, want []byte) {
 	e.t.Helper()
 	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
-		e.t.Errorf("read %d of %d bytes, %v", len(got), len(want), err)
+		e.t.Errorf("read %d bytes (equal to what is wanted: %t) and got the error %v, want %d equal bytes and no error", len(got), bytes.Equal(got, want), err, len(want))
 	}
 }
 
-// broken reads to the end, which must be a failure before the last byte.
+// broken reads r until an error, which must be want and come before the last byte of s.
 func (e *env) broken(r *blobcache.Reader, s *source, want error) {
 	e.t.Helper()
 	got, err := io.ReadAll(r)
 	if !errors.Is(err, want) || !errors.Is(r.Err(), want) || len(got) >= len(s.content) {
-		e.t.Errorf("read %d of %d bytes, %v, %v; instead of %v", len(got), len(s.content), err, r.Err(), want)
+		e.t.Errorf("read %d bytes, got the error %v, and %v from Err; want fewer than %d bytes and the error %v", len(got), err, r.Err(), len(s.content), want)
 	}
 }
 
-// refused asks for content that is not there.
+// refused asks for content for which Get must return the error want.
 func (e *env) refused(s *source, want error) {
 	e.t.Helper()
 	r, _, err := e.get(s)
@@ -213,11 +222,12 @@ func (e *env) refused(s *source, want error) {
 		_ = r.Close()
 	}
 	if !errors.Is(err, want) {
-		e.t.Errorf("get: %v instead of %v", err, want)
+		e.t.Errorf("get: got the error %v, want %v", err, want)
 	}
 }
 
-// fails asks for content that breaks, at the latest before its last byte.
+// fails asks for content for which Get, or a read before the last byte, must return the
+// error want.
 func (e *env) fails(s *source, want error) {
 	e.t.Helper()
 	r, _, err := e.get(s)
@@ -225,10 +235,11 @@ func (e *env) fails(s *source, want error) {
 		defer r.Close()
 		e.broken(r, s, want)
 	} else if !errors.Is(err, want) {
-		e.t.Errorf("get: %v instead of %v", err, want)
+		e.t.Errorf("get: got the error %v, want %v", err, want)
 	}
 }
 
+// stored tells whether the store has the content of s, which it also compares.
 func (e *env) stored(s *source) bool {
 	file, err := e.files.Open(e.t.Context(), s.digest)
 	if err != nil {

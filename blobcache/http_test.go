@@ -18,17 +18,20 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// site serves a source's content as a registry does: whole bodies by io.Copy,
-// all else by http.ServeContent; what breaks is broken off.
+// site is a server of a source's content. Like a registry, it sends whole bodies by io.Copy
+// and answers all other requests by http.ServeContent. If a body fails, it aborts the
+// connection.
 type site struct {
 	*env
 	*source
 	*httptest.Server
-	answered chan struct{} // a handler has returned
-	onGet    func()        // a handler has a reader
+	answered chan struct{} // receives a value when a handler returns
+	onGet    func()        // called when a handler has a reader
 }
 
-// serve returns a site whose store is as a state says.
+// serve returns a site with a cache in one of these states: "cold" has nothing stored,
+// "ranges" is cold and fetches in ranges, "direct" cannot create a spool, and "warm" has
+// the content stored.
 func serve(t *testing.T, state string, content []byte) *site {
 	t.Helper()
 	e := newEnv(t, t.TempDir())
@@ -55,6 +58,7 @@ func serve(t *testing.T, state string, content []byte) *site {
 	return w
 }
 
+// ServeHTTP answers a request with the content of the site's source.
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() { s.answered <- struct{}{} }()
 	content, _, err := s.cache.Get(r.Context(), s.request("a"))
@@ -91,6 +95,7 @@ func (s *site) ask(t *testing.T, method string, header ...string) *http.Response
 	return resp
 }
 
+// asking returns a request with some header fields, given in pairs.
 func (s *site) asking(t *testing.T, method string, header ...string) *http.Request {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL, nil)
@@ -103,6 +108,8 @@ func (s *site) asking(t *testing.T, method string, header ...string) *http.Reque
 	return req
 }
 
+// TestReaderServesHTTP checks the status and the body of whole, range, conditional and HEAD
+// requests in each state of the cache.
 func TestReaderServesHTTP(t *testing.T) {
 	content := random(110, 300_000)
 	for name, want := range map[string]struct {
@@ -126,7 +133,7 @@ func TestReaderServesHTTP(t *testing.T) {
 				s := serve(t, state, content)
 				resp := s.ask(t, want.method, want.header...)
 				if resp.StatusCode != want.status {
-					t.Errorf("status %s", resp.Status)
+					t.Errorf("got the status %s, want %d", resp.Status, want.status)
 				}
 				s.same(resp.Body, want.body)
 			})
@@ -134,6 +141,8 @@ func TestReaderServesHTTP(t *testing.T) {
 	}
 }
 
+// TestReaderServesManyRanges checks the answer to a request for several ranges in each state
+// of the cache.
 func TestReaderServesManyRanges(t *testing.T) {
 	content := random(111, 300_000)
 	for _, state := range []string{"cold", "ranges", "warm", "direct"} {
@@ -142,7 +151,7 @@ func TestReaderServesManyRanges(t *testing.T) {
 			resp := s.ask(t, "GET", "Range", "bytes=200000-249999,10-19,-5")
 			_, params, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 			if err != nil || resp.StatusCode != http.StatusPartialContent {
-				t.Fatalf("%s, %v", resp.Status, err)
+				t.Fatalf("got the status %s and the error %v for the Content-Type, want the status %d and no error", resp.Status, err, http.StatusPartialContent)
 			}
 			parts := multipart.NewReader(resp.Body, params["boundary"])
 			for _, want := range [][]byte{content[200_000:250_000], content[10:20], content[299_995:]} {
@@ -156,7 +165,8 @@ func TestReaderServesManyRanges(t *testing.T) {
 	}
 }
 
-// TestReaderFlushesToHTTP has a client read what the source has sent so far.
+// TestReaderFlushesToHTTP checks that a client can read the bytes that the source has sent so
+// far while the source has not sent the rest.
 func TestReaderFlushesToHTTP(t *testing.T) {
 	s := serve(t, "cold", random(112, 300_000))
 	gate := make(chan struct{})
@@ -166,13 +176,14 @@ func TestReaderFlushesToHTTP(t *testing.T) {
 	resp := s.ask(t, "GET")
 	first := make([]byte, 1999)
 	if _, err := io.ReadFull(resp.Body, first); err != nil || !bytes.Equal(first, s.content[:1999]) {
-		t.Fatal(err)
+		t.Fatal("the first bytes: got other bytes or the error", err, "- want the content and no error")
 	}
 	close(gate)
 	s.same(resp.Body, s.content[1999:])
 }
 
-// TestReaderBreaksHTTP has every kind of client see that its body is not whole.
+// TestReaderBreaksHTTP checks that clients of whole bodies and of ranges get an error if the
+// content from the source does not match its digest.
 func TestReaderBreaksHTTP(t *testing.T) {
 	for _, state := range []string{"cold", "direct"} {
 		for _, ranges := range []string{"", "bytes=0-", "bytes=5-", "bytes=0-9,200-"} {
@@ -185,30 +196,31 @@ func TestReaderBreaksHTTP(t *testing.T) {
 				s.onGet = func() { close(asked) }
 				resp, err := http.DefaultClient.Do(s.asking(t, "GET", "Range", ranges))
 				if err != nil {
-					return // broken before its first byte
+					return // the connection was aborted before the first byte
 				}
 				defer resp.Body.Close()
 				if got, err := io.ReadAll(resp.Body); err == nil && resp.StatusCode < 300 {
-					t.Errorf("read %d bytes without an error", len(got))
+					t.Errorf("got %d bytes and no error, want an error", len(got))
 				}
 			})
 		}
 	}
 }
 
-// deaf is a client that is gone when the second part of its answer begins.
+// deaf is the ResponseWriter of a client that disconnects when the second part of its answer
+// begins.
 type deaf struct{ http.ResponseWriter }
 
 func (d deaf) Write(p []byte) (int, error) {
 	if bytes.Contains(p, []byte("bytes 200-299/")) {
-		synctest.Wait() // until the second part's bytes are waited for
+		synctest.Wait() // until the handler waits for the bytes of the second part
 		return 0, errors.New("client is gone")
 	}
 	return d.ResponseWriter.Write(p)
 }
 
-// TestReaderCloseDuringServeContent behind, in a goroutine of its own, that Close
-// must end.
+// TestReaderCloseDuringServeContent checks that Close ends a read that http.ServeContent has
+// left running in a goroutine of its own.
 func TestReaderCloseDuringServeContent(t *testing.T) {
 	for name, run := range map[string]func(*testing.T, func(*testing.T, *env)){"cold": bubble, "direct": noSpool} {
 		t.Run(name, func(t *testing.T) {
@@ -230,8 +242,9 @@ func TestReaderCloseDuringServeContent(t *testing.T) {
 	}
 }
 
-// TestReaderHTTPClientLeaves while the server waits for bytes of the second range,
-// which http.ServeContent reads in a goroutine of its own.
+// TestReaderHTTPClientLeaves checks that the handler returns if the client disconnects while
+// the server waits for bytes of the second range, which http.ServeContent reads in a
+// goroutine of its own.
 func TestReaderHTTPClientLeaves(t *testing.T) {
 	for _, state := range []string{"cold", "direct"} {
 		t.Run(state, func(t *testing.T) {

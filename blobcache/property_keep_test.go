@@ -12,13 +12,15 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// owners are those on whose behalf a world's clients ask.
+// owners has the name of an owner in each byte. The clients of a world send their requests
+// as one of these owners.
 const owners = "abc"
 
+// scopeOf returns the scope of an owner.
 func scopeOf(owner byte) string { return string(owner) + "/_/hub/image" }
 
-// bound makes the cache of some worlds small, its ranges in all of them, and has
-// owners with quotas.
+// bound sets small limits of the cache at random, small ranges always, and quotas for some of
+// the owners.
 func (w *world) bound() {
 	w.limits = blobcache.Limits{Reserve: -1, StopAbandoned: w.chance(3)}
 	if w.chance(4) {
@@ -39,8 +41,9 @@ func (w *world) bound() {
 	w.quotas = blobcache.NewQuotas(w.cache, w.index, quotas)
 }
 
-// keep keeps the bounds while a world goes on, purges owners and scrubs. Then it
-// checks that all comes to rest.
+// keep runs live while the cache and the quotas keep their limits. Meanwhile it may purge
+// owners and scrub. Then it checks that all activity ends, and that no content is left
+// after the purge of all owners.
 func (w *world) keep(live func()) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var keepers sync.WaitGroup
@@ -55,20 +58,21 @@ func (w *world) keep(live func()) {
 	}
 	live()
 	others.Wait()
-	time.Sleep(time.Hour) // until all fills and what was wanted of the keepers has ended
+	time.Sleep(time.Hour) // until all fills and the pending work of the keepers have ended
 	w.atRest()
 	for _, owner := range []byte(owners) {
 		w.purgeOwner(owner)
 	}
 	time.Sleep(time.Hour)
 	if left := w.size(); left != 0 && !w.vandals {
-		w.t.Errorf("%d bytes are left that nobody has", left)
+		w.t.Errorf("after the purge of all owners: got %d bytes stored, want 0", left)
 	}
 	w.atRest()
 	cancel()
 	keepers.Wait()
 }
 
+// often calls do four times, each time after a random pause.
 func (w *world) often(do func()) {
 	for range 4 {
 		time.Sleep(time.Duration(w.upTo(2000)) * time.Millisecond)
@@ -76,37 +80,38 @@ func (w *world) often(do func()) {
 	}
 }
 
+// purge purges a random owner.
 func (w *world) purge() { w.purgeOwner(owners[w.upTo(len(owners))]) }
 
 func (w *world) purgeOwner(owner byte) {
 	if _, err := w.quotas.Purge(w.t.Context(), string(owner)); err != nil {
-		w.t.Errorf("purge: %v", err)
+		w.t.Errorf("purge: got the error %v, want none", err)
 	}
 }
 
 func (w *world) scrub() {
 	if _, err := w.cache.Scrub(w.t.Context(), 0); err != nil {
-		w.t.Errorf("scrub: %v", err)
+		w.t.Errorf("scrub: got the error %v, want none", err)
 	}
 }
 
-// atRest checks that nothing is reserved or in use, and that the cache knows how
-// large it is and is not larger than it may be.
+// atRest checks that nothing is reserved or in use, and that the cache counts the stored bytes
+// right and is within its size limit.
 func (w *world) atRest() {
 	stored, reserved, reading := w.cache.Counted()
 	if fills := w.cache.Fills(); reserved != 0 || reading != 0 || len(fills) != 0 {
-		w.t.Errorf("at rest %d bytes are reserved, %d contents read, fills: %v", reserved, reading, fills)
+		w.t.Errorf("at rest: got %d bytes reserved, %d contents being read and the fills %+v, want 0, 0 and none", reserved, reading, fills)
 	}
 	size := w.size()
 	if size != stored {
-		w.t.Errorf("%d bytes are stored, and %d counted", size, stored)
+		w.t.Errorf("at rest: got %d bytes counted as stored, want %d", stored, size)
 	}
 	if most := w.limits.MaxSize; most > 0 && size > most {
-		w.t.Errorf("%d bytes are stored, and only %d may be", size, most)
+		w.t.Errorf("at rest: got %d bytes stored, want at most %d", size, most)
 	}
 }
 
-// size is how many bytes are stored.
+// size returns the number of stored bytes.
 func (w *world) size() (size int64) {
 	if err := w.files.Walk(w.t.Context(), func(e store.Entry) error {
 		size += e.Size
@@ -117,19 +122,20 @@ func (w *world) size() (size int64) {
 	return size
 }
 
-// request asks for a source's content as one of its owners, of whom the index
-// hears what the source has confirmed.
+// request returns a request of a random owner for a source's content. The delivered content
+// is linked to the owner's scope in the index.
 func (w *world) request(s *source) fill.Request {
 	scope := scopeOf(owners[w.upTo(len(owners))])
 	req := s.request(scope)
-	req.Size = int64(len(s.content)) // damage of the store shows by the size alone
+	req.Size = int64(len(s.content)) // some damage of the store can be detected by the size only
 	req.Limit = w.quotas.Limit(scope)
 	req.Claim = worldClaim{w, scope, s}
 	req.Stored = func(size int64) { w.quotas.Added(scope, size) }
 	return req
 }
 
-// worldClaim may have all that is stored, and links what has been delivered.
+// worldClaim is the claim of a scope that has access to all stored content. It links content
+// that has been delivered.
 type worldClaim struct {
 	*world
 	scope  string
@@ -142,6 +148,7 @@ func (c worldClaim) Standing(context.Context) fill.Standing {
 func (worldClaim) Confirm(context.Context, int64) error { return nil }
 func (c worldClaim) Delivered(size int64)               { c.link(c.scope, c.source, size) }
 
+// link adds a link from a scope to a source's content.
 func (w *world) link(scope string, s *source, size int64) {
 	if err := w.index.AddLink(context.Background(), scope, s.digest, index.Link{Size: size}); err != nil {
 		w.trouble("link", fmt.Errorf("%s: %w", scope, err))

@@ -13,8 +13,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestFollowerWhenSpoolFailsUnderRange has a reader of a range that has got a wrong byte from
-// the spool when that fails, and whose source is right when it is asked again.
+// TestFollowerWhenSpoolFailsUnderRange checks what a reader of a range gets when the spool
+// fails under it and the source then sends the right content: the rest of the content if
+// all bytes it has got were right, and an error if one of them was wrong.
 func TestFollowerWhenSpoolFailsUnderRange(t *testing.T) {
 	for name, wrong := range map[string]bool{"wrong": true, "right": false} {
 		t.Run(name, func(t *testing.T) {
@@ -27,7 +28,7 @@ func TestFollowerWhenSpoolFailsUnderRange(t *testing.T) {
 				broken := make(chan struct{})
 				s.ranged = func(ctx context.Context, call int, offset, length int64) (*fill.Body, error) {
 					switch {
-					case call == 0: // brings nothing before the spool is broken
+					case call == 0: // the first range gets no bytes before the spool is broken
 						return s.span(offset, length, gated(ctx, broken, s.from(offset))), nil
 					case offset <= 450_000 && offset > 0 && wrong:
 						content := flipped(s.content[offset:], int(500_000-offset))
@@ -49,10 +50,10 @@ func TestFollowerWhenSpoolFailsUnderRange(t *testing.T) {
 					return
 				}
 				if n, err := io.Copy(io.Discard, r); !errors.Is(err, fill.ErrDigestMismatch) {
-					t.Errorf("after %d more bytes: %v, want %v", n, err, fill.ErrDigestMismatch)
+					t.Errorf("after %d more bytes: got the error %v, want %v", n, err, fill.ErrDigestMismatch)
 				}
 				if n, err := io.Copy(io.Discard, r); n != 0 || !errors.Is(err, fill.ErrDigestMismatch) {
-					t.Errorf("read on after the error: %d bytes, %v", n, err)
+					t.Errorf("read after the error: got %d bytes and the error %v, want 0 bytes and %v", n, err, fill.ErrDigestMismatch)
 				}
 				_ = r.Close()
 			})

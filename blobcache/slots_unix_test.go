@@ -11,8 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestReadersTakeTurns: readers that lose their spool in the middle go on from the
-// source, in turns if there are more of them than may ask at a time.
+// TestReadersTakeTurns checks that readers whose spool fails in the middle continue from the
+// source, and that no more of them read from it at once than the limit of the group allows.
 func TestReadersTakeTurns(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(60, 400_000)), make(chan struct{})
@@ -42,7 +42,7 @@ func TestReadersTakeTurns(t *testing.T) {
 		close(gate)
 		all.Wait()
 		if s.most > 2 {
-			t.Errorf("the source was asked %d times at once", s.most)
+			t.Errorf("got %d bodies of the source open at once, want at most 2", s.most)
 		}
 	})
 }

@@ -14,13 +14,15 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// smallDisk is a blobs on a disk of so many bytes that has nothing else on it.
+// smallDisk is a FileStore on a pretended disk of size bytes that holds only the files in
+// dir.
 type smallDisk struct {
 	*store.FileStore
 	dir  string
 	size int64
 }
 
+// Free returns the size of the disk less what the files in dir take of it.
 func (s *smallDisk) Free(context.Context) (free, total int64, err error) {
 	free = s.size
 	err = filepath.WalkDir(s.dir, func(_ string, entry fs.DirEntry, err error) error {
@@ -36,8 +38,9 @@ func (s *smallDisk) Free(context.Context) (free, total int64, err error) {
 	return free, s.size, err
 }
 
-// TestEvictorRoomBesideFill: what a fill has of the disk is not free any more, and is
-// not held free for it as well.
+// TestEvictorRoomBesideFill checks that the bytes that a running fill has already written are
+// not reserved for it a second time: other content is stored if it fits beside the fill's
+// whole content, and not stored otherwise.
 func TestEvictorRoomBesideFill(t *testing.T) {
 	for _, test := range []struct {
 		beside int
@@ -66,26 +69,26 @@ func TestEvictorRoomBesideFill(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got, err := io.ReadAll(beside); err != nil || !bytes.Equal(got, small) {
-				t.Errorf("beside: %d bytes, %v", len(got), err)
+				t.Errorf("the other content: got %d bytes (equal: %t) and the error %v, want %d equal bytes and no error", len(got), bytes.Equal(got, small), err, len(small))
 			}
 			_ = beside.Close()
 			close(gate)
 			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, large) {
-				t.Errorf("the fill: %d bytes, %v", len(got), err)
+				t.Errorf("the content of the fill: got %d bytes (equal: %t) and the error %v, want %d equal bytes and no error", len(got), bytes.Equal(got, large), err, len(large))
 			}
 			_ = r.Close()
 			c.Flush(t.Context())
 			if _, ok := c.Has(t.Context(), other); ok != test.stored {
-				t.Errorf("%d bytes beside it are stored: %v", test.beside, ok)
+				t.Errorf("the other content of %d bytes: got stored %t, want %t", test.beside, ok, test.stored)
 			}
 			if written := c.evictor.written.Load(); c.evictor.reserved != 0 || written != 0 {
-				t.Errorf("%d bytes stay reserved, %d written", c.evictor.reserved, written)
+				t.Errorf("at the end: got %d bytes reserved and %d counted as written, want 0 and 0", c.evictor.reserved, written)
 			}
 		})
 	}
 }
 
-// keptSpool remembers the latest spool.
+// keptSpool is a smallDisk that keeps its latest spool for the test.
 type keptSpool struct {
 	*smallDisk
 	spool *os.File
@@ -96,8 +99,8 @@ func (s *keptSpool) Spool(ctx context.Context) (spool *os.File, err error) {
 	return s.spool, err
 }
 
-// TestFillFailureReleasesRoom: a fill that breaks off gives back all that it had of the
-// disk, come or not.
+// TestFillFailureReleasesRoom checks that a fill that fails gives back all its room on the
+// disk, both the bytes that it has written and those that it has reserved.
 func TestFillFailureReleasesRoom(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -115,19 +118,19 @@ func TestFillFailureReleasesRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := io.ReadAll(r); err == nil {
-			t.Errorf("%d bytes and no error", len(got))
+			t.Errorf("got %d bytes and no error, want an error", len(got))
 		}
 		synctest.Wait()
 		if info, err := disk.spool.Stat(); err != nil || taken(info) > 5_500_000 {
-			t.Errorf("%d bytes of the disk are held for a reader of 5000000, %v", taken(info), err)
+			t.Errorf("the spool takes %d bytes of the disk for 5000000 bytes of content and the error is %v, want at most 5500000 and no error", taken(info), err)
 		}
 		_ = r.Close()
 		c.Flush(t.Context())
 		if written := c.evictor.written.Load(); c.evictor.reserved != 0 || written != 0 {
-			t.Errorf("%d bytes stay reserved, %d written", c.evictor.reserved, written)
+			t.Errorf("at the end: got %d bytes reserved and %d counted as written, want 0 and 0", c.evictor.reserved, written)
 		}
 		if free, total, err := c.blobs.Free(t.Context()); free != total || err != nil {
-			t.Errorf("%d of %d bytes are free, %v", free, total, err)
+			t.Errorf("Free: got %d of %d bytes and the error %v, want all bytes and no error", free, total, err)
 		}
 	})
 }

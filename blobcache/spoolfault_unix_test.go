@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replace puts another opening in the place of a spool, under the same
-// descriptor: what the disk does to a spool that was fine when it was created.
+// replace opens the file name with flag and puts it in the place of the spool, under the same
+// descriptor. This simulates a disk that fails after the spool was created.
 func replace(t testing.TB, spool *os.File, name string, flag int) {
 	t.Helper()
 	other, err := os.OpenFile(name, flag, 0)
 	if err != nil {
-		t.Skipf("no such fault on this machine: %v", err)
+		t.Skipf("the fault cannot be simulated on this machine: %v", err)
 	}
 	defer other.Close()
 	if err := swap(spool, other); err != nil {
@@ -23,6 +23,7 @@ func replace(t testing.TB, spool *os.File, name string, flag int) {
 	}
 }
 
+// swap makes the descriptor of spool refer to the open file other.
 func swap(spool, other *os.File) error {
 	conn, err := spool.SyscallConn()
 	if err != nil {
@@ -34,11 +35,11 @@ func swap(spool, other *os.File) error {
 	return err
 }
 
-// full makes all writes fail for want of space.
+// full makes all writes to the spool fail from now on because the disk is full.
 func full(t testing.TB, spool *os.File) { replace(t, spool, "/dev/full", os.O_RDWR) }
 
-// readOnly makes writes fail from now on.
+// readOnly makes all writes to the spool fail from now on.
 func readOnly(t testing.TB, spool *os.File) { replace(t, spool, spool.Name(), os.O_RDONLY) }
 
-// unreadable makes reads fail from now on.
+// unreadable makes all reads of the spool fail from now on.
 func unreadable(t testing.TB, spool *os.File) { replace(t, spool, spool.Name(), os.O_WRONLY) }

@@ -16,15 +16,15 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// fakeDigest is the digest of nothing in particular, another one for each n.
+// fakeDigest returns an arbitrary digest, a different one for each n.
 func fakeDigest(n int) digest.Digest {
 	var sum [32]byte
 	binary.BigEndian.PutUint64(sum[:], uint64(n)*0x9E3779B97F4A7C15)
 	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(sum[:]))
 }
 
-// fakeBlobs has n entries that it makes up, so that only the sweep's own work
-// is measured.
+// fakeBlobs is a store whose Walk visits n generated entries without any access to the
+// disk, so that a benchmark measures the sweep alone. Walk calls visited from time to time.
 type fakeBlobs struct {
 	store.FileStore
 	n       int
@@ -51,7 +51,8 @@ func (*fakeBlobs) Stat(context.Context, digest.Digest) (store.Entry, error) {
 
 func (*fakeBlobs) Remove(context.Context, digest.Digest) error { return nil }
 
-// fakeRecords is the same for links.
+// fakeRecords is a store whose List visits n generated records of links. List calls visited
+// from time to time.
 type fakeRecords struct {
 	store.FileStore
 	n       int
@@ -72,8 +73,8 @@ func (l *fakeRecords) List(_ context.Context, _ string, visit func(store.Record)
 	return nil
 }
 
-// peakOf is how many bytes of heap are in use at most when visit is called, more
-// than before.
+// peakOf calls run and returns by how many bytes the heap in use has grown at most at the
+// calls of visit.
 func peakOf(tb testing.TB, run func(visit func())) (peak uint64) {
 	tb.Helper()
 	inUse := func() uint64 {
@@ -87,8 +88,8 @@ func peakOf(tb testing.TB, run func(visit func())) (peak uint64) {
 	return peak - min(peak, before)
 }
 
-// BenchmarkSweep removes half of what there is, which no sweep but the first
-// after a smaller max_size ever does, and then looks at the rest.
+// BenchmarkSweep measures sweeps that remove half of the content, as only the first sweep
+// after max_size was lowered does, and sweeps that remove nothing.
 func BenchmarkSweep(b *testing.B) {
 	for _, n := range []int{1000, 100_000, 1_000_000} {
 		for name, size := range map[string]int64{"half": int64(n) * 1000 / 2, "none": int64(n) * 2000} {
@@ -114,7 +115,8 @@ func BenchmarkSweep(b *testing.B) {
 	}
 }
 
-// BenchmarkMeasure is what a round of the quotas does where all is well.
+// BenchmarkMeasure measures the part of a quota round that runs when no owner is over its
+// quota.
 func BenchmarkMeasure(b *testing.B) {
 	for _, n := range []int{1000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -138,7 +140,8 @@ func BenchmarkMeasure(b *testing.B) {
 	}
 }
 
-// brokenRecords fails where it is told to.
+// brokenRecords is a Records whose operations return the errors in fail, by the name of the
+// operation.
 type brokenRecords struct {
 	store.Records
 	fail map[string]error
