@@ -109,8 +109,9 @@ func TestFillOfTooLargeAsksForWhole(t *testing.T) {
 	}
 }
 
-// TestBypassIsNotForOthers checks that a client that has joined the fill of another client
-// fetches content that is not stored itself, since the source may not allow it that content.
+// TestBypassIsNotForOthers checks that a client that has joined the fill of another client sends a
+// request of its own when the content is passed on without being stored, since the source may not
+// allow it what the other client may have.
 func TestBypassIsNotForOthers(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(122, 300_000)), make(chan struct{})

@@ -125,7 +125,7 @@ func TestGetWhenStoreCannotOpen(t *testing.T) {
 	})
 }
 
-// TestGetWhenStoreCannotSeek checks that Get fetches the content again and reports a storage
+// TestGetWhenStoreCannotSeek checks that Get fetches the content and reports a storage
 // error when the stored file cannot seek.
 func TestGetWhenStoreCannotSeek(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {

@@ -31,7 +31,7 @@ var lies = map[string]func(s *source) *fill.Body{
 	"more than its size": func(s *source) *fill.Body {
 		return s.body(0, bytes.NewReader(append(flipped(s.content, 7), "more"...)))
 	},
-	"the content and more": func(s *source) *fill.Body {
+	"all but more": func(s *source) *fill.Body {
 		return s.body(0, bytes.NewReader(append(bytes.Clone(s.content), "more"...)))
 	},
 	"less": func(s *source) *fill.Body {

@@ -12,8 +12,8 @@ func init() {
 	}
 }
 
-// spoil replaces the file of the spool by the named file. It does nothing if the file cannot be
-// opened, as when the spool has been closed or stored in the meantime.
+// spoil is like replace, but ignores errors, since the spool may have been closed or stored in the
+// meantime.
 func spoil(spool *os.File, name string, flag int) {
 	other, err := os.OpenFile(name, flag, 0)
 	if err != nil {

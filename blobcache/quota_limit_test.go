@@ -142,8 +142,8 @@ func TestQuotasReserve(t *testing.T) {
 	}
 }
 
-// TestQuotasCountFills checks that a download in progress evicts the oldest content of its owner
-// when the two exceed the quota. It also checks that two downloads that together exceed the
+// TestQuotasCountFills checks that a round removes the links of the oldest image of an owner when
+// a download in progress and the stored images together exceed the quota. It also checks that two downloads that together exceed the
 // quota both arrive, and that only one of them is stored.
 func TestQuotasCountFills(t *testing.T) {
 	e := newQuotaFixture(t, map[string]int64{"acme": 68_000})
@@ -212,7 +212,7 @@ func TestQuotasCountFills(t *testing.T) {
 }
 
 // TestQuotasDoNotCountUnstored checks that a link to content that was passed on without being
-// stored does not count against the quota, and so evicts nothing.
+// stored does not count against the quota, and so causes no link to be removed.
 func TestQuotasDoNotCountUnstored(t *testing.T) {
 	e := newQuotaFixture(t, map[string]int64{"acme": 100_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1")

@@ -162,7 +162,7 @@ func BenchmarkSendfile(b *testing.B) {
 			b.Fatal(err)
 		}
 		if n, err := r.WriteTo(conn); err != nil || n != size {
-			b.Fatalf("%d bytes, %v", n, err)
+			b.Fatalf("WriteTo: got %d bytes and the error %v, want %d bytes and no error", n, err, size)
 		}
 		_ = r.Close()
 	}
