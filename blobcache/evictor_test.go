@@ -155,7 +155,7 @@ func TestSweepUnusedForAfterRestart(t *testing.T) {
 		age(t, files, n, size, 25*time.Hour)
 	}
 	if pull(t, c, 1, size) != fill.Hit {
-		t.Fatalf("pull of content 1: got an origin other than %v", fill.Hit)
+		t.Fatal("pull of content 1: got another origin, want a hit")
 	}
 	// Keep records the times of use when it ends, and the next cache reads them.
 	ctx, cancel := context.WithCancel(t.Context())
