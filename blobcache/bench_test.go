@@ -21,7 +21,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// sink takes bytes as a connection without sendfile(2) does.
+// sink is a writer that copies the bytes, as a connection without sendfile(2) does.
 type sink struct{ buf []byte }
 
 func (s *sink) Write(p []byte) (n int, err error) {
@@ -31,7 +31,7 @@ func (s *sink) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// BenchmarkWarm1MiB is a stored layer from open to close.
+// BenchmarkWarm1MiB measures opening, reading and closing a stored layer of 1 MiB.
 func BenchmarkWarm1MiB(b *testing.B) {
 	e := newEnv(b, b.TempDir())
 	s := e.source(random(1, 1<<20))
@@ -47,24 +47,24 @@ func BenchmarkWarm1MiB(b *testing.B) {
 		for pb.Next() {
 			r, origin, err := e.cache.Get(b.Context(), req)
 			if err != nil || origin != fill.Hit {
-				b.Errorf("origin %v, %v", origin, err)
+				b.Errorf("got origin %v and the error %v, want origin %v and no error", origin, err, fill.Hit)
 				return
 			}
 			if n, err := io.Copy(w, r); err != nil || n != 1<<20 {
-				b.Errorf("copied %d bytes, %v", n, err)
+				b.Errorf("copied %d bytes with the error %v, want %d bytes and no error", n, err, 1<<20)
 			}
 			_ = r.Close()
 		}
 	})
 }
 
-// BenchmarkWarm1GiB is a large layer, a sparse file, sent as from the store to a
-// connection without sendfile(2).
+// BenchmarkWarm1GiB measures sending a stored layer of 1 GiB, a sparse file, to a connection
+// without sendfile(2).
 func BenchmarkWarm1GiB(b *testing.B) {
 	const size = 1 << 30
 	e := newEnv(b, b.TempDir())
 	s := e.source(nil)
-	s.digest = "sha256:49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14" // of zeros
+	s.digest = "sha256:49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14" // of 1 GiB of zeros
 	name := e.path(s.digest)
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		b.Fatal(err)
@@ -83,17 +83,17 @@ func BenchmarkWarm1GiB(b *testing.B) {
 	for b.Loop() {
 		r, origin, err := e.cache.Get(b.Context(), req)
 		if err != nil || origin != fill.Hit {
-			b.Fatalf("origin %v, %v", origin, err)
+			b.Fatalf("got origin %v and the error %v, want origin %v and no error", origin, err, fill.Hit)
 		}
 		if n, err := io.Copy(&sink{make([]byte, 1<<20)}, r); err != nil || n != size {
-			b.Errorf("copied %d bytes, %v", n, err)
+			b.Errorf("copied %d bytes with the error %v, want %d bytes and no error", n, err, size)
 		}
 		_ = r.Close()
 	}
 }
 
-// BenchmarkRanges is a cold fill of 32 MiB from a source that is held to 50 MB/s
-// a connection.
+// BenchmarkRanges measures a fill of 32 MiB from a source that is limited to 50 MB/s per
+// connection.
 func BenchmarkRanges(b *testing.B) {
 	const size = 32 << 20
 	for _, connections := range []int{1, 4} {
@@ -117,8 +117,7 @@ func BenchmarkRanges(b *testing.B) {
 	}
 }
 
-// BenchmarkCold is one fill of 16 MiB, with all of its readers and until it is
-// stored.
+// BenchmarkCold measures one fill of 16 MiB with several readers, until the content is stored.
 func BenchmarkCold(b *testing.B) {
 	const size = 16 << 20
 	for _, readers := range []int{1, 50, 200} {
@@ -139,12 +138,13 @@ func BenchmarkCold(b *testing.B) {
 				}
 			}
 			if s.fetches() != b.N {
-				b.Errorf("%d fetches of %d", s.fetches(), b.N)
+				b.Errorf("got %d fetches, want %d", s.fetches(), b.N)
 			}
 		})
 	}
 }
 
+// drain reads the whole content of the source through the cache.
 func drain(b *testing.B, e *env, s *source) {
 	r, _, err := e.get(s)
 	if err != nil {
@@ -153,14 +153,14 @@ func drain(b *testing.B, e *env, s *source) {
 	}
 	defer r.Close()
 	if n, err := io.Copy(&sink{make([]byte, 256<<10)}, r); err != nil || n != int64(len(s.content)) {
-		b.Errorf("copied %d bytes, %v", n, err)
+		b.Errorf("copied %d bytes with the error %v, want %d bytes and no error", n, err, len(s.content))
 	}
 }
 
-var files = flag.Int("files", 5000, "how many contents and links the benchmark of a real directory makes")
+var files = flag.Int("files", 5000, "number of contents and links that the benchmark of a real directory creates")
 
-// BenchmarkDirectory is what is done at the start and in the background, on a
-// real directory and without rests.
+// BenchmarkDirectory measures the work at the start and in the background, on a real directory
+// and without pauses.
 func BenchmarkDirectory(b *testing.B) {
 	dir := b.TempDir()
 	opened, err := store.OpenFileStore(dir)
@@ -204,13 +204,13 @@ func BenchmarkDirectory(b *testing.B) {
 	b.Run("scrub", func(b *testing.B) {
 		for b.Loop() {
 			if found, err := cache.Scrub(b.Context(), 0); err != nil || found.Checked != *files {
-				b.Fatalf("%+v, %v", found, err)
+				b.Fatalf("got %+v and the error %v, want %d checked and no error", found, err, *files)
 			}
 		}
 	})
 }
 
-// BenchmarkBytes is a manifest, from memory and from disk.
+// BenchmarkBytes measures reading a manifest from memory and from disk.
 func BenchmarkBytes(b *testing.B) {
 	e := newEnv(b, b.TempDir())
 	for name, size := range map[string]int{"memory": 4 << 10, "disk": 80 << 10} {

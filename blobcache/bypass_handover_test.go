@@ -14,7 +14,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestBypassIdleSource is resumed, and a broken transfer in the end.
+// TestBypassIdleSource checks that a transfer that is passed on without being stored is resumed
+// when the source sends nothing, and breaks when it still sends nothing.
 func TestBypassIdleSource(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(79, 1000))
@@ -27,12 +28,13 @@ func TestBypassIdleSource(t *testing.T) {
 		begin := time.Now()
 		e.broken(e.mustGet(s), s, context.DeadlineExceeded)
 		if took := time.Since(begin); took != time.Minute || s.fetches() != 2 {
-			t.Errorf("gave up after %v and %d fetches", took, s.fetches())
+			t.Errorf("the transfer broke after %v and %d fetches, want %v and 2", took, s.fetches(), time.Minute)
 		}
 	})
 }
 
-// TestBypassResumes has a source that breaks, and one that cannot resume.
+// TestBypassResumes checks that a transfer without a spool file resumes when the connection
+// breaks, also when the source cannot resume and sends the content from the start.
 func TestBypassResumes(t *testing.T) {
 	const size = 400_000
 	for name, again := range map[string]func(offset int64) int64{
@@ -52,14 +54,15 @@ func TestBypassResumes(t *testing.T) {
 				e.whole(s)
 				want := []call{{0, ""}, {100_000, `"v1"`}, {200_000, `"v1"`}, {300_000, `"v1"`}}
 				if !slices.Equal(s.calls, want) {
-					t.Errorf("asked %v instead of %v", s.calls, want)
+					t.Errorf("got the requests %v, want %v", s.calls, want)
 				}
 			})
 		})
 	}
 }
 
-// TestBypassCostsOneFetch: what the fill was answered is the leader's.
+// TestBypassCostsOneFetch checks that the client that started the fill gets the body that the
+// fill has fetched, without a second fetch.
 func TestBypassCostsOneFetch(t *testing.T) {
 	for name, connections := range map[string]int{"one stream": 1, "ranges": 4} {
 		t.Run(name, func(t *testing.T) {
@@ -67,14 +70,15 @@ func TestBypassCostsOneFetch(t *testing.T) {
 				s := e.source(random(121, 300_000))
 				s.connections = connections
 				if origin := e.whole(s); origin != fill.Started || s.fetches() != 1 {
-					t.Errorf("origin %v after %d fetches", origin, s.fetches())
+					t.Errorf("got origin %v after %d fetches, want %v after 1", origin, s.fetches(), fill.Started)
 				}
 			})
 		})
 	}
 }
 
-// TestFillOfTooLargeAsksForWhole: what will not be stored needs no ranges.
+// TestFillOfTooLargeAsksForWhole checks that a fill requests content that is too large to store
+// in one piece, without ranges, as soon as its size is known.
 func TestFillOfTooLargeAsksForWhole(t *testing.T) {
 	for name, limits := range map[string]blobcache.Limits{
 		"max_blob_size": {MaxBlobSize: 299_999, Reserve: -1},
@@ -96,17 +100,18 @@ func TestFillOfTooLargeAsksForWhole(t *testing.T) {
 					e.same(r, s.content)
 					_ = r.Close()
 				}
-				// One range, and the rest, where the size was not known before.
+				// The second request does not know the size, so it fetches one range and then the rest.
 				if want := []int64{-1, 1000, -1}; !slices.Equal(s.asked, want) {
-					t.Errorf("asked for %d bytes instead of %d", s.asked, want)
+					t.Errorf("got requests of the lengths %d, want %d", s.asked, want)
 				}
 			})
 		})
 	}
 }
 
-// TestBypassIsNotForOthers: who follows another one's fill asks for himself,
-// since it may be that he is not allowed to have what that one got.
+// TestBypassIsNotForOthers checks that a client that has joined the fill of another client sends a
+// request of its own when the content is passed on without being stored, since the source may not
+// allow it what the other client may have.
 func TestBypassIsNotForOthers(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(122, 300_000)), make(chan struct{})
@@ -120,13 +125,13 @@ func TestBypassIsNotForOthers(t *testing.T) {
 		var all sync.WaitGroup
 		all.Go(func() {
 			if _, _, err := e.cache.Get(ctx, s.request("a")); !errors.Is(err, context.Canceled) {
-				t.Errorf("the leader: %v", err)
+				t.Errorf("the client that started the fill: got the error %v, want context.Canceled", err)
 			}
 		})
 		synctest.Wait()
 		all.Go(func() {
 			if _, _, err := e.cache.Get(t.Context(), other); !errors.Is(err, errSource) {
-				t.Errorf("the other: %v", err)
+				t.Errorf("the client that joined the fill: got the error %v, want %v", err, errSource)
 			}
 		})
 		synctest.Wait()
@@ -137,7 +142,8 @@ func TestBypassIsNotForOthers(t *testing.T) {
 	})
 }
 
-// TestBypassLeaderLeaves with the body of the fill in hand.
+// TestBypassLeaderLeaves checks that the transfer ends when the context of the client that reads
+// the body of the fill is cancelled.
 func TestBypassLeaderLeaves(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(123, 300_000))
@@ -154,7 +160,7 @@ func TestBypassLeaderLeaves(t *testing.T) {
 		begin := time.Now()
 		e.broken(r, s, context.Canceled)
 		if took := time.Since(begin); took != time.Second {
-			t.Errorf("took %v", took)
+			t.Errorf("the transfer ended after %v, want %v", took, time.Second)
 		}
 	})
 }

@@ -17,43 +17,46 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
+// TestGetRejectsBadDigest checks that the cache rejects malformed and unsupported digests
+// without a request to the source.
 func TestGetRejectsBadDigest(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		for _, d := range []digest.Digest{"", "sha256", "sha256:", "sha256:ab", "md5:d41d8cd98f00b204e9800998ecf8427e", "../../etc"} {
 			s := e.source(random(90, 100))
 			s.digest = d
 			if _, _, err := e.get(s); err == nil || s.fetches() != 0 {
-				t.Errorf("got %q after %d fetches", d, s.fetches())
+				t.Errorf("Get of %q: got the error %v after %d fetches, want an error after 0", d, err, s.fetches())
 			}
 			if err := e.cache.PutBytes(t.Context(), d, s.content); err == nil {
-				t.Errorf("put %q", d)
+				t.Errorf("PutBytes of %q: got no error, want one", d)
 			}
 			if _, err := e.bytes(d, 1000); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("bytes of %q: %v", d, err)
+				t.Errorf("bytes of %q: got the error %v, want fs.ErrNotExist", d, err)
 			}
 			if _, ok := e.cache.Has(t.Context(), d); ok {
-				t.Errorf("has %q", d)
+				t.Errorf("Has of %q: got true, want false", d)
 			}
 		}
 	})
 }
 
+// TestCacheHas checks that Has reports content and its size only once it is stored.
 func TestCacheHas(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(91, 1234))
 		if _, ok := e.cache.Has(t.Context(), s.digest); ok {
-			t.Error("has what was never fetched")
+			t.Error("Has of content that was never fetched: got true, want false")
 		}
 		e.whole(s)
 		synctest.Wait()
 		if size, ok := e.cache.Has(t.Context(), s.digest); !ok || size != 1234 {
-			t.Errorf("has %v of %d bytes", ok, size)
+			t.Errorf("Has: got %d bytes, %v; want 1234 bytes, true", size, ok)
 		}
 	})
 }
 
-// TestCacheHealsDamage has something happen to a stored file; the next request
-// gets the right bytes, and the one after it gets them from the store.
+// TestCacheHealsDamage checks that the request after a stored file was damaged fetches the
+// right bytes, and that the request after that one gets them from the store.
 func TestCacheHealsDamage(t *testing.T) {
 	for name, damage := range map[string]func(path string) error{
 		"cut":       func(path string) error { return os.Truncate(path, 1000) },
@@ -81,7 +84,7 @@ func TestCacheHealsDamage(t *testing.T) {
 					_ = r.Close()
 					synctest.Wait()
 					if origin != want {
-						t.Errorf("origin %v instead of %v", origin, want)
+						t.Errorf("got origin %v, want %v", origin, want)
 					}
 				}
 			})
@@ -89,7 +92,8 @@ func TestCacheHealsDamage(t *testing.T) {
 	}
 }
 
-// TestCacheHealsEmptyFile needs no size to see that a file was cut.
+// TestCacheHealsEmptyFile checks that the cache fetches the content again when the stored file
+// is empty, even if the request gives no size.
 func TestCacheHealsEmptyFile(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(93, 1000))
@@ -102,6 +106,8 @@ func TestCacheHealsEmptyFile(t *testing.T) {
 	})
 }
 
+// TestGetWhenStoreCannotOpen checks that Get fetches the content again and reports a storage
+// error when the stored file cannot be opened.
 func TestGetWhenStoreCannotOpen(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(94, 1000))
@@ -109,16 +115,18 @@ func TestGetWhenStoreCannotOpen(t *testing.T) {
 		e.whole(s)
 		synctest.Wait()
 		if e.whole(s); s.fetches() != 2 {
-			t.Errorf("%d fetches", s.fetches())
+			t.Errorf("got %d fetches, want 2", s.fetches())
 		}
 		for _, trouble := range e.troubled() {
 			if !strings.HasPrefix(trouble, "open stored content: ") {
-				t.Errorf("trouble: %s", trouble)
+				t.Errorf("got the storage error %q, want one on opening stored content", trouble)
 			}
 		}
 	})
 }
 
+// TestGetWhenStoreCannotSeek checks that Get fetches the content and reports a storage
+// error when the stored file cannot seek.
 func TestGetWhenStoreCannotSeek(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(95, 1000))
@@ -127,12 +135,13 @@ func TestGetWhenStoreCannotSeek(t *testing.T) {
 		}
 		e.whole(s)
 		if len(e.troubled()) == 0 {
-			t.Error("no trouble")
+			t.Error("got no storage error, want at least one")
 		}
 	})
 }
 
-// TestGetWhenStoreCannotRemove has damage stay in place; it is not served for that.
+// TestGetWhenStoreCannotRemove checks that Get does not serve a damaged file that the store
+// cannot remove, and reports a storage error.
 func TestGetWhenStoreCannotRemove(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(96, 1000))
@@ -144,11 +153,12 @@ func TestGetWhenStoreCannotRemove(t *testing.T) {
 		e.store.onRemove = func() error { return syscall.EROFS }
 		e.whole(s)
 		if got := strings.Join(e.troubled(), "\n"); !strings.Contains(got, "remove content: ") {
-			t.Errorf("troubles: %s", got)
+			t.Errorf("got the storage errors %q, want one on removing content", got)
 		}
 	})
 }
 
+// TestCacheWithoutHooks checks that a cache without hooks serves content that it cannot store.
 func TestCacheWithoutHooks(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		e.cache = blobcache.New(e.store, blobcache.Limits{Reserve: -1}, blobcache.Hooks{})
@@ -158,37 +168,40 @@ func TestCacheWithoutHooks(t *testing.T) {
 	})
 }
 
+// TestCacheFind checks that stored content is found in memory and on disk, up to the given
+// size, and that PutBytes rejects bytes that do not match the digest.
 func TestCacheFind(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(98, 1000))
 		if _, err := e.bytes(s.digest, 1000); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("never stored: %v", err)
+			t.Errorf("content that was never stored: got the error %v, want fs.ErrNotExist", err)
 		}
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content[1:]); !errors.Is(err, fill.ErrDigestMismatch) {
-			t.Errorf("put: %v", err)
+			t.Errorf("PutBytes of other bytes: got the error %v, want fill.ErrDigestMismatch", err)
 		}
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil || !e.stored(s) {
-			t.Errorf("put: %v", err)
+			t.Errorf("PutBytes: got the error %v and stored: %v, want no error and stored: true", err, e.stored(s))
 		}
 		for range 2 {
 			if got, err := e.bytes(s.digest, 1000); err != nil || !bytes.Equal(got, s.content) {
-				t.Errorf("%d bytes, %v", len(got), err)
+				t.Errorf("got %d bytes and the error %v, want the %d bytes of the content and no error", len(got), err, len(s.content))
 			}
-			// Another cache has it from the disk.
+			// A new cache reads the content from disk.
 			e.cache = blobcache.New(e.store, blobcache.Limits{Reserve: -1}, blobcache.Hooks{})
 			if _, err := e.bytes(s.digest, 999); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("longer than the limit: %v", err)
+				t.Errorf("content on disk longer than the limit: got the error %v, want fs.ErrNotExist", err)
 			}
 		}
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil {
 			t.Error(err)
 		}
 		if _, err := e.bytes(s.digest, 999); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("longer than the limit, in memory: %v", err)
+			t.Errorf("content in memory longer than the limit: got the error %v, want fs.ErrNotExist", err)
 		}
 	})
 }
 
+// TestCacheFindKeepsNothingLarge checks that the cache does not keep large content in memory.
 func TestCacheFindKeepsNothingLarge(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(99, 100_000))
@@ -199,11 +212,13 @@ func TestCacheFindKeepsNothingLarge(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := e.bytes(s.digest, 1<<20); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("find: %v", err)
+			t.Errorf("large content whose file was removed: got the error %v, want fs.ErrNotExist", err)
 		}
 	})
 }
 
+// TestCacheFindHealsDamage checks that damaged content is not found, is removed and reported,
+// and is found again after the next download.
 func TestCacheFindHealsDamage(t *testing.T) {
 	for name, damage := range map[string]func(e *env, s *source) error{
 		"flipped": func(e *env, s *source) error {
@@ -227,15 +242,15 @@ func TestCacheFindHealsDamage(t *testing.T) {
 					t.Fatal(err)
 				}
 				if _, err := e.bytes(s.digest, 1000); !errors.Is(err, fs.ErrNotExist) {
-					t.Errorf("damaged: %v", err)
+					t.Errorf("damaged content: got the error %v, want fs.ErrNotExist", err)
 				}
 				if e.stored(s) || len(e.troubled()) == 0 {
-					t.Error("damage stays")
+					t.Errorf("damaged content: stored: %v, with the storage errors %q; want it removed and reported", e.stored(s), e.troubled())
 				}
 				e.whole(s)
 				synctest.Wait()
 				if got, err := e.bytes(s.digest, 1000); err != nil || !bytes.Equal(got, s.content) {
-					t.Errorf("%d bytes, %v", len(got), err)
+					t.Errorf("got %d bytes and the error %v, want the %d bytes of the content and no error", len(got), err, len(s.content))
 				}
 			})
 		})

@@ -17,7 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// kept is a cache on a directory, swept by hand.
+// kept returns a cache on a directory, and its store. The tests call its sweep themselves.
 func kept(t *testing.T, dir string, limits Limits) (*Cache, *store.FileStore) {
 	t.Helper()
 	files, err := store.OpenFileStore(dir)
@@ -27,21 +27,22 @@ func kept(t *testing.T, dir string, limits Limits) (*Cache, *store.FileStore) {
 	return keptOn(t, files, limits), files
 }
 
+// keptOn is like kept for a given store.
 func keptOn(t *testing.T, blobs store.Blobs, limits Limits) *Cache {
 	limits.Reserve = -1
-	c := New(blobs, limits, Hooks{StorageError: func(op string, err error) { t.Logf("trouble: %s: %v", op, err) }})
+	c := New(blobs, limits, Hooks{StorageError: func(op string, err error) { t.Logf("storage error: %s: %v", op, err) }})
 	c.evictor.clock.began = c.evictor.clock.began.Add(-clockGrace)
 	c.evictor.clock.wall = c.evictor.clock.wall.Add(-clockGrace)
 	return c
 }
 
-// content is some bytes that no other n has, and their digest.
+// content returns bytes that are unique to n, and their digest.
 func content(n, size int) ([]byte, digest.Digest) {
 	b := bytes.Repeat([]byte{byte(n), byte(n >> 8)}, size/2)
 	return b, digest.FromBytes(b)
 }
 
-// pull reads content n through the cache and returns how it was come by.
+// pull reads content n through the cache and returns its origin.
 func pull(t *testing.T, c *Cache, n, size int) fill.Origin {
 	t.Helper()
 	want, d := content(n, size)
@@ -54,12 +55,13 @@ func pull(t *testing.T, c *Cache, n, size int) fill.Origin {
 	defer r.Close()
 	got, err := io.ReadAll(r)
 	if err != nil || !bytes.Equal(got, want) {
-		t.Fatalf("content %d: %d bytes, %v", n, len(got), err)
+		t.Fatalf("content %d: got %d bytes and the error %v, want the %d bytes of the content and no error", n, len(got), err, len(want))
 	}
 	c.Flush(t.Context())
 	return origin
 }
 
+// sweep runs one sweep of the evictor.
 func sweep(t *testing.T, c *Cache) {
 	t.Helper()
 	if _, err := c.evictor.sweep(t.Context()); err != nil {
@@ -67,6 +69,7 @@ func sweep(t *testing.T, c *Cache) {
 	}
 }
 
+// has reports whether content n is stored.
 func has(t *testing.T, c *Cache, n, size int) bool {
 	t.Helper()
 	_, d := content(n, size)
@@ -74,7 +77,7 @@ func has(t *testing.T, c *Cache, n, size int) bool {
 	return ok
 }
 
-// age makes content look as if it had last been pulled some time ago.
+// age sets the stored time of the last use of content n to the given time ago.
 func age(t *testing.T, s *store.FileStore, n, size int, by time.Duration) {
 	t.Helper()
 	_, d := content(n, size)
@@ -83,6 +86,8 @@ func age(t *testing.T, s *store.FileStore, n, size int, by time.Duration) {
 	}
 }
 
+// TestSweepRemovesLeastRecentlyUsed checks that a sweep removes the content that was not used
+// for the longest time.
 func TestSweepRemovesLeastRecentlyUsed(t *testing.T) {
 	const size = 1000
 	c, files := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
@@ -94,22 +99,22 @@ func TestSweepRemovesLeastRecentlyUsed(t *testing.T) {
 		age(t, files, n, size, time.Duration(9-n)*time.Hour)
 	}
 	if origin := pull(t, c, 0, size); origin != fill.Hit {
-		t.Fatalf("the oldest was fetched again: %v", origin)
+		t.Fatalf("pull of the oldest content: got origin %v, want %v", origin, fill.Hit)
 	}
 	pull(t, c, 9, size)
 	sweep(t, c)
 	for n, want := range []bool{true, false, true, true, true, true, true, true, true, true} {
 		if got := has(t, c, n, size); got != want {
-			t.Errorf("content %d is there: %v, want %v", n, got, want)
+			t.Errorf("content %d is stored: got %v, want %v", n, got, want)
 		}
 	}
 	if c.evictor.stored != 9*size {
-		t.Errorf("%d bytes are counted, want %d", c.evictor.stored, 9*size)
+		t.Errorf("got %d bytes counted as stored, want %d", c.evictor.stored, 9*size)
 	}
 }
 
-// TestCacheStaysWithinMaxSize pulls ten times as much as there is room for, with
-// the keeper running as it does in life.
+// TestCacheStaysWithinMaxSize checks that the stored content stays within MaxSize while
+// Cache.Keep runs and ten times as much is pulled.
 func TestCacheStaysWithinMaxSize(t *testing.T) {
 	const size, limit = 1000, 20_000
 	c, files := kept(t, t.TempDir(), Limits{MaxSize: limit})
@@ -117,7 +122,7 @@ func TestCacheStaysWithinMaxSize(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); c.Keep(ctx) }()
 	for n := range 200 {
-		if n == 199 { // stored times of use are whole seconds, and the last one is to be the latest
+		if n == 199 { // the stored times of use are whole seconds, and the last one must be the latest
 			time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 		}
 		pull(t, c, n, size)
@@ -126,16 +131,18 @@ func TestCacheStaysWithinMaxSize(t *testing.T) {
 			t.Fatal(err)
 		}
 		if total > limit {
-			t.Fatalf("%d bytes are stored after %d pulls", total, n+1)
+			t.Fatalf("got %d bytes stored after %d pulls, want at most %d", total, n+1, limit)
 		}
 	}
 	cancel()
 	<-done
 	if !has(t, c, 199, size) {
-		t.Error("what was pulled last is not there")
+		t.Error("the content that was pulled last is not stored")
 	}
 }
 
+// TestSweepUnusedForAfterRestart checks that a sweep after a restart applies UnusedFor to the
+// times of use that the previous process recorded.
 func TestSweepUnusedForAfterRestart(t *testing.T) {
 	const size = 100
 	dir := t.TempDir()
@@ -148,36 +155,39 @@ func TestSweepUnusedForAfterRestart(t *testing.T) {
 		age(t, files, n, size, 25*time.Hour)
 	}
 	if pull(t, c, 1, size) != fill.Hit {
-		t.Fatal("not a hit")
+		t.Fatal("pull of content 1: got another origin, want a hit")
 	}
-	// The end of the process writes the use down; the next one reads it.
+	// Keep records the times of use when it ends, and the next cache reads them.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	c.Keep(ctx)
 	c, _ = kept(t, dir, Limits{UnusedFor: 24 * time.Hour})
 	sweep(t, c)
 	if has(t, c, 0, size) || !has(t, c, 1, size) || has(t, c, 2, size) {
-		t.Error("what was used within the day should be there, and nothing else")
+		t.Errorf("contents 0, 1, 2 are stored: got %v, %v, %v; want only the one used within 24 hours, content 1", has(t, c, 0, size), has(t, c, 1, size), has(t, c, 2, size))
 	}
 }
 
+// TestCachePassesOnTooLarge checks that content larger than MaxBlobSize is passed on without
+// being stored, and leaves no temporary file.
 func TestCachePassesOnTooLarge(t *testing.T) {
 	c, files := kept(t, t.TempDir(), Limits{MaxBlobSize: 500, MaxSize: 5000})
 	for range 2 {
 		if origin := pull(t, c, 1, 1000); origin != fill.Started {
-			t.Errorf("origin %v, want Led", origin)
+			t.Errorf("got origin %v, want %v", origin, fill.Started)
 		}
 	}
 	if has(t, c, 1, 1000) {
-		t.Error("it was stored")
+		t.Error("content larger than MaxBlobSize was stored")
 	}
 	entries, err := os.ReadDir(filepath.Join(dirOf(files), "tmp"))
 	if err != nil || len(entries) != 0 {
-		t.Errorf("left in the temporary folder: %v, %v", entries, err)
+		t.Errorf("temporary directory: got %v and the error %v, want no files and no error", entries, err)
 	}
 }
 
-// TestCacheKeepsReserve takes the disk for full.
+// TestCacheKeepsReserve checks that nothing is stored while the disk has less free space than
+// the reserve.
 func TestCacheKeepsReserve(t *testing.T) {
 	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
@@ -190,15 +200,17 @@ func TestCacheKeepsReserve(t *testing.T) {
 	go func() { defer close(done); c.Keep(ctx) }()
 	defer func() { cancel(); <-done }()
 	if pull(t, c, 1, 1000) != fill.Started || has(t, c, 1, 1000) {
-		t.Error("something was stored on a disk that is full")
+		t.Error("content was stored on a disk with less free space than the reserve, or was not fetched")
 	}
 }
 
+// fullDisk is a store whose disk has 512 KiB of free space.
 type fullDisk struct{ *store.FileStore }
 
 func (*fullDisk) Free(context.Context) (free, total int64, err error) { return 1 << 19, 1 << 30, nil }
 
-// TestScrubDropsDamage flips a byte, which changes no size.
+// TestScrubDropsDamage checks that the scrub in the background removes content in which one
+// bit was flipped, which leaves its size the same, and no other content.
 func TestScrubDropsDamage(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -224,7 +236,7 @@ func TestScrubDropsDamage(t *testing.T) {
 		synctest.Wait()
 		for n := range 20 {
 			if got := has(t, c, n, size); got != (n != 7) {
-				t.Errorf("content %d is there: %v", n, got)
+				t.Errorf("content %d is stored: got %v, want %v", n, got, n != 7)
 			}
 		}
 		if pull(t, c, 7, size) != fill.Started {
@@ -233,8 +245,8 @@ func TestScrubDropsDamage(t *testing.T) {
 	})
 }
 
-// TestCacheKeepsContentOfUnexpectedSize: a scope whose source lies about a size must
-// not make the cache drop what another one stored.
+// TestCacheKeepsContentOfUnexpectedSize checks that a request with a wrong size does not make
+// the cache remove the content that another request stored.
 func TestCacheKeepsContentOfUnexpectedSize(t *testing.T) {
 	const size = 1000
 	c, _ := kept(t, t.TempDir(), Limits{})
@@ -244,14 +256,16 @@ func TestCacheKeepsContentOfUnexpectedSize(t *testing.T) {
 		return nil, fs.ErrNotExist
 	}})
 	if err != nil || origin != fill.Hit {
-		t.Fatalf("origin %v, %v", origin, err)
+		t.Fatalf("got origin %v and the error %v, want origin %v and no error", origin, err, fill.Hit)
 	}
 	defer r.Close()
 	if got, err := io.ReadAll(r); err != nil || len(got) != size {
-		t.Errorf("%d bytes, %v", len(got), err)
+		t.Errorf("got %d bytes and the error %v, want %d bytes and no error", len(got), err, size)
 	}
 }
 
+// TestReaderOfEvictedContent checks that a reader still reads the whole content after the store
+// has removed it.
 func TestReaderOfEvictedContent(t *testing.T) {
 	const size = 1000
 	c, files := kept(t, t.TempDir(), Limits{MaxSize: 10 * size})
@@ -269,6 +283,6 @@ func TestReaderOfEvictedContent(t *testing.T) {
 	}
 	got, err := io.ReadAll(r)
 	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%d bytes, %v", len(got), err)
+		t.Errorf("got %d bytes and the error %v, want the %d bytes of the content and no error", len(got), err, len(want))
 	}
 }

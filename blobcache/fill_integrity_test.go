@@ -15,14 +15,14 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// flipped is content with one other bit.
+// flipped returns a copy of content with one bit of the byte at offset at inverted.
 func flipped(content []byte, at int) []byte {
 	content = bytes.Clone(content)
 	content[at] ^= 1
 	return content
 }
 
-// lies are what a source may send in place of its content.
+// lies maps a description to a body with wrong bytes or a wrong size that a source may send.
 var lies = map[string]func(s *source) *fill.Body{
 	"first byte": func(s *source) *fill.Body { return s.body(0, bytes.NewReader(flipped(s.content, 0))) },
 	"last byte": func(s *source) *fill.Body {
@@ -46,6 +46,8 @@ var lies = map[string]func(s *source) *fill.Body{
 	},
 }
 
+// TestFillRejectsCorruptSource checks that no reader gets a corrupt body whole, and that the next
+// request fetches the content again.
 func TestFillRejectsCorruptSource(t *testing.T) {
 	for name, lie := range lies {
 		t.Run(name, func(t *testing.T) {
@@ -67,25 +69,25 @@ func TestFillRejectsCorruptSource(t *testing.T) {
 					all.Go(func() {
 						got, err := io.ReadAll(r)
 						if !errors.Is(err, fill.ErrDigestMismatch) || int64(len(got)) >= promised {
-							t.Errorf("read %d of %d bytes, %v", len(got), promised, err)
+							t.Errorf("got %d bytes and the error %v, want fewer than %d bytes and fill.ErrDigestMismatch", len(got), err, promised)
 						}
 					})
 				}
 				all.Wait()
-				// Who has seen it break asks anew and is answered right.
+				// The next request gets the right content.
 				if origin := e.whole(s); origin != fill.Started || s.fetches() != 2 {
-					t.Errorf("origin %v after %d fetches", origin, s.fetches())
+					t.Errorf("got origin %v after %d fetches, want %v after 2", origin, s.fetches(), fill.Started)
 				}
 				synctest.Wait()
 				if got := <-e.ended; !errors.Is(got.err, fill.ErrDigestMismatch) || !e.stored(s) {
-					t.Errorf("hook: %+v", got)
+					t.Errorf("hook: got %+v and stored: %v, want fill.ErrDigestMismatch and stored: true", got, e.stored(s))
 				}
 			})
 		})
 	}
 }
 
-// TestFillNeverStoresCorruptContent asks once only.
+// TestFillNeverStoresCorruptContent checks that corrupt content is not stored.
 func TestFillNeverStoresCorruptContent(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(31, 1000))
@@ -95,16 +97,16 @@ func TestFillNeverStoresCorruptContent(t *testing.T) {
 		e.fails(s, fill.ErrDigestMismatch)
 		synctest.Wait()
 		if e.stored(s) {
-			t.Error("stored")
+			t.Error("the corrupt content was stored")
 		}
 		if _, ok := e.cache.Has(t.Context(), s.digest); ok {
-			t.Error("known")
+			t.Error("Has of corrupt content: got true, want false")
 		}
 	})
 }
 
-// TestFillOfEmptyAnswerFails is that of a source that has lost the content: there would
-// be no last byte to hold back.
+// TestFillOfEmptyAnswerFails checks that a fill fails when the source sends no bytes for content
+// that is not empty. There is no last byte that the cache could withhold from its readers.
 func TestFillOfEmptyAnswerFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, end := e.source(nil), make(chan struct{})
@@ -120,7 +122,8 @@ func TestFillOfEmptyAnswerFails(t *testing.T) {
 	})
 }
 
-// TestFillRejectsExcessBytes has a source whose bytes go on at a read of their own.
+// TestFillRejectsExcessBytes checks that a fill fails when the source sends more bytes than the
+// content has, in a separate read.
 func TestFillRejectsExcessBytes(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(32, 1000))
@@ -129,12 +132,13 @@ func TestFillRejectsExcessBytes(t *testing.T) {
 		}
 		e.fails(s, fill.ErrDigestMismatch)
 		if n := s.fetches(); n != 1 {
-			t.Errorf("%d fetches", n)
+			t.Errorf("got %d fetches, want 1", n)
 		}
 	})
 }
 
-// TestFillIgnoresErrorAfterWholeContent has a source that has sent all when its line breaks.
+// TestFillIgnoresErrorAfterWholeContent checks that a fill succeeds when the connection breaks
+// after the source has sent the whole content.
 func TestFillIgnoresErrorAfterWholeContent(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(33, 1000))
@@ -142,7 +146,7 @@ func TestFillIgnoresErrorAfterWholeContent(t *testing.T) {
 			return s.body(0, cut(s.from(0), 1000)), nil
 		}
 		if e.whole(s); s.fetches() != 1 {
-			t.Errorf("%d fetches", s.fetches())
+			t.Errorf("got %d fetches, want 1", s.fetches())
 		}
 	})
 }

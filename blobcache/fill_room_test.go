@@ -13,8 +13,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// claiming is a source that tells a size and sends one byte, then what gate lets
-// through.
+// claiming returns a fetch whose source reports the given size, sends one byte, and sends the
+// rest of the content after gate is closed.
 func claiming(content []byte, size int64, gate <-chan struct{}) fill.Fetch {
 	return func(ctx context.Context, _, _ int64, _ string) (*fill.Body, error) {
 		rest := readFunc(func([]byte) (int, error) {
@@ -30,7 +30,7 @@ func claiming(content []byte, size int64, gate <-chan struct{}) fill.Fetch {
 	}
 }
 
-// keeping runs a test beside the cache's keeper, on a fake clock.
+// keeping runs a test on a fake clock, on a disk of the given size, while Cache.Keep runs.
 func keeping(t *testing.T, size int64, limits Limits, test func(t *testing.T, c *Cache)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -48,8 +48,8 @@ func keeping(t *testing.T, size int64, limits Limits, test func(t *testing.T, c 
 	})
 }
 
-// TestFillClaimedSizeEvictsNothing: what a source says is to come makes no room. What
-// has come does, and then the content is stored.
+// TestFillClaimedSizeEvictsNothing checks that the size that a source reports evicts nothing,
+// and that the bytes that arrive do, so that the content is stored.
 func TestFillClaimedSizeEvictsNothing(t *testing.T) {
 	for name, test := range map[string]struct {
 		disk   int64
@@ -65,7 +65,7 @@ func TestFillClaimedSizeEvictsNothing(t *testing.T) {
 					pull(t, c, n, red)
 				}
 				synctest.Wait()
-				time.Sleep(2 * pullSpan) // it is not in use any more
+				time.Sleep(2 * pullSpan) // until the contents count as unused
 				blue, d := content(100, size)
 				gate := make(chan struct{})
 				r, _, err := c.Get(t.Context(), fill.Request{Digest: d, Size: -1, Group: "blue", Fetch: claiming(blue, size, gate)})
@@ -76,32 +76,32 @@ func TestFillClaimedSizeEvictsNothing(t *testing.T) {
 				time.Sleep(20 * time.Second)
 				for n := range 10 {
 					if !has(t, c, n, red) {
-						t.Errorf("content %d has gone for one byte", n)
+						t.Errorf("content %d was evicted after one byte had arrived", n)
 					}
 				}
 				if _, reserved, _ := c.Counted(); reserved > 2 {
-					t.Errorf("%d bytes are reserved for one", reserved)
+					t.Errorf("got %d bytes reserved after one byte had arrived, want at most 2", reserved)
 				}
 				close(gate)
 				if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, blue) {
-					t.Errorf("read %d of %d bytes, %v", len(got), size, err)
+					t.Errorf("got %d bytes and the error %v, want the %d bytes of the content and no error", len(got), err, size)
 				}
 				c.Flush(t.Context())
-				time.Sleep(2 * keepRest) // until the last sweep that this has asked for
+				time.Sleep(2 * keepRest) // until the last sweep that the fill has requested
 				synctest.Wait()
 				if !has(t, c, 100, size) {
-					t.Error("what has come whole is not stored")
+					t.Error("the content that has arrived whole is not stored")
 				}
 				if _, reserved, _ := c.Counted(); reserved != 0 || len(c.evictor.groups) != 0 {
-					t.Errorf("%d bytes stay reserved, by group %v", reserved, c.evictor.groups)
+					t.Errorf("got %d bytes still reserved, by group %v; want 0 and no groups", reserved, c.evictor.groups)
 				}
 			})
 		})
 	}
 }
 
-// TestFillThatNeverFits is passed on at once, and nothing makes way for it, whether or
-// not a walk has told what is stored.
+// TestFillThatNeverFits checks that content that can never fit is passed on at once and evicts
+// nothing, whether or not a walk has counted the stored content.
 func TestFillThatNeverFits(t *testing.T) {
 	const disk, red = 800_000, 300_000
 	for name, test := range map[string]struct {
@@ -134,26 +134,26 @@ func TestFillThatNeverFits(t *testing.T) {
 					return &fill.Body{ReadCloser: io.NopCloser(bytes.NewReader(blue)), Size: test.size}, nil
 				}})
 				if err != nil || origin != fill.Started {
-					t.Fatalf("origin %v, %v", origin, err)
+					t.Fatalf("got origin %v and the error %v, want origin %v and no error", origin, err, fill.Started)
 				}
 				defer r.Close()
 				if n, err := io.CopyN(io.Discard, r, min(test.size, 1_200_000)-64<<10); err != nil {
-					t.Errorf("read %d bytes, %v", n, err)
+					t.Errorf("read %d bytes with the error %v, want %d bytes and no error", n, err, min(test.size, 1_200_000)-64<<10)
 				}
 				if took := time.Since(begin); took > time.Second/2 {
-					t.Errorf("it was held up for %v", took)
+					t.Errorf("the content took %v to arrive, want at most %v", took, time.Second/2)
 				}
 				time.Sleep(10 * time.Second)
 				if !has(t, c, 1, red) {
-					t.Error("what was stored has gone")
+					t.Error("the stored content was evicted")
 				}
 			})
 		})
 	}
 }
 
-// TestFillOfNearlyMaxSize: what a sweep would take as soon as it is stored is passed on,
-// and takes nothing else with it. What a sweep leaves is stored, and stays.
+// TestFillOfNearlyMaxSize checks that content that a sweep would remove as soon as it is stored
+// is passed on and evicts nothing, and that content that a sweep keeps is stored.
 func TestFillOfNearlyMaxSize(t *testing.T) {
 	keeping(t, 1<<40, Limits{MaxSize: 1_300_000, Reserve: -1}, func(t *testing.T, c *Cache) {
 		pull(t, c, 1, 300_000)
@@ -164,7 +164,7 @@ func TestFillOfNearlyMaxSize(t *testing.T) {
 			time.Sleep(2 * keepRest)
 			synctest.Wait()
 			if has(t, c, n, size) || !has(t, c, 1, 300_000) {
-				t.Errorf("%d bytes are stored, or what was stored has gone", size)
+				t.Errorf("content of %d bytes is stored: %v, the earlier content: %v; want false, true", size, has(t, c, n, size), has(t, c, 1, 300_000))
 			}
 		}
 		time.Sleep(2 * pullSpan)
@@ -172,28 +172,29 @@ func TestFillOfNearlyMaxSize(t *testing.T) {
 		time.Sleep(2 * keepRest)
 		synctest.Wait()
 		if !has(t, c, 4, 1_150_000) || has(t, c, 1, 300_000) {
-			t.Error("content that fits is not stored in the place of the other")
+			t.Errorf("content that fits is stored: %v, the earlier content: %v; want true, false", has(t, c, 4, 1_150_000), has(t, c, 1, 300_000))
 		}
 	})
 }
 
-// TestEvictorFitsBesideStored: the bound of what can ever fit is what is free and
-// what the cache itself has of the disk.
+// TestEvictorFitsBesideStored checks that content can fit if it is no larger than the free space
+// and the space of the stored content together, less the reserve.
 func TestEvictorFitsBesideStored(t *testing.T) {
 	keeping(t, 1_000_000, Limits{Reserve: 100_000}, func(t *testing.T, c *Cache) {
 		pull(t, c, 1, 300_000)
 		sweep(t, c)
-		// Blocks are a little more than bytes.
+		// Files take whole blocks of the disk, slightly more than their bytes.
 		for size, want := range map[int64]bool{-1: true, 0: true, 600_000: true, 890_000: true, 901_000: false, 1_000_000: false} {
 			if err := c.evictor.Fits(t.Context(), size); (err == nil) != want || err != nil && !errors.Is(err, fill.ErrTooLarge) {
-				t.Errorf("%d bytes: %v", size, err)
+				t.Errorf("Fits of %d bytes: got the error %v, want it to fit: %v", size, err, want)
 			}
 		}
 	})
 }
 
-// TestEvictorGroupShare: several downloads of one group get at most half of the room, so that
-// they cannot evict the content of all other groups. A single one may get all of it.
+// TestEvictorGroupShare checks that several downloads of one group get at most half of the room,
+// so that they cannot evict the content of all other groups, and that a single download may get
+// all of it.
 func TestEvictorGroupShare(t *testing.T) {
 	k := newEvictor(new(fakeBlobs), Limits{MaxSize: 1000, Reserve: -1}, Hooks{})
 	a, b := reservation{group: "acme"}, reservation{group: "acme"}
@@ -204,11 +205,11 @@ func TestEvictorGroupShare(t *testing.T) {
 		ok   bool
 	}{{&a, 600, true}, {&b, 1, false}, {&other, 300, true}, {&a, 100, true}} {
 		if err := k.reserve(t.Context(), step.of, step.size); (err == nil) != step.ok {
-			t.Errorf("%d bytes more for %s, which has %d: %v", step.size, step.of.group, step.of.bytes, err)
+			t.Errorf("reserve of %d more bytes for %s, which has %d: got the error %v, want success: %v", step.size, step.of.group, step.of.bytes, err, step.ok)
 		}
 	}
 	k.settle(&a, 0)
 	if err := k.reserve(t.Context(), &b, 1); err != nil {
-		t.Errorf("after the first has ended: %v", err)
+		t.Errorf("reserve after the first download has ended: got the error %v, want none", err)
 	}
 }

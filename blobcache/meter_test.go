@@ -10,8 +10,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestMeterEndsDrippingSource: a fill that brings too little ends, with readers and without. What
-// brings enough goes on for as long as it takes.
+// TestMeterEndsDrippingSource checks that a fill ends when its source is slower than the minimum
+// rate, with readers and without, and that a fast enough fill goes on until it is whole.
 func TestMeterEndsDrippingSource(t *testing.T) {
 	const kib, lasts = 1 << 10, 12 * time.Minute
 	scaled := fill.SourceLimits{MinRate: 160, MinRateUnread: 2560}
@@ -19,7 +19,7 @@ func TestMeterEndsDrippingSource(t *testing.T) {
 		rate   int // bytes a second
 		leave  time.Duration
 		limits fill.SourceLimits
-		ends   time.Duration // 0: when it is whole
+		ends   time.Duration // 0: the fill ends when it is whole
 	}{
 		"read":                        {1, time.Hour, fill.SourceLimits{}, 5 * time.Minute},
 		"read, a little too slow":     {15 * kib, time.Hour, fill.SourceLimits{}, 5 * time.Minute},
@@ -45,19 +45,19 @@ func TestMeterEndsDrippingSource(t *testing.T) {
 				took := time.Since(begin)
 				switch {
 				case test.ends == 0 && (got.err != nil || !e.stored(s)):
-					t.Errorf("%v after %v", got.err, took)
+					t.Errorf("the fill ended after %v: got the error %v and stored: %v, want no error and stored: true", took, got.err, e.stored(s))
 				case test.ends != 0 && !errors.Is(got.err, fill.ErrTooSlow):
-					t.Errorf("%v after %v, want it to be too slow", got.err, took)
+					t.Errorf("the fill ended after %v: got the error %v, want fill.ErrTooSlow", took, got.err)
 				case test.ends != 0 && (took < test.ends || took > test.ends+time.Minute):
-					t.Errorf("it ended after %v, want %v", took, test.ends)
+					t.Errorf("the fill ended after %v, want %v to %v", took, test.ends, test.ends+time.Minute)
 				}
 			})
 		})
 	}
 }
 
-// TestMeterSparesReturningClient: what is fast enough for a reader is not ended for the time
-// in which there was none, if there is one again.
+// TestMeterSparesReturningClient checks that a fill that is fast enough for a reader is not ended
+// for the time in which it had no reader, once it has a reader again.
 func TestMeterSparesReturningClient(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		const rate = 20 << 10
@@ -70,13 +70,13 @@ func TestMeterSparesReturningClient(t *testing.T) {
 		_ = r.Close()
 		time.Sleep(time.Minute)
 		if origin := e.whole(s); origin != fill.Joined {
-			t.Errorf("the client that came back got a download of its own: %v", origin)
+			t.Errorf("the returning client: got origin %v, want %v", origin, fill.Joined)
 		}
 	})
 }
 
-// TestMeterEndsDrippingBypass: what is passed on without being stored is held to the same,
-// but a slow client is not the source's fault.
+// TestMeterEndsDrippingBypass checks that a transfer that is passed on without being stored ends
+// when the source is slower than the minimum rate, but not when the client is.
 func TestMeterEndsDrippingBypass(t *testing.T) {
 	for name, test := range map[string]struct {
 		rate, reads int // bytes a second
@@ -95,15 +95,15 @@ func TestMeterEndsDrippingBypass(t *testing.T) {
 				r := e.mustGet(s)
 				n, err := io.Copy(io.Discard, Paced(struct{ io.Reader }{r}, test.reads, time.Second))
 				if took := time.Since(begin); !errors.Is(err, test.err) || took < 5*time.Minute {
-					t.Errorf("read %d bytes, %v after %v; want %v", n, err, took, test.err)
+					t.Errorf("read %d bytes with the error %v after %v, want the error %v after at least %v", n, err, took, test.err, 5*time.Minute)
 				}
 			})
 		})
 	}
 }
 
-// TestMeterStallIncludesResumes: a source that answers each time it is asked to go on, and
-// then sends nothing, holds up nobody for longer than one that is silent.
+// TestMeterStallIncludesResumes checks that the stall limit includes resumed requests: a source
+// that answers each of them and then sends no bytes delays a reader no longer than a silent one.
 func TestMeterStallIncludesResumes(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(3, 300_000))
@@ -122,7 +122,7 @@ func TestMeterStallIncludesResumes(t *testing.T) {
 		e.broken(r, s, context.DeadlineExceeded)
 		e.broken(late, s, context.DeadlineExceeded)
 		if took := time.Since(begin); took != 20*time.Second || s.fetches() < 2 {
-			t.Errorf("it ended after %v and %d fetches", took, s.fetches())
+			t.Errorf("the transfers broke after %v and %d fetches, want %v and at least 2 fetches", took, s.fetches(), 20*time.Second)
 		}
 	})
 }

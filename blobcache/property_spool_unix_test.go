@@ -12,8 +12,8 @@ func init() {
 	}
 }
 
-// spoil is replace for a spool that may have been closed or stored meanwhile, and
-// is left alone then.
+// spoil is like replace, but ignores errors, since the spool may have been closed or stored in the
+// meantime.
 func spoil(spool *os.File, name string, flag int) {
 	other, err := os.OpenFile(name, flag, 0)
 	if err != nil {

@@ -16,18 +16,21 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
+// TestQuotasLimit checks that the limit of a scope is the smallest quota of its owner and the
+// parents of its owner.
 func TestQuotasLimit(t *testing.T) {
 	q := NewQuotas(nil, nil, map[string]int64{"acme": 10, "acme/a": 20, "acme/b": 5})
 	for scope, want := range map[string]int64{
 		"acme/_/hub/x": 10, "acme/a/_/hub/x": 10, "acme/b/_/hub/x": 5, "acme/b/c/_/x": 5, "acme-x/_/x": 0, "other/_/acme": 0, "": 0,
 	} {
 		if got := q.Limit(scope); got != want {
-			t.Errorf("%s: %d instead of %d", scope, got, want)
+			t.Errorf("limit of %q: got %d, want %d", scope, got, want)
 		}
 	}
 }
 
-// TestGetPassesOnLargerThanQuota is passed on and not stored.
+// TestGetPassesOnLargerThanQuota checks that content larger than the limit of the request is
+// passed on without being stored.
 func TestGetPassesOnLargerThanQuota(t *testing.T) {
 	g := newImageFixture(t, Limits{})
 	content := []byte(strings.Repeat("x", 1001))
@@ -45,24 +48,24 @@ func TestGetPassesOnLargerThanQuota(t *testing.T) {
 		limit, stored := try.limit, make(chan int64, 1)
 		r, origin, err := g.cache.Get(t.Context(), fill.Request{Digest: d, Size: -1, Limit: limit, Fetch: try.fetch, Stored: func(size int64) { stored <- size }})
 		if err != nil || origin != fill.Started {
-			t.Fatalf("origin %v, %v", origin, err)
+			t.Fatalf("got origin %v and the error %v, want origin %v and no error", origin, err, fill.Started)
 		}
 		if got, err := io.ReadAll(r); err != nil || len(got) != len(content) {
-			t.Errorf("%d bytes, %v", len(got), err)
+			t.Errorf("got %d bytes and the error %v, want %d bytes and no error", len(got), err, len(content))
 		}
 		_ = r.Close()
 		g.cache.Flush(t.Context())
 		if limit == 1000 {
 			g.expect("")
 		} else if size := <-stored; size != 1001 {
-			t.Errorf("%d bytes were stored", size)
+			t.Errorf("Stored hook: got %d bytes, want 1001", size)
 		}
 	}
 	g.expect("large")
 }
 
-// TestQuotasForget: what names content that has gone goes a day later, and nothing
-// else does.
+// TestQuotasForget checks that a round removes links and refs to content that is no longer
+// stored once they are a day old, and no other links and refs.
 func TestQuotasForget(t *testing.T) {
 	e := newQuotaFixture(t, nil)
 	old, gone := e.pull("acme/_/hub/one", "m1", "a1"), digest.FromString("gone")
@@ -91,18 +94,18 @@ func TestQuotasForget(t *testing.T) {
 		for name, want := range want {
 			for where, x := range map[string]*index.Index{"memory": e.index, "disk": index.New(e.store)} {
 				if _, err := x.Ref(t.Context(), "acme/_/hub/one", name); (err == nil) != want {
-					t.Errorf("ref %s in %s: %v", name, where, err)
+					t.Errorf("ref %s in %s: got the error %v, want it to exist: %v", name, where, err, want)
 				}
 			}
 		}
 		for d, want := range map[digest.Digest]bool{old: want["old"], gone: want["gone"], lost: want["gone"], fresh: want["fresh"]} {
 			if e.linked("acme/_/hub/one", d) != want {
-				t.Errorf("link of %s: %v", d, !want)
+				t.Errorf("link to %s exists: got %v, want %v", d, !want, want)
 			}
 		}
 	}
 	blobs := filepath.Join(dirOf(e.store), "blobs")
-	if err := os.Rename(blobs, blobs+".away"); err != nil { // a disk is missing
+	if err := os.Rename(blobs, blobs+".away"); err != nil { // as if a disk were missing
 		t.Fatal(err)
 	}
 	kept(map[string]bool{"old": true, "gone": true, "fresh": true})
@@ -112,8 +115,8 @@ func TestQuotasForget(t *testing.T) {
 	kept(map[string]bool{"old": true, "gone": false, "fresh": true})
 }
 
-// TestQuotasReserve: what fills under way have room for counts against the quota
-// of each owner, and against nobody else's.
+// TestQuotasReserve checks that the bytes that fills have reserved count against the quotas of
+// the owner and its parents, and against no other quota.
 func TestQuotasReserve(t *testing.T) {
 	q := NewQuotas(nil, nil, map[string]int64{"acme": 100, "acme/a": 60})
 	for _, step := range []struct {
@@ -131,17 +134,17 @@ func TestQuotasReserve(t *testing.T) {
 		{"acme/b/_/hub/x", -100, true},
 	} {
 		if ok := q.Reserve(step.scope, step.bytes); ok != step.ok {
-			t.Errorf("%s: %d bytes: got %v, want %v", step.scope, step.bytes, ok, step.ok)
+			t.Errorf("Reserve of %d bytes for %s: got %v, want %v", step.bytes, step.scope, ok, step.ok)
 		}
 	}
 	if len(q.coming) != 0 {
-		t.Errorf("%v stays reserved", q.coming)
+		t.Errorf("got %v still reserved, want none", q.coming)
 	}
 }
 
-// TestQuotasCountFills: what is on its way to an owner pushes out what the
-// owner had before. Two downloads that would have more than the quota between them
-// are not both stored, and both arrive.
+// TestQuotasCountFills checks that a round removes the links of the oldest image of an owner when
+// a download in progress and the stored images together exceed the quota. It also checks that two downloads that together exceed the
+// quota both arrive, and that only one of them is stored.
 func TestQuotasCountFills(t *testing.T) {
 	e := newQuotaFixture(t, map[string]int64{"acme": 68_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1", "b1")
@@ -160,10 +163,10 @@ func TestQuotasCountFills(t *testing.T) {
 	whole := func(r io.Reader, want []byte) {
 		t.Helper()
 		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("read %d of %d bytes, %v", len(got), len(want), err)
+			t.Errorf("got %d bytes and the error %v, want the %d bytes of the content and no error", len(got), err, len(want))
 		}
 	}
-	// One has all but its last byte, and so its room.
+	// The first download has all but its last byte, and has reserved its size.
 	want, d := content(7, 40_000)
 	gate := make(chan struct{})
 	first, _, err := e.cache.Get(t.Context(), fill.Request{Digest: d, Size: -1, Limit: 68_000, Reserve: reserve, Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
@@ -177,10 +180,10 @@ func TestQuotasCountFills(t *testing.T) {
 		t.Fatal(err)
 	}
 	if pending, err := e.quotas.round(t.Context()); err != nil || !pending {
-		t.Errorf("what is on its way is not measured soon: %v, %v", pending, err)
+		t.Errorf("round during a download: got pending %v and the error %v, want true and no error", pending, err)
 	}
 	if e.linked("acme/_/hub/one", one) || !e.linked("acme/_/hub/two", two) || !e.linked("other/_/hub/one", other) {
-		t.Error("the owner's oldest should have made way, and nothing else")
+		t.Errorf("linked images: got one: %v, two: %v, other: %v; want only the owner's oldest image, one, removed", e.linked("acme/_/hub/one", one), e.linked("acme/_/hub/two", two), e.linked("other/_/hub/one", other))
 	}
 	select {
 	case <-e.quotas.kick:
@@ -190,7 +193,7 @@ func TestQuotasCountFills(t *testing.T) {
 	select {
 	case <-e.quotas.kick:
 	default:
-		t.Error("what room was made for is not measured when it has come")
+		t.Error("Added did not request a round for content that a download had reserved bytes for")
 	}
 	second, other40, through := get(8, 40_000)
 	close(through)
@@ -201,15 +204,15 @@ func TestQuotasCountFills(t *testing.T) {
 	_ = first.Close()
 	e.cache.Flush(t.Context())
 	if !has(t, e.cache, 7, 40_000) || has(t, e.cache, 8, 40_000) {
-		t.Error("the first should be stored, and the second passed on")
+		t.Errorf("the first download is stored: %v, the second: %v; want true, false", has(t, e.cache, 7, 40_000), has(t, e.cache, 8, 40_000))
 	}
 	if len(e.quotas.coming) != 0 {
-		t.Errorf("%v stays reserved", e.quotas.coming)
+		t.Errorf("got %v still reserved, want none", e.quotas.coming)
 	}
 }
 
-// TestQuotasDoNotCountUnstored: a link to content that was passed on without being
-// stored takes nothing of a quota, and so removes nothing.
+// TestQuotasDoNotCountUnstored checks that a link to content that was passed on without being
+// stored does not count against the quota, and so causes no link to be removed.
 func TestQuotasDoNotCountUnstored(t *testing.T) {
 	e := newQuotaFixture(t, map[string]int64{"acme": 100_000})
 	one := e.pull("acme/_/hub/one", "m1", "a1")
@@ -221,6 +224,6 @@ func TestQuotasDoNotCountUnstored(t *testing.T) {
 		t.Errorf("got %+v, want 2 contents of at most 100000 bytes", got)
 	}
 	if !e.linked("acme/_/hub/one", one) {
-		t.Error("the image has lost its link")
+		t.Error("the link to the stored image was removed")
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// rangeless are sources that do not do what ranges need. Their content comes
-// all the same, and no reader notices.
+// rangeless maps a description to a source that does not answer range requests correctly. A fill
+// must still fetch its content, without an error for any reader.
 var rangeless = map[string]func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body{
 	"from the first request on": func(s *source, ctx context.Context, n int, offset, length int64) *fill.Body {
 		return s.slow(ctx, 0, -1)
@@ -73,6 +73,8 @@ var rangeless = map[string]func(s *source, ctx context.Context, n int, offset, l
 	},
 }
 
+// TestFillWithoutRanges checks that a fill fetches and stores the whole content of each rangeless
+// source, and that readers at different offsets get the right bytes.
 func TestFillWithoutRanges(t *testing.T) {
 	for name, answer := range rangeless {
 		t.Run(name, func(t *testing.T) {
@@ -94,17 +96,18 @@ func TestFillWithoutRanges(t *testing.T) {
 				all.Wait()
 				synctest.Wait()
 				if !e.stored(s) {
-					t.Error("not stored")
+					t.Error("the content was not stored")
 				}
 				if got := <-e.ended; got.err != nil || s.fetches() > 40 {
-					t.Errorf("hook: %+v after %d fetches", got, s.fetches())
+					t.Errorf("hook: got %+v after %d fetches, want no error after at most 40", got, s.fetches())
 				}
 			})
 		})
 	}
 }
 
-// TestFillWithoutRangesResumes has a source without ranges that breaks as well.
+// TestFillWithoutRangesResumes checks that a fill gets the whole content from a source that does
+// not answer range requests and whose connections break.
 func TestFillWithoutRangesResumes(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
@@ -121,9 +124,8 @@ func TestFillWithoutRangesResumes(t *testing.T) {
 	})
 }
 
-// TestFillWithWrongRanges has a source whose ranges hold other bytes than they say. Who
-// asks is told by a broken transfer; who asks again gets the content, in one
-// stream.
+// TestFillWithWrongRanges checks that a fill fails for all of its readers when the source sends
+// ranges with the wrong bytes, and that the next request fetches the content in one stream.
 func TestFillWithWrongRanges(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
@@ -143,11 +145,11 @@ func TestFillWithWrongRanges(t *testing.T) {
 		all.Wait()
 		synctest.Wait()
 		if e.stored(s) {
-			t.Error("stored")
+			t.Error("content with the wrong bytes was stored")
 		}
 		before := s.fetches()
 		if e.whole(s); s.fetches() != before+1 {
-			t.Errorf("%d more fetches", s.fetches()-before)
+			t.Errorf("got %d more fetches, want 1", s.fetches()-before)
 		}
 	})
 }

@@ -15,21 +15,24 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestReaderConforms holds readers to what io.Reader and io.Seeker promise.
+// TestReaderConforms checks that a Reader meets the contracts of io.Reader and io.Seeker,
+// both while the content is downloaded and once it is stored.
 func TestReaderConforms(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(80, 10_000))
 		filling := e.mustGet(s)
 		if err := iotest.TestReader(filling, s.content); err != nil {
-			t.Errorf("from the spool: %v", err)
+			t.Errorf("reader on the spool: got the error %v, want none", err)
 		}
 		synctest.Wait()
 		if err := iotest.TestReader(e.mustGet(s), s.content); err != nil {
-			t.Errorf("from the store: %v", err)
+			t.Errorf("reader on the store: got the error %v, want none", err)
 		}
 	})
 }
 
+// TestReaderSeeks checks that a Reader seeks before the bytes have arrived, rejects a
+// negative offset, and reports io.EOF beyond the end.
 func TestReaderSeeks(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(81, 10_000)), make(chan struct{})
@@ -38,16 +41,16 @@ func TestReaderSeeks(t *testing.T) {
 		}
 		r := e.mustGet(s)
 		if n, err := r.Read(nil); n != 0 || err != nil {
-			t.Errorf("a read of nothing waits for nothing: %d, %v", n, err)
+			t.Errorf("Read of an empty buffer: got %d bytes and the error %v, want 0 bytes and no error", n, err)
 		}
 		if off, err := r.Seek(0, io.SeekEnd); err != nil || off != 10_000 {
-			t.Errorf("the end is known before the bytes: %d, %v", off, err)
+			t.Errorf("Seek to the end before the bytes have arrived: got offset %d and the error %v, want offset 10000 and no error", off, err)
 		}
 		if _, err := r.Seek(-1, io.SeekStart); !errors.Is(err, fs.ErrInvalid) || r.Err() != nil {
-			t.Errorf("seek before the start: %v", err)
+			t.Errorf("Seek before the start: got the error %v and the reader's error %v, want fs.ErrInvalid and none", err, r.Err())
 		}
 		if off, err := r.Seek(-10, io.SeekCurrent); err != nil || off != 9990 {
-			t.Errorf("seek back: %d, %v", off, err)
+			t.Errorf("Seek back by 10: got offset %d and the error %v, want offset 9990 and no error", off, err)
 		}
 		close(gate)
 		e.same(r, s.content[9990:])
@@ -55,15 +58,16 @@ func TestReaderSeeks(t *testing.T) {
 			t.Error(err)
 		}
 		if n, err := r.Read(make([]byte, 10)); n != 0 || err != io.EOF {
-			t.Errorf("beyond the end: %d bytes, %v", n, err)
+			t.Errorf("Read beyond the end: got %d bytes and the error %v, want 0 bytes and io.EOF", n, err)
 		}
 		if r.Err() != nil {
-			t.Errorf("an end is no error: %v", r.Err())
+			t.Errorf("reader's error after io.EOF: got %v, want none", r.Err())
 		}
 	})
 }
 
-// TestReaderCloseEndsRead is what a server of several ranges relies on.
+// TestReaderCloseEndsRead checks that Close ends a Read that waits for the source, and that
+// other readers of the same download still get the whole content.
 func TestReaderCloseEndsRead(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(82, 10_000)), make(chan struct{})
@@ -74,28 +78,29 @@ func TestReaderCloseEndsRead(t *testing.T) {
 		var reads sync.WaitGroup
 		reads.Go(func() {
 			if got, err := io.ReadAll(r); err == nil || len(got) != 100 {
-				t.Errorf("read %d bytes, %v", len(got), err)
+				t.Errorf("Read ended by Close: got %d bytes and the error %v, want 100 bytes and an error", len(got), err)
 			}
 		})
 		synctest.Wait()
-		for range 3 { // more often than once is as good
+		for range 3 { // Close may be called repeatedly
 			if err := r.Close(); err != nil {
 				t.Error(err)
 			}
 		}
 		reads.Wait()
 		if _, err := r.Read(make([]byte, 1)); !errors.Is(err, fs.ErrClosed) {
-			t.Errorf("read after close: %v", err)
+			t.Errorf("Read after Close: got the error %v, want fs.ErrClosed", err)
 		}
 		close(gate)
 		e.same(other, s.content)
 		if n := s.fetches(); n != 1 {
-			t.Errorf("%d fetches", n)
+			t.Errorf("got %d fetches, want 1", n)
 		}
 	})
 }
 
-// TestReaderCloseEndsBypass is the same without a spool.
+// TestReaderCloseEndsBypass checks that Close ends a Read that waits for the source when the
+// content is passed on without a spool file.
 func TestReaderCloseEndsBypass(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(83, 10_000))
@@ -106,7 +111,7 @@ func TestReaderCloseEndsBypass(t *testing.T) {
 		var reads sync.WaitGroup
 		reads.Go(func() {
 			if _, err := io.ReadAll(r); !errors.Is(err, context.Canceled) {
-				t.Errorf("read: %v", err)
+				t.Errorf("Read ended by Close: got the error %v, want context.Canceled", err)
 			}
 		})
 		synctest.Wait()
@@ -117,7 +122,8 @@ func TestReaderCloseEndsBypass(t *testing.T) {
 	})
 }
 
-// flushes is a response that counts.
+// flushes is an http.ResponseWriter that records the written bytes, counts writes and flushes,
+// and fails each write with the error fail if it is set.
 type flushes struct {
 	bytes.Buffer
 	writes, flushed int
@@ -135,6 +141,7 @@ func (f *flushes) Write(p []byte) (int, error) {
 	return f.Buffer.Write(p)
 }
 
+// TestReaderWriteToFlushes checks that WriteTo flushes the response when the source pauses.
 func TestReaderWriteToFlushes(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(84, 1<<20)), make(chan struct{})
@@ -145,21 +152,23 @@ func TestReaderWriteToFlushes(t *testing.T) {
 		var copies sync.WaitGroup
 		copies.Go(func() {
 			if n, err := io.Copy(w, r); err != nil || n != 1<<20 {
-				t.Errorf("copied %d bytes, %v", n, err)
+				t.Errorf("copied %d bytes with the error %v, want %d bytes and no error", n, err, 1<<20)
 			}
 		})
 		synctest.Wait()
 		if w.Len() != 5000 || w.flushed != 1 {
-			t.Errorf("%d bytes and %d flushes while the source pauses", w.Len(), w.flushed)
+			t.Errorf("got %d bytes and %d flushes while the source pauses, want 5000 bytes and 1 flush", w.Len(), w.flushed)
 		}
 		close(gate)
 		copies.Wait()
 		if !bytes.Equal(w.Bytes(), s.content) {
-			t.Error("wrong bytes")
+			t.Error("the written bytes differ from the content")
 		}
 	})
 }
 
+// TestReaderWriteToFails checks that WriteTo returns the error of the writer, and that of the
+// source.
 func TestReaderWriteToFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(85, 300_000))
@@ -168,16 +177,16 @@ func TestReaderWriteToFails(t *testing.T) {
 		}
 		gone := errors.New("client is gone")
 		if n, err := io.Copy(&flushes{fail: gone}, e.mustGet(s)); n != 0 || !errors.Is(err, gone) {
-			t.Errorf("copied %d bytes, %v", n, err)
+			t.Errorf("copied %d bytes with the error %v, want 0 bytes and the error %v", n, err, gone)
 		}
 		r := e.mustGet(s)
 		if n, err := io.Copy(&flushes{}, r); n > 100_000 || !errors.Is(err, errSource) || !errors.Is(r.Err(), errSource) {
-			t.Errorf("copied %d bytes, %v, %v", n, err, r.Err())
+			t.Errorf("copied %d bytes with the error %v and the reader's error %v, want at most 100000 bytes and both errors %v", n, err, r.Err(), errSource)
 		}
 	})
 }
 
-// fromReader notes what it is given to read from.
+// fromReader is an io.ReaderFrom that records whether it was given a file to read from.
 type fromReader struct {
 	flushes
 	file bool
@@ -188,8 +197,8 @@ func (f *fromReader) ReadFrom(r io.Reader) (int64, error) {
 	return f.Buffer.ReadFrom(r)
 }
 
-// TestReaderWriteToSendsFiles proves that a stored file reaches the connection as a
-// file, which sendfile(2) wants, also from the middle.
+// TestReaderWriteToSendsFiles checks that WriteTo passes a stored file to the connection as a
+// file, as sendfile(2) requires, also when it starts in the middle of the file.
 func TestReaderWriteToSendsFiles(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(86, 300_000))
@@ -200,25 +209,25 @@ func TestReaderWriteToSendsFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n, err := io.Copy(w, r); err != nil || n != 299_000 || !w.file {
-			t.Errorf("copied %d bytes, %v, from a file: %v", n, err, w.file)
+			t.Errorf("copied %d bytes with the error %v, from a file: %v; want 299000 bytes, no error, from a file: true", n, err, w.file)
 		}
 		if !bytes.Equal(w.Bytes(), s.content[1000:]) {
-			t.Error("wrong bytes")
+			t.Error("the written bytes differ from the content")
 		}
 		if off, err := r.Seek(0, io.SeekCurrent); err != nil || off != 300_000 {
-			t.Errorf("offset %d, %v", off, err)
+			t.Errorf("got offset %d and the error %v, want offset 300000 and no error", off, err)
 		}
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
 		if _, err := io.Copy(w, r); err == nil || r.Err() == nil {
-			t.Error("sent a closed file")
+			t.Errorf("copy from a closed reader: got the error %v and the reader's error %v, want an error in both", err, r.Err())
 		}
 	})
 }
 
-// TestReaderWriteNext: a range is written as the whole is, from the spool and from the
-// store.
+// TestReaderWriteNext checks that WriteNext writes a range of the content, from the spool and
+// from the store, and advances the offset past it.
 func TestReaderWriteNext(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(87, 300_000))
@@ -240,13 +249,13 @@ func TestReaderWriteNext(t *testing.T) {
 				}
 				n, err := r.WriteNext(w, row.n)
 				if n != row.want || err != row.err || w.file != row.file {
-					t.Errorf("%s: %d bytes of %d from %d on, %v, from a file: %v", origin, n, row.n, row.off, err, w.file)
+					t.Errorf("%s: WriteNext of %d bytes at offset %d: got %d bytes, the error %v, from a file: %v; want %d, %v, %v", origin, row.n, row.off, n, err, w.file, row.want, row.err, row.file)
 				}
 				if !bytes.Equal(w.Bytes(), s.content[row.off:row.off+row.want]) {
-					t.Errorf("%s: wrong bytes from %d on", origin, row.off)
+					t.Errorf("%s: the bytes written from offset %d differ from the content", origin, row.off)
 				}
 				if off, err := r.Seek(0, io.SeekCurrent); err != nil || off != row.off+row.want {
-					t.Errorf("%s: offset %d after %d bytes from %d on, %v", origin, off, n, row.off, err)
+					t.Errorf("%s: got offset %d and the error %v after %d bytes from offset %d, want offset %d and no error", origin, off, err, n, row.off, row.off+row.want)
 				}
 			}
 			if err := r.Close(); err != nil {
@@ -257,7 +266,7 @@ func TestReaderWriteNext(t *testing.T) {
 	})
 }
 
-// failing is a writer that fails as it is told, or panics.
+// failing is a writer that fails with the given error, or panics if there is none.
 type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) {
@@ -267,8 +276,8 @@ func (f failing) Write([]byte) (int, error) {
 	return 0, f.err
 }
 
-// TestReaderWhenWriterFails: whatever a writer makes of it, a body is not taken for whole,
-// and nothing that was lent to it stays away.
+// TestReaderWhenWriterFails checks that WriteTo reports an error when the writer fails, even
+// with io.EOF, and that a writer that fails or panics does not disturb later readers.
 func TestReaderWhenWriterFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(88, 2<<20)), make(chan struct{})
@@ -279,7 +288,7 @@ func TestReaderWhenWriterFails(t *testing.T) {
 			func() {
 				defer func() { _ = recover() }()
 				if n, err := e.mustGet(s).WriteTo(failing{err}); n != 0 || err == nil {
-					t.Errorf("%d bytes, %v", n, err)
+					t.Errorf("WriteTo: got %d bytes and the error %v, want 0 bytes and an error", n, err)
 				}
 			}()
 		}

@@ -16,10 +16,10 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// unreadableBlobs cannot read some of its content.
+// unreadableBlobs is a store that fails to read some of its content.
 type unreadableBlobs struct {
 	*store.FileStore
-	unreadable map[digest.Digest]int // how often yet
+	unreadable map[digest.Digest]int // the number of checks that still fail
 }
 
 func (s *unreadableBlobs) Check(ctx context.Context, d digest.Digest, wait func(context.Context, int) error) error {
@@ -30,8 +30,8 @@ func (s *unreadableBlobs) Check(ctx context.Context, d digest.Digest, wait func(
 	return s.FileStore.Check(ctx, d, wait)
 }
 
-// TestScrub on demand counts what it finds, and tells a bad moment of the disk
-// from damage.
+// TestScrub checks that Scrub counts what it finds, removes damaged content, and keeps content
+// that the disk only temporarily fails to read.
 func TestScrub(t *testing.T) {
 	const size = 1000
 	files, err := store.OpenFileStore(t.TempDir())
@@ -55,38 +55,38 @@ func TestScrub(t *testing.T) {
 	if err := os.WriteFile(name, other, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	blobs.unreadable[digests[5]] = 1 // a bad moment
+	blobs.unreadable[digests[5]] = 1 // a temporary failure
 	blobs.unreadable[digests[6]] = 100
 	found, err := c.Scrub(t.Context(), 0)
 	if err != nil || found != told {
-		t.Errorf("%+v, %v; the hook was told %+v", found, err, told)
+		t.Errorf("got %+v and the error %v, want no error and the value that the hook got, %+v", found, err, told)
 	}
 	found.Took = 0
 	if want := (Scrubbing{Checked: 19, Bytes: 19 * size, Damaged: 2, Healed: 2}); found != want {
-		t.Errorf("%+v instead of %+v", found, want)
+		t.Errorf("got %+v, want %+v", found, want)
 	}
 	if len(healed) != 2 || has(t, c, 3, size) || has(t, c, 6, size) || !has(t, c, 5, size) {
-		t.Errorf("healed: %v", healed)
+		t.Errorf("got the healed contents %v, want %v and %v, and content 5 kept", healed, digests[3], digests[6])
 	}
 
-	// A disk that reads nothing loses nothing.
+	// A disk that fails every read loses no content.
 	for _, d := range digests {
 		blobs.unreadable[d] = 1
 	}
 	if found, err := c.Scrub(t.Context(), 0); err != nil || found.Checked != 0 || found.Damaged != 18 || found.Healed != 0 {
-		t.Errorf("%+v, %v", found, err)
+		t.Errorf("every read failed: got %+v and the error %v, want 0 checked, 18 damaged, 0 healed and no error", found, err)
 	}
 	if found, err := c.Scrub(t.Context(), 0); err != nil || found.Checked != 18 {
-		t.Errorf("%+v, %v", found, err)
+		t.Errorf("reads succeed again: got %+v and the error %v, want 18 checked and no error", found, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := c.Scrub(ctx, 1); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
+		t.Errorf("cancelled context: got the error %v, want context.Canceled", err)
 	}
 }
 
-// dirOf is the directory of a store.
+// dirOf returns the directory of a store.
 func dirOf(s *store.FileStore) string {
 	spool, err := s.Spool(context.Background())
 	if err != nil {
@@ -97,12 +97,13 @@ func dirOf(s *store.FileStore) string {
 	return filepath.Dir(filepath.Dir(spool.Name()))
 }
 
-// pathOf is where a store in a directory has some content.
+// pathOf returns the path of the file in which a store on a directory keeps the content.
 func pathOf(dir string, d digest.Digest) string {
 	return filepath.Join(dir, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded())
 }
 
-// TestScrubOfPartlyReadableStore: a folder that cannot be read keeps no scrub from the rest.
+// TestScrubOfPartlyReadableStore checks that Scrub reports a directory that it cannot read, and
+// still checks the rest of the store.
 func TestScrubOfPartlyReadableStore(t *testing.T) {
 	dir := t.TempDir()
 	c, _ := kept(t, dir, Limits{})
@@ -115,11 +116,12 @@ func TestScrubOfPartlyReadableStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	if found, err := c.Scrub(t.Context(), 0); err == nil || found.Checked != 2 {
-		t.Errorf("got %+v, %v; want 2 checked and an error", found, err)
+		t.Errorf("got %+v and the error %v, want 2 checked and an error", found, err)
 	}
 }
 
-// TestScrubVerifiesDoubtfulFirst in the background, and is counted.
+// TestScrubVerifiesDoubtfulFirst checks that the scrub in the background first verifies the
+// content whose file has changed, and counts what it finds.
 func TestScrubVerifiesDoubtfulFirst(t *testing.T) {
 	dir := t.TempDir()
 	s, err := store.OpenFileStore(dir)
@@ -151,15 +153,15 @@ func TestScrubVerifiesDoubtfulFirst(t *testing.T) {
 	var keeping sync.WaitGroup
 	keeping.Go(func() { c.keepScrubbing(ctx) })
 	if found := <-told; found.Checked != 4 || found.Damaged != 1 || found.Healed != 1 {
-		t.Errorf("first: got %+v, want 4 checked and 1 of them healed", found)
+		t.Errorf("first scrub: got %+v, want 4 checked and 1 of them healed", found)
 	}
 	for _, d := range old[1:] {
 		if e, err := s.Stat(t.Context(), d); err != nil || e.Doubtful {
-			t.Errorf("%s: got %+v, %v; want it verified", d, e, err)
+			t.Errorf("%s: got %+v and the error %v, want an entry that is not doubtful and no error", d, e, err)
 		}
 	}
 	if found := <-told; found.Checked != 9 || found.Damaged != 0 {
-		t.Errorf("then: got %+v, want 9 checked", found)
+		t.Errorf("second scrub: got %+v, want 9 checked and none damaged", found)
 	}
 	cancel()
 	keeping.Wait()

@@ -9,8 +9,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// TestWorkerReplacesSlowConnection is exchanged for another one, with what it has brought
-// kept: the readers would wait ten minutes for it.
+// TestWorkerReplacesSlowConnection checks that a fill replaces a connection that is much slower
+// than the others and keeps the bytes that it has received. With the slow connection alone, the
+// readers would wait for ten minutes.
 func TestWorkerReplacesSlowConnection(t *testing.T) {
 	ranges(t, func(t *testing.T, e *env, s *source) {
 		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
@@ -23,19 +24,19 @@ func TestWorkerReplacesSlowConnection(t *testing.T) {
 		begin := time.Now()
 		e.whole(s)
 		if took := time.Since(begin); took > 15*time.Second {
-			t.Errorf("took %v", took)
+			t.Errorf("the fill took %v, want at most %v", took, 15*time.Second)
 		}
 		if n := e.resumes(); n != 1 {
-			t.Errorf("%d connections were exchanged", n)
+			t.Errorf("got %d connections replaced, want 1", n)
 		}
 		if s.sent > rangedSize {
-			t.Errorf("%d bytes were sent", s.sent)
+			t.Errorf("the source sent %d bytes, want at most %d", s.sent, rangedSize)
 		}
 	})
 }
 
-// TestFillAddsWorkersWhenSourceTurnsSlow: other connections to a source that has become slow for all
-// are no faster. Each is tried twice, and then the fill goes on with what there is.
+// TestFillAddsWorkersWhenSourceTurnsSlow checks that a fill replaces each connection at most twice
+// when the source becomes slow on all connections, and then continues with those it has.
 func TestFillAddsWorkersWhenSourceTurnsSlow(t *testing.T) {
 	for connections, most := range map[int]int{1: 0, 4: 8} {
 		ranges(t, func(t *testing.T, e *env, s *source) {
@@ -55,10 +56,10 @@ func TestFillAddsWorkersWhenSourceTurnsSlow(t *testing.T) {
 			}
 			e.whole(s)
 			if n := e.resumes(); n > most || (n > 0) != (most > 0) {
-				t.Errorf("%d connections: %d were exchanged", connections, n)
+				t.Errorf("%d connections: got %d replaced, want at most %d, and at least 1 if any may be", connections, n, most)
 			}
 			if synctest.Wait(); !e.stored(s) {
-				t.Error("not stored")
+				t.Errorf("%d connections: the content was not stored", connections)
 			}
 		})
 	}

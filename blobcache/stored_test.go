@@ -17,7 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// countedFile counts what is read of it.
+// countedFile counts the bytes that are read from it.
 type countedFile struct {
 	io.ReadSeeker
 	read *int64
@@ -31,8 +31,8 @@ func (f countedFile) Read(p []byte) (int, error) {
 
 func (countedFile) Close() error { return nil }
 
-// TestCacheVerifiesUnexpectedSizeOnce: a scope that was told a wrong size does not have the
-// whole read at each of its requests.
+// TestCacheVerifiesUnexpectedSizeOnce checks that repeated requests with a wrong size make the
+// cache read and verify the stored file only once.
 func TestCacheVerifiesUnexpectedSizeOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, read := e.source(random(90, 100_000)), int64(0)
@@ -46,14 +46,14 @@ func TestCacheVerifiesUnexpectedSizeOnce(t *testing.T) {
 		for range 5 {
 			r, origin, err := e.cache.Get(t.Context(), req)
 			if err != nil || origin != fill.Hit || r.Size() != 100_000 {
-				t.Fatalf("origin %v, %v", origin, err)
+				t.Fatalf("got origin %v and the error %v, want origin %v with 100000 bytes and no error", origin, err, fill.Hit)
 			}
 			_ = r.Close()
 		}
 		if read < 100_000 || read > 100_100 {
-			t.Errorf("%d bytes were read", read)
+			t.Errorf("got %d bytes read from the file, want 100000 to 100100", read)
 		}
-		// What is cut later is found out all the same.
+		// The cache still detects a file that is cut later.
 		e.store.onOpen = nil
 		if err := os.WriteFile(e.path(s.digest), s.content[:99_998], 0o600); err != nil {
 			t.Fatal(err)
@@ -61,14 +61,15 @@ func TestCacheVerifiesUnexpectedSizeOnce(t *testing.T) {
 		req.Size = -1
 		r, origin, err := e.cache.Get(t.Context(), req)
 		if err != nil || origin != fill.Started {
-			t.Fatalf("origin %v, %v", origin, err)
+			t.Fatalf("after the file was cut: got origin %v and the error %v, want origin %v and no error", origin, err, fill.Started)
 		}
 		defer r.Close()
 		e.same(r, s.content)
 	})
 }
 
-// TestCacheRefetchesUnreadableContent in the request that finds it.
+// TestCacheRefetchesUnreadableContent checks that the request that finds stored content
+// unreadable fetches it again.
 func TestCacheRefetchesUnreadableContent(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(91, 100_000))
@@ -81,15 +82,15 @@ func TestCacheRefetchesUnreadableContent(t *testing.T) {
 			return nil, nil
 		}
 		if origin := e.whole(s); origin != fill.Started || s.fetches() != 2 {
-			t.Errorf("origin %v after %d fetches", origin, s.fetches())
+			t.Errorf("got origin %v after %d fetches, want %v after 2", origin, s.fetches(), fill.Started)
 		}
 		if got := e.troubled(); len(got) != 1 || !strings.HasPrefix(got[0], "heal "+s.digest.String()) || !strings.Contains(got[0], "input/output") {
-			t.Errorf("troubles: %q", got)
+			t.Errorf("got the storage errors %q, want one on healing %s with an input/output error", got, s.digest)
 		}
 	})
 }
 
-// badSector cannot be read beyond an offset.
+// badSector is a file that cannot be read beyond an offset.
 type badSector struct {
 	*bytes.Reader
 	from int64
@@ -105,7 +106,8 @@ func (b badSector) Read(p []byte) (int, error) {
 
 func (badSector) Close() error { return nil }
 
-// TestReaderHealsUnreadableContent breaks the transfer, and the next one is whole.
+// TestReaderHealsUnreadableContent checks that a transfer breaks when the stored file becomes
+// unreadable, and that the next request fetches the content again.
 func TestReaderHealsUnreadableContent(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(92, 1000))
@@ -120,13 +122,13 @@ func TestReaderHealsUnreadableContent(t *testing.T) {
 		e.broken(e.mustGet(s), s, syscall.EIO)
 		synctest.Wait()
 		if origin := e.whole(s); origin != fill.Started {
-			t.Errorf("origin %v", origin)
+			t.Errorf("got origin %v, want %v", origin, fill.Started)
 		}
 	})
 }
 
-// BenchmarkSendfile is a stored layer on its way to a connection, which must not
-// pass through this process.
+// BenchmarkSendfile measures sending a stored layer to a TCP connection with sendfile(2), which
+// does not copy the bytes through the process.
 func BenchmarkSendfile(b *testing.B) {
 	const size = 64 << 20
 	e := newEnv(b, b.TempDir())
@@ -160,13 +162,13 @@ func BenchmarkSendfile(b *testing.B) {
 			b.Fatal(err)
 		}
 		if n, err := r.WriteTo(conn); err != nil || n != size {
-			b.Fatalf("%d bytes, %v", n, err)
+			b.Fatalf("WriteTo: got %d bytes and the error %v, want %d bytes and no error", n, err, size)
 		}
 		_ = r.Close()
 	}
 }
 
-// BenchmarkOpen is what a stored blob costs before its first byte.
+// BenchmarkOpen measures opening and closing a stored blob without reading it.
 func BenchmarkOpen(b *testing.B) {
 	e := newEnv(b, b.TempDir())
 	s := e.source(random(95, 100_000))

@@ -7,6 +7,6 @@ import (
 	"syscall"
 )
 
-// taken is how many bytes of the disk a file has, which are more than its size
-// while they are yet to come.
+// taken returns the number of bytes of the disk that a file occupies. They exceed its size while
+// space is allocated for bytes that are still to arrive.
 func taken(info fs.FileInfo) int64 { return info.Sys().(*syscall.Stat_t).Blocks * 512 }

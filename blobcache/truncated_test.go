@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 )
 
-// TestReaderOfTruncatedFile: content that the disk cuts under a reader ends in a failure,
-// however it is read, and is fetched again.
+// TestReaderOfTruncatedFile checks that a reader fails when its file is truncated while it reads,
+// with Read and with WriteTo, and that the next request fetches the content again.
 func TestReaderOfTruncatedFile(t *testing.T) {
 	for name, read := range map[string]func(r io.Reader) error{
 		"sent": func(r io.Reader) error {
@@ -34,11 +34,11 @@ func TestReaderOfTruncatedFile(t *testing.T) {
 					t.Fatal(err)
 				}
 				if err := read(r); !errors.Is(err, io.ErrUnexpectedEOF) || !errors.Is(r.Err(), err) {
-					t.Errorf("%v, %v", err, r.Err())
+					t.Errorf("got the error %v and the reader's error %v, want io.ErrUnexpectedEOF in both", err, r.Err())
 				}
 				e.whole(s)
 				if n := s.fetches(); n != 2 {
-					t.Errorf("%d fetches", n)
+					t.Errorf("got %d fetches, want 2", n)
 				}
 			})
 		})
