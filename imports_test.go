@@ -18,7 +18,7 @@ var permitted = map[string]string{
 		"caddymodule/access caddymodule/admin caddymodule/directory caddymodule/directory/password caddymodule/directory/static " +
 		"caddymodule/internal/parse caddymodule/internal/pool caddymodule/storage " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
-	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse internal/memo reference tokenissuer tokenissuer/accesstoken",
+	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse reference tokenissuer tokenissuer/accesstoken",
 	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory tokenissuer/accesstoken",
 	"caddymodule/directory":                "caddymodule/internal/parse reference tokenissuer upstream",
 	"caddymodule/directory/authentication": "caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/internal/parse reference",
@@ -31,7 +31,7 @@ var permitted = map[string]string{
 	"caddymodule/internal/pool":            "",
 	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
 
-	"pullthrough": "blobcache blobcache/fill blobcache/index blobcache/store internal/memo upstream",
+	"pullthrough": "blobcache blobcache/fill blobcache/index blobcache/store internal/flight internal/memo upstream",
 
 	"blobcache":                              "blobcache/fill blobcache/index blobcache/internal/buffer blobcache/store",
 	"blobcache/fill":                         "blobcache/internal/buffer blobcache/store",
@@ -41,14 +41,15 @@ var permitted = map[string]string{
 	"blobcache/store":                        "",
 	"blobcache/store/storetest":              "blobcache/store",
 	"reference":                              "",
-	"tokenissuer":                            "tokenissuer/internal/record",
-	"tokenissuer/accesstoken":                "tokenissuer/internal/record",
+	"tokenissuer":                            "internal/flight tokenissuer/internal/record",
+	"tokenissuer/accesstoken":                "internal/flight tokenissuer/internal/record",
 	"tokenissuer/internal/record":            "",
-	"upstream":                               "internal/secret reference",
+	"upstream":                               "internal/flight internal/secret reference",
+	"internal/flight":                        "",
 	"internal/gitlabapi":                     "",
 	"internal/gitlabtest":                    "",
 	"internal/ldaptest":                      "",
-	"internal/memo":                          "",
+	"internal/memo":                          "internal/flight",
 	"internal/oidctest":                      "",
 	"internal/registrytest":                  "",
 	"internal/secret":                        "",

@@ -106,7 +106,7 @@ func TestFillNeverStoresCorruptContent(t *testing.T) {
 }
 
 // TestFillOfEmptyAnswerFails checks that a fill fails when the source sends no bytes for content
-// that is not empty. There is no last byte that the cache could withhold from its readers.
+// that is not empty: the cache has no last byte to withhold from its readers.
 func TestFillOfEmptyAnswerFails(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, end := e.source(nil), make(chan struct{})

@@ -239,7 +239,7 @@ func (e *env) fails(s *source, want error) {
 	}
 }
 
-// stored tells whether the store has the content of s, which it also compares.
+// stored reports whether the store has the content of s, and compares it.
 func (e *env) stored(s *source) bool {
 	file, err := e.files.Open(e.t.Context(), s.digest)
 	if err != nil {

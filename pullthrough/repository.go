@@ -11,7 +11,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -102,19 +102,11 @@ const metadataLimit = time.Minute
 // once runs ask for all concurrent callers that name the same question about the
 // repository. It returns early, with the cause, if ctx ends.
 func once[T any](ctx context.Context, r *Repository, question string, ask func(context.Context) (T, error)) (T, error) {
-	result := r.config.Flights.group.DoChan(r.config.Scope+" "+question, func() (any, error) {
-		ctx, cancel := memo.Background(ctx, metadataLimit)
+	return flight.Do(ctx, &r.config.Flights.group, r.config.Scope+" "+question, func(ctx context.Context) (T, error) {
+		ctx, cancel := context.WithTimeout(ctx, metadataLimit)
 		defer cancel()
 		return ask(ctx)
 	})
-	select {
-	case answer := <-result:
-		value, _ := answer.Val.(T)
-		return value, answer.Err
-	case <-ctx.Done():
-		var none T
-		return none, context.Cause(ctx)
-	}
 }
 
 // recordDelivery records that upstream has delivered content and that the

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record"
 )
 
@@ -106,7 +107,7 @@ func (r *keyRing) signer(ctx context.Context, exp time.Time) (*key, error) {
 	// A run that was started for a token which expires earlier may not create
 	// the key that is missing for this one, so try again.
 	for range 3 {
-		_, err := record.Do(ctx, &r.calls, callMaintain, func(ctx context.Context) (any, error) {
+		_, err := flight.Do(ctx, &r.calls, callMaintain, func(ctx context.Context) (any, error) {
 			return nil, r.maintain(ctx, exp)
 		})
 		if k := r.known(exp); k != nil {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record"
 )
 
@@ -37,7 +38,7 @@ func (r *keyRing) find(ctx context.Context, kid string) (*key, error) {
 // not list the storage, and returns the current time and the error of the last
 // listing.
 func (r *keyRing) lookUp(ctx context.Context) (started time.Time, err error) {
-	return record.Do(ctx, &r.calls, callLookUp, func(ctx context.Context) (time.Time, error) {
+	return flight.Do(ctx, &r.calls, callLookUp, func(ctx context.Context) (time.Time, error) {
 		if now := r.now(); !r.lookups.AllowN(now, 1) {
 			_, err := r.lastListing()
 			return now, err
@@ -49,7 +50,7 @@ func (r *keyRing) lookUp(ctx context.Context) (started time.Time, err error) {
 // refresh lists the storage, or waits for the listing under way, and returns
 // when it was started. If it fails, the ring keeps the keys that it knows.
 func (r *keyRing) refresh(ctx context.Context) (started time.Time, err error) {
-	return record.Do(ctx, &r.calls, callList, func(ctx context.Context) (time.Time, error) {
+	return flight.Do(ctx, &r.calls, callList, func(ctx context.Context) (time.Time, error) {
 		started := r.now()
 		ctx, cancel := record.Detach(ctx)
 		defer cancel()

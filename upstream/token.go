@@ -9,6 +9,8 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
 )
 
 const (
@@ -61,9 +63,8 @@ func (r *Registry) token(ctx context.Context, c *call, challenge *acceptedChalle
 		return t, false, nil
 	}
 	key := challenge.realm.String() + "\x00" + challenge.service + "\x00" + c.repository
-	fetched := r.tokens.fetches.DoChan(key, func() (any, error) {
-		// The values of ctx are kept for transports that use them.
-		ctx, cancel := r.withTimeout(context.WithoutCancel(ctx))
+	fetched := flight.Start(ctx, &r.tokens.fetches, key, func(ctx context.Context) (*token, error) {
+		ctx, cancel := r.withTimeout(ctx)
 		defer cancel()
 		t, err := r.fetchToken(ctx, c.repository, challenge)
 		if r.hooks.Token != nil {
@@ -79,10 +80,8 @@ func (r *Registry) token(ctx context.Context, c *call, challenge *acceptedChalle
 	case <-ctx.Done():
 		return nil, false, r.transportError(ctx, c, ctx.Err())
 	case result := <-fetched:
-		if result.Err != nil {
-			return nil, false, result.Err
-		}
-		return result.Val.(*token), true, nil
+		t, err := flight.Value[*token](result)
+		return t, err == nil, err
 	}
 }
 

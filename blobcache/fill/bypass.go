@@ -12,8 +12,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
-// bypass reads content from its source without the cache, if there is no disk
-// to spool to. As in a fill, the last byte is delivered only if the digest
+// bypass reads content from its source without the cache, for use when the disk
+// cannot hold a spool. As in a fill, the last byte is delivered only if the digest
 // matches. Therefore it always begins at the first byte, whatever the offset.
 type bypass struct {
 	ctx      context.Context
@@ -22,7 +22,7 @@ type bypass struct {
 	slot     *slot // for the transfer, nil until it begins
 	meter    *meter
 	req      Request
-	size     int64 // that the reader was promised, -1 for none
+	size     int64 // announced to the reader; -1 if it was not known
 	spool    *fill // that failed with some of the bytes in it, or nil
 	sent     sent  // what the reader has of those
 	source   *resuming

@@ -43,7 +43,7 @@ type fill struct {
 	etag     string  // of the source, for a resume
 	single   *worker // the only one that goes on asking, nil while all do
 	best     float64 // bytes a second of the fastest connection
-	handOver *Body   // from the source's first byte, when there is no spool
+	handOver *Body   // the whole response body, if no spool could be created
 	claims   claims  // of the scopes that may have the content
 	slot     *slot   // for the transfer; nil when it is over, or handed on
 }

@@ -110,8 +110,8 @@ func (a *Accounts) names() Directories { return namesOf(a.directories) }
 // or field that it was written in, for error texts.
 //
 // The error is a [RequestError] if the name is ambiguous or has an unknown
-// directory, and a refusal (see [directory.IsRefusal]) if there is no such
-// account or it is blocked. With any other error the directory could not answer.
+// directory, and a refusal (see [directory.IsRefusal]) if the account does not
+// exist or is blocked. Any other error means that the directory could not answer.
 func (a *Accounts) Find(ctx context.Context, option, name string) (Caller, error) {
 	if id, ok := strings.CutPrefix(name, tokenName); ok && accesstoken.IsID(id) {
 		token, err := a.tokens.store.Peek(ctx, id)

@@ -43,8 +43,8 @@ type RefreshToken struct {
 // ID returns the directory and the name of the account.
 func (c Caller) ID() ID { return ID{c.Directory, c.Name} }
 
-// Identity returns what a token has to say about the caller, so that
-// [Accounts.Current] finds the account again.
+// Identity returns the claims by which [Accounts.Current] finds the caller from a
+// token.
 func (c Caller) Identity() tokenissuer.Identity {
 	if c.Anonymous {
 		return tokenissuer.Identity{Anonymous: true}

@@ -11,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
@@ -153,7 +152,7 @@ func (g *Gate) check(attempt *attempt, l Login, settled func(Outcome)) <-chan Ou
 // detached returns a request that may outlast the original: it has a context of
 // its own, and copies of what other handlers of the request may change.
 func detached(r *http.Request) (*http.Request, context.CancelFunc) {
-	ctx, cancel := memo.Background(r.Context(), checkLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), checkLimit)
 	if vars, ok := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
 		ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(vars))
 	}

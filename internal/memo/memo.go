@@ -22,14 +22,14 @@ package memo
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
 )
 
 // Question asks the service. Its context ends after the timeout of the cache. If it
@@ -92,23 +92,20 @@ func (c *Cache[V]) get(ctx context.Context, key string, ask Question[V], fresh f
 	case now.Before(paused) && failure != nil:
 		return none, fmt.Errorf("not asked again yet: %w", failure)
 	}
-	flight := c.ask(ctx, key, ask, fresh)
+	asked := c.ask(ctx, key, ask, fresh)
 	if usable && now.Before(paused.Add(c.config.Unwaited)) {
 		return known.Value, known.Err
 	}
 	select {
-	case result := <-flight:
-		if p := (*panicked)(nil); errors.As(result.Err, &p) {
-			panic(p)
-		}
-		if result.Err == nil {
-			answer := result.Val.(Answer[V])
+	case result := <-asked:
+		answer, err := flight.Value[Answer[V]](result)
+		if err == nil {
 			return answer.Value, answer.Err
 		}
 		if known, ok := c.Peek(key); ok && time.Since(known.At) < stale {
 			return known.Value, known.Err
 		}
-		return none, result.Err
+		return none, err
 	case <-ctx.Done():
 		return none, context.Cause(ctx)
 	}
@@ -128,17 +125,12 @@ func (c *Cache[V]) state(key string) (known Answer[V], ok bool, paused time.Time
 
 // ask starts a question, or joins the one that is under way for the key.
 func (c *Cache[V]) ask(ctx context.Context, key string, ask Question[V], fresh func(Answer[V]) bool) <-chan singleflight.Result {
-	return c.flights.DoChan(key, func() (_ any, err error) {
-		defer func() {
-			if value := recover(); value != nil { // singleflight would end the process
-				err = &panicked{value, debug.Stack()}
-			}
-		}()
+	return flight.Start(ctx, &c.flights, key, func(ctx context.Context) (Answer[V], error) {
 		// The caller may have looked just before another question ended.
 		if known, ok := c.Peek(key); ok && fresh(known) {
 			return known, nil
 		}
-		ctx, cancel := Background(ctx, c.config.Timeout)
+		ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 		defer cancel()
 		at := time.Now() // a change during the question may be missed
 		value, err := ask(ctx)
@@ -149,7 +141,7 @@ func (c *Cache[V]) ask(ctx context.Context, key string, ask Question[V], fresh f
 		}
 		if err != nil && verdict != Refused {
 			c.failed(key, err, verdict, pause)
-			return nil, err
+			return Answer[V]{}, err
 		}
 		if err != nil {
 			a = Answer[V]{Err: err, At: at, fresh: pause}
@@ -158,14 +150,6 @@ func (c *Cache[V]) ask(ctx context.Context, key string, ask Question[V], fresh f
 		return a, nil
 	})
 }
-
-// panicked carries the panic of a question to the callers that wait for it.
-type panicked struct {
-	value any
-	stack []byte
-}
-
-func (p *panicked) Error() string { return fmt.Sprintf("%v\n\n%s", p.value, p.stack) }
 
 // failed remembers a failure. Without a pause there is nothing to remember.
 func (c *Cache[V]) failed(key string, err error, verdict Verdict, pause time.Duration) {

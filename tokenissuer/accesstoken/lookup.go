@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/internal/record"
 )
 
@@ -106,7 +107,7 @@ func (s *Store) get(ctx context.Context, id string) (*entry, error) {
 	if at, ok := s.absent.Get(id); ok && isRecent(at, now, absentFor) {
 		return nil, errAbsent
 	}
-	e, err := record.Do(ctx, &s.calls, id, func(ctx context.Context) (*entry, error) { return s.refresh(ctx, id) })
+	e, err := flight.Do(ctx, &s.calls, id, func(ctx context.Context) (*entry, error) { return s.refresh(ctx, id) })
 	if err != nil {
 		if !IsRefusal(err) && !errors.Is(err, ErrUnavailable) {
 			err = unavailable("waiting for an access token", err)
@@ -176,7 +177,7 @@ func (s *Store) isListed(ctx context.Context, id string) (bool, error) {
 	if recent {
 		return ids[id], nil
 	}
-	ids, err := record.Do(ctx, &s.calls, callList, func(ctx context.Context) (map[string]bool, error) {
+	ids, err := flight.Do(ctx, &s.calls, callList, func(ctx context.Context) (map[string]bool, error) {
 		names, err := s.names(ctx)
 		if err != nil {
 			return nil, err

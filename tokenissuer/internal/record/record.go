@@ -94,3 +94,10 @@ func IsText(s string, limit int) bool {
 	}
 	return true
 }
+
+// Detach returns a context that ends after [Timeout] and not with ctx. It is
+// for work that must be completed, or that others wait for, after the client
+// that started it has left.
+func Detach(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), Timeout)
+}
