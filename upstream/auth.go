@@ -18,6 +18,10 @@ type acceptedChallenge struct {
 	bearer  bool     // otherwise Basic
 	realm   *url.URL // of the token service
 	service string
+
+	// repository is that of the scope, or "" if the scope is not for pulling a
+	// repository. It belongs to the response that the challenge came with.
+	repository string
 }
 
 // sameToken reports whether two challenges ask for the same token.
@@ -31,17 +35,24 @@ type authorization struct {
 	token     *token             // nil unless header is a bearer token
 	fresh     bool               // the token was fetched for this request
 	challenge *acceptedChallenge // the challenge that the token answers
+	refusal   error              // of the token service, which refused a token
 }
 
 // initialAuthorization returns the authorization for the first request of a
 // call: none if the registry has not sent a challenge yet, otherwise the answer
-// to its last challenge.
+// to its last challenge. If the token service refuses a token for the repository,
+// the first request is sent without one: the challenge to it may name the scope
+// under which the token service knows the repository.
 func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authorization, error) {
 	challenge := r.challenge.Load()
 	if challenge == nil {
 		return authorization{}, nil
 	}
-	return r.authorize(ctx, c, challenge)
+	auth, err := r.authorize(ctx, c, challenge)
+	if challenge.bearer && KindOf(err) == Denied {
+		return authorization{challenge: challenge, refusal: err}, nil
+	}
+	return auth, err
 }
 
 // authorize returns the authorization that answers a challenge.
@@ -67,15 +78,41 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 		r.tokens.drop(c.repository, used.token)
 	}
 	switch {
+	case used.refusal != nil && challenge.sameToken(used.challenge):
+		return r.authorizeAs(ctx, c, challenge, used.refusal)
 	case used.fresh && challenge.sameToken(used.challenge):
-		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the repository does not exist or is private")
+		denied := r.newError(c, Denied, http.StatusUnauthorized, "access denied; the repository does not exist or is private")
+		if used.token.repository != c.repository {
+			r.tokens.forget(c.repository)
+			return authorization{}, denied
+		}
+		return r.authorizeAs(ctx, c, challenge, denied)
 	case !challenge.bearer && r.basic() == "":
 		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the registry requires a login, and none is configured")
 	case !challenge.bearer && used.header == r.basic():
 		return authorization{}, r.newError(c, Credentials, http.StatusUnauthorized, "the registry rejected the configured credentials")
 	}
 	r.challenge.Store(challenge)
-	return r.authorize(ctx, c, challenge)
+	auth, err := r.authorize(ctx, c, challenge)
+	if challenge.bearer && KindOf(err) == Denied {
+		return r.authorizeAs(ctx, c, challenge, err)
+	}
+	return auth, err
+}
+
+// authorizeAs is authorize with the scope of the challenge in place of that of the
+// repository, which was refused: a gateway may call its repositories otherwise
+// than its token service. It returns the refusal if the challenge has no other
+// scope to pull a repository. The scope is remembered for the repository.
+func (r *Registry) authorizeAs(ctx context.Context, c *call, challenge *acceptedChallenge, refusal error) (authorization, error) {
+	if challenge.repository == "" || challenge.repository == c.repository {
+		return authorization{}, refusal
+	}
+	t, err := r.obtainToken(ctx, c, tokenRequest{key: c.repository, challenge: challenge, repository: challenge.repository})
+	if err != nil {
+		return authorization{}, err
+	}
+	return authorization{header: "Bearer " + t.value, token: t, fresh: true, challenge: challenge}, nil
 }
 
 // selectChallenge returns the first valid Bearer challenge, or a Basic one if
@@ -96,7 +133,7 @@ func (r *Registry) selectChallenge(c *call, challenges []challenge) (*acceptedCh
 			if err := r.checkRealm(realm); err != nil {
 				return nil, r.newError(c, Credentials, http.StatusUnauthorized, err.Error())
 			}
-			return &acceptedChallenge{bearer: true, realm: realm, service: ch.params["service"]}, nil
+			return &acceptedChallenge{bearer: true, realm: realm, service: ch.params["service"], repository: pullScope(ch.params["scope"])}, nil
 		}
 	}
 	if basic {

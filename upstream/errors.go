@@ -77,7 +77,8 @@ func KindOf(err error) Kind {
 
 // Error is a failure of the registry or a refusal by it. Its text names the
 // upstream, the repository and the object. It contains no credential, token or
-// URL, and no text from the registry except a well-formed error code.
+// URL, and no text from the registry except a well-formed error code and the host
+// of a token service or a redirect.
 type Error struct {
 	// Kind is the cause.
 	Kind Kind

@@ -23,8 +23,7 @@ const (
 // response is the response to a call after redirects.
 type response struct {
 	*http.Response
-	foreign bool // a redirect has left the origin of the request
-	plain   bool // a redirect has led from https to plain http
+	*trail
 }
 
 // readAll reads the whole body of a response, at most limit bytes, and closes

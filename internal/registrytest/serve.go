@@ -80,6 +80,8 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 		http.NotFound(w, req)
 	case req.Method != http.MethodGet && (!head || r.options.noHead):
 		fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED")
+	case what.kind != OpPing && r.options.gateway != nil:
+		http.Redirect(w, req, r.options.gateway.server.URL+req.URL.RequestURI(), http.StatusTemporaryRedirect)
 	case what.kind == OpPing:
 		_, _ = w.Write([]byte("{}"))
 	case what.kind == OpManifest:
