@@ -49,6 +49,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			Index:       h.cache.index,
 			Quotas:      h.quotas,
 			Lists:       h.cache.lists,
+			Sizes:       h.cache.sizes,
 			Questions:   &h.cache.questions,
 			Flights:     &h.flights,
 			Registry:    src.Registry,

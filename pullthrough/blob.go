@@ -22,6 +22,7 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	reader, origin, err := c.Cache.Get(ctx, fill.Request{
 		Digest:   d,
 		Size:     -1,
+		SizeHint: c.Sizes.of(c.Scope, d),
 		Limit:    c.Quotas.Limit(c.Scope),
 		Endpoint: c.Endpoint,
 		Scope:    c.Scope,

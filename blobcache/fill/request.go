@@ -30,6 +30,11 @@ type Request struct {
 	// another size is removed and downloaded again, unless its digest matches.
 	Size int64
 
+	// SizeHint is the size in bytes that someone else claims, or 0. It decides
+	// nothing but whether ranges are worth asking for and, if the source tells no
+	// size either, what a reader of this request announces; see [Follower.Size].
+	SizeHint int64
+
 	// Limit is the size in bytes above which the content is passed on without
 	// being stored. Zero means no limit.
 	Limit int64
@@ -64,12 +69,22 @@ type Request struct {
 	Fetch Fetch
 
 	// Connections is the number of ranges of large content that may be fetched
-	// at once. Below 2 the source is never asked for ranges.
+	// at once. Below 2, and for content that is expected to fit the first range,
+	// the source is asked for ranges only to resume.
 	Connections int
 
 	// Stored, if not nil, is called when a fill started by this request has
 	// been stored.
 	Stored func(size int64)
+}
+
+// expected returns the size in bytes that is to be expected before the source has
+// answered, or -1.
+func (r *Request) expected() int64 {
+	if r.Size < 0 && r.SizeHint > 0 {
+		return r.SizeHint
+	}
+	return r.Size
 }
 
 // shared returns the key of the fill that the request shares with others.

@@ -210,7 +210,11 @@ func (r *Registry) sendBlob(w http.ResponseWriter, req *http.Request, d digest.D
 	}
 	if req.Method == http.MethodGet {
 		r.recordRange(req.Header.Get("Range"))
-		content = r.faults.applyRangeFault(w, req, content)
+		var refusal int
+		if content, refusal = r.faults.applyRangeFault(w, req, content); refusal != 0 {
+			fail(w, refusal, "UNSUPPORTED")
+			return
+		}
 	}
 	body := &blobWriter{ResponseWriter: w, registry: r, request: req, plan: r.faults.plan(req.Method), noLength: r.options.noLength}
 	http.ServeContent(body, req, "", time.Time{}, bytes.NewReader(content))
