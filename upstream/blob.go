@@ -131,7 +131,11 @@ func (r *Registry) Blob(ctx context.Context, repository string, d digest.Digest,
 		cancel(nil)
 		return nil, err
 	}
-	b.ReadCloser = &bodyReader{ReadCloser: b.ReadCloser, registry: r, call: c, ctx: ctx, cancel: cancel}
+	status := http.StatusOK
+	if b.End > 0 {
+		status = http.StatusPartialContent
+	}
+	b.ReadCloser = &bodyReader{ReadCloser: b.ReadCloser, registry: r, call: c, status: status, ctx: ctx, cancel: cancel}
 	return b, nil
 }
 
@@ -216,6 +220,7 @@ type bodyReader struct {
 	io.ReadCloser
 	registry *Registry
 	call     *call
+	status   int // of the response
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 }
@@ -224,7 +229,7 @@ type bodyReader struct {
 func (b *bodyReader) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = b.registry.transportError(b.ctx, b.call, err)
+		err = b.registry.transferError(b.ctx, b.call, b.status, err)
 	}
 	return n, err
 }
