@@ -104,6 +104,33 @@ func (r *Registry) Manifest(ctx context.Context, repository, ref string) (Manife
 	return r.manifest(ctx, c, wanted)
 }
 
+// RefetchTag fetches the manifest that a tag stands for from a registry that has
+// named its digest in response to HEAD, and then has not served that digest: the tag
+// may have been pushed again meanwhile, or the registry may serve manifests by tag
+// only. Errors are those of [Registry.Manifest]. The kind is [Invalid] if GET does not
+// find the tag, and HEAD still does.
+func (r *Registry) RefetchTag(ctx context.Context, repository, tag string) (Manifest, error) {
+	m, err := r.Manifest(ctx, repository, tag)
+	if k := KindOf(err); k != ManifestUnknown && k != NameUnknown {
+		return m, err
+	}
+	c, wanted, invalid := newManifestCall(repository, tag)
+	if invalid != nil {
+		return Manifest{}, invalid
+	}
+	ctx, cancel := r.withTimeout(ctx)
+	defer cancel()
+	head, failed := r.do(ctx, c.withMethod(http.MethodHead))
+	if failed != nil {
+		return Manifest{}, err
+	}
+	_ = head.Body.Close()
+	if _, named := headDescriptor(head, wanted); named && head.StatusCode == http.StatusOK {
+		return Manifest{}, r.newError(c, Invalid, head.StatusCode, "the registry contradicts itself: HEAD names the tag, and GET does not find it")
+	}
+	return Manifest{}, err
+}
+
 // newManifestCall returns the call for a reference, and the reference's digest, or
 // "" if it is a tag.
 func newManifestCall(repository, ref string) (*call, digest.Digest, error) {
