@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 
 	"github.com/opencontainers/go-digest"
@@ -41,6 +42,18 @@ func (c *Content) Close() {
 	if c != nil && c.File != nil {
 		_ = c.File.Close()
 	}
+}
+
+// mediaType returns the media type of a manifest, which upstream claims to be claimed.
+func (c *Content) mediaType(claimed string) (string, error) {
+	bytes := c.Bytes
+	if c.File != nil {
+		var err error
+		if bytes, err = io.ReadAll(c.File); err != nil {
+			return "", err
+		}
+	}
+	return upstream.ManifestType(claimed, bytes)
 }
 
 // content returns a manifest's content, and whether it was stored already. Stored

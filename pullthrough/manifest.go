@@ -134,8 +134,8 @@ func (r *Repository) confirm(ctx context.Context, reference string) (upstream.De
 		return upstream.Descriptor{}, err
 	}
 	if m.Content == nil {
-		if r.linkConfirmed(ctx, m.Descriptor) {
-			return m.Descriptor, nil
+		if desc, ok := r.linkConfirmed(ctx, m.Descriptor); ok {
+			return desc, nil
 		}
 		// HEAD contradicts what was delivered, so a GET decides.
 		if m, err = r.getManifest(ctx, reference); err != nil {
@@ -146,21 +146,33 @@ func (r *Repository) confirm(ctx context.Context, reference string) (upstream.De
 }
 
 // linkConfirmed links the repository to a manifest that upstream has confirmed by
-// HEAD, provided that upstream has delivered it before. It reports false if the
-// size differs from the size that was delivered.
-func (r *Repository) linkConfirmed(ctx context.Context, desc upstream.Descriptor) bool {
-	link := index.Link{MediaType: desc.MediaType, Size: desc.Size}
-	if known, err := r.config.Index.Link(ctx, r.config.Scope, desc.Digest); err == nil && known == link {
-		return true
+// HEAD, provided that upstream has delivered it before and that it is stored. It
+// returns the descriptor, whose media type is that of the content if that is known,
+// whatever HEAD says. It reports false if HEAD contradicts the content.
+func (r *Repository) linkConfirmed(ctx context.Context, desc upstream.Descriptor) (upstream.Descriptor, bool) {
+	known, err := r.config.Index.Link(ctx, r.config.Scope, desc.Digest)
+	if err == nil && known.MediaType != "" && known.Size == desc.Size {
+		desc.MediaType = known.MediaType
+		return desc, true
 	}
 	delivery, err := r.config.Index.Delivery(ctx, r.config.Scope, desc.Digest)
 	if err != nil {
-		return true
+		return desc, true
 	}
 	if delivery.Size != desc.Size {
-		return false
+		return desc, false
 	}
-	r.recordDelivery(ctx, desc.Digest, link)
+	content, err := r.stored(ctx, desc.Digest)
+	if err != nil {
+		return desc, true // and it is fetched when it is asked for
+	}
+	defer content.Close()
+	mediaType, err := content.mediaType(desc.MediaType)
+	if err != nil {
+		return desc, false
+	}
+	desc.MediaType = mediaType
+	r.recordDelivery(ctx, desc.Digest, index.Link{MediaType: desc.MediaType, Size: desc.Size})
 	r.config.Quotas.Added(r.config.Scope, desc.Size)
-	return true
+	return desc, true
 }
