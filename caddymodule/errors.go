@@ -113,6 +113,9 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	if errors.Is(err, fill.ErrDigestMismatch) {
 		return fail(badGateway, "%s sent content that does not match %s", repo.upstream, ex.route.reference())
 	}
+	if errors.Is(err, fill.ErrSizeMismatch) {
+		return fail(badGateway, "%s sent content of another size than its manifest tells for %s; try again", repo.upstream, ex.route.reference())
+	}
 	if errors.Is(err, fill.ErrUnconfirmed) {
 		return fail(badGateway, "%s did not reliably confirm that it has %s", repo.upstream, ex.route.reference())
 	}
@@ -130,7 +133,7 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case failure.Status >= http.StatusBadRequest:
 		e.message = fmt.Sprintf("%s, or a server that it refers to, answered with HTTP %d; try again later", repo.upstream, failure.Status)
 	case failure.Status != 0 || errors.Is(err, io.ErrUnexpectedEOF):
-		e.message = repo.upstream + " broke off its response; try again later"
+		e.problem, e.message = badGateway, repo.upstream+" broke off its response; try again later"
 	case failure.Kind == upstream.Other:
 		e.message = "content from " + repo.upstream + " could not be fetched; the log of this proxy has the reason"
 	}

@@ -139,6 +139,8 @@ func (ex *exchange) serveBlob(repo *repository) *apiError {
 		return ex.upstreamError(repo, err, blobUnknown, unavailable)
 	}
 	defer r.Close()
-	ex.sendBlob(d, r, status)
+	if err := ex.sendBlob(d, r, status); err != nil {
+		return ex.upstreamError(repo, err, blobUnknown, unavailable)
+	}
 	return nil
 }
