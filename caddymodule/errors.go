@@ -133,7 +133,7 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case failure.Status >= http.StatusBadRequest:
 		e.message = fmt.Sprintf("%s, or a server that it refers to, answered with HTTP %d; try again later", repo.upstream, failure.Status)
 	case failure.Status != 0 || errors.Is(err, io.ErrUnexpectedEOF):
-		e.problem, e.message = badGateway, repo.upstream+" broke off its response; try again later"
+		e.message = repo.upstream + " broke off its response; try again later"
 	case failure.Kind == upstream.Other:
 		e.message = "content from " + repo.upstream + " could not be fetched; the log of this proxy has the reason"
 	}
