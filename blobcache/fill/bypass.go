@@ -88,6 +88,9 @@ func (d *bypass) open(body *Body) (err error) {
 	if d.size < 0 {
 		d.size = body.Size
 	}
+	if d.size < 0 {
+		d.size = d.req.expected()
+	}
 	if body.Size >= 0 && body.Size != d.size || d.size == 0 && !isEmpty(d.req.Digest) || body.Offset > 0 {
 		_ = body.Close()
 		return fmt.Errorf("the source has %d bytes from %d on instead of %d: %w", body.Size, body.Offset, d.size, ErrDigestMismatch)
