@@ -54,7 +54,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			Sizes:       h.cache.sizes,
 			Questions:   &h.cache.questions,
 			Flights:     &h.flights,
-			Registry:    src.Registry,
+			Registry:    src.Mirrors,
 			Name:        name,
 			Scope:       scope,
 			Endpoint:    src.endpoint,

@@ -124,7 +124,7 @@ func (r *Registry) Blob(ctx context.Context, repository string, d digest.Digest,
 	}
 	// A deadline would also end the transfer of the body; the timer is stopped.
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(r.timeout, func() { cancel(errTimeout) })
+	timer := time.AfterFunc(r.timeout, func() { cancel(timeoutError(r.timeout)) })
 	b, err := r.blob(ctx, c, byteRange{offset, length}, etag)
 	timer.Stop()
 	if err != nil {
