@@ -115,6 +115,9 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	if errors.Is(err, fill.ErrDigestMismatch) {
 		return fail(badGateway, "%s sent content that does not match %s", repo.upstream, ex.route.reference())
 	}
+	if errors.Is(err, fill.ErrSizeMismatch) {
+		return fail(badGateway, "%s sent content of another size than its manifest tells for %s; try again", repo.upstream, ex.route.reference())
+	}
 	if errors.Is(err, fill.ErrUnconfirmed) {
 		return fail(badGateway, "%s did not reliably confirm that it has %s", repo.upstream, ex.route.reference())
 	}
