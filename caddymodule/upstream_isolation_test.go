@@ -131,7 +131,11 @@ func TestUpstreamHeadGrantsNoAccess(t *testing.T) {
 		for _, change := range []requestOption{method(http.MethodHead), method(http.MethodGet), header("Range", "bytes=0-9"), method(http.MethodHead), method(http.MethodGet)} {
 			a := s.get(path, as("bob"), change)
 			if a.Request.Method == http.MethodGet {
-				a.expect(t, http.StatusNotFound, "NAME_UNKNOWN").has(t, "Docker-Content-Digest", "")
+				status, code := http.StatusNotFound, "NAME_UNKNOWN"
+				if strings.HasSuffix(path, "/1") {
+					status, code = http.StatusBadGateway, "UNAVAILABLE" // HEAD names a tag that GET does not find
+				}
+				a.expect(t, status, code).has(t, "Docker-Content-Digest", "")
 			}
 		}
 	}

@@ -58,10 +58,14 @@ const (
 
 	// Invalid means that the response violates the specification or a limit.
 	Invalid
+
+	// Unsupported means that the registry has the manifest in a format that is not
+	// supported: Docker's schema 1.
+	Unsupported
 )
 
 var kindNames = [...]string{"other", "name unknown", "manifest unknown", "blob unknown", "denied",
-	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid"}
+	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported"}
 
 // String returns the name of the kind in lower case, such as "rate limited".
 func (k Kind) String() string {
