@@ -130,8 +130,8 @@ func (r *Registry) selectChallenge(c *call, challenges []challenge) (*acceptedCh
 				invalid = err
 				continue
 			}
-			if err := r.checkRealm(realm); err != nil {
-				return nil, r.newError(c, Credentials, http.StatusUnauthorized, err.Error())
+			if kind, err := r.checkRealm(realm); err != nil {
+				return nil, r.newError(c, kind, http.StatusUnauthorized, err.Error())
 			}
 			return &acceptedChallenge{bearer: true, realm: realm, service: ch.params["service"], repository: pullScope(ch.params["scope"])}, nil
 		}
@@ -156,17 +156,20 @@ func parseRealm(text string) (*url.URL, error) {
 	return realm, nil
 }
 
-// checkRealm returns an error if the token service at realm must not be asked.
-// An https registry cannot refer to a token service on plain http, not even for
-// an anonymous token. The login is sent only to hosts that may receive it.
-func (r *Registry) checkRealm(realm *url.URL) error {
+// checkRealm returns an error and its kind if the token service at realm must not
+// be asked. An https registry cannot refer to a token service on plain http, not
+// even for an anonymous token. The login is sent only to hosts that may receive it.
+func (r *Registry) checkRealm(realm *url.URL) (Kind, error) {
 	if r.endpoint.Scheme == "https" && realm.Scheme == "http" {
-		return fmt.Errorf("the registry uses https, but its token service at %s uses plain http", realm.Host)
+		return Invalid, fmt.Errorf("the registry uses https, but its token service at %s uses plain http", realm.Host)
 	}
-	if r.basic() != "" && !r.mayReceiveLogin(realm) {
-		return fmt.Errorf("the credentials must not be sent to the token service at %s; add the host to realm_hosts to permit it", realm.Host)
+	switch {
+	case r.basic() == "" || r.mayReceiveLogin(realm):
+		return Other, nil
+	case realm.Scheme == "http":
+		return Withheld, fmt.Errorf("the credentials are not sent to the token service at %s, because it uses plain http and is not the registry's own; give it https, or remove the credentials", realm.Host)
 	}
-	return nil
+	return Withheld, fmt.Errorf("the credentials are not sent to the token service at %s; add %s to realm_hosts to permit it", realm.Host, realm.Host)
 }
 
 // mayReceiveLogin reports whether the login may be sent to realm: to the

@@ -124,14 +124,18 @@ func (r *Registry) Blob(ctx context.Context, repository string, d digest.Digest,
 	}
 	// A deadline would also end the transfer of the body; the timer is stopped.
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(r.timeout, func() { cancel(errTimeout) })
+	timer := time.AfterFunc(r.timeout, func() { cancel(timeoutError(r.timeout)) })
 	b, err := r.blob(ctx, c, byteRange{offset, length}, etag)
 	timer.Stop()
 	if err != nil {
 		cancel(nil)
 		return nil, err
 	}
-	b.ReadCloser = &bodyReader{ReadCloser: b.ReadCloser, registry: r, call: c, ctx: ctx, cancel: cancel}
+	status := http.StatusOK
+	if b.End > 0 {
+		status = http.StatusPartialContent
+	}
+	b.ReadCloser = &bodyReader{ReadCloser: b.ReadCloser, registry: r, call: c, status: status, ctx: ctx, cancel: cancel}
 	return b, nil
 }
 
@@ -158,9 +162,9 @@ func (r *Registry) blob(ctx context.Context, c *call, want byteRange, etag strin
 	}
 	switch {
 	case resp.StatusCode == http.StatusOK:
-		return r.newBody(c, resp)
+		return newBody(resp), nil
 	case resp.StatusCode == http.StatusPartialContent:
-		if b, err := r.newPartialBody(c, resp, want); err == nil {
+		if b, err := newPartialBody(resp, want); err == nil {
 			return b, nil
 		}
 	case !mayBeForRange(resp):
@@ -185,25 +189,20 @@ func (r *Registry) wholeBlob(ctx context.Context, c *call) (*Body, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, r.statusError(c, resp)
 	}
-	return r.newBody(c, resp)
+	return newBody(resp), nil
 }
 
-// newBody returns the body of a response with a whole blob, or closes it.
-func (r *Registry) newBody(c *call, resp *response) (*Body, error) {
-	if err := r.checkEncoding(c, resp); err != nil {
-		_ = resp.Body.Close()
-		return nil, err
-	}
-	return &Body{ReadCloser: resp.Body, Size: resp.ContentLength, ETag: resp.Header.Get("ETag"), Plain: resp.plain}, nil
+// newBody returns the body of a response with a whole blob. A Content-Encoding does
+// not matter: the request excludes codings, but some storages label blobs with one
+// that they do not apply. The digest shows whether the bytes are right.
+func newBody(resp *response) *Body {
+	return &Body{ReadCloser: resp.Body, Size: resp.ContentLength, ETag: resp.Header.Get("ETag"), Plain: resp.plain}
 }
 
 // newPartialBody returns the body of a response with status 206. It does not close
 // the response if that cannot be used.
-func (r *Registry) newPartialBody(c *call, resp *response, want byteRange) (*Body, error) {
+func newPartialBody(resp *response, want byteRange) (*Body, error) {
 	size, end, err := parseContentRange(resp.Header.Get("Content-Range"), want, resp.ContentLength)
-	if err == nil {
-		err = r.checkEncoding(c, resp)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -216,6 +215,7 @@ type bodyReader struct {
 	io.ReadCloser
 	registry *Registry
 	call     *call
+	status   int // of the response
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 }
@@ -224,7 +224,7 @@ type bodyReader struct {
 func (b *bodyReader) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = b.registry.transportError(b.ctx, b.call, err)
+		err = b.registry.transferError(b.ctx, b.call, b.status, err)
 	}
 	return n, err
 }

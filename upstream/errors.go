@@ -35,17 +35,22 @@ const (
 	// did not reject the login: the repository does not exist or is private.
 	Denied
 
-	// Credentials means that the configured login was rejected, or may not be
-	// sent to the token service that the registry uses. The administrator has to
-	// change the configuration.
+	// Credentials means that the configured login was rejected. The administrator
+	// has to change the configuration.
 	Credentials
+
+	// Withheld means that the configured login was not sent, because the token
+	// service that the registry uses may not receive it. The administrator has to
+	// change the configuration.
+	Withheld
 
 	// RateLimited means that the registry or its token service responded with
 	// 429. RetryAfter is the delay that it asked for, if any.
 	RateLimited
 
 	// Unavailable means that no connection was made, a transfer broke off, or
-	// the registry responded with 5xx.
+	// the registry or a server that it refers to responded with an error that is
+	// likely to pass.
 	Unavailable
 
 	// Timeout means that the registry did not respond in time.
@@ -53,10 +58,14 @@ const (
 
 	// Invalid means that the response violates the specification or a limit.
 	Invalid
+
+	// Unsupported means that the registry has the manifest in a format that is not
+	// supported: Docker's schema 1.
+	Unsupported
 )
 
 var kindNames = [...]string{"other", "name unknown", "manifest unknown", "blob unknown", "denied",
-	"credentials", "rate limited", "unavailable", "timeout", "invalid"}
+	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported"}
 
 // String returns the name of the kind in lower case, such as "rate limited".
 func (k Kind) String() string {
@@ -87,9 +96,12 @@ type Error struct {
 	// 0.
 	RetryAfter time.Duration
 
+	// Status is the HTTP status of the response, or 0 if there was none. It is
+	// that of a success if the response was unusable or broke off.
+	Status int
+
 	upstream   string // Config.Name
 	repository string // as upstream knows it
-	status     int    // of the response, 0 without one
 	message    string
 	cause      error // may be nil
 }
@@ -101,9 +113,16 @@ func (e *Error) Error() string {
 	if e.repository != "" {
 		b.WriteString(": " + e.repository)
 	}
-	b.WriteString(": " + e.message)
-	if e.status != 0 {
-		b.WriteString(" (HTTP " + strconv.Itoa(e.status) + ")")
+	b.WriteString(": " + e.reason())
+	return b.String()
+}
+
+// reason returns the text of the error without the upstream and the repository.
+func (e *Error) reason() string {
+	var b strings.Builder
+	b.WriteString(e.message)
+	if e.Status != 0 {
+		b.WriteString(" (HTTP " + strconv.Itoa(e.Status) + ")")
 	}
 	if e.cause != nil {
 		b.WriteString(": " + e.cause.Error())
@@ -119,23 +138,35 @@ func (e *Error) Unwrap() error { return e.cause }
 // content that is checked against its digest is accepted from there.
 var ErrPlainHTTP = errors.New("redirected from https to plain http")
 
-// errTimeout is the cause of contexts that end because of Registry.timeout. It
-// distinguishes them from the caller's own deadline.
-var errTimeout = errors.New("no response in time")
+// timeoutError is the cause of contexts that end because of a limit of this
+// package. It distinguishes them from the caller's own deadline.
+type timeoutError time.Duration
+
+func (e timeoutError) Error() string { return fmt.Sprintf("no response within %v", time.Duration(e)) }
 
 // newError returns an error of a call.
 func (r *Registry) newError(c *call, kind Kind, status int, message string) *Error {
-	return &Error{Kind: kind, upstream: r.name, repository: c.repository, status: status, message: c.object + ": " + message}
+	return &Error{Kind: kind, Status: status, upstream: r.name, repository: c.repository, message: c.object + ": " + message}
+}
+
+// transferError is transportError for an error of reading the body of a response.
+func (r *Registry) transferError(ctx context.Context, c *call, status int, err error) error {
+	err = r.transportError(ctx, c, err)
+	if e := (*Error)(nil); errors.As(err, &e) && e.Kind == Unavailable && e.Status == 0 {
+		e.Status, e.message = status, c.object+": the transfer broke off"
+	}
+	return err
 }
 
 // transportError converts an error of the transport, or of reading a body, to an
 // [*Error], or to one that wraps ctx's error if the caller ended the context.
 func (r *Registry) transportError(ctx context.Context, c *call, err error) error {
 	if ctx.Err() != nil {
-		if !errors.Is(context.Cause(ctx), errTimeout) {
+		var late timeoutError
+		if !errors.As(context.Cause(ctx), &late) {
 			return fmt.Errorf("upstream %s: %s: %s: %w", r.name, c.repository, c.object, ctx.Err())
 		}
-		return r.newError(c, Timeout, 0, fmt.Sprintf("no response within %v", r.timeout))
+		return r.newError(c, Timeout, 0, late.Error())
 	}
 	var own *Error
 	if errors.As(err, &own) {

@@ -38,7 +38,7 @@ func (r *Registry) readAll(ctx context.Context, c *call, resp *response, limit i
 	}
 	content, err := r.readBody(ctx, io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, r.transportError(ctx, c, err)
+		return nil, r.transferError(ctx, c, resp.StatusCode, err)
 	}
 	if int64(len(content)) > limit {
 		return nil, r.tooLarge(c, resp, limit)
