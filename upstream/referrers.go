@@ -62,7 +62,7 @@ func referrersError(err error, pages int) error {
 	if !errors.As(err, &e) || e.Kind == RateLimited {
 		return err
 	}
-	switch e.status {
+	switch e.Status {
 	case http.StatusNotFound, http.StatusGone, http.StatusBadRequest, http.StatusMethodNotAllowed,
 		http.StatusNotAcceptable, http.StatusNotImplemented:
 		if pages == 1 {
