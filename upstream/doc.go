@@ -16,9 +16,8 @@
 // [NewTransport] does not connect to private addresses. Credentials are sent only
 // to the registry and to a token service that may receive them.
 //
-// The package does not log, cache content or retry a request at the registry that
-// has failed it. Failures
-// are returned as an [*Error], whose [Kind] tells the cause and whose text
-// contains no credential, token or URL. When the caller's context ends, the
+// The package does not log, cache content or repeat a request at a registry that
+// fails. Failures are returned as an [*Error], whose [Kind] tells the cause and whose
+// text contains no credential, token or URL. When the caller's context ends, the
 // error wraps the context's error and is not an [*Error].
 package upstream
