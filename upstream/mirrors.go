@@ -50,6 +50,13 @@ func (m *Mirrors) Manifest(ctx context.Context, repository, ref string) (Manifes
 	})
 }
 
+// RefetchTag is [Registry.RefetchTag] at the first address that answers.
+func (m *Mirrors) RefetchTag(ctx context.Context, repository, tag string) (Manifest, error) {
+	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
+		return r.RefetchTag(ctx, repository, tag)
+	})
+}
+
 // StatBlob is [Registry.StatBlob] at the first address that answers.
 func (m *Mirrors) StatBlob(ctx context.Context, repository string, d digest.Digest, known int64) (int64, error) {
 	return ask(ctx, m, func(ctx context.Context, r *Registry) (int64, error) {

@@ -86,6 +86,10 @@ var questions = map[string]func(context.Context, *pair) error{
 		_, err := p.Manifest(ctx, "app", "1")
 		return err
 	},
+	"RefetchTag": func(ctx context.Context, p *pair) error {
+		_, err := p.RefetchTag(ctx, "app", "1")
+		return err
+	},
 	"StatBlob": func(ctx context.Context, p *pair) error {
 		_, err := p.StatBlob(ctx, "app", p.layer, -1)
 		return err
