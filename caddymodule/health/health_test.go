@@ -70,6 +70,7 @@ func TestSiteStatus(t *testing.T) {
 				if got := New("here", test.storage, test.directories).Report(t.Context(), test.stopping); got.Status != test.want {
 					t.Errorf("got %+v, want %s", got, test.want)
 				}
+				time.Sleep(limit) // ends the questions that hang
 			})
 		})
 	}

@@ -105,6 +105,7 @@ func (d *dialer) reach(ctx context.Context) error {
 	if d.bindDN == "" {
 		return nil
 	}
+	defer context.AfterFunc(ctx, func() { _ = c.raw.Close() })()
 	return c.bindService(d)
 }
 
