@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -28,6 +27,7 @@ func (a *acceptedChallenge) sameToken(b *acceptedChallenge) bool {
 // authorization is the Authorization header of a request and its origin.
 type authorization struct {
 	header    string             // "" for none
+	login     sentLogin          // in the header; none if it is a bearer token
 	token     *token             // nil unless header is a bearer token
 	fresh     bool               // the token was fetched for this request
 	challenge *acceptedChallenge // the challenge that the token answers
@@ -47,7 +47,8 @@ func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authoriza
 // authorize returns the authorization that answers a challenge.
 func (r *Registry) authorize(ctx context.Context, c *call, challenge *acceptedChallenge) (authorization, error) {
 	if !challenge.bearer {
-		return authorization{header: r.basic()}, nil
+		login, err := r.currentLogin(ctx, c)
+		return authorization{header: login.header(), login: login}, err
 	}
 	t, fresh, err := r.token(ctx, c, challenge)
 	if err != nil {
@@ -69,10 +70,14 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 	switch {
 	case used.fresh && challenge.sameToken(used.challenge):
 		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the repository does not exist or is private")
-	case !challenge.bearer && r.basic() == "":
+	case !challenge.bearer && r.login == nil:
 		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the registry requires a login, and none is configured")
-	case !challenge.bearer && used.header == r.basic():
-		return authorization{}, r.newError(c, Credentials, http.StatusUnauthorized, "the registry rejected the configured credentials")
+	case !challenge.bearer && used.login != sentLogin{}:
+		login, ok, err := r.newerLogin(ctx, c, used.login)
+		if err == nil && !ok {
+			err = r.rejectedLogin(c)
+		}
+		return authorization{header: login.header(), login: login}, err
 	}
 	r.challenge.Store(challenge)
 	return r.authorize(ctx, c, challenge)
@@ -126,7 +131,7 @@ func (r *Registry) checkRealm(realm *url.URL) error {
 	if r.endpoint.Scheme == "https" && realm.Scheme == "http" {
 		return fmt.Errorf("the registry uses https, but its token service at %s uses plain http", realm.Host)
 	}
-	if r.basic() != "" && !r.mayReceiveLogin(realm) {
+	if r.login != nil && !r.mayReceiveLogin(realm) {
 		return fmt.Errorf("the credentials must not be sent to the token service at %s; add the host to realm_hosts to permit it", realm.Host)
 	}
 	return nil
@@ -164,18 +169,4 @@ func registrableDomain(host string) string {
 		return ""
 	}
 	return domain
-}
-
-// basicHeader returns the Authorization header of a login (RFC 7617), or "" if
-// both arguments are empty.
-func basicHeader(username string, password Secret) (string, error) {
-	switch {
-	case username == "" && password == "":
-		return "", nil
-	case username == "" || password == "":
-		return "", errors.New("incomplete credentials; set both a user name and a password")
-	case strings.Contains(username, ":"):
-		return "", errors.New("the user name must not contain a colon")
-	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+string(password))), nil
 }

@@ -133,7 +133,7 @@ func TestRegistryBasicAuthentication(t *testing.T) {
 
 	_, err = client(t, r).Manifest(t.Context(), "a", "1")
 	wantKind(t, err, Denied)
-	_, err = client(t, r, withLogin, func(c *Config) { c.Password = "wrong" }).Manifest(t.Context(), "a", "1")
+	_, err = client(t, r, func(c *Config) { c.Login = StaticLogin(testUser, "wrong") }).Manifest(t.Context(), "a", "1")
 	wantKind(t, err, Credentials)
 }
 

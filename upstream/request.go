@@ -11,7 +11,7 @@ import (
 
 const (
 	maxRedirects  = 5 // registries need one or two
-	maxAuthRounds = 2 // for a first token, and for a second one if that was rejected
+	maxAuthRounds = 3 // for a first token or login, for a second one if that was rejected, and for a changed challenge
 )
 
 // do sends a call with the authentication that the registry asks for, and

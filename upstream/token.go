@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -102,7 +103,7 @@ func (r *Registry) fetchToken(ctx context.Context, repository string, challenge 
 	}
 	query.Set("scope", "repository:"+repository+":pull")
 	target.RawQuery = query.Encode()
-	resp, err := r.follow(ctx, c, &target, r.basic())
+	resp, err := r.askTokenService(ctx, c, &target)
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +121,31 @@ func (r *Registry) fetchToken(ctx context.Context, repository string, challenge 
 	return t, nil
 }
 
+// askTokenService sends a request to a token service with the login. If the
+// service refuses that, and the source has a newer one, the request is repeated.
+func (r *Registry) askTokenService(ctx context.Context, c *call, target *url.URL) (*response, error) {
+	login, err := r.currentLogin(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		resp, err := r.follow(ctx, c, target, login.header())
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || resp.foreign {
+			return resp, err
+		}
+		newer, ok, err := r.newerLogin(ctx, c, login)
+		if err != nil {
+			discard(resp.Body)
+			return nil, err
+		}
+		if !ok {
+			return resp, nil
+		}
+		discard(resp.Body)
+		login = newer
+	}
+}
+
 // tokenStatusError is statusError for a response of the token service. There,
 // 401 and 403 reject the login, if one was sent, and 404 does not mean that an
 // image is unknown.
@@ -127,7 +153,7 @@ func (r *Registry) tokenStatusError(c *call, resp *response) error {
 	e := r.statusError(c, resp)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
-		if e.Kind == Denied && r.basic() != "" {
+		if e.Kind == Denied && r.login != nil {
 			e.Kind, e.message = Credentials, c.object+": the token service rejected the configured credentials"
 		}
 	case e.Kind == NameUnknown || e.Kind == ManifestUnknown || e.Kind == BlobUnknown || e.Kind == Denied:
