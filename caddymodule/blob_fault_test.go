@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +50,36 @@ func TestBrokenTransferResumes(t *testing.T) {
 		t.Errorf("got requests %+v, want 2 GETs and each byte once", counts)
 	}
 	s.awaitStored(string(d))
+}
+
+// TestRefusedRanges checks that blobs are pulled from an upstream that refuses
+// ranges, also if the transfer breaks off and cannot be resumed with a range.
+func TestRefusedRanges(t *testing.T) {
+	for _, status := range []int{400, 403, 404, 405, 412, 500, 501, 503} {
+		up := registrytest.New(t, registrytest.WithBlobRedirect())
+		layer, other := random(1, 300_000), random(2, 1000)
+		d, next := up.PutBlob("library/alpine", layer), up.PutBlob("library/alpine", other)
+		up.RefuseRanges(status, 0)
+		s := start(t, users("alice"), private("acme", "alice"), hub(up))
+		s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
+		s.get(blobPath("acme", "alpine", next), as("alice")).content(t, other)
+		if got, want := up.Ranges(), []string{"bytes=0-33554431", "", ""}; !slices.Equal(got, want) {
+			t.Errorf("status %d: got the ranges %q, want %q", status, got, want)
+		}
+		s.stop()
+	}
+	up := registrytest.New(t)
+	layer := random(1, 300_000)
+	image := up.PutImage("library/alpine", "3.20", layer)
+	up.RefuseRanges(http.StatusInternalServerError, 0)
+	up.CutBlobs(100_000, 2)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	want := []string{"", "", "bytes=100000-", "", ""} // for the config, and for the layer
+	if got := up.Ranges(); !slices.Equal(got, want) {
+		t.Errorf("a broken transfer: got the ranges %q, want %q", got, want)
+	}
+	s.awaitStored(string(image.Layers[0]))
 }
 
 // TestBlobRedirectIsHidden checks that a blob is downloaded from where upstream

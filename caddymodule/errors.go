@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -84,7 +85,9 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	fail := func(problem problem, format string, args ...any) *apiError {
 		return &apiError{problem: problem, message: fmt.Sprintf(format, args...), cause: err}
 	}
-	switch upstream.KindOf(err) {
+	failure := &upstream.Error{}
+	errors.As(err, &failure)
+	switch failure.Kind {
 	case upstream.NameUnknown:
 		return fail(nameUnknown, "%s has no repository %s", repo.upstream, repo.name)
 	case upstream.Denied:
@@ -93,14 +96,15 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		return fail(unknown, "%s has no %s in the repository %s", repo.upstream, ex.route.reference(), repo.name)
 	case upstream.RateLimited:
 		e := fail(limited, "the rate limit of %s is reached; try again later", repo.upstream)
-		var failure *upstream.Error
 		e.retryAfter = time.Minute
-		if errors.As(err, &failure) && failure.RetryAfter > 0 {
+		if failure.RetryAfter > 0 {
 			e.retryAfter = failure.RetryAfter
 		}
 		return e
 	case upstream.Credentials:
 		return fail(badGateway, "%s rejected the login configured here; ask the administrator of this proxy", repo.upstream)
+	case upstream.Withheld:
+		return fail(badGateway, "the login configured here for %s may not be sent to its token service; ask the administrator of this proxy", repo.upstream)
 	case upstream.Invalid:
 		return fail(badGateway, "%s sent an invalid response", repo.upstream)
 	case upstream.Timeout:
@@ -108,6 +112,9 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	}
 	if errors.Is(err, fill.ErrDigestMismatch) {
 		return fail(badGateway, "%s sent content that does not match %s", repo.upstream, ex.route.reference())
+	}
+	if errors.Is(err, fill.ErrSizeMismatch) {
+		return fail(badGateway, "%s sent content of another size than its manifest tells for %s; try again", repo.upstream, ex.route.reference())
 	}
 	if errors.Is(err, fill.ErrUnconfirmed) {
 		return fail(badGateway, "%s did not reliably confirm that it has %s", repo.upstream, ex.route.reference())
@@ -122,6 +129,14 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
 	e := fail(unavailable, "%s cannot be reached", repo.upstream)
+	switch {
+	case failure.Status >= http.StatusBadRequest:
+		e.message = fmt.Sprintf("%s, or a server that it refers to, answered with HTTP %d; try again later", repo.upstream, failure.Status)
+	case failure.Status != 0 || errors.Is(err, io.ErrUnexpectedEOF):
+		e.problem, e.message = badGateway, repo.upstream+" broke off its response; try again later"
+	case failure.Kind == upstream.Other:
+		e.message = "content from " + repo.upstream + " could not be fetched; the log of this proxy has the reason"
+	}
 	e.retryAfter = retrySoon
 	return e
 }

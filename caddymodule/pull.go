@@ -49,6 +49,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			Index:       h.cache.index,
 			Quotas:      h.quotas,
 			Lists:       h.cache.lists,
+			Sizes:       h.cache.sizes,
 			Questions:   &h.cache.questions,
 			Flights:     &h.flights,
 			Registry:    src.Registry,
@@ -138,6 +139,8 @@ func (ex *exchange) serveBlob(repo *repository) *apiError {
 		return ex.upstreamError(repo, err, blobUnknown, unavailable)
 	}
 	defer r.Close()
-	ex.sendBlob(d, r, status)
+	if err := ex.sendBlob(d, r, status); err != nil {
+		return ex.upstreamError(repo, err, blobUnknown, unavailable)
+	}
 	return nil
 }

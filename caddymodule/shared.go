@@ -43,6 +43,7 @@ type sharedCache struct {
 	blobs     *blobcache.Cache
 	index     *index.Index
 	lists     *pullthrough.Lists
+	sizes     *pullthrough.Sizes
 	questions pullthrough.Questions
 	outgoing  pullthrough.Outgoing
 	scrubs    admin.Scrubber
@@ -104,6 +105,7 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			blobs: blobcache.New(blobs, limits, storage.LogHooks(processLogger)),
 			index: index.New(records),
 			lists: pullthrough.NewLists(listsFreshFor),
+			sizes: pullthrough.NewSizes(),
 			stop:  stop,
 			done:  make(chan struct{}),
 		}

@@ -92,13 +92,16 @@ func TestRealmHosts(t *testing.T) {
 	s := start(t, lines("")...)
 	for _, hosts := range []string{"", "realm_hosts other.example", "realm_hosts 127.0.0.1"} {
 		s.load(lines(hosts)...)
-		s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
+		refused := s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
+		if !strings.Contains(string(refused.body), "may not be sent") {
+			t.Errorf("%s: got %s, want that the login was not sent", hosts, refused.body)
+		}
 	}
 	if asked.Load() != 0 {
 		t.Errorf("got %d requests at a host that is not configured, want none", asked.Load())
 	}
-	if !strings.Contains(s.logs(), "add the host to realm_hosts") {
-		t.Error("the log lacks the line to add")
+	if !strings.Contains(s.logs(), "add "+name+" to realm_hosts") {
+		t.Error("the log lacks the host to add")
 	}
 	s.load(lines("realm_hosts other.example " + name)...)
 	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")

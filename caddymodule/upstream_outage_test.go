@@ -34,6 +34,7 @@ var outages = map[string]struct {
 	manifest, blob int
 	code, wait     string // of manifests
 	blobCode       string
+	says           string // part of the message, besides the upstream
 }{
 	"rate limit": {fail: registrytest.Failure{Status: 429, Header: http.Header{"Retry-After": {"7"}}},
 		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE"},
@@ -43,15 +44,15 @@ var outages = map[string]struct {
 		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "60", blobCode: "UNAVAILABLE"},
 	"rate limit of the token service": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 429, Header: http.Header{"Retry-After": {"7"}}},
 		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE"},
-	"broken":                      {fail: registrytest.Failure{Status: 500, Body: "<html>secret</html>"}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
-	"overloaded":                  {fail: registrytest.Failure{Status: 503}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
-	"token service broken":        {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 500}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
-	"token service without sense": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 200, Body: "{}"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
-	"login refused":               {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 401}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"broken":                      {fail: registrytest.Failure{Status: 500, Body: "<html>secret</html>"}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "answered with HTTP 500"},
+	"overloaded":                  {fail: registrytest.Failure{Status: 503}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "answered with HTTP 503"},
+	"token service broken":        {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 500}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "or a server that it refers to, answered with HTTP 500"},
+	"token service without sense": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 200, Body: "{}"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE", says: "invalid response"},
+	"login refused":               {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 401}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE", says: "rejected the login"},
 	"without sense":               {fail: registrytest.Failure{Status: 202, Body: "hello"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
 	"redirects in a ring":         {fail: registrytest.Failure{Status: 302, Header: http.Header{"Location": {"/v2/"}}}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
-	"hangs up":                    {hook: closeConnection, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE"},
-	"silent":                      {hook: neverAnswer, manifest: 504, blob: 504, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"hangs up":                    {hook: closeConnection, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "cannot be reached"},
+	"silent":                      {hook: neverAnswer, manifest: 504, blob: 504, code: "UNAVAILABLE", blobCode: "UNAVAILABLE", says: "did not respond in time"},
 	// Docker Hub's answers for a repository that does not exist or is
 	// private.
 	"denied":    {fail: registrytest.Failure{Status: 403}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
@@ -100,8 +101,8 @@ func TestUpstreamOutages(t *testing.T) {
 			sameStatus(t, get, s.head(manifestPath("acme", "alpine", "other"), as("alice")))
 			s.get(blobPath("acme", "alpine", cold), as("alice")).expect(t, row.blob, row.blobCode).has(t, "Retry-After", row.wait).has(t, "WWW-Authenticate", "")
 			s.get("/v2/acme"+infix+"alpine/tags/list?n=1", as("alice")).expect(t, row.manifest, row.code)
-			if _, message := get.problem(); strings.Contains(message, "secret") || !strings.Contains(message, "docker.io") {
-				t.Errorf("got the message %q, want the upstream and no secret", message)
+			if _, message := get.problem(); strings.Contains(message, "secret") || !strings.Contains(message, "docker.io") || !strings.Contains(message, row.says) {
+				t.Errorf("got the message %q, want the upstream, %q and no secret", message, row.says)
 			}
 			if row.manifest == http.StatusBadGateway && !strings.Contains(s.logs(), `"level":"warn"`) {
 				t.Error("the log lacks a warning")
@@ -176,6 +177,23 @@ func TestUpstreamUnreachable(t *testing.T) {
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 	for _, path := range []string{manifestPath("other", "alpine", "3.20"), manifestPath("other", "alpine", string(image.Manifest)), blobPath("other", "alpine", image.Layers[0])} {
 		s.get(path, as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10")
+	}
+}
+
+// TestUpstreamBreaksOff checks that an upstream whose response breaks off is not
+// said to be unreachable.
+func TestUpstreamBreaksOff(t *testing.T) {
+	up := registrytest.New(t)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("Content-Length", "10")
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	got := s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	if _, message := got.problem(); !strings.Contains(message, "docker.io broke off its response") {
+		t.Errorf("got the message %q, want that the response broke off", message)
 	}
 }
 

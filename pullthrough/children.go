@@ -14,8 +14,24 @@ import (
 // Docker's formats before them). Content that names nothing, such as a layer or a
 // config, has no children.
 func Children(content io.Reader) []blobcache.Child {
+	var children []blobcache.Child
+	for _, c := range readChildren(content) {
+		children = append(children, c.Child)
+	}
+	return children
+}
+
+// child is what a manifest or an index names.
+type child struct {
+	blobcache.Child
+	size int64 // according to the manifest, in bytes; 0 if it tells none
+}
+
+// readChildren returns the children of a manifest or an index.
+func readChildren(content io.Reader) []child {
 	type descriptor struct {
 		Digest digest.Digest `json:"digest"`
+		Size   int64         `json:"size"`
 	}
 	var m struct {
 		Manifests []descriptor `json:"manifests"`
@@ -29,21 +45,21 @@ func Children(content io.Reader) []blobcache.Child {
 	if json.NewDecoder(content).Decode(&m) != nil {
 		return nil // a layer is not JSON, which its first bytes tell
 	}
-	var children []blobcache.Child
-	add := func(d digest.Digest, compound bool) {
-		if d != "" {
-			children = append(children, blobcache.Child{Digest: d, Compound: compound})
+	var children []child
+	add := func(d descriptor, compound bool) {
+		if d.Digest != "" {
+			children = append(children, child{blobcache.Child{Digest: d.Digest, Compound: compound}, d.Size})
 		}
 	}
 	for _, manifest := range m.Manifests {
-		add(manifest.Digest, true)
+		add(manifest, true)
 	}
 	for _, layer := range append(m.Layers, m.Blobs...) {
-		add(layer.Digest, false)
+		add(layer, false)
 	}
 	for _, layer := range m.FSLayers {
-		add(layer.BlobSum, false)
+		add(descriptor{Digest: layer.BlobSum}, false)
 	}
-	add(m.Config.Digest, false)
+	add(m.Config, false)
 	return children
 }

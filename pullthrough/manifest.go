@@ -219,6 +219,9 @@ func (r *Repository) linkConfirmed(ctx context.Context, desc upstream.Descriptor
 func (r *Repository) content(ctx context.Context, d digest.Digest, mediaType string) (content *Content, hit bool, err error) {
 	if mediaType != "" {
 		content, err := r.stored(ctx, d)
+		if err == nil && content.Bytes != nil {
+			r.config.Sizes.remember(r.config.Scope, d, content.Bytes)
+		}
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			return content, err == nil, err
 		}
@@ -228,6 +231,9 @@ func (r *Repository) content(ctx context.Context, d digest.Digest, mediaType str
 	})
 	if err != nil {
 		return nil, false, err
+	}
+	if fetched != nil {
+		r.config.Sizes.remember(r.config.Scope, d, fetched)
 	}
 	if fetched == nil || len(fetched) > largeAnswer {
 		// The requests that have waited hold the same bytes. They must not do so

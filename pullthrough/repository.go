@@ -31,6 +31,10 @@ type Config struct {
 	Questions *Questions
 	Flights   *Flights
 
+	// Sizes is common to all repositories that are served from Cache, too. It is
+	// optional.
+	Sizes *Sizes
+
 	// Registry is the upstream, asked with one login.
 	Registry *upstream.Registry
 

@@ -17,6 +17,10 @@ type acceptedChallenge struct {
 	bearer  bool     // otherwise Basic
 	realm   *url.URL // of the token service
 	service string
+
+	// repository is that of the scope, or "" if the scope is not for pulling a
+	// repository. It belongs to the response that the challenge came with.
+	repository string
 }
 
 // sameToken reports whether two challenges ask for the same token.
@@ -31,17 +35,24 @@ type authorization struct {
 	token     *token             // nil unless header is a bearer token
 	fresh     bool               // the token was fetched for this request
 	challenge *acceptedChallenge // the challenge that the token answers
+	refusal   error              // of the token service, which refused a token
 }
 
 // initialAuthorization returns the authorization for the first request of a
 // call: none if the registry has not sent a challenge yet, otherwise the answer
-// to its last challenge.
+// to its last challenge. If the token service refuses a token for the repository,
+// the first request is sent without one: the challenge to it may name the scope
+// under which the token service knows the repository.
 func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authorization, error) {
 	challenge := r.challenge.Load()
 	if challenge == nil {
 		return authorization{}, nil
 	}
-	return r.authorize(ctx, c, challenge)
+	auth, err := r.authorize(ctx, c, challenge)
+	if challenge.bearer && KindOf(err) == Denied {
+		return authorization{challenge: challenge, refusal: err}, nil
+	}
+	return auth, err
 }
 
 // authorize returns the authorization that answers a challenge.
@@ -68,8 +79,15 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 		r.tokens.drop(c.repository, used.token)
 	}
 	switch {
+	case used.refusal != nil && challenge.sameToken(used.challenge):
+		return r.authorizeAs(ctx, c, challenge, used.refusal)
 	case used.fresh && challenge.sameToken(used.challenge):
-		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the repository does not exist or is private")
+		denied := r.newError(c, Denied, http.StatusUnauthorized, "access denied; the repository does not exist or is private")
+		if used.token.repository != c.repository {
+			r.tokens.forget(c.repository)
+			return authorization{}, denied
+		}
+		return r.authorizeAs(ctx, c, challenge, denied)
 	case !challenge.bearer && r.login == nil:
 		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the registry requires a login, and none is configured")
 	case !challenge.bearer && used.login != sentLogin{}:
@@ -80,7 +98,26 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 		return authorization{header: login.header(), login: login}, err
 	}
 	r.challenge.Store(challenge)
-	return r.authorize(ctx, c, challenge)
+	auth, err := r.authorize(ctx, c, challenge)
+	if challenge.bearer && KindOf(err) == Denied {
+		return r.authorizeAs(ctx, c, challenge, err)
+	}
+	return auth, err
+}
+
+// authorizeAs is authorize with the scope of the challenge in place of that of the
+// repository, which was refused: a gateway may call its repositories otherwise
+// than its token service. It returns the refusal if the challenge has no other
+// scope to pull a repository. The scope is remembered for the repository.
+func (r *Registry) authorizeAs(ctx context.Context, c *call, challenge *acceptedChallenge, refusal error) (authorization, error) {
+	if challenge.repository == "" || challenge.repository == c.repository {
+		return authorization{}, refusal
+	}
+	t, err := r.obtainToken(ctx, c, tokenRequest{key: c.repository, challenge: challenge, repository: challenge.repository})
+	if err != nil {
+		return authorization{}, err
+	}
+	return authorization{header: "Bearer " + t.value, token: t, fresh: true, challenge: challenge}, nil
 }
 
 // selectChallenge returns the first valid Bearer challenge, or a Basic one if
@@ -98,10 +135,10 @@ func (r *Registry) selectChallenge(c *call, challenges []challenge) (*acceptedCh
 				invalid = err
 				continue
 			}
-			if err := r.checkRealm(realm); err != nil {
-				return nil, r.newError(c, Credentials, http.StatusUnauthorized, err.Error())
+			if kind, err := r.checkRealm(realm); err != nil {
+				return nil, r.newError(c, kind, http.StatusUnauthorized, err.Error())
 			}
-			return &acceptedChallenge{bearer: true, realm: realm, service: ch.params["service"]}, nil
+			return &acceptedChallenge{bearer: true, realm: realm, service: ch.params["service"], repository: pullScope(ch.params["scope"])}, nil
 		}
 	}
 	if basic {
@@ -124,17 +161,20 @@ func parseRealm(text string) (*url.URL, error) {
 	return realm, nil
 }
 
-// checkRealm returns an error if the token service at realm must not be asked.
-// An https registry cannot refer to a token service on plain http, not even for
-// an anonymous token. The login is sent only to hosts that may receive it.
-func (r *Registry) checkRealm(realm *url.URL) error {
+// checkRealm returns an error and its kind if the token service at realm must not
+// be asked. An https registry cannot refer to a token service on plain http, not
+// even for an anonymous token. The login is sent only to hosts that may receive it.
+func (r *Registry) checkRealm(realm *url.URL) (Kind, error) {
 	if r.endpoint.Scheme == "https" && realm.Scheme == "http" {
-		return fmt.Errorf("the registry uses https, but its token service at %s uses plain http", realm.Host)
+		return Invalid, fmt.Errorf("the registry uses https, but its token service at %s uses plain http", realm.Host)
 	}
-	if r.login != nil && !r.mayReceiveLogin(realm) {
-		return fmt.Errorf("the credentials must not be sent to the token service at %s; add the host to realm_hosts to permit it", realm.Host)
+	switch {
+	case r.login == nil || r.mayReceiveLogin(realm):
+		return Other, nil
+	case realm.Scheme == "http":
+		return Withheld, fmt.Errorf("the credentials are not sent to the token service at %s, because it uses plain http and is not the registry's own; give it https, or remove the credentials", realm.Host)
 	}
-	return nil
+	return Withheld, fmt.Errorf("the credentials are not sent to the token service at %s; add %s to realm_hosts to permit it", realm.Host, realm.Host)
 }
 
 // mayReceiveLogin reports whether the login may be sent to realm: to the

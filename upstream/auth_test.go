@@ -66,14 +66,36 @@ func TestRegistryCheckRealm(t *testing.T) {
 			if login {
 				want = test.login
 			}
-			if err := r.checkRealm(realm); (err == nil) != want {
+			if _, err := r.checkRealm(realm); (err == nil) != want {
 				t.Errorf("%s, realm %s, login %v: got %v, want permitted %v", test.endpoint, test.realm, login, err, want)
 			}
 		}
 	}
+	checkRealmTexts(t)
 	for _, text := range []string{"", "/token", "token", "//h/token", "ftp://h/token", "https://", "https://u:p@h/token", "https://h:port/", "%zz", "mailto:a@h"} {
 		if realm, err := parseRealm(text); err == nil {
 			t.Errorf("parseRealm(%q) = %v, want an error", text, realm)
+		}
+	}
+}
+
+// checkRealmTexts checks that an error about a realm says what to change.
+func checkRealmTexts(t *testing.T) {
+	t.Helper()
+	for realm, want := range map[string]string{
+		"http://login.other.example/token":       "plain http",
+		"https://login.other.example:9443/token": "add login.other.example:9443 to realm_hosts",
+		"https://more.example/token":             "add more.example to realm_hosts",
+	} {
+		u := clientAt(t, "http://r.example.com", http.DefaultTransport)
+		u.login = StaticLogin(testUser, testPassword)
+		u.realmHosts = []string{"login.other.example"}
+		parsed, err := parseRealm(realm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kind, err := u.checkRealm(parsed); kind != Withheld || !strings.Contains(err.Error(), want) {
+			t.Errorf("realm %s: got %v of kind %v, want %q of kind %v", realm, err, kind, want, Withheld)
 		}
 	}
 }
@@ -150,7 +172,7 @@ var authErrorTests = []struct {
 	{"no login", []registrytest.Option{registrytest.WithToken("other", "login")}, nil, false,
 		Denied, registrytest.Counts{Challenged: 1, Token: 1}},
 	{"realm on another host", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithRealm("http://127.0.0.1:1/token")}, nil, true,
-		Credentials, registrytest.Counts{Challenged: 1}},
+		Withheld, registrytest.Counts{Challenged: 1}},
 	{"relative realm", []registrytest.Option{registrytest.WithToken("", ""), registrytest.WithRealm("/token")}, nil, true,
 		Invalid, registrytest.Counts{Challenged: 1}},
 	{"insufficient token", []registrytest.Option{registrytest.WithToken("", "")}, func(r *registrytest.Registry) {

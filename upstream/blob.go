@@ -107,7 +107,8 @@ func (r *Registry) blobSize(c *call, resp *response, d digest.Digest, known int6
 // if length is -1 (distribution-spec v1.1, "Pulling blobs"; RFC 9110, section
 // 14). An etag from an earlier [Body] ensures that the range belongs to the same
 // content. The registry may send the whole blob or a shorter range all the same:
-// Offset and End of the body tell.
+// Offset and End of the body tell. If it refuses the range, in whatever way, it is
+// asked for the whole blob.
 //
 // Blob waits at most 30 s for the body to begin; the transfer itself has no time
 // limit. The error is an [*Error], most often of kind [BlobUnknown],
@@ -130,7 +131,11 @@ func (r *Registry) Blob(ctx context.Context, repository string, d digest.Digest,
 		cancel(nil)
 		return nil, err
 	}
-	b.ReadCloser = &bodyReader{ReadCloser: b.ReadCloser, registry: r, call: c, ctx: ctx, cancel: cancel}
+	status := http.StatusOK
+	if b.End > 0 {
+		status = http.StatusPartialContent
+	}
+	b.ReadCloser = &bodyReader{ReadCloser: b.ReadCloser, registry: r, call: c, status: status, ctx: ctx, cancel: cancel}
 	return b, nil
 }
 
@@ -145,40 +150,68 @@ func newBlobCall(repository string, d digest.Digest) (*call, error) {
 }
 
 // blob sends the request for a range, and a second one for the whole blob if the
-// response to the first cannot be used.
+// response to the first cannot be used. The registry is then asked for no ranges
+// for rangeDistrustPeriod.
 func (r *Registry) blob(ctx context.Context, c *call, want byteRange, etag string) (*Body, error) {
+	if want == wholeBlob || r.rangeHistory.distrusts(r.now()) {
+		return r.wholeBlob(ctx, c)
+	}
 	resp, err := r.do(ctx, c.withRange(want, etag))
 	if err != nil {
 		return nil, err
 	}
-	if want != wholeBlob && resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		// The blob is empty, or shorter at the registry than the caller expects.
-		// The whole blob, checked against its digest, shows which.
-		discard(resp.Body)
-		return r.blob(ctx, c, wholeBlob, "")
-	}
-	partial := want != wholeBlob && resp.StatusCode == http.StatusPartialContent
-	if resp.StatusCode != http.StatusOK && !partial {
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		return r.newBody(c, resp)
+	case resp.StatusCode == http.StatusPartialContent:
+		if b, err := r.newPartialBody(c, resp, want); err == nil {
+			return b, nil
+		}
+	case !mayBeForRange(resp):
 		return nil, r.statusError(c, resp)
 	}
-	b := &Body{ReadCloser: resp.Body, Size: resp.ContentLength, ETag: resp.Header.Get("ETag"), Plain: resp.plain}
-	if err = r.checkEncoding(c, resp); err == nil && partial {
-		b.Offset = want.offset
-		b.Size, b.End, err = parseContentRange(resp.Header.Get("Content-Range"), want, resp.ContentLength)
-		if err != nil && want.offset == 0 {
-			// Nothing has been read yet, so the whole blob serves as well.
-			_ = resp.Body.Close()
-			return r.blob(ctx, c, wholeBlob, "")
-		}
-		if err != nil {
-			err = r.newError(c, Invalid, resp.StatusCode, err.Error())
-		}
+	discard(resp.Body)
+	b, err := r.wholeBlob(ctx, c)
+	// With 416, the blob may be empty, or shorter at the registry than the caller
+	// expects. The whole blob, checked against its digest, shows which.
+	if err == nil && (resp.StatusCode != http.StatusRequestedRangeNotSatisfiable || want.offset == 0 && b.Size != 0) {
+		r.rangeHistory.recordRefusal(r.now())
 	}
+	return b, err
+}
+
+// wholeBlob sends a request without a range.
+func (r *Registry) wholeBlob(ctx context.Context, c *call) (*Body, error) {
+	resp, err := r.do(ctx, c)
 	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, r.statusError(c, resp)
+	}
+	return r.newBody(c, resp)
+}
+
+// newBody returns the body of a response with a whole blob, or closes it.
+func (r *Registry) newBody(c *call, resp *response) (*Body, error) {
+	if err := r.checkEncoding(c, resp); err != nil {
 		_ = resp.Body.Close()
 		return nil, err
 	}
-	return b, nil
+	return &Body{ReadCloser: resp.Body, Size: resp.ContentLength, ETag: resp.Header.Get("ETag"), Plain: resp.plain}, nil
+}
+
+// newPartialBody returns the body of a response with status 206. It does not close
+// the response if that cannot be used.
+func (r *Registry) newPartialBody(c *call, resp *response, want byteRange) (*Body, error) {
+	size, end, err := parseContentRange(resp.Header.Get("Content-Range"), want, resp.ContentLength)
+	if err == nil {
+		err = r.checkEncoding(c, resp)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Body{ReadCloser: resp.Body, Size: size, Offset: want.offset, End: end, ETag: resp.Header.Get("ETag"), Plain: resp.plain}, nil
 }
 
 // bodyReader reads the body of a blob. It converts errors, and ends the request's
@@ -187,6 +220,7 @@ type bodyReader struct {
 	io.ReadCloser
 	registry *Registry
 	call     *call
+	status   int // of the response
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 }
@@ -195,7 +229,7 @@ type bodyReader struct {
 func (b *bodyReader) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = b.registry.transportError(b.ctx, b.call, err)
+		err = b.registry.transferError(b.ctx, b.call, b.status, err)
 	}
 	return n, err
 }

@@ -24,6 +24,10 @@ type call struct {
 	// then follow a redirect to plain http.
 	verified bool
 
+	// tokenService is set for a request to a token service, whose redirects get
+	// no token of a registry.
+	tokenService bool
+
 	// boundedRange is set for a blob range that has an end. It is sent through
 	// Config.Ranges.
 	boundedRange bool

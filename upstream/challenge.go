@@ -1,6 +1,11 @@
 package upstream
 
-import "strings"
+import (
+	"slices"
+	"strings"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
+)
 
 // Limits for WWW-Authenticate. A transport from NewTransport limits all headers
 // to 16 KiB; other transports may not.
@@ -35,6 +40,20 @@ func parseChallenges(lines []string) []challenge {
 		}
 	}
 	return found
+}
+
+// pullScope returns the first repository that a scope of a challenge permits to
+// pull (distribution token specification, "Resource Scope Grammar"), or "" if
+// there is none. Other resources and actions are never asked for.
+func pullScope(scope string) string {
+	for one := range strings.FieldsSeq(scope) {
+		name, ok := strings.CutPrefix(one, "repository:")
+		colon := strings.LastIndexByte(name, ':')
+		if ok && colon > 0 && slices.Contains(strings.Split(name[colon+1:], ","), "pull") && reference.ValidRepository(name[:colon]) {
+			return name[:colon]
+		}
+	}
+	return ""
 }
 
 // challengeScanner scans one header line.

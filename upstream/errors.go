@@ -35,17 +35,22 @@ const (
 	// did not reject the login: the repository does not exist or is private.
 	Denied
 
-	// Credentials means that the configured login was rejected, or may not be
-	// sent to the token service that the registry uses. The administrator has to
-	// change the configuration.
+	// Credentials means that the configured login was rejected. The administrator
+	// has to change the configuration.
 	Credentials
+
+	// Withheld means that the configured login was not sent, because the token
+	// service that the registry uses may not receive it. The administrator has to
+	// change the configuration.
+	Withheld
 
 	// RateLimited means that the registry or its token service responded with
 	// 429. RetryAfter is the delay that it asked for, if any.
 	RateLimited
 
 	// Unavailable means that no connection was made, a transfer broke off, or
-	// the registry responded with 5xx.
+	// the registry or a server that it refers to responded with an error that is
+	// likely to pass.
 	Unavailable
 
 	// Timeout means that the registry did not respond in time.
@@ -56,7 +61,7 @@ const (
 )
 
 var kindNames = [...]string{"other", "name unknown", "manifest unknown", "blob unknown", "denied",
-	"credentials", "rate limited", "unavailable", "timeout", "invalid"}
+	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid"}
 
 // String returns the name of the kind in lower case, such as "rate limited".
 func (k Kind) String() string {
@@ -77,7 +82,8 @@ func KindOf(err error) Kind {
 
 // Error is a failure of the registry or a refusal by it. Its text names the
 // upstream, the repository and the object. It contains no credential, token or
-// URL, and no text from the registry except a well-formed error code.
+// URL, and no text from the registry except a well-formed error code and the host
+// of a token service or a redirect.
 type Error struct {
 	// Kind is the cause.
 	Kind Kind
@@ -86,9 +92,12 @@ type Error struct {
 	// 0.
 	RetryAfter time.Duration
 
+	// Status is the HTTP status of the response, or 0 if there was none. It is
+	// that of a success if the response was unusable or broke off.
+	Status int
+
 	upstream   string // Config.Name
 	repository string // as upstream knows it
-	status     int    // of the response, 0 without one
 	message    string
 	cause      error // may be nil
 }
@@ -101,8 +110,8 @@ func (e *Error) Error() string {
 		b.WriteString(": " + e.repository)
 	}
 	b.WriteString(": " + e.message)
-	if e.status != 0 {
-		b.WriteString(" (HTTP " + strconv.Itoa(e.status) + ")")
+	if e.Status != 0 {
+		b.WriteString(" (HTTP " + strconv.Itoa(e.Status) + ")")
 	}
 	if e.cause != nil {
 		b.WriteString(": " + e.cause.Error())
@@ -124,7 +133,16 @@ var errTimeout = errors.New("no response in time")
 
 // newError returns an error of a call.
 func (r *Registry) newError(c *call, kind Kind, status int, message string) *Error {
-	return &Error{Kind: kind, upstream: r.name, repository: c.repository, status: status, message: c.object + ": " + message}
+	return &Error{Kind: kind, Status: status, upstream: r.name, repository: c.repository, message: c.object + ": " + message}
+}
+
+// transferError is transportError for an error of reading the body of a response.
+func (r *Registry) transferError(ctx context.Context, c *call, status int, err error) error {
+	err = r.transportError(ctx, c, err)
+	if e := (*Error)(nil); errors.As(err, &e) && e.Kind == Unavailable && e.Status == 0 {
+		e.Status, e.message = status, c.object+": the transfer broke off"
+	}
+	return err
 }
 
 // transportError converts an error of the transport, or of reading a body, to an

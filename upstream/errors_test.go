@@ -12,7 +12,7 @@ import (
 )
 
 func TestError(t *testing.T) {
-	e := &Error{Kind: Unavailable, upstream: "docker.io", repository: "library/alpine", status: 503, message: "manifest 3.20: server error", cause: io.ErrUnexpectedEOF}
+	e := &Error{Kind: Unavailable, Status: 503, upstream: "docker.io", repository: "library/alpine", message: "manifest 3.20: server error", cause: io.ErrUnexpectedEOF}
 	wrapped := fmt.Errorf("pulling: %w", e)
 	if want := "pulling: upstream docker.io: library/alpine: manifest 3.20: server error (HTTP 503): unexpected EOF"; wrapped.Error() != want {
 		t.Errorf("got %q, want %q", wrapped, want)

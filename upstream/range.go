@@ -5,7 +5,53 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
+
+// rangeDistrustPeriod is how long a registry is not asked for ranges after it has
+// refused one of a blob that it sends as a whole. It is short, since an overloaded
+// registry may refuse a range by chance, and large blobs are downloaded over one
+// connection meanwhile.
+const rangeDistrustPeriod = 10 * time.Minute
+
+// rangeHistory records whether a registry, or the storage to which it redirects,
+// refuses ranges. Its zero value is ready for use.
+type rangeHistory struct {
+	mu        sync.Mutex
+	refusedAt time.Time
+}
+
+// distrusts reports whether ranges were refused within rangeDistrustPeriod.
+func (h *rangeHistory) distrusts(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return now.Sub(h.refusedAt) < rangeDistrustPeriod
+}
+
+// recordRefusal records that a blob was sent only when it was asked for without a
+// range.
+func (h *rangeHistory) recordRefusal(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.refusedAt = now
+}
+
+// mayBeForRange reports whether an error response to a request for a range may be
+// about the range, so that a request for the whole blob may succeed. Servers that
+// do not know Range refuse it with various statuses. A limit or a missing login
+// applies to both requests, and so does an overload that has a Retry-After.
+func mayBeForRange(resp *response) bool {
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests:
+		return false
+	case http.StatusUnauthorized:
+		return resp.foreign
+	case http.StatusServiceUnavailable:
+		return resp.Header.Get("Retry-After") == ""
+	}
+	return true
+}
 
 // byteRange is a range of a blob: length bytes from offset on, or all that follows
 // offset if length is -1.

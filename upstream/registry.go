@@ -81,6 +81,7 @@ type Registry struct {
 	tagHeads      *headHistory // HEAD requests for manifests by tag
 	manifestHeads *headHistory // HEAD requests for manifests by digest
 	blobHeads     *headHistory // HEAD requests for blobs
+	rangeHistory  rangeHistory
 
 	largeReads chan struct{} // semaphore for large responses that are being read
 	timeout    time.Duration // metadataTimeout except in tests

@@ -4,78 +4,113 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
 )
 
 const (
-	maxRedirects  = 5 // registries need one or two
-	maxAuthRounds = 3 // for a first token or login, for a second one if that was rejected, and for a changed challenge
+	maxRedirects      = 5 // registries need one or two
+	maxAuthRounds     = 3 // for a first token, a second one if that was rejected, and one of another scope
+	maxForeignAnswers = 2 // registries to which redirects lead, whose challenge is answered
 )
 
+// trail is the way of a request through redirects.
+type trail struct {
+	origin *url.URL // of the first request
+	target *url.URL // of the next request, or of the last one
+	hops   int      // redirects so far
+
+	foreign bool // a redirect has left the origin
+	plain   bool // a redirect has led from https to plain http
+
+	anonymous *token   // the token that the last request carried for a foreign origin, or nil
+	answered  []string // the foreign origins whose challenge was answered
+}
+
+// newTrail returns the trail of a request for target.
+func newTrail(target *url.URL) *trail { return &trail{origin: target, target: target} }
+
 // do sends a call with the authentication that the registry asks for, and
-// returns the response, whatever its status. The caller closes its body.
+// returns the response, whatever its status. If a redirect leads to another
+// registry, its challenge is answered too, without the login. The caller closes
+// the body.
 func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 	auth, err := r.initialAuthorization(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	target := r.url(c)
-	for round := 0; ; round++ {
-		resp, err := r.follow(ctx, c, target, auth.header)
-		if err != nil {
-			return nil, err
+	way := newTrail(r.url(c))
+	for round := 0; ; {
+		resp, err := r.follow(ctx, c, way, auth.header)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized {
+			return resp, err
 		}
-		if resp.StatusCode != http.StatusUnauthorized || resp.foreign || round == maxAuthRounds {
+		if resp.foreign {
+			if again, err := r.answerForeign(ctx, c, resp); !again {
+				return resp, err
+			}
+			continue
+		}
+		if round == maxAuthRounds {
 			return resp, nil
 		}
+		round++
 		discard(resp.Body)
 		if auth, err = r.answerChallenge(ctx, c, resp.Header, auth); err != nil {
 			return nil, err
 		}
+		way = newTrail(r.url(c))
 	}
 }
 
-// follow sends a request to target and follows redirects. Authorization is sent
-// to the first origin only, and not again once a redirect has left it; Referer
-// and cookies are never sent. follow uses the transport without an http.Client,
-// whose errors would contain complete URLs.
-func (r *Registry) follow(ctx context.Context, c *call, target *url.URL, authorization string) (*response, error) {
-	origin, foreign, plain := target, false, false
-	for hops := 0; ; hops++ {
+// follow sends a request to the target of a trail and follows redirects.
+// Authorization is sent to the first origin only, and not again once a redirect
+// has left it; Referer and cookies are never sent. Other registries receive the
+// anonymous tokens that they asked for. follow uses the transport without an
+// http.Client, whose errors would contain complete URLs.
+func (r *Registry) follow(ctx context.Context, c *call, way *trail, authorization string) (*response, error) {
+	for {
 		header := c.header.Clone()
 		header.Set("User-Agent", r.userAgent) // an empty value suppresses Go's own
 		header.Set("Accept-Encoding", "identity")
-		if authorization != "" && !foreign {
+		if way.foreign {
+			authorization = ""
+			if way.anonymous = r.foreignToken(c, way); way.anonymous != nil {
+				authorization = "Bearer " + way.anonymous.value
+			}
+		}
+		if authorization != "" {
 			header.Set("Authorization", authorization)
 		}
-		resp, err := r.roundTrip(ctx, c, target, header)
+		resp, err := r.roundTrip(ctx, c, way.target, header)
 		if err != nil {
 			return nil, err
 		}
-		next, err := redirectTarget(resp, target)
+		next, err := redirectTarget(resp, way.target)
 		if err != nil {
 			discard(resp.Body)
 			return nil, r.newError(c, Invalid, resp.StatusCode, err.Error())
 		}
 		if next == nil {
-			return &response{resp, foreign, plain}, nil
+			return &response{resp, way}, nil
 		}
 		discard(resp.Body)
-		if hops == maxRedirects {
+		if way.hops == maxRedirects {
 			return nil, r.newError(c, Invalid, resp.StatusCode, fmt.Sprintf("more than %d redirects", maxRedirects))
 		}
-		if target.Scheme == "https" && next.Scheme == "http" {
+		way.hops++
+		if way.target.Scheme == "https" && next.Scheme == "http" {
 			if !c.verified || c.method == http.MethodHead {
 				e := r.newError(c, Invalid, resp.StatusCode, "redirect refused")
 				e.cause = ErrPlainHTTP
 				return nil, e
 			}
-			plain = true
+			way.plain = true
 		}
-		foreign = foreign || !sameOrigin(origin, next)
-		target = next
+		way.foreign = way.foreign || !sameOrigin(way.origin, next)
+		way.target = next
 	}
 }
 
@@ -122,9 +157,15 @@ func redirectTarget(resp *http.Response, from *url.URL) (*url.URL, error) {
 	return next, nil
 }
 
+// originOf returns the scheme, host and port of u, so that equal origins are equal
+// texts.
+func originOf(u *url.URL) string {
+	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port(u))
+}
+
 // sameOrigin reports whether a and b have the same scheme, host and port.
 func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+	return originOf(a) == originOf(b)
 }
 
 // port returns the port of u, or the default port of its scheme.

@@ -23,8 +23,7 @@ const (
 // response is the response to a call after redirects.
 type response struct {
 	*http.Response
-	foreign bool // a redirect has left the origin of the request
-	plain   bool // a redirect has led from https to plain http
+	*trail
 }
 
 // readAll reads the whole body of a response, at most limit bytes, and closes
@@ -39,7 +38,7 @@ func (r *Registry) readAll(ctx context.Context, c *call, resp *response, limit i
 	}
 	content, err := r.readBody(ctx, io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, r.transportError(ctx, c, err)
+		return nil, r.transferError(ctx, c, resp.StatusCode, err)
 	}
 	if int64(len(content)) > limit {
 		return nil, r.tooLarge(c, resp, limit)

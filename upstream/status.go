@@ -57,7 +57,7 @@ func classify(c *call, resp *response, code string) (Kind, string) {
 		return Unavailable, "server error"
 	case status == http.StatusRequestTimeout:
 		return Timeout, "request timeout"
-	case resp.foreign && (status == http.StatusUnauthorized || status == http.StatusForbidden):
+	case resp.foreign && resp.anonymous == nil && (status == http.StatusUnauthorized || status == http.StatusForbidden):
 		// The storage rejects the registry's redirect: an expired signature.
 		return Unavailable, "access denied after a redirect"
 	case status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusUnavailableForLegalReasons:

@@ -43,8 +43,8 @@ func TestRegistryStatusErrors(t *testing.T) {
 		r.Fail(registrytest.Failure{Status: test.status, Body: test.body, Header: http.Header{"Retry-After": {"9"}}})
 		_, err := client(t, r).Manifest(t.Context(), "a", "1")
 		e := wantKind(t, err, test.kind)
-		if e.status != test.status || e.RetryAfter != 9*time.Second && e.status != 401 {
-			t.Errorf("status %d: got status %d, RetryAfter %v, want RetryAfter 9s", test.status, e.status, e.RetryAfter)
+		if e.Status != test.status || e.RetryAfter != 9*time.Second && e.Status != 401 {
+			t.Errorf("status %d: got status %d, RetryAfter %v, want RetryAfter 9s", test.status, e.Status, e.RetryAfter)
 		}
 	}
 }

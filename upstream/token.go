@@ -27,14 +27,16 @@ const (
 	maxTokenLife = time.Hour
 )
 
-// token is a bearer token for one repository.
+// token is a bearer token to pull one repository.
 type token struct {
-	value   string
-	renewAt time.Time // after 80% of its lifetime, so that it outlasts the request
+	value      string
+	renewAt    time.Time // after 80% of its lifetime, so that it outlasts the request
+	repository string    // of the scope
 }
 
-// tokenCache caches tokens by repository. A registry has one login and asks for
-// one scope per repository, so the repository identifies the token.
+// tokenCache caches tokens by the repository that they are used for: a registry
+// has one login and asks for one scope per repository. Anonymous tokens of foreign
+// registries have keys of their own, see foreignKey.
 type tokenCache struct {
 	tokens  *lru.Cache[string, *token]
 	fetches singleflight.Group
@@ -48,67 +50,101 @@ func newTokenCache() *tokenCache {
 	return &tokenCache{tokens: tokens}
 }
 
-// drop removes a rejected token from the cache, unless another has replaced it.
-func (t *tokenCache) drop(repository string, rejected *token) {
-	if current, ok := t.tokens.Peek(repository); ok && current == rejected {
-		t.tokens.Remove(repository)
+// valid returns the token with a key, or nil if there is none or it is due to be
+// renewed.
+func (t *tokenCache) valid(key string, now time.Time) *token {
+	if found, ok := t.tokens.Get(key); ok && now.Before(found.renewAt) {
+		return found
+	}
+	return nil
+}
+
+// drop makes a rejected token due to be renewed, unless another has replaced it.
+// The repository of its scope stays known.
+func (t *tokenCache) drop(key string, rejected *token) {
+	if current, ok := t.tokens.Peek(key); ok && current == rejected {
+		t.tokens.Add(key, &token{repository: rejected.repository})
 	}
 }
 
+// forget removes the token with a key, and the repository of its scope.
+func (t *tokenCache) forget(key string) { t.tokens.Remove(key) }
+
+// tokenRequest describes a token.
+type tokenRequest struct {
+	key        string // in the cache
+	challenge  *acceptedChallenge
+	repository string // of the scope
+	anonymous  bool   // the login must not be sent
+}
+
 // token returns a token to pull c's repository, and whether it was fetched by
-// this call. Concurrent calls for the same token share one request. The request
-// does not end with ctx, so that a caller that leaves does not fail the others,
-// but after the registry's timeout. Failures are not cached.
+// this call. It is a token for the repository's own name, unless the registry has
+// refused that and accepted the scope of its challenge.
 func (r *Registry) token(ctx context.Context, c *call, challenge *acceptedChallenge) (t *token, fresh bool, err error) {
-	if t, ok := r.tokens.tokens.Get(c.repository); ok && r.now().Before(t.renewAt) {
+	if t := r.tokens.valid(c.repository, r.now()); t != nil {
 		return t, false, nil
 	}
-	key := challenge.realm.String() + "\x00" + challenge.service + "\x00" + c.repository
+	wanted := tokenRequest{key: c.repository, challenge: challenge, repository: c.repository}
+	if old, ok := r.tokens.tokens.Peek(c.repository); ok {
+		wanted.repository = old.repository
+	}
+	t, err = r.obtainToken(ctx, c, wanted)
+	return t, err == nil, err
+}
+
+// obtainToken requests a token and stores it in the cache. Concurrent calls for
+// the same token share one request. The request does not end with ctx, so that a
+// caller that leaves does not fail the others, but after the registry's timeout.
+// Failures are not cached.
+func (r *Registry) obtainToken(ctx context.Context, c *call, wanted tokenRequest) (*token, error) {
+	realm := wanted.challenge.realm
+	key := realm.String() + "\x00" + wanted.challenge.service + "\x00" + wanted.repository + "\x00" + wanted.key
 	fetched := flight.Start(ctx, &r.tokens.fetches, key, func(ctx context.Context) (*token, error) {
 		ctx, cancel := r.withTimeout(ctx)
 		defer cancel()
-		t, err := r.fetchToken(ctx, c.repository, challenge)
+		t, err := r.fetchToken(ctx, c.repository, wanted)
 		if r.hooks.Token != nil {
-			r.hooks.Token(challenge.realm.Host, err)
+			r.hooks.Token(realm.Host, err)
 		}
 		if err != nil {
 			return nil, err
 		}
-		r.tokens.tokens.Add(c.repository, t)
+		r.tokens.tokens.Add(wanted.key, t)
 		return t, nil
 	})
 	select {
 	case <-ctx.Done():
-		return nil, false, r.transportError(ctx, c, ctx.Err())
+		return nil, r.transportError(ctx, c, ctx.Err())
 	case result := <-fetched:
-		t, err := flight.Value[*token](result)
-		return t, err == nil, err
+		return flight.Value[*token](result)
 	}
 }
 
 // fetchToken requests a token with GET, the form that every token service
-// supports.
-func (r *Registry) fetchToken(ctx context.Context, repository string, challenge *acceptedChallenge) (*token, error) {
+// supports. The repository is that of the call, for errors.
+func (r *Registry) fetchToken(ctx context.Context, repository string, wanted tokenRequest) (*token, error) {
+	realm := *wanted.challenge.realm
 	c := &call{
-		method:     http.MethodGet,
-		repository: repository,
-		header:     http.Header{"Accept": {"application/json"}},
-		object:     "token from " + challenge.realm.Host,
-		notFound:   Invalid,
+		method:       http.MethodGet,
+		repository:   repository,
+		header:       http.Header{"Accept": {"application/json"}},
+		object:       "token from " + realm.Host,
+		notFound:     Invalid,
+		tokenService: true,
 	}
-	target := *challenge.realm
-	query := target.Query()
-	if challenge.service != "" {
-		query.Set("service", challenge.service)
+	query := realm.Query()
+	if wanted.challenge.service != "" {
+		query.Set("service", wanted.challenge.service)
 	}
-	query.Set("scope", "repository:"+repository+":pull")
-	target.RawQuery = query.Encode()
-	resp, err := r.askTokenService(ctx, c, &target)
+	query.Set("scope", "repository:"+wanted.repository+":pull")
+	realm.RawQuery = query.Encode()
+	resp, err := r.askTokenService(ctx, c, &realm, wanted.anonymous)
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, r.tokenStatusError(c, resp)
+		return nil, r.tokenStatusError(c, resp, r.login != nil && !wanted.anonymous)
 	}
 	content, err := r.readAll(ctx, c, resp, maxTokenResponse)
 	if err != nil {
@@ -118,18 +154,23 @@ func (r *Registry) fetchToken(ctx context.Context, repository string, challenge 
 	if err != nil {
 		return nil, r.newError(c, Invalid, resp.StatusCode, err.Error())
 	}
+	t.repository = wanted.repository
 	return t, nil
 }
 
-// askTokenService sends a request to a token service with the login. If the
-// service refuses that, and the source has a newer one, the request is repeated.
-func (r *Registry) askTokenService(ctx context.Context, c *call, target *url.URL) (*response, error) {
-	login, err := r.currentLogin(ctx, c)
-	if err != nil {
-		return nil, err
+// askTokenService sends a request to a token service, with the login unless the
+// token is to be anonymous. If the service refuses the login, and the source has a
+// newer one, the request is repeated.
+func (r *Registry) askTokenService(ctx context.Context, c *call, target *url.URL, anonymous bool) (*response, error) {
+	var login sentLogin
+	if !anonymous {
+		var err error
+		if login, err = r.currentLogin(ctx, c); err != nil {
+			return nil, err
+		}
 	}
 	for {
-		resp, err := r.follow(ctx, c, target, login.header())
+		resp, err := r.follow(ctx, c, newTrail(target), login.header())
 		if err != nil || resp.StatusCode != http.StatusUnauthorized || resp.foreign {
 			return resp, err
 		}
@@ -149,11 +190,11 @@ func (r *Registry) askTokenService(ctx context.Context, c *call, target *url.URL
 // tokenStatusError is statusError for a response of the token service. There,
 // 401 and 403 reject the login, if one was sent, and 404 does not mean that an
 // image is unknown.
-func (r *Registry) tokenStatusError(c *call, resp *response) error {
+func (r *Registry) tokenStatusError(c *call, resp *response, login bool) error {
 	e := r.statusError(c, resp)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
-		if e.Kind == Denied && r.login != nil {
+		if e.Kind == Denied && login {
 			e.Kind, e.message = Credentials, c.object+": the token service rejected the configured credentials"
 		}
 	case e.Kind == NameUnknown || e.Kind == ManifestUnknown || e.Kind == BlobUnknown || e.Kind == Denied:

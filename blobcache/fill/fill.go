@@ -55,7 +55,8 @@ func newFill(t *Table, req Request) *fill {
 		table: t, digest: req.Digest, scope: req.Scope, req: req, connections: req.Connections, since: time.Now(),
 		hash: req.Digest.Algorithm().Hash(), left: make(chan struct{}), growing: semaphore.NewWeighted(1),
 	}
-	if t.noRanges.Contains(req.shared()) || req.Size > t.config.Room.Largest(req.Limit) {
+	expected := req.expected()
+	if t.noRanges.Contains(req.shared()) || req.Size > t.config.Room.Largest(req.Limit) || expected >= 0 && expected <= t.config.Spans.First {
 		f.connections = 1
 	}
 	f.reserved = t.config.Room.Open(req.Group)

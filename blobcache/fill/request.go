@@ -10,6 +10,11 @@ import (
 // the requested one. It is not stored, and its last byte is not delivered.
 var ErrDigestMismatch = errors.New("content does not match its digest")
 
+// ErrSizeMismatch means that content has another size than its request expected and
+// its reader announced, because the source told none. It is stored if its digest
+// matches.
+var ErrSizeMismatch = errors.New("content does not have the expected size")
+
 // Origin says where the content of an answer comes from.
 type Origin int
 
@@ -29,6 +34,11 @@ type Request struct {
 	// Size is the size in bytes, or -1 if it is not known. Stored content of
 	// another size is removed and downloaded again, unless its digest matches.
 	Size int64
+
+	// SizeHint is the size in bytes that someone else claims, or 0. It decides
+	// nothing but whether ranges are worth asking for and, if the source tells no
+	// size either, what a reader of this request announces; see [Follower.Size].
+	SizeHint int64
 
 	// Limit is the size in bytes above which the content is passed on without
 	// being stored. Zero means no limit.
@@ -64,12 +74,22 @@ type Request struct {
 	Fetch Fetch
 
 	// Connections is the number of ranges of large content that may be fetched
-	// at once. Below 2 the source is never asked for ranges.
+	// at once. Below 2, and for content that is expected to fit the first range,
+	// the source is asked for ranges only to resume.
 	Connections int
 
 	// Stored, if not nil, is called when a fill started by this request has
 	// been stored.
 	Stored func(size int64)
+}
+
+// expected returns the size in bytes that is to be expected before the source has
+// answered, or -1.
+func (r *Request) expected() int64 {
+	if r.Size < 0 && r.SizeHint > 0 {
+		return r.SizeHint
+	}
+	return r.Size
 }
 
 // shared returns the key of the fill that the request shares with others.

@@ -129,6 +129,17 @@ func (r *Registry) RawManifest(repo string, d digest.Digest) []byte {
 	return nil
 }
 
+// RawBlob returns the content of a blob, or nil if it does not exist. It does not
+// count as a request.
+func (r *Registry) RawBlob(repo string, d digest.Digest) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if x := r.repos[repo]; x != nil {
+		return x.blobs[d]
+	}
+	return nil
+}
+
 // tagsOf returns a list with the tag, or nil if it is empty.
 func tagsOf(tag string) []string {
 	if tag == "" {

@@ -69,6 +69,8 @@ type faults struct {
 	perSecond int64
 	ranges    RangeFault
 	rangesIn  int // GET requests for blobs before ranges is active
+
+	rangesStatus int // of RangesRefused
 }
 
 // SetFault sets a hook that receives every request to either server first, and

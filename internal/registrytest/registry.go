@@ -62,6 +62,8 @@ type options struct {
 	noReferrers   bool
 	manifestType  string
 	pageSize      int
+	gateway       *Registry
+	scopePrefix   string
 }
 
 // Option selects a feature of a registry.
@@ -81,6 +83,14 @@ func WithBasic(user, pass string) Option {
 
 // WithRealm sets the realm in the challenges of WithToken. The default is /token.
 func WithRealm(realm string) Option { return func(o *options) { o.realm = realm } }
+
+// WithScopePrefix makes the registry of WithToken know a repository under
+// prefix + its name in the scopes of challenges and tokens.
+func WithScopePrefix(prefix string) Option { return func(o *options) { o.scopePrefix = prefix } }
+
+// WithGateway redirects authorized requests for manifests, blobs and lists to the
+// same path of another registry, with 307.
+func WithGateway(to *Registry) Option { return func(o *options) { o.gateway = to } }
 
 // WithPrefix serves the registry below prefix + "/v2/".
 func WithPrefix(prefix string) Option {

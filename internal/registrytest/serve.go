@@ -80,6 +80,8 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 		http.NotFound(w, req)
 	case req.Method != http.MethodGet && (!head || r.options.noHead):
 		fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED")
+	case what.kind != OpPing && r.options.gateway != nil:
+		http.Redirect(w, req, r.options.gateway.server.URL+req.URL.RequestURI(), http.StatusTemporaryRedirect)
 	case what.kind == OpPing:
 		_, _ = w.Write([]byte("{}"))
 	case what.kind == OpManifest:
@@ -208,7 +210,11 @@ func (r *Registry) sendBlob(w http.ResponseWriter, req *http.Request, d digest.D
 	}
 	if req.Method == http.MethodGet {
 		r.recordRange(req.Header.Get("Range"))
-		content = r.faults.applyRangeFault(w, req, content)
+		var refusal int
+		if content, refusal = r.faults.applyRangeFault(w, req, content); refusal != 0 {
+			fail(w, refusal, "UNSUPPORTED")
+			return
+		}
 	}
 	body := &blobWriter{ResponseWriter: w, registry: r, request: req, plan: r.faults.plan(req.Method), noLength: r.options.noLength}
 	http.ServeContent(body, req, "", time.Time{}, bytes.NewReader(content))

@@ -79,7 +79,7 @@ func (r *Registry) authorized(repo string, req *http.Request) bool {
 		r.tokens.mu.Lock()
 		defer r.tokens.mu.Unlock()
 		token, found := r.tokens.issued[value]
-		return found && time.Now().Before(token.expires) && (repo == "" || repo == token.repo)
+		return found && time.Now().Before(token.expires) && (repo == "" || r.options.scopePrefix+repo == token.repo)
 	}
 	return true
 }
@@ -94,7 +94,7 @@ func (r *Registry) challenge(w http.ResponseWriter, _ *http.Request, what target
 		}
 		value = `Bearer realm="` + realm + `",service="registrytest"`
 		if what.repo != "" {
-			value += `,scope="repository:` + what.repo + `:pull"`
+			value += `,scope="repository:` + r.options.scopePrefix + what.repo + `:pull"`
 		}
 	}
 	w.Header().Set("WWW-Authenticate", value)
