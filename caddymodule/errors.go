@@ -107,6 +107,8 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		return fail(badGateway, "the login configured here for %s may not be sent to its token service; ask the administrator of this proxy", repo.upstream)
 	case upstream.Invalid:
 		return fail(badGateway, "%s sent an invalid response", repo.upstream)
+	case upstream.Unsupported:
+		return fail(unknown, "%s has %s of %s only in Docker's schema 1 format, which is not supported; push the image again with a current tool", repo.upstream, ex.route.reference(), repo.name)
 	case upstream.Timeout:
 		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
@@ -133,7 +135,7 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case failure.Status >= http.StatusBadRequest:
 		e.message = fmt.Sprintf("%s, or a server that it refers to, answered with HTTP %d; try again later", repo.upstream, failure.Status)
 	case failure.Status != 0 || errors.Is(err, io.ErrUnexpectedEOF):
-		e.problem, e.message = badGateway, repo.upstream+" broke off its response; try again later"
+		e.message = repo.upstream + " broke off its response; try again later"
 	case failure.Kind == upstream.Other:
 		e.message = "content from " + repo.upstream + " could not be fetched; the log of this proxy has the reason"
 	}

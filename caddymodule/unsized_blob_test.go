@@ -151,3 +151,16 @@ func TestBlobOfSilentUpstream(t *testing.T) {
 		})
 	}
 }
+
+// TestBlobThatBreaksOffBeforeItsFirstByte checks that a blob of which upstream sends
+// the header and then closes the connection, each time that it is asked, is a 502.
+func TestBlobThatBreaksOffBeforeItsFirstByte(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 300_000)
+	d := up.PutBlob("library/alpine", layer)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	up.CutBlobs(0, 100)
+	s.get(blobPath("acme", "alpine", d), as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE").has(t, "Etag", "")
+	up.Heal()
+	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
+}

@@ -61,6 +61,10 @@ type Hooks struct {
 	// service and the error, if any. [KindOf] returns [Credentials] for an error
 	// that rejects the login.
 	Token func(realmHost string, err error)
+
+	// Paused is called when an address of [Mirrors] could not answer and is not
+	// asked for the given time, with its host and the error.
+	Paused func(host string, pause time.Duration, err error)
 }
 
 // Registry is a client for one upstream registry. It is safe for concurrent use
@@ -82,6 +86,8 @@ type Registry struct {
 	manifestHeads *headHistory // HEAD requests for manifests by digest
 	blobHeads     *headHistory // HEAD requests for blobs
 	rangeHistory  rangeHistory
+
+	pause pause // used by Mirrors only
 
 	largeReads chan struct{} // semaphore for large responses that are being read
 	timeout    time.Duration // metadataTimeout except in tests
@@ -137,7 +143,7 @@ func (c *Config) check() error {
 }
 
 // withTimeout returns a context that ends after the registry's timeout with the
-// cause errTimeout.
+// cause timeoutError.
 func (r *Registry) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, r.timeout, errTimeout)
+	return context.WithTimeoutCause(ctx, r.timeout, timeoutError(r.timeout))
 }
