@@ -130,6 +130,47 @@ func TestFillSizeHint(t *testing.T) {
 	}
 }
 
+// TestReaderAwaitByte checks that AwaitByte waits for the byte at the reader's position,
+// which the next read returns, and returns the error of a source that sends no byte.
+func TestReaderAwaitByte(t *testing.T) {
+	for _, stores := range []bool{true, false} {
+		bubble(t, func(t *testing.T, e *env) {
+			if !stores {
+				e.store.onSpool = func(*os.File) error { return errors.New("no space left on device") }
+			}
+			s := e.source(random(1, 200_000))
+			s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
+				return s.body(offset, Paced(polite(ctx, s.from(offset)), 1000, time.Second)), nil
+			}
+			r, begin := e.mustGet(s), time.Now()
+			for _, at := range []int64{0, 10_000, 199_999, 200_000} {
+				if _, err := r.Seek(at, io.SeekStart); err != nil {
+					t.Fatal(err)
+				}
+				if err := r.AwaitByte(); err != nil {
+					t.Fatal(err)
+				}
+				if took, want := time.Since(begin), time.Duration(1+min(at, 199_999)/1000)*time.Second; took < want || took > want+2*time.Second {
+					t.Errorf("byte %d: waited until %v, want about %v", at, took, want)
+				}
+				e.same(io.LimitReader(r, 1), s.content[at:min(at+1, 200_000)])
+			}
+			if s.fetches() != 1 {
+				t.Errorf("got %d fetches, want 1", s.fetches())
+			}
+
+			broken := e.source(random(2, 200_000))
+			broken.answer = func(context.Context, int, int64) (*fill.Body, error) {
+				return broken.body(0, cut(broken.from(0), 0)), nil
+			}
+			r = e.mustGet(broken)
+			if err := r.AwaitByte(); !errors.Is(err, errSource) || !errors.Is(r.Err(), errSource) {
+				t.Errorf("a source that sends no byte: got the error %v, want %v", err, errSource)
+			}
+		})
+	}
+}
+
 // TestFillSizeHintOfAnotherScope checks that a wrong hint does not break the transfer of
 // another request that shares the fill.
 func TestFillSizeHintOfAnotherScope(t *testing.T) {

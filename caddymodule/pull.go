@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"cmp"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
@@ -53,7 +55,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			Sizes:       h.cache.sizes,
 			Questions:   &h.cache.questions,
 			Flights:     &h.flights,
-			Registry:    src.Registry,
+			Registry:    src.Mirrors,
 			Name:        name,
 			Scope:       scope,
 			Endpoint:    src.endpoint,
@@ -140,6 +142,12 @@ func (ex *exchange) serveBlob(repo *repository) *apiError {
 		return ex.upstreamError(repo, err, blobUnknown, unavailable)
 	}
 	defer r.Close()
-	ex.sendBlob(d, r, status)
+	if err := ex.sendBlob(d, r, status); err != nil {
+		e := ex.upstreamError(repo, err, blobUnknown, unavailable)
+		if e.problem == unavailable && !errors.Is(err, fill.ErrBusy) {
+			e.problem = badGateway // upstream is there: it has sent a header
+		}
+		return e
+	}
 	return nil
 }

@@ -123,3 +123,44 @@ func TestBlobOfAnotherSizeThanItsManifestTells(t *testing.T) {
 	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
 	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer).has(t, "Content-Length", "300000")
 }
+
+// TestBlobOfSilentUpstream checks that a blob of which upstream sends the header and no
+// byte is an error response, and not a connection that is closed.
+func TestBlobOfSilentUpstream(t *testing.T) {
+	for name, options := range map[string][]registrytest.Option{"with a length": nil, "without a length": {registrytest.WithoutLength()}} {
+		t.Run(name, func(t *testing.T) {
+			up := registrytest.New(t, options...)
+			layer := random(1, 300_000)
+			d := up.PutBlob("library/alpine", layer)
+			putManifestOf(up, "3.20", d, len(layer))
+			s := start(t, users("alice"), private("acme", "alice"), hub(up, "downloads {\nstall_timeout 1s\n}"))
+			s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+			up.StallBlobs(0)
+			path := blobPath("acme", "alpine", d)
+			concurrently(3, func(i int) {
+				var ranged []requestOption
+				if i > 0 {
+					ranged = append(ranged, header("Range", []string{"", "bytes=0-", "bytes=10-19,30-39"}[i]))
+				}
+				a := s.get(path, append(ranged, as("alice"))...).expect(t, http.StatusGatewayTimeout, "UNAVAILABLE")
+				a.has(t, "Content-Type", "application/json").has(t, "Docker-Content-Digest", "").has(t, "Etag", "").
+					has(t, "Content-Range", "").has(t, "Accept-Ranges", "").has(t, "Cache-Control", "no-transform")
+			})
+			up.Heal()
+			s.get(path, as("alice")).content(t, layer)
+		})
+	}
+}
+
+// TestBlobThatBreaksOffBeforeItsFirstByte checks that a blob of which upstream sends
+// the header and then closes the connection, each time that it is asked, is a 502.
+func TestBlobThatBreaksOffBeforeItsFirstByte(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 300_000)
+	d := up.PutBlob("library/alpine", layer)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	up.CutBlobs(0, 100)
+	s.get(blobPath("acme", "alpine", d), as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE").has(t, "Etag", "")
+	up.Heal()
+	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
+}

@@ -45,8 +45,9 @@ func (u *Upstream) check() error {
 	if !reference.ValidRepository(u.Name) || strings.Contains(u.Name, "/") {
 		return fmt.Errorf("upstream '%s': invalid name; use lower-case letters and digits, separated by . _ __ or -, as in ghcr.io", u.Name)
 	}
-	if !strings.Contains(u.Endpoint, "{") {
-		if _, err := parseEndpoint(u.Name, u.Endpoint); err != nil {
+	endpoints := append([]string{u.Endpoint}, u.FallbackEndpoints...)
+	if !strings.Contains(strings.Join(endpoints, " "), "{") {
+		if _, err := parseEndpoints(u.Name, endpoints); err != nil {
 			return err
 		}
 	}
@@ -59,21 +60,21 @@ func (u *Upstream) check() error {
 	return nil
 }
 
-// parseEndpoint parses the endpoint of an upstream. An empty endpoint is derived from
-// the name. Errors do not show the endpoint, because it may contain a password.
-func parseEndpoint(name, endpoint string) (*url.URL, error) {
+// parseEndpoints parses the endpoints of an upstream. If the first one is empty, it is
+// derived from the name.
+func parseEndpoints(name string, urls []string) ([]*url.URL, error) {
 	switch {
-	case endpoint != "":
+	case urls[0] != "":
 	case name == dockerHub:
-		endpoint = "https://registry-1.docker.io"
+		urls[0] = "https://registry-1.docker.io"
 	default:
-		endpoint = "https://" + name
+		urls[0] = "https://" + name
 	}
-	u, err := url.Parse(endpoint)
-	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("upstream %s: invalid endpoint; use a URL such as https://registry.example.com", name)
+	parsed, err := parse.Endpoints(urls)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", name, err)
 	}
-	return u, nil
+	return parsed, nil
 }
 
 func (u *GroupUpstream) check() error {

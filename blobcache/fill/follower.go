@@ -88,10 +88,31 @@ func (t *Follower) Read(p []byte) (int, error) {
 	if !errors.Is(err, errSpool) {
 		return 0, err
 	}
+	t.leaveSpool()
+	return t.bypass.Read(p)
+}
+
+// leaveSpool makes the reader go on without the spool, which has failed.
+func (t *Follower) leaveSpool() {
 	t.bypass = newBypass(t.ctx, t.fill.table, t.req, t.size)
 	t.bypass.spool, t.bypass.off, t.bypass.parted = t.fill, t.off, t.parted
 	t.bypass.sent = sent{t.from, t.off}
-	return t.bypass.Read(p)
+}
+
+// AwaitByte waits until the next byte can be read, or until the end of the content.
+// The error is the one that a Read would return.
+func (t *Follower) AwaitByte() error {
+	if t.bypass == nil {
+		_, err := t.await()
+		if err == nil || err == io.EOF {
+			return nil
+		}
+		if !errors.Is(err, errSpool) {
+			return err
+		}
+		t.leaveSpool()
+	}
+	return t.bypass.awaitByte()
 }
 
 // Size returns the size of the content in bytes, or -1 if it is not known. It is

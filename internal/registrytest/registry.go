@@ -10,6 +10,7 @@
 package registrytest
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -61,7 +62,12 @@ type options struct {
 	noLength      bool
 	noReferrers   bool
 	manifestType  string
+	coding        string
+	encode        func(io.Writer) io.WriteCloser // nil for no coding
 	pageSize      int
+	maxPage       int
+	cursors       bool
+	tagsAsDigests bool
 	gateway       *Registry
 	scopePrefix   string
 }
@@ -134,6 +140,17 @@ func WithManifestType(mediaType string) Option {
 // WithPageSize splits lists of referrers into pages of n.
 func WithPageSize(n int) Option { return func(o *options) { o.pageSize = n } }
 
+// WithMaxPage makes the registry refuse requests for more than n tags with 400 and
+// PAGINATION_NUMBER_INVALID.
+func WithMaxPage(n int) Option { return func(o *options) { o.maxPage = n } }
+
+// WithCursors makes the registry name the next page of tags by a parameter of its own.
+// The test fails if a request for tags has other parameters than that and n.
+func WithCursors() Option { return func(o *options) { o.cursors = true } }
+
+// WithTagsAsDigests makes the registry read the tag ALGORITHM-ENCODED as a digest.
+func WithTagsAsDigests() Option { return func(o *options) { o.tagsAsDigests = true } }
+
 // New starts a registry that ends with the test.
 func New(t testing.TB, opts ...Option) *Registry {
 	t.Helper()
@@ -145,7 +162,11 @@ func New(t testing.TB, opts ...Option) *Registry {
 	if r.options.redirect {
 		r.storage = httptest.NewServer(http.HandlerFunc(r.serveStorage))
 	}
-	r.server = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
+	handler := http.HandlerFunc(r.serve)
+	if r.options.encode != nil {
+		handler = r.serveEncoded
+	}
+	r.server = httptest.NewUnstartedServer(handler)
 	if r.options.tls {
 		r.server.EnableHTTP2 = true
 		r.server.StartTLS()
