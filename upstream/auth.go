@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -32,6 +31,7 @@ func (a *acceptedChallenge) sameToken(b *acceptedChallenge) bool {
 // authorization is the Authorization header of a request and its origin.
 type authorization struct {
 	header    string             // "" for none
+	login     sentLogin          // in the header; none if it is a bearer token
 	token     *token             // nil unless header is a bearer token
 	fresh     bool               // the token was fetched for this request
 	challenge *acceptedChallenge // the challenge that the token answers
@@ -39,11 +39,15 @@ type authorization struct {
 }
 
 // initialAuthorization returns the authorization for the first request of a
-// call: none if the registry has not sent a challenge yet, otherwise the answer
-// to its last challenge. If the token service refuses a token for the repository,
+// call: the answer to the registry's last challenge. Without one so far, it is none,
+// unless there is a login: the registry is then asked for its challenge first,
+// because it may hide what anonymous clients may not see. If the token service refuses a token for the repository,
 // the first request is sent without one: the challenge to it may name the scope
 // under which the token service knows the repository.
 func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authorization, error) {
+	if r.challenge.Load() == nil && r.login != nil {
+		r.learnChallenge(ctx, c)
+	}
 	challenge := r.challenge.Load()
 	if challenge == nil {
 		return authorization{}, nil
@@ -58,7 +62,11 @@ func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authoriza
 // authorize returns the authorization that answers a challenge.
 func (r *Registry) authorize(ctx context.Context, c *call, challenge *acceptedChallenge) (authorization, error) {
 	if !challenge.bearer {
-		return authorization{header: r.basic()}, nil
+		login, err := r.currentLogin(ctx, c)
+		if err == nil && login.isIdentityToken() {
+			err = r.newError(c, Withheld, 0, "the registry asks for a user name and a password, but the configured login is an identity token")
+		}
+		return authorization{header: login.header(), login: login}, err
 	}
 	t, fresh, err := r.token(ctx, c, challenge)
 	if err != nil {
@@ -87,10 +95,10 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 			return authorization{}, denied
 		}
 		return r.authorizeAs(ctx, c, challenge, denied)
-	case !challenge.bearer && r.basic() == "":
+	case !challenge.bearer && r.login == nil:
 		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the registry requires a login, and none is configured")
-	case !challenge.bearer && used.header == r.basic():
-		return authorization{}, r.newError(c, Credentials, http.StatusUnauthorized, "the registry rejected the configured credentials")
+	case !challenge.bearer && used.login != sentLogin{}:
+		return r.replaceLogin(ctx, c, used.login, http.StatusUnauthorized)
 	}
 	r.challenge.Store(challenge)
 	auth, err := r.authorize(ctx, c, challenge)
@@ -98,6 +106,16 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 		return r.authorizeAs(ctx, c, challenge, err)
 	}
 	return auth, err
+}
+
+// replaceLogin returns the authorization with a newer login than a refused one, or
+// the error of the refusal, which had the given status, if there is none.
+func (r *Registry) replaceLogin(ctx context.Context, c *call, refused sentLogin, status int) (authorization, error) {
+	login, ok, err := r.newerLogin(ctx, c, refused)
+	if err == nil && !ok {
+		err = r.newError(c, Credentials, status, "the registry rejected the configured credentials")
+	}
+	return authorization{header: login.header(), login: login}, err
 }
 
 // authorizeAs is authorize with the scope of the challenge in place of that of the
@@ -164,7 +182,7 @@ func (r *Registry) checkRealm(realm *url.URL) (Kind, error) {
 		return Invalid, fmt.Errorf("the registry uses https, but its token service at %s uses plain http", realm.Host)
 	}
 	switch {
-	case r.basic() == "" || r.mayReceiveLogin(realm):
+	case r.login == nil || r.mayReceiveLogin(realm):
 		return Other, nil
 	case realm.Scheme == "http":
 		return Withheld, fmt.Errorf("the credentials are not sent to the token service at %s, because it uses plain http and is not the registry's own; give it https, or remove the credentials", realm.Host)
@@ -204,18 +222,4 @@ func registrableDomain(host string) string {
 		return ""
 	}
 	return domain
-}
-
-// basicHeader returns the Authorization header of a login (RFC 7617), or "" if
-// both arguments are empty.
-func basicHeader(username string, password Secret) (string, error) {
-	switch {
-	case username == "" && password == "":
-		return "", nil
-	case username == "" || password == "":
-		return "", errors.New("incomplete credentials; set both a user name and a password")
-	case strings.Contains(username, ":"):
-		return "", errors.New("the user name must not contain a colon")
-	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+string(password))), nil
 }

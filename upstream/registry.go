@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
 )
 
@@ -27,9 +30,8 @@ type Config struct {
 	// "/v2/". It must not have a user, query or fragment.
 	Endpoint *url.URL
 
-	// Username and Password are the login. Both are set, or neither is.
-	Username string
-	Password Secret
+	// Login returns the login. If it is nil, the registry is used anonymously.
+	Login LoginSource
 
 	// RealmHosts lists hosts outside the registry's domain whose token service
 	// may receive the login, as HOST or HOST:PORT. They are used over https only.
@@ -52,7 +54,7 @@ type Config struct {
 	Hooks Hooks
 }
 
-// Secret is the type of Config.Password. It is printed as stars.
+// Secret is the type of Login.Password. It is printed as stars.
 type Secret = secret.String
 
 // Hooks are functions that report events. Each may be nil. They are called
@@ -69,15 +71,17 @@ type Hooks struct {
 type Registry struct {
 	name       string
 	endpoint   *url.URL
-	basic      func() string // returns the login's Authorization header or ""; a closure is not printed by fmt
+	login      LoginSource // nil: anonymous
 	realmHosts []string
 	transport  http.RoundTripper
 	ranges     http.RoundTripper // nil: transport
 	userAgent  string
 	hooks      Hooks
 
-	challenge atomic.Pointer[acceptedChallenge] // the last one received, nil before the first
-	tokens    *tokenCache
+	challenge  atomic.Pointer[acceptedChallenge] // the last one received, nil before the first
+	tokens     *tokenCache
+	probes     *memo.Cache[verdict]         // what registry and token services say about the login
+	postRealms *lru.Cache[string, struct{}] // the token services that want POST
 
 	tagHeads      *headHistory // HEAD requests for manifests by tag
 	manifestHeads *headHistory // HEAD requests for manifests by digest
@@ -90,13 +94,9 @@ type Registry struct {
 }
 
 // New returns a client for the registry that config describes. It sends no
-// request. Errors do not repeat the endpoint or the login.
+// request and does not ask for the login. Errors do not repeat the endpoint.
 func New(config Config) (*Registry, error) {
 	if err := config.check(); err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", config.Name, err)
-	}
-	basic, err := basicHeader(config.Username, config.Password)
-	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", config.Name, err)
 	}
 	base := *config.Endpoint
@@ -106,13 +106,15 @@ func New(config Config) (*Registry, error) {
 	return &Registry{
 		name:          config.Name,
 		endpoint:      base.JoinPath("v2"),
-		basic:         func() string { return basic },
+		login:         config.Login,
 		realmHosts:    append([]string(nil), config.RealmHosts...),
 		transport:     config.Transport,
 		ranges:        config.Ranges,
 		userAgent:     config.UserAgent,
 		hooks:         config.Hooks,
 		tokens:        newTokenCache(),
+		probes:        newProbes(),
+		postRealms:    newPostRealms(),
 		tagHeads:      newHeadHistory(),
 		manifestHeads: newHeadHistory(),
 		blobHeads:     newHeadHistory(),
@@ -122,7 +124,7 @@ func New(config Config) (*Registry, error) {
 	}, nil
 }
 
-// check reports what is wrong with everything but the login.
+// check reports what is wrong with the configuration.
 func (c *Config) check() error {
 	e := c.Endpoint
 	switch {
