@@ -33,8 +33,8 @@ type Reader struct {
 	closed bool
 }
 
-// Size returns the size of the content in bytes, or -1 if neither the disk nor
-// the source tells it.
+// Size returns the size of the content in bytes, or -1 if nothing tells it. See
+// [fill.Follower.Size] for content that is still being downloaded.
 func (r *Reader) Size() int64 { return r.size }
 
 // Parts announces that ranges of the content will be read, and reports whether

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -80,6 +82,33 @@ func TestRefusedRanges(t *testing.T) {
 		t.Errorf("a broken transfer: got the ranges %q, want %q", got, want)
 	}
 	s.awaitStored(string(image.Layers[0]))
+}
+
+// TestLabelledEncoding checks that the Content-Encoding of a blob that is not encoded
+// is ignored and not passed on, and that a blob that is encoded is a broken transfer.
+func TestLabelledEncoding(t *testing.T) {
+	up := registrytest.New(t)
+	s := start(t, users("alice"), private("acme", "alice"), private("blue", "alice"), hub(up))
+	for i, label := range []string{"gzip", "x-gzip", "application/vnd.oci.image.layer.v1.tar+gzip"} {
+		layer := random(byte(i), 300_000)
+		d := up.PutBlob("library/alpine", layer)
+		up.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("Content-Encoding", label)
+			return false
+		})
+		s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer).has(t, "Content-Encoding", "")
+		s.awaitStored(string(d))
+		s.head(blobPath("blue", "alpine", d), as("alice")).expect(t, http.StatusOK, "").has(t, "Content-Length", "300000")
+	}
+	encoded := random(9, 300_000)
+	d := digest.FromString("the blob before it is encoded")
+	up.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Set("Content-Length", "300000")
+		_, _ = w.Write(encoded)
+		return true
+	})
+	s.expectBroken(blobPath("acme", "alpine", d))
 }
 
 // TestBlobRedirectIsHidden checks that a blob is downloaded from where upstream

@@ -214,7 +214,7 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 // unmarshalUpstream parses
 //
 //	upstream <name> {
-//		endpoint      <url>
+//		endpoint      <url>...
 //		credentials   <user name> <password placeholder>
 //		fresh_for     <duration>
 //		connections   <number>
@@ -236,9 +236,11 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	}
 	err := parse.Lines(d, "upstream", map[string]func(*caddyfile.Dispenser) error{
 		"endpoint": func(d *caddyfile.Dispenser) error {
-			if err := parse.Arg(d, &u.Endpoint); err != nil {
+			var endpoints []string
+			if err := parse.Args(d, &endpoints); err != nil {
 				return err
 			}
+			u.Endpoint, u.FallbackEndpoints = endpoints[0], endpoints[1:]
 			return parse.At(d, u.check())
 		},
 		"credentials": func(d *caddyfile.Dispenser) error { return unmarshalCredentials(d, &u.Credentials) },

@@ -107,11 +107,16 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		return fail(badGateway, "the login configured here for %s cannot be used there; ask the administrator of this proxy", repo.upstream)
 	case upstream.Invalid:
 		return fail(badGateway, "%s sent an invalid response", repo.upstream)
+	case upstream.Unsupported:
+		return fail(unknown, "%s has %s of %s only in Docker's schema 1 format, which is not supported; push the image again with a current tool", repo.upstream, ex.route.reference(), repo.name)
 	case upstream.Timeout:
 		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
 	if errors.Is(err, fill.ErrDigestMismatch) {
 		return fail(badGateway, "%s sent content that does not match %s", repo.upstream, ex.route.reference())
+	}
+	if errors.Is(err, fill.ErrSizeMismatch) {
+		return fail(badGateway, "%s sent content of another size than its manifest tells for %s; try again", repo.upstream, ex.route.reference())
 	}
 	if errors.Is(err, fill.ErrUnconfirmed) {
 		return fail(badGateway, "%s did not reliably confirm that it has %s", repo.upstream, ex.route.reference())

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
@@ -52,7 +54,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			Sizes:       h.cache.sizes,
 			Questions:   &h.cache.questions,
 			Flights:     &h.flights,
-			Registry:    src.Registry,
+			Registry:    src.Mirrors,
 			Name:        name,
 			Scope:       scope,
 			Endpoint:    src.endpoint,
@@ -139,6 +141,12 @@ func (ex *exchange) serveBlob(repo *repository) *apiError {
 		return ex.upstreamError(repo, err, blobUnknown, unavailable)
 	}
 	defer r.Close()
-	ex.sendBlob(d, r, status)
+	if err := ex.sendBlob(d, r, status); err != nil {
+		e := ex.upstreamError(repo, err, blobUnknown, unavailable)
+		if e.problem == unavailable && !errors.Is(err, fill.ErrBusy) {
+			e.problem = badGateway // upstream is there: it has sent a header
+		}
+		return e
+	}
 	return nil
 }

@@ -2,11 +2,9 @@ package caddymodule
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/opencontainers/go-digest"
@@ -23,6 +21,10 @@ var (
 	byteRanges  = []string{"bytes"}
 	noTransform = []string{"no-transform"}
 )
+
+// contentHeaders are the headers of a response with content, which an error does not
+// have.
+var contentHeaders = []string{"Accept-Ranges", "Cache-Status", "Content-Length", "Content-Range", "Docker-Content-Digest", "Etag", "Last-Modified"}
 
 // cacheStatusValues are the values of Cache-Status (RFC 9211).
 var cacheStatusValues = [...][]string{
@@ -122,18 +124,28 @@ func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status pullthrough
 	ex.w.WriteHeader(http.StatusOK)
 }
 
-// sendBlob sends a blob, or the ranges of it that the client requests. After the
-// header has been sent, an error aborts the connection.
-func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullthrough.Status) {
-	ex.setContentHeaders(blobType, d, status)
+// sendBlob sends a blob, or the ranges of it that the client requests. The header is
+// sent with the first byte: before that, sendBlob sends nothing and returns an error
+// of upstream. After it, an error aborts the connection.
+func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullthrough.Status) error {
 	defer ex.widenChunks()()
 	if partial(ex.r.Header) && r.Size() >= 0 && r.Parts() {
-		http.ServeContent(&ranges{ex.w, r}, ex.r, "", time.Time{}, r)
-		if r.Err() != nil {
+		ex.setContentHeaders(blobType, d, status)
+		begun, err := r.ServeContent(ex.w, ex.r)
+		if begun && err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		return
+		if err != nil {
+			for _, name := range contentHeaders {
+				ex.w.Header().Del(name)
+			}
+		}
+		return err
 	}
+	if err := r.AwaitByte(); err != nil {
+		return err
+	}
+	ex.setContentHeaders(blobType, d, status)
 	ex.w.Header()["Accept-Ranges"] = byteRanges
 	if r.Size() >= 0 {
 		ex.setLength(r.Size())
@@ -142,28 +154,7 @@ func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullth
 	if _, err := r.WriteTo(ex.w); err != nil {
 		panic(http.ErrAbortHandler)
 	}
-}
-
-// ranges is the response writer for [http.ServeContent]. It lets the reader of the
-// blob write the ranges, because io.Copy would allocate a buffer for each of Caddy's
-// chunks.
-type ranges struct {
-	http.ResponseWriter
-	of *blobcache.Reader
-}
-
-// ReadFrom implements [io.ReaderFrom].
-func (w *ranges) ReadFrom(src io.Reader) (int64, error) {
-	part, ok := src.(*io.LimitedReader)
-	if !ok || part.R != w.of {
-		return io.Copy(w.ResponseWriter, src) // several ranges, as multipart
-	}
-	n, err := w.of.WriteNext(w.ResponseWriter, part.N)
-	part.N -= n
-	if err == io.EOF {
-		err = nil
-	}
-	return n, err
+	return nil
 }
 
 // partial reports whether the response may differ from the whole blob with status

@@ -54,9 +54,9 @@ var errProxied = errors.New("the environment (HTTP_PROXY, HTTPS_PROXY) names a p
 
 // guardTransport makes a transport reject connections to private addresses. Caddy's
 // transport takes a proxy from the environment by default: guardTransport returns an
-// error if the transport would use one for the endpoint, and lets other requests
+// error if the transport would use one for an endpoint, and lets other requests
 // through a proxy fail.
-func guardTransport(transport http.RoundTripper, endpoint *url.URL) error {
+func guardTransport(transport http.RoundTripper, endpoints ...*url.URL) error {
 	t, ok := transport.(*reverseproxy.HTTPTransport)
 	if !ok {
 		return fmt.Errorf("transport %T cannot be kept from private addresses; write `allow_private` to permit private addresses", transport)
@@ -78,6 +78,10 @@ func guardTransport(transport http.RoundTripper, endpoint *url.URL) error {
 		}
 		return nil, nil
 	}
-	_, err := t.Transport.Proxy(&http.Request{URL: endpoint})
-	return err
+	for _, endpoint := range endpoints {
+		if _, err := t.Transport.Proxy(&http.Request{URL: endpoint}); err != nil {
+			return err
+		}
+	}
+	return nil
 }

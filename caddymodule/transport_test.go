@@ -94,8 +94,10 @@ func TestGuardedProxy(t *testing.T) {
 	block := func(host, lines, transport string) string {
 		return "upstream docker.io {\n endpoint https://" + host + "\n" + lines + "\n transport http {\n " + transport + "\n}\n}"
 	}
-	if err := s.validate(private("acme"), block("registry.example.com", "", "")); !errors.Is(err, errProxied) && (err == nil || !strings.Contains(err.Error(), "network_proxy none")) {
-		t.Errorf("an endpoint behind the proxy: got %v, want errProxied", err)
+	for _, hosts := range []string{"registry.example.com", "direct.example.com https://registry.example.com"} {
+		if err := s.validate(private("acme"), block(hosts, "", "")); !errors.Is(err, errProxied) && (err == nil || !strings.Contains(err.Error(), "network_proxy none")) {
+			t.Errorf("%s behind the proxy: got %v, want errProxied", hosts, err)
+		}
 	}
 	for name, whole := range map[string]string{
 		"allowed": block("registry.example.com", "allow_private", ""), "no proxy": block("registry.example.com", "", "network_proxy none"), "excepted": block("direct.example.com", "", ""),

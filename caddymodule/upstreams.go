@@ -28,6 +28,13 @@ type Upstream struct {
 	// docker.io, that of Docker Hub.
 	Endpoint string `json:"endpoint,omitempty"`
 
+	// FallbackEndpoints are URLs of registries with the same content, at most 7.
+	// They are asked in order if Endpoint cannot answer: if no connection is made,
+	// the response takes too long, or it is 5xx or 429. They receive the
+	// credentials, too. An http URL must not follow an https one. The default is
+	// none.
+	FallbackEndpoints []string `json:"fallback_endpoints,omitempty"`
+
 	// Credentials are used for all pulls from the upstream. Without them, pulls
 	// are anonymous.
 	Credentials *Credentials `json:"credentials,omitempty"`
@@ -57,8 +64,8 @@ type Upstream struct {
 	// and HTTP/2 without a proxy.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
-	endpoint  *url.URL
-	settings  string // the settings that belong to the fingerprint of the endpoint
+	endpoints []*url.URL // Endpoint and FallbackEndpoints
+	settings  string     // the settings that belong to the fingerprint of the endpoint
 	login     login
 	transport http.RoundTripper // nil for the default transport
 	// sources are by the path of the group whose credentials they use. The path
@@ -69,14 +76,14 @@ type Upstream struct {
 
 // source is an upstream together with the credentials that are used there.
 type source struct {
-	*upstream.Registry
+	*upstream.Mirrors
 
-	// name represents the endpoint and the user name in the index. Content that
+	// name represents the first endpoint and the user name in the index. Content that
 	// was confirmed to one login is not served to another, even if that is of
 	// another configuration or another site with the same storage.
 	name string
 
-	// endpoint represents the endpoint and the settings that determine which
+	// endpoint represents all endpoints and the settings that determine which
 	// server answers there. Sources with the same endpoint share downloads.
 	endpoint string
 }
@@ -137,11 +144,16 @@ func (u *Upstream) provision(ctx caddy.Context) error {
 	if u.Connections == 0 {
 		u.Connections = defaultConnections
 	}
-	endpoint, err := caddy.NewReplacer().ReplaceOrErr(u.Endpoint, true, true)
-	if err != nil {
-		return fmt.Errorf("endpoint: %w", err)
+	var endpoints []string
+	for _, text := range append([]string{u.Endpoint}, u.FallbackEndpoints...) {
+		endpoint, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
+		if err != nil {
+			return fmt.Errorf("endpoint: %w", err)
+		}
+		endpoints = append(endpoints, endpoint)
 	}
-	if u.endpoint, err = parseEndpoint(u.Name, endpoint); err != nil {
+	var err error
+	if u.endpoints, err = parseEndpoints(u.Name, endpoints); err != nil {
 		return err
 	}
 	// Loading the transport clears its configuration.
@@ -164,7 +176,7 @@ func (u *Upstream) loadTransport(ctx caddy.Context) error {
 	if u.AllowPrivate {
 		return nil
 	}
-	return guardTransport(u.transport, u.endpoint)
+	return guardTransport(u.transport, u.endpoints...)
 }
 
 func (c *Credentials) resolve() (login, error) {
@@ -180,7 +192,7 @@ func (c *Credentials) resolve() (login, error) {
 	if err != nil || password == "" {
 		return login{}, fmt.Errorf("the password placeholder %s is empty, or its file cannot be read", c.Password)
 	}
-	return login{username, upstream.Secret(password)}, nil
+	return login{username, upstream.Secret(password)}, upstream.Login{Username: username, Password: upstream.Secret(password)}.Check()
 }
 
 // openRegistries opens a registry for each login at each upstream. The content that
@@ -213,39 +225,52 @@ func (h *Handler) openRegistries() error {
 	return nil
 }
 
+// openRegistry opens a registry for each endpoint of an upstream.
 func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 	config := upstream.Config{
 		Name:       u.Name,
-		Endpoint:   u.endpoint,
-		Username:   login.username,
-		Password:   login.password,
 		RealmHosts: u.RealmHosts,
 		Transport:  u.transport,
 		UserAgent:  "caddy-dependency-proxy",
 	}
+	if login.username != "" {
+		config.Login = upstream.StaticLogin(login.username, login.password)
+	}
 	name := u.Name // the registry may outlive u
 	config.Hooks.Token = func(realmHost string, err error) {
-		if upstream.KindOf(err) == upstream.Credentials {
-			processLogger().Warn("upstream rejected the configured credentials",
-				zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
+		message := "upstream rejected the configured credentials"
+		switch upstream.KindOf(err) {
+		case upstream.Withheld:
+			message = "the configured credentials cannot be used at the upstream"
+			fallthrough
+		case upstream.Credentials:
+			processLogger().Warn(message, zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
 		}
 	}
-	// A transport module belongs to this configuration, and so does its registry.
-	key := fmt.Sprintf("%s %s %q %q %q %v %p", u.Name, u.endpoint, login.username, string(login.password), u.RealmHosts, u.AllowPrivate, u.transport)
-	sum := sha256.Sum256([]byte(key)) // the keys of a pool are not secret
-	if config.Transport == nil {
-		config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
-		config.Ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
+	config.Hooks.Paused = func(host string, pause time.Duration, err error) {
+		processLogger().Warn("an endpoint of an upstream cannot answer; asking the others",
+			zap.String("upstream", name), zap.String("endpoint", host), zap.Duration("pause", pause), zap.Error(err))
 	}
-	registry, err := openRegistry(&h.lease, string(sum[:]), config)
-	if err != nil {
-		return nil, err
+	var registries []*upstream.Registry
+	for _, config.Endpoint = range u.endpoints {
+		// A transport module belongs to this configuration, and so does its registry.
+		key := fmt.Sprintf("%s %s %q %q %q %v %p", u.Name, config.Endpoint, login.username, string(login.password), u.RealmHosts, u.AllowPrivate, u.transport)
+		sum := sha256.Sum256([]byte(key)) // the keys of a pool are not secret
+		if u.transport == nil {
+			config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
+			config.Ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
+		}
+		registry, err := openRegistry(&h.lease, string(sum[:]), config)
+		if err != nil {
+			return nil, err
+		}
+		registries = append(registries, registry)
 	}
-	sum = sha256.Sum256([]byte(u.endpoint.String() + "\x00" + login.username))
+	sum := sha256.Sum256([]byte(u.endpoints[0].String() + "\x00" + login.username))
 	return &source{
-		Registry: registry,
+		Mirrors:  upstream.NewMirrors(registries[0], registries[1:]...),
 		name:     u.Name + "@" + hex.EncodeToString(sum[:6]),
-		endpoint: fingerprint(u.settings, u.endpoint),
+		endpoint: fingerprint(u.settings, u.endpoints...),
 	}, nil
 }
 

@@ -62,9 +62,10 @@ func (r *Repository) fetchBlob(d digest.Digest) fill.Fetch {
 
 // StatBlob returns the size in bytes of a blob that the repository contains. What
 // upstream says about a blob that it has not delivered is passed on and not
-// recorded. If upstream does not tell the size, or only over plain HTTP, the blob
-// is downloaded; the size is -1 if it cannot be stored either. Errors are those
-// of [Repository.Blob].
+// recorded. If upstream has the blob and does not tell its size, the size is the one
+// that a manifest of the repository tells. Without one, or if upstream answers only
+// over plain HTTP, the blob is downloaded; the size is -1 if it cannot be stored
+// either. Errors are those of [Repository.Blob].
 func (r *Repository) StatBlob(ctx context.Context, d digest.Digest) (size int64, status Status, err error) {
 	claim := &blobClaim{repository: r, digest: d}
 	standing := claim.Standing(ctx)
@@ -76,8 +77,10 @@ func (r *Repository) StatBlob(ctx context.Context, d digest.Digest) (size int64,
 		if err = claim.Confirm(ctx, size); err == nil {
 			claim.Delivered(size)
 		}
-	} else {
-		size, err = claim.ask(ctx, -1)
+	} else if size, err = claim.ask(ctx, -1); err == nil && size < 0 {
+		if told := r.config.Sizes.of(r.config.Scope, d); told > 0 {
+			size = told
+		}
 	}
 	if errors.Is(err, fill.ErrUnconfirmed) || err == nil && size < 0 {
 		return r.fetchSize(ctx, d)
@@ -106,6 +109,7 @@ type blobClaim struct {
 	repository *Repository
 	digest     digest.Digest
 	asked      bool // whether Confirm was called
+	unsized    bool // whether Confirm succeeded and learnt no size
 }
 
 // Standing implements [fill.Claim]. The size is -1 if it is not known.
@@ -124,6 +128,9 @@ func (c *blobClaim) Standing(ctx context.Context) fill.Standing {
 func (c *blobClaim) Confirm(ctx context.Context, size int64) error {
 	c.asked = true
 	size, err := c.ask(ctx, size)
+	if c.unsized = err == nil && size < 0; c.unsized {
+		return nil // Delivered learns it
+	}
 	if err == nil {
 		c.repository.config.Quotas.Added(c.repository.config.Scope, size)
 	}
@@ -152,4 +159,7 @@ func (c *blobClaim) Delivered(size int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)
 	defer cancel()
 	c.repository.recordDelivery(ctx, c.digest, index.Link{Size: size})
+	if c.unsized {
+		c.repository.config.Quotas.Added(c.repository.config.Scope, size)
+	}
 }

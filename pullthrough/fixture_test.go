@@ -49,7 +49,7 @@ func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
 	f.config = Config{
 		Cache: cache, Index: known, Quotas: blobcache.NewQuotas(cache, known, nil),
 		Lists: NewLists(time.Hour), Questions: new(Questions), Flights: new(Flights),
-		Registry: registry, Endpoint: "hub", FreshFor: time.Hour, Connections: 1,
+		Registry: upstream.NewMirrors(registry), Endpoint: "hub", FreshFor: time.Hour, Connections: 1,
 		Hooks: Hooks{
 			Stale: func(_, tag string, _ error) {
 				f.mu.Lock()

@@ -2,20 +2,12 @@ package pullthrough
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
-
-// maxManifest is the size limit of a manifest in bytes (OCI distribution
-// specification, "Pushing Manifests").
-const maxManifest = 4 << 20
 
 // Manifest is a manifest or an index.
 type Manifest struct {
@@ -29,59 +21,30 @@ type Manifest struct {
 	Status Status
 }
 
-// Content is the content of a manifest, in memory or in a file.
-type Content struct {
-	// Bytes is set if the content is small or cannot be stored. It must not be
-	// changed.
-	Bytes []byte
-
-	// File reads the stored content if it is large, so that a client that reads
-	// slowly takes no memory of its size. It is nil if Bytes is set.
-	File *blobcache.Reader
-}
-
-// Size returns the number of bytes.
-func (c *Content) Size() int64 {
-	if c.File != nil {
-		return c.File.Size()
-	}
-	return int64(len(c.Bytes))
-}
-
-// Close closes the file, if there is one. Closing a nil Content does nothing.
-func (c *Content) Close() {
-	if c != nil && c.File != nil {
-		_ = c.File.Close()
-	}
-}
-
 // ManifestByTag returns the manifest that a tag stands for, with its content if
 // withContent is set. An error is upstream's, an [*upstream.Error],
 // [ErrTooManyQuestions] or the cause of the context's end.
 func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent bool) (Manifest, error) {
-	ref, status, err := r.resolve(ctx, tag)
+	ref, status, err := r.resolve(ctx, tag, withContent)
 	if err != nil {
 		return Manifest{}, err
 	}
-	m := Manifest{Digest: ref.Digest, MediaType: ref.MediaType, Size: ref.Size, Status: status}
-	mediaType := r.linkedType(ctx, ref)
 	if !withContent {
-		if mediaType != "" {
+		ref, believed := r.believed(ctx, tag, ref)
+		if believed {
 			r.markUsed(ref.Digest)
 		}
-		return m, nil
+		return Manifest{Digest: ref.Digest, MediaType: ref.MediaType, Size: ref.Size, Status: status}, nil
 	}
-	content, hit, err := r.content(ctx, ref.Digest, mediaType)
+	ref, content, hit, err := r.tagContent(ctx, tag, ref)
 	if err != nil {
 		return Manifest{}, err
 	}
-	ref.SetLinked()
 	if !hit {
-		m.Status = Miss
+		status = Miss
 	}
-	m.Content, m.Size = content, content.Size()
 	r.markUsed(ref.Digest)
-	return m, nil
+	return Manifest{Digest: ref.Digest, MediaType: ref.MediaType, Size: content.Size(), Content: content, Status: status}, nil
 }
 
 // ManifestByDigest returns a manifest that the repository contains, with its
@@ -110,7 +73,7 @@ func (r *Repository) ManifestByDigest(ctx context.Context, d digest.Digest, with
 		}
 		return m, nil
 	}
-	content, hit, err := r.content(ctx, d, link.MediaType)
+	content, hit, err := r.content(ctx, d, linked)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -144,18 +107,6 @@ func (r *Repository) manifestLink(ctx context.Context, d digest.Digest) (link in
 	return link, true
 }
 
-// linkedType returns the media type of what a tag stands for if the repository is
-// known to contain it, and the empty string if only upstream says so.
-func (r *Repository) linkedType(ctx context.Context, ref index.Ref) string {
-	if !ref.Linked() {
-		if _, linked := r.manifestLink(ctx, ref.Digest); !linked {
-			return ""
-		}
-		ref.SetLinked()
-	}
-	return ref.MediaType
-}
-
 // wasDelivered reports whether content is stored that upstream has delivered, to
 // this repository or to another one.
 func (r *Repository) wasDelivered(ctx context.Context, d digest.Digest) bool {
@@ -183,8 +134,8 @@ func (r *Repository) confirm(ctx context.Context, reference string) (upstream.De
 		return upstream.Descriptor{}, err
 	}
 	if m.Content == nil {
-		if r.linkConfirmed(ctx, m.Descriptor) {
-			return m.Descriptor, nil
+		if desc, ok := r.linkConfirmed(ctx, m.Descriptor); ok {
+			return desc, nil
 		}
 		// HEAD contradicts what was delivered, so a GET decides.
 		if m, err = r.getManifest(ctx, reference); err != nil {
@@ -195,95 +146,33 @@ func (r *Repository) confirm(ctx context.Context, reference string) (upstream.De
 }
 
 // linkConfirmed links the repository to a manifest that upstream has confirmed by
-// HEAD, provided that upstream has delivered it before. It reports false if the
-// size differs from the size that was delivered.
-func (r *Repository) linkConfirmed(ctx context.Context, desc upstream.Descriptor) bool {
-	link := index.Link{MediaType: desc.MediaType, Size: desc.Size}
-	if known, err := r.config.Index.Link(ctx, r.config.Scope, desc.Digest); err == nil && known == link {
-		return true
+// HEAD, provided that upstream has delivered it before and that it is stored. It
+// returns the descriptor, whose media type is that of the content if that is known,
+// whatever HEAD says. It reports false if HEAD contradicts the content.
+func (r *Repository) linkConfirmed(ctx context.Context, desc upstream.Descriptor) (upstream.Descriptor, bool) {
+	known, err := r.config.Index.Link(ctx, r.config.Scope, desc.Digest)
+	if err == nil && known.MediaType != "" && known.Size == desc.Size {
+		desc.MediaType = known.MediaType
+		return desc, true
 	}
 	delivery, err := r.config.Index.Delivery(ctx, r.config.Scope, desc.Digest)
 	if err != nil {
-		return true
+		return desc, true
 	}
 	if delivery.Size != desc.Size {
-		return false
+		return desc, false
 	}
-	r.recordDelivery(ctx, desc.Digest, link)
+	content, err := r.stored(ctx, desc.Digest)
+	if err != nil {
+		return desc, true // and it is fetched when it is asked for
+	}
+	defer content.Close()
+	mediaType, err := content.mediaType(desc.MediaType)
+	if err != nil {
+		return desc, false
+	}
+	desc.MediaType = mediaType
+	r.recordDelivery(ctx, desc.Digest, index.Link{MediaType: desc.MediaType, Size: desc.Size})
 	r.config.Quotas.Added(r.config.Scope, desc.Size)
-	return true
-}
-
-// content returns a manifest's content, and whether it was stored already. The
-// media type must be empty unless the repository is linked to the manifest.
-func (r *Repository) content(ctx context.Context, d digest.Digest, mediaType string) (content *Content, hit bool, err error) {
-	if mediaType != "" {
-		content, err := r.stored(ctx, d)
-		if err == nil && content.Bytes != nil {
-			r.config.Sizes.remember(r.config.Scope, d, content.Bytes)
-		}
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return content, err == nil, err
-		}
-	}
-	fetched, err := once(ctx, r, "manifest "+d.String(), func(ctx context.Context) ([]byte, error) {
-		return r.fetchManifest(ctx, d)
-	})
-	if err != nil {
-		return nil, false, err
-	}
-	if fetched != nil {
-		r.config.Sizes.remember(r.config.Scope, d, fetched)
-	}
-	if fetched == nil || len(fetched) > largeAnswer {
-		// The requests that have waited hold the same bytes. They must not do so
-		// while they send them.
-		content, err = r.stored(ctx, d)
-		if err == nil || fetched == nil {
-			return content, false, err
-		}
-	}
-	return &Content{Bytes: fetched}, false, nil
-}
-
-// stored returns stored content; an error that is [fs.ErrNotExist] if there is
-// none.
-func (r *Repository) stored(ctx context.Context, d digest.Digest) (*Content, error) {
-	small, large, err := r.config.Cache.Find(ctx, d, maxManifest)
-	if err != nil {
-		return nil, err
-	}
-	return &Content{Bytes: small, File: large}, nil
-}
-
-// fetchManifest returns the content that upstream sends, or nil if large content
-// has been stored since the caller looked.
-func (r *Repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte, error) {
-	if _, linked := r.manifestLink(ctx, d); linked {
-		if content, err := r.stored(ctx, d); err == nil {
-			content.Close()
-			return content.Bytes, nil
-		}
-	}
-	m, err := r.getManifest(ctx, d.String())
-	if err != nil {
-		return nil, err
-	}
-	return m.Content, r.keep(ctx, m)
-}
-
-func (r *Repository) getManifest(ctx context.Context, reference string) (upstream.Manifest, error) {
-	return inTurn(ctx, r, func() (upstream.Manifest, error) {
-		return r.config.Registry.Manifest(ctx, r.config.Name, reference)
-	})
-}
-
-// keep stores a manifest that upstream has delivered.
-func (r *Repository) keep(ctx context.Context, m upstream.Manifest) error {
-	if err := r.config.Cache.PutBytes(ctx, m.Digest, m.Content); err != nil {
-		return fmt.Errorf("storing a manifest: %w", err)
-	}
-	r.recordDelivery(ctx, m.Digest, index.Link{MediaType: m.MediaType, Size: m.Size})
-	r.config.Quotas.Added(r.config.Scope, m.Size)
-	return nil
+	return desc, true
 }

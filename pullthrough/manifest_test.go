@@ -95,6 +95,62 @@ func TestRepositoryManifestHeadOfWrongSize(t *testing.T) {
 	f.expectCounts("the question", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
 }
 
+// The media type of known content is that of its document, whatever HEAD says about
+// it later, or to another group.
+func TestRepositoryManifestHeadOfWrongType(t *testing.T) {
+	f := newFixture(t)
+	image := f.up.PutImage("team/app", "1", random(1, 100))
+	r := f.repository("red", "team/app", freshFor(0))
+	m, err := r.ManifestByTag(t.Context(), "1", true)
+	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+	f.up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodHead {
+			return false
+		}
+		w.Header().Set("Content-Type", v1.MediaTypeImageIndex)
+		w.Header().Set("Docker-Content-Digest", string(image.Manifest))
+		w.Header().Set("Content-Length", strconv.Itoa(len(f.up.RawManifest("team/app", image.Manifest))))
+		return true
+	})
+	f.up.Reset()
+	for _, r := range []*Repository{r, f.repository("blue", "team/app")} {
+		for range 2 {
+			for _, withContent := range []bool{false, true} {
+				m, err := r.ManifestByTag(t.Context(), "1", withContent)
+				if err != nil || m.MediaType != v1.MediaTypeImageManifest {
+					t.Errorf("by tag: got %+v, %v, want the type %s", m, err, v1.MediaTypeImageManifest)
+				}
+				m, err = r.ManifestByDigest(t.Context(), image.Manifest, withContent)
+				if err != nil || m.MediaType != v1.MediaTypeImageManifest {
+					t.Errorf("by digest: got %+v, %v, want the type %s", m, err, v1.MediaTypeImageManifest)
+				}
+			}
+		}
+	}
+	if got := f.up.Counts(); got.ManifestGet != 0 {
+		t.Errorf("got requests %+v, want no GET", got)
+	}
+}
+
+// An image that upstream sends as an index is served as an image.
+func TestRepositoryManifestOfWrongType(t *testing.T) {
+	f := newFixture(t, registrytest.WithManifestType(v1.MediaTypeImageIndex))
+	image := f.up.PutImage("team/app", "1", random(1, 100))
+	r := f.repository("red", "team/app")
+	for range 2 {
+		m, err := r.ManifestByTag(t.Context(), "1", true)
+		if err != nil || m.MediaType != v1.MediaTypeImageManifest {
+			t.Errorf("by tag: got %+v, %v, want the type %s", m, err, v1.MediaTypeImageManifest)
+		}
+		for _, withContent := range []bool{false, true} {
+			m, err = r.ManifestByDigest(t.Context(), image.Manifest, withContent)
+			if err != nil || m.MediaType != v1.MediaTypeImageManifest {
+				t.Errorf("by digest: got %+v, %v, want the type %s", m, err, v1.MediaTypeImageManifest)
+			}
+		}
+	}
+}
+
 func TestRepositoryManifestIsFetchedOnce(t *testing.T) {
 	f := newFixture(t)
 	large := []byte(`{"schemaVersion":2,"pad":"` + strings.Repeat("x", 2*largeAnswer) + `"}`)

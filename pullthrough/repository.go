@@ -36,7 +36,7 @@ type Config struct {
 	Sizes *Sizes
 
 	// Registry is the upstream, asked with one login.
-	Registry *upstream.Registry
+	Registry *upstream.Mirrors
 
 	// Name is the repository's name at the registry, as in library/alpine.
 	Name string

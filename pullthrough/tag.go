@@ -22,11 +22,17 @@ const (
 
 // resolve returns what a tag stands for: from the index while that is fresh,
 // otherwise from upstream, and from the index again if upstream fails. An image
-// that upstream has deleted or made private thus stays available.
-func (r *Repository) resolve(ctx context.Context, tag string) (index.Ref, Status, error) {
+// that upstream has deleted or made private thus stays available. What upstream has
+// said about a tag without delivering its content is not believed, but asked again;
+// withContent fetches the content of such a tag too.
+func (r *Repository) resolve(ctx context.Context, tag string, withContent bool) (index.Ref, Status, error) {
 	known, err := r.config.Index.Ref(ctx, r.config.Scope, tag)
-	if err != nil {
-		ref, err := r.refreshOnce(ctx, tag, nil)
+	believed := false
+	if err == nil {
+		known, believed = r.believed(ctx, tag, known)
+	}
+	if !believed {
+		ref, err := r.refreshOnce(ctx, tag, nil, withContent)
 		return ref, Miss, err
 	}
 	switch {
@@ -37,7 +43,7 @@ func (r *Repository) resolve(ctx context.Context, tag string) (index.Ref, Status
 	}
 	patient, cancel := context.WithTimeoutCause(ctx, stalePatience, context.DeadlineExceeded)
 	defer cancel()
-	ref, err := r.refreshOnce(patient, tag, &known)
+	ref, err := r.refreshOnce(patient, tag, &known, false)
 	switch {
 	case err == nil:
 		return ref, Revalidated, nil
@@ -54,27 +60,33 @@ func (r *Repository) isFresh(ref index.Ref) bool {
 	return time.Since(ref.Checked) < r.config.FreshFor
 }
 
-func (r *Repository) refreshOnce(ctx context.Context, tag string, old *index.Ref) (index.Ref, error) {
-	return once(ctx, r, "tag "+tag, func(ctx context.Context) (index.Ref, error) {
-		return r.refresh(ctx, tag, old)
+func (r *Repository) refreshOnce(ctx context.Context, tag string, old *index.Ref, withContent bool) (index.Ref, error) {
+	question := "tag " + tag
+	if withContent {
+		question = "content of " + question
+	}
+	return once(ctx, r, question, func(ctx context.Context) (index.Ref, error) {
+		return r.refresh(ctx, tag, old, withContent)
 	})
 }
 
 // refresh asks upstream what a tag stands for and records the answer. If the tag
-// has moved away from old, which is nil for an unknown tag, it is recorded only
-// after the new content has been stored: until then the old image is the one
-// that can be pulled.
-func (r *Repository) refresh(ctx context.Context, tag string, old *index.Ref) (index.Ref, error) {
+// has moved away from old, which is nil if none is believed, it is recorded only
+// after the new content has been stored: until then the old image is the one that
+// can be pulled.
+func (r *Repository) refresh(ctx context.Context, tag string, old *index.Ref, withContent bool) (index.Ref, error) {
 	// Another request may have asked since the caller looked.
 	if ref, err := r.config.Index.Ref(ctx, r.config.Scope, tag); err == nil && r.isFresh(ref) {
-		return ref, nil
+		if ref, believed := r.believed(ctx, tag, ref); believed {
+			return ref, nil
+		}
 	}
 	desc, err := r.confirm(ctx, tag)
-	ref := index.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: time.Now()}
-	if err == nil && old != nil && ref.Digest != old.Digest {
-		var moved *Content
-		moved, _, err = r.content(ctx, ref.Digest, r.linkedType(ctx, ref))
-		moved.Close()
+	ref := newRef(desc)
+	if err == nil && (withContent || old != nil && ref.Digest != old.Digest) {
+		var content *Content
+		ref, content, _, err = r.tagContent(ctx, tag, ref)
+		content.Close()
 	}
 	switch {
 	case err == nil:
@@ -85,6 +97,62 @@ func (r *Repository) refresh(ctx context.Context, tag string, old *index.Ref) (i
 		r.recordRef(ctx, tag, held)
 	}
 	return ref, err
+}
+
+func newRef(desc upstream.Descriptor) index.Ref {
+	return index.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: time.Now()}
+}
+
+// believed reports whether the repository is known to contain what a tag stands
+// for. If so, the media type and the size of the ref are those of the content, and
+// not those of a HEAD.
+func (r *Repository) believed(ctx context.Context, tag string, ref index.Ref) (index.Ref, bool) {
+	if ref.Linked() {
+		return ref, true
+	}
+	link, linked := r.manifestLink(ctx, ref.Digest)
+	if !linked {
+		return ref, false
+	}
+	if ref.MediaType != link.MediaType || ref.Size != link.Size {
+		ref.MediaType, ref.Size = link.MediaType, link.Size
+		r.recordRef(ctx, tag, ref)
+	}
+	ref.SetLinked()
+	return ref, true
+}
+
+// tagContent returns the content of what a tag stands for, and whether it was
+// stored already. If upstream does not serve the digest that it has named, because
+// the tag was pushed again or because it serves manifests by tag only, the tag
+// itself is fetched.
+func (r *Repository) tagContent(ctx context.Context, tag string, ref index.Ref) (_ index.Ref, content *Content, hit bool, err error) {
+	ref, believed := r.believed(ctx, tag, ref)
+	content, hit, err = r.content(ctx, ref.Digest, believed)
+	switch upstream.KindOf(err) {
+	case upstream.ManifestUnknown, upstream.NameUnknown, upstream.BlobUnknown, upstream.Denied, upstream.Invalid, upstream.Unavailable:
+	default:
+		if err == nil && !hit {
+			ref, _ = r.believed(ctx, tag, ref)
+		}
+		return ref, content, hit, err
+	}
+	m, err := once(ctx, r, "refetch tag "+tag, func(ctx context.Context) (upstream.Manifest, error) {
+		m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
+			return r.config.Registry.RefetchTag(ctx, r.config.Name, tag)
+		})
+		if err == nil {
+			err = r.keep(ctx, m)
+		}
+		return m, err
+	})
+	if err != nil {
+		return ref, nil, false, err
+	}
+	ref = newRef(m.Descriptor)
+	r.recordRef(ctx, tag, ref)
+	content, err = r.fetched(ctx, m.Digest, m.Content)
+	return ref, content, false, err
 }
 
 // holdAfter returns how long upstream is not asked about a tag after an error.

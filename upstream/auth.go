@@ -113,7 +113,7 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 func (r *Registry) replaceLogin(ctx context.Context, c *call, refused sentLogin, status int) (authorization, error) {
 	login, ok, err := r.newerLogin(ctx, c, refused)
 	if err == nil && !ok {
-		err = r.newError(c, Credentials, status, "the registry rejected the configured credentials")
+		err = r.rejectedLogin(c, status)
 	}
 	return authorization{header: login.header(), login: login}, err
 }

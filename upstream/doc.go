@@ -7,14 +7,17 @@
 // 401. Tokens are cached per repository for most of their lifetime, and
 // concurrent callers that need the same token share one request.
 //
+// [Mirrors] is a client for a registry with several addresses, which it asks in
+// order if one cannot answer.
+//
 // The package does not trust the registry. Every response is limited in size or
 // checked against its digest by the caller. Redirects are limited in number and
 // lose the credentials when they leave the registry, and a transport from
 // [NewTransport] does not connect to private addresses. Credentials are sent only
 // to the registry and to a token service that may receive them.
 //
-// The package does not log, cache content or retry a failing registry. Failures
-// are returned as an [*Error], whose [Kind] tells the cause and whose text
-// contains no credential, token or URL. When the caller's context ends, the
+// The package does not log, cache content or repeat a request at a registry that
+// fails. Failures are returned as an [*Error], whose [Kind] tells the cause and whose
+// text contains no credential, token or URL. When the caller's context ends, the
 // error wraps the context's error and is not an [*Error].
 package upstream

@@ -40,9 +40,9 @@ const (
 	// has to change the configuration.
 	Credentials
 
-	// Withheld means that the configured login was not sent: the token service that
-	// the registry uses may not receive it, or the registry wants another kind of
-	// login. The administrator has to change the configuration.
+	// Withheld means that the configured login was not sent: it cannot be obtained,
+	// the token service that the registry uses may not receive it, or the registry
+	// wants another kind of login. The administrator has to change the configuration.
 	Withheld
 
 	// RateLimited means that the registry or its token service responded with
@@ -59,10 +59,14 @@ const (
 
 	// Invalid means that the response violates the specification or a limit.
 	Invalid
+
+	// Unsupported means that the registry has the manifest in a format that is not
+	// supported: Docker's schema 1.
+	Unsupported
 )
 
 var kindNames = [...]string{"other", "name unknown", "manifest unknown", "blob unknown", "denied",
-	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid"}
+	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported"}
 
 // String returns the name of the kind in lower case, such as "rate limited".
 func (k Kind) String() string {
@@ -110,7 +114,14 @@ func (e *Error) Error() string {
 	if e.repository != "" {
 		b.WriteString(": " + e.repository)
 	}
-	b.WriteString(": " + e.message)
+	b.WriteString(": " + e.reason())
+	return b.String()
+}
+
+// reason returns the text of the error without the upstream and the repository.
+func (e *Error) reason() string {
+	var b strings.Builder
+	b.WriteString(e.message)
 	if e.Status != 0 {
 		b.WriteString(" (HTTP " + strconv.Itoa(e.Status) + ")")
 	}
@@ -128,9 +139,11 @@ func (e *Error) Unwrap() error { return e.cause }
 // content that is checked against its digest is accepted from there.
 var ErrPlainHTTP = errors.New("redirected from https to plain http")
 
-// errTimeout is the cause of contexts that end because of Registry.timeout. It
-// distinguishes them from the caller's own deadline.
-var errTimeout = errors.New("no response in time")
+// timeoutError is the cause of contexts that end because of a limit of this
+// package. It distinguishes them from the caller's own deadline.
+type timeoutError time.Duration
+
+func (e timeoutError) Error() string { return fmt.Sprintf("no response within %v", time.Duration(e)) }
 
 // newError returns an error of a call.
 func (r *Registry) newError(c *call, kind Kind, status int, message string) *Error {
@@ -150,10 +163,11 @@ func (r *Registry) transferError(ctx context.Context, c *call, status int, err e
 // [*Error], or to one that wraps ctx's error if the caller ended the context.
 func (r *Registry) transportError(ctx context.Context, c *call, err error) error {
 	if ctx.Err() != nil {
-		if !errors.Is(context.Cause(ctx), errTimeout) {
+		var late timeoutError
+		if !errors.As(context.Cause(ctx), &late) {
 			return fmt.Errorf("upstream %s: %s: %s: %w", r.name, c.repository, c.object, ctx.Err())
 		}
-		return r.newError(c, Timeout, 0, fmt.Sprintf("no response within %v", r.timeout))
+		return r.newError(c, Timeout, 0, late.Error())
 	}
 	var own *Error
 	if errors.As(err, &own) {

@@ -38,8 +38,9 @@ type Manifest struct {
 // refers (distribution-spec v1.1, "Checking if content exists in the registry").
 // It sends a HEAD, which does not count towards Docker Hub's rate limit. If HEAD
 // is rejected, or its response lacks a digest, length or type, a GET decides; the
-// result then has the content and a computed descriptor. A descriptor from HEAD is
-// only the registry's claim. Errors are those of [Registry.Manifest].
+// result then has the content and a computed descriptor. A registry that rejects
+// each HEAD is asked by GET alone for an hour. A descriptor from HEAD is only the
+// registry's claim. Errors are those of [Registry.Manifest].
 func (r *Registry) ResolveManifest(ctx context.Context, repository, ref string) (Manifest, error) {
 	c, wanted, err := newManifestCall(repository, ref)
 	if err != nil {
@@ -50,6 +51,9 @@ func (r *Registry) ResolveManifest(ctx context.Context, repository, ref string) 
 	history := r.manifestHeads
 	if wanted == "" {
 		history = r.tagHeads
+	}
+	if history.useless(r.now()) {
+		return r.manifest(ctx, c, wanted)
 	}
 	headCall := c.withMethod(http.MethodHead)
 	head, err := r.do(ctx, headCall)
@@ -79,7 +83,7 @@ func (r *Registry) ResolveManifest(ctx context.Context, repository, ref string) 
 func headDescriptor(resp *response, wanted digest.Digest) (Descriptor, bool) {
 	d, err := reference.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
 	t := mediaType(resp.Header)
-	ok := err == nil && (wanted == "" || d == wanted) && isManifestType(t) &&
+	ok := err == nil && (wanted == "" || d == wanted) && namesManifest(t) && !isSchema1(t) &&
 		resp.ContentLength > 0 && resp.ContentLength <= maxManifest && !isEncoded(resp.Response)
 	return Descriptor{Digest: d, MediaType: t, Size: resp.ContentLength}, ok
 }
@@ -88,12 +92,11 @@ func headDescriptor(resp *response, wanted digest.Digest) (Descriptor, bool) {
 // (distribution-spec v1.1, "Pulling manifests"). Content that is requested by
 // digest is checked against it. Content that is requested by tag gets its sha256
 // as digest, and must match Docker-Content-Digest if the response has a valid
-// one. The media type is that of the response, or is derived from the content if
-// the response does not name a manifest type.
+// one. [ManifestType] determines the media type.
 //
 // The error is an [*Error], most often of kind [ManifestUnknown], [NameUnknown],
-// [Denied] or [RateLimited], and [Invalid] for a schema 1 manifest; or the
-// context's error. An invalid repository or reference is neither.
+// [Denied] or [RateLimited], [Unsupported] for a schema 1 manifest and [Invalid] for
+// content that [ManifestType] rejects; or the context's error. An invalid repository or reference is neither.
 func (r *Registry) Manifest(ctx context.Context, repository, ref string) (Manifest, error) {
 	c, wanted, err := newManifestCall(repository, ref)
 	if err != nil {
@@ -102,6 +105,33 @@ func (r *Registry) Manifest(ctx context.Context, repository, ref string) (Manife
 	ctx, cancel := r.withTimeout(ctx)
 	defer cancel()
 	return r.manifest(ctx, c, wanted)
+}
+
+// RefetchTag fetches the manifest that a tag stands for from a registry that has
+// named its digest in response to HEAD, and then has not served that digest: the tag
+// may have been pushed again meanwhile, or the registry may serve manifests by tag
+// only. Errors are those of [Registry.Manifest]. The kind is [Invalid] if GET does not
+// find the tag, and HEAD still does.
+func (r *Registry) RefetchTag(ctx context.Context, repository, tag string) (Manifest, error) {
+	m, err := r.Manifest(ctx, repository, tag)
+	if k := KindOf(err); k != ManifestUnknown && k != NameUnknown {
+		return m, err
+	}
+	c, wanted, invalid := newManifestCall(repository, tag)
+	if invalid != nil {
+		return Manifest{}, invalid
+	}
+	ctx, cancel := r.withTimeout(ctx)
+	defer cancel()
+	head, failed := r.do(ctx, c.withMethod(http.MethodHead))
+	if failed != nil {
+		return Manifest{}, err
+	}
+	_ = head.Body.Close()
+	if _, named := headDescriptor(head, wanted); named && head.StatusCode == http.StatusOK {
+		return Manifest{}, r.newError(c, Invalid, head.StatusCode, "the registry contradicts itself: HEAD names the tag, and GET does not find it")
+	}
+	return Manifest{}, err
 }
 
 // newManifestCall returns the call for a reference, and the reference's digest, or
@@ -137,15 +167,13 @@ func (r *Registry) manifest(ctx context.Context, c *call, wanted digest.Digest) 
 	if err != nil {
 		return Manifest{}, err
 	}
-	t := mediaType(resp.Header)
-	if !isManifestType(t) && !isSchema1(t) {
-		t = detectManifestType(content)
-	}
-	switch {
-	case isSchema1(t):
-		return Manifest{}, r.newError(c, Invalid, resp.StatusCode, "schema 1 manifests are not supported; push the image again with a current tool")
-	case t == "":
-		return Manifest{}, r.newError(c, Invalid, resp.StatusCode, "the response is not a manifest")
+	t, err := ManifestType(mediaType(resp.Header), content)
+	if err != nil {
+		kind := Invalid
+		if err == errSchema1 {
+			kind = Unsupported
+		}
+		return Manifest{}, r.newError(c, kind, resp.StatusCode, err.Error())
 	}
 	if wanted != "" {
 		if wanted.Algorithm().FromBytes(content) != wanted {

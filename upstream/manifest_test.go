@@ -65,7 +65,14 @@ func TestRegistryManifestSHA512(t *testing.T) {
 	}
 }
 
+// TestRegistryManifestTypes checks that a manifest decides its media type by its own
+// mediaType or its fields, and that contradictory content is an error.
 func TestRegistryManifestTypes(t *testing.T) {
+	const image, index, unknown = v1.MediaTypeImageManifest, v1.MediaTypeImageIndex, "application/vnd.example.thing.v1+json"
+	named := func(mediaType, fields string) string {
+		return `{"schemaVersion":2,"mediaType":"` + mediaType + `",` + fields + `}`
+	}
+	const imageFields, indexFields = `"config":{},"layers":[]`, `"manifests":[]`
 	for _, test := range []struct {
 		header, content string
 		want            string // "" for an error
@@ -73,28 +80,66 @@ func TestRegistryManifestTypes(t *testing.T) {
 		{dockerManifestList, `{}`, dockerManifestList},
 		{ociArtifact, `{}`, ociArtifact},
 		{"text/plain", `{"schemaVersion":2,"mediaType":"` + dockerManifest + `"}`, dockerManifest},
-		{"", `{"schemaVersion":2,"manifests":[]}`, v1.MediaTypeImageIndex},
-		{"", `{"schemaVersion":2,"config":{},"layers":[]}`, v1.MediaTypeImageManifest},
-		{"", `{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}`, ""}, // ambiguous
+		{"", `{"schemaVersion":2,"manifests":[]}`, index},
+		{"", `{"schemaVersion":2,"config":{},"layers":[]}`, image},
+		{"", `{"schemaVersion":2,"config":{},"layers":[],"manifests":null}`, image},
 		{"", `{"schemaVersion":2,"manifests":{}}`, ""},
 		{"", `{"schemaVersion":2}`, ""},
+
+		// The header is wrong.
+		{index, named(image, imageFields), image},
+		{image, named(index, indexFields), index},
+		{index, `{"schemaVersion":2,` + imageFields + `}`, image},
+		{dockerManifest, `{"schemaVersion":2,` + indexFields + `}`, index},
+		{dockerManifestList, `{"schemaVersion":2,` + indexFields + `}`, dockerManifestList},
+		{"application/json", named(dockerManifest, imageFields), dockerManifest},
+		{unknown, named(dockerManifest, imageFields), dockerManifest},
+
+		// The content can be read in two ways.
+		{"", `{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}`, ""},
+		{index, `{"schemaVersion":2,"layers":[],"manifests":[]}`, ""},
+		{image, named(image, imageFields+","+indexFields), ""},
+		{index, named(index, `"Config":{},`+indexFields), ""},
+		{index, named(image, indexFields), ""},
+		{image, named(index, imageFields), ""},
+
+		// Types that the client does not know.
+		{unknown, `{"things":[]}`, unknown},
+		{unknown, named(unknown, imageFields), unknown},
+		{"application/vnd.example.other", named(unknown, `"things":[]`), unknown},
+		{"application/problem", `{"things":[]}`, ""},
+		{image, named("text/html", imageFields), image},
+		{"text/html", named("text/html", `"things":[]`), ""},
+		{"application/vnd.example+xml", `{"things":[]}`, ""},
+
 		{"", `{"schemaVersion":1,"fsLayers":[]}`, ""},
+		{dockerManifest, `{"schemaVersion":1,"fsLayers":[]}`, ""},
 		{dockerSchema1, `{}`, ""},
 		{dockerSchema1Signed, `{}`, ""},
+
+		// Nothing that could be a manifest.
 		{"text/html", `<html>`, ""},
 		{"application/json", ``, ""},
+		{index, `<html>`, ""},
+		{index, ``, ""},
+		{index, `null`, ""},
+		{image, `[]`, ""},
+		{image, `"x"`, ""},
+		{image, `{"schemaVersion":2}{}`, ""},
+		{unknown, `null`, ""},
 	} {
 		r := registrytest.New(t)
 		r.PutManifest("a", test.header, []byte(test.content), "1")
 		m, err := client(t, r).Manifest(t.Context(), "a", "1")
 		if test.want == "" {
-			e := wantKind(t, err, Invalid)
-			if strings.Contains(test.content+test.header, `Version":1`) && !strings.Contains(e.message, "schema 1") {
-				t.Errorf("got message %q, want schema 1 in it", e.message)
+			kind := Invalid
+			if strings.Contains(test.content+test.header, `Version":1`) || isSchema1(test.header) {
+				kind = Unsupported
 			}
+			wantKind(t, err, kind)
 			continue
 		}
-		if err != nil || m.MediaType != test.want {
+		if err != nil || m.MediaType != test.want || string(m.Content) != test.content {
 			t.Errorf("Content-Type %q, content %s: got %s, %v, want %s", test.header, test.content, m.MediaType, err, test.want)
 		}
 	}

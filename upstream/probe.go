@@ -22,26 +22,26 @@ const (
 	maxProbes = 64
 )
 
-// verdict is what the response to a probe says about a login.
-type verdict int
+// loginAnswer is what the response to a probe says about a login.
+type loginAnswer int
 
 const (
-	undecided verdict = iota
+	undecided loginAnswer = iota
 	accepted
 	refused
 )
 
 // newProbes returns the memory of probes.
-func newProbes() *memo.Cache[verdict] {
-	return memo.New(memo.Config[verdict]{Size: maxProbes, Fresh: probePeriod, Timeout: probeTimeout})
+func newProbes() *memo.Cache[loginAnswer] {
+	return memo.New(memo.Config[loginAnswer]{Size: maxProbes, Fresh: probePeriod, Timeout: probeTimeout})
 }
 
 // probe sends the request ask and returns what the response says about a login. It
 // remembers that for probePeriod by the purpose and the login; concurrent calls
 // share a request.
-func (r *Registry) probe(ctx context.Context, purpose string, login sentLogin, ask func(context.Context) (*response, error)) verdict {
+func (r *Registry) probe(ctx context.Context, purpose string, login sentLogin, ask func(context.Context) (*response, error)) loginAnswer {
 	sum := sha256.Sum256([]byte(login.header()))
-	v, err := r.probes.Get(ctx, purpose+"\x00"+string(sum[:]), func(ctx context.Context) (verdict, error) {
+	v, err := r.probes.Get(ctx, purpose+"\x00"+string(sum[:]), func(ctx context.Context) (loginAnswer, error) {
 		resp, err := ask(ctx)
 		if err != nil {
 			return undecided, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/url"
 
 	"github.com/opencontainers/go-digest"
@@ -21,27 +22,62 @@ const emptyReferrers = `{"schemaVersion":2,"mediaType":"` + v1.MediaTypeImageInd
 // registry may filter by it; FiltersApplied tells whether it did. Pages are merged,
 // so Next is always nil.
 //
-// If the registry has no referrers API, the fallback tag is used ("Referrers Tag
-// Schema"), so that clients find signatures behind any registry; without that tag
+// If the registry has no referrers API, the referrers tag is used ("Referrers Tag
+// Schema"), so that clients find signatures behind any registry. Without that tag
 // the index is empty. Errors are those of [Registry.Manifest].
 func (r *Registry) Referrers(ctx context.Context, repository string, d digest.Digest, artifactType string) (Page, error) {
 	page, err := r.referrers(ctx, repository, d, artifactType)
-	if KindOf(err) != ManifestUnknown {
+	if !errors.Is(err, errNoReferrers) {
 		return page, err
 	}
-	m, err := r.Manifest(ctx, repository, d.Algorithm().String()+"-"+d.Encoded())
+	m, err := r.Manifest(ctx, repository, referrersTag(d))
 	switch {
-	case err == nil && m.MediaType == v1.MediaTypeImageIndex:
+	case err == nil && m.MediaType == v1.MediaTypeImageIndex && d.Algorithm().FromBytes(m.Content) != d:
 		return Page{MediaType: m.MediaType, Content: m.Content}, nil
 	case err == nil, KindOf(err) == ManifestUnknown:
+		// Registries that read such a tag as the digest answer with the subject,
+		// whose platforms are not its referrers.
 		return Page{MediaType: v1.MediaTypeImageIndex, Content: []byte(emptyReferrers)}, nil
 	}
 	return Page{}, err
 }
 
+// referrersTag returns the tag of the index of what refers to d. The specification
+// limits both parts of the digest, since a tag has at most 128 characters.
+func referrersTag(d digest.Digest) string {
+	algorithm, encoded := d.Algorithm().String(), d.Encoded()
+	return algorithm[:min(len(algorithm), 32)] + "-" + encoded[:min(len(encoded), 64)]
+}
+
+// errNoReferrers is the cause of the error of a registry without a referrers API.
+var errNoReferrers = errors.New("the registry has no referrers API")
+
+// referrersError returns the error of a page of the referrers API. If it is the first
+// one, and the status means that the registry has no such API, the cause becomes
+// errNoReferrers. The specification demands 404 then. Registries that do not know the
+// path also answer that the request is invalid, or that the method, the media type
+// or the function does not exist.
+func referrersError(err error, pages int) error {
+	var e *Error
+	if !errors.As(err, &e) || e.Kind == RateLimited {
+		return err
+	}
+	switch e.Status {
+	case http.StatusNotFound, http.StatusGone, http.StatusBadRequest, http.StatusMethodNotAllowed,
+		http.StatusNotAcceptable, http.StatusNotImplemented:
+		if pages == 1 {
+			e.cause = errNoReferrers
+		} else {
+			e.Kind = Invalid // the registry has named this page itself
+		}
+	}
+	return err
+}
+
 // referrers fetches the index from the referrers API and merges its pages, at most
-// maxReferrerPages and 4 MiB. The error is of kind [ManifestUnknown] if the
-// registry has no such API.
+// maxReferrerPages and 4 MiB. The cause of the error is errNoReferrers if the
+// registry has no such API. A failure of a later page has another cause, since what
+// the tag names would hide what the API has.
 func (r *Registry) referrers(ctx context.Context, repository string, d digest.Digest, artifactType string) (Page, error) {
 	c, err := newDigestCall("referrers of", repository, "referrers", d)
 	if err != nil {
@@ -61,11 +97,14 @@ func (r *Registry) referrers(ctx context.Context, repository string, d digest.Di
 	for pages := 1; ; pages++ {
 		resp, content, err := r.page(ctx, c)
 		if err != nil {
-			return Page{}, err
+			return Page{}, referrersError(err, pages)
 		}
 		if mediaType(resp.Header) != v1.MediaTypeImageIndex {
-			// Some registries answer an unknown path with their front page.
-			return Page{}, r.newError(c, ManifestUnknown, resp.StatusCode, "the registry has no referrers API")
+			e := r.newError(c, Invalid, resp.StatusCode, "the response is not an image index")
+			if pages == 1 {
+				e.cause = errNoReferrers
+			}
+			return Page{}, e
 		}
 		if err = merged.add(content); err != nil {
 			return Page{}, r.newError(c, Invalid, resp.StatusCode, err.Error())

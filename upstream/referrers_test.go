@@ -3,8 +3,10 @@ package upstream
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
@@ -80,5 +82,86 @@ func TestRegistryReferrersFallbackTag(t *testing.T) {
 	wantKind(t, err, Invalid)
 	if got := r.Counts().Referrers; got != maxReferrerPages {
 		t.Errorf("got %d pages, want %d", got, maxReferrerPages)
+	}
+}
+
+// TestRegistryReferrersUnsupported checks that the statuses with which registries
+// refuse the path of the referrers API lead to the referrers tag.
+func TestRegistryReferrersUnsupported(t *testing.T) {
+	for _, test := range []struct {
+		status int
+		code   string
+		kind   Kind // Other if the tag is tried
+	}{
+		{400, "", Other}, {400, "UNSUPPORTED", Other}, {400, "NAME_INVALID", Other},
+		{404, "", Other}, {404, "NAME_UNKNOWN", Other}, {405, "UNSUPPORTED", Other}, {406, "", Other}, {410, "", Other}, {501, "", Other},
+		{400, "TOOMANYREQUESTS", RateLimited}, {403, "DENIED", Denied}, {429, "", RateLimited}, {500, "", Unavailable}, {503, "", Unavailable},
+	} {
+		r := registrytest.New(t)
+		image := r.PutImage("a", "1", []byte("x"))
+		index := r.PutIndex("a", "sha256-"+image.Manifest.Encoded(), image)
+		body := ""
+		if test.code != "" {
+			body = `{"errors":[{"code":"` + test.code + `"}]}`
+		}
+		r.Fail(registrytest.Failure{Op: registrytest.OpReferrers, Status: test.status, Body: body})
+		page, err := client(t, r).Referrers(t.Context(), "a", image.Manifest, "")
+		if test.kind != Other {
+			wantKind(t, err, test.kind)
+		} else if err != nil || string(page.Content) != string(r.RawManifest("a", index)) {
+			t.Errorf("status %d %s: got %s, %v, want the content of the referrers tag", test.status, test.code, page.Content, err)
+		}
+	}
+}
+
+// TestRegistryReferrersLaterPage checks that a later page that fails does not lead to
+// the referrers tag, which would hide the referrers of the first page.
+func TestRegistryReferrersLaterPage(t *testing.T) {
+	for _, status := range []int{400, 404, 501} {
+		r := registrytest.New(t, registrytest.WithPageSize(1))
+		subject := r.PutImage("a", "1", []byte("x")).Manifest
+		r.PutReferrer("a", subject, "test/1", []byte("1"))
+		r.PutReferrer("a", subject, "test/2", []byte("2"))
+		r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+			if !req.URL.Query().Has("from") {
+				return false
+			}
+			w.WriteHeader(status)
+			return true
+		})
+		_, err := client(t, r).Referrers(t.Context(), "a", subject, "")
+		wantKind(t, err, Invalid)
+		if n := r.Counts().ManifestGet; n != 0 {
+			t.Errorf("status %d: got %d requests for the tag, want 0", status, n)
+		}
+	}
+}
+
+// TestRegistryReferrersOfSubject checks registries that read the referrers tag as the
+// digest of the subject: the platforms of an index are not its referrers.
+func TestRegistryReferrersOfSubject(t *testing.T) {
+	r := registrytest.New(t, registrytest.WithoutReferrers(), registrytest.WithTagsAsDigests())
+	index := r.PutIndex("a", "1", r.PutImage("a", "", []byte("x")), r.PutImage("a", "", []byte("y")))
+	raw := r.RawManifest("a", index)
+	long := digest.SHA512.FromBytes(raw)
+	r.PutManifestAs("a", long, v1.MediaTypeImageIndex, raw, "sha512-"+long.Encoded()[:64])
+	for _, subject := range []digest.Digest{index, long} {
+		page, err := client(t, r).Referrers(t.Context(), "a", subject, "")
+		if err != nil || string(page.Content) != emptyReferrers {
+			t.Errorf("%s: got %s, %v, want an empty index", subject, page.Content, err)
+		}
+	}
+}
+
+// TestReferrersTag checks that the tag has the limits of the specification.
+func TestReferrersTag(t *testing.T) {
+	hex := strings.Repeat("0123456789abcdef", 8)
+	for d, want := range map[digest.Digest]string{
+		digest.Digest("sha256:" + hex[:64]): "sha256-" + hex[:64],
+		digest.Digest("sha512:" + hex):      "sha512-" + hex[:64],
+	} {
+		if got := referrersTag(d); got != want {
+			t.Errorf("%s: got the tag %s, want %s", d, got, want)
+		}
 	}
 }

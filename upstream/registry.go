@@ -64,6 +64,10 @@ type Hooks struct {
 	// service and the error, if any. [KindOf] returns [Credentials] for an error
 	// that rejects the login.
 	Token func(realmHost string, err error)
+
+	// Paused is called when an address of [Mirrors] could not answer and is not
+	// asked for the given time, with its host and the error.
+	Paused func(host string, pause time.Duration, err error)
 }
 
 // Registry is a client for one upstream registry. It is safe for concurrent use
@@ -80,13 +84,15 @@ type Registry struct {
 
 	challenge  atomic.Pointer[acceptedChallenge] // the last one received, nil before the first
 	tokens     *tokenCache
-	probes     *memo.Cache[verdict]         // what registry and token services say about the login
+	probes     *memo.Cache[loginAnswer]     // what registry and token services say about the login
 	postRealms *lru.Cache[string, struct{}] // the token services that want POST
 
 	tagHeads      *headHistory // HEAD requests for manifests by tag
 	manifestHeads *headHistory // HEAD requests for manifests by digest
 	blobHeads     *headHistory // HEAD requests for blobs
 	rangeHistory  rangeHistory
+
+	pause pause // used by Mirrors only
 
 	largeReads chan struct{} // semaphore for large responses that are being read
 	timeout    time.Duration // metadataTimeout except in tests
@@ -144,7 +150,7 @@ func (c *Config) check() error {
 }
 
 // withTimeout returns a context that ends after the registry's timeout with the
-// cause errTimeout.
+// cause timeoutError.
 func (r *Registry) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, r.timeout, errTimeout)
+	return context.WithTimeoutCause(ctx, r.timeout, timeoutError(r.timeout))
 }

@@ -88,6 +88,9 @@ func (d *bypass) open(body *Body) (err error) {
 	if d.size < 0 {
 		d.size = body.Size
 	}
+	if d.size < 0 {
+		d.size = d.req.expected()
+	}
 	if body.Size >= 0 && body.Size != d.size || d.size == 0 && !isEmpty(d.req.Digest) || body.Offset > 0 {
 		_ = body.Close()
 		return fmt.Errorf("the source has %d bytes from %d on instead of %d: %w", body.Size, body.Offset, d.size, ErrDigestMismatch)
@@ -125,17 +128,33 @@ func (d *bypass) Read(p []byte) (n int, err error) {
 }
 
 func (d *bypass) read(p []byte) (int, error) {
-	if d.source == nil || d.off < d.pos {
-		if err := d.open(nil); err != nil {
-			return 0, err
-		}
-	}
-	if err := d.skip(); err != nil {
+	if err := d.ready(); err != nil {
 		return 0, err
 	}
 	n, err := d.next(p)
 	d.off += int64(n)
 	return n, err
+}
+
+// awaitByte implements [Follower.AwaitByte].
+func (d *bypass) awaitByte() error {
+	if d.err == nil {
+		d.err = d.ready()
+	}
+	if d.err == nil {
+		d.err = d.peek()
+	}
+	return d.err
+}
+
+// ready makes the reader's next byte the next one from the source.
+func (d *bypass) ready() error {
+	if d.source == nil || d.off < d.pos {
+		if err := d.open(nil); err != nil {
+			return err
+		}
+	}
+	return d.skip()
 }
 
 // skip reads and checks the bytes before the reader's offset.
@@ -161,28 +180,18 @@ func (d *bypass) skip() error {
 // next reads bytes from the source and holds back the last one until the source
 // has ended with the promised size and the right digest.
 func (d *bypass) next(p []byte) (n int, err error) {
+	if err := d.peek(); err != nil {
+		return 0, err
+	}
 	if !d.verified {
-		_, err = d.ahead.Peek(2)
-		switch {
-		case d.parted && d.source.plain:
-			return 0, errPlain
-		case err == nil && d.size >= 0 && d.pos+2 > d.size:
-			return 0, fmt.Errorf("the source sent more than its %d bytes: %w", d.size, ErrDigestMismatch)
-		case err == nil:
-			room := int64(d.ahead.Buffered() - 1)
-			if d.size >= 0 {
-				room = min(room, d.size-1-d.pos)
-			}
-			n, err = d.ahead.Read(p[:min(int64(len(p)), room)])
-			d.hash.Write(p[:n])
-			d.pos += int64(n)
-			return n, err
-		case err != io.EOF:
-			return 0, err
+		room := int64(d.ahead.Buffered() - 1)
+		if d.size >= 0 {
+			room = min(room, d.size-1-d.pos)
 		}
-		if err = d.verify(); err != nil {
-			return 0, err
-		}
+		n, err = d.ahead.Read(p[:min(int64(len(p)), room)])
+		d.hash.Write(p[:n])
+		d.pos += int64(n)
+		return n, err
 	}
 	if d.ahead.Buffered() == 0 {
 		return 0, io.EOF
@@ -190,6 +199,24 @@ func (d *bypass) next(p []byte) (n int, err error) {
 	n, err = d.ahead.Read(p)
 	d.pos += int64(n)
 	return n, err
+}
+
+// peek waits until the next byte may be read, and verifies the content if that is
+// its last one.
+func (d *bypass) peek() error {
+	if d.verified {
+		return nil
+	}
+	_, err := d.ahead.Peek(2)
+	switch {
+	case d.parted && d.source.plain:
+		return errPlain
+	case err == nil && d.size >= 0 && d.pos+2 > d.size:
+		return fmt.Errorf("the source sent more than its %d bytes: %w", d.size, ErrDigestMismatch)
+	case err == io.EOF:
+		return d.verify()
+	}
+	return err
 }
 
 // verify hashes the byte that was held back and compares size and digest.

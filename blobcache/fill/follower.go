@@ -13,7 +13,7 @@ type Follower struct {
 	cancel context.CancelFunc
 	fill   *fill // nil if there was no spool from the start
 	req    Request
-	size   int64
+	size   int64 // announced to the reader, or -1
 	off    int64
 	from   int64 // where the last Seek went
 	parted bool  // parts of the content are read, and not the whole
@@ -28,7 +28,7 @@ func (f *fill) reader(ctx context.Context, req Request, started bool) (*Follower
 	if started {
 		origin = Started
 	}
-	size, err := f.awaitSize(ctx)
+	size, err := f.awaitSize(ctx, req.expected())
 	if errors.Is(err, errSpool) {
 		if f.file == nil {
 			// No spool could be created: the pull goes on without the cache.
@@ -45,6 +45,9 @@ func (f *fill) reader(ctx context.Context, req Request, started bool) (*Follower
 	if err != nil {
 		f.release()
 		return nil, origin, err
+	}
+	if size < 0 {
+		size = req.expected()
 	}
 	// The end of the context, or Close, must wake a reader that waits for
 	// bytes.
@@ -85,13 +88,37 @@ func (t *Follower) Read(p []byte) (int, error) {
 	if !errors.Is(err, errSpool) {
 		return 0, err
 	}
-	t.bypass = newBypass(t.ctx, t.fill.table, t.req, t.size)
-	t.bypass.spool, t.bypass.off, t.bypass.parted = t.fill, t.off, t.parted
-	t.bypass.sent = sent{t.from, t.off}
+	t.leaveSpool()
 	return t.bypass.Read(p)
 }
 
-// Size returns the size of the content in bytes, or -1 if it is not known.
+// leaveSpool makes the reader go on without the spool, which has failed.
+func (t *Follower) leaveSpool() {
+	t.bypass = newBypass(t.ctx, t.fill.table, t.req, t.size)
+	t.bypass.spool, t.bypass.off, t.bypass.parted = t.fill, t.off, t.parted
+	t.bypass.sent = sent{t.from, t.off}
+}
+
+// AwaitByte waits until the next byte can be read, or until the end of the content.
+// The error is the one that a Read would return.
+func (t *Follower) AwaitByte() error {
+	if t.bypass == nil {
+		_, err := t.await()
+		if err == nil || err == io.EOF {
+			return nil
+		}
+		if !errors.Is(err, errSpool) {
+			return err
+		}
+		t.leaveSpool()
+	}
+	return t.bypass.awaitByte()
+}
+
+// Size returns the size of the content in bytes, or -1 if it is not known. It is
+// the size that the source tells, or without one, the size that the request
+// expects. If the content turns out to have another size, reads fail with an error
+// that is [ErrSizeMismatch] before the last byte of that size.
 func (t *Follower) Size() int64 { return t.size }
 
 // Cancel ends reads that wait for bytes.
@@ -132,7 +159,7 @@ func (t *Follower) Parts() bool {
 
 // await waits for bytes that may be read.
 func (t *Follower) await() (n int64, err error) {
-	n, err = t.fill.awaitBytes(t.ctx, t.off)
+	n, err = t.fill.awaitBytes(t.ctx, t.off, t.size)
 	if err == nil && t.parted && t.fill.exposed() {
 		return 0, errPlain
 	}
@@ -143,8 +170,8 @@ func (t *Follower) await() (n int64, err error) {
 // reads them into buf. The caller must call back when it has used them.
 func (t *Follower) Next(buf []byte, most int64) (p []byte, back func(), err error) {
 	if t.bypass == nil {
-		if _, err := t.await(); err == nil {
-			p, back = t.fill.lend(t.off, most)
+		if n, err := t.await(); err == nil {
+			p, back = t.fill.lend(t.off, min(most, n))
 		}
 	}
 	if p != nil {

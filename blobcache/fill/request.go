@@ -10,6 +10,11 @@ import (
 // the requested one. It is not stored, and its last byte is not delivered.
 var ErrDigestMismatch = errors.New("content does not match its digest")
 
+// ErrSizeMismatch means that content has another size than its request expected and
+// its reader announced, because the source told none. It is stored if its digest
+// matches.
+var ErrSizeMismatch = errors.New("content does not have the expected size")
+
 // Origin says where the content of an answer comes from.
 type Origin int
 

@@ -3,13 +3,19 @@ package fill
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
+	"time"
 )
 
 // errSpool means that the spool failed and the source did not.
 var errSpool = errors.New("spool")
+
+// sizePatience is how long after the source's answer the end of content is awaited
+// whose size nothing tells.
+const sizePatience = 100 * time.Millisecond
 
 // spool is a temporary file that is written, at one or several places, while
 // others read it. All fields except the file's content are guarded by mu. Start
@@ -32,6 +38,8 @@ type spool struct {
 	plain    bool          // some of it is [Body.Plain]
 	chunks   chunks        // what of it is still in memory
 	waiting  map[int64]int // how many readers wait at an offset
+
+	startedAt time.Time // if the size was not known then
 }
 
 func (s *spool) init(refs int) {
@@ -58,6 +66,9 @@ func (s *spool) start(file *os.File, size int64, plain bool) {
 	s.file, s.size, s.started, s.plain = file, size, true, plain
 	if size >= 0 {
 		s.limit = size
+	} else {
+		s.startedAt = time.Now()
+		time.AfterFunc(sizePatience, s.wake)
 	}
 	s.changed.Broadcast()
 }
@@ -135,6 +146,20 @@ func (s *spool) available(off int64) int64 {
 	return min(n, s.size-1-off)
 }
 
+// contradicts returns an error if the content does not have the size that a reader
+// has announced, as far as that is known.
+func (s *spool) contradicts(announced int64) error {
+	switch {
+	case announced < 0 || s.size == announced:
+		return nil
+	case s.size >= 0:
+		return fmt.Errorf("the content has %d bytes instead of %d: %w", s.size, announced, ErrSizeMismatch)
+	case s.written > announced:
+		return fmt.Errorf("the source sent more than %d bytes: %w", announced, ErrSizeMismatch)
+	}
+	return nil
+}
+
 func (s *spool) answered() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,20 +174,27 @@ func (s *spool) missing() (n int64, known bool) {
 	return s.size - s.written, true
 }
 
-// awaitSize waits until the size of the content is known: usually when the
-// source has answered, otherwise at the end. Empty content has no byte to hold
-// back, so awaitSize waits for its end too.
-func (s *spool) awaitSize(ctx context.Context) (int64, error) {
+// awaitSize waits until the source has answered and returns the size of the
+// content, or -1. If neither the source nor the request tells it, awaitSize waits
+// for the first byte and for sizePatience, within which small content ends. Empty
+// content has no byte to hold back, so awaitSize waits for its end.
+func (s *spool) awaitSize(ctx context.Context, expected int64) (int64, error) {
 	defer context.AfterFunc(ctx, s.wake)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !s.ended && (!s.started || s.size <= 0) {
+	for !s.ended && (!s.started || s.size == 0 || max(s.size, expected) < 0 && !s.flows()) {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}
 		s.changed.Wait()
 	}
 	return s.size, s.err
+}
+
+// flows reports whether a reader of content of unknown size need not wait any
+// longer for its end.
+func (s *spool) flows() bool {
+	return s.available(0) > 0 && time.Since(s.startedAt) >= sizePatience
 }
 
 // awaitEnd waits until the content is verified or the spool has failed.
@@ -180,17 +212,23 @@ func (s *spool) awaitEnd(ctx context.Context) (int64, error) {
 }
 
 // awaitBytes waits until there are bytes to read at off and returns their
-// number, or io.EOF at the end of the content. Idle workers fetch what readers
-// wait for. The end of ctx must wake the spool.
-func (s *spool) awaitBytes(ctx context.Context, off int64) (int64, error) {
+// number, or io.EOF at the end of the content. The reader has announced a size, or
+// -1. Idle workers fetch what readers wait for. The end of ctx must wake the spool.
+func (s *spool) awaitBytes(ctx context.Context, off, announced int64) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		switch n := s.available(off); {
+		n, err := s.available(off), s.contradicts(announced)
+		if announced >= 0 && !s.ended {
+			n = min(n, announced-1-off) // its last byte is held back too
+		}
+		switch {
 		case ctx.Err() != nil:
 			return 0, context.Cause(ctx)
 		case s.err != nil:
 			return 0, s.err
+		case err != nil:
+			return 0, err
 		case n > 0:
 			return n, nil
 		case s.ended:

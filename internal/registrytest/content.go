@@ -156,3 +156,8 @@ func encode(v any) []byte {
 	}
 	return content
 }
+
+// DeleteManifest deletes a manifest. Tags that stand for it remain, and are not found.
+func (r *Registry) DeleteManifest(repo string, d digest.Digest) {
+	r.change(repo, func(x *repository) { delete(x.manifests, d) })
+}

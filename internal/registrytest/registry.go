@@ -62,6 +62,9 @@ type options struct {
 	noReferrers   bool
 	manifestType  string
 	pageSize      int
+	maxPage       int
+	cursors       bool
+	tagsAsDigests bool
 	gateway       *Registry
 	scopePrefix   string
 	hidden        int
@@ -147,6 +150,17 @@ func WithManifestType(mediaType string) Option {
 
 // WithPageSize splits lists of referrers into pages of n.
 func WithPageSize(n int) Option { return func(o *options) { o.pageSize = n } }
+
+// WithMaxPage makes the registry refuse requests for more than n tags with 400 and
+// PAGINATION_NUMBER_INVALID.
+func WithMaxPage(n int) Option { return func(o *options) { o.maxPage = n } }
+
+// WithCursors makes the registry name the next page of tags by a parameter of its own.
+// The test fails if a request for tags has other parameters than that and n.
+func WithCursors() Option { return func(o *options) { o.cursors = true } }
+
+// WithTagsAsDigests makes the registry read the tag ALGORITHM-ENCODED as a digest.
+func WithTagsAsDigests() Option { return func(o *options) { o.tagsAsDigests = true } }
 
 // New starts a registry that ends with the test.
 func New(t testing.TB, opts ...Option) *Registry {

@@ -2,17 +2,14 @@ package registrytest
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Signature is the query parameter that authorizes a redirected request for a
@@ -111,6 +108,11 @@ func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, what 
 	if x != nil {
 		if tagged, ok := x.tags[what.reference]; ok {
 			d = tagged
+		}
+		if algorithm, encoded, ok := strings.Cut(what.reference, "-"); ok && r.options.tagsAsDigests {
+			if named := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), encoded); named.Validate() == nil {
+				d = named
+			}
 		}
 		m, found = x.manifests[d]
 	}
@@ -218,82 +220,4 @@ func (r *Registry) sendBlob(w http.ResponseWriter, req *http.Request, d digest.D
 	}
 	body := &blobWriter{ResponseWriter: w, registry: r, request: req, plan: r.faults.plan(req.Method), noLength: r.options.noLength}
 	http.ServeContent(body, req, "", time.Time{}, bytes.NewReader(content))
-}
-
-func (r *Registry) serveTags(w http.ResponseWriter, req *http.Request, repo string) {
-	r.mu.Lock()
-	x := r.repos[repo]
-	tags := []string{}
-	if x != nil {
-		for tag := range x.tags {
-			tags = append(tags, tag)
-		}
-	}
-	r.mu.Unlock()
-	if x == nil {
-		fail(w, http.StatusNotFound, "NAME_UNKNOWN")
-		return
-	}
-	slices.Sort(tags)
-	query := req.URL.Query()
-	if last := query.Get("last"); last != "" {
-		at, found := slices.BinarySearch(tags, last)
-		if found {
-			at++
-		}
-		tags = tags[at:]
-	}
-	if n, err := strconv.Atoi(query.Get("n")); err == nil && n > 0 && n < len(tags) {
-		tags = tags[:n]
-		next := url.Values{"n": {strconv.Itoa(n)}, "last": {tags[n-1]}}
-		w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, req.URL.Path, next.Encode()))
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(encode(map[string]any{"name": repo, "tags": tags}))
-}
-
-func (r *Registry) serveReferrers(w http.ResponseWriter, req *http.Request, what target) {
-	if r.options.noReferrers {
-		http.NotFound(w, req)
-		return
-	}
-	query := req.URL.Query()
-	index := v1.Index{MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
-	index.SchemaVersion = 2
-	for _, d := range r.referrers(what.repo, digest.Digest(what.reference)) {
-		if wanted := query.Get("artifactType"); wanted == "" || wanted == d.ArtifactType {
-			index.Manifests = append(index.Manifests, d)
-		}
-	}
-	if query.Get("artifactType") != "" {
-		w.Header().Set("OCI-Filters-Applied", "artifactType")
-	}
-	if size := r.options.pageSize; size > 0 {
-		from, _ := strconv.Atoi(query.Get("from"))
-		from = min(from, len(index.Manifests))
-		if from+size < len(index.Manifests) {
-			query.Set("from", strconv.Itoa(from+size))
-			w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel=next`, req.URL.Path, query.Encode()))
-		}
-		index.Manifests = index.Manifests[from:min(from+size, len(index.Manifests))]
-	}
-	w.Header().Set("Content-Type", v1.MediaTypeImageIndex)
-	_, _ = w.Write(encode(index))
-}
-
-// referrers returns the manifests of a repository with the given subject.
-func (r *Registry) referrers(repo string, subject digest.Digest) []v1.Descriptor {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var found []v1.Descriptor
-	if x := r.repos[repo]; x != nil {
-		for d, m := range x.manifests {
-			var content v1.Manifest
-			if json.Unmarshal(m.content, &content) == nil && content.Subject != nil && content.Subject.Digest == subject {
-				found = append(found, v1.Descriptor{MediaType: m.mediaType, Digest: d, Size: int64(len(m.content)), ArtifactType: content.ArtifactType})
-			}
-		}
-	}
-	slices.SortFunc(found, func(a, b v1.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
-	return found
 }

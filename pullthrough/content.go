@@ -1,0 +1,137 @@
+package pullthrough
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// maxManifest is the size limit of a manifest in bytes (OCI distribution
+// specification, "Pushing Manifests").
+const maxManifest = 4 << 20
+
+// Content is the content of a manifest, in memory or in a file.
+type Content struct {
+	// Bytes is set if the content is small or cannot be stored. It must not be
+	// changed.
+	Bytes []byte
+
+	// File reads the stored content if it is large, so that a client that reads
+	// slowly takes no memory of its size. It is nil if Bytes is set.
+	File *blobcache.Reader
+}
+
+// Size returns the number of bytes.
+func (c *Content) Size() int64 {
+	if c.File != nil {
+		return c.File.Size()
+	}
+	return int64(len(c.Bytes))
+}
+
+// Close closes the file, if there is one. Closing a nil Content does nothing.
+func (c *Content) Close() {
+	if c != nil && c.File != nil {
+		_ = c.File.Close()
+	}
+}
+
+// mediaType returns the media type of a manifest, which upstream claims to be claimed.
+func (c *Content) mediaType(claimed string) (string, error) {
+	bytes := c.Bytes
+	if c.File != nil {
+		var err error
+		if bytes, err = io.ReadAll(c.File); err != nil {
+			return "", err
+		}
+	}
+	return upstream.ManifestType(claimed, bytes)
+}
+
+// content returns a manifest's content, and whether it was stored already. Stored
+// content counts only if the repository is linked to it.
+func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) (content *Content, hit bool, err error) {
+	if linked {
+		content, err := r.stored(ctx, d)
+		if err == nil && content.Bytes != nil {
+			r.config.Sizes.remember(r.config.Scope, d, content.Bytes)
+		}
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return content, err == nil, err
+		}
+	}
+	bytes, err := once(ctx, r, "manifest "+d.String(), func(ctx context.Context) ([]byte, error) {
+		return r.fetchManifest(ctx, d)
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	content, err = r.fetched(ctx, d, bytes)
+	return content, false, err
+}
+
+// fetched returns the content that upstream has sent for a manifest. It is read from
+// the store if it is large, or nil because it has been stored meanwhile.
+func (r *Repository) fetched(ctx context.Context, d digest.Digest, bytes []byte) (*Content, error) {
+	if bytes != nil {
+		r.config.Sizes.remember(r.config.Scope, d, bytes)
+	}
+	if bytes == nil || len(bytes) > largeAnswer {
+		// The requests that have waited hold the same bytes. They must not do so
+		// while they send them.
+		if content, err := r.stored(ctx, d); err == nil || bytes == nil {
+			return content, err
+		}
+	}
+	return &Content{Bytes: bytes}, nil
+}
+
+// stored returns stored content; an error that is [fs.ErrNotExist] if there is
+// none.
+func (r *Repository) stored(ctx context.Context, d digest.Digest) (*Content, error) {
+	small, large, err := r.config.Cache.Find(ctx, d, maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	return &Content{Bytes: small, File: large}, nil
+}
+
+// fetchManifest returns the content that upstream sends, or nil if large content
+// has been stored since the caller looked.
+func (r *Repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte, error) {
+	if _, linked := r.manifestLink(ctx, d); linked {
+		if content, err := r.stored(ctx, d); err == nil {
+			content.Close()
+			return content.Bytes, nil
+		}
+	}
+	m, err := r.getManifest(ctx, d.String())
+	if err != nil {
+		return nil, err
+	}
+	return m.Content, r.keep(ctx, m)
+}
+
+func (r *Repository) getManifest(ctx context.Context, reference string) (upstream.Manifest, error) {
+	return inTurn(ctx, r, func() (upstream.Manifest, error) {
+		return r.config.Registry.Manifest(ctx, r.config.Name, reference)
+	})
+}
+
+// keep stores a manifest that upstream has delivered.
+func (r *Repository) keep(ctx context.Context, m upstream.Manifest) error {
+	if err := r.config.Cache.PutBytes(ctx, m.Digest, m.Content); err != nil {
+		return fmt.Errorf("storing a manifest: %w", err)
+	}
+	r.recordDelivery(ctx, m.Digest, index.Link{MediaType: m.MediaType, Size: m.Size})
+	r.config.Quotas.Added(r.config.Scope, m.Size)
+	return nil
+}
