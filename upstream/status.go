@@ -35,7 +35,7 @@ var codeKinds = map[string]Kind{
 // statusError converts a response with an unexpected status to an error, and
 // closes it.
 func (r *Registry) statusError(c *call, resp *response) *Error {
-	code := errorCode(resp.Body)
+	code := errorCode(resp.Response)
 	_ = resp.Body.Close()
 	kind, message := classify(c, resp, code)
 	if code != "" {
@@ -75,13 +75,16 @@ func classify(c *call, resp *response, code string) (Kind, string) {
 
 // errorCode reads the first code of an error response (distribution-spec v1.1,
 // "Error Codes"), or returns "". It ignores the message, which is free text.
-func errorCode(body io.Reader) string {
+func errorCode(resp *http.Response) string {
 	var response struct {
 		Errors []struct {
 			Code string `json:"code"`
 		} `json:"errors"`
 	}
-	content, err := io.ReadAll(io.LimitReader(body, maxErrorBody))
+	content, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	if err == nil {
+		content, err = decode(content, codingOf(resp), maxErrorBody)
+	}
 	if err != nil || json.Unmarshal(content, &response) != nil || len(response.Errors) == 0 {
 		return ""
 	}
