@@ -41,7 +41,7 @@ type program struct {
 func checkEnv(names []string) error {
 	for _, name := range names {
 		if !variable.MatchString(name) {
-			return fmt.Errorf("invalid environment variable '%s'; write its name only, as in `env AWS_REGION`", name)
+			return errors.New("an `env` line lists only the names of variables, whose values come from the environment of Caddy; write for example `env AWS_REGION`")
 		}
 	}
 	return nil

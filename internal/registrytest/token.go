@@ -13,6 +13,7 @@ type tokens struct {
 	mu     sync.Mutex
 	life   time.Duration // 0 for the default
 	issued map[string]issued
+	pass   string // replaces that of the options, unless it is empty
 }
 
 type issued struct {
@@ -30,6 +31,24 @@ func (r *Registry) SetTokenLife(life time.Duration) {
 	r.tokens.life = life
 }
 
+// SetPassword replaces the password of the login that the registry accepts.
+func (r *Registry) SetPassword(pass string) {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	r.tokens.pass = pass
+}
+
+// accepts reports whether a login is that of the registry.
+func (r *Registry) accepts(user, pass string) bool {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	want := r.options.pass
+	if r.tokens.pass != "" {
+		want = r.tokens.pass
+	}
+	return user == r.options.user && pass == want
+}
+
 // RevokeTokens invalidates all tokens that were issued.
 func (r *Registry) RevokeTokens() {
 	r.tokens.mu.Lock()
@@ -45,7 +64,7 @@ func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	user, pass, sent := req.BasicAuth()
-	if (sent || r.options.user != "") && (user != r.options.user || pass != r.options.pass) {
+	if (sent || r.options.user != "") && !r.accepts(user, pass) {
 		fail(w, http.StatusUnauthorized, "UNAUTHORIZED")
 		return
 	}
@@ -73,7 +92,7 @@ func (r *Registry) authorized(repo string, req *http.Request) bool {
 	switch r.options.auth {
 	case "basic":
 		user, pass, _ := req.BasicAuth()
-		return user == r.options.user && pass == r.options.pass
+		return r.accepts(user, pass)
 	case "bearer":
 		value, _ := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
 		r.tokens.mu.Lock()
