@@ -1,10 +1,12 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
@@ -117,7 +119,34 @@ func TestUpstreamEndpointsArePrivate(t *testing.T) {
 	expectRequests(t, b, "at a private address", registrytest.Counts{})
 	t.Setenv("SECOND", "ftp://registry.example.com")
 	err := s.validate(users("alice"), private("acme", "alice"), upstreamAt("docker.io", a.URL()+" {env.SECOND}"))
-	if err == nil || !strings.Contains(err.Error(), "endpoint 2 of 2 is invalid") {
+	if err == nil || !strings.Contains(err.Error(), "invalid endpoint 2 of 2") {
 		t.Errorf("got error %v for an invalid second endpoint, want one", err)
+	}
+}
+
+// TestFallbackEndpoints checks the endpoints of a configuration in JSON.
+func TestFallbackEndpoints(t *testing.T) {
+	for _, row := range []struct {
+		endpoint  string
+		fallbacks []string
+		want      string // the endpoints, or a part of the error
+	}{
+		{"", nil, "[https://registry-1.docker.io]"},
+		{"", []string{"https://mirror.example.com"}, "[https://registry-1.docker.io https://mirror.example.com]"},
+		{"http://a.example.com", []string{"http://b.example.com", "https://c.example.com/d"}, "[http://a.example.com http://b.example.com https://c.example.com/d]"},
+		{"https://a.example.com", []string{""}, "invalid endpoint 2 of 2"},
+		{"", []string{"https://registry-1.docker.io"}, "endpoint 2 of 2 repeats"},
+		{"https://a.example.com", []string{"https://b.example.com", "http://c.example.com"}, "endpoint 3 of 3 uses http"},
+	} {
+		u := &Upstream{Name: dockerHub, Endpoint: row.endpoint, FallbackEndpoints: row.fallbacks}
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+		err := u.provision(ctx)
+		cancel()
+		if checked := u.check(); (checked == nil) != (err == nil) {
+			t.Errorf("%q %q: got error %v before and %v at the start, want the same", row.endpoint, row.fallbacks, checked, err)
+		}
+		if got := fmt.Sprint(u.endpoints, err); !strings.Contains(got, row.want) {
+			t.Errorf("%q %q: got %s, want %s", row.endpoint, row.fallbacks, got, row.want)
+		}
 	}
 }

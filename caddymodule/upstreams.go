@@ -192,7 +192,7 @@ func (c *Credentials) resolve() (login, error) {
 	if err != nil || password == "" {
 		return login{}, fmt.Errorf("the password placeholder %s is empty, or its file cannot be read", c.Password)
 	}
-	return login{username, upstream.Secret(password)}, nil
+	return login{username, upstream.Secret(password)}, upstream.Login{Username: username, Password: upstream.Secret(password)}.Check()
 }
 
 // openRegistries opens a registry for each login at each upstream. The content that
@@ -229,11 +229,12 @@ func (h *Handler) openRegistries() error {
 func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 	config := upstream.Config{
 		Name:       u.Name,
-		Username:   login.username,
-		Password:   login.password,
 		RealmHosts: u.RealmHosts,
 		Transport:  u.transport,
 		UserAgent:  "caddy-dependency-proxy",
+	}
+	if login.username != "" {
+		config.Login = upstream.StaticLogin(login.username, login.password)
 	}
 	name := u.Name // the registry may outlive u
 	config.Hooks.Token = func(realmHost string, err error) {

@@ -60,43 +60,19 @@ func (u *Upstream) check() error {
 	return nil
 }
 
-// maxEndpoints limits the endpoints of an upstream: a request asks them one after
-// another within its time limit.
-const maxEndpoints = 8
-
 // parseEndpoints parses the endpoints of an upstream. If the first one is empty, it is
-// derived from the name. Errors show no more than the host of an endpoint, because it
-// may contain a password.
-func parseEndpoints(name string, endpoints []string) ([]*url.URL, error) {
-	if len(endpoints) > maxEndpoints {
-		return nil, fmt.Errorf("upstream %s has %d endpoints; write at most %d", name, len(endpoints), maxEndpoints)
+// derived from the name.
+func parseEndpoints(name string, urls []string) ([]*url.URL, error) {
+	switch {
+	case urls[0] != "":
+	case name == dockerHub:
+		urls[0] = "https://registry-1.docker.io"
+	default:
+		urls[0] = "https://" + name
 	}
-	var parsed []*url.URL
-	for i, endpoint := range endpoints {
-		switch {
-		case endpoint != "" || i > 0:
-		case name == dockerHub:
-			endpoint = "https://registry-1.docker.io"
-		default:
-			endpoint = "https://" + name
-		}
-		u, err := url.Parse(endpoint)
-		if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			which := "invalid endpoint"
-			if len(endpoints) > 1 {
-				which = fmt.Sprintf("endpoint %d of %d is invalid", i+1, len(endpoints))
-			}
-			return nil, fmt.Errorf("upstream %s: %s; use a URL such as https://registry.example.com", name, which)
-		}
-		for _, other := range parsed {
-			if u.Scheme == other.Scheme && strings.EqualFold(u.Host, other.Host) && strings.Trim(u.Path, "/") == strings.Trim(other.Path, "/") {
-				return nil, fmt.Errorf("upstream %s: endpoint %d of %d repeats the endpoint %s; leave one of them out", name, i+1, len(endpoints), u.Host)
-			}
-			if u.Scheme == "http" && other.Scheme == "https" {
-				return nil, fmt.Errorf("upstream %s: endpoint %d of %d uses http after an https one, so whoever disturbs the https connection could read the login and forge tags; write https:// for it", name, i+1, len(endpoints))
-			}
-		}
-		parsed = append(parsed, u)
+	parsed, err := parse.Endpoints(urls)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", name, err)
 	}
 	return parsed, nil
 }

@@ -105,3 +105,30 @@ func TestRepositoryTagOfContradictoryUpstream(t *testing.T) {
 	_, err := r.ManifestByTag(t.Context(), "1", true)
 	expectKind(t, err, upstream.ManifestUnknown)
 }
+
+// An upstream that serves manifests by tag only can be pulled from by tag, and then
+// by digest, with and without HEAD.
+func TestRepositoryTagOfUpstreamWithoutDigests(t *testing.T) {
+	for _, status := range []int{400, 403, 404, 405, 406, 500} {
+		for counts, options := range map[registrytest.Counts][]registrytest.Option{
+			{ManifestHead: 1, ManifestGet: 2}: nil,
+			{ManifestHead: 1, ManifestGet: 1}: {registrytest.WithoutHead()},
+		} {
+			f := newFixture(t, options...)
+			image := f.up.PutImage("team/app", "1", random(1, 100))
+			f.up.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+				if strings.Contains(req.URL.Path, "/manifests/sha256:") {
+					w.WriteHeader(status)
+					return true
+				}
+				return false
+			})
+			r := f.repository("red", "team/app")
+			m, err := r.ManifestByTag(t.Context(), "1", true)
+			f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+			m, err = r.ManifestByDigest(t.Context(), image.Manifest, true)
+			f.expectManifest(m, err, "team/app", image.Manifest, Hit)
+			f.expectCounts("the pull", counts)
+		}
+	}
+}

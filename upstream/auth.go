@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -32,6 +31,7 @@ func (a *acceptedChallenge) sameToken(b *acceptedChallenge) bool {
 // authorization is the Authorization header of a request and its origin.
 type authorization struct {
 	header    string             // "" for none
+	login     sentLogin          // in the header; none if it is a bearer token
 	token     *token             // nil unless header is a bearer token
 	fresh     bool               // the token was fetched for this request
 	challenge *acceptedChallenge // the challenge that the token answers
@@ -58,7 +58,8 @@ func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authoriza
 // authorize returns the authorization that answers a challenge.
 func (r *Registry) authorize(ctx context.Context, c *call, challenge *acceptedChallenge) (authorization, error) {
 	if !challenge.bearer {
-		return authorization{header: r.basic()}, nil
+		login, err := r.currentLogin(ctx, c)
+		return authorization{header: login.header(), login: login}, err
 	}
 	t, fresh, err := r.token(ctx, c, challenge)
 	if err != nil {
@@ -87,10 +88,14 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 			return authorization{}, denied
 		}
 		return r.authorizeAs(ctx, c, challenge, denied)
-	case !challenge.bearer && r.basic() == "":
+	case !challenge.bearer && r.login == nil:
 		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the registry requires a login, and none is configured")
-	case !challenge.bearer && used.header == r.basic():
-		return authorization{}, r.newError(c, Credentials, http.StatusUnauthorized, "the registry rejected the configured credentials")
+	case !challenge.bearer && used.login != sentLogin{}:
+		login, ok, err := r.newerLogin(ctx, c, used.login)
+		if err == nil && !ok {
+			err = r.rejectedLogin(c)
+		}
+		return authorization{header: login.header(), login: login}, err
 	}
 	r.challenge.Store(challenge)
 	auth, err := r.authorize(ctx, c, challenge)
@@ -164,7 +169,7 @@ func (r *Registry) checkRealm(realm *url.URL) (Kind, error) {
 		return Invalid, fmt.Errorf("the registry uses https, but its token service at %s uses plain http", realm.Host)
 	}
 	switch {
-	case r.basic() == "" || r.mayReceiveLogin(realm):
+	case r.login == nil || r.mayReceiveLogin(realm):
 		return Other, nil
 	case realm.Scheme == "http":
 		return Withheld, fmt.Errorf("the credentials are not sent to the token service at %s, because it uses plain http and is not the registry's own; give it https, or remove the credentials", realm.Host)
@@ -204,18 +209,4 @@ func registrableDomain(host string) string {
 		return ""
 	}
 	return domain
-}
-
-// basicHeader returns the Authorization header of a login (RFC 7617), or "" if
-// both arguments are empty.
-func basicHeader(username string, password Secret) (string, error) {
-	switch {
-	case username == "" && password == "":
-		return "", nil
-	case username == "" || password == "":
-		return "", errors.New("incomplete credentials; set both a user name and a password")
-	case strings.Contains(username, ":"):
-		return "", errors.New("the user name must not contain a colon")
-	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+string(password))), nil
 }

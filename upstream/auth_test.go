@@ -88,7 +88,7 @@ func checkRealmTexts(t *testing.T) {
 		"https://more.example/token":             "add more.example to realm_hosts",
 	} {
 		u := clientAt(t, "http://r.example.com", http.DefaultTransport)
-		u.basic = func() string { return "Basic eA==" }
+		u.login = StaticLogin(testUser, testPassword)
 		u.realmHosts = []string{"login.other.example"}
 		parsed, err := parseRealm(realm)
 		if err != nil {
@@ -155,7 +155,7 @@ func TestRegistryBasicAuthentication(t *testing.T) {
 
 	_, err = client(t, r).Manifest(t.Context(), "a", "1")
 	wantKind(t, err, Denied)
-	_, err = client(t, r, withLogin, func(c *Config) { c.Password = "wrong" }).Manifest(t.Context(), "a", "1")
+	_, err = client(t, r, func(c *Config) { c.Login = StaticLogin(testUser, "wrong") }).Manifest(t.Context(), "a", "1")
 	wantKind(t, err, Credentials)
 }
 

@@ -17,9 +17,13 @@ const (
 	// has found content that HEAD had reported absent.
 	headDistrustPeriod = 24 * time.Hour
 
-	// maxAbsences is the number of references whose confirmed absence is
-	// remembered.
-	maxAbsences = 1024
+	// headSkipPeriod is how long no HEAD is sent to a registry that rejects each
+	// one.
+	headSkipPeriod = time.Hour
+
+	// maxVerdicts is the number of references for which the result of the last
+	// GET is remembered.
+	maxVerdicts = 1024
 )
 
 // headHistory records how reliable a registry's HEAD responses are for one kind
@@ -35,26 +39,31 @@ const (
 // If a GET contradicts HEAD, HEAD is not trusted for headDistrustPeriod.
 // Pull-through registries are an example: their HEAD knows only the content that
 // an earlier GET made them fetch.
+//
+// If HEAD is of no use, none is sent for headSkipPeriod: no HEAD has succeeded yet,
+// and the registry does not know the method, or one has failed for a reference that
+// a GET had found before.
 type headHistory struct {
 	mu             sync.Mutex
 	succeeded      bool      // a HEAD was answered with 200
 	confirmedAt    time.Time // last time a GET confirmed an absence
 	contradictedAt time.Time // last time a GET found content that HEAD had reported absent
-	absent         *lru.Cache[string, absence]
+	uselessAt      time.Time // last time a HEAD turned out to be of no use
+	verdicts       *lru.Cache[string, verdict]
 }
 
-// absence records that a GET did not find a reference.
-type absence struct {
-	kind Kind // of the error
+// verdict is the result of a GET that has followed a HEAD for a reference.
+type verdict struct {
+	kind Kind // of the error, Other if the GET has found the reference
 	at   time.Time
 }
 
 func newHeadHistory() *headHistory {
-	absent, err := lru.New[string, absence](maxAbsences)
+	verdicts, err := lru.New[string, verdict](maxVerdicts)
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &headHistory{absent: absent}
+	return &headHistory{verdicts: verdicts}
 }
 
 // recordSuccess records that a HEAD was answered with 200.
@@ -96,28 +105,42 @@ func (h *headHistory) conclusive(ref string, resp *response, now time.Time) (kin
 	if now.Sub(h.contradictedAt) < headDistrustPeriod {
 		return Other, false
 	}
-	if a, ok := h.absent.Get(ref); ok && now.Sub(a.at) < headTrustPeriod {
-		return a.kind, true
+	if v, ok := h.verdicts.Get(ref); ok && v.kind != Other && now.Sub(v.at) < headTrustPeriod {
+		return v.kind, true
 	}
 	return Other, h.succeeded && now.Sub(h.confirmedAt) < headTrustPeriod
 }
 
+// useless reports whether a HEAD need not be sent, because it would be of no use.
+func (h *headHistory) useless(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.succeeded && now.Sub(h.uselessAt) < headSkipPeriod
+}
+
 // recordGet records the result of the GET that followed a HEAD, nil or an error.
 func (h *headHistory) recordGet(ref string, head *response, err error, now time.Time) {
-	if !reportsAbsence(head) {
-		return
-	}
+	absent := reportsAbsence(head)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil {
-		h.contradictedAt, h.confirmedAt = now, time.Time{}
-		h.absent.Purge()
+		before, known := h.verdicts.Get(ref)
+		again := known && before.kind == Other && now.Sub(before.at) < headDistrustPeriod
+		if again || head.StatusCode == http.StatusMethodNotAllowed || head.StatusCode == http.StatusNotImplemented {
+			h.uselessAt = now
+		}
+		if absent {
+			h.contradictedAt, h.confirmedAt = now, time.Time{}
+		}
+		h.verdicts.Add(ref, verdict{Other, now})
 		return
 	}
 	switch kind := KindOf(err); kind {
 	case NameUnknown, ManifestUnknown, BlobUnknown, Denied:
-		h.confirmedAt = now
-		h.absent.Add(ref, absence{kind, now})
+		if absent {
+			h.confirmedAt = now
+			h.verdicts.Add(ref, verdict{kind, now})
+		}
 	}
 }
 

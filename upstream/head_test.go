@@ -84,6 +84,59 @@ func TestRegistryTrustsConfirmedHead(t *testing.T) {
 	ask("another", ManifestUnknown, 0)
 }
 
+// TestRegistrySkipsUselessHead checks that no HEAD is sent for an hour to a registry
+// that does not know the method, or has failed the HEAD for a manifest twice, unless
+// some HEAD has succeeded.
+func TestRegistrySkipsUselessHead(t *testing.T) {
+	for status, heads := range map[int]int{400: 2, 403: 2, 404: 2, 405: 1, 406: 2, 500: 2, 501: 1} {
+		r := registrytest.New(t)
+		image := r.PutImage("a", "1", []byte("content"))
+		r.Fail(registrytest.Failure{Method: http.MethodHead, Status: status})
+		u := client(t, r)
+		now := time.Now()
+		u.now = func() time.Time { return now }
+		ask := func(want registrytest.Counts) {
+			t.Helper()
+			for range 5 {
+				if m, err := u.ResolveManifest(t.Context(), "a", "1"); err != nil || m.Digest != image.Manifest || m.Content == nil {
+					t.Errorf("HEAD is %d: got %+v, %v, want the content", status, m.Descriptor, err)
+				}
+			}
+			if got := r.Counts(); got != want {
+				t.Errorf("HEAD is %d: got requests %+v, want %+v", status, got, want)
+			}
+			r.Reset()
+		}
+		ask(registrytest.Counts{ManifestHead: heads, ManifestGet: 5})
+		ask(registrytest.Counts{ManifestGet: 5})
+		now = now.Add(headSkipPeriod)
+		ask(registrytest.Counts{ManifestHead: 1, ManifestGet: 5})
+		r.Heal()
+		now = now.Add(headSkipPeriod)
+		if m, err := u.ResolveManifest(t.Context(), "a", "1"); err != nil || m.Content != nil {
+			t.Errorf("HEAD works: got %+v, %v, want no content", m.Descriptor, err)
+		}
+		r.Fail(registrytest.Failure{Method: http.MethodHead, Status: status})
+		r.Reset()
+		ask(registrytest.Counts{ManifestHead: 5, ManifestGet: 5})
+	}
+}
+
+// TestRegistryHeadWithoutDigest checks that a HEAD that tells no digest is of no use.
+func TestRegistryHeadWithoutDigest(t *testing.T) {
+	r := registrytest.New(t, registrytest.WithoutDigestHeader())
+	r.PutImage("a", "1", []byte("content"))
+	u := client(t, r)
+	for range 5 {
+		if m, err := u.ResolveManifest(t.Context(), "a", "1"); err != nil || m.Content == nil {
+			t.Errorf("got %+v, %v, want the content", m.Descriptor, err)
+		}
+	}
+	if got := r.Counts(); got.ManifestHead != 2 || got.ManifestGet != 5 {
+		t.Errorf("got requests %+v, want 2 HEADs and 5 GETs", got)
+	}
+}
+
 // TestRegistryStatBlobInvalid checks that a response that contradicts the known size
 // or digest, or is a web page, does not confirm a blob.
 func TestRegistryStatBlobInvalid(t *testing.T) {

@@ -38,8 +38,9 @@ type Manifest struct {
 // refers (distribution-spec v1.1, "Checking if content exists in the registry").
 // It sends a HEAD, which does not count towards Docker Hub's rate limit. If HEAD
 // is rejected, or its response lacks a digest, length or type, a GET decides; the
-// result then has the content and a computed descriptor. A descriptor from HEAD is
-// only the registry's claim. Errors are those of [Registry.Manifest].
+// result then has the content and a computed descriptor. A registry that rejects
+// each HEAD is asked by GET alone for an hour. A descriptor from HEAD is only the
+// registry's claim. Errors are those of [Registry.Manifest].
 func (r *Registry) ResolveManifest(ctx context.Context, repository, ref string) (Manifest, error) {
 	c, wanted, err := newManifestCall(repository, ref)
 	if err != nil {
@@ -50,6 +51,9 @@ func (r *Registry) ResolveManifest(ctx context.Context, repository, ref string) 
 	history := r.manifestHeads
 	if wanted == "" {
 		history = r.tagHeads
+	}
+	if history.useless(r.now()) {
+		return r.manifest(ctx, c, wanted)
 	}
 	headCall := c.withMethod(http.MethodHead)
 	head, err := r.do(ctx, headCall)

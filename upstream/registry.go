@@ -27,9 +27,8 @@ type Config struct {
 	// "/v2/". It must not have a user, query or fragment.
 	Endpoint *url.URL
 
-	// Username and Password are the login. Both are set, or neither is.
-	Username string
-	Password Secret
+	// Login returns the login. If it is nil, the registry is used anonymously.
+	Login LoginSource
 
 	// RealmHosts lists hosts outside the registry's domain whose token service
 	// may receive the login, as HOST or HOST:PORT. They are used over https only.
@@ -52,7 +51,7 @@ type Config struct {
 	Hooks Hooks
 }
 
-// Secret is the type of Config.Password. It is printed as stars.
+// Secret is the type of Login.Password. It is printed as stars.
 type Secret = secret.String
 
 // Hooks are functions that report events. Each may be nil. They are called
@@ -73,7 +72,7 @@ type Hooks struct {
 type Registry struct {
 	name       string
 	endpoint   *url.URL
-	basic      func() string // returns the login's Authorization header or ""; a closure is not printed by fmt
+	login      LoginSource // nil: anonymous
 	realmHosts []string
 	transport  http.RoundTripper
 	ranges     http.RoundTripper // nil: transport
@@ -97,13 +96,9 @@ type Registry struct {
 }
 
 // New returns a client for the registry that config describes. It sends no
-// request. Errors do not repeat the endpoint or the login.
+// request and does not ask for the login. Errors do not repeat the endpoint.
 func New(config Config) (*Registry, error) {
 	if err := config.check(); err != nil {
-		return nil, fmt.Errorf("upstream %s: %w", config.Name, err)
-	}
-	basic, err := basicHeader(config.Username, config.Password)
-	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", config.Name, err)
 	}
 	base := *config.Endpoint
@@ -113,7 +108,7 @@ func New(config Config) (*Registry, error) {
 	return &Registry{
 		name:          config.Name,
 		endpoint:      base.JoinPath("v2"),
-		basic:         func() string { return basic },
+		login:         config.Login,
 		realmHosts:    append([]string(nil), config.RealmHosts...),
 		transport:     config.Transport,
 		ranges:        config.Ranges,
@@ -130,7 +125,7 @@ func New(config Config) (*Registry, error) {
 	}, nil
 }
 
-// check reports what is wrong with everything but the login.
+// check reports what is wrong with the configuration.
 func (c *Config) check() error {
 	e := c.Endpoint
 	switch {

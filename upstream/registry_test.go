@@ -27,9 +27,6 @@ func TestNew(t *testing.T) {
 		"scheme":              func(c *Config) { c.Endpoint = parse("ftp://h") },
 		"user":                func(c *Config) { c.Endpoint = parse("https://u:" + testPassword + "@h") },
 		"query":               func(c *Config) { c.Endpoint = parse("https://h?x=" + testPassword) },
-		"password only":       func(c *Config) { c.Password = testPassword },
-		"user only":           func(c *Config) { c.Username = "u" },
-		"colon":               func(c *Config) { c.Username, c.Password = "u:v", testPassword },
 		"realm host is a URL": func(c *Config) { c.RealmHosts = []string{"https://u:" + testPassword + "@h/"} },
 		"empty realm host":    func(c *Config) { c.RealmHosts = []string{""} },
 	} {
@@ -47,7 +44,8 @@ func TestNew(t *testing.T) {
 // TestConfigHidesPassword checks that neither a configuration nor a client shows the
 // login when it is printed.
 func TestConfigHidesPassword(t *testing.T) {
-	config := Config{Name: "x", Username: testUser, Password: testPassword,
+	login := Login{testUser, testPassword}
+	config := Config{Name: "x", Login: StaticLogin(login.Username, login.Password),
 		Endpoint: &url.URL{Scheme: "https", Host: "h"}, Transport: http.DefaultTransport}
 	registry, err := New(config)
 	if err != nil {
@@ -55,17 +53,17 @@ func TestConfigHidesPassword(t *testing.T) {
 	}
 	var texts []string
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		texts = append(texts, fmt.Sprintf(verb, config.Password), fmt.Sprintf(verb, config), fmt.Sprintf(verb, &config), fmt.Sprintf(verb, registry))
+		texts = append(texts, fmt.Sprintf(verb, login), fmt.Sprintf(verb, login.Password), fmt.Sprintf(verb, config), fmt.Sprintf(verb, &config), fmt.Sprintf(verb, registry))
 	}
 	content, err := json.Marshal(struct {
 		Password Secret
 		Empty    Secret `json:",omitempty"`
-	}{Password: config.Password})
+	}{Password: login.Password})
 	if err != nil || string(content) != `{"Password":"*****"}` {
 		t.Errorf("got JSON %s, %v, want stars", content, err)
 	}
 	for _, text := range texts {
-		for _, leak := range []string{testPassword, fmt.Sprintf("%x", testPassword), registry.basic()} {
+		for _, leak := range []string{testPassword, fmt.Sprintf("%x", testPassword), sentLogin{login: login}.header()} {
 			if strings.Contains(text, leak) {
 				t.Errorf("got %q, want no secret in it", text)
 			}

@@ -31,13 +31,10 @@ type response struct {
 	*trail
 }
 
-// readAll reads the whole body of a response, at most limit bytes, and closes
-// it.
+// readAll reads the whole body of a response, at most limit bytes, and closes it. It
+// undoes a content coding; the result has at most limit bytes, too.
 func (r *Registry) readAll(ctx context.Context, c *call, resp *response, limit int64) ([]byte, error) {
 	defer resp.Body.Close()
-	if err := r.checkEncoding(c, resp); err != nil {
-		return nil, err
-	}
 	if resp.ContentLength > limit {
 		return nil, r.tooLarge(c, resp, limit)
 	}
@@ -47,6 +44,27 @@ func (r *Registry) readAll(ctx context.Context, c *call, resp *response, limit i
 	}
 	if int64(len(content)) > limit {
 		return nil, r.tooLarge(c, resp, limit)
+	}
+	coding := codingOf(resp.Response)
+	if coding == "" {
+		return content, nil
+	}
+	turns := r.largeReads
+	if limit > maxManifest {
+		turns = r.hugeReads // a short body may become a huge one
+	}
+	select {
+	case turns <- struct{}{}:
+		defer func() { <-turns }()
+	case <-ctx.Done():
+		return nil, r.transferError(ctx, c, resp.StatusCode, ctx.Err())
+	}
+	content, err = decode(content, coding, limit)
+	switch {
+	case err == errDecodedTooLarge:
+		return nil, r.tooLarge(c, resp, limit)
+	case err != nil:
+		return nil, r.newError(c, Invalid, resp.StatusCode, err.Error())
 	}
 	return content, nil
 }
@@ -83,20 +101,10 @@ func (r *Registry) readBody(ctx context.Context, body io.Reader) ([]byte, error)
 	return content.Bytes(), nil
 }
 
-// checkEncoding returns an error if the body is encoded although the request
-// excluded that.
-func (r *Registry) checkEncoding(c *call, resp *response) error {
-	if isEncoded(resp.Response) {
-		return r.newError(c, Invalid, resp.StatusCode, "unexpected Content-Encoding")
-	}
-	return nil
-}
-
 // isEncoded reports whether a body is not the content itself: its digest and
 // length are then those of the encoded form.
 func isEncoded(resp *http.Response) bool {
-	coding := resp.Header.Get("Content-Encoding")
-	return resp.Uncompressed || coding != "" && coding != "identity"
+	return resp.Uncompressed || codingOf(resp) != ""
 }
 
 // mediaType returns the media type of a Content-Type header without parameters,

@@ -35,7 +35,7 @@ var codeKinds = map[string]Kind{
 // statusError converts a response with an unexpected status to an error, and
 // closes it.
 func (r *Registry) statusError(c *call, resp *response) *Error {
-	code, detail := errorCode(resp.Body)
+	code, detail := errorCode(resp.Response)
 	_ = resp.Body.Close()
 	kind, message := classify(c, resp, code)
 	if code != "" {
@@ -76,14 +76,17 @@ func classify(c *call, resp *response, code string) (Kind, string) {
 
 // errorCode reads the first code of an error response (distribution-spec v1.1,
 // "Error Codes") and its message, which is free text, or returns "".
-func errorCode(body io.Reader) (code, message string) {
+func errorCode(resp *http.Response) (code, message string) {
 	var response struct {
 		Errors []struct {
 			Code    string `json:"code"`
 			Message any    `json:"message"`
 		} `json:"errors"`
 	}
-	content, err := io.ReadAll(io.LimitReader(body, maxErrorBody))
+	content, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	if err == nil {
+		content, err = decode(content, codingOf(resp), maxErrorBody)
+	}
 	if err != nil || json.Unmarshal(content, &response) != nil || len(response.Errors) == 0 {
 		return "", ""
 	}

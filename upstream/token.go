@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -138,16 +139,12 @@ func (r *Registry) fetchToken(ctx context.Context, repository string, wanted tok
 	}
 	query.Set("scope", "repository:"+wanted.repository+":pull")
 	realm.RawQuery = query.Encode()
-	login := ""
-	if !wanted.anonymous {
-		login = r.basic()
-	}
-	resp, err := r.follow(ctx, c, newTrail(&realm), login)
+	resp, err := r.askTokenService(ctx, c, &realm, wanted.anonymous)
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, r.tokenStatusError(c, resp, login != "")
+		return nil, r.tokenStatusError(c, resp, r.login != nil && !wanted.anonymous)
 	}
 	content, err := r.readAll(ctx, c, resp, maxTokenResponse)
 	if err != nil {
@@ -159,6 +156,35 @@ func (r *Registry) fetchToken(ctx context.Context, repository string, wanted tok
 	}
 	t.repository = wanted.repository
 	return t, nil
+}
+
+// askTokenService sends a request to a token service, with the login unless the
+// token is to be anonymous. If the service refuses the login, and the source has a
+// newer one, the request is repeated.
+func (r *Registry) askTokenService(ctx context.Context, c *call, target *url.URL, anonymous bool) (*response, error) {
+	var login sentLogin
+	if !anonymous {
+		var err error
+		if login, err = r.currentLogin(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		resp, err := r.follow(ctx, c, newTrail(target), login.header())
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || resp.foreign {
+			return resp, err
+		}
+		newer, ok, err := r.newerLogin(ctx, c, login)
+		if err != nil {
+			discard(resp.Body)
+			return nil, err
+		}
+		if !ok {
+			return resp, nil
+		}
+		discard(resp.Body)
+		login = newer
+	}
 }
 
 // tokenStatusError is statusError for a response of the token service. There,

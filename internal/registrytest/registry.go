@@ -10,6 +10,7 @@
 package registrytest
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -61,6 +62,8 @@ type options struct {
 	noLength      bool
 	noReferrers   bool
 	manifestType  string
+	coding        string
+	encode        func(io.Writer) io.WriteCloser // nil for no coding
 	pageSize      int
 	maxPage       int
 	cursors       bool
@@ -159,7 +162,11 @@ func New(t testing.TB, opts ...Option) *Registry {
 	if r.options.redirect {
 		r.storage = httptest.NewServer(http.HandlerFunc(r.serveStorage))
 	}
-	r.server = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
+	handler := http.HandlerFunc(r.serve)
+	if r.options.encode != nil {
+		handler = r.serveEncoded
+	}
+	r.server = httptest.NewUnstartedServer(handler)
 	if r.options.tls {
 		r.server.EnableHTTP2 = true
 		r.server.StartTLS()

@@ -1,0 +1,137 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+func TestLoginCheck(t *testing.T) {
+	for _, test := range []struct {
+		login Login
+		valid bool
+	}{
+		{Login{testUser, testPassword}, true},
+		{Login{}, false},
+		{Login{testUser, ""}, false},
+		{Login{"", testPassword}, false},
+		{Login{"u:v", testPassword}, false},
+	} {
+		if err := test.login.Check(); (err == nil) != test.valid || err != nil && strings.Contains(err.Error(), testPassword) {
+			t.Errorf("%v: got %v, want valid %v and no password", test.login, err, test.valid)
+		}
+	}
+}
+
+// rotation is a source that has the next of its passwords after each refusal.
+type rotation struct {
+	passwords []Secret
+
+	mu      sync.Mutex
+	current int
+	refused []Login
+}
+
+func (s *rotation) login(_ context.Context, refused *Login) (Login, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if refused != nil {
+		s.refused = append(s.refused, *refused)
+		s.current = min(s.current+1, len(s.passwords)-1)
+	}
+	return Login{testUser, s.passwords[s.current]}, nil
+}
+
+// TestRegistryRenewsLogin checks that a refused login is replaced once by a newer
+// one of its source, with both ways of authentication.
+func TestRegistryRenewsLogin(t *testing.T) {
+	for way, option := range map[string]registrytest.Option{
+		"basic": registrytest.WithBasic(testUser, testPassword), "token": registrytest.WithToken(testUser, testPassword),
+	} {
+		for name, test := range map[string]struct {
+			passwords []Secret
+			kind      Kind // Other: success
+			refused   int
+		}{
+			"current":         {[]Secret{testPassword}, Other, 0},
+			"rotated":         {[]Secret{"old", testPassword}, Other, 1},
+			"no newer one":    {[]Secret{"old"}, Credentials, 1},
+			"newer one wrong": {[]Secret{"old", "older", testPassword}, Credentials, 1},
+		} {
+			t.Run(way+" "+name, func(t *testing.T) {
+				r := registrytest.New(t, option)
+				r.PutImage("a", "1", []byte("x"))
+				source := &rotation{passwords: test.passwords}
+				u := client(t, r, func(c *Config) { c.Login = source.login })
+				if _, err := u.Manifest(t.Context(), "a", "1"); test.kind != Other {
+					wantKind(t, err, test.kind)
+				} else if err != nil {
+					t.Error(err)
+				}
+				if len(source.refused) != test.refused {
+					t.Errorf("the source was told of %d refused logins, want %d", len(source.refused), test.refused)
+				}
+				for _, login := range source.refused {
+					if login != (Login{testUser, test.passwords[0]}) {
+						t.Errorf("the source was told that %s was refused, want the first login", login.Username)
+					}
+				}
+				_, err := u.Manifest(t.Context(), "a", "1")
+				if (err == nil) != (test.kind == Other || name == "newer one wrong") {
+					t.Errorf("second pull: got error %v", err)
+				}
+			})
+		}
+	}
+}
+
+// TestRegistryForbiddenRepository checks that a 403 for one repository does not
+// count as a refused login.
+func TestRegistryForbiddenRepository(t *testing.T) {
+	r := registrytest.New(t, registrytest.WithToken(testUser, testPassword))
+	r.PutImage("a", "1", []byte("x"))
+	source := &rotation{passwords: []Secret{testPassword, "another"}}
+	u := client(t, r, func(c *Config) { c.Login = source.login })
+	r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: http.StatusForbidden})
+	if _, err := u.Manifest(t.Context(), "a", "1"); err == nil {
+		t.Error("got no error, want one")
+	}
+	if len(source.refused) != 0 {
+		t.Errorf("the source was told of %d refused logins, want none", len(source.refused))
+	}
+}
+
+// TestRegistryWithoutLogin checks the errors of a source that has no login.
+func TestRegistryWithoutLogin(t *testing.T) {
+	for way, option := range map[string]registrytest.Option{
+		"basic": registrytest.WithBasic(testUser, testPassword), "token": registrytest.WithToken(testUser, testPassword),
+	} {
+		r := registrytest.New(t, option)
+		r.PutImage("a", "1", []byte("x"))
+		for name, answer := range map[string]error{"the helper says no": errors.New("the helper says no"), "incomplete credentials": nil,
+			"deadline exceeded": context.DeadlineExceeded} {
+			u := client(t, r, func(c *Config) {
+				c.Login = func(context.Context, *Login) (Login, error) { return Login{Username: testUser}, answer }
+			})
+			_, err := u.Manifest(t.Context(), "a", "1")
+			if e := wantKind(t, err, Credentials); !strings.Contains(e.Error(), name) || errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: got %v, want %q in it and no deadline of the caller", way, err, name)
+			}
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		u := client(t, r, func(c *Config) {
+			c.Login = func(ctx context.Context, _ *Login) (Login, error) {
+				leave()
+				return Login{}, errors.New("interrupted")
+			}
+		})
+		if _, err := u.Manifest(ctx, "a", "1"); !errors.Is(err, context.Canceled) || KindOf(err) != Other {
+			t.Errorf("%s: got %v, want %v of the caller that has left", way, err, context.Canceled)
+		}
+	}
+}
