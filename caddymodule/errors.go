@@ -105,7 +105,7 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case upstream.Credentials:
 		return fail(badGateway, "%s rejected the login configured here; ask the administrator of this proxy", repo.upstream)
 	case upstream.Withheld:
-		return fail(badGateway, "the login configured here for %s may not be sent to its token service; ask the administrator of this proxy", repo.upstream)
+		return fail(badGateway, "the login configured here for %s cannot be used there; ask the administrator of this proxy", repo.upstream)
 	case upstream.Invalid:
 		return fail(badGateway, "%s sent an invalid response", repo.upstream)
 	case upstream.Refused: // only lists of tags; the code is one of a closed list

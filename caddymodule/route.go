@@ -27,6 +27,7 @@ const (
 	pageKind // the page of a group
 	purgeKind
 	tokensKind
+	healthKind
 	unknownKind // below /v2/, but not a resource of this registry
 )
 
@@ -60,6 +61,8 @@ func parseRoute(path string) (route, *apiError) {
 		return route{kind: authKind}, nil
 	case "/jwt/keys":
 		return route{kind: keysKind}, nil
+	case "/dependency_proxy/health":
+		return route{kind: healthKind}, nil
 	}
 	if rest, ok := strings.CutPrefix(path, "/v2/"); ok {
 		// With a slash before it, an empty group is followed by the infix too.
@@ -209,7 +212,7 @@ func checkMethod(rt route, method string) *apiError {
 		return nil
 	}
 	e := refuse(unsupported, "method %s is not supported; use %s", method, strings.Join(allowed, " or "))
-	if rt.kind != authKind && rt.kind != keysKind && !rt.aboutGroup() {
+	if rt.kind != authKind && rt.kind != keysKind && rt.kind != healthKind && !rt.aboutGroup() {
 		e = refuse(unsupported, "this registry is a pull-through cache: images can be pulled from it, but not pushed to it or deleted from it")
 	}
 	e.allow = strings.Join(allowed, ", ")

@@ -30,6 +30,10 @@ type call struct {
 	// no token of a registry.
 	tokenService bool
 
+	// form is the body of a POST, which contains a login. Such a request follows
+	// no redirect.
+	form url.Values
+
 	// boundedRange is set for a blob range that has an end. It is sent through
 	// Config.Ranges.
 	boundedRange bool

@@ -31,17 +31,18 @@ const (
 	// BlobUnknown means that the repository does not have the blob.
 	BlobUnknown
 
-	// Denied means that the registry denied access, with 401 or 403, although it
-	// did not reject the login: the repository does not exist or is private.
+	// Denied means that the registry or its token service denied access, with 401
+	// or 403, although it did not reject the login: the repository does not exist
+	// or is private.
 	Denied
 
 	// Credentials means that the configured login was rejected. The administrator
 	// has to change the configuration.
 	Credentials
 
-	// Withheld means that the configured login was not sent, because the token
-	// service that the registry uses may not receive it. The administrator has to
-	// change the configuration.
+	// Withheld means that the configured login was not sent: it cannot be obtained,
+	// the token service that the registry uses may not receive it, or the registry
+	// wants another kind of login. The administrator has to change the configuration.
 	Withheld
 
 	// RateLimited means that the registry or its token service responded with
