@@ -10,6 +10,7 @@
 package registrytest
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -61,12 +62,17 @@ type options struct {
 	noLength      bool
 	noReferrers   bool
 	manifestType  string
+	coding        string
+	encode        func(io.Writer) io.WriteCloser // nil for no coding
 	pageSize      int
 	maxPage       int
 	cursors       bool
 	tagsAsDigests bool
 	gateway       *Registry
 	scopePrefix   string
+	hidden        int
+	oauth         bool
+	getStatus     int
 }
 
 // Option selects a feature of a registry.
@@ -86,6 +92,17 @@ func WithBasic(user, pass string) Option {
 
 // WithRealm sets the realm in the challenges of WithToken. The default is /token.
 func WithRealm(realm string) Option { return func(o *options) { o.realm = realm } }
+
+// WithOAuth makes the token service of WithToken accept POST with the grants
+// password and refresh_token, for which the password is the refresh token. It
+// answers GET with the given status, or with tokens if that is 0.
+func WithOAuth(getStatus int) Option {
+	return func(o *options) { o.oauth, o.getStatus = true, getStatus }
+}
+
+// WithHidden makes the registry respond to requests without authorization with the
+// given status in place of a challenge, except below /v2/ itself.
+func WithHidden(status int) Option { return func(o *options) { o.hidden = status } }
 
 // WithScopePrefix makes the registry of WithToken know a repository under
 // prefix + its name in the scopes of challenges and tokens.
@@ -159,7 +176,11 @@ func New(t testing.TB, opts ...Option) *Registry {
 	if r.options.redirect {
 		r.storage = httptest.NewServer(http.HandlerFunc(r.serveStorage))
 	}
-	r.server = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
+	handler := http.HandlerFunc(r.serve)
+	if r.options.encode != nil {
+		handler = r.serveEncoded
+	}
+	r.server = httptest.NewUnstartedServer(handler)
 	if r.options.tls {
 		r.server.EnableHTTP2 = true
 		r.server.StartTLS()
