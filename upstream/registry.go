@@ -95,6 +95,7 @@ type Registry struct {
 	pause pause // used by Mirrors only
 
 	largeReads chan struct{} // semaphore for large responses that are being read
+	hugeReads  chan struct{} // the same for huge ones
 	timeout    time.Duration // metadataTimeout except in tests
 	now        func() time.Time
 }
@@ -125,6 +126,7 @@ func New(config Config) (*Registry, error) {
 		manifestHeads: newHeadHistory(),
 		blobHeads:     newHeadHistory(),
 		largeReads:    make(chan struct{}, maxLargeReads),
+		hugeReads:     make(chan struct{}, maxHugeReads),
 		timeout:       metadataTimeout,
 		now:           time.Now,
 	}, nil
