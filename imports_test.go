@@ -16,7 +16,7 @@ const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
 var permitted = map[string]string{
 	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
 		"caddymodule/access caddymodule/admin caddymodule/directory caddymodule/directory/password caddymodule/directory/static " +
-		"caddymodule/internal/parse caddymodule/internal/pool caddymodule/storage " +
+		"caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/storage " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse reference tokenissuer tokenissuer/accesstoken",
 	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory tokenissuer/accesstoken",
@@ -27,6 +27,7 @@ var permitted = map[string]string{
 	"caddymodule/directory/oidc":           "caddymodule/directory caddymodule/internal/parse internal/memo",
 	"caddymodule/directory/password":       "caddymodule/directory",
 	"caddymodule/directory/static":         "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse",
+	"caddymodule/health":                   "caddymodule/access caddymodule/directory",
 	"caddymodule/internal/parse":           "",
 	"caddymodule/internal/pool":            "",
 	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
@@ -44,7 +45,7 @@ var permitted = map[string]string{
 	"tokenissuer":                            "internal/flight tokenissuer/internal/record",
 	"tokenissuer/accesstoken":                "internal/flight tokenissuer/internal/record",
 	"tokenissuer/internal/record":            "",
-	"upstream":                               "internal/flight internal/secret reference",
+	"upstream":                               "internal/flight internal/memo internal/secret reference",
 	"internal/flight":                        "",
 	"internal/gitlabapi":                     "",
 	"internal/gitlabtest":                    "",

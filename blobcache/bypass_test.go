@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -253,5 +255,24 @@ func TestBypassReadOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.same(r, s.content[1:])
+	})
+}
+
+// TestCacheReach checks that a storage that can take no content is reported, that a
+// full one is not, and that the check leaves nothing behind.
+func TestCacheReach(t *testing.T) {
+	bubble(t, func(t *testing.T, e *env) {
+		for _, row := range []struct {
+			spool error
+			down  bool
+		}{{nil, false}, {syscall.EROFS, true}, {syscall.ENOSPC, false}, {nil, false}} {
+			e.store.onSpool = func(*os.File) error { return row.spool }
+			if err := e.cache.Reach(t.Context()); (err != nil) != row.down || row.down && !errors.Is(err, row.spool) {
+				t.Errorf("with %v: got the error %v, want down: %t", row.spool, err, row.down)
+			}
+		}
+		if left, err := os.ReadDir(filepath.Join(e.dir, "tmp")); err != nil || len(left) > 0 {
+			t.Errorf("got the temporary files %v, error %v; want none", left, err)
+		}
 	})
 }

@@ -142,3 +142,17 @@ func (c *Cache) remove(ctx context.Context, d digest.Digest) error {
 	}
 	return c.evictor.drop(ctx, d, e.Size)
 }
+
+// Reach returns an error if the storage cannot take content. A full disk is no such
+// error: the content that is stored there can still be served.
+func (c *Cache) Reach(ctx context.Context) error {
+	spool, err := c.blobs.Spool(ctx)
+	if err != nil {
+		if store.IsFull(err) {
+			return nil
+		}
+		return fmt.Errorf("create a temporary file: %w", err)
+	}
+	store.Discard(spool)
+	return spool.Close()
+}

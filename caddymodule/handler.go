@@ -15,6 +15,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -96,6 +97,7 @@ type Handler struct {
 	pullHooks  pullthrough.Hooks
 	lease      pool.Lease
 
+	health       *health.Site
 	limits       access.ImageLimits
 	proxyWarning *sync.Once // shared by the sites of the configuration
 }
@@ -144,6 +146,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.openShared(ctx, storage); err != nil {
 		return err
 	}
+	h.health = health.New(h.cache.name, h.cache.blobs.Reach, h.accounts.Directories())
 	h.registered = h.site(ctx)
 	if admin.Register(h.registered) {
 		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(access.ErrAmbiguous))
@@ -251,6 +254,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		serve = ex.serveTokens
 	case rt.aboutGroup():
 		serve = ex.serveGroup
+	case rt.kind == healthKind:
+		serve = ex.serveHealth
 	default:
 		w.Header()["Docker-Distribution-Api-Version"] = apiVersion
 	}

@@ -1,12 +1,14 @@
 package caddymodule
 
 import (
+	"net/http"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 )
 
 // site returns the site that the handler registers with the admin API.
@@ -15,6 +17,39 @@ func (h *Handler) site(ctx caddy.Context) *admin.Site {
 		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain,
 		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start,
 	}
+}
+
+// serveHealth says whether the site can do its work. With the parameter ready, the
+// status code says so too; without it, an answer means that the process is alive. Only
+// admins see more than the status. While their login cannot be checked, they see the
+// status too.
+func (ex *exchange) serveHealth() *apiError {
+	ex.w.Header().Set("Cache-Control", "no-store")
+	if ex.r.Header.Get("Authorization") != "" {
+		err := ex.locate()
+		if err == nil {
+			err = ex.identify()
+		}
+		if err != nil && err.problem == unauthorized {
+			ex.basicChallenge()
+		}
+		if err != nil && err.problem != unavailable {
+			return err
+		}
+	}
+	var stopping any
+	if repl, ok := ex.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		stopping, _ = repl.Get("http.shutting_down")
+	}
+	report := ex.handler.health.Report(ex.r.Context(), stopping == true)
+	status := http.StatusOK
+	if report.Status != health.OK && ex.r.URL.Query().Has("ready") {
+		status = http.StatusServiceUnavailable
+	}
+	if who := ex.caller; !who.Admin || who.PullOnly || who.Only != nil {
+		report = health.Report{Status: report.Status}
+	}
+	return ex.sendValue(status, report)
 }
 
 // cacheStatus returns the state of the storage for the admin API.

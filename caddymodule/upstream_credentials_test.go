@@ -93,7 +93,7 @@ func TestRealmHosts(t *testing.T) {
 	for _, hosts := range []string{"", "realm_hosts other.example", "realm_hosts 127.0.0.1"} {
 		s.load(lines(hosts)...)
 		refused := s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
-		if !strings.Contains(string(refused.body), "may not be sent") {
+		if !strings.Contains(string(refused.body), "cannot be used there") {
 			t.Errorf("%s: got %s, want that the login was not sent", hosts, refused.body)
 		}
 	}
@@ -130,4 +130,20 @@ func TestPrivateAddresses(t *testing.T) {
 		s.load(users("alice"), private("acme", "alice"), "upstream docker.io {\n endpoint "+up.URL()+"\n "+line+"\n}")
 		s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
 	}
+}
+
+// TestIdentityToken checks that an identity token is used as Docker does, and is not
+// sent as a password.
+func TestIdentityToken(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword), registrytest.WithOAuth(http.StatusMethodNotAllowed))
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	up.SetFault(func(_ http.ResponseWriter, r *http.Request) bool {
+		if _, _, sent := r.BasicAuth(); sent {
+			t.Errorf("%s %s carries a password, want none", r.Method, r.URL.Path)
+		}
+		return false
+	})
+	t.Setenv("HUB_TOKEN", upstreamPassword)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up, "credentials <token> {env.HUB_TOKEN}"))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
 }

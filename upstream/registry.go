@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
 )
 
@@ -59,7 +62,7 @@ type Secret = secret.String
 type Hooks struct {
 	// Token is called after each token request, with the host of the token
 	// service and the error, if any. [KindOf] returns [Credentials] for an error
-	// that rejects the login.
+	// that rejects the login, and [Withheld] if there was none to send.
 	Token func(realmHost string, err error)
 
 	// Paused is called when an address of [Mirrors] could not answer and is not
@@ -79,8 +82,10 @@ type Registry struct {
 	userAgent  string
 	hooks      Hooks
 
-	challenge atomic.Pointer[acceptedChallenge] // the last one received, nil before the first
-	tokens    *tokenCache
+	challenge  atomic.Pointer[acceptedChallenge] // the last one received, nil before the first
+	tokens     *tokenCache
+	probes     *memo.Cache[loginAnswer]     // what registry and token services say about the login
+	postRealms *lru.Cache[string, struct{}] // the token services that want POST
 
 	tagHeads      *headHistory // HEAD requests for manifests by tag
 	manifestHeads *headHistory // HEAD requests for manifests by digest
@@ -90,6 +95,7 @@ type Registry struct {
 	pause pause // used by Mirrors only
 
 	largeReads chan struct{} // semaphore for large responses that are being read
+	hugeReads  chan struct{} // the same for huge ones
 	timeout    time.Duration // metadataTimeout except in tests
 	now        func() time.Time
 }
@@ -114,10 +120,13 @@ func New(config Config) (*Registry, error) {
 		userAgent:     config.UserAgent,
 		hooks:         config.Hooks,
 		tokens:        newTokenCache(),
+		probes:        newProbes(),
+		postRealms:    newPostRealms(),
 		tagHeads:      newHeadHistory(),
 		manifestHeads: newHeadHistory(),
 		blobHeads:     newHeadHistory(),
 		largeReads:    make(chan struct{}, maxLargeReads),
+		hugeReads:     make(chan struct{}, maxHugeReads),
 		timeout:       metadataTimeout,
 		now:           time.Now,
 	}, nil

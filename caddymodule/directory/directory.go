@@ -7,7 +7,7 @@
 // account. A directory implements further interfaces if there is more to ask it:
 // [GroupDirectory] if it knows groups of its own, [Mapping] or [Naming] if it only
 // says who is in groups, [Local] or [Costly] so that a failed login does not reveal
-// by its time which accounts exist, [TokenDirectory], [Sourced] and [Renamed].
+// by its time which accounts exist, [TokenDirectory], [Sourced], [Renamed] and [Remote].
 //
 // The rest is what directories have in common: accounts and their limits, roles,
 // names, and the lines of their Caddyfile blocks.
@@ -47,6 +47,17 @@ type Sourced interface {
 	// Source returns a text, such as a URL, that changes when the names begin to
 	// mean other accounts. Access tokens of the accounts before end then.
 	Source() string
+}
+
+// Remote is a Directory that asks a service.
+type Remote interface {
+	Directory
+
+	// Reach asks whether the service could answer questions about accounts, and
+	// returns an error if it could not. It is called at most every few seconds,
+	// must end with ctx, and must not depend on how many questions of clients
+	// are waiting: a flood of logins must not make the directory look down.
+	Reach(ctx context.Context) error
 }
 
 // Renamed is a Directory whose accounts have other names in tokens of earlier

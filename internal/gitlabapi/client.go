@@ -39,6 +39,9 @@ var (
 	ErrForbidden = errors.New("GitLab does not permit the owner of the token to use its API")
 	// ErrHidden means that the service token is not permitted to see the answer.
 	ErrHidden = errors.New("the service token may not see it")
+	// ErrLimited is the cause of a Trouble if GitLab answers that its rate limit is
+	// reached.
+	ErrLimited = errors.New("its rate limit is reached")
 )
 
 // Trouble is an error that leaves a question open: GitLab cannot be reached, is
@@ -146,7 +149,7 @@ func (c *Client) get(ctx context.Context, what, path string, as login, into any)
 	case err != nil:
 		return trouble(err)
 	case response.StatusCode == http.StatusTooManyRequests:
-		return &Trouble{what, retryAfter(response.Header), true, errors.New("its rate limit is reached")}
+		return &Trouble{what, retryAfter(response.Header), true, ErrLimited}
 	case len(body) > maxAnswer:
 		return trouble(fmt.Errorf("the response is longer than %d bytes", maxAnswer))
 	}

@@ -13,9 +13,11 @@ package gitlab
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -177,6 +179,14 @@ func instanceName(base *url.URL) string {
 // Source implements [directory.Sourced]. It names the instance.
 func (d *Directory) Source() string { return d.instance.name }
 
+// Reach implements [directory.Remote]. A GitLab whose rate limit is reached answers.
+func (d *Directory) Reach(ctx context.Context) error {
+	if err := d.client.Reach(ctx); !errors.Is(err, gitlabapi.ErrLimited) {
+		return err
+	}
+	return nil
+}
+
 // Cleanup releases the instance. Requests of the old configuration may still use it.
 func (d *Directory) Cleanup() error {
 	d.lease.Release()
@@ -191,4 +201,5 @@ var (
 	_ directory.Sourced        = (*Directory)(nil)
 	_ directory.Costly         = (*Directory)(nil)
 	_ directory.TokenDirectory = (*Directory)(nil)
+	_ directory.Remote         = (*Directory)(nil)
 )

@@ -3,6 +3,7 @@ package gitlab
 import (
 	"errors"
 	"io/fs"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +137,31 @@ func BenchmarkDirectoryRemembered(b *testing.B) {
 		}
 		if role, err := d.RoleIn(b.Context(), now, "acme"); err != nil || role != directory.Member {
 			b.Fatal(role, err)
+		}
+	}
+}
+
+// TestDirectoryReach: a GitLab can be reached unless it fails. One whose rate limit is
+// reached answers.
+func TestDirectoryReach(t *testing.T) {
+	g, _, _ := gitlabtest.NewAcme(t)
+	d := open(t, g, "")
+	status := 0
+	g.Fault = func(w http.ResponseWriter, _ *http.Request) bool {
+		if status == 0 {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		return true
+	}
+	for _, row := range []struct {
+		status int
+		up     bool
+	}{{0, true}, {http.StatusTooManyRequests, true}, {http.StatusBadGateway, false}, {0, true}} {
+		g.Change(func() { status = row.status })
+		if err := d.Reach(t.Context()); (err == nil) != row.up {
+			t.Errorf("status %d: got %v, want up: %t", row.status, err, row.up)
 		}
 	}
 }

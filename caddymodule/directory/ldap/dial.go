@@ -90,6 +90,25 @@ func (d *dialer) use(ctx context.Context, service bool, op func(*conn) error) er
 	return err
 }
 
+// reach connects to the first server that can be reached, and binds as the service
+// account if there is one. The connection is one more than there are slots, which may
+// all be in use, and neither waits for the end of a pause nor begins one.
+func (d *dialer) reach(ctx context.Context) error {
+	d.mu.Lock()
+	first := d.first
+	d.mu.Unlock()
+	c, err := d.dial(ctx, first)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if d.bindDN == "" {
+		return nil
+	}
+	defer context.AfterFunc(ctx, func() { _ = c.raw.Close() })()
+	return c.bindService(d)
+}
+
 // next returns the index of the server to try first, or the last failure if that was less
 // than retryAfter ago.
 func (d *dialer) next() (int, error) {

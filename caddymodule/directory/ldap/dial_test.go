@@ -146,3 +146,29 @@ func TestDialerNextServer(t *testing.T) {
 		closeAll(l)
 	}
 }
+
+// TestDirectoryReach: the directory can be reached while all connections of the pool
+// are in use, and cannot if no server answers or the service account is refused.
+func TestDirectoryReach(t *testing.T) {
+	l := ldaptest.New(t, true)
+	d := provisionLDAP(t, l, "pool 1")
+	d.dialer.slots <- struct{}{}
+	if err := d.Reach(t.Context()); err != nil {
+		t.Errorf("got %v, want no error", err)
+	}
+	l.Put(ldaptest.ServiceDN, "userPassword", "another")
+	if err := d.Reach(t.Context()); err == nil || !strings.Contains(err.Error(), "binding as bind_dn") {
+		t.Errorf("got %v, want the refusal of the service account", err)
+	}
+	l.Stop()
+	if err := d.Reach(t.Context()); err == nil || !strings.Contains(err.Error(), "connecting to") {
+		t.Errorf("got %v, want a failure to connect", err)
+	}
+	<-d.dialer.slots
+	l.Put(ldaptest.ServiceDN, "userPassword", ldaptest.ServicePassword)
+	l.Start()
+	// No pause has begun.
+	if err := login(t, d, "alice"); err != nil {
+		t.Errorf("got %v, want a login", err)
+	}
+}

@@ -13,6 +13,7 @@ package ldap
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -181,6 +182,9 @@ func (l *Directory) Cleanup() error {
 // servers have it.
 func (l *Directory) Source() string { return dnKey(cmp.Or(l.BaseDN, l.UserDN)) }
 
+// Reach implements [directory.Remote].
+func (l *Directory) Reach(ctx context.Context) error { return l.dialer.reach(ctx) }
+
 // MappedGroups implements [directory.Mapping].
 func (l *Directory) MappedGroups() (groups []string) {
 	for _, g := range l.Map {
@@ -247,4 +251,5 @@ var (
 	_ directory.Sourced  = (*Directory)(nil)
 	_ directory.Costly   = (*Directory)(nil)
 	_ directory.Mapping  = (*Directory)(nil)
+	_ directory.Remote   = (*Directory)(nil)
 )

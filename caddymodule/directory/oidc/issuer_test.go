@@ -172,3 +172,31 @@ func BenchmarkDirectoryAuthenticate(b *testing.B) {
 		}
 	}
 }
+
+// TestDirectoryReach: an issuer that is away is down once its keys cannot be used any
+// more, and is asked no more often than logins would ask it.
+func TestDirectoryReach(t *testing.T) {
+	inTime(t, func(t *testing.T, issuer *inMemory, asks *issuer) {
+		d := &Directory{issuer: asks}
+		reach := func(up bool) {
+			t.Helper()
+			for range 10 {
+				if err := d.Reach(t.Context()); (err == nil) != up {
+					t.Errorf("got %v, want up: %t", err, up)
+				}
+			}
+		}
+		reach(true)
+		if issuer.Asked != 1 {
+			t.Errorf("the issuer was asked %d times, want once", issuer.Asked)
+		}
+		issuer.fails = true
+		time.Sleep(keysFresh)
+		reach(true)
+		time.Sleep(keysUsable)
+		reach(false)
+		issuer.fails = false
+		time.Sleep(issuerAgain)
+		reach(true)
+	})
+}

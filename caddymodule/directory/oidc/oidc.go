@@ -11,6 +11,7 @@
 package oidc
 
 import (
+	"context"
 	"encoding/json"
 	"time"
 
@@ -137,6 +138,13 @@ func (o *Directory) Cleanup() error {
 // Source implements [directory.Sourced]. It is the URL of the issuer.
 func (o *Directory) Source() string { return o.Issuer }
 
+// Reach implements [directory.Remote]. The issuer is asked for its keys only if a login
+// would ask for them.
+func (o *Directory) Reach(ctx context.Context) error {
+	_, err := o.issuer.keys.Get(ctx, "", o.issuer.fetch)
+	return err
+}
+
 // MappedGroups implements [directory.Mapping].
 func (o *Directory) MappedGroups() (groups []string) {
 	for _, m := range o.Maps {
@@ -153,4 +161,5 @@ var (
 	_ directory.Renamed  = (*Directory)(nil)
 	_ directory.Costly   = (*Directory)(nil)
 	_ directory.Mapping  = (*Directory)(nil)
+	_ directory.Remote   = (*Directory)(nil)
 )
