@@ -26,7 +26,7 @@ const (
 var tools = []string{
 	"registry", "olareg", "pebble", "docker", "dockerd", "containerd", "ctr", "containerd2", "ctr2",
 	"podman", "buildah", "skopeo", "crane", "regctl", "oras", "helm", "cosign", "conformance", "ip", "go",
-	"slapd", "slapadd", "ldapmodify", "chromium", "mount", "mkfs.ext4", "strace", "git", "tar",
+	"busybox", "slapd", "slapadd", "ldapmodify", "chromium", "mount", "mkfs.ext4", "strace", "git", "tar",
 }
 
 func TestMain(m *testing.M) {

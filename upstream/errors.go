@@ -63,10 +63,14 @@ const (
 	// Unsupported means that the registry has the manifest in a format that is not
 	// supported: Docker's schema 1.
 	Unsupported
+
+	// Refused means that the registry responded to a request for tags with 400 or
+	// 404 and a code, which is in Error.Code, such as PAGINATION_NUMBER_INVALID.
+	Refused
 )
 
 var kindNames = [...]string{"other", "name unknown", "manifest unknown", "blob unknown", "denied",
-	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported"}
+	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported", "refused"}
 
 // String returns the name of the kind in lower case, such as "rate limited".
 func (k Kind) String() string {
@@ -100,6 +104,16 @@ type Error struct {
 	// Status is the HTTP status of the response, or 0 if there was none. It is
 	// that of a success if the response was unusable or broke off.
 	Status int
+
+	// Code is the first error code of the response, at most 40 upper-case letters
+	// and underscores, or empty.
+	Code string
+
+	// Detail is the message that the registry sent with Code, for a log only: at
+	// most 200 bytes of printable text without URLs, the credentials of the
+	// request, and words long enough to be a secret. It is not part of the text of
+	// the error.
+	Detail string
 
 	upstream   string // Config.Name
 	repository string // as upstream knows it

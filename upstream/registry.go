@@ -62,7 +62,7 @@ type Secret = secret.String
 type Hooks struct {
 	// Token is called after each token request, with the host of the token
 	// service and the error, if any. [KindOf] returns [Credentials] for an error
-	// that rejects the login.
+	// that rejects the login, and [Withheld] if there was none to send.
 	Token func(realmHost string, err error)
 
 	// Paused is called when an address of [Mirrors] could not answer and is not
@@ -95,6 +95,7 @@ type Registry struct {
 	pause pause // used by Mirrors only
 
 	largeReads chan struct{} // semaphore for large responses that are being read
+	hugeReads  chan struct{} // the same for huge ones
 	timeout    time.Duration // metadataTimeout except in tests
 	now        func() time.Time
 }
@@ -125,6 +126,7 @@ func New(config Config) (*Registry, error) {
 		manifestHeads: newHeadHistory(),
 		blobHeads:     newHeadHistory(),
 		largeReads:    make(chan struct{}, maxLargeReads),
+		hugeReads:     make(chan struct{}, maxHugeReads),
 		timeout:       metadataTimeout,
 		now:           time.Now,
 	}, nil
