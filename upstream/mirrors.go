@@ -50,10 +50,17 @@ func (m *Mirrors) Manifest(ctx context.Context, repository, ref string) (Manifes
 	})
 }
 
-// RefetchTag is [Registry.RefetchTag] at the first address that answers.
-func (m *Mirrors) RefetchTag(ctx context.Context, repository, tag string) (Manifest, error) {
+// ResolveTag is [Registry.ResolveTag] at the first address that answers.
+func (m *Mirrors) ResolveTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
 	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
-		return r.RefetchTag(ctx, repository, tag)
+		return r.ResolveTag(ctx, repository, tag, accept)
+	})
+}
+
+// RefetchTag is [Registry.RefetchTag] at the first address that answers.
+func (m *Mirrors) RefetchTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
+		return r.RefetchTag(ctx, repository, tag, accept)
 	})
 }
 
