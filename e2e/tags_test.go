@@ -28,10 +28,17 @@ func TestTags(t *testing.T) {
 				up.PutImage(image, tag, []byte("x"))
 				want = append(want, tag)
 			}
-			p := startProxy(t, lab.accounts()+standardGroups+upstreamBlock("docker.io", up.URL()))
+			p := newProxy(t)
+			// crane takes the scheme of localhost to be http, and compares that with
+			// the one of the next page.
+			host := strings.Replace(p.host, "localhost", proxyName, 1)
+			cert, key, err := lab.authority.issueFiles(p.dir, proxyName)
+			must(t, err)
+			p.sites = fmt.Sprintf("%s {\n\ttls %s %s\n\timport proxy\n}\n%s", host, cert, key, p.sites)
+			p.launch(t, lab.accounts()+standardGroups+upstreamBlock("docker.io", up.URL()))
 			c := newClient(t)
-			c.run(t, "crane", "auth", "login", p.host, "-u", "alice", "-p", password)
-			reference := p.host + "/acme/dependency_proxy/containers/" + image
+			c.run(t, "crane", "auth", "login", host, "-u", "alice", "-p", password)
+			reference := host + "/acme/dependency_proxy/containers/" + image
 			check := func(client string, got []string) {
 				t.Helper()
 				if !slices.Equal(got, want) {
