@@ -8,6 +8,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // exchange is a request in progress.
@@ -49,6 +50,12 @@ func (ex *exchange) serveRegistry() *apiError {
 	}
 	if err := ex.checkLimits(repo); err != nil {
 		return err
+	}
+	if ex.r.Header["Via"] != nil {
+		if err := repo.mirrors.CheckVia(ex.r.Header); err != nil {
+			return ex.upstreamError(repo, err, manifestUnknown, unavailable)
+		}
+		ex.r = ex.r.WithContext(upstream.WithVia(ex.r.Context(), ex.r.Header))
 	}
 	switch ex.route.kind {
 	case manifestKind:

@@ -12,6 +12,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // repository is the repository of an upstream that a request is about.
@@ -20,6 +21,7 @@ type repository struct {
 	name     string // the name of the repository at the upstream
 	scope    string // the scope of its links in the index
 	content  *pullthrough.Repository
+	mirrors  *upstream.Mirrors
 	busy     *rate.Sometimes // limits the log lines of tooBusy about the upstream
 }
 
@@ -45,6 +47,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		upstream: u.Name,
 		name:     name,
 		scope:    scope,
+		mirrors:  src.Mirrors,
 		busy:     &u.busy,
 		content: pullthrough.New(pullthrough.Config{
 			Cache:       h.cache.blobs,

@@ -62,10 +62,13 @@ const (
 	// Unsupported means that the registry has the manifest in a format that is not
 	// supported: Docker's schema 1.
 	Unsupported
+
+	// Loop means that the registry is this proxy itself, or leads back to it.
+	Loop
 )
 
 var kindNames = [...]string{"other", "name unknown", "manifest unknown", "blob unknown", "denied",
-	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported"}
+	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported", "loop"}
 
 // String returns the name of the kind in lower case, such as "rate limited".
 func (k Kind) String() string {

@@ -89,6 +89,8 @@ type Registry struct {
 
 	pause pause // used by Mirrors only
 
+	pseudonym string // in Via
+
 	largeReads chan struct{} // semaphore for large responses that are being read
 	timeout    time.Duration // metadataTimeout except in tests
 	now        func() time.Time
@@ -117,6 +119,7 @@ func New(config Config) (*Registry, error) {
 		tagHeads:      newHeadHistory(),
 		manifestHeads: newHeadHistory(),
 		blobHeads:     newHeadHistory(),
+		pseudonym:     newPseudonym(),
 		largeReads:    make(chan struct{}, maxLargeReads),
 		timeout:       metadataTimeout,
 		now:           time.Now,
