@@ -45,7 +45,7 @@ var permitted = map[string]string{
 	"tokenissuer":                            "internal/flight tokenissuer/internal/record",
 	"tokenissuer/accesstoken":                "internal/flight tokenissuer/internal/record",
 	"tokenissuer/internal/record":            "",
-	"upstream":                               "internal/flight internal/secret reference",
+	"upstream":                               "internal/flight internal/memo internal/secret reference",
 	"internal/flight":                        "",
 	"internal/gitlabapi":                     "",
 	"internal/gitlabtest":                    "",

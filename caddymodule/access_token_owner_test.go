@@ -278,6 +278,7 @@ func TestTokenOfGitLabAccount(t *testing.T) {
 	g.Change(func() { g.Groups[1].Members[24] = &gitlabtest.Member{Level: 30} })
 	awaits("who is back is not", "acme", 200)
 	g.Change(func() { g.Users[24].State = "blocked" })
-	awaits("who is blocked at GitLab is nobody", "open", 401)
+	awaits("who is blocked at GitLab is nobody", "inner", 401)
+	s.expectPull("open", 200, personal) // as without a login
 	s.expectPull("others", 200, basic("x", deploy))
 }

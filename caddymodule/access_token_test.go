@@ -51,7 +51,14 @@ func TestDeployToken(t *testing.T) {
 		t.Errorf("got error %v and %s, want the token %s, used and valid", err, table, id)
 	}
 	s.mustCommand("token", "revoke", id)
-	check(map[string]int{"acme": 401, "open": 401})
+	check(map[string]int{"acme": 401, "tools": 401})
+	for name, who := range logins {
+		status := http.StatusUnauthorized
+		if name == "Basic" || name == "another name" || name == "no name" {
+			status = http.StatusOK // as without a login
+		}
+		s.expectPull("open", status, who)
+	}
 	refreshForm := loginForm("", "", "refresh_token", refresh)
 	refreshForm.Set("grant_type", "refresh_token")
 	for _, a := range []answer{s.get(auth, basic("ci", secret)), s.get("/jwt/auth", form(refreshForm))} {

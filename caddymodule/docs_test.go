@@ -50,7 +50,7 @@ func TestDocumentationExamplesAreValid(t *testing.T) {
 			}
 		}
 	}
-	for name, want := range map[string]int{"README.md": 2, "accounts.md": 9, "configuration.md": 5, "operations.md": 1} {
+	for name, want := range map[string]int{"README.md": 2, "accounts.md": 9, "clients.md": 1, "configuration.md": 5, "operations.md": 1} {
 		if examples[name] < want {
 			t.Errorf("found %d examples in %s, want at least %d", examples[name], name, want)
 		}
@@ -64,7 +64,7 @@ func adaptExample(example string) string {
 	switch {
 	case strings.HasPrefix(directive, "{"):
 		return adaptError(directive + "\n:80 {\n respond ok\n}\n")
-	case strings.HasPrefix(directive, "registry.example.com {"):
+	case strings.HasPrefix(directive, "registry.example.com"):
 		return adaptError(directive)
 	case !strings.HasPrefix(directive, "dependency_proxy {"):
 		directive = "dependency_proxy {\n group acme {\n  members alice\n }\n" + directive + "}\n"

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,7 +94,7 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case upstream.Denied:
 		return fail(nameUnknown, "%s has no repository %s, or it is private and the login configured here may not read it", repo.upstream, repo.name)
 	case upstream.ManifestUnknown, upstream.BlobUnknown:
-		return fail(unknown, "%s has no %s in the repository %s", repo.upstream, ex.route.reference(), repo.name)
+		return fail(unknown, "%s has no %s in the repository %s", repo.upstream, cmp.Or(ex.route.reference(), "list of tags"), repo.name)
 	case upstream.RateLimited:
 		e := fail(limited, "the rate limit of %s is reached; try again later", repo.upstream)
 		e.retryAfter = time.Minute
@@ -104,9 +105,11 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case upstream.Credentials:
 		return fail(badGateway, "%s rejected the login configured here; ask the administrator of this proxy", repo.upstream)
 	case upstream.Withheld:
-		return fail(badGateway, "the login configured here for %s may not be sent to its token service; ask the administrator of this proxy", repo.upstream)
+		return fail(badGateway, "the login configured here for %s cannot be used there; ask the administrator of this proxy", repo.upstream)
 	case upstream.Invalid:
 		return fail(badGateway, "%s sent an invalid response", repo.upstream)
+	case upstream.Refused: // only lists of tags; the code is one of a closed list
+		return fail(problem{failure.Code, failure.Status}, "%s refused to list the tags of %s in this way; ask for the first page, with a smaller n or none", repo.upstream, repo.name)
 	case upstream.Unsupported:
 		return fail(unknown, "%s has %s of %s only in Docker's schema 1 format, which is not supported; push the image again with a current tool", repo.upstream, ex.route.reference(), repo.name)
 	case upstream.Loop:
@@ -167,8 +170,12 @@ func (ex *exchange) sendError(e *apiError) {
 		if e.problem == badGateway {
 			level = zap.WarnLevel
 		}
+		detail := zap.Skip()
+		if failure := (*upstream.Error)(nil); errors.As(e.cause, &failure) && failure.Detail != "" {
+			detail = zap.String("upstream_message", failure.Detail)
+		}
 		ex.handler.logger.Log(level, "pull failed", zap.String("group", ex.route.group), zap.String("image", ex.route.image),
-			zap.Int("status", e.status), zap.Error(e.cause))
+			zap.Int("status", e.status), zap.Error(e.cause), detail)
 	}
 	type entry struct {
 		Code    string `json:"code"`

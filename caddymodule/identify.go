@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -16,7 +17,12 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
-// identify sets the caller from the Authorization header.
+// mirrorGroup is the parameter of the realm that names the group of a mirror.
+const mirrorGroup = "group"
+
+// identify sets the caller from the Authorization header. Where an anonymous client
+// may pull, a login is not checked, and the caller is anonymous; see
+// [exchange.ignoresLogin].
 func (ex *exchange) identify() *apiError {
 	header := ex.r.Header.Get("Authorization")
 	if header == "" {
@@ -30,6 +36,10 @@ func (ex *exchange) identify() *apiError {
 	if !ok {
 		return ex.challenge("", "invalid Authorization header; use Basic or Bearer")
 	}
+	if ex.ignoresLogin() {
+		ex.setCaller(access.Caller{Anonymous: true})
+		return nil
+	}
 	caller, err := ex.login(name, secret)
 	if err != nil {
 		if err.problem == unauthorized {
@@ -39,6 +49,20 @@ func (ex *exchange) identify() *apiError {
 	}
 	ex.setCaller(caller)
 	return nil
+}
+
+// ignoresLogin reports whether the request is only about public groups. Docker sends
+// its login of Docker Hub to mirrors, so the login of such a request may be meant for
+// another registry: it is neither checked nor counted as a failed one nor logged, and
+// the response is that to an anonymous client. An invalid token is refused all the
+// same, because clients then get a new one.
+//
+// A request that names no group, such as that of docker login, or any that is not
+// public has its login checked. The decision is that for an anonymous client, so it
+// tells nothing more about a group.
+func (ex *exchange) ignoresLogin() bool {
+	groups, all := requestedGroups(ex.r)
+	return all && !ex.route.aboutGroup() && ex.handler.policy.ArePublic(ex.r.Context(), ex.clientIP(), groups)
 }
 
 // identifyToken sets the caller from a token of the token service.
@@ -84,8 +108,15 @@ func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, toke
 // section 3). Every path sends it, because many clients do not request /v2/ first.
 // The code must be empty unless the client sent a token: clients that receive a code
 // do not try again.
+//
+// The realm of a mirror's ping names the group. Docker requests a token for the
+// mirrored image with it, and does so with its login of Docker Hub.
 func (ex *exchange) challenge(code, format string, args ...any) *apiError {
-	c := fmt.Sprintf("Bearer realm=%q,service=%q", ex.origin.realm, service)
+	realm := ex.origin.realm
+	if ex.route.kind == pingKind && ex.route.group != "" {
+		realm += "?" + url.Values{mirrorGroup: {ex.route.group}}.Encode()
+	}
+	c := fmt.Sprintf("Bearer realm=%q,service=%q", realm, service)
 	if ex.route.image != "" {
 		c += fmt.Sprintf(",scope=%q", "repository:"+ex.route.name()+":pull")
 	}
@@ -113,8 +144,9 @@ func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 		level = zap.DebugLevel // repeated with each request, which the access log has
 	}
 	h, audit := ex.handler, ex.auditor()
+	groups, _ := requestedGroups(ex.r)
 	caller, err := h.gate.Login(access.Login{
-		Name: name, Password: secret, Address: ex.clientIP(), Request: ex.r, Groups: requestedGroups(ex.r),
+		Name: name, Password: secret, Address: ex.clientIP(), Request: ex.r, Groups: groups,
 	}, func(o access.Outcome) {
 		h.logLogin(o, audit, line, secret, level)
 	})

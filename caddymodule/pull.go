@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strings"
@@ -35,7 +36,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		u, name = h.Upstreams[0], rt.image
 		if ns != "" {
 			// An image of the same name from another registry would be wrong.
-			if u = h.upstreams[ns]; u == nil {
+			if u = cmp.Or(h.upstreams[ns], h.upstreams[reference.CanonicalRegistry(ns)]); u == nil {
 				return nil, refuse(nameUnknown, "the registry %s is not an upstream of this proxy", ns)
 			}
 		}

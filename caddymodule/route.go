@@ -76,7 +76,11 @@ func parseRoute(path string) (route, *apiError) {
 	if group, rest, ok := strings.Cut(path, infix+"v2"); ok {
 		switch {
 		case rest == "" || rest == "/":
-			return route{kind: pingKind}, nil
+			rt := route{kind: pingKind}
+			if group = strings.TrimPrefix(group, "/"); reference.ValidRepository(group) && len(group) <= maxName {
+				rt.group = group
+			}
+			return rt, nil
 		case rest[0] == '/':
 			return parseResource(strings.TrimPrefix(group, "/"), rest[1:])
 		}
@@ -219,20 +223,36 @@ func checkMethod(rt route, method string) *apiError {
 	return e
 }
 
+// maxGroups is the greatest number of groups that a request may name. Clients name
+// one.
+const maxGroups = 4
+
 // requestedGroups returns the groups that a request for content, or the scopes of a
-// request for a token, name: at most four.
-func requestedGroups(r *http.Request) (groups []string) {
+// request for a token, name: at most maxGroups. It reports whether these are all.
+// Scopes of other registries name none: the client of a mirror sends that of the
+// mirrored image too. If it sends no other, because the ping of the mirror is all
+// that it has seen, the realm names the group; see [exchange.challenge].
+func requestedGroups(r *http.Request) (groups []string, all bool) {
 	if r == nil {
-		return nil
+		return nil, true
 	}
 	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && reference.ValidRepository(rt.group) {
-		return []string{rt.group}
+		return []string{rt.group}, true
 	}
-	scopes := append(r.URL.Query()["scope"], r.PostForm["scope"]...)
-	for _, scope := range tokenissuer.ParseScopes(scopes) {
-		if group, _, ok := strings.Cut(scope.Name, infix); ok && reference.ValidRepository(group) && len(groups) < 4 {
+	query, all := r.URL.Query(), true
+	scopes := tokenissuer.ParseScopes(append(query["scope"], r.PostForm["scope"]...))
+	for _, scope := range scopes {
+		group, _, ours := strings.Cut(scope.Name, infix)
+		switch {
+		case !ours || slices.Contains(groups, group):
+		case len(groups) < maxGroups && reference.ValidRepository(group):
 			groups = append(groups, group)
+		default:
+			all = false
 		}
 	}
-	return groups
+	if group := query.Get(mirrorGroup); len(scopes) > 0 && len(groups) == 0 && reference.ValidRepository(group) {
+		groups = []string{group}
+	}
+	return groups, all
 }

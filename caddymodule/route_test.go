@@ -114,6 +114,7 @@ func TestRoutesAccepted(t *testing.T) {
 		acmePath + "docker.io/library/alpine/manifests/3.20", "/acme" + infix + "v2/library/alpine/manifests/3.20",
 		"/acme" + infix + "v2/docker.io/library/alpine/manifests/3.20",
 		acmePath + "library/alpine/manifests/3.20?ns=docker.io", "/acme" + infix + "v2/library/alpine/manifests/3.20?ns=docker.io",
+		acmePath + "library/alpine/manifests/3.20?ns=index.docker.io", "/acme" + infix + "v2/library/alpine/manifests/3.20?ns=registry-1.docker.io",
 		acmePath + "alpine/manifests/3.20?ns=", acmePath + "alpine/manifests/3.20?foo=bar&ns=docker.io&foo", acmePath + "alpine/manifests/3.20?%zz;&=",
 		acmePath + "alpine/manifests/sha256%3A" + image.Manifest.Encoded(), acmePath + "alpine/manifests/sha256%3a" + image.Manifest.Encoded(),
 	} {
@@ -126,7 +127,7 @@ func TestRoutesAccepted(t *testing.T) {
 		s.get(path, as("alice")).content(t, other.RawManifest("acme/app", app.Manifest))
 	}
 	// The image of the same name at another registry is not served.
-	for _, ns := range []string{"quay.io", "DOCKER.IO", "docker.io:443", "..", "127.0.0.1"} {
+	for _, ns := range []string{"quay.io", "registry.docker.io", "DOCKER.IO", "docker.io:443", "..", "127.0.0.1"} {
 		s.get(acmePath+"library/alpine/manifests/3.20?ns="+ns, as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	}
 	// A name that consists of an upstream only is an image of the first

@@ -46,9 +46,13 @@ func (ex *exchange) serveQuery() (err *apiError) {
 	if err := checkService(query); err != nil {
 		return err
 	}
-	if name, password, ok := ex.r.BasicAuth(); ok {
+	name, password, ok := ex.r.BasicAuth()
+	switch {
+	case ok && ex.ignoresLogin():
+		ex.caller = access.Caller{Anonymous: true}
+	case ok:
 		ex.caller, err = ex.basicLogin(name, password)
-	} else {
+	default:
 		ex.caller, err = ex.anonymous()
 	}
 	if err != nil {
@@ -83,13 +87,15 @@ func (ex *exchange) serveGrant() *apiError {
 	}
 	offline := form.Get("access_type") == "offline"
 	var refusal *apiError
-	switch grant := form.Get("grant_type"); grant {
-	case "password":
-		ex.caller, refusal = ex.login(form.Get("username"), form.Get("password"))
-	case "refresh_token":
-		ex.caller, refusal = ex.refresh(form.Get("refresh_token"))
-	default:
+	switch grant := form.Get("grant_type"); {
+	case grant != "password" && grant != "refresh_token":
 		refusal = refuse(badRequest, "invalid grant_type; use password or refresh_token")
+	case ex.ignoresLogin():
+		ex.caller = access.Caller{Anonymous: true}
+	case grant == "password":
+		ex.caller, refusal = ex.login(form.Get("username"), form.Get("password"))
+	default:
+		ex.caller, refusal = ex.refresh(form.Get("refresh_token"))
 	}
 	if refusal != nil {
 		return refusal

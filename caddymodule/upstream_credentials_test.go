@@ -93,7 +93,7 @@ func TestRealmHosts(t *testing.T) {
 	for _, hosts := range []string{"", "realm_hosts other.example", "realm_hosts 127.0.0.1"} {
 		s.load(lines(hosts)...)
 		refused := s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
-		if !strings.Contains(string(refused.body), "may not be sent") {
+		if !strings.Contains(string(refused.body), "cannot be used there") {
 			t.Errorf("%s: got %s, want that the login was not sent", hosts, refused.body)
 		}
 	}

@@ -238,9 +238,13 @@ func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 	}
 	name := u.Name // the registry may outlive u
 	config.Hooks.Token = func(realmHost string, err error) {
-		if upstream.KindOf(err) == upstream.Credentials {
-			processLogger().Warn("upstream rejected the configured credentials",
-				zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
+		message := "upstream rejected the configured credentials"
+		switch upstream.KindOf(err) {
+		case upstream.Withheld:
+			message = "the configured credentials cannot be used at the upstream"
+			fallthrough
+		case upstream.Credentials:
+			processLogger().Warn(message, zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
 		}
 	}
 	config.Hooks.Paused = func(host string, pause time.Duration, err error) {

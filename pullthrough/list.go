@@ -2,8 +2,6 @@ package pullthrough
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"net/url"
 	"strings"
 	"time"
@@ -15,12 +13,15 @@ import (
 )
 
 const (
-	maxLists     = 1024
-	maxListBytes = 32 << 20
+	maxLists = 1024
+
+	// maxListBytes is twice the size of the largest page, so that such a page
+	// leaves room for others, and as large as maxAnswers.
+	maxListBytes = 64 << 20
 )
 
 // Lists remembers the pages of lists that were asked for last, at most 1024 and
-// 32 MiB.
+// 64 MiB. Clients that ask for the same page share its content.
 type Lists struct{ pages *memo.Cache[*upstream.Page] }
 
 // NewLists returns an empty Lists. A list is served for freshFor without asking
@@ -52,26 +53,8 @@ func listKey(scope, question string) string { return scope + " " + question }
 // changed. Errors are those of [Repository.ManifestByTag].
 func (r *Repository) Tags(ctx context.Context, query url.Values) (*upstream.Page, Status, error) {
 	return r.list(ctx, "tags "+query.Encode(), func(ctx context.Context) (upstream.Page, error) {
-		page, err := r.config.Registry.Tags(ctx, r.config.Name, query)
-		if err == nil {
-			page.Content, err = tagsOf(page.Content)
-		}
-		return page, err
+		return r.config.Registry.Tags(ctx, r.config.Name, query)
 	})
-}
-
-// tagsOf returns the array of tags in a tag list.
-func tagsOf(content []byte) ([]byte, error) {
-	var list struct {
-		Tags []string `json:"tags"`
-	}
-	if err := json.Unmarshal(content, &list); err != nil {
-		return nil, fmt.Errorf("reading the list of tags: %w", err)
-	}
-	if list.Tags == nil {
-		list.Tags = []string{} // some clients fail on null
-	}
-	return json.Marshal(list.Tags)
 }
 
 // Referrers returns the index of what refers to a manifest, of one artifact type

@@ -109,17 +109,6 @@ func TestRepositoryReferrers(t *testing.T) {
 	f.expectCounts("two requests", registrytest.Counts{Referrers: 1})
 }
 
-func TestTagsOf(t *testing.T) {
-	for content, want := range map[string]string{
-		`{"name":"x","tags":["a"]}`: `["a"]`, `{"tags":null}`: `[]`, `{}`: `[]`, `{"tags":{}}`: "", `[`: "",
-	} {
-		got, err := tagsOf([]byte(content))
-		if string(got) != want || (err != nil) != (want == "") {
-			t.Errorf("%s: got %s, error %v; want %s", content, got, err, want)
-		}
-	}
-}
-
 // The least recently used lists go first.
 func TestListsAreBoundedInBytes(t *testing.T) {
 	l := NewLists(time.Hour)

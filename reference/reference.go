@@ -143,3 +143,14 @@ func NormalizeRepository(upstream, repository string) string {
 	}
 	return repository
 }
+
+// CanonicalRegistry returns the host by which references name a registry. It is
+// "docker.io" for the other hosts of Docker Hub that clients know,
+// "index.docker.io" and "registry-1.docker.io". Any other host is returned
+// unchanged.
+func CanonicalRegistry(host string) string {
+	if host == "index.docker.io" || host == "registry-1.docker.io" {
+		return "docker.io"
+	}
+	return host
+}

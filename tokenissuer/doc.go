@@ -14,6 +14,9 @@
 // token that it may have signed has expired. To revoke a key and all tokens that
 // it signed, delete its file.
 //
+// [Issuer.Seal] hands a text to a client that must neither read nor change it, with a
+// key that is derived from the signing key.
+//
 // [ParseScopes] parses the scopes of a token request.
 //
 // The package does not log and reads no environment variables: it returns errors

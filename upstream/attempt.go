@@ -30,7 +30,7 @@ type attempt struct {
 // inOrder asks the addresses until one answers. The function ask must keep the limit
 // of the attempt.
 func inOrder[T any](ctx context.Context, m *Mirrors, ask func(*attempt) (T, error)) (T, error) {
-	all := &attempts{mirrors: m, deadline: time.Now().Add(m.registries[0].timeout), errs: make([]error, len(m.registries))}
+	all := &attempts{mirrors: m, deadline: time.Now().Add(metadataTimeout), errs: make([]error, len(m.registries))}
 	for a := all.first(); a != nil; a = all.following() {
 		answer, err := ask(a)
 		if a.settle(err); all.final(ctx, a, err) {

@@ -39,11 +39,15 @@ type authorization struct {
 }
 
 // initialAuthorization returns the authorization for the first request of a
-// call: none if the registry has not sent a challenge yet, otherwise the answer
-// to its last challenge. If the token service refuses a token for the repository,
+// call: the answer to the registry's last challenge. Without one so far, it is none,
+// unless there is a login: the registry is then asked for its challenge first,
+// because it may hide what anonymous clients may not see. If the token service refuses a token for the repository,
 // the first request is sent without one: the challenge to it may name the scope
 // under which the token service knows the repository.
 func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authorization, error) {
+	if r.challenge.Load() == nil && r.login != nil {
+		r.learnChallenge(ctx, c)
+	}
 	challenge := r.challenge.Load()
 	if challenge == nil {
 		return authorization{}, nil
@@ -59,6 +63,9 @@ func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authoriza
 func (r *Registry) authorize(ctx context.Context, c *call, challenge *acceptedChallenge) (authorization, error) {
 	if !challenge.bearer {
 		login, err := r.currentLogin(ctx, c)
+		if err == nil && login.isIdentityToken() {
+			err = r.newError(c, Withheld, 0, "the registry asks for a user name and a password, but the configured login is an identity token")
+		}
 		return authorization{header: login.header(), login: login}, err
 	}
 	t, fresh, err := r.token(ctx, c, challenge)
@@ -91,11 +98,7 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 	case !challenge.bearer && r.login == nil:
 		return authorization{}, r.newError(c, Denied, http.StatusUnauthorized, "access denied; the registry requires a login, and none is configured")
 	case !challenge.bearer && used.login != sentLogin{}:
-		login, ok, err := r.newerLogin(ctx, c, used.login)
-		if err == nil && !ok {
-			err = r.rejectedLogin(c)
-		}
-		return authorization{header: login.header(), login: login}, err
+		return r.replaceLogin(ctx, c, used.login, http.StatusUnauthorized)
 	}
 	r.challenge.Store(challenge)
 	auth, err := r.authorize(ctx, c, challenge)
@@ -103,6 +106,16 @@ func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Hea
 		return r.authorizeAs(ctx, c, challenge, err)
 	}
 	return auth, err
+}
+
+// replaceLogin returns the authorization with a newer login than a refused one, or
+// the error of the refusal, which had the given status, if there is none.
+func (r *Registry) replaceLogin(ctx context.Context, c *call, refused sentLogin, status int) (authorization, error) {
+	login, ok, err := r.newerLogin(ctx, c, refused)
+	if err == nil && !ok {
+		err = r.rejectedLogin(c, status)
+	}
+	return authorization{header: login.header(), login: login}, err
 }
 
 // authorizeAs is authorize with the scope of the challenge in place of that of the

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -16,6 +17,7 @@ type call struct {
 	repository string
 	path       string // below the repository
 	query      url.Values
+	rawQuery   string // in place of query, unless it is empty
 	header     http.Header
 	object     string // the requested object for error texts, such as "manifest 3.20"
 	notFound   Kind   // the kind of a 404 error
@@ -27,6 +29,10 @@ type call struct {
 	// tokenService is set for a request to a token service, whose redirects get
 	// no token of a registry.
 	tokenService bool
+
+	// form is the body of a POST, which contains a login. Such a request follows
+	// no redirect.
+	form url.Values
 
 	// boundedRange is set for a blob range that has an end. It is sent through
 	// Config.Ranges.
@@ -61,6 +67,6 @@ func (c *call) withMethod(method string) *call {
 // url returns the URL of a call to the registry.
 func (r *Registry) url(c *call) *url.URL {
 	u := r.endpoint.JoinPath(c.repository, c.path)
-	u.RawQuery = c.query.Encode()
+	u.RawQuery = cmp.Or(c.rawQuery, c.query.Encode())
 	return u
 }

@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
 func TestParseChallenges(t *testing.T) {
@@ -55,6 +57,9 @@ func FuzzParseChallenges(f *testing.F) {
 	f.Add(`Negotiate YWJj==, Basic realm="x, y\"", Bearer realm=r , service = "s"`)
 	f.Add(`, ,a b=c,d="e`)
 	f.Add(`a b==,c`)
+	f.Add(`Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:user/image:pull"`)
+	f.Add(`Basic realm="x" Bearer realm="r",scope="registry:catalog:* repository:a:push,pull"`)
+	f.Add(`Bearer realm="r\",service=,scope=repository:..:pull`)
 	f.Fuzz(func(t *testing.T, line string) {
 		found := parseChallenges([]string{line})
 		if len(found) > maxChallenges {
@@ -70,6 +75,10 @@ func FuzzParseChallenges(f *testing.F) {
 			for key, value := range c.params {
 				b.WriteString(separator + key + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`)
 				separator = ", "
+			}
+			// What is asked for is one repository, to pull, whatever the challenge names.
+			if name := pullScope(c.params["scope"]); name != "" && !reference.ValidRepository(name) {
+				t.Fatalf("pullScope(%q) = %q, want a repository", c.params["scope"], name)
 			}
 			b.WriteString(", ")
 		}

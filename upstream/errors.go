@@ -31,17 +31,18 @@ const (
 	// BlobUnknown means that the repository does not have the blob.
 	BlobUnknown
 
-	// Denied means that the registry denied access, with 401 or 403, although it
-	// did not reject the login: the repository does not exist or is private.
+	// Denied means that the registry or its token service denied access, with 401
+	// or 403, although it did not reject the login: the repository does not exist
+	// or is private.
 	Denied
 
 	// Credentials means that the configured login was rejected. The administrator
 	// has to change the configuration.
 	Credentials
 
-	// Withheld means that the configured login was not sent, because the token
-	// service that the registry uses may not receive it. The administrator has to
-	// change the configuration.
+	// Withheld means that the configured login was not sent: it cannot be obtained,
+	// the token service that the registry uses may not receive it, or the registry
+	// wants another kind of login. The administrator has to change the configuration.
 	Withheld
 
 	// RateLimited means that the registry or its token service responded with
@@ -63,12 +64,16 @@ const (
 	// supported: Docker's schema 1.
 	Unsupported
 
+	// Refused means that the registry responded to a request for tags with 400 or
+	// 404 and a code, which is in Error.Code, such as PAGINATION_NUMBER_INVALID.
+	Refused
+
 	// Loop means that the registry is this proxy itself, or leads back to it.
 	Loop
 )
 
 var kindNames = [...]string{"other", "name unknown", "manifest unknown", "blob unknown", "denied",
-	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported", "loop"}
+	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported", "refused", "loop"}
 
 // String returns the name of the kind in lower case, such as "rate limited".
 func (k Kind) String() string {
@@ -102,6 +107,16 @@ type Error struct {
 	// Status is the HTTP status of the response, or 0 if there was none. It is
 	// that of a success if the response was unusable or broke off.
 	Status int
+
+	// Code is the first error code of the response, at most 40 upper-case letters
+	// and underscores, or empty.
+	Code string
+
+	// Detail is the message that the registry sent with Code, for a log only: at
+	// most 200 bytes of printable text without URLs, the credentials of the
+	// request, and words long enough to be a secret. It is not part of the text of
+	// the error.
+	Detail string
 
 	upstream   string // Config.Name
 	repository string // as upstream knows it

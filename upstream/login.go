@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"net/http"
 	"strings"
 )
 
@@ -81,7 +80,7 @@ func (r *Registry) newerLogin(ctx context.Context, c *call, refused sentLogin) (
 }
 
 // askLogin asks the source of the login. A source that has no valid login makes
-// the call fail as a rejected login does: the administrator has to act.
+// the call fail with [Withheld]: the administrator has to act.
 func (r *Registry) askLogin(ctx context.Context, c *call, refused *Login) (Login, error) {
 	login, err := r.login(ctx, refused)
 	if err == nil {
@@ -93,12 +92,13 @@ func (r *Registry) askLogin(ctx context.Context, c *call, refused *Login) (Login
 	case ctx.Err() != nil:
 		return Login{}, r.transportError(ctx, c, err)
 	}
-	e := r.newError(c, Credentials, 0, "the configured login cannot be obtained")
+	e := r.newError(c, Withheld, 0, "the configured login cannot be obtained")
 	e.cause = errors.New(err.Error()) // only the text: it may wrap the end of a context of the source
 	return Login{}, e
 }
 
-// rejectedLogin returns the error of a login that the registry has refused.
-func (r *Registry) rejectedLogin(c *call) *Error {
-	return r.newError(c, Credentials, http.StatusUnauthorized, "the registry rejected the configured credentials")
+// rejectedLogin returns the error of a login that the registry has refused with a
+// status.
+func (r *Registry) rejectedLogin(c *call, status int) *Error {
+	return r.newError(c, Credentials, status, "the registry rejected the configured credentials")
 }

@@ -97,7 +97,13 @@ func TestRegistryForbiddenRepository(t *testing.T) {
 	r.PutImage("a", "1", []byte("x"))
 	source := &rotation{passwords: []Secret{testPassword, "another"}}
 	u := client(t, r, func(c *Config) { c.Login = source.login })
-	r.Fail(registrytest.Failure{Op: registrytest.OpToken, Status: http.StatusForbidden})
+	r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+		refuse := req.URL.Query().Has("scope")
+		if refuse {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return refuse
+	})
 	if _, err := u.Manifest(t.Context(), "a", "1"); err == nil {
 		t.Error("got no error, want one")
 	}
@@ -119,7 +125,7 @@ func TestRegistryWithoutLogin(t *testing.T) {
 				c.Login = func(context.Context, *Login) (Login, error) { return Login{Username: testUser}, answer }
 			})
 			_, err := u.Manifest(t.Context(), "a", "1")
-			if e := wantKind(t, err, Credentials); !strings.Contains(e.Error(), name) || errors.Is(err, context.DeadlineExceeded) {
+			if e := wantKind(t, err, Withheld); !strings.Contains(e.Error(), name) || errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: got %v, want %q in it and no deadline of the caller", way, err, name)
 			}
 		}

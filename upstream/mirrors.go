@@ -86,7 +86,7 @@ func (m *Mirrors) Tags(ctx context.Context, repository string, query url.Values)
 		query.Del(AddressParameter)
 	}
 	asked := m
-	if issuer != "" && len(m.registries) > 1 {
+	if issuer != "" {
 		i := slices.IndexFunc(m.registries, func(r *Registry) bool { return r.addressKey() == issuer })
 		if i < 0 {
 			return Page{}, &Error{Kind: Invalid, upstream: m.registries[0].name, repository: repository,

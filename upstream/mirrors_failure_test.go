@@ -58,23 +58,36 @@ func TestMirrorsDoNotBelieveAnIncompleteCopy(t *testing.T) {
 // TestMirrorsShareTheTime checks that all addresses together take no longer than one.
 func TestMirrorsShareTheTime(t *testing.T) {
 	for name, question := range questions {
+		if name == "Blob" {
+			continue // its limit is not a deadline
+		}
 		p := newPair(t)
 		var limits []time.Duration
-		for i, r := range p.registries {
+		for _, r := range p.registries {
 			r.timeout = time.Hour
 			r.transport = roundTripper(func(req *http.Request) (*http.Response, error) {
-				if name == "Blob" {
-					return nil, io.ErrUnexpectedEOF // its limit is not a deadline
-				}
 				deadline, _ := req.Context().Deadline()
-				limits = append(limits, time.Until(deadline).Round(time.Minute))
-				return nil, fmt.Errorf("address %d fails", i)
+				limits = append(limits, time.Until(deadline).Round(5*time.Second))
+				return nil, io.ErrUnexpectedEOF
 			})
 		}
 		wantKind(t, question(t.Context(), p), Unavailable)
-		if name != "Blob" && fmt.Sprint(limits) != "[30m0s 1h0m0s]" {
-			t.Errorf("%s: got limits %v, want half of an hour, and the rest", name, limits)
+		if fmt.Sprint(limits) != "[15s 30s]" {
+			t.Errorf("%s: got limits %v, want half of 30s, and the rest", name, limits)
 		}
+	}
+}
+
+func TestMirrorsLimitTheTimeForABlob(t *testing.T) {
+	p := newPair(t)
+	p.registries[0].transport = roundTripper(func(req *http.Request) (*http.Response, error) {
+		<-req.Context().Done()
+		return nil, req.Context().Err()
+	})
+	a := &attempt{registry: p.registries[0], limit: 10 * time.Millisecond}
+	_, err := a.blob(t.Context(), "app", p.layer, 0, -1)
+	if wantKind(t, err, Timeout); !strings.Contains(err.Error(), "no response within 10ms") {
+		t.Errorf("got error %v, want the limit in it", err)
 	}
 }
 

@@ -118,7 +118,7 @@ var outages = map[string]func(*pair){
 	"503":  func(p *pair) { p.a.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable}) },
 	"429":  func(p *pair) { p.a.Fail(registrytest.Failure{Status: http.StatusTooManyRequests}) },
 	"slow header": func(p *pair) {
-		p.registries[0].timeout = 4 * time.Second // half of it for the first address
+		p.registries[0].timeout = 50 * time.Millisecond
 		p.a.SetFault(func(_ http.ResponseWriter, req *http.Request) bool {
 			<-req.Context().Done()
 			return true
@@ -249,6 +249,7 @@ func TestMirrorsGiveTheTrialBack(t *testing.T) {
 	p.a.Fail(registrytest.Failure{Status: http.StatusBadGateway, Times: 1})
 	p.expectAsked(t, "in the outage", 1, 1)
 	p.pass(time.Second)
+	p.a.Reset()
 	ctx, leave := context.WithCancel(t.Context())
 	p.a.SetFault(func(_ http.ResponseWriter, req *http.Request) bool {
 		leave()
@@ -257,6 +258,9 @@ func TestMirrorsGiveTheTrialBack(t *testing.T) {
 	})
 	if _, err := p.Manifest(ctx, "app", "1"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got error %v, want that of the context", err)
+	}
+	for p.a.Counts().ManifestGet < 1 {
+		time.Sleep(time.Millisecond) // until the registry has counted the request
 	}
 	p.a.Heal()
 	p.expectAsked(t, "after a client has left", 1, 0)

@@ -95,7 +95,7 @@ func (r *Registry) referrers(ctx context.Context, repository string, d digest.Di
 	page := Page{MediaType: v1.MediaTypeImageIndex}
 	var merged indexMerger
 	for pages := 1; ; pages++ {
-		resp, content, err := r.page(ctx, c)
+		resp, content, err := r.page(ctx, c, maxManifest)
 		if err != nil {
 			return Page{}, referrersError(err, pages)
 		}
@@ -115,18 +115,21 @@ func (r *Registry) referrers(ctx context.Context, repository string, d digest.Di
 				page.FiltersApplied = "artifactType"
 			}
 		}
-		next := nextLink(resp.Header)
-		if len(next) == 0 {
+		next := nextLink(resp.Header, r.url(c))
+		if next == nil {
 			if pages > 1 {
 				page.Content, err = merged.encode()
 			}
 			return page, err
 		}
+		// A truncated list would hide signatures.
+		if next.RawQuery == "" || !isGraphic(next.RawQuery) {
+			return Page{}, r.newError(c, Invalid, resp.StatusCode, "the link to the next page does not tell which")
+		}
 		if pages == maxReferrerPages || merged.size > maxManifest {
-			// A truncated list would hide signatures.
 			return Page{}, r.newError(c, Invalid, resp.StatusCode, "the list of referrers is too long")
 		}
-		c.query = next
+		c.rawQuery = next.RawQuery
 	}
 }
 

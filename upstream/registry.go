@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
 )
 
@@ -79,8 +82,10 @@ type Registry struct {
 	userAgent  string
 	hooks      Hooks
 
-	challenge atomic.Pointer[acceptedChallenge] // the last one received, nil before the first
-	tokens    *tokenCache
+	challenge  atomic.Pointer[acceptedChallenge] // the last one received, nil before the first
+	tokens     *tokenCache
+	probes     *memo.Cache[loginAnswer]     // what registry and token services say about the login
+	postRealms *lru.Cache[string, struct{}] // the token services that want POST
 
 	tagHeads      *headHistory // HEAD requests for manifests by tag
 	manifestHeads *headHistory // HEAD requests for manifests by digest
@@ -92,6 +97,7 @@ type Registry struct {
 	pseudonym string // in Via
 
 	largeReads chan struct{} // semaphore for large responses that are being read
+	hugeReads  chan struct{} // the same for huge ones
 	timeout    time.Duration // metadataTimeout except in tests
 	now        func() time.Time
 }
@@ -116,11 +122,14 @@ func New(config Config) (*Registry, error) {
 		userAgent:     config.UserAgent,
 		hooks:         config.Hooks,
 		tokens:        newTokenCache(),
+		probes:        newProbes(),
+		postRealms:    newPostRealms(),
 		tagHeads:      newHeadHistory(),
 		manifestHeads: newHeadHistory(),
 		blobHeads:     newHeadHistory(),
 		pseudonym:     newPseudonym(),
 		largeReads:    make(chan struct{}, maxLargeReads),
+		hugeReads:     make(chan struct{}, maxHugeReads),
 		timeout:       metadataTimeout,
 		now:           time.Now,
 	}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -44,8 +45,20 @@ func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 	way := newTrail(r.url(c))
 	for round := 0; ; {
 		resp, err := r.follow(ctx, c, way, auth.header)
-		if err != nil || resp.StatusCode != http.StatusUnauthorized {
-			return resp, err
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case resp.StatusCode == http.StatusForbidden && !resp.foreign && auth.login != sentLogin{} && r.refusesLogin(ctx, auth.login):
+			// An expired login at some registries.
+			discard(resp.Body)
+			if auth, err = r.replaceLogin(ctx, c, auth.login, resp.StatusCode); err != nil {
+				return nil, err
+			}
+			way = newTrail(r.url(c))
+			continue
+		case resp.StatusCode != http.StatusUnauthorized:
+			return resp, nil
 		}
 		if resp.foreign {
 			if again, err := r.answerForeign(ctx, c, resp); !again {
@@ -97,6 +110,9 @@ func (r *Registry) follow(ctx context.Context, c *call, way *trail, authorizatio
 			return &response{resp, way}, nil
 		}
 		discard(resp.Body)
+		if c.form != nil {
+			return nil, r.newError(c, Invalid, resp.StatusCode, "a request with the login was redirected")
+		}
 		if way.hops == maxRedirects {
 			return nil, r.newError(c, Invalid, resp.StatusCode, fmt.Sprintf("more than %d redirects", maxRedirects))
 		}
@@ -119,6 +135,11 @@ func (r *Registry) roundTrip(ctx context.Context, c *call, target *url.URL, head
 	header.Set("Via", r.via(ctx))
 	request := (&http.Request{Method: c.method, URL: target, Host: target.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	if c.form != nil {
+		body := c.form.Encode()
+		request.Body, request.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+		request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
+	}
 	transport := r.transport
 	if c.boundedRange && r.ranges != nil {
 		transport = r.ranges

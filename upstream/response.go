@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 )
@@ -18,6 +19,10 @@ const (
 	// read at a time. It bounds the memory that an upstream can occupy by
 	// sending many of them slowly.
 	maxLargeReads = 16
+
+	// maxHugeReads is the same for responses larger than maxManifest, which only
+	// lists of tags can be.
+	maxHugeReads = 1
 )
 
 // response is the response to a call after redirects.
@@ -44,9 +49,13 @@ func (r *Registry) readAll(ctx context.Context, c *call, resp *response, limit i
 	if coding == "" {
 		return content, nil
 	}
+	turns := r.largeReads
+	if limit > maxManifest {
+		turns = r.hugeReads // a short body may become a huge one
+	}
 	select {
-	case r.largeReads <- struct{}{}:
-		defer func() { <-r.largeReads }()
+	case turns <- struct{}{}:
+		defer func() { <-turns }()
 	case <-ctx.Done():
 		return nil, r.transferError(ctx, c, resp.StatusCode, ctx.Err())
 	}
@@ -64,8 +73,8 @@ func (r *Registry) tooLarge(c *call, resp *response, limit int64) *Error {
 	return r.newError(c, Invalid, resp.StatusCode, fmt.Sprintf("the response is larger than %d bytes", limit))
 }
 
-// readBody reads body to its end. Beyond smallRead it waits for one of the
-// registry's large reads.
+// readBody reads body to its end. Beyond smallRead it waits for one of the registry's
+// large reads, and beyond maxManifest for the huge one.
 func (r *Registry) readBody(ctx context.Context, body io.Reader) ([]byte, error) {
 	var content bytes.Buffer
 	if _, err := io.CopyN(&content, body, smallRead); err == io.EOF {
@@ -73,14 +82,23 @@ func (r *Registry) readBody(ctx context.Context, body io.Reader) ([]byte, error)
 	} else if err != nil {
 		return nil, err
 	}
-	select {
-	case r.largeReads <- struct{}{}:
-		defer func() { <-r.largeReads }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	for _, step := range []struct {
+		turns chan struct{}
+		limit int64 // of bytes in this turn, such that the end of a manifest that is too large is seen
+	}{{r.largeReads, maxManifest + 2 - smallRead}, {r.hugeReads, math.MaxInt64}} {
+		select {
+		case step.turns <- struct{}{}:
+			defer func() { <-step.turns }()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if _, err := io.CopyN(&content, body, step.limit); err == io.EOF {
+			break
+		} else if err != nil {
+			return nil, err
+		}
 	}
-	_, err := content.ReadFrom(body)
-	return content.Bytes(), err
+	return content.Bytes(), nil
 }
 
 // isEncoded reports whether a body is not the content itself: its digest and

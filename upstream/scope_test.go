@@ -43,7 +43,7 @@ func TestPullScope(t *testing.T) {
 // is remembered for the repository.
 func TestRegistryUsesScopeOfChallenge(t *testing.T) {
 	for _, tokenServiceRefuses := range []bool{false, true} {
-		r := registrytest.New(t, registrytest.WithToken("", ""), registrytest.WithScopePrefix("inner/"))
+		r := registrytest.New(t, registrytest.WithToken(testUser, testPassword), registrytest.WithScopePrefix("inner/"))
 		var scopes []string
 		r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
 			scope := req.URL.Query().Get("scope")
@@ -57,7 +57,7 @@ func TestRegistryUsesScopeOfChallenge(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 			return true
 		})
-		u := client(t, r)
+		u := client(t, r, withLogin)
 		now := time.Now()
 		u.now = func() time.Time { return now }
 		pull := func(what, repository string, want ...string) {

@@ -35,7 +35,7 @@ var codeKinds = map[string]Kind{
 // statusError converts a response with an unexpected status to an error, and
 // closes it.
 func (r *Registry) statusError(c *call, resp *response) *Error {
-	code := errorCode(resp.Response)
+	code, detail := errorCode(resp.Response)
 	_ = resp.Body.Close()
 	kind, message := classify(c, resp, code)
 	if code != "" {
@@ -43,6 +43,7 @@ func (r *Registry) statusError(c *call, resp *response) *Error {
 	}
 	e := r.newError(c, kind, resp.StatusCode, message)
 	e.RetryAfter = retryAfter(resp.Header, r.now())
+	e.Code, e.Detail = code, loggable(detail, resp.Request)
 	return e
 }
 
@@ -76,11 +77,12 @@ func classify(c *call, resp *response, code string) (Kind, string) {
 }
 
 // errorCode reads the first code of an error response (distribution-spec v1.1,
-// "Error Codes"), or returns "". It ignores the message, which is free text.
-func errorCode(resp *http.Response) string {
+// "Error Codes") and its message, which is free text, or returns "".
+func errorCode(resp *http.Response) (code, message string) {
 	var response struct {
 		Errors []struct {
-			Code string `json:"code"`
+			Code    string `json:"code"`
+			Message any    `json:"message"`
 		} `json:"errors"`
 	}
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
@@ -88,13 +90,14 @@ func errorCode(resp *http.Response) string {
 		content, err = decode(content, codingOf(resp), maxErrorBody)
 	}
 	if err != nil || json.Unmarshal(content, &response) != nil || len(response.Errors) == 0 {
-		return ""
+		return "", ""
 	}
-	code := response.Errors[0].Code
+	message, _ = response.Errors[0].Message.(string)
+	code = response.Errors[0].Code
 	if len(code) > 40 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {
-		return ""
+		return "", message
 	}
-	return code
+	return code, message
 }
 
 // retryAfter parses Retry-After (RFC 9110, section 10.2.3), which holds seconds

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/url"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -121,30 +120,19 @@ func (r *Registry) obtainToken(ctx context.Context, c *call, wanted tokenRequest
 	}
 }
 
-// fetchToken requests a token with GET, the form that every token service
-// supports. The repository is that of the call, for errors.
+// fetchToken requests a token. The repository is that of the call, for errors.
 func (r *Registry) fetchToken(ctx context.Context, repository string, wanted tokenRequest) (*token, error) {
-	realm := *wanted.challenge.realm
 	c := &call{
 		method:       http.MethodGet,
 		repository:   repository,
 		header:       http.Header{"Accept": {"application/json"}},
-		object:       "token from " + realm.Host,
+		object:       "token from " + wanted.challenge.realm.Host,
 		notFound:     Invalid,
 		tokenService: true,
 	}
-	query := realm.Query()
-	if wanted.challenge.service != "" {
-		query.Set("service", wanted.challenge.service)
-	}
-	query.Set("scope", "repository:"+wanted.repository+":pull")
-	realm.RawQuery = query.Encode()
-	resp, err := r.askTokenService(ctx, c, &realm, wanted.anonymous)
+	resp, err := r.askTokenService(ctx, c, wanted)
 	if err != nil {
 		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, r.tokenStatusError(c, resp, r.login != nil && !wanted.anonymous)
 	}
 	content, err := r.readAll(ctx, c, resp, maxTokenResponse)
 	if err != nil {
@@ -158,45 +146,64 @@ func (r *Registry) fetchToken(ctx context.Context, repository string, wanted tok
 	return t, nil
 }
 
-// askTokenService sends a request to a token service, with the login unless the
-// token is to be anonymous. If the service refuses the login, and the source has a
-// newer one, the request is repeated.
-func (r *Registry) askTokenService(ctx context.Context, c *call, target *url.URL, anonymous bool) (*response, error) {
+// askTokenService sends a token request with the login, unless it is anonymous, and
+// returns a response with status 200. If the service refuses the login, and the
+// source has a newer one, the request is repeated.
+func (r *Registry) askTokenService(ctx context.Context, c *call, wanted tokenRequest) (*response, error) {
 	var login sentLogin
-	if !anonymous {
+	if !wanted.anonymous {
 		var err error
 		if login, err = r.currentLogin(ctx, c); err != nil {
 			return nil, err
 		}
 	}
 	for {
-		resp, err := r.follow(ctx, c, newTrail(target), login.header())
-		if err != nil || resp.StatusCode != http.StatusUnauthorized || resp.foreign {
+		resp, err := r.requestToken(ctx, c, wanted, login)
+		if err != nil || resp.StatusCode == http.StatusOK {
 			return resp, err
+		}
+		failure := r.tokenStatusError(c, resp)
+		if !r.blamesLogin(ctx, c, wanted, login, failure) {
+			return nil, failure
 		}
 		newer, ok, err := r.newerLogin(ctx, c, login)
 		if err != nil {
-			discard(resp.Body)
 			return nil, err
 		}
 		if !ok {
-			return resp, nil
+			failure.Kind, failure.message = Credentials, c.object+": the token service rejected the configured credentials"
+			return nil, failure
 		}
-		discard(resp.Body)
 		login = newer
 	}
 }
 
-// tokenStatusError is statusError for a response of the token service. There,
-// 401 and 403 reject the login, if one was sent, and 404 does not mean that an
-// image is unknown.
-func (r *Registry) tokenStatusError(c *call, resp *response, login bool) error {
+// blamesLogin reports whether a failed token request means that the token service
+// refuses the login itself. Services answer 401 or 403 also for a repository that
+// the account may not read; what they answer without a scope decides. If they do
+// not support that, 401 is about the login and 403 about the repository.
+func (r *Registry) blamesLogin(ctx context.Context, c *call, wanted tokenRequest, login sentLogin, failure *Error) bool {
+	realm := wanted.challenge.realm.String()
+	switch {
+	case login == (sentLogin{}):
+		return false
+	case failure.Kind == Denied:
+	case failure.Status == http.StatusBadRequest && r.wantsPost(realm, login): // RFC 6749, section 5.2: invalid_grant
+	default:
+		return false
+	}
+	answer := r.probe(ctx, "token "+realm+" "+wanted.challenge.service, login, func(ctx context.Context) (*response, error) {
+		return r.requestToken(ctx, c, tokenRequest{challenge: wanted.challenge}, login)
+	})
+	return answer == refused || answer == undecided && failure.Status != http.StatusForbidden
+}
+
+// tokenStatusError is statusError for a response of the token service. There, 404
+// does not mean that an image is unknown.
+func (r *Registry) tokenStatusError(c *call, resp *response) *Error {
 	e := r.statusError(c, resp)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
-		if e.Kind == Denied && login {
-			e.Kind, e.message = Credentials, c.object+": the token service rejected the configured credentials"
-		}
 	case e.Kind == NameUnknown || e.Kind == ManifestUnknown || e.Kind == BlobUnknown || e.Kind == Denied:
 		e.Kind = Invalid
 	}

@@ -94,6 +94,19 @@ func (p *Policy) addMapped(groups []string) {
 // anything.
 func (p *Policy) AllowsAnonymous() bool { return p.anyPublic }
 
+// ArePublic reports whether an anonymous client at an address may pull from each of
+// the groups. It is false for no groups, and if a directory cannot answer.
+func (p *Policy) ArePublic(ctx context.Context, address string, groups []string) bool {
+	anybody := Caller{Anonymous: true}
+	ctx = directory.WithAsker(ctx, anybody.Asker(address))
+	for _, group := range groups {
+		if v, err := p.Decide(ctx, anybody, group, directory.Member); err != nil || !v.Allowed {
+			return false
+		}
+	}
+	return len(groups) > 0
+}
+
 // Verdict is a decision of a [Policy].
 type Verdict struct {
 	// Allowed is the decision.

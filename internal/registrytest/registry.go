@@ -70,6 +70,9 @@ type options struct {
 	tagsAsDigests bool
 	gateway       *Registry
 	scopePrefix   string
+	hidden        int
+	oauth         bool
+	getStatus     int
 }
 
 // Option selects a feature of a registry.
@@ -89,6 +92,17 @@ func WithBasic(user, pass string) Option {
 
 // WithRealm sets the realm in the challenges of WithToken. The default is /token.
 func WithRealm(realm string) Option { return func(o *options) { o.realm = realm } }
+
+// WithOAuth makes the token service of WithToken accept POST with the grants
+// password and refresh_token, for which the password is the refresh token. It
+// answers GET with the given status, or with tokens if that is 0.
+func WithOAuth(getStatus int) Option {
+	return func(o *options) { o.oauth, o.getStatus = true, getStatus }
+}
+
+// WithHidden makes the registry respond to requests without authorization with the
+// given status in place of a challenge, except below /v2/ itself.
+func WithHidden(status int) Option { return func(o *options) { o.hidden = status } }
 
 // WithScopePrefix makes the registry of WithToken know a repository under
 // prefix + its name in the scopes of challenges and tokens.

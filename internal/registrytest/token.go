@@ -38,21 +38,24 @@ func (r *Registry) RevokeTokens() {
 }
 
 // serveToken handles requests to the token service. Like Docker Hub's, it checks
-// the login, but not whether the repository exists.
+// the login, but not whether the repository exists. Without a scope, it issues a
+// token for no repository.
 func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
-	if r.options.auth != "bearer" || req.Method != http.MethodGet {
+	switch {
+	case r.options.auth != "bearer", req.Method != http.MethodGet && (req.Method != http.MethodPost || !r.options.oauth):
 		http.NotFound(w, req)
 		return
-	}
-	user, pass, sent := req.BasicAuth()
-	if (sent || r.options.user != "") && (user != r.options.user || pass != r.options.pass) {
+	case req.Method == http.MethodGet && r.options.getStatus != 0:
+		fail(w, r.options.getStatus, "UNSUPPORTED")
+		return
+	case !r.knowsLogin(req):
 		fail(w, http.StatusUnauthorized, "UNAUTHORIZED")
 		return
 	}
-	query := req.URL.Query()
-	repo, found := strings.CutPrefix(query.Get("scope"), "repository:")
+	scope := req.FormValue("scope")
+	repo, found := strings.CutPrefix(scope, "repository:")
 	repo, pull := strings.CutSuffix(repo, ":pull")
-	if !found || !pull || query.Get("service") != "registrytest" {
+	if scope != "" && (!found || !pull) || req.FormValue("service") != "registrytest" {
 		fail(w, http.StatusBadRequest, "UNSUPPORTED")
 		return
 	}
@@ -65,7 +68,32 @@ func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
 	r.tokens.issued[value] = issued{repo, time.Now().Add(life)}
 	r.tokens.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(encode(map[string]any{"token": value, "expires_in": int(life.Seconds())}))
+	name := "token"
+	if req.Method == http.MethodPost {
+		name = "access_token"
+	}
+	_, _ = w.Write(encode(map[string]any{name: value, "expires_in": int(life.Seconds())}))
+}
+
+// knowsLogin reports whether a request to the token service has the right login, or
+// needs none.
+func (r *Registry) knowsLogin(req *http.Request) bool {
+	user, pass, sent := req.BasicAuth()
+	if req.Method == http.MethodPost {
+		if req.PostFormValue("client_id") == "" || sent {
+			return false
+		}
+		switch req.PostFormValue("grant_type") {
+		case "refresh_token":
+			return req.PostFormValue("refresh_token") == r.options.pass
+		case "password":
+			user, pass = req.PostFormValue("username"), req.PostFormValue("password")
+		default:
+			return false
+		}
+		sent = true
+	}
+	return user == r.options.user && pass == r.options.pass || !sent && r.options.user == ""
 }
 
 // authorized reports whether a request may access a repository.
@@ -86,6 +114,10 @@ func (r *Registry) authorized(repo string, req *http.Request) bool {
 
 // challenge sends a 401 with a challenge.
 func (r *Registry) challenge(w http.ResponseWriter, _ *http.Request, what target) {
+	if r.options.hidden != 0 && what.kind != OpPing {
+		fail(w, r.options.hidden, "NAME_UNKNOWN")
+		return
+	}
 	value := `Basic realm="registrytest"`
 	if r.options.auth == "bearer" {
 		realm := r.options.realm

@@ -1,0 +1,92 @@
+package upstream
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/http"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
+)
+
+const (
+	// probePeriod is how long the answer to a probe is remembered, so how often a
+	// registry or token service is probed at most.
+	probePeriod = time.Minute
+
+	// probeTimeout limits a probe. It leaves time for the request that waits for it.
+	probeTimeout = 10 * time.Second
+
+	// maxProbes is the number of answers that are remembered. A registry has a few
+	// token services and one login at a time.
+	maxProbes = 64
+)
+
+// loginAnswer is what the response to a probe says about a login.
+type loginAnswer int
+
+const (
+	undecided loginAnswer = iota
+	accepted
+	refused
+)
+
+// newProbes returns the memory of probes.
+func newProbes() *memo.Cache[loginAnswer] {
+	return memo.New(memo.Config[loginAnswer]{Size: maxProbes, Fresh: probePeriod, Timeout: probeTimeout})
+}
+
+// probe sends the request ask and returns what the response says about a login. It
+// remembers that for probePeriod by the purpose and the login; concurrent calls
+// share a request.
+func (r *Registry) probe(ctx context.Context, purpose string, login sentLogin, ask func(context.Context) (*response, error)) loginAnswer {
+	sum := sha256.Sum256([]byte(login.header()))
+	v, err := r.probes.Get(ctx, purpose+"\x00"+string(sum[:]), func(ctx context.Context) (loginAnswer, error) {
+		resp, err := ask(ctx)
+		if err != nil {
+			return undecided, nil
+		}
+		discard(resp.Body)
+		switch {
+		case resp.StatusCode == http.StatusOK:
+			return accepted, nil
+		case !resp.foreign && (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden):
+			return refused, nil
+		}
+		return undecided, nil
+	})
+	if err != nil {
+		return undecided
+	}
+	return v
+}
+
+// versionCheck sends GET /v2/ (distribution-spec v1.1, "Determining Support"),
+// which clients send first: a registry answers it with the challenge that it may
+// not send for a repository which it hides.
+func (r *Registry) versionCheck(ctx context.Context, login sentLogin) (*response, error) {
+	c := &call{method: http.MethodGet, header: http.Header{}, object: "version check"}
+	return r.follow(ctx, c, newTrail(r.endpoint.JoinPath("/")), login.header())
+}
+
+// learnChallenge asks the registry for its challenge, so that the first request
+// can carry the login. If it gets none, the answers to requests have to tell.
+func (r *Registry) learnChallenge(ctx context.Context, c *call) {
+	r.probe(ctx, "challenge", sentLogin{}, func(ctx context.Context) (*response, error) {
+		resp, err := r.versionCheck(ctx, sentLogin{})
+		if err == nil && resp.StatusCode == http.StatusUnauthorized && !resp.foreign {
+			if challenge, err := r.selectChallenge(c, parseChallenges(resp.Header.Values("WWW-Authenticate"))); err == nil {
+				r.challenge.Store(challenge)
+			}
+		}
+		return resp, err
+	})
+}
+
+// refusesLogin reports whether the registry refuses the login itself, which it
+// answered with 403 for a repository.
+func (r *Registry) refusesLogin(ctx context.Context, login sentLogin) bool {
+	return r.probe(ctx, "login", login, func(ctx context.Context) (*response, error) {
+		return r.versionCheck(ctx, login)
+	}) == refused
+}
