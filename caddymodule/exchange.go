@@ -44,7 +44,11 @@ func (ex *exchange) serveRegistry() *apiError {
 	if err := ex.authorize(directory.Member); err != nil {
 		return err
 	}
-	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"))
+	var accept upstream.Accept
+	if ex.route.tag != "" {
+		accept = upstream.ParseAccept(ex.r.Header.Values("Accept"))
+	}
+	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"), accept)
 	if err != nil {
 		return err
 	}

@@ -28,8 +28,9 @@ type repository struct {
 
 // repository returns the repository of a route. Its upstream is the one that the
 // first component of the image names or else the one that ns names, which is the
-// parameter of the mirror protocol. Without either, it is the first upstream.
-func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
+// parameter of the mirror protocol. Without either, it is the first upstream. The
+// client accepts the given types of manifests.
+func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
 	if u == nil || name == "" {
@@ -63,6 +64,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			Scope:       scope,
 			Endpoint:    src.endpoint,
 			Group:       h.policy.ShareOf(rt.group),
+			Accept:      accept,
 			FreshFor:    time.Duration(u.FreshFor),
 			Connections: u.Connections,
 			Downloads:   u.Downloads.limits(),

@@ -26,7 +26,7 @@ const (
 var tools = []string{
 	"registry", "pebble", "docker", "dockerd", "containerd", "ctr",
 	"podman", "buildah", "skopeo", "crane", "regctl", "oras", "conformance", "ip", "go",
-	"slapd", "slapadd", "ldapmodify", "chromium", "mount", "mkfs.ext4", "strace", "git", "tar",
+	"busybox", "slapd", "slapadd", "ldapmodify", "chromium", "mount", "mkfs.ext4", "strace", "git", "tar",
 }
 
 func TestMain(m *testing.M) {

@@ -62,7 +62,7 @@ type Secret = secret.String
 type Hooks struct {
 	// Token is called after each token request, with the host of the token
 	// service and the error, if any. [KindOf] returns [Credentials] for an error
-	// that rejects the login.
+	// that rejects the login, and [Withheld] if there was none to send.
 	Token func(realmHost string, err error)
 
 	// Paused is called when an address of [Mirrors] could not answer and is not

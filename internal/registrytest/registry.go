@@ -41,6 +41,7 @@ type repository struct {
 	blobs     map[digest.Digest][]byte
 	manifests map[digest.Digest]manifest
 	tags      map[string]digest.Digest
+	offers    map[string]digest.Digest // see Offer
 }
 
 type manifest struct {
