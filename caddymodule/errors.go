@@ -109,6 +109,9 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		return fail(problem{failure.Code, failure.Status}, "%s refused to list the tags of %s in this way; ask for the first page, with a smaller n or none", repo.upstream, repo.name)
 	case upstream.Unsupported:
 		return fail(unknown, "%s has %s of %s only in Docker's schema 1 format, which is not supported; push the image again with a current tool", repo.upstream, ex.route.reference(), repo.name)
+	case upstream.Loop:
+		ex.w.Header()["Cache-Status"] = []string{upstream.LoopStatus} // tells other proxies on the way
+		return fail(badGateway, "%s leads back to this proxy; its endpoint must be that of another registry", repo.upstream)
 	case upstream.Timeout:
 		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
