@@ -109,21 +109,20 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		return fail(problem{failure.Code, failure.Status}, "%s refused to list the tags of %s in this way; ask for the first page, with a smaller n or none", repo.upstream, repo.name)
 	case upstream.Unsupported:
 		return fail(unknown, "%s has %s of %s only in Docker's schema 1 format, which is not supported; push the image again with a current tool", repo.upstream, ex.route.reference(), repo.name)
-	case upstream.Timeout:
-		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
+	case upstream.Loop:
+		ex.w.Header()["Cache-Status"] = []string{upstream.LoopStatus} // tells other proxies on the way
+		return fail(badGateway, "%s leads back to this proxy; its endpoint must be that of another registry", repo.upstream)
 	}
 	switch {
-	case errors.Is(err, fill.ErrDigestMismatch):
-		return fail(badGateway, "%s sent content that does not match %s", repo.upstream, ex.route.reference())
-	case errors.Is(err, fill.ErrSizeMismatch):
-		return fail(badGateway, "%s sent content of another size than its manifest tells for %s; try again", repo.upstream, ex.route.reference())
+	case errors.Is(err, fill.ErrDigestMismatch) || errors.Is(err, fill.ErrSizeMismatch):
+		return fail(badGateway, "%s sent content that does not match %s or the size in its manifest", repo.upstream, ex.route.reference())
 	case errors.Is(err, fill.ErrUnconfirmed):
 		return fail(badGateway, "%s did not reliably confirm that it has %s", repo.upstream, ex.route.reference())
 	case errors.Is(err, pullthrough.ErrTooManyQuestions):
 		return ex.tooBusy(repo, "questions", "to", err)
 	case errors.Is(err, fill.ErrBusy):
 		return ex.tooBusy(repo, "downloads", "from", err)
-	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fill.ErrTooSlow):
+	case failure.Kind == upstream.Timeout || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fill.ErrTooSlow):
 		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
 	e := fail(unavailable, "%s cannot be reached", repo.upstream)

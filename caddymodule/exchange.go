@@ -55,6 +55,12 @@ func (ex *exchange) serveRegistry() *apiError {
 	if err := ex.checkLimits(repo); err != nil {
 		return err
 	}
+	if ex.r.Header["Via"] != nil {
+		if err := repo.mirrors.CheckVia(ex.r.Header); err != nil {
+			return ex.upstreamError(repo, err, manifestUnknown, unavailable)
+		}
+		ex.r = ex.r.WithContext(upstream.WithVia(ex.r.Context(), ex.r.Header))
+	}
 	switch ex.route.kind {
 	case manifestKind:
 		return ex.serveManifest(repo)

@@ -22,6 +22,7 @@ type repository struct {
 	name     string // the name of the repository at the upstream
 	scope    string // the scope of its links in the index
 	content  *pullthrough.Repository
+	mirrors  *upstream.Mirrors
 	busy     *rate.Sometimes // limits the log lines of tooBusy about the upstream
 }
 
@@ -48,6 +49,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repo
 		upstream: u.Name,
 		name:     name,
 		scope:    scope,
+		mirrors:  src.Mirrors,
 		busy:     &u.busy,
 		content: pullthrough.New(pullthrough.Config{
 			Cache:       h.cache.blobs,

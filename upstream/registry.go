@@ -94,6 +94,8 @@ type Registry struct {
 
 	pause pause // used by Mirrors only
 
+	pseudonym string // in Via
+
 	largeReads chan struct{} // semaphore for large responses that are being read
 	hugeReads  chan struct{} // the same for huge ones
 	timeout    time.Duration // metadataTimeout except in tests
@@ -125,6 +127,7 @@ func New(config Config) (*Registry, error) {
 		tagHeads:      newHeadHistory(),
 		manifestHeads: newHeadHistory(),
 		blobHeads:     newHeadHistory(),
+		pseudonym:     newPseudonym(),
 		largeReads:    make(chan struct{}, maxLargeReads),
 		hugeReads:     make(chan struct{}, maxHugeReads),
 		timeout:       metadataTimeout,
