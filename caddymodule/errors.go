@@ -112,21 +112,17 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case upstream.Loop:
 		ex.w.Header()["Cache-Status"] = []string{upstream.LoopStatus} // tells other proxies on the way
 		return fail(badGateway, "%s leads back to this proxy; its endpoint must be that of another registry", repo.upstream)
-	case upstream.Timeout:
-		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
 	switch {
-	case errors.Is(err, fill.ErrDigestMismatch):
-		return fail(badGateway, "%s sent content that does not match %s", repo.upstream, ex.route.reference())
-	case errors.Is(err, fill.ErrSizeMismatch):
-		return fail(badGateway, "%s sent content of another size than its manifest tells for %s; try again", repo.upstream, ex.route.reference())
+	case errors.Is(err, fill.ErrDigestMismatch) || errors.Is(err, fill.ErrSizeMismatch):
+		return fail(badGateway, "%s sent content that does not match %s or the size in its manifest", repo.upstream, ex.route.reference())
 	case errors.Is(err, fill.ErrUnconfirmed):
 		return fail(badGateway, "%s did not reliably confirm that it has %s", repo.upstream, ex.route.reference())
 	case errors.Is(err, pullthrough.ErrTooManyQuestions):
 		return ex.tooBusy(repo, "questions", "to", err)
 	case errors.Is(err, fill.ErrBusy):
 		return ex.tooBusy(repo, "downloads", "from", err)
-	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fill.ErrTooSlow):
+	case failure.Kind == upstream.Timeout || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fill.ErrTooSlow):
 		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
 	e := fail(unavailable, "%s cannot be reached", repo.upstream)
