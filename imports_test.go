@@ -15,11 +15,12 @@ const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
 // a decision about the layout.
 var permitted = map[string]string{
 	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
-		"caddymodule/access caddymodule/admin caddymodule/directory caddymodule/directory/password caddymodule/directory/static " +
+		"caddymodule/access caddymodule/admin caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static " +
 		"caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/storage " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse reference tokenissuer tokenissuer/accesstoken",
 	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory tokenissuer/accesstoken",
+	"caddymodule/credential":               "caddymodule/internal/parse internal/flight upstream",
 	"caddymodule/directory":                "caddymodule/internal/parse reference tokenissuer upstream",
 	"caddymodule/directory/authentication": "caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/internal/parse reference",
 	"caddymodule/directory/gitlab":         "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/internal/pool internal/gitlabapi internal/memo",

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"encoding/json"
+	"maps"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -155,9 +156,11 @@ func (h *Handler) unmarshalDirectory(d *caddyfile.Dispenser) error {
 //		allow        <pattern>...
 //		deny         <pattern>...
 //		upstream     <name> {
-//			credentials <user name> <password placeholder>
+//			<login>
 //		}
 //	}
+//
+// A login is described at [credential.Source.Lines].
 func (h *Handler) unmarshalGroup(d *caddyfile.Dispenser) error {
 	g := new(Group)
 	if err := parse.Arg(d, &g.Path); err != nil {
@@ -202,10 +205,7 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 		return err
 	}
 	g.Upstreams = append(g.Upstreams, u)
-	err := parse.Lines(d, "group upstream", map[string]func(*caddyfile.Dispenser) error{
-		"credentials": func(d *caddyfile.Dispenser) error { return unmarshalCredentials(d, &u.Credentials) },
-	})
-	if err != nil {
+	if err := parse.Lines(d, "group upstream", u.Source.Lines()); err != nil {
 		return err
 	}
 	return parse.At(d, cmp.Or(u.check(), parse.Unique("group "+g.Path+": upstream", g.Upstreams, groupUpstreamName)))
@@ -215,7 +215,7 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 //
 //	upstream <name> {
 //		endpoint      <url>...
-//		credentials   <user name> <password placeholder>
+//		<login>
 //		fresh_for     <duration>
 //		connections   <number>
 //		downloads     { ... }
@@ -224,7 +224,8 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 //		transport     <module> ...
 //	}
 //
-// The block downloads is described at [Downloads.UnmarshalCaddyfile].
+// A login is described at [credential.Source.Lines], and the block downloads at
+// [Downloads.UnmarshalCaddyfile].
 func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	u := new(Upstream)
 	if err := parse.Arg(d, &u.Name); err != nil {
@@ -234,7 +235,8 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	if err := cmp.Or(u.check(), parse.Unique("upstream", h.Upstreams, upstreamName)); err != nil {
 		return d.WrapErr(err)
 	}
-	err := parse.Lines(d, "upstream", map[string]func(*caddyfile.Dispenser) error{
+	lines := u.Source.Lines()
+	maps.Copy(lines, map[string]func(*caddyfile.Dispenser) error{
 		"endpoint": func(d *caddyfile.Dispenser) error {
 			var endpoints []string
 			if err := parse.Args(d, &endpoints); err != nil {
@@ -243,7 +245,6 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 			u.Endpoint, u.FallbackEndpoints = endpoints[0], endpoints[1:]
 			return parse.At(d, u.check())
 		},
-		"credentials": func(d *caddyfile.Dispenser) error { return unmarshalCredentials(d, &u.Credentials) },
 		"fresh_for":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &u.FreshFor) },
 		"connections": func(d *caddyfile.Dispenser) error { return parse.Int(d, maxConnections, &u.Connections) },
 		"downloads":   u.Downloads.UnmarshalCaddyfile,
@@ -259,17 +260,8 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 			return err
 		},
 	})
-	if err != nil {
+	if err := parse.Lines(d, "upstream", lines); err != nil {
 		return err
 	}
 	return parse.At(d, u.checkTransport()) // at the end, because it depends on allow_private
-}
-
-func unmarshalCredentials(d *caddyfile.Dispenser, to **Credentials) error {
-	c := new(Credentials)
-	if !d.AllArgs(&c.Username, &c.Password) {
-		return d.Err("write `credentials USERNAME {env.PASSWORD}`")
-	}
-	*to = c
-	return parse.At(d, c.check())
 }

@@ -58,10 +58,14 @@ func TestPullResponse(t *testing.T) {
 func TestUpstreamHeadersAreNotRelayed(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
-	up.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
+	up.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+		relation := "next"
+		if strings.Contains(req.URL.Path, "/referrers/") {
+			relation = "prev" // a next page that cannot be fetched is an error there
+		}
 		for name, value := range map[string]string{
 			"Set-Cookie": "a=b", "WWW-Authenticate": `Bearer realm="https://evil.example/"`, "Expires": "0", "X-Evil": "1",
-			"Link": `<https://evil.example/>; rel="next"`, "Cache-Control": "max-age=1", "Age": "5", "Server": "evil", "ETag": `"evil"`,
+			"Link": `<https://evil.example/>; rel="` + relation + `"`, "Cache-Control": "max-age=1", "Age": "5", "Server": "evil", "ETag": `"evil"`,
 			"Location": "https://evil.example/", "Access-Control-Allow-Origin": "*", "Last-Modified": "Mon, 02 Jan 2006 15:04:05 GMT",
 		} {
 			w.Header().Set(name, value)

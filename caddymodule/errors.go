@@ -97,10 +97,7 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		return fail(unknown, "%s has no %s in the repository %s", repo.upstream, cmp.Or(ex.route.reference(), "list of tags"), repo.name)
 	case upstream.RateLimited:
 		e := fail(limited, "the rate limit of %s is reached; try again later", repo.upstream)
-		e.retryAfter = time.Minute
-		if failure.RetryAfter > 0 {
-			e.retryAfter = failure.RetryAfter
-		}
+		e.retryAfter = cmp.Or(failure.RetryAfter, time.Minute)
 		return e
 	case upstream.Credentials:
 		return fail(badGateway, "%s rejected the login configured here; ask the administrator of this proxy", repo.upstream)
@@ -112,25 +109,20 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		return fail(problem{failure.Code, failure.Status}, "%s refused to list the tags of %s in this way; ask for the first page, with a smaller n or none", repo.upstream, repo.name)
 	case upstream.Unsupported:
 		return fail(unknown, "%s has %s of %s only in Docker's schema 1 format, which is not supported; push the image again with a current tool", repo.upstream, ex.route.reference(), repo.name)
-	case upstream.Timeout:
-		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
+	case upstream.Loop:
+		ex.w.Header()["Cache-Status"] = []string{upstream.LoopStatus} // tells other proxies on the way
+		return fail(badGateway, "%s leads back to this proxy; its endpoint must be that of another registry", repo.upstream)
 	}
-	if errors.Is(err, fill.ErrDigestMismatch) {
-		return fail(badGateway, "%s sent content that does not match %s", repo.upstream, ex.route.reference())
-	}
-	if errors.Is(err, fill.ErrSizeMismatch) {
-		return fail(badGateway, "%s sent content of another size than its manifest tells for %s; try again", repo.upstream, ex.route.reference())
-	}
-	if errors.Is(err, fill.ErrUnconfirmed) {
+	switch {
+	case errors.Is(err, fill.ErrDigestMismatch) || errors.Is(err, fill.ErrSizeMismatch):
+		return fail(badGateway, "%s sent content that does not match %s or the size in its manifest", repo.upstream, ex.route.reference())
+	case errors.Is(err, fill.ErrUnconfirmed):
 		return fail(badGateway, "%s did not reliably confirm that it has %s", repo.upstream, ex.route.reference())
-	}
-	if errors.Is(err, pullthrough.ErrTooManyQuestions) {
+	case errors.Is(err, pullthrough.ErrTooManyQuestions):
 		return ex.tooBusy(repo, "questions", "to", err)
-	}
-	if errors.Is(err, fill.ErrBusy) {
+	case errors.Is(err, fill.ErrBusy):
 		return ex.tooBusy(repo, "downloads", "from", err)
-	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fill.ErrTooSlow) {
+	case failure.Kind == upstream.Timeout || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fill.ErrTooSlow):
 		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
 	}
 	e := fail(unavailable, "%s cannot be reached", repo.upstream)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // exchange is a request in progress.
@@ -43,12 +44,22 @@ func (ex *exchange) serveRegistry() *apiError {
 	if err := ex.authorize(directory.Member); err != nil {
 		return err
 	}
-	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"))
+	var accept upstream.Accept
+	if ex.route.tag != "" {
+		accept = upstream.ParseAccept(ex.r.Header.Values("Accept"))
+	}
+	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"), accept)
 	if err != nil {
 		return err
 	}
 	if err := ex.checkLimits(repo); err != nil {
 		return err
+	}
+	if ex.r.Header["Via"] != nil {
+		if err := repo.mirrors.CheckVia(ex.r.Header); err != nil {
+			return ex.upstreamError(repo, err, manifestUnknown, unavailable)
+		}
+		ex.r = ex.r.WithContext(upstream.WithVia(ex.r.Context(), ex.r.Header))
 	}
 	switch ex.route.kind {
 	case manifestKind:

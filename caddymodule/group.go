@@ -63,7 +63,7 @@ func (ex *exchange) servePurge() *apiError {
 		if refusal != nil {
 			return refusal
 		}
-		repo, refusal := ex.handler.repository(rt, "")
+		repo, refusal := ex.handler.repository(rt, "", 0)
 		if refusal != nil {
 			return refusal
 		}

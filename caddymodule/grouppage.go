@@ -14,6 +14,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 )
 
 const (
@@ -113,7 +114,7 @@ func (ex *exchange) imagesOf(ctx context.Context, group string) (images []groupI
 			more = true
 			return fs.SkipAll
 		}
-		if name, ok := ex.pullName(n); ok {
+		if name, ok := ex.pullName(n); ok && pullthrough.IsTag(n.Name) {
 			images = append(images, groupImage{Name: name, Digest: n.Digest.String(), Since: n.Since.UTC()})
 		}
 		return nil

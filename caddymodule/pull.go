@@ -13,6 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // repository is the repository of an upstream that a request is about.
@@ -21,13 +22,15 @@ type repository struct {
 	name     string // the name of the repository at the upstream
 	scope    string // the scope of its links in the index
 	content  *pullthrough.Repository
+	mirrors  *upstream.Mirrors
 	busy     *rate.Sometimes // limits the log lines of tooBusy about the upstream
 }
 
 // repository returns the repository of a route. Its upstream is the one that the
 // first component of the image names or else the one that ns names, which is the
-// parameter of the mirror protocol. Without either, it is the first upstream.
-func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
+// parameter of the mirror protocol. Without either, it is the first upstream. The
+// client accepts the given types of manifests.
+func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
 	if u == nil || name == "" {
@@ -46,6 +49,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 		upstream: u.Name,
 		name:     name,
 		scope:    scope,
+		mirrors:  src.Mirrors,
 		busy:     &u.busy,
 		content: pullthrough.New(pullthrough.Config{
 			Cache:       h.cache.blobs,
@@ -60,6 +64,7 @@ func (h *Handler) repository(rt route, ns string) (*repository, *apiError) {
 			Scope:       scope,
 			Endpoint:    src.endpoint,
 			Group:       h.policy.ShareOf(rt.group),
+			Accept:      accept,
 			FreshFor:    time.Duration(u.FreshFor),
 			Connections: u.Connections,
 			Downloads:   u.Downloads.limits(),

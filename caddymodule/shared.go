@@ -15,6 +15,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -32,6 +33,7 @@ var (
 	quotas        = pool.New((*sharedQuotas).close)
 	issuers       = pool.New[*tokenissuer.Issuer](nil)
 	tokens        = pool.New[*accesstoken.Store](nil)
+	logins        = pool.New[upstream.LoginSource](nil)
 	registries    = pool.New[*upstream.Registry](nil)
 	throttles     = pool.New[*access.Throttle](nil)
 	proxyWarnings = pool.New[*sync.Once](nil) // by configuration
@@ -208,6 +210,12 @@ func openTokens(lease *pool.Lease, storage certmagic.Storage) (*accesstoken.Stor
 			},
 		}}), nil
 	})
+}
+
+// openLogin returns the source of a login, which is nil for anonymous pulls. All
+// registries with the same login share it, so that programs run once.
+func openLogin(lease *pool.Lease, login credential.Login) (upstream.LoginSource, error) {
+	return logins.Acquire(lease, login.Key, func() (upstream.LoginSource, error) { return login.LoginSource, nil })
 }
 
 func openRegistry(lease *pool.Lease, key string, config upstream.Config) (*upstream.Registry, error) {

@@ -131,3 +131,19 @@ func TestPrivateAddresses(t *testing.T) {
 		s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
 	}
 }
+
+// TestIdentityToken checks that an identity token is used as Docker does, and is not
+// sent as a password.
+func TestIdentityToken(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword), registrytest.WithOAuth(http.StatusMethodNotAllowed))
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	up.SetFault(func(_ http.ResponseWriter, r *http.Request) bool {
+		if _, _, sent := r.BasicAuth(); sent {
+			t.Errorf("%s %s carries a password, want none", r.Method, r.URL.Path)
+		}
+		return false
+	})
+	t.Setenv("HUB_TOKEN", upstreamPassword)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up, "credentials <token> {env.HUB_TOKEN}"))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+}

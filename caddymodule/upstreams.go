@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -35,9 +35,9 @@ type Upstream struct {
 	// none.
 	FallbackEndpoints []string `json:"fallback_endpoints,omitempty"`
 
-	// Credentials are used for all pulls from the upstream. Without them, pulls
-	// are anonymous.
-	Credentials *Credentials `json:"credentials,omitempty"`
+	// Source is the login for all pulls from the upstream. Without it, pulls are
+	// anonymous.
+	credential.Source
 
 	// FreshFor is how long the digest of a tag is used without asking the
 	// upstream again: 5m by default.
@@ -66,7 +66,7 @@ type Upstream struct {
 
 	endpoints []*url.URL // Endpoint and FallbackEndpoints
 	settings  string     // the settings that belong to the fingerprint of the endpoint
-	login     login
+	login     credential.Login
 	transport http.RoundTripper // nil for the default transport
 	// sources are by the path of the group whose credentials they use. The path
 	// is empty for the credentials of the upstream.
@@ -78,9 +78,10 @@ type Upstream struct {
 type source struct {
 	*upstream.Mirrors
 
-	// name represents the first endpoint and the user name in the index. Content that
-	// was confirmed to one login is not served to another, even if that is of
-	// another configuration or another site with the same storage.
+	// name represents the first endpoint and the identity of the login in the
+	// index. Content that was confirmed to one identity is not served to another,
+	// even if that is of another configuration or another site with the same
+	// storage.
 	name string
 
 	// endpoint represents all endpoints and the settings that determine which
@@ -93,25 +94,8 @@ type GroupUpstream struct {
 	// Name is the name of a declared upstream.
 	Name string `json:"name"`
 
-	// Credentials replace those of the upstream.
-	Credentials *Credentials `json:"credentials,omitempty"`
-}
-
-// Credentials are a login at an upstream.
-type Credentials struct {
-	// Username can contain placeholders.
-	Username string `json:"username"`
-
-	// Password must be a placeholder, such as {env.HUB_TOKEN} or
-	// {file./run/secrets/hub}, because the admin API shows the configuration and
-	// Caddy saves it to disk.
-	Password string `json:"password"`
-}
-
-// login has credentials whose placeholders are replaced.
-type login struct {
-	username string
-	password upstream.Secret
+	// Source replaces the login of the upstream.
+	credential.Source
 }
 
 const (
@@ -158,7 +142,7 @@ func (u *Upstream) provision(ctx caddy.Context) error {
 	}
 	// Loading the transport clears its configuration.
 	u.settings = fmt.Sprintf("%v %q", u.AllowPrivate, u.TransportRaw)
-	if u.login, err = u.Credentials.resolve(); err != nil || u.TransportRaw == nil {
+	if u.login, err = u.Source.Open(u.endpoints[0]); err != nil || u.TransportRaw == nil {
 		return err
 	}
 	return u.loadTransport(ctx)
@@ -179,22 +163,6 @@ func (u *Upstream) loadTransport(ctx caddy.Context) error {
 	return guardTransport(u.transport, u.endpoints...)
 }
 
-func (c *Credentials) resolve() (login, error) {
-	if c == nil {
-		return login{}, nil
-	}
-	repl := caddy.NewReplacer()
-	username, err := repl.ReplaceOrErr(c.Username, true, true)
-	if err != nil || username == "" {
-		return login{}, errors.Join(errors.New("the user name of the credentials is empty"), err)
-	}
-	password, err := repl.ReplaceOrErr(c.Password, true, true)
-	if err != nil || password == "" {
-		return login{}, fmt.Errorf("the password placeholder %s is empty, or its file cannot be read", c.Password)
-	}
-	return login{username, upstream.Secret(password)}, upstream.Login{Username: username, Password: upstream.Secret(password)}.Check()
-}
-
 // openRegistries opens a registry for each login at each upstream. The content that
 // a cache of an earlier version has from the first upstream is kept.
 func (h *Handler) openRegistries() error {
@@ -208,7 +176,7 @@ func (h *Handler) openRegistries() error {
 	for _, g := range h.Groups {
 		for _, gu := range g.Upstreams {
 			u := h.upstreams[gu.Name]
-			login, err := gu.Credentials.resolve()
+			login, err := gu.Source.Open(u.endpoints[0])
 			if err != nil {
 				return fmt.Errorf("group %s: upstream %s: %w", g.Path, gu.Name, err)
 			}
@@ -226,15 +194,16 @@ func (h *Handler) openRegistries() error {
 }
 
 // openRegistry opens a registry for each endpoint of an upstream.
-func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
+func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, error) {
 	config := upstream.Config{
 		Name:       u.Name,
 		RealmHosts: u.RealmHosts,
 		Transport:  u.transport,
 		UserAgent:  "caddy-dependency-proxy",
 	}
-	if login.username != "" {
-		config.Login = upstream.StaticLogin(login.username, login.password)
+	var err error
+	if config.Login, err = openLogin(&h.lease, login); err != nil {
+		return nil, err
 	}
 	name := u.Name // the registry may outlive u
 	config.Hooks.Token = func(realmHost string, err error) {
@@ -254,7 +223,7 @@ func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 	var registries []*upstream.Registry
 	for _, config.Endpoint = range u.endpoints {
 		// A transport module belongs to this configuration, and so does its registry.
-		key := fmt.Sprintf("%s %s %q %q %q %v %p", u.Name, config.Endpoint, login.username, string(login.password), u.RealmHosts, u.AllowPrivate, u.transport)
+		key := fmt.Sprintf("%s %s %s %q %v %p", u.Name, config.Endpoint, login.Key, u.RealmHosts, u.AllowPrivate, u.transport)
 		sum := sha256.Sum256([]byte(key)) // the keys of a pool are not secret
 		if u.transport == nil {
 			config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
@@ -266,7 +235,7 @@ func (h *Handler) openRegistry(u *Upstream, login login) (*source, error) {
 		}
 		registries = append(registries, registry)
 	}
-	sum := sha256.Sum256([]byte(u.endpoints[0].String() + "\x00" + login.username))
+	sum := sha256.Sum256([]byte(u.endpoints[0].String() + "\x00" + login.Identity))
 	return &source{
 		Mirrors:  upstream.NewMirrors(registries[0], registries[1:]...),
 		name:     u.Name + "@" + hex.EncodeToString(sum[:6]),

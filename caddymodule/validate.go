@@ -54,7 +54,7 @@ func (u *Upstream) check() error {
 	if u.Connections < 0 || u.Connections > maxConnections {
 		return fmt.Errorf("upstream %s: connections must be a number from 1 to %d", u.Name, maxConnections)
 	}
-	if err := cmp.Or(u.Downloads.check(), u.Credentials.check()); err != nil {
+	if err := cmp.Or(u.Downloads.check(), u.Source.Check()); err != nil {
 		return fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
 	return nil
@@ -81,23 +81,11 @@ func (u *GroupUpstream) check() error {
 	if u == nil {
 		return errors.New("an upstream of a group is null")
 	}
-	if u.Credentials == nil {
+	if !u.IsConfigured() {
 		return fmt.Errorf("upstream %s of a group has no credentials; write `credentials USERNAME {env.PASSWORD}` in it", u.Name)
 	}
-	if err := u.Credentials.check(); err != nil {
+	if err := u.Source.Check(); err != nil {
 		return fmt.Errorf("upstream %s: %w", u.Name, err)
-	}
-	return nil
-}
-
-func (c *Credentials) check() error {
-	switch {
-	case c == nil:
-		return nil
-	case c.Username == "":
-		return errors.New("the user name of the credentials is empty")
-	case !parse.IsPlaceholder(c.Password):
-		return errors.New("the password of the credentials must not be in the configuration, where the admin API shows it; write a placeholder such as {env.HUB_TOKEN} or {file./run/secrets/hub_token}")
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func (h *Handler) loginHolder(group string, u *Upstream) string {
 			}
 		}
 	}
-	if u.Credentials != nil {
+	if u.IsConfigured() {
 		return "upstream " + u.Name
 	}
 	return ""
@@ -41,7 +41,7 @@ func (h *Handler) warnPublicLogins() {
 				h.logger.Warn("public group: "+message, zap.String("group", g.Path), zap.String("upstream", u.Name), zap.String("login_of", holder))
 			}
 		}
-		if u.Credentials != nil {
+		if u.IsConfigured() {
 			anyLogin = "upstream " + u.Name
 		}
 		if anyLogin == "" {

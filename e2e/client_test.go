@@ -27,7 +27,7 @@ func newClient(t *testing.T, more ...string) *client {
 		"PATH=" + os.Getenv("PATH"), "TMPDIR=" + t.TempDir(), "HOME=" + home,
 		"DOCKER_HOST=" + lab.dockerHost(), "DOCKER_CONFIG=" + filepath.Join(home, ".docker"),
 		"REGISTRY_AUTH_FILE=" + filepath.Join(home, "auth.json"),
-		"CONTAINERD_ADDRESS=" + lab.containerdAddress(), "CONTAINERD_NAMESPACE=default",
+		"CONTAINERD_ADDRESS=" + lab.containerdAddress("ctr"), "CONTAINERD_NAMESPACE=default",
 		"XDG_CONFIG_HOME=" + filepath.Join(home, ".config"), "XDG_DATA_HOME=" + filepath.Join(home, ".local"),
 		"XDG_CACHE_HOME=" + filepath.Join(home, ".cache"), "XDG_RUNTIME_DIR=" + t.TempDir(),
 	}, more...)

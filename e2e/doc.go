@@ -1,6 +1,6 @@
 // Package e2e contains the end-to-end tests: the built Caddy and a real
 // distribution registry with real clients (Docker Engine, podman, skopeo, buildah,
-// containerd, crane, regctl, oras, Chromium).
+// containerd 1 and 2, crane, regctl, oras, helm, cosign, Chromium).
 //
 // The tests need root on Linux and the programs that .ci/install installs. They
 // have a build tag, so that `go test ./...` needs neither:

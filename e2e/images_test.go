@@ -29,6 +29,7 @@ type image struct {
 	manifest        digest.Digest // of the manifest for this machine
 	config          digest.Digest // of the configuration for this machine
 	layers          []digest.Digest
+	otherConfig     digest.Digest // of the configuration for the other machine in an index
 }
 
 // blobs returns the digests of the blobs that a pull on this machine needs.
@@ -38,6 +39,15 @@ func (i image) blobs() []string {
 		all = append(all, layer.String())
 	}
 	return all
+}
+
+// blobsFor returns the digests of the blobs that a pull by a client needs. The service
+// of containerd 2 also reads the configurations for other machines.
+func (i image) blobsFor(client string) []string {
+	if client == "ctr2" && i.otherConfig != "" {
+		return append(i.blobs(), i.otherConfig.String())
+	}
+	return i.blobs()
 }
 
 // pusher pushes images with random content to a registry.
@@ -61,7 +71,7 @@ func (p pusher) index(t *testing.T, repository, tag string, sizes ...int) image 
 	img := image{repository: repository, tag: tag}
 	index := v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex}
 	for _, arch := range []string{"s390x", runtime.GOARCH} {
-		img.layers = nil
+		img.layers, img.otherConfig = nil, img.config
 		manifest := p.platform(t, &img, arch, v1.MediaTypeImageManifest, sizes)
 		img.manifest = p.manifest(t, repository, digest.FromBytes(manifest).String(), v1.MediaTypeImageManifest, manifest)
 		index.Manifests = append(index.Manifests, v1.Descriptor{
@@ -135,7 +145,7 @@ func (p pusher) manifest(t *testing.T, repository, reference, mediaType string, 
 	return digest.FromBytes(content)
 }
 
-// send sends a request and returns the Location of the response.
+// send sends a request and returns the Location of the response, or "".
 func (p pusher) send(t *testing.T, method, to, mediaType string, content []byte, want int) string {
 	t.Helper()
 	request, err := http.NewRequest(method, to, bytes.NewReader(content))
@@ -150,7 +160,11 @@ func (p pusher) send(t *testing.T, method, to, mediaType string, content []byte,
 	if answer.StatusCode != want {
 		t.Fatalf("%s %s: %s: %s", method, to, answer.Status, text)
 	}
-	return answer.Header.Get("Location")
+	location, err := answer.Location() // may be relative to the request
+	if err != nil {
+		return ""
+	}
+	return location.String()
 }
 
 func asJSON(t *testing.T, value any) []byte {

@@ -32,7 +32,7 @@ type laboratory struct {
 	push                         pusher
 	plain, token, hub, auth, cdn *front
 	main                         *proxy
-	engine, containerd           *process
+	engine                       *process
 }
 
 // password is the password of all accounts.
@@ -157,34 +157,62 @@ func (l *laboratory) hashPasswords() error {
 	return nil
 }
 
-// startEngines starts Docker Engine and a containerd for the tests.
+// startEngines starts Docker Engine and two versions of containerd for the tests.
 func (l *laboratory) startEngines() (err error) {
-	docker := filepath.Join(l.dir, "docker")
-	l.engine, err = l.start("dockerd", plainEnv(docker), "dockerd",
-		"--host", l.dockerHost(), "--data-root", docker+"/data", "--exec-root", docker+"/exec",
-		"--pidfile", docker+"/pid", "--iptables=false", "--ip6tables=false", "--bridge=none")
-	if err != nil {
+	folder := filepath.Join(l.dir, "docker")
+	if l.engine, err = startEngine(folder, l.dockerHost()); err != nil {
 		return err
 	}
-	config := filepath.Join(l.dir, "containerd.toml")
-	text := "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"
+	l.processes = append(l.processes, l.engine)
+	for _, ctr := range []string{"ctr", "ctr2"} {
+		if err := l.startContainerd(ctr); err != nil {
+			return err
+		}
+	}
+	return l.engine.ready(commandWorks("docker", "--host", l.dockerHost(), "info"))
+}
+
+// startEngine starts a Docker Engine with all that it writes in a folder.
+func startEngine(folder, host string, more ...string) (*process, error) {
+	return startProcess(folder, "dockerd", plainEnv(folder), append([]string{"dockerd",
+		"--host", host, "--data-root", folder + "/data", "--exec-root", folder + "/exec",
+		"--pidfile", folder + "/pid", "--iptables=false", "--ip6tables=false", "--bridge=none"}, more...)...)
+}
+
+// containerd2Config lets containerd 2 unpack images with the snapshotter that works
+// on each file system.
+const containerd2Config = `version = 3
+disabled_plugins = ["io.containerd.cri.v1.runtime"]
+
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "` + platform + `"
+snapshotter = "native"
+`
+
+// startContainerd starts the containerd of the command ctr or ctr2, which is
+// Debian's, or containerd 2.
+func (l *laboratory) startContainerd(ctr string) error {
+	name, text := "containerd", "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"
+	if ctr == "ctr2" {
+		name, text = "containerd2", containerd2Config
+	}
+	config := filepath.Join(l.dir, name+".toml")
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return err
 	}
-	own := filepath.Join(l.dir, "containerd")
-	l.containerd, err = l.start("containerd", plainEnv(own), "containerd", "--config", config,
-		"--root", own+"/root", "--state", own+"/state", "--address", l.containerdAddress())
+	own := filepath.Join(l.dir, name)
+	p, err := l.start(name, plainEnv(own), name, "--config", config,
+		"--root", own+"/root", "--state", own+"/state", "--address", l.containerdAddress(ctr))
 	if err != nil {
 		return err
 	}
-	if err := l.engine.ready(commandWorks("docker", "--host", l.dockerHost(), "info")); err != nil {
-		return err
-	}
-	return l.containerd.ready(commandWorks("ctr", "--address", l.containerdAddress(), "version"))
+	return p.ready(commandWorks(ctr, "--address", l.containerdAddress(ctr), "version"))
 }
 
-func (l *laboratory) dockerHost() string        { return "unix://" + l.dir + "/docker.sock" }
-func (l *laboratory) containerdAddress() string { return l.dir + "/containerd.sock" }
+func (l *laboratory) dockerHost() string { return "unix://" + l.dir + "/docker.sock" }
+
+// containerdAddress returns the socket of the containerd of the command ctr or ctr2.
+func (l *laboratory) containerdAddress(ctr string) string { return l.dir + "/" + ctr + ".sock" }
 
 func commandWorks(argv ...string) func() error {
 	return func() error {

@@ -24,8 +24,8 @@ const (
 
 // tools must all be installed: a test that cannot run is a failure.
 var tools = []string{
-	"registry", "pebble", "docker", "dockerd", "containerd", "ctr",
-	"podman", "buildah", "skopeo", "crane", "regctl", "oras", "conformance", "ip", "go",
+	"registry", "olareg", "pebble", "docker", "dockerd", "containerd", "ctr", "containerd2", "ctr2",
+	"podman", "buildah", "skopeo", "crane", "regctl", "oras", "helm", "cosign", "conformance", "ip", "go",
 	"busybox", "slapd", "slapadd", "ldapmodify", "chromium", "mount", "mkfs.ext4", "strace", "git", "tar",
 }
 

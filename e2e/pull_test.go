@@ -30,7 +30,8 @@ var pullers = []puller{
 	{"crane", []string{"crane", "auth", "login"}, cranePull},
 	{"regctl", []string{"regctl", "registry", "login"}, regctlPull},
 	{"oras", []string{"oras", "login"}, orasPull},
-	{"containerd", nil, containerdPull},
+	{"ctr", nil, containerdPull("ctr")},
+	{"ctr2", nil, containerdPull("ctr2")},
 }
 
 // TestPull pulls with each client: an index and a single image by tag, and one by
@@ -61,7 +62,7 @@ func TestPull(t *testing.T) {
 func (p puller) twice(t *testing.T, c *client, reference string, img image) {
 	lab.plain.forget()
 	p.pull(t, c, reference, img)
-	lab.plain.wantOnce(t, img.blobs())
+	lab.plain.wantOnce(t, img.blobsFor(p.client))
 	lab.plain.forget()
 	p.pull(t, c, reference, img)
 	lab.plain.wantNoBlobs(t)
@@ -124,16 +125,20 @@ func orasPull(t *testing.T, c *client, reference string, img image) {
 	inLayout(t, folder, img)
 }
 
-func containerdPull(t *testing.T, c *client, reference string, img image) {
-	t.Helper()
-	c.run(t, "ctr", "images", "pull", "--snapshotter", "native", "--user", "alice:"+password, reference)
-	defer c.run(t, "ctr", "images", "rm", "--sync", reference)
-	inContainerd(t, c, reference, img)
+// containerdPull returns a pull with the command ctr or ctr2.
+func containerdPull(ctr string) func(t *testing.T, c *client, reference string, img image) {
+	return func(t *testing.T, c *client, reference string, img image) {
+		t.Helper()
+		images := []string{ctr, "--address", lab.containerdAddress(ctr), "images"}
+		c.run(t, append(images, "pull", "--snapshotter", "native", "--user", "alice:"+password, reference)...)
+		defer c.run(t, append(images, "rm", "--sync", reference)...)
+		inContainerd(t, c, images, reference, img)
+	}
 }
 
-func inContainerd(t *testing.T, c *client, reference string, img image) {
+func inContainerd(t *testing.T, c *client, images []string, reference string, img image) {
 	t.Helper()
-	list := c.run(t, "ctr", "images", "ls", "name=="+reference)
+	list := c.run(t, append(images, "ls", "name=="+reference)...)
 	if !strings.Contains(list, img.digest.String()) {
 		t.Errorf("containerd has\n%s\nwant %s", list, img.digest)
 	}

@@ -113,17 +113,13 @@ func (r *Repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte
 			return content.Bytes, nil
 		}
 	}
-	m, err := r.getManifest(ctx, d.String())
+	m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
+		return r.config.Registry.Manifest(ctx, r.config.Name, d.String())
+	})
 	if err != nil {
 		return nil, err
 	}
 	return m.Content, r.keep(ctx, m)
-}
-
-func (r *Repository) getManifest(ctx context.Context, reference string) (upstream.Manifest, error) {
-	return inTurn(ctx, r, func() (upstream.Manifest, error) {
-		return r.config.Registry.Manifest(ctx, r.config.Name, reference)
-	})
 }
 
 // keep stores a manifest that upstream has delivered.

@@ -25,18 +25,18 @@ type Manifest struct {
 // withContent is set. An error is upstream's, an [*upstream.Error],
 // [ErrTooManyQuestions] or the cause of the context's end.
 func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent bool) (Manifest, error) {
-	ref, status, err := r.resolve(ctx, tag, withContent)
+	chosen, ref, status, err := r.choose(ctx, tag, withContent)
 	if err != nil {
 		return Manifest{}, err
 	}
 	if !withContent {
-		ref, believed := r.believed(ctx, tag, ref)
+		ref, believed := r.believed(ctx, chosen, ref)
 		if believed {
 			r.markUsed(ref.Digest)
 		}
 		return Manifest{Digest: ref.Digest, MediaType: ref.MediaType, Size: ref.Size, Status: status}, nil
 	}
-	ref, content, hit, err := r.tagContent(ctx, tag, ref)
+	ref, content, hit, err := r.tagContent(ctx, chosen, ref)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -49,6 +49,12 @@ func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent 
 
 // ManifestByDigest returns a manifest that the repository contains, with its
 // content if withContent is set. Errors are those of [Repository.ManifestByTag].
+//
+// The content that upstream sends for the digest proves that the repository contains
+// it. If upstream has delivered it to another repository, a HEAD does. That an index
+// of this repository names the digest proves nothing: registries accept indexes of
+// manifests that they do not have, so whoever pushes to one repository could read the
+// images of another through an index of them.
 func (r *Repository) ManifestByDigest(ctx context.Context, d digest.Digest, withContent bool) (Manifest, error) {
 	m := Manifest{Digest: d, Status: Hit}
 	link, linked := r.manifestLink(ctx, d)
@@ -119,17 +125,19 @@ func (r *Repository) wasDelivered(ctx context.Context, d digest.Digest) bool {
 
 func (r *Repository) confirmOnce(ctx context.Context, d digest.Digest) (upstream.Descriptor, error) {
 	return once(ctx, r, "stat "+d.String(), func(ctx context.Context) (upstream.Descriptor, error) {
-		return r.confirm(ctx, d.String())
+		return r.confirm(ctx, func() (upstream.Manifest, error) {
+			return r.config.Registry.ResolveManifest(ctx, r.config.Name, d.String())
+		}, func() (upstream.Manifest, error) {
+			return r.config.Registry.Manifest(ctx, r.config.Name, d.String())
+		})
 	})
 }
 
-// confirm asks upstream what a tag or digest stands for, by HEAD where that
-// suffices. If upstream has delivered the content before, the repository is
-// linked to it.
-func (r *Repository) confirm(ctx context.Context, reference string) (upstream.Descriptor, error) {
-	m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
-		return r.config.Registry.ResolveManifest(ctx, r.config.Name, reference)
-	})
+// confirm asks upstream what a tag or digest stands for: by head, and by get where
+// that does not suffice. If upstream has delivered the content before, the
+// repository is linked to it.
+func (r *Repository) confirm(ctx context.Context, head, get func() (upstream.Manifest, error)) (upstream.Descriptor, error) {
+	m, err := inTurn(ctx, r, head)
 	if err != nil {
 		return upstream.Descriptor{}, err
 	}
@@ -138,7 +146,7 @@ func (r *Repository) confirm(ctx context.Context, reference string) (upstream.De
 			return desc, nil
 		}
 		// HEAD contradicts what was delivered, so a GET decides.
-		if m, err = r.getManifest(ctx, reference); err != nil {
+		if m, err = inTurn(ctx, r, get); err != nil {
 			return upstream.Descriptor{}, err
 		}
 	}

@@ -52,6 +52,10 @@ type Config struct {
 	// Group is the group that downloads and questions count for.
 	Group string
 
+	// Accept is the set of media types that the client accepts for a manifest.
+	// The zero value accepts any.
+	Accept upstream.Accept
+
 	// FreshFor is how long a tag is served from Index without asking upstream.
 	FreshFor time.Duration
 

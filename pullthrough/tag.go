@@ -25,8 +25,8 @@ const (
 // that upstream has deleted or made private thus stays available. What upstream has
 // said about a tag without delivering its content is not believed, but asked again;
 // withContent fetches the content of such a tag too.
-func (r *Repository) resolve(ctx context.Context, tag string, withContent bool) (index.Ref, Status, error) {
-	known, err := r.config.Index.Ref(ctx, r.config.Scope, tag)
+func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) (index.Ref, Status, error) {
+	known, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name())
 	believed := false
 	if err == nil {
 		known, believed = r.believed(ctx, tag, known)
@@ -51,7 +51,7 @@ func (r *Repository) resolve(ctx context.Context, tag string, withContent bool) 
 		return index.Ref{}, Miss, context.Cause(ctx)
 	}
 	if report := r.config.Hooks.Stale; report != nil {
-		report(r.config.Scope, tag, err)
+		report(r.config.Scope, tag.tag, err)
 	}
 	return known, Stale, nil
 }
@@ -60,8 +60,8 @@ func (r *Repository) isFresh(ref index.Ref) bool {
 	return time.Since(ref.Checked) < r.config.FreshFor
 }
 
-func (r *Repository) refreshOnce(ctx context.Context, tag string, old *index.Ref, withContent bool) (index.Ref, error) {
-	question := "tag " + tag
+func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
+	question := "tag " + tag.name()
 	if withContent {
 		question = "content of " + question
 	}
@@ -74,14 +74,18 @@ func (r *Repository) refreshOnce(ctx context.Context, tag string, old *index.Ref
 // has moved away from old, which is nil if none is believed, it is recorded only
 // after the new content has been stored: until then the old image is the one that
 // can be pulled.
-func (r *Repository) refresh(ctx context.Context, tag string, old *index.Ref, withContent bool) (index.Ref, error) {
+func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
 	// Another request may have asked since the caller looked.
-	if ref, err := r.config.Index.Ref(ctx, r.config.Scope, tag); err == nil && r.isFresh(ref) {
+	if ref, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name()); err == nil && r.isFresh(ref) {
 		if ref, believed := r.believed(ctx, tag, ref); believed {
 			return ref, nil
 		}
 	}
-	desc, err := r.confirm(ctx, tag)
+	desc, err := r.confirm(ctx, func() (upstream.Manifest, error) {
+		return r.config.Registry.ResolveTag(ctx, r.config.Name, tag.tag, tag.accept)
+	}, func() (upstream.Manifest, error) {
+		return r.config.Registry.RefetchTag(ctx, r.config.Name, tag.tag, tag.accept)
+	})
 	ref := newRef(desc)
 	if err == nil && (withContent || old != nil && ref.Digest != old.Digest) {
 		var content *Content
@@ -90,11 +94,11 @@ func (r *Repository) refresh(ctx context.Context, tag string, old *index.Ref, wi
 	}
 	switch {
 	case err == nil:
-		r.recordRef(ctx, tag, ref)
+		r.recordRef(ctx, tag.name(), ref)
 	case old != nil:
 		held := *old
 		held.NotBefore = time.Now().Add(holdAfter(err))
-		r.recordRef(ctx, tag, held)
+		r.recordRef(ctx, tag.name(), held)
 	}
 	return ref, err
 }
@@ -106,7 +110,7 @@ func newRef(desc upstream.Descriptor) index.Ref {
 // believed reports whether the repository is known to contain what a tag stands
 // for. If so, the media type and the size of the ref are those of the content, and
 // not those of a HEAD.
-func (r *Repository) believed(ctx context.Context, tag string, ref index.Ref) (index.Ref, bool) {
+func (r *Repository) believed(ctx context.Context, tag choice, ref index.Ref) (index.Ref, bool) {
 	if ref.Linked() {
 		return ref, true
 	}
@@ -116,7 +120,7 @@ func (r *Repository) believed(ctx context.Context, tag string, ref index.Ref) (i
 	}
 	if ref.MediaType != link.MediaType || ref.Size != link.Size {
 		ref.MediaType, ref.Size = link.MediaType, link.Size
-		r.recordRef(ctx, tag, ref)
+		r.recordRef(ctx, tag.name(), ref)
 	}
 	ref.SetLinked()
 	return ref, true
@@ -126,7 +130,7 @@ func (r *Repository) believed(ctx context.Context, tag string, ref index.Ref) (i
 // stored already. If upstream does not serve the digest that it has named, because
 // the tag was pushed again or because it serves manifests by tag only, the tag
 // itself is fetched.
-func (r *Repository) tagContent(ctx context.Context, tag string, ref index.Ref) (_ index.Ref, content *Content, hit bool, err error) {
+func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) (_ index.Ref, content *Content, hit bool, err error) {
 	ref, believed := r.believed(ctx, tag, ref)
 	content, hit, err = r.content(ctx, ref.Digest, believed)
 	switch upstream.KindOf(err) {
@@ -137,9 +141,9 @@ func (r *Repository) tagContent(ctx context.Context, tag string, ref index.Ref) 
 		}
 		return ref, content, hit, err
 	}
-	m, err := once(ctx, r, "refetch tag "+tag, func(ctx context.Context) (upstream.Manifest, error) {
+	m, err := once(ctx, r, "refetch tag "+tag.name(), func(ctx context.Context) (upstream.Manifest, error) {
 		m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
-			return r.config.Registry.RefetchTag(ctx, r.config.Name, tag)
+			return r.config.Registry.RefetchTag(ctx, r.config.Name, tag.tag, tag.accept)
 		})
 		if err == nil {
 			err = r.keep(ctx, m)
@@ -150,7 +154,7 @@ func (r *Repository) tagContent(ctx context.Context, tag string, ref index.Ref) 
 		return ref, nil, false, err
 	}
 	ref = newRef(m.Descriptor)
-	r.recordRef(ctx, tag, ref)
+	r.recordRef(ctx, tag.name(), ref)
 	content, err = r.fetched(ctx, m.Digest, m.Content)
 	return ref, content, false, err
 }

@@ -1,11 +1,17 @@
 // Package upstream implements a pull-only client for one container registry,
 // according to the OCI distribution specification v1.1.
 //
-// A [Registry] fetches manifests, blobs, tag lists and referrers. Its first
-// request carries no token; the 401 response teaches it the registry's challenge,
-// which it remembers, so each further repository costs one token request and no
-// 401. Tokens are cached per repository for most of their lifetime, and
-// concurrent callers that need the same token share one request.
+// A [Registry] fetches manifests, blobs, tag lists and referrers. With a login, it
+// asks for /v2/ first; without one, its first request carries no token. The 401
+// response teaches it the registry's challenge, which it remembers, so each further
+// repository costs one token request and no 401. Tokens are cached per repository
+// for most of their lifetime, and concurrent callers that need the same token share
+// one request. A registry to which a redirect leads is asked with an anonymous token
+// of its own.
+//
+// Registries and token services answer 401 or 403 for a repository that the login
+// may not read, and for a login that is wrong. The client asks them about the login
+// itself, at most once a minute, to tell these apart.
 //
 // [Mirrors] is a client for a registry with several addresses, which it asks in
 // order if one cannot answer.

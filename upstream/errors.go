@@ -67,10 +67,13 @@ const (
 	// Refused means that the registry responded to a request for tags with 400 or
 	// 404 and a code, which is in Error.Code, such as PAGINATION_NUMBER_INVALID.
 	Refused
+
+	// Loop means that the registry is this proxy itself, or leads back to it.
+	Loop
 )
 
 var kindNames = [...]string{"other", "name unknown", "manifest unknown", "blob unknown", "denied",
-	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported", "refused"}
+	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported", "refused", "loop"}
 
 // String returns the name of the kind in lower case, such as "rate limited".
 func (k Kind) String() string {

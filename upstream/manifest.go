@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -15,11 +14,6 @@ import (
 // v1.1 asks registries to accept manifests of at least this size, and clients
 // reject larger ones.
 const maxManifest = 4 << 20
-
-// acceptManifests is the Accept header for manifests. It does not depend on the
-// client, because the cached content must be the registry's own choice and an
-// index must stay an index. Schema 1 is not accepted.
-var acceptManifests = strings.Join(manifestTypes, ", ")
 
 // Descriptor describes content (image-spec v1.1, "Content Descriptors").
 type Descriptor struct {
@@ -42,7 +36,18 @@ type Manifest struct {
 // each HEAD is asked by GET alone for an hour. A descriptor from HEAD is only the
 // registry's claim. Errors are those of [Registry.Manifest].
 func (r *Registry) ResolveManifest(ctx context.Context, repository, ref string) (Manifest, error) {
-	c, wanted, err := newManifestCall(repository, ref)
+	return r.resolveManifest(ctx, repository, ref, 0)
+}
+
+// ResolveTag is [Registry.ResolveManifest] for a tag and a client that accepts only
+// some types of manifests. Many registries ignore what a client accepts, so the
+// manifest may be of another type.
+func (r *Registry) ResolveTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+	return r.resolveManifest(ctx, repository, tag, accept)
+}
+
+func (r *Registry) resolveManifest(ctx context.Context, repository, ref string, accept Accept) (Manifest, error) {
+	c, wanted, err := newManifestCall(repository, ref, accept)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -63,7 +68,7 @@ func (r *Registry) ResolveManifest(ctx context.Context, repository, ref string) 
 	if err != nil {
 		return Manifest{}, err
 	}
-	ref = repository + ":" + ref
+	ref = repository + ":" + ref + "@" + accept.String()
 	if head.StatusCode == http.StatusOK {
 		_ = head.Body.Close()
 		if d, ok := headDescriptor(head, wanted); ok {
@@ -96,9 +101,10 @@ func headDescriptor(resp *response, wanted digest.Digest) (Descriptor, bool) {
 //
 // The error is an [*Error], most often of kind [ManifestUnknown], [NameUnknown],
 // [Denied] or [RateLimited], [Unsupported] for a schema 1 manifest and [Invalid] for
-// content that [ManifestType] rejects; or the context's error. An invalid repository or reference is neither.
+// content that [ManifestType] rejects; or the context's error. An invalid repository
+// or reference is neither.
 func (r *Registry) Manifest(ctx context.Context, repository, ref string) (Manifest, error) {
-	c, wanted, err := newManifestCall(repository, ref)
+	c, wanted, err := newManifestCall(repository, ref, 0)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -110,19 +116,20 @@ func (r *Registry) Manifest(ctx context.Context, repository, ref string) (Manife
 // RefetchTag fetches the manifest that a tag stands for from a registry that has
 // named its digest in response to HEAD, and then has not served that digest: the tag
 // may have been pushed again meanwhile, or the registry may serve manifests by tag
-// only. Errors are those of [Registry.Manifest]. The kind is [Invalid] if GET does not
+// only. The arguments are those of [Registry.ResolveTag], and errors those of
+// [Registry.Manifest]. The kind is [Invalid] if GET does not
 // find the tag, and HEAD still does.
-func (r *Registry) RefetchTag(ctx context.Context, repository, tag string) (Manifest, error) {
-	m, err := r.Manifest(ctx, repository, tag)
-	if k := KindOf(err); k != ManifestUnknown && k != NameUnknown {
-		return m, err
-	}
-	c, wanted, invalid := newManifestCall(repository, tag)
-	if invalid != nil {
-		return Manifest{}, invalid
+func (r *Registry) RefetchTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+	c, wanted, err := newManifestCall(repository, tag, accept)
+	if err != nil {
+		return Manifest{}, err
 	}
 	ctx, cancel := r.withTimeout(ctx)
 	defer cancel()
+	m, err := r.manifest(ctx, c, wanted)
+	if k := KindOf(err); k != ManifestUnknown && k != NameUnknown {
+		return m, err
+	}
 	head, failed := r.do(ctx, c.withMethod(http.MethodHead))
 	if failed != nil {
 		return Manifest{}, err
@@ -136,7 +143,7 @@ func (r *Registry) RefetchTag(ctx context.Context, repository, tag string) (Mani
 
 // newManifestCall returns the call for a reference, and the reference's digest, or
 // "" if it is a tag.
-func newManifestCall(repository, ref string) (*call, digest.Digest, error) {
+func newManifestCall(repository, ref string, accept Accept) (*call, digest.Digest, error) {
 	var wanted digest.Digest
 	if !reference.ValidTag(ref) {
 		var err error
@@ -150,7 +157,7 @@ func newManifestCall(repository, ref string) (*call, digest.Digest, error) {
 	}
 	c.notFound = ManifestUnknown
 	c.verified = wanted != ""
-	c.header.Set("Accept", acceptManifests)
+	c.header.Set("Accept", accept.header())
 	return c, wanted, nil
 }
 

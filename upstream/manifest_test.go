@@ -65,69 +65,76 @@ func TestRegistryManifestSHA512(t *testing.T) {
 	}
 }
 
+const (
+	ociImage, ociIndex, unknown = v1.MediaTypeImageManifest, v1.MediaTypeImageIndex, "application/vnd.example.thing.v1+json"
+	imageFields, indexFields    = `"config":{},"layers":[]`, `"manifests":[]`
+)
+
+// named returns a manifest with a mediaType.
+func named(mediaType, fields string) string {
+	return `{"schemaVersion":2,"mediaType":"` + mediaType + `",` + fields + `}`
+}
+
+var manifestTypeCases = []struct {
+	header, content string
+	want            string // "" for an error
+}{
+	{dockerManifestList, `{}`, dockerManifestList},
+	{ociArtifact, `{}`, ociArtifact},
+	{"text/plain", `{"schemaVersion":2,"mediaType":"` + dockerManifest + `"}`, dockerManifest},
+	{"", `{"schemaVersion":2,"manifests":[]}`, ociIndex},
+	{"", `{"schemaVersion":2,"config":{},"layers":[]}`, ociImage},
+	{"", `{"schemaVersion":2,"config":{},"layers":[],"manifests":null}`, ociImage},
+	{"", `{"schemaVersion":2,"manifests":{}}`, ""},
+	{"", `{"schemaVersion":2}`, ""},
+
+	// The header is wrong.
+	{ociIndex, named(ociImage, imageFields), ociImage},
+	{ociImage, named(ociIndex, indexFields), ociIndex},
+	{ociIndex, `{"schemaVersion":2,` + imageFields + `}`, ociImage},
+	{dockerManifest, `{"schemaVersion":2,` + indexFields + `}`, ociIndex},
+	{dockerManifestList, `{"schemaVersion":2,` + indexFields + `}`, dockerManifestList},
+	{"application/json", named(dockerManifest, imageFields), dockerManifest},
+	{unknown, named(dockerManifest, imageFields), dockerManifest},
+
+	// The content can be read in two ways.
+	{"", `{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}`, ""},
+	{ociIndex, `{"schemaVersion":2,"layers":[],"manifests":[]}`, ""},
+	{ociImage, named(ociImage, imageFields+","+indexFields), ""},
+	{ociIndex, named(ociIndex, `"Config":{},`+indexFields), ""},
+	{ociIndex, named(ociImage, indexFields), ""},
+	{ociImage, named(ociIndex, imageFields), ""},
+
+	// Types that the client does not know.
+	{unknown, `{"things":[]}`, unknown},
+	{unknown, named(unknown, imageFields), unknown},
+	{"application/vnd.example.other", named(unknown, `"things":[]`), unknown},
+	{"application/problem", `{"things":[]}`, ""},
+	{ociImage, named("text/html", imageFields), ociImage},
+	{"text/html", named("text/html", `"things":[]`), ""},
+	{"application/vnd.example+xml", `{"things":[]}`, ""},
+
+	{"", `{"schemaVersion":1,"fsLayers":[]}`, ""},
+	{dockerManifest, `{"schemaVersion":1,"fsLayers":[]}`, ""},
+	{dockerSchema1, `{}`, ""},
+	{dockerSchema1Signed, `{}`, ""},
+
+	// Nothing that could be a manifest.
+	{"text/html", `<html>`, ""},
+	{"application/json", ``, ""},
+	{ociIndex, `<html>`, ""},
+	{ociIndex, ``, ""},
+	{ociIndex, `null`, ""},
+	{ociImage, `[]`, ""},
+	{ociImage, `"x"`, ""},
+	{ociImage, `{"schemaVersion":2}{}`, ""},
+	{unknown, `null`, ""},
+}
+
 // TestRegistryManifestTypes checks that a manifest decides its media type by its own
 // mediaType or its fields, and that contradictory content is an error.
 func TestRegistryManifestTypes(t *testing.T) {
-	const image, index, unknown = v1.MediaTypeImageManifest, v1.MediaTypeImageIndex, "application/vnd.example.thing.v1+json"
-	named := func(mediaType, fields string) string {
-		return `{"schemaVersion":2,"mediaType":"` + mediaType + `",` + fields + `}`
-	}
-	const imageFields, indexFields = `"config":{},"layers":[]`, `"manifests":[]`
-	for _, test := range []struct {
-		header, content string
-		want            string // "" for an error
-	}{
-		{dockerManifestList, `{}`, dockerManifestList},
-		{ociArtifact, `{}`, ociArtifact},
-		{"text/plain", `{"schemaVersion":2,"mediaType":"` + dockerManifest + `"}`, dockerManifest},
-		{"", `{"schemaVersion":2,"manifests":[]}`, index},
-		{"", `{"schemaVersion":2,"config":{},"layers":[]}`, image},
-		{"", `{"schemaVersion":2,"config":{},"layers":[],"manifests":null}`, image},
-		{"", `{"schemaVersion":2,"manifests":{}}`, ""},
-		{"", `{"schemaVersion":2}`, ""},
-
-		// The header is wrong.
-		{index, named(image, imageFields), image},
-		{image, named(index, indexFields), index},
-		{index, `{"schemaVersion":2,` + imageFields + `}`, image},
-		{dockerManifest, `{"schemaVersion":2,` + indexFields + `}`, index},
-		{dockerManifestList, `{"schemaVersion":2,` + indexFields + `}`, dockerManifestList},
-		{"application/json", named(dockerManifest, imageFields), dockerManifest},
-		{unknown, named(dockerManifest, imageFields), dockerManifest},
-
-		// The content can be read in two ways.
-		{"", `{"schemaVersion":2,"config":{},"layers":[],"manifests":[]}`, ""},
-		{index, `{"schemaVersion":2,"layers":[],"manifests":[]}`, ""},
-		{image, named(image, imageFields+","+indexFields), ""},
-		{index, named(index, `"Config":{},`+indexFields), ""},
-		{index, named(image, indexFields), ""},
-		{image, named(index, imageFields), ""},
-
-		// Types that the client does not know.
-		{unknown, `{"things":[]}`, unknown},
-		{unknown, named(unknown, imageFields), unknown},
-		{"application/vnd.example.other", named(unknown, `"things":[]`), unknown},
-		{"application/problem", `{"things":[]}`, ""},
-		{image, named("text/html", imageFields), image},
-		{"text/html", named("text/html", `"things":[]`), ""},
-		{"application/vnd.example+xml", `{"things":[]}`, ""},
-
-		{"", `{"schemaVersion":1,"fsLayers":[]}`, ""},
-		{dockerManifest, `{"schemaVersion":1,"fsLayers":[]}`, ""},
-		{dockerSchema1, `{}`, ""},
-		{dockerSchema1Signed, `{}`, ""},
-
-		// Nothing that could be a manifest.
-		{"text/html", `<html>`, ""},
-		{"application/json", ``, ""},
-		{index, `<html>`, ""},
-		{index, ``, ""},
-		{index, `null`, ""},
-		{image, `[]`, ""},
-		{image, `"x"`, ""},
-		{image, `{"schemaVersion":2}{}`, ""},
-		{unknown, `null`, ""},
-	} {
+	for _, test := range manifestTypeCases {
 		r := registrytest.New(t)
 		r.PutManifest("a", test.header, []byte(test.content), "1")
 		m, err := client(t, r).Manifest(t.Context(), "a", "1")

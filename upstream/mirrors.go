@@ -50,10 +50,17 @@ func (m *Mirrors) Manifest(ctx context.Context, repository, ref string) (Manifes
 	})
 }
 
-// RefetchTag is [Registry.RefetchTag] at the first address that answers.
-func (m *Mirrors) RefetchTag(ctx context.Context, repository, tag string) (Manifest, error) {
+// ResolveTag is [Registry.ResolveTag] at the first address that answers.
+func (m *Mirrors) ResolveTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
 	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
-		return r.RefetchTag(ctx, repository, tag)
+		return r.ResolveTag(ctx, repository, tag, accept)
+	})
+}
+
+// RefetchTag is [Registry.RefetchTag] at the first address that answers.
+func (m *Mirrors) RefetchTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
+		return r.RefetchTag(ctx, repository, tag, accept)
 	})
 }
 
@@ -77,8 +84,8 @@ const AddressParameter = "address"
 
 // Tags is [Registry.Tags] at the first address that answers. A page that is selected
 // by something other than the name of the last tag is asked of the address that the
-// page before it is from, which [AddressParameter] tells. The error is of kind
-// [Invalid] if the upstream has no such address any more.
+// page before it is from, which [AddressParameter] tells; without it, of the first
+// one. The error is of kind [Invalid] if the upstream has no such address any more.
 func (m *Mirrors) Tags(ctx context.Context, repository string, query url.Values) (Page, error) {
 	issuer := query.Get(AddressParameter)
 	if query.Has(AddressParameter) {
@@ -86,7 +93,10 @@ func (m *Mirrors) Tags(ctx context.Context, repository string, query url.Values)
 		query.Del(AddressParameter)
 	}
 	asked := m
-	if issuer != "" {
+	switch {
+	case issuer == "" && isOpaque(query):
+		asked = &Mirrors{m.registries[:1]} // a cursor from when there was one address
+	case issuer != "":
 		i := slices.IndexFunc(m.registries, func(r *Registry) bool { return r.addressKey() == issuer })
 		if i < 0 {
 			return Page{}, &Error{Kind: Invalid, upstream: m.registries[0].name, repository: repository,

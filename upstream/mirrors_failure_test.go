@@ -175,6 +175,12 @@ func TestMirrorsPageAtTheSameAddress(t *testing.T) {
 	if got := p.a.Counts(); got != (registrytest.Counts{}) || fmt.Sprint(queries) != "[n=1 n=1&next_page=b1]" {
 		t.Errorf("got requests %+v to the first address and %q to the second, want both pages from the second", got, queries)
 	}
+	p.a.Fail(registrytest.Failure{Status: http.StatusBadGateway, Times: 1})
+	_, err = p.Tags(t.Context(), "app", url.Values{"next_page": {"of a single address"}})
+	if wantKind(t, err, Unavailable); len(queries) != 2 {
+		t.Errorf("got queries %q to the second address, want none for a page of the first one", queries)
+	}
+	p.a.Reset()
 	p.b.Close()
 	_, err = p.Tags(t.Context(), "app", page.Next)
 	wantKind(t, err, Unavailable)

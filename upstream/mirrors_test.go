@@ -86,8 +86,12 @@ var questions = map[string]func(context.Context, *pair) error{
 		_, err := p.Manifest(ctx, "app", "1")
 		return err
 	},
+	"ResolveTag": func(ctx context.Context, p *pair) error {
+		_, err := p.ResolveTag(ctx, "app", "1", 0)
+		return err
+	},
 	"RefetchTag": func(ctx context.Context, p *pair) error {
-		_, err := p.RefetchTag(ctx, "app", "1")
+		_, err := p.RefetchTag(ctx, "app", "1", 0)
 		return err
 	},
 	"StatBlob": func(ctx context.Context, p *pair) error {

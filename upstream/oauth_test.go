@@ -98,10 +98,12 @@ func TestRegistryIdentityTokenErrors(t *testing.T) {
 		kind   Kind
 		text   string
 	}{
-		"expired":    {registrytest.WithToken("", ""), func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, Credentials, "rejected"},
-		"revoked":    {registrytest.WithToken("", ""), func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(400) }, Credentials, "rejected"},
-		"redirected": {registrytest.WithToken("", ""), func(w http.ResponseWriter, req *http.Request) { http.Redirect(w, req, other.URL, 307) }, Invalid, "redirected"},
-		"Basic":      {registrytest.WithBasic("u", "p"), nil, Withheld, "identity token"},
+		"expired": {registrytest.WithToken("", ""), func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }, Credentials, "rejected"},
+		"revoked": {registrytest.WithToken("", ""), func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }, Credentials, "rejected"},
+		"redirected": {registrytest.WithToken("", ""), func(w http.ResponseWriter, req *http.Request) {
+			http.Redirect(w, req, other.URL, http.StatusTemporaryRedirect)
+		}, Invalid, "redirected"},
+		"Basic": {registrytest.WithBasic("u", "p"), nil, Withheld, "identity token"},
 	} {
 		r := registrytest.New(t, test.option)
 		r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {

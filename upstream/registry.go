@@ -62,7 +62,7 @@ type Secret = secret.String
 type Hooks struct {
 	// Token is called after each token request, with the host of the token
 	// service and the error, if any. [KindOf] returns [Credentials] for an error
-	// that rejects the login.
+	// that rejects the login, and [Withheld] if there was none to send.
 	Token func(realmHost string, err error)
 
 	// Paused is called when an address of [Mirrors] could not answer and is not
@@ -93,6 +93,8 @@ type Registry struct {
 	rangeHistory  rangeHistory
 
 	pause pause // used by Mirrors only
+
+	pseudonym string // in Via
 
 	largeReads chan struct{} // semaphore for large responses that are being read
 	hugeReads  chan struct{} // the same for huge ones
@@ -125,6 +127,7 @@ func New(config Config) (*Registry, error) {
 		tagHeads:      newHeadHistory(),
 		manifestHeads: newHeadHistory(),
 		blobHeads:     newHeadHistory(),
+		pseudonym:     newPseudonym(),
 		largeReads:    make(chan struct{}, maxLargeReads),
 		hugeReads:     make(chan struct{}, maxHugeReads),
 		timeout:       metadataTimeout,

@@ -132,6 +132,7 @@ func (r *Registry) follow(ctx context.Context, c *call, way *trail, authorizatio
 
 // roundTrip sends one request and returns its response.
 func (r *Registry) roundTrip(ctx context.Context, c *call, target *url.URL, header http.Header) (*http.Response, error) {
+	header.Set("Via", r.via(ctx))
 	request := (&http.Request{Method: c.method, URL: target, Host: target.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	if c.form != nil {

@@ -54,6 +54,8 @@ func classify(c *call, resp *response, code string) (Kind, string) {
 	switch status := resp.StatusCode; {
 	case status == http.StatusTooManyRequests || known && kind == RateLimited:
 		return RateLimited, "rate limit exceeded"
+	case reportsLoop(resp.Response):
+		return Loop, "the request came back to a proxy that it had passed"
 	case status >= 500:
 		return Unavailable, "server error"
 	case status == http.StatusRequestTimeout:

@@ -240,3 +240,22 @@ func TestRegistryTagsLarge(t *testing.T) {
 		t.Errorf("got %d reads that have not ended, want 0", len(u.largeReads))
 	}
 }
+
+// TestMirrorsTagsCursorOfFormerAddress checks that a cursor of an address that the
+// upstream no longer has is refused, also if only one address is left.
+func TestMirrorsTagsCursorOfFormerAddress(t *testing.T) {
+	former, left := registrytest.New(t, registrytest.WithCursors()), registrytest.New(t, registrytest.WithCursors())
+	for _, tag := range []string{"1", "2"} {
+		former.PutImage("a", tag, []byte("x"))
+		left.PutImage("a", tag, []byte("x"))
+	}
+	page, err := NewMirrors(client(t, former), client(t, left)).Tags(t.Context(), "a", url.Values{"n": {"1"}})
+	if err != nil || !page.Next.Has(CursorParameter) || !page.Next.Has(AddressParameter) {
+		t.Fatalf("got %+v, %v, want a cursor with its address", page, err)
+	}
+	_, err = NewMirrors(client(t, left)).Tags(t.Context(), "a", page.Next)
+	wantKind(t, err, Invalid)
+	if n := left.Counts().Tags; n != 0 {
+		t.Errorf("got %d requests to the other address, want 0", n)
+	}
+}

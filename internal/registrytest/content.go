@@ -2,6 +2,7 @@ package registrytest
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -24,6 +25,7 @@ func (r *Registry) change(repo string, f func(*repository)) {
 			blobs:     map[digest.Digest][]byte{},
 			manifests: map[digest.Digest]manifest{},
 			tags:      map[string]digest.Digest{},
+			offers:    map[string]digest.Digest{},
 		}
 	}
 	f(r.repos[repo])
@@ -160,4 +162,24 @@ func encode(v any) []byte {
 // DeleteManifest deletes a manifest. Tags that stand for it remain, and are not found.
 func (r *Registry) DeleteManifest(repo string, d digest.Digest) {
 	r.change(repo, func(x *repository) { delete(x.manifests, d) })
+}
+
+// Offer lets a tag stand for the manifest d too, for requests that accept its media
+// type and not that of the tag's own manifest.
+func (r *Registry) Offer(repo, tag string, d digest.Digest) {
+	r.change(repo, func(x *repository) { x.offers[tag] = d })
+}
+
+// find returns the manifest for a tag or digest, and its digest.
+func (x *repository) find(reference, accept string) (digest.Digest, manifest, bool) {
+	d, tagged := x.tags[reference]
+	if !tagged {
+		d = digest.Digest(reference)
+	}
+	m, found := x.manifests[d]
+	accepts := func(m manifest) bool { return strings.Contains(accept, m.mediaType) }
+	if other, offered := x.manifests[x.offers[reference]]; offered && !accepts(m) && accepts(other) {
+		return x.offers[reference], other, true
+	}
+	return d, m, found
 }

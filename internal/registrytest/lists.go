@@ -46,6 +46,9 @@ func (r *Registry) serveTags(w http.ResponseWriter, req *http.Request, repo stri
 		fail(w, http.StatusBadRequest, "PAGINATION_NUMBER_INVALID")
 		return
 	}
+	if size := r.options.pageSize; size > 0 && (err != nil || n > size) {
+		n, err = size, nil
+	}
 	if err == nil && n > 0 && n < len(tags) {
 		tags = tags[:n]
 		w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, req.URL.Path, r.nextPage(n, tags[n-1]).Encode()))

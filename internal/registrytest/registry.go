@@ -41,6 +41,7 @@ type repository struct {
 	blobs     map[digest.Digest][]byte
 	manifests map[digest.Digest]manifest
 	tags      map[string]digest.Digest
+	offers    map[string]digest.Digest // see Offer
 }
 
 type manifest struct {
@@ -151,7 +152,7 @@ func WithManifestType(mediaType string) Option {
 	return func(o *options) { o.manifestType = mediaType }
 }
 
-// WithPageSize splits lists of referrers into pages of n.
+// WithPageSize splits lists of tags and referrers into pages of at most n.
 func WithPageSize(n int) Option { return func(o *options) { o.pageSize = n } }
 
 // WithMaxPage makes the registry refuse requests for more than n tags with 400 and

@@ -104,17 +104,9 @@ func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, what 
 	x := r.repos[what.repo]
 	var m manifest
 	var found bool
-	d := digest.Digest(what.reference)
+	var d digest.Digest
 	if x != nil {
-		if tagged, ok := x.tags[what.reference]; ok {
-			d = tagged
-		}
-		if algorithm, encoded, ok := strings.Cut(what.reference, "-"); ok && r.options.tagsAsDigests {
-			if named := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), encoded); named.Validate() == nil {
-				d = named
-			}
-		}
-		m, found = x.manifests[d]
+		d, m, found = x.find(what.reference, req.Header.Get("Accept"))
 	}
 	r.mu.Unlock()
 	switch {

@@ -13,6 +13,7 @@ type tokens struct {
 	mu     sync.Mutex
 	life   time.Duration // 0 for the default
 	issued map[string]issued
+	pass   string // replaces that of the options, unless it is empty
 }
 
 type issued struct {
@@ -28,6 +29,24 @@ func (r *Registry) SetTokenLife(life time.Duration) {
 	r.tokens.mu.Lock()
 	defer r.tokens.mu.Unlock()
 	r.tokens.life = life
+}
+
+// SetPassword replaces the password of the login that the registry accepts.
+func (r *Registry) SetPassword(pass string) {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	r.tokens.pass = pass
+}
+
+// accepts reports whether a login is that of the registry.
+func (r *Registry) accepts(user, pass string) bool {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	want := r.options.pass
+	if r.tokens.pass != "" {
+		want = r.tokens.pass
+	}
+	return user == r.options.user && pass == want
 }
 
 // RevokeTokens invalidates all tokens that were issued.
@@ -85,7 +104,7 @@ func (r *Registry) knowsLogin(req *http.Request) bool {
 		}
 		switch req.PostFormValue("grant_type") {
 		case "refresh_token":
-			return req.PostFormValue("refresh_token") == r.options.pass
+			return r.accepts(r.options.user, req.PostFormValue("refresh_token"))
 		case "password":
 			user, pass = req.PostFormValue("username"), req.PostFormValue("password")
 		default:
@@ -93,7 +112,7 @@ func (r *Registry) knowsLogin(req *http.Request) bool {
 		}
 		sent = true
 	}
-	return user == r.options.user && pass == r.options.pass || !sent && r.options.user == ""
+	return r.accepts(user, pass) || !sent && r.options.user == ""
 }
 
 // authorized reports whether a request may access a repository.
@@ -101,7 +120,7 @@ func (r *Registry) authorized(repo string, req *http.Request) bool {
 	switch r.options.auth {
 	case "basic":
 		user, pass, _ := req.BasicAuth()
-		return user == r.options.user && pass == r.options.pass
+		return r.accepts(user, pass)
 	case "bearer":
 		value, _ := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
 		r.tokens.mu.Lock()

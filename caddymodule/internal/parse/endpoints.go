@@ -13,8 +13,8 @@ const maxEndpoints = 8
 // Endpoints parses the URLs of registries with the same content, of which there must
 // be at least one. A plain http URL must not follow an https one, because then
 // whoever disturbs an encrypted connection would move the requests to one without
-// encryption. Errors show no more than the host of a URL, since it may contain a
-// password.
+// encryption. A URL must not contain the path of the API, /v2. Errors show no more
+// than the host of a URL, and its path around /v2, since it may contain a password.
 func Endpoints(urls []string) ([]*url.URL, error) {
 	if len(urls) > maxEndpoints {
 		return nil, fmt.Errorf("%d endpoints; write at most %d", len(urls), maxEndpoints)
@@ -29,6 +29,13 @@ func Endpoints(urls []string) ([]*url.URL, error) {
 		if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 			return nil, fmt.Errorf("invalid %s; use a URL such as https://registry.example.com", which)
 		}
+		if prefix, project, ok := cutAPI(u); ok {
+			hint := ""
+			if project != "" {
+				hint = fmt.Sprintf(", and %s before the name of the image in a pull", project)
+			}
+			return nil, fmt.Errorf("%s must not contain /v2, which every request adds; write %s%s", which, prefix, hint)
+		}
 		for _, other := range parsed {
 			switch {
 			case u.Scheme == "http" && other.Scheme == "https":
@@ -40,4 +47,11 @@ func Endpoints(urls []string) ([]*url.URL, error) {
 		parsed = append(parsed, u)
 	}
 	return parsed, nil
+}
+
+// cutAPI splits a URL around the component v2 of its path, which starts the API of a
+// registry. It reports whether there is one.
+func cutAPI(u *url.URL) (endpoint, project string, ok bool) {
+	prefix, project, ok := strings.Cut(strings.TrimSuffix(u.EscapedPath(), "/")+"/", "/v2/")
+	return u.Scheme + "://" + u.Host + prefix, strings.Trim(project, "/"), ok
 }
