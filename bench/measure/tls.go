@@ -30,15 +30,12 @@ type secure struct {
 // every pull has a connection of its own. It has as much to do as a server, so
 // it is slower than that of warm.
 func overTLS(s *settings) error {
-	im, err := s.image("latest")
-	if err != nil {
-		return err
-	}
-	// Access tokens belong to the origin that has issued them.
+	// A token is valid for the origin that has issued it.
 	overHTTPS := *s
 	overHTTPS.proxy = s.proxyTLS
 	http.DefaultTransport = transport("HTTP/1.1")
-	if im, err = overHTTPS.image("latest"); err != nil {
+	im, err := overHTTPS.image("latest")
+	if err != nil {
 		return err
 	}
 	nginx, err := family(s.nginxPID)
