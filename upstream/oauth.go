@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 
@@ -39,8 +40,8 @@ func (r *Registry) wantsPost(realm string, login sentLogin) bool {
 
 // requestToken sends a token request with a login. An anonymous request is a GET,
 // the form that every token service supports, and so is one with a user name and a
-// password, unless the service refuses GET and accepts POST. That is tried once per
-// probePeriod, and remembered by the realm. An identity token needs POST.
+// password, unless the service refuses GET and accepts the login by POST. That is tried
+// once per probePeriod, and remembered by the realm. An identity token needs POST.
 func (r *Registry) requestToken(ctx context.Context, c *call, wanted tokenRequest, login sentLogin) (*response, error) {
 	realm := wanted.challenge.realm.String()
 	if r.wantsPost(realm, login) {
@@ -51,7 +52,7 @@ func (r *Registry) requestToken(ctx context.Context, c *call, wanted tokenReques
 		return resp, err
 	}
 	answer := r.probe(ctx, "post "+realm, login, func(ctx context.Context) (*response, error) {
-		return r.postToken(ctx, c, wanted, login)
+		return r.tryPost(ctx, c, wanted, login)
 	})
 	if answer != accepted {
 		return resp, nil
@@ -59,6 +60,32 @@ func (r *Registry) requestToken(ctx context.Context, c *call, wanted tokenReques
 	discard(resp.Body)
 	r.postRealms.Add(realm, struct{}{})
 	return r.postToken(ctx, c, wanted, login)
+}
+
+// errFormIgnored is the error of a token service that issues a token whatever the form
+// of a POST contains.
+var errFormIgnored = errors.New("the token service does not read the form")
+
+// tryPost sends a token request as POST and returns the response. If the service
+// accepts the login, but also a form without one, it has not checked the login: the
+// token is an anonymous one, and the error is errFormIgnored.
+func (r *Registry) tryPost(ctx context.Context, c *call, wanted tokenRequest, login sentLogin) (*response, error) {
+	resp, err := r.postToken(ctx, c, wanted, login)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return resp, err
+	}
+	anonymous, err := r.postToken(ctx, c, wanted, sentLogin{})
+	if err == nil {
+		discard(anonymous.Body)
+		if anonymous.StatusCode == http.StatusOK {
+			err = errFormIgnored
+		}
+	}
+	if err != nil {
+		discard(resp.Body)
+		return nil, err
+	}
+	return resp, nil
 }
 
 // mayWantPost reports whether a response to a GET of a token with a login leaves
