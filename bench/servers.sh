@@ -45,9 +45,10 @@ stop_upstream() {
 }
 
 write_caddyfile() { # CACHE [STORAGE-LINES]: respond's body is the manifest, once it is known
-	local chunk='' front='' hash
+	local chunk='' front='' tls='' hash
 	[ -z "$caddy_chunk" ] || chunk=$(printf 'servers {\ntimeouts {\nwrite_max_chunk %s\n}\n}' "$caddy_chunk")
 	! wants_accounts || front=$(printf 'servers 127.0.0.1:%s {\ntrusted_proxies static 127.0.0.1/32\ntrusted_proxies_strict\n}' "$port") # so that logins come from many addresses
+	! wants tls || tls=$(printf 'https://127.0.0.1:%s {\nbind 127.0.0.1\ntls %s/tls.crt %s/tls.key\nimport proxy\n}' "$tls_port" "$dir" "$dir")
 	hash=$("$caddy" hash-password --plaintext bench --bcrypt-cost 4)
 	cat >"$dir/Caddyfile" <<-END
 		{
@@ -57,8 +58,7 @@ write_caddyfile() { # CACHE [STORAGE-LINES]: respond's body is the manifest, onc
 			$chunk
 			$front
 		}
-		http://127.0.0.1:$port {
-			bind 127.0.0.1
+		(proxy) {
 			dependency_proxy {
 				storage filesystem $1 {
 					${2-}
@@ -76,6 +76,11 @@ write_caddyfile() { # CACHE [STORAGE-LINES]: respond's body is the manifest, onc
 				}
 			}
 		}
+		http://127.0.0.1:$port {
+			bind 127.0.0.1
+			import proxy
+		}
+		$tls
 		http://127.0.0.1:$respond_port {
 			bind 127.0.0.1
 			respond \`$(cat "$dir/manifest")\`
@@ -146,6 +151,7 @@ measure() {
 		-upstream "http://127.0.0.1:$upstream_port" \
 		-nginx "http://127.0.0.1:$nginx_port" -nginx-pid "${nginx_pid:-0}" \
 		-respond "http://127.0.0.1:$respond_port" -respond-plain "http://127.0.0.1:$plain_port" \
+		-proxy-tls "https://127.0.0.1:$tls_port" -nginx-tls "https://127.0.0.1:$nginx_tls_port" \
 		-wrk "$wrk" -rounds "$rounds" -seconds "$seconds" "${copy[@]}" "${@:2}" &
 	measure_pid=$!
 	wait "$measure_pid" # unlike a foreground command, this is interrupted by a signal

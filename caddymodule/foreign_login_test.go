@@ -161,7 +161,8 @@ func TestForeignLoginOnPaths(t *testing.T) {
 		s.get(path, hubLogin).expect(t, http.StatusOK, "")
 	}
 	for _, path := range []string{
-		"/v2/", "/acme" + infix + "v2/", "/none" + infix + "v2/", "/OPEN" + infix + "v2/", manifestPath("acme", "alpine", "3.20"), manifestPath("none", "alpine", "3.20"),
+		"/v2/", "/v2/?scope=" + url.QueryEscape(scopeOf("open")), "/dependency_proxy/health?scope=" + url.QueryEscape(scopeOf("open")),
+		"/acme" + infix + "v2/", "/none" + infix + "v2/", "/OPEN" + infix + "v2/", manifestPath("acme", "alpine", "3.20"), manifestPath("none", "alpine", "3.20"),
 		"/open/dependency_proxy", "/open/dependency_proxy/tokens",
 	} {
 		s.get(path, hubLogin).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")

@@ -50,6 +50,7 @@ func TestHealth(t *testing.T) {
 	s.awaitHealth()
 	s.expectHealth(alivePath, http.StatusOK, `{"status":"ok"}`)
 	s.expectHealth(readyPath, http.StatusOK, `{"status":"ok"}`)
+	s.expectHealth(alivePath+"/?ready", http.StatusOK, `{"status":"ok"}`)
 	s.get(readyPath, method(http.MethodPost)).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").has(t, "Allow", "GET, HEAD")
 	if a := s.get(readyPath, as("alice")).expect(t, http.StatusOK, ""); string(a.body) != `{"status":"ok"}` {
 		t.Errorf("got %s for a member, want the status only", a.body)
@@ -80,7 +81,9 @@ func TestHealthWithoutStorage(t *testing.T) {
 	}
 	writeFile(t, s.cache, "no folder")
 	s.awaitHealth()
-	s.expectHealth(readyPath, http.StatusServiceUnavailable, `{"status":"unavailable"}`)
+	for _, path := range []string{readyPath, alivePath + "/?ready", readyPath + "=1"} {
+		s.expectHealth(path, http.StatusServiceUnavailable, `{"status":"unavailable"}`)
+	}
 	s.expectHealth(alivePath, http.StatusOK, `{"status":"unavailable"}`)
 	a := s.get(readyPath, as("dave")).expect(t, http.StatusServiceUnavailable, "")
 	if !strings.Contains(string(a.body), "create a temporary file: ") {

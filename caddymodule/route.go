@@ -61,7 +61,7 @@ func parseRoute(path string) (route, *apiError) {
 		return route{kind: authKind}, nil
 	case "/jwt/keys":
 		return route{kind: keysKind}, nil
-	case "/dependency_proxy/health":
+	case "/dependency_proxy/health", "/dependency_proxy/health/":
 		return route{kind: healthKind}, nil
 	}
 	if rest, ok := strings.CutPrefix(path, "/v2/"); ok {
@@ -236,8 +236,12 @@ func requestedGroups(r *http.Request) (groups []string, all bool) {
 	if r == nil {
 		return nil, true
 	}
-	if rt, err := parseRoute(r.URL.EscapedPath()); err == nil && reference.ValidRepository(rt.group) {
+	rt, _ := parseRoute(r.URL.EscapedPath())
+	switch {
+	case reference.ValidRepository(rt.group):
 		return []string{rt.group}, true
+	case rt.kind != authKind:
+		return nil, true
 	}
 	query, all := r.URL.Query(), true
 	scopes := tokenissuer.ParseScopes(append(query["scope"], r.PostForm["scope"]...))

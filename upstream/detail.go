@@ -2,7 +2,9 @@ package upstream
 
 import (
 	"encoding/base64"
+	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -25,7 +27,7 @@ func loggable(message string, request *http.Request) string {
 	if request == nil {
 		return ""
 	}
-	for _, secret := range secretsOf(request.Header.Get("Authorization")) {
+	for _, secret := range secretsOf(request) {
 		message = strings.ReplaceAll(message, secret, masked)
 	}
 	message = strings.Map(func(r rune) rune {
@@ -47,17 +49,31 @@ func loggable(message string, request *http.Request) string {
 	return message
 }
 
-// secretsOf returns the secrets in the value of an Authorization header.
-func secretsOf(authorization string) (secrets []string) {
-	_, credentials, _ := strings.Cut(authorization, " ")
-	if credentials == "" {
-		return nil
-	}
-	secrets = append(secrets, credentials)
-	if login, err := base64.StdEncoding.DecodeString(credentials); err == nil {
-		if _, password, ok := strings.Cut(string(login), ":"); ok && password != "" {
-			secrets = append(secrets, password)
+// secretsOf returns the secrets in the Authorization header of a request, and those
+// in its body if that is a token request with a login, each also as in a URL.
+func secretsOf(request *http.Request) (secrets []string) {
+	add := func(secret string) {
+		if secret != "" {
+			secrets = append(secrets, secret, url.QueryEscape(secret))
 		}
 	}
+	_, credentials, _ := strings.Cut(request.Header.Get("Authorization"), " ")
+	add(credentials)
+	if login, err := base64.StdEncoding.DecodeString(credentials); err == nil {
+		_, password, _ := strings.Cut(string(login), ":")
+		add(password)
+	}
+	if request.GetBody == nil {
+		return secrets
+	}
+	body, err := request.GetBody()
+	if err != nil {
+		return secrets
+	}
+	defer body.Close()
+	text, _ := io.ReadAll(body)
+	form, _ := url.ParseQuery(string(text))
+	add(form.Get("password"))
+	add(form.Get("refresh_token"))
 	return secrets
 }

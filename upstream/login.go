@@ -5,14 +5,17 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
+	"unicode"
 )
 
 // Login is an account at the registry.
 type Login struct {
-	// Username must not be empty or contain a colon (RFC 7617, section 2).
+	// Username must not be empty or contain a colon or control characters (RFC
+	// 7617, section 2).
 	Username string
 
-	// Password is a password or a token. It must not be empty.
+	// Password is a password or a token. It must not be empty or contain control
+	// characters.
 	Password Secret
 }
 
@@ -24,6 +27,8 @@ func (l Login) Check() error {
 		return errors.New("incomplete credentials; set both a user name and a password")
 	case strings.Contains(l.Username, ":"):
 		return errors.New("the user name must not contain a colon")
+	case strings.ContainsFunc(l.Username+string(l.Password), unicode.IsControl):
+		return errors.New("the user name and the password must not contain control characters, such as a line break at the end of a file")
 	}
 	return nil
 }

@@ -21,6 +21,10 @@ func TestLoginCheck(t *testing.T) {
 		{Login{testUser, ""}, false},
 		{Login{"", testPassword}, false},
 		{Login{"u:v", testPassword}, false},
+		{Login{"u\x00", testPassword}, false},
+		{Login{testUser, testPassword + "\n"}, false},
+		{Login{testUser, testPassword + "\r\nHost: x"}, false},
+		{Login{testUser, testPassword + " é"}, true},
 	} {
 		if err := test.login.Check(); (err == nil) != test.valid || err != nil && strings.Contains(err.Error(), testPassword) {
 			t.Errorf("%v: got %v, want valid %v and no password", test.login, err, test.valid)

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 
@@ -39,19 +40,25 @@ func (r *Registry) wantsPost(realm string, login sentLogin) bool {
 
 // requestToken sends a token request with a login. An anonymous request is a GET,
 // the form that every token service supports, and so is one with a user name and a
-// password, unless the service refuses GET and accepts POST. That is tried once per
-// probePeriod, and remembered by the realm. An identity token needs POST.
+// password, unless the service refuses GET and accepts the login by POST. That is tried
+// once per probePeriod, and remembered by the realm until the service does not know
+// POST. An identity token needs POST.
 func (r *Registry) requestToken(ctx context.Context, c *call, wanted tokenRequest, login sentLogin) (*response, error) {
 	realm := wanted.challenge.realm.String()
 	if r.wantsPost(realm, login) {
-		return r.postToken(ctx, c, wanted, login)
+		resp, err := r.postToken(ctx, c, wanted, login)
+		if err != nil || login.isIdentityToken() || !lacksMethod(resp) {
+			return resp, err
+		}
+		discard(resp.Body)
+		r.postRealms.Remove(realm) // the service is another one now
 	}
 	resp, err := r.getToken(ctx, c, wanted, login)
 	if err != nil || login == (sentLogin{}) || !mayWantPost(resp) {
 		return resp, err
 	}
 	answer := r.probe(ctx, "post "+realm, login, func(ctx context.Context) (*response, error) {
-		return r.postToken(ctx, c, wanted, login)
+		return r.tryPost(ctx, c, wanted, login)
 	})
 	if answer != accepted {
 		return resp, nil
@@ -59,6 +66,51 @@ func (r *Registry) requestToken(ctx context.Context, c *call, wanted tokenReques
 	discard(resp.Body)
 	r.postRealms.Add(realm, struct{}{})
 	return r.postToken(ctx, c, wanted, login)
+}
+
+// errFormIgnored is the error of a token service that issues a token whatever the form
+// of a POST contains.
+var errFormIgnored = errors.New("the token service does not read the form")
+
+// tryPost sends a token request as POST and returns the response. The answer counts
+// for all repositories, so the request has no scope, which the service may deny,
+// unless the service demands one. If the service accepts the login, but also a form
+// without one, it has not checked the login: the token is an anonymous one, and the
+// error is errFormIgnored.
+func (r *Registry) tryPost(ctx context.Context, c *call, wanted tokenRequest, login sentLogin) (*response, error) {
+	scope := wanted.repository
+	wanted.repository = ""
+	resp, err := r.postToken(ctx, c, wanted, login)
+	if err == nil && resp.StatusCode == http.StatusBadRequest && scope != "" {
+		discard(resp.Body)
+		wanted.repository = scope
+		resp, err = r.postToken(ctx, c, wanted, login)
+	}
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return resp, err
+	}
+	anonymous, err := r.postToken(ctx, c, wanted, sentLogin{})
+	if err == nil {
+		discard(anonymous.Body)
+		if anonymous.StatusCode == http.StatusOK {
+			err = errFormIgnored
+		}
+	}
+	if err != nil {
+		discard(resp.Body)
+		return nil, err
+	}
+	return resp, nil
+}
+
+// lacksMethod reports whether a response means that there is no service for the method
+// of the request.
+func lacksMethod(resp *response) bool {
+	switch resp.StatusCode {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	}
+	return false
 }
 
 // mayWantPost reports whether a response to a GET of a token with a login leaves

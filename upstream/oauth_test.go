@@ -22,7 +22,7 @@ func TestRegistryPostsLogin(t *testing.T) {
 		r.PutImage("a", "1", []byte("x"))
 		r.PutImage("b", "1", []byte("x"))
 		u := client(t, r, withLogin)
-		pullTokens(t, u, r, "a", 3) // GET, a trial of POST, POST
+		pullTokens(t, u, r, "a", 4) // GET, trials of POST with and without the login, POST
 		pullTokens(t, u, r, "b", 1)
 	}
 	for _, status := range []int{0, 404} {
@@ -84,6 +84,25 @@ func TestRegistryDoesNotPost(t *testing.T) {
 			t.Errorf("status %d, login %v: got %d POSTs, want %d", test.status, test.login, got, test.posts)
 		}
 	}
+}
+
+// TestRegistryPostIgnored checks that a wrong login is reported if the token service
+// issues anonymous tokens for POST without reading the form.
+func TestRegistryPostIgnored(t *testing.T) {
+	r := registrytest.New(t, registrytest.WithToken(testUser, testPassword))
+	r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+		switch {
+		case req.URL.Path != "/token":
+			return false
+		case req.Method == http.MethodPost:
+			_, _ = w.Write([]byte(`{"token":"anonymous"}`))
+		default:
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		return true
+	})
+	_, err := client(t, r, withLogin).Manifest(t.Context(), "a", "1")
+	wantKind(t, err, Credentials)
 }
 
 // TestRegistryIdentityTokenErrors checks that an identity token is not sent as a

@@ -188,6 +188,34 @@ func TestLoggable(t *testing.T) {
 	}
 }
 
+// TestRegistryMasksLogin checks that a message in which a token service repeats the
+// login that it was sent in a form does not reach the log with it.
+func TestRegistryMasksLogin(t *testing.T) {
+	const odd = `pa+ss "w%rd&`
+	for _, user := range []string{testUser, identityUser} {
+		r := registrytest.New(t, registrytest.WithToken("", ""))
+		r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+			if req.URL.Path != "/token" {
+				return false
+			}
+			if req.PostFormValue("scope") == "" { // the login itself is accepted
+				return true
+			}
+			body, _ := json.Marshal(map[string]any{"errors": []any{map[string]string{
+				"code": "DENIED", "message": "wrong " + odd + " or " + url.QueryEscape(odd)}}})
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = w.Write(body)
+			return true
+		})
+		u := client(t, r, func(c *Config) { c.Login = StaticLogin(user, odd) })
+		u.postRealms.Add(r.URL()+"/token", struct{}{})
+		_, err := u.Manifest(t.Context(), "a", "1")
+		if e := wantKind(t, err, Denied); e.Detail != "wrong ***** or *****" {
+			t.Errorf("%s: got detail %q, want no password in it", user, e.Detail)
+		}
+	}
+}
+
 func TestTagArray(t *testing.T) {
 	for content, want := range map[string]string{
 		`{"name":"x","tags":["a"]}`: `["a"]`, `{"tags":null}`: `[]`, `{}`: `[]`, ` { "Tags" : [ "a" , "b" ] , "x":{"tags":[1,{}]}} `: `[ "a" , "b" ]`,

@@ -2,6 +2,7 @@
 // results. It runs on Linux only. Its subcommands are:
 //
 //	warm       a cached blob, compared with nginx
+//	tls        the same over TLS, with HTTP/1.1 and with HTTP/2
 //	manifest   a manifest by tag, compared with Caddy's respond
 //	cold       many clients and one blob that is not cached
 //	logins     authentication, and the removal of a member
@@ -14,6 +15,7 @@
 //	populate   creates a large cache
 //	fetch      prints a manifest
 //	pull       pulls the large blob until it is cached
+//	certificate  writes a certificate for the servers of tls
 //	users      prints accounts for the Caddyfile
 package main
 
@@ -44,17 +46,18 @@ type settings struct {
 	count                   int
 	caddy, data             string // a binary, and its folder
 	unbounded, bounded      string // Caddyfiles
+	proxyTLS, nginxTLS      string // URLs
 }
 
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("measure: ")
 	if len(os.Args) < 2 {
-		log.Fatal("usage: measure warm|manifest|cold|direct|parallel|crowd|scale|populate|logins|enumerate|storm|fetch|pull|users [flags]")
+		log.Fatal("usage: measure warm|tls|manifest|cold|direct|parallel|crowd|scale|populate|logins|enumerate|storm|fetch|pull|users [flags]")
 	}
 	s := parse(os.Args[2:])
 	commands := map[string]func(*settings) error{
-		"warm": warm, "manifest": manifest, "cold": cold, "direct": direct, "parallel": parallel,
+		"warm": warm, "tls": overTLS, "certificate": certificate, "manifest": manifest, "cold": cold, "direct": direct, "parallel": parallel,
 		"crowd": crowd, "scale": scale, "populate": populate, "logins": logins, "enumerate": enumerate,
 		"storm": storm, "fetch": fetch, "pull": pull, "users": users,
 	}
@@ -89,6 +92,8 @@ func parse(args []string) *settings {
 	f.StringVar(&s.wrk, "wrk", "wrk", "load generator (manifest)")
 	f.IntVar(&s.wrkThreads, "wrk-threads", 1, "threads of the load generator")
 	f.IntVar(&s.seconds, "seconds", 4, "duration of a measurement in seconds (manifest)")
+	f.StringVar(&s.proxyTLS, "proxy-tls", "https://127.0.0.1:18086", "URL of the proxy over TLS (tls)")
+	f.StringVar(&s.nginxTLS, "nginx-tls", "https://127.0.0.1:18087", "URL of nginx over TLS (tls)")
 	f.StringVar(&s.admin, "admin", "http://127.0.0.1:18085", "URL of Caddy's admin API (logins)")
 	f.IntVar(&s.accounts, "accounts", 64, "number of further accounts, all with the same password (logins, storm, users)")
 	f.IntVar(&s.cost, "cost", 10, "bcrypt cost of their hashes")
@@ -96,7 +101,7 @@ func parse(args []string) *settings {
 	f.StringVar(&s.nginxCache, "nginx-cache", "", "folder of nginx's proxy_cache (direct)")
 	f.IntVar(&s.count, "count", 1000, "number of blobs (scale, populate)")
 	f.StringVar(&s.caddy, "caddy", "./caddy", "Caddy binary (scale)")
-	f.StringVar(&s.data, "data", "", "folder of Caddy's own data (scale)")
+	f.StringVar(&s.data, "data", "", "folder of Caddy's own data (scale), or for the certificate (certificate)")
 	f.StringVar(&s.unbounded, "caddyfile", "", "Caddyfile without a size limit (scale)")
 	f.StringVar(&s.bounded, "caddyfile-bounded", "", "Caddyfile with a size limit that requires eviction (scale)")
 	_ = f.Parse(args) // exits

@@ -12,7 +12,8 @@ import (
 type side struct {
 	name string
 	pids []int
-	do   request
+	do   func() error // downloads size bytes
+	size int64
 
 	rate  []float64     // GB/s by round
 	cpu   time.Duration // of all rounds, because the kernel counts in ticks
@@ -29,8 +30,14 @@ func warm(s *settings) error {
 	if err != nil {
 		return err
 	}
-	a := &side{name: "proxy", pids: []int{s.proxyPID}, do: im.blob(s.proxy, s.repository)}
-	b := &side{name: "nginx", pids: nginx, do: im.file(s.nginx)}
+	raw := func(r request) func() error {
+		return func() error {
+			_, err := r.do(s.copying)
+			return err
+		}
+	}
+	a := &side{name: "proxy", pids: []int{s.proxyPID}, do: raw(im.blob(s.proxy, s.repository)), size: im.size}
+	b := &side{name: "nginx", pids: nginx, do: raw(im.file(s.nginx)), size: im.size}
 	for round := range s.rounds {
 		order := []*side{a, b}
 		if round%2 == 1 {
@@ -65,7 +72,7 @@ func (x *side) round(s *settings) error {
 	begin := time.Now()
 	if err := together(s.clients, func(int) error {
 		for range s.pulls {
-			if _, err := x.do.do(s.copying); err != nil {
+			if err := x.do(); err != nil {
 				return err
 			}
 		}
@@ -78,7 +85,7 @@ func (x *side) round(s *settings) error {
 	if err != nil {
 		return err
 	}
-	bytes := int64(s.clients*s.pulls) * x.do.size
+	bytes := int64(s.clients*s.pulls) * x.size
 	x.rate = append(x.rate, float64(bytes)/gb/took.Seconds())
 	x.cpu += after - before
 	x.bytes += bytes

@@ -78,6 +78,6 @@ func parseLogin(output []byte, now time.Time) (found, error) {
 	case !now.Before(expires):
 		return found{}, errors.New("the command printed a login that has expired")
 	}
-	f.expires, f.renewAt = expires, now.Add(expires.Sub(now)*4/5)
+	f.expires, f.renewAt = expires, now.Add(expires.Sub(now)/5*4) // divided first: it may be the longest duration
 	return f, nil
 }

@@ -90,9 +90,9 @@ func TestRenewedExpires(t *testing.T) {
 		l := newLooks(t)
 		l.life = 100 * time.Second
 		l.want("", "a", 1)
-		time.Sleep(80*time.Second - 1)
+		time.Sleep(80*time.Second - time.Nanosecond)
 		l.want("", "a", 1)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		l.want("", "b", 2)
 		time.Sleep(80 * time.Second)
 		l.fail = errors.New("away")

@@ -111,6 +111,18 @@ func TestParseLogin(t *testing.T) {
 	}
 }
 
+// TestParseLoginFarExpiry checks that a login that is valid for centuries is not renewed
+// at once.
+func TestParseLoginFarExpiry(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, expires := range []string{"2126-01-02T03:04:05Z", "2500-01-02T03:04:05Z", "9999-12-31T23:59:59Z"} {
+		f, err := parseLogin([]byte(`{"username":"u","password":"p","expires":"`+expires+`"}`), now)
+		if err != nil || f.renewAt.Year() < 2100 || f.renewAt.After(f.expires) {
+			t.Errorf("expires %s: got renewal at %v, error %v", expires, f.renewAt, err)
+		}
+	}
+}
+
 // TestDockerConfig checks which login is read from Docker's configuration file.
 func TestDockerConfig(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.json")

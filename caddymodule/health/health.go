@@ -24,6 +24,11 @@ const (
 	// interval is the age at which an answer is asked for again.
 	interval = 10 * time.Second
 
+	// doubt is the same if a part that was up has just failed. One failure, as at
+	// the restart of a server, is no reason to send all clients to other nodes,
+	// which may see it too.
+	doubt = 2 * time.Second
+
 	// patience is how long a request waits for the answers to questions.
 	patience = 500 * time.Millisecond
 
@@ -85,7 +90,8 @@ func New(name string, storage func(context.Context) error, directories []access.
 // Report returns the state of the site, which is at most a few seconds old. It
 // waits for less than a second. A part that has not been asked before, and does not
 // answer within that time, counts as down until it does. A directory that need not
-// be asked is always up.
+// be asked is always up, and one that was up is down when it does not answer or fails
+// twice in a row.
 func (s *Site) Report(ctx context.Context, stopping bool) Report {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -115,7 +121,8 @@ type part struct {
 
 	mu    sync.Mutex
 	asked time.Time     // the start of the question that was answered last
-	err   error         // its answer
+	err   error         // its answer; nil if that was an error for the first time
+	doubt bool          // it was
 	since time.Time     // the start of the question that is being asked
 	done  chan struct{} // closed when it is answered; nil if none is asked
 }
@@ -127,7 +134,11 @@ var errUnasked = errors.New("it has not answered yet")
 func (p *part) refresh() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ask == nil || p.done != nil || !p.asked.IsZero() && time.Since(p.asked) < interval {
+	age := interval
+	if p.doubt {
+		age = doubt
+	}
+	if p.ask == nil || p.done != nil || !p.asked.IsZero() && time.Since(p.asked) < age {
 		return
 	}
 	p.since, p.done = time.Now(), make(chan struct{})
@@ -141,6 +152,10 @@ func (p *part) question(since time.Time, done chan struct{}) {
 	err := p.askSafely(ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.doubt = err != nil && p.err == nil && !p.doubt && !p.asked.IsZero() && time.Since(since) < limit
+	if p.doubt {
+		err = nil
+	}
 	p.asked, p.err, p.done = since, err, nil
 	close(done)
 }

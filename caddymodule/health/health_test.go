@@ -142,6 +142,60 @@ func TestSiteHangs(t *testing.T) {
 	})
 }
 
+// TestSiteOneFailure checks that a part that has answered is down when it fails twice in
+// a row, and not when it fails once, as at the restart of a server.
+func TestSiteOneFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := &service{answer: up}
+		s := New("here", storage.Reach, nil)
+		want := func(status Status, asked int32) {
+			t.Helper()
+			if r := s.Report(t.Context(), false); r.Status != status || storage.asked.Load() != asked {
+				t.Errorf("got %+v after %d questions, want %s after %d", r.Storage, storage.asked.Load(), status, asked)
+			}
+		}
+		want(OK, 1)
+		time.Sleep(interval)
+		storage.answer = down
+		want(OK, 2)
+		want(OK, 2)
+		time.Sleep(doubt)
+		storage.answer = up
+		want(OK, 3)
+		time.Sleep(doubt)
+		want(OK, 3)
+		time.Sleep(interval)
+		storage.answer = down
+		want(OK, 4)
+		time.Sleep(doubt)
+		want(Unavailable, 5)
+		time.Sleep(doubt)
+		want(Unavailable, 5)
+		time.Sleep(interval)
+		storage.answer = up
+		want(OK, 6)
+	})
+}
+
+// TestSiteTimesOut checks that a part that has answered is down when it does not answer
+// in time once.
+func TestSiteTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := &service{answer: up}
+		s := New("here", storage.Reach, nil)
+		s.Report(t.Context(), false)
+		storage.answer = hung
+		time.Sleep(interval)
+		if r := s.Report(t.Context(), false); r.Status != OK {
+			t.Errorf("got %+v, want the last answer", r.Storage)
+		}
+		time.Sleep(limit)
+		if r := s.Report(t.Context(), false); r.Status != Unavailable {
+			t.Errorf("got %+v, want a part that is down", r.Storage)
+		}
+	})
+}
+
 // TestSiteClientLeaves checks that a request that ends does not end a question.
 func TestSiteClientLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
