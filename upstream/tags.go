@@ -35,8 +35,8 @@ type Page struct {
 // the registry unchanged. It may contain what clients should not see.
 const CursorParameter = "cursor"
 
-// maxCursor is the longest query in [Page.Next] with CursorParameter, in bytes. With
-// AddressParameter it has at most 1 KiB.
+// maxCursor is the longest query in [Page.Next], in bytes. With AddressParameter it has
+// at most 1 KiB.
 const maxCursor = 1000
 
 // maxTagList is the maximum size of a page of tags in bytes. Some registries send
@@ -147,6 +147,9 @@ func nextPage(resp *response, address *url.URL) (next url.Values, cut string) {
 		}
 		return next, ""
 	case selected.Get("last") != "" || selected.Get("next_page") != "":
+		if len(selected.Encode()) > maxCursor {
+			return nil, "the link to the next page is too long or malformed"
+		}
 		if selected.Encode() == address.RawQuery {
 			return nil, ""
 		}
