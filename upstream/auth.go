@@ -41,9 +41,10 @@ type authorization struct {
 // initialAuthorization returns the authorization for the first request of a
 // call: the answer to the registry's last challenge. Without one so far, it is none,
 // unless there is a login: the registry is then asked for its challenge first,
-// because it may hide what anonymous clients may not see. If the token service refuses a token for the repository,
-// the first request is sent without one: the challenge to it may name the scope
-// under which the token service knows the repository.
+// because it may hide what anonymous clients may not see. If the token service cannot
+// answer, the registry is asked for its challenge again. If the token service refuses a
+// token for the repository, the first request is sent without one: the challenge to it
+// may name the scope under which the token service knows the repository.
 func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authorization, error) {
 	if r.challenge.Load() == nil && r.login != nil {
 		r.learnChallenge(ctx, c)
@@ -53,6 +54,13 @@ func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authoriza
 		return authorization{}, nil
 	}
 	auth, err := r.authorize(ctx, c, challenge)
+	if challenge.bearer && err != nil {
+		if other := r.otherChallenge(ctx, c, challenge, err); other != nil {
+			r.challenge.Store(other)
+			challenge = other
+			auth, err = r.authorize(ctx, c, challenge)
+		}
+	}
 	if challenge.bearer && KindOf(err) == Denied {
 		return authorization{challenge: challenge, refusal: err}, nil
 	}

@@ -41,11 +41,17 @@ func (r *Registry) wantsPost(realm string, login sentLogin) bool {
 // requestToken sends a token request with a login. An anonymous request is a GET,
 // the form that every token service supports, and so is one with a user name and a
 // password, unless the service refuses GET and accepts the login by POST. That is tried
-// once per probePeriod, and remembered by the realm. An identity token needs POST.
+// once per probePeriod, and remembered by the realm until the service does not know
+// POST. An identity token needs POST.
 func (r *Registry) requestToken(ctx context.Context, c *call, wanted tokenRequest, login sentLogin) (*response, error) {
 	realm := wanted.challenge.realm.String()
 	if r.wantsPost(realm, login) {
-		return r.postToken(ctx, c, wanted, login)
+		resp, err := r.postToken(ctx, c, wanted, login)
+		if err != nil || login.isIdentityToken() || !lacksMethod(resp) {
+			return resp, err
+		}
+		discard(resp.Body)
+		r.postRealms.Remove(realm) // the service is another one now
 	}
 	resp, err := r.getToken(ctx, c, wanted, login)
 	if err != nil || login == (sentLogin{}) || !mayWantPost(resp) {
@@ -66,11 +72,20 @@ func (r *Registry) requestToken(ctx context.Context, c *call, wanted tokenReques
 // of a POST contains.
 var errFormIgnored = errors.New("the token service does not read the form")
 
-// tryPost sends a token request as POST and returns the response. If the service
-// accepts the login, but also a form without one, it has not checked the login: the
-// token is an anonymous one, and the error is errFormIgnored.
+// tryPost sends a token request as POST and returns the response. The answer counts
+// for all repositories, so the request has no scope, which the service may deny,
+// unless the service demands one. If the service accepts the login, but also a form
+// without one, it has not checked the login: the token is an anonymous one, and the
+// error is errFormIgnored.
 func (r *Registry) tryPost(ctx context.Context, c *call, wanted tokenRequest, login sentLogin) (*response, error) {
+	scope := wanted.repository
+	wanted.repository = ""
 	resp, err := r.postToken(ctx, c, wanted, login)
+	if err == nil && resp.StatusCode == http.StatusBadRequest && scope != "" {
+		discard(resp.Body)
+		wanted.repository = scope
+		resp, err = r.postToken(ctx, c, wanted, login)
+	}
 	if err != nil || resp.StatusCode != http.StatusOK {
 		return resp, err
 	}
@@ -86,6 +101,16 @@ func (r *Registry) tryPost(ctx context.Context, c *call, wanted tokenRequest, lo
 		return nil, err
 	}
 	return resp, nil
+}
+
+// lacksMethod reports whether a response means that there is no service for the method
+// of the request.
+func lacksMethod(resp *response) bool {
+	switch resp.StatusCode {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return true
+	}
+	return false
 }
 
 // mayWantPost reports whether a response to a GET of a token with a login leaves

@@ -77,10 +77,30 @@ func (r *Registry) learnChallenge(ctx context.Context, c *call) {
 		if err == nil && resp.StatusCode == http.StatusUnauthorized && !resp.foreign {
 			if challenge, err := r.selectChallenge(c, parseChallenges(resp.Header.Values("WWW-Authenticate"))); err == nil {
 				r.challenge.Store(challenge)
+				r.versioned.Store(challenge)
 			}
 		}
 		return resp, err
 	})
+}
+
+// otherChallenge returns the challenge of the registry after a token request that
+// answers an earlier one has failed with err: the token service may have moved, or that
+// of a single repository may be down. It returns nil if the registry has no other.
+func (r *Registry) otherChallenge(ctx context.Context, c *call, failed *acceptedChallenge, err error) *acceptedChallenge {
+	switch KindOf(err) {
+	case Unavailable, Timeout, Invalid, Credentials:
+	default:
+		return nil
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	r.learnChallenge(ctx, c)
+	if challenge := r.versioned.Load(); challenge != nil && !challenge.sameToken(failed) {
+		return challenge
+	}
+	return nil
 }
 
 // refusesLogin reports whether the registry refuses the login itself, which it

@@ -83,6 +83,7 @@ type Registry struct {
 	hooks      Hooks
 
 	challenge  atomic.Pointer[acceptedChallenge] // the last one received, nil before the first
+	versioned  atomic.Pointer[acceptedChallenge] // the last one to a version check, nil before the first
 	tokens     *tokenCache
 	probes     *memo.Cache[loginAnswer]     // what registry and token services say about the login
 	postRealms *lru.Cache[string, struct{}] // the token services that want POST

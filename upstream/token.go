@@ -79,7 +79,8 @@ type tokenRequest struct {
 
 // token returns a token to pull c's repository, and whether it was fetched by
 // this call. It is a token for the repository's own name, unless the registry has
-// refused that and accepted the scope of its challenge.
+// refused that and accepted the scope of its challenge. That scope is forgotten if
+// the token service refuses it.
 func (r *Registry) token(ctx context.Context, c *call, challenge *acceptedChallenge) (t *token, fresh bool, err error) {
 	if t := r.tokens.valid(c.repository, r.now()); t != nil {
 		return t, false, nil
@@ -89,6 +90,11 @@ func (r *Registry) token(ctx context.Context, c *call, challenge *acceptedChalle
 		wanted.repository = old.repository
 	}
 	t, err = r.obtainToken(ctx, c, wanted)
+	if wanted.repository != c.repository && KindOf(err) == Denied {
+		r.tokens.forget(c.repository)
+		wanted.repository = c.repository
+		t, err = r.obtainToken(ctx, c, wanted)
+	}
 	return t, err == nil, err
 }
 
