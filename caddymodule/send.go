@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -40,6 +41,9 @@ var cacheStatusValues = [...][]string{
 // 16,000 resets for a gigabyte. Chunks above 256 KiB are not faster. A client needs
 // 5 kB/s to receive a chunk in a minute.
 const sendChunk = 256 << 10
+
+// errUnsized is the error of a blob that cannot be sent by HTTP/1.0.
+var errUnsized = errors.New("upstream does not tell the size of the blob, which cannot be stored to learn it, and the client uses HTTP/1.0")
 
 func (ex *exchange) wantsBody() bool { return ex.r.Method != http.MethodHead }
 
@@ -126,9 +130,18 @@ func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status pullthrough
 
 // sendBlob sends a blob, or the ranges of it that the client requests. The header is
 // sent with the first byte: before that, sendBlob sends nothing and returns an error
-// of upstream. After it, an error aborts the connection.
+// of upstream. After it, an error aborts the connection. That would look like the end
+// of the blob to a client of HTTP/1.0, which knows no chunks, unless it knows the size.
 func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullthrough.Status) error {
 	defer ex.widenChunks()()
+	if r.Size() < 0 && !ex.r.ProtoAtLeast(1, 1) {
+		if err := r.AwaitWhole(ex.r.Context()); err != nil {
+			return err
+		}
+		if r.Size() < 0 {
+			return errUnsized
+		}
+	}
 	if partial(ex.r.Header) && r.Size() >= 0 && r.Parts() {
 		ex.setContentHeaders(blobType, d, status)
 		begun, err := r.ServeContent(ex.w, ex.r)

@@ -1,11 +1,16 @@
 package caddymodule
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -91,6 +96,64 @@ func TestBlobWithoutLengthCorrupt(t *testing.T) {
 		t.Errorf("got %d bytes, error %v, want fewer than %d and an error", len(first)+len(rest), err, len(layer))
 	}
 	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
+}
+
+// getOld sends a request of HTTP/1.0, whose responses end with the connection unless
+// they have a length, and returns the response and as much of its body as came.
+func (s *site) getOld(path string) (*http.Response, []byte) {
+	s.t.Helper()
+	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	as("alice")(request)
+	c, err := net.Dial("tcp", s.host)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = fmt.Fprintf(c, "GET %s HTTP/1.0\r\nHost: %s\r\nAuthorization: %s\r\n\r\n", path, s.host, request.Header.Get("Authorization"))
+	response, err := http.ReadResponse(bufio.NewReader(c), request)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body) // the length tells whether it is whole
+	return response, body
+}
+
+// TestBlobWithoutLengthForHTTP10 checks that a client of HTTP/1.0, as some reverse
+// proxies are, never takes an incomplete blob for a whole one: it gets the length of
+// a blob for which upstream tells none, or an error.
+func TestBlobWithoutLengthForHTTP10(t *testing.T) {
+	up := registrytest.New(t, registrytest.WithoutLength())
+	layer := random(1, 300_000)
+	d := up.PutBlob("library/alpine", layer)
+	s := start(t, users("alice"), private("acme", "alice"), hub(up, "connections 1"))
+	path := blobPath("acme", "alpine", d)
+	up.CorruptBlobs(1)
+	// Upstream pauses for longer than the proxy waits for the end of small blobs.
+	time.AfterFunc(300*time.Millisecond, up.StallBlobs(100_000))
+	if response, body := s.getOld(path); response.StatusCode != http.StatusBadGateway {
+		t.Errorf("corrupt: got %d with %d bytes and a length of %d, want 502", response.StatusCode, len(body), response.ContentLength)
+	}
+	time.AfterFunc(300*time.Millisecond, up.StallBlobs(100_000))
+	response, body := s.getOld(path)
+	if response.StatusCode != http.StatusOK || response.ContentLength != int64(len(layer)) || !bytes.Equal(body, layer) {
+		t.Errorf("got %d with %d bytes and a length of %d, want the layer", response.StatusCode, len(body), response.ContentLength)
+	}
+	s.awaitStored(string(d))
+	other := up.PutBlob("library/alpine", random(2, 300_000))
+	temp := filepath.Join(s.cache, "tmp")
+	if err := os.RemoveAll(temp); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(temp, nil, 0o600); err != nil { // nothing can be stored
+		t.Fatal(err)
+	}
+	if response, body := s.getOld(blobPath("acme", "alpine", other)); response.StatusCode != http.StatusBadGateway {
+		t.Errorf("not stored: got %d with %d bytes and a length of %d, want 502", response.StatusCode, len(body), response.ContentLength)
+	}
 }
 
 // TestBlobOfAnotherSizeThanItsManifestTells checks that a manifest with a wrong size
