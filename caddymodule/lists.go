@@ -22,6 +22,11 @@ var (
 	cursorParameter = "cursor"
 )
 
+// maxParameter is the length of the longest parameter that is sent upstream, in bytes.
+// Answers are remembered by it. A tag has at most 128 characters, and a cursor and a
+// media type have a few hundred.
+const maxParameter = 1 << 10
+
 func (ex *exchange) serveTags(repo *repository) *apiError {
 	// A cursor is good for one repository of one upstream, and for one account.
 	bound := []string{"tags", repo.scope, ex.caller.Directory, ex.caller.Name, ex.caller.Token}
@@ -67,7 +72,11 @@ func (ex *exchange) tagsQuery(bound []string) (query url.Values, refusal *apiErr
 		return query, nil
 	}
 	for _, name := range pageParameters {
-		if value := asked.Get(name); value != "" {
+		value := asked.Get(name)
+		if len(value) > maxParameter {
+			return nil, refuse(badRequest, "the parameter %s is too long", name)
+		}
+		if value != "" {
 			query.Set(name, value)
 		}
 	}
@@ -105,7 +114,11 @@ func (ex *exchange) linkTags(next url.Values, bound []string) *apiError {
 }
 
 func (ex *exchange) serveReferrers(repo *repository) *apiError {
-	list, status, err := repo.content.Referrers(ex.r.Context(), ex.route.digest, ex.r.URL.Query().Get("artifactType"))
+	artifactType := ex.r.URL.Query().Get("artifactType")
+	if len(artifactType) > maxParameter {
+		return refuse(badRequest, "the parameter artifactType is too long")
+	}
+	list, status, err := repo.content.Referrers(ex.r.Context(), ex.route.digest, artifactType)
 	if err != nil {
 		return ex.upstreamError(repo, err, manifestUnknown, tooManyRequests)
 	}

@@ -95,9 +95,13 @@ func (r *Registry) referrers(ctx context.Context, repository string, d digest.Di
 	page := Page{MediaType: v1.MediaTypeImageIndex}
 	var merged indexMerger
 	for pages := 1; ; pages++ {
-		resp, content, err := r.page(ctx, c, maxManifest)
+		resp, err := r.page(ctx, c)
 		if err != nil {
 			return Page{}, referrersError(err, pages)
+		}
+		content, err := r.readAll(ctx, c, resp, maxManifest)
+		if err != nil {
+			return Page{}, err
 		}
 		if mediaType(resp.Header) != v1.MediaTypeImageIndex {
 			e := r.newError(c, Invalid, resp.StatusCode, "the response is not an image index")

@@ -98,6 +98,7 @@ type Registry struct {
 	pseudonym string // in Via
 
 	largeReads chan struct{} // semaphore for large responses that are being read
+	listReads  chan struct{} // the same for lists of tags
 	hugeReads  chan struct{} // the same for huge ones
 	timeout    time.Duration // metadataTimeout except in tests
 	now        func() time.Time
@@ -130,6 +131,7 @@ func New(config Config) (*Registry, error) {
 		blobHeads:     newHeadHistory(),
 		pseudonym:     newPseudonym(),
 		largeReads:    make(chan struct{}, maxLargeReads),
+		listReads:     make(chan struct{}, maxListReads),
 		hugeReads:     make(chan struct{}, maxHugeReads),
 		timeout:       metadataTimeout,
 		now:           time.Now,

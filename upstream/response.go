@@ -20,8 +20,12 @@ const (
 	// sending many of them slowly.
 	maxLargeReads = 16
 
-	// maxHugeReads is the same for responses larger than maxManifest, which only
-	// lists of tags can be.
+	// maxListReads is the same for lists of tags, whose turns are their own, so that
+	// lists that are read slowly do not delay manifests.
+	maxListReads = 4
+
+	// maxHugeReads is the number of responses larger than maxManifest, which only
+	// lists of tags can be, that are in memory at a time.
 	maxHugeReads = 1
 )
 
@@ -34,11 +38,32 @@ type response struct {
 // readAll reads the whole body of a response, at most limit bytes, and closes it. It
 // undoes a content coding; the result has at most limit bytes, too.
 func (r *Registry) readAll(ctx context.Context, c *call, resp *response, limit int64) ([]byte, error) {
+	turns := reader{registry: r}
+	defer turns.release()
+	return r.readInTurn(ctx, c, resp, limit, &turns)
+}
+
+// readList is readAll for a list of tags, and returns what part makes of it. Other
+// lists are not read meanwhile if the list is huge.
+func (r *Registry) readList(ctx context.Context, c *call, resp *response, part func([]byte) ([]byte, error)) ([]byte, error) {
+	turns := reader{registry: r, list: true}
+	defer turns.release()
+	content, err := r.readInTurn(ctx, c, resp, maxTagList, &turns)
+	if err != nil {
+		return nil, err
+	}
+	if content, err = part(content); err != nil {
+		return nil, r.newError(c, Invalid, resp.StatusCode, err.Error())
+	}
+	return content, nil
+}
+
+func (r *Registry) readInTurn(ctx context.Context, c *call, resp *response, limit int64, turns *reader) ([]byte, error) {
 	defer resp.Body.Close()
 	if resp.ContentLength > limit {
 		return nil, r.tooLarge(c, resp, limit)
 	}
-	content, err := r.readBody(ctx, io.LimitReader(resp.Body, limit+1))
+	content, err := turns.read(ctx, io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return nil, r.transferError(ctx, c, resp.StatusCode, err)
 	}
@@ -49,15 +74,9 @@ func (r *Registry) readAll(ctx context.Context, c *call, resp *response, limit i
 	if coding == "" {
 		return content, nil
 	}
-	turns := r.largeReads
-	if limit > maxManifest {
-		turns = r.hugeReads // a short body may become a huge one
-	}
-	select {
-	case turns <- struct{}{}:
-		defer func() { <-turns }()
-	case <-ctx.Done():
-		return nil, r.transferError(ctx, c, resp.StatusCode, ctx.Err())
+	// A short body may become a long one.
+	if err := turns.takeAll(ctx); err != nil {
+		return nil, r.transferError(ctx, c, resp.StatusCode, err)
 	}
 	content, err = decode(content, coding, limit)
 	switch {
@@ -73,26 +92,69 @@ func (r *Registry) tooLarge(c *call, resp *response, limit int64) *Error {
 	return r.newError(c, Invalid, resp.StatusCode, fmt.Sprintf("the response is larger than %d bytes", limit))
 }
 
-// readBody reads body to its end. Beyond smallRead it waits for one of the registry's
-// large reads, and beyond maxManifest for the huge one.
-func (r *Registry) readBody(ctx context.Context, body io.Reader) ([]byte, error) {
+// reader reads a response of a registry and takes the turns that its size requires:
+// beyond smallRead a large one and, for lists, beyond maxManifest the huge one.
+type reader struct {
+	registry *Registry
+	list     bool            // the response is a list of tags
+	held     []chan struct{} // the turns, in the order in which they are taken
+}
+
+// semaphores returns those of which a response may need a turn.
+func (t *reader) semaphores() []chan struct{} {
+	if t.list {
+		return []chan struct{}{t.registry.listReads, t.registry.hugeReads}
+	}
+	return []chan struct{}{t.registry.largeReads}
+}
+
+// take waits for the next turn that is not held.
+func (t *reader) take(ctx context.Context) error {
+	next := t.semaphores()[len(t.held)]
+	select {
+	case next <- struct{}{}:
+		t.held = append(t.held, next)
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// takeAll waits for all turns.
+func (t *reader) takeAll(ctx context.Context) error {
+	for len(t.held) < len(t.semaphores()) {
+		if err := t.take(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// release gives the turns back.
+func (t *reader) release() {
+	for _, turn := range t.held {
+		<-turn
+	}
+	t.held = nil
+}
+
+// read reads body to its end.
+func (t *reader) read(ctx context.Context, body io.Reader) ([]byte, error) {
 	var content bytes.Buffer
 	if _, err := io.CopyN(&content, body, smallRead); err == io.EOF {
 		return content.Bytes(), nil
 	} else if err != nil {
 		return nil, err
 	}
-	for _, step := range []struct {
-		turns chan struct{}
-		limit int64 // of bytes in this turn, such that the end of a manifest that is too large is seen
-	}{{r.largeReads, maxManifest + 2 - smallRead}, {r.hugeReads, math.MaxInt64}} {
-		select {
-		case step.turns <- struct{}{}:
-			defer func() { <-step.turns }()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+	for range t.semaphores() {
+		if err := t.take(ctx); err != nil {
+			return nil, err
 		}
-		if _, err := io.CopyN(&content, body, step.limit); err == io.EOF {
+		limit := int64(maxManifest + 2 - smallRead) // the end of a manifest that is too large is seen
+		if len(t.held) > 1 {
+			limit = math.MaxInt64
+		}
+		if _, err := io.CopyN(&content, body, limit); err == io.EOF {
 			break
 		} else if err != nil {
 			return nil, err

@@ -35,8 +35,8 @@ type Page struct {
 // the registry unchanged. It may contain what clients should not see.
 const CursorParameter = "cursor"
 
-// maxCursor is the longest query in [Page.Next] with CursorParameter, in bytes. With
-// AddressParameter it has at most 1 KiB.
+// maxCursor is the longest query in [Page.Next], in bytes. With AddressParameter it has
+// at most 1 KiB.
 const maxCursor = 1000
 
 // maxTagList is the maximum size of a page of tags in bytes. Some registries send
@@ -67,17 +67,17 @@ func (r *Registry) Tags(ctx context.Context, repository string, query url.Values
 	c.header.Set("Accept", "application/json")
 	ctx, cancel := r.withTimeout(ctx)
 	defer cancel()
-	resp, content, err := r.page(ctx, c, maxTagList)
+	resp, err := r.page(ctx, c)
 	if n, ok := fewer(err, c.query.Get("n")); ok {
 		c.query.Set("n", n)
-		resp, content, err = r.page(ctx, c, maxTagList)
+		resp, err = r.page(ctx, c)
 	}
 	if err != nil {
 		return Page{}, refusal(err)
 	}
 	page := Page{MediaType: "application/json"}
-	if page.Content, err = tagArray(content); err != nil {
-		return Page{}, r.newError(c, Invalid, resp.StatusCode, err.Error())
+	if page.Content, err = r.readList(ctx, c, resp, tagArray); err != nil {
+		return Page{}, err
 	}
 	page.Next, page.Cut = nextPage(resp, r.url(c))
 	return page, nil
@@ -147,6 +147,9 @@ func nextPage(resp *response, address *url.URL) (next url.Values, cut string) {
 		}
 		return next, ""
 	case selected.Get("last") != "" || selected.Get("next_page") != "":
+		if len(selected.Encode()) > maxCursor {
+			return nil, "the link to the next page is too long or malformed"
+		}
 		if selected.Encode() == address.RawQuery {
 			return nil, ""
 		}
@@ -167,15 +170,14 @@ func isGraphic(text string) bool {
 	return true
 }
 
-// page fetches one page of a list, at most limit bytes.
-func (r *Registry) page(ctx context.Context, c *call, limit int64) (*response, []byte, error) {
+// page asks for one page of a list and returns the response, whose status is 200.
+func (r *Registry) page(ctx context.Context, c *call) (*response, error) {
 	resp, err := r.do(ctx, c)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, nil, r.statusError(c, resp)
+		return nil, r.statusError(c, resp)
 	}
-	content, err := r.readAll(ctx, c, resp, limit)
-	return resp, content, err
+	return resp, nil
 }
