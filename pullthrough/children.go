@@ -2,6 +2,7 @@ package pullthrough
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 
 	"github.com/opencontainers/go-digest"
@@ -42,8 +43,11 @@ func readChildren(content io.Reader) []child {
 			BlobSum digest.Digest `json:"blobSum"`
 		} `json:"fsLayers"` // of Docker's schema 1
 	}
-	if json.NewDecoder(content).Decode(&m) != nil {
-		return nil // a layer is not JSON, which its first bytes tell
+	// A layer is not JSON, which its first bytes tell. A field of a wrong type does not
+	// hide the others.
+	wrongType := new(json.UnmarshalTypeError)
+	if err := json.NewDecoder(content).Decode(&m); err != nil && !errors.As(err, &wrongType) {
+		return nil
 	}
 	var children []child
 	add := func(d descriptor, compound bool) {

@@ -13,6 +13,10 @@ const (
 
 	// maxSizesOfOne is how many of them one manifest may tell.
 	maxSizesOfOne = 1 << 10
+
+	// maxSize is the size in bytes up to which a manifest is believed. The sizes of
+	// a thousand ranges of such a blob can be added.
+	maxSize = 1 << 50
 )
 
 // Sizes remembers the sizes of the configs and layers that manifests named last, at
@@ -50,9 +54,14 @@ func (s *Sizes) remember(scope string, manifest digest.Digest, content []byte) {
 		if i == maxSizesOfOne {
 			break
 		}
-		if !blob.Compound && blob.size > 0 && blob.Digest.Validate() == nil {
-			s.known.Add(sizeKey{scope, blob.Digest}, blob.size)
+		if blob.Compound || blob.size <= 0 || blob.size > maxSize || blob.Digest.Validate() != nil {
+			continue
 		}
+		key := sizeKey{scope, blob.Digest}
+		if before, ok := s.known.Peek(key); ok && before != blob.size {
+			blob.size = 0
+		}
+		s.known.Add(key, blob.size)
 	}
 }
 

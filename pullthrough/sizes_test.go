@@ -2,7 +2,9 @@ package pullthrough
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -76,11 +78,42 @@ func TestSizes(t *testing.T) {
 		s.known.Add(sizeKey{"b", digest.Digest(fmt.Sprint(i))}, 1)
 		s.of("a", layer) // stays in use
 	}
-	if s.remember("a", "sha256:1", manifest(7)); s.of("a", layer) != 7 || s.known.Len() != maxSizes {
-		t.Errorf("got %d and %d entries, want the manifest to be read again, and %d entries", s.of("a", layer), s.known.Len(), maxSizes)
+	if s.remember("a", "sha256:1", manifest(7)); s.of("a", layer) != 0 || s.known.Len() != maxSizes {
+		t.Errorf("got %d and %d entries, want the manifest to be read again and to contradict, and %d entries", s.of("a", layer), s.known.Len(), maxSizes)
 	}
 	(*Sizes)(nil).remember("a", "sha256:1", manifest(5))
 	if got := (*Sizes)(nil).of("a", layer); got != 0 {
 		t.Errorf("nil: got %d, want 0", got)
+	}
+}
+
+// Manifests of one repository that differ about a size tell none, whichever comes last:
+// whoever pushes another tag must not break the transfers of an image that is right.
+func TestSizesThatContradict(t *testing.T) {
+	layer, large := digest.FromString("layer"), digest.FromString("large")
+	manifest := func(d digest.Digest, size any) []byte {
+		return fmt.Appendf(nil, `{"layers":[{"digest":%q,"size":%v}]}`, d, size)
+	}
+	s := NewSizes()
+	for i, size := range []int64{5, 5, 6, 5} {
+		s.remember("a", digest.FromString(fmt.Sprint(i)), manifest(layer, size))
+		if got, want := s.of("a", layer), []int64{5, 5, 0, 0}[i]; got != want {
+			t.Errorf("manifest %d: got %d, want %d", i, got, want)
+		}
+	}
+	for i, size := range []any{int64(math.MaxInt64), "1e99", `"5"`, "5.5", -1} {
+		s.remember("a", digest.FromString(fmt.Sprint("large", i)), manifest(large, size))
+		if got := s.of("a", large); got != 0 {
+			t.Errorf("size %v: got %d, want 0", size, got)
+		}
+	}
+}
+
+// A size that is no number does not hide what the manifest names.
+func TestChildrenWithWrongSize(t *testing.T) {
+	layer, config := digest.FromString("layer"), digest.FromString("config")
+	children := Children(strings.NewReader(fmt.Sprintf(`{"layers":[{"digest":%q,"size":"5"}],"config":{"digest":%q,"size":1e3}}`, layer, config)))
+	if len(children) != 2 || children[0].Digest != layer || children[1].Digest != config {
+		t.Errorf("got %v, want the layer and the config", children)
 	}
 }

@@ -105,6 +105,16 @@ var manifestTypeCases = []struct {
 	{ociIndex, named(ociImage, indexFields), ""},
 	{ociImage, named(ociIndex, imageFields), ""},
 
+	// Decoders differ about a field that is there twice.
+	{ociImage, named(ociImage, `"manifests":[],"manifests":null,`+imageFields), ""},
+	{ociImage, named(ociImage, `"manifests":[{}],"Manifests":null,`+imageFields), ""},
+	{ociIndex, named(ociIndex, `"layers":[],"layerſ":null,`+indexFields), ""},
+	{ociImage, named(ociImage, `"layers":[{}],`+imageFields), ""},
+	{"", named(ociImage, `"mediaType":"`+ociIndex+`"`), ""},
+	{ociIndex, named(ociIndex, `"MediaType":"`+unknown+`"`), ""},
+	{"", `{"schemaVersion":2,"schemaversion":1}`, ""},
+	{ociImage, named(ociImage, `"layers":[],"MediaType":null,`+imageFields), ociImage},
+
 	// Types that the client does not know.
 	{unknown, `{"things":[]}`, unknown},
 	{unknown, named(unknown, imageFields), unknown},
@@ -120,6 +130,10 @@ var manifestTypeCases = []struct {
 	{dockerSchema1Signed, `{}`, ""},
 
 	// Nothing that could be a manifest.
+	{ociImage, "\ufeff" + named(ociImage, imageFields), ""},
+	{ociImage, named(ociImage, imageFields) + "\x00", ""},
+	{ociImage, `{"mediaType":5}`, ""},
+	{ociImage, `{"schemaVersion":2,"layers":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`, ""},
 	{"text/html", `<html>`, ""},
 	{"application/json", ``, ""},
 	{ociIndex, `<html>`, ""},

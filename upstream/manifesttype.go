@@ -27,7 +27,7 @@ var manifestTypes = []string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, 
 
 var (
 	errNoManifest    = errors.New("the response is not a manifest")
-	errContradiction = errors.New("the manifest contradicts itself about being an image or an index")
+	errContradiction = errors.New("the manifest contradicts itself about its type or has a field twice")
 	errSchema1       = errors.New("schema 1 manifests are not supported; push the image again with a current tool")
 )
 
@@ -75,23 +75,34 @@ func isSchema1(mediaType string) bool {
 // The error says why the content is no manifest: it is not a JSON object, it is one
 // of Docker's schema 1, nothing names its type, or it can be read both as an index
 // and as an image, of which clients could run either (CVE-2021-41190; image-spec
-// v1.1, "Image Manifest Property Descriptions").
+// v1.1, "Image Manifest Property Descriptions"), or has such a field twice.
 func ManifestType(claimed string, content []byte) (string, error) {
 	var m struct {
-		SchemaVersion json.RawMessage `json:"schemaVersion"`
-		MediaType     string          `json:"mediaType"`
-		Manifests     json.RawMessage `json:"manifests"`
-		Config        json.RawMessage `json:"config"`
-		Layers        json.RawMessage `json:"layers"`
-		FSLayers      json.RawMessage `json:"fsLayers"`
+		SchemaVersion field `json:"schemaVersion"`
+		MediaType     field `json:"mediaType"`
+		Manifests     field `json:"manifests"`
+		Config        field `json:"config"`
+		Layers        field `json:"layers"`
+		FSLayers      field `json:"fsLayers"`
 	}
-	if !bytes.HasPrefix(bytes.TrimLeft(content, " \t\r\n"), []byte("{")) || json.Unmarshal(content, &m) != nil {
+	err := errNoManifest
+	if bytes.HasPrefix(bytes.TrimLeft(content, " \t\r\n"), []byte("{")) {
+		err = json.Unmarshal(content, &m)
+	}
+	var ownType string
+	if err == nil && m.MediaType.isSet() {
+		err = json.Unmarshal(m.MediaType, &ownType)
+	}
+	switch {
+	case errors.Is(err, errContradiction):
+		return "", errContradiction
+	case err != nil:
 		return "", errNoManifest
 	}
 	found := otherShape
-	isIndex, isImage := isSet(m.Manifests), isSet(m.Layers) || isSet(m.Config)
+	isIndex, isImage := m.Manifests.isSet(), m.Layers.isSet() || m.Config.isSet()
 	switch {
-	case isSchema1(claimed), isSchema1(m.MediaType), isSet(m.FSLayers), string(m.SchemaVersion) == "1" && m.MediaType == "":
+	case isSchema1(claimed), isSchema1(ownType), m.FSLayers.isSet(), string(m.SchemaVersion) == "1" && ownType == "":
 		return "", errSchema1
 	case isIndex && isImage:
 		return "", errContradiction
@@ -100,7 +111,7 @@ func ManifestType(claimed string, content []byte) (string, error) {
 	case isImage:
 		found = imageShape
 	}
-	own, _, err := mime.ParseMediaType(m.MediaType)
+	own, _, err := mime.ParseMediaType(ownType)
 	switch {
 	case err == nil && namesManifest(own):
 		if found != otherShape && shapeOf(own) != otherShape && found != shapeOf(own) {
@@ -110,15 +121,32 @@ func ManifestType(claimed string, content []byte) (string, error) {
 	case namesManifest(claimed) && (found == otherShape || shapeOf(claimed) == otherShape || found == shapeOf(claimed)):
 		return claimed, nil
 	case string(m.SchemaVersion) != "2":
-	case found == indexShape && isArray(m.Manifests):
+	case found == indexShape && m.Manifests.isArray():
 		return v1.MediaTypeImageIndex, nil
-	case found == imageShape && isArray(m.Layers) && isSet(m.Config):
+	case found == imageShape && m.Layers.isArray() && m.Config.isSet():
 		return v1.MediaTypeImageManifest, nil
 	}
 	return "", errNoManifest
 }
 
-// isSet reports whether a field is present. Go programs write null for an empty list.
-func isSet(field json.RawMessage) bool { return field != nil && string(field) != "null" }
+// field is the value of a field of a manifest, in JSON. Of fields with the same name,
+// or with names that differ in case, some decoders take the first, others the last or
+// the one that is spelled exactly, so their values must be the same. null does not
+// count: Go programs write it for an empty list.
+type field json.RawMessage
 
-func isArray(field json.RawMessage) bool { return bytes.HasPrefix(field, []byte("[")) }
+// UnmarshalJSON implements [json.Unmarshaler].
+func (f *field) UnmarshalJSON(value []byte) error {
+	switch {
+	case string(value) == "null":
+	case f.isSet() && !bytes.Equal(*f, value):
+		return errContradiction
+	default:
+		*f = bytes.Clone(value)
+	}
+	return nil
+}
+
+func (f field) isSet() bool { return f != nil }
+
+func (f field) isArray() bool { return bytes.HasPrefix(f, []byte("[")) }
