@@ -187,6 +187,43 @@ func TestBlobOfAnotherSizeThanItsManifestTells(t *testing.T) {
 	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer).has(t, "Content-Length", "300000")
 }
 
+// TestSizeOfAnotherGroup checks that the size that a manifest of one repository tells is
+// that of no other group or repository, also while they share a download, whoever of
+// them has started it.
+func TestSizeOfAnotherGroup(t *testing.T) {
+	for _, first := range []string{"red", "blue"} {
+		t.Run(first, func(t *testing.T) {
+			up := registrytest.New(t, registrytest.WithoutLength())
+			layer := random(1, 300_000)
+			d := up.PutBlob("library/alpine", layer)
+			up.PutBlob("library/busybox", layer)
+			putManifestOf(up, "wrong", d, 200_000)
+			s := start(t, users("alice"), private("red", "alice"), private("blue", "alice"), hub(up, "connections 1"))
+			s.get(manifestPath("red", "alpine", "wrong"), as("alice")).expect(t, http.StatusOK, "")
+			lengths := map[string]int64{"red": 200_000, "blue": -1}
+			release := up.StallBlobs(100_000)
+			paths := []string{blobPath(first, "alpine", d)}
+			for group := range lengths {
+				paths = append(paths, blobPath(group, "alpine", d))
+			}
+			for _, path := range append(paths, blobPath("red", "busybox", d)) {
+				length, whole := int64(-1), true
+				if path == blobPath("red", "alpine", d) {
+					length, whole = lengths["red"], false
+				}
+				response, start := s.expectFlow(path, length)
+				defer func() {
+					rest, err := io.ReadAll(response.Body)
+					if whole != (err == nil && bytes.Equal(append(start, rest...), layer)) || !whole && err == nil {
+						t.Errorf("%s after %s: got %d bytes, error %v, want the layer: %t", path, first, len(start)+len(rest), err, whole)
+					}
+				}()
+			}
+			release()
+		})
+	}
+}
+
 // TestBlobOfSilentUpstream checks that a blob of which upstream sends the header and no
 // byte is an error response, and not a connection that is closed.
 func TestBlobOfSilentUpstream(t *testing.T) {

@@ -36,6 +36,7 @@ type authorization struct {
 	fresh     bool               // the token was fetched for this request
 	challenge *acceptedChallenge // the challenge that the token answers
 	refusal   error              // of the token service, which refused a token
+	unknown   error              // of the registry, which could not tell its challenge
 }
 
 // initialAuthorization returns the authorization for the first request of a
@@ -46,12 +47,13 @@ type authorization struct {
 // token for the repository, the first request is sent without one: the challenge to it
 // may name the scope under which the token service knows the repository.
 func (r *Registry) initialAuthorization(ctx context.Context, c *call) (authorization, error) {
+	var unknown error
 	if r.challenge.Load() == nil && r.login != nil {
-		r.learnChallenge(ctx, c)
+		unknown = r.learnChallenge(ctx, c)
 	}
 	challenge := r.challenge.Load()
 	if challenge == nil {
-		return authorization{}, nil
+		return authorization{unknown: unknown}, nil
 	}
 	auth, err := r.authorize(ctx, c, challenge)
 	if challenge.bearer && err != nil {

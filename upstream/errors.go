@@ -209,7 +209,21 @@ func (r *Registry) transportError(ctx context.Context, c *call, err error) error
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		e.cause = errors.New(err.Error())
 	default:
-		e.cause = err
+		e.cause = &quietError{err}
 	}
 	return e
 }
+
+// quietError is an error of the transport. Its text ends before the first quotation:
+// package net/http quotes what it cannot parse of a response, and that may quote the
+// request.
+type quietError struct{ error }
+
+// Error returns the text of the error.
+func (e *quietError) Error() string {
+	text, _, _ := strings.Cut(e.error.Error(), `"`)
+	return strings.TrimRight(text, " :=,(")
+}
+
+// Unwrap returns the error of the transport.
+func (e *quietError) Unwrap() error { return e.error }

@@ -19,6 +19,9 @@ const (
 	ociArtifact         = "application/vnd.oci.artifact.manifest.v1+json" // in no released specification, but in use
 )
 
+// maxMediaType is the length of the longest media type in bytes (RFC 6838, section 4.2).
+const maxMediaType = 127 + 1 + 127
+
 // manifestTypes lists the media types of manifests that the client prefers.
 var manifestTypes = []string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, dockerManifestList, dockerManifest, ociArtifact}
 
@@ -54,6 +57,9 @@ func shapeOf(mediaType string) shape {
 // nothing about the content, such as application/json. Other types must not reach
 // clients: a browser would render text/html.
 func namesManifest(mediaType string) bool {
+	if len(mediaType) > maxMediaType {
+		return false
+	}
 	return strings.HasPrefix(mediaType, "application/") && strings.HasSuffix(mediaType, "+json") ||
 		strings.HasPrefix(mediaType, "application/vnd.") && !strings.HasSuffix(mediaType, "+xml")
 }

@@ -14,12 +14,18 @@ const (
 	// registry or token service is probed at most.
 	probePeriod = time.Minute
 
+	// outagePeriod is the same for a registry that cannot answer.
+	outagePeriod = 5 * time.Second
+
 	// probeTimeout limits a probe. It leaves time for the request that waits for it.
 	probeTimeout = 10 * time.Second
 
 	// maxProbes is the number of answers that are remembered. A registry has a few
 	// token services and one login at a time.
 	maxProbes = 64
+
+	// challengeProbe is the purpose of the probe for the registry's challenge.
+	challengeProbe = "challenge"
 )
 
 // loginAnswer is what the response to a probe says about a login.
@@ -33,7 +39,8 @@ const (
 
 // newProbes returns the memory of probes.
 func newProbes() *memo.Cache[loginAnswer] {
-	return memo.New(memo.Config[loginAnswer]{Size: maxProbes, Fresh: probePeriod, Timeout: probeTimeout})
+	return memo.New(memo.Config[loginAnswer]{Size: maxProbes, Fresh: probePeriod, Timeout: probeTimeout,
+		Judge: func(error) (memo.Verdict, time.Duration) { return memo.Refused, outagePeriod }})
 }
 
 // probe sends the request ask and returns what the response says about a login. It
@@ -61,27 +68,48 @@ func (r *Registry) probe(ctx context.Context, purpose string, login sentLogin, a
 	return v
 }
 
+func newVersionCall() *call {
+	return &call{method: http.MethodGet, header: http.Header{}, object: "version check"}
+}
+
 // versionCheck sends GET /v2/ (distribution-spec v1.1, "Determining Support"),
 // which clients send first: a registry answers it with the challenge that it may
 // not send for a repository which it hides.
 func (r *Registry) versionCheck(ctx context.Context, login sentLogin) (*response, error) {
-	c := &call{method: http.MethodGet, header: http.Header{}, object: "version check"}
-	return r.follow(ctx, c, newTrail(r.endpoint.JoinPath("/")), login.header())
+	return r.follow(ctx, newVersionCall(), newTrail(r.endpoint.JoinPath("/")), login.header())
 }
 
 // learnChallenge asks the registry for its challenge, so that the first request
-// can carry the login. If it gets none, the answers to requests have to tell.
-func (r *Registry) learnChallenge(ctx context.Context, c *call) {
-	r.probe(ctx, "challenge", sentLogin{}, func(ctx context.Context) (*response, error) {
-		resp, err := r.versionCheck(ctx, sentLogin{})
-		if err == nil && resp.StatusCode == http.StatusUnauthorized && !resp.foreign {
-			if challenge, err := r.selectChallenge(c, parseChallenges(resp.Header.Values("WWW-Authenticate"))); err == nil {
-				r.challenge.Store(challenge)
-				r.versioned.Store(challenge)
-			}
-		}
-		return resp, err
+// can carry the login. If it gets none, the answers to requests have to tell. The error
+// is that of a registry that cannot answer, which is asked again after outagePeriod.
+func (r *Registry) learnChallenge(ctx context.Context, c *call) error {
+	_, err := r.probes.Get(ctx, challengeProbe, func(ctx context.Context) (loginAnswer, error) {
+		return undecided, r.receiveChallenge(ctx, c)
 	})
+	if err != nil && KindOf(err) == Other && ctx.Err() == nil {
+		err = r.newError(newVersionCall(), Timeout, 0, timeoutError(probeTimeout).Error())
+	}
+	return err
+}
+
+// receiveChallenge sends a version check and remembers the challenge in the response.
+// The error is that of a registry that cannot answer.
+func (r *Registry) receiveChallenge(ctx context.Context, c *call) error {
+	resp, err := r.versionCheck(ctx, sentLogin{})
+	if err != nil {
+		return err
+	}
+	if e := r.statusError(newVersionCall(), resp); isOutage(e.Kind) && !resp.foreign {
+		return e
+	}
+	if resp.StatusCode != http.StatusUnauthorized || resp.foreign {
+		return nil
+	}
+	if challenge, err := r.selectChallenge(c, parseChallenges(resp.Header.Values("WWW-Authenticate"))); err == nil {
+		r.challenge.Store(challenge)
+		r.versioned.Store(challenge)
+	}
+	return nil
 }
 
 // otherChallenge returns the challenge of the registry after a token request that
@@ -96,7 +124,12 @@ func (r *Registry) otherChallenge(ctx context.Context, c *call, failed *accepted
 	if ctx.Err() != nil {
 		return nil
 	}
-	r.learnChallenge(ctx, c)
+	if asked, ok := r.probes.Peek(challengeProbe); !ok || !asked.IsFresh() {
+		_, _ = r.probes.Get(ctx, challengeProbe+" again", func(ctx context.Context) (loginAnswer, error) {
+			_ = r.receiveChallenge(ctx, c) // a failure is remembered, too
+			return undecided, nil
+		})
+	}
 	if challenge := r.versioned.Load(); challenge != nil && !challenge.sameToken(failed) {
 		return challenge
 	}

@@ -57,6 +57,10 @@ func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 			}
 			way = newTrail(r.url(c))
 			continue
+		case auth.unknown != nil && (resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusNotFound):
+			// It may be hidden from anonymous clients.
+			discard(resp.Body)
+			return nil, auth.unknown
 		case resp.StatusCode != http.StatusUnauthorized:
 			return resp, nil
 		}
