@@ -12,7 +12,10 @@ const (
 	// viaPrefix begins the pseudonym of each client in Via.
 	viaPrefix = "dependency-proxy-"
 
-	// maxVia is the number of proxies like this one that a request may pass.
+	// maxVia is the number of proxies like this one, the last ones that a request has
+	// passed, whose pseudonyms are read and passed on. A request that leads around more
+	// of them is not recognized. It is not refused either, because any client can send
+	// pseudonyms, and others may wait for the answer to the same question.
 	maxVia = 16
 )
 
@@ -36,11 +39,11 @@ func WithVia(ctx context.Context, header http.Header) context.Context {
 
 // CheckVia returns an error of kind [Loop] if a request with the given header was sent
 // to one of the addresses by this client, so that the upstream would be asked for the
-// same again and again, or has passed more than 16 proxies like this one.
+// same again and again.
 func (m *Mirrors) CheckVia(header http.Header) error {
 	passed := pseudonyms(header)
 	for _, r := range m.registries {
-		if slices.Contains(passed, r.pseudonym) || len(passed) > maxVia {
+		if slices.Contains(passed, r.pseudonym) {
 			return &Error{Kind: Loop, upstream: r.name, message: "a request to it has come back to this proxy"}
 		}
 	}
@@ -56,21 +59,18 @@ func (r *Registry) via(ctx context.Context) string {
 	return value
 }
 
-// pseudonyms returns the pseudonyms of clients like this one in a Via header, at most
-// one more than a request may pass.
+// pseudonyms returns the last pseudonyms of clients like this one in a Via header, at
+// most maxVia.
 func pseudonyms(header http.Header) (found []string) {
 	for _, value := range header["Via"] {
 		for entry := range strings.SplitSeq(value, ",") {
 			fields := strings.Fields(entry) // protocol, pseudonym and maybe a comment
-			if len(fields) < 2 || !isPseudonym(fields[1]) {
-				continue
-			}
-			if found = append(found, fields[1]); len(found) > maxVia {
-				return found
+			if len(fields) >= 2 && isPseudonym(fields[1]) {
+				found = append(found, fields[1])
 			}
 		}
 	}
-	return found
+	return found[max(0, len(found)-maxVia):]
 }
 
 func isPseudonym(text string) bool {
