@@ -17,6 +17,8 @@ type attempts struct {
 	deadline time.Time // for the header of the answer
 	next     int       // index of the next address
 	errs     []error   // of the addresses that did not answer, nil for the others
+	passed   []int     // the addresses that pause after a response
+	negative bool      // an address has answered that it does not have what is asked for
 }
 
 // attempt is a question to one address.
@@ -54,10 +56,14 @@ func (all *attempts) first() *attempt {
 			soonest = i
 		}
 	}
+	all.passed = slices.DeleteFunc(all.passed, func(i int) bool { return i == soonest })
 	return all.attempt(soonest, registries[soonest].pause.force())
 }
 
-// following returns the attempt at the next address that does not pause, or nil.
+// following returns the attempt at the next address that does not pause. If a later
+// one does not have what is asked for, those follow that pause after a response: it may
+// have been about another repository, and they respond at once. Without any, following
+// returns nil.
 func (all *attempts) following() *attempt {
 	for all.next < len(all.mirrors.registries) {
 		i, r := all.next, all.mirrors.registries[all.next]
@@ -67,6 +73,14 @@ func (all *attempts) following() *attempt {
 			return all.attempt(i, t)
 		}
 		all.errs[i] = paused
+		if paused.Kind == Unavailable && paused.Status != 0 {
+			all.passed = append(all.passed, i)
+		}
+	}
+	if all.negative && len(all.passed) > 0 {
+		i := all.passed[0]
+		all.passed = all.passed[1:]
+		return all.attempt(i, all.mirrors.registries[i].pause.force())
 	}
 	return nil
 }
@@ -94,6 +108,7 @@ func (all *attempts) final(ctx context.Context, a *attempt, err error) bool {
 		return true
 	}
 	all.errs[a.index] = err
+	all.negative = all.negative || !isOutage(KindOf(err))
 	return false
 }
 

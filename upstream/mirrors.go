@@ -20,7 +20,8 @@ import (
 //
 // The answer of the first address is final, whatever it is. That a later one does
 // not have an image, or denies access to it, is final only if no earlier address
-// failed, since it may be an incomplete copy. If no address answers, the error is
+// failed, since it may be an incomplete copy; earlier addresses that pause after a 5xx
+// are then asked all the same, because that may have been about another repository. If no address answers, the error is
 // that of the first one, and its text names those of the others.
 //
 // A single address is asked as if by its [Registry], without pauses.

@@ -14,6 +14,9 @@ const (
 	// registry or token service is probed at most.
 	probePeriod = time.Minute
 
+	// outagePeriod is the same for a registry that cannot answer.
+	outagePeriod = 5 * time.Second
+
 	// probeTimeout limits a probe. It leaves time for the request that waits for it.
 	probeTimeout = 10 * time.Second
 
@@ -36,7 +39,8 @@ const (
 
 // newProbes returns the memory of probes.
 func newProbes() *memo.Cache[loginAnswer] {
-	return memo.New(memo.Config[loginAnswer]{Size: maxProbes, Fresh: probePeriod, Timeout: probeTimeout})
+	return memo.New(memo.Config[loginAnswer]{Size: maxProbes, Fresh: probePeriod, Timeout: probeTimeout,
+		Judge: func(error) (memo.Verdict, time.Duration) { return memo.Refused, outagePeriod }})
 }
 
 // probe sends the request ask and returns what the response says about a login. It
@@ -77,7 +81,7 @@ func (r *Registry) versionCheck(ctx context.Context, login sentLogin) (*response
 
 // learnChallenge asks the registry for its challenge, so that the first request
 // can carry the login. If it gets none, the answers to requests have to tell. The error
-// is that of a registry that cannot answer, which is asked again next time.
+// is that of a registry that cannot answer, which is asked again after outagePeriod.
 func (r *Registry) learnChallenge(ctx context.Context, c *call) error {
 	_, err := r.probes.Get(ctx, challengeProbe, func(ctx context.Context) (loginAnswer, error) {
 		return undecided, r.receiveChallenge(ctx, c)
