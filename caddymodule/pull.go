@@ -100,9 +100,6 @@ func (ex *exchange) serveManifest(repo *repository) *apiError {
 		return ex.upstreamError(repo, err, manifestUnknown, tooManyRequests)
 	}
 	defer m.Content.Close()
-	if ex.route.tag != "" {
-		ex.w.Header()["Vary"] = varyAccept
-	}
 	return ex.sendManifest(m)
 }
 

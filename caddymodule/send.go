@@ -21,7 +21,6 @@ var (
 	blobType    = []string{"application/octet-stream"}
 	byteRanges  = []string{"bytes"}
 	noTransform = []string{"no-transform"}
-	varyAccept  = []string{"Accept"}
 )
 
 // contentHeaders are the headers of a response with content, which an error does not
