@@ -45,3 +45,18 @@ func TestMirrorsFailingRepository(t *testing.T) {
 		}
 	}
 }
+
+// TestMirrorsReportAPauseOnce checks that a pause is reported once, and not again for each
+// request that is sent to the address during it.
+func TestMirrorsReportAPauseOnce(t *testing.T) {
+	p := newPair(t)
+	for _, r := range []*registrytest.Registry{p.a, p.b} {
+		r.Fail(registrytest.Failure{Status: http.StatusBadGateway})
+	}
+	for range 5 {
+		wantKind(t, p.pull(t), Unavailable)
+	}
+	if got := len(p.paused); got != 2 {
+		t.Errorf("got %d reports of pauses, want one for each address", got)
+	}
+}

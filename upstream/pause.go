@@ -78,17 +78,22 @@ func (p *pause) returned(t turn, now time.Time) {
 
 // failed records that a request could not be answered, and returns the pause that
 // begins, which lasts at least as long as the address asked for. It returns 0 if
-// another request has failed meanwhile: requests that fail together count once.
+// another request has failed meanwhile, because requests that fail together count
+// once, and if the request was sent during a pause, which only gets longer.
 func (p *pause) failed(t turn, e *Error, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if t.failures != p.failures {
 		return 0
 	}
+	during := !t.trial && now.Before(p.until)
 	p.failures++
 	p.length = min(max(2*p.length, minPause), maxPause)
 	p.last = e
 	p.until = now.Add(max(p.length, e.RetryAfter))
+	if during {
+		return 0
+	}
 	return p.until.Sub(now)
 }
 
