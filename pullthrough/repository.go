@@ -110,6 +110,10 @@ const metadataLimit = time.Minute
 // once runs ask for all concurrent callers that name the same question about the
 // repository. It returns early, with the cause, if ctx ends.
 func once[T any](ctx context.Context, r *Repository, question string, ask func(context.Context) (T, error)) (T, error) {
+	if ctx.Err() != nil {
+		var none T
+		return none, context.Cause(ctx) // upstream is not asked for a client that has left
+	}
 	return flight.Do(ctx, &r.config.Flights.group, r.config.Scope+" "+question, func(ctx context.Context) (T, error) {
 		ctx, cancel := context.WithTimeout(ctx, metadataLimit)
 		defer cancel()
