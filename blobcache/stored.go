@@ -143,8 +143,8 @@ func (c *Cache) remove(ctx context.Context, d digest.Digest) error {
 	return c.evictor.drop(ctx, d, e.Size)
 }
 
-// Reach returns an error if the storage cannot take content. A full disk is no such
-// error: the content that is stored there can still be served.
+// Reach returns an error if the storage cannot take content. It returns nil if the disk
+// is full, because the content that is stored there can still be served.
 func (c *Cache) Reach(ctx context.Context) error {
 	spool, err := c.blobs.Spool(ctx)
 	if err != nil {

@@ -72,7 +72,7 @@ func isSchema1(mediaType string) bool {
 // which OCI content may omit; then the response's Content-Type, unless it contradicts
 // the fields; then the fields. claimed is the Content-Type without parameters.
 //
-// The error says why the content is no manifest: it is not a JSON object, it is one
+// The error says why the content is not a manifest: it is not a JSON object, it is one
 // of Docker's schema 1, nothing names its type, or it can be read both as an index
 // and as an image, of which clients could run either (CVE-2021-41190; image-spec
 // v1.1, "Image Manifest Property Descriptions"), or has such a field twice.

@@ -78,7 +78,7 @@ func (r *renewed) known(refused *upstream.Login) (login upstream.Login, err erro
 	}
 	switch {
 	case r.usable(nil) && (r.failure == nil || r.usable(refused)):
-		return r.current.login, nil, true // if it is the refused one, there is no newer one yet
+		return r.current.login, nil, true // perhaps the refused one, until a program may run again
 	case r.failure != nil:
 		return upstream.Login{}, r.failure, true
 	}
