@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -15,6 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
@@ -96,6 +98,7 @@ type Handler struct {
 	flights    pullthrough.Flights
 	pullHooks  pullthrough.Hooks
 	lease      pool.Lease
+	events     *events.Emitter
 
 	health       *health.Site
 	limits       access.ImageLimits
@@ -143,6 +146,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.warnUnknownMembers()
 	h.warnPublicLogins()
 	h.logIgnoredMembers()
+	hasQuota := func(group string) bool {
+		return slices.ContainsFunc(h.Groups, func(g *Group) bool { return g.Path == group && g.Quota > 0 })
+	}
+	if h.events, err = events.New(ctx, events.Config{Site: h.Name, HasQuota: hasQuota}); err != nil {
+		return err
+	}
 	if err := h.openShared(ctx, storage); err != nil {
 		return err
 	}
@@ -171,6 +180,9 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 	if h.cache, err = openCache(&h.lease, storage); err != nil {
 		return err
 	}
+	source := events.StorageSource(storage.Identity())
+	h.events.Subscribe(source, nil)
+	h.pullHooks.Moved = events.MovedHook(source, h.Name)
 	if h.quotas, err = openQuotas(&h.lease, storage, h.cache, h.Groups); err != nil {
 		return err
 	}
@@ -182,7 +194,12 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 		return err
 	}
 	h.gate = &access.Gate{Accounts: h.accounts, Throttle: throttle}
-	h.tokens = &access.Tokens{Accounts: h.accounts, Policy: h.policy, Logger: h.logger}
+	source = events.TokenSource(fmt.Sprint(ctx.Storage()))
+	h.events.Subscribe(source, nil)
+	h.tokens = &access.Tokens{
+		Accounts: h.accounts, Policy: h.policy, Logger: h.logger,
+		Made: events.TokenHook(source, events.TokenMade), Revoked: events.TokenHook(source, events.TokenRevoked),
+	}
 	store, err := openTokens(&h.lease, ctx.Storage())
 	if err != nil {
 		return err
@@ -200,6 +217,7 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 // shared values that it releases.
 func (h *Handler) Cleanup() error {
 	admin.Unregister(h.registered)
+	h.events.Close()
 	h.lease.Release()
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -95,7 +96,8 @@ func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.depen
 
 func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) {
 	return caches.Acquire(lease, module.Identity(), func() (*sharedCache, error) {
-		blobs, records, err := module.Open(processLogger)
+		hooks := events.StorageHooks(events.StorageSource(module.Identity()), module.String(), storage.LogHooks(processLogger))
+		blobs, records, err := module.Open(processLogger, hooks.StorageError)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +106,7 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 		limits.Children = pullthrough.Children
 		c := &sharedCache{
 			name:  module.String(),
-			blobs: blobcache.New(blobs, limits, storage.LogHooks(processLogger)),
+			blobs: blobcache.New(blobs, limits, hooks),
 			index: index.New(records),
 			lists: pullthrough.NewLists(listsFreshFor),
 			sizes: pullthrough.NewSizes(),
