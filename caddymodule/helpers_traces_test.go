@@ -82,13 +82,17 @@ func (c *collectorServer) forget() {
 	c.spans = nil
 }
 
-// text returns all that the collector has received, to be searched for secrets.
+// text returns the names and the texts of all spans, to be searched for secrets.
 func (c *collectorServer) text() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var all strings.Builder
 	for _, span := range c.spans {
-		all.WriteString(span.String() + "\n")
+		all.WriteString(span.Name + " " + span.Status.GetMessage())
+		for _, a := range span.Attributes {
+			all.WriteString(" " + a.Key + "=" + attribute(span, a.Key))
+		}
+		all.WriteString("\n")
 	}
 	return all.String()
 }

@@ -85,8 +85,8 @@ func TestTraces(t *testing.T) {
 		t.Errorf("outage: got the span %s, want an error of type unavailable", failed)
 	}
 
-	for _, secret := range append(s.secrets, "alice", "?", "vendor=state") {
-		if strings.Contains(strings.ReplaceAll(c.text(), "Go-http-client", ""), secret) {
+	for _, secret := range append(s.secrets, "alice", "?") {
+		if strings.Contains(c.text(), secret) {
 			t.Errorf("got %q in the spans, want neither accounts nor secrets nor queries: %s", secret, c.text())
 		}
 	}
