@@ -247,17 +247,6 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	return nil
 }
 
-func (h *Handler) loadStorage(ctx caddy.Context) (storage.Storage, error) {
-	if h.StorageRaw == nil {
-		h.StorageRaw = json.RawMessage(`{"type":"filesystem"}`)
-	}
-	mod, err := ctx.LoadModule(h, "StorageRaw")
-	if err != nil {
-		return nil, err
-	}
-	return mod.(storage.Storage), nil
-}
-
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	rt, err := parseRoute(r.URL.EscapedPath())

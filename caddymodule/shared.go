@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -93,6 +94,17 @@ func (q *sharedQuotas) close() {
 // processLogger returns the present logger of the process, for values that outlive a
 // configuration.
 func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
+
+func (h *Handler) loadStorage(ctx caddy.Context) (storage.Storage, error) {
+	if h.StorageRaw == nil {
+		h.StorageRaw = json.RawMessage(`{"type":"filesystem"}`)
+	}
+	mod, err := ctx.LoadModule(h, "StorageRaw")
+	if err != nil {
+		return nil, err
+	}
+	return mod.(storage.Storage), nil
+}
 
 func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) {
 	return caches.Acquire(lease, module.Identity(), func() (*sharedCache, error) {
