@@ -19,7 +19,7 @@ var permitted = map[string]string{
 		"caddymodule/events caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/record caddymodule/storage caddymodule/traces " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/traces reference tokenissuer tokenissuer/accesstoken",
-	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory tokenissuer/accesstoken",
+	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory pullthrough tokenissuer/accesstoken",
 	"caddymodule/credential":               "caddymodule/internal/parse internal/flight upstream",
 	"caddymodule/directory":                "caddymodule/internal/parse reference tokenissuer upstream",
 	"caddymodule/directory/authentication": "caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/internal/parse reference",
