@@ -16,7 +16,7 @@ const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
 var permitted = map[string]string{
 	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
 		"caddymodule/access caddymodule/admin caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static " +
-		"caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/storage " +
+		"caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/record caddymodule/storage " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse reference tokenissuer tokenissuer/accesstoken",
 	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory tokenissuer/accesstoken",
@@ -31,6 +31,7 @@ var permitted = map[string]string{
 	"caddymodule/health":                   "caddymodule/access caddymodule/directory",
 	"caddymodule/internal/parse":           "",
 	"caddymodule/internal/pool":            "",
+	"caddymodule/record":                   "",
 	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
 
 	"pullthrough": "blobcache blobcache/fill blobcache/index blobcache/store internal/flight internal/memo upstream",

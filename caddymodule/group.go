@@ -18,6 +18,7 @@ func (ex *exchange) serveGroup() *apiError {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	if err := crossOrigin.Check(ex.r); err != nil {
+		ex.rec.Denial = "page of another site"
 		return refuse(denied, "the request was sent by a page of another site")
 	}
 	if err := ex.locate(); err != nil {

@@ -104,5 +104,5 @@ func (ex *exchange) requestError(err error) *apiError {
 	case http.StatusServiceUnavailable:
 		return ex.handler.unavailable("manage access tokens", err)
 	}
-	return refuse(problem{badRequest.code, e.HTTPStatus}, "%v", e.Err)
+	return refuse(problem{badRequest.code, e.HTTPStatus, badRequest.result}, "%v", e.Err)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -100,6 +101,8 @@ type Handler struct {
 	health       *health.Site
 	limits       access.ImageLimits
 	proxyWarning *sync.Once // shared by the sites of the configuration
+
+	consumers []record.Consumer // of the records of requests; set by Provision
 }
 
 // CaddyModule returns the Caddy module information.
@@ -246,7 +249,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal := checkMethod(rt, r.Method); refusal != nil {
 		err = refusal
 	}
-	ex := &exchange{handler: h, w: w, r: r, route: rt}
+	ex := &exchange{handler: h, r: r, route: rt, rec: record.Request{
+		Kind: recorded[rt.kind], Head: r.Method == http.MethodHead, Group: rt.group, Image: rt.image, Tag: rt.tag, Digest: rt.digest,
+	}}
+	ex.w = ex.rec.Begin(w)
+	aborted := true
+	defer func() { ex.end(aborted) }()
 	ex.warnTrustedProxy()
 	serve := ex.serveRegistry
 	switch {
@@ -265,6 +273,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		ex.sendError(err)
 	}
+	aborted = false
 	return nil
 }
 

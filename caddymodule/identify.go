@@ -13,6 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
@@ -159,7 +160,7 @@ func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 		line.event, line.reason = auditThrottled, limited.Reason
 		audit.record(zap.WarnLevel, line)
 		e := refuse(tooManyRequests, "%s; try again later", limited.Reason)
-		e.retryAfter = max(limited.Wait, time.Second)
+		e.result, e.retryAfter = record.Throttled, max(limited.Wait, time.Second)
 		return caller, e
 	case ex.r.Context().Err() != nil:
 		return caller, refuse(clientGone, "the client has closed the connection")

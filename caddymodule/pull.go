@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -119,6 +120,9 @@ func (ex *exchange) sendManifest(m pullthrough.Manifest) *apiError {
 		return nil
 	}
 	ex.setLength(m.Size)
+	if ex.rec.Source = record.Cache; m.Status == pullthrough.Miss {
+		ex.rec.Source = record.Upstream
+	}
 	if content.File == nil {
 		ex.w.WriteHeader(http.StatusOK)
 		_, _ = ex.w.Write(shared) // an error means that the client has left

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
@@ -30,6 +31,12 @@ const (
 	healthKind
 	unknownKind // below /v2/, but not a resource of this registry
 )
+
+// recorded has the kinds by which records of requests name those of routes.
+var recorded = [unknownKind + 1]record.Kind{
+	pingKind: record.Ping, authKind: record.Token, manifestKind: record.Manifest, blobKind: record.Blob,
+	tagsKind: record.Tags, referrersKind: record.Referrers,
+}
 
 // infix separates the group from the image.
 const infix = directory.Infix

@@ -77,10 +77,12 @@ func (r *Repository) list(ctx context.Context, question string, ask func(context
 	if ok && known.IsFresh() {
 		return known.Value, Origin{Status: Hit, Checked: known.At}, nil
 	}
-	mayServe, waiting := ok && r.mayServe(known.At), ctx
+	waiting, answered := watchLoop(ctx, r, question, ask)
+	defer answered()
+	mayServe := ok && r.mayServe(known.At)
 	if mayServe {
 		var cancel context.CancelFunc
-		waiting, cancel = r.patient(ctx, question)
+		waiting, cancel = r.patient(waiting, question)
 		defer cancel()
 	}
 	page, err := once(waiting, r, question, func(ctx context.Context) (*upstream.Page, error) {
