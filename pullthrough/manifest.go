@@ -61,15 +61,11 @@ func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent 
 // manifests that they do not have, so whoever pushes to one repository could read the
 // images of another through an index of them.
 func (r *Repository) ManifestByDigest(ctx context.Context, d digest.Digest, withContent bool) (Manifest, error) {
-<<<<<<< HEAD
-	m := Manifest{Digest: d, Origin: Origin{Status: Hit}}
-=======
 	ctx, answered := watchLoop(ctx, r, "manifest "+d.String(), func(ctx context.Context) (upstream.Manifest, error) {
 		return r.config.Registry.ResolveManifest(ctx, r.config.Name, d.String())
 	})
 	defer answered()
-	m := Manifest{Digest: d, Status: Hit}
->>>>>>> main
+	m := Manifest{Digest: d, Origin: Origin{Status: Hit}}
 	link, linked := r.manifestLink(ctx, d)
 	m.MediaType, m.Size = link.MediaType, link.Size
 	if !linked {
