@@ -15,6 +15,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -40,9 +41,8 @@ type Upstream struct {
 	// anonymous.
 	credential.Source
 
-	// FreshFor is how long the digest of a tag is used without asking the
-	// upstream again: 5m by default.
-	FreshFor caddy.Duration `json:"fresh_for,omitempty"`
+	// Policy says how long the tags of the upstream are used.
+	freshness.Policy
 
 	// Connections is the number of connections, from 1 to 16, with which a blob
 	// of more than 32 MiB is downloaded in ranges if a single one is slow. The
@@ -100,8 +100,7 @@ type GroupUpstream struct {
 }
 
 const (
-	dockerHub       = "docker.io"
-	defaultFreshFor = 5 * time.Minute
+	dockerHub = "docker.io"
 
 	defaultConnections = 4
 	maxConnections     = 16
@@ -122,8 +121,8 @@ func (h *Handler) provisionUpstreams(ctx caddy.Context) error {
 }
 
 func (u *Upstream) provision(ctx caddy.Context) error {
-	if u.FreshFor == 0 {
-		u.FreshFor = caddy.Duration(defaultFreshFor)
+	if err := u.Policy.Provision(u.Name); err != nil {
+		return err
 	}
 	u.busy.Interval = busyInterval
 	if u.Connections == 0 {
@@ -217,9 +216,30 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 			processLogger().Warn(message, zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
 		}
 	}
+	several := len(u.endpoints) > 1
 	config.Hooks.Paused = func(host string, pause time.Duration, err error) {
-		processLogger().Warn("an endpoint of an upstream cannot answer; asking the others",
+		message := "an endpoint of an upstream cannot answer; asking the others"
+		switch {
+		case several:
+		case upstream.KindOf(err) == upstream.RateLimited:
+			message = "an upstream limits requests; it is not asked for a while"
+		default:
+			return // Changed tells
+		}
+		processLogger().Warn(message,
 			zap.String("upstream", name), zap.String("endpoint", host), zap.Duration("pause", pause), zap.Error(err))
+	}
+	config.Hooks.Changed = func(change upstream.Change, state upstream.State) {
+		about := processLogger().With(zap.String("upstream", name), zap.String("endpoint", state.Host))
+		switch change {
+		case upstream.WentDown:
+			about.Warn("an upstream is down; serving what is stored until it answers", zap.String("last_error", state.LastError))
+		case upstream.CameUp:
+			about.Info("an upstream that was down answers again")
+		case upstream.BudgetLow:
+			about.Warn("less than 20 % of the pull limit of an upstream remain; tags are checked less often",
+				zap.Int64("limit", state.Budget.Limit), zap.Int64("remaining", state.Budget.Remaining), zap.Duration("window", state.Budget.Window))
+		}
 	}
 	var registries []*upstream.Registry
 	for _, config.Endpoint = range u.endpoints {

@@ -160,7 +160,7 @@ func (run *warmRun) request(image string, report func(done, total int64)) (state
 	lines := json.NewDecoder(response.Body)
 	for !state.Done {
 		if err := lines.Decode(&state); err != nil {
-			return state, errors.New("Caddy has closed the connection, as it does for a reload; run the command again")
+			return state, errors.New("the connection was closed, as by a reload of Caddy; run the command again")
 		}
 		report(state.Bytes, state.Total)
 	}
