@@ -26,6 +26,7 @@ const (
 // said about a tag without delivering its content is not believed, but asked again;
 // withContent fetches the content of such a tag too.
 func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) (index.Ref, Status, error) {
+	r.noteUse(tag)
 	known, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name())
 	believed := false
 	if err == nil {
@@ -50,14 +51,14 @@ func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) 
 	case ctx.Err() != nil:
 		return index.Ref{}, Miss, context.Cause(ctx)
 	}
-	if report := r.config.Hooks.Stale; report != nil {
+	if report := r.config.Hooks.Stale; report != nil && !isHeld(err) {
 		report(r.config.Scope, tag.tag, err)
 	}
 	return known, Stale, nil
 }
 
 func (r *Repository) isFresh(ref index.Ref) bool {
-	return time.Since(ref.Checked) < r.config.FreshFor
+	return time.Since(ref.Checked) < r.stretched(r.config.FreshFor)
 }
 
 func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
@@ -81,21 +82,15 @@ func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, wi
 			return ref, nil
 		}
 	}
-	desc, err := r.confirm(ctx, func() (upstream.Manifest, error) {
-		return r.config.Registry.ResolveTag(ctx, r.config.Name, tag.tag, tag.accept)
-	}, func() (upstream.Manifest, error) {
-		return r.config.Registry.RefetchTag(ctx, r.config.Name, tag.tag, tag.accept)
-	})
+	desc, err := r.ask(ctx, tag, old)
 	ref := newRef(desc)
 	if err == nil && (withContent || old != nil && ref.Digest != old.Digest) {
-		var content *Content
-		ref, content, _, err = r.tagContent(ctx, tag, ref)
-		content.Close()
+		ref, err = r.fetchMoved(ctx, tag, old, ref)
 	}
 	switch {
 	case err == nil:
 		r.recordMoved(ctx, tag, old, ref)
-	case old != nil:
+	case old != nil && !isHeld(err):
 		held := *old
 		held.NotBefore = time.Now().Add(holdAfter(err))
 		r.recordRef(ctx, tag.name(), held)
