@@ -23,11 +23,8 @@ func (f *fixture) pull(r *Repository, tag string) (digest.Digest, Status, error)
 	}
 	content := contentOf(f.t, m)
 	m.Content.Close()
-	for _, child := range readChildren(bytes.NewReader(content)) {
-		if !child.Compound {
-			break
-		}
-		image, err := r.ManifestByDigest(f.t.Context(), child.Digest, true)
+	if children := readChildren(bytes.NewReader(content)); len(children) > 0 && children[0].Compound {
+		image, err := r.ManifestByDigest(f.t.Context(), children[0].Digest, true)
 		image.Content.Close()
 		return m.Digest, m.Status, err
 	}
