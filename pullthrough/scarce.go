@@ -35,11 +35,17 @@ func (r *Repository) stretched(usual time.Duration) time.Duration {
 	return time.Duration(float64(usual) * factor)
 }
 
+// saves reports whether few pulls are left and none need be spent on a tag, because the
+// known answer may be served.
+func (r *Repository) saves(known index.Ref) bool {
+	return r.config.Registry.Scarcity() > 0 && r.mayServe(known.Checked)
+}
+
 // ask asks upstream what a tag stands for. While few pulls are left, a tag for which
 // there is a known answer is asked about by HEAD alone, which is no pull.
 func (r *Repository) ask(ctx context.Context, tag choice, old *index.Ref) (upstream.Descriptor, error) {
 	ask, get := r.config.Registry.ResolveTag, r.config.Registry.RefetchTag
-	if old != nil && r.config.Registry.Scarcity() > 0 {
+	if old != nil && r.saves(*old) {
 		ask = r.config.Registry.HeadTag
 		get = func(context.Context, string, string, upstream.Accept) (upstream.Manifest, error) {
 			return upstream.Manifest{}, upstream.ErrNoPull
@@ -56,7 +62,7 @@ func (r *Repository) ask(ctx context.Context, tag choice, old *index.Ref) (upstr
 // after it if old, which may be nil, was pulled by them. While few pulls are left, tags
 // that have moved are fetched one by one, the most used one first.
 func (r *Repository) fetchMoved(ctx context.Context, tag choice, old *index.Ref, ref index.Ref) (index.Ref, error) {
-	if _, believed := r.believed(ctx, tag, ref); !believed && old != nil && r.config.Registry.Scarcity() > 0 {
+	if _, believed := r.believed(ctx, tag, ref); !believed && old != nil && r.saves(*old) {
 		done, err := r.config.Registry.AwaitPull(ctx, r.config.Questions.uses.of(r.useKey(tag), time.Now()))
 		if err != nil {
 			return ref, err
