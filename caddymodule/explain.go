@@ -21,7 +21,7 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 	if err != nil {
 		return admin.Explanation{}, err
 	}
-	repo, refusal := h.repository(rt, "", 0)
+	repo, refusal := h.repository(rt, "", 0, false)
 	if refusal != nil {
 		return admin.Explanation{}, access.RequestError(refusal.message)
 	}
