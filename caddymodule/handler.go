@@ -19,6 +19,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
@@ -253,6 +254,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		Kind: recorded[rt.kind], Head: r.Method == http.MethodHead, Group: rt.group, Image: rt.image, Tag: rt.tag, Digest: rt.digest,
 	}}
 	ex.w = ex.rec.Begin(w)
+	if ctx, pull := traces.StartPull(r.Context(), ex.rec.Kind); pull != nil {
+		ex.pull, ex.r = pull, r.WithContext(ctx)
+	}
 	aborted := true
 	defer func() { ex.end(aborted) }()
 	ex.warnTrustedProxy()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -229,7 +230,12 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 			config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
 			config.Ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
 		}
-		registry, err := openRegistry(&h.lease, string(sum[:]), config)
+		traced := config
+		traced.Transport = traces.Transport(config.Transport, name)
+		if config.Ranges != nil {
+			traced.Ranges = traces.Transport(config.Ranges, name)
+		}
+		registry, err := openRegistry(&h.lease, string(sum[:]), traced)
 		if err != nil {
 			return nil, err
 		}
