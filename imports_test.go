@@ -16,7 +16,7 @@ const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
 var permitted = map[string]string{
 	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
 		"caddymodule/access caddymodule/admin caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static " +
-		"caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/record caddymodule/storage caddymodule/traces " +
+		"caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/metrics caddymodule/record caddymodule/storage caddymodule/traces " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/traces reference tokenissuer tokenissuer/accesstoken",
 	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory tokenissuer/accesstoken",
@@ -31,9 +31,11 @@ var permitted = map[string]string{
 	"caddymodule/health":                   "caddymodule/access caddymodule/directory",
 	"caddymodule/internal/parse":           "",
 	"caddymodule/internal/pool":            "",
-	"caddymodule/record":                   "",
-	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
-	"caddymodule/traces":                   "caddymodule/record",
+	"caddymodule/metrics": "blobcache blobcache/fill blobcache/store caddymodule/access caddymodule/directory caddymodule/directory/password " +
+		"caddymodule/internal/parse caddymodule/record upstream",
+	"caddymodule/record":  "",
+	"caddymodule/storage": "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
+	"caddymodule/traces":  "caddymodule/record",
 
 	"pullthrough": "blobcache blobcache/fill blobcache/index blobcache/store internal/flight internal/memo upstream",
 

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -17,6 +18,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
@@ -69,6 +71,10 @@ type Handler struct {
 	// is true.
 	PrivateGroups *bool `json:"private_groups,omitempty"`
 
+	// Metrics configures the metrics of the site, which are in the registry of
+	// Caddy.
+	Metrics metrics.Config `json:"metrics,omitzero"`
+
 	// Admins are accounts that may do everything on the site. Here and in groups
 	// an account is written as DIRECTORY:NAME. A bare name means a user that a
 	// static directory lists or, if the site has a single directory, an account
@@ -103,6 +109,7 @@ type Handler struct {
 	limits       access.ImageLimits
 	proxyWarning *sync.Once // shared by the sites of the configuration
 
+	metered   *metrics.Site     // nil until Provision has succeeded
 	consumers []record.Consumer // of the records of requests; set by Provision
 }
 
@@ -120,7 +127,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.audit = h.logger.Named("audit")
 	h.pullHooks = newPullHooks(h.logger)
-	if err := h.check(); err != nil {
+	if err := errors.Join(metrics.Register(ctx.GetMetricsRegistry()), h.check()); err != nil {
 		return err
 	}
 	h.identity = h.accessFingerprint()
@@ -151,6 +158,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.health = health.New(h.cache.name, h.cache.blobs.Reach, h.accounts.Directories())
+	h.openMetrics()
 	h.registered = h.site(ctx)
 	if admin.Register(h.registered) {
 		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(access.ErrAmbiguous))
@@ -204,6 +212,7 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 // shared values that it releases.
 func (h *Handler) Cleanup() error {
 	admin.Unregister(h.registered)
+	h.metered.Close()
 	h.lease.Release()
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -104,7 +105,7 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 		limits.Children = pullthrough.Children
 		c := &sharedCache{
 			name:  module.String(),
-			blobs: blobcache.New(blobs, limits, storage.LogHooks(processLogger)),
+			blobs: blobcache.New(blobs, limits, metrics.CountCache(storage.LogHooks(processLogger))),
 			index: index.New(records),
 			lists: pullthrough.NewLists(listsFreshFor),
 			sizes: pullthrough.NewSizes(),

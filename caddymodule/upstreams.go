@@ -15,6 +15,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -217,6 +218,7 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 			processLogger().Warn(message, zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
 		}
 	}
+	metrics.CountUpstream(name, &config.Hooks)
 	config.Hooks.Paused = func(host string, pause time.Duration, err error) {
 		processLogger().Warn("an endpoint of an upstream cannot answer; asking the others",
 			zap.String("upstream", name), zap.String("endpoint", host), zap.Duration("pause", pause), zap.Error(err))

@@ -119,4 +119,3 @@ func (l *live) has(d Description, k key) bool {
 	i := slices.Index(d.Labels, "directory")
 	return i < 0 || l.directories[[2]string{k.values[i], k.values[slices.Index(d.Labels, "site")]}]
 }
-

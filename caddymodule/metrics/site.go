@@ -7,10 +7,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 )
 
@@ -30,6 +33,23 @@ type Config struct {
 	// PerGroup adds the label group to metrics of requests: the path of a declared
 	// group, or _other.
 	PerGroup bool `json:"per_group,omitempty"`
+}
+
+// UnmarshalCaddyfile parses
+//
+//	metrics {
+//		per_group
+//	}
+func (c *Config) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if err := parse.End(d); err != nil {
+		return err
+	}
+	return parse.Lines(d, "metrics", map[string]func(*caddyfile.Dispenser) error{
+		"per_group": func(d *caddyfile.Dispenser) error {
+			c.PerGroup = true
+			return parse.End(d)
+		},
+	})
 }
 
 // Site is a running site as the metrics see it. All fields must be set before
