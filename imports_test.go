@@ -16,7 +16,7 @@ const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
 var permitted = map[string]string{
 	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
 		"caddymodule/access caddymodule/admin caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static " +
-		"caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/metrics caddymodule/record caddymodule/storage caddymodule/traces " +
+		"caddymodule/events caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/metrics caddymodule/record caddymodule/storage caddymodule/traces " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/traces reference tokenissuer tokenissuer/accesstoken",
 	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory tokenissuer/accesstoken",
@@ -28,6 +28,7 @@ var permitted = map[string]string{
 	"caddymodule/directory/oidc":           "caddymodule/directory caddymodule/internal/parse internal/memo",
 	"caddymodule/directory/password":       "caddymodule/directory",
 	"caddymodule/directory/static":         "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse",
+	"caddymodule/events":                   "blobcache blobcache/index tokenissuer/accesstoken",
 	"caddymodule/health":                   "caddymodule/access caddymodule/directory",
 	"caddymodule/internal/parse":           "",
 	"caddymodule/internal/pool":            "",

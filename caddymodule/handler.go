@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -16,6 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
@@ -104,6 +106,7 @@ type Handler struct {
 	flights    pullthrough.Flights
 	pullHooks  pullthrough.Hooks
 	lease      pool.Lease
+	events     *events.Emitter
 
 	health       *health.Site
 	limits       access.ImageLimits
@@ -154,6 +157,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.warnUnknownMembers()
 	h.warnPublicLogins()
 	h.logIgnoredMembers()
+	hasQuota := func(group string) bool {
+		return slices.ContainsFunc(h.Groups, func(g *Group) bool { return g.Path == group && g.Quota > 0 })
+	}
+	if h.events, err = events.New(ctx, events.Config{Site: h.Name, HasQuota: hasQuota}); err != nil {
+		return err
+	}
 	if err := h.openShared(ctx, storage); err != nil {
 		return err
 	}
@@ -167,22 +176,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// accessFingerprint returns a text that is equal for sites at which an access token
-// has the same rights. It must be called before the guest modules are loaded, which
-// clears their configuration.
-func (h *Handler) accessFingerprint() string {
-	text, err := json.Marshal([]any{h.DirectoriesRaw, h.Groups, h.Admins, h.Blocked, h.PrivateGroups})
-	if err != nil {
-		panic(err) // all of it was decoded from JSON
-	}
-	return string(text)
-}
-
 // openShared acquires the values that outlive the configuration.
 func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err error) {
 	if h.cache, err = openCache(&h.lease, storage); err != nil {
 		return err
 	}
+	source := events.StorageSource(storage.Identity())
+	h.events.Subscribe(source, nil)
+	h.pullHooks.Moved = events.MovedHook(source, h.Name)
 	if h.quotas, err = openQuotas(&h.lease, storage, h.cache, h.Groups); err != nil {
 		return err
 	}
@@ -194,7 +195,12 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 		return err
 	}
 	h.gate = &access.Gate{Accounts: h.accounts, Throttle: throttle}
-	h.tokens = &access.Tokens{Accounts: h.accounts, Policy: h.policy, Logger: h.logger}
+	source = events.TokenSource(fmt.Sprint(ctx.Storage()))
+	h.events.Subscribe(source, nil)
+	h.tokens = &access.Tokens{
+		Accounts: h.accounts, Policy: h.policy, Logger: h.logger,
+		Made: events.TokenHook(source, events.TokenMade), Revoked: events.TokenHook(source, events.TokenRevoked),
+	}
 	store, err := openTokens(&h.lease, ctx.Storage())
 	if err != nil {
 		return err
@@ -213,6 +219,7 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 func (h *Handler) Cleanup() error {
 	admin.Unregister(h.registered)
 	h.metered.Close()
+	h.events.Close()
 	h.lease.Release()
 	return nil
 }
@@ -236,17 +243,6 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 		h.accounts.Add(names[i].Name, mod.(directory.Directory))
 	}
 	return nil
-}
-
-func (h *Handler) loadStorage(ctx caddy.Context) (storage.Storage, error) {
-	if h.StorageRaw == nil {
-		h.StorageRaw = json.RawMessage(`{"type":"filesystem"}`)
-	}
-	mod, err := ctx.LoadModule(h, "StorageRaw")
-	if err != nil {
-		return nil, err
-	}
-	return mod.(storage.Storage), nil
 }
 
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].

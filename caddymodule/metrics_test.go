@@ -188,7 +188,7 @@ func (s *site) checkNames(got scrape) {
 		want := []string{strings.Join(labels, ",")}
 		seen := found[name]
 		delete(found, name)
-		if seen == nil && slices.Contains([]string{"quota_bytes", "upstream_up", "upstream_ratelimit_remaining", "upstream_ratelimit_limit"}, name) {
+		if seen == nil && slices.Contains([]string{"quota_bytes", "upstream_ratelimit_remaining", "upstream_ratelimit_limit"}, name) {
 			continue // nothing is known yet
 		}
 		if !slices.Equal(seen, want) {
@@ -280,5 +280,68 @@ func TestMetricsOfEqualSites(t *testing.T) {
 		if value, ok := got[series]; !ok || value != want {
 			t.Errorf("got %s %v (shown: %v), want %v", series, value, ok, want)
 		}
+	}
+}
+
+// TestMetricsOfUpstreams checks what is shown of upstreams with several logins: whether
+// they are up, and what they still allow.
+func TestMetricsOfUpstreams(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 300))
+	t.Setenv("HUB_PASSWORD", upstreamPassword)
+	s := newScraped(t)
+	s.load("name main", users("alice"), private("acme", "alice"), hub(up, "credentials acme {env.HUB_PASSWORD}"),
+		"group other/team {\n members alice\n upstream docker.io {\n  credentials other {env.HUB_PASSWORD}\n }\n}")
+	up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("RateLimit-Limit", "100;w=21600")
+		w.Header().Set("RateLimit-Remaining", "76;w=21600")
+		return false
+	})
+	for _, group := range []string{"acme", "other/team"} {
+		s.get(manifestPath(group, "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+	}
+	expect := func(want scrape) {
+		t.Helper()
+		got := s.scrape()
+		for series, value := range want {
+			if shown, ok := got[series]; !ok || shown != value {
+				t.Errorf("got %s %v (shown: %v), want %v", series, shown, ok, value)
+			}
+		}
+	}
+	expect(scrape{
+		`upstream_up{site="main",upstream="docker.io"}`:                                     1,
+		`upstream_ratelimit_remaining{login="common",site="main",upstream="docker.io"}`:     76,
+		`upstream_ratelimit_remaining{login="other/team",site="main",upstream="docker.io"}`: 76,
+		`upstream_ratelimit_limit{login="common",site="main",upstream="docker.io"}`:         100,
+	})
+	up.SetFault(nil)
+	up.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable})
+	for i := range 3 {
+		s.get(manifestPath("acme", fmt.Sprint("image", i), "3.20"), as("alice"))
+	}
+	expect(scrape{`upstream_up{site="main",upstream="docker.io"}`: 0})
+	up.Heal()
+}
+
+// TestMetricsInDocumentation checks that the documentation describes each metric with
+// its type and labels.
+func TestMetricsInDocumentation(t *testing.T) {
+	page := documentation(t)["../docs/metrics.md"]
+	for _, d := range metrics.All() {
+		labels := ""
+		if len(d.Labels) > 0 {
+			labels = "`" + strings.Join(d.Labels, "`, `") + "`"
+		}
+		if d.PerGroup {
+			labels += ", (`group`)"
+		}
+		row := fmt.Sprintf("| `%s` | %s | %s |", strings.TrimPrefix(d.Name, metrics.Prefix), d.Type, strings.TrimPrefix(labels, ", "))
+		if !strings.Contains(page, row) {
+			t.Errorf("docs/metrics.md has no line that begins with %s", row)
+		}
+	}
+	if rows, n := strings.Count(page, "| counter |")+strings.Count(page, "| gauge |")+strings.Count(page, "| histogram |"), len(metrics.All()); rows != n {
+		t.Errorf("docs/metrics.md describes %d metrics, want %d", rows, n)
 	}
 }

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
@@ -94,9 +96,21 @@ func (q *sharedQuotas) close() {
 // configuration.
 func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
 
+func (h *Handler) loadStorage(ctx caddy.Context) (storage.Storage, error) {
+	if h.StorageRaw == nil {
+		h.StorageRaw = json.RawMessage(`{"type":"filesystem"}`)
+	}
+	mod, err := ctx.LoadModule(h, "StorageRaw")
+	if err != nil {
+		return nil, err
+	}
+	return mod.(storage.Storage), nil
+}
+
 func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) {
 	return caches.Acquire(lease, module.Identity(), func() (*sharedCache, error) {
-		blobs, records, err := module.Open(processLogger)
+		hooks := events.StorageHooks(events.StorageSource(module.Identity()), module.String(), storage.LogHooks(processLogger))
+		blobs, records, err := module.Open(processLogger, hooks.StorageError)
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +119,7 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 		limits.Children = pullthrough.Children
 		c := &sharedCache{
 			name:  module.String(),
-			blobs: blobcache.New(blobs, limits, metrics.CountCache(storage.LogHooks(processLogger))),
+			blobs: blobcache.New(blobs, limits, metrics.CountCache(hooks)),
 			index: index.New(records),
 			lists: pullthrough.NewLists(listsFreshFor),
 			sizes: pullthrough.NewSizes(),

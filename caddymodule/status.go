@@ -10,6 +10,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // site returns the site that the handler registers with the admin API.
@@ -33,7 +34,11 @@ func (h *Handler) openMetrics() {
 		}
 	}
 	for _, u := range h.Upstreams {
-		m.Upstreams = append(m.Upstreams, metrics.Upstream{Name: u.Name})
+		logins := make(map[string]*upstream.Mirrors, len(u.sources))
+		for group, src := range u.sources {
+			logins[group] = src.Mirrors
+		}
+		m.Upstreams = append(m.Upstreams, metrics.Upstream{Name: u.Name, Logins: logins})
 	}
 	for _, d := range h.accounts.Directories() {
 		m.Directories = append(m.Directories, d.Name)

@@ -219,9 +219,30 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 		}
 	}
 	metrics.CountUpstream(name, &config.Hooks)
+	several := len(u.endpoints) > 1
 	config.Hooks.Paused = func(host string, pause time.Duration, err error) {
-		processLogger().Warn("an endpoint of an upstream cannot answer; asking the others",
+		message := "an endpoint of an upstream cannot answer; asking the others"
+		switch {
+		case several:
+		case upstream.KindOf(err) == upstream.RateLimited:
+			message = "an upstream limits requests; it is not asked for a while"
+		default:
+			return // Changed tells
+		}
+		processLogger().Warn(message,
 			zap.String("upstream", name), zap.String("endpoint", host), zap.Duration("pause", pause), zap.Error(err))
+	}
+	config.Hooks.Changed = func(change upstream.Change, state upstream.State) {
+		about := processLogger().With(zap.String("upstream", name), zap.String("endpoint", state.Host))
+		switch change {
+		case upstream.WentDown:
+			about.Warn("an upstream is down; serving what is stored until it answers", zap.String("last_error", state.LastError))
+		case upstream.CameUp:
+			about.Info("an upstream that was down answers again")
+		case upstream.BudgetLow:
+			about.Warn("less than 20 % of the pull limit of an upstream remain; tags are checked less often",
+				zap.Int64("limit", state.Budget.Limit), zap.Int64("remaining", state.Budget.Remaining), zap.Duration("window", state.Budget.Window))
+		}
 	}
 	var registries []*upstream.Registry
 	for _, config.Endpoint = range u.endpoints {

@@ -76,6 +76,10 @@ type Hooks struct {
 	// known answer is served.
 	Stale func(scope, tag string, err error)
 
+	// Moved is called when upstream has named another digest for a tag than the
+	// one that was served until now, and its content is stored.
+	Moved func(scope, tag string, from, to index.Ref)
+
 	// RecordFailed is called when the index cannot write a record. The index
 	// keeps it in memory.
 	RecordFailed func(scope string, err error)
@@ -134,6 +138,15 @@ func (r *Repository) recordDelivery(ctx context.Context, d digest.Digest, link i
 func (r *Repository) recordRef(ctx context.Context, tag string, ref index.Ref) {
 	if err := r.config.Index.SetRef(ctx, r.config.Scope, tag, ref); err != nil {
 		r.recordFailed(fmt.Errorf("recording the tag %s: %w", tag, err))
+	}
+}
+
+// recordMoved records what a tag stands for, and reports that it has moved if old,
+// which may be nil, was another manifest.
+func (r *Repository) recordMoved(ctx context.Context, tag choice, old *index.Ref, ref index.Ref) {
+	r.recordRef(ctx, tag.name(), ref)
+	if report := r.config.Hooks.Moved; report != nil && old != nil && old.Digest != ref.Digest {
+		report(r.config.Scope, tag.tag, *old, ref)
 	}
 }
 

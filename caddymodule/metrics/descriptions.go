@@ -56,7 +56,7 @@ var (
 	upstreamBytes = describe("counter", "upstream_bytes_total",
 		"Bytes of the bodies received from upstreams.", "upstream")
 	upstreamUp = describe("gauge", "upstream_up",
-		"Whether the upstream is asked: 0 after it has failed, until it answers again.", "upstream", "site")
+		"Whether the upstream answers: 0 after failures in a row, until it answers again.", "upstream", "site")
 	rateLimitRemaining = describe("gauge", "upstream_ratelimit_remaining",
 		"Pulls that the upstream still allows in the present window, as it last said.", "upstream", "login", "site")
 	rateLimitLimit = describe("gauge", "upstream_ratelimit_limit",

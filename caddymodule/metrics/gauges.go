@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"path"
@@ -52,6 +53,7 @@ func readGauges(sites []*Site) gauges {
 			g.readStorage(s.Cache, storage)
 		}
 		g.readQuotas(s, storage)
+		g.readUpstreams(s)
 	}
 	asking.Wait()
 	for i, s := range sites {
@@ -69,6 +71,25 @@ func (g gauges) readStorage(cache *blobcache.Cache, name string) {
 	g.set(storedBlobs, math.Max, float64(usage.Blobs), name)
 	if usage.Limit > 0 {
 		g.set(storedLimit, math.Min, float64(usage.Limit), name)
+	}
+}
+
+// readUpstreams reads the states of the upstreams. An upstream is up if one of its
+// addresses is, with each login. Of several addresses that limit pulls, the one with
+// the fewest left counts.
+func (g gauges) readUpstreams(s *Site) {
+	for _, u := range s.Upstreams {
+		for login, mirrors := range u.Logins {
+			login, up := cmp.Or(login, commonLogin), false
+			for _, state := range mirrors.States() {
+				up = up || !state.Down
+				if state.Budget.Limit > 0 {
+					g.set(rateLimitRemaining, math.Min, float64(state.Budget.Remaining), u.Name, login, s.label())
+					g.set(rateLimitLimit, math.Min, float64(state.Budget.Limit), u.Name, login, s.label())
+				}
+			}
+			g.set(upstreamUp, math.Min, truth(up), u.Name, s.label())
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 const (
@@ -23,6 +24,9 @@ const (
 
 	// noDirectory stands for a login with a name that no directory knows.
 	noDirectory = "_none"
+
+	// commonLogin stands for the login of an upstream, in contrast to that of a group.
+	commonLogin = "common"
 
 	// unnamedSite stands for a site without a name.
 	unnamedSite = "default"
@@ -90,6 +94,10 @@ type Site struct {
 // Upstream is an upstream of a site.
 type Upstream struct {
 	Name string
+
+	// Logins are the clients of the upstream by the path of the group whose login they
+	// use. The path is empty for the login of the upstream.
+	Logins map[string]*upstream.Mirrors
 }
 
 // Open shows the series of the site until [Site.Close] is called.
