@@ -120,7 +120,6 @@ func (x *Index) Forget(ctx context.Context, before time.Time, gone func(digest.D
 type Named struct {
 	Scope, Name string
 	Ref
-	Since time.Time // when that was learnt
 }
 
 // EachRef calls visit for the refs in all scopes of an owner, and of those that
@@ -133,10 +132,13 @@ func (x *Index) EachRef(ctx context.Context, owner string, visit func(Named) err
 		if !ok || !inScope {
 			return nil
 		}
-		named := Named{Scope: scope, Name: name, Since: r.Used}
+		named := Named{Scope: scope, Name: name}
 		data, err := x.records.Load(ctx, r.Key)
 		if err != nil || json.Unmarshal(data, &named.Ref) != nil || named.Digest.Validate() != nil {
 			return nil // gone meanwhile, or damaged: as good as absent
+		}
+		if named.Since.IsZero() {
+			named.Since = r.Used // a version before this field saved a ref only when it changed
 		}
 		return visit(named)
 	})
