@@ -29,6 +29,8 @@ type fixture struct {
 	mu     sync.Mutex
 	stale  []string // tags that Hooks.Stale was told
 	failed []error  // what Hooks.RecordFailed was told
+
+	fetched map[string]int // what Hooks.Fetched was told, by scope
 }
 
 func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
@@ -44,7 +46,7 @@ func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{t: t, up: up, records: &failingRecords{Records: files}}
+	f := &fixture{t: t, up: up, records: &failingRecords{Records: files}, fetched: make(map[string]int)}
 	cache, known := blobcache.New(files, blobcache.Limits{Reserve: -1}, blobcache.Hooks{}), index.New(f.records)
 	f.config = Config{
 		Cache: cache, Index: known, Quotas: blobcache.NewQuotas(cache, known, nil),
@@ -55,6 +57,11 @@ func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				f.stale = append(f.stale, tag)
+			},
+			Fetched: func(scope string, n int) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.fetched[scope] += n
 			},
 			RecordFailed: func(_ string, err error) {
 				f.mu.Lock()

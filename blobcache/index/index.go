@@ -47,6 +47,9 @@ type Ref struct {
 	Checked time.Time `json:"-"`
 	// NotBefore is the earliest time to ask the source again after it failed.
 	NotBefore time.Time `json:"-"`
+	// Since is when the ref got its digest. SetRef sets it. It is zero for a ref
+	// of an earlier version.
+	Since time.Time `json:"since,omitzero"`
 
 	linked *atomic.Bool // nil for a ref that the index does not know
 }
@@ -132,8 +135,12 @@ func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	key := refKey(scope, name)
 	old, err := x.Ref(ctx, scope, name)
-	if ref.linked = new(atomic.Bool); err == nil && old.linked != nil && old.Digest == ref.Digest {
-		ref.linked = old.linked
+	ref.linked, ref.Since = new(atomic.Bool), time.Now().UTC().Truncate(time.Second)
+	if err == nil && old.Digest == ref.Digest {
+		ref.Since = old.Since
+		if old.linked != nil {
+			ref.linked = old.linked
+		}
 	}
 	x.refs.Add(key, ref)
 	old.Checked, old.NotBefore, old.linked = ref.Checked, ref.NotBefore, ref.linked
@@ -141,6 +148,12 @@ func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 		return nil
 	}
 	return save(ctx, x.records, key, ref)
+}
+
+// MarkRef records when a ref was last used, which [Index.EachRef] reports. Marking
+// an absent ref is not an error.
+func (x *Index) MarkRef(ctx context.Context, scope, name string, used time.Time) error {
+	return x.records.Mark(ctx, refKey(scope, name), used)
 }
 
 func recall[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string, check func(T) error) (T, error) {
