@@ -37,6 +37,13 @@ type Reader struct {
 // [fill.Follower.Size] for content that is still being downloaded.
 func (r *Reader) Size() int64 { return r.size }
 
+// Stored reports whether the content is read from the store, and not while it is being
+// downloaded.
+func (r *Reader) Stored() bool {
+	_, following := r.source.(*fill.Follower)
+	return !following
+}
+
 // Parts announces that ranges of the content will be read, and reports whether
 // they may be. They may not while some of the content is [fill.Body.Plain] and the
 // whole is not verified: then the caller must read all of it, from the first

@@ -182,7 +182,7 @@ func TestFillAcceptsSlowSource(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(26, 10_000_000))
 		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
-			time.Sleep(50 * time.Second)
+			time.Sleep(30 * time.Second)
 			return s.body(offset, &bursts{r: s.from(offset), size: 600_000, pause: 29 * time.Second}), nil
 		}
 		if e.whole(s); s.fetches() != 1 {

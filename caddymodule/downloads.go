@@ -40,9 +40,9 @@ type Downloads struct {
 	// default 5m.
 	RateWindow caddy.Duration `json:"rate_window,omitempty"`
 
-	// StallTimeout is the time after which a download that receives no bytes
-	// ends: at least 1s, by default 1m. After half of it, the download continues
-	// on a new connection.
+	// StallTimeout is the time after which a download that receives no new bytes
+	// ends, resumes included: at least 1s, by default 1m. After half of it, the
+	// download continues on a new connection.
 	StallTimeout caddy.Duration `json:"stall_timeout,omitempty"`
 }
 

@@ -14,39 +14,42 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // problem is an error code of the OCI distribution specification ("Error
-// Codes"), with the HTTP status that it is sent with.
+// Codes"), with the HTTP status that it is sent with and the result that the
+// record of the request has.
 type problem struct {
 	code   string
 	status int
+	result record.Result
 }
 
 var (
-	unauthorized    = problem{"UNAUTHORIZED", http.StatusUnauthorized}
-	denied          = problem{"DENIED", http.StatusForbidden}
-	nameInvalid     = problem{"NAME_INVALID", http.StatusBadRequest}
-	tagInvalid      = problem{"TAG_INVALID", http.StatusBadRequest}
-	digestInvalid   = problem{"DIGEST_INVALID", http.StatusBadRequest}
-	nameUnknown     = problem{"NAME_UNKNOWN", http.StatusNotFound}
-	manifestUnknown = problem{"MANIFEST_UNKNOWN", http.StatusNotFound}
-	blobUnknown     = problem{"BLOB_UNKNOWN", http.StatusNotFound}
-	unsupported     = problem{"UNSUPPORTED", http.StatusMethodNotAllowed}
-	badRequest      = problem{"UNSUPPORTED", http.StatusBadRequest}
-	tooManyRequests = problem{"TOOMANYREQUESTS", http.StatusTooManyRequests}
+	unauthorized    = problem{"UNAUTHORIZED", http.StatusUnauthorized, record.Unauthorized}
+	denied          = problem{"DENIED", http.StatusForbidden, record.Denied}
+	nameInvalid     = problem{"NAME_INVALID", http.StatusBadRequest, record.Error}
+	tagInvalid      = problem{"TAG_INVALID", http.StatusBadRequest, record.Error}
+	digestInvalid   = problem{"DIGEST_INVALID", http.StatusBadRequest, record.Error}
+	nameUnknown     = problem{"NAME_UNKNOWN", http.StatusNotFound, record.Absent}
+	manifestUnknown = problem{"MANIFEST_UNKNOWN", http.StatusNotFound, record.Absent}
+	blobUnknown     = problem{"BLOB_UNKNOWN", http.StatusNotFound, record.Absent}
+	unsupported     = problem{"UNSUPPORTED", http.StatusMethodNotAllowed, record.Error}
+	badRequest      = problem{"UNSUPPORTED", http.StatusBadRequest, record.Error}
+	tooManyRequests = problem{"TOOMANYREQUESTS", http.StatusTooManyRequests, record.RateLimited}
 
 	// The specification has no code for failures of an upstream. UNAVAILABLE is
 	// common, and clients decide on the status.
-	badGateway     = problem{"UNAVAILABLE", http.StatusBadGateway}
-	unavailable    = problem{"UNAVAILABLE", http.StatusServiceUnavailable}
-	gatewayTimeout = problem{"UNAVAILABLE", http.StatusGatewayTimeout}
+	badGateway     = problem{"UNAVAILABLE", http.StatusBadGateway, record.Unavailable}
+	unavailable    = problem{"UNAVAILABLE", http.StatusServiceUnavailable, record.Unavailable}
+	gatewayTimeout = problem{"UNAVAILABLE", http.StatusGatewayTimeout, record.Unavailable}
 
 	// clientGone appears only in the access log, with the status that Caddy's
 	// reverse proxy uses.
-	clientGone = problem{"UNAVAILABLE", 499}
+	clientGone = problem{"UNAVAILABLE", 499, record.Canceled}
 )
 
 // apiError is an error response.
@@ -97,7 +100,7 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		return fail(unknown, "%s has no %s in the repository %s", repo.upstream, cmp.Or(ex.route.reference(), "list of tags"), repo.name)
 	case upstream.RateLimited:
 		e := fail(limited, "the rate limit of %s is reached; try again later", repo.upstream)
-		e.retryAfter = cmp.Or(failure.RetryAfter, time.Minute)
+		e.result, e.retryAfter = record.RateLimited, cmp.Or(failure.RetryAfter, time.Minute)
 		return e
 	case upstream.Credentials:
 		return fail(badGateway, "%s rejected the login configured here; ask the administrator of this proxy", repo.upstream)
@@ -106,7 +109,7 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case upstream.Invalid:
 		return fail(badGateway, "%s sent an invalid response", repo.upstream)
 	case upstream.Refused: // only lists of tags; the code is one of a closed list
-		return fail(problem{failure.Code, failure.Status}, "%s refused to list the tags of %s in this way; ask for the first page, with a smaller n or none", repo.upstream, repo.name)
+		return fail(problem{failure.Code, failure.Status, record.Error}, "%s refused to list the tags of %s in this way; ask for the first page, with a smaller n or none", repo.upstream, repo.name)
 	case upstream.Unsupported:
 		return fail(unknown, "%s has %s of %s only in Docker's schema 1 format, which is not supported; push the image again with a current tool", repo.upstream, ex.route.reference(), repo.name)
 	case upstream.Loop:
@@ -154,6 +157,7 @@ func (ex *exchange) tooBusy(repo *repository, what, preposition string, err erro
 // learn. It does not leave the response to Caddy's error routes, because clients
 // read the code and the message from the body.
 func (ex *exchange) sendError(e *apiError) {
+	ex.rec.Result = e.result
 	if e.cause != nil {
 		level := zap.InfoLevel
 		if e.problem == badGateway {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -21,6 +22,19 @@ type exchange struct {
 	caller  access.Caller // set by identify, or by the token service
 
 	insider bool // set by authorize: the caller may know which rule denies access
+
+	rec record.Request // completed by end
+}
+
+// end completes the record of the request and shows it to its consumers. A response
+// was aborted if the handler panics.
+func (ex *exchange) end(aborted bool) {
+	rec, who := &ex.rec, &ex.caller
+	rec.Account, rec.Directory, rec.AccessToken, rec.Anonymous = who.Name, who.Directory, who.Token, who.Anonymous
+	rec.End(ex.r.Context(), aborted)
+	for _, consume := range ex.handler.consumers {
+		consume(rec)
+	}
 }
 
 var apiVersion = []string{"registry/2.0"}
@@ -36,6 +50,7 @@ func (ex *exchange) serveRegistry() *apiError {
 	switch ex.route.kind {
 	case pingKind:
 		ex.w.Header()["Cache-Control"] = noTransform
+		ex.rec.Result = record.OK
 		ex.send(http.StatusOK, jsonType, []byte("{}"))
 		return nil
 	case unknownKind:
@@ -52,6 +67,7 @@ func (ex *exchange) serveRegistry() *apiError {
 	if err != nil {
 		return err
 	}
+	ex.rec.Upstream, ex.rec.Repository = repo.upstream, repo.name
 	if err := ex.checkLimits(repo); err != nil {
 		return err
 	}
@@ -82,7 +98,7 @@ func (ex *exchange) setCaller(caller access.Caller) {
 }
 
 // actions describe, in a denial, what a role is required for.
-var actions = [...]string{directory.Member: "pull from it", directory.Maintainer: "see its page or purge its cache", directory.Owner: "manage its access tokens"}
+var actions = [...]string{directory.Member: "pull from it", directory.Maintainer: "purge its cache", directory.Owner: "manage its access tokens"}
 
 // authorize returns an error unless the caller has at least the role in the group.
 // Only insiders learn which rule denies access.
@@ -91,9 +107,11 @@ func (ex *exchange) authorize(role directory.Role) *apiError {
 	if err != nil {
 		return ex.handler.unavailable("decide about a group", err)
 	}
+	ex.rec.Rule = v.Rule
 	if ex.insider = v.Insider; v.Allowed {
 		return nil
 	}
+	ex.rec.Denial = v.Rule
 	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})
 	e := refuse(denied, "group %s does not exist, or you may not %s; ask its owner to make %s one of its %ss", ex.route.group, actions[role], ex.caller.ID(), role)
 	if ex.caller.Token != "" {
@@ -125,6 +143,7 @@ func (ex *exchange) checkLimits(repo *repository) *apiError {
 	if v.Allowed {
 		return nil
 	}
+	ex.rec.Rule, ex.rec.Denial = v.Rule, "limits of images"
 	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})
 	e := refuse(denied, "%s cannot be pulled through group %s: the limits of group %s exclude it; the owner of group %s decides what they allow",
 		image, ex.route.group, v.Group, v.Group)

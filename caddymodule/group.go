@@ -11,13 +11,14 @@ import (
 // crossOrigin prevents pages of other sites from using a browser's login.
 var crossOrigin = http.NewCrossOriginProtection()
 
-// serveGroup answers requests for the page, the cache and the access tokens of a
-// group. Browsers and scripts send them, with Basic authentication or a token.
+// serveGroup answers requests for the page of the site, and for the page, the cache and
+// the access tokens of a group. Browsers and scripts send them, with Basic authentication or a token.
 func (ex *exchange) serveGroup() *apiError {
 	h := ex.w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	if err := crossOrigin.Check(ex.r); err != nil {
+		ex.rec.Denial = "page of another site"
 		return refuse(denied, "the request was sent by a page of another site")
 	}
 	if err := ex.locate(); err != nil {
@@ -28,6 +29,13 @@ func (ex *exchange) serveGroup() *apiError {
 			ex.basicChallenge()
 		}
 		return err
+	}
+	if ex.route.kind == sitePageKind {
+		if ex.caller.Anonymous {
+			ex.basicChallenge()
+			return refuse(unauthorized, "log in with an account")
+		}
+		return ex.servePage()
 	}
 	if err := ex.authorize(ex.route.requiredRole()); err != nil {
 		return err

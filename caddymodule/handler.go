@@ -17,6 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -100,6 +101,8 @@ type Handler struct {
 	health       *health.Site
 	limits       access.ImageLimits
 	proxyWarning *sync.Once // shared by the sites of the configuration
+
+	consumers []record.Consumer // of the records of requests; set by Provision
 }
 
 // CaddyModule returns the Caddy module information.
@@ -146,6 +149,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.openShared(ctx, storage); err != nil {
 		return err
 	}
+	for _, g := range h.Groups {
+		h.cache.usage.Declare(g.Path)
+	}
+	h.pullHooks.Fetched = h.cache.usage.Fetched
+	h.consumers = append(h.consumers, h.cache.usage.Consumer(h.scopeOf))
 	h.health = health.New(h.cache.name, h.cache.blobs.Reach, h.accounts.Directories())
 	h.registered = h.site(ctx)
 	if admin.Register(h.registered) {
@@ -246,13 +254,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal := checkMethod(rt, r.Method); refusal != nil {
 		err = refusal
 	}
-	ex := &exchange{handler: h, w: w, r: r, route: rt}
+	ex := &exchange{handler: h, r: r, route: rt, rec: record.Request{
+		Kind: recorded[rt.kind], Head: r.Method == http.MethodHead, Group: rt.group, Image: rt.image, Tag: rt.tag, Digest: rt.digest,
+	}}
+	ex.w = ex.rec.Begin(w)
+	aborted := true
+	defer func() { ex.end(aborted) }()
 	ex.warnTrustedProxy()
 	serve := ex.serveRegistry
 	switch {
 	case rt.kind == authKind || rt.kind == keysKind:
 		serve = ex.serveTokens
-	case rt.aboutGroup():
+	case rt.isPage():
 		serve = ex.serveGroup
 	case rt.kind == healthKind:
 		serve = ex.serveHealth
@@ -265,6 +278,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		ex.sendError(err)
 	}
+	aborted = false
 	return nil
 }
 

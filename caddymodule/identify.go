@@ -13,6 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
@@ -62,7 +63,7 @@ func (ex *exchange) identify() *apiError {
 // tells nothing more about a group.
 func (ex *exchange) ignoresLogin() bool {
 	groups, all := requestedGroups(ex.r)
-	return all && !ex.route.aboutGroup() && ex.handler.policy.ArePublic(ex.r.Context(), ex.clientIP(), groups)
+	return all && !ex.route.isPage() && ex.handler.policy.ArePublic(ex.r.Context(), ex.clientIP(), groups)
 }
 
 // identifyToken sets the caller from a token of the token service.
@@ -159,7 +160,7 @@ func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 		line.event, line.reason = auditThrottled, limited.Reason
 		audit.record(zap.WarnLevel, line)
 		e := refuse(tooManyRequests, "%s; try again later", limited.Reason)
-		e.retryAfter = max(limited.Wait, time.Second)
+		e.result, e.retryAfter = record.Throttled, max(limited.Wait, time.Second)
 		return caller, e
 	case ex.r.Context().Err() != nil:
 		return caller, refuse(clientGone, "the client has closed the connection")

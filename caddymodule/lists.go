@@ -138,6 +138,7 @@ func (ex *exchange) sendList(before string, list *upstream.Page, after string, s
 	h := ex.w.Header()
 	h["Cache-Control"] = noTransform
 	h["Cache-Status"] = cacheStatusValues[status]
+	ex.rec.Result = resultOf[status]
 	ex.send(http.StatusOK, list.MediaType, []byte(before), list.Content, []byte(after))
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -44,7 +45,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repo
 	}
 	name = reference.NormalizeRepository(u.Name, name)
 	src := u.sourceFor(rt.group)
-	scope := rt.group + "/_/" + src.name + "/" + name
+	scope := h.scopeOf(u.Name, rt.group, name)
 	return &repository{
 		upstream: u.Name,
 		name:     name,
@@ -71,6 +72,12 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repo
 			Hooks:       h.pullHooks,
 		}),
 	}, nil
+}
+
+// scopeOf returns the scope, in the index, of a repository of an upstream as a group
+// sees it.
+func (h *Handler) scopeOf(upstream, group, repository string) string {
+	return group + "/_/" + h.upstreams[upstream].sourceFor(group).name + "/" + repository
 }
 
 // newPullHooks returns hooks that log failures in spite of which a pull succeeds.
@@ -119,6 +126,9 @@ func (ex *exchange) sendManifest(m pullthrough.Manifest) *apiError {
 		return nil
 	}
 	ex.setLength(m.Size)
+	if ex.rec.Source = record.Cache; m.Status == pullthrough.Miss {
+		ex.rec.Source = record.Upstream
+	}
 	if content.File == nil {
 		ex.w.WriteHeader(http.StatusOK)
 		_, _ = ex.w.Write(shared) // an error means that the client has left

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 )
 
@@ -34,6 +35,12 @@ var cacheStatusValues = [...][]string{
 	pullthrough.Joined:      {"dependency-proxy; fwd=miss; collapsed"},
 	pullthrough.Revalidated: {"dependency-proxy; fwd=stale; fwd-status=200"},
 	pullthrough.Stale:       {"dependency-proxy; fwd=stale; detail=stale-if-error"},
+}
+
+// resultOf has the results of responses with content.
+var resultOf = [...]record.Result{
+	pullthrough.Hit: record.Hit, pullthrough.Miss: record.Miss, pullthrough.Joined: record.Joined,
+	pullthrough.Revalidated: record.Revalidated, pullthrough.Stale: record.Stale,
 }
 
 // sendChunk is the number of bytes of a blob that one sendfile(2) or one write
@@ -90,7 +97,8 @@ func (ex *exchange) takeAnswer(key any, content []byte) (shared []byte, done fun
 	return shared, done, refusal
 }
 
-// setContentHeaders sets the headers common to all responses with content.
+// setContentHeaders sets the headers common to all responses with content, and the
+// result of the request.
 func (ex *exchange) setContentHeaders(mediaType []string, d digest.Digest, status pullthrough.Status) (etag string) {
 	h := ex.w.Header()
 	etag = `"` + d.String() + `"`
@@ -99,6 +107,7 @@ func (ex *exchange) setContentHeaders(mediaType []string, d digest.Digest, statu
 	h["Etag"] = []string{etag}
 	h["Cache-Control"] = noTransform
 	h["Cache-Status"] = cacheStatusValues[status]
+	ex.rec.Result, ex.rec.Digest = resultOf[status], d
 	return etag
 }
 
@@ -134,6 +143,9 @@ func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status pullthrough
 // of the blob to a client of HTTP/1.0, which knows no chunks, unless it knows the size.
 func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullthrough.Status) error {
 	defer ex.widenChunks()()
+	if ex.rec.Source = record.Upstream; r.Stored() {
+		ex.rec.Source = record.Cache
+	}
 	if r.Size() < 0 && !ex.r.ProtoAtLeast(1, 1) {
 		if err := r.AwaitWhole(ex.r.Context()); err != nil {
 			return err

@@ -46,7 +46,7 @@ func (ex *exchange) serveHealth() *apiError {
 	if report.Status != health.OK && ex.r.URL.Query().Has("ready") {
 		status = http.StatusServiceUnavailable
 	}
-	if who := ex.caller; !who.Admin || who.PullOnly || who.Only != nil {
+	if !ex.caller.Administers() {
 		report = health.Report{Status: report.Status}
 	}
 	return ex.sendValue(status, report)

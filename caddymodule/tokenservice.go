@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
@@ -157,6 +158,7 @@ func (ex *exchange) sendToken(scopes []string, offline bool, tokenType string) *
 			return err
 		}
 	}
+	ex.rec.Result = record.OK
 	return ex.sendValue(http.StatusOK, response)
 }
 

@@ -19,6 +19,8 @@ import (
 func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Reader, Status, error) {
 	c := &r.config
 	claim := &blobClaim{repository: r, digest: d}
+	ctx, answered := r.watchBlob(ctx, d)
+	defer answered()
 	reader, origin, err := c.Cache.Get(ctx, fill.Request{
 		Digest:   d,
 		Size:     -1,
@@ -49,6 +51,12 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	return reader, Miss, nil
 }
 
+func (r *Repository) watchBlob(ctx context.Context, d digest.Digest) (_ context.Context, answered func()) {
+	return watchLoop(ctx, r, "blob "+d.String(), func(ctx context.Context) (int64, error) {
+		return r.config.Registry.StatBlob(ctx, r.config.Name, d, -1)
+	})
+}
+
 func (r *Repository) fetchBlob(d digest.Digest) fill.Fetch {
 	return func(ctx context.Context, offset, length int64, etag string) (*fill.Body, error) {
 		body, err := r.config.Registry.Blob(ctx, r.config.Name, d, offset, length, etag)
@@ -68,6 +76,8 @@ func (r *Repository) fetchBlob(d digest.Digest) fill.Fetch {
 // over plain HTTP, the blob is downloaded; the size is -1 if it cannot be stored
 // either. Errors are those of [Repository.Blob].
 func (r *Repository) StatBlob(ctx context.Context, d digest.Digest) (size int64, status Status, err error) {
+	ctx, answered := r.watchBlob(ctx, d)
+	defer answered()
 	claim := &blobClaim{repository: r, digest: d}
 	standing := claim.Standing(ctx)
 	if standing.Linked {

@@ -76,7 +76,9 @@ func (r *Repository) list(ctx context.Context, question string, ask func(context
 	if ok && known.IsFresh() {
 		return known.Value, Hit, nil
 	}
-	page, err := once(ctx, r, question, func(ctx context.Context) (*upstream.Page, error) {
+	waiting, answered := watchLoop(ctx, r, question, ask)
+	defer answered()
+	page, err := once(waiting, r, question, func(ctx context.Context) (*upstream.Page, error) {
 		page, err := inTurn(ctx, r, func() (upstream.Page, error) { return ask(ctx) })
 		if err != nil {
 			return nil, err

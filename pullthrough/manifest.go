@@ -25,6 +25,10 @@ type Manifest struct {
 // withContent is set. An error is upstream's, an [*upstream.Error],
 // [ErrTooManyQuestions] or the cause of the context's end.
 func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent bool) (Manifest, error) {
+	ctx, answered := watchLoop(ctx, r, "manifest "+tag, func(ctx context.Context) (upstream.Manifest, error) {
+		return r.config.Registry.ResolveTag(ctx, r.config.Name, tag, r.config.Accept)
+	})
+	defer answered()
 	chosen, ref, status, err := r.choose(ctx, tag, withContent)
 	if err != nil {
 		return Manifest{}, err
@@ -56,6 +60,10 @@ func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent 
 // manifests that they do not have, so whoever pushes to one repository could read the
 // images of another through an index of them.
 func (r *Repository) ManifestByDigest(ctx context.Context, d digest.Digest, withContent bool) (Manifest, error) {
+	ctx, answered := watchLoop(ctx, r, "manifest "+d.String(), func(ctx context.Context) (upstream.Manifest, error) {
+		return r.config.Registry.ResolveManifest(ctx, r.config.Name, d.String())
+	})
+	defer answered()
 	m := Manifest{Digest: d, Status: Hit}
 	link, linked := r.manifestLink(ctx, d)
 	m.MediaType, m.Size = link.MediaType, link.Size

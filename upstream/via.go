@@ -37,6 +37,13 @@ func WithVia(ctx context.Context, header http.Header) context.Context {
 	return context.WithValue(ctx, viaKey{}, passed)
 }
 
+// Passed returns how many proxies like this one a request has passed on whose behalf
+// requests are made with ctx, at most 16; see [WithVia].
+func Passed(ctx context.Context) int {
+	passed, _ := ctx.Value(viaKey{}).([]string)
+	return len(passed)
+}
+
 // CheckVia returns an error of kind [Loop] if a request with the given header was sent
 // to one of the addresses by this client, so that the upstream would be asked for the
 // same again and again.

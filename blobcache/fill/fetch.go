@@ -32,14 +32,13 @@ func fetch(ctx context.Context, req Request, m *meter, offset, length int64, eta
 	w.idle = time.AfterFunc(w.limit, w.giveUp)
 	m.begin()
 	body, err := req.Fetch(ctx, offset, length, etag)
-	m.end(0)
+	m.end(0, 0)
 	w.idle.Stop()
 	if err != nil {
 		err = w.explain(err)
 		cancel(nil)
 		return nil, err
 	}
-	m.answered()
 	w.body, w.limit = body.ReadCloser, m.limits.Stall/2
 	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain}, nil
 }
@@ -53,6 +52,10 @@ type watchedBody struct {
 	idle   *time.Timer
 	limit  time.Duration
 	body   io.ReadCloser
+
+	// The next bytes repeat what has come before, and the first of them do so not for
+	// the first time.
+	repeats, again int64
 }
 
 func (w *watchedBody) giveUp() {
@@ -61,9 +64,16 @@ func (w *watchedBody) giveUp() {
 
 func (w *watchedBody) Read(p []byte) (int, error) {
 	w.idle.Reset(w.limit)
-	w.meter.begin()
+	quiet := w.meter.begin()
 	n, err := w.body.Read(p)
-	w.meter.end(n)
+	w.repeats, w.again = w.repeats-int64(n), w.again-int64(n)
+	switch {
+	case w.repeats < 0:
+		quiet = 0
+	case w.again >= 0:
+		quiet = w.meter.limits.Stall
+	}
+	w.meter.end(n, quiet)
 	w.idle.Stop()
 	if err != nil && err != io.EOF {
 		err = w.explain(err)
@@ -91,7 +101,6 @@ func (w *watchedBody) explain(err error) error {
 func attach(ctx context.Context, body *Body, m *meter) {
 	if w, ok := body.ReadCloser.(*watchedBody); ok {
 		w.meter = m
-		m.answered()
 		context.AfterFunc(ctx, func() { w.cancel(context.Cause(ctx)) })
 	}
 }
@@ -116,10 +125,30 @@ func (b *Body) continues(off, size int64) error {
 // retries decides how long and how often a source that breaks off is asked
 // again.
 type retries struct {
-	meter *meter
-	tries int
-	mark  int64
-	pause time.Duration
+	meter    *meter
+	tries    int
+	mark     int64
+	pause    time.Duration
+	repeated int64 // up to where the source has repeated the content since it sent a new byte
+}
+
+// skip reads the bytes of a body from one offset to another, which have come before,
+// and returns their number. They are no progress. The wait for bytes that are repeated
+// for the first time does not count either, so that a slow source without ranges gets
+// to the new ones; but a source that repeats the same bytes again and again is stuck.
+func (p *retries) skip(body *Body, from, to int64) (int64, error) {
+	if from >= to {
+		return 0, nil
+	}
+	if w, ok := body.ReadCloser.(*watchedBody); ok {
+		w.repeats, w.again = to-from, p.repeated-from
+	}
+	n, err := io.CopyN(io.Discard, body, to-from)
+	p.repeated = max(p.repeated, from+n)
+	if err != nil {
+		err = fmt.Errorf("skip to byte %d: %w", to, err)
+	}
+	return n, err
 }
 
 // stall returns how long one of several connections may send nothing. It
@@ -141,7 +170,7 @@ func (p *retries) again(ctx context.Context, got int64) bool {
 		return false
 	}
 	p.meter.begin()
-	defer p.meter.end(0)
+	defer p.meter.end(0, 0)
 	timer := time.NewTimer(p.pause)
 	defer timer.Stop()
 	p.pause = min(2*p.pause, sourceMaxPause)

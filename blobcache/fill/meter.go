@@ -24,10 +24,9 @@ type meter struct {
 	fail    context.CancelCauseFunc
 
 	mu      sync.Mutex
-	begun   bool          // the source has answered
 	waiting int           // calls that wait for the source
 	since   time.Time     // up to when their time has been counted
-	quiet   time.Duration // that time since the last byte
+	quiet   time.Duration // that time since the last progress
 	stalled *time.Timer   // runs while they wait
 	samples [rateSamples]sample
 	at      int // the sample that is being taken
@@ -45,8 +44,9 @@ func newMeter(req *Request, fail context.CancelCauseFunc, readers func() bool) *
 	return &meter{limits: req.Source.withDefaults(), fail: fail, readers: readers, fetched: req.Fetched}
 }
 
-// begin is called before a wait for the source.
-func (m *meter) begin() {
+// begin is called before a wait for the source. It returns how long the transfer has
+// waited since the last progress.
+func (m *meter) begin() (quiet time.Duration) {
 	rate := m.rate()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -54,10 +54,12 @@ func (m *meter) begin() {
 	if m.waiting++; m.waiting == 1 {
 		m.arm()
 	}
+	return m.quiet
 }
 
-// end is called after the wait, which has brought n bytes.
-func (m *meter) end(n int) {
+// end is called after the wait, which has brought n bytes. If it has brought some, the
+// transfer has waited for the given time at most since the last progress.
+func (m *meter) end(n int, quiet time.Duration) {
 	if n > 0 && m.fetched != nil {
 		m.fetched(n)
 	}
@@ -66,7 +68,7 @@ func (m *meter) end(n int) {
 	defer m.mu.Unlock()
 	m.count(rate)
 	if n > 0 {
-		m.quiet = 0
+		m.quiet = min(m.quiet, quiet)
 		m.samples[m.at].got += float64(n)
 	}
 	if m.waiting--; m.waiting == 0 {
@@ -75,16 +77,6 @@ func (m *meter) end(n int) {
 		m.arm()
 	}
 	m.judge(rate)
-}
-
-// answered is called when the source has answered. Only the first answer of a
-// transfer counts as progress.
-func (m *meter) answered() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.begun {
-		m.begun, m.quiet = true, 0
-	}
 }
 
 // rate returns the minimum rate in bytes per second, which depends on whether
@@ -109,7 +101,7 @@ func (m *meter) count(rate float64) {
 	m.since = now
 }
 
-// arm sets the timer that ends the transfer if nothing comes for too long.
+// arm sets the timer that ends the transfer if it makes no progress for too long.
 func (m *meter) arm() {
 	left := m.limits.Stall - m.quiet
 	if m.stalled == nil {
@@ -123,7 +115,7 @@ func (m *meter) stall() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.waiting > 0 && m.quiet+time.Since(m.since) >= m.limits.Stall {
-		m.fail(fmt.Errorf("the source sent nothing for %v: %w", m.limits.Stall, context.DeadlineExceeded))
+		m.fail(fmt.Errorf("the source sent nothing new for %v: %w", m.limits.Stall, context.DeadlineExceeded))
 	}
 }
 

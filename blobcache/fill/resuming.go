@@ -44,6 +44,7 @@ func (r *resuming) Read(p []byte) (n int, err error) {
 		}
 	}
 	if n > 0 {
+		r.retries.repeated = 0
 		return n, nil // an error can wait
 	}
 	return 0, r.err
@@ -77,9 +78,9 @@ func (r *resuming) open() error {
 		_ = body.Close()
 		return err
 	}
-	if _, err := io.CopyN(io.Discard, body, r.pos-body.Offset); err != nil {
+	if _, err := r.retries.skip(body, body.Offset, r.pos); err != nil {
 		_ = body.Close()
-		return fmt.Errorf("skip to byte %d: %w", r.pos, err)
+		return err
 	}
 	r.plain = r.plain || body.Plain
 	if r.body = body; body.ETag != "" {

@@ -30,9 +30,10 @@ type SourceLimits struct {
 	// minutes.
 	RateWindow time.Duration
 
-	// Stall is how long a transfer may receive nothing, resumes included. The
-	// default is a minute. A connection that is silent for half of that is
-	// replaced.
+	// Stall is how long a transfer may wait for a byte that has not come before,
+	// resumes included. Waiting for bytes that a source without ranges repeats for the
+	// first time does not count. The default is a minute. A connection that is silent
+	// for half of that is replaced.
 	Stall time.Duration
 }
 

@@ -94,10 +94,9 @@ func (w *worker) fetch(ctx context.Context, seg *segment) error {
 				return err
 			}
 		}
-		n, err := io.CopyN(io.Discard, w.body, seg.at-w.pos)
-		w.pos += n
-		if err != nil {
-			return fmt.Errorf("skip to byte %d: %w", seg.at, err)
+		n, err := w.retries.skip(w.body, w.pos, seg.at)
+		if w.pos += n; err != nil {
+			return err
 		}
 		if whole, err := w.copy(ctx, seg); whole || err != nil {
 			return err
@@ -166,6 +165,7 @@ func (w *worker) copy(ctx context.Context, seg *segment) (whole bool, err error)
 				return false, fmt.Errorf("%w: %w", errSpool, werr)
 			}
 			w.got += int64(n)
+			w.retries.repeated = 0
 		}
 		if err == nil && seg.at < seg.end && f.tooSlow(w, n) {
 			return false, errSlowConnection

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 )
 
 const (
@@ -91,14 +92,12 @@ func New(records store.Records, x *index.Index, failed func(error)) *Recorder {
 	}
 }
 
-// Declare makes the recorder keep records for groups that a configuration declares,
+// Declare makes the recorder keep records for a group that a configuration declares,
 // however many other groups there are. It does so until the process ends.
-func (r *Recorder) Declare(groups []string) {
+func (r *Recorder) Declare(group string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, group := range groups {
-		r.declared[group] = true
-	}
+	r.declared[group] = true
 }
 
 // Count adds traffic to the records of a group and of the groups above it. It does
@@ -186,4 +185,18 @@ func (r *Recorder) Days(ctx context.Context, group string, n int) []Day {
 		r.mu.Unlock()
 	}
 	return days
+}
+
+// Consumer returns a consumer of records of requests that counts the content that was
+// sent, and the tags that were pulled. The function scope returns the scope of a
+// repository in the index.
+func (r *Recorder) Consumer(scope func(upstream, group, repository string) string) record.Consumer {
+	return func(request *record.Request) {
+		if request.Source != record.Nowhere {
+			r.Count(request.Group, Traffic{Served: request.Bytes})
+		}
+		if request.Kind == record.Manifest && request.Tag != "" && record.Hit <= request.Result && request.Result <= record.Stale {
+			r.Pulled(scope(request.Upstream, request.Group, request.Repository), request.Tag)
+		}
+	}
 }

@@ -165,7 +165,8 @@ func TestRecorderFailure(t *testing.T) {
 // records, also after a restart, and that the others are counted together.
 func TestRecorderBounds(t *testing.T) {
 	f := newFixture(t)
-	f.Declare([]string{"declared", "late"})
+	f.Declare("declared")
+	f.Declare("late")
 	f.Count("declared", Traffic{Served: 1})
 	for i := range maxOthers + 5 {
 		f.Count(fmt.Sprint("g", i), Traffic{Served: 1})
@@ -176,7 +177,8 @@ func TestRecorderBounds(t *testing.T) {
 		t.Errorf("got %d records, want %d", n, maxOthers+3)
 	}
 	f.reopen()
-	f.Declare([]string{"declared", "late"})
+	f.Declare("declared")
+	f.Declare("late")
 	for _, group := range []string{"new", "late", "g0"} {
 		f.Count(group, Traffic{Served: 1})
 	}
