@@ -126,7 +126,9 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case errors.Is(err, fill.ErrBusy):
 		return ex.tooBusy(repo, "downloads", "from", err)
 	case failure.Kind == upstream.Timeout || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, fill.ErrTooSlow):
-		return fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
+		e := fail(gatewayTimeout, "%s did not respond in time", repo.upstream)
+		e.retryAfter = max(retrySoon, failure.RetryAfter)
+		return e
 	}
 	e := fail(unavailable, "%s cannot be reached", repo.upstream)
 	switch {
@@ -137,7 +139,7 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case failure.Kind == upstream.Other:
 		e.message = "content from " + repo.upstream + " could not be fetched; the log of this proxy has the reason"
 	}
-	e.retryAfter = retrySoon
+	e.retryAfter = max(retrySoon, failure.RetryAfter)
 	return e
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -23,7 +24,8 @@ type exchange struct {
 
 	insider bool // set by authorize: the caller may know which rule denies access
 
-	rec record.Request // completed by end
+	rec  record.Request // completed by end
+	pull *traces.Pull   // nil unless the request is traced
 }
 
 // end completes the record of the request and shows it to its consumers. A response
@@ -32,6 +34,7 @@ func (ex *exchange) end(aborted bool) {
 	rec, who := &ex.rec, &ex.caller
 	rec.Account, rec.Directory, rec.AccessToken, rec.Anonymous = who.Name, who.Directory, who.Token, who.Anonymous
 	rec.End(ex.r.Context(), aborted)
+	ex.pull.End(rec)
 	for _, consume := range ex.handler.consumers {
 		consume(rec)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -15,10 +16,12 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
@@ -97,6 +100,7 @@ type Handler struct {
 	flights    pullthrough.Flights
 	pullHooks  pullthrough.Hooks
 	lease      pool.Lease
+	events     *events.Emitter
 
 	health       *health.Site
 	limits       access.ImageLimits
@@ -146,14 +150,16 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.warnUnknownMembers()
 	h.warnPublicLogins()
 	h.logIgnoredMembers()
+	hasQuota := func(group string) bool {
+		return slices.ContainsFunc(h.Groups, func(g *Group) bool { return g.Path == group && g.Quota > 0 })
+	}
+	if h.events, err = events.New(ctx, events.Config{Site: h.Name, HasQuota: hasQuota}); err != nil {
+		return err
+	}
 	if err := h.openShared(ctx, storage); err != nil {
 		return err
 	}
-	for _, g := range h.Groups {
-		h.cache.usage.Declare(g.Path)
-	}
-	h.pullHooks.Fetched = h.cache.usage.Fetched
-	h.consumers = append(h.consumers, h.cache.usage.Consumer(h.scopeOf))
+	h.countUsage()
 	h.health = health.New(h.cache.name, h.cache.blobs.Reach, h.accounts.Directories())
 	h.registered = h.site(ctx)
 	if admin.Register(h.registered) {
@@ -179,6 +185,9 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 	if h.cache, err = openCache(&h.lease, storage); err != nil {
 		return err
 	}
+	source := events.StorageSource(storage.Identity())
+	h.events.Subscribe(source, nil)
+	h.pullHooks.Moved = events.MovedHook(source, h.Name)
 	if h.quotas, err = openQuotas(&h.lease, storage, h.cache, h.Groups); err != nil {
 		return err
 	}
@@ -190,7 +199,12 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 		return err
 	}
 	h.gate = &access.Gate{Accounts: h.accounts, Throttle: throttle}
-	h.tokens = &access.Tokens{Accounts: h.accounts, Policy: h.policy, Logger: h.logger}
+	source = events.TokenSource(fmt.Sprint(ctx.Storage()))
+	h.events.Subscribe(source, nil)
+	h.tokens = &access.Tokens{
+		Accounts: h.accounts, Policy: h.policy, Logger: h.logger,
+		Made: events.TokenHook(source, events.TokenMade), Revoked: events.TokenHook(source, events.TokenRevoked),
+	}
 	store, err := openTokens(&h.lease, ctx.Storage())
 	if err != nil {
 		return err
@@ -208,6 +222,7 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 // shared values that it releases.
 func (h *Handler) Cleanup() error {
 	admin.Unregister(h.registered)
+	h.events.Close()
 	h.lease.Release()
 	return nil
 }
@@ -233,17 +248,6 @@ func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	return nil
 }
 
-func (h *Handler) loadStorage(ctx caddy.Context) (storage.Storage, error) {
-	if h.StorageRaw == nil {
-		h.StorageRaw = json.RawMessage(`{"type":"filesystem"}`)
-	}
-	mod, err := ctx.LoadModule(h, "StorageRaw")
-	if err != nil {
-		return nil, err
-	}
-	return mod.(storage.Storage), nil
-}
-
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	rt, err := parseRoute(r.URL.EscapedPath())
@@ -258,6 +262,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		Kind: recorded[rt.kind], Head: r.Method == http.MethodHead, Group: rt.group, Image: rt.image, Tag: rt.tag, Digest: rt.digest,
 	}}
 	ex.w = ex.rec.Begin(w)
+	if ctx, pull := traces.StartPull(r.Context(), ex.rec.Kind); pull != nil {
+		ex.pull, ex.r = pull, r.WithContext(ctx)
+	}
 	aborted := true
 	defer func() { ex.end(aborted) }()
 	ex.warnTrustedProxy()

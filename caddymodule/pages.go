@@ -22,6 +22,15 @@ import (
 // chartDays is the number of days that the charts of pages show.
 const chartDays = 30
 
+// countUsage makes the site count what its groups pull, for their pages.
+func (h *Handler) countUsage() {
+	for _, g := range h.Groups {
+		h.cache.usage.Declare(g.Path)
+	}
+	h.pullHooks.Fetched = h.cache.usage.Fetched
+	h.consumers = append(h.consumers, h.cache.usage.Consumer(h.scopeOf))
+}
+
 // servePage sends the page of the site or of a group, as HTML to browsers and
 // otherwise as JSON.
 func (ex *exchange) servePage() *apiError {

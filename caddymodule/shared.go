@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
@@ -95,16 +97,28 @@ func (q *sharedQuotas) close() {
 // configuration.
 func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
 
+func (h *Handler) loadStorage(ctx caddy.Context) (storage.Storage, error) {
+	if h.StorageRaw == nil {
+		h.StorageRaw = json.RawMessage(`{"type":"filesystem"}`)
+	}
+	mod, err := ctx.LoadModule(h, "StorageRaw")
+	if err != nil {
+		return nil, err
+	}
+	return mod.(storage.Storage), nil
+}
+
 func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) {
 	return caches.Acquire(lease, module.Identity(), func() (*sharedCache, error) {
-		blobs, records, err := module.Open(processLogger)
+		hooks := events.StorageHooks(events.StorageSource(module.Identity()), module.String(), storage.LogHooks(processLogger))
+		blobs, records, err := module.Open(processLogger, hooks.StorageError)
 		if err != nil {
 			return nil, err
 		}
 		ctx, stop := context.WithCancel(context.Background())
 		limits := module.Limits()
 		limits.Children = pullthrough.Children
-		known, hooks := index.New(records), storage.LogHooks(processLogger)
+		known := index.New(records)
 		c := &sharedCache{
 			name:  module.String(),
 			blobs: blobcache.New(blobs, limits, hooks),

@@ -39,7 +39,7 @@ var outages = map[string]struct {
 	"rate limit": {fail: registrytest.Failure{Status: 429, Header: http.Header{"Retry-After": {"7"}}},
 		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE"},
 	"rate limit for ever": {fail: registrytest.Failure{Status: 429, Header: http.Header{"Retry-After": {"999999999"}}},
-		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "3600", blobCode: "UNAVAILABLE"},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "600", blobCode: "UNAVAILABLE"},
 	"rate limit without a time": {fail: registrytest.Failure{Status: 429},
 		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "60", blobCode: "UNAVAILABLE"},
 	"rate limit of the token service": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 429, Header: http.Header{"Retry-After": {"7"}}},
@@ -52,7 +52,7 @@ var outages = map[string]struct {
 	"without sense":               {fail: registrytest.Failure{Status: 202, Body: "hello"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
 	"redirects in a ring":         {fail: registrytest.Failure{Status: 302, Header: http.Header{"Location": {"/v2/"}}}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
 	"hangs up":                    {hook: closeConnection, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "cannot be reached"},
-	"silent":                      {hook: neverAnswer, manifest: 504, blob: 504, code: "UNAVAILABLE", blobCode: "UNAVAILABLE", says: "did not respond in time"},
+	"silent":                      {hook: neverAnswer, manifest: 504, blob: 504, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "did not respond in time"},
 	// Docker Hub's answers for a repository that does not exist or is
 	// private.
 	"denied":    {fail: registrytest.Failure{Status: 403}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
@@ -68,8 +68,9 @@ func TestUpstreamOutages(t *testing.T) {
 			up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
 			image := up.PutImage("library/alpine", "3.20", random(1, 1000))
 			cold := up.PutBlob("library/alpine", random(2, 1000))
-			s := start(t, users("alice"), private("acme", "alice"),
-				hub(up, hubCredentials(t), "fresh_for 1ns", "transport http {\n response_header_timeout 300ms\n}"))
+			lines := []string{users("alice"), private("acme", "alice"),
+				hub(up, hubCredentials(t), "fresh_for 1ns", "transport http {\n response_header_timeout 300ms\n}")}
+			s := start(t, lines...)
 			pull(t, s, "acme", "alpine", "3.20", as("alice"))
 			expireLists()
 			list := "/v2/acme" + infix + "alpine/tags/list"
@@ -108,6 +109,7 @@ func TestUpstreamOutages(t *testing.T) {
 				t.Error("the log lacks a warning")
 			}
 			up.Heal()
+			s.restart(lines...) // ends the pauses of upstream
 			s.get(blobPath("acme", "alpine", cold), as("alice")).content(t, random(2, 1000))
 			s.awaitStored(string(cold))
 		})

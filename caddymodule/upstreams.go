@@ -15,6 +15,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -216,9 +217,30 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 			processLogger().Warn(message, zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
 		}
 	}
+	several := len(u.endpoints) > 1
 	config.Hooks.Paused = func(host string, pause time.Duration, err error) {
-		processLogger().Warn("an endpoint of an upstream cannot answer; asking the others",
+		message := "an endpoint of an upstream cannot answer; asking the others"
+		switch {
+		case several:
+		case upstream.KindOf(err) == upstream.RateLimited:
+			message = "an upstream limits requests; it is not asked for a while"
+		default:
+			return // Changed tells
+		}
+		processLogger().Warn(message,
 			zap.String("upstream", name), zap.String("endpoint", host), zap.Duration("pause", pause), zap.Error(err))
+	}
+	config.Hooks.Changed = func(change upstream.Change, state upstream.State) {
+		about := processLogger().With(zap.String("upstream", name), zap.String("endpoint", state.Host))
+		switch change {
+		case upstream.WentDown:
+			about.Warn("an upstream is down; serving what is stored until it answers", zap.String("last_error", state.LastError))
+		case upstream.CameUp:
+			about.Info("an upstream that was down answers again")
+		case upstream.BudgetLow:
+			about.Warn("less than 20 % of the pull limit of an upstream remain; tags are checked less often",
+				zap.Int64("limit", state.Budget.Limit), zap.Int64("remaining", state.Budget.Remaining), zap.Duration("window", state.Budget.Window))
+		}
 	}
 	var registries []*upstream.Registry
 	for _, config.Endpoint = range u.endpoints {
@@ -229,7 +251,12 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 			config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
 			config.Ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
 		}
-		registry, err := openRegistry(&h.lease, string(sum[:]), config)
+		traced := config
+		traced.Transport = traces.Transport(config.Transport, name)
+		if config.Ranges != nil {
+			traced.Ranges = traces.Transport(config.Ranges, name)
+		}
+		registry, err := openRegistry(&h.lease, string(sum[:]), traced)
 		if err != nil {
 			return nil, err
 		}

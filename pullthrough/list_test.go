@@ -54,7 +54,7 @@ func TestRepositoryTagsStale(t *testing.T) {
 		}
 	}
 	expect("at first", Miss)
-	for _, status := range []int{http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests, http.StatusInternalServerError} {
+	for _, status := range []int{http.StatusForbidden, http.StatusNotFound, http.StatusInternalServerError} {
 		f.up.Heal()
 		f.up.Fail(registrytest.Failure{Status: status})
 		expect(http.StatusText(status), Stale)
@@ -68,6 +68,10 @@ func TestRepositoryTagsStale(t *testing.T) {
 	}
 	f.up.Heal()
 	expect("afterwards", Miss)
+	f.up.Fail(registrytest.Failure{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"60"}}})
+	expect("at the rate limit", Stale)
+	f.up.Heal()
+	expect("before Retry-After", Stale)
 }
 
 // A question in progress is not that of a repository with other Flights, which

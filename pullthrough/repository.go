@@ -81,6 +81,10 @@ type Hooks struct {
 	// asked for the content, and must not block.
 	Fetched func(scope string, n int)
 
+	// Moved is called when upstream has named another digest for a tag than the
+	// one that was served until now, and its content is stored.
+	Moved func(scope, tag string, from, to index.Ref)
+
 	// RecordFailed is called when the index cannot write a record. The index
 	// keeps it in memory.
 	RecordFailed func(scope string, err error)
@@ -145,6 +149,15 @@ func (r *Repository) recordRef(ctx context.Context, tag string, ref index.Ref) {
 func (r *Repository) fetchedBytes(n int) {
 	if report := r.config.Hooks.Fetched; report != nil {
 		report(r.config.Scope, n)
+	}
+}
+
+// recordMoved records what a tag stands for, and reports that it has moved if old,
+// which may be nil, was another manifest.
+func (r *Repository) recordMoved(ctx context.Context, tag choice, old *index.Ref, ref index.Ref) {
+	r.recordRef(ctx, tag.name(), ref)
+	if report := r.config.Hooks.Moved; report != nil && old != nil && old.Digest != ref.Digest {
+		report(r.config.Scope, tag.tag, *old, ref)
 	}
 }
 

@@ -94,7 +94,7 @@ func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, wi
 	}
 	switch {
 	case err == nil:
-		r.recordRef(ctx, tag.name(), ref)
+		r.recordMoved(ctx, tag, old, ref)
 	case old != nil:
 		held := *old
 		held.NotBefore = time.Now().Add(holdAfter(err))
@@ -147,6 +147,9 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 		})
 		if err == nil {
 			err = r.keep(ctx, m)
+		}
+		if err == nil && believed {
+			r.recordMoved(ctx, tag, &ref, newRef(m.Descriptor))
 		}
 		return m, err
 	})

@@ -27,6 +27,7 @@ type attempt struct {
 	index    int // of the registry
 	turn     turn
 	limit    time.Duration // for the header of the answer
+	only     bool          // the upstream has no other address
 }
 
 // inOrder asks the addresses until one answers. The function ask must keep the limit
@@ -35,7 +36,7 @@ func inOrder[T any](ctx context.Context, m *Mirrors, ask func(*attempt) (T, erro
 	all := &attempts{mirrors: m, deadline: time.Now().Add(metadataTimeout), errs: make([]error, len(m.registries))}
 	for a := all.first(); a != nil; a = all.following() {
 		answer, err := ask(a)
-		if a.settle(err); all.final(ctx, a, err) {
+		if a.settle(ctx, err); all.final(ctx, a, err) {
 			return answer, err
 		}
 	}
@@ -44,17 +45,22 @@ func inOrder[T any](ctx context.Context, m *Mirrors, ask func(*attempt) (T, erro
 }
 
 // first returns the attempt at the first address that does not pause. If there is
-// none, it returns one at the address whose pause ends first.
+// none, it returns one at the address whose pause ends first, except for those that are
+// down or have said how long to wait. Without any, and if there is a single address,
+// first returns nil.
 func (all *attempts) first() *attempt {
 	if a := all.following(); a != nil {
 		return a
 	}
 	registries := all.mirrors.registries
-	soonest := 0
+	soonest := -1
 	for i, r := range registries {
-		if r.pause.ends().Before(registries[soonest].pause.ends()) {
+		if !r.pause.isStrict() && (soonest < 0 || r.pause.ends().Before(registries[soonest].pause.ends())) {
 			soonest = i
 		}
+	}
+	if soonest < 0 || len(registries) == 1 {
+		return nil
 	}
 	all.passed = slices.DeleteFunc(all.passed, func(i int) bool { return i == soonest })
 	return all.attempt(soonest, registries[soonest].pause.force())
@@ -94,7 +100,7 @@ func (all *attempts) attempt(index int, t turn) *attempt {
 		}
 	}
 	limit := (time.Until(all.deadline) / share).Round(time.Millisecond)
-	return &attempt{all.mirrors.registries[index], index, t, limit}
+	return &attempt{all.mirrors.registries[index], index, t, limit, len(all.mirrors.registries) == 1}
 }
 
 // final reports whether the result of an attempt ends the search. If it does not,
@@ -102,7 +108,7 @@ func (all *attempts) attempt(index int, t turn) *attempt {
 func (all *attempts) final(ctx context.Context, a *attempt, err error) bool {
 	failed := func(err error) bool { return err != nil }
 	switch kind := KindOf(err); {
-	case err == nil, kind == Other, ctx.Err() != nil:
+	case err == nil, kind == Other, ctx.Err() != nil, a.only:
 		return true
 	case !isOutage(kind) && !slices.ContainsFunc(all.errs[:a.index], failed):
 		return true
@@ -114,6 +120,9 @@ func (all *attempts) final(ctx context.Context, a *attempt, err error) bool {
 
 // failure returns the error of a search without an answer.
 func (all *attempts) failure() error {
+	if len(all.errs) == 1 {
+		return all.errs[0]
+	}
 	e := &unansweredError{errs: all.errs}
 	for _, r := range all.mirrors.registries {
 		e.hosts = append(e.hosts, r.endpoint.Host)
@@ -146,26 +155,54 @@ func (e *unansweredError) Unwrap() []error { return e.errs }
 func isOutage(kind Kind) bool { return kind == Unavailable || kind == Timeout || kind == RateLimited }
 
 // settle records the result of an attempt for the attempts that follow.
-func (a *attempt) settle(err error) {
-	r := a.registry
-	switch kind := KindOf(err); {
-	case err != nil && kind == Other:
-		r.pause.returned(a.turn, r.now())
-	case isOutage(kind):
-		var e *Error
-		errors.As(err, &e)
-		a.fail(e)
-	default:
-		r.pause.answered()
+func (a *attempt) settle(ctx context.Context, err error) {
+	var e *Error
+	switch {
+	case err != nil && !errors.As(err, &e), err != nil && (e.Held || e.isForbidden()):
+		a.registry.pause.returned(a.turn, a.registry.now())
+	case err != nil && a.isFailure(e):
+		a.fail(ctx, e)
+	case a.registry.pause.answered(a.turn):
+		a.registry.report(CameUp)
 	}
 }
 
-// fail makes the address pause.
-func (a *attempt) fail(e *Error) {
-	r := a.registry
-	if length := r.pause.failed(a.turn, e, r.now()); length > 0 && r.hooks.Paused != nil {
-		r.hooks.Paused(r.endpoint.Host, length, e)
+// isFailure reports whether an error means that the address cannot answer. If there are
+// others, they are asked rather than told apart from what fails at this one. The only
+// address has answered if a single repository fails, or something else than the registry
+// does, or if it can be asked everything but pulls.
+func (a *attempt) isFailure(e *Error) bool {
+	switch {
+	case !a.only:
+		return isOutage(e.Kind)
+	case e.Kind == RateLimited:
+		return e.own && !e.pull
 	}
+	return e.ofEndpoint()
+}
+
+// fail makes the address pause. If it is in doubt whether the only address is down, the
+// version check decides.
+func (a *attempt) fail(ctx context.Context, e *Error) {
+	if a.recordFailure(e) && a.only && ctx.Err() == nil {
+		if e := (*Error)(nil); errors.As(a.registry.checkVersion(ctx), &e) && e.ofEndpoint() {
+			a.recordFailure(e)
+		}
+	}
+}
+
+// recordFailure makes the address pause, and reports whether another failure, at /v2/,
+// would mean that it is down.
+func (a *attempt) recordFailure(e *Error) (doubtful bool) {
+	r := a.registry
+	effect := r.pause.failed(a.turn, e, r.now(), !a.only)
+	if effect.pause > 0 && r.hooks.Paused != nil {
+		r.hooks.Paused(r.endpoint.Host, effect.pause, e)
+	}
+	if effect.wentDown {
+		r.report(WentDown)
+	}
+	return effect.doubtful
 }
 
 // blob opens a blob for [Mirrors.Blob].
@@ -189,7 +226,7 @@ func (a *attempt) blob(ctx context.Context, repository string, d digest.Digest, 
 // waiting for it.
 func (a *attempt) noteStall(ctx context.Context) {
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		a.fail(&Error{Kind: Timeout, upstream: a.registry.name, message: "the transfer stalled"})
+		a.recordFailure(&Error{Kind: Timeout, upstream: a.registry.name, message: "the transfer stalled"})
 	}
 }
 
@@ -206,7 +243,7 @@ func (b *mirrorBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
 		if b.attempt.noteStall(b.ctx); b.ctx.Err() == nil {
-			b.attempt.settle(err)
+			b.attempt.settle(b.ctx, err)
 		}
 	}
 	return n, err

@@ -118,10 +118,41 @@ type Error struct {
 	// the error.
 	Detail string
 
+	// Held reports that no request was sent, because the endpoint is down or limits
+	// requests. RetryAfter is then the rest of the pause, unless the endpoint limits
+	// requests and did not say for how long.
+	Held bool
+
+	// Limit is what the registry limits if the kind is [RateLimited].
+	Limit Limit
+
 	upstream   string // Config.Name
 	repository string // as upstream knows it
 	message    string
 	cause      error // may be nil
+
+	own  bool // the registry, or its token service, has sent the response or should have
+	head bool // a GET might have succeeded
+	pull bool // only requests that count as pulls are limited
+}
+
+// isForbidden reports whether the request was not sent, because its address is private.
+func (e *Error) isForbidden() bool {
+	var blocked *blockedAddressError
+	return errors.As(e.cause, &blocked)
+}
+
+// ofEndpoint reports whether the error may mean that the registry as a whole cannot
+// answer: there was no connection, no header of a response arrived in time, or the
+// response is what a proxy in front of a dead server sends.
+func (e *Error) ofEndpoint() bool {
+	switch e.Kind {
+	case Unavailable:
+		return e.own && (e.Status == 0 || isOverload(e.Status))
+	case Timeout:
+		return e.own && e.Status == 0
+	}
+	return false
 }
 
 // Error returns the text of the error.
@@ -170,8 +201,11 @@ func (r *Registry) newError(c *call, kind Kind, status int, message string) *Err
 // transferError is transportError for an error of reading the body of a response.
 func (r *Registry) transferError(ctx context.Context, c *call, status int, err error) error {
 	err = r.transportError(ctx, c, err)
-	if e := (*Error)(nil); errors.As(err, &e) && e.Kind == Unavailable && e.Status == 0 {
-		e.Status, e.message = status, c.object+": the transfer broke off"
+	if e := (*Error)(nil); errors.As(err, &e) {
+		e.own = false // the header has arrived
+		if e.Kind == Unavailable && e.Status == 0 {
+			e.Status, e.message = status, c.object+": the transfer broke off"
+		}
 	}
 	return err
 }
@@ -184,7 +218,9 @@ func (r *Registry) transportError(ctx context.Context, c *call, err error) error
 		if !errors.As(context.Cause(ctx), &late) {
 			return fmt.Errorf("upstream %s: %s: %s: %w", r.name, c.repository, c.object, ctx.Err())
 		}
-		return r.newError(c, Timeout, 0, late.Error())
+		e := r.newError(c, Timeout, 0, late.Error())
+		e.own = true
+		return e
 	}
 	var own *Error
 	if errors.As(err, &own) {
@@ -195,12 +231,13 @@ func (r *Registry) transportError(ctx context.Context, c *call, err error) error
 		err = withURL.Err
 	}
 	e := r.newError(c, Unavailable, 0, "request failed")
+	e.own = true
 	var blocked *blockedAddressError
 	var netError net.Error
 	switch {
 	case errors.As(err, &blocked):
 		e.message = c.object + ": connection not permitted"
-		e.cause = blocked
+		e.cause, e.own = blocked, false
 	case errors.As(err, &netError) && netError.Timeout():
 		e.Kind = Timeout
 		// Only the text is kept: timeouts of package net match

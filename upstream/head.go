@@ -74,9 +74,14 @@ func (h *headHistory) recordSuccess() {
 }
 
 // headError returns the error for a HEAD response other than 200 if a GET is not
-// needed: HEAD is trusted, or the registry is overloaded. Otherwise it returns nil
-// and a GET has to decide. It closes the response.
+// needed: HEAD is trusted, or the registry is overloaded. Otherwise, and if it depends
+// on the answer whether the registry is down, it returns nil and a GET has to decide. It
+// closes the response.
 func (r *Registry) headError(h *headHistory, head *call, ref string, resp *response) error {
+	if isOverload(resp.StatusCode) && r.pause.isSuspect() {
+		_ = resp.Body.Close()
+		return nil
+	}
 	kind, conclusive := h.conclusive(ref, resp, r.now())
 	if !conclusive {
 		_ = resp.Body.Close()
@@ -92,9 +97,7 @@ func (r *Registry) headError(h *headHistory, head *call, ref string, resp *respo
 // conclusive reports whether a HEAD response other than 200 needs no GET. The kind
 // is that of the last GET for the reference within headTrustPeriod, or Other.
 func (h *headHistory) conclusive(ref string, resp *response, now time.Time) (kind Kind, ok bool) {
-	switch resp.StatusCode {
-	case http.StatusTooManyRequests, http.StatusRequestTimeout,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	if status := resp.StatusCode; isOverload(status) || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
 		return Other, true
 	}
 	if !reportsAbsence(resp) {

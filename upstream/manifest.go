@@ -163,12 +163,9 @@ func newManifestCall(repository, ref string, accept Accept) (*call, digest.Diges
 
 // manifest sends a GET for a manifest and checks the response.
 func (r *Registry) manifest(ctx context.Context, c *call, wanted digest.Digest) (Manifest, error) {
-	resp, err := r.do(ctx, c)
+	resp, err := r.pull(ctx, c)
 	if err != nil {
 		return Manifest{}, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return Manifest{}, r.statusError(c, resp)
 	}
 	content, err := r.readAll(ctx, c, resp, maxManifest)
 	if err != nil {

@@ -13,18 +13,29 @@ import (
 
 // Mirrors is a client for an upstream with one or more addresses. It asks them in
 // order: another one is asked if an address cannot answer, because no connection
-// is made, no response header arrives in time, or the response is 5xx or 429. An
-// address that could not answer is asked again after a pause of 1 s, which doubles
-// with each failure up to 1 min and is at least the Retry-After of the address.
-// If all addresses pause, the one whose pause ends first is asked.
+// is made, no response header arrives in time, or the response is 5xx or 429.
+//
+// An address is down if it fails three times in a row: there is no connection, no
+// response header arrives in time, or the response is 502, 503 or 504, which a GET has
+// to confirm where a HEAD gets it. At least two repositories must fail, or /v2/, which
+// is asked at a single address if they are of one. Nothing else counts, so a slow address is not down, nor
+// is one that does not have or refuses something, or answers 500. An address that is
+// down is tried again after a pause of 1 s, which doubles with each failure up to 1 min,
+// by one request at a time. Other requests fail at once meanwhile, with [Error.Held]. A
+// 429 causes such a pause at once, which is at least the Retry-After of the address, up
+// to 10 min; if it is about a [PullLimit], a single address is asked for everything but
+// pulls meanwhile. Transfers in progress go on.
+//
+// If there are several addresses, each failure causes such a pause, so that they are
+// asked first that can answer. If all pause, the one whose pause ends first is asked,
+// unless it is down or has sent Retry-After.
 //
 // The answer of the first address is final, whatever it is. That a later one does
 // not have an image, or denies access to it, is final only if no earlier address
 // failed, since it may be an incomplete copy; earlier addresses that pause after a 5xx
-// are then asked all the same, because that may have been about another repository. If no address answers, the error is
-// that of the first one, and its text names those of the others.
-//
-// A single address is asked as if by its [Registry], without pauses.
+// are then asked all the same, because that may have been about another repository. If no
+// address answers, the error is that of the first one, and its text names those of the
+// others.
 //
 // Mirrors is safe for concurrent use and needs no closing. The methods are
 // those of [Registry], with the same time limits for all addresses together, and
@@ -139,20 +150,20 @@ func (r *Registry) addressKey() string {
 // nor sent: those of different addresses differ, although the digest makes the
 // content the same.
 func (m *Mirrors) Blob(ctx context.Context, repository string, d digest.Digest, offset, length int64, etag string) (*Body, error) {
-	if len(m.registries) == 1 {
-		return m.registries[0].Blob(ctx, repository, d, offset, length, etag)
-	}
 	return inOrder(ctx, m, func(a *attempt) (*Body, error) {
+		if a.only {
+			return a.registry.Blob(ctx, repository, d, offset, length, etag)
+		}
 		return a.blob(ctx, repository, d, offset, length)
 	})
 }
 
 // ask asks the addresses a question whose answer is complete when it is returned.
 func ask[T any](ctx context.Context, m *Mirrors, question func(context.Context, *Registry) (T, error)) (T, error) {
-	if len(m.registries) == 1 {
-		return question(ctx, m.registries[0])
-	}
 	return inOrder(ctx, m, func(a *attempt) (T, error) {
+		if a.only {
+			return question(ctx, a.registry)
+		}
 		ctx, cancel := context.WithTimeoutCause(ctx, a.limit, timeoutError(a.limit))
 		defer cancel()
 		return question(ctx, a.registry)

@@ -47,6 +47,7 @@ func newPair(t *testing.T) *pair {
 	registries := []*Registry{client(t, p.a, hooks), client(t, p.b, hooks)}
 	for _, r := range registries {
 		r.now = func() time.Time { return start.Add(time.Duration(p.elapsed.Load())) }
+		r.pause.exact = true
 	}
 	p.Mirrors = NewMirrors(registries[0], registries[1:]...)
 	return p

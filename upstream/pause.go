@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -10,24 +11,53 @@ const (
 	// with each further failure, up to maxPause.
 	minPause = time.Second
 	maxPause = time.Minute
+
+	// maxHold limits what Retry-After adds to a pause.
+	maxHold = 10 * time.Minute
+
+	// downAfter is how many failures in a row mean that an address is down.
+	downAfter = 3
 )
 
-// pause keeps requests from an address of [Mirrors] that could not answer. The
-// first request after a pause is a trial: until it has ended, no other request is
-// sent there, so that an address that is down delays a single request. An answer
-// ends the pause. The zero value is ready for use, and does not pause.
+// pause keeps requests from an address that cannot answer, or that limits the
+// requests with a login. The first request after a pause is a trial: until it has
+// ended, no other request is sent there, so that an address that is down delays a
+// single request. An answer ends the pause. The zero value is ready for use, and does
+// not pause.
+//
+// It is also the circuit breaker of the address, which is down after three failures in
+// a row, from at least two repositories or from /v2/, that [Error.ofEndpoint] counts.
 type pause struct {
 	mu       sync.Mutex
 	until    time.Time     // of the pause or the trial, zero if the last request was answered
 	length   time.Duration // of the last pause
-	failures uint64        // that were counted
+	failures uint64        // that began or extended a pause
 	last     *Error        // the last failure, nil if until is zero
+
+	answers    uint64    // that were received
+	row        int       // counted failures since the last answer
+	repository string    // of the first of them
+	several    bool      // they are from several repositories, or from /v2/
+	down       time.Time // since when the address is down, zero if it is not
+
+	recent   *Error // the last failure, also after an answer
+	recentAt time.Time
+
+	exact bool // pauses have no jitter; in tests only
 }
 
 // turn is the permission to send a request to an address.
 type turn struct {
 	failures uint64 // that were counted before the request
+	answers  uint64 // that were received before it
 	trial    bool
+}
+
+// effect is what a failure means for an address.
+type effect struct {
+	pause    time.Duration // that begins, 0 if none does
+	wentDown bool
+	doubtful bool // another failure, at /v2/, would mean that the address is down
 }
 
 // take returns the permission to send a request. During a pause, and while another
@@ -42,14 +72,14 @@ func (p *pause) take(now time.Time) (turn, *Error) {
 	if trial {
 		p.until = now.Add(metadataTimeout) // which no request exceeds
 	}
-	return turn{p.failures, trial}, nil
+	return turn{p.failures, p.answers, trial}, nil
 }
 
 // force returns the permission to send a request during a pause.
 func (p *pause) force() turn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return turn{failures: p.failures}
+	return turn{failures: p.failures, answers: p.answers}
 }
 
 // ends returns when the pause or the trial ends: in the past, unless there is one.
@@ -59,11 +89,35 @@ func (p *pause) ends() time.Time {
 	return p.until
 }
 
-// answered records that a request was answered.
-func (p *pause) answered() {
+// isStrict reports whether no request may be sent during the pause, because the
+// address is down or has said how long to wait.
+func (p *pause) isStrict() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.until, p.length, p.last = time.Time{}, 0, nil
+	return !p.down.IsZero() || p.last != nil && p.last.RetryAfter > 0
+}
+
+// isSuspect reports whether another failure may mean that the address is down.
+func (p *pause) isSuspect() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.row >= downAfter-1
+}
+
+// answered records that a request was answered, and reports whether the address was
+// down. An answer to a request from before the address began to limit requests does not
+// end that pause.
+func (p *pause) answered(t turn) (cameUp bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers++
+	p.row, p.several = 0, false
+	cameUp = !p.down.IsZero()
+	p.down = time.Time{}
+	if t.failures == p.failures || p.last != nil && p.last.Kind != RateLimited {
+		p.until, p.length, p.last = time.Time{}, 0, nil
+	}
+	return cameUp
 }
 
 // returned gives a permission back whose request has neither failed nor been
@@ -76,33 +130,71 @@ func (p *pause) returned(t turn, now time.Time) {
 	}
 }
 
-// failed records that a request could not be answered, and returns the pause that
-// begins, which lasts at least as long as the address asked for. It returns 0 if
-// another request has failed meanwhile, because requests that fail together count
-// once, and if the request was sent during a pause, which only gets longer.
-func (p *pause) failed(t turn, e *Error, now time.Time) time.Duration {
+// failed records that a request could not be answered. A pause begins if the address
+// limits requests or is down, and after each failure if atOnce is set. It lasts at least
+// as long as the address asked for, up to maxHold. None begins if another request has
+// failed meanwhile, because requests that fail together count once. That the effect has
+// no pause also means that the request was sent during one, which only gets longer.
+func (p *pause) failed(t turn, e *Error, now time.Time, atOnce bool) effect {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if t.failures != p.failures {
-		return 0
+	p.recent, p.recentAt = e, now
+	before := p.down
+	if e.ofEndpoint() && t.answers == p.answers {
+		p.count(e, now)
+	}
+	result := effect{wentDown: p.down != before, doubtful: p.row == downAfter-1 && !p.several || p.row >= downAfter && p.down.IsZero()}
+	if t.failures != p.failures || p.down.IsZero() && !atOnce && e.Kind != RateLimited {
+		return result
 	}
 	during := !t.trial && now.Before(p.until)
 	p.failures++
 	p.length = min(max(2*p.length, minPause), maxPause)
 	p.last = e
-	p.until = now.Add(max(p.length, e.RetryAfter))
-	if during {
-		return 0
+	p.until = now.Add(max(p.jittered(), min(e.RetryAfter, maxHold)))
+	if !during {
+		result.pause = p.until.Sub(now)
 	}
-	return p.until.Sub(now)
+	return result
+}
+
+// count counts a failure in a row. The caller holds the lock.
+func (p *pause) count(e *Error, now time.Time) {
+	switch {
+	case e.head && p.row >= downAfter-1 && p.down.IsZero():
+		return // a GET has to decide
+	case p.row == 0:
+		p.repository = e.repository
+	}
+	p.several = p.several || e.repository == "" || e.repository != p.repository
+	p.row++
+	if p.row >= downAfter && p.several && p.down.IsZero() {
+		p.down = now
+	}
+}
+
+// jittered returns the length of the pause, or up to a fifth less, so that many
+// proxies do not try an address at the same time.
+func (p *pause) jittered() time.Duration {
+	if p.exact {
+		return p.length
+	}
+	return max(minPause, p.length-rand.N(p.length/5+1))
 }
 
 // reason returns an error for a request that is not sent because of the pause. The
 // last failure may be about another repository, so the text does not name one.
 func (p *pause) reason(now time.Time) *Error {
-	e := &Error{Kind: p.last.Kind, Status: p.last.Status, upstream: p.last.upstream, message: "the last request failed", cause: p.last.cause}
-	if p.last.RetryAfter > 0 {
-		e.RetryAfter = p.until.Sub(now)
+	message := "the last request failed"
+	switch {
+	case !p.down.IsZero():
+		message = "the registry does not answer; it is tried again from time to time"
+	case p.last.Limit != Unlimited:
+		message = p.last.Limit.message() + "; the registry is tried again from time to time"
+	}
+	e := &Error{Kind: p.last.Kind, Status: p.last.Status, Held: true, Limit: p.last.Limit, upstream: p.last.upstream, message: message, cause: p.last.cause}
+	if p.last.Kind != RateLimited || p.last.RetryAfter > 0 {
+		e.RetryAfter = max(time.Second, p.until.Sub(now))
 	}
 	return e
 }

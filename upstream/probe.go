@@ -143,3 +143,24 @@ func (r *Registry) refusesLogin(ctx context.Context, login sentLogin) bool {
 		return r.versionCheck(ctx, login)
 	}) == refused
 }
+
+// checkVersion returns the error of a version check, nil if the registry answers it. It
+// remembers that for probePeriod, and an error for outagePeriod.
+func (r *Registry) checkVersion(ctx context.Context) error {
+	_, err := r.probes.Get(ctx, "version", func(ctx context.Context) (loginAnswer, error) {
+		resp, err := r.versionCheck(ctx, sentLogin{})
+		if err != nil {
+			return undecided, err
+		}
+		if e := r.statusError(newVersionCall(), resp); e.ofEndpoint() {
+			return undecided, e
+		}
+		return undecided, nil
+	})
+	if err != nil && KindOf(err) == Other && ctx.Err() == nil {
+		e := r.newError(newVersionCall(), Timeout, 0, timeoutError(probeTimeout).Error())
+		e.own = true
+		return e
+	}
+	return err
+}

@@ -68,6 +68,9 @@ type Hooks struct {
 	// Paused is called when an address of [Mirrors] could not answer and is not
 	// asked for the given time, with its host and the error.
 	Paused func(host string, pause time.Duration, err error)
+
+	// Changed is called once for each [Change] of an address, with the state after it.
+	Changed func(change Change, state State)
 }
 
 // Registry is a client for one upstream registry. It is safe for concurrent use
@@ -93,7 +96,9 @@ type Registry struct {
 	blobHeads     *headHistory // HEAD requests for blobs
 	rangeHistory  rangeHistory
 
-	pause pause // used by Mirrors only
+	pause  pause  // used by Mirrors only
+	pulls  pause  // of requests that count as pulls, used as pause is
+	budget budget // of pulls
 
 	pseudonym string // in Via
 

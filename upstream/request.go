@@ -102,8 +102,14 @@ func (r *Registry) follow(ctx context.Context, c *call, way *trail, authorizatio
 			header.Set("Authorization", authorization)
 		}
 		resp, err := r.roundTrip(ctx, c, way.target, header)
+		if e := (*Error)(nil); way.foreign && errors.As(err, &e) {
+			e.own = false
+		}
 		if err != nil {
 			return nil, err
+		}
+		if !way.foreign && !c.tokenService {
+			r.recordBudget(resp.Header)
 		}
 		next, err := redirectTarget(resp, way.target)
 		if err != nil {

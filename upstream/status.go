@@ -35,15 +35,21 @@ var codeKinds = map[string]Kind{
 // statusError converts a response with an unexpected status to an error, and
 // closes it.
 func (r *Registry) statusError(c *call, resp *response) *Error {
-	code, detail := errorCode(resp.Response)
-	_ = resp.Body.Close()
+	content := errorContent(resp.Response)
+	code, detail := errorCode(content)
 	kind, message := classify(c, resp, code)
+	limit := Unlimited
+	if kind == RateLimited {
+		limit = limitOf(resp.Response, code, content)
+		message = limit.message()
+	}
 	if code != "" {
 		message += ": " + code
 	}
 	e := r.newError(c, kind, resp.StatusCode, message)
 	e.RetryAfter = retryAfter(resp.Header, r.now())
 	e.Code, e.Detail = code, loggable(detail, resp.Request)
+	e.Limit, e.own, e.head = limit, !resp.foreign, c.method == http.MethodHead
 	return e
 }
 
@@ -53,7 +59,7 @@ func classify(c *call, resp *response, code string) (Kind, string) {
 	kind, known := codeKinds[code]
 	switch status := resp.StatusCode; {
 	case status == http.StatusTooManyRequests || known && kind == RateLimited:
-		return RateLimited, "rate limit exceeded"
+		return RateLimited, ""
 	case reportsLoop(resp.Response):
 		return Loop, "the request came back to a proxy that it had passed"
 	case status >= 500:
@@ -76,20 +82,36 @@ func classify(c *call, resp *response, code string) (Kind, string) {
 	return Invalid, "unexpected status"
 }
 
-// errorCode reads the first code of an error response (distribution-spec v1.1,
-// "Error Codes") and its message, which is free text, or returns "".
-func errorCode(resp *http.Response) (code, message string) {
+// isOverload reports whether a status is what a proxy in front of a dead or overloaded
+// server sends.
+func isOverload(status int) bool {
+	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
+}
+
+// errorContent reads the body of an error response, or a part of it, and closes it. It
+// returns nil if the body cannot be read.
+func errorContent(resp *http.Response) []byte {
+	defer resp.Body.Close()
+	content, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	if err == nil {
+		content, err = decode(content, codingOf(resp), maxErrorBody)
+	}
+	if err != nil {
+		return nil
+	}
+	return content
+}
+
+// errorCode returns the first code in the body of an error response (distribution-spec
+// v1.1, "Error Codes") and its message, which is free text, or "".
+func errorCode(content []byte) (code, message string) {
 	var response struct {
 		Errors []struct {
 			Code    string `json:"code"`
 			Message any    `json:"message"`
 		} `json:"errors"`
 	}
-	content, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	if err == nil {
-		content, err = decode(content, codingOf(resp), maxErrorBody)
-	}
-	if err != nil || json.Unmarshal(content, &response) != nil || len(response.Errors) == 0 {
+	if json.Unmarshal(content, &response) != nil || len(response.Errors) == 0 {
 		return "", ""
 	}
 	message, _ = response.Errors[0].Message.(string)

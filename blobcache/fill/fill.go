@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
@@ -27,6 +28,7 @@ type fill struct {
 	since       time.Time
 	hash        hash.Hash
 	meter       *meter
+	span        trace.Span   // never nil
 	onDisk      atomic.Int64 // bytes of the disk that the spool has taken
 	stop        context.CancelCauseFunc
 	left        chan struct{} // closed when the cache has forgotten the fill
@@ -91,6 +93,7 @@ func (f *fill) run(ctx context.Context) {
 	if done := f.table.config.Hooks.Done; done != nil {
 		done(f.digest, f.written, time.Since(f.since), err)
 	}
+	f.endSpan(err)
 	f.release()
 }
 

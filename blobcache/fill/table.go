@@ -93,6 +93,7 @@ func (t *Table) Get(ctx context.Context, req Request, stored func(context.Contex
 		if err == nil && origin == Joined {
 			if err = f.admit(ctx, req, standing); err == nil {
 				t.config.Hooks.joined(req.Digest)
+				f.linkFrom(ctx)
 				return r, origin, nil
 			}
 			_ = r.Close()
@@ -147,7 +148,8 @@ func (t *Table) join(ctx context.Context, req Request, ended uint64, share shari
 	t.fills[key] = f
 	// The fill serves all who request the digest, so it must not end with the
 	// first request.
-	ctx, f.stop = context.WithCancelCause(context.WithoutCancel(ctx))
+	ctx, f.span = startSpan(context.WithoutCancel(ctx), req.Digest)
+	ctx, f.stop = context.WithCancelCause(ctx)
 	go f.run(ctx)
 	return f, true, nil
 }

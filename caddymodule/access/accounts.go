@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
@@ -159,7 +160,9 @@ func (a *Accounts) lookup(ctx context.Context, d Named, name, facts string) (Cal
 	if renamed, ok := d.Directory.(directory.Renamed); ok {
 		name = renamed.FormerName(name, facts)
 	}
+	ctx, end := traces.StartDirectory(ctx, d.Name, "lookup")
 	account, err := d.Lookup(ctx, name, facts)
+	end(outage(err))
 	if err == nil && account.Name != name {
 		err = directory.ErrUnknownAccount
 	}

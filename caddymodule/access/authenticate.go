@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
@@ -30,8 +31,10 @@ func (a *Accounts) Authenticate(ctx context.Context, login directory.Login) (Cal
 		return Caller{Directory: known.directory}, known.err
 	}
 	lasting := true
-	at, who, err := a.first(func(d directory.Directory) (directory.Account, error) {
+	at, who, err := a.first(func(d Named) (directory.Account, error) {
+		ctx, end := traces.StartDirectory(ctx, d.Name, "login")
 		account, err := d.Authenticate(ctx, login)
+		end(outage(err))
 		lasting = lasting && !errors.Is(err, directory.ErrThisRequest)
 		return account, err
 	})
@@ -50,10 +53,10 @@ func (a *Accounts) Authenticate(ctx context.Context, login directory.Login) (Cal
 // first asks the directories in order until one knows the account, and returns
 // its index. If none does, the index is the number of directories, and the error
 // has the reason that each of them gave.
-func (a *Accounts) first(ask func(directory.Directory) (directory.Account, error)) (at int, who Caller, err error) {
+func (a *Accounts) first(ask func(Named) (directory.Account, error)) (at int, who Caller, err error) {
 	var reasons []string
 	for at, d := range a.directories {
-		account, err := ask(d.Directory)
+		account, err := ask(d)
 		if !errors.Is(err, directory.ErrUnknownAccount) {
 			who, err := a.admit(d, account, err)
 			return at, who, err

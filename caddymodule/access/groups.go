@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 )
 
 // A user who may create groups in a directory chooses their paths, and could
@@ -77,7 +78,9 @@ func (p *Policy) holderOf(ctx context.Context, group string) (holder string, vis
 		if naming {
 			return d.Name, "", nil
 		}
+		ctx, end := traces.StartDirectory(ctx, d.Name, "visibility")
 		visibility, err = groups.VisibilityOf(ctx, group)
+		end(outage(err))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

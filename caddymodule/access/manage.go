@@ -57,6 +57,11 @@ type Tokens struct {
 	Accounts *Accounts
 	Policy   *Policy
 	Logger   *zap.Logger
+
+	// Made and Revoked are called for tokens that were created, and for those that
+	// were revoked or have ended with one that was. By names the client, as for
+	// Create. They are optional and must not block.
+	Made, Revoked func(token accesstoken.Token, by string)
 }
 
 // Create creates an access token for the site and returns it with its secret,
@@ -85,6 +90,9 @@ func (m *Tokens) Create(ctx context.Context, request TokenRequest, by string) (a
 		return token, "", err
 	}
 	m.Logger.Info("access token created", append(tokenFields(token), zap.String("by", by))...)
+	if m.Made != nil {
+		m.Made(token, by)
+	}
 	return token, secret, nil
 }
 
@@ -175,11 +183,20 @@ type RevokedToken struct {
 // visible must check the site and the kind of a token, too.
 func (m *Tokens) Revoke(ctx context.Context, id, by string, visible func(accesstoken.Token) bool) (RevokedToken, error) {
 	store := m.Accounts.tokens.store
-	token, err := store.Revoke(ctx, id, by, visible)
+	before := false
+	token, err := store.Revoke(ctx, id, by, func(t accesstoken.Token) bool {
+		before = !t.Revoked.IsZero()
+		return visible(t)
+	})
 	if err != nil {
 		return RevokedToken{}, err
 	}
 	m.Logger.Info("access token revoked", append(tokenFields(token), zap.String("by", by))...)
+	report := m.Revoked
+	if report == nil || before {
+		report = func(accesstoken.Token, string) {}
+	}
+	report(token, by)
 	all, err := store.List(ctx)
 	if err != nil {
 		return RevokedToken{}, fmt.Errorf("the access token is revoked, but the tokens that end with it cannot be listed: %w", err)
@@ -187,6 +204,7 @@ func (m *Tokens) Revoke(ctx context.Context, id, by string, visible func(accesst
 	revoked := RevokedToken{Token: token}
 	for _, other := range madeWith(id, all) {
 		m.Logger.Info("access token ended with the token that it was made with", append(tokenFields(other), zap.String("made_with", other.MadeWith))...)
+		report(other, by)
 		if visible(other) {
 			revoked.AlsoEnded = append(revoked.AlsoEnded, other)
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 )
 
 // Policy decides what an account may do in a group. Each configuration has its
@@ -227,7 +228,9 @@ func (p *Policy) RoleOf(ctx context.Context, who Caller, group string) (director
 		return role, err
 	}
 	if asks {
+		ctx, end := traces.StartDirectory(ctx, who.Directory, "role")
 		given, err := groups.RoleIn(ctx, who.Account, group)
+		end(outage(err))
 		if err != nil {
 			return role, fmt.Errorf("directory %s: %w", who.Directory, err)
 		}

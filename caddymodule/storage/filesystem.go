@@ -70,12 +70,12 @@ func (f *Filesystem) Provision(caddy.Context) error {
 }
 
 // Open implements [Storage].
-func (f *Filesystem) Open(logger func() *zap.Logger) (store.Blobs, store.Records, error) {
+func (f *Filesystem) Open(logger func() *zap.Logger, trouble Trouble) (store.Blobs, store.Records, error) {
 	opened, err := store.OpenFileStore(f.Root)
 	if err != nil {
 		return nil, nil, err
 	}
-	opened.StorageError = logTrouble(logger)
+	opened.StorageError = trouble
 	if !opened.DetectsChanges() {
 		logger().Warn("the file system of the cache does not keep times to the microsecond: "+
 			"only the scrub finds stored files that another program has changed", zap.String("root", f.Root))

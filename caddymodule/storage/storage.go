@@ -7,12 +7,16 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
+// Trouble is told of a failed operation on a storage.
+type Trouble func(op string, err error)
+
 // Storage is a module of the namespace http.dependency_proxy.storage.
 type Storage interface {
 	// Open opens the storage. It is called once for all configurations with the
 	// same identity. The results outlive the configuration, so they must call
-	// logger for each message.
-	Open(logger func() *zap.Logger) (store.Blobs, store.Records, error)
+	// logger for each message. They call trouble for each failed operation that
+	// the storage repairs itself, and that no request fails for.
+	Open(logger func() *zap.Logger, trouble Trouble) (store.Blobs, store.Records, error)
 
 	// Limits returns the limits of the cache in the storage.
 	Limits() blobcache.Limits

@@ -1,0 +1,105 @@
+package upstream
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// TestBreakerFailingRepository checks that one repository that fails does not count
+// unless the version check fails too.
+func TestBreakerFailingRepository(t *testing.T) {
+	s := newSingle(t)
+	s.up.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+		fails := strings.HasPrefix(req.URL.Path, "/v2/a/")
+		if fails {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return fails
+	})
+	for range 10 {
+		wantKind(t, s.pull(t, "a"), Unavailable)
+	}
+	s.expect(t, "one repository fails", false)
+	if n := s.up.Counts().Ping; n != 1 {
+		t.Errorf("got %d version checks, want 1", n)
+	}
+	s.registry.probes = newProbes() // probePeriod is over
+	s.up.Heal()
+	s.up.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable})
+	wantKind(t, s.pull(t, "a"), Unavailable)
+	s.expect(t, "the version check fails too", true, WentDown)
+}
+
+// TestBreakerIgnores checks what says nothing about the endpoint as a whole, although
+// each repository fails.
+func TestBreakerIgnores(t *testing.T) {
+	for _, status := range []int{400, 401, 403, 404, 408, 500, 501} {
+		s := newSingle(t)
+		s.up.Fail(registrytest.Failure{Op: registrytest.OpManifest, Status: status})
+		for range 3 {
+			_ = s.pull(t, "a", "b", "c")
+		}
+		if s.expect(t, fmt.Sprint(status), false); s.expectAsked(t, fmt.Sprint(status), "a", 1+gets(status)) == nil {
+			t.Errorf("%d: got no error", status)
+		}
+	}
+}
+
+// gets returns how many GETs follow a HEAD with a status.
+func gets(status int) int {
+	if status == http.StatusRequestTimeout || status == http.StatusNotFound || status == http.StatusUnauthorized || status == http.StatusForbidden {
+		return 0
+	}
+	return 1
+}
+
+// TestBreakerHead checks that a GET decides where HEAD fails.
+func TestBreakerHead(t *testing.T) {
+	s := newSingle(t)
+	s.up.Fail(registrytest.Failure{Method: http.MethodHead, Status: http.StatusServiceUnavailable})
+	for range 5 {
+		_ = s.pull(t, "a", "b")
+	}
+	s.expect(t, "only HEAD fails", false)
+	if n := s.up.Counts().ManifestGet; n == 0 {
+		t.Error("got no GET, want one that decides")
+	}
+}
+
+// TestBreakerStorageFails checks that the server to which a registry redirects does not
+// count.
+func TestBreakerStorageFails(t *testing.T) {
+	s := newSingle(t, registrytest.WithBlobRedirect())
+	s.up.Fail(registrytest.Failure{Op: registrytest.OpStorage, Status: http.StatusServiceUnavailable})
+	for range 2 {
+		for _, repository := range []string{"a", "b", "c"} {
+			_, err := s.Blob(t.Context(), repository, digest.FromString(strings.Repeat(repository, 10_000)), 0, -1, "")
+			wantKind(t, err, Unavailable)
+		}
+	}
+	s.expect(t, "the storage fails", false)
+}
+
+// TestBreakerSlowButLiving checks that requests that time out do not count while others
+// are answered.
+func TestBreakerSlowButLiving(t *testing.T) {
+	s := newSingle(t)
+	p := &s.registry.pause
+	late := &Error{Kind: Timeout, own: true, repository: "a"}
+	other := &Error{Kind: Timeout, own: true, repository: "b"}
+	now := s.registry.now()
+	for range 10 {
+		first, second, third := p.force(), p.force(), p.force()
+		p.answered(p.force()) // a request that was sent later
+		for i, turn := range []turn{first, second, third} {
+			p.failed(turn, []*Error{late, other, late}[i], now, false)
+		}
+	}
+	s.expect(t, "each third request is answered", false)
+}

@@ -1,0 +1,217 @@
+package upstream
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// scarceShare is the share of the limit, in percent, below which a budget is
+	// scarce.
+	scarceShare = 20
+
+	// maxBudgetWindow and maxBudget bound what a registry may announce.
+	maxBudgetWindow = 31 * 24 * time.Hour
+	maxBudget       = 1 << 40
+
+	// unknownWindow is how long a budget counts if the registry does not say.
+	unknownWindow = time.Hour
+
+	// maxSource is the length of Budget.Source in bytes.
+	maxSource = 64
+)
+
+// Limit is what a registry limits when it responds with 429.
+type Limit uint8
+
+// The limits.
+const (
+	// Unlimited means that no limit is exceeded.
+	Unlimited Limit = iota
+
+	// UnknownLimit is a limit that the response does not describe.
+	UnknownLimit
+
+	// PullLimit is a limit of pulls in a window of time. The response carries the
+	// headers that [Budget] describes. At Docker Hub, a GET of a manifest is a pull;
+	// a HEAD and blobs are none.
+	PullLimit
+
+	// AbuseLimit is a limit of all requests from an address, whatever their login.
+	// Docker Hub describes it by a text in place of an error in JSON.
+	AbuseLimit
+)
+
+// String returns the name of the limit: "none", "unknown", "pull limit" or "abuse
+// limit".
+func (l Limit) String() string {
+	return [...]string{"none", "unknown", "pull limit", "abuse limit"}[l]
+}
+
+// message returns the text of an error.
+func (l Limit) message() string {
+	switch l {
+	case PullLimit:
+		return "pull limit exceeded"
+	case AbuseLimit:
+		return "too many requests from this address (abuse limit)"
+	}
+	return "rate limit exceeded"
+}
+
+// limitOf returns what a 429 with an error code, or "", and a body limits. The response
+// to a HEAD has no body.
+func limitOf(resp *http.Response, code string, content []byte) Limit {
+	switch {
+	case resp.Header.Get("RateLimit-Limit") != "" || resp.Header.Get("RateLimit-Remaining") != "":
+		return PullLimit
+	case code != "":
+		return UnknownLimit
+	case bytes.HasPrefix(bytes.TrimSpace(content), []byte("Too Many Requests")), len(content) == 0 && mediaType(resp.Header) == "text/plain":
+		return AbuseLimit
+	}
+	return UnknownLimit
+}
+
+// Budget is how many pulls a registry permits a login, or the address of an anonymous
+// client, in a window of time. Its zero value is that of a registry that does not say.
+type Budget struct {
+	// Limit is the number of pulls per window, and Remaining how many of them are
+	// left. They are of the headers RateLimit-Limit and RateLimit-Remaining of the
+	// registry's own responses, as in "100;w=21600".
+	Limit, Remaining int64
+
+	// Window is the length of the window, or 0 if the registry does not say; it is then
+	// taken for an hour.
+	Window time.Duration
+
+	// Source is what the registry counts the pulls for, of the header
+	// Docker-RateLimit-Source: an address, or the identity of an account. It is at
+	// most 64 bytes of printable text, or empty.
+	Source string
+
+	// Seen is when the registry said so.
+	Seen time.Time
+}
+
+// isKnown reports whether the budget counts at a time: not after its window.
+func (b Budget) isKnown(now time.Time) bool {
+	return b.Limit > 0 && now.Before(b.Seen.Add(cmp.Or(b.Window, unknownWindow)))
+}
+
+// Scarcity returns how scarce the budget is at a time: 0 if at least 20 % of the limit
+// remain, 1 if nothing remains, and in proportion between them. It is 0 if the registry
+// has not told a budget, and after its window.
+func (b Budget) Scarcity(now time.Time) float64 {
+	if !b.isKnown(now) {
+		return 0
+	}
+	enough := float64(b.Limit) * scarceShare / 100
+	return min(max(0, 1-float64(b.Remaining)/enough), 1)
+}
+
+// parseBudget returns the budget in the header of a response, and reports whether there
+// is one.
+func parseBudget(h http.Header, now time.Time) (Budget, bool) {
+	limit, window, ok := parseLimit(h.Get("RateLimit-Limit"))
+	if !ok || limit == 0 {
+		return Budget{}, false
+	}
+	remaining, own, ok := parseLimit(h.Get("RateLimit-Remaining"))
+	if !ok {
+		return Budget{}, false
+	}
+	if window == 0 {
+		window = own
+	}
+	b := Budget{Limit: limit, Remaining: min(remaining, limit), Window: window, Seen: now}
+	if source := h.Get("Docker-RateLimit-Source"); len(source) <= maxSource && isPrintable(source) {
+		b.Source = source
+	}
+	return b, true
+}
+
+// parseLimit parses "100;w=21600", a number and the length of a window in seconds, which
+// may be missing.
+func parseLimit(value string) (number int64, window time.Duration, ok bool) {
+	text, parameters, _ := strings.Cut(value, ";")
+	number, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil || number < 0 || number > maxBudget {
+		return 0, 0, false
+	}
+	for parameter := range strings.SplitSeq(parameters, ";") {
+		name, text, _ := strings.Cut(strings.TrimSpace(parameter), "=")
+		seconds, err := strconv.ParseInt(text, 10, 32)
+		if name == "w" && err == nil && seconds > 0 {
+			window = min(time.Duration(seconds)*time.Second, maxBudgetWindow)
+		}
+	}
+	return number, window, true
+}
+
+// budget is what is known of a registry's Budget.
+type budget struct {
+	mu   sync.Mutex
+	last Budget
+	low  bool // it is scarce
+}
+
+// get returns the budget, which is zero after its window.
+func (b *budget) get(now time.Time) Budget {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.last.isKnown(now) {
+		return Budget{}
+	}
+	return b.last
+}
+
+// set replaces the budget, and reports whether it has become scarce.
+func (b *budget) set(new Budget) (becameScarce bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := b.low && b.last.isKnown(new.Seen)
+	b.last, b.low = new, new.Scarcity(new.Seen) > 0
+	return b.low && !before
+}
+
+// recordBudget records the budget in the header of a response of the registry, if there
+// is one.
+func (r *Registry) recordBudget(h http.Header) {
+	if b, ok := parseBudget(h, r.now()); ok && r.budget.set(b) {
+		r.report(BudgetLow)
+	}
+}
+
+// pull sends a GET that counts as a pull, unless the budget is used up, and returns a
+// response with status 200.
+func (r *Registry) pull(ctx context.Context, c *call) (*response, error) {
+	turn, held := r.pulls.take(r.now())
+	if held != nil {
+		held.repository, held.pull = c.repository, true
+		return nil, held
+	}
+	resp, err := r.do(ctx, c)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = r.statusError(c, resp)
+	}
+	var e *Error
+	switch {
+	case err == nil:
+		r.pulls.answered(turn)
+		return resp, nil
+	case errors.As(err, &e) && e.own && e.Limit == PullLimit:
+		e.pull = true
+		r.pulls.failed(turn, e, r.now(), true)
+	default:
+		r.pulls.returned(turn, r.now())
+	}
+	return nil, err
+}

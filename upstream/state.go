@@ -1,0 +1,96 @@
+package upstream
+
+import "time"
+
+// State is the state of one address of an upstream, used with one login.
+type State struct {
+	// Upstream is the configured name, and Host the host and port of the address.
+	Upstream, Host string
+
+	// Down reports whether the address is down, which it is after three failures in a
+	// row, from at least two repositories or from /v2/, until it answers. DownSince is
+	// the time of the third, and zero if the address is up.
+	Down      bool
+	DownSince time.Time
+
+	// Until is the end of the pause during which no request is sent to the address,
+	// because it is down or limits requests, or because one of several addresses has
+	// failed. It is zero if there is no pause, and may have passed: the next request is
+	// then sent, to see whether the address answers.
+	Until time.Time
+
+	// Exceeded is the limit that has caused the pause, or [Unlimited].
+	Exceeded Limit
+
+	// LastError is the text of the last failure, and LastErrorAt its time. They stay
+	// when the address answers again. The text names no repository and contains no
+	// credential, token or URL.
+	LastError   string
+	LastErrorAt time.Time
+
+	// Budget is what the registry has said last about its limit of pulls. It is zero if
+	// the registry has not said so within the window of the limit.
+	Budget Budget
+
+	// PullsUntil is the end of the pause during which no request is sent that counts as
+	// a pull, because Budget is used up. It is zero if there is no such pause.
+	PullsUntil time.Time
+}
+
+// Change is a change of a [State] that is reported once.
+type Change uint8
+
+// The changes.
+const (
+	// WentDown means that the address is down.
+	WentDown Change = iota
+
+	// CameUp means that an address that was down has answered.
+	CameUp
+
+	// BudgetLow means that less than 20 % of the budget remain.
+	BudgetLow
+)
+
+// String returns the name of the change: "went down", "came up" or "budget low".
+func (c Change) String() string {
+	return [...]string{"went down", "came up", "budget low"}[c]
+}
+
+// State returns the state of the registry.
+func (r *Registry) State() State {
+	now := r.now()
+	s := State{Upstream: r.name, Host: r.endpoint.Host, Budget: r.budget.get(now)}
+	r.pause.describe(&s)
+	s.PullsUntil = r.pulls.ends()
+	return s
+}
+
+// States returns the state of each address, in order.
+func (m *Mirrors) States() []State {
+	states := make([]State, len(m.registries))
+	for i, r := range m.registries {
+		states[i] = r.State()
+	}
+	return states
+}
+
+// describe sets the fields of a state.
+func (p *pause) describe(s *State) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Down, s.DownSince, s.Until = !p.down.IsZero(), p.down, p.until
+	if p.last != nil {
+		s.Exceeded = p.last.Limit
+	}
+	if p.recent != nil {
+		s.LastError, s.LastErrorAt = p.recent.reason(), p.recentAt
+	}
+}
+
+// report tells of a change.
+func (r *Registry) report(change Change) {
+	if r.hooks.Changed != nil {
+		r.hooks.Changed(change, r.State())
+	}
+}
