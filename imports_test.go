@@ -16,7 +16,7 @@ const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
 var permitted = map[string]string{
 	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
 		"caddymodule/access caddymodule/admin caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static " +
-		"caddymodule/events caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/page caddymodule/record caddymodule/storage caddymodule/traces caddymodule/usage " +
+		"caddymodule/events caddymodule/freshness caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/page caddymodule/record caddymodule/storage caddymodule/traces caddymodule/usage " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/traces reference tokenissuer tokenissuer/accesstoken",
 	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory tokenissuer/accesstoken",
@@ -29,6 +29,7 @@ var permitted = map[string]string{
 	"caddymodule/directory/password":       "caddymodule/directory",
 	"caddymodule/directory/static":         "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse",
 	"caddymodule/events":                   "blobcache blobcache/index tokenissuer/accesstoken",
+	"caddymodule/freshness":                "caddymodule/access caddymodule/internal/parse pullthrough",
 	"caddymodule/health":                   "caddymodule/access caddymodule/directory",
 	"caddymodule/internal/parse":           "",
 	"caddymodule/internal/pool":            "",

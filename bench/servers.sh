@@ -71,7 +71,7 @@ write_caddyfile() { # CACHE [STORAGE-LINES]: respond's body is the manifest, onc
 				upstream registry.example {
 					endpoint http://127.0.0.1:$upstream_port
 					allow_private
-					fresh_for 24h
+					fresh_for $fresh
 					${connections:+connections $connections}
 				}
 			}

@@ -216,7 +216,7 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 //	upstream <name> {
 //		endpoint      <url>...
 //		<login>
-//		fresh_for     <duration>
+//		<freshness>
 //		connections   <number>
 //		downloads     { ... }
 //		allow_private [on|off]
@@ -224,8 +224,8 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 //		transport     <module> ...
 //	}
 //
-// A login is described at [credential.Source.Lines], and the block downloads at
-// [Downloads.UnmarshalCaddyfile].
+// A login is described at [credential.Source.Lines], freshness at
+// [freshness.Policy.Lines], and the block downloads at [Downloads.UnmarshalCaddyfile].
 func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	u := new(Upstream)
 	if err := parse.Arg(d, &u.Name); err != nil {
@@ -236,6 +236,7 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 		return d.WrapErr(err)
 	}
 	lines := u.Source.Lines()
+	maps.Copy(lines, u.Policy.Lines(u.Name))
 	maps.Copy(lines, map[string]func(*caddyfile.Dispenser) error{
 		"endpoint": func(d *caddyfile.Dispenser) error {
 			var endpoints []string
@@ -245,7 +246,6 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 			u.Endpoint, u.FallbackEndpoints = endpoints[0], endpoints[1:]
 			return parse.At(d, u.check())
 		},
-		"fresh_for":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &u.FreshFor) },
 		"connections": func(d *caddyfile.Dispenser) error { return parse.Int(d, maxConnections, &u.Connections) },
 		"downloads":   u.Downloads.UnmarshalCaddyfile,
 		"realm_hosts": func(d *caddyfile.Dispenser) error { return parse.Args(d, &u.RealmHosts) },

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
@@ -46,31 +46,32 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repo
 	name = reference.NormalizeRepository(u.Name, name)
 	src := u.sourceFor(rt.group)
 	scope := h.scopeOf(u.Name, rt.group, name)
+	config := pullthrough.Config{
+		Cache:       h.cache.blobs,
+		Index:       h.cache.index,
+		Quotas:      h.quotas,
+		Lists:       h.cache.lists,
+		Sizes:       h.cache.sizes,
+		Questions:   &h.cache.questions,
+		Flights:     &h.flights,
+		Registry:    src.Mirrors,
+		Name:        name,
+		Scope:       scope,
+		Endpoint:    src.endpoint,
+		Group:       h.policy.ShareOf(rt.group),
+		Accept:      accept,
+		Connections: u.Connections,
+		Downloads:   u.Downloads.limits(),
+		Hooks:       h.pullHooks,
+	}
+	u.Policy.Apply(&config, u.Name, name, rt.tag)
 	return &repository{
 		upstream: u.Name,
 		name:     name,
 		scope:    scope,
 		mirrors:  src.Mirrors,
 		busy:     &u.busy,
-		content: pullthrough.New(pullthrough.Config{
-			Cache:       h.cache.blobs,
-			Index:       h.cache.index,
-			Quotas:      h.quotas,
-			Lists:       h.cache.lists,
-			Sizes:       h.cache.sizes,
-			Questions:   &h.cache.questions,
-			Flights:     &h.flights,
-			Registry:    src.Mirrors,
-			Name:        name,
-			Scope:       scope,
-			Endpoint:    src.endpoint,
-			Group:       h.policy.ShareOf(rt.group),
-			Accept:      accept,
-			FreshFor:    time.Duration(u.FreshFor),
-			Connections: u.Connections,
-			Downloads:   u.Downloads.limits(),
-			Hooks:       h.pullHooks,
-		}),
+		content:  pullthrough.New(config),
 	}, nil
 }
 
@@ -83,10 +84,7 @@ func (h *Handler) scopeOf(upstream, group, repository string) string {
 // newPullHooks returns hooks that log failures in spite of which a pull succeeds.
 func newPullHooks(logger *zap.Logger) pullthrough.Hooks {
 	return pullthrough.Hooks{
-		Stale: func(scope, tag string, err error) {
-			logger.Warn("cannot ask the upstream about a tag; serving the cached manifest",
-				zap.String("repository", scope), zap.String("tag", tag), zap.Error(err))
-		},
+		Stale: freshness.LogStale(logger),
 		RecordFailed: func(scope string, err error) {
 			logger.Warn("cannot record the content of a repository; pulls continue",
 				zap.String("repository", scope), zap.Error(err))
@@ -122,7 +120,7 @@ func (ex *exchange) sendManifest(m pullthrough.Manifest) *apiError {
 		return refusal
 	}
 	defer done()
-	if ex.notModified(ex.setContentHeaders([]string{m.MediaType}, m.Digest, m.Status)) {
+	if ex.notModified(ex.setContentHeaders([]string{m.MediaType}, m.Digest, m.Origin)) {
 		return nil
 	}
 	ex.setLength(m.Size)

@@ -10,22 +10,28 @@ import (
 )
 
 const (
-	// stalePatience is how long a client for which there is a stale answer waits
-	// for a fresh one.
-	stalePatience = 5 * time.Second
-
 	// After a failure, upstream is not asked about the tag again for staleHold,
 	// or for as long as upstream demands, up to maxStaleHold.
 	staleHold    = 15 * time.Second
 	maxStaleHold = 10 * time.Minute
 )
 
+// resolved is what a tag stands for, and where that comes from.
+type resolved struct {
+	ref    index.Ref
+	status Status
+	reason Reason // if status is Stale
+	err    error  // of upstream, if status is Stale and it was asked now
+}
+
+func (a resolved) origin() Origin { return Origin{a.status, a.reason, a.ref.Checked} }
+
 // resolve returns what a tag stands for: from the index while that is fresh,
-// otherwise from upstream, and from the index again if upstream fails. An image
-// that upstream has deleted or made private thus stays available. What upstream has
-// said about a tag without delivering its content is not believed, but asked again;
-// withContent fetches the content of such a tag too.
-func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) (index.Ref, Status, error) {
+// otherwise from upstream, and from the index again if upstream fails or takes long.
+// An image that upstream has deleted or made private thus stays available for
+// Config.StaleFor. What upstream has said about a tag without delivering its content
+// is not believed, but asked again; withContent fetches the content of such a tag too.
+func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) (resolved, error) {
 	known, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name())
 	believed := false
 	if err == nil {
@@ -33,39 +39,53 @@ func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) 
 	}
 	if !believed {
 		ref, err := r.refreshOnce(ctx, tag, nil, withContent)
-		return ref, Miss, err
+		return resolved{ref: ref, status: Miss}, err
 	}
-	switch {
-	case r.isFresh(known):
-		return known, Hit, nil
-	case time.Now().Before(known.NotBefore):
-		return known, Stale, nil
+	if r.isFresh(known.Checked) {
+		return resolved{ref: known, status: Hit}, nil
 	}
-	patient, cancel := context.WithTimeoutCause(ctx, stalePatience, context.DeadlineExceeded)
-	defer cancel()
-	ref, err := r.refreshOnce(patient, tag, &known, false)
-	switch {
-	case err == nil:
-		return ref, Revalidated, nil
-	case ctx.Err() != nil:
-		return index.Ref{}, Miss, context.Cause(ctx)
+	got, err := r.recheck(ctx, tag, known)
+	if report := r.config.Hooks.Stale; report != nil && got.err != nil {
+		report(r.config.Scope, tag.tag, got.err)
 	}
-	if report := r.config.Hooks.Stale; report != nil {
-		report(r.config.Scope, tag.tag, err)
-	}
-	return known, Stale, nil
+	return got, err
 }
 
-func (r *Repository) isFresh(ref index.Ref) bool {
-	return time.Since(ref.Checked) < r.config.FreshFor
+// recheck asks upstream about a tag again that is not fresh. If there may be a stale
+// answer, upstream is not asked during the pause after a failure, and a request waits
+// for it for Config.Patience.
+func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (resolved, error) {
+	mayServe, waiting := r.mayServe(known.Checked), ctx
+	if mayServe {
+		if time.Now().Before(known.NotBefore) {
+			return resolved{ref: known, status: Stale, reason: Reason(known.Reason)}, nil
+		}
+		var cancel context.CancelFunc
+		waiting, cancel = r.patient(ctx, question(tag, false))
+		defer cancel()
+	}
+	ref, err := r.refreshOnce(waiting, tag, &known, false)
+	switch {
+	case err == nil:
+		return resolved{ref: ref, status: Revalidated}, nil
+	case ctx.Err() != nil:
+		return resolved{}, context.Cause(ctx)
+	case !mayServe:
+		return resolved{}, err
+	}
+	return resolved{known, Stale, ReasonOf(err), err}, nil
+}
+
+// question names the question about a tag.
+func question(tag choice, withContent bool) string {
+	if withContent {
+		return "content of tag " + tag.name()
+	}
+	return "tag " + tag.name()
 }
 
 func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
-	question := "tag " + tag.name()
-	if withContent {
-		question = "content of " + question
-	}
-	return once(ctx, r, question, func(ctx context.Context) (index.Ref, error) {
+	return once(ctx, r, question(tag, withContent), func(ctx context.Context) (index.Ref, error) {
 		return r.refresh(ctx, tag, old, withContent)
 	})
 }
@@ -76,7 +96,7 @@ func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref
 // can be pulled.
 func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
 	// Another request may have asked since the caller looked.
-	if ref, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name()); err == nil && r.isFresh(ref) {
+	if ref, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name()); err == nil && r.isFresh(ref.Checked) {
 		if ref, believed := r.believed(ctx, tag, ref); believed {
 			return ref, nil
 		}
@@ -97,7 +117,7 @@ func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, wi
 		r.recordMoved(ctx, tag, old, ref)
 	case old != nil:
 		held := *old
-		held.NotBefore = time.Now().Add(holdAfter(err))
+		held.NotBefore, held.Reason = time.Now().Add(holdAfter(err)), string(ReasonOf(err))
 		r.recordRef(ctx, tag.name(), held)
 	}
 	return ref, err

@@ -37,17 +37,26 @@ type layer struct {
 	Size   int64
 }
 
-// image requests a token and pulls the manifest of a tag through the proxy.
-func (s *settings) image(tag string) (*image, error) {
+// token requests a token of the proxy.
+func (s *settings) token() (string, error) {
 	var answer struct{ Token string }
 	body, err := get(s.proxy+"/jwt/auth?service=dependency_proxy", func(r *http.Request) { r.SetBasicAuth(s.user, s.password) })
 	if err == nil {
 		err = json.Unmarshal(body, &answer)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("requesting a token: %w", err)
+		return "", fmt.Errorf("requesting a token: %w", err)
 	}
-	im := &image{token: answer.Token}
+	return answer.Token, nil
+}
+
+// image requests a token and pulls the manifest of a tag through the proxy.
+func (s *settings) image(tag string) (*image, error) {
+	token, err := s.token()
+	if err != nil {
+		return nil, err
+	}
+	im := &image{token: token}
 	im.manifest, err = get(s.proxy+"/v2/"+s.repository+"/manifests/"+tag, im.authorize)
 	var m struct{ Layers []layer }
 	if err == nil {

@@ -12,6 +12,8 @@
 //	parallel   the same with an upstream that limits each connection
 //	crowd      many clients that request ranges of one blob
 //	scale      start, sweep and latency of a large cache
+//	outage     pulls of cached tags while upstream is silent, and while it is slow
+//	ratelimit  pulls from an upstream with a pull limit
 //	populate   creates a large cache
 //	fetch      prints a manifest
 //	pull       pulls the large blob until it is cached
@@ -47,18 +49,21 @@ type settings struct {
 	caddy, data             string // a binary, and its folder
 	unbounded, bounded      string // Caddyfiles
 	proxyTLS, nginxTLS      string // URLs
+
+	fresh, silence, slow, abusive time.Duration
+	empty                         bool
 }
 
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("measure: ")
 	if len(os.Args) < 2 {
-		log.Fatal("usage: measure warm|tls|manifest|cold|direct|parallel|crowd|scale|populate|logins|enumerate|storm|fetch|pull|users [flags]")
+		log.Fatal("usage: measure warm|tls|manifest|cold|direct|parallel|crowd|scale|outage|ratelimit|populate|logins|enumerate|storm|fetch|pull|users [flags]")
 	}
 	s := parse(os.Args[2:])
 	commands := map[string]func(*settings) error{
 		"warm": warm, "tls": overTLS, "certificate": certificate, "manifest": manifest, "cold": cold, "direct": direct, "parallel": parallel,
-		"crowd": crowd, "scale": scale, "populate": populate, "logins": logins, "enumerate": enumerate,
+		"crowd": crowd, "scale": scale, "outage": outage, "ratelimit": ratelimit, "populate": populate, "logins": logins, "enumerate": enumerate,
 		"storm": storm, "fetch": fetch, "pull": pull, "users": users,
 	}
 	run := commands[os.Args[1]]
@@ -104,8 +109,18 @@ func parse(args []string) *settings {
 	f.StringVar(&s.data, "data", "", "folder of Caddy's own data (scale), or for the certificate (certificate)")
 	f.StringVar(&s.unbounded, "caddyfile", "", "Caddyfile without a size limit (scale)")
 	f.StringVar(&s.bounded, "caddyfile-bounded", "", "Caddyfile with a size limit that requires eviction (scale)")
+	s.hubFlags(f)
 	_ = f.Parse(args) // exits
 	return &s
+}
+
+// hubFlags adds the flags of outage and ratelimit.
+func (s *settings) hubFlags(f *flag.FlagSet) {
+	f.DurationVar(&s.fresh, "fresh", 5*time.Second, "fresh_for of the upstream (outage, ratelimit)")
+	f.DurationVar(&s.silence, "silence", 10*time.Minute, "how long upstream is silent (outage)")
+	f.DurationVar(&s.slow, "slow", time.Minute, "how long it is slow (outage)")
+	f.DurationVar(&s.abusive, "abusive", 5*time.Minute, "how long it refuses everything (ratelimit)")
+	f.BoolVar(&s.empty, "empty", false, "starts with an empty cache (ratelimit)")
 }
 
 // fetch prints the manifest of the tag latest.

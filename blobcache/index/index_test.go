@@ -106,10 +106,48 @@ func TestIndexRefs(t *testing.T) {
 	ref.Digest = digest.FromString("b")
 	set(2)
 
+	set(2)
+	since := onlyRef(t, x).Since
+	ref.Checked, ref.NotBefore = ref.Checked.Add(10*time.Minute), time.Now()
+	set(3) // so that a restart does not make it much older than it is
+
 	got, err := index.New(records).Ref(t.Context(), "acme/hub/alpine", "latest")
-	if err != nil || got.Digest != ref.Digest || !got.Checked.IsZero() {
+	if err != nil || got.Digest != ref.Digest || !got.Checked.Equal(ref.Checked) || !got.NotBefore.IsZero() {
 		t.Errorf("after a restart: %+v, %v", got, err)
 	}
+	if named := onlyRef(t, x); !named.Since.Equal(since) || since.IsZero() {
+		t.Errorf("got the digest since %v after it was confirmed, want %v", named.Since, since)
+	}
+}
+
+// A ref of a version that stored only when a ref changed has been recorded when its
+// record was saved, and it is not known when it was confirmed.
+func TestIndexRefsOfEarlierVersion(t *testing.T) {
+	records := openIndexed(t, t.TempDir())
+	key, saved := "refs/acme/hub/alpine/_/latest", time.Now().Add(-24*time.Hour).Round(time.Second)
+	for _, err := range []error{
+		records.Save(t.Context(), key, []byte(`{"digest":"`+aDigest.String()+`","mediaType":"application/json","size":123}`)),
+		records.Mark(t.Context(), key, saved),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if named := onlyRef(t, index.New(records)); !named.Since.Equal(saved) || !named.Checked.IsZero() {
+		t.Errorf("got %+v, want it recorded at %v", named, saved)
+	}
+}
+
+// onlyRef returns the only ref that is stored.
+func onlyRef(t *testing.T, x *index.Index) (ref index.Named) {
+	t.Helper()
+	if err := x.EachRef(t.Context(), "acme", func(n index.Named) error {
+		ref = n
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return ref
 }
 
 // sameRef compares what a ref says.
