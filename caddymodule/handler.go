@@ -15,13 +15,13 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/audit"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
@@ -86,6 +86,7 @@ type Handler struct {
 	lines      []accountLine // of the Caddyfile that is being parsed
 	logger     *zap.Logger
 	audit      *zap.Logger
+	pulls      *audit.Pulls
 	realm      *url.URL // the parsed Realm, nil if it is empty
 	identity   string   // see accessFingerprint
 	accounts   *access.Accounts
@@ -122,6 +123,8 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.audit = h.logger.Named("audit")
+	h.pulls = audit.NewPulls(h.audit.Named("pull"))
+	h.consumers = append(h.consumers, h.pulls.Record)
 	h.pullHooks = newPullHooks(h.logger)
 	if err := h.check(); err != nil {
 		return err
@@ -223,6 +226,7 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 func (h *Handler) Cleanup() error {
 	admin.Unregister(h.registered)
 	h.events.Close()
+	h.pulls.Close()
 	h.lease.Release()
 	return nil
 }
@@ -258,13 +262,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal := checkMethod(rt, r.Method); refusal != nil {
 		err = refusal
 	}
-	ex := &exchange{handler: h, r: r, route: rt, rec: record.Request{
-		Kind: recorded[rt.kind], Head: r.Method == http.MethodHead, Group: rt.group, Image: rt.image, Tag: rt.tag, Digest: rt.digest,
-	}}
-	ex.w = ex.rec.Begin(w)
-	if ctx, pull := traces.StartPull(r.Context(), ex.rec.Kind); pull != nil {
-		ex.pull, ex.r = pull, r.WithContext(ctx)
-	}
+	ex := h.begin(w, r, rt)
 	aborted := true
 	defer func() { ex.end(aborted) }()
 	ex.warnTrustedProxy()

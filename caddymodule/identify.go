@@ -76,11 +76,11 @@ func (ex *exchange) identifyToken(raw string) *apiError {
 		return nil
 	case errors.Is(err, tokenissuer.ErrTokenExpired):
 		line.reason = "expired"
-		ex.record(zap.InfoLevel, line)
+		ex.auditor().record(zap.InfoLevel, line)
 		return ex.challenge("invalid_token", "the token has expired")
 	case directory.IsRefusal(err):
 		line.reason = access.RefusalReason(err, caller.Directory, raw)
-		ex.record(zap.WarnLevel, line)
+		ex.auditor().record(zap.WarnLevel, line)
 		return ex.challenge("invalid_token", "the token is not valid for this registry")
 	}
 	return ex.handler.unavailable("verify a token", err)
@@ -220,10 +220,10 @@ func (ex *exchange) refresh(raw string) (access.Caller, *apiError) {
 	}
 	switch {
 	case err == nil:
-		ex.record(zap.InfoLevel, auditLine{auditLogin, caller.Name, caller.Directory, caller.Token, "refresh token"})
+		ex.auditor().record(zap.InfoLevel, auditLine{auditLogin, caller.Name, caller.Directory, caller.Token, "refresh token"})
 		return caller, nil
 	case directory.IsRefusal(err):
-		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, caller.Name, caller.Directory, caller.Token, "refresh token: " + access.RefusalReason(err, caller.Directory, raw)})
+		ex.auditor().record(zap.WarnLevel, auditLine{auditTokenRefused, caller.Name, caller.Directory, caller.Token, "refresh token: " + access.RefusalReason(err, caller.Directory, raw)})
 		return caller, refuse(unauthorized, "the refresh token is invalid or has expired; log in again with: docker login %s", ex.origin.registry)
 	}
 	return caller, ex.handler.unavailable("verify a refresh token", err)

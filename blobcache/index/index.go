@@ -52,9 +52,6 @@ type Ref struct {
 	// NotBefore is the earliest time to ask the source again after it failed,
 	// and Reason says how. They are not stored.
 	NotBefore time.Time `json:"-"`
-	// Since is when the ref got its digest. SetRef sets it. It is zero for a ref
-	// of an earlier version.
-	Since time.Time `json:"since,omitzero"`
 	Reason    string    `json:"-"`
 
 	linked *atomic.Bool // nil for a ref that the index does not know
@@ -149,12 +146,6 @@ func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	key := refKey(scope, name)
 	old, err := x.Ref(ctx, scope, name)
-	ref.linked, ref.Since = new(atomic.Bool), time.Now().UTC().Truncate(time.Second)
-	if err == nil && old.Digest == ref.Digest {
-		ref.Since = old.Since
-		if old.linked != nil {
-			ref.linked = old.linked
-		}
 	same := err == nil && old.Digest == ref.Digest
 	if ref.linked = new(atomic.Bool); same && old.linked != nil {
 		ref.linked = old.linked
@@ -178,7 +169,6 @@ func (x *Index) MarkRef(ctx context.Context, scope, name string, used time.Time)
 	return x.records.Mark(ctx, refKey(scope, name), used)
 }
 
-func recall[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string, check func(T) error) (T, error) {
 func recall[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string, check func(*T) error) (T, error) {
 	if value, ok := memory.Get(key); ok {
 		return value, nil

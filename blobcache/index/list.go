@@ -120,7 +120,6 @@ func (x *Index) Forget(ctx context.Context, before time.Time, gone func(digest.D
 type RefName struct {
 	Scope, Name string
 	Used        time.Time // when the ref was last saved or marked
-	Ref
 }
 
 // EachRef calls visit for the refs in all scopes of an owner, and of those that
@@ -134,15 +133,6 @@ func (x *Index) EachRef(ctx context.Context, owner string, visit func(RefName) e
 			return nil
 		}
 		return visit(RefName{Scope: scope, Name: name, Used: r.Used})
-		named := Named{Scope: scope, Name: name}
-		data, err := x.records.Load(ctx, r.Key)
-		if err != nil || json.Unmarshal(data, &named.Ref) != nil || named.Digest.Validate() != nil {
-			return nil // gone meanwhile, or damaged: as good as absent
-		}
-		if named.Since.IsZero() {
-			named.Since = r.Used // a version before this field saved a ref only when it changed
-		}
-		return visit(named)
 	})
 	if err == fs.SkipAll {
 		return nil
