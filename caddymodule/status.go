@@ -14,7 +14,7 @@ import (
 // site returns the site that the handler registers with the admin API.
 func (h *Handler) site(ctx caddy.Context) *admin.Site {
 	return &admin.Site{
-		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain,
+		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain, Warm: h.warm,
 		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start,
 	}
 }

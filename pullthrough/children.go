@@ -27,14 +27,18 @@ func Children(content io.Reader) []blobcache.Child {
 // child is what a manifest or an index names.
 type child struct {
 	blobcache.Child
-	size int64 // according to the manifest, in bytes; 0 if it tells none
+	size     int64     // according to the manifest, in bytes; 0 if it tells none
+	platform *Platform // of an image in an index; nil if it tells none
+	external bool      // clients fetch it from the URLs in the manifest
 }
 
 // readChildren returns the children of a manifest or an index.
 func readChildren(content io.Reader) []child {
 	type descriptor struct {
-		Digest digest.Digest `json:"digest"`
-		Size   int64         `json:"size"`
+		Digest   digest.Digest `json:"digest"`
+		Size     int64         `json:"size"`
+		Platform *Platform     `json:"platform"`
+		URLs     []string      `json:"urls"`
 	}
 	var m struct {
 		Manifests []descriptor `json:"manifests"`
@@ -54,7 +58,7 @@ func readChildren(content io.Reader) []child {
 	var children []child
 	add := func(d descriptor, compound bool) {
 		if d.Digest != "" {
-			children = append(children, child{blobcache.Child{Digest: d.Digest, Compound: compound}, d.Size})
+			children = append(children, child{blobcache.Child{Digest: d.Digest, Compound: compound}, d.Size, d.Platform, len(d.URLs) > 0})
 		}
 	}
 	for _, manifest := range m.Manifests {
