@@ -169,6 +169,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.openShared(ctx, storage); err != nil {
 		return err
 	}
+	h.countUsage()
 	h.health = health.New(h.cache.name, h.cache.blobs.Reach, h.accounts.Directories())
 	h.openMetrics()
 	h.registered = h.site(ctx)
@@ -267,7 +268,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	switch {
 	case rt.kind == authKind || rt.kind == keysKind:
 		serve = ex.serveTokens
-	case rt.aboutGroup():
+	case rt.isPage():
 		serve = ex.serveGroup
 	case rt.kind == healthKind:
 		serve = ex.serveHealth

@@ -32,6 +32,7 @@ func (a resolved) origin() Origin { return Origin{a.status, a.reason, a.ref.Chec
 // Config.StaleFor. What upstream has said about a tag without delivering its content
 // is not believed, but asked again; withContent fetches the content of such a tag too.
 func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) (resolved, error) {
+	r.noteUse(tag)
 	known, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name())
 	believed := false
 	if err == nil {
@@ -45,7 +46,7 @@ func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) 
 		return resolved{ref: known, status: Hit}, nil
 	}
 	got, err := r.recheck(ctx, tag, known)
-	if report := r.config.Hooks.Stale; report != nil && got.err != nil {
+	if report := r.config.Hooks.Stale; report != nil && got.err != nil && !isHeld(got.err) {
 		report(r.config.Scope, tag.tag, got.err)
 	}
 	return got, err
@@ -101,21 +102,15 @@ func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, wi
 			return ref, nil
 		}
 	}
-	desc, err := r.confirm(ctx, func() (upstream.Manifest, error) {
-		return r.config.Registry.ResolveTag(ctx, r.config.Name, tag.tag, tag.accept)
-	}, func() (upstream.Manifest, error) {
-		return r.config.Registry.RefetchTag(ctx, r.config.Name, tag.tag, tag.accept)
-	})
+	desc, err := r.ask(ctx, tag, old)
 	ref := newRef(desc)
 	if err == nil && (withContent || old != nil && ref.Digest != old.Digest) {
-		var content *Content
-		ref, content, _, err = r.tagContent(ctx, tag, ref)
-		content.Close()
+		ref, err = r.fetchMoved(ctx, tag, old, ref)
 	}
 	switch {
 	case err == nil:
 		r.recordMoved(ctx, tag, old, ref)
-	case old != nil:
+	case old != nil && !isHeld(err):
 		held := *old
 		held.NotBefore, held.Reason = time.Now().Add(holdAfter(err)), string(ReasonOf(err))
 		r.recordRef(ctx, tag.name(), held)

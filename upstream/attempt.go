@@ -108,7 +108,7 @@ func (all *attempts) attempt(index int, t turn) *attempt {
 func (all *attempts) final(ctx context.Context, a *attempt, err error) bool {
 	failed := func(err error) bool { return err != nil }
 	switch kind := KindOf(err); {
-	case err == nil, kind == Other, ctx.Err() != nil, a.only:
+	case err == nil, kind == Other, ctx.Err() != nil, a.only, errors.Is(err, ErrNoPull):
 		return true
 	case !isOutage(kind) && !slices.ContainsFunc(all.errs[:a.index], failed):
 		return true
@@ -173,6 +173,8 @@ func (a *attempt) settle(ctx context.Context, err error) {
 // does, or if it can be asked everything but pulls.
 func (a *attempt) isFailure(e *Error) bool {
 	switch {
+	case errors.Is(e, ErrNoPull):
+		return false
 	case !a.only:
 		return isOutage(e.Kind)
 	case e.Kind == RateLimited:

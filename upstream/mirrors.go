@@ -69,6 +69,13 @@ func (m *Mirrors) ResolveTag(ctx context.Context, repository, tag string, accept
 	})
 }
 
+// HeadTag is [Registry.HeadTag] at the first address that answers.
+func (m *Mirrors) HeadTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
+		return r.HeadTag(ctx, repository, tag, accept)
+	})
+}
+
 // RefetchTag is [Registry.RefetchTag] at the first address that answers.
 func (m *Mirrors) RefetchTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
 	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {

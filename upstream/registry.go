@@ -107,6 +107,7 @@ type Registry struct {
 	pause  pause  // used by Mirrors only
 	pulls  pause  // of requests that count as pulls, used as pause is
 	budget budget // of pulls
+	queue  pullQueue
 
 	pseudonym string // in Via
 
