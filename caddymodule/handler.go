@@ -162,6 +162,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.openShared(ctx, storage); err != nil {
 		return err
 	}
+	h.countUsage()
 	h.health = health.New(h.cache.name, h.cache.blobs.Reach, h.accounts.Directories())
 	h.registered = h.site(ctx)
 	if admin.Register(h.registered) {
@@ -269,7 +270,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	switch {
 	case rt.kind == authKind || rt.kind == keysKind:
 		serve = ex.serveTokens
-	case rt.aboutGroup():
+	case rt.isPage():
 		serve = ex.serveGroup
 	case rt.kind == healthKind:
 		serve = ex.serveHealth

@@ -63,7 +63,7 @@ func (ex *exchange) identify() *apiError {
 // tells nothing more about a group.
 func (ex *exchange) ignoresLogin() bool {
 	groups, all := requestedGroups(ex.r)
-	return all && !ex.route.aboutGroup() && ex.handler.policy.ArePublic(ex.r.Context(), ex.clientIP(), groups)
+	return all && !ex.route.isPage() && ex.handler.policy.ArePublic(ex.r.Context(), ex.clientIP(), groups)
 }
 
 // identifyToken sets the caller from a token of the token service.

@@ -26,8 +26,8 @@ type Group struct {
 	// Members may pull from the group and its subgroups.
 	Members []string `json:"members,omitempty"`
 
-	// Maintainers are members who may also see the page of the group and purge
-	// its cache.
+	// Maintainers are members who may also see what is cached for the group, and
+	// purge it.
 	Maintainers []string `json:"maintainers,omitempty"`
 
 	// Owners are maintainers who may also manage the access tokens of the group.

@@ -14,7 +14,7 @@ import (
 // site returns the site that the handler registers with the admin API.
 func (h *Handler) site(ctx caddy.Context) *admin.Site {
 	return &admin.Site{
-		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain,
+		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain, Warm: h.warm,
 		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start,
 	}
 }
@@ -46,7 +46,7 @@ func (ex *exchange) serveHealth() *apiError {
 	if report.Status != health.OK && ex.r.URL.Query().Has("ready") {
 		status = http.StatusServiceUnavailable
 	}
-	if who := ex.caller; !who.Admin || who.PullOnly || who.Only != nil {
+	if !ex.caller.Administers() {
 		report = health.Report{Status: report.Status}
 	}
 	return ex.sendValue(status, report)
