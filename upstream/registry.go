@@ -10,6 +10,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
@@ -108,6 +109,7 @@ type Registry struct {
 	pulls  pause  // of requests that count as pulls, used as pause is
 	budget budget // of pulls
 	queue  pullQueue
+	trials singleflight.Group // of an address that is down
 
 	pseudonym string // in Via
 
