@@ -118,7 +118,7 @@ func (ex *exchange) setCaller(caller access.Caller) {
 }
 
 // actions describe, in a denial, what a role is required for.
-var actions = [...]string{directory.Member: "pull from it", directory.Maintainer: "see its page or purge its cache", directory.Owner: "manage its access tokens"}
+var actions = [...]string{directory.Member: "pull from it", directory.Maintainer: "purge its cache", directory.Owner: "manage its access tokens"}
 
 // authorize returns an error unless the caller has at least the role in the group.
 // Only insiders learn which rule denies access.

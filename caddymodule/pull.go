@@ -45,7 +45,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 	}
 	name = reference.NormalizeRepository(u.Name, name)
 	src := u.sourceFor(rt.group)
-	scope := rt.group + "/_/" + src.name + "/" + name
+	scope := h.scopeOf(u.Name, rt.group, name)
 	config := pullthrough.Config{
 		Cache:       h.cache.blobs,
 		Index:       h.cache.index,
@@ -74,6 +74,12 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 		busy:     &u.busy,
 		content:  pullthrough.New(config),
 	}, nil
+}
+
+// scopeOf returns the scope, in the index, of a repository of an upstream as a group
+// sees it.
+func (h *Handler) scopeOf(upstream, group, repository string) string {
+	return group + "/_/" + h.upstreams[upstream].sourceFor(group).name + "/" + repository
 }
 
 // newPullHooks returns hooks that log failures in spite of which a pull succeeds.

@@ -95,6 +95,11 @@ type Hooks struct {
 	// the pause after such a failure, in which upstream is not asked.
 	Stale func(scope, tag string, err error)
 
+	// Fetched is called with the number of bytes of content that have come from
+	// upstream for a repository. It may be called after the request that has
+	// asked for the content, and must not block.
+	Fetched func(scope string, n int)
+
 	// Moved is called when upstream has named another digest for a tag than the
 	// one that was served until now, and its content is stored.
 	Moved func(scope, tag string, from, to index.Ref)
@@ -193,6 +198,12 @@ func (r *Repository) recordDelivery(ctx context.Context, d digest.Digest, link i
 func (r *Repository) recordRef(ctx context.Context, tag string, ref index.Ref) {
 	if err := r.config.Index.SetRef(ctx, r.config.Scope, tag, ref); err != nil {
 		r.recordFailed(fmt.Errorf("recording the tag %s: %w", tag, err))
+	}
+}
+
+func (r *Repository) fetchedBytes(n int) {
+	if report := r.config.Hooks.Fetched; report != nil {
+		report(r.config.Scope, n)
 	}
 }
 
