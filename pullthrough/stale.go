@@ -55,6 +55,8 @@ func ReasonOf(err error) Reason {
 	switch {
 	case errors.Is(err, errImpatient):
 		return Slow
+	case errors.Is(err, upstream.ErrNoPull):
+		return RateLimited
 	case errors.Is(err, context.DeadlineExceeded):
 		return TimedOut
 	case errors.Is(err, ErrTooManyQuestions):
@@ -85,7 +87,9 @@ func ageSince(checked time.Time) time.Duration {
 	return Forever
 }
 
-func (r *Repository) isFresh(checked time.Time) bool { return ageSince(checked) < r.config.FreshFor }
+func (r *Repository) isFresh(checked time.Time) bool {
+	return ageSince(checked) < r.stretched(r.config.FreshFor)
+}
 
 // mayServe reports whether an answer may be served although it is not fresh.
 func (r *Repository) mayServe(checked time.Time) bool {
