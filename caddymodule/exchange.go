@@ -8,6 +8,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -77,10 +78,12 @@ func (ex *exchange) serveRegistry() *apiError {
 		return err
 	}
 	var accept upstream.Accept
+	forced := false
 	if ex.route.tag != "" {
 		accept = upstream.ParseAccept(ex.r.Header.Values("Accept"))
+		forced = freshness.WantsRefresh(ex.r.Header) && ex.handler.policy.Maintains(ex.r.Context(), ex.caller, ex.clientIP(), ex.route.group)
 	}
-	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"), accept)
+	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"), accept, forced)
 	if err != nil {
 		return err
 	}
@@ -115,7 +118,7 @@ func (ex *exchange) setCaller(caller access.Caller) {
 }
 
 // actions describe, in a denial, what a role is required for.
-var actions = [...]string{directory.Member: "pull from it", directory.Maintainer: "see its page or purge its cache", directory.Owner: "manage its access tokens"}
+var actions = [...]string{directory.Member: "pull from it", directory.Maintainer: "purge its cache", directory.Owner: "manage its access tokens"}
 
 // authorize returns an error unless the caller has at least the role in the group.
 // Only insiders learn which rule denies access.

@@ -30,8 +30,8 @@ type repository struct {
 // repository returns the repository of a route. Its upstream is the one that the
 // first component of the image names or else the one that ns names, which is the
 // parameter of the mirror protocol. Without either, it is the first upstream. The
-// client accepts the given types of manifests.
-func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repository, *apiError) {
+// client accepts the given types of manifests, and may force a question to upstream.
+func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced bool) (*repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
 	if u == nil || name == "" {
@@ -45,7 +45,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repo
 	}
 	name = reference.NormalizeRepository(u.Name, name)
 	src := u.sourceFor(rt.group)
-	scope := rt.group + "/_/" + src.name + "/" + name
+	scope := h.scopeOf(u.Name, rt.group, name)
 	config := pullthrough.Config{
 		Cache:       h.cache.blobs,
 		Index:       h.cache.index,
@@ -60,6 +60,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repo
 		Endpoint:    src.endpoint,
 		Group:       h.policy.ShareOf(rt.group),
 		Accept:      accept,
+		Forced:      forced,
 		Connections: u.Connections,
 		Downloads:   u.Downloads.limits(),
 		Hooks:       h.pullHooks,
@@ -73,6 +74,12 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repo
 		busy:     &u.busy,
 		content:  pullthrough.New(config),
 	}, nil
+}
+
+// scopeOf returns the scope, in the index, of a repository of an upstream as a group
+// sees it.
+func (h *Handler) scopeOf(upstream, group, repository string) string {
+	return group + "/_/" + h.upstreams[upstream].sourceFor(group).name + "/" + repository
 }
 
 // newPullHooks returns hooks that log failures in spite of which a pull succeeds.

@@ -1,6 +1,7 @@
 package pullthrough
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 // Children returns what a manifest or an index names: its config and layers, or
@@ -70,4 +72,16 @@ func readChildren(content io.Reader) []child {
 	}
 	add(m.Config, false)
 	return children
+}
+
+// StoredSize returns the bytes of what a scope of the index has of an image or an
+// index: of the content itself, and of everything that it names. What an upstream has
+// only delivered to other scopes does not count.
+func StoredSize(ctx context.Context, cache *blobcache.Cache, x *index.Index, scope string, root digest.Digest) (size int64) {
+	for _, d := range cache.Tree(ctx, root) {
+		if link, err := x.Link(ctx, scope, d); err == nil {
+			size += max(link.Size, 0)
+		}
+	}
+	return size
 }

@@ -31,6 +31,8 @@ type fixture struct {
 	mu     sync.Mutex
 	stale  []string // tags that Hooks.Stale was told
 	failed []error  // what Hooks.RecordFailed was told
+
+	fetched map[string]int // what Hooks.Fetched was told, by scope
 }
 
 func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
@@ -52,7 +54,7 @@ func newFixtureAt(t testing.TB, endpoint *url.URL, transport http.RoundTripper) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{t: t, records: &failingRecords{Records: files}}
+	f := &fixture{t: t, records: &failingRecords{Records: files}, fetched: make(map[string]int)}
 	cache, known := blobcache.New(files, blobcache.Limits{Reserve: -1}, blobcache.Hooks{}), index.New(f.records)
 	f.config = Config{
 		Cache: cache, Index: known, Quotas: blobcache.NewQuotas(cache, known, nil),
@@ -63,6 +65,11 @@ func newFixtureAt(t testing.TB, endpoint *url.URL, transport http.RoundTripper) 
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				f.stale = append(f.stale, tag)
+			},
+			Fetched: func(scope string, n int) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.fetched[scope] += n
 			},
 			RecordFailed: func(_ string, err error) {
 				f.mu.Lock()

@@ -60,6 +60,12 @@ type Config struct {
 	// FreshFor is how long a tag is served from Index without asking upstream.
 	FreshFor time.Duration
 
+	// Forced asks upstream about a tag although it is fresh, and waits for the
+	// answer without regard to Patience and to the pause after a failure. There
+	// is still a stale answer if upstream fails. Forced requests of a tag share
+	// one question at a time.
+	Forced bool
+
 	// Patience is how long a request for which there is a stale answer waits for
 	// a fresh one. The question goes on when it has passed.
 	Patience time.Duration
@@ -88,6 +94,11 @@ type Hooks struct {
 	// answer is served; [ReasonOf] returns the reason. It is not called during
 	// the pause after such a failure, in which upstream is not asked.
 	Stale func(scope, tag string, err error)
+
+	// Fetched is called with the number of bytes of content that have come from
+	// upstream for a repository. It may be called after the request that has
+	// asked for the content, and must not block.
+	Fetched func(scope string, n int)
 
 	// Moved is called when upstream has named another digest for a tag than the
 	// one that was served until now, and its content is stored.
@@ -187,6 +198,12 @@ func (r *Repository) recordDelivery(ctx context.Context, d digest.Digest, link i
 func (r *Repository) recordRef(ctx context.Context, tag string, ref index.Ref) {
 	if err := r.config.Index.SetRef(ctx, r.config.Scope, tag, ref); err != nil {
 		r.recordFailed(fmt.Errorf("recording the tag %s: %w", tag, err))
+	}
+}
+
+func (r *Repository) fetchedBytes(n int) {
+	if report := r.config.Hooks.Fetched; report != nil {
+		report(r.config.Scope, n)
 	}
 }
 

@@ -163,6 +163,12 @@ func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	return save(ctx, x.records, key, ref)
 }
 
+// MarkRef records when a ref was last used, which [Index.EachRef] reports. Marking
+// an absent ref is not an error.
+func (x *Index) MarkRef(ctx context.Context, scope, name string, used time.Time) error {
+	return x.records.Mark(ctx, refKey(scope, name), used)
+}
+
 func recall[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string, check func(*T) error) (T, error) {
 	if value, ok := memory.Get(key); ok {
 		return value, nil

@@ -107,7 +107,7 @@ func TestIndexRefs(t *testing.T) {
 	set(2)
 
 	set(2)
-	since := onlyRef(t, x).Since
+	_, first := onlyRef(t, x)
 	ref.Checked, ref.NotBefore = ref.Checked.Add(10*time.Minute), time.Now()
 	set(3) // so that a restart does not make it much older than it is
 
@@ -115,8 +115,8 @@ func TestIndexRefs(t *testing.T) {
 	if err != nil || got.Digest != ref.Digest || !got.Checked.Equal(ref.Checked) || !got.NotBefore.IsZero() {
 		t.Errorf("after a restart: %+v, %v", got, err)
 	}
-	if named := onlyRef(t, x); !named.Since.Equal(since) || since.IsZero() {
-		t.Errorf("got the digest since %v after it was confirmed, want %v", named.Since, since)
+	if _, ref := onlyRef(t, x); !ref.Since.Equal(first.Since) || first.Since.IsZero() {
+		t.Errorf("got the digest since %v after it was confirmed, want %v", ref.Since, first.Since)
 	}
 }
 
@@ -133,21 +133,23 @@ func TestIndexRefsOfEarlierVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if named := onlyRef(t, index.New(records)); !named.Since.Equal(saved) || !named.Checked.IsZero() {
-		t.Errorf("got %+v, want it recorded at %v", named, saved)
+	if name, ref := onlyRef(t, index.New(records)); !name.Used.Equal(saved) || !ref.Since.IsZero() || !ref.Checked.IsZero() {
+		t.Errorf("got %+v, used at %v, want it recorded at %v", ref, name.Used, saved)
 	}
 }
 
 // onlyRef returns the only ref that is stored.
-func onlyRef(t *testing.T, x *index.Index) (ref index.Named) {
+func onlyRef(t *testing.T, x *index.Index) (name index.RefName, ref index.Ref) {
 	t.Helper()
-	if err := x.EachRef(t.Context(), "acme", func(n index.Named) error {
-		ref = n
-		return nil
-	}); err != nil {
+	err := x.EachRef(t.Context(), "acme", func(n index.RefName) (err error) {
+		name = n
+		ref, err = x.Ref(t.Context(), n.Scope, n.Name)
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return ref
+	return name, ref
 }
 
 // sameRef compares what a ref says.
