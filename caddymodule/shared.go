@@ -96,7 +96,9 @@ func (q *sharedQuotas) close() {
 
 // processLogger returns the present logger of the process, for values that outlive a
 // configuration.
-func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
+func processLogger() *zap.Logger {
+	return admin.Remember(caddy.Log().Named("http.handlers.dependency_proxy"))
+}
 
 func (h *Handler) loadStorage(ctx caddy.Context) (storage.Storage, error) {
 	if h.StorageRaw == nil {
@@ -130,7 +132,9 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			stop:  stop,
 			done:  make(chan struct{}),
 		}
-		c.scrubs.Scrub = func(rate int64) (blobcache.Scrubbing, error) { return c.blobs.Scrub(ctx, rate) }
+		c.scrubs.Scrub = func(rate int64, report func(blobcache.Scrubbing)) (blobcache.Scrubbing, error) {
+			return c.blobs.Scrub(ctx, rate, report)
+		}
 		go func() {
 			defer close(c.done)
 			var beside sync.WaitGroup

@@ -37,6 +37,7 @@ var calls = map[string]map[string]call{
 	cachePath:        {http.MethodGet: cacheStatus},
 	scrubPath:        {http.MethodPost: scrub},
 	warmPath:         {http.MethodPost: warm},
+	statusPath:       {http.MethodGet: status},
 }
 
 const (
@@ -44,6 +45,7 @@ const (
 	explainPath = "/dependency_proxy/explain"
 	cachePath   = "/dependency_proxy/cache"
 	scrubPath   = "/dependency_proxy/cache/scrub"
+	statusPath  = "/dependency_proxy/status"
 	warmPath    = "/dependency_proxy/cache/warm"
 
 	// maxBody is the size limit of the body of a request, in bytes.
@@ -76,7 +78,7 @@ func serve(w http.ResponseWriter, r *http.Request, byMethod map[string]call) err
 		w.Header().Set("Allow", allowed)
 		return refuse(http.StatusMethodNotAllowed, "method %s is not supported; use %s", r.Method, allowed)
 	}
-	status, response, err := call(r)
+	code, response, err := call(r)
 	if err != nil {
 		return StatusOf(err)
 	}
@@ -89,7 +91,7 @@ func serve(w http.ResponseWriter, r *http.Request, byMethod map[string]call) err
 		return fmt.Errorf("encoding the response: %w", err)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
+	w.WriteHeader(code)
 	_, _ = w.Write(append(body, '\n'))
 	return nil
 }
