@@ -15,11 +15,11 @@ const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
 // a decision about the layout.
 var permitted = map[string]string{
 	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
-		"caddymodule/access caddymodule/admin caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static " +
-		"caddymodule/events caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/record caddymodule/storage caddymodule/traces " +
+		"caddymodule/access caddymodule/admin caddymodule/audit caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/events caddymodule/freshness caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/metrics caddymodule/page caddymodule/record caddymodule/storage caddymodule/traces caddymodule/usage " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/traces reference tokenissuer tokenissuer/accesstoken",
-	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory tokenissuer/accesstoken",
+	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory pullthrough tokenissuer/accesstoken",
+	"caddymodule/audit":                    "caddymodule/record",
 	"caddymodule/credential":               "caddymodule/internal/parse internal/flight upstream",
 	"caddymodule/directory":                "caddymodule/internal/parse reference tokenissuer upstream",
 	"caddymodule/directory/authentication": "caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/internal/parse reference",
@@ -29,11 +29,15 @@ var permitted = map[string]string{
 	"caddymodule/directory/password":       "caddymodule/directory",
 	"caddymodule/directory/static":         "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse",
 	"caddymodule/events":                   "blobcache blobcache/index tokenissuer/accesstoken",
+	"caddymodule/freshness":                "caddymodule/access caddymodule/internal/parse pullthrough",
 	"caddymodule/health":                   "caddymodule/access caddymodule/directory",
 	"caddymodule/internal/parse":           "",
 	"caddymodule/internal/pool":            "",
+	"caddymodule/metrics":                  "blobcache blobcache/fill blobcache/store caddymodule/access caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/record upstream",
 	"caddymodule/record":                   "",
+	"caddymodule/page":                     "blobcache/index caddymodule/access caddymodule/admin caddymodule/directory caddymodule/health caddymodule/usage",
 	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
+	"caddymodule/usage":                    "blobcache/index blobcache/store caddymodule/record",
 	"caddymodule/traces":                   "caddymodule/record",
 
 	"pullthrough": "blobcache blobcache/fill blobcache/index blobcache/store internal/flight internal/memo upstream",

@@ -85,3 +85,12 @@ func (k *evictor) childrenOf(ctx context.Context, d digest.Digest) []Child {
 	}
 	return valid
 }
+
+// Tree returns the digests of content and of everything that it names, directly or
+// not, as far as it is stored. It does not count as a use of the content.
+func (c *Cache) Tree(ctx context.Context, root digest.Digest) (all []digest.Digest) {
+	for _, n := range c.evictor.tree(ctx, root) {
+		all = append(all, n.digest)
+	}
+	return all
+}

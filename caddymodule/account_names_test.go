@@ -81,14 +81,14 @@ func TestCommandsNameAccounts(t *testing.T) {
 func TestGroupTokenAsMember(t *testing.T) {
 	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
 	secret, id := s.createToken("--group", "acme", "--role", "member", "--scope", "manage")
-	page := func(want int, lines ...string) {
+	purge := func(want int, lines ...string) {
 		t.Helper()
 		s.load(append(lines, users("alice"))...)
-		s.get("/acme/dependency_proxy", basic("", secret)).expect(t, want, map[int]string{401: "UNAUTHORIZED", 403: "DENIED"}[want])
+		s.get("/acme/dependency_proxy/cache", method(http.MethodDelete), basic("", secret)).expect(t, want, map[int]string{401: "UNAUTHORIZED", 403: "DENIED"}[want])
 	}
-	page(403, private("acme"))
-	page(200, "group acme {\n maintainers token:"+id+"\n}\n")
-	page(401, private("acme"), "blocked token:"+id)
+	purge(403, private("acme"))
+	purge(202, "group acme {\n maintainers token:"+id+"\n}\n")
+	purge(401, private("acme"), "blocked token:"+id)
 }
 
 // TestAccountNamesInJSON checks that names of directories and accounts in JSON

@@ -81,3 +81,55 @@ func TestScrubCommand(t *testing.T) {
 	s.ask("POST", adminCacheScrub, `{"rate":-1}`).expect(t, http.StatusBadRequest, "")
 	s.ask("POST", adminCacheScrub, `{"else":1}`).expect(t, http.StatusBadRequest, "")
 }
+
+// TestWarmCommand checks that images are pulled through the cache for their groups,
+// with their limits, and that the command tells which ones failed.
+func TestWarmCommand(t *testing.T) {
+	up := registrytest.New(t)
+	amd, arm := up.PutImage("library/alpine", "", random(1, 2000)), up.PutImage("library/alpine", "", random(2, 3000))
+	up.PutIndex("library/alpine", "3.20", amd, arm)
+	app := up.PutImage("team/app", "1", random(3, 4000))
+	s := startWithAdmin(t, users("alice"), "group acme {\n members alice\n deny docker.io/secret/**\n}\n", private("acme/sub", "alice"), hub(up))
+	out := s.mustCommand("cache", "warm", "--platform", "linux/amd64", "acme/alpine:3.20", s.host+"/acme/sub/dependency_proxy/containers/team/app@"+string(app.Manifest))
+	for _, want := range []string{"acme/alpine:3.20: 2 manifests, 2 blobs, 2.1 KiB, 2.1 KiB of it fetched", "2 images, 0 failed: 3 manifests, 4 blobs"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("got %s, want a line with %q", out, want)
+		}
+	}
+	if !s.isStored(amd.Layers[0]) || s.isStored(arm.Layers[0]) || !s.isStored(app.Layers[0]) {
+		t.Error("the cache has other images than those that were asked for")
+	}
+	up.Reset()
+	pull(t, s, "acme/sub", "team/app", "1", as("alice"))
+	expectRequests(t, up, "a pull of what is warm", registrytest.Counts{ManifestHead: 1}) // the tag was not asked about
+
+	s.stdin = "# a list\n\nacme/alpine:3.20\nacme/secret/x:1\nother/alpine:3.20\nacme/none:1\n alone\n"
+	stdout, _, err := s.commandOutputs("cache", "warm", "-")
+	if err == nil || err.Error() != "4 of 5 images could not be pulled" {
+		t.Errorf("got error %v, want one that counts the images", err)
+	}
+	for _, want := range []string{
+		"acme/alpine:3.20: 3 manifests, 4 blobs", "acme/secret/x:1: failed: ", "the limits of the group exclude it: group acme: deny docker.io/secret/**",
+		"no group of a running site has 'other/alpine:3.20'", "acme/none:1: failed: ", "the image has no group", "5 images, 4 failed: ",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("got %s, want a line with %q", stdout, want)
+		}
+	}
+	stdout, _, err = s.commandOutputs("cache", "warm", "--json", "acme/alpine:3.20")
+	var state admin.WarmState
+	if jerr := json.Unmarshal([]byte(stdout), &state); err != nil || jerr != nil || !state.Done || state.Blobs != 4 || state.Fetched != 0 {
+		t.Errorf("got error %v and %s, want the final state with 4 blobs", err, stdout)
+	}
+	for _, args := range [][]string{{}, {"--parallel", "9", "acme/alpine"}, {"--parallel", "0", "acme/alpine"}, {"--platform", "", "acme/alpine"}, {"--platform", "linux", "acme/alpine"}} {
+		if _, err := s.command(append([]string{"cache", "warm"}, args...)...); err == nil {
+			t.Errorf("%q: got no error, want one", args)
+		}
+	}
+	s.stdin = ""
+	if out, err := s.command("cache", "warm", "-"); err == nil {
+		t.Errorf("an empty list: got no error and %s, want one", out)
+	}
+	s.ask("POST", "/dependency_proxy/cache/warm", `{"image":"acme/alpine","site":"none"}`).expect(t, http.StatusNotFound, "")
+	s.ask("POST", "/dependency_proxy/cache/warm", `{"image":"acme/alpine","platforms":["x"]}`).expect(t, http.StatusBadRequest, "")
+}

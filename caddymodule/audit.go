@@ -9,9 +9,9 @@ import (
 )
 
 // The events of the audit log, which are the message and the field "event" of a
-// line. All lines have the same fields: event, account, directory, access_token (its
-// ID), client_ip, group (of a path below /v2/) and reason. Unknown values are empty.
-// Refusals are warnings.
+// line. Package audit has those of pulls. All lines have the same fields: event,
+// account, directory, access_token (its ID), client_ip, group (of a path below /v2/)
+// and reason. Unknown values are empty. Refusals are warnings.
 const (
 	auditLogin        = "login"         // info; debug for a login that each request repeats
 	auditLoginRefused = "login refused" // the account as it was given, see [access.Accounts.ShownName]
@@ -25,10 +25,6 @@ type auditLine struct {
 	event, account, directory, token, reason string
 }
 
-// record writes a line of the audit log, which is the logger of the module with the
-// suffix ".audit". No field may contain a secret.
-func (ex *exchange) record(level zapcore.Level, line auditLine) { ex.auditor().record(level, line) }
-
 // auditor writes the audit lines of a request. It can be used after the end of the
 // request.
 type auditor struct {
@@ -40,6 +36,8 @@ func (ex *exchange) auditor() auditor {
 	return auditor{ex.handler.audit, ex.clientIP(), ex.route.group}
 }
 
+// record writes a line of the audit log, which is the logger of the module with the
+// suffix ".audit". No field may contain a secret.
 func (a auditor) record(level zapcore.Level, line auditLine) {
 	checked := a.logger.Check(level, line.event)
 	if checked == nil {

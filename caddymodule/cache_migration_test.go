@@ -11,10 +11,14 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-var proof = regexp.MustCompile(`,"proof":1`)
+// What records of the former version lack.
+var (
+	proof = regexp.MustCompile(`,"proof":1`)
+	times = regexp.MustCompile(`,"checked":"[^"]*","since":"[^"]*"`)
+)
 
 // makeCacheOfFormerVersion turns the cache of a stopped site into one of the
-// former version, which recorded no deliveries.
+// former version, which recorded no deliveries, and no times of tags.
 func (s *site) makeCacheOfFormerVersion() {
 	s.t.Helper()
 	for _, folder := range []string{"deliveries", "format"} {
@@ -23,16 +27,17 @@ func (s *site) makeCacheOfFormerVersion() {
 		}
 	}
 	for _, name := range s.stored() {
-		if !strings.HasPrefix(name, "links/") {
+		later := map[string]*regexp.Regexp{"links": proof, "refs": times}[strings.Split(name, "/")[0]]
+		if later == nil {
 			continue
 		}
 		name = filepath.Join(s.cache, name)
-		link, err := os.ReadFile(name)
-		if err == nil && !proof.Match(link) {
-			s.t.Errorf("got the link %s, want one with a proof", link)
+		record, err := os.ReadFile(name)
+		if err == nil && !later.Match(record) {
+			s.t.Errorf("got the record %s, want one that matches %s", record, later)
 		}
 		if err == nil {
-			err = os.WriteFile(name, proof.ReplaceAll(link, nil), 0o600)
+			err = os.WriteFile(name, later.ReplaceAll(record, nil), 0o600)
 		}
 		if err != nil {
 			s.t.Fatal(err)
@@ -88,7 +93,7 @@ func TestCacheOfFormerVersion(t *testing.T) {
 
 	s.restart(lines...)
 	pull(t, s, "red", "team/app", "1", as("alice"))
-	expectRequests(t, red, "a later start", registrytest.Counts{ManifestHead: 1})
+	expectRequests(t, red, "a later start", registrytest.Counts{})
 	if n := strings.Count(s.logs(), `"kept":`); n != 1 {
 		t.Errorf("got %d log lines about the links, want 1", n)
 	}

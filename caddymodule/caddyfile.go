@@ -39,6 +39,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		token          { ... }
 //		realm          <url>
 //		private_groups on|off
+//		metrics        { ... }
 //		admins         <account>...
 //		blocked        <account>...
 //	}
@@ -48,8 +49,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 // an account of a user line or of the only directory. A bare name in blocked means
 // that name in every directory.
 //
-// The blocks are described at [Handler.unmarshalGroup], [Handler.unmarshalUpstream]
-// and [Token.UnmarshalCaddyfile].
+// The blocks are described at [Handler.unmarshalGroup], [Handler.unmarshalUpstream],
+// [Token.UnmarshalCaddyfile] and [metrics.Config.UnmarshalCaddyfile].
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive
 	if err := parse.End(d); err != nil {
@@ -90,6 +91,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.PrivateGroups = &on
 			return err
 		},
+		"metrics": h.Metrics.UnmarshalCaddyfile,
 		"admins":  func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Admins, access.Directories.Account) },
 		"blocked": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Blocked, access.Directories.Blocked) },
 	}
@@ -216,7 +218,7 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 //	upstream <name> {
 //		endpoint      <url>...
 //		<login>
-//		fresh_for     <duration>
+//		<freshness>
 //		connections   <number>
 //		downloads     { ... }
 //		allow_private [on|off]
@@ -224,8 +226,8 @@ func (g *Group) unmarshalUpstream(d *caddyfile.Dispenser) error {
 //		transport     <module> ...
 //	}
 //
-// A login is described at [credential.Source.Lines], and the block downloads at
-// [Downloads.UnmarshalCaddyfile].
+// A login is described at [credential.Source.Lines], freshness at
+// [freshness.Policy.Lines], and the block downloads at [Downloads.UnmarshalCaddyfile].
 func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 	u := new(Upstream)
 	if err := parse.Arg(d, &u.Name); err != nil {
@@ -236,6 +238,7 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 		return d.WrapErr(err)
 	}
 	lines := u.Source.Lines()
+	maps.Copy(lines, u.Policy.Lines(u.Name))
 	maps.Copy(lines, map[string]func(*caddyfile.Dispenser) error{
 		"endpoint": func(d *caddyfile.Dispenser) error {
 			var endpoints []string
@@ -245,7 +248,6 @@ func (h *Handler) unmarshalUpstream(d *caddyfile.Dispenser) error {
 			u.Endpoint, u.FallbackEndpoints = endpoints[0], endpoints[1:]
 			return parse.At(d, u.check())
 		},
-		"fresh_for":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &u.FreshFor) },
 		"connections": func(d *caddyfile.Dispenser) error { return parse.Int(d, maxConnections, &u.Connections) },
 		"downloads":   u.Downloads.UnmarshalCaddyfile,
 		"realm_hosts": func(d *caddyfile.Dispenser) error { return parse.Args(d, &u.RealmHosts) },

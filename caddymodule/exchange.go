@@ -8,6 +8,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -28,11 +29,25 @@ type exchange struct {
 	pull *traces.Pull   // nil unless the request is traced
 }
 
+// begin returns the exchange of a request, and begins its record.
+func (h *Handler) begin(w http.ResponseWriter, r *http.Request, rt route) *exchange {
+	ex := &exchange{handler: h, r: r, route: rt, rec: record.Request{
+		Kind: recorded[rt.kind], Head: r.Method == http.MethodHead, Group: rt.group, Image: rt.image, Tag: rt.tag, Digest: rt.digest,
+	}}
+	ex.w = ex.rec.Begin(w)
+	ex.rec.Provide(r.Context())
+	if ctx, pull := traces.StartPull(r.Context(), ex.rec.Kind); pull != nil {
+		ex.pull, ex.r = pull, r.WithContext(ctx)
+	}
+	return ex
+}
+
 // end completes the record of the request and shows it to its consumers. A response
 // was aborted if the handler panics.
 func (ex *exchange) end(aborted bool) {
 	rec, who := &ex.rec, &ex.caller
 	rec.Account, rec.Directory, rec.AccessToken, rec.Anonymous = who.Name, who.Directory, who.Token, who.Anonymous
+	rec.Address = ex.clientIP()
 	rec.End(ex.r.Context(), aborted)
 	ex.pull.End(rec)
 	for _, consume := range ex.handler.consumers {
@@ -63,10 +78,12 @@ func (ex *exchange) serveRegistry() *apiError {
 		return err
 	}
 	var accept upstream.Accept
+	forced := false
 	if ex.route.tag != "" {
 		accept = upstream.ParseAccept(ex.r.Header.Values("Accept"))
+		forced = freshness.WantsRefresh(ex.r.Header) && ex.handler.policy.Maintains(ex.r.Context(), ex.caller, ex.clientIP(), ex.route.group)
 	}
-	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"), accept)
+	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"), accept, forced)
 	if err != nil {
 		return err
 	}
@@ -101,7 +118,7 @@ func (ex *exchange) setCaller(caller access.Caller) {
 }
 
 // actions describe, in a denial, what a role is required for.
-var actions = [...]string{directory.Member: "pull from it", directory.Maintainer: "see its page or purge its cache", directory.Owner: "manage its access tokens"}
+var actions = [...]string{directory.Member: "pull from it", directory.Maintainer: "purge its cache", directory.Owner: "manage its access tokens"}
 
 // authorize returns an error unless the caller has at least the role in the group.
 // Only insiders learn which rule denies access.
@@ -115,7 +132,7 @@ func (ex *exchange) authorize(role directory.Role) *apiError {
 		return nil
 	}
 	ex.rec.Denial = v.Rule
-	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})
+	ex.auditor().record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})
 	e := refuse(denied, "group %s does not exist, or you may not %s; ask its owner to make %s one of its %ss", ex.route.group, actions[role], ex.caller.ID(), role)
 	if ex.caller.Token != "" {
 		e = refuse(denied, "group %s does not exist, or the access token %s may not %s", ex.route.group, ex.caller.Token, actions[role])
@@ -147,7 +164,7 @@ func (ex *exchange) checkLimits(repo *repository) *apiError {
 		return nil
 	}
 	ex.rec.Rule, ex.rec.Denial = v.Rule, "limits of images"
-	ex.record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})
+	ex.auditor().record(zap.WarnLevel, auditLine{auditDenied, ex.caller.Name, ex.caller.Directory, ex.caller.Token, v.Rule})
 	e := refuse(denied, "%s cannot be pulled through group %s: the limits of group %s exclude it; the owner of group %s decides what they allow",
 		image, ex.route.group, v.Group, v.Group)
 	if ex.insider {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 )
 
 // explain decides about a pull as the handler decides about a request, without
@@ -21,7 +23,7 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 	if err != nil {
 		return admin.Explanation{}, err
 	}
-	repo, refusal := h.repository(rt, "", 0)
+	repo, refusal := h.repository(rt, "", 0, false)
 	if refusal != nil {
 		return admin.Explanation{}, access.RequestError(refusal.message)
 	}
@@ -48,6 +50,28 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 		}
 	}
 	return e, err
+}
+
+// warm returns what pulls an image through the cache. The limits of images apply as they
+// do to all accounts.
+func (h *Handler) warm(ctx context.Context, image string) (admin.Warm, error) {
+	rt, err := h.parseImage(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := h.policy.VisibilityOf(ctx, rt.group); err != nil {
+		return nil, fmt.Errorf("group %s: %w", rt.group, err)
+	}
+	repo, refusal := h.repository(rt, "", 0, false)
+	if refusal != nil {
+		return nil, access.RequestError(refusal.message)
+	}
+	if limit := h.limits.Decide(rt.group, access.NewImage(repo.upstream, repo.name, rt.tag)); !limit.Allowed {
+		return nil, access.Errorf("'%s' cannot be pulled: the limits of the group exclude it: %s", image, limit.Rule)
+	}
+	return func(ctx context.Context, platforms []pullthrough.Platform, report func(pullthrough.Progress)) error {
+		return repo.content.Warm(ctx, rt.tag, rt.digest, platforms, report)
+	}, nil
 }
 
 // explainAccount looks up an account and describes it. It reports done if the

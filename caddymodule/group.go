@@ -11,8 +11,8 @@ import (
 // crossOrigin prevents pages of other sites from using a browser's login.
 var crossOrigin = http.NewCrossOriginProtection()
 
-// serveGroup answers requests for the page, the cache and the access tokens of a
-// group. Browsers and scripts send them, with Basic authentication or a token.
+// serveGroup answers requests for the page of the site, and for the page, the cache and
+// the access tokens of a group. Browsers and scripts send them, with Basic authentication or a token.
 func (ex *exchange) serveGroup() *apiError {
 	h := ex.w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -29,6 +29,13 @@ func (ex *exchange) serveGroup() *apiError {
 			ex.basicChallenge()
 		}
 		return err
+	}
+	if ex.route.kind == sitePageKind {
+		if ex.caller.Anonymous {
+			ex.basicChallenge()
+			return refuse(unauthorized, "log in with an account")
+		}
+		return ex.servePage()
 	}
 	if err := ex.authorize(ex.route.requiredRole()); err != nil {
 		return err
@@ -64,7 +71,7 @@ func (ex *exchange) servePurge() *apiError {
 		if refusal != nil {
 			return refusal
 		}
-		repo, refusal := ex.handler.repository(rt, "", 0)
+		repo, refusal := ex.handler.repository(rt, "", 0, false)
 		if refusal != nil {
 			return refusal
 		}

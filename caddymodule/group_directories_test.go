@@ -49,7 +49,7 @@ func (s *site) groupStatuses(group string, who ...requestOption) (statuses []int
 // unless the configuration says so.
 func TestGitLabOwnsNoDeclaredGroup(t *testing.T) {
 	g, eve, deploy := newGitLabWithEve(t, "ops", "ops/sub", "ops/open")
-	owner, nothing, pulls := []int{200, 200, 202, 200}, []int{403, 403, 403, 403}, []int{200, 403, 403, 403}
+	owner, nothing, pulls := []int{200, 200, 202, 200}, []int{403, 403, 403, 403}, []int{200, 200, 403, 403}
 	for name, row := range map[string]struct {
 		ops                   string // lines of the declared group
 		more                  string

@@ -92,6 +92,7 @@ func (s *site) commandOutputs(args ...string) (stdout, stderr string, err error)
 		var out, errs bytes.Buffer
 		root.SetOut(&out)
 		root.SetErr(&errs)
+		root.SetIn(strings.NewReader(s.stdin))
 		root.SetArgs(append(args, "--address", s.admin))
 		err = root.ExecuteContext(s.t.Context())
 		if tries == 5 || !isConnectionClosed(err) {

@@ -75,9 +75,10 @@ func hub(registry *registrytest.Registry, lines ...string) string {
 	return upstreamAt("docker.io", registry.URL(), lines...)
 }
 
-// upstreamAt returns the lines of an upstream.
+// upstreamAt returns the lines of an upstream. Unless a line says otherwise, clients
+// are patient, so that a busy machine does not change what they get.
 func upstreamAt(name, endpoint string, lines ...string) string {
-	return "upstream " + name + " {\n endpoint " + endpoint + "\n allow_private\n" + strings.Join(lines, "\n") + "\n}\n"
+	return "upstream " + name + " {\n endpoint " + endpoint + "\n allow_private\n patience 1m\n" + strings.Join(lines, "\n") + "\n}\n"
 }
 
 // hubCredentials returns the line with the credentials of the account "hub",

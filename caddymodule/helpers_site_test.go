@@ -33,6 +33,7 @@ type site struct {
 	before  string // a directive before dependency_proxy
 	after   string // more sites
 	admin   string // the admin endpoint's address, or off
+	stdin   string // of commands
 	running bool
 
 	mu      sync.Mutex

@@ -63,7 +63,7 @@ func (ex *exchange) identify() *apiError {
 // tells nothing more about a group.
 func (ex *exchange) ignoresLogin() bool {
 	groups, all := requestedGroups(ex.r)
-	return all && !ex.route.aboutGroup() && ex.handler.policy.ArePublic(ex.r.Context(), ex.clientIP(), groups)
+	return all && !ex.route.isPage() && ex.handler.policy.ArePublic(ex.r.Context(), ex.clientIP(), groups)
 }
 
 // identifyToken sets the caller from a token of the token service.
@@ -76,11 +76,11 @@ func (ex *exchange) identifyToken(raw string) *apiError {
 		return nil
 	case errors.Is(err, tokenissuer.ErrTokenExpired):
 		line.reason = "expired"
-		ex.record(zap.InfoLevel, line)
+		ex.auditor().record(zap.InfoLevel, line)
 		return ex.challenge("invalid_token", "the token has expired")
 	case directory.IsRefusal(err):
 		line.reason = access.RefusalReason(err, caller.Directory, raw)
-		ex.record(zap.WarnLevel, line)
+		ex.auditor().record(zap.WarnLevel, line)
 		return ex.challenge("invalid_token", "the token is not valid for this registry")
 	}
 	return ex.handler.unavailable("verify a token", err)
@@ -90,7 +90,7 @@ func (ex *exchange) identifyToken(raw string) *apiError {
 // an error about the account of a genuine token, the caller has the name that the
 // token says.
 func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, tokenissuer.Identity, error) {
-	id, err := ex.handler.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
+	id, err := ex.handler.issuer.Verify(ex.r.Context(), raw, ex.origin.scheme+"://"+ex.origin.host, use)
 	if err != nil {
 		return access.Caller{}, id, err
 	}
@@ -170,9 +170,10 @@ func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 	return caller, authUnavailable(err)
 }
 
-// logLogin logs the outcome of a login, possibly after the end of its request. A
+// logLogin logs and counts the outcome of a login, possibly after the end of its request. A
 // login that is repeated has a level of its own.
 func (h *Handler) logLogin(o access.Outcome, audit auditor, line auditLine, secret string, repeated zapcore.Level) {
+	h.metered.Login(o)
 	line.directory = o.Caller.Directory
 	failure := o.HiddenBy
 	switch {
@@ -220,10 +221,10 @@ func (ex *exchange) refresh(raw string) (access.Caller, *apiError) {
 	}
 	switch {
 	case err == nil:
-		ex.record(zap.InfoLevel, auditLine{auditLogin, caller.Name, caller.Directory, caller.Token, "refresh token"})
+		ex.auditor().record(zap.InfoLevel, auditLine{auditLogin, caller.Name, caller.Directory, caller.Token, "refresh token"})
 		return caller, nil
 	case directory.IsRefusal(err):
-		ex.record(zap.WarnLevel, auditLine{auditTokenRefused, caller.Name, caller.Directory, caller.Token, "refresh token: " + access.RefusalReason(err, caller.Directory, raw)})
+		ex.auditor().record(zap.WarnLevel, auditLine{auditTokenRefused, caller.Name, caller.Directory, caller.Token, "refresh token: " + access.RefusalReason(err, caller.Directory, raw)})
 		return caller, refuse(unauthorized, "the refresh token is invalid or has expired; log in again with: docker login %s", ex.origin.registry)
 	}
 	return caller, ex.handler.unavailable("verify a refresh token", err)

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -34,11 +35,11 @@ func (ex *exchange) serveTags(repo *repository) *apiError {
 	if refusal != nil {
 		return refusal
 	}
-	list, status, err := repo.content.Tags(ex.r.Context(), query)
+	list, origin, err := repo.content.Tags(ex.r.Context(), query)
 	if err != nil {
 		return ex.upstreamError(repo, err, manifestUnknown, tooManyRequests)
 	}
-	if list.Cut != "" && status == pullthrough.Miss {
+	if list.Cut != "" && origin.Status == pullthrough.Miss {
 		ex.handler.logger.Warn("a list of tags is incomplete", zap.String("upstream", repo.upstream), zap.String("repository", repo.name), zap.String("reason", list.Cut))
 	}
 	name := ex.route.name()
@@ -51,7 +52,7 @@ func (ex *exchange) serveTags(repo *repository) *apiError {
 	if err != nil {
 		panic(err) // strings always marshal
 	}
-	return ex.sendList(`{"name":`+string(quoted)+`,"tags":`, list, "}", status)
+	return ex.sendList(`{"name":`+string(quoted)+`,"tags":`, list, "}", origin)
 }
 
 // tagsQuery returns the query of the page of tags that the client requests. A cursor
@@ -118,18 +119,18 @@ func (ex *exchange) serveReferrers(repo *repository) *apiError {
 	if len(artifactType) > maxParameter {
 		return refuse(badRequest, "the parameter artifactType is too long")
 	}
-	list, status, err := repo.content.Referrers(ex.r.Context(), ex.route.digest, artifactType)
+	list, origin, err := repo.content.Referrers(ex.r.Context(), ex.route.digest, artifactType)
 	if err != nil {
 		return ex.upstreamError(repo, err, manifestUnknown, tooManyRequests)
 	}
 	if list.FiltersApplied != "" {
 		ex.w.Header().Set("OCI-Filters-Applied", list.FiltersApplied)
 	}
-	return ex.sendList("", list, "", status)
+	return ex.sendList("", list, "", origin)
 }
 
 // sendList sends a list, with text before and after it.
-func (ex *exchange) sendList(before string, list *upstream.Page, after string, status pullthrough.Status) *apiError {
+func (ex *exchange) sendList(before string, list *upstream.Page, after string, origin pullthrough.Origin) *apiError {
 	_, done, refusal := ex.takeAnswer(list, list.Content)
 	if refusal != nil {
 		return refusal
@@ -137,8 +138,8 @@ func (ex *exchange) sendList(before string, list *upstream.Page, after string, s
 	defer done()
 	h := ex.w.Header()
 	h["Cache-Control"] = noTransform
-	h["Cache-Status"] = cacheStatusValues[status]
-	ex.rec.Result = resultOf[status]
+	freshness.SetHeader(h, origin, ex.rec.Upstream, ex.route.image, "")
+	ex.rec.Result = resultOf[origin.Status]
 	ex.send(http.StatusOK, list.MediaType, []byte(before), list.Content, []byte(after))
 	return nil
 }

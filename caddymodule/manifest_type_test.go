@@ -8,6 +8,7 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/page"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -73,9 +74,9 @@ func TestManifestThatClientAccepts(t *testing.T) {
 		s.get(path, as("alice"), header("Accept", docker)).content(t, image).has(t, "Content-Type", docker)
 		s.head(path, as("alice"), header("Accept", docker+", "+v1.MediaTypeImageIndex)).has(t, "Content-Type", v1.MediaTypeImageIndex)
 	}
-	var page groupPage
+	var seen page.Group
 	a := s.get("/acme/dependency_proxy", as("alice")).expect(t, http.StatusOK, "")
-	if err := json.Unmarshal(a.body, &page); err != nil || len(page.Images) != 1 || !strings.HasSuffix(page.Images[0].Name, "team/app:1") {
+	if err := json.Unmarshal(a.body, &seen); err != nil || len(seen.Images) != 1 || !strings.HasSuffix(seen.Images[0].Name, "team/app:1") {
 		t.Errorf("got %s, %v, want one entry of the tag", a.body, err)
 	}
 }

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
@@ -30,8 +30,8 @@ type repository struct {
 // repository returns the repository of a route. Its upstream is the one that the
 // first component of the image names or else the one that ns names, which is the
 // parameter of the mirror protocol. Without either, it is the first upstream. The
-// client accepts the given types of manifests.
-func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repository, *apiError) {
+// client accepts the given types of manifests, and may force a question to upstream.
+func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced bool) (*repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
 	if u == nil || name == "" {
@@ -45,42 +45,47 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repo
 	}
 	name = reference.NormalizeRepository(u.Name, name)
 	src := u.sourceFor(rt.group)
-	scope := rt.group + "/_/" + src.name + "/" + name
+	scope := h.scopeOf(u.Name, rt.group, name)
+	config := pullthrough.Config{
+		Cache:       h.cache.blobs,
+		Index:       h.cache.index,
+		Quotas:      h.quotas,
+		Lists:       h.cache.lists,
+		Sizes:       h.cache.sizes,
+		Questions:   &h.cache.questions,
+		Flights:     &h.flights,
+		Registry:    src.Mirrors,
+		Name:        name,
+		Scope:       scope,
+		Endpoint:    src.endpoint,
+		Group:       h.policy.ShareOf(rt.group),
+		Accept:      accept,
+		Forced:      forced,
+		Connections: u.Connections,
+		Downloads:   u.Downloads.limits(),
+		Hooks:       h.pullHooks,
+	}
+	u.Policy.Apply(&config, u.Name, name, rt.tag)
 	return &repository{
 		upstream: u.Name,
 		name:     name,
 		scope:    scope,
 		mirrors:  src.Mirrors,
 		busy:     &u.busy,
-		content: pullthrough.New(pullthrough.Config{
-			Cache:       h.cache.blobs,
-			Index:       h.cache.index,
-			Quotas:      h.quotas,
-			Lists:       h.cache.lists,
-			Sizes:       h.cache.sizes,
-			Questions:   &h.cache.questions,
-			Flights:     &h.flights,
-			Registry:    src.Mirrors,
-			Name:        name,
-			Scope:       scope,
-			Endpoint:    src.endpoint,
-			Group:       h.policy.ShareOf(rt.group),
-			Accept:      accept,
-			FreshFor:    time.Duration(u.FreshFor),
-			Connections: u.Connections,
-			Downloads:   u.Downloads.limits(),
-			Hooks:       h.pullHooks,
-		}),
+		content:  pullthrough.New(config),
 	}, nil
+}
+
+// scopeOf returns the scope, in the index, of a repository of an upstream as a group
+// sees it.
+func (h *Handler) scopeOf(upstream, group, repository string) string {
+	return group + "/_/" + h.upstreams[upstream].sourceFor(group).name + "/" + repository
 }
 
 // newPullHooks returns hooks that log failures in spite of which a pull succeeds.
 func newPullHooks(logger *zap.Logger) pullthrough.Hooks {
 	return pullthrough.Hooks{
-		Stale: func(scope, tag string, err error) {
-			logger.Warn("cannot ask the upstream about a tag; serving the cached manifest",
-				zap.String("repository", scope), zap.String("tag", tag), zap.Error(err))
-		},
+		Stale: freshness.LogStale(logger),
 		RecordFailed: func(scope string, err error) {
 			logger.Warn("cannot record the content of a repository; pulls continue",
 				zap.String("repository", scope), zap.Error(err))
@@ -116,7 +121,7 @@ func (ex *exchange) sendManifest(m pullthrough.Manifest) *apiError {
 		return refusal
 	}
 	defer done()
-	if ex.notModified(ex.setContentHeaders([]string{m.MediaType}, m.Digest, m.Status)) {
+	if ex.notModified(ex.setContentHeaders([]string{m.MediaType}, m.Digest, m.Origin)) {
 		return nil
 	}
 	ex.setLength(m.Size)

@@ -25,7 +25,8 @@ const (
 	blobKind
 	tagsKind
 	referrersKind
-	pageKind // the page of a group
+	pageKind     // the page of a group
+	sitePageKind // the page of the site
 	purgeKind
 	tokensKind
 	healthKind
@@ -70,6 +71,8 @@ func parseRoute(path string) (route, *apiError) {
 		return route{kind: keysKind}, nil
 	case "/dependency_proxy/health", "/dependency_proxy/health/":
 		return route{kind: healthKind}, nil
+	case "/dependency_proxy", "/dependency_proxy/":
+		return route{kind: sitePageKind}, nil
 	}
 	if rest, ok := strings.CutPrefix(path, "/v2/"); ok {
 		// With a slash before it, an empty group is followed by the infix too.
@@ -122,9 +125,10 @@ func parseGroupRoute(path string) route {
 	return rt
 }
 
-// aboutGroup reports whether the path is one of [parseGroupRoute].
-func (rt *route) aboutGroup() bool {
-	return rt.kind == pageKind || rt.kind == purgeKind || rt.kind == tokensKind
+// isPage reports whether the path is that of the page of the site, or one of
+// [parseGroupRoute].
+func (rt *route) isPage() bool {
+	return rt.kind == pageKind || rt.kind == purgeKind || rt.kind == tokensKind || rt.kind == sitePageKind
 }
 
 // parseResource parses IMAGE/KIND/REFERENCE.
@@ -210,10 +214,13 @@ func (rt *route) methods() []string {
 
 // requiredRole returns the role that a path of a group requires.
 func (rt *route) requiredRole() directory.Role {
-	if rt.kind == tokensKind {
+	switch rt.kind {
+	case tokensKind:
 		return directory.Owner
+	case purgeKind:
+		return directory.Maintainer
 	}
-	return directory.Maintainer
+	return directory.Member
 }
 
 // checkMethod rejects methods that the path does not support.
@@ -223,7 +230,7 @@ func checkMethod(rt route, method string) *apiError {
 		return nil
 	}
 	e := refuse(unsupported, "method %s is not supported; use %s", method, strings.Join(allowed, " or "))
-	if rt.kind != authKind && rt.kind != keysKind && rt.kind != healthKind && !rt.aboutGroup() {
+	if rt.kind != authKind && rt.kind != keysKind && rt.kind != healthKind && !rt.isPage() {
 		e = refuse(unsupported, "this registry is a pull-through cache: images can be pulled from it, but not pushed to it or deleted from it")
 	}
 	e.allow = strings.Join(allowed, ", ")

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 )
@@ -26,16 +27,7 @@ var (
 
 // contentHeaders are the headers of a response with content, which an error does not
 // have.
-var contentHeaders = []string{"Accept-Ranges", "Cache-Status", "Content-Length", "Content-Range", "Docker-Content-Digest", "Etag", "Last-Modified"}
-
-// cacheStatusValues are the values of Cache-Status (RFC 9211).
-var cacheStatusValues = [...][]string{
-	pullthrough.Hit:         {"dependency-proxy; hit"},
-	pullthrough.Miss:        {"dependency-proxy; fwd=miss"},
-	pullthrough.Joined:      {"dependency-proxy; fwd=miss; collapsed"},
-	pullthrough.Revalidated: {"dependency-proxy; fwd=stale; fwd-status=200"},
-	pullthrough.Stale:       {"dependency-proxy; fwd=stale; detail=stale-if-error"},
-}
+var contentHeaders = []string{"Accept-Ranges", "Age", "Cache-Status", "Content-Length", "Content-Range", "Docker-Content-Digest", "Etag", "Last-Modified", "Warning"}
 
 // resultOf has the results of responses with content.
 var resultOf = [...]record.Result{
@@ -99,15 +91,15 @@ func (ex *exchange) takeAnswer(key any, content []byte) (shared []byte, done fun
 
 // setContentHeaders sets the headers common to all responses with content, and the
 // result of the request.
-func (ex *exchange) setContentHeaders(mediaType []string, d digest.Digest, status pullthrough.Status) (etag string) {
+func (ex *exchange) setContentHeaders(mediaType []string, d digest.Digest, origin pullthrough.Origin) (etag string) {
 	h := ex.w.Header()
 	etag = `"` + d.String() + `"`
 	h["Content-Type"] = mediaType
 	h["Docker-Content-Digest"] = []string{d.String()}
 	h["Etag"] = []string{etag}
 	h["Cache-Control"] = noTransform
-	h["Cache-Status"] = cacheStatusValues[status]
-	ex.rec.Result, ex.rec.Digest = resultOf[status], d
+	freshness.SetHeader(h, origin, ex.rec.Upstream, ex.route.image, ex.route.tag)
+	ex.rec.Result, ex.rec.Digest = resultOf[origin.Status], d
 	return etag
 }
 
@@ -127,7 +119,7 @@ func (ex *exchange) setLength(size int64) {
 }
 
 func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status pullthrough.Status) {
-	if ex.notModified(ex.setContentHeaders(blobType, d, status)) {
+	if ex.notModified(ex.setContentHeaders(blobType, d, pullthrough.Origin{Status: status})) {
 		return
 	}
 	ex.w.Header()["Accept-Ranges"] = byteRanges
@@ -155,7 +147,7 @@ func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullth
 		}
 	}
 	if partial(ex.r.Header) && r.Size() >= 0 && r.Parts() {
-		ex.setContentHeaders(blobType, d, status)
+		ex.setContentHeaders(blobType, d, pullthrough.Origin{Status: status})
 		begun, err := r.ServeContent(ex.w, ex.r)
 		if begun && err != nil {
 			panic(http.ErrAbortHandler)
@@ -170,7 +162,7 @@ func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullth
 	if err := r.AwaitByte(); err != nil {
 		return err
 	}
-	ex.setContentHeaders(blobType, d, status)
+	ex.setContentHeaders(blobType, d, pullthrough.Origin{Status: status})
 	ex.w.Header()["Accept-Ranges"] = byteRanges
 	if r.Size() >= 0 {
 		ex.setLength(r.Size())

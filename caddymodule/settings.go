@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -26,8 +27,8 @@ type Group struct {
 	// Members may pull from the group and its subgroups.
 	Members []string `json:"members,omitempty"`
 
-	// Maintainers are members who may also see the page of the group and purge
-	// its cache.
+	// Maintainers are members who may also see what is cached for the group, and
+	// purge it.
 	Maintainers []string `json:"maintainers,omitempty"`
 
 	// Owners are maintainers who may also manage the access tokens of the group.
@@ -142,4 +143,15 @@ func (t *Token) rotate() time.Duration {
 		return defaultRotate
 	}
 	return time.Duration(t.Rotate)
+}
+
+// accessFingerprint returns a text that is equal for sites at which an access token
+// has the same rights. It must be called before the guest modules are loaded, which
+// clears their configuration.
+func (h *Handler) accessFingerprint() string {
+	text, err := json.Marshal([]any{h.DirectoriesRaw, h.Groups, h.Admins, h.Blocked, h.PrivateGroups})
+	if err != nil {
+		panic(err) // all of it was decoded from JSON
+	}
+	return string(text)
 }

@@ -19,7 +19,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
@@ -51,6 +53,7 @@ type sharedCache struct {
 	questions pullthrough.Questions
 	outgoing  pullthrough.Outgoing
 	scrubs    admin.Scrubber
+	usage     *usage.Recorder
 	adoption  pullthrough.Adoption
 
 	stop context.CancelFunc // ends upkeep and adoption
@@ -116,22 +119,25 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 		ctx, stop := context.WithCancel(context.Background())
 		limits := module.Limits()
 		limits.Children = pullthrough.Children
+		known := index.New(records)
 		c := &sharedCache{
 			name:  module.String(),
-			blobs: blobcache.New(blobs, limits, hooks),
-			index: index.New(records),
+			blobs: blobcache.New(blobs, limits, metrics.CountCache(hooks)),
+			index: known,
 			lists: pullthrough.NewLists(listsFreshFor),
 			sizes: pullthrough.NewSizes(),
+			usage: usage.New(records, known, func(err error) { hooks.StorageError("record usage", err) }),
 			stop:  stop,
 			done:  make(chan struct{}),
 		}
 		c.scrubs.Scrub = func(rate int64) (blobcache.Scrubbing, error) { return c.blobs.Scrub(ctx, rate) }
 		go func() {
 			defer close(c.done)
-			var adopting sync.WaitGroup
-			adopting.Go(func() { c.adopt(ctx, blobs) })
+			var beside sync.WaitGroup
+			beside.Go(func() { c.adopt(ctx, blobs) })
+			beside.Go(func() { c.usage.Keep(ctx) })
 			c.blobs.Keep(ctx)
-			adopting.Wait()
+			beside.Wait()
 		}()
 		return c, nil
 	})

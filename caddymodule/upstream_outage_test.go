@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
@@ -35,28 +36,29 @@ var outages = map[string]struct {
 	code, wait     string // of manifests
 	blobCode       string
 	says           string // part of the message, besides the upstream
+	reason         string // of stale answers; "unreachable" if it is empty
 }{
 	"rate limit": {fail: registrytest.Failure{Status: 429, Header: http.Header{"Retry-After": {"7"}}},
-		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE"},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE", reason: "rate-limited"},
 	"rate limit for ever": {fail: registrytest.Failure{Status: 429, Header: http.Header{"Retry-After": {"999999999"}}},
-		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "600", blobCode: "UNAVAILABLE"},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "600", blobCode: "UNAVAILABLE", reason: "rate-limited"},
 	"rate limit without a time": {fail: registrytest.Failure{Status: 429},
-		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "60", blobCode: "UNAVAILABLE"},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "60", blobCode: "UNAVAILABLE", reason: "rate-limited"},
 	"rate limit of the token service": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 429, Header: http.Header{"Retry-After": {"7"}}},
-		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE"},
+		manifest: 429, blob: 503, code: "TOOMANYREQUESTS", wait: "7", blobCode: "UNAVAILABLE", reason: "rate-limited"},
 	"broken":                      {fail: registrytest.Failure{Status: 500, Body: "<html>secret</html>"}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "answered with HTTP 500"},
 	"overloaded":                  {fail: registrytest.Failure{Status: 503}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "answered with HTTP 503"},
 	"token service broken":        {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 500}, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "or a server that it refers to, answered with HTTP 500"},
-	"token service without sense": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 200, Body: "{}"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE", says: "invalid response"},
-	"login refused":               {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 401}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE", says: "rejected the login"},
-	"without sense":               {fail: registrytest.Failure{Status: 202, Body: "hello"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
-	"redirects in a ring":         {fail: registrytest.Failure{Status: 302, Header: http.Header{"Location": {"/v2/"}}}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE"},
+	"token service without sense": {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 200, Body: "{}"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE", says: "invalid response", reason: "invalid-answer"},
+	"login refused":               {fail: registrytest.Failure{Op: registrytest.OpToken, Status: 401}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE", says: "rejected the login", reason: "login-rejected"},
+	"without sense":               {fail: registrytest.Failure{Status: 202, Body: "hello"}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE", reason: "invalid-answer"},
+	"redirects in a ring":         {fail: registrytest.Failure{Status: 302, Header: http.Header{"Location": {"/v2/"}}}, manifest: 502, blob: 502, code: "UNAVAILABLE", blobCode: "UNAVAILABLE", reason: "invalid-answer"},
 	"hangs up":                    {hook: closeConnection, manifest: 503, blob: 503, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "cannot be reached"},
-	"silent":                      {hook: neverAnswer, manifest: 504, blob: 504, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "did not respond in time"},
+	"silent":                      {hook: neverAnswer, manifest: 504, blob: 504, code: "UNAVAILABLE", wait: "10", blobCode: "UNAVAILABLE", says: "did not respond in time", reason: "timeout"},
 	// Docker Hub's answers for a repository that does not exist or is
 	// private.
-	"denied":    {fail: registrytest.Failure{Status: 403}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
-	"challenge": {fail: registrytest.Failure{Status: 401}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN"},
+	"denied":    {fail: registrytest.Failure{Status: 403}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN", reason: "denied"},
+	"challenge": {fail: registrytest.Failure{Status: 401}, manifest: 404, blob: 404, code: "NAME_UNKNOWN", blobCode: "NAME_UNKNOWN", reason: "denied"},
 }
 
 // TestUpstreamOutages checks that cached content is served during an outage of
@@ -86,13 +88,14 @@ func TestUpstreamOutages(t *testing.T) {
 
 			content := up.RawManifest("library/alpine", image.Manifest)
 			path := manifestPath("acme", "alpine", "3.20")
+			stale := "dependency-proxy; fwd=stale; detail=" + cmp.Or(row.reason, "unreachable")
 			for range 2 {
-				s.get(path, as("alice")).content(t, content).has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
+				s.get(path, as("alice")).content(t, content).has(t, "Cache-Status", stale)
 				s.head(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Docker-Content-Digest", string(image.Manifest))
 			}
 			s.get(manifestPath("acme", "alpine", string(image.Manifest)), as("alice")).content(t, content)
 			s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, random(1, 1000))
-			s.get(list, as("alice")).content(t, tags).has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
+			s.get(list, as("alice")).content(t, tags).has(t, "Cache-Status", stale)
 			if n := asked(up.Counts()); n > 40 {
 				t.Errorf("got %d requests, want at most 40", n)
 			}
@@ -122,7 +125,7 @@ func TestUpstreamOutages(t *testing.T) {
 func TestStaleAnswerDuringStall(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up, "fresh_for 1ns"))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up, "fresh_for 1ns", "patience 500ms"))
 	path := manifestPath("acme", "alpine", "3.20")
 	s.get(path, as("alice")).expect(t, http.StatusOK, "")
 	up.SetFault(neverAnswer)
@@ -145,7 +148,7 @@ func TestStaleAnswerDuringStall(t *testing.T) {
 		}
 		begin := time.Now()
 		a := s.get(path, as("alice")).content(t, up.RawManifest("library/alpine", image.Manifest))
-		a.has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=stale-if-error")
+		a.has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=slow")
 		if took := time.Since(begin); took > 10*time.Second {
 			t.Errorf("got an answer after %v, want one within 10s", took)
 		}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -40,9 +42,8 @@ type Upstream struct {
 	// anonymous.
 	credential.Source
 
-	// FreshFor is how long the digest of a tag is used without asking the
-	// upstream again: 5m by default.
-	FreshFor caddy.Duration `json:"fresh_for,omitempty"`
+	// Policy says how long the tags of the upstream are used.
+	freshness.Policy
 
 	// Connections is the number of connections, from 1 to 16, with which a blob
 	// of more than 32 MiB is downloaded in ranges if a single one is slow. The
@@ -100,8 +101,7 @@ type GroupUpstream struct {
 }
 
 const (
-	dockerHub       = "docker.io"
-	defaultFreshFor = 5 * time.Minute
+	dockerHub = "docker.io"
 
 	defaultConnections = 4
 	maxConnections     = 16
@@ -122,8 +122,8 @@ func (h *Handler) provisionUpstreams(ctx caddy.Context) error {
 }
 
 func (u *Upstream) provision(ctx caddy.Context) error {
-	if u.FreshFor == 0 {
-		u.FreshFor = caddy.Duration(defaultFreshFor)
+	if err := u.Policy.Provision(u.Name); err != nil {
+		return err
 	}
 	u.busy.Interval = busyInterval
 	if u.Connections == 0 {
@@ -217,6 +217,7 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 			processLogger().Warn(message, zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
 		}
 	}
+	metrics.CountUpstream(name, &config.Hooks)
 	several := len(u.endpoints) > 1
 	config.Hooks.Paused = func(host string, pause time.Duration, err error) {
 		message := "an endpoint of an upstream cannot answer; asking the others"

@@ -54,7 +54,7 @@ func (u *Upstream) check() error {
 	if u.Connections < 0 || u.Connections > maxConnections {
 		return fmt.Errorf("upstream %s: connections must be a number from 1 to %d", u.Name, maxConnections)
 	}
-	if err := cmp.Or(u.Downloads.check(), u.Source.Check()); err != nil {
+	if err := cmp.Or(u.Downloads.check(), u.Source.Check(), u.Policy.Check(u.Name)); err != nil {
 		return fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
 	return nil

@@ -30,6 +30,7 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 		Scope:    c.Scope,
 		Claim:    claim,
 		Fetch:    r.fetchBlob(d),
+		Fetched:  r.fetchedBytes,
 
 		Source:      c.Downloads,
 		Group:       c.Group,

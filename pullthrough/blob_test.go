@@ -49,6 +49,34 @@ func TestRepositoryBlobOfAnotherRepository(t *testing.T) {
 	}
 }
 
+// TestRepositoryFetched checks that the bytes of content are counted once, for the
+// repository whose request has started the download, also if it fails.
+func TestRepositoryFetched(t *testing.T) {
+	f := newFixture(t)
+	layer := random(1, 50_000)
+	image := f.up.PutImage("team/app", "1", layer)
+	f.up.PutBlob("team/app", layer)
+	red, blue := f.repository("red", "team/app"), f.repository("blue", "team/app")
+	f.expectBlob(red, layer, Miss)
+	f.expectBlob(blue, layer, Miss) // confirmed by HEAD
+	f.expectBlob(red, layer, Hit)
+	m, err := red.ManifestByTag(t.Context(), "1", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Content.Close()
+	if _, _, err := red.Blob(t.Context(), digest.FromString("absent")); err == nil {
+		t.Error("got a blob that does not exist")
+	}
+	f.awaitFills()
+	if got, want := f.fetched[red.config.Scope], len(layer)+int(m.Size); got != want || m.Digest != image.Manifest {
+		t.Errorf("got %d bytes for the first repository, want %d", got, want)
+	}
+	if got := f.fetched[blue.config.Scope]; got != 0 {
+		t.Errorf("got %d bytes for a repository whose blob was stored, want none", got)
+	}
+}
+
 // Content that one source has delivered is not served on the word of another one.
 func TestRepositoryBlobOfAnotherSource(t *testing.T) {
 	f := newFixture(t)

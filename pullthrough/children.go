@@ -1,6 +1,7 @@
 package pullthrough
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
 // Children returns what a manifest or an index names: its config and layers, or
@@ -25,14 +27,18 @@ func Children(content io.Reader) []blobcache.Child {
 // child is what a manifest or an index names.
 type child struct {
 	blobcache.Child
-	size int64 // according to the manifest, in bytes; 0 if it tells none
+	size     int64     // according to the manifest, in bytes; 0 if it tells none
+	platform *Platform // of an image in an index; nil if it tells none
+	external bool      // clients fetch it from the URLs in the manifest
 }
 
 // readChildren returns the children of a manifest or an index.
 func readChildren(content io.Reader) []child {
 	type descriptor struct {
-		Digest digest.Digest `json:"digest"`
-		Size   int64         `json:"size"`
+		Digest   digest.Digest `json:"digest"`
+		Size     int64         `json:"size"`
+		Platform *Platform     `json:"platform"`
+		URLs     []string      `json:"urls"`
 	}
 	var m struct {
 		Manifests []descriptor `json:"manifests"`
@@ -52,7 +58,7 @@ func readChildren(content io.Reader) []child {
 	var children []child
 	add := func(d descriptor, compound bool) {
 		if d.Digest != "" {
-			children = append(children, child{blobcache.Child{Digest: d.Digest, Compound: compound}, d.Size})
+			children = append(children, child{blobcache.Child{Digest: d.Digest, Compound: compound}, d.Size, d.Platform, len(d.URLs) > 0})
 		}
 	}
 	for _, manifest := range m.Manifests {
@@ -66,4 +72,16 @@ func readChildren(content io.Reader) []child {
 	}
 	add(m.Config, false)
 	return children
+}
+
+// StoredSize returns the bytes of what a scope of the index has of an image or an
+// index: of the content itself, and of everything that it names. What an upstream has
+// only delivered to other scopes does not count.
+func StoredSize(ctx context.Context, cache *blobcache.Cache, x *index.Index, scope string, root digest.Digest) (size int64) {
+	for _, d := range cache.Tree(ctx, root) {
+		if link, err := x.Link(ctx, scope, d); err == nil {
+			size += max(link.Size, 0)
+		}
+	}
+	return size
 }

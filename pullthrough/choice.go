@@ -37,34 +37,41 @@ func IsTag(name string) bool { return !strings.Contains(name, choiceMark) }
 // upstream is asked to choose another, which has a ref of its own. A client gets what
 // upstream prefers after all if upstream offers nothing that the client accepts: its
 // type is named, and many registries ignore Accept as well.
-func (r *Repository) choose(ctx context.Context, tag string, withContent bool) (choice, index.Ref, Status, error) {
+func (r *Repository) choose(ctx context.Context, tag string, withContent bool) (choice, resolved, error) {
 	preferred, wanted := choice{tag: tag}, choice{tag, r.config.Accept}
 	var known index.Ref
 	var believed bool
 	if wanted != preferred {
-		var err error
-		if known, err = r.config.Index.Ref(ctx, r.config.Scope, wanted.name()); err == nil {
-			known, believed = r.believed(ctx, wanted, known)
-		}
+		known, believed = r.known(ctx, wanted)
 		if believed && wanted.accept.Accepts(known.MediaType) {
-			ref, status, err := r.resolve(ctx, wanted, withContent)
-			return wanted, ref, status, err
+			got, err := r.resolve(ctx, wanted, withContent)
+			return wanted, got, err
 		}
 	}
-	ref, status, err := r.resolve(ctx, preferred, withContent && wanted == preferred)
-	if err != nil || wanted.accept.Accepts(ref.MediaType) || believed && r.isFresh(known) {
-		return preferred, ref, status, err
+	got, err := r.resolve(ctx, preferred, withContent && wanted == preferred)
+	if err != nil || wanted.accept.Accepts(got.ref.MediaType) || believed && r.isFresh(known.Checked) && !r.config.Forced {
+		return preferred, got, err
 	}
-	other, err := r.refreshOnce(ctx, wanted, nil, withContent)
-	switch upstream.KindOf(err) {
-	case upstream.ManifestUnknown, upstream.NameUnknown, upstream.Denied, upstream.Invalid, upstream.Unsupported:
-		r.recordRef(ctx, wanted.name(), ref) // it is not asked again while that is fresh
+	other := resolved{status: Miss}
+	if believed { // upstream has offered nothing that the client accepts
+		other, err = r.recheck(ctx, wanted, known)
+	} else {
+		other.ref, err = r.refreshOnce(ctx, wanted, nil, withContent)
+	}
+	if err != nil {
+		other.reason = ReasonOf(err)
+	}
+	switch other.reason {
+	case NotFound, Denied, Invalid:
+		if got.status != Stale {
+			r.recordRef(ctx, wanted.name(), got.ref) // it is not asked again while that is fresh
+		}
 	}
 	switch {
-	case err == nil && wanted.accept.Accepts(other.MediaType):
-		return wanted, other, Miss, nil
+	case err == nil && wanted.accept.Accepts(other.ref.MediaType):
+		return wanted, other, nil
 	case ctx.Err() != nil:
-		return preferred, ref, status, context.Cause(ctx)
+		return preferred, got, context.Cause(ctx)
 	}
-	return preferred, ref, status, nil
+	return preferred, got, nil
 }

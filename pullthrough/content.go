@@ -124,6 +124,7 @@ func (r *Repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte
 
 // keep stores a manifest that upstream has delivered.
 func (r *Repository) keep(ctx context.Context, m upstream.Manifest) error {
+	r.fetchedBytes(len(m.Content))
 	if err := r.config.Cache.PutBytes(ctx, m.Digest, m.Content); err != nil {
 		return fmt.Errorf("storing a manifest: %w", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -29,32 +31,45 @@ type fixture struct {
 	mu     sync.Mutex
 	stale  []string // tags that Hooks.Stale was told
 	failed []error  // what Hooks.RecordFailed was told
+
+	fetched map[string]int // what Hooks.Fetched was told, by scope
 }
 
 func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
+	t.Helper()
+	up := registrytest.New(t, options...)
+	f := newFixtureAt(t, up.Endpoint(), upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true}))
+	f.up = up
+	return f
+}
+
+// newFixtureAt returns a fixture whose upstream is elsewhere.
+func newFixtureAt(t testing.TB, endpoint *url.URL, transport http.RoundTripper) *fixture {
 	t.Helper()
 	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	up := registrytest.New(t, options...)
-	registry, err := upstream.New(upstream.Config{
-		Name: "hub", Endpoint: up.Endpoint(), Transport: upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true}),
-	})
+	registry, err := upstream.New(upstream.Config{Name: "hub", Endpoint: endpoint, Transport: transport})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{t: t, up: up, records: &failingRecords{Records: files}}
+	f := &fixture{t: t, records: &failingRecords{Records: files}, fetched: make(map[string]int)}
 	cache, known := blobcache.New(files, blobcache.Limits{Reserve: -1}, blobcache.Hooks{}), index.New(f.records)
 	f.config = Config{
 		Cache: cache, Index: known, Quotas: blobcache.NewQuotas(cache, known, nil),
 		Lists: NewLists(time.Hour), Questions: new(Questions), Flights: new(Flights),
-		Registry: upstream.NewMirrors(registry), Endpoint: "hub", FreshFor: time.Hour, Connections: 1,
+		Registry: upstream.NewMirrors(registry), Endpoint: "hub", FreshFor: time.Hour, Patience: time.Minute, StaleFor: Forever, Connections: 1,
 		Hooks: Hooks{
 			Stale: func(_, tag string, _ error) {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				f.stale = append(f.stale, tag)
+			},
+			Fetched: func(scope string, n int) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.fetched[scope] += n
 			},
 			RecordFailed: func(_ string, err error) {
 				f.mu.Lock()
@@ -66,6 +81,9 @@ func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
 	t.Cleanup(f.awaitFills)
 	return f
 }
+
+// restart forgets what is in memory.
+func (f *fixture) restart() { f.config.Index = index.New(f.records) }
 
 // repository returns a repository as a group sees it.
 func (f *fixture) repository(group, name string, changes ...func(*Config)) *Repository {

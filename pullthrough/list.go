@@ -25,7 +25,8 @@ const (
 type Lists struct{ pages *memo.Cache[*upstream.Page] }
 
 // NewLists returns an empty Lists. A list is served for freshFor without asking
-// upstream again. After that it is served only while upstream fails.
+// upstream again. After that it is served only if upstream fails or takes long, up to
+// the age of [Config.StaleFor].
 func NewLists(freshFor time.Duration) *Lists {
 	return &Lists{memo.New(memo.Config[*upstream.Page]{
 		Size: maxLists, Fresh: freshFor,
@@ -51,7 +52,7 @@ func listKey(scope, question string) string { return scope + " " + question }
 // has for the repository. The query holds the parameters of paging; see
 // [upstream.Registry.Tags]. Other requests share the page, so it must not be
 // changed. Errors are those of [Repository.ManifestByTag].
-func (r *Repository) Tags(ctx context.Context, query url.Values) (*upstream.Page, Status, error) {
+func (r *Repository) Tags(ctx context.Context, query url.Values) (*upstream.Page, Origin, error) {
 	return r.list(ctx, "tags "+query.Encode(), func(ctx context.Context) (upstream.Page, error) {
 		return r.config.Registry.Tags(ctx, r.config.Name, query)
 	})
@@ -61,23 +62,29 @@ func (r *Repository) Tags(ctx context.Context, query url.Values) (*upstream.Page
 // unless that is empty; see [upstream.Registry.Referrers]. Other requests share
 // the page, so it must not be changed. Errors are those of
 // [Repository.ManifestByTag].
-func (r *Repository) Referrers(ctx context.Context, d digest.Digest, artifactType string) (*upstream.Page, Status, error) {
+func (r *Repository) Referrers(ctx context.Context, d digest.Digest, artifactType string) (*upstream.Page, Origin, error) {
 	return r.list(ctx, "referrers "+d.String()+" "+artifactType, func(ctx context.Context) (upstream.Page, error) {
 		return r.config.Registry.Referrers(ctx, r.config.Name, d, artifactType)
 	})
 }
 
 // list returns the known answer to a question while it is fresh, otherwise
-// upstream's, and the known one again if upstream fails. It does not ask by
-// [memo.Cache.Get], since repositories that share Lists need not share Flights.
-func (r *Repository) list(ctx context.Context, question string, ask func(context.Context) (upstream.Page, error)) (*upstream.Page, Status, error) {
+// upstream's, and the known one again if upstream fails or takes long. It does not ask
+// by [memo.Cache.Get], since repositories that share Lists need not share Flights.
+func (r *Repository) list(ctx context.Context, question string, ask func(context.Context) (upstream.Page, error)) (*upstream.Page, Origin, error) {
 	pages, key := r.config.Lists.pages, listKey(r.config.Scope, question)
 	known, ok := pages.Peek(key)
 	if ok && known.IsFresh() {
-		return known.Value, Hit, nil
+		return known.Value, Origin{Status: Hit, Checked: known.At}, nil
 	}
 	waiting, answered := watchLoop(ctx, r, question, ask)
 	defer answered()
+	mayServe := ok && r.mayServe(known.At)
+	if mayServe {
+		var cancel context.CancelFunc
+		waiting, cancel = r.patient(waiting, question)
+		defer cancel()
+	}
 	page, err := once(waiting, r, question, func(ctx context.Context) (*upstream.Page, error) {
 		page, err := inTurn(ctx, r, func() (upstream.Page, error) { return ask(ctx) })
 		if err != nil {
@@ -88,9 +95,11 @@ func (r *Repository) list(ctx context.Context, question string, ask func(context
 	})
 	switch {
 	case err == nil:
-		return page, Miss, nil
-	case ok && ctx.Err() == nil:
-		return known.Value, Stale, nil
+		return page, Origin{Status: Miss, Checked: time.Now()}, nil
+	case ctx.Err() != nil:
+		return nil, Origin{Status: Miss}, context.Cause(ctx)
+	case mayServe:
+		return known.Value, Origin{Stale, ReasonOf(err), known.At}, nil
 	}
-	return nil, Miss, err
+	return nil, Origin{Status: Miss}, err
 }

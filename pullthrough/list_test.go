@@ -19,12 +19,12 @@ func TestRepositoryTags(t *testing.T) {
 	r := f.repository("red", "team/app")
 	expect := func(query url.Values, content string, want Status) *upstream.Page {
 		t.Helper()
-		list, status, err := r.Tags(t.Context(), query)
+		list, origin, err := r.Tags(t.Context(), query)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if string(list.Content) != content || status != want {
-			t.Errorf("got %s with status %d, want %s with status %d", list.Content, status, content, want)
+		if string(list.Content) != content || origin.Status != want {
+			t.Errorf("got %s with status %d, want %s with status %d", list.Content, origin.Status, content, want)
 		}
 		return list
 	}
@@ -48,9 +48,9 @@ func TestRepositoryTagsStale(t *testing.T) {
 	r := f.repository("red", "team/app")
 	expect := func(what string, want Status) {
 		t.Helper()
-		list, status, err := r.Tags(t.Context(), nil)
-		if err != nil || string(list.Content) != `["a"]` || status != want {
-			t.Errorf("%s: got status %d, error %v; want the tag a with status %d", what, status, err, want)
+		list, origin, err := r.Tags(t.Context(), nil)
+		if err != nil || string(list.Content) != `["a"]` || origin.Status != want {
+			t.Errorf("%s: got status %d, error %v; want the tag a with status %d", what, origin.Status, err, want)
 		}
 	}
 	expect("at first", Miss)
@@ -92,9 +92,9 @@ func TestRepositoryTagsOfTwoConfigurations(t *testing.T) {
 		done <- err
 	}()
 	<-asked
-	list, status, err := after.repository("red", "team/app").Tags(t.Context(), nil)
-	if err != nil || string(list.Content) != `["a"]` || status != Miss {
-		t.Errorf("got status %d, error %v; want the tag a with status %d", status, err, Miss)
+	list, origin, err := after.repository("red", "team/app").Tags(t.Context(), nil)
+	if err != nil || string(list.Content) != `["a"]` || origin.Status != Miss {
+		t.Errorf("got status %d, error %v; want the tag a with status %d", origin.Status, err, Miss)
 	}
 	close(release)
 	expectKind(t, <-done, upstream.Unavailable)
@@ -105,9 +105,9 @@ func TestRepositoryReferrers(t *testing.T) {
 	image := f.up.PutImage("team/app", "a", random(1, 100))
 	f.up.PutReferrer("team/app", image.Manifest, "application/vnd.example.sbom", []byte("{}"))
 	for _, want := range []Status{Miss, Hit} {
-		list, status, err := f.repository("red", "team/app").Referrers(t.Context(), image.Manifest, "")
-		if err != nil || status != want || len(list.Content) == 0 {
-			t.Errorf("got status %d, error %v; want a list with status %d", status, err, want)
+		list, origin, err := f.repository("red", "team/app").Referrers(t.Context(), image.Manifest, "")
+		if err != nil || origin.Status != want || len(list.Content) == 0 {
+			t.Errorf("got status %d, error %v; want a list with status %d", origin.Status, err, want)
 		}
 	}
 	f.expectCounts("two requests", registrytest.Counts{Referrers: 1})

@@ -18,7 +18,7 @@ type Manifest struct {
 	// Content is nil unless it was asked for. The caller must close it.
 	Content *Content
 
-	Status Status
+	Origin
 }
 
 // ManifestByTag returns the manifest that a tag stands for, with its content if
@@ -29,26 +29,27 @@ func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent 
 		return r.config.Registry.ResolveTag(ctx, r.config.Name, tag, r.config.Accept)
 	})
 	defer answered()
-	chosen, ref, status, err := r.choose(ctx, tag, withContent)
+	chosen, got, err := r.choose(ctx, tag, withContent)
 	if err != nil {
 		return Manifest{}, err
 	}
+	ref, origin := got.ref, got.origin()
 	if !withContent {
 		ref, believed := r.believed(ctx, chosen, ref)
 		if believed {
 			r.markUsed(ref.Digest)
 		}
-		return Manifest{Digest: ref.Digest, MediaType: ref.MediaType, Size: ref.Size, Status: status}, nil
+		return Manifest{Digest: ref.Digest, MediaType: ref.MediaType, Size: ref.Size, Origin: origin}, nil
 	}
 	ref, content, hit, err := r.tagContent(ctx, chosen, ref)
 	if err != nil {
 		return Manifest{}, err
 	}
 	if !hit {
-		status = Miss
+		origin = Origin{Status: Miss, Checked: ref.Checked}
 	}
 	r.markUsed(ref.Digest)
-	return Manifest{Digest: ref.Digest, MediaType: ref.MediaType, Size: content.Size(), Content: content, Status: status}, nil
+	return Manifest{Digest: ref.Digest, MediaType: ref.MediaType, Size: content.Size(), Content: content, Origin: origin}, nil
 }
 
 // ManifestByDigest returns a manifest that the repository contains, with its
@@ -64,7 +65,7 @@ func (r *Repository) ManifestByDigest(ctx context.Context, d digest.Digest, with
 		return r.config.Registry.ResolveManifest(ctx, r.config.Name, d.String())
 	})
 	defer answered()
-	m := Manifest{Digest: d, Status: Hit}
+	m := Manifest{Digest: d, Origin: Origin{Status: Hit}}
 	link, linked := r.manifestLink(ctx, d)
 	m.MediaType, m.Size = link.MediaType, link.Size
 	if !linked {

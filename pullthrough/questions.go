@@ -27,6 +27,7 @@ var ErrTooManyQuestions = errors.New("too many questions are in progress")
 type Questions struct {
 	mu     sync.Mutex
 	queues map[queueKey]*queue
+	uses   uses
 }
 
 type queueKey struct{ endpoint, group string }

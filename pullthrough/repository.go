@@ -3,6 +3,7 @@ package pullthrough
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -59,6 +60,23 @@ type Config struct {
 	// FreshFor is how long a tag is served from Index without asking upstream.
 	FreshFor time.Duration
 
+	// Forced asks upstream about a tag although it is fresh, and waits for the
+	// answer without regard to Patience and to the pause after a failure. There
+	// is still a stale answer if upstream fails. Forced requests of a tag share
+	// one question at a time.
+	Forced bool
+
+	// Patience is how long a request for which there is a stale answer waits for
+	// a fresh one. The question goes on when it has passed.
+	Patience time.Duration
+
+	// StaleFor is the age up to which a tag or a list is served that is not
+	// fresh, because upstream does not answer in time, fails, denies access to
+	// it or has deleted it. The age counts from when upstream last confirmed it.
+	// Past it, requests wait for upstream, and get its error. There are no stale
+	// answers if it is 0, and there is no limit if it is [Forever].
+	StaleFor time.Duration
+
 	// Connections is how many ranges of a blob are fetched at once.
 	Connections int
 
@@ -72,9 +90,15 @@ type Config struct {
 
 // Hooks report problems that do not fail a pull. Each may be nil.
 type Hooks struct {
-	// Stale is called when upstream cannot be asked about a tag and the last
-	// known answer is served.
+	// Stale is called when upstream does not confirm a tag and the last known
+	// answer is served; [ReasonOf] returns the reason. It is not called during
+	// the pause after such a failure, in which upstream is not asked.
 	Stale func(scope, tag string, err error)
+
+	// Fetched is called with the number of bytes of content that have come from
+	// upstream for a repository. It may be called after the request that has
+	// asked for the content, and must not block.
+	Fetched func(scope string, n int)
 
 	// Moved is called when upstream has named another digest for a tag than the
 	// one that was served until now, and its content is stored.
@@ -100,16 +124,50 @@ const (
 	Miss                      // upstream was asked
 	Joined                    // from a download that another request has started
 	Revalidated               // upstream was asked again, and has answered
-	Stale                     // from the cache, since upstream could not be asked again
+	Stale                     // from the cache, since upstream has not confirmed it again; see Reason
 )
 
 // Flights joins concurrent requests that would ask upstream the same question.
 // Its zero value is ready for use.
-type Flights struct{ group singleflight.Group }
+type Flights struct {
+	group singleflight.Group
+
+	mu    sync.Mutex
+	asked map[string]time.Time // when the questions in progress were asked
+}
+
+// begin records that a question is asked, until done is called.
+func (f *Flights) begin(key string) (done func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.asked == nil {
+		f.asked = make(map[string]time.Time)
+	}
+	f.asked[key] = time.Now()
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.asked, key)
+	}
+}
+
+// since returns when a question was asked that is in progress, otherwise the present
+// time.
+func (f *Flights) since(key string) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if at, ok := f.asked[key]; ok {
+		return at
+	}
+	return time.Now()
+}
 
 // metadataLimit bounds a question to upstream that several requests wait for. It
 // does not end when one of them leaves.
 const metadataLimit = time.Minute
+
+// key returns the key of a question in Config.Flights.
+func (r *Repository) key(question string) string { return r.config.Scope + " " + question }
 
 // once runs ask for all concurrent callers that name the same question about the
 // repository. It returns early, with the cause, if ctx ends.
@@ -118,7 +176,9 @@ func once[T any](ctx context.Context, r *Repository, question string, ask func(c
 		var none T
 		return none, context.Cause(ctx) // upstream is not asked for a client that has left
 	}
-	return flight.Do(ctx, &r.config.Flights.group, r.config.Scope+" "+question, func(ctx context.Context) (T, error) {
+	key := r.key(question)
+	return flight.Do(ctx, &r.config.Flights.group, key, func(ctx context.Context) (T, error) {
+		defer r.config.Flights.begin(key)()
 		ctx, cancel := context.WithTimeout(ctx, metadataLimit)
 		defer cancel()
 		return ask(ctx)
@@ -138,6 +198,12 @@ func (r *Repository) recordDelivery(ctx context.Context, d digest.Digest, link i
 func (r *Repository) recordRef(ctx context.Context, tag string, ref index.Ref) {
 	if err := r.config.Index.SetRef(ctx, r.config.Scope, tag, ref); err != nil {
 		r.recordFailed(fmt.Errorf("recording the tag %s: %w", tag, err))
+	}
+}
+
+func (r *Repository) fetchedBytes(n int) {
+	if report := r.config.Hooks.Fetched; report != nil {
+		report(r.config.Scope, n)
 	}
 }
 

@@ -10,62 +10,84 @@ import (
 )
 
 const (
-	// stalePatience is how long a client for which there is a stale answer waits
-	// for a fresh one.
-	stalePatience = 5 * time.Second
-
 	// After a failure, upstream is not asked about the tag again for staleHold,
 	// or for as long as upstream demands, up to maxStaleHold.
 	staleHold    = 15 * time.Second
 	maxStaleHold = 10 * time.Minute
 )
 
-// resolve returns what a tag stands for: from the index while that is fresh,
-// otherwise from upstream, and from the index again if upstream fails. An image
-// that upstream has deleted or made private thus stays available. What upstream has
-// said about a tag without delivering its content is not believed, but asked again;
-// withContent fetches the content of such a tag too.
-func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) (index.Ref, Status, error) {
-	known, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name())
-	believed := false
-	if err == nil {
-		known, believed = r.believed(ctx, tag, known)
-	}
-	if !believed {
-		ref, err := r.refreshOnce(ctx, tag, nil, withContent)
-		return ref, Miss, err
-	}
-	switch {
-	case r.isFresh(known):
-		return known, Hit, nil
-	case time.Now().Before(known.NotBefore):
-		return known, Stale, nil
-	}
-	patient, cancel := context.WithTimeoutCause(ctx, stalePatience, context.DeadlineExceeded)
-	defer cancel()
-	ref, err := r.refreshOnce(patient, tag, &known, false)
-	switch {
-	case err == nil:
-		return ref, Revalidated, nil
-	case ctx.Err() != nil:
-		return index.Ref{}, Miss, context.Cause(ctx)
-	}
-	if report := r.config.Hooks.Stale; report != nil {
-		report(r.config.Scope, tag.tag, err)
-	}
-	return known, Stale, nil
+// resolved is what a tag stands for, and where that comes from.
+type resolved struct {
+	ref    index.Ref
+	status Status
+	reason Reason // if status is Stale
+	err    error  // of upstream, if status is Stale and it was asked now
 }
 
-func (r *Repository) isFresh(ref index.Ref) bool {
-	return time.Since(ref.Checked) < r.config.FreshFor
+func (a resolved) origin() Origin { return Origin{a.status, a.reason, a.ref.Checked} }
+
+// resolve returns what a tag stands for: from the index while that is fresh,
+// otherwise from upstream, and from the index again if upstream fails or takes long.
+// An image that upstream has deleted or made private thus stays available for
+// Config.StaleFor. What upstream has said about a tag without delivering its content
+// is not believed, but asked again; withContent fetches the content of such a tag too.
+func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) (resolved, error) {
+	r.noteUse(tag)
+	known, believed := r.known(ctx, tag)
+	if !believed {
+		ref, err := r.refreshOnce(ctx, tag, nil, withContent)
+		return resolved{ref: ref, status: Miss}, err
+	}
+	if r.isFresh(known.Checked) && !r.config.Forced {
+		return resolved{ref: known, status: Hit}, nil
+	}
+	got, err := r.recheck(ctx, tag, known)
+	if report := r.config.Hooks.Stale; report != nil && got.err != nil && !isHeld(got.err) {
+		report(r.config.Scope, tag.tag, got.err)
+	}
+	return got, err
+}
+
+// recheck asks upstream about a tag again. If there may be a stale answer, and the
+// question is not forced, upstream is not asked during the pause after a failure, and
+// a request waits for it for Config.Patience.
+func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (resolved, error) {
+	mayServe, waiting := r.mayServe(known.Checked), ctx
+	if mayServe && !r.config.Forced {
+		if time.Now().Before(known.NotBefore) {
+			return resolved{ref: known, status: Stale, reason: Reason(known.Reason)}, nil
+		}
+		var cancel context.CancelFunc
+		waiting, cancel = r.patient(ctx, r.question(tag, false))
+		defer cancel()
+	}
+	ref, err := r.refreshOnce(waiting, tag, &known, false)
+	switch {
+	case err == nil:
+		return resolved{ref: ref, status: Revalidated}, nil
+	case ctx.Err() != nil:
+		return resolved{}, context.Cause(ctx)
+	case !mayServe:
+		return resolved{}, err
+	}
+	return resolved{known, Stale, ReasonOf(err), err}, nil
+}
+
+// question names the question about a tag. A forced one does not join one in progress
+// that is not, which upstream may have answered before the request.
+func (r *Repository) question(tag choice, withContent bool) string {
+	name := "tag " + tag.name()
+	if withContent {
+		name = "content of " + name
+	}
+	if r.config.Forced {
+		name = "forced " + name
+	}
+	return name
 }
 
 func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
-	question := "tag " + tag.name()
-	if withContent {
-		question = "content of " + question
-	}
-	return once(ctx, r, question, func(ctx context.Context) (index.Ref, error) {
+	return once(ctx, r, r.question(tag, withContent), func(ctx context.Context) (index.Ref, error) {
 		return r.refresh(ctx, tag, old, withContent)
 	})
 }
@@ -76,35 +98,41 @@ func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref
 // can be pulled.
 func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
 	// Another request may have asked since the caller looked.
-	if ref, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name()); err == nil && r.isFresh(ref) {
-		if ref, believed := r.believed(ctx, tag, ref); believed {
-			return ref, nil
-		}
+	if ref, known := r.known(ctx, tag); known && r.isFresh(ref.Checked) && !r.config.Forced {
+		return ref, nil
 	}
-	desc, err := r.confirm(ctx, func() (upstream.Manifest, error) {
-		return r.config.Registry.ResolveTag(ctx, r.config.Name, tag.tag, tag.accept)
-	}, func() (upstream.Manifest, error) {
-		return r.config.Registry.RefetchTag(ctx, r.config.Name, tag.tag, tag.accept)
-	})
-	ref := newRef(desc)
+	asked := time.Now()
+	desc, err := r.ask(ctx, tag, old)
+	ref := newRef(desc, asked)
 	if err == nil && (withContent || old != nil && ref.Digest != old.Digest) {
-		var content *Content
-		ref, content, _, err = r.tagContent(ctx, tag, ref)
-		content.Close()
+		ref, err = r.fetchMoved(ctx, tag, old, ref)
 	}
+	now, known := r.known(ctx, tag)
 	switch {
+	case known && now.Checked.After(ref.Checked):
+		return now, nil // the answer to a later question that was forced
 	case err == nil:
 		r.recordMoved(ctx, tag, old, ref)
-	case old != nil:
-		held := *old
-		held.NotBefore = time.Now().Add(holdAfter(err))
-		r.recordRef(ctx, tag.name(), held)
+	case old != nil && known && !isHeld(err):
+		now.NotBefore, now.Reason = time.Now().Add(holdAfter(err)), string(ReasonOf(err))
+		r.recordRef(ctx, tag.name(), now)
 	}
 	return ref, err
 }
 
-func newRef(desc upstream.Descriptor) index.Ref {
-	return index.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: time.Now()}
+// known returns what is recorded for a tag and believed.
+func (r *Repository) known(ctx context.Context, tag choice) (ref index.Ref, known bool) {
+	ref, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name())
+	if err != nil {
+		return ref, false
+	}
+	return r.believed(ctx, tag, ref)
+}
+
+// newRef returns the ref for upstream's answer to a question. The age of an answer
+// counts from the question, because a change after that may be missed.
+func newRef(desc upstream.Descriptor, asked time.Time) index.Ref {
+	return index.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: asked}
 }
 
 // believed reports whether the repository is known to contain what a tag stands
@@ -141,6 +169,7 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 		}
 		return ref, content, hit, err
 	}
+	asked := time.Now()
 	m, err := once(ctx, r, "refetch tag "+tag.name(), func(ctx context.Context) (upstream.Manifest, error) {
 		m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
 			return r.config.Registry.RefetchTag(ctx, r.config.Name, tag.tag, tag.accept)
@@ -149,14 +178,14 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 			err = r.keep(ctx, m)
 		}
 		if err == nil && believed {
-			r.recordMoved(ctx, tag, &ref, newRef(m.Descriptor))
+			r.recordMoved(ctx, tag, &ref, newRef(m.Descriptor, asked))
 		}
 		return m, err
 	})
 	if err != nil {
 		return ref, nil, false, err
 	}
-	ref = newRef(m.Descriptor)
+	ref = newRef(m.Descriptor, asked)
 	r.recordRef(ctx, tag.name(), ref)
 	content, err = r.fetched(ctx, m.Digest, m.Content)
 	return ref, content, false, err

@@ -33,14 +33,20 @@ type attempt struct {
 // inOrder asks the addresses until one answers. The function ask must keep the limit
 // of the attempt.
 func inOrder[T any](ctx context.Context, m *Mirrors, ask func(*attempt) (T, error)) (T, error) {
+	var none T
 	all := &attempts{mirrors: m, deadline: time.Now().Add(metadataTimeout), errs: make([]error, len(m.registries))}
 	for a := all.first(); a != nil; a = all.following() {
+		if err := a.begin(ctx); err != nil {
+			if all.final(ctx, a, err) {
+				return none, err
+			}
+			continue
+		}
 		answer, err := ask(a)
 		if a.settle(ctx, err); all.final(ctx, a, err) {
 			return answer, err
 		}
 	}
-	var none T
 	return none, all.failure()
 }
 
@@ -108,7 +114,7 @@ func (all *attempts) attempt(index int, t turn) *attempt {
 func (all *attempts) final(ctx context.Context, a *attempt, err error) bool {
 	failed := func(err error) bool { return err != nil }
 	switch kind := KindOf(err); {
-	case err == nil, kind == Other, ctx.Err() != nil, a.only:
+	case err == nil, kind == Other, ctx.Err() != nil, a.only, errors.Is(err, ErrNoPull):
 		return true
 	case !isOutage(kind) && !slices.ContainsFunc(all.errs[:a.index], failed):
 		return true
@@ -173,6 +179,8 @@ func (a *attempt) settle(ctx context.Context, err error) {
 // does, or if it can be asked everything but pulls.
 func (a *attempt) isFailure(e *Error) bool {
 	switch {
+	case errors.Is(e, ErrNoPull):
+		return false
 	case !a.only:
 		return isOutage(e.Kind)
 	case e.Kind == RateLimited:

@@ -87,6 +87,12 @@ func (r *Registry) headError(h *headHistory, head *call, ref string, resp *respo
 		_ = resp.Body.Close()
 		return nil
 	}
+	return r.conclusiveError(head, resp, kind)
+}
+
+// conclusiveError returns the error for a HEAD response that needs no GET. The kind is
+// that of the last GET, or Other.
+func (r *Registry) conclusiveError(head *call, resp *response, kind Kind) *Error {
 	e := r.statusError(head, resp)
 	if e.Kind == head.notFound && kind != Other {
 		e.Kind = kind // the body of the GET was more specific

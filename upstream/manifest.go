@@ -46,6 +46,47 @@ func (r *Registry) ResolveTag(ctx context.Context, repository, tag string, accep
 	return r.resolveManifest(ctx, repository, tag, accept)
 }
 
+// HeadTag is [Registry.ResolveTag] by HEAD alone, for a budget that is scarce: where a
+// GET would have to decide, the cause of the error is [ErrNoPull].
+func (r *Registry) HeadTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+	c, _, err := newManifestCall(repository, tag, accept)
+	if err != nil {
+		return Manifest{}, err
+	}
+	ctx, cancel := r.withTimeout(ctx)
+	defer cancel()
+	c = c.withMethod(http.MethodHead)
+	saved := r.newError(c, RateLimited, 0, "HEAD does not tell, and the pulls that remain are not used for that")
+	saved.cause = ErrNoPull
+	if r.tagHeads.useless(r.now()) {
+		return Manifest{}, saved
+	}
+	head, err := r.do(ctx, c)
+	if err != nil {
+		return Manifest{}, err
+	}
+	if head.StatusCode != http.StatusOK {
+		kind, conclusive := r.tagHeads.conclusive(headRef(repository, tag, accept), head, r.now())
+		if !conclusive {
+			discard(head.Body)
+			return Manifest{}, saved
+		}
+		return Manifest{}, r.conclusiveError(c, head, kind)
+	}
+	_ = head.Body.Close()
+	d, ok := headDescriptor(head, "")
+	if !ok {
+		return Manifest{}, saved
+	}
+	r.tagHeads.recordSuccess()
+	return Manifest{Descriptor: d}, nil
+}
+
+// headRef returns the name of a reference in a headHistory.
+func headRef(repository, ref string, accept Accept) string {
+	return repository + ":" + ref + "@" + accept.String()
+}
+
 func (r *Registry) resolveManifest(ctx context.Context, repository, ref string, accept Accept) (Manifest, error) {
 	c, wanted, err := newManifestCall(repository, ref, accept)
 	if err != nil {
@@ -68,7 +109,7 @@ func (r *Registry) resolveManifest(ctx context.Context, repository, ref string, 
 	if err != nil {
 		return Manifest{}, err
 	}
-	ref = repository + ":" + ref + "@" + accept.String()
+	ref = headRef(repository, ref, accept)
 	if head.StatusCode == http.StatusOK {
 		_ = head.Body.Close()
 		if d, ok := headDescriptor(head, wanted); ok {

@@ -35,6 +35,10 @@ type State struct {
 	// PullsUntil is the end of the pause during which no request is sent that counts as
 	// a pull, because Budget is used up. It is zero if there is no such pause.
 	PullsUntil time.Time
+
+	// PullsWaiting is how many images wait to be fetched, while few pulls are left,
+	// because their tags have moved; see [Mirrors.AwaitPull].
+	PullsWaiting int
 }
 
 // Change is a change of a [State] that is reported once.
@@ -62,7 +66,7 @@ func (r *Registry) State() State {
 	now := r.now()
 	s := State{Upstream: r.name, Host: r.endpoint.Host, Budget: r.budget.get(now)}
 	r.pause.describe(&s)
-	s.PullsUntil = r.pulls.ends()
+	s.PullsUntil, s.PullsWaiting = r.pulls.ends(), r.queue.length()
 	return s
 }
 

@@ -39,7 +39,7 @@ type bypass struct {
 func newBypass(ctx context.Context, t *Table, req Request, size int64) *bypass {
 	d := &bypass{slots: t.slots, req: req, size: size}
 	d.ctx, d.stop = context.WithCancelCause(ctx)
-	d.meter = newMeter(req.Source, d.stop, nil)
+	d.meter = newMeter(&d.req, d.stop, nil)
 	return d
 }
 

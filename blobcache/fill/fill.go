@@ -62,7 +62,7 @@ func newFill(t *Table, req Request) *fill {
 		f.connections = 1
 	}
 	f.reserved = t.config.Room.Open(req.Group)
-	f.meter = newMeter(req.Source, func(err error) { f.stop(err) }, f.isRead)
+	f.meter = newMeter(&f.req, func(err error) { f.stop(err) }, f.isRead)
 	f.spool.init(2)
 	return f
 }

@@ -20,6 +20,7 @@ const rateSamples = 10
 type meter struct {
 	limits  SourceLimits // without zeros
 	readers func() bool  // reports whether there are readers; nil means yes
+	fetched func(n int)  // see [Request.Fetched]
 	fail    context.CancelCauseFunc
 
 	mu      sync.Mutex
@@ -39,8 +40,8 @@ type sample struct {
 	got, due float64 // bytes
 }
 
-func newMeter(limits SourceLimits, fail context.CancelCauseFunc, readers func() bool) *meter {
-	return &meter{limits: limits.withDefaults(), fail: fail, readers: readers}
+func newMeter(req *Request, fail context.CancelCauseFunc, readers func() bool) *meter {
+	return &meter{limits: req.Source.withDefaults(), fail: fail, readers: readers, fetched: req.Fetched}
 }
 
 // begin is called before a wait for the source. It returns how long the transfer has
@@ -59,6 +60,9 @@ func (m *meter) begin() (quiet time.Duration) {
 // end is called after the wait, which has brought n bytes. If it has brought some, the
 // transfer has waited for the given time at most since the last progress.
 func (m *meter) end(n int, quiet time.Duration) {
+	if n > 0 && m.fetched != nil {
+		m.fetched(n)
+	}
 	rate := m.rate()
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -73,6 +73,11 @@ type Request struct {
 
 	Fetch Fetch
 
+	// Fetched, if not nil, is called with the number of bytes of each read from
+	// the source, also of those that are not stored in the end. It must not
+	// block.
+	Fetched func(n int)
+
 	// Connections is the number of ranges of large content that may be fetched
 	// at once. Below 2, and for content that is expected to fit the first range,
 	// the source is asked for ranges only to resume.

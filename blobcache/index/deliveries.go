@@ -20,7 +20,7 @@ type Delivery struct {
 // fs.ErrNotExist.
 func (x *Index) Delivery(ctx context.Context, scope string, d digest.Digest) (Delivery, error) {
 	source, _ := sourceOf(scope)
-	return recall(ctx, x, x.deliveries, deliveryKey(source, d), func(Delivery) error { return nil })
+	return recall(ctx, x, x.deliveries, deliveryKey(source, d), func(*Delivery) error { return nil })
 }
 
 // AddDelivery records that a scope's source has delivered content, and links

@@ -42,14 +42,24 @@ type Ref struct {
 	Digest    digest.Digest `json:"digest"`
 	MediaType string        `json:"mediaType"`
 	Size      int64         `json:"size"`
-	// Checked is when the source last confirmed the ref. It is not stored:
-	// after a restart a tag is stale, not absent.
-	Checked time.Time `json:"-"`
-	// NotBefore is the earliest time to ask the source again after it failed.
+	// Checked is when the source last confirmed the ref. After a restart it may
+	// be up to ten minutes earlier, and it is zero for a ref that a version
+	// before this field has stored.
+	Checked time.Time `json:"checked,omitzero"`
+	// Since is when the ref was first recorded with the digest. [Index.SetRef]
+	// sets it.
+	Since time.Time `json:"since,omitzero"`
+	// NotBefore is the earliest time to ask the source again after it failed,
+	// and Reason says how. They are not stored.
 	NotBefore time.Time `json:"-"`
+	Reason    string    `json:"-"`
 
 	linked *atomic.Bool // nil for a ref that the index does not know
+	saved  time.Time    // Checked as it is stored
 }
+
+// refStride is how often it is stored that a ref was confirmed without a change.
+const refStride = 10 * time.Minute
 
 // Linked reports whether SetLinked has been called for the ref since the
 // process started.
@@ -99,7 +109,7 @@ func New(records store.Records) *Index {
 // Link returns the link from a scope to content. If the scope is not known to
 // contain it, the error is fs.ErrNotExist.
 func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, error) {
-	record, err := recall(ctx, x, x.links, linkKey(scope, d), func(r linkRecord) error { return x.proofOf(scope, r) })
+	record, err := recall(ctx, x, x.links, linkKey(scope, d), func(r *linkRecord) error { return x.proofOf(scope, *r) })
 	return record.Link, err
 }
 
@@ -110,7 +120,7 @@ func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, 
 func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link Link) error {
 	key := linkKey(scope, d)
 	record := linkRecord{link, proved}
-	known, err := recall(ctx, x, x.links, key, func(r linkRecord) error { return x.proofOf(scope, r) })
+	known, err := recall(ctx, x, x.links, key, func(r *linkRecord) error { return x.proofOf(scope, *r) })
 	if err == nil && link.MediaType == "" {
 		record.MediaType = known.MediaType
 	}
@@ -124,26 +134,42 @@ func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link
 // Ref returns what a name in the scope stands for. If it is not known, the
 // error is fs.ErrNotExist.
 func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
-	return recall(ctx, x, x.refs, refKey(scope, name), func(ref Ref) error { return ref.Digest.Validate() })
+	return recall(ctx, x, x.refs, refKey(scope, name), func(ref *Ref) error {
+		ref.saved = ref.Checked
+		return ref.Digest.Validate()
+	})
 }
 
 // SetRef records what a name stands for. It writes to disk only if that has
-// changed; after an error the ref holds until the process ends.
+// changed, or if what is stored was confirmed more than ten minutes earlier; after
+// an error the ref holds until the process ends.
 func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	key := refKey(scope, name)
 	old, err := x.Ref(ctx, scope, name)
-	if ref.linked = new(atomic.Bool); err == nil && old.linked != nil && old.Digest == ref.Digest {
+	same := err == nil && old.Digest == ref.Digest
+	if ref.linked = new(atomic.Bool); same && old.linked != nil {
 		ref.linked = old.linked
 	}
-	x.refs.Add(key, ref)
-	old.Checked, old.NotBefore, old.linked = ref.Checked, ref.NotBefore, ref.linked
-	if err == nil && old == ref {
+	if ref.Since = old.Since; !same || ref.Since.IsZero() {
+		ref.Since = time.Now()
+	}
+	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && ref.Checked.Sub(old.saved) < refStride {
+		ref.saved = old.saved
+		x.refs.Add(key, ref)
 		return nil
 	}
+	ref.saved = ref.Checked
+	x.refs.Add(key, ref)
 	return save(ctx, x.records, key, ref)
 }
 
-func recall[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string, check func(T) error) (T, error) {
+// MarkRef records when a ref was last used, which [Index.EachRef] reports. Marking
+// an absent ref is not an error.
+func (x *Index) MarkRef(ctx context.Context, scope, name string, used time.Time) error {
+	return x.records.Mark(ctx, refKey(scope, name), used)
+}
+
+func recall[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string, check func(*T) error) (T, error) {
 	if value, ok := memory.Get(key); ok {
 		return value, nil
 	}
@@ -155,7 +181,7 @@ func recall[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], 
 	}
 	err = json.Unmarshal(data, &value)
 	if err == nil {
-		err = check(value)
+		err = check(&value)
 	}
 	if err != nil {
 		return *new(T), fmt.Errorf("record %s is damaged: %w", key, errors.Join(err, fs.ErrNotExist))

@@ -106,10 +106,50 @@ func TestIndexRefs(t *testing.T) {
 	ref.Digest = digest.FromString("b")
 	set(2)
 
+	set(2)
+	_, first := onlyRef(t, x)
+	ref.Checked, ref.NotBefore = ref.Checked.Add(10*time.Minute), time.Now()
+	set(3) // so that a restart does not make it much older than it is
+
 	got, err := index.New(records).Ref(t.Context(), "acme/hub/alpine", "latest")
-	if err != nil || got.Digest != ref.Digest || !got.Checked.IsZero() {
+	if err != nil || got.Digest != ref.Digest || !got.Checked.Equal(ref.Checked) || !got.NotBefore.IsZero() {
 		t.Errorf("after a restart: %+v, %v", got, err)
 	}
+	if _, ref := onlyRef(t, x); !ref.Since.Equal(first.Since) || first.Since.IsZero() {
+		t.Errorf("got the digest since %v after it was confirmed, want %v", ref.Since, first.Since)
+	}
+}
+
+// A ref of a version that stored only when a ref changed has been recorded when its
+// record was saved, and it is not known when it was confirmed.
+func TestIndexRefsOfEarlierVersion(t *testing.T) {
+	records := openIndexed(t, t.TempDir())
+	key, saved := "refs/acme/hub/alpine/_/latest", time.Now().Add(-24*time.Hour).Round(time.Second)
+	for _, err := range []error{
+		records.Save(t.Context(), key, []byte(`{"digest":"`+aDigest.String()+`","mediaType":"application/json","size":123}`)),
+		records.Mark(t.Context(), key, saved),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if name, ref := onlyRef(t, index.New(records)); !name.Used.Equal(saved) || !ref.Since.IsZero() || !ref.Checked.IsZero() {
+		t.Errorf("got %+v, used at %v, want it recorded at %v", ref, name.Used, saved)
+	}
+}
+
+// onlyRef returns the only ref that is stored.
+func onlyRef(t *testing.T, x *index.Index) (name index.RefName, ref index.Ref) {
+	t.Helper()
+	err := x.EachRef(t.Context(), "acme", func(n index.RefName) (err error) {
+		name = n
+		ref, err = x.Ref(t.Context(), n.Scope, n.Name)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name, ref
 }
 
 // sameRef compares what a ref says.

@@ -116,29 +116,23 @@ func (x *Index) Forget(ctx context.Context, before time.Time, gone func(digest.D
 	}))
 }
 
-// Named is a ref with its scope and name.
-type Named struct {
+// RefName names a ref.
+type RefName struct {
 	Scope, Name string
-	Ref
-	Since time.Time // when that was learnt
+	Used        time.Time // when the ref was last saved or marked
 }
 
 // EachRef calls visit for the refs in all scopes of an owner, and of those that
 // belong to it, until visit returns an error. EachRef returns that error unless
-// it is [fs.SkipAll].
-func (x *Index) EachRef(ctx context.Context, owner string, visit func(Named) error) error {
+// it is [fs.SkipAll]. It reads none of the refs.
+func (x *Index) EachRef(ctx context.Context, owner string, visit func(RefName) error) error {
 	err := x.records.List(ctx, refsFolder+"/"+owner, func(r store.Record) error {
 		rest, name, ok := cutLast(strings.TrimPrefix(r.Key, refsFolder+"/"), "/")
 		scope, inScope := strings.CutSuffix(rest, "/_")
 		if !ok || !inScope {
 			return nil
 		}
-		named := Named{Scope: scope, Name: name, Since: r.Used}
-		data, err := x.records.Load(ctx, r.Key)
-		if err != nil || json.Unmarshal(data, &named.Ref) != nil || named.Digest.Validate() != nil {
-			return nil // gone meanwhile, or damaged: as good as absent
-		}
-		return visit(named)
+		return visit(RefName{Scope: scope, Name: name, Used: r.Used})
 	})
 	if err == fs.SkipAll {
 		return nil

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -23,14 +24,11 @@ func TestIndexEachRef(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := store.Save(t.Context(), "refs/acme/_/hub/a/_/broken", []byte("{")); err != nil {
-		t.Fatal(err)
-	}
 	var seen []string
-	visit := func(n Named) error {
+	visit := func(n RefName) error {
 		seen = append(seen, n.Scope+":"+n.Name)
-		if n.Digest != d || n.Since.IsZero() {
-			t.Errorf("%+v", n)
+		if n.Used.IsZero() {
+			t.Errorf("got %+v, want a time", n)
 		}
 		return nil
 	}
@@ -38,10 +36,59 @@ func TestIndexEachRef(t *testing.T) {
 		t.Errorf("%v, %v", seen, err)
 	}
 	for _, stop := range []error{fs.SkipAll, errors.New("enough")} {
-		err := x.EachRef(t.Context(), "acme", func(Named) error { return stop })
+		err := x.EachRef(t.Context(), "acme", func(RefName) error { return stop })
 		if stop == fs.SkipAll && err != nil || stop != fs.SkipAll && err != stop {
 			t.Errorf("%v stops with %v", stop, err)
 		}
+	}
+}
+
+// TestIndexMarkRef checks that a ref keeps the time at which it got its digest, in
+// memory and on disk, when it is saved again and when it is marked, and that the
+// walk reports the mark.
+func TestIndexMarkRef(t *testing.T) {
+	records := newStore(t)
+	x := New(records)
+	const scope = "acme/_/hub/a"
+	set := func(content string) Ref {
+		t.Helper()
+		if err := x.SetRef(t.Context(), scope, "1.0", Ref{Digest: digest.FromString(content)}); err != nil {
+			t.Fatal(err)
+		}
+		ref, err := x.Ref(t.Context(), scope, "1.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ref
+	}
+	first := set("x")
+	if age := time.Since(first.Since); age < 0 || age > time.Hour {
+		t.Errorf("got a ref since %v, want since now", first.Since)
+	}
+	old := first
+	old.Since = first.Since.Add(-24 * time.Hour)
+	x.refs.Add(refKey(scope, "1.0"), old)
+	if got := set("x").Since; !got.Equal(old.Since) {
+		t.Errorf("got a ref since %v after it was saved again, want %v", got, old.Since)
+	}
+	used := time.Now().Add(-time.Hour).Truncate(time.Second)
+	if err := x.MarkRef(t.Context(), scope, "1.0", used); err != nil {
+		t.Fatal(err)
+	}
+	err := x.EachRef(t.Context(), "acme", func(n RefName) error {
+		if !n.Used.Equal(used) {
+			t.Errorf("got the use %v, want %v", n.Used, used)
+		}
+		return nil
+	})
+	if ref, err2 := New(records).Ref(t.Context(), scope, "1.0"); err != nil || err2 != nil || !ref.Since.Equal(first.Since) {
+		t.Errorf("got a ref since %v from disk, errors %v, %v; want %v", ref.Since, err, err2, first.Since)
+	}
+	if got := set("y").Since; !got.After(old.Since) {
+		t.Errorf("got a ref with another digest since %v, want since now", got)
+	}
+	if err := x.MarkRef(t.Context(), scope, "none", used); err != nil {
+		t.Error(err)
 	}
 }
 

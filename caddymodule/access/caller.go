@@ -65,6 +65,10 @@ func (c Caller) Asker(address string) directory.Asker {
 	return directory.Asker{Directory: c.Directory, Name: c.Name}
 }
 
+// Administers reports whether the caller may see and do everything on the site: it is
+// an admin and is not limited to pulling or to some groups.
+func (c Caller) Administers() bool { return c.Admin && !c.PullOnly && c.Only == nil }
+
 // reaches reports whether the groups that the caller is limited to include a
 // group. A caller must not learn its own role outside of them: a limited token
 // must not reveal where else its owner is a member.

@@ -129,3 +129,31 @@ func (p pattern) allows(image Image) bool {
 func (p pattern) denies(image Image) bool {
 	return p.matchesName(image) && (p.tag == "" || image.tag != "" && doublestar.MatchUnvalidated(p.tag, image.tag))
 }
+
+// ImagePatterns match images as the allow patterns of a group do; see [ImageLimits].
+type ImagePatterns []pattern
+
+// ParseImagePatterns parses patterns of an upstream's images. The error names the
+// invalid pattern, and says what to write.
+func ParseImagePatterns(upstream string, texts []string) (ImagePatterns, error) {
+	patterns := make(ImagePatterns, 0, len(texts))
+	for _, text := range texts {
+		p, err := parsePattern(text)
+		if err != nil {
+			return nil, err
+		}
+		if !p.ofUpstream(upstream) {
+			return nil, fmt.Errorf("pattern '%s' matches no image of %s; begin it with %s/, or write it in the block of another upstream", text, upstream, upstream)
+		}
+		if err := p.checkUpstream([]string{upstream}); err != nil {
+			return nil, err
+		}
+		patterns = append(patterns, p)
+	}
+	return patterns, nil
+}
+
+// Match reports whether one of the patterns matches an image.
+func (p ImagePatterns) Match(image Image) bool {
+	return slices.ContainsFunc(p, func(p pattern) bool { return p.allows(image) })
+}

@@ -24,7 +24,8 @@ func init() { caddy.RegisterModule(api{}) }
 // api extends Caddy's admin API, which does not authenticate its clients.
 type api struct{}
 
-// call handles a request to the admin API. [StatusOf] gives its error a status.
+// call handles a request to the admin API. [StatusOf] gives its error a status. The
+// response is encoded as JSON unless it is a stream.
 type call func(r *http.Request) (status int, response any, err error)
 
 // calls has the calls by path and method. A path that ends with a slash is followed
@@ -35,6 +36,7 @@ var calls = map[string]map[string]call{
 	explainPath:      {http.MethodGet: explain},
 	cachePath:        {http.MethodGet: cacheStatus},
 	scrubPath:        {http.MethodPost: scrub},
+	warmPath:         {http.MethodPost: warm},
 }
 
 const (
@@ -42,6 +44,7 @@ const (
 	explainPath = "/dependency_proxy/explain"
 	cachePath   = "/dependency_proxy/cache"
 	scrubPath   = "/dependency_proxy/cache/scrub"
+	warmPath    = "/dependency_proxy/cache/warm"
 
 	// maxBody is the size limit of the body of a request, in bytes.
 	maxBody = 64 << 10
@@ -76,6 +79,10 @@ func serve(w http.ResponseWriter, r *http.Request, byMethod map[string]call) err
 	status, response, err := call(r)
 	if err != nil {
 		return StatusOf(err)
+	}
+	if send, ok := response.(stream); ok {
+		send(w, r)
+		return nil
 	}
 	body, err := json.Marshal(response)
 	if err != nil {

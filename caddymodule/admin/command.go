@@ -45,14 +45,14 @@ func addCommands(root *cobra.Command) {
 	flags.String("site", "", "Name of the site (if sites with different names are running)")
 	flags.Bool("json", false, "Print the response of the admin API")
 	token := &cobra.Command{Use: "token", Short: "Creates, lists and revokes access tokens"}
-	cache := &cobra.Command{Use: "cache", Short: "Shows and checks the cache"}
+	cache := &cobra.Command{Use: "cache", Short: "Shows, fills and checks the cache"}
 	for _, parent := range []*cobra.Command{root, token, cache} {
 		// Otherwise a mistyped command would print help and succeed.
 		parent.Args = cobra.NoArgs
 		parent.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}
 	token.AddCommand(tokenCreateCommand(), tokenListCommand(), tokenRevokeCommand())
-	cache.AddCommand(cacheStatusCommand(), cacheScrubCommand())
+	cache.AddCommand(cacheStatusCommand(), cacheScrubCommand(), cacheWarmCommand())
 	root.AddCommand(token, cache, explainCommand())
 }
 
@@ -97,6 +97,26 @@ func (c command) rejectEmpty(flags ...string) error {
 // request sends a request to the admin API. It decodes the response and returns it as
 // it was received.
 func (c command) request(method, uri string, body, into any) ([]byte, error) {
+	response, err := c.open(method, uri, body)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the response: %w", err)
+	}
+	if err := json.Unmarshal(content, into); err != nil {
+		return nil, errVersion
+	}
+	return content, nil
+}
+
+var errVersion = errors.New("unexpected response: the admin API is not that of a dependency proxy of this version")
+
+// open sends a request to the admin API and returns the response, whose body the caller
+// must close.
+func (c command) open(method, uri string, body any) (*http.Response, error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(c.flags.String("address"), nil, c.flags.String("config"), c.flags.String("adapter"))
 	if err != nil {
 		return nil, fmt.Errorf("determining the admin API address: %w", err)
@@ -109,19 +129,8 @@ func (c command) request(method, uri string, body, into any) ([]byte, error) {
 		}
 		reader = bytes.NewReader(content)
 	}
-	response, err := caddycmd.AdminAPIRequest(address, method, uri, http.Header{}, reader)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, fmt.Errorf("reading the response: %w", err)
-	}
-	if err := json.Unmarshal(content, into); err != nil {
-		return nil, errors.New("unexpected response: the admin API is not that of a dependency proxy of this version")
-	}
-	return content, nil
+	// Each call has a connection of its own, which nobody would use again.
+	return caddycmd.AdminAPIRequest(address, method, uri, http.Header{"Connection": {"close"}}, reader)
 }
 
 // printJSON prints the response if the flag json is set, and reports whether it is.

@@ -28,7 +28,7 @@ const (
 	NoRole Role = iota
 	// Member may pull.
 	Member
-	// Maintainer may see the group's page and purge the group's cache.
+	// Maintainer may see what the group has cached, and purge it.
 	Maintainer
 	// Owner may create and revoke the group's access tokens.
 	Owner

@@ -6,6 +6,7 @@ package record
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -30,6 +31,7 @@ type Request struct {
 	// token that it has used. Anonymous reports that the client needs no account.
 	Account, Directory string
 	AccessToken        string
+	Address            string // of the client, as Caddy has determined it
 	Anonymous          bool
 
 	// Rule is the rule by which the client may or may not pull, as in the audit log.
@@ -47,6 +49,7 @@ type Request struct {
 	Bytes     int64         // of the body, as far as it was sent
 
 	writer writer
+	ended  uint32 // 1 if the record is complete; atomic
 }
 
 // End completes the record at the end of the request. If the response was aborted, or
@@ -59,6 +62,7 @@ func (r *Request) End(ctx context.Context, aborted bool) {
 	case aborted:
 		r.Result = Error
 	}
+	atomic.StoreUint32(&r.ended, 1)
 }
 
 // Consumer reads the record of a request that has ended. It must return quickly, must

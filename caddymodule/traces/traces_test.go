@@ -16,7 +16,8 @@ func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { retu
 // TestUntraced checks that a request that is not traced costs no memory, and that its
 // context, requests and responses stay as they are.
 func TestUntraced(t *testing.T) {
-	ctx := context.WithValue(t.Context(), struct{}{}, "a request")
+	type key struct{}
+	ctx := context.WithValue(t.Context(), key{}, "a request")
 	answer := &http.Response{Body: http.NoBody}
 	transport := Transport(roundTripFunc(func(*http.Request) (*http.Response, error) { return answer, nil }), "docker.io")
 	request := (&http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: "https", Host: "registry.example.com", Path: "/v2/"}}).WithContext(ctx)

@@ -35,6 +35,7 @@ type Registry struct {
 	repos  map[string]*repository
 	counts Counts
 	ranges []string
+	pulls  int // since the start or the last ResetPulls
 }
 
 type repository struct {
@@ -74,6 +75,7 @@ type options struct {
 	hidden        int
 	oauth         bool
 	getStatus     int
+	pullLimit     int
 }
 
 // Option selects a feature of a registry.
@@ -165,6 +167,12 @@ func WithCursors() Option { return func(o *options) { o.cursors = true } }
 
 // WithTagsAsDigests makes the registry read the tag ALGORITHM-ENCODED as a digest.
 func WithTagsAsDigests() Option { return func(o *options) { o.tagsAsDigests = true } }
+
+// WithPullLimit limits the GETs of manifests to n, as Docker Hub does: each response to a
+// request for a manifest has the headers of the limit, and HEAD does not count. Beyond the
+// limit, the response is 429 with an error in JSON and Retry-After. [Registry.ResetPulls] begins another
+// window.
+func WithPullLimit(n int) Option { return func(o *options) { o.pullLimit = n } }
 
 // New starts a registry that ends with the test.
 func New(t testing.TB, opts ...Option) *Registry {

@@ -81,6 +81,7 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 		http.Redirect(w, req, r.options.gateway.server.URL+req.URL.RequestURI(), http.StatusTemporaryRedirect)
 	case what.kind == OpPing:
 		_, _ = w.Write([]byte("{}"))
+	case what.kind == OpManifest && r.limited(w, req.Method):
 	case what.kind == OpManifest:
 		r.serveManifest(w, req, what)
 	case what.kind == OpBlob:

@@ -124,6 +124,11 @@ func Duration(d *caddyfile.Dispenser, to *caddy.Duration) error {
 	if err := Arg(d, &value); err != nil {
 		return err
 	}
+	return DurationOf(d, word, value, to)
+}
+
+// DurationOf parses a value of a line as a positive duration.
+func DurationOf(d *caddyfile.Dispenser, word, value string, to *caddy.Duration) error {
 	parsed, err := caddy.ParseDuration(value)
 	if err != nil || parsed <= 0 {
 		return d.Errf("%s: invalid duration '%s'; write one as in 90s, 5m, 12h or 30d", word, value)

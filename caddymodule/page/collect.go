@@ -1,0 +1,153 @@
+package page
+
+import (
+	"cmp"
+	"context"
+	"io/fs"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
+)
+
+const (
+	// imagesOnPage is the number of images on a page of the list.
+	imagesOnPage = 100
+
+	// maxImages is the number of tags of a group that are listed at all.
+	maxImages = 20_000
+
+	// groupsOnPage is the number of groups on a page of the list. No more groups
+	// that the configuration does not declare are asked about.
+	groupsOnPage = 100
+
+	// groupsLimit is how long a page waits for directories.
+	groupsLimit = 5 * time.Second
+)
+
+// Images finds the images of a group.
+type Images struct {
+	Index    *index.Index
+	Recorder *usage.Recorder
+
+	// Name returns the name by which clients pull a ref, without the registry, and
+	// reports whether they can.
+	Name func(scope, ref string) (string, bool)
+
+	// Size returns the size in bytes of what a scope has of an image.
+	Size func(ctx context.Context, scope string, d digest.Digest) int64
+}
+
+// List adds a page of the list of a group's images, from 1, to m. The image that was
+// pulled last comes first.
+func (i Images) List(ctx context.Context, group string, number int, m *Managed) error {
+	type candidate struct {
+		index.RefName
+		name string
+	}
+	var all []candidate
+	err := i.Index.EachRef(ctx, group, func(ref index.RefName) error {
+		name, ok := i.Name(ref.Scope, ref.Name)
+		switch {
+		case !ok:
+			return nil
+		case len(all) == maxImages:
+			m.Cut = true
+			return fs.SkipAll
+		}
+		if pulled := i.Recorder.LastPull(ref.Scope, ref.Name); pulled.After(ref.Used) {
+			ref.Used = pulled
+		}
+		all = append(all, candidate{ref, name})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.name, b.name)) })
+	m.Page, m.Pages = number, max(1, (len(all)+imagesOnPage-1)/imagesOnPage)
+	m.Images, m.More = []Image{}, number < m.Pages || m.Cut && number == m.Pages
+	from := min(number-1, m.Pages) * imagesOnPage
+	for _, c := range all[min(from, len(all)):min(from+imagesOnPage, len(all))] {
+		ref, err := i.Index.Ref(ctx, c.Scope, c.Name)
+		if err != nil {
+			continue // gone meanwhile, or damaged: as good as absent
+		}
+		m.Images = append(m.Images, Image{
+			Name: c.name, Digest: ref.Digest.String(), Since: cmp.Or(ref.Since, c.Used).UTC(), Pulled: c.Used.UTC(),
+			Size: i.Size(ctx, c.Scope, ref.Digest),
+		})
+	}
+	return nil
+}
+
+// Groups finds the groups that an account may read.
+type Groups struct {
+	Policy *access.Policy
+
+	// Declared are the paths of the groups of the configuration, and Known those of
+	// other groups that exist or have existed.
+	Declared, Known []string
+}
+
+// List adds the groups whose paths come after a path to s, for an account. These are
+// the declared groups that the account may read, and the known ones in which a
+// directory gives it a role. For an account that administers the site, they are all
+// groups, and no directory is asked.
+func (g Groups) List(ctx context.Context, who access.Caller, after string, s *Site) {
+	ctx, cancel := context.WithTimeout(ctx, groupsLimit)
+	defer cancel()
+	declared := make(map[string]bool)
+	for _, path := range g.Declared {
+		declared[path] = true
+	}
+	all := maps.Clone(declared)
+	for _, path := range g.Known {
+		all[path] = true
+	}
+	s.Groups = []Entry{}
+	asked, last := 0, ""
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		if path <= after {
+			continue
+		}
+		if !declared[path] {
+			asked++
+		}
+		if len(s.Groups) == groupsOnPage || asked > groupsOnPage {
+			s.Next = last
+			return
+		}
+		last = path
+		entry, ok, err := g.entry(ctx, who, path, declared[path])
+		s.Incomplete = s.Incomplete || err != nil
+		if ok {
+			s.Groups = append(s.Groups, entry)
+		}
+	}
+}
+
+// entry describes a group, and reports whether the account may read it.
+func (g Groups) entry(ctx context.Context, who access.Caller, path string, declared bool) (e Entry, ok bool, err error) {
+	e = Entry{Group: path, Page: "/" + path + "/dependency_proxy", Access: "admin"}
+	if ok = who.Administers(); !ok {
+		v, err := g.Policy.Decide(ctx, who, path, directory.Member)
+		if e.Access, ok = v.Rule, v.Allowed && (declared || v.Insider); err != nil || !ok {
+			return e, false, err
+		}
+	}
+	if declared || !who.Administers() {
+		visibility, err := g.Policy.VisibilityOf(ctx, path)
+		if err != nil {
+			return e, false, err
+		}
+		e.Visibility = cmp.Or(visibility, directory.Private)
+	}
+	return e, ok, nil
+}

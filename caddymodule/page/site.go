@@ -1,0 +1,69 @@
+package page
+
+import (
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
+)
+
+// Site is the page of a site for an account.
+type Site struct {
+	Registry string `json:"registry"` // the host that clients log in to
+	Account  string `json:"account"`
+
+	// Groups are those that the account may read, sorted by path.
+	Groups []Entry `json:"groups"`
+
+	// Next is the parameter after of the page with the groups after these, or empty.
+	Next string `json:"next,omitempty"`
+
+	// Incomplete reports that groups are missing because a directory could not say
+	// whether the account may read them.
+	Incomplete bool `json:"incomplete,omitempty"`
+
+	// Managed is what admins see. It is nil for others.
+	*SiteManaged
+
+	Now time.Time `json:"-"` // the time of the request
+}
+
+// Entry is a group on the page of a site.
+type Entry struct {
+	Group      string               `json:"group"`
+	Visibility directory.Visibility `json:"visibility,omitempty"` // empty if it is not known
+	Access     string               `json:"access"`               // the rule that lets the account read it
+	Page       string               `json:"page"`                 // the path of its page
+
+	// Usage is for admins, and nil if the group has nothing stored.
+	Usage *admin.GroupUsage `json:"usage,omitempty"`
+}
+
+// SiteManaged is the part of the page of a site that only admins see.
+type SiteManaged struct {
+	Health    health.Report      `json:"health"`
+	Upstreams []Upstream         `json:"upstreams"`
+	Fills     []admin.FillStatus `json:"fills"` // the oldest first
+
+	// Days is the traffic of all groups of the storage, the last day today.
+	Days []usage.Day `json:"days"`
+}
+
+// Upstream is the state of an upstream, asked with one login.
+type Upstream struct {
+	Name string `json:"name"`
+
+	// Login is "common" for the login of the upstream, or the path of the group
+	// whose login it is.
+	Login string `json:"login"`
+}
+
+func (*Site) template() string { return "site.html" }
+
+// Title returns the title of the page.
+func (s *Site) Title() string { return s.Registry }
+
+// Chart returns the chart of the traffic.
+func (m *SiteManaged) Chart() Chart { return newChart(m.Days) }
