@@ -28,7 +28,7 @@ var permitted = map[string]string{
 	"caddymodule/directory/oidc":           "caddymodule/directory caddymodule/internal/parse internal/memo",
 	"caddymodule/directory/password":       "caddymodule/directory",
 	"caddymodule/directory/static":         "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse",
-	"caddymodule/events":                   "blobcache blobcache/index tokenissuer/accesstoken",
+	"caddymodule/events":                   "blobcache blobcache/index tokenissuer/accesstoken upstream",
 	"caddymodule/freshness":                "caddymodule/access caddymodule/internal/parse pullthrough",
 	"caddymodule/health":                   "caddymodule/access caddymodule/directory",
 	"caddymodule/internal/parse":           "",

@@ -15,6 +15,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
@@ -171,7 +172,7 @@ func (u *Upstream) loadTransport(ctx caddy.Context) error {
 // a cache of an earlier version has from the first upstream is kept.
 func (h *Handler) openRegistries() error {
 	for _, u := range h.Upstreams {
-		common, err := h.openRegistry(u, u.login)
+		common, err := h.openRegistry(u, u.login, commonLogin)
 		if err != nil {
 			return err
 		}
@@ -184,7 +185,7 @@ func (h *Handler) openRegistries() error {
 			if err != nil {
 				return fmt.Errorf("group %s: upstream %s: %w", g.Path, gu.Name, err)
 			}
-			if u.sources[g.Path], err = h.openRegistry(u, login); err != nil {
+			if u.sources[g.Path], err = h.openRegistry(u, login, g.Path); err != nil {
 				return err
 			}
 		}
@@ -197,8 +198,13 @@ func (h *Handler) openRegistries() error {
 	return nil
 }
 
-// openRegistry opens a registry for each endpoint of an upstream.
-func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, error) {
+// commonLogin is the holder of the login of an upstream, where the holder of another one
+// is the path of a group.
+const commonLogin = "common"
+
+// openRegistry opens a registry for each endpoint of an upstream. The holder names the
+// login.
+func (h *Handler) openRegistry(u *Upstream, login credential.Login, holder string) (*source, error) {
 	config := upstream.Config{
 		Name:       u.Name,
 		RealmHosts: u.RealmHosts,
@@ -256,7 +262,10 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 			config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
 			config.Ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
 		}
+		reports := events.UpstreamSource(string(sum[:]))
+		h.events.Subscribe(reports, map[string]any{"login": holder})
 		traced := config
+		traced.Hooks = events.UpstreamHooks(reports, config.Hooks)
 		traced.Transport = traces.Transport(config.Transport, name)
 		if config.Ranges != nil {
 			traced.Ranges = traces.Transport(config.Ranges, name)
