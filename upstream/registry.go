@@ -66,6 +66,14 @@ type Hooks struct {
 	// that rejects the login, and [Withheld] if there was none to send.
 	Token func(realmHost string, err error)
 
+	// Answered is called after each HTTP request, with the status of the response,
+	// or 0 without one, and the time until its header came. A call is several
+	// requests if the registry redirects it or asks for a token.
+	Answered func(op Operation, status int, took time.Duration)
+
+	// Received is called with the number of bytes of each read of a body.
+	Received func(n int)
+
 	// Paused is called when an address of [Mirrors] could not answer and is not
 	// asked for the given time, with its host and the error.
 	Paused func(host string, pause time.Duration, err error)
