@@ -34,7 +34,7 @@ var permitted = map[string]string{
 	"caddymodule/internal/parse":           "",
 	"caddymodule/internal/pool":            "",
 	"caddymodule/record":                   "",
-	"caddymodule/page":                     "blobcache/index caddymodule/access caddymodule/admin caddymodule/directory caddymodule/health caddymodule/usage",
+	"caddymodule/page":                     "blobcache/index caddymodule/access caddymodule/admin caddymodule/directory caddymodule/health caddymodule/usage upstream",
 	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
 	"caddymodule/usage":                    "blobcache/index blobcache/store caddymodule/record",
 	"caddymodule/traces":                   "caddymodule/record",
