@@ -39,7 +39,7 @@ func TestGroupPage(t *testing.T) {
 
 	p.shows(t, "bob", "/acme/dependency_proxy", []string{
 		"<h1>acme</h1>", "private group", "docker login " + p.host, "<th scope=\"row\">ghcr.io</th>", "of 16 MiB", "<rect class=\"served\"", "<rect class=\"fetched\"",
-		p.reference("acme", first), p.reference("acme/platform", second), first.digest.String(), "subgroups included", "just now",
+		p.reference("acme", first), p.reference("acme/platform", second), first.digest.String(), "subgroups included",
 	}, []string{shortName(purged)})
 	p.shows(t, "alice", "/acme/dependency_proxy", []string{"<h1>acme</h1>", "access: member", "docker login " + p.host}, []string{"3.20", "of 16 MiB", "<rect"})
 	p.shows(t, "alice", "/dependency_proxy", []string{"href=\"/acme/dependency_proxy\"", "href=\"/acme/platform/dependency_proxy\""}, []string{"Upstreams"})
