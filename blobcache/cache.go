@@ -33,9 +33,9 @@ type Hooks struct {
 	// -1 if that is not known. The fill goes on, or ends with ErrAbandoned.
 	Abandoned func(d digest.Digest, written, size int64, goesOn bool)
 
-	// Evicted is called for content that was removed to keep the limits. Left
-	// is the number of bytes that are still stored.
-	Evicted func(e store.Entry, left int64)
+	// Evicted is called for content that was removed although it was intact.
+	// Left is the number of bytes that are still stored.
+	Evicted func(e store.Entry, why Reason, left int64)
 
 	// Healed is called for stored content that was cut, damaged or unreadable,
 	// and has been removed. The next request, which may be the one that found

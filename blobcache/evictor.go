@@ -41,6 +41,7 @@ type evictor struct {
 
 	mu       sync.Mutex
 	stored   int64            // bytes, as of the last walk and since
+	entries  int              // contents, likewise
 	walked   bool             // all that is stored has been counted
 	reserved int64            // bytes of fills under way
 	groups   map[string]int64 // of them, by the group that asked
@@ -73,17 +74,20 @@ func (k *evictor) drop(ctx context.Context, d digest.Digest, size int64) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.stored -= size
+	if size > 0 {
+		k.entries--
+	}
 	return nil
 }
 
-func (k *evictor) reportEvicted(e store.Entry) {
+func (k *evictor) reportEvicted(e store.Entry, why Reason) {
 	if k.hooks.Evicted == nil {
 		return
 	}
 	k.mu.Lock()
 	left := k.stored
 	k.mu.Unlock()
-	k.hooks.Evicted(e, left)
+	k.hooks.Evicted(e, why, left)
 }
 
 // Failed implements [fill.Room]. If the disk is full although there seemed to be

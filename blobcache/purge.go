@@ -55,7 +55,7 @@ func (q *Quotas) dropPurged(ctx context.Context) error {
 	}
 	t := &trimming{
 		quotas: q, ctx: ctx, began: q.cache.evictor.clock.now(), lost: lost,
-		wanted: make(map[sum]bool, len(lost)), named: make(map[sum]bool),
+		wanted: make(map[sum]bool, len(lost)), named: make(map[sum]bool), why: ReasonPurge,
 	}
 	for d := range lost {
 		t.wanted[sumOf(d)] = true

@@ -25,6 +25,7 @@ type trimming struct {
 	freed  map[string]map[sum]int64 // sizes of what they were of
 	spared map[item]bool            // what was used since the measure
 	roots  int                      // whose parts are in spared
+	why    Reason
 }
 
 // trim removes links, and then the content that no link names any more. A link
@@ -33,7 +34,7 @@ func (q *Quotas) trim(ctx context.Context, m *measurement) error {
 	t := &trimming{
 		quotas: q, ctx: ctx, began: m.began, over: m.over,
 		wanted: make(map[sum]bool), named: make(map[sum]bool), lost: make(map[digest.Digest]bool),
-		links: make(map[string]int), freed: make(map[string]map[sum]int64), spared: make(map[item]bool),
+		links: make(map[string]int), freed: make(map[string]map[sum]int64), spared: make(map[item]bool), why: ReasonQuota,
 	}
 	for _, chosen := range m.over {
 		for key := range chosen {
@@ -136,7 +137,7 @@ func (t *trimming) dropNow(d digest.Digest) (done bool) {
 		t.quotas.cache.storageError("remove content without links", err)
 		return false
 	}
-	k.reportEvicted(e)
+	k.reportEvicted(e, t.why)
 	return true
 }
 

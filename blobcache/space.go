@@ -213,6 +213,9 @@ func (k *evictor) settle(r *reservation, stored int64) {
 	k.count(r, -r.bytes)
 	k.written.Add(-r.written.Load())
 	k.stored += stored
+	if stored > 0 {
+		k.entries++
+	}
 	k.sweepIfHigh()
 }
 

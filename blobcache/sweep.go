@@ -39,7 +39,7 @@ func (k *evictor) sweep(ctx context.Context) (stuck bool, err error) {
 	k.writeUses(ctx)
 	for round := 1; ; round++ {
 		k.mu.Lock()
-		before := k.stored
+		before, counted := k.stored, k.entries
 		k.mu.Unlock()
 		s, err := k.survey(ctx, k.excess(ctx, before))
 		if err != nil {
@@ -56,6 +56,7 @@ func (k *evictor) sweep(ctx context.Context) (stuck bool, err error) {
 		k.mu.Lock()
 		if k.starved = false; !s.partial || s.total > before {
 			k.stored += s.total - before // what came or went meanwhile counts on top
+			k.entries += s.entries - counted
 		}
 		k.walked = k.walked || !s.partial
 		k.mu.Unlock()
@@ -99,6 +100,7 @@ func (k *evictor) excess(ctx context.Context, total int64) int64 {
 // have not been used for too long.
 type survey struct {
 	excess, total int64
+	entries       int
 	victims       byUse
 	chosen        int64 // bytes of the victims
 	more          bool  // there were too many victims for one walk
@@ -115,6 +117,7 @@ func (k *evictor) survey(ctx context.Context, excess int64) (*survey, error) {
 	}
 	err := k.blobs.Walk(ctx, store.Paced(ctx, store.WalkStride, func(e store.Entry) error {
 		s.total += e.Size
+		s.entries++
 		if e.Used.After(now) {
 			// The clock was wrong when the use was recorded, or is wrong now.
 			if trusted && time.Until(e.Used) > futureSlack {
@@ -165,6 +168,7 @@ type eviction struct {
 	spared  map[digest.Digest]bool // parts of what was used since the survey
 	roots   int                    // whose parts are in spared
 	errors  int
+	why     Reason
 }
 
 // evictErrors is the number of failures in a row after which nothing can be
@@ -180,6 +184,9 @@ func (k *evictor) evict(ctx context.Context, s *survey) (removed int64) {
 	for _, e := range s.victims {
 		if ctx.Err() != nil || v.errors >= evictErrors || v.removed >= s.excess && !s.tooOld(e) {
 			break
+		}
+		if v.why = ReasonSize; s.tooOld(e) {
+			v.why = ReasonUnused
 		}
 		v.image(ctx, e)
 	}
@@ -227,7 +234,7 @@ func (v *eviction) one(ctx context.Context, e store.Entry) (ok bool) {
 	v.errors = 0
 	v.gone[e.Digest] = true
 	v.removed += e.Size
-	v.of.reportEvicted(e)
+	v.of.reportEvicted(e, v.why)
 	return true
 }
 

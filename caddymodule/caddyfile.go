@@ -39,6 +39,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		token          { ... }
 //		realm          <url>
 //		private_groups on|off
+//		metrics        { ... }
 //		admins         <account>...
 //		blocked        <account>...
 //	}
@@ -48,8 +49,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 // an account of a user line or of the only directory. A bare name in blocked means
 // that name in every directory.
 //
-// The blocks are described at [Handler.unmarshalGroup], [Handler.unmarshalUpstream]
-// and [Token.UnmarshalCaddyfile].
+// The blocks are described at [Handler.unmarshalGroup], [Handler.unmarshalUpstream],
+// [Token.UnmarshalCaddyfile] and [metrics.Config.UnmarshalCaddyfile].
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive
 	if err := parse.End(d); err != nil {
@@ -90,6 +91,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.PrivateGroups = &on
 			return err
 		},
+		"metrics": h.Metrics.UnmarshalCaddyfile,
 		"admins":  func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Admins, access.Directories.Account) },
 		"blocked": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Blocked, access.Directories.Blocked) },
 	}

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -71,6 +73,10 @@ type Handler struct {
 	// is true.
 	PrivateGroups *bool `json:"private_groups,omitempty"`
 
+	// Metrics configures the metrics of the site, which are in the registry of
+	// Caddy.
+	Metrics metrics.Config `json:"metrics,omitzero"`
+
 	// Admins are accounts that may do everything on the site. Here and in groups
 	// an account is written as DIRECTORY:NAME. A bare name means a user that a
 	// static directory lists or, if the site has a single directory, an account
@@ -107,6 +113,7 @@ type Handler struct {
 	limits       access.ImageLimits
 	proxyWarning *sync.Once // shared by the sites of the configuration
 
+	metered   *metrics.Site     // nil until Provision has succeeded
 	consumers []record.Consumer // of the records of requests; set by Provision
 }
 
@@ -126,7 +133,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.pulls = audit.NewPulls(h.audit.Named("pull"))
 	h.consumers = append(h.consumers, h.pulls.Record)
 	h.pullHooks = newPullHooks(h.logger)
-	if err := h.check(); err != nil {
+	if err := errors.Join(metrics.Register(ctx.GetMetricsRegistry()), h.check()); err != nil {
 		return err
 	}
 	h.identity = h.accessFingerprint()
@@ -164,23 +171,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.countUsage()
 	h.health = health.New(h.cache.name, h.cache.blobs.Reach, h.accounts.Directories())
+	h.openMetrics()
 	h.registered = h.site(ctx)
 	if admin.Register(h.registered) {
 		h.logger.Warn("access tokens are off", zap.String("name", h.Name), zap.Error(access.ErrAmbiguous))
 	}
 	go h.tokens.LogEnded(ctx) // it may ask directories, and ends with the configuration
 	return nil
-}
-
-// accessFingerprint returns a text that is equal for sites at which an access token
-// has the same rights. It must be called before the guest modules are loaded, which
-// clears their configuration.
-func (h *Handler) accessFingerprint() string {
-	text, err := json.Marshal([]any{h.DirectoriesRaw, h.Groups, h.Admins, h.Blocked, h.PrivateGroups})
-	if err != nil {
-		panic(err) // all of it was decoded from JSON
-	}
-	return string(text)
 }
 
 // openShared acquires the values that outlive the configuration.
@@ -225,6 +222,7 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 // shared values that it releases.
 func (h *Handler) Cleanup() error {
 	admin.Unregister(h.registered)
+	h.metered.Close()
 	h.events.Close()
 	h.pulls.Close()
 	h.lease.Release()

@@ -22,6 +22,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 )
 
 // loginTest checks logins without a running Caddy, with the clock of a synctest
@@ -35,7 +36,9 @@ type loginTest struct {
 // newLoginTest must be called in a synctest bubble.
 func newLoginTest(t *testing.T, directories ...directory.Directory) *loginTest {
 	core, audited := observer.New(zapcore.DebugLevel)
-	h := &Handler{accounts: access.NewAccounts(access.Config{Blocked: []string{"blocked"}}), logger: zap.NewNop(), audit: zap.New(core)}
+	h := &Handler{
+		accounts: access.NewAccounts(access.Config{Blocked: []string{"blocked"}}), logger: zap.NewNop(), audit: zap.New(core), metered: new(metrics.Site),
+	}
 	h.gate = &access.Gate{Accounts: h.accounts, Throttle: access.NewThrottle(access.Times{Failed: time.Second, Checked: time.Second}, 0)}
 	for _, d := range directories {
 		kind := "remote"

@@ -90,7 +90,7 @@ func (ex *exchange) identifyToken(raw string) *apiError {
 // an error about the account of a genuine token, the caller has the name that the
 // token says.
 func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, tokenissuer.Identity, error) {
-	id, err := ex.handler.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer(), use)
+	id, err := ex.handler.issuer.Verify(ex.r.Context(), raw, ex.origin.scheme+"://"+ex.origin.host, use)
 	if err != nil {
 		return access.Caller{}, id, err
 	}
@@ -170,9 +170,10 @@ func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 	return caller, authUnavailable(err)
 }
 
-// logLogin logs the outcome of a login, possibly after the end of its request. A
+// logLogin logs and counts the outcome of a login, possibly after the end of its request. A
 // login that is repeated has a level of its own.
 func (h *Handler) logLogin(o access.Outcome, audit auditor, line auditLine, secret string, repeated zapcore.Level) {
+	h.metered.Login(o)
 	line.directory = o.Caller.Directory
 	failure := o.HiddenBy
 	switch {

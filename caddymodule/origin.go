@@ -9,16 +9,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// origin is the address under which a client reaches the site.
+// origin is the address under which a client reaches the site. The scheme and the host
+// are the iss claim of tokens, which are valid only where they were issued.
 type origin struct {
 	scheme, host string // those of the configured realm, if any
 	realm        string // the URL of the token service
 	registry     string // the host that the client sends its request to
 }
-
-// issuer returns the iss claim of tokens, which are valid only where they were
-// issued.
-func (o origin) issuer() string { return o.scheme + "://" + o.host }
 
 // locate sets the origin. It rejects a request with several Authorization headers,
 // because a proxy in front could use another one than this handler.

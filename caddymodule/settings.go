@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -142,4 +143,15 @@ func (t *Token) rotate() time.Duration {
 		return defaultRotate
 	}
 	return time.Duration(t.Rotate)
+}
+
+// accessFingerprint returns a text that is equal for sites at which an access token
+// has the same rights. It must be called before the guest modules are loaded, which
+// clears their configuration.
+func (h *Handler) accessFingerprint() string {
+	text, err := json.Marshal([]any{h.DirectoriesRaw, h.Groups, h.Admins, h.Blocked, h.PrivateGroups})
+	if err != nil {
+		panic(err) // all of it was decoded from JSON
+	}
+	return string(text)
 }

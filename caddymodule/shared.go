@@ -19,6 +19,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -121,7 +122,7 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 		known := index.New(records)
 		c := &sharedCache{
 			name:  module.String(),
-			blobs: blobcache.New(blobs, limits, hooks),
+			blobs: blobcache.New(blobs, limits, metrics.CountCache(hooks)),
 			index: known,
 			lists: pullthrough.NewLists(listsFreshFor),
 			sizes: pullthrough.NewSizes(),

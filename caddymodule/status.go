@@ -9,6 +9,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // site returns the site that the handler registers with the admin API.
@@ -17,6 +19,32 @@ func (h *Handler) site(ctx caddy.Context) *admin.Site {
 		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain, Warm: h.warm,
 		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start,
 	}
+}
+
+// openMetrics shows the metrics of the site, and counts its requests.
+func (h *Handler) openMetrics() {
+	m := &metrics.Site{
+		Config: h.Metrics, Name: h.Name, DirectoriesUp: h.health.DirectoriesUp,
+		Cache: h.cache.blobs, StorageName: h.cache.name, Quotas: make(map[string]int64), Totals: h.quotas.Totals,
+	}
+	for _, g := range h.Groups {
+		m.Groups = append(m.Groups, g.Path)
+		if g.Quota > 0 {
+			m.Quotas[g.Path] = g.Quota
+		}
+	}
+	for _, u := range h.Upstreams {
+		logins := make(map[string]*upstream.Mirrors, len(u.sources))
+		for group, src := range u.sources {
+			logins[group] = src.Mirrors
+		}
+		m.Upstreams = append(m.Upstreams, metrics.Upstream{Name: u.Name, Logins: logins})
+	}
+	for _, d := range h.accounts.Directories() {
+		m.Directories = append(m.Directories, d.Name)
+	}
+	m.Open()
+	h.metered, h.consumers = m, append(h.consumers, m.Record)
 }
 
 // serveHealth says whether the site can do its work. With the parameter ready, the

@@ -16,6 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -216,6 +217,7 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 			processLogger().Warn(message, zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
 		}
 	}
+	metrics.CountUpstream(name, &config.Hooks)
 	several := len(u.endpoints) > 1
 	config.Hooks.Paused = func(host string, pause time.Duration, err error) {
 		message := "an endpoint of an upstream cannot answer; asking the others"

@@ -33,14 +33,20 @@ type attempt struct {
 // inOrder asks the addresses until one answers. The function ask must keep the limit
 // of the attempt.
 func inOrder[T any](ctx context.Context, m *Mirrors, ask func(*attempt) (T, error)) (T, error) {
+	var none T
 	all := &attempts{mirrors: m, deadline: time.Now().Add(metadataTimeout), errs: make([]error, len(m.registries))}
 	for a := all.first(); a != nil; a = all.following() {
+		if err := a.begin(ctx); err != nil {
+			if all.final(ctx, a, err) {
+				return none, err
+			}
+			continue
+		}
 		answer, err := ask(a)
 		if a.settle(ctx, err); all.final(ctx, a, err) {
 			return answer, err
 		}
 	}
-	var none T
 	return none, all.failure()
 }
 

@@ -145,16 +145,15 @@ func TestBreakerTrials(t *testing.T) {
 		s.pass(pause*time.Second - 1)
 		s.expectHeld(t, "during a pause", Unavailable)
 		s.pass(1)
-		// The trial is a HEAD, which a GET confirms.
-		if err := s.expectAsked(t, "the trial", "b", 2); err.(*Error).Held {
+		if err := s.expectAsked(t, "the trial", "b", 1); err.(*Error).Held {
 			t.Errorf("got %v, want the error of the trial", err)
 		}
 	}
 	s.expect(t, "after eight trials", true, WentDown)
 	s.up.Heal()
 	s.pass(time.Minute)
-	for range 2 {
-		if err := s.expectAsked(t, "after the outage", "a", 1); err != nil {
+	for _, requests := range []int{2, 1} { // the trial begins with a version check
+		if err := s.expectAsked(t, "after the outage", "a", requests); err != nil {
 			t.Error(err)
 		}
 		s.expect(t, "after the outage", false, WentDown, CameUp)
@@ -169,39 +168,85 @@ func TestBreakerTrials(t *testing.T) {
 	s.expect(t, "after three more failures", true, WentDown, CameUp, WentDown)
 }
 
+// beDown makes the registry be down, at the end of a pause.
+func (s *single) beDown(t *testing.T) {
+	t.Helper()
+	s.up.Fail(registrytest.Failure{Status: http.StatusBadGateway})
+	_ = s.pull(t, "a", "b", "c")
+	s.expect(t, "after three failures", true, WentDown)
+	s.up.Heal()
+	s.pass(maxPause)
+}
+
 // TestBreakerOneTrialAtATime checks that all requests but the trial fail at once.
 func TestBreakerOneTrialAtATime(t *testing.T) {
 	s := newSingle(t)
-	s.up.Fail(registrytest.Failure{Status: http.StatusBadGateway, Times: 3})
-	_, _, _ = s.pull(t, "a"), s.pull(t, "b"), s.pull(t, "c")
-	s.up.Heal()
-	arrived, release := make(chan struct{}), make(chan struct{})
-	s.up.SetFault(func(http.ResponseWriter, *http.Request) bool {
-		arrived <- struct{}{}
+	s.beDown(t)
+	arrived, release := make(chan string), make(chan struct{})
+	s.up.SetFault(func(_ http.ResponseWriter, req *http.Request) bool {
+		arrived <- req.URL.Path
 		<-release
 		return false
 	})
-	s.registry.pause.mu.Lock()
-	s.registry.pause.row, s.registry.pause.several, s.registry.pause.down = 3, true, s.registry.now()
-	s.registry.pause.last, s.registry.pause.until = &Error{Kind: Timeout}, s.registry.now()
-	s.registry.pause.mu.Unlock()
 	trial := make(chan error)
 	go func() { trial <- s.pull(t, "a") }()
-	<-arrived
-	for range 5 {
-		var e *Error
-		if err := s.pull(t, "b"); !errors.As(err, &e) || !e.Held {
-			t.Errorf("got %v during the trial, want that it was held", err)
+	for _, path := range []string{"/v2/", "/v2/a/manifests/1"} {
+		if got := <-arrived; got != path {
+			t.Errorf("got a request for %s, want %s", got, path)
 		}
+		for range 5 {
+			var e *Error
+			if err := s.pull(t, "b"); !errors.As(err, &e) || !e.Held {
+				t.Errorf("got %v during the trial, want that it was held", err)
+			}
+		}
+		release <- struct{}{}
 	}
-	close(release)
 	if err := <-trial; err != nil {
 		t.Error(err)
 	}
-	go func() { <-arrived }()
+	s.up.Heal()
 	if err := s.pull(t, "b"); err != nil {
 		t.Errorf("got %v after the trial, want an answer", err)
 	}
+}
+
+// TestBreakerTrialOfSlowRegistry checks that a request does not wait long for a trial, and
+// that a slow registry is found to be up all the same.
+func TestBreakerTrialOfSlowRegistry(t *testing.T) {
+	s := newSingle(t)
+	s.beDown(t)
+	release := make(chan struct{})
+	s.up.SetFault(func(http.ResponseWriter, *http.Request) bool {
+		<-release
+		return false
+	})
+	e := wantKind(t, s.pull(t, "a"), Unavailable) // after trialPatience
+	if !e.Held {
+		t.Errorf("got %v, want that the request was held", e)
+	}
+	s.expectHeld(t, "during the trial", Unavailable)
+	close(release)
+	for s.up.Counts().Ping == 0 || s.States()[0].Until.After(s.registry.now()) {
+		time.Sleep(time.Millisecond) // until the result is known
+	}
+	if err := s.expectAsked(t, "after the version check", "a", 1); err != nil {
+		t.Error(err)
+	}
+	s.expect(t, "after an answer", false, WentDown, CameUp)
+}
+
+// TestBreakerTrialFailsLate checks that the trial fails when a registry answers the
+// version check and nothing else.
+func TestBreakerTrialFailsLate(t *testing.T) {
+	s := newSingle(t)
+	s.beDown(t)
+	s.up.Fail(registrytest.Failure{Op: registrytest.OpManifest, Status: http.StatusBadGateway})
+	if e := wantKind(t, s.expectAsked(t, "the trial", "a", 3), Unavailable); e.Held {
+		t.Errorf("got %v, want the error of the trial", e)
+	}
+	s.expectHeld(t, "after the trial", Unavailable)
+	s.expect(t, "after the trial", true, WentDown)
 }
 
 // TestBreakerLeavesTransfers checks that a transfer in progress ends well while the

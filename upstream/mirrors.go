@@ -21,7 +21,7 @@ import (
 // is asked at a single address if they are of one. Nothing else counts, so a slow address is not down, nor
 // is one that does not have or refuses something, or answers 500. An address that is
 // down is tried again after a pause of 1 s, which doubles with each failure up to 1 min,
-// by one request at a time. Other requests fail at once meanwhile, with [Error.Held]. A
+// by one request at a time, before which /v2/ is asked. Other requests fail at once meanwhile, with [Error.Held]. A
 // 429 causes such a pause at once, which is at least the Retry-After of the address, up
 // to 10 min; if it is about a [PullLimit], a single address is asked for everything but
 // pulls meanwhile. Transfers in progress go on.

@@ -39,6 +39,7 @@ type pause struct {
 	repository string    // of the first of them
 	several    bool      // they are from several repositories, or from /v2/
 	down       time.Time // since when the address is down, zero if it is not
+	proven     bool      // it is down, but has answered the version check of a trial
 
 	recent   *Error // the last failure, also after an answer
 	recentAt time.Time
@@ -51,6 +52,7 @@ type turn struct {
 	failures uint64 // that were counted before the request
 	answers  uint64 // that were received before it
 	trial    bool
+	check    bool // the trial begins with the version check
 }
 
 // effect is what a failure means for an address.
@@ -72,7 +74,27 @@ func (p *pause) take(now time.Time) (turn, *Error) {
 	if trial {
 		p.until = now.Add(metadataTimeout) // which no request exceeds
 	}
-	return turn{p.failures, p.answers, trial}, nil
+	return turn{p.failures, p.answers, trial, trial && !p.down.IsZero() && !p.proven}, nil
+}
+
+// proved records that the version check of a trial was answered: the next request goes
+// on with the trial.
+func (p *pause) proved(t turn, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.failures == p.failures && !p.down.IsZero() {
+		p.proven, p.until = true, now
+	}
+}
+
+// held returns the error of a request that is not sent.
+func (p *pause) held(now time.Time) *Error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last == nil { // it has answered meanwhile
+		return nil
+	}
+	return p.reason(now)
 }
 
 // force returns the permission to send a request during a pause.
@@ -111,7 +133,7 @@ func (p *pause) answered(t turn) (cameUp bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.answers++
-	p.row, p.several = 0, false
+	p.row, p.several, p.proven = 0, false, false
 	cameUp = !p.down.IsZero()
 	p.down = time.Time{}
 	if t.failures == p.failures || p.last != nil && p.last.Kind != RateLimited {
@@ -149,6 +171,7 @@ func (p *pause) failed(t turn, e *Error, now time.Time, atOnce bool) effect {
 	}
 	during := !t.trial && now.Before(p.until)
 	p.failures++
+	p.proven = false
 	p.length = min(max(2*p.length, minPause), maxPause)
 	p.last = e
 	p.until = now.Add(max(p.jittered(), min(e.RetryAfter, maxHold)))

@@ -144,18 +144,11 @@ func (r *Registry) refusesLogin(ctx context.Context, login sentLogin) bool {
 	}) == refused
 }
 
-// checkVersion returns the error of a version check, nil if the registry answers it. It
-// remembers that for probePeriod, and an error for outagePeriod.
+// checkVersion returns what askVersion does. It remembers an answer for probePeriod, and
+// an error for outagePeriod.
 func (r *Registry) checkVersion(ctx context.Context) error {
 	_, err := r.probes.Get(ctx, "version", func(ctx context.Context) (loginAnswer, error) {
-		resp, err := r.versionCheck(ctx, sentLogin{})
-		if err != nil {
-			return undecided, err
-		}
-		if e := r.statusError(newVersionCall(), resp); e.ofEndpoint() {
-			return undecided, e
-		}
-		return undecided, nil
+		return undecided, r.askVersion(ctx)
 	})
 	if err != nil && KindOf(err) == Other && ctx.Err() == nil {
 		e := r.newError(newVersionCall(), Timeout, 0, timeoutError(probeTimeout).Error())
@@ -163,4 +156,17 @@ func (r *Registry) checkVersion(ctx context.Context) error {
 		return e
 	}
 	return err
+}
+
+// askVersion sends a version check, and returns an error if the registry as a whole
+// cannot answer.
+func (r *Registry) askVersion(ctx context.Context) error {
+	resp, err := r.versionCheck(ctx, sentLogin{})
+	if err != nil {
+		return err
+	}
+	if e := r.statusError(newVersionCall(), resp); e.ofEndpoint() {
+		return e
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
@@ -65,6 +66,14 @@ type Hooks struct {
 	// that rejects the login, and [Withheld] if there was none to send.
 	Token func(realmHost string, err error)
 
+	// Answered is called after each HTTP request, with the status of the response,
+	// or 0 without one, and the time until its header came. A call is several
+	// requests if the registry redirects it or asks for a token.
+	Answered func(op Operation, status int, took time.Duration)
+
+	// Received is called with the number of bytes of each read of a body.
+	Received func(n int)
+
 	// Paused is called when an address of [Mirrors] could not answer and is not
 	// asked for the given time, with its host and the error.
 	Paused func(host string, pause time.Duration, err error)
@@ -100,6 +109,7 @@ type Registry struct {
 	pulls  pause  // of requests that count as pulls, used as pause is
 	budget budget // of pulls
 	queue  pullQueue
+	trials singleflight.Group // of an address that is down
 
 	pseudonym string // in Via
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 )
 
 const (
@@ -154,15 +155,20 @@ func (r *Registry) roundTrip(ctx context.Context, c *call, target *url.URL, head
 	if c.boundedRange && r.ranges != nil {
 		transport = r.ranges
 	}
+	began := time.Now()
 	resp, err := transport.RoundTrip(request)
 	if err == nil && resp == nil {
 		err = errors.New("the transport returned neither a response nor an error")
 	}
+	r.hooks.answered(c, resp, time.Since(began))
 	if err != nil {
 		return nil, r.transportError(ctx, c, err)
 	}
 	if resp.Body == nil {
 		resp.Body = http.NoBody
+	}
+	if r.hooks.Received != nil {
+		resp.Body = &countedBody{resp.Body, r.hooks.Received}
 	}
 	return resp, nil
 }

@@ -95,15 +95,10 @@ func New(name string, storage func(context.Context) error, directories []access.
 func (s *Site) Report(ctx context.Context, stopping bool) Report {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	parts := append([]*part{s.storage}, s.directories...)
-	for _, p := range parts {
-		p.refresh()
-	}
-	states := make([]Part, len(parts))
+	states := ask(ctx, append([]*part{s.storage}, s.directories...))
 	up := 0
-	for i, p := range parts {
-		states[i] = p.wait(ctx)
-		if i > 0 && states[i].Status == OK {
+	for _, state := range states[1:] {
+		if state.Status == OK {
 			up++
 		}
 	}
@@ -112,6 +107,30 @@ func (s *Site) Report(ctx context.Context, stopping bool) Report {
 		report.Status = Unavailable
 	}
 	return report
+}
+
+// DirectoriesUp returns, by the names of the directories, which of them are up. It asks
+// and waits as [Site.Report] does.
+func (s *Site) DirectoriesUp(ctx context.Context) map[string]bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	up := make(map[string]bool, len(s.directories))
+	for _, state := range ask(ctx, s.directories) {
+		up[state.Name] = state.Status == OK
+	}
+	return up
+}
+
+// ask returns the states of the parts, after asking those whose last answer is old.
+func ask(ctx context.Context, parts []*part) []Part {
+	for _, p := range parts {
+		p.refresh()
+	}
+	states := make([]Part, len(parts))
+	for i, p := range parts {
+		states[i] = p.wait(ctx)
+	}
+	return states
 }
 
 // part is the storage or a directory.

@@ -30,9 +30,9 @@ func LogHooks(logger func() *zap.Logger) blobcache.Hooks {
 			logger().Debug("the last reader of a fetch under way has left", zap.String("digest", d.String()),
 				zap.Int64("fetched", written), zap.Int64("size", size), zap.Bool("goes_on", goesOn))
 		},
-		Evicted: func(e store.Entry, left int64) {
+		Evicted: func(e store.Entry, why blobcache.Reason, left int64) {
 			logger().Debug("blob evicted", zap.String("digest", e.Digest.String()),
-				zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.Int64("stored", left))
+				zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.String("reason", string(why)), zap.Int64("stored", left))
 		},
 		Healed: func(d digest.Digest, why error) {
 			logger().Warn("stored blob was damaged and is dropped; the next pull fetches it again",

@@ -1,0 +1,347 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	_ "github.com/caddyserver/caddy/v2/modules/metrics" // the handler that is scraped
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+// scrape is what a scrape shows of this module: the values of series by their names
+// without the prefix, as in fills_total{result="ok"}.
+type scrape map[string]float64
+
+var (
+	labelName = regexp.MustCompile(`(\w+)="`)
+	bucket    = regexp.MustCompile(`_(bucket|sum|count)$`)
+)
+
+// scrape scrapes the site by Caddy's handler.
+func (s *site) scrape() scrape {
+	s.t.Helper()
+	a := s.get("/metrics")
+	if a.StatusCode != http.StatusOK {
+		s.t.Fatalf("scrape: got %d: %s", a.StatusCode, a.body)
+	}
+	seen := make(scrape)
+	for line := range strings.Lines(string(a.body)) {
+		line = strings.TrimSpace(line)
+		name, ok := strings.CutPrefix(line, metrics.Prefix)
+		if !ok {
+			continue
+		}
+		cut := strings.LastIndexByte(name, ' ')
+		value, err := strconv.ParseFloat(name[cut+1:], 64)
+		if err != nil {
+			s.t.Fatalf("scrape: %q: %v", line, err)
+		}
+		seen[name[:cut]] = value
+	}
+	return seen
+}
+
+// labels returns the names of the labels of each metric, joined by commas.
+func (s scrape) labels() map[string][]string {
+	found := make(map[string][]string)
+	for series := range s {
+		name, labels, _ := strings.Cut(series, "{")
+		if base := bucket.ReplaceAllString(name, ""); s.isHistogram(base) {
+			name = base
+		}
+		var names []string
+		for _, match := range labelName.FindAllStringSubmatch(labels, -1) {
+			if match[1] != "le" {
+				names = append(names, match[1])
+			}
+		}
+		slices.Sort(names)
+		if text := strings.Join(names, ","); !slices.Contains(found[name], text) {
+			found[name] = append(found[name], text)
+		}
+	}
+	return found
+}
+
+func (s scrape) isHistogram(base string) bool {
+	return slices.ContainsFunc(metrics.All(), func(d metrics.Description) bool {
+		return d.Name == metrics.Prefix+base && d.Type == "histogram"
+	})
+}
+
+// increase returns the series that have increased or are new, with their increases.
+func (s scrape) increase(since scrape) map[string]float64 {
+	more := make(map[string]float64)
+	for series, value := range s {
+		if value != since[series] {
+			more[series] = value - since[series]
+		}
+	}
+	return more
+}
+
+// expect checks that series have increased by a number.
+func (s *site) expectIncrease(since scrape, want map[string]float64) {
+	s.t.Helper()
+	var got map[string]float64
+	for range 100 { // a client may have the response before it is counted
+		got = s.scrape().increase(since)
+		if missing(got, want) == "" {
+			return
+		}
+	}
+	s.t.Errorf("%sgot the increases %v", missing(got, want), got)
+}
+
+func missing(got, want map[string]float64) (text string) {
+	for series, value := range want {
+		if got[series] != value {
+			text += fmt.Sprintf("%s: got an increase of %v, want %v\n", series, got[series], value)
+		}
+	}
+	return text
+}
+
+// newScraped returns a site that can be scraped.
+func newScraped(t testing.TB) *site {
+	s := newSite(t)
+	s.before = "handle /metrics {\n metrics\n}"
+	return s
+}
+
+// TestMetrics checks that the metrics that the package lists are shown, with their
+// labels and no others, and what they count.
+func TestMetrics(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 300_000)
+	image := up.PutImage("library/alpine", "3.20", layer)
+	s := newScraped(t)
+	s.limits = "max_size 1GiB"
+	s.load("name main", users("alice", "bob"), "group acme {\n members alice\n quota 10MiB\n}", visible("open", directory.Public), hub(up))
+	before := s.scrape()
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	s.awaitStored(string(image.Layers[0]))
+	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	s.get(manifestPath("acme", "alpine", "3.20"), as("bob")).expect(t, http.StatusForbidden, "DENIED")
+	s.get(auth, basic("alice", "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get(auth, basic("nobody", "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.get(auth, as("alice")).expect(t, http.StatusOK, "")
+	manifest := len(up.RawManifest("library/alpine", image.Manifest))
+	config := len(up.RawBlob("library/alpine", image.Config))
+	all := float64(manifest + config + len(layer))
+	s.expectIncrease(before, map[string]float64{
+		`requests_total{kind="manifest",result="miss"}`:                                 1,
+		`requests_total{kind="manifest",result="hit"}`:                                  1,
+		`requests_total{kind="manifest",result="denied"}`:                               1,
+		`requests_total{kind="blob",result="miss"}`:                                     2,
+		`requests_total{kind="blob",result="hit"}`:                                      2,
+		`requests_total{kind="token",result="ok"}`:                                      1,
+		`requests_total{kind="token",result="unauthorized"}`:                            2,
+		`response_bytes_total{source="cache",upstream="docker.io"}`:                     all,
+		`response_bytes_total{source="upstream",upstream="docker.io"}`:                  all,
+		`first_byte_seconds_count{kind="blob",result="hit"}`:                            2,
+		`denied_total{reason="not_a_member"}`:                                           1,
+		`logins_total{directory="static",result="refused",site="main"}`:                 1,
+		`logins_total{directory="_none",result="refused",site="main"}`:                  1,
+		`upstream_requests_total{code="200",operation="head",upstream="docker.io"}`:     1,
+		`upstream_requests_total{code="200",operation="manifest",upstream="docker.io"}`: 1,
+		`upstream_requests_total{code="200",operation="blob",upstream="docker.io"}`:     2,
+		`upstream_request_seconds_count{operation="blob",upstream="docker.io"}`:         2,
+		`upstream_bytes_total{upstream="docker.io"}`:                                    all,
+		`fills_total{result="ok"}`:                                                      2,
+		`stored_bytes{storage="cache"}`:                                                 all,
+		`stored_blobs{storage="cache"}`:                                                 3,
+		`quota_limit_bytes{group="acme",storage="cache"}`:                               0,
+	})
+	got := s.scrape()
+	if limit := got[`stored_limit_bytes{storage="cache"}`]; limit <= 0 || limit > 1<<30 {
+		t.Errorf("got stored_limit_bytes %v, want up to 1 GiB", limit)
+	}
+	for series, want := range map[string]float64{
+		`directory_up{directory="static",site="main"}`:    1,
+		`fills_in_flight{storage="cache"}`:                0,
+		`quota_limit_bytes{group="acme",storage="cache"}`: 10 << 20,
+	} {
+		if value, ok := got[series]; !ok || value != want {
+			t.Errorf("got %s %v (shown: %v), want %v", series, value, ok, want)
+		}
+	}
+	s.checkNames(got)
+}
+
+// checkNames compares the names and labels of a scrape with those of the package.
+func (s *site) checkNames(got scrape) {
+	s.t.Helper()
+	found := got.labels()
+	for _, d := range metrics.All() {
+		name := strings.TrimPrefix(d.Name, metrics.Prefix)
+		labels := slices.Sorted(slices.Values(d.Labels))
+		want := []string{strings.Join(labels, ",")}
+		seen := found[name]
+		delete(found, name)
+		if seen == nil && slices.Contains([]string{"quota_bytes", "upstream_ratelimit_remaining", "upstream_ratelimit_limit"}, name) {
+			continue // nothing is known yet
+		}
+		if !slices.Equal(seen, want) {
+			s.t.Errorf("%s: got the labels %q, want %q", name, seen, want)
+		}
+	}
+	if len(found) > 0 {
+		s.t.Errorf("got the metrics %v, which are not listed", found)
+	}
+}
+
+// TestMetricsReload checks that counters continue across reloads, and that what a
+// configuration no longer has is no longer shown. A configuration that is refused
+// changes nothing.
+func TestMetricsReload(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 300))
+	s := newScraped(t)
+	site := []string{users("alice"), hub(up), "metrics {\n per_group\n}"}
+	with := func(more ...string) []string { return append(slices.Clone(site), more...) }
+	old, next := with(private("old", "alice"), private("kept", "alice"), upstreamAt("gone.example.com", up.URL())), with(private("new", "alice"), private("kept", "alice"))
+	s.load(old...)
+	before := s.scrape()
+	for _, path := range []string{manifestPath("old", "alpine", "3.20"), manifestPath("kept", "alpine", "3.20"), manifestPath("kept", "gone.example.com/library/alpine", "3.20")} {
+		s.get(path, as("alice")).expect(t, http.StatusOK, "")
+	}
+	s.get(manifestPath("never/declared", "alpine", "3.20"), as("alice")).expect(t, http.StatusForbidden, "DENIED")
+	counted := map[string]float64{
+		`requests_total{group="old",kind="manifest",result="miss"}`:                        1,
+		`requests_total{group="kept",kind="manifest",result="miss"}`:                       2,
+		`requests_total{group="_other",kind="manifest",result="denied"}`:                   1,
+		`denied_total{group="_other",reason="unknown_group"}`:                              1,
+		`upstream_requests_total{code="200",operation="head",upstream="gone.example.com"}`: 1,
+	}
+	s.expectIncrease(before, counted)
+	if err := s.tryLoad(with(private("new", "alice"), hub(up, "realm_hosts https://x/"))...); err == nil {
+		t.Fatal("got no error of an invalid configuration")
+	}
+	s.expectIncrease(before, counted)
+	s.load(next...)
+	s.get(manifestPath("new", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+	delete(counted, `requests_total{group="old",kind="manifest",result="miss"}`)
+	delete(counted, `upstream_requests_total{code="200",operation="head",upstream="gone.example.com"}`)
+	counted[`requests_total{group="new",kind="manifest",result="miss"}`] = 1
+	s.expectIncrease(before, counted)
+	for series := range s.scrape() {
+		if strings.Contains(series, `"old"`) || strings.Contains(series, "gone.example.com") || strings.HasPrefix(series, `requests_total{kind`) {
+			t.Errorf("got the series %s of the former configuration", series)
+		}
+	}
+	s.load(users("alice"), hub(up), private("kept", "alice"))
+	for series := range s.scrape() {
+		if strings.Contains(series, "group=") {
+			t.Errorf("got the series %s without per_group", series)
+		}
+	}
+}
+
+// TestMetricsOfEqualSites checks that sites of equal names, which share a storage or
+// have one of the same name, do not make a scrape fail.
+func TestMetricsOfEqualSites(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 300))
+	s := newScraped(t)
+	lines := []string{users("alice"), "group acme {\n members alice\n quota 10MiB\n}", hub(up)}
+	for _, storage := range []string{s.cache, s.dir + "/other/cache"} {
+		for _, more := range []string{"", "metrics {\n per_group\n}"} {
+			free, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = free.Close()
+			_, port, _ := net.SplitHostPort(free.Addr().String())
+			s.after += fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n %s\n }\n}\n",
+				port, storage, strings.Join(lines, "\n"), more)
+		}
+	}
+	s.load(lines...)
+	before := s.scrape()
+	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+	s.expectIncrease(before, map[string]float64{`requests_total{kind="manifest",result="miss"}`: 1})
+	got := s.scrape()
+	for series, want := range map[string]float64{
+		`directory_up{directory="static",site="default"}`:                               1,
+		fmt.Sprintf(`stored_blobs{storage="filesystem %s"}`, s.cache):                   1,
+		fmt.Sprintf(`stored_blobs{storage="filesystem %s/other/cache"}`, s.dir):         0,
+		fmt.Sprintf(`quota_limit_bytes{group="acme",storage="filesystem %s"}`, s.cache): 10 << 20,
+	} {
+		if value, ok := got[series]; !ok || value != want {
+			t.Errorf("got %s %v (shown: %v), want %v", series, value, ok, want)
+		}
+	}
+}
+
+// TestMetricsOfUpstreams checks what is shown of upstreams with several logins: whether
+// they are up, and what they still allow.
+func TestMetricsOfUpstreams(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 300))
+	t.Setenv("HUB_PASSWORD", upstreamPassword)
+	s := newScraped(t)
+	s.load("name main", users("alice"), private("acme", "alice"), hub(up, "credentials acme {env.HUB_PASSWORD}"),
+		"group other/team {\n members alice\n upstream docker.io {\n  credentials other {env.HUB_PASSWORD}\n }\n}")
+	up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("RateLimit-Limit", "100;w=21600")
+		w.Header().Set("RateLimit-Remaining", "76;w=21600")
+		return false
+	})
+	for _, group := range []string{"acme", "other/team"} {
+		s.get(manifestPath(group, "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+	}
+	expect := func(want scrape) {
+		t.Helper()
+		got := s.scrape()
+		for series, value := range want {
+			if shown, ok := got[series]; !ok || shown != value {
+				t.Errorf("got %s %v (shown: %v), want %v", series, shown, ok, value)
+			}
+		}
+	}
+	expect(scrape{
+		`upstream_up{site="main",upstream="docker.io"}`:                                     1,
+		`upstream_ratelimit_remaining{login="common",site="main",upstream="docker.io"}`:     76,
+		`upstream_ratelimit_remaining{login="other/team",site="main",upstream="docker.io"}`: 76,
+		`upstream_ratelimit_limit{login="common",site="main",upstream="docker.io"}`:         100,
+	})
+	up.SetFault(nil)
+	up.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable})
+	for i := range 3 {
+		s.get(manifestPath("acme", fmt.Sprint("image", i), "3.20"), as("alice"))
+	}
+	expect(scrape{`upstream_up{site="main",upstream="docker.io"}`: 0})
+	up.Heal()
+}
+
+// TestMetricsInDocumentation checks that the documentation describes each metric with
+// its type and labels.
+func TestMetricsInDocumentation(t *testing.T) {
+	page := documentation(t)["../docs/metrics.md"]
+	for _, d := range metrics.All() {
+		labels := ""
+		if len(d.Labels) > 0 {
+			labels = "`" + strings.Join(d.Labels, "`, `") + "`"
+		}
+		if d.PerGroup {
+			labels += ", (`group`)"
+		}
+		row := fmt.Sprintf("| `%s` | %s | %s |", strings.TrimPrefix(d.Name, metrics.Prefix), d.Type, strings.TrimPrefix(labels, ", "))
+		if !strings.Contains(page, row) {
+			t.Errorf("docs/metrics.md has no line that begins with %s", row)
+		}
+	}
+	if rows, n := strings.Count(page, "| counter |")+strings.Count(page, "| gauge |")+strings.Count(page, "| histogram |"), len(metrics.All()); rows != n {
+		t.Errorf("docs/metrics.md describes %d metrics, want %d", rows, n)
+	}
+}

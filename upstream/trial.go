@@ -1,0 +1,52 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
+)
+
+// trialPatience is how long the request on whose behalf an address that is down is tried
+// waits for the result.
+const trialPatience = 2 * time.Second
+
+var errTrial = errors.New("the trial goes on")
+
+// begin begins an attempt. If the address is down, it is asked for the version first: a
+// request that may wait for that only until trialPatience has passed finds out whether
+// there is any use in sending it. The check goes on if the request leaves, and its result
+// counts as that of the trial.
+func (a *attempt) begin(ctx context.Context) error {
+	if !a.turn.check {
+		return nil
+	}
+	r := a.registry
+	waiting, cancel := context.WithTimeoutCause(ctx, trialPatience, errTrial)
+	defer cancel()
+	_, err := flight.Do(waiting, &r.trials, "", func(ctx context.Context) (struct{}, error) {
+		ctx, cancel := r.withTimeout(ctx)
+		defer cancel()
+		err := r.askVersion(ctx)
+		if e := (*Error)(nil); errors.As(err, &e) && e.ofEndpoint() {
+			a.recordFailure(e)
+			return struct{}{}, err
+		}
+		r.pause.proved(a.turn, r.now())
+		return struct{}{}, nil
+	})
+	switch {
+	case errors.Is(err, errTrial):
+		if held := r.pause.held(r.now()); held != nil {
+			return held
+		}
+	case err != nil:
+		return err
+	}
+	var held *Error
+	if a.turn, held = r.pause.take(r.now()); held != nil {
+		return held
+	}
+	return nil
+}
