@@ -53,6 +53,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repo
 		Lists:       h.cache.lists,
 		Sizes:       h.cache.sizes,
 		Questions:   &h.cache.questions,
+		Absences:    h.absences,
 		Flights:     &h.flights,
 		Registry:    src.Mirrors,
 		Name:        name,

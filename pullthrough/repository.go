@@ -36,6 +36,9 @@ type Config struct {
 	// optional.
 	Sizes *Sizes
 
+	// Absences is common to all repositories of the process. It is optional.
+	Absences *Absences
+
 	// Registry is the upstream, asked with one login.
 	Registry *upstream.Mirrors
 
@@ -70,6 +73,10 @@ type Config struct {
 	// Past it, requests wait for upstream, and get its error. There are no stale
 	// answers if it is 0, and there is no limit if it is [Forever].
 	StaleFor time.Duration
+
+	// AbsentFor is how long Absences answers for upstream that a tag or a repository
+	// does not exist. If it is 0, upstream is asked each time.
+	AbsentFor time.Duration
 
 	// Connections is how many ranges of a blob are fetched at once.
 	Connections int

@@ -56,6 +56,9 @@ func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) 
 // answer, upstream is not asked during the pause after a failure, and a request waits
 // for it for Config.Patience.
 func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (resolved, error) {
+	if r.config.Registry.IsOffline() {
+		return resolved{ref: known, status: Stale, reason: Offline}, nil
+	}
 	mayServe, waiting := r.mayServe(known.Checked), ctx
 	if mayServe {
 		if time.Now().Before(known.NotBefore) {
@@ -86,8 +89,15 @@ func question(tag choice, withContent bool) string {
 }
 
 func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
+	if old == nil || !r.mayServe(old.Checked) {
+		if err := r.absence(question(tag, false)); err != nil {
+			return index.Ref{}, err
+		}
+	}
 	return once(ctx, r, question(tag, withContent), func(ctx context.Context) (index.Ref, error) {
-		return r.refresh(ctx, tag, old, withContent)
+		ref, err := r.refresh(ctx, tag, old, withContent)
+		r.noteAbsence(question(tag, false), err)
+		return ref, err
 	})
 }
 

@@ -29,6 +29,7 @@ var reasons = map[pullthrough.Reason]string{
 	pullthrough.Denied:      "$ denies access to it, or has deleted it",
 	pullthrough.Login:       "$ does not accept the login that is configured for it",
 	pullthrough.Invalid:     "$ sends invalid answers",
+	pullthrough.Offline:     "$ is offline by configuration",
 	pullthrough.Busy:        "too many questions to $ are in progress",
 }
 
