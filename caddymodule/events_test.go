@@ -184,3 +184,47 @@ func TestEventsOfTokens(t *testing.T) {
 		}
 	}
 }
+
+// TestEventsOfUpstreams checks that the state of an upstream, which outlives a reload,
+// is reported by the running configuration: for each login that is used there.
+func TestEventsOfUpstreams(t *testing.T) {
+	up := registrytest.New(t)
+	for _, image := range []string{"a", "b", "c"} {
+		up.PutImage("library/"+image, "1", random(1, 100))
+	}
+	s := newSite(t)
+	lines := []string{users("alice"), private("acme", "alice"),
+		"group other {\n members alice\n upstream docker.io {\n " + hubCredentials(t) + "\n }\n}\n", hub(up, "fresh_for 1ns")}
+	s.noteEvents("one")
+	s.load(lines...)
+	up.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable})
+	for _, image := range []string{"a", "b", "c", "a", "b"} {
+		s.get(manifestPath("acme", image, "1"), as("alice"))
+	}
+	where := " login=common site= upstream=docker.io"
+	eventually(t, "the outage is reported", func() bool { return len(notedEvents("one")) > 0 })
+	if got := notedEvents(""); len(got) != 1 || !strings.HasPrefix(got[0], "one upstream_down endpoint="+up.Host()+" error=") || !strings.HasSuffix(got[0], where) {
+		t.Errorf("got events %q, want one about the outage", got)
+	}
+
+	s.noteEvents("two")
+	s.load(append(lines, "token {\n lifetime 1h\n}")...)
+	up.Heal()
+	up.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("RateLimit-Limit", "100;w=21600")
+		w.Header().Set("RateLimit-Remaining", "7;w=21600")
+		return false
+	})
+	eventually(t, "the upstream is asked again", func() bool {
+		s.get(manifestPath("acme", "a", "1"), as("alice"))
+		return len(notedEvents("two")) >= 2
+	})
+	expectEvents(t, "two upstream_up", "two upstream_up endpoint="+up.Host()+where)
+	expectEvents(t, "two budget_low", "two budget_low endpoint="+up.Host()+" limit=100 login=common remaining=7 site= upstream=docker.io window=6h0m0s")
+	expectEvents(t, "one")
+	s.get(manifestPath("other", "a", "1"), as("alice"))
+	eventually(t, "the budget of the other login is reported", func() bool { return len(notedEvents("two budget_low")) == 2 })
+	if got := notedEvents("two budget_low")[1]; !strings.Contains(got, " login=other ") {
+		t.Errorf("got event %s, want one of the login of the group", got)
+	}
+}

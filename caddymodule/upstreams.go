@@ -15,6 +15,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
@@ -116,6 +117,9 @@ func (h *Handler) provisionUpstreams(ctx caddy.Context) error {
 		if err := u.provision(ctx); err != nil {
 			return fmt.Errorf("upstream %s: %w", u.Name, err)
 		}
+		if u.Offline = u.Offline || h.Offline; u.Offline {
+			h.logger.Info("the upstream is offline; only what is cached is served", zap.String("upstream", u.Name))
+		}
 		h.upstreams[u.Name] = u
 	}
 	return nil
@@ -168,7 +172,7 @@ func (u *Upstream) loadTransport(ctx caddy.Context) error {
 // a cache of an earlier version has from the first upstream is kept.
 func (h *Handler) openRegistries() error {
 	for _, u := range h.Upstreams {
-		common, err := h.openRegistry(u, u.login)
+		common, err := h.openRegistry(u, u.login, commonLogin)
 		if err != nil {
 			return err
 		}
@@ -181,7 +185,7 @@ func (h *Handler) openRegistries() error {
 			if err != nil {
 				return fmt.Errorf("group %s: upstream %s: %w", g.Path, gu.Name, err)
 			}
-			if u.sources[g.Path], err = h.openRegistry(u, login); err != nil {
+			if u.sources[g.Path], err = h.openRegistry(u, login, g.Path); err != nil {
 				return err
 			}
 		}
@@ -194,13 +198,19 @@ func (h *Handler) openRegistries() error {
 	return nil
 }
 
-// openRegistry opens a registry for each endpoint of an upstream.
-func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, error) {
+// commonLogin is the holder of the login of an upstream, where the holder of another one
+// is the path of a group.
+const commonLogin = "common"
+
+// openRegistry opens a registry for each endpoint of an upstream. The holder names the
+// login.
+func (h *Handler) openRegistry(u *Upstream, login credential.Login, holder string) (*source, error) {
 	config := upstream.Config{
 		Name:       u.Name,
 		RealmHosts: u.RealmHosts,
 		Transport:  u.transport,
 		UserAgent:  "caddy-dependency-proxy",
+		Offline:    u.Offline,
 	}
 	var err error
 	if config.Login, err = openLogin(&h.lease, login); err != nil {
@@ -246,13 +256,16 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 	var registries []*upstream.Registry
 	for _, config.Endpoint = range u.endpoints {
 		// A transport module belongs to this configuration, and so does its registry.
-		key := fmt.Sprintf("%s %s %s %q %v %p", u.Name, config.Endpoint, login.Key, u.RealmHosts, u.AllowPrivate, u.transport)
+		key := fmt.Sprintf("%s %s %s %q %v %p %v", u.Name, config.Endpoint, login.Key, u.RealmHosts, u.AllowPrivate, u.transport, config.Offline)
 		sum := sha256.Sum256([]byte(key)) // the keys of a pool are not secret
 		if u.transport == nil {
 			config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
 			config.Ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
 		}
+		reports := events.UpstreamSource(string(sum[:]))
+		h.events.Subscribe(reports, map[string]any{"login": holder})
 		traced := config
+		traced.Hooks = events.UpstreamHooks(reports, config.Hooks)
 		traced.Transport = traces.Transport(config.Transport, name)
 		if config.Ranges != nil {
 			traced.Ranges = traces.Transport(config.Ranges, name)
@@ -267,7 +280,7 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login) (*source, er
 	return &source{
 		Mirrors:  upstream.NewMirrors(registries[0], registries[1:]...),
 		name:     u.Name + "@" + hex.EncodeToString(sum[:6]),
-		endpoint: fingerprint(u.settings, u.endpoints...),
+		endpoint: fingerprint(fmt.Sprint(u.settings, config.Offline), u.endpoints...), // a site that is offline follows no download of another one
 	}, nil
 }
 

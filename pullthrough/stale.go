@@ -25,6 +25,7 @@ const (
 	Denied      Reason = "denied"          // upstream denies access to the repository, or hides that it was deleted
 	Login       Reason = "login-rejected"  // the configured login was rejected, or cannot be used
 	Invalid     Reason = "invalid-answer"  // upstream has answered with something that is not valid
+	Offline     Reason = "offline"         // upstream must not be asked
 	Busy        Reason = "too-busy"        // too many other questions are in progress
 	Failed      Reason = "upstream-failed" // anything else
 )
@@ -51,6 +52,8 @@ func ReasonOf(err error) Reason {
 		return Login
 	case upstream.Invalid, upstream.Unsupported, upstream.Refused, upstream.Loop:
 		return Invalid
+	case upstream.Offline:
+		return Offline
 	}
 	switch {
 	case errors.Is(err, errImpatient):

@@ -13,6 +13,10 @@
 // The data of an event has these keys. All have the key site, the name of the site. No
 // value is a secret.
 //
+//   - [UpstreamDown]: upstream, endpoint (its host and port), login (the path of the group
+//     that has it, or common), error
+//   - [UpstreamUp]: upstream, endpoint, login
+//   - [BudgetLow]: upstream, endpoint, login, remaining, limit, window (a duration)
 //   - [TagMoved]: group, upstream, repository, tag, digest, previous (a digest),
 //     media_type
 //   - [QuotaTrimmed]: group, links, bytes

@@ -9,6 +9,17 @@ import (
 
 // The names of the events.
 const (
+	// UpstreamDown means that an address of an upstream is down: it has failed
+	// several times in a row, see [upstream.State].
+	UpstreamDown = "upstream_down"
+
+	// UpstreamUp means that an address that was down has answered.
+	UpstreamUp = "upstream_up"
+
+	// BudgetLow means that less than 20 % of the pulls remain that an upstream
+	// permits.
+	BudgetLow = "budget_low"
+
 	// TagMoved means that upstream has another digest for a tag than the one that
 	// was served until now. If clients of one tag accept different types of
 	// manifests, each type is a tag of its own.
@@ -40,6 +51,10 @@ func StorageSource(identity string) Source { return Source("storage " + identity
 
 // TokenSource returns the source of the access tokens in a storage of Caddy.
 func TokenSource(storage string) Source { return Source("tokens " + storage) }
+
+// UpstreamSource returns the source of an address of an upstream with a login, which a
+// key identifies.
+func UpstreamSource(key string) Source { return Source("upstream " + key) }
 
 // event is an event that waits to be emitted.
 type event struct {

@@ -10,6 +10,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // failingInterval is the time between two events about a storage that fails.
@@ -38,15 +39,36 @@ func StorageHooks(source Source, name string, next blobcache.Hooks) blobcache.Ho
 	return hooks
 }
 
+// UpstreamHooks returns hooks that call next and publish the changes of an address of an
+// upstream. Next must have the hook Changed.
+func UpstreamHooks(source Source, next upstream.Hooks) upstream.Hooks {
+	hooks := next
+	hooks.Changed = func(change upstream.Change, state upstream.State) {
+		next.Changed(change, state)
+		data := map[string]any{"upstream": state.Upstream, "endpoint": state.Host}
+		switch change {
+		case upstream.WentDown:
+			data["error"] = state.LastError
+			Publish(source, UpstreamDown, data)
+		case upstream.CameUp:
+			Publish(source, UpstreamUp, data)
+		case upstream.BudgetLow:
+			data["remaining"], data["limit"], data["window"] = state.Budget.Remaining, state.Budget.Limit, state.Budget.Window.String()
+			Publish(source, BudgetLow, data)
+		}
+	}
+	return hooks
+}
+
 // MovedHook returns a hook that publishes the tags that have moved in a storage, for a
 // site. It is that of [pullthrough.Hooks].
 func MovedHook(source Source, site string) func(scope, tag string, from, to index.Ref) {
 	return func(scope, tag string, from, to index.Ref) {
 		group, rest, _ := strings.Cut(scope, "/_/") // see [index.Index]
-		upstream, repository, _ := strings.Cut(rest, "/")
-		upstream, _, _ = strings.Cut(upstream, "@") // the identity of its login
+		registry, repository, _ := strings.Cut(rest, "/")
+		registry, _, _ = strings.Cut(registry, "@") // the identity of its login
 		Publish(source, TagMoved, map[string]any{
-			"site": site, "group": group, "upstream": upstream, "repository": repository, "tag": tag,
+			"site": site, "group": group, "upstream": registry, "repository": repository, "tag": tag,
 			"digest": to.Digest.String(), "previous": from.Digest.String(), "media_type": to.MediaType,
 		})
 	}
