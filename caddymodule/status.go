@@ -17,7 +17,7 @@ import (
 func (h *Handler) site(ctx caddy.Context) *admin.Site {
 	return &admin.Site{
 		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain, Warm: h.warm,
-		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start,
+		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start, Missing: h.cache.missing.List,
 	}
 }
 

@@ -36,6 +36,7 @@ var calls = map[string]map[string]call{
 	explainPath:      {http.MethodGet: explain},
 	cachePath:        {http.MethodGet: cacheStatus},
 	scrubPath:        {http.MethodPost: scrub},
+	missingPath:      {http.MethodGet: missing},
 	warmPath:         {http.MethodPost: warm},
 }
 
@@ -44,6 +45,7 @@ const (
 	explainPath = "/dependency_proxy/explain"
 	cachePath   = "/dependency_proxy/cache"
 	scrubPath   = "/dependency_proxy/cache/scrub"
+	missingPath = "/dependency_proxy/cache/missing"
 	warmPath    = "/dependency_proxy/cache/warm"
 
 	// maxBody is the size limit of the body of a request, in bytes.
