@@ -60,7 +60,9 @@ func TestStatusCommand(t *testing.T) {
 	eventually(t, "the upstream is down, and the fill and the log are seen", func() bool {
 		st := s.status()
 		return st.Sites[0].Upstreams[0].Down && len(st.Caches[0].Fills) == 1 && st.Caches[0].Fills[0].Written > 1000 &&
-			slices.ContainsFunc(st.Errors, func(l admin.LogLine) bool { return strings.Contains(l.Message, "upstream is down") && l.Fields["upstream"] == "docker.io" })
+			slices.ContainsFunc(st.Errors, func(l admin.LogLine) bool {
+				return strings.Contains(l.Message, "upstream is down") && l.Fields["upstream"] == "docker.io"
+			})
 	})
 	out := s.mustCommand("status")
 	for _, want := range []string{"filesystem " + s.cache, " of 1.0 GiB in ", " of them from the cache", "main  docker.io  " + up.Host() + "  common  down since ",

@@ -39,6 +39,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		token          { ... }
 //		realm          <url>
 //		private_groups on|off
+//		offline        on|off
 //		metrics        { ... }
 //		admins         <account>...
 //		blocked        <account>...
@@ -89,6 +90,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"private_groups": func(d *caddyfile.Dispenser) error {
 			on, err := parse.OnOff(d)
 			h.PrivateGroups = &on
+			return err
+		},
+		"offline": func(d *caddyfile.Dispenser) (err error) {
+			h.Offline, err = parse.OnOff(d)
 			return err
 		},
 		"metrics": h.Metrics.UnmarshalCaddyfile,

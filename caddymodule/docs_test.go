@@ -65,7 +65,7 @@ func adaptExample(example string) string {
 	switch {
 	case strings.HasPrefix(directive, "{"):
 		return adaptError(directive + "\n:80 {\n respond ok\n}\n")
-	case strings.HasPrefix(directive, "registry.example.com"):
+	case strings.HasPrefix(directive, "registry.example.com"), strings.HasPrefix(directive, ":"):
 		return adaptError(directive)
 	case !strings.HasPrefix(directive, "dependency_proxy {"):
 		directive = "dependency_proxy {\n group acme {\n  members alice\n }\n" + directive + "}\n"

@@ -45,6 +45,7 @@ var (
 	// common, and clients decide on the status.
 	badGateway     = problem{"UNAVAILABLE", http.StatusBadGateway, record.Unavailable}
 	unavailable    = problem{"UNAVAILABLE", http.StatusServiceUnavailable, record.Unavailable}
+	notCached      = problem{"UNAVAILABLE", http.StatusServiceUnavailable, record.Offline}
 	gatewayTimeout = problem{"UNAVAILABLE", http.StatusGatewayTimeout, record.Unavailable}
 
 	// clientGone appears only in the access log, with the status that Caddy's
@@ -99,7 +100,14 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case upstream.ManifestUnknown, upstream.BlobUnknown:
 		return fail(unknown, "%s has no %s in the repository %s", repo.upstream, cmp.Or(ex.route.reference(), "list of tags"), repo.name)
 	case upstream.RateLimited:
-		e := fail(limited, "the rate limit of %s is reached; try again later", repo.upstream)
+		format := "the rate limit of %s is reached; try again later"
+		switch failure.Limit {
+		case upstream.PullLimit:
+			format = "the pull limit of %s for the login configured here is reached; try again later"
+		case upstream.AbuseLimit:
+			format = "%s refuses all requests from the address of this proxy for a while, since there were too many; try again later"
+		}
+		e := fail(limited, format, repo.upstream)
 		e.result, e.retryAfter = record.RateLimited, cmp.Or(failure.RetryAfter, time.Minute)
 		return e
 	case upstream.Credentials:
@@ -112,6 +120,8 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		return fail(problem{failure.Code, failure.Status, record.Error}, "%s refused to list the tags of %s in this way; ask for the first page, with a smaller n or none", repo.upstream, repo.name)
 	case upstream.Unsupported:
 		return fail(unknown, "%s has %s of %s only in Docker's schema 1 format, which is not supported; push the image again with a current tool", repo.upstream, ex.route.reference(), repo.name)
+	case upstream.Offline: // 503, because a 404 would say that it does not exist
+		return fail(notCached, "%s is offline by configuration, and %s of %s is not cached; ask the administrator of this proxy", repo.upstream, cmp.Or(ex.route.reference(), "the list of tags"), repo.name)
 	case upstream.Loop:
 		ex.w.Header()["Cache-Status"] = []string{upstream.LoopStatus} // tells other proxies on the way
 		return fail(badGateway, "%s leads back to this proxy; its endpoint must be that of another registry", repo.upstream)

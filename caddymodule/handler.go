@@ -17,7 +17,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/audit"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
@@ -62,6 +61,9 @@ type Handler struct {
 	// any other image from the first one. The default is Docker Hub.
 	Upstreams []*Upstream `json:"upstreams,omitempty"`
 
+	// Offline makes all upstreams offline, see [Upstream]. The default is false.
+	Offline bool `json:"offline,omitempty"`
+
 	// Token configures the token service.
 	Token Token `json:"token,omitzero"`
 
@@ -105,6 +107,7 @@ type Handler struct {
 	cache      *sharedCache
 	quotas     *blobcache.Quotas
 	flights    pullthrough.Flights
+	absences   *pullthrough.Absences
 	pullHooks  pullthrough.Hooks
 	lease      pool.Lease
 	events     *events.Emitter
@@ -169,6 +172,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.openShared(ctx, storage); err != nil {
 		return err
 	}
+	h.consumers = append(h.consumers, h.cache.missing.Record)
 	h.countUsage()
 	h.health = health.New(h.cache.name, h.cache.blobs.Reach, h.accounts.Directories())
 	h.openMetrics()
@@ -213,6 +217,7 @@ func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err er
 	if err := h.openRegistries(); err != nil {
 		return err
 	}
+	h.absences = absences.Own()
 	key := fmt.Sprintf("%p", ctx.Done()) // identifies the configuration
 	h.proxyWarning, err = proxyWarnings.Acquire(&h.lease, key, func() (*sync.Once, error) { return new(sync.Once), nil })
 	return err
@@ -226,27 +231,6 @@ func (h *Handler) Cleanup() error {
 	h.events.Close()
 	h.pulls.Close()
 	h.lease.Release()
-	return nil
-}
-
-func (h *Handler) provisionDirectories(ctx caddy.Context) error {
-	h.accounts = access.NewAccounts(access.Config{
-		Site: h.Name, Admins: h.Admins, Blocked: h.Blocked, Groups: accessGroups(h.Groups...), Logger: h.logger,
-	})
-	if h.DirectoriesRaw == nil {
-		return nil
-	}
-	names, err := access.ListDirectories(h.DirectoriesRaw) // before loading clears them
-	if err != nil {
-		return err
-	}
-	mods, err := ctx.LoadModule(h, "DirectoriesRaw")
-	if err != nil {
-		return err
-	}
-	for i, mod := range mods.([]any) {
-		h.accounts.Add(names[i].Name, mod.(directory.Directory))
-	}
 	return nil
 }
 

@@ -49,7 +49,7 @@ func TestPullFromUpstreamThatRejectsHead(t *testing.T) {
 func TestMissingTagCost(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("team/app", "1", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	s := start(t, users("alice"), private("acme", "alice"), hub(up, "absent_for off"))
 	missing := func(tag string) {
 		t.Helper()
 		s.get(manifestPath("acme", "team/app", tag), as("alice")).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")

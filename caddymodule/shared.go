@@ -17,6 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
@@ -43,6 +44,9 @@ var (
 	proxyWarnings = pool.New[*sync.Once](nil) // by configuration
 )
 
+// absences are bounded for the whole process. Each configuration has its own.
+var absences = pullthrough.NewAbsences()
+
 // sharedCache is the cache in one storage, shared by all sites that use the storage.
 type sharedCache struct {
 	name      string // of the storage, for messages
@@ -53,6 +57,7 @@ type sharedCache struct {
 	questions pullthrough.Questions
 	outgoing  pullthrough.Outgoing
 	scrubs    admin.Scrubber
+	missing   admin.MissingLog
 	usage     *usage.Recorder
 	adoption  pullthrough.Adoption
 
@@ -98,6 +103,27 @@ func (q *sharedQuotas) close() {
 // configuration.
 func processLogger() *zap.Logger {
 	return admin.Remember(caddy.Log().Named("http.handlers.dependency_proxy"))
+}
+
+func (h *Handler) provisionDirectories(ctx caddy.Context) error {
+	h.accounts = access.NewAccounts(access.Config{
+		Site: h.Name, Admins: h.Admins, Blocked: h.Blocked, Groups: accessGroups(h.Groups...), Logger: h.logger,
+	})
+	if h.DirectoriesRaw == nil {
+		return nil
+	}
+	names, err := access.ListDirectories(h.DirectoriesRaw) // before loading clears them
+	if err != nil {
+		return err
+	}
+	mods, err := ctx.LoadModule(h, "DirectoriesRaw")
+	if err != nil {
+		return err
+	}
+	for i, mod := range mods.([]any) {
+		h.accounts.Add(names[i].Name, mod.(directory.Directory))
+	}
+	return nil
 }
 
 func (h *Handler) loadStorage(ctx caddy.Context) (storage.Storage, error) {

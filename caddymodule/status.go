@@ -19,6 +19,7 @@ func (h *Handler) site(ctx caddy.Context) *admin.Site {
 	return &admin.Site{
 		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain, Warm: h.warm,
 		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start, Upstreams: h.metered.Upstreams, Health: h.health,
+		Missing: h.cache.missing.List,
 	}
 }
 

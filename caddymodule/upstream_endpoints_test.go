@@ -49,8 +49,8 @@ func TestUpstreamEndpoints(t *testing.T) {
 	if logs := s.logs(); !strings.Contains(logs, "cannot answer; asking the others") || !strings.Contains(logs, `"endpoint":"`+a.Host()+`"`) {
 		t.Error("the log lacks a warning with the endpoint that cannot answer")
 	}
-	unknown := s.get(manifestPath("acme", "alpine", "none"), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
-	if strings.Contains(string(unknown.body), a.Host()) || !strings.Contains(s.logs(), "at "+b.Host()+": manifest none: not found") {
+	unknown := s.get(manifestPath("acme", "alpine", "nowhere"), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	if strings.Contains(string(unknown.body), a.Host()) || !strings.Contains(s.logs(), "at "+b.Host()+": manifest nowhere: not found") {
 		t.Errorf("got %s, want the hosts of the endpoints in the log only", unknown.body)
 	}
 }

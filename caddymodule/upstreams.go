@@ -117,6 +117,9 @@ func (h *Handler) provisionUpstreams(ctx caddy.Context) error {
 		if err := u.provision(ctx); err != nil {
 			return fmt.Errorf("upstream %s: %w", u.Name, err)
 		}
+		if u.Offline = u.Offline || h.Offline; u.Offline {
+			h.logger.Info("the upstream is offline; only what is cached is served", zap.String("upstream", u.Name))
+		}
 		h.upstreams[u.Name] = u
 	}
 	return nil
@@ -207,6 +210,7 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login, holder strin
 		RealmHosts: u.RealmHosts,
 		Transport:  u.transport,
 		UserAgent:  "caddy-dependency-proxy",
+		Offline:    u.Offline,
 	}
 	var err error
 	if config.Login, err = openLogin(&h.lease, login); err != nil {
@@ -252,7 +256,7 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login, holder strin
 	var registries []*upstream.Registry
 	for _, config.Endpoint = range u.endpoints {
 		// A transport module belongs to this configuration, and so does its registry.
-		key := fmt.Sprintf("%s %s %s %q %v %p", u.Name, config.Endpoint, login.Key, u.RealmHosts, u.AllowPrivate, u.transport)
+		key := fmt.Sprintf("%s %s %s %q %v %p %v", u.Name, config.Endpoint, login.Key, u.RealmHosts, u.AllowPrivate, u.transport, config.Offline)
 		sum := sha256.Sum256([]byte(key)) // the keys of a pool are not secret
 		if u.transport == nil {
 			config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
@@ -276,7 +280,7 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login, holder strin
 	return &source{
 		Mirrors:  upstream.NewMirrors(registries[0], registries[1:]...),
 		name:     u.Name + "@" + hex.EncodeToString(sum[:6]),
-		endpoint: fingerprint(u.settings, u.endpoints...),
+		endpoint: fingerprint(fmt.Sprint(u.settings, config.Offline), u.endpoints...), // a site that is offline follows no download of another one
 	}, nil
 }
 

@@ -3,6 +3,8 @@ package pullthrough
 import (
 	"net/http"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -109,4 +111,31 @@ func TestRepositoryChoiceIsRevalidated(t *testing.T) {
 		m, err = r.ManifestByTag(t.Context(), "1", true)
 		f.expectManifest(m, err, "team/app", next, Stale)
 	}
+}
+
+// A client that upstream offers nothing of what it accepts waits no longer for a silent
+// upstream than other clients, and upstream is not asked each time if it refuses.
+func TestRepositoryChoicePatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, up := newClocked(t)
+		expect := func(want Status, took time.Duration) {
+			t.Helper()
+			begin := time.Now()
+			m, err := f.repository("red", "team/app", accepting(dockerImage)).ManifestByTag(t.Context(), "1", true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Content.Close()
+			if m.Status != want || time.Since(begin) != took || m.MediaType != v1.MediaTypeImageManifest {
+				t.Errorf("got %+v after %v, want status %d after %v", m.Origin, time.Since(begin), want, took)
+			}
+		}
+		expect(Hit, 0) // and upstream is asked to choose
+		time.Sleep(time.Minute)
+		f.expectPull("1", Origin{Status: Revalidated}, manifestNumber("1"), 0)
+		up.set(func(u *clocked) { u.delay = never })
+		expect(Hit, 500*time.Millisecond)
+		expect(Hit, 0)
+		time.Sleep(metadataLimit) // until the question ends
+	})
 }

@@ -79,15 +79,20 @@ func (r *Repository) list(ctx context.Context, question string, ask func(context
 	}
 	waiting, answered := watchLoop(ctx, r, question, ask)
 	defer answered()
-	mayServe := ok && r.mayServe(known.At)
+	mayServe := ok && (r.mayServe(known.At) || r.config.Registry.IsOffline())
+	if !mayServe {
+		if err := r.absence(question); err != nil {
+			return nil, Origin{Status: Miss}, err
+		}
+	}
 	if mayServe {
-		var cancel context.CancelFunc
-		waiting, cancel = r.patient(waiting, question)
-		defer cancel()
+		var done func()
+		waiting, done = r.patient(waiting, question)
+		defer done()
 	}
 	page, err := once(waiting, r, question, func(ctx context.Context) (*upstream.Page, error) {
 		page, err := inTurn(ctx, r, func() (upstream.Page, error) { return ask(ctx) })
-		if err != nil {
+		if r.noteAbsence(question, err); err != nil {
 			return nil, err
 		}
 		pages.Set(key, &page)

@@ -36,6 +36,9 @@ type Config struct {
 	// optional.
 	Sizes *Sizes
 
+	// Absences is common to all repositories of the process. It is optional.
+	Absences *Absences
+
 	// Registry is the upstream, asked with one login.
 	Registry *upstream.Mirrors
 
@@ -60,12 +63,6 @@ type Config struct {
 	// FreshFor is how long a tag is served from Index without asking upstream.
 	FreshFor time.Duration
 
-	// Forced asks upstream about a tag although it is fresh, and waits for the
-	// answer without regard to Patience and to the pause after a failure. There
-	// is still a stale answer if upstream fails. Forced requests of a tag share
-	// one question at a time.
-	Forced bool
-
 	// Patience is how long a request for which there is a stale answer waits for
 	// a fresh one. The question goes on when it has passed.
 	Patience time.Duration
@@ -76,6 +73,10 @@ type Config struct {
 	// Past it, requests wait for upstream, and get its error. There are no stale
 	// answers if it is 0, and there is no limit if it is [Forever].
 	StaleFor time.Duration
+
+	// AbsentFor is how long Absences answers for upstream that a tag or a repository
+	// does not exist. If it is 0, upstream is asked each time.
+	AbsentFor time.Duration
 
 	// Connections is how many ranges of a blob are fetched at once.
 	Connections int

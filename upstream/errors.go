@@ -70,10 +70,14 @@ const (
 
 	// Loop means that the registry is this proxy itself, or leads back to it.
 	Loop
+
+	// Offline means that nothing was sent, because the configuration forbids it; see
+	// Config.Offline.
+	Offline
 )
 
 var kindNames = [...]string{"other", "name unknown", "manifest unknown", "blob unknown", "denied",
-	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported", "refused", "loop"}
+	"credentials", "withheld", "rate limited", "unavailable", "timeout", "invalid", "unsupported", "refused", "loop", "offline"}
 
 // String returns the name of the kind in lower case, such as "rate limited".
 func (k Kind) String() string {

@@ -38,6 +38,11 @@ type Config struct {
 	// may receive the login, as HOST or HOST:PORT. They are used over https only.
 	RealmHosts []string
 
+	// Offline makes all methods that ask the registry fail with an error of kind
+	// [Offline], without asking for the login and without a use of the transports,
+	// which may be nil.
+	Offline bool
+
 	// Transport sends the requests. It is required. [NewTransport] returns a
 	// suitable one; the dial function of any other should be wrapped by
 	// [GuardDial].
@@ -88,6 +93,7 @@ type Registry struct {
 	name       string
 	endpoint   *url.URL
 	login      LoginSource // nil: anonymous
+	offline    bool
 	realmHosts []string
 	transport  http.RoundTripper
 	ranges     http.RoundTripper // nil: transport
@@ -134,6 +140,7 @@ func New(config Config) (*Registry, error) {
 		name:          config.Name,
 		endpoint:      base.JoinPath("v2"),
 		login:         config.Login,
+		offline:       config.Offline,
 		realmHosts:    append([]string(nil), config.RealmHosts...),
 		transport:     config.Transport,
 		ranges:        config.Ranges,
@@ -158,7 +165,7 @@ func New(config Config) (*Registry, error) {
 func (c *Config) check() error {
 	e := c.Endpoint
 	switch {
-	case c.Transport == nil:
+	case c.Transport == nil && !c.Offline:
 		return errors.New("missing transport")
 	case e == nil || e.Host == "" || (e.Scheme != "http" && e.Scheme != "https"):
 		return errors.New("invalid endpoint; use an absolute http or https URL")

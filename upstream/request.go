@@ -39,6 +39,9 @@ func newTrail(target *url.URL) *trail { return &trail{origin: target, target: ta
 // registry, its challenge is answered too, without the login. The caller closes
 // the body.
 func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
+	if err := r.checkOnline(c); err != nil {
+		return nil, err // before the login is asked for
+	}
 	auth, err := r.initialAuthorization(ctx, c)
 	if err != nil {
 		return nil, err
@@ -143,6 +146,9 @@ func (r *Registry) follow(ctx context.Context, c *call, way *trail, authorizatio
 
 // roundTrip sends one request and returns its response.
 func (r *Registry) roundTrip(ctx context.Context, c *call, target *url.URL, header http.Header) (*http.Response, error) {
+	if err := r.checkOnline(c); err != nil {
+		return nil, err
+	}
 	header.Set("Via", r.via(ctx))
 	request := (&http.Request{Method: c.method, URL: target, Host: target.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)

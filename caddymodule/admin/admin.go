@@ -36,6 +36,7 @@ var calls = map[string]map[string]call{
 	explainPath:      {http.MethodGet: explain},
 	cachePath:        {http.MethodGet: cacheStatus},
 	scrubPath:        {http.MethodPost: scrub},
+	missingPath:      {http.MethodGet: missing},
 	warmPath:         {http.MethodPost: warm},
 	statusPath:       {http.MethodGet: status},
 }
@@ -46,6 +47,7 @@ const (
 	cachePath   = "/dependency_proxy/cache"
 	scrubPath   = "/dependency_proxy/cache/scrub"
 	statusPath  = "/dependency_proxy/status"
+	missingPath = "/dependency_proxy/cache/missing"
 	warmPath    = "/dependency_proxy/cache/warm"
 
 	// maxBody is the size limit of the body of a request, in bytes.

@@ -52,7 +52,7 @@ func addCommands(root *cobra.Command) {
 		parent.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}
 	token.AddCommand(tokenCreateCommand(), tokenListCommand(), tokenRevokeCommand())
-	cache.AddCommand(cacheStatusCommand(), cacheScrubCommand(), cacheWarmCommand())
+	cache.AddCommand(cacheStatusCommand(), cacheScrubCommand(), cacheWarmCommand(), cacheMissingCommand())
 	root.AddCommand(token, cache, explainCommand(), statusCommand())
 }
 

@@ -44,6 +44,8 @@ type Site struct {
 	Storage any
 	// Status returns the state of the storage.
 	Status func() CacheStatus
+	// Missing returns what was missing in the storage while upstreams were offline.
+	Missing func() []Missing
 	// Scrub starts a check of the storage, see [Scrubber.Start].
 	Scrub func(rate int64)
 }

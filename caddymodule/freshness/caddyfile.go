@@ -13,14 +13,21 @@ import (
 //	fresh_for <duration> [<pattern>...]
 //	patience  <duration>
 //	stale_for <duration>|off
+//	absent_for <duration>|off
+//	offline   on|off
 //
 // A line fresh_for can be repeated. The first one that matches a tag counts, and one
 // without patterns, which matches every tag, comes last.
 func (p *Policy) Lines(upstream string) map[string]func(*caddyfile.Dispenser) error {
 	return map[string]func(*caddyfile.Dispenser) error{
-		"fresh_for": func(d *caddyfile.Dispenser) error { return p.unmarshalFreshFor(d, upstream) },
-		"patience":  func(d *caddyfile.Dispenser) error { return parse.Duration(d, &p.Patience) },
-		"stale_for": p.unmarshalStaleFor,
+		"fresh_for":  func(d *caddyfile.Dispenser) error { return p.unmarshalFreshFor(d, upstream) },
+		"patience":   func(d *caddyfile.Dispenser) error { return parse.Duration(d, &p.Patience) },
+		"stale_for":  func(d *caddyfile.Dispenser) error { return unmarshalDuration(d, &p.StaleFor) },
+		"absent_for": func(d *caddyfile.Dispenser) error { return unmarshalDuration(d, &p.AbsentFor) },
+		"offline": func(d *caddyfile.Dispenser) (err error) {
+			p.Offline, err = parse.OnOff(d)
+			return err
+		},
 	}
 }
 
@@ -44,17 +51,18 @@ func (p *Policy) unmarshalFreshFor(d *caddyfile.Dispenser, upstream string) erro
 	return parse.At(d, p.Check(upstream))
 }
 
-func (p *Policy) unmarshalStaleFor(d *caddyfile.Dispenser) error {
-	value := ""
+// unmarshalDuration parses a duration, or off as 0.
+func unmarshalDuration(d *caddyfile.Dispenser, to **caddy.Duration) error {
+	word, value := d.Val(), ""
 	if err := parse.Arg(d, &value); err != nil {
 		return err
 	}
-	p.StaleFor = new(caddy.Duration)
+	*to = new(caddy.Duration)
 	if value == "off" {
 		return nil
 	}
-	if err := parse.DurationOf(d, "stale_for", value, p.StaleFor); err != nil {
-		return d.Errf("stale_for: invalid value '%s'; write a duration, as in 12h or 30d, or off", value)
+	if err := parse.DurationOf(d, word, value, *to); err != nil {
+		return d.Errf("%s: invalid value '%s'; write a duration, as in 10s, 12h or 30d, or off", word, value)
 	}
 	return nil
 }

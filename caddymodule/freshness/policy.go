@@ -35,6 +35,17 @@ type Policy struct {
 	// means no stale answers at all.
 	StaleFor *caddy.Duration `json:"stale_for,omitempty"`
 
+	// AbsentFor is how long the upstream is not asked again about a tag or a
+	// repository that it does not have: 10s by default. What is absent for one
+	// group and login is asked about for others. 0 means that it is asked each
+	// time.
+	AbsentFor *caddy.Duration `json:"absent_for,omitempty"`
+
+	// Offline means that nothing is sent to the upstream, its token service and the
+	// source of its login. What is cached is served, whatever its age. The default is
+	// false.
+	Offline bool `json:"offline,omitempty"`
+
 	rules []access.ImagePatterns // of FreshRules
 }
 
@@ -54,6 +65,8 @@ type Rule struct {
 const (
 	defaultFreshFor = 5 * time.Minute
 	defaultPatience = 500 * time.Millisecond
+
+	defaultAbsentFor = caddy.Duration(10 * time.Second)
 )
 
 // Provision sets the defaults, after it has checked the policy of an upstream.
@@ -66,6 +79,9 @@ func (p *Policy) Provision(upstream string) error {
 	}
 	if p.Patience == 0 {
 		p.Patience = caddy.Duration(defaultPatience)
+	}
+	if p.AbsentFor == nil {
+		p.AbsentFor = new(defaultAbsentFor)
 	}
 	return nil
 }
@@ -80,6 +96,9 @@ func (p *Policy) Check(upstream string) error {
 		return errors.New("patience must not be negative; write a duration such as 500ms")
 	case p.StaleFor != nil && *p.StaleFor < 0:
 		return errors.New("stale_for must not be negative; write a duration such as 24h, or 0 for no stale answers")
+	}
+	if p.AbsentFor != nil && *p.AbsentFor < 0 {
+		return errors.New("absent_for must not be negative; write a duration such as 10s, or 0 to ask each time")
 	}
 	p.rules = nil
 	for _, rule := range p.FreshRules {
@@ -99,6 +118,7 @@ func (p *Policy) Check(upstream string) error {
 // one.
 func (p *Policy) Apply(c *pullthrough.Config, upstream, repository, tag string) {
 	c.FreshFor, c.Patience, c.StaleFor = time.Duration(p.FreshFor), time.Duration(p.Patience), pullthrough.Forever
+	c.AbsentFor = time.Duration(*p.AbsentFor)
 	if p.StaleFor != nil {
 		c.StaleFor = time.Duration(*p.StaleFor)
 	}

@@ -106,13 +106,14 @@ const (
 	Absent                     // it does not exist, or upstream hides it
 	RateLimited                // by upstream
 	Unavailable                // upstream or a directory cannot answer
+	Offline                    // it is not cached, and upstream must not be asked
 	Error                      // the request is invalid, or the response was aborted
 	Canceled                   // the client has closed the connection
 )
 
 var results = [...]string{None: "none", Hit: "hit", Miss: "miss", Joined: "joined", Revalidated: "revalidated", Stale: "stale", OK: "ok",
 	Denied: "denied", Unauthorized: "unauthorized", Throttled: "throttled", Absent: "absent", RateLimited: "rate_limited",
-	Unavailable: "unavailable", Error: "error", Canceled: "canceled"}
+	Unavailable: "unavailable", Offline: "offline", Error: "error", Canceled: "canceled"}
 
 // String returns the name of the result in metrics and logs.
 func (r Result) String() string { return results[r] }

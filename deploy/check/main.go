@@ -111,10 +111,10 @@ func (o *objects) check() error {
 	for _, claim := range spec.VolumeClaimTemplates {
 		volumes[claim.Name] = true
 	}
-	ports := make(map[string]bool)
+	ports, numbers := make(map[string]bool), make(map[string]bool)
 	for _, c := range pod.Containers {
 		for _, p := range c.Ports {
-			ports[p.Name] = true
+			ports[p.Name], numbers[fmt.Sprint(p.ContainerPort)] = true, true
 		}
 		for _, m := range c.VolumeMounts {
 			wants(volumes[m.Name], "container %s mounts the volume %s, which does not exist", c.Name, m.Name)
@@ -128,6 +128,8 @@ func (o *objects) check() error {
 			wants(strings.Contains(probe.HTTPGet.Path, "ready") == (name == "readiness"), "the %s probe asks %s", name, probe.HTTPGet.Path)
 		}
 	}
+	scraped := spec.Template.Annotations["prometheus.io/port"]
+	wants(numbers[scraped], "Prometheus is told to scrape port %q, which does not exist", scraped)
 	for _, p := range o.service.Spec.Ports {
 		wants(ports[p.TargetPort.String()], "the Service leads to port %s, which does not exist", p.TargetPort.String())
 	}
@@ -143,7 +145,7 @@ func (o *objects) check() error {
 // compose loads the file by the schema of the Compose Specification, which also
 // checks what services refer to.
 func compose(file string) error {
-	options, err := cli.NewProjectOptions([]string{file}, cli.WithEnv([]string{"REGISTRY_HOST=registry.example.com"}))
+	options, err := cli.NewProjectOptions([]string{file}, cli.WithEnv([]string{"REGISTRY_HOST=registry.example.com"}), cli.WithProfiles([]string{"*"}))
 	if err != nil {
 		return err
 	}
@@ -161,5 +163,5 @@ func compose(file string) error {
 			}
 		}
 	}
-	return nil
+	return monitoring(project)
 }

@@ -3,6 +3,7 @@ package memo
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -58,4 +59,47 @@ func TestCacheWeight(t *testing.T) {
 			t.Error("a value is remembered that is too heavy")
 		}
 	})
+}
+
+// TestCacheOwners: no owner has more values than permitted, its values displace only its
+// own, and the counts are right whichever way the values were removed.
+func TestCacheOwners(t *testing.T) {
+	owner := func(key string) string { return key[:1] }
+	c := New(Config[int]{Size: 12, Fresh: time.Hour, Owner: owner, MaxOwned: 4})
+	check := func(after string, want map[string]int) {
+		t.Helper()
+		counted := make(map[string]int)
+		for _, key := range c.values.Keys() {
+			counted[owner(key)]++
+		}
+		if !maps.Equal(counted, want) || !maps.Equal(c.owned, counted) {
+			t.Errorf("%s: got %v, counted as %v, want %v", after, counted, c.owned, want)
+		}
+	}
+	for i := range 3 {
+		c.Set(fmt.Sprint("a", i), i)
+		c.Set(fmt.Sprint("a", i), i)
+	}
+	for i := range 20 {
+		c.Set(fmt.Sprint("b", i), i)
+	}
+	check("too many of one owner", map[string]int{"a": 3, "b": 4})
+	for _, key := range []string{"a0", "b16", "b19"} {
+		if _, ok := c.Peek(key); !ok {
+			t.Errorf("%s is not remembered, want it to be", key)
+		}
+	}
+	c.Set("b20", 20) // b17 is the least recently used one
+	if _, ok := c.Peek("b17"); ok {
+		t.Error("b17 is remembered, want it displaced")
+	}
+	for _, owner := range []string{"c", "d", "e"} {
+		for i := range 4 {
+			c.Set(fmt.Sprint(owner, i), i)
+		}
+	}
+	check("too many in all", map[string]int{"c": 4, "d": 4, "e": 4})
+	c.Forget("c0")
+	c.ForgetFunc(func(key string) bool { return owner(key) != "c" })
+	check("forgotten", map[string]int{"c": 3})
 }

@@ -44,6 +44,12 @@ type Config[V any] struct {
 	// there is no such bound.
 	Weigh     func(V) int
 	MaxWeight int
+
+	// Owner returns whose a key is, and MaxOwned bounds the number of values of one
+	// owner: the least recently used one of them goes first. By default there is no
+	// such bound.
+	Owner    func(key string) string
+	MaxOwned int
 }
 
 // Answer is a value or a refusal, as of a time.

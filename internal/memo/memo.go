@@ -45,21 +45,34 @@ type Cache[V any] struct {
 	values   *simplelru.LRU[string, Answer[V]]
 	refusals *simplelru.LRU[string, Answer[V]]
 	weight   int
-	failure  error     // of the last question that was AllFailed
-	paused   time.Time // the end of the pause after it
+	owned    map[string]int // values by owner
+	failure  error          // of the last question that was AllFailed
+	paused   time.Time      // the end of the pause after it
 }
 
 // New returns an empty cache. It panics if the size is not positive.
 func New[V any](config Config[V]) *Cache[V] {
-	c := &Cache[V]{config: config}
+	c := &Cache[V]{config: config, owned: make(map[string]int)}
 	var err error
-	if c.values, err = simplelru.NewLRU(config.Size, func(_ string, old Answer[V]) { c.weight -= c.weigh(old.Value) }); err != nil {
+	if c.values, err = simplelru.NewLRU(config.Size, c.removed); err != nil {
 		panic(err)
 	}
 	if c.refusals, err = simplelru.NewLRU[string, Answer[V]](config.Size, nil); err != nil {
 		panic(err)
 	}
 	return c
+}
+
+// removed is called after a value was removed.
+func (c *Cache[V]) removed(key string, old Answer[V]) {
+	c.weight -= c.weigh(old.Value)
+	if c.config.Owner == nil {
+		return
+	}
+	owner := c.config.Owner(key)
+	if c.owned[owner]--; c.owned[owner] == 0 {
+		delete(c.owned, owner)
+	}
 }
 
 func (c *Cache[V]) weigh(v V) int {
@@ -190,6 +203,9 @@ func (c *Cache[V]) learn(key string, a Answer[V]) {
 // add replaces an answer. The old one goes first, so that its weight does.
 func (c *Cache[V]) add(answers *simplelru.LRU[string, Answer[V]], key string, a Answer[V]) {
 	answers.Remove(key)
+	if answers == c.values && c.config.Owner != nil {
+		c.own(c.config.Owner(key))
+	}
 	answers.Add(key, a)
 	if answers != c.values || c.config.Weigh == nil {
 		return
@@ -197,6 +213,19 @@ func (c *Cache[V]) add(answers *simplelru.LRU[string, Answer[V]], key string, a 
 	for c.weight += c.weigh(a.Value); c.weight > c.config.MaxWeight; {
 		c.values.RemoveOldest()
 	}
+}
+
+// own counts a value of an owner that is about to be added, and makes room for it.
+func (c *Cache[V]) own(owner string) {
+	if c.owned[owner] >= c.config.MaxOwned {
+		for _, key := range c.values.Keys() { // the least recently used one is the first
+			if c.config.Owner(key) == owner {
+				c.values.Remove(key)
+				break
+			}
+		}
+	}
+	c.owned[owner]++
 }
 
 // Peek returns the remembered answer for a key, whatever its age, without asking.

@@ -1,0 +1,172 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+)
+
+func init() { caddy.RegisterModule(forbiddenTransport{}) }
+
+// forbiddenTransport is a transport that must not be used. It counts its uses.
+type forbiddenTransport struct{}
+
+var forbiddenUses atomic.Int32
+
+func (forbiddenTransport) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.reverse_proxy.transport.forbidden", New: func() caddy.Module { return new(forbiddenTransport) }}
+}
+
+func (forbiddenTransport) UnmarshalCaddyfile(*caddyfile.Dispenser) error { return nil }
+
+func (forbiddenTransport) RoundTrip(*http.Request) (*http.Response, error) {
+	forbiddenUses.Add(1)
+	return nil, errors.New("this transport must not be used")
+}
+
+// offlineSite is a site that has pulled an image and its lists, and has then gone offline.
+type offlineSite struct {
+	*site
+	up     *registrytest.Registry
+	files  *loginFiles
+	image  registrytest.Image
+	absent digest.Digest // at upstream, but not cached
+}
+
+func goOffline(t *testing.T, site, upstream string) *offlineSite {
+	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
+	o := &offlineSite{up: up, files: newLoginFiles(t, up), image: up.PutImage("library/alpine", "3.20", random(1, 1000))}
+	up.PutImage("library/alpine", "3.21", random(2, 1000))
+	o.absent = up.PutBlob("library/alpine", random(3, 1000))
+	groups := []string{users("alice", "bob"), private("acme", "alice"), private("other", "alice")}
+	o.site = startWithAdmin(t, append(groups, hub(up, o.files.command, "fresh_for 1ns"))...)
+	pull(t, o.site, "acme", "alpine", "3.20", as("alice"))
+	expireLists()
+	for _, list := range []string{"tags/list", "referrers/" + string(o.image.Manifest)} {
+		o.get("/v2/acme"+infix+"alpine/"+list, as("alice")).expect(t, http.StatusOK, "")
+	}
+	up.RevokeTokens()
+	up.Reset()
+	writeFile(t, o.files.log, "")
+	forbiddenUses.Store(0)
+	o.load(append(groups, site, hub(up, o.files.command, "fresh_for 1ns", "stale_for 1ms", upstream, "transport forbidden"))...)
+	return o
+}
+
+// expectSilence checks that nothing was asked.
+func (o *offlineSite) expectSilence(what string) {
+	o.t.Helper()
+	if uses, runs, n := forbiddenUses.Load(), o.files.runs(), o.up.Counts(); uses != 0 || runs != 0 || n != (registrytest.Counts{}) {
+		o.t.Errorf("%s: got %d uses of the transport, %d runs of the command for the login and the requests %+v; want none", what, uses, runs, n)
+	}
+}
+
+// TestOffline checks that a site, or an upstream, that is offline serves what is cached,
+// whatever its age, that it says so, that other content is not there for now, and that
+// nothing is asked: neither the registry nor its token service nor the source of the login.
+func TestOffline(t *testing.T) {
+	for name, lines := range map[string][2]string{"site": {"offline on", ""}, "upstream": {"", "offline on"}} {
+		t.Run(name, func(t *testing.T) {
+			o := goOffline(t, lines[0], lines[1])
+			alpine := "/v2/acme" + infix + "alpine/"
+			layer := o.image.Layers[0]
+			for _, path := range []string{manifestPath("acme", "alpine", "3.20"), alpine + "tags/list"} {
+				a := o.get(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=offline")
+				if a.Header.Get("Age") == "" || !strings.Contains(a.Header.Get("Warning"), "docker.io is offline") {
+					t.Errorf("GET %s: got the headers %v, want Age and a Warning that says why", path, a.Header)
+				}
+			}
+			o.head(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=offline")
+			for _, path := range []string{manifestPath("acme", "alpine", string(o.image.Manifest)), blobPath("acme", "alpine", layer)} {
+				o.get(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
+				o.head(path, as("alice")).expect(t, http.StatusOK, "")
+			}
+			o.get(alpine+"referrers/"+string(o.image.Manifest), as("alice")).expect(t, http.StatusOK, "")
+			o.get(blobPath("acme", "alpine", layer), as("alice"), header("Range", "bytes=10-19")).expect(t, http.StatusPartialContent, "")
+			o.expectSilence("cached content")
+			for _, path := range []string{
+				manifestPath("acme", "alpine", "3.21"), manifestPath("acme", "nginx", "latest"), manifestPath("acme", "alpine", string(o.absent)),
+				blobPath("acme", "alpine", o.absent), blobPath("other", "alpine", layer), manifestPath("other", "alpine", "3.20"),
+				alpine + "tags/list?n=7", alpine + "referrers/" + string(o.absent), "/v2/other" + infix + "alpine/tags/list",
+			} {
+				for i, changes := range [][]requestOption{{as("alice")}, {as("alice"), header("Range", "bytes=1-2")}, {as("alice"), method(http.MethodHead)}} {
+					if i == 2 && !strings.Contains(path, "/manifests/") && !strings.Contains(path, "/blobs/") {
+						continue // lists have no HEAD
+					}
+					a := o.get(path, changes...)
+					if a.StatusCode != http.StatusServiceUnavailable || a.Header.Get("Retry-After") != "" {
+						t.Errorf("%s: got status %d and the headers %v, want 503 without Retry-After", path, a.StatusCode, a.Header)
+					}
+				}
+				if _, message := o.get(path, as("alice")).problem(); !strings.Contains(message, "docker.io is offline by configuration") {
+					t.Errorf("%s: got the message %q, want one that says that the upstream is offline", path, message)
+				}
+			}
+			o.expectSilence("other content")
+		})
+	}
+}
+
+// TestOfflineEnds checks that a reload brings an upstream online at once.
+func TestOfflineEnds(t *testing.T) {
+	o := goOffline(t, "offline on", "")
+	o.get(manifestPath("acme", "alpine", "3.21"), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	o.expectSilence("offline")
+	o.load(users("alice"), private("acme", "alice"), "offline off", hub(o.up, o.files.command, "fresh_for 1ns"))
+	pull(t, o.site, "acme", "alpine", "3.21", as("alice"))
+	o.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; fwd=stale; fwd-status=200")
+}
+
+// TestCacheMissing checks that the command and the admin API list what authorized clients
+// have asked for in vain, and how often.
+func TestCacheMissing(t *testing.T) {
+	o := goOffline(t, "offline on", "")
+	o.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+	for range 3 {
+		o.get(manifestPath("acme", "alpine", "3.21"), as("alice"))
+	}
+	o.head(manifestPath("acme", "alpine", "3.21"), as("alice"))
+	o.get(blobPath("acme", "alpine", o.absent), as("alice"))
+	o.get("/v2/other"+infix+"docker.io/library/nginx/tags/list", as("alice"))
+	o.get(manifestPath("acme", "alpine", "secret"), as("bob")).expect(t, http.StatusForbidden, "DENIED")
+	o.get(manifestPath("acme", "alpine", "secret")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	const path = "/dependency_proxy/cache/missing"
+	a := o.ask("GET", path, "").expect(t, http.StatusOK, "")
+	var list admin.MissingList
+	if err := json.Unmarshal(a.body, &list); err != nil || len(list.Missing) != 3 {
+		t.Fatalf("got %s, error %v; want three entries", a.body, err)
+	}
+	first := list.Missing[0]
+	first.Last = first.Last.Truncate(1 << 62)
+	if want := (admin.Missing{Group: "acme", Upstream: "docker.io", Repository: "library/alpine", Kind: "manifest", Tag: "3.21", Requests: 4, Last: first.Last}); first != want || list.Missing[0].Last.IsZero() {
+		t.Errorf("got %+v, want %+v with a time", list.Missing[0], want)
+	}
+	if i := slices.IndexFunc(list.Missing, func(m admin.Missing) bool { return m.Kind == "blob" && m.Digest == o.absent && m.Requests == 1 }); i < 0 {
+		t.Errorf("got %s, want the blob %s", a.body, o.absent)
+	}
+	table := o.mustCommand("cache", "missing")
+	for _, want := range []string{
+		"4         ", "acme/dependency_proxy/containers/docker.io/library/alpine:3.21", "docker.io/library/alpine@" + string(o.absent),
+		"tags      other/dependency_proxy/containers/docker.io/library/nginx\n",
+	} {
+		if !strings.Contains(table, want) {
+			t.Errorf("the table lacks %q:\n%s", want, table)
+		}
+	}
+	if out := o.mustCommand("cache", "missing", "--json"); out != string(a.body) {
+		t.Errorf("got %s, want the response %s", out, a.body)
+	}
+	o.ask("GET", path+"?x=1", "").expect(t, http.StatusBadRequest, "")
+	o.ask("POST", path, "{}").expect(t, http.StatusMethodNotAllowed, "")
+}

@@ -1,0 +1,95 @@
+package pullthrough
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+const (
+	maxAbsences = 4096
+
+	// maxAbsencesOfOne is how many of them one group may have.
+	maxAbsencesOfOne = maxAbsences / 10
+)
+
+// Absences remembers which tags and lists upstreams did not have when they were asked
+// last: at most 4096, and at most a tenth of them for one [Config.Group]. An absence
+// counts for one scope: one group, one login and one repository. It says nothing about
+// other tags, because some registries answer NAME_UNKNOWN for a missing tag too. Denied
+// access is never remembered, since it may end at any time and clients log in to end it.
+//
+// A nil Absences remembers nothing.
+type Absences struct {
+	known *memo.Cache[error]
+	owner string // in the keys of what Own has returned
+}
+
+var lastOwner atomic.Uint64
+
+// NewAbsences returns an empty Absences.
+func NewAbsences() *Absences {
+	known := memo.New(memo.Config[error]{
+		Size:  maxAbsences,
+		Owner: func(key string) string { group, _, _ := strings.Cut(key, " "); return group }, MaxOwned: maxAbsencesOfOne,
+	})
+	return &Absences{known: known}
+}
+
+// Own returns Absences within the same bounds that know nothing of what others have
+// learnt, from another registry or with an earlier configuration.
+func (a *Absences) Own() *Absences {
+	return &Absences{known: a.known, owner: strconv.FormatUint(lastOwner.Add(1), 36)}
+}
+
+// ForgetGroup forgets what is absent for a group and its subgroups, also what others
+// know.
+func (a *Absences) ForgetGroup(group string) { a.forget(group + "/") }
+
+// ForgetScope forgets what is absent from one repository, also what others know.
+func (a *Absences) ForgetScope(scope string) { a.forget(scope + " ") }
+
+func (a *Absences) forget(prefix string) {
+	a.known.ForgetFunc(func(key string) bool {
+		parts := strings.SplitN(key, " ", 3)
+		return strings.HasPrefix(parts[2], prefix)
+	})
+}
+
+// absenceKey begins with the group that the absence counts for, and the scope is the
+// third part.
+func (r *Repository) absenceKey(question string) string {
+	return r.config.Group + " " + r.config.Absences.owner + " " + r.config.Scope + " " + question
+}
+
+// absence returns the error with which upstream has answered a question within
+// Config.AbsentFor, or nil if it is to be asked.
+func (r *Repository) absence(question string) error {
+	if r.config.Absences == nil {
+		return nil
+	}
+	known, ok := r.config.Absences.known.Peek(r.absenceKey(question))
+	if !ok || time.Since(known.At) >= r.config.AbsentFor {
+		return nil
+	}
+	return fmt.Errorf("not asked again within %v: %w", r.config.AbsentFor, known.Value)
+}
+
+// noteAbsence remembers upstream's answer to a question if it is that the tag or the
+// repository does not exist, and forgets an earlier one if it does.
+func (r *Repository) noteAbsence(question string, err error) {
+	if r.config.Absences == nil || r.config.AbsentFor <= 0 {
+		return
+	}
+	switch kind := upstream.KindOf(err); {
+	case err == nil:
+		r.config.Absences.known.Forget(r.absenceKey(question))
+	case kind == upstream.ManifestUnknown, kind == upstream.NameUnknown:
+		r.config.Absences.known.Set(r.absenceKey(question), err)
+	}
+}
