@@ -35,7 +35,7 @@ var permitted = map[string]string{
 	"caddymodule/internal/pool":            "",
 	"caddymodule/metrics":                  "blobcache blobcache/fill blobcache/store caddymodule/access caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/record upstream",
 	"caddymodule/record":                   "",
-	"caddymodule/page":                     "blobcache/index caddymodule/access caddymodule/admin caddymodule/directory caddymodule/health caddymodule/usage",
+	"caddymodule/page":                     "blobcache/index caddymodule/access caddymodule/admin caddymodule/directory caddymodule/health caddymodule/usage upstream",
 	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
 	"caddymodule/usage":                    "blobcache/index blobcache/store caddymodule/record",
 	"caddymodule/traces":                   "caddymodule/record",

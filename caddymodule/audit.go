@@ -1,8 +1,6 @@
 package caddymodule
 
 import (
-	"net/http"
-
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -52,12 +50,4 @@ func (a auditor) record(level zapcore.Level, line auditLine) {
 func (ex *exchange) clientIP() string {
 	address, _ := caddyhttp.GetVar(ex.r.Context(), caddyhttp.ClientIPVarKey).(string)
 	return address
-}
-
-// logAccessToken adds the ID of the access token of a request to the access log.
-func logAccessToken(r *http.Request, id string) {
-	fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
-	if ok && id != "" {
-		fields.Set(zap.String("access_token", id))
-	}
 }

@@ -101,7 +101,7 @@ func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, toke
 			caller.Token = id.Facts
 		}
 	}
-	logAccessToken(ex.r, caller.Token)
+	record.LogAccessToken(ex.r.Context(), caller.Token)
 	return caller, id, err
 }
 
@@ -154,7 +154,7 @@ func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 	limited := (*access.Throttled)(nil)
 	switch {
 	case err == nil:
-		logAccessToken(ex.r, caller.Token)
+		record.LogAccessToken(ex.r.Context(), caller.Token)
 		return caller, nil
 	case errors.As(err, &limited):
 		line.event, line.reason = auditThrottled, limited.Reason

@@ -247,6 +247,27 @@ func TestMetricsReload(t *testing.T) {
 	}
 }
 
+// TestMetricsOfAdmin checks what the admin API shows after a configuration was refused,
+// whose registry it then has.
+func TestMetricsOfAdmin(t *testing.T) {
+	up := registrytest.New(t)
+	s := startWithAdmin(t, users("alice"), private("acme", "alice"), hub(up))
+	shown := func() bool {
+		t.Helper()
+		a := s.ask(http.MethodGet, "/metrics", "").expect(t, http.StatusOK, "")
+		return strings.Contains(string(a.body), metrics.Prefix+`upstream_up{site="default",upstream="docker.io"} 1`)
+	}
+	if !shown() {
+		t.Error("got no metrics of the upstream")
+	}
+	if err := s.tryLoad(users("alice"), private("acme", "alice"), hub(up, "realm_hosts https://x/")); err == nil {
+		t.Fatal("got no error of an invalid configuration")
+	}
+	if !shown() {
+		t.Error("got no metrics of the upstream after a configuration was refused")
+	}
+}
+
 // TestMetricsOfEqualSites checks that sites of equal names, which share a storage or
 // have one of the same name, do not make a scrape fail.
 func TestMetricsOfEqualSites(t *testing.T) {

@@ -83,7 +83,9 @@ func (ex *exchange) describeSite(ctx context.Context) (page.View, error) {
 	}
 	for _, u := range h.Upstreams {
 		for _, group := range slices.Sorted(maps.Keys(u.sources)) {
-			s.Upstreams = append(s.Upstreams, page.Upstream{Name: u.Name, Login: cmp.Or(group, "common")})
+			for _, state := range u.sources[group].States() {
+				s.Upstreams = append(s.Upstreams, page.NewUpstream(cmp.Or(group, "common"), state, s.Now))
+			}
 		}
 	}
 	return s, nil

@@ -86,6 +86,28 @@ func TestSitePage(t *testing.T) {
 	}
 }
 
+// TestSitePageUpstream checks that admins see that an upstream is down, and why.
+func TestSitePageUpstream(t *testing.T) {
+	up := registrytest.New(t)
+	s := start(t, users("dave"), private("acme", "dave"), "admins dave", hub(up))
+	seen, _ := s.sitePage(sitePage, as("dave"))
+	if u := seen.Upstreams[0]; u.State != "up" || u.Host != strings.TrimPrefix(up.URL(), "http://") || u.Login != "common" {
+		t.Errorf("got %+v, want an upstream that is up", u)
+	}
+	up.Close()
+	for _, image := range []string{"a", "b", "c", "d"} {
+		s.get(manifestPath("acme", image, "1"), as("dave")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	}
+	seen, _ = s.sitePage(sitePage, as("dave"))
+	if u := seen.Upstreams[0]; u.State != "down" || u.Error == "" || u.Since.IsZero() {
+		t.Errorf("got %+v, want an upstream that is down", u)
+	}
+	html := string(s.get(sitePage, as("dave"), header("Accept", "text/html")).expect(t, http.StatusOK, "").body)
+	if !strings.Contains(html, `<span class="bad">down</span>`) {
+		t.Errorf("got %s, want an upstream that is down", html)
+	}
+}
+
 // TestSitePagePages checks that the groups of a large site are shown page by page.
 func TestSitePagePages(t *testing.T) {
 	var lines []string

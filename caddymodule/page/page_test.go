@@ -16,6 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -59,9 +60,15 @@ func site(name string) *Site {
 				Storage:     &health.Part{Name: "filesystem " + name, Status: health.OK},
 				Directories: []health.Part{{Name: name, Status: health.Unavailable, Error: "dial " + name}},
 			},
-			Upstreams: []Upstream{{Name: name, Login: "common"}},
-			Fills:     []admin.FillStatus{{Digest: "sha256:" + name, Size: -1, Written: 1 << 20, Readers: 2, Since: now.Add(-time.Minute)}},
-			Days:      days(),
+			Upstreams: []Upstream{
+				{Name: name, Host: name, Login: "common", State: "up"},
+				NewUpstream("acme/"+name, upstream.State{
+					Upstream: name, Host: name, Down: true, DownSince: now, Until: now.Add(time.Minute), LastError: "dial " + name, LastErrorAt: now,
+					Budget: upstream.Budget{Limit: 100, Remaining: 12, Window: 6 * time.Hour, Source: name, Seen: now}, PullsWaiting: 3,
+				}, now),
+			},
+			Fills: []admin.FillStatus{{Digest: "sha256:" + name, Size: -1, Written: 1 << 20, Readers: 2, Since: now.Add(-time.Minute)}},
+			Days:  days(),
 		},
 	}
 }

@@ -44,20 +44,11 @@ type Entry struct {
 // SiteManaged is the part of the page of a site that only admins see.
 type SiteManaged struct {
 	Health    health.Report      `json:"health"`
-	Upstreams []Upstream         `json:"upstreams"`
-	Fills     []admin.FillStatus `json:"fills"` // the oldest first
+	Upstreams []Upstream         `json:"upstreams"` // in the order of the configuration
+	Fills     []admin.FillStatus `json:"fills"`     // the oldest first
 
 	// Days is the traffic of all groups of the storage, the last day today.
 	Days []usage.Day `json:"days"`
-}
-
-// Upstream is the state of an upstream, asked with one login.
-type Upstream struct {
-	Name string `json:"name"`
-
-	// Login is "common" for the login of the upstream, or the path of the group
-	// whose login it is.
-	Login string `json:"login"`
 }
 
 func (*Site) template() string { return "site.html" }

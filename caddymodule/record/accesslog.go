@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 // placeholderPrefix is that of the names of placeholders.
@@ -67,4 +69,13 @@ func (r *Request) account() string {
 		return ""
 	}
 	return r.Directory + ":" + r.Account
+}
+
+// LogAccessToken adds the ID of the access token of a request to its line in the access
+// log, unless it is empty. The token need not be valid.
+func LogAccessToken(ctx context.Context, id string) {
+	fields, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	if ok && id != "" {
+		fields.Set(zap.String("access_token", id))
+	}
 }
