@@ -100,7 +100,14 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case upstream.ManifestUnknown, upstream.BlobUnknown:
 		return fail(unknown, "%s has no %s in the repository %s", repo.upstream, cmp.Or(ex.route.reference(), "list of tags"), repo.name)
 	case upstream.RateLimited:
-		e := fail(limited, "the rate limit of %s is reached; try again later", repo.upstream)
+		format := "the rate limit of %s is reached; try again later"
+		switch failure.Limit {
+		case upstream.PullLimit:
+			format = "the pull limit of %s for the login configured here is reached; try again later"
+		case upstream.AbuseLimit:
+			format = "%s refuses all requests from the address of this proxy for a while, since there were too many; try again later"
+		}
+		e := fail(limited, format, repo.upstream)
 		e.result, e.retryAfter = record.RateLimited, cmp.Or(failure.RetryAfter, time.Minute)
 		return e
 	case upstream.Credentials:

@@ -78,6 +78,7 @@ func newClocked(t *testing.T) (*fixture, *clocked) {
 	f.config.FreshFor, f.config.Patience = time.Minute, 500*time.Millisecond
 	f.expectPull("1", Origin{Status: Miss}, manifestNumber("1"), 0)
 	up.set(func(*clocked) {})
+	t.Cleanup(func() { time.Sleep(2 * metadataLimit) }) // questions in progress end
 	return f, up
 }
 

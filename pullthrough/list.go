@@ -86,9 +86,9 @@ func (r *Repository) list(ctx context.Context, question string, ask func(context
 		}
 	}
 	if mayServe {
-		var cancel context.CancelFunc
-		waiting, cancel = r.patient(waiting, question)
-		defer cancel()
+		var done func()
+		waiting, done = r.patient(waiting, question)
+		defer done()
 	}
 	page, err := once(waiting, r, question, func(ctx context.Context) (*upstream.Page, error) {
 		page, err := inTurn(ctx, r, func() (upstream.Page, error) { return ask(ctx) })

@@ -99,10 +99,24 @@ func (r *Repository) mayServe(checked time.Time) bool {
 	return r.config.StaleFor > 0 && ageSince(checked) <= r.config.StaleFor
 }
 
+// hastyPatience takes the place of a longer Config.Patience while upstream has not
+// answered anything since a request waited for it in vain.
+const hastyPatience = 10 * time.Millisecond
+
 // patient returns a context for a request that has a stale answer. It ends when
 // Config.Patience has passed since the question was asked: if another request has
-// waited for the answer in vain, those that come later do not wait again.
-func (r *Repository) patient(ctx context.Context, question string) (context.Context, context.CancelFunc) {
-	deadline := r.config.Flights.since(r.key(question)).Add(r.config.Patience)
-	return context.WithDeadlineCause(ctx, deadline, errImpatient)
+// waited for the answer in vain, those that come later do not wait again, and those
+// about other tags wait for hastyPatience until upstream answers something.
+func (r *Repository) patient(ctx context.Context, question string) (waiting context.Context, done func()) {
+	patience, upstreamIsSlow := r.config.Patience, r.config.Registry.IsSlow()
+	if upstreamIsSlow {
+		patience = min(patience, hastyPatience)
+	}
+	waiting, cancel := context.WithDeadlineCause(ctx, r.config.Flights.since(r.key(question)).Add(patience), errImpatient)
+	return waiting, func() {
+		if !upstreamIsSlow && context.Cause(waiting) == errImpatient {
+			r.config.Registry.NoteSlow()
+		}
+		cancel()
+	}
 }

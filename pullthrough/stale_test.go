@@ -54,8 +54,8 @@ func TestRepositoryPatienceIsShared(t *testing.T) {
 	})
 }
 
-// A silent upstream makes one request wait for each question that it leaves
-// unanswered, and is not asked during the pause after that.
+// A silent upstream makes one request wait for the whole patience, those after it hardly,
+// and is not asked during the pause after a question that it leaves unanswered.
 func TestRepositoryPatienceWithSilentUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, up := newClocked(t)
@@ -67,7 +67,7 @@ func TestRepositoryPatienceWithSilentUpstream(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		f.expectPull("1", late, manifestNumber("1"), 0)
 		time.Sleep(staleHold)
-		f.expectPull("1", slow, manifestNumber("1"), 500*time.Millisecond)
+		f.expectPull("1", slow, manifestNumber("1"), hastyPatience)
 		if up.count() != 2 {
 			t.Errorf("got %d questions, want 2", up.count())
 		}

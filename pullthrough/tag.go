@@ -64,9 +64,9 @@ func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (
 		if time.Now().Before(known.NotBefore) {
 			return resolved{ref: known, status: Stale, reason: Reason(known.Reason)}, nil
 		}
-		var cancel context.CancelFunc
-		waiting, cancel = r.patient(ctx, question(tag, false))
-		defer cancel()
+		var done func()
+		waiting, done = r.patient(ctx, question(tag, false))
+		defer done()
 	}
 	ref, err := r.refreshOnce(waiting, tag, &known, false)
 	switch {

@@ -192,10 +192,8 @@ func (a *attempt) isFailure(e *Error) bool {
 // fail makes the address pause. If it is in doubt whether the only address is down, the
 // version check decides.
 func (a *attempt) fail(ctx context.Context, e *Error) {
-	if a.recordFailure(e) && a.only && ctx.Err() == nil {
-		if e := (*Error)(nil); errors.As(a.registry.checkVersion(ctx), &e) && e.ofEndpoint() {
-			a.recordFailure(e)
-		}
+	if a.recordFailure(e) && a.only {
+		a.checkVersion(ctx)
 	}
 }
 

@@ -41,6 +41,9 @@ type pause struct {
 	down       time.Time // since when the address is down, zero if it is not
 	proven     bool      // it is down, but has answered the version check of a trial
 
+	slow    bool   // a request has waited in vain
+	slowFor uint64 // answers before it
+
 	recent   *Error // the last failure, also after an answer
 	recentAt time.Time
 
@@ -203,6 +206,20 @@ func (p *pause) jittered() time.Duration {
 		return p.length
 	}
 	return max(minPause, p.length-rand.N(p.length/5+1))
+}
+
+// noteSlow records that a request has waited for an answer in vain.
+func (p *pause) noteSlow() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slow, p.slowFor = true, p.answers
+}
+
+// isSlow reports whether there was no answer since a request has waited in vain.
+func (p *pause) isSlow() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.slow && p.slowFor == p.answers
 }
 
 // reason returns an error for a request that is not sent because of the pause. The

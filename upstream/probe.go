@@ -144,20 +144,6 @@ func (r *Registry) refusesLogin(ctx context.Context, login sentLogin) bool {
 	}) == refused
 }
 
-// checkVersion returns what askVersion does. It remembers an answer for probePeriod, and
-// an error for outagePeriod.
-func (r *Registry) checkVersion(ctx context.Context) error {
-	_, err := r.probes.Get(ctx, "version", func(ctx context.Context) (loginAnswer, error) {
-		return undecided, r.askVersion(ctx)
-	})
-	if err != nil && KindOf(err) == Other && ctx.Err() == nil {
-		e := r.newError(newVersionCall(), Timeout, 0, timeoutError(probeTimeout).Error())
-		e.own = true
-		return e
-	}
-	return err
-}
-
 // askVersion sends a version check, and returns an error if the registry as a whole
 // cannot answer.
 func (r *Registry) askVersion(ctx context.Context) error {

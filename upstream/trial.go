@@ -8,8 +8,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
 )
 
-// trialPatience is how long the request on whose behalf an address that is down is tried
-// waits for the result.
+// trialPatience is how long the request on whose behalf a version check is sent waits for
+// the result.
 const trialPatience = 2 * time.Second
 
 var errTrial = errors.New("the trial goes on")
@@ -49,4 +49,30 @@ func (a *attempt) begin(ctx context.Context) error {
 		return held
 	}
 	return nil
+}
+
+// versionAnswered is the purpose under which it is remembered for probePeriod that the
+// registry has answered a version check.
+const versionAnswered = "version"
+
+// checkVersion sends a version check, unless the registry has answered one within
+// probePeriod. If it cannot answer, that counts as a failure of the address. The check
+// goes on if the request leaves.
+func (a *attempt) checkVersion(ctx context.Context) {
+	r := a.registry
+	if answer, ok := r.probes.Peek(versionAnswered); ok && answer.IsFresh() {
+		return
+	}
+	waiting, cancel := context.WithTimeoutCause(ctx, trialPatience, errTrial)
+	defer cancel()
+	_, _ = flight.Do(waiting, &r.trials, versionAnswered, func(ctx context.Context) (struct{}, error) {
+		ctx, cancel := r.withTimeout(ctx)
+		defer cancel()
+		if e := (*Error)(nil); errors.As(r.askVersion(ctx), &e) && e.ofEndpoint() {
+			a.recordFailure(e)
+		} else {
+			r.probes.Set(versionAnswered, undecided)
+		}
+		return struct{}{}, nil
+	})
 }
