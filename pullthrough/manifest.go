@@ -45,7 +45,7 @@ func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent 
 	if err != nil {
 		return Manifest{}, err
 	}
-	if !hit {
+	if confirmed := !ref.Checked.Equal(origin.Checked); !hit && (origin.Status != Stale || confirmed) {
 		origin = Origin{Status: Miss, Checked: ref.Checked}
 	}
 	r.markUsed(ref.Digest)

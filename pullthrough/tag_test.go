@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -68,6 +69,31 @@ func TestRepositoryTagOfDeletedImage(t *testing.T) {
 	}
 	_, err = r.ManifestByTag(t.Context(), "2", true)
 	expectKind(t, err, upstream.ManifestUnknown)
+}
+
+// An answer is stale also if upstream sends the content of a tag that it does not confirm.
+func TestRepositoryTagStaleWithoutContent(t *testing.T) {
+	f := newFixture(t)
+	image := f.up.PutImage("team/app", "1", random(1, 100))
+	r := f.repository("red", "team/app", freshFor(0))
+	m, err := r.ManifestByTag(t.Context(), "1", true)
+	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+	if err := f.records.Records.(store.Blobs).Remove(t.Context(), image.Manifest); err != nil {
+		t.Fatal(err)
+	}
+	f.up.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+		denied := strings.HasSuffix(req.URL.Path, "/manifests/1")
+		if denied {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		return denied
+	})
+	f.up.Reset()
+	m, err = r.ManifestByTag(t.Context(), "1", true)
+	f.expectManifest(m, err, "team/app", image.Manifest, Stale)
+	if got := f.up.Counts().ManifestGet; m.Reason != Denied || got == 0 {
+		t.Errorf("got the reason %s and %d downloads, want %s and one", m.Reason, got, Denied)
+	}
 }
 
 // A request that its client has ended is not answered with stale content.
