@@ -172,7 +172,7 @@ func (u *Upstream) loadTransport(ctx caddy.Context) error {
 // a cache of an earlier version has from the first upstream is kept.
 func (h *Handler) openRegistries() error {
 	for _, u := range h.Upstreams {
-		common, err := h.openRegistry(u, u.login, commonLogin)
+		common, err := h.openRegistry(u, u.login, "common")
 		if err != nil {
 			return err
 		}
@@ -198,12 +198,8 @@ func (h *Handler) openRegistries() error {
 	return nil
 }
 
-// commonLogin is the holder of the login of an upstream, where the holder of another one
-// is the path of a group.
-const commonLogin = "common"
-
-// openRegistry opens a registry for each endpoint of an upstream. The holder names the
-// login.
+// openRegistry opens a registry for each endpoint of an upstream. The holder of the
+// login is the path of a group, or common.
 func (h *Handler) openRegistry(u *Upstream, login credential.Login, holder string) (*source, error) {
 	config := upstream.Config{
 		Name:       u.Name,
