@@ -203,7 +203,7 @@ func BenchmarkDirectory(b *testing.B) {
 	})
 	b.Run("scrub", func(b *testing.B) {
 		for b.Loop() {
-			if found, err := cache.Scrub(b.Context(), 0); err != nil || found.Checked != *files {
+			if found, err := cache.Scrub(b.Context(), 0, nil); err != nil || found.Checked != *files {
 				b.Fatalf("got %+v and the error %v, want %d checked and no error", found, err, *files)
 			}
 		}

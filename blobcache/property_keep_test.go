@@ -90,7 +90,7 @@ func (w *world) purgeOwner(owner byte) {
 }
 
 func (w *world) scrub() {
-	if _, err := w.cache.Scrub(w.t.Context(), 0); err != nil {
+	if _, err := w.cache.Scrub(w.t.Context(), 0, nil); err != nil {
 		w.t.Errorf("scrub: got the error %v, want none", err)
 	}
 }

@@ -46,9 +46,10 @@ type Scrubbing struct {
 // without a limit if that is 0. It removes content that is damaged or cannot be
 // read, so that the next pull fetches it again. Each scrub starts at a random
 // place, so restarts do not always cut off the same content. An error is ctx's,
-// or that of a walk that could not see everything.
-func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64) (Scrubbing, error) {
-	found, err := c.scrub(ctx, bytesPerSecond, func(store.Entry) bool { return true })
+// or that of a walk that could not see everything. Scrub calls report, unless it is nil,
+// with what it has found so far, after each content.
+func (c *Cache) Scrub(ctx context.Context, bytesPerSecond int64, report func(Scrubbing)) (Scrubbing, error) {
+	found, err := c.scrub(ctx, bytesPerSecond, func(store.Entry) bool { return true }, report)
 	c.reportScrubbed(found)
 	return found, err
 }
@@ -59,12 +60,12 @@ func (c *Cache) reportScrubbed(found Scrubbing) {
 	}
 }
 
-func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(store.Entry) bool) (Scrubbing, error) {
+func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(store.Entry) bool, report func(Scrubbing)) (Scrubbing, error) {
 	limit := rate.Inf
 	if bytesPerSecond > 0 {
 		limit = rate.Limit(bytesPerSecond)
 	}
-	s := &scrub{cache: c, which: which, limiter: rate.NewLimiter(limit, buffer.Small)}
+	s := &scrub{cache: c, which: which, report: report, limiter: rate.NewLimiter(limit, buffer.Small)}
 	begin := time.Now()
 	err := s.run(ctx)
 	s.found.Took = time.Since(begin)
@@ -75,7 +76,7 @@ func (c *Cache) scrub(ctx context.Context, bytesPerSecond int64, which func(stor
 // content that must be verified before it is opened: after an upgrade that may
 // be all of it.
 func (c *Cache) keepScrubbing(ctx context.Context) {
-	found, err := c.scrub(ctx, scrubRate, func(e store.Entry) bool { return e.Doubtful })
+	found, err := c.scrub(ctx, scrubRate, func(e store.Entry) bool { return e.Doubtful }, nil)
 	if err != nil && ctx.Err() == nil {
 		c.storageError("verify stored content", err)
 	}
@@ -83,7 +84,7 @@ func (c *Cache) keepScrubbing(ctx context.Context) {
 		c.reportScrubbed(found)
 	}
 	for ctx.Err() == nil {
-		if _, err := c.Scrub(ctx, scrubRate); err != nil && ctx.Err() == nil {
+		if _, err := c.Scrub(ctx, scrubRate, nil); err != nil && ctx.Err() == nil {
 			c.storageError("scrub", err)
 		}
 		if !store.Pause(ctx, scrubRest) {
@@ -95,6 +96,7 @@ func (c *Cache) keepScrubbing(ctx context.Context) {
 type scrub struct {
 	cache   *Cache
 	which   func(store.Entry) bool
+	report  func(Scrubbing) // nil if nobody wants to know
 	limiter *rate.Limiter
 	found   Scrubbing
 	doubts  []digest.Digest // what could not be read
@@ -129,6 +131,9 @@ func (s *scrub) run(ctx context.Context) error {
 func (s *scrub) check(ctx context.Context, d digest.Digest, unreadable func(context.Context, digest.Digest, error)) {
 	if s.limiter.WaitN(ctx, scrubSeek) != nil {
 		return
+	}
+	if s.report != nil {
+		defer func() { s.report(s.found) }()
 	}
 	var size int64
 	err := s.cache.blobs.Check(ctx, d, func(ctx context.Context, n int) error {

@@ -57,7 +57,11 @@ func TestScrub(t *testing.T) {
 	}
 	blobs.unreadable[digests[5]] = 1 // a temporary failure
 	blobs.unreadable[digests[6]] = 100
-	found, err := c.Scrub(t.Context(), 0)
+	var reports []Scrubbing
+	found, err := c.Scrub(t.Context(), 0, func(s Scrubbing) { reports = append(reports, s) })
+	if n := len(reports); n == 0 || reports[n-1].Checked != found.Checked || reports[n-1].Bytes != found.Bytes {
+		t.Errorf("got reports %+v, want the last one to have what %+v has", reports, found)
+	}
 	if err != nil || found != told {
 		t.Errorf("got %+v and the error %v, want no error and the value that the hook got, %+v", found, err, told)
 	}
@@ -73,15 +77,15 @@ func TestScrub(t *testing.T) {
 	for _, d := range digests {
 		blobs.unreadable[d] = 1
 	}
-	if found, err := c.Scrub(t.Context(), 0); err != nil || found.Checked != 0 || found.Damaged != 18 || found.Healed != 0 {
+	if found, err := c.Scrub(t.Context(), 0, nil); err != nil || found.Checked != 0 || found.Damaged != 18 || found.Healed != 0 {
 		t.Errorf("every read failed: got %+v and the error %v, want 0 checked, 18 damaged, 0 healed and no error", found, err)
 	}
-	if found, err := c.Scrub(t.Context(), 0); err != nil || found.Checked != 18 {
+	if found, err := c.Scrub(t.Context(), 0, nil); err != nil || found.Checked != 18 {
 		t.Errorf("reads succeed again: got %+v and the error %v, want 18 checked and no error", found, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.Scrub(ctx, 1); !errors.Is(err, context.Canceled) {
+	if _, err := c.Scrub(ctx, 1, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled context: got the error %v, want context.Canceled", err)
 	}
 }
@@ -115,7 +119,7 @@ func TestScrubOfPartlyReadableStore(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "blobs", "sha384"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if found, err := c.Scrub(t.Context(), 0); err == nil || found.Checked != 2 {
+	if found, err := c.Scrub(t.Context(), 0, nil); err == nil || found.Checked != 2 {
 		t.Errorf("got %+v and the error %v, want 2 checked and an error", found, err)
 	}
 }

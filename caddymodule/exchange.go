@@ -8,6 +8,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -77,10 +78,12 @@ func (ex *exchange) serveRegistry() *apiError {
 		return err
 	}
 	var accept upstream.Accept
+	forced := false
 	if ex.route.tag != "" {
 		accept = upstream.ParseAccept(ex.r.Header.Values("Accept"))
+		forced = freshness.WantsRefresh(ex.r.Header) && ex.handler.policy.Maintains(ex.r.Context(), ex.caller, ex.clientIP(), ex.route.group)
 	}
-	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"), accept)
+	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"), accept, forced)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 	if err != nil {
 		return admin.Explanation{}, err
 	}
-	repo, refusal := h.repository(rt, "", 0)
+	repo, refusal := h.repository(rt, "", 0, false)
 	if refusal != nil {
 		return admin.Explanation{}, access.RequestError(refusal.message)
 	}
@@ -62,7 +62,7 @@ func (h *Handler) warm(ctx context.Context, image string) (admin.Warm, error) {
 	if _, err := h.policy.VisibilityOf(ctx, rt.group); err != nil {
 		return nil, fmt.Errorf("group %s: %w", rt.group, err)
 	}
-	repo, refusal := h.repository(rt, "", 0)
+	repo, refusal := h.repository(rt, "", 0, false)
 	if refusal != nil {
 		return nil, access.RequestError(refusal.message)
 	}

@@ -1,11 +1,13 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"net/http"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -94,4 +96,48 @@ func TestStaleAnswerIsMarked(t *testing.T) {
 	byDigest := manifestPath("acme", "alpine", first.Header.Get("Docker-Content-Digest"))
 	s.get(byDigest, as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit").has(t, "Age", "").has(t, "Warning", "")
 	s.get(manifestPath("acme", "alpine", "other"), as("alice")).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS").has(t, "Warning", "")
+}
+
+// TestForcedRefresh checks that maintainers can make the proxy ask upstream about a tag
+// that is fresh, and that the same header of others has no effect.
+func TestForcedRefresh(t *testing.T) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 100))
+	s := start(t, users("alice", "bob", "carol", "dave"), acmeRoles, visible("open", directory.Public), "admins dave", hub(up))
+	refresh := header("Cache-Control", "max-age=0, no-cache")
+	for _, group := range []string{"acme", "open"} {
+		s.get(manifestPath(group, "alpine", "3.20"), as("bob"))
+	}
+	var deploy struct{ Token string }
+	made := s.get("/acme/dependency_proxy/tokens", as("carol"), jsonBody(http.MethodPost, `{"name":"ci","lifetime":"24h"}`))
+	if err := json.Unmarshal(made.body, &deploy); err != nil {
+		t.Fatal(err)
+	}
+	s.addSecrets(deploy.Token)
+	for i, row := range []struct {
+		group  string
+		who    requestOption
+		forced bool
+	}{
+		{"acme", as("alice"), false}, // a member
+		{"acme", as("bob"), true},    // a maintainer
+		{"acme", as("dave"), true},   // an admin
+		{"acme", basic("ci", deploy.Token), false},
+		{"open", as("bob"), false},
+		{"open", bearer(s.get(auth).tokens().Token), false}, // an anonymous client
+	} {
+		want := up.PutImage("library/alpine", "3.20", random(byte(i+2), 100))
+		path := manifestPath(row.group, "alpine", "3.20")
+		before := s.get(path, row.who).expect(t, http.StatusOK, "").Header.Get("Docker-Content-Digest")
+		got := s.get(path, row.who, refresh)
+		status, digest := "dependency-proxy; hit", before
+		if row.forced {
+			status, digest = "dependency-proxy; fwd=stale; fwd-status=200", string(want.Manifest)
+		}
+		got.expect(t, http.StatusOK, "").has(t, "Cache-Status", status).has(t, "Docker-Content-Digest", digest)
+		s.get(path, row.who).has(t, "Docker-Content-Digest", digest)
+	}
+	if strings.Contains(s.logs(), auditDenied) {
+		t.Error("the log has a denial, want none for a header that is ignored")
+	}
 }

@@ -72,7 +72,7 @@ func (ex *exchange) servePurge() *apiError {
 		if refusal != nil {
 			return refusal
 		}
-		repo, refusal := ex.handler.repository(rt, "", 0)
+		repo, refusal := ex.handler.repository(rt, "", 0, false)
 		if refusal != nil {
 			return refusal
 		}

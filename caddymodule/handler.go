@@ -131,8 +131,8 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // Provision implements [caddy.Provisioner]. It acquires shared values last, so
 // that a configuration that is rejected for another reason does not touch them.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger = ctx.Logger()
-	h.audit = h.logger.Named("audit")
+	h.logger = admin.Remember(ctx.Logger())
+	h.audit = ctx.Logger().Named("audit")
 	h.pulls = audit.NewPulls(h.audit.Named("pull"))
 	h.consumers = append(h.consumers, h.pulls.Record)
 	h.pullHooks = newPullHooks(h.logger)

@@ -30,8 +30,8 @@ type repository struct {
 // repository returns the repository of a route. Its upstream is the one that the
 // first component of the image names or else the one that ns names, which is the
 // parameter of the mirror protocol. Without either, it is the first upstream. The
-// client accepts the given types of manifests.
-func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repository, *apiError) {
+// client accepts the given types of manifests, and may force a question to upstream.
+func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced bool) (*repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
 	if u == nil || name == "" {
@@ -61,6 +61,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept) (*repo
 		Endpoint:    src.endpoint,
 		Group:       h.policy.ShareOf(rt.group),
 		Accept:      accept,
+		Forced:      forced,
 		Connections: u.Connections,
 		Downloads:   u.Downloads.limits(),
 		Hooks:       h.pullHooks,

@@ -101,7 +101,9 @@ func (q *sharedQuotas) close() {
 
 // processLogger returns the present logger of the process, for values that outlive a
 // configuration.
-func processLogger() *zap.Logger { return caddy.Log().Named("http.handlers.dependency_proxy") }
+func processLogger() *zap.Logger {
+	return admin.Remember(caddy.Log().Named("http.handlers.dependency_proxy"))
+}
 
 func (h *Handler) provisionDirectories(ctx caddy.Context) error {
 	h.accounts = access.NewAccounts(access.Config{
@@ -156,7 +158,9 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			stop:  stop,
 			done:  make(chan struct{}),
 		}
-		c.scrubs.Scrub = func(rate int64) (blobcache.Scrubbing, error) { return c.blobs.Scrub(ctx, rate) }
+		c.scrubs.Scrub = func(rate int64, report func(blobcache.Scrubbing)) (blobcache.Scrubbing, error) {
+			return c.blobs.Scrub(ctx, rate, report)
+		}
 		go func() {
 			defer close(c.done)
 			var beside sync.WaitGroup

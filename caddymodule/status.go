@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"net/http"
 	"slices"
 
@@ -17,7 +18,8 @@ import (
 func (h *Handler) site(ctx caddy.Context) *admin.Site {
 	return &admin.Site{
 		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain, Warm: h.warm,
-		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start, Missing: h.cache.missing.List,
+		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start, Upstreams: h.metered.Upstreams, Health: h.health,
+		Missing: h.cache.missing.List,
 	}
 }
 
@@ -82,7 +84,11 @@ func (ex *exchange) serveHealth() *apiError {
 
 // cacheStatus returns the state of the storage for the admin API.
 func (h *Handler) cacheStatus() admin.CacheStatus {
-	status := admin.CacheStatus{Storage: h.cache.name, Groups: make(map[string]admin.GroupUsage), Fills: []admin.FillStatus{}, Scrub: h.cache.scrubs.State()}
+	usage := h.cache.blobs.Usage(context.Background())
+	status := admin.CacheStatus{
+		Storage: h.cache.name, Bytes: usage.Bytes, Blobs: usage.Blobs, Limit: usage.Limit,
+		Groups: make(map[string]admin.GroupUsage), Fills: []admin.FillStatus{}, Scrub: h.cache.scrubs.State(),
+	}
 	for group, total := range h.quotas.Totals() {
 		status.Groups[group] = h.usageOf(group, total)
 	}

@@ -225,3 +225,20 @@ func TestWrongUpstreamCredentials(t *testing.T) {
 		})
 	}
 }
+
+// TestRateLimitSurvivesReload checks that a reload does not forget that an upstream has
+// demanded to be left alone.
+func TestRateLimitSurvivesReload(t *testing.T) {
+	up := registrytest.New(t)
+	lines := []string{users("alice"), private("acme", "alice")}
+	s := start(t, append(lines, hub(up))...)
+	up.Fail(registrytest.Failure{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"60"}}})
+	path := manifestPath("acme", "alpine", "3.20")
+	s.get(path, as("alice")).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	before := asked(up.Counts())
+	s.load(append(lines, hub(up, "fresh_for 1h"))...)
+	s.get(path, as("alice")).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	if after := asked(up.Counts()); before == 0 || after != before {
+		t.Errorf("got %d requests before the reload and %d after it, want some and none", before, after-before)
+	}
+}

@@ -68,9 +68,9 @@ func (r *Repository) absenceKey(question string) string {
 }
 
 // absence returns the error with which upstream has answered a question within
-// Config.AbsentFor, or nil if it is to be asked.
+// Config.AbsentFor, or nil if it is to be asked: a forced question always is.
 func (r *Repository) absence(question string) error {
-	if r.config.Absences == nil {
+	if r.config.Absences == nil || r.config.Forced {
 		return nil
 	}
 	known, ok := r.config.Absences.known.Peek(r.absenceKey(question))

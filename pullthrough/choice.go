@@ -42,17 +42,14 @@ func (r *Repository) choose(ctx context.Context, tag string, withContent bool) (
 	var known index.Ref
 	var believed bool
 	if wanted != preferred {
-		var err error
-		if known, err = r.config.Index.Ref(ctx, r.config.Scope, wanted.name()); err == nil {
-			known, believed = r.believed(ctx, wanted, known)
-		}
+		known, believed = r.known(ctx, wanted)
 		if believed && wanted.accept.Accepts(known.MediaType) {
 			got, err := r.resolve(ctx, wanted, withContent)
 			return wanted, got, err
 		}
 	}
 	got, err := r.resolve(ctx, preferred, withContent && wanted == preferred)
-	if err != nil || wanted.accept.Accepts(got.ref.MediaType) || believed && r.isFresh(known.Checked) {
+	if err != nil || wanted.accept.Accepts(got.ref.MediaType) || believed && r.isFresh(known.Checked) && !r.config.Forced {
 		return preferred, got, err
 	}
 	other := resolved{status: Miss}

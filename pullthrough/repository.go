@@ -63,6 +63,12 @@ type Config struct {
 	// FreshFor is how long a tag is served from Index without asking upstream.
 	FreshFor time.Duration
 
+	// Forced asks upstream about a tag although it is fresh, and waits for the
+	// answer without regard to Patience and to the pause after a failure. There
+	// is still a stale answer if upstream fails. Forced requests of a tag share
+	// one question at a time.
+	Forced bool
+
 	// Patience is how long a request for which there is a stale answer waits for
 	// a fresh one. The question goes on when it has passed.
 	Patience time.Duration

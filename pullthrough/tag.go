@@ -33,16 +33,12 @@ func (a resolved) origin() Origin { return Origin{a.status, a.reason, a.ref.Chec
 // is not believed, but asked again; withContent fetches the content of such a tag too.
 func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) (resolved, error) {
 	r.noteUse(tag)
-	known, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name())
-	believed := false
-	if err == nil {
-		known, believed = r.believed(ctx, tag, known)
-	}
+	known, believed := r.known(ctx, tag)
 	if !believed {
 		ref, err := r.refreshOnce(ctx, tag, nil, withContent)
 		return resolved{ref: ref, status: Miss}, err
 	}
-	if r.isFresh(known.Checked) {
+	if r.isFresh(known.Checked) && !r.config.Forced {
 		return resolved{ref: known, status: Hit}, nil
 	}
 	got, err := r.recheck(ctx, tag, known)
@@ -52,20 +48,20 @@ func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) 
 	return got, err
 }
 
-// recheck asks upstream about a tag again that is not fresh. If there may be a stale
-// answer, upstream is not asked during the pause after a failure, and a request waits
-// for it for Config.Patience.
+// recheck asks upstream about a tag again. If there may be a stale answer, and the
+// question is not forced, upstream is not asked during the pause after a failure, and
+// a request waits for it for Config.Patience.
 func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (resolved, error) {
 	if r.config.Registry.IsOffline() {
 		return resolved{ref: known, status: Stale, reason: Offline}, nil
 	}
 	mayServe, waiting := r.mayServe(known.Checked), ctx
-	if mayServe {
+	if mayServe && !r.config.Forced {
 		if time.Now().Before(known.NotBefore) {
 			return resolved{ref: known, status: Stale, reason: Reason(known.Reason)}, nil
 		}
 		var done func()
-		waiting, done = r.patient(ctx, question(tag, false))
+		waiting, done = r.patient(ctx, r.question(tag, false))
 		defer done()
 	}
 	ref, err := r.refreshOnce(waiting, tag, &known, false)
@@ -80,23 +76,28 @@ func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (
 	return resolved{known, Stale, ReasonOf(err), err}, nil
 }
 
-// question names the question about a tag.
-func question(tag choice, withContent bool) string {
+// question names the question about a tag. A forced one does not join one in progress
+// that is not, which upstream may have answered before the request.
+func (r *Repository) question(tag choice, withContent bool) string {
+	name := "tag " + tag.name()
 	if withContent {
-		return "content of tag " + tag.name()
+		name = "content of " + name
 	}
-	return "tag " + tag.name()
+	if r.config.Forced {
+		name = "forced " + name
+	}
+	return name
 }
 
 func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
 	if old == nil || !r.mayServe(old.Checked) {
-		if err := r.absence(question(tag, false)); err != nil {
+		if err := r.absence("tag " + tag.name()); err != nil {
 			return index.Ref{}, err
 		}
 	}
-	return once(ctx, r, question(tag, withContent), func(ctx context.Context) (index.Ref, error) {
+	return once(ctx, r, r.question(tag, withContent), func(ctx context.Context) (index.Ref, error) {
 		ref, err := r.refresh(ctx, tag, old, withContent)
-		r.noteAbsence(question(tag, false), err)
+		r.noteAbsence("tag "+tag.name(), err)
 		return ref, err
 	})
 }
@@ -107,29 +108,41 @@ func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref
 // can be pulled.
 func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
 	// Another request may have asked since the caller looked.
-	if ref, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name()); err == nil && r.isFresh(ref.Checked) {
-		if ref, believed := r.believed(ctx, tag, ref); believed {
-			return ref, nil
-		}
+	if ref, known := r.known(ctx, tag); known && r.isFresh(ref.Checked) && !r.config.Forced {
+		return ref, nil
 	}
+	asked := time.Now()
 	desc, err := r.ask(ctx, tag, old)
-	ref := newRef(desc)
+	ref := newRef(desc, asked)
 	if err == nil && (withContent || old != nil && ref.Digest != old.Digest) {
 		ref, err = r.fetchMoved(ctx, tag, old, ref)
 	}
+	now, known := r.known(ctx, tag)
 	switch {
+	case known && now.Checked.After(ref.Checked):
+		return now, nil // the answer to a later question that was forced
 	case err == nil:
 		r.recordMoved(ctx, tag, old, ref)
-	case old != nil && !isHeld(err):
-		held := *old
-		held.NotBefore, held.Reason = time.Now().Add(holdAfter(err)), string(ReasonOf(err))
-		r.recordRef(ctx, tag.name(), held)
+	case old != nil && known && !isHeld(err):
+		now.NotBefore, now.Reason = time.Now().Add(holdAfter(err)), string(ReasonOf(err))
+		r.recordRef(ctx, tag.name(), now)
 	}
 	return ref, err
 }
 
-func newRef(desc upstream.Descriptor) index.Ref {
-	return index.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: time.Now()}
+// known returns what is recorded for a tag and believed.
+func (r *Repository) known(ctx context.Context, tag choice) (ref index.Ref, known bool) {
+	ref, err := r.config.Index.Ref(ctx, r.config.Scope, tag.name())
+	if err != nil {
+		return ref, false
+	}
+	return r.believed(ctx, tag, ref)
+}
+
+// newRef returns the ref for upstream's answer to a question. The age of an answer
+// counts from the question, because a change after that may be missed.
+func newRef(desc upstream.Descriptor, asked time.Time) index.Ref {
+	return index.Ref{Digest: desc.Digest, MediaType: desc.MediaType, Size: desc.Size, Checked: asked}
 }
 
 // believed reports whether the repository is known to contain what a tag stands
@@ -166,6 +179,7 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 		}
 		return ref, content, hit, err
 	}
+	asked := time.Now()
 	m, err := once(ctx, r, "refetch tag "+tag.name(), func(ctx context.Context) (upstream.Manifest, error) {
 		m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
 			return r.config.Registry.RefetchTag(ctx, r.config.Name, tag.tag, tag.accept)
@@ -174,14 +188,14 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 			err = r.keep(ctx, m)
 		}
 		if err == nil && believed {
-			r.recordMoved(ctx, tag, &ref, newRef(m.Descriptor))
+			r.recordMoved(ctx, tag, &ref, newRef(m.Descriptor, asked))
 		}
 		return m, err
 	})
 	if err != nil {
 		return ref, nil, false, err
 	}
-	ref = newRef(m.Descriptor)
+	ref = newRef(m.Descriptor, asked)
 	r.recordRef(ctx, tag.name(), ref)
 	content, err = r.fetched(ctx, m.Digest, m.Content)
 	return ref, content, false, err

@@ -108,6 +108,13 @@ func (p *Policy) ArePublic(ctx context.Context, address string, groups []string)
 	return len(groups) > 0
 }
 
+// Maintains reports whether a caller at an address is a maintainer of a group. It is
+// false if a directory cannot answer.
+func (p *Policy) Maintains(ctx context.Context, who Caller, address, group string) bool {
+	v, err := p.Decide(directory.WithAsker(ctx, who.Asker(address)), who, group, directory.Maintainer)
+	return err == nil && v.Allowed
+}
+
 // Verdict is a decision of a [Policy].
 type Verdict struct {
 	// Allowed is the decision.

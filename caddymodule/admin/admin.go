@@ -38,6 +38,7 @@ var calls = map[string]map[string]call{
 	scrubPath:        {http.MethodPost: scrub},
 	missingPath:      {http.MethodGet: missing},
 	warmPath:         {http.MethodPost: warm},
+	statusPath:       {http.MethodGet: status},
 }
 
 const (
@@ -45,6 +46,7 @@ const (
 	explainPath = "/dependency_proxy/explain"
 	cachePath   = "/dependency_proxy/cache"
 	scrubPath   = "/dependency_proxy/cache/scrub"
+	statusPath  = "/dependency_proxy/status"
 	missingPath = "/dependency_proxy/cache/missing"
 	warmPath    = "/dependency_proxy/cache/warm"
 
@@ -78,7 +80,7 @@ func serve(w http.ResponseWriter, r *http.Request, byMethod map[string]call) err
 		w.Header().Set("Allow", allowed)
 		return refuse(http.StatusMethodNotAllowed, "method %s is not supported; use %s", r.Method, allowed)
 	}
-	status, response, err := call(r)
+	code, response, err := call(r)
 	if err != nil {
 		return StatusOf(err)
 	}
@@ -91,7 +93,7 @@ func serve(w http.ResponseWriter, r *http.Request, byMethod map[string]call) err
 		return fmt.Errorf("encoding the response: %w", err)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
+	w.WriteHeader(code)
 	_, _ = w.Write(append(body, '\n'))
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 type ScrubState struct {
 	Running bool         `json:"running"`
 	Since   time.Time    `json:"since,omitzero"`
+	Checked int          `json:"checked"`          // number of blobs so far
+	Bytes   int64        `json:"bytes"`            // their size
 	Result  *ScrubResult `json:"result,omitempty"` // nil until the check has ended
 	Error   string       `json:"error,omitempty"`
 }
@@ -28,6 +30,9 @@ type ScrubResult struct {
 // CacheStatus is the state of a storage.
 type CacheStatus struct {
 	Storage string                `json:"storage"`
+	Bytes   int64                 `json:"bytes"` // of what is stored
+	Blobs   int                   `json:"blobs"` // number of blobs and manifests
+	Limit   int64                 `json:"limit"` // in bytes; 0 if it is not known
 	Groups  map[string]GroupUsage `json:"groups"`
 	Fills   []FillStatus          `json:"fills"` // the oldest first
 	Scrub   ScrubState            `json:"scrub"`

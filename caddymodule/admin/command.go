@@ -17,7 +17,7 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:      "dependency-proxy",
 		Usage:     "<command>",
-		Short:     "Manages the access tokens and the cache of the dependency proxy, and explains its decisions",
+		Short:     "Shows the state of the dependency proxy, manages its access tokens and its cache, and explains its decisions",
 		Long:      commandLong,
 		CobraFunc: addCommands,
 	})
@@ -53,7 +53,7 @@ func addCommands(root *cobra.Command) {
 	}
 	token.AddCommand(tokenCreateCommand(), tokenListCommand(), tokenRevokeCommand())
 	cache.AddCommand(cacheStatusCommand(), cacheScrubCommand(), cacheWarmCommand(), cacheMissingCommand())
-	root.AddCommand(token, cache, explainCommand())
+	root.AddCommand(token, cache, explainCommand(), statusCommand())
 }
 
 // command is a command that is being run.

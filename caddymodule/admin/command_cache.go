@@ -80,11 +80,14 @@ func runCacheScrub(c command) (int, error) {
 	}
 	var list CacheList
 	response, err := c.request(http.MethodPost, scrubPath, request, &list)
+	shown := c.showScrubs()
 	for err == nil && slices.ContainsFunc(list.Caches, func(s CacheStatus) bool { return s.Scrub.Running }) {
 		time.Sleep(scrubPoll)
 		list = CacheList{}
 		response, err = c.request(http.MethodGet, cachePath, nil, &list)
+		shown(list)
 	}
+	shown(CacheList{})
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
@@ -103,6 +106,30 @@ func runCacheScrub(c command) (int, error) {
 		}
 	}
 	return status, nil
+}
+
+// showScrubs returns a function that shows how far checks have come, or that they have
+// ended if it is given none.
+func (c command) showScrubs() func(CacheList) {
+	if c.flags.Bool("json") {
+		return func(CacheList) {}
+	}
+	all, tasks := newProgress(c.OutOrStdout()), make(map[string]*task)
+	return func(list CacheList) {
+		for _, cache := range list.Caches {
+			t := tasks[cache.Storage]
+			if t == nil {
+				t = all.start(cache.Storage)
+				tasks[cache.Storage] = t
+			}
+			t.set(cache.Scrub.Bytes, cache.Bytes)
+		}
+		if len(list.Caches) == 0 {
+			for _, t := range tasks {
+				t.end("")
+			}
+		}
+	}
 }
 
 // FormatSize returns a size in bytes with a binary unit, as in "1.5 GiB". A negative

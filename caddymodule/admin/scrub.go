@@ -10,8 +10,9 @@ import (
 // Scrubber runs the requested checks of a storage, one at a time.
 type Scrubber struct {
 	// Scrub checks all stored blobs. It reads at most rate bytes per second, where
-	// 0 means no limit, and ends when the storage is closed.
-	Scrub func(rate int64) (blobcache.Scrubbing, error)
+	// 0 means no limit, and ends when the storage is closed. It calls report with
+	// what it has found so far.
+	Scrub func(rate int64, report func(blobcache.Scrubbing)) (blobcache.Scrubbing, error)
 
 	mu    sync.Mutex
 	state ScrubState
@@ -26,7 +27,7 @@ func (s *Scrubber) Start(rate int64) {
 	}
 	s.state = ScrubState{Running: true, Since: time.Now().UTC()}
 	go func() {
-		r, err := s.Scrub(rate)
+		r, err := s.Scrub(rate, s.advance)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.state.Running = false
@@ -37,6 +38,12 @@ func (s *Scrubber) Start(rate int64) {
 			s.state.Error = err.Error()
 		}
 	}()
+}
+
+func (s *Scrubber) advance(r blobcache.Scrubbing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Checked, s.state.Bytes = r.Checked, r.Bytes
 }
 
 // State returns the state of the last check that was requested.

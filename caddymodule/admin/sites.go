@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 )
 
 // Site has what the admin API needs to know of a running site.
@@ -32,6 +34,11 @@ type Site struct {
 	// is an [access.RequestError], [fs.ErrNotExist] if the site has no such group, or
 	// that of a directory that could not answer.
 	Warm func(ctx context.Context, image string) (Warm, error)
+
+	// Upstreams are the upstreams of the site with the logins that it uses there.
+	Upstreams []metrics.Upstream
+	// Health asks the directories of the site.
+	Health *health.Site
 
 	// Storage identifies the storage of the site. It must be comparable.
 	Storage any

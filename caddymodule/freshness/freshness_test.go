@@ -129,3 +129,16 @@ func TestLogStale(t *testing.T) {
 		}
 	})
 }
+
+func TestWantsRefresh(t *testing.T) {
+	for value, want := range map[string]bool{
+		"": false, "no-cache": true, "max-age=0, No-Cache": true, "no-cache,no-store": true, "no-store": false, "no-cachet": false, `private="no-cache"`: false,
+	} {
+		if got := WantsRefresh(http.Header{"Cache-Control": {"max-age=0", value}}); got != want {
+			t.Errorf("%q: got %v, want %v", value, got, want)
+		}
+	}
+	if WantsRefresh(http.Header{"Pragma": {"no-cache"}}) {
+		t.Error("got true without Cache-Control, want false")
+	}
+}

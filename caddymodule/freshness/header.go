@@ -67,3 +67,16 @@ func warning(o pullthrough.Origin, upstream, image, tag string) string {
 	}
 	return text + " (last confirmed at " + o.Checked.UTC().Format(time.RFC3339) + ")"
 }
+
+// WantsRefresh reports whether the header of a request has the directive no-cache of
+// Cache-Control (RFC 9111, section 5.2.1.4).
+func WantsRefresh(h http.Header) bool {
+	for _, line := range h["Cache-Control"] {
+		for directive := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(directive), "no-cache") {
+				return true
+			}
+		}
+	}
+	return false
+}
