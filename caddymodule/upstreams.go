@@ -280,13 +280,6 @@ func (h *Handler) openRegistry(u *Upstream, login credential.Login, holder strin
 	}, nil
 }
 
-// fingerprint returns a text that is equal for endpoints with the same addresses and
-// the same settings of their connections.
-func fingerprint(settings string, addresses ...*url.URL) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q", settings, addresses))
-	return hex.EncodeToString(sum[:])
-}
-
 // sourceFor returns the source for the pulls of a group: with the credentials of the
 // nearest group that has some, or with those of the upstream.
 func (u *Upstream) sourceFor(group string) *source {

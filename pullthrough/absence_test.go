@@ -48,6 +48,12 @@ func TestRepositoryAbsence(t *testing.T) {
 		up.set(func(u *clocked) { u.status = 0 })
 		time.Sleep(9 * time.Second)
 		expectAbsent(t, up, r, "2", upstream.ManifestUnknown, false)
+		forced, err := f.repository("red", "team/app", func(c *Config) { c.Forced = true }).ManifestByTag(t.Context(), "3", true)
+		if err != nil {
+			t.Errorf("forced: got the error %v, want the tag", err)
+		}
+		forced.Content.Close()
+		f.expectPull("3", Origin{Status: Hit}, manifestNumber("1"), 0)
 		time.Sleep(time.Second)
 		f.expectPull("2", Origin{Status: Miss}, manifestNumber("1"), 0)
 	})
