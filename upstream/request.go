@@ -45,7 +45,9 @@ func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 	auth, err := r.initialAuthorization(ctx, c)
 	if err != nil {
 		if e := (*Error)(nil); errors.As(err, &e) && e.Kind == Withheld {
-			e.unsent = true
+			unsent := *e // others may have the same error
+			unsent.unsent = true
+			err = &unsent
 		}
 		return nil, err
 	}
