@@ -164,7 +164,7 @@ func isOutage(kind Kind) bool { return kind == Unavailable || kind == Timeout ||
 func (a *attempt) settle(ctx context.Context, err error) {
 	var e *Error
 	switch {
-	case err != nil && !errors.As(err, &e), err != nil && (e.Held || e.isForbidden()):
+	case err != nil && !errors.As(err, &e), err != nil && (e.Held || e.unsent || e.isForbidden()):
 		a.registry.pause.returned(a.turn, a.registry.now())
 	case err != nil && a.isFailure(e):
 		a.fail(ctx, e)

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/publicsuffix"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
 )
 
 // acceptedChallenge is a Basic or Bearer challenge that the client can answer.
@@ -87,8 +89,8 @@ func (r *Registry) authorize(ctx context.Context, c *call, challenge *acceptedCh
 
 // answerChallenge returns the authorization for the next attempt after the
 // registry responded with 401 to a request that carried used.
-func (r *Registry) answerChallenge(ctx context.Context, c *call, header http.Header, used authorization) (authorization, error) {
-	challenge, err := r.selectChallenge(c, parseChallenges(header.Values("WWW-Authenticate")))
+func (r *Registry) answerChallenge(ctx context.Context, c *call, h http.Header, used authorization) (authorization, error) {
+	challenge, err := r.selectChallenge(c, header.ParseChallenges(h.Values("WWW-Authenticate")))
 	if err != nil {
 		return authorization{}, err
 	}
@@ -145,15 +147,15 @@ func (r *Registry) authorizeAs(ctx context.Context, c *call, challenge *accepted
 
 // selectChallenge returns the first valid Bearer challenge, or a Basic one if
 // there is none.
-func (r *Registry) selectChallenge(c *call, challenges []challenge) (*acceptedChallenge, error) {
+func (r *Registry) selectChallenge(c *call, challenges []header.Challenge) (*acceptedChallenge, error) {
 	basic := false
 	var invalid error
 	for _, ch := range challenges {
-		switch ch.scheme {
+		switch ch.Scheme {
 		case "basic":
 			basic = true
 		case "bearer":
-			realm, err := parseRealm(ch.params["realm"])
+			realm, err := parseRealm(ch.Params["realm"])
 			if err != nil {
 				invalid = err
 				continue
@@ -161,7 +163,7 @@ func (r *Registry) selectChallenge(c *call, challenges []challenge) (*acceptedCh
 			if kind, err := r.checkRealm(realm); err != nil {
 				return nil, r.newError(c, kind, http.StatusUnauthorized, err.Error())
 			}
-			return &acceptedChallenge{bearer: true, realm: realm, service: ch.params["service"], repository: pullScope(ch.params["scope"])}, nil
+			return &acceptedChallenge{bearer: true, realm: realm, service: ch.Params["service"], repository: header.PullScope(ch.Params["scope"])}, nil
 		}
 	}
 	if basic {

@@ -138,6 +138,8 @@ type Error struct {
 	own  bool // the registry, or its token service, has sent the response or should have
 	head bool // a GET might have succeeded
 	pull bool // only requests that count as pulls are limited
+
+	unsent bool // the request has failed before it was sent, because of its login or to save a pull
 }
 
 // isForbidden reports whether the request was not sent, because its address is private.

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
 )
 
 // A gateway redirects pulls to another registry, which may ask for a token of its
@@ -59,17 +61,17 @@ func (r *Registry) foreignChallenge(c *call, resp *response) *acceptedChallenge 
 	if c.tokenService || resp.plain {
 		return nil
 	}
-	for _, ch := range parseChallenges(resp.Header.Values("WWW-Authenticate")) {
-		realm, err := parseRealm(ch.params["realm"])
-		if ch.scheme != "bearer" || err != nil || resp.target.Scheme == "https" && realm.Scheme == "http" {
+	for _, ch := range header.ParseChallenges(resp.Header.Values("WWW-Authenticate")) {
+		realm, err := parseRealm(ch.Params["realm"])
+		if ch.Scheme != "bearer" || err != nil || resp.target.Scheme == "https" && realm.Scheme == "http" {
 			continue
 		}
-		repository := pullScope(ch.params["scope"])
+		repository := header.PullScope(ch.Params["scope"])
 		if repository == "" {
 			repository = foreignRepository(c, resp.target.Path)
 		}
 		if repository != "" {
-			return &acceptedChallenge{bearer: true, realm: realm, service: ch.params["service"], repository: repository}
+			return &acceptedChallenge{bearer: true, realm: realm, service: ch.Params["service"], repository: repository}
 		}
 	}
 	return nil
@@ -83,5 +85,5 @@ func foreignRepository(c *call, path string) string {
 	if !ok {
 		return ""
 	}
-	return pullScope("repository:" + repository + ":pull")
+	return header.PullScope("repository:" + repository + ":pull")
 }

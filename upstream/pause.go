@@ -165,10 +165,11 @@ func (p *pause) failed(t turn, e *Error, now time.Time, atOnce bool) effect {
 	defer p.mu.Unlock()
 	p.recent, p.recentAt = e, now
 	before := p.down
+	decided := true
 	if e.ofEndpoint() && t.answers == p.answers {
-		p.count(e, now)
+		decided = p.count(e, now)
 	}
-	result := effect{wentDown: p.down != before, doubtful: p.row == downAfter-1 && !p.several || p.row >= downAfter && p.down.IsZero()}
+	result := effect{wentDown: p.down != before, doubtful: p.row == downAfter-1 && !(p.several && decided) || p.row >= downAfter && p.down.IsZero()}
 	if t.failures != p.failures || p.down.IsZero() && !atOnce && e.Kind != RateLimited {
 		return result
 	}
@@ -184,11 +185,12 @@ func (p *pause) failed(t turn, e *Error, now time.Time, atOnce bool) effect {
 	return result
 }
 
-// count counts a failure in a row. The caller holds the lock.
-func (p *pause) count(e *Error, now time.Time) {
+// count counts a failure in a row. It reports false for that of a HEAD which would mean
+// that the address is down: something else has to decide. The caller holds the lock.
+func (p *pause) count(e *Error, now time.Time) (decided bool) {
 	switch {
 	case e.head && p.row >= downAfter-1 && p.down.IsZero():
-		return // a GET has to decide
+		return false
 	case p.row == 0:
 		p.repository = e.repository
 	}
@@ -197,6 +199,7 @@ func (p *pause) count(e *Error, now time.Time) {
 	if p.row >= downAfter && p.several && p.down.IsZero() {
 		p.down = now
 	}
+	return true
 }
 
 // jittered returns the length of the pause, or up to a fifth less, so that many

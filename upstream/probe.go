@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
 )
 
 const (
@@ -105,7 +106,7 @@ func (r *Registry) receiveChallenge(ctx context.Context, c *call) error {
 	if resp.StatusCode != http.StatusUnauthorized || resp.foreign {
 		return nil
 	}
-	if challenge, err := r.selectChallenge(c, parseChallenges(resp.Header.Values("WWW-Authenticate"))); err == nil {
+	if challenge, err := r.selectChallenge(c, header.ParseChallenges(resp.Header.Values("WWW-Authenticate"))); err == nil {
 		r.challenge.Store(challenge)
 		r.versioned.Store(challenge)
 	}

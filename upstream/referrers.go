@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
 )
 
 // maxReferrerPages is the number of pages of referrers that are merged.
@@ -119,7 +121,7 @@ func (r *Registry) referrers(ctx context.Context, repository string, d digest.Di
 				page.FiltersApplied = "artifactType"
 			}
 		}
-		next := nextLink(resp.Header, r.url(c))
+		next := header.NextLink(resp.Header, r.url(c))
 		if next == nil {
 			if pages > 1 {
 				page.Content, err = merged.encode()

@@ -8,6 +8,8 @@ import (
 	"math"
 	"mime"
 	"net/http"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
 )
 
 const (
@@ -70,7 +72,7 @@ func (r *Registry) readInTurn(ctx context.Context, c *call, resp *response, limi
 	if int64(len(content)) > limit {
 		return nil, r.tooLarge(c, resp, limit)
 	}
-	coding := codingOf(resp.Response)
+	coding := header.ContentCoding(resp.Response)
 	if coding == "" {
 		return content, nil
 	}
@@ -78,9 +80,9 @@ func (r *Registry) readInTurn(ctx context.Context, c *call, resp *response, limi
 	if err := turns.takeAll(ctx); err != nil {
 		return nil, r.transferError(ctx, c, resp.StatusCode, err)
 	}
-	content, err = decode(content, coding, limit)
+	content, err = header.Decode(content, coding, limit)
 	switch {
-	case err == errDecodedTooLarge:
+	case err == header.ErrDecodedTooLarge:
 		return nil, r.tooLarge(c, resp, limit)
 	case err != nil:
 		return nil, r.newError(c, Invalid, resp.StatusCode, err.Error())
@@ -166,7 +168,7 @@ func (t *reader) read(ctx context.Context, body io.Reader) ([]byte, error) {
 // isEncoded reports whether a body is not the content itself: its digest and
 // length are then those of the encoded form.
 func isEncoded(resp *http.Response) bool {
-	return resp.Uncompressed || codingOf(resp) != ""
+	return resp.Uncompressed || header.ContentCoding(resp) != ""
 }
 
 // mediaType returns the media type of a Content-Type header without parameters,

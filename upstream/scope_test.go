@@ -9,35 +9,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-func TestPullScope(t *testing.T) {
-	for scope, want := range map[string]string{
-		"repository:a/b:pull":                  "a/b",
-		"repository:a:push,pull":               "a",
-		"registry:catalog:* repository:a:pull": "a",
-		"repository:a:pull repository:b:pull":  "a",
-		"":                                     "",
-		"repository:a":                         "",
-		"repository::pull":                     "",
-		"repository:a:push":                    "",
-		"repository:a:*":                       "",
-		"repository(plugin):a:pull":            "",
-		"repository:A:pull":                    "",
-		"repository:../a:pull":                 "",
-		"repository:a:b:pull":                  "",
-		"repository:" + strings.Repeat("a", 256) + ":pull":  "",
-		"repository:" + strings.Repeat("a", 255) + ":pull":  strings.Repeat("a", 255),
-		"repository:a&scope=repository:b:pull":              "",
-		"repository:a\x00:pull":                             "",
-		"registry:catalog:*":                                "",
-		"repository:host:5000/a:pull":                       "",
-		"repository:a:delete repository:b:pull,push,delete": "b",
-	} {
-		if got := pullScope(scope); got != want {
-			t.Errorf("pullScope(%q) = %q, want %q", scope, got, want)
-		}
-	}
-}
-
 // TestRegistryUsesScopeOfChallenge checks that the scope of a challenge is used if
 // the registry or its token service refuses the repository's own one, and that it
 // is remembered for the repository.

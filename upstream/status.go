@@ -4,20 +4,13 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
-	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
 )
 
-const (
-	// maxErrorBody is the part of an error response in bytes that is read for
-	// its code.
-	maxErrorBody = 64 << 10
-
-	// maxRetryAfter limits Retry-After, so that an absurd date does not disable
-	// an upstream for days.
-	maxRetryAfter = time.Hour
-)
+// maxErrorBody is the part of an error response in bytes that is read for its code.
+const maxErrorBody = 64 << 10
 
 // codeKinds maps the error codes of distribution-spec v1.1 that are more specific
 // than a status to kinds.
@@ -47,7 +40,7 @@ func (r *Registry) statusError(c *call, resp *response) *Error {
 		message += ": " + code
 	}
 	e := r.newError(c, kind, resp.StatusCode, message)
-	e.RetryAfter = retryAfter(resp.Header, r.now())
+	e.RetryAfter = header.RetryAfter(resp.Header, r.now())
 	e.Code, e.Detail = code, loggable(detail, resp.Request)
 	e.Limit, e.own, e.head = limit, !resp.foreign, c.method == http.MethodHead
 	return e
@@ -94,7 +87,7 @@ func errorContent(resp *http.Response) []byte {
 	defer resp.Body.Close()
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	if err == nil {
-		content, err = decode(content, codingOf(resp), maxErrorBody)
+		content, err = header.Decode(content, header.ContentCoding(resp), maxErrorBody)
 	}
 	if err != nil {
 		return nil
@@ -120,26 +113,4 @@ func errorCode(content []byte) (code, message string) {
 		return "", message
 	}
 	return code, message
-}
-
-// retryAfter parses Retry-After (RFC 9110, section 10.2.3), which holds seconds
-// or a date. It returns 0 if the header is missing or invalid, and at most
-// maxRetryAfter.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	value := strings.TrimSpace(h.Get("Retry-After"))
-	if value == "" {
-		return 0
-	}
-	if strings.Trim(value, "0123456789") == "" {
-		seconds, err := strconv.ParseUint(value, 10, 31)
-		if err != nil {
-			return maxRetryAfter // out of range
-		}
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
-	}
-	at, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
-	return max(0, min(at.Sub(now), maxRetryAfter))
 }

@@ -7,6 +7,9 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
 )
 
 // Page is one page of a list.
@@ -132,7 +135,7 @@ func refusal(err error) error {
 // another address, which some gateways send, only the parameters of the specification
 // are used. A link to the same address may have any.
 func nextPage(resp *response, address *url.URL) (next url.Values, cut string) {
-	link := nextLink(resp.Header, address)
+	link := header.NextLink(resp.Header, address)
 	if link == nil || link.RawQuery == address.RawQuery {
 		return nil, "" // the same page again, on which some registries end
 	}
@@ -180,4 +183,11 @@ func (r *Registry) page(ctx context.Context, c *call) (*response, error) {
 		return nil, r.statusError(c, resp)
 	}
 	return resp, nil
+}
+
+// pointsTo reports whether a link points to the host and path of an address. The
+// scheme may differ, because registries behind a proxy do not know theirs.
+func pointsTo(link, address *url.URL) bool {
+	sameHost := link.Host == address.Host || strings.EqualFold(link.Hostname(), address.Hostname()) && port(link) == port(address)
+	return sameHost && link.EscapedPath() == address.EscapedPath()
 }

@@ -1,4 +1,4 @@
-package upstream
+package header
 
 import (
 	"bytes"
@@ -18,11 +18,12 @@ import (
 // section 3.1.1.1.2). It bounds the memory of one.
 const maxWindow = 8 << 20
 
-var errDecodedTooLarge = errors.New("the decoded response is too large")
+// ErrDecodedTooLarge is the error of [Decode] for content that is larger than permitted.
+var ErrDecodedTooLarge = errors.New("the decoded response is too large")
 
-// codingOf returns the content coding of a response (RFC 9110, section 8.4) in lower
+// ContentCoding returns the content coding of a response (RFC 9110, section 8.4) in lower
 // case, or "" if there is none or the transport has undone it.
-func codingOf(resp *http.Response) string {
+func ContentCoding(resp *http.Response) string {
 	coding := strings.ToLower(strings.TrimSpace(strings.Join(resp.Header.Values("Content-Encoding"), ",")))
 	if resp.Uncompressed || coding == "identity" {
 		return ""
@@ -30,11 +31,11 @@ func codingOf(resp *http.Response) string {
 	return coding
 }
 
-// decode undoes a content coding. Some servers compress JSON although the request
+// Decode undoes a content coding. Some servers compress JSON although the request
 // excludes that. Others name a coding that they have not applied, or something that
 // is none: content that does not begin as the coding does is returned as it is. The
-// error is errDecodedTooLarge if more than limit bytes result.
-func decode(content []byte, coding string, limit int64) ([]byte, error) {
+// error is ErrDecodedTooLarge if more than limit bytes result.
+func Decode(content []byte, coding string, limit int64) ([]byte, error) {
 	decoder, err := newDecoder(content, coding)
 	if decoder == nil || err != nil {
 		return content, err
@@ -45,7 +46,7 @@ func decode(content []byte, coding string, limit int64) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("the response is not valid %s: %w", coding, err)
 	case int64(len(decoded)) > limit:
-		return nil, errDecodedTooLarge
+		return nil, ErrDecodedTooLarge
 	}
 	return decoded, nil
 }

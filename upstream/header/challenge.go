@@ -1,4 +1,4 @@
-package upstream
+package header
 
 import (
 	"slices"
@@ -7,25 +7,24 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
 
-// Limits for WWW-Authenticate. A transport from NewTransport limits all headers
-// to 16 KiB; other transports may not.
+// Limits for WWW-Authenticate. Not every transport limits the size of headers.
 const (
 	maxChallengeLine = 8 << 10 // in bytes; longer lines are ignored
 	maxChallenges    = 16
 )
 
-// challenge is one challenge of WWW-Authenticate (RFC 9110, section 11.6.1).
-type challenge struct {
-	scheme string            // in lower case
-	params map[string]string // keys in lower case, with the first value of each
+// Challenge is one challenge of WWW-Authenticate (RFC 9110, section 11.6.1).
+type Challenge struct {
+	Scheme string            // in lower case
+	Params map[string]string // keys in lower case, with the first value of each
 }
 
-// parseChallenges returns the challenges of all WWW-Authenticate lines, in order.
+// ParseChallenges returns the challenges of all WWW-Authenticate lines, in order.
 // A line may contain several. At a syntax error it drops the rest of the line and
 // the challenge that contains the error, because a truncated realm is worse than
 // none.
-func parseChallenges(lines []string) []challenge {
-	var found []challenge
+func ParseChallenges(lines []string) []Challenge {
+	var found []Challenge
 	for _, line := range lines {
 		if len(line) > maxChallengeLine {
 			continue
@@ -42,10 +41,10 @@ func parseChallenges(lines []string) []challenge {
 	return found
 }
 
-// pullScope returns the first repository that a scope of a challenge permits to
+// PullScope returns the first repository that a scope of a challenge permits to
 // pull (distribution token specification, "Resource Scope Grammar"), or "" if
 // there is none. Other resources and actions are never asked for.
-func pullScope(scope string) string {
+func PullScope(scope string) string {
 	for one := range strings.FieldsSeq(scope) {
 		name, ok := strings.CutPrefix(one, "repository:")
 		colon := strings.LastIndexByte(name, ':')
@@ -61,19 +60,19 @@ type challengeScanner struct{ rest string }
 
 // challenge scans a scheme and its parameters. It reports false at the end of
 // the line and at a syntax error.
-func (s *challengeScanner) challenge() (challenge, bool) {
+func (s *challengeScanner) challenge() (Challenge, bool) {
 	s.skip(" \t,")
 	scheme := s.token()
 	if scheme == "" {
-		return challenge{}, false
+		return Challenge{}, false
 	}
-	c := challenge{scheme: strings.ToLower(scheme), params: map[string]string{}}
+	c := Challenge{Scheme: strings.ToLower(scheme), Params: map[string]string{}}
 	if s.rest == "" || s.rest[0] == ',' {
 		return c, true
 	}
 	if s.rest[0] != ' ' && s.rest[0] != '\t' {
 		s.rest = ""
-		return challenge{}, false
+		return Challenge{}, false
 	}
 	s.skip(" \t")
 	if s.token68() {
@@ -93,11 +92,11 @@ func (s *challengeScanner) challenge() (challenge, bool) {
 		value, ok := s.value()
 		if !ok {
 			s.rest = ""
-			return challenge{}, false
+			return Challenge{}, false
 		}
 		key = strings.ToLower(key)
-		if _, repeated := c.params[key]; !repeated {
-			c.params[key] = value
+		if _, repeated := c.Params[key]; !repeated {
+			c.Params[key] = value
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package upstream
+package header
 
 import (
 	"net/http"
@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// nextLink returns the target of the first link with rel="next" in the Link fields of
+// NextLink returns the target of the first link with rel="next" in the Link fields of
 // a response, relative to the address of the request, or nil.
-func nextLink(h http.Header, base *url.URL) *url.URL {
+func NextLink(h http.Header, base *url.URL) *url.URL {
 	for _, line := range h.Values("Link") {
 		for _, l := range parseLinks(line) {
 			if !l.isNext() {
@@ -20,13 +20,6 @@ func nextLink(h http.Header, base *url.URL) *url.URL {
 		}
 	}
 	return nil
-}
-
-// pointsTo reports whether a link points to the host and path of an address. The
-// scheme may differ, because registries behind a proxy do not know theirs.
-func pointsTo(link, address *url.URL) bool {
-	sameHost := link.Host == address.Host || strings.EqualFold(link.Hostname(), address.Hostname()) && port(link) == port(address)
-	return sameHost && link.EscapedPath() == address.EscapedPath()
 }
 
 // link is an element of a Link field.

@@ -1,4 +1,4 @@
-package upstream
+package header
 
 import (
 	"reflect"
@@ -35,14 +35,14 @@ func TestParseChallenges(t *testing.T) {
 		{"too long", []string{`Bearer realm="` + strings.Repeat("r", maxChallengeLine) + `"`, `Basic`}, "basic{}"},
 	} {
 		var got []string
-		for _, c := range parseChallenges(test.lines) {
+		for _, c := range ParseChallenges(test.lines) {
 			var pairs []string
 			for _, key := range []string{"a", "realm", "scope", "service"} {
-				if value, ok := c.params[key]; ok {
+				if value, ok := c.Params[key]; ok {
 					pairs = append(pairs, key+"="+value)
 				}
 			}
-			got = append(got, c.scheme+"{"+strings.Join(pairs, "|")+"}")
+			got = append(got, c.Scheme+"{"+strings.Join(pairs, "|")+"}")
 		}
 		if joined := strings.Join(got, " "); joined != test.want {
 			t.Errorf("%s: got %s, want %s", test.name, joined, test.want)
@@ -61,32 +61,61 @@ func FuzzParseChallenges(f *testing.F) {
 	f.Add(`Basic realm="x" Bearer realm="r",scope="registry:catalog:* repository:a:push,pull"`)
 	f.Add(`Bearer realm="r\",service=,scope=repository:..:pull`)
 	f.Fuzz(func(t *testing.T, line string) {
-		found := parseChallenges([]string{line})
+		found := ParseChallenges([]string{line})
 		if len(found) > maxChallenges {
 			t.Fatalf("got %d challenges, want at most %d", len(found), maxChallenges)
 		}
 		var b strings.Builder
 		for _, c := range found {
-			if c.scheme == "" || c.scheme != strings.ToLower(c.scheme) || c.params == nil {
+			if c.Scheme == "" || c.Scheme != strings.ToLower(c.Scheme) || c.Params == nil {
 				t.Fatalf("got challenge %+v, want a scheme in lower case and parameters", c)
 			}
-			b.WriteString(c.scheme)
+			b.WriteString(c.Scheme)
 			separator := " "
-			for key, value := range c.params {
+			for key, value := range c.Params {
 				b.WriteString(separator + key + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value) + `"`)
 				separator = ", "
 			}
 			// What is asked for is one repository, to pull, whatever the challenge names.
-			if name := pullScope(c.params["scope"]); name != "" && !reference.ValidRepository(name) {
-				t.Fatalf("pullScope(%q) = %q, want a repository", c.params["scope"], name)
+			if name := PullScope(c.Params["scope"]); name != "" && !reference.ValidRepository(name) {
+				t.Fatalf("PullScope(%q) = %q, want a repository", c.Params["scope"], name)
 			}
 			b.WriteString(", ")
 		}
 		if b.Len() > maxChallengeLine {
 			t.Skip("the line is too long with escapes")
 		}
-		if again := parseChallenges([]string{b.String()}); len(found)+len(again) > 0 && !reflect.DeepEqual(found, again) {
+		if again := ParseChallenges([]string{b.String()}); len(found)+len(again) > 0 && !reflect.DeepEqual(found, again) {
 			t.Fatalf("parsing %q: got %+v, want %+v as for %q", b.String(), again, found, line)
 		}
 	})
+}
+
+func TestPullScope(t *testing.T) {
+	for scope, want := range map[string]string{
+		"repository:a/b:pull":                  "a/b",
+		"repository:a:push,pull":               "a",
+		"registry:catalog:* repository:a:pull": "a",
+		"repository:a:pull repository:b:pull":  "a",
+		"":                                     "",
+		"repository:a":                         "",
+		"repository::pull":                     "",
+		"repository:a:push":                    "",
+		"repository:a:*":                       "",
+		"repository(plugin):a:pull":            "",
+		"repository:A:pull":                    "",
+		"repository:../a:pull":                 "",
+		"repository:a:b:pull":                  "",
+		"repository:" + strings.Repeat("a", 256) + ":pull":  "",
+		"repository:" + strings.Repeat("a", 255) + ":pull":  strings.Repeat("a", 255),
+		"repository:a&scope=repository:b:pull":              "",
+		"repository:a\x00:pull":                             "",
+		"registry:catalog:*":                                "",
+		"repository:host:5000/a:pull":                       "",
+		"repository:a:delete repository:b:pull,push,delete": "b",
+	} {
+		if got := PullScope(scope); got != want {
+			t.Errorf("PullScope(%q) = %q, want %q", scope, got, want)
+		}
+	}
 }
