@@ -103,6 +103,9 @@ func (r RequestStatus) text() string {
 // state describes whether the upstream is asked.
 func (u UpstreamStatus) state() string {
 	state := "up"
+	if u.Offline {
+		return "offline by configuration"
+	}
 	if u.Down {
 		state = "down since " + local(*u.DownSince)
 	}
