@@ -167,7 +167,7 @@ func (h *Handler) pullName(scope, tag string) (string, bool) {
 	group, rest, _ := strings.Cut(scope, "/_/")
 	src, repository, _ := strings.Cut(rest, "/")
 	for i, u := range h.Upstreams {
-		if u.sourceFor(group).name != src || !pullthrough.IsTag(tag) {
+		if u.sourceFor(group).Name != src || !pullthrough.IsTag(tag) {
 			continue
 		}
 		if i > 0 {

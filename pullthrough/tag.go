@@ -95,7 +95,13 @@ func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref
 			return index.Ref{}, err
 		}
 	}
-	return once(ctx, r, r.question(tag, withContent), func(ctx context.Context) (index.Ref, error) {
+	question := r.question(tag, withContent)
+	return once(ctx, r, question, func(ctx context.Context) (index.Ref, error) {
+		if r.config.Forced {
+			if err := r.config.Flights.pace(ctx, r.key(question)); err != nil {
+				return index.Ref{}, err
+			}
+		}
 		ref, err := r.refresh(ctx, tag, old, withContent)
 		r.noteAbsence("tag "+tag.name(), err)
 		return ref, err

@@ -7,7 +7,8 @@ type State struct {
 	// Upstream is the configured name, and Host the host and port of the address.
 	Upstream, Host string
 
-	// Offline reports whether the address must not be asked, see [Config.Offline].
+	// Offline reports that nothing is sent to the address because the configuration
+	// forbids it, see Config.Offline.
 	Offline bool
 
 	// Down reports whether the address is down, which it is after three failures in a

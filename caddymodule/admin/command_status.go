@@ -102,10 +102,10 @@ func (r RequestStatus) text() string {
 
 // state describes whether the upstream is asked.
 func (u UpstreamStatus) state() string {
-	if u.Offline {
-		return "offline"
-	}
 	state := "up"
+	if u.Offline {
+		return "offline by configuration"
+	}
 	if u.Down {
 		state = "down since " + local(*u.DownSince)
 	}

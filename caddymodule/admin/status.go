@@ -48,7 +48,7 @@ type UpstreamStatus struct {
 	Endpoint string `json:"endpoint"` // host and port
 	Login    string `json:"login"`    // the path of the group that has it, or "common"
 
-	Offline     bool       `json:"offline,omitempty"` // by configuration: it is never asked
+	Offline     bool       `json:"offline,omitempty"` // by configuration
 	Down        bool       `json:"down"`
 	DownSince   *time.Time `json:"down_since,omitempty"`
 	Until       *time.Time `json:"paused_until,omitempty"` // it is not asked before that
