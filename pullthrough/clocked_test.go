@@ -21,6 +21,7 @@ type clocked struct {
 	mu       sync.Mutex
 	manifest []byte
 	status   int           // 0 for 200
+	header   http.Header   // of errors
 	delay    time.Duration // of each answer
 	asked    int
 }
@@ -43,7 +44,7 @@ func (u *clocked) count() int {
 func (u *clocked) RoundTrip(req *http.Request) (*http.Response, error) {
 	u.mu.Lock()
 	u.asked++
-	manifest, status, delay := u.manifest, u.status, u.delay
+	manifest, status, header, delay := u.manifest, u.status, u.header, u.delay
 	u.mu.Unlock()
 	select {
 	case <-time.After(delay):
@@ -53,7 +54,7 @@ func (u *clocked) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody, ContentLength: int64(len(manifest)), Request: req, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
 	switch {
 	case status != 0:
-		resp.StatusCode, resp.ContentLength = status, 0
+		resp.StatusCode, resp.ContentLength, resp.Header = status, 0, header.Clone()
 		return resp, nil
 	case req.Method == http.MethodGet:
 		resp.Body = io.NopCloser(bytes.NewReader(manifest))

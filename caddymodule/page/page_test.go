@@ -56,12 +56,14 @@ func site(name string) *Site {
 			{Group: "acme/" + name, Access: name, Page: "/acme/" + name + "/dependency_proxy"},
 		},
 		SiteManaged: &SiteManaged{
+			Stored: Stored{Bytes: 3 << 20, Blobs: 7, Limit: 16 << 20},
 			Health: health.Report{
 				Storage:     &health.Part{Name: "filesystem " + name, Status: health.OK},
 				Directories: []health.Part{{Name: name, Status: health.Unavailable, Error: "dial " + name}},
 			},
 			Upstreams: []Upstream{
 				{Name: name, Host: name, Login: "common", State: "up"},
+				{Name: name, Host: name, Login: "common", State: "offline"},
 				NewUpstream("acme/"+name, upstream.State{
 					Upstream: name, Host: name, Down: true, DownSince: now, Until: now.Add(time.Minute), LastError: "dial " + name, LastErrorAt: now,
 					Budget: upstream.Budget{Limit: 100, Remaining: 12, Window: 6 * time.Hour, Source: name, Seen: now}, PullsWaiting: 3,
