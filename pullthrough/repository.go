@@ -60,8 +60,8 @@ type Config struct {
 	FreshFor time.Duration
 
 	// Forced asks upstream about a tag although it is fresh, and waits for the
-	// answer without regard to Patience and to the pause after a failure. There
-	// is still a stale answer if upstream fails. Forced requests of a tag share
+	// answer without regard to Patience and, unless few pulls are left, to the
+	// pause after a failure. There is still a stale answer if upstream fails. Forced requests of a tag share
 	// one question at a time, and the next one is asked a second after it.
 	Forced bool
 

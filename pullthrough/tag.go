@@ -50,16 +50,17 @@ func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) 
 
 // recheck asks upstream about a tag again. If there may be a stale answer, and the
 // question is not forced, upstream is not asked during the pause after a failure, and
-// a request waits for it for Config.Patience.
+// a request waits for it for Config.Patience. While few pulls are left, no question is
+// asked during that pause, which may have cost one.
 func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (resolved, error) {
 	if r.config.Registry.IsOffline() {
 		return resolved{ref: known, status: Stale, reason: Offline}, nil
 	}
 	mayServe, waiting := r.mayServe(known.Checked), ctx
+	if mayServe && time.Now().Before(known.NotBefore) && (!r.config.Forced || r.saves(known)) {
+		return resolved{ref: known, status: Stale, reason: Reason(known.Reason)}, nil
+	}
 	if mayServe && !r.config.Forced {
-		if time.Now().Before(known.NotBefore) {
-			return resolved{ref: known, status: Stale, reason: Reason(known.Reason)}, nil
-		}
 		var done func()
 		waiting, done = r.patient(ctx, r.question(tag, false))
 		defer done()
@@ -210,7 +211,10 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 // holdAfter returns how long upstream is not asked about a tag after an error.
 func holdAfter(err error) time.Duration {
 	var failure *upstream.Error
-	if errors.As(err, &failure) {
+	switch {
+	case errors.Is(err, errContradiction):
+		return maxStaleHold
+	case errors.As(err, &failure):
 		return min(max(staleHold, failure.RetryAfter), maxStaleHold)
 	}
 	return staleHold
