@@ -23,7 +23,9 @@ type clocked struct {
 	status   int           // 0 for 200
 	header   http.Header   // of errors
 	delay    time.Duration // of each answer
+	noHead   bool          // HEAD is not allowed
 	asked    int
+	pulls    int // GETs
 }
 
 // set changes the upstream; its requests are counted anew.
@@ -31,7 +33,7 @@ func (u *clocked) set(change func(*clocked)) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	change(u)
-	u.asked = 0
+	u.asked, u.pulls = 0, 0
 }
 
 func (u *clocked) count() int {
@@ -44,6 +46,10 @@ func (u *clocked) count() int {
 func (u *clocked) RoundTrip(req *http.Request) (*http.Response, error) {
 	u.mu.Lock()
 	u.asked++
+	if req.Method == http.MethodGet {
+		u.pulls++
+	}
+	noHead := u.noHead
 	manifest, status, header, delay := u.manifest, u.status, u.header, u.delay
 	u.mu.Unlock()
 	select {
@@ -52,6 +58,9 @@ func (u *clocked) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, req.Context().Err()
 	}
 	resp := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody, ContentLength: int64(len(manifest)), Request: req, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	if noHead && req.Method == http.MethodHead {
+		status = http.StatusMethodNotAllowed
+	}
 	switch {
 	case status != 0:
 		resp.StatusCode, resp.ContentLength, resp.Header = status, 0, header.Clone()

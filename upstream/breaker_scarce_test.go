@@ -71,3 +71,25 @@ func TestBreakerIgnoresWhatIsNotSent(t *testing.T) {
 		})
 	}
 }
+
+// TestBreakerCountsRememberedErrorOnce checks that a single version check that fails, whose
+// error is remembered for outagePeriod, is a single failure.
+func TestBreakerCountsRememberedErrorOnce(t *testing.T) {
+	s := newSingle(t)
+	s.registry.login = StaticLogin(testUser, testPassword)
+	s.up.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+		if req.URL.Path == "/v2/" {
+			w.WriteHeader(http.StatusBadGateway)
+		} else {
+			w.WriteHeader(http.StatusNotFound) // to hide private repositories
+		}
+		return true
+	})
+	for range 3 {
+		wantKind(t, s.pull(t, "a", "b", "c"), Unavailable)
+	}
+	if got := s.up.Counts().Ping; got != 1 {
+		t.Errorf("got %d version checks, want 1", got)
+	}
+	s.expect(t, "after one version check that failed", false)
+}

@@ -139,7 +139,7 @@ type Error struct {
 	head bool // a GET might have succeeded
 	pull bool // only requests that count as pulls are limited
 
-	unsent bool // the request has failed before it was sent, because of its login or to save a pull
+	unsent bool // it tells nothing new about the registry; see asUnsent
 }
 
 // isForbidden reports whether the request was not sent, because its address is private.
@@ -187,6 +187,19 @@ func (e *Error) reason() string {
 
 // Unwrap returns the cause of the error, or nil.
 func (e *Error) Unwrap() error { return e.cause }
+
+// asUnsent returns a copy of an error of a request that was not sent, because there is no
+// login, to save a pull, or because the error of an earlier one is remembered. It is
+// neither a failure of the address nor an answer.
+func asUnsent(err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	unsent := *e
+	unsent.unsent = true
+	return &unsent
+}
 
 // ErrPlainHTTP is the cause of an [*Error] if an https registry redirected to
 // plain http. Anyone on the network path can forge such a response, so only

@@ -44,10 +44,8 @@ func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 	}
 	auth, err := r.initialAuthorization(ctx, c)
 	if err != nil {
-		if e := (*Error)(nil); errors.As(err, &e) && e.Kind == Withheld {
-			unsent := *e // others may have the same error
-			unsent.unsent = true
-			err = &unsent
+		if KindOf(err) == Withheld {
+			err = asUnsent(err)
 		}
 		return nil, err
 	}

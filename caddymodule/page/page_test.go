@@ -120,7 +120,7 @@ func TestHTML(t *testing.T) {
 }
 
 // announced are the attributes that the structure of a page shows.
-var announced = []string{"lang", "id", "href", "rel", "role", "aria-label", "aria-labelledby", "aria-current", "scope", "tabindex", "datetime", "min", "max", "value", "viewBox"}
+var announced = []string{"lang", "id", "href", "rel", "role", "aria-label", "aria-labelledby", "aria-current", "scope", "tabindex", "datetime", "min", "max", "low", "optimum", "value", "viewBox"}
 
 // outline returns the elements below a node that are announced, with their texts.
 func outline(n *html.Node, depth int) string {

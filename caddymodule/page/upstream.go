@@ -50,6 +50,9 @@ type Budget struct {
 // known.
 func (b Budget) Hours() int { return int(b.Window / 3600) }
 
+// Low returns the number of pulls below which few are left, 20 % of the limit.
+func (b Budget) Low() int64 { return b.Limit / 5 }
+
 // NewUpstream returns the state of an address at a time.
 func NewUpstream(login string, s upstream.State, now time.Time) Upstream {
 	u := Upstream{
