@@ -205,8 +205,11 @@ func (a *attempt) recordFailure(e *Error) (doubtful bool) {
 	if effect.pause > 0 && r.hooks.Paused != nil {
 		r.hooks.Paused(r.endpoint.Host, effect.pause, e)
 	}
-	if effect.wentDown {
+	switch {
+	case effect.wentDown:
 		r.report(WentDown)
+	case effect.cameUp:
+		r.report(CameUp)
 	}
 	return effect.doubtful
 }

@@ -62,6 +62,7 @@ type turn struct {
 type effect struct {
 	pause    time.Duration // that begins, 0 if none does
 	wentDown bool
+	cameUp   bool
 	doubtful bool // another failure, at /v2/, would mean that the address is down
 }
 
@@ -164,13 +165,25 @@ func (p *pause) failed(t turn, e *Error, now time.Time, atOnce bool) effect {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recent, p.recentAt = e, now
-	before := p.down
-	decided := true
-	if e.ofEndpoint() && t.answers == p.answers {
+	before, decided := p.down, true
+	switch {
+	case e.Kind == RateLimited: // it answers
+		p.row, p.several, p.down = 0, false, time.Time{}
+	case e.ofEndpoint() && t.answers == p.answers:
 		decided = p.count(e, now)
 	}
-	result := effect{wentDown: p.down != before, doubtful: p.row == downAfter-1 && !(p.several && decided) || p.row >= downAfter && p.down.IsZero()}
-	if t.failures != p.failures || p.down.IsZero() && !atOnce && e.Kind != RateLimited {
+	result := effect{
+		wentDown: before.IsZero() && !p.down.IsZero(),
+		cameUp:   !before.IsZero() && p.down.IsZero(),
+		doubtful: p.row == downAfter-1 && !(p.several && decided) || p.row >= downAfter && p.down.IsZero(),
+	}
+	switch {
+	case t.failures != p.failures:
+		return result
+	case p.down.IsZero() && !atOnce && e.Kind != RateLimited:
+		if t.trial {
+			p.until = now
+		}
 		return result
 	}
 	during := !t.trial && now.Before(p.until)
