@@ -3,6 +3,7 @@
 package audit
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
@@ -65,7 +66,7 @@ func NewPulls(logger *zap.Logger) *Pulls { return &Pulls{logger: logger} }
 
 // Record logs a request if it has served a manifest. It is a [record.Consumer].
 func (p *Pulls) Record(r *record.Request) {
-	if r.Kind != record.Manifest || r.Result < record.Hit || r.Result > record.Stale || !p.logger.Core().Enabled(zapcore.InfoLevel) {
+	if !served(r) || !p.logger.Core().Enabled(zapcore.InfoLevel) {
 		return
 	}
 	switch {
@@ -107,6 +108,13 @@ func (f *fields) MarshalLogObject(to zapcore.ObjectEncoder) error {
 	to.AddString("result", f.Result.String())
 	to.AddInt64("bytes", f.Bytes)
 	return nil
+}
+
+// served reports whether a request has served a manifest, or a part of it: a client that
+// closes the connection just before the end knows the manifest, too.
+func served(r *record.Request) bool {
+	brokenOff := r.Status == http.StatusOK && r.Bytes > 0 && (r.Result == record.Canceled || r.Result == record.Error)
+	return r.Kind == record.Manifest && (record.Hit <= r.Result && r.Result <= record.Stale || brokenOff)
 }
 
 // count counts an anonymous pull.
