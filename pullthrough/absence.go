@@ -95,17 +95,13 @@ func (r *Repository) absence(question string) error {
 }
 
 // absentFor returns how long an error of upstream counts: that a tag or a repository does
-// not exist, or when to ask again. What the registry remembers itself is not remembered
-// twice, because that may end early.
+// not exist, or when to ask again.
 func (r *Repository) absentFor(err error) time.Duration {
-	var failure *upstream.Error
-	switch kind := upstream.KindOf(err); {
-	case kind == upstream.ManifestUnknown, kind == upstream.NameUnknown:
+	switch upstream.KindOf(err) {
+	case upstream.ManifestUnknown, upstream.NameUnknown:
 		return r.config.AbsentFor
-	case !isHeld(err) && errors.As(err, &failure):
-		return min(failure.RetryAfter, maxStaleHold)
 	}
-	return 0
+	return retryAfter(err)
 }
 
 // noteAbsence remembers upstream's answer to a question if it counts for some time, and

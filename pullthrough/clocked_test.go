@@ -20,7 +20,7 @@ import (
 type clocked struct {
 	mu       sync.Mutex
 	manifest []byte
-	status   int           // 0 for 200
+	status   int           // 0 for 200, noResponse for none
 	header   http.Header   // of errors
 	delay    time.Duration // of each answer
 	noHead   bool          // HEAD is not allowed
@@ -62,6 +62,8 @@ func (u *clocked) RoundTrip(req *http.Request) (*http.Response, error) {
 		status = http.StatusMethodNotAllowed
 	}
 	switch {
+	case status == noResponse:
+		return nil, io.ErrUnexpectedEOF
 	case status != 0:
 		resp.StatusCode, resp.ContentLength, resp.Header = status, 0, header.Clone()
 		return resp, nil
@@ -73,6 +75,8 @@ func (u *clocked) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Header.Set("Docker-Content-Digest", digest.FromBytes(manifest).String())
 	return resp, nil
 }
+
+const noResponse = -1
 
 const never = time.Duration(math.MaxInt64)
 

@@ -111,8 +111,23 @@ func (r *Repository) useKey(tag choice) string { return r.config.Scope + " " + t
 // down or limits requests. The next pull finds that out as cheaply, and when that is over.
 // If upstream limits pulls only, it may have been asked by HEAD.
 func isHeld(err error) bool {
+	return upstream.IsHeld(err) && !isPullLimit(err)
+}
+
+func isPullLimit(err error) bool {
 	var failure *upstream.Error
-	return errors.As(err, &failure) && failure.Held && failure.Limit != upstream.PullLimit
+	return errors.As(err, &failure) && failure.Limit == upstream.PullLimit
+}
+
+// retryAfter returns how long upstream demands not to be asked again, at most
+// maxStaleHold. What is left of a pause of all its questions is no such demand, because
+// that may end early.
+func retryAfter(err error) time.Duration {
+	var failure *upstream.Error
+	if !errors.As(err, &failure) || failure.Held && !isPullLimit(err) {
+		return 0
+	}
+	return min(failure.RetryAfter, maxStaleHold)
 }
 
 // uses counts how often tags are used lately. The zero value is ready for use.

@@ -210,12 +210,8 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 
 // holdAfter returns how long upstream is not asked about a tag after an error.
 func holdAfter(err error) time.Duration {
-	var failure *upstream.Error
-	switch {
-	case errors.Is(err, errContradiction):
+	if errors.Is(err, errContradiction) {
 		return maxStaleHold
-	case errors.As(err, &failure):
-		return min(max(staleHold, failure.RetryAfter), maxStaleHold)
 	}
-	return staleHold
+	return max(staleHold, retryAfter(err))
 }

@@ -157,6 +157,19 @@ func (e *unansweredError) Error() string {
 
 func (e *unansweredError) Unwrap() []error { return e.errs }
 
+// IsHeld reports whether an error means that nothing was sent to any address, because of
+// [Error.Held].
+func IsHeld(err error) bool {
+	all := []error{err}
+	if several := (*unansweredError)(nil); errors.As(err, &several) {
+		all = several.errs
+	}
+	return !slices.ContainsFunc(all, func(err error) bool {
+		var e *Error
+		return !errors.As(err, &e) || !e.Held
+	})
+}
+
 // isOutage reports whether an error of a kind means that an address cannot answer.
 func isOutage(kind Kind) bool { return kind == Unavailable || kind == Timeout || kind == RateLimited }
 
