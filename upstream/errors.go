@@ -123,8 +123,9 @@ type Error struct {
 	Detail string
 
 	// Held reports that no request was sent, because the endpoint is down or limits
-	// requests. RetryAfter is then the rest of the pause, unless the endpoint limits
-	// requests and did not say for how long.
+	// requests. RetryAfter is then the rest of the pause, a second if a request is just
+	// finding out whether the endpoint answers, or 0 if the endpoint limits requests and
+	// did not say for how long.
 	Held bool
 
 	// Limit is what the registry limits if the kind is [RateLimited].

@@ -30,6 +30,7 @@ const (
 type pause struct {
 	mu       sync.Mutex
 	until    time.Time     // of the pause or the trial, zero if the last request was answered
+	onTrial  time.Time     // until, if that is of a trial
 	length   time.Duration // of the last pause
 	failures uint64        // that began or extended a pause
 	last     *Error        // the last failure, nil if until is zero
@@ -77,6 +78,7 @@ func (p *pause) take(now time.Time) (turn, *Error) {
 	trial := p.last != nil
 	if trial {
 		p.until = now.Add(metadataTimeout) // which no request exceeds
+		p.onTrial = p.until
 	}
 	return turn{p.failures, p.answers, trial, trial && !p.down.IsZero() && !p.proven}, nil
 }
@@ -249,7 +251,10 @@ func (p *pause) reason(now time.Time) *Error {
 		message = p.last.Limit.message() + "; the registry is tried again from time to time"
 	}
 	e := &Error{Kind: p.last.Kind, Status: p.last.Status, Held: true, Limit: p.last.Limit, upstream: p.last.upstream, message: message, cause: p.last.cause}
-	if p.last.Kind != RateLimited || p.last.RetryAfter > 0 {
+	switch {
+	case p.until.Equal(p.onTrial): // which usually takes less
+		e.RetryAfter = time.Second
+	case p.last.Kind != RateLimited || p.last.RetryAfter > 0:
 		e.RetryAfter = max(time.Second, p.until.Sub(now))
 	}
 	return e

@@ -3,6 +3,7 @@ package page
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io/fs"
 	"maps"
 	"slices"
@@ -108,7 +109,7 @@ type Sealer interface {
 
 // List adds a page of groups to s, for an account. These are the declared groups that
 // the account may read, and the known ones in which a directory gives it a role. For an
-// account that administers the site, they are all groups, and no directory is asked.
+// account that administers the site, they are all groups.
 //
 // The page begins after the position that next, the field of the page before, stands
 // for. The position is sealed for the account: by choosing positions, clients could
@@ -169,21 +170,25 @@ func (g Groups) list(ctx context.Context, who access.Caller, after string, s *Si
 	return last, false
 }
 
-// entry describes a group, and reports whether the account may read it.
+// entry describes a group, and reports whether the account may read it. An account
+// that administers the site sees groups that do not exist any more, without a page.
 func (g Groups) entry(ctx context.Context, who access.Caller, path string, declared bool) (e Entry, ok bool, err error) {
 	e = Entry{Group: path, Page: "/" + path + "/dependency_proxy", Access: "admin"}
-	if ok = who.Administers(); !ok {
+	admin := who.Administers()
+	if !admin {
 		v, err := g.Policy.Decide(ctx, who, path, directory.Member)
 		if e.Access, ok = v.Rule, v.Allowed && (declared || v.Insider); err != nil || !ok {
 			return e, false, err
 		}
 	}
-	if declared || !who.Administers() {
-		visibility, err := g.Policy.VisibilityOf(ctx, path)
-		if err != nil {
-			return e, false, err
-		}
+	visibility, err := g.Policy.VisibilityOf(ctx, path)
+	switch {
+	case err == nil:
 		e.Visibility = cmp.Or(visibility, directory.Private)
+	case !admin:
+		return e, false, err
+	case errors.Is(err, fs.ErrNotExist):
+		e.Page, e.Access = "", "unknown group"
 	}
-	return e, ok, nil
+	return e, true, nil
 }

@@ -99,6 +99,22 @@ func TestGroupsListEnds(t *testing.T) {
 	}
 }
 
+// TestGroupsListOfAdmin checks that an admin sees a group that does not exist any more,
+// without a link to its page, which nobody can open.
+func TestGroupsListOfAdmin(t *testing.T) {
+	groups := Groups{Policy: access.NewPolicy([]access.Group{{Path: "acme"}}, true, nil), Declared: []string{"acme"}, Known: []string{"acme", "former"}}
+	admin := access.Caller{Directory: "static"}
+	admin.Admin = true
+	var s Site
+	if err := groups.List(t.Context(), admin, "", &s); err != nil || s.Incomplete {
+		t.Errorf("got the error %v, incomplete %v", err, s.Incomplete)
+	}
+	want := []Entry{{Group: "acme", Visibility: directory.Private, Access: "admin", Page: "/acme/dependency_proxy"}, {Group: "former", Access: "unknown group"}}
+	if !slices.Equal(s.Groups, want) {
+		t.Errorf("got the groups %+v, want %+v", s.Groups, want)
+	}
+}
+
 // refs lists the refs of more images than a page of a group can show.
 type refs struct{ store.Records }
 

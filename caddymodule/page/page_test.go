@@ -54,6 +54,7 @@ func site(name string) *Site {
 		Groups: []Entry{
 			{Group: "acme", Visibility: directory.Private, Access: "admin", Page: "/acme/dependency_proxy", Usage: &admin.GroupUsage{Bytes: 1 << 20, Quota: 1 << 30}},
 			{Group: "acme/" + name, Access: name, Page: "/acme/" + name + "/dependency_proxy"},
+			{Group: "former", Access: "unknown group"},
 		},
 		SiteManaged: &SiteManaged{
 			Stored: Stored{Bytes: 3 << 20, Blobs: 7, Limit: 16 << 20},

@@ -36,7 +36,7 @@ type Entry struct {
 	Group      string               `json:"group"`
 	Visibility directory.Visibility `json:"visibility,omitempty"` // empty if it is not known
 	Access     string               `json:"access"`               // the rule that lets the account read it
-	Page       string               `json:"page"`                 // the path of its page
+	Page       string               `json:"page,omitempty"`       // the path of its page; empty if the group does not exist any more
 
 	// Usage is for admins, and nil if the group has nothing stored.
 	Usage *admin.GroupUsage `json:"usage,omitempty"`

@@ -105,7 +105,7 @@ func failed(r *record.Request) bool {
 	return false
 }
 
-// untraced ends no span.
+// untraced ends the span of a question that is not traced: there is none.
 func untraced(error) {}
 
 // StartDirectory starts the span of a question to a directory, and returns a context
