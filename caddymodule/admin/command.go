@@ -169,7 +169,7 @@ func (c command) open(method, uri string, body any) (*http.Response, error) {
 		}
 		reader = bytes.NewReader(content)
 	}
-	// Each call has a connection of its own, which nobody would use again.
+	// Each call uses a new client, so its connection could not be reused.
 	response, err := caddycmd.AdminAPIRequest(address, method, uri, http.Header{"Connection": {"close"}}, reader)
 	if err != nil && (strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer")) {
 		return nil, fmt.Errorf("%w: %w", errBroken, err)
