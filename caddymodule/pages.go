@@ -30,7 +30,7 @@ func (h *Handler) countUsage() {
 		h.undeclare = append(h.undeclare, h.cache.usage.Declare(g.Path))
 	}
 	h.pullHooks.Fetched = h.cache.usage.Fetched
-	h.consumers = append(h.consumers, h.cache.usage.Consumer(h.scopeOf))
+	h.consumers = append(h.consumers, h.cache.usage.Record)
 }
 
 // servePage sends the page of the site or of a group, as HTML to browsers and

@@ -123,8 +123,9 @@ type Error struct {
 	Detail string
 
 	// Held reports that no request was sent, because the endpoint is down or limits
-	// requests. RetryAfter is then the rest of the pause, unless the endpoint limits
-	// requests and did not say for how long.
+	// requests. RetryAfter is then the rest of the pause, a second if a request is just
+	// finding out whether the endpoint answers, or 0 if the endpoint limits requests and
+	// did not say for how long.
 	Held bool
 
 	// Limit is what the registry limits if the kind is [RateLimited].
@@ -139,7 +140,7 @@ type Error struct {
 	head bool // a GET might have succeeded
 	pull bool // only requests that count as pulls are limited
 
-	unsent bool // it tells nothing new about the registry; see asUnsent
+	unsent bool // no request was sent for it; see asUnsent
 }
 
 // isForbidden reports whether the request was not sent, because its address is private.

@@ -30,6 +30,7 @@ const (
 type pause struct {
 	mu       sync.Mutex
 	until    time.Time     // of the pause or the trial, zero if the last request was answered
+	onTrial  time.Time     // until, if that is of a trial
 	length   time.Duration // of the last pause
 	failures uint64        // that began or extended a pause
 	last     *Error        // the last failure, nil if until is zero
@@ -41,7 +42,7 @@ type pause struct {
 	down       time.Time // since when the address is down, zero if it is not
 	proven     bool      // it is down, but has answered the version check of a trial
 
-	slow    bool   // a request has waited in vain
+	slow    bool   // a request has given up waiting
 	slowFor uint64 // answers before it
 
 	recent   *Error // the last failure, also after an answer
@@ -77,6 +78,7 @@ func (p *pause) take(now time.Time) (turn, *Error) {
 	trial := p.last != nil
 	if trial {
 		p.until = now.Add(metadataTimeout) // which no request exceeds
+		p.onTrial = p.until
 	}
 	return turn{p.failures, p.answers, trial, trial && !p.down.IsZero() && !p.proven}, nil
 }
@@ -224,14 +226,14 @@ func (p *pause) jittered() time.Duration {
 	return max(minPause, p.length-rand.N(p.length/5+1))
 }
 
-// noteSlow records that a request has waited for an answer in vain.
+// noteSlow records that a request has given up waiting for an answer.
 func (p *pause) noteSlow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.slow, p.slowFor = true, p.answers
 }
 
-// isSlow reports whether there was no answer since a request has waited in vain.
+// isSlow reports whether there was no answer since a request has given up waiting.
 func (p *pause) isSlow() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -249,7 +251,10 @@ func (p *pause) reason(now time.Time) *Error {
 		message = p.last.Limit.message() + "; the registry is tried again from time to time"
 	}
 	e := &Error{Kind: p.last.Kind, Status: p.last.Status, Held: true, Limit: p.last.Limit, upstream: p.last.upstream, message: message, cause: p.last.cause}
-	if p.last.Kind != RateLimited || p.last.RetryAfter > 0 {
+	switch {
+	case p.until.Equal(p.onTrial): // which usually takes less
+		e.RetryAfter = time.Second
+	case p.last.Kind != RateLimited || p.last.RetryAfter > 0:
 		e.RetryAfter = max(time.Second, p.until.Sub(now))
 	}
 	return e

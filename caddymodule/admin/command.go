@@ -131,7 +131,7 @@ func (c command) open(method, uri string, body any) (*http.Response, error) {
 		}
 		reader = bytes.NewReader(content)
 	}
-	// Each call has a connection of its own, which nobody would use again.
+	// Each call uses a new client, so its connection could not be reused.
 	return caddycmd.AdminAPIRequest(address, method, uri, http.Header{"Connection": {"close"}}, reader)
 }
 

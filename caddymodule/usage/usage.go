@@ -196,16 +196,13 @@ func (r *Recorder) Days(ctx context.Context, group string, n int) []Day {
 	return days
 }
 
-// Consumer returns a consumer of records of requests that counts the content that was
-// sent, and the tags that were pulled. The function scope returns the scope of a
-// repository in the index.
-func (r *Recorder) Consumer(scope func(upstream, group, repository string) string) record.Consumer {
-	return func(request *record.Request) {
-		if request.Source != record.Nowhere {
-			r.Count(request.Group, Traffic{Served: request.Bytes})
-		}
-		if request.Kind == record.Manifest && request.Tag != "" && record.Hit <= request.Result && request.Result <= record.Stale {
-			r.Pulled(scope(request.Upstream, request.Group, request.Repository), request.Tag)
-		}
+// Record counts the content that a request was sent, and the tag that it has pulled. It
+// is a [record.Consumer].
+func (r *Recorder) Record(request *record.Request) {
+	if request.Source != record.Nowhere {
+		r.Count(request.Group, Traffic{Served: request.Bytes})
+	}
+	if request.Kind == record.Manifest && request.Tag != "" && record.Hit <= request.Result && request.Result <= record.Stale {
+		r.Pulled(request.Scope, request.Tag)
 	}
 }
