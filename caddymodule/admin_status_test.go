@@ -44,7 +44,7 @@ func TestStatusCommand(t *testing.T) {
 	}
 	site := st.Sites[0]
 	logins := []string{site.Upstreams[0].Login, site.Upstreams[1].Login}
-	if site.Name != "main" || !slices.Equal(logins, []string{"common", "other"}) || site.Upstreams[0].Down || site.Upstreams[0].Endpoint != up.Host() ||
+	if site.Name != "main" || !slices.Equal(logins, []string{"common", "other"}) || site.Upstreams[0].State == "down" || site.Upstreams[0].Host != up.Host() ||
 		len(site.Directories) != 1 || site.Directories[0].Name != "static" {
 		t.Errorf("got site %+v, want the upstream with two logins, and one directory", site)
 	}
@@ -59,7 +59,7 @@ func TestStatusCommand(t *testing.T) {
 	}
 	eventually(t, "the upstream is down, and the fill and the log are seen", func() bool {
 		st := s.status()
-		return st.Sites[0].Upstreams[0].Down && len(st.Caches[0].Fills) == 1 && st.Caches[0].Fills[0].Written > 1000 &&
+		return st.Sites[0].Upstreams[0].State == "down" && len(st.Caches[0].Fills) == 1 && st.Caches[0].Fills[0].Written > 1000 &&
 			slices.ContainsFunc(st.Errors, func(l admin.LogLine) bool {
 				return strings.Contains(l.Message, "upstream is down") && l.Fields["upstream"] == "docker.io"
 			})

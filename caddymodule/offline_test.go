@@ -132,7 +132,7 @@ func TestOfflineEnds(t *testing.T) {
 // is offline, and that warming pulls nothing and says why.
 func TestOfflineIsShown(t *testing.T) {
 	o := goOffline(t, "", "offline on")
-	if u := o.status().Sites[0].Upstreams[0]; !u.Offline || u.Down {
+	if u := o.status().Sites[0].Upstreams[0]; u.State != "offline" {
 		t.Errorf("got the upstream %+v, want it offline", u)
 	}
 	for command, want := range map[string]string{

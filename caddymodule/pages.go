@@ -15,6 +15,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/page"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -93,7 +94,7 @@ func (ex *exchange) describeSite(ctx context.Context) (page.View, error) {
 	for _, u := range h.Upstreams {
 		for _, group := range slices.Sorted(maps.Keys(u.sources)) {
 			for _, state := range u.sources[group].States() {
-				s.Upstreams = append(s.Upstreams, page.NewUpstream(cmp.Or(group, "common"), state, s.Now))
+				s.Upstreams = append(s.Upstreams, health.NewUpstream(cmp.Or(group, "common"), state, s.Now))
 			}
 		}
 	}

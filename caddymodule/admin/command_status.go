@@ -14,6 +14,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 )
 
 func statusCommand() *cobra.Command {
@@ -77,7 +79,7 @@ func (s Status) printSites(row func(cells ...string)) {
 	row("\nSITE", "UPSTREAM", "ENDPOINT", "LOGIN", "STATE", "PULLS LEFT")
 	for _, site := range s.Sites {
 		for _, u := range site.Upstreams {
-			row(cmp.Or(site.Name, "-"), u.Upstream, u.Endpoint, u.Login, u.state(), u.Budget.text())
+			row(cmp.Or(site.Name, "-"), u.Name, u.Host, u.Login, stateOf(u), pullsLeft(u.Budget))
 		}
 	}
 	row("\nSITE", "DIRECTORY", "STATE")
@@ -100,28 +102,28 @@ func (r RequestStatus) text() string {
 	return text
 }
 
-// state describes whether the upstream is asked.
-func (u UpstreamStatus) state() string {
-	state := "up"
-	if u.Offline {
+// stateOf describes whether an upstream is asked.
+func stateOf(u health.Upstream) string {
+	state := u.State
+	switch {
+	case u.State == "offline":
 		return "offline by configuration"
+	case u.State == "down":
+		state += " since " + local(u.Since)
 	}
-	if u.Down {
-		state = "down since " + local(*u.DownSince)
-	}
-	if u.Until != nil {
-		state += ", not asked until " + local(*u.Until)
+	if !u.Until.IsZero() {
+		state += ", not asked until " + local(u.Until)
 	}
 	if u.Limit != "" {
 		state += " (" + u.Limit + ")"
 	}
-	if u.Down && u.LastError != "" {
-		state += ": " + printable(u.LastError)
+	if u.State == "down" && u.Error != "" {
+		state += ": " + printable(u.Error)
 	}
 	return state
 }
 
-func (b *BudgetStatus) text() string {
+func pullsLeft(b *health.Budget) string {
 	if b == nil {
 		return "-"
 	}

@@ -93,7 +93,7 @@ func TestCommandsPrintNoControls(t *testing.T) {
 	answers := map[string]any{
 		statusPath: Status{
 			Caches: []CacheStatus{{Storage: "filesystem /cache"}}, Errors: []LogLine{{Level: "warn", Message: hostile, Fields: map[string]string{"error": hostile}}},
-			Sites: []SiteStatus{{Upstreams: []UpstreamStatus{{Down: true, DownSince: new(time.Time), LastError: hostile}}, Directories: []health.Part{{Name: "ldap", Status: health.Unavailable, Error: hostile}}}},
+			Sites: []SiteStatus{{Upstreams: []health.Upstream{{State: "down", Error: hostile}}, Directories: []health.Part{{Name: "ldap", Status: health.Unavailable, Error: hostile}}}},
 		},
 		warmPath: WarmState{Done: true, Error: hostile},
 	}

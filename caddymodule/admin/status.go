@@ -10,7 +10,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
 // Status is the response to a GET of /dependency_proxy/status.
@@ -37,34 +36,9 @@ type RequestStatus struct {
 
 // SiteStatus is the state of what a site depends on.
 type SiteStatus struct {
-	Name        string           `json:"name"`
-	Upstreams   []UpstreamStatus `json:"upstreams"`
-	Directories []health.Part    `json:"directories"`
-}
-
-// UpstreamStatus is the state of an address of an upstream, used with one login.
-type UpstreamStatus struct {
-	Upstream string `json:"upstream"`
-	Endpoint string `json:"endpoint"` // host and port
-	Login    string `json:"login"`    // the path of the group that has it, or "common"
-
-	Offline     bool       `json:"offline,omitempty"` // by configuration
-	Down        bool       `json:"down"`
-	DownSince   *time.Time `json:"down_since,omitempty"`
-	Until       *time.Time `json:"paused_until,omitempty"` // it is not asked before that
-	Limit       string     `json:"exceeded,omitempty"`     // the limit because of which it is not asked
-	LastError   string     `json:"last_error,omitempty"`
-	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
-
-	Budget *BudgetStatus `json:"budget,omitempty"` // nil if the upstream does not say
-}
-
-// BudgetStatus is how many pulls an upstream permits.
-type BudgetStatus struct {
-	Limit     int64     `json:"limit"`
-	Remaining int64     `json:"remaining"`
-	Window    float64   `json:"window_seconds,omitempty"`
-	Seen      time.Time `json:"seen"`
+	Name        string            `json:"name"`
+	Upstreams   []health.Upstream `json:"upstreams"`
+	Directories []health.Part     `json:"directories"`
 }
 
 // status returns the state of all running sites, or of those with a name.
@@ -93,38 +67,13 @@ func status(r *http.Request) (int, any, error) {
 	return http.StatusOK, s, nil
 }
 
-func upstreamStates(upstreams []metrics.Upstream) (states []UpstreamStatus) {
+func upstreamStates(upstreams []metrics.Upstream) (states []health.Upstream) {
 	for _, u := range upstreams {
 		for _, login := range slices.Sorted(maps.Keys(u.Logins)) {
 			for _, state := range u.Logins[login].States() {
-				states = append(states, upstreamState(cmp.Or(login, "common"), state, time.Now()))
+				states = append(states, health.NewUpstream(cmp.Or(login, "common"), state, time.Now()))
 			}
 		}
 	}
 	return states
-}
-
-func upstreamState(login string, s upstream.State, now time.Time) UpstreamStatus {
-	u := UpstreamStatus{
-		Upstream: s.Upstream, Endpoint: s.Host, Login: login, Offline: s.Offline, Down: s.Down, DownSince: known(s.DownSince),
-		LastError: s.LastError, LastErrorAt: known(s.LastErrorAt),
-	}
-	if s.Until.After(now) {
-		u.Until = known(s.Until)
-		if s.Exceeded != upstream.Unlimited {
-			u.Limit = s.Exceeded.String()
-		}
-	}
-	if s.Budget != (upstream.Budget{}) {
-		u.Budget = &BudgetStatus{s.Budget.Limit, s.Budget.Remaining, s.Budget.Window.Seconds(), s.Budget.Seen.UTC()}
-	}
-	return u
-}
-
-// known returns nil for the zero time.
-func known(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return new(t.UTC())
 }

@@ -6,7 +6,8 @@
 // most once at a time, and only while somebody wants to know: any number of
 // requests cause no more questions than one.
 //
-// Upstreams do not count. While one is away, what is cached can still be pulled.
+// Upstreams do not count. While one is away, what is cached can still be pulled. The
+// state of each, an [Upstream], is for administrators only.
 package health
 
 import (

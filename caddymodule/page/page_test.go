@@ -62,10 +62,10 @@ func site(name string) *Site {
 				Storage:     &health.Part{Name: "filesystem " + name, Status: health.OK},
 				Directories: []health.Part{{Name: name, Status: health.Unavailable, Error: "dial " + name}},
 			},
-			Upstreams: []Upstream{
+			Upstreams: []health.Upstream{
 				{Name: name, Host: name, Login: "common", State: "up"},
 				{Name: name, Host: name, Login: "common", State: "offline"},
-				NewUpstream("acme/"+name, upstream.State{
+				health.NewUpstream("acme/"+name, upstream.State{
 					Upstream: name, Host: name, Down: true, DownSince: now, Until: now.Add(time.Minute), LastError: "dial " + name, LastErrorAt: now,
 					Budget: upstream.Budget{Limit: 100, Remaining: 12, Window: 6 * time.Hour, Source: name, Seen: now}, PullsWaiting: 3,
 				}, now),

@@ -46,7 +46,7 @@ type Entry struct {
 type SiteManaged struct {
 	Stored    Stored             `json:"stored"`
 	Health    health.Report      `json:"health"`
-	Upstreams []Upstream         `json:"upstreams"` // in the order of the configuration
+	Upstreams []health.Upstream  `json:"upstreams"` // in the order of the configuration
 	Fills     []admin.FillStatus `json:"fills"`     // the oldest first
 
 	// Days is the traffic of all groups of the storage, the last day today.

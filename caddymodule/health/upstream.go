@@ -1,4 +1,4 @@
-package page
+package health
 
 import (
 	"time"
@@ -24,6 +24,10 @@ type Upstream struct {
 	// it is not asked; both are zero if they do not apply.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
+
+	// Limit describes the limit because of which the address is not asked, if State is
+	// "limited".
+	Limit string `json:"limit,omitempty"`
 
 	// Error is the text of the last failure, which stays when the address answers
 	// again, and ErrorAt its time.
@@ -65,10 +69,10 @@ func NewUpstream(login string, s upstream.State, now time.Time) Upstream {
 	if s.Until.After(now) {
 		u.State, u.Until = "paused", s.Until.UTC()
 		if s.Exceeded != upstream.Unlimited {
-			u.State = "limited"
+			u.State, u.Limit = "limited", s.Exceeded.String()
 		}
 	} else if s.PullsUntil.After(now) {
-		u.State, u.Until = "limited", s.PullsUntil.UTC()
+		u.State, u.Until, u.Limit = "limited", s.PullsUntil.UTC(), upstream.PullLimit.String()
 	}
 	if s.Down {
 		u.State, u.Since = "down", s.DownSince.UTC()

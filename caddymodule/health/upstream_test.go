@@ -1,4 +1,4 @@
-package page
+package health
 
 import (
 	"testing"
@@ -9,6 +9,7 @@ import (
 
 // TestNewUpstream checks which state of an address is shown.
 func TestNewUpstream(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	before, after := now.Add(-time.Minute), now.Add(time.Minute)
 	for want, s := range map[string]upstream.State{
 		"up":      {Until: before, PullsUntil: before, Exceeded: upstream.PullLimit},
@@ -17,7 +18,8 @@ func TestNewUpstream(t *testing.T) {
 		"paused":  {Until: after},
 		"offline": {Offline: true},
 	} {
-		if got := NewUpstream("common", s, now); got.State != want || got.Until.IsZero() != (want == "up" || want == "offline") || got.Since.IsZero() != (want != "down") || got.Budget != nil || !got.ErrorAt.IsZero() {
+		if got := NewUpstream("common", s, now); got.State != want || got.Until.IsZero() != (want == "up" || want == "offline") || got.Since.IsZero() != (want != "down") ||
+			(got.Limit == "") != (want != "limited") || got.Budget != nil || !got.ErrorAt.IsZero() {
 			t.Errorf("got %+v, want the state %s", got, want)
 		}
 	}
