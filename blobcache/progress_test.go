@@ -93,8 +93,8 @@ func (stuck *stuckSource) check(t *testing.T, who string, began time.Time) {
 	}
 }
 
-// TestFillEndsWithoutFirstByte checks that the header of a response is no progress: a transfer
-// whose source sends nothing else ends after a minute.
+// TestFillEndsWithoutFirstByte checks that a transfer ends after a minute if the source
+// sends headers of responses and nothing else.
 func TestFillEndsWithoutFirstByte(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(31, 300_000))

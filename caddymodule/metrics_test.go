@@ -96,9 +96,9 @@ func (s *site) checkNames(got scrape) {
 	}
 }
 
-// TestMetricsReload checks that counters continue across reloads, and that what a
-// configuration no longer has is no longer shown. A configuration that is refused
-// changes nothing.
+// TestMetricsReload checks that a reload keeps the counters and removes the series of
+// upstreams, directories and groups that the new configuration does not have, and that
+// a configuration that fails to load changes nothing.
 func TestMetricsReload(t *testing.T) {
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 300))

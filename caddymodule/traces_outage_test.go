@@ -12,8 +12,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestDirectoryTraces checks the spans of questions to a directory that asks a
-// service: those of a pull are in its span, a refusal is no failure, and an outage is.
+// TestDirectoryTraces checks the spans of questions to GitLab: those of a pull are
+// children of its span, and an outage marks them as failed, but a refusal does not.
 func TestDirectoryTraces(t *testing.T) {
 	g, alice, bob := gitlabtest.NewAcme(t)
 	up := registrytest.New(t)

@@ -50,11 +50,12 @@ func (a *Absences) Own() *Absences {
 	return &Absences{known: a.known, owner: strconv.FormatUint(lastOwner.Add(1), 36)}
 }
 
-// ForgetGroup forgets what is absent for a group and its subgroups, also what others
-// know.
+// ForgetGroup forgets the answers for a group and its subgroups, also those that other
+// configurations have recorded.
 func (a *Absences) ForgetGroup(group string) { a.forget(group + "/") }
 
-// ForgetScope forgets what is absent from one repository, also what others know.
+// ForgetScope forgets the answers for one repository, also those that other
+// configurations have recorded.
 func (a *Absences) ForgetScope(scope string) { a.forget(scope + " ") }
 
 func (a *Absences) forget(prefix string) {

@@ -43,7 +43,7 @@ func (r *Repository) saves(known index.Ref) bool {
 }
 
 // ask asks upstream what a tag stands for. While few pulls are left, a tag for which
-// there is a known answer is asked about by HEAD alone, which is no pull.
+// there is a known answer is asked about by HEAD alone, which does not count as a pull.
 func (r *Repository) ask(ctx context.Context, tag choice, old *index.Ref) (upstream.Descriptor, error) {
 	ask, get := r.config.Registry.ResolveTag, r.config.Registry.RefetchTag
 	if old != nil && r.saves(*old) {

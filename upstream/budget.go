@@ -41,7 +41,7 @@ const (
 
 	// PullLimit is a limit of pulls in a window of time. The response carries the
 	// headers that [Budget] describes. At Docker Hub, a GET of a manifest is a pull;
-	// a HEAD and blobs are none.
+	// a HEAD and a blob are not.
 	PullLimit
 
 	// AbuseLimit is a limit of all requests from an address, whatever their login.

@@ -29,7 +29,7 @@ const (
 // line for each task every lineInterval.
 type progress struct {
 	out  io.Writer
-	size func() (width, height int, err error) // of the terminal; nil if out is none
+	size func() (width, height int, err error) // of the terminal; nil if out is not a terminal
 
 	mu      sync.Mutex
 	tasks   []*task

@@ -30,15 +30,15 @@ type Policy struct {
 
 	// StaleFor is the age up to which a tag or a list is served that is not fresh,
 	// if the upstream does not answer in time, fails, denies access or has deleted
-	// it. The age counts from when the upstream last confirmed it. Past it, clients
-	// wait for the upstream, and get its error. By default there is no limit. 0
-	// means no stale answers at all.
+	// it. The age counts from when the upstream last confirmed it. After that,
+	// clients wait for the upstream and get its error. The default is no limit, and 0
+	// turns stale answers off.
 	StaleFor *caddy.Duration `json:"stale_for,omitempty"`
 
 	// AbsentFor is how long the upstream is not asked again about a tag or a
-	// repository that it does not have: 10s by default. What is absent for one
-	// group and login is asked about for others. 0 means that it is asked each
-	// time.
+	// repository that it does not have: 10s by default. The answer
+	// for one group and login is not used for others. 0 means that the upstream is
+	// asked each time.
 	AbsentFor *caddy.Duration `json:"absent_for,omitempty"`
 
 	// Offline means that nothing is sent to the upstream, its token service and the

@@ -4,7 +4,7 @@
 // There is one collector per process, which each configuration registers with its own
 // registry, so that counters continue across reloads. The running sites tell it which
 // upstreams, directories and groups there are. Series of others are not shown, and
-// forgotten. All sites of the process are shown, whichever configuration is scraped.
+// forgotten. Each scrape shows all sites of the process.
 //
 // The registry of Caddy fails a whole scrape if two series are equal. Counters of
 // equal names are therefore the same counter, and gauges of equal names are merged

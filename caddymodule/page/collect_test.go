@@ -84,8 +84,8 @@ func TestGroupsList(t *testing.T) {
 	}
 }
 
-// TestGroupsListEnds checks that a group which the account may not read is no reason
-// for a next page.
+// TestGroupsListEnds checks that the list has no next page if the account may read none
+// of the groups that follow.
 func TestGroupsListEnds(t *testing.T) {
 	open := []access.Group{{Path: "secret"}}
 	var declared []string

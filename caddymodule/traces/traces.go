@@ -105,12 +105,12 @@ func failed(r *record.Request) bool {
 	return false
 }
 
-// untraced ends the span of a question that is not traced: there is none.
+// untraced is the end of a question that is not traced, and does nothing.
 func untraced(error) {}
 
 // StartDirectory starts the span of a question to a directory, and returns a context
-// with it and a function that ends it. A refusal is an answer; failed is for errors
-// that are none.
+// with it and a function that ends it. A refusal is an answer: failed must be nil for
+// it.
 func StartDirectory(ctx context.Context, directory, operation string) (_ context.Context, end func(failed error)) {
 	t := tracer(ctx)
 	if t == nil {

@@ -25,7 +25,8 @@ const (
 	// All is the group of the records of all groups together.
 	All = "_all"
 
-	// Other is the group of the records of groups for which there is no room.
+	// Other is the group to which the traffic of further groups is added once maxOthers
+	// groups that the configuration does not declare have records.
 	Other = "_other"
 
 	// maxOthers is the number of groups that the configuration does not declare
