@@ -18,7 +18,7 @@ func pull(t testing.TB, s *site, group, image, tag string, who requestOption) {
 	t.Helper()
 	m := s.get(manifestPath(group, image, tag), who).expect(t, http.StatusOK, "")
 	if d := digest.FromBytes(m.body); string(d) != m.Header.Get("Docker-Content-Digest") {
-		t.Errorf("manifest of %s: got content with the digest %s, want %s", image, d, m.Header.Get("Docker-Content-Digest"))
+		t.Fatalf("manifest of %s: got content with the digest %s, want %s", image, d, m.Header.Get("Docker-Content-Digest"))
 	}
 	for _, d := range blobsIn(t, m.body) {
 		b := s.get(blobPath(group, image, d), who).expect(t, http.StatusOK, "")
