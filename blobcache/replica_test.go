@@ -280,7 +280,15 @@ func TestReplicaOfEndedTransfer(t *testing.T) {
 	deserted(t, true, func(t *testing.T, e *env, s *source) {
 		r := e.replica(s)
 		r.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
-			return r.body(offset, polite(ctx, Paced(r.from(offset), 80<<10, time.Second/4))), nil
+			content := r.from(offset)
+			return r.body(offset, readFunc(func(p []byte) (int, error) {
+				select {
+				case <-time.After(300 * time.Millisecond): // not a part of the grace period
+					return content.Read(p[:min(len(p), 96<<10)])
+				case <-ctx.Done():
+					return 0, ctx.Err()
+				}
+			})), nil
 		}
 		reader, _, err := e.cache.Get(t.Context(), s.copied(r))
 		if err != nil {

@@ -65,7 +65,7 @@ func TestReplicaLiesUnread(t *testing.T) {
 		r.lying(gate)
 		wait := make(chan struct{})
 		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
-			return s.span(offset, length, gated(ctx, wait, s.from(offset))), nil
+			return s.span(offset, length, io.MultiReader(io.LimitReader(s.from(offset), 50_000), gated(ctx, wait, s.from(offset+50_000)))), nil
 		}
 		reader, _, err := e.cache.Get(t.Context(), s.copied(r))
 		if err != nil {
@@ -79,6 +79,9 @@ func TestReplicaLiesUnread(t *testing.T) {
 		time.Sleep(time.Second)
 		if s.fetches() == 0 || reader.FromReplica() {
 			t.Errorf("got %d fetches from the source, FromReplica is %v; want some and false", s.fetches(), reader.FromReplica())
+		}
+		if _, reserved, _ := e.cache.Counted(); reserved < 50_000 || reserved > replicaSize {
+			t.Errorf("%d bytes are reserved on the way, want those that have come", reserved)
 		}
 		close(wait)
 		e.same(reader, s.content)
@@ -119,14 +122,19 @@ func TestReplicaAndSourceMismatch(t *testing.T) {
 		r.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
 			return r.body(offset, cut(r.from(offset), 100_000)), nil
 		}
-		s.answer = func(_ context.Context, n int, offset int64) (*fill.Body, error) {
-			return s.body(offset, bytes.NewReader(flipped(s.content, 300_000)[offset:])), nil
+		gate := make(chan struct{})
+		s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
+			return s.body(offset, gated(ctx, gate, bytes.NewReader(flipped(s.content, 300_000)[offset:]))), nil
 		}
 		reader, _, err := e.cache.Get(t.Context(), s.copied(r))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer reader.Close()
+		if _, err := io.ReadFull(reader, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		close(gate)
 		e.broken(reader, s, fill.ErrDigestMismatch)
 		if got := r.failures(); len(got) != 2 || !errors.Is(got[0], errSource) || !errors.Is(got[1], fill.ErrDigestMismatch) {
 			t.Errorf("Failed: got the errors %v, want %v and %v", got, errSource, fill.ErrDigestMismatch)
