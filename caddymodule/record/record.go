@@ -126,7 +126,7 @@ const (
 	Nowhere  Source = iota
 	Cache           // the storage
 	Upstream        // a download, possibly one that another request has started
-	Replica         // a download from a copy in the cluster, without the upstream
+	Replica         // a download of which all has come from a copy in the cluster
 )
 
 var sources = [...]string{Nowhere: "none", Cache: "cache", Upstream: "upstream", Replica: "replica"}
