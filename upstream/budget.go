@@ -210,6 +210,8 @@ func (r *Registry) pull(ctx context.Context, c *call) (*response, error) {
 	case errors.As(err, &e) && e.own && e.Limit == PullLimit:
 		e.pull = true
 		r.pulls.failed(turn, e, r.now(), true)
+	case errors.As(err, &e) && e.own && e.Status == http.StatusNotFound:
+		r.pulls.answered(turn)
 	default:
 		r.pulls.returned(turn, r.now())
 	}

@@ -18,6 +18,10 @@ const (
 
 	// warmInterval is the least time between two lines about an image.
 	warmInterval = 200 * time.Millisecond
+
+	// warmPatience is how long the client may take to receive a line. One that is
+	// suspended must not keep others from pulling images.
+	warmPatience = time.Minute
 )
 
 // warmSlots has an element for each image that is being pulled.
@@ -99,6 +103,7 @@ func streamWarm(w http.ResponseWriter, r *http.Request, state WarmState, pull fu
 		if err != nil {
 			panic(err) // it has numbers and texts only
 		}
+		_ = http.NewResponseController(w).SetWriteDeadline(last.Add(warmPatience))
 		_, _ = w.Write(append(line, '\n')) // an error means that the client has left, which ends the pull
 		_ = http.NewResponseController(w).Flush()
 	}
