@@ -147,7 +147,7 @@ func (r *Repository) copyManifest(ctx context.Context, d digest.Digest, size int
 	if len(c.Replicas) == 0 || size > maxManifest {
 		return nil, fs.ErrNotExist
 	}
-	// Replicas are limited like an endpoint, and however many upstream keeps waiting.
+	// Replicas have turns of their own: all those of the endpoint may wait for upstream.
 	done, err := c.Questions.take(ctx, queueKey{"replicas", c.Group})
 	if err != nil {
 		return nil, err

@@ -214,8 +214,8 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 	return w, nil
 }
 
-// restart empties the spool of a fill for another attempt, and reports false if readers
-// have had bytes of it. No worker may be running.
+// restart empties the spool for another attempt. It returns false, and leaves the spool as
+// it is, if readers have had bytes of it. No worker may be running.
 func (f *fill) restart() bool {
 	f.mu.Lock()
 	if f.file == nil || f.given || f.file.Truncate(0) != nil {
