@@ -45,16 +45,16 @@ func (c *Cache) Usage(ctx context.Context) Usage {
 	return u
 }
 
-// seenDisk is the disk as it was last seen. It asks one question at a time: a disk that
-// is dead can hold up for ever those who ask for its free space, and the number of those
-// who want to know must not matter.
+// seenDisk is the disk as it was last measured. It runs one measurement at a time: a dead
+// disk may block a measurement forever, and must not block more with each call.
 type seenDisk struct {
 	mu   sync.Mutex
 	last disk
-	done chan struct{} // closed when the question is answered; nil if none is asked
+	done chan struct{} // closed at the end of the measurement; nil if none is running
 }
 
-// ask returns what measure does, or what it last did if it takes long.
+// ask returns the result of measure, or the last one if measure does not return within
+// usagePatience.
 func (s *seenDisk) ask(ctx context.Context, measure func(context.Context) disk) disk {
 	s.mu.Lock()
 	if s.done == nil {

@@ -129,8 +129,7 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	return ex.transferError(repo, err, failure, fail)
 }
 
-// transferError returns the response to a pull whose content did not come or came
-// broken, or which was not begun. The failure is the error of upstream in err, or an
+// transferError returns the response to a pull whose transfer failed, or was not begun. The failure is the error of upstream in err, or an
 // empty one. The function fail makes a response whose cause is err.
 func (ex *exchange) transferError(repo *repository, err error, failure *upstream.Error, fail func(problem, string, ...any) *apiError) *apiError {
 	switch {

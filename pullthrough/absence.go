@@ -44,8 +44,8 @@ func NewAbsences() *Absences {
 	return &Absences{known: known}
 }
 
-// Own returns Absences within the same bounds that know nothing of what others have
-// learnt, from another registry or with an earlier configuration.
+// Own returns Absences within the same bounds without what others have
+// recorded for another registry or with an earlier configuration.
 func (a *Absences) Own() *Absences {
 	return &Absences{known: a.known, owner: strconv.FormatUint(lastOwner.Add(1), 36)}
 }

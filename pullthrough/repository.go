@@ -67,8 +67,9 @@ type Config struct {
 
 	// Forced asks upstream about a tag although it is fresh, and waits for the
 	// answer without regard to Patience and, unless few pulls are left, to the
-	// pause after a failure. There is still a stale answer if upstream fails. Forced requests of a tag share
-	// one question at a time, and the next one is asked a second after it.
+	// pause after a failure. There is still a stale answer if upstream fails.
+	// Forced requests for a tag share one question at a time, and a second passes
+	// before the next one.
 	Forced bool
 
 	// Patience is how long a request for which there is a stale answer waits for

@@ -26,7 +26,7 @@ const (
 	usesHalve = time.Hour
 )
 
-// stretched returns how long a tag is fresh that is usually fresh for a time: longer than usual while few pulls are left,
+// stretched returns how long a tag is fresh: the usual time, or while few pulls are left,
 // up to maxStretch times as long.
 func (r *Repository) stretched(usual time.Duration) time.Duration {
 	factor := 1 + r.config.Registry.Scarcity()*(maxStretch-1)
@@ -108,8 +108,9 @@ func (r *Repository) noteUse(tag choice) {
 func (r *Repository) useKey(tag choice) string { return r.config.Scope + " " + tag.name() }
 
 // isHeld reports whether an error means that upstream was not asked at all, because it is
-// down or limits requests. The next pull finds that out as cheaply, and when that is over.
-// If upstream limits pulls only, it may have been asked by HEAD.
+// down or limits requests. No pause is recorded for the tag then: asking again costs no
+// request and succeeds as soon as that is over. If upstream limits only pulls, it may have
+// been asked by HEAD.
 func isHeld(err error) bool {
 	return upstream.IsHeld(err) && !isPullLimit(err)
 }

@@ -21,13 +21,13 @@ const (
 	// maxWarmed is how many manifests and blobs an image may have.
 	maxWarmed = 10_000
 
-	// maxFailures is how many failures an error tells.
+	// maxFailures is how many failures an error lists.
 	maxFailures = 10
 )
 
 var errTooLarge = fmt.Errorf("the image has more than %d manifests and blobs", maxWarmed)
 
-// Progress tells how far [Repository.Warm] has come.
+// Progress is the progress of [Repository.Warm].
 type Progress struct {
 	Manifests int   `json:"manifests"` // number of manifests and indexes that are cached
 	Blobs     int   `json:"blobs"`     // number of blobs that are cached
@@ -106,7 +106,7 @@ func (w *warming) walk(ctx context.Context, m Manifest) error {
 	if err := w.read(m); err != nil {
 		return err
 	}
-	for len(w.manifests) > 0 { // not by recursion: an upstream may nest as many as it likes
+	for len(w.manifests) > 0 { // not recursive, because indexes can be nested to any depth
 		d := w.manifests[0]
 		w.manifests = w.manifests[1:]
 		inner, err := w.repository.ManifestByDigest(ctx, d, true)

@@ -187,9 +187,9 @@ func (a *attempt) settle(ctx context.Context, err error) {
 }
 
 // isFailure reports whether an error means that the address cannot answer. If there are
-// others, they are asked rather than told apart from what fails at this one. The only
-// address has answered if a single repository fails, or something else than the registry
-// does, or if it can be asked everything but pulls.
+// others, every such error is a failure, and they are asked. A single address has
+// answered if only one repository fails, if something other than the registry fails, or
+// if only pulls are limited.
 func (a *attempt) isFailure(e *Error) bool {
 	switch {
 	case errors.Is(e, ErrNoPull):

@@ -140,7 +140,7 @@ type Error struct {
 	head bool // a GET might have succeeded
 	pull bool // only requests that count as pulls are limited
 
-	unsent bool // it tells nothing new about the registry; see asUnsent
+	unsent bool // no request was sent for it; see asUnsent
 }
 
 // isForbidden reports whether the request was not sent, because its address is private.

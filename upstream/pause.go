@@ -42,7 +42,7 @@ type pause struct {
 	down       time.Time // since when the address is down, zero if it is not
 	proven     bool      // it is down, but has answered the version check of a trial
 
-	slow    bool   // a request has waited in vain
+	slow    bool   // a request has given up waiting
 	slowFor uint64 // answers before it
 
 	recent   *Error // the last failure, also after an answer
@@ -226,14 +226,14 @@ func (p *pause) jittered() time.Duration {
 	return max(minPause, p.length-rand.N(p.length/5+1))
 }
 
-// noteSlow records that a request has waited for an answer in vain.
+// noteSlow records that a request has given up waiting for an answer.
 func (p *pause) noteSlow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.slow, p.slowFor = true, p.answers
 }
 
-// isSlow reports whether there was no answer since a request has waited in vain.
+// isSlow reports whether there was no answer since a request has given up waiting.
 func (p *pause) isSlow() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

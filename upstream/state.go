@@ -96,7 +96,7 @@ func (p *pause) describe(s *State) {
 	}
 }
 
-// report tells of a change.
+// report calls the hook Changed for a change.
 func (r *Registry) report(change Change) {
 	if r.hooks.Changed != nil {
 		r.hooks.Changed(change, r.State())

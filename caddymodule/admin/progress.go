@@ -25,8 +25,8 @@ const (
 	lineInterval = 10 * time.Second
 )
 
-// progress shows how far tasks have come: on a terminal by a bar for each, otherwise by
-// a line for each that takes long.
+// progress shows the progress of tasks: on a terminal by a bar for each, otherwise by a
+// line for each task every lineInterval.
 type progress struct {
 	out  io.Writer
 	size func() (width, height int, err error) // of the terminal; nil if out is none
@@ -63,7 +63,7 @@ func (p *progress) start(name string) *task {
 	return t
 }
 
-// set tells how far the task has come.
+// set sets the progress of the task, in bytes.
 func (t *task) set(done, total int64) {
 	p := t.of
 	p.mu.Lock()
@@ -126,13 +126,13 @@ func (t *task) line(width int) string {
 	right := fmt.Sprintf(" [%s] %s", bar(t.done, t.total), t.amount())
 	name := []rune(t.name)
 	if room := max(width-len(right), 0); len(name) > room {
-		name = append([]rune{'…'}, name[len(name)-max(room-1, 0):]...) // the end tells more
+		name = append([]rune{'…'}, name[len(name)-max(room-1, 0):]...) // names differ at the end
 	}
 	line := []rune(string(name) + right)
 	return string(line[:min(len(line), width)])
 }
 
-// amount returns how far the task has come, as in "1.5 GiB of 3.0 GiB".
+// amount returns the progress of the task, as in "1.5 GiB of 3.0 GiB".
 func (t *task) amount() string {
 	if t.total <= 0 {
 		return FormatSize(t.done)

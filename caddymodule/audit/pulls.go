@@ -35,11 +35,11 @@ const (
 // concurrent use and must be closed.
 //
 // Docker and containerd ask for the digest of a tag by HEAD and then for the manifest
-// with this digest. So a HEAD of a tag is logged too, because nothing else tells the
-// tag. A HEAD of a digest tells nothing new and is not logged.
+// with this digest. So a HEAD of a tag is logged too: only this request contains the
+// tag. A HEAD of a digest is not logged.
 //
-// Clients without a login are many, and not known: their pulls are counted by minute,
-// group and digest.
+// Pulls of clients without a login are counted by minute, group and digest, since a line
+// for each would not name the client.
 type Pulls struct {
 	logger *zap.Logger
 

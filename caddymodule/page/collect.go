@@ -99,9 +99,9 @@ type Groups struct {
 	Sealer Sealer
 }
 
-// Sealer seals texts that clients return later and can neither read nor change. Its
-// errors about a text that it has not sealed with the same values bound are the
-// caller's to tell from others.
+// Sealer seals texts that clients return later and can neither read nor change. Open
+// fails for a text that Seal has not returned for the same bound values; its other
+// errors are distinguished by the caller.
 type Sealer interface {
 	Seal(ctx context.Context, text string, bound ...string) (string, error)
 	Open(ctx context.Context, sealed string, bound ...string) (string, error)
@@ -112,9 +112,9 @@ type Sealer interface {
 // account that administers the site, they are all groups.
 //
 // The page begins after the position that next, the field of the page before, stands
-// for. The position is sealed for the account. If clients could choose it, whether there
-// is a next page would tell them the paths of groups that they may not read. List
-// returns the errors of the Sealer.
+// for. The position is sealed for the account: by choosing positions, clients could
+// find out the paths of groups that they may not read from whether there is a next page.
+// List returns the errors of the Sealer.
 func (g Groups) List(ctx context.Context, who access.Caller, next string, s *Site) error {
 	after, bound := "", []string{"groups", who.ID().String(), who.Token}
 	if next != "" {

@@ -30,7 +30,7 @@ type Upstream struct {
 	Error   string    `json:"error,omitempty"`
 	ErrorAt time.Time `json:"error_at,omitzero"`
 
-	// Budget is nil if the registry tells no limit of pulls.
+	// Budget is nil if the registry announces no limit of pulls.
 	Budget *Budget `json:"budget,omitempty"`
 
 	// Waiting is the number of moved tags whose images wait for a budget.

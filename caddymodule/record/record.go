@@ -42,7 +42,7 @@ type Request struct {
 	// accounts nor groups nor images.
 	Rule, Denial string
 
-	// Source tells where the body of a manifest or a blob was read from.
+	// Source is where the body of a manifest or a blob was read from.
 	Source Source
 
 	Start     time.Time

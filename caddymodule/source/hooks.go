@@ -31,7 +31,7 @@ func (c *Clients) hooks(name string, several bool) upstream.Hooks {
 			case upstream.KindOf(err) == upstream.RateLimited:
 				message = "an upstream limits requests; it is not asked for a while"
 			default:
-				return // Changed tells
+				return // reported by Changed
 			}
 			logger().Warn(message,
 				zap.String("upstream", name), zap.String("endpoint", host), zap.Duration("pause", pause), zap.Error(err))

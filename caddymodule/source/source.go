@@ -113,8 +113,8 @@ func (u *Upstream) transports() (transport, ranges http.RoundTripper) {
 }
 
 // fingerprint returns a text that is equal for upstreams with the same addresses and
-// the same settings of their connections. A site that is offline follows no download of
-// another one.
+// the same settings of their connections. A site that is offline does not
+// join a download of one that is not.
 func (u *Upstream) fingerprint() string {
 	settings := fmt.Sprint(u.Settings, u.Offline)
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q", settings, u.Endpoints))
