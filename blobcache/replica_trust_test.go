@@ -240,3 +240,31 @@ func TestReplicaForManyScopes(t *testing.T) {
 		}
 	})
 }
+
+// TestReplicaOfEndedTransfer checks that a replica is not blamed for the end of a transfer
+// that nobody reads.
+func TestReplicaOfEndedTransfer(t *testing.T) {
+	deserted(t, true, func(t *testing.T, e *env, s *source) {
+		r := e.replica(s)
+		r.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {
+			content := r.from(offset)
+			return r.body(offset, readFunc(func(p []byte) (int, error) {
+				select {
+				case <-time.After(300 * time.Millisecond): // not a part of the grace period
+					return content.Read(p[:min(len(p), 96<<10)])
+				case <-ctx.Done():
+					return 0, ctx.Err()
+				}
+			})), nil
+		}
+		reader, _, err := e.cache.Get(t.Context(), s.copied(r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = reader.Close()
+		if got := <-e.ended; !errors.Is(got.err, fill.ErrAbandoned) {
+			t.Errorf("FillDone: got the error %v, want %v", got.err, fill.ErrAbandoned)
+		}
+		r.expectFailed(t, nil)
+	})
+}
