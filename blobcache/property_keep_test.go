@@ -130,6 +130,9 @@ func (w *world) request(s *source) fill.Request {
 	req.Size = int64(len(s.content)) // some damage of the store can be detected by the size only
 	req.Limit = w.quotas.Limit(scope)
 	req.Claim = worldClaim{w, scope, s}
+	for _, r := range w.replicas[s] {
+		req.Replicas = append(req.Replicas, r)
+	}
 	req.Stored = func(size int64) { w.quotas.Added(scope, size) }
 	return req
 }

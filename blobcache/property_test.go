@@ -35,7 +35,7 @@ func TestCacheProperty(t *testing.T) {
 	for n := first; n < first+*worlds; n++ {
 		ok := t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
-				w := &world{env: e, rnd: rand.New(rand.NewPCG(n, 1))}
+				w := &world{env: e, rnd: rand.New(rand.NewPCG(n, 1)), replicas: make(map[*source][]*replica)}
 				w.bound()
 				w.breakDisk()
 				w.keep(w.run)
@@ -60,7 +60,10 @@ type world struct {
 	index   *index.Index
 	quotas  *blobcache.Quotas
 	vandals bool // content is removed or cut without the cache
-	worn    bool // spools may fail while they are written or read
+
+	replicas map[*source][]*replica // of each source
+
+	worn bool // spools may fail while they are written or read
 
 	mu     sync.Mutex
 	rnd    *rand.Rand
@@ -87,6 +90,13 @@ func (w *world) run() {
 		s.connections = w.upTo(5)
 		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			return w.answer(ctx, s, offset, length)
+		}
+		for range w.upTo(3) {
+			r := w.replica(s)
+			r.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
+				return w.answer(ctx, r.source, offset, length)
+			}
+			w.replicas[s] = append(w.replicas[s], r)
 		}
 		for range 1 + w.upTo(12) {
 			late := time.Duration(w.upTo(3000)) * time.Millisecond

@@ -108,3 +108,15 @@ func (c *Cache) remember(d digest.Digest, content []byte) {
 		c.small.Add(d, content)
 	}
 }
+
+// Copy stores content of a known size in bytes, which must be small enough for memory,
+// from the first of the replicas that has it, and returns it. The caller must not change
+// it. Limits are those of the source that has delivered the content. The error is
+// [fs.ErrNotExist] if none has it, or the cause of ctx.
+func (c *Cache) Copy(ctx context.Context, d digest.Digest, size int64, from []fill.Replica, limits fill.SourceLimits) ([]byte, error) {
+	content, err := c.fills.Copy(ctx, d, size, from, limits)
+	if err != nil {
+		return nil, err
+	}
+	return content, c.PutBytes(ctx, d, content)
+}

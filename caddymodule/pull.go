@@ -126,7 +126,10 @@ func (ex *exchange) sendManifest(m pullthrough.Manifest) *apiError {
 		return nil
 	}
 	ex.setLength(m.Size)
-	if ex.rec.Source = record.Cache; m.Status == pullthrough.Miss {
+	switch ex.rec.Source = record.Cache; {
+	case content.FromReplica:
+		ex.rec.Source = record.Replica
+	case m.Status == pullthrough.Miss:
 		ex.rec.Source = record.Upstream
 	}
 	if content.File == nil {

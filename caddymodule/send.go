@@ -135,9 +135,14 @@ func (ex *exchange) sendBlobHead(d digest.Digest, size int64, status pullthrough
 // of the blob to a client of HTTP/1.0, which knows no chunks, unless it knows the size.
 func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullthrough.Status) error {
 	defer ex.widenChunks()()
-	if ex.rec.Source = record.Upstream; r.Stored() {
-		ex.rec.Source = record.Cache
-	}
+	defer func() {
+		switch ex.rec.Source = record.Upstream; {
+		case r.Stored():
+			ex.rec.Source = record.Cache
+		case r.FromReplica():
+			ex.rec.Source = record.Replica
+		}
+	}()
 	if r.Size() < 0 && !ex.r.ProtoAtLeast(1, 1) {
 		if err := r.AwaitWhole(ex.r.Context()); err != nil {
 			return err

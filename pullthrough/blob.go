@@ -31,6 +31,7 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 		Claim:    claim,
 		Fetch:    r.fetchBlob(d),
 		Fetched:  r.fetchedBytes,
+		Replicas: c.Replicas,
 
 		Source:      c.Downloads,
 		Group:       c.Group,
@@ -43,10 +44,10 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	}
 	c.Quotas.Used(c.Scope, d, false)
 	switch {
+	case !claim.asked && (origin == fill.Hit || reader.FromReplica()):
+		return reader, Hit, nil
 	case origin == fill.Joined:
 		return reader, Joined, nil
-	case origin == fill.Hit && !claim.asked:
-		return reader, Hit, nil
 	}
 	return reader, Miss, nil
 }

@@ -27,6 +27,10 @@ type Content struct {
 	// File reads the stored content if it is large, so that a client that reads
 	// slowly takes no memory of its size. It is nil if Bytes is set.
 	File *blobcache.Reader
+
+	// FromReplica is set if one of Config.Replicas has sent the content for this
+	// request, or for another one at the same time.
+	FromReplica bool
 }
 
 // Size returns the number of bytes.
@@ -56,8 +60,8 @@ func (c *Content) mediaType(claimed string) (string, error) {
 	return upstream.ManifestType(claimed, bytes)
 }
 
-// content returns a manifest's content, and whether it was stored already. Stored
-// content counts only if the repository is linked to it.
+// content returns a manifest's content, and whether it was stored already, or a replica
+// has it. That counts only if the repository is linked to it.
 func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) (content *Content, hit bool, err error) {
 	if linked {
 		content, err := r.stored(ctx, d)
@@ -68,17 +72,26 @@ func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) 
 			return content, err == nil, err
 		}
 	}
-	bytes, err := once(ctx, r, "manifest "+d.String(), func(ctx context.Context) ([]byte, error) {
+	got, err := once(ctx, r, "manifest "+d.String(), func(ctx context.Context) (transferred, error) {
 		return r.fetchManifest(ctx, d)
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	content, err = r.fetched(ctx, d, bytes)
-	return content, false, err
+	content, err = r.fetched(ctx, d, got.bytes)
+	if err == nil {
+		content.FromReplica = got.copied
+	}
+	return content, got.copied, err
 }
 
-// fetched returns the content that upstream has sent for a manifest. It is read from
+// transferred is what a transfer of a manifest has brought.
+type transferred struct {
+	bytes  []byte // nil if large content has been stored meanwhile
+	copied bool   // from a replica
+}
+
+// fetched returns the content that has been transferred for a manifest. It is read from
 // the store if it is large, or nil because it has been stored meanwhile.
 func (r *Repository) fetched(ctx context.Context, d digest.Digest, bytes []byte) (*Content, error) {
 	if bytes != nil {
@@ -104,22 +117,43 @@ func (r *Repository) stored(ctx context.Context, d digest.Digest) (*Content, err
 	return &Content{Bytes: small, File: large}, nil
 }
 
-// fetchManifest returns the content that upstream sends, or nil if large content
-// has been stored since the caller looked.
-func (r *Repository) fetchManifest(ctx context.Context, d digest.Digest) ([]byte, error) {
-	if _, linked := r.manifestLink(ctx, d); linked {
+// fetchManifest returns the content that a replica has, if the repository is linked to
+// it, or that upstream sends. It returns no bytes of large content that has been stored
+// since the caller looked.
+func (r *Repository) fetchManifest(ctx context.Context, d digest.Digest) (transferred, error) {
+	if link, linked := r.manifestLink(ctx, d); linked {
 		if content, err := r.stored(ctx, d); err == nil {
 			content.Close()
-			return content.Bytes, nil
+			return transferred{bytes: content.Bytes}, nil
+		}
+		if bytes, err := r.copyManifest(ctx, d, link.Size); err == nil {
+			r.config.Quotas.Added(r.config.Scope, link.Size)
+			return transferred{bytes, true}, nil
 		}
 	}
 	m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
 		return r.config.Registry.Manifest(ctx, r.config.Name, d.String())
 	})
 	if err != nil {
+		return transferred{}, err
+	}
+	return transferred{bytes: m.Content}, r.keep(ctx, m)
+}
+
+// copyManifest stores a manifest that a replica has, and returns it. The endpoint must
+// have delivered it, with this size. The error is [fs.ErrNotExist] if no replica has it.
+func (r *Repository) copyManifest(ctx context.Context, d digest.Digest, size int64) ([]byte, error) {
+	c := &r.config
+	if len(c.Replicas) == 0 || size > maxManifest {
+		return nil, fs.ErrNotExist
+	}
+	// Replicas have turns of their own: all those of the endpoint may wait for upstream.
+	done, err := c.Questions.take(ctx, queueKey{"replicas", c.Group})
+	if err != nil {
 		return nil, err
 	}
-	return m.Content, r.keep(ctx, m)
+	defer done()
+	return c.Cache.Copy(ctx, d, size, c.Replicas, c.Downloads)
 }
 
 // keep stores a manifest that upstream has delivered.

@@ -2,6 +2,8 @@ package pullthrough
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 
 	"github.com/opencontainers/go-digest"
 
@@ -122,14 +124,14 @@ func (r *Repository) manifestLink(ctx context.Context, d digest.Digest) (link in
 	return link, true
 }
 
-// wasDelivered reports whether content is stored that upstream has delivered, to
-// this repository or to another one.
+// wasDelivered reports whether content is stored, or may be in a replica, that upstream
+// has delivered, to this repository or to another one.
 func (r *Repository) wasDelivered(ctx context.Context, d digest.Digest) bool {
 	if _, err := r.config.Index.Delivery(ctx, r.config.Scope, d); err != nil {
 		return false
 	}
 	_, stored := r.config.Cache.Has(ctx, d)
-	return stored
+	return stored || len(r.config.Replicas) > 0
 }
 
 func (r *Repository) confirmOnce(ctx context.Context, d digest.Digest) (upstream.Descriptor, error) {
@@ -163,9 +165,9 @@ func (r *Repository) confirm(ctx context.Context, head, get func() (upstream.Man
 }
 
 // linkConfirmed links the repository to a manifest that upstream has confirmed by
-// HEAD, provided that upstream has delivered it before and that it is stored. It
-// returns the descriptor, whose media type is that of the content if that is known,
-// whatever HEAD says. It reports false if HEAD contradicts the content.
+// HEAD, provided that upstream has delivered it before and that it is stored, or that a
+// replica has it. It returns the descriptor, whose media type is that of the content if
+// that is known, whatever HEAD says. It reports false if HEAD contradicts the content.
 func (r *Repository) linkConfirmed(ctx context.Context, desc upstream.Descriptor) (upstream.Descriptor, bool) {
 	known, err := r.config.Index.Link(ctx, r.config.Scope, desc.Digest)
 	if err == nil && known.MediaType != "" && known.Size == desc.Size {
@@ -180,6 +182,10 @@ func (r *Repository) linkConfirmed(ctx context.Context, desc upstream.Descriptor
 		return desc, false
 	}
 	content, err := r.stored(ctx, desc.Digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		content = new(Content)
+		content.Bytes, err = r.copyManifest(ctx, desc.Digest, delivery.Size)
+	}
 	if err != nil {
 		return desc, true // and it is fetched when it is asked for
 	}

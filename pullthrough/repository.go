@@ -38,6 +38,12 @@ type Config struct {
 	// Registry is the upstream, asked with one login.
 	Registry *upstream.Mirrors
 
+	// Replicas are asked in front of Registry for the content of manifests and blobs
+	// that Endpoint has delivered before. They do not count as upstream: the bytes are
+	// not reported to Hooks.Fetched, and they are asked although upstream fails,
+	// limits pulls or is offline. They are optional.
+	Replicas []fill.Replica
+
 	// Name is the repository's name at the registry, as in library/alpine.
 	Name string
 
@@ -124,7 +130,7 @@ func New(config Config) *Repository { return &Repository{config} }
 type Status int
 
 const (
-	Hit         Status = iota // from the cache
+	Hit         Status = iota // from the cache, or a replica
 	Miss                      // upstream was asked
 	Joined                    // from a download that another request has started
 	Revalidated               // upstream was asked again, and has answered

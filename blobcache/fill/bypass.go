@@ -3,6 +3,7 @@ package fill
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -122,9 +123,19 @@ func (d *bypass) Read(p []byte) (n int, err error) {
 		return 0, d.err
 	}
 	if n, err = d.read(p); err != nil && err != io.EOF {
-		d.err = err
+		d.failed(err)
 	}
 	return n, err
+}
+
+// failed keeps an error for later reads, and tells the replicas whose bytes do not match.
+func (d *bypass) failed(err error) {
+	if d.err = err; errors.Is(err, ErrDigestMismatch) {
+		d.req.replicas.mismatched(err)
+		if d.spool != nil {
+			d.spool.req.replicas.mismatched(err)
+		}
+	}
 }
 
 func (d *bypass) read(p []byte) (int, error) {
@@ -139,10 +150,13 @@ func (d *bypass) read(p []byte) (int, error) {
 // awaitByte implements [Follower.AwaitByte].
 func (d *bypass) awaitByte() error {
 	if d.err == nil {
-		d.err = d.ready()
-	}
-	if d.err == nil {
-		d.err = d.peek()
+		err := d.ready()
+		if err == nil {
+			err = d.peek()
+		}
+		if err != nil {
+			d.failed(err)
+		}
 	}
 	return d.err
 }

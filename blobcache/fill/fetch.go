@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,24 +24,44 @@ const (
 	sourceMaxPause = 5 * time.Second
 )
 
-// fetch calls the request's Fetch. The call, and each read of the body, fails
-// if the source sends nothing for too long; for the body the limit is shorter,
-// so that there is time to ask again.
+// fetch asks the replicas of a request, and calls the request's Fetch if none of them
+// answers. The call, and each read of the body, fails if the source sends nothing for
+// too long; for the body the limit is shorter, so that there is time to ask again.
 func fetch(ctx context.Context, req Request, m *meter, offset, length int64, etag string) (*Body, error) {
+	if body := req.replicas.fetch(ctx, m, offset, length); body != nil {
+		return body, nil
+	}
+	body, w, err := watch(ctx, m, m.limits.Stall, func(ctx context.Context) (*Body, error) {
+		return req.Fetch(ctx, offset, length, etag)
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.limit = m.limits.Stall / 2
+	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain}, nil
+}
+
+// watch calls ask, which fails if it takes longer than limit, and returns its result and
+// the reader for its body, whose reads are limited in the same way.
+func watch(ctx context.Context, m *meter, limit time.Duration, ask func(context.Context) (*Body, error)) (*Body, *watchedBody, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watchedBody{ctx: ctx, cancel: cancel, meter: m, limit: m.limits.Stall}
+	w := &watchedBody{ctx: ctx, cancel: cancel, meter: m, limit: limit}
 	w.idle = time.AfterFunc(w.limit, w.giveUp)
 	m.begin()
-	body, err := req.Fetch(ctx, offset, length, etag)
+	body, err := ask(ctx)
 	m.end(0, 0)
 	w.idle.Stop()
+	if err == nil && ctx.Err() != nil {
+		_ = body.Close() // it has come too late
+		err = ctx.Err()
+	}
 	if err != nil {
 		err = w.explain(err)
 		cancel(nil)
-		return nil, err
+		return nil, nil, err
 	}
-	w.body, w.limit = body.ReadCloser, m.limits.Stall/2
-	return &Body{ReadCloser: w, Size: body.Size, Offset: body.Offset, End: body.End, ETag: body.ETag, Plain: body.Plain}, nil
+	w.body = body.ReadCloser
+	return body, w, nil
 }
 
 // watchedBody is a body with an idle timer that runs during reads only, since a
@@ -52,6 +73,11 @@ type watchedBody struct {
 	idle   *time.Timer
 	limit  time.Duration
 	body   io.ReadCloser
+	silent atomic.Bool // the timer has expired
+
+	// The replica that sends the body and those that it belongs to, or nil.
+	replica  Replica
+	replicas *replicas
 
 	// The next bytes repeat what has come before, and the first of them do so not for
 	// the first time.
@@ -59,6 +85,7 @@ type watchedBody struct {
 }
 
 func (w *watchedBody) giveUp() {
+	w.silent.Store(true)
 	w.cancel(fmt.Errorf("the source sent nothing for %v: %w", w.limit, context.DeadlineExceeded))
 }
 
@@ -73,10 +100,17 @@ func (w *watchedBody) Read(p []byte) (int, error) {
 	case w.again >= 0:
 		quiet = w.meter.limits.Stall
 	}
+	if fetched := w.meter.fetched; n > 0 && fetched != nil && w.replica == nil {
+		fetched(n)
+	}
 	w.meter.end(n, quiet)
 	w.idle.Stop()
 	if err != nil && err != io.EOF {
 		err = w.explain(err)
+		if w.replica != nil && (w.ctx.Err() == nil || w.silent.Load()) {
+			w.replicas.giveUp(w.replica, err)
+			err = fmt.Errorf("%w: %v", errReplica, err) // it says nothing about the source
+		}
 	}
 	return n, err
 }

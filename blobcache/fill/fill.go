@@ -140,9 +140,20 @@ func (f *fill) isRead() bool {
 	return f.refs > 1
 }
 
-// transfer downloads the whole content into the spool and verifies it. A source
-// that breaks off is asked to resume, unless it never answered at all.
+// transfer downloads the whole content into the spool and verifies it. If replicas have
+// sent some of it and it does not match its digest, transfer begins anew without them,
+// unless readers have had bytes.
 func (f *fill) transfer(ctx context.Context) error {
+	err := f.attempt(ctx)
+	if errors.Is(err, ErrDigestMismatch) && f.req.replicas.mismatched(err) && f.restart() {
+		err = f.attempt(ctx)
+	}
+	return err
+}
+
+// attempt downloads the content. A source that breaks off is asked to resume, unless it
+// never answered at all.
+func (f *fill) attempt(ctx context.Context) error {
 	length := int64(-1)
 	if f.connections > 1 {
 		length = f.table.config.Spans.First
@@ -163,7 +174,7 @@ func (f *fill) transfer(ctx context.Context) error {
 	if got := digest.NewDigest(f.digest.Algorithm(), f.hash); err == nil && got != f.digest {
 		err = fmt.Errorf("%s: got %s: %w", f.digest, got, ErrDigestMismatch)
 	}
-	if errors.Is(err, ErrDigestMismatch) && several {
+	if replicas, _ := f.req.replicas.answered(); errors.Is(err, ErrDigestMismatch) && several && !replicas {
 		// The source may only get ranges wrong. The next fill does without
 		// them.
 		f.table.noRanges.Add(f.req.shared(), struct{}{})
@@ -179,7 +190,10 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 		_ = body.Close()
 		return nil, fmt.Errorf("%s: the source announced %d bytes, want %d: %w", f.digest, body.Size, f.req.Size, ErrDigestMismatch)
 	}
-	file, err := f.openSpool(ctx, body.Size)
+	again, file, err := f.file != nil, f.file, error(nil)
+	if !again {
+		file, err = f.openSpool(ctx, body.Size)
+	}
 	if err != nil {
 		f.mu.Lock()
 		f.handOver = body
@@ -192,6 +206,28 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 		f.single = w
 	}
 	f.claims.add(f.req)
-	f.start(file, body.Size, body.Plain)
+	if again {
+		f.notePlain(body)
+	} else {
+		f.start(file, body.Size, body.Plain)
+	}
 	return w, nil
+}
+
+// restart empties the spool for another attempt. It returns false, and leaves the spool as
+// it is, if readers have had bytes of it. No worker may be running.
+func (f *fill) restart() bool {
+	f.mu.Lock()
+	if f.file == nil || f.given || f.file.Truncate(0) != nil {
+		f.mu.Unlock()
+		return false
+	}
+	f.segments, f.written, f.limit, f.plain, f.chunks.next = nil, 0, f.size, false, 0
+	f.single, f.etag, f.best = nil, "", 0
+	f.mu.Unlock()
+	f.hash.Reset()
+	f.settle(0)
+	f.reserved, f.room, f.come = f.table.config.Room.Open(f.req.Group), nil, 0
+	f.onDisk.Store(0)
+	return true
 }

@@ -74,7 +74,7 @@ func (t *Follower) Read(p []byte) (int, error) {
 	if t.bypass != nil {
 		return t.bypass.Read(p)
 	}
-	n, err := t.await()
+	n, err := t.await(true)
 	if err == nil {
 		var read int
 		read, err = t.fill.file.ReadAt(p[:min(int64(len(p)), n)], t.off)
@@ -103,7 +103,7 @@ func (t *Follower) leaveSpool() {
 // The error is the one that a Read would return.
 func (t *Follower) AwaitByte() error {
 	if t.bypass == nil {
-		_, err := t.await()
+		_, err := t.await(false)
 		if err == nil || err == io.EOF {
 			return nil
 		}
@@ -120,6 +120,16 @@ func (t *Follower) AwaitByte() error {
 // expects. If the content turns out to have another size, reads fail with an error
 // that is [ErrSizeMismatch] before the last byte of that size.
 func (t *Follower) Size() int64 { return t.size }
+
+// FromReplica reports whether all that has come so far has come from replicas.
+func (t *Follower) FromReplica() (alone bool) {
+	if t.fill != nil {
+		_, alone = t.fill.req.replicas.answered()
+	} else {
+		_, alone = t.bypass.req.replicas.answered()
+	}
+	return alone
+}
 
 // Cancel ends reads that wait for bytes.
 func (t *Follower) Cancel() { t.cancel() }
@@ -147,8 +157,8 @@ func (t *Follower) AwaitWhole(ctx context.Context) (size int64, err error) {
 }
 
 // Parts announces that ranges of the content will be read, and reports whether
-// they may be. They may not while some of the content is [Body.Plain] and the
-// whole is not verified.
+// they may be. They may not while some of the content is [Body.Plain], or comes from
+// a replica, and the whole is not verified.
 func (t *Follower) Parts() bool {
 	if t.bypass != nil {
 		return t.bypass.parts()
@@ -157,9 +167,9 @@ func (t *Follower) Parts() bool {
 	return t.parted
 }
 
-// await waits for bytes that may be read.
-func (t *Follower) await() (n int64, err error) {
-	n, err = t.fill.awaitBytes(t.ctx, t.off, t.size)
+// await waits for bytes that may be read, and says whether they will be.
+func (t *Follower) await(take bool) (n int64, err error) {
+	n, err = t.fill.awaitBytes(t.ctx, t.off, t.size, take)
 	if err == nil && t.parted && t.fill.exposed() {
 		return 0, errPlain
 	}
@@ -170,7 +180,7 @@ func (t *Follower) await() (n int64, err error) {
 // reads them into buf. The caller must call back when it has used them.
 func (t *Follower) Next(buf []byte, most int64) (p []byte, back func(), err error) {
 	if t.bypass == nil {
-		if n, err := t.await(); err == nil {
+		if n, err := t.await(true); err == nil {
 			p, back = t.fill.lend(t.off, min(most, n))
 		}
 	}

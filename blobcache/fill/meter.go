@@ -60,9 +60,6 @@ func (m *meter) begin() (quiet time.Duration) {
 // end is called after the wait, which has brought n bytes. If it has brought some, the
 // transfer has waited for the given time at most since the last progress.
 func (m *meter) end(n int, quiet time.Duration) {
-	if n > 0 && m.fetched != nil {
-		m.fetched(n)
-	}
 	rate := m.rate()
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -73,9 +73,15 @@ type Request struct {
 
 	Fetch Fetch
 
+	// Replicas are asked before Fetch, in order, for content to which the scope is
+	// linked, or which its source has delivered to others and confirms for the
+	// scope. The size of such content is known.
+	Replicas []Replica
+	replicas *replicas // that may be asked, nil without any
+
 	// Fetched, if not nil, is called with the number of bytes of each read from
-	// the source, also of those that are not stored in the end. It must not
-	// block.
+	// the source, but not from Replicas, also of those that are not stored in the
+	// end. It must not block.
 	Fetched func(n int)
 
 	// Connections is the number of ranges of large content that may be fetched

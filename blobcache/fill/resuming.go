@@ -2,6 +2,7 @@ package fill
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -62,6 +63,8 @@ func (r *resuming) retry(err error) error {
 		return nil
 	case err == io.EOF:
 		err = fmt.Errorf("after %d of %d bytes: %w", r.pos, r.size, io.ErrUnexpectedEOF)
+	case errors.Is(err, errReplica):
+		return nil
 	}
 	if final(err) || !r.retries.again(r.ctx, r.pos) {
 		return err

@@ -35,7 +35,8 @@ type spool struct {
 	limit    int64 // where the content ends, as far as that is known
 	segments segments
 	written  int64         // bytes in all parts
-	plain    bool          // some of it is [Body.Plain]
+	plain    bool          // some of it is [Body.Plain], or from a replica
+	given    bool          // readers have had bytes
 	chunks   chunks        // what of it is still in memory
 	waiting  map[int64]int // how many readers wait at an offset
 
@@ -213,8 +214,9 @@ func (s *spool) awaitEnd(ctx context.Context) (int64, error) {
 
 // awaitBytes waits until there are bytes to read at off and returns their
 // number, or io.EOF at the end of the content. The reader has announced a size, or
-// -1. Idle workers fetch what readers wait for. The end of ctx must wake the spool.
-func (s *spool) awaitBytes(ctx context.Context, off, announced int64) (int64, error) {
+// -1, and says whether it takes the bytes. Idle workers fetch what readers wait for. The
+// end of ctx must wake the spool.
+func (s *spool) awaitBytes(ctx context.Context, off, announced int64, take bool) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -230,6 +232,7 @@ func (s *spool) awaitBytes(ctx context.Context, off, announced int64) (int64, er
 		case err != nil:
 			return 0, err
 		case n > 0:
+			s.given = s.given || take
 			return n, nil
 		case s.ended:
 			return 0, io.EOF

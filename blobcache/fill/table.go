@@ -19,6 +19,8 @@ type Table struct {
 	slots    *slots
 	noRanges *lru.Cache[fillKey, struct{}] // fetched in ranges that did not fit together
 
+	distrusted *lru.Cache[digest.Digest, struct{}] // not to be had from replicas
+
 	committing [256]sync.Mutex // by slot of the digest
 
 	mu    sync.Mutex
@@ -27,18 +29,22 @@ type Table struct {
 	seed  maphash.Seed
 }
 
-// noRangesEntries is the number of contents that are remembered not to be fetched
-// in ranges.
-const noRangesEntries = 1024
+// noRangesEntries and distrustedEntries are the number of contents that are remembered
+// not to be fetched in ranges, or from replicas.
+const (
+	noRangesEntries   = 1024
+	distrustedEntries = 1024
+)
 
 // NewTable returns a table without fills.
 func NewTable(config Config) *Table {
-	noRanges, err := lru.New[fillKey, struct{}](noRangesEntries)
-	if err != nil {
-		panic(err) // the size is a positive constant
+	noRanges, err1 := lru.New[fillKey, struct{}](noRangesEntries)
+	distrusted, err2 := lru.New[digest.Digest, struct{}](distrustedEntries)
+	if err := errors.Join(err1, err2); err != nil {
+		panic(err) // the sizes are positive constants
 	}
 	return &Table{
-		config: config, slots: newSlots(), noRanges: noRanges,
+		config: config, slots: newSlots(), noRanges: noRanges, distrusted: distrusted,
 		fills: make(map[fillKey]*fill), seed: maphash.MakeSeed(),
 	}
 }
@@ -81,6 +87,10 @@ func (t *Table) Get(ctx context.Context, req Request, stored func(context.Contex
 			if err != nil {
 				share = never
 			}
+		}
+		var err error
+		if req.replicas, err = t.withReplicas(ctx, &req, &standing, share); err != nil {
+			return nil, Hit, err
 		}
 		f, started, err := t.join(ctx, req, ended, share)
 		if err != nil {

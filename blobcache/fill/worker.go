@@ -63,6 +63,9 @@ func (w *worker) run(ctx context.Context) error {
 			continue
 		}
 		w.drop()
+		if errors.Is(err, errReplica) {
+			continue
+		}
 		if err == errSlowConnection {
 			w.fill.table.config.Hooks.resumed(w.fill.digest, at, err)
 			continue

@@ -129,9 +129,10 @@ const (
 	Nowhere  Source = iota
 	Cache           // the storage
 	Upstream        // a download, possibly one that another request has started
+	Replica         // a download of which all has come from a copy in the cluster
 )
 
-var sources = [...]string{Nowhere: "none", Cache: "cache", Upstream: "upstream"}
+var sources = [...]string{Nowhere: "none", Cache: "cache", Upstream: "upstream", Replica: "replica"}
 
 // String returns the name of the source in metrics and logs.
 func (s Source) String() string { return sources[s] }
