@@ -48,6 +48,7 @@ var permitted = map[string]string{
 	"blobcache/internal/buffer":              "",
 	"blobcache/internal/leaktest":            "",
 	"blobcache/store":                        "",
+	"blobcache/store/bucket":                 "blobcache/store internal/memo",
 	"blobcache/store/storetest":              "blobcache/store",
 	"reference":                              "",
 	"tokenissuer":                            "internal/flight tokenissuer/internal/record",
@@ -62,6 +63,7 @@ var permitted = map[string]string{
 	"internal/memo":                          "internal/flight",
 	"internal/oidctest":                      "",
 	"internal/registrytest":                  "",
+	"internal/s3test":                        "",
 	"internal/secret":                        "",
 	"tokenissuer/internal/record/recordtest": "",
 }
