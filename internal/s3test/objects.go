@@ -114,6 +114,7 @@ type listed struct {
 	KeyCount              int
 	MaxKeys               int
 	IsTruncated           bool
+	EncodingType          string `xml:",omitempty"`
 	NextContinuationToken string `xml:",omitempty"`
 	Contents              []listedObject
 }
@@ -135,7 +136,7 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request, query url.Values) 
 		page = n
 	}
 	after := max(query.Get("continuation-token"), query.Get("start-after"))
-	result := listed{Name: Bucket, Prefix: query.Get("prefix"), MaxKeys: page}
+	result := listed{Name: Bucket, Prefix: query.Get("prefix"), MaxKeys: page, EncodingType: query.Get("encoding-type")}
 	s.mu.Lock()
 	for _, key := range s.keys(result.Prefix, func(o *object) bool { return !o.unlisted }) {
 		if key <= after {
@@ -147,7 +148,7 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request, query url.Values) 
 		}
 		o := s.objects[key]
 		name := key
-		if query.Get("encoding-type") == "url" {
+		if result.EncodingType == "url" {
 			name = url.QueryEscape(key)
 		}
 		result.Contents = append(result.Contents, listedObject{

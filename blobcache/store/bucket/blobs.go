@@ -190,7 +190,7 @@ func (c *client) put(ctx context.Context, name string, content io.ReaderAt, size
 		DisableContentSha256: true, // that of chunks; the whole has one
 		UserMetadata:         map[string]string{"X-Amz-Checksum-Sha256": base64.StdEncoding.EncodeToString(sum)},
 	}
-	return c.do(func() error {
+	return c.do(ctx, func() error {
 		_, err := c.api.PutObject(ctx, c.bucket, c.prefix+name, io.NewSectionReader(content, 0, size), size, "", hex.EncodeToString(sum), options)
 		return err
 	})
@@ -205,7 +205,7 @@ func (c *client) putBytes(ctx context.Context, name string, content []byte) erro
 // that fails are removed.
 func (c *client) putParts(ctx context.Context, name string, content io.ReaderAt, size int64) (err error) {
 	var id string
-	err = c.do(func() (err error) {
+	err = c.do(ctx, func() (err error) {
 		id, err = c.api.NewMultipartUpload(ctx, c.bucket, c.prefix+name, minio.PutObjectOptions{})
 		return err
 	})
@@ -225,7 +225,7 @@ func (c *client) putParts(ctx context.Context, name string, content io.ReaderAt,
 			return err
 		}
 		options := minio.PutObjectPartOptions{Sha256Hex: hex.EncodeToString(sum), DisableContentSha256: true}
-		err = c.do(func() error {
+		err = c.do(ctx, func() error {
 			part, err := c.api.PutObjectPart(ctx, c.bucket, c.prefix+name, id, len(parts)+1, io.NewSectionReader(content, from, length), length, options)
 			if err == nil {
 				parts = append(parts, minio.CompletePart{PartNumber: part.PartNumber, ETag: part.ETag})
@@ -236,7 +236,7 @@ func (c *client) putParts(ctx context.Context, name string, content io.ReaderAt,
 			return err
 		}
 	}
-	return c.do(func() error {
+	return c.do(ctx, func() error {
 		_, err := c.api.CompleteMultipartUpload(ctx, c.bucket, c.prefix+name, id, parts, minio.PutObjectOptions{})
 		return err
 	})

@@ -52,17 +52,23 @@ type object struct {
 
 // do asks the bucket, and once more if it refused the credentials and there are others
 // now.
-func (c *client) do(ask func() error) error {
-	used, _ := c.credentials.Get()
+func (c *client) do(ctx context.Context, ask func() error) error {
 	err := ask()
-	if isRefused(err) {
-		c.credentials.Expire()
-		if now, cerr := c.credentials.Get(); cerr == nil && now.AccessKeyID+now.SecretAccessKey+now.SessionToken !=
-			used.AccessKeyID+used.SecretAccessKey+used.SessionToken {
-			err = ask()
-		}
+	if isRefused(err) && c.renew(ctx) {
+		err = ask()
 	}
 	return explain(err)
+}
+
+// renew reads the credentials again. It reports whether they have changed.
+func (c *client) renew(ctx context.Context) bool {
+	asking := *c.api.CredContext()
+	asking.Context = ctx
+	used, err1 := c.credentials.GetWithContext(&asking) // as remembered
+	c.credentials.Expire()
+	now, err2 := c.credentials.GetWithContext(&asking)
+	return err1 == nil && err2 == nil &&
+		(now.AccessKeyID != used.AccessKeyID || now.SecretAccessKey != used.SecretAccessKey || now.SessionToken != used.SessionToken)
 }
 
 // get returns the content of an object from an offset: length bytes, or all if length
@@ -78,7 +84,7 @@ func (c *client) get(ctx context.Context, name string, offset, length int64) (bo
 	if err != nil {
 		return nil, object{}, err
 	}
-	err = c.do(func() error {
+	err = c.do(ctx, func() error {
 		var info minio.ObjectInfo
 		var header http.Header
 		body, info, header, err = c.api.GetObject(ctx, c.bucket, c.prefix+name, options)
@@ -110,7 +116,7 @@ func rangeSize(contentRange string, offset int64) (int64, error) {
 }
 
 func (c *client) stat(ctx context.Context, name string) (o object, err error) {
-	err = c.do(func() error {
+	err = c.do(ctx, func() error {
 		info, err := c.api.StatObject(ctx, c.bucket, c.prefix+name, minio.StatObjectOptions{})
 		o = object{size: info.Size, modified: info.LastModified}
 		return err
@@ -120,7 +126,7 @@ func (c *client) stat(ctx context.Context, name string) (o object, err error) {
 
 // remove removes an object. Removing an absent object is not an error.
 func (c *client) remove(ctx context.Context, name string) error {
-	err := c.do(func() error {
+	err := c.do(ctx, func() error {
 		return c.api.RemoveObject(ctx, c.bucket, c.prefix+name, minio.RemoveObjectOptions{})
 	})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -134,7 +140,7 @@ func (c *client) remove(ctx context.Context, name string) error {
 func (c *client) list(ctx context.Context, prefix string, visit func(name string, o object) error) error {
 	var stopped error // by visit
 	visited := 0
-	err := c.do(func() error {
+	err := c.do(ctx, func() error {
 		options := minio.ListObjectsOptions{Prefix: c.prefix + prefix, Recursive: true}
 		for info := range c.api.ListObjectsIter(ctx, c.bucket, options) {
 			if info.Err != nil && visited > 0 {

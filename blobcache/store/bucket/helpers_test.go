@@ -124,3 +124,13 @@ func (n *node) put(t *testing.T, content string) digest.Digest {
 	}
 	return d
 }
+
+// waitFor waits for what happens in the background.
+func waitFor(t *testing.T, done func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(30 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("it has not happened in half a minute")
+		}
+	}
+}

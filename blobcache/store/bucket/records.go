@@ -37,11 +37,14 @@ func (s *Store) Load(ctx context.Context, key string) ([]byte, error) {
 		l := s.lock(key)
 		deletions := l.deletions
 		l.Unlock()
-		value, err := s.read(ctx, key)
+		value, current, err := s.read(ctx, key)
 		if err != nil {
 			return struct{}{}, err
 		}
-		return struct{}{}, s.adopt(ctx, key, value, deletions)
+		if err = s.adopt(ctx, key, value, deletions); err == nil && !current {
+			s.records.add(key, write) // under the key in use, before the old one is deleted
+		}
+		return struct{}{}, err
 	})
 	switch {
 	case err == nil:
@@ -66,14 +69,15 @@ func (s *Store) adopt(ctx context.Context, key string, value []byte, deletions i
 	return s.FileStore.Save(ctx, key, value)
 }
 
-// read returns the value of a record in the bucket. The error is fs.ErrNotExist if
-// there is none with a valid authentication code.
-func (s *Store) read(ctx context.Context, key string) ([]byte, error) {
+// read returns the value of a record in the bucket, and whether it was written under
+// the key in use. The error is fs.ErrNotExist if there is none with a valid
+// authentication code.
+func (s *Store) read(ctx context.Context, key string) (value []byte, current bool, err error) {
 	if c, pending := s.records.pending(key); pending && c == remove {
-		return nil, fmt.Errorf("record %s is being deleted: %w", key, fs.ErrNotExist)
+		return nil, false, fmt.Errorf("record %s is being deleted: %w", key, fs.ErrNotExist)
 	}
 	if err := s.reads.check(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	sealed, err := s.readObject(ctx, key)
 	if ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -82,17 +86,14 @@ func (s *Store) read(ctx context.Context, key string) ([]byte, error) {
 		s.reads.note(ctx, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read record %s from the bucket: %w", key, err)
+		return nil, false, fmt.Errorf("read record %s from the bucket: %w", key, err)
 	}
-	value, current, err := s.open(ctx, key, sealed)
+	value, current, err = s.open(ctx, key, sealed)
 	if errors.Is(err, errForged) {
 		s.config.StorageError("read record "+key+" from the bucket", err)
-		return nil, fmt.Errorf("record %s: %w: %w", key, err, fs.ErrNotExist)
+		return nil, false, fmt.Errorf("record %s: %w: %w", key, err, fs.ErrNotExist)
 	}
-	if err == nil && !current {
-		s.records.add(key, write) // under the key in use, before the old one is deleted
-	}
-	return value, err
+	return value, current, err
 }
 
 func (s *Store) readObject(ctx context.Context, name string) ([]byte, error) {
@@ -117,7 +118,7 @@ func (s *Store) Reload(ctx context.Context, key string) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.config.waits.record)
 	defer cancel()
-	value, err := s.read(ctx, key)
+	value, _, err := s.read(ctx, key)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w: %w", err, fs.ErrNotExist)
 	}
