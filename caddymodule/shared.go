@@ -166,6 +166,9 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			var beside sync.WaitGroup
 			beside.Go(func() { c.adopt(ctx, blobs) })
 			beside.Go(func() { c.usage.Keep(ctx) })
+			if keeper, ok := blobs.(storage.Keeper); ok {
+				beside.Go(func() { keeper.Keep(ctx) })
+			}
 			c.blobs.Keep(ctx)
 			beside.Wait()
 		}()

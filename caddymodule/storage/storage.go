@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"context"
+
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
@@ -27,4 +29,23 @@ type Storage interface {
 
 	// String describes the location, for messages.
 	String() string
+}
+
+// Keeper is implemented by blobs that have work in the background, such as uploads.
+// Keep returns when ctx has ended.
+type Keeper interface {
+	Keep(ctx context.Context)
+}
+
+// Keys returns a secret that the nodes of a cluster share, and its id: the one that is
+// in use, or the one with the given id unless that is empty. The error is
+// fs.ErrNotExist if there is none with the id.
+type Keys func(ctx context.Context, id string) (known string, key []byte, err error)
+
+// Keyed is a [Storage] that authenticates what it stores where others may write.
+// UseKeys is called before Open, Identity and String. Of says whose the keys are:
+// storages with the same text get the same keys.
+type Keyed interface {
+	Storage
+	UseKeys(of string, keys Keys)
 }

@@ -47,8 +47,8 @@ func (s *Store) Removable(ctx context.Context, d digest.Digest) bool {
 	return err == nil
 }
 
-// Fetch returns the content of d in the bucket from an offset: length bytes, or all if
-// length is 0. Size is that of the whole content. The content is not verified, and the
+// Fetch returns the content of d in the bucket from an offset: length bytes, or the rest
+// if length is -1. Size is that of the whole content. The content is not verified, and the
 // caller must close it. The error is fs.ErrNotExist if the bucket does not have the
 // content, and [ErrPaused] if the bucket is left alone after a failure. Fetch waits at
 // most five seconds for the first byte; the caller ends a body that stalls.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -49,7 +50,7 @@ func TestStoreUploads(t *testing.T) {
 	if got, want := server.Header(objectOf(d)).Get("X-Amz-Checksum-Sha256"), base64.StdEncoding.EncodeToString(sum); got != want {
 		t.Errorf("checksum %q, want %q", got, want)
 	}
-	for _, r := range []struct{ offset, length int64 }{{0, 0}, {0, 7}, {8, 4}, {8, 0}, {20, 1000}} {
+	for _, r := range []struct{ offset, length int64 }{{0, -1}, {0, 7}, {8, 4}, {8, -1}, {20, 1000}} {
 		want := someContent[r.offset:]
 		if r.length > 0 && r.length < int64(len(want)) {
 			want = want[:r.length]
@@ -64,7 +65,7 @@ func TestStoreUploads(t *testing.T) {
 	if got := server.Requests(http.MethodPut); got != puts {
 		t.Errorf("%d more uploads of the same content", got-puts)
 	}
-	if _, _, err := two.Fetch(t.Context(), digest.FromString("never stored"), 0, 0); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := two.Fetch(t.Context(), digest.FromString("never stored"), 0, -1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("absent content: %v, want %v", err, fs.ErrNotExist)
 	}
 }
@@ -213,7 +214,7 @@ func TestStoreFetchFails(t *testing.T) {
 			server := s3test.New(t)
 			server.Put(objectOf(d), []byte(someContent))
 			config := configOf(t, server, t.TempDir())
-			config.waits.pause, config.waits.maxPause = rescanInterval, rescanInterval
+			config.waits.pause, config.waits.maxPause = time.Hour, time.Hour
 			if fault.Stalled {
 				config.waits.answer = shortWaits.maxPause
 			}
@@ -222,7 +223,7 @@ func TestStoreFetchFails(t *testing.T) {
 			if fault.Wrong || fault.Cut || fault.StalledBody {
 				// These show in the content only, which the caller verifies.
 				ctx, cancel := context.WithCancel(t.Context())
-				body, size, err := n.Fetch(ctx, d, 0, 0)
+				body, size, err := n.Fetch(ctx, d, 0, -1)
 				if err != nil || size != int64(len(someContent)) {
 					t.Fatalf("got %d bytes, %v", size, err)
 				}
@@ -236,12 +237,12 @@ func TestStoreFetchFails(t *testing.T) {
 				cancel()
 				return
 			}
-			_, _, err := n.Fetch(t.Context(), d, 0, 0)
+			_, _, err := n.Fetch(t.Context(), d, 0, -1)
 			if err == nil || errors.Is(err, fs.ErrNotExist) {
 				t.Fatalf("got %v, want a failure", err)
 			}
 			asked := server.Requests("")
-			if _, _, err := n.Fetch(t.Context(), d, 0, 0); !errors.Is(err, ErrPaused) || server.Requests("") != asked {
+			if _, _, err := n.Fetch(t.Context(), d, 0, -1); !errors.Is(err, ErrPaused) || server.Requests("") != asked {
 				t.Errorf("after a failure: %v and %d more requests, want %v and none", err, server.Requests("")-asked, ErrPaused)
 			}
 		})
@@ -256,10 +257,10 @@ func TestStoreLostObject(t *testing.T) {
 	d, other := n.put(t, someContent), n.put(t, "other content")
 	n.flush(t)
 	server.Lose(objectOf(d))
-	if _, _, err := n.Fetch(t.Context(), d, 0, 0); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := n.Fetch(t.Context(), d, 0, -1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want %v", err, fs.ErrNotExist)
 	}
-	if got, _, err := fetchAll(t, n, other, 0, 0); got != "other content" || err != nil {
+	if got, _, err := fetchAll(t, n, other, 0, -1); got != "other content" || err != nil {
 		t.Errorf("the next object: %q, %v", got, err)
 	}
 	// The download from elsewhere uploads it again.

@@ -71,8 +71,8 @@ func (c *client) renew(ctx context.Context) bool {
 		(now.AccessKeyID != used.AccessKeyID || now.SecretAccessKey != used.SecretAccessKey || now.SessionToken != used.SessionToken)
 }
 
-// get returns the content of an object from an offset: length bytes, or all if length
-// is 0. The caller must close it.
+// get returns the content of an object from an offset: length bytes, or the rest if
+// length is -1. The caller must close it.
 func (c *client) get(ctx context.Context, name string, offset, length int64) (body io.ReadCloser, o object, err error) {
 	var options minio.GetObjectOptions
 	switch {

@@ -72,6 +72,7 @@ type waits struct {
 	answer   time.Duration // for the first byte of content
 	record   time.Duration // for a record
 	absent   time.Duration // how long a record is known not to be there
+	rescan   time.Duration // between checks whether something did not fit a queue
 }
 
 func (c Config) withDefaults() Config {
@@ -92,5 +93,6 @@ func (c Config) withDefaults() Config {
 	w.answer = cmp.Or(w.answer, 5*time.Second)
 	w.record = cmp.Or(w.record, 3*time.Second)
 	w.absent = cmp.Or(w.absent, 5*time.Second)
+	w.rescan = cmp.Or(w.rescan, time.Minute)
 	return c
 }

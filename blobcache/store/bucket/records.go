@@ -97,7 +97,7 @@ func (s *Store) read(ctx context.Context, key string) (value []byte, current boo
 }
 
 func (s *Store) readObject(ctx context.Context, name string) ([]byte, error) {
-	body, _, err := s.client.get(ctx, name, 0, 0)
+	body, _, err := s.client.get(ctx, name, 0, -1)
 	if err != nil {
 		return nil, err
 	}
@@ -216,8 +216,8 @@ func (s *Store) changeRecord(ctx context.Context, key string, c change) error {
 // recordLimit bounds the upload of a record.
 const recordLimit = 30 * time.Second
 
-// markKey is the local record of a time before which all records were uploaded, and
-// markInterval is how often it is set.
+// markKey is the local record of a time before which all records were uploaded, and of
+// the key in use then. MarkInterval is how often it is set.
 const (
 	markKey      = "bucket/uploaded_until"
 	markInterval = time.Minute
@@ -237,7 +237,8 @@ func (s *Store) keepMark(ctx context.Context) {
 			return
 		}
 		if _, lost := s.records.size(); !lost && s.complete.Load() {
-			if err := s.FileStore.Save(ctx, markKey, []byte(began.UTC().Format(time.RFC3339))); err != nil {
+			mark := began.UTC().Format(time.RFC3339) + " " + s.foundUnder()
+			if err := s.FileStore.Save(ctx, markKey, []byte(mark)); err != nil {
 				s.config.StorageError("record what is uploaded", err)
 			}
 		}
@@ -247,13 +248,32 @@ func (s *Store) keepMark(ctx context.Context) {
 	}
 }
 
+// foundUnder returns the id of the key in use when findRecords began.
+func (s *Store) foundUnder() string {
+	id, _ := s.keyID.Load().(string)
+	return id
+}
+
+// rotated reports whether another key is in use than when findRecords began.
+func (s *Store) rotated(ctx context.Context) bool {
+	id, _, err := s.config.Keys(ctx, "")
+	return err == nil && id != s.foundUnder()
+}
+
 // findRecords adds the local records that may not be in the bucket to the queue: those
-// saved or used since all were uploaded. It waits while the queue is full.
+// saved or used since all were uploaded, or all if that was under another key. It waits
+// while the queue is full.
 func (s *Store) findRecords(ctx context.Context) error {
+	id, _, err := s.config.Keys(ctx, "")
+	if err != nil {
+		return fmt.Errorf("the key that authenticates records: %w", err)
+	}
+	s.keyID.Store(id)
 	var until time.Time // the zero time if there is no mark: all records are new
 	if mark, err := s.FileStore.Load(ctx, markKey); err == nil {
-		if until, err = time.Parse(time.RFC3339, string(mark)); err == nil {
-			until = until.Add(-markSlack)
+		at, under, _ := strings.Cut(string(mark), " ")
+		if marked, err := time.Parse(time.RFC3339, at); err == nil && under == id {
+			until = marked.Add(-markSlack)
 		}
 	}
 	for folder := range s.shared {

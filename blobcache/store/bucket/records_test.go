@@ -2,11 +2,13 @@ package bucket
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -205,4 +207,26 @@ func TestRecordsForget(t *testing.T) {
 	if got := load(t, n, "links/a"); got != "1" {
 		t.Errorf("loaded %q, want the record of the bucket", got)
 	}
+}
+
+// TestRecordsRotated: when the key rotates, a node writes its records again before the
+// old key is deleted.
+func TestRecordsRotated(t *testing.T) {
+	server := s3test.New(t)
+	config := configOf(t, server, t.TempDir())
+	var rotated atomic.Bool
+	config.Keys = func(ctx context.Context, id string) (string, []byte, error) {
+		if rotated.Load() {
+			return keysOf("shared", "k2", "k1")(ctx, id)
+		}
+		return keysOf("shared", "k1")(ctx, id)
+	}
+	n := start(t, config)
+	save(t, n, "links/a", "of a")
+	n.flush(t)
+	rotated.Store(true)
+	waitFor(t, func() bool {
+		sealed, _ := server.Get("cache/links/a")
+		return bytes.HasPrefix(sealed, []byte(sealedPrefix+"k2 "))
+	})
 }

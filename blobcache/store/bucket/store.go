@@ -35,6 +35,7 @@ type Store struct {
 	// complete is set while all local records that may not be in the bucket are in
 	// the queue or have been.
 	complete atomic.Bool
+	keyID    atomic.Value // string: of the key in use when they were looked for
 }
 
 // keyLock locks some of the keys and counts their deletions.
@@ -87,14 +88,16 @@ func (s *Store) Keep(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { s.blobs.work(ctx, s.config.Uploads) })
 	all.Go(func() { s.records.work(ctx, recordUploads) })
-	all.Go(func() { s.keepComplete(ctx, s.blobs, s.findBlobs) })
+	all.Go(func() {
+		s.keepComplete(ctx, s.blobs, s.findBlobs, func(context.Context) bool { return false })
+	})
 	all.Go(func() {
 		s.keepComplete(ctx, s.records, func(ctx context.Context) error {
 			s.complete.Store(false)
 			err := s.findRecords(ctx)
 			s.complete.Store(err == nil)
 			return err
-		})
+		}, s.rotated)
 	})
 	all.Go(func() { s.keepMark(ctx) })
 	all.Wait()
@@ -111,25 +114,25 @@ func (s *Store) Flush(ctx context.Context) {
 	}
 }
 
-// rescanInterval is how often it is checked whether something did not fit a queue.
-const rescanInterval = time.Minute
-
-// keepComplete calls find at the start, and again whenever changes did not fit the
-// queue and there is room now.
-func (s *Store) keepComplete(ctx context.Context, q *queue, find func(context.Context) error) {
+// keepComplete calls find at the start and until it succeeds, and again whenever
+// changes did not fit the queue and there is room now, or when due says so.
+func (s *Store) keepComplete(ctx context.Context, q *queue, find func(context.Context) error, due func(context.Context) bool) {
 	for wanted := true; ; {
 		if wanted {
-			if err := find(ctx); err != nil && ctx.Err() == nil {
+			err := find(ctx)
+			if wanted = err != nil; wanted && ctx.Err() == nil {
 				s.config.StorageError("look for what is to be uploaded", err)
 			}
 		}
-		if !store.Pause(ctx, rescanInterval) {
+		if !store.Pause(ctx, s.config.waits.rescan) {
 			return
 		}
 		n, lost := q.size()
-		if wanted = lost && n < q.limit/2; wanted {
+		if lost && n < q.limit/2 {
+			wanted = true
 			q.recover()
 		}
+		wanted = wanted || due(ctx)
 	}
 }
 
