@@ -19,6 +19,7 @@ import (
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/ldap"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/oidc"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
+	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage/s3"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 )
 
