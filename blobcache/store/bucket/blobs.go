@@ -37,8 +37,8 @@ func (s *Store) Remove(ctx context.Context, d digest.Digest) error {
 	return s.FileStore.Delete(ctx, uploadedKey(d))
 }
 
-// Removable reports whether the local content is in the bucket as well, so that it can
-// be removed to make room without being lost.
+// Removable implements [store.Sheltered]: it reports whether the local content is in
+// the bucket as well.
 func (s *Store) Removable(ctx context.Context, d digest.Digest) bool {
 	if d.Validate() != nil {
 		return true

@@ -162,8 +162,8 @@ func (s *Store) Forget(ctx context.Context, key string) error {
 	return s.FileStore.Delete(ctx, key)
 }
 
-// DeleteBelow implements [store.Tiered]: it removes the records in the bucket whose
-// keys begin with the components of prefix, also those that are not stored locally.
+// DeleteBelow implements [store.Tiered]. It lists the records before it returns and
+// removes them soon after.
 func (s *Store) DeleteBelow(ctx context.Context, prefix string) error {
 	if !s.isShared(prefix) {
 		return nil

@@ -44,6 +44,14 @@ type keyLock struct {
 	deletions int
 }
 
+// Interface guards
+var (
+	_ store.Blobs     = (*Store)(nil)
+	_ store.Records   = (*Store)(nil)
+	_ store.Tiered    = (*Store)(nil)
+	_ store.Sheltered = (*Store)(nil)
+)
+
 // absentEntries is the number of records that are remembered as absent. They take
 // some 10 MiB.
 const absentEntries = 32 << 10
