@@ -37,7 +37,7 @@ var permitted = map[string]string{
 	"caddymodule/record":                   "",
 	"caddymodule/page":                     "blobcache/index caddymodule/access caddymodule/admin caddymodule/directory caddymodule/health caddymodule/usage upstream",
 	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
-	"caddymodule/storage/s3":               "blobcache blobcache/store blobcache/store/bucket caddymodule/internal/parse caddymodule/storage",
+	"caddymodule/storage/s3":               "blobcache blobcache/fill blobcache/store blobcache/store/bucket caddymodule/internal/parse caddymodule/storage",
 	"caddymodule/usage":                    "blobcache/index blobcache/store caddymodule/record",
 	"caddymodule/traces":                   "caddymodule/record",
 

@@ -87,3 +87,7 @@ func (h *health) state() (since time.Time, err error) {
 	defer h.mu.Unlock()
 	return h.since, h.err
 }
+
+// GivenUp records that a caller of [Store.Fetch] gave up a body because it was too slow
+// or broke off. The bucket is left alone for a while.
+func (s *Store) GivenUp(err error) { s.reads.note(context.Background(), err) }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store/bucket"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
@@ -195,5 +199,41 @@ func TestS3Complete(t *testing.T) {
 		if err == nil && (!strings.HasSuffix(s.Prefix, "/") || s.endpoint == nil || s.Region == "") {
 			t.Errorf("%s: incomplete: %+v", name, s)
 		}
+	}
+}
+
+// TestReplica: ranges of an object are described as the fill expects, an object with
+// wrong content is replaced, and a bucket that was given up is left alone.
+func TestReplica(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "id")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	server := s3test.New(t)
+	o := open(t, &S3{Bucket: s3test.Bucket, Endpoint: server.URL, PathStyle: true, Local: &storage.Filesystem{Root: t.TempDir()}})
+	const text = "content of the bucket"
+	d := digest.FromString(text)
+	put(t, o, text)
+	flush(t, o)
+	replica := &Replica{store: o.Store}
+	for _, want := range []struct{ offset, length, end int64 }{{0, -1, 21}, {8, 6, 14}, {8, 100, 21}, {8, -1, 21}} {
+		body, err := replica.Fetch(t.Context(), d, want.offset, want.length)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(body)
+		_ = body.Close()
+		if err != nil || string(got) != text[want.offset:want.end] || body.Size != 21 || body.Offset != want.offset || body.End != want.end {
+			t.Errorf("%+v: got %q of %d, from %d to %d, %v", want, got, body.Size, body.Offset, body.End, err)
+		}
+	}
+	name := server.Keys()[0]
+	server.Put(name, []byte("wrong"))
+	replica.Failed(d, fmt.Errorf("fill: %w", fill.ErrDigestMismatch))
+	flush(t, o)
+	if got, _ := server.Get(name); string(got) != text {
+		t.Errorf("the bucket has %q, want the content that is stored locally", got)
+	}
+	replica.Failed(d, context.DeadlineExceeded)
+	if _, err := replica.Fetch(t.Context(), d, 0, -1); !errors.Is(err, bucket.ErrPaused) {
+		t.Errorf("after the bucket was given up: %v, want %v", err, bucket.ErrPaused)
 	}
 }
