@@ -32,6 +32,7 @@ type evictor struct {
 	uses   uses
 	kick   chan struct{} // a sweep is wanted now
 	full   chan struct{} // uses are to be written down now
+	seen   seenDisk      // for Usage
 
 	written atomic.Int64 // bytes of the disk that fills under way have taken
 

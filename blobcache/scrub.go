@@ -96,7 +96,7 @@ func (c *Cache) keepScrubbing(ctx context.Context) {
 type scrub struct {
 	cache   *Cache
 	which   func(store.Entry) bool
-	report  func(Scrubbing) // nil if nobody wants to know
+	report  func(Scrubbing) // may be nil
 	limiter *rate.Limiter
 	found   Scrubbing
 	doubts  []digest.Digest // what could not be read

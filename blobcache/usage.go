@@ -3,7 +3,12 @@ package blobcache
 import (
 	"context"
 	"math"
+	"sync"
+	"time"
 )
+
+// usagePatience is how long [Cache.Usage] waits for the disk.
+const usagePatience = 500 * time.Millisecond
 
 // Reason is why content was evicted.
 type Reason string
@@ -26,10 +31,11 @@ type Usage struct {
 }
 
 // Usage returns how much is stored, as of the last walk and since. It takes the same
-// time however much that is.
+// time however much that is. If the disk does not answer within half a second, or before
+// ctx ends, its last answer counts.
 func (c *Cache) Usage(ctx context.Context) Usage {
 	k := c.evictor
-	disk := k.disk(ctx)
+	disk := k.seen.ask(ctx, k.disk)
 	k.mu.Lock()
 	u := Usage{Bytes: k.stored, Blobs: k.entries, Limit: k.capacity(disk)}
 	k.mu.Unlock()
@@ -38,4 +44,42 @@ func (c *Cache) Usage(ctx context.Context) Usage {
 	}
 	u.Fills = len(c.Fills())
 	return u
+}
+
+// seenDisk is the disk as it was last measured. It runs one measurement at a time: a dead
+// disk may block a measurement forever, and must not block more with each call.
+type seenDisk struct {
+	mu   sync.Mutex
+	last disk
+	done chan struct{} // closed at the end of the measurement; nil if none is running
+}
+
+// ask returns the result of measure, or the last one if measure does not return within
+// usagePatience.
+func (s *seenDisk) ask(ctx context.Context, measure func(context.Context) disk) disk {
+	s.mu.Lock()
+	if s.done == nil {
+		s.done = make(chan struct{})
+		go s.measure(context.WithoutCancel(ctx), measure, s.done)
+	}
+	done := s.done
+	s.mu.Unlock()
+	patience := time.NewTimer(usagePatience)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+func (s *seenDisk) measure(ctx context.Context, measure func(context.Context) disk, done chan struct{}) {
+	now := measure(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last, s.done = now, nil
+	close(done)
 }

@@ -1,8 +1,12 @@
 package blobcache
 
 import (
+	"context"
 	"maps"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
@@ -65,6 +69,51 @@ func TestUsage(t *testing.T) {
 		t.Fatal("damaged content was not removed")
 	}
 	expectUsage(t, c, 0)
+}
+
+// deadDisk is a store whose disk does not tell its free space while it is stuck.
+type deadDisk struct {
+	*store.FileStore
+	stuck chan struct{}
+	asked atomic.Int32
+}
+
+func (d *deadDisk) Free(context.Context) (free, total int64, err error) {
+	d.asked.Add(1)
+	<-d.stuck
+	return 1 << 30, 2 << 30, nil
+}
+
+// TestUsageOfDeadDisk checks that a disk that does not answer holds nobody up for long,
+// and is asked once however many want to know.
+func TestUsageOfDeadDisk(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		files, err := store.OpenFileStore(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk := &deadDisk{FileStore: files, stuck: make(chan struct{})}
+		c := New(disk, Limits{Reserve: 1}, Hooks{})
+		var askers sync.WaitGroup
+		for range 20 {
+			askers.Go(func() {
+				begin := time.Now()
+				if u := c.Usage(t.Context()); u.Limit != 0 || time.Since(begin) > time.Second {
+					t.Errorf("got the usage %+v after %v, want no limit within a second", u, time.Since(begin))
+				}
+			})
+		}
+		askers.Wait()
+		if n := disk.asked.Load(); n != 1 {
+			t.Errorf("got %d questions, want 1", n)
+		}
+		close(disk.stuck)
+		synctest.Wait()
+		if u := c.Usage(t.Context()); u.Limit != 2<<30-1 || disk.asked.Load() != 2 {
+			t.Errorf("got the usage %+v and %d questions, want the limit of a disk that answers again", u, disk.asked.Load())
+		}
+	})
 }
 
 // TestEvictedByQuotas checks why content is evicted that has lost its links.

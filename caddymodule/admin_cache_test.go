@@ -133,3 +133,34 @@ func TestWarmCommand(t *testing.T) {
 	s.ask("POST", "/dependency_proxy/cache/warm", `{"image":"acme/alpine","site":"none"}`).expect(t, http.StatusNotFound, "")
 	s.ask("POST", "/dependency_proxy/cache/warm", `{"image":"acme/alpine","platforms":["x"]}`).expect(t, http.StatusBadRequest, "")
 }
+
+// TestWarmDuringReload checks that a reload neither ends nor spoils the pull of an image.
+func TestWarmDuringReload(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("library/alpine", "3.20", random(1, 300_000))
+	up.PutImage("library/alpine", "3.21", random(2, 300_000))
+	lines := []string{users("alice"), private("acme", "alice"), hub(up)}
+	s := startWithAdmin(t, lines...)
+	release := up.StallBlobs(100_000)
+	defer release()
+	s.stdin = "acme/alpine:3.20\nacme/alpine:3.21\n"
+	type result struct {
+		out string
+		err error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		out, err := s.command("cache", "warm", "--parallel", "1", "-")
+		ended <- result{out, err}
+	}()
+	eventually(t, "the download has begun", func() bool { return len(s.status().Caches[0].Fills) > 0 })
+	s.load(append(lines, private("new", "alice"))...)
+	s.load(append(lines, private("newer", "alice"))...)
+	release()
+	if r := <-ended; r.err != nil || !strings.Contains(r.out, "2 images, 0 failed: 2 manifests, 4 blobs") {
+		t.Errorf("got error %v and %s, want two images", r.err, r.out)
+	}
+	if !s.isStored(image.Layers[0]) {
+		t.Error("the image is not stored")
+	}
+}

@@ -92,10 +92,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.PrivateGroups = &on
 			return err
 		},
-		"offline": func(d *caddyfile.Dispenser) (err error) {
-			h.Offline, err = parse.OnOff(d)
-			return err
-		},
+		"offline": func(d *caddyfile.Dispenser) (err error) { h.Offline, err = parse.OnOff(d); return err },
 		"metrics": h.Metrics.UnmarshalCaddyfile,
 		"admins":  func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Admins, access.Directories.Account) },
 		"blocked": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Blocked, access.Directories.Blocked) },

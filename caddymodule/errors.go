@@ -126,6 +126,12 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 		ex.w.Header()["Cache-Status"] = []string{upstream.LoopStatus} // tells other proxies on the way
 		return fail(badGateway, "%s leads back to this proxy; its endpoint must be that of another registry", repo.upstream)
 	}
+	return ex.transferError(repo, err, failure, fail)
+}
+
+// transferError returns the response to a pull whose transfer failed, or was not begun. The failure is the error of upstream in err, or an
+// empty one. The function fail makes a response whose cause is err.
+func (ex *exchange) transferError(repo *repository, err error, failure *upstream.Error, fail func(problem, string, ...any) *apiError) *apiError {
 	switch {
 	case errors.Is(err, fill.ErrDigestMismatch) || errors.Is(err, fill.ErrSizeMismatch):
 		return fail(badGateway, "%s sent content that does not match %s or the size in its manifest", repo.upstream, ex.route.reference())

@@ -87,7 +87,7 @@ func (ex *exchange) serveRegistry() *apiError {
 	if err != nil {
 		return err
 	}
-	ex.rec.Upstream, ex.rec.Repository = repo.upstream, repo.name
+	ex.rec.Upstream, ex.rec.Repository, ex.rec.Scope = repo.upstream, repo.name, repo.scope
 	if err := ex.checkLimits(repo); err != nil {
 		return err
 	}

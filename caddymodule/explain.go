@@ -28,7 +28,7 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 		return admin.Explanation{}, access.RequestError(refusal.message)
 	}
 	e := admin.Explanation{
-		Group: rt.group, Image: rt.image, Upstream: repo.upstream, Repository: repo.name, Reference: rt.reference(),
+		Group: rt.group, Image: rt.image, Upstream: repo.upstream, Repository: repo.name, Reference: rt.reference(), Offline: repo.mirrors.IsOffline(),
 	}
 	visibility, err := h.policy.VisibilityOf(ctx, rt.group)
 	if err == nil {
@@ -52,7 +52,7 @@ func (h *Handler) explain(ctx context.Context, name, image string) (admin.Explan
 	return e, err
 }
 
-// warm returns what pulls an image through the cache. The limits of images apply as they
+// warm returns a function that pulls an image through the cache. The limits of images apply as they
 // do to all accounts.
 func (h *Handler) warm(ctx context.Context, image string) (admin.Warm, error) {
 	rt, err := h.parseImage(ctx, image)

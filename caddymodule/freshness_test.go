@@ -76,7 +76,7 @@ func TestStaleAnswerIsMarked(t *testing.T) {
 	first := s.get(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Age", "").has(t, "Warning", "")
 	s.get(path, as("alice")).has(t, "Cache-Status", "dependency-proxy; fwd=stale; fwd-status=200").has(t, "Age", "0").has(t, "Warning", "")
 	up.Fail(registrytest.Failure{Status: http.StatusTooManyRequests})
-	warning := regexp.MustCompile(`^299 - "docker\.io/library/alpine:3\.20 may be out of date: the rate limit of docker\.io is reached \(last confirmed at [-0-9T:]+Z\)"$`)
+	warning := regexp.MustCompile(`^299 - "docker\.io/library/alpine:3\.20 may be out of date: the rate limit of docker\.io is reached, or nearly \(last confirmed at [-0-9T:]+Z\)"$`)
 	age := regexp.MustCompile(`^\d{1,2}$`)
 	marked := func(a answer, status int) answer {
 		t.Helper()

@@ -118,6 +118,7 @@ type Handler struct {
 
 	metered   *metrics.Site     // nil until Provision has succeeded
 	consumers []record.Consumer // of the records of requests; set by Provision
+	undeclare []func()          // for Cleanup; see [usage.Recorder.Declare]
 }
 
 // CaddyModule returns the Caddy module information.
@@ -233,6 +234,9 @@ func (h *Handler) Cleanup() error {
 	h.metered.Close()
 	h.events.Close()
 	h.pulls.Close()
+	for _, undeclare := range h.undeclare {
+		undeclare()
+	}
 	h.lease.Release()
 	return nil
 }

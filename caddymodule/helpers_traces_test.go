@@ -36,6 +36,16 @@ func newCollector(t *testing.T) *collectorServer {
 	return c
 }
 
+// newTracedSite returns a site with the directive tracing, and the collector to which it
+// exports. The span of a request is called site.
+func newTracedSite(t *testing.T) (*site, *collectorServer) {
+	t.Helper()
+	c := newCollector(t)
+	s := newSite(t)
+	s.before = "tracing {\n span site\n}"
+	return s, c
+}
+
 func (c *collectorServer) receive(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	var request collector.ExportTraceServiceRequest

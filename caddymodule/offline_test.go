@@ -128,6 +128,29 @@ func TestOfflineEnds(t *testing.T) {
 	o.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; fwd=stale; fwd-status=200")
 }
 
+// TestOfflineIsShown checks that the status, the metrics and explain show that an upstream
+// is offline, and that warming pulls nothing and says why.
+func TestOfflineIsShown(t *testing.T) {
+	o := goOffline(t, "", "offline on")
+	if u := o.status().Sites[0].Upstreams[0]; !u.Offline || u.Down {
+		t.Errorf("got the upstream %+v, want it offline", u)
+	}
+	for command, want := range map[string]string{
+		"status": "common  offline by configuration  -\n",
+		"explain --as alice --pull acme/alpine:3.20": "upstream:    docker.io is offline by configuration; only what is cached can be pulled\n",
+		"cache warm acme/alpine:3.20":                "acme/alpine:3.20: 1 manifest, 2 blobs, 1.1 KiB, 0 B of it fetched in ",
+		"cache warm acme/alpine:3.21":                "acme/alpine:3.21: failed: upstream docker.io: library/alpine: manifest 3.21: not asked, because the upstream is offline by configuration\n",
+	} {
+		if out := o.commandOutput(strings.Fields(command)...); !strings.Contains(out, want) {
+			t.Errorf("%s: got %s, want %q", command, out, want)
+		}
+	}
+	if a := o.ask("GET", "/metrics", "").expect(t, http.StatusOK, ""); strings.Contains(string(a.body), "upstream_up{") || !strings.Contains(string(a.body), "directory_up{") {
+		t.Errorf("got %s, want directories, but no upstream that is up or down", a.body)
+	}
+	o.expectSilence("state and warming")
+}
+
 // TestCacheMissing checks that the command and the admin API list what authorized clients
 // have asked for in vain, and how often.
 func TestCacheMissing(t *testing.T) {

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/page"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
 // chartDays is the number of days that the charts of pages show.
@@ -25,10 +27,10 @@ const chartDays = 30
 // countUsage makes the site count what its groups pull, for their pages.
 func (h *Handler) countUsage() {
 	for _, g := range h.Groups {
-		h.cache.usage.Declare(g.Path)
+		h.undeclare = append(h.undeclare, h.cache.usage.Declare(g.Path))
 	}
 	h.pullHooks.Fetched = h.cache.usage.Fetched
-	h.consumers = append(h.consumers, h.cache.usage.Consumer(h.scopeOf))
+	h.consumers = append(h.consumers, h.cache.usage.Record)
 }
 
 // servePage sends the page of the site or of a group, as HTML to browsers and
@@ -48,6 +50,7 @@ func (ex *exchange) servePage() *apiError {
 		e.cause, e.retryAfter = err, retrySoon
 		return e
 	}
+	ex.w.Header().Set("Vary", "Accept")
 	if !page.WantsHTML(ex.r) {
 		return ex.sendValue(http.StatusOK, view)
 	}
@@ -64,11 +67,15 @@ func (ex *exchange) servePage() *apiError {
 func (ex *exchange) describeSite(ctx context.Context) (page.View, error) {
 	h, totals := ex.handler, ex.handler.quotas.Totals()
 	s := &page.Site{Registry: ex.origin.registry, Account: ex.caller.ID().String(), Now: time.Now()}
-	groups := page.Groups{Policy: h.policy, Known: slices.Concat(slices.Collect(maps.Keys(totals)), slices.Collect(maps.Keys(ex.caller.Roles)))}
+	groups := page.Groups{Policy: h.policy, Sealer: h.issuer, Known: slices.Concat(slices.Collect(maps.Keys(totals)), slices.Collect(maps.Keys(ex.caller.Roles)))}
 	for _, g := range h.Groups {
 		groups.Declared = append(groups.Declared, g.Path)
 	}
-	groups.List(ctx, ex.caller, ex.r.URL.Query().Get("after"), s)
+	if err := groups.List(ctx, ex.caller, ex.r.URL.Query().Get("after"), s); errors.Is(err, tokenissuer.ErrInvalidToken) {
+		return nil, refuse(badRequest, "the parameter after is not valid, or not any more; begin with the first page")
+	} else if err != nil {
+		return nil, err
+	}
 	if !ex.caller.Administers() {
 		return s, nil
 	}
@@ -78,8 +85,10 @@ func (ex *exchange) describeSite(ctx context.Context) (page.View, error) {
 			s.Groups[i].Usage = &used
 		}
 	}
+	cache := h.cacheStatus()
 	s.SiteManaged = &page.SiteManaged{
-		Health: h.health.Report(ctx, false), Fills: h.cacheStatus().Fills, Days: h.cache.usage.Days(ctx, usage.All, chartDays),
+		Stored: page.Stored{Bytes: cache.Bytes, Blobs: cache.Blobs, Limit: cache.Limit}, Fills: cache.Fills,
+		Health: h.health.Report(ctx, false), Days: h.cache.usage.Days(ctx, usage.All, chartDays),
 	}
 	for _, u := range h.Upstreams {
 		for _, group := range slices.Sorted(maps.Keys(u.sources)) {
@@ -110,9 +119,12 @@ func (ex *exchange) describeGroup(ctx context.Context) (page.View, error) {
 	}
 	g := &page.Group{
 		Group: group, Visibility: cmp.Or(visibility, directory.Private), Registry: ex.origin.registry, Scheme: ex.origin.scheme,
-		Prefix:  ex.origin.registry + "/" + group + strings.TrimSuffix(infix, "/"),
-		Account: ex.caller.ID().String(), Access: v.Rule, Now: time.Now(),
+		Prefix: ex.origin.registry + "/" + group + strings.TrimSuffix(infix, "/"),
+		Access: v.Rule, Now: time.Now(),
 		DefaultUpstream: h.Upstreams[0].Name, Limits: h.limits.Lines(group), Example: "IMAGE:TAG",
+	}
+	if !ex.caller.Anonymous {
+		g.Account = ex.caller.ID().String()
 	}
 	for _, u := range h.Upstreams {
 		if h.limits.MayReach(group, u.Name) {
@@ -155,7 +167,7 @@ func (h *Handler) pullName(scope, tag string) (string, bool) {
 	group, rest, _ := strings.Cut(scope, "/_/")
 	src, repository, _ := strings.Cut(rest, "/")
 	for i, u := range h.Upstreams {
-		if u.sourceFor(group).name != src || !pullthrough.IsTag(tag) {
+		if u.sourceFor(group).Name != src || !pullthrough.IsTag(tag) {
 			continue
 		}
 		if i > 0 {

@@ -116,8 +116,8 @@ func TestSitePagePages(t *testing.T) {
 	}
 	s := start(t, append(lines, users("alice", "bob"), private("other", "bob"))...)
 	var all []string
-	for after := "-"; after != ""; {
-		seen, groups := s.sitePage(sitePage+"?after="+after, as("alice"))
+	for path, after := sitePage, "-"; after != ""; path = sitePage + "?after=" + after {
+		seen, groups := s.sitePage(path, as("alice"))
 		if len(groups) > 100 {
 			t.Errorf("got %d groups on a page, want at most 100", len(groups))
 		}
@@ -125,6 +125,9 @@ func TestSitePagePages(t *testing.T) {
 	}
 	if len(all) != 205 || !slices.IsSorted(all) || slices.Contains(all, "other member") {
 		t.Errorf("got the groups %q, want 205 sorted ones", all)
+	}
+	for _, after := range []string{"g100", "other", "x.y"} {
+		s.get(sitePage+"?after="+after, as("alice")).expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	}
 }
 

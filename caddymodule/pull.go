@@ -58,7 +58,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 		Registry:    src.Mirrors,
 		Name:        name,
 		Scope:       scope,
-		Endpoint:    src.endpoint,
+		Endpoint:    src.Endpoint,
 		Group:       h.policy.ShareOf(rt.group),
 		Accept:      accept,
 		Forced:      forced,
@@ -80,7 +80,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 // scopeOf returns the scope, in the index, of a repository of an upstream as a group
 // sees it.
 func (h *Handler) scopeOf(upstream, group, repository string) string {
-	return group + "/_/" + h.upstreams[upstream].sourceFor(group).name + "/" + repository
+	return group + "/_/" + h.upstreams[upstream].sourceFor(group).Name + "/" + repository
 }
 
 // newPullHooks returns hooks that log failures in spite of which a pull succeeds.

@@ -16,7 +16,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
@@ -263,16 +262,6 @@ func openTokens(lease *pool.Lease, storage certmagic.Storage) (*accesstoken.Stor
 			},
 		}}), nil
 	})
-}
-
-// openLogin returns the source of a login, which is nil for anonymous pulls. All
-// registries with the same login share it, so that programs run once.
-func openLogin(lease *pool.Lease, login credential.Login) (upstream.LoginSource, error) {
-	return logins.Acquire(lease, login.Key, func() (upstream.LoginSource, error) { return login.LoginSource, nil })
-}
-
-func openRegistry(lease *pool.Lease, key string, config upstream.Config) (*upstream.Registry, error) {
-	return registries.Acquire(lease, key, func() (*upstream.Registry, error) { return upstream.New(config) })
 }
 
 var (

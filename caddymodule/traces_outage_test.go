@@ -18,10 +18,8 @@ func TestDirectoryTraces(t *testing.T) {
 	g, alice, bob := gitlabtest.NewAcme(t)
 	up := registrytest.New(t)
 	up.PutImage("library/alpine", "3.20", random(1, 100))
-	c := newCollector(t)
-	s := newSite(t)
+	s, c := newTracedSite(t)
 	s.addSecrets(gitlabtest.ServiceToken, "secret-that-must-not-leak")
-	s.before = "tracing {\n span site\n}"
 	s.load(gitlabAt(t, g, "cache_for 1ms", "grace 1ms"), hub(up))
 	member, other := bearer(s.tokenFor("alice", alice)), bearer(s.tokenFor("bob", bob))
 	c.await("directory login", 2)

@@ -47,9 +47,7 @@ func TestTraces(t *testing.T) {
 	layer := random(1, 200_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
 	refuseTraceHeaders(t, up)
-	c := newCollector(t)
-	s := newSite(t)
-	s.before = "tracing {\n span site\n}"
+	s, c := newTracedSite(t)
 	s.load(users("alice"), private("acme", "alice"), hub(up, hubCredentials(t)))
 	token := s.token("alice")
 	for _, site := range c.await("site", 1) {
@@ -109,9 +107,7 @@ func TestFillTraces(t *testing.T) {
 	layer := random(1, 200_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
 	refuseTraceHeaders(t, up)
-	c := newCollector(t)
-	s := newSite(t)
-	s.before = "tracing {\n span site\n}"
+	s, c := newTracedSite(t)
 	s.load(users("alice"), private("acme", "alice"), hub(up))
 	token := s.token("alice")
 	release := up.StallBlobs(1000)

@@ -1,8 +1,6 @@
 package caddymodule
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,11 +84,4 @@ func guardTransport(transport http.RoundTripper, endpoints ...*url.URL) error {
 		}
 	}
 	return nil
-}
-
-// fingerprint returns a text that is equal for endpoints with the same addresses and
-// the same settings of their connections.
-func fingerprint(settings string, addresses ...*url.URL) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %q", settings, addresses))
-	return hex.EncodeToString(sum[:])
 }

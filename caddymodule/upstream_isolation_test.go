@@ -255,7 +255,7 @@ func TestEndpointFingerprint(t *testing.T) {
 		"realm hosts":       {"endpoint " + address + "\n allow_private\n realm_hosts auth.example", "plain"},
 	} {
 		s.load(users("alice"), private("acme", "alice"), "upstream docker.io {\n "+row.lines+"\n}")
-		endpoint := runningHandler(t).Upstreams[0].sources[""].endpoint
+		endpoint := runningHandler(t).Upstreams[0].sources[""].Endpoint
 		if row.shared != "" {
 			name = row.shared
 		}

@@ -1,13 +1,10 @@
 package caddymodule
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -15,11 +12,8 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/credential"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/source"
 )
 
 // Upstream is a registry that images are pulled from.
@@ -73,23 +67,8 @@ type Upstream struct {
 	transport http.RoundTripper // nil for the default transport
 	// sources are by the path of the group whose credentials they use. The path
 	// is empty for the credentials of the upstream.
-	sources map[string]*source
+	sources map[string]*source.Source
 	busy    rate.Sometimes // limits the log lines of tooBusy
-}
-
-// source is an upstream together with the credentials that are used there.
-type source struct {
-	*upstream.Mirrors
-
-	// name represents the first endpoint and the identity of the login in the
-	// index. Content that was confirmed to one identity is not served to another,
-	// even if that is of another configuration or another site with the same
-	// storage.
-	name string
-
-	// endpoint represents all endpoints and the settings that determine which
-	// server answers there. Sources with the same endpoint share downloads.
-	endpoint string
 }
 
 // GroupUpstream has the credentials of a group at an upstream.
@@ -171,12 +150,13 @@ func (u *Upstream) loadTransport(ctx caddy.Context) error {
 // openRegistries opens a registry for each login at each upstream. The content that
 // a cache of an earlier version has from the first upstream is kept.
 func (h *Handler) openRegistries() error {
+	clients := source.Clients{Lease: &h.lease, Logins: logins, Registries: registries, Events: h.events, Logger: processLogger}
 	for _, u := range h.Upstreams {
-		common, err := h.openRegistry(u, u.login, "common")
+		common, err := clients.Open(u.described(), u.login, "common")
 		if err != nil {
 			return err
 		}
-		u.sources = map[string]*source{"": common}
+		u.sources = map[string]*source.Source{"": common}
 	}
 	for _, g := range h.Groups {
 		for _, gu := range g.Upstreams {
@@ -185,104 +165,30 @@ func (h *Handler) openRegistries() error {
 			if err != nil {
 				return fmt.Errorf("group %s: upstream %s: %w", g.Path, gu.Name, err)
 			}
-			if u.sources[g.Path], err = h.openRegistry(u, login, g.Path); err != nil {
+			if u.sources[g.Path], err = clients.Open(u.described(), login, g.Path); err != nil {
 				return err
 			}
 		}
 	}
 	var first []string
 	for _, src := range h.Upstreams[0].sources {
-		first = append(first, src.name)
+		first = append(first, src.Name)
 	}
 	h.cache.adoption.Trust(first)
 	return nil
 }
 
-// openRegistry opens a registry for each endpoint of an upstream. The holder of the
-// login is the path of a group, or common.
-func (h *Handler) openRegistry(u *Upstream, login credential.Login, holder string) (*source, error) {
-	config := upstream.Config{
-		Name:       u.Name,
-		RealmHosts: u.RealmHosts,
-		Transport:  u.transport,
-		UserAgent:  "caddy-dependency-proxy",
-		Offline:    u.Offline,
+// described returns what the clients of the upstream need to know.
+func (u *Upstream) described() source.Upstream {
+	return source.Upstream{
+		Name: u.Name, Endpoints: u.endpoints, RealmHosts: u.RealmHosts, AllowPrivate: u.AllowPrivate, Offline: u.Offline,
+		Transport: u.transport, Settings: u.settings,
 	}
-	var err error
-	if config.Login, err = openLogin(&h.lease, login); err != nil {
-		return nil, err
-	}
-	name := u.Name // the registry may outlive u
-	config.Hooks.Token = func(realmHost string, err error) {
-		message := "upstream rejected the configured credentials"
-		switch upstream.KindOf(err) {
-		case upstream.Withheld:
-			message = "the configured credentials cannot be used at the upstream"
-			fallthrough
-		case upstream.Credentials:
-			processLogger().Warn(message, zap.String("upstream", name), zap.String("realm", realmHost), zap.Error(err))
-		}
-	}
-	metrics.CountUpstream(name, &config.Hooks)
-	several := len(u.endpoints) > 1
-	config.Hooks.Paused = func(host string, pause time.Duration, err error) {
-		message := "an endpoint of an upstream cannot answer; asking the others"
-		switch {
-		case several:
-		case upstream.KindOf(err) == upstream.RateLimited:
-			message = "an upstream limits requests; it is not asked for a while"
-		default:
-			return // Changed tells
-		}
-		processLogger().Warn(message,
-			zap.String("upstream", name), zap.String("endpoint", host), zap.Duration("pause", pause), zap.Error(err))
-	}
-	config.Hooks.Changed = func(change upstream.Change, state upstream.State) {
-		about := processLogger().With(zap.String("upstream", name), zap.String("endpoint", state.Host))
-		switch change {
-		case upstream.WentDown:
-			about.Warn("an upstream is down; serving what is stored until it answers", zap.String("last_error", state.LastError))
-		case upstream.CameUp:
-			about.Info("an upstream that was down answers again")
-		case upstream.BudgetLow:
-			about.Warn("less than 20 % of the pull limit of an upstream remain; tags are checked less often",
-				zap.Int64("limit", state.Budget.Limit), zap.Int64("remaining", state.Budget.Remaining), zap.Duration("window", state.Budget.Window))
-		}
-	}
-	var registries []*upstream.Registry
-	for _, config.Endpoint = range u.endpoints {
-		// A transport module belongs to this configuration, and so does its registry.
-		key := fmt.Sprintf("%s %s %s %q %v %p %v", u.Name, config.Endpoint, login.Key, u.RealmHosts, u.AllowPrivate, u.transport, config.Offline)
-		sum := sha256.Sum256([]byte(key)) // the keys of a pool are not secret
-		if u.transport == nil {
-			config.Transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
-			config.Ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
-		}
-		reports := events.UpstreamSource(string(sum[:]))
-		h.events.Subscribe(reports, map[string]any{"login": holder})
-		traced := config
-		traced.Hooks = events.UpstreamHooks(reports, config.Hooks)
-		traced.Transport = traces.Transport(config.Transport, name)
-		if config.Ranges != nil {
-			traced.Ranges = traces.Transport(config.Ranges, name)
-		}
-		registry, err := openRegistry(&h.lease, string(sum[:]), traced)
-		if err != nil {
-			return nil, err
-		}
-		registries = append(registries, registry)
-	}
-	sum := sha256.Sum256([]byte(u.endpoints[0].String() + "\x00" + login.Identity))
-	return &source{
-		Mirrors:  upstream.NewMirrors(registries[0], registries[1:]...),
-		name:     u.Name + "@" + hex.EncodeToString(sum[:6]),
-		endpoint: fingerprint(fmt.Sprint(u.settings, config.Offline), u.endpoints...), // a site that is offline follows no download of another one
-	}, nil
 }
 
 // sourceFor returns the source for the pulls of a group: with the credentials of the
 // nearest group that has some, or with those of the upstream.
-func (u *Upstream) sourceFor(group string) *source {
+func (u *Upstream) sourceFor(group string) *source.Source {
 	for path := range access.Upwards(group) {
 		if own := u.sources[path]; own != nil {
 			return own

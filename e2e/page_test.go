@@ -43,7 +43,7 @@ func TestGroupPage(t *testing.T) {
 	}, []string{shortName(purged)})
 	p.shows(t, "alice", "/acme/dependency_proxy", []string{"<h1>acme</h1>", "access: member", "docker login " + p.host}, []string{"3.20", "of 16 MiB", "<rect"})
 	p.shows(t, "alice", "/dependency_proxy", []string{"href=\"/acme/dependency_proxy\"", "href=\"/acme/platform/dependency_proxy\""}, []string{"Upstreams"})
-	p.shows(t, "carol", "/dependency_proxy", []string{"href=\"/acme/dependency_proxy\"", "ghcr.io", "no limit known", "16 MiB", "<rect class=\"served\"", "directory static"}, nil)
+	p.shows(t, "carol", "/dependency_proxy", []string{"href=\"/acme/dependency_proxy\"", "ghcr.io", "no limit known", "16 MiB", "Used part of the storage", "<rect class=\"served\"", "directory static"}, nil)
 	p.shows(t, "alice", "/none/dependency_proxy", []string{"DENIED"}, nil)
 
 	const group, site = "/acme/dependency_proxy", "/dependency_proxy"

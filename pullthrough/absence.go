@@ -1,6 +1,7 @@
 package pullthrough
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -23,6 +24,8 @@ const (
 // counts for one scope: one group, one login and one repository. It says nothing about
 // other tags, because some registries answer NAME_UNKNOWN for a missing tag too. Denied
 // access is never remembered, since it may end at any time and clients log in to end it.
+// Within the same bounds, it remembers errors that say when to ask again, for as long as
+// upstream demands, up to ten minutes.
 //
 // A nil Absences remembers nothing.
 type Absences struct {
@@ -41,8 +44,8 @@ func NewAbsences() *Absences {
 	return &Absences{known: known}
 }
 
-// Own returns Absences within the same bounds that know nothing of what others have
-// learnt, from another registry or with an earlier configuration.
+// Own returns Absences within the same bounds without what others have
+// recorded for another registry or with an earlier configuration.
 func (a *Absences) Own() *Absences {
 	return &Absences{known: a.known, owner: strconv.FormatUint(lastOwner.Add(1), 36)}
 }
@@ -67,29 +70,48 @@ func (r *Repository) absenceKey(question string) string {
 	return r.config.Group + " " + r.config.Absences.owner + " " + r.config.Scope + " " + question
 }
 
-// absence returns the error with which upstream has answered a question within
-// Config.AbsentFor, or nil if it is to be asked: a forced question always is.
+// absence returns the error with which upstream has answered a question, as long as it
+// counts, or nil if upstream is to be asked: a forced question always is.
 func (r *Repository) absence(question string) error {
 	if r.config.Absences == nil || r.config.Forced {
 		return nil
 	}
 	known, ok := r.config.Absences.known.Peek(r.absenceKey(question))
-	if !ok || time.Since(known.At) >= r.config.AbsentFor {
+	if !ok {
 		return nil
 	}
-	return fmt.Errorf("not asked again within %v: %w", r.config.AbsentFor, known.Value)
+	hold := r.absentFor(known.Value)
+	rest := hold - time.Since(known.At)
+	if rest <= 0 {
+		return nil
+	}
+	var failure *upstream.Error
+	if !errors.As(known.Value, &failure) || failure.RetryAfter == 0 {
+		return fmt.Errorf("not asked again within %v: %w", hold, known.Value)
+	}
+	again := *failure
+	again.Held, again.RetryAfter = true, rest
+	return fmt.Errorf("not asked again before the time that it has named: %w", &again)
 }
 
-// noteAbsence remembers upstream's answer to a question if it is that the tag or the
-// repository does not exist, and forgets an earlier one if it does.
-func (r *Repository) noteAbsence(question string, err error) {
-	if r.config.Absences == nil || r.config.AbsentFor <= 0 {
-		return
+// absentFor returns how long an error of upstream counts: that a tag or a repository does
+// not exist, or when to ask again.
+func (r *Repository) absentFor(err error) time.Duration {
+	switch upstream.KindOf(err) {
+	case upstream.ManifestUnknown, upstream.NameUnknown:
+		return r.config.AbsentFor
 	}
-	switch kind := upstream.KindOf(err); {
+	return retryAfter(err)
+}
+
+// noteAbsence remembers upstream's answer to a question if it counts for some time, and
+// forgets an earlier one if there is content.
+func (r *Repository) noteAbsence(question string, err error) {
+	switch {
+	case r.config.Absences == nil:
 	case err == nil:
 		r.config.Absences.known.Forget(r.absenceKey(question))
-	case kind == upstream.ManifestUnknown, kind == upstream.NameUnknown:
+	case r.absentFor(err) > 0:
 		r.config.Absences.known.Set(r.absenceKey(question), err)
 	}
 }

@@ -1,6 +1,7 @@
 package pullthrough
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"testing"
@@ -168,4 +169,32 @@ func TestAbsencesBounds(t *testing.T) {
 		expectAbsent(t, up, greedy, "x1", upstream.ManifestUnknown, false)
 		expectAbsent(t, up, greedy, "x0", upstream.ManifestUnknown, true)
 	})
+}
+
+// An error that says when to ask again is remembered as long, ten minutes at most, and the
+// client is told what remains of that.
+func TestRepositoryRetryAfter(t *testing.T) {
+	for header, hold := range map[string]time.Duration{"20": 20 * time.Second, "3600": maxStaleHold} {
+		synctest.Test(t, func(t *testing.T) {
+			f, up := newAbsent(t)
+			f.config.AbsentFor = 0
+			up.set(func(u *clocked) {
+				u.status, u.header = http.StatusServiceUnavailable, http.Header{"Retry-After": {header}}
+			})
+			r := f.repository("red", "team/app")
+			expectAbsent(t, up, r, "2", upstream.Unavailable, true)
+			if up.count() != 1 {
+				t.Errorf("got %d requests for a HEAD and a GET of a tag, want 1", up.count())
+			}
+			time.Sleep(hold - time.Second)
+			expectAbsent(t, up, r, "2", upstream.Unavailable, false)
+			_, err := r.ManifestByTag(t.Context(), "2", true)
+			if failure := (*upstream.Error)(nil); !errors.As(err, &failure) || failure.RetryAfter != time.Second {
+				t.Errorf("got error %v, want one with the second that remains of Retry-After", err)
+			}
+			up.set(func(u *clocked) { u.status = 0 })
+			time.Sleep(time.Second)
+			f.expectPull("2", Origin{Status: Miss}, manifestNumber("1"), 0)
+		})
+	}
 }

@@ -27,8 +27,8 @@ func Children(content io.Reader) []blobcache.Child {
 // child is what a manifest or an index names.
 type child struct {
 	blobcache.Child
-	size     int64     // according to the manifest, in bytes; 0 if it tells none
-	platform *Platform // of an image in an index; nil if it tells none
+	size     int64     // according to the manifest, in bytes; 0 if it states none
+	platform *Platform // of an image in an index; nil if it names none
 	external bool      // clients fetch it from the URLs in the manifest
 }
 

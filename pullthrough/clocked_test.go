@@ -20,9 +20,12 @@ import (
 type clocked struct {
 	mu       sync.Mutex
 	manifest []byte
-	status   int           // 0 for 200
+	status   int           // 0 for 200, noResponse for none
+	header   http.Header   // of errors
 	delay    time.Duration // of each answer
+	noHead   bool          // HEAD is not allowed
 	asked    int
+	pulls    int // GETs
 }
 
 // set changes the upstream; its requests are counted anew.
@@ -30,7 +33,7 @@ func (u *clocked) set(change func(*clocked)) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	change(u)
-	u.asked = 0
+	u.asked, u.pulls = 0, 0
 }
 
 func (u *clocked) count() int {
@@ -43,7 +46,11 @@ func (u *clocked) count() int {
 func (u *clocked) RoundTrip(req *http.Request) (*http.Response, error) {
 	u.mu.Lock()
 	u.asked++
-	manifest, status, delay := u.manifest, u.status, u.delay
+	if req.Method == http.MethodGet {
+		u.pulls++
+	}
+	noHead := u.noHead
+	manifest, status, header, delay := u.manifest, u.status, u.header, u.delay
 	u.mu.Unlock()
 	select {
 	case <-time.After(delay):
@@ -51,9 +58,14 @@ func (u *clocked) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, req.Context().Err()
 	}
 	resp := &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), Body: http.NoBody, ContentLength: int64(len(manifest)), Request: req, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	if noHead && req.Method == http.MethodHead {
+		status = http.StatusMethodNotAllowed
+	}
 	switch {
+	case status == noResponse:
+		return nil, io.ErrUnexpectedEOF
 	case status != 0:
-		resp.StatusCode, resp.ContentLength = status, 0
+		resp.StatusCode, resp.ContentLength, resp.Header = status, 0, header.Clone()
 		return resp, nil
 	case req.Method == http.MethodGet:
 		resp.Body = io.NopCloser(bytes.NewReader(manifest))
@@ -63,6 +75,8 @@ func (u *clocked) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Header.Set("Docker-Content-Digest", digest.FromBytes(manifest).String())
 	return resp, nil
 }
+
+const noResponse = -1
 
 const never = time.Duration(math.MaxInt64)
 

@@ -101,3 +101,38 @@ func TestRepositoryForcedWhileUpstreamFails(t *testing.T) {
 		f.expectPull("1", Origin{Status: Hit}, manifestNumber("1"), 0)
 	})
 }
+
+// However often a tag is forced, upstream is asked once a second, and each request gets
+// what upstream has after it was sent.
+func TestRepositoryForcedIsPaced(t *testing.T) {
+	for _, status := range []int{0, http.StatusNotFound, http.StatusInternalServerError} {
+		synctest.Test(t, func(t *testing.T) {
+			f, up := newClocked(t)
+			up.set(func(u *clocked) { u.status = status })
+			begin := time.Now()
+			for range 5 {
+				f.pullForced()
+			}
+			if took := time.Since(begin); took != 4*time.Second {
+				t.Errorf("status %d: got five answers in a row after %v, want them after 4s", status, took)
+			}
+			up.set(func(*clocked) {})
+			var all sync.WaitGroup
+			for i := range 1000 {
+				all.Go(func() {
+					time.Sleep(time.Duration(i) * time.Millisecond)
+					f.pullForced()
+				})
+			}
+			all.Wait()
+			if got := up.count(); got > 2*2 { // a HEAD may be followed by a GET
+				t.Errorf("status %d: got %d requests in a second, want one or two questions", status, got)
+			}
+			up.set(func(u *clocked) { u.status, u.manifest = 0, manifestNumber("2") })
+			if m, _ := f.pullForced(); m.Status != Revalidated {
+				t.Errorf("status %d: got %+v, want what upstream has now", status, m)
+			}
+			f.expectPull("1", Origin{Status: Hit}, manifestNumber("2"), 0)
+		})
+	}
+}

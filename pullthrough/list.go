@@ -80,10 +80,11 @@ func (r *Repository) list(ctx context.Context, question string, ask func(context
 	waiting, answered := watchLoop(ctx, r, question, ask)
 	defer answered()
 	mayServe := ok && (r.mayServe(known.At) || r.config.Registry.IsOffline())
-	if !mayServe {
-		if err := r.absence(question); err != nil {
-			return nil, Origin{Status: Miss}, err
+	if err := r.absence(question); err != nil {
+		if mayServe {
+			return known.Value, Origin{Stale, ReasonOf(err), known.At}, nil
 		}
+		return nil, Origin{Status: Miss}, err
 	}
 	if mayServe {
 		var done func()

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -101,6 +103,36 @@ func TestRepositoryLoopOfAnotherRequest(t *testing.T) {
 			first.Go(func() { _ = ask(context.WithoutCancel(t.Context())) })
 			eventually(t, "upstream is asked", func() bool { return held.Load() > before })
 			expectKind(t, ask(passed(t.Context(), 0)), upstream.Loop)
+		})
+	}
+}
+
+// However many proxies a client claims that its request has passed, and however many
+// clients do, a slow upstream is asked a bounded number of times, and to spend no pull.
+func TestRepositoryLoopQuestionsAreBounded(t *testing.T) {
+	for _, noHead := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f, up := newClocked(t)
+			up.set(func(u *clocked) { u.delay, u.noHead = 5*time.Second, noHead })
+			var all sync.WaitGroup
+			for client := range 1000 {
+				all.Go(func() {
+					via := make([]string, 1+client%40)
+					for i := range via {
+						via[i] = fmt.Sprintf("1.1 dependency-proxy-%s", strings.Repeat(string(rune('a'+(client+i)%26)), 26))
+					}
+					ctx := upstream.WithVia(t.Context(), http.Header{"Via": via})
+					if _, err := f.repository("red", "team/app").ManifestByTag(ctx, "cold", false); err != nil {
+						t.Errorf("got error %v, want the manifest", err)
+					}
+				})
+			}
+			all.Wait()
+			up.mu.Lock()
+			defer up.mu.Unlock()
+			if up.asked > 2+16 || up.pulls > 1 {
+				t.Errorf("got %d questions with %d pulls, want one of the clients, and at most 16 others by HEAD", up.asked, up.pulls)
+			}
 		})
 	}
 }

@@ -26,7 +26,7 @@ type Manifest struct {
 // [ErrTooManyQuestions] or the cause of the context's end.
 func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent bool) (Manifest, error) {
 	ctx, answered := watchLoop(ctx, r, "manifest "+tag, func(ctx context.Context) (upstream.Manifest, error) {
-		return r.config.Registry.ResolveTag(ctx, r.config.Name, tag, r.config.Accept)
+		return r.config.Registry.HeadTag(ctx, r.config.Name, tag, r.config.Accept)
 	})
 	defer answered()
 	chosen, got, err := r.choose(ctx, tag, withContent)

@@ -3,17 +3,13 @@ package pullthrough
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
-
-	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/opencontainers/go-digest"
 )
 
 // Config says what a repository is and what it is served from. Unless noted
@@ -64,9 +60,10 @@ type Config struct {
 	FreshFor time.Duration
 
 	// Forced asks upstream about a tag although it is fresh, and waits for the
-	// answer without regard to Patience and to the pause after a failure. There
-	// is still a stale answer if upstream fails. Forced requests of a tag share
-	// one question at a time.
+	// answer without regard to Patience and, unless few pulls are left, to the
+	// pause after a failure. There is still a stale answer if upstream fails.
+	// Forced requests for a tag share one question at a time, and a second passes
+	// before the next one.
 	Forced bool
 
 	// Patience is how long a request for which there is a stale answer waits for
@@ -133,64 +130,6 @@ const (
 	Revalidated               // upstream was asked again, and has answered
 	Stale                     // from the cache, since upstream has not confirmed it again; see Reason
 )
-
-// Flights joins concurrent requests that would ask upstream the same question.
-// Its zero value is ready for use.
-type Flights struct {
-	group singleflight.Group
-
-	mu    sync.Mutex
-	asked map[string]time.Time // when the questions in progress were asked
-}
-
-// begin records that a question is asked, until done is called.
-func (f *Flights) begin(key string) (done func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.asked == nil {
-		f.asked = make(map[string]time.Time)
-	}
-	f.asked[key] = time.Now()
-	return func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.asked, key)
-	}
-}
-
-// since returns when a question was asked that is in progress, otherwise the present
-// time.
-func (f *Flights) since(key string) time.Time {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if at, ok := f.asked[key]; ok {
-		return at
-	}
-	return time.Now()
-}
-
-// metadataLimit bounds a question to upstream that several requests wait for. It
-// does not end when one of them leaves.
-const metadataLimit = time.Minute
-
-// key returns the key of a question in Config.Flights.
-func (r *Repository) key(question string) string { return r.config.Scope + " " + question }
-
-// once runs ask for all concurrent callers that name the same question about the
-// repository. It returns early, with the cause, if ctx ends.
-func once[T any](ctx context.Context, r *Repository, question string, ask func(context.Context) (T, error)) (T, error) {
-	if ctx.Err() != nil {
-		var none T
-		return none, context.Cause(ctx) // upstream is not asked for a client that has left
-	}
-	key := r.key(question)
-	return flight.Do(ctx, &r.config.Flights.group, key, func(ctx context.Context) (T, error) {
-		defer r.config.Flights.begin(key)()
-		ctx, cancel := context.WithTimeout(ctx, metadataLimit)
-		defer cancel()
-		return ask(ctx)
-	})
-}
 
 // recordDelivery records that upstream has delivered content and that the
 // repository contains it. A failed write does not fail the pull.

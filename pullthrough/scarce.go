@@ -3,6 +3,7 @@ package pullthrough
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"time"
@@ -25,7 +26,7 @@ const (
 	usesHalve = time.Hour
 )
 
-// stretched returns how long a tag is fresh that is usually fresh for a time: longer than usual while few pulls are left,
+// stretched returns how long a tag is fresh: the usual time, or while few pulls are left,
 // up to maxStretch times as long.
 func (r *Repository) stretched(usual time.Duration) time.Duration {
 	factor := 1 + r.config.Registry.Scarcity()*(maxStretch-1)
@@ -62,19 +63,39 @@ func (r *Repository) ask(ctx context.Context, tag choice, old *index.Ref) (upstr
 // after it if old, which may be nil, was pulled by them. While few pulls are left, tags
 // that have moved are fetched one by one, the most used one first.
 func (r *Repository) fetchMoved(ctx context.Context, tag choice, old *index.Ref, ref index.Ref) (index.Ref, error) {
+	fetch := r.tagContent
 	if _, believed := r.believed(ctx, tag, ref); !believed && old != nil && r.saves(*old) {
 		done, err := r.config.Registry.AwaitPull(ctx, r.config.Questions.uses.of(r.useKey(tag), time.Now()))
 		if err != nil {
 			return ref, err
 		}
 		defer done()
+		fetch = r.namedContent
 	}
-	ref, content, _, err := r.tagContent(ctx, tag, ref)
+	ref, content, _, err := fetch(ctx, tag, ref)
 	content.Close()
 	if err == nil && old != nil {
 		err = r.fetchPlatforms(ctx, *old, ref)
 	}
 	return ref, err
+}
+
+// errContradiction means that no GET finds what HEAD names. To ask again soon would cost a
+// pull each time.
+var errContradiction = fmt.Errorf("HEAD names a manifest that GET does not find: %w", upstream.ErrNoPull)
+
+// namedContent is tagContent without another GET if upstream does not serve the digest
+// that it has named.
+func (r *Repository) namedContent(ctx context.Context, tag choice, ref index.Ref) (index.Ref, *Content, bool, error) {
+	content, hit, err := r.content(ctx, ref.Digest, false)
+	switch upstream.KindOf(err) {
+	case upstream.ManifestUnknown, upstream.NameUnknown, upstream.BlobUnknown, upstream.Denied, upstream.Invalid:
+		return ref, nil, false, errContradiction
+	}
+	if err == nil {
+		ref, _ = r.believed(ctx, tag, ref)
+	}
+	return ref, content, hit, err
 }
 
 // noteUse counts a pull of a tag if few pulls are left.
@@ -87,11 +108,27 @@ func (r *Repository) noteUse(tag choice) {
 func (r *Repository) useKey(tag choice) string { return r.config.Scope + " " + tag.name() }
 
 // isHeld reports whether an error means that upstream was not asked at all, because it is
-// down or limits requests. The next pull finds that out as cheaply, and when that is over.
-// If upstream limits pulls only, it may have been asked by HEAD.
+// down or limits requests. No pause is recorded for the tag then: asking again costs no
+// request and succeeds as soon as that is over. If upstream limits only pulls, it may have
+// been asked by HEAD.
 func isHeld(err error) bool {
+	return upstream.IsHeld(err) && !isPullLimit(err)
+}
+
+func isPullLimit(err error) bool {
 	var failure *upstream.Error
-	return errors.As(err, &failure) && failure.Held && failure.Limit != upstream.PullLimit
+	return errors.As(err, &failure) && failure.Limit == upstream.PullLimit
+}
+
+// retryAfter returns how long upstream demands not to be asked again, at most
+// maxStaleHold. What is left of a pause of all its questions is no such demand, because
+// that may end early.
+func retryAfter(err error) time.Duration {
+	var failure *upstream.Error
+	if !errors.As(err, &failure) || failure.Held && !isPullLimit(err) {
+		return 0
+	}
+	return min(failure.RetryAfter, maxStaleHold)
 }
 
 // uses counts how often tags are used lately. The zero value is ready for use.

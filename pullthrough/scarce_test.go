@@ -2,6 +2,7 @@ package pullthrough
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -155,19 +156,29 @@ func TestColdTagAtRateLimit(t *testing.T) {
 }
 
 // TestColdTagWithoutPulls is the same for an upstream whose budget is used up, which
-// answers HEAD. Each tag is asked about by one, and one request finds the limit.
+// answers HEAD. Each tag is asked about once until Retry-After is over, and one request
+// finds the limit.
 func TestColdTagWithoutPulls(t *testing.T) {
 	f := newFixture(t, registrytest.WithPullLimit(10))
+	f.config.Absences = NewAbsences().Own()
 	f.up.PutImage("team/app", "cold", random(1, 100))
 	f.up.ResetPulls(10)
 	r := f.repository("red", "team/app")
-	for range 10 {
-		_, _, err := f.pull(r, "cold")
-		expectKind(t, err, upstream.RateLimited)
+	pull := func(tag string) {
+		for range 10 {
+			_, _, err := f.pull(r, tag)
+			expectKind(t, err, upstream.RateLimited)
+			var failure *upstream.Error
+			if !errors.As(err, &failure) || failure.RetryAfter <= 0 || failure.RetryAfter > time.Minute {
+				t.Errorf("got %v, want an error with the rest of Retry-After", err)
+			}
+		}
 	}
-	if got := f.up.Counts(); got.ManifestGet != 1 {
-		t.Errorf("got requests %+v, want one GET", got)
-	}
+	pull("cold")
+	f.expectCounts("ten pulls", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
+	f.up.PutImage("team/app", "other", random(2, 100))
+	pull("other")
+	f.expectCounts("ten pulls of another tag", registrytest.Counts{ManifestHead: 1})
 }
 
 // TestHubLimit pulls indexes, some of which move, from a registry with Docker Hub's

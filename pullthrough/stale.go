@@ -100,13 +100,13 @@ func (r *Repository) mayServe(checked time.Time) bool {
 }
 
 // hastyPatience takes the place of a longer Config.Patience while upstream has not
-// answered anything since a request waited for it in vain.
+// answered anything since a request gave up waiting for it.
 const hastyPatience = 10 * time.Millisecond
 
 // patient returns a context for a request that has a stale answer. It ends when
-// Config.Patience has passed since the question was asked: if another request has
-// waited for the answer in vain, those that come later do not wait again, and those
-// about other tags wait for hastyPatience until upstream answers something.
+// Config.Patience has passed since the question was asked: once a request has
+// given up waiting for the answer, later ones do not wait for it, and those about other
+// tags wait only for hastyPatience until upstream answers something.
 func (r *Repository) patient(ctx context.Context, question string) (waiting context.Context, done func()) {
 	patience, upstreamIsSlow := r.config.Patience, r.config.Registry.IsSlow()
 	if upstreamIsSlow {

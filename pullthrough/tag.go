@@ -50,16 +50,17 @@ func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) 
 
 // recheck asks upstream about a tag again. If there may be a stale answer, and the
 // question is not forced, upstream is not asked during the pause after a failure, and
-// a request waits for it for Config.Patience.
+// a request waits for it for Config.Patience. While few pulls are left, no question is
+// asked during that pause, which may have cost one.
 func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (resolved, error) {
 	if r.config.Registry.IsOffline() {
 		return resolved{ref: known, status: Stale, reason: Offline}, nil
 	}
 	mayServe, waiting := r.mayServe(known.Checked), ctx
+	if mayServe && time.Now().Before(known.NotBefore) && (!r.config.Forced || r.saves(known)) {
+		return resolved{ref: known, status: Stale, reason: Reason(known.Reason)}, nil
+	}
 	if mayServe && !r.config.Forced {
-		if time.Now().Before(known.NotBefore) {
-			return resolved{ref: known, status: Stale, reason: Reason(known.Reason)}, nil
-		}
 		var done func()
 		waiting, done = r.patient(ctx, r.question(tag, false))
 		defer done()
@@ -95,7 +96,13 @@ func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref
 			return index.Ref{}, err
 		}
 	}
-	return once(ctx, r, r.question(tag, withContent), func(ctx context.Context) (index.Ref, error) {
+	question := r.question(tag, withContent)
+	return once(ctx, r, question, func(ctx context.Context) (index.Ref, error) {
+		if r.config.Forced {
+			if err := r.config.Flights.pace(ctx, r.key(question)); err != nil {
+				return index.Ref{}, err
+			}
+		}
 		ref, err := r.refresh(ctx, tag, old, withContent)
 		r.noteAbsence("tag "+tag.name(), err)
 		return ref, err
@@ -203,9 +210,8 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 
 // holdAfter returns how long upstream is not asked about a tag after an error.
 func holdAfter(err error) time.Duration {
-	var failure *upstream.Error
-	if errors.As(err, &failure) {
-		return min(max(staleHold, failure.RetryAfter), maxStaleHold)
+	if errors.Is(err, errContradiction) {
+		return maxStaleHold
 	}
-	return staleHold
+	return max(staleHold, retryAfter(err))
 }

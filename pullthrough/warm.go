@@ -20,9 +20,14 @@ const (
 
 	// maxWarmed is how many manifests and blobs an image may have.
 	maxWarmed = 10_000
+
+	// maxFailures is how many failures an error lists.
+	maxFailures = 10
 )
 
-// Progress tells how far [Repository.Warm] has come.
+var errTooLarge = fmt.Errorf("the image has more than %d manifests and blobs", maxWarmed)
+
+// Progress is the progress of [Repository.Warm].
 type Progress struct {
 	Manifests int   `json:"manifests"` // number of manifests and indexes that are cached
 	Blobs     int   `json:"blobs"`     // number of blobs that are cached
@@ -37,8 +42,8 @@ type Progress struct {
 // left out, as clients do not ask for them here.
 //
 // Warm calls report after each step, from one goroutine at a time. A part that fails
-// does not keep the others from being pulled. The error has all failures. It includes
-// content that came, but was not stored because of a limit.
+// does not keep the others from being pulled. The error has the first ten failures. Content
+// that came, but was not stored because of a limit, is a failure.
 func (r *Repository) Warm(ctx context.Context, tag string, d digest.Digest, platforms []Platform, report func(Progress)) error {
 	w := &warming{repository: r, platforms: platforms, report: report, seen: make(map[digest.Digest]bool)}
 	var m Manifest
@@ -71,6 +76,9 @@ func (r *Repository) Warm(ctx context.Context, tag string, d digest.Digest, plat
 		return context.Cause(ctx)
 	}
 	w.checkStored(ctx)
+	if more := w.failed - len(w.failures); more > 0 {
+		w.failures = append(w.failures, fmt.Errorf("%d more failures", more))
+	}
 	return errors.Join(w.failures...)
 }
 
@@ -80,19 +88,44 @@ type warming struct {
 	platforms  []Platform
 	report     func(Progress)
 
-	seen    map[digest.Digest]bool
-	blobs   []child
-	choices int  // number of manifests for a platform that indexes name
-	chosen  bool // whether one of them is wanted
+	seen      map[digest.Digest]bool
+	manifests []digest.Digest // to be pulled and read
+	blobs     []digest.Digest // to be pulled
+	choices   int             // number of manifests for a platform that indexes name
+	chosen    bool            // whether one of them is wanted
 
 	mu       sync.Mutex
 	progress Progress
-	failures []error
+	failures []error // the first ones
+	failed   int     // how many there are
 }
 
-// walk pulls what a manifest or an index names, except for blobs, which it lists. An
-// error is one that ends Warm.
+// walk pulls the manifests that a manifest or an index names, directly or not, and lists
+// their blobs. An error is one that ends Warm.
 func (w *warming) walk(ctx context.Context, m Manifest) error {
+	if err := w.read(m); err != nil {
+		return err
+	}
+	for len(w.manifests) > 0 { // not recursive, because indexes can be nested to any depth
+		d := w.manifests[0]
+		w.manifests = w.manifests[1:]
+		inner, err := w.repository.ManifestByDigest(ctx, d, true)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err == nil {
+			err = w.read(inner)
+		}
+		if errors.Is(err, errTooLarge) {
+			return err
+		}
+		w.fail(err)
+	}
+	return nil
+}
+
+// read lists what a manifest or an index names.
+func (w *warming) read(m Manifest) error {
 	children, err := m.Content.children()
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", m.Digest, err)
@@ -103,22 +136,18 @@ func (w *warming) walk(ctx context.Context, m Manifest) error {
 			continue
 		}
 		if len(w.seen) == maxWarmed {
-			return fmt.Errorf("the image has more than %d manifests and blobs", maxWarmed)
+			return errTooLarge
 		}
 		w.seen[c.Digest] = true
-		if !c.Compound {
-			w.blobs = append(w.blobs, c)
+		switch {
+		case c.Digest.Validate() != nil:
+			w.fail(fmt.Errorf("%s names something by an invalid digest", m.Digest))
+		case c.Compound:
+			w.manifests = append(w.manifests, c.Digest)
+		default:
+			w.blobs = append(w.blobs, c.Digest)
 			w.advance(func(p *Progress) { p.Total += max(c.size, 0) })
-			continue
 		}
-		inner, err := w.repository.ManifestByDigest(ctx, c.Digest, true)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err == nil {
-			err = w.walk(ctx, inner)
-		}
-		w.fail(err)
 	}
 	return nil
 }
@@ -135,10 +164,10 @@ func (w *warming) wants(c child) bool {
 }
 
 // pull pulls a blob.
-func (w *warming) pull(ctx context.Context, blob child) error {
-	reader, _, err := w.repository.Blob(ctx, blob.Digest)
+func (w *warming) pull(ctx context.Context, blob digest.Digest) error {
+	reader, _, err := w.repository.Blob(ctx, blob)
 	if err != nil {
-		return fmt.Errorf("blob %s: %w", blob.Digest, err)
+		return fmt.Errorf("blob %s: %w", blob, err)
 	}
 	defer reader.Close()
 	if reader.Stored() {
@@ -146,7 +175,7 @@ func (w *warming) pull(ctx context.Context, blob child) error {
 		return nil
 	}
 	if _, err := reader.WriteTo(arrivals{w}); err != nil {
-		return fmt.Errorf("blob %s: %w", blob.Digest, err)
+		return fmt.Errorf("blob %s: %w", blob, err)
 	}
 	w.advance(func(p *Progress) { p.Blobs++ })
 	return nil
@@ -170,11 +199,11 @@ func (w *warming) checkStored(ctx context.Context) {
 	cache.Flush(ctx)
 	missing := 0
 	for _, blob := range w.blobs {
-		if _, stored := cache.Has(ctx, blob.Digest); !stored {
+		if _, stored := cache.Has(ctx, blob); !stored {
 			missing++
 		}
 	}
-	if missing > 0 && len(w.failures) == 0 {
+	if missing > 0 && w.failed == 0 {
 		w.fail(fmt.Errorf("%d of %d blobs are not stored: a limit of the storage or the quota of the group leaves no room for them, or the disk fails; see the log", missing, len(w.blobs)))
 	}
 }
@@ -191,7 +220,10 @@ func (w *warming) advance(change func(*Progress)) {
 func (w *warming) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err != nil {
+	if err == nil {
+		return
+	}
+	if w.failed++; len(w.failures) < maxFailures {
 		w.failures = append(w.failures, err)
 	}
 }

@@ -157,6 +157,19 @@ func (e *unansweredError) Error() string {
 
 func (e *unansweredError) Unwrap() []error { return e.errs }
 
+// IsHeld reports whether an error means that nothing was sent to any address, because of
+// [Error.Held].
+func IsHeld(err error) bool {
+	all := []error{err}
+	if several := (*unansweredError)(nil); errors.As(err, &several) {
+		all = several.errs
+	}
+	return !slices.ContainsFunc(all, func(err error) bool {
+		var e *Error
+		return !errors.As(err, &e) || !e.Held
+	})
+}
+
 // isOutage reports whether an error of a kind means that an address cannot answer.
 func isOutage(kind Kind) bool { return kind == Unavailable || kind == Timeout || kind == RateLimited }
 
@@ -164,7 +177,7 @@ func isOutage(kind Kind) bool { return kind == Unavailable || kind == Timeout ||
 func (a *attempt) settle(ctx context.Context, err error) {
 	var e *Error
 	switch {
-	case err != nil && !errors.As(err, &e), err != nil && (e.Held || e.isForbidden()):
+	case err != nil && !errors.As(err, &e), err != nil && (e.Held || e.unsent || e.isForbidden()):
 		a.registry.pause.returned(a.turn, a.registry.now())
 	case err != nil && a.isFailure(e):
 		a.fail(ctx, e)
@@ -174,9 +187,9 @@ func (a *attempt) settle(ctx context.Context, err error) {
 }
 
 // isFailure reports whether an error means that the address cannot answer. If there are
-// others, they are asked rather than told apart from what fails at this one. The only
-// address has answered if a single repository fails, or something else than the registry
-// does, or if it can be asked everything but pulls.
+// others, every such error is a failure, and they are asked. A single address has
+// answered if only one repository fails, if something other than the registry fails, or
+// if only pulls are limited.
 func (a *attempt) isFailure(e *Error) bool {
 	switch {
 	case errors.Is(e, ErrNoPull):
@@ -205,8 +218,11 @@ func (a *attempt) recordFailure(e *Error) (doubtful bool) {
 	if effect.pause > 0 && r.hooks.Paused != nil {
 		r.hooks.Paused(r.endpoint.Host, effect.pause, e)
 	}
-	if effect.wentDown {
+	switch {
+	case effect.wentDown:
 		r.report(WentDown)
+	case effect.cameUp:
+		r.report(CameUp)
 	}
 	return effect.doubtful
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -102,4 +103,45 @@ func TestBreakerSlowButLiving(t *testing.T) {
 		}
 	}
 	s.expect(t, "each third request is answered", false)
+}
+
+// TestBreakerEndsByRateLimit checks that a registry that was down and limits requests is
+// up, and that a 429 between failures ends their row.
+func TestBreakerEndsByRateLimit(t *testing.T) {
+	s := newSingle(t)
+	limit := registrytest.Failure{Op: registrytest.OpManifest, Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"90"}}, Times: 1}
+	s.beDown(t)
+	s.up.Fail(limit)
+	wantKind(t, s.pull(t, "a"), RateLimited)
+	s.expect(t, "at the rate limit", false, WentDown, CameUp)
+	if e := s.expectHeld(t, "at the rate limit", RateLimited); strings.Contains(e.Error(), "does not answer") {
+		t.Errorf("got %v, want an error about the rate limit", e)
+	}
+	s.pass(90 * time.Second)
+	s.up.Heal()
+	if err := s.pull(t, "a"); err != nil {
+		t.Errorf("got %v after Retry-After, want the manifest", err)
+	}
+	s.up.Fail(registrytest.Failure{Status: http.StatusBadGateway, Times: 2})
+	wantKind(t, s.pull(t, "a", "b"), Unavailable)
+	s.up.Fail(limit)
+	wantKind(t, s.pull(t, "c"), RateLimited)
+	s.pass(90 * time.Second)
+	s.up.Fail(registrytest.Failure{Status: http.StatusBadGateway, Times: 1})
+	wantKind(t, s.pull(t, "c"), Unavailable)
+	s.expect(t, "after failures that were not in a row", false, WentDown, CameUp)
+}
+
+// TestLimitEndsByFailingRepository checks that a repository that fails right after a rate
+// limit does not hold the others.
+func TestLimitEndsByFailingRepository(t *testing.T) {
+	s := newSingle(t)
+	s.up.Fail(registrytest.Failure{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"5"}}, Times: 1})
+	wantKind(t, s.pull(t, "a"), RateLimited)
+	s.pass(5 * time.Second)
+	s.up.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable, Times: 1})
+	wantKind(t, s.pull(t, "a"), Unavailable)
+	if err := s.pull(t, "b"); err != nil {
+		t.Errorf("got %v, want the manifest", err)
+	}
 }

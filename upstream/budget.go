@@ -108,7 +108,7 @@ func (b Budget) isKnown(now time.Time) bool {
 
 // Scarcity returns how scarce the budget is at a time: 0 if at least 20 % of the limit
 // remain, 1 if nothing remains, and in proportion between them. It is 0 if the registry
-// has not told a budget, and after its window.
+// has not announced a budget, and after its window.
 func (b Budget) Scarcity(now time.Time) float64 {
 	if !b.isKnown(now) {
 		return 0
@@ -156,7 +156,7 @@ func parseLimit(value string) (number int64, window time.Duration, ok bool) {
 	return number, window, true
 }
 
-// budget is what is known of a registry's Budget.
+// budget holds the last Budget that a registry has announced.
 type budget struct {
 	mu   sync.Mutex
 	last Budget
@@ -210,6 +210,8 @@ func (r *Registry) pull(ctx context.Context, c *call) (*response, error) {
 	case errors.As(err, &e) && e.own && e.Limit == PullLimit:
 		e.pull = true
 		r.pulls.failed(turn, e, r.now(), true)
+	case errors.As(err, &e) && e.own && e.Status == http.StatusNotFound:
+		r.pulls.answered(turn)
 	default:
 		r.pulls.returned(turn, r.now())
 	}

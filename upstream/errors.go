@@ -123,8 +123,9 @@ type Error struct {
 	Detail string
 
 	// Held reports that no request was sent, because the endpoint is down or limits
-	// requests. RetryAfter is then the rest of the pause, unless the endpoint limits
-	// requests and did not say for how long.
+	// requests. RetryAfter is then the rest of the pause, a second if a request is just
+	// finding out whether the endpoint answers, or 0 if the endpoint limits requests and
+	// did not say for how long.
 	Held bool
 
 	// Limit is what the registry limits if the kind is [RateLimited].
@@ -138,6 +139,8 @@ type Error struct {
 	own  bool // the registry, or its token service, has sent the response or should have
 	head bool // a GET might have succeeded
 	pull bool // only requests that count as pulls are limited
+
+	unsent bool // no request was sent for it; see asUnsent
 }
 
 // isForbidden reports whether the request was not sent, because its address is private.
@@ -185,6 +188,19 @@ func (e *Error) reason() string {
 
 // Unwrap returns the cause of the error, or nil.
 func (e *Error) Unwrap() error { return e.cause }
+
+// asUnsent returns a copy of an error of a request that was not sent, because there is no
+// login, to save a pull, or because the error of an earlier one is remembered. It is
+// neither a failure of the address nor an answer.
+func asUnsent(err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	unsent := *e
+	unsent.unsent = true
+	return &unsent
+}
 
 // ErrPlainHTTP is the cause of an [*Error] if an https registry redirected to
 // plain http. Anyone on the network path can forge such a response, so only

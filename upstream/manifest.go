@@ -59,7 +59,7 @@ func (r *Registry) HeadTag(ctx context.Context, repository, tag string, accept A
 	saved := r.newError(c, RateLimited, 0, "HEAD does not tell, and the pulls that remain are not used for that")
 	saved.cause = ErrNoPull
 	if r.tagHeads.useless(r.now()) {
-		return Manifest{}, saved
+		return Manifest{}, asUnsent(saved)
 	}
 	head, err := r.do(ctx, c)
 	if err != nil {

@@ -166,8 +166,8 @@ func (m *Mirrors) Blob(ctx context.Context, repository string, d digest.Digest, 
 	})
 }
 
-// NoteSlow records that a caller has waited for an answer for as long as it likes, but not
-// for as long as the question may take.
+// NoteSlow records that a caller has given up waiting for an answer before the time limit
+// of the question.
 func (m *Mirrors) NoteSlow() {
 	for _, r := range m.registries {
 		r.pause.noteSlow()

@@ -30,6 +30,7 @@ const (
 type pause struct {
 	mu       sync.Mutex
 	until    time.Time     // of the pause or the trial, zero if the last request was answered
+	onTrial  time.Time     // until, if that is of a trial
 	length   time.Duration // of the last pause
 	failures uint64        // that began or extended a pause
 	last     *Error        // the last failure, nil if until is zero
@@ -41,7 +42,7 @@ type pause struct {
 	down       time.Time // since when the address is down, zero if it is not
 	proven     bool      // it is down, but has answered the version check of a trial
 
-	slow    bool   // a request has waited in vain
+	slow    bool   // a request has given up waiting
 	slowFor uint64 // answers before it
 
 	recent   *Error // the last failure, also after an answer
@@ -62,6 +63,7 @@ type turn struct {
 type effect struct {
 	pause    time.Duration // that begins, 0 if none does
 	wentDown bool
+	cameUp   bool
 	doubtful bool // another failure, at /v2/, would mean that the address is down
 }
 
@@ -76,6 +78,7 @@ func (p *pause) take(now time.Time) (turn, *Error) {
 	trial := p.last != nil
 	if trial {
 		p.until = now.Add(metadataTimeout) // which no request exceeds
+		p.onTrial = p.until
 	}
 	return turn{p.failures, p.answers, trial, trial && !p.down.IsZero() && !p.proven}, nil
 }
@@ -164,12 +167,25 @@ func (p *pause) failed(t turn, e *Error, now time.Time, atOnce bool) effect {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recent, p.recentAt = e, now
-	before := p.down
-	if e.ofEndpoint() && t.answers == p.answers {
-		p.count(e, now)
+	before, decided := p.down, true
+	switch {
+	case e.Kind == RateLimited: // it answers
+		p.row, p.several, p.down = 0, false, time.Time{}
+	case e.ofEndpoint() && t.answers == p.answers:
+		decided = p.count(e, now)
 	}
-	result := effect{wentDown: p.down != before, doubtful: p.row == downAfter-1 && !p.several || p.row >= downAfter && p.down.IsZero()}
-	if t.failures != p.failures || p.down.IsZero() && !atOnce && e.Kind != RateLimited {
+	result := effect{
+		wentDown: before.IsZero() && !p.down.IsZero(),
+		cameUp:   !before.IsZero() && p.down.IsZero(),
+		doubtful: p.row == downAfter-1 && !(p.several && decided) || p.row >= downAfter && p.down.IsZero(),
+	}
+	switch {
+	case t.failures != p.failures:
+		return result
+	case p.down.IsZero() && !atOnce && e.Kind != RateLimited:
+		if t.trial {
+			p.until = now
+		}
 		return result
 	}
 	during := !t.trial && now.Before(p.until)
@@ -184,11 +200,12 @@ func (p *pause) failed(t turn, e *Error, now time.Time, atOnce bool) effect {
 	return result
 }
 
-// count counts a failure in a row. The caller holds the lock.
-func (p *pause) count(e *Error, now time.Time) {
+// count counts a failure in a row. It reports false for that of a HEAD which would mean
+// that the address is down: something else has to decide. The caller holds the lock.
+func (p *pause) count(e *Error, now time.Time) (decided bool) {
 	switch {
 	case e.head && p.row >= downAfter-1 && p.down.IsZero():
-		return // a GET has to decide
+		return false
 	case p.row == 0:
 		p.repository = e.repository
 	}
@@ -197,6 +214,7 @@ func (p *pause) count(e *Error, now time.Time) {
 	if p.row >= downAfter && p.several && p.down.IsZero() {
 		p.down = now
 	}
+	return true
 }
 
 // jittered returns the length of the pause, or up to a fifth less, so that many
@@ -208,14 +226,14 @@ func (p *pause) jittered() time.Duration {
 	return max(minPause, p.length-rand.N(p.length/5+1))
 }
 
-// noteSlow records that a request has waited for an answer in vain.
+// noteSlow records that a request has given up waiting for an answer.
 func (p *pause) noteSlow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.slow, p.slowFor = true, p.answers
 }
 
-// isSlow reports whether there was no answer since a request has waited in vain.
+// isSlow reports whether there was no answer since a request has given up waiting.
 func (p *pause) isSlow() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -233,7 +251,10 @@ func (p *pause) reason(now time.Time) *Error {
 		message = p.last.Limit.message() + "; the registry is tried again from time to time"
 	}
 	e := &Error{Kind: p.last.Kind, Status: p.last.Status, Held: true, Limit: p.last.Limit, upstream: p.last.upstream, message: message, cause: p.last.cause}
-	if p.last.Kind != RateLimited || p.last.RetryAfter > 0 {
+	switch {
+	case p.until.Equal(p.onTrial): // which usually takes less
+		e.RetryAfter = time.Second
+	case p.last.Kind != RateLimited || p.last.RetryAfter > 0:
 		e.RetryAfter = max(time.Second, p.until.Sub(now))
 	}
 	return e

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
@@ -84,11 +85,16 @@ func (r *Registry) versionCheck(ctx context.Context, login sentLogin) (*response
 // can carry the login. If it gets none, the answers to requests have to tell. The error
 // is that of a registry that cannot answer, which is asked again after outagePeriod.
 func (r *Registry) learnChallenge(ctx context.Context, c *call) error {
+	var asked atomic.Bool
 	_, err := r.probes.Get(ctx, challengeProbe, func(ctx context.Context) (loginAnswer, error) {
+		asked.Store(true)
 		return undecided, r.receiveChallenge(ctx, c)
 	})
 	if err != nil && KindOf(err) == Other && ctx.Err() == nil {
 		err = r.newError(newVersionCall(), Timeout, 0, timeoutError(probeTimeout).Error())
+	}
+	if err != nil && !asked.Load() {
+		return asUnsent(err)
 	}
 	return err
 }

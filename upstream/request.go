@@ -44,6 +44,9 @@ func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 	}
 	auth, err := r.initialAuthorization(ctx, c)
 	if err != nil {
+		if KindOf(err) == Withheld {
+			err = asUnsent(err)
+		}
 		return nil, err
 	}
 	way := newTrail(r.url(c))

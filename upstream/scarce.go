@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 )
@@ -11,7 +12,7 @@ import (
 const maxPullWaiters = 1024
 
 // ErrNoPull is the cause of an error of [Registry.HeadTag] that a GET might have avoided,
-// and the error of [Mirrors.AwaitPull] if too many others wait.
+// and the error of [Mirrors.AwaitPull] if too many others wait, or for too long.
 var ErrNoPull = errors.New("a GET would count as a pull, and few remain")
 
 // Scarcity returns how scarce the budget of the first address is: [Budget.Scarcity].
@@ -23,8 +24,9 @@ func (m *Mirrors) Scarcity() float64 {
 
 // AwaitPull waits for permission to spend a part of a scarce budget on an image that
 // could be served as it is known. One caller has it at a time; the next one is that whose
-// image is used most. The error is the cause of the end of ctx, or [ErrNoPull]. The caller
-// must call done when it has spent what it needs.
+// image is used most. The error is [ErrNoPull] if too many wait or the deadline of ctx has
+// passed, or the cause of another end of ctx. The caller must call done when it has spent
+// what it needs.
 func (m *Mirrors) AwaitPull(ctx context.Context, uses float64) (done func(), err error) {
 	return m.registries[0].queue.take(ctx, uses)
 }
@@ -68,6 +70,9 @@ func (q *pullQueue) take(ctx context.Context, uses float64) (done func(), err er
 	q.mu.Unlock()
 	if i < 0 {
 		q.pass() // the turn came meanwhile
+	}
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%w: others were used more all the time", ErrNoPull)
 	}
 	return nil, context.Cause(ctx)
 }

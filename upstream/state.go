@@ -7,6 +7,10 @@ type State struct {
 	// Upstream is the configured name, and Host the host and port of the address.
 	Upstream, Host string
 
+	// Offline reports that nothing is sent to the address because the configuration
+	// forbids it, see Config.Offline.
+	Offline bool
+
 	// Down reports whether the address is down, which it is after three failures in a
 	// row, from at least two repositories or from /v2/, until it answers. DownSince is
 	// the time of the third, and zero if the address is up.
@@ -64,7 +68,7 @@ func (c Change) String() string {
 // State returns the state of the registry.
 func (r *Registry) State() State {
 	now := r.now()
-	s := State{Upstream: r.name, Host: r.endpoint.Host, Budget: r.budget.get(now)}
+	s := State{Upstream: r.name, Host: r.endpoint.Host, Offline: r.offline, Budget: r.budget.get(now)}
 	r.pause.describe(&s)
 	s.PullsUntil, s.PullsWaiting = r.pulls.ends(), r.queue.length()
 	return s
@@ -92,7 +96,7 @@ func (p *pause) describe(s *State) {
 	}
 }
 
-// report tells of a change.
+// report calls the hook Changed for a change.
 func (r *Registry) report(change Change) {
 	if r.hooks.Changed != nil {
 		r.hooks.Changed(change, r.State())

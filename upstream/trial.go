@@ -14,10 +14,9 @@ const trialPatience = 2 * time.Second
 
 var errTrial = errors.New("the trial goes on")
 
-// begin begins an attempt. If the address is down, it is asked for the version first: a
-// request that may wait for that only until trialPatience has passed finds out whether
-// there is any use in sending it. The check goes on if the request leaves, and its result
-// counts as that of the trial.
+// begin begins an attempt. If the address is down, the version check is sent first, and
+// the request only if the address answers that within trialPatience. The check continues
+// if the request is canceled, and its result counts as that of the trial.
 func (a *attempt) begin(ctx context.Context) error {
 	if !a.turn.check {
 		return nil
@@ -51,13 +50,13 @@ func (a *attempt) begin(ctx context.Context) error {
 	return nil
 }
 
-// versionAnswered is the purpose under which it is remembered for probePeriod that the
-// registry has answered a version check.
+// versionAnswered is the key under which probes records for probePeriod that the registry
+// has answered a version check.
 const versionAnswered = "version"
 
 // checkVersion sends a version check, unless the registry has answered one within
 // probePeriod. If it cannot answer, that counts as a failure of the address. The check
-// goes on if the request leaves.
+// continues if the request is canceled.
 func (a *attempt) checkVersion(ctx context.Context) {
 	r := a.registry
 	if answer, ok := r.probes.Peek(versionAnswered); ok && answer.IsFresh() {

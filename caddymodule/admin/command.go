@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
+	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -129,7 +131,7 @@ func (c command) open(method, uri string, body any) (*http.Response, error) {
 		}
 		reader = bytes.NewReader(content)
 	}
-	// Each call has a connection of its own, which nobody would use again.
+	// Each call uses a new client, so its connection could not be reused.
 	return caddycmd.AdminAPIRequest(address, method, uri, http.Header{"Connection": {"close"}}, reader)
 }
 
@@ -145,4 +147,15 @@ func (c command) printJSON(response []byte) bool {
 // notify prints a message to standard error, since scripts read standard output.
 func (c command) notify(format string, args ...any) {
 	_, _ = fmt.Fprintf(c.ErrOrStderr(), format+"\n", args...)
+}
+
+// printable returns a text on one line for a terminal, which must not obey what others
+// have written into it.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }

@@ -108,8 +108,8 @@ func runCacheScrub(c command) (int, error) {
 	return status, nil
 }
 
-// showScrubs returns a function that shows how far checks have come, or that they have
-// ended if it is given none.
+// showScrubs returns a function that shows the progress of the checks in a list. An empty
+// list ends the display.
 func (c command) showScrubs() func(CacheList) {
 	if c.flags.Bool("json") {
 		return func(CacheList) {}

@@ -75,6 +75,9 @@ func (e Explanation) text(name string, severalSites bool) string {
 	line("account:     %s", e.Account.text(cmp.Or(name, "anonymous")))
 	line("group:       %s, %s", e.Group, cmp.Or(string(e.Visibility), "which does not exist"))
 	line("image:       %s at %s, %s", e.Repository, e.Upstream, e.Reference)
+	if e.Offline {
+		line("upstream:    %s is offline by configuration; only what is cached can be pulled", e.Upstream)
+	}
 	for _, limit := range e.Limits {
 		line("limit:       %s", limit)
 	}

@@ -85,7 +85,7 @@ func (s Status) printSites(row func(cells ...string)) {
 		for _, d := range site.Directories {
 			state := string(d.Status)
 			if d.Error != "" {
-				state += ": " + d.Error
+				state += ": " + printable(d.Error)
 			}
 			row(cmp.Or(site.Name, "-"), d.Name, state)
 		}
@@ -103,6 +103,9 @@ func (r RequestStatus) text() string {
 // state describes whether the upstream is asked.
 func (u UpstreamStatus) state() string {
 	state := "up"
+	if u.Offline {
+		return "offline by configuration"
+	}
 	if u.Down {
 		state = "down since " + local(*u.DownSince)
 	}
@@ -113,7 +116,7 @@ func (u UpstreamStatus) state() string {
 		state += " (" + u.Limit + ")"
 	}
 	if u.Down && u.LastError != "" {
-		state += ": " + u.LastError
+		state += ": " + printable(u.LastError)
 	}
 	return state
 }
@@ -127,7 +130,7 @@ func (b *BudgetStatus) text() string {
 
 // text formats a line of the log with its fields.
 func (l LogLine) text() string {
-	text := l.Level + ": " + l.Message
+	text := l.Level + ": " + printable(l.Message)
 	for _, name := range slices.Sorted(maps.Keys(l.Fields)) {
 		text += fmt.Sprintf(" %s=%q", name, l.Fields[name])
 	}

@@ -16,8 +16,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// maxImages is how many images a command pulls.
-const maxImages = 100_000
+const (
+	// maxImages is how many images a command pulls.
+	maxImages = 100_000
+
+	// warmTries is how often the command asks for an image if the connection breaks,
+	// as it can while Caddy is reloaded.
+	warmTries = 4
+)
+
+// warmPause is the time between two of these tries. Tests shorten it.
+var warmPause = time.Second
 
 func cacheWarmCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -127,8 +136,12 @@ func (run *warmRun) pull(image string) {
 	if run.command.flags.Bool("json") {
 		t = newProgress(io.Discard)
 	}
-	shown := t.start(image)
+	shown := t.start(printable(image))
 	state, err := run.request(image, shown.set)
+	for tries := 1; errors.Is(err, errBroken) && tries < warmTries; tries++ {
+		time.Sleep(warmPause)
+		state, err = run.request(image, shown.set)
+	}
 	if err != nil {
 		state.Image, state.Done, state.Error = image, true, err.Error()
 	}
@@ -138,10 +151,10 @@ func (run *warmRun) pull(image string) {
 	run.all.Blobs += state.Blobs
 	run.all.Bytes += state.Bytes
 	run.all.Fetched += state.Fetched
-	line := fmt.Sprintf("%s: %s in %.1f s", image, amountOf(state), state.Seconds)
+	line := fmt.Sprintf("%s: %s in %.1f s", printable(image), amountOf(state), state.Seconds)
 	if state.Error != "" {
 		run.failed++
-		line = image + ": failed: " + strings.ReplaceAll(state.Error, "\n", "; ")
+		line = printable(image) + ": failed: " + printable(strings.ReplaceAll(state.Error, "\n", "; "))
 	}
 	shown.end(line)
 	if run.command.flags.Bool("json") {
@@ -149,18 +162,24 @@ func (run *warmRun) pull(image string) {
 	}
 }
 
-// request has an image pulled and returns the final state.
+var errBroken = errors.New("the connection to Caddy was closed; run the command again")
+
+// request has an image pulled and returns the final state. The error is [errBroken] if the
+// connection breaks.
 func (run *warmRun) request(image string, report func(done, total int64)) (state WarmState, err error) {
 	response, err := run.command.open(http.MethodPost, warmPath,
 		warmRequest{Image: image, Platforms: run.platforms, Site: run.command.flagIfSet("site")})
 	if err != nil {
+		if strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer") {
+			err = fmt.Errorf("%w: %w", errBroken, err)
+		}
 		return state, err
 	}
 	defer response.Body.Close()
 	lines := json.NewDecoder(response.Body)
 	for !state.Done {
 		if err := lines.Decode(&state); err != nil {
-			return state, errors.New("the connection was closed, as by a reload of Caddy; run the command again")
+			return state, errBroken
 		}
 		report(state.Bytes, state.Total)
 	}

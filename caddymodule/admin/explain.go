@@ -37,6 +37,10 @@ type Explanation struct {
 	Upstream   string `json:"upstream"`
 	Repository string `json:"repository"`
 	Reference  string `json:"reference"`
+
+	// Offline reports that the upstream is offline by configuration, so that only
+	// what is cached can be pulled.
+	Offline bool `json:"offline,omitempty"`
 }
 
 // ExplainedAccount is an account as a site sees it.

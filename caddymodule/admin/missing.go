@@ -15,8 +15,8 @@ import (
 // maxMissing is how many entries a [MissingLog] has. Each takes about 500 bytes.
 const maxMissing = 10_000
 
-// Missing is content that clients have asked for in vain, because it is not cached and
-// its upstream is offline.
+// Missing describes content that clients have requested and that was refused, because it
+// is not cached and its upstream is offline.
 type Missing struct {
 	Group      string `json:"group"`
 	Upstream   string `json:"upstream"`

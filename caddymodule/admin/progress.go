@@ -25,11 +25,11 @@ const (
 	lineInterval = 10 * time.Second
 )
 
-// progress shows how far tasks have come: on a terminal by a bar for each, otherwise by
-// a line for each that takes long.
+// progress shows the progress of tasks: on a terminal by a bar for each, otherwise by a
+// line for each task every lineInterval.
 type progress struct {
-	out      io.Writer
-	terminal *os.File // nil if out is none
+	out  io.Writer
+	size func() (width, height int, err error) // of the terminal; nil if out is none
 
 	mu      sync.Mutex
 	tasks   []*task
@@ -49,7 +49,7 @@ type task struct {
 func newProgress(out io.Writer) *progress {
 	p := &progress{out: out}
 	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		p.terminal = file
+		p.size = func() (int, int, error) { return term.GetSize(int(file.Fd())) }
 	}
 	return p
 }
@@ -63,7 +63,7 @@ func (p *progress) start(name string) *task {
 	return t
 }
 
-// set tells how far the task has come.
+// set sets the progress of the task, in bytes.
 func (t *task) set(done, total int64) {
 	p := t.of
 	p.mu.Lock()
@@ -71,10 +71,10 @@ func (t *task) set(done, total int64) {
 	t.done, t.total = done, total
 	now := time.Now()
 	switch {
-	case p.terminal != nil && now.Sub(p.drawnAt) >= drawInterval:
+	case p.size != nil && now.Sub(p.drawnAt) >= drawInterval:
 		p.drawnAt = now
 		p.draw("")
-	case p.terminal == nil && now.Sub(t.shown) >= lineInterval:
+	case p.size == nil && now.Sub(t.shown) >= lineInterval:
 		t.shown = now
 		_, _ = fmt.Fprintf(p.out, "%s: %s\n", t.name, t.amount())
 	}
@@ -94,7 +94,7 @@ func (t *task) end(line string) {
 	if line != "" {
 		line += "\n"
 	}
-	if p.terminal == nil {
+	if p.size == nil {
 		_, _ = io.WriteString(p.out, line)
 		return
 	}
@@ -109,12 +109,12 @@ func (p *progress) draw(text string) {
 		fmt.Fprintf(&out, "\x1b[%dA", p.drawn) // up to the first bar
 	}
 	out.WriteString("\r\x1b[J" + text) // without what is below
-	width, height, err := term.GetSize(int(p.terminal.Fd()))
-	if err != nil || width < 20 || height < 3 {
-		width, height = 80, 24
+	width, height, err := p.size()
+	if err != nil || width <= 0 || height <= 0 {
+		width, height = 80, 24 // some terminals do not know
 	}
 	p.drawn = 0
-	for _, t := range p.tasks[:min(len(p.tasks), maxBars, height-2)] {
+	for _, t := range p.tasks[:min(len(p.tasks), maxBars, max(height-2, 0))] {
 		out.WriteString(t.line(width-1) + "\n")
 		p.drawn++
 	}
@@ -126,13 +126,13 @@ func (t *task) line(width int) string {
 	right := fmt.Sprintf(" [%s] %s", bar(t.done, t.total), t.amount())
 	name := []rune(t.name)
 	if room := max(width-len(right), 0); len(name) > room {
-		name = append([]rune{'…'}, name[len(name)-max(room-1, 0):]...) // the end tells more
+		name = append([]rune{'…'}, name[len(name)-max(room-1, 0):]...) // names differ at the end
 	}
 	line := []rune(string(name) + right)
 	return string(line[:min(len(line), width)])
 }
 
-// amount returns how far the task has come, as in "1.5 GiB of 3.0 GiB".
+// amount returns the progress of the task, as in "1.5 GiB of 3.0 GiB".
 func (t *task) amount() string {
 	if t.total <= 0 {
 		return FormatSize(t.done)

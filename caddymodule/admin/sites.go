@@ -30,7 +30,7 @@ type Site struct {
 	// asking an upstream. An empty account is an anonymous client.
 	Explain func(ctx context.Context, as, image string) (Explanation, error)
 
-	// Warm returns what pulls an image through the cache as its group does. The error
+	// Warm returns a function that pulls an image through the cache as its group does. The error
 	// is an [access.RequestError], [fs.ErrNotExist] if the site has no such group, or
 	// that of a directory that could not answer.
 	Warm func(ctx context.Context, image string) (Warm, error)

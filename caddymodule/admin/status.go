@@ -48,6 +48,7 @@ type UpstreamStatus struct {
 	Endpoint string `json:"endpoint"` // host and port
 	Login    string `json:"login"`    // the path of the group that has it, or "common"
 
+	Offline     bool       `json:"offline,omitempty"` // by configuration
 	Down        bool       `json:"down"`
 	DownSince   *time.Time `json:"down_since,omitempty"`
 	Until       *time.Time `json:"paused_until,omitempty"` // it is not asked before that
@@ -105,7 +106,7 @@ func upstreamStates(upstreams []metrics.Upstream) (states []UpstreamStatus) {
 
 func upstreamState(login string, s upstream.State, now time.Time) UpstreamStatus {
 	u := UpstreamStatus{
-		Upstream: s.Upstream, Endpoint: s.Host, Login: login, Down: s.Down, DownSince: known(s.DownSince),
+		Upstream: s.Upstream, Endpoint: s.Host, Login: login, Offline: s.Offline, Down: s.Down, DownSince: known(s.DownSince),
 		LastError: s.LastError, LastErrorAt: known(s.LastErrorAt),
 	}
 	if s.Until.After(now) {

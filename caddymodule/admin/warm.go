@@ -18,6 +18,10 @@ const (
 
 	// warmInterval is the least time between two lines about an image.
 	warmInterval = 200 * time.Millisecond
+
+	// warmPatience is how long the client may take to receive a line. One that is
+	// suspended must not keep others from pulling images.
+	warmPatience = time.Minute
 )
 
 // warmSlots has an element for each image that is being pulled.
@@ -37,8 +41,8 @@ type warmRequest struct {
 	Site *string `json:"site,omitempty"`
 }
 
-// WarmState is a line of the response to a warmRequest, which tells how far the pull of
-// an image has come. The last line has Done.
+// WarmState is a line of the response to a warmRequest: the progress of the pull of an
+// image. In the last line, Done is true.
 type WarmState struct {
 	Image string `json:"image"`
 	pullthrough.Progress
@@ -84,8 +88,8 @@ func warm(r *http.Request) (int, any, error) {
 	return 0, nil, refuse(http.StatusNotFound, "no group of a running site has '%s'; write the image as in acme/alpine:3.20", request.Image)
 }
 
-// streamWarm sends a line about a pull whenever it has come further, at intervals, and a
-// last one when it has ended.
+// streamWarm calls pull and sends a line about its progress at most once in warmInterval,
+// and a last one when it has ended.
 func streamWarm(w http.ResponseWriter, r *http.Request, state WarmState, pull func(context.Context, func(pullthrough.Progress)) error) {
 	// The admin endpoint limits the time for reading a request, and takes it from the
 	// time for the response, too.
@@ -97,8 +101,9 @@ func streamWarm(w http.ResponseWriter, r *http.Request, state WarmState, pull fu
 		state.Seconds = last.Sub(begin).Seconds()
 		line, err := json.Marshal(state)
 		if err != nil {
-			panic(err) // it has numbers and texts only
+			panic(err) // numbers and strings always marshal
 		}
+		_ = http.NewResponseController(w).SetWriteDeadline(last.Add(warmPatience))
 		_, _ = w.Write(append(line, '\n')) // an error means that the client has left, which ends the pull
 		_ = http.NewResponseController(w).Flush()
 	}

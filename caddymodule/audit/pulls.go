@@ -3,6 +3,7 @@
 package audit
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
@@ -34,11 +35,11 @@ const (
 // concurrent use and must be closed.
 //
 // Docker and containerd ask for the digest of a tag by HEAD and then for the manifest
-// with this digest. So a HEAD of a tag is logged too, because nothing else tells the
-// tag. A HEAD of a digest tells nothing new and is not logged.
+// with this digest. So a HEAD of a tag is logged too: only this request contains the
+// tag. A HEAD of a digest is not logged.
 //
-// Clients without a login are many, and not known: their pulls are counted by minute,
-// group and digest.
+// Pulls of clients without a login are counted by minute, group and digest, since a line
+// for each would not name the client.
 type Pulls struct {
 	logger *zap.Logger
 
@@ -65,25 +66,55 @@ func NewPulls(logger *zap.Logger) *Pulls { return &Pulls{logger: logger} }
 
 // Record logs a request if it has served a manifest. It is a [record.Consumer].
 func (p *Pulls) Record(r *record.Request) {
-	if r.Kind != record.Manifest || r.Result < record.Hit || r.Result > record.Stale || !p.logger.Core().Enabled(zapcore.InfoLevel) {
+	if !served(r) || !p.logger.Core().Enabled(zapcore.InfoLevel) {
 		return
 	}
-	event := pull
 	switch {
 	case r.Head && (r.Tag == "" || r.Anonymous):
 		return
 	case r.Anonymous:
 		p.count(r)
 		return
-	case r.Head:
-		event = resolve
 	}
-	if line := p.logger.Check(zapcore.InfoLevel, event); line != nil {
-		line.Write(zap.String("event", event), zap.String("account", r.Account), zap.String("directory", r.Directory),
-			zap.String("access_token", r.AccessToken), zap.String("client_ip", r.Address), zap.String("group", r.Group),
-			zap.String("upstream", r.Upstream), zap.String("repository", r.Repository), zap.String("tag", r.Tag),
-			zap.String("digest", string(r.Digest)), zap.String("result", r.Result.String()), zap.Int64("bytes", r.Bytes))
+	fields := (*fields)(r)
+	if line := p.logger.Check(zapcore.InfoLevel, fields.event()); line != nil {
+		line.Write(zap.Inline(fields))
 	}
+}
+
+// fields are the fields of a line about the pull of an account. Inlined, they need no
+// memory of their own, which would be the most that a line takes.
+type fields record.Request
+
+func (f *fields) event() string {
+	if f.Head {
+		return resolve
+	}
+	return pull
+}
+
+// MarshalLogObject implements [zapcore.ObjectMarshaler].
+func (f *fields) MarshalLogObject(to zapcore.ObjectEncoder) error {
+	to.AddString("event", f.event())
+	to.AddString("account", f.Account)
+	to.AddString("directory", f.Directory)
+	to.AddString("access_token", f.AccessToken)
+	to.AddString("client_ip", f.Address)
+	to.AddString("group", f.Group)
+	to.AddString("upstream", f.Upstream)
+	to.AddString("repository", f.Repository)
+	to.AddString("tag", f.Tag)
+	to.AddString("digest", string(f.Digest))
+	to.AddString("result", f.Result.String())
+	to.AddInt64("bytes", f.Bytes)
+	return nil
+}
+
+// served reports whether a request has served a manifest, or a part of it: a client that
+// closes the connection just before the end knows the manifest, too.
+func served(r *record.Request) bool {
+	brokenOff := r.Status == http.StatusOK && r.Bytes > 0 && (r.Result == record.Canceled || r.Result == record.Error)
+	return r.Kind == record.Manifest && (record.Hit <= r.Result && r.Result <= record.Stale || brokenOff)
 }
 
 // count counts an anonymous pull.

@@ -64,7 +64,10 @@ func TestPullsRecord(t *testing.T) {
 		"anonymous HEAD": {func(r *record.Request) { r.Head, r.Anonymous = true, true }, ""},
 		"blob":           {func(r *record.Request) { r.Kind = record.Blob }, ""},
 		"denied":         {func(r *record.Request) { r.Result = record.Denied }, ""},
-		"canceled":       {func(r *record.Request) { r.Result = record.Canceled }, ""},
+		"invalid":        {func(r *record.Request) { r.Result, r.Status = record.Error, 400 }, ""},
+		"not begun":      {func(r *record.Request) { r.Result, r.Bytes = record.Canceled, 0 }, ""},
+		"canceled":       {func(r *record.Request) { r.Result, r.Bytes = record.Canceled, 499 }, "info|pull|pull|alice|ldap|id|192.0.2.1|acme|docker.io|library/alpine|3.20|sha256:01|canceled|499"},
+		"aborted":        {func(r *record.Request) { r.Result, r.Bytes = record.Error, 499 }, "info|pull|pull|alice|ldap|id|192.0.2.1|acme|docker.io|library/alpine|3.20|sha256:01|error|499"},
 	} {
 		p, lines := newLog(zapcore.InfoLevel)
 		r := manifest()

@@ -111,7 +111,7 @@ func (e *Emitter) run() {
 	for {
 		select {
 		case <-e.ctx.Done():
-			<-e.closed // which is soon; no event is added then
+			<-e.closed // Close follows; after it, no event is added
 			return
 		case <-e.closed:
 			return

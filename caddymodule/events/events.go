@@ -83,7 +83,7 @@ func Dropped() int64 { return dropped.Load() }
 
 // Publish reports an event of a source to the emitters of the running configuration.
 // It does not wait for them. Data is not changed. If it has the key site, only the
-// emitters of that site emit the event. An event that nobody is subscribed to is
+// emitters of that site emit the event. An event without a subscriber is
 // ignored.
 func Publish(source Source, name string, data map[string]any) {
 	mu.Lock()

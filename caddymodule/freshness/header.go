@@ -24,7 +24,7 @@ var reasons = map[pullthrough.Reason]string{
 	pullthrough.Slow:        "$ takes long to answer",
 	pullthrough.Unreachable: "$ cannot be reached, or fails",
 	pullthrough.TimedOut:    "$ does not answer",
-	pullthrough.RateLimited: "the rate limit of $ is reached",
+	pullthrough.RateLimited: "the rate limit of $ is reached, or nearly",
 	pullthrough.NotFound:    "$ does not have it any more",
 	pullthrough.Denied:      "$ denies access to it, or has deleted it",
 	pullthrough.Login:       "$ does not accept the login that is configured for it",

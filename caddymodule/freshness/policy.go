@@ -1,5 +1,5 @@
-// Package freshness decides how long what a cache knows of an upstream's tags is used,
-// and tells clients and the log about answers that are not fresh.
+// Package freshness configures how long the tags of an upstream are served from the
+// cache, and reports stale answers in response headers and in the log.
 package freshness
 
 import (

@@ -92,8 +92,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// marker is registered beside the collector. It collects nothing, but describes
-// something, by which a registry knows that it has it already.
+// marker is registered beside the collector, which has no descriptions. It collects
+// nothing; by its description, a registry detects a second registration.
 type marker struct{}
 
 var markerDesc = prometheus.NewDesc(Prefix+"registered", "Never shown.", nil, nil)

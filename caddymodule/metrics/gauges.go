@@ -75,7 +75,8 @@ func (g gauges) readStorage(cache *blobcache.Cache, name string) {
 }
 
 // readUpstreams reads the states of the upstreams. An upstream is up if one of its
-// addresses is, with each login. Of several addresses that limit pulls, the one with
+// addresses is, with each login. One that is offline by configuration is neither up nor
+// down, as it is not asked. Of several addresses that limit pulls, the one with
 // the fewest left counts.
 func (g gauges) readUpstreams(s *Site) {
 	for _, u := range s.Upstreams {
@@ -88,7 +89,9 @@ func (g gauges) readUpstreams(s *Site) {
 					g.set(rateLimitLimit, math.Min, float64(state.Budget.Limit), u.Name, login, s.label())
 				}
 			}
-			g.set(upstreamUp, math.Min, truth(up), u.Name, s.label())
+			if !mirrors.IsOffline() {
+				g.set(upstreamUp, math.Min, truth(up), u.Name, s.label())
+			}
 		}
 	}
 }

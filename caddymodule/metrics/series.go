@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -89,15 +90,14 @@ func (s *series[T]) with(group string, values ...string) T {
 	return value
 }
 
-// show collects the series that are live and forgets the others.
+// show collects the series that are live and forgets the others. Requests do not wait
+// for the reader of the metrics.
 func (s *series[T]) show(live *live, to chan<- prometheus.Metric) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for k, value := range s.all {
-		if !live.has(s.Description, k) {
-			delete(s.all, k)
-			continue
-		}
+	maps.DeleteFunc(s.all, func(k key, _ T) bool { return !live.has(s.Description, k) })
+	all := maps.Clone(s.all)
+	s.mu.Unlock()
+	for k, value := range all {
 		s.collect(s, k, value, to)
 	}
 }

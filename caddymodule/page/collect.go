@@ -3,6 +3,7 @@ package page
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io/fs"
 	"maps"
 	"slices"
@@ -72,7 +73,7 @@ func (i Images) List(ctx context.Context, group string, number int, m *Managed) 
 	}
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.name, b.name)) })
 	m.Page, m.Pages = number, max(1, (len(all)+imagesOnPage-1)/imagesOnPage)
-	m.Images, m.More = []Image{}, number < m.Pages || m.Cut && number == m.Pages
+	m.Images, m.More = []Image{}, number < m.Pages
 	from := min(number-1, m.Pages) * imagesOnPage
 	for _, c := range all[min(from, len(all)):min(from+imagesOnPage, len(all))] {
 		ref, err := i.Index.Ref(ctx, c.Scope, c.Name)
@@ -94,15 +95,48 @@ type Groups struct {
 	// Declared are the paths of the groups of the configuration, and Known those of
 	// other groups that exist or have existed.
 	Declared, Known []string
+
+	Sealer Sealer
 }
 
-// List adds the groups whose paths come after a path to s, for an account. These are
-// the declared groups that the account may read, and the known ones in which a
-// directory gives it a role. For an account that administers the site, they are all
-// groups, and no directory is asked.
-func (g Groups) List(ctx context.Context, who access.Caller, after string, s *Site) {
-	ctx, cancel := context.WithTimeout(ctx, groupsLimit)
+// Sealer seals texts that clients return later and can neither read nor change. Open
+// fails for a text that Seal has not returned for the same bound values; its other
+// errors are distinguished by the caller.
+type Sealer interface {
+	Seal(ctx context.Context, text string, bound ...string) (string, error)
+	Open(ctx context.Context, sealed string, bound ...string) (string, error)
+}
+
+// List adds a page of groups to s, for an account. These are the declared groups that
+// the account may read, and the known ones in which a directory gives it a role. For an
+// account that administers the site, they are all groups.
+//
+// The page begins after the position that next, the field of the page before, stands
+// for. The position is sealed for the account: by choosing positions, clients could
+// find out the paths of groups that they may not read from whether there is a next page.
+// List returns the errors of the Sealer.
+func (g Groups) List(ctx context.Context, who access.Caller, next string, s *Site) error {
+	after, bound := "", []string{"groups", who.ID().String(), who.Token}
+	if next != "" {
+		var err error
+		if after, err = g.Sealer.Open(ctx, next, bound...); err != nil {
+			return err
+		}
+	}
+	asking, cancel := context.WithTimeout(ctx, groupsLimit)
 	defer cancel()
+	last, more := g.list(asking, who, after, s)
+	if !more {
+		return nil
+	}
+	var err error
+	s.Next, err = g.Sealer.Seal(ctx, last, bound...)
+	return err
+}
+
+// list adds the groups whose paths come after a path. It returns the last path that it
+// has looked at, and reports whether there may be more groups after it.
+func (g Groups) list(ctx context.Context, who access.Caller, after string, s *Site) (last string, more bool) {
 	declared := make(map[string]bool)
 	for _, path := range g.Declared {
 		declared[path] = true
@@ -112,42 +146,49 @@ func (g Groups) List(ctx context.Context, who access.Caller, after string, s *Si
 		all[path] = true
 	}
 	s.Groups = []Entry{}
-	asked, last := 0, ""
+	asked := 0
 	for _, path := range slices.Sorted(maps.Keys(all)) {
 		if path <= after {
 			continue
 		}
 		if !declared[path] {
+			if asked == groupsOnPage {
+				return last, true
+			}
 			asked++
 		}
-		if len(s.Groups) == groupsOnPage || asked > groupsOnPage {
-			s.Next = last
-			return
-		}
-		last = path
 		entry, ok, err := g.entry(ctx, who, path, declared[path])
 		s.Incomplete = s.Incomplete || err != nil
+		if ok && len(s.Groups) == groupsOnPage {
+			return last, true
+		}
 		if ok {
 			s.Groups = append(s.Groups, entry)
 		}
+		last = path
 	}
+	return last, false
 }
 
-// entry describes a group, and reports whether the account may read it.
+// entry describes a group, and reports whether the account may read it. An account
+// that administers the site sees groups that do not exist any more, without a page.
 func (g Groups) entry(ctx context.Context, who access.Caller, path string, declared bool) (e Entry, ok bool, err error) {
 	e = Entry{Group: path, Page: "/" + path + "/dependency_proxy", Access: "admin"}
-	if ok = who.Administers(); !ok {
+	admin := who.Administers()
+	if !admin {
 		v, err := g.Policy.Decide(ctx, who, path, directory.Member)
 		if e.Access, ok = v.Rule, v.Allowed && (declared || v.Insider); err != nil || !ok {
 			return e, false, err
 		}
 	}
-	if declared || !who.Administers() {
-		visibility, err := g.Policy.VisibilityOf(ctx, path)
-		if err != nil {
-			return e, false, err
-		}
+	visibility, err := g.Policy.VisibilityOf(ctx, path)
+	switch {
+	case err == nil:
 		e.Visibility = cmp.Or(visibility, directory.Private)
+	case !admin:
+		return e, false, err
+	case errors.Is(err, fs.ErrNotExist):
+		e.Page, e.Access = "", "unknown group"
 	}
-	return e, ok, nil
+	return e, true, nil
 }

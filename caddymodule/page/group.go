@@ -18,8 +18,8 @@ type Group struct {
 	Registry string `json:"registry"`
 	Prefix   string `json:"prefix"`
 
-	// Account is the account that sees the page, and Access the rule that lets it,
-	// such as "member".
+	// Account is the account that sees the page, or empty for a client without one,
+	// and Access the rule that lets it, such as "member".
 	Account string `json:"account"`
 	Access  string `json:"access"`
 

@@ -54,14 +54,17 @@ func site(name string) *Site {
 		Groups: []Entry{
 			{Group: "acme", Visibility: directory.Private, Access: "admin", Page: "/acme/dependency_proxy", Usage: &admin.GroupUsage{Bytes: 1 << 20, Quota: 1 << 30}},
 			{Group: "acme/" + name, Access: name, Page: "/acme/" + name + "/dependency_proxy"},
+			{Group: "former", Access: "unknown group"},
 		},
 		SiteManaged: &SiteManaged{
+			Stored: Stored{Bytes: 3 << 20, Blobs: 7, Limit: 16 << 20},
 			Health: health.Report{
 				Storage:     &health.Part{Name: "filesystem " + name, Status: health.OK},
 				Directories: []health.Part{{Name: name, Status: health.Unavailable, Error: "dial " + name}},
 			},
 			Upstreams: []Upstream{
 				{Name: name, Host: name, Login: "common", State: "up"},
+				{Name: name, Host: name, Login: "common", State: "offline"},
 				NewUpstream("acme/"+name, upstream.State{
 					Upstream: name, Host: name, Down: true, DownSince: now, Until: now.Add(time.Minute), LastError: "dial " + name, LastErrorAt: now,
 					Budget: upstream.Budget{Limit: 100, Remaining: 12, Window: 6 * time.Hour, Source: name, Seen: now}, PullsWaiting: 3,
@@ -118,7 +121,7 @@ func TestHTML(t *testing.T) {
 }
 
 // announced are the attributes that the structure of a page shows.
-var announced = []string{"lang", "id", "href", "rel", "role", "aria-label", "aria-labelledby", "aria-current", "scope", "tabindex", "datetime", "min", "max", "value", "viewBox"}
+var announced = []string{"lang", "id", "href", "rel", "role", "aria-label", "aria-labelledby", "aria-current", "scope", "tabindex", "datetime", "min", "max", "low", "optimum", "value", "viewBox"}
 
 // outline returns the elements below a node that are announced, with their texts.
 func outline(n *html.Node, depth int) string {

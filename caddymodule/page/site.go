@@ -18,6 +18,7 @@ type Site struct {
 	Groups []Entry `json:"groups"`
 
 	// Next is the parameter after of the page with the groups after these, or empty.
+	// Clients cannot read it: it may stand for a group that the account may not read.
 	Next string `json:"next,omitempty"`
 
 	// Incomplete reports that groups are missing because a directory could not say
@@ -35,7 +36,7 @@ type Entry struct {
 	Group      string               `json:"group"`
 	Visibility directory.Visibility `json:"visibility,omitempty"` // empty if it is not known
 	Access     string               `json:"access"`               // the rule that lets the account read it
-	Page       string               `json:"page"`                 // the path of its page
+	Page       string               `json:"page,omitempty"`       // the path of its page; empty if the group does not exist any more
 
 	// Usage is for admins, and nil if the group has nothing stored.
 	Usage *admin.GroupUsage `json:"usage,omitempty"`
@@ -43,12 +44,20 @@ type Entry struct {
 
 // SiteManaged is the part of the page of a site that only admins see.
 type SiteManaged struct {
+	Stored    Stored             `json:"stored"`
 	Health    health.Report      `json:"health"`
 	Upstreams []Upstream         `json:"upstreams"` // in the order of the configuration
 	Fills     []admin.FillStatus `json:"fills"`     // the oldest first
 
 	// Days is the traffic of all groups of the storage, the last day today.
 	Days []usage.Day `json:"days"`
+}
+
+// Stored is how much of the storage is used. All sites with the storage share it.
+type Stored struct {
+	Bytes int64 `json:"bytes"`
+	Blobs int   `json:"blobs"` // blobs and manifests
+	Limit int64 `json:"limit"` // in bytes: max_size, or what the disk leaves if that is less; 0 if it is not known
 }
 
 func (*Site) template() string { return "site.html" }

@@ -16,7 +16,8 @@ type Upstream struct {
 	Login string `json:"login"`
 
 	// State is "up", "down", "limited" while the address limits requests or has no
-	// pulls left, or "paused" while another address is asked in its place.
+	// pulls left, "paused" while another address is asked in its place, or "offline"
+	// if the configuration says so.
 	State string `json:"state"`
 
 	// Since is when the address went down, and Until the end of the pause in which
@@ -29,7 +30,7 @@ type Upstream struct {
 	Error   string    `json:"error,omitempty"`
 	ErrorAt time.Time `json:"error_at,omitzero"`
 
-	// Budget is nil if the registry tells no limit of pulls.
+	// Budget is nil if the registry announces no limit of pulls.
 	Budget *Budget `json:"budget,omitempty"`
 
 	// Waiting is the number of moved tags whose images wait for a budget.
@@ -48,6 +49,9 @@ type Budget struct {
 // Hours returns the length of the window in hours, or 0 if it is shorter or not
 // known.
 func (b Budget) Hours() int { return int(b.Window / 3600) }
+
+// Low returns the number of pulls below which few are left, 20 % of the limit.
+func (b Budget) Low() int64 { return b.Limit / 5 }
 
 // NewUpstream returns the state of an address at a time.
 func NewUpstream(login string, s upstream.State, now time.Time) Upstream {
@@ -68,6 +72,9 @@ func NewUpstream(login string, s upstream.State, now time.Time) Upstream {
 	}
 	if s.Down {
 		u.State, u.Since = "down", s.DownSince.UTC()
+	}
+	if s.Offline { // it is not asked, so it is neither down nor paused
+		u.State = "offline"
 	}
 	if b := s.Budget; b.Limit > 0 {
 		u.Budget = &Budget{Limit: b.Limit, Remaining: b.Remaining, Window: b.Window.Seconds(), Source: b.Source, Seen: b.Seen.UTC()}

@@ -15,8 +15,9 @@ func TestNewUpstream(t *testing.T) {
 		"down":    {Down: true, DownSince: before, Until: after},
 		"limited": {Until: after, Exceeded: upstream.AbuseLimit},
 		"paused":  {Until: after},
+		"offline": {Offline: true},
 	} {
-		if got := NewUpstream("common", s, now); got.State != want || got.Until.IsZero() != (want == "up") || got.Since.IsZero() != (want != "down") || got.Budget != nil || !got.ErrorAt.IsZero() {
+		if got := NewUpstream("common", s, now); got.State != want || got.Until.IsZero() != (want == "up" || want == "offline") || got.Since.IsZero() != (want != "down") || got.Budget != nil || !got.ErrorAt.IsZero() {
 			t.Errorf("got %+v, want the state %s", got, want)
 		}
 	}

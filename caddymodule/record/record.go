@@ -27,6 +27,9 @@ type Request struct {
 	Tag                  string
 	Digest               digest.Digest
 
+	// Scope is that of the repository in the index of the cache.
+	Scope string
+
 	// Account and Directory name the account, and AccessToken is the ID of the access
 	// token that it has used. Anonymous reports that the client needs no account.
 	Account, Directory string
@@ -39,7 +42,7 @@ type Request struct {
 	// accounts nor groups nor images.
 	Rule, Denial string
 
-	// Source tells where the body of a manifest or a blob was read from.
+	// Source is where the body of a manifest or a blob was read from.
 	Source Source
 
 	Start     time.Time

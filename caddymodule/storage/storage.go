@@ -9,7 +9,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// Trouble is told of a failed operation on a storage.
+// Trouble is called with the name and the error of an operation on a storage that has
+// failed.
 type Trouble func(op string, err error)
 
 // Storage is a module of the namespace http.dependency_proxy.storage.

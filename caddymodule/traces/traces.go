@@ -14,6 +14,7 @@ package traces
 
 import (
 	"context"
+	"net/http"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -85,15 +86,26 @@ func (p *Pull) End(r *record.Request) {
 		set("dependency_proxy.digest", string(r.Digest))
 	}
 	p.span.SetAttributes(attribute.Int("http.response.status_code", r.Status), attribute.Int64("http.response.body.size", r.Bytes))
-	switch r.Result {
-	case record.Unavailable, record.RateLimited, record.Error:
+	if failed(r) {
 		set("error.type", r.Result.String())
 		p.span.SetStatus(codes.Error, "")
 	}
 	p.span.End()
 }
 
-// untraced ends no span.
+// failed reports whether a request has failed here or at the upstream. An invalid
+// request has not.
+func failed(r *record.Request) bool {
+	switch r.Result {
+	case record.Unavailable, record.RateLimited:
+		return true
+	case record.Error:
+		return r.Status < http.StatusBadRequest || r.Status >= http.StatusInternalServerError
+	}
+	return false
+}
+
+// untraced ends the span of a question that is not traced: there is none.
 func untraced(error) {}
 
 // StartDirectory starts the span of a question to a directory, and returns a context

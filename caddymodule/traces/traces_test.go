@@ -57,6 +57,24 @@ func TestTemplateOf(t *testing.T) {
 	}
 }
 
+// TestFailed checks which requests are errors in a trace.
+func TestFailed(t *testing.T) {
+	for _, row := range []struct {
+		result record.Result
+		status int
+		want   bool
+	}{
+		{record.Hit, http.StatusOK, false}, {record.Absent, http.StatusNotFound, false}, {record.Canceled, http.StatusOK, false},
+		{record.Unavailable, http.StatusServiceUnavailable, true}, {record.RateLimited, http.StatusTooManyRequests, true},
+		{record.Error, http.StatusOK, true}, // broken off
+		{record.Error, 0, true}, {record.Error, http.StatusBadRequest, false}, {record.Error, http.StatusMethodNotAllowed, false},
+	} {
+		if got := failed(&record.Request{Result: row.result, Status: row.status}); got != row.want {
+			t.Errorf("%v with status %d: got %v, want %v", row.result, row.status, got, row.want)
+		}
+	}
+}
+
 // BenchmarkUntraced measures what the spans of a pull cost that is not traced.
 func BenchmarkUntraced(b *testing.B) {
 	type key int

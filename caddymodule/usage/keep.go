@@ -144,7 +144,7 @@ func (r *Recorder) load(ctx context.Context, key day) (sum Traffic, err error) {
 	return sum, err
 }
 
-// sweep removes records that are older than keptDays, and learns which groups that
+// sweep removes records that are older than keptDays, and notes which groups that
 // are not declared have records.
 func (r *Recorder) sweep(ctx context.Context, today int) error {
 	known := make(map[string]bool)

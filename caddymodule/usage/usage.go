@@ -3,7 +3,9 @@
 //
 // A [Recorder] counts in memory, so a pull writes nothing to disk. [Recorder.Keep]
 // writes once a minute what has been counted since, to one small record for each
-// group and day, and keeps the records for 90 days. A crash loses the last minute.
+// group and day, and keeps the records for 90 days. A crash loses the last minute, and
+// what is sent after Keep has ended is lost: Caddy ends it after its servers, so these
+// are only requests that outlive the grace period, or the storage of their site.
 // Processes that share the records add to them; if two write the same record at the
 // same moment, the last writer wins, and the bytes of a minute are lost.
 package usage
@@ -63,7 +65,7 @@ type Recorder struct {
 	now     func() time.Time
 
 	mu       sync.Mutex
-	declared map[string]bool
+	declared map[string]int   // configurations that declare a group
 	counts   map[day]*Traffic // since the last write
 	others   int              // of them, those of groups that are not declared
 	pulls    map[tag]time.Time
@@ -88,16 +90,23 @@ type tag struct{ scope, name string }
 func New(records store.Records, x *index.Index, failed func(error)) *Recorder {
 	return &Recorder{
 		records: records, index: x, failed: failed, now: time.Now,
-		declared: make(map[string]bool), counts: make(map[day]*Traffic), pulls: make(map[tag]time.Time),
+		declared: make(map[string]int), counts: make(map[day]*Traffic), pulls: make(map[tag]time.Time),
 	}
 }
 
 // Declare makes the recorder keep records for a group that a configuration declares,
-// however many other groups there are. It does so until the process ends.
-func (r *Recorder) Declare(group string) {
+// however many other groups there are, until the returned function is called.
+func (r *Recorder) Declare(group string) (undeclare func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.declared[group] = true
+	r.declared[group]++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.declared[group]--; r.declared[group] == 0 {
+			delete(r.declared, group)
+		}
+	}
 }
 
 // Count adds traffic to the records of a group and of the groups above it. It does
@@ -152,7 +161,7 @@ func (r *Recorder) count(key day, traffic Traffic) {
 
 // isDeclared reports whether a group always has records. The caller holds mu.
 func (r *Recorder) isDeclared(group string) bool {
-	return group == All || group == Other || r.declared[group]
+	return group == All || group == Other || r.declared[group] > 0
 }
 
 // LastPull returns the time of the last pull of a tag that has not been written to
@@ -187,16 +196,13 @@ func (r *Recorder) Days(ctx context.Context, group string, n int) []Day {
 	return days
 }
 
-// Consumer returns a consumer of records of requests that counts the content that was
-// sent, and the tags that were pulled. The function scope returns the scope of a
-// repository in the index.
-func (r *Recorder) Consumer(scope func(upstream, group, repository string) string) record.Consumer {
-	return func(request *record.Request) {
-		if request.Source != record.Nowhere {
-			r.Count(request.Group, Traffic{Served: request.Bytes})
-		}
-		if request.Kind == record.Manifest && request.Tag != "" && record.Hit <= request.Result && request.Result <= record.Stale {
-			r.Pulled(scope(request.Upstream, request.Group, request.Repository), request.Tag)
-		}
+// Record counts the content that a request was sent, and the tag that it has pulled. It
+// is a [record.Consumer].
+func (r *Recorder) Record(request *record.Request) {
+	if request.Source != record.Nowhere {
+		r.Count(request.Group, Traffic{Served: request.Bytes})
+	}
+	if request.Kind == record.Manifest && request.Tag != "" && record.Hit <= request.Result && request.Result <= record.Stale {
+		r.Pulled(request.Scope, request.Tag)
 	}
 }

@@ -190,6 +190,30 @@ func TestRecorderBounds(t *testing.T) {
 	f.expect(All, fmt.Sprintf("%d/0", maxOthers+9))
 }
 
+// TestRecorderDeclare checks that a group is declared as long as a configuration
+// declares it, also while a new one takes the place of another.
+func TestRecorderDeclare(t *testing.T) {
+	f := newFixture(t)
+	first, second := f.Declare("acme"), f.Declare("acme")
+	for i := range maxOthers {
+		f.Count(fmt.Sprint("g", i), Traffic{Served: 1})
+	}
+	first()
+	f.Count("acme", Traffic{Served: 1})
+	f.expect("acme", "1/0")
+	f.Write(t.Context())
+	second()
+	for i := range maxOthers {
+		f.Count(fmt.Sprint("g", i), Traffic{Served: 1})
+	}
+	f.Count("acme", Traffic{Served: 1})
+	f.expect("acme", "1/0")
+	f.expect(Other, "1/0")
+	if len(f.declared) != 0 {
+		t.Errorf("got the declared groups %v, want none", f.declared)
+	}
+}
+
 // TestRecorderSweep checks that records are removed after 90 days.
 func TestRecorderSweep(t *testing.T) {
 	f := newFixture(t)

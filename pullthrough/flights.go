@@ -1,0 +1,111 @@
+package pullthrough
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
+)
+
+// Flights joins concurrent requests that would ask upstream the same question.
+// Its zero value is ready for use.
+type Flights struct {
+	group singleflight.Group
+
+	mu     sync.Mutex
+	asked  map[string]time.Time          // when the questions in progress were asked
+	forced *lru.Cache[string, time.Time] // when the last forced questions were asked
+}
+
+const (
+	// forcedInterval is the time between two forced questions about a tag, so that a
+	// client that repeats its request costs upstream, which counts requests, no more.
+	forcedInterval = time.Second
+
+	// maxForced is how many forced questions are remembered.
+	maxForced = 1024
+)
+
+// begin records that a question is asked, until done is called.
+func (f *Flights) begin(key string) (done func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.asked == nil {
+		f.asked = make(map[string]time.Time)
+	}
+	f.asked[key] = time.Now()
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.asked, key)
+	}
+}
+
+// since returns when a question was asked that is in progress, otherwise the present
+// time.
+func (f *Flights) since(key string) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if at, ok := f.asked[key]; ok {
+		return at
+	}
+	return time.Now()
+}
+
+// pace waits until a forced question may be asked.
+func (f *Flights) pace(ctx context.Context, key string) error {
+	timer := time.NewTimer(f.forcedIn(key))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// forcedIn returns the time until a forced question may be asked, and records that it is
+// asked then.
+func (f *Flights) forcedIn(key string) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.forced == nil {
+		var err error
+		if f.forced, err = lru.New[string, time.Time](maxForced); err != nil {
+			panic(err) // the size is a positive constant
+		}
+	}
+	at := time.Now()
+	if last, ok := f.forced.Get(key); ok && at.Before(last.Add(forcedInterval)) {
+		at = last.Add(forcedInterval)
+	}
+	f.forced.Add(key, at)
+	return time.Until(at)
+}
+
+// metadataLimit bounds a question to upstream that several requests wait for. It
+// does not end when one of them leaves.
+const metadataLimit = time.Minute
+
+// key returns the key of a question in Config.Flights.
+func (r *Repository) key(question string) string { return r.config.Scope + " " + question }
+
+// once runs ask for all concurrent callers that name the same question about the
+// repository. It returns early, with the cause, if ctx ends.
+func once[T any](ctx context.Context, r *Repository, question string, ask func(context.Context) (T, error)) (T, error) {
+	if ctx.Err() != nil {
+		var none T
+		return none, context.Cause(ctx) // upstream is not asked for a client that has left
+	}
+	key := r.key(question)
+	return flight.Do(ctx, &r.config.Flights.group, key, func(ctx context.Context) (T, error) {
+		defer r.config.Flights.begin(key)()
+		ctx, cancel := context.WithTimeout(ctx, metadataLimit)
+		defer cancel()
+		return ask(ctx)
+	})
+}
