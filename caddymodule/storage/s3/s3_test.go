@@ -233,7 +233,7 @@ func TestReplica(t *testing.T) {
 		t.Errorf("the bucket has %q, want the content that is stored locally", got)
 	}
 	replica.Failed(d, context.DeadlineExceeded)
-	if _, err := replica.Fetch(t.Context(), d, 0, -1); !errors.Is(err, bucket.ErrPaused) {
-		t.Errorf("after the bucket was given up: %v, want %v", err, bucket.ErrPaused)
+	if status := o.Status(); !errors.Is(status.ReadError, context.DeadlineExceeded) || status.ReadsFailed.IsZero() {
+		t.Errorf("after the bucket was given up: %+v, want that it fails", status)
 	}
 }
