@@ -49,6 +49,12 @@ type Config struct {
 	// Keys authenticate the records.
 	Keys Keys
 
+	// MaxSize is the size in bytes of the content in the bucket above which the least
+	// recently used content is removed, and UnusedFor the time after its last use at
+	// which content is removed. Both hold within a day. Zero means no limit.
+	MaxSize   int64
+	UnusedFor time.Duration
+
 	// Folders are the first components of the keys of the records that the nodes
 	// share. The default is "links", "refs" and "deliveries". Other records stay on
 	// the local disk.

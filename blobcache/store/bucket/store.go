@@ -108,6 +108,7 @@ func (s *Store) Keep(ctx context.Context) {
 		}, s.rotated)
 	})
 	all.Go(func() { s.keepMark(ctx) })
+	all.Go(func() { s.keepSwept(ctx) })
 	all.Wait()
 }
 

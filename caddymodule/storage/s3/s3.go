@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -124,6 +125,8 @@ func (s *S3) Open(logger func() *zap.Logger, trouble storage.Trouble) (store.Blo
 		PathStyle:    s.PathStyle,
 		Credentials:  s.credentials(),
 		Keys:         bucket.Keys(s.keys),
+		MaxSize:      s.MaxSize,
+		UnusedFor:    time.Duration(s.UnusedFor),
 		StorageError: trouble,
 	})
 	return opened, opened, err
