@@ -18,7 +18,7 @@ var permitted = map[string]string{
 		"caddymodule/access caddymodule/admin caddymodule/audit caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/events caddymodule/freshness caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/metrics caddymodule/page caddymodule/record caddymodule/source caddymodule/storage caddymodule/traces caddymodule/usage " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/traces reference tokenissuer tokenissuer/accesstoken",
-	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory caddymodule/events caddymodule/health caddymodule/metrics caddymodule/record pullthrough tokenissuer/accesstoken upstream",
+	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory caddymodule/events caddymodule/health caddymodule/metrics caddymodule/record caddymodule/storage pullthrough tokenissuer/accesstoken upstream",
 	"caddymodule/audit":                    "caddymodule/record",
 	"caddymodule/credential":               "caddymodule/internal/parse internal/flight upstream",
 	"caddymodule/directory":                "caddymodule/internal/parse reference tokenissuer upstream",

@@ -43,6 +43,10 @@ func TestStorageS3Uploads(t *testing.T) {
 		_, stored := server.Get("cache/blobs/sha256/" + layer[:2] + "/" + layer)
 		return stored && folders["blobs"] == 3 && folders["links"] == 3 && folders["deliveries"] == 3 && folders["refs"] == 1
 	})
+	eventually(t, "the status shows that all is uploaded", func() bool {
+		remote := runningHandler(t).cacheStatus().Remote
+		return remote != nil && remote.Blobs+remote.Records == 0 && remote.ReadError+remote.WriteError == ""
+	})
 	before := server.Requests("")
 	for range 3 {
 		pull(t, s, "red", "team/app", "1", as("alice"))

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -36,6 +37,26 @@ type Storage interface {
 // Keep returns when ctx has ended.
 type Keeper interface {
 	Keep(ctx context.Context)
+}
+
+// Remote is implemented by blobs with a copy elsewhere.
+type Remote interface {
+	RemoteStatus() RemoteStatus
+}
+
+// RemoteStatus describes the copy and what is still to be uploaded to it.
+type RemoteStatus struct {
+	Name    string `json:"name"`
+	Blobs   int    `json:"blobs_to_upload"`
+	Records int    `json:"records_to_upload"`
+	More    bool   `json:"more,omitempty"` // more than that, which is looked for later
+
+	// ReadError and WriteError are the last failures since the given times, or empty if
+	// it works.
+	ReadError  string    `json:"read_error,omitempty"`
+	ReadsFail  time.Time `json:"reads_fail_since,omitzero"`
+	WriteError string    `json:"write_error,omitempty"`
+	WritesFail time.Time `json:"writes_fail_since,omitzero"`
 }
 
 // Keys returns a secret that the nodes of a cluster share, and its id: the one that is

@@ -129,7 +129,28 @@ func (s *S3) Open(logger func() *zap.Logger, trouble storage.Trouble) (store.Blo
 		UnusedFor:    time.Duration(s.UnusedFor),
 		StorageError: trouble,
 	})
-	return opened, opened, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return &remote{opened}, opened, nil
+}
+
+// remote describes a bucket for the status command.
+type remote struct{ *bucket.Store }
+
+// RemoteStatus implements [storage.Remote].
+func (r *remote) RemoteStatus() storage.RemoteStatus {
+	s := r.Status()
+	status := storage.RemoteStatus{
+		Name: s.Bucket, Blobs: s.Blobs, Records: s.Records, More: s.Overflow, ReadsFail: s.ReadsFailed, WritesFail: s.WritesFailed,
+	}
+	if s.ReadError != nil {
+		status.ReadError = s.ReadError.Error()
+	}
+	if s.WriteError != nil {
+		status.WriteError = s.WriteError.Error()
+	}
+	return status
 }
 
 // Limits implements [storage.Storage]. They are those of the local directory.

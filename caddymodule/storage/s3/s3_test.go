@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -62,7 +61,7 @@ func open(t *testing.T, module *S3) *opened {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Store = blobs.(*bucket.Store)
+	o.Store = blobs.(*remote).Store
 	keeping, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -233,7 +232,7 @@ func TestReplica(t *testing.T) {
 		t.Errorf("the bucket has %q, want the content that is stored locally", got)
 	}
 	replica.Failed(d, context.DeadlineExceeded)
-	if status := o.Status(); !errors.Is(status.ReadError, context.DeadlineExceeded) || status.ReadsFailed.IsZero() {
+	if status := (&remote{o.Store}).RemoteStatus(); status.ReadError != context.DeadlineExceeded.Error() || status.ReadsFail.IsZero() || status.Blobs != 0 {
 		t.Errorf("after the bucket was given up: %+v, want that it fails", status)
 	}
 }
