@@ -70,6 +70,7 @@ func (s *Server) store(key string, content []byte, header http.Header, onlyNew b
 	if s.objects[key] != nil && onlyNew {
 		return false
 	}
+	s.stores[key]++
 	s.objects[key] = &object{content: content, modified: time.Now(), header: header, unlisted: s.faults.ListLater}
 	return true
 }

@@ -30,6 +30,7 @@ type Server struct {
 	uploads  map[string]*upload
 	faults   Faults
 	requests map[string]int // by method
+	stores   map[string]int // by key
 	serial   int
 	freed    chan struct{} // closed when the faults change, so that stalled requests go on
 }
@@ -51,7 +52,7 @@ func (o *object) etag() string {
 func New(t testing.TB) *Server {
 	s := &Server{
 		objects: make(map[string]*object), uploads: make(map[string]*upload),
-		requests: make(map[string]int), freed: make(chan struct{}),
+		requests: make(map[string]int), stores: make(map[string]int), freed: make(chan struct{}),
 	}
 	server := httptest.NewServer(s)
 	s.URL = server.URL
@@ -140,6 +141,13 @@ func (s *Server) Requests(method string) int {
 		all += n
 	}
 	return all
+}
+
+// Stores returns how often clients have stored an object.
+func (s *Server) Stores(key string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stores[key]
 }
 
 // ServeHTTP implements [http.Handler].
