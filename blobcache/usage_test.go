@@ -84,8 +84,8 @@ func (d *deadDisk) Free(context.Context) (free, total int64, err error) {
 	return 1 << 30, 2 << 30, nil
 }
 
-// TestUsageOfDeadDisk checks that a disk that does not answer holds nobody up for long,
-// and is asked once however many want to know.
+// TestUsageOfDeadDisk checks that a disk that does not answer delays callers only
+// briefly, and is measured once for all of them.
 func TestUsageOfDeadDisk(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

@@ -152,7 +152,7 @@ func TestOfflineIsShown(t *testing.T) {
 }
 
 // TestCacheMissing checks that the command and the admin API list what authorized clients
-// have asked for in vain, and how often.
+// have requested and not received, and how often.
 func TestCacheMissing(t *testing.T) {
 	o := goOffline(t, "offline on", "")
 	o.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")

@@ -66,7 +66,7 @@ func TestDirectoryTraces(t *testing.T) {
 	}
 }
 
-// TestTracesDoNotBlock checks that pulls go on if nobody takes the spans.
+// TestTracesDoNotBlock checks that pulls go on if the collector does not answer.
 func TestTracesDoNotBlock(t *testing.T) {
 	over := make(chan struct{})
 	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
@@ -96,9 +97,49 @@ func (c command) rejectEmpty(flags ...string) error {
 	return nil
 }
 
-// request sends a request to the admin API. It decodes the response and returns it as
-// it was received.
-func (c command) request(method, uri string, body, into any) ([]byte, error) {
+// errBroken is the error of a connection that was closed, as it can be while Caddy is
+// reloaded.
+var errBroken = errors.New("the connection to Caddy was closed; run the command again")
+
+// maxTries is how often a request is sent that can be repeated, while the connection
+// breaks.
+const maxTries = 4
+
+// triesPause is the time between two of these tries. Tests shorten it.
+var triesPause = time.Second
+
+// repeat calls do again if it returns [errBroken].
+func repeat(do func() error) error {
+	err := do()
+	for tries := 1; errors.Is(err, errBroken) && tries < maxTries; tries++ {
+		time.Sleep(triesPause)
+		err = do()
+	}
+	return err
+}
+
+// request sends a request to the admin API, a GET again if the connection breaks. It
+// decodes the response and returns it as it was received.
+func (c command) request(method, uri string, body, into any) (content []byte, err error) {
+	send := func() error {
+		content, err = c.requestOnce(method, uri, body)
+		return err
+	}
+	if method != http.MethodGet {
+		err = send()
+	} else {
+		err = repeat(send)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(content, into); err != nil {
+		return nil, errVersion
+	}
+	return content, nil
+}
+
+func (c command) requestOnce(method, uri string, body any) ([]byte, error) {
 	response, err := c.open(method, uri, body)
 	if err != nil {
 		return nil, err
@@ -106,10 +147,7 @@ func (c command) request(method, uri string, body, into any) ([]byte, error) {
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
 	if err != nil {
-		return nil, fmt.Errorf("reading the response: %w", err)
-	}
-	if err := json.Unmarshal(content, into); err != nil {
-		return nil, errVersion
+		return nil, fmt.Errorf("reading the response: %w: %w", errBroken, err)
 	}
 	return content, nil
 }
@@ -132,7 +170,11 @@ func (c command) open(method, uri string, body any) (*http.Response, error) {
 		reader = bytes.NewReader(content)
 	}
 	// Each call uses a new client, so its connection could not be reused.
-	return caddycmd.AdminAPIRequest(address, method, uri, http.Header{"Connection": {"close"}}, reader)
+	response, err := caddycmd.AdminAPIRequest(address, method, uri, http.Header{"Connection": {"close"}}, reader)
+	if err != nil && (strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer")) {
+		return nil, fmt.Errorf("%w: %w", errBroken, err)
+	}
+	return response, err
 }
 
 // printJSON prints the response if the flag json is set, and reports whether it is.

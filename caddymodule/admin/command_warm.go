@@ -16,17 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	// maxImages is how many images a command pulls.
-	maxImages = 100_000
-
-	// warmTries is how often the command asks for an image if the connection breaks,
-	// as it can while Caddy is reloaded.
-	warmTries = 4
-)
-
-// warmPause is the time between two of these tries. Tests shorten it.
-var warmPause = time.Second
+// maxImages is how many images a command pulls.
+const maxImages = 100_000
 
 func cacheWarmCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -137,11 +128,11 @@ func (run *warmRun) pull(image string) {
 		t = newProgress(io.Discard)
 	}
 	shown := t.start(printable(image))
-	state, err := run.request(image, shown.set)
-	for tries := 1; errors.Is(err, errBroken) && tries < warmTries; tries++ {
-		time.Sleep(warmPause)
+	var state WarmState
+	err := repeat(func() (err error) {
 		state, err = run.request(image, shown.set)
-	}
+		return err
+	})
 	if err != nil {
 		state.Image, state.Done, state.Error = image, true, err.Error()
 	}
@@ -162,17 +153,12 @@ func (run *warmRun) pull(image string) {
 	}
 }
 
-var errBroken = errors.New("the connection to Caddy was closed; run the command again")
-
 // request has an image pulled and returns the final state. The error is [errBroken] if the
 // connection breaks.
 func (run *warmRun) request(image string, report func(done, total int64)) (state WarmState, err error) {
 	response, err := run.command.open(http.MethodPost, warmPath,
 		warmRequest{Image: image, Platforms: run.platforms, Site: run.command.flagIfSet("site")})
 	if err != nil {
-		if strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer") {
-			err = fmt.Errorf("%w: %w", errBroken, err)
-		}
 		return state, err
 	}
 	defer response.Body.Close()

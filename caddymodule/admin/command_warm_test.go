@@ -32,12 +32,12 @@ func run(t *testing.T, api http.HandlerFunc, args ...string) (string, error) {
 // TestWarmCommandTriesAgain checks that the command asks again if the connection breaks,
 // before the response or in it, but not for ever, and not if Caddy has refused.
 func TestWarmCommandTriesAgain(t *testing.T) {
-	warmPause = time.Millisecond
-	t.Cleanup(func() { warmPause = time.Second })
+	triesPause = time.Millisecond
+	t.Cleanup(func() { triesPause = time.Second })
 	for _, test := range []struct {
 		breaks int32
 		failed bool
-	}{{0, false}, {2, false}, {warmTries - 1, false}, {warmTries, true}} {
+	}{{0, false}, {2, false}, {maxTries - 1, false}, {maxTries, true}} {
 		var asked atomic.Int32
 		out, err := run(t, func(w http.ResponseWriter, r *http.Request) {
 			n := asked.Add(1)
@@ -51,7 +51,7 @@ func TestWarmCommandTriesAgain(t *testing.T) {
 			}
 			_ = json.NewEncoder(w).Encode(WarmState{Image: "acme/alpine", Done: true})
 		}, "cache", "warm", "acme/alpine")
-		if (err != nil) != test.failed || asked.Load() != min(test.breaks+1, warmTries) || strings.Contains(out, "closed") != test.failed {
+		if (err != nil) != test.failed || asked.Load() != min(test.breaks+1, maxTries) || strings.Contains(out, "closed") != test.failed {
 			t.Errorf("%d breaks: got %d requests, error %v and %s", test.breaks, asked.Load(), err, out)
 		}
 	}
@@ -61,6 +61,29 @@ func TestWarmCommandTriesAgain(t *testing.T) {
 		w.WriteHeader(http.StatusBadRequest)
 	}, "cache", "warm", "acme/alpine"); err == nil || asked.Load() != 1 {
 		t.Errorf("refused: got %d requests and error %v, want one of each", asked.Load(), err)
+	}
+}
+
+// TestCommandsTryAgain checks that a command that only asks does so again if the
+// connection breaks, and that one that changes something does not.
+func TestCommandsTryAgain(t *testing.T) {
+	triesPause = time.Millisecond
+	t.Cleanup(func() { triesPause = time.Second })
+	for _, test := range []struct {
+		args   []string
+		asked  int32
+		failed bool
+	}{{[]string{"status"}, 3, false}, {[]string{"cache", "missing"}, 3, false}, {[]string{"token", "create", "--group", "acme"}, 1, true}} {
+		var asked atomic.Int32
+		_, err := run(t, func(w http.ResponseWriter, _ *http.Request) {
+			if asked.Add(1) < 3 {
+				panic(http.ErrAbortHandler)
+			}
+			_, _ = w.Write([]byte("{}"))
+		}, test.args...)
+		if (err != nil) != test.failed || asked.Load() != test.asked {
+			t.Errorf("%q: got %d requests and error %v, want %d requests, error: %t", test.args, asked.Load(), err, test.asked, test.failed)
+		}
 	}
 }
 

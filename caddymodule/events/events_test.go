@@ -174,7 +174,7 @@ func TestPublish(t *testing.T) {
 // TestPublishOverReload checks that the configuration that runs emits an event, and no
 // other one.
 func TestPublishOverReload(t *testing.T) {
-	Publish(source, "before", nil) // nobody is subscribed
+	Publish(source, "before", nil) // before there is a subscriber
 	load(t, "one", testSites{Sites: []string{"a"}})
 	Publish(source, "first", map[string]any{})
 	expect(t, "one first a x")
@@ -208,7 +208,7 @@ func TestPublishBeforeStart(t *testing.T) {
 	expect(t, "one early a x", "one early a x")
 }
 
-// TestPublishDoesNotWait checks that a slow handler holds up nobody, that a bounded
+// TestPublishDoesNotWait checks that a slow handler delays no publisher, that a bounded
 // number of events waits for it, that the others are counted, and that a panic ends
 // neither the process nor the emitter.
 func TestPublishDoesNotWait(t *testing.T) {

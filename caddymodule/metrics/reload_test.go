@@ -75,7 +75,7 @@ func TestScrapeDoesNotHoldUpRequests(t *testing.T) {
 		defer close(scraped)
 		process.Collect(to)
 	}()
-	<-to // it has begun, and nobody reads on
+	<-to // Collect has begun, and blocks at the next metric
 	counted := make(chan struct{})
 	go func() {
 		defer close(counted)

@@ -100,7 +100,7 @@ func TestGroupsListEnds(t *testing.T) {
 }
 
 // TestGroupsListOfAdmin checks that an admin sees a group that does not exist any more,
-// without a link to its page, which nobody can open.
+// without a link to its page, which would be 404.
 func TestGroupsListOfAdmin(t *testing.T) {
 	groups := Groups{Policy: access.NewPolicy([]access.Group{{Path: "acme"}}, true, nil), Declared: []string{"acme"}, Known: []string{"acme", "former"}}
 	admin := access.Caller{Directory: "static"}
