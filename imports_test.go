@@ -18,7 +18,7 @@ var permitted = map[string]string{
 		"caddymodule/access caddymodule/admin caddymodule/audit caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/events caddymodule/freshness caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/metrics caddymodule/page caddymodule/record caddymodule/source caddymodule/storage caddymodule/traces caddymodule/usage " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/traces reference tokenissuer tokenissuer/accesstoken",
-	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory caddymodule/events caddymodule/health caddymodule/metrics caddymodule/record pullthrough tokenissuer/accesstoken",
+	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory caddymodule/events caddymodule/health caddymodule/metrics caddymodule/record caddymodule/storage pullthrough tokenissuer/accesstoken",
 	"caddymodule/audit":                    "caddymodule/record",
 	"caddymodule/credential":               "caddymodule/internal/parse internal/flight upstream",
 	"caddymodule/directory":                "caddymodule/internal/parse reference tokenissuer upstream",
@@ -38,6 +38,7 @@ var permitted = map[string]string{
 	"caddymodule/page":                     "blobcache/index caddymodule/access caddymodule/admin caddymodule/directory caddymodule/health caddymodule/usage",
 	"caddymodule/source":                   "caddymodule/credential caddymodule/events caddymodule/internal/pool caddymodule/metrics caddymodule/traces upstream",
 	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
+	"caddymodule/storage/s3":               "blobcache blobcache/fill blobcache/store blobcache/store/bucket caddymodule/internal/parse caddymodule/storage",
 	"caddymodule/usage":                    "blobcache/index blobcache/store caddymodule/record",
 	"caddymodule/traces":                   "caddymodule/record",
 
@@ -49,6 +50,7 @@ var permitted = map[string]string{
 	"blobcache/internal/buffer":              "",
 	"blobcache/internal/leaktest":            "",
 	"blobcache/store":                        "",
+	"blobcache/store/bucket":                 "blobcache/store internal/memo",
 	"blobcache/store/storetest":              "blobcache/store",
 	"reference":                              "",
 	"tokenissuer":                            "internal/flight tokenissuer/internal/record",
@@ -63,6 +65,7 @@ var permitted = map[string]string{
 	"internal/memo":                          "internal/flight",
 	"internal/oidctest":                      "",
 	"internal/registrytest":                  "",
+	"internal/s3test":                        "",
 	"internal/secret":                        "",
 	"tokenissuer/internal/record/recordtest": "",
 }

@@ -14,4 +14,5 @@ import (
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/oidc"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
+	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage/s3"
 )

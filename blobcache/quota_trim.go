@@ -167,7 +167,7 @@ func (q *Quotas) forget(ctx context.Context, m *measurement) error {
 		return nil
 	}
 	for _, l := range m.idle {
-		if err := q.index.DropLink(ctx, l.Scope, l.Digest); err != nil {
+		if err := q.index.ForgetLink(ctx, l.Scope, l.Digest); err != nil {
 			return err
 		}
 	}

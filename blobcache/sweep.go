@@ -41,6 +41,7 @@ func (k *evictor) sweep(ctx context.Context) (stuck bool, err error) {
 		k.mu.Lock()
 		before, counted := k.stored, k.entries
 		k.mu.Unlock()
+		short := k.isShort(ctx)
 		s, err := k.survey(ctx, k.excess(ctx, before))
 		if err != nil {
 			return false, err
@@ -61,6 +62,9 @@ func (k *evictor) sweep(ctx context.Context) (stuck bool, err error) {
 		k.walked = k.walked || !s.partial
 		k.mu.Unlock()
 		removed := k.evict(ctx, s)
+		if short && s.held > 0 && removed < s.excess {
+			removed += k.evictHeld(ctx, s.excess-removed)
+		}
 		if !s.more || removed == 0 || ctx.Err() != nil {
 			return round == 1 && removed == 0 && s.excess > 0, ctx.Err()
 		}
@@ -106,11 +110,19 @@ type survey struct {
 	more          bool  // there were too many victims for one walk
 	partial       bool  // some of it could not be seen
 	aged          time.Time
+
+	removable func(digest.Digest) bool // nil if all content is
+	held      int64                    // bytes of the entries that are not removable
+	lossy     bool                     // the victims are not removable
 }
 
 func (k *evictor) survey(ctx context.Context, excess int64) (*survey, error) {
+	return k.surveyOf(ctx, excess, k.removable(ctx))
+}
+
+func (k *evictor) surveyOf(ctx context.Context, excess int64, removable func(digest.Digest) bool) (*survey, error) {
 	now := k.clock.now()
-	s := &survey{excess: excess}
+	s := &survey{excess: excess, removable: removable}
 	trusted := k.clock.trusted()
 	if k.limits.UnusedFor > 0 && trusted {
 		s.aged = now.Add(-k.limits.UnusedFor)
@@ -145,6 +157,10 @@ func (s *survey) consider(e store.Entry) {
 	if len(s.victims) > 0 && s.chosen >= s.excess && !s.tooOld(e) && !e.Used.Before(s.victims[0].Used) {
 		return // the most frequent case: there are enough older ones
 	}
+	if s.removable != nil && !s.removable(e.Digest) {
+		s.held += e.Size
+		return
+	}
 	heap.Push(&s.victims, e)
 	s.chosen += e.Size
 	// Drop the most recently used victim as long as the others are enough.
@@ -169,6 +185,8 @@ type eviction struct {
 	roots   int                    // whose parts are in spared
 	errors  int
 	why     Reason
+
+	removable func(digest.Digest) bool // nil if all content is
 }
 
 // evictErrors is the number of failures in a row after which nothing can be
@@ -180,13 +198,16 @@ const evictErrors = 10
 // since the survey stays.
 func (k *evictor) evict(ctx context.Context, s *survey) (removed int64) {
 	slices.SortFunc(s.victims, func(a, b store.Entry) int { return a.Used.Compare(b.Used) })
-	v := &eviction{of: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool)}
+	v := &eviction{of: k, gone: make(map[digest.Digest]bool), spared: make(map[digest.Digest]bool), removable: s.removable}
 	for _, e := range s.victims {
 		if ctx.Err() != nil || v.errors >= evictErrors || v.removed >= s.excess && !s.tooOld(e) {
 			break
 		}
 		if v.why = ReasonSize; s.tooOld(e) {
 			v.why = ReasonUnused
+		}
+		if s.lossy {
+			v.why = ReasonLost
 		}
 		v.image(ctx, e)
 	}
@@ -222,6 +243,9 @@ func (v *eviction) one(ctx context.Context, e store.Entry) (ok bool) {
 		for _, n := range v.of.tree(ctx, root.digest) {
 			v.spared[n.digest] = true
 		}
+	}
+	if v.removable != nil && !v.removable(e.Digest) {
+		return false
 	}
 	if v.gone[e.Digest] || v.spared[e.Digest] || v.of.busy(e.Digest) || v.of.usedSince(ctx, e) {
 		return false

@@ -17,6 +17,7 @@ type Reason string
 const (
 	ReasonSize   Reason = "size"   // Limits.MaxSize, or the reserve of the disk
 	ReasonUnused Reason = "unused" // Limits.UnusedFor
+	ReasonLost   Reason = "lost"   // the disk was full, and the content was not uploaded yet
 	ReasonQuota  Reason = "quota"  // that of an owner
 	ReasonPurge  Reason = "purge"  // its last link was purged, or was lost while it was in use
 )

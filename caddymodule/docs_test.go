@@ -51,7 +51,7 @@ func TestDocumentationExamplesAreValid(t *testing.T) {
 			}
 		}
 	}
-	for name, want := range map[string]int{"README.md": 2, "accounts.md": 9, "clients.md": 1, "configuration.md": 5, "observability.md": 4, "operations.md": 1} {
+	for name, want := range map[string]int{"README.md": 2, "accounts.md": 9, "clients.md": 1, "configuration.md": 6, "observability.md": 4, "operations.md": 1} {
 		if examples[name] < want {
 			t.Errorf("found %d examples in %s, want at least %d", examples[name], name, want)
 		}
@@ -129,6 +129,7 @@ func TestConfigurationPageHasEveryLine(t *testing.T) {
 	for block, lines := range map[string]string{
 		"## The site":        "unknown",
 		"## storage":         "storage filesystem {\n unknown\n}",
+		"### s3":             "storage s3 {\n unknown\n}",
 		"### static":         "directory static {\n unknown\n}",
 		"### gitlab":         "directory gitlab https://gitlab.example.com {\n unknown\n}",
 		"### oidc":           "directory oidc https://issuer.example.com {\n unknown\n}",

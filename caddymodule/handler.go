@@ -186,17 +186,20 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 }
 
 // openShared acquires the values that outlive the configuration.
-func (h *Handler) openShared(ctx caddy.Context, storage storage.Storage) (err error) {
-	if h.cache, err = openCache(&h.lease, storage); err != nil {
+func (h *Handler) openShared(ctx caddy.Context, module storage.Storage) (err error) {
+	if h.issuer, err = openIssuer(&h.lease, ctx.Storage(), h.Token); err != nil {
 		return err
 	}
-	source := events.StorageSource(storage.Identity())
+	if keyed, ok := module.(storage.Keyed); ok {
+		keyed.UseKeys(fmt.Sprint(ctx.Storage()), h.issuer.Derived("bucket"))
+	}
+	if h.cache, err = openCache(&h.lease, module); err != nil {
+		return err
+	}
+	source := events.StorageSource(module.Identity())
 	h.events.Subscribe(source, nil)
 	h.pullHooks.Moved = events.MovedHook(source, h.Name)
-	if h.quotas, err = openQuotas(&h.lease, storage, h.cache, h.Groups); err != nil {
-		return err
-	}
-	if h.issuer, err = openIssuer(&h.lease, ctx.Storage(), h.Token); err != nil {
+	if h.quotas, err = openQuotas(&h.lease, module, h.cache, h.Groups); err != nil {
 		return err
 	}
 	throttle, err := openThrottle(&h.lease, ctx.Storage())

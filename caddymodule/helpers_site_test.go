@@ -30,6 +30,7 @@ type site struct {
 	cache   string // the cache directory in dir
 	globals string // more global options
 	limits  string // more lines of the storage
+	bucket  string // lines of the storage s3, if that is used
 	before  string // a directive before dependency_proxy
 	after   string // more sites
 	admin   string // the admin endpoint's address, or off
@@ -121,8 +122,13 @@ func portOf(host string) uint64 {
 // adapt returns the JSON of the whole configuration.
 func (s *site) adapt(lines ...string) ([]byte, error) {
 	_, port, _ := net.SplitHostPort(s.host)
-	text := strings.NewReplacer("$DIR", s.dir, "$PORT", port, "$CACHE", s.cache, "$GLOBALS", s.globals, "$ADMIN", s.admin,
-		"$LIMITS", s.limits, "$BEFORE", s.before, "$AFTER", s.after, "$LINES", strings.Join(lines, "\n")).Replace(`{
+	storage := "storage filesystem $CACHE {\nreserve off\n$LIMITS\n}"
+	if s.bucket != "" {
+		storage = "storage s3 {\n$BUCKET\nlocal $CACHE {\nreserve off\n$LIMITS\n}\n}"
+	}
+	storage = strings.NewReplacer("$CACHE", s.cache, "$LIMITS", s.limits, "$BUCKET", s.bucket).Replace(storage)
+	text := strings.NewReplacer("$DIR", s.dir, "$PORT", port, "$STORAGE", storage, "$GLOBALS", s.globals, "$ADMIN", s.admin,
+		"$BEFORE", s.before, "$AFTER", s.after, "$LINES", strings.Join(lines, "\n")).Replace(`{
 	admin $ADMIN
 	persist_config off
 	auto_https off
@@ -140,10 +146,7 @@ http://:$PORT {
 	log
 	$BEFORE
 	dependency_proxy {
-		storage filesystem $CACHE {
-			reserve off
-			$LIMITS
-		}
+		$STORAGE
 		$LINES
 	}
 	respond "next handler"

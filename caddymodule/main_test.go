@@ -20,6 +20,7 @@ import (
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/oidc"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
+	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage/s3"
 )
 
 // TestMain gives Caddy a temporary home directory and makes name look-ups fail. The

@@ -59,6 +59,7 @@ type sharedCache struct {
 	missing   admin.MissingLog
 	usage     *usage.Recorder
 	adoption  pullthrough.Adoption
+	remote    storage.Remote // nil without a copy elsewhere
 
 	stop context.CancelFunc // ends upkeep and adoption
 	done chan struct{}      // closed when both have ended
@@ -157,6 +158,7 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			stop:  stop,
 			done:  make(chan struct{}),
 		}
+		c.remote, _ = blobs.(storage.Remote)
 		c.scrubs.Scrub = func(rate int64, report func(blobcache.Scrubbing)) (blobcache.Scrubbing, error) {
 			return c.blobs.Scrub(ctx, rate, report)
 		}
@@ -165,6 +167,9 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			var beside sync.WaitGroup
 			beside.Go(func() { c.adopt(ctx, blobs) })
 			beside.Go(func() { c.usage.Keep(ctx) })
+			if keeper, ok := blobs.(storage.Keeper); ok {
+				beside.Go(func() { keeper.Keep(ctx) })
+			}
 			c.blobs.Keep(ctx)
 			beside.Wait()
 		}()

@@ -89,6 +89,10 @@ func (h *Handler) cacheStatus() admin.CacheStatus {
 		Storage: h.cache.name, Bytes: usage.Bytes, Blobs: usage.Blobs, Limit: usage.Limit,
 		Groups: make(map[string]admin.GroupUsage), Fills: []admin.FillStatus{}, Scrub: h.cache.scrubs.State(),
 	}
+	if h.cache.remote != nil {
+		remote := h.cache.remote.RemoteStatus()
+		status.Remote = &remote
+	}
 	for group, total := range h.quotas.Totals() {
 		status.Groups[group] = h.usageOf(group, total)
 	}

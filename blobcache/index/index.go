@@ -58,8 +58,13 @@ type Ref struct {
 	saved  time.Time    // Checked as it is stored
 }
 
-// refStride is how often it is stored that a ref was confirmed without a change.
-const refStride = 10 * time.Minute
+// refStride is how often it is stored that a ref was confirmed without a change, if
+// other processes do not share it. Otherwise each confirmation is stored, which saves
+// them theirs.
+const (
+	refStride       = 10 * time.Minute
+	sharedRefStride = time.Second
+)
 
 // Linked reports whether SetLinked has been called for the ref since the
 // process started.
@@ -86,6 +91,7 @@ type Index struct {
 	links   *lru.Cache[string, linkRecord]
 	refs    *lru.Cache[string, Ref]
 	drops   atomic.Uint64 // how many records have been removed
+	stride  time.Duration // how often it is stored that a ref was confirmed
 
 	deliveries *lru.Cache[string, Delivery]
 	adoption   atomic.Pointer[adoption] // under way, else nil
@@ -103,7 +109,11 @@ func New(records store.Records) *Index {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		panic(err) // the size is a positive constant
 	}
-	return &Index{records: records, links: links, refs: refs, deliveries: deliveries}
+	x := &Index{records: records, links: links, refs: refs, deliveries: deliveries, stride: refStride}
+	if _, ok := records.(store.Tiered); ok {
+		x.stride = sharedRefStride
+	}
+	return x
 }
 
 // Link returns the link from a scope to content. If the scope is not known to
@@ -140,9 +150,36 @@ func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 	})
 }
 
+// ReloadRef returns what a name in the scope stands for, as Ref does, after it has
+// looked whether another process has confirmed the ref later. It is for a ref that is no
+// longer fresh, since it may ask a shared storage.
+func (x *Index) ReloadRef(ctx context.Context, scope, name string) (Ref, error) {
+	known, err := x.Ref(ctx, scope, name)
+	tiered, ok := x.records.(store.Tiered)
+	if !ok || err != nil {
+		return known, err
+	}
+	key := refKey(scope, name)
+	drops := x.drops.Load()
+	data, rerr := tiered.Reload(ctx, key)
+	var shared Ref
+	if rerr != nil || json.Unmarshal(data, &shared) != nil || shared.Digest.Validate() != nil || !shared.Checked.After(known.Checked) {
+		return known, nil
+	}
+	if shared.saved = shared.Checked; shared.Digest == known.Digest {
+		shared.linked = known.linked
+	}
+	if now, ok := x.refs.Peek(key); ok && now.Checked.After(shared.Checked) || x.drops.Load() != drops {
+		return known, nil // it was confirmed or dropped meanwhile
+	}
+	x.refs.Add(key, shared)
+	return shared, nil
+}
+
 // SetRef records what a name stands for. It writes to disk only if that has
-// changed, or if what is stored was confirmed more than ten minutes earlier; after
-// an error the ref holds until the process ends.
+// changed, or if what is stored was confirmed more than ten minutes earlier, or at all
+// earlier if other processes share the records; after an error the ref holds until the
+// process ends.
 func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	key := refKey(scope, name)
 	old, err := x.Ref(ctx, scope, name)
@@ -153,7 +190,7 @@ func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	if ref.Since = old.Since; !same || ref.Since.IsZero() {
 		ref.Since = time.Now()
 	}
-	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && ref.Checked.Sub(old.saved) < refStride {
+	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && ref.Checked.Sub(old.saved) < x.stride {
 		ref.saved = old.saved
 		x.refs.Add(key, ref)
 		return nil

@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"strings"
 	"time"
@@ -47,6 +48,24 @@ func (x *Index) DropLink(ctx context.Context, scope string, d digest.Digest) err
 	return drop(ctx, x, x.links, linkKey(scope, d))
 }
 
+// ForgetLink removes a link here, because its content is not stored here any more. A
+// shared one stays for other processes. Forgetting an absent link is not an error.
+func (x *Index) ForgetLink(ctx context.Context, scope string, d digest.Digest) error {
+	return forget(ctx, x, x.links, linkKey(scope, d))
+}
+
+// forget is drop for records that only this process has no use for.
+func forget[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string) error {
+	tiered, ok := x.records.(store.Tiered)
+	if !ok {
+		return drop(ctx, x, memory, key)
+	}
+	err := tiered.Forget(ctx, key)
+	x.drops.Add(1)
+	memory.Remove(key)
+	return err
+}
+
 // drop removes a record from disk and from memory.
 func drop[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string) error {
 	err := x.records.Delete(ctx, key)
@@ -75,6 +94,9 @@ func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Diges
 	// Records that could not be saved are in memory only.
 	forgetBelow(x.links, linksFolder+"/"+prefix+"/")
 	forgetBelow(x.refs, refsFolder+"/"+prefix+"/")
+	if tiered, ok := x.records.(store.Tiered); ok && err == nil {
+		err = errors.Join(tiered.DeleteBelow(ctx, linksFolder+"/"+prefix), tiered.DeleteBelow(ctx, refsFolder+"/"+prefix))
+	}
 	return links, err
 }
 
@@ -86,15 +108,15 @@ func forgetBelow[T any](memory *lru.Cache[string, T], prefix string) {
 	}
 }
 
-// Forget removes deliveries and refs that were last saved or marked before a
-// time and whose content is gone. It reads each such ref.
+// Forget removes deliveries and refs here that were last saved or marked before a
+// time and whose content is gone. Shared ones stay. It reads each such ref.
 func (x *Index) Forget(ctx context.Context, before time.Time, gone func(digest.Digest) bool) error {
 	err := x.records.List(ctx, deliveriesFolder, store.Paced(ctx, store.WalkStride, func(r store.Record) error {
 		d, ok := parseDeliveryKey(r.Key)
 		if !ok || !r.Used.Before(before) || !gone(d) {
 			return nil
 		}
-		return drop(ctx, x, x.deliveries, r.Key)
+		return forget(ctx, x, x.deliveries, r.Key)
 	}))
 	if err != nil {
 		return err
@@ -112,7 +134,7 @@ func (x *Index) Forget(ctx context.Context, before time.Time, gone func(digest.D
 		if readable && !gone(ref.Digest) {
 			return nil
 		}
-		return drop(ctx, x, x.refs, r.Key)
+		return forget(ctx, x, x.refs, r.Key)
 	}))
 }
 

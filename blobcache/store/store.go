@@ -116,6 +116,29 @@ type Records interface {
 	Delete(ctx context.Context, key string) error
 }
 
+// Tiered is implemented by [Records] that keep a copy elsewhere, which other processes
+// share. Load finds a record in either place, and Delete removes it from both.
+type Tiered interface {
+	// Reload returns the shared value, which another process may have written since
+	// the record was loaded. The error is fs.ErrNotExist if there is none, or if it
+	// cannot be read.
+	Reload(ctx context.Context, key string) ([]byte, error)
+
+	// Forget removes the record here and leaves the shared one.
+	Forget(ctx context.Context, key string) error
+
+	// DeleteBelow removes the shared records whose keys begin with the components of
+	// prefix, except for those that are here.
+	DeleteBelow(ctx context.Context, prefix string) error
+}
+
+// Sheltered is implemented by [Blobs] that keep a copy elsewhere.
+type Sheltered interface {
+	// Removable reports whether there is a copy of the content, so that it can be
+	// removed without being lost.
+	Removable(ctx context.Context, d digest.Digest) bool
+}
+
 // Record describes a record.
 type Record struct {
 	Key  string

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 )
 
 // ScrubState is the state of the last check that was requested.
@@ -36,6 +37,9 @@ type CacheStatus struct {
 	Groups  map[string]GroupUsage `json:"groups"`
 	Fills   []FillStatus          `json:"fills"` // the oldest first
 	Scrub   ScrubState            `json:"scrub"`
+
+	// Remote is the copy of the storage elsewhere, or nil if there is none.
+	Remote *storage.RemoteStatus `json:"remote,omitempty"`
 }
 
 // GroupUsage is the storage that a group and its subgroups use, as last measured.

@@ -3,6 +3,7 @@ package admin
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 )
 
 func cacheStatusCommand() *cobra.Command {
@@ -46,9 +49,27 @@ func runCacheStatus(c command) (int, error) {
 		for _, f := range cache.Fills {
 			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", f.Digest, FormatSize(f.Size), FormatSize(f.Written), f.Readers, f.Since.Format(time.DateTime))
 		}
+		printRemote(table, cache.Remote)
 		_ = table.Flush()
 	}
 	return caddy.ExitCodeSuccess, nil
+}
+
+func printRemote(w io.Writer, r *storage.RemoteStatus) {
+	if r == nil {
+		return
+	}
+	more := ""
+	if r.More {
+		more = " and more"
+	}
+	_, _ = fmt.Fprintf(w, "\n%s\nto upload: %d blobs, %d records%s\n", r.Name, r.Blobs, r.Records, more)
+	if r.ReadError != "" {
+		_, _ = fmt.Fprintf(w, "reads fail since %s: %s\n", r.ReadsFail.Format(time.DateTime), r.ReadError)
+	}
+	if r.WriteError != "" {
+		_, _ = fmt.Fprintf(w, "writes fail since %s: %s\n", r.WritesFail.Format(time.DateTime), r.WriteError)
+	}
 }
 
 func cacheScrubCommand() *cobra.Command {

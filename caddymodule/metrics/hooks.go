@@ -18,7 +18,7 @@ import (
 // The values of the labels of fills_total and evicted_bytes_total.
 var (
 	fillResults  = []string{"ok", "abandoned", "mismatch", "failed"}
-	evictReasons = []blobcache.Reason{blobcache.ReasonSize, blobcache.ReasonUnused, blobcache.ReasonQuota, blobcache.ReasonPurge}
+	evictReasons = []blobcache.Reason{blobcache.ReasonSize, blobcache.ReasonUnused, blobcache.ReasonLost, blobcache.ReasonQuota, blobcache.ReasonPurge}
 )
 
 // CountUpstream adds counting to the hooks of an upstream.

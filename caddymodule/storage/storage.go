@@ -1,6 +1,9 @@
 package storage
 
 import (
+	"context"
+	"time"
+
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
@@ -28,4 +31,43 @@ type Storage interface {
 
 	// String describes the location, for messages.
 	String() string
+}
+
+// Keeper is implemented by blobs that have work in the background, such as uploads.
+// Keep returns when ctx has ended.
+type Keeper interface {
+	Keep(ctx context.Context)
+}
+
+// Remote is implemented by blobs with a copy elsewhere.
+type Remote interface {
+	RemoteStatus() RemoteStatus
+}
+
+// RemoteStatus describes the copy and what is still to be uploaded to it.
+type RemoteStatus struct {
+	Name    string `json:"name"`
+	Blobs   int    `json:"blobs_to_upload"`
+	Records int    `json:"records_to_upload"`
+	More    bool   `json:"more,omitempty"` // more than that, which is looked for later
+
+	// ReadError and WriteError are the last failures since the given times, or empty if
+	// it works.
+	ReadError  string    `json:"read_error,omitempty"`
+	ReadsFail  time.Time `json:"reads_fail_since,omitzero"`
+	WriteError string    `json:"write_error,omitempty"`
+	WritesFail time.Time `json:"writes_fail_since,omitzero"`
+}
+
+// Keys returns a secret that the nodes of a cluster share, and its id: the one that is
+// in use, or the one with the given id unless that is empty. The error is
+// fs.ErrNotExist if there is none with the id.
+type Keys func(ctx context.Context, id string) (known string, key []byte, err error)
+
+// Keyed is a [Storage] that authenticates what it stores where others may write.
+// UseKeys is called before Open, Identity and String. Of says whose the keys are:
+// storages with the same text get the same keys.
+type Keyed interface {
+	Storage
+	UseKeys(of string, keys Keys)
 }

@@ -1,0 +1,244 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// client asks a bucket. All names are those of objects without the prefix. An absent
+// object is an fs.ErrNotExist.
+type client struct {
+	api         *minio.Core
+	credentials *credentials.Credentials
+	bucket      string
+	prefix      string
+}
+
+func newClient(c Config) (*client, error) {
+	lookup := minio.BucketLookupDNS
+	if c.PathStyle {
+		lookup = minio.BucketLookupPath
+	}
+	api, err := minio.NewCore(c.Endpoint, &minio.Options{
+		Creds:        c.Credentials,
+		Secure:       !c.Plain,
+		Transport:    c.Transport,
+		Region:       c.Region,
+		BucketLookup: lookup,
+		MaxRetries:   1, // the store decides when to ask again
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", c.Bucket, err)
+	}
+	return &client{api: api, credentials: c.Credentials, bucket: c.Bucket, prefix: c.Prefix}, nil
+}
+
+// object is what the bucket says about an object.
+type object struct {
+	size     int64 // of the whole object, in bytes
+	modified time.Time
+}
+
+// do asks the bucket, and once more if it refused the credentials and there are others
+// now.
+func (c *client) do(ctx context.Context, ask func() error) error {
+	err := ask()
+	if isRefused(err) && c.renew(ctx) {
+		err = ask()
+	}
+	return explain(err)
+}
+
+// renew reads the credentials again. It reports whether they have changed.
+func (c *client) renew(ctx context.Context) bool {
+	asking := *c.api.CredContext()
+	asking.Context = ctx
+	used, err1 := c.credentials.GetWithContext(&asking) // as remembered
+	c.credentials.Expire()
+	now, err2 := c.credentials.GetWithContext(&asking)
+	return err1 == nil && err2 == nil &&
+		(now.AccessKeyID != used.AccessKeyID || now.SecretAccessKey != used.SecretAccessKey || now.SessionToken != used.SessionToken)
+}
+
+// get returns the content of an object from an offset: length bytes, or the rest if
+// length is -1. The caller must close it.
+func (c *client) get(ctx context.Context, name string, offset, length int64) (body io.ReadCloser, o object, err error) {
+	var options minio.GetObjectOptions
+	switch {
+	case length > 0:
+		err = options.SetRange(offset, offset+length-1)
+	case offset > 0:
+		err = options.SetRange(offset, 0)
+	}
+	if err != nil {
+		return nil, object{}, err
+	}
+	err = c.do(ctx, func() error {
+		var info minio.ObjectInfo
+		var header http.Header
+		body, info, header, err = c.api.GetObject(ctx, c.bucket, c.prefix+name, options)
+		if err != nil {
+			return err
+		}
+		o = object{size: info.Size, modified: info.LastModified}
+		if offset > 0 || length > 0 {
+			if o.size, err = rangeSize(header.Get("Content-Range"), offset); err != nil {
+				_ = body.Close()
+			}
+		}
+		return err
+	})
+	return body, o, err
+}
+
+// rangeSize returns the size of the whole object from the Content-Range of an answer
+// that begins at an offset (RFC 9110, section 14.4).
+func rangeSize(contentRange string, offset int64) (int64, error) {
+	span, total, found := strings.Cut(strings.TrimPrefix(contentRange, "bytes "), "/")
+	first, _, _ := strings.Cut(span, "-")
+	at, err1 := strconv.ParseInt(first, 10, 64)
+	size, err2 := strconv.ParseInt(total, 10, 64)
+	if !found || err1 != nil || err2 != nil || at != offset || size <= offset {
+		return 0, fmt.Errorf("the bucket was asked for a range from byte %d and answered with %q", offset, contentRange)
+	}
+	return size, nil
+}
+
+func (c *client) stat(ctx context.Context, name string) (o object, err error) {
+	err = c.do(ctx, func() error {
+		info, err := c.api.StatObject(ctx, c.bucket, c.prefix+name, minio.StatObjectOptions{})
+		o = object{size: info.Size, modified: info.LastModified}
+		return err
+	})
+	return o, err
+}
+
+// remove removes an object. Removing an absent object is not an error.
+func (c *client) remove(ctx context.Context, name string) error {
+	err := c.do(ctx, func() error {
+		return c.api.RemoveObject(ctx, c.bucket, c.prefix+name, minio.RemoveObjectOptions{})
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// list calls visit for the objects whose names begin with prefix, in order, until it
+// returns an error. There are at most a thousand objects in memory.
+func (c *client) list(ctx context.Context, prefix string, visit func(name string, o object) error) error {
+	var stopped error // by visit
+	visited := 0
+	err := c.do(ctx, func() error {
+		options := minio.ListObjectsOptions{Prefix: c.prefix + prefix, Recursive: true}
+		for info := range c.api.ListObjectsIter(ctx, c.bucket, options) {
+			if info.Err != nil && visited > 0 {
+				stopped = explain(info.Err) // not from the start again
+				return nil
+			}
+			if info.Err != nil {
+				return info.Err
+			}
+			visited++
+			if stopped = visit(strings.TrimPrefix(info.Key, c.prefix), object{info.Size, info.LastModified}); stopped != nil {
+				return nil
+			}
+		}
+		return ctx.Err()
+	})
+	return errors.Join(stopped, err)
+}
+
+// isRefused reports whether the object store refused the credentials of a request.
+func isRefused(err error) bool {
+	if err == nil {
+		return false
+	}
+	answer := minio.ToErrorResponse(err)
+	return answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusUnauthorized ||
+		answer.Code == "ExpiredToken" || answer.Code == "InvalidToken"
+}
+
+// concernsBucket reports whether an error is to be expected of other requests as well.
+func concernsBucket(err error) bool {
+	answer := &refusal{}
+	if !errors.As(err, &answer) {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	switch {
+	case answer.code == "NoSuchBucket":
+		return true
+	case answer.status == http.StatusTooManyRequests, answer.status == http.StatusRequestTimeout,
+		answer.status == http.StatusForbidden, answer.status == http.StatusUnauthorized:
+		return true
+	}
+	return answer.status >= 500
+}
+
+// refusal is an error of the object store.
+type refusal struct {
+	status  int
+	code    string
+	message string
+}
+
+func (r *refusal) Error() string {
+	text := fmt.Sprintf("the bucket answered %d %s", r.status, r.code)
+	if r.message != "" {
+		text += ": " + r.message
+	}
+	switch {
+	case r.code == "NoSuchBucket":
+		text += "; create the bucket, or correct `bucket` and `path_style`"
+	case r.code == "RequestTimeTooSkewed":
+		text += "; correct the clock of this machine"
+	case r.status == http.StatusForbidden || r.status == http.StatusUnauthorized:
+		text += "; check the credentials and what they permit"
+	case r.status == http.StatusInsufficientStorage:
+		text += "; make room in the bucket, or set its max_size"
+	}
+	return text
+}
+
+// Is makes a refusal for an absent object an fs.ErrNotExist.
+func (r *refusal) Is(target error) bool {
+	return target == fs.ErrNotExist && r.status == http.StatusNotFound && r.code != "NoSuchBucket"
+}
+
+// maxMessage is the length of the longest message of an object store that is reported.
+const maxMessage = 200
+
+// explain returns an error without what its text should not have: URLs, whose queries
+// may have signatures and tokens, and long texts of the object store.
+func explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if sent := (*url.Error)(nil); errors.As(err, &sent) {
+		host := "the object store"
+		if u, perr := url.Parse(sent.URL); perr == nil && u.Host != "" {
+			host = u.Host
+		}
+		return fmt.Errorf("%s %s: %w", strings.ToUpper(sent.Op), host, sent.Err)
+	}
+	answer := minio.ErrorResponse{}
+	if !errors.As(err, &answer) || answer.StatusCode == 0 {
+		return err
+	}
+	message := answer.Message
+	if len(message) > maxMessage {
+		message = message[:maxMessage] + "…"
+	}
+	return &refusal{status: answer.StatusCode, code: answer.Code, message: strings.Join(strings.Fields(message), " ")}
+}

@@ -1,0 +1,104 @@
+package bucket
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+)
+
+// Keys returns a secret that the nodes of a cluster share, of at least 16 bytes, and
+// its id: the one that is in use, or the one with the given id unless that is empty.
+// The error is fs.ErrNotExist if there is none with the id. An id consists of letters,
+// digits, "-" and "_".
+type Keys func(ctx context.Context, id string) (known string, key []byte, err error)
+
+// Config describes a bucket and how it is used. Local, Endpoint, Bucket, Credentials
+// and Keys are required.
+type Config struct {
+	// Local is the first tier.
+	Local *store.FileStore
+
+	// Endpoint is the host, and the port if it is not the default one, of the object
+	// store. Plain means that it is asked by HTTP instead of HTTPS.
+	Endpoint string
+	Plain    bool
+
+	// Bucket is the name of the bucket, which must exist. Prefix begins the name of
+	// each object. It is empty or ends with a slash.
+	Bucket, Prefix string
+
+	// Region is the region in signatures. The default is us-east-1.
+	Region string
+
+	// PathStyle puts the name of the bucket into the path of URLs. By default it is
+	// the first label of the host.
+	PathStyle bool
+
+	// Credentials sign the requests. They are read again when the object store refuses
+	// them.
+	Credentials *credentials.Credentials
+
+	// Transport sends the requests. The default is a copy of [http.DefaultTransport].
+	Transport http.RoundTripper
+
+	// Keys authenticate the records.
+	Keys Keys
+
+	// MaxSize is the size in bytes of the content in the bucket above which the least
+	// recently used content is removed, and UnusedFor the time after its last use at
+	// which content is removed. Both hold within a day. Zero means no limit.
+	MaxSize   int64
+	UnusedFor time.Duration
+
+	// Folders are the first components of the keys of the records that the nodes
+	// share. The default is "links", "refs" and "deliveries". Other records stay on
+	// the local disk.
+	Folders []string
+
+	// Uploads is the number of blobs that are uploaded at once. The default is 4.
+	Uploads int
+
+	// StorageError, if not nil, is called when the bucket begins to fail, and for each
+	// object that is refused because it is damaged or forged. Op says what was being
+	// done. It must not block.
+	StorageError func(op string, err error)
+
+	waits waits
+}
+
+// waits are the times that the store waits. Zeros stand for the defaults.
+type waits struct {
+	pause    time.Duration // after the first failure of the bucket; doubles
+	maxPause time.Duration
+	answer   time.Duration // for the first byte of content
+	record   time.Duration // for a record
+	absent   time.Duration // how long a record is known not to be there
+	rescan   time.Duration // between checks whether something did not fit a queue
+}
+
+func (c Config) withDefaults() Config {
+	c.Region = cmp.Or(c.Region, "us-east-1")
+	c.Uploads = cmp.Or(c.Uploads, 4)
+	if c.Folders == nil {
+		c.Folders = []string{"links", "refs", "deliveries"}
+	}
+	if c.Transport == nil {
+		c.Transport = http.DefaultTransport.(*http.Transport).Clone()
+	}
+	if c.StorageError == nil {
+		c.StorageError = func(string, error) {}
+	}
+	w := &c.waits
+	w.pause = cmp.Or(w.pause, time.Second)
+	w.maxPause = cmp.Or(w.maxPause, time.Minute)
+	w.answer = cmp.Or(w.answer, 5*time.Second)
+	w.record = cmp.Or(w.record, 3*time.Second)
+	w.absent = cmp.Or(w.absent, 5*time.Second)
+	w.rescan = cmp.Or(w.rescan, time.Minute)
+	return c
+}

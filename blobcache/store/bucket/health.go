@@ -1,0 +1,93 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+)
+
+// ErrPaused means that the bucket was not asked, because it has just failed.
+var ErrPaused = errors.New("the bucket has failed and is left alone for a while")
+
+// health decides when a bucket that fails is asked again. Reads and writes have one
+// each, since a bucket that is full or read-only can still be read.
+type health struct {
+	waits  waits
+	failed func(error) // called when the bucket begins to fail
+
+	mu       sync.Mutex
+	failures int
+	err      error     // of the last failure
+	since    time.Time // of the first one
+	until    time.Time // the bucket is asked again
+}
+
+// check returns an ErrPaused unless the bucket may be asked now. After a pause one
+// caller asks, and the others wait for another pause or for its success.
+func (h *health) check() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failures == 0 {
+		return nil
+	}
+	now := time.Now()
+	if now.Before(h.until) {
+		return fmt.Errorf("%w: %w", ErrPaused, h.err)
+	}
+	h.until = now.Add(h.pause())
+	return nil
+}
+
+func (h *health) pause() time.Duration {
+	return min(h.waits.pause<<min(max(h.failures-1, 0), 16), h.waits.maxPause)
+}
+
+// wait waits until the bucket may be asked. It reports false if ctx ends first.
+func (h *health) wait(ctx context.Context) bool {
+	for h.check() != nil {
+		h.mu.Lock()
+		left := time.Until(h.until)
+		h.mu.Unlock()
+		if !store.Pause(ctx, max(left, 0)) {
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// note records the result of a request. Errors that concern one object, and those of
+// callers that left, say nothing about the bucket.
+func (h *health) note(ctx context.Context, err error) {
+	answered := err == nil || errors.As(err, new(*refusal)) && !concernsBucket(err)
+	if !answered && (ctx.Err() != nil || !concernsBucket(err)) {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if answered {
+		h.failures, h.err, h.since = 0, nil, time.Time{}
+		return
+	}
+	if h.failures == 0 {
+		h.since = time.Now()
+		h.failed(err)
+	}
+	h.failures++
+	h.err = err
+	h.until = time.Now().Add(h.pause())
+}
+
+// state returns when the bucket began to fail, and its last failure, or zeros.
+func (h *health) state() (since time.Time, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.since, h.err
+}
+
+// GivenUp records that a caller of [Store.Fetch] gave up a body because it was too slow
+// or broke off. The bucket is left alone for a while.
+func (s *Store) GivenUp(err error) { s.reads.note(context.Background(), err) }

@@ -1,0 +1,121 @@
+package s3test
+
+import (
+	"encoding/xml"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+// upload is a multipart upload under way.
+type upload struct {
+	key    string
+	header http.Header
+	parts  map[int][]byte
+}
+
+// minPart is the size in bytes of the smallest part that is not the last one.
+const minPart = 5 << 20
+
+func (s *Server) multipart(w http.ResponseWriter, r *http.Request, key string, query url.Values) {
+	id := query.Get("uploadId")
+	if query.Has("uploads") && r.Method == http.MethodPost {
+		s.beginUpload(w, r, key)
+		return
+	}
+	s.mu.Lock()
+	u := s.uploads[id]
+	s.mu.Unlock()
+	if u == nil || u.key != key {
+		refuse(w, r, http.StatusNotFound, "NoSuchUpload")
+		return
+	}
+	switch r.Method {
+	case http.MethodPut:
+		number, err := strconv.Atoi(query.Get("partNumber"))
+		if err != nil || number < 1 || number > 10_000 {
+			refuse(w, r, http.StatusBadRequest, "InvalidArgument")
+			return
+		}
+		content := read(w, r)
+		if content == nil {
+			return
+		}
+		s.mu.Lock()
+		u.parts[number] = content
+		s.mu.Unlock()
+		w.Header().Set("ETag", (&object{content: content}).etag())
+		w.WriteHeader(http.StatusOK)
+	case http.MethodPost:
+		s.completeUpload(w, r, id, u)
+	case http.MethodDelete:
+		s.mu.Lock()
+		delete(s.uploads, id)
+		s.mu.Unlock()
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		refuse(w, r, http.StatusNotImplemented, "NotImplemented")
+	}
+}
+
+func (s *Server) beginUpload(w http.ResponseWriter, r *http.Request, key string) {
+	s.mu.Lock()
+	s.serial++
+	id := strconv.Itoa(s.serial)
+	s.uploads[id] = &upload{key: key, header: kept(r), parts: make(map[int][]byte)}
+	s.mu.Unlock()
+	type begun struct {
+		XMLName  xml.Name `xml:"InitiateMultipartUploadResult"`
+		Bucket   string
+		Key      string
+		UploadID string `xml:"UploadId"`
+	}
+	_ = xml.NewEncoder(w).Encode(begun{Bucket: Bucket, Key: key, UploadID: id})
+}
+
+func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request, id string, u *upload) {
+	var asked struct {
+		Parts []struct {
+			PartNumber int
+			ETag       string
+		} `xml:"Part"`
+	}
+	if err := xml.NewDecoder(r.Body).Decode(&asked); err != nil {
+		refuse(w, r, http.StatusBadRequest, "MalformedXML")
+		return
+	}
+	content := []byte{}
+	s.mu.Lock()
+	for i, p := range asked.Parts {
+		part, ok := u.parts[p.PartNumber]
+		if !ok || i > 0 && p.PartNumber <= asked.Parts[i-1].PartNumber {
+			s.mu.Unlock()
+			refuse(w, r, http.StatusBadRequest, "InvalidPart")
+			return
+		}
+		if i < len(asked.Parts)-1 && len(part) < minPart {
+			s.mu.Unlock()
+			refuse(w, r, http.StatusBadRequest, "EntityTooSmall")
+			return
+		}
+		content = append(content, part...)
+	}
+	delete(s.uploads, id)
+	s.mu.Unlock()
+	s.store(u.key, content, u.header, false)
+	type completed struct {
+		XMLName xml.Name `xml:"CompleteMultipartUploadResult"`
+		Bucket  string
+		Key     string
+		ETag    string
+	}
+	_ = xml.NewEncoder(w).Encode(completed{Bucket: Bucket, Key: u.key, ETag: (&object{content: content}).etag()})
+}
+
+// Uploads returns the number of multipart uploads that are neither completed nor
+// aborted.
+func (s *Server) Uploads() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.uploads)
+}

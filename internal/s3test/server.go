@@ -1,0 +1,240 @@
+// Package s3test has an object store for tests: an HTTP server that answers the
+// requests of the S3 API that a client of this module makes, with one bucket in
+// memory. It requires signatures and does not verify them. [Faults] make it fail in
+// the ways that object stores fail.
+package s3test
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/hex"
+	"encoding/xml"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Bucket is the name of the only bucket.
+const Bucket = "images"
+
+// Server is an object store. Its methods may be called concurrently.
+type Server struct {
+	URL string // of the endpoint, without the bucket
+
+	mu       sync.Mutex
+	objects  map[string]*object
+	uploads  map[string]*upload
+	faults   Faults
+	requests map[string]int // by method
+	stores   map[string]int // by key
+	serial   int
+	freed    chan struct{} // closed when the faults change, so that stalled requests go on
+}
+
+// object is stored content with its headers.
+type object struct {
+	content  []byte
+	modified time.Time
+	header   http.Header // what the request that stored it set: type, metadata and checksums
+	unlisted bool        // not in listings yet
+}
+
+func (o *object) etag() string {
+	sum := md5.Sum(o.content)
+	return `"` + hex.EncodeToString(sum[:]) + `"`
+}
+
+// New starts a server that ends with the test.
+func New(t testing.TB) *Server {
+	s := &Server{
+		objects: make(map[string]*object), uploads: make(map[string]*upload),
+		requests: make(map[string]int), stores: make(map[string]int), freed: make(chan struct{}),
+	}
+	server := httptest.NewServer(s)
+	s.URL = server.URL
+	t.Cleanup(func() {
+		s.Set(Faults{})
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return s
+}
+
+// Put stores an object, as another client of the bucket does.
+func (s *Server) Put(key string, content []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.objects[key] = &object{content: bytes.Clone(content), modified: time.Now()}
+}
+
+// Get returns the content of an object, and whether it is stored.
+func (s *Server) Get(key string) ([]byte, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.objects[key]
+	if o == nil {
+		return nil, false
+	}
+	return bytes.Clone(o.content), true
+}
+
+// Header returns what the request that stored an object set: its type, metadata and
+// checksums.
+func (s *Server) Header(key string) http.Header {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.objects[key]; o != nil {
+		return o.header.Clone()
+	}
+	return nil
+}
+
+// Lose removes an object, as if the store had lost it.
+func (s *Server) Lose(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.objects, key)
+}
+
+// Age sets when an object was stored.
+func (s *Server) Age(key string, modified time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.objects[key]; o != nil {
+		o.modified = modified
+	}
+}
+
+// Keys returns the keys of all objects in order, also of those that listings do not
+// show yet.
+func (s *Server) Keys() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys("", func(*object) bool { return true })
+}
+
+func (s *Server) keys(prefix string, include func(*object) bool) []string {
+	var keys []string
+	for key, o := range s.objects {
+		if strings.HasPrefix(key, prefix) && include(o) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Requests returns the number of requests with a method since the server started, or
+// of all requests if method is empty.
+func (s *Server) Requests(method string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if method != "" {
+		return s.requests[method]
+	}
+	all := 0
+	for _, n := range s.requests {
+		all += n
+	}
+	return all
+}
+
+// Stores returns how often clients have stored an object.
+func (s *Server) Stores(key string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stores[key]
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.requests[r.Method]++
+	s.mu.Unlock()
+	if !s.pass(w, r) {
+		return
+	}
+	if status, code := s.authorize(r); code != "" {
+		refuse(w, r, status, code)
+		return
+	}
+	bucket, key := split(r)
+	query := r.URL.Query()
+	switch {
+	case bucket != Bucket:
+		refuse(w, r, http.StatusNotFound, "NoSuchBucket")
+	case key == "" && r.Method == http.MethodGet && query.Get("list-type") == "2":
+		s.list(w, r, query)
+	case key == "" && r.Method == http.MethodHead:
+		w.WriteHeader(http.StatusOK)
+	case key == "":
+		refuse(w, r, http.StatusNotImplemented, "NotImplemented")
+	case query.Has("uploads") || query.Has("uploadId"):
+		s.multipart(w, r, key, query)
+	case r.Method == http.MethodPut:
+		s.put(w, r, key)
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		s.get(w, r, key)
+	case r.Method == http.MethodDelete:
+		s.Lose(key)
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		refuse(w, r, http.StatusNotImplemented, "NotImplemented")
+	}
+}
+
+// split returns the bucket and the key of a request in the style of a virtual host,
+// or else in that of a path.
+func split(r *http.Request) (bucket, key string) {
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	if strings.HasPrefix(r.Host, Bucket+".") {
+		return Bucket, path
+	}
+	bucket, key, _ = strings.Cut(path, "/")
+	return bucket, key
+}
+
+// authorize reports the refusal of a request without a signature, of one whose signed
+// URL has expired, and of one with another access key than the one that is accepted.
+func (s *Server) authorize(r *http.Request) (status int, code string) {
+	query := r.URL.Query()
+	credential := query.Get("X-Amz-Credential")
+	if credential != "" {
+		signed, err := time.Parse("20060102T150405Z", query.Get("X-Amz-Date"))
+		lifetime, err2 := time.ParseDuration(query.Get("X-Amz-Expires") + "s")
+		if err != nil || err2 != nil || query.Get("X-Amz-Signature") == "" || time.Now().After(signed.Add(lifetime)) {
+			return http.StatusForbidden, "AccessDenied"
+		}
+	} else {
+		fields, ok := strings.CutPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 ")
+		if !ok || !strings.Contains(fields, "Signature=") {
+			return http.StatusForbidden, "AccessDenied"
+		}
+		_, credential, _ = strings.Cut(fields, "Credential=")
+	}
+	key, _, _ := strings.Cut(credential, "/")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.faults.AccessKey != "" && s.faults.AccessKey != key {
+		return http.StatusForbidden, "InvalidAccessKeyId"
+	}
+	return 0, ""
+}
+
+// refuse answers with an error of the S3 API.
+func refuse(w http.ResponseWriter, r *http.Request, status int, code string) {
+	type apiError struct {
+		XMLName xml.Name `xml:"Error"`
+		Code    string
+		Message string
+	}
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_ = xml.NewEncoder(w).Encode(apiError{Code: code, Message: "refused by the test"})
+	}
+}
