@@ -79,6 +79,8 @@ type waits struct {
 	record   time.Duration // for a record
 	absent   time.Duration // how long a record is known not to be there
 	rescan   time.Duration // between checks whether something did not fit a queue
+
+	sweepRate float64 // requests of a sweep per second
 }
 
 func (c Config) withDefaults() Config {
@@ -100,5 +102,6 @@ func (c Config) withDefaults() Config {
 	w.record = cmp.Or(w.record, 2*time.Second)
 	w.absent = cmp.Or(w.absent, 5*time.Second)
 	w.rescan = cmp.Or(w.rescan, time.Minute)
+	w.sweepRate = cmp.Or(w.sweepRate, sweepRate)
 	return c
 }
