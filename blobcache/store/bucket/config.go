@@ -79,6 +79,8 @@ type waits struct {
 	record   time.Duration // for a record
 	absent   time.Duration // how long a record is known not to be there
 	rescan   time.Duration // between checks whether something did not fit a queue
+
+	sweepRate float64 // requests of a sweep per second
 }
 
 func (c Config) withDefaults() Config {
@@ -97,8 +99,9 @@ func (c Config) withDefaults() Config {
 	w.pause = cmp.Or(w.pause, time.Second)
 	w.maxPause = cmp.Or(w.maxPause, time.Minute)
 	w.answer = cmp.Or(w.answer, 5*time.Second)
-	w.record = cmp.Or(w.record, 3*time.Second)
+	w.record = cmp.Or(w.record, 2*time.Second)
 	w.absent = cmp.Or(w.absent, 5*time.Second)
 	w.rescan = cmp.Or(w.rescan, time.Minute)
+	w.sweepRate = cmp.Or(w.sweepRate, sweepRate)
 	return c
 }

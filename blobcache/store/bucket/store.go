@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
@@ -28,14 +29,22 @@ type Store struct {
 	reads, writes *health
 	blobs         *queue
 	records       *queue
-	asked         *memo.Cache[struct{}] // which records the bucket does not have
+	asked         *memo.Cache[struct{}]            // which records the bucket does not have
+	held          *lru.Cache[digest.Digest, int64] // sizes of what was fetched from the bucket lately
 	seed          maphash.Seed
 	locks         [64]keyLock // by key: of the local tier and the queue together
+	limits        limits
 
 	// complete is set while all local records that may not be in the bucket are in
 	// the queue or have been.
 	complete atomic.Bool
 	keyID    atomic.Value // string: of the key in use when they were looked for
+}
+
+// limits are the limits of [Store.LimitOwners], by the address of anything.
+type limits struct {
+	sync.Mutex
+	all map[*byte]map[string]int64
 }
 
 // keyLock locks some of the keys and counts their deletions.
@@ -50,11 +59,16 @@ var (
 	_ store.Records   = (*Store)(nil)
 	_ store.Tiered    = (*Store)(nil)
 	_ store.Sheltered = (*Store)(nil)
+	_ store.Limited   = (*Store)(nil)
 )
 
 // absentEntries is the number of records that are remembered as absent. They take
 // some 10 MiB.
 const absentEntries = 32 << 10
+
+// heldEntries is the number of contents of the bucket that need not be uploaded when they
+// are stored, since they were fetched from there.
+const heldEntries = 4 << 10
 
 // Open returns a store. It does not ask the bucket, which may be down.
 func Open(c Config) (*Store, error) {
@@ -67,6 +81,9 @@ func Open(c Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{FileStore: c.Local, config: c, client: api, shared: make(map[string]bool), seed: maphash.MakeSeed()}
+	if s.held, err = lru.New[digest.Digest, int64](heldEntries); err != nil {
+		return nil, err
+	}
 	for _, folder := range c.Folders {
 		s.shared[folder] = true
 	}
