@@ -72,6 +72,7 @@ func (s *Store) Fetch(ctx context.Context, d digest.Digest, offset, length int64
 		return nil, 0, fmt.Errorf("read %s from the bucket: %w", d, err)
 	}
 	s.reads.note(ctx, nil)
+	s.held.Add(d, o.size)
 	return &fetched{ReadCloser: content, cancel: cancel, done: s.pulls.fetching()}, o.size, nil
 }
 
@@ -97,6 +98,7 @@ func (s *Store) Reject(ctx context.Context, d digest.Digest) error {
 		return err
 	}
 	s.config.StorageError("read "+d.String()+" from the bucket", store.ErrDamaged)
+	s.held.Remove(d)
 	if err := s.FileStore.Delete(ctx, uploadedKey(d)); err != nil {
 		return err
 	}

@@ -47,6 +47,9 @@ func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeek
 	if size > maxObject {
 		return objectError{fmt.Errorf("it has %d bytes, and objects have at most %d", size, int64(maxObject))}
 	}
+	if held, ok := s.held.Get(d); ok && held == size {
+		return nil // it came from there
+	}
 	if size >= askFirst {
 		o, err := s.client.stat(ctx, blobName(d))
 		if err == nil && o.size == size || err != nil && !errors.Is(err, fs.ErrNotExist) {
