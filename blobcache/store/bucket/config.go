@@ -43,7 +43,8 @@ type Config struct {
 	// them.
 	Credentials *credentials.Credentials
 
-	// Transport sends the requests. The default is a copy of [http.DefaultTransport].
+	// Transport sends the requests. The default is a copy of [http.DefaultTransport] that
+	// waits one minute for the header of an answer.
 	Transport http.RoundTripper
 
 	// Keys authenticate the records.
@@ -69,6 +70,10 @@ type Config struct {
 	StorageError func(op string, err error)
 
 	waits waits
+
+	// partSize is the size in bytes above which content is uploaded in parts of this
+	// size, or of larger ones if there would be more than maxParts.
+	partSize int64
 }
 
 // waits are the times that the store waits. Zeros stand for the defaults.
@@ -80,6 +85,9 @@ type waits struct {
 	absent   time.Duration // how long a record is known not to be there
 	rescan   time.Duration // between checks whether something did not fit a queue
 
+	flush time.Duration // for uploads at the end
+	stall time.Duration // for a step of an upload
+
 	sweepRate float64 // requests of a sweep per second
 }
 
@@ -88,9 +96,6 @@ func (c Config) withDefaults() Config {
 	c.Uploads = cmp.Or(c.Uploads, 4)
 	if c.Folders == nil {
 		c.Folders = []string{"links", "refs", "deliveries"}
-	}
-	if c.Transport == nil {
-		c.Transport = http.DefaultTransport.(*http.Transport).Clone()
 	}
 	if c.StorageError == nil {
 		c.StorageError = func(string, error) {}
@@ -102,6 +107,14 @@ func (c Config) withDefaults() Config {
 	w.record = cmp.Or(w.record, 2*time.Second)
 	w.absent = cmp.Or(w.absent, 5*time.Second)
 	w.rescan = cmp.Or(w.rescan, time.Minute)
+	w.flush = cmp.Or(w.flush, 5*time.Second)
+	w.stall = cmp.Or(w.stall, time.Minute)
 	w.sweepRate = cmp.Or(w.sweepRate, sweepRate)
+	c.partSize = cmp.Or(c.partSize, partSize)
+	if c.Transport == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.ResponseHeaderTimeout = w.stall
+		c.Transport = transport
+	}
 	return c
 }
