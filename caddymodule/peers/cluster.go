@@ -31,6 +31,10 @@ const (
 	// closeTimeout limits the wait for the last refresh.
 	closeTimeout = 10 * time.Second
 
+	// starting is how long after its start a cluster probes the nodes as soon as it may
+	// while not all have answered.
+	starting = time.Minute
+
 	// maxAhead is the greatest number of nodes that are asked for one key.
 	maxAhead = 3
 
@@ -185,12 +189,21 @@ func (c *Cluster) Ahead(key string) []*Node {
 // keep refreshes the list until ctx ends.
 func (c *Cluster) keep(ctx context.Context) {
 	defer close(c.done)
-	for {
+	for began := c.now(); ; {
 		c.refresh(ctx)
-		if !wait(ctx, c.times.soonest, nil) || !wait(ctx, c.times.refresh-c.times.soonest, c.wake) {
+		rest := c.times.refresh - c.times.soonest
+		if c.now().Sub(began) < starting && c.anyDown() {
+			rest = 0 // nodes that start together find each other soon
+		}
+		if !wait(ctx, c.times.soonest, nil) || !wait(ctx, rest, c.wake) {
 			return
 		}
 	}
+}
+
+// anyDown reports whether a node has not answered the last probe.
+func (c *Cluster) anyDown() bool {
+	return slices.ContainsFunc(*c.nodes.Load(), func(n *Node) bool { return n.id() == "" })
 }
 
 // wait waits for a time or until it is woken. It reports false when ctx has ended.
