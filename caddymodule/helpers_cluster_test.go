@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
@@ -84,4 +85,31 @@ func (s *site) getWhole(path string, want []byte, who requestOption) {
 		a = s.get(path, who)
 	}
 	a.content(s.t, want)
+}
+
+// cacheOf returns the cache of a node.
+func cacheOf(s *site) *sharedCache {
+	s.t.Helper()
+	for _, c := range caches.All() {
+		if strings.HasSuffix(c.name, "filesystem "+s.cache) {
+			return c
+		}
+	}
+	s.t.Fatalf("got no cache in %s", s.cache)
+	return nil
+}
+
+// outdate makes a node believe that upstream has confirmed a tag of a group an hour ago.
+// Others do not learn that.
+func (s *site) outdate(scope, tag string) {
+	s.t.Helper()
+	x := cacheOf(s).index
+	ref, err := x.Ref(s.t.Context(), scope, tag)
+	if err == nil {
+		ref.Checked, ref.NotBefore, ref.Learned = time.Now().Add(-time.Hour), time.Time{}, true
+		err = x.SetRef(s.t.Context(), scope, tag, ref)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }

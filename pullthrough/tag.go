@@ -36,7 +36,7 @@ func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) 
 	known, believed := r.known(ctx, tag)
 	if !believed {
 		ref, err := r.refreshOnce(ctx, tag, nil, withContent)
-		return resolved{ref: ref, status: Miss}, err
+		return resolved{ref: ref, status: statusOf(ref, Miss)}, err
 	}
 	if r.isFresh(known.Checked) && !r.config.Forced {
 		return resolved{ref: known, status: Hit}, nil
@@ -68,13 +68,21 @@ func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (
 	ref, err := r.refreshOnce(waiting, tag, &known, false)
 	switch {
 	case err == nil:
-		return resolved{ref: ref, status: Revalidated}, nil
+		return resolved{ref: ref, status: statusOf(ref, Revalidated)}, nil
 	case ctx.Err() != nil:
 		return resolved{}, context.Cause(ctx)
 	case !mayServe:
 		return resolved{}, err
 	}
 	return resolved{known, Stale, ReasonOf(err), err}, nil
+}
+
+// statusOf returns the status of an answer for which upstream would have been asked.
+func statusOf(ref index.Ref, asked Status) Status {
+	if ref.Learned {
+		return Hit
+	}
+	return asked
 }
 
 // question names the question about a tag. A forced one does not join one in progress
@@ -117,6 +125,11 @@ func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, wi
 	// Another request may have asked since the caller looked.
 	if ref, known := r.known(ctx, tag); known && r.isFresh(ref.Checked) && !r.config.Forced {
 		return ref, nil
+	}
+	if !r.config.Forced {
+		if ref, ok := r.learn(ctx, tag, old); ok {
+			return ref, nil
+		}
 	}
 	asked := time.Now()
 	desc, err := r.ask(ctx, tag, old)
