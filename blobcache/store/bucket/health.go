@@ -101,6 +101,13 @@ func (h *health) note(ctx context.Context, err error) {
 	h.until = time.Now().Add(h.pause())
 }
 
+// isDown reports whether the bucket has failed for a while.
+func (h *health) isDown() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failures >= stuckAfter || h.failures > 0 && time.Since(h.since) > stuckAfter*h.waits.pause
+}
+
 // state returns when the bucket began to fail, and its last failure, or zeros.
 func (h *health) state() (since time.Time, err error) {
 	h.mu.Lock()

@@ -195,7 +195,7 @@ func (s *Store) changeRecord(ctx context.Context, key string, c change) error {
 	}
 	value, err := s.FileStore.Load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it was forgotten before its turn
+		return errNotAsked // it was forgotten before its turn
 	}
 	if err != nil {
 		return err
@@ -205,7 +205,7 @@ func (s *Store) changeRecord(ctx context.Context, key string, c change) error {
 		return err
 	}
 	if len(sealed) > maxRecord {
-		return nil // no node would read it
+		return errNotAsked // no node would read it
 	}
 	if err := s.client.putBytes(ctx, key, sealed); err != nil {
 		return fmt.Errorf("upload record %s: %w", key, err)

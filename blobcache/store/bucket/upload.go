@@ -34,7 +34,7 @@ const (
 )
 
 // upload writes content to the bucket unless it is there. The error is store.ErrDamaged
-// if the local content does not have its digest.
+// if the local content does not have its digest, and errNotAsked if it came from there.
 func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeeker) error {
 	size, err := content.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -48,7 +48,7 @@ func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeek
 		return objectError{fmt.Errorf("it has %d bytes, and objects have at most %d", size, int64(maxObject))}
 	}
 	if held, ok := s.held.Get(d); ok && held == size {
-		return nil // it came from there
+		return errNotAsked // it came from there
 	}
 	if size >= askFirst {
 		o, err := s.client.stat(ctx, blobName(d))
