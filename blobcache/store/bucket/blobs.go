@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"time"
 
@@ -100,7 +101,8 @@ func (s *Store) Reject(ctx context.Context, d digest.Digest) error {
 		return err
 	}
 	s.config.StorageError("read "+d.String()+" from the bucket", store.ErrDamaged)
-	if err := s.FileStore.Delete(ctx, uploadedKey(d)); err != nil {
+	s.verified.Forget(d.String())
+	if err := errors.Join(s.FileStore.Delete(ctx, uploadedKey(d)), s.Delete(ctx, verifiedKey(d))); err != nil {
 		return err
 	}
 	if !s.blobs.add(d.String(), replace) {
@@ -167,7 +169,11 @@ func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeek
 		}
 	}
 	if size > partSize {
-		return s.client.putParts(ctx, blobName(d), at, size)
+		etag, err := s.client.putParts(ctx, blobName(d), at, size)
+		if err == nil {
+			err = s.Save(ctx, verifiedKey(d), []byte(object{size: size, etag: etag}.String()))
+		}
+		return err
 	}
 	var sum []byte
 	if d.Algorithm() == digest.SHA256 {
@@ -201,16 +207,18 @@ func (c *client) putBytes(ctx context.Context, name string, content []byte) erro
 	return c.put(ctx, name, bytes.NewReader(content), int64(len(content)), nil)
 }
 
-// putParts writes a large object in parts, one after the other. The parts of an upload
-// that fails are removed.
-func (c *client) putParts(ctx context.Context, name string, content io.ReaderAt, size int64) (err error) {
+// putParts writes a large object in parts, one after the other. The bucket compares each
+// with its SHA-256 checksum. The parts of an upload that fails are removed.
+func (c *client) putParts(ctx context.Context, name string, content io.ReaderAt, size int64) (etag string, err error) {
 	var id string
 	err = c.do(ctx, func() (err error) {
-		id, err = c.api.NewMultipartUpload(ctx, c.bucket, c.prefix+name, minio.PutObjectOptions{})
+		id, err = c.api.NewMultipartUpload(ctx, c.bucket, c.prefix+name, minio.PutObjectOptions{
+			UserMetadata: map[string]string{"X-Amz-Checksum-Algorithm": minio.ChecksumSHA256.String()},
+		})
 		return err
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() {
 		if err != nil {
@@ -219,27 +227,39 @@ func (c *client) putParts(ctx context.Context, name string, content io.ReaderAt,
 	}()
 	var parts []minio.CompletePart
 	for from := int64(0); from < size; from += partSize {
-		length := min(partSize, size-from)
-		sum, err := checksum(content, from, length)
+		part, err := c.putPart(ctx, name, id, len(parts)+1, io.NewSectionReader(content, from, min(partSize, size-from)))
 		if err != nil {
-			return err
+			return "", err
 		}
-		options := minio.PutObjectPartOptions{Sha256Hex: hex.EncodeToString(sum), DisableContentSha256: true}
-		err = c.do(ctx, func() error {
-			part, err := c.api.PutObjectPart(ctx, c.bucket, c.prefix+name, id, len(parts)+1, io.NewSectionReader(content, from, length), length, options)
-			if err == nil {
-				parts = append(parts, minio.CompletePart{PartNumber: part.PartNumber, ETag: part.ETag})
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
+		parts = append(parts, part)
 	}
-	return c.do(ctx, func() error {
-		_, err := c.api.CompleteMultipartUpload(ctx, c.bucket, c.prefix+name, id, parts, minio.PutObjectOptions{})
+	err = c.do(ctx, func() error {
+		info, err := c.api.CompleteMultipartUpload(ctx, c.bucket, c.prefix+name, id, parts, minio.PutObjectOptions{})
+		etag = info.ETag
 		return err
 	})
+	return etag, err
+}
+
+// putPart writes a part of the upload with an id.
+func (c *client) putPart(ctx context.Context, name, id string, number int, content *io.SectionReader) (part minio.CompletePart, err error) {
+	sum, err := checksum(content, 0, content.Size())
+	if err != nil {
+		return part, err
+	}
+	encoded := base64.StdEncoding.EncodeToString(sum)
+	err = c.do(ctx, func() error {
+		if _, err := content.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		sent, err := c.api.PutObjectPart(ctx, c.bucket, c.prefix+name, id, number, content, content.Size(), minio.PutObjectPartOptions{
+			Sha256Hex: hex.EncodeToString(sum), DisableContentSha256: true, // that of chunks; the part has one
+			CustomHeader: http.Header{"X-Amz-Checksum-Sha256": {encoded}},
+		})
+		part = minio.CompletePart{PartNumber: sent.PartNumber, ETag: sent.ETag, ChecksumSHA256: encoded}
+		return err
+	})
+	return part, err
 }
 
 func checksum(content io.ReaderAt, from, length int64) ([]byte, error) {

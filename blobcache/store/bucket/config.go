@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -57,7 +59,7 @@ type Config struct {
 
 	// Folders are the first components of the keys of the records that the nodes
 	// share. The default is "links", "refs" and "deliveries". Other records stay on
-	// the local disk.
+	// the local disk, but for those of [Store.SignedURL].
 	Folders []string
 
 	// Uploads is the number of blobs that are uploaded at once. The default is 4.
@@ -79,6 +81,7 @@ type waits struct {
 	record   time.Duration // for a record
 	absent   time.Duration // how long a record is known not to be there
 	rescan   time.Duration // between checks whether something did not fit a queue
+	verified time.Duration // how long the bucket is known to have large content
 }
 
 func (c Config) withDefaults() Config {
@@ -87,6 +90,7 @@ func (c Config) withDefaults() Config {
 	if c.Folders == nil {
 		c.Folders = []string{"links", "refs", "deliveries"}
 	}
+	c.Folders = append(slices.Clip(c.Folders), strings.TrimSuffix(verifiedFolder, "/"))
 	if c.Transport == nil {
 		c.Transport = http.DefaultTransport.(*http.Transport).Clone()
 	}
@@ -100,5 +104,6 @@ func (c Config) withDefaults() Config {
 	w.record = cmp.Or(w.record, 3*time.Second)
 	w.absent = cmp.Or(w.absent, 5*time.Second)
 	w.rescan = cmp.Or(w.rescan, time.Minute)
+	w.verified = cmp.Or(w.verified, 10*time.Second)
 	return c
 }

@@ -29,6 +29,7 @@ type Store struct {
 	blobs         *queue
 	records       *queue
 	asked         *memo.Cache[struct{}] // which records the bucket does not have
+	verified      *memo.Cache[object]   // what there are signed URLs for
 	seed          maphash.Seed
 	locks         [64]keyLock // by key: of the local tier and the queue together
 
@@ -84,6 +85,7 @@ func Open(c Config) (*Store, error) {
 			return memo.Failed, 0
 		},
 	})
+	s.verified = newVerified(c.waits)
 	return s, nil
 }
 

@@ -97,6 +97,12 @@ func (s *Store) sweep(ctx context.Context, now time.Time) (removed int, err erro
 		if err := s.client.remove(ctx, blobName(o.digest)); err != nil {
 			return removed, err
 		}
+		if o.size > MinSigned {
+			s.verified.Forget(o.digest.String())
+			if err := s.client.remove(ctx, verifiedKey(o.digest)); err != nil {
+				return removed, err
+			}
+		}
 		removed++
 		total -= o.size
 		if !store.Pause(ctx, sweepRest) {

@@ -47,8 +47,8 @@ func (s *Store) nodeName(ctx context.Context) (string, error) {
 	return text, s.FileStore.Save(ctx, nodeKey, []byte(text))
 }
 
-// saveUses writes which local content was used on the day of now, by the times in the
-// local tier.
+// saveUses writes which content was used on the day of now, by the times in the local
+// tier: local content, and what clients read from the bucket themselves.
 func (s *Store) saveUses(ctx context.Context, now time.Time) error {
 	node, err := s.nodeName(ctx)
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Store) saveUses(ctx context.Context, now time.Time) error {
 	began := now.UTC().Truncate(day)
 	var lines bytes.Buffer
 	n := 0
-	err = s.FileStore.Walk(ctx, store.Paced(ctx, store.WalkStride, func(e store.Entry) error {
+	add := func(e store.Entry) error {
 		if e.Used.Before(began) || n >= maxUsed {
 			return nil
 		}
@@ -65,7 +65,16 @@ func (s *Store) saveUses(ctx context.Context, now time.Time) error {
 		lines.WriteString(e.Digest.String())
 		lines.WriteByte('\n')
 		return nil
-	}))
+	}
+	err = s.FileStore.Walk(ctx, store.Paced(ctx, store.WalkStride, add))
+	if err == nil {
+		err = s.FileStore.List(ctx, strings.TrimSuffix(verifiedFolder, "/"), store.Paced(ctx, store.WalkStride, func(r store.Record) error {
+			if d, ok := parseVerifiedKey(r.Key); ok {
+				return add(store.Entry{Digest: d, Used: r.Used})
+			}
+			return nil
+		}))
+	}
 	if err != nil || n == 0 {
 		return err
 	}
