@@ -20,6 +20,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/redirect"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -59,7 +60,8 @@ type sharedCache struct {
 	missing   admin.MissingLog
 	usage     *usage.Recorder
 	adoption  pullthrough.Adoption
-	remote    storage.Remote // nil without a copy elsewhere
+	remote    storage.Remote  // nil without a copy elsewhere
+	redirects redirect.Source // nil without a copy elsewhere
 
 	stop context.CancelFunc // ends upkeep and adoption
 	done chan struct{}      // closed when both have ended
@@ -159,6 +161,7 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			done:  make(chan struct{}),
 		}
 		c.remote, _ = blobs.(storage.Remote)
+		c.redirects, _ = blobs.(redirect.Source)
 		c.scrubs.Scrub = func(rate int64, report func(blobcache.Scrubbing)) (blobcache.Scrubbing, error) {
 			return c.blobs.Scrub(ctx, rate, report)
 		}

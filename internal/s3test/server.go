@@ -29,7 +29,7 @@ type Server struct {
 	objects  map[string]*object
 	uploads  map[string]*upload
 	faults   Faults
-	secret   string // of the access key
+	secret   string         // of the access key
 	requests map[string]int // by method
 	stores   map[string]int // by key
 	serial   int

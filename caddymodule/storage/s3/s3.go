@@ -4,12 +4,14 @@
 package s3
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
@@ -65,8 +67,10 @@ type S3 struct {
 	// removed from the bucket. The default, 0, means never.
 	UnusedFor caddy.Duration `json:"unused_for,omitempty"`
 
-	// Redirect is the lifetime of signed URLs, to which pulls of large blobs are
-	// redirected. The default, 0, means that no pull is redirected.
+	// Redirect is the lifetime of signed URLs of the bucket, to which pulls of cached
+	// blobs of more than 64 MiB are redirected: from a second to seven days. The proxy
+	// does not verify what the bucket sends. The default, 0, means that no pull is
+	// redirected.
 	Redirect caddy.Duration `json:"redirect,omitempty"`
 
 	endpoint *url.URL
@@ -132,11 +136,25 @@ func (s *S3) Open(logger func() *zap.Logger, trouble storage.Trouble) (store.Blo
 	if err != nil {
 		return nil, nil, err
 	}
-	return &remote{opened}, opened, nil
+	return &remote{opened, time.Duration(s.Redirect)}, opened, nil
 }
 
-// remote describes a bucket for the status command.
-type remote struct{ *bucket.Store }
+// remote describes a bucket for the status command, and redirects clients to it.
+type remote struct {
+	*bucket.Store
+	lifetime time.Duration // of signed URLs; there are none if it is 0
+}
+
+// errNoRedirect means that the configuration redirects no pulls.
+var errNoRedirect = errors.New("storage s3: redirect is off")
+
+// SignedURL returns a URL of the bucket; see [bucket.Store.SignedURL].
+func (r *remote) SignedURL(ctx context.Context, d digest.Digest, size int64) (*url.URL, error) {
+	if r.lifetime <= 0 {
+		return nil, errNoRedirect
+	}
+	return r.Store.SignedURL(ctx, d, size, r.lifetime)
+}
 
 // RemoteStatus implements [storage.Remote].
 func (r *remote) RemoteStatus() storage.RemoteStatus {
