@@ -122,6 +122,15 @@ func (w *world) size() (size int64) {
 	return size
 }
 
+// faulty returns a replica of s that fails and lies as the source does.
+func (w *world) faulty(s *source) *replica {
+	r := w.replica(s)
+	r.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
+		return w.answer(ctx, r.source, offset, length)
+	}
+	return r
+}
+
 // request returns a request of a random owner for a source's content. The delivered content
 // is linked to the owner's scope in the index.
 func (w *world) request(s *source) fill.Request {
@@ -129,27 +138,39 @@ func (w *world) request(s *source) fill.Request {
 	req := s.request(scope)
 	req.Size = int64(len(s.content)) // some damage of the store can be detected by the size only
 	req.Limit = w.quotas.Limit(scope)
-	req.Claim = worldClaim{w, scope, s}
+	mine := worldClaim{w, scope, s, fill.Standing{Linked: true, Size: req.Size, Delivered: true}}
+	switch w.upTo(4) {
+	case 0:
+		mine.standing.Linked = false
+	case 1:
+		mine.standing, req.Size = fill.Standing{Size: -1}, -1
+	}
+	req.Claim, req.Verifies = mine, w.chance(3)
 	for _, r := range w.replicas[s] {
 		req.Replicas = append(req.Replicas, r)
+	}
+	for _, p := range w.peers[s] {
+		req.Peers = append(req.Peers, p)
+	}
+	if len(req.Peers) > 0 && w.chance(3) {
+		req.Sent = func(peer fill.Replica) bool { return peer == req.Peers[0] }
 	}
 	req.Stored = func(size int64) { w.quotas.Added(scope, size) }
 	return req
 }
 
-// worldClaim is the claim of a scope that has access to all stored content. It links content
-// that has been delivered.
+// worldClaim is the claim of a scope that has access to all content, whatever is known of
+// that. It links content that has been delivered.
 type worldClaim struct {
 	*world
-	scope  string
-	source *source
+	scope    string
+	source   *source
+	standing fill.Standing
 }
 
-func (c worldClaim) Standing(context.Context) fill.Standing {
-	return fill.Standing{Linked: true, Size: int64(len(c.source.content)), Delivered: true}
-}
-func (worldClaim) Confirm(context.Context, int64) error { return nil }
-func (c worldClaim) Delivered(size int64)               { c.link(c.scope, c.source, size) }
+func (c worldClaim) Standing(context.Context) fill.Standing { return c.standing }
+func (worldClaim) Confirm(context.Context, int64) error     { return nil }
+func (c worldClaim) Delivered(size int64)                   { c.link(c.scope, c.source, size) }
 
 // link adds a link from a scope to a source's content.
 func (w *world) link(scope string, s *source, size int64) {

@@ -35,7 +35,7 @@ func TestCacheProperty(t *testing.T) {
 	for n := first; n < first+*worlds; n++ {
 		ok := t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
-				w := &world{env: e, rnd: rand.New(rand.NewPCG(n, 1)), replicas: make(map[*source][]*replica)}
+				w := &world{env: e, rnd: rand.New(rand.NewPCG(n, 1)), replicas: make(map[*source][]*replica), peers: make(map[*source][]*replica)}
 				w.bound()
 				w.breakDisk()
 				w.keep(w.run)
@@ -61,7 +61,7 @@ type world struct {
 	quotas  *blobcache.Quotas
 	vandals bool // content is removed or cut without the cache
 
-	replicas map[*source][]*replica // of each source
+	replicas, peers map[*source][]*replica // of each source
 
 	worn bool // spools may fail while they are written or read
 
@@ -91,12 +91,10 @@ func (w *world) run() {
 		s.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
 			return w.answer(ctx, s, offset, length)
 		}
-		for range w.upTo(3) {
-			r := w.replica(s)
-			r.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
-				return w.answer(ctx, r.source, offset, length)
+		for _, kind := range []map[*source][]*replica{w.replicas, w.peers} {
+			for range w.upTo(3) {
+				kind[s] = append(kind[s], w.faulty(s))
 			}
-			w.replicas[s] = append(w.replicas[s], r)
 		}
 		for range 1 + w.upTo(12) {
 			late := time.Duration(w.upTo(3000)) * time.Millisecond

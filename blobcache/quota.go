@@ -168,6 +168,7 @@ func (q *Quotas) wakeIfOver(owner string) {
 // Keep measures the owners soon, at intervals, and when one may be over its
 // quota, until ctx ends. Then it writes the last uses down.
 func (q *Quotas) Keep(ctx context.Context) {
+	defer q.index.LimitOwners(q.limits)()
 	defer func() { q.writeUses(context.WithoutCancel(ctx)) }()
 	for wait := quotaDelay; q.await(ctx, wait); {
 		begin := time.Now()

@@ -44,8 +44,8 @@ func (r *Reader) Stored() bool {
 	return !following
 }
 
-// FromReplica reports whether all bytes that have come so far are from a
-// [fill.Replica]. It is false for content that is read from the store.
+// FromReplica reports whether all bytes that have come so far are from peers or replicas,
+// see [fill.Replica]. It is false for content that is read from the store.
 func (r *Reader) FromReplica() bool {
 	follower, ok := r.source.(*fill.Follower)
 	return ok && follower.FromReplica()
@@ -53,8 +53,8 @@ func (r *Reader) FromReplica() bool {
 
 // Parts announces that ranges of the content will be read, and reports whether
 // they may be. They may not while some of the content is [fill.Body.Plain], or comes
-// from a [fill.Replica], and the whole is not verified: then the caller must read all of it, from the first
-// byte.
+// from a [fill.Replica], and the whole is not verified: then the caller must read all of
+// it, from the first byte. A caller that [fill.Request.Verifies] may read ranges.
 func (r *Reader) Parts() bool {
 	r.using.Lock()
 	defer r.using.Unlock()

@@ -24,12 +24,12 @@ const (
 	sourceMaxPause = 5 * time.Second
 )
 
-// fetch asks the replicas of a request, and calls the request's Fetch if none of them
-// answers. The call, and each read of the body, fails if the source sends nothing for
+// fetch asks the peers and replicas of a request, and calls the request's Fetch if none of
+// them answers. The call, and each read of the body, fails if the source sends nothing for
 // too long; for the body the limit is shorter, so that there is time to ask again.
 func fetch(ctx context.Context, req Request, m *meter, offset, length int64, etag string) (*Body, error) {
-	if body := req.replicas.fetch(ctx, m, offset, length); body != nil {
-		return body, nil
+	if body, err := req.replicas.fetch(ctx, m, offset, length); body != nil || err != nil {
+		return body, err
 	}
 	body, w, err := watch(ctx, m, m.limits.Stall, func(ctx context.Context) (*Body, error) {
 		return req.Fetch(ctx, offset, length, etag)

@@ -207,7 +207,7 @@ func (f *fill) begin(ctx context.Context, body *Body) (*worker, error) {
 	}
 	f.claims.add(f.req)
 	if again {
-		f.notePlain(body)
+		f.resize(body)
 	} else {
 		f.start(file, body.Size, body.Plain)
 	}

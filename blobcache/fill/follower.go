@@ -38,7 +38,7 @@ func (f *fill) reader(ctx context.Context, req Request, started bool) (*Follower
 			if err != nil {
 				return nil, Started, err
 			}
-			return &Follower{ctx: ctx, cancel: func() { b.stop(nil) }, size: b.size, bypass: b}, Started, nil
+			return &Follower{ctx: ctx, cancel: func() { b.stop(nil) }, req: req, size: b.size, bypass: b}, Started, nil
 		}
 		err = nil // it failed on the way, and some of it is there
 	}
@@ -121,7 +121,7 @@ func (t *Follower) AwaitByte() error {
 // that is [ErrSizeMismatch] before the last byte of that size.
 func (t *Follower) Size() int64 { return t.size }
 
-// FromReplica reports whether all that has come so far has come from replicas.
+// FromReplica reports whether all that has come so far has come from peers or replicas.
 func (t *Follower) FromReplica() (alone bool) {
 	if t.fill != nil {
 		_, alone = t.fill.req.replicas.answered()
@@ -158,8 +158,11 @@ func (t *Follower) AwaitWhole(ctx context.Context) (size int64, err error) {
 
 // Parts announces that ranges of the content will be read, and reports whether
 // they may be. They may not while some of the content is [Body.Plain], or comes from
-// a replica, and the whole is not verified.
+// a peer or a replica, and the whole is not verified, unless the request [Request.Verifies].
 func (t *Follower) Parts() bool {
+	if t.req.Verifies {
+		return true
+	}
 	if t.bypass != nil {
 		return t.bypass.parts()
 	}

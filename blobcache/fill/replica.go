@@ -23,7 +23,29 @@ const (
 	// Only the time counts in which the transfer waits for the replica.
 	replicaMinRate = 256 << 10
 	replicaWindow  = 10 * time.Second
+
+	// peerPatience and peerStall take the place of replicaPatience and replicaStall for
+	// [Request.Peers], which may have to wait for the source themselves. The minimum rate
+	// of a peer is that of the source, [SourceLimits.MinRate], whose bytes it passes on.
+	peerPatience = 10 * time.Second
+	peerStall    = 10 * time.Second
 )
+
+// replicaLimits are the limits of an answer of a replica.
+type replicaLimits struct {
+	patience, stall, window time.Duration
+	least                   int64 // bytes per second
+}
+
+// ofReplica returns the limits of a replica, or of a peer, of a source with limits l.
+func (l SourceLimits) ofReplica(peer bool) replicaLimits {
+	part := l.Stall / replicaShare
+	limits := replicaLimits{min(replicaPatience, part), min(replicaStall, part), min(replicaWindow, l.RateWindow/replicaShare), replicaMinRate}
+	if peer {
+		limits.patience, limits.stall, limits.least = min(peerPatience, part), min(peerStall, part), max(l.MinRate, 0)
+	}
+	return limits
+}
 
 // errReplica ends a body of a replica that is given up. The transfer goes on at once
 // with the next one, or with the source.
@@ -38,7 +60,11 @@ var errReplica = errors.New("replica")
 // where it has stopped.
 //
 // What a replica sends is not trusted: ranges of it are not handed out before the digest
-// of the whole content is verified.
+// of the whole content is verified, except to a request that [Request.Verifies].
+//
+// A replica in [Request.Peers] may ask the source, so it has 10 seconds to answer and 10
+// between bytes, and is given up below the minimum rate of the source only. It is
+// asked for all that follows an offset, never for less.
 //
 // A Replica must be safe for concurrent use.
 type Replica interface {
@@ -69,6 +95,7 @@ type Replica interface {
 type replicaBody struct {
 	io.ReadCloser
 	left   int64 // bytes
+	least  int64 // bytes per second, on average over the window
 	window time.Duration
 	waited time.Duration // in this window
 	got    int64         // bytes in it
@@ -92,7 +119,7 @@ func (b *replicaBody) Read(p []byte) (int, error) {
 	case err != nil:
 		return n, err
 	case b.waited >= b.window:
-		if float64(b.got) < replicaMinRate*b.waited.Seconds() {
+		if float64(b.got) < float64(b.least)*b.waited.Seconds() {
 			return n, fmt.Errorf("%d bytes in %v: %w", b.got, b.waited.Round(time.Millisecond), ErrTooSlow)
 		}
 		b.waited, b.got = 0, 0

@@ -12,67 +12,78 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// replicas are the replicas of one request. A nil value has none.
+// replicas are the peers and replicas of one request. A nil value has none.
 type replicas struct {
 	table  *Table
 	digest digest.Digest
-	size   int64 // in bytes
+	claim  Claim
 	limits SourceLimits
+	proved sync.Mutex // held while the claim is asked to confirm
 
-	mu   sync.Mutex
-	left []Replica // that are not given up, in order
-	used []Replica // that have answered
-	done bool      // the source is asked
+	mu     sync.Mutex
+	size   int64     // in bytes, or -1
+	told   bool      // a peer has told the size, which proves nothing
+	linked bool      // the scope may have what those have that do not vouch for it
+	left   []Replica // that are not given up, in order
+	peers  int       // how many of them are peers: the first ones
+	used   []Replica // that have answered
+	done   bool      // the source is asked
 }
 
-// withReplicas returns the replicas that may be asked for a request. The scope must be
-// linked to the content. If its source has delivered the content to others, the source
-// is asked to confirm it for the scope, which is recorded in standing. The error is
-// Confirm's.
-func (t *Table) withReplicas(ctx context.Context, req *Request, standing *Standing, share sharing) (*replicas, error) {
-	s := t.replicasFor(req, standing.Size)
+// withReplicas returns the peers and replicas that may be asked for a request. Replicas may
+// be if the scope is linked to the content, or if its source has delivered the content to
+// others and share lets the source confirm it for the scope.
+func (t *Table) withReplicas(req *Request, standing Standing, share sharing) *replicas {
+	size := int64(-1)
+	if standing.Linked || standing.Delivered {
+		size = standing.Size
+	}
+	s := t.replicasFor(req, size)
 	if s == nil {
-		return nil, nil
-	}
-	if !standing.Linked {
-		if !standing.Delivered || share == never || t.runs(req.shared()) {
-			return nil, nil
-		}
-		err := req.Claim.Confirm(ctx, standing.Size)
-		if errors.Is(err, ErrUnconfirmed) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		req.Claim.Delivered(standing.Size)
-		standing.Linked = true
-	}
-	return s, nil
-}
-
-// replicasFor returns the replicas of a request for content of a size, or nil without
-// any. Empty content is not worth asking them.
-func (t *Table) replicasFor(req *Request, size int64) *replicas {
-	if len(req.Replicas) == 0 || size <= 0 || t.distrusted.Contains(req.Digest) {
 		return nil
 	}
-	return &replicas{table: t, digest: req.Digest, size: size, limits: req.Source.withDefaults(), left: slices.Clone(req.Replicas)}
+	if s.linked = standing.Linked; !s.linked && (!standing.Delivered || share == never) {
+		s.left = s.left[:s.peers]
+	}
+	if len(s.left) == 0 {
+		return nil
+	}
+	return s
 }
 
-// runs reports whether there is a fill with a key.
-func (t *Table) runs(key fillKey) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.fills[key] != nil
+// replicasFor returns the peers and replicas of a request for content of a size, which is
+// -1 if it is not known, or nil without any. Empty content is not worth asking them.
+func (t *Table) replicasFor(req *Request, size int64) *replicas {
+	left := slices.Clone(req.Peers)
+	if size > 0 {
+		left = append(left, req.Replicas...)
+	}
+	if len(left) == 0 || size == 0 || t.distrusted.Contains(req.Digest) {
+		return nil
+	}
+	s := &replicas{table: t, digest: req.Digest, claim: req.Claim, size: size, limits: req.Source.withDefaults(), left: left, peers: len(req.Peers)}
+	if size < 0 && req.SizeHint > 0 {
+		s.size, s.told = req.SizeHint, true
+	}
+	return s
 }
 
-// fetch asks the replicas in turn. It returns nil if the source must be asked.
-func (s *replicas) fetch(ctx context.Context, m *meter, offset, length int64) *Body {
-	for replica := s.next(); replica != nil && ctx.Err() == nil; replica = s.next() {
-		body, err := s.ask(ctx, replica, m, offset, length)
+// fetch asks the peers and replicas in turn. It returns nil if the source must be asked.
+// The error is that of the source, which does not confirm the content for the scope.
+func (s *replicas) fetch(ctx context.Context, m *meter, offset, length int64) (*Body, error) {
+	for replica, peer := s.next(); replica != nil && ctx.Err() == nil; replica, peer = s.next() {
+		if !peer {
+			switch err := s.prove(ctx); {
+			case errors.Is(err, ErrUnconfirmed):
+				s.drop()
+				continue
+			case err != nil:
+				return nil, err
+			}
+		}
+		body, err := s.ask(ctx, replica, peer, m, offset, length)
 		if err == nil {
-			return body
+			return body, nil
 		}
 		if ctx.Err() == nil {
 			s.giveUp(replica, err)
@@ -83,20 +94,54 @@ func (s *replicas) fetch(ctx context.Context, m *meter, offset, length int64) *B
 		defer s.mu.Unlock()
 		s.done = true
 	}
-	return nil
+	return nil, nil
 }
 
-// next returns the first replica that is left, or nil.
-func (s *replicas) next() Replica {
+// next returns the first one that is left, or nil, and whether it is a peer.
+func (s *replicas) next() (replica Replica, peer bool) {
 	if s == nil {
-		return nil
+		return nil, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.left) == 0 {
+		return nil, false
+	}
+	return s.left[0], s.peers > 0
+}
+
+// waitFor reports whether the source has not been asked yet, and the peer whose turn it is
+// is one that sent reports true for.
+func (s *replicas) waitFor(sent func(Replica) bool) bool {
+	replica, peer := s.next()
+	return peer && sent != nil && sent(replica)
+}
+
+// prove asks the source to confirm the content for the scope, unless that is known.
+func (s *replicas) prove(ctx context.Context) error {
+	s.proved.Lock()
+	defer s.proved.Unlock()
+	s.mu.Lock()
+	linked, size := s.linked, s.size
+	s.mu.Unlock()
+	if linked {
 		return nil
 	}
-	return s.left[0]
+	if err := s.claim.Confirm(ctx, size); err != nil {
+		return err
+	}
+	s.claim.Delivered(size)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.linked = true
+	return nil
+}
+
+// drop makes the request do without any.
+func (s *replicas) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left, s.peers = nil, 0
 }
 
 // giveUp makes the request do without a replica.
@@ -106,41 +151,76 @@ func (s *replicas) giveUp(replica Replica, err error) {
 	if i >= 0 {
 		s.left = slices.Delete(s.left, i, i+1)
 	}
+	if i >= 0 && i < s.peers {
+		s.peers--
+	}
 	s.mu.Unlock()
 	if i >= 0 && !errors.Is(err, fs.ErrNotExist) {
 		replica.Failed(s.digest, err)
 	}
 }
 
-// ask returns a body of a replica that has exactly the requested range.
-func (s *replicas) ask(ctx context.Context, replica Replica, m *meter, offset, length int64) (*Body, error) {
-	part := s.limits.Stall / replicaShare
-	end := s.size
-	if length >= 0 {
-		end = min(offset+length, s.size)
+// ask returns a body of a replica that has exactly the requested range, or of a peer that
+// has all that follows the offset.
+func (s *replicas) ask(ctx context.Context, replica Replica, peer bool, m *meter, offset, length int64) (*Body, error) {
+	limits := s.limits.ofReplica(peer)
+	if peer {
+		length = -1 // it may have to wait for a range that its source sends late
 	}
-	body, watched, err := watch(ctx, m, min(replicaPatience, part), func(ctx context.Context) (*Body, error) {
+	body, watched, err := watch(ctx, m, limits.patience, func(ctx context.Context) (*Body, error) {
 		return replica.Fetch(ctx, s.digest, offset, length)
 	})
 	if err != nil {
 		return nil, err
 	}
-	if body.Size != s.size || body.Offset != offset || body.End != end && (body.End != 0 || end != s.size) {
+	size, err := s.admit(replica, body, offset, length)
+	if err != nil {
 		_ = watched.Close()
-		return nil, fmt.Errorf("answered with bytes %d to %d of %d instead of %d to %d of %d", body.Offset, body.End, body.Size, offset, end, s.size)
+		return nil, err
 	}
-	watched.body = &replicaBody{ReadCloser: body.ReadCloser, left: end - offset, window: min(replicaWindow, s.limits.RateWindow/replicaShare)}
-	watched.limit = min(replicaStall, part)
+	end := size
+	if length >= 0 {
+		end = min(offset+length, size)
+	}
+	watched.body = &replicaBody{ReadCloser: body.ReadCloser, left: end - offset, least: limits.least, window: limits.window}
+	watched.limit = limits.stall
 	watched.replicas, watched.replica = s, replica
-	s.mu.Lock()
-	if !slices.Contains(s.used, replica) {
-		s.used = append(s.used, replica)
-	}
-	s.mu.Unlock()
 	if length < 0 {
 		end = 0
 	}
-	return &Body{ReadCloser: watched, Size: s.size, Offset: offset, End: end, Plain: true}, nil
+	return &Body{ReadCloser: watched, Size: size, Offset: offset, End: end, Plain: true}, nil
+}
+
+// admit returns the size of the content, or an error unless the body of a replica is the
+// requested range of it.
+func (s *replicas) admit(replica Replica, body *Body, offset, length int64) (size int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if size = s.size; size < 0 {
+		size = body.Size
+	}
+	end := size
+	if length >= 0 {
+		end = min(offset+length, size)
+	}
+	if size < 0 || body.Size != size || body.Offset != offset || offset > size || body.End != end && (body.End != 0 || end != size) {
+		return 0, fmt.Errorf("answered with bytes %d to %d of %d instead of %d to %d of %d", body.Offset, body.End, body.Size, offset, end, size)
+	}
+	s.told = s.told || s.size < 0
+	if s.size = size; !slices.Contains(s.used, replica) {
+		s.used = append(s.used, replica)
+	}
+	return size, nil
+}
+
+// misled reports whether a size that proves nothing has come from a peer.
+func (s *replicas) misled() bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.told && len(s.used) > 0
 }
 
 // answered reports whether replicas have answered, and whether they are all that has been
@@ -162,7 +242,7 @@ func (s *replicas) mismatched(err error) bool {
 	}
 	s.mu.Lock()
 	used := s.used
-	s.used, s.left = nil, nil
+	s.used, s.left, s.peers = nil, nil, 0
 	s.mu.Unlock()
 	if len(used) > 0 {
 		s.table.distrusted.Add(s.digest, struct{}{})
@@ -180,10 +260,14 @@ func (t *Table) Copy(ctx context.Context, d digest.Digest, size int64, from []Re
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	m := newMeter(&Request{Source: limits}, cancel, nil)
-	s := t.replicasFor(&Request{Digest: d, Source: limits, Replicas: from}, size)
-	for body := s.fetch(ctx, m, 0, -1); body != nil; body = s.fetch(ctx, m, 0, -1) {
+	s := t.withReplicas(&Request{Digest: d, Source: limits, Replicas: from}, Standing{Linked: true, Size: size}, always)
+	for {
+		body, err := s.fetch(ctx, m, 0, -1)
+		if body == nil || err != nil {
+			break
+		}
 		content := make([]byte, size)
-		_, err := io.ReadFull(body, content)
+		_, err = io.ReadFull(body, content)
 		_ = body.Close()
 		switch {
 		case errors.Is(err, errReplica):

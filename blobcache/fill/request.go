@@ -15,6 +15,10 @@ var ErrDigestMismatch = errors.New("content does not match its digest")
 // matches.
 var ErrSizeMismatch = errors.New("content does not have the expected size")
 
+// ErrCircular means that a request of a peer asks for content that is awaited from that
+// peer; see [Request.Sent].
+var ErrCircular = errors.New("the content is awaited from the peer that asks for it")
+
 // Origin says where the content of an answer comes from.
 type Origin int
 
@@ -73,15 +77,31 @@ type Request struct {
 
 	Fetch Fetch
 
+	// Peers are asked before Replicas and Fetch, in order. They vouch for the scope:
+	// they answer only with content that they have made sure, by asking the source or
+	// because they have done so before, that the scope may have. So they are asked
+	// whatever is known of the content, and what they send, once it is verified, counts
+	// as delivered by the source to the scope.
+	Peers []Replica
+
 	// Replicas are asked before Fetch, in order, for content to which the scope is
 	// linked, or which its source has delivered to others and confirms for the
 	// scope. The size of such content is known.
 	Replicas []Replica
 	replicas *replicas // that may be asked, nil without any
 
+	// Verifies is set if the reader verifies the digest of the whole content itself. It
+	// may then read ranges of unverified content, whoever has sent it.
+	Verifies bool
+
+	// Sent, if not nil, reports whether a peer has sent the request. The request does not
+	// follow a fill that waits for that peer, which waits for the request: the error is
+	// then [ErrCircular].
+	Sent func(peer Replica) bool
+
 	// Fetched, if not nil, is called with the number of bytes of each read from
-	// the source, but not from Replicas, also of those that are not stored in the
-	// end. It must not block.
+	// the source, but not from Peers and Replicas, also of those that are not stored
+	// in the end. It must not block.
 	Fetched func(n int)
 
 	// Connections is the number of ranges of large content that may be fetched

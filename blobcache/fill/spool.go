@@ -74,6 +74,18 @@ func (s *spool) start(file *os.File, size int64, plain bool) {
 	s.changed.Broadcast()
 }
 
+// resize takes the size of the content, and whether it is plain, from the first body of
+// another attempt.
+func (s *spool) resize(body *Body) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.size, s.limit, s.plain = body.Size, unbounded, s.plain || body.Plain
+	if s.size >= 0 {
+		s.limit = s.size
+	}
+	s.changed.Broadcast()
+}
+
 // finish sets the end of content of unknown size to where the segment ends.
 func (s *spool) finish(seg *segment) {
 	s.mu.Lock()

@@ -88,16 +88,17 @@ func (t *Table) Get(ctx context.Context, req Request, stored func(context.Contex
 				share = never
 			}
 		}
-		var err error
-		if req.replicas, err = t.withReplicas(ctx, &req, &standing, share); err != nil {
-			return nil, Hit, err
-		}
+		req.replicas = t.withReplicas(&req, standing, share)
 		f, started, err := t.join(ctx, req, ended, share)
 		if err != nil {
 			return nil, Started, err
 		}
 		if f == nil {
 			continue
+		}
+		if !started && f.req.replicas.waitFor(req.Sent) {
+			f.release()
+			return nil, Joined, ErrCircular
 		}
 		r, origin, err := f.reader(ctx, req, started)
 		if err == nil && origin == Joined {

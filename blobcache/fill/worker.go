@@ -122,7 +122,9 @@ func (w *worker) ask(ctx context.Context, seg *segment) error {
 	}
 	if err := body.continues(seg.at, f.size); err != nil {
 		_ = body.Close()
-		f.withoutRanges(w)
+		if f.withoutRanges(w); f.req.replicas.misled() {
+			err = fmt.Errorf("%w: %w", ErrDigestMismatch, err) // the fill may begin anew
+		}
 		return err
 	}
 	w.body, w.pos = body, body.Offset

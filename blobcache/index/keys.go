@@ -33,6 +33,17 @@ func cutLast(s, separator string) (before, after string, ok bool) {
 	return s[:i], s[i+len(separator):], true
 }
 
+// ContentOf returns the content of the link or the delivery that is stored under a key.
+func ContentOf(key string) (d digest.Digest, ok bool) {
+	switch {
+	case strings.HasPrefix(key, linksFolder+"/"):
+		_, d, ok = parseLinkKey(key)
+	case strings.HasPrefix(key, deliveriesFolder+"/"):
+		d, ok = parseDeliveryKey(key)
+	}
+	return d, ok
+}
+
 // Owners calls visit for the owner of a scope and for those that the owner
 // belongs to, the nearest first, until visit returns false.
 func Owners(scope string, visit func(owner string) bool) {

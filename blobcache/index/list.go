@@ -54,6 +54,15 @@ func (x *Index) ForgetLink(ctx context.Context, scope string, d digest.Digest) e
 	return forget(ctx, x, x.links, linkKey(scope, d))
 }
 
+// LimitOwners keeps owners within limits in bytes where other processes share the links,
+// until release is called. It does nothing if no others do.
+func (x *Index) LimitOwners(limits map[string]int64) (release func()) {
+	if limited, ok := x.records.(store.Limited); ok {
+		return limited.LimitOwners(limits)
+	}
+	return func() {}
+}
+
 // forget is drop for records that only this process has no use for.
 func forget[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string) error {
 	tiered, ok := x.records.(store.Tiered)

@@ -132,6 +132,14 @@ type Tiered interface {
 	DeleteBelow(ctx context.Context, prefix string) error
 }
 
+// Limited is implemented by [Records] that keep a copy elsewhere, in which the owners of
+// links have quotas too.
+type Limited interface {
+	// LimitOwners keeps what owners have in the copy within limits in bytes, in the
+	// background, until release is called.
+	LimitOwners(limits map[string]int64) (release func())
+}
+
 // Sheltered is implemented by [Blobs] that keep a copy elsewhere.
 type Sheltered interface {
 	// Removable reports whether there is a copy of the content, so that it can be

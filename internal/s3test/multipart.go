@@ -4,7 +4,10 @@ import (
 	"encoding/xml"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 )
 
 // upload is a multipart upload under way.
@@ -13,6 +16,7 @@ type upload struct {
 	header http.Header
 	parts  map[int][]byte
 	sums   map[int]string // the SHA-256 checksums with which the parts were sent
+	began  time.Time
 }
 
 // minPart is the size in bytes of the smallest part that is not the last one.
@@ -63,7 +67,7 @@ func (s *Server) beginUpload(w http.ResponseWriter, r *http.Request, key string)
 	s.mu.Lock()
 	s.serial++
 	id := strconv.Itoa(s.serial)
-	s.uploads[id] = &upload{key: key, header: kept(r), parts: make(map[int][]byte), sums: make(map[int]string)}
+	s.uploads[id] = &upload{key: key, header: kept(r), parts: make(map[int][]byte), sums: make(map[int]string), began: s.now()}
 	s.mu.Unlock()
 	type begun struct {
 		XMLName  xml.Name `xml:"InitiateMultipartUploadResult"`
@@ -113,6 +117,33 @@ func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request, id strin
 		ETag    string
 	}
 	_ = xml.NewEncoder(w).Encode(completed{Bucket: Bucket, Key: u.key, ETag: (&object{content: content}).etag()})
+}
+
+// listUploads lists the uploads that are neither completed nor aborted, on one page.
+func (s *Server) listUploads(w http.ResponseWriter, query url.Values) {
+	type listedUpload struct {
+		Key       string
+		UploadID  string `xml:"UploadId"`
+		Initiated string
+	}
+	var result struct {
+		XMLName     xml.Name `xml:"ListMultipartUploadsResult"`
+		Bucket      string
+		Prefix      string
+		IsTruncated bool
+		Upload      []listedUpload
+	}
+	result.Bucket, result.Prefix = Bucket, query.Get("prefix")
+	s.mu.Lock()
+	for id, u := range s.uploads {
+		if strings.HasPrefix(u.key, result.Prefix) {
+			result.Upload = append(result.Upload, listedUpload{u.key, id, u.began.UTC().Format("2006-01-02T15:04:05.000Z")})
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(result.Upload, func(a, b listedUpload) int { return strings.Compare(a.Key+a.UploadID, b.Key+b.UploadID) })
+	w.Header().Set("Content-Type", "application/xml")
+	_ = xml.NewEncoder(w).Encode(result)
 }
 
 // Uploads returns the number of multipart uploads that are neither completed nor

@@ -71,7 +71,7 @@ func (s *Server) store(key string, content []byte, header http.Header, onlyNew b
 		return false
 	}
 	s.stores[key]++
-	s.objects[key] = &object{content: content, modified: time.Now(), header: header, unlisted: s.faults.ListLater}
+	s.objects[key] = &object{content: content, modified: s.now(), header: header, unlisted: s.faults.ListLater}
 	return true
 }
 

@@ -33,6 +33,8 @@ type Server struct {
 	requests map[string]int // by method
 	stores   map[string]int // by key
 	serial   int
+	ahead    time.Duration // of the clock of this machine
+	answered func(method, uri string)
 	freed    chan struct{} // closed when the faults change, so that stalled requests go on
 }
 
@@ -69,7 +71,7 @@ func New(t testing.TB) *Server {
 func (s *Server) Put(key string, content []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.objects[key] = &object{content: bytes.Clone(content), modified: time.Now()}
+	s.objects[key] = &object{content: bytes.Clone(content), modified: s.now()}
 }
 
 // Get returns the content of an object, and whether it is stored.
@@ -92,6 +94,25 @@ func (s *Server) Header(key string) http.Header {
 		return o.header.Clone()
 	}
 	return nil
+}
+
+// Advance sets the clock of the server forward, or back. It shows in the header Date,
+// and in when objects were stored since.
+func (s *Server) Advance(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ahead += d
+}
+
+// now returns the time by the clock of the server. The caller holds mu.
+func (s *Server) now() time.Time { return time.Now().Add(s.ahead) }
+
+// OnAnswer has a function called with the method and the URI of each request, once its
+// effect is there and before its answer has ended. Nil ends that.
+func (s *Server) OnAnswer(answered func(method, uri string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answered = answered
 }
 
 // Lose removes an object, as if the store had lost it.
@@ -155,7 +176,12 @@ func (s *Server) Stores(key string) int {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests[r.Method]++
+	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
+	answered := s.answered
 	s.mu.Unlock()
+	if answered != nil {
+		defer answered(r.Method, r.URL.RequestURI())
+	}
 	if !s.pass(w, r) {
 		return
 	}
@@ -170,6 +196,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusNotFound, "NoSuchBucket")
 	case key == "" && r.Method == http.MethodGet && query.Get("list-type") == "2":
 		s.list(w, r, query)
+	case key == "" && r.Method == http.MethodGet && query.Has("uploads"):
+		s.listUploads(w, query)
 	case key == "" && r.Method == http.MethodHead:
 		w.WriteHeader(http.StatusOK)
 	case key == "":

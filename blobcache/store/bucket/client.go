@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +22,7 @@ type client struct {
 	credentials *credentials.Credentials
 	bucket      string
 	prefix      string
+	meter       *meter
 }
 
 func newClient(c Config) (*client, error) {
@@ -30,10 +30,11 @@ func newClient(c Config) (*client, error) {
 	if c.PathStyle {
 		lookup = minio.BucketLookupPath
 	}
+	counted := &meter{next: c.Transport}
 	api, err := minio.NewCore(c.Endpoint, &minio.Options{
 		Creds:        c.Credentials,
 		Secure:       !c.Plain,
-		Transport:    c.Transport,
+		Transport:    counted,
 		Region:       c.Region,
 		BucketLookup: lookup,
 		MaxRetries:   1, // the store decides when to ask again
@@ -41,7 +42,7 @@ func newClient(c Config) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", c.Bucket, err)
 	}
-	return &client{api: api, credentials: c.Credentials, bucket: c.Bucket, prefix: c.Prefix}, nil
+	return &client{api: api, credentials: c.Credentials, bucket: c.Bucket, prefix: c.Prefix, meter: counted}, nil
 }
 
 // object is what the bucket says about an object.
@@ -164,85 +165,36 @@ func (c *client) list(ctx context.Context, prefix string, visit func(name string
 	return errors.Join(stopped, err)
 }
 
-// isRefused reports whether the object store refused the credentials of a request.
-func isRefused(err error) bool {
-	if err == nil {
-		return false
+// listUploads calls visit for the uploads in parts of content that are not completed,
+// until it returns an error.
+func (c *client) listUploads(ctx context.Context, visit func(name, id string, began time.Time) error) error {
+	var key, id string
+	for {
+		var page minio.ListMultipartUploadsResult
+		err := c.do(ctx, func() (err error) {
+			page, err = c.api.ListMultipartUploads(ctx, c.bucket, c.prefix+"blobs/", key, id, "", listPage)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, u := range page.Uploads {
+			if err := visit(strings.TrimPrefix(u.Key, c.prefix), u.UploadID, u.Initiated); err != nil {
+				return err
+			}
+		}
+		if !page.IsTruncated || page.NextKeyMarker == key && page.NextUploadIDMarker == id {
+			return nil
+		}
+		key, id = page.NextKeyMarker, page.NextUploadIDMarker
 	}
-	answer := minio.ToErrorResponse(err)
-	return answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusUnauthorized ||
-		answer.Code == "ExpiredToken" || answer.Code == "InvalidToken"
 }
 
-// concernsBucket reports whether an error is to be expected of other requests as well.
-func concernsBucket(err error) bool {
-	answer := &refusal{}
-	if !errors.As(err, &answer) {
-		return !errors.Is(err, fs.ErrNotExist)
-	}
-	switch {
-	case answer.code == "NoSuchBucket":
-		return true
-	case answer.status == http.StatusTooManyRequests, answer.status == http.StatusRequestTimeout,
-		answer.status == http.StatusForbidden, answer.status == http.StatusUnauthorized:
-		return true
-	}
-	return answer.status >= 500
-}
-
-// refusal is an error of the object store.
-type refusal struct {
-	status  int
-	code    string
-	message string
-}
-
-func (r *refusal) Error() string {
-	text := fmt.Sprintf("the bucket answered %d %s", r.status, r.code)
-	if r.message != "" {
-		text += ": " + r.message
-	}
-	switch {
-	case r.code == "NoSuchBucket":
-		text += "; create the bucket, or correct `bucket` and `path_style`"
-	case r.code == "RequestTimeTooSkewed":
-		text += "; correct the clock of this machine"
-	case r.status == http.StatusForbidden || r.status == http.StatusUnauthorized:
-		text += "; check the credentials and what they permit"
-	case r.status == http.StatusInsufficientStorage:
-		text += "; make room in the bucket, or set its max_size"
-	}
-	return text
-}
-
-// Is makes a refusal for an absent object an fs.ErrNotExist.
-func (r *refusal) Is(target error) bool {
-	return target == fs.ErrNotExist && r.status == http.StatusNotFound && r.code != "NoSuchBucket"
-}
-
-// maxMessage is the length of the longest message of an object store that is reported.
-const maxMessage = 200
-
-// explain returns an error without what its text should not have: URLs, whose queries
-// may have signatures and tokens, and long texts of the object store.
-func explain(err error) error {
-	if err == nil {
+// abort removes an upload in parts that is not completed.
+func (c *client) abort(ctx context.Context, name, id string) error {
+	err := c.do(ctx, func() error { return c.api.AbortMultipartUpload(ctx, c.bucket, c.prefix+name, id) })
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if sent := (*url.Error)(nil); errors.As(err, &sent) {
-		host := "the object store"
-		if u, perr := url.Parse(sent.URL); perr == nil && u.Host != "" {
-			host = u.Host
-		}
-		return fmt.Errorf("%s %s: %w", strings.ToUpper(sent.Op), host, sent.Err)
-	}
-	answer := minio.ErrorResponse{}
-	if !errors.As(err, &answer) || answer.StatusCode == 0 {
-		return err
-	}
-	message := answer.Message
-	if len(message) > maxMessage {
-		message = message[:maxMessage] + "…"
-	}
-	return &refusal{status: answer.StatusCode, code: answer.Code, message: strings.Join(strings.Fields(message), " ")}
+	return err
 }

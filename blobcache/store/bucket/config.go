@@ -82,6 +82,8 @@ type waits struct {
 	absent   time.Duration // how long a record is known not to be there
 	rescan   time.Duration // between checks whether something did not fit a queue
 	verified time.Duration // how long the bucket is known to have large content
+
+	sweepRate float64 // requests of a sweep per second
 }
 
 func (c Config) withDefaults() Config {
@@ -105,5 +107,6 @@ func (c Config) withDefaults() Config {
 	w.absent = cmp.Or(w.absent, 5*time.Second)
 	w.rescan = cmp.Or(w.rescan, time.Minute)
 	w.verified = cmp.Or(w.verified, 10*time.Second)
+	w.sweepRate = cmp.Or(w.sweepRate, sweepRate)
 	return c
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // ErrPaused means that the bucket was not asked, because it has just failed.
@@ -19,11 +17,13 @@ type health struct {
 	waits  waits
 	failed func(error) // called when the bucket begins to fail
 
-	mu       sync.Mutex
-	failures int
-	err      error     // of the last failure
-	since    time.Time // of the first one
-	until    time.Time // the bucket is asked again
+	mu        sync.Mutex
+	failures  int
+	err       error         // of the last failure
+	since     time.Time     // of the first one
+	until     time.Time     // the bucket is asked again
+	asking    bool          // it was asked after a pause, and the result counts
+	recovered chan struct{} // closed when it answers; nil unless it fails
 }
 
 // check returns an ErrPaused unless the bucket may be asked now. After a pause one
@@ -38,7 +38,7 @@ func (h *health) check() error {
 	if now.Before(h.until) {
 		return fmt.Errorf("%w: %w", ErrPaused, h.err)
 	}
-	h.until = now.Add(h.pause())
+	h.until, h.asking = now.Add(h.pause()), true
 	return nil
 }
 
@@ -50,9 +50,19 @@ func (h *health) pause() time.Duration {
 func (h *health) wait(ctx context.Context) bool {
 	for h.check() != nil {
 		h.mu.Lock()
-		left := time.Until(h.until)
+		left, recovered := time.Until(h.until), h.recovered
 		h.mu.Unlock()
-		if !store.Pause(ctx, max(left, 0)) {
+		if recovered == nil {
+			continue // meanwhile
+		}
+		timer := time.NewTimer(max(left, 0))
+		select {
+		case <-ctx.Done():
+		case <-recovered:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
 			return false
 		}
 	}
@@ -60,7 +70,9 @@ func (h *health) wait(ctx context.Context) bool {
 }
 
 // note records the result of a request. Errors that concern one object, and those of
-// callers that left, say nothing about the bucket.
+// callers that left, say nothing about the bucket. When the bucket begins to fail, many
+// requests may be under way: only the first one of them counts, so that the pause does
+// not grow with their number.
 func (h *health) note(ctx context.Context, err error) {
 	answered := err == nil || errors.As(err, new(*refusal)) && !concernsBucket(err)
 	if !answered && (ctx.Err() != nil || !concernsBucket(err)) {
@@ -69,13 +81,19 @@ func (h *health) note(ctx context.Context, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if answered {
-		h.failures, h.err, h.since = 0, nil, time.Time{}
+		if h.failures > 0 {
+			close(h.recovered)
+		}
+		h.failures, h.err, h.since, h.asking, h.recovered = 0, nil, time.Time{}, false, nil
 		return
 	}
 	if h.failures == 0 {
-		h.since = time.Now()
+		h.since, h.recovered = time.Now(), make(chan struct{})
 		h.failed(err)
+	} else if !h.asking {
+		return
 	}
+	h.asking = false
 	h.failures++
 	h.err = err
 	h.until = time.Now().Add(h.pause())

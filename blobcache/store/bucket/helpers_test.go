@@ -34,7 +34,7 @@ func (n *node) reported() string {
 }
 
 // shortWaits are for tests in which a bucket fails. None of them decides a result.
-var shortWaits = waits{pause: time.Millisecond, maxPause: 5 * time.Millisecond, absent: time.Nanosecond, rescan: time.Millisecond}
+var shortWaits = waits{pause: time.Millisecond, maxPause: 5 * time.Millisecond, absent: time.Nanosecond, rescan: time.Millisecond, sweepRate: 1e6}
 
 // keysOf returns keys that depend on a secret. The newest has the id.
 func keysOf(secret, newest string, ids ...string) Keys {

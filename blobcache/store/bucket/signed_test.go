@@ -1,7 +1,6 @@
 package bucket
 
 import (
-	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -162,38 +161,38 @@ func TestStoreSignedURLWhileBucketFails(t *testing.T) {
 }
 
 // TestStoreSignedURLCountsAsUse: the sweep keeps what clients read from the bucket
-// themselves, and removes the record with the content.
+// themselves through any node, and removes the record with the content.
 func TestStoreSignedURLCountsAsUse(t *testing.T) {
 	server := s3test.New(t)
-	n, d := verified(t, server)
-	n.config.UnusedFor = 30 * day
+	one, d := verified(t, server)
 	old := time.Now().Add(-60 * day)
 	server.Age(objectOf(d), old)
-	if err := n.Mark(t.Context(), verifiedKey(d), old); err != nil {
+	if err := one.Mark(t.Context(), verifiedKey(d), old); err != nil {
 		t.Fatal(err)
 	}
-	expectSigned(t, n, d, nil)
-	now := time.Now()
-	sweep := func(now time.Time) (removed int) {
-		t.Helper()
-		err := n.saveUses(t.Context(), now)
-		if err == nil {
-			removed, err = n.sweep(context.Background(), now)
+	expectSigned(t, one, d, nil)
+	if err := one.saveUses(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	one.stop() // so that the record is not uploaded after the sweep
+	one.config.UnusedFor = 30 * day
+	for name, n := range map[string]*node{"the node itself": one, "another node": limited(t, server, 0, 30*day)} {
+		if got := sweep(t, n); got.Removed != 0 {
+			t.Errorf("%s removes %d objects although one was just used, want none", name, got.Removed)
 		}
-		if err != nil {
-			t.Fatal(err)
+		server.Lose("cache/" + sweptName)
+	}
+	for _, key := range server.Keys() {
+		if strings.HasPrefix(key, "cache/"+usedFolder) {
+			server.Lose(key)
 		}
-		return removed
 	}
-	if got := sweep(now); got != 0 {
-		t.Errorf("%d objects removed although one was just used, want none", got)
+	two := limited(t, server, 0, 30*day)
+	if got := sweep(t, two); got.Removed != 1 {
+		t.Errorf("%d objects removed that no node uses, want 1", got.Removed)
 	}
-	n.stop() // so that the record is not uploaded after the sweep
-	if got := sweep(now.Add(60 * day)); got != 1 {
-		t.Errorf("%d objects removed, want 1", got)
+	if keys := server.Keys(); slices.Contains(keys, "cache/"+verifiedKey(d)) {
+		t.Errorf("the record of removed content is still there: %v", keys)
 	}
-	if left := server.Keys(); slices.Contains(left, "cache/"+verifiedKey(d)) {
-		t.Errorf("the record of removed content is still there: %v", left)
-	}
-	expectSigned(t, n, d, fs.ErrNotExist)
+	expectSigned(t, two, d, fs.ErrNotExist)
 }

@@ -32,11 +32,18 @@ type Store struct {
 	verified      *memo.Cache[object]   // what there are signed URLs for
 	seed          maphash.Seed
 	locks         [64]keyLock // by key: of the local tier and the queue together
+	limits        limits
 
 	// complete is set while all local records that may not be in the bucket are in
 	// the queue or have been.
 	complete atomic.Bool
 	keyID    atomic.Value // string: of the key in use when they were looked for
+}
+
+// limits are the limits of [Store.LimitOwners], by the address of anything.
+type limits struct {
+	sync.Mutex
+	all map[*byte]map[string]int64
 }
 
 // keyLock locks some of the keys and counts their deletions.
@@ -51,6 +58,7 @@ var (
 	_ store.Records   = (*Store)(nil)
 	_ store.Tiered    = (*Store)(nil)
 	_ store.Sheltered = (*Store)(nil)
+	_ store.Limited   = (*Store)(nil)
 )
 
 // absentEntries is the number of records that are remembered as absent. They take

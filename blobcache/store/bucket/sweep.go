@@ -2,133 +2,259 @@ package bucket
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
-	// sweepInterval is how often a node sweeps the bucket, and usesInterval how often it
-	// writes down what it has used. The first sweep is at a random time in the first
-	// hour, so that nodes that start together do not sweep together; it does no harm if
-	// they do.
-	sweepInterval = day
-	usesInterval  = 6 * time.Hour
-	firstSweep    = time.Hour
+	// usesInterval is how often a node reports what it has used, and looks whether the
+	// bucket is to be swept. The first time is at random in the first usesInterval, so
+	// that nodes that start together do not sweep together; it does no harm if they do.
+	usesInterval = time.Hour
 
-	// sweepRest is the pause after each removal.
-	sweepRest = 10 * time.Millisecond
+	// sweepInterval is the time between sweeps by any nodes. A sweep waits for the
+	// reports of nodes that have reported in the last sweepWait and are overdue, but not
+	// longer than sweepWait after the last one, so that limits hold within a day.
+	sweepInterval = 12 * time.Hour
+	sweepWait     = day
+	overdue       = 3 * usesInterval
 
-	// keepUses is how long it is kept what was used on a day if UnusedFor is shorter.
+	// sweepRate is the number of requests to the bucket per second in a sweep, and
+	// listPage the number of objects in the answer to one that lists.
+	sweepRate = 50
+	listPage  = 1000
+
+	// youngFor is how long content stays that was uploaded or used, whatever the limits
+	// are.
+	youngFor = 2 * time.Hour
+
+	// keepUses is how long reports are kept if UnusedFor is shorter.
 	keepUses = 30 * day
+
+	// sweptName is an object that is written at the end of each sweep.
+	sweptName = "swept"
 )
 
-// stored is content in the bucket.
-type stored struct {
-	digest digest.Digest
-	size   int64
-	used   time.Time
+// sweeping is a sweep. It has 16 bytes in memory for each content in the bucket and 8 for
+// each that is in use: 24 MB for a million of both, and up to twice that for a moment.
+type sweeping struct {
+	*Store
+	began  time.Time // by the clock of the bucket
+	limit  *rate.Limiter
+	quotas quotas
+
+	uses   uses
+	stored contents
+	lost   bits // positions in stored that a quota has cost their links
+	young  uint64
+
+	result Swept
 }
 
-// keepSwept sweeps the bucket every day, until ctx ends.
+// Swept is what a sweep has found and done.
+type Swept struct {
+	Stored, Removed           int   // contents
+	StoredBytes, RemovedBytes int64 // their sizes
+	Records                   int   // links and deliveries that were removed
+	Uploads                   int   // that were never completed, and were removed
+}
+
+// isLimited reports whether something limits what is in the bucket.
+func (s *Store) isLimited() bool {
+	return s.config.MaxSize > 0 || s.config.UnusedFor > 0 || len(s.currentQuotas()) > 0
+}
+
+// keepSwept reports what is used, and sweeps the bucket when no other node has, until
+// ctx ends.
 func (s *Store) keepSwept(ctx context.Context) {
-	if s.config.MaxSize <= 0 && s.config.UnusedFor <= 0 {
-		return
-	}
-	next := time.Now().Add(rand.N(firstSweep))
-	for {
-		if !store.Pause(ctx, min(time.Until(next), usesInterval)) {
-			return
-		}
-		now := time.Now()
-		err := s.saveUses(ctx, now)
-		if err == nil && !now.Before(next) {
-			next = now.Add(sweepInterval)
-			_, err = s.sweep(ctx, now)
-		}
-		if err != nil && ctx.Err() == nil {
-			s.config.StorageError("sweep the bucket", err)
-			next = now.Add(usesInterval)
-		}
-	}
-}
-
-// sweep removes the content from the bucket that no node has used for UnusedFor, and
-// the least recently used content until MaxSize holds. It returns the number of objects
-// that it removed. It has the digests of all content in the bucket in memory, some 200
-// bytes for each.
-func (s *Store) sweep(ctx context.Context, now time.Time) (removed int, err error) {
-	from := now.Add(-max(s.config.UnusedFor, keepUses) - 2*day)
-	uses := make(map[digest.Digest]time.Time)
-	if err := s.readUses(ctx, uses, from); err != nil {
-		return 0, err
-	}
-	all, total, err := s.listStored(ctx, uses)
-	if err != nil {
-		return 0, err
-	}
-	slices.SortFunc(all, func(a, b stored) int { return a.used.Compare(b.used) })
-	goal := total
-	if s.config.MaxSize > 0 && total > s.config.MaxSize {
-		goal = s.config.MaxSize / 20 * 19
-	}
-	isVictim := func(o stored) bool {
-		return total > goal || s.config.UnusedFor > 0 && o.used.Before(now.Add(-s.config.UnusedFor))
-	}
-	if len(all) == 0 || !isVictim(all[0]) {
-		return 0, nil
-	}
-	// The listings took a while, in which other nodes may have written down more.
-	if err := s.readUses(ctx, uses, from); err != nil {
-		return 0, err
-	}
-	for _, o := range all {
-		if !isVictim(o) {
-			break // the others were used later
-		}
-		if uses[o.digest].After(o.used) {
-			continue
-		}
-		if err := s.client.remove(ctx, blobName(o.digest)); err != nil {
-			return removed, err
-		}
-		if o.size > MinSigned {
-			s.verified.Forget(o.digest.String())
-			if err := s.client.remove(ctx, verifiedKey(o.digest)); err != nil {
-				return removed, err
+	wait := rand.N(usesInterval)
+	for store.Pause(ctx, wait) {
+		wait = usesInterval
+		if s.isLimited() {
+			if err := s.saveUses(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				s.config.StorageError("report what is used", err)
 			}
 		}
-		removed++
-		total -= o.size
-		if !store.Pause(ctx, sweepRest) {
-			return removed, ctx.Err()
+		if _, err := s.Sweep(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNotDue) {
+			s.config.StorageError("sweep the bucket", err)
 		}
 	}
-	return removed, nil
 }
 
-// listStored returns the content in the bucket and its size. Content was last used when
-// it was uploaded, unless uses has a later time.
-func (s *Store) listStored(ctx context.Context, uses map[digest.Digest]time.Time) (all []stored, total int64, err error) {
-	err = s.client.list(ctx, "blobs/", func(name string, o object) error {
+// errNotDue means that a sweep has nothing to do yet.
+var errNotDue = errors.New("the bucket has been swept by a node, or another node is to report first what it uses")
+
+// Sweep removes from the bucket what no node has used for UnusedFor, the least recently
+// used content until MaxSize and the quotas of [Store.LimitOwners] hold, the links and
+// deliveries of content that has gone, and parts of uploads that were never completed.
+// It does nothing if the bucket was swept lately. A sweep that ends early is done again
+// later, and has less to do then.
+func (s *Store) Sweep(ctx context.Context) (Swept, error) {
+	w := &sweeping{Store: s, limit: rate.NewLimiter(rate.Limit(s.config.waits.sweepRate), 1), quotas: s.currentQuotas()}
+	last, err := w.client.stat(ctx, sweptName)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Swept{}, err
+	}
+	w.began = w.bucketNow()
+	w.young = hourOf(w.began.Add(-youngFor))
+	if w.began.Sub(last.modified) < sweepInterval {
+		return Swept{}, errNotDue
+	}
+	if err := w.sweepContent(ctx, last.modified); err != nil {
+		return w.result, err
+	}
+	if err := w.sweepUploads(ctx); err != nil {
+		if ctx.Err() != nil {
+			return w.result, err
+		}
+		s.config.StorageError("remove uploads to the bucket that were not completed", err) // it may not be permitted
+	}
+	return w.result, w.client.putBytes(ctx, sweptName, nil)
+}
+
+// sweepContent sweeps the content and its records.
+func (w *sweeping) sweepContent(ctx context.Context, last time.Time) error {
+	if !w.isLimited() {
+		return nil
+	}
+	reports, err := w.listReports(ctx, max(w.config.UnusedFor, keepUses)+2*day)
+	if err != nil {
+		return err
+	}
+	horizon, waits := w.horizon(ctx, reports)
+	if waits && !last.IsZero() && w.began.Sub(last) < sweepWait {
+		return errNotDue
+	}
+	if err := w.readUses(ctx, reports, time.Time{}); err != nil {
+		return err
+	}
+	if err := w.readLocal(ctx); err != nil {
+		return err
+	}
+	old, err := w.listStored(ctx, horizon)
+	if err != nil || len(w.stored) == 0 {
+		return err // if nothing is stored, a listing that fails is more likely
+	}
+	if err := w.sweepRecords(ctx); err != nil {
+		return err
+	}
+	// The listings took a while, in which other nodes may have reported more.
+	if reports, err = w.listReports(ctx, max(w.config.UnusedFor, keepUses)+2*day); err != nil {
+		return err
+	}
+	if err := w.readUses(ctx, reports, w.began.Add(-time.Minute)); err != nil {
+		return err
+	}
+	return w.removeStored(ctx, old)
+}
+
+// horizon returns the time until which all other nodes have reported what they use, by
+// the clock of the bucket, and whether one of them is overdue. Nodes that have not
+// reported for sweepWait are gone.
+func (w *sweeping) horizon(ctx context.Context, reports []report) (until time.Time, waits bool) {
+	self, _ := w.nodeName(ctx)
+	latest := make(map[string]time.Time)
+	for _, r := range reports {
+		if r.node != self && r.modified.After(latest[r.node]) {
+			latest[r.node] = r.modified
+		}
+	}
+	until = w.began
+	for _, at := range latest {
+		if ago := w.began.Sub(at); ago < sweepWait {
+			waits = waits || ago > overdue
+			if at.Before(until) {
+				until = at
+			}
+		}
+	}
+	return until, waits
+}
+
+// listStored notes the content in the bucket, and returns the cuts of it that are to go.
+func (w *sweeping) listStored(ctx context.Context, horizon time.Time) (old []cut, err error) {
+	by := make(ages)
+	err = w.list(ctx, "blobs/", func(name string, o object) error {
 		d, ok := parseBlobName(name)
 		if !ok {
 			return nil // not one of ours
 		}
-		used := o.modified
-		if later := uses[d]; later.After(used) {
-			used = later
+		c := w.contentOf(d, o)
+		if w.stored = append(w.stored, c); len(w.stored) > maxKnown {
+			return errTooMany
 		}
-		all = append(all, stored{d, o.size, used})
-		total += o.size
+		by[c.hour()] += c.size
+		w.result.Stored++
+		w.result.StoredBytes += c.size
 		return nil
 	})
-	return all, total, err
+	w.stored.sort()
+	w.lost = newBits(len(w.stored))
+	if w.config.UnusedFor > 0 {
+		old = append(old, before(min(hourOf(horizon.Add(-w.config.UnusedFor)), w.young)))
+	}
+	if total := w.result.StoredBytes; w.config.MaxSize > 0 && total > w.config.MaxSize {
+		old = append(old, by.oldest(total-w.config.MaxSize/20*19, w.young))
+	}
+	return old, err
+}
+
+// contentOf describes content in the bucket. It was last used when it was uploaded,
+// unless there is a later use.
+func (w *sweeping) contentOf(d digest.Digest, o object) content {
+	key := keyOf(d)
+	return content{key | max(hourOf(o.modified), w.uses.hour(key)), o.size}
+}
+
+// removeStored removes the content of the cuts, and that which has lost its links.
+func (w *sweeping) removeStored(ctx context.Context, old []cut) error {
+	return w.list(ctx, "blobs/", func(name string, o object) error {
+		d, ok := parseBlobName(name)
+		if !ok {
+			return nil
+		}
+		c := w.contentOf(d, o)
+		i, known := w.stored.find(keyOf(d))
+		victim := known && w.lost.has(i) && c.hour() < w.young
+		for j := range old {
+			victim = old[j].takes(c) || victim
+		}
+		if !victim || w.isUsedHere(ctx, d) {
+			return nil
+		}
+		// It may have been uploaded since the listing.
+		now, err := w.statPaced(ctx, name)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && now.modified.After(o.modified) {
+			return nil
+		}
+		if err == nil {
+			err = w.remove(ctx, name)
+		}
+		if err == nil && o.size > MinSigned {
+			w.verified.Forget(d.String())
+			err = w.remove(ctx, verifiedKey(d))
+		}
+		if err != nil {
+			return err
+		}
+		w.result.Removed++
+		w.result.RemovedBytes += o.size
+		return nil
+	})
+}
+
+// isUsedHere reports whether content was stored or used here a short while ago.
+func (w *sweeping) isUsedHere(ctx context.Context, d digest.Digest) bool {
+	e, err := w.FileStore.Stat(ctx, d)
+	return err == nil && time.Since(e.Used) < youngFor
 }
 
 // parseBlobName is the reverse of blobName.

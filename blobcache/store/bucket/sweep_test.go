@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"strings"
@@ -19,11 +20,16 @@ func filled(t *testing.T, server *s3test.Server, days ...int) (digests []digest.
 	for i, ago := range days {
 		content := strings.Repeat(string(rune('a'+i)), 1000)
 		d := digest.FromString(content)
-		server.Put(objectOf(d), []byte(content))
-		server.Age(objectOf(d), time.Now().Add(-time.Duration(ago)*day))
+		putAt(server, objectOf(d), content, ago)
 		digests = append(digests, d)
 	}
 	return digests
+}
+
+// putAt stores an object as of so many days ago.
+func putAt(server *s3test.Server, key, content string, days int) {
+	server.Put(key, []byte(content))
+	server.Age(key, time.Now().Add(-time.Duration(days)*day))
 }
 
 // left describes which content is in the bucket.
@@ -35,6 +41,23 @@ func left(server *s3test.Server, digests []digest.Digest) string {
 		}
 	}
 	return text.String()
+}
+
+// limited returns a node of which nothing but sweeps are asked.
+func limited(t *testing.T, server *s3test.Server, maxSize int64, unusedFor time.Duration) *node {
+	t.Helper()
+	config := configOf(t, server, t.TempDir())
+	config.MaxSize, config.UnusedFor = maxSize, unusedFor
+	return start(t, config)
+}
+
+func sweep(t *testing.T, n *node) Swept {
+	t.Helper()
+	swept, err := n.Sweep(t.Context())
+	if err != nil {
+		t.Fatalf("sweep: %v", err)
+	}
+	return swept
 }
 
 // TestSweep: content that no node has used for too long goes, and the least recently
@@ -57,78 +80,97 @@ func TestSweep(t *testing.T) {
 			digests := filled(t, server, 20, 20, 5, 10)
 			server.Put("cache/blobs/sha256/ab/other", []byte("not one of ours"))
 			// The second was used two days ago at another node.
-			used := time.Now().UTC().Add(-2 * day).Format(dayFormat)
-			server.Put("cache/used/"+used+"/other", []byte(digests[1].String()+"\nnonsense\n"))
-			server.Put("cache/used/2001-01-01/other", []byte(digests[0].String()+"\n"))
-			config := configOf(t, server, t.TempDir())
-			config.MaxSize, config.UnusedFor = test.maxSize, test.unusedFor
-			s, err := Open(config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := s.sweep(t.Context(), time.Now()); err != nil {
-				t.Fatal(err)
-			}
+			putAt(server, "cache/used/2001-01-02/other", digests[1].String()+"\nnonsense\n", 2)
+			putAt(server, "cache/used/2001-01-01/other", digests[0].String()+"\n", 10_000)
+			swept := sweep(t, limited(t, server, test.maxSize, test.unusedFor))
 			if got := left(server, digests); got != test.want {
 				t.Errorf("left %q, want %q", got, test.want)
+			}
+			if got := 4 - len(test.want); swept.Removed != got || swept.RemovedBytes != int64(1000*got) {
+				t.Errorf("got %+v, want that %d are removed", swept, got)
 			}
 			if _, ok := server.Get("cache/blobs/sha256/ab/other"); !ok {
 				t.Error("an object that is not of the cache is gone")
 			}
-			if _, ok := server.Get("cache/used/2001-01-01/other"); ok {
-				t.Error("the uses of 2001 are still there")
+			if _, ok := server.Get("cache/used/2001-01-01/other"); ok != (name == "no limits") {
+				t.Errorf("the report of 2001 is there: %v", ok)
+			}
+			if _, ok := server.Get("cache/used/2001-01-02/other"); !ok {
+				t.Error("a report is gone that counts")
 			}
 		})
 	}
 }
 
 // TestSweepKnowsUses: what a node has used today stays, although it was uploaded long
-// ago.
+// ago, whatever the clocks of the nodes say.
 func TestSweepKnowsUses(t *testing.T) {
-	server := s3test.New(t)
-	config := configOf(t, server, t.TempDir())
-	config.UnusedFor = 10 * day
-	n := start(t, config)
-	d := n.put(t, someContent)
-	n.flush(t)
-	server.Age(objectOf(d), time.Now().Add(-20*day))
-	now := time.Now()
-	if err := n.Touch(t.Context(), d, now); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.saveUses(t.Context(), now); err != nil {
-		t.Fatal(err)
-	}
-	if removed, err := newNodeWith(t, server, 10*day).sweep(t.Context(), now); removed != 0 || err != nil {
-		t.Errorf("removed %d, %v; want nothing", removed, err)
-	}
-	if removed, err := newNodeWith(t, server, 10*day).sweep(t.Context(), now.Add(12*day)); removed != 1 || err != nil {
-		t.Errorf("12 days later: removed %d, %v; want the object", removed, err)
+	for name, ahead := range map[string]time.Duration{
+		"right": 0, "minutes ahead": 10 * time.Minute, "minutes behind": -10 * time.Minute, "a day ahead": day, "a day behind": -day,
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := s3test.New(t)
+			config := configOf(t, server, t.TempDir())
+			config.UnusedFor = 10 * day
+			n := start(t, config)
+			d := n.put(t, someContent)
+			n.flush(t)
+			server.Age(objectOf(d), time.Now().Add(-20*day))
+			// The clock of the node is ahead of that of the bucket and the other node.
+			here := time.Now().Add(ahead)
+			if err := n.Touch(t.Context(), d, here); err != nil {
+				t.Fatal(err)
+			}
+			if err := n.saveUses(t.Context(), here); err != nil {
+				t.Fatal(err)
+			}
+			if swept := sweep(t, limited(t, server, 0, 10*day)); swept.Removed != 0 {
+				t.Errorf("removed %d, want nothing", swept.Removed)
+			}
+			server.Advance(9 * day)
+			if swept := sweep(t, limited(t, server, 0, 10*day)); swept.Removed != 0 {
+				t.Errorf("9 days later: removed %d, want nothing", swept.Removed)
+			}
+			server.Advance(2 * day)
+			if swept := sweep(t, limited(t, server, 0, 10*day)); swept.Removed != 1 {
+				t.Errorf("11 days later: removed %d, want the object", swept.Removed)
+			}
+		})
 	}
 }
 
-func newNodeWith(t *testing.T, server *s3test.Server, unusedFor time.Duration) *node {
-	t.Helper()
-	config := configOf(t, server, t.TempDir())
-	config.UnusedFor = unusedFor
-	return start(t, config)
+// TestSweepByWrongClock: a node whose clock is a day ahead or behind removes no more than
+// another one.
+func TestSweepByWrongClock(t *testing.T) {
+	for _, ahead := range []time.Duration{day, -day} {
+		server := s3test.New(t)
+		server.Advance(-ahead) // the clock of the machine is that of the node
+		digests := filled(t, server, 20, 5, 5)
+		for i, ago := range []time.Duration{11 * day, 10*day - 4*time.Hour, 9 * day} {
+			server.Age(objectOf(digests[i]), time.Now().Add(-ahead-ago))
+		}
+		sweep(t, limited(t, server, 0, 10*day))
+		if got := left(server, digests); got != "bc" {
+			t.Errorf("%v ahead: left %q, want bc", ahead, got)
+		}
+	}
 }
 
-// TestSweepTwice: two nodes that sweep at once remove no more than one, and a bucket
-// that fails ends a sweep without harm.
+// TestSweepTwice: two nodes that sweep at once remove no more than one, a bucket that
+// fails ends a sweep without harm, and a bucket is not swept again at once.
 func TestSweepTwice(t *testing.T) {
 	server := s3test.New(t)
 	digests := filled(t, server, 20, 20, 20, 1)
-	one, two := newNodeWith(t, server, 10*day), newNodeWith(t, server, 10*day)
+	one, two := limited(t, server, 0, 10*day), limited(t, server, 0, 10*day)
 	server.Set(s3test.Faults{Status: 503, Code: "SlowDown"})
-	if removed, err := one.sweep(t.Context(), time.Now()); removed != 0 || err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a bucket that throttles: removed %d, %v", removed, err)
+	if swept, err := one.Sweep(t.Context()); swept.Removed != 0 || err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a bucket that throttles: %+v, %v", swept, err)
 	}
 	server.Set(s3test.Faults{})
 	var both sync.WaitGroup
 	for _, n := range []*node{one, two} {
 		both.Go(func() {
-			if _, err := n.sweep(t.Context(), time.Now()); err != nil {
+			if _, err := n.Sweep(t.Context()); err != nil && !errors.Is(err, errNotDue) {
 				t.Errorf("sweep: %v", err)
 			}
 		})
@@ -136,5 +178,31 @@ func TestSweepTwice(t *testing.T) {
 	both.Wait()
 	if got := left(server, digests); got != "d" {
 		t.Errorf("left %q, want d", got)
+	}
+	if _, err := one.Sweep(t.Context()); !errors.Is(err, errNotDue) {
+		t.Errorf("soon after a sweep: got %v, want %v", err, errNotDue)
+	}
+}
+
+// TestSweepEndsAndGoesOn: a sweep ends with its context, and the next one does the rest.
+func TestSweepEndsAndGoesOn(t *testing.T) {
+	server := s3test.New(t)
+	digests := filled(t, server, 20, 20, 20, 20, 1)
+	n := limited(t, server, 0, 10*day)
+	ctx, cancel := context.WithCancel(t.Context())
+	server.OnAnswer(func(method, _ string) {
+		if method == "DELETE" {
+			cancel()
+		}
+	})
+	if _, err := n.Sweep(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	server.OnAnswer(nil)
+	if got := left(server, digests); len(got) != 4 {
+		t.Errorf("left %q, want all but one", got)
+	}
+	if swept := sweep(t, n); swept.Removed != 3 || left(server, digests) != "e" {
+		t.Errorf("the next sweep removed %d and left %q, want 3 and e", swept.Removed, left(server, digests))
 	}
 }

@@ -21,14 +21,22 @@ import (
 //
 //	PREFIX used/DAY/NODE
 //
-// with a digest on each line. So a pull costs no request to the bucket.
+// with a digest on each line. So a pull costs no request to the bucket. When the content
+// was used is taken from the time of the object, not from the clock of the node. A node
+// that has used nothing writes an empty object, so that others see that it has reported.
 const (
 	usedFolder = "used/"
 	dayFormat  = time.DateOnly
 	day        = 24 * time.Hour
 
-	// nodeKey is the local record of the name of this node.
-	nodeKey = "bucket/node"
+	// nodeKey is the local record of the name of this node, and reportedKey that of the
+	// time, by the clock of this machine, until which it has reported what it used.
+	nodeKey     = "bucket/node"
+	reportedKey = "bucket/reported_until"
+
+	// usesSlack is by how much the recorded time of a use may be before that when it was
+	// written to the disk.
+	usesSlack = time.Hour
 
 	// maxUsed bounds the digests that a node writes for a day, some 72 MB.
 	maxUsed = 1 << 20
@@ -47,84 +55,146 @@ func (s *Store) nodeName(ctx context.Context) (string, error) {
 	return text, s.FileStore.Save(ctx, nodeKey, []byte(text))
 }
 
-// saveUses writes which content was used on the day of now, by the times in the local
-// tier: local content, and what clients read from the bucket themselves.
+// reported returns until when this node has reported what it used, or the zero time.
+func (s *Store) reported(ctx context.Context) time.Time {
+	text, err := s.FileStore.Load(ctx, reportedKey)
+	if err != nil {
+		return time.Time{}
+	}
+	at, _ := time.Parse(time.RFC3339, string(text))
+	return at
+}
+
+// walkUsed visits local content, and content of which there were signed URLs here, with
+// the times of their last uses. It may visit content twice.
+func (s *Store) walkUsed(ctx context.Context, visit func(d digest.Digest, used time.Time) error) error {
+	err := s.FileStore.Walk(ctx, store.Paced(ctx, store.WalkStride, func(e store.Entry) error { return visit(e.Digest, e.Used) }))
+	if err != nil {
+		return err
+	}
+	return s.FileStore.List(ctx, strings.TrimSuffix(verifiedFolder, "/"), store.Paced(ctx, store.WalkStride, func(r store.Record) error {
+		if d, ok := parseVerifiedKey(r.Key); ok {
+			return visit(d, r.Used)
+		}
+		return nil
+	}))
+}
+
+// saveUses writes which content was used on the day of now, by the clock and the times
+// of the local tier, and what was used before and not reported. If other nodes may
+// not have waited for the report, it looks whether the content is still in the bucket.
 func (s *Store) saveUses(ctx context.Context, now time.Time) error {
 	node, err := s.nodeName(ctx)
 	if err != nil {
 		return err
 	}
-	began := now.UTC().Truncate(day)
+	began, last := now.UTC().Truncate(day), s.reported(ctx)
+	if since := last.Add(-usesSlack); since.Before(began) {
+		began = since
+	}
+	late := !last.IsZero() && now.Sub(last) > overdue
 	var lines bytes.Buffer
 	n := 0
-	add := func(e store.Entry) error {
-		if e.Used.Before(began) || n >= maxUsed {
+	err = s.walkUsed(ctx, func(d digest.Digest, used time.Time) error {
+		if used.Before(began) || n >= maxUsed {
 			return nil
 		}
 		n++
-		lines.WriteString(e.Digest.String())
+		lines.WriteString(d.String())
 		lines.WriteByte('\n')
-		return nil
-	}
-	err = s.FileStore.Walk(ctx, store.Paced(ctx, store.WalkStride, add))
-	if err == nil {
-		err = s.FileStore.List(ctx, strings.TrimSuffix(verifiedFolder, "/"), store.Paced(ctx, store.WalkStride, func(r store.Record) error {
-			if d, ok := parseVerifiedKey(r.Key); ok {
-				return add(store.Entry{Digest: d, Used: r.Used})
-			}
-			return nil
-		}))
-	}
-	if err != nil || n == 0 {
-		return err
-	}
-	if err := s.client.putBytes(ctx, usedFolder+began.Format(dayFormat)+"/"+node, lines.Bytes()); err != nil {
-		return fmt.Errorf("write to the bucket what was used: %w", err)
-	}
-	return nil
-}
-
-// readUses adds to uses the end of the last day on which content was used, from the
-// days that are not before a time. It removes the objects of earlier days.
-func (s *Store) readUses(ctx context.Context, uses map[digest.Digest]time.Time, from time.Time) error {
-	var names []string
-	err := s.client.list(ctx, usedFolder, func(name string, _ object) error {
-		names = append(names, name)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		text, _, _ := strings.Cut(strings.TrimPrefix(name, usedFolder), "/")
-		on, err := time.Parse(dayFormat, text)
-		if err != nil {
-			continue // not one of ours
-		}
-		if on.Add(day).Before(from) {
-			if err := s.client.remove(ctx, name); err != nil {
+	name := usedFolder + now.UTC().Format(dayFormat) + "/" + node
+	if err := s.client.putBytes(ctx, name, lines.Bytes()); err != nil {
+		return fmt.Errorf("write to the bucket what was used: %w", err)
+	}
+	if late {
+		for line := range bytes.Lines(lines.Bytes()) {
+			if err := s.uploadAgain(ctx, digest.Digest(bytes.TrimSpace(line))); err != nil {
 				return err
 			}
-			continue
-		}
-		if err := s.readUsed(ctx, name, on.Add(day), uses); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("read from the bucket what was used: %w", err)
 		}
 	}
+	return s.FileStore.Save(ctx, reportedKey, []byte(now.UTC().Format(time.RFC3339)))
+}
+
+// uploadAgain uploads content unless it is in the bucket, even if it has been.
+func (s *Store) uploadAgain(ctx context.Context, d digest.Digest) error {
+	if err := s.FileStore.Delete(ctx, uploadedKey(d)); err != nil {
+		return err
+	}
+	s.blobs.add(d.String(), write) // or it is found when the queue has room
 	return nil
 }
 
-func (s *Store) readUsed(ctx context.Context, name string, end time.Time, uses map[digest.Digest]time.Time) error {
-	body, _, err := s.client.get(ctx, name, 0, -1)
+// report is an object of used/.
+type report struct {
+	name     string
+	node     string
+	modified time.Time // by the clock of the bucket
+}
+
+// listReports returns the reports of all nodes. It removes those that are older than
+// keep.
+func (w *sweeping) listReports(ctx context.Context, keep time.Duration) (reports []report, err error) {
+	err = w.list(ctx, usedFolder, func(name string, o object) error {
+		text, node, _ := strings.Cut(strings.TrimPrefix(name, usedFolder), "/")
+		if _, err := time.Parse(dayFormat, text); err != nil {
+			return nil // not one of ours
+		}
+		if w.bucketNow().Sub(o.modified) > keep {
+			return w.remove(ctx, name)
+		}
+		reports = append(reports, report{name, node, o.modified})
+		return nil
+	})
+	return reports, err
+}
+
+// readUses adds what is in the reports that were written after a time.
+func (w *sweeping) readUses(ctx context.Context, reports []report, after time.Time) error {
+	for _, r := range reports {
+		if !r.modified.After(after) {
+			continue
+		}
+		if err := w.pace(ctx); err != nil {
+			return err
+		}
+		err := w.readReport(ctx, r)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // another node has removed it
+			return fmt.Errorf("read from the bucket what was used: %w", err)
+		}
+	}
+	w.uses.merge()
+	return nil
+}
+
+func (w *sweeping) readReport(ctx context.Context, r report) error {
+	body, _, err := w.client.get(ctx, r.name, 0, -1)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
 	lines := bufio.NewScanner(io.LimitReader(body, maxUsed*128))
 	for lines.Scan() {
-		if d := digest.Digest(lines.Text()); d.Validate() == nil && uses[d].Before(end) {
-			uses[d] = end
+		if d := digest.Digest(lines.Text()); d.Validate() == nil {
+			if err := w.uses.add(d, hourOf(r.modified)); err != nil {
+				return err
+			}
 		}
 	}
 	return lines.Err()
+}
+
+// readLocal adds what is used here, whether it was reported or not.
+func (w *sweeping) readLocal(ctx context.Context) error {
+	ahead := time.Until(w.bucketNow()) // of the clock of the bucket
+	err := w.walkUsed(ctx, func(d digest.Digest, used time.Time) error {
+		return w.uses.add(d, min(hourOf(used.Add(ahead)), hourOf(w.began)))
+	})
+	w.uses.merge()
+	return err
 }

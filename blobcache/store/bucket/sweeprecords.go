@@ -1,0 +1,172 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+)
+
+const (
+	// idleFor is how long a link or a delivery is kept whose content has gone.
+	idleFor = 7 * day
+
+	// uploadLimit is how long an upload in parts may take.
+	uploadLimit = day
+)
+
+// LimitOwners keeps the owners of links within limits in bytes, in the bucket, until
+// release is called. Of several limits for an owner, the lowest holds.
+func (s *Store) LimitOwners(limits map[string]int64) (release func()) {
+	s.limits.Lock()
+	defer s.limits.Unlock()
+	if s.limits.all == nil {
+		s.limits.all = make(map[*byte]map[string]int64)
+	}
+	id := new(byte)
+	s.limits.all[id] = limits
+	return func() {
+		s.limits.Lock()
+		defer s.limits.Unlock()
+		delete(s.limits.all, id)
+	}
+}
+
+// currentQuotas returns the limits that hold.
+func (s *Store) currentQuotas() quotas {
+	s.limits.Lock()
+	defer s.limits.Unlock()
+	q := make(quotas)
+	for _, limits := range s.limits.all {
+		q.lowest(limits)
+	}
+	return q
+}
+
+// pace waits until the sweep may send another request.
+func (w *sweeping) pace(ctx context.Context) error { return w.limit.Wait(ctx) }
+
+func (w *sweeping) remove(ctx context.Context, name string) error {
+	if err := w.pace(ctx); err != nil {
+		return err
+	}
+	return w.client.remove(ctx, name)
+}
+
+func (w *sweeping) statPaced(ctx context.Context, name string) (object, error) {
+	if err := w.pace(ctx); err != nil {
+		return object{}, err
+	}
+	return w.client.stat(ctx, name)
+}
+
+// list is [client.list] at the pace of the sweep.
+func (w *sweeping) list(ctx context.Context, prefix string, visit func(name string, o object) error) error {
+	if err := w.pace(ctx); err != nil {
+		return err
+	}
+	n := 0
+	return w.client.list(ctx, prefix, func(name string, o object) error {
+		if n++; n%listPage == 0 {
+			if err := w.pace(ctx); err != nil {
+				return err
+			}
+		}
+		return visit(name, o)
+	})
+}
+
+// sweepRecords trims the owners over their quotas, and removes the links and deliveries
+// of content that has gone.
+func (w *sweeping) sweepRecords(ctx context.Context) error {
+	for owner, quota := range w.quotas {
+		if err := w.trim(ctx, owner, quota); err != nil {
+			return err
+		}
+	}
+	for _, folder := range []string{"links/", "deliveries/"} {
+		err := w.list(ctx, folder, func(name string, o object) error {
+			d, ok := index.ContentOf(name)
+			if !ok {
+				return nil // not one of ours
+			}
+			i, stored := w.stored.find(keyOf(d))
+			if stored && folder == "links/" {
+				w.lost.clear(i) // another owner has it
+			}
+			if stored || w.began.Sub(o.modified) < idleFor {
+				return nil
+			}
+			// It may have been uploaded since the listing.
+			if _, err := w.statPaced(ctx, blobName(d)); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			w.result.Records++
+			return w.remove(ctx, name)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trim removes the links of an owner to the least recently used content until nine
+// tenths of the quota are left. Content counts once, however many scopes have it.
+func (w *sweeping) trim(ctx context.Context, owner string, quota int64) error {
+	prefix := "links/" + owner + "/"
+	seen, by, total := newBits(len(w.stored)), make(ages), int64(0)
+	err := w.list(ctx, prefix, func(name string, _ object) error {
+		if i, ok := w.positionOf(name); ok && !seen.has(i) {
+			seen.set(i)
+			total += w.stored[i].size
+			by[w.stored[i].hour()] += w.stored[i].size
+		}
+		return nil
+	})
+	if err != nil || total <= quota {
+		return err
+	}
+	old := by.oldest(total-quota/10*9, w.young)
+	chosen := newBits(len(w.stored))
+	return w.list(ctx, prefix, func(name string, o object) error {
+		i, ok := w.positionOf(name)
+		if ok && seen.has(i) { // for the first time
+			seen.clear(i)
+			if old.takes(w.stored[i]) {
+				chosen.set(i)
+			}
+		}
+		if !ok || !chosen.has(i) || hourOf(o.modified) >= w.young {
+			return nil
+		}
+		w.lost.set(i)
+		w.result.Records++
+		return w.remove(ctx, name)
+	})
+}
+
+// positionOf returns the position in stored of the content of a link.
+func (w *sweeping) positionOf(name string) (i int, ok bool) {
+	d, ok := index.ContentOf(name)
+	if !ok {
+		return 0, false
+	}
+	return w.stored.find(keyOf(d))
+}
+
+// sweepUploads removes the parts of uploads that nobody completes any more.
+func (w *sweeping) sweepUploads(ctx context.Context) error {
+	return w.client.listUploads(ctx, func(name, id string, began time.Time) error {
+		if w.began.Sub(began) < uploadLimit {
+			return nil
+		}
+		if err := w.pace(ctx); err != nil {
+			return err
+		}
+		w.result.Uploads++
+		return w.client.abort(ctx, name, id)
+	})
+}
