@@ -13,6 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 )
 
 func init() {
@@ -41,6 +42,7 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //		private_groups on|off
 //		offline        on|off
 //		metrics        { ... }
+//		peers          { ... }
 //		admins         <account>...
 //		blocked        <account>...
 //	}
@@ -51,7 +53,8 @@ func parseCaddyfile(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 // that name in every directory.
 //
 // The blocks are described at [Handler.unmarshalGroup], [Handler.unmarshalUpstream],
-// [Token.UnmarshalCaddyfile] and [metrics.Config.UnmarshalCaddyfile].
+// [Token.UnmarshalCaddyfile], [metrics.Config.UnmarshalCaddyfile] and
+// [peers.Config.UnmarshalCaddyfile].
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive
 	if err := parse.End(d); err != nil {
@@ -94,6 +97,13 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 		"offline": func(d *caddyfile.Dispenser) (err error) { h.Offline, err = parse.OnOff(d); return err },
 		"metrics": h.Metrics.UnmarshalCaddyfile,
+		"peers": func(d *caddyfile.Dispenser) error {
+			if h.Peers != nil {
+				return d.Err("peers is already set")
+			}
+			h.Peers = new(peers.Config)
+			return h.Peers.UnmarshalCaddyfile(d)
+		},
 		"admins":  func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Admins, access.Directories.Account) },
 		"blocked": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Blocked, access.Directories.Blocked) },
 	}

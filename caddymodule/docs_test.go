@@ -139,6 +139,7 @@ func TestConfigurationPageHasEveryLine(t *testing.T) {
 		"## upstream":        "upstream docker.io {\n unknown\n}",
 		"### downloads":      "upstream docker.io {\n downloads {\n  unknown\n }\n}",
 		"## token":           "token {\n unknown\n}",
+		"## peers":           "peers {\n unknown\n}",
 	} {
 		found := accepted.FindStringSubmatch(adaptError(":80 {\ndependency_proxy {\n" + lines + "\n}\n}\n"))
 		if found == nil {

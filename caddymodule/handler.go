@@ -21,6 +21,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -79,6 +80,9 @@ type Handler struct {
 	// Caddy.
 	Metrics metrics.Config `json:"metrics,omitzero"`
 
+	// Peers configures the other nodes of the site. By default there are none.
+	Peers *peers.Config `json:"peers,omitempty"`
+
 	// Admins are accounts that may do everything on the site. Here and in groups
 	// an account is written as DIRECTORY:NAME. A bare name means a user that a
 	// static directory lists or, if the site has a single directory, an account
@@ -105,6 +109,7 @@ type Handler struct {
 	upstreams  map[string]*Upstream
 	issuer     *tokenissuer.Issuer
 	cache      *sharedCache
+	cluster    *peers.Cluster // nil without Peers
 	quotas     *blobcache.Quotas
 	flights    pullthrough.Flights
 	absences   *pullthrough.Absences
@@ -157,6 +162,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.provisionUpstreams(ctx); err != nil {
 		return err
 	}
+	if err := h.Peers.Provision(ctx); err != nil {
+		return err
+	}
 	h.policy = access.NewPolicy(accessGroups(h.Groups...), h.PrivateGroups == nil || *h.PrivateGroups, h.accounts.Directories())
 	if h.limits, err = access.NewImageLimits(accessGroups(h.Groups...)); err != nil {
 		return err
@@ -194,6 +202,10 @@ func (h *Handler) openShared(ctx caddy.Context, module storage.Storage) (err err
 		keyed.UseKeys(fmt.Sprint(ctx.Storage()), h.issuer.Derived("bucket"))
 	}
 	if h.cache, err = openCache(&h.lease, module); err != nil {
+		return err
+	}
+	nodes := peers.Site{Name: h.Name, Keys: fmt.Sprint(ctx.Storage()), Cache: module.Identity(), Issuer: h.issuer, Logger: processLogger}
+	if h.cluster, err = h.Peers.Open(&h.lease, nodes); err != nil {
 		return err
 	}
 	source := events.StorageSource(module.Identity())
@@ -263,6 +275,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		serve = ex.serveGroup
 	case rt.kind == healthKind:
 		serve = ex.serveHealth
+	case rt.kind == peerKind:
+		serve = ex.servePeer
 	default:
 		w.Header()["Docker-Distribution-Api-Version"] = apiVersion
 	}

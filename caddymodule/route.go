@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -30,6 +31,7 @@ const (
 	purgeKind
 	tokensKind
 	healthKind
+	peerKind    // other nodes; see [peers.ProbePath]
 	unknownKind // below /v2/, but not a resource of this registry
 )
 
@@ -73,6 +75,9 @@ func parseRoute(path string) (route, *apiError) {
 		return route{kind: healthKind}, nil
 	case "/dependency_proxy", "/dependency_proxy/":
 		return route{kind: sitePageKind}, nil
+	}
+	if strings.HasPrefix(path, peers.ProbePath) {
+		return route{kind: peerKind}, nil
 	}
 	if rest, ok := strings.CutPrefix(path, "/v2/"); ok {
 		// With a slash before it, an empty group is followed by the infix too.
@@ -230,7 +235,7 @@ func checkMethod(rt route, method string) *apiError {
 		return nil
 	}
 	e := refuse(unsupported, "method %s is not supported; use %s", method, strings.Join(allowed, " or "))
-	if rt.kind != authKind && rt.kind != keysKind && rt.kind != healthKind && !rt.isPage() {
+	if rt.kind != authKind && rt.kind != keysKind && rt.kind != healthKind && rt.kind != peerKind && !rt.isPage() {
 		e = refuse(unsupported, "this registry is a pull-through cache: images can be pulled from it, but not pushed to it or deleted from it")
 	}
 	e.allow = strings.Join(allowed, ", ")

@@ -11,6 +11,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -80,6 +81,15 @@ func (ex *exchange) serveHealth() *apiError {
 		report = health.Report{Status: report.Status}
 	}
 	return ex.sendValue(status, report)
+}
+
+// servePeer answers the requests of other nodes.
+func (ex *exchange) servePeer() *apiError {
+	if ex.handler.cluster == nil || ex.r.URL.EscapedPath() != peers.ProbePath {
+		return refuse(nameUnknown, "there is nothing at this path; it is for the nodes of a site with peers")
+	}
+	ex.handler.cluster.ServeProbe(ex.w)
+	return nil
 }
 
 // cacheStatus returns the state of the storage for the admin API.

@@ -76,14 +76,14 @@ func date(seconds int64) *jwt.NumericDate {
 }
 
 // newParser returns a parser with the rules that apply to all tokens.
-func newParser(now func() time.Time) *jwt.Parser {
+func newParser(now func() time.Time, leeway time.Duration) *jwt.Parser {
 	return jwt.NewParser(
 		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
 		jwt.WithStrictDecoding(),
 		jwt.WithExpirationRequired(),
 		jwt.WithNotBeforeRequired(),
 		jwt.WithIssuedAt(),
-		jwt.WithLeeway(Leeway),
+		jwt.WithLeeway(leeway),
 		jwt.WithTimeFunc(now),
 	)
 }

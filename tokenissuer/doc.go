@@ -14,6 +14,8 @@
 // token that it may have signed has expired. To revoke a key and all tokens that
 // it signed, delete its file.
 //
+// [Issuer.MintPeer] creates the tokens with which the nodes of a cluster ask each other.
+//
 // [Issuer.Seal] hands a text to a client that must neither read nor change it, with a
 // key that is derived from the signing key.
 //

@@ -42,6 +42,7 @@ var (
 	errTimes      = &invalid{reason: "iat, nbf, exp or auth_time is missing or out of range"}
 	errIssuer     = &invalid{reason: "wrong issuer"}
 	errAudience   = &invalid{reason: "wrong audience"}
+	errTarget     = &invalid{reason: "minted for another process"}
 	errIdentity   = &invalid{reason: "inconsistent identity"}
 	errClaims     = &invalid{reason: "invalid claims"}
 )

@@ -3,6 +3,7 @@ package tokenissuer
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -89,4 +90,11 @@ func relist(t testing.TB, i *Issuer) {
 	if _, err := i.ring.refresh(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// merged returns the members of m, with some of them changed.
+func merged(m, change map[string]any) map[string]any {
+	m = maps.Clone(m)
+	maps.Copy(m, change)
+	return m
 }

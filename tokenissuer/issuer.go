@@ -110,7 +110,7 @@ func New(c Config) *Issuer {
 	return &Issuer{
 		ring:     newKeyRing(c),
 		audience: cmp.Or(c.Audience, defaultAudience),
-		parser:   newParser(c.Now),
+		parser:   newParser(c.Now, Leeway),
 		verified: cache,
 	}
 }

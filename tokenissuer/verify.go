@@ -81,7 +81,7 @@ func (i *Issuer) verify(ctx context.Context, raw, iss string, use Use) (*verifie
 }
 
 // keyOf returns the key that is named in the header of a token.
-func (i *Issuer) keyOf(ctx context.Context, header map[string]any, c *claims) (*key, error) {
+func (i *Issuer) keyOf(ctx context.Context, header map[string]any, c jwt.Claims) (*key, error) {
 	// With exactly these three members, the header cannot contain a jwk or a
 	// crit.
 	kid, isString := header["kid"].(string)

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store/bucket"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
@@ -136,14 +137,22 @@ func (s *S3) Open(logger func() *zap.Logger, trouble storage.Trouble) (store.Blo
 	if err != nil {
 		return nil, nil, err
 	}
-	return &remote{opened, time.Duration(s.Redirect)}, opened, nil
+	return newRemote(opened, time.Duration(s.Redirect)), opened, nil
 }
 
-// remote describes a bucket for the status command, and redirects clients to it.
+// remote is a store whose copy in a bucket is known to the rest of the module.
 type remote struct {
 	*bucket.Store
+	replica  *replica
 	lifetime time.Duration // of signed URLs; there are none if it is 0
 }
+
+func newRemote(opened *bucket.Store, lifetime time.Duration) *remote {
+	return &remote{opened, &replica{opened}, lifetime}
+}
+
+// Replica implements [storage.Remote].
+func (r *remote) Replica() fill.Replica { return r.replica }
 
 // errNoRedirect means that the configuration redirects no pulls.
 var errNoRedirect = errors.New("storage s3: redirect is off")
@@ -190,4 +199,6 @@ var (
 	_ caddy.Provisioner = (*S3)(nil)
 	_ storage.Storage   = (*S3)(nil)
 	_ storage.Keyed     = (*S3)(nil)
+	_ storage.Remote    = (*remote)(nil)
+	_ storage.Keeper    = (*remote)(nil)
 )

@@ -1,0 +1,131 @@
+package peers
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
+	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
+)
+
+// ProbePath is the path at which each node says who it is. The paths of content are
+// below it: blobs/DIGEST and manifests/REFERENCE.
+const ProbePath = "/dependency_proxy/peer/"
+
+// Kind is the kind of content that a node asks another one for.
+type Kind string
+
+// The kinds of content.
+const (
+	Blob     Kind = "blobs"
+	Manifest Kind = "manifests"
+)
+
+// Ask is what a node asks another one for. The name of the site belongs to the
+// [Cluster]. All fields are required.
+type Ask struct {
+	Kind Kind `json:"kind"`
+
+	// Group, Upstream and Repository name the scope for which the asking node has
+	// authorized its client: the path of the group, the name of the upstream, and
+	// the name of the repository at the upstream.
+	Group      string `json:"group"`
+	Upstream   string `json:"upstream"`
+	Repository string `json:"repository"`
+
+	// Reference is a digest or, for a manifest, also a tag.
+	Reference string `json:"reference"`
+
+	// Fingerprint is that of the endpoint, so that nodes with other settings of the
+	// upstream share nothing.
+	Fingerprint string `json:"fingerprint"`
+}
+
+// facts are what a token contains.
+type facts struct {
+	Site string `json:"site"`
+	Ask
+}
+
+// path returns the path of the request for the content.
+func (a Ask) path() string { return ProbePath + string(a.Kind) + "/" + a.Reference }
+
+func (a Ask) check() error {
+	_, err := reference.ParseDigest(a.Reference)
+	byTag := a.Kind == Manifest && reference.ValidTag(a.Reference)
+	switch {
+	case a.Kind != Blob && a.Kind != Manifest:
+		return fmt.Errorf("unknown kind of content '%s'", a.Kind)
+	case err != nil && !byTag:
+		return fmt.Errorf("invalid reference '%s'", a.Reference)
+	case !reference.ValidRepository(a.Group) || !reference.ValidRepository(a.Upstream) || !reference.ValidRepository(a.Repository):
+		return errors.New("invalid name of a group, an upstream or a repository")
+	case a.Fingerprint == "":
+		return errors.New("no fingerprint of the endpoint")
+	}
+	return nil
+}
+
+// The errors of requests from other nodes.
+var (
+	// ErrUnauthorized means that a request has no token that is valid at this
+	// process now. Its status is 401.
+	ErrUnauthorized = errors.New("no valid token of a node")
+
+	// ErrForbidden means that a request asks for something other than its token
+	// names. Its status is 403.
+	ErrForbidden = errors.New("the token is for another request")
+)
+
+// Authorize returns what a request from another node asks for, if its token says so:
+// the token is signed by the shared keys, minted for this process and this site within
+// the last 60 seconds, and names the path of the request. Whether the fingerprint is
+// that of the endpoint is up to the caller.
+//
+// The error is an [ErrUnauthorized], an [ErrForbidden], or a
+// [tokenissuer.ErrKeysUnavailable] if the token may be valid. A nil Cluster authorizes
+// nothing.
+func (c *Cluster) Authorize(r *http.Request) (Ask, error) {
+	if c == nil {
+		return Ask{}, ErrUnauthorized
+	}
+	l := c.current()
+	scheme, raw, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if l == nil || !strings.EqualFold(scheme, "Bearer") {
+		return Ask{}, ErrUnauthorized
+	}
+	text, err := l.Issuer.VerifyPeer(r.Context(), raw, c.id)
+	if err != nil {
+		if errors.Is(err, tokenissuer.ErrKeysUnavailable) {
+			return Ask{}, err
+		}
+		return Ask{}, fmt.Errorf("%w: %w", ErrUnauthorized, err)
+	}
+	var f facts
+	if err := json.Unmarshal([]byte(text), &f); err != nil {
+		return Ask{}, fmt.Errorf("%w: its facts are not JSON", ErrForbidden)
+	}
+	if f.Site != c.site {
+		return Ask{}, fmt.Errorf("%w: it is for the site '%s'", ErrForbidden, f.Site)
+	}
+	if f.path() != r.URL.EscapedPath() || f.check() != nil {
+		return Ask{}, fmt.Errorf("%w: it is for %s", ErrForbidden, f.path())
+	}
+	return f.Ask, nil
+}
+
+// ServeProbe answers a request for [ProbePath] with the id of this process, which is
+// neither secret nor good for anything but to recognize the process.
+func (c *Cluster) ServeProbe(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(identity{ID: c.id}) // an error means that the node has left
+}
+
+// identity is the answer to a probe.
+type identity struct {
+	ID string `json:"id"`
+}

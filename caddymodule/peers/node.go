@@ -1,0 +1,260 @@
+package peers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"mime"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/breaker"
+)
+
+const (
+	// A node that fails is left alone for firstPause, and twice as long after each
+	// further failure, up to lastPause.
+	firstPause = time.Second
+	lastPause  = time.Minute
+
+	probeTimeout = 2 * time.Second
+	maxIdentity  = 1 << 10 // bytes of the answer to a probe
+)
+
+// Node is an entry of the list of nodes. Its methods may be called concurrently. It
+// remains the same value as long as the list has it.
+type Node struct {
+	name    string
+	cluster *Cluster
+	breaker breaker.Breaker
+
+	mu      sync.Mutex
+	process string    // the id of the process that answered the last probe, or empty
+	seen    time.Time // it answered
+	err     error     // of the last probe
+}
+
+func (c *Cluster) newNode(name string) *Node {
+	return &Node{name: name, cluster: c, breaker: breaker.Breaker{Pause: firstPause, MaxPause: lastPause, Now: c.now}}
+}
+
+// Name returns the name of the node in the list, HOST:PORT.
+func (n *Node) Name() string { return n.name }
+
+// id returns the id of the node's process, or "" if the last probe failed.
+func (n *Node) id() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.process
+}
+
+// failure is an error of [Node.Get] that is already counted, as far as it says
+// something about the node.
+type failure struct {
+	node string
+	err  error
+}
+
+func (f *failure) Error() string { return "node " + f.node + ": " + f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+var (
+	errUnknown = errors.New("it has not answered yet")
+	errRestart = errors.New("it does not accept the token; it may have restarted")
+)
+
+// Get asks the node for content. The header has what belongs to the request besides the
+// token, such as Range and Accept. The body of the response must be closed; its status
+// is 200, 204, 206 or 304.
+//
+// The error is an fs.ErrNotExist if the node does not provide the content (404), or has
+// other settings of the upstream (409). While the node is unknown or left alone Get
+// fails at once. Errors that say something about the node count as failures of it,
+// except for that of ctx; report what happens to the body, and that the answer took too
+// long, by [Node.Failed].
+func (n *Node) Get(ctx context.Context, ask Ask, header http.Header) (*http.Response, error) {
+	resp, err := n.get(ctx, ask, header)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("node %s: %w", n.name, ctx.Err())
+		}
+		return nil, &failure{n.name, err}
+	}
+	return resp, nil
+}
+
+func (n *Node) get(ctx context.Context, ask Ask, header http.Header) (*http.Response, error) {
+	l, process := n.cluster.current(), n.id()
+	if l == nil || process == "" {
+		return nil, errUnknown
+	}
+	if err := ask.check(); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(facts{n.cluster.site, ask})
+	if err != nil {
+		return nil, err
+	}
+	token, err := l.Issuer.MintPeer(ctx, process, string(text))
+	if err != nil {
+		return nil, err
+	}
+	if err := n.breaker.Allow(); err != nil {
+		return nil, err
+	}
+	header = header.Clone()
+	if header == nil {
+		header = make(http.Header)
+	}
+	header.Set("Authorization", "Bearer "+token)
+	resp, err := l.send(ctx, n.name, ask.path(), header)
+	if err != nil {
+		if ctx.Err() == nil {
+			n.note(err)
+		}
+		return nil, err
+	}
+	switch resp.StatusCode {
+	case http.StatusNoContent, http.StatusNotModified:
+		n.succeeded()
+		return resp, nil
+	case http.StatusOK, http.StatusPartialContent:
+		resp.Body = &body{ReadCloser: resp.Body, node: n, left: resp.ContentLength}
+		return resp, nil
+	}
+	_ = resp.Body.Close()
+	return nil, n.refused(process, resp.StatusCode)
+}
+
+// refused returns the error for a status, and notes it if it is one of the node.
+func (n *Node) refused(process string, status int) error {
+	err := fmt.Errorf("it answers with status %d", status)
+	switch status {
+	case http.StatusNotFound, http.StatusConflict:
+		n.succeeded()
+		return fmt.Errorf("%w: %w", err, fs.ErrNotExist)
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
+		n.succeeded()
+		return err // the fault of the upstream
+	case http.StatusUnauthorized:
+		err = errRestart
+		n.mu.Lock()
+		if n.process == process {
+			n.process, n.err = "", err
+		}
+		n.mu.Unlock()
+		n.cluster.probeSoon()
+	}
+	n.note(err)
+	return err
+}
+
+// Failed records that a response of the node was too slow, broke off or was wrong. It
+// ignores the errors that Get has counted, and those that say nothing about the node.
+func (n *Node) Failed(err error) {
+	if errors.As(err, new(*failure)) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
+		return
+	}
+	n.note(err)
+}
+
+// note counts a failure.
+func (n *Node) note(err error) {
+	if n.breaker.Fail(err) {
+		n.cluster.logger().Warn("a node of the cluster fails; asking it less often", zap.String("node", n.name), zap.Error(err))
+	}
+}
+
+func (n *Node) succeeded() {
+	if n.breaker.Succeed() {
+		n.cluster.logger().Info("a node of the cluster that failed answers again", zap.String("node", n.name))
+	}
+}
+
+// probe asks the node who it is.
+func (n *Node) probe(ctx context.Context, l *lent) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	process, err := l.probe(ctx, n.name)
+	n.mu.Lock()
+	before, known := n.process, n.err == nil && n.process != ""
+	n.process, n.err = process, err
+	if err == nil {
+		n.seen = n.cluster.now()
+	}
+	n.mu.Unlock()
+	switch {
+	case err != nil && known:
+		n.cluster.logger().Warn("a node of the cluster does not answer", zap.String("node", n.name), zap.Error(err))
+	case err == nil && process != before:
+		n.breaker.Succeed() // another process has not failed yet
+		n.cluster.logger().Info("a node of the cluster answers", zap.String("node", n.name), zap.Bool("self", process == n.cluster.id))
+	}
+}
+
+// body notes that a response was read to its end, which a node that fails midway does
+// not reach.
+type body struct {
+	io.ReadCloser
+	node *Node
+	left int64 // bytes, or -1 if the length is unknown
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left > 0 {
+		b.left -= int64(n)
+	}
+	if b.left == 0 || errors.Is(err, io.EOF) {
+		b.node.succeeded()
+	}
+	return n, err
+}
+
+// send sends a request to the node with a name. It does not follow redirects.
+func (l *lent) send(ctx context.Context, name, path string, header http.Header) (*http.Response, error) {
+	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, l.transport.replacer)
+	u := &url.URL{Scheme: "https", Host: name, Path: path}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	header.Set("Accept-Encoding", "identity") // otherwise the site may compress its answers
+	r.Header, r.Host = header, l.transport.serverName
+	return l.transport.RoundTrip(r)
+}
+
+// probe returns the id of the process that answers for a node.
+func (l *lent) probe(ctx context.Context, name string) (string, error) {
+	resp, err := l.send(ctx, name, ProbePath, make(http.Header))
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%w: it answers with status %d", errNoNode, resp.StatusCode)
+	}
+	if media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); media != "application/json" {
+		return "", fmt.Errorf("%w: its answer is not JSON", errNoNode)
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxIdentity))
+	if err != nil {
+		return "", err
+	}
+	var who identity
+	if json.Unmarshal(text, &who) != nil || !isProcess(who.ID) {
+		return "", fmt.Errorf("%w: its answer has no id", errNoNode)
+	}
+	return who.ID, nil
+}
+
+var errNoNode = errors.New("the server is not a node of this site; check the list of nodes, and that the site has `peers` there")
