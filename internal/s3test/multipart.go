@@ -19,8 +19,8 @@ type upload struct {
 	began  time.Time
 }
 
-// minPart is the size in bytes of the smallest part that is not the last one.
-const minPart = 5 << 20
+// MinPart is the size in bytes of the smallest part that is not the last one.
+const MinPart = 5 << 20
 
 func (s *Server) multipart(w http.ResponseWriter, r *http.Request, key string, query url.Values) {
 	id := query.Get("uploadId")
@@ -100,7 +100,7 @@ func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request, id strin
 			refuse(w, r, http.StatusBadRequest, "InvalidPart")
 			return
 		}
-		if i < len(asked.Parts)-1 && len(part) < minPart {
+		if i < len(asked.Parts)-1 && len(part) < MinPart {
 			s.mu.Unlock()
 			refuse(w, r, http.StatusBadRequest, "EntityTooSmall")
 			return

@@ -45,7 +45,8 @@ type Config struct {
 	// them.
 	Credentials *credentials.Credentials
 
-	// Transport sends the requests. The default is a copy of [http.DefaultTransport].
+	// Transport sends the requests. The default is a copy of [http.DefaultTransport] that
+	// waits one minute for the header of an answer.
 	Transport http.RoundTripper
 
 	// Keys authenticate the records.
@@ -71,6 +72,10 @@ type Config struct {
 	StorageError func(op string, err error)
 
 	waits waits
+
+	// partSize is the size in bytes above which content is uploaded in parts of this
+	// size, or of larger ones if there would be more than maxParts.
+	partSize int64
 }
 
 // waits are the times that the store waits. Zeros stand for the defaults.
@@ -83,6 +88,9 @@ type waits struct {
 	rescan   time.Duration // between checks whether something did not fit a queue
 	verified time.Duration // how long the bucket is known to have large content
 
+	flush time.Duration // for uploads at the end
+	stall time.Duration // for a step of an upload
+
 	sweepRate float64 // requests of a sweep per second
 }
 
@@ -93,9 +101,6 @@ func (c Config) withDefaults() Config {
 		c.Folders = []string{"links", "refs", "deliveries"}
 	}
 	c.Folders = append(slices.Clip(c.Folders), strings.TrimSuffix(verifiedFolder, "/"))
-	if c.Transport == nil {
-		c.Transport = http.DefaultTransport.(*http.Transport).Clone()
-	}
 	if c.StorageError == nil {
 		c.StorageError = func(string, error) {}
 	}
@@ -107,6 +112,14 @@ func (c Config) withDefaults() Config {
 	w.absent = cmp.Or(w.absent, 5*time.Second)
 	w.rescan = cmp.Or(w.rescan, time.Minute)
 	w.verified = cmp.Or(w.verified, 10*time.Second)
+	w.flush = cmp.Or(w.flush, 5*time.Second)
+	w.stall = cmp.Or(w.stall, time.Minute)
 	w.sweepRate = cmp.Or(w.sweepRate, sweepRate)
+	c.partSize = cmp.Or(c.partSize, partSize)
+	if c.Transport == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.ResponseHeaderTimeout = w.stall
+		c.Transport = transport
+	}
 	return c
 }

@@ -94,7 +94,9 @@ func (h *health) note(ctx context.Context, err error) {
 		return
 	}
 	h.asking = false
-	h.failures++
+	if h.failures++; isDenied(err) {
+		h.failures = 1 // it may be denied to some objects only, so the pauses stay short
+	}
 	h.err = err
 	h.until = time.Now().Add(h.pause())
 }

@@ -228,11 +228,11 @@ func (s *Store) keepMark(ctx context.Context) {
 	for {
 		began := time.Now()
 		select {
-		case <-s.records.drained():
+		case <-s.records.await(false):
 		case <-ctx.Done():
 			return
 		}
-		if _, lost := s.records.size(); !lost && s.complete.Load() {
+		if !s.records.status().lost && s.complete.Load() {
 			mark := began.UTC().Format(time.RFC3339) + " " + s.foundUnder()
 			if err := s.FileStore.Save(ctx, markKey, []byte(mark)); err != nil {
 				s.config.StorageError("record what is uploaded", err)

@@ -14,13 +14,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 )
 
-// MinSigned is the size in bytes above which there are signed URLs of content. Content
-// of that size is uploaded in parts.
-const MinSigned = partSize
-
-// verifiedFolder has the records of content above MinSigned that a node of the cluster
-// has uploaded, and that the bucket has compared with its checksums meanwhile. The value
-// is the size and the entity tag of the object.
+// verifiedFolder has the records of content that a node of the cluster has uploaded in
+// parts, which the bucket has compared with their checksums. The value is the size and
+// the entity tag of the object.
 const verifiedFolder = "verified/"
 
 // verifiedEntries is the number of objects of which it is remembered that the bucket
@@ -50,16 +46,17 @@ func newVerified(w waits) *memo.Cache[object] {
 	})
 }
 
-// SignedURL returns a URL of the bucket from which anybody can read the content of d for
-// a lifetime from a second to seven days, unverified. There is one only
-// for content of more than [MinSigned] bytes that a node of the cluster has uploaded with
-// checksums, and that the bucket has had, with this size, within the last ten seconds. The
-// error is fs.ErrNotExist for other content, and another one while the bucket fails.
+// SignedURL returns a URL of the bucket from which anybody can read the content of d,
+// which has this size in bytes, for a lifetime from a second to seven days. Nobody but its
+// reader verifies the content. There is one only for content of more than 64 MiB that a
+// node of the cluster has uploaded with checksums, and that the bucket has had within the
+// last ten seconds. The error is fs.ErrNotExist for other content, and another one while
+// the bucket fails.
 func (s *Store) SignedURL(ctx context.Context, d digest.Digest, size int64, lifetime time.Duration) (*url.URL, error) {
 	if err := d.Validate(); err != nil {
 		return nil, fmt.Errorf("content %q: %w", d, err)
 	}
-	if size <= MinSigned {
+	if size <= s.config.partSize {
 		return nil, fmt.Errorf("a signed URL for %d bytes: %w", size, fs.ErrNotExist)
 	}
 	if since, _ := s.reads.state(); !since.IsZero() {

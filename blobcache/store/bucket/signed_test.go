@@ -16,9 +16,21 @@ import (
 )
 
 // largeContent has signed URLs once it is uploaded.
-var largeContent = strings.Repeat("0123456789abcdef", MinSigned/16) + "!"
+var largeContent = strings.Repeat("0123456789abcdef", minLarge/16) + "!"
 
-const largeSize = MinSigned + 1
+// minLarge is the size of parts in these tests.
+const (
+	minLarge  = 5 << 20
+	largeSize = minLarge + 1
+)
+
+// newSigning starts a node that uploads in small parts.
+func newSigning(t *testing.T, server *s3test.Server) *node {
+	t.Helper()
+	config := configOf(t, server, t.TempDir())
+	config.partSize = minLarge
+	return start(t, config)
+}
 
 // expectSigned checks whether a node has a signed URL for content, and returns it.
 func expectSigned(t *testing.T, n *node, d digest.Digest, want error) string {
@@ -57,7 +69,7 @@ func get(t *testing.T, url string, header http.Header) (status int, length int64
 func TestStoreSignedURL(t *testing.T) {
 	server := s3test.New(t)
 	server.SetSecret("secret")
-	one, two := newNode(t, server), newNode(t, server)
+	one, two := newSigning(t, server), newSigning(t, server)
 	d := one.put(t, largeContent)
 	expectSigned(t, one, d, fs.ErrNotExist) // it is not there yet
 	waitFor(t, func() bool { _, there := server.Get("cache/" + verifiedKey(d)); return there })
@@ -79,7 +91,7 @@ func TestStoreSignedURL(t *testing.T) {
 	if got := server.Requests("") - before; got != 0 {
 		t.Errorf("%d requests for URLs of content that the bucket has just had, want none", got)
 	}
-	if _, err := two.SignedURL(t.Context(), d, MinSigned, time.Minute); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := two.SignedURL(t.Context(), d, minLarge, time.Minute); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a URL for small content: %v, want none", err)
 	}
 	if _, err := two.SignedURL(t.Context(), d, largeSize+1, time.Minute); !errors.Is(err, fs.ErrNotExist) {
@@ -90,7 +102,7 @@ func TestStoreSignedURL(t *testing.T) {
 		"lost":     func() { server.Lose(objectOf(d)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newNode(t, server)
+			n := newSigning(t, server)
 			change()
 			expectSigned(t, n, d, fs.ErrNotExist)
 		})
@@ -101,7 +113,7 @@ func TestStoreSignedURL(t *testing.T) {
 // no signed URL, whatever record it has beside it.
 func TestStoreSignedURLOfOthers(t *testing.T) {
 	server := s3test.New(t)
-	n := newNode(t, server)
+	n := newSigning(t, server)
 	d := digest.FromString("some content")
 	server.Put(objectOf(d), []byte(largeContent))
 	expectSigned(t, n, d, fs.ErrNotExist)
@@ -120,7 +132,7 @@ func TestStoreSignedURLOfOthers(t *testing.T) {
 // digest is that of other content, which nobody compares here.
 func verified(t *testing.T, server *s3test.Server) (*node, digest.Digest) {
 	t.Helper()
-	n := newNode(t, server)
+	n := newSigning(t, server)
 	d := digest.FromString("some content")
 	server.Put(objectOf(d), []byte(largeContent))
 	o, err := n.client.stat(t.Context(), blobName(d))
@@ -188,6 +200,7 @@ func TestStoreSignedURLCountsAsUse(t *testing.T) {
 		}
 	}
 	two := limited(t, server, 0, 30*day)
+	two.config.partSize = minLarge
 	if got := sweep(t, two); got.Removed != 1 {
 		t.Errorf("%d objects removed that no node uses, want 1", got.Removed)
 	}

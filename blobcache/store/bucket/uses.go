@@ -126,6 +126,7 @@ func (s *Store) uploadAgain(ctx context.Context, d digest.Digest) error {
 	if err := s.FileStore.Delete(ctx, uploadedKey(d)); err != nil {
 		return err
 	}
+	s.held.Remove(d)
 	s.blobs.add(d.String(), write) // or it is found when the queue has room
 	return nil
 }
