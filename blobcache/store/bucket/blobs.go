@@ -108,7 +108,8 @@ func (s *Store) Reject(ctx context.Context, d digest.Digest) error {
 	}
 	s.config.StorageError("read "+d.String()+" from the bucket", store.ErrDamaged)
 	s.held.Remove(d)
-	if err := s.FileStore.Delete(ctx, uploadedKey(d)); err != nil {
+	s.verified.Forget(d.String())
+	if err := errors.Join(s.FileStore.Delete(ctx, uploadedKey(d)), s.Delete(ctx, verifiedKey(d))); err != nil {
 		return err
 	}
 	if !s.blobs.add(d.String(), replace) {

@@ -118,3 +118,11 @@ func (h *health) state() (since time.Time, err error) {
 // GivenUp records that a caller of [Store.Fetch] gave up a body because it was too slow
 // or broke off. The bucket is left alone for a while.
 func (s *Store) GivenUp(err error) { s.reads.note(context.Background(), err) }
+
+// noteRead records the result of a read that must end with ctx.
+func (s *Store) noteRead(ctx context.Context, err error) {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		ctx, err = context.WithoutCancel(ctx), ctx.Err() // the bucket is too slow
+	}
+	s.reads.note(ctx, err)
+}

@@ -80,11 +80,7 @@ func (s *Store) read(ctx context.Context, key string) (value []byte, current boo
 		return nil, false, err
 	}
 	sealed, err := s.readObject(ctx, key)
-	if ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		s.reads.note(context.WithoutCancel(ctx), ctx.Err()) // the bucket is too slow
-	} else {
-		s.reads.note(ctx, err)
-	}
+	s.noteRead(ctx, err)
 	if err != nil {
 		return nil, false, fmt.Errorf("read record %s from the bucket: %w", key, err)
 	}

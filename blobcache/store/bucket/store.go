@@ -31,6 +31,7 @@ type Store struct {
 	records       *queue
 	asked         *memo.Cache[struct{}]            // which records the bucket does not have
 	held          *lru.Cache[digest.Digest, int64] // sizes of what was fetched from the bucket lately
+	verified      *memo.Cache[object]              // what there are signed URLs for
 	seed          maphash.Seed
 	locks         [64]keyLock // by key: of the local tier and the queue together
 	limits        limits
@@ -103,6 +104,7 @@ func Open(c Config) (*Store, error) {
 			return memo.Failed, 0
 		},
 	})
+	s.verified = newVerified(c.waits)
 	return s, nil
 }
 
