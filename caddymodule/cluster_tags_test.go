@@ -42,10 +42,10 @@ func TestClusterLearnsTags(t *testing.T) {
 					served = up.RawManifest("library/alpine", image.Manifest)
 				}
 			}
-			one.outdate(scope, "3.20")
+			one.outdate(scope, "3.20", true)
 			one.get(path, as("alice"), header("Cache-Control", "no-cache")).expect(t, http.StatusOK, "")
 			awaitUploads(t)
-			two.outdate(scope, "3.20")
+			two.outdate(scope, "3.20", false)
 			up.Reset()
 			server.Set(test.faults)
 			if test.lost {

@@ -99,14 +99,17 @@ func cacheOf(s *site) *sharedCache {
 	return nil
 }
 
-// outdate makes a node believe that upstream has confirmed a tag of a group an hour ago.
-// Others do not learn that.
-func (s *site) outdate(scope, tag string) {
+// outdate makes a node believe that upstream has confirmed a tag of a group an hour ago. If
+// told is set, it tells that to the others.
+func (s *site) outdate(scope, tag string, told bool) {
 	s.t.Helper()
 	x := cacheOf(s).index
 	ref, err := x.Ref(s.t.Context(), scope, tag)
 	if err == nil {
-		ref.Checked, ref.NotBefore, ref.Learned = time.Now().Add(-time.Hour), time.Time{}, true
+		ref.Checked, ref.NotBefore, ref.Learned = time.Now().Add(-time.Hour), time.Time{}, !told
+		if told {
+			ref.Size++ // or it would not be written
+		}
 		err = x.SetRef(s.t.Context(), scope, tag, ref)
 	}
 	if err != nil {

@@ -15,8 +15,11 @@ const learnPatience = 250 * time.Millisecond
 // learn returns what another process that shares the index has learnt from upstream about
 // a tag, if that is later than what is known here and still fresh. If the tag has moved
 // away from old, which is nil if none is believed, that counts only after the new content
-// has been stored, as in refresh.
+// has been stored. A request that is forced learns nothing.
 func (r *Repository) learn(ctx context.Context, tag choice, old *index.Ref) (ref index.Ref, ok bool) {
+	if r.config.Forced {
+		return ref, false
+	}
 	asking, cancel := context.WithTimeout(ctx, max(learnPatience, r.config.Patience/2))
 	defer cancel()
 	ref, ok = r.config.Index.LaterRef(asking, r.config.Scope, tag.name())
@@ -28,15 +31,6 @@ func (r *Repository) learn(ctx context.Context, tag choice, old *index.Ref) (ref
 		return ref, false
 	}
 	ref.MediaType, ref.Size = link.MediaType, link.Size
-	if old != nil && ref.Digest != old.Digest {
-		moved, err := r.fetchMoved(ctx, tag, old, ref)
-		if err != nil || moved.Digest != ref.Digest {
-			return ref, false
-		}
-	}
-	if now, known := r.known(ctx, tag); known && now.Checked.After(ref.Checked) {
-		return now, true // the answer to a later question that was forced
-	}
-	r.recordMoved(ctx, tag, old, ref)
-	return ref, true
+	ref, err := r.settle(ctx, tag, old, ref, false)
+	return ref, err == nil
 }

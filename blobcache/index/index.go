@@ -175,9 +175,8 @@ func (x *Index) LaterRef(ctx context.Context, scope, name string) (later Ref, ok
 
 // SetRef records what a name stands for. It writes to disk only if that has
 // changed, or if what is stored was confirmed more than ten minutes earlier, or more than
-// five seconds earlier if other processes share the records; after an error the ref holds
-// until the process ends. A confirmation that was learned from another process is not
-// written again.
+// five seconds earlier if other processes share the records and have not sent it; after an
+// error the ref holds until the process ends.
 func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	key := refKey(scope, name)
 	old, err := x.Ref(ctx, scope, name)
@@ -191,11 +190,12 @@ func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	if !same && !ref.Learned || ref.Since.IsZero() {
 		ref.Since = time.Now()
 	}
-	same = same && old.MediaType == ref.MediaType && old.Size == ref.Size
-	if ref.saved = ref.Checked; same && !ref.Learned {
-		ref.saved = old.saved
+	stride := x.stride
+	if ref.Learned {
+		stride = refStride // the other process has written it
 	}
-	if same && ref.Checked.Sub(ref.saved) < x.stride {
+	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && ref.Checked.Sub(old.saved) < stride {
+		ref.saved = old.saved
 		x.refs.Add(key, ref)
 		return nil
 	}
