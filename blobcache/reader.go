@@ -51,6 +51,13 @@ func (r *Reader) FromReplica() bool {
 	return ok && follower.FromReplica()
 }
 
+// FromPeer reports whether a peer has sent some of the bytes that have come so far. It is
+// false for content that is read from the store.
+func (r *Reader) FromPeer() bool {
+	follower, ok := r.source.(*fill.Follower)
+	return ok && follower.FromPeer()
+}
+
 // Parts announces that ranges of the content will be read, and reports whether
 // they may be. They may not while some of the content is [fill.Body.Plain], or comes
 // from a [fill.Replica], and the whole is not verified: then the caller must read all of

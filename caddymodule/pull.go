@@ -56,6 +56,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 		Absences:    h.absences,
 		Flights:     &h.flights,
 		Registry:    src.Mirrors,
+		Replicas:    h.cache.replicas,
 		Name:        name,
 		Scope:       scope,
 		Endpoint:    src.Endpoint,

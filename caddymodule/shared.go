@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
@@ -60,6 +61,7 @@ type sharedCache struct {
 	usage     *usage.Recorder
 	adoption  pullthrough.Adoption
 	remote    storage.Remote // nil without a copy elsewhere
+	replicas  []fill.Replica // the copy, if there is one
 
 	stop context.CancelFunc // ends upkeep and adoption
 	done chan struct{}      // closed when both have ended
@@ -158,7 +160,9 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			stop:  stop,
 			done:  make(chan struct{}),
 		}
-		c.remote, _ = blobs.(storage.Remote)
+		if remote, ok := blobs.(storage.Remote); ok {
+			c.remote, c.replicas = remote, []fill.Replica{remote.Replica()}
+		}
 		c.scrubs.Scrub = func(rate int64, report func(blobcache.Scrubbing)) (blobcache.Scrubbing, error) {
 			return c.blobs.Scrub(ctx, rate, report)
 		}

@@ -3,27 +3,12 @@ package caddymodule
 import (
 	"encoding/json"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
-
-// inBucket returns a site that is not running yet and keeps its cache in a bucket.
-func inBucket(t *testing.T, server *s3test.Server) *site {
-	t.Helper()
-	s := newSite(t)
-	secret := filepath.Join(s.dir, "secret")
-	if err := os.WriteFile(secret, []byte("secret-of-the-bucket"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.addSecrets("secret-of-the-bucket")
-	s.bucket = "bucket " + s3test.Bucket + "\nendpoint " + server.URL + "\npath_style on\nprefix cache\ncredentials id {file." + secret + "}"
-	return s
-}
 
 // TestStorageS3Uploads checks that a pulled image gets into the bucket with its records,
 // that warm pulls cost no request to the bucket, and that no configuration shows the
@@ -56,7 +41,7 @@ func TestStorageS3Uploads(t *testing.T) {
 	}
 	module := runningHandler(t).StorageRaw
 	config, err := json.Marshal(runningHandler(t))
-	if err != nil || strings.Contains(string(config)+string(module), "secret-of-the-bucket") {
+	if err != nil || strings.Contains(string(config)+string(module), bucketSecret) {
 		t.Errorf("the configuration shows the secret, or an error: %v", err)
 	}
 }

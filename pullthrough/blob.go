@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 
@@ -31,7 +32,10 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 		Claim:    claim,
 		Fetch:    r.fetchBlob(d),
 		Fetched:  r.fetchedBytes,
+		Peers:    r.blobPeers(d),
 		Replicas: c.Replicas,
+		Verifies: c.OfPeer != nil,
+		Sent:     c.OfPeer,
 
 		Source:      c.Downloads,
 		Group:       c.Group,
@@ -44,7 +48,7 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	}
 	c.Quotas.Used(c.Scope, d, false)
 	switch {
-	case !claim.asked && (origin == fill.Hit || reader.FromReplica()):
+	case !claim.asked.Load() && (origin == fill.Hit || reader.FromReplica() && !reader.FromPeer()):
 		return reader, Hit, nil
 	case origin == fill.Joined:
 		return reader, Joined, nil
@@ -120,8 +124,8 @@ func (r *Repository) fetchSize(ctx context.Context, d digest.Digest) (size int64
 type blobClaim struct {
 	repository *Repository
 	digest     digest.Digest
-	asked      bool // whether Confirm was called
-	unsized    bool // whether Confirm succeeded and learnt no size
+	asked      atomic.Bool // whether Confirm was called
+	unsized    atomic.Bool // whether Confirm succeeded and learnt no size
 }
 
 // Standing implements [fill.Claim]. The size is -1 if it is not known.
@@ -138,9 +142,10 @@ func (c *blobClaim) Standing(ctx context.Context) fill.Standing {
 
 // Confirm implements [fill.Claim].
 func (c *blobClaim) Confirm(ctx context.Context, size int64) error {
-	c.asked = true
+	c.asked.Store(true)
 	size, err := c.ask(ctx, size)
-	if c.unsized = err == nil && size < 0; c.unsized {
+	if err == nil && size < 0 {
+		c.unsized.Store(true)
 		return nil // Delivered learns it
 	}
 	if err == nil {
@@ -171,7 +176,7 @@ func (c *blobClaim) Delivered(size int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)
 	defer cancel()
 	c.repository.recordDelivery(ctx, c.digest, index.Link{Size: size})
-	if c.unsized {
+	if c.unsized.Load() {
 		c.repository.config.Quotas.Added(c.repository.config.Scope, size)
 	}
 }

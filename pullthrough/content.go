@@ -29,8 +29,8 @@ type Content struct {
 	File *blobcache.Reader
 
 	// FromReplica is set if one of Config.Replicas has sent the content for this
-	// request, or for another one at the same time.
-	FromReplica bool
+	// request, or for another one at the same time. FromPeer is set if a peer has.
+	FromReplica, FromPeer bool
 }
 
 // Size returns the number of bytes.
@@ -72,7 +72,16 @@ func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) 
 			return content, err == nil, err
 		}
 	}
-	got, err := once(ctx, r, "manifest "+d.String(), func(ctx context.Context) (transferred, error) {
+	got, err := oncePeers(ctx, r, "manifest "+d.String(), func(ctx context.Context) (transferred, error) {
+		if got, ok := r.storedSince(ctx, d); ok {
+			return got, nil
+		}
+		m, err := r.manifestOfPeer(ctx, d)
+		if err == nil {
+			err = r.put(ctx, m)
+		}
+		return transferred{bytes: m.Content, ofPeer: true}, err
+	}, func(ctx context.Context) (transferred, error) {
 		return r.fetchManifest(ctx, d)
 	})
 	if err != nil {
@@ -80,7 +89,7 @@ func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) 
 	}
 	content, err = r.fetched(ctx, d, got.bytes)
 	if err == nil {
-		content.FromReplica = got.copied
+		content.FromReplica, content.FromPeer = got.copied, got.ofPeer
 	}
 	return content, got.copied, err
 }
@@ -89,6 +98,7 @@ func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) 
 type transferred struct {
 	bytes  []byte // nil if large content has been stored meanwhile
 	copied bool   // from a replica
+	ofPeer bool
 }
 
 // fetched returns the content that has been transferred for a manifest. It is read from
@@ -121,14 +131,13 @@ func (r *Repository) stored(ctx context.Context, d digest.Digest) (*Content, err
 // it, or that upstream sends. It returns no bytes of large content that has been stored
 // since the caller looked.
 func (r *Repository) fetchManifest(ctx context.Context, d digest.Digest) (transferred, error) {
+	if got, ok := r.storedSince(ctx, d); ok {
+		return got, nil
+	}
 	if link, linked := r.manifestLink(ctx, d); linked {
-		if content, err := r.stored(ctx, d); err == nil {
-			content.Close()
-			return transferred{bytes: content.Bytes}, nil
-		}
 		if bytes, err := r.copyManifest(ctx, d, link.Size); err == nil {
 			r.config.Quotas.Added(r.config.Scope, link.Size)
-			return transferred{bytes, true}, nil
+			return transferred{bytes: bytes, copied: true}, nil
 		}
 	}
 	m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
@@ -138,6 +147,20 @@ func (r *Repository) fetchManifest(ctx context.Context, d digest.Digest) (transf
 		return transferred{}, err
 	}
 	return transferred{bytes: m.Content}, r.keep(ctx, m)
+}
+
+// storedSince returns content that has been stored since the caller looked, without its
+// bytes if it is large. The repository must be linked to it.
+func (r *Repository) storedSince(ctx context.Context, d digest.Digest) (transferred, bool) {
+	if _, linked := r.manifestLink(ctx, d); !linked {
+		return transferred{}, false
+	}
+	content, err := r.stored(ctx, d)
+	if err != nil {
+		return transferred{}, false
+	}
+	content.Close()
+	return transferred{bytes: content.Bytes}, true
 }
 
 // copyManifest stores a manifest that a replica has, and returns it. The endpoint must
@@ -159,6 +182,11 @@ func (r *Repository) copyManifest(ctx context.Context, d digest.Digest, size int
 // keep stores a manifest that upstream has delivered.
 func (r *Repository) keep(ctx context.Context, m upstream.Manifest) error {
 	r.fetchedBytes(len(m.Content))
+	return r.put(ctx, m)
+}
+
+// put stores a manifest that upstream has delivered, to this process or to a peer.
+func (r *Repository) put(ctx context.Context, m upstream.Manifest) error {
 	if err := r.config.Cache.PutBytes(ctx, m.Digest, m.Content); err != nil {
 		return fmt.Errorf("storing a manifest: %w", err)
 	}

@@ -38,6 +38,16 @@ type Config struct {
 	// Registry is the upstream, asked with one login.
 	Registry *upstream.Mirrors
 
+	// Peers, if not nil, returns other processes of a cluster, which are asked in front of
+	// Replicas and Registry, in this order, about what key names: content, or a tag. It
+	// must not block. Peers are asked about content although Registry is offline.
+	Peers func(key string) []Peer
+
+	// OfPeer is set for the request of a peer, which does not ask Peers in turn and
+	// verifies the content itself. It reports whether a peer is the one that has sent
+	// the request; see [fill.Request.Sent].
+	OfPeer func(peer fill.Replica) bool
+
 	// Replicas are asked in front of Registry for the content of manifests and blobs
 	// that Endpoint has delivered before. They do not count as upstream: the bytes are
 	// not reported to Hooks.Fetched, and they are asked although upstream fails,
@@ -131,9 +141,9 @@ type Status int
 
 const (
 	Hit         Status = iota // from the cache, or a replica
-	Miss                      // upstream was asked
+	Miss                      // upstream was asked, or a peer
 	Joined                    // from a download that another request has started
-	Revalidated               // upstream was asked again, and has answered
+	Revalidated               // upstream, or a peer, was asked again, and has answered
 	Stale                     // from the cache, since upstream has not confirmed it again; see Reason
 )
 

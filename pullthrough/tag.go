@@ -62,7 +62,7 @@ func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (
 	}
 	if mayServe && !r.config.Forced {
 		var done func()
-		waiting, done = r.patient(ctx, r.question(tag, false))
+		waiting, done = r.patient(ctx, r.first(r.question(tag, false)))
 		defer done()
 	}
 	ref, err := r.refreshOnce(waiting, tag, &known, false)
@@ -97,7 +97,9 @@ func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref
 		}
 	}
 	question := r.question(tag, withContent)
-	return once(ctx, r, question, func(ctx context.Context) (index.Ref, error) {
+	return oncePeers(ctx, r, question, func(ctx context.Context) (index.Ref, error) {
+		return r.refreshOfPeer(ctx, tag, old, withContent)
+	}, func(ctx context.Context) (index.Ref, error) {
 		if r.config.Forced {
 			if err := r.config.Flights.pace(ctx, r.key(question)); err != nil {
 				return index.Ref{}, err
@@ -109,32 +111,53 @@ func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref
 	})
 }
 
-// refresh asks upstream what a tag stands for and records the answer. If the tag
-// has moved away from old, which is nil if none is believed, it is recorded only
-// after the new content has been stored: until then the old image is the one that
-// can be pulled.
+// refresh asks upstream what a tag stands for and records the answer.
 func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
-	// Another request may have asked since the caller looked.
-	if ref, known := r.known(ctx, tag); known && r.isFresh(ref.Checked) && !r.config.Forced {
+	if ref, known := r.answeredSince(ctx, tag); known {
 		return ref, nil
 	}
 	asked := time.Now()
 	desc, err := r.ask(ctx, tag, old)
 	ref := newRef(desc, asked)
-	if err == nil && (withContent || old != nil && ref.Digest != old.Digest) {
-		ref, err = r.fetchMoved(ctx, tag, old, ref)
+	if err == nil {
+		if ref, err = r.settle(ctx, tag, old, ref, withContent); err == nil {
+			return ref, nil
+		}
 	}
 	now, known := r.known(ctx, tag)
 	switch {
 	case known && now.Checked.After(ref.Checked):
 		return now, nil // the answer to a later question that was forced
-	case err == nil:
-		r.recordMoved(ctx, tag, old, ref)
 	case old != nil && known && !isHeld(err):
 		now.NotBefore, now.Reason = time.Now().Add(holdAfter(err)), string(ReasonOf(err))
 		r.recordRef(ctx, tag.name(), now)
 	}
 	return ref, err
+}
+
+// settle records what a tag stands for, unless a later answer has been recorded
+// meanwhile, which it returns. If the tag has moved away from old, which is nil if none
+// is believed, it is recorded only after the new content has been stored: until then the
+// old image is the one that can be pulled.
+func (r *Repository) settle(ctx context.Context, tag choice, old *index.Ref, ref index.Ref, withContent bool) (index.Ref, error) {
+	if withContent || old != nil && ref.Digest != old.Digest {
+		var err error
+		if ref, err = r.fetchMoved(ctx, tag, old, ref); err != nil {
+			return ref, err
+		}
+	}
+	if now, known := r.known(ctx, tag); known && now.Checked.After(ref.Checked) {
+		return now, nil // the answer to a later question that was forced
+	}
+	r.recordMoved(ctx, tag, old, ref)
+	return ref, nil
+}
+
+// answeredSince returns what a tag stands for if another request has learnt that since the
+// caller looked, and this one is not forced.
+func (r *Repository) answeredSince(ctx context.Context, tag choice) (ref index.Ref, known bool) {
+	ref, known = r.known(ctx, tag)
+	return ref, known && r.isFresh(ref.Checked) && !r.config.Forced
 }
 
 // known returns what is recorded for a tag and believed.

@@ -123,12 +123,19 @@ func (t *Follower) Size() int64 { return t.size }
 
 // FromReplica reports whether all that has come so far has come from peers or replicas.
 func (t *Follower) FromReplica() (alone bool) {
-	if t.fill != nil {
-		_, alone = t.fill.req.replicas.answered()
-	} else {
-		_, alone = t.bypass.req.replicas.answered()
-	}
+	_, alone = t.replicas().answered()
 	return alone
+}
+
+// FromPeer reports whether some of what has come so far has come from a peer.
+func (t *Follower) FromPeer() bool { return t.replicas().ofPeer() }
+
+// replicas returns the peers and replicas that have been asked.
+func (t *Follower) replicas() *replicas {
+	if t.fill != nil {
+		return t.fill.req.replicas
+	}
+	return t.bypass.req.replicas
 }
 
 // Cancel ends reads that wait for bytes.

@@ -27,6 +27,7 @@ type replicas struct {
 	left   []Replica // that are not given up, in order
 	peers  int       // how many of them are peers: the first ones
 	used   []Replica // that have answered
+	peer   bool      // a peer is among them
 	done   bool      // the source is asked
 }
 
@@ -173,7 +174,7 @@ func (s *replicas) ask(ctx context.Context, replica Replica, peer bool, m *meter
 	if err != nil {
 		return nil, err
 	}
-	size, err := s.admit(replica, body, offset, length)
+	size, err := s.admit(replica, peer, body, offset, length)
 	if err != nil {
 		_ = watched.Close()
 		return nil, err
@@ -193,7 +194,7 @@ func (s *replicas) ask(ctx context.Context, replica Replica, peer bool, m *meter
 
 // admit returns the size of the content, or an error unless the body of a replica is the
 // requested range of it.
-func (s *replicas) admit(replica Replica, body *Body, offset, length int64) (size int64, err error) {
+func (s *replicas) admit(replica Replica, peer bool, body *Body, offset, length int64) (size int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if size = s.size; size < 0 {
@@ -206,7 +207,7 @@ func (s *replicas) admit(replica Replica, body *Body, offset, length int64) (siz
 	if size < 0 || body.Size != size || body.Offset != offset || offset > size || body.End != end && (body.End != 0 || end != size) {
 		return 0, fmt.Errorf("answered with bytes %d to %d of %d instead of %d to %d of %d", body.Offset, body.End, body.Size, offset, end, size)
 	}
-	s.told = s.told || s.size < 0
+	s.told, s.peer = s.told || s.size < 0, s.peer || peer
 	if s.size = size; !slices.Contains(s.used, replica) {
 		s.used = append(s.used, replica)
 	}
@@ -232,6 +233,16 @@ func (s *replicas) answered() (some, alone bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.used) > 0, len(s.used) > 0 && !s.done
+}
+
+// ofPeer reports whether a peer has answered.
+func (s *replicas) ofPeer() bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peer
 }
 
 // mismatched tells the replicas that have answered that the content does not match its

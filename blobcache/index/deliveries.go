@@ -27,8 +27,12 @@ func (x *Index) Delivery(ctx context.Context, scope string, d digest.Digest) (De
 // the scope to it. After an error not all of that is on disk, but it holds
 // until the process ends.
 func (x *Index) AddDelivery(ctx context.Context, scope string, d digest.Digest, link Link) error {
+	known, lerr := x.Link(ctx, scope, d)
 	// The link comes first: a scope with a delivery alone asks the source.
 	err := x.AddLink(ctx, scope, d, link)
+	if x.shared != nil && lerr == nil && known.Size == link.Size {
+		return err // a shared link has a shared delivery, which need not be looked up
+	}
 	delivery := Delivery{Size: link.Size}
 	if known, kerr := x.Delivery(ctx, scope, d); kerr == nil && known == delivery {
 		return err

@@ -88,6 +88,7 @@ func (r Ref) SetLinked() {
 // wins, so processes that share the records need no agreement.
 type Index struct {
 	records store.Records
+	shared  store.Tiered // the records, if other processes share them, else nil
 	links   *lru.Cache[string, linkRecord]
 	refs    *lru.Cache[string, Ref]
 	drops   atomic.Uint64 // how many records have been removed
@@ -110,8 +111,8 @@ func New(records store.Records) *Index {
 		panic(err) // the size is a positive constant
 	}
 	x := &Index{records: records, links: links, refs: refs, deliveries: deliveries, stride: refStride}
-	if _, ok := records.(store.Tiered); ok {
-		x.stride = sharedRefStride
+	if shared, ok := records.(store.Tiered); ok {
+		x.shared, x.stride = shared, sharedRefStride
 	}
 	return x
 }
@@ -155,13 +156,12 @@ func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 // longer fresh, since it may ask a shared storage.
 func (x *Index) ReloadRef(ctx context.Context, scope, name string) (Ref, error) {
 	known, err := x.Ref(ctx, scope, name)
-	tiered, ok := x.records.(store.Tiered)
-	if !ok || err != nil {
+	if x.shared == nil || err != nil {
 		return known, err
 	}
 	key := refKey(scope, name)
 	drops := x.drops.Load()
-	data, rerr := tiered.Reload(ctx, key)
+	data, rerr := x.shared.Reload(ctx, key)
 	var shared Ref
 	if rerr != nil || json.Unmarshal(data, &shared) != nil || shared.Digest.Validate() != nil || !shared.Checked.After(known.Checked) {
 		return known, nil

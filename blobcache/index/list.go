@@ -65,11 +65,10 @@ func (x *Index) LimitOwners(limits map[string]int64) (release func()) {
 
 // forget is drop for records that only this process has no use for.
 func forget[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], key string) error {
-	tiered, ok := x.records.(store.Tiered)
-	if !ok {
+	if x.shared == nil {
 		return drop(ctx, x, memory, key)
 	}
-	err := tiered.Forget(ctx, key)
+	err := x.shared.Forget(ctx, key)
 	x.drops.Add(1)
 	memory.Remove(key)
 	return err
@@ -103,8 +102,8 @@ func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Diges
 	// Records that could not be saved are in memory only.
 	forgetBelow(x.links, linksFolder+"/"+prefix+"/")
 	forgetBelow(x.refs, refsFolder+"/"+prefix+"/")
-	if tiered, ok := x.records.(store.Tiered); ok && err == nil {
-		err = errors.Join(tiered.DeleteBelow(ctx, linksFolder+"/"+prefix), tiered.DeleteBelow(ctx, refsFolder+"/"+prefix))
+	if x.shared != nil && err == nil {
+		err = errors.Join(x.shared.DeleteBelow(ctx, linksFolder+"/"+prefix), x.shared.DeleteBelow(ctx, refsFolder+"/"+prefix))
 	}
 	return links, err
 }

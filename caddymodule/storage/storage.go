@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
@@ -42,6 +43,9 @@ type Keeper interface {
 // Remote is implemented by blobs with a copy elsewhere.
 type Remote interface {
 	RemoteStatus() RemoteStatus
+
+	// Replica returns the copy as a source of downloads. It is the same with each call.
+	Replica() fill.Replica
 }
 
 // RemoteStatus describes the copy and what is still to be uploaded to it.

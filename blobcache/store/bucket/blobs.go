@@ -77,6 +77,7 @@ func (s *Store) Fetch(ctx context.Context, d digest.Digest, offset, length int64
 		return nil, 0, fmt.Errorf("read %s from the bucket: %w", d, err)
 	}
 	s.reads.note(ctx, nil)
+	s.held.Add(d, o.size)
 	return &fetched{ReadCloser: content, cancel: cancel}, o.size, nil
 }
 
@@ -100,6 +101,7 @@ func (s *Store) Reject(ctx context.Context, d digest.Digest) error {
 		return err
 	}
 	s.config.StorageError("read "+d.String()+" from the bucket", store.ErrDamaged)
+	s.held.Remove(d)
 	if err := s.FileStore.Delete(ctx, uploadedKey(d)); err != nil {
 		return err
 	}
@@ -159,6 +161,9 @@ func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeek
 	at, ok := content.(io.ReaderAt)
 	if !ok {
 		return errors.New("stored content cannot be read at an offset")
+	}
+	if held, ok := s.held.Get(d); ok && held == size {
+		return nil // it came from there
 	}
 	if size >= askFirst {
 		o, err := s.client.stat(ctx, blobName(d))

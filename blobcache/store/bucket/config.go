@@ -99,7 +99,7 @@ func (c Config) withDefaults() Config {
 	w.pause = cmp.Or(w.pause, time.Second)
 	w.maxPause = cmp.Or(w.maxPause, time.Minute)
 	w.answer = cmp.Or(w.answer, 5*time.Second)
-	w.record = cmp.Or(w.record, 3*time.Second)
+	w.record = cmp.Or(w.record, 2*time.Second)
 	w.absent = cmp.Or(w.absent, 5*time.Second)
 	w.rescan = cmp.Or(w.rescan, time.Minute)
 	w.sweepRate = cmp.Or(w.sweepRate, sweepRate)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
@@ -28,7 +29,8 @@ type Store struct {
 	reads, writes *health
 	blobs         *queue
 	records       *queue
-	asked         *memo.Cache[struct{}] // which records the bucket does not have
+	asked         *memo.Cache[struct{}]            // which records the bucket does not have
+	held          *lru.Cache[digest.Digest, int64] // sizes of what was fetched from the bucket lately
 	seed          maphash.Seed
 	locks         [64]keyLock // by key: of the local tier and the queue together
 	limits        limits
@@ -64,6 +66,10 @@ var (
 // some 10 MiB.
 const absentEntries = 32 << 10
 
+// heldEntries is the number of contents of the bucket that need not be uploaded when they
+// are stored, since they were fetched from there.
+const heldEntries = 4 << 10
+
 // Open returns a store. It does not ask the bucket, which may be down.
 func Open(c Config) (*Store, error) {
 	if c.Local == nil || c.Credentials == nil || c.Keys == nil || c.Bucket == "" || c.Endpoint == "" {
@@ -75,6 +81,9 @@ func Open(c Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{FileStore: c.Local, config: c, client: api, shared: make(map[string]bool), seed: maphash.MakeSeed()}
+	if s.held, err = lru.New[digest.Digest, int64](heldEntries); err != nil {
+		return nil, err
+	}
 	for _, folder := range c.Folders {
 		s.shared[folder] = true
 	}

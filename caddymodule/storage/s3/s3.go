@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store/bucket"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
@@ -132,11 +133,19 @@ func (s *S3) Open(logger func() *zap.Logger, trouble storage.Trouble) (store.Blo
 	if err != nil {
 		return nil, nil, err
 	}
-	return &remote{opened}, opened, nil
+	return newRemote(opened), opened, nil
 }
 
-// remote describes a bucket for the status command.
-type remote struct{ *bucket.Store }
+// remote is a store whose copy in a bucket is known to the rest of the module.
+type remote struct {
+	*bucket.Store
+	replica *replica
+}
+
+func newRemote(opened *bucket.Store) *remote { return &remote{opened, &replica{opened}} }
+
+// Replica implements [storage.Remote].
+func (r *remote) Replica() fill.Replica { return r.replica }
 
 // RemoteStatus implements [storage.Remote].
 func (r *remote) RemoteStatus() storage.RemoteStatus {
@@ -172,4 +181,6 @@ var (
 	_ caddy.Provisioner = (*S3)(nil)
 	_ storage.Storage   = (*S3)(nil)
 	_ storage.Keyed     = (*S3)(nil)
+	_ storage.Remote    = (*remote)(nil)
+	_ storage.Keeper    = (*remote)(nil)
 )

@@ -1,0 +1,94 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
+)
+
+// TestClusterBucketFaults checks that a node pulls what another one has stored in the
+// bucket, whatever the bucket does: from the bucket if it can, else from upstream. Of the
+// first image the node knows the records already, of the second one nothing.
+func TestClusterBucketFaults(t *testing.T) {
+	for name, test := range map[string]struct {
+		faults   s3test.Faults
+		lose     bool // the objects of content
+		upstream bool // the content comes from there
+	}{
+		"none":          {},
+		"down":          {faults: s3test.Faults{Down: true}, upstream: true},
+		"slow":          {faults: s3test.Faults{Stalled: true}, upstream: true},
+		"stalling":      {faults: s3test.Faults{StalledBody: true}, upstream: true},
+		"cutting":       {faults: s3test.Faults{Cut: true}, upstream: true},
+		"throttling":    {faults: s3test.Faults{Status: http.StatusServiceUnavailable, Code: "SlowDown"}, upstream: true},
+		"denying":       {faults: s3test.Faults{Status: http.StatusForbidden, Code: "AccessDenied"}, upstream: true},
+		"lying":         {faults: s3test.Faults{Wrong: true}, upstream: true},
+		"losing":        {lose: true, upstream: true},
+		"full":          {faults: s3test.Faults{Full: true}},
+		"listing later": {faults: s3test.Faults{ListLater: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, up := s3test.New(t), registrytest.New(t)
+			layers := [][]byte{random(1, 200_000), random(2, 200_000)}
+			images := []registrytest.Image{up.PutImage("library/known", "1", layers[0]), up.PutImage("library/new", "1", layers[1])}
+			one, two, both := twoNodes(t, server)
+			one.load(both(users("alice"), private("acme", "alice"), hub(up, "downloads {\n stall_timeout 4s\n}"))...)
+			pull(t, one, "acme", "known", "1", as("alice"))
+			pull(t, one, "acme", "new", "1", as("alice"))
+			awaitUploads(t)
+			two.head(manifestPath("acme", "known", "1"), as("alice")).expect(t, http.StatusOK, "")
+			two.head(blobPath("acme", "known", images[0].Layers[0]), as("alice")).expect(t, http.StatusOK, "")
+			up.Reset()
+			server.Set(test.faults)
+			if test.lose {
+				for _, image := range images {
+					for _, d := range []digest.Digest{image.Manifest, image.Layers[0]} {
+						server.Lose(objectOf(d))
+					}
+				}
+			}
+			for i, image := range []string{"known", "new"} {
+				two.getWhole(manifestPath("acme", image, "1"), up.RawManifest("library/"+image, images[i].Manifest), as("alice"))
+				two.getWhole(blobPath("acme", image, images[i].Layers[0]), layers[i], as("alice"))
+			}
+			if got := up.Counts(); got.BlobGet+got.ManifestGet > 0 != test.upstream || test.upstream && got.BlobGet != 2 {
+				t.Errorf("got requests %+v; want content from upstream: %v", got, test.upstream)
+			}
+		})
+	}
+}
+
+// objectOf returns the name of the object of content in the bucket of a test.
+func objectOf(d digest.Digest) string {
+	return "cache/blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
+}
+
+// TestClusterBucketIsLeftAlone checks that a bucket that does not answer is not asked by
+// each pull, which would have to wait for it.
+func TestClusterBucketIsLeftAlone(t *testing.T) {
+	server, up := s3test.New(t), registrytest.New(t)
+	const images = 20
+	var layers [images][]byte
+	for i := range images {
+		layers[i] = random(byte(i), 5000)
+		up.PutImage(fmt.Sprintf("library/app%d", i), "1", layers[i])
+	}
+	one, two, both := twoNodes(t, server)
+	one.load(both(users("alice"), private("acme", "alice"), hub(up, "downloads {\n stall_timeout 4s\n}"))...)
+	server.Set(s3test.Faults{Stalled: true})
+	before := server.Requests(http.MethodGet)
+	for i, layer := range layers {
+		image := fmt.Sprintf("app%d", i)
+		two.get(manifestPath("acme", image, "1"), as("alice")).expect(t, http.StatusOK, "")
+		two.get(blobPath("acme", image, digest.FromBytes(layer)), as("alice")).content(t, layer)
+	}
+	// One question for each pause, each of which is longer than the last one.
+	if got := server.Requests(http.MethodGet) - before; got == 0 || got > images/2 {
+		t.Errorf("got %d requests that read from the bucket for %d cold images, want one for each pause", got, images)
+	}
+}

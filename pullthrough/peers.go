@@ -1,0 +1,218 @@
+package pullthrough
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// peerPatience is how long a peer may take to answer a question about a manifest, for
+// which it may have to ask upstream itself.
+const peerPatience = 10 * time.Second
+
+// Peer is another process of a cluster, as one repository asks it. It answers as it answers
+// its own clients, but does not ask other peers in turn: it vouches for what it sends to
+// have been confirmed by upstream for the repository. As a [fill.Replica], it sends the
+// content of blobs.
+type Peer interface {
+	fill.Replica
+
+	// Manifest asks about a manifest. The error is [fs.ErrNotExist] if the peer does not
+	// provide it, for whatever reason that says nothing about the peer.
+	Manifest(ctx context.Context, q Question) (Answer, error)
+}
+
+// Question is a question to a peer about a manifest.
+type Question struct {
+	// Reference is a digest, or a tag, which Accept and Forced belong to.
+	Reference string
+	Accept    upstream.Accept
+	Forced    bool
+
+	// Head asks for the descriptor alone. Known is the digest of content that need not
+	// be sent again, or empty.
+	Head  bool
+	Known digest.Digest
+}
+
+// Answer is the answer to a [Question].
+type Answer struct {
+	// Manifest has no Content if only the descriptor was asked for, or if Digest is
+	// [Question.Known]; MediaType and Size need not be set in the latter case.
+	upstream.Manifest
+
+	// Age is the time since upstream has confirmed what a tag stands for, or longer.
+	Age time.Duration
+}
+
+// peersFor returns the peers to ask about something.
+func (r *Repository) peersFor(key string) []Peer {
+	if r.config.Peers == nil {
+		return nil
+	}
+	return r.config.Peers(key)
+}
+
+// contentKey returns the key of content for Config.Peers. All repositories of the endpoint
+// ask the same peer first, which downloads the content once.
+func (r *Repository) contentKey(d digest.Digest) string { return r.config.Endpoint + " " + d.String() }
+
+// blobPeers returns the peers to ask for a blob.
+func (r *Repository) blobPeers(d digest.Digest) (replicas []fill.Replica) {
+	for _, p := range r.peersFor(r.contentKey(d)) {
+		replicas = append(replicas, p)
+	}
+	return replicas
+}
+
+// errUnusable is the error of an answer that is of no use, for which the peer is not to
+// blame.
+var errUnusable = fmt.Errorf("the answer of the peer is of no use: %w", fs.ErrNotExist)
+
+// askPeers returns the first answer of a peer that check accepts. The error is
+// [fs.ErrNotExist] if there is none.
+func (r *Repository) askPeers(ctx context.Context, key string, q Question, check func(*Answer) error) (Answer, error) {
+	peers := r.peersFor(key)
+	if len(peers) == 0 {
+		return Answer{}, fs.ErrNotExist
+	}
+	done, err := r.config.Questions.take(ctx, queueKey{"peers", r.config.Group})
+	if err != nil {
+		return Answer{}, err
+	}
+	defer done()
+	for _, p := range peers {
+		answer, err := askPeer(ctx, p, q)
+		if err == nil {
+			err = check(&answer)
+		}
+		switch {
+		case err == nil:
+			return answer, nil
+		case ctx.Err() != nil:
+			return Answer{}, context.Cause(ctx)
+		case !errors.Is(err, fs.ErrNotExist):
+			p.Failed(answer.Digest, err)
+		}
+	}
+	return Answer{}, fs.ErrNotExist
+}
+
+func askPeer(ctx context.Context, p Peer, q Question) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, peerPatience)
+	defer cancel()
+	return p.Manifest(ctx, q)
+}
+
+// checkContent returns an error unless the content of an answer is a manifest with its
+// digest, and sets its media type and size.
+func checkContent(a *Answer) error {
+	if len(a.Content) > maxManifest || a.Digest.Validate() != nil || a.Digest.Algorithm().FromBytes(a.Content) != a.Digest {
+		return fmt.Errorf("%s: %w", a.Digest, fill.ErrDigestMismatch)
+	}
+	mediaType, err := upstream.ManifestType(a.MediaType, a.Content)
+	a.MediaType, a.Size = mediaType, int64(len(a.Content))
+	return err
+}
+
+// manifestOfPeer returns a manifest from the first peer that sends it. The error is
+// [fs.ErrNotExist] if none does.
+func (r *Repository) manifestOfPeer(ctx context.Context, d digest.Digest) (upstream.Manifest, error) {
+	answer, err := r.askPeers(ctx, r.contentKey(d), Question{Reference: d.String()}, func(a *Answer) error {
+		a.Digest = d
+		return checkContent(a)
+	})
+	return answer.Manifest, err
+}
+
+// first returns the name of the question that comes first if upstream would be asked a
+// question: that to the peers, if there are any.
+func (r *Repository) first(question string) string {
+	if r.config.Peers == nil {
+		return question
+	}
+	return "peers: " + question
+}
+
+// oncePeers runs peers, and ask if that fails, as once does. The question to upstream is
+// shared with those that peers have sent, which do not wait for an answer of peers: two
+// processes that ask each other would wait for each other.
+func oncePeers[T any](ctx context.Context, r *Repository, question string, peers, ask func(context.Context) (T, error)) (T, error) {
+	if r.config.Peers == nil {
+		return once(ctx, r, question, ask)
+	}
+	return once(ctx, r, r.first(question), func(ctx context.Context) (T, error) {
+		if answer, err := peers(ctx); err == nil {
+			return answer, nil
+		}
+		return once(ctx, r, question, ask)
+	})
+}
+
+// refreshOfPeer asks the peers what a tag stands for, and records the first answer that
+// upstream has confirmed since old, which is nil if no answer is believed, and that is
+// fresh. The error is [fs.ErrNotExist] if there is none.
+func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
+	if r.config.Registry.IsOffline() {
+		return index.Ref{}, fs.ErrNotExist // only content is of use
+	}
+	if ref, known := r.answeredSince(ctx, tag); known {
+		return ref, nil
+	}
+	q := Question{Reference: tag.tag, Accept: tag.accept, Forced: r.config.Forced, Head: old == nil && !withContent}
+	if old != nil {
+		if content, err := r.stored(ctx, old.Digest); err == nil {
+			content.Close()
+			q.Known = old.Digest
+		}
+	}
+	asked := time.Now()
+	answer, err := r.askPeers(ctx, r.config.Scope+" "+tag.name(), q, func(a *Answer) error {
+		checked := asked.Add(-a.Age)
+		switch {
+		case !r.isFresh(checked), old != nil && !checked.After(old.Checked), q.Forced && a.Age > 2*forcedInterval:
+			return errUnusable
+		case a.Content != nil:
+			return checkContent(a)
+		case q.Known != "" && a.Digest == q.Known:
+			a.MediaType, a.Size = old.MediaType, old.Size
+			return nil
+		case q.Head:
+			return r.checkHead(ctx, a)
+		}
+		return fmt.Errorf("%s: the answer has no content", a.Digest)
+	})
+	if err == nil && answer.Content != nil {
+		err = r.put(ctx, answer.Manifest)
+	}
+	if err != nil {
+		return index.Ref{}, err
+	}
+	ref, err := r.settle(ctx, tag, old, newRef(answer.Descriptor, asked.Add(-answer.Age)), withContent)
+	if err == nil {
+		r.noteAbsence("tag "+tag.name(), nil)
+	}
+	return ref, err
+}
+
+// checkHead returns an error if the descriptor of an answer contradicts what upstream has
+// delivered, or is none. It links the repository to the content as that of a HEAD does.
+func (r *Repository) checkHead(ctx context.Context, a *Answer) (err error) {
+	if a.Digest.Validate() != nil || a.MediaType == "" || a.Size <= 0 {
+		return fmt.Errorf("%q: the answer has no descriptor", a.Digest)
+	}
+	desc, ok := r.linkConfirmed(ctx, a.Descriptor)
+	if !ok {
+		return errUnusable
+	}
+	a.Descriptor = desc
+	return nil
+}
