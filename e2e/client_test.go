@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -66,16 +65,4 @@ func storageFlags(t *testing.T) []string {
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(folder) })
 	return []string{"--root", folder + "/root", "--runroot", folder + "/run", "--storage-driver", "vfs"}
-}
-
-// countingReader counts the bytes that were read.
-type countingReader struct {
-	io.Reader
-	bytes int64
-}
-
-func (r *countingReader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	r.bytes += int64(n)
-	return n, err
 }

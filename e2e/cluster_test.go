@@ -214,12 +214,6 @@ func (n *node) stop() {
 	n.process.stop()
 }
 
-// wipe removes the local tier of a node that is not running.
-func (n *node) wipe(t *testing.T) {
-	t.Helper()
-	must(t, os.RemoveAll(n.cache))
-}
-
 // remote is what the admin API says of the bucket.
 type remote struct {
 	Blobs      int    `json:"blobs_to_upload"`
@@ -257,16 +251,6 @@ func awaitUploads(t *testing.T, nodes ...*node) {
 			return err
 		}))
 	}
-}
-
-// cached reports whether the local disk of a node has an image.
-func (n *node) cached(img image) bool {
-	for _, layer := range img.layers {
-		if _, err := os.Stat(storedFile(n.cache, layer)); err != nil {
-			return false
-		}
-	}
-	return true
 }
 
 // proxies returns the proxies of nodes, for clients to log in.
