@@ -17,17 +17,17 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
 
+// times are those of a cluster. All clusters have the usual ones, except in tests.
+type times struct {
+	refresh time.Duration // between two refreshes of the list, each of which probes all nodes
+	soonest time.Duration // the same, if a node may have restarted
+	lookup  time.Duration // the limit of a lookup of the list
+	probe   time.Duration // the limit of a probe
+}
+
+var usual = times{refresh: 10 * time.Second, soonest: time.Second, lookup: 5 * time.Second, probe: 2 * time.Second}
+
 const (
-	// refreshEvery is the time between two refreshes of the list, each of which
-	// probes all nodes.
-	refreshEvery = 10 * time.Second
-
-	// lookupTimeout limits one lookup of the list.
-	lookupTimeout = 5 * time.Second
-
-	// soonest is the shortest time between two refreshes.
-	soonest = time.Second
-
 	// closeTimeout limits the wait for the last refresh.
 	closeTimeout = 10 * time.Second
 
@@ -61,6 +61,7 @@ type Cluster struct {
 	self   string // the name of this node, if it is configured
 	logger func() *zap.Logger
 	now    func() time.Time
+	times  times
 	nodes  atomic.Pointer[[]*Node]
 	wake   chan struct{}
 	stop   context.CancelFunc
@@ -111,7 +112,7 @@ func (c *Config) Open(lease *pool.Lease, site Site) (*Cluster, error) {
 func newCluster(l *lent, self string, now func() time.Time) (*Cluster, context.Context) {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &Cluster{
-		id: rand.Text(), site: l.Name, self: self, logger: l.Logger, now: now,
+		id: rand.Text(), site: l.Name, self: self, logger: l.Logger, now: now, times: usual,
 		wake: make(chan struct{}, 1), stop: stop, done: make(chan struct{}),
 	}
 	c.nodes.Store(new([]*Node))
@@ -185,7 +186,7 @@ func (c *Cluster) keep(ctx context.Context) {
 	defer close(c.done)
 	for {
 		c.refresh(ctx)
-		if !wait(ctx, soonest, nil) || !wait(ctx, refreshEvery-soonest, c.wake) {
+		if !wait(ctx, c.times.soonest, nil) || !wait(ctx, c.times.refresh-c.times.soonest, c.wake) {
 			return
 		}
 	}
@@ -270,19 +271,19 @@ func (c *Cluster) lookUp(ctx context.Context, source lister) ([]string, error) {
 	if !c.looking.CompareAndSwap(false, true) {
 		return nil, errLooking
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.times.lookup)
+	defer cancel()
 	type result struct {
 		names []string
 		err   error
 	}
 	results := make(chan result, 1)
 	go func() {
-		defer cancel()
-		defer c.looking.Store(false)
 		names, err := source.list(ctx)
 		if err == nil && len(names) == 0 {
 			err = errEmpty
 		}
+		c.looking.Store(false)
 		results <- result{names, err}
 	}()
 	select {

@@ -78,6 +78,10 @@ func newNetwork(t *testing.T) *network {
 	core, logs := observer.New(zap.DebugLevel)
 	n := &network{t: t, clock: newClock(), keys: t.TempDir(), logs: logs, logger: zap.New(core)}
 	n.ca, n.cert = authority(t, serverName)
+	// Otherwise the first refresh would create the key, perhaps after the test.
+	if _, err := n.issuer().MintPeer(t.Context(), "process", "facts"); err != nil {
+		t.Fatal(err)
+	}
 	return n
 }
 

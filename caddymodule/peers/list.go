@@ -55,11 +55,15 @@ func (d *dynamic) list(ctx context.Context) (names []string, err error) {
 		if err != nil || !strings.HasPrefix(addr.Network, "tcp") || addr.PortRangeSize() != 1 {
 			return nil, fmt.Errorf("the module lists '%s', which is not a host with a port", u.Dial)
 		}
-		names = append(names, addr.JoinHostPort(0))
+		name, err := parseName(addr.JoinHostPort(0))
+		if err != nil {
+			return nil, fmt.Errorf("the module lists an %w", err)
+		}
+		names = append(names, name)
 	}
-	slices.Sort(names)
+	slices.Sort(names) // so that all nodes leave out the same ones
 	names = slices.Compact(names)
-	return parseNames(names[:min(len(names), maxNodes)])
+	return names[:min(len(names), maxNodes)], nil
 }
 
 // parseNames returns the names of nodes, written as HOST:PORT, in the one form in which
@@ -70,22 +74,29 @@ func parseNames(texts []string) ([]string, error) {
 	}
 	var names []string
 	for _, text := range texts {
-		host, port, err := net.SplitHostPort(text)
-		number, portErr := strconv.ParseUint(port, 10, 16)
-		host = strings.TrimSuffix(strings.ToLower(host), ".")
-		if errors.Join(err, portErr) != nil || number == 0 || host == "" || strings.ContainsAny(host, "/@?#% ") {
-			return nil, fmt.Errorf("invalid node '%s'; write a host and a port, as in node1.internal:8443", text)
+		name, err := parseName(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w; write a host and a port, as in node1.internal:8443", err)
 		}
-		if ip, err := netip.ParseAddr(host); err == nil {
-			host = ip.Unmap().String()
-		}
-		name := net.JoinHostPort(host, strconv.FormatUint(number, 10))
 		if slices.Contains(names, name) {
 			return nil, fmt.Errorf("the node %s is listed twice; leave one of them out", name)
 		}
 		names = append(names, name)
 	}
 	return names, nil
+}
+
+func parseName(text string) (string, error) {
+	host, port, err := net.SplitHostPort(text)
+	number, portErr := strconv.ParseUint(port, 10, 16)
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if errors.Join(err, portErr) != nil || number == 0 || host == "" || strings.ContainsAny(host, "/@?#% ") {
+		return "", fmt.Errorf("invalid node '%s'", text)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(number, 10)), nil
 }
 
 // literal returns the names that are not empty and have no placeholders.

@@ -25,8 +25,7 @@ const (
 	firstPause = time.Second
 	lastPause  = time.Minute
 
-	probeTimeout = 2 * time.Second
-	maxIdentity  = 1 << 10 // bytes of the answer to a probe
+	maxIdentity = 1 << 10 // bytes of the answer to a probe
 )
 
 // Node is an entry of the list of nodes. Its methods may be called concurrently. It
@@ -38,6 +37,7 @@ type Node struct {
 
 	mu      sync.Mutex
 	process string    // the id of the process that answered the last probe, or empty
+	last    string    // the id of the last process that answered
 	seen    time.Time // it answered
 	err     error     // of the last probe
 }
@@ -160,7 +160,7 @@ func (n *Node) refused(process string, status int) error {
 // Failed records that a response of the node was too slow, broke off or was wrong. It
 // ignores the errors that Get has counted, and those that say nothing about the node.
 func (n *Node) Failed(err error) {
-	if errors.As(err, new(*failure)) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
+	if err == nil || errors.As(err, new(*failure)) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
 		return
 	}
 	n.note(err)
@@ -181,22 +181,27 @@ func (n *Node) succeeded() {
 
 // probe asks the node who it is.
 func (n *Node) probe(ctx context.Context, l *lent) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	limited, cancel := context.WithTimeout(ctx, n.cluster.times.probe)
 	defer cancel()
-	process, err := l.probe(ctx, n.name)
+	process, err := l.probe(limited, n.name)
+	if ctx.Err() != nil {
+		return // the cluster ends
+	}
 	n.mu.Lock()
-	before, known := n.process, n.err == nil && n.process != ""
+	before, last, first := n.process, n.last, n.err == nil
 	n.process, n.err = process, err
 	if err == nil {
-		n.seen = n.cluster.now()
+		n.last, n.seen = process, n.cluster.now()
 	}
 	n.mu.Unlock()
-	switch {
-	case err != nil && known:
-		n.cluster.logger().Warn("a node of the cluster does not answer", zap.String("node", n.name), zap.Error(err))
-	case err == nil && process != before:
+	if err == nil && process != last {
 		n.breaker.Succeed() // another process has not failed yet
-		n.cluster.logger().Info("a node of the cluster answers", zap.String("node", n.name), zap.Bool("self", process == n.cluster.id))
+	}
+	switch logger := n.cluster.logger().With(zap.String("node", n.name)); {
+	case err != nil && (before != "" || first):
+		logger.Warn("a node of the cluster does not answer; not asking it", zap.Error(err))
+	case err == nil && before == "":
+		logger.Info("a node of the cluster answers", zap.Bool("self", process == n.cluster.id))
 	}
 }
 

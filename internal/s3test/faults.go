@@ -2,6 +2,7 @@ package s3test
 
 import (
 	"net/http"
+	"strings"
 )
 
 // Faults say how the server fails, all at once. The zero value is a server that works.
@@ -37,6 +38,10 @@ type Faults struct {
 
 	// AccessKey, if set, is the only one that is accepted.
 	AccessKey string
+
+	// Only, if set, limits all of that but AccessKey, Wrong, Cut and StalledBody to
+	// requests for objects whose keys contain it.
+	Only string
 }
 
 // Set replaces the faults. Requests that are stalled go on.
@@ -61,6 +66,9 @@ func (s *Server) current() (Faults, <-chan struct{}) {
 // pass reports whether a request is to be answered, and otherwise fails it.
 func (s *Server) pass(w http.ResponseWriter, r *http.Request) bool {
 	faults, freed := s.current()
+	if !strings.Contains(r.URL.Path, faults.Only) {
+		return true
+	}
 	if faults.Stalled {
 		wait(r, freed)
 		faults, _ = s.current()

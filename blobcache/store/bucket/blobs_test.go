@@ -89,8 +89,10 @@ func TestStoreUploadsOnceForAllNodes(t *testing.T) {
 // failed upload leaves none behind.
 func TestStoreUploadsParts(t *testing.T) {
 	server := s3test.New(t)
-	n := newNode(t, server)
-	content := bytes.Repeat([]byte("0123456789abcdef"), (partSize+askFirst)/16)
+	config := configOf(t, server, t.TempDir())
+	config.partSize = s3test.MinPart
+	n := start(t, config)
+	content := bytes.Repeat([]byte("0123456789abcdef"), (2*s3test.MinPart+askFirst)/16)
 	d := n.put(t, string(content))
 	n.flush(t)
 	got, _ := server.Get(objectOf(d))

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -43,7 +45,8 @@ type Config struct {
 	// them.
 	Credentials *credentials.Credentials
 
-	// Transport sends the requests. The default is a copy of [http.DefaultTransport].
+	// Transport sends the requests. The default is a copy of [http.DefaultTransport] that
+	// waits one minute for the header of an answer.
 	Transport http.RoundTripper
 
 	// Keys authenticate the records.
@@ -57,7 +60,7 @@ type Config struct {
 
 	// Folders are the first components of the keys of the records that the nodes
 	// share. The default is "links", "refs" and "deliveries". Other records stay on
-	// the local disk.
+	// the local disk, but for those of [Store.SignedURL].
 	Folders []string
 
 	// Uploads is the number of blobs that are uploaded at once. The default is 4.
@@ -69,6 +72,10 @@ type Config struct {
 	StorageError func(op string, err error)
 
 	waits waits
+
+	// partSize is the size in bytes above which content is uploaded in parts of this
+	// size, or of larger ones if there would be more than maxParts.
+	partSize int64
 }
 
 // waits are the times that the store waits. Zeros stand for the defaults.
@@ -79,6 +86,10 @@ type waits struct {
 	record   time.Duration // for a record
 	absent   time.Duration // how long a record is known not to be there
 	rescan   time.Duration // between checks whether something did not fit a queue
+	verified time.Duration // how long the bucket is known to have large content
+
+	flush time.Duration // for uploads at the end
+	stall time.Duration // for a step of an upload
 
 	sweepRate float64 // requests of a sweep per second
 }
@@ -89,9 +100,7 @@ func (c Config) withDefaults() Config {
 	if c.Folders == nil {
 		c.Folders = []string{"links", "refs", "deliveries"}
 	}
-	if c.Transport == nil {
-		c.Transport = http.DefaultTransport.(*http.Transport).Clone()
-	}
+	c.Folders = append(slices.Clip(c.Folders), strings.TrimSuffix(verifiedFolder, "/"))
 	if c.StorageError == nil {
 		c.StorageError = func(string, error) {}
 	}
@@ -102,6 +111,15 @@ func (c Config) withDefaults() Config {
 	w.record = cmp.Or(w.record, 2*time.Second)
 	w.absent = cmp.Or(w.absent, 5*time.Second)
 	w.rescan = cmp.Or(w.rescan, time.Minute)
+	w.verified = cmp.Or(w.verified, 10*time.Second)
+	w.flush = cmp.Or(w.flush, 5*time.Second)
+	w.stall = cmp.Or(w.stall, time.Minute)
 	w.sweepRate = cmp.Or(w.sweepRate, sweepRate)
+	c.partSize = cmp.Or(c.partSize, partSize)
+	if c.Transport == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.ResponseHeaderTimeout = w.stall
+		c.Transport = transport
+	}
 	return c
 }

@@ -34,7 +34,7 @@ func (n *node) reported() string {
 }
 
 // shortWaits are for tests in which a bucket fails. None of them decides a result.
-var shortWaits = waits{pause: time.Millisecond, maxPause: 5 * time.Millisecond, absent: time.Nanosecond, rescan: time.Millisecond, sweepRate: 1e6}
+var shortWaits = waits{pause: time.Millisecond, maxPause: 5 * time.Millisecond, absent: time.Nanosecond, rescan: time.Millisecond, sweepRate: 1e6, flush: time.Millisecond}
 
 // keysOf returns keys that depend on a secret. The newest has the id.
 func keysOf(secret, newest string, ids ...string) Keys {
@@ -100,9 +100,12 @@ func (n *node) flush(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	n.Flush(ctx)
-	if status := n.Status(); ctx.Err() != nil {
-		t.Fatalf("not uploaded: %+v\n%s", status, n.reported())
+	for _, q := range []*queue{n.records, n.blobs} {
+		select {
+		case <-q.await(false):
+		case <-ctx.Done():
+			t.Fatalf("not uploaded: %+v\n%s", n.Status(), n.reported())
+		}
 	}
 }
 

@@ -1,11 +1,11 @@
 package bucket
 
 import (
+	"container/heap"
 	"container/list"
 	"context"
 	"sync"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+	"time"
 )
 
 // change is what is to be done to an object.
@@ -17,37 +17,62 @@ const (
 	replace        // the object is wrong, and is to be written again if there is content
 )
 
-// queueLimit bounds the names in a queue. They take some 20 MiB.
-const queueLimit = 64 << 10
+const (
+	// queueLimit bounds the names in a queue. They take some 30 MiB.
+	queueLimit = 64 << 10
+
+	// retryLimit is the longest time until a change is tried again that fails although
+	// others succeed. The time doubles from that of the first pause.
+	retryLimit = time.Hour
+
+	// deniedLimit is the number of objects in a row to which access is denied, after
+	// which it is taken to be denied to all.
+	deniedLimit = 8
+)
 
 // queue has the names of objects that are to be written or removed. A name is in it
 // once: a change of the object while it waits replaces the earlier one, and a change
 // while it is being uploaded has it done again. The content of an object is read when
-// its turn comes.
+// its turn comes. An object that fails is tried again later and later, and does not hold
+// up others.
 type queue struct {
 	health *health
 	do     func(ctx context.Context, name string, c change) error
+	failed func(name string, err error) // called when an object fails, at most once a minute
 	limit  int
 
-	mu      sync.Mutex
-	entries map[string]*entry
-	waiting *list.List // of names, the next first
-	lost    bool       // a name did not fit
-	wake    chan struct{}
-	empty   []chan struct{} // closed when the queue is empty
+	mu       sync.Mutex
+	entries  map[string]*entry
+	added    *list.List // of all names, the oldest first
+	waiting  *list.List // of names, the next first
+	later    byDue      // entries that have failed
+	running  int
+	lost     bool // a name did not fit
+	wake     chan struct{}
+	empty    []chan struct{} // closed when the queue is empty
+	settled  []chan struct{} // closed when it is empty but for entries that have failed
+	denied   map[string]bool // since the last success, at most deniedLimit
+	reported time.Time       // when failed was called
+	err      error           // of the last entry that has failed
 }
 
 // entry is a name in a queue.
 type entry struct {
-	change  change
-	running bool
-	again   bool // it changed while it was running
+	name     string
+	change   change
+	since    time.Time
+	added    *list.Element
+	running  bool
+	again    bool      // it changed while it was running
+	failures int       // that concern this object
+	due      time.Time // if it is in later
 }
 
-func newQueue(h *health, do func(context.Context, string, change) error) *queue {
+func newQueue(h *health, do func(context.Context, string, change) error, failed func(string, error)) *queue {
 	return &queue{
-		health: h, do: do, limit: queueLimit,
-		entries: make(map[string]*entry), waiting: list.New(), wake: make(chan struct{}, 1),
+		health: h, do: do, failed: failed, limit: queueLimit,
+		entries: make(map[string]*entry), added: list.New(), waiting: list.New(), wake: make(chan struct{}, 1),
+		denied: make(map[string]bool),
 	}
 }
 
@@ -66,8 +91,10 @@ func (q *queue) add(name string, c change) bool {
 		q.lost = true
 		return false
 	}
-	q.entries[name] = &entry{change: c}
-	q.waiting.PushBack(name)
+	e := &entry{name: name, change: c, since: time.Now()}
+	e.added = q.added.PushBack(e)
+	q.entries[name] = e
+	q.waiting.PushBack(e)
 	q.signal()
 	return true
 }
@@ -89,58 +116,114 @@ func (q *queue) pending(name string) (change, bool) {
 	return 0, false
 }
 
-// size returns the number of changes in the queue, and whether some did not fit.
-func (q *queue) size() (n int, lost bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.entries), q.lost
+// queueStatus describes a queue.
+type queueStatus struct {
+	n      int       // changes
+	failed int       // of them, those that have failed and are tried again
+	lost   bool      // some did not fit
+	oldest time.Time // when the first of them was added, or zero
+	err    error     // of the last one that has failed, if there are any
 }
 
-// next returns the change whose turn it is.
-func (q *queue) next() (name string, c change, ok bool) {
+func (q *queue) status() queueStatus {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	front := q.waiting.Front()
-	if front == nil {
-		return "", 0, false
+	status := queueStatus{n: len(q.entries), failed: len(q.later), lost: q.lost}
+	if front := q.added.Front(); front != nil {
+		status.oldest = front.Value.(*entry).since
 	}
-	name = q.waiting.Remove(front).(string)
-	e := q.entries[name]
+	if status.failed > 0 {
+		status.err = q.err
+	}
+	return status
+}
+
+// failures returns how often a change of the object has failed although others may
+// succeed.
+func (q *queue) failures(name string) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e := q.entries[name]; e != nil {
+		return e.failures
+	}
+	return 0
+}
+
+// next returns the change whose turn it is, or how long to wait for one. Changes that
+// are tried again come first: there are few of them at a time.
+func (q *queue) next() (e *entry, wait time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	wait = retryLimit
+	if len(q.later) > 0 {
+		if wait = time.Until(q.later[0].due); wait <= 0 {
+			e = heap.Pop(&q.later).(*entry)
+		}
+	}
+	if front := q.waiting.Front(); e == nil && front != nil {
+		e = q.waiting.Remove(front).(*entry)
+	}
+	if e == nil {
+		return nil, wait
+	}
 	e.running, e.again = true, false
-	if q.waiting.Len() > 0 {
-		q.signal() // another worker can take the next one
-	}
-	return name, e.change, true
+	q.running++
+	q.signal() // another worker can take the next one
+	return e, 0
 }
 
 // done records the result of a change. It is repeated after others if it failed.
-func (q *queue) done(name string, err error) {
+func (q *queue) done(e *entry, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	e := q.entries[name]
 	e.running = false
-	if err != nil || e.again {
-		q.waiting.PushBack(name)
-		q.signal()
-		return
-	}
-	delete(q.entries, name)
-	if len(q.entries) == 0 {
-		for _, c := range q.empty {
-			close(c)
+	q.running--
+	switch {
+	case err != nil && (isDenied(err) || !concernsBucket(err)):
+		e.due = time.Now().Add(min(q.health.waits.pause<<min(e.failures, 16), retryLimit))
+		e.failures++
+		heap.Push(&q.later, e)
+		q.err = err
+		if now := time.Now(); now.Sub(q.reported) > time.Minute {
+			q.reported = now
+			q.failed(e.name, err)
 		}
-		q.empty = nil
+	case err != nil || e.again:
+		q.waiting.PushBack(e)
+	default:
+		delete(q.entries, e.name)
+		q.added.Remove(e.added)
+	}
+	q.signal()
+	if len(q.entries) == 0 {
+		closeAll(&q.empty)
+	}
+	if q.isSettled() {
+		closeAll(&q.settled)
 	}
 }
 
-// drained returns a channel that is closed when the queue is empty.
-func (q *queue) drained() <-chan struct{} {
+func (q *queue) isSettled() bool { return q.running+q.waiting.Len() == 0 }
+
+func closeAll(all *[]chan struct{}) {
+	for _, c := range *all {
+		close(c)
+	}
+	*all = nil
+}
+
+// await returns a channel that is closed when the queue is empty, or, if settled is set,
+// when it has nothing but changes that have failed.
+func (q *queue) await(settled bool) <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	c := make(chan struct{})
-	if len(q.entries) == 0 {
+	switch {
+	case len(q.entries) == 0 || settled && q.isSettled():
 		close(c)
-	} else {
+	case settled:
+		q.settled = append(q.settled, c)
+	default:
 		q.empty = append(q.empty, c)
 	}
 	return c
@@ -156,38 +239,16 @@ func (q *queue) recover() bool {
 	return lost
 }
 
-// work makes changes, so many at once, until ctx ends. Then it waits for those that
-// are running.
-func (q *queue) work(ctx context.Context, workers int) {
-	var all sync.WaitGroup
-	for range workers {
-		all.Go(func() { q.workOne(ctx) })
-	}
-	all.Wait()
-}
+// byDue is a heap of entries with the one that is due first on top.
+type byDue []*entry
 
-func (q *queue) workOne(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-q.wake:
-		}
-		for {
-			name, c, ok := q.next()
-			if !ok {
-				break
-			}
-			if !q.health.wait(ctx) {
-				q.done(name, ctx.Err())
-				return
-			}
-			err := q.do(ctx, name, c)
-			q.health.note(ctx, err)
-			q.done(name, err)
-			if err != nil && !concernsBucket(err) && !store.Pause(ctx, q.health.waits.pause) {
-				return // the object is tried again, but not all the time
-			}
-		}
-	}
+func (b byDue) Len() int           { return len(b) }
+func (b byDue) Less(i, j int) bool { return b[i].due.Before(b[j].due) }
+func (b byDue) Swap(i, j int)      { b[i], b[j] = b[j], b[i] }
+func (b *byDue) Push(e any)        { *b = append(*b, e.(*entry)) }
+func (b *byDue) Pop() any {
+	last := len(*b) - 1
+	e := (*b)[last]
+	*b = (*b)[:last]
+	return e
 }

@@ -80,11 +80,7 @@ func (s *Store) read(ctx context.Context, key string) (value []byte, current boo
 		return nil, false, err
 	}
 	sealed, err := s.readObject(ctx, key)
-	if ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		s.reads.note(context.WithoutCancel(ctx), ctx.Err()) // the bucket is too slow
-	} else {
-		s.reads.note(ctx, err)
-	}
+	s.noteRead(ctx, err)
 	if err != nil {
 		return nil, false, fmt.Errorf("read record %s from the bucket: %w", key, err)
 	}
@@ -195,7 +191,7 @@ func (s *Store) changeRecord(ctx context.Context, key string, c change) error {
 	}
 	value, err := s.FileStore.Load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it was forgotten before its turn
+		return errNotAsked // it was forgotten before its turn
 	}
 	if err != nil {
 		return err
@@ -205,7 +201,7 @@ func (s *Store) changeRecord(ctx context.Context, key string, c change) error {
 		return err
 	}
 	if len(sealed) > maxRecord {
-		return nil // no node would read it
+		return errNotAsked // no node would read it
 	}
 	if err := s.client.putBytes(ctx, key, sealed); err != nil {
 		return fmt.Errorf("upload record %s: %w", key, err)
@@ -232,11 +228,11 @@ func (s *Store) keepMark(ctx context.Context) {
 	for {
 		began := time.Now()
 		select {
-		case <-s.records.drained():
+		case <-s.records.await(false):
 		case <-ctx.Done():
 			return
 		}
-		if _, lost := s.records.size(); !lost && s.complete.Load() {
+		if !s.records.status().lost && s.complete.Load() {
 			mark := began.UTC().Format(time.RFC3339) + " " + s.foundUnder()
 			if err := s.FileStore.Save(ctx, markKey, []byte(mark)); err != nil {
 				s.config.StorageError("record what is uploaded", err)

@@ -23,6 +23,9 @@ func isRefused(err error) bool {
 
 // concernsBucket reports whether an error is to be expected of other requests as well.
 func concernsBucket(err error) bool {
+	if errors.As(err, new(objectError)) {
+		return false
+	}
 	answer := &refusal{}
 	if !errors.As(err, &answer) {
 		return !errors.Is(err, fs.ErrNotExist)
@@ -35,6 +38,18 @@ func concernsBucket(err error) bool {
 		return true
 	}
 	return answer.status >= 500
+}
+
+// objectError is an error that has nothing to do with the bucket.
+type objectError struct{ error }
+
+func (e objectError) Unwrap() error { return e.error }
+
+// isDenied reports whether the bucket denies access, perhaps to one object only. Wrong
+// credentials are another matter.
+func isDenied(err error) bool {
+	answer := &refusal{}
+	return errors.As(err, &answer) && answer.status == http.StatusForbidden && answer.code == "AccessDenied"
 }
 
 // refusal is an error of the object store.

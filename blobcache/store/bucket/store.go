@@ -31,9 +31,11 @@ type Store struct {
 	records       *queue
 	asked         *memo.Cache[struct{}]            // which records the bucket does not have
 	held          *lru.Cache[digest.Digest, int64] // sizes of what was fetched from the bucket lately
+	verified      *memo.Cache[object]              // what there are signed URLs for
 	seed          maphash.Seed
 	locks         [64]keyLock // by key: of the local tier and the queue together
 	limits        limits
+	pulls         pulls
 
 	// complete is set while all local records that may not be in the bucket are in
 	// the queue or have been.
@@ -89,8 +91,9 @@ func Open(c Config) (*Store, error) {
 	}
 	s.reads = &health{waits: c.waits, failed: func(err error) { c.StorageError("read from the bucket", err) }}
 	s.writes = &health{waits: c.waits, failed: func(err error) { c.StorageError("write to the bucket", err) }}
-	s.blobs = newQueue(s.writes, s.changeBlob)
-	s.records = newQueue(s.writes, s.changeRecord)
+	failed := func(name string, err error) { c.StorageError("upload "+name+" to the bucket", err) }
+	s.blobs = newQueue(s.writes, s.changeBlob, failed)
+	s.records = newQueue(s.writes, s.changeRecord, failed)
 	s.asked = memo.New(memo.Config[struct{}]{
 		Size:    absentEntries,
 		Timeout: c.waits.record,
@@ -101,6 +104,7 @@ func Open(c Config) (*Store, error) {
 			return memo.Failed, 0
 		},
 	})
+	s.verified = newVerified(c.waits)
 	return s, nil
 }
 
@@ -108,11 +112,22 @@ func Open(c Config) (*Store, error) {
 const recordUploads = 8
 
 // Keep uploads what is stored and not yet in the bucket, until ctx ends. It looks
-// through the local tier at the start, for what an earlier process has not uploaded.
+// through the local tier at the start, for what an earlier process has not uploaded. When
+// ctx ends, Keep goes on for at most five seconds, unless the bucket fails, and leaves
+// the rest to the next process.
 func (s *Store) Keep(ctx context.Context) {
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	var all sync.WaitGroup
-	all.Go(func() { s.blobs.work(ctx, s.config.Uploads) })
-	all.Go(func() { s.records.work(ctx, recordUploads) })
+	all.Go(func() {
+		defer stop()
+		<-ctx.Done()
+		flushing, cancel := context.WithTimeout(working, s.config.waits.flush)
+		defer cancel()
+		s.flush(flushing)
+	})
+	all.Go(func() { s.blobs.work(working, s.config.Uploads) })
+	all.Go(func() { s.records.work(working, recordUploads) })
 	all.Go(func() {
 		s.keepComplete(ctx, s.blobs, s.findBlobs, func(context.Context) bool { return false })
 	})
@@ -129,13 +144,25 @@ func (s *Store) Keep(ctx context.Context) {
 	all.Wait()
 }
 
-// Flush waits until all is uploaded, or until ctx ends. Keep must be running.
-func (s *Store) Flush(ctx context.Context) {
+// flush waits until all is uploaded but for objects that fail, until ctx ends, or until
+// the bucket fails.
+func (s *Store) flush(ctx context.Context) {
 	for _, q := range []*queue{s.records, s.blobs} {
-		select {
-		case <-q.drained():
-		case <-ctx.Done():
-			return
+		for settled := q.await(true); ; {
+			if since, _ := s.writes.state(); !since.IsZero() {
+				return
+			}
+			timer := time.NewTimer(s.config.waits.pause)
+			select {
+			case <-settled:
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			case <-timer.C:
+				continue
+			}
+			timer.Stop()
+			break
 		}
 	}
 }
@@ -153,39 +180,12 @@ func (s *Store) keepComplete(ctx context.Context, q *queue, find func(context.Co
 		if !store.Pause(ctx, s.config.waits.rescan) {
 			return
 		}
-		n, lost := q.size()
-		if lost && n < q.limit/2 {
+		if now := q.status(); now.lost && now.n < q.limit/2 {
 			wanted = true
 			q.recover()
 		}
 		wanted = wanted || due(ctx)
 	}
-}
-
-// Status describes a bucket and what is to be uploaded.
-type Status struct {
-	Bucket string // its name, with the prefix
-	// Blobs and Records are the numbers of changes that wait or are under way. More
-	// may wait that did not fit the queues if Overflow is set.
-	Blobs, Records int
-	Overflow       bool
-
-	// ReadError and WriteError are the last failures of reads and writes, with the
-	// times when they began to fail, or zero if they work.
-	ReadError, WriteError     error
-	ReadsFailed, WritesFailed time.Time
-}
-
-// Status returns the present state.
-func (s *Store) Status() Status {
-	status := Status{Bucket: s.String()}
-	var lostBlobs, lostRecords bool
-	status.Blobs, lostBlobs = s.blobs.size()
-	status.Records, lostRecords = s.records.size()
-	status.Overflow = lostBlobs || lostRecords
-	status.ReadsFailed, status.ReadError = s.reads.state()
-	status.WritesFailed, status.WriteError = s.writes.state()
-	return status
 }
 
 // String describes the bucket.

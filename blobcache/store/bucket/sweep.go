@@ -27,6 +27,9 @@ const (
 	sweepWait     = day
 	overdue       = 3 * usesInterval
 
+	// sweepLimit is how long a sweep may take.
+	sweepLimit = day
+
 	// sweepRate is the number of requests to the bucket per second in a sweep, and
 	// listPage the number of objects in the answer to one that lists.
 	sweepRate = 50
@@ -98,6 +101,8 @@ var errNotDue = errors.New("the bucket has been swept by a node, or another node
 // It does nothing if the bucket was swept lately. A sweep that ends early is done again
 // later, and has less to do then.
 func (s *Store) Sweep(ctx context.Context) (Swept, error) {
+	ctx, cancel := context.WithTimeout(ctx, sweepLimit)
+	defer cancel()
 	w := &sweeping{Store: s, limit: rate.NewLimiter(rate.Limit(s.config.waits.sweepRate), 1), quotas: s.currentQuotas()}
 	last, err := w.client.stat(ctx, sweptName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -237,6 +242,10 @@ func (w *sweeping) removeStored(ctx context.Context, old []cut) error {
 		}
 		if err == nil {
 			err = w.remove(ctx, name)
+		}
+		if err == nil && o.size > w.config.partSize {
+			w.verified.Forget(d.String())
+			err = w.remove(ctx, verifiedKey(d))
 		}
 		if err != nil {
 			return err

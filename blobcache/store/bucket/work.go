@@ -1,0 +1,72 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// errNotAsked means that there is nothing to change, so the bucket was not asked.
+var errNotAsked = errors.New("there is nothing to change")
+
+// work makes changes, so many at once, until ctx ends. Then it waits for those that
+// are running.
+func (q *queue) work(ctx context.Context, workers int) {
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() { q.workOne(ctx) })
+	}
+	all.Wait()
+}
+
+func (q *queue) workOne(ctx context.Context) {
+	for ctx.Err() == nil {
+		if !q.health.wait(ctx) {
+			return
+		}
+		e, wait := q.next()
+		if e == nil {
+			q.sleep(ctx, wait)
+			continue
+		}
+		err := q.do(ctx, e.name, e.change)
+		if errors.Is(err, errNotAsked) {
+			q.done(e, nil)
+			continue
+		}
+		q.health.note(ctx, q.judge(e.name, err))
+		q.done(e, err)
+	}
+}
+
+// sleep waits for a change, for a time at most.
+func (q *queue) sleep(ctx context.Context, wait time.Duration) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-q.wake:
+	case <-timer.C:
+	}
+}
+
+// judge returns the error of a change as the health of the bucket is to see it: access
+// that is denied to few objects does not concern the others.
+func (q *queue) judge(name string, err error) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err == nil {
+		clear(q.denied)
+	}
+	if !isDenied(err) {
+		return err
+	}
+	if len(q.denied) < deniedLimit {
+		q.denied[name] = true
+	}
+	if len(q.denied) < deniedLimit {
+		return nil
+	}
+	return err
+}
