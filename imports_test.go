@@ -15,10 +15,10 @@ const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
 // a decision about the layout.
 var permitted = map[string]string{
 	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
-		"caddymodule/access caddymodule/admin caddymodule/audit caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/events caddymodule/freshness caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/metrics caddymodule/page caddymodule/peers caddymodule/record caddymodule/source caddymodule/storage caddymodule/traces caddymodule/usage " +
+		"caddymodule/access caddymodule/admin caddymodule/audit caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/events caddymodule/freshness caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/metrics caddymodule/page caddymodule/peers caddymodule/record caddymodule/redirect caddymodule/source caddymodule/storage caddymodule/traces caddymodule/usage " +
 		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/traces reference tokenissuer tokenissuer/accesstoken",
-	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory caddymodule/events caddymodule/health caddymodule/metrics caddymodule/record caddymodule/storage pullthrough tokenissuer/accesstoken",
+	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory caddymodule/events caddymodule/health caddymodule/metrics caddymodule/peers caddymodule/record caddymodule/storage pullthrough tokenissuer/accesstoken",
 	"caddymodule/audit":                    "caddymodule/record",
 	"caddymodule/credential":               "caddymodule/internal/parse internal/flight upstream",
 	"caddymodule/directory":                "caddymodule/internal/parse reference tokenissuer upstream",
@@ -33,9 +33,10 @@ var permitted = map[string]string{
 	"caddymodule/health":                   "caddymodule/access caddymodule/directory upstream",
 	"caddymodule/internal/parse":           "",
 	"caddymodule/internal/pool":            "",
-	"caddymodule/metrics":                  "blobcache blobcache/fill blobcache/store caddymodule/access caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/record upstream",
+	"caddymodule/metrics":                  "blobcache blobcache/fill blobcache/store caddymodule/access caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/peers caddymodule/record upstream",
 	"caddymodule/record":                   "",
-	"caddymodule/page":                     "blobcache/index caddymodule/access caddymodule/admin caddymodule/directory caddymodule/health caddymodule/usage",
+	"caddymodule/redirect":                 "",
+	"caddymodule/page":                     "blobcache/index caddymodule/access caddymodule/admin caddymodule/directory caddymodule/health caddymodule/peers caddymodule/usage",
 	"caddymodule/peers":                    "blobcache/fill caddymodule/internal/parse caddymodule/internal/pool internal/breaker pullthrough reference tokenissuer upstream",
 	"caddymodule/source":                   "caddymodule/credential caddymodule/events caddymodule/internal/pool caddymodule/metrics caddymodule/traces upstream",
 	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",

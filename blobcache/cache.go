@@ -129,6 +129,9 @@ func (c *Cache) isStored(ctx context.Context, d digest.Digest, size int64) bool 
 // Fills returns the running downloads, the oldest first.
 func (c *Cache) Fills() []fill.Progress { return c.fills.Fills() }
 
+// Filling reports whether content is being downloaded, or is verified and not stored yet.
+func (c *Cache) Filling(d digest.Digest) bool { return c.fills.Filling(d) }
+
 // Flush waits until all verified content is stored, or until ctx ends. It does not
 // wait for running transfers.
 func (c *Cache) Flush(ctx context.Context) { c.fills.Flush(ctx) }

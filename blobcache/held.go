@@ -2,6 +2,7 @@ package blobcache
 
 import (
 	"context"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -27,13 +28,15 @@ func (k *evictor) isShort(ctx context.Context) bool {
 	return k.starved || disk.kept && k.coming(disk.written)+k.wanted > disk.spare
 }
 
-// evictHeld removes content although it has no copy yet, because the disk is full and
-// pulls must go on.
+// evictHeld removes content although it has no copy yet, and will not have one soon,
+// because the disk is full. Content that is still being copied stays, and downloads are
+// passed on without being stored until it is.
 func (k *evictor) evictHeld(ctx context.Context, excess int64) (removed int64) {
-	s, err := k.surveyOf(ctx, excess, nil)
+	sheltered := k.blobs.(store.Sheltered) // or nothing would be held
+	s, err := k.surveyOf(ctx, excess, func(d digest.Digest) bool { return sheltered.Stuck(d) && !sheltered.Removable(ctx, d) })
 	if err != nil {
 		return 0
 	}
-	s.lossy = true
+	s.lossy, s.aged = true, time.Time{} // what is old alone is no reason
 	return k.evict(ctx, s)
 }

@@ -15,18 +15,21 @@ import (
 type shelteredStore struct {
 	*store.FileStore
 	copied map[digest.Digest]bool
+	stuck  map[digest.Digest]bool
 }
 
 func (s *shelteredStore) Removable(_ context.Context, d digest.Digest) bool { return s.copied[d] }
+func (s *shelteredStore) Stuck(d digest.Digest) bool                        { return s.stuck[d] }
 
 // TestEvictorKeepsWhatHasNoCopy: content that is not stored elsewhere yet is not evicted
-// for the size of the cache, only for a full disk, and then with a reason of its own.
+// for the size of the cache, only for a full disk if no copy is to be expected, and then
+// with a reason of its own.
 func TestEvictorKeepsWhatHasNoCopy(t *testing.T) {
 	files, err := store.OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	blobs := &shelteredStore{FileStore: files, copied: make(map[digest.Digest]bool)}
+	blobs := &shelteredStore{FileStore: files, copied: make(map[digest.Digest]bool), stuck: make(map[digest.Digest]bool)}
 	const size = 1000
 	c := keptOn(t, blobs, Limits{MaxSize: 10 * size})
 	reasons := make(map[Reason]int)
@@ -51,7 +54,14 @@ func TestEvictorKeepsWhatHasNoCopy(t *testing.T) {
 	clear(reasons)
 	c.evictor.Failed(syscall.ENOSPC)
 	sweep(t, c)
-	if len(reasons) != 1 || reasons[ReasonLost] == 0 {
-		t.Errorf("evicted %v from a full disk, want content without a copy", reasons)
+	if len(reasons) != 0 || !has(t, c, 0, size) {
+		t.Errorf("evicted %v from a full disk while copies were made", reasons)
+	}
+	_, d := content(4, size)
+	blobs.stuck[d] = true
+	c.evictor.Failed(syscall.ENOSPC)
+	sweep(t, c)
+	if len(reasons) != 1 || reasons[ReasonLost] != 1 || has(t, c, 4, size) {
+		t.Errorf("evicted %v from a full disk, want the content that has no copy and gets none", reasons)
 	}
 }

@@ -113,7 +113,7 @@ type survey struct {
 
 	removable func(digest.Digest) bool // nil if all content is
 	held      int64                    // bytes of the entries that are not removable
-	lossy     bool                     // the victims are not removable
+	lossy     bool                     // the victims have no copy
 }
 
 func (k *evictor) survey(ctx context.Context, excess int64) (*survey, error) {

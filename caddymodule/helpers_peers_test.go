@@ -32,32 +32,32 @@ import (
 // clusterHost is the host name of all nodes.
 const clusterHost = "registry.example.com"
 
-// nodes are three sites of one process that share the keys and have caches of their own.
+// peerNodes are three sites of one process that share the keys and have caches of their own.
 // Each reaches the others through a connector that can be cut.
-type nodes struct {
+type peerNodes struct {
 	t    testing.TB
 	base *site
-	all  []*node
+	all  []*peerNode
 }
 
-// node is one of the sites, with a client that trusts its certificate.
-type node struct {
+// peerNode is one of the sites, with a client that trusts its certificate.
+type peerNode struct {
 	*site
 	handler *Handler
 	link    *connector // of the other nodes to this one
 }
 
 // startNodes starts three nodes with the given lines.
-func startNodes(t testing.TB, lines ...string) *nodes {
+func startNodes(t testing.TB, lines ...string) *peerNodes {
 	t.Helper()
 	return startDifferentNodes(t, "filesystem $CACHE {\nreserve off\n}", func(int) string { return strings.Join(lines, "\n") })
 }
 
 // startDifferentNodes starts three nodes with a storage and with lines of their own.
-func startDifferentNodes(t testing.TB, storage string, lines func(i int) string) *nodes {
+func startDifferentNodes(t testing.TB, storage string, lines func(i int) string) *peerNodes {
 	t.Helper()
 	base := newSite(t)
-	c := &nodes{t: t, base: base}
+	c := &peerNodes{t: t, base: base}
 	roots, file, cert := certificate(t, base.dir)
 	var to []string
 	for i := range 3 {
@@ -80,7 +80,7 @@ func startDifferentNodes(t testing.TB, storage string, lines func(i int) string)
 		t.Cleanup(s.client.CloseIdleConnections)
 		link := connect(t, address)
 		to = append(to, link.Addr().String())
-		c.all = append(c.all, &node{site: s, link: link})
+		c.all = append(c.all, &peerNode{site: s, link: link})
 	}
 	text := strings.NewReplacer("$DIR", base.dir).Replace(`{
 	admin off
@@ -128,7 +128,7 @@ $URL {
 }
 
 // findHandlers sets the handlers of the nodes, and waits until all nodes know each other.
-func (c *nodes) findHandlers() {
+func (c *peerNodes) findHandlers() {
 	c.t.Helper()
 	app, err := caddy.ActiveContext().App("http")
 	if err != nil {
@@ -165,8 +165,8 @@ func inPeersBucket(t testing.TB, server *s3test.Server) string {
 
 // ranked returns the nodes in the order in which they are responsible for content of the
 // first upstream.
-func (c *nodes) ranked(d digest.Digest) []*node {
-	order := make([]*node, len(c.all))
+func (c *peerNodes) ranked(d digest.Digest) []*peerNode {
+	order := make([]*peerNode, len(c.all))
 	for _, n := range c.all {
 		u := n.handler.Upstreams[0]
 		order[len(n.handler.cluster.Ahead(u.sourceFor("acme").Endpoint+" "+d.String()))] = n

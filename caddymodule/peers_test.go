@@ -16,13 +16,13 @@ import (
 var peerRequests = []string{`"uri":"/dependency_proxy/peer/blobs/`, `"uri":"/dependency_proxy/peer/manifests/`}
 
 // asked reports whether a node has asked another one for content.
-func (c *nodes) asked() bool {
+func (c *peerNodes) asked() bool {
 	logs := c.base.logs()
 	return strings.Contains(logs, peerRequests[0]) || strings.Contains(logs, peerRequests[1])
 }
 
 // pullBlob pulls a blob of acme's team/app as alice and checks it.
-func (n *node) pullBlob(d digest.Digest, size int64) {
+func (n *peerNode) pullBlob(d digest.Digest, size int64) {
 	n.t.Helper()
 	response := n.open(blobPath("acme", "team/app", d), as("alice"))
 	if got, read, err := digestOf(response); response.StatusCode != http.StatusOK || err != nil || got != d || read != size {

@@ -6,13 +6,12 @@ import (
 	"net/http"
 	"strings"
 
-	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/redirect"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
@@ -90,17 +89,6 @@ func (h *Handler) scopeOf(upstream, group, repository string) string {
 	return group + "/_/" + h.upstreams[upstream].sourceFor(group).Name + "/" + repository
 }
 
-// newPullHooks returns hooks that log failures in spite of which a pull succeeds.
-func newPullHooks(logger *zap.Logger) pullthrough.Hooks {
-	return pullthrough.Hooks{
-		Stale: freshness.LogStale(logger),
-		RecordFailed: func(scope string, err error) {
-			logger.Warn("cannot record the content of a repository; pulls continue",
-				zap.String("repository", scope), zap.Error(err))
-		},
-	}
-}
-
 func (ex *exchange) serveManifest(repo *repository) *apiError {
 	ctx := ex.r.Context()
 	var m pullthrough.Manifest
@@ -164,6 +152,9 @@ func (ex *exchange) serveBlob(repo *repository) *apiError {
 		ex.sendBlobHead(d, size, status)
 		return nil
 	}
+	if ex.redirectBlob(repo) {
+		return nil
+	}
 	r, status, err := repo.content.Blob(ctx, d)
 	if err != nil {
 		return ex.upstreamError(repo, err, blobUnknown, unavailable)
@@ -177,4 +168,27 @@ func (ex *exchange) serveBlob(repo *repository) *apiError {
 		return e
 	}
 	return nil
+}
+
+// redirectBlob redirects the client to the object store, if the storage has a copy of the
+// blob there and the client may have it without a question to upstream. It reports
+// whether it did.
+func (ex *exchange) redirectBlob(repo *repository) bool {
+	source := ex.handler.cache.redirects
+	if source == nil || ex.route.peer != "" || !redirect.Understood(ex.r) || partial(ex.r.Header) {
+		return false
+	}
+	ctx, d := ex.r.Context(), ex.route.digest
+	size, warm := repo.content.WarmBlob(ctx, d)
+	if !warm {
+		return false
+	}
+	target, err := source.SignedURL(ctx, d, size)
+	if err != nil || !redirect.Safe(target, ex.origin.registry) {
+		return false
+	}
+	ex.rec.Result, ex.rec.Source, ex.rec.Digest = record.Hit, record.Redirect, d
+	redirect.Send(ex.w, d, target)
+	ex.rec.Bytes = size
+	return true
 }

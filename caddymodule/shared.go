@@ -21,6 +21,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/redirect"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -60,8 +61,9 @@ type sharedCache struct {
 	missing   admin.MissingLog
 	usage     *usage.Recorder
 	adoption  pullthrough.Adoption
-	remote    storage.Remote // nil without a copy elsewhere
-	replicas  []fill.Replica // the copy, if there is one
+	remote    storage.Remote  // nil without a copy elsewhere
+	replicas  []fill.Replica  // the copy, if there is one
+	redirects redirect.Source // nil without a copy elsewhere
 
 	stop context.CancelFunc // ends upkeep and adoption
 	done chan struct{}      // closed when both have ended
@@ -163,6 +165,7 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 		if remote, ok := blobs.(storage.Remote); ok {
 			c.remote, c.replicas = remote, []fill.Replica{remote.Replica()}
 		}
+		c.redirects, _ = blobs.(redirect.Source)
 		c.scrubs.Scrub = func(rate int64, report func(blobcache.Scrubbing)) (blobcache.Scrubbing, error) {
 			return c.blobs.Scrub(ctx, rate, report)
 		}

@@ -56,6 +56,20 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 	return reader, Miss, nil
 }
 
+// WarmBlob returns the size of a blob that the repository may serve without asking
+// upstream, wherever its content is stored, and counts it as used. It reports false also
+// while the blob is being downloaded.
+func (r *Repository) WarmBlob(ctx context.Context, d digest.Digest) (size int64, ok bool) {
+	c := &r.config
+	link, err := c.Index.Link(ctx, c.Scope, d)
+	if err != nil || c.Cache.Filling(d) {
+		return 0, false
+	}
+	c.Cache.Used(d)
+	c.Quotas.Used(c.Scope, d, false)
+	return link.Size, true
+}
+
 func (r *Repository) watchBlob(ctx context.Context, d digest.Digest) (_ context.Context, answered func()) {
 	return watchLoop(ctx, r, "blob "+d.String(), func(ctx context.Context) (int64, error) {
 		return r.config.Registry.StatBlob(ctx, r.config.Name, d, -1)

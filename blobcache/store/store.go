@@ -145,6 +145,10 @@ type Sheltered interface {
 	// Removable reports whether there is a copy of the content, so that it can be
 	// removed without being lost.
 	Removable(ctx context.Context, d digest.Digest) bool
+
+	// Stuck reports whether a copy of the content is not to be expected soon, because
+	// the other place fails, or refuses the content.
+	Stuck(d digest.Digest) bool
 }
 
 // Record describes a record.

@@ -19,8 +19,8 @@ import (
 
 // times are those of a cluster. All clusters have the usual ones, except in tests.
 type times struct {
-	refresh time.Duration // between two refreshes of the list, each of which probes all nodes
-	soonest time.Duration // the same, if a node may have restarted
+	refresh time.Duration // the longest between two refreshes of the list, each of which probes all nodes
+	soonest time.Duration // the shortest, at the beginning and if a node may have restarted
 	lookup  time.Duration // the limit of a lookup of the list
 	probe   time.Duration // the limit of a probe
 }
@@ -30,10 +30,6 @@ var usual = times{refresh: 10 * time.Second, soonest: time.Second, lookup: 5 * t
 const (
 	// closeTimeout limits the wait for the last refresh.
 	closeTimeout = 10 * time.Second
-
-	// starting is how long after its start a cluster probes the nodes as soon as it may
-	// while not all have answered.
-	starting = time.Minute
 
 	// maxAhead is the greatest number of nodes that are asked for one key.
 	maxAhead = 3
@@ -186,24 +182,16 @@ func (c *Cluster) Ahead(key string) []*Node {
 	return ahead
 }
 
-// keep refreshes the list until ctx ends.
+// keep refreshes the list until ctx ends. It begins before this process listens, and
+// while other nodes may start too, so the first pauses are shorter.
 func (c *Cluster) keep(ctx context.Context) {
 	defer close(c.done)
-	for began := c.now(); ; {
+	for pause := c.times.soonest; ; pause = min(2*pause, c.times.refresh) {
 		c.refresh(ctx)
-		rest := c.times.refresh - c.times.soonest
-		if c.now().Sub(began) < starting && c.anyDown() {
-			rest = 0 // nodes that start together find each other soon
-		}
-		if !wait(ctx, c.times.soonest, nil) || !wait(ctx, rest, c.wake) {
+		if !wait(ctx, c.times.soonest, nil) || !wait(ctx, pause-c.times.soonest, c.wake) {
 			return
 		}
 	}
-}
-
-// anyDown reports whether a node has not answered the last probe.
-func (c *Cluster) anyDown() bool {
-	return slices.ContainsFunc(*c.nodes.Load(), func(n *Node) bool { return n.id() == "" })
 }
 
 // wait waits for a time or until it is woken. It reports false when ctx has ended.

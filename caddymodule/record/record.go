@@ -49,7 +49,7 @@ type Request struct {
 	FirstByte time.Duration // from Start to the header of the response; 0 without one
 	Duration  time.Duration // from Start to the end
 	Status    int           // of the response; 0 without one
-	Bytes     int64         // of the body, as far as it was sent
+	Bytes     int64         // of the body, as far as it was sent; all of it after a redirect
 
 	writer writer
 	ended  uint32 // 1 if the record is complete; atomic
@@ -140,9 +140,10 @@ const (
 	Upstream        // a download, possibly one that another request has started
 	Replica         // a download of which all has come from a copy in the cluster
 	Peer            // a download of which all has come from the cluster, and some from another node
+	Redirect        // an object store, to which the client was sent
 )
 
-var sources = [...]string{Nowhere: "none", Cache: "cache", Upstream: "upstream", Replica: "replica", Peer: "peer"}
+var sources = [...]string{Nowhere: "none", Cache: "cache", Upstream: "upstream", Replica: "replica", Peer: "peer", Redirect: "redirect"}
 
 // String returns the name of the source in metrics and logs.
 func (s Source) String() string { return sources[s] }

@@ -15,6 +15,7 @@ type upload struct {
 	key    string
 	header http.Header
 	parts  map[int][]byte
+	sums   map[int]string // the SHA-256 checksums with which the parts were sent
 	began  time.Time
 }
 
@@ -46,7 +47,7 @@ func (s *Server) multipart(w http.ResponseWriter, r *http.Request, key string, q
 			return
 		}
 		s.mu.Lock()
-		u.parts[number] = content
+		u.parts[number], u.sums[number] = content, r.Header.Get("X-Amz-Checksum-Sha256")
 		s.mu.Unlock()
 		w.Header().Set("ETag", (&object{content: content}).etag())
 		w.WriteHeader(http.StatusOK)
@@ -66,7 +67,7 @@ func (s *Server) beginUpload(w http.ResponseWriter, r *http.Request, key string)
 	s.mu.Lock()
 	s.serial++
 	id := strconv.Itoa(s.serial)
-	s.uploads[id] = &upload{key: key, header: kept(r), parts: make(map[int][]byte), began: s.now()}
+	s.uploads[id] = &upload{key: key, header: kept(r), parts: make(map[int][]byte), sums: make(map[int]string), began: s.now()}
 	s.mu.Unlock()
 	type begun struct {
 		XMLName  xml.Name `xml:"InitiateMultipartUploadResult"`
@@ -80,8 +81,9 @@ func (s *Server) beginUpload(w http.ResponseWriter, r *http.Request, key string)
 func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request, id string, u *upload) {
 	var asked struct {
 		Parts []struct {
-			PartNumber int
-			ETag       string
+			PartNumber     int
+			ETag           string
+			ChecksumSHA256 string
 		} `xml:"Part"`
 	}
 	if err := xml.NewDecoder(r.Body).Decode(&asked); err != nil {
@@ -92,7 +94,8 @@ func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request, id strin
 	s.mu.Lock()
 	for i, p := range asked.Parts {
 		part, ok := u.parts[p.PartNumber]
-		if !ok || i > 0 && p.PartNumber <= asked.Parts[i-1].PartNumber {
+		summed := u.header.Get("X-Amz-Checksum-Algorithm") == "" || p.ChecksumSHA256 != "" && p.ChecksumSHA256 == u.sums[p.PartNumber]
+		if !ok || !summed || i > 0 && p.PartNumber <= asked.Parts[i-1].PartNumber {
 			s.mu.Unlock()
 			refuse(w, r, http.StatusBadRequest, "InvalidPart")
 			return

@@ -1,7 +1,7 @@
 // Package s3test has an object store for tests: an HTTP server that answers the
 // requests of the S3 API that a client of this module makes, with one bucket in
-// memory. It requires signatures and does not verify them. [Faults] make it fail in
-// the ways that object stores fail.
+// memory. It requires signatures, and verifies those of signed URLs. [Faults] make it
+// fail in the ways that object stores fail.
 package s3test
 
 import (
@@ -29,6 +29,7 @@ type Server struct {
 	objects  map[string]*object
 	uploads  map[string]*upload
 	faults   Faults
+	secret   string         // of the access key
 	requests map[string]int // by method
 	stores   map[string]int // by key
 	serial   int
@@ -226,16 +227,21 @@ func split(r *http.Request) (bucket, key string) {
 	return bucket, key
 }
 
+// SetSecret sets the secret of the access key, without which no signed URL is valid.
+func (s *Server) SetSecret(secret string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secret = secret
+}
+
 // authorize reports the refusal of a request without a signature, of one whose signed
-// URL has expired, and of one with another access key than the one that is accepted.
+// URL is not valid, and of one with another access key than the one that is accepted.
 func (s *Server) authorize(r *http.Request) (status int, code string) {
 	query := r.URL.Query()
 	credential := query.Get("X-Amz-Credential")
-	if credential != "" {
-		signed, err := time.Parse("20060102T150405Z", query.Get("X-Amz-Date"))
-		lifetime, err2 := time.ParseDuration(query.Get("X-Amz-Expires") + "s")
-		if err != nil || err2 != nil || query.Get("X-Amz-Signature") == "" || time.Now().After(signed.Add(lifetime)) {
-			return http.StatusForbidden, "AccessDenied"
+	if isSigned(query) {
+		if status, code := s.checkSigned(r, query); code != "" {
+			return status, code
 		}
 	} else {
 		fields, ok := strings.CutPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 ")

@@ -42,6 +42,15 @@ func (s *Store) Removable(ctx context.Context, d digest.Digest) bool {
 	return err == nil
 }
 
+// stuckAfter is the number of failures in a row, with growing pauses, after which uploads
+// are not expected to succeed soon.
+const stuckAfter = 4
+
+// Stuck implements [store.Sheltered].
+func (s *Store) Stuck(d digest.Digest) bool {
+	return s.writes.isDown() || s.blobs.failures(d.String()) >= stuckAfter
+}
+
 // Fetch returns the content of d in the bucket from an offset: length bytes, or the rest
 // if length is -1. Size is that of the whole content. The content is not verified, and the
 // caller must close it. The error is fs.ErrNotExist if the bucket does not have the
@@ -99,7 +108,8 @@ func (s *Store) Reject(ctx context.Context, d digest.Digest) error {
 	}
 	s.config.StorageError("read "+d.String()+" from the bucket", store.ErrDamaged)
 	s.held.Remove(d)
-	if err := s.FileStore.Delete(ctx, uploadedKey(d)); err != nil {
+	s.verified.Forget(d.String())
+	if err := errors.Join(s.FileStore.Delete(ctx, uploadedKey(d)), s.Delete(ctx, verifiedKey(d))); err != nil {
 		return err
 	}
 	if !s.blobs.add(d.String(), replace) {
@@ -116,22 +126,23 @@ func (s *Store) changeBlob(ctx context.Context, name string, c change) error {
 			return err
 		}
 	} else if s.Removable(ctx, d) {
-		return nil // it has been uploaded
+		return errNotAsked // it has been uploaded
 	}
 	content, err := s.FileStore.Open(ctx, d)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrDamaged) {
-		return nil // it was removed before its turn
+		return errNotAsked // it was removed before its turn
 	}
 	if err != nil {
 		return objectError{err}
 	}
 	defer content.Close()
 	err = s.upload(ctx, d, content)
+	notAsked := errors.Is(err, errNotAsked)
 	if errors.Is(err, store.ErrDamaged) {
 		s.config.StorageError("upload "+d.String()+" to the bucket", err)
-		return nil // the scrub, or the next pull, finds it too
+		return errNotAsked // the scrub, or the next pull, finds it too
 	}
-	if err != nil {
+	if err != nil && !notAsked {
 		return fmt.Errorf("upload %s: %w", d, err)
 	}
 	// Once the content is gone its mark must go too, and Remove may have run.
@@ -140,6 +151,9 @@ func (s *Store) changeBlob(ctx context.Context, name string, c change) error {
 	}
 	if _, err := s.FileStore.Stat(ctx, d); errors.Is(err, fs.ErrNotExist) {
 		_ = s.FileStore.Delete(ctx, uploadedKey(d)) // it costs a few bytes at worst
+	}
+	if notAsked {
+		return errNotAsked
 	}
 	return nil
 }

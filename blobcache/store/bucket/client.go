@@ -49,7 +49,11 @@ func newClient(c Config) (*client, error) {
 type object struct {
 	size     int64 // of the whole object, in bytes
 	modified time.Time
+	etag     string // without quotes; empty from a listing
 }
+
+// String describes the version of the object.
+func (o object) String() string { return strconv.FormatInt(o.size, 10) + " " + o.etag }
 
 // do asks the bucket, and once more if it refused the credentials and there are others
 // now.
@@ -92,7 +96,7 @@ func (c *client) get(ctx context.Context, name string, offset, length int64) (bo
 		if err != nil {
 			return err
 		}
-		o = object{size: info.Size, modified: info.LastModified}
+		o = object{info.Size, info.LastModified, info.ETag}
 		if offset > 0 || length > 0 {
 			if o.size, err = rangeSize(header.Get("Content-Range"), offset); err != nil {
 				_ = body.Close()
@@ -119,7 +123,7 @@ func rangeSize(contentRange string, offset int64) (int64, error) {
 func (c *client) stat(ctx context.Context, name string) (o object, err error) {
 	err = c.do(ctx, func() error {
 		info, err := c.api.StatObject(ctx, c.bucket, c.prefix+name, minio.StatObjectOptions{})
-		o = object{size: info.Size, modified: info.LastModified}
+		o = object{info.Size, info.LastModified, info.ETag}
 		return err
 	})
 	return o, err
@@ -152,7 +156,7 @@ func (c *client) list(ctx context.Context, prefix string, visit func(name string
 				return info.Err
 			}
 			visited++
-			if stopped = visit(strings.TrimPrefix(info.Key, c.prefix), object{info.Size, info.LastModified}); stopped != nil {
+			if stopped = visit(strings.TrimPrefix(info.Key, c.prefix), object{size: info.Size, modified: info.LastModified}); stopped != nil {
 				return nil
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -58,7 +60,7 @@ type Config struct {
 
 	// Folders are the first components of the keys of the records that the nodes
 	// share. The default is "links", "refs" and "deliveries". Other records stay on
-	// the local disk.
+	// the local disk, but for those of [Store.SignedURL].
 	Folders []string
 
 	// Uploads is the number of blobs that are uploaded at once. The default is 4.
@@ -84,6 +86,7 @@ type waits struct {
 	record   time.Duration // for a record
 	absent   time.Duration // how long a record is known not to be there
 	rescan   time.Duration // between checks whether something did not fit a queue
+	verified time.Duration // how long the bucket is known to have large content
 
 	flush time.Duration // for uploads at the end
 	stall time.Duration // for a step of an upload
@@ -97,6 +100,7 @@ func (c Config) withDefaults() Config {
 	if c.Folders == nil {
 		c.Folders = []string{"links", "refs", "deliveries"}
 	}
+	c.Folders = append(slices.Clip(c.Folders), strings.TrimSuffix(verifiedFolder, "/"))
 	if c.StorageError == nil {
 		c.StorageError = func(string, error) {}
 	}
@@ -107,6 +111,7 @@ func (c Config) withDefaults() Config {
 	w.record = cmp.Or(w.record, 2*time.Second)
 	w.absent = cmp.Or(w.absent, 5*time.Second)
 	w.rescan = cmp.Or(w.rescan, time.Minute)
+	w.verified = cmp.Or(w.verified, 10*time.Second)
 	w.flush = cmp.Or(w.flush, 5*time.Second)
 	w.stall = cmp.Or(w.stall, time.Minute)
 	w.sweepRate = cmp.Or(w.sweepRate, sweepRate)

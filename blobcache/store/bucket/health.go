@@ -101,6 +101,13 @@ func (h *health) note(ctx context.Context, err error) {
 	h.until = time.Now().Add(h.pause())
 }
 
+// isDown reports whether the bucket has failed for a while.
+func (h *health) isDown() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.failures >= stuckAfter || h.failures > 0 && time.Since(h.since) > stuckAfter*h.waits.pause
+}
+
 // state returns when the bucket began to fail, and its last failure, or zeros.
 func (h *health) state() (since time.Time, err error) {
 	h.mu.Lock()
@@ -111,3 +118,11 @@ func (h *health) state() (since time.Time, err error) {
 // GivenUp records that a caller of [Store.Fetch] gave up a body because it was too slow
 // or broke off. The bucket is left alone for a while.
 func (s *Store) GivenUp(err error) { s.reads.note(context.Background(), err) }
+
+// noteRead records the result of a read that must end with ctx.
+func (s *Store) noteRead(ctx context.Context, err error) {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		ctx, err = context.WithoutCancel(ctx), ctx.Err() // the bucket is too slow
+	}
+	s.reads.note(ctx, err)
+}

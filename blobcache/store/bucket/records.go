@@ -80,11 +80,7 @@ func (s *Store) read(ctx context.Context, key string) (value []byte, current boo
 		return nil, false, err
 	}
 	sealed, err := s.readObject(ctx, key)
-	if ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		s.reads.note(context.WithoutCancel(ctx), ctx.Err()) // the bucket is too slow
-	} else {
-		s.reads.note(ctx, err)
-	}
+	s.noteRead(ctx, err)
 	if err != nil {
 		return nil, false, fmt.Errorf("read record %s from the bucket: %w", key, err)
 	}
@@ -107,22 +103,6 @@ func (s *Store) readObject(ctx context.Context, name string) ([]byte, error) {
 		err = fmt.Errorf("it has more than %d bytes: %w", maxRecord, fs.ErrNotExist)
 	}
 	return content, err
-}
-
-// Reload implements [store.Tiered]: it returns the value in the bucket, which another
-// node may have written. The local value stays as it is. The error is fs.ErrNotExist
-// if the bucket does not have the record or fails.
-func (s *Store) Reload(ctx context.Context, key string) ([]byte, error) {
-	if !s.isShared(key) {
-		return nil, fmt.Errorf("record %s is not shared: %w", key, fs.ErrNotExist)
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.waits.record)
-	defer cancel()
-	value, _, err := s.read(ctx, key)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w: %w", err, fs.ErrNotExist)
-	}
-	return value, err
 }
 
 // Save implements [store.Records]. The record is uploaded later.
@@ -195,7 +175,7 @@ func (s *Store) changeRecord(ctx context.Context, key string, c change) error {
 	}
 	value, err := s.FileStore.Load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it was forgotten before its turn
+		return errNotAsked // it was forgotten before its turn
 	}
 	if err != nil {
 		return err
@@ -205,7 +185,7 @@ func (s *Store) changeRecord(ctx context.Context, key string, c change) error {
 		return err
 	}
 	if len(sealed) > maxRecord {
-		return nil // no node would read it
+		return errNotAsked // no node would read it
 	}
 	if err := s.client.putBytes(ctx, key, sealed); err != nil {
 		return fmt.Errorf("upload record %s: %w", key, err)

@@ -243,6 +243,10 @@ func (w *sweeping) removeStored(ctx context.Context, old []cut) error {
 		if err == nil {
 			err = w.remove(ctx, name)
 		}
+		if err == nil && o.size > w.config.partSize {
+			w.verified.Forget(d.String())
+			err = w.remove(ctx, verifiedKey(d))
+		}
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -34,7 +35,7 @@ const (
 )
 
 // upload writes content to the bucket unless it is there. The error is store.ErrDamaged
-// if the local content does not have its digest.
+// if the local content does not have its digest, and errNotAsked if it came from there.
 func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeeker) error {
 	size, err := content.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -48,7 +49,7 @@ func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeek
 		return objectError{fmt.Errorf("it has %d bytes, and objects have at most %d", size, int64(maxObject))}
 	}
 	if held, ok := s.held.Get(d); ok && held == size {
-		return nil // it came from there
+		return errNotAsked // it came from there
 	}
 	if size >= askFirst {
 		o, err := s.client.stat(ctx, blobName(d))
@@ -62,7 +63,14 @@ func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeek
 		client: s.client, name: blobName(d), content: at, size: size, verifier: d.Verifier(), stall: s.config.waits.stall, turn: turn,
 	}
 	if size > s.config.partSize {
-		return t.putParts(ctx, partOf(size, s.config.partSize))
+		etag, err := t.putParts(ctx, partOf(size, s.config.partSize))
+		if err != nil {
+			return err
+		}
+		if err := s.Save(ctx, verifiedKey(d), []byte(object{size: size, etag: etag}.String())); err != nil {
+			return objectError{err}
+		}
+		return nil
 	}
 	return t.put(ctx)
 }
@@ -110,16 +118,18 @@ func (t *transfer) put(ctx context.Context) error {
 	})
 }
 
-// putParts writes an object in parts, one after the other. The parts of an upload that
-// fails are removed.
-func (t *transfer) putParts(ctx context.Context, part int64) (err error) {
+// putParts writes an object in parts, one after the other, and returns its entity tag.
+// The parts of an upload that fails are removed.
+func (t *transfer) putParts(ctx context.Context, part int64) (etag string, err error) {
 	var id string
 	err = t.client.do(ctx, func() (err error) {
-		id, err = t.client.api.NewMultipartUpload(ctx, t.client.bucket, t.client.prefix+t.name, minio.PutObjectOptions{})
+		id, err = t.client.api.NewMultipartUpload(ctx, t.client.bucket, t.client.prefix+t.name, minio.PutObjectOptions{
+			UserMetadata: map[string]string{"X-Amz-Checksum-Algorithm": minio.ChecksumSHA256.String()},
+		})
 		return err
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() {
 		if err != nil {
@@ -132,17 +142,19 @@ func (t *transfer) putParts(ctx context.Context, part int64) (err error) {
 	for from := int64(0); from < t.size; from += part {
 		done, err := t.putPart(ctx, id, len(parts)+1, from, min(part, t.size-from))
 		if err != nil {
-			return err
+			return "", err
 		}
 		parts = append(parts, done)
 	}
 	if err := t.verify(); err != nil {
-		return err
+		return "", err
 	}
-	return t.client.do(ctx, func() error {
-		_, err := t.client.api.CompleteMultipartUpload(ctx, t.client.bucket, t.client.prefix+t.name, id, parts, minio.PutObjectOptions{})
+	err = t.client.do(ctx, func() error {
+		info, err := t.client.api.CompleteMultipartUpload(ctx, t.client.bucket, t.client.prefix+t.name, id, parts, minio.PutObjectOptions{})
+		etag = info.ETag
 		return err
 	})
+	return etag, err
 }
 
 func (t *transfer) putPart(ctx context.Context, id string, number int, from, length int64) (done minio.CompletePart, err error) {
@@ -150,10 +162,14 @@ func (t *transfer) putPart(ctx context.Context, id string, number int, from, len
 	if err != nil {
 		return done, err
 	}
-	options := minio.PutObjectPartOptions{Sha256Hex: hex.EncodeToString(sum), DisableContentSha256: true}
+	encoded := base64.StdEncoding.EncodeToString(sum)
+	options := minio.PutObjectPartOptions{
+		Sha256Hex: hex.EncodeToString(sum), DisableContentSha256: true,
+		CustomHeader: http.Header{"X-Amz-Checksum-Sha256": {encoded}},
+	}
 	err = t.send(ctx, from, length, func(ctx context.Context, body io.Reader) error {
 		part, err := t.client.api.PutObjectPart(ctx, t.client.bucket, t.client.prefix+t.name, id, number, body, length, options)
-		done = minio.CompletePart{PartNumber: part.PartNumber, ETag: part.ETag}
+		done = minio.CompletePart{PartNumber: part.PartNumber, ETag: part.ETag, ChecksumSHA256: encoded}
 		return err
 	})
 	return done, err

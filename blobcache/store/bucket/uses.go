@@ -65,8 +65,23 @@ func (s *Store) reported(ctx context.Context) time.Time {
 	return at
 }
 
-// saveUses writes which local content was used on the day of now, by the clock and the
-// times of the local tier, and what was used before and not reported. If other nodes may
+// walkUsed visits local content, and content of which there were signed URLs here, with
+// the times of their last uses. It may visit content twice.
+func (s *Store) walkUsed(ctx context.Context, visit func(d digest.Digest, used time.Time) error) error {
+	err := s.FileStore.Walk(ctx, store.Paced(ctx, store.WalkStride, func(e store.Entry) error { return visit(e.Digest, e.Used) }))
+	if err != nil {
+		return err
+	}
+	return s.FileStore.List(ctx, strings.TrimSuffix(verifiedFolder, "/"), store.Paced(ctx, store.WalkStride, func(r store.Record) error {
+		if d, ok := parseVerifiedKey(r.Key); ok {
+			return visit(d, r.Used)
+		}
+		return nil
+	}))
+}
+
+// saveUses writes which content was used on the day of now, by the clock and the times
+// of the local tier, and what was used before and not reported. If other nodes may
 // not have waited for the report, it looks whether the content is still in the bucket.
 func (s *Store) saveUses(ctx context.Context, now time.Time) error {
 	node, err := s.nodeName(ctx)
@@ -80,15 +95,15 @@ func (s *Store) saveUses(ctx context.Context, now time.Time) error {
 	late := !last.IsZero() && now.Sub(last) > overdue
 	var lines bytes.Buffer
 	n := 0
-	err = s.FileStore.Walk(ctx, store.Paced(ctx, store.WalkStride, func(e store.Entry) error {
-		if e.Used.Before(began) || n >= maxUsed {
+	err = s.walkUsed(ctx, func(d digest.Digest, used time.Time) error {
+		if used.Before(began) || n >= maxUsed {
 			return nil
 		}
 		n++
-		lines.WriteString(e.Digest.String())
+		lines.WriteString(d.String())
 		lines.WriteByte('\n')
 		return nil
-	}))
+	})
 	if err != nil {
 		return err
 	}
@@ -178,9 +193,9 @@ func (w *sweeping) readReport(ctx context.Context, r report) error {
 // readLocal adds what is used here, whether it was reported or not.
 func (w *sweeping) readLocal(ctx context.Context) error {
 	ahead := time.Until(w.bucketNow()) // of the clock of the bucket
-	err := w.FileStore.Walk(ctx, store.Paced(ctx, store.WalkStride, func(e store.Entry) error {
-		return w.uses.add(e.Digest, min(hourOf(e.Used.Add(ahead)), hourOf(w.began)))
-	}))
+	err := w.walkUsed(ctx, func(d digest.Digest, used time.Time) error {
+		return w.uses.add(d, min(hourOf(used.Add(ahead)), hourOf(w.began)))
+	})
 	w.uses.merge()
 	return err
 }

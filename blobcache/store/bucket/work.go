@@ -2,9 +2,13 @@ package bucket
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
+
+// errNotAsked means that there is nothing to change, so the bucket was not asked.
+var errNotAsked = errors.New("there is nothing to change")
 
 // work makes changes, so many at once, until ctx ends. Then it waits for those that
 // are running.
@@ -27,6 +31,10 @@ func (q *queue) workOne(ctx context.Context) {
 			continue
 		}
 		err := q.do(ctx, e.name, e.change)
+		if errors.Is(err, errNotAsked) {
+			q.done(e, nil)
+			continue
+		}
 		q.health.note(ctx, q.judge(e.name, err))
 		q.done(e, err)
 	}

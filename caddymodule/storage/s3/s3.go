@@ -4,12 +4,14 @@
 package s3
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
@@ -66,8 +68,10 @@ type S3 struct {
 	// removed from the bucket. The default, 0, means never.
 	UnusedFor caddy.Duration `json:"unused_for,omitempty"`
 
-	// Redirect is the lifetime of signed URLs, to which pulls of large blobs are
-	// redirected. The default, 0, means that no pull is redirected.
+	// Redirect is the lifetime of signed URLs of the bucket, to which pulls of cached
+	// blobs of more than 64 MiB are redirected: from a second to seven days. The proxy
+	// does not verify what the bucket sends. The default, 0, means that no pull is
+	// redirected.
 	Redirect caddy.Duration `json:"redirect,omitempty"`
 
 	endpoint *url.URL
@@ -133,19 +137,33 @@ func (s *S3) Open(logger func() *zap.Logger, trouble storage.Trouble) (store.Blo
 	if err != nil {
 		return nil, nil, err
 	}
-	return newRemote(opened), opened, nil
+	return newRemote(opened, time.Duration(s.Redirect)), opened, nil
 }
 
 // remote is a store whose copy in a bucket is known to the rest of the module.
 type remote struct {
 	*bucket.Store
-	replica *replica
+	replica  *replica
+	lifetime time.Duration // of signed URLs; there are none if it is 0
 }
 
-func newRemote(opened *bucket.Store) *remote { return &remote{opened, &replica{opened}} }
+func newRemote(opened *bucket.Store, lifetime time.Duration) *remote {
+	return &remote{opened, &replica{opened}, lifetime}
+}
 
 // Replica implements [storage.Remote].
 func (r *remote) Replica() fill.Replica { return r.replica }
+
+// errNoRedirect means that the configuration redirects no pulls.
+var errNoRedirect = errors.New("storage s3: redirect is off")
+
+// SignedURL returns a URL of the bucket; see [bucket.Store.SignedURL].
+func (r *remote) SignedURL(ctx context.Context, d digest.Digest, size int64) (*url.URL, error) {
+	if r.lifetime <= 0 {
+		return nil, errNoRedirect
+	}
+	return r.Store.SignedURL(ctx, d, size, r.lifetime)
+}
 
 // RemoteStatus implements [storage.Remote].
 func (r *remote) RemoteStatus() storage.RemoteStatus {

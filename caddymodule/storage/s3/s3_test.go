@@ -180,6 +180,10 @@ func TestS3Complete(t *testing.T) {
 		"upper case":         {func(s *S3) { s.Bucket = "Images" }, "invalid bucket"},
 		"dots":               {func(s *S3) { s.Bucket = "our.images" }, "path_style on"},
 		"dots in the path":   {func(s *S3) { s.Bucket, s.PathStyle = "our.images", true }, ""},
+		"redirect":           {func(s *S3) { s.Redirect = caddy.Duration(7 * 24 * time.Hour) }, ""},
+		"redirect to http":   {func(s *S3) { s.Redirect, s.Endpoint = caddy.Duration(time.Minute), "http://s3.example.com" }, "redirect needs an endpoint with https"},
+		"redirect here":      {func(s *S3) { s.Redirect, s.Endpoint = caddy.Duration(time.Second), "http://127.0.0.1:9000" }, ""},
+		"redirect long":      {func(s *S3) { s.Redirect = caddy.Duration(8 * 24 * time.Hour) }, "a second to seven days"},
 		"region":             {func(s *S3) { s.Region, s.Endpoint = "eu central", "https://s3.example.com" }, "invalid region"},
 		"prefix":             {func(s *S3) { s.Prefix = "a/b" }, ""},
 		"prefix with slash":  {func(s *S3) { s.Prefix = "/a" }, "invalid prefix"},
@@ -212,7 +216,7 @@ func TestReplica(t *testing.T) {
 	d := digest.FromString(text)
 	put(t, o, text)
 	flush(t, o)
-	replica := newRemote(o.Store).Replica()
+	replica := newRemote(o.Store, 0).Replica()
 	for _, want := range []struct{ offset, length, end int64 }{{0, -1, 21}, {8, 6, 14}, {8, 100, 21}, {8, -1, 21}} {
 		body, err := replica.Fetch(t.Context(), d, want.offset, want.length)
 		if err != nil {
@@ -232,7 +236,7 @@ func TestReplica(t *testing.T) {
 		t.Errorf("the bucket has %q, want the content that is stored locally", got)
 	}
 	replica.Failed(d, context.DeadlineExceeded)
-	if status := newRemote(o.Store).RemoteStatus(); status.ReadError != context.DeadlineExceeded.Error() || status.ReadsFail.IsZero() || status.Blobs != 0 {
+	if status := newRemote(o.Store, 0).RemoteStatus(); status.ReadError != context.DeadlineExceeded.Error() || status.ReadsFail.IsZero() || status.Blobs != 0 {
 		t.Errorf("after the bucket was given up: %+v, want that it fails", status)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
@@ -18,11 +19,11 @@ var (
 	errSecret      = errors.New("storage s3: the secret must be a placeholder, since the admin API shows the configuration; write {env.S3_SECRET} or {file./run/secrets/s3}")
 )
 
-// maxRedirect is the longest lifetime of a signed URL (Signature Version 4 permits
-// seven days, which is longer than a removed member should have).
+// minRedirect and maxRedirect are the shortest and the longest lifetime of a signed URL
+// (Signature Version 4, "Authenticating Requests: Using Query Parameters").
 const (
-	minRedirect = 10 * time.Second
-	maxRedirect = time.Hour
+	minRedirect = time.Second
+	maxRedirect = 7 * 24 * time.Hour
 )
 
 // defaultPrefix is used if there is no prefix.
@@ -58,9 +59,15 @@ func (s *S3) checkCredentials() error {
 
 func (s *S3) checkRedirect() error {
 	if d := time.Duration(s.Redirect); d != 0 && (d < minRedirect || d > maxRedirect) {
-		return fmt.Errorf("storage s3: redirect %v: write a duration from %v to %v, or off", d, minRedirect, maxRedirect)
+		return fmt.Errorf("storage s3: redirect %v: a signed URL is valid for a second to seven days; write a duration such as 60s, or off", d)
 	}
 	return nil
+}
+
+// isLoopback reports whether only this machine can reach a host.
+func isLoopback(host string) bool {
+	address := net.ParseIP(host)
+	return host == "localhost" || address != nil && address.IsLoopback()
 }
 
 // complete checks the settings and sets defaults, after placeholders are replaced.
@@ -83,6 +90,8 @@ func (s *S3) complete() error {
 		return fmt.Errorf("storage s3: invalid bucket '%s'; names have 3 to 63 lower-case letters, digits, dots and hyphens", s.Bucket)
 	case !s.PathStyle && strings.Contains(s.Bucket, ".") && u.Scheme == "https":
 		return fmt.Errorf("storage s3: the certificate of the object store does not cover the host of bucket '%s', since its name has a dot; write `path_style on`", s.Bucket)
+	case s.Redirect != 0 && u.Scheme == "http" && !isLoopback(u.Hostname()):
+		return errors.New("storage s3: redirect needs an endpoint with https, since anybody who sees a signed URL can use it; write https://, or `redirect off`")
 	case !regionName.MatchString(s.Region):
 		return fmt.Errorf("storage s3: invalid region '%s'; write one such as eu-central-1", s.Region)
 	case !prefixName.MatchString(s.Prefix) || strings.Contains("/"+s.Prefix, "/./") || strings.Contains("/"+s.Prefix, "/../") || len(s.Prefix) > maxPrefix:
