@@ -49,8 +49,9 @@ func certificate(name string) *x509.Certificate {
 	}
 }
 
-// issue returns a server certificate for host, a name or an address.
-func (a *authority) issue(host string) (tls.Certificate, error) {
+// issue returns a server certificate for host, a name or an address, and for more
+// names.
+func (a *authority) issue(host string, more ...string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
@@ -60,15 +61,15 @@ func (a *authority) issue(host string) (tls.Certificate, error) {
 	if ip := net.ParseIP(host); ip != nil {
 		template.IPAddresses = []net.IP{ip}
 	} else {
-		template.DNSNames = []string{host}
+		template.DNSNames = append([]string{host}, more...)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
 // issueFiles writes the result of issue to files.
-func (a *authority) issueFiles(dir, host string) (certFile, keyFile string, err error) {
-	cert, err := a.issue(host)
+func (a *authority) issueFiles(dir, host string, more ...string) (certFile, keyFile string, err error) {
+	cert, err := a.issue(host, more...)
 	if err != nil {
 		return "", "", err
 	}

@@ -26,6 +26,20 @@ const (
 	cdnAddr  = "192.0.2.23"
 )
 
+// clusterName is the name of the site of clusters, which is the load balancer's. Each
+// node also has a name and an address of its own.
+const clusterName = "registry.cluster.example"
+
+var clusterAddr = nodeAddr(0)
+
+// maxNodes is the number of nodes that have a name and an address.
+const maxNodes = 4
+
+// nodeName returns the name of node n, and nodeAddr its address, from 1 on.
+func nodeName(n int) string { return fmt.Sprintf("node%d.cluster.example", n) }
+
+func nodeAddr(n int) string { return fmt.Sprintf("192.0.2.%d", 30+n) }
+
 // trustBundle is the file from which all clients read their trusted roots.
 const trustBundle = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -51,7 +65,11 @@ func isolate(dir string) error {
 	if err := privateEtc(); err != nil {
 		return err
 	}
-	return addresses(proxyAddr, hubAddr, authAddr, cdnAddr)
+	all := []string{proxyAddr, hubAddr, authAddr, cdnAddr, clusterAddr}
+	for n := range maxNodes {
+		all = append(all, nodeAddr(n+1))
+	}
+	return addresses(all...)
 }
 
 // privateFolder mounts a copy of a folder, or an empty folder, over path.
@@ -75,10 +93,14 @@ func privateFolder(dir, path string, withContent bool) error {
 
 func privateEtc() error {
 	var hosts strings.Builder
-	for _, line := range [][2]string{
+	lines := [][2]string{
 		{"127.0.0.1", "localhost"}, {"::1", "localhost"}, {proxyAddr, proxyName},
-		{hubAddr, hubName}, {authAddr, authName}, {cdnAddr, cdnName},
-	} {
+		{hubAddr, hubName}, {authAddr, authName}, {cdnAddr, cdnName}, {clusterAddr, clusterName},
+	}
+	for n := range maxNodes {
+		lines = append(lines, [2]string{nodeAddr(n + 1), nodeName(n + 1)})
+	}
+	for _, line := range lines {
 		fmt.Fprintf(&hosts, "%s %s\n", line[0], line[1])
 	}
 	// The machine's Docker settings would also apply to the tests' Docker Engine. An

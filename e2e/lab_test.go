@@ -24,6 +24,7 @@ type laboratory struct {
 	dir       string
 	caddy     string
 	previous  string // the Caddy to upgrade from
+	single    string // the last Caddy without clusters
 	authority *authority
 	roots     *x509.CertPool // what the tests' own requests trust
 	hashes    map[string]string
@@ -43,7 +44,7 @@ var accounts = []string{"alice", "bob", "carol"}
 // newLab starts the stack. If it fails, it also returns the laboratory, so that the
 // caller can stop what has been started.
 func newLab(dir string) (*laboratory, error) {
-	l := &laboratory{dir: dir, caddy: os.Getenv(caddyVar), previous: os.Getenv(previousVar), hashes: map[string]string{}}
+	l := &laboratory{dir: dir, caddy: os.Getenv(caddyVar), previous: os.Getenv(previousVar), single: os.Getenv(singleVar), hashes: map[string]string{}}
 	l.push = pusher{"http://" + plainRegistry}
 	for _, step := range []func() error{
 		l.startACME, l.startUpstream, l.hashPasswords, l.startMain, l.startEngines,

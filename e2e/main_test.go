@@ -18,15 +18,16 @@ const (
 	insideVar = "DEPENDENCY_PROXY_E2E_DIR"
 	// caddyVar names the Caddy binary to test.
 	caddyVar = "DEPENDENCY_PROXY_E2E_CADDY"
-	// previousVar names the Caddy binary to upgrade from; see [previousBinary].
+	// previousVar and singleVar name Caddy binaries to upgrade from; see [commitBinary].
 	previousVar = "DEPENDENCY_PROXY_E2E_PREVIOUS"
+	singleVar   = "DEPENDENCY_PROXY_E2E_SINGLE"
 )
 
 // tools must all be installed: a test that cannot run is a failure.
 var tools = []string{
-	"registry", "olareg", "pebble", "docker", "dockerd", "containerd", "ctr", "containerd2", "ctr2",
+	"registry", "olareg", "pebble", "versitygw", "docker", "dockerd", "containerd", "ctr", "containerd2", "ctr2",
 	"podman", "buildah", "skopeo", "crane", "regctl", "oras", "helm", "cosign", "conformance", "ip", "go",
-	"busybox", "slapd", "slapadd", "ldapmodify", "chromium", "mount", "mkfs.ext4", "strace", "git", "tar",
+	"busybox", "slapd", "slapadd", "ldapmodify", "chromium", "mount", "mkfs.ext4", "iptables", "ss", "strace", "git", "tar",
 }
 
 func TestMain(m *testing.M) {
@@ -55,7 +56,11 @@ func runOutside() (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	previous, err := previousBinary(dir)
+	previous, err := commitBinary(dir, previousCommit, previousVar)
+	if err != nil {
+		return 0, err
+	}
+	single, err := commitBinary(dir, singleCommit, singleVar)
 	if err != nil {
 		return 0, err
 	}
@@ -66,7 +71,7 @@ func runOutside() (int, error) {
 	// The death signal below is sent when the starting thread ends, not the process.
 	runtime.LockOSThread()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideVar+"="+dir, caddyVar+"="+caddy, previousVar+"="+previous, "TMPDIR="+tmp)
+	cmd.Env = append(os.Environ(), insideVar+"="+dir, caddyVar+"="+caddy, previousVar+"="+previous, singleVar+"="+single, "TMPDIR="+tmp)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,

@@ -24,6 +24,7 @@ type proxy struct {
 	host       string // as clients write it
 	cache      string // folder
 	storage    string // lines of the storage block
+	bucket     string // lines of storage s3, or empty without a bucket
 	globals    string // options, without the admin address
 	sites      string // site blocks; each imports the snippet (proxy)
 	roots      *x509.CertPool
@@ -45,7 +46,7 @@ func (l *laboratory) startMain() error {
 		dir: filepath.Join(l.dir, "main"), cache: filepath.Join(l.dir, "main", "cache"), caddy: l.caddy, roots: l.roots,
 		admin: "127.0.0.1:2020", host: proxyName,
 		// The other hosts of the tests have their own servers on port 443.
-		globals: "default_bind " + proxyAddr + " 127.0.0.1\n\tacme_ca https://127.0.0.1:14000/dir\n\tacme_ca_root " + l.authorityFile(),
+		globals: "skip_install_trust\n\tdefault_bind " + proxyAddr + " 127.0.0.1\n\tacme_ca https://127.0.0.1:14000/dir\n\tacme_ca_root " + l.authorityFile(),
 		sites:   fmt.Sprintf("%s, %s {\n\timport proxy\n}\n", proxyName, mainLocalhost),
 	}
 	if err := l.main.start(l.mainBody()); err != nil {
@@ -108,7 +109,7 @@ func newProxy(t *testing.T) *proxy {
 		dir: t.TempDir(), caddy: lab.caddy, roots: lab.roots,
 		admin: fmt.Sprintf("127.0.0.1:%d", 9001+n), host: host,
 		// Port 80 is used by the main proxy.
-		globals: "auto_https disable_redirects",
+		globals: "skip_install_trust\n\tauto_https disable_redirects",
 	}
 	p.cache = filepath.Join(p.dir, "cache")
 	cert, key, err := lab.authority.issueFiles(p.dir, "localhost")
@@ -130,14 +131,11 @@ func (p *proxy) config() string { return filepath.Join(p.dir, "Caddyfile") }
 
 const caddyfile = `{
 	admin %s
-	skip_install_trust
 	%s
 }
 (proxy) {
 	dependency_proxy {
-		storage filesystem %s {
-			%s
-		}
+		%s
 %s
 	}
 	respond / %q
@@ -146,18 +144,25 @@ const caddyfile = `{
 
 // write writes a Caddyfile with the body of its dependency_proxy block.
 func (p *proxy) write(body string) error {
-	text := fmt.Sprintf(caddyfile, p.admin, p.globals, p.cache, p.storage, body, pageText, p.sites)
+	text := fmt.Sprintf(caddyfile, p.admin, p.globals, p.storageBlock(), body, pageText, p.sites)
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
 		return err
 	}
 	return os.WriteFile(p.config(), []byte(text), 0o644)
 }
 
+func (p *proxy) storageBlock() string {
+	if p.bucket == "" {
+		return fmt.Sprintf("storage filesystem %s {\n%s\n}", p.cache, p.storage)
+	}
+	return fmt.Sprintf("storage s3 {\n%s\nlocal %s {\n%s\n}\n}", p.bucket, p.cache, p.storage)
+}
+
 func (p *proxy) start(body string) (err error) {
 	if err := p.write(body); err != nil {
 		return err
 	}
-	env := plainEnv(p.dir, "ROBOT_PASSWORD="+robotPassword, "WRONG_PASSWORD="+wrongPassword)
+	env := plainEnv(p.dir, "ROBOT_PASSWORD="+robotPassword, "WRONG_PASSWORD="+wrongPassword, "BUCKET_SECRET="+bucketSecret)
 	p.process, err = startProcess(p.dir, "caddy", env,
 		append(append([]string(nil), p.wrap...), p.caddy, "run", "--config", p.config(), "--adapter", "caddyfile")...)
 	return err

@@ -15,24 +15,29 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// previousCommit is the last commit in which accounts were names without a
-// directory and the cache did not record which upstream had delivered what.
-const previousCommit = "b52afea"
+const (
+	// previousCommit is the last commit in which accounts were names without a
+	// directory and the cache did not record which upstream had delivered what.
+	previousCommit = "b52afea"
 
-// previousBinary builds Caddy with the plugin at previousCommit, unless the
+	// singleCommit is the last commit without buckets and peers.
+	singleCommit = "722351b"
+)
+
+// commitBinary builds Caddy with the plugin at a commit, unless a variable of the
 // environment names a binary.
-func previousBinary(dir string) (string, error) {
-	if path := os.Getenv(previousVar); path != "" {
+func commitBinary(dir, commit, variable string) (string, error) {
+	if path := os.Getenv(variable); path != "" {
 		return filepath.Abs(path)
 	}
-	tree := filepath.Join(dir, "previous")
+	tree := filepath.Join(dir, commit)
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return "", err
 	}
-	build := exec.Command("sh", "-c", `git -C .. archive "$1" | tar -x -C "$2" && "$2/xcaddy.sh" build`, "sh", previousCommit, tree)
+	build := exec.Command("sh", "-c", `git -C .. archive "$1" | tar -x -C "$2" && "$2/xcaddy.sh" build`, "sh", commit, tree)
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
-		return "", fmt.Errorf("building Caddy of commit %s: %w", previousCommit, err)
+		return "", fmt.Errorf("building Caddy of commit %s: %w", commit, err)
 	}
 	return filepath.Join(tree, "caddy"), nil
 }

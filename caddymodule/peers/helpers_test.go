@@ -121,6 +121,7 @@ func (n *network) listen() *server {
 	s := new(server)
 	s.Server = httptest.NewUnstartedServer(s)
 	s.Config.ErrorLog = zap.NewStdLog(n.logger)
+	s.EnableHTTP2 = true
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{n.cert}}
 	s.StartTLS()
 	n.t.Cleanup(s.Close)

@@ -63,6 +63,9 @@ func (c *Config) loadTransport(ctx caddy.Context) (*transport, error) {
 	if err := json.Unmarshal(c.TransportRaw, &proxy); err != nil {
 		return nil, fmt.Errorf("peers: transport: %w", err)
 	}
+	if err := c.preferHTTP1(); err != nil {
+		return nil, err
+	}
 	mod, err := ctx.LoadModule(c, "TransportRaw")
 	if err != nil {
 		return nil, fmt.Errorf("peers: transport: %w", err)
@@ -80,4 +83,21 @@ func (c *Config) loadTransport(ctx caddy.Context) (*transport, error) {
 		return nil, fmt.Errorf("peers: transport http: the server name '%s' is not a host name; correct tls_server_name", serverName)
 	}
 	return &transport{t, replacer, serverName}, nil
+}
+
+// preferHTTP1 sets the version of HTTP unless it is configured. With HTTP/2, layers take
+// twice as long, and Go's server waits at its end for connections that it accepted just
+// before: those of other nodes stay in use, since they probe.
+func (c *Config) preferHTTP1() error {
+	var settings map[string]json.RawMessage
+	if err := json.Unmarshal(c.TransportRaw, &settings); err != nil {
+		return fmt.Errorf("peers: transport: %w", err)
+	}
+	if _, set := settings["versions"]; set {
+		return nil
+	}
+	settings["versions"] = json.RawMessage(`["1.1"]`)
+	raw, err := json.Marshal(settings)
+	c.TransportRaw = raw
+	return err
 }
