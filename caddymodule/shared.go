@@ -63,6 +63,7 @@ type sharedCache struct {
 	adoption  pullthrough.Adoption
 	remote    storage.Remote  // nil without a copy elsewhere
 	replicas  []fill.Replica  // the copy, if there is one
+	unsafe    sync.Once       // limits the log lines about redirects that are not safe
 	redirects redirect.Source // nil without a copy elsewhere
 
 	stop context.CancelFunc // ends upkeep and adoption
