@@ -18,6 +18,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store/bucket"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 )
 
@@ -133,6 +134,8 @@ func (s *S3) Open(logger func() *zap.Logger, trouble storage.Trouble) (store.Blo
 		MaxSize:      s.MaxSize,
 		UnusedFor:    time.Duration(s.UnusedFor),
 		StorageError: trouble,
+		Requested:    metrics.CountBucketRequest,
+		Transferred:  metrics.CountBucketBytes,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -170,6 +173,10 @@ func (r *remote) RemoteStatus() storage.RemoteStatus {
 	s := r.Status()
 	status := storage.RemoteStatus{
 		Name: s.Bucket, Blobs: s.Blobs, Records: s.Records, More: s.Overflow, ReadsFail: s.ReadsFailed, WritesFail: s.WritesFailed,
+		Oldest: s.Oldest, FailedBlobs: s.FailedBlobs, FailedRecords: s.FailedRecords,
+	}
+	if s.ObjectError != nil {
+		status.ObjectError = s.ObjectError.Error()
 	}
 	if s.ReadError != nil {
 		status.ReadError = s.ReadError.Error()
