@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
