@@ -71,7 +71,7 @@ func (s *Server) store(key string, content []byte, header http.Header, onlyNew b
 		return false
 	}
 	s.stores[key]++
-	s.objects[key] = &object{content: content, modified: s.now(), header: header, unlisted: s.faults.ListLater}
+	s.set(key, &object{content: content, modified: s.now(), header: header, unlisted: s.faults.ListLater})
 	return true
 }
 
@@ -139,10 +139,7 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request, query url.Values) 
 	after := max(query.Get("continuation-token"), query.Get("start-after"))
 	result := listed{Name: Bucket, Prefix: query.Get("prefix"), MaxKeys: page, EncodingType: query.Get("encoding-type")}
 	s.mu.Lock()
-	for _, key := range s.keys(result.Prefix, func(o *object) bool { return !o.unlisted }) {
-		if key <= after {
-			continue
-		}
+	for _, key := range s.keys(result.Prefix, after, page+1, func(o *object) bool { return !o.unlisted }) {
 		if len(result.Contents) == page {
 			result.IsTruncated, result.NextContinuationToken = true, result.Contents[page-1].Key
 			break

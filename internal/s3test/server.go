@@ -9,6 +9,7 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"encoding/xml"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -27,6 +28,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	objects  map[string]*object
+	sorted   []string // the keys of all objects, and perhaps of some that are gone; nil if it is out of date
 	uploads  map[string]*upload
 	faults   Faults
 	secret   string         // of the access key
@@ -71,7 +73,7 @@ func New(t testing.TB) *Server {
 func (s *Server) Put(key string, content []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.objects[key] = &object{content: bytes.Clone(content), modified: s.now()}
+	s.set(key, &object{content: bytes.Clone(content), modified: s.now()})
 }
 
 // Get returns the content of an object, and whether it is stored.
@@ -136,18 +138,35 @@ func (s *Server) Age(key string, modified time.Time) {
 func (s *Server) Keys() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.keys("", func(*object) bool { return true })
+	return s.keys("", "", len(s.objects), func(*object) bool { return true })
 }
 
-func (s *Server) keys(prefix string, include func(*object) bool) []string {
+// keys returns the keys that begin with prefix and come after another one, in order, at
+// most so many.
+func (s *Server) keys(prefix, after string, limit int, include func(*object) bool) []string {
+	if s.sorted == nil {
+		s.sorted = slices.Sorted(maps.Keys(s.objects))
+	}
 	var keys []string
-	for key, o := range s.objects {
-		if strings.HasPrefix(key, prefix) && include(o) {
+	from, _ := slices.BinarySearch(s.sorted, max(prefix, after))
+	for _, key := range s.sorted[from:] {
+		if !strings.HasPrefix(key, prefix) || len(keys) == limit {
+			break
+		}
+		// An object that is gone may still be in the list.
+		if o := s.objects[key]; o != nil && key > after && include(o) {
 			keys = append(keys, key)
 		}
 	}
-	slices.Sort(keys)
 	return keys
+}
+
+// set stores an object. The caller holds mu.
+func (s *Server) set(key string, o *object) {
+	if s.objects[key] == nil {
+		s.sorted = nil
+	}
+	s.objects[key] = o
 }
 
 // Requests returns the number of requests with a method since the server started, or
