@@ -46,6 +46,10 @@ var (
 		"Requests denied because the caller lacks a right.", "reason")
 	throttledTotal = describe("counter", "throttled_total",
 		"Logins that were not checked because too many had failed or were being checked.")
+	peerRequests = describe("counter", "peer_requests_total",
+		"Requests of other nodes for content, by what they ask for and how they ended.", "kind", "result")
+	peerBytes = describe("counter", "peer_response_bytes_total",
+		"Bytes of manifests and blobs sent to other nodes.")
 	loginsTotal = describe("counter", "logins_total",
 		"Logins with a password or an access token that were checked.", "directory", "result", "site")
 
@@ -80,8 +84,23 @@ var (
 		"Stored contents that were damaged and have been removed.")
 	directoryUp = describe("gauge", "directory_up",
 		"Whether the directory answers.", "directory", "site")
+	peerNodes = describe("gauge", "peers",
+		"Nodes in the list of a site with peers, by whether they are asked.", "state", "site")
 	quotaBytes = describe("gauge", "quota_bytes",
 		"Bytes that a group with a quota has, as last measured.", "group", "storage")
 	quotaLimit = describe("gauge", "quota_limit_bytes",
 		"Quota of a group.", "group", "storage")
+
+	bucketRequests = describe("counter", "bucket_requests_total",
+		"HTTP requests to buckets.", "operation", "code")
+	bucketBytes = describe("counter", "bucket_bytes_total",
+		"Bytes of bodies sent to buckets and received from them.", "direction")
+	bucketFailing = describe("gauge", "bucket_failing_seconds",
+		"Time since when the bucket has failed without a success, or 0.", "storage", "access")
+	uploadsWaiting = describe("gauge", "uploads_waiting",
+		"Blobs and records that are to be uploaded to the bucket.", "storage", "content")
+	uploadsFailed = describe("gauge", "uploads_failed",
+		"Of the waiting, those that the bucket refused while it took others.", "storage", "content")
+	uploadsOldest = describe("gauge", "uploads_oldest_seconds",
+		"How long the first of the waiting has waited.", "storage")
 )

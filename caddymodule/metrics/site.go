@@ -14,7 +14,9 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -82,10 +84,16 @@ type Site struct {
 	Cache       *blobcache.Cache
 	StorageName string
 
+	// Remote is the copy of the storage elsewhere, or nil.
+	Remote storage.Remote
+
 	// Quotas are the quotas of groups in bytes, and Totals returns what groups have,
 	// or nil if that is not known yet.
 	Quotas map[string]int64
 	Totals func() map[string]blobcache.Total
+
+	// Peers returns the state of the other nodes, or nil if the site has none.
+	Peers func() *peers.State
 
 	declared    map[string]bool
 	directories []string // for logins
@@ -125,6 +133,11 @@ func (s *Site) label() string { return cmp.Or(s.Name, unnamedSite) }
 
 // Record counts a request. It is a [record.Consumer].
 func (s *Site) Record(r *record.Request) {
+	if r.Kind.ForPeer() {
+		process.peerRequests.with("", strings.TrimPrefix(r.Kind.String(), "peer "), r.Result.String()).Add(1)
+		process.peerBytes.with("").Add(uint64(r.Bytes))
+		return
+	}
 	process.totals[r.Kind][r.Result].Add(1)
 	group := ""
 	if s.PerGroup {
