@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,7 +65,7 @@ type sharedCache struct {
 	remote    storage.Remote  // nil without a copy elsewhere
 	replicas  []fill.Replica  // the copy, if there is one
 	unsafe    sync.Once       // limits the log lines about redirects that are not safe
-	redirects redirect.Source // nil without a copy elsewhere
+	redirects redirect.Source // nil if pulls are not redirected
 
 	stop context.CancelFunc // ends upkeep and adoption
 	done chan struct{}      // closed when both have ended
@@ -162,6 +163,15 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			usage: usage.New(records, known, func(err error) { hooks.StorageError("record usage", err) }),
 			stop:  stop,
 			done:  make(chan struct{}),
+		}
+		known.Purged = func(prefix string) {
+			if scope, ok := strings.CutSuffix(prefix, "/_"); ok {
+				c.lists.ForgetScope(scope)
+				absences.ForgetScope(scope)
+				return
+			}
+			c.lists.ForgetGroup(prefix)
+			absences.ForgetGroup(prefix)
 		}
 		if remote, ok := blobs.(storage.Remote); ok {
 			c.remote, c.replicas = remote, []fill.Replica{remote.Replica()}

@@ -158,3 +158,31 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request, query url.Values) 
 	w.Header().Set("Content-Type", "application/xml")
 	_ = xml.NewEncoder(w).Encode(result)
 }
+
+// keys returns the keys that begin with prefix and come after another one, in order, at
+// most so many.
+func (s *Server) keys(prefix, after string, limit int, include func(*object) bool) []string {
+	if s.sorted == nil {
+		s.sorted = slices.Sorted(maps.Keys(s.objects))
+	}
+	var keys []string
+	from, _ := slices.BinarySearch(s.sorted, max(prefix, after))
+	for _, key := range s.sorted[from:] {
+		if !strings.HasPrefix(key, prefix) || len(keys) == limit {
+			break
+		}
+		// An object that is gone may still be in the list.
+		if o := s.objects[key]; o != nil && key > after && include(o) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// set stores an object. The caller holds mu.
+func (s *Server) set(key string, o *object) {
+	if s.objects[key] == nil {
+		s.sorted = nil
+	}
+	s.objects[key] = o
+}

@@ -9,10 +9,8 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"encoding/xml"
-	"maps"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -141,36 +139,12 @@ func (s *Server) Keys() []string {
 	return s.keys("", "", len(s.objects), func(*object) bool { return true })
 }
 
-// keys returns the keys that begin with prefix and come after another one, in order, at
-// most so many.
-func (s *Server) keys(prefix, after string, limit int, include func(*object) bool) []string {
-	if s.sorted == nil {
-		s.sorted = slices.Sorted(maps.Keys(s.objects))
-	}
-	var keys []string
-	from, _ := slices.BinarySearch(s.sorted, max(prefix, after))
-	for _, key := range s.sorted[from:] {
-		if !strings.HasPrefix(key, prefix) || len(keys) == limit {
-			break
-		}
-		// An object that is gone may still be in the list.
-		if o := s.objects[key]; o != nil && key > after && include(o) {
-			keys = append(keys, key)
-		}
-	}
-	return keys
-}
+// List takes the place of the method of requests that list objects.
+const List = "LIST"
 
-// set stores an object. The caller holds mu.
-func (s *Server) set(key string, o *object) {
-	if s.objects[key] == nil {
-		s.sorted = nil
-	}
-	s.objects[key] = o
-}
-
-// Requests returns the number of requests with a method since the server started, or
-// of all requests if method is empty.
+// Requests returns the number of requests with a method since the server started, or, if
+// method is empty, of all requests but those that list objects, which clients send in the
+// background.
 func (s *Server) Requests(method string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,7 +155,7 @@ func (s *Server) Requests(method string) int {
 	for _, n := range s.requests {
 		all += n
 	}
-	return all
+	return all - s.requests[List]
 }
 
 // Stores returns how often clients have stored an object.
@@ -194,7 +168,11 @@ func (s *Server) Stores(key string) int {
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	s.requests[r.Method]++
+	if r.URL.Query().Has("list-type") {
+		s.requests[List]++
+	} else {
+		s.requests[r.Method]++
+	}
 	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 	answered := s.answered
 	s.mu.Unlock()

@@ -82,7 +82,7 @@ func TestQueueRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries []time.Time
 		denied := &refusal{status: http.StatusForbidden, code: "AccessDenied"}
-		h := &health{waits: Config{}.withDefaults().waits, failed: func(error) {}}
+		h := newHealth(Config{}.withDefaults().waits, func(error) {})
 		q := newQueue(h, func(_ context.Context, name string, _ change) error {
 			if name == "bad" {
 				tries = append(tries, time.Now())
@@ -96,6 +96,7 @@ func TestQueueRetries(t *testing.T) {
 		defer func() { cancel(); working.Wait() }()
 		working.Go(func() { q.work(ctx, 4) })
 		time.Sleep(24 * time.Hour)
+		synctest.Wait()
 		if n := len(tries); n < 24 || n > 40 || tries[n-1].Sub(tries[n-2]) != retryLimit {
 			t.Errorf("%d tries in a day, the last %v", n, tries[max(0, n-2):])
 		}
