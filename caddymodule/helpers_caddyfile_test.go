@@ -157,7 +157,7 @@ func backdate(t *testing.T, name string) {
 }
 
 // writeFile writes a file and fails the test on an error.
-func writeFile(t *testing.T, name, text string) {
+func writeFile(t testing.TB, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

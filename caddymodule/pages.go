@@ -90,6 +90,7 @@ func (ex *exchange) describeSite(ctx context.Context) (page.View, error) {
 	s.SiteManaged = &page.SiteManaged{
 		Stored: page.Stored{Bytes: cache.Bytes, Blobs: cache.Blobs, Limit: cache.Limit}, Fills: cache.Fills,
 		Health: h.health.Report(ctx, false), Days: h.cache.usage.Days(ctx, usage.All, chartDays),
+		Peers: h.cluster.State(),
 	}
 	for _, u := range h.Upstreams {
 		for _, group := range slices.Sorted(maps.Keys(u.sources)) {

@@ -19,7 +19,7 @@ import (
 func (h *Handler) site(ctx caddy.Context) *admin.Site {
 	return &admin.Site{
 		Name: h.Name, Configuration: ctx.Done(), Identity: h.identity, Tokens: h.tokens, Explain: h.explain, Warm: h.warm,
-		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start, Upstreams: h.metered.Upstreams, Health: h.health,
+		Storage: h.cache, Status: h.cacheStatus, Scrub: h.cache.scrubs.Start, Upstreams: h.metered.Upstreams, Health: h.health, Peers: h.cluster.State,
 		Missing: h.cache.missing.List,
 	}
 }
@@ -28,7 +28,7 @@ func (h *Handler) site(ctx caddy.Context) *admin.Site {
 func (h *Handler) openMetrics() {
 	m := &metrics.Site{
 		Config: h.Metrics, Name: h.Name, DirectoriesUp: h.health.DirectoriesUp,
-		Cache: h.cache.blobs, StorageName: h.cache.name, Quotas: make(map[string]int64), Totals: h.quotas.Totals,
+		Cache: h.cache.blobs, StorageName: h.cache.name, Quotas: make(map[string]int64), Totals: h.quotas.Totals, Peers: h.cluster.State,
 	}
 	for _, g := range h.Groups {
 		m.Groups = append(m.Groups, g.Path)

@@ -36,7 +36,7 @@ func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) 
 	known, believed := r.known(ctx, tag)
 	if !believed {
 		ref, err := r.refreshOnce(ctx, tag, nil, withContent)
-		return resolved{ref: ref, status: Miss}, err
+		return resolved{ref: ref, status: statusOf(ref, Miss)}, err
 	}
 	if r.isFresh(known.Checked) && !r.config.Forced {
 		return resolved{ref: known, status: Hit}, nil
@@ -68,13 +68,21 @@ func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (
 	ref, err := r.refreshOnce(waiting, tag, &known, false)
 	switch {
 	case err == nil:
-		return resolved{ref: ref, status: Revalidated}, nil
+		return resolved{ref: ref, status: statusOf(ref, Revalidated)}, nil
 	case ctx.Err() != nil:
 		return resolved{}, context.Cause(ctx)
 	case !mayServe:
 		return resolved{}, err
 	}
 	return resolved{known, Stale, ReasonOf(err), err}, nil
+}
+
+// statusOf returns the status of an answer for which upstream would have been asked.
+func statusOf(ref index.Ref, asked Status) Status {
+	if ref.Learned {
+		return Hit
+	}
+	return asked
 }
 
 // question names the question about a tag. A forced one does not join one in progress
@@ -114,6 +122,9 @@ func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref
 // refresh asks upstream what a tag stands for and records the answer.
 func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
 	if ref, known := r.answeredSince(ctx, tag); known {
+		return ref, nil
+	}
+	if ref, ok := r.learn(ctx, tag, old); ok {
 		return ref, nil
 	}
 	asked := time.Now()

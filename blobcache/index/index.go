@@ -53,17 +53,19 @@ type Ref struct {
 	// and Reason says how. They are not stored.
 	NotBefore time.Time `json:"-"`
 	Reason    string    `json:"-"`
+	// Learned is set if another process has got the confirmation from the source. It is
+	// not stored.
+	Learned bool `json:"-"`
 
 	linked *atomic.Bool // nil for a ref that the index does not know
 	saved  time.Time    // Checked as it is stored
 }
 
-// refStride is how often it is stored that a ref was confirmed without a change, if
-// other processes do not share it. Otherwise each confirmation is stored, which saves
-// them theirs.
+// refStride is how often it is stored that a ref was confirmed without a change, and
+// sharedRefStride how often if other processes share it, which saves them theirs.
 const (
 	refStride       = 10 * time.Minute
-	sharedRefStride = time.Second
+	sharedRefStride = 5 * time.Second
 )
 
 // Linked reports whether SetLinked has been called for the ref since the
@@ -151,35 +153,30 @@ func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 	})
 }
 
-// ReloadRef returns what a name in the scope stands for, as Ref does, after it has
-// looked whether another process has confirmed the ref later. It is for a ref that is no
-// longer fresh, since it may ask a shared storage.
-func (x *Index) ReloadRef(ctx context.Context, scope, name string) (Ref, error) {
+// LaterRef returns what another process has recorded for a name in the scope, if that was
+// confirmed later than what [Index.Ref] returns. It is for a ref that is no longer fresh,
+// since it may ask a shared storage, at most once in five seconds for each name. Ref does
+// not return the result before [Index.SetRef] has recorded it.
+func (x *Index) LaterRef(ctx context.Context, scope, name string) (later Ref, ok bool) {
+	if x.shared == nil {
+		return Ref{}, false
+	}
 	known, err := x.Ref(ctx, scope, name)
-	if x.shared == nil || err != nil {
-		return known, err
+	if err != nil {
+		return Ref{}, false // Ref has asked
 	}
-	key := refKey(scope, name)
-	drops := x.drops.Load()
-	data, rerr := x.shared.Reload(ctx, key)
-	var shared Ref
-	if rerr != nil || json.Unmarshal(data, &shared) != nil || shared.Digest.Validate() != nil || !shared.Checked.After(known.Checked) {
-		return known, nil
+	data, err := x.shared.Reload(ctx, refKey(scope, name))
+	if err != nil || json.Unmarshal(data, &later) != nil || later.Digest.Validate() != nil || !later.Checked.After(known.Checked) {
+		return Ref{}, false
 	}
-	if shared.saved = shared.Checked; shared.Digest == known.Digest {
-		shared.linked = known.linked
-	}
-	if now, ok := x.refs.Peek(key); ok && now.Checked.After(shared.Checked) || x.drops.Load() != drops {
-		return known, nil // it was confirmed or dropped meanwhile
-	}
-	x.refs.Add(key, shared)
-	return shared, nil
+	later.Learned = true
+	return later, true
 }
 
 // SetRef records what a name stands for. It writes to disk only if that has
-// changed, or if what is stored was confirmed more than ten minutes earlier, or at all
-// earlier if other processes share the records; after an error the ref holds until the
-// process ends.
+// changed, or if what is stored was confirmed more than ten minutes earlier, or more than
+// five seconds earlier if other processes share the records and have not sent it; after an
+// error the ref holds until the process ends.
 func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	key := refKey(scope, name)
 	old, err := x.Ref(ctx, scope, name)
@@ -187,10 +184,17 @@ func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	if ref.linked = new(atomic.Bool); same && old.linked != nil {
 		ref.linked = old.linked
 	}
-	if ref.Since = old.Since; !same || ref.Since.IsZero() {
+	if same {
+		ref.Since = old.Since
+	}
+	if !same && !ref.Learned || ref.Since.IsZero() {
 		ref.Since = time.Now()
 	}
-	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && ref.Checked.Sub(old.saved) < x.stride {
+	stride := x.stride
+	if ref.Learned {
+		stride = refStride // the other process has written it
+	}
+	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && ref.Checked.Sub(old.saved) < stride {
 		ref.saved = old.saved
 		x.refs.Add(key, ref)
 		return nil

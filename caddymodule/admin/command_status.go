@@ -16,12 +16,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 )
 
 func statusCommand() *cobra.Command {
 	return withRun(&cobra.Command{
 		Use:   "status",
-		Short: "Shows the state of the cache, the upstreams and the directories",
+		Short: "Shows the state of the cache, the upstreams, the directories and the nodes",
 		Args:  cobra.NoArgs,
 	}, runStatus)
 }
@@ -59,6 +60,7 @@ func (s Status) print(out io.Writer) {
 		row("events", fmt.Sprintf("%d dropped: the handlers are too slow", s.DroppedEvents))
 	}
 	s.printSites(row)
+	s.printPeers(row)
 	row("\nDOWNLOAD", "PROGRESS", "READERS", "SINCE")
 	for _, cache := range s.Caches {
 		for _, f := range cache.Fills {
@@ -92,6 +94,40 @@ func (s Status) printSites(row func(cells ...string)) {
 			row(cmp.Or(site.Name, "-"), d.Name, state)
 		}
 	}
+}
+
+// printPeers prints the nodes of the sites that have some.
+func (s Status) printPeers(row func(cells ...string)) {
+	first := true
+	for _, site := range s.Sites {
+		if site.Peers == nil {
+			continue
+		}
+		if first {
+			row("\nSITE", "NODE", "STATE")
+			first = false
+		}
+		for _, n := range site.Peers.Nodes {
+			row(cmp.Or(site.Name, "-"), n.Name, nodeState(n))
+		}
+		if site.Peers.Error != "" {
+			row(cmp.Or(site.Name, "-"), "-", "using a former list: "+printable(site.Peers.Error))
+		}
+	}
+}
+
+func nodeState(n peers.NodeState) string {
+	state := string(n.State)
+	switch {
+	case !n.Until.IsZero():
+		state += ", not asked until " + local(n.Until)
+	case n.State == peers.Down && !n.Answered.IsZero():
+		state += ", last answered " + local(n.Answered)
+	}
+	if n.Error != "" {
+		state += ": " + printable(n.Error)
+	}
+	return state
 }
 
 func (r RequestStatus) text() string {

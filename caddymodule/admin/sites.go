@@ -8,6 +8,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 )
 
 // Site has what the admin API needs to know of a running site.
@@ -37,6 +38,8 @@ type Site struct {
 
 	// Upstreams are the upstreams of the site with the logins that it uses there.
 	Upstreams []metrics.Upstream
+	// Peers returns the state of the other nodes, or nil if the site has none.
+	Peers func() *peers.State
 	// Health asks the directories of the site.
 	Health *health.Site
 

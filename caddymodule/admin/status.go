@@ -10,6 +10,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 )
 
 // Status is the response to a GET of /dependency_proxy/status.
@@ -39,6 +40,9 @@ type SiteStatus struct {
 	Name        string            `json:"name"`
 	Upstreams   []health.Upstream `json:"upstreams"`
 	Directories []health.Part     `json:"directories"`
+
+	// Peers are the other nodes of the site, or nil if it has none.
+	Peers *peers.State `json:"peers,omitempty"`
 }
 
 // status returns the state of all running sites, or of those with a name.
@@ -62,6 +66,7 @@ func status(r *http.Request) (int, any, error) {
 		}
 		s.Sites = append(s.Sites, SiteStatus{
 			Name: site.Name, Upstreams: upstreamStates(site.Upstreams), Directories: site.Health.Report(r.Context(), false).Directories,
+			Peers: site.Peers(),
 		})
 	}
 	return http.StatusOK, s, nil

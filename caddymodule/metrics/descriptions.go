@@ -80,6 +80,8 @@ var (
 		"Stored contents that were damaged and have been removed.")
 	directoryUp = describe("gauge", "directory_up",
 		"Whether the directory answers.", "directory", "site")
+	peerNodes = describe("gauge", "peers",
+		"Nodes in the list of a site with peers, by whether they are asked.", "state", "site")
 	quotaBytes = describe("gauge", "quota_bytes",
 		"Bytes that a group with a quota has, as last measured.", "group", "storage")
 	quotaLimit = describe("gauge", "quota_limit_bytes",

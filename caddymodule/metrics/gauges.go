@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 )
 
 // gauges are the gauges of one scrape, by the name of the metric.
@@ -54,6 +55,7 @@ func readGauges(sites []*Site) gauges {
 		}
 		g.readQuotas(s, storage)
 		g.readUpstreams(s)
+		g.readPeers(s)
 	}
 	asking.Wait()
 	for i, s := range sites {
@@ -93,6 +95,21 @@ func (g gauges) readUpstreams(s *Site) {
 				g.set(upstreamUp, math.Min, truth(up), u.Name, s.label())
 			}
 		}
+	}
+}
+
+// readPeers counts the nodes in each state.
+func (g gauges) readPeers(s *Site) {
+	state := s.Peers()
+	if state == nil {
+		return
+	}
+	counts := make(map[peers.Condition]int)
+	for _, n := range state.Nodes {
+		counts[n.State]++
+	}
+	for _, condition := range peers.Conditions {
+		g.set(peerNodes, math.Max, float64(counts[condition]), string(condition), s.label())
 	}
 }
 

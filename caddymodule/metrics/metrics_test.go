@@ -16,6 +16,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 )
 
@@ -60,6 +61,7 @@ func openSite(t testing.TB, name string, groups, blobs int, config Config) *Site
 		Upstreams: []Upstream{{Name: "docker.io"}}, Directories: []string{"static"},
 		DirectoriesUp: func(context.Context) map[string]bool { return map[string]bool{"static": true} },
 		Quotas:        make(map[string]int64), Totals: func() map[string]blobcache.Total { return nil },
+		Peers: func() *peers.State { return nil },
 	}
 	totals := make(map[string]blobcache.Total)
 	for i := range groups {

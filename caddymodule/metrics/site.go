@@ -14,6 +14,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -86,6 +87,9 @@ type Site struct {
 	// or nil if that is not known yet.
 	Quotas map[string]int64
 	Totals func() map[string]blobcache.Total
+
+	// Peers returns the state of the other nodes, or nil if the site has none.
+	Peers func() *peers.State
 
 	declared    map[string]bool
 	directories []string // for logins

@@ -15,6 +15,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
@@ -72,6 +73,11 @@ func site(name string) *Site {
 			},
 			Fills: []admin.FillStatus{{Digest: "sha256:" + name, Size: -1, Written: 1 << 20, Readers: 2, Since: now.Add(-time.Minute)}},
 			Days:  days(),
+			Peers: &peers.State{Error: "lookup " + name, Nodes: []peers.NodeState{
+				{Name: name + ":8443", State: peers.Self, Answered: now},
+				{Name: name + ":8444", State: peers.Failing, Answered: now, Until: now.Add(time.Second), Error: "status " + name},
+				{Name: name + ":8445", State: peers.Down, Error: "dial " + name},
+			}},
 		},
 	}
 }

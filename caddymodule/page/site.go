@@ -6,6 +6,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
 )
 
@@ -48,6 +49,9 @@ type SiteManaged struct {
 	Health    health.Report      `json:"health"`
 	Upstreams []health.Upstream  `json:"upstreams"` // in the order of the configuration
 	Fills     []admin.FillStatus `json:"fills"`     // the oldest first
+
+	// Peers are the other nodes of the site, or nil if it has none.
+	Peers *peers.State `json:"peers,omitempty"`
 
 	// Days is the traffic of all groups of the storage, the last day today.
 	Days []usage.Day `json:"days"`

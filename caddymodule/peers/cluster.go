@@ -19,8 +19,8 @@ import (
 
 // times are those of a cluster. All clusters have the usual ones, except in tests.
 type times struct {
-	refresh time.Duration // between two refreshes of the list, each of which probes all nodes
-	soonest time.Duration // the same, if a node may have restarted
+	refresh time.Duration // the longest between two refreshes of the list, each of which probes all nodes
+	soonest time.Duration // the shortest, at the beginning and if a node may have restarted
 	lookup  time.Duration // the limit of a lookup of the list
 	probe   time.Duration // the limit of a probe
 }
@@ -181,12 +181,13 @@ func (c *Cluster) Ahead(key string) []*Node {
 	return ahead
 }
 
-// keep refreshes the list until ctx ends.
+// keep refreshes the list until ctx ends. It begins before this process listens, and
+// while other nodes may start too, so the first pauses are shorter.
 func (c *Cluster) keep(ctx context.Context) {
 	defer close(c.done)
-	for {
+	for pause := c.times.soonest; ; pause = min(2*pause, c.times.refresh) {
 		c.refresh(ctx)
-		if !wait(ctx, c.times.soonest, nil) || !wait(ctx, c.times.refresh-c.times.soonest, c.wake) {
+		if !wait(ctx, c.times.soonest, nil) || !wait(ctx, pause-c.times.soonest, c.wake) {
 			return
 		}
 	}

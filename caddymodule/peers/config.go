@@ -153,5 +153,5 @@ func replaced(option string, texts ...string) ([]string, error) {
 // itself. A directory that the configuration names may be shared.
 func isLocal(storage certmagic.Storage) bool {
 	files, ok := storage.(*certmagic.FileStorage)
-	return ok && filepath.Clean(files.Path) == filepath.Clean(caddy.AppDataDir())
+	return ok && filepath.Clean(files.Path) == filepath.Clean(caddy.DefaultStorage.Path)
 }

@@ -25,6 +25,10 @@ const (
 	firstPause = time.Second
 	lastPause  = time.Minute
 
+	// patience is the number of probes after which a node is reported that has never
+	// answered: it may start at the same time as this one, as this one does.
+	patience = 3
+
 	maxIdentity = 1 << 10 // bytes of the answer to a probe
 )
 
@@ -40,6 +44,7 @@ type Node struct {
 	last    string    // the id of the last process that answered
 	seen    time.Time // it answered
 	err     error     // of the last probe
+	misses  int       // probes since then without an answer
 }
 
 func (c *Cluster) newNode(name string) *Node {
@@ -188,17 +193,18 @@ func (n *Node) probe(ctx context.Context, l *lent) {
 		return // the cluster ends
 	}
 	n.mu.Lock()
-	before, last, first := n.process, n.last, n.err == nil
+	before, last := n.process, n.last
 	n.process, n.err = process, err
-	if err == nil {
-		n.last, n.seen = process, n.cluster.now()
+	if n.misses++; err == nil {
+		n.last, n.seen, n.misses = process, n.cluster.now(), 0
 	}
+	misses := n.misses
 	n.mu.Unlock()
 	if err == nil && process != last {
 		n.breaker.Succeed() // another process has not failed yet
 	}
 	switch logger := n.cluster.logger().With(zap.String("node", n.name)); {
-	case err != nil && (before != "" || first):
+	case err != nil && (before != "" || last == "" && misses == patience):
 		logger.Warn("a node of the cluster does not answer; not asking it", zap.Error(err))
 	case err == nil && before == "":
 		logger.Info("a node of the cluster answers", zap.Bool("self", process == n.cluster.id))

@@ -158,7 +158,7 @@ func TestLocalStorage(t *testing.T) {
 		want    bool
 	}{
 		"default":        {caddy.DefaultStorage, true},
-		"data directory": {&certmagic.FileStorage{Path: caddy.AppDataDir() + "/."}, true},
+		"data directory": {&certmagic.FileStorage{Path: caddy.DefaultStorage.Path + "/."}, true},
 		"shared":         {&certmagic.FileStorage{Path: t.TempDir()}, false},
 		"module":         {struct{ certmagic.Storage }{}, false},
 	} {

@@ -1,8 +1,10 @@
 package bucket
 
 import (
+	"context"
 	"errors"
 	"io/fs"
+	"net/http"
 	"testing"
 	"time"
 
@@ -51,22 +53,68 @@ func TestIndexOfCluster(t *testing.T) {
 	}
 	setRef(t, x, a, began.Add(time.Minute)) // confirmed, without a change
 	one.flush(t)
-	if ref, err := y.ReloadRef(t.Context(), scope, "latest"); !ref.Checked.Equal(began.Add(time.Minute)) || err != nil {
-		t.Errorf("reloaded ref %+v, %v; want the confirmation", ref, err)
+	later, ok := y.LaterRef(t.Context(), scope, "latest")
+	if !ok || !later.Learned || !later.Checked.Equal(began.Add(time.Minute)) {
+		t.Errorf("later ref %+v, %v; want the confirmation", later, ok)
+	}
+	stores := server.Requests(http.MethodPut)
+	if err := y.SetRef(t.Context(), scope, "latest", later); err != nil {
+		t.Fatal(err)
+	}
+	two.flush(t)
+	if ref, err := y.Ref(t.Context(), scope, "latest"); !ref.Checked.Equal(later.Checked) || err != nil || server.Requests(http.MethodPut) != stores {
+		t.Errorf("learned: ref %+v, %v, and %d requests that write; want the confirmation and none", ref, err, server.Requests(http.MethodPut)-stores)
+	}
+	if later, ok := y.LaterRef(t.Context(), scope, "latest"); ok {
+		t.Errorf("later ref %+v, want none that is later", later)
 	}
 	setRef(t, y, b, began.Add(2*time.Minute))
 	server.Set(s3test.Faults{Down: true})
-	if ref, err := y.ReloadRef(t.Context(), scope, "latest"); ref.Digest != b || err != nil {
-		t.Errorf("without the bucket: %+v, %v; want the ref of this node", ref, err)
+	if later, ok := y.LaterRef(t.Context(), scope, "latest"); ok {
+		t.Errorf("without the bucket: %+v", later)
 	}
 	server.Set(s3test.Faults{})
 	two.flush(t)
 	setRef(t, x, a, began.Add(3*time.Minute))
-	if ref, err := x.ReloadRef(t.Context(), scope, "latest"); ref.Digest != a || err != nil {
-		t.Errorf("an earlier value of another node: %+v, %v; want the later one of this node", ref, err)
+	if later, ok := x.LaterRef(t.Context(), scope, "latest"); ok {
+		t.Errorf("an earlier value of another node: %+v; want none", later)
 	}
-	if ref, err := x.Ref(t.Context(), scope, "latest"); ref.Digest != a || err != nil {
-		t.Errorf("then %+v, %v", ref, err)
+}
+
+// TestReloadOnce: what the bucket has under a key is asked for once within some seconds,
+// and nothing is asked about records that are not shared.
+func TestReloadOnce(t *testing.T) {
+	server := s3test.New(t)
+	c := configOf(t, server, t.TempDir())
+	c.waits.absent = time.Hour
+	n := start(t, c)
+	if err := n.Save(t.Context(), "refs/known", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	n.flush(t)
+	for _, key := range []string{"refs/known", "refs/unknown", "usage/own"} {
+		before, want := server.Requests(http.MethodGet), 1
+		for range 3 {
+			if value, err := n.Reload(t.Context(), key); (key == "refs/known") != (err == nil && string(value) == "1") {
+				t.Errorf("%s: %q, %v", key, value, err)
+			}
+		}
+		if key == "usage/own" {
+			want = 0
+		}
+		if got := server.Requests(http.MethodGet) - before; got != want {
+			t.Errorf("%s: %d requests, want %d", key, got, want)
+		}
+	}
+	// A caller that leaves does not end the question, whose answer serves the next one.
+	server.Set(s3test.Faults{Stalled: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := n.Reload(ctx, "links/known"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a caller that has left: %v", err)
+	}
+	if since, _ := n.reads.state(); !since.IsZero() {
+		t.Error("the bucket counts as failing because a caller has left")
 	}
 }
 

@@ -105,22 +105,6 @@ func (s *Store) readObject(ctx context.Context, name string) ([]byte, error) {
 	return content, err
 }
 
-// Reload implements [store.Tiered]: it returns the value in the bucket, which another
-// node may have written. The local value stays as it is. The error is fs.ErrNotExist
-// if the bucket does not have the record or fails.
-func (s *Store) Reload(ctx context.Context, key string) ([]byte, error) {
-	if !s.isShared(key) {
-		return nil, fmt.Errorf("record %s is not shared: %w", key, fs.ErrNotExist)
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.config.waits.record)
-	defer cancel()
-	value, _, err := s.read(ctx, key)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w: %w", err, fs.ErrNotExist)
-	}
-	return value, err
-}
-
 // Save implements [store.Records]. The record is uploaded later.
 func (s *Store) Save(ctx context.Context, key string, value []byte) error {
 	if !s.isShared(key) {

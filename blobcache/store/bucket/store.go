@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +29,7 @@ type Store struct {
 	blobs         *queue
 	records       *queue
 	asked         *memo.Cache[struct{}]            // which records the bucket does not have
+	reloaded      *memo.Cache[[]byte]              // what Reload has returned
 	held          *lru.Cache[digest.Digest, int64] // sizes of what was fetched from the bucket lately
 	verified      *memo.Cache[object]              // what there are signed URLs for
 	seed          maphash.Seed
@@ -64,10 +64,6 @@ var (
 	_ store.Limited   = (*Store)(nil)
 )
 
-// absentEntries is the number of records that are remembered as absent. They take
-// some 10 MiB.
-const absentEntries = 32 << 10
-
 // heldEntries is the number of contents of the bucket that need not be uploaded when they
 // are stored, since they were fetched from there.
 const heldEntries = 4 << 10
@@ -94,16 +90,7 @@ func Open(c Config) (*Store, error) {
 	failed := func(name string, err error) { c.StorageError("upload "+name+" to the bucket", err) }
 	s.blobs = newQueue(s.writes, s.changeBlob, failed)
 	s.records = newQueue(s.writes, s.changeRecord, failed)
-	s.asked = memo.New(memo.Config[struct{}]{
-		Size:    absentEntries,
-		Timeout: c.waits.record,
-		Judge: func(err error) (memo.Verdict, time.Duration) {
-			if errors.Is(err, fs.ErrNotExist) {
-				return memo.Refused, c.waits.absent
-			}
-			return memo.Failed, 0
-		},
-	})
+	s.asked, s.reloaded = newMemories(c.waits)
 	s.verified = newVerified(c.waits)
 	return s, nil
 }

@@ -1,0 +1,95 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestServersThatAreNoNodes checks that other servers in the list are never asked for
+// content, and that the reason is known.
+func TestServersThatAreNoNodes(t *testing.T) {
+	n := newNetwork(t)
+	for range 2 {
+		n.listen()
+	}
+	c := n.run(n.servers[0], n.config(n.names()...))
+	node := func() *Node { c.refresh(t.Context()); return c.node(t, n.servers[1]) }
+	answer := func(contentType, text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", contentType)
+			_, _ = io.WriteString(w, text)
+		}
+	}
+	id := `{"id":"` + strings.Repeat("A", 26) + `"}`
+	for name, row := range map[string]struct {
+		handler http.HandlerFunc
+		want    string
+	}{
+		"absent":      {http.NotFound, "status 404"},
+		"failing":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "status 500"},
+		"redirect":    {http.RedirectHandler("https://"+n.servers[0].name+ProbePath, http.StatusFound).ServeHTTP, "status 302"},
+		"HTML":        {answer("text/html", id), "not JSON"},
+		"no type":     {answer("", id), "not JSON"},
+		"other JSON":  {answer("application/json", `{"status":"ok"}`), "no id"},
+		"list":        {answer("application/json", `[]`), "no id"},
+		"short id":    {answer("application/json", `{"id":"A"}`), "no id"},
+		"lower case":  {answer("application/json", strings.ToLower(id)), "no id"},
+		"long answer": {answer("application/json", `{"id":"`+strings.Repeat("A", 1<<20)+`"}`), "no id"},
+		"broken":      {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF"},
+	} {
+		n.servers[1].set(func(s *server) { s.handler = row.handler })
+		node := node()
+		if node.id() != "" || node.err == nil || !strings.Contains(node.err.Error(), row.want) || isAsked(c, node) {
+			t.Errorf("%s: got id %q, error %v, want an error with %q", name, node.id(), node.err, row.want)
+		}
+		if _, err := get(t, node); !errors.Is(err, errUnknown) {
+			t.Errorf("%s: got %v, want errUnknown", name, err)
+		}
+	}
+	n.servers[1].set(func(s *server) { s.handler = answer("application/json; charset=utf-8", id) })
+	if node := node(); node.id() == "" || !isAsked(c, node) {
+		t.Errorf("got error %v for a node, want none", node.err)
+	}
+}
+
+// TestHangingServerEndsItsProbe checks that an entry that accepts connections and says
+// nothing does not hold up the others.
+func TestHangingServerEndsItsProbe(t *testing.T) {
+	n := newNetwork(t)
+	for range 3 {
+		n.listen()
+	}
+	n.servers[1].set(func(s *server) { s.handler = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() } })
+	c := n.run(n.servers[0], n.config(n.names()...))
+	n.run(n.servers[2], n.config(n.names()...))
+	c.times.probe = 200 * time.Millisecond
+	c.refresh(t.Context())
+	if node := c.node(t, n.servers[1]); !errors.Is(node.err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want context.DeadlineExceeded", node.err)
+	}
+	if node := c.node(t, n.servers[2]); node.id() == "" || !isAsked(c, node) {
+		t.Errorf("got %v for the other node, want it known", node.err)
+	}
+}
+
+// TestForeignCertificates checks that a server without a certificate of the authority
+// for the server name is no node, and gets no token.
+func TestForeignCertificates(t *testing.T) {
+	n := newNetwork(t)
+	trusted := n.ca
+	n.listen()
+	_, n.cert = authority(t, serverName)
+	n.listen()
+	n.run(n.servers[1], n.config(n.names()...))
+	n.ca = trusted
+	c := n.run(n.servers[0], n.config(n.names()...))
+	c.refresh(t.Context())
+	if node := c.node(t, n.servers[1]); node.id() != "" || node.err == nil || !strings.Contains(node.err.Error(), "certificate") {
+		t.Errorf("got id %q, error %v, want one about the certificate", node.id(), node.err)
+	}
+}
