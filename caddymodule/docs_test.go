@@ -51,7 +51,7 @@ func TestDocumentationExamplesAreValid(t *testing.T) {
 			}
 		}
 	}
-	for name, want := range map[string]int{"README.md": 2, "accounts.md": 9, "clients.md": 1, "configuration.md": 6, "observability.md": 4, "operations.md": 1} {
+	for name, want := range map[string]int{"README.md": 2, "accounts.md": 9, "clients.md": 1, "cluster.md": 5, "configuration.md": 6, "observability.md": 4, "operations.md": 1} {
 		if examples[name] < want {
 			t.Errorf("found %d examples in %s, want at least %d", examples[name], name, want)
 		}
