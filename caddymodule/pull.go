@@ -189,7 +189,14 @@ func (ex *exchange) redirectBlob(repo *repository) bool {
 		return false
 	}
 	target, err := source.SignedURL(ctx, d, size)
-	if err != nil || !redirect.Safe(target, ex.origin.registry) {
+	if err != nil {
+		return false
+	}
+	if !redirect.Safe(target, ex.origin.registry) {
+		ex.handler.cache.unsafe.Do(func() {
+			ex.handler.logger.Warn("pulls are not redirected to the bucket, because clients would send their login there: its host must not be that of the registry, nor below it",
+				zap.String("bucket", target.Host), zap.String("registry", ex.origin.registry))
+		})
 		return false
 	}
 	ex.rec.Result, ex.rec.Source, ex.rec.Digest = record.Hit, record.Redirect, d

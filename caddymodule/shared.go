@@ -63,7 +63,8 @@ type sharedCache struct {
 	adoption  pullthrough.Adoption
 	remote    storage.Remote  // nil without a copy elsewhere
 	replicas  []fill.Replica  // the copy, if there is one
-	redirects redirect.Source // nil without a copy elsewhere
+	unsafe    sync.Once       // limits the log lines about redirects that are not safe
+	redirects redirect.Source // nil if pulls are not redirected
 
 	stop context.CancelFunc // ends upkeep and adoption
 	done chan struct{}      // closed when both have ended

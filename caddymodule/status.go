@@ -29,6 +29,7 @@ func (h *Handler) openMetrics() {
 	m := &metrics.Site{
 		Config: h.Metrics, Name: h.Name, DirectoriesUp: h.health.DirectoriesUp,
 		Cache: h.cache.blobs, StorageName: h.cache.name, Quotas: make(map[string]int64), Totals: h.quotas.Totals, Peers: h.cluster.State,
+		Remote: h.cache.remote,
 	}
 	for _, g := range h.Groups {
 		m.Groups = append(m.Groups, g.Path)

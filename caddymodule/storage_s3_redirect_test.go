@@ -116,6 +116,9 @@ func (x *redirecting) testServed(t *testing.T) {
 	x.expectBlob("red", http.StatusNotModified, "known content", header("If-None-Match", `"`+x.layer.String()+`"`))
 	x.expectBlob("red", http.StatusOK, "the host of the bucket", host("127.0.0.1"))
 	x.expectBlob("red", http.StatusOK, "a host above the bucket", host("0.0.1"))
+	if got := strings.Count(x.logs(), "clients would send their login there"); got != 1 {
+		t.Errorf("the log has %d warnings about the host of the bucket, want one", got)
+	}
 	x.expectBlob("red", http.StatusForbidden, "somebody else", as("bob"))
 	x.expectBlob("red", http.StatusUnauthorized, "nobody", func(r *http.Request) { r.Header.Del("Authorization") })
 	x.expect(x.get(blobPath("red", "team/app", x.small), as("alice"), elsewhere), http.StatusOK, "a small blob")

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 func cacheStatusCommand() *cobra.Command {
 	return withRun(&cobra.Command{
 		Use:   "status",
-		Short: "Shows how much of the cache groups use, and the running downloads",
+		Short: "Shows how much of the cache groups use, the running downloads, and what is to be uploaded",
 		Args:  cobra.NoArgs,
 	}, runCacheStatus)
 }
@@ -34,41 +35,66 @@ func runCacheStatus(c command) (int, error) {
 	if c.printJSON(response) {
 		return caddy.ExitCodeSuccess, nil
 	}
-	for _, cache := range list.Caches {
-		table := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-		_, _ = fmt.Fprintf(table, "%s\n\nGROUP\tSIZE\tQUOTA\tBLOBS\tMEASURED\n", cache.Storage)
+	list.print(c.OutOrStdout())
+	return caddy.ExitCodeSuccess, nil
+}
+
+// print formats the list.
+func (l CacheList) print(out io.Writer) {
+	for _, cache := range l.Caches {
+		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		row := func(cells ...string) { _, _ = fmt.Fprintln(table, strings.Join(cells, "\t")) }
+		row(cache.Storage + "\n")
+		row("GROUP", "SIZE", "QUOTA", "BLOBS", "MEASURED")
 		for _, group := range slices.Sorted(maps.Keys(cache.Groups)) {
 			u := cache.Groups[group]
 			quota := "-"
 			if u.Quota > 0 {
 				quota = FormatSize(u.Quota)
 			}
-			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", group, FormatSize(u.Bytes), quota, u.Blobs, u.Measured.Format(time.DateTime))
+			row(group, FormatSize(u.Bytes), quota, fmt.Sprint(u.Blobs), u.Measured.Format(time.DateTime))
 		}
-		_, _ = fmt.Fprint(table, "\nDOWNLOAD\tSIZE\tRECEIVED\tREADERS\tSINCE\n")
+		row("\nDOWNLOAD", "SIZE", "RECEIVED", "READERS", "SINCE")
 		for _, f := range cache.Fills {
-			_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", f.Digest, FormatSize(f.Size), FormatSize(f.Written), f.Readers, f.Since.Format(time.DateTime))
+			row(f.Digest, FormatSize(f.Size), FormatSize(f.Written), fmt.Sprint(f.Readers), f.Since.Format(time.DateTime))
 		}
-		printRemote(table, cache.Remote)
 		_ = table.Flush()
+		if cache.Remote != nil {
+			row("\nlocal", cache.stored())
+			printRemote(row, cache.Remote)
+			_ = table.Flush()
+		}
 	}
-	return caddy.ExitCodeSuccess, nil
 }
 
-func printRemote(w io.Writer, r *storage.RemoteStatus) {
-	if r == nil {
-		return
+// stored describes what is stored here.
+func (s CacheStatus) stored() string {
+	if s.Limit > 0 {
+		return fmt.Sprintf("[%s] %s of %s in %s", bar(s.Bytes, s.Limit), FormatSize(s.Bytes), FormatSize(s.Limit), count(s.Blobs, "blob"))
 	}
-	more := ""
-	if r.More {
-		more = " and more"
+	return fmt.Sprintf("%s in %s", FormatSize(s.Bytes), count(s.Blobs, "blob"))
+}
+
+// printRemote formats the copy of a storage and what is to be uploaded to it.
+func printRemote(row func(cells ...string), r *storage.RemoteStatus) {
+	row("bucket", printable(r.Name))
+	upload := "nothing"
+	if r.Blobs+r.Records > 0 {
+		upload = count(r.Blobs, "blob") + " and " + count(r.Records, "record")
+		if r.More {
+			upload += " and more"
+		}
+		upload += ", the first since " + local(r.Oldest)
 	}
-	_, _ = fmt.Fprintf(w, "\n%s\nto upload: %d blobs, %d records%s\n", r.Name, r.Blobs, r.Records, more)
+	row("to upload", upload)
+	if r.FailedBlobs+r.FailedRecords > 0 {
+		row("refused", fmt.Sprintf("%s and %s of them: %s", count(r.FailedBlobs, "blob"), count(r.FailedRecords, "record"), printable(r.ObjectError)))
+	}
 	if r.ReadError != "" {
-		_, _ = fmt.Fprintf(w, "reads fail since %s: %s\n", r.ReadsFail.Format(time.DateTime), r.ReadError)
+		row("reads fail", "since "+local(r.ReadsFail)+": "+printable(r.ReadError))
 	}
 	if r.WriteError != "" {
-		_, _ = fmt.Fprintf(w, "writes fail since %s: %s\n", r.WritesFail.Format(time.DateTime), r.WriteError)
+		row("writes fail", "since "+local(r.WritesFail)+": "+printable(r.WriteError))
 	}
 }
 

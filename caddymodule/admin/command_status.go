@@ -48,12 +48,11 @@ func (s Status) print(out io.Writer) {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) { _, _ = fmt.Fprintln(table, strings.Join(cells, "\t")) }
 	for _, cache := range s.Caches {
-		stored := fmt.Sprintf("%s in %s", FormatSize(cache.Bytes), count(cache.Blobs, "blob"))
-		if cache.Limit > 0 {
-			stored = fmt.Sprintf("[%s] %s of %s in %s", bar(cache.Bytes, cache.Limit), FormatSize(cache.Bytes), FormatSize(cache.Limit), count(cache.Blobs, "blob"))
-		}
 		row("storage", cache.Storage)
-		row("stored", stored)
+		row("stored", cache.stored())
+		if cache.Remote != nil {
+			printRemote(row, cache.Remote)
+		}
 	}
 	row("served", s.Requests.text())
 	if s.DroppedEvents > 0 {

@@ -21,6 +21,7 @@ type collector struct {
 	upstreamRequests, upstreamBytes                    *counters
 	upstreamSeconds                                    *series[histogram]
 	fills, resumes, evicted, damaged                   *counters
+	bucketRequests, bucketBytes                        *counters
 
 	gauges map[string]*prometheus.Desc // by the names of the metrics
 
@@ -48,6 +49,7 @@ func newCollector() *collector {
 		upstreamRequests: newCounters(upstreamRequests), upstreamBytes: newCounters(upstreamBytes),
 		upstreamSeconds: newHistograms(upstreamSeconds, upstreamBuckets),
 		fills:           newCounters(fillsTotal), resumes: newCounters(fillResumes), evicted: newCounters(evictedBytes), damaged: newCounters(damagedTotal),
+		bucketRequests: newCounters(bucketRequests), bucketBytes: newCounters(bucketBytes),
 		gauges: make(map[string]*prometheus.Desc), since: time.Now(),
 	}
 	for _, d := range descriptions {
@@ -79,6 +81,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	live := liveOf(sites)
 	for _, s := range []*counters{
 		c.requests, c.responseBytes, c.denied, c.throttled, c.logins, c.upstreamRequests, c.upstreamBytes, c.fills, c.resumes, c.evicted, c.damaged,
+		c.bucketRequests, c.bucketBytes,
 	} {
 		s.show(live, to)
 	}

@@ -86,4 +86,17 @@ var (
 		"Bytes that a group with a quota has, as last measured.", "group", "storage")
 	quotaLimit = describe("gauge", "quota_limit_bytes",
 		"Quota of a group.", "group", "storage")
+
+	bucketRequests = describe("counter", "bucket_requests_total",
+		"HTTP requests to buckets.", "operation", "code")
+	bucketBytes = describe("counter", "bucket_bytes_total",
+		"Bytes of bodies sent to buckets and received from them.", "direction")
+	bucketFailing = describe("gauge", "bucket_failing_seconds",
+		"Time since when the bucket has failed without a success, or 0.", "storage", "access")
+	uploadsWaiting = describe("gauge", "uploads_waiting",
+		"Blobs and records that are to be uploaded to the bucket.", "storage", "content")
+	uploadsFailed = describe("gauge", "uploads_failed",
+		"Of the waiting, those that the bucket refused while it took others.", "storage", "content")
+	uploadsOldest = describe("gauge", "uploads_oldest_seconds",
+		"How long the first of the waiting has waited.", "storage")
 )

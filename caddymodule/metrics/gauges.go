@@ -52,6 +52,7 @@ func readGauges(sites []*Site) gauges {
 		if !read[s.Cache] { // sites with one storage share it
 			read[s.Cache] = true
 			g.readStorage(s.Cache, storage)
+			g.readRemote(s.Remote, storage)
 		}
 		g.readQuotas(s, storage)
 		g.readUpstreams(s)

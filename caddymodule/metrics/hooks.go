@@ -2,8 +2,6 @@ package metrics
 
 import (
 	"errors"
-	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -24,14 +22,7 @@ var (
 // CountUpstream adds counting to the hooks of an upstream.
 func CountUpstream(name string, hooks *upstream.Hooks) {
 	hooks.Answered = func(op upstream.Operation, status int, took time.Duration) {
-		code := "error"
-		switch {
-		case http.StatusText(status) != "":
-			code = strconv.Itoa(status)
-		case status != 0:
-			code = "other"
-		}
-		process.upstreamRequests.with("", name, string(op), code).Add(1)
+		process.upstreamRequests.with("", name, string(op), codeOf(status)).Add(1)
 		process.upstreamSeconds.with("", name, string(op)).Observe(took.Seconds())
 	}
 	hooks.Received = func(n int) { process.upstreamBytes.with("", name).Add(uint64(n)) }

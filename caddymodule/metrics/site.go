@@ -16,6 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -82,6 +83,9 @@ type Site struct {
 	// with the name of the module.
 	Cache       *blobcache.Cache
 	StorageName string
+
+	// Remote is the copy of the storage elsewhere, or nil.
+	Remote storage.Remote
 
 	// Quotas are the quotas of groups in bytes, and Totals returns what groups have,
 	// or nil if that is not known yet.

@@ -78,10 +78,6 @@ func newNetwork(t *testing.T) *network {
 	core, logs := observer.New(zap.DebugLevel)
 	n := &network{t: t, clock: newClock(), keys: t.TempDir(), logs: logs, logger: zap.New(core)}
 	n.ca, n.cert = authority(t, serverName)
-	// Otherwise the first refresh would create the key, perhaps after the test.
-	if _, err := n.issuer().MintPeer(t.Context(), "process", "facts"); err != nil {
-		t.Fatal(err)
-	}
 	return n
 }
 
@@ -148,9 +144,15 @@ func (n *network) transport(more string) json.RawMessage {
 	return json.RawMessage(fmt.Sprintf(`{"protocol":"http","tls":{"server_name":%q,"ca":{"provider":"file","pem_files":[%q]}}%s}`, serverName, n.ca, more))
 }
 
-// issuer returns the issuer of another node.
+// issuer returns the issuer of another node. It knows the keys, so that it does not look
+// for them, or create one, while the test ends and removes them.
 func (n *network) issuer() *tokenissuer.Issuer {
-	return tokenissuer.New(tokenissuer.Config{Storage: &certmagic.FileStorage{Path: n.keys}, Now: n.clock.Now})
+	n.t.Helper()
+	issuer := tokenissuer.New(tokenissuer.Config{Storage: &certmagic.FileStorage{Path: n.keys}, Now: n.clock.Now})
+	if _, err := issuer.MintPeer(n.t.Context(), "process", "facts"); err != nil {
+		n.t.Fatal(err)
+	}
+	return issuer
 }
 
 // run makes a server a node with a new process, which refreshes its list when told to.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -91,5 +92,35 @@ func TestForeignCertificates(t *testing.T) {
 	c.refresh(t.Context())
 	if node := c.node(t, n.servers[1]); node.id() != "" || node.err == nil || !strings.Contains(node.err.Error(), "certificate") {
 		t.Errorf("got id %q, error %v, want one about the certificate", node.id(), node.err)
+	}
+}
+
+// TestManyFailuresAtOnceCountOnce checks that the requests that are under way when a
+// node begins to fail do not make its pause longer.
+func TestManyFailuresAtOnceCountOnce(t *testing.T) {
+	n := newNetwork(t)
+	s := n.cluster(2)
+	node := s[0].current().node(t, s[1])
+	var arrived sync.WaitGroup
+	arrived.Add(20)
+	s[1].set(func(s *server) {
+		s.answer = func(w http.ResponseWriter, _ *http.Request) {
+			arrived.Done()
+			arrived.Wait()
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if _, err := get(t, node); err == nil {
+				t.Error("got no error, want one")
+			}
+		})
+	}
+	all.Wait()
+	n.clock.advance(time.Second)
+	if node.breaker.Open() {
+		t.Error("got a pause of more than 1s after failures at once, want 1s")
 	}
 }

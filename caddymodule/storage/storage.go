@@ -55,6 +55,14 @@ type RemoteStatus struct {
 	Records int    `json:"records_to_upload"`
 	More    bool   `json:"more,omitempty"` // more than that, which is looked for later
 
+	// Oldest is since when the first of them waits. FailedBlobs and FailedRecords are
+	// those that are refused while others are not, and are tried again within an hour;
+	// ObjectError is the error of one of them.
+	Oldest        time.Time `json:"oldest,omitzero"`
+	FailedBlobs   int       `json:"blobs_refused,omitempty"`
+	FailedRecords int       `json:"records_refused,omitempty"`
+	ObjectError   string    `json:"object_error,omitempty"`
+
 	// ReadError and WriteError are the last failures since the given times, or empty if
 	// it works.
 	ReadError  string    `json:"read_error,omitempty"`

@@ -2,6 +2,7 @@
 package breaker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -21,18 +22,21 @@ type Breaker struct {
 	// Now returns the present time. The default is time.Now.
 	Now func() time.Time
 
-	mu       sync.Mutex
-	failures int
-	err      error     // of the last failure
-	since    time.Time // of the first one
-	until    time.Time // the server may be asked again
+	mu        sync.Mutex
+	failures  int
+	err       error         // of the last failure
+	since     time.Time     // of the first one
+	until     time.Time     // the server may be asked again
+	asking    bool          // it is asked after a pause, and the result counts
+	recovered chan struct{} // closed by a success; nil unless the server fails
 }
 
 // State is what a [Breaker] knows. It is zero unless the server has failed.
 type State struct {
-	Err   error     // of the last failure
-	Since time.Time // of the first failure after the last success
-	Until time.Time // the end of the pause
+	Failures int       // since the last success, as far as they count
+	Err      error     // of the last one
+	Since    time.Time // of the first one
+	Until    time.Time // the end of the pause
 }
 
 // Allow returns an [ErrOpen] unless the server may be asked now. After a pause one
@@ -47,8 +51,31 @@ func (b *Breaker) Allow() error {
 	if now.Before(b.until) {
 		return fmt.Errorf("%w: %w", ErrOpen, b.err)
 	}
-	b.until = now.Add(b.pause())
+	b.until, b.asking = now.Add(b.pause()), true
 	return nil
+}
+
+// Wait waits until Allow returns nil. It reports false if ctx ends first.
+func (b *Breaker) Wait(ctx context.Context) bool {
+	for b.Allow() != nil {
+		b.mu.Lock()
+		left, recovered := b.until.Sub(b.now()), b.recovered
+		b.mu.Unlock()
+		if recovered == nil {
+			continue // meanwhile
+		}
+		timer := time.NewTimer(max(left, 0))
+		select {
+		case <-ctx.Done():
+		case <-recovered:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return false
+		}
+	}
+	return ctx.Err() == nil
 }
 
 // Open reports whether Allow would return an error.
@@ -58,33 +85,49 @@ func (b *Breaker) Open() bool {
 	return b.failures > 0 && b.now().Before(b.until)
 }
 
-// Fail records a failure, and reports whether it is the first one after a success.
-func (b *Breaker) Fail(err error) (first bool) {
+// Fail records a failure, and reports whether it is the first one after a success. When
+// a server begins to fail, many requests may be under way: of these only the first one
+// counts, so that the pause does not grow with their number.
+func (b *Breaker) Fail(err error) (first bool) { return b.fail(err, true) }
+
+// FailBriefly is Fail for a failure that may not concern all requests. It ends the growth
+// of the pauses.
+func (b *Breaker) FailBriefly(err error) (first bool) { return b.fail(err, false) }
+
+func (b *Breaker) fail(err error, grow bool) (first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.failures == 0 {
-		b.since = b.now()
+	switch {
+	case b.failures == 0:
+		b.since, b.recovered, first = b.now(), make(chan struct{}), true
+	case !b.asking:
+		return false
 	}
-	b.failures++
-	b.err = err
+	if b.failures++; !grow {
+		b.failures = 1
+	}
+	b.asking, b.err = false, err
 	b.until = b.now().Add(b.pause())
-	return b.failures == 1
+	return first
 }
 
 // Succeed records a success, and reports whether the server had failed before.
 func (b *Breaker) Succeed() (recovered bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	recovered = b.failures > 0
-	b.failures, b.err, b.since, b.until = 0, nil, time.Time{}, time.Time{}
-	return recovered
+	if b.failures == 0 {
+		return false
+	}
+	close(b.recovered)
+	b.failures, b.err, b.since, b.until, b.asking, b.recovered = 0, nil, time.Time{}, time.Time{}, false, nil
+	return true
 }
 
 // State returns what is known of the server.
 func (b *Breaker) State() State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return State{Err: b.err, Since: b.since, Until: b.until}
+	return State{b.failures, b.err, b.since, b.until}
 }
 
 func (b *Breaker) pause() time.Duration {

@@ -1,9 +1,12 @@
 package breaker
 
 import (
+	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -19,6 +22,9 @@ func TestPausesGrow(t *testing.T) {
 	for i, pause := range []time.Duration{1, 2, 4, 5, 5} {
 		if first := b.Fail(io.ErrUnexpectedEOF); first != (i == 0) {
 			t.Errorf("failure %d: got first %v", i+1, first)
+		}
+		if b.Fail(io.EOF) || b.State().Failures != i+1 {
+			t.Errorf("failure %d: got %d after another one of a request that was under way, want it ignored", i+1, b.State().Failures)
 		}
 		now = now.Add(pause*time.Second - 1)
 		if err := b.Allow(); !b.Open() || !errors.Is(err, ErrOpen) || !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -41,4 +47,60 @@ func TestPausesGrow(t *testing.T) {
 	if !b.Fail(io.EOF) {
 		t.Error("got a later failure after a success, want the first one")
 	}
+}
+
+// TestBriefFailuresDoNotGrow checks the pauses after failures that may concern some
+// requests only.
+func TestBriefFailuresDoNotGrow(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	b := Breaker{Pause: time.Second, MaxPause: time.Minute, Now: func() time.Time { return now }}
+	for i := range 5 {
+		if first := b.FailBriefly(io.EOF); first != (i == 0) || b.State().Until != now.Add(time.Second) {
+			t.Errorf("failure %d: got first %v, state %+v, want a pause of 1s", i+1, first, b.State())
+		}
+		now = now.Add(time.Second)
+		if err := b.Allow(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestWait checks that waiting callers are let through one by one after pauses, and all
+// at once after a success, and that they end with their contexts.
+func TestWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Breaker{Pause: time.Second, MaxPause: time.Minute}
+		if !b.Wait(t.Context()) {
+			t.Error("got false from a breaker that is closed, want true")
+		}
+		b.Fail(io.EOF)
+		began := time.Now()
+		var first, rest atomic.Int64
+		for range 10 {
+			go func() {
+				if b.Wait(t.Context()) {
+					if first.Add(1) == 1 {
+						time.Sleep(time.Second / 2)
+						b.Succeed()
+						return
+					}
+					rest.Store(int64(time.Since(began)))
+				}
+			}()
+		}
+		time.Sleep(time.Second + time.Millisecond)
+		if first.Load() != 1 {
+			t.Errorf("got %d callers after the pause, want one", first.Load())
+		}
+		time.Sleep(time.Second / 2)
+		if synctest.Wait(); first.Load() != 10 || time.Duration(rest.Load()) != time.Second*3/2 {
+			t.Errorf("got %d callers, the last after %v, want all at the success after 1.5s", first.Load(), time.Duration(rest.Load()))
+		}
+		b.Fail(io.EOF)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		if b.Wait(ctx) {
+			t.Error("got true after the end of the context, want false")
+		}
+	})
 }

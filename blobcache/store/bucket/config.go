@@ -71,6 +71,13 @@ type Config struct {
 	// done. It must not block.
 	StorageError func(op string, err error)
 
+	// Requested, if not nil, is called after each request to the object store with what
+	// it was about ("get", "head", "put", "delete", "list" or "multipart") and the status
+	// of the answer, or 0 without one. Transferred, if not nil, is called with the numbers
+	// of bytes of bodies as they are sent and received. Neither may block.
+	Requested   func(operation string, status int)
+	Transferred func(sent, received int)
+
 	waits waits
 
 	// partSize is the size in bytes above which content is uploaded in parts of this
@@ -101,6 +108,12 @@ func (c Config) withDefaults() Config {
 		c.Folders = []string{"links", "refs", "deliveries"}
 	}
 	c.Folders = append(slices.Clip(c.Folders), strings.TrimSuffix(verifiedFolder, "/"))
+	if c.Requested == nil {
+		c.Requested = func(string, int) {}
+	}
+	if c.Transferred == nil {
+		c.Transferred = func(int, int) {}
+	}
 	if c.StorageError == nil {
 		c.StorageError = func(string, error) {}
 	}

@@ -10,7 +10,7 @@ import (
 
 // failing returns the health of a bucket that fails many requests at the same time.
 func failing() *health {
-	h := &health{waits: Config{}.withDefaults().waits, failed: func(error) {}}
+	h := newHealth(Config{}.withDefaults().waits, func(error) {})
 	for range 12 {
 		h.note(context.Background(), errors.New("connection refused"))
 	}

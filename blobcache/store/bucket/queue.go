@@ -180,7 +180,7 @@ func (q *queue) done(e *entry, err error) {
 	q.running--
 	switch {
 	case err != nil && (isDenied(err) || !concernsBucket(err)):
-		e.due = time.Now().Add(min(q.health.waits.pause<<min(e.failures, 16), retryLimit))
+		e.due = time.Now().Add(min(q.health.breaker.Pause<<min(e.failures, 16), retryLimit))
 		e.failures++
 		heap.Push(&q.later, e)
 		q.err = err

@@ -82,7 +82,7 @@ func TestQueueRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries []time.Time
 		denied := &refusal{status: http.StatusForbidden, code: "AccessDenied"}
-		h := &health{waits: Config{}.withDefaults().waits, failed: func(error) {}}
+		h := newHealth(Config{}.withDefaults().waits, func(error) {})
 		q := newQueue(h, func(_ context.Context, name string, _ change) error {
 			if name == "bad" {
 				tries = append(tries, time.Now())

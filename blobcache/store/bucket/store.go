@@ -85,8 +85,8 @@ func Open(c Config) (*Store, error) {
 	for _, folder := range c.Folders {
 		s.shared[folder] = true
 	}
-	s.reads = &health{waits: c.waits, failed: func(err error) { c.StorageError("read from the bucket", err) }}
-	s.writes = &health{waits: c.waits, failed: func(err error) { c.StorageError("write to the bucket", err) }}
+	s.reads = newHealth(c.waits, func(err error) { c.StorageError("read from the bucket", err) })
+	s.writes = newHealth(c.waits, func(err error) { c.StorageError("write to the bucket", err) })
 	failed := func(name string, err error) { c.StorageError("upload "+name+" to the bucket", err) }
 	s.blobs = newQueue(s.writes, s.changeBlob, failed)
 	s.records = newQueue(s.writes, s.changeRecord, failed)

@@ -18,6 +18,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store/bucket"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 )
 
@@ -133,35 +134,37 @@ func (s *S3) Open(logger func() *zap.Logger, trouble storage.Trouble) (store.Blo
 		MaxSize:      s.MaxSize,
 		UnusedFor:    time.Duration(s.UnusedFor),
 		StorageError: trouble,
+		Requested:    metrics.CountBucketRequest,
+		Transferred:  metrics.CountBucketBytes,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	return newRemote(opened, time.Duration(s.Redirect)), opened, nil
+	if s.Redirect > 0 {
+		return &redirecting{newRemote(opened), time.Duration(s.Redirect)}, opened, nil
+	}
+	return newRemote(opened), opened, nil
 }
 
 // remote is a store whose copy in a bucket is known to the rest of the module.
 type remote struct {
 	*bucket.Store
-	replica  *replica
-	lifetime time.Duration // of signed URLs; there are none if it is 0
+	replica *replica
 }
 
-func newRemote(opened *bucket.Store, lifetime time.Duration) *remote {
-	return &remote{opened, &replica{opened}, lifetime}
-}
+func newRemote(opened *bucket.Store) *remote { return &remote{opened, &replica{opened}} }
 
 // Replica implements [storage.Remote].
 func (r *remote) Replica() fill.Replica { return r.replica }
 
-// errNoRedirect means that the configuration redirects no pulls.
-var errNoRedirect = errors.New("storage s3: redirect is off")
+// redirecting is a remote to which clients are redirected.
+type redirecting struct {
+	*remote
+	lifetime time.Duration // of signed URLs
+}
 
 // SignedURL returns a URL of the bucket; see [bucket.Store.SignedURL].
-func (r *remote) SignedURL(ctx context.Context, d digest.Digest, size int64) (*url.URL, error) {
-	if r.lifetime <= 0 {
-		return nil, errNoRedirect
-	}
+func (r *redirecting) SignedURL(ctx context.Context, d digest.Digest, size int64) (*url.URL, error) {
 	return r.Store.SignedURL(ctx, d, size, r.lifetime)
 }
 
@@ -170,6 +173,10 @@ func (r *remote) RemoteStatus() storage.RemoteStatus {
 	s := r.Status()
 	status := storage.RemoteStatus{
 		Name: s.Bucket, Blobs: s.Blobs, Records: s.Records, More: s.Overflow, ReadsFail: s.ReadsFailed, WritesFail: s.WritesFailed,
+		Oldest: s.Oldest, FailedBlobs: s.FailedBlobs, FailedRecords: s.FailedRecords,
+	}
+	if s.ObjectError != nil {
+		status.ObjectError = s.ObjectError.Error()
 	}
 	if s.ReadError != nil {
 		status.ReadError = s.ReadError.Error()

@@ -216,7 +216,7 @@ func TestReplica(t *testing.T) {
 	d := digest.FromString(text)
 	put(t, o, text)
 	flush(t, o)
-	replica := newRemote(o.Store, 0).Replica()
+	replica := newRemote(o.Store).Replica()
 	for _, want := range []struct{ offset, length, end int64 }{{0, -1, 21}, {8, 6, 14}, {8, 100, 21}, {8, -1, 21}} {
 		body, err := replica.Fetch(t.Context(), d, want.offset, want.length)
 		if err != nil {
@@ -236,7 +236,7 @@ func TestReplica(t *testing.T) {
 		t.Errorf("the bucket has %q, want the content that is stored locally", got)
 	}
 	replica.Failed(d, context.DeadlineExceeded)
-	if status := newRemote(o.Store, 0).RemoteStatus(); status.ReadError != context.DeadlineExceeded.Error() || status.ReadsFail.IsZero() || status.Blobs != 0 {
+	if status := newRemote(o.Store).RemoteStatus(); status.ReadError != context.DeadlineExceeded.Error() || status.ReadsFail.IsZero() || status.Blobs != 0 {
 		t.Errorf("after the bucket was given up: %+v, want that it fails", status)
 	}
 }
