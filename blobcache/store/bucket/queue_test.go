@@ -96,6 +96,7 @@ func TestQueueRetries(t *testing.T) {
 		defer func() { cancel(); working.Wait() }()
 		working.Go(func() { q.work(ctx, 4) })
 		time.Sleep(24 * time.Hour)
+		synctest.Wait()
 		if n := len(tries); n < 24 || n > 40 || tries[n-1].Sub(tries[n-2]) != retryLimit {
 			t.Errorf("%d tries in a day, the last %v", n, tries[max(0, n-2):])
 		}
