@@ -37,7 +37,7 @@ var permitted = map[string]string{
 	"caddymodule/record":                   "",
 	"caddymodule/redirect":                 "",
 	"caddymodule/page":                     "blobcache/index caddymodule/access caddymodule/admin caddymodule/directory caddymodule/health caddymodule/peers caddymodule/usage",
-	"caddymodule/peers":                    "caddymodule/internal/parse caddymodule/internal/pool internal/breaker reference tokenissuer",
+	"caddymodule/peers":                    "blobcache/fill caddymodule/internal/parse caddymodule/internal/pool internal/breaker pullthrough reference tokenissuer upstream",
 	"caddymodule/source":                   "caddymodule/credential caddymodule/events caddymodule/internal/pool caddymodule/metrics caddymodule/traces upstream",
 	"caddymodule/storage":                  "blobcache blobcache/fill blobcache/store caddymodule/internal/parse",
 	"caddymodule/storage/s3":               "blobcache blobcache/fill blobcache/store blobcache/store/bucket caddymodule/internal/parse caddymodule/metrics caddymodule/storage",

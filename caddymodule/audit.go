@@ -16,6 +16,7 @@ const (
 	auditThrottled    = "throttled"     // not checked: too many failed, or are being checked
 	auditTokenRefused = "token refused" // info if the token has expired
 	auditDenied       = "denied"        // an authenticated or anonymous caller lacks the right
+	auditPeerRefused  = "peer refused"  // a request without a valid token of a node, or one too many
 )
 
 // auditLine has the fields of a line that do not depend on the request alone.

@@ -91,6 +91,11 @@ func (ex *exchange) serveRegistry() *apiError {
 	if err := ex.checkLimits(repo); err != nil {
 		return err
 	}
+	return ex.serveContent(repo)
+}
+
+// serveContent answers a request for what a repository has, if the client may have it.
+func (ex *exchange) serveContent(repo *repository) *apiError {
 	if ex.r.Header["Via"] != nil {
 		if err := repo.mirrors.CheckVia(ex.r.Header); err != nil {
 			return ex.upstreamError(repo, err, manifestUnknown, unavailable)

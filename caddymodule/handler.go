@@ -18,6 +18,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/audit"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/events"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
@@ -141,7 +142,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.audit = ctx.Logger().Named("audit")
 	h.pulls = audit.NewPulls(h.audit.Named("pull"))
 	h.consumers = append(h.consumers, h.pulls.Record)
-	h.pullHooks = newPullHooks(h.logger)
 	if err := errors.Join(metrics.Register(ctx.GetMetricsRegistry()), h.check()); err != nil {
 		return err
 	}
@@ -210,6 +210,7 @@ func (h *Handler) openShared(ctx caddy.Context, module storage.Storage) (err err
 	}
 	source := events.StorageSource(module.Identity())
 	h.events.Subscribe(source, nil)
+	h.pullHooks = freshness.LogHooks(h.logger)
 	h.pullHooks.Moved = events.MovedHook(source, h.Name)
 	if h.quotas, err = openQuotas(&h.lease, module, h.cache, h.Groups); err != nil {
 		return err

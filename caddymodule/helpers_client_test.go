@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -71,7 +72,7 @@ func (s *site) open(path string, changes ...requestOption) *http.Response {
 		for _, change := range changes {
 			change(request)
 		}
-		response, err := client.Do(request)
+		response, err := cmp.Or(s.client, client).Do(request)
 		if err == nil {
 			s.t.Cleanup(func() { _ = response.Body.Close() })
 			return response

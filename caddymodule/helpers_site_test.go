@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -24,17 +25,18 @@ import (
 // There is one at a time, so tests with a site must not be parallel.
 type site struct {
 	t       testing.TB
-	url     string // without a slash at the end
-	host    string // with the port
-	dir     string // everything that Caddy writes
-	cache   string // the cache directory in dir
-	globals string // more global options
-	limits  string // more lines of the storage
-	bucket  string // lines of the storage s3, if that is used
-	before  string // a directive before dependency_proxy
-	after   string // more sites
-	admin   string // the admin endpoint's address, or off
-	stdin   string // of commands
+	url     string       // without a slash at the end
+	host    string       // with the port
+	dir     string       // everything that Caddy writes
+	cache   string       // the cache directory in dir
+	globals string       // more global options
+	limits  string       // more lines of the storage
+	bucket  string       // lines of the storage s3, if that is used
+	before  string       // a directive before dependency_proxy
+	after   string       // more sites
+	admin   string       // the admin endpoint's address, or off
+	stdin   string       // of commands
+	client  *http.Client // of a site with a certificate
 	running bool
 
 	mu      sync.Mutex

@@ -84,7 +84,7 @@ func (s *site) checkNames(got scrape) {
 		want := []string{strings.Join(labels, ",")}
 		seen := found[name]
 		delete(found, name)
-		if seen == nil && slices.Contains([]string{"quota_bytes", "upstream_ratelimit_remaining", "upstream_ratelimit_limit", "peers"}, name) {
+		if seen == nil && slices.Contains([]string{"quota_bytes", "upstream_ratelimit_remaining", "upstream_ratelimit_limit", "peers", "peer_requests_total", "peer_response_bytes_total"}, name) {
 			continue // nothing is known yet, or there are none
 		}
 		if seen == nil && (strings.HasPrefix(name, "bucket_") || strings.HasPrefix(name, "uploads_")) {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/redirect"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
@@ -20,9 +20,10 @@ import (
 
 // repository is the repository of an upstream that a request is about.
 type repository struct {
-	upstream string // the name of the upstream
-	name     string // the name of the repository at the upstream
-	scope    string // the scope of its links in the index
+	upstream string    // the name of the upstream
+	name     string    // the name of the repository at the upstream
+	scope    string    // the scope of its links in the index
+	ask      peers.Ask // what other nodes are asked, without the content
 	content  *pullthrough.Repository
 	mirrors  *upstream.Mirrors
 	busy     *rate.Sometimes // limits the log lines of tooBusy about the upstream
@@ -31,7 +32,8 @@ type repository struct {
 // repository returns the repository of a route. Its upstream is the one that the
 // first component of the image names or else the one that ns names, which is the
 // parameter of the mirror protocol. Without either, it is the first upstream. The
-// client accepts the given types of manifests, and may force a question to upstream.
+// client accepts the given types of manifests, and may force a question to upstream. The
+// other nodes are asked first, unless one of them is the client.
 func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced bool) (*repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
@@ -69,7 +71,10 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 		Hooks:       h.pullHooks,
 	}
 	u.Policy.Apply(&config, u.Name, name, rt.tag)
+	ask := peers.Ask{Group: rt.group, Upstream: u.Name, Repository: name, Fingerprint: src.Endpoint + " " + src.Name}
+	h.cluster.Use(&config, ask, rt.peer)
 	return &repository{
+		ask:      ask,
 		upstream: u.Name,
 		name:     name,
 		scope:    scope,
@@ -83,17 +88,6 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 // sees it.
 func (h *Handler) scopeOf(upstream, group, repository string) string {
 	return group + "/_/" + h.upstreams[upstream].sourceFor(group).Name + "/" + repository
-}
-
-// newPullHooks returns hooks that log failures in spite of which a pull succeeds.
-func newPullHooks(logger *zap.Logger) pullthrough.Hooks {
-	return pullthrough.Hooks{
-		Stale: freshness.LogStale(logger),
-		RecordFailed: func(scope string, err error) {
-			logger.Warn("cannot record the content of a repository; pulls continue",
-				zap.String("repository", scope), zap.Error(err))
-		},
-	}
 }
 
 func (ex *exchange) serveManifest(repo *repository) *apiError {
@@ -129,6 +123,8 @@ func (ex *exchange) sendManifest(m pullthrough.Manifest) *apiError {
 	}
 	ex.setLength(m.Size)
 	switch ex.rec.Source = record.Cache; {
+	case content.FromPeer:
+		ex.rec.Source = record.Peer
 	case content.FromReplica:
 		ex.rec.Source = record.Replica
 	case m.Status == pullthrough.Miss:
@@ -180,7 +176,7 @@ func (ex *exchange) serveBlob(repo *repository) *apiError {
 // whether it did.
 func (ex *exchange) redirectBlob(repo *repository) bool {
 	source := ex.handler.cache.redirects
-	if source == nil || !redirect.Understood(ex.r) || partial(ex.r.Header) {
+	if source == nil || ex.route.peer != "" || !redirect.Understood(ex.r) || partial(ex.r.Header) {
 		return false
 	}
 	ctx, d := ex.r.Context(), ex.route.digest

@@ -56,6 +56,7 @@ type route struct {
 	tag    string        // of a manifest that is requested by its tag
 	digest digest.Digest // of a manifest or a blob, or the subject of referrers
 	token  string        // ID of an access token of the group
+	peer   string        // process of the node that asks, see [Handler.repository]
 }
 
 // name returns the repository name that the client uses.
@@ -77,7 +78,7 @@ func parseRoute(path string) (route, *apiError) {
 		return route{kind: sitePageKind}, nil
 	}
 	if strings.HasPrefix(path, peers.ProbePath) {
-		return route{kind: peerKind}, nil
+		return route{kind: peerKind}, nil // what it asks for is in its token
 	}
 	if rest, ok := strings.CutPrefix(path, "/v2/"); ok {
 		// With a slash before it, an empty group is followed by the infix too.

@@ -139,6 +139,8 @@ func (ex *exchange) sendBlob(d digest.Digest, r *blobcache.Reader, status pullth
 		switch ex.rec.Source = record.Upstream; {
 		case r.Stored():
 			ex.rec.Source = record.Cache
+		case r.FromReplica() && r.FromPeer():
+			ex.rec.Source = record.Peer
 		case r.FromReplica():
 			ex.rec.Source = record.Replica
 		}

@@ -6,12 +6,15 @@ import (
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/freshness"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
@@ -84,13 +87,47 @@ func (ex *exchange) serveHealth() *apiError {
 	return ex.sendValue(status, report)
 }
 
-// servePeer answers the requests of other nodes.
+// servePeer answers the requests of other nodes. It answers as to a client that may pull
+// from the group: that is what the token says. A node that asks for what this one does not
+// provide, for whatever reason, goes on without it.
 func (ex *exchange) servePeer() *apiError {
-	if ex.handler.cluster == nil || ex.r.URL.EscapedPath() != peers.ProbePath {
+	cluster := ex.handler.cluster
+	switch {
+	case cluster == nil:
 		return refuse(nameUnknown, "there is nothing at this path; it is for the nodes of a site with peers")
+	case ex.r.URL.EscapedPath() == peers.ProbePath:
+		cluster.ServeProbe(ex.w)
+		return nil
 	}
-	ex.handler.cluster.ServeProbe(ex.w)
-	return nil
+	ex.rec.Kind = record.PeerManifest
+	ask, done, err := cluster.Admit(ex.r)
+	if err != nil {
+		ex.auditor().record(zap.WarnLevel, auditLine{event: auditPeerRefused, reason: err.Error()})
+		status := peers.StatusOf(err)
+		return refuse(problem{"DENIED", status, record.Denied}, "%s", http.StatusText(status))
+	}
+	defer done()
+	ex.route = route{kind: manifestKind, group: ask.Group, image: ask.Upstream + "/" + ask.Repository, peer: ask.From}
+	if ask.Kind == peers.Blob {
+		ex.rec.Kind, ex.route.kind = record.PeerBlob, blobKind
+	}
+	ex.rec.Group, ex.rec.Image = ask.Group, ex.route.image
+	refusal := ex.route.parseReference(ask.Reference)
+	var repo *repository
+	if refusal == nil {
+		repo, refusal = ex.handler.repository(ex.route, "", upstream.ParseAccept(ex.r.Header.Values("Accept")), freshness.WantsRefresh(ex.r.Header))
+	}
+	if refusal == nil {
+		ex.rec.Upstream, ex.rec.Repository, ex.rec.Scope, ex.rec.Tag, ex.rec.Digest = repo.upstream, repo.name, repo.scope, ex.route.tag, ex.route.digest
+		if !ask.IsOf(repo.ask) {
+			return refuse(problem{"UNSUPPORTED", http.StatusConflict, record.Error}, "the settings of the upstream differ")
+		}
+		refusal = ex.serveContent(repo)
+	}
+	if refusal != nil {
+		refusal.status, refusal.message, refusal.retryAfter = http.StatusNotFound, "this node does not provide it", 0
+	}
+	return refusal
 }
 
 // cacheStatus returns the state of the storage for the admin API.

@@ -77,8 +77,8 @@ func (a Accept) String() string {
 	return name.String()
 }
 
-// header returns the set as a value of an Accept header.
-func (a Accept) header() string {
+// Header returns the set as a value of an Accept header, which [ParseAccept] reads.
+func (a Accept) Header() string {
 	if a == 0 {
 		return acceptAny
 	}

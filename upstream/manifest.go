@@ -198,7 +198,7 @@ func newManifestCall(repository, ref string, accept Accept) (*call, digest.Diges
 	}
 	c.notFound = ManifestUnknown
 	c.verified = wanted != ""
-	c.header.Set("Accept", accept.header())
+	c.header.Set("Accept", accept.Header())
 	return c, wanted, nil
 }
 

@@ -37,6 +37,15 @@ func WithVia(ctx context.Context, header http.Header) context.Context {
 	return context.WithValue(ctx, viaKey{}, passed)
 }
 
+// SetVia sets the Via of a request that is made with ctx to another process of the same
+// cluster, which asks the upstream in place of this one. It continues the Via as WithVia
+// does.
+func SetVia(ctx context.Context, header http.Header) {
+	if passed, ok := ctx.Value(viaKey{}).([]string); ok {
+		header.Set("Via", "1.1 "+strings.Join(passed, ", 1.1 "))
+	}
+}
+
 // Passed returns how many proxies like this one a request has passed on whose behalf
 // requests are made with ctx, at most 16; see [WithVia].
 func Passed(ctx context.Context) int {

@@ -49,7 +49,7 @@ type MissingLog struct {
 // Record implements [record.Consumer]. It ignores requests that were answered, or failed
 // for another reason.
 func (l *MissingLog) Record(r *record.Request) {
-	if r.Result != record.Offline {
+	if r.Result != record.Offline || r.Kind.ForPeer() {
 		return
 	}
 	key := Missing{Group: r.Group, Upstream: r.Upstream, Repository: r.Repository, Kind: r.Kind.String(), Tag: r.Tag, Digest: r.Digest}

@@ -18,6 +18,7 @@ import (
 const (
 	pull           = "pull"            // a manifest was sent to an account
 	resolve        = "resolve"         // an account was told which digest a tag stands for
+	peerPull       = "peer pull"       // a manifest was sent to another node, for a client there
 	anonymousPulls = "anonymous pulls" // how often a manifest was sent to clients without a login
 )
 
@@ -37,6 +38,9 @@ const (
 // Docker and containerd ask for the digest of a tag by HEAD and then for the manifest
 // with this digest. So a HEAD of a tag is logged too: only this request contains the
 // tag. A HEAD of a digest is not logged.
+//
+// A manifest that is sent to another node is logged with the node's address. The node logs
+// the pull of its client.
 //
 // Pulls of clients without a login are counted by minute, group and digest, since a line
 // for each would not name the client.
@@ -70,7 +74,7 @@ func (p *Pulls) Record(r *record.Request) {
 		return
 	}
 	switch {
-	case r.Head && (r.Tag == "" || r.Anonymous):
+	case r.Head && (r.Tag == "" || r.Anonymous || r.Kind.ForPeer()):
 		return
 	case r.Anonymous:
 		p.count(r)
@@ -87,7 +91,10 @@ func (p *Pulls) Record(r *record.Request) {
 type fields record.Request
 
 func (f *fields) event() string {
-	if f.Head {
+	switch {
+	case f.Kind.ForPeer():
+		return peerPull
+	case f.Head:
 		return resolve
 	}
 	return pull
@@ -114,7 +121,7 @@ func (f *fields) MarshalLogObject(to zapcore.ObjectEncoder) error {
 // closes the connection just before the end knows the manifest, too.
 func served(r *record.Request) bool {
 	brokenOff := r.Status == http.StatusOK && r.Bytes > 0 && (r.Result == record.Canceled || r.Result == record.Error)
-	return r.Kind == record.Manifest && (record.Hit <= r.Result && r.Result <= record.Stale || brokenOff)
+	return (r.Kind == record.Manifest || r.Kind == record.PeerManifest) && (record.Hit <= r.Result && r.Result <= record.Stale || brokenOff)
 }
 
 // count counts an anonymous pull.

@@ -53,3 +53,14 @@ func LogStale(logger *zap.Logger) func(scope, tag string, err error) {
 			zap.String("repository", scope), zap.String("tag", tag), zap.String("reason", string(reason)), zap.Error(err))
 	}
 }
+
+// LogHooks returns hooks that log failures in spite of which a pull succeeds.
+func LogHooks(logger *zap.Logger) pullthrough.Hooks {
+	return pullthrough.Hooks{
+		Stale: LogStale(logger),
+		RecordFailed: func(scope string, err error) {
+			logger.Warn("cannot record the content of a repository; pulls continue",
+				zap.String("repository", scope), zap.Error(err))
+		},
+	}
+}

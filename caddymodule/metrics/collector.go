@@ -17,6 +17,7 @@ import (
 // then checks each scrape instead.
 type collector struct {
 	requests, responseBytes, denied, throttled, logins *counters
+	peerRequests, peerBytes                            *counters
 	firstByte                                          *series[histogram]
 	upstreamRequests, upstreamBytes                    *counters
 	upstreamSeconds                                    *series[histogram]
@@ -45,7 +46,7 @@ var process = newCollector()
 func newCollector() *collector {
 	c := &collector{
 		requests: newCounters(requestsTotal), responseBytes: newCounters(responseBytes), denied: newCounters(deniedTotal),
-		throttled: newCounters(throttledTotal), logins: newCounters(loginsTotal), firstByte: newHistograms(firstByteSeconds, firstByteBuckets),
+		throttled: newCounters(throttledTotal), peerRequests: newCounters(peerRequests), peerBytes: newCounters(peerBytes), logins: newCounters(loginsTotal), firstByte: newHistograms(firstByteSeconds, firstByteBuckets),
 		upstreamRequests: newCounters(upstreamRequests), upstreamBytes: newCounters(upstreamBytes),
 		upstreamSeconds: newHistograms(upstreamSeconds, upstreamBuckets),
 		fills:           newCounters(fillsTotal), resumes: newCounters(fillResumes), evicted: newCounters(evictedBytes), damaged: newCounters(damagedTotal),
@@ -80,7 +81,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	c.mu.Unlock()
 	live := liveOf(sites)
 	for _, s := range []*counters{
-		c.requests, c.responseBytes, c.denied, c.throttled, c.logins, c.upstreamRequests, c.upstreamBytes, c.fills, c.resumes, c.evicted, c.damaged,
+		c.requests, c.responseBytes, c.denied, c.throttled, c.logins, c.peerRequests, c.peerBytes, c.upstreamRequests, c.upstreamBytes, c.fills, c.resumes, c.evicted, c.damaged,
 		c.bucketRequests, c.bucketBytes,
 	} {
 		s.show(live, to)

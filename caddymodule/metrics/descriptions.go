@@ -46,6 +46,10 @@ var (
 		"Requests denied because the caller lacks a right.", "reason")
 	throttledTotal = describe("counter", "throttled_total",
 		"Logins that were not checked because too many had failed or were being checked.")
+	peerRequests = describe("counter", "peer_requests_total",
+		"Requests of other nodes for content, by what they ask for and how they ended.", "kind", "result")
+	peerBytes = describe("counter", "peer_response_bytes_total",
+		"Bytes of manifests and blobs sent to other nodes.")
 	loginsTotal = describe("counter", "logins_total",
 		"Logins with a password or an access token that were checked.", "directory", "result", "site")
 

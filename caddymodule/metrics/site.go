@@ -133,6 +133,11 @@ func (s *Site) label() string { return cmp.Or(s.Name, unnamedSite) }
 
 // Record counts a request. It is a [record.Consumer].
 func (s *Site) Record(r *record.Request) {
+	if r.Kind.ForPeer() {
+		process.peerRequests.with("", strings.TrimPrefix(r.Kind.String(), "peer "), r.Result.String()).Add(1)
+		process.peerBytes.with("").Add(uint64(r.Bytes))
+		return
+	}
 	process.totals[r.Kind][r.Result].Add(1)
 	group := ""
 	if s.PerGroup {

@@ -39,15 +39,24 @@ type Ask struct {
 	// Reference is a digest or, for a manifest, also a tag.
 	Reference string `json:"reference"`
 
-	// Fingerprint is that of the endpoint, so that nodes with other settings of the
-	// upstream share nothing.
+	// Fingerprint is that of the upstream and the login there, so that nodes with other
+	// settings share nothing.
 	Fingerprint string `json:"fingerprint"`
+
+	// From is the id of the process that asks. [Node.Get] sets it.
+	From string `json:"from"`
 }
 
 // facts are what a token contains.
 type facts struct {
 	Site string `json:"site"`
 	Ask
+}
+
+// IsOf reports whether the scope of the ask is that of another one, and the settings of the
+// upstream are the same there.
+func (a Ask) IsOf(other Ask) bool {
+	return a.Group == other.Group && a.Upstream == other.Upstream && a.Repository == other.Repository && a.Fingerprint == other.Fingerprint
 }
 
 // path returns the path of the request for the content.
@@ -115,6 +124,38 @@ func (c *Cluster) Authorize(r *http.Request) (Ask, error) {
 		return Ask{}, fmt.Errorf("%w: it is for %s", ErrForbidden, f.path())
 	}
 	return f.Ask, nil
+}
+
+// maxServing is the greatest number of requests of other nodes that are answered at once.
+// A node that asks for more content at a time asks the upstream for the rest.
+const maxServing = 1024
+
+// ErrBusy means that too many requests of other nodes are being answered. Its status is
+// 503.
+var ErrBusy = errors.New("too many requests of other nodes")
+
+// StatusOf returns the status of the response to a request that is not admitted.
+func StatusOf(err error) int {
+	switch {
+	case errors.Is(err, ErrForbidden):
+		return http.StatusForbidden
+	case errors.Is(err, ErrUnauthorized):
+		return http.StatusUnauthorized
+	}
+	return http.StatusServiceUnavailable
+}
+
+// Admit returns what [Cluster.Authorize] returns, and counts the request until done is
+// called. The error may also be an [ErrBusy].
+func (c *Cluster) Admit(r *http.Request) (ask Ask, done func(), err error) {
+	if ask, err = c.Authorize(r); err != nil {
+		return ask, nil, err
+	}
+	if c.serving.Add(1) > maxServing {
+		c.serving.Add(-1)
+		return ask, nil, ErrBusy
+	}
+	return ask, func() { c.serving.Add(-1) }, nil
 }
 
 // ServeProbe answers a request for [ProbePath] with the id of this process, which is

@@ -67,7 +67,8 @@ type Cluster struct {
 	stop   context.CancelFunc
 	done   chan struct{}
 
-	looking atomic.Bool // a lookup is in progress
+	looking atomic.Bool  // a lookup is in progress
+	serving atomic.Int64 // requests of other nodes that are being answered
 
 	mu      sync.Mutex
 	lent    []*lent // by the configurations that use the cluster, newest last

@@ -76,6 +76,11 @@ var (
 	errRestart = errors.New("it does not accept the token; it may have restarted")
 )
 
+// Head asks the node for the header with which it answers Get, whose body is then empty.
+func (n *Node) Head(ctx context.Context, ask Ask, header http.Header) (*http.Response, error) {
+	return n.do(ctx, http.MethodHead, ask, header)
+}
+
 // Get asks the node for content. The header has what belongs to the request besides the
 // token, such as Range and Accept. The body of the response must be closed; its status
 // is 200, 204, 206 or 304.
@@ -86,7 +91,11 @@ var (
 // except for that of ctx; report what happens to the body, and that the answer took too
 // long, by [Node.Failed].
 func (n *Node) Get(ctx context.Context, ask Ask, header http.Header) (*http.Response, error) {
-	resp, err := n.get(ctx, ask, header)
+	return n.do(ctx, http.MethodGet, ask, header)
+}
+
+func (n *Node) do(ctx context.Context, method string, ask Ask, header http.Header) (*http.Response, error) {
+	resp, err := n.try(ctx, method, ask, header)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("node %s: %w", n.name, ctx.Err())
@@ -96,7 +105,7 @@ func (n *Node) Get(ctx context.Context, ask Ask, header http.Header) (*http.Resp
 	return resp, nil
 }
 
-func (n *Node) get(ctx context.Context, ask Ask, header http.Header) (*http.Response, error) {
+func (n *Node) try(ctx context.Context, method string, ask Ask, header http.Header) (*http.Response, error) {
 	l, process := n.cluster.current(), n.id()
 	if l == nil || process == "" {
 		return nil, errUnknown
@@ -104,6 +113,7 @@ func (n *Node) get(ctx context.Context, ask Ask, header http.Header) (*http.Resp
 	if err := ask.check(); err != nil {
 		return nil, err
 	}
+	ask.From = n.cluster.id
 	text, err := json.Marshal(facts{n.cluster.site, ask})
 	if err != nil {
 		return nil, err
@@ -120,7 +130,7 @@ func (n *Node) get(ctx context.Context, ask Ask, header http.Header) (*http.Resp
 		header = make(http.Header)
 	}
 	header.Set("Authorization", "Bearer "+token)
-	resp, err := l.send(ctx, n.name, ask.path(), header)
+	resp, err := l.send(ctx, method, n.name, ask.path(), header)
 	if err != nil {
 		if ctx.Err() == nil {
 			n.note(err)
@@ -132,6 +142,10 @@ func (n *Node) get(ctx context.Context, ask Ask, header http.Header) (*http.Resp
 		n.succeeded()
 		return resp, nil
 	case http.StatusOK, http.StatusPartialContent:
+		if method == http.MethodHead {
+			n.succeeded()
+			return resp, nil
+		}
 		resp.Body = &body{ReadCloser: resp.Body, node: n, left: resp.ContentLength}
 		return resp, nil
 	}
@@ -232,10 +246,10 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 // send sends a request to the node with a name. It does not follow redirects.
-func (l *lent) send(ctx context.Context, name, path string, header http.Header) (*http.Response, error) {
+func (l *lent) send(ctx context.Context, method, name, path string, header http.Header) (*http.Response, error) {
 	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, l.transport.replacer)
 	u := &url.URL{Scheme: "https", Host: name, Path: path}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	r, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +260,7 @@ func (l *lent) send(ctx context.Context, name, path string, header http.Header) 
 
 // probe returns the id of the process that answers for a node.
 func (l *lent) probe(ctx context.Context, name string) (string, error) {
-	resp, err := l.send(ctx, name, ProbePath, make(http.Header))
+	resp, err := l.send(ctx, http.MethodGet, name, ProbePath, make(http.Header))
 	if err != nil {
 		return "", err
 	}

@@ -84,12 +84,21 @@ const (
 	Referrers
 	Token // from the token service
 	Ping  // the version check, GET /v2/
+
+	// The content that another node asks for on behalf of a client, whose request that
+	// node records. Consumers that count the pulls of clients ignore these kinds.
+	PeerManifest
+	PeerBlob
 )
 
-var kinds = [...]string{Other: "other", Manifest: "manifest", Blob: "blob", Tags: "tags", Referrers: "referrers", Token: "token", Ping: "ping"}
+var kinds = [...]string{Other: "other", Manifest: "manifest", Blob: "blob", Tags: "tags", Referrers: "referrers", Token: "token", Ping: "ping",
+	PeerManifest: "peer manifest", PeerBlob: "peer blob"}
 
 // String returns the name of the kind in metrics and logs.
 func (k Kind) String() string { return kinds[k] }
+
+// ForPeer reports whether the request is that of another node.
+func (k Kind) ForPeer() bool { return k == PeerManifest || k == PeerBlob }
 
 // Result is how a request has ended.
 type Result int
@@ -130,10 +139,11 @@ const (
 	Cache           // the storage
 	Upstream        // a download, possibly one that another request has started
 	Replica         // a download of which all has come from a copy in the cluster
+	Peer            // a download of which all has come from the cluster, and some from another node
 	Redirect        // an object store, to which the client was sent
 )
 
-var sources = [...]string{Nowhere: "none", Cache: "cache", Upstream: "upstream", Replica: "replica", Redirect: "redirect"}
+var sources = [...]string{Nowhere: "none", Cache: "cache", Upstream: "upstream", Replica: "replica", Peer: "peer", Redirect: "redirect"}
 
 // String returns the name of the source in metrics and logs.
 func (s Source) String() string { return sources[s] }

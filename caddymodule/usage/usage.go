@@ -200,6 +200,9 @@ func (r *Recorder) Days(ctx context.Context, group string, n int) []Day {
 // Record counts the content that a request was sent, and the tag that it has pulled. It
 // is a [record.Consumer].
 func (r *Recorder) Record(request *record.Request) {
+	if request.Kind.ForPeer() {
+		return
+	}
 	if request.Source != record.Nowhere {
 		r.Count(request.Group, Traffic{Served: request.Bytes})
 	}

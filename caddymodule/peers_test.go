@@ -1,0 +1,185 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
+)
+
+// peerRequests are parts of the lines of the access log about content for other nodes.
+var peerRequests = []string{`"uri":"/dependency_proxy/peer/blobs/`, `"uri":"/dependency_proxy/peer/manifests/`}
+
+// asked reports whether a node has asked another one for content.
+func (c *peerNodes) asked() bool {
+	logs := c.base.logs()
+	return strings.Contains(logs, peerRequests[0]) || strings.Contains(logs, peerRequests[1])
+}
+
+// pullBlob pulls a blob of acme's team/app as alice and checks it.
+func (n *peerNode) pullBlob(d digest.Digest, size int64) {
+	n.t.Helper()
+	response := n.open(blobPath("acme", "team/app", d), as("alice"))
+	if got, read, err := digestOf(response); response.StatusCode != http.StatusOK || err != nil || got != d || read != size {
+		n.t.Errorf("%s: got status %d and %d bytes with the digest %s, error %v; want 200 and %d bytes with %s", n.host, response.StatusCode, read, got, err, size, d)
+	}
+}
+
+// TestPeersColdClients checks that 60 clients of three nodes that pull one blob and one
+// tag at once cost upstream what one client costs, with a bucket and without, and that
+// the bytes between nodes count as those of no client.
+func TestPeersColdClients(t *testing.T) {
+	const size = 3_000_000
+	for name, storage := range map[string]func() string{
+		"filesystem": func() string { return "filesystem $CACHE {\nreserve off\n}" },
+		"bucket":     func() string { return inPeersBucket(t, s3test.New(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := registrytest.New(t)
+			image := up.PutImage("team/app", "1", random(1, size))
+			c := startDifferentNodes(t, storage(), func(int) string {
+				return users("alice") + private("acme", "alice") + hub(up)
+			})
+			concurrently(60, func(i int) { c.all[i%3].pullBlob(image.Layers[0], size) })
+			if got := up.Counts(); got.BlobGet != 1 || got.BlobHead != 0 || got.BlobBytes != size {
+				t.Errorf("got the requests %+v, want one GET of %d bytes", got, size)
+			}
+			up.Reset()
+			concurrently(60, func(i int) {
+				c.all[i%3].get(manifestPath("acme", "team/app", "1"), as("alice")).expect(t, http.StatusOK, "")
+			})
+			expectRequests(t, up, "a tag on three nodes", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
+			for _, n := range c.all {
+				n.pullBlob(image.Layers[0], size)
+				n.get(manifestPath("acme", "team/app", string(image.Manifest)), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
+			}
+			expectRequests(t, up, "warm pulls", registrytest.Counts{})
+			var served int64
+			for _, n := range c.all {
+				served += n.handler.cache.usage.Days(t.Context(), "acme", 1)[0].Served
+			}
+			if manifest := int64(len(up.RawManifest("team/app", image.Manifest))); served != 63*(size+manifest) {
+				t.Errorf("got %d bytes that count as served, want those of 63 pulls: %d", served, 63*(size+manifest))
+			}
+		})
+	}
+}
+
+// TestPeersOwnerKilled checks that no pull fails when the node that downloads is killed, and
+// that one other node goes on in its place.
+func TestPeersOwnerKilled(t *testing.T) {
+	const size = 3_000_000
+	up := registrytest.New(t)
+	image := up.PutImage("team/app", "1", random(1, size))
+	d := image.Layers[0]
+	c := startNodes(t, users("alice"), private("acme", "alice"), hub(up))
+	order := c.ranked(d)
+	release := up.StallBlobs(size / 3)
+	var begun atomic.Int64
+	go func() {
+		// All clients have got a header, and the bytes flow from the owner.
+		eventually(t, "all clients wait for bytes", func() bool { return begun.Load() == 40 && up.Counts().BlobGet == 1 })
+		order[0].link.cut()
+		eventually(t, "another node asks upstream", func() bool { return up.Counts().BlobGet > 1 })
+		release()
+	}()
+	concurrently(40, func(i int) {
+		response := order[1+i%2].open(blobPath("acme", "team/app", d), as("alice"))
+		begun.Add(1)
+		if got, read, err := digestOf(response); err != nil || got != d {
+			t.Errorf("got %d bytes with the digest %s, error %v; want %d with %s", read, got, err, size, d)
+		}
+	})
+	if got := up.Counts(); got.BlobGet > 2 {
+		t.Errorf("got %d GETs, want 2 at most", got.BlobGet)
+	}
+}
+
+// TestPeersOwnerHangs checks that pulls go on without a node that does not answer, and that
+// the next ones do not wait for it.
+func TestPeersOwnerHangs(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("team/app", "1", random(1, 50_000), random(2, 50_000), random(3, 50_000))
+	c := startNodes(t, users("alice"), private("acme", "alice"), hub(up, "downloads {\nstall_timeout 4s\n}"))
+	for _, n := range c.all {
+		n.link.hang()
+	}
+	for _, d := range image.Layers {
+		concurrently(30, func(i int) { c.all[i%3].pullBlob(d, 50_000) })
+	}
+	if got := up.Counts(); got.BlobGet > 9 {
+		t.Errorf("got %d GETs, want 9 at most", got.BlobGet)
+	}
+}
+
+// TestPeersDifferentUpstreams checks that nodes with another login at the upstream share
+// nothing with the others.
+func TestPeersDifferentUpstreams(t *testing.T) {
+	const size = 50_000
+	up := registrytest.New(t)
+	image := up.PutImage("team/app", "1", random(1, size))
+	login := hubCredentials(t)
+	c := startDifferentNodes(t, "filesystem $CACHE {\nreserve off\n}", func(i int) string {
+		more := ""
+		if i == 2 {
+			more = login
+		}
+		return users("alice") + private("acme", "alice") + hub(up, more)
+	})
+	for _, n := range c.all {
+		n.pullBlob(image.Layers[0], size)
+		n.get(manifestPath("acme", "team/app", "1"), as("alice")).expect(t, http.StatusOK, "")
+	}
+	expectRequests(t, up, "the pulls", registrytest.Counts{Ping: 1, ManifestHead: 2, ManifestGet: 2, BlobGet: 2})
+}
+
+// TestPeersDenied checks that a client without access causes no request to another node,
+// and that nodes provide nothing that upstream does not confirm for the repository, to
+// each other's clients.
+func TestPeersDenied(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("team/app", "1", random(1, 5000))
+	up.PutBlob("team/other", random(9, 10))
+	c := startNodes(t, users("alice", "bob"), private("acme", "alice"), private("red", "bob"), hub(up))
+	for _, n := range c.all {
+		n.get(manifestPath("acme", "team/app", "1"), as("bob")).expect(t, http.StatusForbidden, "DENIED")
+		n.get(blobPath("acme", "team/app", image.Layers[0]), as("bob")).expect(t, http.StatusForbidden, "DENIED")
+	}
+	if c.asked() {
+		t.Error("a client without access has caused a request to another node")
+	}
+	expectRequests(t, up, "denied pulls", registrytest.Counts{})
+	for _, n := range c.all {
+		n.pullBlob(image.Layers[0], 5000)
+	}
+	if !c.asked() {
+		t.Error("no node has asked another one")
+	}
+	for _, n := range c.all {
+		n.get(blobPath("red", "team/other", image.Layers[0]), as("bob")).expect(t, http.StatusNotFound, "BLOB_UNKNOWN")
+	}
+}
+
+// TestPeersRefuseClients checks that a token or a login of a client is of no use at the
+// paths for other nodes, even for an admin.
+func TestPeersRefuseClients(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("team/app", "1", random(1, 5000))
+	c := startNodes(t, users("alice"), private("acme", "alice"), hub(up), "admins alice")
+	n := c.all[0]
+	path := "/dependency_proxy/peer/blobs/" + string(image.Layers[0])
+	token := n.token("alice")
+	c.base.addSecrets(token)
+	for _, who := range []requestOption{as("alice"), bearer(token), bearer("x"), header("X-None", "")} {
+		n.get(path, who).expect(t, http.StatusUnauthorized, "DENIED")
+	}
+	expectRequests(t, up, "refused requests", registrytest.Counts{})
+	if logs := c.base.logs(); strings.Count(logs, `"peer refused"`) == 0 {
+		t.Error("the refusals are not in the audit log")
+	}
+}
