@@ -150,8 +150,12 @@ func (s *Server) keys(prefix string, include func(*object) bool) []string {
 	return keys
 }
 
-// Requests returns the number of requests with a method since the server started, or
-// of all requests if method is empty.
+// List takes the place of the method of requests that list objects.
+const List = "LIST"
+
+// Requests returns the number of requests with a method since the server started, or, if
+// method is empty, of all requests but those that list objects, which clients send in the
+// background.
 func (s *Server) Requests(method string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +166,7 @@ func (s *Server) Requests(method string) int {
 	for _, n := range s.requests {
 		all += n
 	}
-	return all
+	return all - s.requests[List]
 }
 
 // Stores returns how often clients have stored an object.
@@ -175,7 +179,11 @@ func (s *Server) Stores(key string) int {
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	s.requests[r.Method]++
+	if r.URL.Query().Has("list-type") {
+		s.requests[List]++
+	} else {
+		s.requests[r.Method]++
+	}
 	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 	answered := s.answered
 	s.mu.Unlock()
