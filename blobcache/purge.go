@@ -67,3 +67,15 @@ func (q *Quotas) dropPurged(ctx context.Context) error {
 	t.dropUnnamed()
 	return nil
 }
+
+// LearnPurges makes what other processes that share the index have purged gone here too:
+// their links and refs, and soon the content that no other link names.
+func (q *Quotas) LearnPurges(ctx context.Context) {
+	lost := make(map[digest.Digest]bool)
+	if err := q.index.LearnPurges(ctx, func(d digest.Digest) { lost[d] = true }); err != nil && ctx.Err() == nil {
+		q.cache.storageError("learn what other nodes have purged", err)
+	}
+	if q.dropLater(lost); len(lost) > 0 {
+		wake(q.kick)
+	}
+}

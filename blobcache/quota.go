@@ -169,6 +169,9 @@ func (q *Quotas) wakeIfOver(owner string) {
 // quota, until ctx ends. Then it writes the last uses down.
 func (q *Quotas) Keep(ctx context.Context) {
 	defer q.index.LimitOwners(q.limits)()
+	var learning sync.WaitGroup
+	defer learning.Wait()
+	learning.Go(func() { q.index.KeepPurges(ctx, q.LearnPurges) })
 	defer func() { q.writeUses(context.WithoutCancel(ctx)) }()
 	for wait := quotaDelay; q.await(ctx, wait); {
 		begin := time.Now()

@@ -65,8 +65,6 @@ func (ex *exchange) servePurge() *apiError {
 	var links int
 	if image == "" {
 		links, err = ex.handler.quotas.Purge(ctx, group)
-		ex.handler.cache.lists.ForgetGroup(group)
-		ex.handler.absences.ForgetGroup(group)
 	} else {
 		rt, refusal := parseResource(group, image+"/tags/list")
 		if refusal != nil {
@@ -77,8 +75,6 @@ func (ex *exchange) servePurge() *apiError {
 			return refusal
 		}
 		links, err = ex.handler.quotas.PurgeScope(ctx, repo.scope)
-		ex.handler.cache.lists.ForgetScope(repo.scope)
-		ex.handler.absences.ForgetScope(repo.scope)
 	}
 	ex.handler.logger.Info("purged", zap.String("group", group), zap.String("image", image),
 		zap.String("account", ex.caller.Name), zap.String("directory", ex.caller.Directory), zap.Int("links", links), zap.Error(err))

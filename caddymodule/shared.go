@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -162,6 +163,15 @@ func openCache(lease *pool.Lease, module storage.Storage) (*sharedCache, error) 
 			usage: usage.New(records, known, func(err error) { hooks.StorageError("record usage", err) }),
 			stop:  stop,
 			done:  make(chan struct{}),
+		}
+		known.Purged = func(prefix string) {
+			if scope, ok := strings.CutSuffix(prefix, "/_"); ok {
+				c.lists.ForgetScope(scope)
+				absences.ForgetScope(scope)
+				return
+			}
+			c.lists.ForgetGroup(prefix)
+			absences.ForgetGroup(prefix)
 		}
 		if remote, ok := blobs.(storage.Remote); ok {
 			c.remote, c.replicas = remote, []fill.Replica{remote.Replica()}

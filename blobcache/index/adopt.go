@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
@@ -19,6 +20,10 @@ const proved = 1
 type linkRecord struct {
 	Link
 	Proof int `json:"proof"`
+
+	// Added is when the link was recorded. It is zero for a link that an earlier version
+	// has stored.
+	Added time.Time `json:"added,omitzero"`
 }
 
 // adoptedKey is the record that is saved when the links of a former version

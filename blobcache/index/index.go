@@ -12,6 +12,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,10 +95,16 @@ type Index struct {
 	links   *lru.Cache[string, linkRecord]
 	refs    *lru.Cache[string, Ref]
 	drops   atomic.Uint64 // how many records have been removed
+	purges  purges
 	stride  time.Duration // how often it is stored that a ref was confirmed
 
 	deliveries *lru.Cache[string, Delivery]
 	adoption   atomic.Pointer[adoption] // under way, else nil
+
+	// Purged, if not nil, is called with the prefix of each purge of this process, and of
+	// each one that it learns from another; see [Index.Purge]. It must be set before the
+	// index is used.
+	Purged func(prefix string)
 }
 
 // indexEntries bounds each of the three memories. They take some 30 MiB when
@@ -109,10 +116,11 @@ func New(records store.Records) *Index {
 	links, err1 := lru.New[string, linkRecord](indexEntries)
 	refs, err2 := lru.New[string, Ref](indexEntries)
 	deliveries, err3 := lru.New[string, Delivery](indexEntries)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	purged, err4 := lru.New[string, purge](maxPurges)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		panic(err) // the size is a positive constant
 	}
-	x := &Index{records: records, links: links, refs: refs, deliveries: deliveries, stride: refStride}
+	x := &Index{records: records, links: links, refs: refs, deliveries: deliveries, stride: refStride, purges: purges{last: purged, turn: make(chan struct{}, 1)}}
 	if shared, ok := records.(store.Tiered); ok {
 		x.shared, x.stride = shared, sharedRefStride
 	}
@@ -122,7 +130,7 @@ func New(records store.Records) *Index {
 // Link returns the link from a scope to content. If the scope is not known to
 // contain it, the error is fs.ErrNotExist.
 func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, error) {
-	record, err := recall(ctx, x, x.links, linkKey(scope, d), func(r *linkRecord) error { return x.proofOf(scope, *r) })
+	record, err := recall(ctx, x, x.links, linkKey(scope, d), func(r *linkRecord) error { return x.check(scope, *r) })
 	return record.Link, err
 }
 
@@ -132,16 +140,22 @@ func (x *Index) Link(ctx context.Context, scope string, d digest.Digest) (Link, 
 // holds until the process ends.
 func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link Link) error {
 	key := linkKey(scope, d)
-	record := linkRecord{link, proved}
-	known, err := recall(ctx, x, x.links, key, func(r *linkRecord) error { return x.proofOf(scope, *r) })
+	record := linkRecord{Link: link, Proof: proved}
+	known, err := recall(ctx, x, x.links, key, func(r *linkRecord) error { return x.check(scope, *r) })
 	if err == nil && link.MediaType == "" {
 		record.MediaType = known.MediaType
 	}
-	if err == nil && known == record {
+	if record.Added = known.Added; err == nil && known == record {
 		return nil
 	}
+	record.Added = time.Now()
 	x.links.Add(key, record)
 	return save(ctx, x.records, key, record)
+}
+
+// check returns an error if a stored link does not count.
+func (x *Index) check(scope string, r linkRecord) error {
+	return cmp.Or(x.proofOf(scope, r), x.voidError(scope, r.Added))
 }
 
 // Ref returns what a name in the scope stands for. If it is not known, the
@@ -149,7 +163,7 @@ func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link
 func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 	return recall(ctx, x, x.refs, refKey(scope, name), func(ref *Ref) error {
 		ref.saved = ref.Checked
-		return ref.Digest.Validate()
+		return cmp.Or(ref.Digest.Validate(), x.voidError(scope, ref.Checked))
 	})
 }
 
@@ -166,7 +180,8 @@ func (x *Index) LaterRef(ctx context.Context, scope, name string) (later Ref, ok
 		return Ref{}, false // Ref has asked
 	}
 	data, err := x.shared.Reload(ctx, refKey(scope, name))
-	if err != nil || json.Unmarshal(data, &later) != nil || later.Digest.Validate() != nil || !later.Checked.After(known.Checked) {
+	if err != nil || json.Unmarshal(data, &later) != nil || later.Digest.Validate() != nil || !later.Checked.After(known.Checked) ||
+		x.purges.void(scope, later.Checked) {
 		return Ref{}, false
 	}
 	later.Learned = true
@@ -178,6 +193,9 @@ func (x *Index) LaterRef(ctx context.Context, scope, name string) (later Ref, ok
 // five seconds earlier if other processes share the records and have not sent it; after an
 // error the ref holds until the process ends.
 func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
+	if ref.Learned && x.purges.void(scope, ref.Checked) {
+		return nil // since it was learned
+	}
 	key := refKey(scope, name)
 	old, err := x.Ref(ctx, scope, name)
 	same := err == nil && old.Digest == ref.Digest

@@ -1,7 +1,9 @@
 package index
 
 import (
+	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -80,4 +82,35 @@ func sourceOf(scope string) (source, repository string) {
 	_, rest, _ := strings.Cut(scope, "/_/")
 	source, repository, _ = strings.Cut(rest, "/")
 	return source, repository
+}
+
+// below returns how the keys in a folder begin that are below a prefix, which may be
+// empty.
+func below(folder, prefix string) string {
+	if prefix == "" {
+		return folder + "/"
+	}
+	return folder + "/" + prefix + "/"
+}
+
+// scopeOf returns the scope of a link or ref by its key.
+func scopeOf(key string) string {
+	_, rest, _ := strings.Cut(key, "/")
+	i := strings.LastIndex(rest, "/_/")
+	return rest[:max(i, 0)]
+}
+
+// recordedAt returns when a link was added, or the source has confirmed a ref.
+func recordedAt(key string, data []byte) time.Time {
+	var times struct {
+		Added   time.Time `json:"added"`
+		Checked time.Time `json:"checked"`
+	}
+	if json.Unmarshal(data, &times) != nil {
+		return time.Time{}
+	}
+	if strings.HasPrefix(key, linksFolder+"/") {
+		return times.Added
+	}
+	return times.Checked
 }

@@ -84,8 +84,17 @@ func drop[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], ke
 
 // Purge removes all links and refs whose keys begin with the components of
 // prefix: an owner, or a scope followed by "/_". It calls lost for each link
-// and returns their number.
+// and returns their number. Other processes that share the records learn of it by
+// [Index.LearnPurges].
 func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Digest)) (links int, err error) {
+	if x.shared != nil {
+		if err := x.announce(ctx, prefix); err != nil {
+			return 0, err
+		}
+	}
+	if x.Purged != nil {
+		defer x.Purged(prefix)
+	}
 	err = x.records.List(ctx, linksFolder+"/"+prefix, func(r store.Record) error {
 		_, d, ok := parseLinkKey(r.Key)
 		if !ok {
@@ -93,24 +102,25 @@ func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Diges
 		}
 		links++
 		lost(d)
-		return drop(ctx, x, x.links, r.Key)
+		return forget(ctx, x, x.links, r.Key)
 	})
 	if err != nil {
 		return links, err
 	}
-	err = x.records.List(ctx, refsFolder+"/"+prefix, func(r store.Record) error { return drop(ctx, x, x.refs, r.Key) })
+	err = x.records.List(ctx, refsFolder+"/"+prefix, func(r store.Record) error { return forget(ctx, x, x.refs, r.Key) })
 	// Records that could not be saved are in memory only.
-	forgetBelow(x.links, linksFolder+"/"+prefix+"/")
-	forgetBelow(x.refs, refsFolder+"/"+prefix+"/")
+	forgetBelow(x.links, linksFolder+"/"+prefix+"/", func(linkRecord) bool { return true })
+	forgetBelow(x.refs, refsFolder+"/"+prefix+"/", func(Ref) bool { return true })
 	if x.shared != nil && err == nil {
 		err = errors.Join(x.shared.DeleteBelow(ctx, linksFolder+"/"+prefix), x.shared.DeleteBelow(ctx, refsFolder+"/"+prefix))
 	}
 	return links, err
 }
 
-func forgetBelow[T any](memory *lru.Cache[string, T], prefix string) {
+// forgetBelow removes the records from memory whose keys begin so and that are meant.
+func forgetBelow[T any](memory *lru.Cache[string, T], prefix string, meant func(T) bool) {
 	for _, key := range memory.Keys() {
-		if strings.HasPrefix(key, prefix) {
+		if value, ok := memory.Peek(key); ok && strings.HasPrefix(key, prefix) && meant(value) {
 			memory.Remove(key)
 		}
 	}

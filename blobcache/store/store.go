@@ -127,6 +127,11 @@ type Tiered interface {
 	// Forget removes the record here and leaves the shared one.
 	Forget(ctx context.Context, key string) error
 
+	// ListShared visits the shared records whose keys begin with the components of
+	// prefix, in any order, until visit returns an error. Used is when a record was last
+	// saved, by the clock of the place where the copy is.
+	ListShared(ctx context.Context, prefix string, visit func(Record) error) error
+
 	// DeleteBelow removes the shared records whose keys begin with the components of
 	// prefix, except for those that are here.
 	DeleteBelow(ctx context.Context, prefix string) error

@@ -59,7 +59,7 @@ type Config struct {
 	UnusedFor time.Duration
 
 	// Folders are the first components of the keys of the records that the nodes
-	// share. The default is "links", "refs" and "deliveries". Other records stay on
+	// share. The default is "links", "refs", "deliveries" and "purges". Other records stay on
 	// the local disk, but for those of [Store.SignedURL].
 	Folders []string
 
@@ -105,7 +105,7 @@ func (c Config) withDefaults() Config {
 	c.Region = cmp.Or(c.Region, "us-east-1")
 	c.Uploads = cmp.Or(c.Uploads, 4)
 	if c.Folders == nil {
-		c.Folders = []string{"links", "refs", "deliveries"}
+		c.Folders = []string{"links", "refs", "deliveries", "purges"}
 	}
 	c.Folders = append(slices.Clip(c.Folders), strings.TrimSuffix(verifiedFolder, "/"))
 	if c.Requested == nil {

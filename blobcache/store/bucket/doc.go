@@ -11,6 +11,7 @@
 //
 //	PREFIX blobs/ALGORITHM/ab/abcd…   content, by its digest
 //	PREFIX links/…, refs/…, …         records, by their keys
+//	PREFIX purges/…                   records of what was purged lately
 //	PREFIX verified/…                 records of uploads that have signed URLs
 //
 // A record is written with an authentication code under a key that the nodes share.

@@ -138,32 +138,10 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 
 // Forget implements [store.Tiered]: it removes the local record only.
 func (s *Store) Forget(ctx context.Context, key string) error {
-	defer s.lock(key).Unlock()
+	l := s.lock(key)
+	defer l.Unlock()
+	l.deletions++
 	return s.FileStore.Delete(ctx, key)
-}
-
-// DeleteBelow implements [store.Tiered]. It lists the records before it returns and
-// removes them soon after.
-func (s *Store) DeleteBelow(ctx context.Context, prefix string) error {
-	if !s.isShared(prefix) {
-		return nil
-	}
-	err := s.client.list(ctx, prefix+"/", func(name string, _ object) error {
-		defer s.lock(name).Unlock()
-		if _, err := s.FileStore.Load(ctx, name); err == nil {
-			return nil // it was saved meanwhile
-		}
-		for !s.records.add(name, remove) {
-			if !store.Pause(ctx, s.config.waits.pause) {
-				return ctx.Err()
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("remove records from the bucket: %w", err)
-	}
-	return nil
 }
 
 // changeRecord makes a change of the queue of records.

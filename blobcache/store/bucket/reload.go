@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 )
 
@@ -51,4 +52,57 @@ func (s *Store) Reload(ctx context.Context, key string) ([]byte, error) {
 		err = fmt.Errorf("%w: %w", err, fs.ErrNotExist)
 	}
 	return value, err
+}
+
+// ListShared implements [store.Tiered]. It fails at once while the bucket is left alone
+// after a failure, and if the bucket lists nothing for some seconds.
+func (s *Store) ListShared(ctx context.Context, prefix string, visit func(store.Record) error) error {
+	if !s.isShared(prefix + "/") {
+		return nil
+	}
+	if err := s.reads.check(); err != nil {
+		return err
+	}
+	listing, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := time.AfterFunc(s.config.waits.answer, func() {
+		cancel(fmt.Errorf("the bucket listed nothing for %v: %w", s.config.waits.answer, context.DeadlineExceeded))
+	})
+	defer stalled.Stop()
+	var stopped error // by visit
+	err := s.client.list(listing, prefix+"/", func(name string, o object) error {
+		stalled.Stop()
+		defer stalled.Reset(s.config.waits.answer)
+		stopped = visit(store.Record{Key: name, Used: o.modified})
+		return stopped
+	})
+	if stopped != nil {
+		return stopped
+	}
+	if err != nil && listing.Err() != nil {
+		err = context.Cause(listing)
+	}
+	s.reads.note(ctx, err)
+	return err
+}
+
+// DeleteBelow implements [store.Tiered]. It lists the records before it returns and
+// removes them soon after.
+func (s *Store) DeleteBelow(ctx context.Context, prefix string) error {
+	err := s.ListShared(ctx, prefix, func(r store.Record) error {
+		defer s.lock(r.Key).Unlock()
+		if _, err := s.FileStore.Load(ctx, r.Key); err == nil {
+			return nil // it was saved meanwhile
+		}
+		for !s.records.add(r.Key, remove) {
+			if !store.Pause(ctx, s.config.waits.pause) {
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove records from the bucket: %w", err)
+	}
+	return nil
 }
