@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -131,6 +132,21 @@ func (s *objectStore) await(t *testing.T, images ...image) {
 			}
 		}
 	}
+}
+
+// wantAll reports an error unless the bucket has all blobs of a cache.
+func (s *objectStore) wantAll(t *testing.T, cache string) {
+	t.Helper()
+	must(t, filepath.WalkDir(filepath.Join(cache, "blobs"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		d := digest.NewDigestFromEncoded(digest.SHA256, entry.Name())
+		if got, err := s.read(t.Context(), d); err != nil || got != d {
+			t.Errorf("the bucket has %q for %s of %s: %v", got, d, cache, err)
+		}
+		return nil
+	}))
 }
 
 // replace overwrites an object that exists.

@@ -83,8 +83,8 @@ func TestNodeKilledBeforeUpload(t *testing.T) {
 	for _, tag := range []string{"1", "2", "3", "4"} {
 		img := lab.push.single(t, "library/killed", tag, 1<<20, 70<<10)
 		cranePull(t, mine, first.reference("acme", img), img)
-		for _, layer := range img.layers {
-			awaitStored(t, first.cache, layer)
+		for _, blob := range append(img.blobs(), img.digest.String()) {
+			awaitStored(t, first.cache, digest.Digest(blob))
 		}
 		images = append(images, img)
 	}

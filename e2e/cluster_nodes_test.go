@@ -91,8 +91,8 @@ func TestNodeKilled(t *testing.T) {
 	}
 	l.stop()
 	awaitUploads(t, c.nodes...)
-	for _, img := range l.images {
-		bucket.await(t, img)
+	for _, n := range c.nodes {
+		bucket.wantAll(t, n.cache)
 	}
 	c.wantSound(t)
 }

@@ -7,6 +7,10 @@
 //
 //	go test -tags e2e -count=1 -v -timeout 40m ./e2e/...
 //
+// The tests of clusters run several Caddies with a bucket of versitygw, an S3 server,
+// kill and restart them, and drop the packets between them, while clients pull through
+// all of them.
+//
 // Some tests put the cache on small, full, read-only and failing file systems, in
 // memory and on a loop device.
 //

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,7 @@ type load struct {
 
 	mu                       sync.Mutex
 	pulls, refusals, excused int
+	took                     []time.Duration // by each pull
 	problems                 []string
 }
 
@@ -76,10 +78,12 @@ func (l *load) stop() {
 	for _, client := range l.clients {
 		client.CloseIdleConnections()
 	}
-	l.t.Logf("load: %d pulls, %d refusals of guests, %d failures while a node was down", l.pulls, l.refusals, l.excused)
 	if l.pulls == 0 || l.refusals == 0 {
-		l.t.Error("the load was idle")
+		l.t.Fatalf("the load was idle: %d pulls, %d refusals", l.pulls, l.refusals)
 	}
+	slices.Sort(l.took)
+	l.t.Logf("load: %d pulls, in the middle %v and at most %v long; %d refusals of guests, %d failures while a node was down",
+		l.pulls, l.took[l.pulls/2].Round(time.Millisecond), l.took[l.pulls-1].Round(time.Millisecond), l.refusals, l.excused)
 	for _, problem := range l.problems[:min(len(l.problems), 5)] {
 		l.t.Errorf("load: %s", problem)
 	}
@@ -120,6 +124,7 @@ func (l *load) note(err error, counts bool, n *node) {
 
 // pull pulls an image as a member.
 func (l *load) pull(ctx context.Context, n *node) error {
+	began := time.Now()
 	img := l.secret
 	if r := rand.IntN(len(l.images) + 1); r < len(l.images) {
 		img = l.images[r]
@@ -140,6 +145,7 @@ func (l *load) pull(ctx context.Context, n *node) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pulls++
+	l.took = append(l.took, time.Since(began))
 	return nil
 }
 

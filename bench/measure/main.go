@@ -14,6 +14,8 @@
 //	scale      start, sweep and latency of a large cache
 //	outage     pulls of cached tags while upstream is silent, and while it is slow
 //	ratelimit  pulls from an upstream with a pull limit
+//	cluster    many clients and one blob that is not cached, with several nodes
+//	bucket     blobs that only a bucket has, and what a bucket costs
 //	populate   creates a large cache
 //	fetch      prints a manifest
 //	pull       pulls the large blob until it is cached
@@ -50,6 +52,10 @@ type settings struct {
 	unbounded, bounded      string // Caddyfiles
 	proxyTLS, nginxTLS      string // URLs
 
+	versitygw string  // a binary
+	port      int     // the first of those of the nodes
+	rate      float64 // MiB/s of each connection to the bucket, as that to upstream
+
 	fresh, silence, slow, abusive time.Duration
 	empty                         bool
 }
@@ -58,12 +64,12 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("measure: ")
 	if len(os.Args) < 2 {
-		log.Fatal("usage: measure warm|tls|manifest|cold|direct|parallel|crowd|scale|outage|ratelimit|populate|logins|enumerate|storm|fetch|pull|users [flags]")
+		log.Fatal("usage: measure warm|tls|manifest|cold|direct|parallel|crowd|scale|outage|ratelimit|cluster|bucket|populate|logins|enumerate|storm|fetch|pull|users [flags]")
 	}
 	s := parse(os.Args[2:])
 	commands := map[string]func(*settings) error{
 		"warm": warm, "tls": overTLS, "certificate": certificate, "manifest": manifest, "cold": cold, "direct": direct, "parallel": parallel,
-		"crowd": crowd, "scale": scale, "outage": outage, "ratelimit": ratelimit, "populate": populate, "logins": logins, "enumerate": enumerate,
+		"crowd": crowd, "scale": scale, "outage": outage, "ratelimit": ratelimit, "cluster": cluster, "bucket": bucket, "populate": populate, "logins": logins, "enumerate": enumerate,
 		"storm": storm, "fetch": fetch, "pull": pull, "users": users,
 	}
 	run := commands[os.Args[1]]
@@ -106,9 +112,12 @@ func parse(args []string) *settings {
 	f.StringVar(&s.nginxCache, "nginx-cache", "", "folder of nginx's proxy_cache (direct)")
 	f.IntVar(&s.count, "count", 1000, "number of blobs (scale, populate)")
 	f.StringVar(&s.caddy, "caddy", "./caddy", "Caddy binary (scale)")
-	f.StringVar(&s.data, "data", "", "folder of Caddy's own data (scale), or for the certificate (certificate)")
+	f.StringVar(&s.data, "data", "", "folder of Caddy's own data (scale, cluster, bucket), or for the certificate (certificate)")
 	f.StringVar(&s.unbounded, "caddyfile", "", "Caddyfile without a size limit (scale)")
 	f.StringVar(&s.bounded, "caddyfile-bounded", "", "Caddyfile with a size limit that requires eviction (scale)")
+	f.StringVar(&s.versitygw, "versitygw", "versitygw", "object store (cluster, bucket)")
+	f.IntVar(&s.port, "port", 18088, "the first of eleven ports of the nodes and the object store (cluster, bucket)")
+	f.Float64Var(&s.rate, "rate", 0, "rate of each connection to the object store in MiB/s, 0 for no limit (bucket)")
 	s.hubFlags(f)
 	_ = f.Parse(args) // exits
 	return &s

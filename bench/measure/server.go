@@ -28,7 +28,7 @@ func (s *settings) exec(caddyfile string) (*server, error) {
 		cmd:  exec.Command(s.caddy, "run", "--config", caddyfile, "--adapter", "caddyfile"),
 		done: make(chan struct{}),
 	}
-	x.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+s.data, "XDG_CONFIG_HOME="+s.data)
+	x.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+s.data, "XDG_CONFIG_HOME="+s.data, "BUCKET_SECRET="+bucketSecret)
 	x.cmd.Stdout, x.cmd.Stderr = log, log
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := x.cmd.Start(); err != nil {

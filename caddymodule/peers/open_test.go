@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -53,7 +54,12 @@ func TestClusterOutlivesConfiguration(t *testing.T) {
 	if l := after.current(); l == nil || l == first {
 		t.Error("got no modules, or those of the old configuration, want those of the new one")
 	}
-	after.refresh(t.Context())
+	// The cluster refreshes its list itself, and one lookup at a time is made.
+	for deadline := time.Now().Add(20 * time.Second); len(*after.nodes.Load()) == 0 || after.node(t, s[1]).id() == ""; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("got no node within 20s, want one")
+		}
+	}
 	if _, err := get(t, after.node(t, s[1])); err != nil {
 		t.Errorf("got %v after a reload, want nil", err)
 	}
