@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -52,12 +53,7 @@ func start(t testing.TB, lines ...string) *site {
 // newSite returns a site that is not running yet.
 func newSite(t testing.TB) *site {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
-	s := &site{t: t, dir: t.TempDir(), host: free.Addr().String(), admin: "off"}
+	s := &site{t: t, dir: t.TempDir(), host: porttest.Reserve(t), admin: "off"}
 	s.url, s.cache = "http://"+s.host, filepath.Join(s.dir, "cache")
 	s.addSecrets(upstreamPassword, registrytest.Signature+"=")
 	for _, name := range []string{"alice", "bob", "carol", "dave"} {
