@@ -129,7 +129,8 @@ func (a answer) problem() (code, message string) {
 	var body struct {
 		Errors []struct{ Code, Message string }
 	}
-	if json.Unmarshal(a.body, &body) != nil || len(body.Errors) != 1 {
+	// No error is large, and decoding other content takes long.
+	if len(a.body) > 64<<10 || json.Unmarshal(a.body, &body) != nil || len(body.Errors) != 1 {
 		return "", ""
 	}
 	return body.Errors[0].Code, body.Errors[0].Message
