@@ -180,13 +180,14 @@ func (a answer) has(t testing.TB, name, want string) answer {
 	return a
 }
 
-// eventually polls until done reports true, and fails the test after 20
-// seconds.
+// eventually polls until done reports true, and fails the test after a minute.
+// Work beside requests rests for several times as long as it takes, so that a
+// slow disk delays it a lot.
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("got nothing within 20s, want: %s", what)
+			t.Fatalf("got nothing within 1m, want: %s", what)
 		}
 	}
 }
