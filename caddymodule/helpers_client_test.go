@@ -57,7 +57,7 @@ func form(fields url.Values) requestOption {
 var client = &http.Client{
 	Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 32},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	Timeout:       40 * time.Second,
+	Timeout:       2 * time.Minute,
 }
 
 // open sends a request and returns the response without reading its body. The

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"encoding/base64"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -96,16 +94,7 @@ func (s *site) tryLoad(lines ...string) error {
 // observed on Linux only.
 func (s *site) awaitHandover(port uint64) {
 	s.t.Helper()
-	listening := fmt.Sprintf(":%04X 00000000:0000 0A ", port)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		sockets, err := os.ReadFile("/proc/self/net/tcp")
-		if err != nil || strings.Count(string(sockets), listening) <= 1 {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatal("the former configuration still listens after 10s")
-		}
-	}
+	eventually(s.t, "the former configuration does not listen any more", func() bool { return listening(port) <= 1 })
 }
 
 func portOf(host string) uint64 {
