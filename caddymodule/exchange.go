@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
@@ -34,6 +35,7 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request, rt route) *excha
 	ex := &exchange{handler: h, r: r, route: rt, rec: record.Request{
 		Kind: recorded[rt.kind], Head: r.Method == http.MethodHead, Group: rt.group, Image: rt.image, Tag: rt.tag, Digest: rt.digest,
 	}}
+	ex.rec.Address, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	ex.w = ex.rec.Begin(w)
 	ex.rec.Provide(r.Context())
 	if ctx, pull := traces.StartPull(r.Context(), ex.rec.Kind); pull != nil {
@@ -47,7 +49,6 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request, rt route) *excha
 func (ex *exchange) end(aborted bool) {
 	rec, who := &ex.rec, &ex.caller
 	rec.Account, rec.Directory, rec.AccessToken, rec.Anonymous = who.Name, who.Directory, who.Token, who.Anonymous
-	rec.Address = ex.clientIP()
 	rec.End(ex.r.Context(), aborted)
 	ex.pull.End(rec)
 	for _, consume := range ex.handler.consumers {
@@ -81,31 +82,35 @@ func (ex *exchange) serveRegistry() *apiError {
 	forced := false
 	if ex.route.tag != "" {
 		accept = upstream.ParseAccept(ex.r.Header.Values("Accept"))
-		forced = freshness.WantsRefresh(ex.r.Header) && ex.handler.policy.Maintains(ex.r.Context(), ex.caller, ex.clientIP(), ex.route.group)
+		forced = freshness.WantsRefresh(ex.r.Header) && ex.handler.policy.Maintains(ex.r.Context(), ex.caller, ex.rec.Address, ex.route.group)
 	}
-	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"), accept, forced)
+	ns := ""
+	if ex.r.URL.RawQuery != "" {
+		ns = ex.r.URL.Query().Get("ns")
+	}
+	repo, err := ex.handler.repository(ex.route, ns, accept, forced)
 	if err != nil {
 		return err
 	}
 	ex.rec.Upstream, ex.rec.Repository, ex.rec.Scope = repo.upstream, repo.name, repo.scope
-	if err := ex.checkLimits(repo); err != nil {
+	if err := ex.checkLimits(&repo); err != nil {
 		return err
 	}
 	if ex.r.Header["Via"] != nil {
 		if err := repo.mirrors.CheckVia(ex.r.Header); err != nil {
-			return ex.upstreamError(repo, err, manifestUnknown, unavailable)
+			return ex.upstreamError(&repo, err, manifestUnknown, unavailable)
 		}
 		ex.r = ex.r.WithContext(upstream.WithVia(ex.r.Context(), ex.r.Header))
 	}
 	switch ex.route.kind {
 	case manifestKind:
-		return ex.serveManifest(repo)
+		return ex.serveManifest(&repo)
 	case blobKind:
-		return ex.serveBlob(repo)
+		return ex.serveBlob(&repo)
 	case tagsKind:
-		return ex.serveTags(repo)
+		return ex.serveTags(&repo)
 	}
-	return ex.serveReferrers(repo)
+	return ex.serveReferrers(&repo)
 }
 
 // setCaller sets the caller, and the placeholder from which Caddy's access log takes
@@ -123,7 +128,7 @@ var actions = [...]string{directory.Member: "pull from it", directory.Maintainer
 // authorize returns an error unless the caller has at least the role in the group.
 // Only insiders learn which rule denies access.
 func (ex *exchange) authorize(role directory.Role) *apiError {
-	v, err := ex.handler.policy.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.clientIP())), ex.caller, ex.route.group, role)
+	v, err := ex.handler.policy.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.rec.Address)), ex.caller, ex.route.group, role)
 	if err != nil {
 		return ex.handler.unavailable("decide about a group", err)
 	}

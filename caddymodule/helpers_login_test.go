@@ -72,7 +72,7 @@ type loginAnswer struct {
 // login checks a login from a client address.
 func (d *loginTest) login(name, password, address string) loginAnswer {
 	ctx := context.WithValue(context.Background(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: address})
-	ex := &exchange{handler: d.Handler, r: httptest.NewRequestWithContext(ctx, http.MethodGet, "/jwt/auth", nil), route: route{kind: authKind}}
+	ex := d.begin(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/jwt/auth", nil), route{kind: authKind})
 	began := time.Now()
 	_, err := ex.login(name, password)
 	if err == nil {

@@ -31,7 +31,7 @@ type repository struct {
 // first component of the image names or else the one that ns names, which is the
 // parameter of the mirror protocol. Without either, it is the first upstream. The
 // client accepts the given types of manifests, and may force a question to upstream.
-func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced bool) (*repository, *apiError) {
+func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced bool) (repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
 	if u == nil || name == "" {
@@ -39,7 +39,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 		if ns != "" {
 			// An image of the same name from another registry would be wrong.
 			if u = cmp.Or(h.upstreams[ns], h.upstreams[reference.CanonicalRegistry(ns)]); u == nil {
-				return nil, refuse(nameUnknown, "the registry %s is not an upstream of this proxy", ns)
+				return repository{}, refuse(nameUnknown, "the registry %s is not an upstream of this proxy", ns)
 			}
 		}
 	}
@@ -67,7 +67,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 		Hooks:       h.pullHooks,
 	}
 	u.Policy.Apply(&config, u.Name, name, rt.tag)
-	return &repository{
+	return repository{
 		upstream: u.Name,
 		name:     name,
 		scope:    scope,

@@ -135,7 +135,7 @@ func (x *Index) AddLink(ctx context.Context, scope string, d digest.Digest, link
 // error is fs.ErrNotExist.
 func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 	return recall(ctx, x, x.refs, refKey(scope, name), func(ref *Ref) error {
-		ref.saved = ref.Checked
+		ref.linked, ref.saved = new(atomic.Bool), ref.Checked
 		return ref.Digest.Validate()
 	})
 }
