@@ -2,17 +2,10 @@ package caddymodule
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -122,7 +115,7 @@ $URL {
 		_ = free.Close()
 	}
 	if err == nil {
-		err = caddy.Load(config, true)
+		err = loadCaddy(config)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +172,8 @@ func (c *peerNodes) ranked(d digest.Digest) []*peerNode {
 	return order
 }
 
-// connector passes connections on to a node, until it is told not to.
+// connector passes connections on to a node, until it is told not to. New ones wait while
+// Caddy loads a configuration.
 type connector struct {
 	net.Listener
 	address string
@@ -207,10 +201,12 @@ func (c *connector) accept() {
 		if err != nil {
 			return
 		}
+		loading.RLock()
 		c.mu.Lock()
 		address := c.address
 		c.mu.Unlock()
 		out, err := net.Dial("tcp", address)
+		loading.RUnlock()
 		if err != nil {
 			_ = in.Close()
 			continue
@@ -262,36 +258,4 @@ func (c *connector) hang() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hangs = true
-}
-
-// certificate returns the roots with a new authority, a file with its certificate, and
-// one with a key and a certificate for all nodes.
-func certificate(t testing.TB, dir string) (roots *x509.CertPool, authority, leaf string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, DNSNames: []string{clusterHost},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, root, root, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	roots = x509.NewCertPool()
-	roots.AppendCertsFromPEM(public)
-	authority, leaf = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "node.pem")
-	for name, content := range map[string][]byte{authority: public, leaf: append(public, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)} {
-		if err := os.WriteFile(name, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return roots, authority, leaf
 }
