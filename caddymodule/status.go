@@ -122,6 +122,7 @@ func (ex *exchange) servePeer() *apiError {
 		if !ask.IsOf(repo.ask) {
 			return refuse(problem{"UNSUPPORTED", http.StatusConflict, record.Error}, "the settings of the upstream differ")
 		}
+		ex.handler.cache.index.NotePurge(repo.scope, ask.Purged)
 		refusal = ex.serveContent(&repo)
 	}
 	if refusal != nil {

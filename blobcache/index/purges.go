@@ -85,20 +85,26 @@ func (p *purges) note(prefix string, at time.Time) bool {
 	return true
 }
 
-// void reports whether what was recorded for a scope at a time has been purged since.
-func (p *purges) void(scope string, at time.Time) (void bool) {
+// latest returns when a scope was purged last, or the zero time.
+func (p *purges) latest(scope string) (at time.Time) {
 	if p.last.Len() == 0 {
-		return false
+		return at
 	}
-	covers := func(prefix string) bool {
-		known, ok := p.last.Peek(prefix)
-		return ok && at.Before(known.At.Add(purgeSlack))
+	look := func(prefix string) bool {
+		if known, ok := p.last.Peek(prefix); ok && known.At.After(at) {
+			at = known.At
+		}
+		return true
 	}
-	Owners(scope, func(owner string) bool {
-		void = covers(owner)
-		return !void
-	})
-	return void || covers(scope+"/_")
+	Owners(scope, look)
+	look(scope + "/_")
+	return at
+}
+
+// void reports whether what was recorded for a scope at a time has been purged since.
+func (p *purges) void(scope string, at time.Time) bool {
+	purged := p.latest(scope)
+	return !purged.IsZero() && at.Before(purged.Add(purgeSlack))
 }
 
 // voidError returns an error if what was recorded for a scope at a time has been purged.
@@ -109,12 +115,50 @@ func (x *Index) voidError(scope string, at time.Time) error {
 	return nil
 }
 
-// announce tells the processes that share the records that what is below a prefix is
-// void.
+// announce notes that what is below a prefix is void, and tells the processes that share
+// the records.
 func (x *Index) announce(ctx context.Context, prefix string) error {
 	now := time.Now()
 	x.purges.note(prefix, now)
+	if x.shared == nil {
+		return nil
+	}
 	return save(ctx, x.records, purgeKey(prefix), purge{Prefix: prefix, At: now})
+}
+
+// PurgedAt returns when this process has last purged a scope, or another one, as far as this
+// one knows. It is zero if that was more than seven days ago or before the process started.
+func (x *Index) PurgedAt(scope string) (at time.Time) {
+	if at = x.purges.latest(scope); time.Since(at) > keepPurges {
+		return time.Time{}
+	}
+	return at
+}
+
+// NotePurge makes what was recorded for a scope void, since another process has purged it at
+// a time. It is for processes that do not share the records, or learn of the purge sooner
+// than by [Index.LearnPurges]. It does no I/O.
+func (x *Index) NotePurge(scope string, at time.Time) {
+	now := time.Now()
+	if at.After(now) {
+		at = now
+	}
+	prefix := scope + "/_"
+	if now.Sub(at) > keepPurges || !at.After(x.PurgedAt(scope)) || !x.purges.note(prefix, at) {
+		return
+	}
+	x.forgetMemory(prefix, at.Add(purgeSlack))
+	if x.Purged != nil {
+		x.Purged(prefix)
+	}
+}
+
+// forgetMemory removes links and refs below a prefix from memory that were recorded before
+// a time.
+func (x *Index) forgetMemory(prefix string, before time.Time) {
+	x.drops.Add(1)
+	forgetBelow(x.links, below(linksFolder, prefix), func(r linkRecord) bool { return r.Added.Before(before) })
+	forgetBelow(x.refs, below(refsFolder, prefix), func(r Ref) bool { return r.Checked.Before(before) })
 }
 
 // KeepPurges calls learn, which is to call [Index.LearnPurges], every ten seconds until ctx
@@ -249,9 +293,7 @@ func (x *Index) catchUp(ctx context.Context, lost func(digest.Digest)) error {
 // forgetVoid removes links and refs below a prefix here that were recorded before a time.
 // It reads all of them.
 func (x *Index) forgetVoid(ctx context.Context, prefix string, before time.Time, lost func(digest.Digest)) error {
-	x.drops.Add(1)
-	forgetBelow(x.links, below(linksFolder, prefix), func(r linkRecord) bool { return r.Added.Before(before) })
-	forgetBelow(x.refs, below(refsFolder, prefix), func(r Ref) bool { return r.Checked.Before(before) })
+	x.forgetMemory(prefix, before)
 	for _, folder := range []string{linksFolder, refsFolder} {
 		err := x.records.List(ctx, strings.TrimSuffix(below(folder, prefix), "/"), store.Paced(ctx, store.WalkStride, func(r store.Record) error {
 			data, err := x.records.Load(ctx, r.Key)
