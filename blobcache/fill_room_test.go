@@ -68,11 +68,15 @@ func TestFillClaimedSizeEvictsNothing(t *testing.T) {
 				time.Sleep(2 * pullSpan) // until the contents count as unused
 				blue, d := content(100, size)
 				gate := make(chan struct{})
+				begin := time.Now()
 				r, _, err := c.Get(t.Context(), fill.Request{Digest: d, Size: -1, Group: "blue", Fetch: claiming(blue, size, gate)})
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer r.Close()
+				if took := time.Since(begin); took > time.Second {
+					t.Errorf("got the size after %v, want it within 1s: the fill need not wait for room", took)
+				}
 				time.Sleep(20 * time.Second)
 				for n := range 10 {
 					if !has(t, c, n, red) {

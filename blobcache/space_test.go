@@ -3,10 +3,12 @@ package blobcache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -22,20 +24,38 @@ type smallDisk struct {
 	size int64
 }
 
-// Free returns the size of the disk less what the files in dir take of it.
+// Free returns the size of the disk less what the files in dir take of it. It walks the
+// temporary files first, and counts a file that is moved meanwhile once.
 func (s *smallDisk) Free(context.Context) (free, total int64, err error) {
-	free = s.size
-	err = filepath.WalkDir(s.dir, func(_ string, entry fs.DirEntry, err error) error {
+	var seen []fs.FileInfo
+	count := func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
-			return err
+			return present(err)
 		}
 		info, err := entry.Info()
-		if err == nil {
-			free -= taken(info)
+		if err != nil {
+			return present(err)
 		}
-		return err
-	})
+		if !slices.ContainsFunc(seen, func(other fs.FileInfo) bool { return os.SameFile(info, other) }) {
+			seen = append(seen, info)
+		}
+		return nil
+	}
+	err = errors.Join(filepath.WalkDir(filepath.Join(s.dir, "tmp"), count), filepath.WalkDir(s.dir, count))
+	free = s.size
+	for _, info := range seen {
+		// A file system may report no blocks for a moment, while it writes a file.
+		free -= max(info.Size(), taken(info))
+	}
 	return free, s.size, err
+}
+
+// present returns err, or nil if it means that a file is no longer there.
+func present(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // TestEvictorRoomBesideFill checks that the bytes that a running fill has already written are

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -32,7 +31,7 @@ type auditor struct {
 }
 
 func (ex *exchange) auditor() auditor {
-	return auditor{ex.handler.audit, ex.clientIP(), ex.route.group}
+	return auditor{ex.handler.audit, ex.rec.Address, ex.route.group}
 }
 
 // record writes a line of the audit log, which is the logger of the module with the
@@ -44,11 +43,4 @@ func (a auditor) record(level zapcore.Level, line auditLine) {
 	}
 	checked.Write(zap.String("event", line.event), zap.String("account", line.account), zap.String("directory", line.directory),
 		zap.String("access_token", line.token), zap.String("client_ip", a.client), zap.String("group", a.group), zap.String("reason", line.reason))
-}
-
-// clientIP returns the address of the client that Caddy has determined, possibly
-// from the headers of a trusted proxy.
-func (ex *exchange) clientIP() string {
-	address, _ := caddyhttp.GetVar(ex.r.Context(), caddyhttp.ClientIPVarKey).(string)
-	return address
 }

@@ -27,50 +27,58 @@ type rootDirectory struct {
 // rootSpellings are spellings of root that some directory accepts for it.
 var rootSpellings = []string{"root", "ROOT", "Root", " root", "root ", "  root  ", "\uff52oot", "\uff32\uff2f\uff2f\uff34", "r\u00f6ot", "ro\u0308ot"}
 
-// newRootDirectories starts a directory of each kind.
-func newRootDirectories(t *testing.T) []rootDirectory {
-	l := ldaptest.New(t, true)
-	l.Put("uid=root,"+ldaptest.People, "uid", "root", "userPassword", "root-of-ldap", "entryUUID", "uuid-root")
-	g := gitlabtest.New(t)
-	personal := g.AddUser(1, "root")
-	g.AddGroup(1, "team", "private", 1)
-	scopes := []string{"read_registry", "write_registry"}
-	g.Change(func() {
-		g.Users[2] = &gitlabtest.User{Name: "root_bot", State: "active", Bot: true}
-		g.Tokens["glpat-bot-secret-that-must-not-leak"] = &gitlabtest.Token{ID: 2, User: 2, Name: "root", Scopes: []string{"api"}}
-		g.Groups[1].Deploy[3] = &gitlabtest.DeployToken{Name: "root", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: scopes}
-		g.Jobs["glcbt-job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 4, Project: 70, User: 1, Status: "running"}
-	})
-	issuer := oidctest.New(t)
-	return []rootDirectory{
-		{"static", "user root " + hash("root-of-static") + "\n", map[string]string{"password": "root-of-static"}, nil},
-		{"ldap", l.Directory(), map[string]string{"password": "root-of-ldap"}, nil},
-		{"gitlab", gitlabAt(t, g, "cache_for 1m"), map[string]string{
+// rootDirectories are functions that start a directory of each kind.
+var rootDirectories = []func(t *testing.T) rootDirectory{
+	func(*testing.T) rootDirectory {
+		// Not bcrypt, which takes most of the time with the race detector.
+		lines := "directory static {\n user root " + hexOf("root-of-static") + "\n hash hex\n}\n"
+		return rootDirectory{"static", lines, map[string]string{"password": "root-of-static"}, nil}
+	},
+	func(t *testing.T) rootDirectory {
+		l := ldaptest.New(t, true)
+		l.Put("uid=root,"+ldaptest.People, "uid", "root", "userPassword", "root-of-ldap", "entryUUID", "uuid-root")
+		return rootDirectory{"ldap", l.Directory(), map[string]string{"password": "root-of-ldap"}, nil}
+	},
+	func(t *testing.T) rootDirectory {
+		g := gitlabtest.New(t)
+		personal := g.AddUser(1, "root")
+		g.AddGroup(1, "team", "private", 1)
+		scopes := []string{"read_registry", "write_registry"}
+		g.Change(func() {
+			g.Users[2] = &gitlabtest.User{Name: "root_bot", State: "active", Bot: true}
+			g.Tokens["glpat-bot-secret-that-must-not-leak"] = &gitlabtest.Token{ID: 2, User: 2, Name: "root", Scopes: []string{"api"}}
+			g.Groups[1].Deploy[3] = &gitlabtest.DeployToken{Name: "root", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: scopes}
+			g.Jobs["glcbt-job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 4, Project: 70, User: 1, Status: "running"}
+		})
+		return rootDirectory{"gitlab", gitlabAt(t, g, "cache_for 1m"), map[string]string{
 			"personal token": personal, "group token": "glpat-bot-secret-that-must-not-leak",
 			"deploy token": "gldt-deploy-secret-that-must-not-leak", "job token": "glcbt-job-secret-that-must-not-leak",
-		}, []string{"gitlab-ci-token"}},
-		{"oidc", issuer.Directory("require repository_owner acme"), map[string]string{"id token": issuer.Token(oidctest.Claim("sub", "root"))}, []string{"ci"}},
-		{"authentication", "directory authentication {\n provider scribbler on\n}\n", map[string]string{"password": passwordOf("scribbler")}, nil},
-	}
+		}, []string{"gitlab-ci-token"}}
+	},
+	func(t *testing.T) rootDirectory {
+		issuer := oidctest.New(t)
+		return rootDirectory{"oidc", issuer.Directory("require repository_owner acme"), map[string]string{"id token": issuer.Token(oidctest.Claim("sub", "root"))}, []string{"ci"}}
+	},
+	func(*testing.T) rootDirectory {
+		return rootDirectory{"authentication", "directory authentication {\n provider scribbler on\n}\n", map[string]string{"password": passwordOf("scribbler")}, nil}
+	},
 }
 
 // TestLoginOfAnotherDirectory checks that a login of one directory never
 // becomes the account of the same name in another one, whatever name and
 // credential is sent and in whichever order the directories are.
 func TestLoginOfAnotherDirectory(t *testing.T) {
-	all := newRootDirectories(t)
 	s := startWithAdmin(t, private("acme"))
 	succeeded := make(map[string]bool)
-	for at := range all {
-		for beside := range all {
+	for at, newTrusted := range rootDirectories {
+		for beside, newOther := range rootDirectories {
 			if at == beside {
 				continue
 			}
 			for swapped := range 2 {
 				// New servers each time, because the number of wrong deploy
 				// tokens sent to GitLab is limited.
-				fresh := newRootDirectories(t)
-				trusted, other := fresh[at], fresh[beside]
+				trusted, other := newTrusted(t), newOther(t)
 				order := [2]rootDirectory{trusted, other}
 				if swapped == 1 {
 					order = [2]rootDirectory{other, trusted}
@@ -107,7 +115,8 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 			}
 		}
 	}
-	for _, d := range all {
+	for _, start := range rootDirectories {
+		d := start(t)
 		for what := range d.credentials {
 			if !succeeded[d.name+" "+what] {
 				t.Errorf("got no login with a %s of %s, want one, or else the test shows nothing about it", what, d.name)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
@@ -34,6 +35,7 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request, rt route) *excha
 	ex := &exchange{handler: h, r: r, route: rt, rec: record.Request{
 		Kind: recorded[rt.kind], Head: r.Method == http.MethodHead, Group: rt.group, Image: rt.image, Tag: rt.tag, Digest: rt.digest,
 	}}
+	ex.rec.Address, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	ex.w = ex.rec.Begin(w)
 	ex.rec.Provide(r.Context())
 	if ctx, pull := traces.StartPull(r.Context(), ex.rec.Kind); pull != nil {
@@ -47,7 +49,6 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request, rt route) *excha
 func (ex *exchange) end(aborted bool) {
 	rec, who := &ex.rec, &ex.caller
 	rec.Account, rec.Directory, rec.AccessToken, rec.Anonymous = who.Name, who.Directory, who.Token, who.Anonymous
-	rec.Address = ex.clientIP()
 	rec.End(ex.r.Context(), aborted)
 	ex.pull.End(rec)
 	for _, consume := range ex.handler.consumers {
@@ -81,17 +82,21 @@ func (ex *exchange) serveRegistry() *apiError {
 	forced := false
 	if ex.route.tag != "" {
 		accept = upstream.ParseAccept(ex.r.Header.Values("Accept"))
-		forced = freshness.WantsRefresh(ex.r.Header) && ex.handler.policy.Maintains(ex.r.Context(), ex.caller, ex.clientIP(), ex.route.group)
+		forced = freshness.WantsRefresh(ex.r.Header) && ex.handler.policy.Maintains(ex.r.Context(), ex.caller, ex.rec.Address, ex.route.group)
 	}
-	repo, err := ex.handler.repository(ex.route, ex.r.URL.Query().Get("ns"), accept, forced)
+	ns := ""
+	if ex.r.URL.RawQuery != "" {
+		ns = ex.r.URL.Query().Get("ns")
+	}
+	repo, err := ex.handler.repository(ex.route, ns, accept, forced)
 	if err != nil {
 		return err
 	}
 	ex.rec.Upstream, ex.rec.Repository, ex.rec.Scope = repo.upstream, repo.name, repo.scope
-	if err := ex.checkLimits(repo); err != nil {
+	if err := ex.checkLimits(&repo); err != nil {
 		return err
 	}
-	return ex.serveContent(repo)
+	return ex.serveContent(&repo)
 }
 
 // serveContent answers a request for what a repository has, if the client may have it.
@@ -128,7 +133,7 @@ var actions = [...]string{directory.Member: "pull from it", directory.Maintainer
 // authorize returns an error unless the caller has at least the role in the group.
 // Only insiders learn which rule denies access.
 func (ex *exchange) authorize(role directory.Role) *apiError {
-	v, err := ex.handler.policy.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.clientIP())), ex.caller, ex.route.group, role)
+	v, err := ex.handler.policy.Decide(directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.rec.Address)), ex.caller, ex.route.group, role)
 	if err != nil {
 		return ex.handler.unavailable("decide about a group", err)
 	}

@@ -81,9 +81,13 @@ func TestGitLabGraceEnds(t *testing.T) {
 	a := bearer(s.tokenFor("alice", alice))
 	s.expectPull("acme", 200, a)
 	g.Change(func() { g.Fault = gitlabFaults["503"] })
-	s.expectPull("acme", 200, a)
+	over := time.Now().Add(time.Second)
 	eventually(t, "the grace ends", func() bool {
-		return s.get(manifestPath("acme", "alpine", "3.20"), a).StatusCode == http.StatusServiceUnavailable
+		late, got := time.Now().After(over), s.get(manifestPath("acme", "alpine", "3.20"), a)
+		if late {
+			got.expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		}
+		return got.StatusCode == http.StatusServiceUnavailable
 	})
 	if took := time.Since(start); took < time.Second {
 		t.Errorf("the grace ended after %v, want at least 1s", took)

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"bytes"
 	"encoding/json"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
 
@@ -34,12 +34,7 @@ func startWithAdmin(t testing.TB, lines ...string) *site {
 // openAdmin gives the site an admin endpoint from the next load on.
 func (s *site) openAdmin() {
 	s.t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	_ = free.Close()
-	s.admin = free.Addr().String()
+	s.admin = porttest.Reserve(s.t)
 }
 
 // ask sends a request to the admin endpoint.

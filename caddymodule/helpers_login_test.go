@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -71,7 +72,7 @@ type loginAnswer struct {
 // login checks a login from a client address.
 func (d *loginTest) login(name, password, address string) loginAnswer {
 	ctx := context.WithValue(context.Background(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: address})
-	ex := &exchange{handler: d.Handler, r: httptest.NewRequestWithContext(ctx, http.MethodGet, "/jwt/auth", nil), route: route{kind: authKind}}
+	ex := d.begin(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/jwt/auth", nil), route{kind: authKind})
 	began := time.Now()
 	_, err := ex.login(name, password)
 	if err == nil {
@@ -122,7 +123,8 @@ func (m *slowModule) Compare(hashed, plaintext []byte) (bool, error) {
 }
 
 // staticWithSlowHash returns a static directory with the given accounts, whose
-// hashes h compares.
+// hashes h compares. The hashes are new each time, because the process remembers
+// the passwords that have matched one.
 func staticWithSlowHash(t *testing.T, h *slowHash, names ...string) *static.Directory {
 	t.Helper()
 	slowHashes.Store(t.Name(), h)
@@ -130,7 +132,7 @@ func staticWithSlowHash(t *testing.T, h *slowHash, names ...string) *static.Dire
 	t.Cleanup(cancel)
 	d := &static.Directory{HashRaw: caddyconfig.JSONModuleObject(slowModule{t.Name()}, "algorithm", "slow", nil)}
 	for _, name := range names {
-		d.Users = append(d.Users, &static.User{Name: name, Hash: "of " + name + " in " + t.Name()})
+		d.Users = append(d.Users, &static.User{Name: name, Hash: "of " + name + " " + rand.Text()})
 	}
 	if err := d.Provision(ctx); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"encoding/base64"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -12,12 +11,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -55,12 +54,7 @@ func start(t testing.TB, lines ...string) *site {
 // newSite returns a site that is not running yet.
 func newSite(t testing.TB) *site {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
-	s := &site{t: t, dir: t.TempDir(), host: free.Addr().String(), admin: "off"}
+	s := &site{t: t, dir: t.TempDir(), host: porttest.Reserve(t), admin: "off"}
 	s.url, s.cache = "http://"+s.host, filepath.Join(s.dir, "cache")
 	s.addSecrets(upstreamPassword, registrytest.Signature+"=")
 	for _, name := range []string{"alice", "bob", "carol", "dave"} {
@@ -103,16 +97,7 @@ func (s *site) tryLoad(lines ...string) error {
 // observed on Linux only.
 func (s *site) awaitHandover(port uint64) {
 	s.t.Helper()
-	listening := fmt.Sprintf(":%04X 00000000:0000 0A ", port)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		sockets, err := os.ReadFile("/proc/self/net/tcp")
-		if err != nil || strings.Count(string(sockets), listening) <= 1 {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatal("the former configuration still listens after 10s")
-		}
-	}
+	eventually(s.t, "the former configuration does not listen any more", func() bool { return listening(port) <= 1 })
 }
 
 func portOf(host string) uint64 {

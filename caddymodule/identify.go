@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -63,7 +64,7 @@ func (ex *exchange) identify() *apiError {
 // tells nothing more about a group.
 func (ex *exchange) ignoresLogin() bool {
 	groups, all := requestedGroups(ex.r)
-	return all && !ex.route.isPage() && ex.handler.policy.ArePublic(ex.r.Context(), ex.clientIP(), groups)
+	return all && !ex.route.isPage() && ex.handler.policy.ArePublic(ex.r.Context(), ex.rec.Address, groups)
 }
 
 // identifyToken sets the caller from a token of the token service.
@@ -90,7 +91,7 @@ func (ex *exchange) identifyToken(raw string) *apiError {
 // an error about the account of a genuine token, the caller has the name that the
 // token says.
 func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, tokenissuer.Identity, error) {
-	id, err := ex.handler.issuer.Verify(ex.r.Context(), raw, ex.origin.scheme+"://"+ex.origin.host, use)
+	id, err := ex.handler.issuer.Verify(ex.r.Context(), raw, ex.origin.issuer, use)
 	if err != nil {
 		return access.Caller{}, id, err
 	}
@@ -113,7 +114,7 @@ func (ex *exchange) bearer(raw string, use tokenissuer.Use) (access.Caller, toke
 // The realm of a mirror's ping names the group. Docker requests a token for the
 // mirrored image with it, and does so with its login of Docker Hub.
 func (ex *exchange) challenge(code, format string, args ...any) *apiError {
-	realm := ex.origin.realm
+	realm := cmp.Or(ex.handler.Realm, ex.origin.issuer+"/jwt/auth")
 	if ex.route.kind == pingKind && ex.route.group != "" {
 		realm += "?" + url.Values{mirrorGroup: {ex.route.group}}.Encode()
 	}
@@ -147,7 +148,7 @@ func (ex *exchange) login(name, secret string) (access.Caller, *apiError) {
 	h, audit := ex.handler, ex.auditor()
 	groups, _ := requestedGroups(ex.r)
 	caller, err := h.gate.Login(access.Login{
-		Name: name, Password: secret, Address: ex.clientIP(), Request: ex.r, Groups: groups,
+		Name: name, Password: secret, Address: ex.rec.Address, Request: ex.r, Groups: groups,
 	}, func(o access.Outcome) {
 		h.logLogin(o, audit, line, secret, level)
 	})

@@ -44,21 +44,16 @@ func TestLDAPTokensAreNotBound(t *testing.T) {
 // TestLDAPFloodSparesMembers checks that questions about a member do not wait
 // behind a flood of logins from unknown addresses.
 func TestLDAPFloodSparesMembers(t *testing.T) {
-	defer func(before access.Times) { answerLogins = before }(answerLogins)
-	answerLogins = access.Times{Failed: time.Millisecond, Checked: time.Millisecond}
 	l := ldaptest.New(t, true)
 	s := newSite(t)
 	s.globals = trustedProxies
 	s.addSecrets(ldaptest.ServicePassword)
-	s.load(l.Directory("pool 2", "cache_for 1ns"), visible("acme", directory.Internal))
-	var token string
-	eventually(t, "alice has logged in", func() bool {
-		a := s.get(auth, as("alice"), forwardedFor("192.0.2.1"))
-		if a.StatusCode == http.StatusOK {
-			token = a.tokens().Token
-		}
-		return token != ""
-	})
+	lines := []string{l.Directory("pool 2", "cache_for 1ns"), visible("acme", directory.Internal)}
+	s.load(lines...)
+	token := s.get(auth, as("alice"), forwardedFor("192.0.2.1")).expect(t, http.StatusOK, "").tokens().Token
+	defer func(before access.Times) { answerLogins = before }(answerLogins)
+	answerLogins = access.Times{Failed: time.Millisecond, Checked: time.Millisecond} // the flood waits for no answer
+	s.restart(lines...)
 	var asked atomic.Int64
 	l.Set(func() {
 		l.Fault = func(uint64) {

@@ -164,10 +164,11 @@ func TestServeTagsCut(t *testing.T) {
 func TestServeTagsHuge(t *testing.T) {
 	const clients, most = 50, 100 << 20
 	up := registrytest.New(t)
+	thousand := []byte(strings.Repeat(`,"`+strings.Repeat("t", 100)+`"`, 1000))
 	up.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
 		_, _ = w.Write([]byte(`{"tags":["0"`))
 		for range 300 {
-			_, _ = w.Write([]byte(strings.Repeat(`,"`+strings.Repeat("t", 100)+`"`, 1000)))
+			_, _ = w.Write(thousand)
 		}
 		_, _ = w.Write([]byte(`]}`))
 		return true

@@ -56,7 +56,7 @@ func (s *site) openUnread(n int, path string, changes ...requestOption) (done fu
 		}
 	}
 	for _, c := range connections {
-		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(client.Timeout))
 		if line, err := bufio.NewReaderSize(c, 16).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 200 ") {
 			s.t.Fatalf("got %q, %v; want status 200", line, err)
 		}

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -176,14 +176,8 @@ func TestMetricsOfEqualSites(t *testing.T) {
 	lines := []string{users("alice"), "group acme {\n members alice\n quota 10MiB\n}", hub(up)}
 	for _, storage := range []string{s.cache, s.dir + "/other/cache"} {
 		for _, more := range []string{"", "metrics {\n per_group\n}"} {
-			free, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = free.Close()
-			_, port, _ := net.SplitHostPort(free.Addr().String())
-			s.after += fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n %s\n }\n}\n",
-				port, storage, strings.Join(lines, "\n"), more)
+			s.after += fmt.Sprintf("http://:%d {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n %s\n }\n}\n",
+				portOf(porttest.Reserve(t)), storage, strings.Join(lines, "\n"), more)
 		}
 	}
 	s.load(lines...)

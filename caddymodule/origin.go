@@ -9,11 +9,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// origin is the address under which a client reaches the site. The scheme and the host
-// are the iss claim of tokens, which are valid only where they were issued.
+// origin is the address under which a client reaches the site.
 type origin struct {
 	scheme, host string // those of the configured realm, if any
-	realm        string // the URL of the token service
+	issuer       string // scheme://host, the iss claim of tokens, which are valid only where they were issued
 	registry     string // the host that the client sends its request to
 }
 
@@ -28,7 +27,7 @@ func (ex *exchange) locate() (err *apiError) {
 }
 
 // findOrigin takes scheme and host from the request, or from the headers of a proxy
-// that Caddy trusts. Clients send their password to the realm that it returns, so
+// that Caddy trusts. Clients send their password to the realm at this address, so
 // the host must be a plain host and port.
 func (h *Handler) findOrigin(r *http.Request) (origin, *apiError) {
 	o := origin{scheme: "http", host: strings.ToLower(r.Host)}
@@ -40,13 +39,11 @@ func (h *Handler) findOrigin(r *http.Request) (origin, *apiError) {
 	}
 	o.registry = o.host
 	if h.realm != nil {
-		o.scheme, o.host, o.realm = h.realm.Scheme, h.realm.Host, h.Realm
-		return o, nil
-	}
-	if !validAuthority(o.host) {
+		o.scheme, o.host = h.realm.Scheme, h.realm.Host
+	} else if !validAuthority(o.host) {
 		return o, refuse(badRequest, "invalid Host header; use a host name or an IP address, and optionally a port")
 	}
-	o.realm = o.scheme + "://" + o.host + "/jwt/auth"
+	o.issuer = o.scheme + "://" + o.host
 	return o, nil
 }
 

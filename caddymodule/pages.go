@@ -41,7 +41,7 @@ func (ex *exchange) servePage() *apiError {
 	if ex.route.kind == sitePageKind {
 		describe = ex.describeSite
 	}
-	ctx := directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.clientIP()))
+	ctx := directory.WithAsker(ex.r.Context(), ex.caller.Asker(ex.rec.Address))
 	view, err := describe(ctx)
 	if refusal, ok := err.(*apiError); ok {
 		return refusal

@@ -34,7 +34,7 @@ type repository struct {
 // parameter of the mirror protocol. Without either, it is the first upstream. The
 // client accepts the given types of manifests, and may force a question to upstream. The
 // other nodes are asked first, unless one of them is the client.
-func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced bool) (*repository, *apiError) {
+func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced bool) (repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
 	if u == nil || name == "" {
@@ -42,7 +42,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 		if ns != "" {
 			// An image of the same name from another registry would be wrong.
 			if u = cmp.Or(h.upstreams[ns], h.upstreams[reference.CanonicalRegistry(ns)]); u == nil {
-				return nil, refuse(nameUnknown, "the registry %s is not an upstream of this proxy", ns)
+				return repository{}, refuse(nameUnknown, "the registry %s is not an upstream of this proxy", ns)
 			}
 		}
 	}
@@ -73,7 +73,7 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 	u.Policy.Apply(&config, u.Name, name, rt.tag)
 	ask := peers.Ask{Group: rt.group, Upstream: u.Name, Repository: name, Fingerprint: src.Endpoint + " " + src.Name}
 	h.cluster.Use(&config, ask, rt.peer)
-	return &repository{
+	return repository{
 		ask:      ask,
 		upstream: u.Name,
 		name:     name,

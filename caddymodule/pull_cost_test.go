@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"net/http"
+	"runtime"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -59,6 +60,34 @@ func TestManifestCost(t *testing.T) {
 	} {
 		s.get(step.path, as("alice"), method(step.method)).expect(t, http.StatusOK, "")
 		expectRequests(t, up, step.method+" "+step.path, step.want)
+	}
+}
+
+// TestManifestMemory bounds what a request for a cached manifest allocates, with all that
+// is counted and logged about it. The collector of garbage takes its share of the time.
+func TestManifestMemory(t *testing.T) {
+	const requests, maxObjects, maxBytes = 1000, 30, 3300 // some 400 bytes are the race detector's
+	h, request := warmManifest(t)
+	type prepared struct {
+		w *discardWriter
+		r *http.Request
+	}
+	var all []prepared
+	for range requests {
+		w, r := request()
+		all = append(all, prepared{w, r})
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for _, p := range all {
+		if err := h.ServeHTTP(p.w, p.r, nil); err != nil || p.w.status != http.StatusOK {
+			t.Fatalf("got status %d and error %v, want 200", p.w.status, err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	objects, bytes := (after.Mallocs-before.Mallocs)/requests, (after.TotalAlloc-before.TotalAlloc)/requests
+	if objects > maxObjects || bytes > maxBytes {
+		t.Errorf("a request for a cached manifest: got %d allocations of %d bytes, want at most %d of %d", objects, bytes, maxObjects, maxBytes)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -127,13 +128,8 @@ func TestSitesShareCache(t *testing.T) {
 	up := registrytest.New(t)
 	layer := random(1, 400_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
-	s := newSite(t)
-	other := &site{t: t, url: "http://" + free.Addr().String(), host: free.Addr().String()}
+	s, host := newSite(t), porttest.Reserve(t)
+	other := &site{t: t, url: "http://" + host, host: host}
 	_, port, _ := net.SplitHostPort(other.host)
 	lines := []string{users("alice"), private("acme", "alice"), hub(up)}
 	s.after = fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}", port, s.cache, strings.Join(lines, "\n"))

@@ -80,9 +80,9 @@ func parseRoute(path string) (route, *apiError) {
 	if strings.HasPrefix(path, peers.ProbePath) {
 		return route{kind: peerKind}, nil // what it asks for is in its token
 	}
-	if rest, ok := strings.CutPrefix(path, "/v2/"); ok {
-		// With a slash before it, an empty group is followed by the infix too.
-		group, rest, ok := strings.Cut("/"+rest, infix)
+	if strings.HasPrefix(path, "/v2/") {
+		// With the slash before it, an empty group is followed by the infix too.
+		group, rest, ok := strings.Cut(path[len("/v2"):], infix)
 		if !ok {
 			return route{kind: unknownKind}, nil
 		}

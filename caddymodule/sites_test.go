@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 )
 
 // twoSites returns two sites of one Caddy with an admin endpoint, and a
@@ -16,14 +17,10 @@ import (
 // the first.
 func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string) {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
 	s = newSite(t)
 	s.openAdmin()
-	other = &site{t: t, url: "http://" + free.Addr().String(), host: free.Addr().String(), admin: s.admin}
+	host := porttest.Reserve(t)
+	other = &site{t: t, url: "http://" + host, host: host, admin: s.admin}
 	_, port, _ := net.SplitHostPort(other.host)
 	return s, other, func(lines ...string) string {
 		return fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}", port, s.cache, strings.Join(lines, "\n"))

@@ -113,7 +113,7 @@ func (ex *exchange) servePeer() *apiError {
 	}
 	ex.rec.Group, ex.rec.Image = ask.Group, ex.route.image
 	refusal := ex.route.parseReference(ask.Reference)
-	var repo *repository
+	var repo repository
 	if refusal == nil {
 		repo, refusal = ex.handler.repository(ex.route, "", upstream.ParseAccept(ex.r.Header.Values("Accept")), freshness.WantsRefresh(ex.r.Header))
 	}
@@ -122,7 +122,7 @@ func (ex *exchange) servePeer() *apiError {
 		if !ask.IsOf(repo.ask) {
 			return refuse(problem{"UNSUPPORTED", http.StatusConflict, record.Error}, "the settings of the upstream differ")
 		}
-		refusal = ex.serveContent(repo)
+		refusal = ex.serveContent(&repo)
 	}
 	if refusal != nil {
 		refusal.status, refusal.message, refusal.retryAfter = http.StatusNotFound, "this node does not provide it", 0

@@ -189,7 +189,7 @@ func (ex *exchange) refreshToken() (string, *apiError) {
 
 func (ex *exchange) mint(use tokenissuer.Use, id tokenissuer.Identity, lifetime time.Duration) (tokenissuer.Token, *apiError) {
 	token, err := ex.handler.issuer.Mint(ex.r.Context(), tokenissuer.MintRequest{
-		Issuer: ex.origin.scheme + "://" + ex.origin.host, Identity: id, Lifetime: lifetime, Use: use,
+		Issuer: ex.origin.issuer, Identity: id, Lifetime: lifetime, Use: use,
 	})
 	if err != nil {
 		return token, ex.handler.unavailable("issue a token", err)

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -53,12 +53,7 @@ func withholdContent(t *testing.T, evil *registrytest.Registry, content []byte, 
 // next configuration of s.
 func addSecondSite(t *testing.T, s *site, lines ...string) *site {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
-	host := free.Addr().String()
+	host := porttest.Reserve(t)
 	s.after = fmt.Sprintf("http://:%d {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}",
 		portOf(host), s.cache, strings.Join(lines, "\n"))
 	return &site{t: t, url: "http://" + host, host: host}

@@ -21,23 +21,38 @@ func (w *discardWriter) Header() http.Header         { return w.header }
 func (w *discardWriter) WriteHeader(status int)      { w.status = status }
 func (w *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
 
+// dockerAccept is the Accept header of Docker's requests for manifests.
+const dockerAccept = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json, " +
+	"application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, */*"
+
+// warmManifest starts a site that has cached a manifest, restarts it as an update
+// would, and returns its handler and a function that makes requests for the manifest
+// as Caddy would pass them on from Docker, each with the writer for its response.
+func warmManifest(t testing.TB) (h *Handler, request func() (*discardWriter, *http.Request)) {
+	up := registrytest.New(t)
+	up.PutImage("library/alpine", "3.20", random(1, 1000))
+	lines := []string{users("alice"), private("acme", "alice"), hub(up)}
+	s := start(t, lines...)
+	token, path := s.token("alice"), manifestPath("acme", "alpine", "3.20")
+	s.get(path, bearer(token)).expect(t, http.StatusOK, "")
+	s.restart(lines...)
+	server := new(caddyhttp.Server)
+	return runningHandler(t), func() (*discardWriter, *http.Request) {
+		w := &discardWriter{header: http.Header{"Server": {"Caddy"}}}
+		r := httptest.NewRequest(http.MethodGet, s.url+path, nil)
+		r.Header["Authorization"] = []string{"Bearer " + token}
+		r.Header["Accept"] = []string{dockerAccept}
+		return w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, server)
+	}
+}
+
 // BenchmarkWarmManifest measures a request for a cached manifest with all that is
 // counted and logged about it, in the handler and without a connection.
 func BenchmarkWarmManifest(b *testing.B) {
-	up := registrytest.New(b)
-	up.PutImage("library/alpine", "3.20", random(1, 1000))
-	s := start(b, users("alice"), private("acme", "alice"), hub(up))
-	token := s.token("alice")
-	path := manifestPath("acme", "alpine", "3.20")
-	s.get(path, bearer(token)).expect(b, http.StatusOK, "")
-	h := runningHandler(b)
-	server := new(caddyhttp.Server)
+	h, request := warmManifest(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		w := &discardWriter{header: make(http.Header, 8)}
-		r := httptest.NewRequest(http.MethodGet, s.url+path, nil)
-		r.Header.Set("Authorization", "Bearer "+token)
-		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, server)
+		w, r := request()
 		if err := h.ServeHTTP(w, r, nil); err != nil || w.status != http.StatusOK {
 			b.Fatalf("got status %d and error %v, want 200", w.status, err)
 		}

@@ -192,9 +192,9 @@ func random(seed byte, size int) []byte {
 
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited 20 seconds for: %s", what)
+			t.Fatalf("waited a minute for: %s", what)
 		}
 	}
 }

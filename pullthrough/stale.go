@@ -91,7 +91,8 @@ func ageSince(checked time.Time) time.Duration {
 }
 
 func (r *Repository) isFresh(checked time.Time) bool {
-	return ageSince(checked) < r.stretched(r.config.FreshFor)
+	age := ageSince(checked)
+	return age < r.config.FreshFor || age < r.stretched(r.config.FreshFor)
 }
 
 // mayServe reports whether an answer may be served although it is not fresh.

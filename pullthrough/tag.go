@@ -214,12 +214,18 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 	content, hit, err = r.content(ctx, ref.Digest, believed)
 	switch upstream.KindOf(err) {
 	case upstream.ManifestUnknown, upstream.NameUnknown, upstream.BlobUnknown, upstream.Denied, upstream.Invalid, upstream.Unavailable:
-	default:
-		if err == nil && !hit {
-			ref, _ = r.believed(ctx, tag, ref)
-		}
-		return ref, content, hit, err
+		ref, content, err = r.refetch(ctx, tag, ref, believed)
+		return ref, content, false, err
 	}
+	if err == nil && !hit {
+		ref, _ = r.believed(ctx, tag, ref)
+	}
+	return ref, content, hit, err
+}
+
+// refetch fetches the content of a tag by the tag. If what it stood for until now is
+// believed, the tag may have moved.
+func (r *Repository) refetch(ctx context.Context, tag choice, old index.Ref, believed bool) (index.Ref, *Content, error) {
 	asked := time.Now()
 	m, err := once(ctx, r, "refetch tag "+tag.name(), func(ctx context.Context) (upstream.Manifest, error) {
 		m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
@@ -229,17 +235,17 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 			err = r.keep(ctx, m)
 		}
 		if err == nil && believed {
-			r.recordMoved(ctx, tag, &ref, newRef(m.Descriptor, asked))
+			r.recordMoved(ctx, tag, &old, newRef(m.Descriptor, asked))
 		}
 		return m, err
 	})
 	if err != nil {
-		return ref, nil, false, err
+		return old, nil, err
 	}
-	ref = newRef(m.Descriptor, asked)
+	ref := newRef(m.Descriptor, asked)
 	r.recordRef(ctx, tag.name(), ref)
-	content, err = r.fetched(ctx, m.Digest, m.Content)
-	return ref, content, false, err
+	content, err := r.fetched(ctx, m.Digest, m.Content)
+	return ref, content, err
 }
 
 // holdAfter returns how long upstream is not asked about a tag after an error.

@@ -1,6 +1,9 @@
 package upstream
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // choices is the number of manifestTypes between which registries let clients
 // choose. They offer a tag as an index or as the image for one platform of it, and
@@ -23,18 +26,21 @@ type Accept uint8
 func ParseAccept(values []string) Accept {
 	var a Accept
 	for value := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		t, parameters, _ := strings.Cut(value, ";")
-		if isExcluded(parameters) {
+		t, parameters, found := strings.Cut(value, ";")
+		if found && isExcluded(parameters) {
 			continue
 		}
-		t = strings.ToLower(strings.TrimSpace(t))
-		if t == "*/*" || t == "application/*" {
-			return 0
+		t = strings.TrimSpace(t)
+		i := slices.Index(manifestTypes[:choices], t)
+		if i < 0 { // clients need not write types in lower case, but do
+			t = strings.ToLower(t)
+			i = slices.Index(manifestTypes[:choices], t)
 		}
-		for i, known := range manifestTypes[:choices] {
-			if t == known {
-				a |= 1 << i
-			}
+		switch {
+		case i >= 0:
+			a |= 1 << i
+		case t == "*/*" || t == "application/*":
+			return 0
 		}
 	}
 	if a == 1<<choices-1 {

@@ -173,6 +173,17 @@ func (b *budget) get(now time.Time) Budget {
 	return b.last
 }
 
+// scarcity returns how scarce the budget is. It needs the time only if it was scarce when
+// the registry announced it.
+func (b *budget) scarcity(now func() time.Time) float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.low {
+		return 0
+	}
+	return b.last.Scarcity(now())
+}
+
 // set replaces the budget, and reports whether it has become scarce.
 func (b *budget) set(new Budget) (becameScarce bool) {
 	b.mu.Lock()

@@ -18,8 +18,7 @@ var ErrNoPull = errors.New("a GET would count as a pull, and few remain")
 // Scarcity returns how scarce the budget of the first address is: [Budget.Scarcity].
 func (m *Mirrors) Scarcity() float64 {
 	r := m.registries[0]
-	now := r.now()
-	return r.budget.get(now).Scarcity(now)
+	return r.budget.scarcity(r.now)
 }
 
 // AwaitPull waits for permission to spend a part of a scarce budget on an image that

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -238,28 +238,29 @@ func TestTagArray(t *testing.T) {
 // than a manifest is read at a time.
 func TestRegistryTagsLarge(t *testing.T) {
 	r := registrytest.New(t)
-	size := 0
+	var size atomic.Int64
 	r.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
-		_, _ = fmt.Fprintf(w, `{"tags":["%s"]}`, strings.Repeat("x", size-len(`{"tags":[""]}`)))
+		_, _ = fmt.Fprintf(w, `{"tags":["%s"]}`, strings.Repeat("x", int(size.Load())-len(`{"tags":[""]}`)))
 		return true
 	})
 	u := client(t, r)
-	for size = range slices.Values([]int{maxManifest, maxManifest + 2, maxTagList}) {
+	for _, n := range []int{maxManifest, maxManifest + 2, maxTagList} {
+		size.Store(int64(n))
 		page, err := u.Tags(t.Context(), "a", nil)
-		if err != nil || len(page.Content) != size-len(`{"tags":}`) || cap(page.Content) > size+maxSlack {
-			t.Errorf("%d bytes: got %d, %v", size, len(page.Content), err)
+		if err != nil || len(page.Content) != n-len(`{"tags":}`) || cap(page.Content) > n+maxSlack {
+			t.Errorf("%d bytes: got %d, %v", n, len(page.Content), err)
 		}
 	}
-	size = maxTagList + 1
+	size.Store(maxTagList + 1)
 	_, err := u.Tags(t.Context(), "a", nil)
 	wantKind(t, err, Invalid)
 
-	size = maxManifest + 2
+	size.Store(maxManifest + 2)
 	u.hugeReads <- struct{}{}
 	u.timeout = 200 * time.Millisecond
 	_, err = u.Tags(t.Context(), "a", nil)
 	wantKind(t, err, Timeout)
-	size = maxManifest
+	size.Store(maxManifest) // the handler may still answer the former request
 	u.timeout = metadataTimeout
 	if _, err = u.Tags(t.Context(), "a", nil); err != nil {
 		t.Errorf("got %v for a smaller list, want none", err)

@@ -162,7 +162,7 @@ func (x *Index) check(scope string, r linkRecord) error {
 // error is fs.ErrNotExist.
 func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 	return recall(ctx, x, x.refs, refKey(scope, name), func(ref *Ref) error {
-		ref.saved = ref.Checked
+		ref.linked, ref.saved = new(atomic.Bool), ref.Checked
 		return cmp.Or(ref.Digest.Validate(), x.voidError(scope, ref.Checked))
 	})
 }

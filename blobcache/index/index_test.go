@@ -111,9 +111,14 @@ func TestIndexRefs(t *testing.T) {
 	ref.Checked, ref.NotBefore = ref.Checked.Add(10*time.Minute), time.Now()
 	set(3) // so that a restart does not make it much older than it is
 
-	got, err := index.New(records).Ref(t.Context(), "acme/hub/alpine", "latest")
+	x = index.New(records)
+	got, err := x.Ref(t.Context(), "acme/hub/alpine", "latest")
 	if err != nil || got.Digest != ref.Digest || !got.Checked.Equal(ref.Checked) || !got.NotBefore.IsZero() {
 		t.Errorf("after a restart: %+v, %v", got, err)
+	}
+	got.SetLinked()
+	if got, _ = x.Ref(t.Context(), "acme/hub/alpine", "latest"); !got.Linked() {
+		t.Error("got a ref that has to look up its link at each use after a restart, want it remembered")
 	}
 	if _, ref := onlyRef(t, x); !ref.Since.Equal(first.Since) || first.Since.IsZero() {
 		t.Errorf("got the digest since %v after it was confirmed, want %v", ref.Since, first.Since)

@@ -74,8 +74,10 @@ func (r *Request) account() string {
 // LogAccessToken adds the ID of the access token of a request to its line in the access
 // log, unless it is empty. The token need not be valid.
 func LogAccessToken(ctx context.Context, id string) {
-	fields, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
-	if ok && id != "" {
+	if id == "" {
+		return
+	}
+	if fields, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		fields.Set(zap.String("access_token", id))
 	}
 }

@@ -17,7 +17,8 @@ import (
 type Request struct {
 	Kind   Kind
 	Result Result
-	Head   bool // the client asks for the header only
+	Source Source // where the body of a manifest or a blob was read from
+	Head   bool   // the client asks for the header only
 
 	// Group and Image are the parts of the path, Upstream and Repository the names
 	// to which they lead. Tag is that of a manifest that is requested by its tag.
@@ -41,9 +42,6 @@ type Request struct {
 	// Denial is the reason if it may not: one of a few texts that name neither
 	// accounts nor groups nor images.
 	Rule, Denial string
-
-	// Source is where the body of a manifest or a blob was read from.
-	Source Source
 
 	Start     time.Time
 	FirstByte time.Duration // from Start to the header of the response; 0 without one
@@ -73,7 +71,7 @@ func (r *Request) End(ctx context.Context, aborted bool) {
 type Consumer func(*Request)
 
 // Kind is what a request asks for.
-type Kind int
+type Kind uint8
 
 // Other is a page, the health of the site, or a path that does not exist.
 const (
@@ -101,7 +99,7 @@ func (k Kind) String() string { return kinds[k] }
 func (k Kind) ForPeer() bool { return k == PeerManifest || k == PeerBlob }
 
 // Result is how a request has ended.
-type Result int
+type Result uint8
 
 // From Hit to Stale they are those of content.
 const (
@@ -131,7 +129,7 @@ var results = [...]string{None: "none", Hit: "hit", Miss: "miss", Joined: "joine
 func (r Result) String() string { return results[r] }
 
 // Source is where the body of a response was read from.
-type Source int
+type Source uint8
 
 // Nowhere is the source of a response without a body that is cached.
 const (

@@ -37,7 +37,7 @@ func tracer(ctx context.Context) trace.Tracer {
 }
 
 // names are the names of the spans of pulls.
-var names = map[record.Kind]string{
+var names = [record.Ping + 1]string{
 	record.Manifest: "pull manifest", record.Blob: "pull blob", record.Tags: "list tags", record.Referrers: "list referrers",
 }
 

@@ -113,12 +113,18 @@ func (r *Recorder) Declare(group string) (undeclare func()) {
 // Count adds traffic to the records of a group and of the groups above it. It does
 // not block.
 func (r *Recorder) Count(group string, traffic Traffic) {
-	if traffic == (Traffic{}) {
-		return
-	}
 	today := dayOf(r.now())
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.countAll(group, today, traffic)
+}
+
+// countAll adds traffic of a day to the records of a group and of those above it. The
+// caller holds mu.
+func (r *Recorder) countAll(group string, today int, traffic Traffic) {
+	if traffic == (Traffic{}) {
+		return
+	}
 	r.count(day{All, today}, traffic)
 	for path := group; path != ""; path = path[:max(strings.LastIndexByte(path, '/'), 0)] {
 		r.count(day{path, today}, traffic)
@@ -130,17 +136,6 @@ func (r *Recorder) Count(group string, traffic Traffic) {
 func (r *Recorder) Fetched(scope string, n int) {
 	group, _, _ := strings.Cut(scope, "/_/")
 	r.Count(group, Traffic{Fetched: int64(n)})
-}
-
-// Pulled records that a client has pulled a tag of a scope of the index. It does not
-// block.
-func (r *Recorder) Pulled(scope, name string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	key := tag{scope, name}
-	if _, known := r.pulls[key]; known || len(r.pulls) < maxPulls {
-		r.pulls[key] = r.now()
-	}
 }
 
 // count adds traffic to a day. The caller holds mu.
@@ -203,10 +198,16 @@ func (r *Recorder) Record(request *record.Request) {
 	if request.Kind.ForPeer() {
 		return
 	}
+	now := r.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if request.Source != record.Nowhere {
-		r.Count(request.Group, Traffic{Served: request.Bytes})
+		r.countAll(request.Group, dayOf(now), Traffic{Served: request.Bytes})
 	}
 	if request.Kind == record.Manifest && request.Tag != "" && record.Hit <= request.Result && request.Result <= record.Stale {
-		r.Pulled(request.Scope, request.Tag)
+		key := tag{request.Scope, request.Tag}
+		if _, known := r.pulls[key]; known || len(r.pulls) < maxPulls {
+			r.pulls[key] = now
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 )
 
 // records can fail, and counts what is saved.
@@ -232,6 +233,11 @@ func TestRecorderSweep(t *testing.T) {
 	}
 }
 
+// pull records a pull of a tag.
+func (f *fixture) pull(scope, name string) {
+	f.Record(&record.Request{Kind: record.Manifest, Result: record.Hit, Scope: scope, Tag: name})
+}
+
 // TestRecorderPulls checks that the time of a pull is known at once and written to the
 // index later, and that the number of tags in memory is bounded.
 func TestRecorderPulls(t *testing.T) {
@@ -241,8 +247,8 @@ func TestRecorderPulls(t *testing.T) {
 	if err := x.SetRef(t.Context(), scope, "3", index.Ref{Digest: digest.FromString("x")}); err != nil {
 		t.Fatal(err)
 	}
-	f.Pulled(scope, "3")
-	f.Pulled("acme/_/hub/gone", "1")
+	f.pull(scope, "3")
+	f.pull("acme/_/hub/gone", "1")
 	if at := f.LastPull(scope, "3"); !at.Equal(f.clock) {
 		t.Errorf("got the pull %v, want %v", at, f.clock)
 	}
@@ -259,10 +265,10 @@ func TestRecorderPulls(t *testing.T) {
 		t.Error(err)
 	}
 	for i := range maxPulls + 10 {
-		f.Pulled(scope, fmt.Sprint(i))
+		f.pull(scope, fmt.Sprint(i))
 	}
 	f.clock = f.clock.Add(time.Second)
-	f.Pulled(scope, "0")
+	f.pull(scope, "0")
 	if n := len(f.pulls); n != maxPulls || !f.LastPull(scope, "0").Equal(f.clock) {
 		t.Errorf("got %d pulls, the first at %v; want %d and the last time", n, f.LastPull(scope, "0"), maxPulls)
 	}

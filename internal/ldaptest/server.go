@@ -28,6 +28,8 @@ import (
 
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 )
 
 // Server is a running server. Its exported fields are used within Set, or with Mu held.
@@ -122,15 +124,14 @@ func (l *Server) Group(name string, members ...string) {
 func (l *Server) Start() {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
-	address := l.addr
-	if address == "" {
-		address = "127.0.0.1:0"
+	if l.addr == "" {
+		l.addr = porttest.Reserve(l.t)
 	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := porttest.Listen(l.t.Context(), l.addr)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.listener, l.addr = listener, listener.Addr().String()
+	l.listener = listener
 	go func() {
 		for {
 			conn, err := listener.Accept()

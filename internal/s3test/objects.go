@@ -71,7 +71,7 @@ func (s *Server) store(key string, content []byte, header http.Header, onlyNew b
 		return false
 	}
 	s.stores[key]++
-	s.objects[key] = &object{content: content, modified: s.now(), header: header, unlisted: s.faults.ListLater}
+	s.set(key, &object{content: content, modified: s.now(), header: header, unlisted: s.faults.ListLater})
 	return true
 }
 
@@ -139,10 +139,7 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request, query url.Values) 
 	after := max(query.Get("continuation-token"), query.Get("start-after"))
 	result := listed{Name: Bucket, Prefix: query.Get("prefix"), MaxKeys: page, EncodingType: query.Get("encoding-type")}
 	s.mu.Lock()
-	for _, key := range s.keys(result.Prefix, func(o *object) bool { return !o.unlisted }) {
-		if key <= after {
-			continue
-		}
+	for _, key := range s.keys(result.Prefix, after, page+1, func(o *object) bool { return !o.unlisted }) {
 		if len(result.Contents) == page {
 			result.IsTruncated, result.NextContinuationToken = true, result.Contents[page-1].Key
 			break
@@ -160,4 +157,32 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request, query url.Values) 
 	result.KeyCount = len(result.Contents)
 	w.Header().Set("Content-Type", "application/xml")
 	_ = xml.NewEncoder(w).Encode(result)
+}
+
+// keys returns the keys that begin with prefix and come after another one, in order, at
+// most so many.
+func (s *Server) keys(prefix, after string, limit int, include func(*object) bool) []string {
+	if s.sorted == nil {
+		s.sorted = slices.Sorted(maps.Keys(s.objects))
+	}
+	var keys []string
+	from, _ := slices.BinarySearch(s.sorted, max(prefix, after))
+	for _, key := range s.sorted[from:] {
+		if !strings.HasPrefix(key, prefix) || len(keys) == limit {
+			break
+		}
+		// An object that is gone may still be in the list.
+		if o := s.objects[key]; o != nil && key > after && include(o) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// set stores an object. The caller holds mu.
+func (s *Server) set(key string, o *object) {
+	if s.objects[key] == nil {
+		s.sorted = nil
+	}
+	s.objects[key] = o
 }

@@ -11,7 +11,6 @@ import (
 	"encoding/xml"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +26,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	objects  map[string]*object
+	sorted   []string // the keys of all objects, and perhaps of some that are gone; nil if it is out of date
 	uploads  map[string]*upload
 	faults   Faults
 	secret   string         // of the access key
@@ -71,7 +71,7 @@ func New(t testing.TB) *Server {
 func (s *Server) Put(key string, content []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.objects[key] = &object{content: bytes.Clone(content), modified: s.now()}
+	s.set(key, &object{content: bytes.Clone(content), modified: s.now()})
 }
 
 // Get returns the content of an object, and whether it is stored.
@@ -136,18 +136,7 @@ func (s *Server) Age(key string, modified time.Time) {
 func (s *Server) Keys() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.keys("", func(*object) bool { return true })
-}
-
-func (s *Server) keys(prefix string, include func(*object) bool) []string {
-	var keys []string
-	for key, o := range s.objects {
-		if strings.HasPrefix(key, prefix) && include(o) {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	return keys
+	return s.keys("", "", len(s.objects), func(*object) bool { return true })
 }
 
 // List takes the place of the method of requests that list objects.

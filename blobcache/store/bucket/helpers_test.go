@@ -53,7 +53,7 @@ func keysOf(secret, newest string, ids ...string) Keys {
 }
 
 // configOf returns the configuration of a node with a directory.
-func configOf(t *testing.T, server *s3test.Server, dir string) Config {
+func configOf(t testing.TB, server *s3test.Server, dir string) Config {
 	t.Helper()
 	local, err := store.OpenFileStore(dir)
 	if err != nil {

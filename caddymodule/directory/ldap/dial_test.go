@@ -25,8 +25,8 @@ func login(t *testing.T, d *Directory, name string) error {
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for begin := time.Now(); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(begin) > 10*time.Second {
-			t.Fatalf("%s: not within 10s", what)
+		if time.Since(begin) > time.Minute {
+			t.Fatalf("%s: not within a minute", what)
 		}
 	}
 }
@@ -39,21 +39,18 @@ func TestDirectoryGraceEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Stop()
-	begin := time.Now()
+	over := time.Now().Add(300 * time.Millisecond)
 	for what, ask := range map[string]func() error{
 		"login":  func() error { return login(t, d, "alice") },
 		"lookup": func() error { _, err := d.Lookup(t.Context(), "alice", ""); return err },
 	} {
 		eventually(t, "the grace of the "+what+" ends", func() bool {
-			err := ask()
-			if directory.IsRefusal(err) {
-				t.Fatalf("%s: got %v, want no refusal", what, err)
+			late, err := time.Now().After(over), ask()
+			if directory.IsRefusal(err) || late && err == nil {
+				t.Fatalf("%s: got %v, after the grace: %v; want an answer in the grace, then an error that is no refusal", what, err, late)
 			}
 			return err != nil
 		})
-	}
-	if took := time.Since(begin); took > 2*time.Second {
-		t.Errorf("the grace ended after %v, want 300ms", took)
 	}
 }
 
