@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -38,6 +37,7 @@ type peerNodes struct {
 	t    testing.TB
 	base *site
 	all  []*peerNode
+	cert string // file with the certificate and the key of all nodes
 }
 
 // peerNode is one of the sites, with a client that trusts its certificate.
@@ -59,15 +59,17 @@ func startDifferentNodes(t testing.TB, storage string, lines func(i int) string)
 	base := newSite(t)
 	c := &peerNodes{t: t, base: base}
 	roots, file, cert := certificate(t, base.dir)
+	c.cert = cert
 	var to []string
+	var held []net.Listener
 	for i := range 3 {
 		s := &site{t: t, dir: base.dir, cache: filepath.Join(base.dir, fmt.Sprintf("cache%d", i))}
 		free, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
+		held = append(held, free) // no connector may take the port
 		address := free.Addr().String()
-		_ = free.Close()
 		_, port, _ := net.SplitHostPort(address)
 		s.host = clusterHost + ":" + port
 		s.url = "https://" + s.host
@@ -116,6 +118,9 @@ $URL {
 `)
 	}
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
+	for _, free := range held {
+		_ = free.Close()
+	}
 	if err == nil {
 		err = caddy.Load(config, true)
 	}
@@ -181,7 +186,6 @@ type connector struct {
 
 	mu    sync.Mutex
 	open  map[net.Conn]bool
-	count int
 	hangs bool
 }
 
@@ -203,13 +207,15 @@ func (c *connector) accept() {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", c.address)
+		c.mu.Lock()
+		address := c.address
+		c.mu.Unlock()
+		out, err := net.Dial("tcp", address)
 		if err != nil {
 			_ = in.Close()
 			continue
 		}
 		c.mu.Lock()
-		c.count++
 		c.open[in], c.open[out] = true, true
 		c.mu.Unlock()
 		go c.pass(in, out)
@@ -238,7 +244,13 @@ func (c *connector) pass(to, from net.Conn) {
 // cut closes the listener and all connections, as if the node had been killed.
 func (c *connector) cut() {
 	_ = c.Close()
+	c.lead("")
+}
+
+// lead closes all connections. The next ones lead to another address.
+func (c *connector) lead(address string) {
 	c.mu.Lock()
+	c.address = address
 	defer c.mu.Unlock()
 	for conn := range c.open {
 		_ = conn.Close()
@@ -282,12 +294,4 @@ func certificate(t testing.TB, dir string) (roots *x509.CertPool, authority, lea
 		}
 	}
 	return roots, authority, leaf
-}
-
-// digestOf returns the digest of what a response sends, and its size.
-func digestOf(response *http.Response) (d digest.Digest, size int64, err error) {
-	defer response.Body.Close()
-	digester := digest.Canonical.Digester()
-	size, err = io.Copy(digester.Hash(), response.Body)
-	return digester.Digest(), size, err
 }

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -19,6 +20,14 @@ var peerRequests = []string{`"uri":"/dependency_proxy/peer/blobs/`, `"uri":"/dep
 func (c *peerNodes) asked() bool {
 	logs := c.base.logs()
 	return strings.Contains(logs, peerRequests[0]) || strings.Contains(logs, peerRequests[1])
+}
+
+// digestOf returns the digest of what a response sends, and its size.
+func digestOf(response *http.Response) (d digest.Digest, size int64, err error) {
+	defer response.Body.Close()
+	digester := digest.Canonical.Digester()
+	size, err = io.Copy(digester.Hash(), response.Body)
+	return digester.Digest(), size, err
 }
 
 // pullBlob pulls a blob of acme's team/app as alice and checks it.
@@ -114,6 +123,34 @@ func TestPeersOwnerHangs(t *testing.T) {
 	}
 	if got := up.Counts(); got.BlobGet > 9 {
 		t.Errorf("got %d GETs, want 9 at most", got.BlobGet)
+	}
+}
+
+// TestPeersTagMoves checks that a tag that all nodes pull costs one question to upstream per
+// window, also after it has moved.
+func TestPeersTagMoves(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("team/app", "1", random(1, 100))
+	c := startNodes(t, users("alice"), "group acme {\nmaintainers alice\n}", hub(up))
+	pull := func(want digest.Digest, changes ...requestOption) {
+		t.Helper()
+		for _, n := range c.all {
+			n.get(manifestPath("acme", "team/app", "1"), append(changes, as("alice"))...).expect(t, http.StatusOK, "").
+				has(t, "Docker-Content-Digest", string(want))
+		}
+	}
+	pull(image.Manifest)
+	expectRequests(t, up, "the first window", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
+	moved := up.PutImage("team/app", "1", random(2, 100))
+	pull(image.Manifest)
+	expectRequests(t, up, "the same window", registrytest.Counts{})
+	// A forced question ends the window on the node that is asked, and there only.
+	for _, n := range c.all {
+		n.get(manifestPath("acme", "team/app", "1"), header("Cache-Control", "no-cache"), as("alice")).expect(t, http.StatusOK, "").
+			has(t, "Docker-Content-Digest", string(moved.Manifest))
+	}
+	if got := up.Counts(); got.ManifestGet != 1 || got.ManifestHead > 4 {
+		t.Errorf("got the requests %+v, want one GET", got)
 	}
 }
 

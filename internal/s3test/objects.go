@@ -131,19 +131,28 @@ type listedObject struct {
 // maxKeys is the number of objects on a page, if the request asks for no fewer.
 const maxKeys = 1000
 
-func (s *Server) list(w http.ResponseWriter, _ *http.Request, query url.Values) {
+func (s *Server) list(w http.ResponseWriter, r *http.Request, query url.Values) {
 	page := maxKeys
 	if n, err := strconv.Atoi(query.Get("max-keys")); err == nil && n < page {
 		page = n
 	}
-	after := max(query.Get("continuation-token"), query.Get("start-after"))
+	after := query.Get("start-after")
+	if token := query.Get("continuation-token"); token != "" {
+		last, err := base64.StdEncoding.DecodeString(token)
+		if err != nil {
+			refuse(w, r, http.StatusBadRequest, "InvalidArgument")
+			return
+		}
+		after = max(after, string(last))
+	}
 	result := listed{Name: Bucket, Prefix: query.Get("prefix"), MaxKeys: page, EncodingType: query.Get("encoding-type")}
 	s.mu.Lock()
-	for _, key := range s.keys(result.Prefix, after, page+1, func(o *object) bool { return !o.unlisted }) {
-		if len(result.Contents) == page {
-			result.IsTruncated, result.NextContinuationToken = true, result.Contents[page-1].Key
-			break
-		}
+	keys := s.keys(result.Prefix, after, page+1, func(o *object) bool { return !o.unlisted })
+	if len(keys) > page {
+		keys = keys[:page]
+		result.IsTruncated, result.NextContinuationToken = true, base64.StdEncoding.EncodeToString([]byte(keys[page-1]))
+	}
+	for _, key := range keys {
 		o := s.objects[key]
 		name := key
 		if result.EncodingType == "url" {
