@@ -188,11 +188,12 @@ func (s *Store) lock(key string) *keyLock {
 }
 
 // blobName returns the name of the object of content.
-func blobName(d digest.Digest) string {
-	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
-}
+func blobName(d digest.Digest) string { return "blobs/" + digestPath(d) }
 
 // uploadedKey returns the key of the local record that content is in the bucket.
-func uploadedKey(d digest.Digest) string {
-	return "uploaded/" + d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
+func uploadedKey(d digest.Digest) string { return "uploaded/" + digestPath(d) }
+
+// digestPath returns ALGORITHM/ab/abcd….
+func digestPath(d digest.Digest) string {
+	return d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
 }
