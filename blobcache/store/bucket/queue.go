@@ -149,8 +149,8 @@ func (q *queue) failures(name string) int {
 	return 0
 }
 
-// next returns the entry whose turn it is and what is to be done, or how long to wait for
-// one. Changes that are tried again come first: there are few of them at a time.
+// next returns the entry whose turn it is with its change, or how long to wait for one.
+// Changes that are tried again come first: there are few of them at a time.
 func (q *queue) next() (e *entry, c change, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
