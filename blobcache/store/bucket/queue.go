@@ -149,9 +149,9 @@ func (q *queue) failures(name string) int {
 	return 0
 }
 
-// next returns the change whose turn it is, or how long to wait for one. Changes that
-// are tried again come first: there are few of them at a time.
-func (q *queue) next() (e *entry, wait time.Duration) {
+// next returns the entry whose turn it is with its change, or how long to wait for one.
+// Changes that are tried again come first: there are few of them at a time.
+func (q *queue) next() (e *entry, c change, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	wait = retryLimit
@@ -164,12 +164,12 @@ func (q *queue) next() (e *entry, wait time.Duration) {
 		e = q.waiting.Remove(front).(*entry)
 	}
 	if e == nil {
-		return nil, wait
+		return nil, 0, wait
 	}
 	e.running, e.again = true, false
 	q.running++
 	q.signal() // another worker can take the next one
-	return e, 0
+	return e, e.change, 0
 }
 
 // done records the result of a change. It is repeated after others if it failed.

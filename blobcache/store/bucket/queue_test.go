@@ -162,3 +162,28 @@ func TestUploadStalls(t *testing.T) {
 		t.Error("content is removable that is not in the bucket")
 	}
 }
+
+// TestQueueChangesMeanwhile: changes of an object while others are made are done as well,
+// the last one at the end. The race detector checks the rest.
+func TestQueueChangesMeanwhile(t *testing.T) {
+	var last change
+	q := newQueue(newHealth(waits{}, nil), func(_ context.Context, _ string, c change) error {
+		last = c // of one change of the object at a time
+		return nil
+	}, nil)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		q.work(ctx, 2)
+	}()
+	for i := range 1000 {
+		q.add("object", []change{write, remove}[i%2])
+	}
+	<-q.await(false)
+	if last != remove {
+		t.Errorf("the last change was %d, want %d", last, remove)
+	}
+	stop()
+	<-done
+}

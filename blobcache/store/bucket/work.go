@@ -25,12 +25,12 @@ func (q *queue) workOne(ctx context.Context) {
 		if !q.health.wait(ctx) {
 			return
 		}
-		e, wait := q.next()
+		e, c, wait := q.next()
 		if e == nil {
 			q.sleep(ctx, wait)
 			continue
 		}
-		err := q.do(ctx, e.name, e.change)
+		err := q.do(ctx, e.name, c)
 		if errors.Is(err, errNotAsked) {
 			q.done(e, nil)
 			continue
