@@ -195,7 +195,10 @@ func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.R
 	if err != nil {
 		return index.Ref{}, err
 	}
-	ref, err := r.settle(ctx, tag, old, newRef(answer.Descriptor, asked.Add(-answer.Age)), withContent)
+	ref := newRef(answer.Descriptor, asked.Add(-answer.Age))
+	ref.Learned = true // the peer has written it where this process would
+	ref, err = r.settle(ctx, tag, old, ref, withContent)
+	ref.Learned = false // the peer was asked for this request
 	if err == nil {
 		r.noteAbsence("tag "+tag.name(), nil)
 	}

@@ -213,7 +213,8 @@ func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	if ref.Learned {
 		stride = refStride // the other process has written it
 	}
-	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && ref.Checked.Sub(old.saved) < stride {
+	age := ref.Checked.Sub(old.saved) // negative if what is stored is of a clock that was ahead
+	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && 0 <= age && age < stride {
 		ref.saved = old.saved
 		x.refs.Add(key, ref)
 		return nil

@@ -123,6 +123,9 @@ func (c *Cluster) Authorize(r *http.Request) (Ask, error) {
 	if f.path() != r.URL.EscapedPath() || f.check() != nil {
 		return Ask{}, fmt.Errorf("%w: it is for %s", ErrForbidden, f.path())
 	}
+	if !isProcess(f.From) || f.From == c.id {
+		return Ask{}, fmt.Errorf("%w: it does not name another process that asks", ErrForbidden)
+	}
 	return f.Ask, nil
 }
 

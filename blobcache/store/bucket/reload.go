@@ -92,11 +92,7 @@ func (s *Store) ListShared(ctx context.Context, prefix string, visit func(store.
 // removes them soon after.
 func (s *Store) DeleteBelow(ctx context.Context, prefix string) error {
 	err := s.ListShared(ctx, prefix, func(r store.Record) error {
-		defer s.lock(r.Key).Unlock()
-		if _, err := s.FileStore.Load(ctx, r.Key); err == nil {
-			return nil // it was saved meanwhile
-		}
-		for !s.records.add(r.Key, remove) {
+		for !s.removeAbsent(ctx, r.Key) {
 			if !store.Pause(ctx, s.config.waits.pause) {
 				return ctx.Err()
 			}
@@ -107,4 +103,14 @@ func (s *Store) DeleteBelow(ctx context.Context, prefix string) error {
 		return fmt.Errorf("remove records from the bucket: %w", err)
 	}
 	return nil
+}
+
+// removeAbsent removes a record from the bucket, unless it was saved here meanwhile. It
+// reports false if the queue is full.
+func (s *Store) removeAbsent(ctx context.Context, key string) bool {
+	defer s.lock(key).Unlock()
+	if _, err := s.FileStore.Load(ctx, key); err == nil {
+		return true
+	}
+	return s.records.add(key, remove)
 }

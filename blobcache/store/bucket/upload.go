@@ -49,7 +49,7 @@ func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeek
 	if size > maxObject {
 		return objectError{fmt.Errorf("it has %d bytes, and objects have at most %d", size, int64(maxObject))}
 	}
-	if held, ok := s.held.Get(d); ok && held == size {
+	if h, ok := s.held.Get(d); ok && h.size == size && time.Since(h.at) < heldFor {
 		return errNotAsked // it came from there
 	}
 	if size >= askFirst {
