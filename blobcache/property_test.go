@@ -56,14 +56,12 @@ func TestCacheProperty(t *testing.T) {
 // goroutine.
 type world struct {
 	*env
-	limits  blobcache.Limits
-	index   *index.Index
-	quotas  *blobcache.Quotas
-	vandals bool // content is removed or cut without the cache
-
-	replicas, peers map[*source][]*replica // of each source
-
-	worn bool // spools may fail while they are written or read
+	limits          blobcache.Limits
+	index           *index.Index
+	quotas          *blobcache.Quotas
+	vandals         bool // content is removed or cut without the cache
+	worn            bool // spools may fail while they are written or read
+	replicas, peers map[*source][]*replica
 
 	mu     sync.Mutex
 	rnd    *rand.Rand
@@ -204,6 +202,11 @@ func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*f
 	if length >= 0 {
 		body.End = min(offset+length, int64(len(s.content)))
 	}
+	return w.misdescribed(s, body), nil
+}
+
+// misdescribed returns the body, which contradicts itself once in five calls on average.
+func (w *world) misdescribed(s *source, body *fill.Body) *fill.Body {
 	switch w.upTo(25) {
 	case 0:
 		body.Size = -1
@@ -216,7 +219,7 @@ func (w *world) answer(ctx context.Context, s *source, offset, length int64) (*f
 	case 4:
 		body.End = int64(w.upTo(len(s.content) + 10))
 	}
-	return body, nil
+	return body
 }
 
 // client reads random parts of the content, in some cases with a timeout.

@@ -97,13 +97,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 		"offline": func(d *caddyfile.Dispenser) (err error) { h.Offline, err = parse.OnOff(d); return err },
 		"metrics": h.Metrics.UnmarshalCaddyfile,
-		"peers": func(d *caddyfile.Dispenser) error {
-			if h.Peers != nil {
-				return d.Err("peers is already set")
-			}
-			h.Peers = new(peers.Config)
-			return h.Peers.UnmarshalCaddyfile(d)
-		},
+		"peers":   func(d *caddyfile.Dispenser) error { return peers.UnmarshalOnce(d, &h.Peers) },
 		"admins":  func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Admins, access.Directories.Account) },
 		"blocked": func(d *caddyfile.Dispenser) error { return h.accountArgs(d, &h.Blocked, access.Directories.Blocked) },
 	}

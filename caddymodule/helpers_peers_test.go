@@ -3,12 +3,12 @@ package caddymodule
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -56,28 +56,54 @@ func startDifferentNodes(t testing.TB, storage string, lines func(i int) string)
 	var to []string
 	var held []net.Listener
 	for i := range 3 {
-		s := &site{t: t, dir: base.dir, cache: filepath.Join(base.dir, fmt.Sprintf("cache%d", i))}
 		free, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		held = append(held, free) // no connector may take the port
-		address := free.Addr().String()
-		_, port, _ := net.SplitHostPort(address)
-		s.host = clusterHost + ":" + port
-		s.url = "https://" + s.host
-		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", address)
-		}
-		s.client = &http.Client{Timeout: 40 * time.Second, Transport: &http.Transport{
-			DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: roots}, DisableCompression: true, MaxIdleConnsPerHost: 32,
-		}}
-		t.Cleanup(s.client.CloseIdleConnections)
-		link := connect(t, address)
-		to = append(to, link.Addr().String())
-		c.all = append(c.all, &peerNode{site: s, link: link})
+		n := newPeerNode(t, base.dir, i, free.Addr().String(), roots)
+		to = append(to, n.link.Addr().String())
+		c.all = append(c.all, n)
 	}
-	text := strings.NewReplacer("$DIR", base.dir).Replace(`{
+	text := strings.ReplaceAll(nodesOptions, "$DIR", base.dir)
+	for i, n := range c.all {
+		text += strings.NewReplacer("$URL", n.url, "$CERT", cert, "$CA", file, "$TO", strings.Join(to, " "), "$LINES", lines(i),
+			"$STORAGE", strings.ReplaceAll(storage, "$CACHE", n.cache)).Replace(nodeSite)
+	}
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
+	for _, free := range held {
+		_ = free.Close()
+	}
+	if err == nil {
+		err = loadCaddy(config)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	base.running = true
+	c.findHandlers()
+	return c
+}
+
+// newPeerNode returns a node that is not running yet and will listen at an address.
+func newPeerNode(t testing.TB, dir string, i int, address string, roots *x509.CertPool) *peerNode {
+	s := &site{t: t, dir: dir, cache: filepath.Join(dir, fmt.Sprintf("cache%d", i))}
+	_, port, _ := net.SplitHostPort(address)
+	s.host = clusterHost + ":" + port
+	s.url = "https://" + s.host
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
+	}
+	s.client = &http.Client{Timeout: 40 * time.Second, Transport: &http.Transport{
+		DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: roots}, DisableCompression: true, MaxIdleConnsPerHost: 32,
+	}}
+	t.Cleanup(s.client.CloseIdleConnections)
+	return &peerNode{site: s, link: connect(t, address)}
+}
+
+// nodesOptions are the global options of the nodes, and nodeSite is the site of one.
+const (
+	nodesOptions = `{
 	admin off
 	persist_config off
 	auto_https off
@@ -89,9 +115,8 @@ func startDifferentNodes(t testing.TB, storage string, lines func(i int) string)
 		level DEBUG
 	}
 }
-`)
-	for i, n := range c.all {
-		text += strings.NewReplacer("$URL", n.url, "$CERT", cert, "$CA", file, "$TO", strings.Join(to, " "), "$LINES", lines(i), "$STORAGE", strings.ReplaceAll(storage, "$CACHE", n.cache)).Replace(`
+`
+	nodeSite = `
 $URL {
 	bind 127.0.0.1
 	tls $CERT $CERT
@@ -108,22 +133,8 @@ $URL {
 		$LINES
 	}
 }
-`)
-	}
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
-	for _, free := range held {
-		_ = free.Close()
-	}
-	if err == nil {
-		err = loadCaddy(config)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	base.running = true
-	c.findHandlers()
-	return c
-}
+`
+)
 
 // findHandlers sets the handlers of the nodes, and waits until all nodes know each other.
 func (c *peerNodes) findHandlers() {
@@ -170,92 +181,4 @@ func (c *peerNodes) ranked(d digest.Digest) []*peerNode {
 		order[len(n.handler.cluster.Ahead(u.sourceFor("acme").Endpoint+" "+d.String()))] = n
 	}
 	return order
-}
-
-// connector passes connections on to a node, until it is told not to. New ones wait while
-// Caddy loads a configuration.
-type connector struct {
-	net.Listener
-	address string
-
-	mu    sync.Mutex
-	open  map[net.Conn]bool
-	hangs bool
-}
-
-func connect(t testing.TB, address string) *connector {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &connector{Listener: listener, address: address, open: make(map[net.Conn]bool)}
-	t.Cleanup(c.cut)
-	go c.accept()
-	return c
-}
-
-func (c *connector) accept() {
-	for {
-		in, err := c.Accept()
-		if err != nil {
-			return
-		}
-		loading.RLock()
-		c.mu.Lock()
-		address := c.address
-		c.mu.Unlock()
-		out, err := net.Dial("tcp", address)
-		loading.RUnlock()
-		if err != nil {
-			_ = in.Close()
-			continue
-		}
-		c.mu.Lock()
-		c.open[in], c.open[out] = true, true
-		c.mu.Unlock()
-		go c.pass(in, out)
-		go c.pass(out, in)
-	}
-}
-
-// pass copies what one side sends to the other one.
-func (c *connector) pass(to, from net.Conn) {
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		c.mu.Lock()
-		hangs := c.hangs
-		c.mu.Unlock()
-		if err == nil && !hangs {
-			_, err = to.Write(buf[:n])
-		}
-		if err != nil {
-			_, _ = to.Close(), from.Close()
-			return
-		}
-	}
-}
-
-// cut closes the listener and all connections, as if the node had been killed.
-func (c *connector) cut() {
-	_ = c.Close()
-	c.lead("")
-}
-
-// lead closes all connections. The next ones lead to another address.
-func (c *connector) lead(address string) {
-	c.mu.Lock()
-	c.address = address
-	defer c.mu.Unlock()
-	for conn := range c.open {
-		_ = conn.Close()
-	}
-}
-
-// hang makes the node swallow what is sent to it, and send nothing.
-func (c *connector) hang() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.hangs = true
 }

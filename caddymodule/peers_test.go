@@ -202,6 +202,30 @@ func TestPeersDenied(t *testing.T) {
 	}
 }
 
+// TestPeersKeepToTheirLimits checks that a node whose configuration excludes an image neither
+// asks upstream for it nor sends it on behalf of a node whose configuration does not.
+func TestPeersKeepToTheirLimits(t *testing.T) {
+	up := registrytest.New(t)
+	image := up.PutImage("team/app", "1", random(1, 5000))
+	c := startDifferentNodes(t, "filesystem $CACHE {\nreserve off\n}", func(i int) string {
+		limits := "deny docker.io/team/app"
+		if i == 2 {
+			limits = ""
+		}
+		return users("alice") + "group acme {\nmembers alice\n" + limits + "\n}\n" + hub(up)
+	})
+	n := c.all[2]
+	n.pullBlob(image.Layers[0], 5000)
+	for _, reference := range []string{"1", string(image.Manifest)} {
+		n.get(manifestPath("acme", "team/app", reference), as("alice")).expect(t, http.StatusOK, "")
+	}
+	for i, n := range c.all[:2] {
+		if served := n.handler.cache.blobs.Usage(t.Context()); served.Blobs != 0 {
+			t.Errorf("node %d has %d blobs of an image that it excludes, want none", i+1, served.Blobs)
+		}
+	}
+}
+
 // TestPeersRefuseClients checks that a token or a login of a client is of no use at the
 // paths for other nodes, even for an admin.
 func TestPeersRefuseClients(t *testing.T) {

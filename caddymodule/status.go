@@ -88,8 +88,9 @@ func (ex *exchange) serveHealth() *apiError {
 }
 
 // servePeer answers the requests of other nodes. It answers as to a client that may pull
-// from the group: that is what the token says. A node that asks for what this one does not
-// provide, for whatever reason, goes on without it.
+// from the group: that is what the token says. The limits of the group here hold, too,
+// before anything is sent upstream. A node that asks for what this one does not provide, for
+// whatever reason, goes on without it.
 func (ex *exchange) servePeer() *apiError {
 	cluster := ex.handler.cluster
 	switch {
@@ -123,7 +124,9 @@ func (ex *exchange) servePeer() *apiError {
 			return refuse(problem{"UNSUPPORTED", http.StatusConflict, record.Error}, "the settings of the upstream differ")
 		}
 		ex.handler.cache.index.NotePurge(repo.scope, ask.Purged)
-		refusal = ex.serveContent(&repo)
+		if refusal = ex.checkLimits(&repo); refusal == nil {
+			refusal = ex.serveContent(&repo)
+		}
 	}
 	if refusal != nil {
 		refusal.status, refusal.message, refusal.retryAfter = http.StatusNotFound, "this node does not provide it", 0

@@ -3,26 +3,35 @@
 package e2e
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
 
 // TestRollingRestart starts a fourth node, and then restarts all nodes one after the
 // other with a new configuration, while clients pull through each node and through a
-// load balancer. No pull fails, but for those through a node that is being restarted.
+// load balancer, some of them with crane. No pull fails, but for those through a node
+// that is being restarted.
 func TestRollingRestart(t *testing.T) {
 	bucket := startBucket(t)
 	c := startCluster(t, bucket, true, 3)
 	c.balance(t)
+	mine := loggedInto(t, c.front.proxy)
 	l := startLoad(t, c)
 	fourth := c.node(t)
 	c.launch(t, fourth)
 	time.Sleep(time.Second)
 	c.more = "group later {\n\tmembers carol\n}\n"
 	for _, n := range c.nodes {
-		began := time.Now()
-		n.stop()
-		if took := time.Since(began); took > 10*time.Second {
+		img := lab.push.single(t, "library/meanwhile", fmt.Sprint(n.number), 1<<20, 3<<20)
+		took := make(chan time.Duration)
+		go func() {
+			began := time.Now()
+			n.stop()
+			took <- time.Since(began)
+		}()
+		cranePull(t, mine, c.front.reference("acme", img), img)
+		if took := <-took; took > 10*time.Second {
 			t.Errorf("%s takes %v to stop", n.host, took)
 		}
 		c.launch(t, n)

@@ -174,6 +174,21 @@ func TestPeersColdImage(t *testing.T) {
 	c.expectCounts("pulls from both", registrytest.Counts{})
 }
 
+// TestPeersConfirmationsAreLearned checks that what a peer has confirmed is recorded as such,
+// so that not each process writes it to the storage that all share, and that the request
+// is not a hit because of that.
+func TestPeersConfirmationsAreLearned(t *testing.T) {
+	c := newCluster(t)
+	red := c.member()
+	for _, want := range []Status{Miss, Hit} {
+		m, err := red.ManifestByTag(t.Context(), "1", true)
+		c.expectManifest(m, err, "team/app", c.image.Manifest, want)
+		if ref, err := c.config.Index.Ref(t.Context(), red.config.Scope, "1"); err != nil || !ref.Learned {
+			t.Errorf("got the ref %+v and the error %v, want one that is learned", ref, err)
+		}
+	}
+}
+
 // TestPeersColdDigest checks that a manifest that is asked for by its digest comes from a
 // peer without a question to upstream beside the owner's.
 func TestPeersColdDigest(t *testing.T) {

@@ -137,7 +137,7 @@ func (r *Repository) refresh(ctx context.Context, tag choice, old *index.Ref, wi
 	}
 	now, known := r.known(ctx, tag)
 	switch {
-	case known && now.Checked.After(ref.Checked):
+	case known && isLater(now, ref):
 		return now, nil // the answer to a later question that was forced
 	case old != nil && known && !isHeld(err):
 		now.NotBefore, now.Reason = time.Now().Add(holdAfter(err)), string(ReasonOf(err))
@@ -157,11 +157,18 @@ func (r *Repository) settle(ctx context.Context, tag choice, old *index.Ref, ref
 			return ref, err
 		}
 	}
-	if now, known := r.known(ctx, tag); known && now.Checked.After(ref.Checked) {
+	if now, known := r.known(ctx, tag); known && isLater(now, ref) {
 		return now, nil // the answer to a later question that was forced
 	}
 	r.recordMoved(ctx, tag, old, ref)
 	return ref, nil
+}
+
+// isLater reports whether a ref was confirmed after another one. One of the future does not
+// count, which is from a process whose clock is ahead, or from before the clock was set
+// back: otherwise no answer would replace it until then.
+func isLater(a, b index.Ref) bool {
+	return a.Checked.After(b.Checked) && !a.Checked.After(time.Now())
 }
 
 // answeredSince returns what a tag stands for if another request has learnt that since the

@@ -62,8 +62,9 @@ type Ref struct {
 	saved  time.Time    // Checked as it is stored
 }
 
-// refStride is how often it is stored that a ref was confirmed without a change, and
-// sharedRefStride how often if other processes share it, which saves them theirs.
+// refStride is how often it is stored that a ref was confirmed without a change.
+// sharedRefStride takes its place if other processes share the ref: what is stored saves
+// them a question to the source.
 const (
 	refStride       = 10 * time.Minute
 	sharedRefStride = 5 * time.Second
@@ -212,7 +213,8 @@ func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	if ref.Learned {
 		stride = refStride // the other process has written it
 	}
-	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && ref.Checked.Sub(old.saved) < stride {
+	age := ref.Checked.Sub(old.saved) // negative if what is stored is of a clock that was ahead
+	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && 0 <= age && age < stride {
 		ref.saved = old.saved
 		x.refs.Add(key, ref)
 		return nil

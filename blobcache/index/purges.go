@@ -32,8 +32,9 @@ const (
 	// all older records.
 	keepPurges = 7 * 24 * time.Hour
 
-	// purgeSlack is by how much clocks of processes may differ: what was recorded as long
-	// after a purge is void too, which costs a question to the source.
+	// purgeSlack is the tolerated difference between the clocks of two processes: what was
+	// recorded up to purgeSlack after a purge is void too, which costs a question to the
+	// source.
 	purgeSlack = 5 * time.Second
 
 	// cleanAfter is how long after a purge a process looks for shared records that others
@@ -43,7 +44,7 @@ const (
 	// maxPurges bounds the purges in memory, some 2 MiB. The oldest ones go first.
 	maxPurges = 8 << 10
 
-	// purgeTries is how often the record of a purge is read that cannot be read.
+	// purgeTries is the number of attempts to read the record of a purge.
 	purgeTries = 3
 )
 
@@ -126,43 +127,9 @@ func (x *Index) announce(ctx context.Context, prefix string) error {
 	return save(ctx, x.records, purgeKey(prefix), purge{Prefix: prefix, At: now})
 }
 
-// PurgedAt returns when this process has last purged a scope, or another one, as far as this
-// one knows. It is zero if that was more than seven days ago or before the process started.
-func (x *Index) PurgedAt(scope string) (at time.Time) {
-	if at = x.purges.latest(scope); time.Since(at) > keepPurges {
-		return time.Time{}
-	}
-	return at
-}
-
-// NotePurge makes what was recorded for a scope void, since another process has purged it at
-// a time. It is for processes that do not share the records, or learn of the purge sooner
-// than by [Index.LearnPurges]. It does no I/O.
-func (x *Index) NotePurge(scope string, at time.Time) {
-	now := time.Now()
-	if at.After(now) {
-		at = now
-	}
-	prefix := scope + "/_"
-	if now.Sub(at) > keepPurges || !at.After(x.PurgedAt(scope)) || !x.purges.note(prefix, at) {
-		return
-	}
-	x.forgetMemory(prefix, at.Add(purgeSlack))
-	if x.Purged != nil {
-		x.Purged(prefix)
-	}
-}
-
-// forgetMemory removes links and refs below a prefix from memory that were recorded before
-// a time.
-func (x *Index) forgetMemory(prefix string, before time.Time) {
-	x.drops.Add(1)
-	forgetBelow(x.links, below(linksFolder, prefix), func(r linkRecord) bool { return r.Added.Before(before) })
-	forgetBelow(x.refs, below(refsFolder, prefix), func(r Ref) bool { return r.Checked.Before(before) })
-}
-
-// KeepPurges calls learn, which is to call [Index.LearnPurges], every ten seconds until ctx
-// ends, if other processes share the records. Of several callers, one does at a time.
+// KeepPurges calls learn every ten seconds until ctx ends, if other processes share the
+// records. Learn must call [Index.LearnPurges]. If KeepPurges is called several times, only
+// one of the calls does this, and the others wait for its end.
 func (x *Index) KeepPurges(ctx context.Context, learn func(context.Context)) {
 	if x.shared == nil {
 		return
@@ -178,8 +145,8 @@ func (x *Index) KeepPurges(ctx context.Context, learn func(context.Context)) {
 }
 
 // LearnPurges forgets what other processes that share the records have purged since the
-// last call. It calls lost for each link. If the shared records cannot be read, which they
-// report themselves, that is left to the next call.
+// last call. It calls lost for each link. If the shared records cannot be read, which the
+// storage reports, LearnPurges returns nil, and the next call does the work.
 func (x *Index) LearnPurges(ctx context.Context, lost func(digest.Digest)) error {
 	if x.shared == nil {
 		return nil

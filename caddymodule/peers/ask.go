@@ -128,6 +128,9 @@ func (c *Cluster) Authorize(r *http.Request) (Ask, error) {
 	if f.path() != r.URL.EscapedPath() || f.check() != nil {
 		return Ask{}, fmt.Errorf("%w: it is for %s", ErrForbidden, f.path())
 	}
+	if !isProcess(f.From) || f.From == c.id {
+		return Ask{}, fmt.Errorf("%w: it does not name another process that asks", ErrForbidden)
+	}
 	return f.Ask, nil
 }
 
@@ -163,8 +166,8 @@ func (c *Cluster) Admit(r *http.Request) (ask Ask, done func(), err error) {
 	return ask, func() { c.serving.Add(-1) }, nil
 }
 
-// ServeProbe answers a request for [ProbePath] with the id of this process, which is
-// neither secret nor good for anything but to recognize the process.
+// ServeProbe answers a request for [ProbePath] with the id of this process. The id is not
+// secret, and serves only to recognize the process.
 func (c *Cluster) ServeProbe(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

@@ -123,6 +123,30 @@ func TestAuthorizeRejectsTokensOfClients(t *testing.T) {
 	}
 }
 
+// TestAuthorizeRequiresTheAsker checks that a token that does not name another process as
+// the one that asks is refused: its request would be answered as that of a client, for
+// which other nodes are asked in turn.
+func TestAuthorizeRequiresTheAsker(t *testing.T) {
+	n := newNetwork(t)
+	s := n.cluster(2)
+	c := s[1].current()
+	for name, from := range map[string]string{"nobody": "", "no process": "node", "itself": c.id} {
+		ask := someAsk()
+		ask.From = from
+		text, err := json.Marshal(facts{"site", ask})
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := n.issuer().MintPeer(t.Context(), c.id, string(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := authorize(c, ask.path(), "Bearer "+token); !errors.Is(err, ErrForbidden) || got != (Ask{}) {
+			t.Errorf("%s: got %+v, %v, want ErrForbidden", name, got, err)
+		}
+	}
+}
+
 // TestGetRejectsInvalidAsks checks that nothing invalid is sent.
 func TestGetRejectsInvalidAsks(t *testing.T) {
 	n := newNetwork(t)

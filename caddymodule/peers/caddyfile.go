@@ -6,6 +6,15 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
+// UnmarshalOnce sets *c by [Config.UnmarshalCaddyfile]. It is an error if it is set.
+func UnmarshalOnce(d *caddyfile.Dispenser, c **Config) error {
+	if *c != nil {
+		return d.Err("peers is already set")
+	}
+	*c = new(Config)
+	return (*c).UnmarshalCaddyfile(d)
+}
+
 // UnmarshalCaddyfile parses
 //
 //	peers {

@@ -11,8 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// pulls gives way to pulls that are not served from the local tier: while there are any,
-// one upload at a time goes on. The others send a little now and then, so that the object
+// pulls makes uploads give way to pulls that are not served from the local tier: while there
+// are any, only one upload goes on. The others send a little now and then, so that the object
 // store does not end them.
 type pulls struct {
 	mu      sync.Mutex
@@ -73,10 +73,16 @@ func (p *pulls) any() bool {
 }
 
 // turn returns a function that an upload calls before it sends a buffer, and that waits
-// while it is another one's turn. End must be called when the upload has ended.
+// while it is another one's turn. End must be called when the upload has ended. A wait
+// that is running then, or begins later, returns soon: a transport may read the body of a
+// request after it has returned.
 func (p *pulls) turn(ctx context.Context) (wait, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var mu sync.Mutex
 	held := false
 	wait = func() {
+		mu.Lock()
+		defer mu.Unlock()
 		for limit := time.Now().Add(pullPatience); !held && p.any() && ctx.Err() == nil && time.Now().Before(limit); {
 			if held = p.lane.TryLock(); !held {
 				store.Pause(ctx, pullPoll)
@@ -84,6 +90,9 @@ func (p *pulls) turn(ctx context.Context) (wait, end func()) {
 		}
 	}
 	end = func() {
+		cancel()
+		mu.Lock()
+		defer mu.Unlock()
 		if held {
 			p.lane.Unlock()
 		}

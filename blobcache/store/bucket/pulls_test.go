@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,24 +24,27 @@ func TestPullsGoFirst(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var uploads sync.WaitGroup
 		defer func() { cancel(); uploads.Wait() }()
-		sent := make([]int, 3)
+		sent := make([]atomic.Int64, 3)
 		for i := range sent {
 			uploads.Go(func() {
 				wait, end := p.turn(ctx)
 				defer end()
 				for ctx.Err() == nil {
 					wait()
-					sent[i]++
+					sent[i].Add(1)
 					time.Sleep(time.Second) // that the buffer takes
 				}
 			})
 		}
-		span := func() (total, most int) {
-			before := append([]int(nil), sent...)
+		span := func() (total, most int64) {
+			for i := range sent {
+				sent[i].Store(0)
+			}
 			time.Sleep(1000 * time.Second)
 			synctest.Wait()
 			for i := range sent {
-				total, most = total+sent[i]-before[i], max(most, sent[i]-before[i])
+				n := sent[i].Load()
+				total, most = total+n, max(most, n)
 			}
 			return total, most
 		}
@@ -56,6 +60,19 @@ func TestPullsGoFirst(t *testing.T) {
 			t.Errorf("after the pull: %d buffers, at most %d of one upload; want 3000", total, most)
 		}
 	})
+}
+
+// TestPullsAfterEnd: an upload that has ended does not keep the others back, although the
+// transport may still read its body.
+func TestPullsAfterEnd(t *testing.T) {
+	var p pulls
+	defer p.fetching()()
+	wait, end := p.turn(t.Context())
+	end()
+	wait()
+	if !p.lane.TryLock() {
+		t.Error("an upload that has ended holds up the others")
+	}
 }
 
 // TestPullsAreKnown: a download is a pull until its file is closed, and so is content of
