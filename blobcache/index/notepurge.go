@@ -1,6 +1,9 @@
 package index
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // PurgedAt returns when this process has last purged a scope, or another one, as far as this
 // one knows. It is zero if that was more than seven days ago or before the process started.
@@ -35,4 +38,12 @@ func (x *Index) forgetMemory(prefix string, before time.Time) {
 	x.drops.Add(1)
 	forgetBelow(x.links, below(linksFolder, prefix), func(r linkRecord) bool { return r.Added.Before(before) })
 	forgetBelow(x.refs, below(refsFolder, prefix), func(r Ref) bool { return r.Checked.Before(before) })
+}
+
+// voidError returns an error if what was recorded for a scope at a time has been purged.
+func (x *Index) voidError(scope string, at time.Time) error {
+	if x.purges.void(scope, at) {
+		return errors.New("it has been purged")
+	}
+	return nil
 }

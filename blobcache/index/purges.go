@@ -108,14 +108,6 @@ func (p *purges) void(scope string, at time.Time) bool {
 	return !purged.IsZero() && at.Before(purged.Add(purgeSlack))
 }
 
-// voidError returns an error if what was recorded for a scope at a time has been purged.
-func (x *Index) voidError(scope string, at time.Time) error {
-	if x.purges.void(scope, at) {
-		return errors.New("it has been purged")
-	}
-	return nil
-}
-
 // announce notes that what is below a prefix is void, and tells the processes that share
 // the records.
 func (x *Index) announce(ctx context.Context, prefix string) error {
