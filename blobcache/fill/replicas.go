@@ -22,7 +22,7 @@ type replicas struct {
 	mu     sync.Mutex
 	size   int64     // in bytes, or -1
 	told   bool      // a peer has told the size, which proves nothing
-	linked bool      // the scope may have what those have that do not vouch for it
+	linked bool      // the scope may have the content of replicas, which do not vouch for it
 	left   []Replica // that are not given up, in order
 	peers  int       // how many of them are peers: the first ones
 	used   []Replica // that have answered
@@ -217,7 +217,7 @@ func (s *replicas) admit(replica Replica, peer bool, body *Body, offset, length 
 	return size, nil
 }
 
-// misled reports whether a size that proves nothing has come from a peer.
+// misled reports whether the size is known from a peer alone, and may be wrong.
 func (s *replicas) misled() bool {
 	if s == nil {
 		return false

@@ -206,8 +206,8 @@ func (n *Node) probe(ctx context.Context, l *lent) {
 	}
 }
 
-// body notes that a response was read to its end, which a node that fails midway does
-// not reach.
+// body counts as a success of the node when it was read to its end, and not before: a
+// node may fail midway.
 type body struct {
 	io.ReadCloser
 	node    *Node
