@@ -117,7 +117,8 @@ func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Diges
 	return links, err
 }
 
-// forgetBelow removes the records from memory whose keys begin so and that are meant.
+// forgetBelow removes the records from memory whose keys begin with prefix and for which
+// meant returns true.
 func forgetBelow[T any](memory *lru.Cache[string, T], prefix string, meant func(T) bool) {
 	for _, key := range memory.Keys() {
 		if value, ok := memory.Peek(key); ok && strings.HasPrefix(key, prefix) && meant(value) {

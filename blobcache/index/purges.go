@@ -32,8 +32,9 @@ const (
 	// all older records.
 	keepPurges = 7 * 24 * time.Hour
 
-	// purgeSlack is by how much clocks of processes may differ: what was recorded as long
-	// after a purge is void too, which costs a question to the source.
+	// purgeSlack is the tolerated difference between the clocks of two processes: what was
+	// recorded up to purgeSlack after a purge is void too, which costs a question to the
+	// source.
 	purgeSlack = 5 * time.Second
 
 	// cleanAfter is how long after a purge a process looks for shared records that others
@@ -43,7 +44,7 @@ const (
 	// maxPurges bounds the purges in memory, some 2 MiB. The oldest ones go first.
 	maxPurges = 8 << 10
 
-	// purgeTries is how often the record of a purge is read that cannot be read.
+	// purgeTries is the number of attempts to read the record of a purge.
 	purgeTries = 3
 )
 
@@ -117,8 +118,9 @@ func (x *Index) announce(ctx context.Context, prefix string) error {
 	return save(ctx, x.records, purgeKey(prefix), purge{Prefix: prefix, At: now})
 }
 
-// KeepPurges calls learn, which is to call [Index.LearnPurges], every ten seconds until ctx
-// ends, if other processes share the records. Of several callers, one does at a time.
+// KeepPurges calls learn every ten seconds until ctx ends, if other processes share the
+// records. Learn must call [Index.LearnPurges]. If KeepPurges is called several times, only
+// one of the calls does this, and the others wait for its end.
 func (x *Index) KeepPurges(ctx context.Context, learn func(context.Context)) {
 	if x.shared == nil {
 		return
@@ -134,8 +136,8 @@ func (x *Index) KeepPurges(ctx context.Context, learn func(context.Context)) {
 }
 
 // LearnPurges forgets what other processes that share the records have purged since the
-// last call. It calls lost for each link. If the shared records cannot be read, which they
-// report themselves, that is left to the next call.
+// last call. It calls lost for each link. If the shared records cannot be read, which the
+// storage reports, LearnPurges returns nil, and the next call does the work.
 func (x *Index) LearnPurges(ctx context.Context, lost func(digest.Digest)) error {
 	if x.shared == nil {
 		return nil

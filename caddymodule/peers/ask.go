@@ -161,8 +161,8 @@ func (c *Cluster) Admit(r *http.Request) (ask Ask, done func(), err error) {
 	return ask, func() { c.serving.Add(-1) }, nil
 }
 
-// ServeProbe answers a request for [ProbePath] with the id of this process, which is
-// neither secret nor good for anything but to recognize the process.
+// ServeProbe answers a request for [ProbePath] with the id of this process. The id is not
+// secret, and serves only to recognize the process.
 func (c *Cluster) ServeProbe(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

@@ -37,7 +37,9 @@ func (c *Cluster) Use(config *pullthrough.Config, scope Ask, asker string) {
 	default:
 		config.Peers = func(key string) (peers []pullthrough.Peer) {
 			for _, n := range c.Ahead(key) {
-				peers = append(peers, &replica{n, scope})
+				if !n.passingOn(scope.Fingerprint).Open() {
+					peers = append(peers, &replica{n, scope})
+				}
 			}
 			return peers
 		}
@@ -51,7 +53,7 @@ type replica struct {
 }
 
 // Failed implements [fill.Replica].
-func (r *replica) Failed(_ digest.Digest, err error) { r.node.Failed(err) }
+func (r *replica) Failed(_ digest.Digest, err error) { r.node.Failed(r.scope.Fingerprint, err) }
 
 // Fetch implements [fill.Replica].
 func (r *replica) Fetch(ctx context.Context, d digest.Digest, offset, _ int64) (*fill.Body, error) {

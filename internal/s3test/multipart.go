@@ -1,6 +1,7 @@
 package s3test
 
 import (
+	"cmp"
 	"encoding/xml"
 	"net/http"
 	"net/url"
@@ -119,29 +120,47 @@ func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request, id strin
 	_ = xml.NewEncoder(w).Encode(completed{Bucket: Bucket, Key: u.key, ETag: (&object{content: content}).etag()})
 }
 
-// listUploads lists the uploads that are neither completed nor aborted, on one page.
-func (s *Server) listUploads(w http.ResponseWriter, query url.Values) {
+// listUploads lists the uploads that are neither completed nor aborted, in the order of
+// their keys and ids. Like some object stores, it refuses the id of an upload that is gone
+// as the place to go on.
+func (s *Server) listUploads(w http.ResponseWriter, r *http.Request, query url.Values) {
 	type listedUpload struct {
 		Key       string
 		UploadID  string `xml:"UploadId"`
 		Initiated string
 	}
 	var result struct {
-		XMLName     xml.Name `xml:"ListMultipartUploadsResult"`
-		Bucket      string
-		Prefix      string
-		IsTruncated bool
-		Upload      []listedUpload
+		XMLName            xml.Name `xml:"ListMultipartUploadsResult"`
+		Bucket             string
+		Prefix             string
+		NextKeyMarker      string
+		NextUploadIDMarker string `xml:"NextUploadIdMarker"`
+		IsTruncated        bool
+		Upload             []listedUpload
 	}
 	result.Bucket, result.Prefix = Bucket, query.Get("prefix")
+	key, id := query.Get("key-marker"), query.Get("upload-id-marker")
 	s.mu.Lock()
-	for id, u := range s.uploads {
-		if strings.HasPrefix(u.key, result.Prefix) {
-			result.Upload = append(result.Upload, listedUpload{u.key, id, u.began.UTC().Format("2006-01-02T15:04:05.000Z")})
+	gone := id != "" && s.uploads[id] == nil
+	for uploadID, u := range s.uploads {
+		after := u.key > key || u.key == key && id != "" && uploadID > id
+		if strings.HasPrefix(u.key, result.Prefix) && after {
+			result.Upload = append(result.Upload, listedUpload{u.key, uploadID, u.began.UTC().Format("2006-01-02T15:04:05.000Z")})
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(result.Upload, func(a, b listedUpload) int { return strings.Compare(a.Key+a.UploadID, b.Key+b.UploadID) })
+	if gone {
+		refuse(w, r, http.StatusBadRequest, "InvalidArgument")
+		return
+	}
+	slices.SortFunc(result.Upload, func(a, b listedUpload) int {
+		return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.UploadID, b.UploadID))
+	})
+	if len(result.Upload) > maxKeys {
+		result.Upload, result.IsTruncated = result.Upload[:maxKeys], true
+		last := result.Upload[maxKeys-1]
+		result.NextKeyMarker, result.NextUploadIDMarker = last.Key, last.UploadID
+	}
 	w.Header().Set("Content-Type", "application/xml")
 	_ = xml.NewEncoder(w).Encode(result)
 }

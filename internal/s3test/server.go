@@ -194,7 +194,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case key == "" && r.Method == http.MethodGet && query.Get("list-type") == "2":
 		s.list(w, r, query)
 	case key == "" && r.Method == http.MethodGet && query.Has("uploads"):
-		s.listUploads(w, query)
+		s.listUploads(w, r, query)
 	case key == "" && r.Method == http.MethodHead:
 		w.WriteHeader(http.StatusOK)
 	case key == "":

@@ -142,7 +142,7 @@ func (a ages) oldest(excess int64, young uint64) cut {
 	return c
 }
 
-// all returns the cut of all that was last used before an hour.
+// before returns the cut of all that was last used before an hour.
 func before(hour uint64) cut { return cut{before: hour} }
 
 // takes reports whether content is in the cut. It must be called once for each content.

@@ -2,7 +2,9 @@ package bucket
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"testing"
 
@@ -85,5 +87,31 @@ func TestEvictRefused(t *testing.T) {
 	}
 	if _, err := n.Stat(t.Context(), d); err != nil {
 		t.Errorf("content that is being uploaded: %v", err)
+	}
+}
+
+// TestStoreUploadsWhatTheBucketLost: content that came from the bucket is uploaded when it
+// is stored again after the bucket has lost it, or removed it in a sweep.
+func TestStoreUploadsWhatTheBucketLost(t *testing.T) {
+	server := s3test.New(t)
+	n := newNode(t, server)
+	d := digest.FromString(someContent)
+	server.Put(objectOf(d), []byte(someContent))
+	if got, _, err := fetchAll(t, n, d, 0, -1); got != someContent || err != nil {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	n.put(t, someContent)
+	n.flush(t)
+	if err := n.Remove(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	server.Lose(objectOf(d))
+	if _, _, err := fetchAll(t, n, d, 0, -1); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("content that the bucket has lost: %v", err)
+	}
+	n.put(t, someContent)
+	n.flush(t)
+	if _, found := server.Get(objectOf(d)); !found {
+		t.Error("it was not uploaded again")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
@@ -127,5 +128,22 @@ func TestPurgesPages(t *testing.T) {
 	}
 	if lost := learn(t, y); len(lost) != 1 || hasLink(t, y, d) {
 		t.Errorf("lost %v, want the link", lost)
+	}
+}
+
+// TestSweepUploadsPages: uploads on all pages of the listing are removed, also if the
+// object store does not go on after one that is gone.
+func TestSweepUploadsPages(t *testing.T) {
+	server := s3test.New(t)
+	n := limited(t, server, 0, 0)
+	for i := range listPage + 3 {
+		name := fmt.Sprintf("cache/blobs/sha256/ab/%d", i/2)
+		if _, err := n.client.api.NewMultipartUpload(t.Context(), s3test.Bucket, name, minio.PutObjectOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.Advance(uploadLimit + time.Hour)
+	if swept := sweep(t, n); swept.Uploads != listPage+3 || server.Uploads() != 0 {
+		t.Errorf("got %+v, and %d uploads are left, want none", swept, server.Uploads())
 	}
 }

@@ -230,3 +230,29 @@ func TestRecordsRotated(t *testing.T) {
 		return bytes.HasPrefix(sealed, []byte(sealedPrefix+"k2 "))
 	})
 }
+
+// TestRecordsBelowWaits: a purge that waits for room in the queue does not hold up what
+// saves or reads records.
+func TestRecordsBelowWaits(t *testing.T) {
+	server := s3test.New(t)
+	n := newNode(t, server)
+	server.Put("cache/links/acme/a", []byte("x"))
+	n.records.mu.Lock()
+	n.records.limit = 0
+	n.records.mu.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- n.DeleteBelow(ctx, "links/acme") }()
+	waitFor(t, func() bool { return n.Status().Overflow })
+	save(t, n, "links/acme/a", "saved")
+	n.records.mu.Lock()
+	n.records.limit = queueLimit
+	n.records.mu.Unlock()
+	defer cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := load(t, n, "links/acme/a"); got != "saved" {
+		t.Errorf("loaded %q, want what was saved meanwhile", got)
+	}
+}

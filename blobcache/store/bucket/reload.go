@@ -24,16 +24,18 @@ const (
 // newMemories returns the memories of the records that the bucket does not have, and of
 // the values that it has.
 func newMemories(w waits) (absent *memo.Cache[struct{}], values *memo.Cache[[]byte]) {
-	judge := func(err error) (memo.Verdict, time.Duration) {
-		if errors.Is(err, fs.ErrNotExist) {
-			return memo.Refused, w.absent
-		}
-		return memo.Failed, 0
-	}
-	return memo.New(memo.Config[struct{}]{Size: absentEntries, Timeout: w.record, Judge: judge}), memo.New(memo.Config[[]byte]{
-		Size: reloadedEntries, Timeout: w.record, Judge: judge, Fresh: w.absent,
+	return memo.New(memo.Config[struct{}]{Size: absentEntries, Timeout: w.record, Judge: w.judge}), memo.New(memo.Config[[]byte]{
+		Size: reloadedEntries, Timeout: w.record, Judge: w.judge, Fresh: w.absent,
 		Weigh: func(value []byte) int { return len(value) }, MaxWeight: reloadedBytes,
 	})
+}
+
+// judge makes a memory remember that an object is absent, and forget other errors.
+func (w waits) judge(err error) (memo.Verdict, time.Duration) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return memo.Refused, w.absent
+	}
+	return memo.Failed, 0
 }
 
 // Reload implements [store.Tiered]: it returns the value in the bucket, which another
@@ -90,11 +92,7 @@ func (s *Store) ListShared(ctx context.Context, prefix string, visit func(store.
 // removes them soon after.
 func (s *Store) DeleteBelow(ctx context.Context, prefix string) error {
 	err := s.ListShared(ctx, prefix, func(r store.Record) error {
-		defer s.lock(r.Key).Unlock()
-		if _, err := s.FileStore.Load(ctx, r.Key); err == nil {
-			return nil // it was saved meanwhile
-		}
-		for !s.records.add(r.Key, remove) {
+		for !s.removeAbsent(ctx, r.Key) {
 			if !store.Pause(ctx, s.config.waits.pause) {
 				return ctx.Err()
 			}
@@ -105,4 +103,14 @@ func (s *Store) DeleteBelow(ctx context.Context, prefix string) error {
 		return fmt.Errorf("remove records from the bucket: %w", err)
 	}
 	return nil
+}
+
+// removeAbsent removes a record from the bucket, unless it was saved here meanwhile. It
+// reports false if the queue is full.
+func (s *Store) removeAbsent(ctx context.Context, key string) bool {
+	defer s.lock(key).Unlock()
+	if _, err := s.FileStore.Load(ctx, key); err == nil {
+		return true
+	}
+	return s.records.add(key, remove)
 }

@@ -28,10 +28,10 @@ type Store struct {
 	reads, writes *health
 	blobs         *queue
 	records       *queue
-	asked         *memo.Cache[struct{}]            // which records the bucket does not have
-	reloaded      *memo.Cache[[]byte]              // what Reload has returned
-	held          *lru.Cache[digest.Digest, int64] // sizes of what was fetched from the bucket lately
-	verified      *memo.Cache[object]              // what there are signed URLs for
+	asked         *memo.Cache[struct{}]           // which records the bucket does not have
+	reloaded      *memo.Cache[[]byte]             // what Reload has returned
+	held          *lru.Cache[digest.Digest, held] // what was fetched from the bucket lately
+	verified      *memo.Cache[object]             // what there are signed URLs for
 	seed          maphash.Seed
 	locks         [64]keyLock // by key: of the local tier and the queue together
 	limits        limits
@@ -65,8 +65,17 @@ var (
 )
 
 // heldEntries is the number of contents of the bucket that need not be uploaded when they
-// are stored, since they were fetched from there.
-const heldEntries = 4 << 10
+// are stored, since they were fetched from there in the last heldFor.
+const (
+	heldEntries = 4 << 10
+	heldFor     = time.Hour
+)
+
+// held is content that the bucket had.
+type held struct {
+	size int64
+	at   time.Time
+}
 
 // Open returns a store. It does not ask the bucket, which may be down.
 func Open(c Config) (*Store, error) {
@@ -79,7 +88,7 @@ func Open(c Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{FileStore: c.Local, config: c, client: api, shared: make(map[string]bool), seed: maphash.MakeSeed()}
-	if s.held, err = lru.New[digest.Digest, int64](heldEntries); err != nil {
+	if s.held, err = lru.New[digest.Digest, held](heldEntries); err != nil {
 		return nil, err
 	}
 	for _, folder := range c.Folders {
@@ -188,11 +197,12 @@ func (s *Store) lock(key string) *keyLock {
 }
 
 // blobName returns the name of the object of content.
-func blobName(d digest.Digest) string {
-	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
-}
+func blobName(d digest.Digest) string { return "blobs/" + digestPath(d) }
 
 // uploadedKey returns the key of the local record that content is in the bucket.
-func uploadedKey(d digest.Digest) string {
-	return "uploaded/" + d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
+func uploadedKey(d digest.Digest) string { return "uploaded/" + digestPath(d) }
+
+// digestPath returns ALGORITHM/ab/abcd….
+func digestPath(d digest.Digest) string {
+	return d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
 }

@@ -15,6 +15,9 @@ const (
 
 	// uploadLimit is how long an upload in parts may take.
 	uploadLimit = day
+
+	// maxAborted is the number of uploads that a sweep removes. The next one removes more.
+	maxAborted = 10_000
 )
 
 // LimitOwners keeps the owners of links within limits in bytes, in the bucket, until
@@ -159,14 +162,27 @@ func (w *sweeping) positionOf(name string) (i int, ok bool) {
 
 // sweepUploads removes the parts of uploads that nobody completes any more.
 func (w *sweeping) sweepUploads(ctx context.Context) error {
-	return w.client.listUploads(ctx, func(name, id string, began time.Time) error {
-		if w.began.Sub(began) < uploadLimit {
-			return nil
+	type upload struct{ name, id string }
+	var old []upload
+	n := 0
+	err := w.client.listUploads(ctx, func(name, id string, began time.Time) error {
+		if w.began.Sub(began) >= uploadLimit && len(old) < maxAborted {
+			old = append(old, upload{name, id})
 		}
+		if n++; n%listPage == 0 {
+			return w.pace(ctx)
+		}
+		return nil
+	})
+	// Object stores may not go on with a listing after an upload that is gone.
+	for _, u := range old {
 		if err := w.pace(ctx); err != nil {
 			return err
 		}
+		if err := w.client.abort(ctx, u.name, u.id); err != nil {
+			return err
+		}
 		w.result.Uploads++
-		return w.client.abort(ctx, name, id)
-	})
+	}
+	return err
 }
