@@ -144,8 +144,8 @@ func TestPeerTellsAnotherSize(t *testing.T) {
 				if hint > 0 && reader.Size() != replicaSize {
 					t.Errorf("size %d: %d bytes are announced, want those of the manifest", size, reader.Size())
 				}
-				if len(p.failures()) == 0 {
-					t.Errorf("size %d: the peer is not told of a failure", size)
+				if failed := len(p.failures()) > 0; failed != (hint == 0) {
+					t.Errorf("size %d: the peer is told of a failure: %v, want it unless a manifest may be wrong", size, failed)
 				}
 			})
 		}

@@ -68,8 +68,8 @@ func (q *Quotas) dropPurged(ctx context.Context) error {
 	return nil
 }
 
-// LearnPurges makes what other processes that share the index have purged gone here too:
-// their links and refs, and soon the content that no other link names.
+// LearnPurges removes here what other processes that share the index have purged: links and
+// refs before it returns, and soon after it the content that no other link names.
 func (q *Quotas) LearnPurges(ctx context.Context) {
 	lost := make(map[digest.Digest]bool)
 	if err := q.index.LearnPurges(ctx, func(d digest.Digest) { lost[d] = true }); err != nil && ctx.Err() == nil {

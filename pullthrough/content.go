@@ -60,8 +60,8 @@ func (c *Content) mediaType(claimed string) (string, error) {
 	return upstream.ManifestType(claimed, bytes)
 }
 
-// content returns a manifest's content, and whether it was stored already, or a replica
-// has it. That counts only if the repository is linked to it.
+// content returns a manifest's content, and whether it was stored already or came from a
+// replica. Neither is used unless the repository is linked to the content.
 func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) (content *Content, hit bool, err error) {
 	if linked {
 		content, err := r.stored(ctx, d)

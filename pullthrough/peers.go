@@ -73,8 +73,7 @@ func (r *Repository) blobPeers(d digest.Digest) (replicas []fill.Replica) {
 	return replicas
 }
 
-// errUnusable is the error of an answer that is of no use, for which the peer is not to
-// blame.
+// errUnusable is the error of an answer that is of no use although the peer has not failed.
 var errUnusable = fmt.Errorf("the answer of the peer is of no use: %w", fs.ErrNotExist)
 
 // askPeers returns the first answer of a peer that check accepts. The error is
@@ -133,8 +132,8 @@ func (r *Repository) manifestOfPeer(ctx context.Context, d digest.Digest) (upstr
 	return answer.Manifest, err
 }
 
-// first returns the name of the question that comes first if upstream would be asked a
-// question: that to the peers, if there are any.
+// first returns the name of what is done first for a question to upstream: if there are
+// peers, they are asked, and that has a name of its own.
 func (r *Repository) first(question string) string {
 	if r.config.Peers == nil {
 		return question
@@ -142,9 +141,9 @@ func (r *Repository) first(question string) string {
 	return "peers: " + question
 }
 
-// oncePeers runs peers, and ask if that fails, as once does. The question to upstream is
-// shared with those that peers have sent, which do not wait for an answer of peers: two
-// processes that ask each other would wait for each other.
+// oncePeers runs peers once for all callers, and ask once if that fails. The two have names
+// of their own, so that a request of a peer, which only asks upstream, does not wait for an
+// answer of peers: two processes that ask each other would wait for each other.
 func oncePeers[T any](ctx context.Context, r *Repository, question string, peers, ask func(context.Context) (T, error)) (T, error) {
 	if r.config.Peers == nil {
 		return once(ctx, r, question, ask)

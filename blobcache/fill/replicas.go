@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"sync"
@@ -23,7 +22,7 @@ type replicas struct {
 	mu     sync.Mutex
 	size   int64     // in bytes, or -1
 	told   bool      // a peer has told the size, which proves nothing
-	linked bool      // the scope may have what those have that do not vouch for it
+	linked bool      // the scope may have the content of replicas, which do not vouch for it
 	left   []Replica // that are not given up, in order
 	peers  int       // how many of them are peers: the first ones
 	used   []Replica // that have answered
@@ -205,7 +204,11 @@ func (s *replicas) admit(replica Replica, peer bool, body *Body, offset, length 
 		end = min(offset+length, size)
 	}
 	if size < 0 || body.Size != size || body.Offset != offset || offset > size || body.End != end && (body.End != 0 || end != size) {
-		return 0, fmt.Errorf("answered with bytes %d to %d of %d instead of %d to %d of %d", body.Offset, body.End, body.Size, offset, end, size)
+		err = fmt.Errorf("answered with bytes %d to %d of %d instead of %d to %d of %d", body.Offset, body.End, body.Size, offset, end, size)
+		if s.told && body.Size != size {
+			err = fmt.Errorf("%w: %w", err, fs.ErrNotExist) // a manifest, or another peer, may be wrong
+		}
+		return 0, err
 	}
 	s.told, s.peer = s.told || s.size < 0, s.peer || peer
 	if s.size = size; !slices.Contains(s.used, replica) {
@@ -214,7 +217,7 @@ func (s *replicas) admit(replica Replica, peer bool, body *Body, offset, length 
 	return size, nil
 }
 
-// misled reports whether a size that proves nothing has come from a peer.
+// misled reports whether the size is known from a peer alone, and may be wrong.
 func (s *replicas) misled() bool {
 	if s == nil {
 		return false
@@ -262,36 +265,4 @@ func (s *replicas) mismatched(err error) bool {
 		replica.Failed(s.digest, err)
 	}
 	return len(used) > 0
-}
-
-// Copy returns content that is small enough for memory, of a known size in bytes, from
-// the first of the replicas that has it. Limits are those of the source of the content.
-// The error is [fs.ErrNotExist] if none has it, or the cause of ctx.
-func (t *Table) Copy(ctx context.Context, d digest.Digest, size int64, from []Replica, limits SourceLimits) ([]byte, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	m := newMeter(&Request{Source: limits}, cancel, nil)
-	s := t.withReplicas(&Request{Digest: d, Source: limits, Replicas: from}, Standing{Linked: true, Size: size}, always)
-	for {
-		body, err := s.fetch(ctx, m, 0, -1)
-		if body == nil || err != nil {
-			break
-		}
-		content := make([]byte, size)
-		_, err = io.ReadFull(body, content)
-		_ = body.Close()
-		switch {
-		case errors.Is(err, errReplica):
-			continue
-		case err != nil:
-			return nil, err
-		case d.Algorithm().FromBytes(content) == d:
-			return content, nil
-		}
-		s.mismatched(fmt.Errorf("%s: %w", d, ErrDigestMismatch))
-	}
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	return nil, fmt.Errorf("%s: %w", d, fs.ErrNotExist)
 }

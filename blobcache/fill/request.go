@@ -77,11 +77,10 @@ type Request struct {
 
 	Fetch Fetch
 
-	// Peers are asked before Replicas and Fetch, in order. They vouch for the scope:
-	// they answer only with content that they have made sure, by asking the source or
-	// because they have done so before, that the scope may have. So they are asked
-	// whatever is known of the content, and what they send, once it is verified, counts
-	// as delivered by the source to the scope.
+	// Peers are asked before Replicas and Fetch, in order. They vouch for the scope: a
+	// peer sends content only if the source has confirmed it for the scope, now or before.
+	// So they are asked even if nothing is known of the content, and what they send counts,
+	// once it is verified, as delivered by the source to the scope.
 	Peers []Replica
 
 	// Replicas are asked before Fetch, in order, for content to which the scope is

@@ -62,8 +62,9 @@ type Ref struct {
 	saved  time.Time    // Checked as it is stored
 }
 
-// refStride is how often it is stored that a ref was confirmed without a change, and
-// sharedRefStride how often if other processes share it, which saves them theirs.
+// refStride is how often it is stored that a ref was confirmed without a change.
+// sharedRefStride takes its place if other processes share the ref: what is stored saves
+// them a question to the source.
 const (
 	refStride       = 10 * time.Minute
 	sharedRefStride = 5 * time.Second

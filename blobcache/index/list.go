@@ -87,10 +87,8 @@ func drop[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], ke
 // and returns their number. Other processes that share the records learn of it by
 // [Index.LearnPurges].
 func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Digest)) (links int, err error) {
-	if x.shared != nil {
-		if err := x.announce(ctx, prefix); err != nil {
-			return 0, err
-		}
+	if err := x.announce(ctx, prefix); err != nil {
+		return 0, err
 	}
 	if x.Purged != nil {
 		defer x.Purged(prefix)
@@ -117,7 +115,8 @@ func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Diges
 	return links, err
 }
 
-// forgetBelow removes the records from memory whose keys begin so and that are meant.
+// forgetBelow removes the records from memory whose keys begin with prefix and for which
+// meant returns true.
 func forgetBelow[T any](memory *lru.Cache[string, T], prefix string, meant func(T) bool) {
 	for _, key := range memory.Keys() {
 		if value, ok := memory.Peek(key); ok && strings.HasPrefix(key, prefix) && meant(value) {

@@ -96,11 +96,11 @@ var (
 	bucketBytes = describe("counter", "bucket_bytes_total",
 		"Bytes of bodies sent to buckets and received from them.", "direction")
 	bucketFailing = describe("gauge", "bucket_failing_seconds",
-		"Time since when the bucket has failed without a success, or 0.", "storage", "access")
+		"Seconds for which the bucket has failed without a success, or 0.", "storage", "access")
 	uploadsWaiting = describe("gauge", "uploads_waiting",
 		"Blobs and records that are to be uploaded to the bucket.", "storage", "content")
 	uploadsFailed = describe("gauge", "uploads_failed",
-		"Of the waiting, those that the bucket refused while it took others.", "storage", "content")
+		"Waiting blobs and records that the bucket refused while it took others.", "storage", "content")
 	uploadsOldest = describe("gauge", "uploads_oldest_seconds",
-		"How long the first of the waiting has waited.", "storage")
+		"Seconds for which the oldest upload has waited, or 0.", "storage")
 )

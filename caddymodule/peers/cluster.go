@@ -234,7 +234,8 @@ func (c *Cluster) refresh(ctx context.Context) {
 	if err == nil {
 		c.setNodes(names)
 	}
-	// Minting lists the storage of the keys once in a while. This way no pull waits.
+	// Minting a token reads the keys from the storage now and then. No pull has to wait for
+	// that if it is done here.
 	_, _ = l.Issuer.MintPeer(ctx, c.id, "maintenance")
 	var probes sync.WaitGroup
 	slots := make(chan struct{}, maxProbes)

@@ -16,8 +16,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
-// maxNodes is the greatest number of nodes of a list. Each node asks each other one for
-// its id every refreshEvery.
+// maxNodes is the greatest number of nodes of a list. Each node probes each other one
+// with every refresh of its list.
 const maxNodes = 128
 
 // lister provides the names of the nodes.

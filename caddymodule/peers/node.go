@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/breaker"
@@ -38,6 +39,7 @@ type Node struct {
 	name    string
 	cluster *Cluster
 	breaker breaker.Breaker
+	passing *lru.Cache[string, *breaker.Breaker] // by fingerprint, see [Node.Failed]
 
 	mu      sync.Mutex
 	process string    // the id of the process that answered the last probe, or empty
@@ -45,10 +47,6 @@ type Node struct {
 	seen    time.Time // it answered
 	err     error     // of the last probe
 	misses  int       // probes since then without an answer
-}
-
-func (c *Cluster) newNode(name string) *Node {
-	return &Node{name: name, cluster: c, breaker: breaker.Breaker{Pause: firstPause, MaxPause: lastPause, Now: c.now}}
 }
 
 // Name returns the name of the node in the list, HOST:PORT.
@@ -122,6 +120,10 @@ func (n *Node) try(ctx context.Context, method string, ask Ask, header http.Head
 	if err != nil {
 		return nil, err
 	}
+	passing := n.passingOn(ask.Fingerprint)
+	if err := passing.Allow(); err != nil {
+		return nil, err
+	}
 	if err := n.breaker.Allow(); err != nil {
 		return nil, err
 	}
@@ -133,20 +135,20 @@ func (n *Node) try(ctx context.Context, method string, ask Ask, header http.Head
 	resp, err := l.send(ctx, method, n.name, ask.path(), header)
 	if err != nil {
 		if ctx.Err() == nil {
-			n.note(err)
+			n.note(&n.breaker, err)
 		}
 		return nil, err
 	}
 	switch resp.StatusCode {
 	case http.StatusNoContent, http.StatusNotModified:
-		n.succeeded()
+		n.succeeded(passing)
 		return resp, nil
 	case http.StatusOK, http.StatusPartialContent:
 		if method == http.MethodHead {
-			n.succeeded()
+			n.succeeded(passing)
 			return resp, nil
 		}
-		resp.Body = &body{ReadCloser: resp.Body, node: n, left: resp.ContentLength}
+		resp.Body = &body{resp.Body, n, passing, resp.ContentLength}
 		return resp, nil
 	}
 	_ = resp.Body.Close()
@@ -158,10 +160,10 @@ func (n *Node) refused(process string, status int) error {
 	err := fmt.Errorf("it answers with status %d", status)
 	switch status {
 	case http.StatusNotFound, http.StatusConflict:
-		n.succeeded()
+		n.succeeded(nil)
 		return fmt.Errorf("%w: %w", err, fs.ErrNotExist)
 	case http.StatusBadGateway, http.StatusGatewayTimeout:
-		n.succeeded()
+		n.succeeded(nil)
 		return err // the fault of the upstream
 	case http.StatusUnauthorized:
 		err = errRestart
@@ -172,30 +174,8 @@ func (n *Node) refused(process string, status int) error {
 		n.mu.Unlock()
 		n.cluster.probeSoon()
 	}
-	n.note(err)
+	n.note(&n.breaker, err)
 	return err
-}
-
-// Failed records that a response of the node was too slow, broke off or was wrong. It
-// ignores the errors that Get has counted, and those that say nothing about the node.
-func (n *Node) Failed(err error) {
-	if err == nil || errors.As(err, new(*failure)) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
-		return
-	}
-	n.note(err)
-}
-
-// note counts a failure.
-func (n *Node) note(err error) {
-	if n.breaker.Fail(err) {
-		n.cluster.logger().Warn("a node of the cluster fails; asking it less often", zap.String("node", n.name), zap.Error(err))
-	}
-}
-
-func (n *Node) succeeded() {
-	if n.breaker.Succeed() {
-		n.cluster.logger().Info("a node of the cluster that failed answers again", zap.String("node", n.name))
-	}
 }
 
 // probe asks the node who it is.
@@ -216,6 +196,7 @@ func (n *Node) probe(ctx context.Context, l *lent) {
 	n.mu.Unlock()
 	if err == nil && process != last {
 		n.breaker.Succeed() // another process has not failed yet
+		n.passing.Purge()
 	}
 	switch logger := n.cluster.logger().With(zap.String("node", n.name)); {
 	case err != nil && (before != "" || last == "" && misses == patience):
@@ -225,12 +206,13 @@ func (n *Node) probe(ctx context.Context, l *lent) {
 	}
 }
 
-// body notes that a response was read to its end, which a node that fails midway does
-// not reach.
+// body counts as a success of the node when it was read to its end, and not before: a
+// node may fail midway.
 type body struct {
 	io.ReadCloser
-	node *Node
-	left int64 // bytes, or -1 if the length is unknown
+	node    *Node
+	passing *breaker.Breaker
+	left    int64 // bytes, or -1 if the length is unknown
 }
 
 // Read implements io.Reader.
@@ -240,7 +222,7 @@ func (b *body) Read(p []byte) (int, error) {
 		b.left -= int64(n)
 	}
 	if b.left == 0 || errors.Is(err, io.EOF) {
-		b.node.succeeded()
+		b.node.succeeded(b.passing)
 	}
 	return n, err
 }

@@ -100,7 +100,7 @@ func TestStatusesOfNodes(t *testing.T) {
 	} {
 		s[1].answering(status)
 		_, err := get(t, node)
-		node.Failed(err) // is not counted again
+		node.Failed("f1", err) // is not counted again
 		if (err == nil) != want.ok || errors.Is(err, fs.ErrNotExist) != want.absent {
 			t.Errorf("status %d: got %v, want ok %v, absent %v", status, err, want.ok, want.absent)
 		}
@@ -116,7 +116,8 @@ func TestStatusesOfNodes(t *testing.T) {
 }
 
 // TestBodiesThatBreakOff checks that a node whose answers begin well and break off is
-// left alone for longer each time.
+// left alone for longer each time, but not for other upstreams: the one whose content it
+// passes on may be to blame.
 func TestBodiesThatBreakOff(t *testing.T) {
 	n := newNetwork(t)
 	s := n.cluster(2)
@@ -134,10 +135,20 @@ func TestBodiesThatBreakOff(t *testing.T) {
 		if got != "half" || err == nil {
 			t.Fatalf("got %q, %v, want an error after a half", got, err)
 		}
-		node.Failed(err)
+		node.Failed("f1", err)
 		n.clock.advance(pause*time.Second - 1)
-		if !node.breaker.Open() {
-			t.Errorf("failure %d: got a pause of less than %ds", i+1, pause)
+		if _, err := get(t, node); !errors.Is(err, breaker.ErrOpen) {
+			t.Errorf("failure %d: got %v within the pause of %ds, want ErrOpen", i+1, err, pause)
+		}
+		other := someAsk()
+		other.Fingerprint = "f2"
+		if resp, err := node.Get(t.Context(), other, nil); err != nil {
+			t.Errorf("failure %d: got %v for another upstream, want an answer", i+1, err)
+		} else {
+			_ = resp.Body.Close()
+		}
+		if state := node.state(); state.State != Failing || state.Until.IsZero() || state.Error == "" {
+			t.Errorf("failure %d: got the state %+v, want a failing node", i+1, state)
 		}
 		n.clock.advance(1)
 	}
@@ -162,10 +173,10 @@ func TestCallersThatLeave(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
-	if node.Failed(err); node.breaker.Open() {
+	if node.Failed("f1", err); node.passingOn("f1").Open() {
 		t.Error("got a failing node after a caller left, want none")
 	}
-	if node.Failed(context.DeadlineExceeded); !node.breaker.Open() {
+	if node.Failed("f1", context.DeadlineExceeded); !node.passingOn("f1").Open() {
 		t.Error("got no failing node after an answer took too long, want one")
 	}
 }

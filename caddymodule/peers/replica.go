@@ -35,9 +35,14 @@ func (c *Cluster) Use(config *pullthrough.Config, scope Ask, asker string) {
 			return ok && r.node.id() == asker
 		}
 	default:
+		known, name := config.Index, config.Scope
 		config.Peers = func(key string) (peers []pullthrough.Peer) {
+			scope := scope
+			scope.Purged = known.PurgedAt(name)
 			for _, n := range c.Ahead(key) {
-				peers = append(peers, &replica{n, scope})
+				if !n.passingOn(scope.Fingerprint).Open() {
+					peers = append(peers, &replica{n, scope})
+				}
 			}
 			return peers
 		}
@@ -51,7 +56,7 @@ type replica struct {
 }
 
 // Failed implements [fill.Replica].
-func (r *replica) Failed(_ digest.Digest, err error) { r.node.Failed(err) }
+func (r *replica) Failed(_ digest.Digest, err error) { r.node.Failed(r.scope.Fingerprint, err) }
 
 // Fetch implements [fill.Replica].
 func (r *replica) Fetch(ctx context.Context, d digest.Digest, offset, _ int64) (*fill.Body, error) {

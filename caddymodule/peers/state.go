@@ -36,7 +36,8 @@ type NodeState struct {
 	// Answered is when the node last said who it is, or zero.
 	Answered time.Time `json:"answered,omitzero"`
 
-	// Until is when a failing node is asked again, or zero if it is asked now.
+	// Until is when a failing node is asked again, possibly for one upstream that it does
+	// not pass on well, or zero if it is asked now.
 	Until time.Time `json:"until,omitzero"`
 
 	// Error is the last failure of a node that is failing or down.
@@ -68,7 +69,7 @@ func (n *Node) state() NodeState {
 	if !seen.IsZero() {
 		s.Answered = seen.UTC()
 	}
-	failing := n.breaker.State()
+	failing := n.failing()
 	switch {
 	case process == n.cluster.id || n.name == n.cluster.self:
 		s.State = Self
@@ -80,7 +81,7 @@ func (n *Node) state() NodeState {
 		}
 	case failing.Err != nil:
 		s.State, err = Failing, failing.Err
-		if n.breaker.Open() {
+		if n.cluster.now().Before(failing.Until) {
 			s.Until = failing.Until.UTC()
 		}
 	}

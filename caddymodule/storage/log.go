@@ -31,11 +31,11 @@ func LogHooks(logger func() *zap.Logger) blobcache.Hooks {
 				zap.Int64("fetched", written), zap.Int64("size", size), zap.Bool("goes_on", goesOn))
 		},
 		Evicted: func(e store.Entry, why blobcache.Reason, left int64) {
-			log := logger().Debug
+			log, message := logger().Debug, "blob evicted"
 			if why == blobcache.ReasonLost {
-				log = logger().Warn
+				log, message = logger().Warn, "blob evicted that is not in the bucket, because the disk is full; check why the bucket fails, or enlarge the disk"
 			}
-			log("blob evicted", zap.String("digest", e.Digest.String()),
+			log(message, zap.String("digest", e.Digest.String()),
 				zap.Int64("size", e.Size), zap.Time("used", e.Used), zap.String("reason", string(why)), zap.Int64("stored", left))
 		},
 		Healed: func(d digest.Digest, why error) {

@@ -53,18 +53,19 @@ type RemoteStatus struct {
 	Name    string `json:"name"`
 	Blobs   int    `json:"blobs_to_upload"`
 	Records int    `json:"records_to_upload"`
-	More    bool   `json:"more,omitempty"` // more than that, which is looked for later
+	More    bool   `json:"more,omitempty"` // there are more, which did not fit the queue
 
-	// Oldest is since when the first of them waits. FailedBlobs and FailedRecords are
-	// those that are refused while others are not, and are tried again within an hour;
-	// ObjectError is the error of one of them.
+	// Oldest is the time since which the oldest of them has waited. FailedBlobs and
+	// FailedRecords are the numbers of those that are refused while others are not. They
+	// are tried again within an hour. ObjectError is the error of one of them.
 	Oldest        time.Time `json:"oldest,omitzero"`
 	FailedBlobs   int       `json:"blobs_refused,omitempty"`
 	FailedRecords int       `json:"records_refused,omitempty"`
 	ObjectError   string    `json:"object_error,omitempty"`
 
-	// ReadError and WriteError are the last failures since the given times, or empty if
-	// it works.
+	// ReadError is the last failure of a read, and ReadsFail the time since which reads
+	// have failed. Both are empty while reads succeed. WriteError and WritesFail are the
+	// same for writes.
 	ReadError  string    `json:"read_error,omitempty"`
 	ReadsFail  time.Time `json:"reads_fail_since,omitzero"`
 	WriteError string    `json:"write_error,omitempty"`

@@ -9,13 +9,16 @@
 //
 // The objects are
 //
-//	PREFIX blobs/ALGORITHM/ab/abcd…   content, by its digest
-//	PREFIX links/…, refs/…, …         records, by their keys
-//	PREFIX purges/…                   records of what was purged lately
-//	PREFIX verified/…                 records of uploads that have signed URLs
+//	PREFIX blobs/ALGORITHM/ab/abcd…       content, by its digest
+//	PREFIX links/…, refs/…, deliveries/…  records of the index, by their keys
+//	PREFIX purges/…                       records of what was purged in the last week
+//	PREFIX verified/ALGORITHM/ab/abcd…    records of uploads for which there are signed URLs
+//	PREFIX used/DAY/NODE                  digests of what a node has used on a day
+//	PREFIX swept                          empty; its time is that of the last sweep
 //
 // A record is written with an authentication code under a key that the nodes share.
 // One without it, or with a wrong one, is ignored: the bucket alone cannot grant
 // anything. Whoever may write to the bucket can bring back an earlier value of a
-// record, or remove it.
+// record, or remove it. What is in used/ and swept has no code: it only decides when
+// content is removed.
 package bucket

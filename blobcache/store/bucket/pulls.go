@@ -11,8 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// pulls gives way to pulls that are not served from the local tier: while there are any,
-// one upload at a time goes on. The others send a little now and then, so that the object
+// pulls makes uploads give way to pulls that are not served from the local tier: while there
+// are any, only one upload goes on. The others send a little now and then, so that the object
 // store does not end them.
 type pulls struct {
 	mu      sync.Mutex

@@ -24,16 +24,18 @@ const (
 // newMemories returns the memories of the records that the bucket does not have, and of
 // the values that it has.
 func newMemories(w waits) (absent *memo.Cache[struct{}], values *memo.Cache[[]byte]) {
-	judge := func(err error) (memo.Verdict, time.Duration) {
-		if errors.Is(err, fs.ErrNotExist) {
-			return memo.Refused, w.absent
-		}
-		return memo.Failed, 0
-	}
-	return memo.New(memo.Config[struct{}]{Size: absentEntries, Timeout: w.record, Judge: judge}), memo.New(memo.Config[[]byte]{
-		Size: reloadedEntries, Timeout: w.record, Judge: judge, Fresh: w.absent,
+	return memo.New(memo.Config[struct{}]{Size: absentEntries, Timeout: w.record, Judge: w.judge}), memo.New(memo.Config[[]byte]{
+		Size: reloadedEntries, Timeout: w.record, Judge: w.judge, Fresh: w.absent,
 		Weigh: func(value []byte) int { return len(value) }, MaxWeight: reloadedBytes,
 	})
+}
+
+// judge makes a memory remember that an object is absent, and forget other errors.
+func (w waits) judge(err error) (memo.Verdict, time.Duration) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return memo.Refused, w.absent
+	}
+	return memo.Failed, 0
 }
 
 // Reload implements [store.Tiered]: it returns the value in the bucket, which another

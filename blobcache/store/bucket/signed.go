@@ -23,9 +23,7 @@ const verifiedFolder = "verified/"
 // has them. They take some 1 MiB.
 const verifiedEntries = 4 << 10
 
-func verifiedKey(d digest.Digest) string {
-	return verifiedFolder + strings.TrimPrefix(blobName(d), "blobs/")
-}
+func verifiedKey(d digest.Digest) string { return verifiedFolder + digestPath(d) }
 
 // parseVerifiedKey is the reverse of verifiedKey.
 func parseVerifiedKey(key string) (digest.Digest, bool) {
@@ -33,17 +31,7 @@ func parseVerifiedKey(key string) (digest.Digest, bool) {
 }
 
 func newVerified(w waits) *memo.Cache[object] {
-	return memo.New(memo.Config[object]{
-		Size:    verifiedEntries,
-		Fresh:   w.verified,
-		Timeout: w.record,
-		Judge: func(err error) (memo.Verdict, time.Duration) {
-			if errors.Is(err, fs.ErrNotExist) {
-				return memo.Refused, w.absent
-			}
-			return memo.Failed, 0
-		},
-	})
+	return memo.New(memo.Config[object]{Size: verifiedEntries, Fresh: w.verified, Timeout: w.record, Judge: w.judge})
 }
 
 // SignedURL returns a URL of the bucket from which anybody can read the content of d,

@@ -43,7 +43,7 @@ type Store struct {
 	keyID    atomic.Value // string: of the key in use when they were looked for
 }
 
-// limits are the limits of [Store.LimitOwners], by the address of anything.
+// limits are the limits of [Store.LimitOwners], by an address of its own for each call.
 type limits struct {
 	sync.Mutex
 	all map[*byte]map[string]int64
@@ -197,11 +197,12 @@ func (s *Store) lock(key string) *keyLock {
 }
 
 // blobName returns the name of the object of content.
-func blobName(d digest.Digest) string {
-	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
-}
+func blobName(d digest.Digest) string { return "blobs/" + digestPath(d) }
 
 // uploadedKey returns the key of the local record that content is in the bucket.
-func uploadedKey(d digest.Digest) string {
-	return "uploaded/" + d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
+func uploadedKey(d digest.Digest) string { return "uploaded/" + digestPath(d) }
+
+// digestPath returns ALGORITHM/ab/abcd….
+func digestPath(d digest.Digest) string {
+	return d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
 }

@@ -34,8 +34,9 @@ const (
 	abortLimit = 5 * time.Second
 )
 
-// upload writes content to the bucket unless it is there. The error is store.ErrDamaged
-// if the local content does not have its digest, and errNotAsked if it came from there.
+// upload writes content to the bucket unless the bucket has it. The error is
+// store.ErrDamaged if the local content does not have its digest, and errNotAsked if the
+// content was fetched from the bucket.
 func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeeker) error {
 	size, err := content.Seek(0, io.SeekEnd)
 	if err != nil {
