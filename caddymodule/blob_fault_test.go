@@ -240,8 +240,8 @@ func TestUpstreamClaimsWrongSize(t *testing.T) {
 			if err != nil || len(links) != 1 {
 				t.Fatalf("got the links %v, error %v; want one", links, err)
 			}
-			if got, err := os.ReadFile(links[0]); err != nil || string(got) != `{"size":100000,"proof":1}` {
-				t.Errorf("got the link %s, error %v; want the size and a proof", got, err)
+			if got, err := os.ReadFile(links[0]); err != nil || !strings.HasPrefix(string(got), `{"size":100000,"proof":1,"added":"`) {
+				t.Errorf("got the link %s, error %v; want the size, a proof and the time", got, err)
 			}
 		})
 	}

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// connector passes connections on to a node, until it is told not to.
+// connector passes connections on to a node, until it is told not to. New ones wait while
+// Caddy loads a configuration.
 type connector struct {
 	net.Listener
 	address string
@@ -34,10 +35,12 @@ func (c *connector) accept() {
 		if err != nil {
 			return
 		}
+		loading.RLock()
 		c.mu.Lock()
 		address := c.address
 		c.mu.Unlock()
 		out, err := net.Dial("tcp", address)
+		loading.RUnlock()
 		if err != nil {
 			_ = in.Close()
 			continue

@@ -9,65 +9,72 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
 
-// nodesName is the name of the site in the certificates of nodes.
-const nodesName = "registry.example.com"
-
 // nodes returns a site that is not running yet, and nodes of another one, which is in
 // the same Caddy: sites with https that list each other, with their own caches and the
-// given lines. They run when the first site is loaded, and answer at the addresses.
+// given lines. They run when the first site is loaded, and answer at the addresses, which
+// are those of connectors.
 func nodes(t testing.TB, count int, lines ...string) (s *site, addresses []string) {
 	t.Helper()
 	s = newSite(t)
-	var listeners []net.Listener // all at once, so that the ports differ
+	var ports []string
+	var held []net.Listener // no connector may take the port
 	for range count {
 		free, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		listeners = append(listeners, free)
-		addresses = append(addresses, free.Addr().String())
+		held = append(held, free)
+		_, port, _ := net.SplitHostPort(free.Addr().String())
+		ports = append(ports, port)
+		addresses = append(addresses, connect(t, free.Addr().String()).Addr().String())
 	}
-	for _, free := range listeners {
+	for _, free := range held {
 		_ = free.Close()
 	}
-	certificate, key := s.certificate(nodesName)
-	peers := fmt.Sprintf("peers {\n to %s\n transport http {\n tls_server_name %s\n tls_trust_pool file %s\n }\n}", strings.Join(addresses, " "), nodesName, certificate)
-	for i, address := range addresses {
-		_, port, _ := net.SplitHostPort(address)
-		s.after += fmt.Sprintf("https://%s:%s {\n bind 127.0.0.1\n tls %s %s\n log\n dependency_proxy {\n name nodes\n storage filesystem %s {\n reserve off\n }\n %s\n %s\n }\n}\n",
-			nodesName, port, certificate, key, filepath.Join(s.dir, fmt.Sprint("node", i+1)), peers, strings.Join(lines, "\n"))
+	_, authority, leaf := certificate(t, s.dir)
+	peers := fmt.Sprintf("peers {\n to %s\n transport http {\n tls_server_name %s\n tls_trust_pool file %s\n }\n}", strings.Join(addresses, " "), clusterHost, authority)
+	for i, port := range ports {
+		s.after += fmt.Sprintf("https://%s:%s {\n bind 127.0.0.1\n tls %s %[3]s\n log\n dependency_proxy {\n name nodes\n storage filesystem %s {\n reserve off\n }\n %s\n %s\n }\n}\n",
+			clusterHost, port, leaf, filepath.Join(s.dir, fmt.Sprint("node", i+1)), peers, strings.Join(lines, "\n"))
 	}
 	return s, addresses
 }
 
-// certificate returns files with a certificate for a name, which is its own authority,
-// and its key.
-func (s *site) certificate(name string) (certificate, key string) {
-	s.t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// certificate returns the roots with a new authority, a file with its certificate, and
+// one with a key and a certificate for all nodes.
+func certificate(t testing.TB, dir string) (roots *x509.CertPool, authority, leaf string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name},
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	root := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, DNSNames: []string{clusterHost},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	der, err := x509.CreateCertificate(rand.Reader, root, root, key.Public(), key)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
-	certificate, key = filepath.Join(s.dir, "nodes.pem"), filepath.Join(s.dir, "nodes.key")
-	writeFile(s.t, certificate, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	writeFile(s.t, key, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
-	return certificate, key
+	public := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	roots = x509.NewCertPool()
+	roots.AppendCertsFromPEM(public)
+	authority, leaf = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "node.pem")
+	for name, content := range map[string][]byte{authority: public, leaf: append(public, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return roots, authority, leaf
 }

@@ -2,17 +2,11 @@ package caddymodule
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -81,7 +75,7 @@ func startDifferentNodes(t testing.TB, storage string, lines func(i int) string)
 		_ = free.Close()
 	}
 	if err == nil {
-		err = caddy.Load(config, true)
+		err = loadCaddy(config)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -187,36 +181,4 @@ func (c *peerNodes) ranked(d digest.Digest) []*peerNode {
 		order[len(n.handler.cluster.Ahead(u.sourceFor("acme").Endpoint+" "+d.String()))] = n
 	}
 	return order
-}
-
-// certificate returns the roots with a new authority, a file with its certificate, and
-// one with a key and a certificate for all nodes.
-func certificate(t testing.TB, dir string) (roots *x509.CertPool, authority, leaf string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, DNSNames: []string{clusterHost},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, root, root, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	roots = x509.NewCertPool()
-	roots.AppendCertsFromPEM(public)
-	authority, leaf = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "node.pem")
-	for name, content := range map[string][]byte{authority: public, leaf: append(public, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)} {
-		if err := os.WriteFile(name, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return roots, authority, leaf
 }

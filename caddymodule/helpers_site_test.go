@@ -79,17 +79,27 @@ func (s *site) load(lines ...string) {
 func (s *site) tryLoad(lines ...string) error {
 	config, err := s.adapt(lines...)
 	if err == nil {
-		err = caddy.Load(config, true)
+		err = loadCaddy(config)
 	}
 	s.running = s.running || err == nil
 	if err == nil {
 		s.awaitHandover(portOf(s.host))
 	}
-	// A connection that the former configuration is about to close would
-	// fail
-	// the next request that cannot be repeated.
+	// A connection that the former configuration is about to close would fail the next
+	// request that cannot be repeated.
 	client.CloseIdleConnections()
 	return err
+}
+
+// loading is locked while Caddy loads a configuration.
+var loading sync.RWMutex
+
+// loadCaddy makes Caddy run a configuration. Connectors wait meanwhile, because Caddy's
+// handshakes have data races with the start of its TLS app.
+func loadCaddy(config []byte) error {
+	loading.Lock()
+	defer loading.Unlock()
+	return caddy.Load(config, true)
 }
 
 // awaitHandover waits until the former configuration no longer listens. Caddy

@@ -23,7 +23,7 @@ import (
 // probe returns the answer of the node at an address to a request.
 func (s *site) probe(method, address, path string) (status int, body string) {
 	s.t.Helper()
-	certificate, err := os.ReadFile(filepath.Join(s.dir, "nodes.pem"))
+	certificate, err := os.ReadFile(filepath.Join(s.dir, "ca.pem"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func (s *site) probe(method, address, path string) (status int, body string) {
 		},
 	}
 	defer transport.CloseIdleConnections()
-	r, err := http.NewRequestWithContext(s.t.Context(), method, "https://"+nodesName+path, nil)
+	r, err := http.NewRequestWithContext(s.t.Context(), method, "https://"+clusterHost+path, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}

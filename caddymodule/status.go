@@ -123,6 +123,7 @@ func (ex *exchange) servePeer() *apiError {
 		if !ask.IsOf(repo.ask) {
 			return refuse(problem{"UNSUPPORTED", http.StatusConflict, record.Error}, "the settings of the upstream differ")
 		}
+		ex.handler.cache.index.NotePurge(repo.scope, ask.Purged)
 		if refusal = ex.checkLimits(&repo); refusal == nil {
 			refusal = ex.serveContent(&repo)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -51,17 +52,15 @@ func (s *settings) onlyInBucket(with, without *node) error {
 		if p != nil {
 			p.took = append(p.took, got.took.Seconds())
 		}
-		own := *n.settings
-		own.cache = n.cache
-		return own.forget(im)
+		if err := n.settle(im); err != nil {
+			return err
+		}
+		return os.Remove(n.stored(im))
 	}
 	var size int64
 	for round := range s.rounds {
 		tag := strconv.Itoa(round + 10)
 		if err := pull(with, tag, nil); err != nil {
-			return err
-		}
-		if err := with.awaitUploads(); err != nil {
 			return err
 		}
 		before, err := s.counts()
@@ -144,9 +143,6 @@ func (s *settings) countRequests(store *objectStore, with *node) error {
 			return err
 		}
 		if err := n.pullAll(tag); err != nil {
-			return err
-		}
-		if err := n.awaitUploads(); err != nil {
 			return err
 		}
 		time.Sleep(time.Second) // the log is written late

@@ -190,7 +190,21 @@ func (n *node) fetched() (float64, error) {
 	return strconv.ParseFloat(string(found[1]), 64)
 }
 
-// awaitUploads waits until the node has nothing left to upload.
+// stored returns the file of the large blob in the cache of the node.
+func (n *node) stored(im *image) string { return filepath.Join(n.cache, "blobs", im.file("").path) }
+
+// settle waits until the node has stored the large blob and uploaded all that it has.
+func (n *node) settle(im *image) error {
+	for range 600 {
+		if _, err := os.Stat(n.stored(im)); err == nil {
+			return n.awaitUploads()
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("%s has not stored %s", n.name, im.digest)
+}
+
+// awaitUploads waits until the node has nothing left to upload, as one without a bucket.
 func (n *node) awaitUploads() error {
 	var status struct {
 		Caches []struct {

@@ -134,7 +134,8 @@ func (t *throttled) Write(p []byte) (int, error) {
 	return t.Writer.Write(p)
 }
 
-// pullAll pulls the manifest and all layers of an image.
+// pullAll pulls the manifest and all layers of an image, and waits until they are
+// stored.
 func (n *node) pullAll(tag string) error {
 	im, err := n.image(tag)
 	if err != nil {
@@ -145,6 +146,8 @@ func (n *node) pullAll(tag string) error {
 			return err
 		}
 	}
-	_, err = im.blob(n.proxy, n.repository).do(n.copying)
-	return err
+	if _, err = im.blob(n.proxy, n.repository).do(n.copying); err != nil {
+		return err
+	}
+	return n.settle(im)
 }

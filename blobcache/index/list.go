@@ -87,10 +87,8 @@ func drop[T any](ctx context.Context, x *Index, memory *lru.Cache[string, T], ke
 // and returns their number. Other processes that share the records learn of it by
 // [Index.LearnPurges].
 func (x *Index) Purge(ctx context.Context, prefix string, lost func(digest.Digest)) (links int, err error) {
-	if x.shared != nil {
-		if err := x.announce(ctx, prefix); err != nil {
-			return 0, err
-		}
+	if err := x.announce(ctx, prefix); err != nil {
+		return 0, err
 	}
 	if x.Purged != nil {
 		defer x.Purged(prefix)

@@ -86,35 +86,36 @@ func (p *purges) note(prefix string, at time.Time) bool {
 	return true
 }
 
-// void reports whether what was recorded for a scope at a time has been purged since.
-func (p *purges) void(scope string, at time.Time) (void bool) {
+// latest returns when a scope was purged last, or the zero time.
+func (p *purges) latest(scope string) (at time.Time) {
 	if p.last.Len() == 0 {
-		return false
+		return at
 	}
-	covers := func(prefix string) bool {
-		known, ok := p.last.Peek(prefix)
-		return ok && at.Before(known.At.Add(purgeSlack))
+	look := func(prefix string) bool {
+		if known, ok := p.last.Peek(prefix); ok && known.At.After(at) {
+			at = known.At
+		}
+		return true
 	}
-	Owners(scope, func(owner string) bool {
-		void = covers(owner)
-		return !void
-	})
-	return void || covers(scope+"/_")
+	Owners(scope, look)
+	look(scope + "/_")
+	return at
 }
 
-// voidError returns an error if what was recorded for a scope at a time has been purged.
-func (x *Index) voidError(scope string, at time.Time) error {
-	if x.purges.void(scope, at) {
-		return errors.New("it has been purged")
-	}
-	return nil
+// void reports whether what was recorded for a scope at a time has been purged since.
+func (p *purges) void(scope string, at time.Time) bool {
+	purged := p.latest(scope)
+	return !purged.IsZero() && at.Before(purged.Add(purgeSlack))
 }
 
-// announce tells the processes that share the records that what is below a prefix is
-// void.
+// announce notes that what is below a prefix is void, and tells the processes that share
+// the records.
 func (x *Index) announce(ctx context.Context, prefix string) error {
 	now := time.Now()
 	x.purges.note(prefix, now)
+	if x.shared == nil {
+		return nil
+	}
 	return save(ctx, x.records, purgeKey(prefix), purge{Prefix: prefix, At: now})
 }
 
@@ -251,9 +252,7 @@ func (x *Index) catchUp(ctx context.Context, lost func(digest.Digest)) error {
 // forgetVoid removes links and refs below a prefix here that were recorded before a time.
 // It reads all of them.
 func (x *Index) forgetVoid(ctx context.Context, prefix string, before time.Time, lost func(digest.Digest)) error {
-	x.drops.Add(1)
-	forgetBelow(x.links, below(linksFolder, prefix), func(r linkRecord) bool { return r.Added.Before(before) })
-	forgetBelow(x.refs, below(refsFolder, prefix), func(r Ref) bool { return r.Checked.Before(before) })
+	x.forgetMemory(prefix, before)
 	for _, folder := range []string{linksFolder, refsFolder} {
 		err := x.records.List(ctx, strings.TrimSuffix(below(folder, prefix), "/"), store.Paced(ctx, store.WalkStride, func(r store.Record) error {
 			data, err := x.records.Load(ctx, r.Key)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -25,7 +26,7 @@ const (
 )
 
 // Ask is what a node asks another one for. The name of the site belongs to the
-// [Cluster]. All fields are required.
+// [Cluster]. All fields are required except for Purged.
 type Ask struct {
 	Kind Kind `json:"kind"`
 
@@ -45,6 +46,10 @@ type Ask struct {
 
 	// From is the id of the process that asks. [Node.Get] sets it.
 	From string `json:"from"`
+
+	// Purged is when the scope was last purged, as far as the asking node knows, or zero.
+	// What the node that is asked has recorded for it before does not count.
+	Purged time.Time `json:"purged,omitzero"`
 }
 
 // facts are what a token contains.

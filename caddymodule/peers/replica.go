@@ -35,7 +35,10 @@ func (c *Cluster) Use(config *pullthrough.Config, scope Ask, asker string) {
 			return ok && r.node.id() == asker
 		}
 	default:
+		known, name := config.Index, config.Scope
 		config.Peers = func(key string) (peers []pullthrough.Peer) {
+			scope := scope
+			scope.Purged = known.PurgedAt(name)
 			for _, n := range c.Ahead(key) {
 				if !n.passingOn(scope.Fingerprint).Open() {
 					peers = append(peers, &replica{n, scope})
