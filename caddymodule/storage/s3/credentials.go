@@ -3,6 +3,7 @@ package s3
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -84,6 +85,9 @@ func (s *ambient) RetrieveWithCredContext(cc *credentials.CredContext) (credenti
 	}
 	if last == nil {
 		return credentials.Value{}, errNoCredentials
+	}
+	if sent := (*url.Error)(nil); errors.As(last, &sent) {
+		last = sent.Err // the query of the URL may have secrets
 	}
 	return credentials.Value{}, fmt.Errorf("%w: %w", errNoCredentials, last)
 }
