@@ -52,7 +52,7 @@ var permitted = map[string]string{
 	"blobcache/internal/buffer":              "",
 	"blobcache/internal/leaktest":            "",
 	"blobcache/store":                        "",
-	"blobcache/store/bucket":                 "blobcache/index blobcache/store internal/breaker internal/memo",
+	"blobcache/store/bucket":                 "blobcache/index blobcache/store internal/breaker internal/flight internal/memo",
 	"blobcache/store/storetest":              "blobcache/store",
 	"reference":                              "",
 	"tokenissuer":                            "internal/flight tokenissuer/internal/record",

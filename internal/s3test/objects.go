@@ -168,8 +168,8 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, query url.Values) 
 	_ = xml.NewEncoder(w).Encode(result)
 }
 
-// keys returns the keys that begin with prefix and come after another one, in order, at
-// most so many.
+// keys returns the first keys, in order and at most limit, that begin with prefix and come
+// after another one.
 func (s *Server) keys(prefix, after string, limit int, include func(*object) bool) []string {
 	if s.sorted == nil {
 		s.sorted = slices.Sorted(maps.Keys(s.objects))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"golang.org/x/sync/singleflight"
 )
 
 // client asks a bucket. All names are those of objects without the prefix. An absent
@@ -20,6 +21,7 @@ import (
 type client struct {
 	api         *minio.Core
 	credentials *credentials.Credentials
+	identities  singleflight.Group // of questions for the credentials
 	bucket      string
 	prefix      string
 	meter       *meter
@@ -58,22 +60,14 @@ func (o object) String() string { return strconv.FormatInt(o.size, 10) + " " + o
 // do asks the bucket, and once more if it refused the credentials and there are others
 // now.
 func (c *client) do(ctx context.Context, ask func() error) error {
+	if err := c.identify(ctx); err != nil {
+		return fmt.Errorf("credentials of the bucket: %w", explain(err))
+	}
 	err := ask()
 	if isRefused(err) && c.renew(ctx) {
 		err = ask()
 	}
 	return explain(err)
-}
-
-// renew reads the credentials again. It reports whether they have changed.
-func (c *client) renew(ctx context.Context) bool {
-	asking := *c.api.CredContext()
-	asking.Context = ctx
-	used, err1 := c.credentials.GetWithContext(&asking) // as remembered
-	c.credentials.Expire()
-	now, err2 := c.credentials.GetWithContext(&asking)
-	return err1 == nil && err2 == nil &&
-		(now.AccessKeyID != used.AccessKeyID || now.SecretAccessKey != used.SecretAccessKey || now.SessionToken != used.SessionToken)
 }
 
 // get returns the content of an object from an offset: length bytes, or the rest if

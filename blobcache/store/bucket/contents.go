@@ -120,13 +120,13 @@ func (b bits) clear(i int)    { b[i/64] &^= 1 << (i % 64) }
 type ages map[uint64]int64
 
 // cut is the least recently used part of some contents: those last used before an hour,
-// and so many bytes of those last used in it.
+// and edge bytes of those last used in it.
 type cut struct {
 	before uint64
 	edge   int64
 }
 
-// oldest returns the cut of at least so many bytes, none of them used in the hour of
+// oldest returns the cut of at least excess bytes, none of them used in the hour of
 // young or later.
 func (a ages) oldest(excess int64, young uint64) cut {
 	c := cut{}

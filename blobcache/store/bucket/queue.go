@@ -32,7 +32,7 @@ const (
 
 // queue has the names of objects that are to be written or removed. A name is in it
 // once: a change of the object while it waits replaces the earlier one, and a change
-// while it is being uploaded has it done again. The content of an object is read when
+// while the earlier one is being made is made after it. The content of an object is read when
 // its turn comes. An object that fails is tried again later and later, and does not hold
 // up others.
 type queue struct {

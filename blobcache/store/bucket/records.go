@@ -55,8 +55,9 @@ func (s *Store) Load(ctx context.Context, key string) ([]byte, error) {
 	return nil, fmt.Errorf("%w: %w", err, fs.ErrNotExist)
 }
 
-// adopt stores the value of the bucket locally, unless the record has been saved, or
-// one with the same lock deleted, since there were so many deletions.
+// adopt stores the value of the bucket locally, unless the record has been saved meanwhile.
+// Deletions is the number of deletions under the lock of the record before the bucket was
+// asked. If there are more now, the record may be one of them, and the error is errDeleted.
 func (s *Store) adopt(ctx context.Context, key string, value []byte, deletions int) error {
 	l := s.lock(key)
 	defer l.Unlock()

@@ -87,6 +87,10 @@ func (s *Store) findVerified(ctx context.Context, d digest.Digest) (object, erro
 }
 
 // sign returns a signed URL of an object.
-func (c *client) sign(ctx context.Context, name string, lifetime time.Duration) (*url.URL, error) {
-	return c.api.PresignedGetObject(ctx, c.bucket, c.prefix+name, lifetime, nil)
+func (c *client) sign(ctx context.Context, name string, lifetime time.Duration) (signed *url.URL, err error) {
+	err = c.do(ctx, func() error {
+		signed, err = c.api.PresignedGetObject(ctx, c.bucket, c.prefix+name, lifetime, nil)
+		return err
+	})
+	return signed, err
 }

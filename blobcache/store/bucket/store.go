@@ -43,7 +43,7 @@ type Store struct {
 	keyID    atomic.Value // string: of the key in use when they were looked for
 }
 
-// limits are the limits of [Store.LimitOwners], by the address of anything.
+// limits are the limits of [Store.LimitOwners], by an address of its own for each call.
 type limits struct {
 	sync.Mutex
 	all map[*byte]map[string]int64

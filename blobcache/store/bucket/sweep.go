@@ -56,7 +56,7 @@ type sweeping struct {
 
 	uses   uses
 	stored contents
-	lost   bits // positions in stored that a quota has cost their links
+	lost   bits // positions in stored of content whose last links were removed for a quota
 	young  uint64
 
 	result Swept

@@ -10,7 +10,7 @@ import (
 // errNotAsked means that there is nothing to change, so the bucket was not asked.
 var errNotAsked = errors.New("there is nothing to change")
 
-// work makes changes, so many at once, until ctx ends. Then it waits for those that
+// work makes changes with a number of workers until ctx ends. Then it waits for those that
 // are running.
 func (q *queue) work(ctx context.Context, workers int) {
 	var all sync.WaitGroup

@@ -3,6 +3,7 @@ package s3
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -11,12 +12,12 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 )
 
-// credentials returns the configured credentials, or else those of the surroundings.
+// credentials returns the configured credentials, or else those of the environment, a web identity or a role.
 func (s *S3) credentials() *credentials.Credentials {
 	if s.SecretKey != "" {
 		return credentials.New(&configured{id: s.AccessKey, secret: s.SecretKey})
 	}
-	return credentials.New(&surroundings{providers: []credentials.Provider{
+	return credentials.New(&ambient{providers: []credentials.Provider{
 		new(credentials.EnvAWS), &credentials.IAM{Region: s.Region},
 	}})
 }
@@ -56,9 +57,9 @@ func (c *configured) IsExpired() bool {
 	return !c.read
 }
 
-// surroundings asks providers in order. Unlike [credentials.Chain] it fails if none has
+// ambient asks providers in order. Unlike [credentials.Chain] it fails if none has
 // credentials, instead of sending requests without a signature.
-type surroundings struct {
+type ambient struct {
 	providers []credentials.Provider
 
 	mu   sync.Mutex
@@ -68,7 +69,7 @@ type surroundings struct {
 var errNoCredentials = errors.New("storage s3: there are no credentials in the environment, and neither a web identity nor the role of the machine has any; write `credentials ID SECRET`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 
 // RetrieveWithCredContext implements [credentials.Provider].
-func (s *surroundings) RetrieveWithCredContext(cc *credentials.CredContext) (credentials.Value, error) {
+func (s *ambient) RetrieveWithCredContext(cc *credentials.CredContext) (credentials.Value, error) {
 	var last error
 	for _, p := range s.providers {
 		value, err := p.RetrieveWithCredContext(cc)
@@ -85,14 +86,17 @@ func (s *surroundings) RetrieveWithCredContext(cc *credentials.CredContext) (cre
 	if last == nil {
 		return credentials.Value{}, errNoCredentials
 	}
+	if sent := (*url.Error)(nil); errors.As(last, &sent) {
+		last = sent.Err // the query of the URL may have secrets
+	}
 	return credentials.Value{}, fmt.Errorf("%w: %w", errNoCredentials, last)
 }
 
 // Retrieve implements [credentials.Provider].
-func (s *surroundings) Retrieve() (credentials.Value, error) { return s.RetrieveWithCredContext(nil) }
+func (s *ambient) Retrieve() (credentials.Value, error) { return s.RetrieveWithCredContext(nil) }
 
 // IsExpired implements [credentials.Provider].
-func (s *surroundings) IsExpired() bool {
+func (s *ambient) IsExpired() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last == nil || s.last.IsExpired()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,6 +148,26 @@ func TestS3WithoutCredentials(t *testing.T) {
 	o := open(t, module)
 	_, _, err := o.Fetch(t.Context(), digest.FromString("one"), 0, -1)
 	if err == nil || !strings.Contains(err.Error(), "write `credentials ID SECRET`") || server.Requests("") != 0 {
+		t.Errorf("%d requests, %v", server.Requests(""), err)
+	}
+}
+
+// TestS3IdentityDown: an error of the service that has the credentials says what else can be
+// done, and not the URL, which may have a secret.
+func TestS3IdentityDown(t *testing.T) {
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"} {
+		t.Setenv(name, "")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = listener.Close()
+	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://"+listener.Addr().String()+"/?token=hunter2")
+	server := s3test.New(t)
+	o := open(t, &S3{Bucket: s3test.Bucket, Endpoint: server.URL, PathStyle: true, Local: &storage.Filesystem{Root: t.TempDir()}})
+	_, _, err = o.Fetch(t.Context(), digest.FromString("one"), 0, -1)
+	if err == nil || !strings.Contains(err.Error(), "write `credentials ID SECRET`") || strings.Contains(err.Error(), "hunter2") || server.Requests("") != 0 {
 		t.Errorf("%d requests, %v", server.Requests(""), err)
 	}
 }
