@@ -171,7 +171,7 @@ func (r *Repository) copyManifest(ctx context.Context, d digest.Digest, size int
 		return nil, fs.ErrNotExist
 	}
 	// Replicas have turns of their own: all those of the endpoint may wait for upstream.
-	done, err := c.Questions.take(ctx, queueKey{"replicas", c.Group})
+	done, err := c.Questions.takeSoon(ctx, queueKey{"replicas", c.Group})
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (r *Repository) askPeers(ctx context.Context, key string, q Question, check
 	if len(peers) == 0 {
 		return Answer{}, fs.ErrNotExist
 	}
-	done, err := r.config.Questions.take(ctx, queueKey{"peers", r.config.Group})
+	done, err := r.config.Questions.takeSoon(ctx, queueKey{"peers", r.config.Group})
 	if err != nil {
 		return Answer{}, err
 	}

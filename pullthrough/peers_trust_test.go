@@ -128,3 +128,24 @@ func TestPeersThatAskEachOther(t *testing.T) {
 		t.Errorf("got the requests %+v, want at most one of each process", counts)
 	}
 }
+
+// TestPeersBusy checks that upstream is asked if all turns for questions to peers are taken,
+// as while they answer slowly.
+func TestPeersBusy(t *testing.T) {
+	c := newCluster(t)
+	red := c.member()
+	for range maxQuestions {
+		done, err := red.config.Questions.take(t.Context(), queueKey{"peers", red.config.Group})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer done()
+	}
+	begin := time.Now()
+	m, err := red.ManifestByDigest(t.Context(), c.image.Manifest, true)
+	c.expectManifest(m, err, "team/app", c.image.Manifest, Miss)
+	c.expectQuestions("without a turn", 0, 0, 0)
+	if took := time.Since(begin); took > metadataLimit/2 {
+		t.Errorf("the pull took %v, want %v and the time of upstream", took, turnPatience)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 const (
@@ -15,6 +16,10 @@ const (
 
 	// maxWaiting is how many more wait for their turn.
 	maxWaiting = 1024
+
+	// turnPatience is how long a question to peers or replicas waits for its turn. Then
+	// upstream is asked, while there is time for that.
+	turnPatience = 2 * time.Second
 )
 
 // ErrTooManyQuestions is the error of a request that would ask upstream a
@@ -56,6 +61,13 @@ func (q *Questions) take(ctx context.Context, key queueKey) (done func(), err er
 		q.leave(key, at)
 		return nil, fmt.Errorf("%w: group %s had no turn in time", ErrTooManyQuestions, key.group)
 	}
+}
+
+// takeSoon is take for a question for which there is another one to ask.
+func (q *Questions) takeSoon(ctx context.Context, key queueKey) (done func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, turnPatience)
+	defer cancel()
+	return q.take(ctx, key)
 }
 
 func (q *Questions) join(key queueKey) (*queue, error) {
