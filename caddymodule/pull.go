@@ -20,10 +20,10 @@ import (
 
 // repository is the repository of an upstream that a request is about.
 type repository struct {
-	upstream string    // the name of the upstream
-	name     string    // the name of the repository at the upstream
-	scope    string    // the scope of its links in the index
-	ask      peers.Ask // what other nodes are asked, without the content
+	upstream string     // the name of the upstream
+	name     string     // the name of the repository at the upstream
+	scope    string     // the scope of its links in the index
+	ask      *peers.Ask // what other nodes are asked, without the content; nil without peers
 	content  *pullthrough.Repository
 	mirrors  *upstream.Mirrors
 	busy     *rate.Sometimes // limits the log lines of tooBusy about the upstream
@@ -71,8 +71,11 @@ func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced
 		Hooks:       h.pullHooks,
 	}
 	u.Policy.Apply(&config, u.Name, name, rt.tag)
-	ask := peers.Ask{Group: rt.group, Upstream: u.Name, Repository: name, Fingerprint: src.Endpoint + " " + src.Name}
-	h.cluster.Use(&config, ask, rt.peer)
+	var ask *peers.Ask
+	if h.cluster != nil {
+		ask = &peers.Ask{Group: rt.group, Upstream: u.Name, Repository: name, Fingerprint: src.Endpoint + " " + src.Name}
+		h.cluster.Use(&config, *ask, rt.peer)
+	}
 	return repository{
 		ask:      ask,
 		upstream: u.Name,

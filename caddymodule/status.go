@@ -120,7 +120,7 @@ func (ex *exchange) servePeer() *apiError {
 	}
 	if refusal == nil {
 		ex.rec.Upstream, ex.rec.Repository, ex.rec.Scope, ex.rec.Tag, ex.rec.Digest = repo.upstream, repo.name, repo.scope, ex.route.tag, ex.route.digest
-		if !ask.IsOf(repo.ask) {
+		if !ask.IsOf(*repo.ask) {
 			return refuse(problem{"UNSUPPORTED", http.StatusConflict, record.Error}, "the settings of the upstream differ")
 		}
 		ex.handler.cache.index.NotePurge(repo.scope, ask.Purged)

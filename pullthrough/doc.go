@@ -8,6 +8,10 @@
 // one and confirmed that this one contains it too. Whatever else the cache holds
 // is treated as absent.
 //
+// Other processes of a cluster ([Config.Peers]) and copies of the cache
+// ([Config.Replicas]) are asked in front of upstream. A peer vouches that upstream has
+// confirmed for this repository what it sends. A replica vouches for nothing.
+//
 // Tags are trusted for a configured time and then asked about again, by HEAD,
 // which registries do not count as a pull. A tag that has moved is recorded only
 // after its new content has been stored, so that the old image can be pulled

@@ -9,6 +9,10 @@
 // in order. Followers read the spool from any offset; they get the last byte when
 // the digest matches. Then the fill commits the spool to the store.
 //
+// [Request.Peers] and [Request.Replicas], such as other processes and a bucket, are asked
+// in front of the source. A fill that they fail continues with the next one, and with the
+// source in the end. What they send is verified like what the source sends.
+//
 // A request follows the fill of another scope only if its [Claim] lets it have the
 // content. Without room, or if the spool fails, requests go on with bytes from the
 // source, under the same rule for the last byte. [SourceLimits] bound what slow or

@@ -8,7 +8,9 @@
 // [Ref] records the manifest that a tag named when the source was last asked.
 //
 // All of them are records in a [store.Records], with the recent ones in memory. A
-// lost record costs a question to the source, never a wrong answer.
+// lost record costs a question to the source, never a wrong answer. If several processes
+// share the records, purges are recorded too, and links and refs from before a purge do
+// not count in any of them.
 package index
 
 import (

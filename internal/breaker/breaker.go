@@ -1,4 +1,8 @@
 // Package breaker decides when a server that fails is asked again.
+//
+// A [Breaker] is told how requests end. After a failure it lets no request pass for a
+// pause, which doubles with each further failure up to a limit. Then one request tries
+// whether the server works again. A success ends that.
 package breaker
 
 import (

@@ -1,6 +1,7 @@
 // Package s3 has the module http.dependency_proxy.storage.s3, which keeps the cache on
 // the local disk and a copy of it in a bucket of an S3-compatible object store. Several
-// nodes can share the bucket.
+// nodes can share the bucket. Package blobcache/store/bucket does the work; this one has the
+// configuration, the credentials, and the bucket as a source of downloads.
 package s3
 
 import (
