@@ -215,8 +215,9 @@ func (x *Index) SetRef(ctx context.Context, scope, name string, ref Ref) error {
 	if ref.Learned {
 		stride = refStride // the other process has written it
 	}
-	age := ref.Checked.Sub(old.saved) // negative if what is stored is of a clock that was ahead
-	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && 0 <= age && age < stride {
+	age := ref.Checked.Sub(old.saved)
+	recent := age < stride && !(age < 0 && old.saved.After(time.Now())) // that of a clock that was ahead is replaced
+	if same && old.MediaType == ref.MediaType && old.Size == ref.Size && recent {
 		ref.saved = old.saved
 		x.refs.Add(key, ref)
 		return nil

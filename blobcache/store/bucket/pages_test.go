@@ -26,7 +26,7 @@ func TestSweepPages(t *testing.T) {
 	old := 0
 	for i := range manyObjects {
 		d, ago := digest.FromString(fmt.Sprint(i)), 1
-		if i%3 == 0 {
+		if i%13 == 0 {
 			old, ago = old+1, 20
 		}
 		putAt(server, objectOf(d), "x", ago)

@@ -47,6 +47,7 @@ type queue struct {
 	waiting  *list.List // of names, the next first
 	later    byDue      // entries that have failed
 	running  int
+	retried  int  // of the running ones, those that have failed before
 	lost     bool // a name did not fit
 	wake     chan struct{}
 	empty    []chan struct{} // closed when the queue is empty
@@ -128,7 +129,7 @@ type queueStatus struct {
 func (q *queue) status() queueStatus {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	status := queueStatus{n: len(q.entries), failed: len(q.later), lost: q.lost}
+	status := queueStatus{n: len(q.entries), failed: len(q.later) + q.retried, lost: q.lost}
 	if front := q.added.Front(); front != nil {
 		status.oldest = front.Value.(*entry).since
 	}
@@ -167,6 +168,9 @@ func (q *queue) next() (e *entry, c change, wait time.Duration) {
 		return nil, 0, wait
 	}
 	e.running, e.again = true, false
+	if e.failures > 0 {
+		q.retried++
+	}
 	q.running++
 	q.signal() // another worker can take the next one
 	return e, e.change, 0
@@ -178,6 +182,9 @@ func (q *queue) done(e *entry, err error) {
 	defer q.mu.Unlock()
 	e.running = false
 	q.running--
+	if e.failures > 0 {
+		q.retried--
+	}
 	switch {
 	case err != nil && (isDenied(err) || !concernsBucket(err)):
 		e.due = time.Now().Add(min(q.health.breaker.Pause<<min(e.failures, 16), retryLimit))

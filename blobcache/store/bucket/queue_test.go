@@ -187,3 +187,22 @@ func TestQueueChangesMeanwhile(t *testing.T) {
 	stop()
 	<-done
 }
+
+// TestQueueCountsRetried: an object that is tried again counts as failed until it succeeds.
+func TestQueueCountsRetried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHealth(Config{}.withDefaults().waits, func(error) {})
+		q := newQueue(h, nil, func(string, error) {})
+		q.add("bad", write)
+		e, _, _ := q.next()
+		q.done(e, &refusal{status: http.StatusForbidden, code: "AccessDenied"})
+		time.Sleep(retryLimit)
+		if e, _, _ = q.next(); e == nil || q.status().failed != 1 {
+			t.Fatalf("got %v and %+v, want the object, failed", e, q.status())
+		}
+		q.done(e, nil)
+		if got := q.status(); got.failed != 0 || got.n != 0 {
+			t.Errorf("after a success: %+v", got)
+		}
+	})
+}

@@ -235,20 +235,20 @@ func TestRecordsRotated(t *testing.T) {
 // saves or reads records.
 func TestRecordsBelowWaits(t *testing.T) {
 	server := s3test.New(t)
-	n := newNode(t, server)
+	s, err := Open(configOf(t, server, t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{Store: s}
 	server.Put("cache/links/acme/a", []byte("x"))
-	n.records.mu.Lock()
 	n.records.limit = 0
-	n.records.mu.Unlock()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- n.DeleteBelow(ctx, "links/acme") }()
+	done := make(chan error, 1)
+	go func() { done <- n.DeleteBelow(t.Context(), "links/acme") }()
 	waitFor(t, func() bool { return n.Status().Overflow })
 	save(t, n, "links/acme/a", "saved")
 	n.records.mu.Lock()
 	n.records.limit = queueLimit
 	n.records.mu.Unlock()
-	defer cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

@@ -235,13 +235,17 @@ func (w *sweeping) removeStored(ctx context.Context, old []cut) error {
 		if !victim || w.isUsedHere(ctx, d) {
 			return nil
 		}
-		// It may have been uploaded since the listing.
+		// It may have been uploaded since the listing. The removal follows at once, so that
+		// there is little time for another upload.
+		if err := w.pace(ctx); err != nil {
+			return err
+		}
 		now, err := w.statPaced(ctx, name)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && now.modified.After(o.modified) {
 			return nil
 		}
 		if err == nil {
-			err = w.remove(ctx, name)
+			err = w.client.remove(ctx, name)
 		}
 		if err == nil && o.size > w.config.partSize {
 			w.verified.Forget(d.String())

@@ -2,9 +2,13 @@ package bucket
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
@@ -177,5 +181,55 @@ func TestSaveUsesAfterMidnight(t *testing.T) {
 		if got := strings.Contains(string(text), d.String()); !ok || got != step.want {
 			t.Errorf("used %v and reported %v after midnight: the report is %q, %v", step.used, step.report, text, ok)
 		}
+	}
+}
+
+// TestSweepDuringPulls: while two nodes sweep one time after the other, what is uploaded or
+// fetched again stays, all of it can be fetched, and what nobody uses goes.
+func TestSweepDuringPulls(t *testing.T) {
+	server := s3test.New(t)
+	unused := filled(t, server, 20, 20, 20)
+	n := newNode(t, server)
+	pulled := make(chan struct{})
+	var sweeps sync.WaitGroup
+	for range 2 {
+		sweeper := limited(t, server, 1, 10*day)
+		sweeps.Go(func() {
+			for last := false; !last; {
+				select {
+				case <-pulled:
+					last = true
+				default:
+				}
+				server.Lose("cache/" + sweptName)
+				if _, err := sweeper.Sweep(t.Context()); err != nil && !errors.Is(err, errNotDue) {
+					t.Errorf("sweep: %v", err)
+				}
+			}
+		})
+	}
+	var used []digest.Digest
+	for i := range 50 {
+		content := fmt.Sprint("content ", i)
+		if i%2 == 0 { // it is there already
+			server.Put(objectOf(digest.FromString(content)), []byte(content))
+		}
+		used = append(used, n.put(t, content))
+	}
+	n.flush(t)
+	for _, d := range used {
+		if got, _, err := fetchAll(t, n, d, 0, -1); err != nil || digest.FromString(got) != d {
+			t.Errorf("%s: got %q, %v", d, got, err)
+		}
+	}
+	close(pulled)
+	sweeps.Wait()
+	for _, d := range used {
+		if _, found := server.Get(objectOf(d)); !found {
+			t.Errorf("%s is gone", d)
+		}
+	}
+	if got := left(server, unused); got != "" {
+		t.Errorf("left %q of what nobody uses", got)
 	}
 }
