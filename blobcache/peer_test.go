@@ -28,7 +28,10 @@ func (s *source) fromPeers(c *claim, peers ...*replica) fill.Request {
 // for the scope is not asked.
 func TestPeer(t *testing.T) {
 	replicated(t, func(t *testing.T, e *env, s *source, p *replica) {
-		bucket, mine := e.replica(s), &claim{}
+		bucket, mine, end := e.replica(s), &claim{}, make(chan struct{})
+		p.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
+			return p.span(offset, length, io.MultiReader(io.LimitReader(p.from(offset), 1000), gated(ctx, end, p.from(offset+1000)))), nil
+		}
 		req := s.fromPeers(mine, p)
 		req.Replicas = []fill.Replica{bucket}
 		req.Fetched = func(n int) { t.Errorf("Fetched was called with %d, want no call", n) }
@@ -40,6 +43,7 @@ func TestPeer(t *testing.T) {
 		if sizes := mine.sizes(); len(sizes) > 0 {
 			t.Errorf("before the end: got the deliveries %d, want none", sizes)
 		}
+		close(end)
 		e.same(reader, s.content)
 		synctest.Wait()
 		if !reader.FromReplica() || !e.stored(s) || s.fetches() != 0 || bucket.fetches() != 0 {
