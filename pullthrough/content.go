@@ -91,12 +91,13 @@ func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) 
 	if err == nil {
 		content.FromReplica, content.FromPeer = got.copied, got.ofPeer
 	}
-	return content, got.copied, err
+	return content, linked && (got.copied || got.stored), err
 }
 
 // transferred is what a transfer of a manifest has brought.
 type transferred struct {
 	bytes  []byte // nil if large content has been stored meanwhile
+	stored bool   // since the caller looked
 	copied bool   // from a replica
 	ofPeer bool
 }
@@ -160,7 +161,7 @@ func (r *Repository) storedSince(ctx context.Context, d digest.Digest) (transfer
 		return transferred{}, false
 	}
 	content.Close()
-	return transferred{bytes: content.Bytes}, true
+	return transferred{bytes: content.Bytes, stored: true}, true
 }
 
 // copyManifest stores a manifest that a replica has, and returns it. The endpoint must
