@@ -37,6 +37,6 @@ func (k *evictor) evictHeld(ctx context.Context, excess int64) (removed int64) {
 	if err != nil {
 		return 0
 	}
-	s.lossy, s.aged = true, time.Time{} // what is old alone is no reason
+	s.lossy, s.aged = true, time.Time{} // age alone does not justify the removal
 	return k.evict(ctx, s)
 }

@@ -50,7 +50,7 @@ func (s *smallDisk) Free(context.Context) (free, total int64, err error) {
 	return free, s.size, err
 }
 
-// present returns err, or nil if it means that a file is no longer there.
+// present returns err, or nil if err is fs.ErrNotExist.
 func present(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

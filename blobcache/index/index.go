@@ -171,9 +171,9 @@ func (x *Index) Ref(ctx context.Context, scope, name string) (Ref, error) {
 }
 
 // LaterRef returns what another process has recorded for a name in the scope, if that was
-// confirmed later than what [Index.Ref] returns. It is for a ref that is no longer fresh,
-// since it may ask a shared storage, at most once in five seconds for each name. Ref does
-// not return the result before [Index.SetRef] has recorded it.
+// confirmed later than what [Index.Ref] returns. It may ask a shared storage, at most
+// once in five seconds for each name, so callers use it only for refs that are no longer
+// fresh. Ref does not return the result before [Index.SetRef] has recorded it.
 func (x *Index) LaterRef(ctx context.Context, scope, name string) (later Ref, ok bool) {
 	if x.shared == nil {
 		return Ref{}, false

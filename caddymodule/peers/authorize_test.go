@@ -97,8 +97,8 @@ func TestAuthorizeAcceptsOneRequest(t *testing.T) {
 	}
 }
 
-// TestAuthorizeRejectsTokensOfClients checks that a client's token is no token of a
-// node, even if the client is called as the process.
+// TestAuthorizeRejectsTokensOfClients checks that a client's token is not accepted
+// as a node's, even if the account has the id of the process as its name.
 func TestAuthorizeRejectsTokensOfClients(t *testing.T) {
 	n := newNetwork(t)
 	s := n.cluster(2)

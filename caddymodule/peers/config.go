@@ -3,9 +3,9 @@
 //
 // The nodes are Caddys with the same site, behind a load balancer, that share Caddy's
 // storage. A [Cluster] has the list of them. For each key it ranks them by a hash
-// ([Cluster.Ahead]): a node asks those that are ranked before it, so that one node asks
-// upstream for all. There is no election and no membership protocol. Nodes that
-// disagree about the list ask upstream once more, and nothing else happens.
+// ([Cluster.Ahead]): a node asks those that are ranked before it, so that only
+// the first one asks the upstream. There is no election and no membership protocol: if
+// nodes disagree about the list, the upstream is asked once more.
 //
 // A request to another node ([Node.Get]) has a token that the shared keys sign. It names
 // the process that is asked, and all of what is asked for ([Ask]), so that it is of no

@@ -47,7 +47,7 @@ func TestDirectoryGraceEnds(t *testing.T) {
 		eventually(t, "the grace of the "+what+" ends", func() bool {
 			late, err := time.Now().After(over), ask()
 			if directory.IsRefusal(err) || late && err == nil {
-				t.Fatalf("%s: got %v, after the grace: %v; want an answer in the grace, then an error that is no refusal", what, err, late)
+				t.Fatalf("%s: got %v, after the grace: %v; want an answer during the grace period, then an error other than a refusal", what, err, late)
 			}
 			return err != nil
 		})
