@@ -49,9 +49,18 @@ type Answer struct {
 	// [Question.Known]; MediaType and Size need not be set in the latter case.
 	upstream.Manifest
 
-	// Age is the time since upstream has confirmed what a tag stands for, or longer.
+	// Age is the time since upstream has confirmed what a tag stands for, or longer. It
+	// is at least [MinAge].
 	Age time.Duration
+
+	// First is set if the peer has asked upstream about a tag of which it knew nothing, so
+	// that it has not reported that the tag has moved.
+	First bool
 }
+
+// MinAge is the least age of an [Answer], because peers count seconds. Tags that are fresh
+// for no longer are not worth a question to them.
+const MinAge = time.Second
 
 // peersFor returns the peers to ask about something.
 func (r *Repository) peersFor(key string) []Peer {
@@ -159,12 +168,12 @@ func oncePeers[T any](ctx context.Context, r *Repository, question string, peers
 // refreshOfPeer asks the peers what a tag stands for, and records the first answer that
 // upstream has confirmed since old, which is nil if no answer is believed, and that is
 // fresh. The error is [fs.ErrNotExist] if there is none.
-func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
-	if r.config.Registry.IsOffline() {
-		return index.Ref{}, fs.ErrNotExist // only content is of use
+func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.Ref, withContent bool) (refreshed, error) {
+	if r.config.Registry.IsOffline() || !r.isFresh(time.Now().Add(-MinAge)) {
+		return refreshed{}, fs.ErrNotExist // only content is of use
 	}
 	if ref, known := r.answeredSince(ctx, tag); known {
-		return ref, nil
+		return refreshed{ref: ref}, nil
 	}
 	q := Question{Reference: tag.tag, Accept: tag.accept, Forced: r.config.Forced, Head: old == nil && !withContent}
 	if old != nil {
@@ -193,16 +202,19 @@ func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.R
 		err = r.put(ctx, answer.Manifest)
 	}
 	if err != nil {
-		return index.Ref{}, err
+		return refreshed{}, err
 	}
 	ref := newRef(answer.Descriptor, asked.Add(-answer.Age))
 	ref.Learned = true // the peer has written it where this process would
-	ref, err = r.settle(ctx, tag, old, ref, withContent)
-	ref.Learned = false // the peer was asked for this request
-	if err == nil {
-		r.noteAbsence("tag "+tag.name(), nil)
+	if ref, err = r.settle(ctx, tag, old, ref, withContent); err != nil {
+		return refreshed{}, err
 	}
-	return ref, err
+	r.noteAbsence("tag "+tag.name(), nil)
+	if answer.First {
+		r.reportMoved(tag, old, ref)
+	}
+	ref.Learned = false // the peer was asked for this request
+	return refreshed{ref, answer.Content != nil}, nil
 }
 
 // checkHead returns an error if the descriptor of an answer contradicts what upstream has

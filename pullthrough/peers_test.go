@@ -47,6 +47,7 @@ func (n *node) Manifest(ctx context.Context, q Question) (answer Answer, err err
 		}
 		m.Content.Close()
 		answer.Age = time.Since(m.Checked)
+		answer.First = m.Status == Miss
 	} else {
 		err = fs.ErrNotExist
 	}
