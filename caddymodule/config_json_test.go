@@ -22,7 +22,7 @@ func TestDefaultStorage(t *testing.T) {
 		t.Fatal(err)
 	}
 	without := jsonWithoutField(t, config, "storage")
-	if err := caddy.Load(without, true); err != nil {
+	if err := loadCaddy(t, without); err != nil {
 		t.Fatal(err)
 	}
 	s.running, s.cache = true, filepath.Join(caddy.AppDataDir(), "dependency_proxy")
@@ -54,7 +54,7 @@ func TestInvalidJSON(t *testing.T) {
 		if !strings.Contains(string(config), row[0]) {
 			t.Fatalf("the configuration lacks %s, which the test replaces: %s", row[0], config)
 		}
-		err := caddy.Load([]byte(strings.Replace(string(config), row[0], row[1], 1)), true)
+		err := loadCaddy(t, []byte(strings.Replace(string(config), row[0], row[1], 1)))
 		if s.running = s.running || err == nil; err == nil || !strings.Contains(err.Error(), row[2]) {
 			t.Errorf("%s: got error %v, want %q", row[1], err, row[2])
 		}

@@ -55,17 +55,10 @@ func (s *site) ask(method, path, body string, changes ...requestOption) answer {
 		if err == nil {
 			return s.finish(response)
 		}
-		if tries == 5 || !isConnectionClosed(err) {
+		if !repeats(tries, err) {
 			s.t.Fatal(err)
 		}
 	}
-}
-
-// isConnectionClosed reports whether err is of a connection that the admin
-// endpoint of the former configuration has closed. Both share the port for a
-// moment after a reload.
-func isConnectionClosed(err error) bool {
-	return err != nil && (strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer"))
 }
 
 // command runs `caddy dependency-proxy` in this process and returns the
@@ -90,7 +83,7 @@ func (s *site) commandOutputs(args ...string) (stdout, stderr string, err error)
 		root.SetIn(strings.NewReader(s.stdin))
 		root.SetArgs(append(args, "--address", s.admin))
 		err = root.ExecuteContext(s.t.Context())
-		if tries == 5 || !isConnectionClosed(err) {
+		if !repeats(tries, err) {
 			return out.String(), errs.String(), err
 		}
 	}

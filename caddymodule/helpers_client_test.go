@@ -4,14 +4,12 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -78,10 +76,7 @@ func (s *site) open(path string, changes ...requestOption) *http.Response {
 			s.t.Cleanup(func() { _ = response.Body.Close() })
 			return response
 		}
-		// After a reload the socket of the former configuration shares
-		// the port and
-		// may reset new connections when it closes.
-		if tries == 5 || !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
+		if !repeats(tries, err) {
 			s.t.Fatal(err)
 		}
 	}

@@ -3,13 +3,13 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
 
@@ -34,14 +34,10 @@ func inBucket(t testing.TB, server *s3test.Server) *site {
 // that the function returns runs both.
 func twoNodes(t testing.TB, server *s3test.Server) (one, two *site, both func(lines ...string) []string) {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
 	one = inBucket(t, server)
-	two = &site{t: t, url: "http://" + free.Addr().String(), host: free.Addr().String(), dir: one.dir, cache: filepath.Join(one.dir, "cache2")}
-	_, port, _ := net.SplitHostPort(two.host)
+	host := porttest.Reserve(t)
+	two = &site{t: t, url: "http://" + host, host: host, dir: one.dir, cache: filepath.Join(one.dir, "cache2")}
+	port := portOf(two.host)
 	return one, two, func(lines ...string) []string {
 		one.after = fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage s3 {\n %s\n local %s {\n reserve off\n }\n }\n %s\n }\n}",
 			port, one.bucket, two.cache, strings.Join(lines, "\n"))

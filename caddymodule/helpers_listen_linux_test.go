@@ -1,18 +1,22 @@
 package caddymodule
 
 import (
+	"net/netip"
 	"os"
 	"strconv"
+	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// listening returns the number of sockets of this process that listen on a port.
-func listening(port uint64) (n int) {
+// listeningTwice reports whether several sockets of this process listen at one address.
+func listeningTwice(t testing.TB) bool {
+	t.Helper()
 	files, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		return 0
+		t.Fatal(err)
 	}
+	seen := make(map[netip.AddrPort]bool)
 	for _, file := range files {
 		fd, err := strconv.Atoi(file.Name())
 		if err != nil {
@@ -22,9 +26,15 @@ func listening(port uint64) (n int) {
 			continue
 		}
 		address, err := unix.Getsockname(fd)
-		if ip, ok := address.(*unix.SockaddrInet4); err == nil && ok && uint64(ip.Port) == port {
-			n++
+		inet, ok := address.(*unix.SockaddrInet4)
+		if err != nil || !ok {
+			continue
 		}
+		at := netip.AddrPortFrom(netip.AddrFrom4(inet.Addr), uint16(inet.Port))
+		if seen[at] {
+			return true
+		}
+		seen[at] = true
 	}
-	return n
+	return false
 }

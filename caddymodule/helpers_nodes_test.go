@@ -8,12 +8,13 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 )
 
 // nodes returns a site that is not running yet, and nodes of another one, which is in
@@ -24,19 +25,10 @@ func nodes(t testing.TB, count int, lines ...string) (s *site, addresses []strin
 	t.Helper()
 	s = newSite(t)
 	var ports []string
-	var held []net.Listener // no connector may take the port
 	for range count {
-		free, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, free)
-		_, port, _ := net.SplitHostPort(free.Addr().String())
-		ports = append(ports, port)
-		addresses = append(addresses, connect(t, free.Addr().String()).Addr().String())
-	}
-	for _, free := range held {
-		_ = free.Close()
+		host := porttest.Reserve(t)
+		ports = append(ports, portOf(host))
+		addresses = append(addresses, connect(t, host).Addr().String())
 	}
 	_, authority, leaf := certificate(t, s.dir)
 	peers := fmt.Sprintf("peers {\n to %s\n transport http {\n tls_server_name %s\n tls_trust_pool file %s\n }\n}", strings.Join(addresses, " "), clusterHost, authority)

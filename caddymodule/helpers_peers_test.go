@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
 
@@ -54,14 +55,8 @@ func startDifferentNodes(t testing.TB, storage string, lines func(i int) string)
 	roots, file, cert := certificate(t, base.dir)
 	c.cert = cert
 	var to []string
-	var held []net.Listener
 	for i := range 3 {
-		free, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, free) // no connector may take the port
-		n := newPeerNode(t, base.dir, i, free.Addr().String(), roots)
+		n := newPeerNode(t, base.dir, i, porttest.Reserve(t), roots)
 		to = append(to, n.link.Addr().String())
 		c.all = append(c.all, n)
 	}
@@ -71,11 +66,8 @@ func startDifferentNodes(t testing.TB, storage string, lines func(i int) string)
 			"$STORAGE", strings.ReplaceAll(storage, "$CACHE", n.cache)).Replace(nodeSite)
 	}
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
-	for _, free := range held {
-		_ = free.Close()
-	}
 	if err == nil {
-		err = loadCaddy(config)
+		err = loadCaddy(t, config)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +80,7 @@ func startDifferentNodes(t testing.TB, storage string, lines func(i int) string)
 // newPeerNode returns a node that is not running yet and will listen at an address.
 func newPeerNode(t testing.TB, dir string, i int, address string, roots *x509.CertPool) *peerNode {
 	s := &site{t: t, dir: dir, cache: filepath.Join(dir, fmt.Sprintf("cache%d", i))}
-	_, port, _ := net.SplitHostPort(address)
+	port := portOf(address)
 	s.host = clusterHost + ":" + port
 	s.url = "https://" + s.host
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -144,7 +136,7 @@ func (c *peerNodes) findHandlers() {
 		c.t.Fatal(err)
 	}
 	for _, n := range c.all {
-		_, port, _ := net.SplitHostPort(n.host)
+		port := portOf(n.host)
 		for _, server := range app.(*caddyhttp.App).Servers {
 			if strings.HasSuffix(server.Listen[0], ":"+port) {
 				n.handler = handlerIn(server.Routes)

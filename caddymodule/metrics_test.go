@@ -176,7 +176,7 @@ func TestMetricsOfEqualSites(t *testing.T) {
 	lines := []string{users("alice"), "group acme {\n members alice\n quota 10MiB\n}", hub(up)}
 	for _, storage := range []string{s.cache, s.dir + "/other/cache"} {
 		for _, more := range []string{"", "metrics {\n per_group\n}"} {
-			s.after += fmt.Sprintf("http://:%d {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n %s\n }\n}\n",
+			s.after += fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n %s\n }\n}\n",
 				portOf(porttest.Reserve(t)), storage, strings.Join(lines, "\n"), more)
 		}
 	}

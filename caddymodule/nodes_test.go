@@ -41,6 +41,9 @@ func (s *site) probe(method, address, path string) (status int, body string) {
 		s.t.Fatal(err)
 	}
 	resp, err := transport.RoundTrip(r)
+	for tries := 0; repeats(tries, err); tries++ {
+		resp, err = transport.RoundTrip(r)
+	}
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -130,7 +129,7 @@ func TestSitesShareCache(t *testing.T) {
 	image := up.PutImage("library/alpine", "3.20", layer)
 	s, host := newSite(t), porttest.Reserve(t)
 	other := &site{t: t, url: "http://" + host, host: host}
-	_, port, _ := net.SplitHostPort(other.host)
+	port := portOf(other.host)
 	lines := []string{users("alice"), private("acme", "alice"), hub(up)}
 	s.after = fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}", port, s.cache, strings.Join(lines, "\n"))
 	s.load(lines...)

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -21,7 +20,7 @@ func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string
 	s.openAdmin()
 	host := porttest.Reserve(t)
 	other = &site{t: t, url: "http://" + host, host: host, admin: s.admin}
-	_, port, _ := net.SplitHostPort(other.host)
+	port := portOf(other.host)
 	return s, other, func(lines ...string) string {
 		return fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}", port, s.cache, strings.Join(lines, "\n"))
 	}

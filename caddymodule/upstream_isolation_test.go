@@ -54,7 +54,7 @@ func withholdContent(t *testing.T, evil *registrytest.Registry, content []byte, 
 func addSecondSite(t *testing.T, s *site, lines ...string) *site {
 	t.Helper()
 	host := porttest.Reserve(t)
-	s.after = fmt.Sprintf("http://:%d {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}",
+	s.after = fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}",
 		portOf(host), s.cache, strings.Join(lines, "\n"))
 	return &site{t: t, url: "http://" + host, host: host}
 }

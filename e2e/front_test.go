@@ -30,8 +30,8 @@ type front struct {
 }
 
 type seenRequest struct {
-	method, path, authorization, span string
-	from                              string // HOST:PORT
+	method, path, query, authorization, span string
+	from                                     string // HOST:PORT
 }
 
 // newFront listens on address and forwards to target. With an authority it uses
@@ -79,7 +79,7 @@ func (f *front) listen(address string, handler http.Handler, a *authority, name 
 	}
 	f.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
-		f.seen = append(f.seen, seenRequest{r.Method, r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Range"), r.RemoteAddr})
+		f.seen = append(f.seen, seenRequest{r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Get("Authorization"), r.Header.Get("Range"), r.RemoteAddr})
 		f.mu.Unlock()
 		if f.broken.Load() {
 			http.Error(w, "out of order", http.StatusServiceUnavailable)

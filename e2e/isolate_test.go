@@ -24,6 +24,10 @@ const (
 	authAddr = "192.0.2.22"
 	cdnName  = "cdn.blobs.example"
 	cdnAddr  = "192.0.2.23"
+
+	// The host of a bucket to which clients are redirected.
+	bucketHost = "s3.objects.example"
+	bucketAddr = "192.0.2.24"
 )
 
 // clusterName is the name of the site of clusters, which is the load balancer's. Each
@@ -65,7 +69,7 @@ func isolate(dir string) error {
 	if err := privateEtc(); err != nil {
 		return err
 	}
-	all := []string{proxyAddr, hubAddr, authAddr, cdnAddr, clusterAddr}
+	all := []string{proxyAddr, hubAddr, authAddr, cdnAddr, bucketAddr, clusterAddr}
 	for n := range maxNodes {
 		all = append(all, nodeAddr(n+1))
 	}
@@ -95,7 +99,7 @@ func privateEtc() error {
 	var hosts strings.Builder
 	lines := [][2]string{
 		{"127.0.0.1", "localhost"}, {"::1", "localhost"}, {proxyAddr, proxyName},
-		{hubAddr, hubName}, {authAddr, authName}, {cdnAddr, cdnName}, {clusterAddr, clusterName},
+		{hubAddr, hubName}, {authAddr, authName}, {cdnAddr, cdnName}, {bucketAddr, bucketHost}, {clusterAddr, clusterName},
 	}
 	for n := range maxNodes {
 		lines = append(lines, [2]string{nodeAddr(n + 1), nodeName(n + 1)})

@@ -40,10 +40,7 @@ var pullers = []puller{
 func TestPull(t *testing.T) {
 	for _, p := range pullers {
 		t.Run(p.client, func(t *testing.T) {
-			c := newClient(t)
-			if p.login != nil {
-				c.run(t, append(append([]string(nil), p.login...), "-u", "alice", "-p", password, proxyName)...)
-			}
+			c := p.loggedInto(t, proxyName)
 			lab.engine.showOnFailure(t)
 			repository := "library/pull-" + p.client
 			index := lab.push.index(t, repository, "index", 1<<20, 3<<20)
@@ -57,6 +54,17 @@ func TestPull(t *testing.T) {
 			t.Run("single by digest", func(t *testing.T) { p.twice(t, c, byDigest("acme", other), other) })
 		})
 	}
+}
+
+// loggedInto returns a client that has logged in to a host as alice, unless its pulls do
+// so.
+func (p puller) loggedInto(t *testing.T, host string) *client {
+	t.Helper()
+	c := newClient(t)
+	if p.login != nil {
+		c.run(t, append(append([]string(nil), p.login...), "-u", "alice", "-p", password, host)...)
+	}
+	return c
 }
 
 func (p puller) twice(t *testing.T, c *client, reference string, img image) {

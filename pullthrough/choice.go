@@ -56,7 +56,9 @@ func (r *Repository) choose(ctx context.Context, tag string, withContent bool) (
 	if believed { // upstream has offered nothing that the client accepts
 		other, err = r.recheck(ctx, wanted, known)
 	} else {
-		other.ref, err = r.refreshOnce(ctx, wanted, nil, withContent)
+		var asked refreshed
+		asked, err = r.refreshOnce(ctx, wanted, nil, withContent)
+		other.ref, other.ofPeer = asked.ref, asked.ofPeer
 	}
 	if err != nil {
 		other.reason = ReasonOf(err)

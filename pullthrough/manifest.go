@@ -50,6 +50,9 @@ func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent 
 	if confirmed := !ref.Checked.Equal(origin.Checked); !hit && (origin.Status != Stale || confirmed) {
 		origin = Origin{Status: Miss, Checked: ref.Checked}
 	}
+	if hit && got.ofPeer && got.status == Miss {
+		content.FromPeer = true
+	}
 	r.markUsed(ref.Digest)
 	return Manifest{Digest: ref.Digest, MediaType: ref.MediaType, Size: content.Size(), Content: content, Origin: origin}, nil
 }

@@ -30,6 +30,16 @@ type Peer interface {
 	Manifest(ctx context.Context, q Question) (Answer, error)
 }
 
+// Circular reports whether the process self must not let a request of the process asker
+// wait for what self has asked the process peer for, which has answered or not. The names
+// of processes are unique. A process does not make another one wait for itself. And where
+// processes with different lists ask each other in a ring, one of them must not make the
+// one before it wait: the greatest, which is greater than both of its neighbors. Only in
+// a few other cases does a process that could have waited ask upstream itself.
+func Circular(asker, self, peer string, answered bool) bool {
+	return peer == asker || !answered && asker < self && peer < self
+}
+
 // Question is a question to a peer about a manifest.
 type Question struct {
 	// Reference is a digest, or a tag, which Accept and Forced belong to.
@@ -49,9 +59,18 @@ type Answer struct {
 	// [Question.Known]; MediaType and Size need not be set in the latter case.
 	upstream.Manifest
 
-	// Age is the time since upstream has confirmed what a tag stands for, or longer.
+	// Age is the time since upstream has confirmed what a tag stands for, or longer. It
+	// is at least [MinAge].
 	Age time.Duration
+
+	// First is set if the peer has asked upstream about a tag of which it knew nothing, so
+	// that it has not reported that the tag has moved.
+	First bool
 }
+
+// MinAge is the least age of an [Answer], because peers count seconds. Tags that are fresh
+// for no longer are not worth a question to them.
+const MinAge = time.Second
 
 // peersFor returns the peers to ask about something.
 func (r *Repository) peersFor(key string) []Peer {
@@ -159,12 +178,12 @@ func oncePeers[T any](ctx context.Context, r *Repository, question string, peers
 // refreshOfPeer asks the peers what a tag stands for, and records the first answer that
 // upstream has confirmed since old, which is nil if no answer is believed, and that is
 // fresh. The error is [fs.ErrNotExist] if there is none.
-func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
-	if r.config.Registry.IsOffline() {
-		return index.Ref{}, fs.ErrNotExist // only content is of use
+func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.Ref, withContent bool) (refreshed, error) {
+	if r.config.Registry.IsOffline() || !r.isFresh(time.Now().Add(-MinAge)) {
+		return refreshed{}, fs.ErrNotExist // only content is of use
 	}
 	if ref, known := r.answeredSince(ctx, tag); known {
-		return ref, nil
+		return refreshed{ref: ref}, nil
 	}
 	q := Question{Reference: tag.tag, Accept: tag.accept, Forced: r.config.Forced, Head: old == nil && !withContent}
 	if old != nil {
@@ -193,16 +212,19 @@ func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.R
 		err = r.put(ctx, answer.Manifest)
 	}
 	if err != nil {
-		return index.Ref{}, err
+		return refreshed{}, err
 	}
 	ref := newRef(answer.Descriptor, asked.Add(-answer.Age))
 	ref.Learned = true // the peer has written it where this process would
-	ref, err = r.settle(ctx, tag, old, ref, withContent)
-	ref.Learned = false // the peer was asked for this request
-	if err == nil {
-		r.noteAbsence("tag "+tag.name(), nil)
+	if ref, err = r.settle(ctx, tag, old, ref, withContent); err != nil {
+		return refreshed{}, err
 	}
-	return ref, err
+	r.noteAbsence("tag "+tag.name(), nil)
+	if answer.First {
+		r.reportMoved(tag, old, ref)
+	}
+	ref.Learned = false // the peer was asked for this request
+	return refreshed{ref, answer.Content != nil}, nil
 }
 
 // checkHead returns an error if the descriptor of an answer contradicts what upstream has

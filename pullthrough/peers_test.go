@@ -47,6 +47,7 @@ func (n *node) Manifest(ctx context.Context, q Question) (answer Answer, err err
 		}
 		m.Content.Close()
 		answer.Age = time.Since(m.Checked)
+		answer.First = m.Status == Miss
 	} else {
 		err = fs.ErrNotExist
 	}
@@ -110,7 +111,7 @@ func newCluster(t testing.TB) *cluster {
 }
 
 // ofPeer makes a repository that of a peer's request.
-func ofPeer(c *Config) { c.OfPeer = func(fill.Replica) bool { return false } }
+func ofPeer(c *Config) { c.OfPeer = func(fill.Replica, bool) bool { return false } }
 
 // asking makes a repository ask peers.
 func asking(peers ...Peer) func(*Config) {

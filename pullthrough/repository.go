@@ -44,9 +44,9 @@ type Config struct {
 	Peers func(key string) []Peer
 
 	// OfPeer is set for the request of a peer, which does not ask Peers in turn and
-	// verifies the content itself. It reports whether a peer is the one that has sent
-	// the request; see [fill.Request.Sent].
-	OfPeer func(peer fill.Replica) bool
+	// verifies the content itself. It reports whether the request must not wait for what
+	// another peer is asked for; see [fill.Request.Circular] and [Circular].
+	OfPeer func(peer fill.Replica, answered bool) bool
 
 	// Replicas are asked in front of Registry for the content of manifests and blobs
 	// that Endpoint has delivered before. They do not count as upstream: the bytes are
@@ -121,7 +121,9 @@ type Hooks struct {
 	Fetched func(scope string, n int)
 
 	// Moved is called when upstream has named another digest for a tag than the
-	// one that was served until now, and its content is stored.
+	// one that was served until now, and its content is stored. It is not called for what
+	// another process has asked upstream, which reports that itself, unless that process
+	// says that it did not know the tag before.
 	Moved func(scope, tag string, from, to index.Ref)
 
 	// RecordFailed is called when the index cannot write a record. The index
@@ -169,10 +171,17 @@ func (r *Repository) fetchedBytes(n int) {
 	}
 }
 
-// recordMoved records what a tag stands for, and reports that it has moved if old,
-// which may be nil, was another manifest.
+// recordMoved records what a tag stands for, and reports that it has moved if this process
+// has learnt that from upstream.
 func (r *Repository) recordMoved(ctx context.Context, tag choice, old *index.Ref, ref index.Ref) {
 	r.recordRef(ctx, tag.name(), ref)
+	if !ref.Learned {
+		r.reportMoved(tag, old, ref)
+	}
+}
+
+// reportMoved reports that a tag has moved if old, which may be nil, was another manifest.
+func (r *Repository) reportMoved(tag choice, old *index.Ref, ref index.Ref) {
 	if report := r.config.Hooks.Moved; report != nil && old != nil && old.Digest != ref.Digest {
 		report(r.config.Scope, tag.tag, *old, ref)
 	}

@@ -22,6 +22,7 @@ type resolved struct {
 	status Status
 	reason Reason // if status is Stale
 	err    error  // of upstream, if status is Stale and it was asked now
+	ofPeer bool   // a peer has sent the content now
 }
 
 func (a resolved) origin() Origin { return Origin{a.status, a.reason, a.ref.Checked} }
@@ -35,8 +36,8 @@ func (r *Repository) resolve(ctx context.Context, tag choice, withContent bool) 
 	r.noteUse(tag)
 	known, believed := r.known(ctx, tag)
 	if !believed {
-		ref, err := r.refreshOnce(ctx, tag, nil, withContent)
-		return resolved{ref: ref, status: statusOf(ref, Miss)}, err
+		got, err := r.refreshOnce(ctx, tag, nil, withContent)
+		return got.as(Miss), err
 	}
 	if r.isFresh(known.Checked) && !r.config.Forced {
 		return resolved{ref: known, status: Hit}, nil
@@ -65,24 +66,30 @@ func (r *Repository) recheck(ctx context.Context, tag choice, known index.Ref) (
 		waiting, done = r.patient(ctx, r.first(r.question(tag, false)))
 		defer done()
 	}
-	ref, err := r.refreshOnce(waiting, tag, &known, false)
+	got, err := r.refreshOnce(waiting, tag, &known, false)
 	switch {
 	case err == nil:
-		return resolved{ref: ref, status: statusOf(ref, Revalidated)}, nil
+		return got.as(Revalidated), nil
 	case ctx.Err() != nil:
 		return resolved{}, context.Cause(ctx)
 	case !mayServe:
 		return resolved{}, err
 	}
-	return resolved{known, Stale, ReasonOf(err), err}, nil
+	return resolved{ref: known, status: Stale, reason: ReasonOf(err), err: err}, nil
 }
 
-// statusOf returns the status of an answer for which upstream would have been asked.
-func statusOf(ref index.Ref, asked Status) Status {
-	if ref.Learned {
-		return Hit
+// refreshed is the answer to a question about a tag.
+type refreshed struct {
+	ref    index.Ref
+	ofPeer bool // a peer has sent the content
+}
+
+// as returns the answer with its status: asked, unless there was no need to ask.
+func (a refreshed) as(asked Status) resolved {
+	if a.ref.Learned {
+		asked = Hit
 	}
-	return asked
+	return resolved{ref: a.ref, status: asked, ofPeer: a.ofPeer}
 }
 
 // question names the question about a tag. A forced one does not join one in progress
@@ -98,24 +105,24 @@ func (r *Repository) question(tag choice, withContent bool) string {
 	return name
 }
 
-func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref, withContent bool) (index.Ref, error) {
+func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref, withContent bool) (refreshed, error) {
 	if old == nil || !r.mayServe(old.Checked) {
 		if err := r.absence("tag " + tag.name()); err != nil {
-			return index.Ref{}, err
+			return refreshed{}, err
 		}
 	}
 	question := r.question(tag, withContent)
-	return oncePeers(ctx, r, question, func(ctx context.Context) (index.Ref, error) {
+	return oncePeers(ctx, r, question, func(ctx context.Context) (refreshed, error) {
 		return r.refreshOfPeer(ctx, tag, old, withContent)
-	}, func(ctx context.Context) (index.Ref, error) {
+	}, func(ctx context.Context) (refreshed, error) {
 		if r.config.Forced {
 			if err := r.config.Flights.pace(ctx, r.key(question)); err != nil {
-				return index.Ref{}, err
+				return refreshed{}, err
 			}
 		}
 		ref, err := r.refresh(ctx, tag, old, withContent)
 		r.noteAbsence("tag "+tag.name(), err)
-		return ref, err
+		return refreshed{ref: ref}, err
 	})
 }
 

@@ -22,7 +22,8 @@ const (
 
 	// TagMoved means that upstream has another digest for a tag than the one that
 	// was served until now. If clients of one tag accept different types of
-	// manifests, each type is a tag of its own.
+	// manifests, each type is a tag of its own. Of the nodes of a cluster, the one that
+	// has asked upstream emits it, and not those that learn it from that node.
 	TagMoved = "tag_moved"
 
 	// QuotaTrimmed means that a group was over its quota and has lost content.

@@ -30,6 +30,11 @@ const (
 	// answered: it may start at the same time as this one, as this one does.
 	patience = 3
 
+	// maxMisses is the number of probes without an answer, one after the other, after
+	// which a node is not asked any more. A single one may be due to a lost packet. Until
+	// then it is up to the requests to the node to notice that it is down.
+	maxMisses = 2
+
 	maxIdentity = 1 << 10 // bytes of the answer to a probe
 )
 
@@ -42,7 +47,7 @@ type Node struct {
 	passing *lru.Cache[string, *breaker.Breaker] // by fingerprint, see [Node.Failed]
 
 	mu      sync.Mutex
-	process string    // the id of the process that answered the last probe, or empty
+	process string    // the id of the process that answered one of the last probes, or empty
 	last    string    // the id of the last process that answered
 	seen    time.Time // it answered
 	err     error     // of the last probe
@@ -52,7 +57,7 @@ type Node struct {
 // Name returns the name of the node in the list, HOST:PORT.
 func (n *Node) Name() string { return n.name }
 
-// id returns the id of the node's process, or "" if the last probe failed.
+// id returns the id of the node's process, or "" if the last probes failed.
 func (n *Node) id() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -188,12 +193,18 @@ func (n *Node) probe(ctx context.Context, l *lent) {
 	}
 	n.mu.Lock()
 	before, last := n.process, n.last
-	n.process, n.err = process, err
+	n.err = err
 	if n.misses++; err == nil {
-		n.last, n.seen, n.misses = process, n.cluster.now(), 0
+		n.process, n.last, n.seen, n.misses = process, process, n.cluster.now(), 0
+	} else if n.misses >= maxMisses || errors.Is(err, errNoNode) {
+		n.process = ""
 	}
-	misses := n.misses
+	misses, kept := n.misses, n.process != ""
 	n.mu.Unlock()
+	if err != nil && kept {
+		n.cluster.probeSoon()
+		return
+	}
 	if err == nil && process != last {
 		n.breaker.Succeed() // another process has not failed yet
 		n.passing.Purge()

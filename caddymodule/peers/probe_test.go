@@ -124,3 +124,51 @@ func TestManyFailuresAtOnceCountOnce(t *testing.T) {
 		t.Error("got a pause of more than 1s after failures at once, want 1s")
 	}
 }
+
+// TestLostProbe checks that a node that misses one probe is asked further and probed again
+// soon, and that one that misses two is not asked until it answers.
+func TestLostProbe(t *testing.T) {
+	n := newNetwork(t)
+	s := n.cluster(2)
+	c, node := s[0].current(), s[0].current().node(t, s[1])
+	lose := func(s *server) { s.handler = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) } }
+	for range 2 {
+		s[1].set(lose)
+		c.refresh(t.Context())
+		if state := node.state(); !isAsked(c, node) || state.State != Up || state.Error != "" {
+			t.Errorf("got the state %+v after one probe was lost, want a node that is up and asked", state)
+		}
+		select {
+		case <-c.wake:
+		default:
+			t.Error("got no refresh requested after one probe was lost, want one")
+		}
+		s[1].set(func(s *server) { s.handler = nil })
+		if _, err := get(t, node); err != nil {
+			t.Errorf("got %v from a node after one probe was lost, want nil", err)
+		}
+		c.refresh(t.Context())
+	}
+	s[1].set(lose)
+	for range 2 {
+		c.refresh(t.Context())
+	}
+	if state := node.state(); isAsked(c, node) || state.State != Down || state.Error == "" {
+		t.Errorf("got the state %+v after two probes were lost, want a node that is down and not asked", state)
+	}
+	if lines := n.logs.FilterMessageSnippet("does not answer").Len(); lines != 1 {
+		t.Errorf("got %d lines in the log about nodes that do not answer, want 1", lines)
+	}
+}
+
+// TestDeadNodeIsNoticedByRequests checks that the first request to a node that has died
+// leaves it alone, before any probe.
+func TestDeadNodeIsNoticedByRequests(t *testing.T) {
+	n := newNetwork(t)
+	s := n.cluster(2)
+	c, node := s[0].current(), s[0].current().node(t, s[1])
+	s[1].Close()
+	if _, err := get(t, node); err == nil || isAsked(c, node) {
+		t.Errorf("got the error %v, and asked %v; want an error, and the node left alone", err, isAsked(c, node))
+	}
+}

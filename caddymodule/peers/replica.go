@@ -30,9 +30,9 @@ func (c *Cluster) Use(config *pullthrough.Config, scope Ask, asker string) {
 	switch {
 	case c == nil:
 	case asker != "":
-		config.OfPeer = func(peer fill.Replica) bool {
+		config.OfPeer = func(peer fill.Replica, answered bool) bool {
 			r, ok := peer.(*replica)
-			return ok && r.node.id() == asker
+			return ok && pullthrough.Circular(asker, c.id, r.node.id(), answered)
 		}
 	default:
 		known, name := config.Index, config.Scope
@@ -125,7 +125,7 @@ func readAnswer(resp *http.Response, q pullthrough.Question) (answer pullthrough
 	if answer.Digest, err = reference.ParseDigest(resp.Header.Get("Docker-Content-Digest")); err != nil {
 		return answer, fmt.Errorf("the digest of the answer: %w", err)
 	}
-	answer.Age = ageOf(resp.Header)
+	answer.Age, answer.First = ageOf(resp.Header), isFirst(resp.Header)
 	answer.MediaType, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	answer.Size = resp.ContentLength
 	switch {
@@ -146,9 +146,12 @@ func ageOf(h http.Header) time.Duration {
 	seconds, err := strconv.ParseUint(h.Get("Age"), 10, 31)
 	switch {
 	case err == nil:
-	case h.Get("Age") == "" && strings.Contains(h.Get("Cache-Status"), "fwd=miss"):
+	case h.Get("Age") == "" && isFirst(h):
 	default:
 		return pullthrough.Forever
 	}
-	return time.Duration(seconds+1) * time.Second
+	return time.Duration(seconds)*time.Second + pullthrough.MinAge
 }
+
+// isFirst reports whether the node has asked upstream now, and knew nothing before.
+func isFirst(h http.Header) bool { return strings.Contains(h.Get("Cache-Status"), "fwd=miss") }

@@ -24,7 +24,9 @@ func TestState(t *testing.T) {
 	s[4].Close()
 	began := n.clock.Now()
 	n.clock.advance(time.Second / 2)
-	c.refresh(t.Context())
+	for range maxMisses {
+		c.refresh(t.Context())
+	}
 	c.listErr = errEmpty
 	now := n.clock.Now().UTC()
 	got := c.State()

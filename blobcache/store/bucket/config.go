@@ -93,7 +93,7 @@ type waits struct {
 	record   time.Duration // for a record
 	absent   time.Duration // how long a record is known not to be there
 	rescan   time.Duration // between checks whether something did not fit a queue
-	verified time.Duration // how long the bucket is known to have large content
+	verified time.Duration // how long clients are redirected for content that the bucket has had
 
 	flush time.Duration // for uploads at the end
 	stall time.Duration // for a step of an upload
@@ -124,7 +124,7 @@ func (c Config) withDefaults() Config {
 	w.record = cmp.Or(w.record, 2*time.Second)
 	w.absent = cmp.Or(w.absent, 5*time.Second)
 	w.rescan = cmp.Or(w.rescan, time.Minute)
-	w.verified = cmp.Or(w.verified, 10*time.Second)
+	w.verified = cmp.Or(w.verified, time.Second)
 	w.flush = cmp.Or(w.flush, 5*time.Second)
 	w.stall = cmp.Or(w.stall, time.Minute)
 	w.sweepRate = cmp.Or(w.sweepRate, sweepRate)

@@ -38,7 +38,7 @@ func newVerified(w waits) *memo.Cache[object] {
 // which has this size in bytes, for a lifetime from a second to seven days. Nobody but its
 // reader verifies the content. There is one only for content of more than 64 MiB that a
 // node of the cluster has uploaded with checksums, and that the bucket has had within the
-// last ten seconds. The error is fs.ErrNotExist for other content, and another one while
+// last second. The error is fs.ErrNotExist for other content, and another one while
 // the bucket fails.
 func (s *Store) SignedURL(ctx context.Context, d digest.Digest, size int64, lifetime time.Duration) (*url.URL, error) {
 	if err := d.Validate(); err != nil {
@@ -68,11 +68,11 @@ func (s *Store) findVerified(ctx context.Context, d digest.Digest) (object, erro
 	if err != nil {
 		return object{}, err
 	}
-	if err := s.reads.check(); err != nil {
+	if err := s.reads.check(blobName(d)); err != nil {
 		return object{}, err
 	}
 	o, err := s.client.stat(ctx, blobName(d))
-	s.noteRead(ctx, err)
+	s.noteRead(ctx, blobName(d), err)
 	if err == nil && string(value) != o.String() {
 		err = fmt.Errorf("the object of %s was replaced: %w", d, fs.ErrNotExist)
 	}

@@ -28,7 +28,7 @@ const (
 func newSigning(t *testing.T, server *s3test.Server) *node {
 	t.Helper()
 	config := configOf(t, server, t.TempDir())
-	config.partSize = minLarge
+	config.partSize, config.waits.verified = minLarge, time.Hour // does not end during a test
 	return start(t, config)
 }
 
@@ -169,6 +169,29 @@ func TestStoreSignedURLWhileBucketFails(t *testing.T) {
 				return err == nil
 			})
 		})
+	}
+}
+
+// TestStoreSignedURLAfterASecond: a bucket that goes down while nothing else asks it has
+// no signed URLs a second later. Most clients do not come back for a blob that they
+// cannot read there.
+func TestStoreSignedURLAfterASecond(t *testing.T) {
+	if got := (Config{}).withDefaults().waits.verified; got > time.Second {
+		t.Errorf("clients are sent to a bucket that has been down for %v, want at most a second", got)
+	}
+	server := s3test.New(t)
+	config := configOf(t, server, t.TempDir())
+	config.partSize, config.waits.verified = minLarge, time.Millisecond
+	n := start(t, config)
+	d := n.put(t, largeContent)
+	waitFor(t, func() bool {
+		_, err := n.SignedURL(t.Context(), d, largeSize, time.Minute)
+		return err == nil
+	})
+	server.Set(s3test.Faults{Down: true})
+	time.Sleep(config.waits.verified)
+	if _, err := n.SignedURL(t.Context(), d, largeSize, time.Minute); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("signed URL of a bucket that is down: %v, want its error", err)
 	}
 }
 
