@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -92,9 +93,11 @@ func TestPeersOffline(t *testing.T) {
 func TestPeersThatAskEachOther(t *testing.T) {
 	c := newCluster(t)
 	back := &node{of: c.repository("red", "team/app")}
-	ofOwner := func(config *Config) { config.OfPeer = func(p fill.Replica) bool { return p == fill.Replica(c.node) } }
+	ofOwner := func(config *Config) {
+		config.OfPeer = func(p fill.Replica, _ bool) bool { return p == fill.Replica(c.node) }
+	}
 	ofOwner(&back.of.config)
-	c.node.of.config.OfPeer = func(p fill.Replica) bool { return p == fill.Replica(back) }
+	c.node.of.config.OfPeer = func(p fill.Replica, _ bool) bool { return p == fill.Replica(back) }
 	begin := time.Now()
 	var all sync.WaitGroup
 	for i := range 40 {
@@ -132,20 +135,29 @@ func TestPeersThatAskEachOther(t *testing.T) {
 // TestPeersBusy checks that upstream is asked if all turns for questions to peers are taken,
 // as while they answer slowly.
 func TestPeersBusy(t *testing.T) {
-	c := newCluster(t)
-	red := c.member()
-	for range maxQuestions {
-		done, err := red.config.Questions.take(t.Context(), queueKey{"peers", red.config.Group})
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		f, up := newClocked(t)
+		peer := new(node)
+		red := f.repository("red", "team/app", asking(peer))
+		for range maxQuestions {
+			done, err := red.config.Questions.take(t.Context(), queueKey{"peers", red.config.Group})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer done()
 		}
-		defer done()
-	}
-	begin := time.Now()
-	m, err := red.ManifestByDigest(t.Context(), c.image.Manifest, true)
-	c.expectManifest(m, err, "team/app", c.image.Manifest, Miss)
-	c.expectQuestions("without a turn", 0, 0, 0)
-	if took := time.Since(begin); took > metadataLimit/2 {
-		t.Errorf("the pull took %v, want %v and the time of upstream", took, turnPatience)
-	}
+		moved := manifestNumber("2")
+		up.set(func(u *clocked) { u.manifest = moved })
+		begin := time.Now()
+		m, err := red.ManifestByDigest(t.Context(), digest.FromBytes(moved), true)
+		if err != nil || m.Status != Miss || !bytes.Equal(contentOf(t, m), moved) {
+			t.Errorf("got %+v, error %v; want the manifest of upstream", m, err)
+		}
+		if took := time.Since(begin); took != turnPatience {
+			t.Errorf("the pull took %v, want %v", took, turnPatience)
+		}
+		if asked, _, _ := peer.questions(); asked != 0 {
+			t.Errorf("the peer got %d questions without a turn, want none", asked)
+		}
+	})
 }

@@ -76,8 +76,14 @@ func expiry(t testing.TB, raw string) time.Time {
 // signerOf returns the kid of the key with which i signs now.
 func signerOf(t testing.TB, i *Issuer) string {
 	t.Helper()
+	return kidOf(t, mint(t, i, request("alice")).Raw)
+}
+
+// kidOf returns the kid in the header of a token.
+func kidOf(t testing.TB, raw string) string {
+	t.Helper()
 	var header struct{ Kid string }
-	part(t, mint(t, i, request("alice")).Raw, 0, &header)
+	part(t, raw, 0, &header)
 	return header.Kid
 }
 

@@ -147,7 +147,7 @@ func TestVerifyCacheChecksIssuerAndUse(t *testing.T) {
 func TestVerifyCacheIsBounded(t *testing.T) {
 	c := recordtest.NewClock()
 	node := newNode(recordtest.NewStorage(t), c, 0)
-	const size = 32
+	const size = 8
 	node.verified.Resize(size)
 	first := mint(t, node, request("alice")).Raw
 	accept(t, node, first)

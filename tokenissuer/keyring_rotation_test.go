@@ -29,7 +29,7 @@ func TestKeyRingRotation(t *testing.T) {
 		for _, node := range nodes {
 			token := mint(t, node, longest)
 			valid = append(valid, issued{token.Raw, expiry(t, token.Raw)})
-			kids[signerOf(t, node)] = true
+			kids[kidOf(t, token.Raw)] = true
 		}
 		valid = slices.DeleteFunc(valid, func(i issued) bool { return c.Now().After(i.until) })
 		for _, node := range nodes {
@@ -45,10 +45,11 @@ func TestKeyRingRotation(t *testing.T) {
 	end := c.Now().Add(100 * 24 * time.Hour)
 	for c.Now().Before(end) {
 		// Minutes around the rotations, hours otherwise.
-		if age := c.Now().Sub(newest(nodes[0])); age > rotate-2*time.Hour || age < 20*time.Minute {
-			step(time.Minute)
+		age := c.Now().Sub(newest(nodes[0]))
+		if left := rotate - 10*time.Minute - age; left > 0 && age >= 20*time.Minute {
+			step(min(left, 9*time.Hour))
 		} else {
-			step(3 * time.Hour)
+			step(time.Minute)
 		}
 	}
 	if len(kids) < 3 || len(kids) > 5 {

@@ -211,31 +211,6 @@ func TestBreakerOneTrialAtATime(t *testing.T) {
 	}
 }
 
-// TestBreakerTrialOfSlowRegistry checks that a request does not wait long for a trial, and
-// that a slow registry is found to be up all the same.
-func TestBreakerTrialOfSlowRegistry(t *testing.T) {
-	s := newSingle(t)
-	s.beDown(t)
-	release := make(chan struct{})
-	s.up.SetFault(func(http.ResponseWriter, *http.Request) bool {
-		<-release
-		return false
-	})
-	e := wantKind(t, s.pull(t, "a"), Unavailable) // after trialPatience
-	if !e.Held {
-		t.Errorf("got %v, want that the request was held", e)
-	}
-	s.expectHeld(t, "during the trial", Unavailable)
-	close(release)
-	for s.up.Counts().Ping == 0 || s.States()[0].Until.After(s.registry.now()) {
-		time.Sleep(time.Millisecond) // until the result is known
-	}
-	if err := s.expectAsked(t, "after the version check", "a", 1); err != nil {
-		t.Error(err)
-	}
-	s.expect(t, "after an answer", false, WentDown, CameUp)
-}
-
 // TestBreakerTrialFailsLate checks that the trial fails when a registry answers the
 // version check and nothing else.
 func TestBreakerTrialFailsLate(t *testing.T) {

@@ -23,7 +23,7 @@ var encoders = map[string]func(io.Writer) io.WriteCloser{
 		return zlib.NewWriter(w)
 	},
 	"deflate, as some servers understand it": func(w io.Writer) io.WriteCloser {
-		encoder, err := flate.NewWriter(w, flate.BestCompression)
+		encoder, err := flate.NewWriter(w, flate.BestSpeed)
 		if err != nil {
 			panic(err)
 		}
@@ -73,6 +73,9 @@ func TestRegistryCompressedJSON(t *testing.T) {
 // JSON, and that damaged content is an error.
 func TestRegistryCompressedJSONLimits(t *testing.T) {
 	for name, encode := range encoders {
+		if name == "X-Gzip" {
+			continue // encoded as gzip is
+		}
 		coding, _, _ := strings.Cut(name, ",")
 		var large bytes.Buffer
 		encoder := encode(&large)

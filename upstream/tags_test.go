@@ -4,10 +4,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,37 +237,46 @@ func TestTagArray(t *testing.T) {
 // TestRegistryTagsLarge checks the limit of a list, and that only one that is larger
 // than a manifest is read at a time.
 func TestRegistryTagsLarge(t *testing.T) {
-	r := registrytest.New(t)
-	var size atomic.Int64
-	r.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
-		_, _ = fmt.Fprintf(w, `{"tags":["%s"]}`, strings.Repeat("x", int(size.Load())-len(`{"tags":[""]}`)))
-		return true
-	})
-	u := client(t, r)
-	for _, n := range []int{maxManifest, maxManifest + 2, maxTagList} {
-		size.Store(int64(n))
+	size, announced := maxManifest, int64(-1)
+	answer := func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, ContentLength: announced, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(tagList(size)))}, nil
+	}
+	u := clientAt(t, "http://h", roundTripper(answer))
+	for _, size = range []int{maxManifest, maxManifest + 2, maxTagList} {
 		page, err := u.Tags(t.Context(), "a", nil)
-		if err != nil || len(page.Content) != n-len(`{"tags":}`) || cap(page.Content) > n+maxSlack {
-			t.Errorf("%d bytes: got %d, %v", n, len(page.Content), err)
+		if err != nil || len(page.Content) != size-len(`{"tags":}`) || cap(page.Content) > size+maxSlack {
+			t.Errorf("%d bytes: got %d, %v", size, len(page.Content), err)
 		}
 	}
-	size.Store(maxTagList + 1)
+	size, announced = 1000, maxTagList+1
 	_, err := u.Tags(t.Context(), "a", nil)
 	wantKind(t, err, Invalid)
-
-	size.Store(maxManifest + 2)
+	size, announced = maxManifest+2, -1
+	tooLarge, _ := answer(nil)
+	turns := reader{registry: u, list: true}
+	_, err = u.readInTurn(t.Context(), new(call), &response{tooLarge, nil}, maxManifest+1, &turns)
+	turns.release()
+	wantKind(t, err, Invalid)
 	u.hugeReads <- struct{}{}
 	u.timeout = 200 * time.Millisecond
 	_, err = u.Tags(t.Context(), "a", nil)
 	wantKind(t, err, Timeout)
-	size.Store(maxManifest) // the handler may still answer the former request
-	u.timeout = metadataTimeout
+	size, u.timeout = maxManifest, metadataTimeout
 	if _, err = u.Tags(t.Context(), "a", nil); err != nil {
 		t.Errorf("got %v for a smaller list, want none", err)
 	}
 	if n := len(u.largeReads) + len(u.listReads); n != 0 {
 		t.Errorf("got %d reads that have not ended, want 0", n)
 	}
+}
+
+// tagList returns a list of a size in bytes. It consists mostly of spaces, which take the
+// race detector less time than names.
+func tagList(size int) string {
+	const begin, end = `{"tags":["x"`, `]}`
+	name := `,"x"` + strings.Repeat(" ", 64<<10)
+	spaces := size - len(begin) - len(end)
+	return begin + strings.Repeat(name, spaces/len(name)) + strings.Repeat(" ", spaces%len(name)) + end
 }
 
 // TestMirrorsTagsCursorOfFormerAddress checks that a cursor of an address that the
