@@ -254,7 +254,7 @@ func TestPeerThatAsksBack(t *testing.T) {
 		go e.pull(s.fromPeers(&claim{}, p), s.content)
 		synctest.Wait()
 		back := s.fromPeers(&claim{})
-		back.Sent = func(peer fill.Replica) bool { return peer == p }
+		back.Circular = func(peer fill.Replica, answered bool) bool { return peer == p && !answered }
 		if _, _, err := e.cache.Get(t.Context(), back); !errors.Is(err, fill.ErrCircular) {
 			t.Errorf("the peer that is waited for: got the error %v, want %v", err, fill.ErrCircular)
 		}

@@ -153,7 +153,7 @@ func (w *world) request(s *source) fill.Request {
 		req.Peers = append(req.Peers, p)
 	}
 	if len(req.Peers) > 0 && w.chance(3) {
-		req.Sent = func(peer fill.Replica) bool { return peer == req.Peers[0] }
+		req.Circular = func(peer fill.Replica, _ bool) bool { return peer == req.Peers[0] }
 	}
 	req.Stored = func(size int64) { w.quotas.Added(scope, size) }
 	return req

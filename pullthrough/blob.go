@@ -35,7 +35,7 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 		Peers:    r.blobPeers(d),
 		Replicas: c.Replicas,
 		Verifies: c.OfPeer != nil,
-		Sent:     c.OfPeer,
+		Circular: c.OfPeer,
 
 		Source:      c.Downloads,
 		Group:       c.Group,

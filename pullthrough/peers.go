@@ -30,6 +30,16 @@ type Peer interface {
 	Manifest(ctx context.Context, q Question) (Answer, error)
 }
 
+// Circular reports whether the process self must not let a request of the process asker
+// wait for what self has asked the process peer for, which has answered or not. The names
+// of processes are unique. A process does not make another one wait for itself. And where
+// processes with different lists ask each other in a ring, one of them must not make the
+// one before it wait: the greatest, which is greater than both of its neighbors. Only in
+// a few other cases does a process that could have waited ask upstream itself.
+func Circular(asker, self, peer string, answered bool) bool {
+	return peer == asker || !answered && asker < self && peer < self
+}
+
 // Question is a question to a peer about a manifest.
 type Question struct {
 	// Reference is a digest, or a tag, which Accept and Forced belong to.

@@ -111,7 +111,7 @@ func newCluster(t testing.TB) *cluster {
 }
 
 // ofPeer makes a repository that of a peer's request.
-func ofPeer(c *Config) { c.OfPeer = func(fill.Replica) bool { return false } }
+func ofPeer(c *Config) { c.OfPeer = func(fill.Replica, bool) bool { return false } }
 
 // asking makes a repository ask peers.
 func asking(peers ...Peer) func(*Config) {

@@ -93,9 +93,11 @@ func TestPeersOffline(t *testing.T) {
 func TestPeersThatAskEachOther(t *testing.T) {
 	c := newCluster(t)
 	back := &node{of: c.repository("red", "team/app")}
-	ofOwner := func(config *Config) { config.OfPeer = func(p fill.Replica) bool { return p == fill.Replica(c.node) } }
+	ofOwner := func(config *Config) {
+		config.OfPeer = func(p fill.Replica, _ bool) bool { return p == fill.Replica(c.node) }
+	}
 	ofOwner(&back.of.config)
-	c.node.of.config.OfPeer = func(p fill.Replica) bool { return p == fill.Replica(back) }
+	c.node.of.config.OfPeer = func(p fill.Replica, _ bool) bool { return p == fill.Replica(back) }
 	begin := time.Now()
 	var all sync.WaitGroup
 	for i := range 40 {

@@ -44,9 +44,9 @@ type Config struct {
 	Peers func(key string) []Peer
 
 	// OfPeer is set for the request of a peer, which does not ask Peers in turn and
-	// verifies the content itself. It reports whether a peer is the one that has sent
-	// the request; see [fill.Request.Sent].
-	OfPeer func(peer fill.Replica) bool
+	// verifies the content itself. It reports whether the request must not wait for what
+	// another peer is asked for; see [fill.Request.Circular] and [Circular].
+	OfPeer func(peer fill.Replica, answered bool) bool
 
 	// Replicas are asked in front of Registry for the content of manifests and blobs
 	// that Endpoint has delivered before. They do not count as upstream: the bytes are

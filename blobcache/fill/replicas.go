@@ -110,11 +110,17 @@ func (s *replicas) next() (replica Replica, peer bool) {
 	return s.left[0], s.peers > 0
 }
 
-// waitFor reports whether the source has not been asked yet, and the peer whose turn it is
-// is one that sent reports true for.
-func (s *replicas) waitFor(sent func(Replica) bool) bool {
+// isCircular reports whether the source has not been asked yet, and the peer whose turn it
+// is is one that circular reports true for.
+func (s *replicas) isCircular(circular func(peer Replica, answered bool) bool) bool {
 	replica, peer := s.next()
-	return peer && sent != nil && sent(replica)
+	if !peer || circular == nil {
+		return false
+	}
+	s.mu.Lock()
+	answered := slices.Contains(s.used, replica)
+	s.mu.Unlock()
+	return circular(replica, answered)
 }
 
 // prove asks the source to confirm the content for the scope, unless that is known.

@@ -16,7 +16,7 @@ var ErrDigestMismatch = errors.New("content does not match its digest")
 var ErrSizeMismatch = errors.New("content does not have the expected size")
 
 // ErrCircular means that a request of a peer asks for content that is awaited from that
-// peer; see [Request.Sent].
+// peer, or from another one that may wait for it; see [Request.Circular].
 var ErrCircular = errors.New("the content is awaited from the peer that asks for it")
 
 // Origin says where the content of an answer comes from.
@@ -93,10 +93,11 @@ type Request struct {
 	// may then read ranges of unverified content, whoever has sent it.
 	Verifies bool
 
-	// Sent, if not nil, reports whether a peer has sent the request. The request does not
-	// follow a fill that waits for that peer, which waits for the request: the error is
-	// then [ErrCircular].
-	Sent func(peer Replica) bool
+	// Circular is set for the request of a peer. It reports whether the request must not
+	// follow a fill whose bytes are to come from another peer, because that one may wait
+	// for the request in turn: the error is then [ErrCircular]. Answered is set if that
+	// peer has begun to send the content.
+	Circular func(peer Replica, answered bool) bool
 
 	// Fetched, if not nil, is called with the number of bytes of each read from
 	// the source, but not from Peers and Replicas, also of those that are not stored

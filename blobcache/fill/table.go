@@ -96,7 +96,7 @@ func (t *Table) Get(ctx context.Context, req Request, stored func(context.Contex
 		if f == nil {
 			continue
 		}
-		if !started && f.req.replicas.waitFor(req.Sent) {
+		if !started && f.req.replicas.isCircular(req.Circular) {
 			f.release()
 			return nil, Joined, ErrCircular
 		}

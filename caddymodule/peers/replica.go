@@ -30,9 +30,9 @@ func (c *Cluster) Use(config *pullthrough.Config, scope Ask, asker string) {
 	switch {
 	case c == nil:
 	case asker != "":
-		config.OfPeer = func(peer fill.Replica) bool {
+		config.OfPeer = func(peer fill.Replica, answered bool) bool {
 			r, ok := peer.(*replica)
-			return ok && r.node.id() == asker
+			return ok && pullthrough.Circular(asker, c.id, r.node.id(), answered)
 		}
 	default:
 		known, name := config.Index, config.Scope

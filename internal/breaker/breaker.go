@@ -59,27 +59,23 @@ func (b *Breaker) Allow() error {
 	return nil
 }
 
-// Wait waits until Allow returns nil. It reports false if ctx ends first.
-func (b *Breaker) Wait(ctx context.Context) bool {
-	for b.Allow() != nil {
-		b.mu.Lock()
-		left, recovered := b.until.Sub(b.now()), b.recovered
-		b.mu.Unlock()
-		if recovered == nil {
-			continue // meanwhile
-		}
-		timer := time.NewTimer(max(left, 0))
-		select {
-		case <-ctx.Done():
-		case <-recovered:
-		case <-timer.C:
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
-			return false
-		}
+// Sleep waits while Allow returns an error: until the end of the pause or a success. It
+// ends early with ctx, or when it receives from wake.
+func (b *Breaker) Sleep(ctx context.Context, wake <-chan struct{}) {
+	b.mu.Lock()
+	left, recovered := b.until.Sub(b.now()), b.recovered
+	b.mu.Unlock()
+	if recovered == nil {
+		return
 	}
-	return ctx.Err() == nil
+	timer := time.NewTimer(max(left, 0))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-wake:
+	case <-recovered:
+	case <-timer.C:
+	}
 }
 
 // Open reports whether Allow would return an error.

@@ -65,12 +65,20 @@ func TestBriefFailuresDoNotGrow(t *testing.T) {
 	}
 }
 
-// TestWait checks that waiting callers are let through one by one after pauses, and all
+// wait waits until the server may be asked. It reports false if ctx ends first.
+func wait(ctx context.Context, b *Breaker, wake <-chan struct{}) bool {
+	for b.Allow() != nil && ctx.Err() == nil {
+		b.Sleep(ctx, wake)
+	}
+	return ctx.Err() == nil
+}
+
+// TestSleep checks that waiting callers are let through one by one after pauses, and all
 // at once after a success, and that they end with their contexts.
-func TestWait(t *testing.T) {
+func TestSleep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := Breaker{Pause: time.Second, MaxPause: time.Minute}
-		if !b.Wait(t.Context()) {
+		if !wait(t.Context(), &b, nil) {
 			t.Error("got false from a breaker that is closed, want true")
 		}
 		b.Fail(io.EOF)
@@ -78,7 +86,7 @@ func TestWait(t *testing.T) {
 		var first, rest atomic.Int64
 		for range 10 {
 			go func() {
-				if b.Wait(t.Context()) {
+				if wait(t.Context(), &b, nil) {
 					if first.Add(1) == 1 {
 						time.Sleep(time.Second / 2)
 						b.Succeed()
@@ -99,8 +107,14 @@ func TestWait(t *testing.T) {
 		b.Fail(io.EOF)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
 		defer cancel()
-		if b.Wait(ctx) {
+		if wait(ctx, &b, nil) {
 			t.Error("got true after the end of the context, want false")
+		}
+		wake := make(chan struct{}, 1)
+		wake <- struct{}{}
+		woken := time.Now()
+		if b.Sleep(t.Context(), wake); time.Since(woken) != 0 {
+			t.Errorf("slept for %v although it was woken", time.Since(woken))
 		}
 	})
 }

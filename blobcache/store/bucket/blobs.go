@@ -60,7 +60,7 @@ func (s *Store) Fetch(ctx context.Context, d digest.Digest, offset, length int64
 	if err := d.Validate(); err != nil {
 		return nil, 0, fmt.Errorf("content %q: %w", d, err)
 	}
-	if err := s.reads.check(); err != nil {
+	if err := s.reads.check(blobName(d)); err != nil {
 		return nil, 0, err
 	}
 	asking, cancel := context.WithCancelCause(ctx)
@@ -77,13 +77,13 @@ func (s *Store) Fetch(ctx context.Context, d digest.Digest, offset, length int64
 			err = cause
 		}
 		cancel(nil)
-		s.reads.note(ctx, err)
+		s.reads.note(ctx, blobName(d), err)
 		if errors.Is(err, fs.ErrNotExist) {
 			s.held.Remove(d)
 		}
 		return nil, 0, fmt.Errorf("read %s from the bucket: %w", d, err)
 	}
-	s.reads.note(ctx, nil)
+	s.reads.note(ctx, blobName(d), nil)
 	s.held.Add(d, held{o.size, time.Now()})
 	return &fetched{ReadCloser: content, cancel: cancel, done: s.pulls.fetching()}, o.size, nil
 }

@@ -3,18 +3,31 @@ package bucket
 import (
 	"context"
 	"errors"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
 
 // failing returns the health of a bucket that fails many requests at the same time.
 func failing() *health {
 	h := newHealth(Config{}.withDefaults().waits, func(error) {})
 	for range 12 {
-		h.note(context.Background(), errors.New("connection refused"))
+		h.note(context.Background(), "first", errors.New("connection refused"))
 	}
 	return h
+}
+
+// wait waits until the bucket may be asked for an object. It reports false if ctx ends first.
+func (h *health) wait(ctx context.Context, name string) bool {
+	for h.check(name) != nil && ctx.Err() == nil {
+		h.breaker.Sleep(ctx, nil)
+	}
+	return ctx.Err() == nil
 }
 
 // TestHealthCountsOutages checks that the pause after an outage does not depend on the
@@ -24,14 +37,14 @@ func TestHealthCountsOutages(t *testing.T) {
 		h := failing()
 		for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
 			began := time.Now()
-			if !h.wait(t.Context()) {
+			if !h.wait(t.Context(), "second") {
 				t.Fatal("wait reports an end")
 			}
 			if took := time.Since(began); took != want*time.Second {
 				t.Errorf("waited %v, want %v", took, want*time.Second)
 			}
 			for range 3 { // the one that was allowed, and two that began before
-				h.note(t.Context(), errors.New("connection refused"))
+				h.note(t.Context(), "second", errors.New("connection refused"))
 			}
 		}
 	})
@@ -45,10 +58,10 @@ func TestHealthWakesAll(t *testing.T) {
 		done := make(chan time.Duration, 12)
 		for range cap(done) {
 			go func() {
-				if !h.wait(t.Context()) {
+				if !h.wait(t.Context(), "second") {
 					t.Error("wait reports an end")
 				}
-				h.note(t.Context(), nil)
+				h.note(t.Context(), "second", nil)
 				done <- time.Since(began)
 			}()
 		}
@@ -65,8 +78,87 @@ func TestHealthWaitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if failing().wait(ctx) {
+		if failing().wait(ctx, "second") {
 			t.Error("wait reports that the bucket may be asked")
 		}
 	})
+}
+
+var errInternal = &refusal{status: http.StatusInternalServerError, code: "InternalError"}
+
+// TestHealthOfOneObject checks that an object that fails keeps none of the others waiting,
+// that a second one does, and that an object is to blame for what it fails with each time
+// while others succeed.
+func TestHealthOfOneObject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := 0
+		h := newHealth(Config{}.withDefaults().waits, func(error) { began++ })
+		if h.note(t.Context(), "bad", errInternal) || h.check("bad") == nil || h.check("other") != nil {
+			t.Error("after a failure of one object: it is to blame, is not left alone, or others are")
+		}
+		if h.note(t.Context(), "other", errInternal) || h.check("third") == nil {
+			t.Error("after failures of two objects: a third one is not left alone")
+		}
+		for range 3 {
+			h.note(t.Context(), "other", nil)
+			if !h.note(t.Context(), "bad", errInternal) || h.isFailing() {
+				t.Error("a second failure counts for the bucket, want for the object alone")
+			}
+		}
+		h.note(t.Context(), "bad", nil)
+		if h.note(t.Context(), "bad", errInternal) || began != 2 {
+			t.Errorf("a failure after a success: the object is to blame at once, or the bucket began to fail %d times, want 2", began)
+		}
+	})
+}
+
+// TestHealthBlamesSlowly checks that requests to slow down and missing answers count for the
+// bucket, unless an object gets nothing else for long, and refused credentials always.
+func TestHealthBlamesSlowly(t *testing.T) {
+	for name, test := range map[string]struct {
+		err  error
+		want int // failures for which the bucket is to blame
+	}{
+		"slow down": {&refusal{status: http.StatusServiceUnavailable, code: "SlowDown"}, vagueStrikes},
+		"no answer": {context.DeadlineExceeded, vagueStrikes},
+		"refused":   {&refusal{status: http.StatusForbidden, code: "InvalidAccessKeyId"}, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHealth(Config{}.withDefaults().waits, func(error) {})
+			failures := 0
+			for ; failures < 10 && !h.note(t.Context(), "object", test.err); failures++ {
+				if h.check("other") == nil {
+					t.Fatal("another object is asked for")
+				}
+				h.note(t.Context(), "other", nil)
+			}
+			if failures != test.want {
+				t.Errorf("the bucket was to blame %d times, want %d", failures, test.want)
+			}
+		})
+	}
+}
+
+// TestStoreReadsOthers checks that an object that cannot be read keeps no other one from
+// being read: neither the first time, nor when it is asked for again and again.
+func TestStoreReadsOthers(t *testing.T) {
+	server := s3test.New(t)
+	config := configOf(t, server, t.TempDir())
+	config.waits.pause, config.waits.maxPause = time.Hour, time.Hour
+	n := start(t, config)
+	bad, good := digest.FromString("bad"), digest.FromString("good")
+	server.Put(objectOf(bad), []byte("bad"))
+	server.Put(objectOf(good), []byte("good"))
+	server.Set(s3test.Faults{Status: 500, Code: "InternalError", Only: bad.Encoded()})
+	for range 3 {
+		if _, _, err := fetchAll(t, n, bad, 0, -1); err == nil || errors.Is(err, ErrPaused) {
+			t.Errorf("the object that fails: got %v", err)
+		}
+		if got, _, err := fetchAll(t, n, good, 0, -1); got != "good" || err != nil {
+			t.Errorf("another one: got %q, %v", got, err)
+		}
+	}
+	if status := n.Status(); status.ReadError != nil {
+		t.Errorf("reads fail: %v", status.ReadError)
+	}
 }

@@ -150,22 +150,42 @@ func (q *queue) failures(name string) int {
 	return 0
 }
 
-// next returns the entry whose turn it is with its change, or how long to wait for one.
-// Changes that are tried again come first: there are few of them at a time.
-func (q *queue) next() (e *entry, c change, wait time.Duration) {
+// next returns the entry whose turn it is with its change, or how long to wait for one,
+// and whether that is because the bucket is left alone. Changes that are tried again come
+// first, as there are few of them at a time; but not if the bucket fails, since they say
+// less about whether it works again.
+func (q *queue) next() (e *entry, c change, wait time.Duration, paused bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	wait = retryLimit
+	var due *entry
 	if len(q.later) > 0 {
 		if wait = time.Until(q.later[0].due); wait <= 0 {
-			e = heap.Pop(&q.later).(*entry)
+			due = q.later[0]
 		}
 	}
-	if front := q.waiting.Front(); e == nil && front != nil {
-		e = q.waiting.Remove(front).(*entry)
+	failing := q.health.isFailing()
+	if due != nil && !failing && q.health.check(due.name) == nil {
+		e = due
+	}
+	// If only the first one is left alone, it is the turn of the second.
+	front := q.waiting.Front()
+	for n := 0; e == nil && front != nil && n < 2; n, front = n+1, front.Next() {
+		if paused = q.health.check(front.Value.(*entry).name) != nil; !paused {
+			e = q.waiting.Remove(front).(*entry)
+			break
+		}
+	}
+	if e == nil && due != nil && !paused {
+		if paused = q.health.check(due.name) != nil; !paused {
+			e = due
+		}
 	}
 	if e == nil {
-		return nil, 0, wait
+		return nil, 0, wait, paused
+	}
+	if e == due {
+		heap.Pop(&q.later)
 	}
 	e.running, e.again = true, false
 	if e.failures > 0 {
@@ -173,11 +193,12 @@ func (q *queue) next() (e *entry, c change, wait time.Duration) {
 	}
 	q.running++
 	q.signal() // another worker can take the next one
-	return e, e.change, 0
+	return e, e.change, 0, false
 }
 
-// done records the result of a change. It is repeated after others if it failed.
-func (q *queue) done(e *entry, err error) {
+// done records the result of a change. It is repeated after others if it failed, and
+// later and later if the object is to blame, which own says if others may as well be.
+func (q *queue) done(e *entry, err error, own bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e.running = false
@@ -186,7 +207,7 @@ func (q *queue) done(e *entry, err error) {
 		q.retried--
 	}
 	switch {
-	case err != nil && (isDenied(err) || !concernsBucket(err)):
+	case err != nil && (own || isDenied(err) || !concernsBucket(err)):
 		e.due = time.Now().Add(min(q.health.breaker.Pause<<min(e.failures, 16), retryLimit))
 		e.failures++
 		heap.Push(&q.later, e)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,7 @@ func TestQueueGoesOn(t *testing.T) {
 	for name, fault := range map[string]s3test.Faults{
 		"denied": {Status: 403, Code: "AccessDenied"}, "invalid": {Status: 400, Code: "InvalidArgument"},
 		"key too long": {Status: 400, Code: "KeyTooLongError"}, "too large": {Status: 413, Code: "EntityTooLarge"},
+		"internal error": {Status: 500, Code: "InternalError"}, "no room": {Status: 507, Code: "XMinioStorageFull"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := s3test.New(t)
@@ -32,31 +34,40 @@ func TestQueueGoesOn(t *testing.T) {
 			const bad = "content that fails"
 			fault.Only = digest.FromString(bad).Encoded()
 			server.Set(fault)
-			asked := 0
+			var asked atomic.Int64
 			server.OnAnswer(func(_, uri string) {
 				if strings.Contains(uri, fault.Only) {
-					asked++ // of one request at a time
+					asked.Add(1)
 				}
 			})
 			d := n.put(t, bad)
-			waitFor(t, func() bool { return n.Status().FailedBlobs == 1 })
+			waitFor(t, func() bool { return n.Status().FailedBlobs == 1 || n.Status().WriteError != nil })
 			for i := range 50 {
 				other := n.put(t, fmt.Sprint("content ", i))
 				waitFor(t, func() bool { return n.Removable(t.Context(), other) })
+				if i == 0 { // until then it may be the fault of the bucket
+					waitFor(t, func() bool { return n.Status().FailedBlobs == 1 })
+					asked.Store(0)
+				}
 			}
-			waitFor(t, func() bool { return n.Status().Blobs <= 1 }) // the last one counts until its worker is done
+			// The last one counts until its worker is done.
+			waitFor(t, func() bool { return n.Status().Blobs <= 1 && n.Status().FailedBlobs == 1 })
 			status := n.Status()
 			if status.WriteError != nil || status.ObjectError == nil || status.Blobs != 1 || time.Since(status.Oldest) > time.Minute {
 				t.Errorf("got %+v, want one object that fails", status)
 			}
-			if !strings.Contains(n.reported(), d.String()) || strings.Count(n.reported(), "\n") != 0 {
-				t.Errorf("reported %q, want the digest once", n.reported())
+			reports := 1
+			if fault.Status >= 500 {
+				reports = 2 // at first that the bucket fails
+			}
+			if got := strings.Split(n.reported(), "\n"); !strings.Contains(got[0], d.String()) || len(got) != reports {
+				t.Errorf("reported %q, want the digest %d times", got, reports)
 			}
 			server.OnAnswer(nil)
 			server.Set(s3test.Faults{})
 			n.flush(t)
-			if !n.Removable(t.Context(), d) || asked > 20 {
-				t.Errorf("uploaded %v after %d tries, want at most 20", n.Removable(t.Context(), d), asked)
+			if !n.Removable(t.Context(), d) || asked.Load() > 20 {
+				t.Errorf("uploaded %v after %d tries, want at most 20", n.Removable(t.Context(), d), asked.Load())
 			}
 		})
 	}
@@ -195,15 +206,50 @@ func TestQueueCountsRetried(t *testing.T) {
 		h := newHealth(Config{}.withDefaults().waits, func(error) {})
 		q := newQueue(h, nil, func(string, error) {})
 		q.add("bad", write)
-		e, _, _ := q.next()
-		q.done(e, &refusal{status: http.StatusForbidden, code: "AccessDenied"})
+		e, _, _, _ := q.next()
+		q.done(e, &refusal{status: http.StatusForbidden, code: "AccessDenied"}, false)
 		time.Sleep(retryLimit)
-		if e, _, _ = q.next(); e == nil || q.status().failed != 1 {
+		if e, _, _, _ = q.next(); e == nil || q.status().failed != 1 {
 			t.Fatalf("got %v and %+v, want the object, failed", e, q.status())
 		}
-		q.done(e, nil)
+		q.done(e, nil, false)
 		if got := q.status(); got.failed != 0 || got.n != 0 {
 			t.Errorf("after a success: %+v", got)
+		}
+	})
+}
+
+// TestQueueAsksForOthers: while the only object in the queue fails with an error that may be
+// that of the bucket, one that is added does not wait, in this queue or another one.
+func TestQueueAsksForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHealth(Config{}.withDefaults().waits, func(error) {})
+		done := make(chan string, 1)
+		do := func(_ context.Context, name string, _ change) error {
+			if name == "bad" {
+				return errInternal
+			}
+			done <- name
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var working sync.WaitGroup
+		defer func() { cancel(); working.Wait() }()
+		one, two := newQueue(h, do, func(string, error) {}), newQueue(h, do, func(string, error) {})
+		working.Go(func() { one.work(ctx, 4) })
+		working.Go(func() { two.work(ctx, 4) })
+		for _, q := range []*queue{one, two} {
+			one.add("bad", write)
+			time.Sleep(time.Hour + time.Second)
+			added := time.Now()
+			q.add("good", write)
+			if <-done; time.Since(added) != 0 {
+				t.Errorf("another object waited for %v", time.Since(added))
+			}
+		}
+		time.Sleep(24 * time.Hour)
+		if since, _ := h.state(); !since.IsZero() || one.failures("bad") < 24 || one.failures("bad") > 40 {
+			t.Errorf("a day later: failing since %v, %d tries; want a bucket that works and a try an hour", since, one.failures("bad"))
 		}
 	})
 }

@@ -77,11 +77,11 @@ func (s *Store) read(ctx context.Context, key string) (value []byte, current boo
 	if c, pending := s.records.pending(key); pending && c == remove {
 		return nil, false, fmt.Errorf("record %s is being deleted: %w", key, fs.ErrNotExist)
 	}
-	if err := s.reads.check(); err != nil {
+	if err := s.reads.check(key); err != nil {
 		return nil, false, err
 	}
 	sealed, err := s.readObject(ctx, key)
-	s.noteRead(ctx, err)
+	s.noteRead(ctx, key, err)
 	if err != nil {
 		return nil, false, fmt.Errorf("read record %s from the bucket: %w", key, err)
 	}

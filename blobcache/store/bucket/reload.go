@@ -62,7 +62,7 @@ func (s *Store) ListShared(ctx context.Context, prefix string, visit func(store.
 	if !s.isShared(prefix + "/") {
 		return nil
 	}
-	if err := s.reads.check(); err != nil {
+	if err := s.reads.check(prefix + "/"); err != nil {
 		return err
 	}
 	listing, cancel := context.WithCancelCause(ctx)
@@ -84,7 +84,7 @@ func (s *Store) ListShared(ctx context.Context, prefix string, visit func(store.
 	if err != nil && listing.Err() != nil {
 		err = context.Cause(listing)
 	}
-	s.reads.note(ctx, err)
+	s.reads.note(ctx, prefix+"/", err)
 	return err
 }
 

@@ -68,11 +68,11 @@ func (s *Store) findVerified(ctx context.Context, d digest.Digest) (object, erro
 	if err != nil {
 		return object{}, err
 	}
-	if err := s.reads.check(); err != nil {
+	if err := s.reads.check(blobName(d)); err != nil {
 		return object{}, err
 	}
 	o, err := s.client.stat(ctx, blobName(d))
-	s.noteRead(ctx, err)
+	s.noteRead(ctx, blobName(d), err)
 	if err == nil && string(value) != o.String() {
 		err = fmt.Errorf("the object of %s was replaced: %w", d, fs.ErrNotExist)
 	}

@@ -22,21 +22,22 @@ func (q *queue) work(ctx context.Context, workers int) {
 
 func (q *queue) workOne(ctx context.Context) {
 	for ctx.Err() == nil {
-		if !q.health.wait(ctx) {
-			return
-		}
-		e, c, wait := q.next()
-		if e == nil {
+		e, c, wait, paused := q.next()
+		switch {
+		case paused:
+			q.health.breaker.Sleep(ctx, q.wake)
+			continue
+		case e == nil:
 			q.sleep(ctx, wait)
 			continue
 		}
 		err := q.do(ctx, e.name, c)
 		if errors.Is(err, errNotAsked) {
-			q.done(e, nil)
+			q.done(e, nil, false)
 			continue
 		}
-		q.health.note(ctx, q.judge(e.name, err))
-		q.done(e, err)
+		own := q.health.note(ctx, e.name, q.judge(e.name, err))
+		q.done(e, err, own)
 	}
 }
 

@@ -38,5 +38,5 @@ func (r *replica) Failed(d digest.Digest, err error) {
 		_ = r.store.Reject(context.Background(), d) // reported; the object stays in the way at worst
 		return
 	}
-	r.store.GivenUp(err)
+	r.store.GivenUp(d, err)
 }

@@ -1,0 +1,114 @@
+package pullthrough
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+)
+
+// ringNode is a process of a ring as the one before it asks it.
+type ringNode struct {
+	*node
+	name  string
+	begun *sync.WaitGroup // all processes have asked the next one
+}
+
+// Fetch implements [fill.Replica].
+func (n *ringNode) Fetch(ctx context.Context, d digest.Digest, offset, length int64) (*fill.Body, error) {
+	n.begun.Done()
+	n.begun.Wait()
+	return n.node.Fetch(ctx, d, offset, length)
+}
+
+// TestPeersInARing checks that processes that ask each other in a ring, each for a client of
+// its own, do not wait for each other, and that one of them asks upstream.
+func TestPeersInARing(t *testing.T) {
+	up := registrytest.New(t)
+	layer := random(1, 50_000)
+	image := up.PutImage("team/app", "1", layer)
+	names := []string{"b", "c", "a"}
+	var processes []*fixture
+	var all []*ringNode
+	var begun, pulls sync.WaitGroup
+	for _, name := range names {
+		f := newFixtureAt(t, up.Endpoint(), upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true}))
+		processes, all = append(processes, f), append(all, &ringNode{node: new(node), name: name, begun: &begun})
+	}
+	for i, n := range all {
+		asker := names[(i+len(names)-1)%len(names)]
+		n.of = processes[i].repository("red", "team/app", func(c *Config) {
+			c.OfPeer = func(p fill.Replica, answered bool) bool { return Circular(asker, n.name, p.(*ringNode).name, answered) }
+		})
+	}
+	begun.Add(len(all))
+	begin := time.Now()
+	for i := range all {
+		r := processes[i].repository("red", "team/app", asking(all[(i+1)%len(all)]))
+		pulls.Go(func() {
+			reader, _, err := r.Blob(t.Context(), image.Layers[0])
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer reader.Close()
+			if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, layer) {
+				t.Errorf("got %d bytes and the error %v, want %d", len(got), err, len(layer))
+			}
+		})
+	}
+	pulls.Wait()
+	if took := time.Since(begin); took > peerPatience-time.Second {
+		t.Errorf("the pulls took %v: the processes have waited for each other", took)
+	}
+	if got := up.Counts().BlobGet; got != 1 {
+		t.Errorf("got %d GETs, want 1", got)
+	}
+}
+
+// TestCircular checks that in each ring of processes, whatever their names, one does not let
+// the one before it wait, and that a chain to an answer is no ring.
+func TestCircular(t *testing.T) {
+	names := "abcde"
+	for size := 2; size <= len(names); size++ {
+		permute([]byte(names[:size]), 0, func(ring []byte) {
+			refused := 0
+			for i := range ring {
+				if Circular(string(ring[i]), string(ring[(i+1)%size]), string(ring[(i+2)%size]), false) {
+					refused++
+				}
+			}
+			if refused == 0 {
+				t.Errorf("in the ring %s, nobody is refused", ring)
+			}
+		})
+	}
+	for _, peer := range []string{"a", "z"} {
+		if Circular("b", "m", peer, true) {
+			t.Errorf("the peer %s has answered, but a request may not wait for what it sends", peer)
+		}
+	}
+	if !Circular("a", "m", "a", true) {
+		t.Error("a process may wait for itself")
+	}
+}
+
+// permute calls f with all permutations of what follows the first k names.
+func permute(names []byte, k int, f func([]byte)) {
+	if k == len(names) {
+		f(names)
+	}
+	for i := k; i < len(names); i++ {
+		names[k], names[i] = names[i], names[k]
+		permute(names, k+1, f)
+		names[k], names[i] = names[i], names[k]
+	}
+}
