@@ -189,19 +189,21 @@ func TestCachePassesOnTooLarge(t *testing.T) {
 // TestCacheKeepsReserve checks that nothing is stored while the disk has less free space than
 // the reserve.
 func TestCacheKeepsReserve(t *testing.T) {
-	files, err := store.OpenFileStore(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	full := &fullDisk{FileStore: files}
-	c := New(full, Limits{Reserve: 1 << 20}, Hooks{})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); c.Keep(ctx) }()
-	defer func() { cancel(); <-done }()
-	if pull(t, c, 1, 1000) != fill.Started || has(t, c, 1, 1000) {
-		t.Error("content was stored on a disk with less free space than the reserve, or was not fetched")
-	}
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		files, err := store.OpenFileStore(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := New(&fullDisk{FileStore: files}, Limits{Reserve: 1 << 20}, Hooks{})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); c.Keep(ctx) }()
+		defer func() { cancel(); <-done }()
+		if pull(t, c, 1, 1000) != fill.Started || has(t, c, 1, 1000) {
+			t.Error("content was stored on a disk with less free space than the reserve, or was not fetched")
+		}
+	})
 }
 
 // fullDisk is a store whose disk has 512 KiB of free space.

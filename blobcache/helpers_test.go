@@ -197,20 +197,39 @@ func (e *env) bytes(d digest.Digest, limit int64) ([]byte, error) {
 	return io.ReadAll(large)
 }
 
+// comparison is a writer that compares what is written with the content. It keeps no copy,
+// because large memory is slow under the race detector.
+type comparison struct {
+	content []byte
+	n       int  // bytes written
+	differs bool // from the content, so far
+}
+
+func (c *comparison) Write(p []byte) (int, error) {
+	rest := c.content[min(c.n, len(c.content)):]
+	c.differs = c.differs || !bytes.Equal(p, rest[:min(len(p), len(rest))])
+	c.n += len(p)
+	return len(p), nil
+}
+
+// equal reports whether exactly the content was written.
+func (c *comparison) equal() bool { return !c.differs && c.n == len(c.content) }
+
 // same reads r to its end and reports an error if the bytes read differ from want.
 func (e *env) same(r io.Reader, want []byte) {
 	e.t.Helper()
-	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
-		e.t.Errorf("read %d bytes (equal to what is wanted: %t) and got the error %v, want %d equal bytes and no error", len(got), bytes.Equal(got, want), err, len(want))
+	got := &comparison{content: want}
+	if _, err := io.Copy(got, struct{ io.Reader }{r}); err != nil || !got.equal() {
+		e.t.Errorf("read %d bytes (equal to what is wanted: %t) and got the error %v, want %d equal bytes and no error", got.n, got.equal(), err, len(want))
 	}
 }
 
 // broken reads r until an error, which must be want and come before the last byte of s.
 func (e *env) broken(r *blobcache.Reader, s *source, want error) {
 	e.t.Helper()
-	got, err := io.ReadAll(r)
-	if !errors.Is(err, want) || !errors.Is(r.Err(), want) || len(got) >= len(s.content) {
-		e.t.Errorf("read %d bytes, got the error %v, and %v from Err; want fewer than %d bytes and the error %v", len(got), err, r.Err(), len(s.content), want)
+	got, err := io.Copy(io.Discard, struct{ io.Reader }{r})
+	if !errors.Is(err, want) || !errors.Is(r.Err(), want) || got >= int64(len(s.content)) {
+		e.t.Errorf("read %d bytes, got the error %v, and %v from Err; want fewer than %d bytes and the error %v", got, err, r.Err(), len(s.content), want)
 	}
 }
 

@@ -112,6 +112,7 @@ func TestEvictSparesContentInUse(t *testing.T) {
 func TestSweepLeavesNoHalfImages(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel() // most of the time goes into waiting for the disk
 			rnd := rand.New(rand.NewPCG(seed, 7))
 			g := newImageFixture(t, Limits{})
 			var roots []digest.Digest

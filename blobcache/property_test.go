@@ -257,21 +257,21 @@ func (w *world) client(s *source) {
 
 // read reads from r like an HTTP server that answers range requests: up to the size.
 func (w *world) read(r *blobcache.Reader, s *source, from int) {
-	var got bytes.Buffer
+	got := &comparison{content: s.content[from:]}
 	var err error
 	if r.Size() < 0 {
-		_, err = io.Copy(&got, struct{ io.Reader }{w.slow(r)})
+		_, err = io.Copy(got, struct{ io.Reader }{w.slow(r)})
 	} else {
-		_, err = io.CopyN(&got, w.slow(r), r.Size()-min(int64(from), r.Size()))
+		_, err = io.CopyN(got, w.slow(r), r.Size()-min(int64(from), r.Size()))
 	}
-	w.judge(got.Bytes(), err, s, from, r)
+	w.judge(got, err, from, r)
 }
 
 // copy reads from r like an HTTP server that sends the whole body: until io.EOF.
 func (w *world) copy(r *blobcache.Reader, s *source, from int) {
-	var got bytes.Buffer
-	_, err := io.Copy(&got, r)
-	w.judge(got.Bytes(), err, s, from, r)
+	got := &comparison{content: s.content[from:]}
+	_, err := io.Copy(got, r)
+	w.judge(got, err, from, r)
 }
 
 // slow returns r, or in half of the calls a slower reader of r.
@@ -282,16 +282,16 @@ func (w *world) slow(r io.Reader) io.Reader {
 	return Paced(r, 10_000+w.upTo(400_000), time.Duration(w.upTo(200))*time.Millisecond)
 }
 
-// judge checks the bytes and the error that a client got when it read s from an offset.
-func (w *world) judge(got []byte, err error, s *source, from int, r *blobcache.Reader) {
+// judge checks the bytes and the error that a client got when it read from an offset.
+func (w *world) judge(got *comparison, err error, from int, r *blobcache.Reader) {
 	if err != nil {
 		if n, again := r.Read(make([]byte, 1)); n > 0 || again == nil || again == io.EOF {
 			w.t.Errorf("reading on after the error %v: got %d bytes and the error %v, want 0 bytes and an error other than io.EOF", err, n, again)
 		}
 		return
 	}
-	if !bytes.Equal(got, s.content[from:]) {
-		w.t.Errorf("got a wrong body of %d bytes from offset %d without an error, want the content from there; the content has %d bytes, %d were announced", len(got), from, len(s.content), r.Size())
+	if !got.equal() {
+		w.t.Errorf("got a wrong body of %d bytes from offset %d without an error, want the %d bytes of the content from there; %d bytes were announced in all", got.n, from, len(got.content), r.Size())
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

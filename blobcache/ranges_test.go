@@ -104,6 +104,7 @@ func TestFillFetchesRangesAtOnce(t *testing.T) {
 // TestFillRangesOfFastSource checks that a fill uses one connection to a fast source and
 // several as soon as the source becomes slow.
 func TestFillRangesOfFastSource(t *testing.T) {
+	content := random(203, 64<<20)
 	for name, test := range map[string]struct {
 		pause, later time.Duration // for each 128 KiB, of the first two ranges and of later ones
 		most         int           // connections at once
@@ -114,7 +115,8 @@ func TestFillRangesOfFastSource(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
-				s := e.source(random(203, 128<<20))
+				e.cache.SetSpans(16<<20, 4<<20, 32<<20)
+				s := e.source(content)
 				s.connections = 4
 				s.ranged = func(_ context.Context, n int, offset, length int64) (*fill.Body, error) {
 					pause := test.pause

@@ -14,11 +14,13 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
 
-// lying makes a replica send content with one wrong byte, after the gate has been opened.
+// lying makes a replica send content with one wrong byte. All but the first 1000 bytes of each
+// answer come after the gate has been opened.
 func (r *replica) lying(gate <-chan struct{}) {
 	content := flipped(r.content, len(r.content)/2)
 	r.ranged = func(ctx context.Context, _ int, offset, length int64) (*fill.Body, error) {
-		return r.span(offset, length, gated(ctx, gate, bytes.NewReader(content[offset:]))), nil
+		sent := bytes.NewReader(content[offset:])
+		return r.span(offset, length, io.MultiReader(io.LimitReader(sent, 1000), gated(ctx, gate, sent))), nil
 	}
 }
 
@@ -39,6 +41,7 @@ func TestReplicaLies(t *testing.T) {
 				e.broken(reader, s, fill.ErrDigestMismatch)
 			})
 		}
+		synctest.Wait() // until all have had bytes, so that the transfer cannot begin anew
 		close(gate)
 		all.Wait()
 		synctest.Wait()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -215,29 +216,45 @@ func TestSweepOfPartlyReadableStore(t *testing.T) {
 // TestSweepInRounds checks that a sweep reaches the limit when it must remove more contents
 // than it holds at a time.
 func TestSweepInRounds(t *testing.T) {
-	blobs := &shrinkingBlobs{fakeBlobs: fakeBlobs{n: 3 * sweepVictims}, gone: make(map[digest.Digest]bool)}
-	k := newEvictor(blobs, Limits{MaxSize: 1000 * sweepVictims / 2, Reserve: -1}, Hooks{})
-	if stuck, err := k.sweep(t.Context()); stuck || err != nil {
-		t.Errorf("sweep: got stuck %v and the error %v, want false and none", stuck, err)
-	}
-	if left := 3*sweepVictims - len(blobs.gone); left > sweepVictims/2*9/10 || left < sweepVictims/2*8/10 || k.stored != int64(left)*1000 {
-		t.Errorf("got %d contents of %d bytes left, want %d to %d contents of 1000 bytes each", left, k.stored, sweepVictims/2*8/10, sweepVictims/2*9/10)
-	}
+	synctest.Test(t, func(t *testing.T) { // the fake clock skips the rests of the walks
+		const n, limit = 5 * sweepVictims / 2, sweepVictims / 4
+		blobs := newShrinkingBlobs(t, n)
+		k := newEvictor(blobs, Limits{MaxSize: 1000 * limit, Reserve: -1}, Hooks{})
+		if stuck, err := k.sweep(t.Context()); stuck || err != nil {
+			t.Errorf("sweep: got stuck %v and the error %v, want false and none", stuck, err)
+		}
+		if left := n - len(blobs.gone); left > limit*9/10 || left < limit*8/10 || k.stored != int64(left)*1000 {
+			t.Errorf("got %d contents of %d bytes left, want %d to %d contents of 1000 bytes each", left, k.stored, limit*8/10, limit*9/10)
+		}
+	})
 }
 
 // shrinkingBlobs is a fakeBlobs from which content can be removed.
 type shrinkingBlobs struct {
 	fakeBlobs
-	gone map[digest.Digest]bool
+	entries []store.Entry // generated once, since walks are many
+	gone    map[digest.Digest]bool
 }
 
-func (s *shrinkingBlobs) Walk(ctx context.Context, visit func(store.Entry) error) error {
-	return s.fakeBlobs.Walk(ctx, func(e store.Entry) error {
-		if s.gone[e.Digest] {
-			return nil
-		}
-		return visit(e)
+func newShrinkingBlobs(t *testing.T, n int) *shrinkingBlobs {
+	s := &shrinkingBlobs{fakeBlobs: fakeBlobs{n: n}, entries: make([]store.Entry, 0, n), gone: make(map[digest.Digest]bool)}
+	_ = s.fakeBlobs.Walk(t.Context(), func(e store.Entry) error {
+		s.entries = append(s.entries, e)
+		return nil
 	})
+	return s
+}
+
+func (s *shrinkingBlobs) Walk(_ context.Context, visit func(store.Entry) error) error {
+	for _, e := range s.entries {
+		if s.gone[e.Digest] {
+			continue
+		}
+		if err := visit(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *shrinkingBlobs) Remove(_ context.Context, d digest.Digest) error {
