@@ -15,7 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -117,19 +116,15 @@ func (s *objectStore) read(ctx context.Context, d digest.Digest) (digest.Digest,
 // await waits until the bucket has all content of images, each under its digest.
 func (s *objectStore) await(t *testing.T, images ...image) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
 	for _, img := range images {
 		for _, blob := range append(img.blobs(), img.manifest.String(), img.digest.String()) {
-			for {
+			await(t, func() error {
 				got, err := s.read(t.Context(), digest.Digest(blob))
 				if err == nil && got.String() == blob {
-					break
+					return nil
 				}
-				if time.Now().After(deadline) {
-					t.Fatalf("the bucket has %q for %s of %s:%s: %v", got, blob, img.repository, img.tag, err)
-				}
-				time.Sleep(50 * time.Millisecond)
-			}
+				return fmt.Errorf("the bucket has %q for %s of %s:%s: %v", got, blob, img.repository, img.tag, err)
+			})
 		}
 	}
 }

@@ -31,8 +31,8 @@ func TestRollingRestart(t *testing.T) {
 			took <- time.Since(began)
 		}()
 		cranePull(t, mine, c.front.reference("acme", img), img)
-		if took := <-took; took > 10*time.Second {
-			t.Errorf("%s takes %v to stop", n.host, took)
+		if took := <-took; took >= stopPatience {
+			t.Errorf("%s does not stop within %v", n.host, took)
 		}
 		c.launch(t, n)
 	}

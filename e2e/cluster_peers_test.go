@@ -4,13 +4,13 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -63,10 +63,14 @@ func TestOwnerKilled(t *testing.T) {
 	}
 	owner := c.owner(t, layer)
 	t.Logf("%s downloads for all", owner.host)
-	for c.up.bytesOf(layer) < 8<<20 {
-		time.Sleep(10 * time.Millisecond)
-	}
+	await(t, func() error {
+		if sent := c.up.bytesOf(layer); sent < 8<<20 {
+			return fmt.Errorf("upstream has sent %d bytes", sent)
+		}
+		return nil
+	})
 	owner.kill()
+	c.up.rate.Store(16 << 20)
 	for range 2 * len(c.nodes) {
 		got := <-results
 		switch {
@@ -128,9 +132,9 @@ func downloadFrom(n int, token string, img image, blob string) result {
 }
 
 // owner waits until a blob is requested from upstream and returns the node that did.
-func (c *cluster) owner(t *testing.T, blob string) *node {
+func (c *cluster) owner(t *testing.T, blob string) (owner *node) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	await(t, func() error {
 		for _, r := range c.up.requests() {
 			if r.method != http.MethodGet || !strings.HasSuffix(r.path, blob) {
 				continue
@@ -141,13 +145,14 @@ func (c *cluster) owner(t *testing.T, blob string) *node {
 			must(t, err)
 			for _, n := range c.nodes {
 				if strings.Contains(out, fmt.Sprintf("pid=%d,", n.cmd.Process.Pid)) {
-					return n
+					owner = n
+					return nil
 				}
 			}
 		}
-	}
-	t.Fatal("no node has asked upstream")
-	return nil
+		return errors.New("no node has asked upstream")
+	})
+	return owner
 }
 
 // TestPeersPartitioned drops all packets to one node from the others, then all between

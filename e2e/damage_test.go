@@ -4,12 +4,12 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -105,14 +105,12 @@ func TestSilentlyDamagedBlob(t *testing.T) {
 	must(t, damages["changed"](stored))
 	must(t, os.Chtimes(stored, before.ModTime(), before.ModTime()))
 	p.launch(t, lab.mainBody())
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	await(t, func() error {
 		if _, err := os.Stat(stored); errors.Is(err, fs.ErrNotExist) {
-			break
+			return nil
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("it is not noticed:\n%s", p.tail(20))
-		}
-	}
+		return errors.New("it is not noticed")
+	})
 	lab.plain.forget()
 	cranePull(t, c, p.reference("acme", img), img)
 	lab.plain.wantOnce(t, []string{img.layers[0].String()})
@@ -124,11 +122,12 @@ func TestSilentlyDamagedBlob(t *testing.T) {
 func awaitStored(t *testing.T, cache string, d digest.Digest) string {
 	t.Helper()
 	name := storedFile(cache, d)
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
-			return name
+	await(t, func() error {
+		info, err := os.Stat(name)
+		if err == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%s is %s", name, info.Mode())
 		}
-	}
-	t.Fatalf("%s is not stored", d)
-	return ""
+		return err
+	})
+	return name
 }

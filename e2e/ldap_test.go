@@ -56,6 +56,7 @@ func TestLDAP(t *testing.T) {
 		"bind, StartTLS":   ldapBody(ldapURL, alone+trust+"\n\t\tstarttls on"),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each failed login takes a second
 			p := startProxy(t, body)
 			for _, c := range []struct {
 				account, group string
@@ -112,7 +113,7 @@ func TestLDAPChanges(t *testing.T) {
 		}
 		took := time.Since(begin)
 		t.Logf("%s: refused after %v", what, took)
-		if took > ldapCacheFor+time.Second {
+		if took > ldapCacheFor+3*time.Second { // less than ldapGrace, on a busy machine too
 			t.Errorf("%s: refused after %v", what, took)
 		}
 	}

@@ -47,6 +47,7 @@ func TestLogin(t *testing.T) {
 	for _, host := range []string{proxyName, mainLocalhost} {
 		for _, command := range loginCommands {
 			t.Run(host+"/"+command.client, func(t *testing.T) {
+				t.Parallel() // each failed login takes a second
 				var flags, env []string
 				if host == mainLocalhost {
 					flags, env = command.trust(root)

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -111,6 +112,10 @@ func caddyBinary() (string, error) {
 	return filepath.Abs("../caddy")
 }
 
+// parallel is the number of parallel tests at a time, whatever the number of cores: they
+// wait most of the time.
+const parallel = "8"
+
 // runInside starts the shared stack, runs the tests and stops the stack.
 func runInside(m *testing.M, dir string) int {
 	if err := isolate(dir); err != nil {
@@ -124,6 +129,10 @@ func runInside(m *testing.M, dir string) int {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: setting up:", err)
+		return 1
+	}
+	if err := flag.Set("test.parallel", parallel); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
 	return m.Run()

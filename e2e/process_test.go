@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,15 +48,43 @@ func startProcess(dir, name string, env []string, argv ...string) (*process, err
 	return p, nil
 }
 
+// stopPatience is how long a process may take to end.
+const stopPatience = 20 * time.Second
+
 // stop asks the process to end and kills it if it does not.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(stopPatience):
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
+}
+
+// await waits until check succeeds, for what takes a moment on an idle machine. It ends
+// the test after a minute.
+func await(t *testing.T, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for err := check(); err != nil; err = check() {
+		if time.Now().After(deadline) {
+			t.Fatalf("after a minute: %v", err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// says waits until the output of the process contains one of some texts.
+func (p *process) says(t *testing.T, texts ...string) {
+	t.Helper()
+	await(t, func() error {
+		output := p.output()
+		if slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(output, text) }) {
+			return nil
+		}
+		return fmt.Errorf("%s does not say %q", p.name, texts)
+	})
 }
 
 // ready waits until check succeeds. It fails if the process ends or after a minute.

@@ -4,13 +4,13 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -178,14 +178,11 @@ func wantSound(t *testing.T, cache string) {
 // must be no download in progress.
 func wantNothingLeft(t *testing.T, cache string) {
 	t.Helper()
-	var left []os.DirEntry
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		var err error
-		left, err = os.ReadDir(filepath.Join(cache, "tmp"))
-		must(t, err)
-		if len(left) == 0 {
-			return
+	await(t, func() error {
+		left, err := os.ReadDir(filepath.Join(cache, "tmp"))
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("temporary files are left: %v", left)
 		}
-	}
-	t.Errorf("temporary files are left: %v", left)
+		return err
+	})
 }

@@ -90,11 +90,17 @@ func (s *settings) onlyInBucket(with, without *node) error {
 	return nil
 }
 
-// warmBeside compares cached blobs of a node with a bucket and of one without.
+// warmBeside compares cached blobs of a node with a bucket and of one without, and for
+// the noise of the comparison those of the latter and of another one without.
 func (s *settings) warmBeside(with, without *node) error {
+	again, err := s.startNode(2, "", false)
+	if err != nil {
+		return err
+	}
+	defer stopNodes([]*node{again})
 	var sides []*side
 	var size int64
-	for _, n := range []*node{with, without} {
+	for i, n := range []*node{with, without, again} {
 		if err := pull(n.settings); err != nil {
 			return err
 		}
@@ -104,12 +110,11 @@ func (s *settings) warmBeside(with, without *node) error {
 		}
 		size = im.size
 		ask := im.blob(n.proxy, n.repository)
-		sides = append(sides, &side{name: "with", pids: []int{n.pid()}, size: im.size, do: func() error {
+		sides = append(sides, &side{name: []string{"with", "without", "again"}[i], pids: []int{n.pid()}, size: im.size, do: func() error {
 			_, err := ask.do(s.copying)
 			return err
 		}})
 	}
-	sides[1].name = "without"
 	if err := with.awaitUploads(); err != nil {
 		return err
 	}
@@ -118,7 +123,7 @@ func (s *settings) warmBeside(with, without *node) error {
 	rounds := 3 * s.rounds
 	for round := range rounds {
 		for i := range sides {
-			if err := sides[(round+i)%2].round(&single); err != nil {
+			if err := sides[(round+i)%len(sides)].round(&single); err != nil {
 				return err
 			}
 		}
@@ -127,9 +132,7 @@ func (s *settings) warmBeside(with, without *node) error {
 	for _, x := range sides {
 		fmt.Printf("  %-8s %6.2f GB/s  best %.2f  %s CPU s/GB\n", x.name, median(x.rate), slices.Max(x.rate), perGB(x.cpu, x.bytes))
 	}
-	pairs := slices.Sorted(slices.Values(ratios(sides[0].rate, sides[1].rate)))
-	fmt.Printf("  ratio    %6.3f (median of pairs %.3f, quartiles %.2f to %.2f)\n", median(sides[0].rate)/median(sides[1].rate),
-		median(pairs), pairs[len(pairs)/4], pairs[(3*len(pairs)-1)/4])
+	fmt.Printf("  ratio    %s\n  noise    %s, of two nodes without\n", sides[0].against(sides[1]), sides[2].against(sides[1]))
 	return nil
 }
 

@@ -10,37 +10,46 @@ import (
 	"time"
 )
 
-// cluster measures many clients that request a blob at once that is not cached: from
-// one node alone, from three nodes with a bucket, and from three nodes of which the one
-// that downloads for all is killed.
+// fewClients is a number of clients that leaves the cores idle, one for each node.
+const fewClients = maxNodes
+
+// cluster measures clients that request a blob at once that is not cached: few and many
+// from one node alone and from three nodes with a bucket, and many from three nodes of
+// which the one that downloads for all is killed. With many clients, the first byte also
+// waits for the cores, which the nodes share.
 func cluster(s *settings) error {
 	store, err := s.startStore()
 	if err != nil {
 		return err
 	}
 	defer store.end()
-	alone, err := s.startNode(0, "", false)
-	if err != nil {
-		return err
-	}
-	one, err := s.stampede("one node", 1, []*node{alone}, false)
-	stopNodes([]*node{alone})
-	if err != nil {
-		return fmt.Errorf("one node: %w", err)
-	}
-	for i, kills := range []bool{false, true} {
-		name := "three nodes"
-		if kills {
-			name += ", one killed"
-		}
-		nodes, err := s.startNodes(store.lines())
+	var one *race
+	for i, row := range []struct {
+		name    string
+		clients int
+		single  bool
+		kills   bool
+	}{
+		{"one node", fewClients, true, false},
+		{"three nodes", fewClients, false, false},
+		{"one node", s.clients, true, false},
+		{"three nodes", s.clients, false, false},
+		{"three nodes, one killed", s.clients, false, true},
+	} {
+		nodes, err := s.startNodes(store.lines(), row.single)
 		if err != nil {
 			return err
 		}
-		got, err := s.stampede(name, i+2, nodes, kills)
+		own := *s
+		own.clients = row.clients
+		got, err := own.stampede(row.name, i+1, nodes, row.kills)
 		stopNodes(nodes)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", row.name, err)
+		}
+		if row.single {
+			one = got
+			continue
 		}
 		fmt.Printf("  first byte   median %.2f times, worst %.2f times that of one node\n",
 			float64(got.middle())/float64(one.middle()), float64(got.worst())/float64(one.worst()))

@@ -106,8 +106,13 @@ func (s *settings) startNode(i int, storage string, peers bool) (*node, error) {
 	return n, nil
 }
 
-// startNodes starts all nodes, which know each other when it returns.
-func (s *settings) startNodes(storage string) (nodes []*node, err error) {
+// startNodes starts all nodes, which know each other when it returns, or a single one
+// with a cache on the disk alone.
+func (s *settings) startNodes(storage string, single bool) (nodes []*node, err error) {
+	if single {
+		n, err := s.startNode(0, "", false)
+		return []*node{n}, err
+	}
 	for i := range maxNodes {
 		n, err := s.startNode(i, storage, true)
 		if err != nil {

@@ -57,10 +57,15 @@ func warm(s *settings) error {
 	for _, x := range []*side{a, b} {
 		fmt.Printf("  %-6s %6.2f GB/s  best %.2f  %s CPU s/GB\n", x.name, median(x.rate), slices.Max(x.rate), perGB(x.cpu, x.bytes))
 	}
-	pairs := slices.Sorted(slices.Values(ratios(a.rate, b.rate)))
-	fmt.Printf("  ratio  %6.3f of nginx's throughput (median of pairs %.3f, quartiles %.2f to %.2f), %.2f of its CPU\n",
-		median(a.rate)/median(b.rate), median(pairs), pairs[len(pairs)/4], pairs[(3*len(pairs)-1)/4], float64(a.cpu)/float64(b.cpu))
+	fmt.Printf("  ratio  %s of nginx's throughput, %.2f of its CPU\n", a.against(b), float64(a.cpu)/float64(b.cpu))
 	return nil
+}
+
+// against returns the ratio of the rates of two sides, and how it varies between rounds.
+func (x *side) against(other *side) string {
+	pairs := slices.Sorted(slices.Values(ratios(x.rate, other.rate)))
+	return fmt.Sprintf("%6.3f (median of pairs %.3f, quartiles %.2f to %.2f)", median(x.rate)/median(other.rate),
+		median(pairs), pairs[len(pairs)/4], pairs[(3*len(pairs)-1)/4])
 }
 
 // round lets all clients pull and records the results.
