@@ -29,6 +29,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	upstreamauth "github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // These values outlive a configuration. During a reload, the new configuration
@@ -40,7 +41,7 @@ var (
 	quotas        = pool.New((*sharedQuotas).close)
 	issuers       = pool.New[*tokenissuer.Issuer](nil)
 	tokens        = pool.New[*accesstoken.Store](nil)
-	logins        = pool.New[upstream.LoginSource](nil)
+	logins        = pool.New[upstreamauth.Source](nil)
 	registries    = pool.New[*upstream.Registry](nil)
 	throttles     = pool.New[*access.Throttle](nil)
 	proxyWarnings = pool.New[*sync.Once](nil) // by configuration

@@ -4,101 +4,14 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
-
-var realmTests = []struct {
-	endpoint, realm  string
-	anonymous, login bool // whether a token may be requested without and with a login
-}{
-	{"https://registry-1.docker.io", "https://auth.docker.io/token", true, true},
-	{"https://ghcr.io", "https://ghcr.io/token", true, true},
-	{"https://h:5000", "https://h:5000/token", true, true},
-	{"https://h:443", "https://H/token", true, true},
-	{"https://r.example.com", "https://a.example.com:8443/token", true, true},
-	{"https://r.example.com.", "https://a.EXAMPLE.com/token", true, true},
-	{"https://r.example.com", "https://evil.com/token", true, false},
-	{"https://r.example.com", "https://example.com.evil.com/token", true, false},
-	{"https://me.github.io", "https://you.github.io/token", true, false}, // a public suffix
-	{"https://a.co.uk", "https://b.co.uk/token", true, false},
-	{"https://192.0.2.1", "https://198.0.2.1/token", true, false}, // no domain
-	{"https://[2001:db8::1]", "https://[2001:db8::2]/token", true, false},
-	{"https://localhost:1", "https://localhost:2/token", true, false},
-	{"https://r.example.com", "https://login.other.example/token", true, true},
-	{"https://r.example.com", "https://login.other.example:8443/token", true, true},
-	{"https://r.example.com", "https://login.other.example:9443/token", true, false},
-	{"https://r.example.com", "http://r.example.com/token", false, false}, // downgrade
-	{"https://r.example.com", "http://r.example.com:443/token", false, false},
-	{"http://r.example.com", "http://r.example.com/token", true, true},
-	{"http://r.example.com", "http://a.example.com/token", true, false},
-	{"http://r.example.com", "http://r.example.com:81/token", true, false},
-	{"http://r.example.com", "http://login.other.example/token", true, false},
-	{"http://r.example.com", "https://a.example.com/token", true, true},
-}
-
-func TestRegistryCheckRealm(t *testing.T) {
-	hosts := []string{"login.other.example", "login.other.example:8443"}
-	for _, test := range realmTests {
-		for _, login := range []bool{false, true} {
-			endpoint, err := url.Parse(test.endpoint)
-			if err != nil {
-				t.Fatal(err)
-			}
-			config := Config{Name: "x", Endpoint: endpoint, Transport: http.DefaultTransport, RealmHosts: hosts}
-			if login {
-				withLogin(&config)
-			}
-			r, err := New(config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			realm, err := parseRealm(test.realm)
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := test.anonymous
-			if login {
-				want = test.login
-			}
-			if _, err := r.checkRealm(realm); (err == nil) != want {
-				t.Errorf("%s, realm %s, login %v: got %v, want permitted %v", test.endpoint, test.realm, login, err, want)
-			}
-		}
-	}
-	checkRealmTexts(t)
-	for _, text := range []string{"", "/token", "token", "//h/token", "ftp://h/token", "https://", "https://u:p@h/token", "https://h:port/", "%zz", "mailto:a@h"} {
-		if realm, err := parseRealm(text); err == nil {
-			t.Errorf("parseRealm(%q) = %v, want an error", text, realm)
-		}
-	}
-}
-
-// checkRealmTexts checks that an error about a realm says what to change.
-func checkRealmTexts(t *testing.T) {
-	t.Helper()
-	for realm, want := range map[string]string{
-		"http://login.other.example/token":       "plain http",
-		"https://login.other.example:9443/token": "add login.other.example:9443 to realm_hosts",
-		"https://more.example/token":             "add more.example to realm_hosts",
-	} {
-		u := clientAt(t, "http://r.example.com", http.DefaultTransport)
-		u.login = StaticLogin(testUser, testPassword)
-		u.realmHosts = []string{"login.other.example"}
-		parsed, err := parseRealm(realm)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if kind, err := u.checkRealm(parsed); kind != Withheld || !strings.Contains(err.Error(), want) {
-			t.Errorf("realm %s: got %v of kind %v, want %q of kind %v", realm, err, kind, want, Withheld)
-		}
-	}
-}
 
 // TestRegistryRequestsTokenPerRepository checks that there is one 401 in all and one
 // token request per repository, and which headers are sent.
@@ -155,7 +68,7 @@ func TestRegistryBasicAuthentication(t *testing.T) {
 
 	_, err = client(t, r).Manifest(t.Context(), "a", "1")
 	wantKind(t, err, Denied)
-	_, err = client(t, r, withLogin, func(c *Config) { c.Login = StaticLogin(testUser, "wrong") }).Manifest(t.Context(), "a", "1")
+	_, err = client(t, r, withLogin, func(c *Config) { c.Login = auth.StaticLogin(testUser, "wrong") }).Manifest(t.Context(), "a", "1")
 	wantKind(t, err, Credentials)
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // head asks for the manifest of a tag by HEAD alone in each repository, and returns the
@@ -50,8 +51,8 @@ func TestBreakerIgnoresWhatIsNotSent(t *testing.T) {
 			}
 		},
 		"no login": func(t *testing.T, s *single) {
-			s.registry.challenge.Store(new(acceptedChallenge)) // Basic
-			s.registry.login = func(context.Context, *Login) (Login, error) { return Login{}, noLogin }
+			s.registry.challenge.Store(new(auth.Challenge)) // Basic
+			s.registry.login = func(context.Context, *auth.Login) (auth.Login, error) { return auth.Login{}, noLogin }
 			wantKind(t, s.pull(t, "c"), Withheld)
 			s.registry.challenge.Store(nil)
 			s.registry.login = nil
@@ -76,7 +77,7 @@ func TestBreakerIgnoresWhatIsNotSent(t *testing.T) {
 // error is remembered for outagePeriod, is a single failure.
 func TestBreakerCountsRememberedErrorOnce(t *testing.T) {
 	s := newSingle(t)
-	s.registry.login = StaticLogin(testUser, testPassword)
+	s.registry.login = auth.StaticLogin(testUser, testPassword)
 	s.up.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
 		if req.URL.Path == "/v2/" {
 			w.WriteHeader(http.StatusBadGateway)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
 )
 
 const (
@@ -132,7 +134,7 @@ func parseBudget(h http.Header, now time.Time) (Budget, bool) {
 		window = own
 	}
 	b := Budget{Limit: limit, Remaining: min(remaining, limit), Window: window, Seen: now}
-	if source := h.Get("Docker-RateLimit-Source"); len(source) <= maxSource && isPrintable(source) {
+	if source := h.Get("Docker-RateLimit-Source"); len(source) <= maxSource && header.IsVisible(source) {
 		b.Source = source
 	}
 	return b, true

@@ -16,6 +16,9 @@
 // [Mirrors] is a client for a registry with several addresses, which it asks in
 // order if one cannot answer.
 //
+// The package upstream/auth knows logins, challenges and tokens, and which token service may
+// receive a login; this package sends the requests for them.
+//
 // The package does not trust the registry. Every response is limited in size or
 // checked against its digest by the caller. Redirects are limited in number and
 // lose the credentials when they leave the registry, and a transport from

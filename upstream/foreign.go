@@ -4,9 +4,10 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strings"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/internal/origin"
 )
 
 // A gateway redirects pulls to another registry, which may ask for a token of its
@@ -16,15 +17,15 @@ import (
 
 // foreignKey returns the key of the token for the origin to which a redirect has
 // led. No repository name equals it, because it contains a blank.
-func foreignKey(c *call, way *trail) string { return originOf(way.target) + " " + c.repository }
+func foreignKey(c *call, way *trail) string { return origin.Of(way.target) + " " + c.repository }
 
 // foreignToken returns the remembered anonymous token for the origin to which a
 // redirect has led, or nil.
-func (r *Registry) foreignToken(c *call, way *trail) *token {
+func (r *Registry) foreignToken(c *call, way *trail) *auth.Token {
 	if c.tokenService || way.plain {
 		return nil
 	}
-	return r.tokens.valid(foreignKey(c, way), r.now())
+	return r.tokens.Valid(foreignKey(c, way), r.now())
 }
 
 // answerForeign answers the challenge in a 401 of the origin to which a redirect
@@ -38,52 +39,28 @@ func (r *Registry) answerForeign(ctx context.Context, c *call, resp *response) (
 		return false, nil
 	}
 	discard(resp.Body)
-	key, origin := foreignKey(c, way), originOf(way.target)
+	key, address := foreignKey(c, way), origin.Of(way.target)
 	if way.anonymous != nil {
-		r.tokens.drop(key, way.anonymous)
+		r.tokens.Drop(key, way.anonymous)
 	}
-	if slices.Contains(way.answered, origin) || len(way.answered) == maxForeignAnswers {
+	if slices.Contains(way.answered, address) || len(way.answered) == maxForeignAnswers {
 		return false, r.newError(c, Denied, http.StatusUnauthorized, "access denied by "+way.target.Host+
 			", to which the registry redirects; the repository does not exist there or is private")
 	}
-	way.answered = append(way.answered, origin)
+	way.answered = append(way.answered, address)
 	if r.foreignToken(c, way) != nil {
 		return true, nil // another call has obtained it
 	}
-	_, err = r.obtainToken(ctx, c, tokenRequest{key: key, challenge: challenge, repository: challenge.repository, anonymous: true})
+	_, err = r.obtainToken(ctx, c, tokenRequest{auth.Request{Challenge: challenge, Repository: challenge.Repository}, key, true})
 	return err == nil, err
 }
 
 // foreignChallenge returns the challenge in a 401 of a foreign origin, or nil if it
 // has none that can be answered there. After a redirect to plain http, anybody on
 // the network path could have sent it.
-func (r *Registry) foreignChallenge(c *call, resp *response) *acceptedChallenge {
+func (r *Registry) foreignChallenge(c *call, resp *response) *auth.Challenge {
 	if c.tokenService || resp.plain {
 		return nil
 	}
-	for _, ch := range header.ParseChallenges(resp.Header.Values("WWW-Authenticate")) {
-		realm, err := parseRealm(ch.Params["realm"])
-		if ch.Scheme != "bearer" || err != nil || resp.target.Scheme == "https" && realm.Scheme == "http" {
-			continue
-		}
-		repository := header.PullScope(ch.Params["scope"])
-		if repository == "" {
-			repository = foreignRepository(c, resp.target.Path)
-		}
-		if repository != "" {
-			return &acceptedChallenge{bearer: true, realm: realm, service: ch.Params["service"], repository: repository}
-		}
-	}
-	return nil
-}
-
-// foreignRepository returns the repository in the path to which a call has been
-// redirected, or "" if that is not the path of a registry.
-func foreignRepository(c *call, path string) string {
-	_, path, _ = strings.Cut(path, "/v2/")
-	repository, ok := strings.CutSuffix(path, "/"+c.path)
-	if !ok {
-		return ""
-	}
-	return header.PullScope("repository:" + repository + ":pull")
+	return auth.SelectForeign(header.ParseChallenges(resp.Header.Values("WWW-Authenticate")), resp.target, c.path)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 const (
@@ -46,7 +47,7 @@ func clientAt(t *testing.T, endpoint string, transport http.RoundTripper) *Regis
 }
 
 // withLogin configures the test login.
-func withLogin(c *Config) { c.Login = StaticLogin(testUser, testPassword) }
+func withLogin(c *Config) { c.Login = auth.StaticLogin(testUser, testPassword) }
 
 // wantKind checks the kind of an error, and that its text contains no secret.
 func wantKind(t *testing.T, err error, kind Kind) *Error {

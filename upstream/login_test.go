@@ -9,46 +9,26 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
-
-func TestLoginCheck(t *testing.T) {
-	for _, test := range []struct {
-		login Login
-		valid bool
-	}{
-		{Login{testUser, testPassword}, true},
-		{Login{}, false},
-		{Login{testUser, ""}, false},
-		{Login{"", testPassword}, false},
-		{Login{"u:v", testPassword}, false},
-		{Login{"u\x00", testPassword}, false},
-		{Login{testUser, testPassword + "\n"}, false},
-		{Login{testUser, testPassword + "\r\nHost: x"}, false},
-		{Login{testUser, testPassword + " é"}, true},
-	} {
-		if err := test.login.Check(); (err == nil) != test.valid || err != nil && strings.Contains(err.Error(), testPassword) {
-			t.Errorf("%v: got %v, want valid %v and no password", test.login, err, test.valid)
-		}
-	}
-}
 
 // rotation is a source that has the next of its passwords after each refusal.
 type rotation struct {
-	passwords []Secret
+	passwords []auth.Secret
 
 	mu      sync.Mutex
 	current int
-	refused []Login
+	refused []auth.Login
 }
 
-func (s *rotation) login(_ context.Context, refused *Login) (Login, error) {
+func (s *rotation) login(_ context.Context, refused *auth.Login) (auth.Login, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if refused != nil {
 		s.refused = append(s.refused, *refused)
 		s.current = min(s.current+1, len(s.passwords)-1)
 	}
-	return Login{testUser, s.passwords[s.current]}, nil
+	return auth.Login{Username: testUser, Password: s.passwords[s.current]}, nil
 }
 
 // TestRegistryRenewsLogin checks that a refused login is replaced once by a newer
@@ -58,14 +38,14 @@ func TestRegistryRenewsLogin(t *testing.T) {
 		"basic": registrytest.WithBasic(testUser, testPassword), "token": registrytest.WithToken(testUser, testPassword),
 	} {
 		for name, test := range map[string]struct {
-			passwords []Secret
+			passwords []auth.Secret
 			kind      Kind // Other: success
 			refused   int
 		}{
-			"current":         {[]Secret{testPassword}, Other, 0},
-			"rotated":         {[]Secret{"old", testPassword}, Other, 1},
-			"no newer one":    {[]Secret{"old"}, Credentials, 1},
-			"newer one wrong": {[]Secret{"old", "older", testPassword}, Credentials, 1},
+			"current":         {[]auth.Secret{testPassword}, Other, 0},
+			"rotated":         {[]auth.Secret{"old", testPassword}, Other, 1},
+			"no newer one":    {[]auth.Secret{"old"}, Credentials, 1},
+			"newer one wrong": {[]auth.Secret{"old", "older", testPassword}, Credentials, 1},
 		} {
 			t.Run(way+" "+name, func(t *testing.T) {
 				r := registrytest.New(t, option)
@@ -81,7 +61,7 @@ func TestRegistryRenewsLogin(t *testing.T) {
 					t.Errorf("the source was told of %d refused logins, want %d", len(source.refused), test.refused)
 				}
 				for _, login := range source.refused {
-					if login != (Login{testUser, test.passwords[0]}) {
+					if login != (auth.Login{Username: testUser, Password: test.passwords[0]}) {
 						t.Errorf("the source was told that %s was refused, want the first login", login.Username)
 					}
 				}
@@ -99,7 +79,7 @@ func TestRegistryRenewsLogin(t *testing.T) {
 func TestRegistryForbiddenRepository(t *testing.T) {
 	r := registrytest.New(t, registrytest.WithToken(testUser, testPassword))
 	r.PutImage("a", "1", []byte("x"))
-	source := &rotation{passwords: []Secret{testPassword, "another"}}
+	source := &rotation{passwords: []auth.Secret{testPassword, "another"}}
 	u := client(t, r, func(c *Config) { c.Login = source.login })
 	r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
 		refuse := req.URL.Query().Has("scope")
@@ -126,7 +106,7 @@ func TestRegistryWithoutLogin(t *testing.T) {
 		for name, answer := range map[string]error{"the helper says no": errors.New("the helper says no"), "incomplete credentials": nil,
 			"deadline exceeded": context.DeadlineExceeded} {
 			u := client(t, r, func(c *Config) {
-				c.Login = func(context.Context, *Login) (Login, error) { return Login{Username: testUser}, answer }
+				c.Login = func(context.Context, *auth.Login) (auth.Login, error) { return auth.Login{Username: testUser}, answer }
 			})
 			_, err := u.Manifest(t.Context(), "a", "1")
 			if e := wantKind(t, err, Withheld); !strings.Contains(e.Error(), name) || errors.Is(err, context.DeadlineExceeded) {
@@ -135,9 +115,9 @@ func TestRegistryWithoutLogin(t *testing.T) {
 		}
 		ctx, leave := context.WithCancel(t.Context())
 		u := client(t, r, func(c *Config) {
-			c.Login = func(ctx context.Context, _ *Login) (Login, error) {
+			c.Login = func(ctx context.Context, _ *auth.Login) (auth.Login, error) {
 				leave()
-				return Login{}, errors.New("interrupted")
+				return auth.Login{}, errors.New("interrupted")
 			}
 		})
 		if _, err := u.Manifest(ctx, "a", "1"); !errors.Is(err, context.Canceled) || KindOf(err) != Other {

@@ -8,10 +8,11 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // withIdentityToken configures an identity token as the test login.
-func withIdentityToken(c *Config) { c.Login = StaticLogin(identityUser, testPassword) }
+func withIdentityToken(c *Config) { c.Login = auth.StaticLogin(auth.IdentityUser, testPassword) }
 
 // TestRegistryPostsLogin checks that a login is sent with POST where the token
 // service refuses GET, that this is remembered, and that an identity token is only

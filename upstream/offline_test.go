@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // forbidden is a transport that must not be used.
@@ -22,9 +24,9 @@ func (f forbidden) RoundTrip(r *http.Request) (*http.Response, error) {
 // asks for its login, with one address and with several.
 func TestRegistryOffline(t *testing.T) {
 	config := Config{Name: "hub", Offline: true, Transport: forbidden{t}, Ranges: forbidden{t},
-		Login: func(context.Context, *Login) (Login, error) {
+		Login: func(context.Context, *auth.Login) (auth.Login, error) {
 			t.Error("the login was asked for, want it not to be")
-			return Login{"alice", "secret"}, nil
+			return auth.Login{Username: "alice", Password: "secret"}, nil
 		}}
 	var registries []*Registry
 	for _, endpoint := range []string{"https://one.example", "https://two.example"} {
@@ -50,7 +52,7 @@ func TestRegistryOffline(t *testing.T) {
 			"range":         func(ctx context.Context) error { _, err := m.Blob(ctx, "app", d, 10, 10, ""); return err },
 			"tags":          func(ctx context.Context) error { _, err := m.Tags(ctx, "app", url.Values{}); return err },
 			"referrers":     func(ctx context.Context) error { _, err := m.Referrers(ctx, "app", d, ""); return err },
-			"version":       func(ctx context.Context) error { _, err := registries[0].versionCheck(ctx, sentLogin{}); return err },
+			"version":       func(ctx context.Context) error { _, err := registries[0].versionCheck(ctx, auth.Login{}); return err },
 			"token":         func(ctx context.Context) error { return askToken(ctx, registries[0]) },
 		} {
 			if err := ask(t.Context()); KindOf(err) != Offline {
@@ -63,8 +65,8 @@ func TestRegistryOffline(t *testing.T) {
 // askToken asks a token service, as after a challenge that was received while online: one
 // that wants GET, and one that wants POST.
 func askToken(ctx context.Context, r *Registry) error {
-	wanted := tokenRequest{challenge: &acceptedChallenge{bearer: true, realm: r.endpoint}, repository: "app"}
-	login := sentLogin{login: Login{"alice", "secret"}}
+	wanted := auth.Request{Challenge: &auth.Challenge{Realm: r.endpoint}, Repository: "app"}
+	login := auth.Login{Username: "alice", Password: "secret"}
 	_, get := r.requestToken(ctx, newVersionCall(), wanted, login)
 	r.postRealms.Add(r.endpoint.String(), struct{}{})
 	_, post := r.requestToken(ctx, newVersionCall(), wanted, login)

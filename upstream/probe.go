@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 const (
@@ -48,8 +48,8 @@ func newProbes() *memo.Cache[loginAnswer] {
 // probe sends the request ask and returns what the response says about a login. It
 // remembers that for probePeriod by the purpose and the login; concurrent calls
 // share a request.
-func (r *Registry) probe(ctx context.Context, purpose string, login sentLogin, ask func(context.Context) (*response, error)) loginAnswer {
-	sum := sha256.Sum256([]byte(login.header()))
+func (r *Registry) probe(ctx context.Context, purpose string, login auth.Login, ask func(context.Context) (*response, error)) loginAnswer {
+	sum := sha256.Sum256([]byte(login.Header()))
 	v, err := r.probes.Get(ctx, purpose+"\x00"+string(sum[:]), func(ctx context.Context) (loginAnswer, error) {
 		resp, err := ask(ctx)
 		if err != nil {
@@ -77,8 +77,8 @@ func newVersionCall() *call {
 // versionCheck sends GET /v2/ (distribution-spec v1.1, "Determining Support"),
 // which clients send first: a registry answers it with the challenge that it may
 // not send for a repository which it hides.
-func (r *Registry) versionCheck(ctx context.Context, login sentLogin) (*response, error) {
-	return r.follow(ctx, newVersionCall(), newTrail(r.endpoint.JoinPath("/")), login.header())
+func (r *Registry) versionCheck(ctx context.Context, login auth.Login) (*response, error) {
+	return r.follow(ctx, newVersionCall(), newTrail(r.endpoint.JoinPath("/")), login.Header())
 }
 
 // learnChallenge asks the registry for its challenge, so that the first request
@@ -102,7 +102,7 @@ func (r *Registry) learnChallenge(ctx context.Context, c *call) error {
 // receiveChallenge sends a version check and remembers the challenge in the response.
 // The error is that of a registry that cannot answer.
 func (r *Registry) receiveChallenge(ctx context.Context, c *call) error {
-	resp, err := r.versionCheck(ctx, sentLogin{})
+	resp, err := r.versionCheck(ctx, auth.Login{})
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (r *Registry) receiveChallenge(ctx context.Context, c *call) error {
 	if resp.StatusCode != http.StatusUnauthorized || resp.foreign {
 		return nil
 	}
-	if challenge, err := r.selectChallenge(c, header.ParseChallenges(resp.Header.Values("WWW-Authenticate"))); err == nil {
+	if challenge, err := r.selectChallenge(c, resp.Header); err == nil {
 		r.challenge.Store(challenge)
 		r.versioned.Store(challenge)
 	}
@@ -122,7 +122,7 @@ func (r *Registry) receiveChallenge(ctx context.Context, c *call) error {
 // otherChallenge returns the challenge of the registry after a token request that
 // answers an earlier one has failed with err: the token service may have moved, or that
 // of a single repository may be down. It returns nil if the registry has no other.
-func (r *Registry) otherChallenge(ctx context.Context, c *call, failed *acceptedChallenge, err error) *acceptedChallenge {
+func (r *Registry) otherChallenge(ctx context.Context, c *call, failed *auth.Challenge, err error) *auth.Challenge {
 	switch KindOf(err) {
 	case Unavailable, Timeout, Invalid, Credentials:
 	default:
@@ -137,7 +137,7 @@ func (r *Registry) otherChallenge(ctx context.Context, c *call, failed *accepted
 			return undecided, nil
 		})
 	}
-	if challenge := r.versioned.Load(); challenge != nil && !challenge.sameToken(failed) {
+	if challenge := r.versioned.Load(); challenge != nil && !challenge.SameToken(failed) {
 		return challenge
 	}
 	return nil
@@ -145,7 +145,7 @@ func (r *Registry) otherChallenge(ctx context.Context, c *call, failed *accepted
 
 // refusesLogin reports whether the registry refuses the login itself, which it
 // answered with 403 for a repository.
-func (r *Registry) refusesLogin(ctx context.Context, login sentLogin) bool {
+func (r *Registry) refusesLogin(ctx context.Context, login auth.Login) bool {
 	return r.probe(ctx, "login", login, func(ctx context.Context) (*response, error) {
 		return r.versionCheck(ctx, login)
 	}) == refused
@@ -154,7 +154,7 @@ func (r *Registry) refusesLogin(ctx context.Context, login sentLogin) bool {
 // askVersion sends a version check, and returns an error if the registry as a whole
 // cannot answer.
 func (r *Registry) askVersion(ctx context.Context) error {
-	resp, err := r.versionCheck(ctx, sentLogin{})
+	resp, err := r.versionCheck(ctx, auth.Login{})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
 )
 
 // rangeDistrustPeriod is how long a registry is not asked for ranges after it has
@@ -87,7 +89,7 @@ func (c *call) withRange(want byteRange, etag string) *call {
 // isStrongETag reports whether an entity tag may be sent in If-Range (RFC 9110,
 // section 13.1.5): it is quoted and not weak.
 func isStrongETag(etag string) bool {
-	return len(etag) > 2 && etag[0] == '"' && strings.IndexByte(etag[1:], '"') == len(etag)-2 && isPrintable(etag)
+	return len(etag) > 2 && etag[0] == '"' && strings.IndexByte(etag[1:], '"') == len(etag)-2 && header.IsVisible(etag)
 }
 
 var errContentRange = errors.New("invalid Content-Range: not the requested range")
@@ -96,8 +98,8 @@ var errContentRange = errors.New("invalid Content-Range: not the requested range
 // returns SIZE and LAST+1. The range must start at the requested offset and fit
 // the length of the body, which is -1 if unknown. Only a request with an end may
 // be answered by a shorter range.
-func parseContentRange(header string, want byteRange, length int64) (size, end int64, err error) {
-	unit, rest, _ := strings.Cut(header, " ")
+func parseContentRange(value string, want byteRange, length int64) (size, end int64, err error) {
+	unit, rest, _ := strings.Cut(value, " ")
 	interval, sizeText, _ := strings.Cut(rest, "/")
 	firstText, lastText, _ := strings.Cut(interval, "-")
 	if !strings.EqualFold(unit, "bytes") {

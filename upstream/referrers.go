@@ -129,7 +129,7 @@ func (r *Registry) referrers(ctx context.Context, repository string, d digest.Di
 			return page, err
 		}
 		// A truncated list would hide signatures.
-		if next.RawQuery == "" || !isGraphic(next.RawQuery) {
+		if next.RawQuery == "" || !header.IsVisible(next.RawQuery) {
 			return Page{}, r.newError(c, Invalid, resp.StatusCode, "the link to the next page does not tell which")
 		}
 		if pages == maxReferrerPages || merged.size > maxManifest {

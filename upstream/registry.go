@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/secret"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // metadataTimeout limits every operation except the transfer of a blob's body.
@@ -32,7 +33,7 @@ type Config struct {
 	Endpoint *url.URL
 
 	// Login returns the login. If it is nil, the registry is used anonymously.
-	Login LoginSource
+	Login auth.Source
 
 	// RealmHosts lists hosts outside the registry's domain whose token service
 	// may receive the login, as HOST or HOST:PORT. They are used over https only.
@@ -59,9 +60,6 @@ type Config struct {
 	// Hooks report events.
 	Hooks Hooks
 }
-
-// Secret is the type of Login.Password. It is printed as stars.
-type Secret = secret.String
 
 // Hooks are functions that report events. Each may be nil. They are called
 // concurrently and should return quickly.
@@ -90,21 +88,22 @@ type Hooks struct {
 // Registry is a client for one upstream registry. It is safe for concurrent use
 // and needs no closing; its transports belong to the caller.
 type Registry struct {
-	name       string
-	endpoint   *url.URL
-	login      LoginSource // nil: anonymous
-	offline    bool
-	realmHosts []string
-	transport  http.RoundTripper
-	ranges     http.RoundTripper // nil: transport
-	userAgent  string
-	hooks      Hooks
+	name      string
+	endpoint  *url.URL
+	login     auth.Source // nil: anonymous
+	offline   bool
+	realms    auth.Realms
+	transport http.RoundTripper
+	ranges    http.RoundTripper // nil: transport
+	userAgent string
+	hooks     Hooks
 
-	challenge  atomic.Pointer[acceptedChallenge] // the last one received, nil before the first
-	versioned  atomic.Pointer[acceptedChallenge] // the last one to a version check, nil before the first
-	tokens     *tokenCache
-	probes     *memo.Cache[loginAnswer]     // what registry and token services say about the login
-	postRealms *lru.Cache[string, struct{}] // the token services that want POST
+	challenge    atomic.Pointer[auth.Challenge] // the last one received, nil before the first
+	versioned    atomic.Pointer[auth.Challenge] // the last one to a version check, nil before the first
+	tokens       *auth.Tokens
+	tokenFetches singleflight.Group
+	probes       *memo.Cache[loginAnswer]     // what registry and token services say about the login
+	postRealms   *lru.Cache[string, struct{}] // the token services that want POST
 
 	tagHeads      *headHistory // HEAD requests for manifests by tag
 	manifestHeads *headHistory // HEAD requests for manifests by digest
@@ -141,12 +140,12 @@ func New(config Config) (*Registry, error) {
 		endpoint:      base.JoinPath("v2"),
 		login:         config.Login,
 		offline:       config.Offline,
-		realmHosts:    append([]string(nil), config.RealmHosts...),
+		realms:        auth.Realms{Registry: &base, HasLogin: config.Login != nil, Hosts: slices.Clone(config.RealmHosts)},
 		transport:     config.Transport,
 		ranges:        config.Ranges,
 		userAgent:     config.UserAgent,
 		hooks:         config.Hooks,
-		tokens:        newTokenCache(),
+		tokens:        auth.NewTokens(),
 		probes:        newProbes(),
 		postRealms:    newPostRealms(),
 		tagHeads:      newHeadHistory(),

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 func TestNew(t *testing.T) {
@@ -44,8 +46,8 @@ func TestNew(t *testing.T) {
 // TestConfigHidesPassword checks that neither a configuration nor a client shows the
 // login when it is printed.
 func TestConfigHidesPassword(t *testing.T) {
-	login := Login{testUser, testPassword}
-	config := Config{Name: "x", Login: StaticLogin(login.Username, login.Password),
+	login := auth.Login{Username: testUser, Password: testPassword}
+	config := Config{Name: "x", Login: auth.StaticLogin(login.Username, login.Password),
 		Endpoint: &url.URL{Scheme: "https", Host: "h"}, Transport: http.DefaultTransport}
 	registry, err := New(config)
 	if err != nil {
@@ -56,14 +58,14 @@ func TestConfigHidesPassword(t *testing.T) {
 		texts = append(texts, fmt.Sprintf(verb, login), fmt.Sprintf(verb, login.Password), fmt.Sprintf(verb, config), fmt.Sprintf(verb, &config), fmt.Sprintf(verb, registry))
 	}
 	content, err := json.Marshal(struct {
-		Password Secret
-		Empty    Secret `json:",omitempty"`
+		Password auth.Secret
+		Empty    auth.Secret `json:",omitempty"`
 	}{Password: login.Password})
 	if err != nil || string(content) != `{"Password":"*****"}` {
 		t.Errorf("got JSON %s, %v, want stars", content, err)
 	}
 	for _, text := range texts {
-		for _, leak := range []string{testPassword, fmt.Sprintf("%x", testPassword), sentLogin{login: login}.header()} {
+		for _, leak := range []string{testPassword, fmt.Sprintf("%x", testPassword), login.Header()} {
 			if strings.Contains(text, leak) {
 				t.Errorf("got %q, want no secret in it", text)
 			}

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/internal/origin"
 )
 
 const (
@@ -27,8 +29,8 @@ type trail struct {
 	foreign bool // a redirect has left the origin
 	plain   bool // a redirect has led from https to plain http
 
-	anonymous *token   // the token that the last request carried for a foreign origin, or nil
-	answered  []string // the foreign origins whose challenge was answered
+	anonymous *auth.Token // the token that the last request carried for a foreign origin, or nil
+	answered  []string    // the foreign origins whose challenge was answered
 }
 
 // newTrail returns the trail of a request for target.
@@ -42,7 +44,7 @@ func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 	if err := r.checkOnline(c); err != nil {
 		return nil, err // before the login is asked for
 	}
-	auth, err := r.initialAuthorization(ctx, c)
+	answer, err := r.initialAuthorization(ctx, c)
 	if err != nil {
 		if KindOf(err) == Withheld {
 			err = asUnsent(err)
@@ -51,23 +53,23 @@ func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 	}
 	way := newTrail(r.url(c))
 	for round := 0; ; {
-		resp, err := r.follow(ctx, c, way, auth.header)
+		resp, err := r.follow(ctx, c, way, answer.header)
 		if err != nil {
 			return nil, err
 		}
 		switch {
-		case resp.StatusCode == http.StatusForbidden && !resp.foreign && auth.login != sentLogin{} && r.refusesLogin(ctx, auth.login):
+		case resp.StatusCode == http.StatusForbidden && !resp.foreign && answer.login != sentLogin{} && r.refusesLogin(ctx, answer.login.login):
 			// An expired login at some registries.
 			discard(resp.Body)
-			if auth, err = r.replaceLogin(ctx, c, auth.login, resp.StatusCode); err != nil {
+			if answer, err = r.replaceLogin(ctx, c, answer.login, resp.StatusCode); err != nil {
 				return nil, err
 			}
 			way = newTrail(r.url(c))
 			continue
-		case auth.unknown != nil && (resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusNotFound):
+		case answer.unknown != nil && (resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusNotFound):
 			// It may be hidden from anonymous clients.
 			discard(resp.Body)
-			return nil, auth.unknown
+			return nil, answer.unknown
 		case resp.StatusCode != http.StatusUnauthorized:
 			return resp, nil
 		}
@@ -82,7 +84,7 @@ func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 		}
 		round++
 		discard(resp.Body)
-		if auth, err = r.answerChallenge(ctx, c, resp.Header, auth); err != nil {
+		if answer, err = r.answerChallenge(ctx, c, resp.Header, answer); err != nil {
 			return nil, err
 		}
 		way = newTrail(r.url(c))
@@ -102,7 +104,7 @@ func (r *Registry) follow(ctx context.Context, c *call, way *trail, authorizatio
 		if way.foreign {
 			authorization = ""
 			if way.anonymous = r.foreignToken(c, way); way.anonymous != nil {
-				authorization = "Bearer " + way.anonymous.value
+				authorization = way.anonymous.Header()
 			}
 		}
 		if authorization != "" {
@@ -142,7 +144,7 @@ func (r *Registry) follow(ctx context.Context, c *call, way *trail, authorizatio
 			}
 			way.plain = true
 		}
-		way.foreign = way.foreign || !sameOrigin(way.origin, next)
+		way.foreign = way.foreign || !origin.Same(way.origin, next)
 		way.target = next
 	}
 }
@@ -202,26 +204,4 @@ func redirectTarget(resp *http.Response, from *url.URL) (*url.URL, error) {
 	}
 	next.User, next.Fragment, next.RawFragment = nil, "", ""
 	return next, nil
-}
-
-// originOf returns the scheme, host and port of u, so that equal origins are equal
-// texts.
-func originOf(u *url.URL) string {
-	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port(u))
-}
-
-// sameOrigin reports whether a and b have the same scheme, host and port.
-func sameOrigin(a, b *url.URL) bool {
-	return originOf(a) == originOf(b)
-}
-
-// port returns the port of u, or the default port of its scheme.
-func port(u *url.URL) string {
-	switch {
-	case u.Port() != "":
-		return u.Port()
-	case u.Scheme == "http":
-		return "80"
-	}
-	return "443"
 }

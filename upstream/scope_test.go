@@ -84,8 +84,8 @@ func TestRegistryRefusesScopesOfChallenge(t *testing.T) {
 			if got := r.Counts(); got.Token != want || got.ManifestGet > want+1 {
 				t.Errorf("challenge for %q: got requests %+v, want %d for a token and %d GETs at most", scope, got, want, want+1)
 			}
-			if got, remembered := u.tokens.tokens.Peek("a"); remembered && got.repository != "a" {
-				t.Errorf("challenge for %q: remembered %q, want no refused scope", scope, got.repository)
+			if got, remembered := u.tokens.Repository("a"); remembered && got != "a" {
+				t.Errorf("challenge for %q: remembered %q, want no refused scope", scope, got)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // TestRegistryLearnsMovedTokenService checks that a registry whose token service has
@@ -84,8 +85,8 @@ func TestRegistryForgetsRefusedScope(t *testing.T) {
 			t.Fatal(err)
 		}
 		if renamed.Store(true); !kept {
-			old, _ := u.tokens.tokens.Peek("a")
-			u.tokens.drop("a", old)
+			old := u.tokens.Valid("a", u.now())
+			u.tokens.Drop("a", old)
 		}
 		_, err := u.Manifest(t.Context(), "a", "1")
 		wantKind(t, err, ManifestUnknown)
@@ -139,7 +140,7 @@ func TestRegistryForgetsPost(t *testing.T) {
 	transport := NewTransport(TransportConfig{AllowPrivate: true})
 	t.Cleanup(transport.CloseIdleConnections)
 	u := clientAt(t, r.URL, transport)
-	u.login = StaticLogin(testUser, testPassword)
+	u.login = auth.StaticLogin(testUser, testPassword)
 	for _, name := range []string{"a", "b", "c"} {
 		_, err := u.Manifest(t.Context(), name, "1")
 		wantKind(t, err, ManifestUnknown)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/internal/origin"
 )
 
 // Page is one page of a list.
@@ -145,7 +146,7 @@ func nextPage(resp *response, address *url.URL) (next url.Values, cut string) {
 	switch own := err != nil || len(selected) < len(query); {
 	case own && ours:
 		next := url.Values{CursorParameter: {link.RawQuery}}
-		if len(next.Encode()) > maxCursor || !isGraphic(link.RawQuery) {
+		if len(next.Encode()) > maxCursor || !header.IsVisible(link.RawQuery) {
 			return nil, "the link to the next page is too long or malformed"
 		}
 		return next, ""
@@ -163,16 +164,6 @@ func nextPage(resp *response, address *url.URL) (next url.Values, cut string) {
 	return nil, "the link to the next page is one to another address"
 }
 
-// isGraphic reports whether a text consists of visible ASCII characters.
-func isGraphic(text string) bool {
-	for i := range len(text) {
-		if text[i] <= ' ' || text[i] > '~' {
-			return false
-		}
-	}
-	return true
-}
-
 // page asks for one page of a list and returns the response, whose status is 200.
 func (r *Registry) page(ctx context.Context, c *call) (*response, error) {
 	resp, err := r.do(ctx, c)
@@ -188,6 +179,6 @@ func (r *Registry) page(ctx context.Context, c *call) (*response, error) {
 // pointsTo reports whether a link points to the host and path of an address. The
 // scheme may differ, because registries behind a proxy do not know theirs.
 func pointsTo(link, address *url.URL) bool {
-	sameHost := link.Host == address.Host || strings.EqualFold(link.Hostname(), address.Hostname()) && port(link) == port(address)
+	sameHost := link.Host == address.Host || strings.EqualFold(link.Hostname(), address.Hostname()) && origin.Port(link) == origin.Port(address)
 	return sameHost && link.EscapedPath() == address.EscapedPath()
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 func TestRegistryTags(t *testing.T) {
@@ -192,7 +193,7 @@ func TestLoggable(t *testing.T) {
 // login that it was sent in a form does not reach the log with it.
 func TestRegistryMasksLogin(t *testing.T) {
 	const odd = `pa+ss "w%rd&`
-	for _, user := range []string{testUser, identityUser} {
+	for _, user := range []string{testUser, auth.IdentityUser} {
 		r := registrytest.New(t, registrytest.WithToken("", ""))
 		r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
 			if req.URL.Path != "/token" {
@@ -207,7 +208,7 @@ func TestRegistryMasksLogin(t *testing.T) {
 			_, _ = w.Write(body)
 			return true
 		})
-		u := client(t, r, func(c *Config) { c.Login = StaticLogin(user, odd) })
+		u := client(t, r, func(c *Config) { c.Login = auth.StaticLogin(user, odd) })
 		u.postRealms.Add(r.URL()+"/token", struct{}{})
 		_, err := u.Manifest(t.Context(), "a", "1")
 		if e := wantKind(t, err, Denied); e.Detail != "wrong ***** or *****" {

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // Exec is a command that prints a login as JSON:
@@ -67,7 +67,7 @@ func parseLogin(output []byte, now time.Time) (found, error) {
 	if json.Unmarshal(output, &printed) != nil {
 		return found{}, errors.New(`the command did not print a login; it must print JSON such as {"username":"robot","password":"..."}`)
 	}
-	f := found{login: upstream.Login{Username: printed.Username, Password: upstream.Secret(printed.Password)}}
+	f := found{login: auth.Login{Username: printed.Username, Password: auth.Secret(printed.Password)}}
 	if printed.Expires == "" {
 		return f, nil
 	}

@@ -13,15 +13,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // maxDockerConfig limits the size of a configuration file of Docker in bytes.
 const maxDockerConfig = 1 << 20
-
-// identityTokenUser is the user name with which Docker marks an identity token, a
-// refresh token of the token service.
-const identityTokenUser = "<token>"
 
 // dockerConfig is what matters here of a configuration file of Docker.
 type dockerConfig struct {
@@ -54,18 +50,18 @@ func openDockerConfig(path, server string) (Login, error) {
 
 // readDockerConfig returns the login at a server from a configuration file of
 // Docker. Errors do not repeat its content.
-func readDockerConfig(path, server string) (upstream.Login, error) {
+func readDockerConfig(path, server string) (auth.Login, error) {
 	content, err := readFile(path, maxDockerConfig)
 	if err != nil {
-		return upstream.Login{}, fmt.Errorf("docker_config: %w", err)
+		return auth.Login{}, fmt.Errorf("docker_config: %w", err)
 	}
 	var config dockerConfig
 	if json.Unmarshal(content, &config) != nil {
-		return upstream.Login{}, fmt.Errorf("docker_config %s is not a configuration file of Docker", path)
+		return auth.Login{}, fmt.Errorf("docker_config %s is not a configuration file of Docker", path)
 	}
 	login, err := config.login(server)
 	if err != nil {
-		return upstream.Login{}, fmt.Errorf("docker_config %s: %w", path, err)
+		return auth.Login{}, fmt.Errorf("docker_config %s: %w", path, err)
 	}
 	return login, nil
 }
@@ -92,10 +88,10 @@ func readFile(path string, limit int64) ([]byte, error) {
 }
 
 // login returns the login at a server.
-func (c *dockerConfig) login(server string) (upstream.Login, error) {
+func (c *dockerConfig) login(server string) (auth.Login, error) {
 	for _, name := range slices.Sorted(maps.Keys(c.CredHelpers)) {
 		if serverOfKey(name) == server {
-			return upstream.Login{}, fmt.Errorf("the login for %s is in a credential helper; write `credential_helper %s` instead", server, c.CredHelpers[name])
+			return auth.Login{}, fmt.Errorf("the login for %s is in a credential helper; write `credential_helper %s` instead", server, c.CredHelpers[name])
 		}
 	}
 	entry, ok := c.Auths[server]
@@ -107,31 +103,31 @@ func (c *dockerConfig) login(server string) (upstream.Login, error) {
 		}
 	}
 	if entry == (dockerAuth{}) && c.CredsStore != "" {
-		return upstream.Login{}, fmt.Errorf("the login for %s is in a credential store; write `credential_helper %s` instead", server, c.CredsStore)
+		return auth.Login{}, fmt.Errorf("the login for %s is in a credential store; write `credential_helper %s` instead", server, c.CredsStore)
 	}
 	if !ok {
-		return upstream.Login{}, fmt.Errorf("auths has no login for %s; run `docker login` for it, or remove the line", server)
+		return auth.Login{}, fmt.Errorf("auths has no login for %s; run `docker login` for it, or remove the line", server)
 	}
 	login, err := entry.login()
 	if err != nil {
-		return upstream.Login{}, fmt.Errorf("the login for %s: %w", server, err)
+		return auth.Login{}, fmt.Errorf("the login for %s: %w", server, err)
 	}
 	return login, nil
 }
 
-func (a dockerAuth) login() (upstream.Login, error) {
+func (a dockerAuth) login() (auth.Login, error) {
 	if a.IdentityToken != "" {
-		return upstream.Login{Username: identityTokenUser, Password: upstream.Secret(a.IdentityToken)}, nil
+		return auth.Login{Username: auth.IdentityUser, Password: auth.Secret(a.IdentityToken)}, nil
 	}
 	if a.Auth != "" {
 		decoded, err := base64.StdEncoding.DecodeString(a.Auth)
 		username, password, ok := bytes.Cut(decoded, []byte(":"))
 		if err != nil || !ok {
-			return upstream.Login{}, errors.New("auth is not the base64 form of USER:PASSWORD")
+			return auth.Login{}, errors.New("auth is not the base64 form of USER:PASSWORD")
 		}
 		a.Username, a.Password = string(username), string(bytes.Trim(password, "\x00")) // as Docker does
 	}
-	login := upstream.Login{Username: a.Username, Password: upstream.Secret(a.Password)}
+	login := auth.Login{Username: a.Username, Password: auth.Secret(a.Password)}
 	return login, login.Check()
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/docker/docker-credential-helpers/client"
 	"github.com/docker/docker-credential-helpers/credentials"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // helperAge is how long a login of a credential helper is used. The protocol does
@@ -72,7 +72,7 @@ func askHelper(ctx context.Context, run *program, server string) (found, error) 
 		return found{}, errors.New("the credential helper did not print a login")
 	}
 	return found{
-		login:   upstream.Login{Username: got.Username, Password: upstream.Secret(got.Secret)},
+		login:   auth.Login{Username: got.Username, Password: auth.Secret(got.Secret)},
 		renewAt: time.Now().Add(helperAge),
 	}, nil
 }

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // looks is a source of the logins a, b, c and so on.
@@ -39,15 +39,15 @@ func newLooks(t *testing.T) *looks {
 	return l
 }
 
-func namedLogin(name string) upstream.Login {
-	return upstream.Login{Username: name, Password: secretText}
+func namedLogin(name string) auth.Login {
+	return auth.Login{Username: name, Password: secretText}
 }
 
 // want checks the login after a refusal, unless refused is "", and the number of
 // looks so far. The empty name stands for an error.
 func (l *looks) want(refused, name string, count int) {
 	l.t.Helper()
-	var not *upstream.Login
+	var not *auth.Login
 	if refused != "" {
 		login := namedLogin(refused)
 		not = &login
@@ -124,7 +124,7 @@ func TestRenewedFailure(t *testing.T) {
 		time.Sleep(lookPause)
 		l.want("", "b", 2)
 
-		incomplete := newRenewed(func(context.Context) (found, error) { return found{login: upstream.Login{Username: "x"}}, nil })
+		incomplete := newRenewed(func(context.Context) (found, error) { return found{login: auth.Login{Username: "x"}}, nil })
 		if _, err := incomplete.login(t.Context(), nil); err == nil {
 			t.Error("got no error for a login without a password")
 		}

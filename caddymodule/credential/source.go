@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"slices"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // Source says where the login at an upstream comes from. At most one of its fields
@@ -42,7 +42,7 @@ type Login struct {
 	Key string
 
 	// LoginSource returns the login. It is nil for anonymous pulls.
-	LoginSource upstream.LoginSource
+	LoginSource auth.Source
 }
 
 // errSeveral is the error of a source with more than one field.

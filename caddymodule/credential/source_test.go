@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // open opens a source for the registry at a host.
@@ -22,7 +22,7 @@ func open(t *testing.T, s Source, host string) (Login, error) {
 }
 
 // mustAsk opens a source and returns its login.
-func mustAsk(t *testing.T, s Source, host string) (Login, upstream.Login) {
+func mustAsk(t *testing.T, s Source, host string) (Login, auth.Login) {
 	t.Helper()
 	opened, err := open(t, s, host)
 	if err != nil {
@@ -43,7 +43,7 @@ func TestHelper(t *testing.T) {
 		t.Skipf("cannot create a symbolic link: %v", err)
 	}
 	s := Source{CredentialHelper: &Helper{Name: "test-1"}}
-	if _, login := mustAsk(t, s, "KNOWN.example"); login != (upstream.Login{Username: "<token>", Password: secretText}) {
+	if _, login := mustAsk(t, s, "KNOWN.example"); login != (auth.Login{Username: "<token>", Password: secretText}) {
 		t.Errorf("got login of %q, want that of the helper", login.Username)
 	}
 	for host, want := range map[string]string{
@@ -72,7 +72,7 @@ func TestHelper(t *testing.T) {
 func TestExec(t *testing.T) {
 	command := executable(t)
 	_, login := mustAsk(t, Source{CredentialExec: &Exec{Command: []string{command, "program", "login"}}}, "h")
-	if login != (upstream.Login{Username: "robot", Password: secretText}) {
+	if login != (auth.Login{Username: "robot", Password: secretText}) {
 		t.Errorf("got login of %q, want that of the command", login.Username)
 	}
 	_, err := open(t, Source{CredentialExec: &Exec{Command: []string{command + "-none"}}}, "h")
@@ -103,7 +103,7 @@ func TestParseLogin(t *testing.T) {
 		switch {
 		case want != "":
 			wantError(t, err, want)
-		case err != nil || f.login != upstream.Login{Username: "u", Password: secretText}:
+		case err != nil || f.login != auth.Login{Username: "u", Password: secretText}:
 			t.Errorf("%s: got error %v, want the login", output, err)
 		case strings.Contains(output, "expires") && (f.expires.Sub(now) != 100*time.Second || f.renewAt.Sub(now) != 80*time.Second):
 			t.Errorf("%s: got a login until %v, renewed at %v, want 100s and 80s", output, f.expires, f.renewAt)
@@ -126,24 +126,24 @@ func TestParseLoginFarExpiry(t *testing.T) {
 // TestDockerConfig checks which login is read from Docker's configuration file.
 func TestDockerConfig(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.json")
-	auth := base64.StdEncoding.EncodeToString([]byte("u:" + secretText))
+	encoded := base64.StdEncoding.EncodeToString([]byte("u:" + secretText))
 	nul := base64.StdEncoding.EncodeToString([]byte("u:" + secretText + "\x00\x00"))
 	for _, test := range []struct{ content, host, username, want string }{
-		{`{"auths":{"h:5000":{"auth":"` + auth + `"}}}`, "h:5000", "u", ""},
+		{`{"auths":{"h:5000":{"auth":"` + encoded + `"}}}`, "h:5000", "u", ""},
 		{`{"auths":{"h":{"auth":"` + nul + `"}}}`, "H", "u", ""},
 		{`{"auths":{"h":{"username":"u","password":"` + secretText + `"}}}`, "h", "u", ""},
-		{`{"auths":{"h":{"auth":"` + auth + `","identitytoken":"` + secretText + `"}}}`, "h", "<token>", ""},
-		{`{"auths":{"https://index.docker.io/v1/":{"auth":"` + auth + `"}}}`, "registry-1.docker.io", "u", ""},
-		{`{"auths":{"docker.io":{"auth":"` + auth + `"}}}`, "registry-1.docker.io", "u", ""},
-		{`{"auths":{"https://h/v2/":{"auth":"` + auth + `"}}}`, "h", "u", ""},
-		{`{"auths":{"h/v2":{},"h":{"auth":"` + auth + `"}}}`, "h", "u", ""},
-		{`{"auths":{"h":{"auth":"` + auth + `"}},"credsStore":"pass"}`, "h", "u", ""},
-		{`{"auths":{"https://index.docker.io/v1/access-token":{"auth":"` + auth + `"}}}`, "docker.io", "", "auths has no login for https://index.docker.io/v1/"},
-		{`{"auths":{"h/project":{"auth":"` + auth + `"}}}`, "h", "", "auths has no login for h;"},
-		{`{"auths":{"h":{"auth":"` + auth + `"}}}`, "h:5000", "", "auths has no login for h:5000"},
+		{`{"auths":{"h":{"auth":"` + encoded + `","identitytoken":"` + secretText + `"}}}`, "h", "<token>", ""},
+		{`{"auths":{"https://index.docker.io/v1/":{"auth":"` + encoded + `"}}}`, "registry-1.docker.io", "u", ""},
+		{`{"auths":{"docker.io":{"auth":"` + encoded + `"}}}`, "registry-1.docker.io", "u", ""},
+		{`{"auths":{"https://h/v2/":{"auth":"` + encoded + `"}}}`, "h", "u", ""},
+		{`{"auths":{"h/v2":{},"h":{"auth":"` + encoded + `"}}}`, "h", "u", ""},
+		{`{"auths":{"h":{"auth":"` + encoded + `"}},"credsStore":"pass"}`, "h", "u", ""},
+		{`{"auths":{"https://index.docker.io/v1/access-token":{"auth":"` + encoded + `"}}}`, "docker.io", "", "auths has no login for https://index.docker.io/v1/"},
+		{`{"auths":{"h/project":{"auth":"` + encoded + `"}}}`, "h", "", "auths has no login for h;"},
+		{`{"auths":{"h":{"auth":"` + encoded + `"}}}`, "h:5000", "", "auths has no login for h:5000"},
 		{`{"auths":{"h":{}},"credsStore":"secretservice"}`, "h", "", "credential_helper secretservice"},
 		{`{"credsStore":"pass"}`, "h", "", "credential_helper pass"},
-		{`{"auths":{"h":{"auth":"` + auth + `"}},"credHelpers":{"h":"ecr-login"}}`, "h", "", "credential_helper ecr-login"},
+		{`{"auths":{"h":{"auth":"` + encoded + `"}},"credHelpers":{"h":"ecr-login"}}`, "h", "", "credential_helper ecr-login"},
 		{`{"auths":{"h":{"auth":"` + secretText + `"}}}`, "h", "", "auth is not"},
 		{`{"auths":{"h":{"username":"u"}}}`, "h", "", "incomplete"},
 		{`{"auths":{"h":"` + secretText + `"}}`, "h", "", "not a configuration file"},
@@ -159,7 +159,7 @@ func TestDockerConfig(t *testing.T) {
 			t.Errorf("%.100s: %v", test.content, err)
 			continue
 		}
-		if login, err := opened.LoginSource(t.Context(), nil); err != nil || login != (upstream.Login{Username: test.username, Password: secretText}) {
+		if login, err := opened.LoginSource(t.Context(), nil); err != nil || login != (auth.Login{Username: test.username, Password: secretText}) {
 			t.Errorf("%.100s: got login of %q, error %v, want that of %q", test.content, login.Username, err, test.username)
 		}
 	}
@@ -186,15 +186,15 @@ func TestRotatedSecrets(t *testing.T) {
 	for name, s := range sources {
 		opened, login := mustAsk(t, s, "h")
 		asked[name] = opened
-		if want := (upstream.Login{Username: "robot", Password: "first"}); login != want {
+		if want := (auth.Login{Username: "robot", Password: "first"}); login != want {
 			t.Errorf("%s: got %q, want the first login", name, login.Username)
 		}
 	}
 	rotate("robot", "second")
 	for name, s := range sources {
-		first := upstream.Login{Username: "robot", Password: "first"}
+		first := auth.Login{Username: "robot", Password: "first"}
 		login, err := asked[name].LoginSource(t.Context(), &first)
-		if want := (upstream.Login{Username: "robot", Password: "second"}); err != nil || login != want {
+		if want := (auth.Login{Username: "robot", Password: "second"}); err != nil || login != want {
 			t.Errorf("%s: got %q, error %v, want the second login", name, login.Username, err)
 		}
 		again, _ := mustAsk(t, s, "h")

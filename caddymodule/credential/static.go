@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // Credentials are a user name and a password.
@@ -34,17 +34,17 @@ func (c *Credentials) check() error {
 }
 
 // resolve returns the login with its placeholders replaced.
-func (c *Credentials) resolve() (upstream.Login, error) {
+func (c *Credentials) resolve() (auth.Login, error) {
 	repl := caddy.NewReplacer()
 	username, err := repl.ReplaceOrErr(c.Username, true, true)
 	if err != nil || username == "" {
-		return upstream.Login{}, errors.Join(errors.New("the user name of the credentials is empty"), err)
+		return auth.Login{}, errors.Join(errors.New("the user name of the credentials is empty"), err)
 	}
 	password, err := repl.ReplaceOrErr(c.Password, true, true)
 	if err != nil || password == "" {
-		return upstream.Login{}, fmt.Errorf("the password placeholder %s is empty, or its file cannot be read", c.Password)
+		return auth.Login{}, fmt.Errorf("the password placeholder %s is empty, or its file cannot be read", c.Password)
 	}
-	login := upstream.Login{Username: username, Password: upstream.Secret(password)}
+	login := auth.Login{Username: username, Password: auth.Secret(password)}
 	return login, login.Check()
 }
 

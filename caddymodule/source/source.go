@@ -16,6 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
 
 // userAgent is what registries see.
@@ -60,7 +61,7 @@ type Source struct {
 // by all sites that have the same ones.
 type Clients struct {
 	Lease      *pool.Lease // has what is opened
-	Logins     *pool.Pool[upstream.LoginSource]
+	Logins     *pool.Pool[auth.Source]
 	Registries *pool.Pool[*upstream.Registry]
 	Events     *events.Emitter
 	Logger     func() *zap.Logger // returns the present logger of the process
@@ -72,7 +73,7 @@ func (c *Clients) Open(u Upstream, login credential.Login, holder string) (*Sour
 	config := upstream.Config{Name: u.Name, RealmHosts: u.RealmHosts, UserAgent: userAgent, Offline: u.Offline, Hooks: c.hooks(u.Name, len(u.Endpoints) > 1)}
 	var err error
 	// All clients with the same login share it, so that programs run once.
-	if config.Login, err = c.Logins.Acquire(c.Lease, login.Key, func() (upstream.LoginSource, error) { return login.LoginSource, nil }); err != nil {
+	if config.Login, err = c.Logins.Acquire(c.Lease, login.Key, func() (auth.Source, error) { return login.LoginSource, nil }); err != nil {
 		return nil, err
 	}
 	var registries []*upstream.Registry
