@@ -119,11 +119,13 @@ func New(records store.Records) *Index {
 	links, err1 := lru.New[string, linkRecord](indexEntries)
 	refs, err2 := lru.New[string, Ref](indexEntries)
 	deliveries, err3 := lru.New[string, Delivery](indexEntries)
-	purged, err4 := lru.New[string, purge](maxPurges)
+	x := &Index{records: records, links: links, refs: refs, deliveries: deliveries, stride: refStride}
+	x.purges.turn = make(chan struct{}, 1)
+	var err4 error
+	x.purges.last, err4 = lru.NewWithEvict(maxPurges, x.purges.drop)
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		panic(err) // the size is a positive constant
 	}
-	x := &Index{records: records, links: links, refs: refs, deliveries: deliveries, stride: refStride, purges: purges{last: purged, turn: make(chan struct{}, 1)}}
 	if shared, ok := records.(store.Tiered); ok {
 		x.shared, x.stride = shared, sharedRefStride
 	}

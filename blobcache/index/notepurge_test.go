@@ -2,6 +2,7 @@ package index
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"testing"
 	"time"
@@ -49,5 +50,24 @@ func TestIndexNotePurge(t *testing.T) {
 	}
 	if x.NotePurge(scope, time.Now().Add(time.Hour)); known(scope) || x.PurgedAt(scope).After(time.Now()) {
 		t.Errorf("a purge by a clock that is ahead does not count, or was at %v", x.PurgedAt(scope))
+	}
+}
+
+// TestIndexPurgesOverflow checks that what was recorded before a purge does not count when
+// there have been more purges since than are kept in memory, and that old ones do no harm.
+func TestIndexPurgesOverflow(t *testing.T) {
+	x := New(newStore(t))
+	began := time.Now().Add(-time.Hour)
+	x.purges.note("acme", began)
+	x.purges.note("old", time.Now().Add(-2*keepPurges))
+	x.purges.last.Remove("old")
+	if x.purges.void("other/_/hub/a", began.Add(-time.Minute)) {
+		t.Fatal("what was not purged is void")
+	}
+	for i := range maxPurges {
+		x.purges.note(fmt.Sprint("group", i), began.Add(time.Minute))
+	}
+	if x.purges.last.Contains("acme") || !x.purges.void("acme/_/hub/a", began.Add(-time.Minute)) || x.purges.void("acme/_/hub/a", began.Add(time.Minute)) {
+		t.Error("a purge that does not fit the memory does not count, or what was recorded later is void")
 	}
 }

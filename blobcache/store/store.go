@@ -121,7 +121,7 @@ type Records interface {
 type Tiered interface {
 	// Reload returns the shared value, which another process may have written since
 	// the record was loaded. The error is fs.ErrNotExist if there is none, or if it
-	// cannot be read.
+	// cannot be read, and ErrDamaged as well if no process has written what is there.
 	Reload(ctx context.Context, key string) ([]byte, error)
 
 	// Forget removes the record here and leaves the shared one.

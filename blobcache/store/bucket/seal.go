@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // A record is stored as a line and the value:
@@ -26,8 +28,17 @@ const sealedPrefix = "dependency_proxy record v1 "
 const maxRecord = 64 << 10
 
 // errForged means that an object is not a record that a node of the cluster has
-// written under its name.
+// written under its name. It is a store.ErrDamaged unless the object names a key that is
+// not known, or not known yet.
 var errForged = errors.New("the record in the bucket has no valid authentication code, and is ignored")
+
+// errDamaged is an errForged that no key can make valid.
+var errDamaged = damaged{errForged}
+
+type damaged struct{ error }
+
+func (d damaged) Unwrap() error        { return d.error }
+func (d damaged) Is(target error) bool { return target == store.ErrDamaged }
 
 // seal returns the content of the object for a record.
 func (s *Store) seal(ctx context.Context, name string, value []byte) ([]byte, error) {
@@ -51,7 +62,7 @@ func (s *Store) open(ctx context.Context, name string, sealed []byte) (value []b
 	head, value, found := bytes.Cut(sealed, []byte{'\n'})
 	fields := strings.Split(strings.TrimPrefix(string(head), sealedPrefix), " ")
 	if !found || !bytes.HasPrefix(head, []byte(sealedPrefix)) || len(fields) != 2 || fields[0] == "" {
-		return nil, false, errForged
+		return nil, false, errDamaged
 	}
 	_, key, err := s.config.Keys(ctx, fields[0])
 	if errors.Is(err, fs.ErrNotExist) {
@@ -62,7 +73,7 @@ func (s *Store) open(ctx context.Context, name string, sealed []byte) (value []b
 	}
 	mac, err := base64.RawURLEncoding.DecodeString(fields[1])
 	if err != nil || !hmac.Equal(mac, code(key, name, value)) {
-		return nil, false, errForged
+		return nil, false, errDamaged
 	}
 	id, _, err := s.config.Keys(ctx, "")
 	return value, err != nil || id == fields[0], nil

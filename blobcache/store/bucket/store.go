@@ -36,6 +36,7 @@ type Store struct {
 	locks         [64]keyLock // by key: of the local tier and the queue together
 	limits        limits
 	pulls         pulls
+	forged        atomic.Int64 // when a forged record was reported last, in seconds since 1970
 
 	// complete is set while all local records that may not be in the bucket are in
 	// the queue or have been.

@@ -1,0 +1,233 @@
+package index
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
+)
+
+// KeepPurges calls learn every ten seconds until ctx ends, if other processes share the
+// records. Learn must call [Index.LearnPurges]. If KeepPurges is called several times, only
+// one of the calls does this, and the others wait for its end.
+func (x *Index) KeepPurges(ctx context.Context, learn func(context.Context)) {
+	if x.shared == nil {
+		return
+	}
+	select {
+	case x.purges.turn <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-x.purges.turn }()
+	for learn(ctx); store.Pause(ctx, purgeInterval); learn(ctx) {
+	}
+}
+
+// LearnPurges forgets what other processes that share the records have purged since the
+// last call. It calls lost for each link. If the shared records cannot be read, which the
+// storage reports, LearnPurges returns nil, and the next call does the work.
+func (x *Index) LearnPurges(ctx context.Context, lost func(digest.Digest)) error {
+	if x.shared == nil {
+		return nil
+	}
+	x.purges.mu.Lock()
+	defer x.purges.mu.Unlock()
+	changed, err := x.changedPurges(ctx)
+	if err != nil {
+		return nil
+	}
+	if err := x.catchUp(ctx, lost); err != nil {
+		return err
+	}
+	for _, r := range changed {
+		p, err := x.loadPurge(ctx, r)
+		if err == nil && time.Since(p.At) < keepPurges && x.purges.note(p.Prefix, p.At) {
+			err = x.forgetVoid(ctx, p.Prefix, p.At.Add(purgeSlack), lost)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		x.purges.seen[r.Key] = seenPurge{modified: r.Used}
+	}
+	x.cleanPurged(ctx)
+	return nil
+}
+
+// cleanPurged looks through the shared records for each purge, some of them in each call.
+func (x *Index) cleanPurged(ctx context.Context) {
+	for _, prefix := range x.purges.last.Keys() {
+		p, ok := x.purges.last.Peek(prefix)
+		if !ok || p.clean || time.Since(p.At) < cleanAfter {
+			continue
+		}
+		last, err := x.cleanShared(ctx, prefix, p.cleaned)
+		p.clean, p.cleaned = err == nil, last
+		if now, ok := x.purges.last.Peek(prefix); ok && now.At.Equal(p.At) {
+			x.purges.last.Add(prefix, p)
+		}
+		if err != nil {
+			return // the next call goes on
+		}
+	}
+}
+
+// errMore means that there are more shared records than are looked at.
+var errMore = errors.New("there are more records")
+
+// changedPurges returns the latest records of purges that were written since they were
+// read, and removes old ones.
+func (x *Index) changedPurges(ctx context.Context) (changed []store.Record, err error) {
+	seen, listed := make(map[string]seenPurge), 0
+	err = x.shared.ListShared(ctx, purgesFolder, func(r store.Record) error {
+		if listed++; listed > maxPurges {
+			return errMore
+		}
+		if time.Since(r.Used) > keepPurges || !isPurgeKey(r.Key) {
+			_ = x.records.Delete(ctx, r.Key) // or the next time
+			return nil
+		}
+		known := x.purges.seen[r.Key]
+		if seen[r.Key] = known; !known.modified.Equal(r.Used) {
+			changed = append(changed, r)
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errMore):
+		now := time.Now()
+		x.purges.unseen.Store(&now)
+		x.forgetMemory("", now.Add(purgeSlack))
+	case err != nil:
+		return nil, err
+	default:
+		x.purges.unseen.Store(nil)
+	}
+	x.purges.seen = seen
+	slices.SortFunc(changed, func(a, b store.Record) int { return b.Used.Compare(a.Used) })
+	return changed[:min(len(changed), purgeReads)], x.expirePurges(ctx)
+}
+
+// expirePurges removes old purges here.
+func (x *Index) expirePurges(ctx context.Context) error {
+	for _, prefix := range x.purges.last.Keys() {
+		if p, ok := x.purges.last.Peek(prefix); ok && time.Since(p.At) > keepPurges {
+			x.purges.last.Remove(prefix)
+		}
+	}
+	return x.records.List(ctx, purgesFolder, func(r store.Record) error {
+		if time.Since(r.Used) > keepPurges {
+			return x.records.Delete(ctx, r.Key)
+		}
+		return nil
+	})
+}
+
+// loadPurge reads the record of a purge. The error is fs.ErrNotExist if it cannot be read
+// now; a record that could not be read several times is not read again. A record that no
+// process has written is removed.
+func (x *Index) loadPurge(ctx context.Context, r store.Record) (p purge, err error) {
+	data, err := x.shared.Reload(ctx, r.Key)
+	if err == nil && (json.Unmarshal(data, &p) != nil || purgeKey(p.Prefix) != r.Key) {
+		err = fs.ErrNotExist
+	}
+	if errors.Is(err, store.ErrDamaged) {
+		_ = x.records.Delete(ctx, r.Key) // or the next time
+	}
+	if err != nil {
+		known := x.purges.seen[r.Key]
+		if known.tries++; known.tries >= purgeTries {
+			known = seenPurge{modified: r.Used}
+		}
+		x.purges.seen[r.Key] = known
+		return p, fs.ErrNotExist
+	}
+	if now := time.Now(); p.At.After(now) {
+		p.At = now
+	}
+	return p, nil
+}
+
+// catchUp forgets what may have been purged while this process could not learn that for
+// longer than purges are kept.
+func (x *Index) catchUp(ctx context.Context, lost func(digest.Digest)) error {
+	now, p := time.Now(), &x.purges
+	if p.until.IsZero() {
+		if data, err := x.records.Load(ctx, purgesUntil); err == nil {
+			p.until, _ = time.Parse(time.RFC3339, string(data))
+		}
+	}
+	if gap := now.Sub(p.until); !p.until.IsZero() && gap > keepPurges {
+		if err := x.forgetVoid(ctx, "", now.Add(-keepPurges), lost); err != nil {
+			return err
+		}
+	} else if gap < untilStride {
+		return nil
+	}
+	p.until = now
+	return x.records.Save(ctx, purgesUntil, []byte(now.UTC().Format(time.RFC3339)))
+}
+
+// forgetVoid removes links and refs below a prefix here that were recorded before a time.
+// It reads all of them.
+func (x *Index) forgetVoid(ctx context.Context, prefix string, before time.Time, lost func(digest.Digest)) error {
+	x.forgetMemory(prefix, before)
+	for _, folder := range []string{linksFolder, refsFolder} {
+		err := x.records.List(ctx, strings.TrimSuffix(below(folder, prefix), "/"), store.Paced(ctx, store.WalkStride, func(r store.Record) error {
+			data, err := x.records.Load(ctx, r.Key)
+			if err != nil || !recordedAt(r.Key, data).Before(before) {
+				return nil
+			}
+			if _, d, ok := parseLinkKey(r.Key); ok {
+				lost(d)
+			}
+			return x.shared.Forget(ctx, r.Key)
+		}))
+		if err != nil {
+			return err
+		}
+	}
+	if x.Purged != nil && prefix != "" {
+		x.Purged(prefix)
+	}
+	return nil
+}
+
+// cleanShared removes shared records below a prefix that others have written before they
+// knew of a purge, or that no process has written. There are few: the process that has purged
+// has removed the others. It returns the last key that it has looked at, and errMore if there
+// may be others.
+func (x *Index) cleanShared(ctx context.Context, prefix, after string) (last string, err error) {
+	reads := 0
+	for _, folder := range []string{linksFolder, refsFolder} {
+		err := x.shared.ListShared(ctx, folder+"/"+prefix, store.Paced(ctx, store.WalkStride, func(r store.Record) error {
+			if r.Key <= after || x.links.Contains(r.Key) || x.refs.Contains(r.Key) {
+				return nil // it was looked at, or it is about to be replaced
+			}
+			if reads++; reads > purgeReads {
+				return errMore
+			}
+			last = r.Key
+			data, err := x.shared.Reload(ctx, r.Key)
+			if !errors.Is(err, store.ErrDamaged) && (err != nil || !x.purges.void(scopeOf(r.Key), recordedAt(r.Key, data))) {
+				return nil
+			}
+			return x.records.Delete(ctx, r.Key)
+		}))
+		if err != nil {
+			return cmp.Or(last, after), err
+		}
+	}
+	return last, nil
+}

@@ -1,0 +1,95 @@
+package bucket
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
+)
+
+// maxPurges is the number of records of purges that an index looks at, and purgeReads the
+// number of them that it reads at a time.
+const (
+	maxPurges  = 8 << 10
+	purgeReads = 500
+)
+
+// forge writes records of purges to a bucket that no node has written, which come before
+// real ones in listings.
+func forge(server *s3test.Server, first, n int) {
+	for i := range n {
+		server.Put(fmt.Sprintf("cache/purges/%064d", first+i), []byte("forged"))
+	}
+}
+
+// TestPurgeBehindForged: forged records cost a bounded number of requests, hide no purge
+// that is later, and are removed.
+func TestPurgeBehindForged(t *testing.T) {
+	server := s3test.New(t)
+	two := newNode(t, server)
+	y := index.New(two)
+	d := digest.FromString("a")
+	addLink(t, y, d)
+	two.flush(t)
+	forge(server, 0, 2*purgeReads)
+	for _, key := range server.Keys() {
+		server.Age(key, time.Now().Add(-time.Minute))
+	}
+	purgeAt(t, two, server, "acme", time.Now())
+	reads := server.Requests(http.MethodGet)
+	lost := learn(t, y)
+	if got := server.Requests(http.MethodGet) - reads; got > purgeReads {
+		t.Errorf("%d requests, want at most %d", got, purgeReads)
+	}
+	if len(lost) != 1 || hasLink(t, y, d) {
+		t.Errorf("lost %v, want the link", lost)
+	}
+	for range 3 {
+		learn(t, y)
+	}
+	two.flush(t)
+	onlyIn(t, server, "purges")
+	if got := strings.Count(two.reported(), errForged.Error()); got != 1 {
+		t.Errorf("forged records are reported %d times, want once", got)
+	}
+}
+
+// TestPurgeAmongTooMany: while there are more records of purges than a node looks at, nothing
+// counts that was recorded before, as any of them may be the record of a purge of that. What
+// was not purged counts again when there are fewer.
+func TestPurgeAmongTooMany(t *testing.T) {
+	server := s3test.New(t)
+	two := newNode(t, server)
+	y := index.New(two)
+	d, other := digest.FromString("a"), "other/_/hub/library/x"
+	addLink(t, y, d)
+	if err := y.AddLink(t.Context(), other, d, index.Link{Size: 1}); err != nil {
+		t.Fatal(err)
+	}
+	two.flush(t)
+	otherHas := func() bool {
+		_, err := y.Link(t.Context(), other, d)
+		return err == nil
+	}
+	forge(server, 0, maxPurges)
+	purgeAt(t, two, server, "acme", time.Now())
+	reads, lists := server.Requests(http.MethodGet), server.Requests(s3test.List)
+	learn(t, y)
+	if got, listed := server.Requests(http.MethodGet)-reads, server.Requests(s3test.List)-lists; got > purgeReads || listed > maxPurges/listPage+1 {
+		t.Errorf("%d reads and %d listings, want at most %d and %d", got, listed, purgeReads, maxPurges/listPage+1)
+	}
+	if hasLink(t, y, d) || otherHas() {
+		t.Errorf("a link counts that may have been purged")
+	}
+	two.flush(t) // removes some of the forged ones
+	learn(t, y)
+	if hasLink(t, y, d) || !otherHas() {
+		t.Error("later the purge does not count, or what was not purged does not count again")
+	}
+}
