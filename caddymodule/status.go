@@ -103,7 +103,9 @@ func (ex *exchange) servePeer() *apiError {
 	ex.rec.Kind = record.PeerManifest
 	ask, done, err := cluster.Admit(ex.r)
 	if err != nil {
-		ex.auditor().record(zap.WarnLevel, auditLine{event: auditPeerRefused, reason: err.Error()})
+		if reason, logged := cluster.Refusal(err); logged {
+			ex.auditor().record(zap.WarnLevel, auditLine{event: auditPeerRefused, reason: reason})
+		}
 		status := peers.StatusOf(err)
 		return refuse(problem{"DENIED", status, record.Denied}, "%s", http.StatusText(status))
 	}

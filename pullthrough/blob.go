@@ -168,12 +168,14 @@ func (c *blobClaim) Confirm(ctx context.Context, size int64) error {
 	return err
 }
 
-// ask returns the size that upstream tells, -1 if it tells none. It must be the
-// known size unless that is -1.
+// ask returns the size that a peer or upstream tells, -1 if upstream tells none. It must
+// be the known size unless that is -1.
 func (c *blobClaim) ask(ctx context.Context, known int64) (int64, error) {
 	r := c.repository
 	question := fmt.Sprintf("blob %s %d", c.digest, known)
-	return once(ctx, r, question, func(ctx context.Context) (int64, error) {
+	return oncePeers(ctx, r, question, func(ctx context.Context) (int64, error) {
+		return r.sizeOfPeer(ctx, c.digest, known)
+	}, func(ctx context.Context) (int64, error) {
 		size, err := inTurn(ctx, r, func() (int64, error) {
 			return r.config.Registry.StatBlob(ctx, r.config.Name, c.digest, known)
 		})

@@ -138,7 +138,9 @@ func (r *Repository) wasDelivered(ctx context.Context, d digest.Digest) bool {
 }
 
 func (r *Repository) confirmOnce(ctx context.Context, d digest.Digest) (upstream.Descriptor, error) {
-	return once(ctx, r, "stat "+d.String(), func(ctx context.Context) (upstream.Descriptor, error) {
+	return oncePeers(ctx, r, "stat "+d.String(), func(ctx context.Context) (upstream.Descriptor, error) {
+		return r.headOfPeer(ctx, d)
+	}, func(ctx context.Context) (upstream.Descriptor, error) {
 		return r.confirm(ctx, func() (upstream.Manifest, error) {
 			return r.config.Registry.ResolveManifest(ctx, r.config.Name, d.String())
 		}, func() (upstream.Manifest, error) {

@@ -14,8 +14,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
-// peerPatience is how long a peer may take to answer a question about a manifest, for
-// which it may have to ask upstream itself.
+// peerPatience is how long a peer may take to answer a question, for which it may have to
+// ask upstream itself.
 const peerPatience = 10 * time.Second
 
 // Peer is another process of a cluster, as one repository asks it. It answers as it answers
@@ -25,9 +25,9 @@ const peerPatience = 10 * time.Second
 type Peer interface {
 	fill.Replica
 
-	// Manifest asks about a manifest. The error is [fs.ErrNotExist] if the peer does not
-	// provide it, for whatever reason that says nothing about the peer.
-	Manifest(ctx context.Context, q Question) (Answer, error)
+	// Ask asks about a manifest or the size of a blob. The error is [fs.ErrNotExist] if
+	// the peer does not provide it, for whatever reason that says nothing about the peer.
+	Ask(ctx context.Context, q Question) (Answer, error)
 }
 
 // Circular reports whether the process self must not let a request of the process asker
@@ -40,8 +40,11 @@ func Circular(asker, self, peer string, answered bool) bool {
 	return peer == asker || !answered && asker < self && peer < self
 }
 
-// Question is a question to a peer about a manifest.
+// Question is a question to a peer about a manifest or, if Blob is set, for the size of a
+// blob. Then Reference is a digest, and Head is set too.
 type Question struct {
+	Blob bool
+
 	// Reference is a digest, or a tag, which Accept and Forced belong to.
 	Reference string
 	Accept    upstream.Accept
@@ -56,7 +59,8 @@ type Question struct {
 // Answer is the answer to a [Question].
 type Answer struct {
 	// Manifest has no Content if only the descriptor was asked for, or if Digest is
-	// [Question.Known]; MediaType and Size need not be set in the latter case.
+	// [Question.Known]; MediaType and Size need not be set in the latter case. Of a blob,
+	// only Digest and Size count, which is -1 if it is not known.
 	upstream.Manifest
 
 	// Age is the time since upstream has confirmed what a tag stands for, or longer. It
@@ -127,7 +131,7 @@ func (r *Repository) askPeers(ctx context.Context, key string, q Question, check
 func askPeer(ctx context.Context, p Peer, q Question) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, peerPatience)
 	defer cancel()
-	return p.Manifest(ctx, q)
+	return p.Ask(ctx, q)
 }
 
 // checkContent returns an error unless the content of an answer is a manifest with its
@@ -149,6 +153,33 @@ func (r *Repository) manifestOfPeer(ctx context.Context, d digest.Digest) (upstr
 		return checkContent(a)
 	})
 	return answer.Manifest, err
+}
+
+// headOfPeer returns the descriptor of a manifest from the first peer that provides it. The
+// error is [fs.ErrNotExist] if none does.
+func (r *Repository) headOfPeer(ctx context.Context, d digest.Digest) (upstream.Descriptor, error) {
+	answer, err := r.askPeers(ctx, r.contentKey(d), Question{Reference: d.String(), Head: true}, func(a *Answer) error {
+		if a.Digest != d {
+			return fmt.Errorf("%s: the answer is about %s", d, a.Digest)
+		}
+		return r.checkHead(ctx, a)
+	})
+	return answer.Descriptor, err
+}
+
+// sizeOfPeer returns the size of a blob in bytes from the first peer that provides it. It is
+// the known size unless that is -1. The error is [fs.ErrNotExist] if no peer does.
+func (r *Repository) sizeOfPeer(ctx context.Context, d digest.Digest, known int64) (int64, error) {
+	answer, err := r.askPeers(ctx, r.contentKey(d), Question{Blob: true, Reference: d.String(), Head: true}, func(a *Answer) error {
+		switch {
+		case a.Digest != d:
+			return fmt.Errorf("%s: the answer is about %s", d, a.Digest)
+		case a.Size < 0 || known >= 0 && a.Size != known:
+			return errUnusable
+		}
+		return nil
+	})
+	return answer.Size, err
 }
 
 // first returns the name of what is done first for a question to upstream: if there are

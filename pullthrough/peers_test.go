@@ -27,15 +27,18 @@ type node struct {
 	failed []error
 }
 
-// Manifest implements [Peer].
-func (n *node) Manifest(ctx context.Context, q Question) (answer Answer, err error) {
+// Ask implements [Peer].
+func (n *node) Ask(ctx context.Context, q Question) (answer Answer, err error) {
 	n.mu.Lock()
 	n.asked = append(n.asked, q)
 	n.mu.Unlock()
 	of := *n.of
 	of.config.Accept, of.config.Forced = q.Accept, q.Forced
 	var m Manifest
-	if d := digest.Digest(q.Reference); d.Validate() == nil {
+	if q.Blob {
+		m.Digest = digest.Digest(q.Reference)
+		m.Size, _, err = of.StatBlob(ctx, m.Digest)
+	} else if d := digest.Digest(q.Reference); d.Validate() == nil {
 		m, err = of.ManifestByDigest(ctx, d, !q.Head)
 	} else {
 		m, err = of.ManifestByTag(ctx, q.Reference, !q.Head)

@@ -166,6 +166,28 @@ func (c *Cluster) Admit(r *http.Request) (ask Ask, done func(), err error) {
 	return ask, func() { c.serving.Add(-1) }, nil
 }
 
+// Anybody can send requests that are refused, so maxRefusals of them are logged at once and
+// then one every refusalEvery: as many as an address may send wrong logins.
+const (
+	maxRefusals  = 30
+	refusalEvery = 10 * time.Second
+)
+
+// Refusal returns the reason for the audit log of a request that is not admitted, with the
+// number of those that were left out since the last one. It reports false if this one is to
+// be left out.
+func (c *Cluster) Refusal(err error) (reason string, ok bool) {
+	if !c.refusals.AllowN(c.now(), 1) {
+		c.unlogged.Add(1)
+		return "", false
+	}
+	reason = err.Error()
+	if left := c.unlogged.Swap(0); left > 0 {
+		reason += fmt.Sprintf("; %d more requests were refused before", left)
+	}
+	return reason, true
+}
+
 // ServeProbe answers a request for [ProbePath] with the id of this process. The id is not
 // secret, and serves only to recognize the process.
 func (c *Cluster) ServeProbe(w http.ResponseWriter) {
@@ -177,4 +199,9 @@ func (c *Cluster) ServeProbe(w http.ResponseWriter) {
 // identity is the answer to a probe.
 type identity struct {
 	ID string `json:"id"`
+}
+
+// isProcess reports whether a text has the form of the id of a process.
+func isProcess(id string) bool {
+	return len(id) == 26 && !strings.ContainsFunc(id, func(r rune) bool { return (r < 'A' || r > 'Z') && (r < '2' || r > '7') })
 }

@@ -3,6 +3,7 @@ package peers
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -169,5 +170,28 @@ func TestGetRejectsInvalidAsks(t *testing.T) {
 			_ = resp.Body.Close()
 			t.Errorf("%s: got no error, want one", name)
 		}
+	}
+}
+
+// TestRefusalsAreLoggedAtALimitedRate checks that whoever sends requests without a valid
+// token cannot fill the log, and that the log has their number.
+func TestRefusalsAreLoggedAtALimitedRate(t *testing.T) {
+	n := newNetwork(t)
+	n.listen()
+	c := n.run(n.servers[0], n.config(n.names()...))
+	flood := func() (logged []string) {
+		for range 1000 {
+			if reason, ok := c.Refusal(ErrUnauthorized); ok {
+				logged = append(logged, reason)
+			}
+		}
+		return logged
+	}
+	if got := flood(); len(got) != maxRefusals || got[0] != ErrUnauthorized.Error() {
+		t.Errorf("got the lines %q, want %d", got, maxRefusals)
+	}
+	n.clock.advance(refusalEvery)
+	if got := flood(); len(got) != 1 || !strings.Contains(got[0], fmt.Sprint(1000-maxRefusals)) {
+		t.Errorf("later: got the lines %q, want one with the number of those before", got)
 	}
 }

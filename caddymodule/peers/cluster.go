@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
@@ -70,6 +70,9 @@ type Cluster struct {
 	looking atomic.Bool  // a lookup is in progress
 	serving atomic.Int64 // requests of other nodes that are being answered
 
+	refusals *rate.Limiter // of the lines about requests that are not admitted
+	unlogged atomic.Int64  // such requests since the last line
+
 	mu      sync.Mutex
 	lent    []*lent // by the configurations that use the cluster, newest last
 	listErr error   // of the last lookup
@@ -115,15 +118,11 @@ func newCluster(l *lent, self string, now func() time.Time) (*Cluster, context.C
 	c := &Cluster{
 		id: rand.Text(), site: l.Name, self: self, logger: l.Logger, now: now, times: usual,
 		wake: make(chan struct{}, 1), stop: stop, done: make(chan struct{}),
+		refusals: rate.NewLimiter(rate.Every(refusalEvery), maxRefusals),
 	}
 	c.nodes.Store(new([]*Node))
 	c.lend(l)
 	return c, ctx
-}
-
-// isProcess reports whether a text has the form of the id of a process.
-func isProcess(id string) bool {
-	return len(id) == 26 && !strings.ContainsFunc(id, func(r rune) bool { return (r < 'A' || r > 'Z') && (r < '2' || r > '7') })
 }
 
 func (c *Cluster) close() {

@@ -96,8 +96,8 @@ func (r *replica) ask(ctx context.Context, kind Kind, reference string, header h
 	return ask
 }
 
-// Manifest implements [pullthrough.Peer].
-func (r *replica) Manifest(ctx context.Context, q pullthrough.Question) (pullthrough.Answer, error) {
+// Ask implements [pullthrough.Peer].
+func (r *replica) Ask(ctx context.Context, q pullthrough.Question) (pullthrough.Answer, error) {
 	header := make(http.Header)
 	if q.Accept != 0 {
 		header.Set("Accept", q.Accept.Header())
@@ -108,11 +108,14 @@ func (r *replica) Manifest(ctx context.Context, q pullthrough.Question) (pullthr
 	if q.Known != "" {
 		header.Set("If-None-Match", `"`+q.Known.String()+`"`)
 	}
-	send := r.node.Get
+	send, kind := r.node.Get, Manifest
 	if q.Head {
 		send = r.node.Head
 	}
-	resp, err := send(ctx, r.ask(ctx, Manifest, q.Reference, header), header)
+	if q.Blob {
+		kind = Blob
+	}
+	resp, err := send(ctx, r.ask(ctx, kind, q.Reference, header), header)
 	if err != nil {
 		return pullthrough.Answer{}, err
 	}
