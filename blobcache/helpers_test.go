@@ -224,6 +224,28 @@ func (e *env) same(r io.Reader, want []byte) {
 	}
 }
 
+// lastHeldBack checks that r returns the last byte of s only after the end of gate lets the
+// cache verify the digest. All other bytes must have been read.
+func (e *env) lastHeldBack(r io.Reader, s *source, gate chan struct{}) {
+	e.t.Helper()
+	last := make(chan []byte, 1)
+	go func() {
+		rest, err := io.ReadAll(r)
+		if err != nil {
+			e.t.Error(err)
+		}
+		last <- rest
+	}()
+	synctest.Wait()
+	if len(last) != 0 {
+		e.t.Error("the reader got the last byte before the digest was verified")
+	}
+	close(gate)
+	if rest := <-last; !bytes.Equal(rest, s.content[len(s.content)-1:]) {
+		e.t.Errorf("after the digest was verified: got %d bytes, want the last byte", len(rest))
+	}
+}
+
 // broken reads r until an error, which must be want and come before the last byte of s.
 func (e *env) broken(r *blobcache.Reader, s *source, want error) {
 	e.t.Helper()

@@ -15,10 +15,27 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// peerPort is the port at which the nodes ask each other. Clients use another one.
+const peerPort = 8443
+
+// peerLines returns the lines that name the nodes to each other.
+func peerLines() string {
+	var all []string
+	for n := range maxNodes {
+		all = append(all, fmt.Sprintf("%s:%d", nodeAddr(n+1), peerPort))
+	}
+	return fmt.Sprintf("peers {\n\tto %s\n\ttransport http {\n\t\ttls_server_name %s\n\t}\n}\n", strings.Join(all, " "), clusterName)
+}
+
 // TestPeersWithoutBucket pulls through three nodes that only ask each other. Upstream
 // sends everything once.
 func TestPeersWithoutBucket(t *testing.T) {
-	c := startCluster(t, nil, true, 3)
+	c := newCluster(t)
+	c.peers, c.freshFor = true, "1h"
+	for range 3 {
+		c.node(t)
+	}
+	c.launch(t, c.nodes...)
 	c.awaitPeers(t)
 	img := lab.push.index(t, "library/between-nodes", "1", 1<<20, 12<<20)
 	mine := loggedInto(t, proxies(c.nodes...)...)
@@ -33,7 +50,7 @@ func TestPeersWithoutBucket(t *testing.T) {
 			heads++
 		}
 	}
-	if heads > 2 { // fresh_for may have passed once
+	if heads > 2 { // a busy owner may not have answered one of the others in time
 		t.Errorf("upstream was asked %d times about the tag", heads)
 	}
 	c.wantSound(t)

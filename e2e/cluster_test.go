@@ -24,6 +24,7 @@ type cluster struct {
 	up        *front       // upstream
 	bucket    *objectStore // nil without one
 	peers     bool         // whether the nodes ask each other
+	freshFor  string       // how long tags are fresh
 	more      string       // further lines of each site
 
 	mu    sync.Mutex
@@ -44,7 +45,7 @@ type node struct {
 // newCluster returns a cluster without nodes.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{dir: t.TempDir()}
+	c := &cluster{dir: t.TempDir(), freshFor: "2s"}
 	var err error
 	names := make([]string, maxNodes)
 	for n := range names {
@@ -73,7 +74,7 @@ func startCluster(t *testing.T, bucket *objectStore, peers bool, nodes int) *clu
 
 // body returns the lines of the site of a node. Guests may not pull what is in secret/.
 func (c *cluster) body() string {
-	body := lab.accounts() + upstreamBlock("docker.io", "http://"+c.up.address, "fresh_for 2s") + `
+	body := lab.accounts() + upstreamBlock("docker.io", "http://"+c.up.address, "fresh_for "+c.freshFor) + `
 group acme {
 	members alice
 }
@@ -284,16 +285,4 @@ func (c *cluster) wantSound(t *testing.T) {
 	for _, n := range c.nodes {
 		wantSound(t, n.cache)
 	}
-}
-
-// peerPort is the port at which the nodes ask each other. Clients use another one.
-const peerPort = 8443
-
-// peerLines returns the lines that name the nodes to each other.
-func peerLines() string {
-	var all []string
-	for n := range maxNodes {
-		all = append(all, fmt.Sprintf("%s:%d", nodeAddr(n+1), peerPort))
-	}
-	return fmt.Sprintf("peers {\n\tto %s\n\ttransport http {\n\t\ttls_server_name %s\n\t}\n}\n", strings.Join(all, " "), clusterName)
 }

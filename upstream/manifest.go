@@ -8,6 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 // maxManifest is the maximum size of a manifest or list in bytes. Distribution-spec
@@ -47,7 +49,7 @@ func (r *Registry) ResolveTag(ctx context.Context, repository, tag string, accep
 }
 
 // HeadTag is [Registry.ResolveTag] by HEAD alone, for a budget that is scarce: where a
-// GET would have to decide, the cause of the error is [ErrNoPull].
+// GET would have to decide, the cause of the error is [ratelimit.ErrNoPull].
 func (r *Registry) HeadTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
 	c, _, err := newManifestCall(repository, tag, accept)
 	if err != nil {
@@ -57,7 +59,7 @@ func (r *Registry) HeadTag(ctx context.Context, repository, tag string, accept A
 	defer cancel()
 	c = c.withMethod(http.MethodHead)
 	saved := r.newError(c, RateLimited, 0, "HEAD does not tell, and the pulls that remain are not used for that")
-	saved.cause = ErrNoPull
+	saved.cause = ratelimit.ErrNoPull
 	if r.tagHeads.useless(r.now()) {
 		return Manifest{}, asUnsent(saved)
 	}
@@ -128,7 +130,7 @@ func (r *Registry) resolveManifest(ctx context.Context, repository, ref string, 
 // reports false if they are incomplete, or not as wanted.
 func headDescriptor(resp *response, wanted digest.Digest) (Descriptor, bool) {
 	d, err := reference.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
-	t := mediaType(resp.Header)
+	t := header.MediaType(resp.Header)
 	ok := err == nil && (wanted == "" || d == wanted) && namesManifest(t) && !isSchema1(t) &&
 		resp.ContentLength > 0 && resp.ContentLength <= maxManifest && !isEncoded(resp.Response)
 	return Descriptor{Digest: d, MediaType: t, Size: resp.ContentLength}, ok
@@ -212,7 +214,7 @@ func (r *Registry) manifest(ctx context.Context, c *call, wanted digest.Digest) 
 	if err != nil {
 		return Manifest{}, err
 	}
-	t, err := ManifestType(mediaType(resp.Header), content)
+	t, err := ManifestType(header.MediaType(resp.Header), content)
 	if err != nil {
 		kind := Invalid
 		if err == errSchema1 {

@@ -105,7 +105,7 @@ func (r *Registry) referrers(ctx context.Context, repository string, d digest.Di
 		if err != nil {
 			return Page{}, err
 		}
-		if mediaType(resp.Header) != v1.MediaTypeImageIndex {
+		if header.MediaType(resp.Header) != v1.MediaTypeImageIndex {
 			e := r.newError(c, Invalid, resp.StatusCode, "the response is not an image index")
 			if pages == 1 {
 				e.cause = errNoReferrers

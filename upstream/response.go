@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"mime"
 	"net/http"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
@@ -169,16 +168,6 @@ func (t *reader) read(ctx context.Context, body io.Reader) ([]byte, error) {
 // length are then those of the encoded form.
 func isEncoded(resp *http.Response) bool {
 	return resp.Uncompressed || header.ContentCoding(resp) != ""
-}
-
-// mediaType returns the media type of a Content-Type header without parameters,
-// or "" if it is missing or invalid.
-func mediaType(h http.Header) string {
-	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil {
-		return ""
-	}
-	return mediaType
 }
 
 // discard closes a body after reading up to 4 KiB of it, so that the connection

@@ -8,8 +8,8 @@ import (
 )
 
 // ErrUnconfirmed is returned by Confirm of a [Claim] if the source's answer
-// proves nothing, so that only the content itself can. The request then fetches
-// it alone.
+// does not prove that the scope contains the content. The request then fetches
+// the content itself, and shares no fill of another scope.
 var ErrUnconfirmed = errors.New("the source's answer confirms nothing")
 
 // errPlain ends a reader of ranges when bytes arrive that anyone on the way may
@@ -106,7 +106,7 @@ func (f *fill) admit(ctx context.Context, req Request, standing Standing) error 
 	if standing.Linked || f.claims.has(req.Scope) {
 		return nil
 	}
-	size := int64(-1) // the size that the other request's source has told proves nothing
+	size := int64(-1) // the size that the other request got from its source may be wrong
 	if f.verified() {
 		size = f.written
 	}

@@ -60,6 +60,18 @@ type Config struct {
 	StopAbandoned bool
 }
 
+// Spans are sizes of ranges in bytes.
+type Spans struct {
+	First int64 // of the first request for content that may be fetched in ranges
+	Least int64 // of those that follow
+	Most  int64
+}
+
+// DefaultSpans are the sizes in use. The first range is large enough for most layers, so that they need a single
+// request. The following ones get smaller towards the end, so that all
+// connections end at about the same time.
+var DefaultSpans = Spans{First: 32 << 20, Least: 8 << 20, Most: 64 << 20}
+
 // Hooks are called, if they are set, when something happens. They must not
 // block.
 type Hooks struct {

@@ -17,4 +17,16 @@
 // content. Without room, or if the spool fails, requests go on with bytes from the
 // source, under the same rule for the last byte. [SourceLimits] bound what slow or
 // hostile sources take, and a [Room] what fills take of the disk.
+//
+// The files follow the way of the bytes:
+//
+//	table, request, claim   a request finds its fill, or starts one
+//	fill                    the run of one fill: the workers that fetch its ranges,
+//	                        its end when nobody reads it, its trace
+//	source                  where workers get bytes: from replicas, and from the
+//	                        source, resumed, measured and limited
+//	spool                   where workers put bytes: the parts of the file, the room
+//	                        on the disk, the chunks in memory, and the hash
+//	follower                how a request reads the spool, and what it reads instead
+//	                        without one
 package fill

@@ -33,12 +33,12 @@ type fill struct {
 	stop        context.CancelCauseFunc
 	left        chan struct{} // closed when the cache has forgotten the fill
 
-	growing  *semaphore.Weighted // held while room is taken
-	reserved Reservation         // the room for the content
-	held     int64               // its bytes
-	room     extents             // what of the content that is for
-	come     int64               // bytes that have come
-	noBlocks bool                // the disk takes none before they are written
+	growing  *semaphore.Weighted // held while room is reserved
+	reserved Reservation         // of room for the content
+	held     int64               // bytes reserved, which count against quotas
+	room     extents             // parts of the content for which room is reserved
+	received int64               // bytes
+	noBlocks bool                // the disk allocates no blocks ahead of writing
 
 	// Guarded by mu: the state that the workers share, and what the request
 	// that started the fill may take over.
@@ -227,7 +227,7 @@ func (f *fill) restart() bool {
 	f.mu.Unlock()
 	f.hash.Reset()
 	f.settle(0)
-	f.reserved, f.room, f.come = f.table.config.Room.Open(f.req.Group), nil, 0
+	f.reserved, f.room, f.received = f.table.config.Room.Open(f.req.Group), nil, 0
 	f.onDisk.Store(0)
 	return true
 }

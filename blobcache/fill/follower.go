@@ -1,9 +1,13 @@
 package fill
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
 // Follower reads a spool from any offset while it grows. If the spool fails, it
@@ -143,8 +147,8 @@ func (t *Follower) Cancel() { t.cancel() }
 
 // AwaitWhole waits until the whole content is verified and returns its size. It
 // does not wait for content that cannot be stored: the size is then the one that
-// the source announced, or the error is [ErrUnconfirmed] if that came by a
-// [Body.Plain].
+// the source announced, or the error is [ErrUnconfirmed] if a [Body.Plain]
+// announced it.
 func (t *Follower) AwaitWhole(ctx context.Context) (size int64, err error) {
 	exposed := false
 	if t.fill == nil {
@@ -177,7 +181,8 @@ func (t *Follower) Parts() bool {
 	return t.parted
 }
 
-// await waits for bytes that may be read, and says whether they will be.
+// await waits for bytes that may be read, and returns their number. Take says whether
+// the caller will read them.
 func (t *Follower) await(take bool) (n int64, err error) {
 	n, err = t.fill.awaitBytes(t.ctx, t.off, t.size, take)
 	if err == nil && t.parted && t.fill.exposed() {
@@ -220,6 +225,32 @@ func (t *Follower) Close() error {
 	}
 	if t.bypass != nil {
 		return t.bypass.Close()
+	}
+	return nil
+}
+
+// sent is the range of bytes that a reader got from a spool since its last
+// Seek. If the spool fails, its digest is never checked, so a transfer that the
+// reader goes on with must bring the same bytes.
+type sent struct {
+	from, to int64
+}
+
+// check returns an error if the bytes p of another transfer, at offset at,
+// differ from those sent, or if the spool cannot be read to compare them.
+func (s sent) check(spool *fill, p []byte, at int64) error {
+	from, to := max(at, s.from), min(at+int64(len(p)), s.to)
+	if from >= to || spool.verified() {
+		return nil
+	}
+	had := buffer.Take(false)
+	defer had.Release()
+	b := had.B[:to-from]
+	if _, err := spool.file.ReadAt(b, from); err != nil {
+		return fmt.Errorf("the bytes sent from %d to %d cannot be verified: %w", from, to, err)
+	}
+	if !bytes.Equal(b, p[from-at:to-at]) {
+		return fmt.Errorf("the source sends other bytes from %d to %d than before: %w", from, to, ErrDigestMismatch)
 	}
 	return nil
 }

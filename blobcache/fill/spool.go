@@ -23,8 +23,8 @@ const sizePatience = 100 * time.Millisecond
 type spool struct {
 	mu      sync.Mutex
 	changed sync.Cond
-	refs    int // the file is closed with the last
-	joins   int // how often one was taken
+	refs    int // references; the release of the last one closes the file
+	joins   int // how often a reader has taken a reference
 
 	file     *os.File
 	started  bool
@@ -37,7 +37,7 @@ type spool struct {
 	written  int64         // bytes in all parts
 	plain    bool          // some of it is [Body.Plain], or from a replica
 	given    bool          // readers have had bytes
-	chunks   chunks        // what of it is still in memory
+	chunks   chunks        // the bytes that are still in memory
 	waiting  map[int64]int // how many readers wait at an offset
 
 	startedAt time.Time // if the size was not known then

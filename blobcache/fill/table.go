@@ -17,9 +17,9 @@ import (
 type Table struct {
 	config   Config
 	slots    *slots
-	noRanges *lru.Cache[fillKey, struct{}] // fetched in ranges that did not fit together
+	noRanges *lru.Cache[fillKey, struct{}] // content whose ranges did not fit together
 
-	distrusted *lru.Cache[digest.Digest, struct{}] // not to be had from replicas
+	distrusted *lru.Cache[digest.Digest, struct{}] // content for which replicas are not asked
 
 	committing [256]sync.Mutex // by slot of the digest
 
@@ -29,8 +29,8 @@ type Table struct {
 	seed  maphash.Seed
 }
 
-// noRangesEntries and distrustedEntries are the number of contents that are remembered
-// not to be fetched in ranges, or from replicas.
+// noRangesEntries and distrustedEntries are the numbers of contents of which the table
+// remembers that they must not be fetched in ranges, or from replicas.
 const (
 	noRangesEntries   = 1024
 	distrustedEntries = 1024

@@ -1,18 +1,20 @@
 package fill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 const (
-	// growStep is how many bytes of room are reserved ahead at most. It is
-	// never more than have come by then, so a claimed size alone reserves
-	// nothing.
+	// growStep is the largest number of bytes for which room is reserved ahead.
+	// No more are reserved ahead than have come by then, so a claimed size
+	// alone reserves nothing.
 	growStep = 16 << 20
 
 	// allocateFrom is the size in bytes from which blocks are allocated ahead
@@ -56,10 +58,10 @@ func (f *fill) makeRoom(ctx context.Context, seg *segment, n int64) (bare int64,
 	if f.size < 0 && to > most {
 		return 0, fmt.Errorf("more than %d bytes came: %w", most, ErrTooLarge)
 	}
-	f.come += n
+	f.received += n
 	gaps := f.room.gaps(from, to)
 	if len(gaps) > 0 {
-		ahead := f.room.gaps(from, min(to+min(f.come, growStep), seg.end, most))
+		ahead := f.room.gaps(from, min(to+min(f.received, growStep), seg.end, most))
 		if f.tryRoom(ctx, length(ahead)) {
 			gaps = ahead
 		} else if err := f.needRoom(ctx, length(gaps)); err != nil {
@@ -150,3 +152,64 @@ func (f *fill) settle(stored int64) {
 // passedOn reports whether content is passed on without being stored by design,
 // so that err is not a storage error.
 func passedOn(err error) bool { return errors.Is(err, ErrTooLarge) }
+
+// extent is a range of a spool for which room is reserved.
+type extent struct {
+	from, to int64
+	blocks   bool // the disk's blocks for it have been taken
+}
+
+// extents are the extents of a spool, in order and without overlap.
+type extents []extent
+
+// gaps returns the ranges between two offsets that are in no extent.
+func (e extents) gaps(from, to int64) (gaps []extent) {
+	for _, x := range e {
+		if x.to <= from {
+			continue
+		}
+		if x.from >= to {
+			break
+		}
+		if from < x.from {
+			gaps = append(gaps, extent{from: from, to: x.from})
+		}
+		from = x.to
+	}
+	if from < to {
+		gaps = append(gaps, extent{from: from, to: to})
+	}
+	return gaps
+}
+
+// add adds a range that was a gap, and merges neighbors.
+func (e *extents) add(x extent) {
+	i, _ := slices.BinarySearchFunc(*e, x.from, func(x extent, from int64) int { return cmp.Compare(x.from, from) })
+	list := slices.Insert(*e, i, x)
+	for _, at := range []int{i, i - 1} {
+		if at >= 0 && at+1 < len(list) && list[at].to == list[at+1].from && list[at].blocks == list[at+1].blocks {
+			list[at].to = list[at+1].to
+			list = slices.Delete(list, at+1, at+2)
+		}
+	}
+	*e = list
+}
+
+// bare returns the number of bytes between two offsets without allocated
+// blocks.
+func (e extents) bare(from, to int64) int64 {
+	n := to - from
+	for _, x := range e {
+		if x.blocks {
+			n -= max(min(x.to, to)-max(x.from, from), 0)
+		}
+	}
+	return n
+}
+
+func length(list []extent) (n int64) {
+	for _, x := range list {
+		n += x.to - x.from
+	}
+	return n
+}

@@ -31,9 +31,9 @@ type bypass struct {
 	hash     hash.Hash
 	pos      int64 // of the next byte from ahead
 	off      int64 // of the next byte for the reader
-	parted   bool  // the reader wants parts and not the whole
+	parted   bool  // the reader reads parts and not the whole
 	verified bool
-	err      error // that a read has met; only a Seek elsewhere begins anew
+	err      error // of a read; later reads return it until a Seek to another offset
 }
 
 // newBypass returns a bypass that has not asked the source yet.
@@ -261,7 +261,7 @@ func (d *bypass) Seek(offset int64, _ int) (int64, error) {
 	if offset != d.off {
 		d.sent = sent{}
 		if d.err != nil {
-			d.closeSource() // what it has brought proves nothing any more
+			d.closeSource() // its bytes are read and hashed again from the start
 			d.err = nil
 		}
 	}

@@ -21,13 +21,13 @@ type replicas struct {
 
 	mu     sync.Mutex
 	size   int64     // in bytes, or -1
-	told   bool      // a peer has told the size, which proves nothing
-	linked bool      // the scope may have the content of replicas, which do not vouch for it
+	told   bool      // the size comes from a peer or a manifest, and may be wrong
+	linked bool      // the scope may have the content, so replicas other than peers may be asked
 	left   []Replica // that are not given up, in order
-	peers  int       // how many of them are peers: the first ones
+	peers  int       // the first so many of left are peers
 	used   []Replica // that have answered
-	peer   bool      // a peer is among them
-	done   bool      // the source is asked
+	peer   bool      // a peer is among used
+	done   bool      // the source has been asked
 }
 
 // withReplicas returns the peers and replicas that may be asked for a request. Replicas may
@@ -143,14 +143,14 @@ func (s *replicas) prove(ctx context.Context) error {
 	return nil
 }
 
-// drop makes the request do without any.
+// drop gives up all peers and replicas.
 func (s *replicas) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.left, s.peers = nil, 0
 }
 
-// giveUp makes the request do without a replica.
+// giveUp gives up one replica for the rest of the transfer, and tells it why.
 func (s *replicas) giveUp(replica Replica, err error) {
 	s.mu.Lock()
 	i := slices.Index(s.left, replica)

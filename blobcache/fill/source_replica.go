@@ -20,7 +20,7 @@ const (
 
 	// A body of a replica must bring replicaMinRate bytes per second on average over
 	// replicaWindow, or over a quarter of [SourceLimits.RateWindow] if that is shorter.
-	// Only the time counts in which the transfer waits for the replica.
+	// The time counts only while the transfer waits for the replica.
 	replicaMinRate = 256 << 10
 	replicaWindow  = 10 * time.Second
 
@@ -94,11 +94,11 @@ type Replica interface {
 // replicaBody is a body of a replica that ends where it has to, or fails.
 type replicaBody struct {
 	io.ReadCloser
-	left   int64 // bytes
+	left   int64 // bytes that the body must still bring
 	least  int64 // bytes per second, on average over the window
 	window time.Duration
-	waited time.Duration // in this window
-	got    int64         // bytes in it
+	waited time.Duration // in the current window
+	got    int64         // bytes that came in the current window
 }
 
 // Read implements io.Reader.

@@ -5,21 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
-// Spans are sizes of ranges in bytes.
-type Spans struct {
-	First int64 // of the first request for content that may be fetched in ranges
-	Least int64 // of those that follow
-	Most  int64
-}
+const (
+	// A connection is slow if its rate over slowInterval is less than
+	// 1/slowFactor of another one's. It is replaced, because readers that read
+	// in order wait for its range.
+	slowInterval = 3 * time.Second
+	slowFactor   = 16
 
-// DefaultSpans are the sizes in use. The first range is large enough for most layers, so that they need a single
-// request. The following ones get smaller towards the end, so that all
-// connections end at about the same time.
-var DefaultSpans = Spans{First: 32 << 20, Least: 8 << 20, Most: 64 << 20}
+	// maxReplaced is how often a worker replaces a slow connection.
+	maxReplaced = 2
+)
+
+var errSlowConnection = errors.New("the connection is far slower than others")
 
 // errNoRanges means that the source does not serve ranges of the content that
 // the fill began with.
@@ -190,4 +192,34 @@ func (w *worker) copy(ctx context.Context, seg *segment) (whole bool, err error)
 			return false, err
 		}
 	}
+}
+
+// speed measures the rate of a worker's connection.
+type speed struct {
+	since    time.Time
+	bytes    int64
+	replaced int // connections
+}
+
+func (p *speed) restart() { p.since, p.bytes = time.Now(), 0 }
+
+// tooSlow counts bytes of a worker's connection, and reports whether the
+// connection should be replaced.
+func (f *fill) tooSlow(w *worker, n int) bool {
+	p := &w.speed
+	p.bytes += int64(n)
+	took := time.Since(p.since)
+	if took < slowInterval {
+		return false
+	}
+	rate := float64(p.bytes) / took.Seconds()
+	p.restart()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.best = max(f.best, rate)
+	if f.single == w || rate*slowFactor > f.best || p.replaced == maxReplaced {
+		return false
+	}
+	p.replaced++
+	return true
 }

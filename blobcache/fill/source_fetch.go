@@ -8,21 +8,9 @@ import (
 	"time"
 )
 
-const (
-	// sourceStall is how long one of several connections may send nothing, at
-	// first. The others go on, but readers in order wait for this one.
-	sourceStall = 5 * time.Second
-
-	// sourceTries is how often in a row a transfer is resumed without getting
-	// sourceProgress bytes further.
-	sourceTries    = 5
-	sourceProgress = 1 << 20
-
-	// The pause before a resume starts at sourcePause and doubles up to
-	// sourceMaxPause.
-	sourcePause    = 200 * time.Millisecond
-	sourceMaxPause = 5 * time.Second
-)
+// sourceStall is how long one of several connections may send nothing at first. The
+// others go on, but readers that read in order wait for this one.
+const sourceStall = 5 * time.Second
 
 // fetch asks the peers and replicas of a request, and calls the request's Fetch if none of
 // them answers. The call, and each read of the body, fails if the source sends nothing for
@@ -79,8 +67,8 @@ type watchedBody struct {
 	replica  Replica
 	replicas *replicas
 
-	// The next bytes repeat what has come before, and the first of them do so not for
-	// the first time.
+	// The next `repeats` bytes have come before; the first `again` of them have been
+	// repeated before, too.
 	repeats, again int64
 }
 
@@ -151,67 +139,7 @@ func setIdleTimeout(body *Body, limit time.Duration) {
 // if it is not known, at or before offset off.
 func (b *Body) continues(off, size int64) error {
 	if b.Size != size && b.Size >= 0 && size >= 0 || b.Offset > off || b.End > 0 && b.End <= off {
-		return fmt.Errorf("the source resumed byte %d of %d at %d of %d", off, size, b.Offset, b.Size)
+		return fmt.Errorf("the source answered the request for byte %d of %d with byte %d of %d", off, size, b.Offset, b.Size)
 	}
 	return nil
-}
-
-// retries decides how long and how often a source that breaks off is asked
-// again.
-type retries struct {
-	meter    *meter
-	tries    int
-	mark     int64
-	pause    time.Duration
-	repeated int64 // up to where the source has repeated the content since it sent a new byte
-}
-
-// skip reads the bytes of a body from one offset to another, which have come before,
-// and returns their number. They are no progress. The wait for bytes that are repeated
-// for the first time does not count either, so that a slow source without ranges gets
-// to the new ones; but a source that repeats the same bytes again and again is stuck.
-func (p *retries) skip(body *Body, from, to int64) (int64, error) {
-	if from >= to {
-		return 0, nil
-	}
-	if w, ok := body.ReadCloser.(*watchedBody); ok {
-		w.repeats, w.again = to-from, p.repeated-from
-	}
-	n, err := io.CopyN(io.Discard, body, to-from)
-	p.repeated = max(p.repeated, from+n)
-	if err != nil {
-		err = fmt.Errorf("skip to byte %d: %w", to, err)
-	}
-	return n, err
-}
-
-// stall returns how long one of several connections may send nothing. It
-// doubles with each failure, for sources that are slow to answer.
-func (p *retries) stall(got int64) time.Duration {
-	if got-p.mark >= sourceProgress {
-		return sourceStall
-	}
-	return sourceStall << p.tries
-}
-
-// again waits and reports whether a source that has sent `got` bytes so far
-// should be asked once more.
-func (p *retries) again(ctx context.Context, got int64) bool {
-	if got-p.mark >= sourceProgress || p.tries == 0 {
-		p.tries, p.mark, p.pause = 0, got, sourcePause
-	}
-	if p.tries++; p.tries > sourceTries {
-		return false
-	}
-	p.meter.begin()
-	defer p.meter.end(0, 0)
-	timer := time.NewTimer(p.pause)
-	defer timer.Stop()
-	p.pause = min(2*p.pause, sourceMaxPause)
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -4,8 +4,15 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
+)
+
+// A source is fast if it sends speedBytes per speedInterval, some 160 MB/s.
+const (
+	speedInterval = 100 * time.Millisecond
+	speedBytes    = 16 << 20
 )
 
 // download fetches the content and hashes it at the same time. It returns when
@@ -65,6 +72,30 @@ func (f *fill) share(ctx context.Context, cancel context.CancelCauseFunc, first 
 		err = f.rest(ctx, errs)
 	}
 	return err
+}
+
+// needsWorkers waits until the first worker has ended, or until its source is not
+// fast, and reports whether there is something left to fetch. Several ranges at
+// once do not speed up a fast source, or one that waits for the hasher; they
+// only come out of order.
+func (f *fill) needsWorkers(ended <-chan struct{}) bool {
+	ticker := time.NewTicker(speedInterval)
+	defer ticker.Stop()
+	for before, over := int64(0), false; ; {
+		select {
+		case <-ticker.C:
+		case <-ended:
+			over = true
+		}
+		f.mu.Lock()
+		written, left := f.written, f.segments.left(f.limit)
+		held := len(f.chunks.list) == maxChunks || time.Since(f.chunks.waited) < speedInterval
+		f.mu.Unlock()
+		if left == 0 || over || written-before < speedBytes && !held {
+			return left > 0
+		}
+		before = written
+	}
 }
 
 // rest fetches what one worker has left behind when the others had nothing left

@@ -11,7 +11,7 @@ import (
 )
 
 // Copy returns content that is small enough for memory, of a known size in bytes, from
-// the first of the replicas that has it. Limits are those of the source of the content.
+// the first of the replicas that has it. The limits are those of the content's source.
 // The error is [fs.ErrNotExist] if none has it, or the cause of ctx.
 func (t *Table) Copy(ctx context.Context, d digest.Digest, size int64, from []Replica, limits SourceLimits) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
