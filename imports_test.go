@@ -50,7 +50,7 @@ var permitted = map[string]string{
 	"blobcache/fill":                         "blobcache/internal/buffer blobcache/store",
 	"blobcache/index":                        "blobcache/store",
 	"blobcache/internal/buffer":              "",
-	"blobcache/internal/leaktest":            "",
+	"blobcache/internal/leaktest":            "blobcache/internal/buffer",
 	"blobcache/store":                        "",
 	"blobcache/store/bucket":                 "blobcache/index blobcache/store internal/breaker internal/flight internal/memo",
 	"blobcache/store/storetest":              "blobcache/store",
