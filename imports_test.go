@@ -16,7 +16,7 @@ const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
 var permitted = map[string]string{
 	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
 		"caddymodule/access caddymodule/admin caddymodule/audit caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/events caddymodule/freshness caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/metrics caddymodule/page caddymodule/peers caddymodule/record caddymodule/redirect caddymodule/source caddymodule/storage caddymodule/traces caddymodule/usage " +
-		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream upstream/auth",
+		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream upstream/auth upstream/mediatype upstream/ratelimit",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/traces reference tokenissuer tokenissuer/accesstoken",
 	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory caddymodule/events caddymodule/health caddymodule/metrics caddymodule/peers caddymodule/record caddymodule/storage pullthrough tokenissuer/accesstoken",
 	"caddymodule/audit":                    "caddymodule/record",
@@ -30,7 +30,7 @@ var permitted = map[string]string{
 	"caddymodule/directory/static":         "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse",
 	"caddymodule/events":                   "blobcache blobcache/index tokenissuer/accesstoken upstream",
 	"caddymodule/freshness":                "caddymodule/access caddymodule/internal/parse pullthrough",
-	"caddymodule/health":                   "caddymodule/access caddymodule/directory upstream",
+	"caddymodule/health":                   "caddymodule/access caddymodule/directory upstream upstream/ratelimit",
 	"caddymodule/internal/parse":           "",
 	"caddymodule/internal/pool":            "",
 	"caddymodule/metrics":                  "blobcache blobcache/fill blobcache/store caddymodule/access caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/peers caddymodule/record caddymodule/storage upstream",
@@ -44,13 +44,13 @@ var permitted = map[string]string{
 	"caddymodule/usage":                    "blobcache/index blobcache/store caddymodule/record",
 	"caddymodule/traces":                   "caddymodule/record",
 
-	"pullthrough": "blobcache blobcache/fill blobcache/index blobcache/store internal/flight internal/memo upstream",
+	"pullthrough": "blobcache blobcache/fill blobcache/index blobcache/store internal/flight internal/memo upstream upstream/mediatype upstream/ratelimit",
 
 	"blobcache":                              "blobcache/fill blobcache/index blobcache/internal/buffer blobcache/store",
 	"blobcache/fill":                         "blobcache/internal/buffer blobcache/store",
 	"blobcache/index":                        "blobcache/store",
 	"blobcache/internal/buffer":              "",
-	"blobcache/internal/leaktest":            "",
+	"blobcache/internal/leaktest":            "blobcache/internal/buffer",
 	"blobcache/store":                        "",
 	"blobcache/store/bucket":                 "blobcache/index blobcache/store internal/breaker internal/flight internal/memo",
 	"blobcache/store/storetest":              "blobcache/store",
@@ -58,10 +58,13 @@ var permitted = map[string]string{
 	"tokenissuer":                            "internal/flight tokenissuer/internal/record",
 	"tokenissuer/accesstoken":                "internal/flight tokenissuer/internal/record",
 	"tokenissuer/internal/record":            "",
-	"upstream":                               "internal/flight internal/memo reference upstream/auth upstream/header upstream/internal/origin",
+	"upstream":                               "internal/flight internal/memo reference upstream/auth upstream/circuit upstream/header upstream/internal/origin upstream/mediatype upstream/ratelimit",
 	"upstream/auth":                          "internal/secret upstream/header upstream/internal/origin",
+	"upstream/circuit":                       "",
 	"upstream/header":                        "reference",
 	"upstream/internal/origin":               "",
+	"upstream/mediatype":                     "",
+	"upstream/ratelimit":                     "upstream/header",
 	"internal/breaker":                       "",
 	"internal/flight":                        "",
 	"internal/gitlabapi":                     "",

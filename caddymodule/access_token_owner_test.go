@@ -179,16 +179,6 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 	}
 }
 
-// lineContaining returns the first line of text that contains part.
-func lineContaining(text, part string) string {
-	for line := range strings.Lines(text) {
-		if strings.Contains(line, part) {
-			return line
-		}
-	}
-	return ""
-}
-
 // TestTokenEndsWithDirectory checks that a personal token ends when its owner's
 // directory is replaced by another one of the same name, and is valid again
 // when the old one is back.

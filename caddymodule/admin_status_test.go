@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -10,16 +9,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
-
-// status returns the state that the admin API reports.
-func (s *site) status() (status admin.Status) {
-	s.t.Helper()
-	a := s.ask("GET", "/dependency_proxy/status", "").expect(s.t, http.StatusOK, "")
-	if err := json.Unmarshal(a.body, &status); err != nil {
-		s.t.Fatalf("got %s, error %v", a.body, err)
-	}
-	return status
-}
 
 // TestStatusCommand checks that the state of the storage, the upstreams, the
 // directories, the downloads and the log is reported.

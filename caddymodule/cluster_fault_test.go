@@ -40,7 +40,7 @@ func TestClusterBucketFaults(t *testing.T) {
 			one.load(both(users("alice"), private("acme", "alice"), hub(up, "downloads {\n stall_timeout 4s\n}"))...)
 			pull(t, one, "acme", "known", "1", as("alice"))
 			pull(t, one, "acme", "new", "1", as("alice"))
-			awaitUploads(t)
+			one.awaitUploads()
 			two.head(manifestPath("acme", "known", "1"), as("alice")).expect(t, http.StatusOK, "")
 			two.head(blobPath("acme", "known", images[0].Layers[0]), as("alice")).expect(t, http.StatusOK, "")
 			up.Reset()
@@ -61,11 +61,6 @@ func TestClusterBucketFaults(t *testing.T) {
 			}
 		})
 	}
-}
-
-// objectOf returns the name of the object of content in the bucket of a test.
-func objectOf(d digest.Digest) string {
-	return "cache/blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
 }
 
 // TestClusterBucketIsLeftAlone checks that a bucket that does not answer is not asked by

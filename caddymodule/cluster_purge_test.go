@@ -19,14 +19,14 @@ func TestClusterPurge(t *testing.T) {
 	tags := "/v2/acme" + infix + "alpine/tags/list"
 	pull(t, one, "acme", "alpine", "3.20", as("alice"))
 	pull(t, one, "other", "team/app", "1", as("alice"))
-	awaitUploads(t)
+	one.awaitUploads()
 	pull(t, two, "acme", "alpine", "3.20", as("alice"))
 	pull(t, two, "other", "team/app", "1", as("alice"))
 	two.get(tags, as("alice")).expect(t, http.StatusOK, "")
 	two.get(manifestPath("acme", "alpine", "missing"), as("alice")).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
 
 	one.get("/acme/dependency_proxy/cache", method(http.MethodDelete), as("alice")).expect(t, http.StatusAccepted, "")
-	awaitUploads(t)
+	one.awaitUploads()
 	for _, q := range quotas.All() {
 		q.quotas.LearnPurges(t.Context()) // as each node does every ten seconds
 	}

@@ -39,7 +39,7 @@ func TestClusterRejected(t *testing.T) {
 	}
 	eventually(t, "the goroutines of the rejected configurations have ended", func() bool { return keepers(t) == keeping })
 	pull(t, s, "acme", "alpine", "3.20", as("alice"))
-	awaitUploads(t)
+	s.awaitUploads()
 	for _, key := range server.Keys() {
 		if strings.HasPrefix(key, "other/") {
 			t.Errorf("the rejected configuration has written %s", key)

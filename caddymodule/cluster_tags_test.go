@@ -34,7 +34,7 @@ func TestClusterLearnsTags(t *testing.T) {
 			image := up.PutImage("library/alpine", "3.20", random(1, 5000))
 			served := up.RawManifest("library/alpine", image.Manifest)
 			pull(t, one, "acme", "alpine", "3.20", as("alice"))
-			awaitUploads(t)
+			one.awaitUploads()
 			two.get(path, as("alice")).content(t, served)
 			if test.moves {
 				image = up.PutImage("library/alpine", "3.20", random(2, 5000))
@@ -44,7 +44,7 @@ func TestClusterLearnsTags(t *testing.T) {
 			}
 			one.outdate(scope, "3.20", true)
 			one.get(path, as("alice"), header("Cache-Control", "no-cache")).expect(t, http.StatusOK, "")
-			awaitUploads(t)
+			one.awaitUploads()
 			two.outdate(scope, "3.20", false)
 			up.Reset()
 			server.Set(test.faults)

@@ -20,7 +20,7 @@ func TestClusterPull(t *testing.T) {
 	one.before = "handle /metrics {\n metrics\n}"
 	one.load(both(users("alice", "bob"), private("acme", "alice"), private("other", "bob"), hub(up))...)
 	pull(t, one, "acme", "alpine", "3.20", as("alice"))
-	awaitUploads(t)
+	one.awaitUploads()
 	up.Reset()
 	before, gets, others := one.scrape(), server.Requests(http.MethodGet), server.Requests(http.MethodPut)+server.Requests(http.MethodHead)
 
@@ -28,7 +28,7 @@ func TestClusterPull(t *testing.T) {
 	two.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, layer).has(t, "Cache-Status", "dependency-proxy; hit")
 	two.get(blobPath("acme", "alpine", image.Config), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
 	two.awaitStored(string(image.Manifest), string(image.Layers[0]), string(image.Config))
-	awaitUploads(t)
+	one.awaitUploads()
 	expectRequests(t, up, "a pull of what is in the bucket", registrytest.Counts{})
 	all := float64(len(manifest) + len(layer) + len(up.RawBlob("library/alpine", image.Config)))
 	one.expectIncrease(before, map[string]float64{`response_bytes_total{source="replica",upstream="docker.io"}`: all})

@@ -14,9 +14,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// largeSize is larger than the first range that a download requests.
-const largeSize = 36 << 20
-
 var largeLayer = sync.OnceValues(func() ([]byte, digest.Digest) {
 	content := random(7, largeSize)
 	return content, digest.FromBytes(content)

@@ -121,8 +121,8 @@ func TestLDAPBehindStatic(t *testing.T) {
 // while the server does not answer, whichever directory knows their names, and
 // that afterwards all are refused and a right one succeeds at once.
 func TestLDAPSaturated(t *testing.T) {
-	defer func(before access.Times) { answerLogins = before }(answerLogins)
-	answerLogins = access.Times{Failed: 100 * time.Millisecond, Checked: 100 * time.Millisecond}
+	defer func(before access.Times) { access.LoginTimes = before }(access.LoginTimes)
+	access.LoginTimes = access.Times{Failed: 100 * time.Millisecond, Checked: 100 * time.Millisecond}
 	l := ldaptest.New(t, true)
 	s := ldapSite(t, users("dave"), l.Directory("pool 1", "cache_for 1h", "timeout 1m"))
 	hold := make(chan struct{})

@@ -12,25 +12,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 )
 
-// gitlabFaults are answers that do not tell whether GitLab accepts a request.
-var gitlabFaults = map[string]func(w http.ResponseWriter, r *http.Request) bool{
-	"down":       func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
-	"500":        respond(500, "application/json", `{"message":"500 Internal Server Error"}`),
-	"503":        respond(503, "text/html", "<html>GitLab is not responding</html>"),
-	"limited":    respond(429, "text/plain", "Retry later"),
-	"a balancer": respond(404, "text/html", "<html>no such site</html>"),
-	"banned":     respond(403, "text/plain", "Forbidden"),
-	"garbage":    respond(200, "application/json", "{"),
-	"something":  respond(200, "application/json", "{}"),
-	"a page":     respond(200, "text/html", "<html>sign in</html>"),
-	"huge":       respond(200, "application/json", `"`+strings.Repeat("x", 1<<20)+`"`),
-	"cut off": func(w http.ResponseWriter, _ *http.Request) bool {
-		w.Header().Set("Content-Length", "100")
-		_, _ = io.WriteString(w, "{")
-		return true
-	},
-}
-
 // respond returns a fault that answers each request with the given response.
 func respond(code int, mediaType, body string) func(w http.ResponseWriter, r *http.Request) bool {
 	return func(w http.ResponseWriter, _ *http.Request) bool {

@@ -11,26 +11,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// newGitLabWithEve returns an instance of GitLab with groups that eve owns, and
-// the logins of eve and of a deploy token of the first group. The last of
-// several groups is public.
-func newGitLabWithEve(t *testing.T, groups ...string) (g *gitlabtest.GitLab, eve, deploy requestOption) {
-	g = gitlabtest.New(t)
-	secret := g.AddUser(66, "eve")
-	for i, path := range groups {
-		visibility := "private"
-		if i > 0 && i == len(groups)-1 {
-			visibility = "public"
-		}
-		g.AddGroup(int64(10+i), path, visibility, 66)
-		g.Change(func() { g.Groups[int64(10+i)].Members[66].Level = 50 })
-	}
-	g.Change(func() {
-		g.Groups[10].Deploy[1] = &gitlabtest.DeployToken{Name: "puller", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: []string{"read_registry", "write_registry"}}
-	})
-	return g, basic("eve", secret), basic("puller", "gldt-deploy-secret-that-must-not-leak")
-}
-
 // groupStatuses returns the statuses of pulling from a group, reading its page,
 // purging it and listing its tokens.
 func (s *site) groupStatuses(group string, who ...requestOption) (statuses []int) {

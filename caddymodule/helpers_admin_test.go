@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer/accesstoken"
 )
@@ -125,4 +127,39 @@ func (s *site) commandOutput(args ...string) string {
 	s.t.Helper()
 	out, _ := s.command(args...)
 	return out
+}
+
+// lineContaining returns the first line of text that contains part.
+func lineContaining(text, part string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			return line
+		}
+	}
+	return ""
+}
+
+// status returns the state that the admin API reports.
+func (s *site) status() (status admin.Status) {
+	s.t.Helper()
+	a := s.ask("GET", "/dependency_proxy/status", "").expect(s.t, http.StatusOK, "")
+	if err := json.Unmarshal(a.body, &status); err != nil {
+		s.t.Fatalf("got %s, error %v", a.body, err)
+	}
+	return status
+}
+
+// twoSites returns two sites of one Caddy with an admin endpoint, and a
+// function that returns the block of the second site for the configuration of
+// the first.
+func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string) {
+	t.Helper()
+	s = newSite(t)
+	s.openAdmin()
+	host := porttest.Reserve(t)
+	other = &site{t: t, url: "http://" + host, host: host, admin: s.admin}
+	port := portOf(other.host)
+	return s, other, func(lines ...string) string {
+		return fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}", port, s.cache, strings.Join(lines, "\n"))
+	}
 }

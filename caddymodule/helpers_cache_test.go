@@ -1,15 +1,19 @@
 package caddymodule
 
 import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/opencontainers/go-digest"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
-	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 )
 
 // stored returns the names of all files below the cache directory.
@@ -38,7 +42,7 @@ func (s *site) awaitStored(digests ...string) {
 		name := filepath.Join(s.cache, "blobs", algorithm, hex[:2], hex)
 		eventually(s.t, digest+" is stored", func() bool {
 			_, err := os.Stat(name)
-			return err == nil && !slices.ContainsFunc(s.fills(), func(f fill.Progress) bool { return string(f.Digest) == digest })
+			return err == nil && !slices.ContainsFunc(s.fills(), func(f admin.FillStatus) bool { return f.Digest == digest })
 		})
 	}
 }
@@ -54,18 +58,48 @@ func (s *site) isStored(d digest.Digest) bool {
 	return err == nil
 }
 
+// storages returns the state of the storages of all sites, as the admin API shows it, even
+// if the site has no admin endpoint.
+func (s *site) storages() []admin.CacheStatus {
+	s.t.Helper()
+	module, err := caddy.GetModule("admin.api.dependency_proxy")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, route := range module.New().(caddy.AdminRouter).Routes() {
+		if route.Pattern != adminCacheStatus {
+			continue
+		}
+		var list admin.CacheList
+		w := httptest.NewRecorder()
+		err := route.Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, adminCacheStatus, nil))
+		if err == nil {
+			err = json.Unmarshal(w.Body.Bytes(), &list)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return list.Caches
+	}
+	s.t.Fatal("the admin API does not show the storages")
+	return nil
+}
+
 // groupTotals returns what each group has stored, as last measured.
-func groupTotals() (totals map[string]blobcache.Total) {
-	for _, q := range quotas.All() {
-		totals = q.quotas.Totals()
+func (s *site) groupTotals() map[string]admin.GroupUsage {
+	s.t.Helper()
+	totals := make(map[string]admin.GroupUsage)
+	for _, storage := range s.storages() {
+		maps.Copy(totals, storage.Groups)
 	}
 	return totals
 }
 
-// fills returns the running fills of the storage.
-func (s *site) fills() (fills []fill.Progress) {
-	for _, c := range caches.All() {
-		fills = append(fills, c.blobs.Fills()...)
+// fills returns the running fills of the storages.
+func (s *site) fills() (fills []admin.FillStatus) {
+	s.t.Helper()
+	for _, storage := range s.storages() {
+		fills = append(fills, storage.Fills...)
 	}
 	return fills
 }

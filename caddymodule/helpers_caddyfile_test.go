@@ -163,3 +163,5 @@ func writeFile(t testing.TB, name, text string) {
 		t.Fatal(err)
 	}
 }
+
+const blueUpstream = "blue.example"

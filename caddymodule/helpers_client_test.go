@@ -111,8 +111,19 @@ func (s *site) finish(response *http.Response) answer {
 	return a
 }
 
+// issued is what the token service answers.
+type issued struct {
+	Token        string `json:"token"`
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int    `json:"expires_in"`
+	IssuedAt     string `json:"issued_at"`
+	RefreshToken string `json:"refresh_token"`
+	Scope        string `json:"scope"`
+}
+
 // tokens decodes the answer of the token service.
-func (a answer) tokens() (tokens tokenResponse) {
+func (a answer) tokens() (tokens issued) {
 	_ = json.Unmarshal(a.body, &tokens)
 	return tokens
 }

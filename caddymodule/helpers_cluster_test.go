@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
@@ -46,11 +47,11 @@ func twoNodes(t testing.TB, server *s3test.Server) (one, two *site, both func(li
 }
 
 // awaitUploads waits until the nodes have uploaded everything.
-func awaitUploads(t testing.TB) {
-	t.Helper()
-	eventually(t, "everything is uploaded", func() bool {
-		for _, c := range caches.All() {
-			if status := c.remote.RemoteStatus(); status.Blobs+status.Records > 0 {
+func (s *site) awaitUploads() {
+	s.t.Helper()
+	eventually(s.t, "everything is uploaded", func() bool {
+		for _, storage := range s.storages() {
+			if storage.Remote.Blobs+storage.Remote.Records > 0 {
 				return false
 			}
 		}
@@ -83,32 +84,7 @@ func (s *site) getWhole(path string, want []byte, who requestOption) {
 	a.content(s.t, want)
 }
 
-// cacheOf returns the cache of a node.
-func cacheOf(s *site) *sharedCache {
-	s.t.Helper()
-	for _, c := range caches.All() {
-		if strings.HasSuffix(c.name, "filesystem "+s.cache) {
-			return c
-		}
-	}
-	s.t.Fatalf("got no cache in %s", s.cache)
-	return nil
-}
-
-// outdate makes a node believe that upstream has confirmed a tag of a group an hour ago. If
-// told is set, it tells that to the others.
-func (s *site) outdate(scope, tag string, told bool) {
-	s.t.Helper()
-	x := cacheOf(s).index
-	ref, err := x.Ref(s.t.Context(), scope, tag)
-	if err == nil {
-		ref.Checked, ref.NotBefore, ref.Learned = time.Now().Add(-time.Hour), time.Time{}, !told
-		if told {
-			ref.Size++ // or it would not be written
-		}
-		err = x.SetRef(s.t.Context(), scope, tag, ref)
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
+// objectOf returns the name of the object of content in the bucket of a test.
+func objectOf(d digest.Digest) string {
+	return "cache/blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
 }

@@ -3,6 +3,8 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/parse"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
@@ -94,4 +97,50 @@ func (*elsewhereDirectory) Lookup(_ context.Context, name, _ string) (directory.
 		return directory.Account{}, directory.ErrUnknownAccount
 	}
 	return directory.Account{Name: name, Version: "1"}, nil
+}
+
+// gitlabFaults are answers that do not tell whether GitLab accepts a request.
+var gitlabFaults = map[string]func(w http.ResponseWriter, r *http.Request) bool{
+	"down":       func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
+	"500":        respond(500, "application/json", `{"message":"500 Internal Server Error"}`),
+	"503":        respond(503, "text/html", "<html>GitLab is not responding</html>"),
+	"limited":    respond(429, "text/plain", "Retry later"),
+	"a balancer": respond(404, "text/html", "<html>no such site</html>"),
+	"banned":     respond(403, "text/plain", "Forbidden"),
+	"garbage":    respond(200, "application/json", "{"),
+	"something":  respond(200, "application/json", "{}"),
+	"a page":     respond(200, "text/html", "<html>sign in</html>"),
+	"huge":       respond(200, "application/json", `"`+strings.Repeat("x", 1<<20)+`"`),
+	"cut off": func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, "{")
+		return true
+	},
+}
+
+// newGitLabWithEve returns an instance of GitLab with groups that eve owns, and
+// the logins of eve and of a deploy token of the first group. The last of
+// several groups is public.
+func newGitLabWithEve(t *testing.T, groups ...string) (g *gitlabtest.GitLab, eve, deploy requestOption) {
+	g = gitlabtest.New(t)
+	secret := g.AddUser(66, "eve")
+	for i, path := range groups {
+		visibility := "private"
+		if i > 0 && i == len(groups)-1 {
+			visibility = "public"
+		}
+		g.AddGroup(int64(10+i), path, visibility, 66)
+		g.Change(func() { g.Groups[int64(10+i)].Members[66].Level = 50 })
+	}
+	g.Change(func() {
+		g.Groups[10].Deploy[1] = &gitlabtest.DeployToken{Name: "puller", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: []string{"read_registry", "write_registry"}}
+	})
+	return g, basic("eve", secret), basic("puller", "gldt-deploy-secret-that-must-not-leak")
+}
+
+// setPasswordQueue replaces the queue for hashes of the process.
+func setPasswordQueue(q *password.Queue) (restore func()) {
+	before := password.DefaultQueue
+	password.DefaultQueue = q
+	return func() { password.DefaultQueue = before }
 }

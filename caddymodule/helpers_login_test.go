@@ -203,10 +203,3 @@ func (d *loginTest) loginEach(names []string, password string) map[int]int {
 	time.Sleep(time.Minute)
 	return status
 }
-
-// setPasswordQueue replaces the queue for hashes of the process.
-func setPasswordQueue(q *password.Queue) (restore func()) {
-	before := password.DefaultQueue
-	password.DefaultQueue = q
-	return func() { password.DefaultQueue = before }
-}

@@ -70,3 +70,6 @@ func certificate(t testing.TB, dir string) (roots *x509.CertPool, authority, lea
 	}
 	return roots, authority, leaf
 }
+
+// clusterHost is the host name of all nodes.
+const clusterHost = "registry.example.com"

@@ -22,9 +22,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
 
-// clusterHost is the host name of all nodes.
-const clusterHost = "registry.example.com"
-
 // peerNodes are three sites of one process that share the keys and have caches of their own.
 // Each reaches the others through a connector that can be cut.
 type peerNodes struct {

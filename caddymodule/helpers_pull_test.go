@@ -97,3 +97,9 @@ func pullStatus(s *site, group string, who requestOption) int {
 	s.t.Helper()
 	return s.get(manifestPath(group, "alpine", "3.20"), who).StatusCode
 }
+
+// largeSize is larger than the first range that a download requests.
+const largeSize = 36 << 20
+
+// zeroDigest is the digest of no content.
+const zeroDigest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"

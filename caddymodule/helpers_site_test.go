@@ -14,8 +14,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/pool"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -170,46 +170,9 @@ func (s *site) stop() {
 		files, err := os.ReadDir(filepath.Join(s.cache, "tmp"))
 		return err != nil || len(files) == 0
 	})
-	for name, held := range map[string]int{
-		"storage": len(caches.All()), "quotas": len(quotas.All()), "keys": len(issuers.All()), "access tokens": len(tokens.All()),
-		"upstream": len(registries.All()), "throttle": len(throttles.All()),
-	} {
-		if held != 0 {
-			s.t.Errorf("pool %s: got %d values held after Caddy has stopped, want none", name, held)
-		}
+	if held := pool.Held(); held != 0 {
+		s.t.Errorf("got %d shared values held after Caddy has stopped, want none", held)
 	}
-}
-
-// runningHandler returns the first handler of the running configuration.
-func runningHandler(t testing.TB) *Handler {
-	t.Helper()
-	app, err := caddy.ActiveContext().App("http")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, server := range app.(*caddyhttp.App).Servers {
-		if h := handlerIn(server.Routes); h != nil {
-			return h
-		}
-	}
-	t.Fatal("got no running handler, want one")
-	return nil
-}
-
-func handlerIn(routes caddyhttp.RouteList) *Handler {
-	for _, route := range routes {
-		for _, handler := range route.Handlers {
-			switch h := handler.(type) {
-			case *Handler:
-				return h
-			case *caddyhttp.Subroute:
-				if h := handlerIn(h.Routes); h != nil {
-					return h
-				}
-			}
-		}
-	}
-	return nil
 }
 
 // restart stops Caddy and starts it with the same directories.

@@ -51,8 +51,8 @@ func TestLDAPFloodSparesMembers(t *testing.T) {
 	lines := []string{l.Directory("pool 2", "cache_for 1ns"), visible("acme", directory.Internal)}
 	s.load(lines...)
 	token := s.get(auth, as("alice"), forwardedFor("192.0.2.1")).expect(t, http.StatusOK, "").tokens().Token
-	defer func(before access.Times) { answerLogins = before }(answerLogins)
-	answerLogins = access.Times{Failed: time.Millisecond, Checked: time.Millisecond} // the flood waits for no answer
+	defer func(before access.Times) { access.LoginTimes = before }(access.LoginTimes)
+	access.LoginTimes = access.Times{Failed: time.Millisecond, Checked: time.Millisecond} // the flood waits for no answer
 	s.restart(lines...)
 	var asked atomic.Int64
 	l.Set(func() {

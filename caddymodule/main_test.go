@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
 		_ = os.Setenv(name, home)
 	}
-	answerLogins = access.Times{Failed: 2 * time.Millisecond, Checked: 20 * time.Second}
+	access.LoginTimes = access.Times{Failed: 2 * time.Millisecond, Checked: 20 * time.Second}
 	code := m.Run()
 	_ = os.RemoveAll(home)
 	if asked.Load() && code == 0 {

@@ -141,7 +141,7 @@ func TestSitePageOfGitLab(t *testing.T) {
 		s.get(manifestPath(group, "alpine", "3.20"), eve).expect(t, http.StatusOK, "")
 	}
 	s.get("/elsewhere/dependency_proxy/cache", method(http.MethodDelete), eve).expect(t, http.StatusAccepted, "") // measures all groups
-	eventually(t, "the group is measured", func() bool { return groupTotals()["ops"].Blobs > 0 })
+	eventually(t, "the group is measured", func() bool { return s.groupTotals()["ops"].Blobs > 0 })
 	for _, row := range []struct {
 		who  requestOption
 		want []string

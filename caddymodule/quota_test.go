@@ -29,7 +29,7 @@ func TestQuota(t *testing.T) {
 		pull(t, s, []string{"acme", "acme/sub"}[i%2], name, "1", as("alice"))
 		if i == 2 {
 			eventually(t, "the first image has gone from the group", func() bool {
-				acme := groupTotals()["acme"]
+				acme := s.groupTotals()["acme"]
 				return acme.Blobs == 6 && acme.Bytes < 250_000
 			})
 		}

@@ -11,7 +11,6 @@ import (
 )
 
 const (
-	zeroDigest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 	acmePath   = "/v2/acme/dependency_proxy/containers/"
 	latestPath = "/manifests/latest"
 )

@@ -260,14 +260,10 @@ func openIssuer(lease *pool.Lease, storage certmagic.Storage, settings Token) (*
 	})
 }
 
-// answerLogins are the times of new throttles. They are equal, except in tests,
-// which must neither wait for failed logins nor fail because checks take long.
-var answerLogins = access.Times{Failed: time.Second, Checked: time.Second}
-
 // openThrottle returns the throttle of all sites with the same storage, however
 // their configurations differ.
 func openThrottle(lease *pool.Lease, storage certmagic.Storage) (*access.Throttle, error) {
-	return throttles.Acquire(lease, fmt.Sprint(storage), func() (*access.Throttle, error) { return access.NewThrottle(answerLogins, 0), nil })
+	return throttles.Acquire(lease, fmt.Sprint(storage), func() (*access.Throttle, error) { return access.NewThrottle(access.LoginTimes, 0), nil })
 }
 
 // openTokens returns the access tokens in a storage. All sites with the same storage

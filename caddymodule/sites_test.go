@@ -8,23 +8,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
-	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 )
-
-// twoSites returns two sites of one Caddy with an admin endpoint, and a
-// function that returns the block of the second site for the configuration of
-// the first.
-func twoSites(t *testing.T) (s, other *site, second func(lines ...string) string) {
-	t.Helper()
-	s = newSite(t)
-	s.openAdmin()
-	host := porttest.Reserve(t)
-	other = &site{t: t, url: "http://" + host, host: host, admin: s.admin}
-	port := portOf(other.host)
-	return s, other, func(lines ...string) string {
-		return fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n log\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n }\n}", port, s.cache, strings.Join(lines, "\n"))
-	}
-}
 
 // explain returns what the admin API explains about one pull, at the named
 // sites or at all.

@@ -14,8 +14,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-const blueUpstream = "blue.example"
-
 // startWithTwoUpstreams starts a site with a second upstream beside Docker Hub,
 // for the group blue, and returns both registries.
 func startWithTwoUpstreams(t *testing.T) (s *site, red, evil *registrytest.Registry) {

@@ -11,9 +11,16 @@ package pool
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 )
+
+var held atomic.Int64
+
+// Held returns the number of values that all leases of the process have, in any pool. It is
+// 0 if no configuration runs: what remains then has leaked.
+func Held() int { return int(held.Load()) }
 
 // Pool holds values by key as long as at least one lease has them.
 type Pool[T any] struct {
@@ -30,8 +37,11 @@ func New[T any](stop func(T)) *Pool[T] {
 // Acquire returns the value for a key, which open makes if no lease has it, and adds
 // it to the lease.
 func (p *Pool[T]) Acquire(l *Lease, key string, open func() (T, error)) (T, error) {
-	held, _, err := p.values.LoadOrNew(key, func() (caddy.Destructor, error) {
+	shared, _, err := p.values.LoadOrNew(key, func() (caddy.Destructor, error) {
 		value, err := open()
+		if err == nil {
+			held.Add(1)
+		}
 		return &pooled[T]{value, p.stop}, err
 	})
 	if err != nil {
@@ -39,13 +49,13 @@ func (p *Pool[T]) Acquire(l *Lease, key string, open func() (T, error)) (T, erro
 		return none, err
 	}
 	*l = append(*l, func() { _, _ = p.values.Delete(key) })
-	return held.(*pooled[T]).value, nil
+	return shared.(*pooled[T]).value, nil
 }
 
 // All returns the values that leases have.
 func (p *Pool[T]) All() (values []T) {
-	p.values.Range(func(_, held any) bool {
-		values = append(values, held.(*pooled[T]).value)
+	p.values.Range(func(_, shared any) bool {
+		values = append(values, shared.(*pooled[T]).value)
 		return true
 	})
 	return values
@@ -58,6 +68,7 @@ type pooled[T any] struct {
 
 // Destruct implements [caddy.Destructor].
 func (p *pooled[T]) Destruct() error {
+	held.Add(-1)
 	if p.stop != nil {
 		p.stop(p.value)
 	}
