@@ -16,7 +16,7 @@ const module = "github.com/dependencyproxy/caddy-dependency-proxy/"
 var permitted = map[string]string{
 	"caddymodule": "blobcache blobcache/fill blobcache/index blobcache/store " +
 		"caddymodule/access caddymodule/admin caddymodule/audit caddymodule/credential caddymodule/directory caddymodule/directory/password caddymodule/directory/static caddymodule/events caddymodule/freshness caddymodule/health caddymodule/internal/parse caddymodule/internal/pool caddymodule/metrics caddymodule/page caddymodule/peers caddymodule/record caddymodule/redirect caddymodule/source caddymodule/storage caddymodule/traces caddymodule/usage " +
-		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream upstream/auth upstream/ratelimit",
+		"pullthrough reference tokenissuer tokenissuer/accesstoken upstream upstream/auth upstream/mediatype upstream/ratelimit",
 	"caddymodule/access":                   "caddymodule/directory caddymodule/directory/password caddymodule/internal/parse caddymodule/traces reference tokenissuer tokenissuer/accesstoken",
 	"caddymodule/admin":                    "blobcache caddymodule/access caddymodule/directory caddymodule/events caddymodule/health caddymodule/metrics caddymodule/peers caddymodule/record caddymodule/storage pullthrough tokenissuer/accesstoken",
 	"caddymodule/audit":                    "caddymodule/record",
@@ -44,7 +44,7 @@ var permitted = map[string]string{
 	"caddymodule/usage":                    "blobcache/index blobcache/store caddymodule/record",
 	"caddymodule/traces":                   "caddymodule/record",
 
-	"pullthrough": "blobcache blobcache/fill blobcache/index blobcache/store internal/flight internal/memo upstream upstream/ratelimit",
+	"pullthrough": "blobcache blobcache/fill blobcache/index blobcache/store internal/flight internal/memo upstream upstream/mediatype upstream/ratelimit",
 
 	"blobcache":                              "blobcache/fill blobcache/index blobcache/internal/buffer blobcache/store",
 	"blobcache/fill":                         "blobcache/internal/buffer blobcache/store",
@@ -58,11 +58,12 @@ var permitted = map[string]string{
 	"tokenissuer":                            "internal/flight tokenissuer/internal/record",
 	"tokenissuer/accesstoken":                "internal/flight tokenissuer/internal/record",
 	"tokenissuer/internal/record":            "",
-	"upstream":                               "internal/flight internal/memo reference upstream/auth upstream/circuit upstream/header upstream/internal/origin upstream/ratelimit",
+	"upstream":                               "internal/flight internal/memo reference upstream/auth upstream/circuit upstream/header upstream/internal/origin upstream/mediatype upstream/ratelimit",
 	"upstream/auth":                          "internal/secret upstream/header upstream/internal/origin",
 	"upstream/circuit":                       "",
 	"upstream/header":                        "reference",
 	"upstream/internal/origin":               "",
+	"upstream/mediatype":                     "",
 	"upstream/ratelimit":                     "upstream/header",
 	"internal/breaker":                       "",
 	"internal/flight":                        "",

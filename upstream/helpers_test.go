@@ -11,6 +11,12 @@ import (
 )
 
 const (
+	dockerManifest      = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerManifestList  = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
+	dockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+	ociArtifact         = "application/vnd.oci.artifact.manifest.v1+json"
+
 	testUser     = "robot"
 	testPassword = "password-that-must-not-leak"
 )
