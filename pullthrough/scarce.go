@@ -12,6 +12,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
@@ -49,7 +50,7 @@ func (r *Repository) ask(ctx context.Context, tag choice, old *index.Ref) (upstr
 	ask, get := r.config.Registry.ResolveTag, r.config.Registry.RefetchTag
 	if old != nil && r.saves(*old) {
 		ask = r.config.Registry.HeadTag
-		get = func(context.Context, string, string, upstream.Accept) (upstream.Manifest, error) {
+		get = func(context.Context, string, string, mediatype.Accept) (upstream.Manifest, error) {
 			return upstream.Manifest{}, ratelimit.ErrNoPull
 		}
 	}

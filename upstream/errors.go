@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
@@ -222,7 +223,7 @@ func (r *Registry) transportError(ctx context.Context, c *call, err error) error
 	}
 	e := r.newError(c, Unavailable, 0, "request failed")
 	e.own = true
-	var blocked *blockedAddressError
+	var blocked *dial.BlockedError
 	var netError net.Error
 	switch {
 	case errors.As(err, &blocked):

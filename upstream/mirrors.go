@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
 
 // Mirrors is a client for an upstream with one or more addresses. It asks them in
@@ -65,21 +67,21 @@ func (m *Mirrors) Manifest(ctx context.Context, repository, ref string) (Manifes
 }
 
 // ResolveTag is [Registry.ResolveTag] at the first address that answers.
-func (m *Mirrors) ResolveTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+func (m *Mirrors) ResolveTag(ctx context.Context, repository, tag string, accept mediatype.Accept) (Manifest, error) {
 	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
 		return r.ResolveTag(ctx, repository, tag, accept)
 	})
 }
 
 // HeadTag is [Registry.HeadTag] at the first address that answers.
-func (m *Mirrors) HeadTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+func (m *Mirrors) HeadTag(ctx context.Context, repository, tag string, accept mediatype.Accept) (Manifest, error) {
 	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
 		return r.HeadTag(ctx, repository, tag, accept)
 	})
 }
 
 // RefetchTag is [Registry.RefetchTag] at the first address that answers.
-func (m *Mirrors) RefetchTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+func (m *Mirrors) RefetchTag(ctx context.Context, repository, tag string, accept mediatype.Accept) (Manifest, error) {
 	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
 		return r.RefetchTag(ctx, repository, tag, accept)
 	})

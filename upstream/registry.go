@@ -46,9 +46,9 @@ type Config struct {
 	// which may be nil.
 	Offline bool
 
-	// Transport sends the requests. It is required. [NewTransport] returns a
+	// Transport sends the requests. It is required. [dial.NewTransport] returns a
 	// suitable one; the dial function of any other should be wrapped by
-	// [GuardDial].
+	// [dial.Guard].
 	Transport http.RoundTripper
 
 	// Ranges sends requests for blob ranges that have an end, which run

@@ -21,9 +21,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
-// maxManifest is the size limit of a manifest in bytes.
-const maxManifest = 4 << 20
-
 // Use makes the pulls from a repository ask the nodes first. The scope has what is the same
 // for all of its content. If the process asker has sent the request, no other node is asked
 // in turn. Use does nothing if c is nil.
@@ -139,10 +136,10 @@ func readAnswer(resp *http.Response, q pullthrough.Question) (answer pullthrough
 		return answer, nil
 	case resp.StatusCode != http.StatusOK:
 		return answer, fmt.Errorf("answers with status %d to a question about a manifest", resp.StatusCode)
-	case answer.Size > maxManifest:
+	case answer.Size > upstream.MaxManifest:
 		return answer, errors.New("sends a manifest that is too large")
 	}
-	answer.Content, err = io.ReadAll(io.LimitReader(resp.Body, maxManifest))
+	answer.Content, err = io.ReadAll(io.LimitReader(resp.Body, upstream.MaxManifest))
 	return answer, err
 }
 
