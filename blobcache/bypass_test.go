@@ -23,7 +23,7 @@ import (
 func noSpool(t *testing.T, test func(t *testing.T, e *env)) {
 	t.Helper()
 	bubble(t, func(t *testing.T, e *env) {
-		e.store.onSpool = func(*os.File) error { return errors.New("no space left on device") }
+		e.store.refuseSpools()
 		test(t, e)
 	})
 }
@@ -179,11 +179,7 @@ func TestBypassEmptyAnswer(t *testing.T) {
 func TestBypassUnknownSize(t *testing.T) {
 	noSpool(t, func(t *testing.T, e *env) {
 		s := e.source(random(74, 300_000))
-		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
-			body := s.body(offset, s.from(offset))
-			body.Size = -1
-			return body, nil
-		}
+		s.withoutSize()
 		r := e.mustGet(s)
 		if r.Size() != -1 {
 			t.Errorf("got the size %d, want -1", r.Size())

@@ -34,15 +34,20 @@ func midway(s *source, n int64, fault func()) func(context.Context, int, int64) 
 	}
 }
 
+// faultySpools makes all spools fail in the given way from the start.
+func (e *env) faultySpools(fault func(testing.TB, *os.File)) {
+	e.store.onSpool = func(spool *os.File) error {
+		fault(e.t, spool)
+		return nil
+	}
+}
+
 // TestGetOnFullDisk checks that clients get the whole content when the disk is full from
 // the start, that the storage error is reported and that nothing is stored.
 func TestGetOnFullDisk(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(60, 300_000))
-		e.store.onSpool = func(spool *os.File) error {
-			full(t, spool)
-			return nil
-		}
+		e.faultySpools(full)
 		var all sync.WaitGroup
 		for range 5 {
 			all.Go(func() { e.whole(s) })
@@ -63,14 +68,9 @@ func TestGetOnFullDisk(t *testing.T) {
 func TestFillWhenDiskFailsMidway(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, asked := e.source(random(61, 400_000)), make(chan struct{})
-		var spool *os.File
-		e.store.onSpool = func(file *os.File) error {
-			spool = file
-			return nil
-		}
 		s.answer = midway(s, 200_000, func() {
 			<-asked
-			readOnly(t, spool)
+			readOnly(t, e.store.spool.Load())
 		})
 		var readers []*blobcache.Reader
 		for _, at := range []int64{0, 1000, 199_999, 300_000, 399_999} {
@@ -109,14 +109,9 @@ func TestFillWhenDiskFailsAnywhere(t *testing.T) {
 	for name, fault := range map[string]func(testing.TB, *os.File){"writes": readOnly, "reads": unreadable} {
 		t.Run(name, func(t *testing.T) {
 			ranges(t, func(t *testing.T, e *env, s *source) {
-				var spool *os.File
-				e.store.onSpool = func(file *os.File) error {
-					spool = file
-					return nil
-				}
 				s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
 					if n == 5 {
-						fault(t, spool)
+						fault(t, e.store.spool.Load())
 					}
 					return s.slow(ctx, offset, length), nil
 				}
@@ -165,15 +160,10 @@ func TestFillWhenDiskAndSourceFail(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, e *env) {
 				s := e.source(random(62, size))
-				var spool *os.File
-				e.store.onSpool = func(file *os.File) error {
-					spool = file
-					return nil
-				}
 				asked := make(chan struct{})
 				first := midway(s, 200_000, func() {
 					<-asked
-					readOnly(t, spool)
+					readOnly(t, e.store.spool.Load())
 				})
 				s.answer = func(ctx context.Context, n int, offset int64) (*fill.Body, error) {
 					if n == 0 {
@@ -213,10 +203,7 @@ func sized(s *source, size int64, content []byte) *fill.Body {
 func TestFillWhenSpoolCannotBeRead(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(63, 300_000))
-		e.store.onSpool = func(spool *os.File) error {
-			unreadable(t, spool)
-			return nil
-		}
+		e.faultySpools(unreadable)
 		e.whole(s)
 		synctest.Wait()
 		if got := e.troubled(); len(got) != 1 || !strings.HasPrefix(got[0], "read spool") {
@@ -230,10 +217,7 @@ func TestFillWhenSpoolCannotBeRead(t *testing.T) {
 func TestPutBytesOnFullDisk(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(64, 1000))
-		e.store.onSpool = func(spool *os.File) error {
-			full(t, spool)
-			return nil
-		}
+		e.faultySpools(full)
 		if err := e.cache.PutBytes(t.Context(), s.digest, s.content); err != nil {
 			t.Error(err)
 		}

@@ -2,8 +2,10 @@ package blobcache_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 
@@ -20,6 +22,8 @@ type faultStore struct {
 	onSpool  func(spool *os.File) error
 	onCommit func() error
 	onRemove func() error
+
+	spool atomic.Pointer[os.File] // the one that Spool returned last
 }
 
 func (s *faultStore) Open(ctx context.Context, d digest.Digest) (io.ReadSeekCloser, error) {
@@ -44,7 +48,13 @@ func (s *faultStore) Spool(ctx context.Context) (*os.File, error) {
 			return nil, err
 		}
 	}
+	s.spool.Store(spool)
 	return spool, err
+}
+
+// refuseSpools makes Spool fail.
+func (s *faultStore) refuseSpools() {
+	s.onSpool = func(*os.File) error { return errors.New("no space left on device") }
 }
 
 func (s *faultStore) Commit(ctx context.Context, d digest.Digest, spool *os.File) error {

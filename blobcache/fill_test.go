@@ -109,24 +109,7 @@ func TestFillHoldsBackLastByte(t *testing.T) {
 		if _, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, s.content[:9_999]) {
 			t.Fatal("the bytes before the last: got other bytes or the error", err, "- want the content and no error")
 		}
-		var read sync.WaitGroup
-		last := make(chan []byte, 1)
-		read.Go(func() {
-			rest, err := io.ReadAll(r)
-			if err != nil {
-				t.Error(err)
-			}
-			last <- rest
-		})
-		synctest.Wait()
-		if len(last) != 0 {
-			t.Error("the reader got the last byte before the digest was known to match")
-		}
-		close(end)
-		read.Wait()
-		if rest := <-last; !bytes.Equal(rest, s.content[9_999:]) {
-			t.Errorf("the end of the content: got %d bytes, want the last byte", len(rest))
-		}
+		e.lastHeldBack(r, s, end)
 	})
 }
 
@@ -209,11 +192,7 @@ func TestFillWithSlowReader(t *testing.T) {
 func TestFillOfUnknownSize(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s := e.source(random(9, 200_000))
-		s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
-			body := s.body(offset, s.from(offset))
-			body.Size = -1
-			return body, nil
-		}
+		s.withoutSize()
 		r := e.mustGet(s)
 		if r.Size() != 200_000 {
 			t.Errorf("Size: got %d, want %d", r.Size(), 200_000)

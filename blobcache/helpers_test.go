@@ -224,6 +224,30 @@ func (e *env) same(r io.Reader, want []byte) {
 	}
 }
 
+// lastHeldBack checks that r returns the last byte of s only after the end of gate lets the
+// cache verify the digest. All other bytes must have been read.
+func (e *env) lastHeldBack(r io.Reader, s *source, gate chan struct{}) {
+	e.t.Helper()
+	last := make(chan []byte, 1)
+	go func() {
+		b := make([]byte, 1)
+		if _, err := io.ReadFull(r, b); err != nil {
+			e.t.Errorf("reading the last byte: got the error %v, want none", err)
+		}
+		last <- b
+	}()
+	synctest.Wait()
+	if len(last) != 0 {
+		e.t.Error("the reader got the last byte before the digest was verified")
+	}
+	close(gate)
+	want := s.content[len(s.content)-1:]
+	if got := <-last; !bytes.Equal(got, want) {
+		e.t.Errorf("got the last byte %x, want %x", got, want)
+	}
+	e.same(r, nil)
+}
+
 // broken reads r until an error, which must be want and come before the last byte of s.
 func (e *env) broken(r *blobcache.Reader, s *source, want error) {
 	e.t.Helper()

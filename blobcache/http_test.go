@@ -9,7 +9,6 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -41,7 +40,7 @@ func serve(t *testing.T, state string, content []byte) *site {
 		e.cache.SetSpans(50_000, 20_000, 100_000)
 		w.connections = 4
 	case "direct":
-		e.store.onSpool = func(*os.File) error { return errors.New("no space left on device") }
+		e.store.refuseSpools()
 	case "warm":
 		if err := e.cache.PutBytes(t.Context(), w.digest, content); err != nil {
 			t.Fatal(err)

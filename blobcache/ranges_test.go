@@ -204,23 +204,6 @@ func TestFillHoldsBackLastByteOfRanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.same(io.LimitReader(r, 999), s.content[rangedSize-1000:rangedSize-1])
-		var all sync.WaitGroup
-		last := make(chan []byte, 1)
-		all.Go(func() {
-			rest, err := io.ReadAll(r)
-			if err != nil {
-				t.Error(err)
-			}
-			last <- rest
-		})
-		synctest.Wait()
-		if len(last) != 0 {
-			t.Error("the reader got the last byte before the digest was verified")
-		}
-		close(gate)
-		all.Wait()
-		if rest := <-last; len(rest) != 1 {
-			t.Errorf("got %d bytes after the digest was verified, want 1", len(rest))
-		}
+		e.lastHeldBack(r, s, gate)
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
@@ -20,11 +19,6 @@ func TestFollowerWhenSpoolFailsUnderRange(t *testing.T) {
 	for name, wrong := range map[string]bool{"wrong": true, "right": false} {
 		t.Run(name, func(t *testing.T) {
 			ranges(t, func(t *testing.T, e *env, s *source) {
-				var spool *os.File
-				e.store.onSpool = func(file *os.File) error {
-					spool = file
-					return nil
-				}
 				broken := make(chan struct{})
 				s.ranged = func(ctx context.Context, call int, offset, length int64) (*fill.Body, error) {
 					switch {
@@ -43,7 +37,7 @@ func TestFollowerWhenSpoolFailsUnderRange(t *testing.T) {
 				if _, err := io.CopyN(io.Discard, r, 100_000); err != nil {
 					t.Fatal(err)
 				}
-				readOnly(t, spool)
+				readOnly(t, e.store.spool.Load())
 				close(broken)
 				if !wrong {
 					e.same(r, s.content[550_000:])

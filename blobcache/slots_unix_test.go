@@ -3,7 +3,6 @@
 package blobcache_test
 
 import (
-	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -16,14 +15,9 @@ import (
 func TestReadersTakeTurns(t *testing.T) {
 	bubble(t, func(t *testing.T, e *env) {
 		s, gate := e.source(random(60, 400_000)), make(chan struct{})
-		var spool *os.File
-		e.store.onSpool = func(file *os.File) error {
-			spool = file
-			return nil
-		}
 		s.answer = midway(s, 200_000, func() {
 			<-gate
-			readOnly(t, spool)
+			readOnly(t, e.store.spool.Load())
 		})
 		ask := e.asker("hub", "red", fill.SourceLimits{Fills: 4, GroupFills: 2})
 		var all sync.WaitGroup

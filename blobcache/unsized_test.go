@@ -5,13 +5,21 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 )
+
+// withoutSize makes a source announce no size, and send the content at once.
+func (s *source) withoutSize() {
+	s.answer = func(_ context.Context, _ int, offset int64) (*fill.Body, error) {
+		body := s.body(offset, s.from(offset))
+		body.Size = -1
+		return body, nil
+	}
+}
 
 // unsized makes a source announce no size, and send 20,000 bytes at once and then each
 // second.
@@ -102,7 +110,7 @@ func TestFillSizeHint(t *testing.T) {
 					req := s.request("a")
 					req.SizeHint = test.hint
 					if !stores {
-						e.store.onSpool = func(*os.File) error { return errors.New("no space left on device") }
+						e.store.refuseSpools()
 					}
 					r, _, err := e.cache.Get(t.Context(), req)
 					if err != nil {
@@ -136,7 +144,7 @@ func TestReaderAwaitByte(t *testing.T) {
 	for _, stores := range []bool{true, false} {
 		bubble(t, func(t *testing.T, e *env) {
 			if !stores {
-				e.store.onSpool = func(*os.File) error { return errors.New("no space left on device") }
+				e.store.refuseSpools()
 			}
 			s := e.source(random(1, 200_000))
 			s.answer = func(ctx context.Context, _ int, offset int64) (*fill.Body, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 // problem is an error code of the OCI distribution specification ("Error
@@ -102,9 +103,9 @@ func (ex *exchange) upstreamError(repo *repository, err error, unknown, limited 
 	case upstream.RateLimited:
 		format := "the rate limit of %s is reached; try again later"
 		switch failure.Limit {
-		case upstream.PullLimit:
+		case ratelimit.Pulls:
 			format = "the pull limit of %s for the login configured here is reached; try again later"
-		case upstream.AbuseLimit:
+		case ratelimit.Abuse:
 			format = "%s refuses all requests from the address of this proxy for a while, since there were too many; try again later"
 		}
 		e := fail(limited, format, repo.upstream)

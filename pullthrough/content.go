@@ -12,11 +12,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
-
-// maxManifest is the size limit of a manifest in bytes (OCI distribution
-// specification, "Pushing Manifests").
-const maxManifest = 4 << 20
 
 // Content is the content of a manifest, in memory or in a file.
 type Content struct {
@@ -57,7 +54,7 @@ func (c *Content) mediaType(claimed string) (string, error) {
 			return "", err
 		}
 	}
-	return upstream.ManifestType(claimed, bytes)
+	return mediatype.OfManifest(claimed, bytes)
 }
 
 // content returns a manifest's content, and whether it was stored already or came from a
@@ -121,7 +118,7 @@ func (r *Repository) fetched(ctx context.Context, d digest.Digest, bytes []byte)
 // stored returns stored content; an error that is [fs.ErrNotExist] if there is
 // none.
 func (r *Repository) stored(ctx context.Context, d digest.Digest) (*Content, error) {
-	small, large, err := r.config.Cache.Find(ctx, d, maxManifest)
+	small, large, err := r.config.Cache.Find(ctx, d, upstream.MaxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +165,7 @@ func (r *Repository) storedSince(ctx context.Context, d digest.Digest) (transfer
 // have delivered it, with this size. The error is [fs.ErrNotExist] if no replica has it.
 func (r *Repository) copyManifest(ctx context.Context, d digest.Digest, size int64) ([]byte, error) {
 	c := &r.config
-	if len(c.Replicas) == 0 || size > maxManifest {
+	if len(c.Replicas) == 0 || size > upstream.MaxManifest {
 		return nil, fs.ErrNotExist
 	}
 	// Replicas have turns of their own: all those of the endpoint may wait for upstream.

@@ -19,6 +19,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // fixture is an empty cache in a folder of the test, and an upstream.
@@ -38,7 +39,7 @@ type fixture struct {
 func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
 	t.Helper()
 	up := registrytest.New(t, options...)
-	f := newFixtureAt(t, up.Endpoint(), upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true}))
+	f := newFixtureAt(t, up.Endpoint(), dial.NewTransport(dial.TransportConfig{AllowPrivate: true}))
 	f.up = up
 	return f
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 const (
@@ -48,8 +50,8 @@ func (r *Repository) ask(ctx context.Context, tag choice, old *index.Ref) (upstr
 	ask, get := r.config.Registry.ResolveTag, r.config.Registry.RefetchTag
 	if old != nil && r.saves(*old) {
 		ask = r.config.Registry.HeadTag
-		get = func(context.Context, string, string, upstream.Accept) (upstream.Manifest, error) {
-			return upstream.Manifest{}, upstream.ErrNoPull
+		get = func(context.Context, string, string, mediatype.Accept) (upstream.Manifest, error) {
+			return upstream.Manifest{}, ratelimit.ErrNoPull
 		}
 	}
 	return r.confirm(ctx, func() (upstream.Manifest, error) {
@@ -82,7 +84,7 @@ func (r *Repository) fetchMoved(ctx context.Context, tag choice, old *index.Ref,
 
 // errContradiction means that no GET finds what HEAD names. To ask again soon would cost a
 // pull each time.
-var errContradiction = fmt.Errorf("HEAD names a manifest that GET does not find: %w", upstream.ErrNoPull)
+var errContradiction = fmt.Errorf("HEAD names a manifest that GET does not find: %w", ratelimit.ErrNoPull)
 
 // namedContent is tagContent without another GET if upstream does not serve the digest
 // that it has named.
@@ -117,7 +119,7 @@ func isHeld(err error) bool {
 
 func isPullLimit(err error) bool {
 	var failure *upstream.Error
-	return errors.As(err, &failure) && failure.Limit == upstream.PullLimit
+	return errors.As(err, &failure) && failure.Limit == ratelimit.Pulls
 }
 
 // retryAfter returns how long upstream demands not to be asked again, at most

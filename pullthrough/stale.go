@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 // Forever is a [Config.StaleFor] without a limit.
@@ -58,7 +59,7 @@ func ReasonOf(err error) Reason {
 	switch {
 	case errors.Is(err, errImpatient):
 		return Slow
-	case errors.Is(err, upstream.ErrNoPull):
+	case errors.Is(err, ratelimit.ErrNoPull):
 		return RateLimited
 	case errors.Is(err, context.DeadlineExceeded):
 		return TimedOut

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/circuit"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 // attempts is the way of one question through the addresses of [Mirrors].
@@ -25,7 +28,7 @@ type attempts struct {
 type attempt struct {
 	registry *Registry
 	index    int // of the registry
-	turn     turn
+	turn     circuit.Turn
 	limit    time.Duration // for the header of the answer
 	only     bool          // the upstream has no other address
 }
@@ -61,7 +64,7 @@ func (all *attempts) first() *attempt {
 	registries := all.mirrors.registries
 	soonest := -1
 	for i, r := range registries {
-		if !r.pause.isStrict() && (soonest < 0 || r.pause.ends().Before(registries[soonest].pause.ends())) {
+		if !r.pause.IsStrict() && (soonest < 0 || r.pause.Ends().Before(registries[soonest].pause.Ends())) {
 			soonest = i
 		}
 	}
@@ -69,7 +72,7 @@ func (all *attempts) first() *attempt {
 		return nil
 	}
 	all.passed = slices.DeleteFunc(all.passed, func(i int) bool { return i == soonest })
-	return all.attempt(soonest, registries[soonest].pause.force())
+	return all.attempt(soonest, registries[soonest].pause.Force())
 }
 
 // following returns the attempt at the next address that does not pause. If a later
@@ -80,28 +83,29 @@ func (all *attempts) following() *attempt {
 	for all.next < len(all.mirrors.registries) {
 		i, r := all.next, all.mirrors.registries[all.next]
 		all.next++
-		t, paused := r.pause.take(r.now())
+		t, paused := r.pause.Take(r.now())
 		if paused == nil {
 			return all.attempt(i, t)
 		}
-		all.errs[i] = paused
-		if paused.Kind == Unavailable && paused.Status != 0 {
+		e := heldError(paused)
+		all.errs[i] = e
+		if e.Kind == Unavailable && e.Status != 0 {
 			all.passed = append(all.passed, i)
 		}
 	}
 	if all.negative && len(all.passed) > 0 {
 		i := all.passed[0]
 		all.passed = all.passed[1:]
-		return all.attempt(i, all.mirrors.registries[i].pause.force())
+		return all.attempt(i, all.mirrors.registries[i].pause.Force())
 	}
 	return nil
 }
 
 // attempt returns an attempt that leaves time for the addresses after it.
-func (all *attempts) attempt(index int, t turn) *attempt {
+func (all *attempts) attempt(index int, t circuit.Turn) *attempt {
 	share := time.Duration(1)
 	for _, r := range all.mirrors.registries[all.next:] {
-		if !r.now().Before(r.pause.ends()) {
+		if !r.now().Before(r.pause.Ends()) {
 			share++
 		}
 	}
@@ -114,7 +118,7 @@ func (all *attempts) attempt(index int, t turn) *attempt {
 func (all *attempts) final(ctx context.Context, a *attempt, err error) bool {
 	failed := func(err error) bool { return err != nil }
 	switch kind := KindOf(err); {
-	case err == nil, kind == Other, ctx.Err() != nil, a.only, errors.Is(err, ErrNoPull):
+	case err == nil, kind == Other, ctx.Err() != nil, a.only, errors.Is(err, ratelimit.ErrNoPull):
 		return true
 	case !isOutage(kind) && !slices.ContainsFunc(all.errs[:a.index], failed):
 		return true
@@ -170,18 +174,15 @@ func IsHeld(err error) bool {
 	})
 }
 
-// isOutage reports whether an error of a kind means that an address cannot answer.
-func isOutage(kind Kind) bool { return kind == Unavailable || kind == Timeout || kind == RateLimited }
-
 // settle records the result of an attempt for the attempts that follow.
 func (a *attempt) settle(ctx context.Context, err error) {
 	var e *Error
 	switch {
 	case err != nil && !errors.As(err, &e), err != nil && (e.Held || e.unsent || e.isForbidden()):
-		a.registry.pause.returned(a.turn, a.registry.now())
+		a.registry.pause.Returned(a.turn, a.registry.now())
 	case err != nil && a.isFailure(e):
 		a.fail(ctx, e)
-	case a.registry.pause.answered(a.turn):
+	case a.registry.pause.Answered(a.turn):
 		a.registry.report(CameUp)
 	}
 }
@@ -192,7 +193,7 @@ func (a *attempt) settle(ctx context.Context, err error) {
 // if only pulls are limited.
 func (a *attempt) isFailure(e *Error) bool {
 	switch {
-	case errors.Is(e, ErrNoPull):
+	case errors.Is(e, ratelimit.ErrNoPull):
 		return false
 	case !a.only:
 		return isOutage(e.Kind)
@@ -214,17 +215,17 @@ func (a *attempt) fail(ctx context.Context, e *Error) {
 // would mean that it is down.
 func (a *attempt) recordFailure(e *Error) (doubtful bool) {
 	r := a.registry
-	effect := r.pause.failed(a.turn, e, r.now(), !a.only)
-	if effect.pause > 0 && r.hooks.Paused != nil {
-		r.hooks.Paused(r.endpoint.Host, effect.pause, e)
+	effect := r.pause.Failed(a.turn, e.failure(), r.now(), !a.only)
+	if effect.Pause > 0 && r.hooks.Paused != nil {
+		r.hooks.Paused(r.endpoint.Host, effect.Pause, e)
 	}
 	switch {
-	case effect.wentDown:
+	case effect.WentDown:
 		r.report(WentDown)
-	case effect.cameUp:
+	case effect.CameUp:
 		r.report(CameUp)
 	}
-	return effect.doubtful
+	return effect.Doubtful
 }
 
 // blob opens a blob for [Mirrors.Blob].

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
 )
 
 // Body is a blob, or a range of one, that is being transferred. Reading it does
@@ -92,7 +93,7 @@ func (r *Registry) blobSize(c *call, resp *response, d digest.Digest, known int6
 	switch {
 	case err == nil && sent.Algorithm() == d.Algorithm() && sent != d:
 		return 0, r.newError(c, Invalid, resp.StatusCode, "the response is about another digest")
-	case mediaType(resp.Header) == "text/html":
+	case header.MediaType(resp.Header) == "text/html":
 		return 0, r.newError(c, Invalid, resp.StatusCode, "the response is a web page")
 	case size == 0 && d.Algorithm().FromString("") != d, isEncoded(resp.Response):
 		size = -1 // some registries send 0 for every blob
@@ -182,12 +183,9 @@ func (r *Registry) blob(ctx context.Context, c *call, want byteRange, etag strin
 
 // wholeBlob sends a request without a range.
 func (r *Registry) wholeBlob(ctx context.Context, c *call) (*Body, error) {
-	resp, err := r.do(ctx, c)
+	resp, err := r.get(ctx, c)
 	if err != nil {
 		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, r.statusError(c, resp)
 	}
 	return newBody(resp), nil
 }

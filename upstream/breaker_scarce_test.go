@@ -8,6 +8,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 // head asks for the manifest of a tag by HEAD alone in each repository, and returns the
@@ -46,8 +47,8 @@ func TestBreakerIgnoresWhatIsNotSent(t *testing.T) {
 	for name, unsent := range map[string]func(*testing.T, *single){
 		"HEAD is of no use": func(t *testing.T, s *single) {
 			s.registry.tagHeads.uselessAt = s.registry.now()
-			if err := s.head(t, "c"); !errors.Is(err, ErrNoPull) {
-				t.Errorf("got %v, want %v", err, ErrNoPull)
+			if err := s.head(t, "c"); !errors.Is(err, ratelimit.ErrNoPull) {
+				t.Errorf("got %v, want %v", err, ratelimit.ErrNoPull)
 			}
 		},
 		"no login": func(t *testing.T, s *single) {

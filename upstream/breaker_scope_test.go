@@ -87,24 +87,6 @@ func TestBreakerStorageFails(t *testing.T) {
 	s.expect(t, "the storage fails", false)
 }
 
-// TestBreakerSlowButLiving checks that requests that time out do not count while others
-// are answered.
-func TestBreakerSlowButLiving(t *testing.T) {
-	s := newSingle(t)
-	p := &s.registry.pause
-	late := &Error{Kind: Timeout, own: true, repository: "a"}
-	other := &Error{Kind: Timeout, own: true, repository: "b"}
-	now := s.registry.now()
-	for range 10 {
-		first, second, third := p.force(), p.force(), p.force()
-		p.answered(p.force()) // a request that was sent later
-		for i, turn := range []turn{first, second, third} {
-			p.failed(turn, []*Error{late, other, late}[i], now, false)
-		}
-	}
-	s.expect(t, "each third request is answered", false)
-}
-
 // TestBreakerEndsByRateLimit checks that a registry that was down and limits requests is
 // up, and that a 429 between failures ends their row.
 func TestBreakerEndsByRateLimit(t *testing.T) {

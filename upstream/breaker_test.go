@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/circuit"
 )
 
 // single is a client for a registry with a single address, and a clock.
@@ -43,7 +44,7 @@ func newSingle(t *testing.T, options ...registrytest.Option) *single {
 	})
 	start := time.Now()
 	s.registry.now = func() time.Time { return start.Add(time.Duration(s.elapsed.Load())) }
-	s.registry.pause.exact, s.registry.pulls.exact = true, true
+	s.registry.pause.NoJitter, s.registry.pulls.NoJitter = true, true
 	s.Mirrors = NewMirrors(s.registry)
 	return s
 }
@@ -87,7 +88,7 @@ func (s *single) expectAsked(t *testing.T, what, repository string, want int) er
 func (s *single) expectHeld(t *testing.T, what string, kind Kind) *Error {
 	t.Helper()
 	e := wantKind(t, s.expectAsked(t, what, "a", 0), kind)
-	if !e.Held || kind != RateLimited && e.RetryAfter <= 0 || e.RetryAfter > maxHold {
+	if !e.Held || kind != RateLimited && e.RetryAfter <= 0 || e.RetryAfter > circuit.MaxHold {
 		t.Errorf("%s: got %v with Held %t and RetryAfter %v, want that it was held, and for how long", what, e, e.Held, e.RetryAfter)
 	}
 	return e
@@ -175,7 +176,7 @@ func (s *single) beDown(t *testing.T) {
 	_ = s.pull(t, "a", "b", "c")
 	s.expect(t, "after three failures", true, WentDown)
 	s.up.Heal()
-	s.pass(maxPause)
+	s.pass(time.Minute) // the longest pause
 }
 
 // TestBreakerOneTrialAtATime checks that all requests but the trial fail at once.

@@ -10,6 +10,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/circuit"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 // hubHeader is the header of Docker Hub's responses to requests for manifests.
@@ -33,7 +35,7 @@ func TestBudgetIsRead(t *testing.T) {
 	if err := s.pull(t, "a"); err != nil {
 		t.Fatal(err)
 	}
-	want := Budget{Limit: 100, Remaining: 76, Window: 6 * time.Hour, Source: "192.0.2.7", Seen: s.registry.now()}
+	want := ratelimit.Budget{Limit: 100, Remaining: 76, Window: 6 * time.Hour, Source: "192.0.2.7", Seen: s.registry.now()}
 	if got := s.States()[0].Budget; got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -43,7 +45,7 @@ func TestBudgetIsRead(t *testing.T) {
 		t.Errorf("at the end of the window: got %+v, want %+v", got, want)
 	}
 	s.pass(1)
-	if got := s.States()[0].Budget; got != (Budget{}) {
+	if got := s.States()[0].Budget; got != (ratelimit.Budget{}) {
 		t.Errorf("after the window: got %+v, want none", got)
 	}
 }
@@ -70,53 +72,6 @@ func TestBudgetLow(t *testing.T) {
 	}
 }
 
-func TestBudgetScarcity(t *testing.T) {
-	now := time.Now()
-	for _, test := range []struct {
-		limit, remaining int64
-		want             float64
-	}{{0, 0, 0}, {100, 100, 0}, {100, 20, 0}, {100, 10, 0.5}, {100, 5, 0.75}, {100, 0, 1}} {
-		b := Budget{Limit: test.limit, Remaining: test.remaining, Seen: now}
-		if got := b.Scarcity(now); got != test.want {
-			t.Errorf("%d of %d: got %v, want %v", test.remaining, test.limit, got, test.want)
-		}
-		if got := b.Scarcity(now.Add(time.Hour)); got != 0 {
-			t.Errorf("an hour later: got %v, want 0", got)
-		}
-	}
-}
-
-func TestParseBudget(t *testing.T) {
-	for _, test := range []struct {
-		limit, remaining string
-		want             Budget
-	}{
-		{"100;w=21600", "76;w=21600", Budget{Limit: 100, Remaining: 76, Window: 6 * time.Hour}},
-		{"100", "0", Budget{Limit: 100}},
-		{" 100 ; w=60 ", "7", Budget{Limit: 100, Remaining: 7, Window: time.Minute}},
-		{"100", "7;w=60", Budget{Limit: 100, Remaining: 7, Window: time.Minute}},
-		{"100;w=x", "200", Budget{Limit: 100, Remaining: 100}},
-		{"100;w=-5", "-7", Budget{}},
-		{"100;w=99999999999", "7", Budget{Limit: 100, Remaining: 7}},
-		{"100;w=2000000000", "7", Budget{Limit: 100, Remaining: 7, Window: maxBudgetWindow}},
-		{"0", "0", Budget{}},
-		{"", "7", Budget{}},
-		{"100", "", Budget{}},
-		{"99999999999999999999", "1", Budget{}},
-		{"many", "few", Budget{}},
-	} {
-		got, ok := parseBudget(http.Header{"Ratelimit-Limit": {test.limit}, "Ratelimit-Remaining": {test.remaining}}, time.Time{})
-		if got != test.want || ok != (test.want != Budget{}) {
-			t.Errorf("%q and %q: got %+v, %t, want %+v", test.limit, test.remaining, got, ok, test.want)
-		}
-	}
-	h := hubHeader("1", "1")
-	h.Set("Docker-RateLimit-Source", strings.Repeat("x", 65))
-	if got, _ := parseBudget(h, time.Time{}); got.Source != "" {
-		t.Errorf("got source %q, want none", got.Source)
-	}
-}
-
 // TestLimitOfBlobStorage checks that only the registry itself tells the budget.
 func TestLimitOfBlobStorage(t *testing.T) {
 	s := newSingle(t, registrytest.WithBlobRedirect())
@@ -132,7 +87,7 @@ func TestLimitOfBlobStorage(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = b.Close()
-	if got := s.States()[0].Budget; got != (Budget{}) {
+	if got := s.States()[0].Budget; got != (ratelimit.Budget{}) {
 		t.Errorf("got %+v, want none", got)
 	}
 }
@@ -140,7 +95,7 @@ func TestLimitOfBlobStorage(t *testing.T) {
 // TestLimitHoldsEverything checks that a 429 without a budget, as Docker Hub sends for
 // its abuse limit, holds all requests of the login for as long as it demands.
 func TestLimitHoldsEverything(t *testing.T) {
-	for retryAfter, hold := range map[string]time.Duration{"": time.Second, "60": time.Minute, "3600": maxHold} {
+	for retryAfter, hold := range map[string]time.Duration{"": time.Second, "60": time.Minute, "3600": circuit.MaxHold} {
 		s := newSingle(t)
 		other := client(t, s.up, withLogin)
 		h := http.Header{"Content-Type": {"text/plain"}}
@@ -149,11 +104,11 @@ func TestLimitHoldsEverything(t *testing.T) {
 		}
 		s.up.Fail(registrytest.Failure{Status: http.StatusTooManyRequests, Header: h, Body: "Too Many Requests (HAP429).\n", Times: 1})
 		e := wantKind(t, s.expectAsked(t, "the first request", "a", 1), RateLimited)
-		if e.Limit != AbuseLimit || e.Held || !strings.Contains(e.Error(), "abuse limit") {
+		if e.Limit != ratelimit.Abuse || e.Held || !strings.Contains(e.Error(), "abuse limit") {
 			t.Errorf("got %v with limit %v, want the abuse limit", e, e.Limit)
 		}
 		for range 9 {
-			if e := s.expectHeld(t, "the next requests", RateLimited); retryAfter != "" && e.RetryAfter != hold || e.Limit != AbuseLimit {
+			if e := s.expectHeld(t, "the next requests", RateLimited); retryAfter != "" && e.RetryAfter != hold || e.Limit != ratelimit.Abuse {
 				t.Errorf("Retry-After %q: got %v with RetryAfter %v, want %v", retryAfter, e, e.RetryAfter, hold)
 			}
 		}
@@ -161,7 +116,7 @@ func TestLimitHoldsEverything(t *testing.T) {
 		if wantKind(t, err, RateLimited); s.up.Counts().BlobGet != 0 {
 			t.Error("got a request for a blob, want none")
 		}
-		if state := s.States()[0]; state.Exceeded != AbuseLimit || state.Down {
+		if state := s.States()[0]; state.Exceeded != ratelimit.Abuse || state.Down {
 			t.Errorf("got state %+v, want the abuse limit", state)
 		}
 		if _, err := other.Manifest(t.Context(), "a", "1"); err != nil {
@@ -187,7 +142,7 @@ func TestLimitOfPulls(t *testing.T) {
 		return err
 	}
 	e := wantKind(t, get(), RateLimited)
-	if e.Limit != PullLimit || e.Held || !strings.Contains(e.Error(), "pull limit exceeded: TOOMANYREQUESTS") {
+	if e.Limit != ratelimit.Pulls || e.Held || !strings.Contains(e.Error(), "pull limit exceeded: TOOMANYREQUESTS") {
 		t.Errorf("got %v with limit %v, want the pull limit", e, e.Limit)
 	}
 	for range 9 {
@@ -221,10 +176,10 @@ func TestLimitOfPulls(t *testing.T) {
 // end its pause.
 func TestLimitOfLateAnswer(t *testing.T) {
 	s := newSingle(t)
-	before := s.registry.pause.force()
+	before := s.registry.pause.Force()
 	s.up.Fail(registrytest.Failure{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"60"}}})
 	_ = s.pull(t, "a")
-	s.registry.pause.answered(before)
+	s.registry.pause.Answered(before)
 	var e *Error
 	if err := s.pull(t, "a"); !errors.As(err, &e) || !e.Held {
 		t.Errorf("got %v, want that it was held", err)

@@ -22,7 +22,7 @@
 // The package does not trust the registry. Every response is limited in size or
 // checked against its digest by the caller. Redirects are limited in number and
 // lose the credentials when they leave the registry, and a transport from
-// [NewTransport] does not connect to private addresses. Credentials are sent only
+// [dial.NewTransport] does not connect to private addresses. Credentials are sent only
 // to the registry and to a token service that may receive them.
 //
 // The package does not log, cache content or repeat a request at a registry that

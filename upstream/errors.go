@@ -9,6 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 // Kind classifies an [Error] by its cause.
@@ -129,7 +132,7 @@ type Error struct {
 	Held bool
 
 	// Limit is what the registry limits if the kind is [RateLimited].
-	Limit Limit
+	Limit ratelimit.Limit
 
 	upstream   string // Config.Name
 	repository string // as upstream knows it
@@ -141,25 +144,6 @@ type Error struct {
 	pull bool // only requests that count as pulls are limited
 
 	unsent bool // no request was sent for it; see asUnsent
-}
-
-// isForbidden reports whether the request was not sent, because its address is private.
-func (e *Error) isForbidden() bool {
-	var blocked *blockedAddressError
-	return errors.As(e.cause, &blocked)
-}
-
-// ofEndpoint reports whether the error may mean that the registry as a whole cannot
-// answer: there was no connection, no header of a response arrived in time, or the
-// response is what a proxy in front of a dead server sends.
-func (e *Error) ofEndpoint() bool {
-	switch e.Kind {
-	case Unavailable:
-		return e.own && (e.Status == 0 || isOverload(e.Status))
-	case Timeout:
-		return e.own && e.Status == 0
-	}
-	return false
 }
 
 // Error returns the text of the error.
@@ -188,19 +172,6 @@ func (e *Error) reason() string {
 
 // Unwrap returns the cause of the error, or nil.
 func (e *Error) Unwrap() error { return e.cause }
-
-// asUnsent returns a copy of an error of a request that was not sent, because there is no
-// login, to save a pull, or because the error of an earlier one is remembered. It is
-// neither a failure of the address nor an answer.
-func asUnsent(err error) error {
-	var e *Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	unsent := *e
-	unsent.unsent = true
-	return &unsent
-}
 
 // ErrPlainHTTP is the cause of an [*Error] if an https registry redirected to
 // plain http. Anyone on the network path can forge such a response, so only
@@ -252,7 +223,7 @@ func (r *Registry) transportError(ctx context.Context, c *call, err error) error
 	}
 	e := r.newError(c, Unavailable, 0, "request failed")
 	e.own = true
-	var blocked *blockedAddressError
+	var blocked *dial.BlockedError
 	var netError net.Error
 	switch {
 	case errors.As(err, &blocked):

@@ -78,7 +78,7 @@ func (h *headHistory) recordSuccess() {
 // on the answer whether the registry is down, it returns nil and a GET has to decide. It
 // closes the response.
 func (r *Registry) headError(h *headHistory, head *call, ref string, resp *response) error {
-	if isOverload(resp.StatusCode) && r.pause.isSuspect() {
+	if isOverload(resp.StatusCode) && r.pause.IsSuspect() {
 		_ = resp.Body.Close()
 		return nil
 	}

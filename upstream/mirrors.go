@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
 
 // Mirrors is a client for an upstream with one or more addresses. It asks them in
@@ -16,16 +18,17 @@ import (
 // is made, no response header arrives in time, or the response is 5xx or 429.
 //
 // An address is down if it fails three times in a row: there is no connection, no
-// response header arrives in time, or the response is 502, 503 or 504, which a GET has
-// to confirm where a HEAD gets it. At least two repositories must fail, or /v2/, which is
-// asked at a single address if all failures are of one. Nothing else counts, so a slow
-// address is not down, nor is one that does not have or refuses something, or answers
-// 500. An address that is down is tried again after a pause of 1 s, which doubles with
-// each failure up to 1 min, by one request at a time, before which /v2/ is asked. Other
-// requests fail at once meanwhile, with [Error.Held]. A 429 causes such a pause at once,
-// which is at least the Retry-After of the address, up to 10 min; if it is about a
-// [PullLimit], a single address is asked for everything but pulls meanwhile. Transfers in
-// progress go on.
+// response header arrives in time, or the response is 502, 503 or 504. If such a response
+// is to a HEAD, a GET has to confirm it. The failures must be about at least two
+// repositories, or about /v2/; if those of a single address are all about one repository,
+// the address is asked for /v2/. Nothing else counts: an address is not down because it
+// is slow, does not have or refuses something, or answers 500. An address that is down is
+// tried again after a pause of 1 s, which doubles with each failure up to 1 min. One
+// request tries it at a time, after a request for /v2/; others fail at once meanwhile,
+// with [Error.Held]. A 429 causes such a pause at once. It lasts at least as long as the
+// Retry-After of the address, up to 10 min. If the 429 is about a limit of pulls
+// ([ratelimit.Pulls]), a single address is asked for everything but pulls meanwhile.
+// Transfers in progress go on.
 //
 // If there are several addresses, each failure causes such a pause, so that they are
 // asked first that can answer. If all pause, the one whose pause ends first is asked,
@@ -64,21 +67,21 @@ func (m *Mirrors) Manifest(ctx context.Context, repository, ref string) (Manifes
 }
 
 // ResolveTag is [Registry.ResolveTag] at the first address that answers.
-func (m *Mirrors) ResolveTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+func (m *Mirrors) ResolveTag(ctx context.Context, repository, tag string, accept mediatype.Accept) (Manifest, error) {
 	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
 		return r.ResolveTag(ctx, repository, tag, accept)
 	})
 }
 
 // HeadTag is [Registry.HeadTag] at the first address that answers.
-func (m *Mirrors) HeadTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+func (m *Mirrors) HeadTag(ctx context.Context, repository, tag string, accept mediatype.Accept) (Manifest, error) {
 	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
 		return r.HeadTag(ctx, repository, tag, accept)
 	})
 }
 
 // RefetchTag is [Registry.RefetchTag] at the first address that answers.
-func (m *Mirrors) RefetchTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+func (m *Mirrors) RefetchTag(ctx context.Context, repository, tag string, accept mediatype.Accept) (Manifest, error) {
 	return ask(ctx, m, func(ctx context.Context, r *Registry) (Manifest, error) {
 		return r.RefetchTag(ctx, repository, tag, accept)
 	})
@@ -170,14 +173,14 @@ func (m *Mirrors) Blob(ctx context.Context, repository string, d digest.Digest, 
 // of the question.
 func (m *Mirrors) NoteSlow() {
 	for _, r := range m.registries {
-		r.pause.noteSlow()
+		r.pause.NoteSlow()
 	}
 }
 
 // IsSlow reports whether no address has answered anything since NoteSlow was called, so
 // that there is little use in waiting.
 func (m *Mirrors) IsSlow() bool {
-	return !slices.ContainsFunc(m.registries, func(r *Registry) bool { return !r.pause.isSlow() })
+	return !slices.ContainsFunc(m.registries, func(r *Registry) bool { return !r.pause.IsSlow() })
 }
 
 // ask asks the addresses a question whose answer is complete when it is returned.

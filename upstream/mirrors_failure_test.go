@@ -47,7 +47,7 @@ func TestMirrorsDoNotBelieveAnIncompleteCopy(t *testing.T) {
 			t.Errorf("got error %v, want the answer of the second address in its text", err)
 		}
 	}
-	if p.registries[1].pause.last != nil {
+	if p.registries[1].pause.State().Cause != nil {
 		t.Error("got a pause of an address that answered 404, want none")
 	}
 	p.pass(30 * time.Second)
@@ -146,7 +146,7 @@ func TestMirrorsStall(t *testing.T) {
 		}
 		_ = b.Close()
 		p.a.Heal()
-		if got := p.registries[0].pause.last != nil; got != pauses {
+		if got := p.registries[0].pause.State().Cause != nil; got != pauses {
 			t.Errorf("%v: got a pause: %t, want %t", cause, got, pauses)
 		}
 	}

@@ -47,7 +47,7 @@ func newPair(t *testing.T) *pair {
 	registries := []*Registry{client(t, p.a, hooks), client(t, p.b, hooks)}
 	for _, r := range registries {
 		r.now = func() time.Time { return start.Add(time.Duration(p.elapsed.Load())) }
-		r.pause.exact = true
+		r.pause.NoJitter = true
 	}
 	p.Mirrors = NewMirrors(registries[0], registries[1:]...)
 	return p
@@ -149,7 +149,7 @@ func TestMirrorsAskTheNextAddressInAnOutage(t *testing.T) {
 						t.Errorf("got error %v, want the answer of the second address", err)
 					}
 				}
-				if p.registries[0].pause.last == nil {
+				if p.registries[0].pause.State().Cause == nil {
 					t.Error("got no pause of the first address, want one")
 				}
 			})

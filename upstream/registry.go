@@ -15,12 +15,14 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/memo"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/circuit"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 // metadataTimeout limits every operation except the transfer of a blob's body.
 // It is long enough for a token request, two redirects and 4 MiB over a slow
 // line, and shorter than clients and CI jobs wait for a response.
-const metadataTimeout = 30 * time.Second
+const metadataTimeout = circuit.MaxTrial
 
 // Config describes one upstream registry.
 type Config struct {
@@ -44,9 +46,9 @@ type Config struct {
 	// which may be nil.
 	Offline bool
 
-	// Transport sends the requests. It is required. [NewTransport] returns a
+	// Transport sends the requests. It is required. [dial.NewTransport] returns a
 	// suitable one; the dial function of any other should be wrapped by
-	// [GuardDial].
+	// [dial.Guard].
 	Transport http.RoundTripper
 
 	// Ranges sends requests for blob ranges that have an end, which run
@@ -110,10 +112,10 @@ type Registry struct {
 	blobHeads     *headHistory // HEAD requests for blobs
 	rangeHistory  rangeHistory
 
-	pause  pause  // used by Mirrors only
-	pulls  pause  // of requests that count as pulls, used as pause is
-	budget budget // of pulls
-	queue  pullQueue
+	pause  circuit.Breaker // used by Mirrors only
+	pulls  circuit.Breaker // of requests that count as pulls, used as pause is
+	budget ratelimit.Meter // of pulls
+	queue  ratelimit.Queue
 	trials singleflight.Group // of an address that is down
 
 	pseudonym string // in Via

@@ -91,6 +91,18 @@ func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 	}
 }
 
+// get sends a GET and returns the response if its status is 200.
+func (r *Registry) get(ctx context.Context, c *call) (*response, error) {
+	resp, err := r.do(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, r.statusError(c, resp)
+	}
+	return resp, nil
+}
+
 // follow sends a request to the target of a trail and follows redirects.
 // Authorization is sent to the first origin only, and not again once a redirect
 // has left it; Referer and cookies are never sent. Other registries receive the

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"mime"
 	"net/http"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
@@ -26,7 +25,7 @@ const (
 	// lists that are read slowly do not delay manifests.
 	maxListReads = 4
 
-	// maxHugeReads is the number of responses larger than maxManifest, which only
+	// maxHugeReads is the number of responses larger than MaxManifest, which only
 	// lists of tags can be, that are in memory at a time.
 	maxHugeReads = 1
 )
@@ -95,7 +94,7 @@ func (r *Registry) tooLarge(c *call, resp *response, limit int64) *Error {
 }
 
 // reader reads a response of a registry and takes the turns that its size requires:
-// beyond smallRead a large one and, for lists, beyond maxManifest the huge one.
+// beyond smallRead a large one and, for lists, beyond MaxManifest the huge one.
 type reader struct {
 	registry *Registry
 	list     bool            // the response is a list of tags
@@ -152,7 +151,7 @@ func (t *reader) read(ctx context.Context, body io.Reader) ([]byte, error) {
 		if err := t.take(ctx); err != nil {
 			return nil, err
 		}
-		limit := int64(maxManifest + 2 - smallRead) // the end of a manifest that is too large is seen
+		limit := int64(MaxManifest + 2 - smallRead) // the end of a manifest that is too large is seen
 		if len(t.held) > 1 {
 			limit = math.MaxInt64
 		}
@@ -169,16 +168,6 @@ func (t *reader) read(ctx context.Context, body io.Reader) ([]byte, error) {
 // length are then those of the encoded form.
 func isEncoded(resp *http.Response) bool {
 	return resp.Uncompressed || header.ContentCoding(resp) != ""
-}
-
-// mediaType returns the media type of a Content-Type header without parameters,
-// or "" if it is missing or invalid.
-func mediaType(h http.Header) string {
-	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil {
-		return ""
-	}
-	return mediaType
 }
 
 // discard closes a body after reading up to 4 KiB of it, so that the connection

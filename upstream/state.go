@@ -1,6 +1,10 @@
 package upstream
 
-import "time"
+import (
+	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
+)
 
 // State is the state of one address of an upstream, used with one login.
 type State struct {
@@ -23,8 +27,8 @@ type State struct {
 	// then sent, to see whether the address answers.
 	Until time.Time
 
-	// Exceeded is the limit that has caused the pause, or [Unlimited].
-	Exceeded Limit
+	// Exceeded is the limit that has caused the pause, or [ratelimit.Unlimited].
+	Exceeded ratelimit.Limit
 
 	// LastError is the text of the last failure, and LastErrorAt its time. They stay
 	// when the address answers again. The text names no repository and contains no
@@ -34,7 +38,7 @@ type State struct {
 
 	// Budget is what the registry has said last about its limit of pulls. It is zero if
 	// the registry has not said so within the window of the limit.
-	Budget Budget
+	Budget ratelimit.Budget
 
 	// PullsUntil is the end of the pause during which no request is sent that counts as
 	// a pull, because Budget is used up. It is zero if there is no such pause.
@@ -68,9 +72,16 @@ func (c Change) String() string {
 // State returns the state of the registry.
 func (r *Registry) State() State {
 	now := r.now()
-	s := State{Upstream: r.name, Host: r.endpoint.Host, Offline: r.offline, Budget: r.budget.get(now)}
-	r.pause.describe(&s)
-	s.PullsUntil, s.PullsWaiting = r.pulls.ends(), r.queue.length()
+	pause := r.pause.State()
+	s := State{Upstream: r.name, Host: r.endpoint.Host, Offline: r.offline,
+		Down: !pause.DownSince.IsZero(), DownSince: pause.DownSince, Until: pause.Until,
+		Budget: r.budget.Budget(now), PullsUntil: r.pulls.Ends(), PullsWaiting: r.queue.Len()}
+	if pause.Cause != nil {
+		s.Exceeded = pause.Cause.Err.(*Error).Limit
+	}
+	if pause.Last != nil {
+		s.LastError, s.LastErrorAt = pause.Last.Err.(*Error).reason(), pause.At
+	}
 	return s
 }
 
@@ -81,19 +92,6 @@ func (m *Mirrors) States() []State {
 		states[i] = r.State()
 	}
 	return states
-}
-
-// describe sets the fields of a state.
-func (p *pause) describe(s *State) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s.Down, s.DownSince, s.Until = !p.down.IsZero(), p.down, p.until
-	if p.last != nil {
-		s.Exceeded = p.last.Limit
-	}
-	if p.recent != nil {
-		s.LastError, s.LastErrorAt = p.recent.reason(), p.recentAt
-	}
 }
 
 // report calls the hook Changed for a change.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 // maxErrorBody is the part of an error response in bytes that is read for its code.
@@ -31,10 +32,10 @@ func (r *Registry) statusError(c *call, resp *response) *Error {
 	content := errorContent(resp.Response)
 	code, detail := errorCode(content)
 	kind, message := classify(c, resp, code)
-	limit := Unlimited
+	limit := ratelimit.Unlimited
 	if kind == RateLimited {
-		limit = limitOf(resp.Response, code, content)
-		message = limit.message()
+		limit = ratelimit.LimitOf(resp.Header, code, content)
+		message = limit.Message()
 	}
 	if code != "" {
 		message += ": " + code
@@ -73,12 +74,6 @@ func classify(c *call, resp *response, code string) (Kind, string) {
 		return kind, "bad request"
 	}
 	return Invalid, "unexpected status"
-}
-
-// isOverload reports whether a status is what a proxy in front of a dead or overloaded
-// server sends.
-func isOverload(status int) bool {
-	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 }
 
 // errorContent reads the body of an error response, or a part of it, and closes it. It

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/flight"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/circuit"
 )
 
 // trialPatience is how long the request on whose behalf a version check is sent waits for
@@ -18,7 +19,7 @@ var errTrial = errors.New("the trial goes on")
 // the request only if the address answers that within trialPatience. The check continues
 // if the request is canceled, and its result counts as that of the trial.
 func (a *attempt) begin(ctx context.Context) error {
-	if !a.turn.check {
+	if !a.turn.Check {
 		return nil
 	}
 	r := a.registry
@@ -32,20 +33,20 @@ func (a *attempt) begin(ctx context.Context) error {
 			a.recordFailure(e)
 			return struct{}{}, err
 		}
-		r.pause.proved(a.turn, r.now())
+		r.pause.Proved(a.turn, r.now())
 		return struct{}{}, nil
 	})
 	switch {
 	case errors.Is(err, errTrial):
-		if held := r.pause.held(r.now()); held != nil {
-			return held
+		if held := r.pause.Held(r.now()); held != nil {
+			return heldError(held)
 		}
 	case err != nil:
 		return err
 	}
-	var held *Error
-	if a.turn, held = r.pause.take(r.now()); held != nil {
-		return held
+	var held *circuit.Held
+	if a.turn, held = r.pause.Take(r.now()); held != nil {
+		return heldError(held)
 	}
 	return nil
 }

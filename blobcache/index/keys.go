@@ -59,6 +59,13 @@ const refsFolder = "refs"
 
 func refKey(scope, name string) string { return refsFolder + "/" + scope + "/_/" + name }
 
+// RefContent returns the manifest of the ref with a stored value.
+func RefContent(value []byte) (d digest.Digest, ok bool) {
+	var ref Ref
+	err := json.Unmarshal(value, &ref)
+	return ref.Digest, err == nil && ref.Digest.Validate() == nil
+}
+
 const deliveriesFolder = "deliveries"
 
 // deliveryKey returns the key of a delivery. Deliveries are spread over folders

@@ -36,11 +36,11 @@ const (
 	// have written before they knew of it.
 	cleanAfter = time.Minute
 
-	// maxPurges bounds the purges in memory, some 2 MiB, and the shared records of purges
+	// maxPurges bounds the purges in memory, some 1 MiB, and the shared records of purges
 	// that a process looks at. If there are more, everything is purged that may have been:
 	// what was recorded before the oldest purge in memory was left out, or all if there is a
 	// record that was not looked at.
-	maxPurges = 8 << 10
+	maxPurges = 4 << 10
 
 	// purgeTries is the number of attempts to read the record of a purge, and purgeReads
 	// the number of records that are read in a call of LearnPurges, or of those below the

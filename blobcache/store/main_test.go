@@ -6,4 +6,4 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/leaktest"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m, nil) }
+func TestMain(m *testing.M) { leaktest.Main(m) }

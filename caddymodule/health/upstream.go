@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 // Upstream is the state of one address of an upstream, asked with one login.
@@ -68,11 +69,11 @@ func NewUpstream(login string, s upstream.State, now time.Time) Upstream {
 	}
 	if s.Until.After(now) {
 		u.State, u.Until = "paused", s.Until.UTC()
-		if s.Exceeded != upstream.Unlimited {
+		if s.Exceeded != ratelimit.Unlimited {
 			u.State, u.Limit = "limited", s.Exceeded.String()
 		}
 	} else if s.PullsUntil.After(now) {
-		u.State, u.Until, u.Limit = "limited", s.PullsUntil.UTC(), upstream.PullLimit.String()
+		u.State, u.Until, u.Limit = "limited", s.PullsUntil.UTC(), ratelimit.Pulls.String()
 	}
 	if s.Down {
 		u.State, u.Since = "down", s.DownSince.UTC()

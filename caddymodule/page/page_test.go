@@ -18,6 +18,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/usage"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -68,7 +69,7 @@ func site(name string) *Site {
 				{Name: name, Host: name, Login: "common", State: "offline"},
 				health.NewUpstream("acme/"+name, upstream.State{
 					Upstream: name, Host: name, Down: true, DownSince: now, Until: now.Add(time.Minute), LastError: "dial " + name, LastErrorAt: now,
-					Budget: upstream.Budget{Limit: 100, Remaining: 12, Window: 6 * time.Hour, Source: name, Seen: now}, PullsWaiting: 3,
+					Budget: ratelimit.Budget{Limit: 100, Remaining: 12, Window: 6 * time.Hour, Source: name, Seen: now}, PullsWaiting: 3,
 				}, now),
 			},
 			Fills: []admin.FillStatus{{Digest: "sha256:" + name, Size: -1, Written: 1 << 20, Readers: 2, Since: now.Add(-time.Minute)}},

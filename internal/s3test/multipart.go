@@ -141,7 +141,7 @@ func (s *Server) listUploads(w http.ResponseWriter, r *http.Request, query url.V
 	result.Bucket, result.Prefix = Bucket, query.Get("prefix")
 	key, id := query.Get("key-marker"), query.Get("upload-id-marker")
 	s.mu.Lock()
-	gone := id != "" && s.uploads[id] == nil
+	page, gone := s.page, id != "" && s.uploads[id] == nil
 	for uploadID, u := range s.uploads {
 		after := u.key > key || u.key == key && id != "" && uploadID > id
 		if strings.HasPrefix(u.key, result.Prefix) && after {
@@ -156,9 +156,9 @@ func (s *Server) listUploads(w http.ResponseWriter, r *http.Request, query url.V
 	slices.SortFunc(result.Upload, func(a, b listedUpload) int {
 		return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.UploadID, b.UploadID))
 	})
-	if len(result.Upload) > maxKeys {
-		result.Upload, result.IsTruncated = result.Upload[:maxKeys], true
-		last := result.Upload[maxKeys-1]
+	if len(result.Upload) > page {
+		result.Upload, result.IsTruncated = result.Upload[:page], true
+		last := result.Upload[page-1]
 		result.NextKeyMarker, result.NextUploadIDMarker = last.Key, last.UploadID
 	}
 	w.Header().Set("Content-Type", "application/xml")

@@ -128,11 +128,22 @@ type listedObject struct {
 	StorageClass string
 }
 
-// maxKeys is the number of objects on a page, if the request asks for no fewer.
+// maxKeys is the number of objects on a page, if the request asks for no fewer and
+// [Server.SetPage] has not been called.
 const maxKeys = 1000
 
+// SetPage sets the number of objects, or of uploads, on a page of a listing, if the request
+// asks for no fewer.
+func (s *Server) SetPage(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.page = n
+}
+
 func (s *Server) list(w http.ResponseWriter, r *http.Request, query url.Values) {
-	page := maxKeys
+	s.mu.Lock()
+	page := s.page
+	s.mu.Unlock()
 	if n, err := strconv.Atoi(query.Get("max-keys")); err == nil && n < page {
 		page = n
 	}

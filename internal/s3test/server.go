@@ -33,6 +33,7 @@ type Server struct {
 	requests map[string]int // by method
 	stores   map[string]int // by key
 	serial   int
+	page     int           // of listings
 	ahead    time.Duration // of the clock of this machine
 	answered func(method, uri string)
 	freed    chan struct{} // closed when the faults change, so that stalled requests go on
@@ -55,7 +56,7 @@ func (o *object) etag() string {
 func New(t testing.TB) *Server {
 	s := &Server{
 		objects: make(map[string]*object), uploads: make(map[string]*upload),
-		requests: make(map[string]int), stores: make(map[string]int), freed: make(chan struct{}),
+		requests: make(map[string]int), stores: make(map[string]int), freed: make(chan struct{}), page: maxKeys,
 	}
 	server := httptest.NewServer(s)
 	s.URL = server.URL

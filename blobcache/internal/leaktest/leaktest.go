@@ -1,7 +1,7 @@
-// Package leaktest fails a package's tests if they leave goroutines or open files
-// behind. A package uses it from TestMain:
+// Package leaktest fails a package's tests if they leave goroutines, open files or
+// large buffers behind. A package uses it as its TestMain:
 //
-//	func TestMain(m *testing.M) { leaktest.Main(m, nil) }
+//	func TestMain(m *testing.M) { leaktest.Main(m) }
 package leaktest
 
 import (
@@ -13,19 +13,20 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/internal/buffer"
 )
 
 // patience is how long goroutines and files that are about to end may take.
 const patience = 5 * time.Second
 
-// Main runs the tests of a package and exits. More, if it is not nil, describes
-// what else is left behind; it returns "" if nothing is.
-func Main(m *testing.M, more func() string) {
+// Main runs the tests of a package and exits.
+func Main(m *testing.M) {
 	flag.Parse()
 	goroutines, files := runtime.NumGoroutine(), OpenFiles()
 	code := m.Run()
 	if fuzzing := flag.Lookup("test.fuzz").Value.String() != ""; code == 0 && !fuzzing {
-		if leak := leaked(goroutines, files, more); leak != "" {
+		if leak := leaked(goroutines, files); leak != "" {
 			fmt.Fprintln(os.Stderr, leak)
 			code = 1
 		}
@@ -33,7 +34,7 @@ func Main(m *testing.M, more func() string) {
 	os.Exit(code)
 }
 
-func leaked(goroutines int, files map[string]int, more func() string) (leak string) {
+func leaked(goroutines int, files map[string]int) (leak string) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		leak = ""
 		if n := runtime.NumGoroutine(); n > goroutines {
@@ -45,8 +46,8 @@ func leaked(goroutines int, files map[string]int, more func() string) (leak stri
 				leak += fmt.Sprintf("\nstill open: %s", name)
 			}
 		}
-		if more != nil {
-			leak += more()
+		if n := buffer.LargeInUse(); n != 0 {
+			leak += fmt.Sprintf("\ngot %d large buffers in use, want 0", n)
 		}
 		if leak == "" {
 			return ""

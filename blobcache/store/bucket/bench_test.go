@@ -1,9 +1,11 @@
 package bucket
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +13,53 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
+
+// BenchmarkSweepReports measures the first sweep of 100,000 blobs after 20 nodes have reported
+// 10,000 of them on each of 18 days, a tenth of 180, and the second one, which has merged
+// reports. It does not keep a pace.
+func BenchmarkSweepReports(b *testing.B) {
+	const blobs, days, nodes, each = 100_000, 18, 20, 10_000
+	server := s3test.New(b)
+	digests := make([]digest.Digest, blobs)
+	for i := range digests {
+		digests[i] = digest.FromString(fmt.Sprint(i))
+		server.Put(objectOf(digests[i]), []byte("x"))
+	}
+	for ago := range days {
+		for node := range nodes {
+			var lines strings.Builder
+			for range each {
+				fmt.Fprintln(&lines, digests[rand.N(blobs)])
+			}
+			at := time.Now().Add(-time.Duration(ago) * day)
+			key := fmt.Sprintf("cache/used/%s/node%d", at.Format(dayFormat), node)
+			server.Put(key, []byte(lines.String()))
+			server.Age(key, at)
+		}
+	}
+	for _, name := range []string{"first", "second"} {
+		b.Run(name, func(b *testing.B) {
+			var received atomic.Int64
+			config := configOf(b, server, b.TempDir())
+			config.UnusedFor, config.waits.sweepRate = 180*day, 1e6
+			config.Transferred = func(_, n int) { received.Add(int64(n)) }
+			s, err := Open(config)
+			if err != nil {
+				b.Fatal(err)
+			}
+			requests := func() int { return server.Requests("") + server.Requests(s3test.List) }
+			before := requests()
+			server.Lose("cache/swept")
+			for b.Loop() {
+				if _, err := s.sweep(b.Context()); err != nil && !errors.Is(err, errNotDue) {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(requests()-before), "requests")
+			b.ReportMetric(float64(received.Load())/1e6, "MB")
+		})
+	}
+}
 
 // BenchmarkSweep measures a sweep of 100,000 blobs, each with a link and a delivery, of
 // which none, or one in a hundred, has not been used for too long. Three nodes have
@@ -53,7 +102,7 @@ func BenchmarkSweep(b *testing.B) {
 			requests := func() int { return server.Requests("") + server.Requests(s3test.List) }
 			before := requests()
 			for b.Loop() {
-				swept, err := s.Sweep(b.Context())
+				swept, err := s.sweep(b.Context())
 				if err != nil || swept.Removed != unused || swept.Stored != blobs {
 					b.Fatalf("got %+v, %v", swept, err)
 				}

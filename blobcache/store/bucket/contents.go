@@ -21,11 +21,15 @@ const (
 	keyDigits = (64 - hourBits) / 4
 )
 
+// maxReports bounds the reports of nodes that a sweep reads: those of 20,000 nodes, since older
+// ones are merged.
+const maxReports = 64 << 10
+
 // maxKnown bounds the contents that a sweep knows, and the uses: 256 and 128 MiB. Lists
 // that grow take up to twice that for a moment.
 const maxKnown = 16 << 20
 
-var errTooMany = errors.New("there is more content in the bucket, or more of it in use, than a sweep can remember; use several prefixes or buckets")
+var errTooMany = errors.New("there is more content in the bucket, or more of it in use, or more reports of that, than a sweep can remember; use several prefixes or buckets")
 
 // keyOf returns the word of content without an hour.
 func keyOf(d digest.Digest) uint64 {
@@ -47,8 +51,10 @@ type uses struct {
 }
 
 // add records a use.
-func (u *uses) add(d digest.Digest, hour uint64) error {
-	if u.added = append(u.added, keyOf(d)|hour); len(u.added) >= max(len(u.sorted), 1<<16) {
+func (u *uses) add(d digest.Digest, hour uint64) error { return u.addWord(keyOf(d) | hour) }
+
+func (u *uses) addWord(word uint64) error {
+	if u.added = append(u.added, word); len(u.added) >= max(len(u.sorted), 1<<16) {
 		u.merge()
 	}
 	if len(u.sorted) > maxKnown {

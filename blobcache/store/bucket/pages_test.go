@@ -16,13 +16,18 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
 
-// manyObjects fills two pages of a listing and begins a third one.
-const manyObjects = 2*listPage + 1
+// page is the number of objects on a page of a listing in these tests, and manyObjects fills
+// two pages and begins a third one.
+const (
+	page        = 50
+	manyObjects = 2*page + 1
+)
 
 // TestSweepPages: a sweep sees the objects on all pages of its listings once, also while
 // it removes some of them, and removes those that are to go.
 func TestSweepPages(t *testing.T) {
 	server := s3test.New(t)
+	server.SetPage(page)
 	old := 0
 	for i := range manyObjects {
 		d, ago := digest.FromString(fmt.Sprint(i)), 1
@@ -31,20 +36,21 @@ func TestSweepPages(t *testing.T) {
 		}
 		putAt(server, objectOf(d), "x", ago)
 		putAt(server, "cache/links/acme/_/sha256/"+d.Encoded(), "x", ago)
-		putAt(server, "cache/used/2001-01-01/"+d.Encoded(), "", 3)
+		putAt(server, "cache/used/2001-01-01/"+d.Encoded(), "", 1)
 	}
 	lost := digest.FromString("lost")
 	putAt(server, "cache/links/zebra/_/sha256/"+lost.Encoded(), "x", 20)
 	n := limited(t, server, 0, 10*day)
 	before := server.Requests(s3test.List)
 	swept := sweep(t, n)
-	want := Swept{Stored: manyObjects, StoredBytes: manyObjects, Removed: old, RemovedBytes: int64(old), Records: 1}
+	want := sweepResult{Stored: manyObjects, StoredBytes: manyObjects, Removed: old, RemovedBytes: int64(old), Records: 1}
 	if swept != want {
 		t.Errorf("got %+v, want %+v", swept, want)
 	}
-	// Reports and content are listed twice, links once, and deliveries are on one page.
-	if got := server.Requests(s3test.List) - before; got != 5*3+1 {
-		t.Errorf("%d listings, want 16", got)
+	// Reports and content are listed twice, links once, and deliveries and refs are on one
+	// page each.
+	if got := server.Requests(s3test.List) - before; got != 5*3+2 {
+		t.Errorf("%d listings, want 17", got)
 	}
 	server.Advance(sweepInterval + idleFor)
 	swept = sweep(t, limited(t, server, 0, 100*day))
@@ -56,6 +62,7 @@ func TestSweepPages(t *testing.T) {
 // TestDeleteBelowPages: records on all pages of a listing are removed.
 func TestDeleteBelowPages(t *testing.T) {
 	server := s3test.New(t)
+	server.SetPage(page)
 	n := newNode(t, server)
 	for i := range manyObjects {
 		server.Put(fmt.Sprintf("cache/links/acme/_/%d", i), []byte("x"))
@@ -77,6 +84,7 @@ func TestDeleteBelowPages(t *testing.T) {
 // the error of a visit on a later page.
 func TestListSharedPages(t *testing.T) {
 	server := s3test.New(t)
+	server.SetPage(page)
 	n := newNode(t, server)
 	for i := range manyObjects {
 		server.Put(fmt.Sprintf("cache/links/acme/_/%04d", i), []byte("x"))
@@ -97,8 +105,8 @@ func TestListSharedPages(t *testing.T) {
 	if err := n.ListShared(t.Context(), "links", visit(0)); err != nil || visits != manyObjects {
 		t.Errorf("%d visits, %v, want %d", visits, err, manyObjects)
 	}
-	if err := n.ListShared(t.Context(), "links", visit(listPage+7)); !errors.Is(err, failed) || visits != listPage+7 {
-		t.Errorf("%d visits, %v, want %d and that error", visits, err, listPage+7)
+	if err := n.ListShared(t.Context(), "links", visit(page+7)); !errors.Is(err, failed) || visits != page+7 {
+		t.Errorf("%d visits, %v, want %d and that error", visits, err, page+7)
 	}
 	// A bucket that fails on the second page does not pass for one with fewer records.
 	listings := 0
@@ -107,7 +115,7 @@ func TestListSharedPages(t *testing.T) {
 			server.Set(s3test.Faults{Status: http.StatusServiceUnavailable, Code: "SlowDown"})
 		}
 	})
-	if err := n.ListShared(t.Context(), "links", visit(0)); err == nil || visits > listPage {
+	if err := n.ListShared(t.Context(), "links", visit(0)); err == nil || visits > page {
 		t.Errorf("the bucket fails on the second page: %d visits, %v", visits, err)
 	}
 }
@@ -115,15 +123,16 @@ func TestListSharedPages(t *testing.T) {
 // TestPurgesPages: a node learns purges that are on later pages of the listing.
 func TestPurgesPages(t *testing.T) {
 	server := s3test.New(t)
+	server.SetPage(page)
 	two := newNode(t, server)
 	y := index.New(two)
 	d := digest.FromString("a")
 	addLink(t, y, d)
-	for i := range listPage + 1 {
+	for i := range page + 1 {
 		server.Put(fmt.Sprintf("cache/purges/%064d", i), []byte("not a record"))
 	}
 	key := purgeAt(t, two, server, "acme", time.Now().Add(time.Second))
-	if strings.Compare(key, fmt.Sprintf("purges/%064d", listPage)) < 0 {
+	if strings.Compare(key, fmt.Sprintf("purges/%064d", page)) < 0 {
 		t.Fatal("the purge is on the first page")
 	}
 	if lost := learn(t, y); len(lost) != 1 || hasLink(t, y, d) {
@@ -135,15 +144,16 @@ func TestPurgesPages(t *testing.T) {
 // object store does not go on after one that is gone.
 func TestSweepUploadsPages(t *testing.T) {
 	server := s3test.New(t)
+	server.SetPage(page)
 	n := limited(t, server, 0, 0)
-	for i := range listPage + 3 {
+	for i := range page + 3 {
 		name := fmt.Sprintf("cache/blobs/sha256/ab/%d", i/2)
 		if _, err := n.client.api.NewMultipartUpload(t.Context(), s3test.Bucket, name, minio.PutObjectOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	server.Advance(uploadLimit + time.Hour)
-	if swept := sweep(t, n); swept.Uploads != listPage+3 || server.Uploads() != 0 {
+	if swept := sweep(t, n); swept.Uploads != page+3 || server.Uploads() != 0 {
 		t.Errorf("got %+v, and %d uploads are left, want none", swept, server.Uploads())
 	}
 }

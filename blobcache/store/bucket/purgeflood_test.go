@@ -16,7 +16,7 @@ import (
 // maxPurges is the number of records of purges that an index looks at, and purgeReads the
 // number of them that it reads at a time.
 const (
-	maxPurges  = 8 << 10
+	maxPurges  = 4 << 10
 	purgeReads = 500
 )
 

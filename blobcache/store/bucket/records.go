@@ -100,6 +100,11 @@ func (s *Store) readObject(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readRecord(body)
+}
+
+// readRecord reads a record to its end and closes it.
+func readRecord(body io.ReadCloser) ([]byte, error) {
 	defer body.Close()
 	content, err := io.ReadAll(io.LimitReader(body, maxRecord+1))
 	if err == nil && len(content) > maxRecord {

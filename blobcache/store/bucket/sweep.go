@@ -54,19 +54,20 @@ type sweeping struct {
 	limit  *rate.Limiter
 	quotas quotas
 
+	read   map[string]report // by name
 	uses   uses
 	stored contents
 	lost   bits // positions in stored of content whose last links were removed for a quota
 	young  uint64
 
-	result Swept
+	result sweepResult
 }
 
-// Swept is what a sweep has found and done.
-type Swept struct {
+// sweepResult is what a sweep has found and done.
+type sweepResult struct {
 	Stored, Removed           int   // contents
 	StoredBytes, RemovedBytes int64 // their sizes
-	Records                   int   // links and deliveries that were removed
+	Records                   int   // links, deliveries and refs that were removed
 	Uploads                   int   // that were never completed, and were removed
 }
 
@@ -86,7 +87,7 @@ func (s *Store) keepSwept(ctx context.Context) {
 				s.config.StorageError("report what is used", err)
 			}
 		}
-		if _, err := s.Sweep(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNotDue) {
+		if _, err := s.sweep(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNotDue) {
 			s.config.StorageError("sweep the bucket", err)
 		}
 	}
@@ -95,23 +96,23 @@ func (s *Store) keepSwept(ctx context.Context) {
 // errNotDue means that a sweep has nothing to do yet.
 var errNotDue = errors.New("the bucket has been swept by a node, or another node is to report first what it uses")
 
-// Sweep removes from the bucket what no node has used for UnusedFor, the least recently
+// sweep removes from the bucket what no node has used for UnusedFor, the least recently
 // used content until MaxSize and the quotas of [Store.LimitOwners] hold, the links and
 // deliveries of content that has gone, and parts of uploads that were never completed.
 // It does nothing if the bucket was swept lately. A sweep that ends early is done again
 // later, and has less to do then.
-func (s *Store) Sweep(ctx context.Context) (Swept, error) {
+func (s *Store) sweep(ctx context.Context) (sweepResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepLimit)
 	defer cancel()
-	w := &sweeping{Store: s, limit: rate.NewLimiter(rate.Limit(s.config.waits.sweepRate), 1), quotas: s.currentQuotas()}
+	w := &sweeping{Store: s, read: make(map[string]report), limit: rate.NewLimiter(rate.Limit(s.config.waits.sweepRate), 1), quotas: s.currentQuotas()}
 	last, err := w.client.stat(ctx, sweptName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Swept{}, err
+		return sweepResult{}, err
 	}
 	w.began = w.bucketNow()
 	w.young = hourOf(w.began.Add(-youngFor))
 	if w.began.Sub(last.modified) < sweepInterval {
-		return Swept{}, errNotDue
+		return sweepResult{}, errNotDue
 	}
 	if err := w.sweepContent(ctx, last.modified); err != nil {
 		return w.result, err
@@ -158,7 +159,16 @@ func (w *sweeping) sweepContent(ctx context.Context, last time.Time) error {
 	if err := w.readUses(ctx, reports, w.began.Add(-time.Minute)); err != nil {
 		return err
 	}
-	return w.removeStored(ctx, old)
+	if err := w.removeStored(ctx, old); err != nil {
+		return err
+	}
+	if err := w.mergeReports(ctx); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		w.config.StorageError("merge what was used in the bucket", err) // it may be full
+	}
+	return w.sweepRefs(ctx)
 }
 
 // horizon returns the time until which all other nodes have reported what they use, by
@@ -168,7 +178,7 @@ func (w *sweeping) horizon(ctx context.Context, reports []report) (until time.Ti
 	self, _ := w.nodeName(ctx)
 	latest := make(map[string]time.Time)
 	for _, r := range reports {
-		if r.node != self && r.modified.After(latest[r.node]) {
+		if !r.merged && r.node != self && r.modified.After(latest[r.node]) {
 			latest[r.node] = r.modified
 		}
 	}

@@ -51,9 +51,9 @@ func limited(t *testing.T, server *s3test.Server, maxSize int64, unusedFor time.
 	return start(t, config)
 }
 
-func sweep(t *testing.T, n *node) Swept {
+func sweep(t *testing.T, n *node) sweepResult {
 	t.Helper()
-	swept, err := n.Sweep(t.Context())
+	swept, err := n.sweep(t.Context())
 	if err != nil {
 		t.Fatalf("sweep: %v", err)
 	}
@@ -163,14 +163,14 @@ func TestSweepTwice(t *testing.T) {
 	digests := filled(t, server, 20, 20, 20, 1)
 	one, two := limited(t, server, 0, 10*day), limited(t, server, 0, 10*day)
 	server.Set(s3test.Faults{Status: 503, Code: "SlowDown"})
-	if swept, err := one.Sweep(t.Context()); swept.Removed != 0 || err == nil || errors.Is(err, fs.ErrNotExist) {
+	if swept, err := one.sweep(t.Context()); swept.Removed != 0 || err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a bucket that throttles: %+v, %v", swept, err)
 	}
 	server.Set(s3test.Faults{})
 	var both sync.WaitGroup
 	for _, n := range []*node{one, two} {
 		both.Go(func() {
-			if _, err := n.Sweep(t.Context()); err != nil && !errors.Is(err, errNotDue) {
+			if _, err := n.sweep(t.Context()); err != nil && !errors.Is(err, errNotDue) {
 				t.Errorf("sweep: %v", err)
 			}
 		})
@@ -179,7 +179,7 @@ func TestSweepTwice(t *testing.T) {
 	if got := left(server, digests); got != "d" {
 		t.Errorf("left %q, want d", got)
 	}
-	if _, err := one.Sweep(t.Context()); !errors.Is(err, errNotDue) {
+	if _, err := one.sweep(t.Context()); !errors.Is(err, errNotDue) {
 		t.Errorf("soon after a sweep: got %v, want %v", err, errNotDue)
 	}
 }
@@ -195,7 +195,7 @@ func TestSweepEndsAndGoesOn(t *testing.T) {
 			cancel()
 		}
 	})
-	if _, err := n.Sweep(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := n.sweep(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 	server.OnAnswer(nil)

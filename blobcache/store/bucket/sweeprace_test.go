@@ -78,7 +78,7 @@ func TestSweepSparesYoung(t *testing.T) {
 		t.Error("the report was written to a full bucket")
 	}
 	// The mark of the sweep cannot be written either.
-	if swept, err := n.Sweep(t.Context()); err == nil || swept.Removed != 0 {
+	if swept, err := n.sweep(t.Context()); err == nil || swept.Removed != 0 {
 		t.Errorf("got %+v, %v, want that nothing is removed and a full bucket", swept, err)
 	}
 	if _, ok := server.Get(objectOf(d)); !ok {
@@ -92,7 +92,7 @@ func TestSweepMakesRoom(t *testing.T) {
 	digests := filled(t, server, 20, 5)
 	n := limited(t, server, 1500, 0)
 	server.Set(s3test.Faults{Full: true})
-	_, _ = n.Sweep(t.Context())
+	_, _ = n.sweep(t.Context())
 	if got := left(server, digests); got != "b" {
 		t.Errorf("left %q, want b", got)
 	}
@@ -112,7 +112,7 @@ func TestSweepWaitsForReports(t *testing.T) {
 	server.Put(report, nil)
 	server.Age(report, now.Add(-6*time.Hour))
 	n := limited(t, server, 1500, 10*day)
-	if _, err := n.Sweep(t.Context()); !errors.Is(err, errNotDue) {
+	if _, err := n.sweep(t.Context()); !errors.Is(err, errNotDue) {
 		t.Errorf("while a node is overdue: got %v, want %v", err, errNotDue)
 	}
 	server.Advance(11 * time.Hour)
@@ -202,7 +202,7 @@ func TestSweepDuringPulls(t *testing.T) {
 				default:
 				}
 				server.Lose("cache/" + sweptName)
-				if _, err := sweeper.Sweep(t.Context()); err != nil && !errors.Is(err, errNotDue) {
+				if _, err := sweeper.sweep(t.Context()); err != nil && !errors.Is(err, errNotDue) {
 					t.Errorf("sweep: %v", err)
 				}
 			}

@@ -116,6 +116,63 @@ func (w *sweeping) sweepRecords(ctx context.Context) error {
 	return nil
 }
 
+// sweepRefs removes the refs that no node has confirmed for UnusedFor, or for idleFor if that
+// is longer, and whose manifests have gone. A node that still uses one has its own copy, and
+// writes it again when the source confirms it.
+func (w *sweeping) sweepRefs(ctx context.Context) error {
+	idle := max(w.config.UnusedFor, idleFor)
+	return w.list(ctx, "refs/", func(name string, o object) error {
+		if w.began.Sub(o.modified) < idle {
+			return nil
+		}
+		if unused, err := w.isUnusedRef(ctx, name, o); !unused {
+			return err
+		}
+		w.result.Records++
+		return w.client.remove(ctx, name)
+	})
+}
+
+// isUnusedRef reports whether a ref has not changed since it was listed, and its manifest
+// is not in the bucket, or no node can read it.
+func (w *sweeping) isUnusedRef(ctx context.Context, name string, listed object) (bool, error) {
+	if err := w.pace(ctx); err != nil {
+		return false, err
+	}
+	body, now, err := w.client.get(ctx, name, 0, -1)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	sealed, err := readRecord(body)
+	if now.modified.After(listed.modified) {
+		return false, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil // it is too large for a record
+	}
+	if err != nil {
+		return false, err
+	}
+	value, _, err := w.open(ctx, name, sealed)
+	if err != nil {
+		return errors.Is(err, errForged), nil
+	}
+	d, ok := index.RefContent(value)
+	if !ok {
+		return true, nil
+	}
+	if _, stored := w.stored.find(keyOf(d)); stored {
+		return false, nil
+	}
+	if _, err = w.statPaced(ctx, blobName(d)); errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	return false, err
+}
+
 // trim removes the links of an owner to the least recently used content until nine
 // tenths of the quota are left. Content counts once, however many scopes have it.
 func (w *sweeping) trim(ctx context.Context, owner string, quota int64) error {

@@ -136,6 +136,7 @@ type report struct {
 	name     string
 	node     string
 	modified time.Time // by the clock of the bucket
+	merged   bool      // from reports of all nodes; see mergeReports
 }
 
 // listReports returns the reports of all nodes. It removes those that are older than
@@ -143,19 +144,24 @@ type report struct {
 func (w *sweeping) listReports(ctx context.Context, keep time.Duration) (reports []report, err error) {
 	err = w.list(ctx, usedFolder, func(name string, o object) error {
 		text, node, _ := strings.Cut(strings.TrimPrefix(name, usedFolder), "/")
-		if _, err := time.Parse(dayFormat, text); err != nil {
+		merged := strings.HasPrefix(name, mergedFolder)
+		if _, err := time.Parse(dayFormat, text); err != nil && !merged {
 			return nil // not one of ours
 		}
 		if w.bucketNow().Sub(o.modified) > keep {
 			return w.remove(ctx, name)
 		}
-		reports = append(reports, report{name, node, o.modified})
+		if len(reports) >= maxReports {
+			return errTooMany
+		}
+		reports = append(reports, report{name, node, o.modified, merged})
 		return nil
 	})
 	return reports, err
 }
 
-// readUses adds what is in the reports that were written after a time.
+// readUses adds what is in the reports that were written after a time. The error is
+// errMerged if one of them has gone.
 func (w *sweeping) readUses(ctx context.Context, reports []report, after time.Time) error {
 	for _, r := range reports {
 		if !r.modified.After(after) {
@@ -165,9 +171,16 @@ func (w *sweeping) readUses(ctx context.Context, reports []report, after time.Ti
 			return err
 		}
 		err := w.readReport(ctx, r)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // another node has removed it
+		if errors.Is(err, fs.ErrNotExist) {
+			if err := w.findMerged(ctx, reports); err != nil {
+				return err
+			}
+			continue // the bucket has lost it
+		}
+		if err != nil {
 			return fmt.Errorf("read from the bucket what was used: %w", err)
 		}
+		w.read[r.name] = r
 	}
 	w.uses.merge()
 	return nil
@@ -179,6 +192,9 @@ func (w *sweeping) readReport(ctx context.Context, r report) error {
 		return err
 	}
 	defer body.Close()
+	if r.merged {
+		return w.readMerged(body)
+	}
 	lines := bufio.NewScanner(io.LimitReader(body, maxUsed*128))
 	for lines.Scan() {
 		if d := digest.Digest(lines.Text()); d.Validate() == nil {

@@ -1,10 +1,8 @@
-package upstream
+package ratelimit
 
 import (
 	"bytes"
 	"cmp"
-	"context"
-	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -38,17 +36,17 @@ const (
 	// Unlimited means that no limit is exceeded.
 	Unlimited Limit = iota
 
-	// UnknownLimit is a limit that the response does not describe.
-	UnknownLimit
+	// Unknown is a limit that the response does not describe.
+	Unknown
 
-	// PullLimit is a limit of pulls in a window of time. The response carries the
+	// Pulls is a limit of pulls in a window of time. The response carries the
 	// headers that [Budget] describes. At Docker Hub, a GET of a manifest is a pull;
 	// a HEAD and a blob are not.
-	PullLimit
+	Pulls
 
-	// AbuseLimit is a limit of all requests from an address, whatever their login.
+	// Abuse is a limit of all requests from an address, whatever their login.
 	// Docker Hub describes it by a text in place of an error in JSON.
-	AbuseLimit
+	Abuse
 )
 
 // String returns the name of the limit: "none", "unknown", "pull limit" or "abuse
@@ -57,29 +55,29 @@ func (l Limit) String() string {
 	return [...]string{"none", "unknown", "pull limit", "abuse limit"}[l]
 }
 
-// message returns the text of an error.
-func (l Limit) message() string {
+// Message returns the text of an error: that the limit is exceeded.
+func (l Limit) Message() string {
 	switch l {
-	case PullLimit:
+	case Pulls:
 		return "pull limit exceeded"
-	case AbuseLimit:
+	case Abuse:
 		return "too many requests from this address (abuse limit)"
 	}
 	return "rate limit exceeded"
 }
 
-// limitOf returns what a 429 with an error code, or "", and a body limits. The response
+// LimitOf returns what a 429 with an error code, or "", and a body limits. The response
 // to a HEAD has no body.
-func limitOf(resp *http.Response, code string, content []byte) Limit {
+func LimitOf(h http.Header, code string, content []byte) Limit {
 	switch {
-	case resp.Header.Get("RateLimit-Limit") != "" || resp.Header.Get("RateLimit-Remaining") != "":
-		return PullLimit
+	case h.Get("RateLimit-Limit") != "" || h.Get("RateLimit-Remaining") != "":
+		return Pulls
 	case code != "":
-		return UnknownLimit
-	case bytes.HasPrefix(bytes.TrimSpace(content), []byte("Too Many Requests")), len(content) == 0 && mediaType(resp.Header) == "text/plain":
-		return AbuseLimit
+		return Unknown
+	case bytes.HasPrefix(bytes.TrimSpace(content), []byte("Too Many Requests")), len(content) == 0 && header.MediaType(h) == "text/plain":
+		return Abuse
 	}
-	return UnknownLimit
+	return Unknown
 }
 
 // Budget is how many pulls a registry permits a login, or the address of an anonymous
@@ -119,9 +117,9 @@ func (b Budget) Scarcity(now time.Time) float64 {
 	return min(max(0, 1-float64(b.Remaining)/enough), 1)
 }
 
-// parseBudget returns the budget in the header of a response, and reports whether there
+// Parse returns the budget in the header of a response, and reports whether there
 // is one.
-func parseBudget(h http.Header, now time.Time) (Budget, bool) {
+func Parse(h http.Header, now time.Time) (Budget, bool) {
 	limit, window, ok := parseLimit(h.Get("RateLimit-Limit"))
 	if !ok || limit == 0 {
 		return Budget{}, false
@@ -158,75 +156,40 @@ func parseLimit(value string) (number int64, window time.Duration, ok bool) {
 	return number, window, true
 }
 
-// budget holds the last Budget that a registry has announced.
-type budget struct {
+// Meter remembers the last Budget that a registry has announced. Its zero value is ready
+// for use. It is safe for concurrent use.
+type Meter struct {
 	mu   sync.Mutex
 	last Budget
 	low  bool // it is scarce
 }
 
-// get returns the budget, which is zero after its window.
-func (b *budget) get(now time.Time) Budget {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.last.isKnown(now) {
+// Budget returns the budget, which is zero after its window.
+func (m *Meter) Budget(now time.Time) Budget {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.last.isKnown(now) {
 		return Budget{}
 	}
-	return b.last
+	return m.last
 }
 
-// scarcity returns how scarce the budget is. It needs the time only if it was scarce when
+// Scarcity returns how scarce the budget is. It needs the time only if it was scarce when
 // the registry announced it.
-func (b *budget) scarcity(now func() time.Time) float64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.low {
+func (m *Meter) Scarcity(now func() time.Time) float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.low {
 		return 0
 	}
-	return b.last.Scarcity(now())
+	return m.last.Scarcity(now())
 }
 
-// set replaces the budget, and reports whether it has become scarce.
-func (b *budget) set(new Budget) (becameScarce bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	before := b.low && b.last.isKnown(new.Seen)
-	b.last, b.low = new, new.Scarcity(new.Seen) > 0
-	return b.low && !before
-}
-
-// recordBudget records the budget in the header of a response of the registry, if there
-// is one.
-func (r *Registry) recordBudget(h http.Header) {
-	if b, ok := parseBudget(h, r.now()); ok && r.budget.set(b) {
-		r.report(BudgetLow)
-	}
-}
-
-// pull sends a GET that counts as a pull, unless the budget is used up, and returns a
-// response with status 200.
-func (r *Registry) pull(ctx context.Context, c *call) (*response, error) {
-	turn, held := r.pulls.take(r.now())
-	if held != nil {
-		held.repository, held.pull = c.repository, true
-		return nil, held
-	}
-	resp, err := r.do(ctx, c)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = r.statusError(c, resp)
-	}
-	var e *Error
-	switch {
-	case err == nil:
-		r.pulls.answered(turn)
-		return resp, nil
-	case errors.As(err, &e) && e.own && e.Limit == PullLimit:
-		e.pull = true
-		r.pulls.failed(turn, e, r.now(), true)
-	case errors.As(err, &e) && e.own && e.Status == http.StatusNotFound:
-		r.pulls.answered(turn)
-	default:
-		r.pulls.returned(turn, r.now())
-	}
-	return nil, err
+// Set replaces the budget, and reports whether it has become scarce.
+func (m *Meter) Set(new Budget) (becameScarce bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.low && m.last.isKnown(new.Seen)
+	m.last, m.low = new, new.Scarcity(new.Seen) > 0
+	return m.low && !before
 }
