@@ -32,7 +32,7 @@ func TestTokenEndsWithItsMaker(t *testing.T) {
 	make := func(who sitetest.RequestOption) admin.CreatedToken {
 		t.Helper()
 		var made admin.CreatedToken
-		a := s.Get("/acme/dependency_proxy/tokens", who, sitetest.JsonBody(http.MethodPost, `{"kind":"group","role":"owner","lifetime":"1h"}`)).Expect(t, http.StatusCreated, "")
+		a := s.Get("/acme/dependency_proxy/tokens", who, sitetest.JSONBody(http.MethodPost, `{"kind":"group","role":"owner","lifetime":"1h"}`)).Expect(t, http.StatusCreated, "")
 		if err := json.Unmarshal(a.Data, &made); err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ func TestDefaultStorage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	without := sitetest.JsonWithoutField(t, config, "storage")
+	without := sitetest.JSONWithoutField(t, config, "storage")
 	if err := sitetest.LoadCaddy(t, without); err != nil {
 		t.Fatal(err)
 	}

@@ -170,7 +170,7 @@ func TestEventsOfTokens(t *testing.T) {
 	s.Ask(http.MethodDelete, sitetest.AdminTokens+"/"+id, "").Expect(t, http.StatusOK, "")
 	personal, personalID := s.CreateToken("--account", "alice", "--scope", "manage")
 	var child admin.CreatedToken
-	answer := s.Get("/acme/dependency_proxy/tokens", sitetest.Basic("", personal), sitetest.JsonBody(http.MethodPost, `{"name":"child","lifetime":"1h"}`)).Expect(t, http.StatusCreated, "")
+	answer := s.Get("/acme/dependency_proxy/tokens", sitetest.Basic("", personal), sitetest.JSONBody(http.MethodPost, `{"name":"child","lifetime":"1h"}`)).Expect(t, http.StatusCreated, "")
 	if err := json.Unmarshal(answer.Data, &child); err != nil {
 		t.Fatal(err)
 	}

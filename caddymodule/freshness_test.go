@@ -116,7 +116,7 @@ func TestForcedRefresh(t *testing.T) {
 		s.Get(sitetest.ManifestPath(group, "alpine", "3.20"), sitetest.As("bob"))
 	}
 	var deploy struct{ Token string }
-	made := s.Get("/acme/dependency_proxy/tokens", sitetest.As("carol"), sitetest.JsonBody(http.MethodPost, `{"name":"ci","lifetime":"24h"}`))
+	made := s.Get("/acme/dependency_proxy/tokens", sitetest.As("carol"), sitetest.JSONBody(http.MethodPost, `{"name":"ci","lifetime":"24h"}`))
 	if err := json.Unmarshal(made.Data, &deploy); err != nil {
 		t.Fatal(err)
 	}

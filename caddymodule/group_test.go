@@ -52,7 +52,7 @@ func TestGroupTokens(t *testing.T) {
 	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
 	s := sitetest.Start(t, sitetest.Users("alice", "carol"), sitetest.AcmeRoles, "group other {\n owners alice\n}\n", sitetest.Hub(up))
 	path := "/acme/dependency_proxy/tokens"
-	made := s.Get(path, sitetest.As("carol"), sitetest.JsonBody(http.MethodPost, `{"name":"runner","lifetime":"24h"}`)).Expect(t, http.StatusCreated, "")
+	made := s.Get(path, sitetest.As("carol"), sitetest.JSONBody(http.MethodPost, `{"name":"runner","lifetime":"24h"}`)).Expect(t, http.StatusCreated, "")
 	var token struct {
 		Token, ID, Kind string
 		CreatedBy       string `json:"created_by"`
@@ -81,9 +81,9 @@ func TestGroupTokens(t *testing.T) {
 	for body, status := range map[string]int{
 		`{`: 400, `{"kind":"personal"}`: 400, `{"kind":"group","role":"king"}`: 400, `{"account":"alice"}`: 400, `{"groups":["other"]}`: 400, `{"lifetime":"1s"}`: 400,
 	} {
-		s.Get(path, sitetest.As("carol"), sitetest.JsonBody(http.MethodPost, body)).Expect(t, status, "UNSUPPORTED")
+		s.Get(path, sitetest.As("carol"), sitetest.JSONBody(http.MethodPost, body)).Expect(t, status, "UNSUPPORTED")
 	}
-	s.Get(path, sitetest.As("carol"), sitetest.JsonBody(http.MethodPost, "{}"), sitetest.Header("Content-Type", "text/plain")).Expect(t, http.StatusUnsupportedMediaType, "UNSUPPORTED")
+	s.Get(path, sitetest.As("carol"), sitetest.JSONBody(http.MethodPost, "{}"), sitetest.Header("Content-Type", "text/plain")).Expect(t, http.StatusUnsupportedMediaType, "UNSUPPORTED")
 }
 
 // TestGroupTokenCreatesNoMore checks that a token created with an access token
@@ -97,12 +97,12 @@ func TestGroupTokenCreatesNoMore(t *testing.T) {
 	}
 	group := create("--group", "acme", "--role", "owner")
 	s.Get(path, sitetest.Basic("ci", group)).Expect(t, http.StatusOK, "")
-	s.Get(path, sitetest.Basic("ci", group), sitetest.JsonBody(http.MethodPost, `{"kind":"group","role":"owner"}`)).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
-	s.Get(path, sitetest.Bearer(s.TokenFor("ci", group)), sitetest.JsonBody(http.MethodPost, "{}")).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
+	s.Get(path, sitetest.Basic("ci", group), sitetest.JSONBody(http.MethodPost, `{"kind":"group","role":"owner"}`)).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
+	s.Get(path, sitetest.Bearer(s.TokenFor("ci", group)), sitetest.JSONBody(http.MethodPost, "{}")).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	personal := create("--account", "carol")
-	s.Get(path, sitetest.Basic("ci", personal), sitetest.JsonBody(http.MethodPost, `{"lifetime":"3h"}`)).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
+	s.Get(path, sitetest.Basic("ci", personal), sitetest.JSONBody(http.MethodPost, `{"lifetime":"3h"}`)).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	for _, body := range []string{"{}", `{"lifetime":"1h"}`} {
-		a := s.Get(path, sitetest.Basic("ci", personal), sitetest.JsonBody(http.MethodPost, body)).Expect(t, http.StatusCreated, "")
+		a := s.Get(path, sitetest.Basic("ci", personal), sitetest.JSONBody(http.MethodPost, body)).Expect(t, http.StatusCreated, "")
 		var made struct {
 			Token   string
 			Expires time.Time

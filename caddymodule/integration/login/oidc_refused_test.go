@@ -71,7 +71,7 @@ func TestOIDCRefused(t *testing.T) {
 		known := len(s.Logs())
 		address := sitetest.ForwardedFor(fmt.Sprint("198.51.100.", addresses))
 		addresses++
-		for _, a := range []sitetest.Answer{s.Get(sitetest.Auth, sitetest.IdToken(c.raw), address), s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm("ci", c.raw)), address)} {
+		for _, a := range []sitetest.Answer{s.Get(sitetest.Auth, sitetest.IDToken(c.raw), address), s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm("ci", c.raw)), address)} {
 			a.Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			if _, message := a.Problem(); message != "wrong user name or password" {
 				t.Errorf("%s: got the message %q, want that of a wrong password", name, message)
@@ -85,9 +85,9 @@ func TestOIDCRefused(t *testing.T) {
 			t.Errorf("%s: another directory got %q, want neither the name nor the token", name, heard)
 		}
 	}
-	s.Get(sitetest.Auth, sitetest.IdToken(good)).Expect(t, http.StatusOK, "")
-	s.Get(sitetest.Auth, sitetest.IdToken(issuer.Token(oidctest.Claim("aud", []string{"a", "registry.example.com"})))).Expect(t, http.StatusOK, "")
-	s.Get(sitetest.Auth, sitetest.IdToken(issuer.Token(headerField("kid", nil)))).Expect(t, http.StatusOK, "") // there is only one key
+	s.Get(sitetest.Auth, sitetest.IDToken(good)).Expect(t, http.StatusOK, "")
+	s.Get(sitetest.Auth, sitetest.IDToken(issuer.Token(oidctest.Claim("aud", []string{"a", "registry.example.com"})))).Expect(t, http.StatusOK, "")
+	s.Get(sitetest.Auth, sitetest.IDToken(issuer.Token(headerField("kid", nil)))).Expect(t, http.StatusOK, "") // there is only one key
 	if asked := issuer.KeysAsked(); asked > 2 {
 		t.Errorf("got %d requests of the issuer's keys, want at most 2", asked)
 	}

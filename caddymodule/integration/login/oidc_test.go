@@ -29,10 +29,10 @@ func TestOIDCDirectory(t *testing.T) {
 		t.Error("got a request of the issuer's keys before the first login, want none")
 	}
 	posted := s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm("whoever", raw))).Expect(t, http.StatusOK, "").Tokens()
-	offline := s.Get(sitetest.Auth+"&offline_token=true", sitetest.IdToken(raw)).Expect(t, http.StatusOK, "").Tokens()
+	offline := s.Get(sitetest.Auth+"&offline_token=true", sitetest.IDToken(raw)).Expect(t, http.StatusOK, "").Tokens()
 	refreshed := s.Get("/jwt/auth", sitetest.Form(map[string][]string{"grant_type": {"refresh_token"}, "refresh_token": {offline.RefreshToken}})).
 		Expect(t, http.StatusOK, "").Tokens()
-	for _, who := range []sitetest.RequestOption{sitetest.IdToken(raw), sitetest.Bearer(posted.Token), sitetest.Bearer(offline.Token), sitetest.Bearer(refreshed.Token)} {
+	for _, who := range []sitetest.RequestOption{sitetest.IDToken(raw), sitetest.Bearer(posted.Token), sitetest.Bearer(offline.Token), sitetest.Bearer(refreshed.Token)} {
 		s.Get("/v2/", who).Content(t, []byte("{}"))
 		sitetest.Pull(t, s, "acme", "alpine", "3.20", who)
 		sitetest.Pull(t, s, "acme/platform", "alpine", "3.20", who)
@@ -58,18 +58,18 @@ func TestOIDCNames(t *testing.T) {
 	open := "map repository_owner acme -> acme"
 	s := sitetest.Start(t, sitetest.Users("alice"), issuer.Directory(open), sitetest.Private("acme"), sitetest.Private("secret", "alice"), "admins static:alice")
 	s.AddSecrets(raw)
-	s.Get(sitetest.ManifestPath("secret", "alpine", "3.20"), sitetest.IdToken(raw)).Expect(t, http.StatusForbidden, "DENIED")
+	s.Get(sitetest.ManifestPath("secret", "alpine", "3.20"), sitetest.IDToken(raw)).Expect(t, http.StatusForbidden, "DENIED")
 	s.Load(sitetest.Users("alice"), issuer.Directory(open), sitetest.Private("acme"), sitetest.Private("secret", "oidc:alice"), "upstream docker.io {\n endpoint http://127.0.0.1:1\n}")
-	s.Get(sitetest.ManifestPath("secret", "alpine", "3.20"), sitetest.IdToken(raw)).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE") // allowed, but nothing listens there
+	s.Get(sitetest.ManifestPath("secret", "alpine", "3.20"), sitetest.IDToken(raw)).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE") // allowed, but nothing listens there
 	for blocked, status := range map[string]int{"alice": 401, "ALICE": 401, "oidc:alice": 401, "static:alice": 200} {
 		s.Load(sitetest.Users("alice"), issuer.Directory(open), sitetest.Private("acme"), "blocked "+blocked)
-		if a := s.Get("/v2/", sitetest.IdToken(raw)); a.StatusCode != status {
+		if a := s.Get("/v2/", sitetest.IDToken(raw)); a.StatusCode != status {
 			t.Errorf("with %s blocked: got %d, want %d", blocked, a.StatusCode, status)
 		}
 	}
 	// With another name of the directory it is another account.
 	s.Load(issuer.Directory(open), sitetest.Private("acme"))
-	token := s.Get(sitetest.Auth, sitetest.IdToken(raw)).Expect(t, http.StatusOK, "").Tokens().Token
+	token := s.Get(sitetest.Auth, sitetest.IDToken(raw)).Expect(t, http.StatusOK, "").Tokens().Token
 	s.Get("/v2/", sitetest.Bearer(token)).Expect(t, http.StatusOK, "")
 	s.Load(issuer.Directory(open, "name ci"), sitetest.Private("acme"))
 	s.Get("/v2/", sitetest.Bearer(token)).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
@@ -87,7 +87,7 @@ func TestOIDCReload(t *testing.T) {
 	s := sitetest.Start(t, load(before)...)
 	raw := issuer.Token()
 	s.AddSecrets(raw)
-	token := s.Get(sitetest.Auth, sitetest.IdToken(raw)).Expect(t, http.StatusOK, "").Tokens().Token
+	token := s.Get(sitetest.Auth, sitetest.IDToken(raw)).Expect(t, http.StatusOK, "").Tokens().Token
 	expect := func(acme, other int) {
 		t.Helper()
 		for group, status := range map[string]int{"acme": acme, "other": other} {
@@ -132,7 +132,7 @@ func TestOIDCOutage(t *testing.T) {
 	s := sitetest.Start(t, lines...)
 	raw := issuer.Token()
 	s.AddSecrets(raw)
-	token := s.Get(sitetest.Auth, sitetest.IdToken(raw)).Expect(t, http.StatusOK, "").Tokens().Token
+	token := s.Get(sitetest.Auth, sitetest.IDToken(raw)).Expect(t, http.StatusOK, "").Tokens().Token
 	document := func(keys string) http.HandlerFunc {
 		return oidctest.Says(200, `{"issuer":"`+issuer.URL+`","jwks_uri":"`+keys+`"}`)
 	}
@@ -159,7 +159,7 @@ func TestOIDCOutage(t *testing.T) {
 		s.Load(lines...) // without a cached key
 		known := len(s.Logs())
 		for range 3 {
-			s.Get(sitetest.Auth, sitetest.IdToken(raw)).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").Has(t, "Retry-After", "10")
+			s.Get(sitetest.Auth, sitetest.IDToken(raw)).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").Has(t, "Retry-After", "10")
 		}
 		s.Get("/v2/", sitetest.Bearer(token)).Expect(t, http.StatusOK, "")
 		s.Get(sitetest.Auth, sitetest.As("alice")).Expect(t, http.StatusOK, "")
@@ -173,7 +173,7 @@ func TestOIDCOutage(t *testing.T) {
 	}
 	issuer.Fail(nil, nil)
 	s.Load(lines...)
-	s.Get(sitetest.Auth, sitetest.IdToken(raw)).Expect(t, http.StatusOK, "")
+	s.Get(sitetest.Auth, sitetest.IDToken(raw)).Expect(t, http.StatusOK, "")
 }
 
 // TestOIDCPrivateCA checks that an issuer with a private CA needs a transport.
@@ -191,9 +191,9 @@ func TestOIDCPrivateCA(t *testing.T) {
 	raw := issuer.Token()
 	s.AddSecrets(raw)
 	s.Load(issuer.Directory("map repository_owner acme -> acme"), sitetest.Private("acme"))
-	s.Get("/v2/", sitetest.IdToken(raw)).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	s.Get("/v2/", sitetest.IDToken(raw)).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	s.Load(issuer.Directory("map repository_owner acme -> acme", "transport http {\n tls_trust_pool file "+ca+"\n}"), sitetest.Private("acme"))
-	s.Get("/v2/", sitetest.IdToken(raw)).Expect(t, http.StatusOK, "")
+	s.Get("/v2/", sitetest.IDToken(raw)).Expect(t, http.StatusOK, "")
 	if !strings.Contains(s.Logs(), `"account":"repo:acme/app:ref:refs/heads/main","directory":"oidc"`) {
 		t.Error("the log lacks the account and its directory")
 	}

@@ -99,8 +99,8 @@ func Random(seed byte, size int) []byte {
 	return content
 }
 
-// JsonWithoutField removes a field of the handler from a configuration.
-func JsonWithoutField(t *testing.T, config []byte, field string) []byte {
+// JSONWithoutField removes a field of the handler from a configuration.
+func JSONWithoutField(t *testing.T, config []byte, field string) []byte {
 	t.Helper()
 	var whole any
 	if err := json.Unmarshal(config, &whole); err != nil {

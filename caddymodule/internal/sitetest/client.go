@@ -221,8 +221,8 @@ func BlobPath[D ~string](group, image string, digest D) string {
 	return "/v2/" + group + "/dependency_proxy/containers/" + image + "/blobs/" + string(digest)
 }
 
-// IdToken logs in with an ID token.
-func IdToken(raw string) RequestOption {
+// IDToken logs in with an ID token.
+func IDToken(raw string) RequestOption {
 	return func(r *http.Request) { r.SetBasicAuth("ci", raw) }
 }
 
@@ -256,8 +256,8 @@ func LoginForm(name, password string, more ...string) url.Values {
 	return fields
 }
 
-// JsonBody sets the method and a JSON body.
-func JsonBody(verb, body string) RequestOption {
+// JSONBody sets the method and a JSON body.
+func JSONBody(verb, body string) RequestOption {
 	return func(r *http.Request) {
 		r.Method, r.Body, r.ContentLength = verb, io.NopCloser(strings.NewReader(body)), int64(len(body))
 		r.Header.Set("Content-Type", "application/json")

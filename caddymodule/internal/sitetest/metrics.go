@@ -86,7 +86,7 @@ func (s Scrape) increase(since Scrape) map[string]float64 {
 	return more
 }
 
-// expect checks that series have increased by a number.
+// ExpectIncrease checks that series have increased by a number.
 func (s *Site) ExpectIncrease(since Scrape, want map[string]float64) {
 	s.T.Helper()
 	var got map[string]float64
