@@ -8,6 +8,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 // configuration.
 func client(t *testing.T, r *registrytest.Registry, change ...func(*Config)) *Registry {
 	t.Helper()
-	transport := NewTransport(TransportConfig{AllowPrivate: true})
+	transport := dial.NewTransport(dial.TransportConfig{AllowPrivate: true})
 	t.Cleanup(transport.CloseIdleConnections)
 	config := Config{Name: "test.example", Endpoint: r.Endpoint(), Transport: transport}
 	for _, f := range change {

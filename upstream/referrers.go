@@ -97,7 +97,7 @@ func (r *Registry) referrers(ctx context.Context, repository string, d digest.Di
 	page := Page{MediaType: v1.MediaTypeImageIndex}
 	var merged indexMerger
 	for pages := 1; ; pages++ {
-		resp, err := r.page(ctx, c)
+		resp, err := r.get(ctx, c)
 		if err != nil {
 			return Page{}, referrersError(err, pages)
 		}
