@@ -230,20 +230,22 @@ func (e *env) lastHeldBack(r io.Reader, s *source, gate chan struct{}) {
 	e.t.Helper()
 	last := make(chan []byte, 1)
 	go func() {
-		rest, err := io.ReadAll(r)
-		if err != nil {
-			e.t.Error(err)
+		b := make([]byte, 1)
+		if _, err := io.ReadFull(r, b); err != nil {
+			e.t.Errorf("reading the last byte: got the error %v, want none", err)
 		}
-		last <- rest
+		last <- b
 	}()
 	synctest.Wait()
 	if len(last) != 0 {
 		e.t.Error("the reader got the last byte before the digest was verified")
 	}
 	close(gate)
-	if rest := <-last; !bytes.Equal(rest, s.content[len(s.content)-1:]) {
-		e.t.Errorf("after the digest was verified: got %d bytes, want the last byte", len(rest))
+	want := s.content[len(s.content)-1:]
+	if got := <-last; !bytes.Equal(got, want) {
+		e.t.Errorf("got the last byte %x, want %x", got, want)
 	}
+	e.same(r, nil)
 }
 
 // broken reads r until an error, which must be want and come before the last byte of s.

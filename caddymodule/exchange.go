@@ -13,6 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
 
 // exchange is a request in progress.
@@ -78,10 +79,10 @@ func (ex *exchange) serveRegistry() *apiError {
 	if err := ex.authorize(directory.Member); err != nil {
 		return err
 	}
-	var accept upstream.Accept
+	var accept mediatype.Accept
 	forced := false
 	if ex.route.tag != "" {
-		accept = upstream.ParseAccept(ex.r.Header.Values("Accept"))
+		accept = mediatype.ParseAccept(ex.r.Header.Values("Accept"))
 		forced = freshness.WantsRefresh(ex.r.Header) && ex.handler.policy.Maintains(ex.r.Context(), ex.caller, ex.rec.Address, ex.route.group)
 	}
 	ns := ""

@@ -16,6 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
 
 // repository is the repository of an upstream that a request is about.
@@ -34,7 +35,7 @@ type repository struct {
 // parameter of the mirror protocol. Without either, it is the first upstream. The
 // client accepts the given types of manifests, and may force a question to upstream. The
 // other nodes are asked first, unless one of them is the client.
-func (h *Handler) repository(rt route, ns string, accept upstream.Accept, forced bool) (repository, *apiError) {
+func (h *Handler) repository(rt route, ns string, accept mediatype.Accept, forced bool) (repository, *apiError) {
 	first, name, _ := strings.Cut(rt.image, "/")
 	u := h.upstreams[first]
 	if u == nil || name == "" {

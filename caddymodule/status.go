@@ -16,6 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
 
 // site returns the site that the handler registers with the admin API.
@@ -118,7 +119,7 @@ func (ex *exchange) servePeer() *apiError {
 	refusal := ex.route.parseReference(ask.Reference)
 	var repo repository
 	if refusal == nil {
-		repo, refusal = ex.handler.repository(ex.route, "", upstream.ParseAccept(ex.r.Header.Values("Accept")), freshness.WantsRefresh(ex.r.Header))
+		repo, refusal = ex.handler.repository(ex.route, "", mediatype.ParseAccept(ex.r.Header.Values("Accept")), freshness.WantsRefresh(ex.r.Header))
 	}
 	if refusal == nil {
 		ex.rec.Upstream, ex.rec.Repository, ex.rec.Scope, ex.rec.Tag, ex.rec.Digest = repo.upstream, repo.name, repo.scope, ex.route.tag, ex.route.digest

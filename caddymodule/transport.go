@@ -11,7 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // checkTransport rejects the configuration of a transport that could connect to
@@ -61,9 +61,9 @@ func guardTransport(transport http.RoundTripper, endpoints ...*url.URL) error {
 	if !ok {
 		return fmt.Errorf("transport %T cannot be kept from private addresses; write `allow_private` to permit private addresses", transport)
 	}
-	t.Transport.DialContext = upstream.GuardDial(t.Transport.DialContext)
+	t.Transport.DialContext = dial.Guard(t.Transport.DialContext)
 	if dialTLS := t.Transport.DialTLSContext; dialTLS != nil {
-		t.Transport.DialTLSContext = upstream.GuardDial(dialTLS)
+		t.Transport.DialTLSContext = dial.Guard(dialTLS)
 	}
 	proxy := t.Transport.Proxy
 	t.Transport.Proxy = func(r *http.Request) (*url.URL, error) {

@@ -5,14 +5,14 @@ import (
 	"strings"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
 
 // choice is a tag as upstream offers it to clients that accept some types of
 // manifests.
 type choice struct {
 	tag    string
-	accept upstream.Accept
+	accept mediatype.Accept
 }
 
 // choiceMark separates a tag and the types in the name of a choice. A tag does not

@@ -10,7 +10,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
 
 const dockerImage = "application/vnd.docker.distribution.manifest.v2+json"
@@ -26,7 +26,7 @@ func newChoice(t *testing.T) (f *fixture, preferred, offered digest.Digest) {
 }
 
 func accepting(types ...string) func(*Config) {
-	return func(c *Config) { c.Accept = upstream.ParseAccept(types) }
+	return func(c *Config) { c.Accept = mediatype.ParseAccept(types) }
 }
 
 // A client that does not accept what upstream prefers gets what upstream chooses for

@@ -12,11 +12,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
-
-// maxManifest is the size limit of a manifest in bytes (OCI distribution
-// specification, "Pushing Manifests").
-const maxManifest = 4 << 20
 
 // Content is the content of a manifest, in memory or in a file.
 type Content struct {
@@ -48,7 +45,7 @@ func (c *Content) Close() {
 	}
 }
 
-// mediaType returns the media type of a manifest, which upstream claims to be claimed.
+// mediaType returns the media type of a manifest. claimed is what upstream says it is.
 func (c *Content) mediaType(claimed string) (string, error) {
 	bytes := c.Bytes
 	if c.File != nil {
@@ -57,11 +54,12 @@ func (c *Content) mediaType(claimed string) (string, error) {
 			return "", err
 		}
 	}
-	return upstream.ManifestType(claimed, bytes)
+	return mediatype.OfManifest(claimed, bytes)
 }
 
 // content returns a manifest's content, and whether it was stored already or came from a
-// replica. Neither is used unless the repository is linked to the content.
+// replica. Stored content and replicas are used only if the repository is linked to the
+// content.
 func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) (content *Content, hit bool, err error) {
 	if linked {
 		content, err := r.stored(ctx, d)
@@ -102,15 +100,15 @@ type transferred struct {
 	ofPeer bool
 }
 
-// fetched returns the content that has been transferred for a manifest. It is read from
-// the store if it is large, or nil because it has been stored meanwhile.
+// fetched returns the content of a manifest after its transfer. If it is large, or if
+// bytes is nil because it has been stored meanwhile, it is read from the store.
 func (r *Repository) fetched(ctx context.Context, d digest.Digest, bytes []byte) (*Content, error) {
 	if bytes != nil {
 		r.config.Sizes.remember(r.config.Scope, d, bytes)
 	}
 	if bytes == nil || len(bytes) > largeAnswer {
-		// The requests that have waited hold the same bytes. They must not do so
-		// while they send them.
+		// All requests that have waited share these bytes. None may hold them for as
+		// long as its client takes to read them, so each reads the file instead.
 		if content, err := r.stored(ctx, d); err == nil || bytes == nil {
 			return content, err
 		}
@@ -121,7 +119,7 @@ func (r *Repository) fetched(ctx context.Context, d digest.Digest, bytes []byte)
 // stored returns stored content; an error that is [fs.ErrNotExist] if there is
 // none.
 func (r *Repository) stored(ctx context.Context, d digest.Digest) (*Content, error) {
-	small, large, err := r.config.Cache.Find(ctx, d, maxManifest)
+	small, large, err := r.config.Cache.Find(ctx, d, upstream.MaxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +166,7 @@ func (r *Repository) storedSince(ctx context.Context, d digest.Digest) (transfer
 // have delivered it, with this size. The error is [fs.ErrNotExist] if no replica has it.
 func (r *Repository) copyManifest(ctx context.Context, d digest.Digest, size int64) ([]byte, error) {
 	c := &r.config
-	if len(c.Replicas) == 0 || size > maxManifest {
+	if len(c.Replicas) == 0 || size > upstream.MaxManifest {
 		return nil, fs.ErrNotExist
 	}
 	// Replicas have turns of their own: all those of the endpoint may wait for upstream.

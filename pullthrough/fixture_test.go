@@ -19,6 +19,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // fixture is an empty cache in a folder of the test, and an upstream.
@@ -38,9 +39,21 @@ type fixture struct {
 func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
 	t.Helper()
 	up := registrytest.New(t, options...)
-	f := newFixtureAt(t, up.Endpoint(), upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true}))
+	f := newFixtureAt(t, up.Endpoint(), dial.NewTransport(dial.TransportConfig{AllowPrivate: true}))
 	f.up = up
 	return f
+}
+
+// newPulled returns a fixture, and a repository that has pulled an image by the tag 1, about
+// which upstream is asked each time.
+func newPulled(t testing.TB) (*fixture, *Repository, registrytest.Image) {
+	t.Helper()
+	f := newFixture(t)
+	image := f.up.PutImage("team/app", "1", random(1, 100))
+	r := f.repository("red", "team/app", freshFor(0))
+	m, err := r.ManifestByTag(t.Context(), "1", true)
+	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+	return f, r, image
 }
 
 // newFixtureAt returns a fixture whose upstream is elsewhere.

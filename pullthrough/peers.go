@@ -12,6 +12,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
 
 // peerPatience is how long a peer may take to answer a question, for which it may have to
@@ -47,7 +48,7 @@ type Question struct {
 
 	// Reference is a digest, or a tag, which Accept and Forced belong to.
 	Reference string
-	Accept    upstream.Accept
+	Accept    mediatype.Accept
 	Forced    bool
 
 	// Head asks for the descriptor alone. Known is the digest of content that need not
@@ -137,10 +138,10 @@ func askPeer(ctx context.Context, p Peer, q Question) (Answer, error) {
 // checkContent returns an error unless the content of an answer is a manifest with its
 // digest, and sets its media type and size.
 func checkContent(a *Answer) error {
-	if len(a.Content) > maxManifest || a.Digest.Validate() != nil || a.Digest.Algorithm().FromBytes(a.Content) != a.Digest {
+	if len(a.Content) > upstream.MaxManifest || a.Digest.Validate() != nil || a.Digest.Algorithm().FromBytes(a.Content) != a.Digest {
 		return fmt.Errorf("%s: %w", a.Digest, fill.ErrDigestMismatch)
 	}
-	mediaType, err := upstream.ManifestType(a.MediaType, a.Content)
+	mediaType, err := mediatype.OfManifest(a.MediaType, a.Content)
 	a.MediaType, a.Size = mediaType, int64(len(a.Content))
 	return err
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // ringNode is a process of a ring as the one before it asks it.
@@ -40,7 +40,7 @@ func TestPeersInARing(t *testing.T) {
 	var all []*ringNode
 	var begun, pulls sync.WaitGroup
 	for _, name := range names {
-		f := newFixtureAt(t, up.Endpoint(), upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true}))
+		f := newFixtureAt(t, up.Endpoint(), dial.NewTransport(dial.TransportConfig{AllowPrivate: true}))
 		processes, all = append(processes, f), append(all, &ringNode{node: new(node), name: name, begun: &begun})
 	}
 	for i, n := range all {

@@ -14,6 +14,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // node is a [Peer] that answers from a repository of another process.
@@ -106,7 +107,7 @@ type cluster struct {
 
 func newCluster(t testing.TB) *cluster {
 	owner := newFixture(t)
-	c := &cluster{owner: owner, layer: random(1, 50_000), fixture: newFixtureAt(t, owner.up.Endpoint(), upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true}))}
+	c := &cluster{owner: owner, layer: random(1, 50_000), fixture: newFixtureAt(t, owner.up.Endpoint(), dial.NewTransport(dial.TransportConfig{AllowPrivate: true}))}
 	c.up = owner.up
 	c.image = c.up.PutImage("team/app", "1", c.layer)
 	c.node = &node{of: owner.repository("red", "team/app", ofPeer)}

@@ -15,6 +15,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // replica is a [fill.Replica] in memory.
@@ -83,7 +84,7 @@ func from(replicas ...fill.Replica) func(*Config) {
 func (f *fixture) evict() {
 	f.t.Helper()
 	known := f.config.Index
-	f.config.Cache = newFixtureAt(f.t, f.up.Endpoint(), upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true})).config.Cache
+	f.config.Cache = newFixtureAt(f.t, f.up.Endpoint(), dial.NewTransport(dial.TransportConfig{AllowPrivate: true})).config.Cache
 	f.config.Quotas = blobcache.NewQuotas(f.config.Cache, known, nil)
 	f.config.Sizes = nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -70,7 +71,7 @@ type Config struct {
 
 	// Accept is the set of media types that the client accepts for a manifest.
 	// The zero value accepts any.
-	Accept upstream.Accept
+	Accept mediatype.Accept
 
 	// FreshFor is how long a tag is served from Index without asking upstream.
 	FreshFor time.Duration

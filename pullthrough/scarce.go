@@ -12,6 +12,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
@@ -49,7 +50,7 @@ func (r *Repository) ask(ctx context.Context, tag choice, old *index.Ref) (upstr
 	ask, get := r.config.Registry.ResolveTag, r.config.Registry.RefetchTag
 	if old != nil && r.saves(*old) {
 		ask = r.config.Registry.HeadTag
-		get = func(context.Context, string, string, upstream.Accept) (upstream.Manifest, error) {
+		get = func(context.Context, string, string, mediatype.Accept) (upstream.Manifest, error) {
 			return upstream.Manifest{}, ratelimit.ErrNoPull
 		}
 	}
@@ -81,7 +82,7 @@ func (r *Repository) fetchMoved(ctx context.Context, tag choice, old *index.Ref,
 	return ref, err
 }
 
-// errContradiction means that no GET finds what HEAD names. To ask again soon would cost a
+// errContradiction means that no GET finds what HEAD names. Asking again soon would cost a
 // pull each time.
 var errContradiction = fmt.Errorf("HEAD names a manifest that GET does not find: %w", ratelimit.ErrNoPull)
 
@@ -122,8 +123,8 @@ func isPullLimit(err error) bool {
 }
 
 // retryAfter returns how long upstream demands not to be asked again, at most
-// maxStaleHold. What is left of a pause of all its questions is no such demand, because
-// that may end early.
+// maxStaleHold. If the upstream pauses, the rest of the pause is no such demand, because
+// the pause may end early.
 func retryAfter(err error) time.Duration {
 	var failure *upstream.Error
 	if !errors.As(err, &failure) || failure.Held && !isPullLimit(err) {

@@ -183,12 +183,9 @@ func (r *Registry) blob(ctx context.Context, c *call, want byteRange, etag strin
 
 // wholeBlob sends a request without a range.
 func (r *Registry) wholeBlob(ctx context.Context, c *call) (*Body, error) {
-	resp, err := r.do(ctx, c)
+	resp, err := r.get(ctx, c)
 	if err != nil {
 		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, r.statusError(c, resp)
 	}
 	return newBody(resp), nil
 }

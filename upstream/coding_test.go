@@ -80,7 +80,7 @@ func TestRegistryCompressedJSONLimits(t *testing.T) {
 		var large bytes.Buffer
 		encoder := encode(&large)
 		_, _ = io.WriteString(encoder, `{"x":"`)
-		_, _ = encoder.Write(bytes.Repeat([]byte("x"), maxManifest))
+		_, _ = encoder.Write(bytes.Repeat([]byte("x"), MaxManifest))
 		_, _ = io.WriteString(encoder, `"}`)
 		_ = encoder.Close()
 		for what, body := range map[string][]byte{"too large": large.Bytes(), "cut": large.Bytes()[:large.Len()/2]} {

@@ -16,13 +16,15 @@
 // [Mirrors] is a client for a registry with several addresses, which it asks in
 // order if one cannot answer.
 //
-// The package upstream/auth knows logins, challenges and tokens, and which token service may
-// receive a login; this package sends the requests for them.
+// Decisions that need no request are made in packages of their own: auth chooses the
+// challenge and knows which token service may receive the login, circuit decides whether
+// an address that fails is asked, ratelimit reads what registries say about their limits,
+// mediatype tells what a manifest is, and dial refuses private addresses.
 //
 // The package does not trust the registry. Every response is limited in size or
 // checked against its digest by the caller. Redirects are limited in number and
 // lose the credentials when they leave the registry, and a transport from
-// [NewTransport] does not connect to private addresses. Credentials are sent only
+// [dial.NewTransport] does not connect to private addresses. Credentials are sent only
 // to the registry and to a token service that may receive them.
 //
 // The package does not log, cache content or repeat a request at a registry that

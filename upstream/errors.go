@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
@@ -138,8 +139,8 @@ type Error struct {
 	message    string
 	cause      error // may be nil
 
-	own  bool // the registry, or its token service, has sent the response or should have
-	head bool // a GET might have succeeded
+	own  bool // the registry or its token service failed, not a server to which it redirects
+	head bool // the request was a HEAD; a GET might have succeeded
 	pull bool // only requests that count as pulls are limited
 
 	unsent bool // no request was sent for it; see asUnsent
@@ -222,7 +223,7 @@ func (r *Registry) transportError(ctx context.Context, c *call, err error) error
 	}
 	e := r.newError(c, Unavailable, 0, "request failed")
 	e.own = true
-	var blocked *blockedAddressError
+	var blocked *dial.BlockedError
 	var netError net.Error
 	switch {
 	case errors.As(err, &blocked):

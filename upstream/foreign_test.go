@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // gateway returns a registry that requires the test login and redirects to another
@@ -152,7 +153,7 @@ func TestRegistryIgnoresForeignChallengeOnPlainHTTP(t *testing.T) {
 	for name, back := range map[string]*registrytest.Registry{"registry": plain, "realm": secure} {
 		front := registrytest.New(t, registrytest.WithTLS(), registrytest.WithGateway(back))
 		back.PutBlob("a", []byte("x"))
-		transport := NewTransport(TransportConfig{AllowPrivate: true})
+		transport := dial.NewTransport(dial.TransportConfig{AllowPrivate: true})
 		transport.TLSClientConfig = front.Transport().(*http.Transport).TLSClientConfig // httptest has one certificate
 		t.Cleanup(transport.CloseIdleConnections)
 		u := client(t, front, func(c *Config) { c.Transport = transport })

@@ -8,9 +8,16 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 const (
+	dockerManifest      = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerManifestList  = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerSchema1       = "application/vnd.docker.distribution.manifest.v1+json"
+	dockerSchema1Signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+	ociArtifact         = "application/vnd.oci.artifact.manifest.v1+json"
+
 	testUser     = "robot"
 	testPassword = "password-that-must-not-leak"
 )
@@ -19,7 +26,7 @@ const (
 // configuration.
 func client(t *testing.T, r *registrytest.Registry, change ...func(*Config)) *Registry {
 	t.Helper()
-	transport := NewTransport(TransportConfig{AllowPrivate: true})
+	transport := dial.NewTransport(dial.TransportConfig{AllowPrivate: true})
 	t.Cleanup(transport.CloseIdleConnections)
 	config := Config{Name: "test.example", Endpoint: r.Endpoint(), Transport: transport}
 	for _, f := range change {

@@ -9,13 +9,14 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/header"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
-// maxManifest is the maximum size of a manifest or list in bytes. Distribution-spec
+// MaxManifest is the maximum size of a manifest or list in bytes. Distribution-spec
 // v1.1 asks registries to accept manifests of at least this size, and clients
 // reject larger ones.
-const maxManifest = 4 << 20
+const MaxManifest = 4 << 20
 
 // Descriptor describes content (image-spec v1.1, "Content Descriptors").
 type Descriptor struct {
@@ -44,13 +45,13 @@ func (r *Registry) ResolveManifest(ctx context.Context, repository, ref string) 
 // ResolveTag is [Registry.ResolveManifest] for a tag and a client that accepts only
 // some types of manifests. Many registries ignore what a client accepts, so the
 // manifest may be of another type.
-func (r *Registry) ResolveTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+func (r *Registry) ResolveTag(ctx context.Context, repository, tag string, accept mediatype.Accept) (Manifest, error) {
 	return r.resolveManifest(ctx, repository, tag, accept)
 }
 
 // HeadTag is [Registry.ResolveTag] by HEAD alone, for a budget that is scarce: where a
 // GET would have to decide, the cause of the error is [ratelimit.ErrNoPull].
-func (r *Registry) HeadTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+func (r *Registry) HeadTag(ctx context.Context, repository, tag string, accept mediatype.Accept) (Manifest, error) {
 	c, _, err := newManifestCall(repository, tag, accept)
 	if err != nil {
 		return Manifest{}, err
@@ -85,11 +86,11 @@ func (r *Registry) HeadTag(ctx context.Context, repository, tag string, accept A
 }
 
 // headRef returns the name of a reference in a headHistory.
-func headRef(repository, ref string, accept Accept) string {
+func headRef(repository, ref string, accept mediatype.Accept) string {
 	return repository + ":" + ref + "@" + accept.String()
 }
 
-func (r *Registry) resolveManifest(ctx context.Context, repository, ref string, accept Accept) (Manifest, error) {
+func (r *Registry) resolveManifest(ctx context.Context, repository, ref string, accept mediatype.Accept) (Manifest, error) {
 	c, wanted, err := newManifestCall(repository, ref, accept)
 	if err != nil {
 		return Manifest{}, err
@@ -131,8 +132,8 @@ func (r *Registry) resolveManifest(ctx context.Context, repository, ref string, 
 func headDescriptor(resp *response, wanted digest.Digest) (Descriptor, bool) {
 	d, err := reference.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
 	t := header.MediaType(resp.Header)
-	ok := err == nil && (wanted == "" || d == wanted) && namesManifest(t) && !isSchema1(t) &&
-		resp.ContentLength > 0 && resp.ContentLength <= maxManifest && !isEncoded(resp.Response)
+	ok := err == nil && (wanted == "" || d == wanted) && mediatype.NamesManifest(t) && !mediatype.IsSchema1(t) &&
+		resp.ContentLength > 0 && resp.ContentLength <= MaxManifest && !isEncoded(resp.Response)
 	return Descriptor{Digest: d, MediaType: t, Size: resp.ContentLength}, ok
 }
 
@@ -140,11 +141,11 @@ func headDescriptor(resp *response, wanted digest.Digest) (Descriptor, bool) {
 // (distribution-spec v1.1, "Pulling manifests"). Content that is requested by
 // digest is checked against it. Content that is requested by tag gets its sha256
 // as digest, and must match Docker-Content-Digest if the response has a valid
-// one. [ManifestType] determines the media type.
+// one. [mediatype.OfManifest] determines the media type.
 //
 // The error is an [*Error], most often of kind [ManifestUnknown], [NameUnknown],
 // [Denied] or [RateLimited], [Unsupported] for a schema 1 manifest and [Invalid] for
-// content that [ManifestType] rejects; or the context's error. An invalid repository
+// content that [mediatype.OfManifest] rejects; or the context's error. An invalid repository
 // or reference is neither.
 func (r *Registry) Manifest(ctx context.Context, repository, ref string) (Manifest, error) {
 	c, wanted, err := newManifestCall(repository, ref, 0)
@@ -162,7 +163,7 @@ func (r *Registry) Manifest(ctx context.Context, repository, ref string) (Manife
 // only. The arguments are those of [Registry.ResolveTag], and errors those of
 // [Registry.Manifest]. The kind is [Invalid] if GET does not
 // find the tag, and HEAD still does.
-func (r *Registry) RefetchTag(ctx context.Context, repository, tag string, accept Accept) (Manifest, error) {
+func (r *Registry) RefetchTag(ctx context.Context, repository, tag string, accept mediatype.Accept) (Manifest, error) {
 	c, wanted, err := newManifestCall(repository, tag, accept)
 	if err != nil {
 		return Manifest{}, err
@@ -186,7 +187,7 @@ func (r *Registry) RefetchTag(ctx context.Context, repository, tag string, accep
 
 // newManifestCall returns the call for a reference, and the reference's digest, or
 // "" if it is a tag.
-func newManifestCall(repository, ref string, accept Accept) (*call, digest.Digest, error) {
+func newManifestCall(repository, ref string, accept mediatype.Accept) (*call, digest.Digest, error) {
 	var wanted digest.Digest
 	if !reference.ValidTag(ref) {
 		var err error
@@ -210,14 +211,14 @@ func (r *Registry) manifest(ctx context.Context, c *call, wanted digest.Digest) 
 	if err != nil {
 		return Manifest{}, err
 	}
-	content, err := r.readAll(ctx, c, resp, maxManifest)
+	content, err := r.readAll(ctx, c, resp, MaxManifest)
 	if err != nil {
 		return Manifest{}, err
 	}
-	t, err := ManifestType(header.MediaType(resp.Header), content)
+	t, err := mediatype.OfManifest(header.MediaType(resp.Header), content)
 	if err != nil {
 		kind := Invalid
-		if err == errSchema1 {
+		if err == mediatype.ErrSchema1 {
 			kind = Unsupported
 		}
 		return Manifest{}, r.newError(c, kind, resp.StatusCode, err.Error())

@@ -8,6 +8,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/mediatype"
 )
 
 func digestOf(s string) digest.Digest { return digest.FromString(s) }
@@ -154,7 +155,7 @@ func TestRegistryManifestTypes(t *testing.T) {
 		m, err := client(t, r).Manifest(t.Context(), "a", "1")
 		if test.want == "" {
 			kind := Invalid
-			if strings.Contains(test.content+test.header, `Version":1`) || isSchema1(test.header) {
+			if strings.Contains(test.content+test.header, `Version":1`) || mediatype.IsSchema1(test.header) {
 				kind = Unsupported
 			}
 			wantKind(t, err, kind)
@@ -170,7 +171,7 @@ func TestRegistryManifestInvalid(t *testing.T) {
 	content := []byte(`{"schemaVersion":2,"manifests":[]}`)
 	r := registrytest.New(t)
 	r.PutManifestAs("a", digestOf("other"), v1.MediaTypeImageIndex, content, "wrong")
-	r.PutManifest("a", v1.MediaTypeImageIndex, []byte(`{"x":"`+strings.Repeat("x", maxManifest)+`"}`), "large")
+	r.PutManifest("a", v1.MediaTypeImageIndex, []byte(`{"x":"`+strings.Repeat("x", MaxManifest)+`"}`), "large")
 	u := client(t, r)
 	for _, reference := range []string{"wrong", string(digestOf("other")), "large"} {
 		_, err := u.Manifest(t.Context(), "a", reference)
@@ -180,7 +181,7 @@ func TestRegistryManifestInvalid(t *testing.T) {
 	wantKind(t, err, Invalid)
 
 	chunked := registrytest.New(t, registrytest.WithoutLength())
-	chunked.PutManifest("a", v1.MediaTypeImageIndex, []byte(`{"x":"`+strings.Repeat("x", maxManifest)+`"}`), "large")
+	chunked.PutManifest("a", v1.MediaTypeImageIndex, []byte(`{"x":"`+strings.Repeat("x", MaxManifest)+`"}`), "large")
 	_, err = client(t, chunked).Manifest(t.Context(), "a", "large")
 	wantKind(t, err, Invalid)
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/circuit"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
@@ -20,7 +21,7 @@ func isOverload(status int) bool {
 
 // isForbidden reports whether the request was not sent, because its address is private.
 func (e *Error) isForbidden() bool {
-	var blocked *blockedAddressError
+	var blocked *dial.BlockedError
 	return errors.As(e.cause, &blocked)
 }
 

@@ -39,10 +39,7 @@ func (r *Registry) pull(ctx context.Context, c *call) (*response, error) {
 		e.repository, e.pull = c.repository, true
 		return nil, e
 	}
-	resp, err := r.do(ctx, c)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = r.statusError(c, resp)
-	}
+	resp, err := r.get(ctx, c)
 	var e *Error
 	switch {
 	case err == nil:

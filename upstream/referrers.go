@@ -97,11 +97,11 @@ func (r *Registry) referrers(ctx context.Context, repository string, d digest.Di
 	page := Page{MediaType: v1.MediaTypeImageIndex}
 	var merged indexMerger
 	for pages := 1; ; pages++ {
-		resp, err := r.page(ctx, c)
+		resp, err := r.get(ctx, c)
 		if err != nil {
 			return Page{}, referrersError(err, pages)
 		}
-		content, err := r.readAll(ctx, c, resp, maxManifest)
+		content, err := r.readAll(ctx, c, resp, MaxManifest)
 		if err != nil {
 			return Page{}, err
 		}
@@ -132,7 +132,7 @@ func (r *Registry) referrers(ctx context.Context, repository string, d digest.Di
 		if next.RawQuery == "" || !header.IsVisible(next.RawQuery) {
 			return Page{}, r.newError(c, Invalid, resp.StatusCode, "the link to the next page does not tell which")
 		}
-		if pages == maxReferrerPages || merged.size > maxManifest {
+		if pages == maxReferrerPages || merged.size > MaxManifest {
 			return Page{}, r.newError(c, Invalid, resp.StatusCode, "the list of referrers is too long")
 		}
 		c.rawQuery = next.RawQuery

@@ -42,13 +42,13 @@ type Config struct {
 	RealmHosts []string
 
 	// Offline makes all methods that ask the registry fail with an error of kind
-	// [Offline], without asking for the login and without a use of the transports,
-	// which may be nil.
+	// [Offline]. They neither ask for the login nor use the transports, which may be
+	// nil.
 	Offline bool
 
-	// Transport sends the requests. It is required. [NewTransport] returns a
+	// Transport sends the requests. It is required. [dial.NewTransport] returns a
 	// suitable one; the dial function of any other should be wrapped by
-	// [GuardDial].
+	// [dial.Guard].
 	Transport http.RoundTripper
 
 	// Ranges sends requests for blob ranges that have an end, which run

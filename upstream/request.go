@@ -20,7 +20,7 @@ const (
 	maxForeignAnswers = 2 // registries to which redirects lead, whose challenge is answered
 )
 
-// trail is the way of a request through redirects.
+// trail records the redirects that a request has followed.
 type trail struct {
 	origin *url.URL // of the first request
 	target *url.URL // of the next request, or of the last one
@@ -89,6 +89,18 @@ func (r *Registry) do(ctx context.Context, c *call) (*response, error) {
 		}
 		way = newTrail(r.url(c))
 	}
+}
+
+// get sends a GET and returns the response if its status is 200.
+func (r *Registry) get(ctx context.Context, c *call) (*response, error) {
+	resp, err := r.do(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, r.statusError(c, resp)
+	}
+	return resp, nil
 }
 
 // follow sends a request to the target of a trail and follows redirects.

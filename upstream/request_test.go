@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 func TestRegistryRedirectErrors(t *testing.T) {
@@ -32,7 +33,7 @@ func TestRegistryRedirectErrors(t *testing.T) {
 				w.WriteHeader(http.StatusFound)
 			}))
 			t.Cleanup(server.Close)
-			_, err := clientAt(t, server.URL, NewTransport(TransportConfig{AllowPrivate: true})).Manifest(t.Context(), "a", "1")
+			_, err := clientAt(t, server.URL, dial.NewTransport(dial.TransportConfig{AllowPrivate: true})).Manifest(t.Context(), "a", "1")
 			wantKind(t, err, test.kind)
 			if requests != test.requests {
 				t.Errorf("got %d requests, want %d", requests, test.requests)

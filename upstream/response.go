@@ -25,7 +25,7 @@ const (
 	// lists that are read slowly do not delay manifests.
 	maxListReads = 4
 
-	// maxHugeReads is the number of responses larger than maxManifest, which only
+	// maxHugeReads is the number of responses larger than MaxManifest, which only
 	// lists of tags can be, that are in memory at a time.
 	maxHugeReads = 1
 )
@@ -93,8 +93,9 @@ func (r *Registry) tooLarge(c *call, resp *response, limit int64) *Error {
 	return r.newError(c, Invalid, resp.StatusCode, fmt.Sprintf("the response is larger than %d bytes", limit))
 }
 
-// reader reads a response of a registry and takes the turns that its size requires:
-// beyond smallRead a large one and, for lists, beyond maxManifest the huge one.
+// reader reads a response of a registry. So that few large ones are in memory, it takes
+// turns: one of largeReads (or listReads, for a list of tags) beyond smallRead bytes, and
+// for a list one of hugeReads beyond MaxManifest bytes.
 type reader struct {
 	registry *Registry
 	list     bool            // the response is a list of tags
@@ -151,7 +152,7 @@ func (t *reader) read(ctx context.Context, body io.Reader) ([]byte, error) {
 		if err := t.take(ctx); err != nil {
 			return nil, err
 		}
-		limit := int64(maxManifest + 2 - smallRead) // the end of a manifest that is too large is seen
+		limit := int64(MaxManifest + 2 - smallRead) // the end of a manifest that is too large is seen
 		if len(t.held) > 1 {
 			limit = math.MaxInt64
 		}

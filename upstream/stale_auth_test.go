@@ -8,6 +8,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // TestRegistryLearnsMovedTokenService checks that a registry whose token service has
@@ -137,7 +138,7 @@ func TestRegistryForgetsPost(t *testing.T) {
 		}
 	}))
 	t.Cleanup(r.Close)
-	transport := NewTransport(TransportConfig{AllowPrivate: true})
+	transport := dial.NewTransport(dial.TransportConfig{AllowPrivate: true})
 	t.Cleanup(transport.CloseIdleConnections)
 	u := clientAt(t, r.URL, transport)
 	u.login = auth.StaticLogin(testUser, testPassword)

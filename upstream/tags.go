@@ -71,10 +71,10 @@ func (r *Registry) Tags(ctx context.Context, repository string, query url.Values
 	c.header.Set("Accept", "application/json")
 	ctx, cancel := r.withTimeout(ctx)
 	defer cancel()
-	resp, err := r.page(ctx, c)
+	resp, err := r.get(ctx, c)
 	if n, ok := fewer(err, c.query.Get("n")); ok {
 		c.query.Set("n", n)
-		resp, err = r.page(ctx, c)
+		resp, err = r.get(ctx, c)
 	}
 	if err != nil {
 		return Page{}, refusal(err)
@@ -162,18 +162,6 @@ func nextPage(resp *response, address *url.URL) (next url.Values, cut string) {
 		return nil, "the link to the next page does not tell which"
 	}
 	return nil, "the link to the next page is one to another address"
-}
-
-// page asks for one page of a list and returns the response, whose status is 200.
-func (r *Registry) page(ctx context.Context, c *call) (*response, error) {
-	resp, err := r.do(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, r.statusError(c, resp)
-	}
-	return resp, nil
 }
 
 // pointsTo reports whether a link points to the host and path of an address. The

@@ -238,12 +238,12 @@ func TestTagArray(t *testing.T) {
 // TestRegistryTagsLarge checks the limit of a list, and that only one that is larger
 // than a manifest is read at a time.
 func TestRegistryTagsLarge(t *testing.T) {
-	size, announced := maxManifest, int64(-1)
+	size, announced := MaxManifest, int64(-1)
 	answer := func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: http.StatusOK, ContentLength: announced, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(tagList(size)))}, nil
 	}
 	u := clientAt(t, "http://h", roundTripper(answer))
-	for _, size = range []int{maxManifest, maxManifest + 2, maxTagList} {
+	for _, size = range []int{MaxManifest, MaxManifest + 2, maxTagList} {
 		page, err := u.Tags(t.Context(), "a", nil)
 		if err != nil || len(page.Content) != size-len(`{"tags":}`) || cap(page.Content) > size+maxSlack {
 			t.Errorf("%d bytes: got %d, %v", size, len(page.Content), err)
@@ -252,17 +252,17 @@ func TestRegistryTagsLarge(t *testing.T) {
 	size, announced = 1000, maxTagList+1
 	_, err := u.Tags(t.Context(), "a", nil)
 	wantKind(t, err, Invalid)
-	size, announced = maxManifest+2, -1
+	size, announced = MaxManifest+2, -1
 	tooLarge, _ := answer(nil)
 	turns := reader{registry: u, list: true}
-	_, err = u.readInTurn(t.Context(), new(call), &response{tooLarge, nil}, maxManifest+1, &turns)
+	_, err = u.readInTurn(t.Context(), new(call), &response{tooLarge, nil}, MaxManifest+1, &turns)
 	turns.release()
 	wantKind(t, err, Invalid)
 	u.hugeReads <- struct{}{}
 	u.timeout = 200 * time.Millisecond
 	_, err = u.Tags(t.Context(), "a", nil)
 	wantKind(t, err, Timeout)
-	size, u.timeout = maxManifest, metadataTimeout
+	size, u.timeout = MaxManifest, metadataTimeout
 	_, err = u.Tags(t.Context(), "a", nil)
 	if n := len(u.largeReads) + len(u.listReads); err != nil || n != 0 {
 		t.Errorf("got %v for a smaller list, and %d reads that have not ended, want none", err, n)

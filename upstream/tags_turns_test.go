@@ -27,7 +27,7 @@ func TestRegistryTagsDelayNoManifests(t *testing.T) {
 	for range maxLargeReads {
 		u.largeReads <- struct{}{}
 	}
-	content := `{"tags":["` + strings.Repeat("x", maxManifest) + `"]}`
+	content := `{"tags":["` + strings.Repeat("x", MaxManifest) + `"]}`
 	resp := &response{&http.Response{StatusCode: http.StatusOK, ContentLength: -1, Body: io.NopCloser(strings.NewReader(content))}, nil}
 	_, err := u.readList(t.Context(), new(call), resp, func(read []byte) ([]byte, error) {
 		if len(read) != len(content) || len(u.hugeReads) != 1 {

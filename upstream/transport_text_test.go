@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // TestRegistryMalformedResponse checks that errors about malformed responses do not
@@ -36,7 +38,7 @@ func TestRegistryMalformedResponse(t *testing.T) {
 				_ = conn.Close()
 			}
 		}()
-		transport := NewTransport(TransportConfig{AllowPrivate: true})
+		transport := dial.NewTransport(dial.TransportConfig{AllowPrivate: true})
 		t.Cleanup(transport.CloseIdleConnections)
 		_, err = clientAt(t, "http://"+listener.Addr().String(), transport).Manifest(t.Context(), "a", "1")
 		if text := wantKind(t, err, Unavailable).Error(); strings.Contains(text, "\x1b") || strings.Contains(text, "\xff") {

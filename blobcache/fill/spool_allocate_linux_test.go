@@ -10,8 +10,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// TestAllocateBlocksBeyondDisk: a size that no disk has room for takes nothing of
-// this one, and counts as a full disk wherever blocks are taken at all.
+// TestAllocateBlocksBeyondDisk checks that allocating more than the disk has fails as on a
+// full disk, where allocation is supported, and takes no blocks.
 func TestAllocateBlocksBeyondDisk(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "spool"))
 	if err != nil {
@@ -19,9 +19,9 @@ func TestAllocateBlocksBeyondDisk(t *testing.T) {
 	}
 	defer file.Close()
 	if err := allocateBlocks(file, 0, 1<<60); !store.IsFull(err) && !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("error is %v", err)
+		t.Errorf("got the error %v, want that of a full disk or %v", err, errors.ErrUnsupported)
 	}
 	if info, err := file.Stat(); err != nil || info.Sys().(*syscall.Stat_t).Blocks*512 != 0 {
-		t.Errorf("%d bytes are taken, %v", info.Sys().(*syscall.Stat_t).Blocks*512, err)
+		t.Errorf("the file takes %d bytes of the disk, the error is %v; want 0 and none", info.Sys().(*syscall.Stat_t).Blocks*512, err)
 	}
 }

@@ -21,8 +21,8 @@ func randomBytes(seed byte, size int) []byte {
 	return b
 }
 
-// freshSpool is a spool for content of a size that nobody hashes yet, with so
-// many readers, and a segment for all of it.
+// freshSpool returns a spool for content of that size, which is not hashed yet, with that
+// number of readers, and a segment for the whole content.
 func freshSpool(t *testing.T, size int64, readers int) (*spool, *segment) {
 	t.Helper()
 	file, err := os.Create(filepath.Join(t.TempDir(), "spool"))
@@ -36,14 +36,14 @@ func freshSpool(t *testing.T, size int64, readers int) (*spool, *segment) {
 		s.dropChunks()
 		_ = file.Close()
 		if n := buffer.LargeInUse(); n != 0 {
-			t.Errorf("%d large buffers are not given back", n)
+			t.Errorf("got %d large buffers in use at the end, want 0", n)
 		}
 	})
 	return s, s.hold(0, size)
 }
 
-// feed puts the content into the spool from where the segment goes on, in chunks
-// of a size.
+// feed puts the content into the spool in chunks of that size, from the offset at which the
+// segment continues.
 func feed(ctx context.Context, t *testing.T, s *spool, seg *segment, content []byte, size int) {
 	t.Helper()
 	buf := buffer.Take(size > buffer.Small)
@@ -58,8 +58,8 @@ func feed(ctx context.Context, t *testing.T, s *spool, seg *segment, content []b
 	}
 }
 
-// TestSpoolLend: what has just come is there without a read of the file, up to the
-// last byte, which nobody may have before the end.
+// TestSpoolLend checks that bytes that have just come are lent from memory, except for the last
+// byte of the content, and that they stay valid while they are lent.
 func TestSpoolLend(t *testing.T) {
 	want := randomBytes(1, 300_000)
 	s, seg := freshSpool(t, 300_000, 1)
@@ -75,7 +75,7 @@ func TestSpoolLend(t *testing.T) {
 	} {
 		p, back := s.lend(row.off, row.most)
 		if int64(len(p)) != row.n || !bytes.Equal(p, want[row.off:row.off+row.n]) {
-			t.Errorf("from %d on: %d bytes instead of %d", row.off, len(p), row.n)
+			t.Errorf("from byte %d on: got %d bytes, or wrong ones, want %d", row.off, len(p), row.n)
 		}
 		if back != nil {
 			back()
@@ -87,35 +87,35 @@ func TestSpoolLend(t *testing.T) {
 	other := buffer.Take(false)
 	clear(other.B)
 	if !bytes.Equal(p, want[:10]) {
-		t.Error("a buffer was given away while it was lent")
+		t.Error("a buffer was used again while it was lent")
 	}
 	other.Release()
 	back()
 	if p, _ := s.lend(0, 10); p != nil {
-		t.Error("lent what is no longer in memory")
+		t.Error("got bytes that are no longer in memory, want none")
 	}
 }
 
-// TestSpoolLendsToFewReaders: a crowd must not hold the memory of a fill.
+// TestSpoolLendsToFewReaders checks that memory is lent to at most maxBorrowers readers.
 func TestSpoolLendsToFewReaders(t *testing.T) {
 	want := randomBytes(2, 1000)
 	s, seg := freshSpool(t, 1000, maxBorrowers)
 	feed(t.Context(), t, s, seg, want, 1000)
 	if p, back := s.lend(0, 10); p == nil {
-		t.Error("nothing for a few")
+		t.Error("with few readers: got no bytes, want some")
 	} else {
 		back()
 	}
 	if !s.acquire() {
-		t.Fatal("nobody may join")
+		t.Fatal("no further reader may join")
 	}
 	if p, _ := s.lend(0, 10); p != nil {
-		t.Error("lent to a crowd")
+		t.Error("with one reader more: got bytes, want none")
 	}
 }
 
-// TestSpoolWaitsForHasher: a source waits for the hasher, with all that is kept in
-// memory, and no longer than the fill lasts.
+// TestSpoolWaitsForHasher checks that put waits when maxChunks chunks wait to be hashed, until
+// some are hashed or the context ends.
 func TestSpoolWaitsForHasher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
@@ -130,7 +130,7 @@ func TestSpoolWaitsForHasher(t *testing.T) {
 		}()
 		synctest.Wait()
 		if s.written != maxChunks*n {
-			t.Errorf("%d bytes were taken while nothing is hashed", s.written)
+			t.Errorf("with no chunk hashed: got %d bytes taken, want %d", s.written, maxChunks*n)
 		}
 		for off := int64(0); off < 3*n; {
 			c, _, err := s.awaitHashing(ctx, off)
@@ -142,15 +142,15 @@ func TestSpoolWaitsForHasher(t *testing.T) {
 		}
 		synctest.Wait()
 		if s.written != (maxChunks+3)*n {
-			t.Errorf("%d bytes were taken with three chunks hashed", s.written)
+			t.Errorf("with three chunks hashed: got %d bytes taken, want %d", s.written, (maxChunks+3)*n)
 		}
 		cancel()
 		<-fed
 	})
 }
 
-// TestSpoolHashesOutOfOrder: what came first somewhere else is read back, and what
-// comes after it is taken from memory again.
+// TestSpoolHashesOutOfOrder checks that bytes that came before their turn are read back from
+// the file, and that the ones after them are hashed from memory again.
 func TestSpoolHashesOutOfOrder(t *testing.T) {
 	want := randomBytes(4, 3000)
 	s, first := freshSpool(t, 3000, 1)
@@ -158,7 +158,7 @@ func TestSpoolHashesOutOfOrder(t *testing.T) {
 	second := s.hold(1000, 2000)
 	feed(t.Context(), t, s, second, want[1000:2000], 500)
 	if len(s.chunks.list) != 0 {
-		t.Errorf("%d chunks are kept of what cannot be hashed yet", len(s.chunks.list))
+		t.Errorf("got %d chunks in memory that cannot be hashed yet, want 0", len(s.chunks.list))
 	}
 	feed(t.Context(), t, s, first, want[:1000], 1000)
 	s.yield(first)
@@ -178,12 +178,12 @@ func TestSpoolHashesOutOfOrder(t *testing.T) {
 	}
 	c.buf.Release()
 	if _, _, err = s.awaitHashing(t.Context(), 3000); err != io.EOF {
-		t.Errorf("at the end: %v", err)
+		t.Errorf("at the end: got the error %v, want %v", err, io.EOF)
 	}
 }
 
-// TestSpoolPutAfterHashingEnded: when a fill has ended while a connection still sends,
-// what that brings is not gathered in memory.
+// TestSpoolPutAfterHashingEnded checks that at most maxChunks chunks are kept in memory when a
+// connection still brings bytes after the fill has ended.
 func TestSpoolPutAfterHashingEnded(t *testing.T) {
 	want := randomBytes(5, 4*maxChunks*1000)
 	s, seg := freshSpool(t, int64(len(want)), 1)
@@ -199,11 +199,12 @@ func TestSpoolPutAfterHashingEnded(t *testing.T) {
 		}
 	}
 	if n := len(s.chunks.list); n != maxChunks {
-		t.Errorf("%d chunks are in memory", n)
+		t.Errorf("got %d chunks in memory, want %d", n, maxChunks)
 	}
 }
 
-// TestSpoolReadsBackWhenFarBehind: what must be read back first keeps nobody waiting at the front.
+// TestSpoolReadsBackWhenFarBehind checks that the hasher reads back no more than readBack bytes
+// at once, and that no chunks are kept for it meanwhile, so that workers need not wait.
 func TestSpoolReadsBackWhenFarBehind(t *testing.T) {
 	const late = readBack + 1000
 	want := randomBytes(6, late+2*maxChunks*1000)
@@ -224,8 +225,8 @@ func TestSpoolReadsBackWhenFarBehind(t *testing.T) {
 	}
 }
 
-// TestSpoolHoldsUpFastSource: while a source waits for the hasher it is not taken for
-// a slow one, of which more connections would bring more.
+// TestSpoolHoldsUpFastSource checks that needsWorkers does not take a source for slow while its
+// worker waits for the hasher.
 func TestSpoolHoldsUpFastSource(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -257,7 +258,7 @@ func TestSpoolHoldsUpFastSource(t *testing.T) {
 		}
 		<-done
 		if slow < time.Second || slow > time.Second+2*speedInterval {
-			t.Errorf("it is slow after %v", slow)
+			t.Errorf("needsWorkers returned after %v, want %v to %v", slow, time.Second, time.Second+2*speedInterval)
 		}
 	})
 }

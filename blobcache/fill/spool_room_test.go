@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestExtents compares with a list of all offsets.
+// TestExtents compares extents with a model that knows the state of each byte.
 func TestExtents(t *testing.T) {
 	const size = 60
 	for seed := range uint64(200) {

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// TestParts has workers come and go at random, beside a model that knows of each
-// byte whether somebody fetches it and whether it is there.
-func TestParts(t *testing.T) {
+// TestSegments gives segments to workers and takes them back at random, and compares them with a
+// model that knows of each byte whether a worker fetches it and whether it is there.
+func TestSegments(t *testing.T) {
 	const size = 60
 	for seed := range uint64(300) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
@@ -62,12 +62,12 @@ func TestParts(t *testing.T) {
 			p.release(seg)
 		}
 		if len(p) != 1 || p.has(0) != size {
-			t.Errorf("seed %d: %d parts when all is there", seed, len(p))
+			t.Errorf("seed %d: got %d segments when all bytes are there, want 1", seed, len(p))
 		}
 	}
 }
 
-// anyGap is a piece of one of the gaps.
+// anyGap returns a random part of one of the gaps, if there are any.
 func anyGap(p segments, limit int64, rnd *rand.Rand) (from, to int64, ok bool) {
 	for low, high := range p.gaps(limit) {
 		from = low + rnd.Int64N(high-low)

@@ -16,7 +16,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// former saves a link as the former version did.
+// former saves a link in the format of the version before deliveries were recorded.
 func (e *fixture) former(scope string, d digest.Digest, link Link) string {
 	e.t.Helper()
 	key := linkKey(scope, d)
@@ -33,8 +33,8 @@ func (e *fixture) former(scope string, d digest.Digest, link Link) string {
 	return key
 }
 
-// TestIndexAdopt: of the links of the former version those of a trusted source are kept,
-// if their repository is of that source alone and nothing contradicts them.
+// TestIndexAdopt checks which links of the former version are kept: those of a trusted source
+// whose repository has no links of other sources, and whose content is stored with their size.
 func TestIndexAdopt(t *testing.T) {
 	e := newFixture(t)
 	d, cut, gone := e.layer("a", 10_000), e.layer("cut", 10_000), digest.FromString("gone")
@@ -62,7 +62,7 @@ func TestIndexAdopt(t *testing.T) {
 	for _, r := range rows {
 		e.former(r.scope, r.d, r.link)
 		if _, err := e.index.Link(t.Context(), r.scope, r.d); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: %v before the links were looked at, want %v", r.scope, err, fs.ErrNotExist)
+			t.Errorf("%s: got %v before Adopt, want %v", r.scope, err, fs.ErrNotExist)
 		}
 	}
 	proved := "new/_/evil@2/x/z"
@@ -82,7 +82,7 @@ func TestIndexAdopt(t *testing.T) {
 		}
 	}
 	if _, err := e.index.Delivery(t.Context(), hubScope, d); err != nil {
-		t.Errorf("what was kept is not delivered: %v", err)
+		t.Errorf("the delivery of a kept link: got %v, want no error", err)
 	}
 	if err := e.store.List(t.Context(), linksFolder+"/other", func(r store.Record) error {
 		if time.Since(r.Used) < time.Hour {
@@ -92,18 +92,18 @@ func TestIndexAdopt(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
-	// It is done once: what an old process writes later is proved by a download.
+	// Adopt runs once: links that a process of the former version saves later do not count.
 	e.former(evilScope, d, Link{Size: 10_000})
 	if got, err := e.index.Adopt(t.Context(), e.store, []string{"hub@1", "evil@2"}); err != nil || got != (Adopted{}) {
-		t.Errorf("a second time: %+v, %v, want nothing", got, err)
+		t.Errorf("a second Adopt: got %+v and the error %v, want nothing adopted", got, err)
 	}
 	if e.linked(evilScope, d) {
-		t.Error("a link of the former version was believed later")
+		t.Error("a link of the former version that was saved after Adopt counts")
 	}
 }
 
-// TestIndexAdoptResumes: what is interrupted begins anew; links that are kept in any case
-// are believed meanwhile.
+// TestIndexAdoptResumes checks that Adopt, when it was interrupted, continues at the next call
+// and loses no link, and that links that will be kept count while it runs.
 func TestIndexAdoptResumes(t *testing.T) {
 	e := newFixture(t)
 	var all []digest.Digest
@@ -117,18 +117,18 @@ func TestIndexAdoptResumes(t *testing.T) {
 	e.index.records = &interrupted{e.store, func(n int) {
 		if n == 10 {
 			if _, err := e.index.Link(t.Context(), hubScope, last); err != nil {
-				t.Errorf("a link that will be kept: %v", err)
+				t.Errorf("a link that will be kept: got %v, want no error", err)
 			}
 			cancel()
 		}
 	}, 0}
 	if _, err := e.index.Adopt(ctx, e.store, []string{"hub@1"}); !errors.Is(err, context.Canceled) {
-		t.Errorf("interrupted: %v, want %v", err, context.Canceled)
+		t.Errorf("interrupted: got %v, want %v", err, context.Canceled)
 	}
 	e.index = New(e.store)
 	got, err := e.index.Adopt(t.Context(), e.store, []string{"hub@1"})
 	if err != nil || got.Kept == 0 || got.Kept > len(all)-10 || got.Dropped != 0 {
-		t.Errorf("goes on: %+v, %v; want at most %d kept", got, err, len(all)-10)
+		t.Errorf("resumed: got %+v and the error %v, want at most %d kept", got, err, len(all)-10)
 	}
 	for _, d := range all {
 		if !e.linked(hubScope, d) {
@@ -137,7 +137,7 @@ func TestIndexAdoptResumes(t *testing.T) {
 	}
 }
 
-// interrupted counts what is marked.
+// interrupted is a Records that counts the calls of Mark and passes their number to marked.
 type interrupted struct {
 	store.Records
 	marked func(n int)
@@ -150,8 +150,8 @@ func (i *interrupted) Mark(ctx context.Context, key string, used time.Time) erro
 	return i.Records.Mark(ctx, key, used)
 }
 
-// TestIndexAdoptResumesMixed: an adoption that is resumed knows that the links of a
-// repository were of several sources, although those of the other source have gone.
+// TestIndexAdoptResumesMixed checks that a resumed Adopt keeps no link of a repository that had
+// links of several sources, although the interrupted one has removed those of the other source.
 func TestIndexAdoptResumesMixed(t *testing.T) {
 	e := newFixture(t)
 	d := e.layer("a", 100)
@@ -167,7 +167,7 @@ func TestIndexAdoptResumesMixed(t *testing.T) {
 	}
 	e.index = New(e.store)
 	if got, err := e.index.Adopt(t.Context(), e.store, trusted); err != nil || got != (Adopted{Dropped: 1}) {
-		t.Errorf("goes on: %+v, %v; want one dropped", got, err)
+		t.Errorf("resumed: got %+v and the error %v, want one dropped", got, err)
 	}
 	for _, scope := range scopes {
 		if e.linked(scope, d) {
@@ -175,11 +175,11 @@ func TestIndexAdoptResumesMixed(t *testing.T) {
 		}
 	}
 	if _, err := e.store.Load(t.Context(), mixedKey); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("what was noted is left: %v", err)
+		t.Errorf("the list of repositories of several sources: got %v, want it removed", err)
 	}
 }
 
-// interrupting ends what is being done with the first record that is deleted.
+// interrupting is a Records that calls end after each Delete.
 type interrupting struct {
 	store.Records
 	end func()

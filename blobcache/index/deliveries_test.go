@@ -44,7 +44,7 @@ func newFixture(t *testing.T) *fixture {
 	return &fixture{t, s, dir, New(s)}
 }
 
-// layer stores content of so many bytes that is the same for a name.
+// layer stores content of that size, the same for the same name, and returns its digest.
 func (e *fixture) layer(name string, size int) digest.Digest {
 	e.t.Helper()
 	content := bytes.Repeat([]byte(name+" "), size)[:size]
@@ -74,8 +74,8 @@ func (e *fixture) linked(scope string, d digest.Digest) bool {
 	return err == nil
 }
 
-// TestIndexDelivery: what a source has delivered is known for all of its repositories
-// and owners, and for no other source, also after a restart.
+// TestIndexDelivery checks that a delivery is known for all repositories and owners of its
+// source, and for no other source, also after a restart.
 func TestIndexDelivery(t *testing.T) {
 	e := newFixture(t)
 	d := e.layer("a", 10_000)
@@ -103,7 +103,8 @@ func TestIndexDelivery(t *testing.T) {
 	}
 }
 
-// TestIndexForgetsDelivery a day after its content has gone.
+// TestIndexForgetsDelivery checks that Forget removes the deliveries of content that is gone,
+// and keeps those that were saved after the given time.
 func TestIndexForgetsDelivery(t *testing.T) {
 	e := newFixture(t)
 	stays, gone := e.layer("stays", 10_000), digest.FromString("gone")
@@ -129,11 +130,12 @@ func TestIndexForgetsDelivery(t *testing.T) {
 		}
 	}
 	if known(gone) || !known(stays) {
-		t.Errorf("what has gone is known: %v, what is stored: %v; want false, true", known(gone), known(stays))
+		t.Errorf("the delivery of content that is gone is known: %v, that of stored content: %v; want false, true", known(gone), known(stays))
 	}
 }
 
-// TestIndexLinkKeepsMediaType: a manifest that is fetched as a blob too stays one.
+// TestIndexLinkKeepsMediaType checks that the link of a manifest keeps its media type when the
+// manifest is fetched as a blob later.
 func TestIndexLinkKeepsMediaType(t *testing.T) {
 	e := newFixture(t)
 	d := e.layer("a", 100)

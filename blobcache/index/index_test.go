@@ -25,7 +25,7 @@ func openIndexed(t *testing.T, dir string) *store.FileStore {
 	return s
 }
 
-// countedRecords count what is saved, and fail if told to.
+// countedRecords is a Records that counts the calls of Save, and fails if fail is set.
 type countedRecords struct {
 	store.Records
 	saves atomic.Int32
@@ -125,8 +125,8 @@ func TestIndexRefs(t *testing.T) {
 	}
 }
 
-// A ref of a version that stored only when a ref changed has been recorded when its
-// record was saved, and it is not known when it was confirmed.
+// TestIndexRefsOfEarlierVersion checks that a ref of a version that saved a ref only when it
+// changed counts as used when it was saved, and as never confirmed.
 func TestIndexRefsOfEarlierVersion(t *testing.T) {
 	records := openIndexed(t, t.TempDir())
 	key, saved := "refs/acme/hub/alpine/_/latest", time.Now().Add(-24*time.Hour).Round(time.Second)
@@ -157,7 +157,7 @@ func onlyRef(t *testing.T, x *index.Index) (name index.RefName, ref index.Ref) {
 	return name, ref
 }
 
-// sameRef compares what a ref says.
+// sameRef reports whether two refs are equal in what a caller of SetRef sets.
 func sameRef(a, b index.Ref) bool {
 	return a.Digest == b.Digest && a.MediaType == b.MediaType && a.Size == b.Size && a.Checked.Equal(b.Checked) && a.NotBefore.Equal(b.NotBefore)
 }
@@ -181,7 +181,8 @@ func TestIndexDamagedRecords(t *testing.T) {
 	}
 }
 
-// TestIndexWhenRecordsFail has what was learned hold until the process ends.
+// TestIndexWhenRecordsFail checks that links and refs that cannot be saved count until the
+// process ends.
 func TestIndexWhenRecordsFail(t *testing.T) {
 	records := &countedRecords{Records: openIndexed(t, t.TempDir()), fail: syscall.EIO}
 	x := index.New(records)

@@ -7,7 +7,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// FuzzParseLinkKey has no record taken for a link that is not the scope's own.
+// FuzzParseLinkKey checks that no key is parsed as a link of a scope and digest whose link has
+// another key.
 func FuzzParseLinkKey(f *testing.F) {
 	d := digest.FromString("x")
 	for _, key := range []string{

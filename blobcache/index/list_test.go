@@ -13,8 +13,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// TestIndexEachRef: names with their scopes, of an owner and its parts alone, until
-// the visitor has seen enough.
+// TestIndexEachRef checks that EachRef visits the refs of an owner, and of the owners below it
+// alone, with their scopes, until visit returns an error.
 func TestIndexEachRef(t *testing.T) {
 	store := newStore(t)
 	x := New(store)
@@ -92,7 +92,7 @@ func TestIndexMarkRef(t *testing.T) {
 	}
 }
 
-// watchedRecords calls back when a record has been read.
+// watchedRecords is a Records that calls loaded after the next Load.
 type watchedRecords struct {
 	store.Records
 	loaded func()
@@ -107,7 +107,8 @@ func (l *watchedRecords) Load(ctx context.Context, key string) ([]byte, error) {
 	return value, err
 }
 
-// TestIndexLinkDroppedDuringRead must not live on in memory.
+// TestIndexLinkDroppedDuringRead checks that a link that is purged while it is read from disk
+// does not stay in memory.
 func TestIndexLinkDroppedDuringRead(t *testing.T) {
 	store := newStore(t)
 	d := digest.FromString("layer")

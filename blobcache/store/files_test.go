@@ -28,16 +28,17 @@ func TestFileStoreConforms(t *testing.T) {
 	storetest.RunRecords(t, func(t *testing.T) store.Records { return openStore(t, t.TempDir()) })
 }
 
-// TestOpenFileStore has a directory that does not exist yet, nor its parents.
+// TestOpenFileStore checks that OpenFileStore creates the directory and its parents, private
+// to the user, and leaves no probe in it.
 func TestOpenFileStore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "var", "cache")
 	openStore(t, dir)
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("%v, %v", info.Mode(), err)
+		t.Errorf("the directory: got %v and the error %v, want the mode 0700 and no error", info, err)
 	}
 	entries, err := os.ReadDir(filepath.Join(dir, "tmp"))
 	if err != nil || len(entries) != 0 {
-		t.Errorf("the probe is left: %v, %v", entries, err)
+		t.Errorf("temporary files: got %v and the error %v, want none", entries, err)
 	}
 }
 
@@ -47,7 +48,7 @@ func TestOpenFileStoreFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := store.OpenFileStore(file); err == nil {
-		t.Error("opened a file")
+		t.Error("OpenFileStore of a regular file: got no error, want one")
 	}
 	if os.Geteuid() == 0 {
 		return // may write anywhere
@@ -58,11 +59,12 @@ func TestOpenFileStoreFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := store.OpenFileStore(dir); !errors.Is(err, fs.ErrPermission) {
-		t.Errorf("opened without a right to write: %v", err)
+		t.Errorf("OpenFileStore of a directory that is not writable: got %v, want %v", err, fs.ErrPermission)
 	}
 }
 
-// TestOpenRemovesOrphans keeps what this process is writing.
+// TestOpenRemovesOrphans checks that OpenFileStore removes temporary files of processes that
+// have ended, and keeps those of this process.
 func TestOpenRemovesOrphans(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -77,7 +79,7 @@ func TestOpenRemovesOrphans(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Where there are no locks, age tells.
+	// Without file locks, old files count as orphans.
 	old := time.Now().Add(-2 * time.Hour)
 	if err := errors.Join(os.Chtimes(orphan, old, old), os.Chtimes(folder, old, old)); err != nil {
 		t.Fatal(err)
@@ -85,11 +87,11 @@ func TestOpenRemovesOrphans(t *testing.T) {
 	openStore(t, dir)
 	for _, name := range []string{orphan, folder} {
 		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want it removed", name, err)
 		}
 	}
 	if _, err := os.Lstat(living.Name()); err != nil {
-		t.Errorf("the living spool: %v", err)
+		t.Errorf("the spool of this process: got %v, want it kept", err)
 	}
 }
 
@@ -116,14 +118,15 @@ func TestCommitReplacesDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(name); err != nil || string(got) != "content" {
-		t.Errorf("%q, %v", got, err)
+		t.Errorf("got the content %q and the error %v, want %q", got, err, "content")
 	}
 	if err := s.Remove(t.Context(), d); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestCommitFailsCleanly has a file stand where a folder belongs.
+// TestCommitFailsCleanly checks that a Commit that fails stores nothing and leaves the spool to
+// its owner.
 func TestCommitFailsCleanly(t *testing.T) {
 	dir := t.TempDir()
 	s, d := openStore(t, dir), digest.FromString("content")
@@ -135,17 +138,17 @@ func TestCommitFailsCleanly(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Commit(t.Context(), d, spool); err == nil {
-		t.Error("committed")
+		t.Error("Commit with a file in the place of a folder: got no error, want one")
 	}
 	if _, err := os.Lstat(spool.Name()); err != nil {
-		t.Errorf("the spool is its owner's to remove: %v", err)
+		t.Errorf("the spool after a failed Commit: got %v, want it kept for its owner", err)
 	}
 	_ = spool.Close()
 	if err := s.Commit(t.Context(), d, spool); err == nil {
-		t.Error("committed a closed spool")
+		t.Error("Commit of a closed spool: got no error, want one")
 	}
 	if _, err := s.Open(t.Context(), d); err == nil {
-		t.Error("opened")
+		t.Error("Open after a failed Commit: got no error, want one")
 	}
 }
 
@@ -156,36 +159,37 @@ func TestSaveFailsCleanly(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Save(t.Context(), "refs/a/latest", []byte("x")); err == nil {
-		t.Error("saved")
+		t.Error("Save with a file in the place of a folder: got no error, want one")
 	}
 	if entries, _ := os.ReadDir(filepath.Join(dir, "tmp")); len(entries) != 0 {
-		t.Errorf("left behind: %v", entries)
+		t.Errorf("got the temporary files %v, want none", entries)
 	}
 	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Save(t.Context(), "links/a", []byte("x")); err == nil {
-		t.Error("saved without a place for temporary files")
+		t.Error("Save without a folder for temporary files: got no error, want one")
 	}
 	if _, err := s.Spool(t.Context()); err == nil {
-		t.Error("spooled without a place for temporary files")
+		t.Error("Spool without a folder for temporary files: got no error, want one")
 	}
 }
 
-// TestRecordsRejectReservedKeys proves that no key reaches content.
+// TestRecordsRejectReservedKeys checks that no key of a record names a file of content or a
+// temporary file.
 func TestRecordsRejectReservedKeys(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	for _, key := range []string{"blobs/sha256/ab/abcd", "blobs", "tmp/x", "Blobs/x", "TMP"} {
 		if err := s.Save(t.Context(), key, []byte("x")); !errors.Is(err, fs.ErrInvalid) {
-			t.Errorf("save %q: %v", key, err)
+			t.Errorf("Save %q: got %v, want %v", key, err, fs.ErrInvalid)
 		}
 		if _, err := s.Load(t.Context(), key); !errors.Is(err, fs.ErrInvalid) {
-			t.Errorf("load %q: %v", key, err)
+			t.Errorf("Load %q: got %v, want %v", key, err, fs.ErrInvalid)
 		}
 	}
 }
 
-// TestWalkIgnoresForeignFiles what is none of the store's.
+// TestWalkIgnoresForeignFiles checks that Walk skips files that the store has not created.
 func TestWalkIgnoresForeignFiles(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -198,7 +202,7 @@ func TestWalkIgnoresForeignFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = s.Walk(t.Context(), func(e store.Entry) error {
-		t.Errorf("visited %+v", e)
+		t.Errorf("Walk visited %+v, want no visit", e)
 		return nil
 	})
 	if err != nil {
@@ -206,8 +210,8 @@ func TestWalkIgnoresForeignFiles(t *testing.T) {
 	}
 }
 
-// TestWalkContinuesAfterError has one part of the directory that cannot be read, which keeps
-// no sweep from the rest.
+// TestWalkContinuesAfterError checks that Walk visits the rest, and returns an error, if one
+// folder cannot be read.
 func TestWalkContinuesAfterError(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -230,6 +234,6 @@ func TestWalkContinuesAfterError(t *testing.T) {
 	visits := 0
 	err := s.Walk(t.Context(), func(store.Entry) error { visits++; return nil })
 	if err == nil || visits != 2 {
-		t.Errorf("%d visits, %v", visits, err)
+		t.Errorf("got %d visits and the error %v, want 2 and an error", visits, err)
 	}
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// TestRecordsReplaceIrregularFiles are absent, and make room for what is saved.
+// TestRecordsReplaceIrregularFiles checks that anything but a regular file in the place of a
+// record counts as absent, is reported and removed, and that Save then writes the record.
 func TestRecordsReplaceIrregularFiles(t *testing.T) {
 	const key = "links/acme/_/sha256/ab"
 	for name, put := range map[string]func(name string) error{
@@ -46,24 +47,24 @@ func TestRecordsReplaceIrregularFiles(t *testing.T) {
 				t.Errorf("load: got %q, %v; want %v", got, err, fs.ErrNotExist)
 			}
 			if len(told) != 1 || !strings.Contains(told[0], "folder") && !strings.Contains(told[0], "link") && !strings.Contains(told[0], "pipe") {
-				t.Errorf("told: got %q, want what was removed", told)
+				t.Errorf("got the storage errors %q, want one that says what was removed", told)
 			}
 			if err := s.Save(t.Context(), key, []byte("2")); err != nil {
 				t.Errorf("save: %v", err)
 			}
 			if got, err := s.Load(t.Context(), key); err != nil || !bytes.Equal(got, []byte("2")) {
-				t.Errorf("load what was saved: got %q, %v", got, err)
+				t.Errorf("load after save: got %q and the error %v, want %q", got, err, "2")
 			}
 			found := 0
 			if err := s.List(t.Context(), "links", func(store.Record) error { found++; return nil }); err != nil || found == 0 {
-				t.Errorf("list: %d records, %v", found, err)
+				t.Errorf("list: got %d records and the error %v, want some and none", found, err)
 			}
 		})
 	}
 }
 
-// TestOpenWithIrregularTemporaryFiles has no regular file among the temporary ones, and a
-// symbolic link in place of their folder.
+// TestOpenWithIrregularTemporaryFiles checks that OpenFileStore does not follow symbolic links
+// when it removes temporary files, and does not wait for named pipes.
 func TestOpenWithIrregularTemporaryFiles(t *testing.T) {
 	dir, elsewhere := t.TempDir(), t.TempDir()
 	kept := filepath.Join(elsewhere, "spool-of-somebody")
@@ -73,7 +74,7 @@ func TestOpenWithIrregularTemporaryFiles(t *testing.T) {
 	}
 	openStore(t, dir)
 	if _, err := os.Lstat(kept); err != nil {
-		t.Errorf("what a link leads to: %v", err)
+		t.Errorf("the file in the folder to which tmp was a link: got %v, want it kept", err)
 	}
 	pipe, link := filepath.Join(dir, "tmp", "spool-pipe"), filepath.Join(dir, "tmp", "spool-link")
 	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink(kept, link)); err != nil {
@@ -81,6 +82,6 @@ func TestOpenWithIrregularTemporaryFiles(t *testing.T) {
 	}
 	openStore(t, dir)
 	if got, err := os.ReadFile(kept); err != nil || string(got) != "kept" {
-		t.Errorf("what a link leads to: %q, %v", got, err)
+		t.Errorf("the file to which a temporary file was a link: got %q and the error %v, want it kept", got, err)
 	}
 }

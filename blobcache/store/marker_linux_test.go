@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOpenVerifiesUnmarkableOnce: a file of another user, whose times cannot be set, is
-// not read anew by each request, until somebody writes to it.
+// TestOpenVerifiesUnmarkableOnce checks that a file whose times cannot be set, because it
+// belongs to another user, is verified once and not at each Open, until it is written to.
 func TestOpenVerifiesUnmarkableOnce(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can act for another user")
@@ -21,7 +21,7 @@ func TestOpenVerifiesUnmarkableOnce(t *testing.T) {
 	told := 0
 	s.StorageError = func(op string, err error) {
 		if told++; !strings.HasPrefix(op, "mark ") {
-			t.Errorf("trouble: %s: %v", op, err)
+			t.Errorf("storage error: %s: %v", op, err)
 		}
 	}
 	then := unmark(t, name)
@@ -59,6 +59,6 @@ func TestOpenVerifiesUnmarkableOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := openAs(); err == nil {
-		t.Error("what was written to is opened")
+		t.Error("Open after the file was written to: got no error, want one")
 	}
 }

@@ -13,14 +13,15 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// storedContent is a store with one content of so many bytes.
+// storedContent returns a store, the digest of content of that size in it, and the name of its
+// file.
 func storedContent(t *testing.T, size int) (s *FileStore, d digest.Digest, name string) {
 	t.Helper()
 	s, err := OpenFileStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.StorageError = func(op string, err error) { t.Errorf("trouble: %s: %v", op, err) }
+	s.StorageError = func(op string, err error) { t.Errorf("storage error: %s: %v", op, err) }
 	if !s.DetectsChanges() {
 		t.Skip("the file system does not keep markers")
 	}
@@ -42,7 +43,7 @@ func storedContent(t *testing.T, size int) (s *FileStore, d digest.Digest, name 
 	return s, d, name
 }
 
-// verified returns content of so many bytes, and its digest.
+// verified returns size bytes, the same for the same seed, and their digest.
 func verified(seed byte, size int) ([]byte, digest.Digest) {
 	b := make([]byte, size)
 	rand.NewChaCha8([32]byte{seed}).Read(b)
@@ -77,15 +78,16 @@ func open(t *testing.T, s *FileStore, d digest.Digest) error {
 	return err
 }
 
-// TestMarkerSurvivesUseAndCopy where content is stored, used, and copied with its times.
+// TestMarkerSurvivesUseAndCopy checks that content is not doubtful after it was stored, used, or
+// copied with its times, but is after a write to its file.
 func TestMarkerSurvivesUseAndCopy(t *testing.T) {
 	s, d, name := storedContent(t, 1000)
 	if doubtful(t, s, d) {
-		t.Error("what was just stored is doubtful")
+		t.Error("content that was just stored is doubtful")
 	}
 	used := time.Now().Add(-5 * time.Hour)
 	if err := s.Touch(t.Context(), d, used); err != nil || doubtful(t, s, d) {
-		t.Errorf("a use makes it doubtful: %v", err)
+		t.Errorf("after a use the content is doubtful, or the error is %v", err)
 	}
 	if e, err := s.Stat(t.Context(), d); err != nil || e.Used.Unix() != used.Unix() {
 		t.Errorf("used: got %v, %v; want %v", e.Used, err, used)
@@ -97,14 +99,15 @@ func TestMarkerSurvivesUseAndCopy(t *testing.T) {
 	content, _ := os.ReadFile(name)
 	err = errors.Join(os.Remove(name), os.WriteFile(name, content, 0o600), os.Chtimes(name, info.ModTime(), info.ModTime()))
 	if err != nil || doubtful(t, s, d) {
-		t.Errorf("a copy with its times is doubtful: %v", err)
+		t.Errorf("a copy with its times is doubtful, or the error is %v", err)
 	}
 	if err := os.WriteFile(name, content, 0o600); err != nil || !doubtful(t, s, d) {
-		t.Errorf("what was written to is not doubtful: %v", err)
+		t.Errorf("content that was written to is not doubtful, or the error is %v", err)
 	}
 }
 
-// TestTouchKeepsDoubt what was changed: neither a use nor its time makes it good.
+// TestTouchKeepsDoubt checks that content that was changed stays doubtful when a use of it is
+// recorded.
 func TestTouchKeepsDoubt(t *testing.T) {
 	s, d, name := storedContent(t, 1000)
 	other, _ := verified(8, 1000)
@@ -115,15 +118,15 @@ func TestTouchKeepsDoubt(t *testing.T) {
 		t.Error(err)
 	}
 	if !doubtful(t, s, d) {
-		t.Error("it is not doubtful any more")
+		t.Error("changed content is not doubtful after a use")
 	}
 	if err := open(t, s, d); !errors.Is(err, ErrDamaged) {
 		t.Errorf("open: got %v, want %v", err, ErrDamaged)
 	}
 }
 
-// TestOpenVerifiesUnmarkedOnce although many ask for it at the same time, and not
-// again afterwards: then it is the time of the file that counts.
+// TestOpenVerifiesUnmarkedOnce checks that content without a marker is read once, by one of many
+// concurrent calls of Open, and not again by later ones.
 func TestOpenVerifiesUnmarkedOnce(t *testing.T) {
 	const size = 8 << 20
 	s, d, name := storedContent(t, size)
@@ -152,7 +155,7 @@ func TestOpenVerifiesUnmarkedOnce(t *testing.T) {
 	}
 }
 
-// bytesRead is how many bytes this process has read, where that can be told.
+// bytesRead returns how many bytes this process has read. It works on Linux only.
 func bytesRead(t *testing.T) (n int64, ok bool) {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/io")
@@ -165,7 +168,8 @@ func bytesRead(t *testing.T) (n int64, ok bool) {
 	return n, true
 }
 
-// TestCheckDetectsConcurrentWrite is noticed: what was read may not be what is there.
+// TestCheckDetectsConcurrentWrite checks that content that is written to during Check is not
+// marked as verified.
 func TestCheckDetectsConcurrentWrite(t *testing.T) {
 	s, d, name := storedContent(t, 1<<20)
 	unmark(t, name)
@@ -180,22 +184,22 @@ func TestCheckDetectsConcurrentWrite(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		_, err = file.WriteAt(other[:n], 0) // behind the one who reads
+		_, err = file.WriteAt(other[:n], 0) // to bytes that Check has read already
 		return errors.Join(err, file.Close())
 	})
 	if err != nil || !written {
 		t.Errorf("check: %v", err)
 	}
 	if !doubtful(t, s, d) {
-		t.Error("it is marked as verified")
+		t.Error("the content is marked as verified, want it doubtful")
 	}
 	if err := open(t, s, d); !errors.Is(err, ErrDamaged) {
 		t.Errorf("open: got %v, want %v", err, ErrDamaged)
 	}
 }
 
-// TestOpenWaitsForRecentWrites is verified again a moment later: another write may leave
-// the same time.
+// TestOpenWaitsForRecentWrites checks that a file that was just written to is marked as verified
+// only a moment later, since another write might leave the same time.
 func TestOpenWaitsForRecentWrites(t *testing.T) {
 	s, d, name := storedContent(t, 1000)
 	bytes, _ := verified(7, 1000)
@@ -207,17 +211,18 @@ func TestOpenWaitsForRecentWrites(t *testing.T) {
 		t.Errorf("open: %v", err)
 	}
 	if took := time.Since(begin); took < settled {
-		t.Errorf("it was marked after %v, want %v at least", took, settled)
+		t.Errorf("the file was marked after %v, want %v at least", took, settled)
 	}
 }
 
-// TestFileStoreWithCoarseTimes have changes left to the scrub: the store says so, and serves.
+// TestFileStoreWithCoarseTimes checks that a store on a file system with coarse times says that
+// it does not detect changes, and that Check still does.
 func TestFileStoreWithCoarseTimes(t *testing.T) {
 	s, d, name := storedContent(t, 1000)
 	s.coarse = true
 	unmark(t, name)
 	if s.DetectsChanges() || doubtful(t, s, d) {
-		t.Error("it claims to detect changes")
+		t.Error("DetectsChanges is true or the content is doubtful, want neither")
 	}
 	other, _ := verified(8, 1000)
 	if err := os.WriteFile(name, other, 0o600); err != nil {
@@ -231,7 +236,8 @@ func TestFileStoreWithCoarseTimes(t *testing.T) {
 	}
 }
 
-// TestMark tells digests and sizes apart, and is never zero.
+// TestMark checks that marks differ by digest and size, and are whole microseconds between 0 and
+// a second, both excluded.
 func TestMark(t *testing.T) {
 	seen := make(map[time.Duration]bool)
 	for n := range byte(100) {

@@ -8,8 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// FuzzRecord has no key name a file outside of the root, among the content or
-// the temporary files, or the file of another key.
+// FuzzRecord checks that no key names a file outside of the root, a file of content, a temporary
+// file, or the file of another key.
 func FuzzRecord(f *testing.F) {
 	for _, key := range []string{"refs/a/_/latest", "links/a/b/_/sha256/ff", "", ".", "..", "a/..", "../a", "/a", "a//b", "a/", "a\x00", `a\..\b`, "blobs/x", "TMP/x", "a/./b", "C:/x"} {
 		f.Add(key)
@@ -22,17 +22,18 @@ func FuzzRecord(f *testing.F) {
 		}
 		rel := within(t, s, name)
 		if back := filepath.ToSlash(rel); back != key {
-			t.Errorf("%q and %q are one file", key, back)
+			t.Errorf("%q has the file of %q", key, back)
 		}
 		for _, reserved := range []string{"blobs", "tmp"} {
 			if top, _, _ := strings.Cut(filepath.ToSlash(rel), "/"); strings.EqualFold(top, reserved) {
-				t.Errorf("%q is among the %s", key, reserved)
+				t.Errorf("%q has a file in the folder %s", key, reserved)
 			}
 		}
 	})
 }
 
-// FuzzContent is the same for digests.
+// FuzzContent checks that no digest names a file outside of the folder of content, or the file of
+// another digest.
 func FuzzContent(f *testing.F) {
 	for _, d := range []string{digest.FromString("x").String(), digest.SHA512.FromString("x").String(), "", "sha256", "sha256:", "sha256:a", "sha256:../..", "../x:ab", "sha256:" + strings.Repeat("/", 64)} {
 		f.Add(d)
@@ -52,8 +53,7 @@ func FuzzContent(f *testing.F) {
 	})
 }
 
-// FuzzParseContent has no file taken for content that is not found under its
-// digest.
+// FuzzParseContent checks that Walk takes no file for content that Open would not find there.
 func FuzzParseContent(f *testing.F) {
 	hex := digest.FromString("x").Encoded()
 	f.Add("sha256", hex[:2], hex)
@@ -70,7 +70,7 @@ func FuzzParseContent(f *testing.F) {
 		}
 		path, err := s.content(d)
 		if want := filepath.Join(s.root, "blobs", algorithm, folder, name); err != nil || path != want {
-			t.Errorf("%s is at %s, not at %s: %v", d, path, want, err)
+			t.Errorf("the file of %s: got %s and the error %v, want %s", d, path, err, want)
 		}
 	})
 }

@@ -111,8 +111,8 @@ func (s *FileStore) Mark(_ context.Context, key string, used time.Time) error {
 	return setTimes(file, used)
 }
 
-// Delete implements [Records]. Folders that become empty go too, so that what
-// comes and goes leaves nothing behind.
+// Delete implements [Records]. It also removes folders that become empty, so that
+// they do not accumulate.
 func (s *FileStore) Delete(_ context.Context, key string) error {
 	name, err := s.record(key)
 	if err != nil {

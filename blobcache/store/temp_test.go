@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// TestOpenRemovesOrphansOfKilledProcess has another process killed while it writes: what it
-// leaves stays as long as it lives, and no longer.
+// TestOpenRemovesOrphansOfKilledProcess checks that OpenFileStore keeps the temporary files of
+// another process while that runs, and removes them after it was killed.
 func TestOpenRemovesOrphansOfKilledProcess(t *testing.T) {
 	dir := t.TempDir()
 	child := exec.Command(os.Args[0], "-test.run=TestWriterProcess", "-test.v")
@@ -44,7 +44,7 @@ func TestOpenRemovesOrphansOfKilledProcess(t *testing.T) {
 	}
 	s := openStore(t, dir)
 	if _, err := os.Stat(spool); err != nil {
-		t.Fatalf("what a living process writes: %v", err)
+		t.Fatalf("the spool of a running process: got %v, want it kept", err)
 	}
 	ours, err := s.Spool(t.Context())
 	if err != nil {
@@ -54,14 +54,14 @@ func TestOpenRemovesOrphansOfKilledProcess(t *testing.T) {
 	kill()
 	openStore(t, dir)
 	if _, err := os.Stat(spool); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("what a dead process has left: %v", err)
+		t.Errorf("the spool of a killed process: got %v, want it removed", err)
 	}
 	if _, err := os.Stat(ours.Name()); err != nil {
-		t.Errorf("what this process writes: %v", err)
+		t.Errorf("the spool of this process: got %v, want it kept", err)
 	}
 }
 
-// TestWriterProcess is the other process.
+// TestWriterProcess is the process that TestOpenRemovesOrphansOfKilledProcess kills.
 func TestWriterProcess(t *testing.T) {
 	dir := os.Getenv("BLOBCACHE_TEST_DIR")
 	if dir == "" {
@@ -76,8 +76,8 @@ func TestWriterProcess(t *testing.T) {
 	_ = spool.Close()
 }
 
-// TestOpenDuringWrites has stores opened all the time while others write: none of
-// what they write is lost.
+// TestOpenDuringWrites checks that stores that are opened while others write to the same
+// directory remove none of their temporary files.
 func TestOpenDuringWrites(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -107,7 +107,7 @@ func TestOpenDuringWrites(t *testing.T) {
 					return
 				}
 				if _, err := os.Stat(spool.Name()); err != nil {
-					t.Errorf("a spool is gone: %v", err)
+					t.Errorf("a spool that is open: got %v, want it kept", err)
 				}
 				_ = os.Remove(spool.Name())
 				_ = spool.Close()
@@ -118,6 +118,6 @@ func TestOpenDuringWrites(t *testing.T) {
 	close(done)
 	sweepers.Wait()
 	if entries, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(entries) != 0 {
-		t.Errorf("left behind: %v, %v", entries, err)
+		t.Errorf("temporary files: got %v and the error %v, want none", entries, err)
 	}
 }

@@ -22,7 +22,7 @@ func (s *FileStore) Walk(ctx context.Context, visit func(Entry) error) error {
 		unread = errors.Join(unread, err)
 		for _, folder := range folders {
 			if !folder.IsDir() && (folder.Type().IsRegular() || len(folder.Name()) != 2) {
-				continue // none of the store's
+				continue // not a file of the store
 			}
 			files, err := s.list(filepath.Join(base, folder.Name()))
 			unread = errors.Join(unread, err)
@@ -66,7 +66,7 @@ func (s *FileStore) visitFiles(ctx context.Context, algorithm digest.Algorithm, 
 	for _, file := range files {
 		d, ok := parseContent(algorithm, filepath.Base(folder), file.Name())
 		if !ok {
-			continue // none of the store's
+			continue // not a file of the store
 		}
 		info, ok := s.regular(folder, file)
 		if !ok {

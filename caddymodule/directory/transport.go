@@ -6,7 +6,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // LoadTransport loads the guest transport in the field TransportRaw of a directory.
@@ -14,7 +14,7 @@ import (
 // permitted, since the configuration alone says where the service is.
 func LoadTransport(ctx caddy.Context, guest any, configured bool) (http.RoundTripper, error) {
 	if !configured {
-		return upstream.NewTransport(upstream.TransportConfig{AllowPrivate: true}), nil
+		return dial.NewTransport(dial.TransportConfig{AllowPrivate: true}), nil
 	}
 	module, err := ctx.LoadModule(guest, "TransportRaw")
 	if err != nil {

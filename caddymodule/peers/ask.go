@@ -85,51 +85,44 @@ func (a Ask) check() error {
 
 // The errors of requests from other nodes.
 var (
-	// ErrUnauthorized means that a request has no token that is valid at this
+	// errUnauthorized means that a request has no token that is valid at this
 	// process now. Its status is 401.
-	ErrUnauthorized = errors.New("no valid token of a node")
+	errUnauthorized = errors.New("no valid token of a node")
 
-	// ErrForbidden means that a request asks for something other than its token
+	// errForbidden means that a request asks for something other than its token
 	// names. Its status is 403.
-	ErrForbidden = errors.New("the token is for another request")
+	errForbidden = errors.New("the token is for another request")
 )
 
-// Authorize returns what a request from another node asks for, if its token says so:
-// the token is signed by the shared keys, minted for this process and this site within
-// the last 60 seconds, and names the path of the request. Whether the fingerprint is
-// that of the endpoint is up to the caller.
-//
-// The error is an [ErrUnauthorized], an [ErrForbidden], or a
-// [tokenissuer.ErrKeysUnavailable] if the token may be valid. A nil Cluster authorizes
-// nothing.
-func (c *Cluster) Authorize(r *http.Request) (Ask, error) {
+// authorize is [Cluster.Admit] without a limit.
+func (c *Cluster) authorize(r *http.Request) (Ask, error) {
 	if c == nil {
-		return Ask{}, ErrUnauthorized
+		return Ask{}, errUnauthorized
 	}
 	l := c.current()
 	scheme, raw, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if l == nil || !strings.EqualFold(scheme, "Bearer") {
-		return Ask{}, ErrUnauthorized
+		return Ask{}, errUnauthorized
 	}
 	text, err := l.Issuer.VerifyPeer(r.Context(), raw, c.id)
 	if err != nil {
 		if errors.Is(err, tokenissuer.ErrKeysUnavailable) {
 			return Ask{}, err
 		}
-		return Ask{}, fmt.Errorf("%w: %w", ErrUnauthorized, err)
+		return Ask{}, fmt.Errorf("%w: %w", errUnauthorized, err)
 	}
 	var f facts
 	if err := json.Unmarshal([]byte(text), &f); err != nil {
-		return Ask{}, fmt.Errorf("%w: its facts are not JSON", ErrForbidden)
+		return Ask{}, fmt.Errorf("%w: its facts are not JSON", errForbidden)
 	}
 	if f.Site != c.site {
-		return Ask{}, fmt.Errorf("%w: it is for the site '%s'", ErrForbidden, f.Site)
+		return Ask{}, fmt.Errorf("%w: it is for the site '%s'", errForbidden, f.Site)
 	}
 	if f.path() != r.URL.EscapedPath() || f.check() != nil {
-		return Ask{}, fmt.Errorf("%w: it is for %s", ErrForbidden, f.path())
+		return Ask{}, fmt.Errorf("%w: it is for %s", errForbidden, f.path())
 	}
 	if !isProcess(f.From) || f.From == c.id {
-		return Ask{}, fmt.Errorf("%w: it does not name another process that asks", ErrForbidden)
+		return Ask{}, fmt.Errorf("%w: it does not name another process that asks", errForbidden)
 	}
 	return f.Ask, nil
 }
@@ -138,30 +131,37 @@ func (c *Cluster) Authorize(r *http.Request) (Ask, error) {
 // A node that asks for more content at a time asks the upstream for the rest.
 const maxServing = 1024
 
-// ErrBusy means that too many requests of other nodes are being answered. Its status is
+// errBusy means that too many requests of other nodes are being answered. Its status is
 // 503.
-var ErrBusy = errors.New("too many requests of other nodes")
+var errBusy = errors.New("too many requests of other nodes")
 
-// StatusOf returns the status of the response to a request that is not admitted.
+// StatusOf returns the status of the response to a request that is not admitted: 401, 403 or
+// 503.
 func StatusOf(err error) int {
 	switch {
-	case errors.Is(err, ErrForbidden):
+	case errors.Is(err, errForbidden):
 		return http.StatusForbidden
-	case errors.Is(err, ErrUnauthorized):
+	case errors.Is(err, errUnauthorized):
 		return http.StatusUnauthorized
 	}
 	return http.StatusServiceUnavailable
 }
 
-// Admit returns what [Cluster.Authorize] returns, and counts the request until done is
-// called. The error may also be an [ErrBusy].
+// Admit returns what a request from another node asks for, if its token says so: the token
+// is signed by the shared keys, minted for this process and this site within the last 60
+// seconds, and names the path of the request. Whether the fingerprint is that of the
+// endpoint is up to the caller. The request counts among the 1024 that are answered at once
+// until done is called.
+//
+// [StatusOf] returns the status for an error. The error is a
+// [tokenissuer.ErrKeysUnavailable] if the token may be valid. A nil Cluster admits nothing.
 func (c *Cluster) Admit(r *http.Request) (ask Ask, done func(), err error) {
-	if ask, err = c.Authorize(r); err != nil {
+	if ask, err = c.authorize(r); err != nil {
 		return ask, nil, err
 	}
 	if c.serving.Add(1) > maxServing {
 		c.serving.Add(-1)
-		return ask, nil, ErrBusy
+		return ask, nil, errBusy
 	}
 	return ask, func() { c.serving.Add(-1) }, nil
 }

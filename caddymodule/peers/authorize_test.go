@@ -21,9 +21,9 @@ func someAsk() Ask {
 
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, ErrUnauthorized):
+	case errors.Is(err, errUnauthorized):
 		return http.StatusUnauthorized
-	case errors.Is(err, ErrForbidden):
+	case errors.Is(err, errForbidden):
 		return http.StatusForbidden
 	}
 	return http.StatusServiceUnavailable
@@ -52,7 +52,7 @@ func authorize(c *Cluster, path, token string) (Ask, error) {
 	if token != "" {
 		r.Header.Set("Authorization", token)
 	}
-	return c.Authorize(r)
+	return c.authorize(r)
 }
 
 // TestAuthorizeAcceptsOneRequest checks that a token is good for what it was minted
@@ -74,27 +74,27 @@ func TestAuthorizeAcceptsOneRequest(t *testing.T) {
 		path, token string
 		want        error
 	}{
-		"no token":       {s[1].current(), path, "", ErrUnauthorized},
-		"no bearer":      {s[1].current(), path, strings.Replace(token, "Bearer", "Basic", 1), ErrUnauthorized},
-		"another node":   {s[2].current(), path, token, ErrUnauthorized},
-		"asking node":    {s[0].current(), path, token, ErrUnauthorized},
-		"new process":    {n.run(restarted, n.config(n.names()...)), path, token, ErrUnauthorized},
-		"no cluster":     {nil, path, token, ErrUnauthorized},
-		"another site":   {elsewhere, path, token, ErrForbidden},
-		"another digest": {s[1].current(), other, token, ErrForbidden},
-		"manifest":       {s[1].current(), strings.Replace(path, "blobs", "manifests", 1), token, ErrForbidden},
-		"escaped":        {s[1].current(), strings.Replace(path, ":", "%3A", 1), token, ErrForbidden},
-		"longer":         {s[1].current(), path + "/", token, ErrForbidden},
-		"probe":          {s[1].current(), ProbePath, token, ErrForbidden},
-		"changed":        {s[1].current(), path, token[:len(token)-10] + "AAAAAAAAAA", ErrUnauthorized},
+		"no token":       {s[1].current(), path, "", errUnauthorized},
+		"no bearer":      {s[1].current(), path, strings.Replace(token, "Bearer", "Basic", 1), errUnauthorized},
+		"another node":   {s[2].current(), path, token, errUnauthorized},
+		"asking node":    {s[0].current(), path, token, errUnauthorized},
+		"new process":    {n.run(restarted, n.config(n.names()...)), path, token, errUnauthorized},
+		"no cluster":     {nil, path, token, errUnauthorized},
+		"another site":   {elsewhere, path, token, errForbidden},
+		"another digest": {s[1].current(), other, token, errForbidden},
+		"manifest":       {s[1].current(), strings.Replace(path, "blobs", "manifests", 1), token, errForbidden},
+		"escaped":        {s[1].current(), strings.Replace(path, ":", "%3A", 1), token, errForbidden},
+		"longer":         {s[1].current(), path + "/", token, errForbidden},
+		"probe":          {s[1].current(), ProbePath, token, errForbidden},
+		"changed":        {s[1].current(), path, token[:len(token)-10] + "AAAAAAAAAA", errUnauthorized},
 	} {
 		if got, err := authorize(row.at, row.path, row.token); !errors.Is(err, row.want) || got != (Ask{}) {
 			t.Errorf("%s: got %+v, %v, want %v", name, got, err, row.want)
 		}
 	}
 	n.clock.advance(tokenissuer.PeerLifetime + tokenissuer.PeerLeeway)
-	if got, err := authorize(s[1].current(), path, token); !errors.Is(err, ErrUnauthorized) || got != (Ask{}) {
-		t.Errorf("got %+v, %v after the lifetime, want ErrUnauthorized", got, err)
+	if got, err := authorize(s[1].current(), path, token); !errors.Is(err, errUnauthorized) || got != (Ask{}) {
+		t.Errorf("got %+v, %v after the lifetime, want errUnauthorized", got, err)
 	}
 }
 
@@ -115,8 +115,8 @@ func TestAuthorizeRejectsTokensOfClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := authorize(c, someAsk().path(), "Bearer "+token.Raw); !errors.Is(err, ErrUnauthorized) || got != (Ask{}) {
-		t.Errorf("got %+v, %v, want ErrUnauthorized", got, err)
+	if got, err := authorize(c, someAsk().path(), "Bearer "+token.Raw); !errors.Is(err, errUnauthorized) || got != (Ask{}) {
+		t.Errorf("got %+v, %v, want errUnauthorized", got, err)
 	}
 	_, peer := captured(t, s[0].current(), s[1], someAsk())
 	if id, err := n.issuer().Verify(t.Context(), strings.TrimPrefix(peer, "Bearer "), "https://"+serverName, tokenissuer.Access); !errors.Is(err, tokenissuer.ErrInvalidToken) {
@@ -142,8 +142,8 @@ func TestAuthorizeRequiresTheAsker(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := authorize(c, ask.path(), "Bearer "+token); !errors.Is(err, ErrForbidden) || got != (Ask{}) {
-			t.Errorf("%s: got %+v, %v, want ErrForbidden", name, got, err)
+		if got, err := authorize(c, ask.path(), "Bearer "+token); !errors.Is(err, errForbidden) || got != (Ask{}) {
+			t.Errorf("%s: got %+v, %v, want errForbidden", name, got, err)
 		}
 	}
 }
@@ -181,13 +181,13 @@ func TestRefusalsAreLoggedAtALimitedRate(t *testing.T) {
 	c := n.run(n.servers[0], n.config(n.names()...))
 	flood := func() (logged []string) {
 		for range 1000 {
-			if reason, ok := c.Refusal(ErrUnauthorized); ok {
+			if reason, ok := c.Refusal(errUnauthorized); ok {
 				logged = append(logged, reason)
 			}
 		}
 		return logged
 	}
-	if got := flood(); len(got) != maxRefusals || got[0] != ErrUnauthorized.Error() {
+	if got := flood(); len(got) != maxRefusals || got[0] != errUnauthorized.Error() {
 		t.Errorf("got the lines %q, want %d", got, maxRefusals)
 	}
 	n.clock.advance(refusalEvery)

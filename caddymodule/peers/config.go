@@ -9,7 +9,7 @@
 //
 // A request to another node ([Node.Get]) has a token that the shared keys sign. It names
 // the process that is asked, and all of what is asked for ([Ask]), so that it is of no
-// use elsewhere; see [Cluster.Authorize].
+// use elsewhere; see [Cluster.Admit].
 package peers
 
 import (

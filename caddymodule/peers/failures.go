@@ -11,12 +11,12 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/breaker"
 )
 
-// maxPassing is the greatest number of upstreams for which the failures of a node are
-// remembered.
-const maxPassing = 64
+// maxPassing is the greatest number of upstreams, times two, for which the failures of a
+// node are remembered.
+const maxPassing = 128
 
 func (c *Cluster) newNode(name string) *Node {
-	passing, err := lru.New[string, *breaker.Breaker](maxPassing)
+	passing, err := lru.New[passed, *breaker.Breaker](maxPassing)
 	if err != nil {
 		panic(err) // the size is a positive constant
 	}
@@ -27,28 +27,35 @@ func (c *Cluster) newBreaker() *breaker.Breaker {
 	return &breaker.Breaker{Pause: firstPause, MaxPause: lastPause, Now: c.now}
 }
 
-// passingOn returns the breaker for what the node passes on from the upstream with a
-// fingerprint.
-func (n *Node) passingOn(fingerprint string) *breaker.Breaker {
-	if b, ok := n.passing.Get(fingerprint); ok {
+// passed is what a node passes on: the content of blobs of the upstream with a fingerprint,
+// or answers to questions. Short answers say nothing about transfers, which a network that
+// loses large packets may hold up.
+type passed struct {
+	fingerprint string
+	content     bool
+}
+
+// passingOn returns the breaker for what the node passes on.
+func (n *Node) passingOn(what passed) *breaker.Breaker {
+	if b, ok := n.passing.Get(what); ok {
 		return b
 	}
 	b := n.cluster.newBreaker()
-	if before, ok, _ := n.passing.PeekOrAdd(fingerprint, b); ok {
+	if before, ok, _ := n.passing.PeekOrAdd(what, b); ok {
 		return before
 	}
 	return b
 }
 
-// Failed records that a response with content of the upstream with a fingerprint was too
-// slow, broke off or was wrong. The node may have passed on what the upstream has sent, so
-// it is left alone for this upstream only, and probed soon. Failed ignores the errors that
-// Get has counted, and those that say nothing about the node.
-func (n *Node) Failed(fingerprint string, err error) {
+// failed records that a response was too slow, broke off or was wrong. The node may have
+// passed on what the upstream has sent, so it is left alone for the same from this upstream
+// only, and probed soon. It ignores the errors that Get has counted, and those that say
+// nothing about the node.
+func (n *Node) failed(what passed, err error) {
 	if err == nil || errors.As(err, new(*failure)) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
 		return
 	}
-	n.note(n.passingOn(fingerprint), err)
+	n.note(n.passingOn(what), err)
 	n.cluster.probeSoon()
 }
 

@@ -231,7 +231,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		cluster.ServeProbe(w)
 		return
 	}
-	ask, err := cluster.Authorize(r)
+	ask, err := cluster.authorize(r)
 	if err != nil {
 		http.Error(w, err.Error(), statusOf(err))
 		return

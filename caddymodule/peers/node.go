@@ -44,7 +44,7 @@ type Node struct {
 	name    string
 	cluster *Cluster
 	breaker breaker.Breaker
-	passing *lru.Cache[string, *breaker.Breaker] // by fingerprint, see [Node.Failed]
+	passing *lru.Cache[passed, *breaker.Breaker] // see [Node.failed]
 
 	mu      sync.Mutex
 	process string    // the id of the process that answered one of the last probes, or empty
@@ -92,7 +92,7 @@ func (n *Node) Head(ctx context.Context, ask Ask, header http.Header) (*http.Res
 // other settings of the upstream (409). While the node is unknown or left alone Get
 // fails at once. Errors that say something about the node count as failures of it,
 // except for that of ctx; report what happens to the body, and that the answer took too
-// long, by [Node.Failed].
+// long, by failed.
 func (n *Node) Get(ctx context.Context, ask Ask, header http.Header) (*http.Response, error) {
 	return n.do(ctx, http.MethodGet, ask, header)
 }
@@ -125,7 +125,7 @@ func (n *Node) try(ctx context.Context, method string, ask Ask, header http.Head
 	if err != nil {
 		return nil, err
 	}
-	passing := n.passingOn(ask.Fingerprint)
+	passing := n.passingOn(passed{ask.Fingerprint, ask.Kind == Blob && method == http.MethodGet})
 	if err := passing.Allow(); err != nil {
 		return nil, err
 	}

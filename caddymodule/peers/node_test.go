@@ -31,6 +31,9 @@ func (s *server) answering(status int) *atomic.Int64 {
 	return requests
 }
 
+// blobs are those of the upstream of someAsk.
+var blobs = passed{fingerprint: "f1", content: true}
+
 // get asks a node and reads the whole answer.
 func get(t *testing.T, n *Node) (string, error) {
 	t.Helper()
@@ -100,7 +103,7 @@ func TestStatusesOfNodes(t *testing.T) {
 	} {
 		s[1].answering(status)
 		_, err := get(t, node)
-		node.Failed("f1", err) // is not counted again
+		node.failed(blobs, err) // is not counted again
 		if (err == nil) != want.ok || errors.Is(err, fs.ErrNotExist) != want.absent {
 			t.Errorf("status %d: got %v, want ok %v, absent %v", status, err, want.ok, want.absent)
 		}
@@ -135,7 +138,7 @@ func TestBodiesThatBreakOff(t *testing.T) {
 		if got != "half" || err == nil {
 			t.Fatalf("got %q, %v, want an error after a half", got, err)
 		}
-		node.Failed("f1", err)
+		node.failed(blobs, err)
 		n.clock.advance(pause*time.Second - 1)
 		if _, err := get(t, node); !errors.Is(err, breaker.ErrOpen) {
 			t.Errorf("failure %d: got %v within the pause of %ds, want ErrOpen", i+1, err, pause)
@@ -146,6 +149,15 @@ func TestBodiesThatBreakOff(t *testing.T) {
 			t.Errorf("failure %d: got %v for another upstream, want an answer", i+1, err)
 		} else {
 			_ = resp.Body.Close()
+		}
+		for _, kind := range []Kind{Manifest, Blob} { // HEAD says nothing about transfers
+			other := someAsk()
+			other.Kind = kind
+			if resp, err := node.Head(t.Context(), other, nil); err != nil {
+				t.Errorf("failure %d: got %v for a HEAD, want an answer", i+1, err)
+			} else {
+				_ = resp.Body.Close()
+			}
 		}
 		if state := node.state(); state.State != Failing || state.Until.IsZero() || state.Error == "" {
 			t.Errorf("failure %d: got the state %+v, want a failing node", i+1, state)
@@ -173,10 +185,10 @@ func TestCallersThatLeave(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
-	if node.Failed("f1", err); node.passingOn("f1").Open() {
+	if node.failed(blobs, err); node.passingOn(blobs).Open() {
 		t.Error("got a failing node after a caller left, want none")
 	}
-	if node.Failed("f1", context.DeadlineExceeded); !node.passingOn("f1").Open() {
+	if node.failed(blobs, context.DeadlineExceeded); !node.passingOn(blobs).Open() {
 		t.Error("got no failing node after an answer took too long, want one")
 	}
 }
@@ -242,5 +254,20 @@ func TestGetSendsHeader(t *testing.T) {
 	}
 	if len(header) != 2 || header.Get("Authorization") != "Basic client" {
 		t.Errorf("got the caller's header changed to %v", header)
+	}
+}
+
+// TestLargeHeader checks that an answer with a large header is a failure of the node.
+func TestLargeHeader(t *testing.T) {
+	n := newNetwork(t)
+	s := n.cluster(2)
+	c, node := s[0].current(), s[0].current().node(t, s[1])
+	s[1].set(func(s *server) {
+		s.answer = func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Large", strings.Repeat("x", 2*maxHeader))
+		}
+	})
+	if _, err := get(t, node); err == nil || errors.Is(err, fs.ErrNotExist) || isAsked(c, node) {
+		t.Errorf("got the error %v, and the node is asked further: %v; want a failure", err, isAsked(c, node))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -19,9 +20,6 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
-
-// maxManifest is the size limit of a manifest in bytes.
-const maxManifest = 4 << 20
 
 // Use makes the pulls from a repository ask the nodes first. The scope has what is the same
 // for all of its content. If the process asker has sent the request, no other node is asked
@@ -40,9 +38,7 @@ func (c *Cluster) Use(config *pullthrough.Config, scope Ask, asker string) {
 			scope := scope
 			scope.Purged = known.PurgedAt(name)
 			for _, n := range c.Ahead(key) {
-				if !n.passingOn(scope.Fingerprint).Open() {
-					peers = append(peers, &replica{n, scope})
-				}
+				peers = append(peers, &replica{node: n, scope: scope})
 			}
 			return peers
 		}
@@ -51,15 +47,19 @@ func (c *Cluster) Use(config *pullthrough.Config, scope Ask, asker string) {
 
 // replica is a node as one repository asks it. It implements [pullthrough.Peer].
 type replica struct {
-	node  *Node
-	scope Ask
+	node    *Node
+	scope   Ask
+	fetched atomic.Bool // it is asked for the content of a blob, and not questions
 }
 
 // Failed implements [fill.Replica].
-func (r *replica) Failed(_ digest.Digest, err error) { r.node.Failed(r.scope.Fingerprint, err) }
+func (r *replica) Failed(_ digest.Digest, err error) {
+	r.node.failed(passed{r.scope.Fingerprint, r.fetched.Load()}, err)
+}
 
 // Fetch implements [fill.Replica].
 func (r *replica) Fetch(ctx context.Context, d digest.Digest, offset, _ int64) (*fill.Body, error) {
+	r.fetched.Store(true)
 	header := make(http.Header)
 	if offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
@@ -136,10 +136,10 @@ func readAnswer(resp *http.Response, q pullthrough.Question) (answer pullthrough
 		return answer, nil
 	case resp.StatusCode != http.StatusOK:
 		return answer, fmt.Errorf("answers with status %d to a question about a manifest", resp.StatusCode)
-	case answer.Size > maxManifest:
+	case answer.Size > upstream.MaxManifest:
 		return answer, errors.New("sends a manifest that is too large")
 	}
-	answer.Content, err = io.ReadAll(io.LimitReader(resp.Body, maxManifest))
+	answer.Content, err = io.ReadAll(io.LimitReader(resp.Body, upstream.MaxManifest))
 	return answer, err
 }
 

@@ -47,6 +47,10 @@ func checkTransport(raw json.RawMessage) error {
 	return fmt.Errorf("peers: transport http: cannot be used with %s", instead)
 }
 
+// maxHeader is the greatest size of the header of an answer in bytes, unless it is
+// configured. Go allows 10 MiB.
+const maxHeader = 64 << 10
+
 // transport makes the connections to the nodes. It belongs to a configuration.
 type transport struct {
 	http.RoundTripper
@@ -76,6 +80,9 @@ func (c *Config) loadTransport(ctx caddy.Context) (*transport, error) {
 	}
 	if proxy.Module == nil && proxy.URL == "" {
 		t.Transport.Proxy = nil
+	}
+	if t.MaxResponseHeaderSize == 0 {
+		t.Transport.MaxResponseHeaderBytes = maxHeader
 	}
 	replacer := caddy.NewReplacer()
 	serverName := replacer.ReplaceAll(t.TLS.ServerName, "")

@@ -17,6 +17,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/traces"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
+	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/dial"
 )
 
 // userAgent is what registries see.
@@ -108,8 +109,8 @@ func (u *Upstream) transports() (transport, ranges http.RoundTripper) {
 	if u.Transport != nil {
 		return traces.Transport(u.Transport, u.Name), nil
 	}
-	transport = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate})
-	ranges = upstream.NewTransport(upstream.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
+	transport = dial.NewTransport(dial.TransportConfig{AllowPrivate: u.AllowPrivate})
+	ranges = dial.NewTransport(dial.TransportConfig{AllowPrivate: u.AllowPrivate, OnlyHTTP1: true})
 	return traces.Transport(transport, u.Name), traces.Transport(ranges, u.Name)
 }
 

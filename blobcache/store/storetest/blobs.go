@@ -1,8 +1,8 @@
-// Package storetest tests implementations of [blobcache.Blobs] and
-// [blobcache.Records]: one suite for each interface, which an implementation's
-// own tests run. It checks what the interfaces promise: absent content is
-// fs.ErrNotExist, content is visible only when it is whole, and concurrent
-// writers, removers and readers of one key never see a mixture.
+// Package storetest tests implementations of [store.Blobs] and [store.Records] with
+// one suite for each interface, which the implementation's own tests run. The suites
+// check what the interfaces promise: absent content is fs.ErrNotExist, content is
+// visible only when it is whole, and readers of a key that others write and remove
+// never get a mixture of two values.
 package storetest
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// RunBlobs tests an implementation of [blobcache.Blobs]. Each call of open
+// RunBlobs tests an implementation of [store.Blobs]. Each call of open
 // returns an empty one.
 func RunBlobs(t *testing.T, open func(t *testing.T) store.Blobs) {
 	tests := map[string]func(*testing.T, store.Blobs){
@@ -77,7 +77,7 @@ func testUncommitted(t *testing.T, s store.Blobs) {
 	spool := spooled(t, s, content)
 	absent(t, s, digest.FromString(content))
 	if err := os.Remove(spool.Name()); err != nil {
-		t.Fatalf("a spool can be given up: %v", err)
+		t.Fatalf("removing a spool that is not committed: %v", err)
 	}
 	absent(t, s, digest.FromString(content))
 }
@@ -89,7 +89,7 @@ func testCommitKeepsSpool(t *testing.T, s store.Blobs) {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(spool.Name()); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("the temporary name is still there: %v", err)
+		t.Fatalf("the temporary name after Commit: got %v, want it gone", err)
 	}
 	same(t, io.NewSectionReader(spool, 0, int64(len(content))), content)
 }
@@ -107,7 +107,7 @@ func testCommitTwice(t *testing.T, s store.Blobs) {
 func testSpools(t *testing.T, s store.Blobs) {
 	one, two := spooled(t, s, "one"), spooled(t, s, "two")
 	if one.Name() == two.Name() {
-		t.Fatal("two spools of one name")
+		t.Fatal("two spools have the same name")
 	}
 	if err := s.Commit(t.Context(), digest.FromString("one"), one); err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func testRemove(t *testing.T, s store.Blobs) {
 	const content = "short-lived"
 	d := digest.FromString(content)
 	if err := s.Remove(t.Context(), d); err != nil {
-		t.Fatalf("remove what is not there: %v", err)
+		t.Fatalf("Remove of absent content: got %v, want no error", err)
 	}
 	put(t, s, d, content)
 	put(t, s, digest.FromString("its neighbour"), "its neighbour")
@@ -151,19 +151,19 @@ func testBadDigest(t *testing.T, s store.Blobs) {
 	for _, d := range []digest.Digest{"", "sha256", "sha256:", "sha256:ab", "sha256:../../etc/passwd", "md5:d41d8cd98f00b204e9800998ecf8427e"} {
 		if file, err := s.Open(t.Context(), d); err == nil {
 			_ = file.Close()
-			t.Errorf("opened %q", d)
+			t.Errorf("Open of the invalid digest %q: got no error, want one", d)
 		}
 		if err := s.Commit(t.Context(), d, spooled(t, s, "x")); err == nil {
-			t.Errorf("committed %q", d)
+			t.Errorf("Commit of the invalid digest %q: got no error, want one", d)
 		}
 		if err := s.Remove(t.Context(), d); err == nil {
-			t.Errorf("removed %q", d)
+			t.Errorf("Remove of the invalid digest %q: got no error, want one", d)
 		}
 	}
 }
 
-// testConcurrent has writers, removers and readers of one digest meet: what is
-// found is always whole.
+// testConcurrent checks that content that is written, removed and read at the same
+// time is absent or whole for each reader.
 func testConcurrent(t *testing.T, s store.Blobs) {
 	content := string(bytes.Repeat([]byte("whole"), 10_000))
 	d := digest.FromString(content)
@@ -203,11 +203,11 @@ func openWhole(t *testing.T, s store.Blobs, d digest.Digest, content string) {
 	}
 	defer file.Close()
 	if got, err := io.ReadAll(file); err != nil || string(got) != content {
-		t.Errorf("found %d of %d bytes, %v", len(got), len(content), err)
+		t.Errorf("got %d bytes (equal: %t) and the error %v, want %d equal bytes", len(got), string(got) == content, err, len(content))
 	}
 }
 
-// commit is put for any goroutine.
+// commit is like put, but may be called by any goroutine: it does not end the test.
 func commit(t *testing.T, s store.Blobs, d digest.Digest, content string) {
 	spool, err := s.Spool(context.Background())
 	if err != nil {

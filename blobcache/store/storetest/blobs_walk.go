@@ -54,19 +54,19 @@ func testWalkStops(t *testing.T, s store.Blobs) {
 		return enough
 	})
 	if !errors.Is(err, enough) || visits != 1 {
-		t.Errorf("%d visits, %v", visits, err)
+		t.Errorf("got %d visits and the error %v, want 1 and %v", visits, err, enough)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Walk(ctx, func(store.Entry) error { return nil }); !errors.Is(err, context.Canceled) {
-		t.Errorf("a cancelled walk: %v", err)
+		t.Errorf("Walk with a cancelled context: got %v, want %v", err, context.Canceled)
 	}
 }
 
 func testCheck(t *testing.T, s store.Blobs) {
 	good, bad := digest.FromString("some content"), digest.FromString("other content")
 	if err := s.Check(t.Context(), good, nil); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("of what is not there: got %v, want %v", err, fs.ErrNotExist)
+		t.Errorf("Check of absent content: got %v, want %v", err, fs.ErrNotExist)
 	}
 	put(t, s, good, "some content")
 	put(t, s, bad, "some content")
@@ -76,7 +76,7 @@ func testCheck(t *testing.T, s store.Blobs) {
 		t.Errorf("got %v after %d bytes", err, read)
 	}
 	if err := s.Check(t.Context(), bad, nil); !errors.Is(err, store.ErrDamaged) {
-		t.Errorf("of another digest: got %v, want %v", err, store.ErrDamaged)
+		t.Errorf("Check of content with another digest: got %v, want %v", err, store.ErrDamaged)
 	}
 	enough := errors.New("enough")
 	if err := s.Check(t.Context(), good, func(context.Context, int) error { return enough }); !errors.Is(err, enough) {
@@ -87,10 +87,10 @@ func testCheck(t *testing.T, s store.Blobs) {
 func testStat(t *testing.T, s store.Blobs) {
 	d := digest.FromString("some content")
 	if _, err := s.Stat(t.Context(), d); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("of what is not there: %v", err)
+		t.Errorf("Stat of absent content: got %v, want %v", err, fs.ErrNotExist)
 	}
 	if _, err := s.Stat(t.Context(), "sha256:../x"); err == nil {
-		t.Error("of a bad digest")
+		t.Error("Stat of an invalid digest: got no error, want one")
 	}
 	put(t, s, d, "some content")
 	if e, err := s.Stat(t.Context(), d); err != nil || e != walked(t, s)[d] || e.Size != int64(len("some content")) {
@@ -100,7 +100,7 @@ func testStat(t *testing.T, s store.Blobs) {
 		t.Fatal(err)
 	}
 	if _, err := s.Stat(t.Context(), d); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("of what was removed: %v", err)
+		t.Errorf("Stat of removed content: got %v, want %v", err, fs.ErrNotExist)
 	}
 }
 
@@ -108,7 +108,7 @@ func testTouch(t *testing.T, s store.Blobs) {
 	d := digest.FromString("used")
 	used := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
 	if err := s.Touch(t.Context(), d, used); err != nil {
-		t.Fatalf("touch what is not there: %v", err)
+		t.Fatalf("Touch of absent content: got %v, want no error", err)
 	}
 	put(t, s, d, "used")
 	if err := s.Touch(t.Context(), d, used); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
-// RunRecords tests an implementation of [blobcache.Records]. Each call of open
+// RunRecords tests an implementation of [store.Records]. Each call of open
 // returns an empty one.
 func RunRecords(t *testing.T, open func(t *testing.T) store.Records) {
 	tests := map[string]func(*testing.T, store.Records){
@@ -83,15 +83,15 @@ func testCopies(t *testing.T, r store.Records) {
 func testBadKeys(t *testing.T, r store.Records) {
 	for _, key := range []string{"", ".", "..", "/refs/a", "refs/a/", "refs//a", "refs/../a", "../refs/a", "refs/./a", "refs/a/..", "refs/a\x00b"} {
 		if err := r.Save(t.Context(), key, []byte("x")); err == nil {
-			t.Errorf("saved %q", key)
+			t.Errorf("Save of the invalid key %q: got no error, want one", key)
 		}
 		if _, err := r.Load(t.Context(), key); err == nil {
-			t.Errorf("loaded %q", key)
+			t.Errorf("Load of the invalid key %q: got no error, want one", key)
 		}
 	}
 }
 
-// testConcurrentSave proves that a value is replaced as a whole or not at all.
+// testConcurrentSave checks that a value is replaced as a whole or not at all.
 func testConcurrentSave(t *testing.T, r store.Records) {
 	const key = "refs/a/latest"
 	save(t, r, key, string(bytes.Repeat([]byte{'0'}, 4096)))
@@ -113,7 +113,7 @@ func testConcurrentSave(t *testing.T, r store.Records) {
 					return
 				}
 				if len(value) != 4096*(int(value[0]-'0')+1) || bytes.Count(value, value[:1]) != len(value) {
-					t.Errorf("a value of %d bytes is mixed", len(value))
+					t.Errorf("a value of %d bytes is a mixture of two", len(value))
 				}
 			}
 		})

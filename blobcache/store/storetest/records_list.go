@@ -32,7 +32,7 @@ func testList(t *testing.T, l store.Records) {
 			}
 		}
 	}
-	// What shares its first components follows upon each other.
+	// Records that share their first components are visited one after the other.
 	last, seen := "", make(map[string]bool)
 	err := l.List(t.Context(), "links", func(r store.Record) error {
 		owner := strings.Split(r.Key, "/")[1]
@@ -56,22 +56,22 @@ func testListStops(t *testing.T, l store.Records) {
 		return enough
 	})
 	if !errors.Is(err, enough) || visits != 1 {
-		t.Errorf("%d visits, %v", visits, err)
+		t.Errorf("got %d visits and the error %v, want 1 and %v", visits, err, enough)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := l.List(ctx, "links", func(store.Record) error { return nil }); !errors.Is(err, context.Canceled) {
-		t.Errorf("a cancelled list: %v", err)
+		t.Errorf("List with a cancelled context: got %v, want %v", err, context.Canceled)
 	}
 }
 
 func testMark(t *testing.T, l store.Records) {
 	used := time.Now().Add(-48 * time.Hour).Truncate(time.Second)
 	if err := l.Mark(t.Context(), "links/a/x", used); err != nil {
-		t.Errorf("mark what is not there: %v", err)
+		t.Errorf("Mark of an absent record: got %v, want no error", err)
 	}
 	if got := listed(t, l, "links"); len(got) != 0 {
-		t.Errorf("it is there now: %v", got)
+		t.Errorf("after Mark of an absent record: got the records %v, want none", got)
 	}
 	save(t, l, "links/a/x", "1")
 	if err := l.Mark(t.Context(), "links/a/x", used); err != nil {
@@ -89,7 +89,7 @@ func testMark(t *testing.T, l store.Records) {
 
 func testDelete(t *testing.T, l store.Records) {
 	if err := l.Delete(t.Context(), "links/a/x"); err != nil {
-		t.Errorf("delete what is not there: %v", err)
+		t.Errorf("Delete of an absent record: got %v, want no error", err)
 	}
 	save(t, l, "links/a/x", "1")
 	save(t, l, "links/a/y", "2")
@@ -119,7 +119,8 @@ func testDeleteInList(t *testing.T, l store.Records) {
 	}
 }
 
-// testDeleteAndSave has keys of one folder come and go.
+// testDeleteAndSave saves, loads and deletes records whose keys differ in the last component
+// only, at the same time.
 func testDeleteAndSave(t *testing.T, l store.Records) {
 	var all sync.WaitGroup
 	for i := range 4 {
@@ -144,13 +145,13 @@ func testDeleteAndSave(t *testing.T, l store.Records) {
 func testBadKeysChanged(t *testing.T, l store.Records) {
 	for _, key := range []string{"", ".", "..", "/links/a", "links/../a", "../links"} {
 		if l.Mark(t.Context(), key, time.Now()) == nil {
-			t.Errorf("marked %q", key)
+			t.Errorf("Mark of the invalid key %q: got no error, want one", key)
 		}
 		if l.Delete(t.Context(), key) == nil {
-			t.Errorf("deleted %q", key)
+			t.Errorf("Delete of the invalid key %q: got no error, want one", key)
 		}
 		if l.List(t.Context(), key, func(store.Record) error { return nil }) == nil {
-			t.Errorf("listed %q", key)
+			t.Errorf("List of the invalid key %q: got no error, want one", key)
 		}
 	}
 }

@@ -1,4 +1,11 @@
-package upstream
+// Package dial makes connections to registries and to the servers to which they redirect.
+//
+// Neither is trusted: a registry may refer to any address, and its name may resolve to
+// any. [NewTransport] and [Guard] refuse addresses that are not public, so that no
+// registry makes this process send requests to services in a private network. They look
+// at the address that is connected to, not at the name. A [*BlockedError] says how to
+// permit such addresses.
+package dial
 
 import (
 	"context"
@@ -66,12 +73,12 @@ func NewTransport(config TransportConfig) *http.Transport {
 	return transport
 }
 
-// GuardDial wraps the dial function of a transport that was not created by
+// Guard wraps the dial function of a transport that was not created by
 // [NewTransport]. The returned function fails if the remote address of the
 // connection is not a public IP address; Unix sockets are refused too. The check
 // runs after connecting, because such a transport may offer no hook before it,
 // and closes the connection before a byte is sent.
-func GuardDial(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func Guard(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
 		if err != nil {
@@ -89,10 +96,11 @@ func GuardDial(dial func(ctx context.Context, network, addr string) (net.Conn, e
 	}
 }
 
-// blockedAddressError reports an address to which connections are not permitted.
-type blockedAddressError struct{ address string }
+// A BlockedError means that connections to an address are not permitted.
+type BlockedError struct{ address string }
 
-func (e *blockedAddressError) Error() string {
+// Error returns the text of the error.
+func (e *BlockedError) Error() string {
 	return fmt.Sprintf("%q is not a public address; set allow_private for this upstream to permit it", e.address)
 }
 
@@ -100,10 +108,10 @@ func (e *blockedAddressError) Error() string {
 func checkAddress(address string) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return &blockedAddressError{address}
+		return &BlockedError{address}
 	}
 	if !isPublic(ap.Addr()) {
-		return &blockedAddressError{ap.Addr().String()}
+		return &BlockedError{ap.Addr().String()}
 	}
 	return nil
 }

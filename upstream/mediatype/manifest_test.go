@@ -1,19 +1,19 @@
-package upstream
+package mediatype
 
 import (
 	"strings"
 	"testing"
 )
 
-// TestManifestTypeLong checks that the media type of a manifest, which becomes a header
+// TestOfManifestLong checks that the media type of a manifest, which becomes a header
 // and part of a record, has a limit.
-func TestManifestTypeLong(t *testing.T) {
+func TestOfManifestLong(t *testing.T) {
 	for n, ok := range map[int]bool{200: true, 300: false, 1 << 20: false} {
 		long := "application/vnd." + strings.Repeat("a", n) + "+json"
-		if got, err := ManifestType("", []byte(`{"schemaVersion":2,"mediaType":"`+long+`"}`)); (err == nil) != ok {
+		if got, err := OfManifest("", []byte(`{"schemaVersion":2,"mediaType":"`+long+`"}`)); (err == nil) != ok {
 			t.Errorf("%d bytes in the content: got %d, %v", n, len(got), err)
 		}
-		if got, err := ManifestType(long, []byte(`{"schemaVersion":2}`)); (err == nil) != ok {
+		if got, err := OfManifest(long, []byte(`{"schemaVersion":2}`)); (err == nil) != ok {
 			t.Errorf("%d bytes in the header: got %d, %v", n, len(got), err)
 		}
 	}

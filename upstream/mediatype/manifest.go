@@ -1,4 +1,4 @@
-package upstream
+package mediatype
 
 import (
 	"bytes"
@@ -28,8 +28,10 @@ var manifestTypes = []string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, 
 var (
 	errNoManifest    = errors.New("the response is not a manifest")
 	errContradiction = errors.New("the manifest contradicts itself about its type or has a field twice")
-	errSchema1       = errors.New("schema 1 manifests are not supported; push the image again with a current tool")
 )
+
+// ErrSchema1 means that a manifest is one of Docker's schema 1.
+var ErrSchema1 = errors.New("schema 1 manifests are not supported; push the image again with a current tool")
 
 // shape is what the fields of a manifest say about it.
 type shape int
@@ -52,11 +54,11 @@ func shapeOf(mediaType string) shape {
 	return otherShape
 }
 
-// namesManifest reports whether a media type can be that of a manifest, including
+// NamesManifest reports whether a media type can be that of a manifest, including
 // those of artifacts and of specifications to come, as opposed to one that says
 // nothing about the content, such as application/json. Other types must not reach
 // clients: a browser would render text/html.
-func namesManifest(mediaType string) bool {
+func NamesManifest(mediaType string) bool {
 	if len(mediaType) > maxMediaType {
 		return false
 	}
@@ -64,11 +66,12 @@ func namesManifest(mediaType string) bool {
 		strings.HasPrefix(mediaType, "application/vnd.") && !strings.HasSuffix(mediaType, "+xml")
 }
 
-func isSchema1(mediaType string) bool {
+// IsSchema1 reports whether a media type is that of a manifest of Docker's schema 1.
+func IsSchema1(mediaType string) bool {
 	return mediaType == dockerSchema1 || mediaType == dockerSchema1Signed
 }
 
-// ManifestType returns the media type of a manifest. Its mediaType field decides,
+// OfManifest returns the media type of a manifest. Its mediaType field decides,
 // which OCI content may omit; then the response's Content-Type, unless it contradicts
 // the fields; then the fields. claimed is the Content-Type without parameters.
 //
@@ -76,7 +79,7 @@ func isSchema1(mediaType string) bool {
 // of Docker's schema 1, nothing names its type, or it can be read both as an index
 // and as an image, of which clients could run either (CVE-2021-41190; image-spec
 // v1.1, "Image Manifest Property Descriptions"), or has such a field twice.
-func ManifestType(claimed string, content []byte) (string, error) {
+func OfManifest(claimed string, content []byte) (string, error) {
 	var m struct {
 		SchemaVersion field `json:"schemaVersion"`
 		MediaType     field `json:"mediaType"`
@@ -102,8 +105,8 @@ func ManifestType(claimed string, content []byte) (string, error) {
 	found := otherShape
 	isIndex, isImage := m.Manifests.isSet(), m.Layers.isSet() || m.Config.isSet()
 	switch {
-	case isSchema1(claimed), isSchema1(ownType), m.FSLayers.isSet(), string(m.SchemaVersion) == "1" && ownType == "":
-		return "", errSchema1
+	case IsSchema1(claimed), IsSchema1(ownType), m.FSLayers.isSet(), string(m.SchemaVersion) == "1" && ownType == "":
+		return "", ErrSchema1
 	case isIndex && isImage:
 		return "", errContradiction
 	case isIndex:
@@ -113,12 +116,12 @@ func ManifestType(claimed string, content []byte) (string, error) {
 	}
 	own, _, err := mime.ParseMediaType(ownType)
 	switch {
-	case err == nil && namesManifest(own):
+	case err == nil && NamesManifest(own):
 		if found != otherShape && shapeOf(own) != otherShape && found != shapeOf(own) {
 			return "", errContradiction
 		}
 		return own, nil
-	case namesManifest(claimed) && (found == otherShape || shapeOf(claimed) == otherShape || found == shapeOf(claimed)):
+	case NamesManifest(claimed) && (found == otherShape || shapeOf(claimed) == otherShape || found == shapeOf(claimed)):
 		return claimed, nil
 	case string(m.SchemaVersion) != "2":
 	case found == indexShape && m.Manifests.isArray():
