@@ -68,7 +68,7 @@ func (w *sweeping) skip(err error) error {
 		return err
 	}
 	if w.skipped++; w.skipped == 1 {
-		w.config.StorageError("remove from the bucket", err)
+		w.config.StorageError("sweep an object of the bucket", err)
 	}
 	return nil
 }
