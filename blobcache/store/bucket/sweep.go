@@ -60,6 +60,8 @@ type sweeping struct {
 	lost   bits // positions in stored of content whose last links were removed for a quota
 	young  uint64
 
+	skipped int // objects that could not be removed
+
 	result sweepResult
 }
 
@@ -262,7 +264,7 @@ func (w *sweeping) removeStored(ctx context.Context, old []cut) error {
 			err = w.remove(ctx, verifiedKey(d))
 		}
 		if err != nil {
-			return err
+			return w.skip(err)
 		}
 		w.result.Removed++
 		w.result.RemovedBytes += o.size
