@@ -18,8 +18,8 @@ type trimming struct {
 	ctx    context.Context
 	began  time.Time // when the measurement began
 	over   map[string]victims
-	wanted map[sum]bool // by any of them
-	named  map[sum]bool // content that a link names that stays
+	wanted map[sum]bool // content that is to lose a link
+	named  map[sum]bool // content that a remaining link names
 	lost   map[digest.Digest]bool
 	links  map[string]int           // number of removed links, by owner
 	freed  map[string]map[sum]int64 // sizes of their content, by owner
