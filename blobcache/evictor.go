@@ -45,11 +45,11 @@ type evictor struct {
 	entries  int              // contents, likewise
 	walked   bool             // all that is stored has been counted
 	reserved int64            // bytes of fills under way
-	groups   map[string]int64 // of them, by the group that asked
-	wanted   int64            // bytes of those that wait for room
-	starved  bool             // the disk was full where there should be room
+	groups   map[string]int64 // of these, by the group that asked
+	wanted   int64            // bytes for which fills wait
+	starved  bool             // the disk was full although there seemed to be room
 	swept    chan struct{}
-	reading  map[digest.Digest]int // how many read stored content
+	reading  map[digest.Digest]int // number of readers of stored content
 }
 
 func newEvictor(blobs store.Blobs, limits Limits, hooks Hooks) *evictor {

@@ -14,7 +14,7 @@ func (q *Quotas) Purge(ctx context.Context, owner string) (links int, err error)
 	return q.purge(ctx, owner)
 }
 
-// PurgeScope does the same for a single scope.
+// PurgeScope is like Purge for a single scope.
 func (q *Quotas) PurgeScope(ctx context.Context, scope string) (links int, err error) {
 	return q.purge(ctx, scope+"/_")
 }
@@ -37,14 +37,14 @@ func (q *Quotas) dropLater(lost map[digest.Digest]bool) {
 	maps.Copy(q.purged, lost)
 }
 
-// unfinished reports whether there is such content.
+// unfinished reports whether dropLater has left content for the next round.
 func (q *Quotas) unfinished() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.purged) > 0
 }
 
-// dropPurged removes such content unless a link names it.
+// dropPurged removes the content of dropLater, except for content that a link names.
 func (q *Quotas) dropPurged(ctx context.Context) error {
 	q.mu.Lock()
 	lost := q.purged

@@ -16,15 +16,15 @@ import (
 type trimming struct {
 	quotas *Quotas
 	ctx    context.Context
-	began  time.Time // of the measure
+	began  time.Time // when the measurement began
 	over   map[string]victims
-	wanted map[sum]bool // by any of them
-	named  map[sum]bool // by a link that stays
+	wanted map[sum]bool // content that is to lose a link
+	named  map[sum]bool // content that a remaining link names
 	lost   map[digest.Digest]bool
-	links  map[string]int           // removed, by owner
-	freed  map[string]map[sum]int64 // sizes of what they were of
-	spared map[item]bool            // what was used since the measure
-	roots  int                      // whose parts are in spared
+	links  map[string]int           // number of removed links, by owner
+	freed  map[string]map[sum]int64 // sizes of their content, by owner
+	spared map[item]bool            // items that were used since the measurement
+	roots  int                      // number of uses whose parts are in spared
 	why    Reason
 }
 

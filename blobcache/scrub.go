@@ -99,7 +99,7 @@ type scrub struct {
 	report  func(Scrubbing) // may be nil
 	limiter *rate.Limiter
 	found   Scrubbing
-	doubts  []digest.Digest // what could not be read
+	doubts  []digest.Digest // content that could not be read
 }
 
 func (s *scrub) run(ctx context.Context) error {
@@ -158,7 +158,7 @@ func (s *scrub) check(ctx context.Context, d digest.Digest, unreadable func(cont
 }
 
 // doubt puts unreadable content off until the end of the scrub, in case the
-// disk only has a moment of trouble.
+// disk fails only for a moment.
 func (s *scrub) doubt(_ context.Context, d digest.Digest, err error) {
 	s.found.Damaged++
 	if len(s.doubts) < scrubDoubts {

@@ -108,7 +108,7 @@ type survey struct {
 	victims       byUse
 	chosen        int64 // bytes of the victims
 	more          bool  // there were too many victims for one walk
-	partial       bool  // some of it could not be seen
+	partial       bool  // the walk could not see all content
 	aged          time.Time
 
 	removable func(digest.Digest) bool // nil if all content is
@@ -182,7 +182,7 @@ type eviction struct {
 	removed int64
 	gone    map[digest.Digest]bool
 	spared  map[digest.Digest]bool // parts of what was used since the survey
-	roots   int                    // whose parts are in spared
+	roots   int                    // number of uses whose parts are in spared
 	errors  int
 	why     Reason
 

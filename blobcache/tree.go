@@ -21,7 +21,7 @@ const (
 // node is content in a tree of contents that name others.
 type node struct {
 	digest digest.Digest
-	height int // 0 for what names nothing
+	height int // 0 for content that names nothing
 }
 
 // tree returns root and everything that it names, directly or not, as far as it
@@ -59,7 +59,7 @@ func (t *treeReader) read(ctx context.Context, part Child, depth int) (height in
 		}
 	}
 	if part.Compound && depth < treeDepth {
-		height = max(height, 1) // also if it is not here to be read
+		height = max(height, 1) // also if it is not stored
 	}
 	t.seen[part.Digest] = height
 	t.nodes = append(t.nodes, node{part.Digest, height})

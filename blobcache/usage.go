@@ -18,7 +18,7 @@ const (
 	ReasonSize   Reason = "size"   // Limits.MaxSize, or the reserve of the disk
 	ReasonUnused Reason = "unused" // Limits.UnusedFor
 	ReasonLost   Reason = "lost"   // the disk was full, and the content was not uploaded yet
-	ReasonQuota  Reason = "quota"  // that of an owner
+	ReasonQuota  Reason = "quota"  // the quota of an owner
 	ReasonPurge  Reason = "purge"  // its last link was purged, or was lost while it was in use
 )
 
@@ -30,9 +30,9 @@ type Usage struct {
 	Fills int   // downloads in progress
 }
 
-// Usage returns how much is stored, as of the last walk and since. It takes the same
-// time however much that is. If the disk does not answer within half a second, or before
-// ctx ends, its last answer counts.
+// Usage returns how much is stored, as of the last walk and since. It does not walk the
+// stored content. If the disk cannot be measured within half a second, or before ctx ends,
+// Usage returns its last measurement.
 func (c *Cache) Usage(ctx context.Context) Usage {
 	k := c.evictor
 	disk := k.seen.ask(ctx, k.disk)

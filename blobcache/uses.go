@@ -38,7 +38,7 @@ type item struct {
 // use records when an item was last requested.
 type use struct {
 	at       time.Time
-	compound bool // and it may have parts, which have been used as well
+	compound bool // the item may have parts, which count as used too
 }
 
 // uses keeps the latest uses in memory until they are written down, so that a
@@ -47,7 +47,7 @@ type uses struct {
 	mu    sync.Mutex
 	last  map[item]use
 	roots []item // the compound ones, in the order of their first use
-	taken int    // roots before these
+	taken int    // number of roots that take has removed so far
 }
 
 // add records a use now. It reports whether the uses should be written down.

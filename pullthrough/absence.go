@@ -71,8 +71,9 @@ func (r *Repository) absenceKey(question string) string {
 	return r.config.Group + " " + r.config.Absences.owner + " " + r.config.Scope + " " + question
 }
 
-// absence returns the error with which upstream has answered a question, as long as it
-// counts, or nil if upstream is to be asked: a forced question always is.
+// absence returns the error with which upstream has answered a question, as long as the
+// error counts. It returns nil if upstream is to be asked, as it always is if the request
+// is forced.
 func (r *Repository) absence(question string) error {
 	if r.config.Absences == nil || r.config.Forced {
 		return nil

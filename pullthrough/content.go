@@ -45,7 +45,7 @@ func (c *Content) Close() {
 	}
 }
 
-// mediaType returns the media type of a manifest, which upstream claims to be claimed.
+// mediaType returns the media type of a manifest. claimed is what upstream says it is.
 func (c *Content) mediaType(claimed string) (string, error) {
 	bytes := c.Bytes
 	if c.File != nil {
@@ -58,7 +58,8 @@ func (c *Content) mediaType(claimed string) (string, error) {
 }
 
 // content returns a manifest's content, and whether it was stored already or came from a
-// replica. Neither is used unless the repository is linked to the content.
+// replica. Stored content and replicas are used only if the repository is linked to the
+// content.
 func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) (content *Content, hit bool, err error) {
 	if linked {
 		content, err := r.stored(ctx, d)
@@ -99,15 +100,15 @@ type transferred struct {
 	ofPeer bool
 }
 
-// fetched returns the content that has been transferred for a manifest. It is read from
-// the store if it is large, or nil because it has been stored meanwhile.
+// fetched returns the content of a manifest after its transfer. If it is large, or if
+// bytes is nil because it has been stored meanwhile, it is read from the store.
 func (r *Repository) fetched(ctx context.Context, d digest.Digest, bytes []byte) (*Content, error) {
 	if bytes != nil {
 		r.config.Sizes.remember(r.config.Scope, d, bytes)
 	}
 	if bytes == nil || len(bytes) > largeAnswer {
-		// The requests that have waited hold the same bytes. They must not do so
-		// while they send them.
+		// All requests that have waited share these bytes. None may hold them for as
+		// long as its client takes to read them, so each reads the file instead.
 		if content, err := r.stored(ctx, d); err == nil || bytes == nil {
 			return content, err
 		}

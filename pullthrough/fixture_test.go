@@ -44,6 +44,18 @@ func newFixture(t testing.TB, options ...registrytest.Option) *fixture {
 	return f
 }
 
+// newPulled returns a fixture, and a repository that has pulled an image by the tag 1, about
+// which upstream is asked each time.
+func newPulled(t testing.TB) (*fixture, *Repository, registrytest.Image) {
+	t.Helper()
+	f := newFixture(t)
+	image := f.up.PutImage("team/app", "1", random(1, 100))
+	r := f.repository("red", "team/app", freshFor(0))
+	m, err := r.ManifestByTag(t.Context(), "1", true)
+	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+	return f, r, image
+}
+
 // newFixtureAt returns a fixture whose upstream is elsewhere.
 func newFixtureAt(t testing.TB, endpoint *url.URL, transport http.RoundTripper) *fixture {
 	t.Helper()

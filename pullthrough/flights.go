@@ -22,8 +22,8 @@ type Flights struct {
 }
 
 const (
-	// forcedInterval is the time between two forced questions about a tag, so that a
-	// client that repeats its request costs upstream, which counts requests, no more.
+	// forcedInterval is the time between two forced questions about a tag. It bounds the
+	// requests that a client can cause at upstream, which counts them.
 	forcedInterval = time.Second
 
 	// maxForced is how many forced questions are remembered.

@@ -68,8 +68,8 @@ func (r *Repository) Referrers(ctx context.Context, d digest.Digest, artifactTyp
 	})
 }
 
-// list returns the known answer to a question while it is fresh, otherwise
-// upstream's, and the known one again if upstream fails or takes long. It does not ask
+// list returns the known answer to a question while it is fresh, otherwise the answer of
+// upstream, or a known one that is not fresh if upstream fails or takes long. It does not ask
 // by [memo.Cache.Get], since repositories that share Lists need not share Flights.
 func (r *Repository) list(ctx context.Context, question string, ask func(context.Context) (upstream.Page, error)) (*upstream.Page, Origin, error) {
 	pages, key := r.config.Lists.pages, listKey(r.config.Scope, question)

@@ -98,11 +98,7 @@ func TestRepositoryManifestHeadOfWrongSize(t *testing.T) {
 // The media type of known content is that of its document, whatever HEAD says about
 // it later, or to another group.
 func TestRepositoryManifestHeadOfWrongType(t *testing.T) {
-	f := newFixture(t)
-	image := f.up.PutImage("team/app", "1", random(1, 100))
-	r := f.repository("red", "team/app", freshFor(0))
-	m, err := r.ManifestByTag(t.Context(), "1", true)
-	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+	f, r, image := newPulled(t)
 	f.up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodHead {
 			return false

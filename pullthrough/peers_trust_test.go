@@ -81,6 +81,12 @@ func TestPeersOffline(t *testing.T) {
 		t.Fatal(err)
 	}
 	red := c.member(func(c *Config) { c.Registry = upstream.NewMirrors(offline) })
+	if m, err := red.ManifestByDigest(t.Context(), c.image.Manifest, false); err != nil || m.Size <= 0 {
+		t.Errorf("HEAD of a manifest: got the size %d and the error %v", m.Size, err)
+	}
+	if size, _, err := red.StatBlob(t.Context(), c.image.Layers[0]); err != nil || size != int64(len(c.layer)) {
+		t.Errorf("HEAD of a blob: got the size %d and the error %v, want %d", size, err, len(c.layer))
+	}
 	m, err := red.ManifestByDigest(t.Context(), c.image.Manifest, true)
 	c.expectManifest(m, err, "team/app", c.image.Manifest, Miss)
 	c.expectBlob(red, c.layer, Miss)

@@ -82,7 +82,7 @@ func (r *Repository) fetchMoved(ctx context.Context, tag choice, old *index.Ref,
 	return ref, err
 }
 
-// errContradiction means that no GET finds what HEAD names. To ask again soon would cost a
+// errContradiction means that no GET finds what HEAD names. Asking again soon would cost a
 // pull each time.
 var errContradiction = fmt.Errorf("HEAD names a manifest that GET does not find: %w", ratelimit.ErrNoPull)
 
@@ -123,8 +123,8 @@ func isPullLimit(err error) bool {
 }
 
 // retryAfter returns how long upstream demands not to be asked again, at most
-// maxStaleHold. What is left of a pause of all its questions is no such demand, because
-// that may end early.
+// maxStaleHold. If the upstream pauses, the rest of the pause is no such demand, because
+// the pause may end early.
 func retryAfter(err error) time.Duration {
 	var failure *upstream.Error
 	if !errors.As(err, &failure) || failure.Held && !isPullLimit(err) {

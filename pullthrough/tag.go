@@ -27,8 +27,8 @@ type resolved struct {
 
 func (a resolved) origin() Origin { return Origin{a.status, a.reason, a.ref.Checked} }
 
-// resolve returns what a tag stands for: from the index while that is fresh,
-// otherwise from upstream, and from the index again if upstream fails or takes long.
+// resolve returns what a tag stands for: from the index while that is fresh, otherwise
+// from upstream, or what the index has all the same if upstream fails or takes long.
 // An image that upstream has deleted or made private thus stays available for
 // Config.StaleFor. What upstream has said about a tag without delivering its content
 // is not believed, but asked again; withContent fetches the content of such a tag too.
@@ -171,9 +171,9 @@ func (r *Repository) settle(ctx context.Context, tag choice, old *index.Ref, ref
 	return ref, nil
 }
 
-// isLater reports whether a ref was confirmed after another one. One of the future does not
-// count, which is from a process whose clock is ahead, or from before the clock was set
-// back: otherwise no answer would replace it until then.
+// isLater reports whether a ref was confirmed after another one. A time in the future does
+// not count, because no answer would replace such a ref until then. It comes from a
+// process whose clock is ahead, or from before the clock was set back.
 func isLater(a, b index.Ref) bool {
 	return a.Checked.After(b.Checked) && !a.Checked.After(time.Now())
 }

@@ -38,15 +38,11 @@ func TestRepositoryTagIsRevalidated(t *testing.T) {
 
 // A tag that has moved is recorded only after its new content has been stored.
 func TestRepositoryTagKeepsImageUntilNextIsStored(t *testing.T) {
-	f := newFixture(t)
-	old := f.up.PutImage("team/app", "1", random(1, 100))
-	r := f.repository("red", "team/app", freshFor(0))
-	m, err := r.ManifestByTag(t.Context(), "1", true)
-	f.expectManifest(m, err, "team/app", old.Manifest, Miss)
+	f, r, old := newPulled(t)
 	f.up.PutImage("team/app", "1", random(2, 100))
 	f.up.Fail(registrytest.Failure{Method: http.MethodGet, Status: http.StatusInternalServerError})
 	for range 2 {
-		m, err = r.ManifestByTag(t.Context(), "1", true)
+		m, err := r.ManifestByTag(t.Context(), "1", true)
 		f.expectManifest(m, err, "team/app", old.Manifest, Stale)
 	}
 	if !slices.Equal(f.stale, []string{"1"}) {
@@ -56,14 +52,10 @@ func TestRepositoryTagKeepsImageUntilNextIsStored(t *testing.T) {
 
 // What was pulled stays available after upstream has deleted it.
 func TestRepositoryTagOfDeletedImage(t *testing.T) {
-	f := newFixture(t)
-	image := f.up.PutImage("team/app", "1", random(1, 100))
+	f, r, image := newPulled(t)
 	content := f.up.RawManifest("team/app", image.Manifest)
-	r := f.repository("red", "team/app", freshFor(0))
-	m, err := r.ManifestByTag(t.Context(), "1", true)
-	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
 	f.up.DeleteRepository("team/app")
-	m, err = r.ManifestByTag(t.Context(), "1", true)
+	m, err := r.ManifestByTag(t.Context(), "1", true)
 	if err != nil || m.Status != Stale || m.Digest != image.Manifest || string(contentOf(t, m)) != string(content) {
 		t.Errorf("got %+v, error %v; want a stale answer with %s", m, err, image.Manifest)
 	}
@@ -73,11 +65,7 @@ func TestRepositoryTagOfDeletedImage(t *testing.T) {
 
 // An answer is stale also if upstream sends the content of a tag that it does not confirm.
 func TestRepositoryTagStaleWithoutContent(t *testing.T) {
-	f := newFixture(t)
-	image := f.up.PutImage("team/app", "1", random(1, 100))
-	r := f.repository("red", "team/app", freshFor(0))
-	m, err := r.ManifestByTag(t.Context(), "1", true)
-	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+	f, r, image := newPulled(t)
 	if err := f.records.Records.(store.Blobs).Remove(t.Context(), image.Manifest); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +77,7 @@ func TestRepositoryTagStaleWithoutContent(t *testing.T) {
 		return denied
 	})
 	f.up.Reset()
-	m, err = r.ManifestByTag(t.Context(), "1", true)
+	m, err := r.ManifestByTag(t.Context(), "1", true)
 	f.expectManifest(m, err, "team/app", image.Manifest, Stale)
 	if got := f.up.Counts().ManifestGet; m.Reason != Denied || got == 0 {
 		t.Errorf("got the reason %s and %d downloads, want %s and one", m.Reason, got, Denied)
@@ -98,11 +86,7 @@ func TestRepositoryTagStaleWithoutContent(t *testing.T) {
 
 // A request that its client has ended is not answered with stale content.
 func TestRepositoryTagAfterClientHasLeft(t *testing.T) {
-	f := newFixture(t)
-	image := f.up.PutImage("team/app", "1", random(1, 100))
-	r := f.repository("red", "team/app", freshFor(0))
-	m, err := r.ManifestByTag(t.Context(), "1", true)
-	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+	f, r, _ := newPulled(t)
 	f.up.SetFault(func(_ http.ResponseWriter, req *http.Request) bool {
 		<-req.Context().Done()
 		return true

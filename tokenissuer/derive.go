@@ -8,7 +8,8 @@ import (
 	"io/fs"
 )
 
-// deriveInfo separates derived secrets from the signing keys, and from what seals texts.
+// deriveInfo separates derived secrets from the signing keys, and from the keys that seal
+// texts.
 const deriveInfo = "dependency_proxy derived secret v1 "
 
 // Derived returns a function that returns a secret of 32 bytes for a purpose, and its

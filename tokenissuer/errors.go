@@ -14,7 +14,7 @@ var ErrTokenExpired = errors.New("token expired")
 
 // ErrKeysUnavailable means that the storage of the keys did not answer, so that
 // a token could not be minted or verified. The token may be valid, so the error
-// is never an [ErrInvalidToken]: answer with a 503 that invites a retry, because
+// is never an [ErrInvalidToken]: answer with a 503 and Retry-After, because
 // a 401 makes clients discard the token. The client is not authenticated.
 var ErrKeysUnavailable = errors.New("signing keys unavailable")
 

@@ -20,8 +20,8 @@ const (
 	// publishLead is how long a new key is published before it signs, if an
 	// older key can sign in the meantime. It is several times refreshInterval,
 	// so that all nodes that mint tokens have listed the key by then. If keys
-	// are rotated more often than every 20 minutes, it is a quarter of that, and
-	// refreshInterval is at most the same.
+	// are rotated more often than every 20 minutes, the lead is a quarter of the
+	// rotation, and keys are listed at least once per lead.
 	publishLead = 5 * time.Minute
 	// refreshInterval is how often Mint lists the storage, to learn the keys of
 	// other nodes and which keys were deleted.

@@ -30,7 +30,7 @@ func TestKeyRingLimitsLookups(t *testing.T) {
 		defer func() { before = s.Listed() }()
 		return s.Listed() - before
 	}
-	if n := count(200); n != lookupBurst {
+	if n := count(60); n != lookupBurst {
 		t.Errorf("got %d listings, want %d", n, lookupBurst)
 	}
 	for range 5 {
@@ -40,7 +40,7 @@ func TestKeyRingLimitsLookups(t *testing.T) {
 		}
 	}
 	c.Advance(time.Hour)
-	if n := count(50); n != lookupBurst {
+	if n := count(30); n != lookupBurst {
 		t.Errorf("got %d listings an hour later, want %d", n, lookupBurst)
 	}
 	c.Advance(time.Hour)

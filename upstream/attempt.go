@@ -14,7 +14,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
-// attempts is the way of one question through the addresses of [Mirrors].
+// attempts are those to perform one operation at the addresses of [Mirrors] in turn.
 type attempts struct {
 	mirrors  *Mirrors
 	deadline time.Time // for the header of the answer
@@ -24,7 +24,7 @@ type attempts struct {
 	negative bool      // an address has answered that it does not have what is asked for
 }
 
-// attempt is a question to one address.
+// attempt is an operation at one address.
 type attempt struct {
 	registry *Registry
 	index    int // of the registry
@@ -33,8 +33,8 @@ type attempt struct {
 	only     bool          // the upstream has no other address
 }
 
-// inOrder asks the addresses until one answers. The function ask must keep the limit
-// of the attempt.
+// inOrder calls ask for one address after another until one answers. The function ask
+// must keep to the limit of the attempt.
 func inOrder[T any](ctx context.Context, m *Mirrors, ask func(*attempt) (T, error)) (T, error) {
 	var none T
 	all := &attempts{mirrors: m, deadline: time.Now().Add(metadataTimeout), errs: make([]error, len(m.registries))}
@@ -53,10 +53,10 @@ func inOrder[T any](ctx context.Context, m *Mirrors, ask func(*attempt) (T, erro
 	return none, all.failure()
 }
 
-// first returns the attempt at the first address that does not pause. If there is
-// none, it returns one at the address whose pause ends first, except for those that are
-// down or have said how long to wait. Without any, and if there is a single address,
-// first returns nil.
+// first returns the attempt at the first address that does not pause. If all pause, it
+// returns one at the address whose pause ends first, leaving out those that are down or
+// have said how long to wait. It returns nil if none remains, or if the upstream has a
+// single address.
 func (all *attempts) first() *attempt {
 	if a := all.following(); a != nil {
 		return a
@@ -75,10 +75,10 @@ func (all *attempts) first() *attempt {
 	return all.attempt(soonest, registries[soonest].pause.Force())
 }
 
-// following returns the attempt at the next address that does not pause. If a later
-// one does not have what is asked for, those follow that pause after a response: it may
-// have been about another repository, and they respond at once. Without any, following
-// returns nil.
+// following returns the attempt at the next address that does not pause, or nil. After
+// the last one, if an address has answered that it does not have what is asked for, it
+// returns attempts at addresses that pause because of an error response: that may have
+// been about another repository, and such an address responds at once.
 func (all *attempts) following() *attempt {
 	for all.next < len(all.mirrors.registries) {
 		i, r := all.next, all.mirrors.registries[all.next]
@@ -187,10 +187,10 @@ func (a *attempt) settle(ctx context.Context, err error) {
 	}
 }
 
-// isFailure reports whether an error means that the address cannot answer. If there are
-// others, every such error is a failure, and they are asked. A single address has
-// answered if only one repository fails, if something other than the registry fails, or
-// if only pulls are limited.
+// isFailure reports whether an error means that the address cannot answer. If the
+// upstream has several addresses, every outage is a failure, and the others are asked. A
+// single address counts as answering if only one repository fails, if something other
+// than the registry fails, or if only pulls are limited.
 func (a *attempt) isFailure(e *Error) bool {
 	switch {
 	case errors.Is(e, ratelimit.ErrNoPull):
@@ -203,8 +203,8 @@ func (a *attempt) isFailure(e *Error) bool {
 	return e.ofEndpoint()
 }
 
-// fail makes the address pause. If it is in doubt whether the only address is down, the
-// version check decides.
+// fail makes the address pause. If one more failure would mean that the only address is
+// down, a version check decides.
 func (a *attempt) fail(ctx context.Context, e *Error) {
 	if a.recordFailure(e) && a.only {
 		a.checkVersion(ctx)

@@ -16,8 +16,10 @@
 // [Mirrors] is a client for a registry with several addresses, which it asks in
 // order if one cannot answer.
 //
-// The package upstream/auth knows logins, challenges and tokens, and which token service may
-// receive a login; this package sends the requests for them.
+// Decisions that need no request are made in packages of their own: auth chooses the
+// challenge and knows which token service may receive the login, circuit decides whether
+// an address that fails is asked, ratelimit reads what registries say about their limits,
+// mediatype tells what a manifest is, and dial refuses private addresses.
 //
 // The package does not trust the registry. Every response is limited in size or
 // checked against its digest by the caller. Redirects are limited in number and

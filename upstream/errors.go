@@ -139,8 +139,8 @@ type Error struct {
 	message    string
 	cause      error // may be nil
 
-	own  bool // the registry, or its token service, has sent the response or should have
-	head bool // a GET might have succeeded
+	own  bool // the registry or its token service failed, not a server to which it redirects
+	head bool // the request was a HEAD; a GET might have succeeded
 	pull bool // only requests that count as pulls are limited
 
 	unsent bool // no request was sent for it; see asUnsent

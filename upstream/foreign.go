@@ -30,8 +30,8 @@ func (r *Registry) foreignToken(c *call, way *trail) *auth.Token {
 
 // answerForeign answers the challenge in a 401 of the origin to which a redirect
 // has led, and reports whether the request should be sent there again. It answers
-// each origin once per call, so that the number of requests is bounded. It leaves
-// the response alone unless it returns true or an error.
+// each origin once per call, so that the number of requests is bounded. If it returns
+// neither true nor an error, the body of the response is still open.
 func (r *Registry) answerForeign(ctx context.Context, c *call, resp *response) (again bool, err error) {
 	way := resp.trail
 	challenge := r.foreignChallenge(c, resp)

@@ -74,9 +74,9 @@ func (h *headHistory) recordSuccess() {
 }
 
 // headError returns the error for a HEAD response other than 200 if a GET is not
-// needed: HEAD is trusted, or the registry is overloaded. Otherwise, and if it depends
-// on the answer whether the registry is down, it returns nil and a GET has to decide. It
-// closes the response.
+// needed, because HEAD is trusted or the registry is overloaded. It returns nil if a GET
+// has to decide: in all other cases, and if the next failure may mean that the registry
+// is down. It closes the response.
 func (r *Registry) headError(h *headHistory, head *call, ref string, resp *response) error {
 	if isOverload(resp.StatusCode) && r.pause.IsSuspect() {
 		_ = resp.Body.Close()

@@ -40,6 +40,7 @@ func (c *call) operation() Operation {
 	return OperationPing
 }
 
+// answered calls the hook Answered for a response, which is nil if there was none.
 func (h *Hooks) answered(c *call, resp *http.Response, took time.Duration) {
 	if h.Answered == nil {
 		return

@@ -30,16 +30,16 @@ import (
 // ([ratelimit.Pulls]), a single address is asked for everything but pulls meanwhile.
 // Transfers in progress go on.
 //
-// If there are several addresses, each failure causes such a pause, so that they are
-// asked first that can answer. If all pause, the one whose pause ends first is asked,
+// If there are several addresses, each failure causes such a pause, so that the addresses
+// that can answer are asked first. If all pause, the one whose pause ends first is asked,
 // unless it is down or has sent Retry-After.
 //
-// The answer of the first address is final, whatever it is. That a later one does
-// not have an image, or denies access to it, is final only if no earlier address
-// failed, since it may be an incomplete copy; earlier addresses that pause after a 5xx
-// are then asked all the same, because that may have been about another repository. If no
-// address answers, the error is that of the first one, and its text names those of the
-// others.
+// The answer of the first address is final, whatever it is. A later address may be an
+// incomplete copy: its answer that it does not have an image, or denies access to it, is
+// final only if no earlier address has failed. If one has, earlier addresses that pause
+// after a 5xx are asked all the same, because the 5xx may have been about another
+// repository. If no address answers, the error is that of the first one, and its text
+// names those of the others.
 //
 // Mirrors is safe for concurrent use and needs no closing. The methods are
 // those of [Registry], with the same time limits for all addresses together, and
@@ -183,7 +183,8 @@ func (m *Mirrors) IsSlow() bool {
 	return !slices.ContainsFunc(m.registries, func(r *Registry) bool { return !r.pause.IsSlow() })
 }
 
-// ask asks the addresses a question whose answer is complete when it is returned.
+// ask performs an operation at one address after another until one answers. The result
+// is complete when question returns; see [Mirrors.Blob] for one that is not.
 func ask[T any](ctx context.Context, m *Mirrors, question func(context.Context, *Registry) (T, error)) (T, error) {
 	return inOrder(ctx, m, func(a *attempt) (T, error) {
 		if a.only {

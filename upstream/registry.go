@@ -42,8 +42,8 @@ type Config struct {
 	RealmHosts []string
 
 	// Offline makes all methods that ask the registry fail with an error of kind
-	// [Offline], without asking for the login and without a use of the transports,
-	// which may be nil.
+	// [Offline]. They neither ask for the login nor use the transports, which may be
+	// nil.
 	Offline bool
 
 	// Transport sends the requests. It is required. [dial.NewTransport] returns a

@@ -20,7 +20,7 @@ const (
 	maxForeignAnswers = 2 // registries to which redirects lead, whose challenge is answered
 )
 
-// trail is the way of a request through redirects.
+// trail records the redirects that a request has followed.
 type trail struct {
 	origin *url.URL // of the first request
 	target *url.URL // of the next request, or of the last one

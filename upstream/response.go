@@ -93,8 +93,9 @@ func (r *Registry) tooLarge(c *call, resp *response, limit int64) *Error {
 	return r.newError(c, Invalid, resp.StatusCode, fmt.Sprintf("the response is larger than %d bytes", limit))
 }
 
-// reader reads a response of a registry and takes the turns that its size requires:
-// beyond smallRead a large one and, for lists, beyond MaxManifest the huge one.
+// reader reads a response of a registry. So that few large ones are in memory, it takes
+// turns: one of largeReads (or listReads, for a list of tags) beyond smallRead bytes, and
+// for a list one of hugeReads beyond MaxManifest bytes.
 type reader struct {
 	registry *Registry
 	list     bool            // the response is a list of tags

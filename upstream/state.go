@@ -60,7 +60,7 @@ const (
 	// CameUp means that an address that was down has answered.
 	CameUp
 
-	// BudgetLow means that less than 20 % of the budget remain.
+	// BudgetLow means that less than 20 % of the budget remains.
 	BudgetLow
 )
 

@@ -15,9 +15,9 @@ const trialPatience = 2 * time.Second
 
 var errTrial = errors.New("the trial goes on")
 
-// begin begins an attempt. If the address is down, the version check is sent first, and
-// the request only if the address answers that within trialPatience. The check continues
-// if the request is canceled, and its result counts as that of the trial.
+// begin begins an attempt. If the address is down, it sends a version check first, and
+// returns an error unless the address answers that within trialPatience. The check
+// continues if the request is canceled, and its result counts as that of the trial.
 func (a *attempt) begin(ctx context.Context) error {
 	if !a.turn.Check {
 		return nil

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -58,11 +56,6 @@ type Config struct {
 	MaxSize   int64
 	UnusedFor time.Duration
 
-	// Folders are the first components of the keys of the records that the nodes
-	// share. The default is "links", "refs", "deliveries" and "purges". Other records stay on
-	// the local disk, but for those of [Store.SignedURL].
-	Folders []string
-
 	// Uploads is the number of blobs that are uploaded at once. The default is 4.
 	Uploads int
 
@@ -104,10 +97,6 @@ type waits struct {
 func (c Config) withDefaults() Config {
 	c.Region = cmp.Or(c.Region, "us-east-1")
 	c.Uploads = cmp.Or(c.Uploads, 4)
-	if c.Folders == nil {
-		c.Folders = []string{"links", "refs", "deliveries", "purges"}
-	}
-	c.Folders = append(slices.Clip(c.Folders), strings.TrimSuffix(verifiedFolder, "/"))
 	if c.Requested == nil {
 		c.Requested = func(string, int) {}
 	}

@@ -3,6 +3,8 @@ package bucket
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,4 +78,26 @@ func TestCredentialsSlow(t *testing.T) {
 	}
 	close(identity.freed)
 	n.flush(t)
+}
+
+// TestCredentialsExpired: a bucket that refuses all requests because of a session that has
+// ended, or of its region, fails as a whole, whatever the status, and says what to do.
+func TestCredentialsExpired(t *testing.T) {
+	for code, status := range map[string]int{"ExpiredToken": 400, "InvalidToken": 400, "AuthorizationHeaderMalformed": 400, "PermanentRedirect": 301} {
+		t.Run(code, func(t *testing.T) {
+			server := s3test.New(t)
+			server.Set(s3test.Faults{Status: status, Code: code})
+			n := newNode(t, server)
+			n.put(t, someContent)
+			waitFor(t, func() bool { return n.Status().WriteError != nil })
+			if _, _, err := fetchAll(t, n, digest.FromString("other"), 0, -1); err == nil || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), code+": refused by the test; c") {
+				t.Errorf("a read: got %v, want the code and what to do", err)
+			}
+			if status := n.Status(); status.ReadError == nil || status.FailedBlobs != 0 {
+				t.Errorf("got %+v, want a bucket that fails", status)
+			}
+			server.Set(s3test.Faults{})
+			n.flush(t)
+		})
+	}
 }

@@ -167,3 +167,20 @@ func TestSweepRefsOfNodes(t *testing.T) {
 		t.Errorf("at another one: got %v, want %v", err, fs.ErrNotExist)
 	}
 }
+
+// TestSweepUnreadableReport: a report that cannot be read holds up sweeps for a week, as what
+// it names would be removed too early, and no longer.
+func TestSweepUnreadableReport(t *testing.T) {
+	for ago, want := range map[int]string{1: "ab", 8: "b"} {
+		server := s3test.New(t)
+		digests := filled(t, server, 20, 1)
+		putAt(server, "cache/swept", "", ago)
+		putAt(server, "cache/used/2001-01-01/other", digests[0].String()+"\n", 5)
+		n := limited(t, server, 0, 10*day)
+		server.Set(s3test.Faults{Status: 500, Code: "InternalError", Only: "2001-01-01"})
+		_, err := n.sweep(t.Context())
+		if got := left(server, digests); got != want || (err != nil) != (want == "ab") {
+			t.Errorf("swept %d days ago: left %q, %v, want %q", ago, got, err, want)
+		}
+	}
+}

@@ -37,7 +37,7 @@ func TestPurgeBehindForged(t *testing.T) {
 	d := digest.FromString("a")
 	addLink(t, y, d)
 	two.flush(t)
-	forge(server, 0, 2*purgeReads)
+	forge(server, 0, purgeReads+50)
 	for _, key := range server.Keys() {
 		server.Age(key, time.Now().Add(-time.Minute))
 	}

@@ -42,7 +42,7 @@ func TestQueueGoesOn(t *testing.T) {
 			})
 			d := n.put(t, bad)
 			waitFor(t, func() bool { return n.Status().FailedBlobs == 1 || n.Status().WriteError != nil })
-			for i := range 50 {
+			for i := range 20 {
 				other := n.put(t, fmt.Sprint("content ", i))
 				waitFor(t, func() bool { return n.Removable(t.Context(), other) })
 				if i == 0 { // until then it may be the fault of the bucket

@@ -21,6 +21,13 @@ func isRefused(err error) bool {
 		answer.Code == "ExpiredToken" || answer.Code == "InvalidToken"
 }
 
+// generalCodes are the codes of errors that concern the bucket or the credentials, and whose
+// status is one of errors of requests for single objects.
+var generalCodes = map[string]bool{
+	"NoSuchBucket": true, "ExpiredToken": true, "InvalidToken": true, "TokenRefreshRequired": true,
+	"PermanentRedirect": true, "AuthorizationHeaderMalformed": true, // another endpoint, another region
+}
+
 // concernsBucket reports whether an error is to be expected of other requests as well.
 func concernsBucket(err error) bool {
 	if errors.As(err, new(objectError)) {
@@ -31,7 +38,7 @@ func concernsBucket(err error) bool {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
 	switch {
-	case answer.code == "NoSuchBucket":
+	case generalCodes[answer.code]:
 		return true
 	case answer.status == http.StatusTooManyRequests, answer.status == http.StatusRequestTimeout,
 		answer.status == http.StatusForbidden, answer.status == http.StatusUnauthorized:
@@ -67,6 +74,10 @@ func (r *refusal) Error() string {
 	switch {
 	case r.code == "NoSuchBucket":
 		text += "; create the bucket, or correct `bucket` and `path_style`"
+	case r.code == "PermanentRedirect", r.code == "AuthorizationHeaderMalformed":
+		text += "; correct `endpoint` and `region`"
+	case r.code == "ExpiredToken", r.code == "InvalidToken", r.code == "TokenRefreshRequired":
+		text += "; check the credentials"
 	case r.code == "RequestTimeTooSkewed":
 		text += "; correct the clock of this machine"
 	case r.status == http.StatusForbidden || r.status == http.StatusUnauthorized:

@@ -44,6 +44,10 @@ type Store struct {
 	keyID    atomic.Value // string: of the key in use when they were looked for
 }
 
+// sharedFolders are the first components of the keys of the records that the nodes share.
+// Other records stay on the local disk.
+var sharedFolders = []string{"links", "refs", "deliveries", "purges", "verified"}
+
 // limits are the limits of [Store.LimitOwners], by an address of its own for each call.
 type limits struct {
 	sync.Mutex
@@ -92,7 +96,7 @@ func Open(c Config) (*Store, error) {
 	if s.held, err = lru.New[digest.Digest, held](heldEntries); err != nil {
 		return nil, err
 	}
-	for _, folder := range c.Folders {
+	for _, folder := range sharedFolders {
 		s.shared[folder] = true
 	}
 	s.reads = newHealth(c.waits, func(err error) { c.StorageError("read from the bucket", err) })

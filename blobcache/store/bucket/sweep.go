@@ -60,6 +60,9 @@ type sweeping struct {
 	lost   bits // positions in stored of content whose last links were removed for a quota
 	young  uint64
 
+	skipped int  // objects that could not be removed, or read
+	stuck   bool // no sweep has succeeded for idleFor: the bucket must not grow for ever
+
 	result sweepResult
 }
 
@@ -114,6 +117,7 @@ func (s *Store) sweep(ctx context.Context) (sweepResult, error) {
 	if w.began.Sub(last.modified) < sweepInterval {
 		return sweepResult{}, errNotDue
 	}
+	w.stuck = !last.modified.IsZero() && w.began.Sub(last.modified) > idleFor
 	if err := w.sweepContent(ctx, last.modified); err != nil {
 		return w.result, err
 	}
@@ -262,7 +266,7 @@ func (w *sweeping) removeStored(ctx context.Context, old []cut) error {
 			err = w.remove(ctx, verifiedKey(d))
 		}
 		if err != nil {
-			return err
+			return w.skip(err)
 		}
 		w.result.Removed++
 		w.result.RemovedBytes += o.size

@@ -3,7 +3,9 @@ package bucket
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -181,6 +183,36 @@ func TestSweepTwice(t *testing.T) {
 	}
 	if _, err := one.sweep(t.Context()); !errors.Is(err, errNotDue) {
 		t.Errorf("soon after a sweep: got %v, want %v", err, errNotDue)
+	}
+}
+
+// TestSweepSkips: an object that cannot be removed does not keep others in the bucket.
+func TestSweepSkips(t *testing.T) {
+	for _, fault := range []s3test.Faults{{Status: 403, Code: "AccessDenied"}, {Status: 500, Code: "InternalError"}} {
+		server := s3test.New(t)
+		digests := filled(t, server, 20, 20, 20, 1)
+		slices.SortFunc(digests[:3], func(a, b digest.Digest) int { return strings.Compare(a.String(), b.String()) })
+		n := limited(t, server, 0, 10*day)
+		fault.Only = digests[0].Encoded()
+		server.Set(fault)
+		if swept := sweep(t, n); swept.Removed != 2 || left(server, digests) != "ad" || !strings.Contains(n.reported(), fmt.Sprint(fault.Status)) {
+			t.Errorf("%s: removed %d and left %q, want 2 and ad; reported %q", fault.Code, swept.Removed, left(server, digests), n.reported())
+		}
+	}
+}
+
+// TestSweepEndsIfNothingGoes: a sweep of a bucket in which nothing can be removed ends.
+func TestSweepEndsIfNothingGoes(t *testing.T) {
+	server := s3test.New(t)
+	for i := range 2 * maxSkipped {
+		putAt(server, objectOf(digest.FromString(fmt.Sprint(i))), "x", 20)
+	}
+	n := limited(t, server, 0, 10*day)
+	server.Set(s3test.Faults{Status: 403, Code: "AccessDenied", Only: "blobs/"})
+	before := server.Requests("HEAD")
+	_, err := n.sweep(t.Context())
+	if got := server.Requests("HEAD") - before; err == nil || errors.Is(err, errNotDue) || got > maxSkipped+10 {
+		t.Errorf("got %v after %d requests, want an end", err, got)
 	}
 }
 

@@ -16,6 +16,9 @@ const (
 	// uploadLimit is how long an upload in parts may take.
 	uploadLimit = day
 
+	// maxSkipped is the number of objects that cannot be removed and do not end a sweep.
+	maxSkipped = 100
+
 	// maxAborted is the number of uploads that a sweep removes. The next one removes more.
 	maxAborted = 10_000
 )
@@ -55,7 +58,19 @@ func (w *sweeping) remove(ctx context.Context, name string) error {
 	if err := w.pace(ctx); err != nil {
 		return err
 	}
-	return w.client.remove(ctx, name)
+	return w.skip(w.client.remove(ctx, name))
+}
+
+// skip returns nil in place of an error that may be the fault of an object, so that the
+// sweep goes on with others. It does so for the first maxSkipped of them.
+func (w *sweeping) skip(err error) error {
+	if err == nil || !isDenied(err) && strikesFor(err) != 1 || w.skipped == maxSkipped {
+		return err
+	}
+	if w.skipped++; w.skipped == 1 {
+		w.config.StorageError("sweep an object of the bucket", err)
+	}
+	return nil
 }
 
 func (w *sweeping) statPaced(ctx context.Context, name string) (object, error) {
@@ -129,7 +144,7 @@ func (w *sweeping) sweepRefs(ctx context.Context) error {
 			return err
 		}
 		w.result.Records++
-		return w.client.remove(ctx, name)
+		return w.skip(w.client.remove(ctx, name))
 	})
 }
 

@@ -177,10 +177,13 @@ func (w *sweeping) readUses(ctx context.Context, reports []report, after time.Ti
 			}
 			continue // the bucket has lost it
 		}
+		if err != nil && w.stuck {
+			err = w.skip(err)
+		}
 		if err != nil {
 			return fmt.Errorf("read from the bucket what was used: %w", err)
 		}
-		w.read[r.name] = r
+		w.read[r.name] = r // one that cannot be read is removed too in the end
 	}
 	w.uses.merge()
 	return nil
