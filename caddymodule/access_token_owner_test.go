@@ -12,6 +12,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/admin"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
@@ -24,54 +25,54 @@ import (
 // when that one does, and that revoking the other one lists it.
 func TestTokenEndsWithItsMaker(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	lines := []string{users("alice", "bob"), "group acme {\n owners alice\n}\n", hub(up)}
-	s := startWithAdmin(t, lines...)
-	personal, id := s.createToken("--account", "static:alice", "--scope", "manage", "--lifetime", "2h")
-	make := func(who requestOption) admin.CreatedToken {
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	lines := []string{sitetest.Users("alice", "bob"), "group acme {\n owners alice\n}\n", sitetest.Hub(up)}
+	s := sitetest.StartWithAdmin(t, lines...)
+	personal, id := s.CreateToken("--account", "static:alice", "--scope", "manage", "--lifetime", "2h")
+	make := func(who sitetest.RequestOption) admin.CreatedToken {
 		t.Helper()
 		var made admin.CreatedToken
-		a := s.get("/acme/dependency_proxy/tokens", who, jsonBody(http.MethodPost, `{"kind":"group","role":"owner","lifetime":"1h"}`)).expect(t, http.StatusCreated, "")
-		if err := json.Unmarshal(a.body, &made); err != nil {
+		a := s.Get("/acme/dependency_proxy/tokens", who, sitetest.JSONBody(http.MethodPost, `{"kind":"group","role":"owner","lifetime":"1h"}`)).Expect(t, http.StatusCreated, "")
+		if err := json.Unmarshal(a.Data, &made); err != nil {
 			t.Fatal(err)
 		}
-		s.addSecrets(made.Secret)
+		s.AddSecrets(made.Secret)
 		return made
 	}
-	child, own := make(basic("", personal)), make(as("alice"))
+	child, own := make(sitetest.Basic("", personal)), make(sitetest.As("alice"))
 	if child.MadeWith != id || own.MadeWith != "" || child.CreatedBy != "static:alice" {
 		t.Errorf("got tokens created with %q and %q by %q, want %q, none and static:alice", child.MadeWith, own.MadeWith, child.CreatedBy, id)
 	}
-	bought := bearer(s.get(auth, basic("", child.Secret)).expect(t, http.StatusOK, "").tokens().Token)
+	bought := sitetest.Bearer(s.Get(sitetest.Auth, sitetest.Basic("", child.Secret)).Expect(t, http.StatusOK, "").Tokens().Token)
 	status := func(what string, want, wantOwn int) {
 		t.Helper()
-		for name, who := range map[string]requestOption{"Basic": basic("", child.Secret), "Bearer": bought} {
-			if got := s.get(manifestPath("acme", "alpine", "3.20"), who).StatusCode; got != want {
+		for name, who := range map[string]sitetest.RequestOption{"Basic": sitetest.Basic("", child.Secret), "Bearer": bought} {
+			if got := s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), who).StatusCode; got != want {
 				t.Errorf("%s, by %s: got %d, want %d", what, name, got, want)
 			}
 		}
-		if got := s.get(manifestPath("acme", "alpine", "3.20"), basic("", own.Secret)).StatusCode; got != wantOwn {
+		if got := s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.Basic("", own.Secret)).StatusCode; got != wantOwn {
 			t.Errorf("%s, the token made with a password: got %d, want %d", what, got, wantOwn)
 		}
 	}
 	status("at first", 200, 200)
-	s.load(append(lines, "blocked alice")...)
+	s.Load(append(lines, "blocked alice")...)
 	status("while the account is blocked", 401, 200)
-	s.load(lines...)
+	s.Load(lines...)
 	status("when it is not any more", 200, 200)
-	out := s.mustCommand("token", "revoke", id)
+	out := s.MustCommand("token", "revoke", id)
 	if want := fmt.Sprintf("group token %s for owner of acme ends too, because it was created with %s.", child.ID, id); !strings.Contains(out, want) || strings.Contains(out, own.ID) {
 		t.Errorf("token revoke prints %q, want %q in it", out, want)
 	}
 	status("after revoking", 401, 200)
 	var revoked access.RevokedToken
-	if a := s.ask(http.MethodDelete, adminTokens+"/"+id, ""); json.Unmarshal(a.body, &revoked) != nil || len(revoked.AlsoEnded) != 1 || revoked.AlsoEnded[0].ID != child.ID {
-		t.Errorf("got %s, want the token %s as the only one that ends too", a.body, child.ID)
+	if a := s.Ask(http.MethodDelete, sitetest.AdminTokens+"/"+id, ""); json.Unmarshal(a.Data, &revoked) != nil || len(revoked.AlsoEnded) != 1 || revoked.AlsoEnded[0].ID != child.ID {
+		t.Errorf("got %s, want the token %s as the only one that ends too", a.Data, child.ID)
 	}
-	if table := s.mustCommand("token", "list"); !strings.Contains(table, "ended: it was made with "+id+": the access token has been revoked") {
+	if table := s.MustCommand("token", "list"); !strings.Contains(table, "ended: it was made with "+id+": the access token has been revoked") {
 		t.Errorf("token list prints %s, want the token that the ended one was created with", table)
 	}
-	if logs := s.logs(); !strings.Contains(logs, "was made with "+id) {
+	if logs := s.Logs(); !strings.Contains(logs, "was made with "+id) {
 		t.Errorf("the log lacks %q", "was made with "+id)
 	}
 }
@@ -80,11 +81,11 @@ func TestTokenEndsWithItsMaker(t *testing.T) {
 // the one before, end with the first, and that the length of a chain is
 // limited.
 func TestTokenChainIsLimited(t *testing.T) {
-	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
+	s := sitetest.StartWithAdmin(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"))
 	h := runningHandler(t)
-	_, first := s.createToken("--group", "acme")
+	_, first := s.CreateToken("--group", "acme")
 	ids := []string{first}
-	for range documentedMakers + 1 {
+	for range sitetest.DocumentedMakers + 1 {
 		made, _, err := h.tokens.Create(t.Context(), access.TokenRequest{Kind: accesstoken.Deploy, Groups: []string{"acme"}, MadeWith: ids[len(ids)-1]}, "a test")
 		if err != nil {
 			t.Fatal(err)
@@ -101,26 +102,26 @@ func TestTokenChainIsLimited(t *testing.T) {
 		}
 		return n
 	}
-	if n := good(); n != documentedMakers+1 {
-		t.Errorf("got %d good tokens of %d, want %d", n, len(ids), documentedMakers+1)
+	if n := good(); n != sitetest.DocumentedMakers+1 {
+		t.Errorf("got %d good tokens of %d, want %d", n, len(ids), sitetest.DocumentedMakers+1)
 	}
 	revoked, err := h.tokens.Revoke(t.Context(), first, "a test", func(accesstoken.Token) bool { return true })
-	if err != nil || len(revoked.AlsoEnded) != documentedMakers || good() != 0 {
-		t.Errorf("got %d tokens that end too, %d good ones and error %v, want %d, none and none", len(revoked.AlsoEnded), good(), err, documentedMakers)
+	if err != nil || len(revoked.AlsoEnded) != sitetest.DocumentedMakers || good() != 0 {
+		t.Errorf("got %d tokens that end too, %d good ones and error %v, want %d, none and none", len(revoked.AlsoEnded), good(), err, sitetest.DocumentedMakers)
 	}
 }
 
 // storeToken writes a personal token into the storage, as an earlier version
 // has created it.
-func (s *site) storeToken(owner accesstoken.Owner) (secret, id string) {
-	s.t.Helper()
-	token, secret, err := tokens.All()[0].Create(s.t.Context(), accesstoken.Token{
+func storeToken(s *sitetest.Site, owner accesstoken.Owner) (secret, id string) {
+	s.T.Helper()
+	token, secret, err := tokens.All()[0].Create(s.T.Context(), accesstoken.Token{
 		Kind: accesstoken.Personal, Owner: &owner, Scopes: []accesstoken.Scope{accesstoken.Pull},
 	}, time.Hour)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	s.addSecrets(secret)
+	s.AddSecrets(secret)
 	return secret, token.ID
 }
 
@@ -131,11 +132,11 @@ func (s *site) storeToken(owner accesstoken.Owner) (secret, id string) {
 func TestTokensOfEarlierVersions(t *testing.T) {
 	l, g := ldaptest.New(t, true), gitlabtest.New(t)
 	g.AddUser(1, "alice")
-	fixed := []string{users("alice"), gitlabAt(t, g), private("acme")}
-	s := startWithAdmin(t, append(fixed, l.Directory())...)
+	fixed := []string{sitetest.Users("alice"), sitetest.GitlabAt(t, g), sitetest.Private("acme")}
+	s := sitetest.StartWithAdmin(t, append(fixed, l.Directory())...)
 	tokens := map[string][2]string{}
 	for _, directory := range []string{"static", "ldap", "gitlab", "ldap-2", "elsewhere"} {
-		secret, id := s.storeToken(accesstoken.Owner{Name: "alice", Directory: directory})
+		secret, id := storeToken(s, accesstoken.Owner{Name: "alice", Directory: directory})
 		tokens[directory] = [2]string{secret, id}
 	}
 	child, _, err := runningHandler(t).tokens.Create(t.Context(), access.TokenRequest{Kind: accesstoken.Deploy, Groups: []string{"acme"}, MadeWith: tokens["ldap"][1]}, "a test")
@@ -144,7 +145,7 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 	}
 	check := func(what string, good ...string) {
 		t.Helper()
-		table := s.mustCommand("token", "list")
+		table := s.MustCommand("token", "list")
 		for directory, token := range tokens {
 			want, state := http.StatusUnauthorized, "it was created before directories had names"
 			for _, name := range good {
@@ -152,30 +153,30 @@ func TestTokensOfEarlierVersions(t *testing.T) {
 					want, state = http.StatusOK, "valid"
 				}
 			}
-			if got := s.get("/v2/", basic("x", token[0])).StatusCode; got != want {
+			if got := s.Get("/v2/", sitetest.Basic("x", token[0])).StatusCode; got != want {
 				t.Errorf("%s, a token of %s: got %d, want %d", what, directory, got, want)
 			}
-			if line := lineContaining(table, token[1]); !strings.Contains(line, state) {
+			if line := sitetest.LineContaining(table, token[1]); !strings.Contains(line, state) {
 				t.Errorf("%s, a token of %s: it is listed as %q, want %q", what, directory, line, state)
 			}
 		}
 	}
 	check("with one directory of each kind", "static", "ldap", "gitlab")
-	s.load(append(fixed, l.Directory("name corp"))...)
+	s.Load(append(fixed, l.Directory("name corp"))...)
 	check("with another name of the directory", "static", "ldap", "gitlab")
 	for range 2 {
-		s.load(append(fixed, l.Directory("name ldap"), l.Directory("name ldap-2"))...)
+		s.Load(append(fixed, l.Directory("name ldap"), l.Directory("name ldap-2"))...)
 		check("with two directories of one kind", "static", "gitlab")
 	}
 	ended := `"msg":"access token has ended","access_token":"` + child.ID + `","kind":"deploy"`
-	eventually(t, "the log tells of what was made with a token", func() bool { return strings.Count(s.logs(), ended) == 1 })
+	sitetest.Eventually(t, "the log tells of what was made with a token", func() bool { return strings.Count(s.Logs(), ended) == 1 })
 	for directory, token := range tokens {
 		want := 1
 		if directory == "static" || directory == "gitlab" {
 			want = 0
 		}
 		line := `"msg":"access token has ended","access_token":"` + token[1] + `"`
-		eventually(t, "the log tells of the token of "+directory, func() bool { return strings.Count(s.logs(), line) == want })
+		sitetest.Eventually(t, "the log tells of the token of "+directory, func() bool { return strings.Count(s.Logs(), line) == want })
 	}
 }
 
@@ -186,28 +187,28 @@ func TestTokenEndsWithDirectory(t *testing.T) {
 	l, g, other := ldaptest.New(t, true), gitlabtest.New(t), gitlabtest.New(t)
 	g.AddUser(1, "alice")
 	other.AddUser(1, "alice")
-	s := newSite(t)
-	s.openAdmin()
-	files := [2]string{filepath.Join(s.dir, "one"), filepath.Join(s.dir, "two")}
+	s := sitetest.NewSite(t)
+	s.OpenAdmin()
+	files := [2]string{filepath.Join(s.Dir, "one"), filepath.Join(s.Dir, "two")}
 	for _, file := range files {
-		writeFile(t, file, usersText("alice"))
-		backdate(t, file)
+		sitetest.WriteFile(t, file, sitetest.UsersText("alice"))
+		sitetest.Backdate(t, file)
 	}
 	static := func(i int) string { return "directory static {\n users_file " + files[i] + "\n}\n" }
 	for name, row := range map[string][2]string{
 		"static": {static(0), static(1)},
 		"ldap":   {l.Directory(), strings.Replace(l.Directory(), "base_dn dc=example", "base_dn ou=people,dc=example", 1)},
-		"gitlab": {gitlabAt(t, g), gitlabAt(t, other)},
+		"gitlab": {sitetest.GitlabAt(t, g), sitetest.GitlabAt(t, other)},
 	} {
-		s.load(row[0], private("acme"))
-		secret, id := s.createToken("--account", name+":alice")
+		s.Load(row[0], sitetest.Private("acme"))
+		secret, id := s.CreateToken("--account", name+":alice")
 		status := func(what, lines string, want int, state string) {
 			t.Helper()
-			s.load(lines, private("acme"))
-			if got := s.get("/v2/", basic("x", secret)).StatusCode; got != want {
+			s.Load(lines, sitetest.Private("acme"))
+			if got := s.Get("/v2/", sitetest.Basic("x", secret)).StatusCode; got != want {
 				t.Errorf("%s, %s: got %d, want %d", name, what, got, want)
 			}
-			if line := lineContaining(s.mustCommand("token", "list"), id); !strings.Contains(line, state) {
+			if line := sitetest.LineContaining(s.MustCommand("token", "list"), id); !strings.Contains(line, state) {
 				t.Errorf("%s, %s: it is listed as %q, want %q", name, what, line, state)
 			}
 		}
@@ -224,8 +225,8 @@ func TestTokenEndsWithDirectory(t *testing.T) {
 func TestOIDCFormerAccountNames(t *testing.T) {
 	issuer := oidctest.New(t)
 	raw := issuer.Token()
-	s := start(t, issuer.Directory("map repository_owner acme -> acme"), private("acme"))
-	s.addSecrets(raw)
+	s := sitetest.Start(t, issuer.Directory("map repository_owner acme -> acme"), sitetest.Private("acme"))
+	s.AddSecrets(raw)
 	h := runningHandler(t)
 	who, err := h.accounts.Authenticate(t.Context(), directory.Login{Name: "ci", Password: raw})
 	if err != nil {
@@ -245,23 +246,25 @@ func TestOIDCFormerAccountNames(t *testing.T) {
 func TestTokenOfGitLabAccount(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := startWithAdmin(t, gitlabAt(t, g, shortCacheFor, "members_only off"), hub(up))
-	s.addSecrets(gitlabtest.ServiceToken)
-	secret, _ := s.createToken("--account", "Alice")
-	limited, _ := s.createToken("--account", "alice", "--group", "acme/sub")
-	deploy, _ := s.createToken("--group", "others")
-	personal := basic("x", secret)
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	s := sitetest.StartWithAdmin(t, sitetest.GitlabAt(t, g, sitetest.ShortCacheFor, "members_only off"), sitetest.Hub(up))
+	s.AddSecrets(gitlabtest.ServiceToken)
+	secret, _ := s.CreateToken("--account", "Alice")
+	limited, _ := s.CreateToken("--account", "alice", "--group", "acme/sub")
+	deploy, _ := s.CreateToken("--group", "others")
+	personal := sitetest.Basic("x", secret)
 	for group, status := range map[string][3]int{
 		"acme": {200, 403, 403}, "acme/sub": {200, 200, 403}, "inner": {200, 403, 403}, "open": {200, 200, 200}, "others": {403, 403, 200}, "none": {403, 403, 403},
 	} {
-		s.expectPull(group, status[0], personal)
-		s.expectPull(group, status[1], basic("x", limited))
-		s.expectPull(group, status[2], basic("x", deploy))
+		s.ExpectPull(group, status[0], personal)
+		s.ExpectPull(group, status[1], sitetest.Basic("x", limited))
+		s.ExpectPull(group, status[2], sitetest.Basic("x", deploy))
 	}
 	awaits := func(what, group string, status int) {
 		t.Helper()
-		eventually(t, what, func() bool { return s.get(manifestPath(group, "alpine", "3.20"), personal).StatusCode == status })
+		sitetest.Eventually(t, what, func() bool {
+			return s.Get(sitetest.ManifestPath(group, "alpine", "3.20"), personal).StatusCode == status
+		})
 	}
 	g.Change(func() { delete(g.Groups[1].Members, 24) })
 	awaits("who has left the group is refused", "acme", 403)
@@ -269,6 +272,6 @@ func TestTokenOfGitLabAccount(t *testing.T) {
 	awaits("who is back is not", "acme", 200)
 	g.Change(func() { g.Users[24].State = "blocked" })
 	awaits("who is blocked at GitLab is nobody", "inner", 401)
-	s.expectPull("open", 200, personal) // as without a login
-	s.expectPull("others", 200, basic("x", deploy))
+	s.ExpectPull("open", 200, personal) // as without a login
+	s.ExpectPull("others", 200, sitetest.Basic("x", deploy))
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
 
@@ -17,21 +18,21 @@ import (
 func TestBlockedNames(t *testing.T) {
 	l := ldaptest.New(t, true)
 	l.Put("uid=\uff2d\u00e4x,"+ldaptest.People, "uid", "\uff2d\u00e4x", "userPassword", "secret-of-max", "entryUUID", "uuid-max")
-	lines := []string{"user m\u00e4x " + hash(passwordOf("alice")), l.Directory(), private("acme")}
-	s := start(t, lines...)
-	of := map[string]requestOption{"static": basic("m\u00e4x", passwordOf("alice")), "ldap": basic("\uff2d\u00e4x", "secret-of-max")}
-	tokens := map[string]requestOption{}
+	lines := []string{"user m\u00e4x " + sitetest.Hash(sitetest.PasswordOf("alice")), l.Directory(), sitetest.Private("acme")}
+	s := sitetest.Start(t, lines...)
+	of := map[string]sitetest.RequestOption{"static": sitetest.Basic("m\u00e4x", sitetest.PasswordOf("alice")), "ldap": sitetest.Basic("\uff2d\u00e4x", "secret-of-max")}
+	tokens := map[string]sitetest.RequestOption{}
 	for directory, who := range of {
-		tokens[directory] = bearer(s.get(auth, who).expect(t, http.StatusOK, "").tokens().Token)
+		tokens[directory] = sitetest.Bearer(s.Get(sitetest.Auth, who).Expect(t, http.StatusOK, "").Tokens().Token)
 	}
 	for blocked, want := range map[string][2]int{ // static, ldap
 		"m\u00e4x": {401, 401}, "MA\u0308X": {401, 401}, "\uff2d\u00c4\uff38": {401, 401}, "max": {200, 200},
 		"ldap:m\u00e4x": {200, 401}, "static:M\u00c4X": {401, 200}, "static:max": {200, 200},
 	} {
-		s.load(append(lines, "blocked "+blocked)...)
+		s.Load(append(lines, "blocked "+blocked)...)
 		for i, directory := range []string{"static", "ldap"} {
-			for _, who := range []requestOption{of[directory], tokens[directory]} {
-				if got := s.get("/v2/", who).StatusCode; got != want[i] {
+			for _, who := range []sitetest.RequestOption{of[directory], tokens[directory]} {
+				if got := s.Get("/v2/", who).StatusCode; got != want[i] {
 					t.Errorf("with %q blocked, %s: got %d, want %d", blocked, directory, got, want[i])
 				}
 			}
@@ -44,33 +45,33 @@ func TestBlockedNames(t *testing.T) {
 // what to write.
 func TestCommandsNameAccounts(t *testing.T) {
 	l := ldaptest.New(t, true)
-	s := startWithAdmin(t, users("alice"), l.Directory(), private("acme", "alice"))
+	s := sitetest.StartWithAdmin(t, sitetest.Users("alice"), l.Directory(), sitetest.Private("acme", "alice"))
 	for as, want := range map[string]string{
 		"alice": "allowed: member", "static:alice": "allowed: member", "ldap:alice": "denied: not a member", "ldap:nobody": "denied: unknown account",
 		"static:bob": "denied: unknown account", "ldap:bob": "denied: not a member",
 		"bob": "write `--as static:bob` or `--as ldap:bob`", "corp:bob": "unknown directory 'corp'; write `--as static:bob` or `--as ldap:bob`", "ldap:": "missing account name",
 	} {
-		out, err := s.command("explain", "--as", as, "--pull", "acme/alpine")
+		out, err := s.Command("explain", "--as", as, "--pull", "acme/alpine")
 		if text := fmt.Sprint(out, err); !strings.Contains(text, want) {
 			t.Errorf("%s: got %q, want %q in it", as, text, want)
 		}
 	}
-	_, own := s.createToken("--account", "alice")
-	_, theirs := s.createToken("--account", "ldap:alice")
+	_, own := s.CreateToken("--account", "alice")
+	_, theirs := s.CreateToken("--account", "ldap:alice")
 	for query, want := range map[string][2]bool{"static:alice": {true, false}, "ldap:alice": {false, true}, "alice": {true, true}, "ldap:bob": {false, false}} {
-		list := string(s.ask(http.MethodGet, adminTokens+"?account="+url.QueryEscape(query), "").body)
+		list := string(s.Ask(http.MethodGet, sitetest.AdminTokens+"?account="+url.QueryEscape(query), "").Data)
 		if got := [2]bool{strings.Contains(list, own), strings.Contains(list, theirs)}; got != want {
 			t.Errorf("tokens of %s: got %v, want %v", query, got, want)
 		}
 	}
-	if table := s.mustCommand("token", "list"); !strings.Contains(lineContaining(table, own), " static:alice ") || !strings.Contains(lineContaining(table, theirs), " ldap:alice ") {
+	if table := s.MustCommand("token", "list"); !strings.Contains(sitetest.LineContaining(table, own), " static:alice ") || !strings.Contains(sitetest.LineContaining(table, theirs), " ldap:alice ") {
 		t.Errorf("token list prints %s, want the accounts with their directories", table)
 	}
-	if out, err := s.command("token", "create", "--account", "bob"); err == nil || !strings.Contains(err.Error(), "write `--account static:bob` or `--account ldap:bob`") {
+	if out, err := s.Command("token", "create", "--account", "bob"); err == nil || !strings.Contains(err.Error(), "write `--account static:bob` or `--account ldap:bob`") {
 		t.Errorf("got error %v and %s, want an error with what to write", err, out)
 	}
 	for _, account := range []string{"static", "ldap"} {
-		if line := `"account":"alice","directory":"` + account + `","by":"admin API"`; !strings.Contains(s.logs(), line) {
+		if line := `"account":"alice","directory":"` + account + `","by":"admin API"`; !strings.Contains(s.Logs(), line) {
 			t.Errorf("the log lacks %s", line)
 		}
 	}
@@ -79,16 +80,16 @@ func TestCommandsNameAccounts(t *testing.T) {
 // TestGroupTokenAsMember checks that a group's token can be given roles and
 // blocked as token:ID.
 func TestGroupTokenAsMember(t *testing.T) {
-	s := startWithAdmin(t, users("alice"), private("acme", "alice"))
-	secret, id := s.createToken("--group", "acme", "--role", "member", "--scope", "manage")
+	s := sitetest.StartWithAdmin(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"))
+	secret, id := s.CreateToken("--group", "acme", "--role", "member", "--scope", "manage")
 	purge := func(want int, lines ...string) {
 		t.Helper()
-		s.load(append(lines, users("alice"))...)
-		s.get("/acme/dependency_proxy/cache", method(http.MethodDelete), basic("", secret)).expect(t, want, map[int]string{401: "UNAUTHORIZED", 403: "DENIED"}[want])
+		s.Load(append(lines, sitetest.Users("alice"))...)
+		s.Get("/acme/dependency_proxy/cache", sitetest.Method(http.MethodDelete), sitetest.Basic("", secret)).Expect(t, want, map[int]string{401: "UNAUTHORIZED", 403: "DENIED"}[want])
 	}
-	purge(403, private("acme"))
+	purge(403, sitetest.Private("acme"))
 	purge(202, "group acme {\n maintainers token:"+id+"\n}\n")
-	purge(401, private("acme"), "blocked token:"+id)
+	purge(401, sitetest.Private("acme"), "blocked token:"+id)
 }
 
 // TestAccountNamesInJSON checks that names of directories and accounts in JSON

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
@@ -27,41 +28,41 @@ func TestClusterLearnsTags(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, up := s3test.New(t), registrytest.New(t)
-			one, two, both := twoNodes(t, server)
-			one.load(both(users("alice"), "group acme {\n maintainers alice\n}", hub(up))...)
+			one, two, both := sitetest.TwoNodes(t, server)
+			one.Load(both(sitetest.Users("alice"), "group acme {\n maintainers alice\n}", sitetest.Hub(up))...)
 			scope := runningHandler(t).scopeOf("docker.io", "acme", "library/alpine")
-			path := manifestPath("acme", "alpine", "3.20")
-			image := up.PutImage("library/alpine", "3.20", random(1, 5000))
+			path := sitetest.ManifestPath("acme", "alpine", "3.20")
+			image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 5000))
 			served := up.RawManifest("library/alpine", image.Manifest)
-			pull(t, one, "acme", "alpine", "3.20", as("alice"))
-			one.awaitUploads()
-			two.get(path, as("alice")).content(t, served)
+			sitetest.Pull(t, one, "acme", "alpine", "3.20", sitetest.As("alice"))
+			one.AwaitUploads()
+			two.Get(path, sitetest.As("alice")).Content(t, served)
 			if test.moves {
-				image = up.PutImage("library/alpine", "3.20", random(2, 5000))
+				image = up.PutImage("library/alpine", "3.20", sitetest.Random(2, 5000))
 				if !test.lost {
 					served = up.RawManifest("library/alpine", image.Manifest)
 				}
 			}
-			one.outdate(scope, "3.20", true)
-			one.get(path, as("alice"), header("Cache-Control", "no-cache")).expect(t, http.StatusOK, "")
-			one.awaitUploads()
-			two.outdate(scope, "3.20", false)
+			outdate(one, scope, "3.20", true)
+			one.Get(path, sitetest.As("alice"), sitetest.Header("Cache-Control", "no-cache")).Expect(t, http.StatusOK, "")
+			one.AwaitUploads()
+			outdate(two, scope, "3.20", false)
 			up.Reset()
 			server.Set(test.faults)
 			if test.lost {
-				server.Lose(objectOf(image.Manifest))
+				server.Lose(sitetest.ObjectOf(image.Manifest))
 				up.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable})
 			}
-			a := two.get(path, as("alice")).content(t, served)
+			a := two.Get(path, sitetest.As("alice")).Content(t, served)
 			if got := a.Header.Get("Cache-Status"); !strings.HasPrefix(got, "dependency-proxy; "+test.status) {
 				t.Errorf("got Cache-Status %q, want %q", got, test.status)
 			}
 			if test.lost {
 				return
 			}
-			expectRequests(t, up, "the second node", test.want)
+			sitetest.ExpectRequests(t, up, "the second node", test.want)
 			reads := server.Requests(http.MethodGet)
-			two.get(path, as("alice")).content(t, served).has(t, "Cache-Status", "dependency-proxy; hit")
+			two.Get(path, sitetest.As("alice")).Content(t, served).Has(t, "Cache-Status", "dependency-proxy; hit")
 			if got := server.Requests(http.MethodGet) - reads; got != 0 {
 				t.Errorf("a fresh tag: got %d requests that read from the bucket, want none", got)
 			}

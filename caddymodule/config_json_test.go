@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -15,25 +16,25 @@ import (
 // configuration has no storage.
 func TestDefaultStorage(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := newSite(t)
-	config, err := s.adapt(users("alice"), private("acme", "alice"), hub(up))
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	s := sitetest.NewSite(t)
+	config, err := s.Adapt(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	if err != nil {
 		t.Fatal(err)
 	}
-	without := jsonWithoutField(t, config, "storage")
-	if err := loadCaddy(t, without); err != nil {
+	without := sitetest.JSONWithoutField(t, config, "storage")
+	if err := sitetest.LoadCaddy(t, without); err != nil {
 		t.Fatal(err)
 	}
-	s.running, s.cache = true, filepath.Join(caddy.AppDataDir(), "dependency_proxy")
-	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	s.Running, s.Cache = true, filepath.Join(caddy.AppDataDir(), "dependency_proxy")
+	sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
 }
 
 // TestInvalidJSON checks that mistakes that a Caddyfile cannot contain are
 // errors when the JSON is loaded.
 func TestInvalidJSON(t *testing.T) {
-	s := newSite(t)
-	config, err := s.adapt(users("alice"), private("acme", "alice"), "upstream docker.io")
+	s := sitetest.NewSite(t)
+	config, err := s.Adapt(sitetest.Users("alice"), sitetest.Private("acme", "alice"), "upstream docker.io")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +55,8 @@ func TestInvalidJSON(t *testing.T) {
 		if !strings.Contains(string(config), row[0]) {
 			t.Fatalf("the configuration lacks %s, which the test replaces: %s", row[0], config)
 		}
-		err := loadCaddy(t, []byte(strings.Replace(string(config), row[0], row[1], 1)))
-		if s.running = s.running || err == nil; err == nil || !strings.Contains(err.Error(), row[2]) {
+		err := sitetest.LoadCaddy(t, []byte(strings.Replace(string(config), row[0], row[1], 1)))
+		if s.Running = s.Running || err == nil; err == nil || !strings.Contains(err.Error(), row[2]) {
 			t.Errorf("%s: got error %v, want %q", row[1], err, row[2])
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/oidctest"
@@ -50,7 +51,7 @@ var rootDirectories = []func(t *testing.T) rootDirectory{
 			g.Groups[1].Deploy[3] = &gitlabtest.DeployToken{Name: "root", Secret: "gldt-deploy-secret-that-must-not-leak", Scopes: scopes}
 			g.Jobs["glcbt-job-secret-that-must-not-leak"] = &gitlabtest.Job{ID: 4, Project: 70, User: 1, Status: "running"}
 		})
-		return rootDirectory{"gitlab", gitlabAt(t, g, "cache_for 1m"), map[string]string{
+		return rootDirectory{"gitlab", sitetest.GitlabAt(t, g, "cache_for 1m"), map[string]string{
 			"personal token": personal, "group token": "glpat-bot-secret-that-must-not-leak",
 			"deploy token": "gldt-deploy-secret-that-must-not-leak", "job token": "glcbt-job-secret-that-must-not-leak",
 		}, []string{"gitlab-ci-token"}}
@@ -60,7 +61,7 @@ var rootDirectories = []func(t *testing.T) rootDirectory{
 		return rootDirectory{"oidc", issuer.Directory("require repository_owner acme"), map[string]string{"id token": issuer.Token(oidctest.Claim("sub", "root"))}, []string{"ci"}}
 	},
 	func(*testing.T) rootDirectory {
-		return rootDirectory{"authentication", "directory authentication {\n provider scribbler on\n}\n", map[string]string{"password": passwordOf("scribbler")}, nil}
+		return rootDirectory{"authentication", "directory authentication {\n provider scribbler on\n}\n", map[string]string{"password": sitetest.PasswordOf("scribbler")}, nil}
 	},
 }
 
@@ -68,7 +69,7 @@ var rootDirectories = []func(t *testing.T) rootDirectory{
 // becomes the account of the same name in another one, whatever name and
 // credential is sent and in whichever order the directories are.
 func TestLoginOfAnotherDirectory(t *testing.T) {
-	s := startWithAdmin(t, private("acme"))
+	s := sitetest.StartWithAdmin(t, sitetest.Private("acme"))
 	succeeded := make(map[string]bool)
 	for at, newTrusted := range rootDirectories {
 		for beside, newOther := range rootDirectories {
@@ -83,7 +84,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 				if swapped == 1 {
 					order = [2]rootDirectory{other, trusted}
 				}
-				s.load(order[0].lines, order[1].lines, private("secret", trusted.name+":root"), "admins "+trusted.name+":root")
+				s.Load(order[0].lines, order[1].lines, sitetest.Private("secret", trusted.name+":root"), "admins "+trusted.name+":root")
 				// Both directories, with access tokens for the accounts
 				// that can have one.
 				for i, d := range []*rootDirectory{&trusted, &other} {
@@ -92,7 +93,7 @@ func TestLoginOfAnotherDirectory(t *testing.T) {
 						credentials[what] = secret
 					}
 					if slices.Contains([]string{"static", "ldap", "gitlab"}, d.name) {
-						credentials["access token"], _ = s.createToken("--account", d.name+":root", "--scope", "manage")
+						credentials["access token"], _ = s.CreateToken("--account", d.name+":root", "--scope", "manage")
 					}
 					for what, secret := range credentials {
 						for _, name := range append(d.names, rootSpellings...) {

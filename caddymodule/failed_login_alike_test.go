@@ -14,13 +14,14 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 )
 
 // TestSprayedPasswordCost checks that one password tried with many names costs
 // one hash for each, whether or not the accounts exist.
 func TestSprayedPasswordCost(t *testing.T) {
 	var known, unknown []string
-	for i := range documentedAccountBurst {
+	for i := range sitetest.DocumentedAccountBurst {
 		known, unknown = append(known, fmt.Sprint("user", i)), append(unknown, fmt.Sprint("nobody", i))
 	}
 	var want map[int]int
@@ -31,8 +32,8 @@ func TestSprayedPasswordCost(t *testing.T) {
 			if want == nil {
 				want = status
 			}
-			if !maps.Equal(status, want) || h.n.Load() != documentedAccountBurst {
-				t.Errorf("%s and others: got %v after %d hashes, want %v after %d", names[0], status, h.n.Load(), want, documentedAccountBurst)
+			if !maps.Equal(status, want) || h.n.Load() != sitetest.DocumentedAccountBurst {
+				t.Errorf("%s and others: got %v after %d hashes, want %v after %d", names[0], status, h.n.Load(), want, sitetest.DocumentedAccountBurst)
 			}
 		})
 	}

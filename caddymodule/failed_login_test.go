@@ -13,6 +13,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 )
 
 // TestFailedLoginDeadline checks that a failed login is answered after one
@@ -33,12 +34,12 @@ func TestFailedLoginDeadline(t *testing.T) {
 		d.expect("a slow unknown name", d.login("nobody", "wrong too", "192.0.2.1"), 401, time.Second)
 
 		h.takes = 1100 * time.Millisecond
-		for i := range documentedAccountBurst - 1 { // one guess at ben was above
+		for i := range sitetest.DocumentedAccountBurst - 1 { // one guess at ben was above
 			d.expect("what takes too long", d.login("ben", fmt.Sprint("guess", i), fmt.Sprint("198.51.100.", i)), 503, time.Second)
 			time.Sleep(200 * time.Millisecond)
 		}
-		if n := d.audited.FilterField(zap.String("reason", "wrong password")).FilterField(zap.String("account", "ben")).Len(); n != documentedAccountBurst {
-			t.Errorf("got %d guesses in the audit log, want %d", n, documentedAccountBurst)
+		if n := d.audited.FilterField(zap.String("reason", "wrong password")).FilterField(zap.String("account", "ben")).Len(); n != sitetest.DocumentedAccountBurst {
+			t.Errorf("got %d guesses in the audit log, want %d", n, sitetest.DocumentedAccountBurst)
 		}
 		d.expect("a guess too many", d.login("ben", "another", "203.0.113.1"), 429, 0)
 
@@ -68,10 +69,10 @@ func TestFailedLoginsAnsweredAlike(t *testing.T) {
 					d := newLoginTest(t, staticWithSlowHash(t, h, "static"), newRemoteDirectory(row.server, knowsOnly("remote")), staticWithSlowHash(t, h, "other"))
 					var got []loginAnswer
 					answers := make(chan loginAnswer)
-					for i := range documentedAccountBurst {
+					for i := range sitetest.DocumentedAccountBurst {
 						go func() { answers <- d.login(name, fmt.Sprint("guess", i), fmt.Sprint("198.51.100.", i)) }()
 					}
-					for range documentedAccountBurst {
+					for range sitetest.DocumentedAccountBurst {
 						got = append(got, <-answers)
 					}
 					time.Sleep(time.Minute)
@@ -82,8 +83,8 @@ func TestFailedLoginsAnsweredAlike(t *testing.T) {
 					if !slices.Equal(got, want) {
 						t.Errorf("%s: got %v, want %v as for an unknown name", name, got, want)
 					}
-					if n := h.n.Load(); n != documentedAccountBurst && row.hash < time.Second { // otherwise the logins give up waiting
-						t.Errorf("%s: got %d hashes, want one for each of %d logins", name, n, documentedAccountBurst)
+					if n := h.n.Load(); n != sitetest.DocumentedAccountBurst && row.hash < time.Second { // otherwise the logins give up waiting
+						t.Errorf("%s: got %d hashes, want one for each of %d logins", name, n, sitetest.DocumentedAccountBurst)
 					}
 				})
 			}

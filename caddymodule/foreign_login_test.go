@@ -10,6 +10,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -22,20 +23,20 @@ const hubScope = "repository:library/alpine:pull"
 
 // foreignLogins are the ways in which a client sends its login of another registry
 // to the token service.
-var foreignLogins = map[string]func(s *site, query url.Values) answer{
-	"Basic": func(s *site, query url.Values) answer {
-		return s.get("/jwt/auth?"+query.Encode(), basic("hubuser", "hub-password"))
+var foreignLogins = map[string]func(s *sitetest.Site, query url.Values) sitetest.Answer{
+	"Basic": func(s *sitetest.Site, query url.Values) sitetest.Answer {
+		return s.Get("/jwt/auth?"+query.Encode(), sitetest.Basic("hubuser", "hub-password"))
 	},
-	"Basic, name of an account": func(s *site, query url.Values) answer {
-		return s.get("/jwt/auth?"+query.Encode(), basic("alice", "hub-password"))
+	"Basic, name of an account": func(s *sitetest.Site, query url.Values) sitetest.Answer {
+		return s.Get("/jwt/auth?"+query.Encode(), sitetest.Basic("alice", "hub-password"))
 	},
-	"password": func(s *site, query url.Values) answer {
-		fields := loginForm("hubuser", "hub-password", "scope", strings.Join(query["scope"], " "), "access_type", "offline")
-		return s.get("/jwt/auth?"+url.Values{mirrorGroup: query[mirrorGroup]}.Encode(), form(fields))
+	"password": func(s *sitetest.Site, query url.Values) sitetest.Answer {
+		fields := sitetest.LoginForm("hubuser", "hub-password", "scope", strings.Join(query["scope"], " "), "access_type", "offline")
+		return s.Get("/jwt/auth?"+url.Values{mirrorGroup: query[mirrorGroup]}.Encode(), sitetest.Form(fields))
 	},
-	"refresh token": func(s *site, query url.Values) answer {
+	"refresh token": func(s *sitetest.Site, query url.Values) sitetest.Answer {
 		fields := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"hub-token"}, "service": {service}, "scope": {strings.Join(query["scope"], " ")}}
-		return s.get("/jwt/auth?"+url.Values{mirrorGroup: query[mirrorGroup]}.Encode(), form(fields))
+		return s.Get("/jwt/auth?"+url.Values{mirrorGroup: query[mirrorGroup]}.Encode(), sitetest.Form(fields))
 	},
 }
 
@@ -95,8 +96,8 @@ func TestIgnoredLogins(t *testing.T) {
 // an anonymous token for a public group, and to 401 if another group is named too.
 func TestForeignLogin(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), visible("house", directory.Internal), visible("open", directory.Public), hub(up),
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Visible("house", directory.Internal), sitetest.Visible("open", directory.Public), sitetest.Hub(up),
 		"token {\n refresh_tokens on\n}")
 	for name, send := range foreignLogins {
 		for _, query := range []url.Values{
@@ -104,19 +105,19 @@ func TestForeignLogin(t *testing.T) {
 			{"service": {service}, "scope": {hubScope}, mirrorGroup: {"open"}},
 		} {
 			query["offline_token"] = []string{"true"}
-			tokens := send(s, query).expect(t, http.StatusOK, "").tokens()
+			tokens := send(s, query).Expect(t, http.StatusOK, "").Tokens()
 			if tokens.RefreshToken != "" {
 				t.Errorf("%s: got a refresh token, want none for an anonymous client", name)
 			}
-			s.expectPull("open", http.StatusOK, bearer(tokens.Token))
-			s.expectPull("acme", http.StatusForbidden, bearer(tokens.Token))
-			s.expectPull("house", http.StatusForbidden, bearer(tokens.Token))
+			s.ExpectPull("open", http.StatusOK, sitetest.Bearer(tokens.Token))
+			s.ExpectPull("acme", http.StatusForbidden, sitetest.Bearer(tokens.Token))
+			s.ExpectPull("house", http.StatusForbidden, sitetest.Bearer(tokens.Token))
 		}
 		for _, query := range []url.Values{
 			{"service": {service}, "scope": {scopeOf("open"), scopeOf("acme")}},
 			{"service": {service}, "scope": {hubScope}, mirrorGroup: {"acme"}},
 		} {
-			send(s, query).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+			send(s, query).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		}
 	}
 }
@@ -126,48 +127,48 @@ func TestForeignLogin(t *testing.T) {
 // and leaves no trace in the log, and that no throttle keeps it from being ignored.
 func TestForeignLoginUncounted(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, "directory elsewhere", private("acme", "elsewhere:zoe"), visible("open", directory.Public), hub(up))
-	elsewhereAsked.Store(0)
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	s := sitetest.Start(t, "directory elsewhere", sitetest.Private("acme", "elsewhere:zoe"), sitetest.Visible("open", directory.Public), sitetest.Hub(up))
+	sitetest.ElsewhereAsked.Store(0)
 	query := url.Values{"service": {service}, "scope": {scopeOf("open")}}
-	for range 2 * documentedAddressBurst {
-		s.get("/jwt/auth?"+query.Encode(), basic("nobody-hub", "hub-password")).expect(t, http.StatusOK, "")
-		s.expectPull("open", http.StatusOK, basic("nobody-hub", "hub-password"))
+	for range 2 * sitetest.DocumentedAddressBurst {
+		s.Get("/jwt/auth?"+query.Encode(), sitetest.Basic("nobody-hub", "hub-password")).Expect(t, http.StatusOK, "")
+		s.ExpectPull("open", http.StatusOK, sitetest.Basic("nobody-hub", "hub-password"))
 	}
-	if n := elsewhereAsked.Load(); n != 0 {
+	if n := sitetest.ElsewhereAsked.Load(); n != 0 {
 		t.Errorf("got %d questions to the directory, want none", n)
 	}
-	if logs := s.logs(); strings.Contains(logs, "nobody-hub") || strings.Contains(logs, `"event":"login`) {
+	if logs := s.Logs(); strings.Contains(logs, "nobody-hub") || strings.Contains(logs, `"event":"login`) {
 		t.Errorf("got log lines about the login, want none:\n%s", logs)
 	}
-	s.get(auth, basic("nobody-hub", "hub-password")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	concurrently(documentedAddressBurst, func(i int) { s.get(auth, basic(fmt.Sprint("nobody", i%3), fmt.Sprint("wrong", i))) })
-	s.get(auth, basic("nobody-hub", "hub-password")).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
-	s.expectPull("open", http.StatusOK, basic("nobody-hub", "hub-password"))
+	s.Get(sitetest.Auth, sitetest.Basic("nobody-hub", "hub-password")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	sitetest.Concurrently(sitetest.DocumentedAddressBurst, func(i int) { s.Get(sitetest.Auth, sitetest.Basic(fmt.Sprint("nobody", i%3), fmt.Sprint("wrong", i))) })
+	s.Get(sitetest.Auth, sitetest.Basic("nobody-hub", "hub-password")).Expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	s.ExpectPull("open", http.StatusOK, sitetest.Basic("nobody-hub", "hub-password"))
 }
 
 // TestForeignLoginOnPaths checks that the login on a path of a public group is
 // ignored if the path is one that anonymous clients may use.
 func TestForeignLoginOnPaths(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public), hub(up))
-	hubLogin := basic("hubuser", "hub-password")
+	image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Visible("open", directory.Public), sitetest.Hub(up))
+	hubLogin := sitetest.Basic("hubuser", "hub-password")
 	mirror := "/open" + infix + "v2/"
 	for _, path := range []string{
-		manifestPath("open", "alpine", "3.20"), blobPath("open", "alpine", image.Layers[0]), mirror, mirror[:len(mirror)-1],
+		sitetest.ManifestPath("open", "alpine", "3.20"), sitetest.BlobPath("open", "alpine", image.Layers[0]), mirror, mirror[:len(mirror)-1],
 		mirror + "library/alpine/manifests/3.20?ns=docker.io", "/v2/open" + infix + "alpine/tags/list",
 	} {
-		s.get(path, hubLogin).expect(t, http.StatusOK, "")
+		s.Get(path, hubLogin).Expect(t, http.StatusOK, "")
 	}
 	for _, path := range []string{
 		"/v2/", "/v2/?scope=" + url.QueryEscape(scopeOf("open")), "/dependency_proxy/health?scope=" + url.QueryEscape(scopeOf("open")),
-		"/acme" + infix + "v2/", "/none" + infix + "v2/", "/OPEN" + infix + "v2/", manifestPath("acme", "alpine", "3.20"), manifestPath("none", "alpine", "3.20"),
+		"/acme" + infix + "v2/", "/none" + infix + "v2/", "/OPEN" + infix + "v2/", sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.ManifestPath("none", "alpine", "3.20"),
 		"/open/dependency_proxy", "/open/dependency_proxy/tokens",
 	} {
-		s.get(path, hubLogin).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.Get(path, hubLogin).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
-	s.get("/open/dependency_proxy/cache", method(http.MethodDelete), hubLogin).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.Get("/open/dependency_proxy/cache", sitetest.Method(http.MethodDelete), hubLogin).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
 // TestForeignBearerToken checks that a token that this site has not issued is
@@ -175,13 +176,13 @@ func TestForeignLoginOnPaths(t *testing.T) {
 // that a token of the site identifies its account there.
 func TestForeignBearerToken(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), "group open {\n visibility public\n deny docker.io/**\n}", hub(up))
-	a := s.get(manifestPath("open", "alpine", "3.20"), bearer("x.y.z")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	a.has(t, "WWW-Authenticate", `Bearer realm="`+s.url+`/jwt/auth",service="dependency_proxy",scope="`+scopeOf("open")+`",error="invalid_token"`)
-	token := s.token("alice")
-	s.get(manifestPath("open", "alpine", "3.20"), bearer(token)).expect(t, http.StatusForbidden, "DENIED")
-	if logs := s.logs(); !strings.Contains(logs, `"event":"denied","account":"alice","directory":"static"`) {
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), "group open {\n visibility public\n deny docker.io/**\n}", sitetest.Hub(up))
+	a := s.Get(sitetest.ManifestPath("open", "alpine", "3.20"), sitetest.Bearer("x.y.z")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	a.Has(t, "WWW-Authenticate", `Bearer realm="`+s.URL+`/jwt/auth",service="dependency_proxy",scope="`+scopeOf("open")+`",error="invalid_token"`)
+	token := s.Token("alice")
+	s.Get(sitetest.ManifestPath("open", "alpine", "3.20"), sitetest.Bearer(token)).Expect(t, http.StatusForbidden, "DENIED")
+	if logs := s.Logs(); !strings.Contains(logs, `"event":"denied","account":"alice","directory":"static"`) {
 		t.Errorf("got the log\n%s\nwant the account of the token in the line about the refusal", logs)
 	}
 }
@@ -189,14 +190,14 @@ func TestForeignBearerToken(t *testing.T) {
 // TestMirrorPing checks that the challenge on the path of a mirror names the group in
 // its realm, whether or not there is such a group.
 func TestMirrorPing(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Visible("open", directory.Public))
 	for _, group := range []string{"open", "acme", "none", "acme/none"} {
-		s.get("/"+group+infix+"v2/").expect(t, http.StatusUnauthorized, "UNAUTHORIZED").
-			has(t, "WWW-Authenticate", `Bearer realm="`+s.url+`/jwt/auth?group=`+url.QueryEscape(group)+`",service="dependency_proxy"`)
+		s.Get("/"+group+infix+"v2/").Expect(t, http.StatusUnauthorized, "UNAUTHORIZED").
+			Has(t, "WWW-Authenticate", `Bearer realm="`+s.URL+`/jwt/auth?group=`+url.QueryEscape(group)+`",service="dependency_proxy"`)
 	}
 	for _, path := range []string{"/v2/", "/OPEN" + infix + "v2/", infix + "v2/"} {
-		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").
-			has(t, "WWW-Authenticate", `Bearer realm="`+s.url+`/jwt/auth",service="dependency_proxy"`)
+		s.Get(path).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED").
+			Has(t, "WWW-Authenticate", `Bearer realm="`+s.URL+`/jwt/auth",service="dependency_proxy"`)
 	}
 }
 
@@ -205,19 +206,19 @@ func TestMirrorPing(t *testing.T) {
 // checked while GitLab cannot answer.
 func TestForeignLoginWithGitLabGroups(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
-	s := gitlabSite(t, g, users("carol"), gitlabAt(t, g, "members_only off"))
-	foreign := basic("carol", "hub-password")
-	s.expectPull("open", http.StatusOK, foreign)
+	s := sitetest.GitlabSite(t, g, sitetest.Users("carol"), sitetest.GitlabAt(t, g, "members_only off"))
+	foreign := sitetest.Basic("carol", "hub-password")
+	s.ExpectPull("open", http.StatusOK, foreign)
 	for _, group := range []string{"acme", "inner", "none"} {
-		s.expectPull(group, http.StatusUnauthorized, foreign)
+		s.ExpectPull(group, http.StatusUnauthorized, foreign)
 	}
-	s.load(users("carol"), gitlabAt(t, g), visible("pub", directory.Public))
-	s.expectPull("open", http.StatusUnauthorized, foreign)
-	s.load(users("carol"), gitlabAt(t, g, "members_only off"))
+	s.Load(sitetest.Users("carol"), sitetest.GitlabAt(t, g), sitetest.Visible("pub", directory.Public))
+	s.ExpectPull("open", http.StatusUnauthorized, foreign)
+	s.Load(sitetest.Users("carol"), sitetest.GitlabAt(t, g, "members_only off"))
 	g.Groups[99] = &gitlabtest.Group{Path: "not-asked-before", Visibility: "public"}
 	g.Fault = func(w http.ResponseWriter, _ *http.Request) bool {
 		w.WriteHeader(http.StatusInternalServerError)
 		return true
 	}
-	s.expectPull("not-asked-before", http.StatusUnauthorized, foreign)
+	s.ExpectPull("not-asked-before", http.StatusUnauthorized, foreign)
 }

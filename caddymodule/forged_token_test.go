@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -29,9 +30,9 @@ type forger struct {
 
 // newForger returns a forger with the only key of the site and with the header
 // and the payload of a valid token.
-func newForger(t *testing.T, s *site, good string) *forger {
+func newForger(t *testing.T, s *sitetest.Site, good string) *forger {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(s.dir, "storage", keyPrefix, "*.json"))
+	files, err := filepath.Glob(filepath.Join(s.Dir, "storage", keyPrefix, "*.json"))
 	if err != nil || len(files) != 1 {
 		t.Fatalf("got the key files %v, error %v; want one", files, err)
 	}
@@ -47,7 +48,7 @@ func newForger(t *testing.T, s *site, good string) *forger {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.addSecrets(file.D)
+	s.AddSecrets(file.D)
 	f := &forger{private: ed25519.NewKeyFromSeed(seed)}
 	for i, part := range strings.Split(good, ".")[:2] {
 		text, err := base64.RawURLEncoding.DecodeString(part)
@@ -140,26 +141,26 @@ func (f *forger) forgeries(t *testing.T, good string) map[string]string {
 // answer, whatever is wrong with them and whatever is requested, cached or not.
 func TestForgedTokensAnsweredAlike(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
-	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"), hub(up), visible("open", directory.Public), "token {\n refresh_tokens on\n}")
-	good := s.token("alice")
+	image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 1000))
+	s := sitetest.Start(t, sitetest.Users("alice", "bob"), sitetest.Private("acme", "alice", "bob"), sitetest.Hub(up), sitetest.Visible("open", directory.Public), "token {\n refresh_tokens on\n}")
+	good := s.Token("alice")
 	f := newForger(t, s, good)
 	paths := []string{
-		"/v2/", manifestPath("acme", "alpine", "3.20"), manifestPath("acme", "alpine", string(image.Manifest)),
-		blobPath("acme", "alpine", image.Layers[0]), manifestPath("acme", "uncached", "1"), manifestPath("nowhere", "alpine", "3.20"),
+		"/v2/", sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.ManifestPath("acme", "alpine", string(image.Manifest)),
+		sitetest.BlobPath("acme", "alpine", image.Layers[0]), sitetest.ManifestPath("acme", "uncached", "1"), sitetest.ManifestPath("nowhere", "alpine", "3.20"),
 		"/v2/acme" + infix + "alpine/tags/list", "/v2/elsewhere",
 	}
-	s.get("/v2/", bearer(f.forge(nil, nil))).expect(t, http.StatusOK, "") // an unchanged token is accepted
+	s.Get("/v2/", sitetest.Bearer(f.forge(nil, nil))).Expect(t, http.StatusOK, "") // an unchanged token is accepted
 	for _, path := range paths[1:4] {
-		s.get(path, bearer(good)).expect(t, http.StatusOK, "")
+		s.Get(path, sitetest.Bearer(good)).Expect(t, http.StatusOK, "")
 	}
-	s.awaitStored(string(image.Manifest), string(image.Layers[0]))
+	s.AwaitStored(string(image.Manifest), string(image.Layers[0]))
 	asked := up.Counts()
 	for _, path := range paths {
-		want := s.get(path, bearer("x.y.z")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		want := s.Get(path, sitetest.Bearer("x.y.z")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		for name, token := range f.forgeries(t, good) {
-			if a := s.get(path, bearer(token)); !sameAnswer(a, want) {
-				t.Errorf("%s: %s: got %d %v %s, want %d %v %s", path, name, a.StatusCode, a.Header, a.body, want.StatusCode, want.Header, want.body)
+			if a := s.Get(path, sitetest.Bearer(token)); !sameAnswer(a, want) {
+				t.Errorf("%s: %s: got %d %v %s, want %d %v %s", path, name, a.StatusCode, a.Header, a.Data, want.StatusCode, want.Header, want.Data)
 			}
 		}
 	}
@@ -167,57 +168,61 @@ func TestForgedTokensAnsweredAlike(t *testing.T) {
 		t.Errorf("got requests %+v to upstream, want %+v as before", now, asked)
 	}
 	// The token service does not accept them as refresh tokens either.
-	refuse := s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y.z"}})).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	refuse := s.Get("/jwt/auth", sitetest.Form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y.z"}})).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	for name, token := range f.forgeries(t, good) {
 		if name == "aud of refresh tokens" {
 			continue // with the right key it is a refresh token
 		}
-		a := s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}}))
-		if a.StatusCode != refuse.StatusCode || string(a.body) != string(refuse.body) {
-			t.Errorf("refresh: %s: got %d %s, want %d %s", name, a.StatusCode, a.body, refuse.StatusCode, refuse.body)
+		a := s.Get("/jwt/auth", sitetest.Form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}}))
+		if a.StatusCode != refuse.StatusCode || string(a.Data) != string(refuse.Data) {
+			t.Errorf("refresh: %s: got %d %s, want %d %s", name, a.StatusCode, a.Data, refuse.StatusCode, refuse.Data)
 		}
 	}
 	// Such a long header does not reach a handler, and such a long form is
 	// not read.
 	long := good + strings.Repeat("A", 200<<10)
-	if a := s.get("/v2/", bearer(long)); a.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+	if a := s.Get("/v2/", sitetest.Bearer(long)); a.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("a header of 200 kB: got %d, want 431", a.StatusCode)
 	}
-	s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {long}})).expect(t, http.StatusBadRequest, "UNSUPPORTED")
-	s.get("/v2/", bearer(good)).expect(t, http.StatusOK, "")
+	s.Get("/jwt/auth", sitetest.Form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {long}})).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
+	s.Get("/v2/", sitetest.Bearer(good)).Expect(t, http.StatusOK, "")
 }
 
 // TestWrongLoginsAnsweredAlike checks that no answer distinguishes an account
 // that exists, is blocked, or got a password too long for bcrypt from one that
 // does not exist.
 func TestWrongLoginsAnsweredAlike(t *testing.T) {
-	s := start(t, users("alice", "bob"), private("acme", "alice", "bob"), "blocked bob", visible("open", directory.Public))
+	s := sitetest.Start(t, sitetest.Users("alice", "bob"), sitetest.Private("acme", "alice", "bob"), "blocked bob", sitetest.Visible("open", directory.Public))
 	logins := [][2]string{
-		{"nobody", "wrong"}, {"alice", "wrong"}, {"bob", "wrong"}, {"bob", passwordOf("bob")},
+		{"nobody", "wrong"}, {"alice", "wrong"}, {"bob", "wrong"}, {"bob", sitetest.PasswordOf("bob")},
 		{"alice", strings.Repeat("x", 73)}, {"nobody", strings.Repeat("x", 73)}, {"alice", ""}, {"", ""},
 	}
-	for place, ask := range map[string]func(name, password string) answer{
-		"GET":  func(name, password string) answer { return s.get(auth, basic(name, password)) },
-		"POST": func(name, password string) answer { return s.get("/jwt/auth", form(loginForm(name, password))) },
-		"ping": func(name, password string) answer { return s.get("/v2/", basic(name, password)) },
-		"pull": func(name, password string) answer {
-			return s.get(manifestPath("acme", "alpine", "3.20"), basic(name, password))
+	for place, ask := range map[string]func(name, password string) sitetest.Answer{
+		"GET": func(name, password string) sitetest.Answer {
+			return s.Get(sitetest.Auth, sitetest.Basic(name, password))
+		},
+		"POST": func(name, password string) sitetest.Answer {
+			return s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm(name, password)))
+		},
+		"ping": func(name, password string) sitetest.Answer { return s.Get("/v2/", sitetest.Basic(name, password)) },
+		"pull": func(name, password string) sitetest.Answer {
+			return s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.Basic(name, password))
 		},
 	} {
-		want := ask(logins[0][0], logins[0][1]).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		want := ask(logins[0][0], logins[0][1]).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		for _, login := range logins[1:] {
 			a := ask(login[0], login[1])
 			if !sameAnswer(a, want) {
-				t.Errorf("%s: %s with %.20q: got %d %v %s, want %d %v %s", place, login[0], login[1], a.StatusCode, a.Header, a.body, want.StatusCode, want.Header, want.body)
+				t.Errorf("%s: %s with %.20q: got %d %v %s, want %d %v %s", place, login[0], login[1], a.StatusCode, a.Header, a.Data, want.StatusCode, want.Header, want.Data)
 			}
 		}
 	}
 }
 
 // sameAnswer reports whether two answers are equal but for the Date header.
-func sameAnswer(a, b answer) bool {
+func sameAnswer(a, b sitetest.Answer) bool {
 	delete(a.Header, "Date")
 	delete(b.Header, "Date")
-	return a.StatusCode == b.StatusCode && string(a.body) == string(b.body) &&
+	return a.StatusCode == b.StatusCode && string(a.Data) == string(b.Data) &&
 		maps.EqualFunc(a.Header, b.Header, func(x, y []string) bool { return strings.Join(x, "\n") == strings.Join(y, "\n") })
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -22,10 +23,10 @@ func BenchmarkSilentUpstream(b *testing.B) {
 	for i := range tags {
 		up.PutImage("library/alpine", fmt.Sprint(i), []byte(fmt.Sprint(i)))
 	}
-	s := start(b, users("alice"), private("acme", "alice"), hub(up, "fresh_for 1ns", "patience 500ms"))
-	token := bearer(s.token("alice"))
-	pull := func(i int) answer {
-		return s.get(manifestPath("acme", "alpine", fmt.Sprint(i%tags)), token).expect(b, http.StatusOK, "")
+	s := sitetest.Start(b, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "fresh_for 1ns", "patience 500ms"))
+	token := sitetest.Bearer(s.Token("alice"))
+	pull := func(i int) sitetest.Answer {
+		return s.Get(sitetest.ManifestPath("acme", "alpine", fmt.Sprint(i%tags)), token).Expect(b, http.StatusOK, "")
 	}
 	for i := range tags {
 		pull(i)
@@ -36,7 +37,7 @@ func BenchmarkSilentUpstream(b *testing.B) {
 	var mu sync.Mutex
 	var took []time.Duration
 	b.ResetTimer()
-	concurrently(clients, func(int) {
+	sitetest.Concurrently(clients, func(int) {
 		for {
 			i := int(next.Add(1))
 			if i > b.N {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -18,10 +19,10 @@ import (
 func TestFreshForPatterns(t *testing.T) {
 	up := registrytest.New(t)
 	for _, tag := range []string{"3.20.1", "3.20"} {
-		up.PutImage("library/alpine", tag, random(1, 100))
+		up.PutImage("library/alpine", tag, sitetest.Random(1, 100))
 	}
-	up.PutImage("acme/tool", "1.2.3", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up, "fresh_for 24h docker.io/library/*:*.*.*", "fresh_for 1ns docker.io/**:*.*.*", "fresh_for 1ns"))
+	up.PutImage("acme/tool", "1.2.3", sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "fresh_for 24h docker.io/library/*:*.*.*", "fresh_for 1ns docker.io/**:*.*.*", "fresh_for 1ns"))
 	for image, want := range map[string]string{
 		"alpine:3.20.1":                   "dependency-proxy; hit",
 		"docker.io/library/alpine:3.20.1": "dependency-proxy; hit",
@@ -29,10 +30,10 @@ func TestFreshForPatterns(t *testing.T) {
 		"acme/tool:1.2.3":                 "dependency-proxy; fwd=stale; fwd-status=200",
 	} {
 		name, tag, _ := strings.Cut(image, ":")
-		path := manifestPath("acme", name, tag)
-		s.get(path, as("alice")).expect(t, http.StatusOK, "")
-		digest := s.get(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", want).Header.Get("Docker-Content-Digest")
-		s.get(manifestPath("acme", name, digest), as("alice")).has(t, "Cache-Status", "dependency-proxy; hit")
+		path := sitetest.ManifestPath("acme", name, tag)
+		s.Get(path, sitetest.As("alice")).Expect(t, http.StatusOK, "")
+		digest := s.Get(path, sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "Cache-Status", want).Header.Get("Docker-Content-Digest")
+		s.Get(sitetest.ManifestPath("acme", name, digest), sitetest.As("alice")).Has(t, "Cache-Status", "dependency-proxy; hit")
 	}
 }
 
@@ -40,11 +41,11 @@ func TestFreshForPatterns(t *testing.T) {
 // and loses nothing that is cached.
 func TestFreshnessIsReloaded(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("library/alpine", "3.20", random(1, 100))
+	image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
 	content := up.RawManifest("library/alpine", image.Manifest)
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	path := manifestPath("acme", "alpine", "3.20")
-	s.get(path, as("alice")).content(t, content)
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	path := sitetest.ManifestPath("acme", "alpine", "3.20")
+	s.Get(path, sitetest.As("alice")).Content(t, content)
 	up.Fail(registrytest.Failure{Status: http.StatusInternalServerError})
 	for _, row := range []struct {
 		lines  []string
@@ -58,12 +59,12 @@ func TestFreshnessIsReloaded(t *testing.T) {
 		{[]string{"fresh_for 1h docker.io/library/alpine", "fresh_for 1ns", "stale_for off"}, "hit"},
 		{[]string{"stale_for off"}, "hit"},
 	} {
-		s.load(users("alice"), private("acme", "alice"), hub(up, row.lines...))
-		got := s.get(path, as("alice"))
+		s.Load(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, row.lines...))
+		got := s.Get(path, sitetest.As("alice"))
 		if row.status == "" {
-			got.expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Age", "").has(t, "Warning", "")
+			got.Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").Has(t, "Age", "").Has(t, "Warning", "")
 		} else {
-			got.content(t, content).has(t, "Cache-Status", "dependency-proxy; "+row.status)
+			got.Content(t, content).Has(t, "Cache-Status", "dependency-proxy; "+row.status)
 		}
 	}
 }
@@ -72,21 +73,21 @@ func TestFreshnessIsReloaded(t *testing.T) {
 // stale and how old it is, and that other answers have no warning.
 func TestStaleAnswerIsMarked(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up, "fresh_for 1ns"))
-	path := manifestPath("acme", "docker.io/library/alpine", "3.20")
-	first := s.get(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Age", "").has(t, "Warning", "")
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "fresh_for 1ns"))
+	path := sitetest.ManifestPath("acme", "docker.io/library/alpine", "3.20")
+	first := s.Get(path, sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "Age", "").Has(t, "Warning", "")
 	asked := time.Now()
-	confirmed := s.get(path, as("alice")).has(t, "Cache-Status", "dependency-proxy; fwd=stale; fwd-status=200").has(t, "Warning", "")
+	confirmed := s.Get(path, sitetest.As("alice")).Has(t, "Cache-Status", "dependency-proxy; fwd=stale; fwd-status=200").Has(t, "Warning", "")
 	if age, err := strconv.Atoi(confirmed.Header.Get("Age")); err != nil || age < 0 || age > int(time.Since(asked)/time.Second) {
 		t.Errorf("got the age %q, want 0, or the seconds that the request has taken at most", confirmed.Header.Get("Age"))
 	}
 	up.Fail(registrytest.Failure{Status: http.StatusTooManyRequests})
 	warning := regexp.MustCompile(`^299 - "docker\.io/library/alpine:3\.20 may be out of date: the rate limit of docker\.io is reached, or nearly \(last confirmed at [-0-9T:]+Z\)"$`)
 	age := regexp.MustCompile(`^\d{1,2}$`)
-	marked := func(a answer, status int) answer {
+	marked := func(a sitetest.Answer, status int) sitetest.Answer {
 		t.Helper()
-		a.expect(t, status, "").has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=rate-limited")
+		a.Expect(t, status, "").Has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=rate-limited")
 		if got := a.Header.Get("Warning"); !warning.MatchString(got) {
 			t.Errorf("got the warning %s, want one that matches %s", got, warning)
 		}
@@ -95,55 +96,55 @@ func TestStaleAnswerIsMarked(t *testing.T) {
 		}
 		return a
 	}
-	get := marked(s.get(path, as("alice")), http.StatusOK)
-	head := marked(s.head(path, as("alice")), http.StatusOK)
-	head.has(t, "Warning", get.Header.Get("Warning")) // so that clients can show it once
-	marked(s.get(path, as("alice"), header("If-None-Match", first.Header.Get("Etag"))), http.StatusNotModified)
-	byDigest := manifestPath("acme", "alpine", first.Header.Get("Docker-Content-Digest"))
-	s.get(byDigest, as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit").has(t, "Age", "").has(t, "Warning", "")
-	s.get(manifestPath("acme", "alpine", "other"), as("alice")).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS").has(t, "Warning", "")
+	get := marked(s.Get(path, sitetest.As("alice")), http.StatusOK)
+	head := marked(s.Head(path, sitetest.As("alice")), http.StatusOK)
+	head.Has(t, "Warning", get.Header.Get("Warning")) // so that clients can show it once
+	marked(s.Get(path, sitetest.As("alice"), sitetest.Header("If-None-Match", first.Header.Get("Etag"))), http.StatusNotModified)
+	byDigest := sitetest.ManifestPath("acme", "alpine", first.Header.Get("Docker-Content-Digest"))
+	s.Get(byDigest, sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "Cache-Status", "dependency-proxy; hit").Has(t, "Age", "").Has(t, "Warning", "")
+	s.Get(sitetest.ManifestPath("acme", "alpine", "other"), sitetest.As("alice")).Expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS").Has(t, "Warning", "")
 }
 
 // TestForcedRefresh checks that maintainers can make the proxy ask upstream about a tag
 // that is fresh, and that the same header of others has no effect.
 func TestForcedRefresh(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice", "bob", "carol", "dave"), acmeRoles, visible("open", directory.Public), "admins dave", hub(up))
-	refresh := header("Cache-Control", "max-age=0, no-cache")
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice", "bob", "carol", "dave"), sitetest.AcmeRoles, sitetest.Visible("open", directory.Public), "admins dave", sitetest.Hub(up))
+	refresh := sitetest.Header("Cache-Control", "max-age=0, no-cache")
 	for _, group := range []string{"acme", "open"} {
-		s.get(manifestPath(group, "alpine", "3.20"), as("bob"))
+		s.Get(sitetest.ManifestPath(group, "alpine", "3.20"), sitetest.As("bob"))
 	}
 	var deploy struct{ Token string }
-	made := s.get("/acme/dependency_proxy/tokens", as("carol"), jsonBody(http.MethodPost, `{"name":"ci","lifetime":"24h"}`))
-	if err := json.Unmarshal(made.body, &deploy); err != nil {
+	made := s.Get("/acme/dependency_proxy/tokens", sitetest.As("carol"), sitetest.JSONBody(http.MethodPost, `{"name":"ci","lifetime":"24h"}`))
+	if err := json.Unmarshal(made.Data, &deploy); err != nil {
 		t.Fatal(err)
 	}
-	s.addSecrets(deploy.Token)
+	s.AddSecrets(deploy.Token)
 	for i, row := range []struct {
 		group  string
-		who    requestOption
+		who    sitetest.RequestOption
 		forced bool
 	}{
-		{"acme", as("alice"), false}, // a member
-		{"acme", as("bob"), true},    // a maintainer
-		{"acme", as("dave"), true},   // an admin
-		{"acme", basic("ci", deploy.Token), false},
-		{"open", as("bob"), false},
-		{"open", bearer(s.get(auth).tokens().Token), false}, // an anonymous client
+		{"acme", sitetest.As("alice"), false}, // a member
+		{"acme", sitetest.As("bob"), true},    // a maintainer
+		{"acme", sitetest.As("dave"), true},   // an admin
+		{"acme", sitetest.Basic("ci", deploy.Token), false},
+		{"open", sitetest.As("bob"), false},
+		{"open", sitetest.Bearer(s.Get(sitetest.Auth).Tokens().Token), false}, // an anonymous client
 	} {
-		want := up.PutImage("library/alpine", "3.20", random(byte(i+2), 100))
-		path := manifestPath(row.group, "alpine", "3.20")
-		before := s.get(path, row.who).expect(t, http.StatusOK, "").Header.Get("Docker-Content-Digest")
-		got := s.get(path, row.who, refresh)
+		want := up.PutImage("library/alpine", "3.20", sitetest.Random(byte(i+2), 100))
+		path := sitetest.ManifestPath(row.group, "alpine", "3.20")
+		before := s.Get(path, row.who).Expect(t, http.StatusOK, "").Header.Get("Docker-Content-Digest")
+		got := s.Get(path, row.who, refresh)
 		status, digest := "dependency-proxy; hit", before
 		if row.forced {
 			status, digest = "dependency-proxy; fwd=stale; fwd-status=200", string(want.Manifest)
 		}
-		got.expect(t, http.StatusOK, "").has(t, "Cache-Status", status).has(t, "Docker-Content-Digest", digest)
-		s.get(path, row.who).has(t, "Docker-Content-Digest", digest)
+		got.Expect(t, http.StatusOK, "").Has(t, "Cache-Status", status).Has(t, "Docker-Content-Digest", digest)
+		s.Get(path, row.who).Has(t, "Docker-Content-Digest", digest)
 	}
-	if strings.Contains(s.logs(), auditDenied) {
+	if strings.Contains(s.Logs(), auditDenied) {
 		t.Error("the log has a denial, want none for a header that is ignored")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/health"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
@@ -21,23 +22,23 @@ const (
 
 // awaitHealth waits until all parts of the site have answered, however busy the
 // machine is.
-func (s *site) awaitHealth() {
-	s.t.Helper()
-	eventually(s.t, "all parts have answered", func() bool {
-		r := runningHandler(s.t).health.Report(s.t.Context(), false)
+func awaitHealth(s *sitetest.Site) {
+	s.T.Helper()
+	sitetest.Eventually(s.T, "all parts have answered", func() bool {
+		r := runningHandler(s.T).health.Report(s.T.Context(), false)
 		return !slices.ContainsFunc(append(r.Directories, *r.Storage), func(p health.Part) bool { return p.Status != health.OK && p.Asked == nil })
 	})
 }
 
 // expectHealth checks a response to a request without a login.
-func (s *site) expectHealth(path string, status int, body string) {
-	s.t.Helper()
-	a := s.get(path).expect(s.t, status, "")
-	if string(a.body) != body {
-		s.t.Errorf("GET %s: got %s, want %s", path, a.body, body)
+func expectHealth(s *sitetest.Site, path string, status int, body string) {
+	s.T.Helper()
+	a := s.Get(path).Expect(s.T, status, "")
+	if string(a.Data) != body {
+		s.T.Errorf("GET %s: got %s, want %s", path, a.Data, body)
 	}
-	a.has(s.t, "Content-Type", "application/json").has(s.t, "Cache-Control", "no-store")
-	sameHeaders(s.t, a, s.head(path))
+	a.Has(s.T, "Content-Type", "application/json").Has(s.T, "Cache-Control", "no-store")
+	sitetest.SameHeaders(s.T, a, s.Head(path))
 }
 
 // TestHealth checks that the storage decides about the health of a site with local
@@ -45,29 +46,29 @@ func (s *site) expectHealth(path string, status int, body string) {
 // status.
 func TestHealth(t *testing.T) {
 	up := registrytest.New(t)
-	s := start(t, users("alice", "bob", "carol", "dave"), acmeRoles, "admins dave", hub(up))
+	s := sitetest.Start(t, sitetest.Users("alice", "bob", "carol", "dave"), sitetest.AcmeRoles, "admins dave", sitetest.Hub(up))
 	up.Close()
-	s.awaitHealth()
-	s.expectHealth(alivePath, http.StatusOK, `{"status":"ok"}`)
-	s.expectHealth(readyPath, http.StatusOK, `{"status":"ok"}`)
-	s.expectHealth(alivePath+"/?ready", http.StatusOK, `{"status":"ok"}`)
-	s.get(readyPath, method(http.MethodPost)).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").has(t, "Allow", "GET, HEAD")
-	if a := s.get(readyPath, as("alice")).expect(t, http.StatusOK, ""); string(a.body) != `{"status":"ok"}` {
-		t.Errorf("got %s for a member, want the status only", a.body)
+	awaitHealth(s)
+	expectHealth(s, alivePath, http.StatusOK, `{"status":"ok"}`)
+	expectHealth(s, readyPath, http.StatusOK, `{"status":"ok"}`)
+	expectHealth(s, alivePath+"/?ready", http.StatusOK, `{"status":"ok"}`)
+	s.Get(readyPath, sitetest.Method(http.MethodPost)).Expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").Has(t, "Allow", "GET, HEAD")
+	if a := s.Get(readyPath, sitetest.As("alice")).Expect(t, http.StatusOK, ""); string(a.Data) != `{"status":"ok"}` {
+		t.Errorf("got %s for a member, want the status only", a.Data)
 	}
-	for _, who := range []requestOption{as("dave"), bearer(s.token("dave"))} {
-		a := s.get(alivePath, who).expect(t, http.StatusOK, "").has(t, "Cache-Control", "no-store")
-		for _, want := range []string{`"storage":{"name":"filesystem ` + s.cache + `","status":"ok","asked":"20`, `"directories":[{"name":"static","status":"ok"}]`} {
-			if !strings.Contains(string(a.body), want) {
-				t.Errorf("got %s for an admin, want %s", a.body, want)
+	for _, who := range []sitetest.RequestOption{sitetest.As("dave"), sitetest.Bearer(s.Token("dave"))} {
+		a := s.Get(alivePath, who).Expect(t, http.StatusOK, "").Has(t, "Cache-Control", "no-store")
+		for _, want := range []string{`"storage":{"name":"filesystem ` + s.Cache + `","status":"ok","asked":"20`, `"directories":[{"name":"static","status":"ok"}]`} {
+			if !strings.Contains(string(a.Data), want) {
+				t.Errorf("got %s for an admin, want %s", a.Data, want)
 			}
 		}
 	}
-	s.get(readyPath, basic("dave", "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", `Basic realm="dependency proxy", charset="UTF-8"`)
+	s.Get(readyPath, sitetest.Basic("dave", "wrong")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED").Has(t, "WWW-Authenticate", `Basic realm="dependency proxy", charset="UTF-8"`)
 	if n := up.Counts(); n != (registrytest.Counts{}) {
 		t.Errorf("upstream got %+v, want no request", n)
 	}
-	if left, err := os.ReadDir(filepath.Join(s.cache, "tmp")); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(filepath.Join(s.Cache, "tmp")); err != nil || len(left) > 0 {
 		t.Errorf("got the temporary files %v, error %v; want none", left, err)
 	}
 }
@@ -75,19 +76,19 @@ func TestHealth(t *testing.T) {
 // TestHealthWithoutStorage checks that a site whose cache directory cannot be
 // written to is alive but not ready.
 func TestHealthWithoutStorage(t *testing.T) {
-	s := start(t, users("dave"), private("acme", "dave"), "admins dave")
-	if err := os.RemoveAll(s.cache); err != nil {
+	s := sitetest.Start(t, sitetest.Users("dave"), sitetest.Private("acme", "dave"), "admins dave")
+	if err := os.RemoveAll(s.Cache); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, s.cache, "no folder")
-	s.awaitHealth()
+	sitetest.WriteFile(t, s.Cache, "no folder")
+	awaitHealth(s)
 	for _, path := range []string{readyPath, alivePath + "/?ready", readyPath + "=1"} {
-		s.expectHealth(path, http.StatusServiceUnavailable, `{"status":"unavailable"}`)
+		expectHealth(s, path, http.StatusServiceUnavailable, `{"status":"unavailable"}`)
 	}
-	s.expectHealth(alivePath, http.StatusOK, `{"status":"unavailable"}`)
-	a := s.get(readyPath, as("dave")).expect(t, http.StatusServiceUnavailable, "")
-	if !strings.Contains(string(a.body), "create a temporary file: ") {
-		t.Errorf("got %s, want the error of the storage", a.body)
+	expectHealth(s, alivePath, http.StatusOK, `{"status":"unavailable"}`)
+	a := s.Get(readyPath, sitetest.As("dave")).Expect(t, http.StatusServiceUnavailable, "")
+	if !strings.Contains(string(a.Data), "create a temporary file: ") {
+		t.Errorf("got %s, want the error of the storage", a.Data)
 	}
 }
 
@@ -100,18 +101,18 @@ func TestHealthWithoutDirectories(t *testing.T) {
 		return true
 	}
 	ldap := ldaptest.New(t, true)
-	s := start(t, gitlabAt(t, g), ldap.Directory(), private("acme", "ldap:alice"))
-	s.awaitHealth()
-	s.expectHealth(readyPath, http.StatusOK, `{"status":"ok"}`)
+	s := sitetest.Start(t, sitetest.GitlabAt(t, g), ldap.Directory(), sitetest.Private("acme", "ldap:alice"))
+	awaitHealth(s)
+	expectHealth(s, readyPath, http.StatusOK, `{"status":"ok"}`)
 	ldap.Stop()
-	s.restart(gitlabAt(t, g), ldap.Directory(), private("acme", "ldap:alice"), "admins ldap:alice")
-	s.awaitHealth()
+	s.Restart(sitetest.GitlabAt(t, g), ldap.Directory(), sitetest.Private("acme", "ldap:alice"), "admins ldap:alice")
+	awaitHealth(s)
 	for range 20 {
-		s.expectHealth(readyPath, http.StatusServiceUnavailable, `{"status":"unavailable"}`)
+		expectHealth(s, readyPath, http.StatusServiceUnavailable, `{"status":"unavailable"}`)
 	}
 	// The login of an admin cannot be checked either.
-	if a := s.get(readyPath, as("alice")).expect(t, http.StatusServiceUnavailable, ""); string(a.body) != `{"status":"unavailable"}` {
-		t.Errorf("got %s, want the status only", a.body)
+	if a := s.Get(readyPath, sitetest.As("alice")).Expect(t, http.StatusServiceUnavailable, ""); string(a.Data) != `{"status":"unavailable"}` {
+		t.Errorf("got %s, want the status only", a.Data)
 	}
 	if n := g.Asked("/api/v4/personal_access_tokens/self"); n != 2 {
 		t.Errorf("GitLab was asked %d times, want once for each configuration", n)

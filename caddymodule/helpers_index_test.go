@@ -3,34 +3,36 @@ package caddymodule
 import (
 	"strings"
 	"time"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 )
 
 // cacheOf returns the cache of a node.
-func cacheOf(s *site) *sharedCache {
-	s.t.Helper()
+func cacheOf(s *sitetest.Site) *sharedCache {
+	s.T.Helper()
 	for _, c := range caches.All() {
-		if strings.HasSuffix(c.name, "filesystem "+s.cache) {
+		if strings.HasSuffix(c.name, "filesystem "+s.Cache) {
 			return c
 		}
 	}
-	s.t.Fatalf("got no cache in %s", s.cache)
+	s.T.Fatalf("got no cache in %s", s.Cache)
 	return nil
 }
 
 // outdate makes a node believe that upstream has confirmed a tag of a group an hour ago. If
 // told is set, it tells that to the others.
-func (s *site) outdate(scope, tag string, told bool) {
-	s.t.Helper()
+func outdate(s *sitetest.Site, scope, tag string, told bool) {
+	s.T.Helper()
 	x := cacheOf(s).index
-	ref, err := x.Ref(s.t.Context(), scope, tag)
+	ref, err := x.Ref(s.T.Context(), scope, tag)
 	if err == nil {
 		ref.Checked, ref.NotBefore, ref.Learned = time.Now().Add(-time.Hour), time.Time{}, !told
 		if told {
 			ref.Size++ // or it would not be written
 		}
-		err = x.SetRef(s.t.Context(), scope, tag, ref)
+		err = x.SetRef(s.T.Context(), scope, tag, ref)
 	}
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 }

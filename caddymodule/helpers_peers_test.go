@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/peers"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
@@ -26,16 +27,16 @@ import (
 // Each reaches the others through a connector that can be cut.
 type peerNodes struct {
 	t    testing.TB
-	base *site
+	base *sitetest.Site
 	all  []*peerNode
 	cert string // file with the certificate and the key of all nodes
 }
 
 // peerNode is one of the sites, with a client that trusts its certificate.
 type peerNode struct {
-	*site
+	*sitetest.Site
 	handler *Handler
-	link    *connector // of the other nodes to this one
+	link    *sitetest.Connector // of the other nodes to this one
 }
 
 // startNodes starts three nodes with the given lines.
@@ -47,47 +48,47 @@ func startNodes(t testing.TB, lines ...string) *peerNodes {
 // startDifferentNodes starts three nodes with a storage and with lines of their own.
 func startDifferentNodes(t testing.TB, storage string, lines func(i int) string) *peerNodes {
 	t.Helper()
-	base := newSite(t)
+	base := sitetest.NewSite(t)
 	c := &peerNodes{t: t, base: base}
-	roots, file, cert := certificate(t, base.dir)
+	roots, file, cert := sitetest.Certificate(t, base.Dir)
 	c.cert = cert
 	var to []string
 	for i := range 3 {
-		n := newPeerNode(t, base.dir, i, porttest.Reserve(t), roots)
+		n := newPeerNode(t, base.Dir, i, porttest.Reserve(t), roots)
 		to = append(to, n.link.Addr().String())
 		c.all = append(c.all, n)
 	}
-	text := strings.ReplaceAll(nodesOptions, "$DIR", base.dir)
+	text := strings.ReplaceAll(nodesOptions, "$DIR", base.Dir)
 	for i, n := range c.all {
-		text += strings.NewReplacer("$URL", n.url, "$CERT", cert, "$CA", file, "$TO", strings.Join(to, " "), "$LINES", lines(i),
-			"$STORAGE", strings.ReplaceAll(storage, "$CACHE", n.cache)).Replace(nodeSite)
+		text += strings.NewReplacer("$URL", n.URL, "$CERT", cert, "$CA", file, "$TO", strings.Join(to, " "), "$LINES", lines(i),
+			"$STORAGE", strings.ReplaceAll(storage, "$CACHE", n.Cache)).Replace(nodeSite)
 	}
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
 	if err == nil {
-		err = loadCaddy(t, config)
+		err = sitetest.LoadCaddy(t, config)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	base.running = true
+	base.Running = true
 	c.findHandlers()
 	return c
 }
 
 // newPeerNode returns a node that is not running yet and will listen at an address.
 func newPeerNode(t testing.TB, dir string, i int, address string, roots *x509.CertPool) *peerNode {
-	s := &site{t: t, dir: dir, cache: filepath.Join(dir, fmt.Sprintf("cache%d", i))}
-	port := portOf(address)
-	s.host = clusterHost + ":" + port
-	s.url = "https://" + s.host
+	s := &sitetest.Site{T: t, Dir: dir, Cache: filepath.Join(dir, fmt.Sprintf("cache%d", i))}
+	port := sitetest.PortOf(address)
+	s.Host = sitetest.ClusterHost + ":" + port
+	s.URL = "https://" + s.Host
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", address)
 	}
-	s.client = &http.Client{Timeout: 40 * time.Second, Transport: &http.Transport{
+	s.Client = &http.Client{Timeout: 40 * time.Second, Transport: &http.Transport{
 		DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: roots}, DisableCompression: true, MaxIdleConnsPerHost: 32,
 	}}
-	t.Cleanup(s.client.CloseIdleConnections)
-	return &peerNode{site: s, link: connect(t, address)}
+	t.Cleanup(s.Client.CloseIdleConnections)
+	return &peerNode{Site: s, link: sitetest.Connect(t, address)}
 }
 
 // nodesOptions are the global options of the nodes, and nodeSite is the site of one.
@@ -133,14 +134,14 @@ func (c *peerNodes) findHandlers() {
 		c.t.Fatal(err)
 	}
 	for _, n := range c.all {
-		port := portOf(n.host)
+		port := sitetest.PortOf(n.Host)
 		for _, server := range app.(*caddyhttp.App).Servers {
 			if strings.HasSuffix(server.Listen[0], ":"+port) {
 				n.handler = handlerIn(server.Routes)
 			}
 		}
 	}
-	eventually(c.t, "the nodes know each other", func() bool {
+	sitetest.Eventually(c.t, "the nodes know each other", func() bool {
 		for _, n := range c.all {
 			known := n.handler.cluster.State().Nodes
 			if len(known) != len(c.all) {
@@ -158,7 +159,7 @@ func (c *peerNodes) findHandlers() {
 
 // inPeersBucket returns the lines of a storage in a bucket.
 func inPeersBucket(t testing.TB, server *s3test.Server) string {
-	return "s3 {\n" + inBucket(t, server).bucket + "\nlocal $CACHE {\nreserve off\n}\n}"
+	return "s3 {\n" + sitetest.InBucket(t, server).Bucket + "\nlocal $CACHE {\nreserve off\n}\n}"
 }
 
 // ranked returns the nodes in the order in which they are responsible for content of the

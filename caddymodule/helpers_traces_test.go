@@ -14,6 +14,8 @@ import (
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 )
 
 // collectorServer receives the spans that Caddy exports by OTLP over HTTP.
@@ -38,11 +40,11 @@ func newCollector(t *testing.T) *collectorServer {
 
 // newTracedSite returns a site with the directive tracing, and the collector to which it
 // exports. The span of a request is called site.
-func newTracedSite(t *testing.T) (*site, *collectorServer) {
+func newTracedSite(t *testing.T) (*sitetest.Site, *collectorServer) {
 	t.Helper()
 	c := newCollector(t)
-	s := newSite(t)
-	s.before = "tracing {\n span site\n}"
+	s := sitetest.NewSite(t)
+	s.Before = "tracing {\n span site\n}"
 	return s, c
 }
 
@@ -77,7 +79,7 @@ func (c *collectorServer) all(name string) (found []*trace.Span) {
 // await waits for a number of spans with a name.
 func (c *collectorServer) await(name string, number int) []*trace.Span {
 	c.t.Helper()
-	eventually(c.t, "spans "+name, func() bool { return len(c.all(name)) >= number })
+	sitetest.Eventually(c.t, "spans "+name, func() bool { return len(c.all(name)) >= number })
 	found := c.all(name)
 	if len(found) != number {
 		c.t.Fatalf("got %d spans %s, want %d", len(found), name, number)

@@ -9,21 +9,22 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
 // nextTags returns the tags of a page and the path of the next one, whose cursor
 // differs each time.
-func (s *site) nextTags(path string, who requestOption) (tags []string, next string) {
-	s.t.Helper()
-	a := s.get(path, who).expect(s.t, http.StatusOK, "")
+func nextTags(s *sitetest.Site, path string, who sitetest.RequestOption) (tags []string, next string) {
+	s.T.Helper()
+	a := s.Get(path, who).Expect(s.T, http.StatusOK, "")
 	var page tagList
-	if err := json.Unmarshal(a.body, &page); err != nil {
-		s.t.Fatal(err)
+	if err := json.Unmarshal(a.Data, &page); err != nil {
+		s.T.Fatal(err)
 	}
 	link := a.Header.Get("Link")
 	if strings.Contains(link, registrytest.CursorPrefix) || strings.Contains(link, "page=") {
-		s.t.Errorf("got the link %q, want none of the registry's own parameters in it", link)
+		s.T.Errorf("got the link %q, want none of the registry's own parameters in it", link)
 	}
 	return page.Tags, strings.TrimSuffix(strings.TrimPrefix(link, "<"), `>; rel="next"`)
 }
@@ -37,17 +38,17 @@ func TestServeTagsCursor(t *testing.T) {
 		up.PutImage("library/alpine", tag, []byte(tag))
 		up.PutImage("library/other", tag, []byte(tag))
 	}
-	config := []string{users("alice", "bob"), private("acme", "alice", "bob"), private("beta", "alice"), hub(up)}
-	s := newSite(t)
-	s.addSecrets(registrytest.CursorPrefix+"Mg", registrytest.CursorPrefix+"NA") // after the tags 2 and 4
-	s.load(config...)
+	config := []string{sitetest.Users("alice", "bob"), sitetest.Private("acme", "alice", "bob"), sitetest.Private("beta", "alice"), sitetest.Hub(up)}
+	s := sitetest.NewSite(t)
+	s.AddSecrets(registrytest.CursorPrefix+"Mg", registrytest.CursorPrefix+"NA") // after the tags 2 and 4
+	s.Load(config...)
 	path := "/v2/acme" + infix + "alpine/tags/list?n=2"
-	first, second := s.nextTags(path, as("alice"))
+	first, second := nextTags(s, path, sitetest.As("alice"))
 	var third string
 	tags := first
 	for next := second; next != ""; {
 		var page []string
-		page, next = s.nextTags(next, as("alice"))
+		page, next = nextTags(s, next, sitetest.As("alice"))
 		if tags = append(tags, page...); third == "" {
 			third = next
 		}
@@ -56,26 +57,26 @@ func TestServeTagsCursor(t *testing.T) {
 		t.Errorf("got %q, want %q", tags, want)
 	}
 	cursor := second[strings.Index(second, "?"):]
-	refused := func(path string, who requestOption) {
+	refused := func(path string, who sitetest.RequestOption) {
 		t.Helper()
-		s.get(path, who).expect(t, http.StatusBadRequest, "UNSUPPORTED").has(t, "Link", "")
+		s.Get(path, who).Expect(t, http.StatusBadRequest, "UNSUPPORTED").Has(t, "Link", "")
 	}
-	refused(second, as("bob"))
-	refused("/v2/acme"+infix+"other/tags/list"+cursor, as("alice"))
-	refused("/v2/beta"+infix+"alpine/tags/list"+cursor, as("alice"))
-	refused(second+"A", as("alice"))
+	refused(second, sitetest.As("bob"))
+	refused("/v2/acme"+infix+"other/tags/list"+cursor, sitetest.As("alice"))
+	refused("/v2/beta"+infix+"alpine/tags/list"+cursor, sitetest.As("alice"))
+	refused(second+"A", sitetest.As("alice"))
 	for _, chosen := range []string{"x", "page%3D2", registrytest.CursorPrefix} {
-		refused("/v2/acme"+infix+"alpine/tags/list?cursor="+chosen, as("alice"))
+		refused("/v2/acme"+infix+"alpine/tags/list?cursor="+chosen, sitetest.As("alice"))
 	}
 	own := "&page=" + registrytest.CursorPrefix + "Mw&address=x&token=y"
-	if tags, _ := s.nextTags(path+own, as("alice")); !slices.Equal(tags, first) {
+	if tags, _ := nextTags(s, path+own, sitetest.As("alice")); !slices.Equal(tags, first) {
 		t.Errorf("got %q for parameters of the client's, want the first page %q", tags, first)
 	}
-	if tags, _ := s.nextTags(second+own+"&n=1&last=5", as("alice")); !slices.Equal(tags, []string{"3", "4"}) {
+	if tags, _ := nextTags(s, second+own+"&n=1&last=5", sitetest.As("alice")); !slices.Equal(tags, []string{"3", "4"}) {
 		t.Errorf("got %q for a cursor with more parameters, want the second page", tags)
 	}
-	s.restart(config...)
-	if tags, _ := s.nextTags(third, as("alice")); !slices.Equal(tags, []string{"5"}) {
+	s.Restart(config...)
+	if tags, _ := nextTags(s, third, sitetest.As("alice")); !slices.Equal(tags, []string{"5"}) {
 		t.Errorf("got %q after a restart, want the third page", tags)
 	}
 }
@@ -89,13 +90,13 @@ func TestServeTagsCursorOfMirror(t *testing.T) {
 		second.PutImage("acme/app", tag, []byte(tag))
 	}
 	first.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable})
-	s := start(t, users("alice"), private("acme", "alice"), hub(registrytest.New(t)), upstreamAt("ghcr.io", first.URL()+" "+second.URL()))
-	tags, next := s.nextTags("/v2/acme"+infix+"acme/app/tags/list?n=2&ns=ghcr.io", as("alice"))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(registrytest.New(t)), sitetest.UpstreamAt("ghcr.io", first.URL()+" "+second.URL()))
+	tags, next := nextTags(s, "/v2/acme"+infix+"acme/app/tags/list?n=2&ns=ghcr.io", sitetest.As("alice"))
 	if query, err := url.ParseQuery(next[strings.Index(next, "?")+1:]); err != nil || query.Get("ns") != "ghcr.io" || len(query) != 2 {
 		t.Errorf("got the next page %q, want one with a cursor and ns", next)
 	}
 	first.Heal()
-	more, end := s.nextTags(next, as("alice"))
+	more, end := nextTags(s, next, sitetest.As("alice"))
 	if got := append(tags, more...); !slices.Equal(got, []string{"1", "2", "3"}) || end != "" {
 		t.Errorf("got %q and the next page %q, want three tags", got, end)
 	}
@@ -106,9 +107,9 @@ func TestServeTagsCursorOfMirror(t *testing.T) {
 func TestServeTagsRefused(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithMaxPage(100))
 	up.PutImage("library/alpine", "1", []byte("x"))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	path := "/v2/acme" + infix + "alpine/tags/list"
-	if tags, n := s.allTags(path+"?n=1000", as("alice")); len(tags) != 1 || n != 1 {
+	if tags, n := allTags(s, path+"?n=1000", sitetest.As("alice")); len(tags) != 1 || n != 1 {
 		t.Errorf("got %q in %d pages, want one tag", tags, n)
 	}
 	for i, test := range []struct {
@@ -131,11 +132,11 @@ func TestServeTagsRefused(t *testing.T) {
 		up.Heal()
 		up.Fail(registrytest.Failure{Op: registrytest.OpTags, Status: test.status,
 			Body: fmt.Sprintf(`{"errors":[{"code":%q,"message":"reason %d\nof <b>the registry</b>, see https://up.example/?sig=secret"}]}`, test.code, i)})
-		a := s.get(fmt.Sprintf("%s?n=%d", path, i+2), as("alice")).expect(t, test.want, test.wantCode)
-		if text := string(a.body); strings.Contains(text, "reason") || strings.Contains(text, "the registry<") || strings.Contains(text, "script") {
+		a := s.Get(fmt.Sprintf("%s?n=%d", path, i+2), sitetest.As("alice")).Expect(t, test.want, test.wantCode)
+		if text := string(a.Data); strings.Contains(text, "reason") || strings.Contains(text, "the registry<") || strings.Contains(text, "script") {
 			t.Errorf("%s: got %s, want none of the registry's text", test.code, text)
 		}
-		if want := fmt.Sprintf(`"upstream_message":"reason %d of <b>the registry</b>, see *****"`, i); !strings.Contains(s.logs(), want) {
+		if want := fmt.Sprintf(`"upstream_message":"reason %d of <b>the registry</b>, see *****"`, i); !strings.Contains(s.Logs(), want) {
 			t.Errorf("%s: the log lacks %s", test.code, want)
 		}
 	}
@@ -150,11 +151,11 @@ func TestServeTagsCut(t *testing.T) {
 		w.Header().Set("Link", `<https://elsewhere.example/v2/library/alpine/tags/list?page=2>; rel="next"`)
 		return false
 	})
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	for range 2 {
-		s.get("/v2/acme"+infix+"alpine/tags/list", as("alice")).expect(t, http.StatusOK, "").has(t, "Link", "")
+		s.Get("/v2/acme"+infix+"alpine/tags/list", sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "Link", "")
 	}
-	if n := strings.Count(s.logs(), "a list of tags is incomplete"); n != 1 || strings.Contains(s.logs(), "elsewhere.example") {
+	if n := strings.Count(s.Logs(), "a list of tags is incomplete"); n != 1 || strings.Contains(s.Logs(), "elsewhere.example") {
 		t.Errorf("got %d lines about the list, want one without the address", n)
 	}
 }
@@ -173,15 +174,15 @@ func TestServeTagsHuge(t *testing.T) {
 		_, _ = w.Write([]byte(`]}`))
 		return true
 	})
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	token, path := s.token("alice"), "/v2/acme"+infix+"large/tags/list"
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	token, path := s.Token("alice"), "/v2/acme"+infix+"large/tags/list"
 	before := heapInUse()
-	done := s.openUnread(clients, path, bearer(token))
+	done := openUnread(s, clients, path, sitetest.Bearer(token))
 	if grown := heapInUse() - before; grown > most {
 		t.Errorf("got a heap that is %d MiB larger, want %d at most", grown>>20, most>>20)
 	}
 	done()
-	if n := len(s.get(path, bearer(token)).expect(t, http.StatusOK, "").body); n < 30_000_000 {
+	if n := len(s.Get(path, sitetest.Bearer(token)).Expect(t, http.StatusOK, "").Data); n < 30_000_000 {
 		t.Errorf("got %d bytes, want 30 MB", n)
 	}
 	if n := up.Counts().Tags; n != 1 {

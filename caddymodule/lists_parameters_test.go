@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -20,15 +21,15 @@ func TestServeListsLongParameters(t *testing.T) {
 		}
 		return false
 	})
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	base := "/v2/acme" + infix + "alpine/"
 	for _, path := range []string{"tags/list?n=1&last=", "tags/list?next_page=", "referrers/" + string(image.Manifest) + "?artifactType="} {
-		s.get(base+path+strings.Repeat("a", maxParameter), as("alice")).expect(t, http.StatusOK, "")
-		s.get(base+path+strings.Repeat("a", maxParameter+1), as("alice")).expect(t, http.StatusBadRequest, "UNSUPPORTED")
+		s.Get(base+path+strings.Repeat("a", maxParameter), sitetest.As("alice")).Expect(t, http.StatusOK, "")
+		s.Get(base+path+strings.Repeat("a", maxParameter+1), sitetest.As("alice")).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	}
 	link = "</v2/library/alpine/tags/list?last=" + strings.Repeat("{", 400) + `>; rel="next"`
-	s.get(base+"tags/list?n=7", as("alice")).expect(t, http.StatusOK, "").has(t, "Link", "")
-	if !strings.Contains(s.logs(), "a list of tags is incomplete") {
+	s.Get(base+"tags/list?n=7", sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "Link", "")
+	if !strings.Contains(s.Logs(), "a list of tags is incomplete") {
 		t.Error("the log does not tell that the list is incomplete")
 	}
 }

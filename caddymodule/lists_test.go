@@ -9,6 +9,8 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -18,30 +20,30 @@ type tagList struct {
 }
 
 // tagPage returns a page of tags and the path of the next page, if any.
-func (s *site) tagPage(path string, who requestOption) (page tagList, next string) {
-	s.t.Helper()
-	a := s.get(path, who).expect(s.t, http.StatusOK, "").has(s.t, "Content-Type", "application/json").has(s.t, "Cache-Control", "no-transform")
-	if err := json.Unmarshal(a.body, &page); err != nil {
-		s.t.Fatal(err)
+func tagPage(s *sitetest.Site, path string, who sitetest.RequestOption) (page tagList, next string) {
+	s.T.Helper()
+	a := s.Get(path, who).Expect(s.T, http.StatusOK, "").Has(s.T, "Content-Type", "application/json").Has(s.T, "Cache-Control", "no-transform")
+	if err := json.Unmarshal(a.Data, &page); err != nil {
+		s.T.Fatal(err)
 	}
-	sameHeaders(s.t, s.get(path, who), s.head(path, who))
+	sitetest.SameHeaders(s.T, s.Get(path, who), s.Head(path, who))
 	link := a.Header.Get("Link")
 	if link == "" {
 		return page, ""
 	}
 	next, ok := strings.CutSuffix(strings.TrimPrefix(link, "<"), `>; rel="next"`)
 	if !ok || !strings.HasPrefix(next, "/v2/"+page.Name+"/tags/list?") {
-		s.t.Fatalf("got the link %q, want one to the next page of the same list", link)
+		s.T.Fatalf("got the link %q, want one to the next page of the same list", link)
 	}
 	return page, next
 }
 
 // allTags returns the tags of all pages of a list and the number of pages.
-func (s *site) allTags(path string, who requestOption) (tags []string, pages int) {
-	s.t.Helper()
+func allTags(s *sitetest.Site, path string, who sitetest.RequestOption) (tags []string, pages int) {
+	s.T.Helper()
 	for path != "" && pages < 20 {
 		var page tagList
-		page, path = s.tagPage(path, who)
+		page, path = tagPage(s, path, who)
 		tags = append(tags, page.Tags...)
 		pages++
 	}
@@ -56,33 +58,33 @@ func TestServeTags(t *testing.T) {
 		up.PutImage("library/alpine", tag, []byte(tag))
 	}
 	want := []string{"3.20", "B", "a", "c", "d"}
-	s := start(t, users("alice"), private("acme/sub", "alice"), hub(up))
-	path := "/v2/acme/sub" + infix + "alpine/tags/list"
-	page, next := s.tagPage(path, as("alice"))
-	if page.Name != "acme/sub"+infix+"alpine" || !slices.Equal(page.Tags, want) || next != "" {
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme/sub", "alice"), sitetest.Hub(up))
+	path := "/v2/acme/sub" + directory.Infix + "alpine/tags/list"
+	page, next := tagPage(s, path, sitetest.As("alice"))
+	if page.Name != "acme/sub"+directory.Infix+"alpine" || !slices.Equal(page.Tags, want) || next != "" {
 		t.Errorf("got %+v and the next page %q, want %q and none", page, next, want)
 	}
-	s.get(path, as("alice")).has(t, "Cache-Status", "dependency-proxy; hit")
+	s.Get(path, sitetest.As("alice")).Has(t, "Cache-Status", "dependency-proxy; hit")
 	if counts := up.Counts(); counts.Tags != 1 {
 		t.Errorf("got requests %+v, want one for the tags", counts)
 	}
 	for query, pages := range map[string]int{"?n=2": 3, "?n=1": 5, "?n=5": 1, "?n=100": 1, "?n=2&x=y&ns=docker.io": 3, "?n=&last=": 1} {
-		if tags, n := s.allTags(path+query, as("alice")); !slices.Equal(tags, want) || n != pages {
+		if tags, n := allTags(s, path+query, sitetest.As("alice")); !slices.Equal(tags, want) || n != pages {
 			t.Errorf("%s: got %q in %d pages, want %q in %d", query, tags, n, want, pages)
 		}
 	}
-	if tags, _ := s.allTags(path+"?last=a", as("alice")); !slices.Equal(tags, []string{"c", "d"}) {
+	if tags, _ := allTags(s, path+"?last=a", sitetest.As("alice")); !slices.Equal(tags, []string{"c", "d"}) {
 		t.Errorf("got %q after a, want c and d", tags)
 	}
-	if tags, n := s.allTags("/acme/sub"+infix+"v2/library/alpine/tags/list?n=3", as("alice")); !slices.Equal(tags, want) || n != 2 {
+	if tags, n := allTags(s, "/acme/sub"+directory.Infix+"v2/library/alpine/tags/list?n=3", sitetest.As("alice")); !slices.Equal(tags, want) || n != 2 {
 		t.Errorf("by a mirror's path: got %q in %d pages, want %q in 2", tags, n, want)
 	}
 	for _, n := range []string{"-1", "x", "1.5", "99999999999"} {
-		s.get(path+"?n="+n, as("alice")).expect(t, http.StatusBadRequest, "UNSUPPORTED")
+		s.Get(path+"?n="+n, sitetest.As("alice")).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	}
 	up.PutManifest("library/untagged", v1.MediaTypeImageManifest, []byte("{}"))
-	if a := s.get("/v2/acme/sub"+infix+"untagged/tags/list", as("alice")); !strings.Contains(string(a.body), `"tags":[]`) {
-		t.Errorf("got %s, want an empty array", a.body)
+	if a := s.Get("/v2/acme/sub"+directory.Infix+"untagged/tags/list", sitetest.As("alice")); !strings.Contains(string(a.Data), `"tags":[]`) {
+		t.Errorf("got %s, want an empty array", a.Data)
 	}
 }
 
@@ -90,7 +92,7 @@ func TestServeTags(t *testing.T) {
 // registry's own parameters or with links to other hosts are served.
 func TestServeTagsOfOtherRegistries(t *testing.T) {
 	up := registrytest.New(t)
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	serve := func(answers map[string][2]string) {
 		up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 			answer := answers[r.URL.RawQuery]
@@ -119,7 +121,7 @@ func TestServeTagsOfOtherRegistries(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			serve(row.answers)
-			if tags, _ := s.allTags("/v2/acme"+infix+name+"/tags/list", as("alice")); !slices.Equal(tags, row.want) {
+			if tags, _ := allTags(s, "/v2/acme"+directory.Infix+name+"/tags/list", sitetest.As("alice")); !slices.Equal(tags, row.want) {
 				t.Errorf("got %q, want %q", tags, row.want)
 			}
 		})
@@ -130,7 +132,7 @@ func TestServeTagsOfOtherRegistries(t *testing.T) {
 // artifact type, and can be pulled.
 func TestServeReferrers(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithPageSize(2))
-	image := up.PutImage("library/alpine", "3.20", random(1, 100))
+	image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
 	var all, signatures []string
 	for i, artifactType := range []string{"application/signature", "application/sbom", "application/signature", "application/other", "application/sbom"} {
 		d := string(up.PutReferrer("library/alpine", image.Manifest, artifactType, []byte{byte(i)}))
@@ -138,18 +140,18 @@ func TestServeReferrers(t *testing.T) {
 			signatures = append(signatures, d)
 		}
 	}
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	path := "/v2/acme" + infix + "alpine/referrers/" + string(image.Manifest)
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	path := "/v2/acme" + directory.Infix + "alpine/referrers/" + string(image.Manifest)
 	for query, want := range map[string][]string{"": all, "?artifactType=application/signature": signatures, "?artifactType=none": nil} {
-		a := s.get(path+query, as("alice")).expect(t, http.StatusOK, "").has(t, "Content-Type", v1.MediaTypeImageIndex).has(t, "Link", "")
+		a := s.Get(path+query, sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "Content-Type", v1.MediaTypeImageIndex).Has(t, "Link", "")
 		filters := ""
 		if query != "" {
 			filters = "artifactType"
 		}
-		a.has(t, "OCI-Filters-Applied", filters)
+		a.Has(t, "OCI-Filters-Applied", filters)
 		var index v1.Index
-		if err := json.Unmarshal(a.body, &index); err != nil || index.MediaType != v1.MediaTypeImageIndex {
-			t.Fatalf("got %s, error %v; want an index", a.body, err)
+		if err := json.Unmarshal(a.Data, &index); err != nil || index.MediaType != v1.MediaTypeImageIndex {
+			t.Fatalf("got %s, error %v; want an index", a.Data, err)
 		}
 		var got []string
 		for _, m := range index.Manifests {
@@ -160,14 +162,14 @@ func TestServeReferrers(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%q: got %q, want %q", query, got, want)
 		}
-		sameHeaders(t, s.get(path+query, as("alice")), s.head(path+query, as("alice")))
+		sitetest.SameHeaders(t, s.Get(path+query, sitetest.As("alice")), s.Head(path+query, sitetest.As("alice")))
 	}
 	// A referrer can be pulled.
-	pull(t, s, "acme", "alpine", signatures[0], as("alice"))
-	for _, d := range []string{zeroDigest, "sha512:" + strings.Repeat("0", 128)} {
-		a := s.get("/v2/acme"+infix+"alpine/referrers/"+d, as("alice")).expect(t, http.StatusOK, "")
-		if !strings.Contains(string(a.body), `"manifests":[]`) {
-			t.Errorf("got %s, want an empty index", a.body)
+	sitetest.Pull(t, s, "acme", "alpine", signatures[0], sitetest.As("alice"))
+	for _, d := range []string{sitetest.ZeroDigest, "sha512:" + strings.Repeat("0", 128)} {
+		a := s.Get("/v2/acme"+directory.Infix+"alpine/referrers/"+d, sitetest.As("alice")).Expect(t, http.StatusOK, "")
+		if !strings.Contains(string(a.Data), `"manifests":[]`) {
+			t.Errorf("got %s, want an empty index", a.Data)
 		}
 	}
 }

@@ -1,54 +1,24 @@
 package caddymodule
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"net"
 	"os"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	// The modules that the configurations of the tests name.
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
-
-	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/authentication"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/gitlab"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/ldap"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/oidc"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage"
 	_ "github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/storage/s3"
 )
 
-// TestMain gives Caddy a temporary home directory and makes name look-ups fail. The
-// tests use loopback addresses only, so a look-up would be the start of a request
-// to the network, and fails the run.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == "print-login" {
 		printLogin(os.Args[2], os.Args[3])
 		return
 	}
-	var asked atomic.Bool
-	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-		asked.Store(true)
-		return nil, errors.New("tests look up no names")
-	}}
-	home, err := os.MkdirTemp("", "caddy-home-")
-	if err != nil {
-		panic(err)
-	}
-	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"} {
-		_ = os.Setenv(name, home)
-	}
-	access.LoginTimes = access.Times{Failed: 2 * time.Millisecond, Checked: 20 * time.Second}
-	code := m.Run()
-	_ = os.RemoveAll(home)
-	if asked.Load() && code == 0 {
-		fmt.Fprintln(os.Stderr, "a test has looked up a host name")
-		code = 1
-	}
-	os.Exit(code)
+	sitetest.Main(m)
 }

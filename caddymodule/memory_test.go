@@ -16,6 +16,7 @@ import (
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -23,8 +24,8 @@ import (
 // line. Each connection requests enough to fill the buffers of the kernel, so
 // the server waits in the middle of a response. Calling done closes the
 // connections.
-func (s *site) openUnread(n int, path string, changes ...requestOption) (done func()) {
-	s.t.Helper()
+func openUnread(s *sitetest.Site, n int, path string, changes ...sitetest.RequestOption) (done func()) {
+	s.T.Helper()
 	const asked = 4
 	var connections []net.Conn
 	done = func() {
@@ -32,17 +33,17 @@ func (s *site) openUnread(n int, path string, changes ...requestOption) (done fu
 			_ = c.Close()
 		}
 	}
-	s.t.Cleanup(done)
+	s.T.Cleanup(done)
 	for range n {
-		c, err := net.Dial("tcp", s.host)
+		c, err := net.Dial("tcp", s.Host)
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		connections = append(connections, c)
 		_ = c.(*net.TCPConn).SetReadBuffer(4096)
-		request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+path, nil)
+		request, err := http.NewRequestWithContext(s.T.Context(), http.MethodGet, s.URL+path, nil)
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		for _, change := range changes {
 			change(request)
@@ -52,13 +53,13 @@ func (s *site) openUnread(n int, path string, changes ...requestOption) (done fu
 			_ = request.Write(&requests)
 		}
 		if _, err := c.Write(requests.Bytes()); err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 	}
 	for _, c := range connections {
-		_ = c.SetReadDeadline(time.Now().Add(client.Timeout))
+		_ = c.SetReadDeadline(time.Now().Add(sitetest.Client.Timeout))
 		if line, err := bufio.NewReaderSize(c, 16).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 200 ") {
-			s.t.Fatalf("got %q, %v; want status 200", line, err)
+			s.T.Fatalf("got %q, %v; want status 200", line, err)
 		}
 	}
 	time.Sleep(500 * time.Millisecond) // until all connections are blocked
@@ -104,20 +105,20 @@ func TestUnreadResponsesShareMemory(t *testing.T) {
 	serveLargeTagLists(up)
 	manifest := largeManifest(1)
 	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, manifest, "1")
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	token := s.token("alice")
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	token := s.Token("alice")
 	for name, path := range map[string]string{
-		"manifest by tag":    manifestPath("acme", "large", "1"),
-		"manifest by digest": manifestPath("acme", "large", string(d)),
+		"manifest by tag":    sitetest.ManifestPath("acme", "large", "1"),
+		"manifest by digest": sitetest.ManifestPath("acme", "large", string(d)),
 		"tags":               "/v2/acme" + infix + "large/tags/list",
 	} {
 		t.Run(name, func(t *testing.T) {
-			whole := s.get(path, bearer(token)).expect(t, http.StatusOK, "")
-			if strings.HasPrefix(name, "manifest") && !bytes.Equal(whole.body, manifest) {
-				t.Errorf("got %d bytes, want %d others", len(whole.body), len(manifest))
+			whole := s.Get(path, sitetest.Bearer(token)).Expect(t, http.StatusOK, "")
+			if strings.HasPrefix(name, "manifest") && !bytes.Equal(whole.Data, manifest) {
+				t.Errorf("got %d bytes, want %d others", len(whole.Data), len(manifest))
 			}
 			before := heapInUse()
-			done := s.openUnread(clients, path, bearer(token))
+			done := openUnread(s, clients, path, sitetest.Bearer(token))
 			if grown := heapInUse() - before; grown > most {
 				t.Errorf("got a heap that is %d MiB larger, want %d at most", grown>>20, most>>20)
 			}
@@ -132,9 +133,9 @@ func TestUnreadColdManifest(t *testing.T) {
 	const clients, most = 50, 64 << 20
 	up := registrytest.New(t)
 	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, largeManifest(1), "1")
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	token, before := s.token("alice"), heapInUse()
-	done := s.openUnread(clients, manifestPath("acme", "large", string(d)), bearer(token))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	token, before := s.Token("alice"), heapInUse()
+	done := openUnread(s, clients, sitetest.ManifestPath("acme", "large", string(d)), sitetest.Bearer(token))
 	if grown := heapInUse() - before; grown > most {
 		t.Errorf("got a heap that is %d MiB larger, want %d at most", grown>>20, most>>20)
 	}
@@ -150,19 +151,19 @@ func TestLargeManifestIsSentAsFile(t *testing.T) {
 	up := registrytest.New(t)
 	manifest := largeManifest(1)
 	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, manifest, "1")
-	s := newSite(t)
-	s.before = "copy_probe"
-	s.load(users("alice"), private("acme", "alice"), hub(up))
+	s := sitetest.NewSite(t)
+	s.Before = "copy_probe"
+	s.Load(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	for _, reference := range []string{"1", "1", string(d)} {
 		copiedFile.Store(false)
-		s.get(manifestPath("acme", "large", reference), as("alice")).content(t, manifest).has(t, "Content-Type", v1.MediaTypeImageManifest).has(t, "Docker-Content-Digest", string(d)).has(t, "Content-Length", fmt.Sprint(len(manifest)))
+		s.Get(sitetest.ManifestPath("acme", "large", reference), sitetest.As("alice")).Content(t, manifest).Has(t, "Content-Type", v1.MediaTypeImageManifest).Has(t, "Docker-Content-Digest", string(d)).Has(t, "Content-Length", fmt.Sprint(len(manifest)))
 		if !copiedFile.Load() || copyChunk.Load() != sendChunk {
 			t.Errorf("%s: got a file %v in chunks of %d, want a file in chunks of %d", reference, copiedFile.Load(), copyChunk.Load(), sendChunk)
 		}
 	}
-	path := manifestPath("acme", "large", "1")
-	sameHeaders(t, s.get(path, as("alice")), s.head(path, as("alice")))
-	if a := s.get(manifestPath("acme", "large", "1"), as("alice"), header("If-None-Match", `"`+string(d)+`"`)); a.StatusCode != http.StatusNotModified {
+	path := sitetest.ManifestPath("acme", "large", "1")
+	sitetest.SameHeaders(t, s.Get(path, sitetest.As("alice")), s.Head(path, sitetest.As("alice")))
+	if a := s.Get(sitetest.ManifestPath("acme", "large", "1"), sitetest.As("alice"), sitetest.Header("If-None-Match", `"`+string(d)+`"`)); a.StatusCode != http.StatusNotModified {
 		t.Errorf("got status %d, want %d", a.StatusCode, http.StatusNotModified)
 	}
 }
@@ -173,21 +174,21 @@ func TestChangedManifestIsRefetched(t *testing.T) {
 	up := registrytest.New(t)
 	manifest := largeManifest(1)
 	d := up.PutManifest("library/large", v1.MediaTypeImageManifest, manifest, "1")
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	s.get(manifestPath("acme", "large", "1"), as("alice")).content(t, manifest)
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	s.Get(sitetest.ManifestPath("acme", "large", "1"), sitetest.As("alice")).Content(t, manifest)
 	hex := d.Encoded()
-	name := filepath.Join(s.cache, "blobs", "sha256", hex[:2], hex)
+	name := filepath.Join(s.Cache, "blobs", "sha256", hex[:2], hex)
 	if err := os.WriteFile(name, largeManifest(2), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.get(manifestPath("acme", "large", "1"), as("alice")).content(t, manifest)
+	s.Get(sitetest.ManifestPath("acme", "large", "1"), sitetest.As("alice")).Content(t, manifest)
 	if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, manifest) {
 		t.Errorf("got %d stored bytes, error %v; want the manifest", len(got), err)
 	}
 	if counts := up.Counts(); counts.ManifestGet != 2 {
 		t.Errorf("got requests %+v, want two GETs of the manifest", counts)
 	}
-	if !strings.Contains(s.logs(), "stored blob was damaged and is dropped") {
+	if !strings.Contains(s.Logs(), "stored blob was damaged and is dropped") {
 		t.Error("the log lacks the damaged manifest")
 	}
 }
@@ -196,9 +197,9 @@ func TestChangedManifestIsRefetched(t *testing.T) {
 // total, and that a request beyond the bound gets 503.
 func TestTooManyLargeResponses(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/small", "1", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	s.get("/v2/acme"+infix+"small/tags/list", as("alice")).expect(t, http.StatusOK, "")
+	up.PutImage("library/small", "1", sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	s.Get("/v2/acme"+infix+"small/tags/list", sitetest.As("alice")).Expect(t, http.StatusOK, "")
 	serveLargeTagLists(up)
 	large := "/v2/acme" + infix + "large/tags/list"
 	var done func()
@@ -208,14 +209,14 @@ func TestTooManyLargeResponses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	refused := s.get(large, as("alice"))
-	if refused.StatusCode != http.StatusServiceUnavailable || refused.code() != "UNAVAILABLE" || refused.Header.Get("Retry-After") != "10" {
-		t.Errorf("got status %d, code %q, Retry-After %q; want 503, UNAVAILABLE and 10", refused.StatusCode, refused.code(), refused.Header.Get("Retry-After"))
+	refused := s.Get(large, sitetest.As("alice"))
+	if refused.StatusCode != http.StatusServiceUnavailable || refused.Code() != "UNAVAILABLE" || refused.Header.Get("Retry-After") != "10" {
+		t.Errorf("got status %d, code %q, Retry-After %q; want 503, UNAVAILABLE and 10", refused.StatusCode, refused.Code(), refused.Header.Get("Retry-After"))
 	}
-	s.get("/v2/acme"+infix+"small/tags/list", as("alice")).expect(t, http.StatusOK, "")
-	s.head(large, as("alice")).expect(t, http.StatusOK, "")
+	s.Get("/v2/acme"+infix+"small/tags/list", sitetest.As("alice")).Expect(t, http.StatusOK, "")
+	s.Head(large, sitetest.As("alice")).Expect(t, http.StatusOK, "")
 	done()
-	if a := s.get(large, as("alice")); a.StatusCode != http.StatusOK || len(a.body) < 1<<20 {
-		t.Errorf("got status %d and %d bytes, want 200 and the list", a.StatusCode, len(a.body))
+	if a := s.Get(large, sitetest.As("alice")); a.StatusCode != http.StatusOK || len(a.Data) < 1<<20 {
+		t.Errorf("got status %d and %d bytes, want 200 and the list", a.StatusCode, len(a.Data))
 	}
 }

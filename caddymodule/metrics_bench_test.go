@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -27,14 +28,14 @@ func cpuTime(b *testing.B) time.Duration {
 // other work of the machine affects them alike.
 func BenchmarkManifestMetrics(b *testing.B) {
 	up := registrytest.New(b)
-	up.PutImage("library/alpine", "3.20", random(1, 300))
-	s := start(b, users("alice"), private("acme", "alice"), hub(up))
-	token, path := s.token("alice"), manifestPath("acme", "alpine", "3.20")
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 300))
+	s := sitetest.Start(b, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	token, path := s.Token("alice"), sitetest.ManifestPath("acme", "alpine", "3.20")
 	h := runningHandler(b)
 	all := h.consumers
 	ask := func(n int) {
 		for range n {
-			response := s.open(path, bearer(token))
+			response := s.Open(path, sitetest.Bearer(token))
 			if response.StatusCode != http.StatusOK {
 				b.Fatalf("got status %d, want 200", response.StatusCode)
 			}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/metrics"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/porttest"
@@ -18,23 +19,23 @@ import (
 // labels and no others, and what they count.
 func TestMetrics(t *testing.T) {
 	up := registrytest.New(t)
-	layer := random(1, 300_000)
+	layer := sitetest.Random(1, 300_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
-	s := newScraped(t)
-	s.limits = "max_size 1GiB"
-	s.load("name main", users("alice", "bob"), "group acme {\n members alice\n quota 10MiB\n}", visible("open", directory.Public), hub(up))
-	before := s.scrape()
-	pull(t, s, "acme", "alpine", "3.20", as("alice"))
-	s.awaitStored(string(image.Layers[0]))
-	pull(t, s, "acme", "alpine", "3.20", as("alice"))
-	s.get(manifestPath("acme", "alpine", "3.20"), as("bob")).expect(t, http.StatusForbidden, "DENIED")
-	s.get(auth, basic("alice", "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get(auth, basic("nobody", "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get(auth, as("alice")).expect(t, http.StatusOK, "")
+	s := sitetest.NewScraped(t)
+	s.Limits = "max_size 1GiB"
+	s.Load("name main", sitetest.Users("alice", "bob"), "group acme {\n members alice\n quota 10MiB\n}", sitetest.Visible("open", directory.Public), sitetest.Hub(up))
+	before := s.Scrape()
+	sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
+	s.AwaitStored(string(image.Layers[0]))
+	sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
+	s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.As("bob")).Expect(t, http.StatusForbidden, "DENIED")
+	s.Get(sitetest.Auth, sitetest.Basic("alice", "wrong")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.Get(sitetest.Auth, sitetest.Basic("nobody", "wrong")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.Get(sitetest.Auth, sitetest.As("alice")).Expect(t, http.StatusOK, "")
 	manifest := len(up.RawManifest("library/alpine", image.Manifest))
 	config := len(up.RawBlob("library/alpine", image.Config))
 	all := float64(manifest + config + len(layer))
-	s.expectIncrease(before, map[string]float64{
+	s.ExpectIncrease(before, map[string]float64{
 		`requests_total{kind="manifest",result="miss"}`:                                 1,
 		`requests_total{kind="manifest",result="hit"}`:                                  1,
 		`requests_total{kind="manifest",result="denied"}`:                               1,
@@ -58,7 +59,7 @@ func TestMetrics(t *testing.T) {
 		`stored_blobs{storage="cache"}`:                                                 3,
 		`quota_limit_bytes{group="acme",storage="cache"}`:                               0,
 	})
-	got := s.scrape()
+	got := s.Scrape()
 	if limit := got[`stored_limit_bytes{storage="cache"}`]; limit <= 0 || limit > 1<<30 {
 		t.Errorf("got stored_limit_bytes %v, want up to 1 GiB", limit)
 	}
@@ -71,13 +72,13 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("got %s %v (shown: %v), want %v", series, value, ok, want)
 		}
 	}
-	s.checkNames(got)
+	checkNames(s, got)
 }
 
 // checkNames compares the names and labels of a scrape with those of the package.
-func (s *site) checkNames(got scrape) {
-	s.t.Helper()
-	found := got.labels()
+func checkNames(s *sitetest.Site, got sitetest.Scrape) {
+	s.T.Helper()
+	found := got.Labels()
 	for _, d := range metrics.All() {
 		name := strings.TrimPrefix(d.Name, metrics.Prefix)
 		labels := slices.Sorted(slices.Values(d.Labels))
@@ -91,11 +92,11 @@ func (s *site) checkNames(got scrape) {
 			continue // covered by TestStorageS3Metrics
 		}
 		if !slices.Equal(seen, want) {
-			s.t.Errorf("%s: got the labels %q, want %q", name, seen, want)
+			s.T.Errorf("%s: got the labels %q, want %q", name, seen, want)
 		}
 	}
 	if len(found) > 0 {
-		s.t.Errorf("got the metrics %v, which are not listed", found)
+		s.T.Errorf("got the metrics %v, which are not listed", found)
 	}
 }
 
@@ -104,17 +105,17 @@ func (s *site) checkNames(got scrape) {
 // a configuration that fails to load changes nothing.
 func TestMetricsReload(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 300))
-	s := newScraped(t)
-	site := []string{users("alice"), hub(up), "metrics {\n per_group\n}"}
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 300))
+	s := sitetest.NewScraped(t)
+	site := []string{sitetest.Users("alice"), sitetest.Hub(up), "metrics {\n per_group\n}"}
 	with := func(more ...string) []string { return append(slices.Clone(site), more...) }
-	old, next := with(private("old", "alice"), private("kept", "alice"), upstreamAt("gone.example.com", up.URL())), with(private("new", "alice"), private("kept", "alice"))
-	s.load(old...)
-	before := s.scrape()
-	for _, path := range []string{manifestPath("old", "alpine", "3.20"), manifestPath("kept", "alpine", "3.20"), manifestPath("kept", "gone.example.com/library/alpine", "3.20")} {
-		s.get(path, as("alice")).expect(t, http.StatusOK, "")
+	old, next := with(sitetest.Private("old", "alice"), sitetest.Private("kept", "alice"), sitetest.UpstreamAt("gone.example.com", up.URL())), with(sitetest.Private("new", "alice"), sitetest.Private("kept", "alice"))
+	s.Load(old...)
+	before := s.Scrape()
+	for _, path := range []string{sitetest.ManifestPath("old", "alpine", "3.20"), sitetest.ManifestPath("kept", "alpine", "3.20"), sitetest.ManifestPath("kept", "gone.example.com/library/alpine", "3.20")} {
+		s.Get(path, sitetest.As("alice")).Expect(t, http.StatusOK, "")
 	}
-	s.get(manifestPath("never/declared", "alpine", "3.20"), as("alice")).expect(t, http.StatusForbidden, "DENIED")
+	s.Get(sitetest.ManifestPath("never/declared", "alpine", "3.20"), sitetest.As("alice")).Expect(t, http.StatusForbidden, "DENIED")
 	counted := map[string]float64{
 		`requests_total{group="old",kind="manifest",result="miss"}`:                        1,
 		`requests_total{group="kept",kind="manifest",result="miss"}`:                       2,
@@ -122,24 +123,24 @@ func TestMetricsReload(t *testing.T) {
 		`denied_total{group="_other",reason="unknown_group"}`:                              1,
 		`upstream_requests_total{code="200",operation="head",upstream="gone.example.com"}`: 1,
 	}
-	s.expectIncrease(before, counted)
-	if err := s.tryLoad(with(private("new", "alice"), hub(up, "realm_hosts https://x/"))...); err == nil {
+	s.ExpectIncrease(before, counted)
+	if err := s.TryLoad(with(sitetest.Private("new", "alice"), sitetest.Hub(up, "realm_hosts https://x/"))...); err == nil {
 		t.Fatal("got no error of an invalid configuration")
 	}
-	s.expectIncrease(before, counted)
-	s.load(next...)
-	s.get(manifestPath("new", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+	s.ExpectIncrease(before, counted)
+	s.Load(next...)
+	s.Get(sitetest.ManifestPath("new", "alpine", "3.20"), sitetest.As("alice")).Expect(t, http.StatusOK, "")
 	delete(counted, `requests_total{group="old",kind="manifest",result="miss"}`)
 	delete(counted, `upstream_requests_total{code="200",operation="head",upstream="gone.example.com"}`)
 	counted[`requests_total{group="new",kind="manifest",result="miss"}`] = 1
-	s.expectIncrease(before, counted)
-	for series := range s.scrape() {
+	s.ExpectIncrease(before, counted)
+	for series := range s.Scrape() {
 		if strings.Contains(series, `"old"`) || strings.Contains(series, "gone.example.com") || strings.HasPrefix(series, `requests_total{kind`) {
 			t.Errorf("got the series %s of the former configuration", series)
 		}
 	}
-	s.load(users("alice"), hub(up), private("kept", "alice"))
-	for series := range s.scrape() {
+	s.Load(sitetest.Users("alice"), sitetest.Hub(up), sitetest.Private("kept", "alice"))
+	for series := range s.Scrape() {
 		if strings.Contains(series, "group=") {
 			t.Errorf("got the series %s without per_group", series)
 		}
@@ -150,16 +151,16 @@ func TestMetricsReload(t *testing.T) {
 // whose registry it then has.
 func TestMetricsOfAdmin(t *testing.T) {
 	up := registrytest.New(t)
-	s := startWithAdmin(t, users("alice"), private("acme", "alice"), hub(up))
+	s := sitetest.StartWithAdmin(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	shown := func() bool {
 		t.Helper()
-		a := s.ask(http.MethodGet, "/metrics", "").expect(t, http.StatusOK, "")
-		return strings.Contains(string(a.body), metrics.Prefix+`upstream_up{site="default",upstream="docker.io"} 1`)
+		a := s.Ask(http.MethodGet, "/metrics", "").Expect(t, http.StatusOK, "")
+		return strings.Contains(string(a.Data), metrics.Prefix+`upstream_up{site="default",upstream="docker.io"} 1`)
 	}
 	if !shown() {
 		t.Error("got no metrics of the upstream")
 	}
-	if err := s.tryLoad(users("alice"), private("acme", "alice"), hub(up, "realm_hosts https://x/")); err == nil {
+	if err := s.TryLoad(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "realm_hosts https://x/")); err == nil {
 		t.Fatal("got no error of an invalid configuration")
 	}
 	if !shown() {
@@ -171,25 +172,25 @@ func TestMetricsOfAdmin(t *testing.T) {
 // have one of the same name, do not make a scrape fail.
 func TestMetricsOfEqualSites(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 300))
-	s := newScraped(t)
-	lines := []string{users("alice"), "group acme {\n members alice\n quota 10MiB\n}", hub(up)}
-	for _, storage := range []string{s.cache, s.dir + "/other/cache"} {
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 300))
+	s := sitetest.NewScraped(t)
+	lines := []string{sitetest.Users("alice"), "group acme {\n members alice\n quota 10MiB\n}", sitetest.Hub(up)}
+	for _, storage := range []string{s.Cache, s.Dir + "/other/cache"} {
 		for _, more := range []string{"", "metrics {\n per_group\n}"} {
-			s.after += fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n %s\n }\n}\n",
-				portOf(porttest.Reserve(t)), storage, strings.Join(lines, "\n"), more)
+			s.After += fmt.Sprintf("http://:%s {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem %s {\n reserve off\n }\n %s\n %s\n }\n}\n",
+				sitetest.PortOf(porttest.Reserve(t)), storage, strings.Join(lines, "\n"), more)
 		}
 	}
-	s.load(lines...)
-	before := s.scrape()
-	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
-	s.expectIncrease(before, map[string]float64{`requests_total{kind="manifest",result="miss"}`: 1})
-	got := s.scrape()
+	s.Load(lines...)
+	before := s.Scrape()
+	s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.As("alice")).Expect(t, http.StatusOK, "")
+	s.ExpectIncrease(before, map[string]float64{`requests_total{kind="manifest",result="miss"}`: 1})
+	got := s.Scrape()
 	for series, want := range map[string]float64{
 		`directory_up{directory="static",site="default"}`:                               1,
-		fmt.Sprintf(`stored_blobs{storage="filesystem %s"}`, s.cache):                   1,
-		fmt.Sprintf(`stored_blobs{storage="filesystem %s/other/cache"}`, s.dir):         0,
-		fmt.Sprintf(`quota_limit_bytes{group="acme",storage="filesystem %s"}`, s.cache): 10 << 20,
+		fmt.Sprintf(`stored_blobs{storage="filesystem %s"}`, s.Cache):                   1,
+		fmt.Sprintf(`stored_blobs{storage="filesystem %s/other/cache"}`, s.Dir):         0,
+		fmt.Sprintf(`quota_limit_bytes{group="acme",storage="filesystem %s"}`, s.Cache): 10 << 20,
 	} {
 		if value, ok := got[series]; !ok || value != want {
 			t.Errorf("got %s %v (shown: %v), want %v", series, value, ok, want)
@@ -201,10 +202,10 @@ func TestMetricsOfEqualSites(t *testing.T) {
 // they are up, and what they still allow.
 func TestMetricsOfUpstreams(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 300))
-	t.Setenv("HUB_PASSWORD", upstreamPassword)
-	s := newScraped(t)
-	s.load("name main", users("alice"), private("acme", "alice"), hub(up, "credentials acme {env.HUB_PASSWORD}"),
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 300))
+	t.Setenv("HUB_PASSWORD", sitetest.UpstreamPassword)
+	s := sitetest.NewScraped(t)
+	s.Load("name main", sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "credentials acme {env.HUB_PASSWORD}"),
 		"group other/team {\n members alice\n upstream docker.io {\n  credentials other {env.HUB_PASSWORD}\n }\n}")
 	up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("RateLimit-Limit", "100;w=21600")
@@ -212,18 +213,18 @@ func TestMetricsOfUpstreams(t *testing.T) {
 		return false
 	})
 	for _, group := range []string{"acme", "other/team"} {
-		s.get(manifestPath(group, "alpine", "3.20"), as("alice")).expect(t, http.StatusOK, "")
+		s.Get(sitetest.ManifestPath(group, "alpine", "3.20"), sitetest.As("alice")).Expect(t, http.StatusOK, "")
 	}
-	expect := func(want scrape) {
+	expect := func(want sitetest.Scrape) {
 		t.Helper()
-		got := s.scrape()
+		got := s.Scrape()
 		for series, value := range want {
 			if shown, ok := got[series]; !ok || shown != value {
 				t.Errorf("got %s %v (shown: %v), want %v", series, shown, ok, value)
 			}
 		}
 	}
-	expect(scrape{
+	expect(sitetest.Scrape{
 		`upstream_up{site="main",upstream="docker.io"}`:                                     1,
 		`upstream_ratelimit_remaining{login="common",site="main",upstream="docker.io"}`:     76,
 		`upstream_ratelimit_remaining{login="other/team",site="main",upstream="docker.io"}`: 76,
@@ -232,9 +233,9 @@ func TestMetricsOfUpstreams(t *testing.T) {
 	up.SetFault(nil)
 	up.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable})
 	for i := range 3 {
-		s.get(manifestPath("acme", fmt.Sprint("image", i), "3.20"), as("alice"))
+		s.Get(sitetest.ManifestPath("acme", fmt.Sprint("image", i), "3.20"), sitetest.As("alice"))
 	}
-	expect(scrape{`upstream_up{site="main",upstream="docker.io"}`: 0})
+	expect(sitetest.Scrape{`upstream_up{site="main",upstream="docker.io"}`: 0})
 	up.Heal()
 }
 

@@ -13,18 +13,19 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/page"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-const sitePage = "/dependency_proxy"
+const sitePath = "/dependency_proxy"
 
 // sitePage returns the page of the site, as JSON, and the groups on it as "PATH ACCESS".
-func (s *site) sitePage(path string, who requestOption) (seen page.Site, groups []string) {
-	s.t.Helper()
-	a := s.get(path, who).expect(s.t, http.StatusOK, "")
-	if err := json.Unmarshal(a.body, &seen); err != nil {
-		s.t.Fatal(err)
+func sitePage(s *sitetest.Site, path string, who sitetest.RequestOption) (seen page.Site, groups []string) {
+	s.T.Helper()
+	a := s.Get(path, who).Expect(s.T, http.StatusOK, "")
+	if err := json.Unmarshal(a.Data, &seen); err != nil {
+		s.T.Fatal(err)
 	}
 	for _, g := range seen.Groups {
 		groups = append(groups, g.Group+" "+g.Access)
@@ -33,11 +34,11 @@ func (s *site) sitePage(path string, who requestOption) (seen page.Site, groups 
 }
 
 // groupPage returns the page of a group, as JSON.
-func (s *site) groupPage(path string, who requestOption) (seen page.Group) {
-	s.t.Helper()
-	a := s.get(path, who).expect(s.t, http.StatusOK, "")
-	if err := json.Unmarshal(a.body, &seen); err != nil {
-		s.t.Fatal(err)
+func groupPage(s *sitetest.Site, path string, who sitetest.RequestOption) (seen page.Group) {
+	s.T.Helper()
+	a := s.Get(path, who).Expect(s.T, http.StatusOK, "")
+	if err := json.Unmarshal(a.Data, &seen); err != nil {
+		s.T.Fatal(err)
 	}
 	return seen
 }
@@ -45,42 +46,42 @@ func (s *site) groupPage(path string, who requestOption) (seen page.Group) {
 // TestSitePage checks that the page of the site lists the groups that an account may
 // read, that only admins see more, and that it needs a login.
 func TestSitePage(t *testing.T) {
-	s := startWithAdmin(t, users("alice", "bob", "carol", "dave"), acmeRoles, private("acme/sub"), private("other", "bob"),
-		visible("inside", directory.Internal), visible("open", directory.Public), "admins dave", hub(registrytest.New(t)))
-	for _, path := range []string{sitePage, sitePage + "/"} {
-		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", basicChallenge).has(t, "Cache-Control", "no-store")
-		s.get(path, basic("alice", "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", basicChallenge)
+	s := sitetest.StartWithAdmin(t, sitetest.Users("alice", "bob", "carol", "dave"), sitetest.AcmeRoles, sitetest.Private("acme/sub"), sitetest.Private("other", "bob"),
+		sitetest.Visible("inside", directory.Internal), sitetest.Visible("open", directory.Public), "admins dave", sitetest.Hub(registrytest.New(t)))
+	for _, path := range []string{sitePath, sitePath + "/"} {
+		s.Get(path).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED").Has(t, "WWW-Authenticate", sitetest.BasicChallenge).Has(t, "Cache-Control", "no-store")
+		s.Get(path, sitetest.Basic("alice", "wrong")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED").Has(t, "WWW-Authenticate", sitetest.BasicChallenge)
 	}
-	anonymous := s.get(auth).expect(t, http.StatusOK, "").tokens().Token
-	s.get(sitePage, bearer(anonymous)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", basicChallenge)
-	s.get(sitePage, as("dave"), method(http.MethodDelete)).expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").has(t, "Allow", "GET, HEAD")
+	anonymous := s.Get(sitetest.Auth).Expect(t, http.StatusOK, "").Tokens().Token
+	s.Get(sitePath, sitetest.Bearer(anonymous)).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED").Has(t, "WWW-Authenticate", sitetest.BasicChallenge)
+	s.Get(sitePath, sitetest.As("dave"), sitetest.Method(http.MethodDelete)).Expect(t, http.StatusMethodNotAllowed, "UNSUPPORTED").Has(t, "Allow", "GET, HEAD")
 
 	for name, want := range map[string][]string{
 		"alice": {"acme member", "acme/sub member", "inside internal group", "open public group"},
 		"bob":   {"acme maintainer", "acme/sub maintainer", "inside internal group", "open public group", "other member"},
 		"dave":  {"acme admin", "acme/sub admin", "inside admin", "open admin", "other admin"},
 	} {
-		for _, who := range []requestOption{as(name), bearer(s.token(name))} {
-			seen, groups := s.sitePage(sitePage, who)
+		for _, who := range []sitetest.RequestOption{sitetest.As(name), sitetest.Bearer(s.Token(name))} {
+			seen, groups := sitePage(s, sitePath, who)
 			if !slices.Equal(groups, want) || (seen.SiteManaged != nil) != (name == "dave") || seen.Account != "static:"+name {
 				t.Errorf("%s: got the groups %q and the admin's part %v, want %q", name, groups, seen.SiteManaged, want)
 			}
 		}
 	}
-	seen, _ := s.sitePage(sitePage, as("dave"))
+	seen, _ := sitePage(s, sitePath, sitetest.As("dave"))
 	if len(seen.Upstreams) != 1 || seen.Upstreams[0].Name != "docker.io" || seen.Health.Storage == nil || len(seen.Days) != chartDays || seen.Fills == nil {
 		t.Errorf("got %+v for an admin, want the upstream, the storage and the days", seen.SiteManaged)
 	}
-	html := s.get(sitePage, as("alice"), header("Accept", "text/html")).expect(t, http.StatusOK, "").has(t, "Content-Type", "text/html; charset=utf-8").has(t, "X-Content-Type-Options", "nosniff")
-	if text := string(html.body); !strings.Contains(text, `<a href="/acme/dependency_proxy">acme</a>`) || strings.Contains(text, "other") || strings.Contains(text, "Upstreams") {
+	html := s.Get(sitePath, sitetest.As("alice"), sitetest.Header("Accept", "text/html")).Expect(t, http.StatusOK, "").Has(t, "Content-Type", "text/html; charset=utf-8").Has(t, "X-Content-Type-Options", "nosniff")
+	if text := string(html.Data); !strings.Contains(text, `<a href="/acme/dependency_proxy">acme</a>`) || strings.Contains(text, "other") || strings.Contains(text, "Upstreams") {
 		t.Errorf("got %s, want a link to acme and nothing about others", text)
 	}
-	sameHeaders(t, html, s.head(sitePage, as("alice"), header("Accept", "text/html")))
+	sitetest.SameHeaders(t, html, s.Head(sitePath, sitetest.As("alice"), sitetest.Header("Accept", "text/html")))
 
 	// An admin's token that is limited does not show what is beyond its limits.
 	for flag, want := range map[string][]string{"--group acme --scope pull": {"acme admin", "acme/sub admin", "open public group"}, "--scope pull": {"acme admin", "acme/sub admin", "inside admin", "open public group", "other admin"}} {
-		secret, _ := s.createToken(append([]string{"--account", "static:dave"}, strings.Fields(flag)...)...)
-		if seen, groups := s.sitePage(sitePage, basic("dave", secret)); seen.SiteManaged != nil || !slices.Equal(groups, want) {
+		secret, _ := s.CreateToken(append([]string{"--account", "static:dave"}, strings.Fields(flag)...)...)
+		if seen, groups := sitePage(s, sitePath, sitetest.Basic("dave", secret)); seen.SiteManaged != nil || !slices.Equal(groups, want) {
 			t.Errorf("token with %s: got the groups %q and the admin's part %v, want %q", flag, groups, seen.SiteManaged, want)
 		}
 	}
@@ -89,20 +90,20 @@ func TestSitePage(t *testing.T) {
 // TestSitePageUpstream checks that admins see that an upstream is down, and why.
 func TestSitePageUpstream(t *testing.T) {
 	up := registrytest.New(t)
-	s := start(t, users("dave"), private("acme", "dave"), "admins dave", hub(up))
-	seen, _ := s.sitePage(sitePage, as("dave"))
+	s := sitetest.Start(t, sitetest.Users("dave"), sitetest.Private("acme", "dave"), "admins dave", sitetest.Hub(up))
+	seen, _ := sitePage(s, sitePath, sitetest.As("dave"))
 	if u := seen.Upstreams[0]; u.State != "up" || u.Host != strings.TrimPrefix(up.URL(), "http://") || u.Login != "common" {
 		t.Errorf("got %+v, want an upstream that is up", u)
 	}
 	up.Close()
 	for _, image := range []string{"a", "b", "c", "d"} {
-		s.get(manifestPath("acme", image, "1"), as("dave")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+		s.Get(sitetest.ManifestPath("acme", image, "1"), sitetest.As("dave")).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	}
-	seen, _ = s.sitePage(sitePage, as("dave"))
+	seen, _ = sitePage(s, sitePath, sitetest.As("dave"))
 	if u := seen.Upstreams[0]; u.State != "down" || u.Error == "" || u.Since.IsZero() {
 		t.Errorf("got %+v, want an upstream that is down", u)
 	}
-	html := string(s.get(sitePage, as("dave"), header("Accept", "text/html")).expect(t, http.StatusOK, "").body)
+	html := string(s.Get(sitePath, sitetest.As("dave"), sitetest.Header("Accept", "text/html")).Expect(t, http.StatusOK, "").Data)
 	if !strings.Contains(html, `<span class="bad">down</span>`) {
 		t.Errorf("got %s, want an upstream that is down", html)
 	}
@@ -112,12 +113,12 @@ func TestSitePageUpstream(t *testing.T) {
 func TestSitePagePages(t *testing.T) {
 	var lines []string
 	for i := range 205 {
-		lines = append(lines, private(fmt.Sprintf("g%03d", i), "alice"))
+		lines = append(lines, sitetest.Private(fmt.Sprintf("g%03d", i), "alice"))
 	}
-	s := start(t, append(lines, users("alice", "bob"), private("other", "bob"))...)
+	s := sitetest.Start(t, append(lines, sitetest.Users("alice", "bob"), sitetest.Private("other", "bob"))...)
 	var all []string
-	for path, after := sitePage, "-"; after != ""; path = sitePage + "?after=" + after {
-		seen, groups := s.sitePage(path, as("alice"))
+	for path, after := sitePath, "-"; after != ""; path = sitePath + "?after=" + after {
+		seen, groups := sitePage(s, path, sitetest.As("alice"))
 		if len(groups) > 100 {
 			t.Errorf("got %d groups on a page, want at most 100", len(groups))
 		}
@@ -127,36 +128,36 @@ func TestSitePagePages(t *testing.T) {
 		t.Errorf("got the groups %q, want 205 sorted ones", all)
 	}
 	for _, after := range []string{"g100", "other", "x.y"} {
-		s.get(sitePage+"?after="+after, as("alice")).expect(t, http.StatusBadRequest, "UNSUPPORTED")
+		s.Get(sitePath+"?after="+after, sitetest.As("alice")).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	}
 }
 
 // TestSitePageOfGitLab checks that a group which only a directory has is shown to those
 // to whom the directory gives a role in it, once something is stored for it.
 func TestSitePageOfGitLab(t *testing.T) {
-	g, eve, _ := newGitLabWithEve(t, "ops", "elsewhere")
-	mallory := basic("mallory", g.AddUser(67, "mallory"))
-	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1m", "members_only off"), users("dave"), visible("inside", directory.Internal), "admins static:dave")
+	g, eve, _ := sitetest.NewGitLabWithEve(t, "ops", "elsewhere")
+	mallory := sitetest.Basic("mallory", g.AddUser(67, "mallory"))
+	s := sitetest.GitlabSite(t, g, sitetest.GitlabAt(t, g, "cache_for 1m", "members_only off"), sitetest.Users("dave"), sitetest.Visible("inside", directory.Internal), "admins static:dave")
 	for _, group := range []string{"ops", "elsewhere"} {
-		s.get(manifestPath(group, "alpine", "3.20"), eve).expect(t, http.StatusOK, "")
+		s.Get(sitetest.ManifestPath(group, "alpine", "3.20"), eve).Expect(t, http.StatusOK, "")
 	}
-	s.get("/elsewhere/dependency_proxy/cache", method(http.MethodDelete), eve).expect(t, http.StatusAccepted, "") // measures all groups
-	eventually(t, "the group is measured", func() bool { return s.groupTotals()["ops"].Blobs > 0 })
+	s.Get("/elsewhere/dependency_proxy/cache", sitetest.Method(http.MethodDelete), eve).Expect(t, http.StatusAccepted, "") // measures all groups
+	sitetest.Eventually(t, "the group is measured", func() bool { return s.GroupTotals()["ops"].Blobs > 0 })
 	for _, row := range []struct {
-		who  requestOption
+		who  sitetest.RequestOption
 		want []string
 	}{
 		{eve, []string{"inside internal group", "ops owner"}},
 		{mallory, []string{"inside internal group"}},
-		{as("dave"), []string{"inside admin", "ops admin"}},
+		{sitetest.As("dave"), []string{"inside admin", "ops admin"}},
 	} {
-		if seen, groups := s.sitePage(sitePage, row.who); !slices.Equal(groups, row.want) || seen.Incomplete {
+		if seen, groups := sitePage(s, sitePath, row.who); !slices.Equal(groups, row.want) || seen.Incomplete {
 			t.Errorf("got the groups %q, want %q", groups, row.want)
 		}
 	}
 	g.Fault = func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(http.StatusBadGateway); return true }
-	s.restart(gitlabAt(t, g, "cache_for 1m"), users("alice"), "group inside {\n members static:alice\n members_from gitlab\n}\n", private("own", "static:alice"))
-	if seen, groups := s.sitePage(sitePage, as("alice")); !slices.Contains(groups, "own member") || seen.SiteManaged != nil {
+	s.Restart(sitetest.GitlabAt(t, g, "cache_for 1m"), sitetest.Users("alice"), "group inside {\n members static:alice\n members_from gitlab\n}\n", sitetest.Private("own", "static:alice"))
+	if seen, groups := sitePage(s, sitePath, sitetest.As("alice")); !slices.Contains(groups, "own member") || seen.SiteManaged != nil {
 		t.Errorf("got the groups %q while GitLab is away, want what the configuration decides", groups)
 	}
 }
@@ -165,25 +166,25 @@ func TestSitePageOfGitLab(t *testing.T) {
 // group allow, and nothing about what is stored.
 func TestGroupPageOfMember(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 2000))
-	s := start(t, users("alice", "bob"), "group acme {\n members alice\n maintainers bob\n allow ghcr.io/acme/** docker.io/library/alpine\n}\n", visible("open", directory.Public),
-		hub(up), upstreamAt("ghcr.io", up.URL()), upstreamAt("quay.io", up.URL()))
-	pull(t, s, "acme", "alpine", "3.20", as("alice"))
-	a := s.get("/acme/dependency_proxy", as("alice")).expect(t, http.StatusOK, "")
-	seen := s.groupPage("/acme/dependency_proxy", as("alice"))
-	if seen.Access != "member" || seen.Managed != nil || !slices.Equal(seen.Upstreams, []string{"docker.io", "ghcr.io"}) || len(seen.Limits) != 1 || strings.Contains(string(a.body), `"images"`) {
-		t.Errorf("got %s, want the upstreams that the limits allow, and no images", a.body)
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 2000))
+	s := sitetest.Start(t, sitetest.Users("alice", "bob"), "group acme {\n members alice\n maintainers bob\n allow ghcr.io/acme/** docker.io/library/alpine\n}\n", sitetest.Visible("open", directory.Public),
+		sitetest.Hub(up), sitetest.UpstreamAt("ghcr.io", up.URL()), sitetest.UpstreamAt("quay.io", up.URL()))
+	sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
+	a := s.Get("/acme/dependency_proxy", sitetest.As("alice")).Expect(t, http.StatusOK, "")
+	seen := groupPage(s, "/acme/dependency_proxy", sitetest.As("alice"))
+	if seen.Access != "member" || seen.Managed != nil || !slices.Equal(seen.Upstreams, []string{"docker.io", "ghcr.io"}) || len(seen.Limits) != 1 || strings.Contains(string(a.Data), `"images"`) {
+		t.Errorf("got %s, want the upstreams that the limits allow, and no images", a.Data)
 	}
-	html := string(s.get("/acme/dependency_proxy", as("alice"), header("Accept", "text/html")).body)
-	for what, want := range map[string]bool{"docker pull " + s.host + "/acme" + infix + "alpine:latest": true, "allow ghcr.io/acme/**": true, "quay.io": false, "3.20": false, "Purge": false, "Traffic": false} {
+	html := string(s.Get("/acme/dependency_proxy", sitetest.As("alice"), sitetest.Header("Accept", "text/html")).Data)
+	for what, want := range map[string]bool{"docker pull " + s.Host + "/acme" + infix + "alpine:latest": true, "allow ghcr.io/acme/**": true, "quay.io": false, "3.20": false, "Purge": false, "Traffic": false} {
 		if strings.Contains(html, what) != want {
 			t.Errorf("%q is on the page of a member: got %v, want %v: %s", what, !want, want, html)
 		}
 	}
-	if seen := s.groupPage("/acme/dependency_proxy", as("bob")); seen.Access != "maintainer" || seen.Managed == nil || len(seen.Images) != 1 {
+	if seen := groupPage(s, "/acme/dependency_proxy", sitetest.As("bob")); seen.Access != "maintainer" || seen.Managed == nil || len(seen.Images) != 1 {
 		t.Errorf("got %+v for a maintainer, want an image", seen)
 	}
-	if seen := s.groupPage("/open/dependency_proxy", as("alice")); seen.Access != "public group" || seen.Managed != nil {
+	if seen := groupPage(s, "/open/dependency_proxy", sitetest.As("alice")); seen.Access != "public group" || seen.Managed != nil {
 		t.Errorf("got %+v, want the page of a public group for an account without a role", seen)
 	}
 }
@@ -193,39 +194,39 @@ func TestGroupPageOfMember(t *testing.T) {
 // A second group that pulls what is stored has fetched nothing.
 func TestGroupPageTraffic(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("library/alpine", "3.20", random(1, 200_000))
-	lines := []string{users("alice", "dave"), "group acme {\n maintainers alice\n}\n", private("acme/sub"), private("other"), "admins dave", hub(up)}
-	s := start(t, lines...)
+	image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 200_000))
+	lines := []string{sitetest.Users("alice", "dave"), "group acme {\n maintainers alice\n}\n", sitetest.Private("acme/sub"), sitetest.Private("other"), "admins dave", sitetest.Hub(up)}
+	s := sitetest.Start(t, lines...)
 	pullAll := func(group string) (size int64) {
-		for _, path := range append([]string{manifestPath(group, "alpine", "3.20"), blobPath(group, "alpine", image.Config)}, blobPath(group, "alpine", image.Layers[0])) {
-			size += int64(len(s.get(path, as("dave")).expect(t, http.StatusOK, "").body))
+		for _, path := range append([]string{sitetest.ManifestPath(group, "alpine", "3.20"), sitetest.BlobPath(group, "alpine", image.Config)}, sitetest.BlobPath(group, "alpine", image.Layers[0])) {
+			size += int64(len(s.Get(path, sitetest.As("dave")).Expect(t, http.StatusOK, "").Data))
 		}
 		return size
 	}
 	size := pullAll("acme/sub")
-	s.awaitStored(string(image.Layers[0]), string(image.Config))
+	s.AwaitStored(string(image.Layers[0]), string(image.Config))
 	pullAll("other")
-	s.head(manifestPath("acme/sub", "alpine", "3.20"), as("dave"))
-	s.get(blobPath("acme/sub", "alpine", zeroDigest), as("dave")).expect(t, http.StatusNotFound, "BLOB_UNKNOWN")
+	s.Head(sitetest.ManifestPath("acme/sub", "alpine", "3.20"), sitetest.As("dave"))
+	s.Get(sitetest.BlobPath("acme/sub", "alpine", sitetest.ZeroDigest), sitetest.As("dave")).Expect(t, http.StatusNotFound, "BLOB_UNKNOWN")
 	check := func() {
 		t.Helper()
 		for group, want := range map[string][2]int64{"acme": {size, size}, "acme/sub": {size, size}, "other": {size, 0}} {
 			var got [2]int64
-			eventually(t, fmt.Sprintf("%s has %d bytes", group, want), func() bool {
-				days := s.groupPage("/"+group+"/dependency_proxy", as("dave")).Days
+			sitetest.Eventually(t, fmt.Sprintf("%s has %d bytes", group, want), func() bool {
+				days := groupPage(s, "/"+group+"/dependency_proxy", sitetest.As("dave")).Days
 				got = [2]int64{days[chartDays-1].Served + days[chartDays-2].Served, days[chartDays-1].Fetched + days[chartDays-2].Fetched}
 				return got == want
 			})
 		}
-		seen, _ := s.sitePage(sitePage, as("dave"))
+		seen, _ := sitePage(s, sitePath, sitetest.As("dave"))
 		if last := seen.Days[chartDays-1]; last.Served+seen.Days[chartDays-2].Served != 2*size {
 			t.Errorf("got %+v on the page of the site, want %d bytes served", last, 2*size)
 		}
 	}
 	check()
-	s.restart(lines...)
+	s.Restart(lines...)
 	check()
-	if image := s.groupPage("/acme/dependency_proxy", as("alice")).Images[0]; image.Size != size || image.Pulled.Before(image.Since) {
+	if image := groupPage(s, "/acme/dependency_proxy", sitetest.As("alice")).Images[0]; image.Size != size || image.Pulled.Before(image.Since) {
 		t.Errorf("got %+v, want an image of %d bytes", image, size)
 	}
 }
@@ -235,9 +236,9 @@ func TestGroupPageTraffic(t *testing.T) {
 // has pulled it.
 func TestGroupPageImages(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 2000))
-	s := start(t, users("bob"), acmeRoles, hub(up))
-	pull(t, s, "acme", "alpine", "3.20", as("bob"))
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 2000))
+	s := sitetest.Start(t, sitetest.Users("bob"), sitetest.AcmeRoles, sitetest.Hub(up))
+	sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("bob"))
 	h := runningHandler(t)
 	for i := range 2100 {
 		ref := index.Ref{Digest: digest.FromString(fmt.Sprint(i))}
@@ -245,10 +246,10 @@ func TestGroupPageImages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.head(manifestPath("acme", "alpine", "3.20"), as("bob")).expect(t, http.StatusOK, "")
+	s.Head(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.As("bob")).Expect(t, http.StatusOK, "")
 	names := make(map[string]bool)
 	for number, more := 1, true; more; number++ {
-		seen := s.groupPage(fmt.Sprintf("/acme/dependency_proxy?page=%d", number), as("bob"))
+		seen := groupPage(s, fmt.Sprintf("/acme/dependency_proxy?page=%d", number), sitetest.As("bob"))
 		if number == 1 && !strings.HasSuffix(seen.Images[0].Name, "/alpine:3.20") {
 			t.Errorf("got %s first, want the image that was pulled last", seen.Images[0].Name)
 		}
@@ -263,10 +264,10 @@ func TestGroupPageImages(t *testing.T) {
 	if len(names) != 2101 {
 		t.Errorf("got %d images on all pages, want 2101", len(names))
 	}
-	if seen := s.groupPage("/acme/dependency_proxy?page=9223372036854775807", as("bob")); len(seen.Images) != 0 || seen.More {
+	if seen := groupPage(s, "/acme/dependency_proxy?page=9223372036854775807", sitetest.As("bob")); len(seen.Images) != 0 || seen.More {
 		t.Errorf("got %d images after the last page, want none", len(seen.Images))
 	}
 	for _, number := range []string{"0", "-1", "x", "1.5", "99999999999999999999"} {
-		s.get("/acme/dependency_proxy?page="+number, as("bob")).expect(t, http.StatusBadRequest, "UNSUPPORTED")
+		s.Get("/acme/dependency_proxy?page="+number, sitetest.As("bob")).Expect(t, http.StatusBadRequest, "UNSUPPORTED")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -13,24 +14,24 @@ import (
 // the one that has asked upstream emits the event.
 func TestPeersReportMovedTagsOnce(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("team/app", "1", random(1, 100))
-	c := startNodes(t, users("alice"), private("acme", "alice"), hub(up))
+	image := up.PutImage("team/app", "1", sitetest.Random(1, 100))
+	c := startNodes(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	pull := func() {
 		t.Helper()
 		for _, n := range c.all {
-			n.get(manifestPath("acme", "team/app", "1"), as("alice")).expect(t, http.StatusOK, "").
-				has(t, "Docker-Content-Digest", string(image.Manifest))
+			n.Get(sitetest.ManifestPath("acme", "team/app", "1"), sitetest.As("alice")).Expect(t, http.StatusOK, "").
+				Has(t, "Docker-Content-Digest", string(image.Manifest))
 		}
 	}
 	pull()
-	image = up.PutImage("team/app", "1", random(2, 100))
+	image = up.PutImage("team/app", "1", sitetest.Random(2, 100))
 	scope := c.all[0].handler.scopeOf("docker.io", "acme", "team/app")
 	for _, n := range c.all {
-		n.outdate(scope, "1", false)
+		outdate(n.Site, scope, "1", false)
 	}
 	pull()
 	emitted := func(tag string) (lines int) {
-		for line := range strings.Lines(c.base.logs()) {
+		for line := range strings.Lines(c.base.Logs()) {
 			if strings.Contains(line, `"name":"tag_moved"`) && strings.Contains(line, `"tag":"`+tag+`"`) {
 				lines++
 			}
@@ -40,7 +41,7 @@ func TestPeersReportMovedTagsOnce(t *testing.T) {
 	for _, n := range c.all { // each node emits its events in order
 		n.handler.pullHooks.Moved(scope, "last", index.Ref{}, index.Ref{})
 	}
-	eventually(t, "the last events", func() bool { return emitted("last") == len(c.all) })
+	sitetest.Eventually(t, "the last events", func() bool { return emitted("last") == len(c.all) })
 	if got := emitted("1"); got != 1 {
 		t.Errorf("got %d events, want 1", got)
 	}

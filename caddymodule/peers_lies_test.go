@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -26,7 +27,7 @@ func (c *peerNodes) replace(n *peerNode, serve http.HandlerFunc) {
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	server.StartTLS()
 	c.t.Cleanup(server.Close)
-	n.link.lead(server.Listener.Addr().String())
+	n.link.Lead(server.Listener.Addr().String())
 }
 
 // answerWith returns a handler that sends content as that of a digest and a type, and
@@ -46,7 +47,7 @@ func answerWith(content []byte, d digest.Digest, mediaType string, size int) htt
 // gets a body that seems whole and is not the blob, and that the next pull is right.
 func TestPeersLieAboutBlobs(t *testing.T) {
 	const size = 50_000
-	layer, other := random(1, size), random(2, size)
+	layer, other := sitetest.Random(1, size), sitetest.Random(2, size)
 	d := digest.FromBytes(layer)
 	flipped := append([]byte{layer[0] ^ 1}, layer[1:]...)
 	for name, serve := range map[string]http.HandlerFunc{
@@ -64,18 +65,18 @@ func TestPeersLieAboutBlobs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			up := registrytest.New(t)
 			up.PutImage("team/app", "1", layer)
-			c := startNodes(t, users("alice"), private("acme", "alice"), hub(up))
+			c := startNodes(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 			order := c.ranked(d)
 			c.replace(order[0], serve)
 			client := order[1]
 			for range 10 {
-				response := client.open(blobPath("acme", "team/app", d), as("alice"))
+				response := client.Open(sitetest.BlobPath("acme", "team/app", d), sitetest.As("alice"))
 				if got, read, err := digestOf(response); response.StatusCode == http.StatusOK && err == nil && got != d {
 					t.Errorf("got a whole body of %d bytes with the digest %s, want %s or a body that breaks off", read, got, d)
 				}
 			}
 			client.pullBlob(d, size)
-			client.awaitStored(d.String())
+			client.AwaitStored(d.String())
 		})
 	}
 }
@@ -84,7 +85,7 @@ func TestPeersLieAboutBlobs(t *testing.T) {
 // something else in place of a manifest.
 func TestPeersLieAboutManifests(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("team/app", "1", random(1, 5000))
+	image := up.PutImage("team/app", "1", sitetest.Random(1, 5000))
 	right := up.RawManifest("team/app", image.Manifest)
 	another := []byte(strings.Replace(string(right), "{", "{ ", 1))
 	for name, serve := range map[string]http.HandlerFunc{
@@ -95,14 +96,14 @@ func TestPeersLieAboutManifests(t *testing.T) {
 		"another type":   answerWith(right, image.Manifest, v1.MediaTypeImageIndex, len(right)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := startNodes(t, users("alice"), private("acme", "alice"), hub(up))
+			c := startNodes(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 			for _, n := range c.all {
 				c.replace(n, serve) // whoever is asked
 			}
 			for _, n := range c.all {
 				for _, reference := range []string{"1", string(image.Manifest)} {
-					n.get(manifestPath("acme", "team/app", reference), as("alice")).content(t, right).
-						has(t, "Content-Type", v1.MediaTypeImageManifest).has(t, "Docker-Content-Digest", string(image.Manifest))
+					n.Get(sitetest.ManifestPath("acme", "team/app", reference), sitetest.As("alice")).Content(t, right).
+						Has(t, "Content-Type", v1.MediaTypeImageManifest).Has(t, "Docker-Content-Digest", string(image.Manifest))
 				}
 			}
 		})

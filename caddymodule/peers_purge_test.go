@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
@@ -19,24 +20,24 @@ func TestPeersPurge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			up := registrytest.New(t)
-			layer := random(1, size)
+			layer := sitetest.Random(1, size)
 			image := up.PutImage("team/app", "1", layer)
 			c := startDifferentNodes(t, storage(), func(int) string {
-				return users("alice") + "\ngroup acme {\nmaintainers alice\n}\n" + hub(up)
+				return sitetest.Users("alice") + "\ngroup acme {\nmaintainers alice\n}\n" + sitetest.Hub(up)
 			})
-			path := manifestPath("acme", "team/app", "1")
+			path := sitetest.ManifestPath("acme", "team/app", "1")
 			for _, n := range c.all {
 				n.pullBlob(image.Layers[0], size)
-				n.get(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Docker-Content-Digest", string(image.Manifest))
+				n.Get(path, sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "Docker-Content-Digest", string(image.Manifest))
 			}
 			for i, n := range c.all {
 				for _, other := range c.all { // a download that goes on needs no question
-					eventually(t, "downloads end", func() bool { return !other.handler.cache.blobs.Filling(image.Layers[0]) })
+					sitetest.Eventually(t, "downloads end", func() bool { return !other.handler.cache.blobs.Filling(image.Layers[0]) })
 				}
-				moved := up.PutImage("team/app", "1", layer, random(byte(2+i), 100))
-				n.get("/acme/dependency_proxy/cache", method(http.MethodDelete), as("alice")).expect(t, http.StatusAccepted, "")
+				moved := up.PutImage("team/app", "1", layer, sitetest.Random(byte(2+i), 100))
+				n.Get("/acme/dependency_proxy/cache", sitetest.Method(http.MethodDelete), sitetest.As("alice")).Expect(t, http.StatusAccepted, "")
 				up.Reset()
-				n.get(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Docker-Content-Digest", string(moved.Manifest))
+				n.Get(path, sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "Docker-Content-Digest", string(moved.Manifest))
 				n.pullBlob(image.Layers[0], size)
 				if got := up.Counts(); got.ManifestHead == 0 || got.BlobHead+got.BlobGet == 0 {
 					t.Errorf("node %d after its purge: got the requests %+v, want a question about the tag and the blob", i+1, got)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
@@ -18,7 +19,7 @@ var peerRequests = []string{`"uri":"/dependency_proxy/peer/blobs/`, `"uri":"/dep
 
 // asked reports whether a node has asked another one for content.
 func (c *peerNodes) asked() bool {
-	logs := c.base.logs()
+	logs := c.base.Logs()
 	return strings.Contains(logs, peerRequests[0]) || strings.Contains(logs, peerRequests[1])
 }
 
@@ -32,10 +33,10 @@ func digestOf(response *http.Response) (d digest.Digest, size int64, err error) 
 
 // pullBlob pulls a blob of acme's team/app as alice and checks it.
 func (n *peerNode) pullBlob(d digest.Digest, size int64) {
-	n.t.Helper()
-	response := n.open(blobPath("acme", "team/app", d), as("alice"))
+	n.T.Helper()
+	response := n.Open(sitetest.BlobPath("acme", "team/app", d), sitetest.As("alice"))
 	if got, read, err := digestOf(response); response.StatusCode != http.StatusOK || err != nil || got != d || read != size {
-		n.t.Errorf("%s: got status %d and %d bytes with the digest %s, error %v; want 200 and %d bytes with %s", n.host, response.StatusCode, read, got, err, size, d)
+		n.T.Errorf("%s: got status %d and %d bytes with the digest %s, error %v; want 200 and %d bytes with %s", n.Host, response.StatusCode, read, got, err, size, d)
 	}
 }
 
@@ -50,25 +51,25 @@ func TestPeersColdClients(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			up := registrytest.New(t)
-			image := up.PutImage("team/app", "1", random(1, size))
+			image := up.PutImage("team/app", "1", sitetest.Random(1, size))
 			c := startDifferentNodes(t, storage(), func(int) string {
-				return users("alice") + private("acme", "alice") + hub(up)
+				return sitetest.Users("alice") + sitetest.Private("acme", "alice") + sitetest.Hub(up)
 			})
-			concurrently(60, func(i int) { c.all[i%3].pullBlob(image.Layers[0], size) })
+			sitetest.Concurrently(60, func(i int) { c.all[i%3].pullBlob(image.Layers[0], size) })
 			if got := up.Counts(); got.BlobGet != 1 || got.BlobHead != 0 || got.BlobBytes != size {
 				t.Errorf("got the requests %+v, want one GET of %d bytes", got, size)
 			}
 			c.findHandlers() // on a busy machine, a node may not have answered in time
 			up.Reset()
-			concurrently(60, func(i int) {
-				c.all[i%3].get(manifestPath("acme", "team/app", "1"), as("alice")).expect(t, http.StatusOK, "")
+			sitetest.Concurrently(60, func(i int) {
+				c.all[i%3].Get(sitetest.ManifestPath("acme", "team/app", "1"), sitetest.As("alice")).Expect(t, http.StatusOK, "")
 			})
-			expectRequests(t, up, "a tag on three nodes", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
+			sitetest.ExpectRequests(t, up, "a tag on three nodes", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
 			for _, n := range c.all {
 				n.pullBlob(image.Layers[0], size)
-				n.get(manifestPath("acme", "team/app", string(image.Manifest)), as("alice")).expect(t, http.StatusOK, "").has(t, "Cache-Status", "dependency-proxy; hit")
+				n.Get(sitetest.ManifestPath("acme", "team/app", string(image.Manifest)), sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "Cache-Status", "dependency-proxy; hit")
 			}
-			expectRequests(t, up, "warm pulls", registrytest.Counts{})
+			sitetest.ExpectRequests(t, up, "warm pulls", registrytest.Counts{})
 			var served int64
 			for _, n := range c.all {
 				served += n.handler.cache.usage.Days(t.Context(), "acme", 1)[0].Served
@@ -85,21 +86,21 @@ func TestPeersColdClients(t *testing.T) {
 func TestPeersOwnerKilled(t *testing.T) {
 	const size = 3_000_000
 	up := registrytest.New(t)
-	image := up.PutImage("team/app", "1", random(1, size))
+	image := up.PutImage("team/app", "1", sitetest.Random(1, size))
 	d := image.Layers[0]
-	c := startNodes(t, users("alice"), private("acme", "alice"), hub(up))
+	c := startNodes(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	order := c.ranked(d)
 	release := up.StallBlobs(size / 3)
 	var begun atomic.Int64
 	go func() {
 		// All clients have got a header, and the bytes flow from the owner.
-		eventually(t, "all clients wait for bytes", func() bool { return begun.Load() == 40 && up.Counts().BlobGet == 1 })
-		order[0].link.cut()
-		eventually(t, "another node asks upstream", func() bool { return up.Counts().BlobGet > 1 })
+		sitetest.Eventually(t, "all clients wait for bytes", func() bool { return begun.Load() == 40 && up.Counts().BlobGet == 1 })
+		order[0].link.Cut()
+		sitetest.Eventually(t, "another node asks upstream", func() bool { return up.Counts().BlobGet > 1 })
 		release()
 	}()
-	concurrently(40, func(i int) {
-		response := order[1+i%2].open(blobPath("acme", "team/app", d), as("alice"))
+	sitetest.Concurrently(40, func(i int) {
+		response := order[1+i%2].Open(sitetest.BlobPath("acme", "team/app", d), sitetest.As("alice"))
 		begun.Add(1)
 		if got, read, err := digestOf(response); err != nil || got != d {
 			t.Errorf("got %d bytes with the digest %s, error %v; want %d with %s", read, got, err, size, d)
@@ -114,13 +115,13 @@ func TestPeersOwnerKilled(t *testing.T) {
 // the next ones do not wait for it.
 func TestPeersOwnerHangs(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("team/app", "1", random(1, 50_000), random(2, 50_000), random(3, 50_000))
-	c := startNodes(t, users("alice"), private("acme", "alice"), hub(up, "downloads {\nstall_timeout 4s\n}"))
+	image := up.PutImage("team/app", "1", sitetest.Random(1, 50_000), sitetest.Random(2, 50_000), sitetest.Random(3, 50_000))
+	c := startNodes(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "downloads {\nstall_timeout 4s\n}"))
 	for _, n := range c.all {
-		n.link.hang()
+		n.link.Hang()
 	}
 	for _, d := range image.Layers {
-		concurrently(30, func(i int) { c.all[i%3].pullBlob(d, 50_000) })
+		sitetest.Concurrently(30, func(i int) { c.all[i%3].pullBlob(d, 50_000) })
 	}
 	if got := up.Counts(); got.BlobGet > 9 {
 		t.Errorf("got %d GETs, want 9 at most", got.BlobGet)
@@ -131,24 +132,24 @@ func TestPeersOwnerHangs(t *testing.T) {
 // window, also after it has moved.
 func TestPeersTagMoves(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("team/app", "1", random(1, 100))
-	c := startNodes(t, users("alice"), "group acme {\nmaintainers alice\n}", hub(up))
-	pull := func(want digest.Digest, changes ...requestOption) {
+	image := up.PutImage("team/app", "1", sitetest.Random(1, 100))
+	c := startNodes(t, sitetest.Users("alice"), "group acme {\nmaintainers alice\n}", sitetest.Hub(up))
+	pull := func(want digest.Digest, changes ...sitetest.RequestOption) {
 		t.Helper()
 		for _, n := range c.all {
-			n.get(manifestPath("acme", "team/app", "1"), append(changes, as("alice"))...).expect(t, http.StatusOK, "").
-				has(t, "Docker-Content-Digest", string(want))
+			n.Get(sitetest.ManifestPath("acme", "team/app", "1"), append(changes, sitetest.As("alice"))...).Expect(t, http.StatusOK, "").
+				Has(t, "Docker-Content-Digest", string(want))
 		}
 	}
 	pull(image.Manifest)
-	expectRequests(t, up, "the first window", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
-	moved := up.PutImage("team/app", "1", random(2, 100))
+	sitetest.ExpectRequests(t, up, "the first window", registrytest.Counts{ManifestHead: 1, ManifestGet: 1})
+	moved := up.PutImage("team/app", "1", sitetest.Random(2, 100))
 	pull(image.Manifest)
-	expectRequests(t, up, "the same window", registrytest.Counts{})
+	sitetest.ExpectRequests(t, up, "the same window", registrytest.Counts{})
 	// A forced question ends the window on the node that is asked, and there only.
 	for _, n := range c.all {
-		n.get(manifestPath("acme", "team/app", "1"), header("Cache-Control", "no-cache"), as("alice")).expect(t, http.StatusOK, "").
-			has(t, "Docker-Content-Digest", string(moved.Manifest))
+		n.Get(sitetest.ManifestPath("acme", "team/app", "1"), sitetest.Header("Cache-Control", "no-cache"), sitetest.As("alice")).Expect(t, http.StatusOK, "").
+			Has(t, "Docker-Content-Digest", string(moved.Manifest))
 	}
 	if got := up.Counts(); got.ManifestGet != 1 || got.ManifestHead > 4 {
 		t.Errorf("got the requests %+v, want one GET", got)
@@ -160,20 +161,20 @@ func TestPeersTagMoves(t *testing.T) {
 func TestPeersDifferentUpstreams(t *testing.T) {
 	const size = 50_000
 	up := registrytest.New(t)
-	image := up.PutImage("team/app", "1", random(1, size))
-	login := hubCredentials(t)
+	image := up.PutImage("team/app", "1", sitetest.Random(1, size))
+	login := sitetest.HubCredentials(t)
 	c := startDifferentNodes(t, "filesystem $CACHE {\nreserve off\n}", func(i int) string {
 		more := ""
 		if i == 2 {
 			more = login
 		}
-		return users("alice") + private("acme", "alice") + hub(up, more)
+		return sitetest.Users("alice") + sitetest.Private("acme", "alice") + sitetest.Hub(up, more)
 	})
 	for _, n := range c.all {
 		n.pullBlob(image.Layers[0], size)
-		n.get(manifestPath("acme", "team/app", "1"), as("alice")).expect(t, http.StatusOK, "")
+		n.Get(sitetest.ManifestPath("acme", "team/app", "1"), sitetest.As("alice")).Expect(t, http.StatusOK, "")
 	}
-	expectRequests(t, up, "the pulls", registrytest.Counts{Ping: 1, ManifestHead: 2, ManifestGet: 2, BlobGet: 2})
+	sitetest.ExpectRequests(t, up, "the pulls", registrytest.Counts{Ping: 1, ManifestHead: 2, ManifestGet: 2, BlobGet: 2})
 }
 
 // TestPeersDenied checks that a client without access causes no request to another node,
@@ -181,17 +182,17 @@ func TestPeersDifferentUpstreams(t *testing.T) {
 // each other's clients.
 func TestPeersDenied(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("team/app", "1", random(1, 5000))
-	up.PutBlob("team/other", random(9, 10))
-	c := startNodes(t, users("alice", "bob"), private("acme", "alice"), private("red", "bob"), hub(up))
+	image := up.PutImage("team/app", "1", sitetest.Random(1, 5000))
+	up.PutBlob("team/other", sitetest.Random(9, 10))
+	c := startNodes(t, sitetest.Users("alice", "bob"), sitetest.Private("acme", "alice"), sitetest.Private("red", "bob"), sitetest.Hub(up))
 	for _, n := range c.all {
-		n.get(manifestPath("acme", "team/app", "1"), as("bob")).expect(t, http.StatusForbidden, "DENIED")
-		n.get(blobPath("acme", "team/app", image.Layers[0]), as("bob")).expect(t, http.StatusForbidden, "DENIED")
+		n.Get(sitetest.ManifestPath("acme", "team/app", "1"), sitetest.As("bob")).Expect(t, http.StatusForbidden, "DENIED")
+		n.Get(sitetest.BlobPath("acme", "team/app", image.Layers[0]), sitetest.As("bob")).Expect(t, http.StatusForbidden, "DENIED")
 	}
 	if c.asked() {
 		t.Error("a client without access has caused a request to another node")
 	}
-	expectRequests(t, up, "denied pulls", registrytest.Counts{})
+	sitetest.ExpectRequests(t, up, "denied pulls", registrytest.Counts{})
 	for _, n := range c.all {
 		n.pullBlob(image.Layers[0], 5000)
 	}
@@ -199,7 +200,7 @@ func TestPeersDenied(t *testing.T) {
 		t.Error("no node has asked another one")
 	}
 	for _, n := range c.all {
-		n.get(blobPath("red", "team/other", image.Layers[0]), as("bob")).expect(t, http.StatusNotFound, "BLOB_UNKNOWN")
+		n.Get(sitetest.BlobPath("red", "team/other", image.Layers[0]), sitetest.As("bob")).Expect(t, http.StatusNotFound, "BLOB_UNKNOWN")
 	}
 }
 
@@ -207,18 +208,18 @@ func TestPeersDenied(t *testing.T) {
 // asks upstream for it nor sends it on behalf of a node whose configuration does not.
 func TestPeersKeepToTheirLimits(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("team/app", "1", random(1, 5000))
+	image := up.PutImage("team/app", "1", sitetest.Random(1, 5000))
 	c := startDifferentNodes(t, "filesystem $CACHE {\nreserve off\n}", func(i int) string {
 		limits := "deny docker.io/team/app"
 		if i == 2 {
 			limits = ""
 		}
-		return users("alice") + "group acme {\nmembers alice\n" + limits + "\n}\n" + hub(up)
+		return sitetest.Users("alice") + "group acme {\nmembers alice\n" + limits + "\n}\n" + sitetest.Hub(up)
 	})
 	n := c.all[2]
 	n.pullBlob(image.Layers[0], 5000)
 	for _, reference := range []string{"1", string(image.Manifest)} {
-		n.get(manifestPath("acme", "team/app", reference), as("alice")).expect(t, http.StatusOK, "")
+		n.Get(sitetest.ManifestPath("acme", "team/app", reference), sitetest.As("alice")).Expect(t, http.StatusOK, "")
 	}
 	for i, n := range c.all[:2] {
 		if served := n.handler.cache.blobs.Usage(t.Context()); served.Blobs != 0 {
@@ -231,17 +232,17 @@ func TestPeersKeepToTheirLimits(t *testing.T) {
 // paths for other nodes, even for an admin.
 func TestPeersRefuseClients(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("team/app", "1", random(1, 5000))
-	c := startNodes(t, users("alice"), private("acme", "alice"), hub(up), "admins alice")
+	image := up.PutImage("team/app", "1", sitetest.Random(1, 5000))
+	c := startNodes(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up), "admins alice")
 	n := c.all[0]
 	path := "/dependency_proxy/peer/blobs/" + string(image.Layers[0])
-	token := n.token("alice")
-	c.base.addSecrets(token)
-	for _, who := range []requestOption{as("alice"), bearer(token), bearer("x"), header("X-None", "")} {
-		n.get(path, who).expect(t, http.StatusUnauthorized, "DENIED")
+	token := n.Token("alice")
+	c.base.AddSecrets(token)
+	for _, who := range []sitetest.RequestOption{sitetest.As("alice"), sitetest.Bearer(token), sitetest.Bearer("x"), sitetest.Header("X-None", "")} {
+		n.Get(path, who).Expect(t, http.StatusUnauthorized, "DENIED")
 	}
-	expectRequests(t, up, "refused requests", registrytest.Counts{})
-	if logs := c.base.logs(); strings.Count(logs, `"peer refused"`) == 0 {
+	sitetest.ExpectRequests(t, up, "refused requests", registrytest.Counts{})
+	if logs := c.base.Logs(); strings.Count(logs, `"peer refused"`) == 0 {
 		t.Error("the refusals are not in the audit log")
 	}
 }

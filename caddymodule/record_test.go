@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/record"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -48,7 +49,7 @@ func collectRecords(t testing.TB) *records {
 // before the record is complete.
 func (c *records) take(t testing.TB, n int) (lines []string, raw []record.Request) {
 	t.Helper()
-	eventually(t, fmt.Sprint(n, " requests are recorded"), func() bool {
+	sitetest.Eventually(t, fmt.Sprint(n, " requests are recorded"), func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return len(c.all) >= n
@@ -63,61 +64,61 @@ func (c *records) take(t testing.TB, n int) (lines []string, raw []record.Reques
 // TestRecord checks the record of each kind of request and each result.
 func TestRecord(t *testing.T) {
 	up := registrytest.New(t)
-	layer := random(1, 300_000)
+	layer := sitetest.Random(1, 300_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
-	broken := up.PutBlob("library/alpine", random(2, 300_000))
+	broken := up.PutBlob("library/alpine", sitetest.Random(2, 300_000))
 	manifest := len(up.RawManifest("library/alpine", image.Manifest))
-	s := start(t, users("alice", "bob"), private("acme", "alice"), visible("open", directory.Public), hub(up),
+	s := sitetest.Start(t, sitetest.Users("alice", "bob"), sitetest.Private("acme", "alice"), sitetest.Visible("open", directory.Public), sitetest.Hub(up),
 		"group limited {\n members alice\n deny docker.io/**\n}")
 	seen := collectRecords(t)
-	token := s.token("alice")
+	token := s.Token("alice")
 	seen.take(t, 1)
-	tag, blob := manifestPath("acme", "alpine", "3.20"), blobPath("acme", "alpine", image.Layers[0])
+	tag, blob := sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.BlobPath("acme", "alpine", image.Layers[0])
 	down := func() { up.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable, Times: 100}) }
 	limited := func() { up.Fail(registrytest.Failure{Status: http.StatusTooManyRequests, Times: 100}) }
 	corrupt := func() { up.CorruptBlobs(10) }
 	for _, step := range []struct {
 		before func()
 		path   string
-		with   []requestOption
+		with   []sitetest.RequestOption
 		want   string // without the bytes if they end in a space
 	}{
 		{nil, "/v2/", nil, "ping unauthorized 401 none "},
-		{nil, "/v2/", []requestOption{bearer(token)}, "ping ok 200 none 2"},
-		{nil, auth, []requestOption{as("alice")}, "token ok 200 none "},
-		{nil, auth, []requestOption{basic("alice", "wrong")}, "token unauthorized 401 none "},
-		{nil, tag, []requestOption{bearer(token)}, fmt.Sprint("manifest miss 200 upstream ", manifest)},
-		{nil, tag, []requestOption{bearer(token)}, fmt.Sprint("manifest hit 200 cache ", manifest)},
-		{nil, tag, []requestOption{bearer(token), method(http.MethodHead)}, "manifest hit 200 cache 0"},
-		{nil, tag, []requestOption{bearer(token), header("If-None-Match", `"`+image.Manifest.String()+`"`)}, "manifest hit 304 none 0"},
-		{nil, blob, []requestOption{bearer(token)}, "blob miss 200 upstream 300000"},
-		{func() { s.awaitStored(string(image.Layers[0])) }, blob, []requestOption{bearer(token)}, "blob hit 200 cache 300000"},
-		{nil, blob, []requestOption{bearer(token), header("Range", "bytes=10-19")}, "blob hit 206 cache 10"},
-		{nil, "/v2/acme/dependency_proxy/containers/alpine/tags/list", []requestOption{bearer(token)}, "tags miss 200 none "},
-		{nil, "/v2/acme/dependency_proxy/containers/alpine/referrers/" + image.Manifest.String(), []requestOption{bearer(token)}, "referrers miss 200 none "},
-		{nil, manifestPath("acme", "alpine", "no-such"), []requestOption{bearer(token)}, "manifest absent 404 none "},
-		{nil, manifestPath("acme", "alpine", ".bad"), []requestOption{bearer(token)}, "manifest error 400 none "},
-		{nil, tag, []requestOption{bearer(token), method(http.MethodPut)}, "manifest error 405 none "},
-		{nil, tag, []requestOption{as("bob")}, "manifest denied 403 none "},
-		{nil, manifestPath("limited", "alpine", "3.20"), []requestOption{bearer(token)}, "manifest denied 403 none "},
-		{nil, "/acme/dependency_proxy", []requestOption{as("bob")}, "other denied 403 none "},
-		{corrupt, blobPath("acme", "alpine", broken), []requestOption{bearer(token)}, "blob error 200 upstream "},
-		{down, manifestPath("acme", "alpine", "new"), []requestOption{bearer(token)}, "manifest unavailable 503 none "},
-		{limited, manifestPath("acme", "alpine", "newer"), []requestOption{bearer(token)}, "manifest rate_limited 429 none "},
-		{limited, blobPath("acme", "alpine", image.Config), []requestOption{bearer(token)}, "blob rate_limited 503 none "},
+		{nil, "/v2/", []sitetest.RequestOption{sitetest.Bearer(token)}, "ping ok 200 none 2"},
+		{nil, sitetest.Auth, []sitetest.RequestOption{sitetest.As("alice")}, "token ok 200 none "},
+		{nil, sitetest.Auth, []sitetest.RequestOption{sitetest.Basic("alice", "wrong")}, "token unauthorized 401 none "},
+		{nil, tag, []sitetest.RequestOption{sitetest.Bearer(token)}, fmt.Sprint("manifest miss 200 upstream ", manifest)},
+		{nil, tag, []sitetest.RequestOption{sitetest.Bearer(token)}, fmt.Sprint("manifest hit 200 cache ", manifest)},
+		{nil, tag, []sitetest.RequestOption{sitetest.Bearer(token), sitetest.Method(http.MethodHead)}, "manifest hit 200 cache 0"},
+		{nil, tag, []sitetest.RequestOption{sitetest.Bearer(token), sitetest.Header("If-None-Match", `"`+image.Manifest.String()+`"`)}, "manifest hit 304 none 0"},
+		{nil, blob, []sitetest.RequestOption{sitetest.Bearer(token)}, "blob miss 200 upstream 300000"},
+		{func() { s.AwaitStored(string(image.Layers[0])) }, blob, []sitetest.RequestOption{sitetest.Bearer(token)}, "blob hit 200 cache 300000"},
+		{nil, blob, []sitetest.RequestOption{sitetest.Bearer(token), sitetest.Header("Range", "bytes=10-19")}, "blob hit 206 cache 10"},
+		{nil, "/v2/acme/dependency_proxy/containers/alpine/tags/list", []sitetest.RequestOption{sitetest.Bearer(token)}, "tags miss 200 none "},
+		{nil, "/v2/acme/dependency_proxy/containers/alpine/referrers/" + image.Manifest.String(), []sitetest.RequestOption{sitetest.Bearer(token)}, "referrers miss 200 none "},
+		{nil, sitetest.ManifestPath("acme", "alpine", "no-such"), []sitetest.RequestOption{sitetest.Bearer(token)}, "manifest absent 404 none "},
+		{nil, sitetest.ManifestPath("acme", "alpine", ".bad"), []sitetest.RequestOption{sitetest.Bearer(token)}, "manifest error 400 none "},
+		{nil, tag, []sitetest.RequestOption{sitetest.Bearer(token), sitetest.Method(http.MethodPut)}, "manifest error 405 none "},
+		{nil, tag, []sitetest.RequestOption{sitetest.As("bob")}, "manifest denied 403 none "},
+		{nil, sitetest.ManifestPath("limited", "alpine", "3.20"), []sitetest.RequestOption{sitetest.Bearer(token)}, "manifest denied 403 none "},
+		{nil, "/acme/dependency_proxy", []sitetest.RequestOption{sitetest.As("bob")}, "other denied 403 none "},
+		{corrupt, sitetest.BlobPath("acme", "alpine", broken), []sitetest.RequestOption{sitetest.Bearer(token)}, "blob error 200 upstream "},
+		{down, sitetest.ManifestPath("acme", "alpine", "new"), []sitetest.RequestOption{sitetest.Bearer(token)}, "manifest unavailable 503 none "},
+		{limited, sitetest.ManifestPath("acme", "alpine", "newer"), []sitetest.RequestOption{sitetest.Bearer(token)}, "manifest rate_limited 429 none "},
+		{limited, sitetest.BlobPath("acme", "alpine", image.Config), []sitetest.RequestOption{sitetest.Bearer(token)}, "blob rate_limited 503 none "},
 	} {
 		up.Heal()
 		if step.before != nil {
 			step.before()
 		}
-		a := s.get(step.path, step.with...)
+		a := s.Get(step.path, step.with...)
 		lines, raw := seen.take(t, 1)
 		got := lines[0]
 		if len(lines) != 1 || got != step.want && (step.want[len(step.want)-1] != ' ' || got != step.want+fmt.Sprint(raw[0].Bytes)) {
 			t.Errorf("%s: got records %q, want %q", step.path, lines, step.want)
 		}
-		if r := raw[0]; r.Duration < r.FirstByte || r.FirstByte <= 0 || r.Start.IsZero() || r.Bytes != int64(len(a.body)) && a.err == nil {
-			t.Errorf("%s: got first byte %v, duration %v, start %v and %d bytes; the body has %d", step.path, r.FirstByte, r.Duration, r.Start, r.Bytes, len(a.body))
+		if r := raw[0]; r.Duration < r.FirstByte || r.FirstByte <= 0 || r.Start.IsZero() || r.Bytes != int64(len(a.Data)) && a.Err == nil {
+			t.Errorf("%s: got first byte %v, duration %v, start %v and %d bytes; the body has %d", step.path, r.FirstByte, r.Duration, r.Start, r.Bytes, len(a.Data))
 		}
 	}
 }
@@ -125,26 +126,26 @@ func TestRecord(t *testing.T) {
 // TestRecordNames checks the names in the records of a pull and of denials.
 func TestRecordNames(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("library/alpine", "3.20", random(1, 300))
-	s := startWithAdmin(t, users("alice", "bob"), private("acme", "alice"), visible("open", directory.Public), hub(up),
+	image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 300))
+	s := sitetest.StartWithAdmin(t, sitetest.Users("alice", "bob"), sitetest.Private("acme", "alice"), sitetest.Visible("open", directory.Public), sitetest.Hub(up),
 		"group acme/limited {\n members alice\n deny docker.io/**\n}")
-	secret, id := s.createToken("--group", "acme", "--name", "ci")
+	secret, id := s.CreateToken("--group", "acme", "--name", "ci")
 	seen := collectRecords(t)
-	anonymous := bearer(s.get(auth).tokens().Token)
+	anonymous := sitetest.Bearer(s.Get(sitetest.Auth).Tokens().Token)
 	seen.take(t, 1)
 	for _, step := range []struct {
 		group string
-		with  requestOption
+		with  sitetest.RequestOption
 		want  record.Request
 	}{
-		{"acme", as("alice"), record.Request{Account: "alice", Directory: "static", Rule: "member", Upstream: "docker.io", Repository: "library/alpine", Digest: image.Manifest}},
-		{"acme", basic("ci", secret), record.Request{Account: "token:" + id, Directory: "tokens", AccessToken: id, Rule: "member", Upstream: "docker.io", Repository: "library/alpine", Digest: image.Manifest}},
+		{"acme", sitetest.As("alice"), record.Request{Account: "alice", Directory: "static", Rule: "member", Upstream: "docker.io", Repository: "library/alpine", Digest: image.Manifest}},
+		{"acme", sitetest.Basic("ci", secret), record.Request{Account: "token:" + id, Directory: "tokens", AccessToken: id, Rule: "member", Upstream: "docker.io", Repository: "library/alpine", Digest: image.Manifest}},
 		{"open", anonymous, record.Request{Anonymous: true, Rule: "public group", Upstream: "docker.io", Repository: "library/alpine", Digest: image.Manifest}},
-		{"acme", as("bob"), record.Request{Account: "bob", Directory: "static", Rule: "not a member", Denial: "not a member"}},
-		{"acme/limited", as("alice"), record.Request{Account: "alice", Directory: "static", Upstream: "docker.io", Repository: "library/alpine",
+		{"acme", sitetest.As("bob"), record.Request{Account: "bob", Directory: "static", Rule: "not a member", Denial: "not a member"}},
+		{"acme/limited", sitetest.As("alice"), record.Request{Account: "alice", Directory: "static", Upstream: "docker.io", Repository: "library/alpine",
 			Rule: "group acme/limited: deny docker.io/**", Denial: "limits of images"}},
 	} {
-		s.get(manifestPath(step.group, "alpine", "3.20"), step.with)
+		s.Get(sitetest.ManifestPath(step.group, "alpine", "3.20"), step.with)
 		_, raw := seen.take(t, 1)
 		got, want := raw[len(raw)-1], step.want
 		want.Group, want.Image, want.Tag, want.Kind = step.group, "alpine", "3.20", record.Manifest
@@ -160,14 +161,14 @@ func TestRecordNames(t *testing.T) {
 // wait for, with the bytes that were sent.
 func TestRecordOfLeftClient(t *testing.T) {
 	up := registrytest.New(t)
-	d := up.PutBlob("library/alpine", random(1, 400_000))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	d := up.PutBlob("library/alpine", sitetest.Random(1, 400_000))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	seen := collectRecords(t)
-	token := s.token("alice")
+	token := s.Token("alice")
 	seen.take(t, 1)
 	release := up.StallBlobs(200_000)
 	defer release()
-	pull := s.open(blobPath("acme", "alpine", d), bearer(token))
+	pull := s.Open(sitetest.BlobPath("acme", "alpine", d), sitetest.Bearer(token))
 	if _, err := io.ReadFull(pull.Body, make([]byte, 150_000)); err != nil {
 		t.Fatal(err)
 	}
@@ -197,16 +198,16 @@ func (w *fileWriter) ReadFrom(src io.Reader) (int64, error) {
 // which it can send by sendfile(2), and that its bytes are counted.
 func TestRecordKeepsSendfile(t *testing.T) {
 	up := registrytest.New(t)
-	layer := random(1, 300_000)
+	layer := sitetest.Random(1, 300_000)
 	d := up.PutBlob("library/alpine", layer)
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	seen := collectRecords(t)
-	s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
+	s.Get(sitetest.BlobPath("acme", "alpine", d), sitetest.As("alice")).Content(t, layer)
 	seen.take(t, 1)
-	s.awaitStored(string(d))
+	s.AwaitStored(string(d))
 	w := &fileWriter{ResponseRecorder: httptest.NewRecorder()}
-	r := httptest.NewRequest(http.MethodGet, s.url+blobPath("acme", "alpine", d), nil)
-	as("alice")(r)
+	r := httptest.NewRequest(http.MethodGet, s.URL+sitetest.BlobPath("acme", "alpine", d), nil)
+	sitetest.As("alice")(r)
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, nil)
 	if err := runningHandler(t).ServeHTTP(w, r, nil); err != nil {
 		t.Fatal(err)

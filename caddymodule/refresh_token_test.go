@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/tokenissuer"
 )
@@ -17,8 +18,8 @@ const refreshTokensOn = "token {\n lifetime 1h\n refresh_tokens on\n}"
 
 // refreshGrant is the form that exchanges a refresh token for a token and
 // another refresh token.
-func refreshGrant(token string) requestOption {
-	return form(url.Values{"grant_type": {"refresh_token"}, "service": {service}, "refresh_token": {token}, "access_type": {"offline"}})
+func refreshGrant(token string) sitetest.RequestOption {
+	return sitetest.Form(url.Values{"grant_type": {"refresh_token"}, "service": {service}, "refresh_token": {token}, "access_type": {"offline"}})
 }
 
 // tokenTimes returns the claims iat, auth_time and exp of a token.
@@ -40,24 +41,24 @@ func tokenTimes(t *testing.T, raw string) (issued, login, expires time.Time) {
 }
 
 // mintRefreshToken mints a refresh token of a login that was some time ago.
-func (s *site) mintRefreshToken(id tokenissuer.Identity, ago time.Duration) string {
-	s.t.Helper()
+func mintRefreshToken(s *sitetest.Site, id tokenissuer.Identity, ago time.Duration) string {
+	s.T.Helper()
 	id.AuthTime = time.Now().Add(-ago).Unix()
-	token, err := runningHandler(s.t).issuer.Mint(s.t.Context(), tokenissuer.MintRequest{
-		Issuer: s.url, Identity: id, Lifetime: refreshLifetime, Use: tokenissuer.Refresh,
+	token, err := runningHandler(s.T).issuer.Mint(s.T.Context(), tokenissuer.MintRequest{
+		Issuer: s.URL, Identity: id, Lifetime: refreshLifetime, Use: tokenissuer.Refresh,
 	})
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	s.addSecrets(token.Raw)
+	s.AddSecrets(token.Raw)
 	return token.Raw
 }
 
 // TestRefreshTokenLifetime checks that no refresh token or access token bought
 // with a refresh token is valid for longer than 30 days after the login.
 func TestRefreshTokenLifetime(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"), refreshTokensOn)
-	first := s.get(auth+"&offline_token=true", as("alice")).expect(t, http.StatusOK, "").tokens().RefreshToken
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), refreshTokensOn)
+	first := s.Get(sitetest.Auth+"&offline_token=true", sitetest.As("alice")).Expect(t, http.StatusOK, "").Tokens().RefreshToken
 	issued, login, expires := tokenTimes(t, first)
 	if login != issued || expires != login.Add(refreshLifetime) {
 		t.Errorf("got a refresh token of a login at %s until %s, want one of %s for %s", login, expires, issued, refreshLifetime)
@@ -67,14 +68,14 @@ func TestRefreshTokenLifetime(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := alice.Identity()
-	old := s.mintRefreshToken(id, refreshLifetime-30*time.Minute)
+	old := mintRefreshToken(s, id, refreshLifetime-30*time.Minute)
 	for name, token := range map[string]string{"of now": first, "of long ago": old} {
 		last := time.Now().Add(refreshLifetime)
 		if name == "of long ago" {
 			last = time.Now().Add(30 * time.Minute)
 		}
 		for range 3 {
-			a := s.get("/jwt/auth", refreshGrant(token)).expect(t, http.StatusOK, "").tokens()
+			a := s.Get("/jwt/auth", refreshGrant(token)).Expect(t, http.StatusOK, "").Tokens()
 			for _, bought := range []string{a.Token, a.RefreshToken} {
 				if _, _, expires := tokenTimes(t, bought); expires.After(last.Add(time.Second)) {
 					t.Errorf("%s: got a token until %s, want one until %s at most", name, expires, last)
@@ -91,16 +92,16 @@ func TestRefreshTokenLifetime(t *testing.T) {
 	}
 	// The same applies to a refresh token sent as the password of an empty
 	// name.
-	a := s.get(auth+"&offline_token=true", basic("", old)).expect(t, http.StatusOK, "").tokens()
+	a := s.Get(sitetest.Auth+"&offline_token=true", sitetest.Basic("", old)).Expect(t, http.StatusOK, "").Tokens()
 	if _, _, expires := tokenTimes(t, a.RefreshToken); expires.After(time.Now().Add(30 * time.Minute)) {
 		t.Errorf("got a refresh token until %s, want one for 30 minutes at most", expires)
 	}
 	// A refresh token without the time of its login, as in older versions,
 	// is refused.
 	f := newForger(t, s, first)
-	s.get("/jwt/auth", refreshGrant(f.forge(nil, nil))).expect(t, http.StatusOK, "")
-	s.get("/jwt/auth", refreshGrant(f.forge(nil, jsonObject{"auth_time": nil}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.get("/jwt/auth", refreshGrant(f.forge(nil, jsonObject{"auth_time": time.Now().Unix() - 86400}))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.Get("/jwt/auth", refreshGrant(f.forge(nil, nil))).Expect(t, http.StatusOK, "")
+	s.Get("/jwt/auth", refreshGrant(f.forge(nil, jsonObject{"auth_time": nil}))).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.Get("/jwt/auth", refreshGrant(f.forge(nil, jsonObject{"auth_time": time.Now().Unix() - 86400}))).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 }
 
 // TestLDAPPasswordChanged checks that a changed password ends refresh tokens
@@ -124,14 +125,14 @@ func TestLDAPPasswordChanged(t *testing.T) {
 			put := func(secret, changed string) {
 				l.Put("uid=alice,"+ldaptest.People, "uid", "alice", "userPassword", secret, "entryUUID", "uuid-alice", row.attr, changed)
 			}
-			put(passwordOf("alice"), "20260101000000Z")
-			s := newSite(t)
-			s.openAdmin()
-			s.addSecrets(ldaptest.ServicePassword)
-			s.load(l.Directory("cache_for 1ns", row.lines), private("acme"), refreshTokensOn)
-			tokens := s.get(auth+"&offline_token=true", as("alice")).expect(t, http.StatusOK, "").tokens()
-			secret, _ := s.createToken("--account", "alice")
-			s.get("/jwt/auth", refreshGrant(tokens.RefreshToken)).expect(t, http.StatusOK, "")
+			put(sitetest.PasswordOf("alice"), "20260101000000Z")
+			s := sitetest.NewSite(t)
+			s.OpenAdmin()
+			s.AddSecrets(ldaptest.ServicePassword)
+			s.Load(l.Directory("cache_for 1ns", row.lines), sitetest.Private("acme"), refreshTokensOn)
+			tokens := s.Get(sitetest.Auth+"&offline_token=true", sitetest.As("alice")).Expect(t, http.StatusOK, "").Tokens()
+			secret, _ := s.CreateToken("--account", "alice")
+			s.Get("/jwt/auth", refreshGrant(tokens.RefreshToken)).Expect(t, http.StatusOK, "")
 			limit := refreshLifetime
 			if !row.known {
 				limit = 24 * time.Hour
@@ -139,7 +140,7 @@ func TestLDAPPasswordChanged(t *testing.T) {
 			if _, login, expires := tokenTimes(t, tokens.RefreshToken); expires != login.Add(limit) {
 				t.Errorf("got a refresh token for %s, want %s", expires.Sub(login), limit)
 			}
-			if !strings.Contains(s.logs(), row.inTheLog) {
+			if !strings.Contains(s.Logs(), row.inTheLog) {
 				t.Errorf("the log does not tell %q", row.inTheLog)
 			}
 			if !row.known {
@@ -148,19 +149,19 @@ func TestLDAPPasswordChanged(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.get("/jwt/auth", refreshGrant(s.mintRefreshToken(who.Identity(), 24*time.Hour-time.Minute))).expect(t, http.StatusOK, "")
-				s.get("/jwt/auth", refreshGrant(s.mintRefreshToken(who.Identity(), 24*time.Hour))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+				s.Get("/jwt/auth", refreshGrant(mintRefreshToken(s, who.Identity(), 24*time.Hour-time.Minute))).Expect(t, http.StatusOK, "")
+				s.Get("/jwt/auth", refreshGrant(mintRefreshToken(s, who.Identity(), 24*time.Hour))).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 			}
 
-			next := passwordOf("alice") + "-of-now"
-			s.addSecrets(next)
+			next := sitetest.PasswordOf("alice") + "-of-now"
+			s.AddSecrets(next)
 			put(next, "20260202000000Z")
 			want := map[bool]int{true: 401, false: 200}[row.known]
-			if a := s.get("/jwt/auth", refreshGrant(tokens.RefreshToken)); a.StatusCode != want {
+			if a := s.Get("/jwt/auth", refreshGrant(tokens.RefreshToken)); a.StatusCode != want {
 				t.Errorf("after the change: got %d for the refresh token, want %d", a.StatusCode, want)
 			}
-			s.get(auth, basic("alice", next)).expect(t, http.StatusOK, "")
-			s.get(auth, basic("x", secret)).expect(t, http.StatusOK, "")
+			s.Get(sitetest.Auth, sitetest.Basic("alice", next)).Expect(t, http.StatusOK, "")
+			s.Get(sitetest.Auth, sitetest.Basic("x", secret)).Expect(t, http.StatusOK, "")
 		})
 	}
 }

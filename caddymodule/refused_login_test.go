@@ -12,6 +12,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/password"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/ldaptest"
 )
@@ -54,7 +55,7 @@ func TestRefusalIsRemembered(t *testing.T) {
 				asked("again", "ann", "x", 0, again)
 				asked("another password", "ann", "y", 0, 1)
 				asked("another spelling", "Ann", "x", 0, 1)
-				asked("just within the time", "ann", "x", documentedRefuseFor-5*time.Second, again)
+				asked("just within the time", "ann", "x", sitetest.DocumentedRefuseFor-5*time.Second, again)
 				asked("after it", "ann", "x", 6*time.Second, 1)
 			})
 		})
@@ -83,37 +84,37 @@ func TestRefusalDuringOutage(t *testing.T) {
 // accepted at once after a reload or a change of the users file makes it right,
 // and that sites remember refusals separately.
 func TestRefusalIsForgotten(t *testing.T) {
-	s := newSite(t)
-	file := filepath.Join(s.dir, "users")
-	writeFile(t, file, usersText("bob"))
-	backdate(t, file)
-	lines := []string{"directory static {\n name file\n users_file " + file + "\n}", visible("acme", directory.Internal)}
-	other := newSite(t)
-	_, port, _ := strings.Cut(other.host, ":")
-	s.after = "http://:" + port + " {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem " + s.cache + " {\n reserve off\n}\n name other\n" + users("alice") + visible("acme", directory.Internal) + "}\n}\n"
-	s.load(lines...)
-	wrong := func(s *site) answer { return s.get("/v2/", as("alice")) }
-	wrong(s).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	other.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
-	wrong(s).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	writeFile(t, file, usersText("bob", "alice"))
-	backdate(t, file)
+	s := sitetest.NewSite(t)
+	file := filepath.Join(s.Dir, "users")
+	sitetest.WriteFile(t, file, sitetest.UsersText("bob"))
+	sitetest.Backdate(t, file)
+	lines := []string{"directory static {\n name file\n users_file " + file + "\n}", sitetest.Visible("acme", directory.Internal)}
+	other := sitetest.NewSite(t)
+	_, port, _ := strings.Cut(other.Host, ":")
+	s.After = "http://:" + port + " {\n bind 127.0.0.1\n dependency_proxy {\n storage filesystem " + s.Cache + " {\n reserve off\n}\n name other\n" + sitetest.Users("alice") + sitetest.Visible("acme", directory.Internal) + "}\n}\n"
+	s.Load(lines...)
+	wrong := func(s *sitetest.Site) sitetest.Answer { return s.Get("/v2/", sitetest.As("alice")) }
+	wrong(s).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	other.Get("/v2/", sitetest.As("alice")).Expect(t, http.StatusOK, "")
+	wrong(s).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	sitetest.WriteFile(t, file, sitetest.UsersText("bob", "alice"))
+	sitetest.Backdate(t, file)
 	time.Sleep(250 * time.Millisecond)
-	wrong(s).expect(t, http.StatusOK, "")
+	wrong(s).Expect(t, http.StatusOK, "")
 
-	s.get("/v2/", as("carol")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.load(append(lines, users("carol"))...)
-	s.get("/v2/", as("carol")).expect(t, http.StatusOK, "")
+	s.Get("/v2/", sitetest.As("carol")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.Load(append(lines, sitetest.Users("carol"))...)
+	s.Get("/v2/", sitetest.As("carol")).Expect(t, http.StatusOK, "")
 }
 
 // TestRefusalSparesLDAP checks that a wrong login that is repeated reaches the
 // server once.
 func TestRefusalSparesLDAP(t *testing.T) {
 	l := ldaptest.New(t, true)
-	s := ldapSite(t, l.Directory("cache_for 1ns"))
+	s := sitetest.LdapSite(t, l.Directory("cache_for 1ns"))
 	l.Heard()
 	for range 150 {
-		s.get("/v2/", basic("alice", "last month's")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.Get("/v2/", sitetest.Basic("alice", "last month's")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	binds := 0
 	dns, _ := l.Heard()
@@ -125,16 +126,16 @@ func TestRefusalSparesLDAP(t *testing.T) {
 	if binds != 1 {
 		t.Errorf("got %d binds for one wrong login, want 1", binds)
 	}
-	s.get("/v2/", as("alice")).expect(t, http.StatusOK, "")
+	s.Get("/v2/", sitetest.As("alice")).Expect(t, http.StatusOK, "")
 }
 
 // TestRefusalSparesGitLab checks that a wrong token that is repeated reaches
 // GitLab once, even when GitLab's own answers are no longer cached.
 func TestRefusalSparesGitLab(t *testing.T) {
 	g, alice, _ := gitlabtest.NewAcme(t)
-	s := gitlabSite(t, g, gitlabAt(t, g, "cache_for 1ns"))
+	s := sitetest.GitlabSite(t, g, sitetest.GitlabAt(t, g, "cache_for 1ns"))
 	for range 50 {
-		s.get(auth, basic("alice", alice+"x")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.Get(sitetest.Auth, sitetest.Basic("alice", alice+"x")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if n := g.Asked("/api/v4/personal_access_tokens/self"); n != 1 {
 		t.Errorf("got %d questions to GitLab about one wrong token, want 1", n)
@@ -146,10 +147,10 @@ func TestRefusalSparesGitLab(t *testing.T) {
 // account of that name.
 func TestWrongTokenDuringGitLabOutage(t *testing.T) {
 	g, _, _ := gitlabtest.NewAcme(t)
-	s := newSite(t)
-	s.globals = trustedProxies
-	s.addSecrets("secret-that-must-not-leak")
-	s.load(users("carol"), gitlabAt(t, g, "cache_for 1ns"))
+	s := sitetest.NewSite(t)
+	s.Globals = sitetest.TrustedProxies
+	s.AddSecrets("secret-that-must-not-leak")
+	s.Load(sitetest.Users("carol"), sitetest.GitlabAt(t, g, "cache_for 1ns"))
 	away := func(w http.ResponseWriter, _ *http.Request) bool {
 		http.Error(w, "down", http.StatusBadGateway)
 		return true
@@ -163,11 +164,11 @@ func TestWrongTokenDuringGitLabOutage(t *testing.T) {
 		for _, kind := range []string{"glpat-", "gldt-"} {
 			for _, name := range []string{"carol", "nobody"} {
 				secret := fmt.Sprint(kind, name, "s-", i, "-secret-that-must-not-leak")
-				s.get(auth, basic(name, secret), forwardedFor(fmt.Sprint("198.51.100.", i))).expect(t, status, code)
+				s.Get(sitetest.Auth, sitetest.Basic(name, secret), sitetest.ForwardedFor(fmt.Sprint("198.51.100.", i))).Expect(t, status, code)
 			}
 		}
 		for _, name := range []string{"carol", "nobody"} { // GitLab is asked only about tokens
-			s.get(auth, basic(name, fmt.Sprint("hunter", i))).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+			s.Get(sitetest.Auth, sitetest.Basic(name, fmt.Sprint("hunter", i))).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 		}
 	}
 	if g.Saw("glpat-carols-") || !g.Saw("glpat-nobodys-") {

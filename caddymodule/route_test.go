@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/reference"
 )
@@ -24,7 +25,7 @@ var malformedPaths = map[string][]string{
 		acmePath + "a%5cb" + latestPath, acmePath + "a%20b" + latestPath, acmePath + "Alpine" + latestPath, acmePath + "alpi%C3%A9" + latestPath, acmePath + "-a" + latestPath,
 		acmePath + "a-" + latestPath, acmePath + "a..b" + latestPath, acmePath + "a___b" + latestPath, acmePath + "_a" + latestPath, acmePath + "a:1" + latestPath,
 		acmePath + strings.Repeat("a", 226) + latestPath, acmePath + strings.Repeat("a/", 120) + "a" + latestPath,
-		acmePath + strings.Repeat("a", 256) + "/blobs/" + zeroDigest, acmePath + strings.Repeat("a", 5000) + "/tags/list",
+		acmePath + strings.Repeat("a", 256) + "/blobs/" + sitetest.ZeroDigest, acmePath + strings.Repeat("a", 5000) + "/tags/list",
 		"/v2/" + strings.Repeat("a", 228) + infix + "a" + latestPath,
 		"/v2" + infix + "alpine" + latestPath, "/v2/" + infix + "alpine" + latestPath, "/v2//acme" + infix + "alpine" + latestPath,
 		"/v2/acme/" + infix + "alpine" + latestPath, "/v2/../acme" + infix + "alpine" + latestPath, "/v2/acme/.." + infix + "alpine" + latestPath,
@@ -40,14 +41,14 @@ var malformedPaths = map[string][]string{
 	},
 	"DIGEST_INVALID": {
 		acmePath + "alpine/manifests/a%00", acmePath + "alpine/manifests/a%2fb", acmePath + "alpine/manifests/%2e%2e", acmePath + "alpine/manifests/a%20b",
-		acmePath + "alpine/manifests/sha256:", acmePath + "alpine/manifests/sha256:ab", acmePath + "alpine/manifests/" + zeroDigest[:70],
-		acmePath + "alpine/manifests/" + zeroDigest + "0", acmePath + "alpine/manifests/" + strings.ToUpper(zeroDigest),
+		acmePath + "alpine/manifests/sha256:", acmePath + "alpine/manifests/sha256:ab", acmePath + "alpine/manifests/" + sitetest.ZeroDigest[:70],
+		acmePath + "alpine/manifests/" + sitetest.ZeroDigest + "0", acmePath + "alpine/manifests/" + strings.ToUpper(sitetest.ZeroDigest),
 		acmePath + "alpine/manifests/sha256:" + strings.Repeat("A", 64), acmePath + "alpine/manifests/sha256:" + strings.Repeat("g", 64),
 		acmePath + "alpine/manifests/md5:" + strings.Repeat("0", 32), acmePath + "alpine/manifests/sha512:" + strings.Repeat("0", 64),
 		acmePath + "alpine/manifests/sha256%3a" + strings.Repeat("0", 62) + "%3A", acmePath + "alpine/manifests/sha256%3A%3A" + strings.Repeat("0", 63),
 		acmePath + "alpine/manifests/sha256%253A" + strings.Repeat("0", 64), acmePath + "alpine/manifests/%73ha256:" + strings.Repeat("0", 64),
 		acmePath + "alpine/blobs/", acmePath + "alpine/blobs/latest", acmePath + "alpine/blobs/..", acmePath + "alpine/blobs/sha256:..%2f..%2fetc",
-		acmePath + "alpine/blobs/sha256:%2e%2e", acmePath + "alpine/blobs/" + zeroDigest + "%00", acmePath + "alpine/referrers/latest", acmePath + "alpine/referrers/",
+		acmePath + "alpine/blobs/sha256:%2e%2e", acmePath + "alpine/blobs/" + sitetest.ZeroDigest + "%00", acmePath + "alpine/referrers/latest", acmePath + "alpine/referrers/",
 	},
 }
 
@@ -55,16 +56,16 @@ var malformedPaths = map[string][]string{
 // before upstream, the disk or a directory is asked.
 func TestMalformedPaths(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "latest", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	before := s.stored()
+	up.PutImage("library/alpine", "latest", sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	before := s.Stored()
 	for code, paths := range malformedPaths {
 		for _, path := range paths {
-			for _, who := range []requestOption{as("alice"), func(*http.Request) {}} {
-				get := s.get(path, who).expect(t, http.StatusBadRequest, code)
-				get.has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "")
-				get.has(t, "Docker-Distribution-Api-Version", "registry/2.0")
-				sameHeaders(t, get, s.head(path, who))
+			for _, who := range []sitetest.RequestOption{sitetest.As("alice"), func(*http.Request) {}} {
+				get := s.Get(path, who).Expect(t, http.StatusBadRequest, code)
+				get.Has(t, "Content-Type", "application/json").Has(t, "WWW-Authenticate", "")
+				get.Has(t, "Docker-Distribution-Api-Version", "registry/2.0")
+				sitetest.SameHeaders(t, get, s.Head(path, who))
 			}
 		}
 	}
@@ -73,15 +74,15 @@ func TestMalformedPaths(t *testing.T) {
 		"/v2/..", "/v2/../", "/v2/%2e%2e/%2e%2e/etc/passwd", "/v2/..%2f..%2fetc%2fpasswd", "/v2//", "/v2/%00", "/v2/acme", acmePath + "..", acmePath + "%00",
 		"/v2/acme%2fdependency_proxy%2fcontainers%2falpine/manifests/latest", "/v2/acme/dependency_proxy%2fcontainers/alpine" + latestPath,
 		"/v2/acme/Dependency_Proxy/containers/alpine" + latestPath, acmePath + "alpine/Manifests/latest", acmePath + "alpine/manifests", acmePath + "alpine/tags/",
-		acmePath + "alpine" + latestPath + "/", acmePath + "alpine/blobs/" + zeroDigest + "/..", "/acme" + infix + "v2/../..",
+		acmePath + "alpine" + latestPath + "/", acmePath + "alpine/blobs/" + sitetest.ZeroDigest + "/..", "/acme" + infix + "v2/../..",
 	} {
-		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-		s.get(path, as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
+		s.Get(path).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.Get(path, sitetest.As("alice")).Expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	}
 	if counts := up.Counts(); counts != (registrytest.Counts{}) {
 		t.Errorf("got requests %+v to upstream, want none", counts)
 	}
-	if after := s.stored(); !slices.Equal(before, after) {
+	if after := s.Stored(); !slices.Equal(before, after) {
 		t.Errorf("got the cache files %q, want %q as before", after, before)
 	}
 }
@@ -92,21 +93,21 @@ func TestLongestNames(t *testing.T) {
 	up := registrytest.New(t)
 	long := strings.Repeat("a", maxName-len("acme")-len(infix)-2) + "/b"
 	tag := strings.Repeat("T", 128)
-	image := up.PutImage(long, tag, random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
-	s.get(manifestPath("acme", long, tag), as("alice")).content(t, up.RawManifest(long, image.Manifest))
-	s.get(blobPath("acme", long, image.Layers[0]), as("alice")).content(t, random(1, 100))
-	s.get(manifestPath("acme", "a"+long, tag), as("alice")).expect(t, http.StatusBadRequest, "NAME_INVALID")
+	image := up.PutImage(long, tag, sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	s.Get(sitetest.ManifestPath("acme", long, tag), sitetest.As("alice")).Content(t, up.RawManifest(long, image.Manifest))
+	s.Get(sitetest.BlobPath("acme", long, image.Layers[0]), sitetest.As("alice")).Content(t, sitetest.Random(1, 100))
+	s.Get(sitetest.ManifestPath("acme", "a"+long, tag), sitetest.As("alice")).Expect(t, http.StatusBadRequest, "NAME_INVALID")
 }
 
 // TestRoutesAccepted checks that all forms of a path that mirrors send name the
 // same content.
 func TestRoutesAccepted(t *testing.T) {
 	up, other := registrytest.New(t), registrytest.New(t)
-	image := up.PutImage("library/alpine", "3.20", random(1, 100))
+	image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
 	manifest := up.RawManifest("library/alpine", image.Manifest)
-	app := other.PutImage("acme/app", "1", random(2, 100))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up), upstreamAt("ghcr.io", other.URL()))
+	app := other.PutImage("acme/app", "1", sitetest.Random(2, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up), sitetest.UpstreamAt("ghcr.io", other.URL()))
 
 	for _, path := range []string{
 		acmePath + "alpine/manifests/3.20", acmePath + "library/alpine/manifests/3.20", acmePath + "docker.io/alpine/manifests/3.20",
@@ -117,24 +118,24 @@ func TestRoutesAccepted(t *testing.T) {
 		acmePath + "alpine/manifests/3.20?ns=", acmePath + "alpine/manifests/3.20?foo=bar&ns=docker.io&foo", acmePath + "alpine/manifests/3.20?%zz;&=",
 		acmePath + "alpine/manifests/sha256%3A" + image.Manifest.Encoded(), acmePath + "alpine/manifests/sha256%3a" + image.Manifest.Encoded(),
 	} {
-		s.get(path, as("alice")).content(t, manifest)
+		s.Get(path, sitetest.As("alice")).Content(t, manifest)
 	}
 	for _, path := range []string{
 		acmePath + "ghcr.io/acme/app/manifests/1", acmePath + "acme/app/manifests/1?ns=ghcr.io", acmePath + "ghcr.io/acme/app/manifests/1?ns=docker.io",
 		"/acme" + infix + "v2/acme/app/manifests/1?ns=ghcr.io",
 	} {
-		s.get(path, as("alice")).content(t, other.RawManifest("acme/app", app.Manifest))
+		s.Get(path, sitetest.As("alice")).Content(t, other.RawManifest("acme/app", app.Manifest))
 	}
 	// The image of the same name at another registry is not served.
 	for _, ns := range []string{"quay.io", "registry.docker.io", "DOCKER.IO", "docker.io:443", "..", "127.0.0.1"} {
-		s.get(acmePath+"library/alpine/manifests/3.20?ns="+ns, as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
+		s.Get(acmePath+"library/alpine/manifests/3.20?ns="+ns, sitetest.As("alice")).Expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	}
 	// A name that consists of an upstream only is an image of the first
 	// upstream.
-	s.get(acmePath+"ghcr.io/manifests/1", as("alice")).expect(t, http.StatusNotFound, "NAME_UNKNOWN")
+	s.Get(acmePath+"ghcr.io/manifests/1", sitetest.As("alice")).Expect(t, http.StatusNotFound, "NAME_UNKNOWN")
 	for _, path := range []string{"/acme" + infix + "v2", "/acme" + infix + "v2/"} {
-		s.get(path, as("alice")).content(t, []byte("{}"))
-		s.get(path).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.Get(path, sitetest.As("alice")).Content(t, []byte("{}"))
+		s.Get(path).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 }
 
@@ -146,8 +147,8 @@ func FuzzParseRoute(f *testing.F) {
 			f.Add(path)
 		}
 	}
-	for _, path := range []string{"/v2/", "/jwt/auth", acmePath + "alpine/manifests/3.20", acmePath + "a/b/blobs/" + zeroDigest, acmePath + "a/tags/list",
-		acmePath + "a/referrers/sha256%3A" + zeroDigest[7:], "/a/b" + infix + "v2/c/manifests/d", "/index.html", acmePath + "a/blobs/uploads/"} {
+	for _, path := range []string{"/v2/", "/jwt/auth", acmePath + "alpine/manifests/3.20", acmePath + "a/b/blobs/" + sitetest.ZeroDigest, acmePath + "a/tags/list",
+		acmePath + "a/referrers/sha256%3A" + sitetest.ZeroDigest[7:], "/a/b" + infix + "v2/c/manifests/d", "/index.html", acmePath + "a/blobs/uploads/"} {
 		f.Add(path)
 	}
 	f.Fuzz(func(t *testing.T, path string) {

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -61,25 +62,25 @@ func (w probedWriter) ReadFrom(r io.Reader) (int64, error) {
 // that the kernel can send it, and in chunks that are large enough.
 func TestSendfile(t *testing.T) {
 	up := registrytest.New(t)
-	layer := random(1, 2_000_000)
+	layer := sitetest.Random(1, 2_000_000)
 	d := up.PutBlob("library/alpine", layer)
 	for timeouts, chunks := range map[string]struct{ configured, used int64 }{
 		"": {caddyhttp.DefaultMaxWriteChunk, sendChunk}, "timeouts {\n write_max_chunk 100KB\n}": {100_000, 100_000},
 	} {
-		s := newSite(t)
-		s.globals = "servers {\n " + timeouts + "\n}"
-		s.before = "copy_probe"
-		s.load(users("alice"), private("acme", "alice"), hub(up))
-		s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
-		s.awaitStored(string(d))
+		s := sitetest.NewSite(t)
+		s.Globals = "servers {\n " + timeouts + "\n}"
+		s.Before = "copy_probe"
+		s.Load(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+		s.Get(sitetest.BlobPath("acme", "alpine", d), sitetest.As("alice")).Content(t, layer)
+		s.AwaitStored(string(d))
 		copiedFile.Store(false)
 		chunkAfter.Store(0)
-		s.get(blobPath("acme", "alpine", d), as("alice")).content(t, layer)
+		s.Get(sitetest.BlobPath("acme", "alpine", d), sitetest.As("alice")).Content(t, layer)
 		if !copiedFile.Load() || copyChunk.Load() != chunks.used {
 			t.Errorf("%q: got a file %v in chunks of %d, want a file in chunks of %d", timeouts, copiedFile.Load(), copyChunk.Load(), chunks.used)
 		}
-		eventually(t, "the chunks are as they were", func() bool { return chunkAfter.Load() == chunks.configured })
-		s.stop()
+		sitetest.Eventually(t, "the chunks are as they were", func() bool { return chunkAfter.Load() == chunks.configured })
+		s.Stop()
 	}
 }
 
@@ -88,12 +89,12 @@ func TestSendfile(t *testing.T) {
 // for each of Caddy's chunks.
 func TestRangeCopies(t *testing.T) {
 	up := registrytest.New(t)
-	layer := random(2, 2_000_000)
+	layer := sitetest.Random(2, 2_000_000)
 	d := up.PutBlob("library/alpine", layer)
-	s := newSite(t)
-	s.before = "copy_probe"
-	s.load(users("alice"), private("acme", "alice"), hub(up))
-	path := blobPath("acme", "alpine", d)
+	s := sitetest.NewSite(t)
+	s.Before = "copy_probe"
+	s.Load(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	path := sitetest.BlobPath("acme", "alpine", d)
 	for _, row := range []struct {
 		asked  string
 		want   []byte
@@ -106,13 +107,13 @@ func TestRangeCopies(t *testing.T) {
 	} {
 		copies.Store(0)
 		copiedFile.Store(false)
-		a := s.get(path, as("alice"), header("Range", row.asked))
-		if a.StatusCode != http.StatusPartialContent || !bytes.Equal(a.body, row.want) {
-			t.Errorf("%s: got %d with %d bytes, want 206 with %d bytes", row.asked, a.StatusCode, len(a.body), len(row.want))
+		a := s.Get(path, sitetest.As("alice"), sitetest.Header("Range", row.asked))
+		if a.StatusCode != http.StatusPartialContent || !bytes.Equal(a.Data, row.want) {
+			t.Errorf("%s: got %d with %d bytes, want 206 with %d bytes", row.asked, a.StatusCode, len(a.Data), len(row.want))
 		}
 		if n := copies.Load(); n != row.copies || n > 0 && !copiedFile.Load() {
 			t.Errorf("%s: got %d copies, a file %v; want %d, each of a file", row.asked, n, copiedFile.Load(), row.copies)
 		}
-		s.awaitStored(string(d))
+		s.AwaitStored(string(d))
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/access"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory/static"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 )
 
 func init() { caddy.RegisterModule(hexHash{}) }
@@ -59,16 +60,16 @@ func hexStatic(t *testing.T, users ...*static.User) *static.Directory {
 // TestHashModule checks that the hash module compares hashes that are neither
 // bcrypt nor argon2id, and no others.
 func TestHashModule(t *testing.T) {
-	s := newSite(t)
-	file := filepath.Join(s.dir, "users")
+	s := sitetest.NewSite(t)
+	file := filepath.Join(s.Dir, "users")
 	secret := rand.Text() // new in each run, so that no earlier success is remembered
-	s.addSecrets(secret)
-	writeFile(t, file, "bob:"+hexOf(secret+"bob")+"\ncarol:"+hash(secret+"carol")+"\n")
-	s.load("directory static {\n user alice "+hexOf(secret+"alice")+"\n users_file "+file+"\n hash hex\n}", visible("acme", directory.Internal))
+	s.AddSecrets(secret)
+	sitetest.WriteFile(t, file, "bob:"+hexOf(secret+"bob")+"\ncarol:"+sitetest.Hash(secret+"carol")+"\n")
+	s.Load("directory static {\n user alice "+hexOf(secret+"alice")+"\n users_file "+file+"\n hash hex\n}", sitetest.Visible("acme", directory.Internal))
 	hexCompared.Store(0)
 	for _, name := range []string{"alice", "bob", "carol"} {
-		s.get("/v2/", basic(name, secret+name)).expect(t, http.StatusOK, "")
-		s.get("/v2/", basic(name, "wrong")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.Get("/v2/", sitetest.Basic(name, secret+name)).Expect(t, http.StatusOK, "")
+		s.Get("/v2/", sitetest.Basic(name, "wrong")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 	}
 	if n := hexCompared.Load(); n != 4 {
 		t.Errorf("got %d comparisons by the module, want 4", n)
@@ -135,8 +136,8 @@ func TestLongPasswords(t *testing.T) {
 	salt := []byte("sixteen bytes...")
 	key := argon2.IDKey([]byte(long+"p"), salt, 1, 8, 1, 32)
 	argon2id := fmt.Sprintf("$argon2id$v=19$m=8,t=1,p=1$%s$%s", base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
-	s := start(t, "user alice "+hash(long), "user bob "+argon2id, private("acme", "alice", "bob"))
-	s.addSecrets(long)
+	s := sitetest.Start(t, "user alice "+sitetest.Hash(long), "user bob "+argon2id, sitetest.Private("acme", "alice", "bob"))
+	s.AddSecrets(long)
 	for _, row := range []struct {
 		name, password string
 		status         int
@@ -144,7 +145,7 @@ func TestLongPasswords(t *testing.T) {
 		{"alice", long, 200}, {"alice", long + "p", 401}, {"alice", long + strings.Repeat("x", 1000), 401}, {"alice", long[1:], 401},
 		{"bob", long + "p", 200}, {"bob", long, 401}, {"bob", long + "pp", 401}, {"bob", long + "p", 200},
 	} {
-		if a := s.get("/jwt/auth", form(loginForm(row.name, row.password))); a.StatusCode != row.status {
+		if a := s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm(row.name, row.password))); a.StatusCode != row.status {
 			t.Errorf("%s with %d bytes: got %d, want %d", row.name, len(row.password), a.StatusCode, row.status)
 		}
 	}

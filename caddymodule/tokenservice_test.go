@@ -11,21 +11,22 @@ import (
 	"time"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/directory"
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
 // TestTokenResponse checks that the token response has the fields and types
 // that clients read.
 func TestTokenResponse(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"), "token {\n lifetime 5m\n}")
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), "token {\n lifetime 5m\n}")
 	scope := "repository:acme/dependency_proxy/containers/alpine:pull"
-	get := s.get(auth+"&account=alice&client_id=docker&offline_token=true&scope="+url.QueryEscape(scope), as("alice"))
-	post := s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice"), "access_type", "offline", "scope", scope)))
-	for _, a := range []answer{get, post} {
-		a.expect(t, http.StatusOK, "").has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store")
-		a.has(t, "Docker-Distribution-Api-Version", "").has(t, "WWW-Authenticate", "")
+	get := s.Get(sitetest.Auth+"&account=alice&client_id=docker&offline_token=true&scope="+url.QueryEscape(scope), sitetest.As("alice"))
+	post := s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm("alice", sitetest.PasswordOf("alice"), "access_type", "offline", "scope", scope)))
+	for _, a := range []sitetest.Answer{get, post} {
+		a.Expect(t, http.StatusOK, "").Has(t, "Content-Type", "application/json").Has(t, "Cache-Control", "no-store")
+		a.Has(t, "Docker-Distribution-Api-Version", "").Has(t, "WWW-Authenticate", "")
 		var fields map[string]json.RawMessage
-		if err := json.Unmarshal(a.body, &fields); err != nil {
+		if err := json.Unmarshal(a.Data, &fields); err != nil {
 			t.Fatal(err)
 		}
 		if string(fields["expires_in"]) != "300" {
@@ -37,13 +38,13 @@ func TestTokenResponse(t *testing.T) {
 		if _, ok := fields["refresh_token"]; ok {
 			t.Error("got a refresh token, want none unless enabled")
 		}
-		at, err := time.Parse(time.RFC3339, a.tokens().IssuedAt)
+		at, err := time.Parse(time.RFC3339, a.Tokens().IssuedAt)
 		if err != nil || time.Since(at) > time.Minute || time.Until(at) > 0 || at.Location() != time.UTC {
 			t.Errorf("got issued_at %s, error %v; want the present time in UTC", fields["issued_at"], err)
 		}
-		s.get("/v2/", bearer(a.tokens().Token)).expect(t, http.StatusOK, "")
+		s.Get("/v2/", sitetest.Bearer(a.Tokens().Token)).Expect(t, http.StatusOK, "")
 	}
-	if p := post.tokens(); p.TokenType != "Bearer" || p.Scope != scope {
+	if p := post.Tokens(); p.TokenType != "Bearer" || p.Scope != scope {
 		t.Errorf("by POST: got type %q and scope %q, want Bearer and %q", p.TokenType, p.Scope, scope)
 	}
 }
@@ -51,8 +52,8 @@ func TestTokenResponse(t *testing.T) {
 // TestTokenContainsIdentityOnly checks that a token contains the identity and
 // no permissions.
 func TestTokenContainsIdentityOnly(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"))
-	raw := s.get(auth+"&scope=repository:acme/dependency_proxy/containers/alpine:pull,push", as("alice")).tokens().Token
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"))
+	raw := s.Get(sitetest.Auth+"&scope=repository:acme/dependency_proxy/containers/alpine:pull,push", sitetest.As("alice")).Tokens().Token
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1])
 	if err != nil {
 		t.Fatal(err)
@@ -61,10 +62,10 @@ func TestTokenContainsIdentityOnly(t *testing.T) {
 	if err := json.Unmarshal(payload, &claims); err != nil {
 		t.Fatal(err)
 	}
-	if claims["sub"] != "alice" || claims["aud"] != service || claims["iss"] != s.url {
-		t.Errorf("got the claims %v, want sub alice, aud %s and iss %s", claims, service, s.url)
+	if claims["sub"] != "alice" || claims["aud"] != service || claims["iss"] != s.URL {
+		t.Errorf("got the claims %v, want sub alice, aud %s and iss %s", claims, service, s.URL)
 	}
-	for _, word := range []string{"acme", "access", "pull", hash(passwordOf("alice")), passwordOf("alice")} {
+	for _, word := range []string{"acme", "access", "pull", sitetest.Hash(sitetest.PasswordOf("alice")), sitetest.PasswordOf("alice")} {
 		if strings.Contains(string(payload), word) {
 			t.Errorf("got %q in the token, want the identity only: %s", word, payload)
 		}
@@ -74,24 +75,24 @@ func TestTokenContainsIdentityOnly(t *testing.T) {
 // TestWrongLoginMessages checks that a wrong name and a wrong password get the
 // same answer.
 func TestWrongLoginMessages(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Visible("open", directory.Public))
 	text := ""
-	for _, login := range [][2]string{{"alice", "wrong"}, {"nobody", passwordOf("alice")}, {"", ""}, {"alice", ""}, {"ALICE", passwordOf("alice")}, {"alice\x00", passwordOf("alice")}} {
+	for _, login := range [][2]string{{"alice", "wrong"}, {"nobody", sitetest.PasswordOf("alice")}, {"", ""}, {"alice", ""}, {"ALICE", sitetest.PasswordOf("alice")}, {"alice\x00", sitetest.PasswordOf("alice")}} {
 		basic := func(r *http.Request) { r.SetBasicAuth(login[0], login[1]) }
-		for _, a := range []answer{
-			s.get(auth, basic), s.get("/jwt/auth", form(loginForm(login[0], login[1]))), s.get("/v2/", basic),
+		for _, a := range []sitetest.Answer{
+			s.Get(sitetest.Auth, basic), s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm(login[0], login[1]))), s.Get("/v2/", basic),
 		} {
-			a.expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-			if _, message := a.problem(); text != "" && message != text {
+			a.Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+			if _, message := a.Problem(); text != "" && message != text {
 				t.Errorf("%q: got the message %q, want %q", login, message, text)
 			} else {
 				text = message
 			}
 		}
-		s.get(auth, basic).has(t, "Cache-Control", "no-store").has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", basicChallenge)
-		s.get("/jwt/auth", form(loginForm(login[0], login[1]))).has(t, "WWW-Authenticate", basicChallenge)
+		s.Get(sitetest.Auth, basic).Has(t, "Cache-Control", "no-store").Has(t, "Content-Type", "application/json").Has(t, "WWW-Authenticate", sitetest.BasicChallenge)
+		s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm(login[0], login[1]))).Has(t, "WWW-Authenticate", sitetest.BasicChallenge)
 	}
-	if !strings.Contains(s.logs(), "login refused") {
+	if !strings.Contains(s.Logs(), "login refused") {
 		t.Error("the log lacks the refused logins")
 	}
 }
@@ -99,45 +100,45 @@ func TestWrongLoginMessages(t *testing.T) {
 // TestInvalidTokenRequests checks that a request that is not a valid login gets
 // no token, not even an anonymous one.
 func TestInvalidTokenRequests(t *testing.T) {
-	s := start(t, users("alice"), private("acme", "alice"), visible("open", directory.Public))
-	big := loginForm("alice", passwordOf("alice"), "scope", strings.Repeat("x", maxForm))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Visible("open", directory.Public))
+	big := sitetest.LoginForm("alice", sitetest.PasswordOf("alice"), "scope", strings.Repeat("x", maxForm))
 	without := func(field string) url.Values {
-		fields := loginForm("alice", passwordOf("alice"))
+		fields := sitetest.LoginForm("alice", sitetest.PasswordOf("alice"))
 		fields.Del(field)
 		return fields
 	}
 	for name, row := range map[string]struct {
-		a      answer
+		a      sitetest.Answer
 		status int
 	}{
-		"other service":         {s.get("/jwt/auth?service=other", as("alice")), 400},
-		"other service by POST": {s.get("/jwt/auth", form(url.Values{"service": {"other"}, "grant_type": {"password"}})), 400},
-		"no service":            {s.get("/jwt/auth", as("alice")), 200},
-		"no service by POST":    {s.get("/jwt/auth", form(without("service"))), 200},
-		"no grant":              {s.get("/jwt/auth", form(without("grant_type"))), 400},
-		"other grant":           {s.get("/jwt/auth", form(url.Values{"grant_type": {"client_credentials"}})), 400},
-		"no password":           {s.get("/jwt/auth", form(without("password"))), 401},
-		"no user":               {s.get("/jwt/auth", form(without("username"))), 401},
-		"too much":              {s.get("/jwt/auth", form(big)), 400},
-		"JSON":                  {s.get("/jwt/auth", form(without("")), header("Content-Type", "application/json")), 400},
-		"no type":               {s.get("/jwt/auth", form(without("")), func(r *http.Request) { r.Header.Del("Content-Type") }), 400},
-		"bad escape":            {s.get("/jwt/auth", form(without("")), func(r *http.Request) { *r = *withBadEscape(r) }), 400},
-		"refresh without token": {s.get("/jwt/auth", form(url.Values{"grant_type": {"refresh_token"}})), 401},
-		"other scheme":          {s.get(auth, header("Authorization", "Digest x")), 401},
-		"broken Basic":          {s.get(auth, header("Authorization", "Basic !!!")), 401},
-		"a token":               {s.get(auth, bearer(s.token("alice"))), 401},
-		"login in the query":    {s.get(auth + "&grant_type=password&username=alice&password=x"), 200}, // an anonymous token
-		"HEAD":                  {s.head(auth, as("alice")), 405},
+		"other service":         {s.Get("/jwt/auth?service=other", sitetest.As("alice")), 400},
+		"other service by POST": {s.Get("/jwt/auth", sitetest.Form(url.Values{"service": {"other"}, "grant_type": {"password"}})), 400},
+		"no service":            {s.Get("/jwt/auth", sitetest.As("alice")), 200},
+		"no service by POST":    {s.Get("/jwt/auth", sitetest.Form(without("service"))), 200},
+		"no grant":              {s.Get("/jwt/auth", sitetest.Form(without("grant_type"))), 400},
+		"other grant":           {s.Get("/jwt/auth", sitetest.Form(url.Values{"grant_type": {"client_credentials"}})), 400},
+		"no password":           {s.Get("/jwt/auth", sitetest.Form(without("password"))), 401},
+		"no user":               {s.Get("/jwt/auth", sitetest.Form(without("username"))), 401},
+		"too much":              {s.Get("/jwt/auth", sitetest.Form(big)), 400},
+		"JSON":                  {s.Get("/jwt/auth", sitetest.Form(without("")), sitetest.Header("Content-Type", "application/json")), 400},
+		"no type":               {s.Get("/jwt/auth", sitetest.Form(without("")), func(r *http.Request) { r.Header.Del("Content-Type") }), 400},
+		"bad escape":            {s.Get("/jwt/auth", sitetest.Form(without("")), func(r *http.Request) { *r = *withBadEscape(r) }), 400},
+		"refresh without token": {s.Get("/jwt/auth", sitetest.Form(url.Values{"grant_type": {"refresh_token"}})), 401},
+		"other scheme":          {s.Get(sitetest.Auth, sitetest.Header("Authorization", "Digest x")), 401},
+		"broken Basic":          {s.Get(sitetest.Auth, sitetest.Header("Authorization", "Basic !!!")), 401},
+		"a token":               {s.Get(sitetest.Auth, sitetest.Bearer(s.Token("alice"))), 401},
+		"login in the query":    {s.Get(sitetest.Auth + "&grant_type=password&username=alice&password=x"), 200}, // an anonymous token
+		"HEAD":                  {s.Head(sitetest.Auth, sitetest.As("alice")), 405},
 	} {
 		code := map[int]string{200: "", 400: "UNSUPPORTED", 401: "UNAUTHORIZED", 405: "UNSUPPORTED"}[row.status]
-		t.Run(name, func(t *testing.T) { row.a.expect(t, row.status, code).has(t, "Content-Type", "application/json") })
+		t.Run(name, func(t *testing.T) { row.a.Expect(t, row.status, code).Has(t, "Content-Type", "application/json") })
 	}
 }
 
 // withBadEscape returns a request whose form has an invalid escape.
 func withBadEscape(r *http.Request) *http.Request {
 	r = r.Clone(r.Context())
-	form(nil)(r)
+	sitetest.Form(nil)(r)
 	body := "grant_type=password&username=%zz"
 	r.Body, r.ContentLength = http.NoBody, 0
 	r.URL.RawQuery = body
@@ -148,8 +149,8 @@ func withBadEscape(r *http.Request) *http.Request {
 // is an error.
 func TestScopes(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	ours := "repository:acme/dependency_proxy/containers/alpine:pull"
 	for scopes, granted := range map[string]string{
 		"":                   "",
@@ -162,16 +163,16 @@ func TestScopes(t *testing.T) {
 		"scope=registry:catalog:*&scope=%00&scope=repository::&scope=:::":         "",
 		"scope=repository:acme/dependency_proxy/containers/alpine:push":           "",
 	} {
-		token := s.get(auth+"&"+scopes, as("alice")).expect(t, http.StatusOK, "").tokens().Token
-		s.get(manifestPath("acme", "alpine", "3.20"), bearer(token)).expect(t, http.StatusOK, "")
+		token := s.Get(sitetest.Auth+"&"+scopes, sitetest.As("alice")).Expect(t, http.StatusOK, "").Tokens().Token
+		s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.Bearer(token)).Expect(t, http.StatusOK, "")
 
 		query, err := url.ParseQuery(scopes)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fields := loginForm("alice", passwordOf("alice"))
+		fields := sitetest.LoginForm("alice", sitetest.PasswordOf("alice"))
 		fields["scope"] = query["scope"]
-		if got := s.get("/jwt/auth", form(fields)).expect(t, http.StatusOK, "").tokens().Scope; got != granted {
+		if got := s.Get("/jwt/auth", sitetest.Form(fields)).Expect(t, http.StatusOK, "").Tokens().Scope; got != granted {
 			t.Errorf("%q: got scope %q, want %q", scopes, got, granted)
 		}
 	}
@@ -181,90 +182,90 @@ func TestScopes(t *testing.T) {
 // enabled and requested, and can only buy new tokens.
 func TestRefreshTokens(t *testing.T) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	lines := []string{private("acme", "alice"), hub(up), visible("open", directory.Public)}
-	on := append([]string{users("alice"), "token {\n refresh_tokens on\n}"}, lines...)
-	s := start(t, on...)
-	for name, a := range map[string]answer{
-		"not asked for":         s.get(auth, as("alice")),
-		"refused":               s.get(auth+"&offline_token=false", as("alice")),
-		"not asked for by POST": s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice")))),
-		"online":                s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice"), "access_type", "online"))),
-		"nobody's":              s.get(auth + "&offline_token=true"),
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	lines := []string{sitetest.Private("acme", "alice"), sitetest.Hub(up), sitetest.Visible("open", directory.Public)}
+	on := append([]string{sitetest.Users("alice"), "token {\n refresh_tokens on\n}"}, lines...)
+	s := sitetest.Start(t, on...)
+	for name, a := range map[string]sitetest.Answer{
+		"not asked for":         s.Get(sitetest.Auth, sitetest.As("alice")),
+		"refused":               s.Get(sitetest.Auth+"&offline_token=false", sitetest.As("alice")),
+		"not asked for by POST": s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm("alice", sitetest.PasswordOf("alice")))),
+		"online":                s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm("alice", sitetest.PasswordOf("alice"), "access_type", "online"))),
+		"nobody's":              s.Get(sitetest.Auth + "&offline_token=true"),
 	} {
-		if a.expect(t, http.StatusOK, ""); a.tokens().RefreshToken != "" {
+		if a.Expect(t, http.StatusOK, ""); a.Tokens().RefreshToken != "" {
 			t.Errorf("%s: got a refresh token, want none", name)
 		}
 	}
-	refreshForm := func(token string, more ...string) requestOption {
+	refreshForm := func(token string, more ...string) sitetest.RequestOption {
 		fields := url.Values{"grant_type": {"refresh_token"}, "service": {service}, "client_id": {"docker"}, "refresh_token": {token}}
 		for i := 0; i < len(more); i += 2 {
 			fields.Set(more[i], more[i+1])
 		}
-		return form(fields)
+		return sitetest.Form(fields)
 	}
 	var last string
-	for _, a := range []answer{
-		s.get(auth+"&offline_token=true", as("alice")), s.get(auth+"&offline_token=1&account=alice", as("alice")),
-		s.get("/jwt/auth", form(loginForm("alice", passwordOf("alice"), "access_type", "offline"))),
+	for _, a := range []sitetest.Answer{
+		s.Get(sitetest.Auth+"&offline_token=true", sitetest.As("alice")), s.Get(sitetest.Auth+"&offline_token=1&account=alice", sitetest.As("alice")),
+		s.Get("/jwt/auth", sitetest.Form(sitetest.LoginForm("alice", sitetest.PasswordOf("alice"), "access_type", "offline"))),
 	} {
-		if last = a.tokens().RefreshToken; last == "" {
-			t.Fatalf("got %.100s, want a refresh token", a.body)
+		if last = a.Tokens().RefreshToken; last == "" {
+			t.Fatalf("got %.100s, want a refresh token", a.Data)
 		}
-		s.get("/v2/", bearer(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-		s.get(manifestPath("acme", "alpine", "3.20"), bearer(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-		fresh := s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusOK, "").tokens()
+		s.Get("/v2/", sitetest.Bearer(last)).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.Bearer(last)).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		fresh := s.Get("/jwt/auth", refreshForm(last)).Expect(t, http.StatusOK, "").Tokens()
 		if fresh.RefreshToken != "" || fresh.Token == last {
 			t.Error("got a refresh token or the old token, want a new token only")
 		}
-		s.get(manifestPath("acme", "alpine", "3.20"), bearer(fresh.Token)).expect(t, http.StatusOK, "")
-		if s.get("/jwt/auth", refreshForm(last, "access_type", "offline")).tokens().RefreshToken == "" {
+		s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.Bearer(fresh.Token)).Expect(t, http.StatusOK, "")
+		if s.Get("/jwt/auth", refreshForm(last, "access_type", "offline")).Tokens().RefreshToken == "" {
 			t.Error("got no new refresh token, want one")
 		}
 	}
-	for name, token := range map[string]string{"an access token": s.token("alice"), "garbage": "x", "nothing": "", "cut": last[:len(last)-1]} {
-		a := s.get("/jwt/auth", refreshForm(token)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-		if a.tokens().Token != "" {
+	for name, token := range map[string]string{"an access token": s.Token("alice"), "garbage": "x", "nothing": "", "cut": last[:len(last)-1]} {
+		a := s.Get("/jwt/auth", refreshForm(token)).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+		if a.Tokens().Token != "" {
 			t.Errorf("%s: got a token, want none", name)
 		}
 	}
-	s.get("/jwt/auth", refreshForm(last), host("other.example")).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.Get("/jwt/auth", refreshForm(last), sitetest.Host("other.example")).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
 
 	// The current state of the account and of the configuration decides.
-	s.load(append([]string{"token {\n refresh_tokens on\n}", "user alice " + hash("another-password")}, lines...)...)
-	s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.load(append([]string{users("alice")}, lines...)...)
-	s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
-	s.load(on...)
-	s.get("/jwt/auth", refreshForm(last)).expect(t, http.StatusOK, "")
+	s.Load(append([]string{"token {\n refresh_tokens on\n}", "user alice " + sitetest.Hash("another-password")}, lines...)...)
+	s.Get("/jwt/auth", refreshForm(last)).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.Load(append([]string{sitetest.Users("alice")}, lines...)...)
+	s.Get("/jwt/auth", refreshForm(last)).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED")
+	s.Load(on...)
+	s.Get("/jwt/auth", refreshForm(last)).Expect(t, http.StatusOK, "")
 }
 
 // TestTokenServiceChallenge checks that each 401 of the token service, and no
 // other response of it, has a Basic challenge and an unchanged body.
 func TestTokenServiceChallenge(t *testing.T) {
-	s := start(t, users("alice", "bob"), private("acme", "alice"), "blocked bob", "token {\n refresh_tokens on\n}")
+	s := sitetest.Start(t, sitetest.Users("alice", "bob"), sitetest.Private("acme", "alice"), "blocked bob", "token {\n refresh_tokens on\n}")
 	const wrong = `{"errors":[{"code":"UNAUTHORIZED","message":"wrong user name or password","detail":null}]}`
 	for name, row := range map[string]struct {
-		changes []requestOption
+		changes []sitetest.RequestOption
 		body    string
 	}{
-		"no login":         {nil, `{"errors":[{"code":"UNAUTHORIZED","message":"log in with: docker login ` + s.host + `","detail":null}]}`},
-		"wrong password":   {[]requestOption{basic("alice", "wrong")}, wrong},
-		"unknown":          {[]requestOption{basic("zoe", "wrong")}, wrong},
-		"blocked":          {[]requestOption{as("bob")}, wrong},
-		"a bearer token":   {[]requestOption{bearer("x.y.z")}, ""},
-		"no scheme":        {[]requestOption{header("Authorization", "x")}, ""},
-		"POST":             {[]requestOption{form(loginForm("alice", "wrong"))}, wrong},
-		"POST unknown":     {[]requestOption{form(loginForm("zoe", "wrong"))}, wrong},
-		"POST bad refresh": {[]requestOption{form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y.z"}})}, ""},
+		"no login":         {nil, `{"errors":[{"code":"UNAUTHORIZED","message":"log in with: docker login ` + s.Host + `","detail":null}]}`},
+		"wrong password":   {[]sitetest.RequestOption{sitetest.Basic("alice", "wrong")}, wrong},
+		"unknown":          {[]sitetest.RequestOption{sitetest.Basic("zoe", "wrong")}, wrong},
+		"blocked":          {[]sitetest.RequestOption{sitetest.As("bob")}, wrong},
+		"a bearer token":   {[]sitetest.RequestOption{sitetest.Bearer("x.y.z")}, ""},
+		"no scheme":        {[]sitetest.RequestOption{sitetest.Header("Authorization", "x")}, ""},
+		"POST":             {[]sitetest.RequestOption{sitetest.Form(sitetest.LoginForm("alice", "wrong"))}, wrong},
+		"POST unknown":     {[]sitetest.RequestOption{sitetest.Form(sitetest.LoginForm("zoe", "wrong"))}, wrong},
+		"POST bad refresh": {[]sitetest.RequestOption{sitetest.Form(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x.y.z"}})}, ""},
 	} {
-		a := s.get(auth, row.changes...).expect(t, http.StatusUnauthorized, "UNAUTHORIZED").has(t, "WWW-Authenticate", basicChallenge)
-		a.has(t, "Content-Type", "application/json").has(t, "Cache-Control", "no-store").has(t, "Content-Length", fmt.Sprint(len(a.body)))
-		if row.body != "" && string(a.body) != row.body {
-			t.Errorf("%s: got %s, want %s", name, a.body, row.body)
+		a := s.Get(sitetest.Auth, row.changes...).Expect(t, http.StatusUnauthorized, "UNAUTHORIZED").Has(t, "WWW-Authenticate", sitetest.BasicChallenge)
+		a.Has(t, "Content-Type", "application/json").Has(t, "Cache-Control", "no-store").Has(t, "Content-Length", fmt.Sprint(len(a.Data)))
+		if row.body != "" && string(a.Data) != row.body {
+			t.Errorf("%s: got %s, want %s", name, a.Data, row.body)
 		}
 	}
-	s.get(auth, as("alice")).expect(t, http.StatusOK, "").has(t, "WWW-Authenticate", "")
-	s.get("/jwt/auth", form(url.Values{"grant_type": {"other"}})).expect(t, http.StatusBadRequest, "UNSUPPORTED").has(t, "WWW-Authenticate", "")
-	s.get("/jwt/keys").expect(t, http.StatusOK, "").has(t, "WWW-Authenticate", "")
+	s.Get(sitetest.Auth, sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "WWW-Authenticate", "")
+	s.Get("/jwt/auth", sitetest.Form(url.Values{"grant_type": {"other"}})).Expect(t, http.StatusBadRequest, "UNSUPPORTED").Has(t, "WWW-Authenticate", "")
+	s.Get("/jwt/keys").Expect(t, http.StatusOK, "").Has(t, "WWW-Authenticate", "")
 }

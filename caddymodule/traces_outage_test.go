@@ -8,6 +8,7 @@ import (
 
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/gitlabtest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
@@ -17,16 +18,16 @@ import (
 func TestDirectoryTraces(t *testing.T) {
 	g, alice, bob := gitlabtest.NewAcme(t)
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100))
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
 	s, c := newTracedSite(t)
-	s.addSecrets(gitlabtest.ServiceToken, "secret-that-must-not-leak")
-	s.load(gitlabAt(t, g, "cache_for 1ms", "grace 1ms"), hub(up))
-	member, other := bearer(s.tokenFor("alice", alice)), bearer(s.tokenFor("bob", bob))
+	s.AddSecrets(gitlabtest.ServiceToken, "secret-that-must-not-leak")
+	s.Load(sitetest.GitlabAt(t, g, "cache_for 1ms", "grace 1ms"), sitetest.Hub(up))
+	member, other := sitetest.Bearer(s.TokenFor("alice", alice)), sitetest.Bearer(s.TokenFor("bob", bob))
 	c.await("directory login", 2)
 	c.forget()
 	failed := func(span *trace.Span) bool { return span.Status.GetCode() == trace.Status_STATUS_CODE_ERROR }
 
-	s.expectPull("acme", http.StatusOK, member)
+	s.ExpectPull("acme", http.StatusOK, member)
 	pull := c.await("pull manifest", 1)[0]
 	for _, name := range []string{"directory lookup", "directory visibility", "directory role"} {
 		spans := c.all(name)
@@ -40,16 +41,16 @@ func TestDirectoryTraces(t *testing.T) {
 		}
 	}
 	c.forget()
-	s.expectPull("acme", http.StatusForbidden, other)
+	s.ExpectPull("acme", http.StatusForbidden, other)
 	if pull := c.await("pull manifest", 1)[0]; failed(pull) || attribute(pull, "dependency_proxy.result") != "denied" {
 		t.Errorf("denial: got the span %s, want no error", pull)
 	}
 	c.forget()
-	g.Change(func() { g.Fault = gitlabFaults["down"] })
-	eventually(t, "the answers of GitLab are too old", func() bool {
-		return s.get(manifestPath("acme", "alpine", "3.20"), member).StatusCode == http.StatusServiceUnavailable
+	g.Change(func() { g.Fault = sitetest.GitlabFaults["down"] })
+	sitetest.Eventually(t, "the answers of GitLab are too old", func() bool {
+		return s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), member).StatusCode == http.StatusServiceUnavailable
 	})
-	eventually(t, "a failed span", func() bool {
+	sitetest.Eventually(t, "a failed span", func() bool {
 		for _, name := range []string{"directory lookup", "directory visibility", "directory role"} {
 			for _, span := range c.all(name) {
 				if failed(span) {
@@ -59,7 +60,7 @@ func TestDirectoryTraces(t *testing.T) {
 		}
 		return false
 	})
-	for _, secret := range append(s.secrets, "alice", "bob") {
+	for _, secret := range append(s.Secrets, "alice", "bob") {
 		if strings.Contains(c.text(), secret) {
 			t.Errorf("got %q in the spans, want neither accounts nor secrets: %s", secret, c.text())
 		}
@@ -84,11 +85,11 @@ func TestTracesDoNotBlock(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 100_000))
-	s := newSite(t)
-	s.before = "tracing"
-	s.load(users("alice"), private("acme", "alice"), hub(up))
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100_000))
+	s := sitetest.NewSite(t)
+	s.Before = "tracing"
+	s.Load(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	for range 5 {
-		pull(t, s, "acme", "alpine", "3.20", as("alice"))
+		sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
 	}
 }

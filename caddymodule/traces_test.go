@@ -8,6 +8,7 @@ import (
 
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -18,7 +19,7 @@ const (
 )
 
 // traced sends the header of a client that traces.
-func traced() requestOption {
+func traced() sitetest.RequestOption {
 	return func(r *http.Request) {
 		r.Header.Set("Traceparent", "00-"+clientTrace+"-00f067aa0ba902b7-01")
 		r.Header.Set("Tracestate", "vendor=state")
@@ -43,13 +44,13 @@ func refuseTraceHeaders(t *testing.T, up *registrytest.Registry) {
 // TestTraces checks the spans of pulls that a client traces, and that neither they nor
 // the requests to upstream tell what they should not.
 func TestTraces(t *testing.T) {
-	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword), registrytest.WithBlobRedirect())
-	layer := random(1, 200_000)
+	up := registrytest.New(t, registrytest.WithToken("hub", sitetest.UpstreamPassword), registrytest.WithBlobRedirect())
+	layer := sitetest.Random(1, 200_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
 	refuseTraceHeaders(t, up)
 	s, c := newTracedSite(t)
-	s.load(users("alice"), private("acme", "alice"), hub(up, hubCredentials(t)))
-	token := s.token("alice")
+	s.Load(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, sitetest.HubCredentials(t)))
+	token := s.Token("alice")
 	for _, site := range c.await("site", 1) {
 		if login := c.await("directory login", 1)[0]; !within(login, site) || attribute(login, "dependency_proxy.directory") != "static" {
 			t.Errorf("login: got the span %s, want one of the directory static in %s", login, site)
@@ -57,7 +58,7 @@ func TestTraces(t *testing.T) {
 	}
 	c.forget()
 
-	s.get(manifestPath("acme", "alpine", "3.20"), bearer(token), traced()).expect(t, http.StatusOK, "")
+	s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.Bearer(token), traced()).Expect(t, http.StatusOK, "")
 	site, pull := c.await("site", 1)[0], c.await("pull manifest", 1)[0]
 	if !within(pull, site) || !within(c.await("directory lookup", 1)[0], pull) || !within(c.await(getManifest, 1)[0], pull) {
 		t.Errorf("manifest: got spans %s, want those of the directory and of upstream in the pull, and that in the site's", c.text())
@@ -70,20 +71,20 @@ func TestTraces(t *testing.T) {
 		"http.request.method": "GET", "url.full": up.URL() + "/v2/library/alpine/manifests/" + string(image.Manifest),
 		"dependency_proxy.upstream": "docker.io", "server.address": "127.0.0.1",
 	})
-	s.get(manifestPath("acme", "alpine", "3.20"), bearer(token), traced()).expect(t, http.StatusOK, "")
+	s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.Bearer(token), traced()).Expect(t, http.StatusOK, "")
 	expectAttributes(t, c.await("pull manifest", 2)[1], map[string]string{"dependency_proxy.result": "hit", "dependency_proxy.source": "cache"})
 	if got := len(c.all(getManifest)); got != 1 {
 		t.Errorf("hit: got %d requests to upstream, want 1 of the miss before", got)
 	}
-	s.get(manifestPath("acme", "alpine", "missing"), bearer(token)).expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
+	s.Get(sitetest.ManifestPath("acme", "alpine", "missing"), sitetest.Bearer(token)).Expect(t, http.StatusNotFound, "MANIFEST_UNKNOWN")
 	expectAttributes(t, c.await("pull manifest", 3)[2], map[string]string{"dependency_proxy.result": "absent"})
 	up.Fail(registrytest.Failure{Status: http.StatusInternalServerError})
-	s.get(manifestPath("acme", "alpine", "other"), bearer(token)).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	s.Get(sitetest.ManifestPath("acme", "alpine", "other"), sitetest.Bearer(token)).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
 	if failed := c.await("pull manifest", 4)[3]; failed.Status.GetCode() != trace.Status_STATUS_CODE_ERROR || attribute(failed, "error.type") != "unavailable" {
 		t.Errorf("outage: got the span %s, want an error of type unavailable", failed)
 	}
 
-	for _, secret := range append(s.secrets, "alice", "?") {
+	for _, secret := range append(s.Secrets, "alice", "?") {
 		if strings.Contains(c.text(), secret) {
 			t.Errorf("got %q in the spans, want neither accounts nor secrets nor queries: %s", secret, c.text())
 		}
@@ -104,20 +105,20 @@ func expectAttributes(t *testing.T, span *trace.Span, want map[string]string) {
 // that has started it, and that a request that follows the download links to it.
 func TestFillTraces(t *testing.T) {
 	up := registrytest.New(t, registrytest.WithBlobRedirect())
-	layer := random(1, 200_000)
+	layer := sitetest.Random(1, 200_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
 	refuseTraceHeaders(t, up)
 	s, c := newTracedSite(t)
-	s.load(users("alice"), private("acme", "alice"), hub(up))
-	token := s.token("alice")
+	s.Load(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
+	token := s.Token("alice")
 	release := up.StallBlobs(1000)
-	path := blobPath("acme", "alpine", image.Layers[0])
-	first := s.open(path, bearer(token), traced())
-	second := s.open(path, bearer(token))
+	path := sitetest.BlobPath("acme", "alpine", image.Layers[0])
+	first := s.Open(path, sitetest.Bearer(token), traced())
+	second := s.Open(path, sitetest.Bearer(token))
 	release()
 	var both sync.WaitGroup
 	for _, response := range []*http.Response{first, second} {
-		both.Go(func() { s.finish(response).content(t, layer) })
+		both.Go(func() { s.Finish(response).Content(t, layer) })
 	}
 	both.Wait()
 
@@ -146,20 +147,20 @@ func TestFillTraces(t *testing.T) {
 // traces it has ended, and with it the provider of its span.
 func TestTraceProviderEnds(t *testing.T) {
 	up := registrytest.New(t)
-	layer := random(1, 200_000)
+	layer := sitetest.Random(1, 200_000)
 	image := up.PutImage("library/alpine", "3.20", layer)
 	newCollector(t)
-	s := newSite(t)
-	s.before = "tracing"
-	lines := []string{users("alice"), private("acme", "alice"), hub(up)}
-	s.load(lines...)
+	s := sitetest.NewSite(t)
+	s.Before = "tracing"
+	lines := []string{sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up)}
+	s.Load(lines...)
 	release := up.StallBlobs(1000)
-	response := s.open(blobPath("acme", "alpine", image.Layers[0]), as("alice"))
+	response := s.Open(sitetest.BlobPath("acme", "alpine", image.Layers[0]), sitetest.As("alice"))
 	_ = response.Body.Close()
-	s.before = ""
-	s.load(lines...)
+	s.Before = ""
+	s.Load(lines...)
 	release()
-	s.awaitStored(string(image.Layers[0]))
-	s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, layer)
-	expectRequests(t, up, "a blob whose download has outlived the tracing", registrytest.Counts{BlobGet: 1})
+	s.AwaitStored(string(image.Layers[0]))
+	s.Get(sitetest.BlobPath("acme", "alpine", image.Layers[0]), sitetest.As("alice")).Content(t, layer)
+	sitetest.ExpectRequests(t, up, "a blob whose download has outlived the tracing", registrytest.Counts{BlobGet: 1})
 }

@@ -15,13 +15,15 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 )
 
 // TestGuardedTransport checks that options of Caddy's transport that would
 // bypass the check of private addresses are errors at load unless allow_private
 // is set, before or after them.
 func TestGuardedTransport(t *testing.T) {
-	s := newSite(t)
+	s := sitetest.NewSite(t)
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +41,7 @@ func TestGuardedTransport(t *testing.T) {
 	} {
 		block := "transport http {\n " + lines + "\n}\n"
 		upstream := "upstream docker.io {\n endpoint https://" + udp.LocalAddr().String() + "\n"
-		err := s.validate(private("acme"), upstream+block+"}")
+		err := s.Validate(sitetest.Private("acme"), upstream+block+"}")
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: got %v, want %q", lines, err, want)
 		}
@@ -47,7 +49,7 @@ func TestGuardedTransport(t *testing.T) {
 			t.Errorf("%q: got error %v, want one with a line of the Caddyfile", lines, err)
 		}
 		for _, whole := range []string{upstream + "allow_private\n" + block + "}", upstream + block + "allow_private\n}"} {
-			if err := s.validate(private("acme"), whole); err != nil {
+			if err := s.Validate(sitetest.Private("acme"), whole); err != nil {
 				t.Errorf("%q with allow_private: got error %v, want none", lines, err)
 			}
 		}
@@ -71,9 +73,9 @@ func TestGuardedH2C(t *testing.T) {
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
 	server.Start()
 	defer server.Close()
-	s := start(t, users("alice"), private("acme", "alice"), "upstream docker.io {\n endpoint "+server.URL+"\n transport http {\n versions h2c\n}\n}")
-	s.get(manifestPath("acme", "alpine", "1"), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
-	if n := asked.Load(); n != 0 || !strings.Contains(s.logs(), "not a public address") {
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), "upstream docker.io {\n endpoint "+server.URL+"\n transport http {\n versions h2c\n}\n}")
+	s.Get(sitetest.ManifestPath("acme", "alpine", "1"), sitetest.As("alice")).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	if n := asked.Load(); n != 0 || !strings.Contains(s.Logs(), "not a public address") {
 		t.Errorf("got %d requests at the server, want none and the reason in the log", n)
 	}
 }
@@ -90,19 +92,19 @@ func TestGuardedProxy(t *testing.T) {
 		}
 		return
 	}
-	s := newSite(t)
+	s := sitetest.NewSite(t)
 	block := func(host, lines, transport string) string {
 		return "upstream docker.io {\n endpoint https://" + host + "\n" + lines + "\n transport http {\n " + transport + "\n}\n}"
 	}
 	for _, hosts := range []string{"registry.example.com", "direct.example.com https://registry.example.com"} {
-		if err := s.validate(private("acme"), block(hosts, "", "")); !errors.Is(err, errProxied) && (err == nil || !strings.Contains(err.Error(), "network_proxy none")) {
+		if err := s.Validate(sitetest.Private("acme"), block(hosts, "", "")); !errors.Is(err, errProxied) && (err == nil || !strings.Contains(err.Error(), "network_proxy none")) {
 			t.Errorf("%s behind the proxy: got %v, want errProxied", hosts, err)
 		}
 	}
 	for name, whole := range map[string]string{
 		"allowed": block("registry.example.com", "allow_private", ""), "no proxy": block("registry.example.com", "", "network_proxy none"), "excepted": block("direct.example.com", "", ""),
 	} {
-		if err := s.validate(private("acme"), whole); err != nil {
+		if err := s.Validate(sitetest.Private("acme"), whole); err != nil {
 			t.Errorf("%s: got error %v, want none", name, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -45,15 +46,15 @@ func newLoginFiles(t *testing.T, up *registrytest.Registry) *loginFiles {
 	dir := t.TempDir()
 	f := &loginFiles{t: t, password: filepath.Join(dir, "password"), config: filepath.Join(dir, "config.json"), log: filepath.Join(dir, "log")}
 	f.command = fmt.Sprintf("credential_exec %s print-login %s %s", executable, f.log, f.password)
-	f.write(up, upstreamPassword)
+	f.write(up, sitetest.UpstreamPassword)
 	return f
 }
 
 // write sets the password in the files.
 func (f *loginFiles) write(up *registrytest.Registry, password string) {
 	f.t.Helper()
-	writeFile(f.t, f.password, password)
-	writeFile(f.t, f.config, fmt.Sprintf(`{"auths":{%q:{"username":"hub","password":%q}}}`, up.Host(), password))
+	sitetest.WriteFile(f.t, f.password, password)
+	sitetest.WriteFile(f.t, f.config, fmt.Sprintf(`{"auths":{%q:{"username":"hub","password":%q}}}`, up.Host(), password))
 }
 
 // runs returns how often the command was run.
@@ -68,32 +69,32 @@ func (f *loginFiles) runs() int {
 // TestUpstreamLoginRotates checks that a rotated password is used without a reload,
 // and keeps the cache.
 func TestUpstreamLoginRotates(t *testing.T) {
-	const rotated = "rotated-" + upstreamPassword
+	const rotated = "rotated-" + sitetest.UpstreamPassword
 	for name, option := range map[string]registrytest.Option{
-		"token": registrytest.WithToken("hub", upstreamPassword), "basic": registrytest.WithBasic("hub", upstreamPassword),
+		"token": registrytest.WithToken("hub", sitetest.UpstreamPassword), "basic": registrytest.WithBasic("hub", sitetest.UpstreamPassword),
 	} {
 		t.Run(name, func(t *testing.T) {
 			up := registrytest.New(t, option)
-			up.PutImage("library/alpine", "3.20", random(1, 100))
-			up.PutImage("library/busybox", "1", random(2, 100))
+			up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+			up.PutImage("library/busybox", "1", sitetest.Random(2, 100))
 			f := newLoginFiles(t, up)
 			for _, line := range []string{"credentials hub {file." + f.password + "}", "docker_config " + f.config} {
-				f.write(up, upstreamPassword)
-				up.SetPassword(upstreamPassword)
-				s := start(t, users("alice"), private("acme", "alice"), hub(up, line))
-				s.addSecrets(rotated)
-				pull(t, s, "acme", "alpine", "3.20", as("alice"))
+				f.write(up, sitetest.UpstreamPassword)
+				up.SetPassword(sitetest.UpstreamPassword)
+				s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, line))
+				s.AddSecrets(rotated)
+				sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
 				f.write(up, rotated)
 				up.SetPassword(rotated)
 				up.RevokeTokens()
-				pull(t, s, "acme", "busybox", "1", as("alice"))
+				sitetest.Pull(t, s, "acme", "busybox", "1", sitetest.As("alice"))
 				up.Reset()
-				s.load(users("alice"), private("acme", "alice"), hub(up, line))
-				pull(t, s, "acme", "alpine", "3.20", as("alice"))
+				s.Load(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, line))
+				sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
 				if got := up.Counts(); got != (registrytest.Counts{}) {
 					t.Errorf("%s: got requests %+v after a reload, want none", line, got)
 				}
-				s.stop()
+				s.Stop()
 			}
 		})
 	}
@@ -103,28 +104,28 @@ func TestUpstreamLoginRotates(t *testing.T) {
 // configuration, once for several pulls, sites and reloads, and that neither the
 // configuration nor the log shows what it prints.
 func TestUpstreamLoginCommand(t *testing.T) {
-	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
-	up.PutImage("library/alpine", "3.20", random(1, 100))
-	up.PutImage("library/busybox", "1", random(2, 100))
+	up := registrytest.New(t, registrytest.WithToken("hub", sitetest.UpstreamPassword))
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	up.PutImage("library/busybox", "1", sitetest.Random(2, 100))
 	f := newLoginFiles(t, up)
-	lines := []string{users("alice"), private("acme", "alice"), hub(up, f.command)}
-	s := newSite(t)
-	s.openAdmin()
-	if err := s.validate(lines...); err != nil {
+	lines := []string{sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, f.command)}
+	s := sitetest.NewSite(t)
+	s.OpenAdmin()
+	if err := s.Validate(lines...); err != nil {
 		t.Fatal(err)
 	}
-	s.load(lines...)
+	s.Load(lines...)
 	if got := f.runs(); got != 0 {
 		t.Errorf("got %d runs before the first pull, want none", got)
 	}
-	pull(t, s, "acme", "alpine", "3.20", as("alice"))
-	s.load(append(lines, private("other", "alice"))...)
-	pull(t, s, "acme", "busybox", "1", as("alice"))
-	pull(t, s, "other", "busybox", "1", as("alice"))
+	sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
+	s.Load(append(lines, sitetest.Private("other", "alice"))...)
+	sitetest.Pull(t, s, "acme", "busybox", "1", sitetest.As("alice"))
+	sitetest.Pull(t, s, "other", "busybox", "1", sitetest.As("alice"))
 	if got := f.runs(); got != 1 {
 		t.Errorf("got %d runs, want 1", got)
 	}
-	if config := string(s.ask(http.MethodGet, "/config/", "").body); strings.Contains(config, upstreamPassword) || !strings.Contains(config, "print-login") {
+	if config := string(s.Ask(http.MethodGet, "/config/", "").Data); strings.Contains(config, sitetest.UpstreamPassword) || !strings.Contains(config, "print-login") {
 		t.Errorf("got configuration %s, want the command and no password in it", config)
 	}
 }
@@ -132,15 +133,15 @@ func TestUpstreamLoginCommand(t *testing.T) {
 // TestUpstreamLoginFails checks the answer to a pull if a command fails, and that the
 // log tells why without its output.
 func TestUpstreamLoginFails(t *testing.T) {
-	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
-	up.PutImage("library/alpine", "3.20", random(1, 100))
+	up := registrytest.New(t, registrytest.WithToken("hub", sitetest.UpstreamPassword))
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
 	f := newLoginFiles(t, up)
 	if err := os.Remove(f.password); err != nil {
 		t.Fatal(err)
 	}
-	s := start(t, users("alice"), private("acme", "alice"), hub(up, f.command))
-	s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE")
-	if logs := s.logs(); !strings.Contains(logs, "the configured login cannot be obtained") || !strings.Contains(logs, "failed with exit code 2") {
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, f.command))
+	s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.As("alice")).Expect(t, http.StatusBadGateway, "UNAVAILABLE")
+	if logs := s.Logs(); !strings.Contains(logs, "the configured login cannot be obtained") || !strings.Contains(logs, "failed with exit code 2") {
 		t.Error("the log does not tell why there is no login")
 	}
 }
@@ -149,10 +150,10 @@ func TestUpstreamLoginFails(t *testing.T) {
 // to another one, although both are of the same account, and is after a change of
 // the secret.
 func TestUpstreamLoginIdentity(t *testing.T) {
-	up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
-	up.PutImage("library/alpine", "3.20", random(1, 100))
+	up := registrytest.New(t, registrytest.WithToken("hub", sitetest.UpstreamPassword))
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
 	f := newLoginFiles(t, up)
-	s := start(t, users("alice"), private("acme", "alice"), hub(up, f.command))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, f.command))
 	for _, row := range []struct {
 		line   string
 		shared bool
@@ -165,8 +166,8 @@ func TestUpstreamLoginIdentity(t *testing.T) {
 		{f.command, true},
 	} {
 		up.Reset()
-		s.load(users("alice"), private("acme", "alice"), hub(up, row.line))
-		pull(t, s, "acme", "alpine", "3.20", as("alice"))
+		s.Load(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, row.line))
+		sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
 		if got := up.Counts(); (got.ManifestGet+got.ManifestHead == 0) != row.shared {
 			t.Errorf("%s: got requests %+v, want content of another login to be used: %v", row.line, got, row.shared)
 		}
@@ -175,9 +176,9 @@ func TestUpstreamLoginIdentity(t *testing.T) {
 
 // TestUpstreamLoginErrors checks that a login that cannot be used is an error at load.
 func TestUpstreamLoginErrors(t *testing.T) {
-	s := newSite(t)
+	s := sitetest.NewSite(t)
 	config := filepath.Join(t.TempDir(), "config.json")
-	writeFile(t, config, `{"auths":{"quay.io":{}},"credsStore":"pass"}`)
+	sitetest.WriteFile(t, config, `{"auths":{"quay.io":{}},"credsStore":"pass"}`)
 	t.Setenv("ENDPOINT", "https://docker.example/v2/project")
 	for lines, want := range map[string]string{
 		"upstream quay.io {\n docker_config " + config + "\n}":                                "write `credential_helper pass` instead",
@@ -187,7 +188,7 @@ func TestUpstreamLoginErrors(t *testing.T) {
 		"upstream quay.io {\n endpoint {env.ENDPOINT}\n}":                                     "write https://docker.example, and project before",
 		"upstream quay.io\ngroup g {\n upstream quay.io {\n docker_config /none/at/all\n}\n}": "group g: upstream quay.io: docker_config",
 	} {
-		if err := s.validate(users("alice"), private("acme", "alice"), lines); err == nil || !strings.Contains(err.Error(), want) {
+		if err := s.Validate(sitetest.Users("alice"), sitetest.Private("acme", "alice"), lines); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got error %v, want %q", lines, err, want)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/pullthrough"
 )
@@ -71,18 +72,18 @@ var outages = map[string]struct {
 func TestUpstreamOutages(t *testing.T) {
 	for name, row := range outages {
 		t.Run(name, func(t *testing.T) {
-			up := registrytest.New(t, registrytest.WithToken("hub", upstreamPassword))
-			image := up.PutImage("library/alpine", "3.20", random(1, 1000))
-			cold := up.PutBlob("library/alpine", random(2, 1000))
-			login := hubCredentials(t)
-			lines := []string{users("alice"), private("acme", "alice"), hub(up, login, "fresh_for 1ns")}
-			s := start(t, lines...)
-			pull(t, s, "acme", "alpine", "3.20", as("alice"))
+			up := registrytest.New(t, registrytest.WithToken("hub", sitetest.UpstreamPassword))
+			image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 1000))
+			cold := up.PutBlob("library/alpine", sitetest.Random(2, 1000))
+			login := sitetest.HubCredentials(t)
+			lines := []string{sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, login, "fresh_for 1ns")}
+			s := sitetest.Start(t, lines...)
+			sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
 			expireLists()
 			list := "/v2/acme" + infix + "alpine/tags/list"
-			tags := s.get(list, as("alice")).expect(t, http.StatusOK, "").body
+			tags := s.Get(list, sitetest.As("alice")).Expect(t, http.StatusOK, "").Data
 			if row.reason == "timeout" {
-				s.load(users("alice"), private("acme", "alice"), hub(up, login, "fresh_for 1ns", "transport http {\n response_header_timeout 300ms\n}"))
+				s.Load(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, login, "fresh_for 1ns", "transport http {\n response_header_timeout 300ms\n}"))
 			}
 			if row.fail.Op == registrytest.OpToken {
 				up.RevokeTokens()
@@ -94,34 +95,34 @@ func TestUpstreamOutages(t *testing.T) {
 			}
 
 			content := up.RawManifest("library/alpine", image.Manifest)
-			path := manifestPath("acme", "alpine", "3.20")
+			path := sitetest.ManifestPath("acme", "alpine", "3.20")
 			stale := "dependency-proxy; fwd=stale; detail=" + cmp.Or(row.reason, "unreachable")
 			for range 2 {
-				s.get(path, as("alice")).content(t, content).has(t, "Cache-Status", stale)
-				s.head(path, as("alice")).expect(t, http.StatusOK, "").has(t, "Docker-Content-Digest", string(image.Manifest))
+				s.Get(path, sitetest.As("alice")).Content(t, content).Has(t, "Cache-Status", stale)
+				s.Head(path, sitetest.As("alice")).Expect(t, http.StatusOK, "").Has(t, "Docker-Content-Digest", string(image.Manifest))
 			}
-			s.get(manifestPath("acme", "alpine", string(image.Manifest)), as("alice")).content(t, content)
-			s.get(blobPath("acme", "alpine", image.Layers[0]), as("alice")).content(t, random(1, 1000))
-			s.get(list, as("alice")).content(t, tags).has(t, "Cache-Status", stale)
+			s.Get(sitetest.ManifestPath("acme", "alpine", string(image.Manifest)), sitetest.As("alice")).Content(t, content)
+			s.Get(sitetest.BlobPath("acme", "alpine", image.Layers[0]), sitetest.As("alice")).Content(t, sitetest.Random(1, 1000))
+			s.Get(list, sitetest.As("alice")).Content(t, tags).Has(t, "Cache-Status", stale)
 			if n := asked(up.Counts()); n > 40 {
 				t.Errorf("got %d requests, want at most 40", n)
 			}
 
-			get := s.get(manifestPath("acme", "alpine", "other"), as("alice")).expect(t, row.manifest, row.code)
-			get.has(t, "Retry-After", row.wait).has(t, "Content-Type", "application/json").has(t, "WWW-Authenticate", "").has(t, "Cache-Control", "no-transform")
-			sameStatus(t, get, s.head(manifestPath("acme", "alpine", "other"), as("alice")))
-			s.get(blobPath("acme", "alpine", cold), as("alice")).expect(t, row.blob, row.blobCode).has(t, "Retry-After", row.wait).has(t, "WWW-Authenticate", "")
-			s.get("/v2/acme"+infix+"alpine/tags/list?n=1", as("alice")).expect(t, row.manifest, row.code)
-			if _, message := get.problem(); strings.Contains(message, "secret") || !strings.Contains(message, "docker.io") || !strings.Contains(message, row.says) {
+			get := s.Get(sitetest.ManifestPath("acme", "alpine", "other"), sitetest.As("alice")).Expect(t, row.manifest, row.code)
+			get.Has(t, "Retry-After", row.wait).Has(t, "Content-Type", "application/json").Has(t, "WWW-Authenticate", "").Has(t, "Cache-Control", "no-transform")
+			sitetest.SameStatus(t, get, s.Head(sitetest.ManifestPath("acme", "alpine", "other"), sitetest.As("alice")))
+			s.Get(sitetest.BlobPath("acme", "alpine", cold), sitetest.As("alice")).Expect(t, row.blob, row.blobCode).Has(t, "Retry-After", row.wait).Has(t, "WWW-Authenticate", "")
+			s.Get("/v2/acme"+infix+"alpine/tags/list?n=1", sitetest.As("alice")).Expect(t, row.manifest, row.code)
+			if _, message := get.Problem(); strings.Contains(message, "secret") || !strings.Contains(message, "docker.io") || !strings.Contains(message, row.says) {
 				t.Errorf("got the message %q, want the upstream, %q and no secret", message, row.says)
 			}
-			if row.manifest == http.StatusBadGateway && !strings.Contains(s.logs(), `"level":"warn"`) {
+			if row.manifest == http.StatusBadGateway && !strings.Contains(s.Logs(), `"level":"warn"`) {
 				t.Error("the log lacks a warning")
 			}
 			up.Heal()
-			s.restart(lines...) // ends the pauses of upstream
-			s.get(blobPath("acme", "alpine", cold), as("alice")).content(t, random(2, 1000))
-			s.awaitStored(string(cold))
+			s.Restart(lines...) // ends the pauses of upstream
+			s.Get(sitetest.BlobPath("acme", "alpine", cold), sitetest.As("alice")).Content(t, sitetest.Random(2, 1000))
+			s.AwaitStored(string(cold))
 		})
 	}
 }
@@ -131,31 +132,31 @@ func TestUpstreamOutages(t *testing.T) {
 // meanwhile gets no answer.
 func TestStaleAnswerDuringStall(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("library/alpine", "3.20", random(1, 100))
-	s := start(t, users("alice"), private("acme", "alice"), hub(up, "fresh_for 1ns", "patience 500ms"))
-	path := manifestPath("acme", "alpine", "3.20")
-	s.get(path, as("alice")).expect(t, http.StatusOK, "")
+	image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 100))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "fresh_for 1ns", "patience 500ms"))
+	path := sitetest.ManifestPath("acme", "alpine", "3.20")
+	s.Get(path, sitetest.As("alice")).Expect(t, http.StatusOK, "")
 	up.SetFault(neverAnswer)
 	defer up.Heal()
 	leaving, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer leave()
-	concurrently(3, func(i int) {
+	sitetest.Concurrently(3, func(i int) {
 		if i == 0 {
-			request, err := http.NewRequestWithContext(leaving, http.MethodGet, s.url+path, nil)
+			request, err := http.NewRequestWithContext(leaving, http.MethodGet, s.URL+path, nil)
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			as("alice")(request)
-			if response, err := client.Do(request); err == nil {
+			sitetest.As("alice")(request)
+			if response, err := sitetest.Client.Do(request); err == nil {
 				_ = response.Body.Close()
 				t.Errorf("got status %d at once, want no answer", response.StatusCode)
 			}
 			return
 		}
 		begin := time.Now()
-		a := s.get(path, as("alice")).content(t, up.RawManifest("library/alpine", image.Manifest))
-		a.has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=slow")
+		a := s.Get(path, sitetest.As("alice")).Content(t, up.RawManifest("library/alpine", image.Manifest))
+		a.Has(t, "Cache-Status", "dependency-proxy; fwd=stale; detail=slow")
 		if took := time.Since(begin); took > 10*time.Second {
 			t.Errorf("got an answer after %v, want one within 10s", took)
 		}
@@ -181,14 +182,14 @@ func asked(c registrytest.Counts) int {
 // listens at the address of upstream.
 func TestUpstreamUnreachable(t *testing.T) {
 	up := registrytest.New(t)
-	image := up.PutImage("library/alpine", "3.20", random(1, 1000))
-	s := start(t, users("alice"), private("acme", "alice"), private("other", "alice"), hub(up))
-	pull(t, s, "acme", "alpine", "3.20", as("alice"))
+	image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 1000))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Private("other", "alice"), sitetest.Hub(up))
+	sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
 	up.Close()
-	s.restart(users("alice"), private("acme", "alice"), private("other", "alice"), hub(up))
-	pull(t, s, "acme", "alpine", "3.20", as("alice"))
-	for _, path := range []string{manifestPath("other", "alpine", "3.20"), manifestPath("other", "alpine", string(image.Manifest)), blobPath("other", "alpine", image.Layers[0])} {
-		s.get(path, as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").has(t, "Retry-After", "10")
+	s.Restart(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Private("other", "alice"), sitetest.Hub(up))
+	sitetest.Pull(t, s, "acme", "alpine", "3.20", sitetest.As("alice"))
+	for _, path := range []string{sitetest.ManifestPath("other", "alpine", "3.20"), sitetest.ManifestPath("other", "alpine", string(image.Manifest)), sitetest.BlobPath("other", "alpine", image.Layers[0])} {
+		s.Get(path, sitetest.As("alice")).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE").Has(t, "Retry-After", "10")
 	}
 }
 
@@ -196,15 +197,15 @@ func TestUpstreamUnreachable(t *testing.T) {
 // said to be unreachable.
 func TestUpstreamBreaksOff(t *testing.T) {
 	up := registrytest.New(t)
-	s := start(t, users("alice"), private("acme", "alice"), hub(up))
+	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
 	up.SetFault(func(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("Content-Length", "10")
 		w.WriteHeader(http.StatusOK)
 		w.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	})
-	got := s.get(manifestPath("acme", "alpine", "3.20"), as("alice")).expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
-	if _, message := got.problem(); !strings.Contains(message, "docker.io broke off its response") {
+	got := s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.As("alice")).Expect(t, http.StatusServiceUnavailable, "UNAVAILABLE")
+	if _, message := got.Problem(); !strings.Contains(message, "docker.io broke off its response") {
 		t.Errorf("got the message %q, want that the response broke off", message)
 	}
 }
@@ -217,12 +218,12 @@ func TestWrongUpstreamCredentials(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			up := registrytest.New(t, option)
-			image := up.PutImage("library/alpine", "3.20", random(1, 1000))
-			s := start(t, users("alice"), private("acme", "alice"), hub(up, hubCredentials(t)))
-			for _, path := range []string{manifestPath("acme", "alpine", "3.20"), blobPath("acme", "alpine", image.Layers[0])} {
-				s.get(path, as("alice")).expect(t, http.StatusBadGateway, "UNAVAILABLE").has(t, "WWW-Authenticate", "")
+			image := up.PutImage("library/alpine", "3.20", sitetest.Random(1, 1000))
+			s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, sitetest.HubCredentials(t)))
+			for _, path := range []string{sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.BlobPath("acme", "alpine", image.Layers[0])} {
+				s.Get(path, sitetest.As("alice")).Expect(t, http.StatusBadGateway, "UNAVAILABLE").Has(t, "WWW-Authenticate", "")
 			}
-			if logs := s.logs(); !strings.Contains(logs, `"level":"warn"`) || !strings.Contains(logs, "rejected the configured credentials") {
+			if logs := s.Logs(); !strings.Contains(logs, `"level":"warn"`) || !strings.Contains(logs, "rejected the configured credentials") {
 				t.Error("the log lacks a warning about the credentials")
 			}
 		})
@@ -233,14 +234,14 @@ func TestWrongUpstreamCredentials(t *testing.T) {
 // demanded to be left alone.
 func TestRateLimitSurvivesReload(t *testing.T) {
 	up := registrytest.New(t)
-	lines := []string{users("alice"), private("acme", "alice")}
-	s := start(t, append(lines, hub(up))...)
+	lines := []string{sitetest.Users("alice"), sitetest.Private("acme", "alice")}
+	s := sitetest.Start(t, append(lines, sitetest.Hub(up))...)
 	up.Fail(registrytest.Failure{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"60"}}})
-	path := manifestPath("acme", "alpine", "3.20")
-	s.get(path, as("alice")).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	path := sitetest.ManifestPath("acme", "alpine", "3.20")
+	s.Get(path, sitetest.As("alice")).Expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
 	before := asked(up.Counts())
-	s.load(append(lines, hub(up, "fresh_for 1h"))...)
-	s.get(path, as("alice")).expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
+	s.Load(append(lines, sitetest.Hub(up, "fresh_for 1h"))...)
+	s.Get(path, sitetest.As("alice")).Expect(t, http.StatusTooManyRequests, "TOOMANYREQUESTS")
 	if after := asked(up.Counts()); before == 0 || after != before {
 		t.Errorf("got %d requests before the reload and %d after it, want some and none", before, after-before)
 	}

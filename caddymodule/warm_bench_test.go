@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/dependencyproxy/caddy-dependency-proxy/caddymodule/internal/sitetest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
@@ -30,16 +31,16 @@ const dockerAccept = "application/vnd.docker.distribution.manifest.v2+json, appl
 // as Caddy would pass them on from Docker, each with the writer for its response.
 func warmManifest(t testing.TB) (h *Handler, request func() (*discardWriter, *http.Request)) {
 	up := registrytest.New(t)
-	up.PutImage("library/alpine", "3.20", random(1, 1000))
-	lines := []string{users("alice"), private("acme", "alice"), hub(up)}
-	s := start(t, lines...)
-	token, path := s.token("alice"), manifestPath("acme", "alpine", "3.20")
-	s.get(path, bearer(token)).expect(t, http.StatusOK, "")
-	s.restart(lines...)
+	up.PutImage("library/alpine", "3.20", sitetest.Random(1, 1000))
+	lines := []string{sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up)}
+	s := sitetest.Start(t, lines...)
+	token, path := s.Token("alice"), sitetest.ManifestPath("acme", "alpine", "3.20")
+	s.Get(path, sitetest.Bearer(token)).Expect(t, http.StatusOK, "")
+	s.Restart(lines...)
 	server := new(caddyhttp.Server)
 	return runningHandler(t), func() (*discardWriter, *http.Request) {
 		w := &discardWriter{header: http.Header{"Server": {"Caddy"}}}
-		r := httptest.NewRequest(http.MethodGet, s.url+path, nil)
+		r := httptest.NewRequest(http.MethodGet, s.URL+path, nil)
 		r.Header["Authorization"] = []string{"Bearer " + token}
 		r.Header["Accept"] = []string{dockerAccept}
 		return w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, server)

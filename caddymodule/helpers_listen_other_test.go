@@ -1,8 +1,0 @@
-//go:build !linux
-
-package caddymodule
-
-import "testing"
-
-// listeningTwice returns false: the sockets that listen cannot be observed here.
-func listeningTwice(testing.TB) bool { return false }
