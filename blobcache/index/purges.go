@@ -36,17 +36,21 @@ const (
 	// have written before they knew of it.
 	cleanAfter = time.Minute
 
-	// maxPurges bounds the purges in memory, some 1 MiB, and the shared records of purges
-	// that a process looks at. If there are more, everything is purged that may have been:
-	// what was recorded before the oldest purge in memory was left out, or all if there is a
-	// record that was not looked at.
+	// maxPurges bounds the purges in memory, some 1 MiB, and maxListed the shared records of
+	// purges in a listing. Of the records, the latest maxPurges are read. Everything is
+	// purged that may have been: what was recorded before the latest purge that is left out.
 	maxPurges = 4 << 10
+	maxListed = 4 * maxPurges
 
 	// purgeTries is the number of attempts to read the record of a purge, and purgeReads
-	// the number of records that are read in a call of LearnPurges, or of those below the
-	// prefix of a purge, the latest first.
+	// the number of records that are read in a call of LearnPurges, the latest first, or of
+	// those below the prefix of a purge.
 	purgeTries = 3
 	purgeReads = 500
+
+	// unseenSlack is the tolerated difference between the clock of the shared storage and
+	// that of a process that has purged. It matters only for records that are not read.
+	unseenSlack = time.Minute
 )
 
 // purge is the record of a purge of the links and refs below a prefix.
@@ -85,7 +89,7 @@ type purges struct {
 	turn chan struct{}             // of KeepPurges
 
 	// All that was recorded before these times may have been purged: the latest purge that
-	// did not fit last, and the last listing that was too long.
+	// did not fit last, and the latest shared record that was not read.
 	dropped, unseen moment
 
 	mu    sync.Mutex           // of what follows
