@@ -67,7 +67,8 @@ func (x *Index) LearnPurges(ctx context.Context, lost func(digest.Digest)) error
 	return unseen
 }
 
-// cleanPurged looks through the shared records for each purge, some of them in each call.
+// cleanPurged examines the shared records below the prefix of each purge, purgeReads of
+// them in each call.
 func (x *Index) cleanPurged(ctx context.Context) {
 	for _, prefix := range x.purges.last.Keys() {
 		p, ok := x.purges.last.Peek(prefix)
@@ -85,7 +86,7 @@ func (x *Index) cleanPurged(ctx context.Context) {
 	}
 }
 
-// errMore means that there are more shared records than are looked at.
+// errMore ends a listing that has more shared records than are examined.
 var errMore = errors.New("there are more records")
 
 // changedPurges returns the latest records of purges that were written since they were
@@ -146,7 +147,7 @@ func (x *Index) leaveOut(left time.Time) error {
 		"nothing counts that was recorded before %s, and the upstreams are asked again", left.UTC().Format(time.RFC3339))
 }
 
-// expirePurges removes old purges here.
+// expirePurges removes old purges from memory and from the local records.
 func (x *Index) expirePurges(ctx context.Context) error {
 	for _, prefix := range x.purges.last.Keys() {
 		if p, ok := x.purges.last.Peek(prefix); ok && time.Since(p.At) > keepPurges {
@@ -170,7 +171,7 @@ func (x *Index) loadPurge(ctx context.Context, r store.Record) (p purge, err err
 		err = fs.ErrNotExist
 	}
 	if errors.Is(err, store.ErrDamaged) {
-		_ = x.records.Delete(ctx, r.Key) // or the next time
+		_ = x.records.Delete(ctx, r.Key) // repeated later if it fails
 	}
 	if known := x.purges.seen[r.Key]; errors.Is(err, fs.ErrNotExist) { // the storage does not fail
 		if known.tries++; known.tries >= purgeTries {
@@ -233,15 +234,15 @@ func (x *Index) forgetVoid(ctx context.Context, prefix string, before time.Time,
 }
 
 // cleanShared removes shared records below a prefix that others have written before they
-// knew of a purge, or that no process has written. There are few: the process that has purged
-// has removed the others. It returns the last key that it has looked at, and errMore if there
-// may be others.
+// knew of a purge, or that no process has written. There are few, because the process that
+// has purged has removed all others. It returns the last key that it has examined, and
+// errMore if there may be more.
 func (x *Index) cleanShared(ctx context.Context, prefix, after string) (last string, err error) {
 	reads := 0
 	for _, folder := range []string{linksFolder, refsFolder} {
 		err := x.shared.ListShared(ctx, folder+"/"+prefix, store.Paced(ctx, store.WalkStride, func(r store.Record) error {
 			if r.Key <= after || x.links.Contains(r.Key) || x.refs.Contains(r.Key) {
-				return nil // it was looked at, or it is about to be replaced
+				return nil // it has been examined, or is about to be replaced
 			}
 			if reads++; reads > purgeReads {
 				return errMore
