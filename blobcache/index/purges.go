@@ -36,17 +36,22 @@ const (
 	// have written before they knew of it.
 	cleanAfter = time.Minute
 
-	// maxPurges bounds the purges in memory, some 1 MiB, and the shared records of purges
-	// that a process lists. If there are more, whatever they may concern counts as purged:
-	// what was recorded before the latest purge that memory has lost, and everything while
-	// there are records that are not listed.
+	// maxPurges bounds the purges in memory, some 1 MiB, and maxListed the shared records of
+	// purges that a process lists, of which it reads the latest maxPurges. If there are more,
+	// whatever they may concern counts as purged: what was recorded before the latest purge
+	// that is left out.
 	maxPurges = 4 << 10
+	maxListed = 4 * maxPurges
 
 	// purgeTries is the number of attempts to read the record of a purge. purgeReads is
 	// the number of records of purges that a call of LearnPurges reads, the latest first,
 	// and of links and refs that it reads to find those that a purge concerns.
 	purgeTries = 3
 	purgeReads = 500
+
+	// unseenSlack is the tolerated difference between the clock of the shared storage and
+	// that of a process that has purged. It matters only for records that are not read.
+	unseenSlack = time.Minute
 )
 
 // purge is the record of a purge of the links and refs below a prefix.
@@ -85,8 +90,8 @@ type purges struct {
 	turn chan struct{}             // of KeepPurges
 
 	// Everything that was recorded before these times may have been purged: the time of
-	// the latest purge that was dropped from last, and that of the last listing, if it had
-	// more than maxPurges records.
+	// the latest purge that was dropped from last, and that of the latest shared record
+	// that was not read.
 	dropped, unseen moment
 
 	mu    sync.Mutex           // of what follows
