@@ -45,9 +45,9 @@ type evictor struct {
 	entries  int              // contents, likewise
 	walked   bool             // all that is stored has been counted
 	reserved int64            // bytes of fills under way
-	groups   map[string]int64 // of these, by the group that asked
+	groups   map[string]int64 // the reserved bytes by the group that asked for them
 	wanted   int64            // bytes for which fills wait
-	starved  bool             // the disk was full although there seemed to be room
+	starved  bool             // the disk was full although it seemed to have room
 	swept    chan struct{}
 	reading  map[digest.Digest]int // number of readers of stored content
 }

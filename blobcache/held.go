@@ -32,7 +32,7 @@ func (k *evictor) isShort(ctx context.Context) bool {
 // because the disk is full. Content that is still being copied stays, and downloads are
 // passed on without being stored until it is.
 func (k *evictor) evictHeld(ctx context.Context, excess int64) (removed int64) {
-	sheltered := k.blobs.(store.Sheltered) // since a survey has found content that is not removable
+	sheltered := k.blobs.(store.Sheltered) // only such stores have content that is not removable
 	s, err := k.surveyOf(ctx, excess, func(d digest.Digest) bool { return sheltered.Stuck(d) && !sheltered.Removable(ctx, d) })
 	if err != nil {
 		return 0

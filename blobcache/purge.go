@@ -37,7 +37,8 @@ func (q *Quotas) dropLater(lost map[digest.Digest]bool) {
 	maps.Copy(q.purged, lost)
 }
 
-// unfinished reports whether dropLater has left content for the next round.
+// unfinished reports whether there is content of dropLater that dropPurged has yet to
+// remove.
 func (q *Quotas) unfinished() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -22,7 +22,7 @@ type trimming struct {
 	named  map[sum]bool // content that a remaining link names
 	lost   map[digest.Digest]bool
 	links  map[string]int           // number of removed links, by owner
-	freed  map[string]map[sum]int64 // sizes of their content, by owner
+	freed  map[string]map[sum]int64 // sizes of the content of these links, by owner
 	spared map[item]bool            // items that were used since the measurement
 	roots  int                      // number of uses whose parts are in spared
 	why    Reason

@@ -71,9 +71,8 @@ func (r *Repository) absenceKey(question string) string {
 	return r.config.Group + " " + r.config.Absences.owner + " " + r.config.Scope + " " + question
 }
 
-// absence returns the error with which upstream has answered a question, as long as the
-// error counts. It returns nil if upstream is to be asked, as it always is if the request
-// is forced.
+// absence returns the error with which upstream has answered a question while it may be
+// repeated. It returns nil if upstream must be asked, as it must for a forced request.
 func (r *Repository) absence(question string) error {
 	if r.config.Absences == nil || r.config.Forced {
 		return nil

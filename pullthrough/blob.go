@@ -174,8 +174,8 @@ func (c *blobClaim) Confirm(ctx context.Context, size int64) error {
 	return err
 }
 
-// ask returns the size that a peer or upstream tells, -1 if upstream tells none. It must
-// be the known size unless that is -1.
+// ask returns the size that a peer or upstream tells, or -1 if upstream tells none. The size
+// must be equal to known unless known is -1.
 func (c *blobClaim) ask(ctx context.Context, known int64) (int64, error) {
 	r := c.repository
 	question := fmt.Sprintf("blob %s %d", c.digest, known)

@@ -98,7 +98,7 @@ func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) 
 
 // transferred is what a transfer of a manifest has brought.
 type transferred struct {
-	bytes     []byte // nil if large content has been stored meanwhile
+	bytes     []byte // nil if large content is in the store
 	mediaType string
 	stored    bool // since the caller looked
 	copied    bool // from a replica
@@ -112,8 +112,8 @@ func (r *Repository) fetched(ctx context.Context, d digest.Digest, bytes []byte)
 		r.config.Sizes.remember(r.config.Scope, d, bytes)
 	}
 	if bytes == nil || len(bytes) > largeAnswer {
-		// All requests that have waited share these bytes. None may hold them for as
-		// long as its client takes to read them, so each reads the file instead.
+		// All requests that have waited share these bytes. A slow client must not keep
+		// them in memory, so each request reads the file instead.
 		if content, err := r.stored(ctx, d); err == nil || bytes == nil {
 			return content, err
 		}

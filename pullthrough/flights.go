@@ -22,8 +22,8 @@ type Flights struct {
 }
 
 const (
-	// forcedInterval is the time between two forced questions about a tag. It bounds the
-	// requests that a client can cause at upstream, which counts them.
+	// forcedInterval is the least time between two forced questions about a tag. It bounds
+	// the requests that a client can cause, because upstream may limit them.
 	forcedInterval = time.Second
 
 	// maxForced is how many forced questions are remembered.

@@ -18,13 +18,13 @@ const loopPatience = 2 * time.Second
 // this proxy. The caller must call stop when it waits no longer; the context does not
 // end after that.
 //
-// Requests usually reveal a loop by their own Via. But if two proxies are each other's
-// upstream and get the same request at the same moment, each lets the request of the
-// other wait for the one that it has sent itself, and both would wait until a time limit.
-// So a request that waits sends one of its own: it calls ask, which must ask upstream
-// about the same content. Requests that have passed the same number of proxies share it.
-// Thus all proxies behind this one cause one more request, and in a longer loop that
-// request does not wait for itself.
+// Usually, the Via header of a request reveals a loop. But if two proxies are each other's
+// upstream and get the same request at the same moment, each makes the other's request
+// wait for the one that it has sent itself, and both would wait until a time limit. To
+// find that out, watchLoop calls ask after loopPatience, which must send another request
+// about the same content to upstream. Requests that have passed the same number of proxies
+// share one call. So many proxies that ask this one cause a single request more, and in a
+// longer loop, which that request passes again, it does not wait for itself.
 func watchLoop[T any](ctx context.Context, r *Repository, about string, ask func(context.Context) (T, error)) (_ context.Context, stop func()) {
 	passed := upstream.Passed(ctx)
 	if passed == 0 {

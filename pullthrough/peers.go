@@ -27,22 +27,25 @@ type Peer interface {
 	fill.Replica
 
 	// Ask asks about a manifest or the size of a blob. The error is [fs.ErrNotExist] if
-	// the peer does not provide it, for whatever reason that says nothing about the peer.
+	// the peer does not provide it although the peer has not failed.
 	Ask(ctx context.Context, q Question) (Answer, error)
 }
 
 // Circular reports whether the process self must not let a request of the process asker
-// wait for what self has asked the process peer for, which has answered or not. The names
-// of processes are unique. A process does not make another one wait for itself. And where
-// processes with different lists ask each other in a ring, one of them must not make the
-// one before it wait: the greatest, which is greater than both of its neighbors. Only in
-// a few other cases does a process that could have waited ask upstream itself.
+// wait for what self has asked the process peer for. Answered is set if peer has begun to
+// answer. The names of processes are unique.
+//
+// No process may wait for itself, so asker and peer must differ. Processes whose lists
+// differ may also ask each other in a ring, in which each waits for the next one. A ring
+// has a greatest name, which is greater than both of its neighbors, so a process with such
+// a name does not let requests wait. Without a ring, this rarely costs a request to
+// upstream that was not needed.
 func Circular(asker, self, peer string, answered bool) bool {
 	return peer == asker || !answered && asker < self && peer < self
 }
 
-// Question is a question to a peer about a manifest or, if Blob is set, for the size of a
-// blob. Then Reference is a digest, and Head is set too.
+// Question is a question to a peer about a manifest or, if Blob is set, about the size of a
+// blob. For a blob, Reference is a digest and Head is set.
 type Question struct {
 	Blob bool
 
@@ -60,12 +63,12 @@ type Question struct {
 // Answer is the answer to a [Question].
 type Answer struct {
 	// Manifest has no Content if only the descriptor was asked for, or if Digest is
-	// [Question.Known]; MediaType and Size need not be set in the latter case. Of a blob,
-	// only Digest and Size count, which is -1 if it is not known.
+	// [Question.Known]; MediaType and Size need not be set in the latter case. For a blob,
+	// only Digest and Size are set; Size is -1 if it is not known.
 	upstream.Manifest
 
-	// Age is the time since upstream has confirmed what a tag stands for, or longer. It
-	// is at least [MinAge].
+	// Age is at least the time since upstream confirmed what a tag stands for, and at
+	// least [MinAge].
 	Age time.Duration
 
 	// First is set if the peer has asked upstream about a tag of which it knew nothing, so
@@ -73,8 +76,8 @@ type Answer struct {
 	First bool
 }
 
-// MinAge is the least age of an [Answer], because peers count seconds. Tags that are fresh
-// for no longer are not worth a question to them.
+// MinAge is the least age of an [Answer], because peers tell it in whole seconds. Peers are
+// not asked about tags that are fresh for no longer than that.
 const MinAge = time.Second
 
 // peersFor returns the peers to ask about something.
@@ -183,8 +186,8 @@ func (r *Repository) sizeOfPeer(ctx context.Context, d digest.Digest, known int6
 	return answer.Size, err
 }
 
-// first returns the name of what is done first for a question to upstream: if there are
-// peers, they are asked, and that has a name of its own.
+// first returns the name of the first step of a question to upstream. If there are peers,
+// the step is to ask them, which has a name of its own.
 func (r *Repository) first(question string) string {
 	if r.config.Peers == nil {
 		return question
@@ -192,9 +195,9 @@ func (r *Repository) first(question string) string {
 	return "peers: " + question
 }
 
-// oncePeers runs peers once for all callers, and ask once if that fails. The two have names
-// of their own, so that a request of a peer, which only asks upstream, does not wait for an
-// answer of peers: two processes that ask each other would wait for each other.
+// oncePeers runs peers once for all callers, and ask once if that fails. The two have
+// different names, so that a request of a peer, which only asks upstream, does not wait for
+// an answer of peers. Otherwise, two processes that ask each other would wait for each other.
 func oncePeers[T any](ctx context.Context, r *Repository, question string, peers, ask func(context.Context) (T, error)) (T, error) {
 	if r.config.Peers == nil {
 		return once(ctx, r, question, ask)
@@ -207,12 +210,12 @@ func oncePeers[T any](ctx context.Context, r *Repository, question string, peers
 	})
 }
 
-// refreshOfPeer asks the peers what a tag stands for, and records the first answer that
-// upstream has confirmed since old, which is nil if no answer is believed, and that is
-// fresh. The error is [fs.ErrNotExist] if there is none.
+// refreshOfPeer asks the peers what a tag stands for, and records the first answer that is
+// fresh and that upstream has confirmed later than old. Old is nil if nothing is known that
+// may be believed. The error is [fs.ErrNotExist] if there is no such answer.
 func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.Ref, withContent bool) (refreshed, error) {
 	if r.config.Registry.IsOffline() || !r.isFresh(time.Now().Add(-MinAge)) {
-		return refreshed{}, fs.ErrNotExist // only content is of use
+		return refreshed{}, fs.ErrNotExist // peers can help with content only
 	}
 	if ref, known := r.answeredSince(ctx, tag); known {
 		return refreshed{ref: ref}, nil
@@ -259,8 +262,9 @@ func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.R
 	return refreshed{ref, answer.Content != nil}, nil
 }
 
-// checkHead returns an error if the descriptor of an answer contradicts what upstream has
-// delivered, or is none. It links the repository to the content as that of a HEAD does.
+// checkHead returns an error if an answer has no descriptor, or one that contradicts what
+// upstream has delivered. It links the repository to the content, as an answer of upstream
+// to a HEAD does.
 func (r *Repository) checkHead(ctx context.Context, a *Answer) (err error) {
 	if a.Digest.Validate() != nil || a.MediaType == "" || a.Size <= 0 {
 		return fmt.Errorf("%q: the answer has no descriptor", a.Digest)

@@ -39,17 +39,17 @@ type Config struct {
 	// Registry is the upstream, asked with one login.
 	Registry *upstream.Mirrors
 
-	// Peers, if not nil, returns other processes of a cluster, which are asked in front of
+	// Peers, if not nil, returns other processes of a cluster, which are asked before
 	// Replicas and Registry, in this order, about what key names: content, or a tag. It
 	// must not block. Peers are asked about content although Registry is offline.
 	Peers func(key string) []Peer
 
-	// OfPeer is set for the request of a peer, which does not ask Peers in turn and
-	// verifies the content itself. It reports whether the request must not wait for what
-	// another peer is asked for; see [fill.Request.Circular] and [Circular].
+	// OfPeer is set for the requests of a peer. Peers are not asked for them, and the
+	// sender verifies the content itself. OfPeer reports whether such a request must not
+	// wait for what another peer was asked for; see [fill.Request.Circular] and [Circular].
 	OfPeer func(peer fill.Replica, answered bool) bool
 
-	// Replicas are asked in front of Registry for the content of manifests and blobs
+	// Replicas are asked before Registry for the content of manifests and blobs
 	// that Endpoint has delivered before. They do not count as upstream: the bytes are
 	// not reported to Hooks.Fetched, and they are asked although upstream fails,
 	// limits pulls or is offline. They are optional.
@@ -122,8 +122,8 @@ type Hooks struct {
 	Fetched func(scope string, n int)
 
 	// Moved is called when upstream has named another digest for a tag than the
-	// one that was served until now, and its content is stored. It is not called for what
-	// another process has asked upstream, which reports that itself, unless that process
+	// one that was served until now, and its content is stored. If another process has
+	// asked upstream, it reports that itself. Moved is then called only if that process
 	// says that it did not know the tag before.
 	Moved func(scope, tag string, from, to index.Ref)
 
@@ -182,7 +182,7 @@ func (r *Repository) fetchedBytes(n int) {
 }
 
 // recordMoved records what a tag stands for, and reports that it has moved if this process
-// has learnt that from upstream.
+// has learned that from upstream.
 func (r *Repository) recordMoved(ctx context.Context, tag choice, old *index.Ref, ref index.Ref) {
 	r.recordRef(ctx, tag.name(), ref)
 	if !ref.Learned {
@@ -190,7 +190,7 @@ func (r *Repository) recordMoved(ctx context.Context, tag choice, old *index.Ref
 	}
 }
 
-// reportMoved reports that a tag has moved if old, which may be nil, was another manifest.
+// reportMoved reports that a tag has moved if old is not nil and has another digest.
 func (r *Repository) reportMoved(tag choice, old *index.Ref, ref index.Ref) {
 	if report := r.config.Hooks.Moved; report != nil && old != nil && old.Digest != ref.Digest {
 		report(r.config.Scope, tag.tag, *old, ref)

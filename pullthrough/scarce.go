@@ -82,8 +82,8 @@ func (r *Repository) fetchMoved(ctx context.Context, tag choice, old *index.Ref,
 	return ref, err
 }
 
-// errContradiction means that no GET finds what HEAD names. Asking again soon would cost a
-// pull each time.
+// errContradiction means that upstream has named a manifest by HEAD that no GET finds. It is
+// not asked again soon, because each attempt costs a pull.
 var errContradiction = fmt.Errorf("HEAD names a manifest that GET does not find: %w", ratelimit.ErrNoPull)
 
 // namedContent is tagContent without another GET if upstream does not serve the digest
@@ -123,8 +123,8 @@ func isPullLimit(err error) bool {
 }
 
 // retryAfter returns how long upstream demands not to be asked again, at most
-// maxStaleHold. If the upstream pauses, the rest of the pause is no such demand, because
-// the pause may end early.
+// maxStaleHold. The rest of a pause in which upstream is not asked does not count as such
+// a demand, because the pause may end early.
 func retryAfter(err error) time.Duration {
 	var failure *upstream.Error
 	if !errors.As(err, &failure) || failure.Held && !isPullLimit(err) {

@@ -84,7 +84,7 @@ type refreshed struct {
 	ofPeer bool // a peer has sent the content
 }
 
-// as returns the answer with its status: asked, unless there was no need to ask.
+// as returns the answer with the status asked, or Hit if this process did not have to ask.
 func (a refreshed) as(asked Status) resolved {
 	if a.ref.Learned {
 		asked = Hit
@@ -171,14 +171,14 @@ func (r *Repository) settle(ctx context.Context, tag choice, old *index.Ref, ref
 	return ref, nil
 }
 
-// isLater reports whether a ref was confirmed after another one. A time in the future does
-// not count, because no answer would replace such a ref until then. It comes from a
-// process whose clock is ahead, or from before the clock was set back.
+// isLater reports whether a was confirmed after b. A time in the future does not count,
+// because no answer would replace such a ref until then. It comes from a process whose
+// clock is ahead, or from before the clock was set back.
 func isLater(a, b index.Ref) bool {
 	return a.Checked.After(b.Checked) && !a.Checked.After(time.Now())
 }
 
-// answeredSince returns what a tag stands for if another request has learnt that since the
+// answeredSince returns what a tag stands for if another request has learned that since the
 // caller looked, and this one is not forced.
 func (r *Repository) answeredSince(ctx context.Context, tag choice) (ref index.Ref, known bool) {
 	ref, known = r.known(ctx, tag)

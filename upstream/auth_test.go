@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,38 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/auth"
 )
+
+// TestRegistryRealms checks that New lets the address, the login and the hosts of a
+// configuration decide which token services may be asked.
+func TestRegistryRealms(t *testing.T) {
+	for _, test := range []struct {
+		login bool
+		hosts []string
+		realm string
+		kind  Kind // Other: it may be asked
+	}{
+		{false, nil, "https://other.example/token", Other},
+		{true, nil, "https://other.example/token", Withheld},
+		{true, []string{"more.example", "other.example"}, "https://other.example/token", Other},
+		{true, nil, "https://auth.example.com/token", Other},
+		{false, nil, "http://r.example.com/token", Invalid},
+	} {
+		config := Config{Name: "test.example", Endpoint: &url.URL{Scheme: "https", Host: "r.example.com"}, Transport: http.DefaultTransport, RealmHosts: test.hosts}
+		if test.login {
+			withLogin(&config)
+		}
+		u, err := New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = u.selectChallenge(new(call), http.Header{"Www-Authenticate": {`Bearer realm="` + test.realm + `"`}})
+		if test.kind == Other && err != nil {
+			t.Errorf("realm %s, login %t, hosts %v: got %v, want no error", test.realm, test.login, test.hosts, err)
+		} else if test.kind != Other {
+			wantKind(t, err, test.kind)
+		}
+	}
+}
 
 // TestRegistryRequestsTokenPerRepository checks that there is one 401 in all and one
 // token request per repository, and which headers are sent.

@@ -44,7 +44,6 @@ func newSingle(t *testing.T, options ...registrytest.Option) *single {
 	})
 	start := time.Now()
 	s.registry.now = func() time.Time { return start.Add(time.Duration(s.elapsed.Load())) }
-	s.registry.pause.NoJitter, s.registry.pulls.NoJitter = true, true
 	s.Mirrors = NewMirrors(s.registry)
 	return s
 }
@@ -137,13 +136,21 @@ func TestBreakerOpensAfterThreeFailuresOfTwoRepositories(t *testing.T) {
 	}
 }
 
+// isPause reports whether a pause is of a length, from which up to a fifth is taken at
+// random.
+func isPause(pause, length time.Duration) bool { return pause <= length && pause >= length*4/5 }
+
 // TestBreakerTrials checks the pauses of a registry that is down, and its recovery.
 func TestBreakerTrials(t *testing.T) {
 	s := newSingle(t)
 	s.up.Fail(registrytest.Failure{Status: http.StatusBadGateway})
 	_ = s.pull(t, "a", "b", "a")
 	for _, pause := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
-		s.pass(pause*time.Second - 1)
+		left := s.States()[0].Until.Sub(s.registry.now())
+		if !isPause(left, pause*time.Second) {
+			t.Errorf("got a pause of %v, want %v or up to a fifth less", left, pause*time.Second)
+		}
+		s.pass(left - 1)
 		s.expectHeld(t, "during a pause", Unavailable)
 		s.pass(1)
 		if err := s.expectAsked(t, "the trial", "b", 1); err.(*Error).Held {

@@ -90,8 +90,8 @@ func (s *settings) onlyInBucket(with, without *node) error {
 	return nil
 }
 
-// warmBeside compares cached blobs of a node with a bucket and of one without, and for
-// the noise of the comparison those of the latter and of another one without.
+// warmBeside compares how fast a node with a bucket and one without send cached blobs. It
+// also compares two nodes without a bucket, which shows the noise of the comparison.
 func (s *settings) warmBeside(with, without *node) error {
 	again, err := s.startNode(2, "", false)
 	if err != nil {

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// fewClients is a number of clients that leaves the cores idle, one for each node.
+// fewClients is one client for each node: so few that nothing waits for the cores.
 const fewClients = maxNodes
 
-// cluster measures clients that request a blob at once that is not cached: few and many
-// from one node alone and from three nodes with a bucket, and many from three nodes of
-// which the one that downloads for all is killed. With many clients, the first byte also
-// waits for the cores, which the nodes share.
+// cluster measures clients that request an uncached blob at the same time: few and many
+// from one node and from three nodes with a bucket, and many from three nodes of which the
+// one that downloads for all is killed. With many clients, the first byte is also delayed
+// because the nodes compete for the cores.
 func cluster(s *settings) error {
 	store, err := s.startStore()
 	if err != nil {

@@ -106,8 +106,8 @@ func (s *settings) startNode(i int, storage string, peers bool) (*node, error) {
 	return n, nil
 }
 
-// startNodes starts all nodes, which know each other when it returns, or a single one
-// with a cache on the disk alone.
+// startNodes starts all nodes and waits until they know each other. If single is set, it
+// starts one node, whose cache is on its disk only.
 func (s *settings) startNodes(storage string, single bool) (nodes []*node, err error) {
 	if single {
 		n, err := s.startNode(0, "", false)

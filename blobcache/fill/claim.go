@@ -106,7 +106,7 @@ func (f *fill) admit(ctx context.Context, req Request, standing Standing) error 
 	if standing.Linked || f.claims.has(req.Scope) {
 		return nil
 	}
-	size := int64(-1) // the size that the other request got from its source may be wrong
+	size := int64(-1) // the size that the fill's source has announced may be wrong
 	if f.verified() {
 		size = f.written
 	}

@@ -10,23 +10,23 @@
 // the digest matches. Then the fill commits the spool to the store.
 //
 // [Request.Peers] and [Request.Replicas], such as other processes and a bucket, are asked
-// in front of the source. A fill that they fail continues with the next one, and with the
-// source in the end. What they send is verified like what the source sends.
+// before the source. If one of them fails, a fill continues with the next one, and at last
+// with the source. What they send is verified like what the source sends.
 //
 // A request follows the fill of another scope only if its [Claim] lets it have the
 // content. Without room, or if the spool fails, requests go on with bytes from the
 // source, under the same rule for the last byte. [SourceLimits] bound what slow or
 // hostile sources take, and a [Room] what fills take of the disk.
 //
-// The files follow the way of the bytes:
+// The name of a file begins with the stage of a fill that it belongs to:
 //
 //	table, request, claim   a request finds its fill, or starts one
 //	fill                    the run of one fill: the workers that fetch its ranges,
 //	                        its end when nobody reads it, its trace
-//	source                  where workers get bytes: from replicas, and from the
-//	                        source, resumed, measured and limited
-//	spool                   where workers put bytes: the parts of the file, the room
-//	                        on the disk, the chunks in memory, and the hash
-//	follower                how a request reads the spool, and what it reads instead
-//	                        without one
+//	source                  where workers read: from replicas, and from the source,
+//	                        whose transfers are resumed, measured and limited
+//	spool                   where workers write: the parts of the file, the room on
+//	                        the disk, the chunks in memory, and the hash
+//	follower                how a request reads the spool, or the source if there is
+//	                        no spool
 package fill

@@ -76,8 +76,8 @@ func (f *fill) share(ctx context.Context, cancel context.CancelCauseFunc, first 
 
 // needsWorkers waits until the first worker has ended, or until its source is not
 // fast, and reports whether there is something left to fetch. Several ranges at
-// once do not speed up a fast source, or one that waits for the hasher; they
-// only come out of order.
+// once do not speed up a source that is fast, or that waits for the hasher; their
+// bytes only arrive out of order.
 func (f *fill) needsWorkers(ended <-chan struct{}) bool {
 	ticker := time.NewTicker(speedInterval)
 	defer ticker.Stop()

@@ -181,8 +181,8 @@ func (t *Follower) Parts() bool {
 	return t.parted
 }
 
-// await waits for bytes that may be read, and returns their number. Take says whether
-// the caller will read them.
+// await waits for bytes that may be read, and returns their number. The caller sets take
+// if it will read them.
 func (t *Follower) await(take bool) (n int64, err error) {
 	n, err = t.fill.awaitBytes(t.ctx, t.off, t.size, take)
 	if err == nil && t.parted && t.fill.exposed() {

@@ -31,9 +31,9 @@ type bypass struct {
 	hash     hash.Hash
 	pos      int64 // of the next byte from ahead
 	off      int64 // of the next byte for the reader
-	parted   bool  // the reader reads parts and not the whole
+	parted   bool  // the reader reads ranges and not the whole
 	verified bool
-	err      error // of a read; later reads return it until a Seek to another offset
+	err      error // of the last read; reads return it until a Seek to another offset
 }
 
 // newBypass returns a bypass that has not asked the source yet.

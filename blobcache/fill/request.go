@@ -94,9 +94,9 @@ type Request struct {
 	Verifies bool
 
 	// Circular is set for the request of a peer. It reports whether the request must not
-	// follow a fill whose bytes are to come from another peer, because that one may wait
-	// for the request in turn: the error is then [ErrCircular]. Answered is set if that
-	// peer has begun to send the content.
+	// follow a fill that waits for bytes of another peer, because that peer may in turn
+	// wait for the request. The error is then [ErrCircular]. Answered is set if the peer
+	// has begun to send the content.
 	Circular func(peer Replica, answered bool) bool
 
 	// Fetched, if not nil, is called with the number of bytes of each read from

@@ -67,8 +67,8 @@ type watchedBody struct {
 	replica  Replica
 	replicas *replicas
 
-	// The next `repeats` bytes have come before; the first `again` of them have been
-	// repeated before, too.
+	// The next `repeats` bytes have been received before, and the first `again` of them
+	// more than once.
 	repeats, again int64
 }
 

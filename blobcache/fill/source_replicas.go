@@ -21,10 +21,10 @@ type replicas struct {
 
 	mu     sync.Mutex
 	size   int64     // in bytes, or -1
-	told   bool      // the size comes from a peer or a manifest, and may be wrong
+	told   bool      // a peer or a manifest has told the size, which may be wrong
 	linked bool      // the scope may have the content, so replicas other than peers may be asked
-	left   []Replica // that are not given up, in order
-	peers  int       // the first so many of left are peers
+	left   []Replica // that are not given up, in order; peers come first
+	peers  int       // the number of peers in left
 	used   []Replica // that have answered
 	peer   bool      // a peer is among used
 	done   bool      // the source has been asked
@@ -110,8 +110,8 @@ func (s *replicas) next() (replica Replica, peer bool) {
 	return s.left[0], s.peers > 0
 }
 
-// isCircular reports whether the source has not been asked yet, and the peer whose turn it
-// is is one that circular reports true for.
+// isCircular reports whether the next bytes are to come from a peer for which circular
+// reports true.
 func (s *replicas) isCircular(circular func(peer Replica, answered bool) bool) bool {
 	replica, peer := s.next()
 	if !peer || circular == nil {

@@ -32,7 +32,7 @@ type resuming struct {
 	pos     int64 // of the next byte
 	retries retries
 	plain   bool  // some of it is [Body.Plain]
-	err     error // with which the stream has ended, or io.EOF
+	err     error // that has ended the stream, or io.EOF
 }
 
 // resume returns the stream that begins with a body.

@@ -29,8 +29,8 @@ type Table struct {
 	seed  maphash.Seed
 }
 
-// noRangesEntries and distrustedEntries are the numbers of contents of which the table
-// remembers that they must not be fetched in ranges, or from replicas.
+// noRangesEntries and distrustedEntries bound how much content the table remembers that
+// must not be fetched in ranges, or from replicas.
 const (
 	noRangesEntries   = 1024
 	distrustedEntries = 1024

@@ -59,7 +59,7 @@ const refsFolder = "refs"
 
 func refKey(scope, name string) string { return refsFolder + "/" + scope + "/_/" + name }
 
-// RefContent returns the manifest of the ref with a stored value.
+// RefContent returns the digest of the manifest that a stored ref names.
 func RefContent(value []byte) (d digest.Digest, ok bool) {
 	var ref Ref
 	err := json.Unmarshal(value, &ref)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -34,14 +35,15 @@ func (x *Index) KeepPurges(ctx context.Context, learn func(context.Context)) {
 
 // LearnPurges forgets what other processes that share the records have purged since the
 // last call. It calls lost for each link. If the shared records cannot be read, which the
-// storage reports, LearnPurges returns nil, and the next call does the work.
+// storage reports, LearnPurges returns nil, and the next call does the work. It returns an
+// error once if there are too many.
 func (x *Index) LearnPurges(ctx context.Context, lost func(digest.Digest)) error {
 	if x.shared == nil {
 		return nil
 	}
 	x.purges.mu.Lock()
 	defer x.purges.mu.Unlock()
-	changed, err := x.changedPurges(ctx)
+	changed, unseen, err := x.changedPurges(ctx)
 	if err != nil {
 		return nil
 	}
@@ -62,10 +64,11 @@ func (x *Index) LearnPurges(ctx context.Context, lost func(digest.Digest)) error
 		x.purges.seen[r.Key] = seenPurge{modified: r.Used}
 	}
 	x.cleanPurged(ctx)
-	return nil
+	return unseen
 }
 
-// cleanPurged looks through the shared records for each purge, some of them in each call.
+// cleanPurged examines the shared records below the prefix of each purge, purgeReads of
+// them in each call.
 func (x *Index) cleanPurged(ctx context.Context) {
 	for _, prefix := range x.purges.last.Keys() {
 		p, ok := x.purges.last.Peek(prefix)
@@ -83,43 +86,68 @@ func (x *Index) cleanPurged(ctx context.Context) {
 	}
 }
 
-// errMore means that there are more shared records than are looked at.
+// errMore ends a listing that has more shared records than are examined.
 var errMore = errors.New("there are more records")
 
 // changedPurges returns the latest records of purges that were written since they were
-// read, and removes old ones.
-func (x *Index) changedPurges(ctx context.Context) (changed []store.Record, err error) {
-	seen, listed := make(map[string]seenPurge), 0
+// read, and removes old ones. Nothing counts that was recorded before one that is left out;
+// unseen describes that when it begins.
+func (x *Index) changedPurges(ctx context.Context) (changed []store.Record, unseen, err error) {
+	var all []store.Record
 	err = x.shared.ListShared(ctx, purgesFolder, func(r store.Record) error {
-		if listed++; listed > maxPurges {
-			return errMore
-		}
-		if time.Since(r.Used) > keepPurges || !isPurgeKey(r.Key) {
+		switch {
+		case time.Since(r.Used) > keepPurges || !isPurgeKey(r.Key):
 			_ = x.records.Delete(ctx, r.Key) // or the next time
-			return nil
-		}
-		known := x.purges.seen[r.Key]
-		if seen[r.Key] = known; !known.modified.Equal(r.Used) {
-			changed = append(changed, r)
+		case len(all) == maxListed:
+			return errMore
+		default:
+			all = append(all, r)
 		}
 		return nil
 	})
+	var left time.Time // when the latest record was written that is left out
 	switch {
 	case errors.Is(err, errMore):
-		now := time.Now()
-		x.purges.unseen.Store(&now)
-		x.forgetMemory("", now.Add(purgeSlack))
+		left = time.Now()
 	case err != nil:
-		return nil, err
-	default:
-		x.purges.unseen.Store(nil)
+		return nil, nil, err
+	}
+	slices.SortFunc(all, func(a, b store.Record) int { return b.Used.Compare(a.Used) })
+	seen := make(map[string]seenPurge)
+	for _, r := range all {
+		known := x.purges.seen[r.Key]
+		isNew := !known.modified.Equal(r.Used)
+		if len(seen) == maxPurges || isNew && len(changed) == purgeReads {
+			if left.IsZero() {
+				left = r.Used
+			}
+			continue
+		}
+		if seen[r.Key] = known; isNew {
+			changed = append(changed, r)
+		}
 	}
 	x.purges.seen = seen
-	slices.SortFunc(changed, func(a, b store.Record) int { return b.Used.Compare(a.Used) })
-	return changed[:min(len(changed), purgeReads)], x.expirePurges(ctx)
+	return changed, x.leaveOut(left), x.expirePurges(ctx)
 }
 
-// expirePurges removes old purges here.
+// leaveOut makes void what was recorded before the latest record of a purge that is not
+// read. Left is zero if there is none. The error describes that when it begins.
+func (x *Index) leaveOut(left time.Time) error {
+	if left.IsZero() {
+		x.purges.unseen.Store(nil)
+		return nil
+	}
+	left = left.Add(unseenSlack)
+	x.forgetMemory("", left.Add(purgeSlack))
+	if x.purges.unseen.Swap(&left) != nil {
+		return nil
+	}
+	return fmt.Errorf("there are too many records of purges to read them at once; until they are read or a week old, "+
+		"nothing counts that was recorded before %s, and the upstreams are asked again", left.UTC().Format(time.RFC3339))
+}
+
+// expirePurges removes old purges from memory and from the local records.
 func (x *Index) expirePurges(ctx context.Context) error {
 	for _, prefix := range x.purges.last.Keys() {
 		if p, ok := x.purges.last.Peek(prefix); ok && time.Since(p.At) > keepPurges {
@@ -135,22 +163,23 @@ func (x *Index) expirePurges(ctx context.Context) error {
 }
 
 // loadPurge reads the record of a purge. The error is fs.ErrNotExist if it cannot be read
-// now; a record that could not be read several times is not read again. A record that no
-// process has written is removed.
+// now. One that no process is known to have written is not read again after several tries,
+// and is removed if that is certain.
 func (x *Index) loadPurge(ctx context.Context, r store.Record) (p purge, err error) {
 	data, err := x.shared.Reload(ctx, r.Key)
 	if err == nil && (json.Unmarshal(data, &p) != nil || purgeKey(p.Prefix) != r.Key) {
 		err = fs.ErrNotExist
 	}
 	if errors.Is(err, store.ErrDamaged) {
-		_ = x.records.Delete(ctx, r.Key) // or the next time
+		_ = x.records.Delete(ctx, r.Key) // repeated later if it fails
 	}
-	if err != nil {
-		known := x.purges.seen[r.Key]
+	if known := x.purges.seen[r.Key]; errors.Is(err, fs.ErrNotExist) { // the storage does not fail
 		if known.tries++; known.tries >= purgeTries {
 			known = seenPurge{modified: r.Used}
 		}
 		x.purges.seen[r.Key] = known
+	}
+	if err != nil {
 		return p, fs.ErrNotExist
 	}
 	if now := time.Now(); p.At.After(now) {
@@ -205,15 +234,15 @@ func (x *Index) forgetVoid(ctx context.Context, prefix string, before time.Time,
 }
 
 // cleanShared removes shared records below a prefix that others have written before they
-// knew of a purge, or that no process has written. There are few: the process that has purged
-// has removed the others. It returns the last key that it has looked at, and errMore if there
-// may be others.
+// knew of a purge, or that no process has written. There are few, because the process that
+// has purged has removed all others. It returns the last key that it has examined, and
+// errMore if there may be more.
 func (x *Index) cleanShared(ctx context.Context, prefix, after string) (last string, err error) {
 	reads := 0
 	for _, folder := range []string{linksFolder, refsFolder} {
 		err := x.shared.ListShared(ctx, folder+"/"+prefix, store.Paced(ctx, store.WalkStride, func(r store.Record) error {
 			if r.Key <= after || x.links.Contains(r.Key) || x.refs.Contains(r.Key) {
-				return nil // it was looked at, or it is about to be replaced
+				return nil // it has been examined, or is about to be replaced
 			}
 			if reads++; reads > purgeReads {
 				return errMore

@@ -36,17 +36,22 @@ const (
 	// have written before they knew of it.
 	cleanAfter = time.Minute
 
-	// maxPurges bounds the purges in memory, some 1 MiB, and the shared records of purges
-	// that a process looks at. If there are more, everything is purged that may have been:
-	// what was recorded before the oldest purge in memory was left out, or all if there is a
-	// record that was not looked at.
+	// maxPurges bounds the purges in memory, some 1 MiB, and maxListed the shared records of
+	// purges that a process lists, of which it reads the latest maxPurges. If there are more,
+	// whatever they may concern counts as purged: what was recorded before the latest purge
+	// that is left out.
 	maxPurges = 4 << 10
+	maxListed = 4 * maxPurges
 
-	// purgeTries is the number of attempts to read the record of a purge, and purgeReads
-	// the number of records that are read in a call of LearnPurges, or of those below the
-	// prefix of a purge, the latest first.
+	// purgeTries is the number of attempts to read the record of a purge. purgeReads is
+	// the number of records of purges that a call of LearnPurges reads, the latest first,
+	// and of links and refs that it reads to find those that a purge concerns.
 	purgeTries = 3
 	purgeReads = 500
+
+	// unseenSlack is the tolerated difference between the clock of the shared storage and
+	// that of a process that has purged. It matters only for records that are not read.
+	unseenSlack = time.Minute
 )
 
 // purge is the record of a purge of the links and refs below a prefix.
@@ -54,8 +59,8 @@ type purge struct {
 	Prefix string    `json:"prefix"` // as for Index.Purge
 	At     time.Time `json:"at"`
 
-	clean   bool   // the shared records have been looked through since
-	cleaned string // or those up to this key
+	clean   bool   // all shared records have been examined since
+	cleaned string // the last key that has been examined, unless clean is set
 }
 
 func purgeKey(prefix string) string {
@@ -63,13 +68,13 @@ func purgeKey(prefix string) string {
 	return purgesFolder + "/" + hex.EncodeToString(sum[:])
 }
 
-// isPurgeKey reports whether a key may be one of purgeKey.
+// isPurgeKey reports whether a key has the form that purgeKey returns.
 func isPurgeKey(key string) bool {
 	sum, err := hex.DecodeString(strings.TrimPrefix(key, purgesFolder+"/"))
 	return err == nil && len(sum) == sha256.Size && purgesFolder+"/"+hex.EncodeToString(sum) == key
 }
 
-// moment is a time, at first the zero time.
+// moment is a time that is read and set concurrently. It is zero until it is set.
 type moment struct{ atomic.Pointer[time.Time] }
 
 func (m *moment) load() (at time.Time) {
@@ -84,8 +89,9 @@ type purges struct {
 	last *lru.Cache[string, purge] // by prefix
 	turn chan struct{}             // of KeepPurges
 
-	// All that was recorded before these times may have been purged: the latest purge that
-	// did not fit last, and the last listing that was too long.
+	// Everything that was recorded before these times may have been purged: the time of
+	// the latest purge that was dropped from last, and that of the latest shared record
+	// that was not read.
 	dropped, unseen moment
 
 	mu    sync.Mutex           // of what follows
@@ -99,7 +105,7 @@ type seenPurge struct {
 	tries    int // to read it, that have failed
 }
 
-// drop is called with a purge that does not fit last, or is too old.
+// drop is called with a purge that is removed from last, for lack of room or by its age.
 func (p *purges) drop(_ string, dropped purge) {
 	if time.Since(dropped.At) >= keepPurges {
 		return

@@ -120,8 +120,9 @@ type Records interface {
 // share. Load finds a record in either place, and Delete removes it from both.
 type Tiered interface {
 	// Reload returns the shared value, which another process may have written since
-	// the record was loaded. The error is fs.ErrNotExist if there is none, or if it
-	// cannot be read, and ErrDamaged as well if no process has written what is there.
+	// the record was loaded. The error is fs.ErrNotExist if there is none that a process
+	// is known to have written, and ErrDamaged as well if no process has written what is
+	// there.
 	Reload(ctx context.Context, key string) ([]byte, error)
 
 	// Forget removes the record here and leaves the shared one.

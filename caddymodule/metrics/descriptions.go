@@ -100,7 +100,7 @@ var (
 	uploadsWaiting = describe("gauge", "uploads_waiting",
 		"Blobs and records that are to be uploaded to the bucket.", "storage", "content")
 	uploadsFailed = describe("gauge", "uploads_failed",
-		"Waiting blobs and records that the bucket refused while it took others.", "storage", "content")
+		"Waiting blobs and records that the bucket refuses or fails for while it takes others.", "storage", "content")
 	uploadsOldest = describe("gauge", "uploads_oldest_seconds",
 		"Seconds for which the oldest upload has waited, or 0.", "storage")
 )

@@ -153,19 +153,22 @@ func (f *faults) release() {
 }
 
 // answer lets the hook or a failure respond to a request, and reports whether one
-// did.
-func (f *faults) answer(op Op, w http.ResponseWriter, req *http.Request) bool {
+// did. It calls count for such a request: before a failure responds, because the client
+// may be done with a long response before its end is sent.
+func (f *faults) answer(op Op, w http.ResponseWriter, req *http.Request, count func()) bool {
 	f.mu.Lock()
 	hook := f.hook
 	f.mu.Unlock()
 	// The lock is not held, because a hook may wait or change the faults.
 	if hook != nil && hook(w, req) {
+		count()
 		return true
 	}
 	failure, found := f.failure(op, req.Method)
 	if !found {
 		return false
 	}
+	count()
 	for name, values := range failure.Header {
 		w.Header()[name] = values
 	}

@@ -56,12 +56,12 @@ func (r *Registry) parse(req *http.Request) (target, bool) {
 func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	what, ok := r.parse(req)
 	head := req.Method == http.MethodHead
-	if r.faults.answer(what.kind, w, req) {
-		r.count(func(c *Counts) { c.add(what.kind, req.Method) })
+	count := func() { r.count(func(c *Counts) { c.add(what.kind, req.Method) }) }
+	if r.faults.answer(what.kind, w, req, count) {
 		return
 	}
 	if what.kind == OpToken {
-		r.count(func(c *Counts) { c.add(what.kind, req.Method) })
+		count()
 		r.serveToken(w, req)
 		return
 	}
@@ -71,7 +71,7 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 		r.challenge(w, req, what)
 		return
 	}
-	r.count(func(c *Counts) { c.add(what.kind, req.Method) })
+	count()
 	switch {
 	case !ok:
 		http.NotFound(w, req)
@@ -171,7 +171,7 @@ func (r *Registry) serveStorage(w http.ResponseWriter, req *http.Request) {
 			r.t.Errorf("got %s in a request to the storage, want none", name)
 		}
 	}
-	if r.faults.answer(OpStorage, w, req) {
+	if r.faults.answer(OpStorage, w, req, func() {}) {
 		return
 	}
 	query := req.URL.Query()

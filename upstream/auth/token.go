@@ -131,8 +131,8 @@ func (r Request) parameters() url.Values {
 	return values
 }
 
-// ParseToken parses the response of a token service to a request that was sent at now or
-// later. Errors do not repeat it.
+// ParseToken parses the response of a token service, which was received at now. Errors
+// do not repeat it.
 func (r Request) ParseToken(content []byte, now time.Time) (*Token, error) {
 	var response struct {
 		Token       string          `json:"token"`

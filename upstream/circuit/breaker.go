@@ -12,7 +12,7 @@ const (
 	minPause = time.Second
 	maxPause = time.Minute
 
-	// MaxHold limits what Failure.RetryAfter adds to a pause.
+	// MaxHold is the longest pause that Failure.RetryAfter can demand.
 	MaxHold = 10 * time.Minute
 
 	// downAfter is how many failures in a row mean that an address is down.
@@ -23,75 +23,18 @@ const (
 	MaxTrial = 30 * time.Second
 )
 
-// Failure is a request that could not be answered.
-type Failure struct {
-	// Err is the error of the request.
-	Err error
-
-	// Limited reports that the address answers, but limits requests.
-	Limited bool
-
-	// Outage reports that the address as a whole may be down.
-	Outage bool
-
-	// Unconfirmed reports that this failure alone cannot make the address count as down:
-	// another request might have succeeded, as a GET may where a HEAD fails.
-	Unconfirmed bool
-
-	// Repository is what the request was about, or "" for /v2/.
-	Repository string
-
-	// RetryAfter is how long the address asks not to be asked, or 0.
-	RetryAfter time.Duration
-}
-
-// Held tells why a request must not be sent.
-type Held struct {
-	// Failure is the last one. It may be about another repository.
-	Failure
-
-	// IsDown reports whether the address is down.
-	IsDown bool
-
-	// OnTrial reports that another request is on trial, which usually takes less than
-	// Left.
-	OnTrial bool
-
-	// Left is the rest of the pause, or the longest time that the trial may take.
-	Left time.Duration
-}
-
-// State is what a [Breaker] knows about its address.
-type State struct {
-	// DownSince is the time of the failure after which the address is down, and zero if
-	// it is up.
-	DownSince time.Time
-
-	// Until is the end of the pause or the trial, and zero if there is none. It may have
-	// passed: the next request is then sent.
-	Until time.Time
-
-	// Cause is the failure that has caused the pause, or nil.
-	Cause *Failure
-
-	// Last is the last failure, also after an answer, and At its time.
-	Last *Failure
-	At   time.Time
-}
-
 // Breaker keeps requests from an address that cannot answer, or that limits the
 // requests with a login. The first request after a pause is a trial: until it has
 // ended, no other request is sent there, so that an address that is down delays a
 // single request. An answer ends the pause.
 //
 // The address is down after three failures in a row, from at least two repositories or
-// from /v2/, that are a [Failure.Outage]. The zero value is ready for use, and does not
-// pause. A Breaker is safe for concurrent use.
+// from /v2/, that are a [Failure.Outage].
+//
+// The first pause is 1 s, and each further one twice as long, up to 1 min; from the second
+// one on, it is up to a fifth shorter, at random. The zero value is ready for use, and does
+// not pause. A Breaker is safe for concurrent use.
 type Breaker struct {
-	// NoJitter makes each pause as long as possible, so that tests know its end.
-	// Otherwise it is up to a fifth shorter, at random.
-	NoJitter bool
-
 	mu       sync.Mutex
 	until    time.Time     // of the pause or the trial, zero if the last request was answered
 	onTrial  time.Time     // until, if that is of a trial
@@ -111,25 +54,6 @@ type Breaker struct {
 
 	recent   *Failure // the last failure, also after an answer
 	recentAt time.Time
-}
-
-// Turn is the permission to send a request to an address.
-type Turn struct {
-	// Check reports that the request is the trial of an address that is down: the caller
-	// sends the version check first, and calls Proved or Failed.
-	Check bool
-
-	failures uint64 // that were counted before the request
-	answers  uint64 // that were received before it
-	trial    bool
-}
-
-// Effect is what a failure means for an address.
-type Effect struct {
-	Pause    time.Duration // the length of a pause that begins, or 0
-	WentDown bool          // the address is down now
-	CameUp   bool          // the address was down, and has answered
-	Doubtful bool          // another failure, at /v2/, would mean that the address is down
 }
 
 // Take returns the permission to send a request. During a pause, and while another
@@ -266,8 +190,8 @@ func (b *Breaker) Failed(t Turn, f *Failure, now time.Time, atOnce bool) Effect 
 	return result
 }
 
-// count counts a failure in a row. It reports false for that of a HEAD which would mean
-// that the address is down: something else has to decide. The caller holds the lock.
+// count counts a failure in a row. It reports false, without counting it, for an
+// unconfirmed one that would mean that the address is down. The caller holds the lock.
 func (b *Breaker) count(f *Failure, now time.Time) (decided bool) {
 	switch {
 	case f.Unconfirmed && b.row >= downAfter-1 && b.down.IsZero():
@@ -286,9 +210,6 @@ func (b *Breaker) count(f *Failure, now time.Time) (decided bool) {
 // jittered returns the length of the pause, or up to a fifth less, so that many
 // proxies do not try an address at the same time.
 func (b *Breaker) jittered() time.Duration {
-	if b.NoJitter {
-		return b.length
-	}
 	return max(minPause, b.length-rand.N(b.length/5+1))
 }
 

@@ -27,7 +27,7 @@ func TestBreakerSlowButLiving(t *testing.T) {
 
 // TestBreakerHeld checks what a request that is not sent learns.
 func TestBreakerHeld(t *testing.T) {
-	b := Breaker{NoJitter: true}
+	var b Breaker
 	now := time.Now()
 	for _, repository := range []string{"a", "b", "a"} {
 		turn, held := b.Take(now)
@@ -52,5 +52,33 @@ func TestBreakerHeld(t *testing.T) {
 	}
 	if _, held := b.Take(now); held != nil {
 		t.Errorf("after an answer: got %+v, want that the address is asked", held)
+	}
+}
+
+// TestBreakerPauses checks that pauses double from 1 s to 1 min, less up to a fifth at
+// random, and that Retry-After makes them longer, up to 10 min.
+func TestBreakerPauses(t *testing.T) {
+	now := time.Now()
+	lengths := make(map[time.Duration]bool)
+	for range 20 {
+		var b Breaker
+		for _, length := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+			length *= time.Second
+			got := b.Failed(b.Force(), &Failure{Limited: true}, now, false).Pause
+			if got > length || got < max(length*4/5, minPause) {
+				t.Errorf("got a pause of %v, want %v or up to a fifth less", got, length)
+			}
+			lengths[got] = true
+			now = b.Ends()
+		}
+		for asked, want := range map[time.Duration]time.Duration{2 * time.Minute: 2 * time.Minute, time.Hour: MaxHold} {
+			if got := b.Failed(b.Force(), &Failure{Limited: true, RetryAfter: asked}, now, false).Pause; got != want {
+				t.Errorf("Retry-After %v: got a pause of %v, want %v", asked, got, want)
+			}
+			now = b.Ends()
+		}
+	}
+	if len(lengths) < 100 {
+		t.Errorf("got %d different lengths of 160 pauses, want random ones", len(lengths))
 	}
 }

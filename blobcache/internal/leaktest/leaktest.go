@@ -1,5 +1,5 @@
 // Package leaktest fails a package's tests if they leave goroutines, open files or
-// large buffers behind. A package uses it as its TestMain:
+// large buffers behind. A package calls it from its TestMain:
 //
 //	func TestMain(m *testing.M) { leaktest.Main(m) }
 package leaktest

@@ -86,7 +86,7 @@ type waits struct {
 	record   time.Duration // for a record
 	absent   time.Duration // how long a record is known not to be there
 	rescan   time.Duration // between checks whether something did not fit a queue
-	verified time.Duration // how long clients are redirected for content that the bucket has had
+	verified time.Duration // how long the answer of the bucket about redirected content is used
 
 	flush time.Duration // for uploads at the end
 	stall time.Duration // for a step of an upload

@@ -22,7 +22,6 @@ var faults = map[string]s3test.Faults{
 	"full":            {Full: true},
 	"wrong bytes":     {Wrong: true},
 	"cut":             {Cut: true},
-	"listing later":   {ListLater: true},
 	"wrong key":       {AccessKey: "another"},
 }
 
@@ -40,7 +39,7 @@ func TestConformance(t *testing.T) {
 				return start(t, config).Store
 			}
 			t.Run("blobs", func(t *testing.T) {
-				if fault.StalledBody || fault.Wrong || fault.Cut || fault.ListLater {
+				if fault.StalledBody || fault.Wrong || fault.Cut {
 					t.Skip("the fault is of what is read from the bucket, and blobs are only uploaded")
 				}
 				t.Parallel()

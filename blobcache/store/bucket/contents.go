@@ -21,15 +21,15 @@ const (
 	keyDigits = (64 - hourBits) / 4
 )
 
-// maxReports bounds the reports of nodes that a sweep reads: those of 20,000 nodes, since older
-// ones are merged.
+// maxReports bounds the reports of nodes that a sweep reads. They are those of 20,000 nodes,
+// because older ones are merged.
 const maxReports = 64 << 10
 
 // maxKnown bounds the contents that a sweep knows, and the uses: 256 and 128 MiB. Lists
 // that grow take up to twice that for a moment.
 const maxKnown = 16 << 20
 
-var errTooMany = errors.New("there is more content in the bucket, or more of it in use, or more reports of that, than a sweep can remember; use several prefixes or buckets")
+var errTooMany = errors.New("the bucket has more content, or more reports of its use, than a sweep can hold in memory; use several prefixes or buckets")
 
 // keyOf returns the word of content without an hour.
 func keyOf(d digest.Digest) uint64 {

@@ -14,7 +14,7 @@
 //	PREFIX purges/…                       records of what was purged in the last week
 //	PREFIX verified/ALGORITHM/ab/abcd…    records of uploads for which there are signed URLs
 //	PREFIX used/DAY/NODE                  digests of what a node has used on a day
-//	PREFIX used/merged/NAME               when content was last used, from older reports
+//	PREFIX used/merged/NAME               when content was last used, from older used/DAY/NODE
 //	PREFIX swept                          empty; its time is that of the last sweep
 //
 // A record is written with an authentication code under a key that the nodes share.

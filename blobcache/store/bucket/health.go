@@ -27,14 +27,14 @@ type health struct {
 	mu        sync.Mutex                 // of what follows
 	successes int                        // so far
 	strikes   *lru.Cache[string, strike] // of the objects that have failed last
-	suspect   string                     // the only object that has failed since the last success, if that may be its fault
-	several   bool                       // there is another one, or a failure that is not the fault of an object
+	suspect   string                     // an object that has failed since the last success, perhaps by its own fault
+	several   bool                       // others have failed too, or the failure is that of the bucket
 }
 
 // strike is what is known of an object that has failed.
 type strike struct {
-	n         int // failures that followed a success of others after another failure
-	successes int // of all objects at its last failure
+	n         int // failures with a success of others since the failure before
+	successes int // of all objects, up to its last failure
 }
 
 const (
@@ -42,7 +42,7 @@ const (
 	strikeEntries = 1 << 10
 
 	// vagueStrikes is the number of strikes after which an object is to blame for
-	// failures that may well be those of the bucket: no answer, and requests to slow down.
+	// failures that are usually those of the bucket: timeouts, and requests to slow down.
 	vagueStrikes = 4
 )
 
@@ -56,7 +56,7 @@ func newHealth(w waits, failed func(error)) *health {
 
 // check returns an ErrPaused unless the bucket may be asked for an object now. After a
 // pause one caller asks, and the others wait for another pause or for its success. If
-// nothing but one object has failed, others may be asked for at once.
+// only one object has failed, the bucket may be asked for others at once.
 func (h *health) check(name string) error {
 	err := h.breaker.Allow()
 	if err == nil {
@@ -72,9 +72,9 @@ func (h *health) check(name string) error {
 
 // note records the result of a request for an object. Errors that concern one object, and
 // those of callers that left, say nothing about the bucket. If it is denied, that may
-// concern some objects only, so the pauses stay short. Note reports whether the object is
-// to blame for an error that others would be to expect too: it fails again and again, and
-// others do not.
+// concern some objects only, so the pauses stay short. Note reports whether the object
+// alone is to blame for an error of the bucket, because it fails again and again while
+// others succeed.
 func (h *health) note(ctx context.Context, name string, err error) (own bool) {
 	answered := err == nil || errors.As(err, new(*refusal)) && !concernsBucket(err)
 	first := false
@@ -128,7 +128,7 @@ func (h *health) blames(name string, err error) bool {
 }
 
 // strikesFor returns the number of strikes after which an object is to blame for an
-// error, or 0 if it is never.
+// error, or 0 if no object ever is.
 func strikesFor(err error) int {
 	answer := &refusal{}
 	switch {
@@ -137,7 +137,7 @@ func strikesFor(err error) int {
 	case answer.status == http.StatusServiceUnavailable, answer.status == http.StatusTooManyRequests:
 		return vagueStrikes
 	case answer.status < 500:
-		return 0 // the credentials, or the bucket does not exist
+		return 0 // the credentials are refused, or the bucket does not exist
 	}
 	return 1
 }
@@ -158,7 +158,7 @@ func (h *health) state() (since time.Time, err error) {
 }
 
 // GivenUp records that a caller of [Store.Fetch] gave up the body of d because it was too
-// slow or broke off. The bucket is left alone for a while.
+// slow or broke off. The bucket is then left alone for a while.
 func (s *Store) GivenUp(d digest.Digest, err error) {
 	s.reads.note(context.Background(), blobName(d), err)
 }

@@ -12,25 +12,26 @@ import (
 	"strings"
 )
 
-// A sweep merges the reports of all nodes that are older than mergeAfter, and will not
-// change any more, into one object,
+// A sweep merges the reports that are older than mergeAfter, which their nodes do not change
+// any more, into one object,
 //
 //	PREFIX used/merged/NAME
 //
 // with a word of 8 bytes for each content in the bucket (see hourBits), in big-endian
-// order. An object of used/ is removed only once another one has what is in it. So two
-// sweeps at once leave two such objects, which the next one merges; and a sweep that
-// misses an object which it has listed must not go on, as it would miss what is in there.
+// order. A report is removed only when it is in a merged one. So if two sweeps run at once,
+// they leave two merged reports, which the next one merges. If a report
+// that a sweep has listed was merged before the sweep could read it, the sweep must end,
+// because it does not know what was used.
 const (
 	mergedFolder = usedFolder + "merged/"
 	mergeAfter   = 2 * day
 )
 
-// errMerged means that another sweep has merged reports that this one was about to read.
+// errMerged means that another sweep has merged a report that this one was about to read.
 var errMerged = fmt.Errorf("%w: another node sweeps the bucket", errNotDue)
 
-// mergeReports writes what is in old reports, and in what earlier sweeps have merged, to
-// one object, and removes them.
+// mergeReports merges old reports, and those that earlier sweeps have merged, and removes
+// them.
 func (w *sweeping) mergeReports(ctx context.Context) error {
 	var old []string
 	for name, r := range w.read {
@@ -71,7 +72,7 @@ func (w *sweeping) findMerged(ctx context.Context, listed []report) error {
 	})
 }
 
-// readMerged adds what is in an object of mergeReports.
+// readMerged adds the uses in a merged report.
 func (w *sweeping) readMerged(body io.Reader) error {
 	words := bufio.NewReader(body)
 	var word [8]byte

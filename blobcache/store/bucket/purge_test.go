@@ -44,10 +44,14 @@ func purgeAt(t *testing.T, n *node, server *s3test.Server, prefix string, at tim
 	return key
 }
 
-// learn makes an index learn purges, and returns what has lost a link.
+// tooMany is in the error of an index that leaves out records of purges.
+const tooMany = "too many records of purges"
+
+// learn makes an index learn purges, as many as it reads, and returns what has lost a link.
 func learn(t *testing.T, x *index.Index) (lost []digest.Digest) {
 	t.Helper()
-	if err := x.LearnPurges(t.Context(), func(d digest.Digest) { lost = append(lost, d) }); err != nil {
+	err := x.LearnPurges(t.Context(), func(d digest.Digest) { lost = append(lost, d) })
+	if err != nil && !strings.Contains(err.Error(), tooMany) {
 		t.Fatal(err)
 	}
 	return lost

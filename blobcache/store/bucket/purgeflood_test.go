@@ -60,9 +60,9 @@ func TestPurgeBehindForged(t *testing.T) {
 	}
 }
 
-// TestPurgeAmongTooMany: while there are more records of purges than a node looks at, nothing
+// TestPurgeAmongTooMany: while there are records of purges that a node has not read, nothing
 // counts that was recorded before, as any of them may be the record of a purge of that. What
-// was not purged counts again when there are fewer.
+// was not purged counts again when it has read them.
 func TestPurgeAmongTooMany(t *testing.T) {
 	server := s3test.New(t)
 	two := newNode(t, server)
@@ -87,9 +87,42 @@ func TestPurgeAmongTooMany(t *testing.T) {
 	if hasLink(t, y, d) || otherHas() {
 		t.Errorf("a link counts that may have been purged")
 	}
-	two.flush(t) // removes some of the forged ones
-	learn(t, y)
+	for range maxPurges/purgeReads + 1 {
+		learn(t, y)
+		two.flush(t) // removes some of the forged ones
+	}
 	if hasLink(t, y, d) || !otherHas() {
 		t.Error("later the purge does not count, or what was not purged does not count again")
+	}
+}
+
+// TestListedLater: a bucket that shows objects in listings later delays what is learned of a
+// purge, and a sweep removes no record of content that it does not list yet.
+func TestListedLater(t *testing.T) {
+	server := s3test.New(t)
+	one, two := newNode(t, server), limited(t, server, 1<<30, 0)
+	x, y := index.New(one), index.New(two)
+	filled(t, server, 1)
+	server.Set(s3test.Faults{ListLater: true})
+	d := one.put(t, someContent)
+	addLink(t, x, d)
+	one.flush(t)
+	link := onlyIn(t, server, "links")
+	server.Put(link, []byte("listed at once")) // by an earlier upload
+	server.Age(link, time.Now().Add(-100*day))
+	if swept := sweep(t, two); swept.Records != 0 || swept.Stored != 1 {
+		t.Errorf("got %+v, want that the link of content that is not listed stays", swept)
+	}
+	addLink(t, y, d)
+	if _, err := x.Purge(t.Context(), "acme", func(digest.Digest) {}); err != nil {
+		t.Fatal(err)
+	}
+	one.flush(t)
+	if lost := learn(t, y); len(lost) != 0 {
+		t.Fatalf("lost %v before the purge is listed", lost)
+	}
+	server.Set(s3test.Faults{})
+	if lost := learn(t, y); len(lost) != 1 || hasLink(t, y, d) {
+		t.Errorf("lost %v when the purge is listed, want the link", lost)
 	}
 }

@@ -22,7 +22,7 @@ const (
 	queueLimit = 64 << 10
 
 	// retryLimit is the longest time until a change is tried again that fails although
-	// others succeed. The time doubles from that of the first pause.
+	// others succeed. The time doubles, beginning with the first pause of the bucket.
 	retryLimit = time.Hour
 
 	// deniedLimit is the number of objects in a row to which access is denied, after
@@ -150,10 +150,10 @@ func (q *queue) failures(name string) int {
 	return 0
 }
 
-// next returns the entry whose turn it is with its change, or how long to wait for one,
-// and whether that is because the bucket is left alone. Changes that are tried again come
-// first, as there are few of them at a time; but not if the bucket fails, since they say
-// less about whether it works again.
+// next returns the next entry and its change, or how long to wait for one, and whether the
+// wait is because the bucket is left alone. Changes that are tried again come first, because
+// there are few of them at a time. While the bucket fails they come last, because their
+// failure would not show that it still does.
 func (q *queue) next() (e *entry, c change, wait time.Duration, paused bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -168,7 +168,7 @@ func (q *queue) next() (e *entry, c change, wait time.Duration, paused bool) {
 	if due != nil && !failing && q.health.check(due.name) == nil {
 		e = due
 	}
-	// If only the first one is left alone, it is the turn of the second.
+	// While the bucket fails for the first one only, the second is next.
 	front := q.waiting.Front()
 	for n := 0; e == nil && front != nil && n < 2; n, front = n+1, front.Next() {
 		if paused = q.health.check(front.Value.(*entry).name) != nil; !paused {
@@ -196,8 +196,9 @@ func (q *queue) next() (e *entry, c change, wait time.Duration, paused bool) {
 	return e, e.change, 0, false
 }
 
-// done records the result of a change. It is repeated after others if it failed, and
-// later and later if the object is to blame, which own says if others may as well be.
+// done records the result of a change. A change that failed is repeated after the others, or
+// at growing intervals if the object is to blame: own says so for errors for which the
+// bucket may be to blame too.
 func (q *queue) done(e *entry, err error, own bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -88,7 +88,7 @@ func (s *Store) read(ctx context.Context, key string) (value []byte, current boo
 	value, current, err = s.open(ctx, key, sealed)
 	if errors.Is(err, errForged) {
 		if now, last := time.Now().Unix(), s.forged.Load(); now-last >= 60 && s.forged.CompareAndSwap(last, now) {
-			s.config.StorageError("read record "+key+" from the bucket", err) // there may be many
+			s.config.StorageError("read record "+key+" from the bucket", err) // once a minute, as there may be many
 		}
 		return nil, false, fmt.Errorf("record %s: %w: %w", key, err, fs.ErrNotExist)
 	}

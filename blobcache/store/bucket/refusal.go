@@ -21,8 +21,8 @@ func isRefused(err error) bool {
 		answer.Code == "ExpiredToken" || answer.Code == "InvalidToken"
 }
 
-// generalCodes are the codes of errors that concern the bucket or the credentials, and whose
-// status is one of errors of requests for single objects.
+// generalCodes are the codes of errors that concern the bucket or the credentials, although
+// their status may be that of an error about a single object.
 var generalCodes = map[string]bool{
 	"NoSuchBucket": true, "ExpiredToken": true, "InvalidToken": true, "TokenRefreshRequired": true,
 	"PermanentRedirect": true, "AuthorizationHeaderMalformed": true, // another endpoint, another region

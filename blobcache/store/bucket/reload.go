@@ -41,19 +41,15 @@ func (w waits) judge(err error) (memo.Verdict, time.Duration) {
 // Reload implements [store.Tiered]: it returns the value in the bucket, which another
 // node may have written. The local value stays as it is. Reload asks the bucket at most
 // once in five seconds for each record, and a question goes on if ctx ends. The error is
-// fs.ErrNotExist if the bucket does not have the record or fails.
+// fs.ErrNotExist if the bucket does not have the record, and another one if it fails.
 func (s *Store) Reload(ctx context.Context, key string) ([]byte, error) {
 	if !s.isShared(key) {
 		return nil, fmt.Errorf("record %s is not shared: %w", key, fs.ErrNotExist)
 	}
-	value, err := s.reloaded.Get(ctx, key, func(ctx context.Context) ([]byte, error) {
+	return s.reloaded.Get(ctx, key, func(ctx context.Context) ([]byte, error) {
 		value, _, err := s.read(ctx, key)
 		return value, err
 	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w: %w", err, fs.ErrNotExist)
-	}
-	return value, err
 }
 
 // ListShared implements [store.Tiered]. It fails at once while the bucket is left alone

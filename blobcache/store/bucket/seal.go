@@ -28,8 +28,8 @@ const sealedPrefix = "dependency_proxy record v1 "
 const maxRecord = 64 << 10
 
 // errForged means that an object is not a record that a node of the cluster has
-// written under its name. It is a store.ErrDamaged unless the object names a key that is
-// not known, or not known yet.
+// written under its name. It is also a store.ErrDamaged unless the object names a key that
+// this node does not know, or does not know yet.
 var errForged = errors.New("the record in the bucket has no valid authentication code, and is ignored")
 
 // errDamaged is an errForged that no key can make valid.

@@ -37,7 +37,7 @@ func newVerified(w waits) *memo.Cache[object] {
 // SignedURL returns a URL of the bucket from which anybody can read the content of d,
 // which has this size in bytes, for a lifetime from a second to seven days. Nobody but its
 // reader verifies the content. There is one only for content of more than 64 MiB that a
-// node of the cluster has uploaded with checksums, and that the bucket has had within the
+// node of the cluster has uploaded with checksums, and that was in the bucket within the
 // last second. The error is fs.ErrNotExist for other content, and another one while
 // the bucket fails.
 func (s *Store) SignedURL(ctx context.Context, d digest.Digest, size int64, lifetime time.Duration) (*url.URL, error) {

@@ -31,7 +31,7 @@ type Store struct {
 	asked         *memo.Cache[struct{}]           // which records the bucket does not have
 	reloaded      *memo.Cache[[]byte]             // what Reload has returned
 	held          *lru.Cache[digest.Digest, held] // what was fetched from the bucket lately
-	verified      *memo.Cache[object]             // what there are signed URLs for
+	verified      *memo.Cache[object]             // content for which there are signed URLs
 	seed          maphash.Seed
 	locks         [64]keyLock // by key: of the local tier and the queue together
 	limits        limits

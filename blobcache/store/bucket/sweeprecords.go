@@ -16,7 +16,8 @@ const (
 	// uploadLimit is how long an upload in parts may take.
 	uploadLimit = day
 
-	// maxSkipped is the number of objects that cannot be removed and do not end a sweep.
+	// maxSkipped is the number of objects that a sweep skips because they cannot be
+	// removed or read. One more ends it.
 	maxSkipped = 100
 
 	// maxAborted is the number of uploads that a sweep removes. The next one removes more.
@@ -61,8 +62,8 @@ func (w *sweeping) remove(ctx context.Context, name string) error {
 	return w.skip(w.client.remove(ctx, name))
 }
 
-// skip returns nil in place of an error that may be the fault of an object, so that the
-// sweep goes on with others. It does so for the first maxSkipped of them.
+// skip returns nil in place of an error that may concern one object only, so that the sweep
+// goes on with others. It does so for the first maxSkipped of such errors.
 func (w *sweeping) skip(err error) error {
 	if err == nil || !isDenied(err) && strikesFor(err) != 1 || w.skipped == maxSkipped {
 		return err
@@ -166,7 +167,7 @@ func (w *sweeping) isUnusedRef(ctx context.Context, name string, listed object) 
 		return false, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil // it is too large for a record
+		return true, nil // the object is too large for a record
 	}
 	if err != nil {
 		return false, err

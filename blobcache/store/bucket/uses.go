@@ -183,7 +183,7 @@ func (w *sweeping) readUses(ctx context.Context, reports []report, after time.Ti
 		if err != nil {
 			return fmt.Errorf("read from the bucket what was used: %w", err)
 		}
-		w.read[r.name] = r // one that cannot be read is removed too in the end
+		w.read[r.name] = r // mergeReports removes those too that cannot be read
 	}
 	w.uses.merge()
 	return nil

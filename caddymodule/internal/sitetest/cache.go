@@ -2,6 +2,8 @@ package sitetest
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +23,9 @@ func (s *Site) Stored() []string {
 	s.T.Helper()
 	var names []string
 	err := filepath.WalkDir(s.Cache, func(name string, entry os.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && name != s.Cache {
+			return nil // removed meanwhile
+		}
 		if err == nil && !entry.IsDir() {
 			name, err = filepath.Rel(s.Cache, name)
 			names = append(names, name)

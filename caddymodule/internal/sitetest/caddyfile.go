@@ -1,9 +1,9 @@
 package sitetest
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
@@ -90,12 +90,8 @@ func HubCredentials(t *testing.T) string {
 
 // Random returns content that cannot be compressed and depends on the seed.
 func Random(seed byte, size int) []byte {
-	content := bytes.Repeat([]byte{seed}, size)
-	state := uint32(seed) + 1
-	for i := range content {
-		state = state*1664525 + 1013904223
-		content[i] = byte(state >> 24)
-	}
+	content := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(content) // never fails
 	return content
 }
 
