@@ -92,12 +92,19 @@ var (
 	// errForbidden means that a request asks for something other than its token
 	// names. Its status is 403.
 	errForbidden = errors.New("the token is for another request")
+
+	// errPlain means that a request has not come over TLS to this process. Its status is
+	// 403.
+	errPlain = errors.New("the request has come over plain HTTP, and nodes use https only")
 )
 
 // authorize is [Cluster.Admit] without the limit of requests.
 func (c *Cluster) authorize(r *http.Request) (Ask, error) {
 	if c == nil {
 		return Ask{}, errUnauthorized
+	}
+	if r.TLS == nil {
+		return Ask{}, errPlain
 	}
 	l := c.current()
 	scheme, raw, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -139,7 +146,7 @@ var errBusy = errors.New("too many requests of other nodes")
 // 503.
 func StatusOf(err error) int {
 	switch {
-	case errors.Is(err, errForbidden):
+	case errors.Is(err, errForbidden), errors.Is(err, errPlain):
 		return http.StatusForbidden
 	case errors.Is(err, errUnauthorized):
 		return http.StatusUnauthorized
@@ -148,10 +155,10 @@ func StatusOf(err error) int {
 }
 
 // Admit returns what a request from another node asks for if its token permits that: the
-// token must be signed by the shared keys, be minted for this process and this site within
-// the last 60 seconds, and name the path of the request. The caller must check that the
-// fingerprint is that of the endpoint. The request counts as one of the 1024 that are
-// answered at once until done is called.
+// request must come over TLS, and the token must be signed by the shared keys, be minted
+// for this process and this site within the last 60 seconds, and name the path of the
+// request. The caller must check that the fingerprint is that of the endpoint. The request
+// counts as one of the 1024 that are answered at once until done is called.
 //
 // [StatusOf] returns the status for an error. The error is a
 // [tokenissuer.ErrKeysUnavailable] if the keys that verify the token cannot be read. A nil
