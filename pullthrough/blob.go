@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -19,7 +20,7 @@ import (
 // [*upstream.Error], or one of [blobcache.Cache.Get].
 func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Reader, Status, error) {
 	c := &r.config
-	claim := &blobClaim{repository: r, digest: d}
+	claim := r.claim(d)
 	ctx, answered := r.watchBlob(ctx, d)
 	defer answered()
 	reader, origin, err := c.Cache.Get(ctx, fill.Request{
@@ -28,7 +29,7 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest) (*blobcache.Read
 		SizeHint: c.Sizes.of(c.Scope, d),
 		Limit:    c.Quotas.Limit(c.Scope),
 		Endpoint: c.Endpoint,
-		Scope:    c.Scope,
+		Scope:    r.since(claim.purged),
 		Claim:    claim,
 		Fetch:    r.fetchBlob(d),
 		Fetched:  r.fetchedBytes,
@@ -97,7 +98,7 @@ func (r *Repository) fetchBlob(d digest.Digest) fill.Fetch {
 func (r *Repository) StatBlob(ctx context.Context, d digest.Digest) (size int64, status Status, err error) {
 	ctx, answered := r.watchBlob(ctx, d)
 	defer answered()
-	claim := &blobClaim{repository: r, digest: d}
+	claim := r.claim(d)
 	standing := claim.Standing(ctx)
 	if standing.Linked {
 		return standing.Size, Hit, nil
@@ -138,8 +139,13 @@ func (r *Repository) fetchSize(ctx context.Context, d digest.Digest) (size int64
 type blobClaim struct {
 	repository *Repository
 	digest     digest.Digest
+	purged     time.Time   // when the repository was purged before the request
 	asked      atomic.Bool // whether Confirm was called
 	unsized    atomic.Bool // whether Confirm succeeded and learnt no size
+}
+
+func (r *Repository) claim(d digest.Digest) *blobClaim {
+	return &blobClaim{repository: r, digest: d, purged: r.purgedAt()}
 }
 
 // Standing implements [fill.Claim]. The size is -1 if it is not known.
@@ -189,7 +195,7 @@ func (c *blobClaim) ask(ctx context.Context, known int64) (int64, error) {
 // Delivered implements [fill.Claim]. The request that the claim is for may
 // have ended by then.
 func (c *blobClaim) Delivered(size int64) {
-	ctx, cancel := context.WithTimeout(context.Background(), metadataLimit)
+	ctx, cancel := context.WithTimeout(askedSince(context.Background(), c.purged), metadataLimit)
 	defer cancel()
 	c.repository.recordDelivery(ctx, c.digest, index.Link{Size: size})
 	if c.unsized.Load() {

@@ -28,6 +28,10 @@ type Content struct {
 	// FromReplica is set if one of Config.Replicas has sent the content for this
 	// request, or for another one at the same time. FromPeer is set if a peer has.
 	FromReplica, FromPeer bool
+
+	// sentAs is the media type of content that was transferred for this request, or for
+	// another one at the same time.
+	sentAs string
 }
 
 // Size returns the number of bytes.
@@ -78,7 +82,7 @@ func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) 
 		if err == nil {
 			err = r.put(ctx, m)
 		}
-		return transferred{bytes: m.Content, ofPeer: true}, err
+		return transferred{bytes: m.Content, mediaType: m.MediaType, ofPeer: true}, err
 	}, func(ctx context.Context) (transferred, error) {
 		return r.fetchManifest(ctx, d)
 	})
@@ -87,17 +91,18 @@ func (r *Repository) content(ctx context.Context, d digest.Digest, linked bool) 
 	}
 	content, err = r.fetched(ctx, d, got.bytes)
 	if err == nil {
-		content.FromReplica, content.FromPeer = got.copied, got.ofPeer
+		content.FromReplica, content.FromPeer, content.sentAs = got.copied, got.ofPeer, got.mediaType
 	}
 	return content, linked && (got.copied || got.stored), err
 }
 
 // transferred is what a transfer of a manifest has brought.
 type transferred struct {
-	bytes  []byte // nil if large content is in the store
-	stored bool   // since the caller looked
-	copied bool   // from a replica
-	ofPeer bool
+	bytes     []byte // nil if large content is in the store
+	mediaType string
+	stored    bool // since the caller looked
+	copied    bool // from a replica
+	ofPeer    bool
 }
 
 // fetched returns the content of a manifest after its transfer. If it is large, or if
@@ -136,7 +141,7 @@ func (r *Repository) fetchManifest(ctx context.Context, d digest.Digest) (transf
 	if link, linked := r.manifestLink(ctx, d); linked {
 		if bytes, err := r.copyManifest(ctx, d, link.Size); err == nil {
 			r.config.Quotas.Added(r.config.Scope, link.Size)
-			return transferred{bytes: bytes, copied: true}, nil
+			return transferred{bytes: bytes, mediaType: link.MediaType, copied: true}, nil
 		}
 	}
 	m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
@@ -145,13 +150,14 @@ func (r *Repository) fetchManifest(ctx context.Context, d digest.Digest) (transf
 	if err != nil {
 		return transferred{}, err
 	}
-	return transferred{bytes: m.Content}, r.keep(ctx, m)
+	return transferred{bytes: m.Content, mediaType: m.MediaType}, r.keep(ctx, m)
 }
 
 // storedSince returns content that has been stored since the caller looked, without its
 // bytes if it is large. The repository must be linked to it.
 func (r *Repository) storedSince(ctx context.Context, d digest.Digest) (transferred, bool) {
-	if _, linked := r.manifestLink(ctx, d); !linked {
+	link, linked := r.manifestLink(ctx, d)
+	if !linked {
 		return transferred{}, false
 	}
 	content, err := r.stored(ctx, d)
@@ -159,7 +165,7 @@ func (r *Repository) storedSince(ctx context.Context, d digest.Digest) (transfer
 		return transferred{}, false
 	}
 	content.Close()
-	return transferred{bytes: content.Bytes, stored: true}, true
+	return transferred{bytes: content.Bytes, mediaType: link.MediaType, stored: true}, true
 }
 
 // copyManifest stores a manifest that a replica has, and returns it. The endpoint must

@@ -91,8 +91,36 @@ func (f *Flights) forcedIn(key string) time.Duration {
 // does not end when one of them leaves.
 const metadataLimit = time.Minute
 
+// purgedAt returns when the repository was last purged, as far as is known, or the zero time.
+func (r *Repository) purgedAt() time.Time { return r.config.Index.PurgedAt(r.config.Scope) }
+
+// since returns a text that stands for the repository since its last purge. A request shares
+// no question and no download with those from before, whose answers may be older than the
+// purge.
+func (r *Repository) since(purged time.Time) string {
+	if purged.IsZero() {
+		return r.config.Scope
+	}
+	return r.config.Scope + " " + purged.Format(time.RFC3339Nano)
+}
+
 // key returns the key of a question in Config.Flights.
-func (r *Repository) key(question string) string { return r.config.Scope + " " + question }
+func (r *Repository) key(question string) string { return r.since(r.purgedAt()) + " " + question }
+
+// askedKey is the key, in the context of a question, of the last purge before it.
+type askedKey struct{}
+
+func askedSince(ctx context.Context, purged time.Time) context.Context {
+	return context.WithValue(ctx, askedKey{}, purged)
+}
+
+// isPurged reports whether the repository has been purged since the question was asked
+// that ctx belongs to. Its answer is good for the requests that wait for it, and is not
+// recorded.
+func (r *Repository) isPurged(ctx context.Context) bool {
+	before, asked := ctx.Value(askedKey{}).(time.Time)
+	return asked && !r.purgedAt().Equal(before)
+}
 
 // once runs ask for all concurrent callers that name the same question about the
 // repository. It returns early, with the cause, if ctx ends.
@@ -101,10 +129,11 @@ func once[T any](ctx context.Context, r *Repository, question string, ask func(c
 		var none T
 		return none, context.Cause(ctx) // upstream is not asked for a client that has left
 	}
-	key := r.key(question)
+	purged := r.purgedAt()
+	key := r.since(purged) + " " + question
 	return flight.Do(ctx, &r.config.Flights.group, key, func(ctx context.Context) (T, error) {
 		defer r.config.Flights.begin(key)()
-		ctx, cancel := context.WithTimeout(ctx, metadataLimit)
+		ctx, cancel := context.WithTimeout(askedSince(ctx, purged), metadataLimit)
 		defer cancel()
 		return ask(ctx)
 	})

@@ -98,11 +98,7 @@ func (r *Repository) ManifestByDigest(ctx context.Context, d digest.Digest, with
 		return Manifest{}, err
 	}
 	if !hit {
-		m.Status = Miss
-		if link, err = r.config.Index.Link(ctx, r.config.Scope, d); err != nil {
-			content.Close()
-			return Manifest{}, err
-		}
+		m.Status, link.MediaType = Miss, content.sentAs
 	}
 	m.MediaType, m.Content, m.Size = link.MediaType, content, content.Size()
 	r.markUsed(d)

@@ -150,17 +150,26 @@ const (
 	Stale                     // from the cache, since upstream has not confirmed it again; see Reason
 )
 
-// recordDelivery records that upstream has delivered content and that the
-// repository contains it. A failed write does not fail the pull.
+// recordDelivery records that upstream has delivered content and, unless it was purged
+// meanwhile, that the repository contains it. A failed write does not fail the pull.
 func (r *Repository) recordDelivery(ctx context.Context, d digest.Digest, link index.Link) {
-	if err := r.config.Index.AddDelivery(ctx, r.config.Scope, d, link); err != nil {
+	var err error
+	if r.isPurged(ctx) {
+		err = r.config.Index.NoteDelivery(ctx, r.config.Scope, d, link.Size)
+	} else {
+		err = r.config.Index.AddDelivery(ctx, r.config.Scope, d, link)
+	}
+	if err != nil {
 		r.recordFailed(fmt.Errorf("recording the content %s: %w", d, err))
 	}
 }
 
-// recordRef records what a tag stands for. A failed write does not fail the
-// pull.
+// recordRef records what a tag stands for, unless it was purged meanwhile. A failed write
+// does not fail the pull.
 func (r *Repository) recordRef(ctx context.Context, tag string, ref index.Ref) {
+	if r.isPurged(ctx) {
+		return
+	}
 	if err := r.config.Index.SetRef(ctx, r.config.Scope, tag, ref); err != nil {
 		r.recordFailed(fmt.Errorf("recording the tag %s: %w", tag, err))
 	}

@@ -232,7 +232,9 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 		return ref, content, false, err
 	}
 	if err == nil && !hit {
-		ref, _ = r.believed(ctx, tag, ref)
+		if ref, believed = r.believed(ctx, tag, ref); !believed {
+			ref.MediaType = content.sentAs // it was purged meanwhile
+		}
 	}
 	return ref, content, hit, err
 }

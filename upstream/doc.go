@@ -16,10 +16,10 @@
 // [Mirrors] is a client for a registry with several addresses, which it asks in
 // order if one cannot answer.
 //
-// Decisions that need no request are made in packages of their own: auth chooses the
-// challenge and knows which token service may receive the login, circuit decides whether
-// an address that fails is asked, ratelimit reads what registries say about their limits,
-// mediatype tells what a manifest is, and dial refuses private addresses.
+// Other packages make the decisions that need no request: auth chooses the challenge and
+// the token services that may receive the login, circuit decides whether an address that
+// fails is asked, ratelimit reads the limits that registries announce, mediatype decides
+// the media type of a manifest, and dial refuses private addresses.
 //
 // The package does not trust the registry. Every response is limited in size or
 // checked against its digest by the caller. Redirects are limited in number and
@@ -31,4 +31,15 @@
 // fails. Failures are returned as an [*Error], whose [Kind] tells the cause and whose
 // text contains no credential, token or URL. When the caller's context ends, the
 // error wraps the context's error and is not an [*Error].
+//
+// The files by their prefixes:
+//
+//	registry              the client: its configuration, hooks and state
+//	mirrors               several addresses, and when an address that fails is asked
+//	manifest, blob, tags, referrers
+//	                      the operations
+//	head                  which responses to HEAD requests are trusted
+//	request, response     a request and its redirects, and reading what comes back
+//	auth                  the answer to a 401: logins, tokens, and which of them is to blame
+//	errors                the error that all operations return
 package upstream

@@ -139,7 +139,7 @@ type Error struct {
 	message    string
 	cause      error // may be nil
 
-	own  bool // the registry or its token service failed, not a server to which it redirects
+	own  bool // the registry or its token service failed, and not a server to which it redirects
 	head bool // the request was a HEAD; a GET might have succeeded
 	pull bool // only requests that count as pulls are limited
 

@@ -184,7 +184,7 @@ func (m *Mirrors) IsSlow() bool {
 }
 
 // ask performs an operation at one address after another until one answers. The result
-// is complete when question returns; see [Mirrors.Blob] for one that is not.
+// must be complete when question returns, unlike that of [Mirrors.Blob].
 func ask[T any](ctx context.Context, m *Mirrors, question func(context.Context, *Registry) (T, error)) (T, error) {
 	return inOrder(ctx, m, func(a *attempt) (T, error) {
 		if a.only {

@@ -25,8 +25,8 @@ const (
 	// lists that are read slowly do not delay manifests.
 	maxListReads = 4
 
-	// maxHugeReads is the number of responses larger than MaxManifest, which only
-	// lists of tags can be, that are in memory at a time.
+	// maxHugeReads is the number of responses larger than MaxManifest that are in memory
+	// at a time. Only lists of tags can be that large.
 	maxHugeReads = 1
 )
 
@@ -93,9 +93,10 @@ func (r *Registry) tooLarge(c *call, resp *response, limit int64) *Error {
 	return r.newError(c, Invalid, resp.StatusCode, fmt.Sprintf("the response is larger than %d bytes", limit))
 }
 
-// reader reads a response of a registry. So that few large ones are in memory, it takes
-// turns: one of largeReads (or listReads, for a list of tags) beyond smallRead bytes, and
-// for a list one of hugeReads beyond MaxManifest bytes.
+// reader reads a response of a registry. To bound how many large ones are in memory, it
+// takes a turn of largeReads (of listReads for a list of tags) before it reads more than
+// smallRead bytes. For a list, it takes one of hugeReads before it reads more than
+// MaxManifest bytes.
 type reader struct {
 	registry *Registry
 	list     bool            // the response is a list of tags
@@ -152,7 +153,7 @@ func (t *reader) read(ctx context.Context, body io.Reader) ([]byte, error) {
 		if err := t.take(ctx); err != nil {
 			return nil, err
 		}
-		limit := int64(MaxManifest + 2 - smallRead) // the end of a manifest that is too large is seen
+		limit := int64(MaxManifest + 2 - smallRead) // enough to see that a manifest is too large
 		if len(t.held) > 1 {
 			limit = math.MaxInt64
 		}

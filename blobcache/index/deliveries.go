@@ -33,12 +33,19 @@ func (x *Index) AddDelivery(ctx context.Context, scope string, d digest.Digest, 
 	if x.shared != nil && lerr == nil && known.Size == link.Size {
 		return err // a shared link has a shared delivery, which need not be looked up
 	}
-	delivery := Delivery{Size: link.Size}
-	if known, kerr := x.Delivery(ctx, scope, d); kerr == nil && known == delivery {
-		return err
+	return errors.Join(err, x.NoteDelivery(ctx, scope, d, link.Size))
+}
+
+// NoteDelivery records that a scope's source has delivered content of a size in bytes, but
+// does not link the scope to it. After an error that is not on disk, but holds until the
+// process ends.
+func (x *Index) NoteDelivery(ctx context.Context, scope string, d digest.Digest, size int64) error {
+	delivery := Delivery{Size: size}
+	if known, err := x.Delivery(ctx, scope, d); err == nil && known == delivery {
+		return nil
 	}
 	source, _ := sourceOf(scope)
 	key := deliveryKey(source, d)
 	x.deliveries.Add(key, delivery)
-	return errors.Join(err, save(ctx, x.records, key, delivery))
+	return save(ctx, x.records, key, delivery)
 }

@@ -31,8 +31,8 @@ type Times struct {
 	Checked time.Duration
 }
 
-// LoginTimes are the times at which a site answers logins. They are equal, except in tests,
-// which must neither wait for failed logins nor fail because checks take long.
+// LoginTimes are the times at which a site answers logins. Tests change them, so that they
+// need not wait for failed logins, and do not fail because checks take long.
 var LoginTimes = Times{Failed: time.Second, Checked: time.Second}
 
 // Gate limits and checks logins. It asks the throttle, then the accounts, and

@@ -22,8 +22,9 @@ const (
 
 	// TagMoved means that upstream has another digest for a tag than the one that
 	// was served until now. If clients of one tag accept different types of
-	// manifests, each type is a tag of its own. Of the nodes of a cluster, the one that
-	// has asked upstream emits it, and not those that learn it from that node.
+	// manifests, each type is a tag of its own. In a cluster, the
+	// node that has asked upstream emits it, and those that learn it from that node
+	// do not.
 	TagMoved = "tag_moved"
 
 	// QuotaTrimmed means that a group was over its quota and has lost content.

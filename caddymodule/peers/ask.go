@@ -92,12 +92,19 @@ var (
 	// errForbidden means that a request asks for something other than its token
 	// names. Its status is 403.
 	errForbidden = errors.New("the token is for another request")
+
+	// errPlain means that a request has not come over TLS to this process. Its status is
+	// 403.
+	errPlain = errors.New("the request has come over plain HTTP, and nodes use https only")
 )
 
-// authorize is [Cluster.Admit] without a limit.
+// authorize is [Cluster.Admit] without the limit of requests.
 func (c *Cluster) authorize(r *http.Request) (Ask, error) {
 	if c == nil {
 		return Ask{}, errUnauthorized
+	}
+	if r.TLS == nil {
+		return Ask{}, errPlain
 	}
 	l := c.current()
 	scheme, raw, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -139,7 +146,7 @@ var errBusy = errors.New("too many requests of other nodes")
 // 503.
 func StatusOf(err error) int {
 	switch {
-	case errors.Is(err, errForbidden):
+	case errors.Is(err, errForbidden), errors.Is(err, errPlain):
 		return http.StatusForbidden
 	case errors.Is(err, errUnauthorized):
 		return http.StatusUnauthorized
@@ -147,14 +154,15 @@ func StatusOf(err error) int {
 	return http.StatusServiceUnavailable
 }
 
-// Admit returns what a request from another node asks for, if its token says so: the token
-// is signed by the shared keys, minted for this process and this site within the last 60
-// seconds, and names the path of the request. Whether the fingerprint is that of the
-// endpoint is up to the caller. The request counts among the 1024 that are answered at once
-// until done is called.
+// Admit returns what a request from another node asks for if its token permits that: the
+// request must come over TLS, and the token must be signed by the shared keys, be minted
+// for this process and this site within the last 60 seconds, and name the path of the
+// request. The caller must check that the fingerprint is that of the endpoint. The request
+// counts as one of the 1024 that are answered at once until done is called.
 //
 // [StatusOf] returns the status for an error. The error is a
-// [tokenissuer.ErrKeysUnavailable] if the token may be valid. A nil Cluster admits nothing.
+// [tokenissuer.ErrKeysUnavailable] if the keys that verify the token cannot be read. A nil
+// Cluster admits nothing.
 func (c *Cluster) Admit(r *http.Request) (ask Ask, done func(), err error) {
 	if ask, err = c.authorize(r); err != nil {
 		return ask, nil, err
@@ -166,16 +174,17 @@ func (c *Cluster) Admit(r *http.Request) (ask Ask, done func(), err error) {
 	return ask, func() { c.serving.Add(-1) }, nil
 }
 
-// Anybody can send requests that are refused, so maxRefusals of them are logged at once and
-// then one every refusalEvery: as many as an address may send wrong logins.
+// Anybody can send requests that are refused. Therefore the audit log has the first
+// maxRefusals of them, and then one every refusalEvery. These are the rates at which an
+// address may send wrong logins.
 const (
 	maxRefusals  = 30
 	refusalEvery = 10 * time.Second
 )
 
-// Refusal returns the reason for the audit log of a request that is not admitted, with the
-// number of those that were left out since the last one. It reports false if this one is to
-// be left out.
+// Refusal returns the reason with which the audit log records that a request was not
+// admitted, including how many requests it has left out since the last one. It reports
+// false if it must leave out this one too.
 func (c *Cluster) Refusal(err error) (reason string, ok bool) {
 	if !c.refusals.AllowN(c.now(), 1) {
 		c.unlogged.Add(1)

@@ -19,16 +19,6 @@ func someAsk() Ask {
 	return Ask{Kind: Blob, Group: "acme", Upstream: "docker.io", Repository: "library/alpine", Reference: someDigest, Fingerprint: "f1"}
 }
 
-func statusOf(err error) int {
-	switch {
-	case errors.Is(err, errUnauthorized):
-		return http.StatusUnauthorized
-	case errors.Is(err, errForbidden):
-		return http.StatusForbidden
-	}
-	return http.StatusServiceUnavailable
-}
-
 // captured returns the path and the token of a request that from sends to the server.
 func captured(t *testing.T, from *Cluster, to *server, ask Ask) (path, token string) {
 	t.Helper()
@@ -95,6 +85,21 @@ func TestAuthorizeAcceptsOneRequest(t *testing.T) {
 	n.clock.advance(tokenissuer.PeerLifetime + tokenissuer.PeerLeeway)
 	if got, err := authorize(s[1].current(), path, token); !errors.Is(err, errUnauthorized) || got != (Ask{}) {
 		t.Errorf("got %+v, %v after the lifetime, want errUnauthorized", got, err)
+	}
+}
+
+// TestAuthorizeRequiresTLS checks that a token is refused that came over plain HTTP, also if a
+// proxy in front says that it has terminated TLS: nodes reach each other directly.
+func TestAuthorizeRequiresTLS(t *testing.T) {
+	n := newNetwork(t)
+	s := n.cluster(2)
+	path, token := captured(t, s[0].current(), s[1], someAsk())
+	r := httptest.NewRequest(http.MethodGet, "http://"+serverName+path, nil)
+	r.Header.Set("Authorization", token)
+	r.Header.Set("X-Forwarded-Proto", "https")
+	got, done, err := s[1].current().Admit(r)
+	if got != (Ask{}) || done != nil || !errors.Is(err, errPlain) || StatusOf(err) != http.StatusForbidden {
+		t.Errorf("got %+v and the error %v with status %d, want errPlain and 403", got, err, StatusOf(err))
 	}
 }
 

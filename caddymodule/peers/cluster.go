@@ -70,8 +70,8 @@ type Cluster struct {
 	looking atomic.Bool  // a lookup is in progress
 	serving atomic.Int64 // requests of other nodes that are being answered
 
-	refusals *rate.Limiter // of the lines about requests that are not admitted
-	unlogged atomic.Int64  // such requests since the last line
+	refusals *rate.Limiter // of lines in the audit log about requests that are not admitted
+	unlogged atomic.Int64  // requests without such a line since the last one
 
 	mu      sync.Mutex
 	lent    []*lent // by the configurations that use the cluster, newest last

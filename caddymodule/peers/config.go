@@ -1,15 +1,15 @@
 // Package peers lets the nodes of a site ask each other for content before they ask
 // an upstream.
 //
-// The nodes are Caddys with the same site, behind a load balancer, that share Caddy's
-// storage. A [Cluster] has the list of them. For each key it ranks them by a hash
+// The nodes are instances of Caddy with the same site, behind a load balancer, that share
+// Caddy's storage. A [Cluster] has the list of them. For each key it ranks them by a hash
 // ([Cluster.Ahead]): a node asks those that are ranked before it, so that only
 // the first one asks the upstream. There is no election and no membership protocol: if
 // nodes disagree about the list, the upstream is asked once more.
 //
 // A request to another node ([Node.Get]) has a token that the shared keys sign. It names
-// the process that is asked, and all of what is asked for ([Ask]), so that it is of no
-// use elsewhere; see [Cluster.Admit].
+// the process that is asked and all of what is asked for ([Ask]), so that it is valid for
+// nothing else; see [Cluster.Admit].
 package peers
 
 import (

@@ -11,8 +11,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/breaker"
 )
 
-// maxPassing is the greatest number of upstreams, times two, for which the failures of a
-// node are remembered.
+// maxPassing is the greatest number of breakers that a node has for what it passes on: two
+// for each upstream.
 const maxPassing = 128
 
 func (c *Cluster) newNode(name string) *Node {
@@ -27,9 +27,9 @@ func (c *Cluster) newBreaker() *breaker.Breaker {
 	return &breaker.Breaker{Pause: firstPause, MaxPause: lastPause, Now: c.now}
 }
 
-// passed is what a node passes on: the content of blobs of the upstream with a fingerprint,
-// or answers to questions. Short answers say nothing about transfers, which a network that
-// loses large packets may hold up.
+// passed is what a node passes on from the upstream with a fingerprint: the content of blobs,
+// or other answers. They have breakers of their own, because a network that loses large
+// packets stops the content of blobs while short answers succeed.
 type passed struct {
 	fingerprint string
 	content     bool
@@ -47,10 +47,10 @@ func (n *Node) passingOn(what passed) *breaker.Breaker {
 	return b
 }
 
-// failed records that a response was too slow, broke off or was wrong. The node may have
-// passed on what the upstream has sent, so it is left alone for the same from this upstream
-// only, and probed soon. It ignores the errors that Get has counted, and those that say
-// nothing about the node.
+// failed records that a response was too slow, broke off or was wrong. The cause may be the
+// upstream, so the node is left alone for the same kind of answer from this upstream only,
+// and probed soon. It ignores errors that Get has counted, and those that say nothing about
+// the node.
 func (n *Node) failed(what passed, err error) {
 	if err == nil || errors.As(err, new(*failure)) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, context.Canceled) {
 		return

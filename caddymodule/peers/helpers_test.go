@@ -233,7 +233,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ask, err := cluster.authorize(r)
 	if err != nil {
-		http.Error(w, err.Error(), statusOf(err))
+		http.Error(w, err.Error(), StatusOf(err))
 		return
 	}
 	if answer != nil {

@@ -30,9 +30,9 @@ const (
 	// answered: it may start at the same time as this one, as this one does.
 	patience = 3
 
-	// maxMisses is the number of probes without an answer, one after the other, after
-	// which a node is not asked any more. A single one may be due to a lost packet. Until
-	// then it is up to the requests to the node to notice that it is down.
+	// maxMisses is the number of probes in a row without an answer after which a node is
+	// not asked any more. A single probe may fail because of a lost packet. Until then,
+	// only the requests to the node find out that it is down.
 	maxMisses = 2
 
 	maxIdentity = 1 << 10 // bytes of the answer to a probe
@@ -47,11 +47,11 @@ type Node struct {
 	passing *lru.Cache[passed, *breaker.Breaker] // see [Node.failed]
 
 	mu      sync.Mutex
-	process string    // the id of the process that answered one of the last probes, or empty
+	process string    // the id of the process that answered one of the last maxMisses probes, or empty
 	last    string    // the id of the last process that answered
 	seen    time.Time // it answered
 	err     error     // of the last probe
-	misses  int       // probes since then without an answer
+	misses  int       // probes without an answer since then
 }
 
 // Name returns the name of the node in the list, HOST:PORT.
@@ -90,9 +90,9 @@ func (n *Node) Head(ctx context.Context, ask Ask, header http.Header) (*http.Res
 //
 // The error is an fs.ErrNotExist if the node does not provide the content (404), or has
 // other settings of the upstream (409). While the node is unknown or left alone Get
-// fails at once. Errors that say something about the node count as failures of it,
-// except for that of ctx; report what happens to the body, and that the answer took too
-// long, by failed.
+// fails at once. Errors that say something about the node count as its failures, except
+// for that of ctx. The caller must report by failed if the answer took too long, or if
+// the body breaks off or is wrong.
 func (n *Node) Get(ctx context.Context, ask Ask, header http.Header) (*http.Response, error) {
 	return n.do(ctx, http.MethodGet, ask, header)
 }

@@ -49,7 +49,7 @@ func (c *Cluster) Use(config *pullthrough.Config, scope Ask, asker string) {
 type replica struct {
 	node    *Node
 	scope   Ask
-	fetched atomic.Bool // it is asked for the content of a blob, and not questions
+	fetched atomic.Bool // the node is asked for the content of a blob
 }
 
 // Failed implements [fill.Replica].
@@ -143,8 +143,8 @@ func readAnswer(resp *http.Response, q pullthrough.Question) (answer pullthrough
 	return answer, err
 }
 
-// ageOf returns the time since upstream has confirmed an answer, or longer: Age is in whole
-// seconds. An answer for which the node has asked upstream now has none.
+// ageOf returns at least the time since upstream confirmed an answer: the header Age is in
+// whole seconds. An answer for which the node has just asked upstream has none.
 func ageOf(h http.Header) time.Duration {
 	seconds, err := strconv.ParseUint(h.Get("Age"), 10, 31)
 	switch {
@@ -156,5 +156,6 @@ func ageOf(h http.Header) time.Duration {
 	return time.Duration(seconds)*time.Second + pullthrough.MinAge
 }
 
-// isFirst reports whether the node has asked upstream now, and knew nothing before.
+// isFirst reports whether the node knew nothing before, and has asked upstream for this
+// answer.
 func isFirst(h http.Header) bool { return strings.Contains(h.Get("Cache-Status"), "fwd=miss") }

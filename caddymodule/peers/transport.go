@@ -47,8 +47,8 @@ func checkTransport(raw json.RawMessage) error {
 	return fmt.Errorf("peers: transport http: cannot be used with %s", instead)
 }
 
-// maxHeader is the greatest size of the header of an answer in bytes, unless it is
-// configured. Go allows 10 MiB.
+// maxHeader is the default for the greatest size of the header of an answer, in bytes. That
+// of net/http is 10 MiB.
 const maxHeader = 64 << 10
 
 // transport makes the connections to the nodes. It belongs to a configuration.

@@ -23,7 +23,7 @@ type Challenge struct {
 	Service string
 
 	// Repository is that of the scope, or "" if the scope is not for pulling a
-	// repository. It belongs to the response that the challenge came with.
+	// repository. Each response may have another one.
 	Repository string
 }
 
@@ -89,10 +89,10 @@ func (r *Realms) Select(challenges []header.Challenge) (*Challenge, error) {
 	return nil, ErrUnsupported
 }
 
-// SelectForeign returns the first challenge of another registry, to which a redirect has
-// led, that an anonymous token answers, or nil. The target is the address that has sent
-// the challenges, and path what follows the repository in it: it tells the repository if
-// the challenge does not.
+// SelectForeign returns the first challenge that an anonymous token answers, or nil. The
+// challenges are those of another registry, to which a redirect has led. The repository
+// is that of the scope or, without one, that in the path of target, the address that has
+// sent the challenges: it is followed there by path.
 func SelectForeign(challenges []header.Challenge, target *url.URL, path string) *Challenge {
 	for _, ch := range challenges {
 		realm, err := parseRealm(ch.Params["realm"])

@@ -1,10 +1,10 @@
 // Package circuit decides whether requests are sent to an address of a registry that
 // fails or limits requests.
 //
-// A [Breaker] is asked for a [Turn] before each request and told how it ended. A failure
-// may begin a pause, which doubles with each further one; then one request at a time
-// tries whether the address answers again. An address whose failures are not those of a
-// single repository is down, which its version check has to disprove first. The package
-// sends nothing and knows no HTTP: what a failure means is up to the caller, which
-// describes it by a [Failure].
+// A [Breaker] is asked for a [Turn] before each request, and is told how the request ended.
+// A failure may begin a pause, which doubles with each further failure. After the pause, one
+// request at a time tries whether the address answers again. An address is down if its
+// failures are not those of a single repository; it must then answer a version check before
+// other requests are sent. The package sends nothing and knows no HTTP: the caller decides
+// what a failure means, and describes it by a [Failure].
 package circuit

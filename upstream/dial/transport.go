@@ -1,7 +1,7 @@
 // Package dial makes connections to registries and to the servers to which they redirect.
 //
-// Neither is trusted: a registry may refer to any address, and its name may resolve to
-// any. [NewTransport] and [Guard] refuse addresses that are not public, so that no
+// Neither is trusted: a registry may refer to any address, and a name may resolve to any
+// address. [NewTransport] and [Guard] refuse addresses that are not public, so that no
 // registry makes this process send requests to services in a private network. They look
 // at the address that is connected to, not at the name. A [*BlockedError] says how to
 // permit such addresses.

@@ -1,7 +1,6 @@
 package header
 
-// IsVisible reports whether s consists of visible ASCII characters (RFC 5234, VCHAR), so
-// that it can be a part of a field without quotes.
+// IsVisible reports whether s consists of visible ASCII characters (VCHAR in RFC 5234).
 func IsVisible(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' {

@@ -11,11 +11,13 @@ import (
 // maxWaiting is how many callers of Take wait at a time.
 const maxWaiting = 1024
 
-// ErrNoPull means that a pull is not spent because few remain.
+// ErrNoPull means that a request was not sent, because it would count as a pull and few
+// pulls remain.
 var ErrNoPull = errors.New("a GET would count as a pull, and few remain")
 
-// Queue lets one caller at a time spend a part of a scarce budget. The next one is that
-// whose image is used most. The zero value is ready for use.
+// Queue lets one caller at a time spend a part of a scarce budget. The next one is the
+// caller whose image is used most. The zero value is ready for use. A Queue is safe for
+// concurrent use.
 type Queue struct {
 	mu      sync.Mutex
 	taken   bool
@@ -27,9 +29,9 @@ type waiter struct {
 	turn chan struct{} // closed when the waiter has the permission
 }
 
-// Take waits for the permission. The error is [ErrNoPull] if too many wait or the deadline
-// of ctx has passed, or the cause of another end of ctx. The caller must call done when it
-// has spent what it needs.
+// Take waits for permission. Uses is how much the image is used. The error is [ErrNoPull]
+// if too many callers wait or the deadline of ctx has passed; if ctx ends otherwise, it is
+// the cause. The caller must call done when it has spent what it needs.
 func (q *Queue) Take(ctx context.Context, uses float64) (done func(), err error) {
 	q.mu.Lock()
 	if !q.taken {
@@ -59,7 +61,7 @@ func (q *Queue) Take(ctx context.Context, uses float64) (done func(), err error)
 		q.pass() // the turn came meanwhile
 	}
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		return nil, fmt.Errorf("%w: others were used more all the time", ErrNoPull)
+		return nil, fmt.Errorf("%w: images that are used more were fetched first", ErrNoPull)
 	}
 	return nil, context.Cause(ctx)
 }
@@ -71,7 +73,7 @@ func (q *Queue) Len() int {
 	return len(q.waiting)
 }
 
-// pass gives the permission to the waiter with the most uses, of equal ones to the first.
+// pass gives the permission to the waiter with the most uses, or to the first of several.
 func (q *Queue) pass() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

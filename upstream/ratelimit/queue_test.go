@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,4 +86,33 @@ func TestQueueBounds(t *testing.T) {
 			t.Errorf("got %d waiters, want none", q.Len())
 		}
 	})
+}
+
+// TestQueueLeaving checks that a permission goes on if it comes to a waiter that leaves at
+// the same moment.
+func TestQueueLeaving(t *testing.T) {
+	for range 100 {
+		var q Queue
+		done, err := q.Take(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			if done, err := q.Take(ctx, 1); err == nil {
+				done()
+			}
+		}()
+		for q.Len() == 0 {
+			runtime.Gosched()
+		}
+		leave()
+		done()
+		<-left
+		if q.taken || q.Len() != 0 {
+			t.Fatalf("got a permission that nobody has given back, or %d waiters, want none", q.Len())
+		}
+	}
 }

@@ -18,8 +18,8 @@ import (
 
 var held atomic.Int64
 
-// Held returns the number of values that all leases of the process have, in any pool. It is
-// 0 if no configuration runs: what remains then has leaked.
+// Held returns the number of values that all leases of the process have, in all pools. If no
+// configuration runs, values that are still held have leaked.
 func Held() int { return int(held.Load()) }
 
 // Pool holds values by key as long as at least one lease has them.

@@ -190,14 +190,14 @@ func (a Answer) Has(t testing.TB, name, want string) Answer {
 	return a
 }
 
-// Eventually polls until done reports true, and fails the test after a minute.
+// Eventually polls until done reports true, and fails the test after two minutes.
 // Work beside requests rests for several times as long as it takes, so that a
-// slow disk delays it a lot.
+// slow disk delays it a lot, and a quota may be measured again after a minute only.
 func Eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("got nothing within 1m, want: %s", what)
+			t.Fatalf("got nothing within 2m, want: %s", what)
 		}
 	}
 }

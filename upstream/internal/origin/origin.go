@@ -1,5 +1,5 @@
-// Package origin compares the origins of URLs (RFC 6454, section 4): what is meant for
-// one must not be sent to another.
+// Package origin compares the origins of URLs (RFC 6454, section 4). Credentials for one
+// origin must not be sent to another.
 package origin
 
 import (
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Of returns the scheme, host and port of u, so that equal origins are equal texts.
+// Of returns the scheme, host and port of u in a form that is the same for equal origins.
 func Of(u *url.URL) string {
 	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), Port(u))
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
-// attempts are those to perform one operation at the addresses of [Mirrors] in turn.
+// attempts performs one operation at the addresses of [Mirrors], one after the other.
 type attempts struct {
 	mirrors  *Mirrors
 	deadline time.Time // for the header of the answer
@@ -24,7 +24,7 @@ type attempts struct {
 	negative bool      // an address has answered that it does not have what is asked for
 }
 
-// attempt is an operation at one address.
+// attempt performs the operation at one address.
 type attempt struct {
 	registry *Registry
 	index    int // of the registry
@@ -33,8 +33,8 @@ type attempt struct {
 	only     bool          // the upstream has no other address
 }
 
-// inOrder calls ask for one address after another until one answers. The function ask
-// must keep to the limit of the attempt.
+// inOrder calls ask for one address after another until one answers. Ask must respect the
+// time limit of the attempt.
 func inOrder[T any](ctx context.Context, m *Mirrors, ask func(*attempt) (T, error)) (T, error) {
 	var none T
 	all := &attempts{mirrors: m, deadline: time.Now().Add(metadataTimeout), errs: make([]error, len(m.registries))}
@@ -77,8 +77,8 @@ func (all *attempts) first() *attempt {
 
 // following returns the attempt at the next address that does not pause, or nil. After
 // the last one, if an address has answered that it does not have what is asked for, it
-// returns attempts at addresses that pause because of an error response: that may have
-// been about another repository, and such an address responds at once.
+// returns attempts at addresses that pause because of an error response: the error may
+// have been about another repository, and such an address responds at once.
 func (all *attempts) following() *attempt {
 	for all.next < len(all.mirrors.registries) {
 		i, r := all.next, all.mirrors.registries[all.next]

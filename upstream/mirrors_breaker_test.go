@@ -87,7 +87,7 @@ func (s *single) expectAsked(t *testing.T, what, repository string, want int) er
 func (s *single) expectHeld(t *testing.T, what string, kind Kind) *Error {
 	t.Helper()
 	e := wantKind(t, s.expectAsked(t, what, "a", 0), kind)
-	if !e.Held || kind != RateLimited && e.RetryAfter <= 0 || e.RetryAfter > circuit.MaxHold {
+	if !e.Held || kind != RateLimited && e.RetryAfter < time.Second || e.RetryAfter > circuit.MaxHold {
 		t.Errorf("%s: got %v with Held %t and RetryAfter %v, want that it was held, and for how long", what, e, e.Held, e.RetryAfter)
 	}
 	return e

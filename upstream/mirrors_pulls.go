@@ -8,16 +8,17 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
-// Scarcity returns how scarce the budget of the first address is: [ratelimit.Budget.Scarcity].
+// Scarcity returns how scarce the budget of the first address is, as described at
+// [ratelimit.Budget.Scarcity].
 func (m *Mirrors) Scarcity() float64 {
 	r := m.registries[0]
 	return r.budget.Scarcity(r.now)
 }
 
-// AwaitPull waits for permission to spend a part of a scarce budget on an image that
-// could be served as it is known. One caller has it at a time; the next one is that whose
-// image is used most. Errors are those of [ratelimit.Queue.Take]. The caller must call
-// done when it has spent what it needs.
+// AwaitPull waits for permission to spend a part of a scarce budget on an image of which an
+// earlier version could be served. One caller has the permission at a time; the next one is
+// the caller whose image is used most. The errors are those of [ratelimit.Queue.Take]. The
+// caller must call done when it has spent what it needs.
 func (m *Mirrors) AwaitPull(ctx context.Context, uses float64) (done func(), err error) {
 	return m.registries[0].queue.Take(ctx, uses)
 }

@@ -16,8 +16,8 @@ const trialPatience = 2 * time.Second
 var errTrial = errors.New("the trial goes on")
 
 // begin begins an attempt. If the address is down, it sends a version check first, and
-// returns an error unless the address answers that within trialPatience. The check
-// continues if the request is canceled, and its result counts as that of the trial.
+// returns an error unless the address answers the check within trialPatience. The check
+// continues if the request is canceled, and its result is that of the trial.
 func (a *attempt) begin(ctx context.Context) error {
 	if !a.turn.Check {
 		return nil

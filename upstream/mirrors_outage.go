@@ -69,7 +69,7 @@ func heldError(held *circuit.Held) *Error {
 	}
 	e := &Error{Kind: last.Kind, Status: last.Status, Held: true, Limit: last.Limit, upstream: last.upstream, message: message, cause: last.cause}
 	switch {
-	case held.OnTrial: // which usually takes less
+	case held.OnTrial: // the trial usually takes less
 		e.RetryAfter = time.Second
 	case !held.Limited || held.RetryAfter > 0:
 		e.RetryAfter = max(time.Second, held.Left)
