@@ -31,4 +31,15 @@
 // fails. Failures are returned as an [*Error], whose [Kind] tells the cause and whose
 // text contains no credential, token or URL. When the caller's context ends, the
 // error wraps the context's error and is not an [*Error].
+//
+// The files by their prefixes:
+//
+//	registry              the client: its configuration, hooks and state
+//	mirrors               several addresses, and when an address that fails is asked
+//	manifest, blob, tags, referrers
+//	                      the operations
+//	head                  which responses to HEAD requests are trusted
+//	request, response     a request and its redirects, and reading what comes back
+//	auth                  the answer to a 401: logins, tokens, and which of them is to blame
+//	errors                the error that all operations return
 package upstream

@@ -94,15 +94,16 @@ var errMore = errors.New("there are more records")
 // unseen describes that when it begins.
 func (x *Index) changedPurges(ctx context.Context) (changed []store.Record, unseen, err error) {
 	var all []store.Record
+	listed := 0
 	err = x.shared.ListShared(ctx, purgesFolder, func(r store.Record) error {
-		switch {
-		case time.Since(r.Used) > keepPurges || !isPurgeKey(r.Key):
-			_ = x.records.Delete(ctx, r.Key) // or the next time
-		case len(all) == maxListed:
+		if listed++; listed > maxListed {
 			return errMore
-		default:
-			all = append(all, r)
 		}
+		if time.Since(r.Used) > keepPurges || !isPurgeKey(r.Key) {
+			_ = x.records.Delete(ctx, r.Key) // the next call repeats it if it fails
+			return nil
+		}
+		all = append(all, r)
 		return nil
 	})
 	var left time.Time // when the latest record was written that is left out

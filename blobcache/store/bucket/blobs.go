@@ -77,13 +77,13 @@ func (s *Store) Fetch(ctx context.Context, d digest.Digest, offset, length int64
 			err = cause
 		}
 		cancel(nil)
-		s.reads.note(ctx, blobName(d), err)
+		s.noteRead(ctx, blobName(d), err)
 		if errors.Is(err, fs.ErrNotExist) {
 			s.held.Remove(d)
 		}
 		return nil, 0, fmt.Errorf("read %s from the bucket: %w", d, err)
 	}
-	s.reads.note(ctx, blobName(d), nil)
+	s.noteRead(ctx, blobName(d), nil)
 	s.held.Add(d, held{o.size, time.Now()})
 	return &fetched{ReadCloser: content, cancel: cancel, done: s.pulls.fetching()}, o.size, nil
 }

@@ -160,13 +160,28 @@ func (h *health) state() (since time.Time, err error) {
 // GivenUp records that a caller of [Store.Fetch] gave up the body of d because it was too
 // slow or broke off. The bucket is then left alone for a while.
 func (s *Store) GivenUp(d digest.Digest, err error) {
-	s.reads.note(context.Background(), blobName(d), err)
+	s.noteRead(context.Background(), blobName(d), err)
 }
 
-// noteRead records the result of a read of an object that must end with ctx.
+// noteRead records the result of a read of an object, and reports an object that is to blame.
 func (s *Store) noteRead(ctx context.Context, name string, err error) {
+	if s.reads.note(ctx, name, err) {
+		s.reportObject(name, err)
+	}
+}
+
+// reportObject reports an object that is damaged, forged, or always fails: one a minute, as
+// there may be many.
+func (s *Store) reportObject(name string, err error) {
+	if now, last := time.Now().Unix(), s.objectReported.Load(); now-last >= 60 && s.objectReported.CompareAndSwap(last, now) {
+		s.config.StorageError("read "+name+" from the bucket", err)
+	}
+}
+
+// noteShortRead is noteRead for a read that must end with ctx.
+func (s *Store) noteShortRead(ctx context.Context, name string, err error) {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		ctx, err = context.WithoutCancel(ctx), ctx.Err() // the bucket is too slow
 	}
-	s.reads.note(ctx, name, err)
+	s.noteRead(ctx, name, err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,5 +161,8 @@ func TestStoreReadsOthers(t *testing.T) {
 	}
 	if status := n.Status(); status.ReadError != nil {
 		t.Errorf("reads fail: %v", status.ReadError)
+	}
+	if got := strings.Count(n.reported(), "read "+blobName(bad)); got != 1 {
+		t.Errorf("the object is reported %d times, want once a minute: %q", got, n.reported())
 	}
 }

@@ -81,15 +81,13 @@ func (s *Store) read(ctx context.Context, key string) (value []byte, current boo
 		return nil, false, err
 	}
 	sealed, err := s.readObject(ctx, key)
-	s.noteRead(ctx, key, err)
+	s.noteShortRead(ctx, key, err)
 	if err != nil {
 		return nil, false, fmt.Errorf("read record %s from the bucket: %w", key, err)
 	}
 	value, current, err = s.open(ctx, key, sealed)
 	if errors.Is(err, errForged) {
-		if now, last := time.Now().Unix(), s.forged.Load(); now-last >= 60 && s.forged.CompareAndSwap(last, now) {
-			s.config.StorageError("read record "+key+" from the bucket", err) // once a minute, as there may be many
-		}
+		s.reportObject(key, err)
 		return nil, false, fmt.Errorf("record %s: %w: %w", key, err, fs.ErrNotExist)
 	}
 	return value, current, err

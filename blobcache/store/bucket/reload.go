@@ -80,7 +80,7 @@ func (s *Store) ListShared(ctx context.Context, prefix string, visit func(store.
 	if err != nil && listing.Err() != nil {
 		err = context.Cause(listing)
 	}
-	s.reads.note(ctx, prefix+"/", err)
+	s.noteRead(ctx, prefix+"/", err)
 	return err
 }
 

@@ -72,7 +72,7 @@ func (s *Store) findVerified(ctx context.Context, d digest.Digest) (object, erro
 		return object{}, err
 	}
 	o, err := s.client.stat(ctx, blobName(d))
-	s.noteRead(ctx, blobName(d), err)
+	s.noteShortRead(ctx, blobName(d), err)
 	if err == nil && string(value) != o.String() {
 		err = fmt.Errorf("the object of %s was replaced: %w", d, fs.ErrNotExist)
 	}

@@ -36,7 +36,9 @@ type Store struct {
 	locks         [64]keyLock // by key: of the local tier and the queue together
 	limits        limits
 	pulls         pulls
-	forged        atomic.Int64 // when a forged record was reported last, in seconds since 1970
+
+	// objectReported is when reportObject has reported an object, in seconds since 1970.
+	objectReported atomic.Int64
 
 	// complete is set while all local records that may not be in the bucket are in
 	// the queue or have been.

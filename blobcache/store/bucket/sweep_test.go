@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
@@ -198,6 +199,39 @@ func TestSweepSkips(t *testing.T) {
 		if swept := sweep(t, n); swept.Removed != 2 || left(server, digests) != "ad" || !strings.Contains(n.reported(), fmt.Sprint(fault.Status)) {
 			t.Errorf("%s: removed %d and left %q, want 2 and ad; reported %q", fault.Code, swept.Removed, left(server, digests), n.reported())
 		}
+	}
+}
+
+// TestSweepSkipsUnreadable: a record, content or an upload for which the bucket always fails
+// does not keep others in the bucket, and the sweep counts as done.
+func TestSweepSkipsUnreadable(t *testing.T) {
+	a, b := digest.FromString("a"), digest.FromString("b")
+	for name, only := range map[string]string{"ref": "/_/bad", "content": objectOf(a), "upload": "/ab/abcd"} {
+		t.Run(name, func(t *testing.T) {
+			server := s3test.New(t)
+			filled(t, server, 1)
+			n := limited(t, server, 1<<30, 0)
+			for _, ref := range []string{"bad", "good"} {
+				key := "refs/acme/_/hub/x/_/" + ref
+				putRecord(t, n, server, key, map[string]any{"digest": b})
+				server.Age("cache/"+key, time.Now().Add(-100*day))
+			}
+			link(server, a, 100, "acme/_/hub/a")
+			link(server, b, 100, "acme/_/hub/b")
+			for _, upload := range []string{"abcd", "abce"} {
+				if _, err := n.client.api.NewMultipartUpload(t.Context(), s3test.Bucket, "cache/blobs/sha256/ab/"+upload, minio.PutObjectOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			server.Advance(30 * time.Hour)
+			server.Set(s3test.Faults{Status: 500, Code: "InternalError", Only: only})
+			if swept := sweep(t, n); swept.Records+swept.Uploads != 5 {
+				t.Errorf("got %+v, want that 5 of 6 records and uploads are removed", swept)
+			}
+			if _, err := n.sweep(t.Context()); !errors.Is(err, errNotDue) {
+				t.Errorf("the next sweep: %v, want %v", err, errNotDue)
+			}
+		})
 	}
 }
 

@@ -120,7 +120,7 @@ func (w *sweeping) sweepRecords(ctx context.Context) error {
 			}
 			// It may have been uploaded since the listing.
 			if _, err := w.statPaced(ctx, blobName(d)); !errors.Is(err, fs.ErrNotExist) {
-				return err
+				return w.skip(err)
 			}
 			w.result.Records++
 			return w.remove(ctx, name)
@@ -142,7 +142,7 @@ func (w *sweeping) sweepRefs(ctx context.Context) error {
 			return nil
 		}
 		if unused, err := w.isUnusedRef(ctx, name, o); !unused {
-			return err
+			return w.skip(err)
 		}
 		w.result.Records++
 		return w.skip(w.client.remove(ctx, name))
@@ -252,10 +252,12 @@ func (w *sweeping) sweepUploads(ctx context.Context) error {
 		if err := w.pace(ctx); err != nil {
 			return err
 		}
-		if err := w.client.abort(ctx, u.name, u.id); err != nil {
+		err := w.client.abort(ctx, u.name, u.id)
+		if err == nil {
+			w.result.Uploads++
+		} else if err = w.skip(err); err != nil {
 			return err
 		}
-		w.result.Uploads++
 	}
 	return err
 }
