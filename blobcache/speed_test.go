@@ -35,6 +35,28 @@ func TestWorkerReplacesSlowConnection(t *testing.T) {
 	})
 }
 
+// TestWorkerKeepsUnevenConnection checks that a fill does not replace a connection that is
+// eight times slower than the others.
+func TestWorkerKeepsUnevenConnection(t *testing.T) {
+	ranges(t, func(t *testing.T, e *env, s *source) {
+		s.ranged = func(ctx context.Context, n int, offset, length int64) (*fill.Body, error) {
+			pause := 10 * time.Millisecond
+			if n == 2 {
+				pause = 80 * time.Millisecond
+			}
+			return s.span(offset, length, polite(ctx, s.counted(Paced(s.from(offset), 1000, pause)))), nil
+		}
+		begin := time.Now()
+		e.whole(s)
+		if took, n := time.Since(begin), e.resumes(); n != 0 || took < 2*slowInterval {
+			t.Errorf("got %d connections replaced in %v, want none in at least %v", n, took, 2*slowInterval)
+		}
+	})
+}
+
+// slowInterval is the time over which a fill compares the rates of its connections.
+const slowInterval = 3 * time.Second
+
 // TestFillAddsWorkersWhenSourceTurnsSlow checks that a fill replaces each connection at most twice
 // when the source becomes slow on all connections, and then continues with those it has.
 func TestFillAddsWorkersWhenSourceTurnsSlow(t *testing.T) {
