@@ -1,6 +1,7 @@
 package pullthrough
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -107,12 +108,12 @@ func (r *Repository) absentFor(err error) time.Duration {
 
 // noteAbsence remembers upstream's answer to a question if it counts for some time, and
 // forgets an earlier one if there is content.
-func (r *Repository) noteAbsence(question string, err error) {
+func (r *Repository) noteAbsence(ctx context.Context, question string, err error) {
 	switch {
 	case r.config.Absences == nil:
 	case err == nil:
 		r.config.Absences.known.Forget(r.absenceKey(question))
-	case r.absentFor(err) > 0:
+	case r.absentFor(err) > 0 && !r.isPurged(ctx):
 		r.config.Absences.known.Set(r.absenceKey(question), err)
 	}
 }

@@ -93,10 +93,12 @@ func (r *Repository) list(ctx context.Context, question string, ask func(context
 	}
 	page, err := once(waiting, r, question, func(ctx context.Context) (*upstream.Page, error) {
 		page, err := inTurn(ctx, r, func() (upstream.Page, error) { return ask(ctx) })
-		if r.noteAbsence(question, err); err != nil {
+		if r.noteAbsence(ctx, question, err); err != nil {
 			return nil, err
 		}
-		pages.Set(key, &page)
+		if !r.isPurged(ctx) {
+			pages.Set(key, &page)
+		}
 		return &page, nil
 	})
 	switch {

@@ -254,7 +254,7 @@ func (r *Repository) refreshOfPeer(ctx context.Context, tag choice, old *index.R
 	if ref, err = r.settle(ctx, tag, old, ref, withContent); err != nil {
 		return refreshed{}, err
 	}
-	r.noteAbsence("tag "+tag.name(), nil)
+	r.noteAbsence(ctx, "tag "+tag.name(), nil)
 	if answer.First {
 		r.reportMoved(tag, old, ref)
 	}

@@ -83,6 +83,35 @@ func TestPurgeDuringManifest(t *testing.T) {
 	f.expectCounts("after the purge", registrytest.Counts{ManifestHead: 1})
 }
 
+// TestPurgeDuringList checks that an answer about a list is not remembered if the
+// repository is purged while upstream is asked, be it a list or that there is none.
+func TestPurgeDuringList(t *testing.T) {
+	for name, status := range map[string]int{"a list": 0, "none": http.StatusNotFound} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.up.PutImage("team/app", "1", random(1, 100))
+			r := f.repository("red", "team/app", func(c *Config) { c.Absences, c.AbsentFor = NewAbsences().Own(), time.Hour })
+			f.up.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
+				f.purge(r)
+				if status != 0 {
+					w.WriteHeader(status)
+				}
+				return status != 0
+			})
+			_, _, err := r.Tags(t.Context(), nil)
+			if (err != nil) != (status != 0) {
+				t.Errorf("during the purge: got the error %v", err)
+			}
+			f.up.SetFault(nil)
+			f.up.Reset()
+			if _, origin, err := r.Tags(t.Context(), nil); err != nil || origin.Status != Miss {
+				t.Errorf("after the purge: got status %d and the error %v, want a miss", origin.Status, err)
+			}
+			f.expectCounts("after the purge", registrytest.Counts{Tags: 1})
+		})
+	}
+}
+
 // TestPurgeDuringQuestion checks that a request after a purge does not wait for the answer to
 // a question that was asked before it, and that such an answer is not recorded.
 func TestPurgeDuringQuestion(t *testing.T) {

@@ -121,7 +121,7 @@ func (r *Repository) refreshOnce(ctx context.Context, tag choice, old *index.Ref
 			}
 		}
 		ref, err := r.refresh(ctx, tag, old, withContent)
-		r.noteAbsence("tag "+tag.name(), err)
+		r.noteAbsence(ctx, "tag "+tag.name(), err)
 		return refreshed{ref: ref}, err
 	})
 }
