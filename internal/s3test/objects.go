@@ -131,12 +131,12 @@ type listedObject struct {
 	StorageClass string
 }
 
-// maxKeys is the number of objects on a page, if the request asks for no fewer and
-// [Server.SetPage] has not been called.
+// maxKeys is the number of objects on a page, unless the request asks for fewer or
+// [Server.SetPage] has been called.
 const maxKeys = 1000
 
-// SetPage sets the number of objects, or of uploads, on a page of a listing, if the request
-// asks for no fewer.
+// SetPage sets the number of objects or uploads on a page of a listing, unless the request
+// asks for fewer.
 func (s *Server) SetPage(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
