@@ -28,10 +28,11 @@ type Store struct {
 	reads, writes *health
 	blobs         *queue
 	records       *queue
-	asked         *memo.Cache[struct{}]           // which records the bucket does not have
-	reloaded      *memo.Cache[[]byte]             // what Reload has returned
-	held          *lru.Cache[digest.Digest, held] // what was fetched from the bucket lately
-	verified      *memo.Cache[object]             // content for which there are signed URLs
+	asked         *memo.Cache[struct{}]                // which records the bucket does not have
+	reloaded      *memo.Cache[[]byte]                  // what Reload has returned
+	held          *lru.Cache[digest.Digest, held]      // what was fetched from the bucket lately
+	evicted       *lru.Cache[digest.Digest, time.Time] // when content was used that was removed locally
+	verified      *memo.Cache[object]                  // content for which there are signed URLs
 	seed          maphash.Seed
 	locks         [64]keyLock // by key: of the local tier and the queue together
 	limits        limits
@@ -96,6 +97,9 @@ func Open(c Config) (*Store, error) {
 	}
 	s := &Store{FileStore: c.Local, config: c, client: api, shared: make(map[string]bool), seed: maphash.MakeSeed()}
 	if s.held, err = lru.New[digest.Digest, held](heldEntries); err != nil {
+		return nil, err
+	}
+	if s.evicted, err = lru.New[digest.Digest, time.Time](evictedEntries); err != nil {
 		return nil, err
 	}
 	for _, folder := range sharedFolders {
