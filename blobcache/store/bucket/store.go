@@ -115,8 +115,11 @@ func Open(c Config) (*Store, error) {
 	return s, nil
 }
 
-// recordUploads is the number of records that are uploaded at once.
-const recordUploads = 8
+// blobUploads and recordUploads are the numbers of blobs and records that are uploaded at once.
+const (
+	blobUploads   = 4
+	recordUploads = 8
+)
 
 // Keep uploads what is stored and not yet in the bucket, until ctx ends. It looks
 // through the local tier at the start, for what an earlier process has not uploaded. When
@@ -133,7 +136,7 @@ func (s *Store) Keep(ctx context.Context) {
 		defer cancel()
 		s.flush(flushing)
 	})
-	all.Go(func() { s.blobs.work(working, s.config.Uploads) })
+	all.Go(func() { s.blobs.work(working, blobUploads) })
 	all.Go(func() { s.records.work(working, recordUploads) })
 	all.Go(func() {
 		s.keepComplete(ctx, s.blobs, s.findBlobs, func(context.Context) bool { return false })
