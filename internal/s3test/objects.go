@@ -88,6 +88,9 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, key string) {
 		return
 	}
 	maps.Copy(w.Header(), o.header)
+	if r.Header.Get("X-Amz-Checksum-Mode") != "ENABLED" {
+		w.Header().Del("X-Amz-Checksum-Sha256")
+	}
 	w.Header().Set("ETag", o.etag())
 	content := o.content
 	if faults.Wrong && len(content) > 0 {
