@@ -31,12 +31,12 @@ func (c choice) name() string {
 // chosen for clients that accept only some types of manifests.
 func IsTag(name string) bool { return !strings.Contains(name, choiceMark) }
 
-// choose returns what a tag stands for, as [Repository.resolve] does. Nearly all
-// clients accept what upstream prefers, so one ref per tag records that, which is
-// asked for without the client's Accept. Only if the client does not accept its type,
-// upstream is asked to choose another, which has a ref of its own. A client gets what
-// upstream prefers after all if upstream offers nothing that the client accepts: its
-// type is named, and many registries ignore Accept as well.
+// choose returns what a tag stands for, as [Repository.resolve] does. Nearly all clients
+// accept the type that upstream prefers. So upstream is first asked without the client's
+// Accept, and one ref per tag records the answer for all clients. Only for a client that
+// does not accept that type, upstream is asked again with its Accept; the answer has a
+// ref of its own. If upstream offers nothing that the client accepts, the client gets
+// what upstream prefers, with its type, as from the many registries that ignore Accept.
 func (r *Repository) choose(ctx context.Context, tag string, withContent bool) (choice, resolved, error) {
 	preferred, wanted := choice{tag: tag}, choice{tag, r.config.Accept}
 	var known index.Ref

@@ -121,8 +121,7 @@ func (r *Repository) fetched(ctx context.Context, d digest.Digest, bytes []byte)
 	return &Content{Bytes: bytes}, nil
 }
 
-// stored returns stored content; an error that is [fs.ErrNotExist] if there is
-// none.
+// stored returns stored content. The error is [fs.ErrNotExist] if there is none.
 func (r *Repository) stored(ctx context.Context, d digest.Digest) (*Content, error) {
 	small, large, err := r.config.Cache.Find(ctx, d, upstream.MaxManifest)
 	if err != nil {

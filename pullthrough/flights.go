@@ -30,7 +30,7 @@ const (
 	maxForced = 1024
 )
 
-// begin records that a question is asked, until done is called.
+// begin records that a question is in progress until done is called.
 func (f *Flights) begin(key string) (done func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -45,8 +45,8 @@ func (f *Flights) begin(key string) (done func()) {
 	}
 }
 
-// since returns when a question was asked that is in progress, otherwise the present
-// time.
+// since returns when a question that is in progress was asked, or the present time if it
+// is not in progress.
 func (f *Flights) since(key string) time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -94,9 +94,9 @@ const metadataLimit = time.Minute
 // purgedAt returns when the repository was last purged, as far as is known, or the zero time.
 func (r *Repository) purgedAt() time.Time { return r.config.Index.PurgedAt(r.config.Scope) }
 
-// since returns a text that stands for the repository since its last purge. A request shares
-// no question and no download with those from before, whose answers may be older than the
-// purge.
+// since returns a text that stands for the repository since its last purge. Requests from
+// before a purge and after it share no question and no download, because the answer may be
+// older than the purge.
 func (r *Repository) since(purged time.Time) string {
 	if purged.IsZero() {
 		return r.config.Scope

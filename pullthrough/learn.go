@@ -7,15 +7,15 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
 )
 
-// learnPatience is how long the storage that processes share may take to tell what
-// another one has learnt about a tag, unless half of [Config.Patience] is longer: upstream
-// must have its turn too.
+// learnPatience limits the time for reading from a shared index what another process has
+// learnt about a tag, so that there is time left to ask upstream. Half of [Config.Patience]
+// is used instead if that is longer.
 const learnPatience = 250 * time.Millisecond
 
-// learn returns what another process that shares the index has learnt from upstream about
-// a tag, if that is later than what is known here and still fresh. If the tag has moved
-// away from old, which is nil if none is believed, that counts only after the new content
-// has been stored. A request that is forced learns nothing.
+// learn returns what another process that shares the index has learned from upstream about
+// a tag, if that is later than what is known here and still fresh. old is the ref that is
+// believed, or nil. If the tag has moved away from it, learn stores the new content first.
+// A forced request learns nothing.
 func (r *Repository) learn(ctx context.Context, tag choice, old *index.Ref) (ref index.Ref, ok bool) {
 	if r.config.Forced {
 		return ref, false

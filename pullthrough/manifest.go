@@ -24,8 +24,8 @@ type Manifest struct {
 }
 
 // ManifestByTag returns the manifest that a tag stands for, with its content if
-// withContent is set. An error is upstream's, an [*upstream.Error],
-// [ErrTooManyQuestions] or the cause of the context's end.
+// withContent is set. The error is that of upstream, which is an [*upstream.Error];
+// [ErrTooManyQuestions]; or the cause with which ctx has ended.
 func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent bool) (Manifest, error) {
 	ctx, answered := watchLoop(ctx, r, "manifest "+tag, func(ctx context.Context) (upstream.Manifest, error) {
 		return r.config.Registry.HeadTag(ctx, r.config.Name, tag, r.config.Accept)
@@ -60,11 +60,11 @@ func (r *Repository) ManifestByTag(ctx context.Context, tag string, withContent 
 // ManifestByDigest returns a manifest that the repository contains, with its
 // content if withContent is set. Errors are those of [Repository.ManifestByTag].
 //
-// The content that upstream sends for the digest proves that the repository contains
-// it. If upstream has delivered it to another repository, a HEAD does. That an index
-// of this repository names the digest proves nothing: registries accept indexes of
+// The repository contains what upstream sends for the digest. If upstream has already
+// delivered the content to another repository, a successful HEAD is enough. An index of
+// this repository that names the digest proves nothing: registries accept indexes of
 // manifests that they do not have, so whoever pushes to one repository could read the
-// images of another through an index of them.
+// images of another one through such an index.
 func (r *Repository) ManifestByDigest(ctx context.Context, d digest.Digest, withContent bool) (Manifest, error) {
 	ctx, answered := watchLoop(ctx, r, "manifest "+d.String(), func(ctx context.Context) (upstream.Manifest, error) {
 		return r.config.Registry.ResolveManifest(ctx, r.config.Name, d.String())
@@ -105,9 +105,9 @@ func (r *Repository) ManifestByDigest(ctx context.Context, d digest.Digest, with
 	return m, nil
 }
 
-// markUsed records that a client was told of a manifest that the repository
-// contains. What the manifest names is in use too: a client that has the image
-// already pulls it by nothing but the HEAD of a tag.
+// markUsed records that a client was told of a manifest that the repository contains.
+// The content that the manifest names counts as used too: a client that already has the
+// image only sends a HEAD for the tag.
 func (r *Repository) markUsed(d digest.Digest) {
 	r.config.Cache.Used(d)
 	r.config.Quotas.Used(r.config.Scope, d, true)
@@ -123,8 +123,8 @@ func (r *Repository) manifestLink(ctx context.Context, d digest.Digest) (link in
 	return link, true
 }
 
-// wasDelivered reports whether content is stored, or may be in a replica, that upstream
-// has delivered, to this repository or to another one.
+// wasDelivered reports whether upstream has delivered content, to this repository or to
+// another one, and the content is stored, or may be in a replica.
 func (r *Repository) wasDelivered(ctx context.Context, d digest.Digest) bool {
 	if _, err := r.config.Index.Delivery(ctx, r.config.Scope, d); err != nil {
 		return false
@@ -188,7 +188,7 @@ func (r *Repository) linkConfirmed(ctx context.Context, desc upstream.Descriptor
 		content.Bytes, err = r.copyManifest(ctx, desc.Digest, delivery.Size)
 	}
 	if err != nil {
-		return desc, true // and it is fetched when it is asked for
+		return desc, true // the content is fetched when a client asks for it
 	}
 	defer content.Close()
 	mediaType, err := content.mediaType(desc.MediaType)

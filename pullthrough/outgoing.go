@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// largeAnswer is the size in bytes up to which an answer in memory is not
-	// counted. A connection's own buffers take about as much.
+	// largeAnswer is the size in bytes up to which an answer does not count against
+	// maxAnswers. The buffers of a connection take about as much memory.
 	largeAnswer = 64 << 10
 
 	// maxAnswers limits the larger answers that are being sent, in bytes.
@@ -28,12 +28,12 @@ type Outgoing struct {
 
 type answer struct {
 	content []byte
-	clients int
+	clients int // that receive it
 }
 
-// Take returns the content to send for an answer, which key identifies: that of
-// the client that took the same answer first. The caller must call done when it
-// has sent the content. Take returns an error if there is no room for the answer.
+// Take returns the content to send for an answer. While a large answer is sent, all
+// calls with its key return the content of the first one. The caller must call done when
+// it has sent the content. Take returns an error if there is no room for the answer.
 func (o *Outgoing) Take(key any, content []byte) (shared []byte, done func(), err error) {
 	if len(content) <= largeAnswer {
 		return content, func() {}, nil

@@ -65,7 +65,7 @@ func TestPeersInARing(t *testing.T) {
 	}
 	pulls.Wait()
 	if took := time.Since(begin); took > peerPatience-time.Second {
-		t.Errorf("the pulls took %v: the processes have waited for each other", took)
+		t.Errorf("the pulls took %v, want less than %v: the processes have waited for each other", took, peerPatience-time.Second)
 	}
 	if got := up.Counts().BlobGet; got != 1 {
 		t.Errorf("got %d GETs, want 1", got)
@@ -150,8 +150,8 @@ func pullAll(ctx context.Context, r *Repository, d digest.Digest, want []byte) e
 	return err
 }
 
-// TestCircular checks that in each ring of processes, whatever their names, one does not let
-// the one before it wait, and that a chain to an answer is no ring.
+// TestCircular checks that in each ring of processes, whatever their names, one process does
+// not make the one before it wait, and that requests may wait for a peer that has answered.
 func TestCircular(t *testing.T) {
 	names := "abcde"
 	for size := 2; size <= len(names); size++ {
@@ -163,17 +163,17 @@ func TestCircular(t *testing.T) {
 				}
 			}
 			if refused == 0 {
-				t.Errorf("in the ring %s, nobody is refused", ring)
+				t.Errorf("in the ring %s every request may wait, want one that must not", ring)
 			}
 		})
 	}
 	for _, peer := range []string{"a", "z"} {
 		if Circular("b", "m", peer, true) {
-			t.Errorf("the peer %s has answered, but a request may not wait for what it sends", peer)
+			t.Errorf("a request must not wait for what the peer %s sends, want that it may, since the peer has answered", peer)
 		}
 	}
 	if !Circular("a", "m", "a", true) {
-		t.Error("a process may wait for itself")
+		t.Error("a process may wait for itself, want that it must not")
 	}
 }
 

@@ -2,8 +2,6 @@ package pullthrough
 
 import (
 	"context"
-	"encoding/json"
-	"io"
 
 	"github.com/opencontainers/go-digest"
 
@@ -11,14 +9,14 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream"
 )
 
-// maxPlatforms is how many images of an index are fetched with it.
+// maxPlatforms is the largest number of images that are fetched with an index.
 const maxPlatforms = 8
 
-// fetchPlatforms fetches the images in an index for the platforms of which the index
-// before it was pulled. A client that gets the new index pulls its image next, and must
-// not fail because upstream does so by then: until the image has come, the old index is
-// the one that can be pulled. An image that upstream does not deliver although it
-// answers is left to the client.
+// fetchPlatforms fetches images of a new index: those for the platforms whose image in the
+// old index was pulled. A client that gets the new index pulls its image next. If upstream
+// failed then, the client would have neither image; so an outage while the images are
+// fetched is an error, with which the tag keeps the old index. If upstream answers that it
+// does not deliver an image, the client that asks for it gets that answer.
 func (r *Repository) fetchPlatforms(ctx context.Context, old, now index.Ref) error {
 	before := r.platforms(ctx, old.Digest)
 	if len(before) == 0 {
@@ -50,36 +48,19 @@ func (r *Repository) fetchPlatforms(ctx context.Context, old, now index.Ref) err
 
 // platforms returns the images in a stored index by their platform. It returns none for
 // other content.
-func (r *Repository) platforms(ctx context.Context, d digest.Digest) map[string]digest.Digest {
+func (r *Repository) platforms(ctx context.Context, d digest.Digest) map[Platform]digest.Digest {
 	content, err := r.stored(ctx, d)
 	if err != nil {
 		return nil
 	}
-	defer content.Close()
-	bytes := content.Bytes
-	if content.File != nil {
-		if bytes, err = io.ReadAll(content.File); err != nil {
-			return nil
-		}
-	}
-	var index struct {
-		Manifests []struct {
-			Digest   digest.Digest `json:"digest"`
-			Platform struct {
-				OS           string `json:"os"`
-				Architecture string `json:"architecture"`
-				Variant      string `json:"variant"`
-			} `json:"platform"`
-		} `json:"manifests"`
-	}
-	if json.Unmarshal(bytes, &index) != nil {
+	children, err := content.children()
+	if err != nil {
 		return nil
 	}
-	images := make(map[string]digest.Digest)
-	for _, m := range index.Manifests {
-		p := m.Platform
-		if p.OS != "" && p.OS != "unknown" && m.Digest.Validate() == nil { // attestations have no platform
-			images[p.OS+"/"+p.Architecture+"/"+p.Variant] = m.Digest
+	images := make(map[Platform]digest.Digest)
+	for _, c := range children {
+		if p := c.platform; c.Compound && p != nil && p.OS != "" && p.OS != "unknown" && c.Digest.Validate() == nil { // attestations are of no platform
+			images[*p] = c.Digest
 		}
 	}
 	return images

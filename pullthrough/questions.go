@@ -63,7 +63,7 @@ func (q *Questions) take(ctx context.Context, key queueKey) (done func(), err er
 	}
 }
 
-// takeSoon is take for a question for which there is another one to ask.
+// takeSoon is take for a question to peers or replicas. It waits for turnPatience at most.
 func (q *Questions) takeSoon(ctx context.Context, key queueKey) (done func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, turnPatience)
 	defer cancel()

@@ -24,7 +24,7 @@ const (
 	// maxUses is how many tags have their uses counted, while budgets are scarce.
 	maxUses = 4096
 
-	// usesHalve is the time in which a use counts half as much.
+	// usesHalve is the time after which a use counts half as much.
 	usesHalve = time.Hour
 )
 
@@ -61,9 +61,9 @@ func (r *Repository) ask(ctx context.Context, tag choice, old *index.Ref) (upstr
 	})
 }
 
-// fetchMoved fetches the content of what a tag stands for now, and what clients pull
-// after it if old, which may be nil, was pulled by them. While few pulls are left, tags
-// that have moved are fetched one by one, the most used one first.
+// fetchMoved fetches the content of what a tag stands for now, and the images of it that
+// clients will pull next; old is what the tag stood for before, or nil. While few pulls are
+// left, tags that have moved are fetched one by one, the most used one first.
 func (r *Repository) fetchMoved(ctx context.Context, tag choice, old *index.Ref, ref index.Ref) (index.Ref, error) {
 	fetch := r.tagContent
 	if _, believed := r.believed(ctx, tag, ref); !believed && old != nil && r.saves(*old) {

@@ -11,7 +11,7 @@ const (
 	// maxSizes is how many sizes are remembered. Each takes about 300 bytes.
 	maxSizes = 16 << 10
 
-	// maxSizesOfOne is how many of them one manifest may tell.
+	// maxSizesOfOne is how many of them may come from one manifest.
 	maxSizesOfOne = 1 << 10
 
 	// maxSize is the size in bytes up to which a manifest is believed. The sizes of

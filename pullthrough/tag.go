@@ -92,8 +92,8 @@ func (a refreshed) as(asked Status) resolved {
 	return resolved{ref: a.ref, status: asked, ofPeer: a.ofPeer}
 }
 
-// question names the question about a tag. A forced one does not join one in progress
-// that is not, which upstream may have answered before the request.
+// question names the question about a tag. A forced question has another name than
+// others, so that it does not join one that upstream may have answered before the request.
 func (r *Repository) question(tag choice, withContent bool) string {
 	name := "tag " + tag.name()
 	if withContent {

@@ -89,9 +89,10 @@ func (x *Index) cleanPurged(ctx context.Context) {
 // errMore ends a listing that has more shared records than are examined.
 var errMore = errors.New("there are more records")
 
-// changedPurges returns the latest records of purges that were written since they were
-// read, and removes old ones. Nothing counts that was recorded before one that is left out;
-// unseen describes that when it begins.
+// changedPurges returns the records of purges that have been written since this process
+// read them, the latest first and purgeReads at most. It also removes old ones. If it leaves
+// out records, what was recorded before them counts as purged, and unseen is the error of
+// leaveOut.
 func (x *Index) changedPurges(ctx context.Context) (changed []store.Record, unseen, err error) {
 	var all []store.Record
 	listed := 0
@@ -106,7 +107,7 @@ func (x *Index) changedPurges(ctx context.Context) (changed []store.Record, unse
 		all = append(all, r)
 		return nil
 	})
-	var left time.Time // when the latest record was written that is left out
+	var left time.Time // when the latest of the records that are left out was written
 	switch {
 	case errors.Is(err, errMore):
 		left = time.Now()
@@ -132,8 +133,9 @@ func (x *Index) changedPurges(ctx context.Context) (changed []store.Record, unse
 	return changed, x.leaveOut(left), x.expirePurges(ctx)
 }
 
-// leaveOut makes void what was recorded before the latest record of a purge that is not
-// read. Left is zero if there is none. The error describes that when it begins.
+// leaveOut makes void what was recorded before left, the time of the latest record of a purge
+// that is not read. It is zero if all are read. The first of several calls with another time
+// returns an error that describes this.
 func (x *Index) leaveOut(left time.Time) error {
 	if left.IsZero() {
 		x.purges.unseen.Store(nil)
@@ -144,8 +146,8 @@ func (x *Index) leaveOut(left time.Time) error {
 	if x.purges.unseen.Swap(&left) != nil {
 		return nil
 	}
-	return fmt.Errorf("there are too many records of purges to read them at once; until they are read or a week old, "+
-		"nothing counts that was recorded before %s, and the upstreams are asked again", left.UTC().Format(time.RFC3339))
+	return fmt.Errorf("there are too many records of purges to read them at once; until they are read or are a week old, "+
+		"records from before %s are ignored, and the upstreams are asked again", left.UTC().Format(time.RFC3339))
 }
 
 // expirePurges removes old purges from memory and from the local records.

@@ -15,7 +15,7 @@ import (
 const (
 	// purgesFolder has a record for each prefix that was purged, if other processes
 	// share the records. purgesUntil is the record, which is not shared, of when this
-	// process has last learnt what others have purged, to an hour.
+	// process has last learned what others have purged, to an hour.
 	purgesFolder = "purges"
 	purgesUntil  = "learnt/purges"
 	untilStride  = time.Hour
@@ -36,10 +36,10 @@ const (
 	// have written before they knew of it.
 	cleanAfter = time.Minute
 
-	// maxPurges bounds the purges in memory, some 1 MiB, and maxListed the shared records of
-	// purges that a process lists, of which it reads the latest maxPurges. If there are more,
-	// whatever they may concern counts as purged: what was recorded before the latest purge
-	// that is left out.
+	// maxPurges bounds the purges in memory, some 1 MiB. maxListed bounds the shared records
+	// of purges that a process lists; it reads the latest maxPurges of them. If there are
+	// more, everything that was recorded before the latest purge that is left out counts as
+	// purged.
 	maxPurges = 4 << 10
 	maxListed = 4 * maxPurges
 
@@ -50,7 +50,7 @@ const (
 	purgeReads = 500
 
 	// unseenSlack is the tolerated difference between the clock of the shared storage and
-	// that of a process that has purged. It matters only for records that are not read.
+	// that of a process that has purged. It is used only for records that are not read.
 	unseenSlack = time.Minute
 )
 

@@ -20,8 +20,7 @@ var (
 
 // ErrUnavailable means that a token could not be verified, because the storage
 // does not answer or too many unknown tokens are being looked up. The token may
-// be valid, so answer with a 503 that invites a retry. The client is not
-// authenticated.
+// be valid, so answer with a 503 and Retry-After. The client is not authenticated.
 var ErrUnavailable = errors.New("access tokens unavailable")
 
 // IsRefusal reports whether err rejects a token, as opposed to a failure to

@@ -137,9 +137,9 @@ func (s *Store) refresh(ctx context.Context, id string) (*entry, error) {
 	}
 	ctx, cancel := record.Detach(ctx)
 	defer cancel()
-	// In a flood of invented secrets, only tokens are looked up that were valid
-	// before, or that are in a list of all tokens. A listing costs about as much
-	// as a few lookups, and the flood does not make it longer.
+	// In a flood of invented secrets, a token is looked up only if it was known
+	// before or is in a list of all tokens. A listing costs about as much as a few
+	// lookups, whatever the size of the flood.
 	if !seen && !s.lookups.AllowN(started, 1) {
 		exists, err := s.isListed(ctx, id)
 		if err != nil {

@@ -17,20 +17,19 @@ const Prefix = "dpxy_"
 const (
 	base62     = 62
 	randomSize = 24 // bytes
-	bodyLen    = 33 // their length in base 62
+	bodyLen    = 33 // length of the random bytes in base 62
 	sumLen     = 6  // length of a CRC-32 in base 62
 	secretLen  = len(Prefix) + bodyLen + sumLen
 
 	idSize = 10 // bytes of the hash
-	idLen  = 16 // their length in base 32
+	idLen  = 16 // length of these bytes in base 32
 )
 
 var idEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 
 // Parse reports whether text, such as a password, begins with [Prefix], and
-// returns the ID of the token that it is the secret of. The ID is empty if the
-// secret is mistyped or truncated. Parse does not access the storage: the token
-// may not exist.
+// returns the ID of the token with that secret. The ID is empty if the secret is
+// mistyped or truncated. Parse does not access the storage: the token may not exist.
 func Parse(text string) (id string, hasPrefix bool) {
 	if !isWellFormed(text) {
 		return "", strings.HasPrefix(text, Prefix)

@@ -123,6 +123,17 @@ func (c *client) stat(ctx context.Context, name string) (o object, err error) {
 	return o, err
 }
 
+// statChecksum is stat that also returns the SHA-256 checksum of the object, if the object
+// store knows it.
+func (c *client) statChecksum(ctx context.Context, name string) (o object, checksum string, err error) {
+	err = c.do(ctx, func() error {
+		info, err := c.api.StatObject(ctx, c.bucket, c.prefix+name, minio.StatObjectOptions{Checksum: true})
+		o, checksum = object{info.Size, info.LastModified, info.ETag}, info.ChecksumSHA256
+		return err
+	})
+	return o, checksum, err
+}
+
 // remove removes an object. Removing an absent object is not an error.
 func (c *client) remove(ctx context.Context, name string) error {
 	err := c.do(ctx, func() error {
