@@ -32,7 +32,7 @@ func newClient(c Config) (*client, error) {
 	if c.PathStyle {
 		lookup = minio.BucketLookupPath
 	}
-	counted := &meter{next: c.Transport, requested: c.Requested, transferred: c.Transferred}
+	counted := &meter{next: c.transport, requested: c.Requested, transferred: c.Transferred}
 	api, err := minio.NewCore(c.Endpoint, &minio.Options{
 		Creds:        c.Credentials,
 		Secure:       !c.Plain,
