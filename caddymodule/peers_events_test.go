@@ -10,8 +10,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestPeersReportMovedTagsOnce checks that of three nodes that all pull a tag which has moved,
-// the one that has asked upstream emits the event.
+// TestPeersReportMovedTagsOnce checks that if three nodes pull a tag that has moved, only the
+// one that has asked upstream emits the event.
 func TestPeersReportMovedTagsOnce(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("team/app", "1", sitetest.Random(1, 100))

@@ -9,8 +9,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
 )
 
-// TestPeersHeads checks that HEAD requests at all nodes, for what the first node has, cost
-// upstream nothing and tell what it tells.
+// TestPeersHeads checks that HEAD requests at all nodes for what the first node has are
+// answered as by upstream, without a request to it.
 func TestPeersHeads(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("team/app", "1", sitetest.Random(1, 50_000))

@@ -109,7 +109,7 @@ func TestSilentlyDamagedBlob(t *testing.T) {
 		if _, err := os.Stat(stored); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		return errors.New("it is not noticed")
+		return errors.New("the damage is not detected")
 	})
 	lab.plain.forget()
 	cranePull(t, c, p.reference("acme", img), img)
@@ -125,7 +125,7 @@ func awaitStored(t *testing.T, cache string, d digest.Digest) string {
 	await(t, func() error {
 		info, err := os.Stat(name)
 		if err == nil && !info.Mode().IsRegular() {
-			err = fmt.Errorf("%s is %s", name, info.Mode())
+			err = fmt.Errorf("%s has the mode %s, want a regular file", name, info.Mode())
 		}
 		return err
 	})

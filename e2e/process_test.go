@@ -75,7 +75,7 @@ func await(t *testing.T, check func() error) {
 	}
 }
 
-// says waits until the output of the process contains one of some texts.
+// says waits until the output of the process contains one of the texts.
 func (p *process) says(t *testing.T, texts ...string) {
 	t.Helper()
 	await(t, func() error {

@@ -155,7 +155,7 @@ type access struct {
 }
 
 // sent returns an error unless the node has sent all of the image but for its large
-// layer, since its log was so long.
+// layer, according to its log after the first logged bytes.
 func (x *redirecting) sent(logged int) error {
 	var bytes int64
 	statuses := map[string]int{}
@@ -179,13 +179,13 @@ func (x *redirecting) sent(logged int) error {
 		}
 	}
 	if bytes > 2<<20 {
-		return fmt.Errorf("the node sent %d bytes", bytes)
+		return fmt.Errorf("the node sent %d bytes, want 2 MiB at most", bytes)
 	}
 	return nil
 }
 
-// wantSigned reports an error unless a signed URL has the status for a request of some
-// bytes.
+// wantSigned reports an error unless the bucket answers a request for a range of a signed URL
+// with the status.
 func (x *redirecting) wantSigned(t *testing.T, signed string, status int) {
 	t.Helper()
 	request, err := http.NewRequest(http.MethodGet, signed, nil)

@@ -141,7 +141,7 @@ type blobClaim struct {
 	digest     digest.Digest
 	purged     time.Time   // when the repository was purged before the request
 	asked      atomic.Bool // whether Confirm was called
-	unsized    atomic.Bool // whether Confirm succeeded and learnt no size
+	unsized    atomic.Bool // whether Confirm succeeded without a size
 }
 
 func (r *Repository) claim(d digest.Digest) *blobClaim {

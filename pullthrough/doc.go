@@ -9,7 +9,7 @@
 // is treated as absent.
 //
 // Other processes of a cluster ([Config.Peers]) and copies of the cache
-// ([Config.Replicas]) are asked in front of upstream. A peer vouches that upstream has
+// ([Config.Replicas]) are asked before upstream. A peer vouches that upstream has
 // confirmed for this repository what it sends. A replica vouches for nothing.
 //
 // Tags are trusted for a configured time and then asked about again, by HEAD,

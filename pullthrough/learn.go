@@ -8,11 +8,11 @@ import (
 )
 
 // learnPatience limits the time for reading from a shared index what another process has
-// learnt about a tag, so that there is time left to ask upstream. Half of [Config.Patience]
+// learned about a tag, so that there is time left to ask upstream. Half of [Config.Patience]
 // is used instead if that is longer.
 const learnPatience = 250 * time.Millisecond
 
-// learn returns what another process that shares the index has learnt from upstream about
+// learn returns what another process that shares the index has learned from upstream about
 // a tag, if that is later than what is known here and still fresh. old is the ref that is
 // believed, or nil. If the tag has moved away from it, learn stores the new content first.
 // A forced request learns nothing.

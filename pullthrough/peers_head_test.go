@@ -24,8 +24,8 @@ func warmOwner(t *testing.T) *cluster {
 	return c
 }
 
-// TestPeersAnswerHeads checks that a peer that has content answers for upstream whether the
-// repository contains it, and how large it is, for clients that ask for no more.
+// TestPeersAnswerHeads checks that for a HEAD, a peer that has the content answers for
+// upstream whether the repository contains it, and how large it is.
 func TestPeersAnswerHeads(t *testing.T) {
 	c := warmOwner(t)
 	red := c.member()
@@ -70,7 +70,7 @@ func TestPeersConfirmStoredContent(t *testing.T) {
 	}
 }
 
-// TestPeersLieAboutHeads checks that upstream is asked if the answer of a peer is no use.
+// TestPeersLieAboutHeads checks that upstream is asked if the answer of a peer is of no use.
 func TestPeersLieAboutHeads(t *testing.T) {
 	for name, row := range map[string]struct {
 		change func(*Answer, *error)

@@ -19,7 +19,7 @@ func counting(moves *int) func(*Config) {
 	}
 }
 
-// TestPeersReportMovesOnce checks that of two processes the one that has asked upstream
+// TestPeersReportMovesOnce checks that of two processes, the one that has asked upstream
 // reports that a tag has moved, unless only the other one knew the tag before.
 func TestPeersReportMovesOnce(t *testing.T) {
 	for name, known := range map[string]bool{"the owner knew the tag": true, "the owner is new": false} {
@@ -48,7 +48,7 @@ func TestPeersReportMovesOnce(t *testing.T) {
 }
 
 // TestPeersBriefFreshness checks that peers are not asked about tags that are fresh for no
-// longer than the least age of an answer, but about their content.
+// longer than the least age of an answer, and are asked for their content.
 func TestPeersBriefFreshness(t *testing.T) {
 	for _, fresh := range []time.Duration{0, MinAge} {
 		c := newCluster(t)

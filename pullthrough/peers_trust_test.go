@@ -82,7 +82,7 @@ func TestPeersOffline(t *testing.T) {
 	}
 	red := c.member(func(c *Config) { c.Registry = upstream.NewMirrors(offline) })
 	if m, err := red.ManifestByDigest(t.Context(), c.image.Manifest, false); err != nil || m.Size <= 0 {
-		t.Errorf("HEAD of a manifest: got the size %d and the error %v", m.Size, err)
+		t.Errorf("HEAD of a manifest: got the size %d and the error %v, want a size and no error", m.Size, err)
 	}
 	if size, _, err := red.StatBlob(t.Context(), c.image.Layers[0]); err != nil || size != int64(len(c.layer)) {
 		t.Errorf("HEAD of a blob: got the size %d and the error %v, want %d", size, err, len(c.layer))

@@ -53,7 +53,7 @@ var errReplica = errors.New("replica")
 
 // Replica holds copies of content that sources have delivered before. Examples are a
 // bucket that several processes share, and another process of a cluster. Transfers ask
-// the replicas of a [Request] in front of its source. A replica is given up for the rest
+// the replicas of a [Request] before its source. A replica is given up for the rest
 // of a transfer as soon as it fails, does not have the content, or is too slow: if it
 // does not answer within 2 seconds, sends nothing for 5, or sends less than 256 KiB/s
 // over 10 seconds. The next replica, and at last the source, then continues at the byte

@@ -15,7 +15,7 @@ import (
 const (
 	// purgesFolder has a record for each prefix that was purged, if other processes
 	// share the records. purgesUntil is the record, which is not shared, of when this
-	// process has last learnt what others have purged, to an hour.
+	// process has last learned what others have purged, to an hour.
 	purgesFolder = "purges"
 	purgesUntil  = "learnt/purges"
 	untilStride  = time.Hour

@@ -178,8 +178,8 @@ func TestGetRejectsInvalidAsks(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreLoggedAtALimitedRate checks that whoever sends requests without a valid
-// token cannot fill the log, and that the log has their number.
+// TestRefusalsAreLoggedAtALimitedRate checks that requests without a valid token cannot fill
+// the log, and that the log says how many were left out.
 func TestRefusalsAreLoggedAtALimitedRate(t *testing.T) {
 	n := newNetwork(t)
 	n.listen()

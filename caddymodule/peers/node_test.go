@@ -268,6 +268,6 @@ func TestLargeHeader(t *testing.T) {
 		}
 	})
 	if _, err := get(t, node); err == nil || errors.Is(err, fs.ErrNotExist) || isAsked(c, node) {
-		t.Errorf("got the error %v, and the node is asked further: %v; want a failure", err, isAsked(c, node))
+		t.Errorf("got the error %v, and whether the node is still asked: %v; want an error and false", err, isAsked(c, node))
 	}
 }

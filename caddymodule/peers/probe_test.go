@@ -125,8 +125,8 @@ func TestManyFailuresAtOnceCountOnce(t *testing.T) {
 	}
 }
 
-// TestLostProbe checks that a node that misses one probe is asked further and probed again
-// soon, and that one that misses two is not asked until it answers.
+// TestLostProbe checks that a node that misses one probe is still asked and soon probed
+// again, and that one that misses two is not asked until it answers.
 func TestLostProbe(t *testing.T) {
 	n := newNetwork(t)
 	s := n.cluster(2)
@@ -161,8 +161,8 @@ func TestLostProbe(t *testing.T) {
 	}
 }
 
-// TestDeadNodeIsNoticedByRequests checks that the first request to a node that has died
-// leaves it alone, before any probe.
+// TestDeadNodeIsNoticedByRequests checks that a node that has died is left alone after the
+// first request to it, before any probe.
 func TestDeadNodeIsNoticedByRequests(t *testing.T) {
 	n := newNetwork(t)
 	s := n.cluster(2)

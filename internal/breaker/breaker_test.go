@@ -114,7 +114,7 @@ func TestSleep(t *testing.T) {
 		wake <- struct{}{}
 		woken := time.Now()
 		if b.Sleep(t.Context(), wake); time.Since(woken) != 0 {
-			t.Errorf("slept for %v although it was woken", time.Since(woken))
+			t.Errorf("slept for %v, want 0, since it was woken", time.Since(woken))
 		}
 	})
 }

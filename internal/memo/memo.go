@@ -243,7 +243,7 @@ func (c *Cache[V]) peek(key string) (Answer[V], bool) {
 	return c.refusals.Get(key)
 }
 
-// Set remembers a value that was learnt now without a question.
+// Set remembers a value that was learned now without a question.
 func (c *Cache[V]) Set(key string, value V) {
 	c.learn(key, Answer[V]{Value: value, At: time.Now(), fresh: c.config.Fresh})
 }

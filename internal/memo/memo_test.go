@@ -238,7 +238,7 @@ func TestCacheNewer(t *testing.T) {
 	})
 }
 
-// TestCachePeek: what was learnt without a question is fresh for its time, and is
+// TestCachePeek: what was learned without a question is fresh for its time, and is
 // found after that too.
 func TestCachePeek(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -2,7 +2,10 @@ package s3test
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/xml"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -91,7 +94,7 @@ func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request, id strin
 		refuse(w, r, http.StatusBadRequest, "MalformedXML")
 		return
 	}
-	content := []byte{}
+	content, sums := []byte{}, sha256.New()
 	s.mu.Lock()
 	for i, p := range asked.Parts {
 		part, ok := u.parts[p.PartNumber]
@@ -107,6 +110,11 @@ func (s *Server) completeUpload(w http.ResponseWriter, r *http.Request, id strin
 			return
 		}
 		content = append(content, part...)
+		sum, _ := base64.StdEncoding.DecodeString(u.sums[p.PartNumber])
+		_, _ = sums.Write(sum)
+	}
+	if u.header.Get("X-Amz-Checksum-Algorithm") != "" {
+		u.header.Set("X-Amz-Checksum-Sha256", fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(sums.Sum(nil)), len(asked.Parts)))
 	}
 	delete(s.uploads, id)
 	s.mu.Unlock()

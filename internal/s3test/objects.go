@@ -88,6 +88,9 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, key string) {
 		return
 	}
 	maps.Copy(w.Header(), o.header)
+	if r.Header.Get("X-Amz-Checksum-Mode") != "ENABLED" {
+		w.Header().Del("X-Amz-Checksum-Sha256")
+	}
 	w.Header().Set("ETag", o.etag())
 	content := o.content
 	if faults.Wrong && len(content) > 0 {
@@ -128,12 +131,12 @@ type listedObject struct {
 	StorageClass string
 }
 
-// maxKeys is the number of objects on a page, if the request asks for no fewer and
-// [Server.SetPage] has not been called.
+// maxKeys is the number of objects on a page, unless the request asks for fewer or
+// [Server.SetPage] has been called.
 const maxKeys = 1000
 
-// SetPage sets the number of objects, or of uploads, on a page of a listing, if the request
-// asks for no fewer.
+// SetPage sets the number of objects or uploads on a page of a listing, unless the request
+// asks for fewer.
 func (s *Server) SetPage(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -21,7 +21,7 @@ func TestBreakerSlowButLiving(t *testing.T) {
 		}
 	}
 	if since := b.State().DownSince; !since.IsZero() {
-		t.Errorf("got that the address is down since %v, although each third request is answered", since)
+		t.Errorf("the address is down since %v, want it up, since one of four requests is answered", since)
 	}
 }
 

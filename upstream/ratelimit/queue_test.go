@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestQueue checks that permissions go to the waiter with the most uses, of equal ones
-// to the first, and past those that have left.
+// TestQueue checks that permissions go to the waiter with the most uses, or to the first of
+// several, and not to those that have left.
 func TestQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var q Queue
@@ -54,8 +54,8 @@ func TestQueue(t *testing.T) {
 	})
 }
 
-// TestQueueBounds checks that few wait, and not for longer than they may. That is no
-// failure of the registry.
+// TestQueueBounds checks that the number of waiters is bounded, and that they wait no longer
+// than they may. Neither is a failure of the registry.
 func TestQueueBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var q Queue
@@ -88,7 +88,7 @@ func TestQueueBounds(t *testing.T) {
 	})
 }
 
-// TestQueueLeaving checks that a permission goes on if it comes to a waiter that leaves at
+// TestQueueLeaving checks that a permission is passed on if the waiter that gets it leaves at
 // the same moment.
 func TestQueueLeaving(t *testing.T) {
 	for range 100 {

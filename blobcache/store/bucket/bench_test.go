@@ -15,8 +15,8 @@ import (
 )
 
 // BenchmarkSweepReports measures the first sweep of 100,000 blobs after 20 nodes have reported
-// 10,000 of them on each of 18 days, a tenth of 180, and the second one, which has merged
-// reports. It does not keep a pace.
+// 10,000 of them on each of 18 days, and the second one, which has merged reports. The sweeps
+// do not pause between requests.
 func BenchmarkSweepReports(b *testing.B) {
 	const blobs, days, nodes, each = 100_000, 18, 20, 10_000
 	server := s3test.New(b)

@@ -26,8 +26,12 @@ func (s *Store) Commit(ctx context.Context, d digest.Digest, spool *os.File) err
 // Remove implements [store.Blobs]. It removes the local content. The object in the
 // bucket stays, as other nodes may use it.
 func (s *Store) Remove(ctx context.Context, d digest.Digest) error {
+	e, unknown := s.FileStore.Stat(ctx, d)
 	if err := s.FileStore.Remove(ctx, d); err != nil {
 		return err
+	}
+	if unknown == nil {
+		s.evicted.Add(d, e.Used)
 	}
 	return s.FileStore.Delete(ctx, uploadedKey(d))
 }

@@ -191,7 +191,7 @@ func TestStoreVirtualHost(t *testing.T) {
 	_, port, _ := net.SplitHostPort(address)
 	config.Endpoint, config.PathStyle = "s3.example.com:"+port, false
 	var hosts []string
-	config.Transport = &http.Transport{DialContext: func(ctx context.Context, network, host string) (net.Conn, error) {
+	config.transport = &http.Transport{DialContext: func(ctx context.Context, network, host string) (net.Conn, error) {
 		hosts = append(hosts, host)
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}, MaxConnsPerHost: 1}

@@ -32,7 +32,7 @@ func newClient(c Config) (*client, error) {
 	if c.PathStyle {
 		lookup = minio.BucketLookupPath
 	}
-	counted := &meter{next: c.Transport, requested: c.Requested, transferred: c.Transferred}
+	counted := &meter{next: c.transport, requested: c.Requested, transferred: c.Transferred}
 	api, err := minio.NewCore(c.Endpoint, &minio.Options{
 		Creds:        c.Credentials,
 		Secure:       !c.Plain,
@@ -121,6 +121,17 @@ func (c *client) stat(ctx context.Context, name string) (o object, err error) {
 		return err
 	})
 	return o, err
+}
+
+// statChecksum is stat that also returns the SHA-256 checksum of the object, if the object
+// store knows it.
+func (c *client) statChecksum(ctx context.Context, name string) (o object, checksum string, err error) {
+	err = c.do(ctx, func() error {
+		info, err := c.api.StatObject(ctx, c.bucket, c.prefix+name, minio.StatObjectOptions{Checksum: true})
+		o, checksum = object{info.Size, info.LastModified, info.ETag}, info.ChecksumSHA256
+		return err
+	})
+	return o, checksum, err
 }
 
 // remove removes an object. Removing an absent object is not an error.

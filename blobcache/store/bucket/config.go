@@ -43,10 +43,6 @@ type Config struct {
 	// them.
 	Credentials *credentials.Credentials
 
-	// Transport sends the requests. The default is a copy of [http.DefaultTransport] that
-	// waits one minute for the header of an answer.
-	Transport http.RoundTripper
-
 	// Keys authenticate the records.
 	Keys Keys
 
@@ -55,9 +51,6 @@ type Config struct {
 	// which content is removed. Both hold within a day. Zero means no limit.
 	MaxSize   int64
 	UnusedFor time.Duration
-
-	// Uploads is the number of blobs that are uploaded at once. The default is 4.
-	Uploads int
 
 	// StorageError, if not nil, is called when the bucket begins to fail, and for each
 	// object that is refused because it is damaged or forged. Op says what was being
@@ -76,6 +69,10 @@ type Config struct {
 	// partSize is the size in bytes above which content is uploaded in parts of this
 	// size, or of larger ones if there would be more than maxParts.
 	partSize int64
+
+	// transport sends the requests. The default is a copy of [http.DefaultTransport] that
+	// waits one minute for the header of an answer.
+	transport http.RoundTripper
 }
 
 // waits are the times that the store waits. Zeros stand for the defaults.
@@ -96,7 +93,6 @@ type waits struct {
 
 func (c Config) withDefaults() Config {
 	c.Region = cmp.Or(c.Region, "us-east-1")
-	c.Uploads = cmp.Or(c.Uploads, 4)
 	if c.Requested == nil {
 		c.Requested = func(string, int) {}
 	}
@@ -118,10 +114,10 @@ func (c Config) withDefaults() Config {
 	w.stall = cmp.Or(w.stall, time.Minute)
 	w.sweepRate = cmp.Or(w.sweepRate, sweepRate)
 	c.partSize = cmp.Or(c.partSize, partSize)
-	if c.Transport == nil {
+	if c.transport == nil {
 		transport := http.DefaultTransport.(*http.Transport).Clone()
 		transport.ResponseHeaderTimeout = w.stall
-		c.Transport = transport
+		c.transport = transport
 	}
 	return c
 }

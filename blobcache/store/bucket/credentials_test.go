@@ -80,8 +80,9 @@ func TestCredentialsSlow(t *testing.T) {
 	n.flush(t)
 }
 
-// TestCredentialsExpired: a bucket that refuses all requests because of a session that has
-// ended, or of its region, fails as a whole, whatever the status, and says what to do.
+// TestCredentialsExpired checks that a bucket that refuses all requests because of expired
+// credentials or a wrong region fails as a whole, whatever the status, and that the error
+// says what to do.
 func TestCredentialsExpired(t *testing.T) {
 	for code, status := range map[string]int{"ExpiredToken": 400, "InvalidToken": 400, "AuthorizationHeaderMalformed": 400, "PermanentRedirect": 301} {
 		t.Run(code, func(t *testing.T) {

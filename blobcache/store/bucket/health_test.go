@@ -87,23 +87,22 @@ func TestHealthWaitEnds(t *testing.T) {
 
 var errInternal = &refusal{status: http.StatusInternalServerError, code: "InternalError"}
 
-// TestHealthOfOneObject checks that an object that fails keeps none of the others waiting,
-// that a second one does, and that an object is to blame for what it fails with each time
-// while others succeed.
+// TestHealthOfOneObject checks that one object that fails does not make others wait, that two
+// do, and that an object is to blame if it fails again while others succeed.
 func TestHealthOfOneObject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := 0
 		h := newHealth(Config{}.withDefaults().waits, func(error) { began++ })
 		if h.note(t.Context(), "bad", errInternal) || h.check("bad") == nil || h.check("other") != nil {
-			t.Error("after a failure of one object: it is to blame, is not left alone, or others are")
+			t.Error("after a failure of one object: it is to blame, it is not left alone, or others are, want none of these")
 		}
 		if h.note(t.Context(), "other", errInternal) || h.check("third") == nil {
-			t.Error("after failures of two objects: a third one is not left alone")
+			t.Error("after failures of two objects: a third one is asked for, want that it is not")
 		}
 		for range 3 {
 			h.note(t.Context(), "other", nil)
 			if !h.note(t.Context(), "bad", errInternal) || h.isFailing() {
-				t.Error("a second failure counts for the bucket, want for the object alone")
+				t.Error("another failure of the object counts as one of the bucket, want that it does not")
 			}
 		}
 		h.note(t.Context(), "bad", nil)
@@ -113,8 +112,9 @@ func TestHealthOfOneObject(t *testing.T) {
 	})
 }
 
-// TestHealthBlamesSlowly checks that requests to slow down and missing answers count for the
-// bucket, unless an object gets nothing else for long, and refused credentials always.
+// TestHealthBlamesSlowly checks that requests to slow down and timeouts count as failures of
+// the bucket, until an object has had them again and again while others succeed, and that
+// refused credentials always do.
 func TestHealthBlamesSlowly(t *testing.T) {
 	for name, test := range map[string]struct {
 		err  error
@@ -129,7 +129,7 @@ func TestHealthBlamesSlowly(t *testing.T) {
 			failures := 0
 			for ; failures < 10 && !h.note(t.Context(), "object", test.err); failures++ {
 				if h.check("other") == nil {
-					t.Fatal("another object is asked for")
+					t.Fatal("another object is asked for during the pause, want that it is not")
 				}
 				h.note(t.Context(), "other", nil)
 			}
@@ -140,8 +140,8 @@ func TestHealthBlamesSlowly(t *testing.T) {
 	}
 }
 
-// TestStoreReadsOthers checks that an object that cannot be read keeps no other one from
-// being read: neither the first time, nor when it is asked for again and again.
+// TestStoreReadsOthers checks that others can be read while the bucket fails for one object,
+// also if that is asked for again and again.
 func TestStoreReadsOthers(t *testing.T) {
 	server := s3test.New(t)
 	config := configOf(t, server, t.TempDir())
@@ -153,14 +153,14 @@ func TestStoreReadsOthers(t *testing.T) {
 	server.Set(s3test.Faults{Status: 500, Code: "InternalError", Only: bad.Encoded()})
 	for range 3 {
 		if _, _, err := fetchAll(t, n, bad, 0, -1); err == nil || errors.Is(err, ErrPaused) {
-			t.Errorf("the object that fails: got %v", err)
+			t.Errorf("the object that fails: got %v, want its own error", err)
 		}
 		if got, _, err := fetchAll(t, n, good, 0, -1); got != "good" || err != nil {
-			t.Errorf("another one: got %q, %v", got, err)
+			t.Errorf("another one: got %q, %v, want its content", got, err)
 		}
 	}
 	if status := n.Status(); status.ReadError != nil {
-		t.Errorf("reads fail: %v", status.ReadError)
+		t.Errorf("the status has the error %v of reads, want none", status.ReadError)
 	}
 	if got := strings.Count(n.reported(), "read "+blobName(bad)); got != 1 {
 		t.Errorf("the object is reported %d times, want once a minute: %q", got, n.reported())

@@ -29,8 +29,8 @@ func merged(server *s3test.Server) (names []string, reports int) {
 	return names, reports
 }
 
-// TestSweepMerges: old reports are merged into one object, what they say still counts in
-// later sweeps, and it grows old as before.
+// TestSweepMerges checks that old reports are merged into one object, and that the uses in it
+// keep their times in later sweeps.
 func TestSweepMerges(t *testing.T) {
 	server := s3test.New(t)
 	digests := filled(t, server, 20, 20, 20, 20)
@@ -59,7 +59,7 @@ func TestSweepMerges(t *testing.T) {
 	}
 }
 
-// TestSweepMergesTwice: two sweeps at once lose no use, whichever merges first.
+// TestSweepMergesTwice checks that two sweeps at once lose no use, whichever merges first.
 func TestSweepMergesTwice(t *testing.T) {
 	server := s3test.New(t)
 	const uses = 12
@@ -82,12 +82,12 @@ func TestSweepMergesTwice(t *testing.T) {
 	}
 	names, reports := merged(server)
 	if got := left(server, digests); len(got) != uses || len(names) == 0 || reports != 0 {
-		t.Errorf("left %q, with %d merged objects and %d reports", got, len(names), reports)
+		t.Errorf("left %q, with %d merged objects and %d reports; want %d contents, some objects and no reports", got, len(names), reports, uses)
 	}
 }
 
-// TestSweepMissesReport: a sweep that misses a report which it has listed ends if another
-// sweep has merged it, and goes on if the bucket has lost it.
+// TestSweepMissesReport checks that a sweep that cannot find a report which it has listed ends
+// if another sweep has merged it, and goes on if the bucket has lost it.
 func TestSweepMissesReport(t *testing.T) {
 	for name, elsewhere := range map[string]bool{"merged": true, "lost": false} {
 		t.Run(name, func(t *testing.T) {
@@ -105,14 +105,14 @@ func TestSweepMissesReport(t *testing.T) {
 			})
 			_, err := limited(t, server, 0, 10*day).sweep(t.Context())
 			if got := left(server, digests); errors.Is(err, errMerged) != elsewhere || (got == "ab") != elsewhere {
-				t.Errorf("got %v and left %q", err, got)
+				t.Errorf("got %v and left %q, want that the sweep ends and leaves ab: %v", err, got, elsewhere)
 			}
 		})
 	}
 }
 
-// TestSweepRefs: a ref goes that no node has confirmed for as long as content is kept, once
-// its manifest has gone, and so does one that no node can read. Others stay.
+// TestSweepRefs checks that a ref is removed if no node has confirmed it for as long as
+// content is kept and its manifest has gone, or if no node can read it. Others stay.
 func TestSweepRefs(t *testing.T) {
 	for _, unusedFor := range []time.Duration{0, 10 * day} {
 		server := s3test.New(t)
@@ -147,7 +147,8 @@ func TestSweepRefs(t *testing.T) {
 	}
 }
 
-// TestSweepRefsOfNodes: a node whose ref was swept still has it, and others ask the source.
+// TestSweepRefsOfNodes checks that a node whose ref was swept still has it, and that others
+// ask the source.
 func TestSweepRefsOfNodes(t *testing.T) {
 	server := s3test.New(t)
 	one, two := newNode(t, server), limited(t, server, 1<<30, 0)
@@ -158,18 +159,18 @@ func TestSweepRefsOfNodes(t *testing.T) {
 	one.stop()
 	server.Age(onlyIn(t, server, "refs"), time.Now().Add(-8*day))
 	if swept := sweep(t, two); swept.Records != 1 {
-		t.Errorf("got %+v, want that the ref is removed", swept)
+		t.Errorf("got %+v, want one record removed, the ref", swept)
 	}
 	if _, err := x.Ref(t.Context(), scope, "latest"); err != nil {
-		t.Errorf("at the node that has set it: %v", err)
+		t.Errorf("at the node that has set it: got %v, want the ref", err)
 	}
 	if _, err := y.Ref(t.Context(), scope, "latest"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("at another one: got %v, want %v", err, fs.ErrNotExist)
 	}
 }
 
-// TestSweepUnreadableReport: a report that cannot be read holds up sweeps for a week, as what
-// it names would be removed too early, and no longer.
+// TestSweepUnreadableReport checks that a report that cannot be read delays sweeps, since what
+// it names would be removed too early, but for no longer than a week.
 func TestSweepUnreadableReport(t *testing.T) {
 	for ago, want := range map[int]string{1: "ab", 8: "b"} {
 		server := s3test.New(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/s3test"
 )
 
-// maxPurges is the number of records of purges that an index looks at, and purgeReads the
-// number of them that it reads at a time.
+// maxPurges is the number of purges that an index remembers, and purgeReads the number of
+// their records that it reads at a time.
 const (
 	maxPurges  = 4 << 10
 	purgeReads = 500
@@ -28,8 +28,8 @@ func forge(server *s3test.Server, first, n int) {
 	}
 }
 
-// TestPurgeBehindForged: forged records cost a bounded number of requests, hide no purge
-// that is later, and are removed.
+// TestPurgeBehindForged checks that forged records cost a bounded number of requests, hide no
+// later purge, and are removed.
 func TestPurgeBehindForged(t *testing.T) {
 	server := s3test.New(t)
 	two := newNode(t, server)
@@ -60,8 +60,8 @@ func TestPurgeBehindForged(t *testing.T) {
 	}
 }
 
-// TestPurgeAmongTooMany: while there are records of purges that a node has not read, nothing
-// counts that was recorded before, as any of them may be the record of a purge of that. What
+// TestPurgeAmongTooMany checks that while there are records of purges that a node has not
+// read, it ignores what was recorded before, since any of them may purge that, and that what
 // was not purged counts again when it has read them.
 func TestPurgeAmongTooMany(t *testing.T) {
 	server := s3test.New(t)
@@ -85,7 +85,7 @@ func TestPurgeAmongTooMany(t *testing.T) {
 		t.Errorf("%d reads and %d listings, want at most %d and %d", got, listed, purgeReads, maxPurges/listPage+1)
 	}
 	if hasLink(t, y, d) || otherHas() {
-		t.Errorf("a link counts that may have been purged")
+		t.Error("a link counts that may have been purged, want that it does not")
 	}
 	for range maxPurges/purgeReads + 1 {
 		learn(t, y)
@@ -96,8 +96,8 @@ func TestPurgeAmongTooMany(t *testing.T) {
 	}
 }
 
-// TestListedLater: a bucket that shows objects in listings later delays what is learned of a
-// purge, and a sweep removes no record of content that it does not list yet.
+// TestListedLater checks that if new objects appear late in the listings of a bucket, a purge
+// is only learned later, and a sweep removes no record of content that is not listed yet.
 func TestListedLater(t *testing.T) {
 	server := s3test.New(t)
 	one, two := newNode(t, server), limited(t, server, 1<<30, 0)
@@ -119,7 +119,7 @@ func TestListedLater(t *testing.T) {
 	}
 	one.flush(t)
 	if lost := learn(t, y); len(lost) != 0 {
-		t.Fatalf("lost %v before the purge is listed", lost)
+		t.Fatalf("lost %v before the purge is listed, want nothing", lost)
 	}
 	server.Set(s3test.Faults{})
 	if lost := learn(t, y); len(lost) != 1 || hasLink(t, y, d) {

@@ -219,8 +219,9 @@ func TestQueueCountsRetried(t *testing.T) {
 	})
 }
 
-// TestQueueAsksForOthers: while the only object in the queue fails with an error that may be
-// that of the bucket, one that is added does not wait, in this queue or another one.
+// TestQueueAsksForOthers checks that while the only object in a queue fails with an error that
+// may be that of the bucket, an object that is added to this queue or another one does not
+// wait.
 func TestQueueAsksForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHealth(Config{}.withDefaults().waits, func(error) {})

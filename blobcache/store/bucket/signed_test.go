@@ -109,6 +109,42 @@ func TestStoreSignedURL(t *testing.T) {
 	}
 }
 
+// TestStoreSignedURLAfterKill checks that a node that was killed after an upload, before it
+// recorded that, records it when it starts again, but not for an object without the checksums
+// of the content.
+func TestStoreSignedURLAfterKill(t *testing.T) {
+	for name, test := range map[string]struct {
+		replace func(*s3test.Server, string)
+		want    error
+	}{
+		"uploaded": {func(*s3test.Server, string) {}, nil},
+		"replaced": {func(server *s3test.Server, key string) { server.Put(key, []byte(largeContent)) }, fs.ErrNotExist},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := s3test.New(t)
+			one := newSigning(t, server)
+			d := one.put(t, largeContent)
+			one.flush(t)
+			one.stop()
+			for _, key := range []string{verifiedKey(d), uploadedKey(d)} {
+				if err := one.FileStore.Delete(t.Context(), key); err != nil {
+					t.Fatal(err)
+				}
+			}
+			server.Lose("cache/" + verifiedKey(d))
+			test.replace(server, objectOf(d))
+			config := one.config
+			again := start(t, config)
+			waitFor(t, func() bool { return again.Removable(t.Context(), d) })
+			again.flush(t)
+			expectSigned(t, again, d, test.want)
+			if got := server.Stores(objectOf(d)); got != 1 {
+				t.Errorf("uploaded %d times, want once", got)
+			}
+		})
+	}
+}
+
 // TestStoreSignedURLOfOthers: content that another program has put into the bucket has
 // no signed URL, whatever record it has beside it.
 func TestStoreSignedURLOfOthers(t *testing.T) {

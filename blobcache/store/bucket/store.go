@@ -28,10 +28,11 @@ type Store struct {
 	reads, writes *health
 	blobs         *queue
 	records       *queue
-	asked         *memo.Cache[struct{}]           // which records the bucket does not have
-	reloaded      *memo.Cache[[]byte]             // what Reload has returned
-	held          *lru.Cache[digest.Digest, held] // what was fetched from the bucket lately
-	verified      *memo.Cache[object]             // content for which there are signed URLs
+	asked         *memo.Cache[struct{}]                // which records the bucket does not have
+	reloaded      *memo.Cache[[]byte]                  // what Reload has returned
+	held          *lru.Cache[digest.Digest, held]      // what was fetched from the bucket lately
+	evicted       *lru.Cache[digest.Digest, time.Time] // when content was used that was removed locally
+	verified      *memo.Cache[object]                  // content for which there are signed URLs
 	seed          maphash.Seed
 	locks         [64]keyLock // by key: of the local tier and the queue together
 	limits        limits
@@ -98,6 +99,9 @@ func Open(c Config) (*Store, error) {
 	if s.held, err = lru.New[digest.Digest, held](heldEntries); err != nil {
 		return nil, err
 	}
+	if s.evicted, err = lru.New[digest.Digest, time.Time](evictedEntries); err != nil {
+		return nil, err
+	}
 	for _, folder := range sharedFolders {
 		s.shared[folder] = true
 	}
@@ -111,8 +115,11 @@ func Open(c Config) (*Store, error) {
 	return s, nil
 }
 
-// recordUploads is the number of records that are uploaded at once.
-const recordUploads = 8
+// blobUploads and recordUploads are the numbers of blobs and records that are uploaded at once.
+const (
+	blobUploads   = 4
+	recordUploads = 8
+)
 
 // Keep uploads what is stored and not yet in the bucket, until ctx ends. It looks
 // through the local tier at the start, for what an earlier process has not uploaded. When
@@ -129,7 +136,7 @@ func (s *Store) Keep(ctx context.Context) {
 		defer cancel()
 		s.flush(flushing)
 	})
-	all.Go(func() { s.blobs.work(working, s.config.Uploads) })
+	all.Go(func() { s.blobs.work(working, blobUploads) })
 	all.Go(func() { s.records.work(working, recordUploads) })
 	all.Go(func() {
 		s.keepComplete(ctx, s.blobs, s.findBlobs, func(context.Context) bool { return false })

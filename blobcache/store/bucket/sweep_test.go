@@ -187,7 +187,8 @@ func TestSweepTwice(t *testing.T) {
 	}
 }
 
-// TestSweepSkips: an object that cannot be removed does not keep others in the bucket.
+// TestSweepSkips checks that an object that cannot be removed does not keep others in the
+// bucket.
 func TestSweepSkips(t *testing.T) {
 	for _, fault := range []s3test.Faults{{Status: 403, Code: "AccessDenied"}, {Status: 500, Code: "InternalError"}} {
 		server := s3test.New(t)
@@ -202,8 +203,8 @@ func TestSweepSkips(t *testing.T) {
 	}
 }
 
-// TestSweepSkipsUnreadable: a record, content or an upload for which the bucket always fails
-// does not keep others in the bucket, and the sweep counts as done.
+// TestSweepSkipsUnreadable checks that a record, content or an upload for which the bucket
+// always fails does not keep others in the bucket, and that the sweep counts as done.
 func TestSweepSkipsUnreadable(t *testing.T) {
 	a, b := digest.FromString("a"), digest.FromString("b")
 	for name, only := range map[string]string{"ref": "/_/bad", "content": objectOf(a), "upload": "/ab/abcd"} {
@@ -235,7 +236,8 @@ func TestSweepSkipsUnreadable(t *testing.T) {
 	}
 }
 
-// TestSweepEndsIfNothingGoes: a sweep of a bucket in which nothing can be removed ends.
+// TestSweepEndsIfNothingGoes checks that a sweep of a bucket in which nothing can be removed
+// ends.
 func TestSweepEndsIfNothingGoes(t *testing.T) {
 	server := s3test.New(t)
 	for i := range 2 * maxSkipped {
@@ -246,7 +248,7 @@ func TestSweepEndsIfNothingGoes(t *testing.T) {
 	before := server.Requests("HEAD")
 	_, err := n.sweep(t.Context())
 	if got := server.Requests("HEAD") - before; err == nil || errors.Is(err, errNotDue) || got > maxSkipped+10 {
-		t.Errorf("got %v after %d requests, want an end", err, got)
+		t.Errorf("got %v after %d requests, want an error after %d at most", err, got, maxSkipped+10)
 	}
 }
 

@@ -155,6 +155,28 @@ func TestSaveUsesLate(t *testing.T) {
 	}
 }
 
+// TestSaveUsesOfEvicted: what was used today is in each report of the day, also if it is not
+// stored locally any more.
+func TestSaveUsesOfEvicted(t *testing.T) {
+	server := s3test.New(t)
+	one := limited(t, server, 0, 10*day)
+	d := one.put(t, someContent)
+	one.flush(t)
+	now := time.Now()
+	for range 2 {
+		if err := one.Remove(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		if err := one.saveUses(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+		report, _ := server.Get(onlyIn(t, server, "used"))
+		if !strings.Contains(string(report), d.String()) {
+			t.Errorf("the report has %q, want %s", report, d)
+		}
+	}
+}
+
 // TestSaveUsesAfterMidnight: what was used late on a day is reported on the next one.
 func TestSaveUsesAfterMidnight(t *testing.T) {
 	server := s3test.New(t)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -52,28 +53,56 @@ func (s *Store) upload(ctx context.Context, d digest.Digest, content io.ReadSeek
 	if h, ok := s.held.Get(d); ok && h.size == size && time.Since(h.at) < heldFor {
 		return errNotAsked // it came from there
 	}
+	t := &transfer{
+		client: s.client, name: blobName(d), content: at, size: size, verifier: d.Verifier(), stall: s.config.waits.stall,
+	}
 	if size >= askFirst {
-		o, err := s.client.stat(ctx, blobName(d))
-		if err == nil && o.size == size || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		switch o, err := s.client.stat(ctx, blobName(d)); {
+		case err == nil && o.size == size:
+			return s.verifyUploaded(ctx, d, t)
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
 	}
 	turn, end := s.pulls.turn(ctx)
 	defer end()
-	t := &transfer{
-		client: s.client, name: blobName(d), content: at, size: size, verifier: d.Verifier(), stall: s.config.waits.stall, turn: turn,
+	t.turn = turn
+	if size <= s.config.partSize {
+		return t.put(ctx)
 	}
-	if size > s.config.partSize {
-		etag, err := t.putParts(ctx, partOf(size, s.config.partSize))
-		if err != nil {
-			return err
-		}
-		if err := s.Save(ctx, verifiedKey(d), []byte(object{size: size, etag: etag}.String())); err != nil {
-			return objectError{err}
-		}
+	etag, err := t.putParts(ctx, partOf(size, s.config.partSize))
+	if err != nil {
+		return err
+	}
+	return s.saveVerified(ctx, d, object{size: size, etag: etag})
+}
+
+// saveVerified records which object a node has uploaded with checksums.
+func (s *Store) saveVerified(ctx context.Context, d digest.Digest, o object) error {
+	if err := s.Save(ctx, verifiedKey(d), []byte(o.String())); err != nil {
+		return objectError{err}
+	}
+	return nil
+}
+
+// verifyUploaded records that the bucket has content with its checksums unless a node has
+// recorded that: a node may have been killed after an upload in parts.
+func (s *Store) verifyUploaded(ctx context.Context, d digest.Digest, t *transfer) error {
+	if t.size <= s.config.partSize {
 		return nil
 	}
-	return t.put(ctx)
+	if _, err := s.Load(ctx, verifiedKey(d)); err == nil {
+		return nil
+	}
+	o, has, err := s.client.statChecksum(ctx, t.name)
+	if err != nil || has == "" {
+		return err
+	}
+	want, err := t.partsChecksum(partOf(t.size, s.config.partSize))
+	if err != nil || has != want {
+		return err
+	}
+	return s.saveVerified(ctx, d, o)
 }
 
 // partOf returns the size of the parts of content, which is at least least.
@@ -192,6 +221,21 @@ func (t *transfer) checksum(from, length int64) ([]byte, error) {
 		return nil, objectError{err}
 	}
 	return hash.Sum(nil), nil
+}
+
+// partsChecksum returns the SHA-256 checksum that an object store reports for an object in
+// parts: that of their checksums, and their number.
+func (t *transfer) partsChecksum(part int64) (string, error) {
+	all, n := sha256.New(), 0
+	for from := int64(0); from < t.size; from += part {
+		sum, err := t.checksum(from, min(part, t.size-from))
+		if err != nil {
+			return "", err
+		}
+		_, _ = all.Write(sum)
+		n++
+	}
+	return base64.StdEncoding.EncodeToString(all.Sum(nil)) + "-" + strconv.Itoa(n), t.verify()
 }
 
 // verify returns store.ErrDamaged if the content that the verifier has seen does not have

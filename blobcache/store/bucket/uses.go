@@ -38,6 +38,10 @@ const (
 	// written to the disk.
 	usesSlack = time.Hour
 
+	// evictedEntries is the number of contents that were removed from the local tier and
+	// are reported nevertheless, until the process ends. They take some 10 MiB.
+	evictedEntries = 32 << 10
+
 	// maxUsed bounds the digests that a node writes for a day, some 72 MB.
 	maxUsed = 1 << 20
 )
@@ -65,12 +69,20 @@ func (s *Store) reported(ctx context.Context) time.Time {
 	return at
 }
 
-// walkUsed visits local content, and content of which there were signed URLs here, with
-// the times of their last uses. It may visit content twice.
+// walkUsed visits local content, content that was removed from the local tier lately, and
+// content of which there were signed URLs here, with the times of their last uses. It may
+// visit content twice.
 func (s *Store) walkUsed(ctx context.Context, visit func(d digest.Digest, used time.Time) error) error {
 	err := s.FileStore.Walk(ctx, store.Paced(ctx, store.WalkStride, func(e store.Entry) error { return visit(e.Digest, e.Used) }))
 	if err != nil {
 		return err
+	}
+	for _, d := range s.evicted.Keys() {
+		if used, ok := s.evicted.Peek(d); ok {
+			if err := visit(d, used); err != nil {
+				return err
+			}
+		}
 	}
 	return s.FileStore.List(ctx, strings.TrimSuffix(verifiedFolder, "/"), store.Paced(ctx, store.WalkStride, func(r store.Record) error {
 		if d, ok := parseVerifiedKey(r.Key); ok {

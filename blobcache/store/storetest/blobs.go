@@ -207,7 +207,7 @@ func openWhole(t *testing.T, s store.Blobs, d digest.Digest, content string) {
 	}
 }
 
-// commit is like put, but may be called by any goroutine: it does not end the test.
+// commit is like put, but does not end the test, so that any goroutine may call it.
 func commit(t *testing.T, s store.Blobs, d digest.Digest, content string) {
 	spool, err := s.Spool(context.Background())
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package pull tests what clients get that pull through a site, what that costs at
-// upstreams and what is stored, and how faults of upstreams show.
+// Package pull tests pulls through a site: what clients get, how many requests to upstreams
+// that costs, what is stored, and what clients see of the faults of upstreams.
 package pull
 
 import (

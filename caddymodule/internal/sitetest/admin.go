@@ -24,7 +24,7 @@ const (
 	AdminCacheScrub  = "/dependency_proxy/cache/scrub"
 )
 
-// StartWithAdmin starts a site like start, with an admin endpoint.
+// StartWithAdmin is [Start] with an admin endpoint.
 func StartWithAdmin(t testing.TB, lines ...string) *Site {
 	t.Helper()
 	s := NewSite(t)
@@ -71,8 +71,7 @@ func (s *Site) Command(args ...string) (string, error) {
 	return stdout + stderr, err
 }
 
-// CommandOutputs runs a command like command and returns its two outputs
-// separately.
+// CommandOutputs is [Site.Command], but returns the two outputs separately.
 func (s *Site) CommandOutputs(args ...string) (stdout, stderr string, err error) {
 	s.T.Helper()
 	registered := caddycmd.Commands()["dependency-proxy"]

@@ -73,8 +73,8 @@ func (s *Site) AwaitAudit(what string, is func(line map[string]any) bool) {
 	})
 }
 
-// GetWhole gets content that may break off once, because what came from the bucket was
-// wrong, and checks it.
+// GetWhole gets content and checks it. The transfer may break off once, because the bucket
+// has sent wrong bytes.
 func (s *Site) GetWhole(path string, want []byte, who RequestOption) {
 	s.T.Helper()
 	a := s.Get(path, who)

@@ -191,8 +191,8 @@ func (a Answer) Has(t testing.TB, name, want string) Answer {
 }
 
 // Eventually polls until done reports true, and fails the test after two minutes.
-// Work beside requests rests for several times as long as it takes, so that a
-// slow disk delays it a lot, and a quota may be measured again after a minute only.
+// Background work pauses for several times as long as it takes, so a slow disk
+// delays it a lot, and a quota may be measured again only after a minute.
 func Eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !done(); time.Sleep(2 * time.Millisecond) {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Connector passes connections on to a node, until it is told not to. New ones wait while
-// Caddy loads a configuration.
+// Connector forwards connections to a node, until it is told not to. New connections wait
+// while Caddy loads a configuration.
 type Connector struct {
 	net.Listener
 	address string
@@ -88,7 +88,7 @@ func (c *Connector) Lead(address string) {
 	}
 }
 
-// Hang makes the node swallow what is sent to it, and send nothing.
+// Hang makes the connector discard what is sent to the node, so that the node sends nothing.
 func (c *Connector) Hang() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

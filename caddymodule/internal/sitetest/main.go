@@ -17,8 +17,8 @@ import (
 )
 
 // Main runs the tests of a package and exits. It gives Caddy a temporary home directory and
-// makes name look-ups fail. The tests use loopback addresses only, so a look-up would be the
-// start of a request to the network, and fails the run.
+// makes name look-ups fail. The tests use loopback addresses only, so a look-up means that a
+// test sends a request to the network, and fails the run.
 func Main(m *testing.M) {
 	var asked atomic.Bool
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {

@@ -92,10 +92,10 @@ var loading sync.RWMutex
 // Connectors wait meanwhile, because Caddy's handshakes have data races with the start of
 // its TLS app.
 //
-// Caddy returns before the former configuration, or one that is rejected, has stopped to
-// listen. Until then both accept connections, and those that the closing socket has not yet
-// accepted are reset. loadCaddy waits for that, at all addresses. It can be observed on
-// Linux only.
+// Caddy returns before the former configuration, or one that is rejected, has stopped
+// listening. Until then both accept connections, and those that the closing socket has not
+// yet accepted are reset. LoadCaddy waits until this is over at all addresses, which can be
+// observed on Linux only.
 func LoadCaddy(t testing.TB, config []byte) error {
 	t.Helper()
 	loading.Lock()
@@ -114,8 +114,9 @@ func PortOf(host string) string {
 	return port
 }
 
-// Repeats reports whether a request is sent again that has failed with err: loadCaddy cannot
-// wait for the former configuration, and one of its sockets has closed the connection.
+// Repeats reports whether a request that has failed with err is sent again, because
+// [LoadCaddy] cannot wait for the former configuration here, and one of its sockets has
+// closed the connection.
 func Repeats(tries int, err error) bool {
 	return runtime.GOOS != "linux" && tries < 5 && err != nil &&
 		(strings.HasSuffix(err.Error(), "EOF") || strings.HasSuffix(err.Error(), "connection reset by peer"))

@@ -10,7 +10,7 @@ import (
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store/bucket"
 )
 
-// replica is a bucket as a source of downloads in front of an upstream. It implements
+// replica is a bucket as a source of downloads that is asked before an upstream. It implements
 // [fill.Replica].
 type replica struct {
 	store *bucket.Store
