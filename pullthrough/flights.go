@@ -94,9 +94,9 @@ const metadataLimit = time.Minute
 // purgedAt returns when the repository was last purged, as far as is known, or the zero time.
 func (r *Repository) purgedAt() time.Time { return r.config.Index.PurgedAt(r.config.Scope) }
 
-// since returns a text that stands for the repository since its last purge. Requests from
-// before a purge and after it share no question and no download, because the answer may be
-// older than the purge.
+// since returns a text that differs for each repository and for the time since each of its
+// purges. Requests from before and after a purge share no question and no download, because
+// the answer may be older than the purge.
 func (r *Repository) since(purged time.Time) string {
 	if purged.IsZero() {
 		return r.config.Scope
@@ -107,16 +107,16 @@ func (r *Repository) since(purged time.Time) string {
 // key returns the key of a question in Config.Flights.
 func (r *Repository) key(question string) string { return r.since(r.purgedAt()) + " " + question }
 
-// askedKey is the key, in the context of a question, of the last purge before it.
+// askedKey is the key of a value in the context of a question: the time of the last purge
+// before it was asked.
 type askedKey struct{}
 
 func askedSince(ctx context.Context, purged time.Time) context.Context {
 	return context.WithValue(ctx, askedKey{}, purged)
 }
 
-// isPurged reports whether the repository has been purged since the question was asked
-// that ctx belongs to. Its answer is good for the requests that wait for it, and is not
-// recorded.
+// isPurged reports whether the repository has been purged since the question of ctx was
+// asked. The answer is then returned to the requests that wait for it, and not recorded.
 func (r *Repository) isPurged(ctx context.Context) bool {
 	before, asked := ctx.Value(askedKey{}).(time.Time)
 	return asked && !r.purgedAt().Equal(before)

@@ -8,7 +8,7 @@ import (
 )
 
 // learnPatience limits the time for reading from a shared index what another process has
-// learnt about a tag, so that there is time left to ask upstream. Half of [Config.Patience]
+// learned about a tag, so that there is time left to ask upstream. Half of [Config.Patience]
 // is used instead if that is longer.
 const learnPatience = 250 * time.Millisecond
 

@@ -3,7 +3,9 @@ package pullthrough
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"io/fs"
 	"sync"
 	"testing"
 	"time"
@@ -19,13 +21,15 @@ import (
 type ringNode struct {
 	*node
 	name  string
-	begun *sync.WaitGroup // all processes have asked the next one
+	begun *sync.WaitGroup // all processes have asked the next one; nil for one after the other
 }
 
 // Fetch implements [fill.Replica].
 func (n *ringNode) Fetch(ctx context.Context, d digest.Digest, offset, length int64) (*fill.Body, error) {
-	n.begun.Done()
-	n.begun.Wait()
+	if n.begun != nil {
+		n.begun.Done()
+		n.begun.Wait()
+	}
 	return n.node.Fetch(ctx, d, offset, length)
 }
 
@@ -54,14 +58,8 @@ func TestPeersInARing(t *testing.T) {
 	for i := range all {
 		r := processes[i].repository("red", "team/app", asking(all[(i+1)%len(all)]))
 		pulls.Go(func() {
-			reader, _, err := r.Blob(t.Context(), image.Layers[0])
-			if err != nil {
+			if err := pullAll(t.Context(), r, image.Layers[0], layer); err != nil {
 				t.Error(err)
-				return
-			}
-			defer reader.Close()
-			if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, layer) {
-				t.Errorf("got %d bytes and the error %v, want %d", len(got), err, len(layer))
 			}
 		})
 	}
@@ -72,6 +70,84 @@ func TestPeersInARing(t *testing.T) {
 	if got := up.Counts().BlobGet; got != 1 {
 		t.Errorf("got %d GETs, want 1", got)
 	}
+}
+
+// gonePeer is a peer that does not have the content, and says so when it is closed.
+type gonePeer struct {
+	Peer
+	closed chan struct{}
+}
+
+// Fetch implements [fill.Replica].
+func (p *gonePeer) Fetch(ctx context.Context, _ digest.Digest, _, _ int64) (*fill.Body, error) {
+	select {
+	case <-p.closed:
+	case <-ctx.Done():
+	}
+	return nil, fs.ErrNotExist
+}
+
+// TestPeersInALateRing checks that processes do not wait for each other that form a ring only
+// when each has given up another peer, while the one before it waits already.
+func TestPeersInALateRing(t *testing.T) {
+	permute([]byte("abc"), 0, func(names []byte) {
+		up := registrytest.New(t)
+		layer := random(1, 50_000)
+		image := up.PutImage("team/app", "1", layer)
+		var processes []*fixture
+		var all []*ringNode
+		var gone []*gonePeer
+		var pulls sync.WaitGroup
+		for _, name := range names {
+			processes = append(processes, newFixtureAt(t, up.Endpoint(), dial.NewTransport(dial.TransportConfig{AllowPrivate: true})))
+			all = append(all, &ringNode{node: new(node), name: string(name)})
+			gone = append(gone, &gonePeer{closed: make(chan struct{})})
+		}
+		for i, n := range all {
+			asker := string(names[(i+len(names)-1)%len(names)])
+			n.of = processes[i].repository("red", "team/app", func(c *Config) {
+				c.OfPeer = func(p fill.Replica, answered bool) bool {
+					next, ok := p.(*ringNode)
+					return ok && Circular(asker, n.name, next.name, answered)
+				}
+			})
+			r := processes[i].repository("red", "team/app", asking(gone[i], all[(i+1)%len(all)]))
+			pulls.Go(func() {
+				if err := pullAll(t.Context(), r, image.Layers[0], layer); err != nil {
+					t.Errorf("%s: %v", names, err)
+				}
+			})
+			eventually(t, "it asks the one that is gone", func() bool { return len(processes[i].config.Cache.Fills()) == 1 })
+		}
+		begin := time.Now()
+		for i := range all {
+			close(gone[i].closed)
+			if next := processes[(i+1)%len(all)]; i+1 < len(all) {
+				eventually(t, "the next one is asked", func() bool {
+					fills := next.config.Cache.Fills()
+					return len(fills) == 1 && fills[0].Readers == 2
+				})
+			}
+		}
+		pulls.Wait()
+		if took := time.Since(begin); took > peerPatience-time.Second {
+			t.Errorf("%s: the pulls took %v: the processes have waited for each other", names, took)
+		}
+	})
+}
+
+// pullAll pulls a blob and compares its content.
+func pullAll(ctx context.Context, r *Repository, d digest.Digest, want []byte) error {
+	reader, _, err := r.Blob(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	got, err := io.ReadAll(reader)
+	if err == nil && !bytes.Equal(got, want) {
+		err = fmt.Errorf("got %d bytes, want %d", len(got), len(want))
+	}
+	return err
 }
 
 // TestCircular checks that in each ring of processes, whatever their names, one process does

@@ -19,9 +19,9 @@ func (f *fixture) purge(r *Repository) {
 	}
 }
 
-// TestPurgeDuringDownload checks that upstream is asked about a blob after a purge, although
-// a download of it has begun before: by a request that joins the download, and by one that
-// comes after its end. So it is if another process has purged it and asks for it.
+// TestPurgeDuringDownload checks that upstream is asked about a blob after a purge although a
+// download of it has begun before: for a request that joins the download, and for one after
+// its end. The same holds if another process has purged the repository and asks for the blob.
 func TestPurgeDuringDownload(t *testing.T) {
 	purges := map[string]func(*fixture, *Repository){
 		"here":  func(f *fixture, r *Repository) { f.purge(r) },

@@ -40,6 +40,6 @@
 //	                      the operations
 //	head                  which responses to HEAD requests are trusted
 //	request, response     a request and its redirects, and reading what comes back
-//	auth                  the answer to a 401: logins, tokens, and which of them is to blame
+//	auth                  the answer to a 401: logins and tokens, and which of them was refused
 //	errors                the error that all operations return
 package upstream

@@ -95,7 +95,8 @@ type Request struct {
 
 	// Circular is set for the request of a peer. It reports whether the request must not
 	// follow a fill that waits for bytes of another peer, because that peer may in turn
-	// wait for the request. The error is then [ErrCircular]. Answered is set if the peer
+	// wait for the request. The error is then [ErrCircular], also in the middle of the
+	// content if the fill has given up one peer and goes on to another. Answered is set if the peer
 	// has begun to send the content.
 	Circular func(peer Replica, answered bool) bool
 

@@ -28,6 +28,8 @@ type replicas struct {
 	used   []Replica // that have answered
 	peer   bool      // a peer is among used
 	done   bool      // the source has been asked
+
+	followers []follower // whose requests have not ended, as far as is known
 }
 
 // withReplicas returns the peers and replicas that may be asked for a request. Replicas may
@@ -110,19 +112,6 @@ func (s *replicas) next() (replica Replica, peer bool) {
 	return s.left[0], s.peers > 0
 }
 
-// isCircular reports whether the next bytes are to come from a peer for which circular
-// reports true.
-func (s *replicas) isCircular(circular func(peer Replica, answered bool) bool) bool {
-	replica, peer := s.next()
-	if !peer || circular == nil {
-		return false
-	}
-	s.mu.Lock()
-	answered := slices.Contains(s.used, replica)
-	s.mu.Unlock()
-	return circular(replica, answered)
-}
-
 // prove asks the source to confirm the content for the scope, unless that is known.
 func (s *replicas) prove(ctx context.Context) error {
 	s.proved.Lock()
@@ -161,6 +150,7 @@ func (s *replicas) giveUp(replica Replica, err error) {
 		s.peers--
 	}
 	s.mu.Unlock()
+	s.endCircular()
 	if i >= 0 && !errors.Is(err, fs.ErrNotExist) {
 		replica.Failed(s.digest, err)
 	}

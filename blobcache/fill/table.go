@@ -96,11 +96,18 @@ func (t *Table) Get(ctx context.Context, req Request, stored func(context.Contex
 		if f == nil {
 			continue
 		}
-		if !started && f.req.replicas.isCircular(req.Circular) {
+		following := ctx
+		if !started {
+			following = f.req.replicas.follow(ctx, req.Circular)
+		}
+		if context.Cause(following) == ErrCircular {
 			f.release()
 			return nil, Joined, ErrCircular
 		}
-		r, origin, err := f.reader(ctx, req, started)
+		r, origin, err := f.reader(following, req, started)
+		if errors.Is(err, ErrCircular) {
+			return nil, origin, err
+		}
 		if err == nil && origin == Joined {
 			if err = f.admit(ctx, req, standing); err == nil {
 				t.config.Hooks.joined(req.Digest)

@@ -37,8 +37,8 @@ func (x *Index) AddDelivery(ctx context.Context, scope string, d digest.Digest, 
 }
 
 // NoteDelivery records that a scope's source has delivered content of a size in bytes, but
-// does not link the scope to it. After an error that is not on disk, but holds until the
-// process ends.
+// does not link the scope to it. After an error, the delivery is not on disk, but counts
+// until the process ends.
 func (x *Index) NoteDelivery(ctx context.Context, scope string, d digest.Digest, size int64) error {
 	delivery := Delivery{Size: size}
 	if known, err := x.Delivery(ctx, scope, d); err == nil && known == delivery {

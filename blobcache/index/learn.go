@@ -35,8 +35,8 @@ func (x *Index) KeepPurges(ctx context.Context, learn func(context.Context)) {
 
 // LearnPurges forgets what other processes that share the records have purged since the
 // last call. It calls lost for each link. If the shared records cannot be read, which the
-// storage reports, LearnPurges returns nil, and the next call does the work. It returns an
-// error once if there are too many.
+// storage reports, LearnPurges returns nil, and the next call does the work. If there are
+// too many purges to read them all, it returns an error once.
 func (x *Index) LearnPurges(ctx context.Context, lost func(digest.Digest)) error {
 	if x.shared == nil {
 		return nil
@@ -166,8 +166,8 @@ func (x *Index) expirePurges(ctx context.Context) error {
 }
 
 // loadPurge reads the record of a purge. The error is fs.ErrNotExist if it cannot be read
-// now. One that no process is known to have written is not read again after several tries,
-// and is removed if that is certain.
+// now. After purgeTries attempts, a record that no process is known to have written is not
+// read again. It is removed if it is certain that no process has written it.
 func (x *Index) loadPurge(ctx context.Context, r store.Record) (p purge, err error) {
 	data, err := x.shared.Reload(ctx, r.Key)
 	if err == nil && (json.Unmarshal(data, &p) != nil || purgeKey(p.Prefix) != r.Key) {

@@ -121,8 +121,8 @@ type Records interface {
 type Tiered interface {
 	// Reload returns the shared value, which another process may have written since
 	// the record was loaded. The error is fs.ErrNotExist if there is none that a process
-	// is known to have written, and ErrDamaged as well if no process has written what is
-	// there.
+	// is known to have written. It is also ErrDamaged if it is certain that no process
+	// has written what is there.
 	Reload(ctx context.Context, key string) ([]byte, error)
 
 	// Forget removes the record here and leaves the shared one.

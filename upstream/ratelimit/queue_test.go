@@ -88,7 +88,7 @@ func TestQueueBounds(t *testing.T) {
 	})
 }
 
-// TestQueueLeaving checks that a permission goes on if it comes to a waiter that leaves at
+// TestQueueLeaving checks that a permission is passed on if the waiter that gets it leaves at
 // the same moment.
 func TestQueueLeaving(t *testing.T) {
 	for range 100 {

@@ -163,15 +163,16 @@ func (s *Store) GivenUp(d digest.Digest, err error) {
 	s.noteRead(context.Background(), blobName(d), err)
 }
 
-// noteRead records the result of a read of an object, and reports an object that is to blame.
+// noteRead records the result of a read of an object, and reports the object to the log if it
+// is to blame.
 func (s *Store) noteRead(ctx context.Context, name string, err error) {
 	if s.reads.note(ctx, name, err) {
 		s.reportObject(name, err)
 	}
 }
 
-// reportObject reports an object that is damaged, forged, or always fails: one a minute, as
-// there may be many.
+// reportObject reports an object that is damaged, forged or always fails to the log, at most
+// one a minute, because there may be many.
 func (s *Store) reportObject(name string, err error) {
 	if now, last := time.Now().Unix(), s.objectReported.Load(); now-last >= 60 && s.objectReported.CompareAndSwap(last, now) {
 		s.config.StorageError("read "+name+" from the bucket", err)

@@ -19,8 +19,8 @@ func addedAt(t *testing.T, n *node, server *s3test.Server, d digest.Digest, at t
 	putRecord(t, n, server, "links/"+scope+"/_/sha256/"+d.Encoded(), map[string]any{"size": 7, "proof": 1, "added": at})
 }
 
-// TestPurgesTooMany: if there are more purges than a node reads, what was recorded after
-// those that it leaves out counts, and it says that once.
+// TestPurgesTooMany checks that if there are more purges than a node reads, only what was
+// recorded after those that it leaves out counts, and that it says so once.
 func TestPurgesTooMany(t *testing.T) {
 	server := s3test.New(t)
 	two := newNode(t, server)
@@ -40,12 +40,12 @@ func TestPurgesTooMany(t *testing.T) {
 		t.Error("an older link counts, or one does not that is later than what was left out")
 	}
 	if err := y.LearnPurges(t.Context(), func(digest.Digest) {}); err != nil {
-		t.Errorf("it is said again: %v", err)
+		t.Errorf("the next call: got %v, want no error", err)
 	}
 }
 
-// TestPurgeBehindLaterForged: a purge that is not read yet, since there are many later
-// records, counts all the same.
+// TestPurgeBehindLaterForged checks that a purge counts although it is not read yet, because
+// there are many later records.
 func TestPurgeBehindLaterForged(t *testing.T) {
 	server := s3test.New(t)
 	two := newNode(t, server)
@@ -60,8 +60,8 @@ func TestPurgeBehindLaterForged(t *testing.T) {
 	}
 }
 
-// TestPurgeWhileThrottled: a purge is learned however long the bucket lists its record and
-// does not let it be read.
+// TestPurgeWhileThrottled checks that a purge is learned in the end, however long the bucket
+// lists its record and refuses to send it.
 func TestPurgeWhileThrottled(t *testing.T) {
 	server := s3test.New(t)
 	two := newNode(t, server)

@@ -109,8 +109,9 @@ func TestStoreSignedURL(t *testing.T) {
 	}
 }
 
-// TestStoreSignedURLAfterKill: a node that was killed after an upload and before its record
-// records it when it starts again, but not for an object without the checksums of the content.
+// TestStoreSignedURLAfterKill checks that a node that was killed after an upload, before it
+// recorded that, records it when it starts again, but not for an object without the checksums
+// of the content.
 func TestStoreSignedURLAfterKill(t *testing.T) {
 	for name, test := range map[string]struct {
 		replace func(*s3test.Server, string)

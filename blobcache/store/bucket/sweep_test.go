@@ -203,8 +203,8 @@ func TestSweepSkips(t *testing.T) {
 	}
 }
 
-// TestSweepSkipsUnreadable: a record, content or an upload for which the bucket always fails
-// does not keep others in the bucket, and the sweep counts as done.
+// TestSweepSkipsUnreadable checks that a record, content or an upload for which the bucket
+// always fails does not keep others in the bucket, and that the sweep counts as done.
 func TestSweepSkipsUnreadable(t *testing.T) {
 	a, b := digest.FromString("a"), digest.FromString("b")
 	for name, only := range map[string]string{"ref": "/_/bad", "content": objectOf(a), "upload": "/ab/abcd"} {

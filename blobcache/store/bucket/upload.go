@@ -85,8 +85,8 @@ func (s *Store) saveVerified(ctx context.Context, d digest.Digest, o object) err
 	return nil
 }
 
-// verifyUploaded records that the bucket has content with its checksums, if no node has: one
-// may have been killed after an upload in parts.
+// verifyUploaded records that the bucket has content with its checksums unless a node has
+// recorded that: a node may have been killed after an upload in parts.
 func (s *Store) verifyUploaded(ctx context.Context, d digest.Digest, t *transfer) error {
 	if t.size <= s.config.partSize {
 		return nil
