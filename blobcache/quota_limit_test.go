@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/fill"
 	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/index"
+	"github.com/dependencyproxy/caddy-dependency-proxy/blobcache/store"
 )
 
 // TestQuotasLimit checks that the limit of a scope is the smallest quota of its owner and the
@@ -140,6 +142,33 @@ func TestQuotasReserve(t *testing.T) {
 	if len(q.coming) != 0 {
 		t.Errorf("got %v still reserved, want none", q.coming)
 	}
+}
+
+// statStore is a FileStore that calls a function before each Stat.
+type statStore struct {
+	*store.FileStore
+	before func()
+}
+
+func (s statStore) Stat(ctx context.Context, d digest.Digest) (store.Entry, error) {
+	s.before()
+	return s.FileStore.Stat(ctx, d)
+}
+
+// TestQuotasCountFillsOnce checks that content does not count twice against a quota if its
+// fill ends during a measurement.
+func TestQuotasCountFillsOnce(t *testing.T) {
+	e := newQuotaFixture(t, map[string]int64{"acme": 65_000})
+	e.pull("acme/_/hub/one", "m1", "a1", "b1")
+	e.pull("acme/_/hub/two", "m2", "a2", "b2")
+	e.pull("acme/_/hub/three", "m3", "a3", "b3")
+	if !e.quotas.Reserve("acme/_/hub/three", 20_000) {
+		t.Fatal("got no room for a fill, want 20000 bytes")
+	}
+	ended := sync.OnceFunc(func() { e.quotas.Reserve("acme/_/hub/three", -20_000) })
+	e.cache.blobs = statStore{e.store, ended}
+	e.round()
+	e.expect("a1 b1 m1 a2 b2 m2 a3 b3 m3")
 }
 
 // TestQuotasCountFills checks that a round removes the links of the oldest image of an owner when

@@ -62,20 +62,20 @@ type measurement struct {
 	over    map[string]victims
 	idle    []index.Linked   // old links whose content is gone
 	pending bool             // content is about to be stored for an owner with a quota
-	coming  map[string]int64 // bytes that running fills have reserved, by owner
+	coming  map[string]int64 // bytes that fills had reserved at the end, by owner
 }
 
 // measure measures all owners and chooses what those over their quota will
 // lose.
 func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	q.mu.Lock()
-	added, coming := maps.Clone(q.added), maps.Clone(q.coming)
+	added, pending := maps.Clone(q.added), len(q.coming) > 0
 	q.mu.Unlock()
 	clock := q.cache.evictor.clock
 	m := &measurement{
 		quotas: q, ctx: ctx, began: clock.now(), trusted: clock.trusted(),
 		owners: make(map[string]holdings), totals: make(map[string]Total), over: make(map[string]victims),
-		coming: coming, pending: len(coming) > 0,
+		coming: make(map[string]int64), pending: pending,
 	}
 	if err := q.index.EachLink(ctx, m.visit); err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func (q *Quotas) measure(ctx context.Context) (*measurement, error) {
 	defer q.mu.Unlock()
 	q.totals = m.totals
 	for owner := range m.over {
-		if coming[owner] > 0 {
+		if m.coming[owner] > 0 {
 			q.making[owner] = true
 		}
 	}
@@ -143,8 +143,15 @@ func (m *measurement) size(d digest.Digest) int64 {
 	return unreadable
 }
 
-// finish adds up the owners below one first component.
+// finish adds up the owners below one first component. What fills have reserved is looked
+// up last: what a fill has stored during the walk must not count twice, since links would
+// be removed for it. If it does not count at all, [Quotas.Added] requests another round.
 func (m *measurement) finish() {
+	m.quotas.mu.Lock()
+	for owner := range m.owners {
+		m.coming[owner] = m.quotas.coming[owner]
+	}
+	m.quotas.mu.Unlock()
 	for owner, held := range m.owners {
 		total := Total{Measured: m.began}
 		for _, h := range held {

@@ -62,3 +62,31 @@ func TestReaderPartsTurnPlain(t *testing.T) {
 		}
 	})
 }
+
+// TestReaderPartsOncePlain checks that a client may not read ranges of content that began over
+// plain HTTP, although the source resumes it over HTTPS, with and without a spool.
+func TestReaderPartsOncePlain(t *testing.T) {
+	for _, stores := range []bool{true, false} {
+		bubble(t, func(t *testing.T, e *env) {
+			if !stores {
+				e.store.refuseSpools()
+			}
+			s, gate := e.source(random(10, 90_000)), make(chan struct{})
+			s.answer = func(ctx context.Context, n int, offset int64) (*fill.Body, error) {
+				if n == 0 {
+					body := s.body(offset, cut(s.from(offset), 50_000))
+					body.Plain = true
+					return body, nil
+				}
+				return s.body(offset, io.MultiReader(io.LimitReader(s.from(offset), 20_000), gated(ctx, gate, s.from(offset+20_000)))), nil
+			}
+			r := e.mustGet(s)
+			e.same(io.LimitReader(r, 60_000), s.content[:60_000])
+			if r.Parts() {
+				t.Errorf("stores %t: Parts after bytes over plain HTTP: got true, want false", stores)
+			}
+			close(gate)
+			e.same(r, s.content[60_000:])
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -106,6 +107,55 @@ func TestEvictorRoomBesideFill(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFillReservesWhatHasCome checks that room is reserved for at most as many bytes as have
+// come, and as many again, whatever size the source announces.
+func TestFillReservesWhatHasCome(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		files, err := store.OpenFileStore(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := New(&smallDisk{files, dirOf(files), 1 << 30}, Limits{Reserve: 1}, Hooks{})
+		_, d := content(1, 1000)
+		var reserved atomic.Int64
+		next := make(chan []byte)
+		var rest []byte
+		r, _, err := c.Get(t.Context(), fill.Request{Digest: d, Size: -1, Reserve: func(n int64) bool { reserved.Add(n); return true },
+			Fetch: func(context.Context, int64, int64, string) (*fill.Body, error) {
+				return &fill.Body{Size: 1 << 29, ReadCloser: io.NopCloser(readFunc(func(p []byte) (n int, err error) {
+					if len(rest) == 0 {
+						rest = <-next
+					}
+					if rest == nil {
+						return 0, errors.New("broken")
+					}
+					n = copy(p, rest)
+					rest = rest[n:]
+					return n, nil
+				}))}, nil
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var come int64
+		for _, n := range []int64{1, 1000, 20_000, 300_000} {
+			next <- make([]byte, n)
+			synctest.Wait()
+			if come += n; reserved.Load() < come || reserved.Load() > 2*come {
+				t.Errorf("after %d bytes: got %d bytes reserved, want at least these and at most twice as many", come, reserved.Load())
+			}
+		}
+		close(next)
+		_, _ = io.Copy(io.Discard, r)
+		_ = r.Close()
+		synctest.Wait()
+		if reserved.Load() != 0 {
+			t.Errorf("at the end: got %d bytes reserved, want none", reserved.Load())
+		}
+	})
 }
 
 // keptSpool is a smallDisk that keeps its latest spool for the test.

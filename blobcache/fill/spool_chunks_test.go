@@ -204,10 +204,10 @@ func TestSpoolPutAfterHashingEnded(t *testing.T) {
 }
 
 // TestSpoolReadsBackWhenFarBehind checks that the hasher reads back no more than readBack bytes
-// at once, and that no chunks are kept for it meanwhile, so that workers need not wait.
+// at once, and that chunks are kept for it only once it reads back the rest.
 func TestSpoolReadsBackWhenFarBehind(t *testing.T) {
-	const late = readBack + 1000
-	want := randomBytes(6, late+2*maxChunks*1000)
+	const late = 1000 + readBack + 2000
+	want := randomBytes(6, late+2*1000)
 	s, first := freshSpool(t, int64(len(want)), 1)
 	first.end = 1000
 	second := s.hold(1000, int64(len(want)))
@@ -216,12 +216,21 @@ func TestSpoolReadsBackWhenFarBehind(t *testing.T) {
 	s.yield(first)
 	c, _, err := s.awaitHashing(t.Context(), 0)
 	if err != nil || c.end() != 1000 {
-		t.Fatalf("first a chunk up to %d, %v", c.end(), err)
+		t.Fatalf("the first chunk: got one up to %d and the error %v, want one up to 1000", c.end(), err)
 	}
 	c.buf.Release()
-	_, have, err := s.awaitHashing(t.Context(), 1000)
-	if err != nil || have != late {
-		t.Fatalf("then the file up to %d, %v", have, err)
+	for _, step := range []struct {
+		off, have int64 // what is hashed, and what is read back then
+		kept      int   // chunks in memory of the next bytes
+	}{{1000, 1000 + readBack, 0}, {1000 + readBack, late + 1000, 1}} {
+		_, have, err := s.awaitHashing(t.Context(), step.off)
+		if err != nil || have != step.have {
+			t.Fatalf("from byte %d on: got the file up to %d and the error %v, want it up to %d", step.off, have, err, step.have)
+		}
+		feed(t.Context(), t, s, second, want[second.at:second.at+1000], 1000)
+		if n := len(s.chunks.list); n != step.kept {
+			t.Errorf("from byte %d on: got %d chunks kept, want %d", step.off, n, step.kept)
+		}
 	}
 }
 
