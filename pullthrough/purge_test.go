@@ -3,6 +3,7 @@ package pullthrough
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,6 +80,34 @@ func TestPurgeDuringManifest(t *testing.T) {
 	f.up.SetFault(nil)
 	f.up.Reset()
 	m, err = r.ManifestByDigest(t.Context(), image.Manifest, true)
+	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+	f.expectCounts("after the purge", registrytest.Counts{ManifestHead: 1})
+}
+
+// TestPurgeDuringRefetch checks that a tag whose manifest is fetched by the tag during a purge
+// is asked about again, also if the repository gets the manifest by its digest meanwhile.
+func TestPurgeDuringRefetch(t *testing.T) {
+	f := newFixture(t)
+	image := f.up.PutImage("team/app", "1", random(1, 100))
+	r := f.repository("red", "team/app")
+	f.up.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+		switch {
+		case req.Method != http.MethodGet:
+			return false
+		case strings.HasSuffix(req.URL.Path, "/1"):
+			f.purge(r)
+			return false
+		}
+		w.WriteHeader(http.StatusNotFound)
+		return true
+	})
+	m, err := r.ManifestByTag(t.Context(), "1", true)
+	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+	f.up.SetFault(nil)
+	m, err = r.ManifestByDigest(t.Context(), image.Manifest, true)
+	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
+	f.up.Reset()
+	m, err = r.ManifestByTag(t.Context(), "1", true)
 	f.expectManifest(m, err, "team/app", image.Manifest, Miss)
 	f.expectCounts("after the purge", registrytest.Counts{ManifestHead: 1})
 }

@@ -242,7 +242,7 @@ func (r *Repository) tagContent(ctx context.Context, tag choice, ref index.Ref) 
 // refetch fetches the content of a tag by the tag. If what it stood for until now is
 // believed, the tag may have moved.
 func (r *Repository) refetch(ctx context.Context, tag choice, old index.Ref, believed bool) (index.Ref, *Content, error) {
-	asked := time.Now()
+	asked, ctx := time.Now(), askedSince(ctx, r.purgedAt())
 	m, err := once(ctx, r, "refetch tag "+tag.name(), func(ctx context.Context) (upstream.Manifest, error) {
 		m, err := inTurn(ctx, r, func() (upstream.Manifest, error) {
 			return r.config.Registry.RefetchTag(ctx, r.config.Name, tag.tag, tag.accept)

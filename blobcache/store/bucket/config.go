@@ -53,8 +53,9 @@ type Config struct {
 	UnusedFor time.Duration
 
 	// StorageError, if not nil, is called when the bucket begins to fail, and for each
-	// object that is refused because it is damaged or forged. Op says what was being
-	// done. It must not block.
+	// object that is refused because it is damaged or forged, or that always fails, at
+	// most once a minute where there may be many. Op says what was being done. It must
+	// not block.
 	StorageError func(op string, err error)
 
 	// Requested, if not nil, is called after each request to the object store with what

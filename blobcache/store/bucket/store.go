@@ -41,6 +41,10 @@ type Store struct {
 	// objectReported is when reportObject has reported an object, in seconds since 1970.
 	objectReported atomic.Int64
 
+	// unread is the number of sweeps since the last success that have ended because a report
+	// could not be read.
+	unread atomic.Int32
+
 	// complete is set while all local records that may not be in the bucket are in
 	// the queue or have been.
 	complete atomic.Bool

@@ -127,6 +127,7 @@ func (s *Store) sweep(ctx context.Context) (sweepResult, error) {
 		}
 		s.config.StorageError("remove uploads to the bucket that were not completed", err) // it may not be permitted
 	}
+	w.unread.Store(0)
 	return w.result, w.client.putBytes(ctx, sweptName, nil)
 }
 

@@ -189,10 +189,11 @@ func (w *sweeping) readUses(ctx context.Context, reports []report, after time.Ti
 			}
 			continue // the bucket has lost it
 		}
-		if err != nil && w.stuck {
+		if err != nil && w.stuck && w.unread.Load() >= unreadSweeps {
 			err = w.skip(err)
 		}
 		if err != nil {
+			w.unread.Add(1)
 			return fmt.Errorf("read from the bucket what was used: %w", err)
 		}
 		w.read[r.name] = r // mergeReports removes those too that cannot be read
