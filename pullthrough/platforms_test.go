@@ -1,6 +1,7 @@
 package pullthrough
 
 import (
+	"maps"
 	"net/http"
 	"testing"
 
@@ -56,4 +57,25 @@ func TestMovedIndexComesWithItsImages(t *testing.T) {
 	f.up.DeleteManifest("team/app", missing.Manifest)
 	m, err = r.ManifestByTag(t.Context(), "1", true)
 	f.expectManifest(m, err, "team/app", moved, Revalidated)
+}
+
+// TestPlatformsOfIndex checks which manifests of an index are images for a platform.
+func TestPlatformsOfIndex(t *testing.T) {
+	f := newFixture(t)
+	image, other := digest.FromString("image"), digest.FromString("other")
+	content := []byte(`{"manifests":[
+		{"digest":"` + string(image) + `","platform":{"os":"linux","architecture":"arm","variant":"v7"}},
+		{"digest":"` + string(other) + `","platform":{"os":"unknown","architecture":"unknown"}},
+		{"digest":"` + string(other) + `","platform":{"architecture":"amd64"}},
+		{"digest":"sha256:x","platform":{"os":"linux","architecture":"amd64"}},
+		{"digest":"` + string(other) + `"}],
+		"layers":[{"digest":"` + string(other) + `","platform":{"os":"linux","architecture":"s390x"}}]}`)
+	d := digest.FromBytes(content)
+	if err := f.config.Cache.PutBytes(t.Context(), d, content); err != nil {
+		t.Fatal(err)
+	}
+	want := map[Platform]digest.Digest{{OS: "linux", Architecture: "arm", Variant: "v7"}: image}
+	if got := f.repository("red", "team/app").platforms(t.Context(), d); !maps.Equal(got, want) {
+		t.Errorf("got the images %v, want %v", got, want)
+	}
 }
