@@ -224,8 +224,8 @@ func (e *env) same(r io.Reader, want []byte) {
 	}
 }
 
-// lastHeldBack checks that r returns the last byte of s only after the end of gate lets the
-// cache verify the digest. All other bytes must have been read.
+// lastHeldBack checks that r returns the last byte of s only after gate is closed, which lets
+// the cache verify the digest. The caller has read all other bytes.
 func (e *env) lastHeldBack(r io.Reader, s *source, gate chan struct{}) {
 	e.t.Helper()
 	last := make(chan []byte, 1)

@@ -14,8 +14,10 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/circuit"
 )
+
+// maxHold is the longest pause that Retry-After can demand.
+const maxHold = 10 * time.Minute
 
 // single is a client for a registry with a single address, and a clock.
 type single struct {
@@ -87,7 +89,7 @@ func (s *single) expectAsked(t *testing.T, what, repository string, want int) er
 func (s *single) expectHeld(t *testing.T, what string, kind Kind) *Error {
 	t.Helper()
 	e := wantKind(t, s.expectAsked(t, what, "a", 0), kind)
-	if !e.Held || kind != RateLimited && e.RetryAfter < time.Second || e.RetryAfter > circuit.MaxHold {
+	if !e.Held || kind != RateLimited && e.RetryAfter < time.Second || e.RetryAfter > maxHold {
 		t.Errorf("%s: got %v with Held %t and RetryAfter %v, want that it was held, and for how long", what, e, e.Held, e.RetryAfter)
 	}
 	return e

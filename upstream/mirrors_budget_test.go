@@ -10,7 +10,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dependencyproxy/caddy-dependency-proxy/internal/registrytest"
-	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/circuit"
 	"github.com/dependencyproxy/caddy-dependency-proxy/upstream/ratelimit"
 )
 
@@ -95,7 +94,7 @@ func TestLimitOfBlobStorage(t *testing.T) {
 // TestLimitHoldsEverything checks that a 429 without a budget, as Docker Hub sends for
 // its abuse limit, holds all requests of the login for as long as it demands.
 func TestLimitHoldsEverything(t *testing.T) {
-	for retryAfter, hold := range map[string]time.Duration{"": time.Second, "60": time.Minute, "3600": circuit.MaxHold} {
+	for retryAfter, hold := range map[string]time.Duration{"": time.Second, "60": time.Minute, "3600": maxHold} {
 		s := newSingle(t)
 		other := client(t, s.up, withLogin)
 		h := http.Header{"Content-Type": {"text/plain"}}

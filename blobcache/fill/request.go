@@ -95,9 +95,9 @@ type Request struct {
 
 	// Circular is set for the request of a peer. It reports whether the request must not
 	// follow a fill that waits for bytes of another peer, because that peer may in turn
-	// wait for the request. The error is then [ErrCircular], also in the middle of the
-	// content if the fill has given up one peer and goes on to another. Answered is set if the peer
-	// has begun to send the content.
+	// wait for the request. The error is then [ErrCircular]. A read may return it in the
+	// middle of the content if the fill gives up one peer and goes on to another. Answered
+	// is set if the peer has begun to send the content.
 	Circular func(peer Replica, answered bool) bool
 
 	// Fetched, if not nil, is called with the number of bytes of each read from

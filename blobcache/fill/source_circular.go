@@ -13,8 +13,8 @@ type follower struct {
 }
 
 // follow returns the context for a request that follows the fill of these replicas. The
-// context ends with [ErrCircular] as soon as the request must not wait for the peer whose
-// turn it is, be it at once or after another one has been given up.
+// context ends with [ErrCircular] as soon as the request must not wait for the current
+// peer: at once, or after another peer has been given up.
 func (s *replicas) follow(ctx context.Context, circular func(peer Replica, answered bool) bool) context.Context {
 	if s == nil || circular == nil {
 		return ctx
@@ -27,7 +27,7 @@ func (s *replicas) follow(ctx context.Context, circular func(peer Replica, answe
 	return ctx
 }
 
-// endCircular ends the requests that must not wait for the peer whose turn it is.
+// endCircular ends the requests that must not wait for the current peer.
 func (s *replicas) endCircular() {
 	replica, peer := s.next()
 	if !peer {

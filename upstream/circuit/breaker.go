@@ -12,8 +12,8 @@ const (
 	minPause = time.Second
 	maxPause = time.Minute
 
-	// MaxHold is the longest pause that Failure.RetryAfter can demand.
-	MaxHold = 10 * time.Minute
+	// maxHold is the longest pause that Failure.RetryAfter can demand.
+	maxHold = 10 * time.Minute
 
 	// downAfter is how many failures in a row mean that an address is down.
 	downAfter = 3
@@ -150,7 +150,7 @@ func (b *Breaker) Returned(t Turn, now time.Time) {
 
 // Failed records that a request could not be answered. A pause begins if the address
 // limits requests or is down, and after each failure if atOnce is set. It lasts at least
-// as long as the address asked for, up to MaxHold. None begins if another request has
+// as long as the address asked for, up to maxHold. None begins if another request has
 // failed meanwhile, because requests that fail together count once. A request that was sent
 // during a pause makes that longer, and Effect.Pause is 0.
 func (b *Breaker) Failed(t Turn, f *Failure, now time.Time, atOnce bool) Effect {
@@ -183,7 +183,7 @@ func (b *Breaker) Failed(t Turn, f *Failure, now time.Time, atOnce bool) Effect 
 	b.proven = false
 	b.length = min(max(2*b.length, minPause), maxPause)
 	b.last = f
-	b.until = now.Add(max(b.jittered(), min(f.RetryAfter, MaxHold)))
+	b.until = now.Add(max(b.jittered(), min(f.RetryAfter, maxHold)))
 	if !during {
 		result.Pause = b.until.Sub(now)
 	}

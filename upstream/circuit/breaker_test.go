@@ -71,7 +71,7 @@ func TestBreakerPauses(t *testing.T) {
 			lengths[got] = true
 			now = b.Ends()
 		}
-		for asked, want := range map[time.Duration]time.Duration{2 * time.Minute: 2 * time.Minute, time.Hour: MaxHold} {
+		for asked, want := range map[time.Duration]time.Duration{2 * time.Minute: 2 * time.Minute, time.Hour: maxHold} {
 			if got := b.Failed(b.Force(), &Failure{Limited: true, RetryAfter: asked}, now, false).Pause; got != want {
 				t.Errorf("Retry-After %v: got a pause of %v, want %v", asked, got, want)
 			}

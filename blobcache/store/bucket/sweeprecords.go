@@ -20,8 +20,8 @@ const (
 	// removed or read. One more ends it.
 	maxSkipped = 100
 
-	// unreadSweeps is the number of sweeps in a row that a report ends that cannot be read,
-	// however long ago the last sweep was.
+	// unreadSweeps is the number of sweeps in a row that end because a report cannot be
+	// read, before a sweep skips it, however long ago the last successful sweep was.
 	unreadSweeps = 3
 
 	// maxAborted is the number of uploads that a sweep removes. The next one removes more.
