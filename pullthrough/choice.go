@@ -38,7 +38,7 @@ func IsTag(name string) bool { return !strings.Contains(name, choiceMark) }
 // ref of its own. If upstream offers nothing that the client accepts, the client gets
 // what upstream prefers, with its type, as from the many registries that ignore Accept.
 func (r *Repository) choose(ctx context.Context, tag string, withContent bool) (choice, resolved, error) {
-	preferred, wanted := choice{tag: tag}, choice{tag, r.config.Accept}
+	preferred, wanted, purged := choice{tag: tag}, choice{tag, r.config.Accept}, r.purgedAt()
 	var known index.Ref
 	var believed bool
 	if wanted != preferred {
@@ -66,7 +66,7 @@ func (r *Repository) choose(ctx context.Context, tag string, withContent bool) (
 	switch other.reason {
 	case NotFound, Denied, Invalid:
 		if got.status != Stale {
-			r.recordRef(ctx, wanted.name(), got.ref) // it is not asked again while that is fresh
+			r.recordRef(askedSince(ctx, purged), wanted.name(), got.ref) // it is not asked again while that is fresh
 		}
 	}
 	switch {
