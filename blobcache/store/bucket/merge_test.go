@@ -173,10 +173,13 @@ func TestSweepRefsOfNodes(t *testing.T) {
 // it names would be removed too early, but for no longer than a week and a few sweeps: a
 // cluster that was off for a week reads it again first.
 func TestSweepUnreadableReport(t *testing.T) {
-	for ago, want := range map[int]string{1: "ab", 8: "b"} {
+	const never = -1
+	for ago, want := range map[int]string{1: "ab", 8: "b", never: "b"} {
 		server := s3test.New(t)
 		digests := filled(t, server, 20, 1)
-		putAt(server, "cache/swept", "", ago)
+		if ago != never {
+			putAt(server, "cache/swept", "", ago)
+		}
 		putAt(server, "cache/used/2001-01-01/other", digests[0].String()+"\n", 5)
 		n := limited(t, server, 0, 10*day)
 		server.Set(s3test.Faults{Status: 500, Code: "InternalError", Only: "2001-01-01"})

@@ -61,7 +61,7 @@ type sweeping struct {
 	young  uint64
 
 	skipped int  // objects that could not be removed, or read
-	stuck   bool // no sweep has succeeded for idleFor: the bucket must not grow for ever
+	stuck   bool // no sweep has succeeded for idleFor, or ever: the bucket must not grow for ever
 
 	result sweepResult
 }
@@ -117,7 +117,7 @@ func (s *Store) sweep(ctx context.Context) (sweepResult, error) {
 	if w.began.Sub(last.modified) < sweepInterval {
 		return sweepResult{}, errNotDue
 	}
-	w.stuck = !last.modified.IsZero() && w.began.Sub(last.modified) > idleFor
+	w.stuck = w.began.Sub(last.modified) > idleFor
 	if err := w.sweepContent(ctx, last.modified); err != nil {
 		return w.result, err
 	}
