@@ -39,6 +39,33 @@ func (s *Site) OpenAdmin() {
 	s.Admin = porttest.Reserve(s.T)
 }
 
+// awaitAdmin waits until the admin endpoint of a configuration answers, if it has one. If
+// Caddy loads another configuration or stops before that, it may never close the endpoint's
+// socket.
+func awaitAdmin(t testing.TB, config []byte) {
+	t.Helper()
+	var loaded struct {
+		Admin struct {
+			Listen   string `json:"listen"`
+			Disabled bool   `json:"disabled"`
+		} `json:"admin"`
+	}
+	if err := json.Unmarshal(config, &loaded); err != nil {
+		t.Fatal(err)
+	}
+	if loaded.Admin.Disabled || loaded.Admin.Listen == "" {
+		return
+	}
+	Eventually(t, "the admin endpoint answers", func() bool {
+		response, err := Client.Get("http://" + loaded.Admin.Listen + "/config/admin/listen")
+		if err != nil {
+			return false
+		}
+		_ = response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+}
+
 // Ask sends a request to the admin endpoint.
 func (s *Site) Ask(method, path, body string, changes ...RequestOption) Answer {
 	s.T.Helper()

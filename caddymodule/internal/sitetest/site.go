@@ -102,6 +102,9 @@ func LoadCaddy(t testing.TB, config []byte) error {
 	defer loading.Unlock()
 	err := caddy.Load(config, true)
 	Eventually(t, "only one configuration listens", func() bool { return !listeningTwice(t) })
+	if err == nil {
+		awaitAdmin(t, config)
+	}
 	// A connection that the former configuration is about to close would fail the next
 	// request that cannot be repeated.
 	Client.CloseIdleConnections()
