@@ -116,7 +116,7 @@ func TestPeersOwnerKilled(t *testing.T) {
 func TestPeersOwnerHangs(t *testing.T) {
 	up := registrytest.New(t)
 	image := up.PutImage("team/app", "1", sitetest.Random(1, 50_000), sitetest.Random(2, 50_000), sitetest.Random(3, 50_000))
-	c := startNodes(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "downloads {\nstall_timeout 4s\n}"))
+	c := startNodes(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "downloads {\nstall_timeout 2s\n}"))
 	for _, n := range c.all {
 		n.link.Hang()
 	}

@@ -86,7 +86,8 @@ func TestGuardedProxy(t *testing.T) {
 	const again = "DEPENDENCY_PROXY_TEST_PROXY"
 	if os.Getenv(again) == "" {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestGuardedProxy$")
-		cmd.Env = append(os.Environ(), again+"=1", "HTTPS_PROXY=http://192.0.2.1:3128", "NO_PROXY=direct.example.com")
+		// The race detector would wait for a second at the end.
+		cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", again+"=1", "HTTPS_PROXY=http://192.0.2.1:3128", "NO_PROXY=direct.example.com")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("got error %v, want none:\n%s", err, out)
 		}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -18,13 +19,14 @@ import (
 const secretText = "secret-that-must-not-leak"
 
 // TestMain runs the tests, or a program that they start: under the name of a
-// credential helper, or with the argument "program".
+// credential helper, or with the argument "program". The programs end with syscall.Exit,
+// because os.Exit takes a second with the race detector.
 func TestMain(m *testing.M) {
 	switch {
 	case strings.HasPrefix(filepath.Base(os.Args[0]), "docker-credential-"):
-		os.Exit(runHelper(os.Args[1:]))
+		syscall.Exit(runHelper(os.Args[1:]))
 	case len(os.Args) > 1 && os.Args[1] == "program":
-		os.Exit(runProgram(os.Args[2], os.Args[3:]))
+		syscall.Exit(runProgram(os.Args[2], os.Args[3:]))
 	}
 	os.Exit(m.Run())
 }

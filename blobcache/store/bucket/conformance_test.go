@@ -29,6 +29,7 @@ var faults = map[string]s3test.Faults{
 func TestConformance(t *testing.T) {
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			open := func(t *testing.T) *Store {
 				server := s3test.New(t)
 				server.Set(fault)

@@ -175,22 +175,25 @@ func TestSweepRefsOfNodes(t *testing.T) {
 func TestSweepUnreadableReport(t *testing.T) {
 	const never = -1
 	for ago, want := range map[int]string{1: "ab", 8: "b", never: "b"} {
-		server := s3test.New(t)
-		digests := filled(t, server, 20, 1)
-		if ago != never {
-			putAt(server, "cache/swept", "", ago)
-		}
-		putAt(server, "cache/used/2001-01-01/other", digests[0].String()+"\n", 5)
-		n := limited(t, server, 0, 10*day)
-		server.Set(s3test.Faults{Status: 500, Code: "InternalError", Only: "2001-01-01"})
-		for range unreadSweeps {
-			if _, err := n.sweep(t.Context()); err == nil || left(server, digests) != "ab" {
-				t.Errorf("swept %d days ago: one of the first sweeps goes on: %v", ago, err)
+		t.Run(fmt.Sprintf("swept %d days ago", ago), func(t *testing.T) {
+			t.Parallel()
+			server := s3test.New(t)
+			digests := filled(t, server, 20, 1)
+			if ago != never {
+				putAt(server, "cache/swept", "", ago)
 			}
-		}
-		_, err := n.sweep(t.Context())
-		if got := left(server, digests); got != want || (err != nil) != (want == "ab") {
-			t.Errorf("swept %d days ago: left %q, %v, want %q", ago, got, err, want)
-		}
+			putAt(server, "cache/used/2001-01-01/other", digests[0].String()+"\n", 5)
+			n := limited(t, server, 0, 10*day)
+			server.Set(s3test.Faults{Status: 500, Code: "InternalError", Only: "2001-01-01"})
+			for range unreadSweeps {
+				if _, err := n.sweep(t.Context()); err == nil || left(server, digests) != "ab" {
+					t.Errorf("one of the first sweeps goes on: %v", err)
+				}
+			}
+			_, err := n.sweep(t.Context())
+			if got := left(server, digests); got != want || (err != nil) != (want == "ab") {
+				t.Errorf("left %q, %v, want %q", got, err, want)
+			}
+		})
 	}
 }

@@ -105,7 +105,7 @@ func testDelete(t *testing.T, l store.Records) {
 }
 
 func testDeleteInList(t *testing.T, l store.Records) {
-	const n = 300
+	const n = 60
 	for i := range n {
 		save(t, l, fmt.Sprintf("links/a/%d/%d", i%3, i), "1")
 	}

@@ -46,6 +46,7 @@ func TestClusterBucketFaults(t *testing.T) {
 			two.Head(sitetest.BlobPath("acme", "known", images[0].Layers[0]), sitetest.As("alice")).Expect(t, http.StatusOK, "")
 			up.Reset()
 			server.Set(test.faults)
+			heal(t, server)
 			if test.lose {
 				for _, image := range images {
 					for _, d := range []digest.Digest{image.Manifest, image.Layers[0]} {
@@ -64,6 +65,12 @@ func TestClusterBucketFaults(t *testing.T) {
 	}
 }
 
+// heal ends the faults of a bucket before the sites of the test stop, which would wait for
+// their uploads to it.
+func heal(t *testing.T, server *s3test.Server) {
+	t.Cleanup(func() { server.Set(s3test.Faults{}) })
+}
+
 // TestClusterBucketIsLeftAlone checks that a bucket that does not answer is not asked by
 // each pull, which would have to wait for it.
 func TestClusterBucketIsLeftAlone(t *testing.T) {
@@ -77,6 +84,7 @@ func TestClusterBucketIsLeftAlone(t *testing.T) {
 	one, two, both := sitetest.TwoNodes(t, server)
 	one.Load(both(sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "downloads {\n stall_timeout 4s\n}"))...)
 	server.Set(s3test.Faults{Stalled: true})
+	heal(t, server)
 	before := server.Requests(http.MethodGet)
 	for i, layer := range layers {
 		image := fmt.Sprintf("app%d", i)

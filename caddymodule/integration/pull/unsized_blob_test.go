@@ -225,43 +225,58 @@ func TestSizeOfAnotherGroup(t *testing.T) {
 	}
 }
 
-// TestBlobOfSilentUpstream checks that a blob of which upstream sends the header and no
-// byte is an error response, and not a connection that is closed.
-func TestBlobOfSilentUpstream(t *testing.T) {
-	for name, options := range map[string][]registrytest.Option{"with a length": nil, "without a length": {registrytest.WithoutLength()}} {
-		t.Run(name, func(t *testing.T) {
-			up := registrytest.New(t, options...)
-			layer := sitetest.Random(1, 300_000)
-			d := up.PutBlob("library/alpine", layer)
-			putManifestOf(up, "3.20", d, len(layer))
-			s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up, "downloads {\nstall_timeout 1s\n}"))
-			s.Get(sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.As("alice")).Expect(t, http.StatusOK, "")
-			up.StallBlobs(0)
-			path := sitetest.BlobPath("acme", "alpine", d)
-			sitetest.Concurrently(3, func(i int) {
-				var ranged []sitetest.RequestOption
-				if i > 0 {
-					ranged = append(ranged, sitetest.Header("Range", []string{"", "bytes=0-", "bytes=10-19,30-39"}[i]))
-				}
-				a := s.Get(path, append(ranged, sitetest.As("alice"))...).Expect(t, http.StatusGatewayTimeout, "UNAVAILABLE")
-				a.Has(t, "Content-Type", "application/json").Has(t, "Docker-Content-Digest", "").Has(t, "Etag", "").
-					Has(t, "Content-Range", "").Has(t, "Accept-Ranges", "").Has(t, "Cache-Control", "no-transform")
-			})
-			up.Heal()
-			s.Get(path, sitetest.As("alice")).Content(t, layer)
-		})
+// TestBlobWithoutFirstByte checks that a blob of which upstream sends the header and no
+// byte, or closes the connection then each time that it is asked, is an error response, and
+// not a connection that is closed.
+func TestBlobWithoutFirstByte(t *testing.T) {
+	unsized := []registrytest.Option{registrytest.WithoutLength()}
+	rows := []struct {
+		name    string
+		options []registrytest.Option
+		lines   []string
+		silent  bool
+	}{
+		{"silent", nil, []string{"downloads {\nstall_timeout 1s\n}"}, true},
+		{"unsized", unsized, []string{"downloads {\nstall_timeout 1s\n}"}, true},
+		{"broken", nil, nil, false},
 	}
+	lines := []string{sitetest.Users("alice"), sitetest.Private("acme", "alice")}
+	var ups []*registrytest.Registry
+	for _, row := range rows {
+		up := registrytest.New(t, row.options...)
+		ups, lines = append(ups, up), append(lines, sitetest.UpstreamAt(row.name, up.URL(), row.lines...))
+	}
+	s := sitetest.Start(t, lines...)
+	sitetest.Concurrently(len(rows), func(i int) {
+		t.Run(rows[i].name, func(t *testing.T) {
+			up, image, layer := ups[i], rows[i].name+"/library/alpine", sitetest.Random(byte(i), 300_000)
+			d := up.PutBlob("library/alpine", layer)
+			if path := sitetest.BlobPath("acme", image, d); rows[i].silent {
+				putManifestOf(up, "3.20", d, len(layer))
+				s.Get(sitetest.ManifestPath("acme", image, "3.20"), sitetest.As("alice")).Expect(t, http.StatusOK, "")
+				up.StallBlobs(0)
+				expectSilence(t, s, path)
+			} else {
+				up.CutBlobs(0, 100)
+				s.Get(path, sitetest.As("alice")).Expect(t, http.StatusBadGateway, "UNAVAILABLE").Has(t, "Etag", "")
+			}
+			up.Heal()
+			s.Get(sitetest.BlobPath("acme", image, d), sitetest.As("alice")).Content(t, layer)
+		})
+	})
 }
 
-// TestBlobThatBreaksOffBeforeItsFirstByte checks that a blob of which upstream sends
-// the header and then closes the connection, each time that it is asked, is a 502.
-func TestBlobThatBreaksOffBeforeItsFirstByte(t *testing.T) {
-	up := registrytest.New(t)
-	layer := sitetest.Random(1, 300_000)
-	d := up.PutBlob("library/alpine", layer)
-	s := sitetest.Start(t, sitetest.Users("alice"), sitetest.Private("acme", "alice"), sitetest.Hub(up))
-	up.CutBlobs(0, 100)
-	s.Get(sitetest.BlobPath("acme", "alpine", d), sitetest.As("alice")).Expect(t, http.StatusBadGateway, "UNAVAILABLE").Has(t, "Etag", "")
-	up.Heal()
-	s.Get(sitetest.BlobPath("acme", "alpine", d), sitetest.As("alice")).Content(t, layer)
+// expectSilence checks the responses to clients that ask for a blob, and for ranges of it,
+// while upstream sends none of it.
+func expectSilence(t *testing.T, s *sitetest.Site, path string) {
+	t.Helper()
+	sitetest.Concurrently(3, func(i int) {
+		var ranged []sitetest.RequestOption
+		if i > 0 {
+			ranged = append(ranged, sitetest.Header("Range", []string{"", "bytes=0-", "bytes=10-19,30-39"}[i]))
+		}
+		a := s.Get(path, append(ranged, sitetest.As("alice"))...).Expect(t, http.StatusGatewayTimeout, "UNAVAILABLE")
+		a.Has(t, "Content-Type", "application/json").Has(t, "Docker-Content-Digest", "").Has(t, "Etag", "").
+			Has(t, "Content-Range", "").Has(t, "Accept-Ranges", "").Has(t, "Cache-Control", "no-transform")
+	})
 }
