@@ -76,7 +76,11 @@ func TestRecord(t *testing.T) {
 	tag, blob := sitetest.ManifestPath("acme", "alpine", "3.20"), sitetest.BlobPath("acme", "alpine", image.Layers[0])
 	down := func() { up.Fail(registrytest.Failure{Status: http.StatusServiceUnavailable, Times: 100}) }
 	limited := func() { up.Fail(registrytest.Failure{Status: http.StatusTooManyRequests, Times: 100}) }
-	corrupt := func() { up.CorruptBlobs(10) }
+	release := func() {}
+	corrupt := func() {
+		up.CorruptBlobs(10)
+		release = up.StallBlobs(100_000) // or the mismatch may be known before the header is sent
+	}
 	for _, step := range []struct {
 		before func()
 		path   string
@@ -111,7 +115,9 @@ func TestRecord(t *testing.T) {
 		if step.before != nil {
 			step.before()
 		}
-		a := s.Get(step.path, step.with...)
+		response := s.Open(step.path, step.with...)
+		release()
+		a := s.Finish(response)
 		lines, raw := seen.take(t, 1)
 		got := lines[0]
 		if len(lines) != 1 || got != step.want && (step.want[len(step.want)-1] != ' ' || got != step.want+fmt.Sprint(raw[0].Bytes)) {
