@@ -46,7 +46,7 @@ func TestBucketServesNodes(t *testing.T) {
 	await(t, func() error { // a node may happen to look whether the bucket is to be swept
 		before := bucket.requests(t)
 		for _, n := range c.nodes {
-			// A tag that is no longer fresh is looked up.
+			// By digest, since a node asks the bucket about a tag that is no longer fresh.
 			cranePull(t, mine, n.name("acme", img)+"@"+img.digest.String(), img)
 		}
 		after := bucket.requests(t)

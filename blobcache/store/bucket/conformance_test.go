@@ -39,13 +39,13 @@ func TestConformance(t *testing.T) {
 				}
 				return start(t, config).Store
 			}
-			t.Run("blobs", func(t *testing.T) {
-				if fault.StalledBody || fault.Wrong || fault.Cut {
-					t.Skip("the fault is of what is read from the bucket, and blobs are only uploaded")
-				}
-				t.Parallel()
-				storetest.RunBlobs(t, func(t *testing.T) store.Blobs { return open(t) })
-			})
+			// The store only uploads blobs, which faults of what is read do not concern.
+			if !fault.StalledBody && !fault.Wrong && !fault.Cut {
+				t.Run("blobs", func(t *testing.T) {
+					t.Parallel()
+					storetest.RunBlobs(t, func(t *testing.T) store.Blobs { return open(t) })
+				})
+			}
 			t.Run("records", func(t *testing.T) {
 				t.Parallel()
 				storetest.RunRecords(t, func(t *testing.T) store.Records { return open(t) })
